@@ -1,0 +1,73 @@
+"""Every error that Rillcast raises on purpose.
+
+Policy is part of the class, facts are fields: `retriable` says whether starting again may help without
+anybody changing anything (a supervisor restarts the process), or whether a person has to act first.
+"""
+
+from __future__ import annotations
+
+
+class RillcastError(Exception):
+    """Root of all errors below. `exit_code` is what the command line ends with."""
+
+    retriable = False
+    exit_code = 1
+
+
+class SettingsError(RillcastError):
+    """The configuration cannot be used: an unknown key, a wrong value, or two that contradict each other."""
+
+    exit_code = 2
+
+
+class DataError(RillcastError):
+    """A data set on disk cannot be used as asked: a missing column, no rows, a wrong frequency."""
+
+    exit_code = 2
+
+
+class BundleError(RillcastError):
+    """A model file breaks the bundle contract.
+
+    Attributes:
+        clause: name of the broken clause; `docs/bundle.md` lists them all.
+    """
+
+    exit_code = 3
+
+    def __init__(self, clause: str, message: str) -> None:
+        super().__init__(f"bundle refused [{clause}]: {message}")
+        self.clause = clause
+
+
+class ParityError(RillcastError):
+    """The exported graph and the PyTorch module disagree; nothing was written."""
+
+    exit_code = 3
+
+
+class DeviceError(RillcastError):
+    """The device that was asked for is not there or cannot run the bundle."""
+
+    exit_code = 4
+
+
+class SlotError(RillcastError):
+    """A slot is out of range, repeated in one call, or not allocated: a fault of ours, never of the input."""
+
+
+class TransportError(RillcastError):
+    """Source or sink failed (broker away, authorisation, disk full). Nothing after the last commit counts."""
+
+    retriable = True
+    exit_code = 5
+
+
+class DeliveryError(TransportError):
+    """Some published records were not acknowledged; the commit that covers them must not happen."""
+
+
+class RecoveryError(RillcastError):
+    """The state cannot be brought back to what the committed offset asks for; a person has to decide."""
+
+    exit_code = 6

@@ -1,0 +1,265 @@
+"""Every setting of the service: defaults < `rillcast.toml` < environment < command-line flags.
+
+Owns: names, types, defaults and limits of the settings, and their printed form with secrets redacted. Does not
+know: who reads them. An unknown key, wherever it stands, is an error. In the environment a setting is
+`RILLCAST_` and its path, joined by two underscores: `kafka.bootstrap_servers` is
+`RILLCAST_KAFKA__BOOTSTRAP_SERVERS`.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from pipeline.errors import SettingsError
+
+ENV_PREFIX = "RILLCAST_"
+DEFAULT_FILE = Path("rillcast.toml")
+
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    """A table of settings; an unknown key in it is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class InputSettings(_Section):
+    """Where observations come from, and what is taken for one."""
+
+    transport: Literal["kafka", "file"] = "kafka"
+    """`kafka` reads `input.topic`, `file` reads `input.path`."""
+    topic: str = "observations"
+    """Kafka topic of the observations, keyed by stream id."""
+    path: str = "-"
+    """File of the observations (.csv, .jsonl or .parquet; .gz allowed for the first two); `-` is stdin."""
+    format: Literal["auto", "json", "csv", "parquet"] = "auto"
+    """Format of `input.path`; `auto` goes by its name, and takes stdin for JSON Lines."""
+    rate: Annotated[float, Field(ge=0)] = 0.0
+    """Events per second at which a file is read; 0 = as fast as it goes."""
+    max_record_bytes: Annotated[int, Field(gt=0)] = 1_048_576
+    """A larger record is a dead letter."""
+    max_id_bytes: Annotated[int, Field(gt=0)] = 512
+    """A longer `unique_id` (in UTF-8) makes the record a dead letter."""
+    max_abs_y: Positive = 1e15
+    """A larger `|y|` makes the record a dead letter: float32 statistics would overflow."""
+
+
+class OutputSettings(_Section):
+    """Where forecasts go."""
+
+    transport: Literal["kafka", "file"] = "kafka"
+    """`kafka` writes `output.topic`, `file` writes `output.path`."""
+    topic: str = "forecasts"
+    """Kafka topic of the forecasts, keyed by stream id."""
+    path: str = "-"
+    """File of the forecasts (.jsonl or .parquet); `-` is stdout."""
+
+
+class DeadLetterSettings(_Section):
+    """Where records go that cannot be used. They travel by the output's transport."""
+
+    topic: str = "dead-letters"
+    """Kafka topic of the dead letters."""
+    path: str = "dead-letters.jsonl"
+    """File of the dead letters when the output is a file."""
+    max_bytes: Annotated[int, Field(gt=0)] = 900_000
+    """A longer original is cut to this length; the header `rillcast-original-bytes` says how long it was."""
+
+
+class KafkaSettings(_Section):
+    """The connection to Kafka and the consumer group."""
+
+    client: Literal["auto", "librdkafka", "kafka-python"] = "auto"
+    """Which client library; `auto` takes librdkafka (confluent-kafka) where it is installed, about ten times faster."""
+    bootstrap_servers: str = "localhost:9092"
+    """Comma-separated host:port list."""
+    group_id: str = "rillcast"
+    """Consumer group; members of one group share the partitions."""
+    group_instance_id: str | None = None
+    """Static membership (KIP-345): a name that survives a restart of this member."""
+    auto_offset_reset: Literal["earliest", "latest"] = "earliest"
+    """Where a group starts that has never committed."""
+    session_timeout_s: Positive = 45.0
+    """A member that is silent for longer is taken for dead."""
+    max_poll_interval_s: Positive = 300.0
+    """A member that does not poll for longer leaves the group."""
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    """Compression of what is produced."""
+    max_message_bytes: Annotated[int, Field(gt=0)] = 1_000_000
+    """Largest record that is produced; the topics' `max.message.bytes` has to allow it."""
+    max_fetch_bytes: Annotated[int, Field(gt=0)] = 52_428_800
+    """Most bytes that one fetch brings."""
+    request_timeout_s: Positive = 30.0
+    """Longest wait for one answer of the broker."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to talk to the brokers."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    """Used with SASL_PLAINTEXT and SASL_SSL."""
+    sasl_username: str | None = None
+    """User name for SASL."""
+    sasl_password: SecretStr | None = None
+    """Password for SASL; never printed."""
+    ssl_ca_file: Path | None = None
+    """CA certificates (PEM) that the brokers are checked against; the system's when empty."""
+    ssl_certificate_file: Path | None = None
+    """This client's certificate (PEM), for mutual TLS."""
+    ssl_key_file: Path | None = None
+    """This client's private key (PEM), for mutual TLS."""
+
+
+class WorkerSettings(_Section):
+    """The loop: how much at once, how often it commits, how it recovers."""
+
+    max_poll_records: Annotated[int, Field(gt=0)] = 2_000
+    """Most events taken by one poll."""
+    batch_rows: Annotated[int, Field(gt=0)] = 256
+    """Most streams stepped by one call of the model; more gains nothing on a CPU."""
+    poll_timeout_s: Positive = 0.1
+    """Longest wait for a first event; also how soon an idle worker notices that it should stop."""
+    commit_interval_s: Positive = 0.5
+    """Forecasts are flushed and offsets committed this often."""
+    flush_timeout_s: Positive = 30.0
+    """Longest wait for the acknowledgement of what was published, before the worker gives up."""
+    recovery: Literal["replay", "cold"] = "replay"
+    """How a partition's state comes back: `replay` steps its retained events again with the output suppressed;
+    `cold` starts every stream anew at the committed offset (its forecasts say `warming_up`)."""
+
+
+class HttpSettings(_Section):
+    """The HTTP server: metrics, probes, latest forecasts, live page."""
+
+    enabled: bool = True
+    """Whether to serve at all."""
+    host: str = "127.0.0.1"
+    """Address to bind; `0.0.0.0` in a container."""
+    port: Annotated[int, Field(ge=0, le=65535)] = 9464
+    """Port to bind; 0 takes a free one and logs it."""
+
+
+class LogSettings(_Section):
+    """Logging, to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    """Least important level that is shown."""
+    format: Literal["console", "json"] = "console"
+    """One line of text or one JSON object per entry."""
+
+
+class Settings(BaseSettings):
+    """All settings of `rillcast run`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+        use_attribute_docstrings=True,
+    )
+
+    model: Path = Path("model.onnx")
+    """The bundle to serve."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where state and model live; `auto` takes CUDA where it works, else the CPU."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Threads of ONNX Runtime inside one call."""
+    input: InputSettings = InputSettings()
+    output: OutputSettings = OutputSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
+    kafka: KafkaSettings = KafkaSettings()
+    worker: WorkerSettings = WorkerSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+    @model_validator(mode="after")
+    def _paths_differ(self) -> Settings:
+        if self.output.transport == "file" and self.output.path == self.dead_letters.path:
+            raise ValueError(f"output.path and dead_letters.path are both {self.output.path!r}")
+        if self.input.transport == "kafka" and self.output.transport == "kafka":
+            topics = [self.input.topic, self.output.topic, self.dead_letters.topic]
+            if len(set(topics)) != len(topics):
+                raise ValueError(f"input.topic, output.topic and dead_letters.topic must differ, got {topics}")
+        return self
+
+    def redacted(self) -> dict[str, Any]:
+        """Return the effective settings as plain JSON values, secrets as asterisks."""
+        return self.model_dump(mode="json")
+
+
+def load(
+    file: Path | None = None,
+    flags: PydanticBaseSettingsSource | None = None,
+) -> Settings:
+    """Read the effective settings.
+
+    Args:
+        file: a TOML file that has to exist; None takes `rillcast.toml` of the working directory if it is there.
+        flags: the source with what the command line said.
+
+    Raises:
+        SettingsError: a key is unknown, a value is wrong, or the file cannot be read.
+    """
+    if file is not None and not file.is_file():
+        raise SettingsError(f"settings file {file} does not exist")
+    chosen = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+
+    class Loaded(Settings):
+        @classmethod
+        def settings_customise_sources(
+            cls,
+            settings_cls: type[BaseSettings],
+            init_settings: PydanticBaseSettingsSource,
+            env_settings: PydanticBaseSettingsSource,
+            dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is pydantic-settings'
+            file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+        ) -> tuple[PydanticBaseSettingsSource, ...]:
+            sources = [init_settings, env_settings]
+            if flags is not None:
+                sources.insert(0, flags)
+            if chosen is not None:
+                sources.append(TomlConfigSettingsSource(settings_cls, toml_file=chosen))
+            return tuple(sources)
+
+    try:
+        settings = Loaded()
+    except ValidationError as error:
+        lines = [f"  {'.'.join(map(str, e['loc'])) or 'settings'}: {e['msg']}" for e in error.errors(include_url=False)]
+        raise SettingsError("settings cannot be used:\n" + "\n".join(lines)) from error
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"settings file {chosen}: {error}") from error
+    if unknown := unknown_environment():
+        raise SettingsError(f"unknown settings in the environment: {', '.join(unknown)}")
+    return Settings.model_validate(settings.model_dump(mode="python"))
+
+
+def unknown_environment() -> list[str]:
+    """Return the variables that start with `RILLCAST_` and name no setting (pydantic ignores those silently)."""
+    known = {ENV_PREFIX + path.replace(".", "__").upper() for path in setting_paths(Settings)}
+    known |= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
+    return sorted(
+        name
+        for name in os.environ
+        if name.startswith(ENV_PREFIX) and not name.startswith(ENV_PREFIX + "TEST_") and name.upper() not in known
+    )
+
+
+def setting_paths(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Return the dotted path of every setting."""
+    paths: list[str] = []
+    for name, field in model.model_fields.items():
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            paths.extend(setting_paths(field.annotation, f"{prefix}{name}."))
+        else:
+            paths.append(prefix + name)
+    return paths

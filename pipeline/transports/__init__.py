@@ -1,0 +1,1 @@
+"""Sources and sinks: a file, or Kafka through either of two clients."""

@@ -1,0 +1,178 @@
+"""What a transport is: a source of events and a sink for forecasts and dead letters.
+
+The contract that every transport keeps, in the order in which the worker calls it:
+
+Source
+  1. `open(listener)` once. Partitions may arrive from then on, but only while `poll` runs.
+  2. `poll(max_records, timeout_s)` returns what is there, in offset order within each partition, and waits at
+     most `timeout_s` for a first record. It never waits to fill a batch. During `poll`, and only then, the
+     listener is told of partitions that come, go or are lost; an error that the listener raises comes out of
+     `poll`.
+  3. `commit(positions)` is synchronous: when it returns, the positions are durable. A position is the offset of
+     the next record to read, so the last processed offset plus one. (The classic off-by-one.)
+  4. `close()` leaves without committing. It may be called twice.
+
+Sink
+  1. `publish` hands records over and may return before they are durable; records of one key keep their order.
+  2. `flush(timeout_s)` returns when every record handed over so far is durable, or raises `DeliveryError`; the
+     caller must then not commit.
+  3. `close()` does not wait for what was not flushed. It may be called twice.
+
+A transport knows nothing of models, state or metrics. It is used from one thread.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple, Protocol, TypeAlias
+
+import numpy as np
+
+from pipeline.arrays import IntArray
+
+Headers: TypeAlias = Sequence[tuple[str, bytes]]
+
+
+def no_headers(_index: int) -> Headers:
+    """Headers of a transport that has none."""
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Polled:
+    """Raw records as columns; row `i` of each belongs to one record.
+
+    Attributes:
+        partitions: `(n,)` int64.
+        offsets: `(n,)` int64; increasing within a partition.
+        timestamps_ms: `(n,)` int64, when the record was appended or created, milliseconds since the epoch;
+            -1 = unknown.
+        keys: raw keys, None where there is none.
+        values: raw values, None for a tombstone.
+        headers: the headers of record `i`; a function because only dead letters ask for them.
+    """
+
+    partitions: IntArray
+    offsets: IntArray
+    timestamps_ms: IntArray
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Callable[[int], Headers] = no_headers
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @classmethod
+    def empty(cls) -> Polled:
+        """Nothing arrived."""
+        none: IntArray = np.empty(0, dtype=np.int64)
+        return cls(none, none, none, (), ())
+
+
+class Assignment(NamedTuple):
+    """A partition that this member now owns.
+
+    Attributes:
+        partition: its number.
+        committed: the group's committed position; None if it never committed here.
+        beginning: the earliest offset that the source still has.
+        end: the position after the last record at the time of the assignment.
+    """
+
+    partition: int
+    committed: int | None
+    beginning: int
+    end: int
+
+
+class AssignmentListener(Protocol):
+    """Who is told when partitions come and go."""
+
+    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int]:
+        """Return the position from which to read each of the new partitions."""
+        ...
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """Partitions are about to go and are still owned: flush and commit them now."""
+        ...
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        """Partitions are gone, perhaps owned by another already: drop them, do not commit."""
+        ...
+
+
+class Source(Protocol):
+    """Where events come from. See the module's docstring for the contract."""
+
+    @property
+    def name(self) -> str:
+        """Topic or path, for messages."""
+        ...
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether the source has ended for good (a file read to its end). A topic never is."""
+        ...
+
+    def open(self, listener: AssignmentListener) -> None:
+        """Start consuming; partitions are announced to `listener` during `poll`."""
+        ...
+
+    def poll(self, max_records: int, timeout_s: float) -> Polled:
+        """Return at most `max_records` records, waiting at most `timeout_s` for the first."""
+        ...
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        """Make `positions` (partition to next offset) durable.
+
+        Raises:
+            TransportError: they are not; the member may have been fenced or the broker is away.
+        """
+        ...
+
+    def lag(self) -> Mapping[int, int]:
+        """Return the records between position and end, by owned partition, as last heard from the broker."""
+        ...
+
+    def close(self) -> None:
+        """Leave without committing."""
+        ...
+
+
+class Channel(enum.Enum):
+    """Where a published record goes; the settings map it to a topic or a file."""
+
+    FORECASTS = "forecasts"
+    DEAD_LETTERS = "dead_letters"
+
+
+class Sink(Protocol):
+    """Where results go. See the module's docstring for the contract."""
+
+    def publish(
+        self,
+        channel: Channel,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Headers] | None = None,
+    ) -> None:
+        """Hand over one record per row.
+
+        Raises:
+            TransportError: the sink is broken; nothing may be committed any more.
+        """
+        ...
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until everything handed over is durable.
+
+        Raises:
+            DeliveryError: at least one record is not.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release resources."""
+        ...

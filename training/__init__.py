@@ -1,0 +1,1 @@
+"""Rillcast training: recurrent quantile forecasters in PyTorch, exported as one ONNX bundle each."""

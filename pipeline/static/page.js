@@ -1,0 +1,365 @@
+// The live page: fetches what the board has, once per period, and shows it.
+//
+// Owns: the state of the page (streams, the one that is open, the filter) and the calls to the server it came from.
+// It loads nothing from anywhere else, sends nothing, and rests while nobody looks at it.
+
+import { FanChart, element, format, formatTime, setAll } from "/static/chart.js";
+
+const PERIOD_MS = 500;
+const TIMEOUT_MS = 4_000;
+const IDLE_AFTER_MS = 6_000;
+const RATE_POINTS = 120;
+const byId = (id) => document.getElementById(id);
+const collator = new Intl.Collator("en", { numeric: true });
+const percent = (ratio, digits = 1) => (ratio === null ? "–" : `${(100 * ratio).toFixed(digits)} %`);
+
+const cards = new Map(); // stream id -> { item, name, value, foot, chart }
+const rates = [];
+const detail = {
+  dialog: byId("detail"), plot: byId("detail-plot"), stream: null, shown: null, chart: null, position: null, opener: null,
+};
+let model = null;
+let lastEvents = { count: -1, at: 0 };
+
+// ---- Fetching
+
+async function getJson(path) {
+  const answer = await fetch(path, { signal: AbortSignal.timeout(TIMEOUT_MS), headers: { accept: "application/json" } });
+  if (!answer.ok && answer.status !== 404) throw new Error(`${path}: ${answer.status}`);
+  return { found: answer.ok, document: await answer.json() };
+}
+
+async function refresh() {
+  const [all, one] = await Promise.all([getJson("/api/streams"), detail.stream === null ? null : fetchDetail(detail.stream)]);
+  model = all.document.summary.model;
+  showSummary(all.document.summary);
+  showGrid(all.document.streams);
+  if (one !== null && one.id === detail.stream) showDetail(one);
+}
+
+async function fetchDetail(id) {
+  return { id, ...(await getJson(`/api/streams/${encodeURIComponent(id)}`)) };
+}
+
+async function run() {
+  for (;;) {
+    const started = performance.now();
+    if (!document.hidden) {
+      try {
+        await refresh();
+      } catch (error) {
+        console.warn(error);
+        showLink("lost", "Connection lost");
+      }
+    }
+    await new Promise((wake) => setTimeout(wake, Math.max(50, PERIOD_MS - (performance.now() - started))));
+  }
+}
+
+// ---- The strip of figures
+
+function showLink(state, text) {
+  const link = byId("link");
+  if (link.dataset.state === state) return;
+  link.dataset.state = state;
+  link.querySelector("span").textContent = text;
+}
+
+function showSummary(summary) {
+  const { coverage, latency_s: latency } = summary;
+  if (summary.events !== lastEvents.count) lastEvents = { count: summary.events, at: performance.now() };
+  if (performance.now() - lastEvents.at > IDLE_AFTER_MS) showLink("idle", "No new events");
+  else showLink("live", "Live");
+
+  const steps = `${model.horizon} × ${model.freq} ahead`;
+  byId("model").textContent = [model.name, model.cell.toUpperCase(), steps, model.model_id].filter(Boolean).join(" · ");
+  document.title = `${model.name} · Rillcast`;
+  byId("rate").textContent = formatRate(summary.events_per_second);
+  byId("events").textContent = summary.events.toLocaleString("en-US");
+  byId("newest").textContent = summary.newest_ds === null ? "–" : formatTime(summary.newest_ds);
+  byId("p50").textContent = formatSeconds(latency.p50);
+  byId("p99").textContent = formatSeconds(latency.p99);
+  byId("interval").textContent = `of the ${percent(coverage.nominal, 0)} interval`;
+  byId("coverage").textContent = percent(coverage.observed);
+  byId("streams").textContent = (summary.streams ?? summary.followed).toLocaleString("en-US");
+  byId("shown").textContent = `${summary.followed.toLocaleString("en-US")} shown here`;
+  const bar = byId("coverage-bar");
+  bar.querySelector(".value").setAttribute("width", 100 * (coverage.observed ?? 0));
+  bar.querySelector(".nominal").setAttribute("x", 100 * coverage.nominal - 0.4);
+  byId("band-names").textContent = bandNames(model.quantiles);
+  showRate(summary.events_per_second);
+}
+
+function bandNames(quantiles) {
+  const widths = [];
+  for (let i = 0; i < Math.floor(quantiles.length / 2); i += 1) {
+    widths.push(Math.round(100 * (quantiles.at(-1 - i) - quantiles[i])));
+  }
+  return widths.length ? `${widths.join(", ")} % intervals` : "no intervals";
+}
+
+function showRate(rate) {
+  rates.push(rate);
+  if (rates.length > RATE_POINTS) rates.shift();
+  const top = Math.max(...rates, 1e-9) * 1.15;
+  const points = rates.map((value, i) => `${(120 - (rates.length - 1 - i) * (120 / (RATE_POINTS - 1))).toFixed(2)} ${(28 - (26 * value) / top).toFixed(2)}`);
+  const first = points[0].split(" ")[0];
+  const svg = byId("rate-line");
+  svg.querySelector(".line").setAttribute("d", `M${points.join("L")}`);
+  svg.querySelector(".area").setAttribute("d", `M${first} 28L${points.join("L")}L120 28Z`);
+}
+
+function formatRate(rate) {
+  return rate >= 100 ? Math.round(rate).toLocaleString("en-US") : rate.toFixed(1);
+}
+
+function formatSeconds(seconds) {
+  if (seconds === null) return "–";
+  if (seconds < 1e-3) return `${(1e6 * seconds).toFixed(0)} µs`;
+  if (seconds < 1) return `${(1e3 * seconds).toFixed(seconds < 0.1 ? 1 : 0)} ms`;
+  return `${seconds.toFixed(1)} s`;
+}
+
+// ---- The grid
+
+function showGrid(streams) {
+  byId("empty").hidden = streams.length > 0;
+  const present = new Set(streams.map((stream) => stream.unique_id));
+  for (const [id, card] of cards) {
+    if (present.has(id)) continue;
+    card.item.remove();
+    cards.delete(id);
+  }
+  for (const stream of streams) {
+    const card = cards.get(stream.unique_id) ?? addCard(stream.unique_id);
+    const missed = stream.covered.at(-1) === 0;
+    card.value.textContent = format(stream.y.at(-1));
+    card.value.classList.toggle("missed", missed);
+    card.chip.textContent = chipText(stream.status);
+    card.coverage.textContent = stream.coverage === null ? "" : `${percent(stream.coverage, 0)} covered`;
+    card.time.textContent = formatTime(stream.ds.at(-1));
+    card.chart.draw(stream, model);
+  }
+}
+
+function addCard(id) {
+  const item = document.createElement("li");
+  const button = make(item, "button", "card");
+  button.type = "button";
+  button.setAttribute("aria-label", `${id}: open`);
+  const head = make(button, "div", "head");
+  const name = make(head, "span", "name");
+  name.textContent = name.title = id;
+  const chip = make(head, "span", "chip");
+  const value = make(head, "span", "value");
+  const svg = button.appendChild(element("svg", { "aria-hidden": "true" }));
+  const foot = make(button, "div", "foot");
+  const card = {
+    item, button, chip, value, time: make(foot, "span"), coverage: make(foot, "span"), chart: new FanChart(svg, { axes: false }),
+  };
+  button.addEventListener("click", () => openDetail(id, button));
+  cards.set(id, card);
+  const after = [...cards.keys()].filter((other) => other !== id && collator.compare(other, id) > 0).sort(collator.compare)[0];
+  byId("grid").insertBefore(item, after === undefined ? null : cards.get(after).item);
+  byId("known").replaceChildren(...shownIds().map((known) => Object.assign(document.createElement("option"), { value: known })));
+  filterGrid();
+  return card;
+}
+
+function make(parent, tag, className = "") {
+  const made = parent.appendChild(document.createElement(tag));
+  if (className) made.className = className;
+  return made;
+}
+
+function chipText(status) {
+  return status === "ok" ? "" : status.replaceAll("_", " ");
+}
+
+function shownIds() {
+  return [...cards.keys()].sort(collator.compare);
+}
+
+function filterGrid() {
+  const wanted = byId("query").value.trim().toLowerCase();
+  for (const [id, card] of cards) card.item.hidden = !id.toLowerCase().includes(wanted);
+}
+
+// ---- The large view
+
+function openDetail(id, opener = null) {
+  if (detail.chart === null) {
+    const svg = detail.plot.appendChild(element("svg", {}));
+    detail.chart = new FanChart(svg, { axes: true });
+    detail.cross = svg.appendChild(element("g", { visibility: "hidden" }));
+    detail.readOut = make(detail.plot, "div", "read-out");
+    detail.readOut.hidden = true;
+  }
+  detail.stream = id;
+  detail.shown = null;
+  detail.opener = opener ?? detail.opener;
+  byId("detail-name").textContent = id;
+  byId("detail-query").value = "";
+  byId("detail-status").textContent = "";
+  hideReadOut();
+  history.replaceState(null, "", `#${encodeURIComponent(id)}`);
+  if (!detail.dialog.open) detail.dialog.showModal();
+  detail.plot.focus({ preventScroll: true });
+  fetchDetail(id).then((one) => {
+    if (one.id === detail.stream && model !== null) showDetail(one);
+  }, () => showLink("lost", "Connection lost"));
+}
+
+function showDetail({ found, document: stream }) {
+  byId("detail-missing").hidden = found;
+  detail.plot.hidden = byId("detail-figures").hidden = !found;
+  if (!found) {
+    byId("detail-missing").textContent = `Nothing heard of “${detail.stream}” yet. It appears here with its next event.`;
+    return;
+  }
+  detail.shown = stream;
+  byId("detail-status").textContent = chipText(stream.status);
+  detail.chart.draw(stream, model);
+  if (detail.position !== null) showReadOut(detail.position);
+  const at = (level) => stream.forecast.quantiles[level]?.[0] ?? null;
+  const [lowest, highest] = [model.quantiles[0], model.quantiles.at(-1)];
+  showFigures({
+    "Newest value": format(stream.y.at(-1)),
+    [`Next ${model.freq}, ${percent(highest - lowest, 0)} interval`]: `${format(at(lowest))} to ${format(at(highest))}`,
+    "Covered, in view": percent(stream.coverage),
+    "Anomaly score": stream.anomaly.at(-1) === null ? "–" : stream.anomaly.at(-1).toFixed(2),
+    Events: stream.events.toLocaleString("en-US"),
+  });
+}
+
+function showFigures(figures) {
+  const list = byId("detail-figures");
+  if (list.childElementCount !== Object.keys(figures).length) {
+    list.replaceChildren(...Object.keys(figures).map(() => {
+      const group = document.createElement("div");
+      group.append(document.createElement("dt"), document.createElement("dd"));
+      return group;
+    }));
+  }
+  Object.entries(figures).forEach(([name, value], i) => {
+    [list.children[i].firstChild.textContent, list.children[i].lastChild.textContent] = [name, value];
+  });
+}
+
+function showReadOut(position) {
+  const near = detail.chart.nearest(position);
+  if (near === null) return;
+  detail.position = position;
+  const rows = [];
+  const dots = [];
+  if (near.actual !== undefined) {
+    rows.push(["actual", near.actual === null ? "missing" : format(near.actual), near.covered === 0 ? "missed" : ""]);
+    if (near.actual !== null) dots.push([near.actual, "dot"]);
+  }
+  if (near.oneStep) {
+    rows.push(["one step before", format(near.oneStep.median)]);
+    rows.push(["interval", `${format(near.oneStep.lower)} to ${format(near.oneStep.upper)}`]);
+  }
+  if (near.anomaly !== undefined && near.anomaly !== null) rows.push(["anomaly", near.anomaly.toFixed(2)]);
+  if (near.quantiles) {
+    rows.push(["steps ahead", String(near.step)]);
+    for (const [level, value] of near.quantiles.toReversed()) {
+      if (near.quantiles.length > 5 && !isRead(level)) continue;
+      rows.push([`q ${level}`, format(value)]);
+    }
+    const median = near.quantiles.reduce((best, q) => (Math.abs(q[0] - 0.5) < Math.abs(best[0] - 0.5) ? q : best));
+    dots.push([median[1], "dot forecast"]);
+  }
+  detail.cross.replaceChildren(
+    element("line", { class: "cross", x1: near.left, x2: near.left, y1: near.top, y2: near.bottom }),
+    ...dots.map(([value, name]) => element("circle", { class: name, cx: near.left, cy: near.y(value), r: 4 })),
+  );
+  setAll(detail.cross, { visibility: "visible" });
+  const title = document.createElement("strong");
+  title.textContent = `${formatTime(near.ds)} UTC`;
+  detail.readOut.replaceChildren(title, ...rows.map(([name, value, className = ""]) => {
+    const row = document.createElement("div");
+    row.className = className;
+    row.append(name, Object.assign(document.createElement("b"), { textContent: value }));
+    return row;
+  }));
+  detail.readOut.hidden = false;
+  const right = near.left > near.width / 2;
+  const left = right ? near.left - detail.readOut.offsetWidth - 14 : near.left + 14;
+  detail.readOut.style.transform = `translateX(${Math.round(Math.max(0, left))}px)`;
+}
+
+/** Outermost and middle levels: as many lines as a read-out can take. */
+function isRead(level) {
+  const levels = model.quantiles;
+  const index = levels.indexOf(level);
+  const quarter = Math.round((levels.length - 1) / 4);
+  return index % Math.max(1, quarter) === 0 || index === levels.length - 1;
+}
+
+function hideReadOut() {
+  detail.position = null;
+  detail.readOut.hidden = true;
+  detail.cross.setAttribute("visibility", "hidden");
+}
+
+function neighbour(offset) {
+  const ids = shownIds();
+  const index = ids.indexOf(detail.stream);
+  if (ids.length) openDetail(ids[(index + offset + ids.length) % ids.length]);
+}
+
+function wireDetail() {
+  byId("close").addEventListener("click", () => detail.dialog.close());
+  byId("previous").addEventListener("click", () => neighbour(-1));
+  byId("next").addEventListener("click", () => neighbour(1));
+  byId("detail-query").addEventListener("change", (event) => {
+    const id = event.target.value.trim();
+    if (id) openDetail(id);
+  });
+  detail.dialog.addEventListener("click", (event) => {
+    if (event.target === detail.dialog) detail.dialog.close();
+  });
+  detail.dialog.addEventListener("close", () => {
+    detail.stream = null;
+    history.replaceState(null, "", location.pathname);
+    detail.opener?.focus();
+    detail.opener = null;
+  });
+  detail.dialog.addEventListener("keydown", (event) => {
+    const offset = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
+    if (offset === undefined || event.target instanceof HTMLInputElement || event.ctrlKey || event.metaKey || event.altKey) return;
+    event.preventDefault();
+    if (event.shiftKey) {
+      const near = detail.chart.nearest(detail.position ?? detail.plot.clientWidth / 2);
+      if (near) showReadOut(near.left + offset * near.interval);
+    } else {
+      neighbour(offset);
+    }
+  });
+  detail.plot.addEventListener("pointermove", (event) => {
+    showReadOut(event.clientX - detail.plot.getBoundingClientRect().left);
+  });
+  detail.plot.addEventListener("pointerleave", hideReadOut);
+}
+
+function wireSearch() {
+  byId("query").addEventListener("input", filterGrid);
+  byId("search").addEventListener("submit", (event) => {
+    event.preventDefault();
+    const wanted = byId("query").value.trim();
+    const [first] = shownIds().filter((id) => !cards.get(id).item.hidden);
+    // An id that is not shown is asked for by its full name: the server follows it from its next event on.
+    if (wanted) openDetail(cards.has(wanted) || first === undefined ? wanted : first, byId("query"));
+  });
+  document.addEventListener("keydown", (event) => {
+    if (event.key !== "/" || event.target instanceof HTMLInputElement) return;
+    event.preventDefault();
+    byId(detail.dialog.open ? "detail-query" : "query").focus();
+  });
+}
+
+wireSearch();
+wireDetail();
+if (location.hash.length > 1) openDetail(decodeURIComponent(location.hash.slice(1)));
+run();

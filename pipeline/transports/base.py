@@ -132,6 +132,10 @@ class Source(Protocol):
         """
         ...
 
+    def positions(self) -> Mapping[int, int]:
+        """Return the offset that each owned partition is read from next, past gaps in the offsets."""
+        ...
+
     def lag(self) -> Mapping[int, int]:
         """Return the records between position and end, by owned partition, as last heard from the broker."""
         ...

@@ -1,0 +1,34 @@
+"""The settings as command-line flags, for the commands that take them."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from pydantic_settings import CliSettingsSource
+
+from pipeline import settings
+from pipeline.settings import Settings
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add `--config` and one flag per setting, such as `--kafka.bootstrap-servers`."""
+    parser.add_argument("--config", type=Path, metavar="FILE", help="settings file (default: rillcast.toml, if there)")
+    source = CliSettingsSource[argparse.ArgumentParser](
+        Settings,
+        root_parser=parser,
+        cli_kebab_case=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+    )
+    parser.set_defaults(settings_source=source)
+
+
+def load(args: argparse.Namespace) -> Settings:
+    """Return the effective settings.
+
+    Raises:
+        SettingsError: they cannot be used.
+    """
+    values = {name: value for name, value in vars(args).items() if name not in ("settings_source", "config")}
+    return settings.load(args.config, args.settings_source(parsed_args=values))

@@ -1,0 +1,189 @@
+"""What Prometheus sees. The loop hands over counts once per poll; this module alone turns them into series.
+
+Owns: names, types, labels and help texts (`TABLE`, which `docs/metrics.md` repeats and a test compares). Does not
+know: where the counts come from. A stream id is never a label. Series live on an injected registry.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final, Literal
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from pipeline.arrays import FloatArray, IntArray, StatusArray
+from pipeline.bundle import BundleMetadata, Status
+from pipeline.engine import StepStats
+from pipeline.records import Reason
+
+_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_ROWS: Final = (1, 4, 16, 64, 256, 1024, 4096)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table of metrics."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+TABLE: Final = (
+    Metric("rillcast_build", "info", "Version of Rillcast; the value is always 1.", ("version",)),
+    Metric(
+        "rillcast_model",
+        "info",
+        "The bundle being served; the value is always 1.",
+        ("name", "model_id", "cell", "freq", "device"),
+    ),
+    Metric("rillcast_events_total", "counter", "Events stepped, by what became of them.", ("status",)),
+    Metric("rillcast_replayed_events_total", "counter", "Events stepped again during recovery, output suppressed."),
+    Metric("rillcast_forecasts_total", "counter", "Forecasts handed to the sink."),
+    Metric("rillcast_dead_letters_total", "counter", "Records handed to the dead-letter channel.", ("reason",)),
+    Metric("rillcast_polls_total", "counter", "Polls that brought at least one record."),
+    Metric("rillcast_poll_records", "histogram", "Records per poll that brought any.", buckets=_ROWS),
+    Metric("rillcast_model_calls_total", "counter", "Calls of the model; events / calls is the mean batch."),
+    Metric("rillcast_step_duration_seconds", "histogram", "Time in the engine per poll.", buckets=_SECONDS),
+    Metric("rillcast_poll_duration_seconds", "histogram", "Time from decode to publish per poll.", buckets=_SECONDS),
+    Metric(
+        "rillcast_event_latency_seconds",
+        "histogram",
+        "Age of an event, by the record's timestamp, when its forecast was handed to the sink.",
+        buckets=_SECONDS,
+    ),
+    Metric("rillcast_commits_total", "counter", "Commits that succeeded."),
+    Metric("rillcast_commit_failures_total", "counter", "Commits that failed; nothing after the last one counts."),
+    Metric("rillcast_commit_duration_seconds", "histogram", "Time of a flush and commit.", buckets=_SECONDS),
+    Metric("rillcast_partitions", "gauge", "Partitions that this member owns."),
+    Metric("rillcast_partitions_restoring", "gauge", "Owned partitions whose state is still being replayed."),
+    Metric("rillcast_source_lag_records", "gauge", "Records between position and end.", ("partition",)),
+    Metric("rillcast_streams", "gauge", "Streams that have state."),
+    Metric("rillcast_state_bytes", "gauge", "Bytes of state on the device, spare rows included."),
+    Metric("rillcast_scored_forecasts_total", "counter", "One-step forecasts met by their observation."),
+    Metric("rillcast_covered_forecasts_total", "counter", "Of those, how many had it in the outer interval."),
+    Metric("rillcast_nominal_coverage_ratio", "gauge", "Share that the outer interval is meant to hold."),
+    Metric(
+        "rillcast_pinball_loss_total",
+        "counter",
+        "Sum of one-step quantile losses, each in units of its stream's scale; divide by the scored forecasts.",
+    ),
+)
+
+
+class Metrics:
+    """All series of one worker."""
+
+    def __init__(self, registry: CollectorRegistry, metadata: BundleMetadata, device: str) -> None:
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        infos: dict[str, Info] = {}
+        for row in TABLE:
+            if row.kind == "counter":
+                self._counters[row.name] = Counter(row.name, row.help, row.labels, registry=registry)
+            elif row.kind == "gauge":
+                self._gauges[row.name] = Gauge(row.name, row.help, row.labels, registry=registry)
+            elif row.kind == "histogram":
+                self._histograms[row.name] = Histogram(
+                    row.name, row.help, row.labels, buckets=row.buckets, registry=registry
+                )
+            else:
+                infos[row.name] = Info(row.name, row.help, registry=registry)
+        infos["rillcast_build"].info({"version": version("rillcast")})
+        infos["rillcast_model"].info(
+            {
+                "name": metadata.name,
+                "model_id": metadata.model_id,
+                "cell": metadata.cell,
+                "freq": metadata.freq,
+                "device": device,
+            }
+        )
+        # A series that exists from the start with 0 lets `rate()` see its first increase.
+        self._events = [self._counters["rillcast_events_total"].labels(status.name.lower()) for status in Status]
+        self._letters = {r: self._counters["rillcast_dead_letters_total"].labels(r.value) for r in Reason}
+        self._scores = {name: column for column, name in enumerate(metadata.scores)}
+        self._lag_partitions: set[int] = set()
+        self._gauges["rillcast_nominal_coverage_ratio"].set(metadata.quantiles[-1] - metadata.quantiles[0])
+
+    def polled(self, records: int, seconds: float) -> None:
+        """Count a poll that brought records."""
+        self._counters["rillcast_polls_total"].inc()
+        self._histograms["rillcast_poll_records"].observe(records)
+        self._histograms["rillcast_poll_duration_seconds"].observe(seconds)
+
+    def stepped(self, stats: StepStats, status: StatusArray, score: FloatArray | None) -> None:
+        """Count live events that were stepped; `stats` covers replayed ones of the same poll too."""
+        self._counters["rillcast_model_calls_total"].inc(stats.calls)
+        self._histograms["rillcast_step_duration_seconds"].observe(stats.seconds)
+        for counter, count in zip(self._events, np.bincount(status, minlength=len(self._events)), strict=True):
+            counter.inc(int(count))
+        if score is not None:
+            self._scored(score)
+
+    def _scored(self, score: FloatArray) -> None:
+        if "covered" in self._scores:
+            covered = score[:, self._scores["covered"]]
+            known = ~np.isnan(covered)
+            self._counters["rillcast_scored_forecasts_total"].inc(int(np.count_nonzero(known)))
+            self._counters["rillcast_covered_forecasts_total"].inc(int(np.count_nonzero(covered[known] > 0)))
+        if "pinball" in self._scores:
+            self._counters["rillcast_pinball_loss_total"].inc(float(np.nansum(score[:, self._scores["pinball"]])))
+
+    def replayed(self, events: int) -> None:
+        """Count events whose output was suppressed."""
+        self._counters["rillcast_replayed_events_total"].inc(events)
+
+    def published(self, forecasts: int) -> None:
+        """Count forecasts handed to the sink."""
+        self._counters["rillcast_forecasts_total"].inc(forecasts)
+
+    def dead_lettered(self, reason: Reason) -> None:
+        """Count a dead letter."""
+        self._letters[reason].inc()
+
+    def latency(self, seconds: FloatArray) -> None:
+        """Take in the age of some events: one sample per poll and partition is enough for a histogram."""
+        for value in seconds.tolist():
+            self._histograms["rillcast_event_latency_seconds"].observe(value)
+
+    def committed(self, seconds: float) -> None:
+        """Count a commit."""
+        self._counters["rillcast_commits_total"].inc()
+        self._histograms["rillcast_commit_duration_seconds"].observe(seconds)
+
+    def commit_failed(self) -> None:
+        """Count a commit that failed."""
+        self._counters["rillcast_commit_failures_total"].inc()
+
+    def assignment(self, owned: int, restoring: int) -> None:
+        """Set what this member owns."""
+        self._gauges["rillcast_partitions"].set(owned)
+        self._gauges["rillcast_partitions_restoring"].set(restoring)
+
+    def residents(self, streams: int, state_bytes: int) -> None:
+        """Set what the engine holds."""
+        self._gauges["rillcast_streams"].set(streams)
+        self._gauges["rillcast_state_bytes"].set(state_bytes)
+
+    def lag(self, by_partition: Mapping[int, int]) -> None:
+        """Set the lag of the owned partitions and drop the series of partitions that left."""
+        gauge = self._gauges["rillcast_source_lag_records"]
+        for partition in self._lag_partitions - set(by_partition):
+            gauge.remove(str(partition))
+        for partition, records in by_partition.items():
+            gauge.labels(str(partition)).set(records)
+        self._lag_partitions = set(by_partition)
+
+
+def latency_sample(timestamps_ms: IntArray, now_s: float, most: int = 32) -> FloatArray:
+    """Return the ages in seconds of at most `most` events spread over a poll; unknown timestamps are left out."""
+    sample = timestamps_ms[:: max(1, timestamps_ms.size // most)]
+    ages: FloatArray = np.maximum(now_s - sample[sample >= 0] / 1000.0, 0.0).astype(np.float32)
+    return ages

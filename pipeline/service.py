@@ -1,0 +1,99 @@
+"""Puts one worker together from the settings: transports, engine, metrics, probes, page.
+
+Owns the choice of parts and nothing else; every part is tested on its own.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
+
+from pipeline import device
+from pipeline.board import ForecastBoard
+from pipeline.bundle import Bundle
+from pipeline.deadletters import DeadLetters
+from pipeline.engine import StepEngine
+from pipeline.health import Health
+from pipeline.metrics import Metrics
+from pipeline.records import DecodeLimits, ObservationDecoder
+from pipeline.server import HttpServer
+from pipeline.settings import Settings
+from pipeline.transports.connect import open_sink, open_source
+from pipeline.worker import Worker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """A worker and what watches it."""
+
+    worker: Worker
+    board: ForecastBoard
+    health: Health
+    registry: CollectorRegistry
+    server: HttpServer | None
+
+    def run(self) -> None:
+        """Serve HTTP, if that is on, and run the worker to its end.
+
+        Raises:
+            RillcastError: see `Worker.run` and `HttpServer.start`.
+        """
+        if self.server is not None:
+            self.server.start()
+        try:
+            self.worker.run()
+        finally:
+            if self.server is not None:
+                self.server.stop()
+
+
+def build(settings: Settings) -> Service:
+    """Return the service that the settings describe; nothing is connected yet.
+
+    Raises:
+        BundleError: the model breaks the bundle contract.
+        DeviceError: the device is not there or cannot run the model.
+        SettingsError: the settings contradict each other or what is installed.
+    """
+    bundle = Bundle.load(settings.model)
+    metadata = bundle.metadata
+    on = device.choose(settings.device, settings.threads)
+    engine = StepEngine(bundle, on, batch_rows=settings.worker.batch_rows)
+    log.info(
+        "model %s@%s (%s, %s, %d horizons, %d quantiles) on %s; %d bytes of state per stream",
+        metadata.name,
+        metadata.model_id,
+        metadata.cell,
+        metadata.freq,
+        metadata.horizon,
+        len(metadata.quantiles),
+        on.name,
+        metadata.row_bytes,
+    )
+    registry = CollectorRegistry()
+    ProcessCollector(registry=registry)
+    PlatformCollector(registry=registry)
+    GCCollector(registry=registry)
+    health, board = Health(), ForecastBoard(metadata)
+    source = open_source(settings)
+    limits = settings.input
+    worker = Worker(
+        source,
+        open_sink(settings),
+        engine,
+        settings.worker,
+        decoder=ObservationDecoder(
+            DecodeLimits(limits.max_record_bytes, limits.max_id_bytes, limits.max_abs_y),
+        ),
+        dead_letters=DeadLetters(source.name, f"{metadata.name}@{metadata.model_id}", settings.dead_letters.max_bytes),
+        metrics=Metrics(registry, metadata, on.name),
+        health=health,
+        board=board,
+        start_at=settings.kafka.auto_offset_reset,
+    )
+    server = HttpServer(settings.http, registry, health, board) if settings.http.enabled else None
+    return Service(worker, board, health, registry, server)

@@ -1,0 +1,109 @@
+"""The toy bundle: built from the contract alone, exact in integers.
+
+Its state is `(31 * state + y) mod 1_000_003` in int64 with `y` a whole number > 0, so that one observation lost,
+doubled, swapped or out of order changes every answer after it. Its forecast is the state itself (below 2**24, so
+exact in float32), for every horizon and quantile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.bundle import Bundle, BundleMetadata, StateSpec, seal
+
+MULTIPLIER = 31
+MODULUS = 1_000_003
+HORIZON = 2
+QUANTILES = (0.1, 0.5, 0.9)
+
+
+def unroll(observations: Iterable[int]) -> list[int]:
+    """Return the state after each observation of one stream: what every consumer must see."""
+    states, state = [], 0
+    for y in observations:
+        state = (MULTIPLIER * state + y) % MODULUS
+        states.append(state)
+    return states
+
+
+@dataclass
+class ToyGraph:
+    """The parts of the toy model, to be broken one at a time by tests before `build`."""
+
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
+    initializers: list[onnx.TensorProto] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        info = helper.make_tensor_value_info
+        self.inputs = [
+            info("slots", TensorProto.INT64, ["B"]),
+            info("ds", TensorProto.INT64, ["B"]),
+            info("y", TensorProto.FLOAT, ["B"]),
+            info("state.sum", TensorProto.INT64, ["N", 1]),
+        ]
+        self.outputs = [
+            info("forecast", TensorProto.FLOAT, ["B", HORIZON, len(QUANTILES)]),
+            info("status", TensorProto.INT8, ["B"]),
+            info("state.sum.next", TensorProto.INT64, ["N", 1]),
+        ]
+        constants = {
+            "multiplier": np.array(MULTIPLIER, np.int64),
+            "modulus": np.array(MODULUS, np.int64),
+            "last_axis": np.array([-1], np.int64),
+            "block": np.ones((1, HORIZON, len(QUANTILES)), np.float32),
+            "zero": np.array(0, np.int64),
+        }
+        self.initializers = [numpy_helper.from_array(value, name) for name, value in constants.items()]
+        node = helper.make_node
+        self.nodes = [
+            node("Gather", ["state.sum", "slots"], ["row"], name="gather", axis=0),
+            node("Cast", ["y"], ["y_int"], to=TensorProto.INT64),
+            node("Unsqueeze", ["y_int", "last_axis"], ["y_column"]),
+            node("Mul", ["row", "multiplier"], ["scaled"]),
+            node("Add", ["scaled", "y_column"], ["sum"]),
+            node("Mod", ["sum", "modulus"], ["next_row"]),
+            node("Unsqueeze", ["slots", "last_axis"], ["rows"]),
+            node("ScatterND", ["state.sum", "rows", "next_row"], ["state.sum.next"], name="scatter"),
+            node("Cast", ["next_row"], ["as_float"], to=TensorProto.FLOAT),
+            node("Unsqueeze", ["as_float", "last_axis"], ["as_block"]),
+            node("Mul", ["as_block", "block"], ["forecast"]),
+            # Every event is OK; `ds` must be read somewhere, as a graph input nobody reads is dropped by some tools.
+            node("Mul", ["ds", "zero"], ["no_status"]),
+            node("Cast", ["no_status"], ["status"], to=TensorProto.INT8),
+        ]
+
+    def model(self) -> onnx.ModelProto:
+        graph = helper.make_graph(self.nodes, "toy", self.inputs, self.outputs, self.initializers)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+    def metadata(self) -> BundleMetadata:
+        return BundleMetadata(
+            name="toy",
+            cell="toy",
+            freq="1h",
+            horizon=HORIZON,
+            quantiles=QUANTILES,
+            states=(StateSpec(name="sum", dtype="int64", row_shape=(1,)),),
+        )
+
+    def build(self) -> bytes:
+        return seal(self.model(), self.metadata())
+
+
+def toy_bundle() -> Bundle:
+    """Return the toy, loaded."""
+    return Bundle.from_bytes(ToyGraph().build())
+
+
+def write_toy(path: Path) -> Path:
+    """Write the toy to a file and return its path."""
+    path.write_bytes(ToyGraph().build())
+    return path

@@ -58,6 +58,7 @@ _SECURITY_HEADERS: Final = [
     ("Cache-Control", "no-store"),
 ]
 _IDLE_CONNECTION_S: Final = 10
+_STOP_POLL_S: Final = 0.1
 _STOP_TIMEOUT_S: Final = 5.0
 
 
@@ -128,7 +129,9 @@ class HttpServer:
                 " (port 0 takes any free one)"
             ) from error
         self._server.set_app(self._application)
-        self._thread = threading.Thread(target=self._server.serve_forever, name="rillcast-http", daemon=True)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_STOP_POLL_S,), name="rillcast-http", daemon=True
+        )
         self._thread.start()
         log.info("listening on %s", self.url)
 

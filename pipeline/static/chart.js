@@ -18,12 +18,12 @@ const moment = new Intl.DateTimeFormat("en-GB", {
   timeZone: "UTC", weekday: "short", day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit",
 });
 
-/** A number as people read it: four significant digits, more before the point where there are more. */
+/** A number as people read it: four significant digits or so. */
 export function format(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   if (size !== 0 && (size >= 1e9 || size < 1e-4)) return value.toExponential(2);
-  const digits = size >= 1000 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 4;
+  const digits = size >= 1e5 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 4;
   return value.toLocaleString("en-US", { maximumFractionDigits: digits });
 }
 

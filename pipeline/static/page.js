@@ -79,13 +79,13 @@ function showSummary(summary) {
   byId("newest").textContent = summary.newest_ds === null ? "–" : formatTime(summary.newest_ds);
   byId("p50").textContent = formatSeconds(latency.p50);
   byId("p99").textContent = formatSeconds(latency.p99);
-  byId("interval").textContent = `of the ${percent(coverage.nominal, 0)} interval`;
+  byId("interval").textContent = `of ${percent(coverage.nominal, 0)}`;
   byId("coverage").textContent = percent(coverage.observed);
   byId("streams").textContent = (summary.streams ?? summary.followed).toLocaleString("en-US");
   byId("shown").textContent = `${summary.followed.toLocaleString("en-US")} shown here`;
   const bar = byId("coverage-bar");
   bar.querySelector(".value").setAttribute("width", 100 * (coverage.observed ?? 0));
-  bar.querySelector(".nominal").setAttribute("x", 100 * coverage.nominal - 0.4);
+  bar.querySelector(".nominal").setAttribute("x", 100 * coverage.nominal - 0.5);
   byId("band-names").textContent = bandNames(model.quantiles);
   showRate(summary.events_per_second);
 }
@@ -132,9 +132,7 @@ function showGrid(streams) {
   }
   for (const stream of streams) {
     const card = cards.get(stream.unique_id) ?? addCard(stream.unique_id);
-    const missed = stream.covered.at(-1) === 0;
     card.value.textContent = format(stream.y.at(-1));
-    card.value.classList.toggle("missed", missed);
     card.chip.textContent = chipText(stream.status);
     card.coverage.textContent = stream.coverage === null ? "" : `${percent(stream.coverage, 0)} covered`;
     card.time.textContent = formatTime(stream.ds.at(-1));
@@ -204,7 +202,6 @@ function openDetail(id, opener = null) {
   hideReadOut();
   history.replaceState(null, "", `#${encodeURIComponent(id)}`);
   if (!detail.dialog.open) detail.dialog.showModal();
-  detail.plot.focus({ preventScroll: true });
   fetchDetail(id).then((one) => {
     if (one.id === detail.stream && model !== null) showDetail(one);
   }, () => showLink("lost", "Connection lost"));

@@ -1,0 +1,202 @@
+"""The board shows what was last forecast, stays small, and counts what it says it counts."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import defaultdict
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pipeline.board import RATE_WINDOW_S, ForecastBoard
+from pipeline.bundle import Status
+from tests.support.boards import HOUR_MS, START_MS, SettableClock, metadata, put
+
+
+def times(*slots: int) -> list[int]:
+    return [START_MS + HOUR_MS * slot for slot in slots]
+
+
+def test_a_stream_shows_its_actuals_in_order_and_the_forecast_of_its_last_event() -> None:
+    board = ForecastBoard(metadata())
+    put(board, ["a", "b", "a"], [0, 0, 1], [1.0, 5.0, 2.0])
+    put(board, ["a"], [2], [3.0])
+
+    shown = board.snapshot("a")
+
+    assert shown["ds"] == times(0, 1, 2)
+    assert shown["y"] == [1.0, 2.0, 3.0]
+    assert shown["forecast"]["ds"] == times(3, 4, 5)
+    assert shown["forecast"]["quantiles"] == {
+        "0.1": [13.1, 23.1, 33.1],
+        "0.5": [13.5, 23.5, 33.5],
+        "0.9": [13.9, 23.9, 33.9],
+    }
+    assert shown["one_step"]["median"] == [11.5, 12.5, 13.5]
+    assert shown["events"] == 3
+
+
+def test_events_that_moved_no_state_are_counted_but_not_shown() -> None:
+    board = ForecastBoard(metadata())
+    put(board, ["a", "a", "a"], [5, 5, 3], [1.0, 8.0, 9.0], [Status.OK, Status.DUPLICATE, Status.LATE])
+
+    assert board.snapshot("a")["y"] == [1.0]
+    assert board.snapshot("a")["status"] == "ok"
+    assert board.summary()["events"] == 3
+
+
+def test_missing_values_are_null_and_the_document_is_strict_json() -> None:
+    board = ForecastBoard(metadata())
+    put(board, ["a", "a"], [0, 1], [math.nan, 2.0], [Status.MISSING, Status.OK], covered=[math.nan, 1.0])
+
+    document = board.snapshot()
+
+    assert json.loads(json.dumps(document, allow_nan=False)) == document
+    assert document["streams"][0]["y"] == [None, 2.0]
+    assert document["streams"][0]["covered"] == [None, 1.0]
+
+
+@pytest.mark.parametrize("value", [1e15, -1e15, 123456.78, 0.1, 1e-7, -3.25e-30, 0.0])
+def test_numbers_keep_six_significant_digits(value: float) -> None:
+    board = ForecastBoard(metadata())
+    put(board, ["a"], [0], [value])
+
+    assert board.snapshot("a")["y"] == [pytest.approx(float(np.float32(value)), rel=5e-6)]
+
+
+def test_only_the_first_streams_are_followed() -> None:
+    board = ForecastBoard(metadata(), max_streams=2)
+    put(board, ["a", "b", "c"], [0, 0, 0], [1.0, 2.0, 3.0], num_streams=3)
+
+    assert [stream["unique_id"] for stream in board.snapshot()["streams"]] == ["a", "b"]
+    assert board.summary()["followed"] == 2
+    assert board.summary()["streams"] == 3
+    with pytest.raises(KeyError):
+        board.snapshot("c")
+
+
+def test_a_stream_that_was_asked_for_is_followed_from_its_next_event_on() -> None:
+    board = ForecastBoard(metadata(), max_streams=1, max_asked=1)
+    put(board, ["a", "z"], [0, 0], [1.0, 2.0])
+    board.follow("z")
+    with pytest.raises(KeyError):
+        board.snapshot("z")
+
+    put(board, ["z"], [1], [3.0])
+
+    assert board.snapshot("z")["y"] == [3.0]
+
+
+def test_the_stream_asked_for_longest_ago_makes_room() -> None:
+    board = ForecastBoard(metadata(), max_streams=1, max_asked=2)
+    put(board, ["a"], [0], [0.0])
+    for name in ("x", "y", "x", "z"):  # asking again for x makes y the oldest
+        board.follow(name)
+    put(board, ["x", "y", "z"], [0, 0, 0], [1.0, 2.0, 3.0])
+
+    assert {stream["unique_id"] for stream in board.snapshot()["streams"]} == {"a", "x", "z"}
+    assert board.snapshot("z")["y"] == [3.0]
+
+
+def test_a_board_without_room_follows_nobody_and_still_counts() -> None:
+    board = ForecastBoard(metadata(), max_streams=0, max_asked=0)
+    board.follow("a")
+    put(board, ["a"], [0], [1.0], covered=[1.0])
+
+    assert board.snapshot()["streams"] == []
+    assert board.summary()["events"] == 1
+    assert board.summary()["coverage"]["observed"] == 1.0
+
+
+@given(
+    polls=st.lists(st.lists(st.sampled_from("abc"), max_size=12), max_size=8),
+    history=st.integers(min_value=1, max_value=5),
+)
+def test_the_history_is_the_newest_events_of_each_stream_however_they_were_polled(
+    polls: list[list[str]], history: int
+) -> None:
+    board = ForecastBoard(metadata(), max_streams=3, history=history)
+    expected: dict[str, list[float]] = defaultdict(list)
+    arrived = 0
+    for poll in polls:
+        values = [float(arrived + i) for i in range(len(poll))]
+        arrived += len(poll)
+        for name, value in zip(poll, values, strict=True):
+            expected[name].append(value)
+        put(board, poll, [int(value) for value in values], values)
+
+    shown = {stream["unique_id"]: board.snapshot(stream["unique_id"]) for stream in board.snapshot()["streams"]}
+
+    assert {name: stream["y"] for name, stream in shown.items()} == {n: v[-history:] for n, v in expected.items()}
+    assert {name: stream["events"] for name, stream in shown.items()} == {n: len(v) for n, v in expected.items()}
+    for name, stream in shown.items():
+        assert stream["forecast"]["quantiles"]["0.5"][0] == pytest.approx(expected[name][-1] + 10.5)
+
+
+def test_coverage_counts_every_stream_and_leaves_out_what_met_no_forecast() -> None:
+    board = ForecastBoard(metadata(), max_streams=1)
+    put(board, ["a", "b", "b", "a"], [0, 0, 1, 1], [1.0] * 4, covered=[math.nan, 1.0, 0.0, 1.0])
+
+    coverage = board.summary()["coverage"]
+
+    assert coverage == {"nominal": 0.8, "observed": pytest.approx(2 / 3), "forecasts": 3}
+    assert board.snapshot("a")["coverage"] == 1.0
+
+
+def test_coverage_is_unknown_where_the_bundle_does_not_score_it() -> None:
+    board = ForecastBoard(metadata(scores=("pinball",)))
+    put(board, ["a", "a"], [0, 1], [1.0, 1.0])
+
+    assert board.summary()["coverage"]["observed"] is None
+    assert board.snapshot("a")["coverage"] is None
+
+
+def test_the_rate_covers_the_last_seconds_only() -> None:
+    clock = SettableClock()
+    board = ForecastBoard(metadata(), clock=clock)
+    for second in range(20):
+        clock.now += 1.0
+        put(board, ["a"] * 10, list(range(10 * second, 10 * second + 10)), [0.0] * 10)
+    steady = board.summary()["events_per_second"]
+    clock.now += RATE_WINDOW_S + 1.0
+
+    assert steady == pytest.approx(10.0, rel=0.25)
+    assert board.summary()["events_per_second"] == 0.0
+
+
+def test_latency_percentiles_are_of_the_newest_samples() -> None:
+    board = ForecastBoard(metadata())
+    assert board.summary()["latency_s"] == {"p50": None, "p99": None}
+    board.record_latency(np.full(20_000, 9.0, dtype=np.float32))
+    for _ in range(8):
+        board.record_latency(np.linspace(0.0, 1.0, 1_024, dtype=np.float32))
+
+    latency = board.summary()["latency_s"]
+
+    assert latency["p50"] == pytest.approx(0.5, abs=0.01)
+    assert latency["p99"] == pytest.approx(0.99, abs=0.01)
+
+
+def test_the_callers_arrays_are_copied() -> None:
+    board = ForecastBoard(metadata())
+    forecast = np.ones((1, 3, 3), dtype=np.float32)
+    y = np.ones(1, dtype=np.float32)
+    board.update(["a"], np.array([START_MS]), y, np.zeros(1, dtype=np.int8), forecast, None, None)
+    forecast[:] = y[:] = -1.0
+
+    assert board.snapshot("a")["y"] == [1.0]
+    assert board.snapshot("a")["forecast"]["quantiles"]["0.1"] == [1.0, 1.0, 1.0]
+
+
+def test_a_snapshot_of_a_stream_nobody_heard_of_is_an_error() -> None:
+    with pytest.raises(KeyError, match="ghost"):
+        ForecastBoard(metadata()).snapshot("ghost")
+
+
+@pytest.mark.parametrize("sizes", [{"max_streams": -1}, {"max_asked": -1}, {"history": 0}])
+def test_sizes_that_make_no_sense_are_refused(sizes: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match=f"{next(iter(sizes))}={next(iter(sizes.values()))}"):
+        ForecastBoard(metadata(), **sizes)  # type: ignore[arg-type]

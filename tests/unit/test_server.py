@@ -1,0 +1,233 @@
+"""Routes, probes and headers, asked for over a real loopback socket."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from prometheus_client import CollectorRegistry, Counter
+
+from pipeline.board import ForecastBoard
+from pipeline.errors import SettingsError
+from pipeline.health import Health
+from pipeline.server import HttpServer
+from pipeline.settings import HttpSettings
+from tests.support.boards import SettableClock, metadata, put
+
+
+@dataclass
+class Running:
+    server: HttpServer
+    board: ForecastBoard
+    health: Health
+    clock: SettableClock
+
+    def ask(self, path: str, method: str = "GET") -> tuple[int, dict[str, str], bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.server.port, timeout=10)
+        try:
+            connection.request(method, path)
+            answer = connection.getresponse()
+            return answer.status, {name.lower(): value for name, value in answer.getheaders()}, answer.read()
+        finally:
+            connection.close()
+
+    def ask_json(self, path: str) -> tuple[int, Any]:
+        status, headers, body = self.ask(path)
+        assert headers["content-type"] == "application/json"
+        return status, json.loads(body)
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    clock = SettableClock()
+    registry = CollectorRegistry()
+    Counter("rillcast_events", "Events.", registry=registry).inc(7)
+    board, health = ForecastBoard(metadata()), Health(liveness_timeout_s=60.0, clock=clock)
+    server = HttpServer(HttpSettings(port=0), registry, health, board)
+    server.start()
+    try:
+        yield Running(server, board, health, clock)
+    finally:
+        server.stop()
+
+
+def test_metrics_come_from_the_given_registry(running: Running) -> None:
+    status, headers, body = running.ask("/metrics")
+
+    assert status == 200
+    assert headers["content-type"].startswith("text/plain")
+    assert b"rillcast_events_total 7.0" in body
+    assert b"python_info" not in body
+
+
+def test_readiness_names_the_condition_that_fails(running: Running) -> None:
+    running.health.started = running.health.assigned = True
+
+    status, document = running.ask_json("/readyz")
+
+    assert status == 503
+    assert document["status"] == "failing"
+    assert document["conditions"] == {"started": True, "assigned": True, "restored": False, "live": True}
+
+    running.health.restored = True
+    status, document = running.ask_json("/readyz")
+    assert (status, document["status"]) == (200, "ok")
+
+
+def test_startup_waits_for_the_start(running: Running) -> None:
+    assert running.ask_json("/startupz")[0] == 503
+    running.health.started = True
+    assert running.ask_json("/startupz")[0] == 200
+
+
+def test_liveness_depends_on_the_loop_alone(running: Running) -> None:
+    assert running.ask_json("/livez")[0] == 200  # neither started nor assigned: no reason to kill it
+    running.clock.now += 61.0
+    status, document = running.ask_json("/livez")
+    assert (status, document["conditions"], document["beat_age_s"]) == (503, {"live": False}, 61.0)
+
+    running.health.beat()
+    assert running.ask_json("/livez")[0] == 200
+
+
+def test_the_streams_and_the_summary_are_served_as_json(running: Running) -> None:
+    put(running.board, ["JFK/temp", "zürich ☂"], [0, 0], [1.0, 2.0])
+
+    status, document = running.ask_json("/api/streams")
+
+    assert status == 200
+    assert [stream["unique_id"] for stream in document["streams"]] == ["JFK/temp", "zürich ☂"]
+    assert running.ask_json("/api/summary")[1]["events"] == 2
+
+
+@pytest.mark.parametrize("unique_id", ["JFK/temp", "zürich ☂", "a b?c#d&e%2F", "..%2f", "../../etc/passwd"])
+def test_a_stream_is_found_by_its_url_encoded_id(running: Running, unique_id: str) -> None:
+    put(running.board, [unique_id], [0], [1.0])
+
+    status, document = running.ask_json(f"/api/streams/{quote(unique_id, safe='')}")
+
+    assert (status, document["unique_id"]) == (200, unique_id)
+
+
+def test_an_unknown_stream_is_not_found_and_followed_from_then_on(running: Running) -> None:
+    crowd = [f"s{i}" for i in range(24)]
+    put(running.board, [*crowd, "late"], [0] * 25, [0.0] * 25)
+    status, document = running.ask_json("/api/streams/late")
+    assert status == 404
+    assert "'late'" in document["error"]
+
+    put(running.board, ["late"], [1], [5.0])
+
+    assert running.ask_json("/api/streams/late")[1]["y"] == [5.0]
+
+
+def test_the_page_and_all_that_it_names_are_served_from_here(running: Running) -> None:
+    status, headers, page = running.ask("/")
+    assert (status, headers["content-type"]) == (200, "text/html; charset=utf-8")
+    named = re.findall(r'(?:src|href)="([^"]+)"', page.decode())
+    scripts = [path for path in named if path.endswith(".js")]
+    for path in scripts:
+        named += re.findall(r'from "([^"]+)"', running.ask(path)[2].decode())
+
+    assert len(named) >= 4
+    for path in named:
+        assert path.startswith("/static/")
+        assert running.ask(path)[0] == 200
+
+
+def test_the_browser_is_told_to_load_nothing_from_elsewhere(running: Running) -> None:
+    for path in ("/", "/static/page.js", "/api/summary", "/livez", "/nowhere"):
+        headers = running.ask(path)[1]
+        policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
+        assert policy["default-src"] == "'none'"
+        assert set(policy.values()) <= {"'none'", "'self'"}
+        assert headers["x-content-type-options"] == "nosniff"
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/static/../server.py",
+        "/static/..%2fserver.py",
+        "/static/%2e%2e/server.py",
+        "/static//etc/passwd",
+        "/static/",
+        "/static/page.css/",
+        "/static/..\\server.py",
+        "/server.py",
+    ],
+)
+def test_no_path_leads_out_of_the_pages_files(running: Running, path: str) -> None:
+    status, _, body = running.ask(path)
+
+    assert status == 404
+    assert b"import" not in body
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/livez", "/api/summary", "/nowhere"])
+def test_head_has_the_status_and_length_of_get_and_no_body(running: Running, path: str) -> None:
+    status, headers, body = running.ask(path, "HEAD")
+    got_status, got_headers, got_body = running.ask(path)
+
+    assert (status, body) == (got_status, b"")
+    assert got_body
+    if path != "/metrics":
+        assert headers["content-length"] == got_headers["content-length"]
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "OPTIONS", "PATCH"])
+@pytest.mark.parametrize("path", ["/", "/metrics", "/api/streams/a"])
+def test_other_methods_are_not_allowed(running: Running, method: str, path: str) -> None:
+    status, headers, _ = running.ask(path, method)
+
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+
+
+def test_without_a_board_there_are_metrics_and_probes_only() -> None:
+    server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), None)
+    server.start()
+    try:
+        running = Running(server, ForecastBoard(metadata()), Health(), SettableClock())
+        assert running.ask("/livez")[0] == 200
+        assert running.ask("/metrics")[0] == 200
+        assert [running.ask(path)[0] for path in ("/", "/api/summary", "/static/page.css")] == [404] * 3
+    finally:
+        server.stop()
+
+
+def test_a_port_in_use_is_a_settings_error_that_names_it() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        server = HttpServer(HttpSettings(port=port), CollectorRegistry(), Health(), None)
+
+        with pytest.raises(SettingsError, match=rf"127\.0\.0\.1:{port}.*http\.port"):
+            server.start()
+
+
+def test_the_port_is_free_again_after_stop() -> None:
+    server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), None)
+    server.start()
+    port = server.port
+    server.stop()
+    server.stop()
+
+    again = HttpServer(HttpSettings(port=port), CollectorRegistry(), Health(), None)
+    again.start()
+    try:
+        assert again.port == port
+    finally:
+        again.stop()
+
+
+def test_liveness_needs_a_positive_time() -> None:
+    with pytest.raises(ValueError, match="liveness_timeout_s"):
+        Health(liveness_timeout_s=0)

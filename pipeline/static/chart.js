@@ -6,6 +6,7 @@
 
 const SVG = "http://www.w3.org/2000/svg";
 const DAY = 86_400_000;
+const PIXELS_PER_STEP = 4; // closer together, a line is a blot
 const TIME_STEPS = [
   1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 10_800_000, 21_600_000, 43_200_000,
   DAY, 2 * DAY, 7 * DAY, 14 * DAY, 28 * DAY, 91 * DAY, 364 * DAY,
@@ -23,7 +24,7 @@ export function format(value) {
   if (value === null || value === undefined) return "–";
   const size = Math.abs(value);
   if (size !== 0 && (size >= 1e9 || size < 1e-4)) return value.toExponential(2);
-  const digits = size >= 1e5 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : 4;
+  const digits = size >= 1e5 ? 0 : size >= 100 ? 1 : size >= 1 ? 2 : size >= 0.01 ? 3 : 5;
   return value.toLocaleString("en-US", { maximumFractionDigits: digits });
 }
 
@@ -58,15 +59,17 @@ export class FanChart {
     this.#parts.newest = svg.appendChild(element("circle", { class: "newest", r: axes ? 5 : 4 }));
     new ResizeObserver(([entry]) => {
       this.#size = [entry.contentRect.width, entry.contentRect.height];
-      if (this.#drawn) this.draw(this.#drawn.stream, this.#drawn.model);
+      if (this.#drawn) this.draw(this.#drawn.whole, this.#drawn.model);
     }).observe(svg);
   }
 
   /** Draw one stream as `/api/streams/{id}` gives it, for a model as `/api/summary` gives it. */
-  draw(stream, model) {
+  draw(whole, model) {
     const [width, height] = this.#size;
-    this.#drawn = { stream, model };
+    this.#drawn = { whole, model };
     if (width === 0 || height === 0) return; // not laid out yet: the observer calls again
+    const stream = newest(whole, Math.floor(width / PIXELS_PER_STEP));
+    this.#drawn.stream = stream;
     this.#svg.setAttribute("viewBox", `0 0 ${width} ${height}`);
 
     const step = model.step_ms;
@@ -83,9 +86,9 @@ export class FanChart {
     const y = linear(low, high, height - margin.bottom, margin.top);
     Object.assign(this.#drawn, { x, y, past, margin, width, height });
 
-    const newest = stream.y.at(-1);
+    const last = stream.y.at(-1);
     const here = x(stream.ds.at(-1));
-    const anchor = newest === null ? [] : [[here, y(newest)]];
+    const anchor = last === null ? [] : [[here, y(last)]];
     const ahead = (values) => [...anchor, ...values.map((value, i) => [x(stream.forecast.ds[i]), y(value)])];
     const pairs = Math.floor(levels.length / 2);
     sync(this.#parts.bands, pairs, "path", "band").forEach((path, i) => {
@@ -104,8 +107,8 @@ export class FanChart {
     const misses = stream.covered.flatMap((covered, i) => (covered === 0 && stream.y[i] !== null ? [i] : []));
     this.#path("miss", misses.map((i) => `M${x(stream.ds[i]).toFixed(1)} ${y(stream.y[i]).toFixed(1)}h0`).join(""));
     this.#path("now", `M${here} ${margin.top}V${height - margin.bottom}`);
-    this.#parts.newest.setAttribute("visibility", newest === null ? "hidden" : "visible");
-    if (newest !== null) place(this.#parts.newest, here, y(newest));
+    this.#parts.newest.setAttribute("visibility", last === null ? "hidden" : "visible");
+    if (last !== null) place(this.#parts.newest, here, y(last));
     if (this.#axes) this.#drawAxes(ticks, start, end, x, y, margin, width, height);
   }
 
@@ -160,6 +163,15 @@ export class FanChart {
       label.textContent = tick.label;
     });
   }
+}
+
+/** The stream with no more than its `count` newest events. */
+function newest(stream, count) {
+  const tail = (column) => column.slice(-Math.max(2, count));
+  const oneStep = Object.fromEntries(Object.entries(stream.one_step).map(([name, column]) => [name, tail(column)]));
+  return {
+    ...stream, ds: tail(stream.ds), y: tail(stream.y), covered: tail(stream.covered), anomaly: tail(stream.anomaly), one_step: oneStep,
+  };
 }
 
 /** The one-step forecasts, at the slot that they were made for; the newest one belongs to the future. */

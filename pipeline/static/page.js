@@ -283,7 +283,8 @@ function showReadOut(position) {
   detail.readOut.hidden = false;
   const right = near.left > near.width / 2;
   const left = right ? near.left - detail.readOut.offsetWidth - 14 : near.left + 14;
-  detail.readOut.style.transform = `translateX(${Math.round(Math.max(0, left))}px)`;
+  const free = near.width - detail.readOut.offsetWidth;
+  detail.readOut.style.transform = `translateX(${Math.round(Math.max(0, Math.min(left, free)))}px)`;
 }
 
 /** Outermost and middle levels: as many lines as a read-out can take. */

@@ -1,0 +1,67 @@
+"""Fixtures of the whole suite, and the rule for tests that need a Kafka broker.
+
+A test that uses the `kafka` fixture is marked `kafka`. The broker is the one that `RILLCAST_TEST_BOOTSTRAP` names,
+else one that is started once per session. Where neither can be had, these tests are skipped and the last lines of
+the run say so; with `CI=true` they fail, for a CI that silently tests nothing is worse than none.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.support.kafka_broker import missing_tools, running_broker
+from tests.support.kafka_cluster import KafkaCluster
+
+_BOOTSTRAP = "RILLCAST_TEST_BOOTSTRAP"
+_skipped = pytest.StashKey[int]()
+
+
+def _no_broker() -> str | None:
+    """Return why there can be no broker here, or None."""
+    missing = missing_tools()
+    if os.environ.get(_BOOTSTRAP) or not missing:
+        return None
+    return f"{' and '.join(missing)} not installed and {_BOOTSTRAP} not set"
+
+
+def _in_ci() -> bool:
+    return os.environ.get("CI", "").lower() in {"true", "1"}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if "kafka" in getattr(item, "fixturenames", ()):
+            item.add_marker("kafka")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    if item.get_closest_marker("kafka") is None or (reason := _no_broker()) is None:
+        return
+    if _in_ci():
+        pytest.fail(f"no Kafka broker in CI: {reason}", pytrace=False)
+    item.config.stash[_skipped] = item.config.stash.get(_skipped, 0) + 1
+    pytest.skip(f"no Kafka broker: {reason}")
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    if count := config.stash.get(_skipped, 0):
+        terminalreporter.section("KAFKA NOT TESTED", sep="!", red=True, bold=True)
+        terminalreporter.line(f"{count} tests against a real Kafka broker were SKIPPED: {_no_broker()}", red=True)
+
+
+@pytest.fixture(scope="session")
+def kafka() -> Iterator[KafkaCluster]:
+    """A running Kafka broker."""
+    if address := os.environ.get(_BOOTSTRAP):
+        cluster = KafkaCluster(address)
+        yield cluster
+        cluster.close()
+        return
+    with running_broker() as broker:
+        cluster = KafkaCluster(broker.bootstrap_servers, broker)
+        yield cluster
+        cluster.close()

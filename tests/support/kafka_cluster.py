@@ -1,0 +1,170 @@
+"""What tests do with a running Kafka: make topics with names of their own, fill them, read them, look at groups.
+
+Owns: one admin client and one producer for the session. Does not know: where the broker came from
+(`tests.support.kafka_broker`, or `RILLCAST_TEST_BOOTSTRAP`). Everything that waits has a deadline.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterable, Sequence
+from typing import Any, Final, NamedTuple
+
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
+from confluent_kafka.admin import AdminClient
+from confluent_kafka.cimpl import NewTopic
+
+from pipeline.settings import KafkaSettings
+from tests.support.kafka_broker import KafkaBroker
+
+_TIMEOUT_S: Final = 20.0
+
+
+class Record(NamedTuple):
+    """A record as it lies in a topic."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+
+
+class KafkaCluster:
+    """A broker to test against."""
+
+    def __init__(self, bootstrap_servers: str, broker: KafkaBroker | None = None) -> None:
+        self.bootstrap_servers = bootstrap_servers
+        self.broker = broker  # None: it is not ours to restart
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+        self._producer = Producer(
+            {
+                "bootstrap.servers": bootstrap_servers,
+                "partitioner": "murmur2_random",
+                "message.max.bytes": 2_000_000,
+                "queue.buffering.max.messages": 1_000_000,
+                "enable.idempotence": True,
+            }
+        )
+
+    def create_topic(self, prefix: str = "topic", partitions: int = 1, **config: object) -> str:
+        """Create a topic with a name of its own and return the name. `max_message_bytes=1` is `max.message.bytes`."""
+        name = unique(prefix)
+        settings = {key.replace("_", "."): str(value) for key, value in config.items()}
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
+        self._admin.create_topics([topic], operation_timeout=_TIMEOUT_S)[name].result(_TIMEOUT_S)
+        deadline = time.monotonic() + _TIMEOUT_S
+        while name not in self._admin.list_topics(timeout=_TIMEOUT_S).topics:
+            assert time.monotonic() < deadline, f"topic {name} was created but is not listed"
+        return name
+
+    def delete_records(self, topic: str, partition: int, before: int) -> None:
+        """Drop the records of `partition` below the offset `before`, as retention would."""
+        future = self._admin.delete_records([TopicPartition(topic, partition, before)])
+        for each in future.values():
+            each.result(_TIMEOUT_S)
+
+    def produce(
+        self,
+        topic: str,
+        values: Sequence[bytes | None],
+        keys: Sequence[bytes | None] | None = None,
+        partition: int | None = None,
+        headers: Sequence[tuple[str, bytes]] | None = None,
+    ) -> None:
+        """Append `values` and wait until the broker has them all."""
+        failures: list[object] = []
+
+        def on_delivery(error: object, _message: Message) -> None:
+            if error is not None:
+                failures.append(error)
+
+        extra: dict[str, Any] = {} if partition is None else {"partition": partition}
+        if headers is not None:
+            extra["headers"] = list(headers)
+        for index, value in enumerate(values):
+            key = None if keys is None else keys[index]
+            self._producer.produce(topic, value, key, on_delivery=on_delivery, **extra)
+            if index % 10_000 == 0:
+                self._producer.poll(0)
+        pending = self._producer.flush(_TIMEOUT_S)
+        assert not failures, f"the test's own records failed: {failures[0]}"
+        assert not pending, f"{pending} of the test's own records were not acknowledged"
+
+    def read_all(self, topic: str) -> list[Record]:
+        """Return every committed record that is in the topic now, by partition and offset."""
+        consumer = self._reader()
+        try:
+            partitions = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
+            ends: dict[int, int] = {}
+            for number in partitions:
+                low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_TIMEOUT_S)
+                if high > low:
+                    ends[number] = high
+            consumer.assign([TopicPartition(topic, number, 0) for number in ends])
+            return sorted(_read_to(consumer, topic, ends), key=lambda record: record[:2])
+        finally:
+            consumer.close()
+
+    def committed(self, group: str, topic: str) -> dict[int, int]:
+        """Return the group's committed positions by partition; a partition without one is left out."""
+        request = ConsumerGroupTopicPartitions(group)
+        future = self._admin.list_consumer_group_offsets([request])[group]
+        found = future.result(_TIMEOUT_S).topic_partitions
+        return {each.partition: each.offset for each in found if each.topic == topic and each.offset >= 0}
+
+    def members(self, group: str) -> int:
+        """Return how many members the group has."""
+        future = self._admin.describe_consumer_groups([group])[group]
+        return len(future.result(_TIMEOUT_S).members)
+
+    def settings(self, **changes: object) -> KafkaSettings:
+        """Return client settings for this broker with a group of its own, changed as asked."""
+        values: dict[str, object] = {
+            "bootstrap_servers": self.bootstrap_servers,
+            "group_id": unique("group"),
+            "session_timeout_s": 6.0,
+            "request_timeout_s": 10.0,
+        }
+        return KafkaSettings.model_validate(values | changes)
+
+    def close(self) -> None:
+        """Drop the clients."""
+        self._producer.close()
+
+    def _reader(self) -> Consumer:
+        return Consumer(
+            {
+                "bootstrap.servers": self.bootstrap_servers,
+                "group.id": unique("reader"),
+                "enable.auto.commit": False,
+                "auto.offset.reset": "earliest",
+                "isolation.level": "read_committed",
+                "enable.partition.eof": True,
+                "fetch.queue.backoff.ms": 5,
+            }
+        )
+
+
+def unique(prefix: str) -> str:
+    """Return a name that no other test has."""
+    return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+def _read_to(consumer: Consumer, topic: str, ends: dict[int, int]) -> Iterable[Record]:
+    """Yield records until every partition has reported its end."""
+    remaining = set(ends)
+    deadline = time.monotonic() + _TIMEOUT_S
+    while remaining:
+        assert time.monotonic() < deadline, f"partitions {sorted(remaining)} of {topic} did not end"
+        for message in consumer.consume(10_000, 0.05):
+            partition, offset, error = message.partition(), message.offset(), message.error()
+            assert partition is not None
+            assert offset is not None
+            if error is not None:
+                assert error.code() == error._PARTITION_EOF, f"reading {topic}: {error}"
+                remaining.discard(partition)
+                continue
+            headers: Any = message.headers()
+            yield Record(partition, offset, message.key(), message.value(), tuple(headers or ()))

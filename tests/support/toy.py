@@ -10,8 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
@@ -54,7 +56,7 @@ class ToyGraph:
             info("status", TensorProto.INT8, ["B"]),
             info("state.sum.next", TensorProto.INT64, ["N", 1]),
         ]
-        constants = {
+        constants: dict[str, npt.NDArray[Any]] = {
             "multiplier": np.array(MULTIPLIER, np.int64),
             "modulus": np.array(MODULUS, np.int64),
             "last_axis": np.array([-1], np.int64),

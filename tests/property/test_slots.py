@@ -1,0 +1,53 @@
+from __future__ import annotations
+
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from pipeline.slots import PAGE_SLOTS, SlotTable
+
+
+class SlotTableMachine(RuleBasedStateMachine):
+    """Any sequence of look-ups and releases keeps the directory's promises."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = SlotTable()
+        self.model: dict[tuple[int, str], int] = {}
+        self.zeroed: set[int] = set()
+
+    @rule(partition=st.integers(0, 3), ids=st.lists(st.integers(0, 700).map(str), max_size=400))
+    def locate(self, partition: int, ids: list[str]) -> None:
+        slots = self.table.locate(partition, ids).tolist()
+        self.zeroed |= set(self.table.take_new_pages())
+        for unique_id, slot in zip(ids, slots, strict=True):
+            assert self.model.setdefault((partition, unique_id), slot) == slot, "a stream moved"
+            assert slot // PAGE_SLOTS in self.zeroed, "a slot of a page that nobody zeroed"
+
+    @rule(partition=st.integers(0, 3))
+    def release(self, partition: int) -> None:
+        before = {slot // PAGE_SLOTS for (owner, _), slot in self.model.items() if owner == partition}
+        self.table.release(partition)
+        self.zeroed -= before
+        self.model = {key: slot for key, slot in self.model.items() if key[0] != partition}
+
+    @invariant()
+    def no_slot_has_two_tenants(self) -> None:
+        assert len(set(self.model.values())) == len(self.model)
+        assert self.table.num_streams == len(self.model)
+        assert all(PAGE_SLOTS <= slot < self.table.num_slots for slot in self.model.values())
+
+    @invariant()
+    def no_page_has_two_partitions(self) -> None:
+        owners: dict[int, int] = {}
+        for (partition, _), slot in self.model.items():
+            assert owners.setdefault(slot // PAGE_SLOTS, partition) == partition
+
+
+TestSlotTable = SlotTableMachine.TestCase
+
+
+@given(ids=st.lists(st.text(min_size=1, max_size=4), min_size=1, max_size=50))
+def test_equal_ids_in_two_partitions_are_two_streams(ids: list[str]) -> None:
+    table = SlotTable()
+    assert not set(table.locate(0, ids).tolist()) & set(table.locate(1, ids).tolist())

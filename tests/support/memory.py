@@ -1,0 +1,152 @@
+"""An in-memory transport and a clock that tests set: crashes and rebalances written as data."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from pipeline.errors import DeliveryError, TransportError
+from pipeline.transports.base import Assignment, AssignmentListener, Channel, Headers, Polled
+
+
+@dataclass
+class Clock:
+    """Seconds that pass only when a test says so."""
+
+    now: float = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Crash(BaseException):
+    """The process dies here. Not an Exception, so that no handler of ours can swallow it."""
+
+
+@dataclass
+class Log:
+    """A topic: partitions of (offset, key, value), and the committed position of one group. It outlives a worker."""
+
+    partitions: dict[int, list[tuple[bytes | None, bytes | None]]] = field(default_factory=dict)
+    committed: dict[int, int] = field(default_factory=dict)
+    published: dict[Channel, list[tuple[bytes | None, bytes, Headers]]] = field(
+        default_factory=lambda: {channel: [] for channel in Channel}
+    )
+
+    def append(self, partition: int, value: bytes | None, key: bytes | None = None) -> None:
+        self.partitions.setdefault(partition, []).append((key, value))
+
+
+class MemorySource:
+    """Reads a `Log`. Partitions are announced at the first poll; `schedule` adds rebalances before later polls."""
+
+    def __init__(
+        self, log: Log, *, owned: Sequence[int] | None = None, per_poll: Callable[[], int] = lambda: 10**9
+    ) -> None:
+        self._log = log
+        self._owned = list(log.partitions) if owned is None else list(owned)
+        self._per_poll = per_poll
+        self._positions: dict[int, int] = {}
+        self._listener: AssignmentListener | None = None
+        self.before_poll: deque[Callable[[MemorySource], None]] = deque()
+        self.fail_commit: Callable[[], None] = lambda: None
+        self.closed = 0
+
+    name = "memory"
+
+    @property
+    def exhausted(self) -> bool:
+        return (
+            self._listener is not None
+            and bool(self._positions)
+            and not self.before_poll
+            and all(p >= len(self._log.partitions[n]) for n, p in self._positions.items())
+        )
+
+    def open(self, listener: AssignmentListener) -> None:
+        self._listener = listener
+
+    def assign(self, partitions: Sequence[int]) -> None:
+        assert self._listener is not None
+        self._positions |= self._listener.on_assigned(
+            [Assignment(n, self._log.committed.get(n), 0, len(self._log.partitions[n])) for n in partitions]
+        )
+
+    def revoke(self, partitions: Sequence[int]) -> None:
+        assert self._listener is not None
+        self._listener.on_revoked(partitions)
+        for number in partitions:
+            del self._positions[number]
+
+    def poll(self, max_records: int, timeout_s: float) -> Polled:
+        if self._owned:
+            owned, self._owned = self._owned, []
+            self.assign(owned)
+        elif self.before_poll:
+            self.before_poll.popleft()(self)
+        room = min(max_records, max(1, self._per_poll()))
+        columns: list[tuple[int, int, bytes | None, bytes | None]] = []
+        for number, position in self._positions.items():
+            records = self._log.partitions[number][position : position + room - len(columns)]
+            columns += [(number, position + i, key, value) for i, (key, value) in enumerate(records)]
+            self._positions[number] += len(records)
+        return Polled(
+            partitions=np.array([c[0] for c in columns], np.int64),
+            offsets=np.array([c[1] for c in columns], np.int64),
+            timestamps_ms=np.full(len(columns), -1, np.int64),
+            keys=[c[2] for c in columns],
+            values=[c[3] for c in columns],
+        )
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        self.fail_commit()
+        if unowned := set(positions) - set(self._positions):
+            raise TransportError(f"commit of partitions {unowned} that are not owned")
+        self._log.committed |= positions
+
+    def positions(self) -> Mapping[int, int]:
+        return dict(self._positions)
+
+    def lag(self) -> Mapping[int, int]:
+        return {n: len(self._log.partitions[n]) - p for n, p in self._positions.items()}
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+class MemorySink:
+    """Publishes to a `Log` at flush: what was not flushed dies with the worker."""
+
+    def __init__(self, log: Log) -> None:
+        self._log = log
+        self._pending: list[tuple[Channel, tuple[bytes | None, bytes, Headers]]] = []
+        self.fail_flush: Callable[[], None] = lambda: None
+        self.closed = 0
+
+    def publish(
+        self,
+        channel: Channel,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Headers] | None = None,
+    ) -> None:
+        for row, (key, value) in enumerate(zip(keys, values, strict=True)):
+            assert value is not None, "the worker publishes no tombstones"
+            self._pending.append((channel, (key, value, headers[row] if headers else ())))
+
+    def flush(self, timeout_s: float) -> None:
+        self.fail_flush()
+        for channel, record in self._pending:
+            self._log.published[channel].append(record)
+        self._pending.clear()
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+def broken_flush() -> None:
+    """Raise what a sink raises whose broker is away."""
+    raise DeliveryError("3 records were not acknowledged")

@@ -1,0 +1,93 @@
+"""Builds workers over an in-memory log, for tests that need no broker."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from prometheus_client import CollectorRegistry
+
+from pipeline.bundle import Bundle
+from pipeline.deadletters import DeadLetters
+from pipeline.device import Device
+from pipeline.engine import StepEngine
+from pipeline.health import Health
+from pipeline.metrics import Metrics
+from pipeline.records import ObservationDecoder
+from pipeline.settings import WorkerSettings
+from pipeline.transports.base import Channel
+from pipeline.worker import Worker
+from tests.support.memory import Clock, Log, MemorySink, MemorySource
+from tests.support.toy import toy_bundle
+
+
+@dataclass
+class Harness:
+    """A worker and its parts."""
+
+    worker: Worker
+    source: MemorySource
+    sink: MemorySink
+    registry: CollectorRegistry
+    health: Health
+    clock: Clock
+
+    def metric(self, name: str, **labels: str) -> float:
+        value = self.registry.get_sample_value(name, labels)
+        assert value is not None, f"{name}{labels} is not exposed"
+        return value
+
+
+def build(
+    log: Log,
+    *,
+    bundle: Bundle | None = None,
+    owned: Sequence[int] | None = None,
+    per_poll: Callable[[], int] = lambda: 10**9,
+    batch_rows: int = 256,
+    row_buckets: Sequence[int] = (),
+    settings: WorkerSettings | None = None,
+) -> Harness:
+    """Return a worker that reads `log` to its end when run."""
+    clock = Clock()
+    source, sink = MemorySource(log, owned=owned, per_poll=per_poll), MemorySink(log)
+    bundle = bundle or toy_bundle()
+    registry, health = CollectorRegistry(), Health(clock=clock)
+    worker = Worker(
+        source,
+        sink,
+        StepEngine(bundle, Device("cpu"), batch_rows=batch_rows, row_buckets=row_buckets, timer=clock),
+        settings or WorkerSettings(),
+        decoder=ObservationDecoder(),
+        dead_letters=DeadLetters(source.name, "toy", 1000),
+        metrics=Metrics(registry, bundle.metadata, "cpu"),
+        health=health,
+        clock=clock,
+        wall_clock=clock,
+    )
+    return Harness(worker, source, sink, registry, health, clock)
+
+
+def observation(unique_id: str, y: float | None, ds: int = 0) -> bytes:
+    """Return an observation record."""
+    return json.dumps({"unique_id": unique_id, "ds": ds, "y": y}).encode()
+
+
+def forecasts_by_stream(log: Log) -> dict[str, list[int]]:
+    """Return the toy's forecasts of each stream by the offset of their event, repeats dropped by `source`.
+
+    Two different forecasts for one event fail.
+    """
+    seen: dict[tuple[int, int], tuple[str, int]] = {}
+    for key, value, _ in log.published[Channel.FORECASTS]:
+        record = json.loads(value)
+        assert key == record["unique_id"].encode()
+        source = record["source"]["partition"], record["source"]["offset"]
+        forecast = record["unique_id"], int(record["quantiles"]["0.5"][0])
+        assert seen.setdefault(source, forecast) == forecast, f"{source} was forecast as {seen[source]} and {forecast}"
+    streams: dict[str, list[int]] = defaultdict(list)
+    for _, (unique_id, state) in sorted(seen.items()):
+        streams[unique_id].append(state)
+    return dict(streams)

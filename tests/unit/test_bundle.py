@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from pipeline.bundle import METADATA_KEY, Bundle, BundleMetadata, StateSpec, seal
+from pipeline.errors import BundleError
+from tests.support.toy import ToyGraph
+
+INFO = helper.make_tensor_value_info
+
+
+def replace_node(toy: ToyGraph, name: str, *nodes: onnx.NodeProto) -> None:
+    toy.nodes = [n for node in toy.nodes for n in (nodes if node.name == name else (node,))]
+
+
+def no_next_state(toy: ToyGraph) -> None:
+    toy.outputs = toy.outputs[:2]
+
+
+def no_state_input(toy: ToyGraph) -> None:
+    toy.inputs = toy.inputs[:3]
+    toy.initializers.append(numpy_helper.from_array(np.zeros((8, 1), np.int64), "state.sum"))
+
+
+def undeclared_state(toy: ToyGraph) -> None:
+    toy.inputs.append(INFO("state.other", TensorProto.FLOAT, ["N", 1]))
+
+
+def float_ds(toy: ToyGraph) -> None:
+    toy.inputs[1] = INFO("ds", TensorProto.FLOAT, ["B"])
+    toy.nodes = [
+        n
+        for node in toy.nodes
+        for n in (
+            (helper.make_node("Cast", ["ds"], ["ds_int"], to=TensorProto.INT64), node)
+            if "ds" in node.input
+            else (node,)
+        )
+    ]
+    for node in toy.nodes:
+        if node.op_type == "Mul" and node.input[0] == "ds":
+            node.input[0] = "ds_int"
+
+
+def wrong_horizon(toy: ToyGraph) -> None:
+    toy.outputs[0] = INFO("forecast", TensorProto.FLOAT, ["B", 3, 3])
+
+
+def fixed_batch(toy: ToyGraph) -> None:
+    toy.inputs[0] = INFO("slots", TensorProto.INT64, [4])
+
+
+def no_status(toy: ToyGraph) -> None:
+    del toy.outputs[1]
+
+
+def gathered_twice(toy: ToyGraph) -> None:
+    toy.nodes.insert(1, helper.make_node("Gather", ["state.sum", "slots"], ["again"], axis=0))
+
+
+def state_read_otherwise(toy: ToyGraph) -> None:
+    toy.nodes.append(helper.make_node("ReduceSum", ["state.sum"], ["total"]))
+
+
+def gathered_by_other_rows(toy: ToyGraph) -> None:
+    replace_node(toy, "gather", helper.make_node("Gather", ["state.sum", "last_axis"], ["row"], axis=0))
+
+
+def scatter_before_gather(toy: ToyGraph) -> None:
+    replace_node(toy, "scatter", helper.make_node("ScatterND", ["state.sum", "rows", "y_column"], ["state.sum.next"]))
+
+
+def scatter_to_fixed_row(toy: ToyGraph) -> None:
+    toy.initializers.append(numpy_helper.from_array(np.array([[0]], np.int64), "row_zero"))
+    replace_node(
+        toy, "scatter", helper.make_node("ScatterND", ["state.sum", "row_zero", "next_row"], ["state.sum.next"])
+    )
+
+
+def scatter_adds(toy: ToyGraph) -> None:
+    replace_node(
+        toy,
+        "scatter",
+        helper.make_node("ScatterND", ["state.sum", "rows", "next_row"], ["state.sum.next"], reduction="add"),
+    )
+
+
+def next_state_read_again(toy: ToyGraph) -> None:
+    toy.nodes.append(helper.make_node("Identity", ["state.sum.next"], ["copy"]))
+
+
+def unknown_input(toy: ToyGraph) -> None:
+    toy.inputs.append(INFO("temperature", TensorProto.FLOAT, ["B"]))
+
+
+def unknown_output(toy: ToyGraph) -> None:
+    toy.nodes.append(helper.make_node("Identity", ["next_row"], ["extra"]))
+    toy.outputs.append(INFO("extra", TensorProto.INT64, ["B", 1]))
+
+
+@pytest.mark.parametrize(
+    ("break_it", "clause"),
+    [
+        (no_next_state, "state-pairs"),
+        (no_state_input, "state-pairs"),
+        (undeclared_state, "state-pairs"),
+        (float_ds, "types"),
+        (wrong_horizon, "shapes"),
+        (fixed_batch, "shapes"),
+        (no_status, "outputs"),
+        (gathered_twice, "gathered-once"),
+        (state_read_otherwise, "gathered-once"),
+        (gathered_by_other_rows, "gathered-once"),
+        (scatter_before_gather, "in-place"),
+        (scatter_to_fixed_row, "in-place"),
+        (scatter_adds, "in-place"),
+        (next_state_read_again, "in-place"),
+        (unknown_input, "inputs"),
+        (unknown_output, "outputs"),
+    ],
+)
+def test_broken_graph_is_refused_with_its_clause(break_it: Callable[[ToyGraph], None], clause: str) -> None:
+    toy = ToyGraph()
+    break_it(toy)
+    with pytest.raises(BundleError) as refused:
+        toy.build()
+    assert refused.value.clause == clause
+
+
+def test_state_read_in_control_flow_is_refused() -> None:
+    toy = ToyGraph()
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["state.sum"], ["inner"])], "body", [], [INFO("inner", TensorProto.INT64, None)]
+    )
+    toy.initializers.append(numpy_helper.from_array(np.array(True), "yes"))
+    toy.nodes.append(helper.make_node("If", ["yes"], ["chosen"], then_branch=body, else_branch=body))
+    with pytest.raises(BundleError) as refused:
+        toy.build()
+    assert refused.value.clause == "in-place"
+
+
+@pytest.mark.parametrize(
+    ("changes", "clause"),
+    [
+        ({"schema_version": 2}, "schema-version"),
+        ({"surprise": 1}, "metadata"),
+        ({"freq": "1 fortnight"}, "metadata"),
+        ({"quantiles": [0.5, 0.1, 0.9]}, "metadata"),
+        ({"horizon": 0}, "metadata"),
+        ({"model_id": "0" * 16}, "model-id"),
+        ({"covariates": ["temp"]}, "covariates"),
+        ({"scores": ["pinball"]}, "outputs"),
+        ({"states": [{"name": "sum", "dtype": "float32", "row_shape": [1]}]}, "types"),
+        ({"states": [{"name": "sum", "dtype": "complex64", "row_shape": [1]}]}, "metadata"),
+    ],
+)
+def test_broken_metadata_is_refused_with_its_clause(changes: dict[str, object], clause: str) -> None:
+    import json
+
+    model = onnx.load_model_from_string(ToyGraph().build())
+    (entry,) = (entry for entry in model.metadata_props if entry.key == METADATA_KEY)
+    entry.value = json.dumps(json.loads(entry.value) | changes)
+    with pytest.raises(BundleError) as refused:
+        Bundle.from_bytes(model.SerializeToString())
+    assert refused.value.clause == clause
+
+
+def test_file_without_metadata_is_refused() -> None:
+    with pytest.raises(BundleError) as refused:
+        Bundle.from_bytes(ToyGraph().model().SerializeToString())
+    assert refused.value.clause == "metadata"
+
+
+@pytest.mark.parametrize("data", [b"", b"not an onnx file", b"\x08\x0a" * 100])
+def test_rubbish_is_refused(data: bytes) -> None:
+    with pytest.raises(BundleError) as refused:
+        Bundle.from_bytes(data)
+    assert refused.value.clause == "onnx"
+
+
+def test_absent_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match=r"gone\.onnx") as refused:
+        Bundle.load(tmp_path / "gone.onnx")
+    assert refused.value.clause == "readable"
+
+
+def test_external_data_is_refused(tmp_path: Path) -> None:
+    toy = ToyGraph()
+    tensor = next(t for t in toy.initializers if t.name == "block")
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../../etc/passwd")
+    with pytest.raises(BundleError) as refused:
+        toy.build()
+    assert refused.value.clause in ("external-data", "onnx")
+
+
+def test_foreign_operators_are_refused() -> None:
+    toy = ToyGraph()
+    toy.nodes.append(helper.make_node("RunShell", ["y"], ["shell"], domain="evil.example"))
+    model = toy.model()
+    model.opset_import.append(helper.make_opsetid("evil.example", 1))
+    with pytest.raises(BundleError) as refused:
+        seal(model, toy.metadata())
+    assert refused.value.clause == "operators"
+
+
+def test_model_id_names_the_graph_and_not_the_metadata() -> None:
+    toy = ToyGraph()
+    one = Bundle.from_bytes(seal(toy.model(), toy.metadata())).metadata
+    renamed = Bundle.from_bytes(seal(toy.model(), toy.metadata().model_copy(update={"name": "other"}))).metadata
+    toy.initializers[0] = numpy_helper.from_array(np.array(32, np.int64), "multiplier")
+    changed = Bundle.from_bytes(toy.build()).metadata
+    assert one.model_id == renamed.model_id != changed.model_id
+
+
+def test_metadata_survives_the_file(tmp_path: Path) -> None:
+    toy = ToyGraph()
+    metadata = toy.metadata().model_copy(update={"training": {"series": 3}, "backtest": {"mase": 0.9}})
+    path = tmp_path / "toy.onnx"
+    path.write_bytes(seal(toy.model(), metadata))
+    loaded = Bundle.load(path)
+    assert loaded.metadata == metadata.model_copy(update={"model_id": loaded.metadata.model_id})
+    assert loaded.metadata.step_ms == 3_600_000
+    assert loaded.metadata.row_bytes == 8
+
+
+def test_state_specs_count_bytes() -> None:
+    assert StateSpec(name="lags", dtype="float16", row_shape=(168, 2)).row_bytes == 672
+
+
+def test_repeated_state_names_are_refused() -> None:
+    spec = StateSpec(name="a", dtype="float32", row_shape=(1,))
+    with pytest.raises(ValueError, match="repeat"):
+        BundleMetadata(name="x", cell="x", freq="1h", horizon=1, quantiles=(0.5,), states=(spec, spec))

@@ -1,0 +1,38 @@
+from __future__ import annotations
+
+import onnxruntime as ort
+import pytest
+
+from pipeline import device
+from pipeline.errors import DeviceError
+from tests.support.toy import ToyGraph
+
+
+def has_cuda() -> bool:
+    return device.choose("auto").name == "cuda"
+
+
+def test_cuda_asked_for_and_absent_is_an_error() -> None:
+    if has_cuda():
+        assert device.choose("cuda").name == "cuda"
+        return
+    with pytest.raises(DeviceError, match="device=cuda, but"):
+        device.choose("cuda")
+
+
+def test_a_session_that_lands_elsewhere_is_an_error() -> None:
+    """ONNX Runtime falls back silently when a listed provider cannot start; we do not."""
+    if has_cuda():
+        assert "CUDAExecutionProvider" in device.Device("cuda").session(ToyGraph().build()).get_providers()
+        return
+    with pytest.raises(DeviceError):
+        device.Device("cuda").session(ToyGraph().build())
+
+
+def test_cpu_is_taken_as_asked() -> None:
+    assert device.choose("cpu", threads=2) == device.Device("cpu", 2)
+
+
+def test_a_model_that_cannot_be_loaded_is_a_device_error() -> None:
+    with pytest.raises(DeviceError, match=ort.__version__.replace(".", r"\.")):
+        device.Device("cpu").session(b"rubbish")

@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from pipeline.bundle import StateSpec
+from pipeline.device import Device
+from pipeline.errors import SlotError
+from pipeline.slab import Slab
+
+SPECS = (
+    StateSpec(name="h", dtype="float32", row_shape=(2, 3)),
+    StateSpec(name="clock", dtype="int64", row_shape=(1,)),
+    StateSpec(name="half", dtype="float16", row_shape=(4,)),
+)
+
+
+def some_rows(n: int, seed: int = 0) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+    rng = np.random.default_rng(seed)
+    return {spec.name: (rng.normal(size=(n, *spec.row_shape)) * 100).astype(spec.numpy_dtype) for spec in SPECS}
+
+
+def test_rows_come_back_as_they_were_scattered() -> None:
+    slab = Slab(SPECS, Device("cpu"), 512)
+    slots = np.array([5, 300, 17], np.int64)
+    rows = some_rows(3)
+    slab.scatter(slots, rows)
+    for name, gathered in slab.gather(slots).items():
+        np.testing.assert_array_equal(gathered, rows[name])
+    untouched = slab.gather(np.setdiff1d(np.arange(512), slots))
+    assert all(not value.any() for value in untouched.values())
+
+
+def test_gathered_rows_are_copies() -> None:
+    slab = Slab(SPECS, Device("cpu"), 256)
+    slots = np.array([1], np.int64)
+    before = slab.gather(slots)
+    slab.scatter(slots, some_rows(1))
+    assert not before["h"].any()
+
+
+def test_rows_survive_growth_and_new_rows_are_zero() -> None:
+    slab = Slab(SPECS, Device("cpu"), 256)
+    slots = np.arange(256, dtype=np.int64)
+    rows = some_rows(256)
+    slab.scatter(slots, rows)
+    assert slab.ensure(257)
+    assert slab.num_slots == 512
+    np.testing.assert_array_equal(slab.gather(slots)["h"], rows["h"])
+    assert not slab.gather(np.arange(256, 512))["h"].any()
+    assert not slab.ensure(512)
+
+
+def test_cleared_rows_are_zero_and_their_neighbours_are_not() -> None:
+    slab = Slab(SPECS, Device("cpu"), 256)
+    slots = np.arange(256, dtype=np.int64)
+    rows = some_rows(256)
+    slab.scatter(slots, rows)
+    slab.clear(np.arange(10, 20, dtype=np.int64))
+    kept = np.setdiff1d(slots, np.arange(10, 20))
+    np.testing.assert_array_equal(slab.gather(kept)["h"], rows["h"][kept])
+    assert all(not value.any() for value in slab.gather(np.arange(10, 20)).values())
+
+
+@pytest.mark.parametrize("slots", [[256], [-1], [3, 3]])
+def test_bad_slots_are_refused_and_nothing_is_written(slots: list[int]) -> None:
+    slab = Slab(SPECS, Device("cpu"), 256)
+    with pytest.raises(SlotError):
+        slab.scatter(np.array(slots, np.int64), some_rows(len(slots)))
+    assert not slab.gather(np.arange(256))["h"].any()
+
+
+def test_rows_of_another_shape_or_type_are_refused() -> None:
+    slab = Slab(SPECS, Device("cpu"), 256)
+    wrong = some_rows(1) | {"half": np.zeros((1, 4), np.float32)}
+    with pytest.raises(SlotError, match="half"):
+        slab.scatter(np.array([1], np.int64), wrong)
+    assert not slab.gather(np.array([1]))["h"].any()
+
+
+def test_scatter_does_not_allocate_a_second_slab() -> None:
+    """The update is in place: the value bound before and after is the same memory."""
+    slab = Slab(SPECS, Device("cpu"), 256)
+    session = ort.InferenceSession(  # a graph that only needs something to bind to
+        _identity(), providers=["CPUExecutionProvider"]
+    )
+    binding = session.io_binding()
+    slab.bind(binding)
+    slab.scatter(np.array([7], np.int64), some_rows(1))
+    session.run_with_iobinding(binding)
+    np.testing.assert_array_equal(slab.gather(np.array([7]))["h"], some_rows(1)["h"])
+
+
+def _identity() -> bytes:
+    from onnx import helper
+
+    nodes, inputs, outputs = [], [], []
+    for spec in SPECS:
+        element = helper.np_dtype_to_tensor_dtype(spec.numpy_dtype)
+        name = f"state.{spec.name}"
+        nodes.append(helper.make_node("Identity", [name], [name + ".next"]))
+        inputs.append(helper.make_tensor_value_info(name, element, ["N", *spec.row_shape]))
+        outputs.append(helper.make_tensor_value_info(name + ".next", element, ["N", *spec.row_shape]))
+    graph = helper.make_graph(nodes, "identity", inputs, outputs)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    return bytes(model.SerializeToString())

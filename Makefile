@@ -1,0 +1,64 @@
+# Every target does its own set-up into .venv; nothing needs to be installed by hand but Python 3.11+ and make
+# (for the Kafka tests of `make test` also Java 17+ and Maven).
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV_VERSION := 0.13.9
+# Kept apart from users' own uv settings; versions come from constraints.txt alone.
+INSTALL := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt
+DEMO := .demo
+HEADLESS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check format bench constraints clean
+
+help:
+	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, no waiting)'
+	@echo 'make test         the whole test suite, on a real Apache Kafka'
+	@echo 'make check        format, lint and type checks'
+	@echo 'make format       put the code into its format'
+	@echo 'make bench        engine benchmarks on this machine'
+	@echo 'make constraints  resolve the pinned versions anew'
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Rillcast needs Python 3.11 or newer; set PYTHON=/path/to/python3")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==$(UV_VERSION)
+
+$(VENV)/.demo-installed: pyproject.toml constraints.txt | $(BIN)/uv
+	$(INSTALL) --editable '.[demo]'
+	@touch $@
+
+$(VENV)/.dev-installed: pyproject.toml constraints.txt | $(BIN)/uv
+	$(INSTALL) --editable '.[dev]'
+	@touch $@ $(VENV)/.demo-installed
+
+demo: $(VENV)/.demo-installed
+	$(BIN)/rillcast demo --workdir $(DEMO) $(if $(HEADLESS),--headless)
+
+test: $(VENV)/.dev-installed
+	$(BIN)/python -m pytest
+
+check: $(VENV)/.dev-installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+format: $(VENV)/.dev-installed
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+$(DEMO)/model.onnx: | $(VENV)/.demo-installed
+	$(BIN)/rillcast demo --workdir $(DEMO) --headless
+
+bench: $(DEMO)/model.onnx
+	$(BIN)/rillcast bench step $(DEMO)/model.onnx
+	$(BIN)/rillcast bench flatness $(DEMO)/model.onnx
+
+constraints: | $(BIN)/uv
+	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 \
+		--no-header --no-annotate --no-emit-index-url --output-file constraints.txt
+
+clean:
+	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

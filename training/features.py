@@ -1,0 +1,209 @@
+"""What the network sees of a stream: scaled features of its lag window and of the calendar.
+
+Owns: the default seasons of a frequency, the causal scale, the seasonal-naive base and every input of the
+cells. Does not know: cells, quantiles, losses, or how the window came to be (`training.forecaster` shifts it
+event by event, or unfolds it from a whole sequence: both call this module, so neither can disagree).
+
+Invariants: nothing here has parameters; every figure depends on the window, the number of its known slots and
+the newest slot alone, so a forecast is a function of the state. All values are finite for |y| <= `MAX_ABS_Y`.
+Differences are taken in the stream's own unit before anything is divided by the scale: a series whose level
+dwarfs its daily change keeps that change in float32.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.frequency import step_ms
+
+DAY_MS: Final = 86_400_000
+WEEK_MS: Final = 7 * DAY_MS
+YEAR_MS: Final = 31_556_952_000  # the mean Gregorian year
+MAX_ABS_Y: Final = 1e30  # beyond it sums over a window could leave float32; such a value counts as missing
+_MIN_CONTEXT: Final = 16
+_MAX_PROFILE: Final = 48  # points that describe one season to the cells
+_LEVEL_FLOOR: Final = 1e-6  # of the level: some sixteen float32 spacings, so a constant stream scales its noise
+_ABSOLUTE_FLOOR: Final = 1e-20
+_LEVEL_PRIOR: Final = 0.1  # change per slot, relative to the level, that one lone observation suggests
+_SOFT_LIMIT: Final = 8.0  # features saturate here, so one outlier cannot drive the cells anywhere
+_NUM_SUMMARIES: Final = 7
+
+
+def default_seasons(freq: str) -> tuple[int, ...]:
+    """Return the usual seasons of a frequency in slots: the main one, then a longer one where it is affordable.
+
+    A day for half an hour and longer (with the week as second season), a day down to five minutes, an hour or
+    a minute below that, a week for days, a year for weeks, and none (1) where nothing fits.
+    """
+    step = step_ms(freq)
+    if step % WEEK_MS == 0:
+        return (max(1, round(YEAR_MS / step)),)
+    if step % DAY_MS == 0:
+        return (7,) if step == DAY_MS else (1,)
+    for period in (DAY_MS, 3_600_000, 60_000, 1_000):
+        slots, rest = divmod(period, step)
+        if rest or not 2 <= slots <= 360:
+            continue
+        return (slots, 7 * slots) if period == DAY_MS and slots <= 48 else (slots,)
+    return (1,)
+
+
+def default_context(seasons: tuple[int, ...]) -> int:
+    """Return the length of the lag window: the longest season, and at least two of the main one."""
+    return max(*seasons, 2 * seasons[0], _MIN_CONTEXT)
+
+
+@dataclass(frozen=True, slots=True)
+class FeatureConfig:
+    """What the features depend on.
+
+    Attributes:
+        step_ms: length of a slot in milliseconds.
+        seasons: main season in slots and, optionally, a longer one; none exceeds `context`.
+        context: slots in the lag window, L.
+        horizon: slots ahead, H.
+        calendar: whether positions in the day, week and year are features.
+    """
+
+    step_ms: int
+    seasons: tuple[int, ...]
+    context: int
+    horizon: int
+    calendar: bool = True
+
+    def __post_init__(self) -> None:
+        if not 1 <= len(self.seasons) <= 2 or any(not 1 <= m <= self.context for m in self.seasons):
+            raise ValueError(
+                f"seasons {list(self.seasons)}: expected one or two of 1 to {self.context} slots (the context length)"
+            )
+        if len(self.seasons) == 2 and self.seasons[1] <= self.seasons[0]:
+            raise ValueError(f"seasons {list(self.seasons)}: the second must be longer than the first")
+        if self.context <= self.seasons[0]:
+            raise ValueError(f"context {self.context} must be longer than the main season of {self.seasons[0]} slots")
+
+
+class WindowView(NamedTuple):
+    """A lag window as the network sees it; `...` are the leading dimensions of the window.
+
+    Attributes:
+        features: `[..., F]` inputs of the cells and the head, bounded.
+        base: `[..., H]` the seasonal-naive forecast, in the stream's own unit.
+        scale: `[..., 1]` causal scale, in the stream's own unit, > 0.
+        directions: `[..., H, D]` corrections that the head may take a share of, in units of the scale: towards
+            the newest value, the newest seasonal change, and the second season where there is one.
+    """
+
+    features: Tensor
+    base: Tensor
+    scale: Tensor
+    directions: tuple[Tensor, ...]
+
+    def take(self, *where: Tensor) -> WindowView:
+        """Index the leading dimensions of every part."""
+        directions = tuple(direction[where] for direction in self.directions)
+        return WindowView(self.features[where], self.base[where], self.scale[where], directions)
+
+
+class WindowFeatures(nn.Module):
+    """Turn lag windows into features, base and scale. No parameters."""
+
+    position: Tensor
+
+    def __init__(self, config: FeatureConfig) -> None:
+        super().__init__()
+        self.config = config
+        season = config.seasons[0]
+        self.profile_stride = math.ceil(season / _MAX_PROFILE)
+        profile = math.ceil(season / self.profile_stride)
+        self.periods_ms = _calendar_periods(config.step_ms) if config.calendar else ()
+        self.num_directions = 1 + len(config.seasons)
+        self.num_features = profile * len(config.seasons) + _NUM_SUMMARIES + 2 * len(self.periods_ms)
+        self.register_buffer("position", torch.arange(config.context, dtype=torch.float32), persistent=False)
+
+    def mask_unknown(self, window: Tensor, known: Tensor) -> Tensor:
+        """Replace the slots before the `known` newest ones by the newest value.
+
+        Args:
+            window: `[..., L]`, newest last.
+            known: `[...]` int64, slots known since the context began.
+        """
+        oldest = self.config.context - known.clamp(max=self.config.context).to(torch.float32).unsqueeze(-1)
+        return torch.where(self.position >= oldest, window, window[..., -1:])
+
+    def forward(self, window: Tensor, known: Tensor, slot: Tensor) -> WindowView:
+        """Describe a window.
+
+        Args:
+            window: `[..., L]` float32 in the stream's own unit, newest last; slots before the known ones hold
+                the newest value (`mask_unknown`).
+            known: `[...]` int64, slots known since the context began.
+            slot: `[...]` int64, the newest slot, counted from the epoch.
+        """
+        length, season = self.config.context, self.config.seasons[0]
+        newest = window[..., -1:]
+        known_f = known.clamp(max=length).to(torch.float32).unsqueeze(-1)
+        inside = (self.position >= length - known_f).to(torch.float32)
+
+        level = window.abs().mean(-1, keepdim=True)
+        changes = ((window[..., 1:] - window[..., :-1]).abs() * inside[..., :-1]).sum(-1, keepdim=True)
+        local = (changes + _LEVEL_PRIOR * level) / known_f.clamp(min=1)
+        seasonal = ((window[..., season:] - window[..., :-season]).abs() * inside[..., :-season]).sum(-1, keepdim=True)
+        weight = max(1.0, season / 4)  # pairs that the local change counts for, until seasonal ones are there
+        scale = (seasonal + weight * local) / ((known_f - season).clamp(min=0) + weight)
+        scale = torch.maximum(scale, level * _LEVEL_FLOOR).clamp(min=_ABSOLUTE_FLOOR)
+
+        base = self._seasonal_naive(window, season)
+        newest_change = (newest - window[..., -1 - season : length - season]) / scale
+        directions = [(newest - base) / scale, newest_change]
+        profile = window[..., length - season :: self.profile_stride]
+        shape = [(profile - newest) / scale]
+        summaries = [
+            newest_change,
+            (newest - window[..., -2:-1]) / scale,
+            (window - newest).mean(-1, keepdim=True) / scale,
+            (window - newest).abs().mean(-1, keepdim=True) / scale,
+            local / scale,
+            torch.log1p(level / scale) / 4,
+            known_f / length,
+        ]
+        if len(self.config.seasons) == 2:
+            second = self.config.seasons[1]
+            directions.append((self._seasonal_naive(window, second) - base) / scale)
+            earlier = window[..., length - second : length - second + season : self.profile_stride]
+            shape.append((earlier - profile) / scale)
+        features = torch.cat([*shape, *summaries], dim=-1)
+        features = features / (1 + features.abs() / _SOFT_LIMIT)
+        if self.periods_ms:
+            features = torch.cat([features, self._calendar(slot)], dim=-1)
+        return WindowView(features, base, scale, tuple(directions))
+
+    def _seasonal_naive(self, window: Tensor, season: int) -> Tensor:
+        """Repeat the newest `season` slots of the window over the horizon: `[..., H]`."""
+        horizon, start = self.config.horizon, self.config.context - season
+        if horizon <= season:
+            return window[..., start : start + horizon]
+        return torch.cat([window[..., start:]] * math.ceil(horizon / season), dim=-1)[..., :horizon]
+
+    def _calendar(self, slot: Tensor) -> Tensor:
+        """Return `[..., 2 * periods]` sines and cosines; the phase is taken in int64, never from a float time."""
+        time = slot * self.config.step_ms
+        phases = [
+            torch.remainder(time, period).to(torch.float32) * (2 * math.pi / period) for period in self.periods_ms
+        ]
+        phase = torch.stack(phases, dim=-1)
+        return torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
+
+
+def _calendar_periods(step: int) -> tuple[int, ...]:
+    """Return the calendar cycles, in milliseconds, that span at least two slots and are worth their input.
+
+    The year is left out below a day: a few months of training data would only tell the network when it was.
+    """
+    if step < DAY_MS:
+        return (DAY_MS, WEEK_MS)
+    return (WEEK_MS, YEAR_MS) if step < WEEK_MS else (YEAR_MS,)

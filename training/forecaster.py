@@ -1,0 +1,351 @@
+"""The forecaster: one module, two views of it, `forward` over sequences and `step` over state rows.
+
+Owns: the semantics of an event (late, repeated, missing, after a gap), the state that a stream keeps, the
+quantile head. Does not know: files, training, ONNX (`training.export` traces `step`), or where rows live.
+
+State of a stream, one row each, in this order; a row of zeros is a stream never seen:
+    clock    int64 [2]       newest slot; slots known since the context began plus one (0 = never seen)
+    lags     float32 [L]     values by slot, newest last, in the stream's unit; a slot without an observation holds
+                             its seasonal value, a slot before the known ones the newest value
+    hidden   float32 [..]    the cells' state (and `cell` for an LSTM), layers side by side
+    pending  float32 [Q]     the last forecast's quantiles for the next slot, to be scored
+
+Invariants: an event costs one cell step, whatever gap it ends; rows never meet each other; quantiles never cross
+(each is its neighbour plus something that is not negative); the forecast is a function of the state after the
+event, so a repeated or late event, which leaves the state alone, brings the same forecast again.
+`forward` over a context's advancing events gives the same forecasts as `step` by `step`
+(tests/property/test_step_equals_sequence.py). Training all time steps of a sequence at once are the forking
+sequences of Wen et al. (2017), A multi-horizon quantile recurrent forecaster.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from statistics import NormalDist
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.bundle import StateSpec, Status
+from pipeline.frequency import step_ms
+from training.cells import make_cell
+from training.features import MAX_ABS_Y, FeatureConfig, WindowFeatures, WindowView
+from training.scores import SCORES, PendingScore
+
+_EVENT_FEATURES: Final = 2
+_MEAN_ABS_TO_SIGMA: Final = math.sqrt(math.pi / 2)  # of a normal distribution
+
+
+@dataclass(frozen=True, slots=True)
+class ForecasterConfig:
+    """Everything that fixes the shape of a forecaster.
+
+    Attributes:
+        freq: frequency, such as `1h`.
+        horizon: slots ahead, H.
+        quantiles: increasing levels in (0, 1), Q of them.
+        seasons: main season in slots, and optionally a longer one.
+        context: length of the lag window in slots, L; a stream is warm when so many slots are known.
+        max_gap: a longer gap, in slots, starts the stream's context anew; at most `context`.
+        cell: `elman`, `gru` or `lstm`.
+        hidden: width of a layer.
+        layers: recurrent layers.
+        calendar: whether the positions in day, week and year are inputs.
+    """
+
+    freq: str
+    horizon: int
+    quantiles: tuple[float, ...]
+    seasons: tuple[int, ...]
+    context: int
+    max_gap: int
+    cell: str = "gru"
+    hidden: int = 64
+    layers: int = 1
+    calendar: bool = True
+
+    def __post_init__(self) -> None:
+        if any(not 0 < q < 1 for q in self.quantiles) or any(b <= a for a, b in itertools.pairwise(self.quantiles)):
+            raise ValueError(f"quantile levels must increase strictly within (0, 1), got {list(self.quantiles)}")
+        if not self.quantiles or min(self.horizon, self.hidden, self.layers) < 1:
+            raise ValueError("a forecaster needs at least one quantile, one step of horizon, one unit and one layer")
+        if not 1 <= self.max_gap <= self.context:
+            raise ValueError(f"max_gap {self.max_gap} must lie in 1 to {self.context}, the context length")
+
+    @property
+    def features(self) -> FeatureConfig:
+        """The part that the features depend on."""
+        return FeatureConfig(step_ms(self.freq), self.seasons, self.context, self.horizon, self.calendar)
+
+
+class Sequences(NamedTuple):
+    """Advancing events of S contexts (or windows of them), T each, over G slots; padding repeats the last event.
+
+    Attributes:
+        grid: `[S, L - 1 + G]` float32, values by slot with gaps filled as `step` fills them; G starts with the
+            first event's slot.
+        offset: `[S, T]` int64 in [0, G), each event's slot relative to the first event's.
+        slot: `[S, T]` int64, slots since the epoch.
+        gap: `[S, T]` int64, slots since the event before; 0 for a context's first event.
+        observed: `[S, T]` bool, False = missing.
+        known: `[S, T]` int64, slots known since the context began, this one included.
+    """
+
+    grid: Tensor
+    offset: Tensor
+    slot: Tensor
+    gap: Tensor
+    observed: Tensor
+    known: Tensor
+
+
+class Forecast(NamedTuple):
+    """Quantile forecasts in parts; a quantile is `base + scale * middle + scale * spread`.
+
+    Attributes:
+        middle: `[..., H]` correction of the middle quantile in units of the scale.
+        spread: `[..., Q, H]` distance of each quantile from the middle one in units of the scale; not decreasing
+            along Q. Horizons come last because that is the cheaper layout to compute in.
+        base: `[..., H]` seasonal-naive forecast in the stream's own unit.
+        scale: `[..., 1]` in the stream's own unit.
+    """
+
+    middle: Tensor
+    spread: Tensor
+    base: Tensor
+    scale: Tensor
+
+    def quantiles(self) -> Tensor:
+        """Return `[..., H, Q]` in the stream's own unit."""
+        middle = self.base + self.scale * self.middle
+        return (middle.unsqueeze(-2) + self.scale.unsqueeze(-1) * self.spread).transpose(-1, -2)
+
+
+class Rows(NamedTuple):
+    """State rows of a batch; see the module's docstring. `cells` is one `[B, layers * hidden]` per cell state."""
+
+    clock: Tensor
+    lags: Tensor
+    cells: tuple[Tensor, ...]
+    pending: Tensor
+
+    def flat(self) -> tuple[Tensor, ...]:
+        """Return the tensors in the order of `Forecaster.state_specs`."""
+        return (self.clock, self.lags, *self.cells, self.pending)
+
+    @classmethod
+    def from_flat(cls, rows: tuple[Tensor, ...]) -> Rows:
+        """Undo `flat`."""
+        return cls(rows[0], rows[1], tuple(rows[2:-1]), rows[-1])
+
+
+class StepOutputs(NamedTuple):
+    """What a step says of each event.
+
+    Attributes:
+        forecast: `[B, H, Q]` in the stream's own unit.
+        status: `[B]` int8, a `pipeline.bundle.Status`.
+        score: `[B, len(SCORES)]`; NaN where no forecast for this very slot met an observation.
+        anomaly: `[B]` in [0, 1]; NaN likewise.
+    """
+
+    forecast: Tensor
+    status: Tensor
+    score: Tensor
+    anomaly: Tensor
+
+
+class Forecaster(nn.Module):
+    """Global quantile forecaster; see the module's docstring."""
+
+    source: Tensor
+
+    def __init__(self, config: ForecasterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.features = WindowFeatures(config.features)
+        inputs = self.features.num_features
+        self.cell = make_cell(config.cell, inputs + _EVENT_FEATURES, config.hidden, config.layers)
+        self.head = QuantileHead(config, inputs, self.features.num_directions)
+        self.pending_score = PendingScore(config.quantiles)
+        self.register_buffer("source", _shift_sources(config), persistent=False)
+
+    def state_specs(self) -> tuple[StateSpec, ...]:
+        """Return the kinds of state that a stream keeps, in the order of `Rows.flat`."""
+        config = self.config
+        return (
+            StateSpec(name="clock", dtype="int64", row_shape=(2,)),
+            StateSpec(name="lags", dtype="float32", row_shape=(config.context,)),
+            *(
+                StateSpec(name=name, dtype="float32", row_shape=(config.layers * config.hidden,))
+                for name in self.cell.states
+            ),
+            StateSpec(name="pending", dtype="float32", row_shape=(len(config.quantiles),)),
+        )
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the columns of `score`."""
+        return SCORES
+
+    def initial_rows(self, streams: int) -> Rows:
+        """Return the state of streams never seen."""
+        rows = (
+            torch.zeros((streams, *spec.row_shape), dtype=getattr(torch, spec.dtype)) for spec in self.state_specs()
+        )
+        return Rows.from_flat(tuple(rows))
+
+    def forward(self, sequences: Sequences, origins: Tensor | None = None) -> Forecast:
+        """Forecast from every event of every sequence, or from some of them.
+
+        Args:
+            sequences: the events; the cells start from zeros at each sequence's first.
+            origins: `[S, K]` int64 in [0, T), the events to forecast from; None = all.
+
+        Returns:
+            Forecasts with leading dimensions `[S, T]` or `[S, K]`.
+        """
+        streams = torch.arange(len(sequences.grid)).unsqueeze(1)
+        window = sequences.grid.unfold(1, self.config.context, 1)[streams, sequences.offset]
+        view = self.features(self.features.mask_unknown(window, sequences.known), sequences.known, sequences.slot)
+        outputs = self.cell.sequence(self._cell_inputs(view, sequences.gap, sequences.observed))
+        if origins is not None:
+            outputs = outputs[streams, origins]
+            view = view.take(streams, origins)
+        return self._forecast(outputs, view)
+
+    def step(self, ds: Tensor, y: Tensor, rows: Rows) -> tuple[StepOutputs, Rows]:
+        """Advance each stream by one event.
+
+        Args:
+            ds: `[B]` int64, milliseconds since the epoch.
+            y: `[B]` float32; NaN, or beyond `MAX_ABS_Y`, is missing.
+            rows: the streams' state.
+
+        Returns:
+            What became of the events, and the next state.
+        """
+        context = self.config.context
+        slot = torch.div(ds, step_ms(self.config.freq), rounding_mode="floor")
+        newest_slot, age = rows.clock[:, 0], rows.clock[:, 1]
+        observed = y.abs() <= MAX_ABS_Y  # False for NaN
+        value = torch.where(observed, y, 0.0)
+        gap = slot - newest_slot
+        seen = age > 0
+        restarts = ~seen | (gap > self.config.max_gap)
+        advances = restarts | (gap > 0)
+        shift = torch.where(restarts, 0, gap.clamp(0, self.config.max_gap))
+
+        known_before = (age - 1).clamp(min=0)
+        known = torch.where(restarts, 0, known_before)
+        known = torch.where(known > 0, known + shift, (advances & observed).to(torch.int64))
+        slot = torch.where(advances, slot, newest_slot)
+
+        shifted = rows.lags.gather(1, self.source[shift])
+        seasonal = torch.where(restarts, 0.0, shifted[:, -1])
+        newest = torch.where(advances & observed, value, seasonal).unsqueeze(1)
+        lags = self.features.mask_unknown(torch.cat([shifted[:, :-1], newest], dim=1), known)
+
+        view = self.features(lags, known, slot)
+        before = tuple(torch.where(restarts.unsqueeze(1), 0.0, part) for part in rows.cells)
+        stepped = self.cell.step(self._cell_inputs(view, shift, observed), before)
+        cells = tuple(
+            torch.where(advances.unsqueeze(1), new, old) for new, old in zip(stepped, rows.cells, strict=True)
+        )
+        forecast = self._forecast(self.cell.output(cells), view).quantiles()
+
+        status = torch.where(observed, int(Status.OK), int(Status.MISSING))
+        status = torch.where(shift > 1, int(Status.GAP), status)
+        status = torch.where(known < context, int(Status.WARMING_UP), status)
+        status = torch.where(advances, status, torch.where(gap < 0, int(Status.LATE), int(Status.DUPLICATE)))
+        settled = (shift == 1) & observed & (known_before > 0)
+        score, anomaly = self.pending_score(value, rows.pending, view.scale.squeeze(1), settled)
+        pending = torch.where(advances.unsqueeze(1), forecast[:, 0, :], rows.pending)
+        following = Rows(torch.stack([slot, known + 1], dim=1), lags, cells, pending)
+        return StepOutputs(forecast, status.to(torch.int8), score, anomaly), following
+
+    def _forecast(self, outputs: Tensor, view: WindowView) -> Forecast:
+        middle, spread = self.head(outputs, view)
+        return Forecast(middle, spread, view.base, view.scale)
+
+    def _cell_inputs(self, view: WindowView, gap: Tensor, observed: Tensor) -> Tensor:
+        """Return the cells' inputs: the features, the gap that the event ended, and whether it was observed."""
+        event = [torch.log1p(gap.to(torch.float32)), observed.to(torch.float32)]
+        return torch.cat([view.features, torch.stack(event, dim=-1)], dim=-1)
+
+
+class QuantileHead(nn.Module):
+    """All horizons and quantiles at once, as a correction to the seasonal-naive forecast.
+
+    The middle quantile is the base plus a free correction plus learned shares of the view's directions; its
+    neighbours lie steps >= 0 outwards. Starts as the seasonal-naive forecast with the spread of
+    normal errors whose mean absolute value is the scale.
+    """
+
+    outwards: Tensor
+
+    def __init__(self, config: ForecasterConfig, features: int, directions: int) -> None:
+        super().__init__()
+        quantiles = config.quantiles
+        self.horizon, self.steps, self.directions = config.horizon, len(quantiles) - 1, directions
+        self.trunk = nn.Linear(config.hidden + features, config.hidden)
+        self.out = nn.Linear(config.hidden, self.horizon * (1 + directions + self.steps))
+        anchor = min(range(len(quantiles)), key=lambda i: abs(quantiles[i] - 0.5))
+        self.register_buffer("outwards", _outwards(len(quantiles), anchor), persistent=False)
+
+        normal = [NormalDist().inv_cdf(q) * _MEAN_ABS_TO_SIGMA for q in quantiles]
+        spread = torch.tensor([b - a for a, b in itertools.pairwise(normal)])
+        growth = torch.arange(self.horizon).div(config.seasons[0], rounding_mode="floor").add(1).sqrt()
+        bias = torch.zeros(self.horizon * (1 + directions))
+        bias[: self.horizon] = normal[anchor] * growth
+        step = spread.unsqueeze(1) * growth
+        raw = step - 1 / step  # the inverse of squareplus
+        nn.init.zeros_(self.out.weight)
+        with torch.no_grad():
+            self.out.bias.copy_(torch.cat([bias, raw.flatten()]))
+
+    def forward(self, outputs: Tensor, view: WindowView) -> tuple[Tensor, Tensor]:
+        """Return `middle` and `spread` of a `Forecast`, from the cells' outputs `[..., hidden]` and the view."""
+        hidden = torch.relu(self.trunk(torch.cat([outputs, view.features], dim=-1)))
+        *shares, raw = self.out(hidden).split(
+            [self.horizon] * (1 + self.directions) + [self.horizon * self.steps], dim=-1
+        )
+        middle: Tensor = shares[0]
+        for share, direction in zip(shares[1:], view.directions, strict=True):
+            middle = middle + share * direction
+        if not self.steps:
+            return middle, torch.zeros_like(middle).unsqueeze(-2)
+        steps = _squareplus(raw.reshape(*raw.shape[:-1], self.steps, self.horizon))
+        return middle, torch.matmul(self.outwards, steps)
+
+
+def _squareplus(x: Tensor) -> Tensor:
+    """Smooth rectifier, >= 0 (Barron 2021, Squareplus): a softplus without exponentials, which cost 5 us a step."""
+    return 0.5 * (x + torch.sqrt(x * x + 4))
+
+
+def _outwards(quantiles: int, anchor: int) -> Tensor:
+    """Return `[Q, Q - 1]`: row q sums the steps between the anchor and quantile q, with the sign of its side.
+
+    Sums of terms that are not negative do not decrease under rounding, so neither do the quantiles.
+    """
+    matrix = torch.zeros(quantiles, quantiles - 1)
+    for q in range(quantiles):
+        matrix[q, anchor:q] = 1.0
+        matrix[q, q:anchor] = -1.0
+    return matrix
+
+
+def _shift_sources(config: ForecasterConfig) -> Tensor:
+    """Return `[max_gap + 1, L]` int64: row g tells where each lag comes from when the window moves by g slots.
+
+    Lag j takes old lag j + g; one that lies beyond the old window (a slot never seen) takes its seasonal value, whole
+    seasons back. One table row serves ordinary steps, gaps and events that change nothing (g = 0) alike.
+    """
+    length, season = config.context, config.seasons[0]
+    source = torch.arange(length) + torch.arange(config.max_gap + 1).unsqueeze(1)
+    beyond = (source - (length - 1)).clamp(min=0)
+    return source - season * torch.div(beyond + season - 1, season, rounding_mode="floor")

@@ -1,0 +1,203 @@
+"""Is the exported file the module? Step by step, through ONNX Runtime, with the state bound in place.
+
+Owns: the events of the check, the measure of agreement, the verdict. Does not know: how the file was made. The file
+runs as the engine runs it: one buffer per state, bound as input and as output, rows picked by `slots`.
+
+Measure: with a the file's figure, b the module's, and s the stream's scale in that step, every float output and state
+in the stream's unit keeps |a - b| <= 1e-4 (|b| + s), and the cells' state, which has no unit, with s = 1. Score and
+anomaly are differences from a forecast in units of the scale, so what a few float32 roundings of the observation
+come to in that unit is added to their s; `covered` may differ where the observation lies that close to the edge.
+Status and integer states are equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime
+import torch
+
+from pipeline.arrays import AnyArray, FloatArray, IntArray
+from pipeline.bundle import NEXT_SUFFIX, STATE_PREFIX
+from pipeline.errors import ParityError
+from training.forecaster import Forecaster, Rows
+
+TOLERANCE: Final = 1e-4
+BATCHES: Final = (1, 2, 7, 256)
+STEPS: Final = 420
+_STARTS_MS: Final = (1_704_067_200_000, -86_400_000 * 30 - 1)  # 2024-01-01, and before 1970, off the slot's edge
+_OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
+_ROUNDINGS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """What the check saw.
+
+    Attributes:
+        steps: events compared, over all batches.
+        worst: largest |a - b| / (|b| + s) of any float figure.
+    """
+
+    steps: int
+    worst: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    slots: IntArray
+    ds: IntArray
+    y: FloatArray
+
+
+def check_parity(forecaster: Forecaster, path: Path, *, seed: int = 0) -> ParityReport:
+    """Compare a bundle file with the module that it was exported from.
+
+    Batches of 1, 2, 7 and 256 streams, each over enough steps for the lag window to wrap: real epoch times, gaps, long
+    gaps, repeats, late events, missing values, constant stretches, levels far above their changes.
+
+    Raises:
+        ParityError: they differ; it names the output, batch, step and stream, and says by how much.
+    """
+    steps, worst = 0, 0.0
+    for batch in BATCHES:
+        rng = np.random.default_rng((seed, batch))
+        length = max(STEPS, 2 * forecaster.config.context + 20) if batch <= 7 else STEPS
+        worst = max(worst, _compare(forecaster, path, rng, batch=batch, steps=length))
+        steps += batch * length
+    return ParityReport(steps, worst)
+
+
+def _compare(forecaster: Forecaster, path: Path, rng: np.random.Generator, *, batch: int, steps: int) -> float:
+    streams = batch + 2  # row 0 is padding, and one row is never touched
+    session = InPlaceSession(path, forecaster, streams)
+    rows = forecaster.initial_rows(streams)
+    worst = 0.0
+    for number, event in enumerate(_events(forecaster, rng, batch, steps)):
+        picked = torch.from_numpy(event.slots)
+        with torch.no_grad():
+            before = Rows.from_flat(tuple(part[picked] for part in rows.flat()))
+            outputs, following = forecaster.step(torch.from_numpy(event.ds), torch.from_numpy(event.y), before)
+            clock = following.clock
+            scale = forecaster.features(following.lags, (clock[:, 1] - 1).clamp(min=0), clock[:, 0]).scale.numpy()
+            for whole, part in zip(rows.flat(), following.flat(), strict=True):
+                whole[picked] = part
+        found = session.run(event.slots, event.ds, event.y)
+        units = _unitless(event.y, before, scale, forecaster)
+        states = zip(forecaster.state_specs(), following.flat(), strict=True)
+        expected = dict(zip(_OUTPUTS, outputs, strict=True)) | {spec.name: part for spec, part in states}
+        for name, tensor in expected.items():
+            got = found[name] if name in found else session.state(name)[event.slots]
+            unit = units.get(name, scale)
+            ratio = _disagreement(got, tensor.numpy(), unit)
+            if ratio.max() > TOLERANCE:
+                row = int(ratio.argmax())
+                raise ParityError(
+                    f"{path.name}: output {name!r}, batch of {batch}, step {number}, stream {event.slots[row]}: "
+                    f"|exported - module| is {ratio[row]:.3g} of (|module| + scale), allowed are {TOLERANCE:g} "
+                    f"(ds {event.ds[row]}, y {event.y[row]}); nothing was written"
+                )
+            worst = max(worst, float(ratio.max()))
+    untouched = session.untouched_row_is_zero(streams - 1)
+    if not untouched:
+        raise ParityError(f"{path.name}: batch of {batch}: the row of a stream without events changed")
+    return worst
+
+
+def _unitless(y: FloatArray, before: Rows, scale: FloatArray, forecaster: Forecaster) -> dict[str, FloatArray]:
+    """Return the s of the measure for outputs and states that are not in the stream's unit, `[B, 1 or more]`."""
+    pending = before.pending.numpy()
+    value = np.nan_to_num(y)[:, None]
+    rounding = _ROUNDINGS * np.finfo(np.float32).eps * np.maximum(np.abs(value), np.abs(pending).max(1, keepdims=True))
+    edges = np.abs(value - pending[:, [0, -1]]).min(1, keepdims=True)
+    width = np.maximum(np.diff(pending, axis=1).min(1, keepdims=True), 0) if pending.shape[1] > 1 else scale
+    loss = 1 + rounding / scale / TOLERANCE
+    covered = np.where(edges <= rounding, np.inf, 1)
+    anomaly = 1 + rounding / np.maximum(width, rounding * TOLERANCE + np.finfo(np.float32).tiny) / TOLERANCE
+    one = np.ones_like(scale)
+    cells = dict.fromkeys(forecaster.cell.states, one)
+    return {"score": np.concatenate([loss, covered], axis=1), "anomaly": anomaly, **cells}
+
+
+def _disagreement(found: AnyArray, expected: AnyArray, scale: FloatArray) -> AnyArray:
+    """Return `[B]`, the worst |a - b| / (|b| + s) per stream; infinite where integers, NaNs or shapes differ."""
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return np.array([np.inf])
+    a, b = (array.reshape(len(array), -1) for array in (found, expected))
+    if a.dtype.kind != "f":
+        return np.where((a != b).any(axis=1), np.inf, 0.0)
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    same = (np.isnan(a) & np.isnan(b)) | (a == b)
+    with np.errstate(invalid="ignore"):
+        ratio = np.where(same, 0.0, np.abs(a - b) / (np.abs(b) + scale.astype(np.float64)))
+    worst: AnyArray = np.where(np.isfinite(ratio), ratio, np.inf).max(axis=1)
+    return worst
+
+
+class InPlaceSession:
+    """A bundle file on ONNX Runtime's CPU provider with one buffer per state, as the engine binds it."""
+
+    def __init__(self, path: Path, forecaster: Forecaster, streams: int) -> None:
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._states = {
+            spec.name: onnxruntime.OrtValue.ortvalue_from_numpy(
+                np.zeros((streams, *spec.row_shape), dtype=spec.numpy_dtype)
+            )
+            for spec in forecaster.state_specs()
+        }
+
+    def run(self, slots: IntArray, ds: IntArray, y: FloatArray) -> dict[str, AnyArray]:
+        """Step the streams in rows `slots`; return the outputs by name. The states move in place."""
+        binding = self._session.io_binding()
+        for name, array in (("slots", slots), ("ds", ds), ("y", y)):
+            binding.bind_cpu_input(name, array)
+        for name, value in self._states.items():
+            binding.bind_ortvalue_input(STATE_PREFIX + name, value)
+            binding.bind_ortvalue_output(STATE_PREFIX + name + NEXT_SUFFIX, value)
+        for name in _OUTPUTS:
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding)
+        outputs = binding.get_outputs()[len(self._states) :]  # in the order of binding
+        return {name: value.numpy() for name, value in zip(_OUTPUTS, outputs, strict=True)}
+
+    def state(self, name: str) -> AnyArray:
+        """Return a copy of a whole state."""
+        array: AnyArray = self._states[name].numpy()
+        return array
+
+    def untouched_row_is_zero(self, row: int) -> bool:
+        """Whether a row still is what it was made with."""
+        return not any(self.state(name)[row].any() for name in self._states)
+
+
+def _events(forecaster: Forecaster, rng: np.random.Generator, batch: int, steps: int) -> list[_Event]:
+    """Draw the calls of one batch size: every stream has one event in each, on its own clock."""
+    step, season = forecaster.config.features.step_ms, forecaster.config.seasons[0]
+    level = 10.0 ** rng.integers(-3, 9, size=batch) * rng.choice([-1.0, 1.0], size=batch)
+    change = np.abs(level) * 10.0 ** -rng.integers(0, 4, size=batch)
+    slot = np.array([_STARTS_MS[i % len(_STARTS_MS)] // step for i in range(batch)], dtype=np.int64)
+    rows = 1 + rng.permutation(batch).astype(np.int64)
+    events = []
+    for number in range(steps):
+        kind = rng.choice(7, size=batch, p=[0.80, 0.06, 0.04, 0.03, 0.03, 0.038, 0.002])
+        if number == 0:
+            kind[:] = 0
+        gap = np.select(
+            [kind == 1, kind == 2, kind == 3, kind == 6],
+            [rng.integers(2, season + 3, batch), 0, -rng.integers(1, 5, batch), forecaster.config.max_gap + 1],
+            default=1,
+        )
+        wave = np.sin(2 * np.pi * (slot + gap) / season)
+        flat = rng.random(batch) < 0.05
+        y = level + change * np.where(flat, 0.0, wave + 0.3 * rng.normal(size=batch))
+        y = np.where((kind == 4) | ((number < 2) & (np.arange(batch) % 5 == 4)), np.nan, y)
+        ds = (slot + gap) * step + rng.integers(0, step, batch)
+        slot = np.maximum(slot, slot + gap)
+        events.append(_Event(rows, ds, y.astype(np.float32)))
+    return events

@@ -91,7 +91,9 @@ def accuracy(actual: Floats, forecast: Floats, levels: Sequence[float], series: 
 class SeasonalNaive:
     """The forecast to beat: what was one season ago, with the in-sample seasonal differences as its errors.
 
-    Quantiles are the empirical ones of the differences, moved so that the median stands on the point forecast.
+    Quantiles are the empirical ones of the differences, moved so that the median stands on the point forecast, and
+    wider by the square root of the number of seasons ahead (the errors of a seasonal random walk; Hyndman &
+    Athanasopoulos, Forecasting: principles and practice, 5.5).
     """
 
     def __init__(self, grid: Floats, season: int, levels: Sequence[float]) -> None:
@@ -128,5 +130,6 @@ class SeasonalNaive:
                 if at < grid.size and not np.isnan(grid[at]):
                     points[step] = grid[at]
                     break
-        result: Floats = points[:, None] + self._offsets
+        seasons_ahead = np.arange(horizon) // self._season + 1
+        result: Floats = points[:, None] + self._offsets * np.sqrt(seasons_ahead)[:, None]
         return result

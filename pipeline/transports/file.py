@@ -124,7 +124,8 @@ class FileSource:
         return Polled(
             partitions=np.full(len(values), PARTITION, dtype=np.int64),
             offsets=offsets,
-            timestamps_ms=np.full(len(values), -1, dtype=np.int64),
+            # A replayed record comes into being when its turn comes; its age is then what a live one's would be.
+            timestamps_ms=np.full(len(values), time.time_ns() // 1_000_000, dtype=np.int64),
             keys=[None] * len(values),
             values=values,
         )

@@ -53,6 +53,7 @@ log = logging.getLogger(__name__)
 
 _FETCH_WAIT_MS: Final = 500
 _COMMIT_RETRY_S: Final = 0.05
+_INBOX_WAIT_S: Final = 1.0
 _LINGER_MS: Final = 5
 _BATCH_BYTES: Final = 131_072
 _MAX_IN_FLIGHT: Final = 50_000  # the client bounds neither records nor bytes of its queue; this does
@@ -207,7 +208,6 @@ class KafkaPythonSource:
             self._release(consumer, self._unanswered.popleft())
         if self._in_flight is not None:
             self._wait_for(self._in_flight, lambda question: self._release(consumer, question))
-            self._in_flight = None
         helper.shutdown(wait=True)
         consumer.close(autocommit=False, timeout_ms=self._settings.request_timeout_s * 1_000)
         self._owned.clear()
@@ -291,6 +291,7 @@ class KafkaPythonSource:
         if isinstance(item, _Question):
             self._unanswered.append(item)
         else:
+            self._in_flight = None
             self._take_fetch(fetch)
 
     # Fetches: the client's poll(), in the helper thread.
@@ -305,12 +306,20 @@ class KafkaPythonSource:
         return self._in_flight
 
     def _wait_for(self, fetch: Future[Any], handle: Callable[[_Question], None]) -> None:
-        while isinstance(item := self._inbox.get(), _Question):
+        """Handle questions until `fetch` has ended."""
+        while True:
+            try:
+                item = self._inbox.get(timeout=_INBOX_WAIT_S)
+            except queue.Empty:
+                if fetch.done():  # its notice was taken by a wait that Ctrl-C cut short
+                    break
+                continue
+            if not isinstance(item, _Question):
+                break
             handle(item)
-        assert item is fetch  # noqa: S101  one fetch at a time
+        self._in_flight = None
 
     def _take_fetch(self, fetch: Future[Any]) -> None:
-        self._in_flight = None
         try:
             fetched = fetch.result()
         except KafkaError as error:

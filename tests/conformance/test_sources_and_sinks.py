@@ -1,0 +1,362 @@
+"""One contract, five sources and three sinks: what `pipeline.transports.base` promises holds for each."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import Final
+
+import pytest
+from confluent_kafka import Producer
+
+from pipeline.errors import DeliveryError, TransportError
+from pipeline.transports.base import Assignment, Channel, Sink
+from pipeline.transports.file import FileSink
+from tests.support.kafka_cluster import KafkaCluster
+from tests.support.transports import (
+    CLIENTS,
+    Backend,
+    FileBackend,
+    KafkaBackend,
+    Listener,
+    by_partition,
+    decoded,
+    kafka_sink,
+    kafka_source,
+    poll_until,
+    read,
+    rows,
+)
+
+COUNT: Final = 500
+_KAFKA = [pytest.param(client, marks=pytest.mark.kafka) for client in CLIENTS]
+
+
+@pytest.fixture(params=["jsonl", "csv", "parquet", *_KAFKA])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    if request.param in CLIENTS:
+        return KafkaBackend(request.getfixturevalue("kafka"), request.param)
+    return FileBackend(tmp_path, request.param)
+
+
+@pytest.fixture(params=CLIENTS)
+def topic(request: pytest.FixtureRequest, kafka: KafkaCluster) -> KafkaBackend:
+    return KafkaBackend(kafka, request.param)
+
+
+# Sources
+
+
+def test_every_record_comes_once_in_offset_order(backend: Backend) -> None:
+    backend.put(rows(COUNT))
+    with closing(backend.source()) as source:
+        source.open(Listener())
+        records = read(source, COUNT)
+        assert not len(source.poll(10, 0.05))
+    partitions = by_partition(records)
+    assert sorted(partitions) == list(range(backend.partitions))
+    for each in partitions.values():
+        assert [record.offset for record in each] == list(range(len(each)))
+    assert decoded([record for number in sorted(partitions) for record in partitions[number]]) == rows(COUNT)
+
+
+def test_the_listener_is_told_of_each_partition_during_poll_and_not_before(backend: Backend) -> None:
+    backend.put(rows(COUNT))
+    listener = Listener()
+    with closing(backend.source()) as source:
+        source.open(listener)
+        assert listener.assigned == []
+        read(source, COUNT)
+    assert sorted(assignment.partition for assignment in listener.assigned) == list(range(backend.partitions))
+    assert all(assignment.committed is None and assignment.beginning == 0 for assignment in listener.assigned)
+
+
+def test_reading_starts_where_the_listener_says(backend: Backend) -> None:
+    backend.put(rows(COUNT))
+    with closing(backend.source()) as source:
+        source.open(Listener(start=lambda assignment: 37 + assignment.partition))
+        records = read(source, COUNT - sum(37 + number for number in range(backend.partitions)))
+    for number, each in by_partition(records).items():
+        assert [record.offset for record in each] == list(range(37 + number, COUNT // backend.partitions))
+
+
+@pytest.mark.parametrize("max_records", [1, 7, 10_000])
+def test_a_poll_hands_out_no_more_than_asked_for(backend: Backend, max_records: int) -> None:
+    backend.put(rows(60))
+    with closing(backend.source()) as source:
+        source.open(Listener())
+        records = read(source, 60, max_records)  # read() checks each poll
+    assert len(set(records)) == 60
+
+
+def test_a_poll_with_nothing_to_hand_out_ends_with_its_timeout(backend: Backend) -> None:
+    backend.put(rows(4))
+    with closing(backend.source()) as source:
+        source.open(Listener())
+        read(source, 4)
+        started = time.monotonic()
+        polled = source.poll(100, 0.3)
+        elapsed = time.monotonic() - started
+    assert (len(polled), len(polled.keys), len(polled.partitions)) == (0, 0, 0)
+    assert elapsed < 1.0
+
+
+def test_a_poll_does_not_wait_for_a_full_batch(backend: Backend) -> None:
+    backend.put(rows(4))
+    with closing(backend.source()) as source:
+        source.open(Listener())
+        taken = 0
+        started = time.monotonic()
+        while not taken:
+            taken = len(source.poll(10_000, 15.0))
+    assert time.monotonic() - started < 10.0
+
+
+def test_an_error_of_the_listener_comes_out_of_poll(backend: Backend) -> None:
+    class ListenerError(Exception):
+        pass
+
+    def fail(_assignment: Assignment) -> int:
+        raise ListenerError
+
+    backend.put(rows(4))
+    with closing(backend.source()) as source:
+        source.open(Listener(start=fail))
+        with pytest.raises(ListenerError):
+            read(source, 4)
+
+
+def test_positions_follow_what_was_handed_out_and_the_lag_ends_at_zero(backend: Backend) -> None:
+    backend.put(rows(COUNT))
+    with closing(backend.source()) as source:
+        source.open(Listener())
+        assert source.positions() == {}
+        first = read(source, 1, 1)[0]
+        assert source.positions()[first.partition] == first.offset + 1
+        read(source, COUNT - 1)
+        poll_until(source, lambda: sum(source.lag().values()) == 0 and bool(source.lag()), "a lag of zero")
+        half = COUNT // backend.partitions
+        assert source.positions() == dict.fromkeys(range(backend.partitions), half)
+
+
+def test_commit_does_not_move_the_reading_position(backend: Backend) -> None:
+    backend.put(rows(20))
+    with closing(backend.source()) as source:
+        source.open(Listener())
+        records = read(source, 1, 1)
+        source.commit({records[0].partition: 0})
+        source.commit({})
+        records += read(source, 19)
+    assert len(set(records)) == 20
+
+
+def test_a_file_ends_and_a_topic_does_not(backend: Backend) -> None:
+    backend.put(rows(4))
+    with closing(backend.source()) as source:
+        source.open(Listener())
+        assert not source.exhausted
+        read(source, 4)
+        source.poll(1, 0.01)
+        assert source.exhausted is isinstance(backend, FileBackend)
+
+
+def test_a_source_may_be_closed_twice_and_unopened(backend: Backend) -> None:
+    backend.put(rows(4))
+    backend.source().close()
+    listener = Listener()
+    source = backend.source()
+    source.open(listener)
+    read(source, 4)
+    source.close()
+    source.close()
+    assert listener.revoked == listener.lost == []
+    with pytest.raises(TransportError):
+        source.poll(1, 0.01)
+
+
+# Sources on a topic
+
+
+def test_a_group_resumes_at_its_committed_positions(topic: KafkaBackend) -> None:
+    topic.put(rows(40))
+    with closing(topic.source()) as source:
+        source.open(Listener())
+        read(source, 40)
+        source.commit({0: 13, 1: 20})
+    assert topic.cluster.committed(topic.settings.group_id, topic.topic) == {0: 13, 1: 20}
+    listener = Listener()
+    with closing(topic.source()) as source:
+        source.open(listener)
+        records = read(source, 7)
+    assert {(a.partition, a.committed, a.end) for a in listener.assigned} == {(0, 13, 20), (1, 20, 20)}
+    assert [(record.partition, record.offset) for record in records] == [(0, offset) for offset in range(13, 20)]
+
+
+def test_closing_commits_nothing(topic: KafkaBackend) -> None:
+    topic.put(rows(4))
+    with closing(topic.source()) as source:
+        source.open(Listener())
+        read(source, 4)
+    assert topic.cluster.committed(topic.settings.group_id, topic.topic) == {}
+
+
+def test_keys_headers_and_empty_and_missing_values_arrive_as_they_were_sent(topic: KafkaBackend) -> None:
+    values = [b"v", b"", None, b"\xff\xfe", b"x" * 1_000_000]
+    keys = [b"k", None, b"tombstone", b"", b"big"]
+    headers = [("reason", b"\x00\xff"), ("reason", b"again")]
+    topic.cluster.produce(topic.topic, values, keys, partition=0, headers=headers)
+    with closing(topic.source()) as source:
+        source.open(Listener())
+        polled = source.poll(1, 5.0)
+        while not len(polled):
+            polled = source.poll(1, 5.0)
+        assert list(polled.headers(0)) == headers
+        assert abs(polled.timestamps_ms[0] / 1_000 - time.time()) < 600
+        records = read(source, 4)
+    assert [polled.values[0], *(record.value for record in records)] == values
+    assert [polled.keys[0], *(record.key for record in records)] == keys
+
+
+def test_records_of_aborted_transactions_are_passed_over_and_the_position_ends_beyond_the_markers(
+    topic: KafkaBackend,
+) -> None:
+    producer = Producer({"bootstrap.servers": topic.cluster.bootstrap_servers, "transactional.id": topic.topic})
+    producer.init_transactions(10)
+    for value, end in ((b"kept", producer.commit_transaction), (b"dropped", producer.abort_transaction)):
+        producer.begin_transaction()
+        producer.produce(topic.topic, value, partition=0)
+        producer.flush(10)
+        end(10)
+    listener = Listener()
+    with closing(topic.source()) as source:
+        source.open(listener)
+        assert [record.value for record in read(source, 1)] == [b"kept"]
+        # The record, its commit marker, the dropped one, its abort marker: offsets 0 to 3.
+        poll_until(source, lambda: source.positions()[0] == 4, "the position beyond the last marker")
+    assert max(assignment.end for assignment in listener.assigned) == 4
+
+
+def test_a_position_that_the_topic_no_longer_has_is_an_error(topic: KafkaBackend) -> None:
+    topic.put(rows(40))
+    topic.cluster.delete_records(topic.topic, 0, 10)
+    listener = Listener(start=lambda _assignment: 3)
+    with closing(topic.source()) as source:
+        source.open(listener)
+        with pytest.raises(TransportError, match=topic.topic):
+            read(source, 40)
+    assert {assignment.partition: assignment.beginning for assignment in listener.assigned} == {0: 10, 1: 0}
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_missing_topic_is_an_error_when_the_source_opens(kafka: KafkaCluster, client: str) -> None:
+    with (
+        closing(kafka_source(client, kafka.settings(), "no-such-topic")) as source,
+        pytest.raises(TransportError, match=r"no-such-topic does not exist"),
+    ):
+        source.open(Listener())
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_broker_that_does_not_answer_is_an_error_that_names_it(kafka: KafkaCluster, client: str) -> None:
+    settings = kafka.settings(bootstrap_servers="127.0.0.1:9", request_timeout_s=1.5)
+    with (
+        closing(kafka_source(client, settings, "any")) as source,
+        pytest.raises(TransportError, match=r"127\.0\.0\.1:9.*kafka\.bootstrap_servers"),
+    ):
+        source.open(Listener())
+
+
+# Sinks
+
+
+class SinkCase:
+    """A sink and how to read what it wrote."""
+
+    def __init__(self, sink: Sink, cluster: KafkaCluster | None, where: dict[Channel, str]) -> None:
+        self.sink = sink
+        self._cluster = cluster
+        self._where = where
+
+    def written(self, channel: Channel) -> Sequence[bytes | None]:
+        if self._cluster is None:
+            return Path(self._where[channel]).read_bytes().splitlines()
+        return [record.value for record in self._cluster.read_all(self._where[channel])]
+
+
+@pytest.fixture(params=["file", *_KAFKA])
+def case(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SinkCase]:
+    if request.param == "file":
+        where = {channel: str(tmp_path / f"{channel.value}.jsonl") for channel in Channel}
+        built = SinkCase(FileSink(where), None, where)
+    else:
+        cluster: KafkaCluster = request.getfixturevalue("kafka")
+        where = {channel: cluster.create_topic(channel.value) for channel in Channel}
+        built = SinkCase(kafka_sink(request.param, cluster.settings(), where), cluster, where)
+    with closing(built.sink):
+        yield built
+
+
+def test_what_was_flushed_is_there_complete_and_in_order(case: SinkCase) -> None:
+    values = [json.dumps({"n": n}).encode() for n in range(3_000)]
+    for start in range(0, len(values), 250):
+        chunk = values[start : start + 250]
+        case.sink.publish(Channel.FORECASTS, [b"stream"] * len(chunk), chunk)
+    case.sink.flush(10.0)
+    assert case.written(Channel.FORECASTS) == values
+    assert case.written(Channel.DEAD_LETTERS) == []
+
+
+def test_publishing_and_flushing_nothing_is_fine(case: SinkCase) -> None:
+    case.sink.publish(Channel.FORECASTS, [], [])
+    case.sink.flush(5.0)
+    assert case.written(Channel.FORECASTS) == []
+
+
+def test_a_sink_may_be_closed_twice_and_then_refuses_records(case: SinkCase) -> None:
+    case.sink.close()
+    case.sink.close()
+    with pytest.raises(TransportError):
+        case.sink.publish(Channel.FORECASTS, [b"k"], [b"v"])
+
+
+@pytest.fixture(params=CLIENTS)
+def kafka_case(request: pytest.FixtureRequest, kafka: KafkaCluster) -> Iterator[tuple[Sink, KafkaCluster, str]]:
+    """A sink whose topic takes records of at most 10,000 bytes, although the client would send 1,000,000."""
+    topic = kafka.create_topic("small", max_message_bytes=10_000)
+    where = {Channel.FORECASTS: topic, Channel.DEAD_LETTERS: kafka.create_topic("dead")}
+    with closing(kafka_sink(request.param, kafka.settings(max_message_bytes=1_000_000), where)) as sink:
+        yield sink, kafka, topic
+
+
+@pytest.mark.parametrize("size", [20_000, 1_500_000], ids=["refused by the broker", "refused by the client"])
+def test_a_record_that_is_too_large_fails_the_flush_and_every_one_after_it(
+    kafka_case: tuple[Sink, KafkaCluster, str], size: int
+) -> None:
+    sink, _, _ = kafka_case
+    sink.publish(Channel.FORECASTS, [b"k"], [b"x" * size])
+    with pytest.raises(DeliveryError, match="1 published records were not delivered"):
+        sink.flush(10.0)
+    with pytest.raises(DeliveryError):
+        sink.publish(Channel.FORECASTS, [b"k"], [b"small"])
+    with pytest.raises(DeliveryError):
+        sink.flush(10.0)
+
+
+def test_headers_and_missing_values_are_published_as_given(kafka_case: tuple[Sink, KafkaCluster, str]) -> None:
+    sink, cluster, topic = kafka_case
+    headers = [[("reason", b"not_json"), ("raw", b"\xff")], []]
+    sink.publish(Channel.FORECASTS, [b"a", b"b"], [b"", None], headers)
+    sink.flush(10.0)
+    first, second = cluster.read_all(topic)
+    assert (first.key, first.value, list(first.headers)) == (b"a", b"", headers[0])
+    assert (second.key, second.value, list(second.headers)) == (b"b", None, [])
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_missing_topic_is_an_error_when_the_sink_is_made(kafka: KafkaCluster, client: str) -> None:
+    where = {Channel.FORECASTS: kafka.create_topic("there"), Channel.DEAD_LETTERS: "no-such-topic"}
+    with pytest.raises(TransportError, match=r"topic no-such-topic does not exist"):
+        kafka_sink(client, kafka.settings(), where)

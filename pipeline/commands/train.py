@@ -1,0 +1,110 @@
+"""`rillcast train`: from a data file to a bundle."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+HELP: Final = "train a forecaster on a data set and export it as a bundle"
+EXAMPLES: Final = """\
+examples:
+  rillcast train sales.parquet --freq 1d --horizon 14 --out sales.onnx
+  rillcast train load.csv.gz --freq 1h --horizon 48 --cell gru --hidden 64 --checkpoint load.ckpt --out load.onnx
+  rillcast train cpu.jsonl --freq 5min --horizon 36 --season 288 --quantiles 0.05,0.5,0.95 --out cpu.onnx --json
+
+The data are in long format, columns unique_id, ds, y; .csv and .jsonl may be gzipped. Ctrl-C ends with exit code 130;
+with --checkpoint, the same command then goes on after the last whole epoch.
+"""
+_CELLS: Final = ("elman", "gru", "lstm")
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("data", type=Path, metavar="DATA", help="unique_id, ds, y (.csv, .jsonl, .parquet)")
+    parser.add_argument("--out", type=Path, required=True, help="bundle to write")
+    parser.add_argument("--freq", required=True, help="length of a slot: 1h, 30min, 1d, ...")
+    parser.add_argument("--horizon", type=int, required=True, help="slots to forecast")
+    model = parser.add_argument_group("model")
+    model.add_argument("--cell", choices=_CELLS, default="gru")
+    model.add_argument("--hidden", type=int, default=64, help="width of a layer (default: 64)")
+    model.add_argument("--layers", type=int, default=1, help="recurrent layers (default: 1)")
+    model.add_argument("--quantiles", type=_levels, help="levels, comma-separated (default: 0.1,0.2,...,0.9)")
+    model.add_argument("--season", type=_slots, metavar="SLOTS[,SLOTS]", help="seasons (default: by frequency)")
+    model.add_argument("--context", type=int, help="slots in the lag window (default: by season)")
+    model.add_argument("--max-gap", type=int, help="a longer gap starts a stream anew (default: the context)")
+    model.add_argument("--no-calendar", action="store_true", help="time of day and week are no inputs")
+    model.add_argument("--name", help="name in the bundle (default: that of the file)")
+    fitting = parser.add_argument_group("training")
+    fitting.add_argument("--epochs", type=int, default=30, help="at most (default: 30)")
+    fitting.add_argument("--batches", type=int, default=20, help="batches per epoch (default: 20)")
+    fitting.add_argument("--batch", type=int, default=64, help="windows per batch (default: 64)")
+    fitting.add_argument("--window", type=int, help="events in a window (default: by context)")
+    fitting.add_argument("--lr", type=float, default=3e-3, help="peak learning rate (default: 0.003)")
+    fitting.add_argument("--patience", type=int, default=10, help="epochs without a gain to stop after (default: 10)")
+    fitting.add_argument("--validation", type=float, default=0.1, help="share at each series' end (default: 0.1)")
+    fitting.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    fitting.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    fitting.add_argument("--checkpoint", type=Path, help="written every epoch, resumed from if it exists")
+    parser.add_argument("--json", action="store_true", help="one JSON object with the figures")
+    parser.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train and print the figures."""
+    from training.fit import DEFAULT_QUANTILES, TrainOptions, train
+
+    options = TrainOptions(
+        data=args.data,
+        freq=args.freq,
+        horizon=args.horizon,
+        out=args.out,
+        cell=args.cell,
+        hidden=args.hidden,
+        layers=args.layers,
+        quantiles=args.quantiles or DEFAULT_QUANTILES,
+        seasons=args.season,
+        context=args.context,
+        max_gap=args.max_gap,
+        calendar=not args.no_calendar,
+        epochs=args.epochs,
+        batches=args.batches,
+        batch=args.batch,
+        window=args.window,
+        lr=args.lr,
+        patience=args.patience,
+        validation=args.validation,
+        seed=args.seed,
+        threads=args.threads,
+        name=args.name,
+        checkpoint=args.checkpoint,
+        quiet=args.quiet,
+    )
+    try:
+        report = train(options)
+    except KeyboardInterrupt:
+        if args.checkpoint is not None and args.checkpoint.exists():
+            print(f"the best so far is in {args.checkpoint}; the same command goes on from there", file=sys.stderr)
+        raise
+    if args.json:
+        print(json.dumps(report.to_dict()))
+        return 0
+    figures, training = report.figures, report.training
+    print(f"{report.model}: {report.model_id}, epoch {training['best_epoch']} of {training['epochs']}")
+    print(f"  trained       {training['observations']:,} observations, {training['seconds']:.0f} s")
+    print(f"  validation    MASE {figures['mase']:.3f} (seasonal naive {figures['seasonal_naive_mase']:.3f})")
+    print(f"                WQL {figures['wql']:.4f} (seasonal naive {figures['seasonal_naive_wql']:.4f})")
+    print(f"                coverage {figures['coverage']:.3f} (nominal {figures['nominal_coverage']:.3f})")
+    print(f"  parity        {report.parity:.1e} at worst, between the file and the trained module")
+    print(f"  curve         {report.curve}")
+    return 0
+
+
+def _levels(text: str) -> tuple[float, ...]:
+    return tuple(float(level) for level in text.split(","))
+
+
+def _slots(text: str) -> tuple[int, ...]:
+    return tuple(int(slots) for slots in text.split(","))

@@ -1,0 +1,332 @@
+"""Training: from a data file to a bundle.
+
+Owns: the options, the loop (optimiser, schedule, early stopping), what is reported. Does not know: the step's
+semantics, the data formats, how a bundle is written.
+
+Invariant: an epoch's randomness is a function of the seed and its number, and a checkpoint is written at the end of
+every epoch; so a run that is stopped and resumed ends with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from pipeline.bundle import Bundle
+from pipeline.errors import DataError, SettingsError
+from pipeline.frequency import step_ms
+from training import curve
+from training.checkpoint import EpochRecord, Progress, Stateful, restore, save
+from training.data import Series, load
+from training.export import export
+from training.features import default_context, default_seasons
+from training.forecaster import Forecaster, ForecasterConfig
+from training.losses import ValidationFigures, quantile_loss
+from training.windows import Batch, SplitSeries, WindowSampler, split, validation_batches
+
+DEFAULT_QUANTILES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+_VALIDATION_ORIGINS: Final = 24  # per series
+_VALIDATION_BATCH: Final = 128
+_CLIP_NORM: Final = 1.0
+_MAY_DIFFER: Final = frozenset({"out", "name", "checkpoint", "quiet", "patience", "threads"})  # when resuming
+_WARM_UP_SHARE: Final = 0.1  # of all steps, until the learning rate peaks
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainOptions:
+    """What to train on, what to make of it, and where it goes."""
+
+    data: Path
+    """`unique_id, ds, y` as CSV, JSON Lines or Parquet."""
+    freq: str
+    """Frequency of the slots, such as `1h`."""
+    horizon: int
+    """Slots to forecast."""
+    out: Path
+    """The bundle; the training curve goes beside it as `<out>.training.png`."""
+    cell: str = "gru"
+    """`elman`, `gru` or `lstm`."""
+    hidden: int = 64
+    """Width of a recurrent layer."""
+    layers: int = 1
+    """Recurrent layers."""
+    quantiles: tuple[float, ...] = DEFAULT_QUANTILES
+    """Increasing levels in (0, 1)."""
+    seasons: tuple[int, ...] | None = None
+    """Main season in slots and, optionally, a longer one; by default what the frequency suggests."""
+    context: int | None = None
+    """Slots in the lag window; by default the longest season, and two of the main one."""
+    max_gap: int | None = None
+    """A longer gap starts a stream anew; by default the context."""
+    calendar: bool = True
+    """Whether the time of day and week is an input."""
+    epochs: int = 30
+    """Passes of `batches` batches."""
+    batches: int = 20
+    """Batches per epoch."""
+    batch: int = 64
+    """Windows per batch."""
+    window: int | None = None
+    """Events in a training window; by default two contexts, between 128 and 512."""
+    origins: int = 32
+    """Forecasts per window that count in the loss, drawn anew each time."""
+    lr: float = 3e-3
+    """Peak learning rate of the one-cycle schedule."""
+    weight_decay: float = 1e-4
+    """Of AdamW."""
+    averaging: float = 0.99
+    """Decay of the moving average of the weights, which is what is validated and exported."""
+    patience: int = 10
+    """Epochs without a better validation loss after which training stops."""
+    validation: float = 0.1
+    """Share at the end of every series that is validated on, never trained on; at least one horizon."""
+    seed: int = 0
+    """Of everything random."""
+    threads: int | None = None
+    """CPU threads; PyTorch's choice by default."""
+    name: str | None = None
+    """The model's name; the name of `out` by default."""
+    checkpoint: Path | None = None
+    """Written after every epoch; resumed from if it exists."""
+    quiet: bool = False
+    """No progress bar."""
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batches", "batch", "origins", "patience"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if not 0 < self.validation < 1:
+            raise SettingsError(f"validation is {self.validation}, expected a share between 0 and 1")
+        if not self.lr > 0 or not 0 <= self.averaging < 1:
+            raise SettingsError(f"lr is {self.lr}, averaging {self.averaging}: expected > 0, and 0 to below 1")
+
+    def forecaster(self) -> ForecasterConfig:
+        """Return the shape of the forecaster.
+
+        Raises:
+            SettingsError: the options contradict each other or the frequency is none.
+        """
+        try:
+            step_ms(self.freq)
+            seasons = self.seasons or default_seasons(self.freq)
+            context = self.context or default_context(seasons)
+            config = ForecasterConfig(
+                freq=self.freq,
+                horizon=self.horizon,
+                quantiles=self.quantiles,
+                seasons=seasons,
+                context=context,
+                max_gap=self.max_gap or context,
+                cell=self.cell,
+                hidden=self.hidden,
+                layers=self.layers,
+                calendar=self.calendar,
+            )
+            Forecaster(config)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        return config
+
+    def window_events(self, context: int) -> int:
+        """Return the events in a training window."""
+        return self.window or min(512, max(128, 2 * context))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What came of it.
+
+    Attributes:
+        model: the bundle.
+        model_id: its identity.
+        curve: the picture of the training curve.
+        training: the summary that is also in the bundle's metadata.
+        figures: validation figures, those of the seasonal-naive forecast beside them.
+        parity: worst disagreement between the exported file and the module.
+    """
+
+    model: Path
+    model_id: str
+    curve: Path
+    training: dict[str, Any]
+    figures: dict[str, float]
+    parity: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values."""
+        return asdict(self) | {"model": str(self.model), "curve": str(self.curve)}
+
+
+def train(options: TrainOptions) -> TrainReport:
+    """Train, validate, export, check.
+
+    Raises:
+        DataError: the data cannot be used.
+        SettingsError: the options cannot, or the checkpoint belongs to others.
+        ParityError: the exported file differs from the module; nothing was written.
+    """
+    config = options.forecaster()
+    if not options.out.parent.is_dir():
+        raise SettingsError(f"{options.out}: the directory {options.out.parent} does not exist")
+    series = load(options.data, options.freq)
+    parts = split(series, config, options.validation)
+    if not any(part.cut <= int(part.contexts[-1].slots[-1]) for part in parts):
+        raise DataError(
+            f"{options.data}: no series is long enough to validate on: each needs more than three horizons "
+            f"({3 * options.horizon} slots of {options.freq})"
+        )
+    with _threads(options.threads):
+        trainer = Trainer(options, config, parts)
+        progress = trainer.run()
+        trainer.forecaster.load_state_dict(progress.best_weights)
+        picture = options.out.with_name(options.out.name + ".training.png")
+        curve.draw(picture, progress.history, best_epoch=progress.best_epoch, title=options.out.name)
+        summary = _summary(options, series, progress, trainer.forecaster)
+        parity = export(
+            trainer.forecaster,
+            options.out,
+            name=options.name or options.out.name.removesuffix(".onnx"),
+            training=summary,
+            backtest=progress.best_figures,
+        )
+    identity = Bundle.load(options.out).metadata.model_id
+    return TrainReport(options.out, identity, picture, summary, progress.best_figures, parity.worst)
+
+
+class Trainer:
+    """The loop. `run` may be called once; it picks up from the checkpoint if there is one."""
+
+    def __init__(self, options: TrainOptions, config: ForecasterConfig, series: Sequence[SplitSeries]) -> None:
+        self.options, self.config, self.series = options, config, series
+        torch.manual_seed(options.seed)
+        self.forecaster = Forecaster(config)
+        decay = options.averaging
+        self.averaged = AveragedModel(self.forecaster, avg_fn=lambda old, new, _: old.lerp(new, 1 - decay))
+        self.window = options.window_events(config.context)
+        self.sampler = WindowSampler(series, config, window=self.window, origins=options.origins, batch=options.batch)
+        self.optimizer = torch.optim.AdamW(
+            self.forecaster.parameters(), lr=options.lr, weight_decay=options.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            options.lr,
+            total_steps=options.epochs * options.batches + 1,
+            pct_start=_WARM_UP_SHARE,
+        )
+        self.levels = torch.tensor(config.quantiles)
+        self._parts: dict[str, Stateful] = {
+            "forecaster": self.forecaster,
+            "averaged": self.averaged,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
+
+    def run(self) -> Progress:
+        """Train until the epochs or the patience are used up; return the best weights and how they came about."""
+        options = self.options
+        progress = Progress()
+        if options.checkpoint is not None and options.checkpoint.exists():
+            progress = restore(options.checkpoint, self._identity(), self._parts)
+        silent = options.quiet or not sys.stderr.isatty()
+        total = options.epochs * options.batches
+        with tqdm(total=total, initial=progress.epoch * options.batches, disable=silent, unit="batch") as bar:
+            while progress.epoch < options.epochs and progress.epoch - progress.best_epoch < options.patience:
+                self._epoch(progress, bar)
+                if options.checkpoint is not None:
+                    save(options.checkpoint, progress, self._identity(), self._parts)
+        return progress
+
+    def _epoch(self, progress: Progress, bar: tqdm[Any]) -> None:
+        started = time.perf_counter()
+        losses = [
+            self._step(batch, bar)
+            for batch in self.sampler.epoch(self.options.seed, progress.epoch, self.options.batches)
+        ]
+        figures = self.validate()
+        progress.epoch += 1
+        loss = figures["scaled_loss"]
+        progress.history.append(EpochRecord(progress.epoch, sum(losses) / len(losses), loss))
+        if loss < progress.best_loss:
+            progress.best_loss, progress.best_epoch, progress.best_figures = loss, progress.epoch, figures
+            weights = self.averaged.module.state_dict()
+            progress.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
+        progress.seconds += time.perf_counter() - started
+        bar.set_postfix(epoch=progress.epoch, validation=f"{loss:.4f}", best=f"{progress.best_loss:.4f}")
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what a resumed run must share: the options that shape the result, and how much data there is."""
+        options = {key: value for key, value in asdict(self.options).items() if key not in _MAY_DIFFER}
+        return options | {"data": self.options.data.name, "training_events": self.sampler.events}
+
+    def _step(self, batch: Batch, bar: tqdm[Any]) -> float:
+        """Take one step of the optimiser; return the loss."""
+        forecast = self.forecaster(batch.sequences, batch.origins)
+        loss, targets = quantile_loss(self.levels, forecast, batch.target, batch.scale)
+        loss = loss / targets.clamp(min=1)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch has no annotation here
+        torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), _CLIP_NORM)
+        self.optimizer.step()
+        self.schedule.step()
+        self.averaged.update_parameters(self.forecaster)
+        bar.update()
+        return float(loss.detach())
+
+    def validate(self) -> dict[str, float]:
+        """Return the figures of the averaged weights on the validation part of every series."""
+        figures = ValidationFigures(self.config.quantiles)
+        batches = validation_batches(
+            self.series, self.config, window=self.window, origins=_VALIDATION_ORIGINS, batch=_VALIDATION_BATCH
+        )
+        with torch.no_grad():
+            for batch in batches:
+                figures.add(self.averaged.module(batch.sequences, batch.origins), batch.target, batch.scale)
+        return figures.figures()
+
+
+def _summary(
+    options: TrainOptions, series: Sequence[Series], progress: Progress, forecaster: Forecaster
+) -> dict[str, Any]:
+    """Return what the metadata says of the training."""
+    step = step_ms(options.freq)
+    return {
+        "data": options.data.name,
+        "series": len(series),
+        "observations": sum(int((one.y == one.y).sum()) for one in series),
+        "first_ds": _iso(min(int(one.slots[0]) for one in series) * step),
+        "last_ds": _iso(max(int(one.slots[-1]) for one in series) * step),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "seconds": round(progress.seconds, 1),
+        "validation_loss": progress.best_loss,
+        "seed": options.seed,
+        "parameters": sum(parameter.numel() for parameter in forecaster.parameters()),
+        "forecaster": asdict(forecaster.config),
+    }
+
+
+def _iso(milliseconds: int) -> str:
+    """Return a time as ISO 8601 in UTC, to the millisecond."""
+    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextmanager
+def _threads(count: int | None) -> Iterator[None]:
+    """Run with so many CPU threads; leave PyTorch as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

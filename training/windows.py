@@ -112,10 +112,10 @@ class WindowSampler:
                 one, context, events = self._stretches[pick]
                 length = min(self.window, events)
                 start = int(rng.integers(0, events - length + 1))
-                windows.append(_Window(context, start, length, one.cut, one.scale, bool(rng.random() < _FRESH_SHARE)))
+                windows.append(Window(context, start, length, one.cut, one.scale, bool(rng.random() < _FRESH_SHARE)))
             yield collate(windows, self.config, [self._origins(rng, w) for w in windows])
 
-    def _origins(self, rng: np.random.Generator, window: _Window) -> npt.NDArray[np.int64]:
+    def _origins(self, rng: np.random.Generator, window: Window) -> npt.NDArray[np.int64]:
         return np.sort(rng.integers(0, window.length, size=self.origins))
 
 
@@ -136,13 +136,24 @@ def validation_batches(
             first = max(first, 0)
             start = max(0, first - window)
             at = np.unique(np.linspace(first, end - 2, min(origins, end - 1 - first)).round().astype(np.int64)) - start
-            windows.append(_Window(context, start, end - start, None, one.scale, fresh=False))
+            windows.append(Window(context, start, end - start, None, one.scale, fresh=False))
             chosen.append(np.pad(at, (0, origins - len(at)), constant_values=-1))
     for begin in range(0, len(windows), batch):
         yield collate(windows[begin : begin + batch], config, chosen[begin : begin + batch])
 
 
-class _Window(NamedTuple):
+class Window(NamedTuple):
+    """A stretch of a context.
+
+    Attributes:
+        context: where it lies.
+        start: its first event.
+        length: its events.
+        cut: first slot that is not shown as a target; None = all are.
+        scale: of the series.
+        fresh: whether to pretend that nothing is known before the first event.
+    """
+
     context: Context
     start: int
     length: int
@@ -151,7 +162,7 @@ class _Window(NamedTuple):
     fresh: bool
 
 
-def collate(windows: Sequence[_Window], config: ForecasterConfig, origins: Sequence[npt.NDArray[np.int64]]) -> Batch:
+def collate(windows: Sequence[Window], config: ForecasterConfig, origins: Sequence[npt.NDArray[np.int64]]) -> Batch:
     """Stack windows into tensors; an origin of -1 is padding without a target."""
     context_length, horizon = config.context, config.horizon
     length = max(window.length for window in windows)
@@ -190,7 +201,7 @@ def collate(windows: Sequence[_Window], config: ForecasterConfig, origins: Seque
     )
 
 
-def _targets(window: _Window, origins: npt.NDArray[np.int64], horizon: int) -> npt.NDArray[np.float32]:
+def _targets(window: Window, origins: npt.NDArray[np.int64], horizon: int) -> npt.NDArray[np.float32]:
     """Return `[K, H]` observations after the origins: none before the first observation, none from the cut on."""
     context = window.context
     limit = len(context.truth) if window.cut is None else min(len(context.truth), int(window.cut - context.slots[0]))

@@ -1,0 +1,35 @@
+"""Small forecasters with random weights, and events to feed them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from training.forecaster import Forecaster, ForecasterConfig
+
+HOUR_MS = 3_600_000
+
+
+def small_config(**changes: Any) -> ForecasterConfig:
+    """Return a configuration small enough to run thousands of steps in a test."""
+    options: dict[str, Any] = {
+        "freq": "1h",
+        "horizon": 5,
+        "quantiles": (0.1, 0.5, 0.9),
+        "seasons": (4, 9),
+        "context": 12,
+        "max_gap": 12,
+        "cell": "gru",
+        "hidden": 6,
+        "layers": 1,
+    }
+    return ForecasterConfig(**(options | changes))
+
+
+def random_forecaster(config: ForecasterConfig, seed: int = 0) -> Forecaster:
+    """Return a forecaster whose head is random too: as initialised it would ignore the cells."""
+    torch.manual_seed(seed)
+    forecaster = Forecaster(config).eval()
+    torch.nn.init.normal_(forecaster.head.out.weight, std=0.3)
+    return forecaster

@@ -166,11 +166,10 @@ class KafkaPythonSource:
             TopicPartition(self._topic, partition): OffsetAndMetadata(offset, "", -1)
             for partition, offset in positions.items()
         }
-        timeout_s = self._settings.request_timeout_s
-        deadline = time.monotonic() + timeout_s
+        deadline = time.monotonic() + self._settings.max_poll_interval_s  # the longest that a rebalance may take
         while True:
             try:
-                consumer.commit(offsets, timeout_ms=timeout_s * 1_000)
+                consumer.commit(offsets, timeout_ms=self._settings.request_timeout_s * 1_000)
             except KafkaError as error:
                 if not _rebalancing(error) or time.monotonic() > deadline:
                     raise kafka_errors.not_committed(

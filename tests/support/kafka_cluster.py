@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, Message, Producer, TopicPartition
+from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicPartition
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -45,6 +45,7 @@ class KafkaCluster:
                 "message.max.bytes": 2_000_000,
                 "queue.buffering.max.messages": 1_000_000,
                 "enable.idempotence": True,
+                "max.in.flight.requests.per.connection": 1,  # see pipeline.transports.librdkafka
             }
         )
 
@@ -109,9 +110,15 @@ class KafkaCluster:
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
         """Return the group's committed positions by partition; a partition without one is left out."""
-        request = ConsumerGroupTopicPartitions(group)
-        future = self._admin.list_consumer_group_offsets([request])[group]
-        found = future.result(_TIMEOUT_S).topic_partitions
+        deadline = time.monotonic() + _TIMEOUT_S
+        while True:
+            request = ConsumerGroupTopicPartitions(group)
+            try:
+                found = self._admin.list_consumer_group_offsets([request])[group].result(_TIMEOUT_S).topic_partitions
+                break
+            except KafkaException as error:  # the first request of a new broker meets a coordinator that still loads
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise
         return {each.partition: each.offset for each in found if each.topic == topic and each.offset >= 0}
 
     def members(self, group: str) -> int:

@@ -241,15 +241,20 @@ class FileSink:
         """
         files, self._files = self._files, {}
         parquet, self._parquet = self._parquet, {}
+        failures: list[TransportError] = []
         for channel, file in files.items():
             try:
                 file.close()
+                if channel in parquet:
+                    _convert(Path(f"{parquet[channel]}{_PENDING_SUFFIX}"), parquet[channel])
             except OSError as error:
-                raise TransportError(
-                    f"{channel.value} file {self._paths[channel]}: {error.strerror or error}"
-                ) from error
-            if channel in parquet:
-                _convert(Path(f"{parquet[channel]}{_PENDING_SUFFIX}"), parquet[channel])
+                failures.append(
+                    TransportError(f"{channel.value} file {self._paths[channel]}: {error.strerror or error}")
+                )
+            except TransportError as error:
+                failures.append(error)
+        if failures:
+            raise failures[0]
 
     def _file(self, channel: Channel) -> IO[bytes]:
         if channel not in self._files:

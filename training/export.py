@@ -133,7 +133,7 @@ def _trace(forecaster: Forecaster) -> onnx.ModelProto:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter itself: see the ADR
         torch.onnx.export(
-            _StepOverRows(forecaster),
+            _StepOverRows(forecaster).eval(),  # else the exporter would put the forecaster back into training
             example,
             buffer,
             dynamo=False,

@@ -39,6 +39,7 @@ _VALIDATION_ORIGINS: Final = 24  # per series
 _VALIDATION_BATCH: Final = 128
 _CLIP_NORM: Final = 1.0
 _MAY_DIFFER: Final = frozenset({"out", "name", "checkpoint", "quiet", "patience", "threads"})  # when resuming
+_EPOCHS_PER_SEED: Final = 1_000_003
 _WARM_UP_SHARE: Final = 0.1  # of all steps, until the learning rate peaks
 
 
@@ -70,6 +71,8 @@ class TrainOptions:
     """A longer gap starts a stream anew; by default the context."""
     calendar: bool = True
     """Whether the time of day and week is an input."""
+    dropout: float = 0.1
+    """Share of inputs left out at random in training."""
     epochs: int = 30
     """Passes of `batches` batches."""
     batches: int = 20
@@ -131,6 +134,7 @@ class TrainOptions:
                 hidden=self.hidden,
                 layers=self.layers,
                 calendar=self.calendar,
+                dropout=self.dropout,
             )
             Forecaster(config)
         except ValueError as error:
@@ -209,7 +213,7 @@ class Trainer:
     def __init__(self, options: TrainOptions, config: ForecasterConfig, series: Sequence[SplitSeries]) -> None:
         self.options, self.config, self.series = options, config, series
         torch.manual_seed(options.seed)
-        self.forecaster = Forecaster(config)
+        self.forecaster = Forecaster(config).train()
         decay = options.averaging
         self.averaged = AveragedModel(self.forecaster, avg_fn=lambda old, new, _: old.lerp(new, 1 - decay))
         self.window = options.window_events(config.context)
@@ -248,10 +252,12 @@ class Trainer:
 
     def _epoch(self, progress: Progress, bar: tqdm[Any]) -> None:
         started = time.perf_counter()
+        torch.manual_seed(self.options.seed * _EPOCHS_PER_SEED + progress.epoch)  # for dropout; windows have their own
         losses = [
             self._step(batch, bar)
             for batch in self.sampler.epoch(self.options.seed, progress.epoch, self.options.batches)
         ]
+        self.averaged.eval()
         figures = self.validate()
         progress.epoch += 1
         loss = figures["scaled_loss"]

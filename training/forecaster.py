@@ -54,6 +54,7 @@ class ForecasterConfig:
         hidden: width of a layer.
         layers: recurrent layers.
         calendar: whether the positions in day, week and year are inputs.
+        dropout: share of the cells' inputs and of the head's that is left out at random in training.
     """
 
     freq: str
@@ -66,12 +67,15 @@ class ForecasterConfig:
     hidden: int = 64
     layers: int = 1
     calendar: bool = True
+    dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if any(not 0 < q < 1 for q in self.quantiles) or any(b <= a for a, b in itertools.pairwise(self.quantiles)):
             raise ValueError(f"quantile levels must increase strictly within (0, 1), got {list(self.quantiles)}")
         if not self.quantiles or min(self.horizon, self.hidden, self.layers) < 1:
             raise ValueError("a forecaster needs at least one quantile, one step of horizon, one unit and one layer")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} must lie in 0 to below 1")
         if not 1 <= self.max_gap <= self.context:
             raise ValueError(f"max_gap {self.max_gap} must lie in 1 to {self.context}, the context length")
 
@@ -169,6 +173,7 @@ class Forecaster(nn.Module):
         self.features = WindowFeatures(config.features)
         inputs = self.features.num_features
         self.cell = make_cell(config.cell, inputs + _EVENT_FEATURES, config.hidden, config.layers)
+        self.dropout = nn.Dropout(config.dropout)
         self.head = QuantileHead(config, inputs, self.features.num_directions)
         self.pending_score = PendingScore(config.quantiles)
         self.register_buffer("source", _shift_sources(config), persistent=False)
@@ -274,7 +279,8 @@ class Forecaster(nn.Module):
     def _cell_inputs(self, view: WindowView, gap: Tensor, observed: Tensor) -> Tensor:
         """Return the cells' inputs: the features, the gap that the event ended, and whether it was observed."""
         event = [torch.log1p(gap.to(torch.float32)), observed.to(torch.float32)]
-        return torch.cat([view.features, torch.stack(event, dim=-1)], dim=-1)
+        inputs: Tensor = self.dropout(torch.cat([view.features, torch.stack(event, dim=-1)], dim=-1))
+        return inputs
 
 
 class QuantileHead(nn.Module):
@@ -291,6 +297,7 @@ class QuantileHead(nn.Module):
         super().__init__()
         quantiles = config.quantiles
         self.horizon, self.steps, self.directions = config.horizon, len(quantiles) - 1, directions
+        self.dropout = nn.Dropout(config.dropout)
         self.trunk = nn.Linear(config.hidden + features, config.hidden)
         self.out = nn.Linear(config.hidden, self.horizon * (1 + directions + self.steps))
         anchor = min(range(len(quantiles)), key=lambda i: abs(quantiles[i] - 0.5))
@@ -309,7 +316,7 @@ class QuantileHead(nn.Module):
 
     def forward(self, outputs: Tensor, view: WindowView) -> tuple[Tensor, Tensor]:
         """Return `middle` and `spread` of a `Forecast`, from the cells' outputs `[..., hidden]` and the view."""
-        hidden = torch.relu(self.trunk(torch.cat([outputs, view.features], dim=-1)))
+        hidden = torch.relu(self.trunk(self.dropout(torch.cat([outputs, view.features], dim=-1))))
         *shares, raw = self.out(hidden).split(
             [self.horizon] * (1 + self.directions) + [self.horizon * self.steps], dim=-1
         )

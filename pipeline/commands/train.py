@@ -43,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fitting.add_argument("--batch", type=int, default=64, help="windows per batch (default: 64)")
     fitting.add_argument("--window", type=int, help="events in a window (default: by context)")
     fitting.add_argument("--lr", type=float, default=3e-3, help="peak learning rate (default: 0.003)")
+    fitting.add_argument("--dropout", type=float, default=0.1, help="share of inputs left out (default: 0.1)")
     fitting.add_argument("--patience", type=int, default=10, help="epochs without a gain to stop after (default: 10)")
     fitting.add_argument("--validation", type=float, default=0.1, help="share at each series' end (default: 0.1)")
     fitting.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
@@ -74,6 +75,7 @@ def run(args: argparse.Namespace) -> int:
         batch=args.batch,
         window=args.window,
         lr=args.lr,
+        dropout=args.dropout,
         patience=args.patience,
         validation=args.validation,
         seed=args.seed,

@@ -80,7 +80,7 @@ class Group:
     """Members of one group on one topic, and what they have read between them."""
 
     def __init__(self, cluster: KafkaCluster, stack: ExitStack, max_records: int = 200) -> None:
-        self.settings = cluster.settings(session_timeout_s=4.0)  # heartbeats, and so rebalances, every third of it
+        self.settings = cluster.settings(session_timeout_s=3.0)  # heartbeats, and so rebalances, every third of it
         self.topic = cluster.create_topic("group", PARTITIONS)
         self.seen: Counter[tuple[int, int]] = Counter()
         self.members: list[Member] = []

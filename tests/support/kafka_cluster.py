@@ -19,6 +19,7 @@ from pipeline.settings import KafkaSettings
 from tests.support.kafka_broker import KafkaBroker
 
 _TIMEOUT_S: Final = 20.0
+_LOG_LEVEL: Final = 2  # of the test's own clients: nothing short of critical
 
 
 class Record(NamedTuple):
@@ -37,10 +38,11 @@ class KafkaCluster:
     def __init__(self, bootstrap_servers: str, broker: KafkaBroker | None = None) -> None:
         self.bootstrap_servers = bootstrap_servers
         self.broker = broker  # None: it is not ours to restart
-        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers})
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": _LOG_LEVEL})
         self._producer = Producer(
             {
                 "bootstrap.servers": bootstrap_servers,
+                "log_level": _LOG_LEVEL,
                 "partitioner": "murmur2_random",
                 "message.max.bytes": 2_000_000,
                 "queue.buffering.max.messages": 1_000_000,
@@ -137,13 +139,15 @@ class KafkaCluster:
         return KafkaSettings.model_validate(values | changes)
 
     def close(self) -> None:
-        """Drop the clients."""
+        """Drop the clients, before the broker goes: they would complain that it is away."""
         self._producer.close()
+        del self._admin
 
     def _reader(self) -> Consumer:
         return Consumer(
             {
                 "bootstrap.servers": self.bootstrap_servers,
+                "log_level": _LOG_LEVEL,
                 "group.id": unique("reader"),
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",

@@ -69,3 +69,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _fail(error: RillcastError) -> int:
     print(f"rillcast: error: {error}", file=sys.stderr)
     return error.exit_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -37,12 +37,10 @@ class _Section(BaseModel):
 class InputSettings(_Section):
     """Where observations come from, and what is taken for one."""
 
-    transport: Literal["kafka", "file"] = "kafka"
-    """`kafka` reads `input.topic`, `file` reads `input.path`."""
     topic: str = "observations"
-    """Kafka topic of the observations, keyed by stream id."""
-    path: str = "-"
-    """File of the observations (.csv, .jsonl or .parquet; .gz allowed for the first two); `-` is stdin."""
+    """Kafka topic of the observations, keyed by stream id. Read unless `input.path` is set."""
+    path: str | None = None
+    """File of the observations (.csv, .jsonl or .parquet; .gz allowed for the first two); `-` is standard input."""
     format: Literal["auto", "json", "csv", "parquet"] = "auto"
     """Format of `input.path`; `auto` goes by its name, and takes stdin for JSON Lines."""
     rate: Annotated[float, Field(ge=0)] = 0.0
@@ -52,27 +50,25 @@ class InputSettings(_Section):
     max_id_bytes: Annotated[int, Field(gt=0)] = 512
     """A longer `unique_id` (in UTF-8) makes the record a dead letter."""
     max_abs_y: Positive = 1e15
-    """A larger `|y|` makes the record a dead letter: float32 statistics would overflow."""
+    """A `y` of larger magnitude makes the record a dead letter: float32 statistics would overflow."""
 
 
 class OutputSettings(_Section):
     """Where forecasts go."""
 
-    transport: Literal["kafka", "file"] = "kafka"
-    """`kafka` writes `output.topic`, `file` writes `output.path`."""
     topic: str = "forecasts"
-    """Kafka topic of the forecasts, keyed by stream id."""
-    path: str = "-"
-    """File of the forecasts (.jsonl or .parquet); `-` is stdout."""
+    """Kafka topic of the forecasts, keyed by stream id. Written unless `output.path` is set."""
+    path: str | None = None
+    """File of the forecasts (.jsonl or .parquet); `-` is standard output."""
 
 
 class DeadLetterSettings(_Section):
-    """Where records go that cannot be used. They travel by the output's transport."""
+    """Where records go that cannot be used. They go where the forecasts go: to a topic or to a file."""
 
     topic: str = "dead-letters"
     """Kafka topic of the dead letters."""
     path: str = "dead-letters.jsonl"
-    """File of the dead letters when the output is a file."""
+    """File of the dead letters, if `output.path` is set."""
     max_bytes: Annotated[int, Field(gt=0)] = 900_000
     """A longer original is cut to this length; the header `rillcast-original-bytes` says how long it was."""
 
@@ -183,10 +179,10 @@ class Settings(BaseSettings):
     log: LogSettings = LogSettings()
 
     @model_validator(mode="after")
-    def _paths_differ(self) -> Settings:
-        if self.output.transport == "file" and self.output.path == self.dead_letters.path:
+    def _outputs_differ(self) -> Settings:
+        if self.output.path == self.dead_letters.path:
             raise ValueError(f"output.path and dead_letters.path are both {self.output.path!r}")
-        if self.input.transport == "kafka" and self.output.transport == "kafka":
+        if self.input.path is None and self.output.path is None:
             topics = [self.input.topic, self.output.topic, self.dead_letters.topic]
             if len(set(topics)) != len(topics):
                 raise ValueError(f"input.topic, output.topic and dead_letters.topic must differ, got {topics}")

@@ -169,8 +169,8 @@ def _build(files: _Files, speed: float, port: int | None) -> Service:
     return service.build(
         Settings(
             model=files.model,
-            input=InputSettings(transport="file", path=str(files.replay), rate=speed),
-            output=OutputSettings(transport="file", path=str(files.forecasts)),
+            input=InputSettings(path=str(files.replay), rate=speed),
+            output=OutputSettings(path=str(files.forecasts)),
             dead_letters=DeadLetterSettings(path=str(files.dead_letters)),
             http=HttpSettings(enabled=port is not None, port=port or 0),
         )

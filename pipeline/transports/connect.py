@@ -20,12 +20,12 @@ _Client = Literal["librdkafka", "kafka-python"]
 
 
 def open_source(settings: Settings) -> Source:
-    """Return the source that `input.transport` and `kafka.client` name, not yet joined to its group.
+    """Return the source that `input.path`, or else `input.topic` and `kafka.client`, name, not yet joined to its group.
 
     Raises:
         SettingsError: the client that was asked for is not installed.
     """
-    if settings.input.transport == "file":
+    if settings.input.path is not None:
         from pipeline.transports.file import FileSource
 
         return FileSource(settings.input.path, settings.input.format, settings.input.rate)
@@ -39,16 +39,16 @@ def open_source(settings: Settings) -> Source:
 
 
 def open_sink(settings: Settings) -> Sink:
-    """Return the sink that `output.transport` and `kafka.client` name, connected.
+    """Return the sink that `output.path`, or else `output.topic` and `kafka.client`, name, connected.
 
     Raises:
         SettingsError: the client that was asked for is not installed, or a file cannot be written.
         TransportError: no broker answers, or a topic does not exist.
     """
-    if settings.output.transport == "file":
+    if settings.output.path is not None:
         from pipeline.transports.file import FileSink
 
-        resumes = settings.input.transport == "kafka"
+        resumes = settings.input.path is None
         if resumes and settings.output.path.lower().endswith(".parquet"):
             raise SettingsError(
                 f"output.path {settings.output.path}: Parquet is written once, when a run ends, but a run over a topic "

@@ -335,8 +335,8 @@ def settings(**sections: dict[str, object]) -> Settings:
 def test_the_settings_choose_the_file_transport(tmp_path: Path) -> None:
     paths: Sequence[str] = [str(tmp_path / name) for name in ("out.jsonl", "dead.jsonl")]
     chosen = settings(
-        input={"transport": "file", "path": "in.csv"},
-        output={"transport": "file", "path": paths[0]},
+        input={"path": "in.csv"},
+        output={"path": paths[0]},
         dead_letters={"path": paths[1]},
     )
     assert connect.open_source(chosen).name == "in.csv"
@@ -367,7 +367,7 @@ def test_a_client_that_is_not_installed_is_refused_by_the_name_of_its_extra(monk
 
 def test_parquet_output_of_a_topic_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="Parquet"):
-        connect.open_sink(settings(output={"transport": "file", "path": str(tmp_path / "out.parquet")}))
+        connect.open_sink(settings(output={"path": str(tmp_path / "out.parquet")}))
 
 
 def test_a_long_file_is_read_in_order_through_the_source(tmp_path: Path) -> None:

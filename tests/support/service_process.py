@@ -1,0 +1,102 @@
+"""`rillcast run` as a process of its own, as in production: started, watched through HTTP, stopped by a signal."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+_DEADLINE_S = 120.0
+
+
+class ServiceProcess:
+    """A running service. Settings are given as `{"kafka.group_id": "x"}`."""
+
+    def __init__(self, settings: Mapping[str, object], folder: Path) -> None:
+        flags = [part for path, value in settings.items() for part in (f"--{path.replace('_', '-')}", str(value))]
+        self.log_path = folder / f"service-{time.monotonic_ns()}.log"
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("RILLCAST_")}
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "pipeline.cli", "run", "--http.port", "0", *flags],
+                stdout=subprocess.DEVNULL,
+                stderr=log,
+                cwd=Path(__file__).parents[2],
+                env=environment,
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def log(self) -> str:
+        return self.log_path.read_text(errors="replace")
+
+    def get(self, path: str) -> tuple[int, str]:
+        """Return status and body of an HTTP request to the service; (0, "") while it does not listen."""
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.log)
+        if found is None:
+            return 0, ""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}{path}", timeout=5) as response:
+                return response.status, response.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+        except (urllib.error.URLError, ConnectionError):
+            return 0, ""
+
+    def metric(self, series: str) -> float:
+        """Return the value of a series, `name` or `name{label="x"}`; 0 while it is not there."""
+        for line in self.get("/metrics")[1].splitlines():
+            if line.startswith(series + " "):
+                return float(line.rsplit(" ", 1)[1])
+        return 0.0
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait for a condition; an early end of the process or the deadline fails with the log's tail."""
+        deadline = time.monotonic() + _DEADLINE_S
+        while not condition():
+            tail = self.log[-4000:]
+            assert self._process.poll() is None, f"ended with {self._process.returncode} before {what}:\n{tail}"
+            assert time.monotonic() < deadline, f"not within {_DEADLINE_S:g} s: {what}\n{tail}"
+            time.sleep(0.05)
+
+    def stop(self, number: int = signal.SIGTERM) -> int:
+        """Send a signal, wait for the end and return the exit code."""
+        self._process.send_signal(number)
+        return self.wait()
+
+    def wait(self) -> int:
+        """Wait for the process to end by itself and return its exit code."""
+        return self._process.wait(_DEADLINE_S)
+
+    def kill(self) -> None:
+        """Kill -9."""
+        self._process.kill()
+        self._process.wait()
+
+
+@contextmanager
+def service(settings: Mapping[str, object], folder: Path) -> Iterator[ServiceProcess]:
+    """Run a service and make sure that it is gone afterwards."""
+    process = ServiceProcess(settings, folder)
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def json_lines(path: Path) -> list[dict[str, Any]]:
+    """Read a JSON Lines file."""
+    return [json.loads(line) for line in path.read_bytes().splitlines()]

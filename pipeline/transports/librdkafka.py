@@ -40,6 +40,8 @@ _FETCH_QUEUE_BACKOFF_MS: Final = 5  # the default, 1000, was seen to stall a fas
 _MAX_IN_FLIGHT: Final = 1
 _COMMIT_RETRY_S: Final = 0.05
 _BACK_PRESSURE_S: Final = 0.05
+_WARNING_INTERVAL_S: Final = 10.0
+_LOG_LEVEL: Final = 2  # critical: everything below comes through the error callback as well
 
 # Errors that the client would retry for ever although only a person can mend them.
 _PERMANENT: Final = frozenset(
@@ -69,6 +71,20 @@ _PERMANENT: Final = frozenset(
 _REBALANCING: Final = frozenset({KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION})
 
 
+class _TransientWarnings:
+    """Logs errors that the client retries by itself; one that repeats, as at each reconnection, every ten seconds."""
+
+    def __init__(self, bootstrap_servers: str) -> None:
+        self._bootstrap_servers = bootstrap_servers
+        self._next: dict[int, float] = {}
+
+    def __call__(self, error: KafkaError) -> None:
+        now = time.monotonic()
+        if now >= self._next.get(error.code(), now):
+            self._next[error.code()] = now + _WARNING_INTERVAL_S
+            log.warning("kafka %s: %s; retrying", self._bootstrap_servers, error)
+
+
 class LibrdkafkaSource:
     """One member of a consumer group on one topic. See `pipeline.transports.base.Source` for the contract."""
 
@@ -81,6 +97,7 @@ class LibrdkafkaSource:
         self._failure: BaseException | None = None
         self._closing = False
         self._revocations = 0
+        self._warn = _TransientWarnings(settings.bootstrap_servers)
 
     @property
     def name(self) -> str:
@@ -233,14 +250,14 @@ class LibrdkafkaSource:
                     self._settings.bootstrap_servers, self._topic, f"reading as group {self._settings.group_id}", error
                 )
             else:
-                log.warning("kafka %s, topic %s: %s; retrying", self._settings.bootstrap_servers, self._topic, error)
+                self._warn(error)
         return records
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal() or error.code() in _PERMANENT:
             self._failure = kafka_errors.refused(self._settings.bootstrap_servers, self._topic, "reading", error)
         else:
-            log.warning("kafka %s: %s; retrying", self._settings.bootstrap_servers, error)
+            self._warn(error)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self._closing or not partitions:
@@ -300,6 +317,7 @@ class LibrdkafkaSink:
         self._topics = dict(topics)
         self._failed = 0
         self._first_failure: object = None
+        self._warn = _TransientWarnings(settings.bootstrap_servers)
         self._producer: Producer | None = _create(
             lambda: Producer(producer_config(settings, self._on_delivery, self._on_error), logger=log),
             "kafka producer settings",
@@ -393,7 +411,7 @@ class LibrdkafkaSink:
         if error.fatal() or error.code() in _PERMANENT:
             self._note_failure(error)
         else:
-            log.warning("kafka %s: %s; retrying", self._settings.bootstrap_servers, error)
+            self._warn(error)
 
 
 def consumer_config(settings: KafkaSettings, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
@@ -445,6 +463,7 @@ def _connection_config(settings: KafkaSettings, on_error: Callable[[KafkaError],
         "security.protocol": settings.security_protocol,
         "socket.timeout.ms": _ms(settings.request_timeout_s),
         "error_cb": on_error,
+        "log_level": _LOG_LEVEL,
     }
     if settings.security_protocol.startswith("SASL"):
         config["sasl.mechanism"] = settings.sasl_mechanism

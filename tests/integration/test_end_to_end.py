@@ -98,9 +98,12 @@ def kafka_settings(cluster: KafkaCluster, model: Path, client: str, partitions: 
 
 def run_to_end(cluster: KafkaCluster, settings: dict[str, object], folder: Path, count: int) -> ServiceProcess:
     """Run the service until the group has committed `count` offsets, then stop it by SIGTERM."""
+
+    def committed() -> int:
+        return sum(cluster.committed(str(settings["kafka.group_id"]), str(settings["input.topic"])).values())
+
     with service(settings, folder) as process:
-        committed = lambda: cluster.committed(str(settings["kafka.group_id"]), str(settings["input.topic"]))  # noqa: E731
-        process.wait_until(lambda: sum(committed().values()) == count, f"{count} events committed")
+        process.wait_until(lambda: committed() == count, f"{count} events committed")
         assert process.get("/readyz")[0] == 200
         assert process.stop() == 0, process.log[-4000:]
     return process
@@ -133,7 +136,12 @@ def test_file_to_file_equals_offline_unroll(
     frame = pl.DataFrame(
         expected.events(), schema={"unique_id": pl.String, "ds": pl.Int64, "y": pl.Float64}, orient="row"
     )
-    {"jsonl": frame.write_ndjson, "csv": frame.write_csv, "parquet": frame.write_parquet}[suffix](source)
+    if suffix == "parquet":
+        frame.write_parquet(source)
+    elif suffix == "csv":
+        frame.write_csv(source)
+    else:
+        frame.write_ndjson(source)
     settings = {
         "model": model,
         "input.path": source,

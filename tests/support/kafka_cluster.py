@@ -11,7 +11,15 @@ import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
-from confluent_kafka import Consumer, ConsumerGroupTopicPartitions, KafkaException, Message, Producer, TopicPartition
+from confluent_kafka import (
+    Consumer,
+    ConsumerGroupTopicPartitions,
+    KafkaError,
+    KafkaException,
+    Message,
+    Producer,
+    TopicPartition,
+)
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
@@ -19,6 +27,11 @@ from pipeline.settings import KafkaSettings
 from tests.support.kafka_broker import KafkaBroker
 
 _TIMEOUT_S: Final = 20.0
+_COORDINATOR_NOT_READY: Final = (
+    KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+    KafkaError.COORDINATOR_NOT_AVAILABLE,
+    KafkaError.NOT_COORDINATOR,
+)
 _LOG_LEVEL: Final = 2  # of the test's own clients: nothing short of critical
 
 
@@ -119,8 +132,9 @@ class KafkaCluster:
                 found = self._admin.list_consumer_group_offsets([request])[group].result(_TIMEOUT_S).topic_partitions
                 break
             except KafkaException as error:  # the first request of a new broker meets a coordinator that still loads
-                if not error.args[0].retriable() or time.monotonic() > deadline:
+                if error.args[0].code() not in _COORDINATOR_NOT_READY or time.monotonic() > deadline:
                     raise
+                time.sleep(0.1)
         return {each.partition: each.offset for each in found if each.topic == topic and each.offset >= 0}
 
     def members(self, group: str) -> int:

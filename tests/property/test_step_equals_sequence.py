@@ -64,7 +64,7 @@ def run_steps(forecaster: Forecaster, ds: list[np.ndarray], y: list[np.ndarray])
 
 
 @pytest.mark.parametrize(("cell", "layers"), sorted(FORECASTERS))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(events=streams, start=starts)
 def test_forward_over_a_sequence_equals_step_by_step(
     cell: str, layers: int, events: list[list[Event]], start: int
@@ -89,7 +89,7 @@ def test_forward_over_a_sequence_equals_step_by_step(
         assert {row for row, status in enumerate(statuses) if status.advanced} == advanced
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(events=st.lists(st.tuples(gaps, values, st.integers(0, HOUR_MS - 1)), min_size=2, max_size=40), start=starts)
 def test_an_event_that_does_not_advance_leaves_state_and_forecast_alone(events: list[Event], start: int) -> None:
     forecaster = FORECASTERS["lstm", 2]
@@ -106,7 +106,7 @@ def test_an_event_that_does_not_advance_leaves_state_and_forecast_alone(events: 
         rows, previous = following, outputs.forecast
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     y=st.lists(
         st.one_of(
@@ -115,9 +115,9 @@ def test_an_event_that_does_not_advance_leaves_state_and_forecast_alone(events: 
             st.floats(width=32, allow_nan=False, allow_infinity=False),
         ),
         min_size=1,
-        max_size=60,
+        max_size=25,
     ),
-    run=st.integers(1, 20),
+    run=st.integers(1, 6),
 )
 def test_no_value_makes_a_forecast_or_a_state_that_is_not_finite_or_crosses(y: list[float], run: int) -> None:
     forecaster = FORECASTERS["gru", 1]

@@ -40,7 +40,7 @@ def test_the_median_loss_is_the_absolute_error() -> None:
 def test_the_loss_is_the_mean_pinball_in_units_of_the_series_scale() -> None:
     # quantiles 98, 100, 102; observation 103: errors 5, 3, 1; over a series scale of 4
     expected = 2 * (0.1 * 5 + 0.5 * 3 + 0.9 * 1) / 3 / 4
-    assert loss_of(103.0, forecast_of(), 4.0) == (pytest.approx(expected), 1)
+    assert loss_of(103.0, forecast_of(), 4.0) == pytest.approx((expected, 1))
 
 
 def test_a_missing_target_counts_for_nothing_and_passes_no_gradient() -> None:
@@ -64,7 +64,7 @@ def test_a_stream_far_above_its_series_scale_is_limited() -> None:
 def test_the_loss_sees_an_error_far_below_the_level() -> None:
     level, error = 2.0**23, 1.0  # one float32 spacing
     forecast = forecast_of(spread=(0.0, 0.0, 0.0), scale=1.0)._replace(base=torch.full((1, 1, 1), level))
-    assert loss_of(level + error, forecast) == (pytest.approx(1.0), 1)
+    assert loss_of(level + error, forecast) == pytest.approx((1.0, 1))
 
 
 def test_figures_are_those_of_a_hand_calculation() -> None:

@@ -1,0 +1,150 @@
+"""A forecaster becomes a bundle, or nothing does."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import numpy_helper
+
+from pipeline.bundle import Bundle, Status
+from pipeline.errors import ParityError
+from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
+from training import export as exporting
+from training import parity
+from training.cells import CELLS
+from training.export import export
+from training.forecaster import Forecaster
+
+
+@pytest.mark.parametrize(("cell", "layers"), [(cell, 1) for cell in sorted(CELLS)] + [("lstm", 2)])
+def test_the_exported_file_equals_the_module(cell: str, layers: int, tmp_path: Path) -> None:
+    forecaster = random_forecaster(small_config(cell=cell, layers=layers))
+    report = export(forecaster, tmp_path / "m.onnx", name="m")
+    assert 0 < report.worst <= parity.TOLERANCE
+    assert report.steps >= 400 * sum(parity.BATCHES)
+    bundle = Bundle.load(tmp_path / "m.onnx")
+    assert bundle.has_anomaly
+    assert bundle.metadata.scores == ("pinball", "covered")
+    assert bundle.metadata.cell == cell
+    assert list(tmp_path.iterdir()) == [tmp_path / "m.onnx"]
+
+
+@pytest.mark.parametrize("quantiles", [(0.05,), (0.01, 0.6, 0.7, 0.99)])
+def test_any_list_of_quantiles_can_be_exported(quantiles: tuple[float, ...], tmp_path: Path) -> None:
+    forecaster = random_forecaster(small_config(quantiles=quantiles, horizon=1, seasons=(5,)))
+    assert export(forecaster, tmp_path / "m.onnx", name="m").worst <= parity.TOLERANCE
+
+
+def sabotaged(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
+    """Break a graph without breaking the contract."""
+    graph = model.graph
+    if what == "forecast":
+        (bias,) = (tensor for tensor in graph.initializer if tensor.name.endswith("head.out.bias"))
+        values = numpy_helper.to_array(bias).copy()
+        values[0] += 0.01
+        bias.CopyFrom(numpy_helper.from_array(values, bias.name))
+    elif what == "clock":  # a slot one millisecond short: wrong only at the edges of slots
+        (division,) = (node for node in graph.node if node.op_type == "Div" and "ds" in node.input)
+        (constant,) = (node for node in graph.node if division.input[1] in node.output)
+        constant.attribute[0].t.CopyFrom(numpy_helper.from_array(np.array(HOUR_MS - 1)))
+    elif what == "hidden":  # the bug of the trade: the state is never fed back
+        (gather,) = (node for node in graph.node if node.name == "state.hidden.gather")
+        rows = gather.output[0]
+        gather.output[0] = "unused"
+        zero = onnx.helper.make_node("Sub", ["unused", "unused"], [rows], name="forgets")
+        graph.node.insert(list(graph.node).index(gather) + 1, zero)
+    return model
+
+
+@pytest.mark.parametrize(
+    ("what", "named"), [("forecast", "forecast"), ("clock", "clock|status|forecast"), ("hidden", "forecast|hidden")]
+)
+def test_a_graph_that_differs_from_the_module_is_refused_and_leaves_nothing(
+    what: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    right = exporting.to_onnx
+    monkeypatch.setattr(exporting, "to_onnx", lambda forecaster: sabotaged(right(forecaster), what))
+    path = tmp_path / "m.onnx"
+    with pytest.raises(ParityError, match=rf"output '({named})', batch of \d+, step \d+, stream \d+: .* is \S+ of"):
+        export(random_forecaster(small_config()), path, name="m")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failed_export_leaves_the_older_bundle_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"older")
+    right = exporting.to_onnx
+    monkeypatch.setattr(exporting, "to_onnx", lambda forecaster: sabotaged(right(forecaster), "forecast"))
+    with pytest.raises(ParityError):
+        export(random_forecaster(small_config()), path, name="m")
+    assert path.read_bytes() == b"older"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Forecaster]:
+    forecaster = random_forecaster(small_config())
+    path = tmp_path_factory.mktemp("bundle") / "m.onnx"
+    export(forecaster, path, name="m")
+    return path, forecaster
+
+
+def run_events(exported: tuple[Path, Forecaster], events: list[tuple[int, float]]) -> list[dict[str, np.ndarray]]:
+    path, forecaster = exported
+    session = parity.InPlaceSession(path, forecaster, 2)
+    one = np.array([1], dtype=np.int64)
+    return [session.run(one, np.array([ds]), np.array([y], dtype=np.float32)) for ds, y in events]
+
+
+def test_the_status_says_what_became_of_an_event(exported: tuple[Path, Forecaster]) -> None:
+    warm = [(slot * HOUR_MS, float(slot % 4)) for slot in range(-12, 0)]
+    nan = float("nan")
+    events = [
+        (0, 1.0),
+        (HOUR_MS - 1, 2.0),
+        (-1, 3.0),
+        (HOUR_MS, nan),
+        (4 * HOUR_MS, 1.0),
+        (4 * HOUR_MS + 13 * HOUR_MS, nan),
+    ]
+    found = [Status(int(outputs["status"][0])) for outputs in run_events(exported, warm + events)]
+    assert found[:11] == [Status.WARMING_UP] * 11
+    expected = [Status.OK, Status.OK, Status.DUPLICATE, Status.LATE, Status.MISSING, Status.GAP, Status.WARMING_UP]
+    assert found[11:] == expected
+
+
+def test_only_the_next_slot_settles_a_forecast(exported: tuple[Path, Forecaster]) -> None:
+    nan = float("nan")
+    events = [(0, 1.0), (HOUR_MS, 2.0), (HOUR_MS, 2.0), (2 * HOUR_MS, nan), (3 * HOUR_MS, 1.0), (5 * HOUR_MS, 1.0)]
+    found = run_events(exported, events)
+    settled = [bool(np.isfinite(outputs["score"]).all() and np.isfinite(outputs["anomaly"]).all()) for outputs in found]
+    unsettled = [bool(np.isnan(outputs["score"]).all() and np.isnan(outputs["anomaly"]).all()) for outputs in found]
+    assert settled == [False, True, False, False, True, False]
+    assert unsettled == [not one for one in settled]
+
+
+def test_the_anomaly_grows_with_the_distance_from_the_median(exported: tuple[Path, Forecaster]) -> None:
+    history = [(slot * HOUR_MS, float(slot % 4)) for slot in range(30)]
+    quantiles = run_events(exported, history)[-1]["forecast"][0, 0]
+    scores = []
+    for y in (quantiles[1], quantiles[2], quantiles[2] + 100):
+        outputs = run_events(exported, [*history, (30 * HOUR_MS, float(y))])[-1]
+        scores.append((float(outputs["anomaly"][0]), float(outputs["score"][0, 1])))
+    anomalies, covered = zip(*scores, strict=True)
+    assert anomalies == pytest.approx((0.0, 0.8, 1.0), abs=1e-3)
+    assert (covered[0], covered[2]) == (1.0, 0.0)
+
+
+def test_an_untrained_forecaster_gives_the_seasonal_naive_forecast(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    forecaster = Forecaster(small_config()).eval()
+    export(forecaster, tmp_path / "m.onnx", name="m")
+    history = [(slot * HOUR_MS, [3.0, 5.0, 4.0, 9.0][slot % 4] + 0.01 * slot) for slot in range(20)]
+    outputs = run_events((tmp_path / "m.onnx", forecaster), history)[-1]
+    median = outputs["forecast"][0, :, 1]
+    np.testing.assert_allclose(median[:4], [y for _, y in history[-4:]], rtol=1e-6)
+    assert median[4] == median[0]
+    assert (np.diff(outputs["forecast"][0], axis=1) > 0).all()

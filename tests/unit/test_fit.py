@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+import torch
+
+from pipeline.bundle import Bundle
+from pipeline.commands import train as command
+from pipeline.errors import DataError, SettingsError
+from training.checkpoint import Progress
+from training.data import load
+from training.fit import Trainer, TrainOptions, train
+from training.forecaster import ForecasterConfig
+from training.windows import split
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three noisy daily waves whose level and unit differ; one has a gap, one misses values."""
+    rng = np.random.default_rng(1)
+    path = tmp_path_factory.mktemp("data") / "waves.csv"
+    rows = ["unique_id,ds,y"]
+    for name, level, unit in (("low", 0.0, 1.0), ("high", 1e5, 50.0), ("small", 0.01, 0.001)):
+        for hour in range(300):
+            if name == "high" and 100 <= hour < 104:
+                continue
+            y = level + unit * (np.sin(hour * np.pi / 4) + 0.2 * rng.normal())
+            rows.append(
+                f"{name},{1_704_067_200_000 + hour * 3_600_000},{'' if name == 'low' and hour % 37 == 5 else y}"
+            )
+    path.write_text("\n".join(rows) + "\n")
+    return path
+
+
+def options_for(data: Path, folder: Path, **changes: Any) -> TrainOptions:
+    small: dict[str, Any] = {
+        "data": data,
+        "freq": "1h",
+        "horizon": 6,
+        "out": folder / "model.onnx",
+        "hidden": 8,
+        "seasons": (8,),
+        "quantiles": (0.1, 0.5, 0.9),
+        "epochs": 4,
+        "batches": 6,
+        "batch": 8,
+        "window": 48,
+        "origins": 8,
+        "threads": 1,
+        "quiet": True,
+    }
+    return TrainOptions(**(small | changes))
+
+
+def trainer_of(options: TrainOptions) -> Trainer:
+    config = options.forecaster()
+    return Trainer(options, config, split(load(options.data, options.freq), config, options.validation))
+
+
+def same_weights(a: Progress, b: Progress) -> bool:
+    return a.best_weights.keys() == b.best_weights.keys() and all(
+        torch.equal(tensor, b.best_weights[name]) for name, tensor in a.best_weights.items()
+    )
+
+
+def test_training_beats_the_seasonal_naive_forecast_and_says_so_in_the_bundle(data: Path, tmp_path: Path) -> None:
+    report = train(options_for(data, tmp_path, epochs=8, batches=20, context=48, lr=1e-2))
+    metadata = Bundle.load(report.model).metadata
+    assert report.figures["mase"] < 0.9 * report.figures["seasonal_naive_mase"]
+    assert metadata.backtest == pytest.approx(report.figures)
+    assert metadata.model_id == report.model_id
+    assert metadata.training["series"] == 3
+    assert metadata.training["observations"] == 3 * 300 - 4 - 8
+    assert metadata.training["first_ds"] == "2024-01-01T00:00:00.000Z"
+    assert {"torch", "onnx", "numpy", "rillcast"} <= metadata.versions.keys()
+    assert report.curve.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(data: Path, tmp_path: Path) -> None:
+    first, again, other = (trainer_of(options_for(data, tmp_path, seed=seed)).run() for seed in (3, 3, 4))
+    assert same_weights(first, again)
+    assert not same_weights(first, other)
+
+
+def test_an_interrupted_run_resumes_to_the_same_weights(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = trainer_of(options_for(data, tmp_path)).run()
+    options = options_for(data, tmp_path, checkpoint=tmp_path / "run.ckpt")
+    epochs_left = 2
+    validate = Trainer.validate
+
+    def interrupted(trainer: Trainer) -> dict[str, float]:
+        nonlocal epochs_left
+        if epochs_left == 0:
+            raise KeyboardInterrupt
+        epochs_left -= 1
+        return validate(trainer)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "validate", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            trainer_of(options).run()
+    resumed = trainer_of(options).run()
+    assert resumed.epoch == whole.epoch
+    assert resumed.history == whole.history
+    assert same_weights(resumed, whole)
+
+
+def test_a_finished_checkpoint_trains_no_further(data: Path, tmp_path: Path) -> None:
+    options = options_for(data, tmp_path, checkpoint=tmp_path / "run.ckpt", epochs=2)
+    done = trainer_of(options).run()
+    again = trainer_of(options).run()
+    assert (again.seconds, again.epoch) == (done.seconds, 2)
+
+
+def test_a_checkpoint_of_other_options_is_refused_by_name(data: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.ckpt"
+    trainer_of(options_for(data, tmp_path, checkpoint=checkpoint, epochs=1)).run()
+    with pytest.raises(SettingsError, match="hidden 8 there and 9 here"):
+        trainer_of(options_for(data, tmp_path, checkpoint=checkpoint, epochs=1, hidden=9)).run()
+
+
+def test_a_damaged_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
+    checkpoint = tmp_path / "run.ckpt"
+    checkpoint.write_bytes(b"not a checkpoint")
+    with pytest.raises(SettingsError, match="not readable"):
+        trainer_of(options_for(data, tmp_path, checkpoint=checkpoint)).run()
+
+
+def test_training_stops_when_patience_is_used_up(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = iter([0.5, 0.4, 0.6, 0.6, 0.6, 0.1])
+    monkeypatch.setattr(Trainer, "validate", lambda _: {"scaled_loss": next(losses)})
+    progress = trainer_of(options_for(data, tmp_path, epochs=20, batches=1, patience=3)).run()
+    assert (progress.epoch, progress.best_epoch, progress.best_loss) == (5, 2, 0.4)
+
+
+def test_nothing_of_the_validation_part_is_shown_in_training(data: Path, tmp_path: Path) -> None:
+    config = options_for(data, tmp_path).forecaster()
+    series = load(data, "1h")
+    for one in series:
+        cut = int(one.slots[-1]) + 1 - 30
+        one.y[one.slots >= cut] = np.float32(7e20)
+    sampler = trainer_of(options_for(data, tmp_path)).sampler
+    poisoned = type(sampler)(split(series, config, 0.1), config, window=48, origins=8, batch=64)
+    for batch in poisoned.epoch(0, 0, 4):
+        assert float(batch.sequences.grid.abs().max()) < 1e20
+        assert float(batch.target.nan_to_num().abs().max()) < 1e20
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantiles": (0.5, 0.1)}, "must increase"),
+        ({"freq": "1 month"}, "1 month"),
+        ({"cell": "transformer"}, "transformer"),
+        ({"epochs": 0}, "epochs is 0"),
+        ({"horizon": 0}, "at least one"),
+        ({"seasons": (8, 4)}, "must be longer"),
+        ({"out": Path("/nowhere/at/all/model.onnx")}, "does not exist"),
+    ],
+)
+def test_options_that_make_no_sense_are_refused(
+    data: Path, tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SettingsError, match=message):
+        train(options_for(data, tmp_path, **changes))
+
+
+def test_series_too_short_to_validate_on_are_refused(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no series is long enough"):
+        train(options_for(data, tmp_path, horizon=150))
+
+
+def test_the_command_prints_one_json_object(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    arguments = f"{data} --freq 1h --horizon 4 --season 8 --hidden 4 --epochs 1 --batches 2 --batch 4 --window 32"
+    out = tmp_path / "m.onnx"
+    args = parser.parse_args(
+        [*arguments.split(), "--quantiles", "0.1,0.9", "--out", str(out), "--json", "--threads", "1"]
+    )
+    assert command.run(args) == 0
+    printed = json.loads(capsys.readouterr().out)
+    assert printed["model"] == str(out)
+    assert printed["figures"]["seasonal_naive_mase"] > 0
+
+
+def test_validation_uses_no_dropout(data: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(options_for(data, tmp_path, dropout=0.5, epochs=1))
+    trainer.run()
+    assert trainer.validate() == trainer.validate()
+
+
+def test_the_forecaster_is_exported_without_dropout(data: Path, tmp_path: Path) -> None:
+    report = train(options_for(data, tmp_path, dropout=0.5, epochs=1))
+    assert "Dropout" not in {node.op_type for node in onnx.load(report.model).graph.node}
+
+
+def test_default_shape_follows_the_frequency(data: Path, tmp_path: Path) -> None:
+    def shape(freq: str) -> tuple[tuple[int, ...], int]:
+        config: ForecasterConfig = options_for(data, tmp_path, freq=freq, seasons=None).forecaster()
+        return config.seasons, config.context
+
+    assert shape("1h") == ((24, 168), 168)
+    assert shape("30min") == ((48, 336), 336)
+    assert shape("15min") == ((96,), 192)
+    assert shape("5min") == ((288,), 576)
+    assert shape("1min") == ((60,), 120)
+    assert shape("1d") == ((7,), 28)
+    assert shape("1w") == ((52,), 104)

@@ -67,6 +67,20 @@ class DeliveryError(TransportError):
     """Some published records were not acknowledged; the commit that covers them must not happen."""
 
 
+class TransactionAborted(TransportError):  # noqa: N818  it names an outcome
+    """Nothing of the transaction is visible; the caller goes back to the committed positions and tries again."""
+
+
+class FencedError(TransportError):
+    """Another member has this one's partitions or transactional id; whatever this one still does has no effect."""
+
+
+class StateError(RillcastError):
+    """Stored state is damaged, foreign, or of an unknown format. Nothing was re-initialised; a person has to decide."""
+
+    exit_code = 6
+
+
 class RecoveryError(RillcastError):
     """The state cannot be brought back to what the committed offset asks for; a person has to decide."""
 

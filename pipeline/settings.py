@@ -92,6 +92,11 @@ class KafkaSettings(_Section):
     """A member that does not poll for longer leaves the group."""
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
     """Compression of what is produced."""
+    transactional_id: str | None = None
+    """Names this member's transactions across restarts, so that a successor ends what a crash left open; by default made of
+    `group_id` and `group_instance_id`, and random without the latter."""
+    transaction_timeout_s: Positive = 10.0
+    """An open transaction of a dead member holds readers back no longer than this."""
     max_message_bytes: Annotated[int, Field(gt=0)] = 1_000_000
     """Largest record that is produced; the topics' `max.message.bytes` has to allow it."""
     max_fetch_bytes: Annotated[int, Field(gt=0)] = 52_428_800
@@ -123,13 +128,37 @@ class WorkerSettings(_Section):
     """Most streams stepped by one call of the model; more gains nothing on a CPU."""
     poll_timeout_s: Positive = 0.1
     """Longest wait for a first event; also how soon an idle worker notices that it should stop."""
-    commit_interval_s: Positive = 0.5
+    delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"
+    """`exactly_once` puts forecasts, dead letters, state and offsets into one Kafka transaction; readers have to read
+    committed records only, and see a forecast after at most a commit interval."""
+    commit_interval_s: Positive = 0.2
     """Forecasts are flushed and offsets committed this often."""
     flush_timeout_s: Positive = 30.0
     """Longest wait for the acknowledgement of what was published, before the worker gives up."""
-    recovery: Literal["replay", "cold"] = "replay"
-    """How a partition's state comes back: `replay` steps its retained events again with the output suppressed;
-    `cold` starts every stream anew at the committed offset (its forecasts say `warming_up`)."""
+    recovery: Literal["restore", "rebuild", "cold"] = "restore"
+    """How a partition's state comes back: `restore` loads its stored pages and steps the events since then again with the
+    output suppressed; `rebuild` ignores stored pages and steps all retained events; `cold` starts every stream anew at
+    the committed offset (its forecasts say `warming_up`)."""
+
+
+class StateSettings(_Section):
+    """Where the streams' state is kept, so that it survives this process."""
+
+    store: Literal["auto", "kafka", "local", "none"] = "auto"
+    """`kafka` keeps it in the compacted topic `state.topic`, `local` in the directory `state.path`, `none` not at all: then
+    a restart replays the whole input. `auto` is `kafka` where the input is a topic, else `none`."""
+    topic: str = "rillcast-state"
+    """Compacted topic with as many partitions as the input; made by `rillcast state init` or by hand."""
+    path: Path = Path("rillcast-state")
+    """Directory of the local store."""
+    snapshot_interval_s: Positive = 30.0
+    """Changed pages are written this often, and on revoke and shutdown; bounds the replay of a restart."""
+    pages_per_commit: Annotated[int, Field(gt=0)] = 64
+    """Most pages (of 256 streams each) written within one commit, so that a large snapshot does not stall the loop."""
+    rows: Literal["exact", "float16"] = "exact"
+    """How float32 rows are stored; `float16` halves them and makes a restored state differ by its rounding."""
+    compression: Literal["none", "zlib"] = "zlib"
+    """Compression of stored pages."""
 
 
 class HttpSettings(_Section):
@@ -175,6 +204,7 @@ class Settings(BaseSettings):
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSettings = WorkerSettings()
+    state: StateSettings = StateSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
 

@@ -7,16 +7,29 @@ Source
   2. `poll(max_records, timeout_s)` returns what is there, in offset order within each partition, and waits at
      most `timeout_s` for a first record. It never waits to fill a batch. During `poll`, and only then, the
      listener is told of partitions that come, go or are lost; an error that the listener raises comes out of
-     `poll`.
+     `poll`. Of a partition that the listener answered with None, nothing is handed out until `start`.
   3. `commit(positions)` is synchronous: when it returns, the positions are durable. A position is the offset of
      the next record to read, so the last processed offset plus one. (The classic off-by-one.)
-  4. `close()` leaves without committing. It may be called twice.
+  4. `hold(partitions)` stops handing out their records; `start(partition, position)` begins again, wherever the caller
+     says. What a client had fetched of a held partition is not handed out.
+  5. `close()` leaves without committing. It may be called twice.
 
 Sink
   1. `publish` hands records over and may return before they are durable; records of one key keep their order.
   2. `flush(timeout_s)` returns when every record handed over so far is durable, or raises `DeliveryError`; the
      caller must then not commit.
   3. `close()` does not wait for what was not flushed. It may be called twice.
+
+TransactionalSink (a Sink whose records become visible to read_committed readers together, or never)
+  1. `publish` opens a transaction when none is open.
+  2. `commit(positions, group)` puts the positions into the transaction, with the group's live metadata (KIP-447), and ends
+     it: records and positions are visible and durable together when it returns. With no open transaction and no
+     positions it does nothing.
+  3. If it raises `TransactionAborted`, nothing of the transaction is visible and the sink is ready for the next one; its
+     caller goes back to the committed positions. If the end was ambiguous (time-out, disconnect), the sink itself dropped the
+     producer and initialised another under the same transactional id, which fences the old one and settles its
+     transaction one way or the other; the committed positions tell which.
+  4. A member that another one has replaced gets `FencedError` and must end.
 
 A transport knows nothing of models, state or metrics. It is used from one thread.
 """
@@ -90,8 +103,8 @@ class Assignment(NamedTuple):
 class AssignmentListener(Protocol):
     """Who is told when partitions come and go."""
 
-    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int]:
-        """Return the position from which to read each of the new partitions."""
+    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
+        """Return the position from which to read each of the new partitions; None = not before `Source.start`."""
         ...
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
@@ -124,6 +137,26 @@ class Source(Protocol):
         """Return at most `max_records` records, waiting at most `timeout_s` for the first."""
         ...
 
+    def hold(self, partitions: Sequence[int]) -> None:
+        """Hand out nothing of these owned partitions until `start`."""
+        ...
+
+    def start(self, partition: int, position: int) -> None:
+        """Hand out the records of an owned partition from `position` on; a partition that is no longer owned is ignored."""
+        ...
+
+    def assignments(self) -> Sequence[Assignment]:
+        """Ask anew for committed position, beginning and end of every owned partition.
+
+        Raises:
+            TransportError: the broker does not answer.
+        """
+        ...
+
+    def group(self) -> object:
+        """Return this member's live group metadata, in the form that the sink of the same client takes."""
+        ...
+
     def commit(self, positions: Mapping[int, int]) -> None:
         """Make `positions` (partition to next offset) durable.
 
@@ -150,6 +183,7 @@ class Channel(enum.Enum):
 
     FORECASTS = "forecasts"
     DEAD_LETTERS = "dead_letters"
+    STATE = "state"
 
 
 class Sink(Protocol):
@@ -161,8 +195,9 @@ class Sink(Protocol):
         keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
         headers: Sequence[Headers] | None = None,
+        partition: int | None = None,
     ) -> None:
-        """Hand over one record per row.
+        """Hand over one record per row; to `partition` of the channel's topic, or else by the key.
 
         Raises:
             TransportError: the sink is broken; nothing may be committed any more.
@@ -179,4 +214,26 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Release resources."""
+        ...
+
+
+class TransactionalSink(Sink, Protocol):
+    """A sink with transactions. See the module's docstring for the contract."""
+
+    def commit(self, positions: Mapping[int, int], group: object) -> None:
+        """End the transaction with `positions` (partition to next offset) of the group in it.
+
+        Args:
+            positions: of the source's topic.
+            group: what `Source.group` of the same client returned, just now.
+
+        Raises:
+            TransactionAborted: nothing of the transaction is visible; go back to the committed positions.
+            FencedError: another member has taken over; end.
+            TransportError: the brokers are away for good.
+        """
+        ...
+
+    def abort(self) -> None:
+        """Drop what was published since the last commit; with no open transaction, do nothing."""
         ...

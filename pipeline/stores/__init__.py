@@ -1,0 +1,1 @@
+"""State stores: what keeps the streams' state when the process ends."""

@@ -68,7 +68,7 @@ class DeliveryError(TransportError):
 
 
 class TransactionAborted(TransportError):  # noqa: N818  it names an outcome
-    """Nothing of the transaction is visible; the caller goes back to the committed positions and tries again."""
+    """The transaction did not end well; the caller goes back to the committed positions, which say what became of it."""
 
 
 class FencedError(TransportError):

@@ -93,8 +93,8 @@ class KafkaSettings(_Section):
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
     """Compression of what is produced."""
     transactional_id: str | None = None
-    """Names this member's transactions across restarts, so that a successor ends what a crash left open; by default made of
-    `group_id` and `group_instance_id`, and random without the latter."""
+    """Names this member's transactions across restarts, so that a successor ends what a crash left open; by default
+    made of `group_id` and `group_instance_id`, and random without the latter."""
     transaction_timeout_s: Positive = 10.0
     """An open transaction of a dead member holds readers back no longer than this."""
     max_message_bytes: Annotated[int, Field(gt=0)] = 1_000_000
@@ -136,19 +136,19 @@ class WorkerSettings(_Section):
     flush_timeout_s: Positive = 30.0
     """Longest wait for the acknowledgement of what was published, before the worker gives up."""
     recovery: Literal["restore", "rebuild", "cold"] = "restore"
-    """How a partition's state comes back: `restore` loads its stored pages and steps the events since then again with the
-    output suppressed; `rebuild` ignores stored pages and steps all retained events; `cold` starts every stream anew at
-    the committed offset (its forecasts say `warming_up`)."""
+    """How a partition's state comes back: `restore` loads its stored pages and steps the events since then again with
+    the output suppressed; `rebuild` ignores stored pages and steps all retained events; `cold` starts every stream anew
+    at the committed offset (its forecasts say `warming_up`)."""
 
 
 class StateSettings(_Section):
     """Where the streams' state is kept, so that it survives this process."""
 
     store: Literal["auto", "kafka", "local", "none"] = "auto"
-    """`kafka` keeps it in the compacted topic `state.topic`, `local` in the directory `state.path`, `none` not at all: then
-    a restart replays the whole input. `auto` is `kafka` where the input is a topic, else `none`."""
+    """`kafka` keeps it in the compacted topic `state.topic`, `local` in the directory `state.path`, `none` not at all:
+    then a restart replays the whole input. `auto` is `kafka` where input and output are topics, else `none`."""
     topic: str = "rillcast-state"
-    """Compacted topic with as many partitions as the input; made by `rillcast state init` or by hand."""
+    """Compacted topic with as many partitions as the input; made if it is not there."""
     path: Path = Path("rillcast-state")
     """Directory of the local store."""
     snapshot_interval_s: Positive = 30.0

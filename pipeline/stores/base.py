@@ -6,14 +6,14 @@ mark; an event below a page's offset was already applied to it and must not be a
 
 The contract that every store keeps:
 
-  1. `begin_restore(partition)` starts loading what was last committed for a partition; `poll_restore(timeout_s)` returns
-     partitions that are complete since the last call, and never those that were cancelled. Loading ends at what was
-     committed when it began, judged by the position reached, never by the last record seen.
-  2. `stage(pages, marks)` hands over a snapshot, or a part of one, as part of the commit that is being built. Nothing of
-     it may be seen by a restore unless that commit succeeds. The arrays may be reused after the call.
+  1. `begin_restore(partition)` starts loading what was last committed for a partition; `poll_restore(timeout_s)`
+     returns partitions that are complete since the last call, and never those that were cancelled. Loading ends at what
+     was committed when it began, judged by the position reached, never by the last record seen.
+  2. `stage(pages, marks)` hands over a snapshot, or a part of one, as part of the commit that is being built. A restore
+     sees it when that commit has succeeded, and all of it then. The arrays may be reused after the call.
   3. `commit()` is called right after the commit has succeeded, `discard()` after it has failed.
-  4. A page replaces the stored page of the same partition and number; a mark the stored mark. A page without streams is a
-     tombstone.
+  4. A page replaces the stored page of the same partition and number; a mark the stored mark. A page without streams is
+     a tombstone.
   5. What is stored belongs to one model: a store made for another model id neither sees nor touches it.
   6. A damaged page, or one that says another model, partition or number than its place, is refused with a `StateError`
      that names it; nothing is ever skipped.

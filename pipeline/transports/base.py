@@ -22,13 +22,13 @@ Sink
 
 TransactionalSink (a Sink whose records become visible to read_committed readers together, or never)
   1. `publish` opens a transaction when none is open.
-  2. `commit(positions, group)` puts the positions into the transaction, with the group's live metadata (KIP-447), and ends
-     it: records and positions are visible and durable together when it returns. With no open transaction and no
+  2. `commit(positions, group)` puts the positions into the transaction, with the group's live metadata (KIP-447), and
+     ends it: records and positions are visible and durable together when it returns. With no open transaction and no
      positions it does nothing.
-  3. If it raises `TransactionAborted`, nothing of the transaction is visible and the sink is ready for the next one; its
-     caller goes back to the committed positions. If the end was ambiguous (time-out, disconnect), the sink itself dropped the
-     producer and initialised another under the same transactional id, which fences the old one and settles its
-     transaction one way or the other; the committed positions tell which.
+  3. If it raises `TransactionAborted`, the sink is ready for the next transaction and its caller goes back to the
+     committed positions. Either nothing of the transaction is visible, or its end was ambiguous (time-out, disconnect):
+     then the sink has dropped the producer and initialised another under the same transactional id, which fences the old
+     one and settles its transaction one way or the other, and the committed positions tell which.
   4. A member that another one has replaced gets `FencedError` and must end.
 
 A transport knows nothing of models, state or metrics. It is used from one thread.
@@ -142,7 +142,7 @@ class Source(Protocol):
         ...
 
     def start(self, partition: int, position: int) -> None:
-        """Hand out the records of an owned partition from `position` on; a partition that is no longer owned is ignored."""
+        """Hand out an owned partition's records from `position` on; a partition that is no longer owned is ignored."""
         ...
 
     def assignments(self) -> Sequence[Assignment]:

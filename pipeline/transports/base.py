@@ -26,9 +26,9 @@ TransactionalSink (a Sink whose records become visible to read_committed readers
      ends it: records and positions are visible and durable together when it returns. With no open transaction and no
      positions it does nothing.
   3. If it raises `TransactionAborted`, the sink is ready for the next transaction and its caller goes back to the
-     committed positions. Either nothing of the transaction is visible, or its end was ambiguous (time-out, disconnect):
-     then the sink has dropped the producer and initialised another under the same transactional id, which fences the old
-     one and settles its transaction one way or the other, and the committed positions tell which.
+     committed positions. Either nothing of the transaction is visible, or its end was ambiguous (time-out,
+     disconnect): then the sink has dropped the producer and initialised another under the same transactional id,
+     which fences the old one and settles its transaction one way or the other, and the committed positions tell which.
   4. A member that another one has replaced gets `FencedError` and must end.
 
 A transport knows nothing of models, state or metrics. It is used from one thread.

@@ -1,94 +1,39 @@
-"""Kafka source and sink on kafka-python: the client that needs no compiled library, about ten times slower.
+"""The source on kafka-python: one member of a consumer group.
 
-Owns: the consumer, the producer and their configuration. Does not know: what is in a record.
+Owns: the consumer, which partitions it has, what it has fetched of them, and where each is read. Does not know:
+what is in a record.
 
-kafka-python runs its rebalance listener on its own IO thread, where no blocking call is allowed, so a worker
-could not commit from `on_revoked`. Here the listener is a coroutine that hands its question to the thread that
-called `poll` and stays suspended, heartbeats going on, until that thread has answered. For this the client's own
-`poll` runs in a helper thread, one call at a time; a call that outlives its caller's patience is not lost, the
-next `poll` takes its records.
+The client's own `poll` runs in a helper thread, one call at a time, so that this one can answer the rebalance
+listener's questions (`pipeline.transports.kafka_python.rebalance`); a call that outlives its caller's patience is
+not lost, the next `poll` takes its records.
 
 Invariants: no position is ever guessed (`auto_offset_reset=none`: the listener names every start, and a position
 that the topic no longer has is an error, not a silent jump); a record of a partition that is no longer owned is
-never handed out; a sink that lost one record stays broken.
+never handed out.
 """
 
 from __future__ import annotations
 
-import logging
 import queue
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
-from kafka import (
-    AsyncConsumerRebalanceListener,
-    KafkaAdminClient,
-    KafkaConsumer,
-    KafkaProducer,
-    OffsetAndMetadata,
-    TopicPartition,
-)
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import (
-    CommitFailedError,
-    IllegalStateError,
-    KafkaConfigurationError,
-    KafkaError,
-    KafkaTimeoutError,
-    RebalanceInProgressError,
-)
-from kafka.future import Future as KafkaFuture
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import CommitFailedError, IllegalStateError, KafkaError, RebalanceInProgressError
 
-from pipeline.errors import SettingsError, TransportError
+from pipeline.errors import TransportError
 from pipeline.settings import KafkaSettings
 from pipeline.transports import kafka_errors
-from pipeline.transports.base import Assignment, AssignmentListener, Channel, Headers, Polled
+from pipeline.transports.base import Assignment, AssignmentListener, Polled
+from pipeline.transports.kafka_python.config import consumer_config, create, require_topics
+from pipeline.transports.kafka_python.rebalance import Listener, Question
 
-log = logging.getLogger(__name__)
-
-_FETCH_WAIT_MS: Final = 500
 _COMMIT_RETRY_S: Final = 0.05
 _INBOX_WAIT_S: Final = 1.0
-_LINGER_MS: Final = 5
-_BATCH_BYTES: Final = 131_072
-_MAX_IN_FLIGHT: Final = 50_000  # the client bounds neither records nor bytes of its queue; this does
-
-_Kind = Literal["assigned", "revoked", "lost"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """A rebalance step that waits, on the IO thread, for the worker's answer."""
-
-    kind: _Kind
-    partitions: tuple[int, ...]
-    answered: KafkaFuture
-
-
-class _Listener(AsyncConsumerRebalanceListener):  # type: ignore[misc]  # the package has no type information
-    """Turns the client's callbacks into questions and waits for the answers without blocking the IO thread."""
-
-    def __init__(self, ask: Callable[[_Question], None]) -> None:
-        self._ask = ask
-
-    async def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
-        await self._put("assigned", assigned)
-
-    async def on_partitions_revoked(self, revoked: Iterable[TopicPartition]) -> None:
-        await self._put("revoked", revoked)
-
-    async def on_partitions_lost(self, lost: Iterable[TopicPartition]) -> None:
-        await self._put("lost", lost)
-
-    async def _put(self, kind: _Kind, partitions: Iterable[TopicPartition]) -> None:
-        question = _Question(kind, tuple(sorted(p.partition for p in partitions)), KafkaFuture())
-        self._ask(question)
-        await question.answered
 
 
 class KafkaPythonSource:
@@ -100,8 +45,8 @@ class KafkaPythonSource:
         self._consumer: Any = None
         self._listener: AssignmentListener | None = None
         self._helper: ThreadPoolExecutor | None = None
-        self._inbox: queue.SimpleQueue[_Question | Future[Any]] = queue.SimpleQueue()
-        self._unanswered: deque[_Question] = deque()
+        self._inbox: queue.SimpleQueue[Question | Future[Any]] = queue.SimpleQueue()
+        self._unanswered: deque[Question] = deque()
         self._in_flight: Future[Any] | None = None
         self._backlog: dict[int, list[Any]] = {}
         self._fetched_to: dict[int, int] = {}
@@ -128,10 +73,10 @@ class KafkaPythonSource:
         """
         self._listener = listener
         self._closing = False
-        _require_topics(self._settings, [self._topic])
-        self._consumer = _create(self._settings, "consumer", lambda: KafkaConsumer(**consumer_config(self._settings)))
+        require_topics(self._settings, [self._topic])
+        self._consumer = create(self._settings, "consumer", lambda: KafkaConsumer(**consumer_config(self._settings)))
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka-python-poll")
-        self._consumer.subscribe([self._topic], listener=_Listener(self._ask))
+        self._consumer.subscribe([self._topic], listener=Listener(self._ask))
         # Else a leader that has not heard of the topic yet gives everybody nothing, and the group joins twice.
         self._consumer.partitions_for_topic(self._topic)
 
@@ -223,14 +168,14 @@ class KafkaPythonSource:
 
     # Rebalances: questions from the IO thread, answers from the thread that polls.
 
-    def _ask(self, question: _Question) -> None:
+    def _ask(self, question: Question) -> None:
         """Run on the IO thread. While closing nobody is there to answer, and the worker must not be asked."""
         if self._closing:
             question.answered.success(None)
         else:
             self._inbox.put(question)
 
-    def _answer(self, question: _Question) -> None:
+    def _answer(self, question: Question) -> None:
         consumer = self._live()
         try:
             if question.kind == "assigned":
@@ -241,7 +186,7 @@ class KafkaPythonSource:
             self._failure = self._failure or self._as_transport_error(error)
         self._release(consumer, question)
 
-    def _release(self, consumer: Any, question: _Question) -> None:
+    def _release(self, consumer: Any, question: Question) -> None:
         """Let the suspended listener go on."""
 
         async def resume() -> None:
@@ -266,7 +211,7 @@ class KafkaPythonSource:
             consumer.seek(key, starts[number])
             self._owned[number] = self._fetched_to[number] = starts[number]
 
-    def _stop_partitions(self, question: _Question) -> None:
+    def _stop_partitions(self, question: Question) -> None:
         numbers = [number for number in question.partitions if number in self._owned]
         try:
             if numbers and self._listener is not None:
@@ -287,7 +232,7 @@ class KafkaPythonSource:
             return
         fetch = self._start_fetch(1, _COMMIT_RETRY_S)
         item = self._inbox.get()
-        if isinstance(item, _Question):
+        if isinstance(item, Question):
             self._unanswered.append(item)
         else:
             self._in_flight = None
@@ -304,7 +249,7 @@ class KafkaPythonSource:
             self._in_flight.add_done_callback(self._inbox.put)
         return self._in_flight
 
-    def _wait_for(self, fetch: Future[Any], handle: Callable[[_Question], None]) -> None:
+    def _wait_for(self, fetch: Future[Any], handle: Callable[[Question], None]) -> None:
         """Handle questions until `fetch` has ended."""
         while True:
             try:
@@ -313,7 +258,7 @@ class KafkaPythonSource:
                 if fetch.done():  # its notice was taken by a wait that Ctrl-C cut short
                     break
                 continue
-            if not isinstance(item, _Question):
+            if not isinstance(item, Question):
                 break
             handle(item)
         self._in_flight = None
@@ -370,185 +315,8 @@ class KafkaPythonSource:
         return wrapped
 
 
-class KafkaPythonSink:
-    """An idempotent producer. See `pipeline.transports.base.Sink` for the contract.
-
-    A failure is not forgotten: after one lost record every `publish` and `flush` raises.
-    """
-
-    def __init__(self, settings: KafkaSettings, topics: Mapping[Channel, str]) -> None:
-        self._settings = settings
-        self._topics = dict(topics)
-        self._pending: deque[Any] = deque()
-        self._failed = 0
-        self._first_failure: object = None
-        _require_topics(settings, self._topics.values())
-        self._producer: Any = _create(settings, "producer", lambda: KafkaProducer(**producer_config(settings)))
-
-    def publish(
-        self,
-        channel: Channel,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        headers: Sequence[Headers] | None = None,
-    ) -> None:
-        """Queue one record per row; too many unacknowledged ones hold the caller back.
-
-        Raises:
-            TransportError: an earlier record was lost or the producer is closed.
-        """
-        producer = self._live()
-        self._raise_failure()
-        topic = self._topics[channel]
-        fields: Iterable[Headers] = headers if headers is not None else ((),) * len(values)
-        for key, value, row_headers in zip(keys, values, fields, strict=True):
-            try:
-                self._pending.append(producer.send(topic, value=value, key=key, headers=list(row_headers)))
-            except (KafkaError, ValueError) as error:
-                self._note_failure(f"{error} (topic {topic}, {len(value or b'')} bytes)")
-        if len(self._pending) > _MAX_IN_FLIGHT:
-            self._settle(_MAX_IN_FLIGHT // 2, self._settings.request_timeout_s)
-
-    def flush(self, timeout_s: float) -> None:
-        """Wait until the brokers have everything.
-
-        Raises:
-            DeliveryError: a record failed, or the time is up.
-        """
-        self._live()
-        self._settle(0, timeout_s)
-        self._raise_failure()
-
-    def close(self) -> None:
-        """Drop what was not flushed and let go of the connections."""
-        producer, self._producer = self._producer, None
-        self._pending.clear()
-        if producer is None:
-            return
-        # close() would first wait for the queue, for as long as it is told to, and then give up half closed.
-        producer._sender.force_close()
-        producer.close(timeout=self._settings.request_timeout_s)
-
-    def _live(self) -> Any:
-        if self._producer is None:
-            raise TransportError(f"kafka sink {sorted(self._topics.values())} is closed")
-        return self._producer
-
-    def _raise_failure(self) -> None:
-        if self._failed:
-            raise kafka_errors.not_delivered(self._settings.bootstrap_servers, self._failed, self._first_failure)
-
-    def _settle(self, keep: int, timeout_s: float) -> None:
-        """Wait for the oldest records until `keep` are left. The client's flush() counts the time per batch."""
-        deadline = time.monotonic() + timeout_s
-        while len(self._pending) > keep:
-            future = self._pending[0]
-            if not future.is_done:
-                try:
-                    future.get(timeout=max(0.0, deadline - time.monotonic()))
-                except KafkaTimeoutError as error:
-                    if not future.is_done:
-                        raise kafka_errors.not_in_time(
-                            self._settings.bootstrap_servers, len(self._pending), timeout_s
-                        ) from error
-                except KafkaError:
-                    log.debug("kafka %s: a record failed", self._settings.bootstrap_servers, exc_info=True)
-            self._pending.popleft()
-            if future.exception is not None:
-                self._note_failure(future.exception)
-
-    def _note_failure(self, reason: object) -> None:
-        self._failed += 1
-        if self._first_failure is None:
-            self._first_failure = reason
-
-
-def consumer_config(settings: KafkaSettings) -> dict[str, Any]:
-    """Return the consumer's configuration in kafka-python's names."""
-    session_timeout_ms = _ms(settings.session_timeout_s)
-    return connection_config(settings) | {
-        "group_id": settings.group_id,
-        "group_instance_id": settings.group_instance_id,
-        "partition_assignment_strategy": [CooperativeStickyAssignor],
-        "auto_offset_reset": "none",
-        "enable_auto_commit": False,
-        "isolation_level": "read_committed",
-        "metrics_enabled": False,
-        "allow_auto_create_topics": False,
-        "session_timeout_ms": session_timeout_ms,
-        "heartbeat_interval_ms": min(3_000, max(1, session_timeout_ms // 3)),
-        "max_poll_interval_ms": _ms(settings.max_poll_interval_s),
-        "fetch_max_bytes": settings.max_fetch_bytes,
-        "fetch_max_wait_ms": min(_FETCH_WAIT_MS, _ms(settings.request_timeout_s) // 2),
-    }
-
-
-def producer_config(settings: KafkaSettings) -> dict[str, Any]:
-    """Return the producer's configuration in kafka-python's names. Its partitioner is Java's: murmur2 of the key."""
-    return connection_config(settings) | {
-        "enable_idempotence": True,
-        "acks": "all",
-        "allow_auto_create_topics": False,
-        "compression_type": None if settings.compression == "none" else settings.compression,
-        "max_request_size": settings.max_message_bytes,
-        "metrics_enabled": False,
-        "linger_ms": _LINGER_MS,
-        "batch_size": _BATCH_BYTES,
-    }
-
-
-def connection_config(settings: KafkaSettings) -> dict[str, Any]:
-    """Return what consumer, producer and admin client have in common, in kafka-python's names."""
-    config: dict[str, Any] = {
-        "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
-        "client_id": "rillcast",
-        "security_protocol": settings.security_protocol,
-        "request_timeout_ms": _ms(settings.request_timeout_s),
-        "bootstrap_timeout_ms": _ms(settings.request_timeout_s),
-    }
-    if settings.security_protocol.startswith("SASL"):
-        config["sasl_mechanism"] = settings.sasl_mechanism
-        config["sasl_plain_username"] = settings.sasl_username or ""
-        config["sasl_plain_password"] = settings.sasl_password.get_secret_value() if settings.sasl_password else ""
-    files = {
-        "ssl_cafile": settings.ssl_ca_file,
-        "ssl_certfile": settings.ssl_certificate_file,
-        "ssl_keyfile": settings.ssl_key_file,
-    }
-    return config | {key: str(path) for key, path in files.items() if path is not None}
-
-
-def _create(settings: KafkaSettings, what: str, make: Callable[[], Any]) -> Any:
-    try:
-        return make()
-    except KafkaTimeoutError as error:
-        raise kafka_errors.unreachable(settings.bootstrap_servers, settings.request_timeout_s, error) from error
-    except (KafkaConfigurationError, AssertionError, RuntimeError, ValueError) as error:
-        # RuntimeError: the package of a compression codec is missing.
-        raise SettingsError(f"kafka {what} settings were refused by kafka-python: {error}") from error
-    except (KafkaError, OSError) as error:
-        raise TransportError(f"kafka {settings.bootstrap_servers}: {what} could not connect: {error}") from error
-
-
-def _require_topics(settings: KafkaSettings, topics: Iterable[str]) -> None:
-    """Ask for all topics, for asking by name may create one."""
-    admin = _create(settings, "admin client", lambda: KafkaAdminClient(**connection_config(settings)))
-    try:
-        missing = set(topics) - set(admin.list_topics())
-    except KafkaError as error:
-        raise kafka_errors.unreachable(settings.bootstrap_servers, settings.request_timeout_s, error) from error
-    finally:
-        admin.close()
-    if missing:
-        raise kafka_errors.missing_topics(settings.bootstrap_servers, missing)
-
-
 def _rebalancing(error: KafkaError) -> bool:
     """Tell whether a commit failed only because the member is between two generations."""
     if isinstance(error, CommitFailedError):
         return bool(error.args) and isinstance(error.args[0], RebalanceInProgressError)
     return isinstance(error, RebalanceInProgressError)
-
-
-def _ms(seconds: float) -> int:
-    return max(1, round(seconds * 1_000))

@@ -1,0 +1,120 @@
+"""The configuration of librdkafka's clients, from the settings.
+
+Owns: librdkafka's names and the values that are no settings. Does not know: what the clients are used for. The
+clients of the state store are configured here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+
+from pipeline.errors import SettingsError
+from pipeline.settings import KafkaSettings
+from pipeline.transports import kafka_errors
+
+_FETCH_QUEUE_BACKOFF_MS: Final = 5  # the default, 1000, was seen to stall a fast reader for most of a second
+# With more than one request in flight the idempotent producer loses records without a word (seen with 2.16.0 and Kafka
+# 4.3.1 on new topics): the first batch is refused because the leader is not ready, the second is taken, for the broker
+# accepts any first sequence number, and the first, sent again, counts as a duplicate. One in flight is no slower here.
+_MAX_IN_FLIGHT: Final = 1
+_LOG_LEVEL: Final = 2  # critical: everything below comes through the error callback as well
+
+
+def consumer_config(settings: KafkaSettings, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
+    """Return the consumer's configuration in librdkafka's names."""
+    config = connection_config(settings, on_error) | {
+        "group.id": settings.group_id,
+        "partition.assignment.strategy": "cooperative-sticky",
+        "auto.offset.reset": "error",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "isolation.level": "read_committed",
+        "allow.auto.create.topics": False,
+        "session.timeout.ms": milliseconds(settings.session_timeout_s),
+        "heartbeat.interval.ms": min(3_000, max(1, milliseconds(settings.session_timeout_s) // 3)),
+        "max.poll.interval.ms": milliseconds(settings.max_poll_interval_s),
+        "fetch.max.bytes": settings.max_fetch_bytes,
+        "message.max.bytes": min(settings.max_fetch_bytes, settings.max_message_bytes),
+        "receive.message.max.bytes": settings.max_fetch_bytes + 1_000_000,
+        "fetch.queue.backoff.ms": _FETCH_QUEUE_BACKOFF_MS,
+    }
+    if settings.group_instance_id is not None:
+        config["group.instance.id"] = settings.group_instance_id
+    return config
+
+
+def producer_config(
+    settings: KafkaSettings,
+    on_delivery: Callable[[KafkaError | None, Message], None],
+    on_error: Callable[[KafkaError], None],
+) -> dict[str, Any]:
+    """Return the producer's configuration in librdkafka's names."""
+    return connection_config(settings, on_error) | {
+        "enable.idempotence": True,
+        "acks": "all",
+        "max.in.flight.requests.per.connection": _MAX_IN_FLIGHT,
+        "partitioner": "murmur2_random",  # as Java and kafka-python: one key, one partition, whoever writes
+        "compression.type": settings.compression,
+        "message.max.bytes": settings.max_message_bytes,
+        "delivery.report.only.error": True,
+        "on_delivery": on_delivery,
+    }
+
+
+def connection_config(settings: KafkaSettings, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
+    """Return what consumer, producer and admin client have in common, in librdkafka's names."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "client.id": "rillcast",
+        "security.protocol": settings.security_protocol,
+        "socket.timeout.ms": milliseconds(settings.request_timeout_s),
+        "error_cb": on_error,
+        "log_level": _LOG_LEVEL,
+    }
+    if settings.security_protocol.startswith("SASL"):
+        config["sasl.mechanism"] = settings.sasl_mechanism
+        config["sasl.username"] = settings.sasl_username or ""
+        config["sasl.password"] = settings.sasl_password.get_secret_value() if settings.sasl_password else ""
+    files = {
+        "ssl.ca.location": settings.ssl_ca_file,
+        "ssl.certificate.location": settings.ssl_certificate_file,
+        "ssl.key.location": settings.ssl_key_file,
+    }
+    return config | {key: str(path) for key, path in files.items() if path is not None}
+
+
+def create(make: Callable[[], Any], what: str) -> Any:
+    """Return the client that `make` makes; it connects in the background.
+
+    Raises:
+        SettingsError: the client refuses its configuration.
+    """
+    try:
+        return make()
+    except (KafkaException, TypeError, ValueError) as error:
+        cause = error.args[0] if error.args else error
+        raise SettingsError(f"{what} were refused by librdkafka: {cause}") from error
+
+
+def require_topics(client: Consumer | Producer, settings: KafkaSettings, topics: Iterable[str]) -> None:
+    """Raise if a topic is missing. It asks for all topics, for asking by name may create one.
+
+    Raises:
+        TransportError: a topic does not exist, or no broker answers.
+    """
+    try:
+        present = client.list_topics(timeout=settings.request_timeout_s).topics
+    except KafkaException as error:
+        cause = error.args[0]
+        raise kafka_errors.unreachable(settings.bootstrap_servers, settings.request_timeout_s, cause) from error
+    if missing := set(topics) - set(present):
+        raise kafka_errors.missing_topics(settings.bootstrap_servers, missing)
+
+
+def milliseconds(seconds: float) -> int:
+    """Return whole milliseconds, at least one."""
+    return max(1, round(seconds * 1_000))

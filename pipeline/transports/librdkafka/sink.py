@@ -1,0 +1,132 @@
+"""The sink on librdkafka: an idempotent producer.
+
+Owns: the producer and what it failed to deliver. Does not know: what is in a record. Invariant: a sink that lost one
+record stays broken.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from confluent_kafka import KafkaError, KafkaException, Message, Producer
+
+from pipeline.errors import TransportError
+from pipeline.settings import KafkaSettings
+from pipeline.transports import kafka_errors
+from pipeline.transports.base import Channel, Headers
+from pipeline.transports.librdkafka.config import create, producer_config, require_topics
+from pipeline.transports.librdkafka.errors import PERMANENT, TransientWarnings
+
+log = logging.getLogger(__name__)
+
+_BACK_PRESSURE_S: Final = 0.05
+
+
+class LibrdkafkaSink:
+    """An idempotent producer. See `pipeline.transports.base.Sink` for the contract.
+
+    A failure is not forgotten: after one lost record every `publish` and `flush` raises.
+    """
+
+    def __init__(self, settings: KafkaSettings, topics: Mapping[Channel, str]) -> None:
+        self._settings = settings
+        self._topics = dict(topics)
+        self._failed = 0
+        self._first_failure: object = None
+        self._warn = TransientWarnings(settings.bootstrap_servers)
+        self._producer: Producer | None = create(
+            lambda: Producer(producer_config(settings, self._on_delivery, self._on_error), logger=log),
+            "kafka producer settings",
+        )
+        require_topics(self._producer, settings, self._topics.values())
+
+    def publish(
+        self,
+        channel: Channel,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Headers] | None = None,
+    ) -> None:
+        """Queue one record per row; a full queue holds the caller back until there is room.
+
+        Raises:
+            TransportError: an earlier record was lost or the producer is closed.
+        """
+        producer = self._live()
+        self._raise_failure()
+        topic = self._topics[channel]
+        if headers is None:
+            for key, value in zip(keys, values, strict=True):
+                try:
+                    producer.produce(topic, value, key)
+                except (BufferError, KafkaException) as error:
+                    self._produce_slowly(error, topic, value, key, ())
+        else:
+            for key, value, fields in zip(keys, values, headers, strict=True):
+                try:
+                    producer.produce(topic, value, key, headers=list(fields))
+                except (BufferError, KafkaException) as error:
+                    self._produce_slowly(error, topic, value, key, fields)
+        producer.poll(0)
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until the brokers have everything.
+
+        Raises:
+            DeliveryError: a record failed, or the time is up.
+        """
+        pending = self._live().flush(timeout_s)
+        self._raise_failure()
+        if pending:
+            raise kafka_errors.not_in_time(self._settings.bootstrap_servers, pending, timeout_s)
+
+    def close(self) -> None:
+        """Drop what was not flushed and let go of the connections."""
+        producer, self._producer = self._producer, None
+        if producer is not None:
+            producer.purge()
+            producer.flush(0)  # serves the reports of what was purged
+            producer.close()
+
+    def _live(self) -> Producer:
+        if self._producer is None:
+            raise TransportError(f"kafka sink {sorted(self._topics.values())} is closed")
+        return self._producer
+
+    def _raise_failure(self) -> None:
+        if self._failed:
+            raise kafka_errors.not_delivered(self._settings.bootstrap_servers, self._failed, self._first_failure)
+
+    def _produce_slowly(
+        self, error: Exception, topic: str, value: bytes | None, key: bytes | None, headers: Headers
+    ) -> None:
+        """Produce a record that was refused once: wait for room in the queue, or note that it is lost."""
+        producer = self._live()
+        while isinstance(error, BufferError):
+            producer.poll(_BACK_PRESSURE_S)
+            self._raise_failure()
+            try:
+                producer.produce(topic, value, key, headers=list(headers))
+            except (BufferError, KafkaException) as again:
+                error = again
+            else:
+                return
+        self._note_failure(f"{error.args[0]} (topic {topic}, {len(value or b'')} bytes)")
+
+    def _note_failure(self, reason: object) -> None:
+        self._failed += 1
+        if self._first_failure is None:
+            self._first_failure = reason
+
+    def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
+        """Hear of failed records only (`delivery.report.only.error`): a call per record would cost 2 us each."""
+        if error is not None and self._producer is not None:
+            self._note_failure(f"{error} (topic {message.topic()})")
+
+    def _on_error(self, error: KafkaError) -> None:
+        if error.fatal() or error.code() in PERMANENT:
+            self._note_failure(error)
+        else:
+            self._warn(error)

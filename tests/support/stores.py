@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from pipeline.arrays import AnyArray
 from pipeline.bundle import StateSpec
 from pipeline.stores.base import Mark, Page, Restored, StateStore
 
@@ -102,7 +103,7 @@ def copied(page: Page) -> Page:
     """Return a page with arrays of its own, its free slots zeroed as every store returns them."""
     taken = np.array([bool(unique_id) for unique_id in page.unique_ids], dtype=bool)
 
-    def masked(rows: np.ndarray) -> np.ndarray:
+    def masked(rows: AnyArray) -> AnyArray:
         rows = rows.copy()
         rows[~taken] = 0
         return rows

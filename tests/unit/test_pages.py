@@ -1,0 +1,298 @@
+"""The stored form of pages: what is encoded comes back, and nothing else ever does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, Literal
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from pipeline.arrays import FloatArray
+from pipeline.bundle import StateSpec
+from pipeline.errors import StateError
+from pipeline.slots import PAGE_SLOTS
+from pipeline.stores import pages, rows
+from pipeline.stores.base import Mark, Page
+from pipeline.stores.pages import PageCodec
+from tests.support.stores import SPECS, assert_same_pages, make_page, tombstone
+
+Form = Literal["exact", "float16"]
+Compression = Literal["none", "zlib"]
+FORMS = ("exact", "float16")
+COMPRESSIONS = ("none", "zlib")
+LAGS = StateSpec(name="lags", dtype="float32", row_shape=(64,))
+FULL = tuple(f"stream-{i:03d}" for i in range(PAGE_SLOTS))
+
+
+def codec(form: Form = "exact", compression: Compression = "zlib", **changes: Any) -> PageCodec:
+    return PageCodec(**({"model_id": "m1", "specs": SPECS, "form": form, "compression": compression} | changes))
+
+
+def encoded(page: Page, using: PageCodec) -> bytes:
+    data = using.encode(page)
+    assert data is not None
+    return data
+
+
+def floats_of(values: FloatArray, form: Form = "float16") -> FloatArray:
+    """Return float32 rows after a way through the stored form."""
+    spec = replace_shape(LAGS, values.shape[1])
+    packed = rows.pack(values, spec, form)
+    assert len(packed) == rows.packed_bytes(spec, form, len(values))
+    return rows.unpack(memoryview(packed), spec, form, len(values))
+
+
+def replace_shape(spec: StateSpec, size: int) -> StateSpec:
+    return spec.model_copy(update={"row_shape": (size,)})
+
+
+# Round trips
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+@pytest.mark.parametrize("unique_ids", [("a",), ("", "b", ""), ("ä/λ/漢", "x" * 512), FULL])
+def test_an_exact_page_comes_back_bit_by_bit(unique_ids: tuple[str, ...], compression: Compression) -> None:
+    page = make_page(partition=7, number=12, offset=2**40, unique_ids=unique_ids)
+    using = codec(compression=compression)
+    assert_same_pages([using.decode(encoded(page, using), 7, 12, "here")], [page])
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int64", "int32", "int8", "bool"])
+@pytest.mark.parametrize("form", FORMS)
+def test_every_type_of_state_keeps_type_and_shape_and_only_float32_is_ever_rounded(dtype: str, form: Form) -> None:
+    specs = (StateSpec(name="s", dtype=dtype, row_shape=(3, 5)),)
+    page = make_page(unique_ids=FULL, specs=specs)
+    using = codec(form, specs=specs)
+    back = using.decode(encoded(page, using), 0, 0, "here").rows["s"]
+    assert (back.dtype, back.shape) == (page.rows["s"].dtype, page.rows["s"].shape)
+    if form == "exact" or dtype != "float32":
+        assert back.tobytes() == page.rows["s"].tobytes()
+    else:
+        assert 0 < np.max(np.abs(back - page.rows["s"])) < 2**-11 * np.max(np.abs(page.rows["s"]))
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_what_a_free_slot_holds_is_not_stored(form: Form) -> None:
+    left = make_page(unique_ids=("gone", "here"))
+    freed = replace(left, unique_ids=("", "here"))
+    using = codec(form)
+    data = encoded(freed, using)
+    back = using.decode(data, 0, 0, "here")
+    for values in (*back.rows.values(), back.last_ds):
+        assert not values[0].any()
+        assert values[1].any()
+    assert data == encoded(replace(freed, rows={n: _zeroed(v) for n, v in left.rows.items()}), using)
+
+
+def _zeroed(values: Any) -> Any:
+    values = values.copy()
+    values[0] = 0
+    return values
+
+
+def test_decoded_rows_may_be_written_to() -> None:
+    using = codec("exact", "none")
+    back = using.decode(encoded(make_page(), using), 0, 0, "here")
+    for values in (*back.rows.values(), back.last_ds):
+        values[0] = 0
+
+
+def test_a_page_without_streams_is_a_tombstone() -> None:
+    assert codec().encode(tombstone()) is None
+    assert codec().encode(replace(make_page(), unique_ids=("", "", ""))) is None
+
+
+def test_a_mark_comes_back() -> None:
+    mark = Mark(3, 2**40, -5, 17)
+    assert codec().decode_mark(codec().encode_mark(mark), 3, "here") == mark
+
+
+def test_a_page_is_read_whatever_form_the_settings_ask_for_now() -> None:
+    page = make_page(unique_ids=FULL)
+    data = encoded(page, codec("float16", "none"))
+    expected = codec("float16", "none").decode(data, 0, 0, "here")
+    assert_same_pages([codec("exact", "zlib").decode(data, 0, 0, "here")], [expected])
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_no_page_is_larger_than_the_bound(form: Form, compression: Compression) -> None:
+    using = codec(form, compression)
+    longest = tuple(f"{i:0512d}" for i in range(PAGE_SLOTS))
+    page = make_page(partition=2**31, number=2**31, offset=2**62, unique_ids=longest)
+    size = len(encoded(page, using))
+    assert size <= using.max_page_bytes(512)
+    assert size > 0.9 * using.max_page_bytes(512) - 2_000
+
+
+def test_float16_and_compression_each_save_bytes() -> None:
+    specs = (LAGS,)
+    level = np.round(20 + 5 * np.sin(np.arange(PAGE_SLOTS * 64) / 4), 1).astype(np.float32)
+    page = replace(make_page(unique_ids=FULL, specs=specs), rows={"lags": level.reshape(PAGE_SLOTS, 64)})
+    size = {(f, c): len(encoded(page, codec(f, c, specs=specs))) for f in FORMS for c in COMPRESSIONS}
+    assert size["float16", "none"] < 0.6 * size["exact", "none"]
+    assert size["exact", "zlib"] < 0.7 * size["exact", "none"]
+    assert size["float16", "zlib"] < min(size["exact", "zlib"], size["float16", "none"])
+
+
+def test_rows_that_would_not_shrink_stay_exact() -> None:
+    spec = StateSpec(name="pending", dtype="float32", row_shape=(3,))
+    assert rows.form_of(spec, "float16") == "exact"
+    assert rows.form_of(LAGS, "float16") == "float16"
+    assert rows.form_of(LAGS, "exact") == "exact"
+
+
+def test_rows_that_do_not_compress_are_stored_as_they_are() -> None:
+    noise = np.random.default_rng(0).integers(0, 256, PAGE_SLOTS * 64, dtype=np.int64).astype(np.int8)
+    specs = (StateSpec(name="noise", dtype="int8", row_shape=(64,)),)
+    page = replace(make_page(unique_ids=FULL, specs=specs), rows={"noise": noise.reshape(PAGE_SLOTS, 64)})
+    assert len(encoded(page, codec(specs=specs))) == len(encoded(page, codec(compression="none", specs=specs)))
+
+
+# The error of float16
+
+
+@settings(deadline=None)
+@given(
+    hnp.arrays(
+        np.float32,
+        st.tuples(st.integers(1, 4), st.integers(4, 9)),
+        elements=st.floats(width=32, allow_nan=True, allow_infinity=True),
+    )
+)
+def test_float16_keeps_its_bound_whatever_the_rows(values: FloatArray) -> None:
+    back = floats_of(values)
+    finite = np.isfinite(values)
+    np.testing.assert_array_equal(np.isnan(back), np.isnan(values))
+    np.testing.assert_array_equal(back[np.isinf(values)], values[np.isinf(values)])
+    exact = np.where(finite, values, 0).astype(np.float64)
+    largest = np.max(np.abs(exact), axis=1, keepdims=True)
+    bound = (2**-11 + 2**-24) * np.abs(exact) + 2**-39 * largest + 2**-149
+    assert np.all(np.abs(np.where(finite, back, 0).astype(np.float64) - exact) <= bound)
+    np.testing.assert_array_equal(back[values == 0], 0)
+
+
+@pytest.mark.parametrize("level", [1e-30, 1.0, 1e4, 1e7, 1e15, 1e30, -1e7])
+def test_float16_overflows_at_no_level(level: float) -> None:
+    values = (level * np.linspace(0.001, 1, 64, dtype=np.float64)).astype(np.float32).reshape(1, 64)
+    np.testing.assert_allclose(floats_of(values), values, rtol=2**-11)
+
+
+def test_float16_keeps_the_changes_of_a_series_that_its_level_dwarfs() -> None:
+    level, swing = 1_000_000.0, 10.0
+    values = (level + swing * np.sin(np.arange(64) / 4)).astype(np.float32).reshape(1, 64)
+    error = np.max(np.abs(floats_of(values).astype(np.float64) - values))
+    assert error <= swing * 2**-11 + level * 2**-24  # without the center: level * 2**-11, fifty times the swing
+    plain = np.max(np.abs((values / 16).astype(np.float16).astype(np.float64) * 16 - values))
+    assert plain > swing
+
+
+def test_a_row_of_zeros_comes_back_as_zeros_next_to_any_other() -> None:
+    values = np.stack([np.zeros(8), np.full(8, 1e30), np.full(8, np.nan)]).astype(np.float32)
+    back = floats_of(values)
+    assert not back[0].any()
+    np.testing.assert_array_equal(back[1], values[1])
+    assert np.isnan(back[2]).all()
+
+
+# Refusals
+
+
+PAGE = make_page(partition=2, number=5, unique_ids=("a", "", "c"))
+WHOLE = {compression: encoded(PAGE, codec("exact", compression)) for compression in COMPRESSIONS}
+
+
+@settings(deadline=None, max_examples=400)
+@given(data=st.data(), compression=st.sampled_from(COMPRESSIONS), change=st.integers(1, 255))
+def test_any_changed_byte_is_refused(data: st.DataObject, compression: Compression, change: int) -> None:
+    whole = WHOLE[compression]
+    at = data.draw(st.integers(0, len(whole) - 1))
+    damaged = bytearray(whole)
+    damaged[at] ^= change
+    with pytest.raises(StateError, match="this place"):
+        codec().decode(bytes(damaged), 2, 5, "this place")
+
+
+@given(data=st.data(), compression=st.sampled_from(COMPRESSIONS))
+def test_any_truncation_or_extension_is_refused(data: st.DataObject, compression: Compression) -> None:
+    whole = WHOLE[compression]
+    end = data.draw(st.integers(0, len(whole) - 1))
+    extra = data.draw(st.binary(min_size=1, max_size=20))
+    for damaged in (whole[:end], whole + extra, whole + whole):
+        with pytest.raises(StateError, match="this place"):
+            codec().decode(damaged, 2, 5, "this place")
+
+
+@given(st.binary(max_size=200))
+def test_rubbish_is_refused(rubbish: bytes) -> None:
+    for data in (rubbish, pages.MAGIC + rubbish, WHOLE["none"][:14] + rubbish):
+        with pytest.raises(StateError, match="this place"):
+            codec().decode(data, 2, 5, "this place")
+
+
+@pytest.mark.parametrize(
+    ("partition", "number", "using", "says"),
+    [
+        (3, 5, {}, "partition 2, expected 3"),
+        (2, 6, {}, "page number 5, expected 6"),
+        (2, 5, {"model_id": "m2"}, "model 'm1', expected 'm2'"),
+        (2, 5, {"specs": SPECS[:1]}, "states .*'count'"),
+        (2, 5, {"specs": SPECS[::-1]}, "states"),
+        (2, 5, {"specs": (SPECS[0].model_copy(update={"name": "c"}), SPECS[1])}, "states .*'h'.*expected .*'c'"),
+        (2, 5, {"specs": (SPECS[0], SPECS[1].model_copy(update={"dtype": "int32"}))}, "states .*int64.*int32"),
+        (2, 5, {"specs": (replace_shape(SPECS[0], 8), SPECS[1])}, "states"),
+    ],
+)
+def test_a_page_of_something_else_is_refused(partition: int, number: int, using: dict[str, Any], says: str) -> None:
+    with pytest.raises(StateError, match=f"this place: stored state of {says}"):
+        codec(**using).decode(WHOLE["zlib"], partition, number, "this place")
+
+
+def test_a_newer_format_is_refused_and_says_so() -> None:
+    newer = bytearray(WHOLE["zlib"])
+    newer[8] = pages.FORMAT_VERSION + 1
+    with pytest.raises(StateError, match=r"this place: state format 2, this version reads up to 1"):
+        codec().decode(bytes(newer), 2, 5, "this place")
+
+
+def test_a_mark_is_no_page_and_a_page_no_mark() -> None:
+    with pytest.raises(StateError, match="a MarkHeader where a PageHeader belongs"):
+        codec().decode(codec().encode_mark(Mark(2, 1, 1, 1)), 2, 5, "this place")
+    with pytest.raises(StateError, match="a PageHeader where a MarkHeader belongs"):
+        codec().decode_mark(WHOLE["zlib"], 2, "this place")
+
+
+@pytest.mark.parametrize(("partition", "model_id", "says"), [(1, "m1", "partition 0"), (0, "m2", "model 'm1'")])
+def test_a_mark_of_something_else_is_refused(partition: int, model_id: str, says: str) -> None:
+    data = codec().encode_mark(Mark(0, 1, 1, 1))
+    with pytest.raises(StateError, match=says):
+        codec(model_id=model_id).decode_mark(data, partition, "this place")
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_a_form_whose_parts_disagree_is_refused_although_its_checksum_is_right(compression: Compression) -> None:
+    header, body = pages.unseal(WHOLE[compression], pages.PageHeader, "this place")
+    fields = {name: getattr(header, name) for name in header.__struct_fields__}
+    for changes, rest in [
+        ({"unique_ids": ("a",)}, body),
+        ({"last_ds": b""}, body),
+        ({"compression": "none"}, bytes(body) + b"x"),
+        ({"compression": "zlib"}, b"x" + bytes(body)),
+        ({}, b""),
+    ]:
+        sealed = pages.seal(pages.PageHeader(**(fields | changes)), bytes(rest))
+        with pytest.raises(StateError, match="this place: stored state is damaged"):
+            codec().decode(sealed, 2, 5, "this place")
+
+
+def test_a_compressed_body_never_unpacks_to_more_than_its_header_says() -> None:
+    bomb = rows.compress(bytes(50_000_000))
+    with pytest.raises(ValueError, match="exactly 100 bytes"):
+        rows.decompress(memoryview(bomb), 100)

@@ -39,7 +39,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -217,6 +217,7 @@ class Sink(Protocol):
         ...
 
 
+@runtime_checkable
 class TransactionalSink(Sink, Protocol):
     """A sink with transactions. See the module's docstring for the contract."""
 

@@ -74,6 +74,7 @@ class FileSource:
         self._reader: Reader | None = None
         self._listener: AssignmentListener | None = None
         self._announced = False
+        self._held = False
         self._position = 0
         self._committed: dict[int, int] = {}
 
@@ -85,7 +86,7 @@ class FileSource:
     @property
     def exhausted(self) -> bool:
         """Whether every record has been handed out."""
-        return self._announced and self._reader is not None and self._reader.ended
+        return self._announced and not self._held and self._reader is not None and self._reader.ended
 
     @property
     def committed(self) -> Mapping[int, int]:
@@ -112,6 +113,9 @@ class FileSource:
         deadline = time.monotonic() + timeout_s
         if not self._announced:
             self._announce(reader)
+        if self._held:
+            time.sleep(max(0.0, deadline - time.monotonic()))
+            return Polled.empty()
         if not (count := self._pacer.due(max_records)):
             time.sleep(max(0.0, min(self._pacer.wait_s(), deadline - time.monotonic())))
             count = self._pacer.due(max_records)
@@ -130,13 +134,46 @@ class FileSource:
             values=values,
         )
 
+    def hold(self, partitions: Sequence[int]) -> None:
+        """Hand out nothing until `start`."""
+        if PARTITION in partitions and self._announced:
+            self._held = True
+
+    def start(self, partition: int, position: int) -> None:
+        """Hand out records from number `position` on; going back reads the file again from its beginning.
+
+        Raises:
+            TransportError: the input is a pipe, and `position` lies before what was read of it.
+        """
+        reader = self._live()
+        if partition != PARTITION or not self._announced:
+            return
+        self._held = False
+        if position < self._position:
+            if self._path == "-":
+                raise TransportError(
+                    f"standard input cannot go back to record {position}: {self._position} were read and are gone"
+                )
+            reader.close()
+            reader = self._reader = open_reader(self._path, self._format)
+            self._position = 0
+        self._skip(reader, position)
+
+    def assignments(self) -> Sequence[Assignment]:
+        """Return the one partition, which has never committed."""
+        return [self._assignment(self._live())] if self._announced else []
+
+    def group(self) -> object:
+        """Return None: a file has no group."""
+        return None
+
     def commit(self, positions: Mapping[int, int]) -> None:
         """Remember `positions` until the process ends: a file has no place to keep them."""
         self._committed.update(positions)
 
     def positions(self) -> Mapping[int, int]:
         """Return the number of the record that is read next."""
-        return {PARTITION: self._position} if self._announced else {}
+        return {PARTITION: self._position} if self._announced and not self._held else {}
 
     def lag(self) -> Mapping[int, int]:
         """Return the records still to read, where the file says how many it has; nothing where it does not."""
@@ -159,11 +196,18 @@ class FileSource:
     def _announce(self, reader: Reader) -> None:
         assert self._listener is not None  # noqa: S101  set by open(), which also made the reader
         self._announced = True
+        start = self._listener.on_assigned([self._assignment(reader)])[PARTITION]
+        self._held = start is None
+        if start is not None:
+            self._skip(reader, start)
+
+    def _assignment(self, reader: Reader) -> Assignment:
         # Only Parquet knows its end; of the others nothing is known to be there yet, which is the beginning.
-        assigned = Assignment(PARTITION, committed=None, beginning=0, end=reader.total or 0)
-        start = self._listener.on_assigned([assigned])[PARTITION]
-        while self._position < start and not reader.ended:
-            self._position += len(reader.read(min(_SKIP_RECORDS, start - self._position), timeout_s=1.0))
+        return Assignment(PARTITION, committed=None, beginning=0, end=reader.total or 0)
+
+    def _skip(self, reader: Reader, position: int) -> None:
+        while self._position < position and not reader.ended:
+            self._position += len(reader.read(min(_SKIP_RECORDS, position - self._position), timeout_s=1.0))
 
 
 class FileSink:
@@ -198,6 +242,7 @@ class FileSink:
         keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
         headers: Sequence[Headers] | None = None,
+        partition: int | None = None,  # noqa: ARG002  a file has none
     ) -> None:
         """Write one line per row.
 

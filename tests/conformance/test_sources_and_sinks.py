@@ -177,7 +177,145 @@ def test_a_source_may_be_closed_twice_and_unopened(backend: Backend) -> None:
         source.poll(1, 0.01)
 
 
+# Sources whose partitions are held
+
+
+def hold_all(_assignment: Assignment) -> None:
+    """Answer the listener's question: not before `start`."""
+
+
+def test_a_partition_that_the_listener_holds_back_is_read_from_where_it_is_started(backend: Backend) -> None:
+    backend.put(rows(COUNT))
+    listener = Listener(start=hold_all)
+    with closing(backend.source()) as source:
+        source.open(listener)
+        poll_until(source, lambda: len(listener.assigned) == backend.partitions, "the assignment")
+        assert not len(source.poll(100, 0.3))
+        assert source.positions() == {}
+        assert not source.exhausted
+        source.start(0, 17)
+        assert source.positions() == {0: 17}
+        records = read(source, COUNT // backend.partitions - 17)
+        assert not len(source.poll(100, 0.1))
+    assert [(r.partition, r.offset) for r in records] == [(0, n) for n in range(17, COUNT // backend.partitions)]
+
+
+@pytest.mark.parametrize("back_to", [0, 3, 40])
+def test_a_held_partition_goes_on_wherever_it_is_started_again(backend: Backend, back_to: int) -> None:
+    """With records fetched ahead: small polls from a full buffer."""
+    backend.put(rows(COUNT))
+    with closing(backend.source()) as source:
+        source.open(Listener())
+        before = read(source, 30, 3)
+        source.hold([0])
+        assert 0 not in source.positions()
+        others = read(source, COUNT - COUNT // backend.partitions - sum(r.partition != 0 for r in before))
+        assert all(record.partition != 0 for record in others)
+        assert not len(source.poll(100, 0.1))
+        source.start(0, back_to)
+        again = read(source, COUNT // backend.partitions - back_to, 7)
+    assert [(r.partition, r.offset) for r in again] == [(0, n) for n in range(back_to, COUNT // backend.partitions)]
+
+
+def test_a_partition_may_be_started_anew_without_having_been_held(backend: Backend) -> None:
+    backend.put(rows(COUNT))
+    end = COUNT // backend.partitions
+    with closing(backend.source()) as source:
+        source.open(Listener())
+        read(source, 30, 3)
+        for target in (200, 5, 5, 199, 0):
+            for number in range(backend.partitions):
+                source.start(number, target)
+            partitions = by_partition(read(source, 7, 4))
+            assert [r.offset for each in partitions.values() for r in each] == [
+                target + n for each in partitions.values() for n in range(len(each))
+            ]
+        for number in range(backend.partitions):
+            source.start(number, 0)
+        assert sorted(record.offset for record in read(source, COUNT)) == sorted([*range(end)] * backend.partitions)
+
+
+def test_partitions_that_are_not_owned_are_neither_held_nor_started(backend: Backend) -> None:
+    backend.put(rows(COUNT))
+    with closing(backend.source()) as source:
+        source.open(Listener())
+        source.hold([0])
+        source.start(0, 490)
+        assert len(read(source, COUNT)) == COUNT
+        source.hold([backend.partitions])
+        source.start(backend.partitions, 0)
+        assert not len(source.poll(10, 0.1))
+        assert sorted(source.positions()) == list(range(backend.partitions))
+
+
+def test_the_assignments_are_told_anew_when_asked(backend: Backend) -> None:
+    backend.put(rows(20))
+    listener = Listener()
+    with closing(backend.source()) as source:
+        source.open(listener)
+        assert source.assignments() == []
+        read(source, 20)
+        assert sorted(source.assignments()) == sorted(listener.assigned)
+        if isinstance(backend, KafkaBackend):
+            source.commit({0: 4})
+            backend.put(rows(20))
+            assert sorted(source.assignments()) == [Assignment(0, 4, 0, 20), Assignment(1, None, 0, 20)]
+
+
 # Sources on a topic
+
+
+def test_partitions_held_and_started_by_the_listener_itself_lose_and_repeat_nothing(topic: KafkaBackend) -> None:
+    """What a worker does whose transaction ended badly while a rebalance ran: back to the committed positions."""
+    topic.put(rows(COUNT))
+    half = COUNT // 2
+
+    class Rewinding(Listener):
+        def on_revoked(self, partitions: Sequence[int]) -> None:
+            super().on_revoked(partitions)
+            kept = [number for number in source.positions() if number not in partitions]
+            source.hold([*partitions, *kept])
+            for number in [*partitions, *kept]:
+                source.start(number, 10)
+
+    first = Rewinding()
+    with closing(topic.source()) as source, closing(topic.source()) as other:
+        source.open(first)
+        read(source, 40, 3)
+        second = Listener(start=hold_all)
+        other.open(second)
+        taken = []
+        deadline = time.monotonic() + 20.0
+        while not second.assigned:
+            assert time.monotonic() < deadline, "the second member got nothing"
+            assert not len(other.poll(10, 0.05))
+            polled = source.poll(1, 0.05)
+            if first.revoked:
+                taken += list(zip(polled.partitions.tolist(), polled.offsets.tolist(), strict=True))
+        moved = second.assigned[0].partition
+        kept = 1 - moved
+        assert sorted(source.positions()) == [kept]
+        taken += [record[:2] for record in read(source, half - 10 - len(taken))]
+        assert taken == [(kept, offset) for offset in range(10, half)]
+        assert not len(other.poll(10, 0.2))
+        other.start(kept, 0)  # not its own
+        other.start(moved, 3)
+        assert [record[:2] for record in read(other, half - 3)] == [(moved, offset) for offset in range(3, half)]
+
+
+def test_a_member_whose_partitions_are_all_held_stays_in_its_group(kafka: KafkaCluster, topic: KafkaBackend) -> None:
+    topic.settings = kafka.settings(session_timeout_s=1.0, max_poll_interval_s=1.5)
+    topic.put(rows(20))
+    listener = Listener(start=hold_all)
+    with closing(topic.source()) as source:
+        source.open(listener)
+        poll_until(source, lambda: len(listener.assigned) == 2, "the assignment")
+        started = time.monotonic()
+        poll_until(source, lambda: time.monotonic() - started > 3.0, "three seconds")
+        assert listener.lost == listener.revoked == []
+        source.start(0, 0)
+        source.start(1, 0)
+        assert len(read(source, 20)) == 20
 
 
 def test_a_group_resumes_at_its_committed_positions(topic: KafkaBackend) -> None:
@@ -307,6 +445,17 @@ def test_what_was_flushed_is_there_complete_and_in_order(case: SinkCase) -> None
     case.sink.flush(10.0)
     assert case.written(Channel.FORECASTS) == values
     assert case.written(Channel.DEAD_LETTERS) == []
+
+
+def test_records_go_to_the_partition_that_is_named(kafka: KafkaCluster) -> None:
+    for client in CLIENTS:
+        where = {Channel.STATE: kafka.create_topic("state", 3)}
+        with closing(kafka_sink(client, kafka.settings(), where)) as sink:
+            for number in (2, 0):
+                sink.publish(Channel.STATE, [b"same", b"same"], [b"%d" % number, None], partition=number)
+            sink.flush(10.0)
+        found = [(record.partition, record.value) for record in kafka.read_all(where[Channel.STATE])]
+        assert found == [(0, b"0"), (0, None), (2, b"2"), (2, None)]
 
 
 def test_publishing_and_flushing_nothing_is_fine(case: SinkCase) -> None:

@@ -58,12 +58,12 @@ def from_beginning(assignment: Assignment) -> int:
 class Listener:
     """Remembers what it was told."""
 
-    start: Callable[[Assignment], int] = from_beginning
+    start: Callable[[Assignment], int | None] = from_beginning
     assigned: list[Assignment] = field(default_factory=list)
     revoked: list[int] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
 
-    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int]:
+    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
         self.assigned += assignments
         return {assignment.partition: self.start(assignment) for assignment in assignments}
 

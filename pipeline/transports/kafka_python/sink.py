@@ -47,6 +47,7 @@ class KafkaPythonSink:
         keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
         headers: Sequence[Headers] | None = None,
+        partition: int | None = None,
     ) -> None:
         """Queue one record per row; too many unacknowledged ones hold the caller back.
 
@@ -59,7 +60,7 @@ class KafkaPythonSink:
         fields: Iterable[Headers] = headers if headers is not None else ((),) * len(values)
         for key, value, row_headers in zip(keys, values, fields, strict=True):
             try:
-                self._pending.append(producer.send(topic, value=value, key=key, headers=list(row_headers)))
+                self._pending.append(producer.send(topic, value, key, list(row_headers), partition))
             except (KafkaError, ValueError) as error:
                 self._note_failure(f"{error} (topic {topic}, {len(value or b'')} bytes)")
         if len(self._pending) > _MAX_IN_FLIGHT:

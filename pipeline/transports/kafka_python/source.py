@@ -8,8 +8,9 @@ listener's questions (`pipeline.transports.kafka_python.rebalance`); a call that
 not lost, the next `poll` takes its records.
 
 Invariants: no position is ever guessed (`auto_offset_reset=none`: the listener names every start, and a position
-that the topic no longer has is an error, not a silent jump); a record of a partition that is no longer owned is
-never handed out.
+that the topic no longer has is an error, not a silent jump); a record of a partition that is held, or no longer
+owned, is never handed out. The client's positions are touched only while its `poll` does not run, or is suspended
+by a question.
 """
 
 from __future__ import annotations
@@ -50,7 +51,11 @@ class KafkaPythonSource:
         self._in_flight: Future[Any] | None = None
         self._backlog: dict[int, list[Any]] = {}
         self._fetched_to: dict[int, int] = {}
-        self._owned: dict[int, int] = {}  # partition -> position
+        self._owned: set[int] = set()
+        self._positions: dict[int, int] = {}  # of the owned partitions that are not held
+        self._to_pause: set[int] = set()  # held, but the client has not been told yet
+        self._to_seek: dict[int, int] = {}  # started, likewise
+        self._outdated: set[int] = set()  # what the call in flight brings of these is not to be handed out
         self._failure: BaseException | None = None
         self._closing = False
 
@@ -98,6 +103,40 @@ class KafkaPythonSource:
             self._take_fetch(fetch)
         return self._columns(self._next_records(max_records))
 
+    def hold(self, partitions: Sequence[int]) -> None:
+        """Hand out nothing of these owned partitions until `start`."""
+        for number in self._owned.intersection(partitions):
+            self._drop_fetched(number)
+            self._positions.pop(number, None)
+            self._to_seek.pop(number, None)
+            self._to_pause.add(number)
+
+    def start(self, partition: int, position: int) -> None:
+        """Hand out an owned partition's records from `position` on, beginning with the next `poll`."""
+        if partition in self._owned:
+            self._drop_fetched(partition)
+            self._positions[partition] = self._fetched_to[partition] = self._to_seek[partition] = position
+            self._to_pause.discard(partition)
+
+    def assignments(self) -> Sequence[Assignment]:
+        """Ask for committed position, beginning and end of every owned partition.
+
+        A position that is part of a transaction that has not ended is waited for.
+
+        Raises:
+            TransportError: no answer.
+        """
+        try:
+            return self._look_up(self._live(), sorted(self._owned))
+        except KafkaError as error:
+            raise kafka_errors.refused(
+                self._settings.bootstrap_servers, self._topic, "asking for the committed positions", error
+            ) from error
+
+    def group(self) -> object:
+        """Return the group's metadata as `KafkaProducer.send_offsets_to_transaction` takes it."""
+        return self._live().group_metadata()
+
     def commit(self, positions: Mapping[int, int]) -> None:
         """Commit `positions` for the group and wait for the answer; a rebalance that is under way is waited for.
 
@@ -125,14 +164,14 @@ class KafkaPythonSource:
                 return
 
     def positions(self) -> Mapping[int, int]:
-        """Return the offset that each owned partition is read from next."""
-        return dict(self._owned)
+        """Return the offset that each owned partition is read from next; held ones are left out."""
+        return dict(self._positions)
 
     def lag(self) -> Mapping[int, int]:
         """Return the offsets between position and end by partition, from what the last fetches said."""
         consumer = self._live()
         lags: dict[int, int] = {}
-        for partition, position in self._owned.items():
+        for partition, position in self._positions.items():
             try:
                 end = consumer.highwater(TopicPartition(self._topic, partition))
             except IllegalStateError:  # revoked on the IO thread; the question about it is still to be answered
@@ -154,8 +193,8 @@ class KafkaPythonSource:
             self._wait_for(self._in_flight, lambda question: self._release(consumer, question))
         helper.shutdown(wait=True)
         consumer.close(autocommit=False, timeout_ms=self._settings.request_timeout_s * 1_000)
-        self._owned.clear()
-        self._backlog.clear()
+        for remembered in (self._owned, self._positions, self._to_pause, self._to_seek, self._backlog):
+            remembered.clear()
 
     def _live(self) -> Any:
         if self._consumer is None:
@@ -198,18 +237,33 @@ class KafkaPythonSource:
     def _start_partitions(self, consumer: Any, partitions: tuple[int, ...]) -> None:
         if not partitions or self._listener is None:
             return
+        assignments = self._look_up(consumer, partitions)
+        starts = self._listener.on_assigned(assignments)
+        for assignment in assignments:
+            number, start = assignment.partition, starts[assignment.partition]
+            key = TopicPartition(self._topic, number)
+            self._owned.add(number)
+            if start is None:
+                consumer.pause(key)
+                start = assignment.end  # it needs some position as well, or the client asks for one by itself
+            else:
+                self._positions[number] = start
+            consumer.seek(key, start)
+            self._fetched_to[number] = start
+            if number in self._outdated and number in self._positions:  # it left and came back within one call
+                self._to_seek[number] = start
+
+    def _look_up(self, consumer: Any, partitions: Sequence[int]) -> list[Assignment]:
         timeout_ms = self._settings.request_timeout_s * 1_000
         keys = {number: TopicPartition(self._topic, number) for number in partitions}
+        if not keys:
+            return []
         beginnings = consumer.beginning_offsets(list(keys.values()), timeout_ms=timeout_ms)
         ends = consumer.end_offsets(list(keys.values()), timeout_ms=timeout_ms)
-        assignments = [
+        return [
             Assignment(number, consumer.committed(key, timeout_ms=timeout_ms), beginnings[key], ends[key])
             for number, key in keys.items()
         ]
-        starts = self._listener.on_assigned(assignments)
-        for number, key in keys.items():
-            consumer.seek(key, starts[number])
-            self._owned[number] = self._fetched_to[number] = starts[number]
 
     def _stop_partitions(self, question: Question) -> None:
         numbers = [number for number in question.partitions if number in self._owned]
@@ -218,8 +272,11 @@ class KafkaPythonSource:
                 (self._listener.on_lost if question.kind == "lost" else self._listener.on_revoked)(numbers)
         finally:
             for number in numbers:
-                self._owned.pop(number)
-                self._backlog.pop(number, None)
+                self._drop_fetched(number)
+                self._owned.discard(number)
+                self._positions.pop(number, None)
+                self._to_pause.discard(number)
+                self._to_seek.pop(number, None)
 
     def _advance_rebalance(self) -> None:
         """Drive the client until a rebalance step asks something or the current fetch ends; answer nothing.
@@ -243,11 +300,34 @@ class KafkaPythonSource:
     def _start_fetch(self, max_records: int, timeout_s: float) -> Future[Any]:
         if self._in_flight is None:
             assert self._helper is not None  # noqa: S101  made by open() together with the consumer
+            self._tell_held_and_started()
             self._in_flight = self._helper.submit(
                 self._live().poll, timeout_ms=timeout_s * 1_000, max_records=max_records
             )
             self._in_flight.add_done_callback(self._inbox.put)
         return self._in_flight
+
+    def _tell_held_and_started(self) -> None:
+        """Tell the client what to pause and where to start again; its poll does not run now."""
+        consumer = self._live()
+        assigned = consumer.assignment()  # a partition may have left it; the question about that is still to come
+        for number in self._to_pause:
+            if (key := TopicPartition(self._topic, number)) in assigned:
+                consumer.pause(key)
+        for number, position in self._to_seek.items():
+            if (key := TopicPartition(self._topic, number)) in assigned:
+                # What the client parked of a paused partition it may never take up again (it does so only while its
+                # "next in line" is None, which an exhausted one is not), nor would it fetch anything beside it.
+                consumer._fetcher._paused_partition_records.pop(key, None)
+                consumer.seek(key, position)
+                consumer.resume(key)
+        self._to_pause.clear()
+        self._to_seek.clear()
+
+    def _drop_fetched(self, number: int) -> None:
+        self._backlog.pop(number, None)
+        if self._in_flight is not None:
+            self._outdated.add(number)
 
     def _wait_for(self, fetch: Future[Any], handle: Callable[[Question], None]) -> None:
         """Handle questions until `fetch` has ended."""
@@ -264,20 +344,24 @@ class KafkaPythonSource:
         self._in_flight = None
 
     def _take_fetch(self, fetch: Future[Any]) -> None:
+        outdated, self._outdated = self._outdated, set()
         try:
             fetched = fetch.result()
         except KafkaError as error:
             raise self._as_transport_error(error) from error
+        current = self._positions.keys() - outdated
         for key, records in fetched.items():
-            if key.partition in self._owned:
+            if key.partition in current:
                 self._backlog.setdefault(key.partition, []).extend(records)
         for key in self._live().assignment():
+            if key.partition not in current:
+                continue
             # Where the next fetch begins: beyond transaction markers and compacted records.
             position = self._live().position(key, timeout_ms=0)
-            if key.partition in self._owned and position is not None:
+            if position is not None:
                 self._fetched_to[key.partition] = position
                 if key.partition not in self._backlog:
-                    self._owned[key.partition] = position
+                    self._positions[key.partition] = position
 
     def _next_records(self, max_records: int) -> list[Any]:
         taken: list[Any] = []
@@ -287,10 +371,10 @@ class KafkaPythonSource:
             taken += records[:room]
             if len(records) > room:
                 self._backlog[partition] = records[room:]
-                self._owned[partition] = records[room].offset
+                self._positions[partition] = records[room].offset
                 break
             del self._backlog[partition]
-            self._owned[partition] = self._fetched_to[partition]
+            self._positions[partition] = self._fetched_to[partition]
         return taken
 
     def _columns(self, records: Sequence[Any]) -> Polled:

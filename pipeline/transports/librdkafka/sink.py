@@ -22,6 +22,7 @@ from pipeline.transports.librdkafka.errors import PERMANENT, TransientWarnings
 log = logging.getLogger(__name__)
 
 _BACK_PRESSURE_S: Final = 0.05
+_BY_KEY: Final = -1  # librdkafka's RD_KAFKA_PARTITION_UA: the partitioner decides
 
 
 class LibrdkafkaSink:
@@ -48,6 +49,7 @@ class LibrdkafkaSink:
         keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
         headers: Sequence[Headers] | None = None,
+        partition: int | None = None,
     ) -> None:
         """Queue one record per row; a full queue holds the caller back until there is room.
 
@@ -57,18 +59,19 @@ class LibrdkafkaSink:
         producer = self._live()
         self._raise_failure()
         topic = self._topics[channel]
+        to = _BY_KEY if partition is None else partition
         if headers is None:
             for key, value in zip(keys, values, strict=True):
                 try:
-                    producer.produce(topic, value, key)
+                    producer.produce(topic, value, key, to)
                 except (BufferError, KafkaException) as error:
-                    self._produce_slowly(error, topic, value, key, ())
+                    self._produce_slowly(error, topic, value, key, to, ())
         else:
             for key, value, fields in zip(keys, values, headers, strict=True):
                 try:
-                    producer.produce(topic, value, key, headers=list(fields))
+                    producer.produce(topic, value, key, to, headers=list(fields))
                 except (BufferError, KafkaException) as error:
-                    self._produce_slowly(error, topic, value, key, fields)
+                    self._produce_slowly(error, topic, value, key, to, fields)
         producer.poll(0)
 
     def flush(self, timeout_s: float) -> None:
@@ -100,7 +103,7 @@ class LibrdkafkaSink:
             raise kafka_errors.not_delivered(self._settings.bootstrap_servers, self._failed, self._first_failure)
 
     def _produce_slowly(
-        self, error: Exception, topic: str, value: bytes | None, key: bytes | None, headers: Headers
+        self, error: Exception, topic: str, value: bytes | None, key: bytes | None, to: int, headers: Headers
     ) -> None:
         """Produce a record that was refused once: wait for room in the queue, or note that it is lost."""
         producer = self._live()
@@ -108,7 +111,7 @@ class LibrdkafkaSink:
             producer.poll(_BACK_PRESSURE_S)
             self._raise_failure()
             try:
-                producer.produce(topic, value, key, headers=list(headers))
+                producer.produce(topic, value, key, to, headers=list(headers))
             except (BufferError, KafkaException) as again:
                 error = again
             else:

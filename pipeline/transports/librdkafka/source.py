@@ -3,8 +3,12 @@
 Owns: the consumer, which partitions it has, and where each is read. Does not know: what is in a record.
 
 Invariants: no position is ever guessed (`auto.offset.reset=error`: the listener names every start, and a position
-that the topic no longer has is an error, not a silent jump); a record of a partition that is no longer owned is
-never handed out.
+that the topic no longer has is an error, not a silent jump); a record of a partition that is held, or no longer
+owned, is never handed out.
+
+Held partitions are paused, never unassigned: an unassignment from inside a rebalance callback would be taken for the
+answer to that rebalance. For the same reason a partition that starts again is sought at the next `poll`, before
+anything is taken from the client; seeking drops what was fetched before it.
 """
 
 from __future__ import annotations
@@ -26,7 +30,7 @@ from pipeline.transports.librdkafka.errors import PERMANENT, REBALANCING, Transi
 
 log = logging.getLogger(__name__)
 
-_COMMIT_RETRY_S: Final = 0.05
+_RETRY_S: Final = 0.05
 
 
 class LibrdkafkaSource:
@@ -37,10 +41,12 @@ class LibrdkafkaSource:
         self._topic = topic
         self._consumer: Consumer | None = None
         self._listener: AssignmentListener | None = None
-        self._owned: dict[int, int] = {}  # partition -> position
+        self._owned: set[int] = set()
+        self._positions: dict[int, int] = {}  # of the owned partitions that are not held
+        self._to_seek: dict[int, int] = {}  # started, but the client has not been told yet
         self._failure: BaseException | None = None
         self._closing = False
-        self._revocations = 0
+        self._changes = 0  # of what may be handed out
         self._warn = TransientWarnings(settings.bootstrap_servers)
 
     @property
@@ -78,7 +84,8 @@ class LibrdkafkaSource:
         self._raise_failure()
         deadline = time.monotonic() + timeout_s
         messages: list[Message] = []
-        revocations = self._revocations
+        self._seek_started(consumer)
+        changes = self._changes
         while not messages:
             messages = consumer.consume(max_records, 0)
             if not messages:
@@ -91,11 +98,54 @@ class LibrdkafkaSource:
             self._raise_failure()
             if any(message.error() is not None for message in messages):
                 messages = self._without_reports(messages)
-            if self._revocations != revocations:
-                messages = [message for message in messages if message.partition() in self._owned]
+            if self._changes != changes or self._to_seek:
+                messages = [message for message in messages if self._hands_out(message.partition())]
             if time.monotonic() >= deadline:
                 break
         return self._columns(messages)
+
+    def hold(self, partitions: Sequence[int]) -> None:
+        """Hand out nothing of these owned partitions until `start`.
+
+        Raises:
+            TransportError: the client refuses.
+        """
+        consumer = self._live()
+        held = self._owned.intersection(partitions)
+        if not held:
+            return
+        self._changes += 1
+        for number in held:
+            self._positions.pop(number, None)
+            self._to_seek.pop(number, None)
+        try:
+            consumer.pause([TopicPartition(self._topic, number) for number in held])
+        except KafkaException as error:
+            raise self._refused(f"holding partitions {sorted(held)}", error) from error
+
+    def start(self, partition: int, position: int) -> None:
+        """Hand out an owned partition's records from `position` on, beginning with the next `poll`."""
+        if partition in self._owned:
+            self._changes += 1
+            self._positions[partition] = self._to_seek[partition] = position
+
+    def assignments(self) -> Sequence[Assignment]:
+        """Ask for committed position, beginning and end of every owned partition.
+
+        A position that is part of a transaction that has not ended is waited for.
+
+        Raises:
+            TransportError: no answer.
+        """
+        consumer = self._live()
+        try:
+            return self._look_up(consumer, sorted(self._owned))
+        except KafkaException as error:
+            raise self._refused("asking for the committed positions", error) from error
+
+    def group(self) -> object:
+        """Return the group's metadata as `Producer.send_offsets_to_transaction` takes it."""
+        return self._live().consumer_group_metadata()
 
     def commit(self, positions: Mapping[int, int]) -> None:
         """Commit `positions` for the group and wait for the answer; a rebalance that is under way is waited for.
@@ -125,17 +175,17 @@ class LibrdkafkaSource:
                 raise kafka_errors.not_committed(
                     self._settings.bootstrap_servers, self._topic, self._settings.group_id, errors[0]
                 )
-            time.sleep(_COMMIT_RETRY_S)
+            time.sleep(_RETRY_S)
 
     def positions(self) -> Mapping[int, int]:
-        """Return the offset that each owned partition is read from next."""
-        return dict(self._owned)
+        """Return the offset that each owned partition is read from next; held ones are left out."""
+        return dict(self._positions)
 
     def lag(self) -> Mapping[int, int]:
         """Return the offsets between position and end by partition, from what the last fetches said."""
         consumer = self._live()
         lags: dict[int, int] = {}
-        for partition, position in self._owned.items():
+        for partition, position in self._positions.items():
             _, end = consumer.get_watermark_offsets(TopicPartition(self._topic, partition), cached=True)
             if end != OFFSET_INVALID:
                 lags[partition] = max(0, end - position)
@@ -145,7 +195,8 @@ class LibrdkafkaSource:
         """Leave the group (a static member stays in it until its session ends) without committing."""
         self._closing = True
         consumer, self._consumer = self._consumer, None
-        self._owned.clear()
+        for remembered in (self._owned, self._positions, self._to_seek):
+            remembered.clear()
         if consumer is not None:
             consumer.close()
 
@@ -174,8 +225,27 @@ class LibrdkafkaSource:
         )
 
     def _advance(self, partition: int, position: int) -> None:
-        if position > self._owned.get(partition, position):
-            self._owned[partition] = position
+        if self._hands_out(partition) and position > self._positions[partition]:
+            self._positions[partition] = position
+
+    def _hands_out(self, partition: int | None) -> bool:
+        return partition in self._positions and partition not in self._to_seek
+
+    def _seek_started(self, consumer: Consumer) -> None:
+        """Tell the client of partitions that start again; one whose assignment is not in effect yet waits a poll."""
+        for number, position in list(self._to_seek.items()):
+            target = TopicPartition(self._topic, number, position)
+            try:
+                consumer.resume([target])
+                consumer.seek(target)
+            except KafkaException as error:
+                if error.args[0].code() != KafkaError._STATE:
+                    raise self._refused(f"starting partition {number} at {position}", error) from error
+            else:
+                del self._to_seek[number]
+
+    def _refused(self, doing: str, error: KafkaException) -> TransportError:
+        return kafka_errors.refused(self._settings.bootstrap_servers, self._topic, doing, error.args[0])
 
     def _without_reports(self, messages: Sequence[Message]) -> list[Message]:
         """Take the client's own reports out from among the records; raise on one that does not pass by itself."""
@@ -208,19 +278,38 @@ class LibrdkafkaSource:
             consumer.incremental_assign(partitions)
             return
         try:
-            starts = self._start_positions(consumer, partitions)
+            assert self._listener is not None  # noqa: S101  subscribed by open(), which set it
+            assignments = self._look_up(consumer, [partition.partition for partition in partitions])
+            starts = self._listener.on_assigned(assignments)
+            # A held one needs some offset as well; there is nothing to fetch at the end.
+            placed = {a.partition: (starts[a.partition], a.end) for a in assignments}
         except BaseException as error:  # noqa: BLE001  no exception may cross the C library: poll() raises it
             self._failure = self._failure or as_transport_error(error, self._settings, self._topic)
             consumer.incremental_assign([])
             return
-        consumer.incremental_assign([TopicPartition(self._topic, p, start) for p, start in starts.items()])
-        self._owned.update(starts)
+        self._owned.update(placed)
+        consumer.incremental_assign(
+            [TopicPartition(self._topic, n, end if start is None else start) for n, (start, end) in placed.items()]
+        )
+        self._positions |= {number: start for number, (start, _) in placed.items() if start is not None}
+        if held := [TopicPartition(self._topic, number) for number in placed if number not in self._positions]:
+            consumer.pause(held)
 
-    def _start_positions(self, consumer: Consumer, partitions: list[TopicPartition]) -> dict[int, int]:
-        assert self._listener is not None  # noqa: S101  subscribed by open(), which set it
-        timeout_s = self._settings.request_timeout_s
+    def _look_up(self, consumer: Consumer, partitions: Sequence[int]) -> list[Assignment]:
+        """Ask the brokers; errors that pass, as of a new topic without a leader, are waited out."""
+        deadline = time.monotonic() + self._settings.request_timeout_s
+        while True:
+            try:
+                return self._look_up_once(consumer, partitions, max(0.0, deadline - time.monotonic()))
+            except KafkaException as error:
+                if not error.args[0].retriable() or time.monotonic() > deadline:
+                    raise
+            time.sleep(_RETRY_S)
+
+    def _look_up_once(self, consumer: Consumer, partitions: Sequence[int], timeout_s: float) -> list[Assignment]:
+        asked = [TopicPartition(self._topic, number) for number in partitions]
         assignments = []
-        for committed in consumer.committed(partitions, timeout=timeout_s):
+        for committed in consumer.committed(asked, timeout=timeout_s) if asked else ():
             if committed.error is not None:
                 raise KafkaException(committed.error)
             watermarks = consumer.get_watermark_offsets(committed, timeout=timeout_s)
@@ -228,8 +317,7 @@ class LibrdkafkaSource:
                 raise kafka_errors.unreachable(self._settings.bootstrap_servers, timeout_s, "offsets of a partition")
             position = committed.offset if committed.offset >= 0 else None
             assignments.append(Assignment(committed.partition, position, *watermarks))
-        starts = self._listener.on_assigned(assignments)
-        return {assignment.partition: starts[assignment.partition] for assignment in assignments}
+        return assignments
 
     def _on_revoke(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         self._release(consumer, partitions, lost=False)
@@ -238,7 +326,7 @@ class LibrdkafkaSource:
         self._release(consumer, partitions, lost=True)
 
     def _release(self, consumer: Consumer, partitions: list[TopicPartition], *, lost: bool) -> None:
-        self._revocations += 1
+        self._changes += 1
         numbers = [partition.partition for partition in partitions if partition.partition in self._owned]
         if numbers and not self._closing and self._listener is not None:
             try:
@@ -246,7 +334,9 @@ class LibrdkafkaSource:
             except BaseException as error:  # noqa: BLE001  as above
                 self._failure = self._failure or as_transport_error(error, self._settings, self._topic)
         for number in numbers:
-            self._owned.pop(number, None)
+            self._owned.discard(number)
+            self._positions.pop(number, None)
+            self._to_seek.pop(number, None)
         consumer.incremental_unassign(partitions)
 
 

@@ -1,70 +1,224 @@
-"""What one commit contains, and in which order.
+"""What one commit contains, and in which order; when commits and snapshots are due.
 
-    1. every forecast and dead letter handed to the sink is durable      (sink.flush)
-    2. the position after the last event that they cover is durable      (source.commit)
+`at_least_once`
+    1. every forecast and dead letter so far is durable                       (sink.flush)
+    2. pages of the state that changed, and marks, are handed to the store    (store.stage, sink.flush)
+    3. the positions after the last events that they cover are durable        (source.commit)
+    4. the store may show the pages                                           (store.commit)
 
-This order is at-least-once delivery: a crash between 1 and 2 publishes the same forecasts again after the restart,
-with the same `source`, so that a consumer can drop the repeats; a crash before 1 loses nothing, since nothing
-was committed. The other order would lose forecasts.
+`exactly_once`
+    1. pages and marks join the open transaction                              (store.stage)
+    2. forecasts, dead letters, pages and positions become visible together   (sink.commit)
+    3. the store may show the pages                                           (store.commit)
 
-Owns: the positions not yet committed and when they are due. Does not know: events, models, metrics.
+Most commits carry no pages. A snapshot, every `snapshot_interval_s`, goes through the partitions one after the other:
+all changed pages of a partition and its mark are in one commit, and a commit takes partitions until it has
+`pages_per_commit` pages. A crash at any point leaves the last commit, or, at_least_once, less: events are read again
+and their forecasts published again, with the same `source`. What a restore makes of pages that are newer than the
+committed position is told in `pipeline.residents` and `pipeline.recovery`.
+
+Owns: the positions not yet committed, and the schedule. Does not know: events, models, metrics.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 
 from pipeline.arrays import IntArray
-from pipeline.transports.base import Sink, Source
+from pipeline.residents import NO_WATERMARK, Residents
+from pipeline.settings import StateSettings
+from pipeline.stores.base import Mark, Page, StateStore
+from pipeline.transports.base import Sink, Source, TransactionalSink
+
+
+class Delivery(Protocol):
+    """One of the two orders above."""
+
+    def commit(self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark]) -> None:
+        """Make everything published so far, the pages and the positions durable.
+
+        Raises:
+            TransportError: it is not, and the worker has to end or, if `TransactionAborted`, to go back.
+        """
+        ...
+
+
+class AtLeastOnce:
+    """Repeats after a crash, never a loss."""
+
+    def __init__(self, source: Source, sink: Sink, store: StateStore | None, flush_timeout_s: float) -> None:
+        self._source = source
+        self._sink = sink
+        self._store = store
+        self._flush_timeout_s = flush_timeout_s
+
+    def commit(self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark]) -> None:
+        """See `Delivery`; the order is that of the module's docstring."""
+        self._sink.flush(self._flush_timeout_s)
+        if self._store is not None and (pages or marks):
+            self._store.stage(pages, marks)
+            self._sink.flush(self._flush_timeout_s)
+        if positions:
+            self._source.commit(positions)
+        if self._store is not None:
+            self._store.commit()
+
+
+class ExactlyOnce:
+    """Everything of a commit, or nothing."""
+
+    def __init__(self, source: Source, sink: TransactionalSink, store: StateStore | None) -> None:
+        self._source = source
+        self._sink = sink
+        self._store = store
+
+    def commit(self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark]) -> None:
+        """See `Delivery`; the order is that of the module's docstring."""
+        if self._store is not None and (pages or marks):
+            self._store.stage(pages, marks)
+        self._sink.commit(positions, self._source.group())
+        if self._store is not None:
+            self._store.commit()
+
+
+@dataclass(slots=True)
+class _Progress:
+    """How far a partition is."""
+
+    position: int  # events below it are in the state
+    marked: int | None = None  # position of the last mark
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit did, for the metrics."""
+
+    pages: int
+    marks: int
 
 
 class Checkpoint:
     """The pending commit. Used from one thread."""
 
     def __init__(
-        self, source: Source, sink: Sink, *, interval_s: float, flush_timeout_s: float, clock: Callable[[], float]
+        self,
+        delivery: Delivery,
+        residents: Residents,
+        *,
+        snapshots: StateSettings | None,
+        interval_s: float,
+        clock: Callable[[], float],
     ) -> None:
-        self._source = source
-        self._sink = sink
-        self._interval_s = interval_s
-        self._flush_timeout_s = flush_timeout_s
-        self._clock = clock
-        self._positions: dict[int, int] = {}
-        self._due_at = clock() + interval_s
+        """Start with nothing pending.
 
-    @property
-    def pending(self) -> bool:
-        """Whether anything was processed since the last commit."""
-        return bool(self._positions)
+        Args:
+            delivery: the order of a commit.
+            residents: whose pages a snapshot holds.
+            snapshots: the schedule of snapshots; None = there is no store.
+            interval_s: of commits.
+            clock: monotonic seconds.
+        """
+        self._delivery = delivery
+        self._residents = residents
+        self._snapshots = snapshots
+        self._interval_s = interval_s
+        self._clock = clock
+        self._progress: dict[int, _Progress] = {}
+        self._pending: set[int] = set()
+        self._resets: dict[int, Mark] = {}
+        self._queue: deque[int] = deque()
+        self._due_at = clock() + interval_s
+        self._snapshot_at = clock() + (snapshots.snapshot_interval_s if snapshots else 0.0)
 
     @property
     def due(self) -> bool:
         """Whether there is something to commit and it is time."""
-        return self.pending and self._clock() >= self._due_at
+        if self._clock() < self._due_at:
+            return False
+        return bool(self._pending or self._queue or self._resets) or self._snapshot_due()
 
-    def processed(self, partitions: IntArray, offsets: IntArray) -> None:
-        """Note events whose results were handed to the sink; offsets increase within a partition."""
+    def begin(self, partition: int, position: int, *, new_life: bool) -> None:
+        """Note where a partition's state stands; `new_life` = whatever the store may have of it no longer counts."""
+        self._progress[partition] = _Progress(position)
+        if new_life and self._snapshots is not None:
+            # Without this, pages of the old life could be taken for ones of the new between two snapshots.
+            self._resets[partition] = Mark(partition, position, NO_WATERMARK, 0)
+
+    def processed(self, partitions: IntArray, offsets: IntArray, live: Collection[int]) -> None:
+        """Note events that are in the state and whose results, in `live` partitions, were handed to the sink.
+
+        Args:
+            partitions: `(n,)` int64.
+            offsets: `(n,)` int64, increasing within a partition.
+            live: partitions that are past their replay, so that their positions are to be committed.
+        """
         for partition in np.unique(partitions).tolist():
             # A committed position is the next offset to read: the last processed one plus one.
-            self._positions[partition] = int(offsets[partitions == partition][-1]) + 1
+            self._progress[partition].position = int(offsets[partitions == partition][-1]) + 1
+            if partition in live:
+                self._pending.add(partition)
+
+    def position(self, partition: int) -> int:
+        """Return the offset up to which a partition's events are in the state."""
+        return self._progress[partition].position
 
     def forget(self, partitions: Iterable[int]) -> None:
-        """Drop positions of partitions that are no longer ours to commit."""
+        """Drop partitions that are no longer ours to commit."""
         for partition in partitions:
-            self._positions.pop(partition, None)
+            self._progress.pop(partition, None)
+            self._resets.pop(partition, None)
+            self._pending.discard(partition)
 
-    def commit(self) -> None:
-        """Commit what is pending, in the order of this module's docstring.
+    def commit(self, live: Collection[int], final: Collection[int] = ()) -> Committed:
+        """Commit what is pending, and the part of a snapshot that is due.
+
+        Args:
+            live: partitions that are past their replay; only these are snapshot.
+            final: partitions whose last commit this is: all of their changed pages go with it.
 
         Raises:
-            DeliveryError: step 1 failed; no position was committed.
-            TransportError: step 2 failed; results may be published again.
+            TransportError: see `Delivery`.
         """
-        positions = dict(self._positions)
-        self._sink.flush(self._flush_timeout_s)
-        if positions:
-            self._source.commit(positions)
-        self._positions.clear()
+        partitions = self._snapshot_now(live, final)
+        pages = [page for p in partitions for page in self._residents.export(p, self.position(p))]
+        marks = {p: mark for p, mark in self._resets.items() if p in self._progress}
+        for p in partitions:
+            marks[p] = Mark(p, self.position(p), self._residents.watermark(p), self._residents.num_pages(p))
+        # State is never stored for a group that has no offset: the two could not be paired again.
+        positions = {p: self.position(p) for p in {*self._pending, *partitions, *(self._resets.keys() & set(live))}}
+        if positions or marks:
+            self._delivery.commit(positions, pages, list(marks.values()))
+        for p in partitions:
+            self._progress[p].marked = marks[p].offset
+        self._resets.clear()
+        self._pending.clear()
         self._due_at = self._clock() + self._interval_s
+        return Committed(len(pages), len(marks))
+
+    def _snapshot_due(self) -> bool:
+        return self._snapshots is not None and self._clock() >= self._snapshot_at
+
+    def _snapshot_now(self, live: Collection[int], final: Collection[int]) -> list[int]:
+        """Return the partitions whose changed pages go with this commit."""
+        if self._snapshots is None:
+            return []
+        if self._snapshot_due() and not self._queue:
+            self._queue.extend(sorted(live))
+            self._snapshot_at = self._clock() + self._snapshots.snapshot_interval_s
+        chosen = [p for p in sorted(final) if p in live and self._moved(p)]
+        size = 0
+        while self._queue and size < self._snapshots.pages_per_commit:
+            partition = self._queue.popleft()
+            if partition in live and partition not in chosen and self._moved(partition):
+                chosen.append(partition)
+                size += self._residents.num_changed(partition)
+        return chosen
+
+    def _moved(self, partition: int) -> bool:
+        progress = self._progress.get(partition)
+        return progress is not None and progress.position != progress.marked

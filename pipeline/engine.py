@@ -1,25 +1,34 @@
 """Steps events: stream ids and columns in, forecasts out, state advanced in place.
 
-Composes bundle, slab, slots and batcher. Knows no Kafka, no clock (a timer is passed in) and no metrics client. What
-a step computes is in the bundle alone; the engine moves rows.
+Composes bundle, guard, slab, slots, batcher and residents. Knows no Kafka, no clock (a timer is passed in) and no
+metrics client. What a step computes is in the bundle alone; the engine moves rows.
 
-Invariant: the events of one stream are stepped in the order in which they are given, each exactly once, whatever
-else is in the batch.
+Invariants: the events of one stream are stepped in the order in which they are given, each exactly once, whatever else
+is in the batch; whatever becomes of an event is a function of its partition's events in their order.
 """
 
 from __future__ import annotations
 
+import enum
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline import batcher, device
+from pipeline import batcher, device, guard
 from pipeline.arrays import AnyArray, FloatArray, IntArray, StatusArray
 from pipeline.bundle import Bundle
-from pipeline.slab import Slab
-from pipeline.slots import PAGE_SLOTS, SlotTable
+from pipeline.residents import Limits, Residents
+
+
+class Outcome(enum.IntEnum):
+    """What the engine did with an event."""
+
+    STEPPED = 0
+    ALREADY_APPLIED = 1  # the stream's restored state is newer than the event
+    TOO_MANY_STREAMS = 2  # a new stream, and its partition has as many as the limits allow
+    QUARANTINED = 3  # the step would have left the state or forecast unusable; the state is as before
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,7 @@ class StepStats:
 
     events: int
     calls: int
+    evicted: int
     seconds: float
 
 
@@ -36,6 +46,7 @@ class StepResult:
     """Outputs of the model; row `i` belongs to event `i` as given.
 
     Attributes:
+        outcome: `(n,)` int8, `Outcome`; the other columns mean something only where it is `STEPPED`.
         forecast: `(n, H, Q)` float32, in the stream's own unit.
         status: `(n,)` int8, `pipeline.bundle.Status`.
         score: `(n, K)` float32 in the order of `metadata.scores`, NaN = nothing to score; None if K = 0.
@@ -43,6 +54,7 @@ class StepResult:
         stats: cost of the step.
     """
 
+    outcome: StatusArray
     forecast: FloatArray
     status: StatusArray
     score: FloatArray | None
@@ -60,6 +72,7 @@ class StepEngine:
         *,
         batch_rows: int = 256,
         row_buckets: Sequence[int] = (),
+        limits: Limits | None = None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Load the bundle on a device.
@@ -70,6 +83,7 @@ class StepEngine:
             batch_rows: most rows in one call.
             row_buckets: increasing batch sizes that calls are padded to with slot 0, the largest at least
                 `batch_rows`; none = no padding. Providers that specialise on shapes (CUDA graphs) want few shapes.
+            limits: which streams may be resident; None = all, for ever.
             timer: monotonic seconds, for the statistics only.
 
         Raises:
@@ -78,31 +92,28 @@ class StepEngine:
         if row_buckets and max(row_buckets) < batch_rows:
             raise ValueError(f"the largest of row_buckets {list(row_buckets)} is less than batch_rows {batch_rows}")
         self.bundle = bundle
+        self.residents = Residents(bundle.metadata.states, on, limits or Limits())
         self._batch_rows = batch_rows
         self._buckets = np.sort(np.array(row_buckets, dtype=np.int64))
         self._timer = timer
-        self._table = SlotTable()
-        self._slab = Slab(bundle.metadata.states, on, self._table.num_slots)
-        self._session = on.session(bundle.model)
+        self._session = on.session(guard.protect(bundle))
         self._binding = self._session.io_binding()
-        self._slab.bind(self._binding)
+        self._bound_slots = 0
 
-    @property
-    def num_streams(self) -> int:
-        """Streams that have state."""
-        return self._table.num_streams
-
-    @property
-    def state_bytes(self) -> int:
-        """Bytes of state on the device, spare rows included."""
-        return self._slab.size_bytes
-
-    def step(self, partitions: IntArray, unique_ids: Sequence[str], ds: IntArray, y: FloatArray) -> StepResult:
+    def step(
+        self,
+        partitions: IntArray,
+        offsets: IntArray,
+        unique_ids: Sequence[str],
+        ds: IntArray,
+        y: FloatArray,
+    ) -> StepResult:
         """Advance each event's stream by one step.
 
         Args:
             partitions: `(n,)` int64, the partition that each event came from; equal ids in different partitions are
                 different streams.
+            offsets: `(n,)` int64, increasing within a partition.
             unique_ids: stream ids.
             ds: `(n,)` int64, milliseconds since the epoch.
             y: `(n,)` float32, NaN = missing.
@@ -111,50 +122,36 @@ class StepEngine:
             One row of output per event, in the order given.
         """
         started = self._timer()
-        slots = self._locate(partitions, unique_ids)
         n, metadata = len(unique_ids), self.bundle.metadata
-        forecast: FloatArray = np.empty((n, metadata.horizon, len(metadata.quantiles)), np.float32)
-        status: StatusArray = np.empty(n, np.int8)
-        score: FloatArray | None = np.empty((n, len(metadata.scores)), np.float32) if self.bundle.has_score else None
-        anomaly: FloatArray | None = np.empty(n, np.float32) if self.bundle.has_anomaly else None
-        columns: dict[str, AnyArray] = {"forecast": forecast, "status": status}
-        if score is not None:
-            columns["score"] = score
-        if anomaly is not None:
-            columns["anomaly"] = anomaly
-        calls = 0
-        for rows in batcher.calls(slots, self._batch_rows):
-            self._call(slots[rows], ds[rows], y[rows], rows, columns)
-            calls += 1
-        return StepResult(forecast, status, score, anomaly, StepStats(n, calls, self._timer() - started))
-
-    def release(self, partition: int) -> None:
-        """Forget the streams of a partition."""
-        self._table.release(partition)
-
-    def rows(self, partition: int, unique_ids: Sequence[str]) -> dict[str, AnyArray]:
-        """Return a copy of the state rows of known streams, by name of the state.
-
-        Raises:
-            KeyError: a stream has no state.
-        """
-        known = self._table.streams(partition)
-        return self._slab.gather(np.array([known[unique_id] for unique_id in unique_ids], dtype=np.int64))
-
-    def _locate(self, partitions: IntArray, unique_ids: Sequence[str]) -> IntArray:
-        present = np.unique(partitions)
-        if present.size == 1:
-            slots = self._table.locate(int(present[0]), unique_ids)
-        else:
-            slots = np.empty(len(unique_ids), dtype=np.int64)
-            for partition in present.tolist():
-                rows = np.flatnonzero(partitions == partition)
-                slots[rows] = self._table.locate(partition, [unique_ids[row] for row in rows.tolist()])
-        if self._slab.ensure(self._table.num_slots):
-            self._slab.bind(self._binding)
-        for page in self._table.take_new_pages():
-            self._slab.clear(np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64))
-        return slots
+        columns: dict[str, AnyArray] = {
+            "forecast": np.empty((n, metadata.horizon, len(metadata.quantiles)), np.float32),
+            "status": np.zeros(n, np.int8),
+            guard.HEALTHY: np.ones(n, np.bool_),
+        }
+        if self.bundle.has_score:
+            columns["score"] = np.empty((n, len(metadata.scores)), np.float32)
+        if self.bundle.has_anomaly:
+            columns["anomaly"] = np.empty(n, np.float32)
+        outcome: StatusArray = np.zeros(n, np.int8)
+        calls = evicted = 0
+        for rows, evictions in self.residents.stretches(partitions, ds):
+            evicted += self.residents.evict(evictions)
+            slots = self.residents.admit(partitions[rows], [unique_ids[row] for row in rows.tolist()])
+            outcome[rows[slots == 0]] = Outcome.TOO_MANY_STREAMS
+            outcome[rows[self.residents.applied(slots, offsets[rows])]] = Outcome.ALREADY_APPLIED
+            stepped = outcome[rows] == Outcome.STEPPED
+            if not stepped.all():
+                rows, slots = rows[stepped], slots[stepped]
+            for call in batcher.calls(slots, self._batch_rows):
+                at = rows[call]
+                self._call(slots[call], ds[at], y[at], at, columns)
+                calls += 1
+            self.residents.touched(slots, ds[rows])
+        outcome[~columns[guard.HEALTHY]] = Outcome.QUARANTINED
+        stats = StepStats(n, calls, evicted, self._timer() - started)
+        return StepResult(
+            outcome, columns["forecast"], columns["status"], columns.get("score"), columns.get("anomaly"), stats
+        )
 
     def _call(self, slots: IntArray, ds: IntArray, y: FloatArray, rows: IntArray, columns: dict[str, AnyArray]) -> None:
         """Run the model once on unique slots and store its outputs in `rows` of `columns`."""
@@ -166,6 +163,9 @@ class StepEngine:
             ds = np.concatenate((ds, np.zeros(padding, np.int64)))
             y = np.concatenate((y, np.full(padding, np.nan, np.float32)))
         binding = self._binding
+        if self._bound_slots != self.residents.num_slots:  # the arrays grew, so they moved
+            self.residents.bind(binding)
+            self._bound_slots = self.residents.num_slots
         binding.bind_cpu_input("slots", slots)
         binding.bind_cpu_input("ds", ds)
         binding.bind_cpu_input("y", y)

@@ -20,6 +20,7 @@ from pipeline.engine import StepStats
 from pipeline.records import Reason
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_LONG_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 _ROWS: Final = (1, 4, 16, 64, 256, 1024, 4096)
 
 
@@ -44,6 +45,7 @@ TABLE: Final = (
     ),
     Metric("rillcast_events_total", "counter", "Events stepped, by what became of them.", ("status",)),
     Metric("rillcast_replayed_events_total", "counter", "Events stepped again during recovery, output suppressed."),
+    Metric("rillcast_skipped_events_total", "counter", "Events read again that the restored state contained already."),
     Metric("rillcast_forecasts_total", "counter", "Forecasts handed to the sink."),
     Metric("rillcast_dead_letters_total", "counter", "Records handed to the dead-letter channel.", ("reason",)),
     Metric("rillcast_polls_total", "counter", "Polls that brought at least one record."),
@@ -60,6 +62,17 @@ TABLE: Final = (
     Metric("rillcast_commits_total", "counter", "Commits that succeeded."),
     Metric("rillcast_commit_failures_total", "counter", "Commits that failed; nothing after the last one counts."),
     Metric("rillcast_commit_duration_seconds", "histogram", "Time of a flush and commit.", buckets=_SECONDS),
+    Metric("rillcast_rewinds_total", "counter", "Returns to the committed positions after a transaction failed."),
+    Metric("rillcast_state_pages_written_total", "counter", "Pages of up to 256 streams handed to the state store."),
+    Metric("rillcast_state_marks_written_total", "counter", "Partition snapshots handed to the state store."),
+    Metric("rillcast_state_written_bytes_total", "counter", "Bytes handed to the state store."),
+    Metric(
+        "rillcast_restore_duration_seconds",
+        "histogram",
+        "Time from a partition's assignment to its first live event's turn.",
+        buckets=_LONG_SECONDS,
+    ),
+    Metric("rillcast_evicted_streams_total", "counter", "Idle streams whose state was dropped."),
     Metric("rillcast_partitions", "gauge", "Partitions that this member owns."),
     Metric("rillcast_partitions_restoring", "gauge", "Owned partitions whose state is still being replayed."),
     Metric("rillcast_source_lag_records", "gauge", "Records between position and end.", ("partition",)),
@@ -120,6 +133,7 @@ class Metrics:
 
     def stepped(self, stats: StepStats, status: StatusArray, score: FloatArray | None) -> None:
         """Count live events that were stepped; `stats` covers replayed ones of the same poll too."""
+        self._counters["rillcast_evicted_streams_total"].inc(stats.evicted)
         self._counters["rillcast_model_calls_total"].inc(stats.calls)
         self._histograms["rillcast_step_duration_seconds"].observe(stats.seconds)
         for counter, count in zip(self._events, np.bincount(status, minlength=len(self._events)), strict=True):
@@ -140,6 +154,10 @@ class Metrics:
         """Count events whose output was suppressed."""
         self._counters["rillcast_replayed_events_total"].inc(events)
 
+    def skipped(self, events: int) -> None:
+        """Count events that the restored state contained already."""
+        self._counters["rillcast_skipped_events_total"].inc(events)
+
     def published(self, forecasts: int) -> None:
         """Count forecasts handed to the sink."""
         self._counters["rillcast_forecasts_total"].inc(forecasts)
@@ -153,14 +171,28 @@ class Metrics:
         for value in seconds.tolist():
             self._histograms["rillcast_event_latency_seconds"].observe(value)
 
-    def committed(self, seconds: float) -> None:
-        """Count a commit."""
+    def committed(self, seconds: float, pages: int, marks: int) -> None:
+        """Count a commit and the part of a snapshot in it."""
+        self._counters["rillcast_state_pages_written_total"].inc(pages)
+        self._counters["rillcast_state_marks_written_total"].inc(marks)
         self._counters["rillcast_commits_total"].inc()
         self._histograms["rillcast_commit_duration_seconds"].observe(seconds)
 
     def commit_failed(self) -> None:
         """Count a commit that failed."""
         self._counters["rillcast_commit_failures_total"].inc()
+
+    def rewound(self) -> None:
+        """Count a return to the committed positions."""
+        self._counters["rillcast_rewinds_total"].inc()
+
+    def state_written(self, more_bytes: int) -> None:
+        """Count bytes handed to the state store."""
+        self._counters["rillcast_state_written_bytes_total"].inc(more_bytes)
+
+    def restored(self, seconds: float) -> None:
+        """Take in how long a partition took to go live."""
+        self._histograms["rillcast_restore_duration_seconds"].observe(seconds)
 
     def assignment(self, owned: int, restoring: int) -> None:
         """Set what this member owns."""

@@ -42,6 +42,8 @@ class Reason(enum.StrEnum):
     DS_OUT_OF_RANGE = "ds_out_of_range"
     Y_OUT_OF_RANGE = "y_out_of_range"
     LATE = "late"
+    QUARANTINED = "quarantined"
+    TOO_MANY_STREAMS = "too_many_streams"
 
 
 class Rejection(NamedTuple):

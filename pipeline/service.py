@@ -17,11 +17,14 @@ from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
 from pipeline.health import Health
 from pipeline.metrics import Metrics
+from pipeline.publisher import Publisher
 from pipeline.records import DecodeLimits, ObservationDecoder
+from pipeline.residents import Limits
 from pipeline.server import HttpServer
 from pipeline.settings import Settings
+from pipeline.stores.connect import open_store
 from pipeline.transports.connect import open_sink, open_source
-from pipeline.worker import Worker
+from pipeline.worker import Parts, Worker
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +65,12 @@ def build(settings: Settings) -> Service:
     bundle = Bundle.load(settings.model)
     metadata = bundle.metadata
     on = device.choose(settings.device, settings.threads)
-    engine = StepEngine(bundle, on, batch_rows=settings.worker.batch_rows)
+    engine = StepEngine(
+        bundle,
+        on,
+        batch_rows=settings.worker.batch_rows,
+        limits=Limits(round(settings.state.idle_ttl_s * 1000), settings.state.max_streams_per_partition),
+    )
     log.info(
         "model %s@%s (%s, %s, %d horizons, %d quantiles) on %s; %d bytes of state per stream",
         metadata.name,
@@ -79,21 +87,20 @@ def build(settings: Settings) -> Service:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     health, board = Health(), ForecastBoard(metadata)
-    source = open_source(settings)
+    source, sink = open_source(settings), open_sink(settings)
+    metrics = Metrics(registry, metadata, on.name)
     limits = settings.input
-    worker = Worker(
-        source,
-        open_sink(settings),
-        engine,
-        settings.worker,
-        decoder=ObservationDecoder(
-            DecodeLimits(limits.max_record_bytes, limits.max_id_bytes, limits.max_abs_y),
-        ),
+    parts = Parts(
+        source=source,
+        sink=sink,
+        store=open_store(settings, metadata, sink),
+        engine=engine,
+        decoder=ObservationDecoder(DecodeLimits(limits.max_record_bytes, limits.max_id_bytes, limits.max_abs_y)),
+        publisher=Publisher(sink, metadata, engine.residents, metrics, board=board),
         dead_letters=DeadLetters(source.name, f"{metadata.name}@{metadata.model_id}", settings.dead_letters.max_bytes),
-        metrics=Metrics(registry, metadata, on.name),
+        metrics=metrics,
         health=health,
-        board=board,
-        start_at=settings.kafka.auto_offset_reset,
     )
+    worker = Worker(parts, settings.worker, settings.state, start_at=settings.kafka.auto_offset_reset)
     server = HttpServer(settings.http, registry, health, board) if settings.http.enabled else None
     return Service(worker, board, health, registry, server)

@@ -147,14 +147,20 @@ class StateSettings(_Section):
     store: Literal["auto", "kafka", "local", "none"] = "auto"
     """`kafka` keeps it in the compacted topic `state.topic`, `local` in the directory `state.path`, `none` not at all:
     then a restart replays the whole input. `auto` is `kafka` where input and output are topics, else `none`."""
-    topic: str = "rillcast-state"
-    """Compacted topic with as many partitions as the input; made if it is not there."""
+    topic: str | None = None
+    """Compacted topic with as many partitions as the input, made if it is not there; by default
+    `<kafka.group_id>-state`. Each group needs its own."""
     path: Path = Path("rillcast-state")
     """Directory of the local store."""
     snapshot_interval_s: Positive = 30.0
     """Changed pages are written this often, and on revoke and shutdown; bounds the replay of a restart."""
     pages_per_commit: Annotated[int, Field(gt=0)] = 64
     """Most pages (of 256 streams each) written within one commit, so that a large snapshot does not stall the loop."""
+    idle_ttl_s: Annotated[float, Field(ge=0)] = 0.0
+    """A stream whose newest event lies further behind its partition's newest event, in event time, is evicted; it
+    starts anew when it comes back. 0 = never."""
+    max_streams_per_partition: Annotated[int, Field(ge=0)] = 0
+    """New streams beyond it become dead letters (reason `too_many_streams`); 0 = no limit."""
     rows: Literal["exact", "float16"] = "exact"
     """How float32 rows are stored; `float16` halves them and makes a restored state differ by its rounding."""
     compression: Literal["none", "zlib"] = "zlib"
@@ -217,6 +223,11 @@ class Settings(BaseSettings):
             if len(set(topics)) != len(topics):
                 raise ValueError(f"input.topic, output.topic and dead_letters.topic must differ, got {topics}")
         return self
+
+    @property
+    def state_topic(self) -> str:
+        """The topic of the Kafka state store."""
+        return self.state.topic or f"{self.kafka.group_id}-state"
 
     def redacted(self) -> dict[str, Any]:
         """Return the effective settings as plain JSON values, secrets as asterisks."""

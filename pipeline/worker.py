@@ -2,81 +2,94 @@
 
     starting -> (restoring <-> running) -> draining -> closed
 
-`restoring` while the state of at least one owned partition is not yet as of its committed offset; partitions that
-are restored keep flowing meanwhile. Recovery replays a partition's retained events with the output suppressed:
-a hidden state is not idempotent, so an event is stepped exactly once per life of the state, and what it yields is
-published only from the committed offset on.
+A partition that is assigned goes through three phases of its own, while the others keep flowing:
 
-Knows: transports, records, engine, checkpoint. Does not know: which transport or client, what the model computes.
-Runs in one thread; `stop` may be called from any, or from a signal handler.
+    loading     its stored pages are being read; the source hands out nothing of it
+    replaying   events from the pages' offset to the committed one are stepped again, their results suppressed:
+                a hidden state is not idempotent, so an event is applied exactly once to the state that has it not
+    live        results are published and positions committed
+
+Without a store there is nothing to load and the replay begins at the first retained event. After a transaction that
+failed, every partition goes through the phases again, from the committed positions ("rewind").
+
+Knows: transports, stores, records, engine, checkpoint. Does not know: which transport, store or client, what the model
+computes. Runs in one thread; `stop` may be called from any, or from a signal handler.
 """
 
 from __future__ import annotations
 
+import enum
 import logging
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Final, Literal, Protocol
+from dataclasses import dataclass, field
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.arrays import FloatArray, IntArray, StatusArray
-from pipeline.bundle import Status
-from pipeline.checkpoint import Checkpoint
+from pipeline.checkpoint import AtLeastOnce, Checkpoint, Delivery, ExactlyOnce
 from pipeline.deadletters import DeadLetters
-from pipeline.engine import StepEngine, StepResult
-from pipeline.errors import RecoveryError, TransportError
+from pipeline.engine import StepEngine
+from pipeline.errors import TransactionAborted, TransportError
 from pipeline.health import Health
-from pipeline.metrics import Metrics, latency_sample
-from pipeline.records import (
-    ForecastColumns,
-    ForecastEncoder,
-    ObservationDecoder,
-    Observations,
-    Reason,
-    Rejection,
-)
-from pipeline.settings import WorkerSettings
-from pipeline.transports.base import Assignment, Channel, Polled, Sink, Source
+from pipeline.metrics import Metrics
+from pipeline.publisher import Publisher
+from pipeline.records import ObservationDecoder, Rejection
+from pipeline.recovery import Policy, decide
+from pipeline.settings import StateSettings, WorkerSettings
+from pipeline.stores.base import Mark, Restored, StateStore
+from pipeline.transports.base import Assignment, Polled, Sink, Source, TransactionalSink
 
 log = logging.getLogger(__name__)
 
 LAG_INTERVAL_S: Final = 5.0
 SUMMARY_INTERVAL_S: Final = 30.0
-_ADVANCED: Final = np.array([status.advanced for status in Status])
+_RESTORE_SLICE_S: Final = 0.05  # other partitions wait no longer than this for one that is loading
 
 
-class Board(Protocol):
-    """Who shows the newest forecasts to people; see `pipeline.board.ForecastBoard`."""
+class Phase(enum.Enum):
+    """Where a partition stands; see the module's docstring."""
 
-    def update(
-        self,
-        unique_ids: Sequence[str],
-        ds: IntArray,
-        y: FloatArray,
-        status: StatusArray,
-        forecast: FloatArray,
-        score: FloatArray | None,
-        anomaly: FloatArray | None,
-        num_streams: int | None = None,
-    ) -> None:
-        """Take in what one poll brought."""
-        ...
-
-    def record_latency(self, seconds: FloatArray) -> None:
-        """Take in how long some events took."""
-        ...
+    LOADING = "loading"
+    REPLAYING = "replaying"
+    LIVE = "live"
 
 
 @dataclass(slots=True)
 class _Partition:
-    """An owned partition: results are published from `live_from` on; before it, state is being rebuilt."""
+    assignment: Assignment
+    phase: Phase
+    since: float
+    live_from: int = 0
 
-    live_from: int
-    restored: bool
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a worker is made of.
+
+    Attributes:
+        source: where events come from.
+        sink: where forecasts and dead letters go; a `TransactionalSink` under `exactly_once`.
+        store: where state is kept; None = nowhere.
+        engine: the states and the model.
+        decoder: bytes to columns.
+        publisher: what is told of results.
+        dead_letters: what becomes of records that cannot be used.
+        metrics: counts, once per poll.
+        health: what the probes say.
+    """
+
+    source: Source
+    sink: Sink
+    store: StateStore | None
+    engine: StepEngine
+    decoder: ObservationDecoder
+    publisher: Publisher
+    dead_letters: DeadLetters
+    metrics: Metrics
+    health: Health = field(default_factory=Health)
 
 
 class Worker:
@@ -84,59 +97,41 @@ class Worker:
 
     def __init__(
         self,
-        source: Source,
-        sink: Sink,
-        engine: StepEngine,
+        parts: Parts,
         settings: WorkerSettings,
+        snapshots: StateSettings,
         *,
-        decoder: ObservationDecoder,
-        dead_letters: DeadLetters,
-        metrics: Metrics,
-        health: Health,
-        board: Board | None = None,
         start_at: Literal["earliest", "latest"] = "earliest",
         clock: Callable[[], float] = time.monotonic,
-        wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Put the parts together; nothing is opened yet.
 
         Args:
-            source: where events come from.
-            sink: where forecasts and dead letters go.
-            engine: the states and the model.
-            settings: sizes and intervals.
-            decoder: bytes to columns.
-            dead_letters: what becomes of records that cannot be used.
-            metrics: counts, once per poll.
-            health: what the probes say.
-            board: the view for people, if there is one.
+            parts: see there.
+            settings: sizes, intervals, delivery and recovery.
+            snapshots: when state is stored.
             start_at: where a partition starts that the group has never committed.
-            clock: monotonic seconds, for intervals.
-            wall_clock: seconds since the epoch, for the age of events; never for anything that changes state.
+            clock: monotonic seconds, for intervals; never for anything that changes state.
         """
-        self._source = source
-        self._sink = sink
-        self._engine = engine
+        self._parts = parts
+        self._source = parts.source
+        self._engine = parts.engine
+        self._metrics = parts.metrics
         self._settings = settings
-        self._decoder = decoder
-        self._encoder = ForecastEncoder(engine.bundle.metadata)
-        self._dead_letters = dead_letters
-        self._metrics = metrics
-        self._health = health
-        self._board = board
         self._start_at = start_at
         self._clock = clock
-        self._wall_clock = wall_clock
         self._checkpoint = Checkpoint(
-            source,
-            sink,
+            _delivery(parts, settings),
+            parts.engine.residents,
+            snapshots=snapshots if parts.store is not None else None,
             interval_s=settings.commit_interval_s,
-            flush_timeout_s=settings.flush_timeout_s,
             clock=clock,
         )
         self._partitions: dict[int, _Partition] = {}
+        self._recovered: set[int] = set()
         self._stop = threading.Event()
-        self._events = 0
+        self._rewind_due = False
+        self._events = self._state_bytes = 0
         self._next_lag = self._next_summary = clock()
 
     def stop(self) -> None:
@@ -144,209 +139,252 @@ class Worker:
         self._stop.set()
 
     def run(self) -> None:
-        """Run until `stop` or the source's end; always closes source and sink.
+        """Run until `stop` or the source's end; always closes source, sink and store.
 
         Raises:
-            TransportError: source or sink failed. Nothing after the last commit counts; start again.
+            TransportError: source, sink or store failed. Nothing after the last commit counts; start again.
             RecoveryError: the state cannot be brought to the committed offset.
+            StateError: stored state is damaged.
         """
+        parts = self._parts
         try:
             self._source.open(self)
-            self._health.started = True
+            parts.health.started = True
             while not self._stop.is_set() and not self._source.exhausted:
                 self._turn()
-            log.info("draining: committing what was published")
-            self._commit()
+            self._drain()
         finally:
-            self._health.restored = False
+            parts.health.restored = False
             self._source.close()
-            self._sink.close()
-        log.info("closed after %d events of %d streams", self._events, self._engine.num_streams)
+            parts.sink.close()
+            if parts.store is not None:
+                parts.store.close()
+        log.info("closed after %d events of %d streams", self._events, self._engine.residents.num_streams)
 
     def _turn(self) -> None:
         """Take one poll through the pipeline."""
-        polled = self._source.poll(self._settings.max_poll_records, self._settings.poll_timeout_s)
-        self._health.beat()
-        if len(polled):
-            self._process(polled)
-        self._note_restored()
-        if self._checkpoint.due:
-            self._commit()
+        loading = any(partition.phase is Phase.LOADING for partition in self._partitions.values())
+        polled = self._source.poll(self._settings.max_poll_records, 0.0 if loading else self._settings.poll_timeout_s)
+        self._parts.health.beat()
+        try:
+            if self._rewind_due:
+                self._rewind()
+                return  # what was polled is read again
+            if len(polled):
+                self._process(polled)
+            if loading:
+                self._load()
+            self._note_live()
+            if self._checkpoint.due:
+                self._commit()
+        except TransactionAborted as error:
+            log.warning("%s; going back to the committed positions", error)
+            self._rewind_due = True
+        self._report()
+
+    def _process(self, polled: Polled) -> None:
+        started = self._clock()
+        events, rejections = self._parts.decoder.decode(polled.values)
+        live = self._live(polled)
+        if len(events):
+            partitions, offsets = polled.partitions[events.rows], polled.offsets[events.rows]
+            result = self._engine.step(partitions, offsets, events.unique_ids, events.ds, events.y)
+            self._events += len(events)
+            rejections += self._parts.publisher.publish(polled, events, result, live)
+        rejections = [rejection for rejection in rejections if live[rejection.row]]
+        self._bury(polled, rejections)
+        self._checkpoint.processed(polled.partitions, polled.offsets, self._reached(polled))
+        self._metrics.polled(len(polled), self._clock() - started)
+
+    def _bury(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
+        if rejections:
+            self._parts.dead_letters.publish(self._parts.sink, polled, rejections)
+            for rejection in rejections:
+                self._metrics.dead_lettered(rejection.reason)
+
+    def _live(self, polled: Polled) -> npt.NDArray[np.bool_]:
+        """Return for each record whether its results are to be published."""
+        live = np.ones(len(polled), dtype=bool)
+        for number, partition in self._partitions.items():
+            if partition.phase is not Phase.LIVE:
+                live[(polled.partitions == number) & (polled.offsets < partition.live_from)] = False
+        return live
+
+    def _reached(self, polled: Polled) -> set[int]:
+        """Return the partitions of which something in the poll was published, so that it has to be committed."""
+        reached = set()
+        for number in np.unique(polled.partitions).tolist():
+            last = int(polled.offsets[polled.partitions == number][-1])
+            if last >= self._partitions[number].live_from:
+                reached.add(number)
+        return reached
+
+    # Commits.
+
+    def _commit(self, final: Sequence[int] = ()) -> None:
+        started = self._clock()
+        live = {number for number, partition in self._partitions.items() if partition.phase is Phase.LIVE}
+        try:
+            done = self._checkpoint.commit(live, final)
+        except TransportError:
+            self._metrics.commit_failed()
+            raise
+        self._metrics.committed(self._clock() - started, done.pages, done.marks)
+        if self._parts.store is not None:
+            written = self._parts.store.bytes_staged
+            self._metrics.state_written(written - self._state_bytes)
+            self._state_bytes = written
+
+    def _drain(self) -> None:
+        if self._rewind_due:
+            return  # nothing is pending but what a successor reads again
+        log.info("draining: committing what was published")
+        self._note_live()
+        try:
+            self._commit(final=list(self._partitions))
+        except TransactionAborted as error:
+            log.warning("the last transaction came to nothing (%s); a successor reads its events again", error)
+
+    def _rewind(self) -> None:
+        """Go back to the committed positions and bring the state of every partition there."""
+        self._rewind_due = False
+        self._metrics.rewound()
+        owned = list(self._partitions)
+        if isinstance(self._parts.sink, TransactionalSink):
+            self._parts.sink.abort()
+        if self._parts.store is not None:
+            self._parts.store.discard()
+        self._source.hold(owned)
+        self._drop(owned)
+        for number, position in self.on_assigned(self._source.assignments()).items():
+            if position is not None:
+                self._source.start(number, position)
+
+    # Partitions come and go (called by the source, from within `poll`).
+
+    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
+        """Decide where to start reading, or begin to load the state first; see `settings.worker.recovery`.
+
+        Raises:
+            RecoveryError: the committed offset lies outside what the source still has.
+        """
+        store, starts = self._parts.store, dict[int, int | None]()
+        for assignment in assignments:
+            number = assignment.partition
+            self._partitions[number] = _Partition(assignment, Phase.LOADING, self._clock())
+            if store is not None and self._policy(number) == "restore":
+                store.begin_restore(number)
+                starts[number] = None
+            else:
+                starts[number] = self._begin(assignment, None)
+        self._parts.health.assigned = True
+        self._report_assignment()
+        return starts
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """Commit while the partitions are still ours, then let go of their state."""
+        if not self._rewind_due:
+            self._note_live()
+            try:
+                self._commit(final=partitions)
+            except TransactionAborted as error:
+                log.warning("revoked partitions %s were not committed (%s); they are read again", partitions, error)
+                self._rewind_due = True
+        self._drop(partitions)
+        log.info("revoked partitions %s; %d left", sorted(partitions), len(self._partitions))
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        """Let go without a commit: another member may already own them."""
+        if isinstance(self._parts.sink, TransactionalSink):
+            # The open transaction has records of the lost partitions in it; the others are read again.
+            self._rewind_due = True
+        self._drop(partitions)
+        log.warning("lost partitions %s without a chance to commit; their events are read again", sorted(partitions))
+
+    def _load(self) -> None:
+        """Go on loading stored state, and start the partitions that have all of theirs."""
+        assert self._parts.store is not None  # noqa: S101  only a store leaves a partition loading
+        alone = all(partition.phase is Phase.LOADING for partition in self._partitions.values())
+        for restored in self._parts.store.poll_restore(self._settings.poll_timeout_s if alone else _RESTORE_SLICE_S):
+            partition = self._partitions[restored.partition]
+            self._source.start(restored.partition, self._begin(partition.assignment, restored))
+        self._report_assignment()
+
+    def _begin(self, assignment: Assignment, restored: Restored | None) -> int:
+        """Take in what was stored, if anything, and return the position to read from."""
+        number = assignment.partition
+        mark: Mark | None = restored.mark if restored is not None else None
+        where = f"{self._source.name}[{number}]"
+        start = decide(where, assignment, mark, self._policy(number), self._start_at)
+        self._recovered.add(number)
+        if restored is not None and mark is not None:
+            # A page that came after the mark belongs to streams that the replay brings back by itself.
+            pages = [page for page in restored.pages if page.number < mark.pages]
+            self._engine.residents.load(number, pages, mark.watermark_ms)
+        self._checkpoint.begin(number, start.position, new_life=start.new_life)
+        partition = self._partitions[number]
+        partition.live_from = start.live_from
+        partition.phase = Phase.REPLAYING
+        if start.position >= start.live_from:
+            self._go_live(number)
+        return start.position
+
+    def _policy(self, number: int) -> Policy:
+        """Return how a partition recovers: another way than `restore` is asked for once, not at every rebalance."""
+        if self._parts.store is not None and number in self._recovered:
+            return "restore"
+        return self._settings.recovery
+
+    def _note_live(self) -> None:
+        """Notice partitions whose replay has reached the committed offset.
+
+        The position decides, not the last record seen: a compacted record or a transaction marker may stand
+        right before the committed offset, and then no record with the offset before it ever comes.
+        """
+        waiting = [number for number, partition in self._partitions.items() if partition.phase is Phase.REPLAYING]
+        if waiting:
+            positions = self._source.positions()
+            for number in waiting:
+                if positions.get(number, -1) >= self._partitions[number].live_from:
+                    self._go_live(number)
+            self._report_assignment()
+
+    def _go_live(self, number: int) -> None:
+        partition = self._partitions[number]
+        partition.phase = Phase.LIVE
+        seconds = self._clock() - partition.since
+        self._metrics.restored(seconds)
+        log.info("%s[%d]: live after %.2f s", self._source.name, number, seconds)
+
+    def _drop(self, partitions: Sequence[int]) -> None:
+        self._checkpoint.forget(partitions)
+        for number in partitions:
+            self._partitions.pop(number, None)
+            self._engine.residents.release(number)
+            if self._parts.store is not None:
+                self._parts.store.cancel_restore(number)
+        self._report_assignment()
+
+    # What is seen from outside.
+
+    def _report_assignment(self) -> None:
+        restoring = sum(partition.phase is not Phase.LIVE for partition in self._partitions.values())
+        self._parts.health.restored = restoring == 0
+        self._metrics.assignment(len(self._partitions), restoring)
+
+    def _report(self) -> None:
         now = self._clock()
         if now >= self._next_lag:
             self._next_lag = now + LAG_INTERVAL_S
             self._metrics.lag(self._source.lag())
         if now >= self._next_summary:
             self._next_summary = now + SUMMARY_INTERVAL_S
-            log.info(
-                "%d events, %d streams, %d partitions", self._events, self._engine.num_streams, len(self._partitions)
-            )
+            streams = self._engine.residents.num_streams
+            log.info("%d events, %d streams, %d partitions", self._events, streams, len(self._partitions))
 
-    def _process(self, polled: Polled) -> None:
-        started = self._clock()
-        events, rejections = self._decoder.decode(polled.values)
-        live = self._live(polled.partitions, polled.offsets)
-        if len(events):
-            rejections.extend(self._step(polled, events, live))
-        rejections = [rejection for rejection in rejections if live[rejection.row]]
-        if rejections:
-            self._dead_letters.publish(self._sink, polled, rejections)
-            for rejection in rejections:
-                self._metrics.dead_lettered(rejection.reason)
-        self._checkpoint.processed(polled.partitions[live], polled.offsets[live])
-        self._metrics.polled(len(polled), self._clock() - started)
 
-    def _step(self, polled: Polled, events: Observations, live_records: npt.NDArray[np.bool_]) -> list[Rejection]:
-        """Step decoded events and publish the forecasts of live ones; return the late ones."""
-        partitions, offsets = polled.partitions[events.rows], polled.offsets[events.rows]
-        result = self._engine.step(partitions, events.unique_ids, events.ds, events.y)
-        self._events += len(events)
-        live = live_records[events.rows]
-        self._publish(events, result, partitions, offsets, np.flatnonzero(live & _ADVANCED[result.status]))
-
-        seen = np.flatnonzero(live)
-        if replayed := len(events) - seen.size:
-            self._metrics.replayed(replayed)
-        score = None if result.score is None else result.score[seen]
-        self._metrics.stepped(result.stats, result.status[seen], score)
-        self._metrics.residents(self._engine.num_streams, self._engine.state_bytes)
-        if self._board is not None:
-            self._board.update(
-                [events.unique_ids[row] for row in seen.tolist()],
-                events.ds[seen],
-                events.y[seen],
-                result.status[seen],
-                result.forecast[seen],
-                score,
-                None if result.anomaly is None else result.anomaly[seen],
-                self._engine.num_streams,
-            )
-        ages = latency_sample(polled.timestamps_ms[live_records], self._wall_clock())
-        self._metrics.latency(ages)
-        if self._board is not None:
-            self._board.record_latency(ages)
-        return [
-            Rejection(
-                int(events.rows[row]),
-                Reason.LATE,
-                f"ds {events.ds[row]} lies before the last event of stream {events.unique_ids[row]!r}",
-            )
-            for row in np.flatnonzero(result.status == Status.LATE).tolist()
-        ]
-
-    def _publish(
-        self, events: Observations, result: StepResult, partitions: IntArray, offsets: IntArray, rows: IntArray
-    ) -> None:
-        """Hand the forecasts of `rows` to the sink."""
-        columns = ForecastColumns(
-            unique_ids=[events.unique_ids[row] for row in rows.tolist()],
-            ds=events.ds[rows],
-            status=result.status[rows],
-            forecast=result.forecast[rows],
-            anomaly=None if result.anomaly is None else result.anomaly[rows],
-            partitions=partitions[rows],
-            offsets=offsets[rows],
-        )
-        keys, values = self._encoder.encode(columns)
-        self._sink.publish(Channel.FORECASTS, keys, values)
-        self._metrics.published(len(values))
-
-    def _live(self, partitions: IntArray, offsets: IntArray) -> npt.NDArray[np.bool_]:
-        """Return for each record whether its results are to be published."""
-        live = np.ones(offsets.size, dtype=bool)
-        for number, partition in self._partitions.items():
-            if not partition.restored:
-                live[(partitions == number) & (offsets < partition.live_from)] = False
-        return live
-
-    def _commit(self) -> None:
-        if not self._checkpoint.pending:
-            return
-        started = self._clock()
-        try:
-            self._checkpoint.commit()
-        except TransportError:
-            self._metrics.commit_failed()
-            raise
-        self._metrics.committed(self._clock() - started)
-
-    # Partitions come and go (called by the source, from within `poll`).
-
-    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int]:
-        """Decide where to start reading; see `settings.worker.recovery`.
-
-        Raises:
-            RecoveryError: the committed offset lies outside what the source still has.
-        """
-        starts: dict[int, int] = {}
-        for assignment in assignments:
-            starts[assignment.partition] = self._start(assignment)
-        self._health.assigned = True
-        self._report_assignment()
-        return starts
-
-    def on_revoked(self, partitions: Sequence[int]) -> None:
-        """Commit while the partitions are still ours, then let go of their state."""
-        self._commit()
-        self._drop(partitions)
-        log.info("revoked partitions %s; %d left", sorted(partitions), len(self._partitions))
-
-    def on_lost(self, partitions: Sequence[int]) -> None:
-        """Let go without a commit: another member may already own them."""
-        self._drop(partitions)
-        log.warning("lost partitions %s without a chance to commit; their events are read again", sorted(partitions))
-
-    def _start(self, assignment: Assignment) -> int:
-        number, committed, beginning, end = assignment
-        where = f"{self._source.name}[{number}]"
-        if committed is None:
-            position = beginning if self._start_at == "earliest" else end
-            self._partitions[number] = _Partition(live_from=position, restored=True)
-            log.info("%s: never committed; starting at %d (%s)", where, position, self._start_at)
-            return position
-        if not beginning <= committed <= end:
-            raise RecoveryError(
-                f"{where}: the committed offset {committed} is outside what the topic still has, [{beginning}, {end}]: "
-                "events were deleted before they were read, or the topic was made anew. "
-                "Reset the group's offsets, or start under another kafka.group_id"
-            )
-        if self._settings.recovery == "cold":
-            self._partitions[number] = _Partition(live_from=committed, restored=True)
-            log.warning("%s: recovery=cold; every stream starts anew at offset %d", where, committed)
-            return committed
-        self._partitions[number] = _Partition(live_from=committed, restored=beginning == committed)
-        if beginning > 0:
-            log.warning(
-                "%s: events before offset %d are gone; state is rebuilt from there, as if the streams began there",
-                where,
-                beginning,
-            )
-        log.info("%s: rebuilding state from offset %d to %d, output suppressed", where, beginning, committed)
-        return beginning
-
-    def _note_restored(self) -> None:
-        """Notice partitions whose replay has reached the committed offset.
-
-        The position decides, not the last record seen: a compacted record or a transaction marker may stand
-        right before the committed offset, and then no record with the offset before it ever comes.
-        """
-        waiting = [number for number, partition in self._partitions.items() if not partition.restored]
-        if waiting:
-            positions = self._source.positions()
-            for number in waiting:
-                if positions.get(number, -1) >= self._partitions[number].live_from:
-                    self._partitions[number].restored = True
-                    log.info("%s[%d]: state restored", self._source.name, number)
-            self._report_assignment()
-
-    def _drop(self, partitions: Sequence[int]) -> None:
-        self._checkpoint.forget(partitions)
-        for number in partitions:
-            self._partitions.pop(number, None)
-            self._engine.release(number)
-        self._report_assignment()
-
-    def _report_assignment(self) -> None:
-        restoring = sum(not partition.restored for partition in self._partitions.values())
-        self._health.restored = restoring == 0
-        self._metrics.assignment(len(self._partitions), restoring)
+def _delivery(parts: Parts, settings: WorkerSettings) -> Delivery:
+    if settings.delivery == "exactly_once":
+        assert isinstance(parts.sink, TransactionalSink)  # noqa: S101  the choice of transports sees to it
+        return ExactlyOnce(parts.source, parts.sink, parts.store)
+    return AtLeastOnce(parts.source, parts.sink, parts.store, settings.flush_timeout_s)

@@ -122,8 +122,9 @@ def backtest(
     total = sum(s.slots.size for s in (*train, *data))
     for series, slots, y in _in_time_order([*train, *data], {name: i for i, name in enumerate(names)}):
         started = time.perf_counter()
+        offsets = np.arange(done, done + slots.size, dtype=np.int64)
         result = engine.step(
-            np.zeros(slots.size, np.int64), [names[i] for i in series.tolist()], slots * metadata.step_ms, y
+            np.zeros_like(offsets), offsets, [names[i] for i in series.tolist()], slots * metadata.step_ms, y
         )
         seconds += time.perf_counter() - started
         taken.extend(

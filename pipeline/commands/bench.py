@@ -73,6 +73,7 @@ class _Load:
         on = device.choose(args.device, args.threads)
         self.engine = StepEngine(bundle, on, batch_rows=batch_rows)
         self.step_ms = bundle.metadata.step_ms
+        self._offset = 0
         self.about = {"model": f"{bundle.metadata.name}@{bundle.metadata.model_id}", "device": on.name}
 
     def step(self, partition: int, unique_ids: list[str], slot: int) -> None:
@@ -80,7 +81,9 @@ class _Load:
         n = len(unique_ids)
         y = np.sin(np.arange(n) + slot * (2 * np.pi / 24)).astype(np.float32) * 10 + 100
         ds = np.full(n, _START_MS + slot * self.step_ms, np.int64)
-        self.engine.step(np.full(n, partition, np.int64), unique_ids, ds, y)
+        offsets = np.arange(self._offset, self._offset + n, dtype=np.int64)
+        self._offset += n
+        self.engine.step(np.full(n, partition, np.int64), offsets, unique_ids, ds, y)
 
 
 def _step(args: argparse.Namespace) -> dict[str, Any]:
@@ -134,7 +137,7 @@ def _flatness(args: argparse.Namespace) -> dict[str, Any]:
     old_times: list[float] = []
     young_times: list[float] = []
     for block in range(args.blocks):
-        load.engine.release(1)
+        load.engine.residents.release(1)
         for slot in range(args.young):
             load.step(1, young, slot)
         at = args.age + block * calls

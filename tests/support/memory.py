@@ -1,4 +1,8 @@
-"""An in-memory transport and a clock that tests set: crashes and rebalances written as data."""
+"""An in-memory transport and a clock that tests set: crashes and rebalances written as data.
+
+A `Log` is what outlives a process: the events, the group's committed positions, what was published. `MemorySink` makes
+records visible at flush, `MemoryTransactionalSink` together with the positions, at commit.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +12,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.errors import DeliveryError, TransportError
+from pipeline.errors import DeliveryError, TransactionAborted, TransportError
 from pipeline.transports.base import Assignment, AssignmentListener, Channel, Headers, Polled
 
 
@@ -32,6 +36,7 @@ class Log:
 
     partitions: dict[int, list[tuple[bytes | None, bytes | None]]] = field(default_factory=dict)
     committed: dict[int, int] = field(default_factory=dict)
+    beginning: int = 0
     published: dict[Channel, list[tuple[bytes | None, bytes, Headers]]] = field(
         default_factory=lambda: {channel: [] for channel in Channel}
     )
@@ -50,6 +55,7 @@ class MemorySource:
         self._owned = list(log.partitions) if owned is None else list(owned)
         self._per_poll = per_poll
         self._positions: dict[int, int] = {}
+        self._held: set[int] = set()
         self._listener: AssignmentListener | None = None
         self.before_poll: deque[Callable[[MemorySource], None]] = deque()
         self.fail_commit: Callable[[], None] = lambda: None
@@ -63,6 +69,7 @@ class MemorySource:
             self._listener is not None
             and bool(self._positions)
             and not self.before_poll
+            and not self._held
             and all(p >= len(self._log.partitions[n]) for n, p in self._positions.items())
         )
 
@@ -71,15 +78,47 @@ class MemorySource:
 
     def assign(self, partitions: Sequence[int]) -> None:
         assert self._listener is not None
-        self._positions |= self._listener.on_assigned(
-            [Assignment(n, self._log.committed.get(n), 0, len(self._log.partitions[n])) for n in partitions]
+        self._positions |= dict.fromkeys(partitions, 0)
+        starts = self._listener.on_assigned([self._assignment(n) for n in partitions])
+        for number, position in starts.items():
+            if position is None:
+                self._held.add(number)
+            else:
+                self.start(number, position)
+
+    def _assignment(self, number: int) -> Assignment:
+        return Assignment(
+            number, self._log.committed.get(number), self._log.beginning, len(self._log.partitions[number])
         )
 
     def revoke(self, partitions: Sequence[int]) -> None:
         assert self._listener is not None
         self._listener.on_revoked(partitions)
         for number in partitions:
-            del self._positions[number]
+            self._positions.pop(number)
+            self._held.discard(number)
+
+    def lose(self, partitions: Sequence[int]) -> None:
+        assert self._listener is not None
+        for number in partitions:
+            self._positions.pop(number)
+            self._held.discard(number)
+        self._listener.on_lost(partitions)
+
+    def hold(self, partitions: Sequence[int]) -> None:
+        self._held |= set(partitions) & set(self._positions)
+
+    def start(self, partition: int, position: int) -> None:
+        if partition in self._positions:
+            assert position >= self._log.beginning, "these events are gone"
+            self._positions[partition] = position
+            self._held.discard(partition)
+
+    def assignments(self) -> Sequence[Assignment]:
+        return [self._assignment(number) for number in self._positions]
+
+    def group(self) -> object:
+        return frozenset(self._positions)
 
     def poll(self, max_records: int, timeout_s: float) -> Polled:
         if self._owned:
@@ -90,6 +129,8 @@ class MemorySource:
         room = min(max_records, max(1, self._per_poll()))
         columns: list[tuple[int, int, bytes | None, bytes | None]] = []
         for number, position in self._positions.items():
+            if number in self._held:
+                continue
             records = self._log.partitions[number][position : position + room - len(columns)]
             columns += [(number, position + i, key, value) for i, (key, value) in enumerate(records)]
             self._positions[number] += len(records)
@@ -132,6 +173,7 @@ class MemorySink:
         keys: Sequence[bytes | None],
         values: Sequence[bytes | None],
         headers: Sequence[Headers] | None = None,
+        partition: int | None = None,
     ) -> None:
         for row, (key, value) in enumerate(zip(keys, values, strict=True)):
             assert value is not None, "the worker publishes no tombstones"
@@ -145,6 +187,35 @@ class MemorySink:
 
     def close(self) -> None:
         self.closed += 1
+
+
+class MemoryTransactionalSink(MemorySink):
+    """Publishes at commit, together with the positions; `before_end` and `after_end` fail where a test says so."""
+
+    def __init__(self, log: Log) -> None:
+        super().__init__(log)
+        self.before_end: Callable[[], None] = lambda: None
+        self.after_end: Callable[[], None] = lambda: None
+
+    def flush(self, timeout_s: float) -> None:
+        raise AssertionError("a transactional sink is committed, not flushed")
+
+    def commit(self, positions: Mapping[int, int], group: object) -> None:
+        assert isinstance(group, frozenset)
+        if unowned := set(positions) - group:
+            self.abort()
+            raise TransactionAborted(f"partitions {unowned} are not in the group's generation")
+        try:
+            self.before_end()
+        except TransactionAborted:
+            self.abort()
+            raise
+        super().flush(0)
+        self._log.committed |= positions
+        self.after_end()
+
+    def abort(self) -> None:
+        self._pending.clear()
 
 
 def broken_flush() -> None:

@@ -6,6 +6,7 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 from prometheus_client import CollectorRegistry
 
@@ -15,11 +16,14 @@ from pipeline.device import Device
 from pipeline.engine import StepEngine
 from pipeline.health import Health
 from pipeline.metrics import Metrics
+from pipeline.publisher import Publisher
 from pipeline.records import ObservationDecoder
-from pipeline.settings import WorkerSettings
+from pipeline.residents import Limits
+from pipeline.settings import StateSettings, WorkerSettings
+from pipeline.stores.base import StateStore
 from pipeline.transports.base import Channel
-from pipeline.worker import Worker
-from tests.support.memory import Clock, Log, MemorySink, MemorySource
+from pipeline.worker import Parts, Worker
+from tests.support.memory import Clock, Log, MemorySink, MemorySource, MemoryTransactionalSink
 from tests.support.toy import toy_bundle
 
 
@@ -49,24 +53,33 @@ def build(
     batch_rows: int = 256,
     row_buckets: Sequence[int] = (),
     settings: WorkerSettings | None = None,
+    store: Callable[[MemorySink], StateStore] | None = None,
+    snapshots: StateSettings | None = None,
+    limits: Limits | None = None,
+    start_at: Literal["earliest", "latest"] = "earliest",
 ) -> Harness:
     """Return a worker that reads `log` to its end when run."""
-    clock = Clock()
-    source, sink = MemorySource(log, owned=owned, per_poll=per_poll), MemorySink(log)
+    clock, settings = Clock(), settings or WorkerSettings()
+    source = MemorySource(log, owned=owned, per_poll=per_poll)
+    sink = MemoryTransactionalSink(log) if settings.delivery == "exactly_once" else MemorySink(log)
     bundle = bundle or toy_bundle()
     registry, health = CollectorRegistry(), Health(clock=clock)
-    worker = Worker(
-        source,
-        sink,
-        StepEngine(bundle, Device("cpu"), batch_rows=batch_rows, row_buckets=row_buckets, timer=clock),
-        settings or WorkerSettings(),
-        decoder=ObservationDecoder(),
-        dead_letters=DeadLetters(source.name, "toy", 1000),
-        metrics=Metrics(registry, bundle.metadata, "cpu"),
-        health=health,
-        clock=clock,
-        wall_clock=clock,
+    engine = StepEngine(
+        bundle, Device("cpu"), batch_rows=batch_rows, row_buckets=row_buckets, limits=limits, timer=clock
     )
+    metrics = Metrics(registry, bundle.metadata, "cpu")
+    parts = Parts(
+        source=source,
+        sink=sink,
+        store=store(sink) if store else None,
+        engine=engine,
+        decoder=ObservationDecoder(),
+        publisher=Publisher(sink, bundle.metadata, engine.residents, metrics, wall_clock=clock),
+        dead_letters=DeadLetters(source.name, "toy", 1000),
+        metrics=metrics,
+        health=health,
+    )
+    worker = Worker(parts, settings, snapshots or StateSettings(), start_at=start_at, clock=clock)
     return Harness(worker, source, sink, registry, health, clock)
 
 

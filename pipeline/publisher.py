@@ -1,0 +1,154 @@
+"""What the world is told of a poll's results: forecasts to the sink, figures to the metrics, the board its view.
+
+Owns: which results are published (live events that advanced their stream), and which become dead letters although
+they could be read. Does not know: transports' names, commits, recovery.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from pipeline.arrays import FloatArray, IntArray, StatusArray
+from pipeline.bundle import BundleMetadata, Status
+from pipeline.engine import Outcome, StepResult
+from pipeline.metrics import Metrics, latency_sample
+from pipeline.records import ForecastColumns, ForecastEncoder, Observations, Reason, Rejection
+from pipeline.residents import Residents
+from pipeline.transports.base import Channel, Polled, Sink
+
+_ADVANCED: Final = np.array([status.advanced for status in Status])
+
+
+class Board(Protocol):
+    """Who shows the newest forecasts to people; see `pipeline.board.ForecastBoard`."""
+
+    def update(
+        self,
+        unique_ids: Sequence[str],
+        ds: IntArray,
+        y: FloatArray,
+        status: StatusArray,
+        forecast: FloatArray,
+        score: FloatArray | None,
+        anomaly: FloatArray | None,
+        num_streams: int | None = None,
+    ) -> None:
+        """Take in what one poll brought."""
+        ...
+
+    def record_latency(self, seconds: FloatArray) -> None:
+        """Take in how long some events took."""
+        ...
+
+
+class Publisher:
+    """Used from one thread."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        metadata: BundleMetadata,
+        residents: Residents,
+        metrics: Metrics,
+        *,
+        board: Board | None = None,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Begin with nothing published.
+
+        Args:
+            sink: where forecasts go.
+            metadata: of the model.
+            residents: whose number and size are reported.
+            metrics: counts.
+            board: the view for people, if there is one.
+            wall_clock: seconds since the epoch, for the age of events; never for anything that changes state.
+        """
+        self._sink = sink
+        self._encoder = ForecastEncoder(metadata)
+        self._residents = residents
+        self._metrics = metrics
+        self._board = board
+        self._wall_clock = wall_clock
+
+    def publish(
+        self, polled: Polled, events: Observations, result: StepResult, live_records: npt.NDArray[np.bool_]
+    ) -> list[Rejection]:
+        """Publish the forecasts of live events and return the events that become dead letters.
+
+        Args:
+            polled: the poll.
+            events: what was decoded of it.
+            result: what the engine made of the events.
+            live_records: `(len(polled),)`, whether a record's results are to be published.
+        """
+        stepped = result.outcome == Outcome.STEPPED
+        live = live_records[events.rows]
+        self._metrics.replayed(int(np.count_nonzero(~live)))
+        self._metrics.skipped(int(np.count_nonzero(live & (result.outcome == Outcome.ALREADY_APPLIED))))
+        rows = np.flatnonzero(live & stepped & _ADVANCED[result.status])
+        columns = ForecastColumns(
+            unique_ids=[events.unique_ids[row] for row in rows.tolist()],
+            ds=events.ds[rows],
+            status=result.status[rows],
+            forecast=result.forecast[rows],
+            anomaly=None if result.anomaly is None else result.anomaly[rows],
+            partitions=polled.partitions[events.rows[rows]],
+            offsets=polled.offsets[events.rows[rows]],
+        )
+        keys, values = self._encoder.encode(columns)
+        self._sink.publish(Channel.FORECASTS, keys, values)
+        self._metrics.published(len(values))
+        self._show(polled, events, result, np.flatnonzero(live & stepped), live_records)
+        return _rejections(events, result, stepped)
+
+    def _show(
+        self,
+        polled: Polled,
+        events: Observations,
+        result: StepResult,
+        seen: IntArray,
+        live_records: npt.NDArray[np.bool_],
+    ) -> None:
+        score = None if result.score is None else result.score[seen]
+        self._metrics.stepped(result.stats, result.status[seen], score)
+        self._metrics.residents(self._residents.num_streams, self._residents.size_bytes)
+        ages = latency_sample(polled.timestamps_ms[live_records], self._wall_clock())
+        self._metrics.latency(ages)
+        if self._board is not None:
+            self._board.update(
+                [events.unique_ids[row] for row in seen.tolist()],
+                events.ds[seen],
+                events.y[seen],
+                result.status[seen],
+                result.forecast[seen],
+                score,
+                None if result.anomaly is None else result.anomaly[seen],
+                self._residents.num_streams,
+            )
+            self._board.record_latency(ages)
+
+
+def _rejections(events: Observations, result: StepResult, stepped: npt.NDArray[np.bool_]) -> list[Rejection]:
+    """Return the events that could be read but not used."""
+    late = stepped & (result.status == Status.LATE)
+    quarantined = result.outcome == Outcome.QUARANTINED
+    refused = result.outcome == Outcome.TOO_MANY_STREAMS
+    rejections = []
+    for row in np.flatnonzero(late | quarantined | refused).tolist():
+        unique_id = events.unique_ids[row]
+        if late[row]:
+            reason, detail = Reason.LATE, f"ds {events.ds[row]} lies before the last event of stream {unique_id!r}"
+        elif quarantined[row]:
+            reason = Reason.QUARANTINED
+            detail = f"y {events.y[row]:g} would have left stream {unique_id!r} without a usable state or forecast"
+        else:
+            reason = Reason.TOO_MANY_STREAMS
+            detail = f"stream {unique_id!r} is new, and its partition has state.max_streams_per_partition already"
+        rejections.append(Rejection(int(events.rows[row]), reason, detail))
+    return rejections

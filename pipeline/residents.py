@@ -1,0 +1,213 @@
+"""The resident streams: who is here, since when, with which rows; how they leave and come back.
+
+Owns: the slab, the slot table, and for each stream the time of its newest event; which pages changed since they were
+last exported; eviction. Does not know: the model, events' values, where exported pages go.
+
+Eviction goes by event time and happens at points that depend on the partition's events alone: whenever the partition's
+watermark (its newest event time) enters another eighth of the time to live, the streams whose newest event lies more
+than the time to live behind it leave. So a replay evicts what the first run evicted, before the same event.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime as ort
+
+from pipeline.arrays import IntArray
+from pipeline.bundle import StateSpec
+from pipeline.device import Device
+from pipeline.slab import Slab
+from pipeline.slots import PAGE_SLOTS, SlotTable
+from pipeline.stores.base import Page
+
+_TICKS_PER_TTL: Final = 8
+NO_WATERMARK: Final = int(np.iinfo(np.int64).min) // 2
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Which streams may be resident.
+
+    Attributes:
+        idle_ttl_ms: a stream whose newest event lies further behind the partition's watermark leaves; 0 = never.
+        max_streams_per_partition: a new stream beyond it is refused; 0 = no limit.
+    """
+
+    idle_ttl_ms: int = 0
+    max_streams_per_partition: int = 0
+
+
+class Residents:
+    """Used from one thread."""
+
+    def __init__(self, specs: Sequence[StateSpec], device: Device, limits: Limits) -> None:
+        self._limits = limits
+        self._tick_ms = max(1, limits.idle_ttl_ms // _TICKS_PER_TTL)
+        self._table = SlotTable()
+        self._slab = Slab(specs, device, self._table.num_slots)
+        self._last_ds: IntArray = np.full(self._slab.num_slots, NO_WATERMARK, np.int64)
+        self._applied_to: IntArray = np.zeros(self._slab.num_slots, np.int64)
+        self._watermarks: dict[int, int] = {}
+        self._dirty: set[int] = set()
+
+    @property
+    def num_streams(self) -> int:
+        """Streams that have state."""
+        return self._table.num_streams
+
+    @property
+    def num_slots(self) -> int:
+        """Rows of the state arrays."""
+        return self._slab.num_slots
+
+    @property
+    def size_bytes(self) -> int:
+        """Bytes of state on the device, spare rows included."""
+        return self._slab.size_bytes
+
+    def bind(self, binding: ort.IOBinding) -> None:
+        """Bind the state arrays; to be done again whenever `num_slots` has changed."""
+        self._slab.bind(binding)
+
+    # Events.
+
+    def stretches(self, partitions: IntArray, ds: IntArray) -> Iterator[tuple[IntArray, Mapping[int, int]]]:
+        """Cut events where an eviction is due, and move the watermarks.
+
+        Args:
+            partitions: `(n,)` int64.
+            ds: `(n,)` int64, milliseconds since the epoch.
+
+        Yields:
+            Indices of the next events, and before them the partitions to evict from, each with the watermark to
+            evict by. Every event comes once; the events of a partition stay in order.
+        """
+        number: IntArray = np.zeros(ds.size, np.int64)
+        evictions: list[dict[int, int]] = [{}]
+        for partition in np.unique(partitions).tolist():
+            rows = np.flatnonzero(partitions == partition)
+            before = self._watermarks.get(partition, int(ds[rows[0]]))
+            watermark = np.maximum.accumulate(np.maximum(ds[rows], before))
+            self._watermarks[partition] = int(watermark[-1])
+            if self._limits.idle_ttl_ms:
+                tick = watermark // self._tick_ms
+                crossed = np.diff(tick, prepend=before // self._tick_ms) > 0
+                number[rows] = np.cumsum(crossed)
+                for nth, row in enumerate(np.flatnonzero(crossed).tolist(), start=1):
+                    if nth == len(evictions):
+                        evictions.append({})
+                    evictions[nth][partition] = int(watermark[row])
+        if len(evictions) == 1:
+            yield np.arange(ds.size, dtype=np.int64), {}
+            return
+        for nth, due in enumerate(evictions):
+            yield np.flatnonzero(number == nth), due
+
+    def evict(self, due: Mapping[int, int]) -> int:
+        """Let idle streams of some partitions leave, each by its watermark; return how many left."""
+        evicted = 0
+        for partition, watermark in due.items():
+            slots = self._table.slots(partition)
+            idle = slots[watermark - self._last_ds[slots] > self._limits.idle_ttl_ms]
+            if idle.size:
+                self._table.forget(partition, idle)
+                self._zero(idle)
+                self._dirty.update(np.unique(idle // PAGE_SLOTS).tolist())
+                evicted += idle.size
+        return evicted
+
+    def admit(self, partitions: IntArray, unique_ids: Sequence[str]) -> IntArray:
+        """Return the `(n,)` slots of streams, giving one to each new stream; 0 = refused by the limits."""
+        limit = self._limits.max_streams_per_partition
+        present = np.unique(partitions).tolist()
+        if len(present) == 1:
+            slots = self._table.locate(present[0], unique_ids, limit)
+        else:
+            slots = np.empty(len(unique_ids), dtype=np.int64)
+            for partition in present:
+                rows = np.flatnonzero(partitions == partition)
+                slots[rows] = self._table.locate(partition, [unique_ids[row] for row in rows.tolist()], limit)
+        self._grow()
+        return slots
+
+    def applied(self, slots: IntArray, offsets: IntArray) -> npt.NDArray[np.bool_]:
+        """Return for each event whether the restored state of its stream contains it already."""
+        return self._applied_to[slots] > offsets
+
+    def touched(self, slots: IntArray, ds: IntArray) -> None:
+        """Note that the streams in `slots` had events at `ds`."""
+        np.maximum.at(self._last_ds, slots, ds)
+        self._dirty.update(np.unique(slots // PAGE_SLOTS).tolist())
+
+    # Partitions come and go.
+
+    def watermark(self, partition: int) -> int:
+        """Return the newest event time of a partition, `NO_WATERMARK` if it has had no event."""
+        return self._watermarks.get(partition, NO_WATERMARK)
+
+    def num_pages(self, partition: int) -> int:
+        """Return how many pages a partition has."""
+        return len(self._table.pages(partition))
+
+    def num_changed(self, partition: int) -> int:
+        """Return how many of its pages changed since they were last exported."""
+        return sum(page in self._dirty for page in self._table.pages(partition))
+
+    def export(self, partition: int, offset: int) -> list[Page]:
+        """Return the pages of a partition that changed since the last export, as of `offset`."""
+        changed = [
+            (number, page, self._table.names(page))
+            for number, page in enumerate(self._table.pages(partition))
+            if page in self._dirty
+        ]
+        if not changed:
+            return []
+        slots = [np.arange(page * PAGE_SLOTS, page * PAGE_SLOTS + len(names)) for _, page, names in changed]
+        rows = self._slab.gather(np.concatenate(slots))
+        pages, first = [], 0
+        for (number, page, names), own in zip(changed, slots, strict=True):
+            last = first + len(names)
+            part: dict[str, npt.NDArray[Any]] = {name: values[first:last] for name, values in rows.items()}
+            pages.append(Page(partition, number, offset, names, self._last_ds[own].copy(), part))
+            self._dirty.discard(page)
+            first = last
+        return pages
+
+    def load(self, partition: int, pages: Sequence[Page], watermark: int) -> None:
+        """Take in stored pages of a partition that has no streams yet; the newest page of a stream wins."""
+        self._watermarks[partition] = watermark
+        for page in sorted(pages, key=lambda page: page.offset):
+            slots, vacated = self._table.place(partition, page.number, page.unique_ids)
+            self._grow()
+            self._zero(vacated)
+            named = np.array([bool(name) for name in page.unique_ids], dtype=bool)
+            self._slab.scatter(slots, {name: values[named] for name, values in page.rows.items()})
+            self._last_ds[slots] = page.last_ds[named]
+            self._applied_to[slots] = page.offset
+
+    def release(self, partition: int) -> None:
+        """Forget the streams of a partition."""
+        self._dirty.difference_update(self._table.pages(partition))
+        self._table.release(partition)
+        self._watermarks.pop(partition, None)
+
+    def _grow(self) -> None:
+        """Make room for the pages that were handed out, and zero them."""
+        if self._slab.ensure(self._table.num_slots):
+            more = self._slab.num_slots - self._last_ds.size
+            self._last_ds = np.concatenate((self._last_ds, np.full(more, NO_WATERMARK, np.int64)))
+            self._applied_to = np.concatenate((self._applied_to, np.zeros(more, np.int64)))
+        for page in self._table.take_new_pages():
+            self._zero(np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64))
+
+    def _zero(self, slots: IntArray) -> None:
+        """Make the slots as they are before a stream's first event."""
+        if slots.size:
+            self._slab.clear(slots)
+            self._last_ds[slots] = NO_WATERMARK
+            self._applied_to[slots] = 0

@@ -31,6 +31,7 @@ Compression: TypeAlias = Literal["none", "zlib"]
 
 ZLIB_LEVEL: Final = 1
 _HALF_EXPONENT: Final = 15  # values are scaled below 2**15, half of the largest that float16 holds
+_LARGEST: Final = np.finfo(np.float32).max
 _CENTER_TYPE: Final = np.dtype("<f4")
 _EXPONENT_TYPE: Final = np.dtype("<i2")
 _HALF_TYPE: Final = np.dtype("<f2")
@@ -71,7 +72,10 @@ def unpack(data: memoryview, spec: StateSpec, form: RowForm, count: int) -> AnyA
     center = _unplanes(data[:first], _CENTER_TYPE, count).astype(np.float32, copy=False)
     exponent = _unplanes(data[first:second], _EXPONENT_TYPE, count).astype(np.int32)
     half = _unplanes(data[second:], _HALF_TYPE, count * spec.row_bytes // 4).reshape(count, -1)
-    flat = np.ldexp(half.astype(np.float32), exponent[:, None]) + center[:, None]
+    with np.errstate(over="ignore"):
+        flat = np.ldexp(half.astype(np.float32), exponent[:, None]) + center[:, None]
+    # Rounded up from next to the largest float32: that one is nearer.
+    np.copyto(flat, np.copysign(_LARGEST, flat), where=np.isinf(flat) & np.isfinite(half))
     return flat.reshape(count, *spec.row_shape)
 
 

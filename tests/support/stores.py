@@ -156,9 +156,22 @@ def finish(store: StateStore, *partitions: int, timeout_s: float = 0.05) -> dict
     return done
 
 
-def save(store: StateStore, pages: Sequence[Page], marks: Sequence[Mark] = ()) -> None:
-    """Stage and commit at once, with a mark over all pages of each partition unless `marks` says otherwise."""
-    store.stage(pages, marks or marks_over(pages))
+def save(
+    store: StateStore,
+    pages: Sequence[Page],
+    marks: Sequence[Mark] | None = None,
+    commit: Callable[[], None] = lambda: None,
+) -> None:
+    """Stage, commit as the transport does, and tell the store.
+
+    Args:
+        store: where to.
+        pages: what.
+        marks: by default one per partition over all of its `pages`.
+        commit: the transport's commit.
+    """
+    store.stage(pages, marks_over(pages) if marks is None else marks)
+    commit()
     store.commit()
 
 

@@ -1,0 +1,272 @@
+"""A state store in a directory, for embedded use or a volume of one's own.
+
+    <path>/<model id>/lock                      held by the process that uses it
+    <path>/<model id>/<partition>/manifest      names the current pages, and the mark
+    <path>/<model id>/<partition>/<page>.<generation>
+
+Owns: these files and the order in which they are written. Does not know: what a page is worth, or the transport whose
+commits it follows.
+
+Invariants: a file is complete and on the disk before a manifest names it, and is never changed after; the manifest is
+replaced in one step, so a crash at any point leaves a partition's old snapshot or its new one, all of it. Files that
+the manifest does not name are what a crash left; they are never read, and are removed.
+
+The commit of the transport comes first and the manifest after it. A crash between the two leaves the snapshot before,
+whose mark is older: the replay is longer and ends in the same state. So a page is never visible before the commit that
+it belongs to, and the worst that a crash costs is time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from pipeline.errors import TransportError
+from pipeline.stores.base import Mark, Page, Restored
+from pipeline.stores.manifest import MANIFEST, Manifest, page_file
+from pipeline.stores.pages import PageCodec
+from pipeline.stores.sealed import damaged
+
+_LOCK: Final = "lock"
+_TEMPORARY: Final = "manifest.new"
+
+
+@dataclass(slots=True)
+class _Staged:
+    """What the next commit changes in one partition: page number to its new generation, None = tombstone."""
+
+    pages: dict[int, int | None] = field(default_factory=dict)
+    mark: Mark | None = None
+
+
+class LocalStore:
+    """One model's state in a directory. See `pipeline.stores.base.StateStore` for the contract.
+
+    `poll_restore` reads a page at a time until its time is up, and at least one. A partition is not written while it
+    is being restored.
+
+    Raises:
+        TransportError: another process uses the directory, or it cannot be made.
+    """
+
+    def __init__(self, path: Path, codec: PageCodec) -> None:
+        self._root = path / codec.model_id
+        self._codec = codec
+        self._manifests: dict[int, Manifest] = {}
+        self._staged: dict[int, _Staged] = {}
+        self._loading: dict[int, Iterator[Restored | None]] = {}
+        self._bytes = 0
+        self._lock: int | None = _locked(self._root)
+
+    def begin_restore(self, partition: int) -> None:
+        """Start loading a partition; what is stored when it is first polled is what it will hold."""
+        self._live()
+        self._loading[partition] = self._load(partition)
+
+    def poll_restore(self, timeout_s: float) -> Sequence[Restored]:
+        """Read pages for about `timeout_s` and return the partitions that became complete.
+
+        Raises:
+            StateError: a file is damaged, missing or foreign.
+            TransportError: the directory cannot be read.
+        """
+        self._live()
+        deadline = time.monotonic() + timeout_s
+        done: list[Restored] = []
+        while self._loading:
+            partition, steps = self._loading.popitem()  # a step that fails has ended the restore
+            if (restored := next(steps)) is None:
+                self._loading[partition] = steps
+            else:
+                done.append(restored)
+            if time.monotonic() >= deadline:
+                break
+        return done
+
+    def cancel_restore(self, partition: int) -> None:
+        """Stop loading a partition."""
+        self._loading.pop(partition, None)
+
+    def stage(self, pages: Sequence[Page], marks: Sequence[Mark]) -> None:
+        """Write the pages to files of their own, durable but not current.
+
+        Raises:
+            TransportError: the directory cannot be written.
+            StateError: the partition's manifest is damaged.
+        """
+        self._live()
+        for page in pages:
+            generation = self._write(page)
+            self._staged.setdefault(page.partition, _Staged()).pages[page.number] = generation
+        for mark in marks:
+            self._staged.setdefault(mark.partition, _Staged()).mark = mark
+
+    def commit(self) -> None:
+        """Make what was staged current, partition by partition.
+
+        Raises:
+            TransportError: the directory cannot be written; each partition has its old snapshot or its new one.
+        """
+        self._live()
+        while self._staged:
+            partition, staged = next(iter(self._staged.items()))
+            following = self._manifest(partition).following(staged.pages, staged.mark)
+            # Forgotten first: if anything fails from here on, the disk alone knows which of the two is current.
+            del self._manifests[partition]
+            self._replace_manifest(partition, following)
+            self._manifests[partition] = following
+            del self._staged[partition]
+            self._sweep(partition)
+
+    def discard(self) -> None:
+        """Drop what was staged."""
+        staged, self._staged = self._staged, {}
+        for partition in staged:
+            self._manifest(partition)
+            self._sweep(partition)
+
+    @property
+    def bytes_staged(self) -> int:
+        """Bytes of pages written to files so far."""
+        return self._bytes
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        lock, self._lock = self._lock, None
+        self._loading.clear()
+        self._staged.clear()
+        if lock is not None:
+            os.close(lock)
+
+    def _live(self) -> None:
+        if self._lock is None:
+            raise TransportError(f"state store {self._root} is closed")
+
+    def _folder(self, partition: int) -> Path:
+        return self._root / str(partition)
+
+    def _manifest(self, partition: int) -> Manifest:
+        """Return the current manifest; the first time, read it and remove what a crash left next to it."""
+        if (known := self._manifests.get(partition)) is not None:
+            return known
+        manifest = Manifest.read(self._folder(partition), self._codec.model_id, partition)
+        self._manifests[partition] = manifest
+        self._sweep(partition)
+        return manifest
+
+    def _load(self, partition: int) -> Iterator[Restored | None]:
+        """Yield None after each page, then the whole."""
+        manifest = self._manifest(partition)
+        pages: list[Page] = []
+        for number, generation in sorted(manifest.pages.items()):
+            pages.append(read_page(self._folder(partition), self._codec, partition, number, generation))
+            yield None
+        yield Restored(partition, manifest.mark, pages if manifest.mark is not None else [])
+
+    def _write(self, page: Page) -> int | None:
+        """Write a page to a file of the coming generation and return that; None for a tombstone, which has no file."""
+        generation = self._manifest(page.partition).generation + 1
+        data = self._codec.encode(page)
+        if data is None:
+            return None
+        folder = self._folder(page.partition)
+        with _errors_at(folder):
+            _make_folder(folder)
+            _write_durably(folder / page_file(page.number, generation), data)
+        self._bytes += len(data)
+        return generation
+
+    def _replace_manifest(self, partition: int, manifest: Manifest) -> None:
+        folder = self._folder(partition)
+        with _errors_at(folder):
+            _make_folder(folder)
+            _sync_folder(folder)  # the pages' names, before a manifest says them
+            _write_durably(folder / _TEMPORARY, manifest.encode(self._codec.model_id, partition))
+            (folder / _TEMPORARY).replace(folder / MANIFEST)
+            _sync_folder(folder)
+
+    def _sweep(self, partition: int) -> None:
+        """Remove the files that neither the manifest nor the coming commit names."""
+        manifest = self._manifests[partition]
+        kept = {page_file(number, generation) for number, generation in manifest.pages.items()} | {MANIFEST}
+        staged = self._staged[partition].pages if partition in self._staged else {}
+        kept |= {page_file(number, generation) for number, generation in staged.items() if generation is not None}
+        folder = self._folder(partition)
+        with _errors_at(folder), contextlib.suppress(FileNotFoundError):
+            for path in folder.iterdir():
+                if path.name not in kept:
+                    path.unlink()
+
+
+def read_page(folder: Path, codec: PageCodec, partition: int, number: int, generation: int) -> Page:
+    """Read one page.
+
+    Raises:
+        StateError: the file is damaged, missing or foreign.
+        TransportError: it cannot be read.
+    """
+    path = folder / page_file(number, generation)
+    with _errors_at(folder):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise damaged(str(path), "the manifest names this file, which is not there") from error
+    return codec.decode(data, partition, number, str(path))
+
+
+def _locked(root: Path) -> int:
+    """Make `root` if need be, and return the descriptor that holds its lock until it is closed."""
+    with _errors_at(root):
+        _make_folder(root)
+        lock = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
+            os.close(lock)
+            raise TransportError(
+                f"state store {root} is in use by process {holder or 'unknown'}; a directory serves one process at a "
+                f"time: stop that one, give each its own state.path, or keep the state in Kafka (state.store=kafka)"
+            ) from error
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` and its parents, durably."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _errors_at(folder: Path) -> Iterator[None]:
+    """Raise what the operating system says of files below `folder` as a `TransportError`."""
+    try:
+        yield
+    except OSError as error:
+        raise TransportError(f"state store {folder}: {error.strerror or error} ({error.filename or folder})") from error

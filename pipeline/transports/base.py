@@ -186,6 +186,11 @@ class Channel(enum.Enum):
     STATE = "state"
 
 
+def required_topics(topics: Mapping[Channel, str]) -> list[str]:
+    """Return the topics that have to exist when a sink is made; the state store sees to its own."""
+    return [topic for channel, topic in topics.items() if channel is not Channel.STATE]
+
+
 class Sink(Protocol):
     """Where results go. See the module's docstring for the contract."""
 

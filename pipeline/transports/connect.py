@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import importlib.util
 import logging
+import uuid
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Literal
 
 from pipeline.errors import SettingsError
 from pipeline.settings import KafkaSettings, Settings
-from pipeline.transports.base import Channel, Sink, Source
+from pipeline.transports.base import Channel, Sink, Source, TransactionalSink
 
 log = logging.getLogger(__name__)
 
@@ -41,10 +44,14 @@ def open_source(settings: Settings) -> Source:
 def open_sink(settings: Settings) -> Sink:
     """Return the sink that `output.path`, or else `output.topic` and `kafka.client`, name, connected.
 
+    It is a `TransactionalSink` if `worker.delivery` is `exactly_once`.
+
     Raises:
-        SettingsError: the client that was asked for is not installed, or a file cannot be written.
+        SettingsError: the client that was asked for is not installed, a file cannot be written, or a file was asked
+            for what only topics can do.
         TransportError: no broker answers, or a topic does not exist.
     """
+    _require_topics_for(settings)
     if settings.output.path is not None:
         from pipeline.transports.file import FileSink
 
@@ -57,6 +64,10 @@ def open_sink(settings: Settings) -> Sink:
         paths = {Channel.FORECASTS: settings.output.path, Channel.DEAD_LETTERS: settings.dead_letters.path}
         return FileSink(paths, append=resumes)
     topics = {Channel.FORECASTS: settings.output.topic, Channel.DEAD_LETTERS: settings.dead_letters.topic}
+    if settings.state.store == "kafka" or (settings.state.store == "auto" and settings.input.path is None):
+        topics[Channel.STATE] = settings.state_topic
+    if settings.worker.delivery == "exactly_once":
+        return open_transactional_sink(settings.kafka, topics, settings.input.topic)
     if _client(settings.kafka) == "librdkafka":
         from pipeline.transports.librdkafka import LibrdkafkaSink
 
@@ -64,6 +75,57 @@ def open_sink(settings: Settings) -> Sink:
     from pipeline.transports.kafka_python import KafkaPythonSink
 
     return KafkaPythonSink(settings.kafka, topics)
+
+
+def open_transactional_sink(
+    settings: KafkaSettings, topics: Mapping[Channel, str], source_topic: str
+) -> TransactionalSink:
+    """Return a sink whose transactions include positions of `source_topic`, initialised.
+
+    Raises:
+        SettingsError: the client that was asked for is not installed.
+        TransportError: no broker answers, or a topic does not exist.
+    """
+    from pipeline.transports.transactions import KafkaTransactionalSink, TransactionalProducer
+
+    name = transactional_id(settings)
+    make: Callable[[], TransactionalProducer]
+    if _client(settings) == "librdkafka":
+        from pipeline.transports.librdkafka import LibrdkafkaTransactions
+
+        make = partial(LibrdkafkaTransactions, settings, topics, source_topic, name)
+    else:
+        from pipeline.transports.kafka_python import KafkaPythonTransactions
+
+        make = partial(KafkaPythonTransactions, settings, topics, source_topic, name)
+    return KafkaTransactionalSink(settings, name, make)
+
+
+def transactional_id(settings: KafkaSettings) -> str:
+    """Return the name under which this member's transactions survive its restart, or a random one if it has no name.
+
+    With a random one nothing is doubled either, for the group fences the positions of a member that lost its
+    partitions; but what a crash leaves open is only ended by its time-out.
+    """
+    if settings.transactional_id is not None:
+        return settings.transactional_id
+    return f"{settings.group_id}-{settings.group_instance_id or uuid.uuid4()}"
+
+
+def _require_topics_for(settings: Settings) -> None:
+    """Refuse settings that ask for a file where only a topic can do."""
+    paths = {"input.path": settings.input.path, "output.path": settings.output.path}
+    files = " and ".join(f"{name} {path}" for name, path in paths.items() if path is not None)
+    if settings.worker.delivery == "exactly_once" and files:
+        raise SettingsError(
+            f"worker.delivery is 'exactly_once', which is a Kafka transaction from topic to topic, but a file is asked for "
+            f"({files}); use topics on both sides, or worker.delivery = 'at_least_once'"
+        )
+    if settings.state.store == "kafka" and settings.output.path is not None:
+        raise SettingsError(
+            f"state.store is 'kafka', which is written by the sink of the forecasts, but output.path "
+            f"{settings.output.path} is a file; use state.store = 'local'"
+        )
 
 
 def _client(settings: KafkaSettings) -> _Client:

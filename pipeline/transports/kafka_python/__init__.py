@@ -2,5 +2,6 @@
 
 from pipeline.transports.kafka_python.sink import KafkaPythonSink
 from pipeline.transports.kafka_python.source import KafkaPythonSource
+from pipeline.transports.kafka_python.transactions import KafkaPythonTransactions
 
-__all__ = ["KafkaPythonSink", "KafkaPythonSource"]
+__all__ = ["KafkaPythonSink", "KafkaPythonSource", "KafkaPythonTransactions"]

@@ -19,6 +19,9 @@ from pipeline.transports import kafka_errors
 
 _FETCH_WAIT_MS: Final = 500
 _LINGER_MS: Final = 5
+# The coordinator refuses the next transaction while it still writes the markers of the last one; the client's default,
+# 100 ms, would be waited at each commit.
+_TRANSACTION_RETRY_MS: Final = 5
 _BATCH_BYTES: Final = 131_072
 
 
@@ -42,9 +45,9 @@ def consumer_config(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def producer_config(settings: KafkaSettings) -> dict[str, Any]:
+def producer_config(settings: KafkaSettings, transactional_id: str | None = None) -> dict[str, Any]:
     """Return the producer's configuration in kafka-python's names. Its partitioner is Java's: murmur2 of the key."""
-    return connection_config(settings) | {
+    config = connection_config(settings) | {
         "enable_idempotence": True,
         "acks": "all",
         "allow_auto_create_topics": False,
@@ -54,6 +57,15 @@ def producer_config(settings: KafkaSettings) -> dict[str, Any]:
         "linger_ms": _LINGER_MS,
         "batch_size": _BATCH_BYTES,
     }
+    if transactional_id is not None:
+        config |= {
+            "transactional_id": transactional_id,
+            "transaction_timeout_ms": milliseconds(settings.transaction_timeout_s),
+            "max_block_ms": milliseconds(settings.request_timeout_s),
+            "max_in_flight_requests_per_connection": 1,
+            "retry_backoff_ms": _TRANSACTION_RETRY_MS,
+        }
+    return config
 
 
 def connection_config(settings: KafkaSettings) -> dict[str, Any]:

@@ -13,17 +13,38 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from kafka import KafkaProducer
-from kafka.errors import KafkaError, KafkaTimeoutError
+from kafka.errors import (
+    ClusterAuthorizationFailedError,
+    InvalidRecordError,
+    KafkaError,
+    KafkaTimeoutError,
+    MessageSizeTooLargeError,
+    PolicyViolationError,
+    RecordListTooLargeError,
+    TopicAuthorizationFailedError,
+)
 
 from pipeline.errors import TransportError
 from pipeline.settings import KafkaSettings
 from pipeline.transports import kafka_errors
-from pipeline.transports.base import Channel, Headers
+from pipeline.transports.base import Channel, Headers, required_topics
 from pipeline.transports.kafka_python.config import create, producer_config, require_topics
 
 log = logging.getLogger(__name__)
 
 _MAX_IN_FLIGHT: Final = 50_000  # the client bounds neither records nor bytes of its queue; this does
+
+# Errors of a record that it will meet again however often it is sent. ValueError: the client cannot encode it, or there
+# is no such partition.
+_REJECTED: Final = (
+    ValueError,
+    MessageSizeTooLargeError,
+    RecordListTooLargeError,
+    InvalidRecordError,
+    PolicyViolationError,
+    TopicAuthorizationFailedError,
+    ClusterAuthorizationFailedError,
+)
 
 
 class KafkaPythonSink:
@@ -32,14 +53,23 @@ class KafkaPythonSink:
     A failure is not forgotten: after one lost record every `publish` and `flush` raises.
     """
 
-    def __init__(self, settings: KafkaSettings, topics: Mapping[Channel, str]) -> None:
+    def __init__(
+        self, settings: KafkaSettings, topics: Mapping[Channel, str], transactional_id: str | None = None
+    ) -> None:
         self._settings = settings
         self._topics = dict(topics)
         self._pending: deque[Any] = deque()
         self._failed = 0
+        self._rejected = False
         self._first_failure: object = None
-        require_topics(settings, self._topics.values())
-        self._producer: Any = create(settings, "producer", lambda: KafkaProducer(**producer_config(settings)))
+        require_topics(settings, required_topics(self._topics))
+        config = producer_config(settings, transactional_id)
+        self._producer: Any = create(settings, "producer", lambda: KafkaProducer(**config))
+
+    @property
+    def rejected(self) -> bool:
+        """Whether a record was refused for what it is (too large, not allowed), and would be again."""
+        return self._rejected
 
     def publish(
         self,
@@ -62,7 +92,7 @@ class KafkaPythonSink:
             try:
                 self._pending.append(producer.send(topic, value, key, list(row_headers), partition))
             except (KafkaError, ValueError) as error:
-                self._note_failure(f"{error} (topic {topic}, {len(value or b'')} bytes)")
+                self._note_failure(error, f"{error} (topic {topic}, {len(value or b'')} bytes)")
         if len(self._pending) > _MAX_IN_FLIGHT:
             self._settle(_MAX_IN_FLIGHT // 2, self._settings.request_timeout_s)
 
@@ -112,9 +142,10 @@ class KafkaPythonSink:
                     log.debug("kafka %s: a record failed", self._settings.bootstrap_servers, exc_info=True)
             self._pending.popleft()
             if future.exception is not None:
-                self._note_failure(future.exception)
+                self._note_failure(future.exception, future.exception)
 
-    def _note_failure(self, reason: object) -> None:
+    def _note_failure(self, error: Exception, reason: object) -> None:
         self._failed += 1
+        self._rejected |= isinstance(error, _REJECTED)
         if self._first_failure is None:
             self._first_failure = reason

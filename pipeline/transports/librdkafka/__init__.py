@@ -6,5 +6,6 @@ missing.
 
 from pipeline.transports.librdkafka.sink import LibrdkafkaSink
 from pipeline.transports.librdkafka.source import LibrdkafkaSource
+from pipeline.transports.librdkafka.transactions import LibrdkafkaTransactions
 
-__all__ = ["LibrdkafkaSink", "LibrdkafkaSource"]
+__all__ = ["LibrdkafkaSink", "LibrdkafkaSource", "LibrdkafkaTransactions"]

@@ -20,6 +20,9 @@ _FETCH_QUEUE_BACKOFF_MS: Final = 5  # the default, 1000, was seen to stall a fas
 # 4.3.1 on new topics): the first batch is refused because the leader is not ready, the second is taken, for the broker
 # accepts any first sequence number, and the first, sent again, counts as a duplicate. One in flight is no slower here.
 _MAX_IN_FLIGHT: Final = 1
+# The coordinator refuses the next transaction while it still writes the markers of the last one; the default, 100 ms,
+# makes small transactions slow (confluent-kafka-python issue 967).
+_TRANSACTION_RETRY_MS: Final = 5
 _LOG_LEVEL: Final = 2  # critical: everything below comes through the error callback as well
 
 
@@ -51,9 +54,10 @@ def producer_config(
     settings: KafkaSettings,
     on_delivery: Callable[[KafkaError | None, Message], None],
     on_error: Callable[[KafkaError], None],
+    transactional_id: str | None = None,
 ) -> dict[str, Any]:
     """Return the producer's configuration in librdkafka's names."""
-    return connection_config(settings, on_error) | {
+    config = connection_config(settings, on_error) | {
         "enable.idempotence": True,
         "acks": "all",
         "max.in.flight.requests.per.connection": _MAX_IN_FLIGHT,
@@ -63,6 +67,16 @@ def producer_config(
         "delivery.report.only.error": True,
         "on_delivery": on_delivery,
     }
+    if transactional_id is not None:
+        timeout_ms = milliseconds(settings.transaction_timeout_s)
+        config |= {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": timeout_ms,
+            "message.timeout.ms": timeout_ms,
+            "socket.timeout.ms": min(timeout_ms, milliseconds(settings.request_timeout_s)),
+            "retry.backoff.ms": _TRANSACTION_RETRY_MS,
+        }
+    return config
 
 
 def connection_config(settings: KafkaSettings, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:

@@ -40,6 +40,19 @@ PERMANENT: Final = frozenset(
         KafkaError.UNSUPPORTED_VERSION,
     }
 )
+# Errors of a record that it will meet again however often it is sent.
+REJECTED: Final = frozenset(
+    {
+        KafkaError.MSG_SIZE_TOO_LARGE,
+        KafkaError.INVALID_RECORD,
+        KafkaError.POLICY_VIOLATION,
+        KafkaError.TOPIC_AUTHORIZATION_FAILED,
+        KafkaError.CLUSTER_AUTHORIZATION_FAILED,
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError._UNKNOWN_TOPIC,
+        KafkaError._UNKNOWN_PARTITION,
+    }
+)
 # A commit that meets a rebalance. The broker answers it only after the JoinGroup that waits on the same connection, so
 # it comes with the generation before. Trying again in the new one is safe: in a cooperative group nobody else gets a
 # partition before this member has given it up. A member that is out of its group gets UNKNOWN_MEMBER_ID instead.

@@ -15,9 +15,9 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 from pipeline.errors import TransportError
 from pipeline.settings import KafkaSettings
 from pipeline.transports import kafka_errors
-from pipeline.transports.base import Channel, Headers
+from pipeline.transports.base import Channel, Headers, required_topics
 from pipeline.transports.librdkafka.config import create, producer_config, require_topics
-from pipeline.transports.librdkafka.errors import PERMANENT, TransientWarnings
+from pipeline.transports.librdkafka.errors import PERMANENT, REJECTED, TransientWarnings
 
 log = logging.getLogger(__name__)
 
@@ -31,17 +31,27 @@ class LibrdkafkaSink:
     A failure is not forgotten: after one lost record every `publish` and `flush` raises.
     """
 
-    def __init__(self, settings: KafkaSettings, topics: Mapping[Channel, str]) -> None:
+    def __init__(
+        self, settings: KafkaSettings, topics: Mapping[Channel, str], transactional_id: str | None = None
+    ) -> None:
         self._settings = settings
         self._topics = dict(topics)
         self._failed = 0
+        self._rejected = False
         self._first_failure: object = None
         self._warn = TransientWarnings(settings.bootstrap_servers)
         self._producer: Producer | None = create(
-            lambda: Producer(producer_config(settings, self._on_delivery, self._on_error), logger=log),
+            lambda: Producer(
+                producer_config(settings, self._on_delivery, self._on_error, transactional_id), logger=log
+            ),
             "kafka producer settings",
         )
-        require_topics(self._producer, settings, self._topics.values())
+        require_topics(self._producer, settings, required_topics(self._topics))
+
+    @property
+    def rejected(self) -> bool:
+        """Whether a record was refused for what it is (too large, not allowed), and would be again."""
+        return self._rejected
 
     def publish(
         self,
@@ -116,20 +126,22 @@ class LibrdkafkaSink:
                 error = again
             else:
                 return
-        self._note_failure(f"{error.args[0]} (topic {topic}, {len(value or b'')} bytes)")
+        cause = error.args[0]
+        self._note_failure(cause, f"{cause} (topic {topic}, {len(value or b'')} bytes)")
 
-    def _note_failure(self, reason: object) -> None:
+    def _note_failure(self, error: KafkaError, reason: object) -> None:
         self._failed += 1
+        self._rejected |= error.code() in REJECTED
         if self._first_failure is None:
             self._first_failure = reason
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         """Hear of failed records only (`delivery.report.only.error`): a call per record would cost 2 us each."""
         if error is not None and self._producer is not None:
-            self._note_failure(f"{error} (topic {message.topic()})")
+            self._note_failure(error, f"{error} (topic {message.topic()})")
 
     def _on_error(self, error: KafkaError) -> None:
         if error.fatal() or error.code() in PERMANENT:
-            self._note_failure(error)
+            self._note_failure(error, error)
         else:
             self._warn(error)

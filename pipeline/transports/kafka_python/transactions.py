@@ -1,0 +1,97 @@
+"""Transactions on kafka-python.
+
+Owns: what its errors say about a transaction. Does not know: when transactions begin and end, and what follows a
+failure (`pipeline.transports.transactions`).
+
+The client's transaction manager is asked for the error behind a failure, since its methods raise a bare `KafkaError`
+with the cause in its text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, Final
+
+from kafka import OffsetAndMetadata, TopicPartition
+from kafka.errors import FencedInstanceIdError, InvalidProducerEpochError, KafkaError, ProducerFencedError
+
+from pipeline.errors import DeliveryError
+from pipeline.settings import KafkaSettings
+from pipeline.transports.base import Channel
+from pipeline.transports.kafka_python.sink import KafkaPythonSink
+from pipeline.transports.transactions import Ending, TransactionFault
+
+_FENCED: Final = (ProducerFencedError, InvalidProducerEpochError)
+
+
+class KafkaPythonTransactions(KafkaPythonSink):
+    """One transactional producer. See `pipeline.transports.transactions.TransactionalProducer` for the contract."""
+
+    def __init__(
+        self, settings: KafkaSettings, topics: Mapping[Channel, str], source_topic: str, transactional_id: str
+    ) -> None:
+        super().__init__(settings, topics, transactional_id)
+        self._source_topic = source_topic
+
+    def initialize(self, timeout_s: float) -> None:  # noqa: ARG002  `max_block_ms` is the time-out
+        """Fence earlier producers under the id and wait until their last transaction is settled."""
+        self._judged(lambda: self._live().init_transactions())
+
+    def begin(self) -> None:
+        """Begin a transaction."""
+        self._judged(lambda: self._live().begin_transaction())
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait for the acknowledgement of every record.
+
+        Raises:
+            DeliveryError: a record failed, or the time is up.
+            TransactionFault: the producer is fenced.
+        """
+        try:
+            super().flush(timeout_s)
+        except DeliveryError as error:
+            # To a batch of a fenced producer the client answers with a new epoch; it must not come to use.
+            if isinstance(self._first_failure, _FENCED) or isinstance(self._cause(error), _FENCED):
+                raise TransactionFault(Ending.FENCED, error) from error
+            raise
+
+    def send_offsets(self, positions: Mapping[int, int], group: object, timeout_s: float) -> None:  # noqa: ARG002
+        """Make positions part of the transaction; the client knows no time-out here."""
+        offsets = {
+            TopicPartition(self._source_topic, partition): OffsetAndMetadata(offset, "", -1)
+            for partition, offset in positions.items()
+        }
+        self._judged(lambda: self._live().send_offsets_to_transaction(offsets, group))
+
+    def commit(self, timeout_s: float) -> None:  # noqa: ARG002  the client knows no time-out here
+        """End the transaction; its records and positions become visible."""
+        self._judged(lambda: self._live().commit_transaction())
+
+    def abort(self, timeout_s: float) -> None:  # noqa: ARG002  the client knows no time-out here
+        """End the transaction; nothing of it becomes visible."""
+        self._judged(lambda: self._live().abort_transaction())
+        # The client would send positions that were refused along with those of the next transaction.
+        self._manager()._pending_txn_offset_commits.clear()
+        self._pending.clear()
+        self._failed, self._first_failure = 0, None
+
+    def _manager(self) -> Any:
+        return self._live()._transaction_manager
+
+    def _cause(self, error: Exception) -> object:
+        return error if isinstance(error, (*_FENCED, FencedInstanceIdError)) else self._manager().last_error or error
+
+    def _judged(self, call: Callable[[], object]) -> None:
+        try:
+            call()
+        except KafkaError as error:
+            raise TransactionFault(self._ending(error), self._cause(error)) from error
+
+    def _ending(self, error: KafkaError) -> Ending:
+        cause = self._cause(error)
+        if isinstance(cause, _FENCED):
+            return Ending.FENCED
+        if isinstance(cause, FencedInstanceIdError):
+            return Ending.REPLACED
+        return Ending.ABORTABLE if self._manager().has_abortable_error() else Ending.UNCERTAIN

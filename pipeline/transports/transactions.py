@@ -1,0 +1,311 @@
+"""A sink with Kafka transactions: when they begin, how they end, and what follows an end that was none.
+
+Owns: the life of a transaction, and of the producers under one transactional id, one after the other. Does not know:
+either client library; a `TransactionalProducer` of each speaks for it.
+
+The order of a commit:
+
+    1. every record is acknowledged                        (flush)
+    2. the positions are part of the transaction           (send_offsets)
+    3. the coordinator has ended it                        (commit)
+
+Invariants:
+- A transaction is only ended (3) after every one of its records was acknowledged (1). Neither client can be left to
+  see to that: kafka-python reports success for a transaction that it lost to an epoch bump.
+- Neither client speaks the protocol that would make the end of a transaction safe to repeat (KIP-890). So after an end
+  that is uncertain, the producer is never used again. Another one, initialised under the same transactional id,
+  bumps the epoch: whatever of the old one is still on its way is refused, and its transaction is settled, one way or
+  the other, when `initialize` returns.
+- A producer that was fenced is never replaced before its caller has gone back to its source: that would fence a
+  successor in turn. A member that has a successor learns it there.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import NoReturn, Protocol
+
+from pipeline.errors import DeliveryError, FencedError, TransactionAborted, TransportError
+from pipeline.settings import KafkaSettings
+from pipeline.transports import kafka_errors
+from pipeline.transports.base import Channel, Headers
+from pipeline.transports.watchdog import call_within
+
+log = logging.getLogger(__name__)
+
+_GRACE_S = 1.0  # for a client to keep its own time-out, before the watchdog gives it up
+_CLOSE_S = 3.0
+
+
+class Ending(enum.Enum):
+    """What a failed call says about the transaction."""
+
+    ABORTABLE = "not committed; the producer can abort it and go on"
+    FENCED = "not committed; the coordinator has given the transactional id a newer epoch"
+    REPLACED = "not committed; another member of the group has this one's group_instance_id"
+    UNCERTAIN = "perhaps committed, or the producer is of no more use"
+
+
+class TransactionFault(Exception):  # noqa: N818  not an error yet: the sink decides what it means
+    """A call of a transactional producer failed."""
+
+    def __init__(self, ending: Ending, cause: object) -> None:
+        super().__init__(f"{cause}")
+        self.ending = ending
+
+
+class TransactionalProducer(Protocol):
+    """One producer under a transactional id. A call that fails raises `TransactionFault`, if nothing else is said."""
+
+    def initialize(self, timeout_s: float) -> None:
+        """Fence earlier producers under the id and wait until their last transaction is settled."""
+        ...
+
+    def begin(self) -> None:
+        """Begin a transaction; asks nobody."""
+        ...
+
+    def publish(
+        self,
+        channel: Channel,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Headers] | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """Hand over records; raises `DeliveryError` when an earlier one failed."""
+        ...
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait for the acknowledgement of every record; raises `DeliveryError` as well."""
+        ...
+
+    @property
+    def rejected(self) -> bool:
+        """Whether a record was refused for what it is (too large, not allowed), and would be again."""
+        ...
+
+    def send_offsets(self, positions: Mapping[int, int], group: object, timeout_s: float) -> None:
+        """Make positions part of the transaction."""
+        ...
+
+    def commit(self, timeout_s: float) -> None:
+        """End the transaction; its records and positions become visible."""
+        ...
+
+    def abort(self, timeout_s: float) -> None:
+        """End the transaction; nothing of it becomes visible."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the connections without waiting for records; what is open is left to the coordinator."""
+        ...
+
+
+class KafkaTransactionalSink:
+    """See `pipeline.transports.base.TransactionalSink` for the contract.
+
+    Raises:
+        TransportError: no coordinator answers, or a topic does not exist.
+    """
+
+    def __init__(
+        self, settings: KafkaSettings, transactional_id: str, make: Callable[[], TransactionalProducer]
+    ) -> None:
+        self._settings = settings
+        self._transactional_id = transactional_id
+        self._make = make
+        self._open = False
+        self._begun_at = 0.0
+        self._closed = False
+        self._fenced: FencedError | None = None
+        self._producer: TransactionalProducer | None = self._successor()
+
+    def publish(
+        self,
+        channel: Channel,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Headers] | None = None,
+        partition: int | None = None,
+    ) -> None:
+        """Queue one record per row, in a transaction that begins now if none is open.
+
+        Raises:
+            TransactionAborted: an earlier record of the transaction failed; go back to the committed positions.
+            DeliveryError: an earlier record was refused for what it is; going back would not help.
+            FencedError: another member has taken over; end.
+        """
+        producer = self._begun()
+        try:
+            producer.publish(channel, keys, values, headers, partition)
+        except DeliveryError as error:
+            self._fail(producer, error, Ending.ABORTABLE)
+
+    def flush(self, timeout_s: float) -> None:
+        """Wait until the brokers have everything; it is not visible before `commit`.
+
+        Raises:
+            DeliveryError: a record failed, or the time is up; the transaction can only be aborted.
+        """
+        producer = self._live()
+        if self._open and producer is not None:
+            try:
+                producer.flush(timeout_s)
+            except TransactionFault as fault:
+                raise DeliveryError(f"{self._where()}: {fault}") from fault
+
+    def commit(self, positions: Mapping[int, int], group: object) -> None:
+        """End the transaction with `positions` in it, in the order of this module's docstring.
+
+        Raises:
+            TransactionAborted: go back to the committed positions; they say what became of it.
+            DeliveryError: a record was refused for what it is; going back would not help.
+            FencedError: another member has taken over; end.
+            TransportError: the coordinator does not answer any more.
+        """
+        self._live()
+        if not self._open and not positions:
+            return
+        producer = self._begun()
+        # Longer would be in vain: the coordinator has aborted the transaction by then.
+        deadline = time.monotonic() + self._settings.transaction_timeout_s
+        try:
+            self._watched(producer.flush, deadline)
+            if positions:
+                self._watched(lambda left_s: producer.send_offsets(positions, group, left_s), deadline)
+            self._watched(producer.commit, deadline)
+        except DeliveryError as error:
+            self._fail(producer, error, Ending.ABORTABLE)
+        except TransactionFault as fault:
+            self._fail(producer, fault, fault.ending)
+        self._open = False
+
+    def abort(self) -> None:
+        """Drop what was published since the last commit; with no open transaction, do nothing.
+
+        Raises:
+            FencedError: another member has taken over; end.
+            TransportError: the coordinator does not answer any more.
+        """
+        producer = self._live()
+        if self._open and producer is not None:
+            self._abort(producer)
+
+    def close(self) -> None:
+        """Abort what is open, so that it holds back no reader, and let go of the connections."""
+        producer, self._producer = self._producer, None
+        self._closed = True
+        if producer is None:
+            return
+        if self._open:
+            self._open = False
+            try:
+                self._watched(producer.abort, time.monotonic() + _CLOSE_S)
+            except TransactionFault as fault:
+                log.warning("%s: left an open transaction to its time-out: %s", self._where(), fault)
+        self._discard(producer)
+
+    def _live(self) -> TransactionalProducer | None:
+        if self._fenced is not None:
+            raise self._fenced
+        if self._closed:
+            raise TransportError(f"{self._where()}: the sink is closed")
+        return self._producer
+
+    def _begun(self) -> TransactionalProducer:
+        """Return the producer, in a transaction; after a time-out of its predecessor's, that is another one."""
+        producer = self._live()
+        if producer is None:
+            producer = self._producer = self._successor()
+        if not self._open:
+            try:
+                producer.begin()
+            except TransactionFault as fault:
+                self._fail(producer, fault, fault.ending)
+            self._open = True
+            self._begun_at = time.monotonic()
+        return producer
+
+    def _successor(self) -> TransactionalProducer:
+        """Return another producer under the same transactional id, with the transaction of the last one settled."""
+        producer = self._make()
+        timeout_s = self._settings.request_timeout_s
+        try:
+            self._watched(producer.initialize, time.monotonic() + timeout_s)
+        except TransactionFault as fault:
+            self._discard(producer)
+            if fault.ending is Ending.FENCED:
+                raise self._become_fenced(fault) from fault
+            raise kafka_errors.refused(
+                self._settings.bootstrap_servers,
+                self._transactional_id,
+                f"initialising transactions within {timeout_s:g} s",
+                fault,
+            ) from fault
+        return producer
+
+    def _fail(self, producer: TransactionalProducer, cause: Exception, ending: Ending) -> NoReturn:
+        """Get rid of the transaction that failed, and say what its caller has to do."""
+        log.warning("%s: transaction failed (%s): %s", self._where(), ending.name.lower(), cause)
+        if ending is Ending.ABORTABLE:
+            ending = self._abort(producer)
+            if isinstance(cause, DeliveryError) and producer.rejected:
+                raise cause
+        else:
+            self._end(producer, ending, cause)
+        raise TransactionAborted(
+            f"{self._where()}: the transaction did not end well ({cause}); go back to the committed positions"
+        ) from cause
+
+    def _abort(self, producer: TransactionalProducer) -> Ending:
+        """Abort the open transaction, by whatever it takes."""
+        try:
+            self._watched(producer.abort, time.monotonic() + self._settings.transaction_timeout_s)
+        except TransactionFault as fault:
+            ending = Ending.UNCERTAIN if fault.ending is Ending.ABORTABLE else fault.ending
+            self._end(producer, ending, fault)
+            return ending
+        self._open = False
+        return Ending.ABORTABLE
+
+    def _end(self, producer: TransactionalProducer, ending: Ending, cause: Exception) -> None:
+        """Part with a producer of which no more use can be made."""
+        overdue = time.monotonic() - self._begun_at >= self._settings.transaction_timeout_s
+        self._open = False
+        self._producer = None
+        self._discard(producer)
+        if ending is Ending.UNCERTAIN:
+            self._producer = self._successor()
+        elif ending is Ending.REPLACED or not overdue:
+            raise self._become_fenced(cause) from cause
+        else:  # the coordinator itself fences a producer whose transaction it had to time out
+            log.warning("%s: the transaction was open for longer than kafka.transaction_timeout_s", self._where())
+
+    def _become_fenced(self, cause: object) -> FencedError:
+        self._fenced = FencedError(
+            f"{self._where()}: another member has taken over this transactional id or group_instance_id ({cause}); "
+            f"nothing after the last commit counts. If none was meant to, look for two processes with the same "
+            f"kafka.transactional_id or kafka.group_instance_id"
+        )
+        return self._fenced
+
+    def _watched(self, call: Callable[[float], None], deadline: float) -> None:
+        left_s = max(0.001, deadline - time.monotonic())
+        try:
+            call_within(left_s + _GRACE_S, lambda: call(left_s))
+        except TimeoutError as error:
+            raise TransactionFault(Ending.UNCERTAIN, error) from error
+
+    def _discard(self, producer: TransactionalProducer) -> None:
+        """Close `producer`, not waiting for it when it hangs."""
+        try:
+            call_within(_CLOSE_S, producer.close)
+        except TimeoutError:
+            log.warning("%s: a producer does not close; it is left behind", self._where())
+
+    def _where(self) -> str:
+        return f"kafka {self._settings.bootstrap_servers}, transactional id {self._transactional_id}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import os
 import platform
-import tempfile
 import warnings
 from collections.abc import Mapping, Sequence
 from importlib import metadata as distributions
@@ -61,16 +60,16 @@ def export(
     forecaster = forecaster.eval()
     metadata = describe(forecaster, name=name, training=training or {}, backtest=backtest or {})
     sealed = seal(to_onnx(forecaster), metadata)
-    handle, neighbour = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".partial", dir=path.parent)
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with neighbour.open("xb") as file:
             file.write(sealed)
             file.flush()
             os.fsync(file.fileno())
-        report = check_parity(forecaster, Path(neighbour))
-        Path(neighbour).replace(path)
+        report = check_parity(forecaster, neighbour)
+        neighbour.replace(path)
     finally:
-        Path(neighbour).unlink(missing_ok=True)
+        neighbour.unlink(missing_ok=True)
     return report
 
 

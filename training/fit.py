@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
+from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
@@ -214,8 +215,7 @@ class Trainer:
         self.options, self.config, self.series = options, config, series
         torch.manual_seed(options.seed)
         self.forecaster = Forecaster(config).train()
-        decay = options.averaging
-        self.averaged = AveragedModel(self.forecaster, avg_fn=lambda old, new, _: old.lerp(new, 1 - decay))
+        self.averaged = AveragedModel(self.forecaster, avg_fn=self._average)
         self.window = options.window_events(config.context)
         self.sampler = WindowSampler(series, config, window=self.window, origins=options.origins, batch=options.batch)
         self.optimizer = torch.optim.AdamW(
@@ -234,6 +234,11 @@ class Trainer:
             "optimizer": self.optimizer,
             "schedule": self.schedule,
         }
+
+    def _average(self, old: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
+        """Move the average on; it starts nimble, or the first epochs would be judged by their initial weights."""
+        decay = min(self.options.averaging, (1 + int(updates)) / (10 + int(updates)))
+        return old.lerp(new, 1 - decay)
 
     def run(self) -> Progress:
         """Train until the epochs or the patience are used up; return the best weights and how they came about."""

@@ -118,7 +118,7 @@ def _require_topics_for(settings: Settings) -> None:
     files = " and ".join(f"{name} {path}" for name, path in paths.items() if path is not None)
     if settings.worker.delivery == "exactly_once" and files:
         raise SettingsError(
-            f"worker.delivery is 'exactly_once', which is a Kafka transaction from topic to topic, but a file is asked for "
+            f"worker.delivery is 'exactly_once', a Kafka transaction from topic to topic, but a file is asked for "
             f"({files}); use topics on both sides, or worker.delivery = 'at_least_once'"
         )
     if settings.state.store == "kafka" and settings.output.path is not None:

@@ -1,6 +1,6 @@
 """Training: from a data file to a bundle.
 
-Owns: the options, the loop (optimiser, schedule, early stopping), what is reported. Does not know: the step's
+Owns: the loop (optimiser, schedule, early stopping), what is reported. Does not know: the step's
 semantics, the data formats, how a bundle is written.
 
 Invariant: an epoch's randomness is a function of the seed and its number, and a checkpoint is written at the end of
@@ -30,121 +30,19 @@ from training import curve
 from training.checkpoint import EpochRecord, Progress, Stateful, restore, save
 from training.data import Series, load
 from training.export import export
-from training.features import default_context, default_seasons
 from training.forecaster import Forecaster, ForecasterConfig
 from training.losses import ValidationFigures, quantile_loss
+from training.options import DEFAULT_QUANTILES, TrainOptions
 from training.windows import Batch, SplitSeries, WindowSampler, split, validation_batches
 
-DEFAULT_QUANTILES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+__all__ = ["DEFAULT_QUANTILES", "TrainOptions", "TrainReport", "Trainer", "train"]
+
 _VALIDATION_ORIGINS: Final = 24  # per series
 _VALIDATION_BATCH: Final = 128
 _CLIP_NORM: Final = 1.0
 _MAY_DIFFER: Final = frozenset({"out", "name", "checkpoint", "quiet", "patience", "threads"})  # when resuming
 _EPOCHS_PER_SEED: Final = 1_000_003
 _WARM_UP_SHARE: Final = 0.1  # of all steps, until the learning rate peaks
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
-    """What to train on, what to make of it, and where it goes."""
-
-    data: Path
-    """`unique_id, ds, y` as CSV, JSON Lines or Parquet."""
-    freq: str
-    """Frequency of the slots, such as `1h`."""
-    horizon: int
-    """Slots to forecast."""
-    out: Path
-    """The bundle; the training curve goes beside it as `<out>.training.png`."""
-    cell: str = "gru"
-    """`elman`, `gru` or `lstm`."""
-    hidden: int = 64
-    """Width of a recurrent layer."""
-    layers: int = 1
-    """Recurrent layers."""
-    quantiles: tuple[float, ...] = DEFAULT_QUANTILES
-    """Increasing levels in (0, 1)."""
-    seasons: tuple[int, ...] | None = None
-    """Main season in slots and, optionally, a longer one; by default what the frequency suggests."""
-    context: int | None = None
-    """Slots in the lag window; by default the longest season, and two of the main one."""
-    max_gap: int | None = None
-    """A longer gap starts a stream anew; by default the context."""
-    calendar: bool = True
-    """Whether the time of day and week is an input."""
-    dropout: float = 0.1
-    """Share of inputs left out at random in training."""
-    epochs: int = 30
-    """Passes of `batches` batches."""
-    batches: int = 20
-    """Batches per epoch."""
-    batch: int = 64
-    """Windows per batch."""
-    window: int | None = None
-    """Events in a training window; by default two contexts, between 128 and 512."""
-    origins: int = 32
-    """Forecasts per window that count in the loss, drawn anew each time."""
-    lr: float = 3e-3
-    """Peak learning rate of the one-cycle schedule."""
-    weight_decay: float = 1e-4
-    """Of AdamW."""
-    averaging: float = 0.99
-    """Decay of the moving average of the weights, which is what is validated and exported."""
-    patience: int = 10
-    """Epochs without a better validation loss after which training stops."""
-    validation: float = 0.1
-    """Share at the end of every series that is validated on, never trained on; at least one horizon."""
-    seed: int = 0
-    """Of everything random."""
-    threads: int | None = None
-    """CPU threads; PyTorch's choice by default."""
-    name: str | None = None
-    """The model's name; the name of `out` by default."""
-    checkpoint: Path | None = None
-    """Written after every epoch; resumed from if it exists."""
-    quiet: bool = False
-    """No progress bar."""
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batches", "batch", "origins", "patience"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
-        if not 0 < self.validation < 1:
-            raise SettingsError(f"validation is {self.validation}, expected a share between 0 and 1")
-        if not self.lr > 0 or not 0 <= self.averaging < 1:
-            raise SettingsError(f"lr is {self.lr}, averaging {self.averaging}: expected > 0, and 0 to below 1")
-
-    def forecaster(self) -> ForecasterConfig:
-        """Return the shape of the forecaster.
-
-        Raises:
-            SettingsError: the options contradict each other or the frequency is none.
-        """
-        try:
-            step_ms(self.freq)
-            seasons = self.seasons or default_seasons(self.freq)
-            context = self.context or default_context(seasons)
-            config = ForecasterConfig(
-                freq=self.freq,
-                horizon=self.horizon,
-                quantiles=self.quantiles,
-                seasons=seasons,
-                context=context,
-                max_gap=self.max_gap or context,
-                cell=self.cell,
-                hidden=self.hidden,
-                layers=self.layers,
-                calendar=self.calendar,
-                dropout=self.dropout,
-            )
-            Forecaster(config)
-        except ValueError as error:
-            raise SettingsError(str(error)) from error
-        return config
-
-    def window_events(self, context: int) -> int:
-        """Return the events in a training window."""
-        return self.window or min(512, max(128, 2 * context))
 
 
 @dataclass(frozen=True, slots=True)

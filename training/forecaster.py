@@ -1,7 +1,7 @@
 """The forecaster: one module, two views of it, `forward` over sequences and `step` over state rows.
 
-Owns: the semantics of an event (late, repeated, missing, after a gap), the state that a stream keeps, the
-quantile head. Does not know: files, training, ONNX (`training.export` traces `step`), or where rows live.
+Owns: the semantics of an event (late, repeated, missing, after a gap) and the state that a stream keeps. Does not know:
+files, training, ONNX (`training.export` traces `step`), or where rows live.
 
 State of a stream, one row each, in this order; a row of zeros is a stream never seen:
     clock    int64 [2]       newest slot; slots known since the context began plus one (0 = never seen)
@@ -21,9 +21,7 @@ sequences of Wen et al. (2017), A multi-horizon quantile recurrent forecaster.
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import dataclass
-from statistics import NormalDist
 from typing import Final, NamedTuple
 
 import torch
@@ -33,10 +31,10 @@ from pipeline.bundle import StateSpec, Status
 from pipeline.frequency import step_ms
 from training.cells import make_cell
 from training.features import MAX_ABS_Y, FeatureConfig, WindowFeatures, WindowView
+from training.head import QuantileHead
 from training.scores import SCORES, PendingScore
 
 _EVENT_FEATURES: Final = 2
-_MEAN_ABS_TO_SIGMA: Final = math.sqrt(math.pi / 2)  # of a normal distribution
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +172,15 @@ class Forecaster(nn.Module):
         inputs = self.features.num_features
         self.cell = make_cell(config.cell, inputs + _EVENT_FEATURES, config.hidden, config.layers)
         self.dropout = nn.Dropout(config.dropout)
-        self.head = QuantileHead(config, inputs, self.features.num_directions)
+        self.head = QuantileHead(
+            inputs=config.hidden + inputs,
+            width=config.hidden,
+            horizon=config.horizon,
+            quantiles=config.quantiles,
+            season=config.seasons[0],
+            directions=self.features.num_directions,
+            dropout=config.dropout,
+        )
         self.pending_score = PendingScore(config.quantiles)
         self.register_buffer("source", _shift_sources(config), persistent=False)
 
@@ -273,7 +279,7 @@ class Forecaster(nn.Module):
         return StepOutputs(forecast, status.to(torch.int8), score, anomaly), following
 
     def _forecast(self, outputs: Tensor, view: WindowView) -> Forecast:
-        middle, spread = self.head(outputs, view)
+        middle, spread = self.head(torch.cat([outputs, view.features], dim=-1), view.directions)
         return Forecast(middle, spread, view.base, view.scale)
 
     def _cell_inputs(self, view: WindowView, gap: Tensor, observed: Tensor) -> Tensor:
@@ -281,69 +287,6 @@ class Forecaster(nn.Module):
         event = [torch.log1p(gap.to(torch.float32)), observed.to(torch.float32)]
         inputs: Tensor = self.dropout(torch.cat([view.features, torch.stack(event, dim=-1)], dim=-1))
         return inputs
-
-
-class QuantileHead(nn.Module):
-    """All horizons and quantiles at once, as a correction to the seasonal-naive forecast.
-
-    The middle quantile is the base plus a free correction plus learned shares of the view's directions; its
-    neighbours lie steps >= 0 outwards. Starts as the seasonal-naive forecast with the spread of
-    normal errors whose mean absolute value is the scale.
-    """
-
-    outwards: Tensor
-
-    def __init__(self, config: ForecasterConfig, features: int, directions: int) -> None:
-        super().__init__()
-        quantiles = config.quantiles
-        self.horizon, self.steps, self.directions = config.horizon, len(quantiles) - 1, directions
-        self.dropout = nn.Dropout(config.dropout)
-        self.trunk = nn.Linear(config.hidden + features, config.hidden)
-        self.out = nn.Linear(config.hidden, self.horizon * (1 + directions + self.steps))
-        anchor = min(range(len(quantiles)), key=lambda i: abs(quantiles[i] - 0.5))
-        self.register_buffer("outwards", _outwards(len(quantiles), anchor), persistent=False)
-
-        normal = [NormalDist().inv_cdf(q) * _MEAN_ABS_TO_SIGMA for q in quantiles]
-        spread = torch.tensor([b - a for a, b in itertools.pairwise(normal)])
-        growth = torch.arange(self.horizon).div(config.seasons[0], rounding_mode="floor").add(1).sqrt()
-        bias = torch.zeros(self.horizon * (1 + directions))
-        bias[: self.horizon] = normal[anchor] * growth
-        step = spread.unsqueeze(1) * growth
-        raw = step - 1 / step  # the inverse of squareplus
-        nn.init.zeros_(self.out.weight)
-        with torch.no_grad():
-            self.out.bias.copy_(torch.cat([bias, raw.flatten()]))
-
-    def forward(self, outputs: Tensor, view: WindowView) -> tuple[Tensor, Tensor]:
-        """Return `middle` and `spread` of a `Forecast`, from the cells' outputs `[..., hidden]` and the view."""
-        hidden = torch.relu(self.trunk(self.dropout(torch.cat([outputs, view.features], dim=-1))))
-        *shares, raw = self.out(hidden).split(
-            [self.horizon] * (1 + self.directions) + [self.horizon * self.steps], dim=-1
-        )
-        middle: Tensor = shares[0]
-        for share, direction in zip(shares[1:], view.directions, strict=True):
-            middle = middle + share * direction
-        if not self.steps:
-            return middle, torch.zeros_like(middle).unsqueeze(-2)
-        steps = _squareplus(raw.reshape(*raw.shape[:-1], self.steps, self.horizon))
-        return middle, torch.matmul(self.outwards, steps)
-
-
-def _squareplus(x: Tensor) -> Tensor:
-    """Smooth rectifier, >= 0 (Barron 2021, Squareplus): a softplus without exponentials, which cost 5 us a step."""
-    return 0.5 * (x + torch.sqrt(x * x + 4))
-
-
-def _outwards(quantiles: int, anchor: int) -> Tensor:
-    """Return `[Q, Q - 1]`: row q sums the steps between the anchor and quantile q, with the sign of its side.
-
-    Sums of terms that are not negative do not decrease under rounding, so neither do the quantiles.
-    """
-    matrix = torch.zeros(quantiles, quantiles - 1)
-    for q in range(quantiles):
-        matrix[q, anchor:q] = 1.0
-        matrix[q, q:anchor] = -1.0
-    return matrix
 
 
 def _shift_sources(config: ForecasterConfig) -> Tensor:

@@ -32,7 +32,7 @@ def open_source(settings: Settings) -> Source:
         from pipeline.transports.file import FileSource
 
         return FileSource(settings.input.path, settings.input.format, settings.input.rate)
-    if _client(settings.kafka) == "librdkafka":
+    if chosen_client(settings.kafka) == "librdkafka":
         from pipeline.transports.librdkafka import LibrdkafkaSource
 
         return LibrdkafkaSource(settings.kafka, settings.input.topic)
@@ -68,7 +68,7 @@ def open_sink(settings: Settings) -> Sink:
         topics[Channel.STATE] = settings.state_topic
     if settings.worker.delivery == "exactly_once":
         return open_transactional_sink(settings.kafka, topics, settings.input.topic)
-    if _client(settings.kafka) == "librdkafka":
+    if chosen_client(settings.kafka) == "librdkafka":
         from pipeline.transports.librdkafka import LibrdkafkaSink
 
         return LibrdkafkaSink(settings.kafka, topics)
@@ -90,7 +90,7 @@ def open_transactional_sink(
 
     name = transactional_id(settings)
     make: Callable[[], TransactionalProducer]
-    if _client(settings) == "librdkafka":
+    if chosen_client(settings) == "librdkafka":
         from pipeline.transports.librdkafka import LibrdkafkaTransactions
 
         make = partial(LibrdkafkaTransactions, settings, topics, source_topic, name)
@@ -128,7 +128,12 @@ def _require_topics_for(settings: Settings) -> None:
         )
 
 
-def _client(settings: KafkaSettings) -> _Client:
+def chosen_client(settings: KafkaSettings) -> _Client:
+    """Return the client library that `kafka.client` names; `auto` takes librdkafka where it is installed.
+
+    Raises:
+        SettingsError: it is not installed.
+    """
     installed = importlib.util.find_spec("confluent_kafka") is not None
     if settings.client == "librdkafka" and not installed:
         raise SettingsError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Final, Protocol
@@ -13,9 +13,12 @@ import pytest
 from pipeline.errors import StateError
 from pipeline.slots import PAGE_SLOTS
 from pipeline.stores.base import Mark, Page, StateStore
+from pipeline.stores.kafka import KafkaStore
 from pipeline.stores.local import LocalStore
 from pipeline.stores.pages import PageCodec
+from pipeline.transports.base import Channel, Sink
 from tests.support import stores
+from tests.support.kafka_cluster import KafkaCluster
 from tests.support.stores import (
     SPECS,
     MemoryStore,
@@ -26,7 +29,9 @@ from tests.support.stores import (
     marks_over,
     restore,
     tombstone,
+    topic_reader,
 )
+from tests.support.transports import CLIENTS, kafka_sink
 
 MODEL: Final = "0123456789abcdef"
 OTHER_MODEL: Final = "fedcba9876543210"
@@ -89,9 +94,51 @@ class LocalBackend:
         return str(file)
 
 
-@pytest.fixture(params=["memory", "local"])
-def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    return MemoryBackend() if request.param == "memory" else LocalBackend(tmp_path / "state")
+class KafkaBackend:
+    """One topic, written and read by one client, at least once."""
+
+    atomic = False
+    checks = True
+
+    def __init__(self, cluster: KafkaCluster, client: str) -> None:
+        self._cluster = cluster
+        self._client = client
+        self._topic = cluster.create_topic("state", 4, cleanup_policy="compact")
+        self._settings = cluster.settings()
+        self._sinks: dict[int, Sink] = {}
+
+    def open(self, model_id: str = MODEL) -> StateStore:
+        sink = kafka_sink(self._client, self._settings, {Channel.STATE: self._topic})
+        store = KafkaStore(
+            self._topic,
+            PageCodec(model_id, SPECS),
+            sink,
+            lambda: topic_reader(self._client, self._settings, self._topic),
+        )
+        self._sinks[id(store)] = sink
+        return store
+
+    def commit(self, store: StateStore) -> None:
+        self._sinks[id(store)].flush(stores.DEADLINE_S)
+
+    def damage(self, partition: int, number: int) -> str:
+        key = f"{MODEL}/page/{number}"
+        self._cluster.produce(self._topic, [b"rubbish"], [key.encode()], partition)
+        [last] = [r for r in self._cluster.read_all(self._topic) if r.value == b"rubbish"]
+        return f"{self._topic}[{partition}]@{last.offset}, key {key}"
+
+    def close(self) -> None:
+        for sink in self._sinks.values():
+            sink.close()
+
+
+@pytest.fixture(params=["memory", "local", *(pytest.param(client, marks=pytest.mark.kafka) for client in CLIENTS)])
+def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    if request.param in CLIENTS:
+        with closing(KafkaBackend(request.getfixturevalue("kafka"), request.param)) as kafka:
+            yield kafka
+    else:
+        yield MemoryBackend() if request.param == "memory" else LocalBackend(tmp_path / "state")
 
 
 def save(backend: Backend, store: StateStore, pages: Sequence[Page], marks: Sequence[Mark] | None = None) -> None:

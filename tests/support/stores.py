@@ -15,7 +15,11 @@ import numpy as np
 
 from pipeline.arrays import AnyArray
 from pipeline.bundle import StateSpec
+from pipeline.settings import KafkaSettings
 from pipeline.stores.base import Mark, Page, Restored, StateStore
+from pipeline.stores.kafka import TopicReader
+from pipeline.stores.kafka_python import KafkaPythonTopicReader
+from pipeline.stores.librdkafka import LibrdkafkaTopicReader
 
 DEADLINE_S: Final = 30.0
 SPECS: Final = (
@@ -200,3 +204,10 @@ def assert_same_pages(actual: Sequence[Page], expected: Sequence[Page]) -> None:
         for name, rows in want.rows.items():
             assert (have.rows[name].dtype, have.rows[name].shape) == (rows.dtype, rows.shape)
             assert have.rows[name].tobytes() == rows.tobytes(), f"rows {name} of page {want.number}"
+
+
+def topic_reader(client: str, settings: KafkaSettings, topic: str) -> TopicReader:
+    """Return a reader of a state topic with the named client."""
+    if client == "librdkafka":
+        return LibrdkafkaTopicReader(settings, topic)
+    return KafkaPythonTopicReader(settings, topic)

@@ -1,0 +1,243 @@
+"""A state store in a compacted Kafka topic: no further infrastructure, and part of the worker's own commits.
+
+    key    <model id>/page/<number>  or  <model id>/mark       partition: that of the input
+    value  the stored form; none (a tombstone) for a page without streams
+
+Owns: the keys, and what a restore makes of the records of a partition. Does not know: either client library (a
+`TopicReader` reads, the worker's `Sink` writes), or when commits are due.
+
+Writing is publishing: `stage` hands the records to the worker's sink, so under exactly_once they are in the transaction
+that its `commit` ends, and are visible with the forecasts and offsets or never. `commit` and `discard` have nothing
+to do.
+
+Under at_least_once a page may be visible although the commit that it belongs to never happened. The page's offset says
+which events are in it, so a restore never applies one twice; and the forecasts of those events are not missing, for
+the checkpoint flushes them before it stages the pages. A mark follows its pages in the same partition, whose order an
+idempotent producer keeps, so where there is a mark there are all of its pages.
+
+A restore reads a partition from its beginning to the high watermark of the moment it began, and only what is committed.
+It is complete when the reading position is there, whether the last offsets hold records, transaction markers or
+nothing any more. The last stable offset would not do as the end: somebody else's open transaction may hold it below a
+snapshot that was committed long ago. So a restore waits for such a transaction, at most until it times out.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple, Protocol
+
+from pipeline.stores.base import Mark, Page, Restored
+from pipeline.stores.pages import PageCodec
+from pipeline.stores.sealed import damaged
+from pipeline.transports.base import Channel, Sink
+
+log = logging.getLogger(__name__)
+
+_PATIENCE_S: Final = 10.0
+_MARK: Final = b"mark"
+_PAGE: Final = b"page/"
+
+
+class StoredRecord(NamedTuple):
+    """A committed record of the state topic."""
+
+    partition: int
+    offset: int
+    key: bytes | None
+    value: bytes | None
+
+
+class Read(NamedTuple):
+    """What a reader's poll brought: records in offset order by partition, and partitions that are now at their end."""
+
+    records: Sequence[StoredRecord]
+    complete: Sequence[int]
+
+
+class TopicReader(Protocol):
+    """Reads committed records of partitions of the state topic, outside of any group."""
+
+    def begin(self, partition: int) -> None:
+        """Read from the beginning to the high watermark of now, or soon after; anew, if it is being read already."""
+        ...
+
+    def cancel(self, partition: int) -> None:
+        """Hand out nothing more of a partition."""
+        ...
+
+    def poll(self, timeout_s: float) -> Read:
+        """Return what came, waiting at most `timeout_s` for a first record; a complete partition is not read on.
+
+        Raises:
+            TransportError: the cluster refuses.
+        """
+        ...
+
+    def position(self, partition: int) -> str:
+        """Say where the reading of a partition stands, for a message."""
+        ...
+
+    def close(self) -> None:
+        """Release resources; may be called twice."""
+        ...
+
+
+@dataclass(slots=True)
+class _Loading:
+    """A partition being restored: the newest record of each key; then, when all are read, what decodes them."""
+
+    moved_s: float
+    newest: dict[bytes, StoredRecord] = field(default_factory=dict)
+    steps: Iterator[Restored | None] | None = None
+
+
+class KafkaStore:
+    """One model's state in a topic. See `pipeline.stores.base.StateStore` for the contract.
+
+    Args:
+        topic: name, for messages.
+        codec: of the model.
+        sink: the worker's, with `Channel.STATE` going to the topic.
+        open_reader: connects a reader, when a restore first needs one.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        topic: str,
+        codec: PageCodec,
+        sink: Sink,
+        open_reader: Callable[[], TopicReader],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._topic = topic
+        self._codec = codec
+        self._prefix = f"{codec.model_id}/".encode()
+        self._sink = sink
+        self._open_reader = open_reader
+        self._clock = clock
+        self._reader: TopicReader | None = None
+        self._loading: dict[int, _Loading] = {}
+        self._bytes = 0
+
+    def begin_restore(self, partition: int) -> None:
+        """Start loading a partition."""
+        if self._reader is None:
+            self._reader = self._open_reader()
+        self._reader.begin(partition)
+        self._loading[partition] = _Loading(self._clock())
+
+    def poll_restore(self, timeout_s: float) -> Sequence[Restored]:
+        """Read and decode for about `timeout_s`, and return the partitions that became complete.
+
+        Raises:
+            StateError: a record under one of the model's keys is damaged or foreign.
+            TransportError: the topic cannot be read.
+        """
+        deadline = self._clock() + timeout_s
+        done: list[Restored] = []
+        while self._loading:
+            decoding = next((p for p, loading in self._loading.items() if loading.steps is not None), None)
+            if decoding is None:
+                self._read(0.0 if done else max(0.0, deadline - self._clock()))
+            elif (restored := self._decode_one(decoding)) is not None:
+                done.append(restored)
+            if self._clock() >= deadline or (done and decoding is None):
+                break
+        return done
+
+    def cancel_restore(self, partition: int) -> None:
+        """Stop loading a partition."""
+        if self._loading.pop(partition, None) is not None and self._reader is not None:
+            self._reader.cancel(partition)
+
+    def stage(self, pages: Sequence[Page], marks: Sequence[Mark]) -> None:
+        """Publish the pages, then the marks, to the worker's sink.
+
+        Raises:
+            TransportError: the sink cannot take them.
+        """
+        for page in pages:
+            self._publish(page.partition, _PAGE + str(page.number).encode(), self._codec.encode(page))
+        for mark in marks:
+            self._publish(mark.partition, _MARK, self._codec.encode_mark(mark))
+
+    def commit(self) -> None:
+        """Do nothing: the sink's commit made the records visible."""
+
+    def discard(self) -> None:
+        """Do nothing: the sink's abort dropped the records, or they are harmless; see the module's docstring."""
+
+    @property
+    def bytes_staged(self) -> int:
+        """Bytes of values published so far, before the client's own compression."""
+        return self._bytes
+
+    def close(self) -> None:
+        """Close the reader; the sink is the worker's."""
+        reader, self._reader = self._reader, None
+        self._loading.clear()
+        if reader is not None:
+            reader.close()
+
+    def _publish(self, partition: int, name: bytes, value: bytes | None) -> None:
+        self._sink.publish(Channel.STATE, [self._prefix + name], [value], partition=partition)
+        self._bytes += len(value or b"")
+
+    def _read(self, timeout_s: float) -> None:
+        assert self._reader is not None  # noqa: S101  there is one while anything is loading
+        read = self._reader.poll(timeout_s)
+        now = self._clock()
+        for record in read.records:
+            loading = self._loading[record.partition]
+            loading.moved_s = now
+            if record.key is None or not record.key.startswith(self._prefix):
+                continue  # another model's, which stays for a roll-back
+            if record.value is None:
+                loading.newest.pop(record.key, None)
+            else:
+                loading.newest[record.key] = record
+        for partition in read.complete:
+            loading = self._loading[partition]
+            loading.steps = self._decode(partition, loading.newest)
+        for partition, loading in self._loading.items():
+            if now - loading.moved_s > _PATIENCE_S and loading.steps is None:
+                loading.moved_s = now
+                log.warning(
+                    "restoring state %s[%d]: nothing new for %g s %s; the brokers are away, or another producer's "
+                    "transaction is open (it ends by itself at its time-out)",
+                    self._topic,
+                    partition,
+                    _PATIENCE_S,
+                    self._reader.position(partition),
+                )
+
+    def _decode_one(self, partition: int) -> Restored | None:
+        """Decode one more page of a partition that is read; a step that fails has ended the restore."""
+        loading = self._loading.pop(partition)
+        assert loading.steps is not None  # noqa: S101  the caller chose it by that
+        restored = next(loading.steps)
+        if restored is None:
+            self._loading[partition] = loading
+        return restored
+
+    def _decode(self, partition: int, newest: dict[bytes, StoredRecord]) -> Iterator[Restored | None]:
+        """Yield None after each page, then the whole."""
+        mark: Mark | None = None
+        pages: list[Page] = []
+        for key, record in newest.items():
+            name = key.removeprefix(self._prefix)
+            where = f"{self._topic}[{partition}]@{record.offset}, key {key.decode(errors='replace')}"
+            assert record.value is not None  # noqa: S101  tombstones are not kept
+            if name == _MARK:
+                mark = self._codec.decode_mark(record.value, partition, where)
+            elif (number := name.removeprefix(_PAGE)).isdigit() and name.startswith(_PAGE):
+                pages.append(self._codec.decode(record.value, partition, int(number), where))
+                yield None
+            else:
+                raise damaged(where, "the key names neither a page nor a mark")
+        pages.sort(key=lambda page: page.number)
+        yield Restored(partition, mark, pages if mark is not None else [])

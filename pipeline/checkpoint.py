@@ -2,8 +2,8 @@
 
 `at_least_once`
     1. every forecast and dead letter so far is durable                       (sink.flush)
-    2. pages of the state that changed, and marks, are handed to the store    (store.stage, sink.flush)
-    3. the positions after the last events that they cover are durable        (source.commit)
+    2. the positions after the last events that they cover are durable        (source.commit)
+    3. pages of the state that changed, and marks, are durable                (store.stage, sink.flush)
     4. the store may show the pages                                           (store.commit)
 
 `exactly_once`
@@ -13,9 +13,9 @@
 
 Most commits carry no pages. A snapshot, every `snapshot_interval_s`, goes through the partitions one after the other:
 all changed pages of a partition and its mark are in one commit, and a commit takes partitions until it has
-`pages_per_commit` pages. A crash at any point leaves the last commit, or, at_least_once, less: events are read again
-and their forecasts published again, with the same `source`. What a restore makes of pages that are newer than the
-committed position is told in `pipeline.residents` and `pipeline.recovery`.
+`pages_per_commit` pages. Either way stored state is never ahead of the committed positions: pages that a crash kept
+from being written cost a longer replay and nothing else. A crash before the positions are durable means, at_least_once,
+that events are read again and their forecasts published again, with the same `source`.
 
 Owns: the positions not yet committed, and the schedule. Does not know: events, models, metrics.
 """
@@ -60,12 +60,11 @@ class AtLeastOnce:
     def commit(self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark]) -> None:
         """See `Delivery`; the order is that of the module's docstring."""
         self._sink.flush(self._flush_timeout_s)
+        if positions:
+            self._source.commit(positions)
         if self._store is not None and (pages or marks):
             self._store.stage(pages, marks)
             self._sink.flush(self._flush_timeout_s)
-        if positions:
-            self._source.commit(positions)
-        if self._store is not None:
             self._store.commit()
 
 
@@ -82,7 +81,7 @@ class ExactlyOnce:
         if self._store is not None and (pages or marks):
             self._store.stage(pages, marks)
         self._sink.commit(positions, self._source.group())
-        if self._store is not None:
+        if self._store is not None and (pages or marks):
             self._store.commit()
 
 

@@ -90,7 +90,7 @@ class Publisher:
         stepped = result.outcome == Outcome.STEPPED
         live = live_records[events.rows]
         self._metrics.replayed(int(np.count_nonzero(~live)))
-        self._metrics.skipped(int(np.count_nonzero(live & (result.outcome == Outcome.ALREADY_APPLIED))))
+        self._metrics.skipped(int(np.count_nonzero(result.outcome == Outcome.ALREADY_APPLIED)))
         rows = np.flatnonzero(live & stepped & _ADVANCED[result.status])
         columns = ForecastColumns(
             unique_ids=[events.unique_ids[row] for row in rows.tolist()],

@@ -94,13 +94,9 @@ def decide(
             f"{_WAYS_OUT[0].upper()}{_WAYS_OUT[1:]}"
         )
     if mark.offset > committed:
-        log.warning(
-            "%s: stored state is as of offset %d, beyond the committed offset %d: a crash came between the two "
-            "(at_least_once), or the offsets were reset; events between are in the state and are not stepped again",
-            where,
-            mark.offset,
-            committed,
+        raise RecoveryError(
+            f"{where}: stored state is as of offset {mark.offset}, beyond the committed offset {committed}: the group's "
+            f"offsets were reset. To step these events again, {_WAYS_OUT}"
         )
-        return Start(mark.offset, mark.offset, new_life=False)
     log.info("%s: state as of offset %d loaded; replaying to %d, output suppressed", where, mark.offset, committed)
     return Start(mark.offset, committed, new_life=False)

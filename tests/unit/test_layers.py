@@ -15,15 +15,18 @@ LAYERS = [
     ["pipeline.commands"],
     ["pipeline.service"],
     ["pipeline.worker"],
-    ["pipeline.deadletters", "pipeline.checkpoint", "pipeline.server", "pipeline.metrics", "pipeline.logs"],
+    ["pipeline.publisher", "pipeline.deadletters", "pipeline.checkpoint", "pipeline.recovery", "pipeline.server"],
+    ["pipeline.metrics", "pipeline.logs"],
+    ["pipeline.stores"],
     ["pipeline.transports", "pipeline.engine", "pipeline.board", "pipeline.health", "pipeline.records"],
-    ["pipeline.settings", "pipeline.slab", "pipeline.slots", "pipeline.batcher"],
+    ["pipeline.settings", "pipeline.residents", "pipeline.batcher", "pipeline.guard"],
+    ["pipeline.slab", "pipeline.slots", "pipeline.stores.base"],
     ["pipeline.device"],
     ["pipeline.bundle"],
     ["pipeline.frequency", "pipeline.arrays", "pipeline.errors"],
 ]
-SAME_LAYER_ALLOWED = {"pipeline.commands", "pipeline.transports"}
-ENGINE_SIDE = ("engine", "slab", "slots", "batcher", "bundle", "device", "records")
+SAME_LAYER_ALLOWED = {"pipeline.commands", "pipeline.transports", "pipeline.stores"}
+ENGINE_SIDE = ("engine", "residents", "guard", "slab", "slots", "batcher", "bundle", "device", "records")
 # Of pipeline, training knows the bundle contract; a backtest and the demo also run what production runs.
 TRAINING_MAY_IMPORT = {
     "pipeline.bundle", "pipeline.errors", "pipeline.frequency", "pipeline.arrays", "pipeline.engine", "pipeline.device"
@@ -31,11 +34,15 @@ TRAINING_MAY_IMPORT = {
 
 
 def layer_of(module: str) -> tuple[int, str]:
-    for number, layer in enumerate(LAYERS):
-        for name in layer:
-            if module == name or module.startswith(name + "."):
-                return number, name
-    raise AssertionError(f"{module} stands in no layer; add it to LAYERS")
+    found = [
+        (len(name), number, name)
+        for number, layer in enumerate(LAYERS)
+        for name in layer
+        if module == name or module.startswith(name + ".")
+    ]
+    assert found, f"{module} stands in no layer; add it to LAYERS"
+    _, number, name = max(found)
+    return number, name
 
 
 def modules(package: str) -> list[tuple[str, Path]]:

@@ -1,0 +1,303 @@
+"""The Kafka state store on a real broker: the topic it needs, transactions around it, and where a restore ends."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from typing import Any, Final, Literal
+
+import pytest
+from confluent_kafka import Producer
+
+from pipeline.bundle import BundleMetadata, StateSpec
+from pipeline.errors import SettingsError, StateError, TransportError
+from pipeline.settings import Settings
+from pipeline.stores.base import Mark, StateStore
+from pipeline.stores.connect import open_admin, open_store, prepare_store
+from pipeline.stores.kafka import KafkaStore
+from pipeline.stores.local import LocalStore
+from pipeline.stores.pages import PageCodec
+from pipeline.stores.state_topic import ensure_topic
+from pipeline.transports.base import Channel, TransactionalSink
+from pipeline.transports.connect import open_transactional_sink
+from tests.support.kafka_cluster import KafkaCluster, unique
+from tests.support.stores import (
+    SPECS,
+    assert_same_pages,
+    finish,
+    make_page,
+    marks_over,
+    restore,
+    save,
+    tombstone,
+    topic_reader,
+)
+from tests.support.toy import toy_bundle
+from tests.support.transports import CLIENTS, kafka_sink
+
+Client = Literal["librdkafka", "kafka-python"]
+MODEL: Final = "0123456789abcdef"
+CODEC: Final = PageCodec(MODEL, SPECS)
+
+
+@pytest.fixture(params=CLIENTS)
+def client(request: pytest.FixtureRequest) -> Client:
+    chosen: Client = request.param
+    return chosen
+
+
+@pytest.fixture
+def topic(kafka: KafkaCluster) -> str:
+    return kafka.create_topic("state", 2, cleanup_policy="compact")
+
+
+@contextmanager
+def reading(kafka: KafkaCluster, client: Client, topic: str) -> Iterator[KafkaStore]:
+    """A store that is only read from."""
+    settings = kafka.settings()
+    with closing(kafka_sink(client, settings, {Channel.STATE: topic})) as sink:
+        with closing(KafkaStore(topic, CODEC, sink, lambda: topic_reader(client, settings, topic))) as store:
+            yield store
+
+
+@contextmanager
+def in_transactions(kafka: KafkaCluster, client: Client, topic: str) -> Iterator[tuple[StateStore, TransactionalSink]]:
+    """A store whose pages are part of transactions."""
+    settings = kafka.settings(client=client, transactional_id=unique("member"))
+    with closing(open_transactional_sink(settings, {Channel.STATE: topic}, topic)) as sink:
+        with closing(KafkaStore(topic, CODEC, sink, lambda: topic_reader(client, settings, topic))) as store:
+            yield store, sink
+
+
+@contextmanager
+def somebody_elses_transaction(kafka: KafkaCluster, topic: str) -> Iterator[Producer]:
+    """An open transaction with a record in partition 0 that no restore may see or wait for too long."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": kafka.bootstrap_servers,
+        "transactional.id": unique("other"),
+        "transaction.timeout.ms": 60_000,
+    }
+    producer = Producer(config)
+    producer.init_transactions(20)
+    producer.begin_transaction()
+    producer.produce(topic, b"rubbish", f"{MODEL}/page/0".encode(), partition=0)
+    producer.flush(20)
+    yield producer
+
+
+def settings_for(kafka: KafkaCluster, client: Client, input_topic: str, **state: object) -> Settings:
+    return Settings.model_validate(
+        {
+            "input": {"topic": input_topic},
+            "kafka": {"bootstrap_servers": kafka.bootstrap_servers, "client": client, "request_timeout_s": 10.0},
+            "state": state,
+        }
+    )
+
+
+# Where a restore ends
+
+
+def test_a_restore_waits_for_an_open_transaction_and_does_not_miss_what_was_committed_behind_it(
+    kafka: KafkaCluster, client: Client, topic: str
+) -> None:
+    with somebody_elses_transaction(kafka, topic) as other:
+        page = make_page(number=0)
+        data = CODEC.encode(page)
+        kafka.produce(topic, [data, CODEC.encode_mark(marks_over([page])[0])], keys_of(page), partition=0)
+        with reading(kafka, client, topic) as store:
+            store.begin_restore(0)
+            store.begin_restore(1)
+            assert sorted(finish(store, 1)) == [1], "the other partition is not held up"
+            deadline = time.monotonic() + 1.0
+            while time.monotonic() < deadline:
+                assert not store.poll_restore(0.1), "complete below a committed snapshot"
+            other.abort_transaction(20)
+            found = finish(store, 0)[0]
+    assert found.mark == marks_over([page])[0]
+    assert_same_pages(found.pages, [page])
+
+
+def keys_of(page: Any) -> list[bytes | None]:
+    return [f"{MODEL}/page/{page.number}".encode(), f"{MODEL}/mark".encode()]
+
+
+def test_a_restore_ends_although_the_last_offset_is_a_marker(kafka: KafkaCluster, client: Client, topic: str) -> None:
+    page = make_page()
+    with in_transactions(kafka, client, topic) as (store, sink):
+        save(store, [page], commit=lambda: sink.commit({}, None))
+        found = restore(store, 0)[0]
+    assert_same_pages(found.pages, [page])
+
+
+def test_pages_of_an_aborted_transaction_are_never_seen(kafka: KafkaCluster, client: Client, topic: str) -> None:
+    page = make_page()
+    with in_transactions(kafka, client, topic) as (store, sink):
+        save(store, [page], commit=lambda: sink.commit({}, None))
+        store.stage([make_page(offset=200), make_page(number=1, offset=200)], [Mark(0, 200, 0, 2)])
+        assert_same_pages(restore(store, 1)[1].pages, [])
+        sink.abort()
+        store.discard()
+        found = restore(store, 0)[0]
+        assert found.mark == marks_over([page])[0]
+        assert_same_pages(found.pages, [page])
+        save(store, [tombstone(offset=300)], commit=lambda: sink.commit({}, None))
+        assert_same_pages(restore(store, 0)[0].pages, [])
+
+
+def test_a_partition_whose_records_were_all_deleted_restores_to_nothing(kafka: KafkaCluster, client: Client) -> None:
+    topic = kafka.create_topic("state", 1, cleanup_policy="compact,delete")
+    with reading(kafka, client, topic) as store:
+        kafka.produce(topic, [b"x"] * 5, [f"{MODEL}/page/{i}".encode() for i in range(5)], partition=0)
+        kafka.delete_records(topic, 0, 5)
+        assert restore(store, 0)[0].mark is None
+
+
+def test_what_is_written_after_a_restore_began_does_not_hold_it_up(
+    kafka: KafkaCluster, client: Client, topic: str
+) -> None:
+    page = make_page()
+    with reading(kafka, client, topic) as store:
+        kafka.produce(topic, [CODEC.encode(page), CODEC.encode_mark(Mark(0, 1, 1, 1))], keys_of(page), partition=0)
+        store.begin_restore(0)
+        for offset in range(50):
+            kafka.produce(topic, [CODEC.encode_mark(Mark(0, offset, 1, 1))], [f"{MODEL}/mark".encode()], partition=0)
+        assert_same_pages(finish(store, 0)[0].pages, [page])
+
+
+# Whose records count
+
+
+def test_other_keys_are_passed_over_and_an_unknown_one_of_the_model_is_refused(
+    kafka: KafkaCluster, client: Client, topic: str
+) -> None:
+    page = make_page()
+    keys: list[bytes | None] = [b"fedcba9876543210/page/0", b"something else", *keys_of(page)]
+    kafka.produce(topic, [b"x", b"y", CODEC.encode(page), CODEC.encode_mark(Mark(0, 1, 1, 1))], keys, partition=0)
+    with reading(kafka, client, topic) as store:
+        assert_same_pages(restore(store, 0)[0].pages, [page])
+        kafka.produce(topic, [b"x"], [f"{MODEL}/pages/0".encode()], partition=0)
+        with pytest.raises(StateError, match=rf"{topic}\[0\]@4, key {MODEL}/pages/0.*neither a page nor a mark"):
+            restore(store, 0)
+
+
+def test_a_damaged_record_that_was_replaced_since_is_no_matter(kafka: KafkaCluster, client: Client, topic: str) -> None:
+    page = make_page()
+    kafka.produce(topic, [b"rubbish"], keys_of(page)[:1], partition=0)
+    kafka.produce(topic, [CODEC.encode(page), CODEC.encode_mark(Mark(0, 1, 1, 1))], keys_of(page), partition=0)
+    with reading(kafka, client, topic) as store:
+        assert_same_pages(restore(store, 0)[0].pages, [page])
+
+
+def test_a_page_in_a_partition_that_is_not_its_own_is_refused(kafka: KafkaCluster, client: Client, topic: str) -> None:
+    page = make_page(partition=0)
+    kafka.produce(topic, [CODEC.encode(page)], keys_of(page)[:1], partition=1)
+    with reading(kafka, client, topic) as store, pytest.raises(StateError, match="partition 0, expected 1"):
+        restore(store, 1)
+
+
+# The topic
+
+
+def test_a_missing_topic_is_made_compacted_and_with_the_partitions_of_the_input(
+    kafka: KafkaCluster, client: Client
+) -> None:
+    settings = settings_for(kafka, client, kafka.create_topic("observations", 3), topic=unique("state"))
+    metadata = toy_bundle().metadata
+    prepare_store(settings, metadata)
+    prepare_store(settings, metadata)  # and is left alone the next time
+    with closing(open_admin(settings)) as admin:
+        assert admin.partitions(settings.state_topic) == 3
+        config = admin.config(settings.state_topic)
+    assert config["cleanup.policy"] == "compact"
+    assert int(config["max.message.bytes"]) >= settings.kafka.max_message_bytes
+    assert int(config["segment.bytes"]) <= 64 * 2**20
+    with closing(kafka_sink(client, settings.kafka, {Channel.STATE: settings.state_topic})) as sink:
+        store = open_store(settings, metadata, sink)
+        assert isinstance(store, KafkaStore)
+        with closing(store):
+            assert restore(store, 2)[2].mark is None
+
+
+def test_two_members_may_make_the_topic_at_once(kafka: KafkaCluster, client: Client) -> None:
+    settings = settings_for(kafka, client, "unused", topic=unique("state"))
+    with closing(open_admin(settings)) as first, closing(open_admin(settings)) as second:
+        for admin in (first, second):
+            admin.create(settings.state_topic, 2, {"cleanup.policy": "compact"})
+        ensure_topic(second, settings.state_topic, 2, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("partitions", "config", "says"),
+    [
+        (4, {"cleanup_policy": "compact"}, "has 4 partitions, the input has 3"),
+        (3, {}, "cleanup.policy=delete, expected compact"),
+        (3, {"cleanup_policy": "compact,delete"}, "cleanup.policy=compact,delete, expected compact"),
+        (3, {"cleanup_policy": "compact", "max_message_bytes": 5_000}, "max.message.bytes=5000, less than"),
+    ],
+)
+def test_a_topic_that_would_lose_state_is_refused_by_name(
+    kafka: KafkaCluster, client: Client, partitions: int, config: dict[str, object], says: str
+) -> None:
+    state = kafka.create_topic("state", partitions, **config)
+    settings = settings_for(kafka, client, kafka.create_topic("observations", 3), topic=state)
+    with pytest.raises(SettingsError, match=f"state topic {state} has .*") as refused:
+        prepare_store(settings, toy_bundle().metadata)
+    assert says in str(refused.value)
+
+
+def test_a_missing_input_topic_is_said(kafka: KafkaCluster, client: Client) -> None:
+    with pytest.raises(TransportError, match="topic nowhere does not exist"):
+        prepare_store(settings_for(kafka, client, "nowhere", topic=unique("state")), toy_bundle().metadata)
+
+
+def test_a_page_of_the_largest_size_goes_through(kafka: KafkaCluster, client: Client) -> None:
+    specs = (StateSpec(name="noise", dtype="int8", row_shape=(3_300,)),)
+    page = make_page(unique_ids=[f"{i:0500d}" for i in range(256)], specs=specs)
+    metadata = toy_bundle().metadata.model_copy(update={"states": specs})
+    settings = settings_for(kafka, client, kafka.create_topic("observations", 1), topic=unique("state"))
+    prepare_store(settings, metadata)
+    with closing(kafka_sink(client, settings.kafka, {Channel.STATE: settings.state_topic})) as sink:
+        store = open_store(settings, metadata, sink)
+        assert store is not None
+        with closing(store):
+            save(store, [page], commit=lambda: sink.flush(20))
+            assert store.bytes_staged > 970_000
+            assert_same_pages(restore(store, 0)[0].pages, [page])
+
+
+# The choice, which asks no broker
+
+
+def test_pages_that_no_record_could_hold_are_refused_before_anything_is_connected() -> None:
+    metadata: BundleMetadata = toy_bundle().metadata.model_copy(
+        update={"states": (StateSpec(name="lags", dtype="float32", row_shape=(1_000,)),)}
+    )
+    settings = Settings.model_validate({"kafka": {"bootstrap_servers": "127.0.0.1:1"}})
+    with pytest.raises(SettingsError, match=r"kafka\.max_message_bytes is 1000000; raise it to at least 11\d{5} "):
+        prepare_store(settings, metadata)
+
+
+@pytest.mark.parametrize(
+    ("values", "kind"),
+    [
+        ({}, KafkaStore),
+        ({"input": {"path": "x.csv"}}, None),
+        ({"output": {"path": "x.jsonl"}}, None),
+        ({"input": {"path": "x.csv"}, "output": {"path": "x.jsonl"}, "state": {"store": "local"}}, LocalStore),
+        ({"state": {"store": "none"}}, None),
+    ],
+)
+def test_auto_is_kafka_between_topics_and_nothing_else(
+    values: dict[str, Any], kind: type[StateStore] | None, tmp_path: Any
+) -> None:
+    values["state"] = values.get("state", {}) | {"path": str(tmp_path)}
+    settings = Settings.model_validate(values)
+    store = open_store(settings, toy_bundle().metadata, sink=None)  # type: ignore[arg-type]  # nothing is written
+    if kind is None:
+        assert store is None
+    else:
+        assert store is not None
+        assert type(store) is kind
+        store.close()

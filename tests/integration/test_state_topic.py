@@ -56,18 +56,22 @@ def topic(kafka: KafkaCluster) -> str:
 def reading(kafka: KafkaCluster, client: Client, topic: str) -> Iterator[KafkaStore]:
     """A store that is only read from."""
     settings = kafka.settings()
-    with closing(kafka_sink(client, settings, {Channel.STATE: topic})) as sink:
-        with closing(KafkaStore(topic, CODEC, sink, lambda: topic_reader(client, settings, topic))) as store:
-            yield store
+    with (
+        closing(kafka_sink(client, settings, {Channel.STATE: topic})) as sink,
+        closing(KafkaStore(topic, CODEC, sink, lambda: topic_reader(client, settings, topic))) as store,
+    ):
+        yield store
 
 
 @contextmanager
 def in_transactions(kafka: KafkaCluster, client: Client, topic: str) -> Iterator[tuple[StateStore, TransactionalSink]]:
     """A store whose pages are part of transactions."""
     settings = kafka.settings(client=client, transactional_id=unique("member"))
-    with closing(open_transactional_sink(settings, {Channel.STATE: topic}, topic)) as sink:
-        with closing(KafkaStore(topic, CODEC, sink, lambda: topic_reader(client, settings, topic))) as store:
-            yield store, sink
+    with (
+        closing(open_transactional_sink(settings, {Channel.STATE: topic}, topic)) as sink,
+        closing(KafkaStore(topic, CODEC, sink, lambda: topic_reader(client, settings, topic))) as store,
+    ):
+        yield store, sink
 
 
 @contextmanager
@@ -127,6 +131,8 @@ def test_a_restore_ends_although_the_last_offset_is_a_marker(kafka: KafkaCluster
     page = make_page()
     with in_transactions(kafka, client, topic) as (store, sink):
         save(store, [page], commit=lambda: sink.commit({}, None))
+        # A commit may return before its markers are written, but the next transaction cannot begin before they are.
+        save(store, [make_page(partition=1)], commit=lambda: sink.commit({}, None))
         found = restore(store, 0)[0]
     assert_same_pages(found.pages, [page])
 

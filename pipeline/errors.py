@@ -68,7 +68,7 @@ class DeliveryError(TransportError):
 
 
 class TransactionAborted(TransportError):  # noqa: N818  it names an outcome
-    """The transaction did not end well; the caller goes back to the committed positions, which say what became of it."""
+    """The transaction did not end well; the caller goes back to the committed positions, which tell its fate."""
 
 
 class FencedError(TransportError):

@@ -22,7 +22,7 @@ from pipeline.records import DecodeLimits, ObservationDecoder
 from pipeline.residents import Limits
 from pipeline.server import HttpServer
 from pipeline.settings import Settings
-from pipeline.stores.connect import open_store
+from pipeline.stores.connect import open_store, prepare_store
 from pipeline.transports.connect import open_sink, open_source
 from pipeline.worker import Parts, Worker
 
@@ -87,6 +87,7 @@ def build(settings: Settings) -> Service:
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     health, board = Health(), ForecastBoard(metadata)
+    prepare_store(settings, metadata)
     source, sink = open_source(settings), open_sink(settings)
     metrics = Metrics(registry, metadata, on.name)
     limits = settings.input

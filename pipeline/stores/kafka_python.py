@@ -8,12 +8,20 @@ kafka-python's position passes transaction markers and compacted offsets by itse
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
 from kafka import KafkaAdminClient, KafkaConsumer, TopicPartition
 from kafka.admin import ConfigResource, ConfigResourceType
-from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
+from kafka.errors import (
+    KafkaError,
+    KafkaTimeoutError,
+    LeaderNotAvailableError,
+    NotLeaderForPartitionError,
+    TopicAlreadyExistsError,
+    UnknownTopicOrPartitionError,
+)
 from kafka.protocol.consumer import OffsetSpec
 
 from pipeline.errors import TransportError
@@ -25,6 +33,8 @@ from pipeline.transports.kafka_python.config import connection_config, consumer_
 _MAX_RECORDS: Final = 64
 _FETCH_WAIT_MS: Final = 20  # the broker holds a fetch at the end this long (default 500) before it says that it is one
 _OFFSETS_WAIT_MS: Final = 100
+# What brokers answer of a topic that was made just now, until its leaders are known everywhere.
+_NOT_READY: Final = (UnknownTopicOrPartitionError, LeaderNotAvailableError, NotLeaderForPartitionError)
 
 
 class KafkaPythonTopicReader:
@@ -35,6 +45,7 @@ class KafkaPythonTopicReader:
         self._topic = topic
         self._ends: dict[int, int | None] = {}  # partition -> position at which it is complete; None = not asked yet
         self._positions: dict[int, int] = {}
+        self._patience_until = 0.0
         config = consumer_config(settings) | {
             "group_id": None,
             "group_instance_id": None,
@@ -48,6 +59,7 @@ class KafkaPythonTopicReader:
         """Assign the partition from its beginning."""
         self.cancel(partition)
         self._ends[partition] = None
+        self._patience_until = time.monotonic() + self._settings.request_timeout_s
         self._assign()
         with _errors(self._settings, self._topic, "reading the state"):
             self._consumer.seek_to_beginning(self._key(partition))
@@ -104,7 +116,13 @@ class KafkaPythonTopicReader:
         unknown = {self._key(p): OffsetSpec.LATEST for p, end in self._ends.items() if end is None}
         if unknown:
             # Of the admin client, which asks read_uncommitted: the high watermark, not the last stable offset.
-            for each, found in self._admin.list_partition_offsets(unknown).items():
+            try:
+                ends = self._admin.list_partition_offsets(unknown)
+            except _NOT_READY:
+                if time.monotonic() > self._patience_until:
+                    raise
+                return
+            for each, found in ends.items():
                 self._ends[each.partition] = found.offset
 
     def _take_positions(self) -> None:

@@ -37,6 +37,16 @@ log = logging.getLogger(__name__)
 _MAX_RECORDS: Final = 64
 _FETCH_WAIT_MS: Final = 20  # the broker holds a fetch at the end this long (default 500) before it says that it is one
 _METADATA_POLL_S: Final = 0.05
+# What brokers answer of a topic that was made just now, until its leaders are known everywhere.
+_NOT_READY: Final = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+    }
+)
 
 
 @dataclass(slots=True)
@@ -44,6 +54,7 @@ class _Span:
     """How far a partition is read, and how far it has to be."""
 
     asked: Future[Any]
+    patience_until: float
     position: int = 0
     end: int | None = None
 
@@ -69,14 +80,7 @@ class LibrdkafkaTopicReader:
     def begin(self, partition: int) -> None:
         """Assign the partition from its beginning, and ask for its high watermark."""
         self.cancel(partition)
-        at = TopicPartition(self._topic, partition)
-        # read_uncommitted: the high watermark, where a read_committed consumer would be told the last stable offset.
-        futures = self._admin.list_offsets(
-            {at: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
-            isolation_level=IsolationLevel.READ_UNCOMMITTED,
-            request_timeout=self._settings.request_timeout_s,
-        )
-        self._spans[partition] = _Span(next(iter(futures.values())))
+        self._spans[partition] = _Span(self._ask_end(partition), time.monotonic() + self._settings.request_timeout_s)
         self._live().incremental_assign([TopicPartition(self._topic, partition, OFFSET_BEGINNING)])
 
     def cancel(self, partition: int) -> None:
@@ -97,7 +101,7 @@ class LibrdkafkaTopicReader:
         for message in messages:
             partition, offset, error = message.partition(), message.offset(), message.error()
             if error is not None and error.code() != KafkaError._PARTITION_EOF:
-                self._raise_or_warn(error)
+                self._raise_or_warn(error, self._spans.get(partition) if partition is not None else None)
             elif partition in self._spans and offset is not None:
                 self._spans[partition].position = offset if error is not None else offset + 1
                 if error is None:
@@ -125,16 +129,30 @@ class LibrdkafkaTopicReader:
             raise TransportError(f"kafka state reader of {self._topic} is closed")
         return self._consumer
 
+    def _ask_end(self, partition: int) -> Future[Any]:
+        at = TopicPartition(self._topic, partition)
+        # read_uncommitted: the high watermark, where a read_committed consumer would be told the last stable offset.
+        futures = self._admin.list_offsets(
+            {at: OffsetSpec.latest()},  # type: ignore[no-untyped-call]
+            isolation_level=IsolationLevel.READ_UNCOMMITTED,
+            request_timeout=self._settings.request_timeout_s,
+        )
+        return next(iter(futures.values()))
+
     def _take_ends(self) -> None:
-        for span in self._spans.values():
+        for partition, span in self._spans.items():
             if span.end is None and span.asked.done():
                 try:
                     span.end = span.asked.result().offset
                 except KafkaException as error:
+                    if error.args[0].code() in _NOT_READY and time.monotonic() < span.patience_until:
+                        span.asked = self._ask_end(partition)
+                        continue
                     raise _refused(self._settings, self._topic, "asking for the end of the state", error) from error
 
-    def _raise_or_warn(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() in PERMANENT:
+    def _raise_or_warn(self, error: KafkaError, span: _Span | None = None) -> None:
+        patient = error.code() in _NOT_READY and span is not None and time.monotonic() < span.patience_until
+        if error.fatal() or (error.code() in PERMANENT and not patient):
             raise kafka_errors.refused(self._settings.bootstrap_servers, self._topic, "reading the state", error)
         self._warn(error)
 

@@ -57,6 +57,15 @@ class TransactionFault(Exception):  # noqa: N818  not an error yet: the sink dec
         self.ending = ending
 
 
+def not_a_member() -> TransactionFault:
+    """Return the fault of positions without a generation of the group.
+
+    A member that was put out of its group describes itself as one that was never in it. The broker does not fence
+    such positions: it takes them for those of a program that assigns partitions by itself.
+    """
+    return TransactionFault(Ending.ABORTABLE, "this member is not in its group now, and may own nothing any more")
+
+
 class TransactionalProducer(Protocol):
     """One producer under a transactional id. A call that fails raises `TransactionFault`, if nothing else is said."""
 

@@ -108,14 +108,17 @@ class KafkaCluster:
         assert not failures, f"the test's own records failed: {failures[0]}"
         assert not pending, f"{pending} of the test's own records were not acknowledged"
 
-    def read_all(self, topic: str) -> list[Record]:
-        """Return every committed record that is in the topic now, by partition and offset."""
-        consumer = self._reader()
+    def read_all(self, topic: str, *, committed: bool = True) -> list[Record]:
+        """Return every record that is in the topic now, or those of transactions that were committed.
+
+        In order of partition and offset. Committed records behind the first open transaction are not seen either.
+        """
+        consumer = self._reader("read_committed" if committed else "read_uncommitted")
         try:
             partitions = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
             ends: dict[int, int] = {}
             for number in partitions:
-                low, high = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_TIMEOUT_S)
+                low, high = _watermarks(consumer, topic, number)
                 if high > low:
                     ends[number] = high
             consumer.assign([TopicPartition(topic, number, 0) for number in ends])
@@ -157,7 +160,7 @@ class KafkaCluster:
         self._producer.close()
         del self._admin
 
-    def _reader(self) -> Consumer:
+    def _reader(self, isolation_level: str) -> Consumer:
         return Consumer(
             {
                 "bootstrap.servers": self.bootstrap_servers,
@@ -165,7 +168,7 @@ class KafkaCluster:
                 "group.id": unique("reader"),
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
-                "isolation.level": "read_committed",
+                "isolation.level": isolation_level,
                 "enable.partition.eof": True,
                 "fetch.queue.backoff.ms": 5,
             }
@@ -175,6 +178,21 @@ class KafkaCluster:
 def unique(prefix: str) -> str:
     """Return a name that no other test has."""
     return f"{prefix}-{uuid.uuid4().hex[:12]}"
+
+
+def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+    """Return beginning and end; just after a restart of the broker the partition has no leader yet."""
+    deadline = time.monotonic() + _TIMEOUT_S
+    while True:
+        try:
+            found = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT_S)
+        except KafkaException as error:
+            if not error.args[0].retriable() or time.monotonic() > deadline:
+                raise
+            time.sleep(0.1)
+        else:
+            assert found is not None, f"no answer about partition {partition} of {topic}"
+            return found
 
 
 def _read_to(consumer: Consumer, topic: str, ends: dict[int, int]) -> Iterable[Record]:

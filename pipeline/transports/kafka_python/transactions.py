@@ -14,12 +14,13 @@ from typing import Any, Final
 
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import FencedInstanceIdError, InvalidProducerEpochError, KafkaError, ProducerFencedError
+from kafka.structs import ConsumerGroupMetadata
 
 from pipeline.errors import DeliveryError
 from pipeline.settings import KafkaSettings
 from pipeline.transports.base import Channel
 from pipeline.transports.kafka_python.sink import KafkaPythonSink
-from pipeline.transports.transactions import Ending, TransactionFault
+from pipeline.transports.transactions import Ending, TransactionFault, not_a_member
 
 _FENCED: Final = (ProducerFencedError, InvalidProducerEpochError)
 
@@ -32,6 +33,10 @@ class KafkaPythonTransactions(KafkaPythonSink):
     ) -> None:
         super().__init__(settings, topics, transactional_id)
         self._source_topic = source_topic
+        # To a record that is refused for its old epoch the client answers by asking for a new one, on its own: so a
+        # zombie would fence its successor, and a commit that comes after it would succeed without its records. Without
+        # epoch bumps (KIP-360) the client has a fatal error instead, and what follows is the sink's to decide.
+        self._manager()._supports_epoch_bump = lambda: False
 
     def initialize(self, timeout_s: float) -> None:  # noqa: ARG002  `max_block_ms` is the time-out
         """Fence earlier producers under the id and wait until their last transaction is settled."""
@@ -51,13 +56,15 @@ class KafkaPythonTransactions(KafkaPythonSink):
         try:
             super().flush(timeout_s)
         except DeliveryError as error:
-            # To a batch of a fenced producer the client answers with a new epoch; it must not come to use.
             if isinstance(self._first_failure, _FENCED) or isinstance(self._cause(error), _FENCED):
                 raise TransactionFault(Ending.FENCED, error) from error
             raise
 
     def send_offsets(self, positions: Mapping[int, int], group: object, timeout_s: float) -> None:  # noqa: ARG002
         """Make positions part of the transaction; the client knows no time-out here."""
+        assert isinstance(group, ConsumerGroupMetadata)  # noqa: S101  what this client's source returned
+        if group.generation_id < 0 or not group.member_id:
+            raise not_a_member()
         offsets = {
             TopicPartition(self._source_topic, partition): OffsetAndMetadata(offset, "", -1)
             for partition, offset in positions.items()

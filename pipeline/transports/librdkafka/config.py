@@ -76,6 +76,9 @@ def producer_config(
             "socket.timeout.ms": min(timeout_ms, milliseconds(settings.request_timeout_s)),
             "retry.backoff.ms": _TRANSACTION_RETRY_MS,
         }
+        # A record that fails makes the transaction fail, which says why. And a callback that runs after a fatal error
+        # finds that error raised already, and turns it into a SystemError or worse.
+        del config["on_delivery"], config["delivery.report.only.error"]
     return config
 
 

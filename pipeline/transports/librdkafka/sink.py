@@ -7,7 +7,7 @@ record stays broken.
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -82,7 +82,7 @@ class LibrdkafkaSink:
                     producer.produce(topic, value, key, to, headers=list(fields))
                 except (BufferError, KafkaException) as error:
                     self._produce_slowly(error, topic, value, key, to, fields)
-        producer.poll(0)
+        self._serve(lambda: producer.poll(0))
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the brokers have everything.
@@ -90,7 +90,8 @@ class LibrdkafkaSink:
         Raises:
             DeliveryError: a record failed, or the time is up.
         """
-        pending = self._live().flush(timeout_s)
+        producer = self._live()
+        pending = self._serve(lambda: producer.flush(timeout_s))
         self._raise_failure()
         if pending:
             raise kafka_errors.not_in_time(self._settings.bootstrap_servers, pending, timeout_s)
@@ -107,6 +108,16 @@ class LibrdkafkaSink:
         if self._producer is None:
             raise TransportError(f"kafka sink {sorted(self._topics.values())} is closed")
         return self._producer
+
+    def _serve(self, call: Callable[[], int]) -> int:
+        """Make a call that runs the client's callbacks; a fatal error comes out of whichever runs first after it."""
+        try:
+            return call()
+        except KafkaException as error:
+            self._note_failure(error.args[0], error.args[0])
+            raise kafka_errors.not_delivered(
+                self._settings.bootstrap_servers, self._failed, self._first_failure
+            ) from error
 
     def _raise_failure(self) -> None:
         if self._failed:

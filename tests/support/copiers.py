@@ -1,0 +1,100 @@
+"""A worker reduced to its transactions: copies a topic, a transaction per turn, and goes back after a bad end.
+
+Owns: the loop. Does not know: what happens to its group and its broker meanwhile.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+from pipeline.errors import TransactionAborted
+from pipeline.settings import KafkaSettings
+from pipeline.transports.base import Assignment, Channel, Source, TransactionalSink
+from pipeline.transports.connect import open_transactional_sink
+from tests.support.transports import from_beginning, kafka_source
+
+_MAX_RECORDS: Final = 40
+
+
+class Copier:
+    """One member, in a thread of its own. Each copy says where its original lies: `partition/offset`."""
+
+    def __init__(self, settings: KafkaSettings, source: str, target: str) -> None:
+        self.owned: dict[int, int] = {}  # partition -> next offset
+        self.commits = 0
+        self.rewinds = 0
+        self.failure: BaseException | None = None
+        self._source: Source = kafka_source(settings.client, settings, source)
+        self._sink: TransactionalSink = open_transactional_sink(settings, {Channel.FORECASTS: target}, source)
+        self._rewind_due = False
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="copier")
+        self._source.open(self)
+        self._thread.start()
+
+    def leave(self) -> None:
+        """Finish the turn, which ends with a commit, and leave the group."""
+        self._stop.set()
+        self._thread.join()
+        self._sink.close()
+        self._source.close()
+
+    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
+        starts: dict[int, int | None] = {}
+        for assignment in assignments:
+            self.owned[assignment.partition] = starts[assignment.partition] = from_beginning(assignment)
+        return starts
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        if not self._rewind_due:
+            self._commit()
+        for number in partitions:
+            del self.owned[number]
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        self._rewind_due = True
+        for number in partitions:
+            del self.owned[number]
+
+    def _run(self) -> None:
+        try:
+            while not self._stop.is_set():
+                self._turn()
+        except BaseException as error:  # noqa: BLE001  the test's own thread raises it
+            self.failure = error
+
+    def _turn(self) -> None:
+        polled = self._source.poll(_MAX_RECORDS, 0.05)
+        if self._rewind_due:
+            self._rewind()
+            return
+        places = list(zip(polled.partitions.tolist(), polled.offsets.tolist(), strict=True))
+        for partition, offset in places:
+            assert self.owned[partition] <= offset, f"{offset} of partition {partition} came again: {self.owned}"
+            self.owned[partition] = offset + 1
+        if places:
+            try:
+                self._sink.publish(Channel.FORECASTS, [None] * len(places), [b"%d/%d" % place for place in places])
+            except TransactionAborted:
+                self._rewind_due = True
+            else:
+                self._commit()
+
+    def _commit(self) -> None:
+        try:
+            self._sink.commit(self.owned, self._source.group())
+        except TransactionAborted:
+            self._rewind_due = True
+        else:
+            self.commits += 1
+
+    def _rewind(self) -> None:
+        self.rewinds += 1
+        self._sink.abort()
+        self._rewind_due = False
+        self._source.hold(list(self.owned))
+        for assignment in self._source.assignments():
+            self.owned[assignment.partition] = from_beginning(assignment)
+            self._source.start(assignment.partition, self.owned[assignment.partition])

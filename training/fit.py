@@ -231,10 +231,10 @@ def _iso(milliseconds: int) -> str:
 
 
 @contextmanager
-def _threads(count: int | None) -> Iterator[None]:
+def _threads(count: int) -> Iterator[None]:
     """Run with so many CPU threads; leave PyTorch as it was."""
     before = torch.get_num_threads()
-    torch.set_num_threads(count or before)
+    torch.set_num_threads(count)
     try:
         yield
     finally:

@@ -47,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fitting.add_argument("--patience", type=int, default=10, help="epochs without a gain to stop after (default: 10)")
     fitting.add_argument("--validation", type=float, default=0.1, help="share at each series' end (default: 0.1)")
     fitting.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    fitting.add_argument("--threads", type=int, help="CPU threads (default: all)")
+    fitting.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     fitting.add_argument("--checkpoint", type=Path, help="written every epoch, resumed from if it exists")
     parser.add_argument("--json", action="store_true", help="one JSON object with the figures")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

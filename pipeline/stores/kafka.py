@@ -10,10 +10,11 @@ Writing is publishing: `stage` hands the records to the worker's sink, so under 
 that its `commit` ends, and are visible with the forecasts and offsets or never. `commit` and `discard` have nothing
 to do.
 
-Under at_least_once a page may be visible although the commit that it belongs to never happened. The page's offset says
-which events are in it, so a restore never applies one twice; and the forecasts of those events are not missing, for
-the checkpoint flushes them before it stages the pages. A mark follows its pages in the same partition, whose order an
-idempotent producer keeps, so where there is a mark there are all of its pages.
+Under at_least_once there is nothing to take pages back with: they are visible as soon as the sink has flushed them, so
+the checkpoint stages them after their offsets are committed, and a crash in between shows some pages newer than the
+mark. That is allowed, for a page's own offset says which events are in it, and a restore never applies one twice. A
+mark follows its pages in the same partition, whose order an idempotent producer keeps: where there is a mark, there are
+all of its pages.
 
 A restore reads a partition from its beginning to the high watermark of the moment it began, and only what is committed.
 It is complete when the reading position is there, whether the last offsets hold records, transaction markers or
@@ -100,7 +101,7 @@ class KafkaStore:
     Args:
         topic: name, for messages.
         codec: of the model.
-        sink: the worker's, with `Channel.STATE` going to the topic.
+        sink: the worker's, with `Channel.STATE` going to the topic; None where nothing is written.
         open_reader: connects a reader, when a restore first needs one.
         clock: seconds, monotonic.
     """
@@ -109,7 +110,7 @@ class KafkaStore:
         self,
         topic: str,
         codec: PageCodec,
-        sink: Sink,
+        sink: Sink | None,
         open_reader: Callable[[], TopicReader],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -184,6 +185,7 @@ class KafkaStore:
             reader.close()
 
     def _publish(self, partition: int, name: bytes, value: bytes | None) -> None:
+        assert self._sink is not None  # noqa: S101  who writes opened the store with one
         self._sink.publish(Channel.STATE, [self._prefix + name], [value], partition=partition)
         self._bytes += len(value or b"")
 

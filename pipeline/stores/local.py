@@ -204,6 +204,12 @@ class LocalStore:
                     path.unlink()
 
 
+def stored_partitions(path: Path, model_id: str) -> list[int]:
+    """Return the partitions of which a directory has state of a model; none if there is no such directory."""
+    manifests = (path / model_id).glob(f"*/{MANIFEST}")
+    return sorted(int(each.parent.name) for each in manifests if each.parent.name.isdigit())
+
+
 def read_page(folder: Path, codec: PageCodec, partition: int, number: int, generation: int) -> Page:
     """Read one page.
 

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
 from confluent_kafka import Producer
 
+from pipeline import cli
 from pipeline.bundle import BundleMetadata, StateSpec
 from pipeline.errors import SettingsError, StateError, TransportError
 from pipeline.settings import Settings
 from pipeline.stores.base import Mark, StateStore
-from pipeline.stores.connect import open_admin, open_store, prepare_store
+from pipeline.stores.connect import codec_of, open_admin, open_store, prepare_store, reader_of
 from pipeline.stores.kafka import KafkaStore
 from pipeline.stores.local import LocalStore
 from pipeline.stores.pages import PageCodec
@@ -33,7 +36,7 @@ from tests.support.stores import (
     tombstone,
     topic_reader,
 )
-from tests.support.toy import toy_bundle
+from tests.support.toy import toy_bundle, write_toy
 from tests.support.transports import CLIENTS, kafka_sink
 
 Client = Literal["librdkafka", "kafka-python"]
@@ -271,6 +274,87 @@ def test_a_page_of_the_largest_size_goes_through(kafka: KafkaCluster, client: Cl
             save(store, [page], commit=lambda: sink.flush(20))
             assert store.bytes_staged > 970_000
             assert_same_pages(restore(store, 0)[0].pages, [page])
+
+
+# The command
+
+
+def test_state_goes_from_a_topic_to_a_directory_and_into_another_topic(
+    kafka: KafkaCluster, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_for(kafka, client, kafka.create_topic("observations", 2), topic=unique("state"))
+    metadata = toy_bundle().metadata
+    pages = [make_page(partition, number, specs=metadata.states) for partition in range(2) for number in range(3)]
+    prepare_store(settings, metadata)
+    with closing(kafka_sink(client, settings.kafka, {Channel.STATE: settings.state_topic})) as sink:
+        store = open_store(settings, metadata, sink)
+        assert store is not None
+        with closing(store):
+            save(store, pages, commit=lambda: sink.flush(20))
+    flags = [
+        *("--model", str(write_toy(tmp_path / "toy.onnx")), "--kafka.client", client, "--json"),
+        *("--kafka.bootstrap-servers", kafka.bootstrap_servers, "--input.topic", settings.input.topic),
+    ]
+    said = {}
+    copy, backup = unique("state"), str(tmp_path / "backup")
+    for topic, action in [
+        (settings.state_topic, ["inspect"]),
+        (settings.state_topic, ["export", backup]),
+        (copy, ["import", backup]),
+        (copy, ["inspect"]),
+    ]:
+        assert cli.main(["state", *action, *flags, "--state.topic", topic]) == 0
+        said[topic, action[0]] = json.loads(capsys.readouterr().out)
+    rows = said[settings.state_topic, "inspect"]["partitions"]
+    assert [(row["partition"], row["offset"], row["pages"], row["streams"]) for row in rows] == [
+        (0, 100, 3, 9),
+        (1, 100, 3, 9),
+    ]
+    assert said[copy, "inspect"]["partitions"] == rows
+    with closing(KafkaStore(copy, codec_of(settings, metadata), None, reader_of(into(settings, copy)))) as store:
+        for partition, found in restore(store, 0, 1).items():
+            assert_same_pages(found.pages, [page for page in pages if page.partition == partition])
+
+
+def test_an_import_replaces_a_partition_as_a_whole_and_only_when_told(
+    kafka: KafkaCluster, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = settings_for(kafka, client, kafka.create_topic("observations", 1), topic=unique("state"))
+    metadata, codec = toy_bundle().metadata, codec_of(settings, toy_bundle().metadata)
+    copied = make_page(number=0, offset=50, specs=metadata.states)
+    with closing(LocalStore(tmp_path / "backup", codec)) as backup:
+        save(backup, [copied])
+    prepare_store(settings, metadata)
+    newer = [make_page(number=number, offset=200, specs=metadata.states) for number in range(2)]
+    with (
+        closing(kafka_sink(client, settings.kafka, {Channel.STATE: settings.state_topic})) as sink,
+        closing(KafkaStore(settings.state_topic, codec, sink, reader_of(settings))) as store,
+    ):
+        save(store, newer, commit=lambda: sink.flush(20))
+        flags = [
+            *("--model", str(write_toy(tmp_path / "toy.onnx")), "--kafka.client", client),
+            *("--kafka.bootstrap-servers", kafka.bootstrap_servers, "--input.topic", settings.input.topic),
+            *("--state.topic", settings.state_topic),
+        ]
+        assert cli.main(["state", "import", str(tmp_path / "backup"), *flags]) == 6
+        assert "as of offset 200" in capsys.readouterr().err
+        assert_same_pages(restore(store, 0)[0].pages, newer)
+        assert cli.main(["state", "import", str(tmp_path / "backup"), *flags, "--replace"]) == 0
+        found = restore(store, 0)[0]
+    assert found.mark is not None
+    assert found.mark.offset == 50
+    assert_same_pages(found.pages, [copied])
+
+
+def test_a_missing_state_topic_ends_with_5(kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    flags = ["--kafka.bootstrap-servers", kafka.bootstrap_servers, "--state.topic", "nowhere"]
+    assert cli.main(["state", "inspect", *flags]) == 5
+    assert "topic nowhere does not exist" in capsys.readouterr().err
+
+
+def into(settings: Settings, topic: str) -> Settings:
+    """Return the same settings with another state topic."""
+    return settings.model_copy(update={"state": settings.state.model_copy(update={"topic": topic})})
 
 
 # The choice, which asks no broker

@@ -69,7 +69,13 @@ TABLE: Final = (
     Metric(
         "rillcast_restore_duration_seconds",
         "histogram",
-        "Time from a partition's assignment to its first live event's turn.",
+        "Time from a partition's assignment to its first live event.",
+        buckets=_LONG_SECONDS,
+    ),
+    Metric(
+        "rillcast_restore_load_duration_seconds",
+        "histogram",
+        "Of that, the time until its stored state was loaded.",
         buckets=_LONG_SECONDS,
     ),
     Metric("rillcast_evicted_streams_total", "counter", "Idle streams whose state was dropped."),
@@ -193,6 +199,10 @@ class Metrics:
     def restored(self, seconds: float) -> None:
         """Take in how long a partition took to go live."""
         self._histograms["rillcast_restore_duration_seconds"].observe(seconds)
+
+    def loaded(self, seconds: float) -> None:
+        """Take in how long the loading of a partition's stored state took."""
+        self._histograms["rillcast_restore_load_duration_seconds"].observe(seconds)
 
     def assignment(self, owned: int, restoring: int) -> None:
         """Set what this member owns."""

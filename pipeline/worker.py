@@ -307,7 +307,9 @@ class Worker:
         alone = all(partition.phase is Phase.LOADING for partition in self._partitions.values())
         for restored in self._parts.store.poll_restore(self._settings.poll_timeout_s if alone else _RESTORE_SLICE_S):
             partition = self._partitions[restored.partition]
-            self._source.start(restored.partition, self._begin(partition.assignment, restored))
+            position = self._begin(partition.assignment, restored)
+            self._metrics.loaded(self._clock() - partition.since)
+            self._source.start(restored.partition, position)
         self._report_assignment()
 
     def _begin(self, assignment: Assignment, restored: Restored | None) -> int:

@@ -13,6 +13,7 @@ ROOT = Path(__file__).parents[2]
 LAYERS = [
     ["pipeline.cli"],
     ["pipeline.commands"],
+    ["pipeline.benchmarks"],
     ["pipeline.service"],
     ["pipeline.worker"],
     ["pipeline.publisher", "pipeline.deadletters", "pipeline.checkpoint", "pipeline.recovery", "pipeline.server"],
@@ -25,7 +26,7 @@ LAYERS = [
     ["pipeline.bundle"],
     ["pipeline.frequency", "pipeline.arrays", "pipeline.errors"],
 ]
-SAME_LAYER_ALLOWED = {"pipeline.commands", "pipeline.transports", "pipeline.stores"}
+SAME_LAYER_ALLOWED = {"pipeline.commands", "pipeline.benchmarks", "pipeline.transports", "pipeline.stores"}
 ENGINE_SIDE = ("engine", "residents", "guard", "slab", "slots", "batcher", "bundle", "device", "records")
 # Of pipeline, training knows the bundle contract; a backtest and the demo also run what production runs.
 TRAINING_MAY_IMPORT = {

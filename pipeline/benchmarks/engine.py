@@ -1,0 +1,118 @@
+"""The engine alone: no transport, no codec."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from pipeline import device
+from pipeline.bundle import Bundle
+from pipeline.engine import StepEngine
+from pipeline.errors import SettingsError
+
+_START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
+
+
+class _Load:
+    """A model and events for it: every stream in turn, one slot further each time round."""
+
+    def __init__(self, args: argparse.Namespace, batch_rows: int) -> None:
+        bundle = Bundle.load(args.model)
+        on = device.choose(args.device, args.threads)
+        self.engine = StepEngine(bundle, on, batch_rows=batch_rows)
+        self.step_ms = bundle.metadata.step_ms
+        self._offset = 0
+        self.about = {"model": f"{bundle.metadata.name}@{bundle.metadata.model_id}", "device": on.name}
+
+    def step(self, partition: int, unique_ids: list[str], slot: int) -> None:
+        """Step streams at one slot with a value that has a daily shape, so that states stay ordinary."""
+        n = len(unique_ids)
+        y = np.sin(np.arange(n) + slot * (2 * np.pi / 24)).astype(np.float32) * 10 + 100
+        ds = np.full(n, _START_MS + slot * self.step_ms, np.int64)
+        offsets = np.arange(self._offset, self._offset + n, dtype=np.int64)
+        self._offset += n
+        self.engine.step(np.full(n, partition, np.int64), offsets, unique_ids, ds, y)
+
+
+def step(args: argparse.Namespace) -> dict[str, Any]:
+    """Return whole steps per second by batch size."""
+    try:
+        batches = [int(text) for text in args.batches.split(",")]
+    except ValueError as error:
+        raise SettingsError(f"--batches {args.batches!r}: expected whole numbers separated by commas") from error
+    if min(batches) < 1 or max(batches) > args.streams:
+        raise SettingsError(f"--batches {args.batches!r}: each must be between 1 and --streams {args.streams}")
+    loads = {batch: _Load(args, batch) for batch in batches}
+    unique_ids = [f"stream-{number}" for number in range(args.streams)]
+    for load in loads.values():
+        load.step(0, unique_ids, 0)
+    rates: dict[int, list[float]] = {batch: [] for batch in batches}
+    slots = dict.fromkeys(batches, 1)
+    for _ in range(args.rounds):
+        for batch in batches:
+            groups = [unique_ids[first : first + batch] for first in range(0, args.streams - batch + 1, batch)]
+            done, started = 0, time.perf_counter()
+            while (elapsed := time.perf_counter() - started) < args.seconds:
+                group = groups[done % len(groups)]
+                if done and done % len(groups) == 0:
+                    slots[batch] += 1
+                loads[batch].step(0, group, slots[batch])
+                done += 1
+            slots[batch] += 1
+            rates[batch].append(done * batch / elapsed)
+    return loads[batches[0]].about | {
+        "streams": args.streams,
+        "threads": args.threads,
+        "steps": [
+            {
+                "batch": batch,
+                "steps_per_second": statistics.median(measured),
+                "min": min(measured),
+                "max": max(measured),
+                "us_per_step": 1e6 / statistics.median(measured),
+            }
+            for batch, measured in rates.items()
+        ],
+    }
+
+
+def flatness(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the cost of an event early and late in a stream's life, measured in turns."""
+    load = _Load(args, args.batch)
+    old = [f"old-{number}" for number in range(args.batch)]
+    young = [f"young-{number}" for number in range(args.batch)]
+    for slot in range(args.age):
+        load.step(0, old, slot)
+    calls = 50
+    old_times: list[float] = []
+    young_times: list[float] = []
+    for block in range(args.blocks):
+        load.engine.residents.release(1)
+        for slot in range(args.young):
+            load.step(1, young, slot)
+        at = args.age + block * calls
+        # In turns, and each first every other time, so that neither profits from the other's warm cache.
+        pair: list[tuple[list[float], Callable[[int], None]]] = [
+            (young_times, lambda call: load.step(1, young, args.young + call)),
+            (old_times, lambda call, at=at: load.step(0, old, at + call)),  # type: ignore[misc]
+        ]
+        for times, step in pair if block % 2 else reversed(pair):
+            started = time.perf_counter()
+            for call in range(calls):
+                step(call)
+            times.append((time.perf_counter() - started) / (calls * args.batch))
+    ratios = [o / y for o, y in zip(old_times, young_times, strict=True)]
+    return load.about | {
+        "batch": args.batch,
+        "young_step": args.young,
+        "old_step": args.age,
+        "young_us_per_event": statistics.median(young_times) * 1e6,
+        "old_us_per_event": statistics.median(old_times) * 1e6,
+        "old_to_young_ratio": statistics.median(ratios),
+        "ratio_quartiles": statistics.quantiles(ratios, n=4),
+    }

@@ -1,0 +1,190 @@
+"""The Kafka store without a broker: what it makes of records, piece by piece and in bounded time."""
+
+from __future__ import annotations
+
+import logging
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from pipeline.errors import StateError
+from pipeline.stores.base import Page
+from pipeline.stores.kafka import KafkaStore, Read, StoredRecord
+from pipeline.stores.pages import PageCodec
+from pipeline.transports.base import Channel, Headers
+from tests.support.memory import Clock
+from tests.support.stores import SPECS, assert_same_pages, make_page, marks_over, tombstone
+
+MODEL = "0123456789abcdef"
+CODEC = PageCodec(MODEL, SPECS)
+
+
+@dataclass
+class ScriptedReader:
+    """Hands out what a test puts in, one `Read` a poll; a poll without one takes all of its time."""
+
+    clock: Clock
+    reads: deque[Read] = field(default_factory=deque)
+    begun: list[int] = field(default_factory=list)
+    cancelled: list[int] = field(default_factory=list)
+    closed: int = 0
+
+    def begin(self, partition: int) -> None:
+        self.begun.append(partition)
+
+    def cancel(self, partition: int) -> None:
+        self.cancelled.append(partition)
+
+    def poll(self, timeout_s: float) -> Read:
+        if self.reads:
+            return self.reads.popleft()
+        self.clock.now += timeout_s
+        return Read([], [])
+
+    def position(self, partition: int) -> str:
+        return "at 3, to 7"
+
+    def close(self) -> None:
+        self.closed += 1
+
+
+@dataclass
+class RecordingSink:
+    """Remembers what was published."""
+
+    published: list[tuple[Channel, bytes | None, bytes | None, int | None]] = field(default_factory=list)
+
+    def publish(
+        self,
+        channel: Channel,
+        keys: Sequence[bytes | None],
+        values: Sequence[bytes | None],
+        headers: Sequence[Headers] | None = None,
+        partition: int | None = None,
+    ) -> None:
+        self.published += [(channel, key, value, partition) for key, value in zip(keys, values, strict=True)]
+
+    def flush(self, timeout_s: float) -> None:
+        raise AssertionError("flushing is the checkpoint's")
+
+    def close(self) -> None:
+        raise AssertionError("the sink is the worker's")
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def reader(clock: Clock) -> ScriptedReader:
+    return ScriptedReader(clock)
+
+
+@pytest.fixture
+def store(clock: Clock, reader: ScriptedReader) -> KafkaStore:
+    return KafkaStore("state", CODEC, RecordingSink(), lambda: reader, clock)
+
+
+def records(*pages: Page, partition: int = 0) -> list[StoredRecord]:
+    """Return pages and a mark over them as records."""
+    forms = [(f"{MODEL}/page/{page.number}", CODEC.encode(page)) for page in pages]
+    forms.append((f"{MODEL}/mark", CODEC.encode_mark(marks_over(pages)[0])))
+    return [StoredRecord(partition, offset, key.encode(), value) for offset, (key, value) in enumerate(forms)]
+
+
+def test_pages_come_before_their_mark_in_their_own_partition(clock: Clock, reader: ScriptedReader) -> None:
+    sink = RecordingSink()
+    store = KafkaStore("state", CODEC, sink, lambda: reader, clock)
+    pages = [make_page(3, 1), tombstone(3, 2)]
+    store.stage(pages, marks_over(pages))
+    assert [(channel, key, partition) for channel, key, _, partition in sink.published] == [
+        (Channel.STATE, f"{MODEL}/page/1".encode(), 3),
+        (Channel.STATE, f"{MODEL}/page/2".encode(), 3),
+        (Channel.STATE, f"{MODEL}/mark".encode(), 3),
+    ]
+    assert [value is None for _, _, value, _ in sink.published] == [False, True, False]
+    assert store.bytes_staged == sum(len(value or b"") for _, _, value, _ in sink.published)
+
+
+def test_no_reader_is_connected_before_a_restore_needs_one(clock: Clock) -> None:
+    def refuse() -> ScriptedReader:
+        raise AssertionError("not needed")
+
+    store = KafkaStore("state", CODEC, RecordingSink(), refuse, clock)
+    store.stage([make_page()], [])
+    store.commit()
+    assert list(store.poll_restore(1.0)) == []
+    store.close()
+
+
+def test_pages_are_decoded_one_at_a_time_within_the_budget(store: KafkaStore, reader: ScriptedReader) -> None:
+    pages = [make_page(number=number) for number in range(5)]
+    store.begin_restore(0)
+    reader.reads.append(Read(records(*pages), [0]))
+    polls = 0
+    while not (done := store.poll_restore(0.0)):
+        polls += 1
+        assert polls < 20
+    assert polls == 1 + len(pages), "a poll without time reads once, or decodes one page"
+    assert_same_pages(done[0].pages, pages)
+
+
+def test_a_partition_cancelled_while_it_is_decoded_never_comes_and_begins_afresh(
+    store: KafkaStore, reader: ScriptedReader
+) -> None:
+    store.begin_restore(0)
+    reader.reads.append(Read(records(make_page(), make_page(number=1)), [0]))
+    for _ in range(2):
+        assert not store.poll_restore(0.0)
+    store.cancel_restore(0)
+    assert reader.cancelled == [0]
+    assert list(store.poll_restore(1.0)) == []
+    store.begin_restore(0)
+    newer = [make_page(offset=300)]
+    reader.reads.append(Read(records(*newer), [0]))
+    assert_same_pages(store.poll_restore(1.0)[0].pages, newer)
+
+
+def test_a_partition_that_is_complete_does_not_wait_for_another(
+    store: KafkaStore, reader: ScriptedReader, clock: Clock
+) -> None:
+    store.begin_restore(0)
+    store.begin_restore(1)
+    reader.reads.append(Read(records(make_page()), [0]))
+    assert [restored.partition for restored in store.poll_restore(60.0)] == [0]
+    assert clock.now == 0.0
+
+
+def test_a_damaged_page_ends_its_restore_only(store: KafkaStore, reader: ScriptedReader) -> None:
+    spoilt = records(make_page())
+    spoilt[0] = spoilt[0]._replace(value=b"rubbish")
+    store.begin_restore(0)
+    store.begin_restore(1)
+    reader.reads.append(Read(spoilt, [0]))
+    with pytest.raises(StateError, match=rf"state\[0\]@0, key {MODEL}/page/0"):
+        store.poll_restore(1.0)
+    reader.reads.append(Read(records(make_page(1), partition=1), [1]))
+    assert [restored.partition for restored in store.poll_restore(1.0)] == [1]
+
+
+def test_a_restore_that_does_not_move_says_so_every_ten_seconds(
+    store: KafkaStore, reader: ScriptedReader, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    store.begin_restore(0)
+    with caplog.at_level(logging.WARNING):
+        for _ in range(250):
+            store.poll_restore(0.1)
+    assert clock.now == pytest.approx(25.0)
+    messages = [record.getMessage() for record in caplog.records]
+    assert len(messages) == 2
+    assert "state[0]: nothing new for 10 s at 3, to 7" in messages[0]
+
+
+def test_close_closes_the_reader_and_not_the_sink(store: KafkaStore, reader: ScriptedReader) -> None:
+    store.begin_restore(0)
+    store.close()
+    store.close()
+    assert reader.closed == 1

@@ -7,13 +7,14 @@ they could be read. Does not know: transports' names, commits, recovery.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
-from typing import Final, Protocol
+from collections.abc import Callable
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.arrays import FloatArray, IntArray, StatusArray
+from pipeline.arrays import IntArray
+from pipeline.board import ForecastBoard
 from pipeline.bundle import BundleMetadata, Status
 from pipeline.engine import Outcome, StepResult
 from pipeline.metrics import Metrics, latency_sample
@@ -22,28 +23,6 @@ from pipeline.residents import Residents
 from pipeline.transports.base import Channel, Polled, Sink
 
 _ADVANCED: Final = np.array([status.advanced for status in Status])
-
-
-class Board(Protocol):
-    """Who shows the newest forecasts to people; see `pipeline.board.ForecastBoard`."""
-
-    def update(
-        self,
-        unique_ids: Sequence[str],
-        ds: IntArray,
-        y: FloatArray,
-        status: StatusArray,
-        forecast: FloatArray,
-        score: FloatArray | None,
-        anomaly: FloatArray | None,
-        num_streams: int | None = None,
-    ) -> None:
-        """Take in what one poll brought."""
-        ...
-
-    def record_latency(self, seconds: FloatArray) -> None:
-        """Take in how long some events took."""
-        ...
 
 
 class Publisher:
@@ -56,7 +35,7 @@ class Publisher:
         residents: Residents,
         metrics: Metrics,
         *,
-        board: Board | None = None,
+        board: ForecastBoard | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Begin with nothing published.

@@ -9,11 +9,12 @@ from typing import Any, Final
 
 import msgspec
 
-from pipeline.benchmarks.process import ServiceProcess, Topics
+from pipeline.benchmarks.process import Topics
 from pipeline.bundle import Bundle
 from pipeline.settings import Settings
 
 _START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
+_FORECASTS: Final = "rillcast_forecasts_total"
 _encode = msgspec.json.Encoder().encode
 
 
@@ -42,13 +43,13 @@ def recovery(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     changes = {"state__snapshot_interval_s": args.snapshot_interval, "kafka__group_instance_id": "bench"}
     total = rounds * args.streams
     with topics.service(**changes) as service:
-        service.wait_for(lambda: service.metric("rillcast_forecasts_total") >= total, "all events forecast")
+        service.wait_for_metric(_FORECASTS, total)
         caught_up_s = time.perf_counter() - service.started
-        service.wait_for(lambda: _snapshot_covers(service, args.partitions), "a snapshot of every partition")
+        service.wait_for_metric("rillcast_state_marks_written_total", args.partitions)
         # What has to be replayed: events since the last snapshot.
         topics.fill(*observations(step_ms, args.streams // 10, rounds, 1))
         target = total + args.streams // 10
-        service.wait_for(lambda: service.metric("rillcast_forecasts_total") >= target, "the rest forecast")
+        service.wait_for_metric(_FORECASTS, target)
         written = service.metric("rillcast_state_written_bytes_total")
         pages = service.metric("rillcast_state_pages_written_total")
     topics.fill(*observations(step_ms, 100, rounds + 1, 1))
@@ -80,10 +81,6 @@ def recovery(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _snapshot_covers(service: ServiceProcess, partitions: int) -> bool:
-    return service.metric("rillcast_state_marks_written_total") >= partitions
-
-
 def delivery(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """Run the same backlog under both deliveries, in turns, and compare the rates."""
     metadata = Bundle.load(settings.model).metadata
@@ -95,9 +92,9 @@ def delivery(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
             topics = Topics(settings, args.partitions)
             topics.fill(*observations(metadata.step_ms, args.streams, 0, rounds))
             with topics.service(worker__delivery=name) as service:
-                service.wait_for(lambda s=service: s.metric("rillcast_forecasts_total") > 0, "a first forecast")  # type: ignore[misc]
-                started, before = time.perf_counter(), service.metric("rillcast_forecasts_total")
-                service.wait_for(lambda s=service: s.metric("rillcast_forecasts_total") >= total, "all events forecast")  # type: ignore[misc]
+                service.wait_for_metric(_FORECASTS, 1)
+                started, before = time.perf_counter(), service.metric(_FORECASTS)
+                service.wait_for_metric(_FORECASTS, total)
                 measured.append((total - before) / (time.perf_counter() - started))
     pairs = zip(rates["exactly_once"], rates["at_least_once"], strict=True)
     return {

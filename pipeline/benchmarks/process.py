@@ -141,6 +141,10 @@ class ServiceProcess:
 
         wait(met, what)
 
+    def wait_for_metric(self, name: str, at_least: float) -> None:
+        """Wait until a metric has reached a value; see `wait_for`."""
+        self.wait_for(lambda: self.metric(name) >= at_least, f"{name} >= {at_least:g}")
+
     def kill(self) -> None:
         """Kill -9, and drop the log."""
         self._process.kill()

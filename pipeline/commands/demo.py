@@ -39,7 +39,7 @@ The data are hourly observations at New York's airports in 2013: 18 streams, the
 _HORIZON: Final = 48
 _LEVELS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 # About a minute of training on one core; `rillcast train` takes longer and does somewhat better.
-_EPOCHS: Final = 16
+_EPOCHS: Final = 10
 _BATCH: Final = 32
 _SPEED: Final = 300.0
 
@@ -213,7 +213,7 @@ def _report(figures: dict[str, Any], *, as_json: bool) -> None:
     print(comparison({figures["model"]: figures["accuracy"], "seasonal naive": figures["seasonal_naive"]}))
     rate = figures["events"] / figures["replay_seconds"]
     print(
-        f"{figures['origins']:,} origins of {figures['accuracy']['targets']:,} targets; {rate:,.0f} events/s; "
+        f"{figures['origins']:,} origins, {figures['accuracy']['targets']:,} targets; {rate:,.0f} events/s; "
         f"trained in {figures['training_seconds']:.0f} s, {figures['seconds']:.0f} s in all",
         flush=True,
     )

@@ -10,10 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
 
 from tests.support.kafka_broker import missing_tools, running_broker
 from tests.support.kafka_cluster import KafkaCluster
+
+# How long an example takes says more about the machine than about the code.
+hypothesis.settings.register_profile("rillcast", deadline=None, print_blob=True)
+hypothesis.settings.load_profile("rillcast")
 
 _BOOTSTRAP = "RILLCAST_TEST_BOOTSTRAP"
 _skipped = pytest.StashKey[int]()

@@ -250,6 +250,49 @@ def test_eviction_and_refusal_are_the_same_through_crashes(
         )
 
 
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+@given(events=arrivals, polls=sizes, moves=st.lists(st.sampled_from(["revoke", "lose", "assign", "rest"]), max_size=25))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+def test_partitions_may_come_and_go_in_any_phase(
+    delivery: Delivery, events: list[tuple[int, int, int]], polls: list[int], moves: list[str]
+) -> None:
+    """Revoked or lost while loading, replaying or live, and assigned again before the last restore was done."""
+    log, expected = fill(events)
+    shelf = Shelf()
+    harness = workers.build(
+        log,
+        per_poll=cycle(polls).__next__,
+        settings=WorkerSettings(commit_interval_s=0.5, delivery=delivery),
+        snapshots=StateSettings(snapshot_interval_s=2, pages_per_commit=1),
+        store=lambda _sink: MemoryStore(shelf, polls_per_restore=3),
+    )
+
+    def make(nth: int, move: str) -> Callable[[MemorySource], None]:
+        def act(source: MemorySource) -> None:
+            harness.clock.now += 1
+            partition = nth % 3
+            owned = partition in source.positions()
+            if move == "revoke" and owned:
+                source.revoke([partition])
+            elif move == "lose" and owned:
+                source.lose([partition])
+            elif move == "assign" and not owned:
+                source.assign([partition])
+
+        return act
+
+    def everything(source: MemorySource) -> None:
+        source.assign([p for p in (0, 1, 2) if p not in source.positions()])
+
+    harness.source.before_poll.extend([make(nth, move) for nth, move in enumerate(moves)])
+    harness.source.before_poll.append(everything)
+    harness.worker.run()
+    run_once(log, shelf, delivery, visible=False, per_poll=lambda: 1000)
+    assert forecasts_by_stream(log) == expected
+    if delivery == "exactly_once":
+        assert repeats(log) == 0
+
+
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize(
     ("delivery", "visible"), [("at_least_once", True), ("at_least_once", False), ("exactly_once", False)]

@@ -10,9 +10,9 @@ The contract that every store keeps:
      returns partitions that are complete since the last call, and never those that were cancelled. Loading ends at what
      was committed when it began, judged by the position reached, never by the last record seen.
   2. `stage(pages, marks)` hands over a snapshot, or a part of one, as part of the commit that is being built. A restore
-     sees it when that commit has succeeded, and all of it then. (A store that writes through a sink without transactions
-     may show pages of it before, each with its own offset, but a mark never before its pages.) The arrays may be reused
-     after the call. A partition is not staged while it is being restored.
+     sees it when that commit has succeeded, and all of it then. (Through a sink without transactions pages may be seen
+     before, each with its own offset, but a mark never before its pages.) The arrays may be reused after the call. A
+     partition is not staged while it is being restored.
   3. `commit()` is called right after the commit has succeeded, `discard()` after it has failed.
   4. A page replaces the stored page of the same partition and number; a mark the stored mark. A page without streams is
      a tombstone. What a page holds in free slots is not stored: it comes back as zeros.

@@ -33,7 +33,7 @@ from pipeline.stores.manifest import MANIFEST, Manifest, page_file
 from pipeline.stores.pages import PageCodec
 from pipeline.stores.sealed import damaged
 
-_LOCK: Final = "lock"
+LOCK: Final = "lock"
 _TEMPORARY: Final = "manifest.new"
 
 
@@ -200,7 +200,7 @@ class LocalStore:
         folder = self._folder(partition)
         with _errors_at(folder), contextlib.suppress(FileNotFoundError):
             for path in folder.iterdir():
-                if path.name not in kept:
+                if path.name not in kept and path.is_file():
                     path.unlink()
 
 
@@ -230,7 +230,7 @@ def _locked(root: Path) -> int:
     """Make `root` if need be, and return the descriptor that holds its lock until it is closed."""
     with _errors_at(root):
         _make_folder(root)
-        lock = os.open(root / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:

@@ -5,6 +5,7 @@ Owns: the summary of a store's partitions. Does not know: rows. Every form is re
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Final, NamedTuple
 from pipeline.errors import TransportError
 from pipeline.stores.base import Mark
 from pipeline.stores.kafka import StoredRecord, TopicReader
+from pipeline.stores.local import LOCK
 from pipeline.stores.manifest import MANIFEST, Manifest, page_file
 from pipeline.stores.pages import MarkHeader, PageHeader
 from pipeline.stores.sealed import damaged, unseal
@@ -69,7 +71,7 @@ def survey_directory(path: Path) -> list[Summary]:
         folders = sorted(
             (model.name, int(folder.name))
             for model in path.iterdir()
-            if model.is_dir()
+            if os.access(model / LOCK, os.F_OK)  # not so in a volume's lost+found
             for folder in model.iterdir()
             if folder.name.isdigit() and (folder / MANIFEST).is_file()
         )

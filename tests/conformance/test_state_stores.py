@@ -40,9 +40,6 @@ OTHER_MODEL: Final = "fedcba9876543210"
 class Backend(Protocol):
     """A kind of store under test, and what outlives its processes."""
 
-    atomic: bool  # whether a commit that did not succeed is never seen
-    checks: bool  # whether stored bytes can be damaged at all
-
     def open(self, model_id: str = MODEL) -> StateStore:
         """Return the store of one more process."""
         ...
@@ -51,15 +48,16 @@ class Backend(Protocol):
         """Do what the transport does between `stage` and the store's `commit`."""
         ...
 
+
+class SpoilableBackend(Backend, Protocol):
+    """One whose stored bytes can be damaged."""
+
     def damage(self, partition: int, number: int) -> str:
         """Spoil a stored page, and return how an error has to name it."""
         ...
 
 
 class MemoryBackend:
-    atomic = True
-    checks = False
-
     def __init__(self) -> None:
         self._shelf = Shelf()
 
@@ -69,14 +67,8 @@ class MemoryBackend:
     def commit(self, store: StateStore) -> None:
         """Nothing is between the two."""
 
-    def damage(self, partition: int, number: int) -> str:
-        raise NotImplementedError
-
 
 class LocalBackend:
-    atomic = True
-    checks = True
-
     def __init__(self, path: Path) -> None:
         self._path = path
 
@@ -96,9 +88,6 @@ class LocalBackend:
 
 class KafkaBackend:
     """One topic, written and read by one client, at least once."""
-
-    atomic = False
-    checks = True
 
     def __init__(self, cluster: KafkaCluster, client: str) -> None:
         self._cluster = cluster
@@ -132,13 +121,33 @@ class KafkaBackend:
             sink.close()
 
 
-@pytest.fixture(params=["memory", "local", *(pytest.param(client, marks=pytest.mark.kafka) for client in CLIENTS)])
+_KAFKA: Final = [pytest.param(client, marks=pytest.mark.kafka) for client in CLIENTS]
+
+
+@pytest.fixture(params=["memory", "local", *_KAFKA])
 def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]:
+    """Every store."""
     if request.param in CLIENTS:
         with closing(KafkaBackend(request.getfixturevalue("kafka"), request.param)) as kafka:
             yield kafka
     else:
         yield MemoryBackend() if request.param == "memory" else LocalBackend(tmp_path / "state")
+
+
+@pytest.fixture(params=["memory", "local"])
+def atomic(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
+    """A store whose commits are its own; `tests/integration/test_state_topic.py` has those of transactions."""
+    return MemoryBackend() if request.param == "memory" else LocalBackend(tmp_path / "state")
+
+
+@pytest.fixture(params=["local", *_KAFKA])
+def spoilable(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[SpoilableBackend]:
+    """A store whose bytes can be damaged."""
+    if request.param in CLIENTS:
+        with closing(KafkaBackend(request.getfixturevalue("kafka"), request.param)) as kafka:
+            yield kafka
+    else:
+        yield LocalBackend(tmp_path / "state")
 
 
 def save(backend: Backend, store: StateStore, pages: Sequence[Page], marks: Sequence[Mark] | None = None) -> None:
@@ -255,30 +264,26 @@ def test_the_arrays_may_be_reused_once_staged(backend: Backend) -> None:
 # What was not committed
 
 
-def test_nothing_is_visible_before_its_commit(backend: Backend) -> None:
-    if not backend.atomic:
-        pytest.skip("without transactions a page may be seen early; its offset says what is in it")
-    saved(backend, [make_page()])
-    with closing(backend.open()) as store:
+def test_nothing_is_visible_before_its_commit(atomic: Backend) -> None:
+    saved(atomic, [make_page()])
+    with closing(atomic.open()) as store:
         store.stage([make_page(offset=200), make_page(number=1, offset=200)], [Mark(0, 200, 0, 2)])
         found = restore(store, 0)[0]
         assert_same_pages(found.pages, [make_page()])
-    with closing(backend.open()) as store:  # the process died before its commit
+    with closing(atomic.open()) as store:  # the process died before its commit
         found = restore(store, 0)[0]
         assert found.mark == marks_over([make_page()])[0]
         assert_same_pages(found.pages, [make_page()])
 
 
-def test_what_is_discarded_is_never_seen_and_does_not_come_with_the_next_commit(backend: Backend) -> None:
-    if not backend.atomic:
-        pytest.skip("without transactions there is nothing to discard")
-    with closing(backend.open()) as store:
-        save(backend, store, [make_page()])
+def test_what_is_discarded_is_never_seen_and_does_not_come_with_the_next_commit(atomic: Backend) -> None:
+    with closing(atomic.open()) as store:
+        save(atomic, store, [make_page()])
         store.stage([make_page(offset=200), make_page(number=1)], [Mark(0, 200, 0, 2)])
         store.discard()
-        save(backend, store, [make_page(number=2)], [])
+        save(atomic, store, [make_page(number=2)], [])
         store.discard()
-    with closing(backend.open()) as store:
+    with closing(atomic.open()) as store:
         found = restore(store, 0)[0]
     assert found.mark == marks_over([make_page()])[0]
     assert_same_pages(found.pages, [make_page(), make_page(number=2)])
@@ -419,12 +424,10 @@ def test_fifty_thousand_streams_come_back(backend: Backend) -> None:
 # Damage and life cycle
 
 
-def test_a_damaged_page_is_refused_by_name_and_the_other_partitions_come(backend: Backend) -> None:
-    if not backend.checks:
-        pytest.skip("what is in memory has no bytes to damage")
-    saved(backend, [make_page(partition, number) for partition in range(2) for number in range(3)])
-    name = backend.damage(1, 2)
-    with closing(backend.open()) as store:
+def test_a_damaged_page_is_refused_by_name_and_the_other_partitions_come(spoilable: SpoilableBackend) -> None:
+    saved(spoilable, [make_page(partition, number) for partition in range(2) for number in range(3)])
+    name = spoilable.damage(1, 2)
+    with closing(spoilable.open()) as store:
         with pytest.raises(StateError) as refused:
             restore(store, 1)
         assert name in str(refused.value)

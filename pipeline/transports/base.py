@@ -23,8 +23,8 @@ Sink
 TransactionalSink (a Sink whose records become visible to read_committed readers together, or never)
   1. `publish` opens a transaction when none is open.
   2. `commit(positions, group)` puts the positions into the transaction, with the group's live metadata (KIP-447), and
-     ends it: records and positions are visible and durable together when it returns. With no open transaction and no
-     positions it does nothing.
+     ends it: when it returns, records and positions are durable together, and are seen together as soon as the brokers
+     have written the transaction's markers. With no open transaction and no positions it does nothing.
   3. If it raises `TransactionAborted`, the sink is ready for the next transaction and its caller goes back to the
      committed positions. Either nothing of the transaction is visible, or its end was ambiguous (time-out,
      disconnect): then the sink has dropped the producer and initialised another under the same transactional id,

@@ -32,7 +32,7 @@ from pipeline.errors import DeliveryError, FencedError, TransactionAborted, Tran
 from pipeline.settings import KafkaSettings
 from pipeline.transports import kafka_errors
 from pipeline.transports.base import Channel, Headers
-from pipeline.transports.watchdog import call_within
+from pipeline.transports.watchdog import GivenUp, call_within
 
 log = logging.getLogger(__name__)
 
@@ -131,6 +131,7 @@ class KafkaTransactionalSink:
         self._begun_at = 0.0
         self._closed = False
         self._fenced: FencedError | None = None
+        self._busy: TransactionalProducer | None = None  # with a call that was given up
         self._producer: TransactionalProducer | None = self._successor()
 
     def publish(
@@ -183,10 +184,10 @@ class KafkaTransactionalSink:
         # Longer would be in vain: the coordinator has aborted the transaction by then.
         deadline = time.monotonic() + self._settings.transaction_timeout_s
         try:
-            self._watched(producer.flush, deadline)
+            self._watched(producer, producer.flush, deadline)
             if positions:
-                self._watched(lambda left_s: producer.send_offsets(positions, group, left_s), deadline)
-            self._watched(producer.commit, deadline)
+                self._watched(producer, lambda left_s: producer.send_offsets(positions, group, left_s), deadline)
+            self._watched(producer, producer.commit, deadline)
         except DeliveryError as error:
             self._fail(producer, error, Ending.ABORTABLE)
         except TransactionFault as fault:
@@ -213,7 +214,7 @@ class KafkaTransactionalSink:
         if self._open:
             self._open = False
             try:
-                self._watched(producer.abort, time.monotonic() + _CLOSE_S)
+                self._watched(producer, producer.abort, time.monotonic() + _CLOSE_S)
             except TransactionFault as fault:
                 log.warning("%s: left an open transaction to its time-out: %s", self._where(), fault)
         self._discard(producer)
@@ -244,7 +245,7 @@ class KafkaTransactionalSink:
         producer = self._make()
         timeout_s = self._settings.request_timeout_s
         try:
-            self._watched(producer.initialize, time.monotonic() + timeout_s)
+            self._watched(producer, producer.initialize, time.monotonic() + timeout_s)
         except TransactionFault as fault:
             self._discard(producer)
             if fault.ending is Ending.FENCED:
@@ -273,7 +274,7 @@ class KafkaTransactionalSink:
     def _abort(self, producer: TransactionalProducer) -> Ending:
         """Abort the open transaction, by whatever it takes."""
         try:
-            self._watched(producer.abort, time.monotonic() + self._settings.transaction_timeout_s)
+            self._watched(producer, producer.abort, time.monotonic() + self._settings.transaction_timeout_s)
         except TransactionFault as fault:
             ending = Ending.UNCERTAIN if fault.ending is Ending.ABORTABLE else fault.ending
             self._end(producer, ending, fault)
@@ -302,18 +303,24 @@ class KafkaTransactionalSink:
         )
         return self._fenced
 
-    def _watched(self, call: Callable[[float], None], deadline: float) -> None:
+    def _watched(self, producer: TransactionalProducer, call: Callable[[float], None], deadline: float) -> None:
+        """Make a call of `producer`; one that does not end in time closes it when it does, if ever."""
         left_s = max(0.001, deadline - time.monotonic())
         try:
-            call_within(left_s + _GRACE_S, lambda: call(left_s))
-        except TimeoutError as error:
+            call_within(left_s + _GRACE_S, lambda: call(left_s), at_late_end=producer.close)
+        except GivenUp as error:
+            self._busy = producer
             raise TransactionFault(Ending.UNCERTAIN, error) from error
 
     def _discard(self, producer: TransactionalProducer) -> None:
-        """Close `producer`, not waiting for it when it hangs."""
+        """Close `producer`, unless a call of it is still under way, and not waiting for it when that hangs."""
+        if producer is self._busy:
+            log.warning("%s: a call of the client does not end; its producer is left behind", self._where())
+            self._busy = None
+            return
         try:
-            call_within(_CLOSE_S, producer.close)
-        except TimeoutError:
+            call_within(_CLOSE_S, producer.close, at_late_end=lambda: None)
+        except GivenUp:
             log.warning("%s: a producer does not close; it is left behind", self._where())
 
     def _where(self) -> str:

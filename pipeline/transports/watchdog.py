@@ -4,7 +4,8 @@
 time-out it was given (librdkafka issue 5511), and kafka-python's transactional calls take no time-out at all.
 
 Owns: the bound. Does not know: what is called. Invariant: the caller goes on after `timeout_s`; the call itself
-cannot be stopped, and goes on in a daemon thread, so its object must not be used again.
+cannot be stopped, and goes on in a daemon thread, so its object must not be used again, nor even be closed: librdkafka
+frees the memory that the call still uses. Whoever gives up a call therefore says what is to be done when it ends.
 """
 
 from __future__ import annotations
@@ -17,24 +18,43 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def call_within(timeout_s: float, call: Callable[[], T]) -> T:
+class GivenUp(Exception):  # noqa: N818  it names an outcome
+    """A call had not ended when its time was up. It goes on."""
+
+
+def call_within(timeout_s: float, call: Callable[[], T], at_late_end: Callable[[], None]) -> T:
     """Return what `call` returns, or raise what it raises.
 
+    Args:
+        timeout_s: how long to wait for it.
+        call: runs in a thread of its own.
+        at_late_end: runs in that thread when the call ends after it was given up.
+
     Raises:
-        TimeoutError: it has done neither after `timeout_s`.
+        GivenUp: it did not end in time.
     """
     outcome: Future[T] = Future()
+    lock = threading.Lock()
+    given_up = False
 
     def run() -> None:
         try:
-            outcome.set_result(call())
+            result = call()
         except BaseException as error:  # noqa: BLE001  the caller's thread raises it
-            outcome.set_exception(error)
+            with lock:
+                outcome.set_exception(error)
+        else:
+            with lock:
+                outcome.set_result(result)
+        if given_up:
+            at_late_end()
 
     threading.Thread(target=run, name="watched call", daemon=True).start()
     try:
         return outcome.result(timeout_s)
     except TimeoutError as error:
-        if outcome.done():  # the call's own TimeoutError
-            raise
-        raise TimeoutError(f"no answer within {timeout_s:g} s") from error
+        with lock:
+            given_up = not outcome.done()
+        if given_up:
+            raise GivenUp(f"no answer within {timeout_s:g} s") from error
+        return outcome.result()

@@ -13,7 +13,6 @@ from typing import Any, Final, NamedTuple
 
 from confluent_kafka import (
     Consumer,
-    ConsumerGroupTopicPartitions,
     KafkaError,
     KafkaException,
     Message,
@@ -27,10 +26,17 @@ from pipeline.settings import KafkaSettings
 from tests.support.kafka_broker import KafkaBroker
 
 _TIMEOUT_S: Final = 20.0
-_COORDINATOR_NOT_READY: Final = (
+# What a broker answers that has just been started.
+_NOT_READY: Final = (
+    KafkaError.NOT_LEADER_FOR_PARTITION,
+    KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
     KafkaError.COORDINATOR_NOT_AVAILABLE,
     KafkaError.NOT_COORDINATOR,
+    KafkaError.UNSTABLE_OFFSET_COMMIT,
+    KafkaError._TRANSPORT,
+    KafkaError._ALL_BROKERS_DOWN,
+    KafkaError._TIMED_OUT,
 )
 _LOG_LEVEL: Final = 2  # of the test's own clients: nothing short of critical
 
@@ -127,18 +133,26 @@ class KafkaCluster:
             consumer.close()
 
     def committed(self, group: str, topic: str) -> dict[int, int]:
-        """Return the group's committed positions by partition; a partition without one is left out."""
+        """Return the group's committed positions by partition; a partition without one is left out.
+
+        Those of a transaction that is ending are waited for. Asked by a consumer that never joins the group: the
+        admin client of librdkafka 2.16 crashes the process when the answer is that the coordinator has moved.
+        """
+        consumer = self._reader("read_committed", group)
         deadline = time.monotonic() + _TIMEOUT_S
-        while True:
-            request = ConsumerGroupTopicPartitions(group)
-            try:
-                found = self._admin.list_consumer_group_offsets([request])[group].result(_TIMEOUT_S).topic_partitions
-                break
-            except KafkaException as error:  # the first request of a new broker meets a coordinator that still loads
-                if error.args[0].code() not in _COORDINATOR_NOT_READY or time.monotonic() > deadline:
-                    raise
-                time.sleep(0.1)
-        return {each.partition: each.offset for each in found if each.topic == topic and each.offset >= 0}
+        try:
+            while True:
+                try:
+                    partitions = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
+                    found = consumer.committed([TopicPartition(topic, n) for n in partitions], timeout=_TIMEOUT_S)
+                    break
+                except KafkaException as error:
+                    if error.args[0].code() not in _NOT_READY or time.monotonic() > deadline:
+                        raise
+                    time.sleep(0.1)
+        finally:
+            consumer.close()
+        return {each.partition: each.offset for each in found if each.offset >= 0}
 
     def members(self, group: str) -> int:
         """Return how many members the group has."""
@@ -160,17 +174,18 @@ class KafkaCluster:
         self._producer.close()
         del self._admin
 
-    def _reader(self, isolation_level: str) -> Consumer:
+    def _reader(self, isolation_level: str, group: str | None = None) -> Consumer:
         return Consumer(
             {
                 "bootstrap.servers": self.bootstrap_servers,
                 "log_level": _LOG_LEVEL,
-                "group.id": unique("reader"),
+                "group.id": group or unique("reader"),
                 "enable.auto.commit": False,
                 "auto.offset.reset": "earliest",
                 "isolation.level": isolation_level,
                 "enable.partition.eof": True,
                 "fetch.queue.backoff.ms": 5,
+                "fetch.wait.max.ms": 10,  # the end of a partition is only heard of after it
             }
         )
 
@@ -187,7 +202,7 @@ def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, in
         try:
             found = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT_S)
         except KafkaException as error:
-            if not error.args[0].retriable() or time.monotonic() > deadline:
+            if error.args[0].code() not in _NOT_READY or time.monotonic() > deadline:
                 raise
             time.sleep(0.1)
         else:

@@ -302,7 +302,8 @@ class LibrdkafkaSource:
             try:
                 return self._look_up_once(consumer, partitions, max(0.0, deadline - time.monotonic()))
             except KafkaException as error:
-                if not error.args[0].retriable() or time.monotonic() > deadline:
+                # The client says of almost none of its errors whether it is worth another try.
+                if error.args[0].code() in PERMANENT or time.monotonic() > deadline:
                     raise
             time.sleep(_RETRY_S)
 

@@ -40,6 +40,11 @@ class ServiceProcess:
         return self._process.pid
 
     @property
+    def exit_code(self) -> int | None:
+        """None while it runs."""
+        return self._process.poll()
+
+    @property
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
 
@@ -71,6 +76,10 @@ class ServiceProcess:
             assert self._process.poll() is None, f"ended with {self._process.returncode} before {what}:\n{tail}"
             assert time.monotonic() < deadline, f"not within {_DEADLINE_S:g} s: {what}\n{tail}"
             time.sleep(0.05)
+
+    def send(self, number: int) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
 
     def stop(self, number: int = signal.SIGTERM) -> int:
         """Send a signal, wait for the end and return the exit code."""

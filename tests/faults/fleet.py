@@ -1,0 +1,134 @@
+"""The members: `rillcast run` processes, supervised as in production.
+
+Owns: which members there should be, their processes, and what an ended process means: exit code 5 says that starting
+again may help, and it is started again; every other end that nobody asked for is a finding. Does not know: faults,
+schedules, what the members compute.
+
+Members 0, 1 and 3 have a `group.instance.id` and are back at once after a crash; 2, 4 and guests are new members each
+time, whose partitions wait for the session of the dead one to end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+from pipeline.errors import TransportError
+from tests.support.service_process import ServiceProcess
+
+_DYNAMIC: Final = frozenset({2, 4})
+GUEST: Final = 9
+_STOPPED: Final = (0, TransportError.exit_code)  # asked to end; what it could not commit, a successor reads again
+
+
+class Finding(AssertionError):  # noqa: N818  it is what a run is after
+    """The service did what it never should."""
+
+
+class Member:
+    """One place in the fleet, and the process that fills it."""
+
+    def __init__(self, number: int, settings: Mapping[str, object], folder: Path) -> None:
+        self.number = number
+        self._folder = folder / f"member-{number}"
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._settings = dict(settings) | {"state.path": self._folder / "state"}
+        if number not in _DYNAMIC and number != GUEST:
+            self._settings["kafka.group_instance_id"] = f"member-{number}"
+        self.stopped = False
+        self.process = self._start()
+
+    def _start(self) -> ServiceProcess:
+        return ServiceProcess(self._settings, self._folder)
+
+    def restart(self) -> None:
+        """Start a process in the place of one that has ended."""
+        self.process = self._start()
+
+    @property
+    def restoring(self) -> bool:
+        """Whether it has partitions whose state is not back yet."""
+        return self.process.metric("rillcast_partitions_restoring") > 0
+
+    @property
+    def live(self) -> bool:
+        """Whether it has partitions, all of them live."""
+        return self.process.metric("rillcast_partitions") > 0 and not self.restoring
+
+
+class Fleet:
+    """All members; leaves no process behind."""
+
+    def __init__(self, settings: Mapping[str, object], folder: Path) -> None:
+        self._settings = settings
+        self._folder = folder
+        self.members: dict[int, Member] = {}
+        self.exits: Counter[int] = Counter()
+
+    @contextlib.contextmanager
+    def running(self, count: int) -> Iterator[Fleet]:
+        """Run with `count` members at first; at the end of the block none is left."""
+        try:
+            self.scale(count)
+            yield self
+        finally:
+            for member in self.members.values():
+                member.process.kill()
+
+    def scale(self, count: int) -> None:
+        """Start the members that are missing, and ask those to end that are too many."""
+        for number in range(count):
+            if number not in self.members:
+                self.join(number)
+        for number in sorted(self.members, reverse=True):
+            if number >= count:
+                self.leave(number)
+
+    def join(self, number: int) -> Member:
+        """Start a member."""
+        self.members[number] = Member(number, self._settings, self._folder)
+        return self.members[number]
+
+    def leave(self, number: int) -> None:
+        """Ask a member to end, and wait for it.
+
+        Raises:
+            Finding: it ended with another code than a clean end has, or one that lost its broker.
+        """
+        member = self.members.pop(number)
+        try:
+            code = member.process.stop(signal.SIGTERM)
+        except BaseException:
+            member.process.kill()
+            raise
+        if code not in _STOPPED:
+            raise Finding(f"member {number} ended with {code} after SIGTERM:\n{tail(member)}")
+
+    def supervise(self) -> None:
+        """Start again what has ended and may be started again.
+
+        Raises:
+            Finding: a process ended with a code that says that a person has to act.
+        """
+        for member in self.members.values():
+            code = member.process.exit_code
+            if code is None:
+                continue
+            self.exits[code] += 1
+            if code != TransportError.exit_code:
+                raise Finding(f"member {member.number} ended by itself with {code}:\n{tail(member)}")
+            member.restart()
+
+    def choose(self, draw: float) -> Member:
+        """Return the member that `draw` in [0, 1) stands for; guests are left alone."""
+        regular = [member for number, member in sorted(self.members.items()) if number != GUEST]
+        return regular[int(draw * len(regular))]
+
+
+def tail(member: Member) -> str:
+    """Return the end of a member's log, and where it is."""
+    return f"{member.process.log_path}:\n{member.process.log[-3000:]}"

@@ -1,0 +1,210 @@
+"""What is fed, and what has to come out: events as columns, and the uninterrupted offline unroll of every stream.
+
+Owns: the two loads (the toy's integers, a GRU's real values), their encoding, and who is right about a forecast. Does
+not know: faults, brokers, delivery. A partition's events are known by their offset: nobody else writes to the topic.
+
+The toy's streams are of three kinds, so that state is evicted and pages become empty (tombstones): some always have
+events; nomads pause for three times the time to live; and one partition has a crowd, more streams than a page holds,
+that comes and goes as one. Every pause is either one step or far beyond the time to live: who is evicted does not hang
+on when exactly the service looks. The last partitions never have an event.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import numpy as np
+
+from pipeline.arrays import AnyArray, FloatArray, IntArray
+from pipeline.bundle import Status
+from tests.support import unrolls
+from tests.support.toy import MODULUS, MULTIPLIER, write_toy
+
+PARTITIONS: Final = 8
+EMPTY_PARTITIONS: Final = 2
+_BUSY: Final = PARTITIONS - EMPTY_PARTITIONS
+
+_START_MS: Final = unrolls.START_MS
+_ROUND_MS: Final = 60_000
+_TTL_ROUNDS: Final = 50
+_CYCLE_ROUNDS: Final = 4 * _TTL_ROUNDS
+_ALWAYS, _NOMADS, _CROWD = 180, 40, 320
+_CROWD_ROUNDS: Final = 20
+_MAX_Y: Final = 1_000
+
+_GRU_STREAMS: Final = 200
+_GRU_MISSING: Final = 0.02
+GRU_TOLERANCE: Final = 1e-4
+
+
+class Source(msgspec.Struct, gc=False):
+    """Which event a forecast is of."""
+
+    partition: int
+    offset: int
+
+
+class Published(msgspec.Struct, gc=False):
+    """A forecast record, as far as it is judged."""
+
+    unique_id: str
+    ds: str
+    status: str
+    quantiles: dict[str, list[float]]
+    source: Source | None = None
+
+
+class Oracle(Protocol):
+    """Who knows what the forecast after each event has to be."""
+
+    def fault_of(self, event: int, published: Published) -> str | None:
+        """Say what is wrong with the forecast of an event; None = nothing."""
+        ...
+
+
+@dataclass(frozen=True)
+class Load:
+    """Events in the order in which they are fed.
+
+    Attributes:
+        name: of the bundle.
+        ids: stream ids, by the number of the stream.
+        home: `(streams,)` int64, each stream's partition.
+        stream: `(events,)` int64, number of the stream.
+        ds: `(events,)` int64, milliseconds since the epoch.
+        y: `(events,)` float64, NaN = missing.
+        idle_ttl_s: the setting `state.idle_ttl_s` that the oracle reckons with.
+        oracle: what comes out.
+    """
+
+    name: str
+    ids: Sequence[str]
+    home: IntArray
+    stream: IntArray
+    ds: IntArray
+    y: FloatArray
+    idle_ttl_s: float
+    oracle: Oracle
+
+    def __len__(self) -> int:
+        return int(self.stream.size)
+
+    def of_partition(self, partition: int) -> IntArray:
+        """Return the events of a partition by their offset."""
+        return np.flatnonzero(self.home[self.stream] == partition)
+
+    def records(self) -> Iterator[tuple[int, str, str]]:
+        """Yield partition, key and value of each event."""
+        columns = self.stream.tolist(), self.ds.tolist(), self.y.tolist()
+        for stream, ds, y in zip(*columns, strict=True):
+            unique_id = self.ids[stream]
+            value = "null" if y != y else f"{y:g}" if y == int(y) else repr(y)
+            yield int(self.home[stream]), unique_id, f'{{"unique_id":{json.dumps(unique_id)},"ds":{ds},"y":{value}}}'
+
+
+class ToyOracle:
+    """Exact: every number of the forecast is the state."""
+
+    def __init__(self, names: Sequence[str], stream: IntArray, ds: IntArray, state: IntArray) -> None:
+        self._names = names
+        self._stream = stream
+        self._times = np.datetime_as_string(ds.astype("datetime64[ms]"))
+        self._state = state
+
+    def fault_of(self, event: int, published: Published) -> str | None:
+        """Say what is wrong."""
+        name, state = self._names[self._stream[event]], int(self._state[event])
+        if published.unique_id != name or published.ds != f"{self._times[event]}Z":
+            return f"it says {published.unique_id!r} at {published.ds}, the event was {name!r} at {self._times[event]}Z"
+        if published.status != "ok" or any(y != state for values in published.quantiles.values() for y in values):
+            return f"{published.status} {published.quantiles}, the unroll has {state}"
+        return None
+
+
+class GruOracle:
+    """Within a tolerance: relative to the value, or to the stream's spread where the value passes through zero."""
+
+    def __init__(
+        self, names: Sequence[str], stream: IntArray, forecast: AnyArray, status: AnyArray, spread: FloatArray
+    ) -> None:
+        self._names = names
+        self._stream = stream
+        self._forecast = forecast
+        self._status = status
+        self._spread = spread
+
+    def fault_of(self, event: int, published: Published) -> str | None:
+        """Say what is wrong."""
+        stream = self._stream[event]
+        if published.unique_id != self._names[stream]:
+            return f"it says {published.unique_id!r}, the event was of {self._names[stream]!r}"
+        status = Status(int(self._status[event])).name.lower()
+        if published.status != status:
+            return f"status {published.status}, the unroll has {status}"
+        seen = np.array([published.quantiles[f"{level:g}"] for level in unrolls.LEVELS]).T
+        expected = self._forecast[event]
+        error = np.abs(seen - expected) / np.maximum(np.abs(expected), self._spread[stream])
+        return f"off by {error.max():.2e}, relative" if error.max() > GRU_TOLERANCE else None
+
+
+def toy_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
+    """Return a load for the toy bundle, and the bundle's file."""
+    rng = np.random.default_rng(seed)
+    crowd = np.arange(_ALWAYS + _NOMADS, _ALWAYS + _NOMADS + _CROWD)
+    ids = [f"s{n}" for n in range(_ALWAYS)] + [f"nomad{n}" for n in range(_NOMADS)] + [f"c{n}" for n in range(_CROWD)]
+    home = np.arange(len(ids)) % _BUSY
+    home[crowd] = _BUSY - 1
+    rounds: list[IntArray] = []
+    fed = number = 0
+    while fed < events:
+        active = np.ones(len(ids), dtype=bool)
+        nomads = np.arange(_NOMADS)
+        active[_ALWAYS : _ALWAYS + _NOMADS] = (number // _TTL_ROUNDS + nomads) % (_CYCLE_ROUNDS // _TTL_ROUNDS) == 0
+        active[crowd] = number % _CYCLE_ROUNDS < _CROWD_ROUNDS
+        rounds.append(rng.permutation(np.flatnonzero(active)))
+        fed, number = fed + rounds[-1].size, number + 1
+    stream = np.concatenate(rounds)[:events]
+    at = np.repeat(np.arange(number), [each.size for each in rounds])[:events]
+    ds = _START_MS + at * _ROUND_MS
+    y = rng.integers(1, _MAX_Y, events)
+    state = _unroll_evicting(stream, at, y, len(ids))
+    oracle = ToyOracle(ids, stream, ds, state)
+    load = Load("toy", ids, home, stream, ds, y.astype(np.float64), _TTL_ROUNDS * _ROUND_MS / 1000, oracle)
+    return load, write_toy(folder / "toy.onnx")
+
+
+def _unroll_evicting(stream: IntArray, at: IntArray, y: IntArray, streams: int) -> IntArray:
+    """Return the state after each event; a stream that paused for longer than the time to live starts anew."""
+    states, seen = [0] * streams, [0] * streams
+    after = []
+    for number, now, value in zip(stream.tolist(), at.tolist(), y.tolist(), strict=True):
+        pause = now - seen[number]
+        assert pause <= 1 or pause > 1.25 * _TTL_ROUNDS or states[number] == 0, "this pause leaves eviction open"
+        before = states[number] if pause <= _TTL_ROUNDS else 0
+        states[number] = (MULTIPLIER * before + value) % MODULUS
+        seen[number] = now
+        after.append(states[number])
+    return np.array(after, np.int64)
+
+
+def gru_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
+    """Return a load for a GRU of the size that people use, with random weights, and the bundle's file."""
+    forecaster = unrolls.hourly_forecaster("gru")
+    steps = -(-events // _GRU_STREAMS)
+    ds, y = unrolls.some_streams(steps, _GRU_STREAMS, seed)
+    y[np.random.default_rng(seed).random(y.shape) < _GRU_MISSING] = np.nan
+    forecast, status = unrolls.unroll(forecaster, ds, y)
+    ids = [f"gru-{number}" for number in range(_GRU_STREAMS)]
+    stream = np.tile(np.arange(_GRU_STREAMS), steps)[:events]
+    flat = forecast.reshape(-1, *forecast.shape[2:])[:events]
+    oracle = GruOracle(ids, stream, flat, status.reshape(-1)[:events], np.nanstd(y, axis=0))
+    load = Load(
+        "gru", ids, np.arange(_GRU_STREAMS) % _BUSY, stream, ds.reshape(-1)[:events],
+        y.reshape(-1)[:events].astype(np.float64), 0.0, oracle,
+    )  # fmt: skip
+    return load, unrolls.write_bundle(forecaster, folder)

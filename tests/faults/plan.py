@@ -1,0 +1,119 @@
+"""What goes wrong, and when: a schedule of faults, drawn from a seed.
+
+Owns: the kinds of fault, how many of each make a run, and at which point of the input each strikes. Does not know:
+processes, brokers, clocks. A fault strikes when a number of events has been committed, never at a time of day, so that
+the same seed means the same faults at the same points on a fast machine and on a slow one.
+"""
+
+from __future__ import annotations
+
+import enum
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+_WHERE: Final = (0.04, 0.96)  # of the input: the first fault meets state, the last one leaves work to be done
+
+
+class Fault(enum.Enum):
+    """What is done to the service or its broker."""
+
+    KILL = "at random"
+    KILL_AT_COMMIT = "within milliseconds of a commit"
+    KILL_BEFORE_END = "between the positions and the end of a transaction"
+    KILL_IN_SNAPSHOT = "during a snapshot"
+    KILL_IN_RESTORE = "during the restore after another kill"
+    KILL_IN_REBALANCE = "during a rebalance"
+    STOP = "SIGSTOP past the session time-out, then SIGCONT"
+    BROKER_HARD = "broker killed and started on its data"
+    BROKER_CLEAN = "broker stopped and started"
+    MEMBERS = "another number of members"
+
+
+KILLS: Final = (
+    Fault.KILL,
+    Fault.KILL_AT_COMMIT,
+    Fault.KILL_BEFORE_END,
+    Fault.KILL_IN_SNAPSHOT,
+    Fault.KILL_IN_RESTORE,
+    Fault.KILL_IN_REBALANCE,
+)
+_WEIGHTS: Final = (14, 6, 8, 8, 8, 6)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One fault.
+
+    Attributes:
+        at: strikes when this many events have been committed.
+        fault: its kind.
+        draw: in [0, 1), chooses the member.
+        delay_s: waited between the moment that is aimed at and the blow.
+        members: how many there are to be, for `MEMBERS`; else 0.
+    """
+
+    at: int
+    fault: Fault
+    draw: float
+    delay_s: float
+    members: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How much goes wrong in one run.
+
+    Attributes:
+        seed: of everything that is drawn.
+        kills: how often a member is killed.
+        events: in the input.
+        members: how many members there are, one number per equal part of the input.
+        stops: how many members are stopped past their session and woken; takes at least two members.
+        brokers_hard: how often the broker is killed.
+        brokers_clean: how often it is stopped.
+    """
+
+    seed: int
+    kills: int
+    events: int
+    members: Sequence[int] = (1, 3, 5, 2, 1)
+    stops: int = 0
+    brokers_hard: int = 0
+    brokers_clean: int = 0
+
+    def steps(self) -> list[Step]:
+        """Return the faults in their order."""
+        rng = random.Random(self.seed)  # noqa: S311  reproducible on purpose
+        steps = [self._step(rng, fault) for fault in self._kinds(rng)]
+        for part, count in enumerate(self.members[1:], start=1):
+            at = part * self.events // len(self.members)
+            steps.append(Step(at, Fault.MEMBERS, rng.random(), 0.0, count))
+        return sorted(steps, key=lambda step: step.at)
+
+    def _kinds(self, rng: random.Random) -> list[Fault]:
+        kills = list(KILLS[: self.kills])  # each kind once, as far as it goes
+        rng.shuffle(kills)
+        kills += rng.choices(KILLS, _WEIGHTS, k=max(0, self.kills - len(kills)))
+        brokers = [Fault.BROKER_HARD] * self.brokers_hard + [Fault.BROKER_CLEAN] * self.brokers_clean
+        return kills + brokers + [Fault.STOP] * self.stops
+
+    def _step(self, rng: random.Random, fault: Fault) -> Step:
+        first, last = (round(share * self.events) for share in _WHERE)
+        while True:
+            at = rng.randint(first, last)
+            if fault is not Fault.STOP or self.members_at(at) > 1:
+                break
+        delay_s = {
+            Fault.KILL: rng.uniform(0.0, 0.5),
+            Fault.KILL_AT_COMMIT: rng.uniform(0.0, 0.005),
+            Fault.KILL_IN_RESTORE: rng.uniform(0.0, 0.1),
+            Fault.KILL_IN_REBALANCE: rng.uniform(0.0, 0.3),
+            Fault.STOP: rng.choice((0.0, 6.0)),  # 6 s more: past the transaction's time-out as well
+        }.get(fault, 0.0)
+        return Step(at, fault, rng.random(), delay_s)
+
+    def members_at(self, at: int) -> int:
+        """Return how many members there are when `at` events have been committed."""
+        return self.members[min(len(self.members) - 1, at * len(self.members) // self.events)]

@@ -70,6 +70,11 @@ class Pipe:
         """Wait until exactly these are seen: what a commit decided is seen once its markers are there."""
         wait_until(lambda: self.seen(channel) == sorted(values), f"{len(values)} records", 15.0)
 
+    def write_behind(self) -> None:
+        """Append ten records to each partition of the forecasts, behind whatever is open there."""
+        for number in range(3):
+            self.cluster.produce(self.topics[Channel.FORECASTS], [b"behind"] * 10, partition=number)
+
     @property
     def committed(self) -> dict[int, int]:
         return self.cluster.committed(self.group, self.source_topic)
@@ -139,8 +144,8 @@ def test_closing_drops_what_was_not_committed_and_holds_back_no_reader(pipe: Pip
     sink.flush(10.0)
     sink.close()
     sink.close()
-    pipe.cluster.produce(pipe.topics[Channel.FORECASTS], [b"later"] * 3)
-    assert wait_until(lambda: pipe.seen() == [b"later"] * 3, "the later records") < LONG_S / 10
+    pipe.write_behind()
+    assert wait_until(lambda: pipe.seen() == [b"behind"] * 30, "the records behind it") < LONG_S / 10
 
 
 @pytest.mark.parametrize("by_broker", [True, False], ids=["by the broker", "by the client"])
@@ -196,7 +201,7 @@ def crash_with_an_open_transaction(pipe: Pipe, settings: KafkaSettings) -> None:
 def test_a_successor_with_the_same_transactional_id_ends_at_once_what_a_crash_left_open(pipe: Pipe) -> None:
     settings = pipe.settings(group_instance_id="pod-0")
     crash_with_an_open_transaction(pipe, settings)
-    pipe.cluster.produce(pipe.topics[Channel.FORECASTS], [b"behind"] * 30)
+    pipe.write_behind()
     assert len(pipe.seen()) < 30, "the open transaction holds nobody back"
     started = time.monotonic()
     pipe.sink(group_instance_id="pod-0")
@@ -208,7 +213,7 @@ def test_a_successor_with_the_same_transactional_id_ends_at_once_what_a_crash_le
 def test_what_a_crash_left_open_holds_readers_back_no_longer_than_the_transaction_timeout(pipe: Pipe) -> None:
     crash_with_an_open_transaction(pipe, pipe.settings(transaction_timeout_s=2.0))
     pipe.sink()  # of another name
-    pipe.cluster.produce(pipe.topics[Channel.FORECASTS], [b"behind"] * 30)
+    pipe.write_behind()
     assert len(pipe.seen()) < 30, "the open transaction holds nobody back"
     assert wait_until(lambda: len(pipe.seen()) == 30, "the records behind the open transaction") < 4.0
 
@@ -294,7 +299,7 @@ def test_a_member_that_was_too_slow_for_its_own_transaction_goes_back_and_on(pip
     read(source, 20)
     sink.publish(Channel.FORECASTS, [b"k"], [b"too late"])
     sink.flush(10.0)
-    pipe.cluster.produce(pipe.topics[Channel.FORECASTS], [b"behind"] * 30)
+    pipe.write_behind()
     wait_until(lambda: len(pipe.seen()) == 30, "the end of the overdue transaction")
     with pytest.raises(TransactionAborted):
         sink.commit({0: 5}, source.group())
@@ -396,16 +401,21 @@ def test_members_that_join_and_leave_copy_each_record_once(pipe: Pipe) -> None:
     assert pipe.committed.keys() == {0, 1}
 
 
-def test_a_broker_that_is_killed_and_comes_back_costs_and_doubles_no_record(pipe: Pipe) -> None:
-    broker = pipe.cluster.broker
-    if broker is None:
+def test_a_broker_that_is_killed_and_comes_back_costs_and_doubles_no_record(kafka: KafkaCluster) -> None:
+    """With both clients at once, for a restart takes its time; the transactions that it cuts off end uncertainly."""
+    if kafka.broker is None:
         pytest.skip("the broker was given and is not ours to kill")
-    for number in range(PARTITIONS):
-        pipe.cluster.produce(pipe.source_topic, [b"v"] * 1_990, partition=number)
-    copier = Copier(pipe.settings(transaction_timeout_s=10.0), pipe.source_topic, pipe.topics[Channel.FORECASTS])
     with ExitStack() as stack:
-        stack.callback(copier.leave)
-        wait_until(lambda: copier.commits > 5, "first commits")
-        broker.kill()
-        broker.start()
-        assert_copied_once(pipe, [copier], 2_000 * PARTITIONS)
+        pipes = [Pipe(kafka, client, stack) for client in CLIENTS]
+        copiers = []
+        for pipe in pipes:
+            for number in range(PARTITIONS):
+                kafka.produce(pipe.source_topic, [b"v"] * 1_990, partition=number)
+            settings = pipe.settings(transaction_timeout_s=5.0, request_timeout_s=60.0)
+            copiers.append(Copier(settings, pipe.source_topic, pipe.topics[Channel.FORECASTS]))
+            stack.callback(copiers[-1].leave)
+        wait_until(lambda: all(copier.commits > 5 for copier in copiers), "first commits")
+        kafka.broker.kill()
+        kafka.broker.start()
+        for pipe, copier in zip(pipes, copiers, strict=True):
+            assert_copied_once(pipe, [copier], 2_000 * PARTITIONS)

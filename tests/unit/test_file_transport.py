@@ -365,6 +365,28 @@ def test_a_client_that_is_not_installed_is_refused_by_the_name_of_its_extra(monk
         connect.open_source(settings(kafka={"client": "librdkafka"}))
 
 
+@pytest.mark.parametrize("side", ["input", "output"])
+def test_exactly_once_is_refused_with_a_file_on_either_side(tmp_path: Path, side: str) -> None:
+    path = str(tmp_path / "records.jsonl")
+    chosen = settings(worker={"delivery": "exactly_once"}, **{side: {"path": path}})
+    with pytest.raises(SettingsError, match=rf"exactly_once.*{side}\.path"):
+        connect.open_sink(chosen)
+
+
+def test_a_state_topic_is_refused_beside_an_output_file(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match=r"state\.store.*output\.path"):
+        connect.open_sink(settings(state={"store": "kafka"}, output={"path": str(tmp_path / "out.jsonl")}))
+
+
+def test_a_transactional_id_survives_a_restart_where_the_member_has_a_name() -> None:
+    named = KafkaSettings(group_id="g", group_instance_id="pod-0")
+    assert connect.transactional_id(named) == "g-pod-0"
+    assert connect.transactional_id(named.model_copy(update={"transactional_id": "mine"})) == "mine"
+    nameless = KafkaSettings(group_id="g")
+    assert connect.transactional_id(nameless).startswith("g-")
+    assert connect.transactional_id(nameless) != connect.transactional_id(nameless)
+
+
 def test_parquet_output_of_a_topic_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="Parquet"):
         connect.open_sink(settings(output={"path": str(tmp_path / "out.parquet")}))

@@ -1,0 +1,42 @@
+"""Calls that do not end are given up, and tidied up after when they end at last."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from pipeline.transports.watchdog import GivenUp, call_within
+
+
+def never() -> None:
+    raise AssertionError("the call ended in time")
+
+
+def test_a_call_that_ends_in_time_gives_its_result() -> None:
+    assert call_within(5.0, lambda: 3, never) == 3
+
+
+@pytest.mark.parametrize("kind", [ValueError, TimeoutError, KeyboardInterrupt])
+def test_what_a_call_raises_comes_out_of_it(kind: type[BaseException]) -> None:
+    def fail() -> None:
+        raise kind("its own")
+
+    with pytest.raises(kind, match="its own"):
+        call_within(5.0, fail, never)
+
+
+@pytest.mark.parametrize("fails", [True, False])
+def test_a_call_that_is_given_up_is_tidied_up_after_when_it_ends_and_not_before(fails: bool) -> None:
+    end, tidied = threading.Event(), threading.Event()
+
+    def slow() -> None:
+        end.wait()
+        if fails:
+            raise ValueError
+
+    with pytest.raises(GivenUp, match=r"0\.05 s"):
+        call_within(0.05, slow, tidied.set)
+    assert not tidied.is_set()
+    end.set()
+    assert tidied.wait(5.0)

@@ -6,7 +6,7 @@ import gzip
 import json
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 
 from pipeline.errors import DataError, SettingsError, TransportError
-from pipeline.settings import Settings
+from pipeline.settings import KafkaSettings, Settings
 from pipeline.transports import connect
 from pipeline.transports.base import Channel
 from pipeline.transports.file import FileSink, FileSource, Pacer
@@ -328,7 +328,7 @@ def test_a_closed_pipe_on_standard_output_is_a_transport_error(tmp_path: Path, m
 # Choosing a transport
 
 
-def settings(**sections: dict[str, object]) -> Settings:
+def settings(**sections: Mapping[str, object]) -> Settings:
     return Settings.model_validate(sections)
 
 

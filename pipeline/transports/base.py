@@ -104,7 +104,10 @@ class AssignmentListener(Protocol):
     """Who is told when partitions come and go."""
 
     def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
-        """Return the position from which to read each of the new partitions; None = not before `Source.start`."""
+        """Return the position from which to read each of the new partitions; None = not before `Source.start`.
+
+        An empty list says that this member has joined and that nothing came to it.
+        """
         ...
 
     def on_revoked(self, partitions: Sequence[int]) -> None:

@@ -58,6 +58,7 @@ class KafkaPythonSource:
         self._outdated: set[int] = set()  # what the call in flight brings of these is not to be handed out
         self._failure: BaseException | None = None
         self._closing = False
+        self._joined = False
 
     @property
     def name(self) -> str:
@@ -101,6 +102,7 @@ class KafkaPythonSource:
             self._wait_for(fetch, self._answer)
             self._raise_failure()
             self._take_fetch(fetch)
+            self._note_joined()
         return self._columns(self._next_records(max_records))
 
     def hold(self, partitions: Sequence[int]) -> None:
@@ -235,7 +237,7 @@ class KafkaPythonSource:
         consumer._net.call_soon_threadsafe(resume)
 
     def _start_partitions(self, consumer: Any, partitions: tuple[int, ...]) -> None:
-        if not partitions or self._listener is None:
+        if self._listener is None:
             return
         assignments = self._look_up(consumer, partitions)
         starts = self._listener.on_assigned(assignments)
@@ -342,6 +344,13 @@ class KafkaPythonSource:
                 break
             handle(item)
         self._in_flight = None
+
+    def _note_joined(self) -> None:
+        """Tell the listener of a join that brought no partition, which the client keeps to itself."""
+        if not self._joined and self._listener is not None and self._live().group_metadata().generation_id >= 0:
+            self._joined = True
+            if not self._owned:
+                self._listener.on_assigned([])
 
     def _take_fetch(self, fetch: Future[Any]) -> None:
         outdated, self._outdated = self._outdated, set()

@@ -274,12 +274,14 @@ class LibrdkafkaSource:
             self._warn(error)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
-        if self._closing or not partitions:
+        if self._closing:
             consumer.incremental_assign(partitions)
             return
         try:
             assert self._listener is not None  # noqa: S101  subscribed by open(), which set it
-            assignments = self._look_up(consumer, [partition.partition for partition in partitions])
+            assignments = (
+                self._look_up(consumer, [partition.partition for partition in partitions]) if partitions else []
+            )
             starts = self._listener.on_assigned(assignments)
             # A held one needs some offset as well; there is nothing to fetch at the end.
             placed = {a.partition: (starts[a.partition], a.end) for a in assignments}

@@ -303,7 +303,7 @@ class Worker:
 
     def _load(self) -> None:
         """Go on loading stored state, and start the partitions that have all of theirs."""
-        assert self._parts.store is not None  # noqa: S101  only a store leaves a partition loading
+        assert self._parts.store is not None  # only a store leaves a partition loading
         alone = all(partition.phase is Phase.LOADING for partition in self._partitions.values())
         for restored in self._parts.store.poll_restore(self._settings.poll_timeout_s if alone else _RESTORE_SLICE_S):
             partition = self._partitions[restored.partition]
@@ -387,6 +387,6 @@ class Worker:
 
 def _delivery(parts: Parts, settings: WorkerSettings) -> Delivery:
     if settings.delivery == "exactly_once":
-        assert isinstance(parts.sink, TransactionalSink)  # noqa: S101  the choice of transports sees to it
+        assert isinstance(parts.sink, TransactionalSink)  # the choice of transports sees to it
         return ExactlyOnce(parts.source, parts.sink, parts.store)
     return AtLeastOnce(parts.source, parts.sink, parts.store, settings.flush_timeout_s)

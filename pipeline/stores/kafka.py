@@ -185,12 +185,12 @@ class KafkaStore:
             reader.close()
 
     def _publish(self, partition: int, name: bytes, value: bytes | None) -> None:
-        assert self._sink is not None  # noqa: S101  who writes opened the store with one
+        assert self._sink is not None  # who writes opened the store with one
         self._sink.publish(Channel.STATE, [self._prefix + name], [value], partition=partition)
         self._bytes += len(value or b"")
 
     def _read(self, timeout_s: float) -> None:
-        assert self._reader is not None  # noqa: S101  there is one while anything is loading
+        assert self._reader is not None  # there is one while anything is loading
         read = self._reader.poll(timeout_s)
         now = self._clock()
         for record in read.records:
@@ -220,7 +220,7 @@ class KafkaStore:
     def _decode_one(self, partition: int) -> Restored | None:
         """Decode one more page of a partition that is read; a step that fails has ended the restore."""
         loading = self._loading.pop(partition)
-        assert loading.steps is not None  # noqa: S101  the caller chose it by that
+        assert loading.steps is not None  # the caller chose it by that
         restored = next(loading.steps)
         if restored is None:
             self._loading[partition] = loading
@@ -233,7 +233,7 @@ class KafkaStore:
         for key, record in newest.items():
             name = key.removeprefix(self._prefix)
             where = f"{self._topic}[{partition}]@{record.offset}, key {key.decode(errors='replace')}"
-            assert record.value is not None  # noqa: S101  tombstones are not kept
+            assert record.value is not None  # tombstones are not kept
             if name == _MARK:
                 mark = self._codec.decode_mark(record.value, partition, where)
             elif (number := name.removeprefix(_PAGE)).isdigit() and name.startswith(_PAGE):

@@ -90,7 +90,7 @@ class PageCodec:
         occupied = occupied_slots(page.unique_ids)
         if not len(occupied):
             return None
-        assert len(page.unique_ids) <= PAGE_SLOTS, f"page of {len(page.unique_ids)} slots"  # noqa: S101
+        assert len(page.unique_ids) <= PAGE_SLOTS, f"page of {len(page.unique_ids)} slots"
         pick = slice(None) if len(occupied) == len(page.unique_ids) else occupied
         body = b"".join(
             rows.pack(self._rows_of(page, spec)[pick], spec, state.form)
@@ -179,8 +179,8 @@ class PageCodec:
     def _rows_of(self, page: Page, spec: StateSpec) -> AnyArray:
         values = page.rows[spec.name]
         shape = (len(page.unique_ids), *spec.row_shape)
-        assert values.shape == shape, f"state {spec.name}: rows {values.shape}, expected {shape}"  # noqa: S101
-        assert values.dtype == spec.numpy_dtype, f"state {spec.name}: {values.dtype}, expected {spec.dtype}"  # noqa: S101
+        assert values.shape == shape, f"state {spec.name}: rows {values.shape}, expected {shape}"
+        assert values.dtype == spec.numpy_dtype, f"state {spec.name}: {values.dtype}, expected {spec.dtype}"
         return values
 
 

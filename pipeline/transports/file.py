@@ -194,7 +194,7 @@ class FileSource:
         return self._reader
 
     def _announce(self, reader: Reader) -> None:
-        assert self._listener is not None  # noqa: S101  set by open(), which also made the reader
+        assert self._listener is not None  # set by open(), which also made the reader
         self._announced = True
         start = self._listener.on_assigned([self._assignment(reader)])[PARTITION]
         self._held = start is None

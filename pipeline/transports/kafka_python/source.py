@@ -301,7 +301,7 @@ class KafkaPythonSource:
 
     def _start_fetch(self, max_records: int, timeout_s: float) -> Future[Any]:
         if self._in_flight is None:
-            assert self._helper is not None  # noqa: S101  made by open() together with the consumer
+            assert self._helper is not None  # made by open() together with the consumer
             self._tell_held_and_started()
             self._in_flight = self._helper.submit(
                 self._live().poll, timeout_ms=timeout_s * 1_000, max_records=max_records

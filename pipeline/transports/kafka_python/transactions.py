@@ -62,7 +62,7 @@ class KafkaPythonTransactions(KafkaPythonSink):
 
     def send_offsets(self, positions: Mapping[int, int], group: object, timeout_s: float) -> None:  # noqa: ARG002
         """Make positions part of the transaction; the client knows no time-out here."""
-        assert isinstance(group, ConsumerGroupMetadata)  # noqa: S101  what this client's source returned
+        assert isinstance(group, ConsumerGroupMetadata)  # what this client's source returned
         if group.generation_id < 0 or not group.member_id:
             raise not_a_member()
         offsets = {

@@ -278,7 +278,7 @@ class LibrdkafkaSource:
             consumer.incremental_assign(partitions)
             return
         try:
-            assert self._listener is not None  # noqa: S101  subscribed by open(), which set it
+            assert self._listener is not None  # subscribed by open(), which set it
             assignments = (
                 self._look_up(consumer, [partition.partition for partition in partitions]) if partitions else []
             )

@@ -27,10 +27,13 @@ from pipeline.transports import kafka_errors
 from pipeline.transports.base import Assignment, AssignmentListener, Headers, Polled
 from pipeline.transports.librdkafka.config import consumer_config, create, require_topics
 from pipeline.transports.librdkafka.errors import PERMANENT, REBALANCING, TransientWarnings, as_transport_error
+from pipeline.transports.watchdog import GivenUp, call_within
+from pipeline.transports.watchdog import GivenUp, call_within
 
 log = logging.getLogger(__name__)
 
 _RETRY_S: Final = 0.05
+_CLOSE_S: Final = 10.0
 
 
 class LibrdkafkaSource:
@@ -192,13 +195,26 @@ class LibrdkafkaSource:
         return lags
 
     def close(self) -> None:
-        """Leave the group (a static member stays in it until its session ends) without committing."""
+        """Leave the group (a static member stays in it until its session ends) without committing.
+
+        A member that was fenced was seen to wait in librdkafka's close for good, and its process never to end.
+        """
         self._closing = True
         consumer, self._consumer = self._consumer, None
         for remembered in (self._owned, self._positions, self._to_seek):
             remembered.clear()
-        if consumer is not None:
-            consumer.close()
+        if consumer is None:
+            return
+        try:
+            call_within(self._settings.request_timeout_s, consumer.close, at_late_end=lambda: None)
+        except GivenUp as error:
+            log.warning(
+                "kafka %s, topic %s: the client did not leave group %s (%s); it is dropped when its session ends",
+                self._settings.bootstrap_servers,
+                self._topic,
+                self._settings.group_id,
+                error,
+            )
 
     def _live(self) -> Consumer:
         if self._consumer is None:

@@ -29,6 +29,7 @@ class Feeder:
         self._limit = ahead
         self._moved = threading.Condition()
         self._stopped = False
+        self._fed = 0
         self._failure: BaseException | None = None
         self._producer = Producer(
             {
@@ -57,6 +58,9 @@ class Feeder:
             self._limit = committed + self._ahead
             self._moved.notify()
 
+    def __str__(self) -> str:
+        return f"{self._fed:,} of {len(self._load):,} events fed, {len(self._producer):,} of them not acknowledged"
+
     def _run(self) -> None:
         try:
             for number, (partition, key, value) in enumerate(self._load.records()):
@@ -69,6 +73,7 @@ class Feeder:
                 if self._stopped:
                     return
                 self._producer.produce(self._topic, value, key, partition)
+                self._fed = number + 1
             left = self._producer.flush(_PATIENCE_S)
             assert left == 0, f"{left} of the fed events were not acknowledged within {_PATIENCE_S:g} s"
         except BaseException as error:  # noqa: BLE001  `progress` raises it in the driver's thread

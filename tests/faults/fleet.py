@@ -50,6 +50,11 @@ class Member:
         self.process = self._start()
 
     @property
+    def listened(self) -> bool:
+        """Whether it was built and has begun to run."""
+        return "listening on" in self.process.log
+
+    @property
     def restoring(self) -> bool:
         """Whether it has partitions whose state is not back yet."""
         return self.process.metric("rillcast_partitions_restoring") > 0
@@ -105,7 +110,8 @@ class Fleet:
         except BaseException:
             member.process.kill()
             raise
-        if code not in _STOPPED:
+        unheeded = code == -signal.SIGTERM and not member.listened  # it was not as far as to heed signals
+        if code not in _STOPPED and not unheeded:
             raise Finding(f"member {number} ended with {code} after SIGTERM:\n{tail(member)}")
 
     def supervise(self) -> None:

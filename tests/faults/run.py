@@ -24,7 +24,7 @@ from tests.faults.watch import ClusterWatch
 from tests.support.kafka_cluster import KafkaCluster, unique
 
 _POLL_S: Final = 0.02
-_PROGRESS_S: Final = 120.0
+_PROGRESS_S: Final = 90.0
 _AIM_S: Final = 3.0  # a moment that does not come within this is not waited for: the blow falls at random
 _SESSION_S: Final = 6.0
 _AHEAD: Final = 30_000
@@ -137,8 +137,14 @@ class Run:
             for step in self._plan.steps():
                 self._until(lambda at=step.at: self._committed >= at, f"{step.at} events committed")  # type: ignore[misc]
                 self._do(step)
-            self._until(lambda: self._committed == len(self._load), "everything committed")
+            self._until(lambda: self._all_committed, "everything committed")
             self._fleet.scale(0)
+        try:
+            return self._judged(started)
+        finally:
+            self._watch.close()
+
+    def _judged(self, started: float) -> Report:
         ends = self._watch.ends(self._input, PARTITIONS)
         assert ends == self._counts, f"the input is not what was to be fed: {ends}, expected {self._counts}"
         report = self._report
@@ -157,6 +163,10 @@ class Run:
 
     # Waiting.
 
+    @property
+    def _all_committed(self) -> bool:
+        return self._committed == len(self._load)
+
     def _until(self, condition: Callable[[], bool], what: str, deadline_s: float = _PROGRESS_S) -> None:
         """Wait; the deadline begins anew whenever something is committed.
 
@@ -173,13 +183,15 @@ class Run:
             if now - moved > deadline_s:
                 logs = "\n".join(tail(member) for member in self._fleet.members.values())
                 raise Finding(
-                    f"no progress for {deadline_s:g} s at {self._committed:,} events, waiting for: {what}\n{logs}"
+                    f"no progress for {deadline_s:g} s at {self._committed:,} events, waiting for: {what}; "
+                    f"{self._feeder}; committed {self._watch.committed(self._input, PARTITIONS)} of "
+                    f"{self._watch.ends(self._input, PARTITIONS)}\n{logs}"
                 )
             time.sleep(_POLL_S)
 
     def _turn(self) -> None:
         self._fleet.supervise()
-        if (committed := self._watch.committed(self._input)) is not None:
+        if (committed := self._watch.committed(self._input, PARTITIONS)) is not None:
             beyond = {p: n for p, n in committed.items() if n > self._counts[p]}
             if beyond:
                 raise Finding(f"positions beyond the end of what was fed were committed: {beyond}")
@@ -223,8 +235,8 @@ class Run:
     def _kill_aimed(self, step: Step) -> None:
         member = self._fleet.choose(step.draw)
         if step.fault is Fault.KILL_AT_COMMIT:
-            before = self._watch.committed(self._input)
-            self._aim(step.fault, lambda: self._watch.committed(self._input) != before)
+            before = self._watch.committed(self._input, PARTITIONS)
+            self._aim(step.fault, lambda: self._watch.committed(self._input, PARTITIONS) != before)
         elif step.fault is Fault.KILL_BEFORE_END:
             self._aim(step.fault, self._watch.unsettled)
         elif step.fault is Fault.KILL_IN_SNAPSHOT:
@@ -250,7 +262,7 @@ class Run:
     def _kill_in_rebalance(self, step: Step) -> None:
         """A guest joins; somebody, perhaps the guest, is killed while the group rebalances; the guest leaves."""
         guest = self._fleet.join(GUEST)
-        self._until(lambda: bool(guest.process.get("/healthz")[0]), "a guest to start")
+        self._until(lambda: guest.listened, "a guest to start")
         self._aim(step.fault, self._watch.rebalancing)
         time.sleep(step.delay_s)
         self._kill(guest if step.draw < 0.3 else self._fleet.choose(step.draw))
@@ -266,7 +278,7 @@ class Run:
         try:
             self._until(lambda: self._watch.members() == count - 1, "the group without the stopped member")
             taken_over = self._committed
-            self._until(lambda: self._committed > taken_over, "the others to go on")
+            self._until(lambda: self._committed > taken_over or self._all_committed, "the others to go on")
             until = time.monotonic() + step.delay_s
             self._until(lambda: time.monotonic() >= until, "the transaction of the stopped member to time out")
         finally:

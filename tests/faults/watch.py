@@ -13,9 +13,6 @@ from typing import Any, Final, TypeVar
 from confluent_kafka import (
     OFFSET_BEGINNING,
     Consumer,
-    ConsumerGroupState,
-    ConsumerGroupTopicPartitions,
-    IsolationLevel,
     KafkaError,
     KafkaException,
     TopicPartition,
@@ -25,7 +22,6 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
     AlterConfigOpType,
     ConfigEntry,
     ConfigResource,
-    OffsetSpec,
     ResourceType,
 )
 
@@ -36,50 +32,53 @@ T = TypeVar("T")
 _ANSWER_S: Final = 2.0
 _READ_S: Final = 120.0
 _OFFSETS_TOPIC: Final = "__consumer_offsets"
-_MOVING: Final = (ConsumerGroupState.PREPARING_REBALANCING, ConsumerGroupState.COMPLETING_REBALANCING)
+_MOVING: Final = ("PreparingRebalance", "CompletingRebalance")
+_LOG_LEVEL: Final = 2  # nothing short of critical
 
 
 class ClusterWatch:
-    """Looks at one group and its topics."""
+    """Looks at one group and its topics; `close` it."""
 
     def __init__(self, bootstrap_servers: str, group: str) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._group = group
-        self._admin = AdminClient(
-            {"bootstrap.servers": bootstrap_servers, "log_level": 2, "reconnect.backoff.max.ms": 200}
-        )
+        # Plain requests alone: the newer admin calls abort the whole process when a broker goes away under them
+        # (confluent-kafka 2.16.1: an assertion in rdkafka_queue.h).
+        self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": _LOG_LEVEL})
+        # They never join the group; its name is whose positions they ask for.
+        self._newest = Consumer(self._config(group, "read_uncommitted"))
+        self._stable = Consumer(self._config(group, "read_committed"))
 
-    def committed(self, topic: str) -> Mapping[int, int] | None:
-        """Return the group's committed positions by partition."""
+    def close(self) -> None:
+        """Let go of the connections."""
+        self._newest.close()
+        self._stable.close()
+
+    def committed(self, topic: str, partitions: int) -> Mapping[int, int] | None:
+        """Return the group's committed positions by partition; those of an open transaction are not among them."""
 
         def look() -> dict[int, int]:
-            request = ConsumerGroupTopicPartitions(self._group)
-            future = self._admin.list_consumer_group_offsets([request], request_timeout=_ANSWER_S)[self._group]
-            found = future.result(_ANSWER_S).topic_partitions
-            return {each.partition: each.offset for each in found if each.topic == topic and each.offset >= 0}
+            asked = [TopicPartition(topic, partition) for partition in range(partitions)]
+            found = self._newest.committed(asked, timeout=_ANSWER_S)
+            if failed := [each.error for each in found if each.error is not None]:
+                raise KafkaException(failed[0])
+            return {each.partition: each.offset for each in found if each.offset >= 0}
 
         return _look(look)
 
     def rebalancing(self) -> bool:
         """Return whether the group is between two assignments."""
-
-        def look() -> bool:
-            return self._described().state in _MOVING
-
-        return bool(_look(look))
+        group = self._described()
+        return group is not None and group.state in _MOVING
 
     def members(self) -> int | None:
         """Return how many members a group has that is at rest."""
+        group = self._described()
+        return None if group is None or group.state in _MOVING else len(group.members)
 
-        def look() -> int | None:
-            group = self._described()
-            return None if group.state in _MOVING else len(group.members)
-
-        return _look(look)
-
-    def ends(self, topic: str, partitions: int, *, committed: bool = False) -> Mapping[int, int] | None:
-        """Return the high watermarks by partition, or the last stable offsets."""
-        return _look(lambda: self._ends(topic, partitions, committed=committed))
+    def ends(self, topic: str, partitions: int) -> Mapping[int, int] | None:
+        """Return the high watermarks by partition."""
+        return _look(lambda: _ends(self._newest, topic, partitions))
 
     def unsettled(self) -> bool:
         """Return whether positions are part of a transaction that has not ended.
@@ -87,12 +86,9 @@ class ClusterWatch:
         They lie in the brokers' own topic behind its last stable offset; there is one partition of it in the test
         broker.
         """
-
-        def look() -> bool:
-            stable = self._ends(_OFFSETS_TOPIC, 1, committed=True)
-            return self._ends(_OFFSETS_TOPIC, 1)[0] > stable[0]
-
-        return bool(_look(look))
+        return bool(
+            _look(lambda: _ends(self._stable, _OFFSETS_TOPIC, 1) != _ends(self._newest, _OFFSETS_TOPIC, 1)),
+        )
 
     def records(self, topic: str, partitions: int) -> Iterator[bytes | None]:
         """Yield the value of every committed record, each partition to its high watermark, by partition in order.
@@ -102,17 +98,7 @@ class ClusterWatch:
         ends = self.ends(topic, partitions)
         assert ends is not None, f"the broker does not tell the ends of {topic}"
         remaining = {partition for partition, end in ends.items() if end}
-        consumer = Consumer(
-            {
-                "bootstrap.servers": self._bootstrap_servers,
-                "log_level": 2,
-                "group.id": unique("judge"),
-                "enable.auto.commit": False,
-                "isolation.level": "read_committed",
-                "enable.partition.eof": True,
-                "fetch.queue.backoff.ms": 5,
-            }
-        )
+        consumer = Consumer(self._config(unique("judge"), "read_committed"))
         try:
             consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in remaining])
             deadline = time.monotonic() + _READ_S
@@ -140,18 +126,35 @@ class ClusterWatch:
         self._admin.incremental_alter_configs([resource])[resource].result(_READ_S)
 
     def _described(self) -> Any:
-        future = self._admin.describe_consumer_groups([self._group], request_timeout=_ANSWER_S)[self._group]
-        return future.result(_ANSWER_S)
+        return _look(lambda: self._admin.list_groups(self._group, timeout=_ANSWER_S)[0])
 
-    def _ends(self, topic: str, partitions: int, *, committed: bool = False) -> dict[int, int]:
-        level = IsolationLevel.READ_COMMITTED if committed else IsolationLevel.READ_UNCOMMITTED
-        asked = {TopicPartition(topic, partition): OffsetSpec.latest() for partition in range(partitions)}  # type: ignore[no-untyped-call]
-        futures = self._admin.list_offsets(asked, isolation_level=level, request_timeout=_ANSWER_S)
-        return {each.partition: future.result(_ANSWER_S).offset for each, future in futures.items()}
+    def _config(self, group: str, isolation_level: str) -> dict[str, Any]:
+        return {
+            "bootstrap.servers": self._bootstrap_servers,
+            "log_level": _LOG_LEVEL,
+            "reconnect.backoff.max.ms": 200,
+            "group.id": group,
+            "enable.auto.commit": False,
+            "isolation.level": isolation_level,
+            "enable.partition.eof": True,
+            "fetch.queue.backoff.ms": 5,
+        }
+
+
+def _ends(consumer: Consumer, topic: str, partitions: int) -> dict[int, int]:
+    """Return the high watermarks, or the last stable offsets for a reader of committed records."""
+    ends = {}
+    for partition in range(partitions):
+        found = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_ANSWER_S)
+        if found is None:
+            raise TimeoutError
+        ends[partition] = found[1]
+    return ends
 
 
 def _look(look: Callable[[], T]) -> T | None:
+    """Return what is seen; None while the broker does not answer."""
     try:
         return look()
-    except (KafkaException, TimeoutError):
+    except (KafkaException, TimeoutError, IndexError):
         return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import re
@@ -49,7 +50,7 @@ class ServiceProcess:
         return self.log_path.read_text(errors="replace")
 
     def get(self, path: str) -> tuple[int, str]:
-        """Return status and body of an HTTP request to the service; (0, "") while it does not listen."""
+        """Return status and body of an HTTP request to the service; (0, "") while it does not answer."""
         found = re.search(r"http://127\.0\.0\.1:(\d+)", self.log)
         if found is None:
             return 0, ""
@@ -58,7 +59,7 @@ class ServiceProcess:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
-        except (urllib.error.URLError, ConnectionError):
+        except (OSError, http.client.HTTPException):  # not there yet, killed meanwhile, or stopped
             return 0, ""
 
     def metric(self, series: str) -> float:

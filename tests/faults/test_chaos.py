@@ -1,0 +1,37 @@
+"""The short form of the chaos suite (`make chaos` is the long one): processes that die on a real Apache Kafka."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.faults.load import toy_load
+from tests.faults.plan import Fault, Plan
+from tests.faults.run import Combination, Run
+from tests.support.kafka_cluster import KafkaCluster
+
+SEED, KILLS, EVENTS = 7, 4, 60_000
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    ("combination", "plan"),
+    [
+        (Combination("librdkafka", "kafka", "exactly_once"), Plan(SEED, KILLS, EVENTS, members=(1,), brokers_hard=1)),
+        (Combination("librdkafka", "local", "at_least_once"), Plan(SEED, KILLS, EVENTS, members=(1, 2))),
+        (Combination("kafka-python", "kafka", "exactly_once"), Plan(SEED, KILLS, EVENTS, members=(1,))),
+    ],
+    ids=lambda each: str(each) if isinstance(each, Combination) else "",
+)
+def test_nothing_is_lost_doubled_or_wrong_through_kills(
+    combination: Combination, plan: Plan, kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    if kafka.broker is None and plan.brokers_hard:
+        pytest.skip("RILLCAST_TEST_BOOTSTRAP names the broker, which is not ours to kill")
+    load, model = toy_load(plan.events, plan.seed, tmp_path)
+    report = Run(kafka, combination, plan, load, model, tmp_path).run()
+    assert report.verdict.clean, f"{report}\n{report.details()}"
+    assert report.kills >= plan.kills
+    assert report.verdict.events == plan.events
+    assert report.faults[Fault.BROKER_HARD] == plan.brokers_hard

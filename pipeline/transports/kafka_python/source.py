@@ -25,6 +25,7 @@ from typing import Any, Final
 import numpy as np
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import CommitFailedError, IllegalStateError, KafkaError, RebalanceInProgressError
+from kafka.structs import MemberState
 
 from pipeline.errors import TransportError
 from pipeline.settings import KafkaSettings
@@ -35,6 +36,10 @@ from pipeline.transports.kafka_python.rebalance import Listener, Question
 
 _COMMIT_RETRY_S: Final = 0.05
 _INBOX_WAIT_S: Final = 1.0
+_MOMENT_S: Final = 0.01
+# A join that ends while the client is not polled is begun anew by the client's next poll, and makes every member of the
+# group join again: members whose polls do not overlap kept each other from ever getting on.
+_REBALANCE_POLL_S: Final = 1.0
 
 
 class KafkaPythonSource:
@@ -98,11 +103,13 @@ class KafkaPythonSource:
             self._answer(self._unanswered.popleft())
         self._raise_failure()
         if not self._backlog:
+            deadline = time.monotonic() + timeout_s
             fetch = self._start_fetch(max_records, timeout_s)
-            self._wait_for(fetch, self._answer)
+            ended = self._wait_for(fetch, self._answer, deadline)
             self._raise_failure()
-            self._take_fetch(fetch)
-            self._note_joined()
+            if ended:
+                self._take_fetch(fetch)
+                self._note_joined()
         return self._columns(self._next_records(max_records))
 
     def hold(self, partitions: Sequence[int]) -> None:
@@ -303,9 +310,10 @@ class KafkaPythonSource:
         if self._in_flight is None:
             assert self._helper is not None  # made by open() together with the consumer
             self._tell_held_and_started()
-            self._in_flight = self._helper.submit(
-                self._live().poll, timeout_ms=timeout_s * 1_000, max_records=max_records
-            )
+            consumer = self._live()
+            if consumer.group_metadata().state != MemberState.STABLE:
+                timeout_s = max(timeout_s, _REBALANCE_POLL_S)
+            self._in_flight = self._helper.submit(consumer.poll, timeout_ms=timeout_s * 1_000, max_records=max_records)
             self._in_flight.add_done_callback(self._inbox.put)
         return self._in_flight
 
@@ -331,19 +339,25 @@ class KafkaPythonSource:
         if self._in_flight is not None:
             self._outdated.add(number)
 
-    def _wait_for(self, fetch: Future[Any], handle: Callable[[Question], None]) -> None:
-        """Handle questions until `fetch` has ended."""
+    def _wait_for(self, fetch: Future[Any], handle: Callable[[Question], None], deadline: float | None = None) -> bool:
+        """Handle questions until `fetch` has ended; give up what outlives the deadline by more than a moment."""
         while True:
+            patience_s = _INBOX_WAIT_S
+            if deadline is not None:
+                patience_s = min(patience_s, max(0.0, deadline - time.monotonic()) + _MOMENT_S)
             try:
-                item = self._inbox.get(timeout=_INBOX_WAIT_S)
+                item = self._inbox.get(timeout=patience_s)
             except queue.Empty:
                 if fetch.done():  # its notice was taken by a wait that Ctrl-C cut short
                     break
+                if deadline is not None and time.monotonic() > deadline:
+                    return False
                 continue
             if not isinstance(item, Question):
                 break
             handle(item)
         self._in_flight = None
+        return True
 
     def _note_joined(self) -> None:
         """Tell the listener of a join that brought no partition, which the client keeps to itself."""

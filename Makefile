@@ -9,13 +9,18 @@ UV_VERSION := 0.13.9
 INSTALL := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt
 DEMO := .demo
 HEADLESS ?=
+KILLS ?=
+SEED ?=
+# Further options of the chaos suite, e.g. CHAOS='--client librdkafka --store kafka'.
+CHAOS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check format bench constraints clean
+.PHONY: help demo test chaos check format bench constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, no waiting)'
 	@echo 'make test         the whole test suite, on a real Apache Kafka'
+	@echo 'make chaos        kill -9, stop and restart everything, count what was lost (KILLS=5 SEED=7: short, and the same again)'
 	@echo 'make check        format, lint and type checks'
 	@echo 'make format       put the code into its format'
 	@echo 'make bench        engine benchmarks on this machine'
@@ -39,6 +44,9 @@ demo: $(VENV)/.demo-installed
 
 test: $(VENV)/.dev-installed
 	$(BIN)/python -m pytest
+
+chaos: $(VENV)/.dev-installed
+	$(BIN)/python -m tests.faults.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .

@@ -213,9 +213,16 @@ def produce_all(kafka: KafkaCluster, topic: str, records: Sequence[tuple[bytes, 
     assert failures == []
 
 
-@pytest.mark.parametrize("store", ["kafka", "local", "none"])
-@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
-@pytest.mark.parametrize("client", CLIENTS)
+# What the short form of the chaos suite leaves out: each client, delivery and store in a pair that it does not have.
+@pytest.mark.parametrize(
+    ("client", "delivery", "store"),
+    [
+        ("librdkafka", "exactly_once", "local"),
+        ("librdkafka", "at_least_once", "none"),
+        ("kafka-python", "at_least_once", "kafka"),
+        ("kafka-python", "exactly_once", "none"),
+    ],
+)
 def test_kill_and_restart_continue_every_stream_exactly(
     client: str, delivery: str, store: str, kafka: KafkaCluster, tmp_path: Path
 ) -> None:

@@ -28,7 +28,6 @@ from pipeline.transports.base import Assignment, AssignmentListener, Headers, Po
 from pipeline.transports.librdkafka.config import consumer_config, create, require_topics
 from pipeline.transports.librdkafka.errors import PERMANENT, REBALANCING, TransientWarnings, as_transport_error
 from pipeline.transports.watchdog import GivenUp, call_within
-from pipeline.transports.watchdog import GivenUp, call_within
 
 log = logging.getLogger(__name__)
 
@@ -206,7 +205,7 @@ class LibrdkafkaSource:
         if consumer is None:
             return
         try:
-            call_within(self._settings.request_timeout_s, consumer.close, at_late_end=lambda: None)
+            call_within(_CLOSE_S, consumer.close, at_late_end=lambda: None)
         except GivenUp as error:
             log.warning(
                 "kafka %s, topic %s: the client did not leave group %s (%s); it is dropped when its session ends",

@@ -95,8 +95,8 @@ def decide(
         )
     if mark.offset > committed:
         raise RecoveryError(
-            f"{where}: stored state is as of offset {mark.offset}, beyond the committed offset {committed}: offsets "
-            f"of the group were reset. To step these events again, {_WAYS_OUT}"
+            f"{where}: the group's offsets were reset: state is as of offset {mark.offset}, beyond the committed "
+            f"offset {committed}. To step these events again, {_WAYS_OUT}"
         )
     log.info("%s: state as of offset %d loaded; replaying to %d, output suppressed", where, mark.offset, committed)
     return Start(mark.offset, committed, new_life=False)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import logging
 import random
 import shutil
 import sys
@@ -21,7 +22,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
-from tests.faults.fleet import Finding
 from tests.faults.load import gru_load, toy_load
 from tests.faults.plan import Plan
 from tests.faults.run import Combination, Run
@@ -46,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--store", action="append", choices=STORES, help="only this store; may be repeated")
     root.add_argument("--delivery", action="append", choices=DELIVERIES, help="only this delivery; may be repeated")
     root.add_argument("--load", action="append", choices=LOADS, help="only this bundle; may be repeated")
-    root.add_argument("--quiet", action="store_true", help="one line per run, nothing else")
+    root.add_argument("--quiet", action="store_true", help="one line per run, nothing else unless it fails")
     return root
 
 
@@ -71,9 +71,10 @@ def run_one(combination: Combination, load_name: str, plan: Plan, folder: Path, 
         cluster = KafkaCluster(broker.bootstrap_servers, broker)
         try:
             report = Run(cluster, combination, plan, load, model, folder).run()
-        except Finding:
+        except AssertionError:
             print(f"{combination} {load_name} seed={plan.seed}: FAILED after {time.monotonic() - started:.0f} s")
             traceback.print_exc(file=sys.stdout)
+            shutil.copytree(broker.folder, folder / "broker")
             return False
         finally:
             cluster.close()
@@ -87,6 +88,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the matrix and return the exit code."""
     args = parser().parse_args(argv)
     seed = random.randrange(10**6) if args.seed is None else args.seed  # noqa: S311
+    logging.basicConfig(
+        level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr
+    )
     print(f"seed {seed}", flush=True)
     runs = [
         (Combination(client, store, delivery), "toy")
@@ -108,7 +112,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             shutil.rmtree(folder)
         else:
             clean = False
-            print(f"    the members' logs are in {folder}", flush=True)
+            print(f"    the logs of the members, and the broker's folder if it hung, are in {folder}", flush=True)
     return 0 if clean else 1
 
 

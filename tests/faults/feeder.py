@@ -1,4 +1,4 @@
-"""The producer: a thread that feeds a load, never further ahead of what is committed than it is allowed.
+"""The producer: a thread that feeds a load, as far as it is allowed.
 
 Owns: the thread and its Kafka producer. Does not know: what is in a record. Invariant: each partition's records are
 appended once and in order, through restarts of the broker too, so an event's offset is its number in its partition.
@@ -17,16 +17,16 @@ from tests.faults.load import Load
 
 _PATIENCE_S: Final = 300.0
 _SERVE_EVERY: Final = 1_000
+_MAX_QUEUED: Final = 1_000_000
 
 
 class Feeder:
-    """Feeds from its `start` on, up to `ahead` events beyond what `progress` was told."""
+    """Feeds while it is `running`, as far as `allow` says."""
 
-    def __init__(self, bootstrap_servers: str, topic: str, load: Load, ahead: int) -> None:
+    def __init__(self, bootstrap_servers: str, topic: str, load: Load) -> None:
         self._topic = topic
         self._load = load
-        self._ahead = ahead
-        self._limit = ahead
+        self._limit = 0
         self._moved = threading.Condition()
         self._stopped = False
         self._fed = 0
@@ -37,7 +37,7 @@ class Feeder:
                 "log_level": 2,
                 "enable.idempotence": True,
                 "max.in.flight.requests.per.connection": 1,  # see pipeline.transports.librdkafka
-                "queue.buffering.max.messages": 2 * ahead + _SERVE_EVERY,
+                "queue.buffering.max.messages": _MAX_QUEUED,
                 "linger.ms": 20,
                 "message.timeout.ms": round(_PATIENCE_S * 1000),
                 "on_delivery": self._on_delivery,
@@ -46,8 +46,8 @@ class Feeder:
         )
         self._thread = threading.Thread(target=self._run, name="feeder")
 
-    def progress(self, committed: int) -> None:
-        """Allow more.
+    def allow(self, events: int) -> None:
+        """Let it feed the first `events` events.
 
         Raises:
             Exception: what ended the thread.
@@ -55,7 +55,7 @@ class Feeder:
         if self._failure is not None:
             raise self._failure
         with self._moved:
-            self._limit = committed + self._ahead
+            self._limit = events
             self._moved.notify()
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ class Feeder:
                 self._fed = number + 1
             left = self._producer.flush(_PATIENCE_S)
             assert left == 0, f"{left} of the fed events were not acknowledged within {_PATIENCE_S:g} s"
-        except BaseException as error:  # noqa: BLE001  `progress` raises it in the driver's thread
+        except BaseException as error:  # noqa: BLE001  `allow` raises it in the driver's thread
             self._failure = error
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:

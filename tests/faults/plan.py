@@ -19,12 +19,12 @@ _WHERE: Final = (0.04, 0.96)  # of the input: the first fault meets state, the l
 class Fault(enum.Enum):
     """What is done to the service or its broker."""
 
-    KILL = "at random"
-    KILL_AT_COMMIT = "within milliseconds of a commit"
-    KILL_BEFORE_END = "between the positions and the end of a transaction"
-    KILL_IN_SNAPSHOT = "during a snapshot"
-    KILL_IN_RESTORE = "during the restore after another kill"
-    KILL_IN_REBALANCE = "during a rebalance"
+    KILL = "kill at random"
+    KILL_AT_COMMIT = "kill within milliseconds of a commit"
+    KILL_BEFORE_END = "kill between the positions and the end of a transaction"
+    KILL_IN_SNAPSHOT = "kill during a snapshot"
+    KILL_IN_RESTORE = "kill, and again during the restore that follows"
+    KILL_IN_REBALANCE = "kill during a rebalance"
     STOP = "SIGSTOP past the session time-out, then SIGCONT"
     BROKER_HARD = "broker killed and started on its data"
     BROKER_CLEAN = "broker stopped and started"
@@ -59,6 +59,9 @@ class Step:
     draw: float
     delay_s: float
     members: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.fault.value}: {self.members}" if self.members else self.fault.value
 
 
 @dataclass(frozen=True, slots=True)

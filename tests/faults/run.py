@@ -2,11 +2,13 @@
 
 Owns: how each fault is done, and the deadlines. Does not know: how faults are chosen (`plan`), what is right
 (`load`, `verdict`). Whatever is waited for is a condition with a deadline; while it is waited for, the feeder is told
-how far it may go, and processes that ended are started again, as a supervisor does.
+how far it may go (never so far that a later fault would find nothing to do), and processes that ended are started
+again, as a supervisor does.
 """
 
 from __future__ import annotations
 
+import logging
 import signal
 import time
 from collections import Counter
@@ -23,10 +25,15 @@ from tests.faults.verdict import Verdict, judge
 from tests.faults.watch import ClusterWatch
 from tests.support.kafka_cluster import KafkaCluster, unique
 
+log = logging.getLogger(__name__)
+
 _POLL_S: Final = 0.02
 _PROGRESS_S: Final = 90.0
 _AIM_S: Final = 3.0  # a moment that does not come within this is not waited for: the blow falls at random
 _SESSION_S: Final = 6.0
+_TRANSACTION_S: Final = 10.0
+_HANGING_S: Final = 4 * _TRANSACTION_S
+_LOOK_S: Final = 1.0
 _AHEAD: Final = 30_000
 _STATE_TOPIC: Final[dict[str, object]] = {
     # Everything but the newest records is old after a second, and what was deleted is forgotten soon after.
@@ -108,7 +115,7 @@ class Run:
             "kafka.group_id": group,
             "kafka.session_timeout_s": _SESSION_S,
             "kafka.request_timeout_s": 10,
-            "kafka.transaction_timeout_s": 10,
+            "kafka.transaction_timeout_s": _TRANSACTION_S,
             "input.topic": self._input,
             "output.topic": self._output,
             "dead_letters.topic": self._letters,
@@ -121,9 +128,12 @@ class Run:
         }
         self._watch = ClusterWatch(cluster.bootstrap_servers, group)
         self._fleet = Fleet(settings, folder)
-        self._feeder = Feeder(cluster.bootstrap_servers, self._input, load, _AHEAD)
+        self._feeder = Feeder(cluster.bootstrap_servers, self._input, load)
         self._counts = {p: self._load.of_partition(p).size for p in range(PARTITIONS)}
         self._committed = 0
+        self._struck_at = 0
+        self._held: dict[tuple[int, int], float] = {}
+        self._next_look = 0.0
         self._report = Report(combination, load.name, plan.seed, Verdict(len(load)))
 
     def run(self) -> Report:
@@ -135,8 +145,11 @@ class Run:
         started = time.monotonic()
         with self._fleet.running(self._plan.members[0]), self._feeder.running():
             for step in self._plan.steps():
-                self._until(lambda at=step.at: self._committed >= at, f"{step.at} events committed")  # type: ignore[misc]
+                # Something has been committed since the last fault: the members are at work when the next one strikes.
+                self._struck_at = min(len(self._load), max(step.at, self._committed + 1))
+                self._until(lambda: self._committed >= self._struck_at, f"{self._struck_at} events committed")
                 self._do(step)
+            self._struck_at = len(self._load)
             self._until(lambda: self._all_committed, "everything committed")
             self._fleet.scale(0)
         try:
@@ -196,7 +209,27 @@ class Run:
             if beyond:
                 raise Finding(f"positions beyond the end of what was fed were committed: {beyond}")
             self._committed = max(self._committed, sum(committed.values()))
-        self._feeder.progress(self._committed)
+        self._feeder.allow(self._struck_at + _AHEAD)
+        if self._combination.delivery == "exactly_once":
+            self._look_for_hanging_transactions()
+
+    def _look_for_hanging_transactions(self) -> None:
+        """Raise if a transaction holds readers of the output back for much longer than any may last."""
+        now = time.monotonic()
+        if now < self._next_look:
+            return
+        self._next_look = now + _LOOK_S
+        held = self._watch.held_back(self._output, PARTITIONS)
+        if held is None:
+            return
+        self._held = {at: self._held.get(at, now) for at in held.items()}
+        for (partition, offset), since in self._held.items():
+            if now - since > _HANGING_S:
+                raise Finding(
+                    f"a transaction hangs: readers of committed records do not get beyond offset {offset} of "
+                    f"{self._output}[{partition}] since {now - since:.0f} s; kafka.transaction_timeout_s is "
+                    f"{_TRANSACTION_S:g}"
+                )
 
     def _aim(self, fault: Fault, moment: Callable[[], bool]) -> None:
         """Wait for a moment as closely as it can be watched, for a while."""
@@ -210,6 +243,7 @@ class Run:
 
     def _do(self, step: Step) -> None:
         self._report.faults[step.fault] += 1
+        log.info("at %s of %s events: %s", f"{self._committed:,}", f"{len(self._load):,}", step)
         match step.fault:
             case Fault.MEMBERS:
                 self._fleet.scale(step.members)
@@ -277,7 +311,7 @@ class Run:
         member.process.send(signal.SIGSTOP)
         try:
             self._until(lambda: self._watch.members() == count - 1, "the group without the stopped member")
-            taken_over = self._committed
+            self._struck_at = taken_over = self._committed
             self._until(lambda: self._committed > taken_over or self._all_committed, "the others to go on")
             until = time.monotonic() + step.delay_s
             self._until(lambda: time.monotonic() >= until, "the transaction of the stopped member to time out")

@@ -80,6 +80,16 @@ class ClusterWatch:
         """Return the high watermarks by partition."""
         return _look(lambda: _ends(self._newest, topic, partitions))
 
+    def held_back(self, topic: str, partitions: int) -> Mapping[int, int] | None:
+        """Return the last stable offset of the partitions in which an open transaction holds readers back."""
+
+        def look() -> dict[int, int]:
+            stable = _ends(self._stable, topic, partitions)
+            newest = _ends(self._newest, topic, partitions)
+            return {partition: offset for partition, offset in stable.items() if offset < newest[partition]}
+
+        return _look(look)
+
     def unsettled(self) -> bool:
         """Return whether positions are part of a transaction that has not ended.
 

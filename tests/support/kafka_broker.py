@@ -99,6 +99,11 @@ class KafkaBroker:
         """Where clients connect."""
         return f"127.0.0.1:{self._port}"
 
+    @property
+    def folder(self) -> Path:
+        """Where its configuration, its data and its log are, as long as it is `running_broker`'s."""
+        return self._folder
+
     def format(self) -> None:
         """Prepare the data folder; once, before the first start.
 

@@ -37,12 +37,14 @@ log = logging.getLogger(__name__)
 _MAX_RECORDS: Final = 64
 _FETCH_WAIT_MS: Final = 20  # the broker holds a fetch at the end this long (default 500) before it says that it is one
 _METADATA_POLL_S: Final = 0.05
-# What brokers answer of a topic that was made just now, until its leaders are known everywhere.
+# What brokers answer of a topic that was made, or whose leader came back, just now, until that is known everywhere.
 _NOT_READY: Final = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
         KafkaError.LEADER_NOT_AVAILABLE,
         KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError._UNKNOWN_PARTITION,
         KafkaError._UNKNOWN_TOPIC,
     }

@@ -68,7 +68,8 @@ class Report:
     faults: Counter[Fault] = field(default_factory=Counter)
     missed: Counter[Fault] = field(default_factory=Counter)  # aimed, but the moment did not come
     kills: int = 0
-    open_transactions: int = 0
+    open_transactions: int = 0  # kills that left one
+    with_positions: int = 0  # of those, with positions in it
     restarts: int = 0
     state_offsets: int = 0
     state_records: int = 0
@@ -84,7 +85,10 @@ class Report:
         """Return the lines below the line."""
         lines = [f"{count} x {fault.value}" for fault, count in self.faults.items()]
         lines += [f"{count} x aimed and missed, so at random: {fault.value}" for fault, count in self.missed.items()]
-        lines.append(f"{self.open_transactions} kills left positions in an open transaction")
+        if self.combination.delivery == "exactly_once":
+            lines.append(
+                f"{self.open_transactions} kills left a transaction open, {self.with_positions} with positions in it"
+            )
         lines.append(f"{self.restarts} restarts after exit code 5; {self.verdict.repeats:,} identical repeats")
         if self.state_offsets:
             lines.append(f"state topic: {self.state_records:,} records left of {self.state_offsets:,} offsets")
@@ -262,8 +266,9 @@ class Run:
     def _kill(self, member: Member, *, count: bool = True) -> None:
         member.process.kill()
         self._report.kills += 1
-        if self._watch.unsettled():
-            self._report.open_transactions += 1
+        # Before its successor ends it.
+        self._report.with_positions += self._watch.unsettled()
+        self._report.open_transactions += bool(self._watch.held_back(self._output, PARTITIONS))
         member.restart()
 
     def _kill_aimed(self, step: Step) -> None:

@@ -13,7 +13,7 @@ import signal
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
@@ -246,6 +246,8 @@ class Run:
     # Faults.
 
     def _do(self, step: Step) -> None:
+        if step.fault is Fault.KILL_BEFORE_END and self._combination.delivery == "at_least_once":
+            step = replace(step, fault=Fault.KILL_AT_COMMIT)  # there is no transaction
         self._report.faults[step.fault] += 1
         log.info("at %s of %s events: %s", f"{self._committed:,}", f"{len(self._load):,}", step)
         match step.fault:

@@ -298,6 +298,8 @@ class KafkaPythonSource:
             return
         fetch = self._start_fetch(1, _COMMIT_RETRY_S)
         item = self._inbox.get()
+        while item is not fetch and not isinstance(item, Question):  # see _wait_for
+            item = self._inbox.get()
         if isinstance(item, Question):
             self._unanswered.append(item)
         else:
@@ -353,9 +355,12 @@ class KafkaPythonSource:
                 if deadline is not None and time.monotonic() > deadline:
                     return False
                 continue
-            if not isinstance(item, Question):
+            if isinstance(item, Question):
+                handle(item)
+            elif item is fetch:
                 break
-            handle(item)
+            # Else it is the late notice of an earlier fetch. To take it for this one's would be to wait for this one
+            # without answering its questions, and it would wait for the answers.
         self._in_flight = None
         return True
 

@@ -34,7 +34,7 @@ _SESSION_S: Final = 6.0
 _TRANSACTION_S: Final = 10.0
 _HANGING_S: Final = 4 * _TRANSACTION_S
 _LOOK_S: Final = 1.0
-_AHEAD: Final = 30_000
+_MAX_AHEAD: Final = 30_000
 _STATE_TOPIC: Final[dict[str, object]] = {
     # Everything but the newest records is old after a second, and what was deleted is forgotten soon after.
     "cleanup_policy": "compact",
@@ -136,6 +136,7 @@ class Run:
         self._counts = {p: self._load.of_partition(p).size for p in range(PARTITIONS)}
         self._committed = 0
         self._struck_at = 0
+        self._ahead = min(_MAX_AHEAD, len(load) // 6)  # enough to be at work with, too little to be done before the end
         self._held: dict[tuple[int, int], float] = {}
         self._next_look = 0.0
         self._report = Report(combination, load.name, plan.seed, Verdict(len(load)))
@@ -213,7 +214,7 @@ class Run:
             if beyond:
                 raise Finding(f"positions beyond the end of what was fed were committed: {beyond}")
             self._committed = max(self._committed, sum(committed.values()))
-        self._feeder.allow(self._struck_at + _AHEAD)
+        self._feeder.allow(self._struck_at + self._ahead)
         if self._combination.delivery == "exactly_once":
             self._look_for_hanging_transactions()
 

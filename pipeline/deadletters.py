@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from pipeline.records import Rejection
+from pipeline.codecs.rejections import Rejection
 from pipeline.transports.base import Channel, Headers, Polled, Sink
 
 

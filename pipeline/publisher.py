@@ -16,9 +16,11 @@ import numpy.typing as npt
 from pipeline.arrays import IntArray
 from pipeline.board import ForecastBoard
 from pipeline.bundle import BundleMetadata, Status
+from pipeline.codecs.forecasts import ForecastColumns, ForecastEncoder
+from pipeline.codecs.observations import Observations
+from pipeline.codecs.rejections import Reason, Rejection
 from pipeline.engine import Outcome, StepResult
 from pipeline.metrics import Metrics, latency_sample
-from pipeline.records import ForecastColumns, ForecastEncoder, Observations, Reason, Rejection
 from pipeline.residents import Residents
 from pipeline.transports.base import Channel, Polled, Sink
 

@@ -13,12 +13,12 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from pipeline import device
 from pipeline.board import ForecastBoard
 from pipeline.bundle import Bundle
+from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
 from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
 from pipeline.health import Health
 from pipeline.metrics import Metrics
 from pipeline.publisher import Publisher
-from pipeline.records import DecodeLimits, ObservationDecoder
 from pipeline.residents import Limits
 from pipeline.server import HttpServer
 from pipeline.settings import Settings

@@ -30,13 +30,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.checkpoint import AtLeastOnce, Checkpoint, Delivery, ExactlyOnce
+from pipeline.codecs.observations import ObservationDecoder
+from pipeline.codecs.rejections import Rejection
 from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
 from pipeline.errors import TransactionAborted, TransportError
 from pipeline.health import Health
 from pipeline.metrics import Metrics
 from pipeline.publisher import Publisher
-from pipeline.records import ObservationDecoder, Rejection
 from pipeline.recovery import Policy, decide
 from pipeline.settings import StateSettings, WorkerSettings
 from pipeline.stores.base import Mark, Restored, StateStore

@@ -16,7 +16,7 @@ import pytest
 from confluent_kafka import Producer
 
 from pipeline.bundle import Bundle, Status
-from pipeline.records import Reason
+from pipeline.codecs.rejections import Reason
 from tests.support.hostile import HOSTILE
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.service_process import ServiceProcess, json_lines, service

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 
-from pipeline.records import Reason
+from pipeline.codecs.rejections import Reason
 
 NOON_MS = 1_714_564_800_000  # 2024-05-01T12:00:00Z
 

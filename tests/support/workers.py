@@ -11,13 +11,13 @@ from typing import Literal
 from prometheus_client import CollectorRegistry
 
 from pipeline.bundle import Bundle
+from pipeline.codecs.observations import ObservationDecoder
 from pipeline.deadletters import DeadLetters
 from pipeline.device import Device
 from pipeline.engine import StepEngine
 from pipeline.health import Health
 from pipeline.metrics import Metrics
 from pipeline.publisher import Publisher
-from pipeline.records import ObservationDecoder
 from pipeline.residents import Limits
 from pipeline.settings import StateSettings, WorkerSettings
 from pipeline.stores.base import StateStore

@@ -11,7 +11,7 @@ from pydantic import SecretStr
 
 from pipeline import cli
 from pipeline.bundle import BundleMetadata, Status
-from pipeline.records import Reason
+from pipeline.codecs.rejections import Reason
 from pipeline.settings import Settings, setting_paths
 
 ROOT = Path(__file__).parents[2]

@@ -19,15 +19,21 @@ LAYERS = [
     ["pipeline.publisher", "pipeline.deadletters", "pipeline.checkpoint", "pipeline.recovery", "pipeline.server"],
     ["pipeline.metrics", "pipeline.logs"],
     ["pipeline.stores"],
-    ["pipeline.transports", "pipeline.engine", "pipeline.board", "pipeline.health", "pipeline.records"],
+    ["pipeline.transports", "pipeline.engine", "pipeline.board", "pipeline.health", "pipeline.codecs"],
     ["pipeline.settings", "pipeline.residents", "pipeline.batcher", "pipeline.guard"],
     ["pipeline.slab", "pipeline.slots", "pipeline.stores.base"],
     ["pipeline.device"],
     ["pipeline.bundle"],
     ["pipeline.frequency", "pipeline.arrays", "pipeline.errors"],
 ]
-SAME_LAYER_ALLOWED = {"pipeline.commands", "pipeline.benchmarks", "pipeline.transports", "pipeline.stores"}
-ENGINE_SIDE = ("engine", "residents", "guard", "slab", "slots", "batcher", "bundle", "device", "records")
+SAME_LAYER_ALLOWED = {
+    "pipeline.codecs",
+    "pipeline.commands",
+    "pipeline.benchmarks",
+    "pipeline.transports",
+    "pipeline.stores",
+}
+ENGINE_SIDE = ("engine", "residents", "guard", "slab", "slots", "batcher", "bundle", "device")
 # Of pipeline, training knows the bundle contract; a backtest and the demo also run what production runs.
 TRAINING_MAY_IMPORT = {
     "pipeline.bundle", "pipeline.errors", "pipeline.frequency", "pipeline.arrays", "pipeline.engine", "pipeline.device"

@@ -5,8 +5,8 @@ import json
 import pytest
 
 from pipeline.bundle import Bundle
+from pipeline.codecs.rejections import Reason
 from pipeline.errors import DeliveryError, RecoveryError
-from pipeline.records import Reason
 from pipeline.settings import WorkerSettings
 from pipeline.transports.base import Channel, Headers
 from tests.support import workers

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 from pipeline.bundle import Status
-from pipeline.records import DecodeLimits, ForecastColumns, ForecastEncoder, ObservationDecoder, Reason
+from pipeline.codecs.forecasts import ForecastColumns, ForecastEncoder
+from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
+from pipeline.codecs.rejections import Reason
 from tests.support.hostile import HOSTILE, NOON_MS, record
 from tests.support.toy import ToyGraph
 

@@ -1,0 +1,31 @@
+"""Why a record cannot be used. Owns the reason codes of dead letters; `docs/records.md` lists them."""
+
+from __future__ import annotations
+
+import enum
+from typing import NamedTuple
+
+
+class Reason(enum.StrEnum):
+    """Why a record became a dead letter."""
+
+    EMPTY = "empty"
+    TOO_LARGE = "too_large"
+    NOT_UTF8 = "not_utf8"
+    NOT_JSON = "not_json"
+    MISSING_FIELD = "missing_field"
+    WRONG_TYPE = "wrong_type"
+    BAD_ID = "bad_id"
+    DS_OUT_OF_RANGE = "ds_out_of_range"
+    Y_OUT_OF_RANGE = "y_out_of_range"
+    LATE = "late"
+    QUARANTINED = "quarantined"
+    TOO_MANY_STREAMS = "too_many_streams"
+
+
+class Rejection(NamedTuple):
+    """One record that cannot be used: its row in the poll, why, and the particulars for a person."""
+
+    row: int
+    reason: Reason
+    detail: str

@@ -15,7 +15,7 @@ SEED ?=
 CHAOS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format bench constraints clean
+.PHONY: help demo test chaos check format bench image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, no waiting)'
@@ -24,6 +24,7 @@ help:
 	@echo 'make check        format, lint and type checks'
 	@echo 'make format       put the code into its format'
 	@echo 'make bench        engine benchmarks on this machine'
+	@echo 'make image        container images rillcast:cpu and rillcast:cuda (needs Docker)'
 	@echo 'make constraints  resolve the pinned versions anew'
 
 $(BIN)/uv:
@@ -63,6 +64,10 @@ $(DEMO)/model.onnx: | $(VENV)/.demo-installed
 bench: $(DEMO)/model.onnx
 	$(BIN)/rillcast bench step $(DEMO)/model.onnx
 	$(BIN)/rillcast bench flatness $(DEMO)/model.onnx
+
+image:
+	docker build --target cpu --tag rillcast:cpu .
+	docker build --target cuda --tag rillcast:cuda .
 
 constraints: | $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+from tests.support.ci import in_ci
 from tests.support.kafka_broker import missing_tools, running_broker
 from tests.support.kafka_cluster import KafkaCluster
 
@@ -32,10 +33,6 @@ def _no_broker() -> str | None:
     return f"{' and '.join(missing)} not installed and {_BOOTSTRAP} not set"
 
 
-def _in_ci() -> bool:
-    return os.environ.get("CI", "").lower() in {"true", "1"}
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "kafka" in getattr(item, "fixturenames", ()):
@@ -46,7 +43,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("kafka") is None or (reason := _no_broker()) is None:
         return
-    if _in_ci():
+    if in_ci():
         pytest.fail(f"no Kafka broker in CI: {reason}", pytrace=False)
     item.config.stash[_skipped] = item.config.stash.get(_skipped, 0) + 1
     pytest.skip(f"no Kafka broker: {reason}")

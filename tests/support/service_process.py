@@ -6,13 +6,14 @@ import http.client
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -21,19 +22,33 @@ _DEADLINE_S = 120.0
 
 
 class ServiceProcess:
-    """A running service. Settings are given as `{"kafka.group_id": "x"}`."""
+    """A running service. Settings are given as `{"kafka.group_id": "x"}`.
 
-    def __init__(self, settings: Mapping[str, object], folder: Path) -> None:
+    By default it is this interpreter's `rillcast run`, with an HTTP port of its own and without the settings of this
+    process's environment; `command` and `environment` replace these, and what `write` sends comes in at `stdin`.
+    """
+
+    def __init__(
+        self,
+        settings: Mapping[str, object],
+        folder: Path,
+        *,
+        command: Sequence[str] = (sys.executable, "-m", "pipeline.cli", "run", "--http.port", "0"),
+        environment: Mapping[str, str] | None = None,
+        stdin: int | None = None,
+    ) -> None:
         flags = [part for path, value in settings.items() for part in (f"--{path.replace('_', '-')}", str(value))]
         self.log_path = folder / f"service-{time.monotonic_ns()}.log"
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RILLCAST_")}
+        if environment is None:
+            environment = {name: value for name, value in os.environ.items() if not name.startswith("RILLCAST_")}
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "pipeline.cli", "run", "--http.port", "0", *flags],
+                [shutil.which(command[0], path=environment.get("PATH")) or command[0], *command[1:], *flags],
+                stdin=stdin,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
                 cwd=Path(__file__).parents[2],
-                env=environment,
+                env=dict(environment),
             )
 
     @property
@@ -48,6 +63,12 @@ class ServiceProcess:
     @property
     def log(self) -> str:
         return self.log_path.read_text(errors="replace")
+
+    def write(self, data: bytes) -> None:
+        """Send to the standard input, which has to be a pipe."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(data)
+        self._process.stdin.flush()
 
     def get(self, path: str) -> tuple[int, str]:
         """Return status and body of an HTTP request to the service; (0, "") while it does not answer."""

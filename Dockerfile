@@ -1,0 +1,66 @@
+# syntax=docker/dockerfile:1
+
+# Serving images, from the pinned constraints:
+#
+#   docker build --target cpu  --tag rillcast:cpu  .
+#   docker build --target cuda --tag rillcast:cuda .
+#
+# Neither has a compiler, torch or a package installer; both run as a user without a name or a home, on a read-only
+# root file system. They write to /state (only with state.store=local) and nowhere else.
+
+ARG PYTHON_IMAGE=python:3.11-slim-bookworm
+
+FROM ${PYTHON_IMAGE} AS build
+ARG UV_VERSION=0.13.9
+ENV UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never PIP_NO_CACHE_DIR=1
+RUN python -m pip install --quiet --disable-pip-version-check "uv==${UV_VERSION}"
+WORKDIR /src
+COPY pyproject.toml constraints.txt ./
+COPY deploy/container deploy/container
+
+FROM build AS build-cpu
+RUN deploy/container/install.sh dependencies cpu /opt/rillcast
+COPY README.md LICENSE ./
+COPY pipeline pipeline
+COPY training training
+RUN deploy/container/install.sh package /opt/rillcast
+
+FROM build AS build-cuda
+RUN deploy/container/install.sh dependencies cuda /opt/rillcast
+COPY README.md LICENSE ./
+COPY pipeline pipeline
+COPY training training
+RUN deploy/container/install.sh package /opt/rillcast
+
+FROM ${PYTHON_IMAGE} AS serving
+RUN python -m pip uninstall --quiet --yes pip setuptools wheel \
+    && mkdir /models /state \
+    && chown 65532:65532 /state
+ENV PATH=/opt/rillcast/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    RILLCAST_MODEL=/models/model.onnx \
+    RILLCAST_STATE__PATH=/state \
+    RILLCAST_HTTP__HOST=0.0.0.0 \
+    RILLCAST_LOG__FORMAT=json
+WORKDIR /
+USER 65532:65532
+EXPOSE 9464
+STOPSIGNAL SIGTERM
+# Liveness only: a broker that is away must not get the container restarted. Kubernetes has probes of its own.
+HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
+    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9464/livez', timeout=4)"]
+ENTRYPOINT ["rillcast"]
+CMD ["run"]
+
+FROM serving AS cpu
+COPY --from=build-cpu /opt/rillcast /opt/rillcast
+ENV RILLCAST_DEVICE=cpu
+
+FROM serving AS cuda
+COPY --from=build-cuda /opt/rillcast /opt/rillcast
+# device=cuda: a GPU that is missing is an error at the start, never a quiet fall back to the CPU.
+ENV RILLCAST_DEVICE=cuda \
+    NVIDIA_VISIBLE_DEVICES=all \
+    NVIDIA_DRIVER_CAPABILITIES=compute,utility \
+    LD_LIBRARY_PATH=/opt/rillcast/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/rillcast/lib/python3.11/site-packages/nvidia/cudnn/lib

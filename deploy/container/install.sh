@@ -1,0 +1,39 @@
+#!/bin/sh
+# The Python environment of a serving image: nothing to compile with, no torch, versions from constraints.txt.
+#
+#   install.sh dependencies cpu|cuda VENV    make VENV and install what Rillcast needs
+#   install.sh package VENV                  install Rillcast itself into it
+#
+# The Dockerfile runs the two steps in layers of their own (code changes oftener than dependencies), and
+# tests/integration/test_container.py runs the same two in a clean directory. Needs uv on the PATH.
+set -eu
+cd "$(dirname "$0")/../.."
+
+extras="--extra librdkafka --extra avro"
+
+dependencies() {
+    variant=$1 venv=$2
+    uv venv --quiet --python "${PYTHON:-python3}" "$venv"
+    case $variant in
+        # The GPU build of ONNX Runtime is several times larger, and its CPU provider is the same.
+        cpu) set -- --overrides deploy/container/cpu-overrides.txt onnxruntime ;;
+        # CUDA and cuDNN come as wheels, pinned like everything else, instead of from another base image.
+        cuda) set -- --extra cuda ;;
+        *) echo "install.sh: variant is cpu or cuda, not '$variant'" >&2; exit 2 ;;
+    esac
+    # shellcheck disable=SC2086  # the extras are words
+    uv pip install --quiet --python "$venv/bin/python" --only-binary :all: --compile-bytecode \
+        --constraints constraints.txt --requirements pyproject.toml $extras "$@"
+}
+
+package() {
+    uv pip install --quiet --python "$1/bin/python" --no-deps --compile-bytecode \
+        --build-constraints constraints.txt .
+}
+
+step=${1:?dependencies or package}
+shift
+case $step in
+    dependencies | package) "$step" "$@" ;;
+    *) echo "install.sh: step is dependencies or package, not '$step'" >&2; exit 2 ;;
+esac

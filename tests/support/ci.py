@@ -1,0 +1,23 @@
+"""What becomes of a test whose tools are not installed: skipped with the reason, but a failure where `CI` is set.
+
+A CI that silently tests nothing is worse than none.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import NoReturn
+
+import pytest
+
+
+def in_ci() -> bool:
+    """Return whether this is a CI run."""
+    return os.environ.get("CI", "").lower() in {"true", "1"}
+
+
+def cannot_run(reason: str) -> NoReturn:
+    """Skip the test, or fail it in CI."""
+    if in_ci():
+        pytest.fail(f"in CI: {reason}", pytrace=False)
+    pytest.skip(reason)

@@ -33,6 +33,11 @@ class Start(NamedTuple):
     new_life: bool
 
 
+def is_ahead(mark: Mark, assignment: Assignment) -> bool:
+    """Return whether state holds events that the group has not committed, as far as `assignment` knows."""
+    return assignment.committed is None or mark.offset > assignment.committed
+
+
 def decide(
     where: str,
     assignment: Assignment,

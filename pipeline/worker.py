@@ -38,7 +38,7 @@ from pipeline.errors import TransactionAborted, TransportError
 from pipeline.health import Health
 from pipeline.metrics import Metrics
 from pipeline.publisher import Publisher
-from pipeline.recovery import Policy, decide
+from pipeline.recovery import Policy, decide, is_ahead
 from pipeline.settings import StateSettings, WorkerSettings
 from pipeline.stores.base import Mark, Restored, StateStore
 from pipeline.transports.base import Assignment, Polled, Sink, Source, TransactionalSink
@@ -318,6 +318,8 @@ class Worker:
         number = assignment.partition
         mark: Mark | None = restored.mark if restored is not None else None
         where = f"{self._source.name}[{number}]"
+        if mark is not None and is_ahead(mark, assignment):
+            assignment = self._ask_again(assignment)
         start = decide(where, assignment, mark, self._policy(number), self._start_at)
         self._recovered.add(number)
         if restored is not None and mark is not None:
@@ -331,6 +333,15 @@ class Worker:
         if start.position >= start.live_from:
             self._go_live(number)
         return start.position
+
+    def _ask_again(self, assignment: Assignment) -> Assignment:
+        """Return what the brokers say now of a partition whose state was found ahead of its committed position.
+
+        State is never stored ahead of it, but the position was asked for before the state was read. A member that lost
+        its partitions without knowing it yet sees its successor's state; its commits will be refused.
+        """
+        asked = {each.partition: each for each in self._source.assignments()}
+        return asked.get(assignment.partition, assignment)
 
     def _policy(self, number: int) -> Policy:
         """Return how a partition recovers: another way than `restore` is asked for once, not at every rebalance."""

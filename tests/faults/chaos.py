@@ -67,7 +67,7 @@ def run_one(combination: Combination, load_name: str, plan: Plan, folder: Path, 
     """Run one combination on a broker of its own, print what came of it, and return whether it is clean."""
     started = time.monotonic()
     load, model = LOADS[load_name](plan.events, plan.seed, folder)
-    with running_broker() as broker:
+    with running_broker(own_controller=True) as broker:
         cluster = KafkaCluster(broker.bootstrap_servers, broker)
         try:
             report = Run(cluster, combination, plan, load, model, folder).run()
@@ -78,6 +78,8 @@ def run_one(combination: Combination, load_name: str, plan: Plan, folder: Path, 
             return False
         finally:
             cluster.close()
+            if torn := broker.torn_transactions:
+                print(f"    the broker itself took {torn} transactions for complete without their markers", flush=True)
     print(report, flush=True)
     if not quiet or not report.verdict.clean:
         print(report.details(), flush=True)

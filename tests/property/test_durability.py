@@ -179,6 +179,41 @@ def test_a_restart_after_a_clean_stop_replays_nothing(events: list[tuple[int, in
     }
 
 
+class OvertakenStore(MemoryStore):
+    """Between the question for the committed positions and the reading of the state, a successor goes on."""
+
+    successor: Callable[[], object] = staticmethod(lambda: None)
+
+    def begin_restore(self, partition: int) -> None:
+        self.successor()
+        super().begin_restore(partition)
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_a_member_that_was_put_out_of_its_group_does_not_take_its_successors_state_for_a_reset(
+    delivery: Delivery,
+) -> None:
+    """It ended with exit code 6, which asks for a person, where its next commit would have told it."""
+    events = [(0, at % 3, at + 1) for at in range(30)]
+    log, expected = fill(events[:10])
+    shelf = Shelf()
+    run_once(log, shelf, delivery, visible=False, per_poll=lambda: 3)
+    store = OvertakenStore(shelf)
+    harness = workers.build(log, settings=WorkerSettings(delivery=delivery), store=lambda _sink: store)
+
+    def succeed() -> None:
+        more, _ = fill(events)
+        log.partitions = more.partitions
+        run_once(log, shelf, delivery, visible=False, per_poll=lambda: 3)
+        store.successor = lambda: None
+
+    store.successor = succeed
+    harness.worker.run()
+    _, expected = fill(events)
+    assert forecasts_by_stream(log) == expected
+    assert repeats(log) == 0
+
+
 @given(
     events=arrivals,
     polls=sizes,

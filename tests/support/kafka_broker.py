@@ -1,7 +1,13 @@
-"""A real Apache Kafka for tests: the official artefacts, one KRaft node, on free loopback ports.
+"""A real Apache Kafka for tests: the official artefacts, one broker, on free loopback ports.
 
-Owns: fetching the jars once per machine, and the life of the server process. Does not know: topics or clients
+Owns: fetching the jars once per machine, and the life of the server processes. Does not know: topics or clients
 (`tests.support.kafka_cluster`). Invariant: a broker that was started is stopped, also when its start fails.
+
+Broker and controller are one process by default, which is quick to start. Who kills the broker under transactions gives
+the controller a process of its own, as production has it. A node that is both comes back believing that it still leads
+its partitions, finds that it does not, and then takes transactions whose markers it was writing for complete, "these
+partitions are likely deleted already" (Kafka 4.3.1, TransactionMarkerChannelManager): half of such a transaction is
+visible and its positions are lost. `torn_transactions` counts them.
 """
 
 from __future__ import annotations
@@ -15,7 +21,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
@@ -25,6 +31,9 @@ _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 15.0
 _POLL_S: Final = 0.05
 _LOG_TAIL_LINES: Final = 40
+_BROKER_ID: Final = 1
+_CONTROLLER_ID: Final = 100  # of a controller in a process of its own
+_TORN: Final = b"these partitions are likely deleted already and hence can be skipped"
 # A test broker lives for a minute or two: start fast rather than run fast.
 _JVM: Final = (
     "-Xmx512m",
@@ -75,67 +84,72 @@ def fetch_jars() -> Path:
     return target
 
 
-class KafkaBroker:
-    """One server process with its data folder and ports, which stay the same over restarts."""
+class _Node:
+    """One server process with its configuration, log and data, which stay over restarts."""
 
-    def __init__(self, jars: Path, folder: Path) -> None:
+    def __init__(self, name: str, classpath: str, folder: Path, roles: str) -> None:
+        self._name = name
+        self._classpath = classpath
         self._folder = folder
-        self._classpath = str(jars / "*")
-        self._log = folder / "server.log"
-        self._properties = folder / "server.properties"
+        self._log = folder / f"{name}.log"
+        self._properties = folder / f"{name}.properties"
         self._process: subprocess.Popen[bytes] | None = None
-        self._port, controller_port = _free_ports(2)
-        template = (HERE / "server.properties").read_text()
-        for name, value in {
-            "{data_dir}": str(folder / "data"),
-            "{broker_port}": str(self._port),
-            "{controller_port}": str(controller_port),
-        }.items():
-            template = template.replace(name, value)
-        self._properties.write_text(template)
+        common = (HERE / "server.properties").read_text()
+        self._properties.write_text(f"{roles}log.dirs={folder / name}-data\n{common}")
 
-    @property
-    def bootstrap_servers(self) -> str:
-        """Where clients connect."""
-        return f"127.0.0.1:{self._port}"
-
-    @property
-    def folder(self) -> Path:
-        """Where its configuration, its data and its log are, as long as it is `running_broker`'s."""
-        return self._folder
-
-    def format(self) -> None:
+    def format(self, cluster_id: str) -> None:
         """Prepare the data folder; once, before the first start.
 
         Raises:
             BrokerError: the storage tool failed.
         """
-        cluster_id = uuid.uuid4().hex[:22]
         command = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties))
         run = subprocess.run(command, capture_output=True, text=True, timeout=_START_TIMEOUT_S, check=False)
         if run.returncode != 0:
             raise BrokerError(f"kafka storage could not be formatted:\n{run.stdout}{run.stderr}")
 
-    def start(self) -> None:
-        """Start the server and wait until it serves.
-
-        Raises:
-            BrokerError: it ended, or did not answer in time.
-        """
-        assert self._process is None, "the broker runs already"
+    def start(self) -> int:
+        """Start the process and return where in the log its part begins."""
+        assert self._process is None, f"the {self._name} runs already"
         with self._log.open("ab") as output:
             position = output.tell()
             self._process = subprocess.Popen(
                 self._java("kafka.Kafka", str(self._properties)), stdout=output, stderr=subprocess.STDOUT
             )
-        try:
-            self._wait_until_it_serves(position)
-        except BaseException:
-            self.kill()
-            raise
+        return position
+
+    def wait_for(self, text: bytes, position: int, ready: Callable[[], bool] = lambda: True) -> None:
+        """Wait until the log has `text` behind `position`, and `ready`.
+
+        Raises:
+            BrokerError: the process ended, or it took too long.
+        """
+        assert self._process is not None
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not (self.said(text, position) and ready()):
+            if self._process.poll() is not None:
+                raise BrokerError(f"the {self._name} ended with {self._process.returncode}:\n{self._log_tail()}")
+            if time.monotonic() > deadline:
+                raise BrokerError(
+                    f"the {self._name} did not say {text!r} within {_START_TIMEOUT_S:g} s:\n{self._log_tail()}"
+                )
+            time.sleep(_POLL_S)
+
+    def said(self, text: bytes, position: int = 0) -> int:
+        """Return how often the log has `text` behind `position`."""
+        if not self._log.exists():
+            return 0
+        with self._log.open("rb") as log:
+            log.seek(position)
+            return log.read().count(text)
+
+    @property
+    def log_end(self) -> int:
+        """Where the log ends now."""
+        return self._log.stat().st_size
 
     def stop(self) -> None:
-        """End the server, gently if it lets itself be; does nothing if it is not running."""
+        """End the process, gently if it lets itself be; does nothing if it is not running."""
         if self._process is not None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -143,7 +157,7 @@ class KafkaBroker:
             self.kill()
 
     def kill(self) -> None:
-        """End the server as a crash would; its data and ports stay for the next `start`."""
+        """End the process as a crash would."""
         process, self._process = self._process, None
         if process is not None:
             process.kill()
@@ -152,20 +166,99 @@ class KafkaBroker:
     def _java(self, *arguments: str) -> list[str]:
         return ["java", *_JVM, f"-Dkafka.logs.dir={self._folder}", "-cp", self._classpath, *arguments]
 
-    def _wait_until_it_serves(self, log_position: int) -> None:
-        assert self._process is not None
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while True:
-            if self._process.poll() is not None:
-                raise BrokerError(f"kafka ended with {self._process.returncode} while starting:\n{self._log_tail()}")
-            with self._log.open("rb") as log:
-                log.seek(log_position)
-                started = b"Kafka Server started" in log.read()
-            if started and self._accepts():
-                return
-            if time.monotonic() > deadline:
-                raise BrokerError(f"kafka did not start within {_START_TIMEOUT_S:g} s:\n{self._log_tail()}")
-            time.sleep(_POLL_S)
+    def _log_tail(self) -> str:
+        lines = self._log.read_text(errors="replace").splitlines()
+        return "\n".join(lines[-_LOG_TAIL_LINES:])
+
+
+class KafkaBroker:
+    """A broker with its data folder and ports, which stay the same over restarts.
+
+    Args:
+        jars: as `fetch_jars` returns it.
+        folder: for configuration, data and logs.
+        own_controller: whether the controller is a process of its own, which `kill` and `stop` leave running.
+    """
+
+    def __init__(self, jars: Path, folder: Path, *, own_controller: bool = False) -> None:
+        self._folder = folder
+        self._port, controller_port = _free_ports(2)
+        client, control = f"PLAINTEXT://127.0.0.1:{self._port}", f"CONTROLLER://127.0.0.1:{controller_port}"
+        voter = _CONTROLLER_ID if own_controller else _BROKER_ID
+        quorum = f"controller.quorum.voters={voter}@127.0.0.1:{controller_port}\n"
+        broker = f"{quorum}node.id={_BROKER_ID}\nadvertised.listeners={client}\ninter.broker.listener.name=PLAINTEXT\n"
+        self._controller: _Node | None = None
+        if own_controller:
+            broker += f"process.roles=broker\nlisteners={client}\n"
+            controller = f"{quorum}node.id={_CONTROLLER_ID}\nprocess.roles=controller\nlisteners={control}\n"
+            self._controller = _Node("controller", str(jars / "*"), folder, controller)
+        else:
+            broker += f"process.roles=broker,controller\nlisteners={client},{control}\n"
+        self._broker = _Node("broker", str(jars / "*"), folder, broker)
+        self._left_at: int | None = None  # end of the controller's log when the broker was last ended
+
+    @property
+    def bootstrap_servers(self) -> str:
+        """Where clients connect."""
+        return f"127.0.0.1:{self._port}"
+
+    @property
+    def folder(self) -> Path:
+        """Where its configuration, its data and its logs are, as long as it is `running_broker`'s."""
+        return self._folder
+
+    @property
+    def torn_transactions(self) -> int:
+        """How many transactions the broker took for complete without their markers; see the module's docstring."""
+        return self._broker.said(_TORN)
+
+    def format(self) -> None:
+        """Prepare the data folders; once, before the first start.
+
+        Raises:
+            BrokerError: the storage tool failed.
+        """
+        cluster_id = uuid.uuid4().hex[:22]
+        for node in filter(None, (self._controller, self._broker)):
+            node.format(cluster_id)
+
+    def start(self) -> None:
+        """Start the server and wait until it serves; one that was ended, when its controller has noticed.
+
+        Raises:
+            BrokerError: it ended, or did not answer in time.
+        """
+        try:
+            if self._controller is not None:
+                if self._left_at is None:
+                    self._controller.start()
+                else:
+                    self._controller.wait_for(b"Fencing broker 1 ", self._left_at)
+            position = self._broker.start()
+            self._broker.wait_for(b"Kafka Server started", position, self._accepts)
+        except BaseException:
+            self.close()
+            raise
+
+    def stop(self) -> None:
+        """End the broker, gently if it lets itself be; does nothing if it is not running."""
+        self._note_end()
+        self._broker.stop()
+
+    def kill(self) -> None:
+        """End the broker as a crash would; its data and ports stay for the next `start`."""
+        self._note_end()
+        self._broker.kill()
+
+    def close(self) -> None:
+        """End everything."""
+        self.stop()
+        if self._controller is not None:
+            self._controller.stop()
+
+    def _note_end(self) -> None:
+        if self._controller is not None:
+            self._left_at = self._controller.log_end
 
     def _accepts(self) -> bool:
         try:
@@ -174,23 +267,19 @@ class KafkaBroker:
             return False
         return True
 
-    def _log_tail(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()
-        return "\n".join(lines[-_LOG_TAIL_LINES:])
-
 
 @contextlib.contextmanager
-def running_broker() -> Iterator[KafkaBroker]:
+def running_broker(*, own_controller: bool = False) -> Iterator[KafkaBroker]:
     """Fetch, format and start a broker with data of its own; stop it and drop the data afterwards."""
     jars = fetch_jars()
     with tempfile.TemporaryDirectory(prefix="rillcast-kafka-") as folder:
-        broker = KafkaBroker(jars, Path(folder))
+        broker = KafkaBroker(jars, Path(folder), own_controller=own_controller)
         broker.format()
         broker.start()
         try:
             yield broker
         finally:
-            broker.stop()
+            broker.close()
 
 
 def _free_ports(count: int) -> list[int]:

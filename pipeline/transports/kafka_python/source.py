@@ -1,45 +1,36 @@
 """The source on kafka-python: one member of a consumer group.
 
-Owns: the consumer, which partitions it has, what it has fetched of them, and where each is read. Does not know:
-what is in a record.
-
-The client's own `poll` runs in a helper thread, one call at a time, so that this one can answer the rebalance
-listener's questions (`pipeline.transports.kafka_python.rebalance`); a call that outlives its caller's patience is
-not lost, the next `poll` takes its records.
+Owns: the consumer, its commits, and what rebalances ask of the worker. Does not know: what is in a record, which
+partition is where (`partitions`), what is asked of the brokers (`lookup`), how a poll goes on while it is
+asked something (`poller`); these are modules of this package.
 
 Invariants: no position is ever guessed (`auto_offset_reset=none`: the listener names every start, and a position
-that the topic no longer has is an error, not a silent jump); a record of a partition that is held, or no longer
-owned, is never handed out. The client's positions are touched only while its `poll` does not run, or is suspended
-by a question.
+that the topic no longer has is an error, not a silent jump). The client's positions are touched only while its `poll`
+does not run, or is suspended by a question.
 """
 
 from __future__ import annotations
 
-import queue
 import time
-from collections import deque
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
 from typing import Any, Final
 
 import numpy as np
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
 from kafka.errors import CommitFailedError, IllegalStateError, KafkaError, RebalanceInProgressError
-from kafka.structs import MemberState
 
 from pipeline.errors import TransportError
 from pipeline.settings import KafkaSettings
 from pipeline.transports import kafka_errors
 from pipeline.transports.base import Assignment, AssignmentListener, Polled
 from pipeline.transports.kafka_python.config import consumer_config, create, require_topics
+from pipeline.transports.kafka_python.lookup import look_up
+from pipeline.transports.kafka_python.partitions import Partitions
+from pipeline.transports.kafka_python.poller import Poller
 from pipeline.transports.kafka_python.rebalance import Listener, Question
 
 _COMMIT_RETRY_S: Final = 0.05
-_INBOX_WAIT_S: Final = 1.0
-_MOMENT_S: Final = 0.01
-# A join that ends while the client is not polled is begun anew by the client's next poll, and makes every member of the
-# group join again: members whose polls do not overlap kept each other from ever getting on.
-_REBALANCE_POLL_S: Final = 1.0
 
 
 class KafkaPythonSource:
@@ -50,19 +41,9 @@ class KafkaPythonSource:
         self._topic = topic
         self._consumer: Any = None
         self._listener: AssignmentListener | None = None
-        self._helper: ThreadPoolExecutor | None = None
-        self._inbox: queue.SimpleQueue[Question | Future[Any]] = queue.SimpleQueue()
-        self._unanswered: deque[Question] = deque()
-        self._in_flight: Future[Any] | None = None
-        self._backlog: dict[int, list[Any]] = {}
-        self._fetched_to: dict[int, int] = {}
-        self._owned: set[int] = set()
-        self._positions: dict[int, int] = {}  # of the owned partitions that are not held
-        self._to_pause: set[int] = set()  # held, but the client has not been told yet
-        self._to_seek: dict[int, int] = {}  # started, likewise
-        self._outdated: set[int] = set()  # what the call in flight brings of these is not to be handed out
+        self._poller = Poller()
+        self._partitions = Partitions()
         self._failure: BaseException | None = None
-        self._closing = False
         self._joined = False
 
     @property
@@ -83,11 +64,10 @@ class KafkaPythonSource:
             TransportError: no broker answers, or the topic does not exist.
         """
         self._listener = listener
-        self._closing = False
         require_topics(self._settings, [self._topic])
         self._consumer = create(self._settings, "consumer", lambda: KafkaConsumer(**consumer_config(self._settings)))
-        self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka-python-poll")
-        self._consumer.subscribe([self._topic], listener=Listener(self._ask))
+        self._poller.attach(self._consumer)
+        self._consumer.subscribe([self._topic], listener=Listener(self._poller.ask))
         # Else a leader that has not heard of the topic yet gives everybody nothing, and the group joins twice.
         self._consumer.partitions_for_topic(self._topic)
 
@@ -99,33 +79,25 @@ class KafkaPythonSource:
         """
         self._live()
         self._raise_failure()
-        while self._unanswered:
-            self._answer(self._unanswered.popleft())
+        self._poller.answer_waiting(self._answer)
         self._raise_failure()
-        if not self._backlog:
+        if not self._partitions.pending:
             deadline = time.monotonic() + timeout_s
-            fetch = self._start_fetch(max_records, timeout_s)
-            ended = self._wait_for(fetch, self._answer, deadline)
+            fetch = self._poller.start(max_records, timeout_s, self._tell_held_and_started)
+            ended = self._poller.wait_for(fetch, self._answer, deadline)
             self._raise_failure()
             if ended:
                 self._take_fetch(fetch)
                 self._note_joined()
-        return self._columns(self._next_records(max_records))
+        return _columns(self._partitions.next_records(max_records))
 
     def hold(self, partitions: Sequence[int]) -> None:
         """Hand out nothing of these owned partitions until `start`."""
-        for number in self._owned.intersection(partitions):
-            self._drop_fetched(number)
-            self._positions.pop(number, None)
-            self._to_seek.pop(number, None)
-            self._to_pause.add(number)
+        self._partitions.hold(partitions, polling=self._poller.busy)
 
     def start(self, partition: int, position: int) -> None:
         """Hand out an owned partition's records from `position` on, beginning with the next `poll`."""
-        if partition in self._owned:
-            self._drop_fetched(partition)
-            self._positions[partition] = self._fetched_to[partition] = self._to_seek[partition] = position
-            self._to_pause.discard(partition)
+        self._partitions.start(partition, position, polling=self._poller.busy)
 
     def assignments(self) -> Sequence[Assignment]:
         """Ask for committed position, beginning and end of every owned partition.
@@ -136,7 +108,7 @@ class KafkaPythonSource:
             TransportError: no answer.
         """
         try:
-            return self._look_up(self._live(), sorted(self._owned))
+            return self._look_up(sorted(self._partitions.owned))
         except KafkaError as error:
             raise kafka_errors.refused(
                 self._settings.bootstrap_servers, self._topic, "asking for the committed positions", error
@@ -168,19 +140,21 @@ class KafkaPythonSource:
                     raise kafka_errors.not_committed(
                         self._settings.bootstrap_servers, self._topic, self._settings.group_id, error
                     ) from error
-                self._advance_rebalance()
+                fetch = self._poller.advance_rebalance(self._begin_fetch, _COMMIT_RETRY_S)
+                if fetch is not None:
+                    self._take_fetch(fetch)
             else:
                 return
 
     def positions(self) -> Mapping[int, int]:
         """Return the offset that each owned partition is read from next; held ones are left out."""
-        return dict(self._positions)
+        return dict(self._partitions.positions)
 
     def lag(self) -> Mapping[int, int]:
         """Return the offsets between position and end by partition, from what the last fetches said."""
         consumer = self._live()
         lags: dict[int, int] = {}
-        for partition, position in self._positions.items():
+        for partition, position in self._partitions.positions.items():
             try:
                 end = consumer.highwater(TopicPartition(self._topic, partition))
             except IllegalStateError:  # revoked on the IO thread; the question about it is still to be answered
@@ -192,18 +166,11 @@ class KafkaPythonSource:
     def close(self) -> None:
         """Leave the group (a static member stays in it until its session ends) without committing."""
         consumer, self._consumer = self._consumer, None
-        helper, self._helper = self._helper, None
-        self._closing = True
-        if consumer is None or helper is None:
+        if consumer is None:
             return
-        while self._unanswered:
-            self._release(consumer, self._unanswered.popleft())
-        if self._in_flight is not None:
-            self._wait_for(self._in_flight, lambda question: self._release(consumer, question))
-        helper.shutdown(wait=True)
+        self._poller.close()
         consumer.close(autocommit=False, timeout_ms=self._settings.request_timeout_s * 1_000)
-        for remembered in (self._owned, self._positions, self._to_pause, self._to_seek, self._backlog):
-            remembered.clear()
+        self._partitions.clear()
 
     def _live(self) -> Any:
         if self._consumer is None:
@@ -216,204 +183,82 @@ class KafkaPythonSource:
 
     # Rebalances: questions from the IO thread, answers from the thread that polls.
 
-    def _ask(self, question: Question) -> None:
-        """Run on the IO thread. While closing nobody is there to answer, and the worker must not be asked."""
-        if self._closing:
-            question.answered.success(None)
-        else:
-            self._inbox.put(question)
-
     def _answer(self, question: Question) -> None:
-        consumer = self._live()
         try:
             if question.kind == "assigned":
-                self._start_partitions(consumer, question.partitions)
+                self._start_partitions(question.partitions)
             else:
                 self._stop_partitions(question)
         except BaseException as error:  # noqa: BLE001  poll() raises it, once the client has been let go
             self._failure = self._failure or self._as_transport_error(error)
-        self._release(consumer, question)
+        self._poller.release(question)
 
-    def _release(self, consumer: Any, question: Question) -> None:
-        """Let the suspended listener go on."""
-
-        async def resume() -> None:
-            question.answered.success(None)
-
-        # A future that is completed from another thread does not wake the client's loop; only this call does.
-        consumer._net.call_soon_threadsafe(resume)
-
-    def _start_partitions(self, consumer: Any, partitions: tuple[int, ...]) -> None:
+    def _start_partitions(self, numbers: tuple[int, ...]) -> None:
         if self._listener is None:
             return
-        assignments = self._look_up(consumer, partitions)
+        assignments = self._look_up(numbers)
         starts = self._listener.on_assigned(assignments)
-        for assignment in assignments:
-            number, start = assignment.partition, starts[assignment.partition]
+        for number, _, _, end in assignments:
             key = TopicPartition(self._topic, number)
-            self._owned.add(number)
-            if start is None:
-                consumer.pause(key)
-                start = assignment.end  # it needs some position as well, or the client asks for one by itself
-            else:
-                self._positions[number] = start
-            consumer.seek(key, start)
-            self._fetched_to[number] = start
-            if number in self._outdated and number in self._positions:  # it left and came back within one call
-                self._to_seek[number] = start
-
-    def _look_up(self, consumer: Any, partitions: Sequence[int]) -> list[Assignment]:
-        timeout_ms = self._settings.request_timeout_s * 1_000
-        keys = {number: TopicPartition(self._topic, number) for number in partitions}
-        if not keys:
-            return []
-        beginnings = consumer.beginning_offsets(list(keys.values()), timeout_ms=timeout_ms)
-        ends = consumer.end_offsets(list(keys.values()), timeout_ms=timeout_ms)
-        return [
-            Assignment(number, consumer.committed(key, timeout_ms=timeout_ms), beginnings[key], ends[key])
-            for number, key in keys.items()
-        ]
+            if starts[number] is None:
+                self._consumer.pause(key)
+            self._consumer.seek(key, self._partitions.assign(number, starts[number], end))
 
     def _stop_partitions(self, question: Question) -> None:
-        numbers = [number for number in question.partitions if number in self._owned]
+        numbers = [number for number in question.partitions if number in self._partitions.owned]
         try:
             if numbers and self._listener is not None:
                 (self._listener.on_lost if question.kind == "lost" else self._listener.on_revoked)(numbers)
         finally:
             for number in numbers:
-                self._drop_fetched(number)
-                self._owned.discard(number)
-                self._positions.pop(number, None)
-                self._to_pause.discard(number)
-                self._to_seek.pop(number, None)
+                self._partitions.drop(number, polling=self._poller.busy)
 
-    def _advance_rebalance(self) -> None:
-        """Drive the client until a rebalance step asks something or the current fetch ends; answer nothing.
+    def _look_up(self, numbers: Sequence[int]) -> list[Assignment]:
+        return look_up(self._live(), self._topic, numbers, self._settings.request_timeout_s)
 
-        The client commits only between rebalances and takes part in one only while it is polled. As soon as it
-        asks, it has joined the new generation, in which a commit is valid again, also for what it has to give up.
-        """
-        if self._unanswered:
-            time.sleep(_COMMIT_RETRY_S)
-            return
-        fetch = self._start_fetch(1, _COMMIT_RETRY_S)
-        item = self._inbox.get()
-        while item is not fetch and not isinstance(item, Question):  # see _wait_for
-            item = self._inbox.get()
-        if isinstance(item, Question):
-            self._unanswered.append(item)
-        else:
-            self._in_flight = None
-            self._take_fetch(fetch)
+    def _note_joined(self) -> None:
+        """Tell the listener of a join that brought no partition, which the client keeps to itself."""
+        if not self._joined and self._listener is not None and self._live().group_metadata().generation_id >= 0:
+            self._joined = True
+            if not self._partitions.owned:
+                self._listener.on_assigned([])
 
     # Fetches: the client's poll(), in the helper thread.
 
-    def _start_fetch(self, max_records: int, timeout_s: float) -> Future[Any]:
-        if self._in_flight is None:
-            assert self._helper is not None  # made by open() together with the consumer
-            self._tell_held_and_started()
-            consumer = self._live()
-            if consumer.group_metadata().state != MemberState.STABLE:
-                timeout_s = max(timeout_s, _REBALANCE_POLL_S)
-            self._in_flight = self._helper.submit(consumer.poll, timeout_ms=timeout_s * 1_000, max_records=max_records)
-            self._in_flight.add_done_callback(self._inbox.put)
-        return self._in_flight
+    def _begin_fetch(self) -> Future[Any]:
+        return self._poller.start(1, _COMMIT_RETRY_S, self._tell_held_and_started)
 
     def _tell_held_and_started(self) -> None:
         """Tell the client what to pause and where to start again; its poll does not run now."""
-        consumer = self._live()
+        consumer, partitions = self._live(), self._partitions
         assigned = consumer.assignment()  # a partition may have left it; the question about that is still to come
-        for number in self._to_pause:
+        for number in partitions.to_pause:
             if (key := TopicPartition(self._topic, number)) in assigned:
                 consumer.pause(key)
-        for number, position in self._to_seek.items():
+        for number, position in partitions.to_seek.items():
             if (key := TopicPartition(self._topic, number)) in assigned:
                 # What the client parked of a paused partition it may never take up again (it does so only while its
                 # "next in line" is None, which an exhausted one is not), nor would it fetch anything beside it.
                 consumer._fetcher._paused_partition_records.pop(key, None)
                 consumer.seek(key, position)
                 consumer.resume(key)
-        self._to_pause.clear()
-        self._to_seek.clear()
-
-    def _drop_fetched(self, number: int) -> None:
-        self._backlog.pop(number, None)
-        if self._in_flight is not None:
-            self._outdated.add(number)
-
-    def _wait_for(self, fetch: Future[Any], handle: Callable[[Question], None], deadline: float | None = None) -> bool:
-        """Handle questions until `fetch` has ended; give up what outlives the deadline by more than a moment."""
-        while True:
-            patience_s = _INBOX_WAIT_S
-            if deadline is not None:
-                patience_s = min(patience_s, max(0.0, deadline - time.monotonic()) + _MOMENT_S)
-            try:
-                item = self._inbox.get(timeout=patience_s)
-            except queue.Empty:
-                if fetch.done():  # its notice was taken by a wait that Ctrl-C cut short
-                    break
-                if deadline is not None and time.monotonic() > deadline:
-                    return False
-                continue
-            if isinstance(item, Question):
-                handle(item)
-            elif item is fetch:
-                break
-            # Else it is the late notice of an earlier fetch. To take it for this one's would be to wait for this one
-            # without answering its questions, and it would wait for the answers.
-        self._in_flight = None
-        return True
-
-    def _note_joined(self) -> None:
-        """Tell the listener of a join that brought no partition, which the client keeps to itself."""
-        if not self._joined and self._listener is not None and self._live().group_metadata().generation_id >= 0:
-            self._joined = True
-            if not self._owned:
-                self._listener.on_assigned([])
+        partitions.to_pause.clear()
+        partitions.to_seek.clear()
 
     def _take_fetch(self, fetch: Future[Any]) -> None:
-        outdated, self._outdated = self._outdated, set()
+        current = self._partitions.current()
         try:
             fetched = fetch.result()
         except KafkaError as error:
             raise self._as_transport_error(error) from error
-        current = self._positions.keys() - outdated
-        for key, records in fetched.items():
-            if key.partition in current:
-                self._backlog.setdefault(key.partition, []).extend(records)
-        for key in self._live().assignment():
-            if key.partition not in current:
-                continue
-            # Where the next fetch begins: beyond transaction markers and compacted records.
-            position = self._live().position(key, timeout_ms=0)
-            if position is not None:
-                self._fetched_to[key.partition] = position
-                if key.partition not in self._backlog:
-                    self._positions[key.partition] = position
-
-    def _next_records(self, max_records: int) -> list[Any]:
-        taken: list[Any] = []
-        for partition in list(self._backlog):
-            records = self._backlog[partition]
-            room = max_records - len(taken)
-            taken += records[:room]
-            if len(records) > room:
-                self._backlog[partition] = records[room:]
-                self._positions[partition] = records[room].offset
-                break
-            del self._backlog[partition]
-            self._positions[partition] = self._fetched_to[partition]
-        return taken
-
-    def _columns(self, records: Sequence[Any]) -> Polled:
-        count = len(records)
-        return Polled(
-            partitions=np.fromiter((record.partition for record in records), np.int64, count),
-            offsets=np.fromiter((record.offset for record in records), np.int64, count),
-            timestamps_ms=np.fromiter((record.timestamp for record in records), np.int64, count),
-            keys=[record.key for record in records],
-            values=[record.value for record in records],
-            headers=lambda index: [(name, value or b"") for name, value in records[index].headers],
+        positions = {
+            key.partition: self._live().position(key, timeout_ms=0)
+            for key in self._live().assignment()
+            if key.partition in current
+        }
+        self._partitions.take(
+            {key.partition: records for key, records in fetched.items() if key.partition in current},
+            {number: position for number, position in positions.items() if position is not None},
         )
 
     def _as_transport_error(self, error: BaseException) -> BaseException:
@@ -425,6 +270,18 @@ class KafkaPythonSource:
         )
         wrapped.__cause__ = error
         return wrapped
+
+
+def _columns(records: Sequence[Any]) -> Polled:
+    count = len(records)
+    return Polled(
+        partitions=np.fromiter((record.partition for record in records), np.int64, count),
+        offsets=np.fromiter((record.offset for record in records), np.int64, count),
+        timestamps_ms=np.fromiter((record.timestamp for record in records), np.int64, count),
+        keys=[record.key for record in records],
+        values=[record.value for record in records],
+        headers=lambda index: [(name, value or b"") for name, value in records[index].headers],
+    )
 
 
 def _rebalancing(error: KafkaError) -> bool:

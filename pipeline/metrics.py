@@ -18,6 +18,7 @@ from pipeline.arrays import FloatArray, IntArray, StatusArray
 from pipeline.bundle import BundleMetadata, Status
 from pipeline.codecs.rejections import Reason
 from pipeline.engine import StepStats
+from pipeline.stages import STAGES
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LONG_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
@@ -53,6 +54,13 @@ TABLE: Final = (
     Metric("rillcast_model_calls_total", "counter", "Calls of the model; events / calls is the mean batch."),
     Metric("rillcast_step_duration_seconds", "histogram", "Time in the engine per poll.", buckets=_SECONDS),
     Metric("rillcast_poll_duration_seconds", "histogram", "Time from decode to publish per poll.", buckets=_SECONDS),
+    Metric(
+        "rillcast_stage_seconds",
+        "histogram",
+        "Time in a stage of the loop per poll, of every 16th poll.",
+        ("stage",),
+        _SECONDS,
+    ),
     Metric(
         "rillcast_event_latency_seconds",
         "histogram",
@@ -127,6 +135,7 @@ class Metrics:
         # A series that exists from the start with 0 lets `rate()` see its first increase.
         self._events = [self._counters["rillcast_events_total"].labels(status.name.lower()) for status in Status]
         self._letters = {r: self._counters["rillcast_dead_letters_total"].labels(r.value) for r in Reason}
+        self._stages = {s: self._histograms["rillcast_stage_seconds"].labels(s) for s in STAGES}
         self._scores = {name: column for column, name in enumerate(metadata.scores)}
         self._lag_partitions: set[int] = set()
         self._gauges["rillcast_nominal_coverage_ratio"].set(metadata.quantiles[-1] - metadata.quantiles[0])
@@ -136,6 +145,10 @@ class Metrics:
         self._counters["rillcast_polls_total"].inc()
         self._histograms["rillcast_poll_records"].observe(records)
         self._histograms["rillcast_poll_duration_seconds"].observe(seconds)
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """Take in the time that one poll spent in one stage."""
+        self._stages[stage].observe(seconds)
 
     def stepped(self, stats: StepStats, status: StatusArray, score: FloatArray | None) -> None:
         """Count live events that were stepped; `stats` covers replayed ones of the same poll too."""

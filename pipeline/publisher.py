@@ -15,13 +15,14 @@ import numpy.typing as npt
 
 from pipeline.arrays import IntArray
 from pipeline.board import ForecastBoard
-from pipeline.bundle import BundleMetadata, Status
+from pipeline.bundle import Status
 from pipeline.codecs.forecasts import ForecastColumns, ForecastEncoder
 from pipeline.codecs.observations import Observations
 from pipeline.codecs.rejections import Reason, Rejection
 from pipeline.engine import Outcome, StepResult
 from pipeline.metrics import Metrics, latency_sample
 from pipeline.residents import Residents
+from pipeline.stages import StageClock
 from pipeline.transports.base import Channel, Polled, Sink
 
 _ADVANCED: Final = np.array([status.advanced for status in Status])
@@ -33,28 +34,31 @@ class Publisher:
     def __init__(
         self,
         sink: Sink,
-        metadata: BundleMetadata,
+        encoder: ForecastEncoder,
         residents: Residents,
         metrics: Metrics,
         *,
         board: ForecastBoard | None = None,
+        stages: StageClock | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
         """Begin with nothing published.
 
         Args:
             sink: where forecasts go.
-            metadata: of the model.
+            encoder: of forecasts.
             residents: whose number and size are reported.
             metrics: counts.
             board: the view for people, if there is one.
+            stages: where the time goes.
             wall_clock: seconds since the epoch, for the age of events; never for anything that changes state.
         """
         self._sink = sink
-        self._encoder = ForecastEncoder(metadata)
+        self._encoder = encoder
         self._residents = residents
         self._metrics = metrics
         self._board = board
+        self._stages = stages or StageClock()
         self._wall_clock = wall_clock
 
     def publish(
@@ -83,7 +87,9 @@ class Publisher:
             offsets=polled.offsets[events.rows[rows]],
         )
         keys, values = self._encoder.encode(columns)
+        self._stages.lap("encode")
         self._sink.publish(Channel.FORECASTS, keys, values)
+        self._stages.lap("produce")
         self._metrics.published(len(values))
         self._show(polled, events, result, np.flatnonzero(live & stepped), live_records)
         return _rejections(events, result, stepped)

@@ -6,6 +6,7 @@ Owns the choice of parts and nothing else; every part is tested on its own.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from pipeline import device
 from pipeline.board import ForecastBoard
 from pipeline.bundle import Bundle
+from pipeline.codecs.forecasts import make_encoder
 from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
 from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
@@ -22,7 +24,9 @@ from pipeline.publisher import Publisher
 from pipeline.residents import Limits
 from pipeline.server import HttpServer
 from pipeline.settings import Settings
+from pipeline.stages import StageClock
 from pipeline.stores.connect import open_store, prepare_store
+from pipeline.transports.base import Source
 from pipeline.transports.connect import open_sink, open_source
 from pipeline.worker import Parts, Worker
 
@@ -54,8 +58,18 @@ class Service:
                 self.server.stop()
 
 
-def build(settings: Settings) -> Service:
+def build(
+    settings: Settings,
+    *,
+    around_source: Callable[[Source], Source] | None = None,
+    stages: StageClock | None = None,
+) -> Service:
     """Return the service that the settings describe; nothing is connected yet.
+
+    Args:
+        settings: all of them.
+        around_source: what to put around the source, for a measurement.
+        stages: the stop-watch of the loop, for a measurement; else a sample goes to the metrics.
 
     Raises:
         BundleError: the model breaks the bundle contract.
@@ -89,18 +103,23 @@ def build(settings: Settings) -> Service:
     health, board = Health(), ForecastBoard(metadata)
     prepare_store(settings, metadata)
     source, sink = open_source(settings), open_sink(settings)
+    if around_source is not None:
+        source = around_source(source)
     metrics = Metrics(registry, metadata, on.name)
+    stages = stages or StageClock(metrics.stage)
     limits = settings.input
+    encoder = make_encoder(settings.output.codec, metadata, settings.output.decimals)
     parts = Parts(
         source=source,
         sink=sink,
         store=open_store(settings, metadata, sink),
         engine=engine,
         decoder=ObservationDecoder(DecodeLimits(limits.max_record_bytes, limits.max_id_bytes, limits.max_abs_y)),
-        publisher=Publisher(sink, metadata, engine.residents, metrics, board=board),
+        publisher=Publisher(sink, encoder, engine.residents, metrics, board=board, stages=stages),
         dead_letters=DeadLetters(source.name, f"{metadata.name}@{metadata.model_id}", settings.dead_letters.max_bytes),
         metrics=metrics,
         health=health,
+        stages=stages,
     )
     worker = Worker(parts, settings.worker, settings.state, start_at=settings.kafka.auto_offset_reset)
     server = HttpServer(settings.http, registry, health, board) if settings.http.enabled else None

@@ -60,6 +60,10 @@ class OutputSettings(_Section):
     """Kafka topic of the forecasts, keyed by stream id. Written unless `output.path` is set."""
     path: str | None = None
     """File of the forecasts (.jsonl or .parquet); `-` is standard output."""
+    codec: Literal["json", "msgpack", "float32"] = "json"
+    """Form of a forecast record; the binary ones are for topics only, see [records.md](records.md)."""
+    decimals: Annotated[int, Field(ge=0, le=20)] | None = None
+    """Places after the point that a JSON forecast keeps of each number; by default as many as float32 has."""
 
 
 class DeadLetterSettings(_Section):
@@ -218,6 +222,8 @@ class Settings(BaseSettings):
     def _outputs_differ(self) -> Settings:
         if self.output.path == self.dead_letters.path:
             raise ValueError(f"output.path and dead_letters.path are both {self.output.path!r}")
+        if self.output.path is not None and self.output.codec != "json":
+            raise ValueError(f"output.codec is {self.output.codec!r}, but output.path is a file, which takes json only")
         if self.input.path is None and self.output.path is None:
             topics = [self.input.topic, self.output.topic, self.dead_letters.topic]
             if len(set(topics)) != len(topics):

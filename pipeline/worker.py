@@ -40,6 +40,7 @@ from pipeline.metrics import Metrics
 from pipeline.publisher import Publisher
 from pipeline.recovery import Policy, decide, is_ahead
 from pipeline.settings import StateSettings, WorkerSettings
+from pipeline.stages import StageClock
 from pipeline.stores.base import Mark, Restored, StateStore
 from pipeline.transports.base import Assignment, Polled, Sink, Source, TransactionalSink
 
@@ -80,6 +81,7 @@ class Parts:
         dead_letters: what becomes of records that cannot be used.
         metrics: counts, once per poll.
         health: what the probes say.
+        stages: where the time goes.
     """
 
     source: Source
@@ -91,6 +93,7 @@ class Parts:
     dead_letters: DeadLetters
     metrics: Metrics
     health: Health = field(default_factory=Health)
+    stages: StageClock = field(default_factory=StageClock)
 
 
 class Worker:
@@ -118,6 +121,7 @@ class Worker:
         self._source = parts.source
         self._engine = parts.engine
         self._metrics = parts.metrics
+        self._stages = parts.stages
         self._settings = settings
         self._start_at = start_at
         self._clock = clock
@@ -165,7 +169,9 @@ class Worker:
     def _turn(self) -> None:
         """Take one poll through the pipeline."""
         loading = any(partition.phase is Phase.LOADING for partition in self._partitions.values())
+        self._stages.begin()
         polled = self._source.poll(self._settings.max_poll_records, 0.0 if loading else self._settings.poll_timeout_s)
+        self._stages.lap("poll")
         self._parts.health.beat()
         try:
             if self._rewind_due:
@@ -178,6 +184,9 @@ class Worker:
             self._note_live()
             if self._checkpoint.due:
                 self._commit()
+                self._stages.lap("commit")
+            if len(polled):
+                self._stages.end()
         except TransactionAborted as error:
             log.warning("%s; going back to the committed positions", error)
             self._rewind_due = True
@@ -187,15 +196,18 @@ class Worker:
         started = self._clock()
         events, rejections = self._parts.decoder.decode(polled.values)
         live = self._live(polled)
+        self._stages.lap("decode")
         if len(events):
             partitions, offsets = polled.partitions[events.rows], polled.offsets[events.rows]
             result = self._engine.step(partitions, offsets, events.unique_ids, events.ds, events.y)
+            self._stages.lap("step")
             self._events += len(events)
             rejections += self._parts.publisher.publish(polled, events, result, live)
         rejections = [rejection for rejection in rejections if live[rejection.row]]
         self._bury(polled, rejections)
         self._checkpoint.processed(polled.partitions, polled.offsets, self._reached(polled))
         self._metrics.polled(len(polled), self._clock() - started)
+        self._stages.lap("account")
 
     def _bury(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
         if rejections:

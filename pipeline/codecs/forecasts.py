@@ -1,18 +1,22 @@
-"""Forecast records: columns to bytes.
+"""Forecast records: what is in one, and which codecs write it.
 
-Owns: the JSON form of a forecast. Does not know: where the bytes go.
+Owns: the columns that every codec takes, and the choice among them. Does not know: a codec's bytes
+(`forecasts_json`, `forecasts_msgpack`, `forecasts_float32`), nor where they go.
+`pipeline.codecs.reader` reads them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-
-import numpy as np
-import orjson
+from typing import Final, Literal, Protocol, TypeAlias, get_args
 
 from pipeline.arrays import FloatArray, IntArray, StatusArray
 from pipeline.bundle import BundleMetadata, Status
+
+Codec: TypeAlias = Literal["json", "msgpack", "float32"]
+CODECS: Final[tuple[Codec, ...]] = get_args(Codec)
+STATUS_NAMES: Final = tuple(status.name.lower() for status in Status)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,49 +41,40 @@ class ForecastColumns:
     partitions: IntArray
     offsets: IntArray
 
+    def __len__(self) -> int:
+        return len(self.unique_ids)
 
-class ForecastEncoder:
-    """Columns to JSON forecast records, keyed by stream id.
 
-    The whole batch's numbers are printed by one call on the float32 array (the shortest digits that read back to
-    the same float32) and the text is then cut into rows, which is several times faster than encoding lists.
-    """
-
-    def __init__(self, metadata: BundleMetadata) -> None:
-        levels = b",".join(b'"%g":[%%b]' % q for q in metadata.quantiles)
-        constant = b'"freq":%b,"model":%b' % (
-            orjson.dumps(metadata.freq),
-            orjson.dumps(f"{metadata.name}@{metadata.model_id}"),
-        )
-        self._template = (
-            b'{"unique_id":%b,"ds":"%bZ",' + constant.replace(b"%", b"%%") + b',"status":"%b","quantiles":{'
-            + levels + b'},"anomaly":%b,"source":{"partition":%d,"offset":%d}}'
-        )  # fmt: skip
-        self._status = [status.name.lower().encode() for status in Status]
+class ForecastEncoder(Protocol):
+    """Columns to records, keyed by stream id."""
 
     def encode(self, columns: ForecastColumns) -> tuple[list[bytes], list[bytes]]:
         """Return keys and values, one of each per row."""
-        n = len(columns.unique_ids)
-        if n == 0:
-            return [], []
-        by_level = np.ascontiguousarray(columns.forecast.transpose(0, 2, 1))
-        text = orjson.dumps(by_level, option=orjson.OPT_SERIALIZE_NUMPY)
-        rows = text[3:-3].split(b"]],[[")
-        anomaly = columns.anomaly if columns.anomaly is not None else np.full(n, np.nan, np.float32)
-        anomalies = orjson.dumps(anomaly, option=orjson.OPT_SERIALIZE_NUMPY)[1:-1].split(b",")
-        times = np.datetime_as_string(columns.ds.astype("datetime64[ms]")).astype("S").tolist()
-        names = self._status
-        values = [
-            self._template % (orjson.dumps(unique_id), ds, names[status], *row.split(b"],["), odd, partition, offset)
-            for unique_id, ds, status, row, odd, partition, offset in zip(
-                columns.unique_ids,
-                times,
-                columns.status.tolist(),
-                rows,
-                anomalies,
-                columns.partitions.tolist(),
-                columns.offsets.tolist(),
-                strict=True,
-            )
-        ]
-        return [unique_id.encode() for unique_id in columns.unique_ids], values
+        ...
+
+
+def make_encoder(codec: Codec, metadata: BundleMetadata, decimals: int | None = None) -> ForecastEncoder:
+    """Return the encoder of a codec.
+
+    Args:
+        codec: its name.
+        metadata: of the model whose forecasts it writes.
+        decimals: places after the point that are kept of each number, for the codecs that write text; None = all.
+    """
+    from pipeline.codecs.forecasts_float32 import Float32Encoder
+    from pipeline.codecs.forecasts_json import JsonEncoder
+    from pipeline.codecs.forecasts_msgpack import MsgpackEncoder
+
+    if codec == "json":
+        return JsonEncoder(metadata, decimals)
+    return MsgpackEncoder(metadata) if codec == "msgpack" else Float32Encoder(metadata)
+
+
+def model_name(metadata: BundleMetadata) -> str:
+    """Return what a record says of the model that made it."""
+    return f"{metadata.name}@{metadata.model_id}"
+
+
+def level_name(quantile: float) -> str:
+    """Return how a record names a quantile: `0.1`."""
+    return f"{quantile:g}"

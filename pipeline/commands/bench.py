@@ -17,11 +17,13 @@ examples:
   rillcast bench flatness model.onnx --age 100000
   rillcast bench recovery --model model.onnx --kafka.bootstrap-servers localhost:9092 --streams 100000 --json
   rillcast bench delivery --model model.onnx --kafka.bootstrap-servers localhost:9092
+  rillcast bench kafka --model model.onnx --kafka.bootstrap-servers localhost:9092 --codecs json,float32
 
 `step` gives whole steps per second by batch size. `flatness` compares the cost of an event early in a stream's life
 with that of an event late in it, the two measured in turns, so that a drift of the machine's speed cancels out.
 `recovery` kills a service and times the next one to its first new forecast; `delivery` compares exactly_once with
-at_least_once. These two need a broker and make topics of their own.
+at_least_once. `kafka` is the whole service against an echo loop of the same client and codec, which does everything but
+forecasting: the limit. These three need a broker and make topics of their own.
 """
 
 
@@ -38,7 +40,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     delivery.add_argument("--streams", type=int, default=10_000, help="streams")
     delivery.add_argument("--events", type=int, default=200_000, help="events of each run")
     delivery.add_argument("--repeat", type=int, default=3, help="pairs of runs")
-    for kind in (recovery, delivery):
+    kafka = kinds.add_parser("kafka", help="the service end to end, against the limit of its client and codec")
+    kafka.add_argument("--clients", default="librdkafka,kafka-python", help="client libraries")
+    kafka.add_argument("--codecs", default="json,float32", help="of the forecasts: json, msgpack, float32")
+    kafka.add_argument("--streams", type=int, default=10_000, help="streams")
+    kafka.add_argument("--busy", type=int, default=0, help="also measure so few busy streams; 0 = not")
+    kafka.add_argument("--events", type=int, default=200_000, help="events of each run (a tenth with kafka-python)")
+    kafka.add_argument("--repeat", type=int, default=3, help="rounds")
+    for kind in (recovery, delivery, kafka):
         kind.add_argument("--partitions", type=int, default=4, help="of the topics that are made")
         kind.add_argument("--json", action="store_true", help="one JSON object")
         settings_flags.add(kind)
@@ -63,7 +72,7 @@ def _engine(kind: argparse.ArgumentParser, *, aged: bool) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from pipeline.benchmarks import durability, engine
+    from pipeline.benchmarks import durability, engine, kafka
     from pipeline.benchmarks.machine import machine
 
     if args.kind == "step":
@@ -71,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     elif args.kind == "flatness":
         figures = engine.flatness(args)
     else:
-        settings = settings_flags.load(args)
-        figures = (durability.recovery if args.kind == "recovery" else durability.delivery)(args, settings)
+        on_kafka = {"recovery": durability.recovery, "delivery": durability.delivery, "kafka": kafka.kafka}
+        figures = on_kafka[args.kind](args, settings_flags.load(args))
     figures["machine"] = machine()
     if args.json:
         print(json.dumps(figures))
@@ -98,7 +107,21 @@ def _print(kind: str, figures: dict[str, Any]) -> None:
         print(f"step {figures['young_step']:>9,}: {figures['young_us_per_event']:.2f} us per event")
         print(f"step {figures['old_step']:>9,}: {figures['old_us_per_event']:.2f} us per event")
         print(f"ratio {figures['old_to_young_ratio']:.3f} (quartiles {low:.3f}, {middle:.3f}, {high:.3f})")
+    elif kind == "kafka":
+        _print_kafka(figures)
     else:
         for name, value in figures.items():
             print(f"{name:<28} {value:,.4g}" if isinstance(value, float) else f"{name:<28} {value}")
     print(f"{machine['cpu']}, {machine['cores']} cores; ONNX Runtime {machine['onnxruntime']}")
+
+
+def _print_kafka(figures: dict[str, Any]) -> None:
+    print(f"{figures['model']}, {figures['streams']:,} streams, {figures['delivery']}")
+    for case in figures["cases"]:
+        print(f"{case['client']}, {case['codec']}: {case['ratio_to_echo']:.2f} of the limit")
+        for name, run in case["runs"].items():
+            stages = ", ".join(f"{stage} {us:.2f}" for stage, us in run["stages_us_per_event"].items())
+            print(
+                f"  {name:<8} {run['events_per_second']:>9,.0f} events/s  {run['cpu_us_per_event']:.1f} us of processor"
+                f" per event, {run['peak_rss_mib']:.0f} MiB\n{'':>11}us per event: {stages}"
+            )

@@ -11,6 +11,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry
 
 from pipeline.bundle import Bundle
+from pipeline.codecs.forecasts import make_encoder
 from pipeline.codecs.observations import ObservationDecoder
 from pipeline.deadletters import DeadLetters
 from pipeline.device import Device
@@ -74,7 +75,7 @@ def build(
         store=store(sink) if store else None,
         engine=engine,
         decoder=ObservationDecoder(),
-        publisher=Publisher(sink, bundle.metadata, engine.residents, metrics, wall_clock=clock),
+        publisher=Publisher(sink, make_encoder("json", bundle.metadata), engine.residents, metrics, wall_clock=clock),
         dead_letters=DeadLetters(source.name, "toy", 1000),
         metrics=metrics,
         health=health,

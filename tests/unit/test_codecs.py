@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.bundle import Status
-from pipeline.codecs.forecasts import ForecastColumns, ForecastEncoder
+from pipeline.codecs.forecasts import ForecastColumns, make_encoder
 from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
 from pipeline.codecs.rejections import Reason
 from tests.support.hostile import HOSTILE, NOON_MS, record
@@ -85,7 +85,7 @@ def columns(n: int, **changes: object) -> ForecastColumns:
 
 def encode(given: ForecastColumns) -> tuple[list[bytes], list[dict[str, object]]]:
     metadata = ToyGraph().metadata().model_copy(update={"model_id": "abc"})
-    keys, values = ForecastEncoder(metadata).encode(given)
+    keys, values = make_encoder("json", metadata).encode(given)
     return keys, [json.loads(value) for value in values]
 
 

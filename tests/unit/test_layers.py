@@ -24,7 +24,7 @@ LAYERS = [
     ["pipeline.slab", "pipeline.slots", "pipeline.stores.base"],
     ["pipeline.device"],
     ["pipeline.bundle"],
-    ["pipeline.frequency", "pipeline.arrays", "pipeline.errors"],
+    ["pipeline.frequency", "pipeline.arrays", "pipeline.errors", "pipeline.stages"],
 ]
 SAME_LAYER_ALLOWED = {
     "pipeline.codecs",

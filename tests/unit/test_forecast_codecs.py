@@ -1,0 +1,109 @@
+"""Every codec says the same, and the reader reads what each wrote."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+
+from pipeline.bundle import BundleMetadata
+from pipeline.codecs.forecasts import CODECS, STATUS_NAMES, Codec, ForecastColumns, make_encoder
+from pipeline.codecs.forecasts_float32 import HEADER
+from pipeline.codecs.reader import decode_forecast
+from pipeline.errors import DataError
+from tests.support.toy import ToyGraph
+
+IDS = ["plain", 'quote"', 'a","b', "back\\slash", "%d %s", "\u20ac\n\x00", "], [", "x" * 300]
+
+
+def metadata(**changes: Any) -> BundleMetadata:
+    return ToyGraph().metadata().model_copy(update={"model_id": "0123456789abcdef"} | changes)
+
+
+def columns(ids: list[str], horizon: int = 2, levels: int = 3) -> ForecastColumns:
+    n, numbers = len(ids), np.random.default_rng(3)
+    return ForecastColumns(
+        unique_ids=ids,
+        ds=np.arange(n) * 3_600_123 + 1_714_564_800_000,
+        status=np.array([number % 4 for number in range(n)], np.int8),
+        forecast=numbers.normal(scale=1e6, size=(n, horizon, levels)).astype(np.float32),
+        anomaly=np.where(np.arange(n) % 3 == 0, np.nan, numbers.random(n)).astype(np.float32),
+        partitions=np.arange(n) % 5,
+        offsets=np.arange(n) + 2**40,
+    )
+
+
+@pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize(("horizon", "levels"), [(2, 3), (1, 1), (24, 9), (20, 20)])
+def test_reader_reads_what_a_codec_wrote(codec: Codec, horizon: int, levels: int) -> None:
+    quantiles = tuple(round((i + 1) / (levels + 1), 3) for i in range(levels))
+    given = columns(IDS, horizon, levels)
+    about = metadata(horizon=horizon, quantiles=quantiles)
+    keys, values = make_encoder(codec, about).encode(given)
+    for row, (key, value) in enumerate(zip(keys, values, strict=True)):
+        read = decode_forecast(value, key)
+        assert (read.unique_id, read.ds, read.freq) == (IDS[row], given.ds[row], "1h")
+        assert read.status == STATUS_NAMES[given.status[row]]
+        assert read.model.endswith("0123456789abcdef")
+        assert (read.partition, read.offset) == (given.partitions[row], given.offsets[row])
+        assert read.quantiles == quantiles
+        np.testing.assert_array_equal(read.values, given.forecast[row])
+        assert given.anomaly is not None
+        np.testing.assert_array_equal(np.float32(read.anomaly), given.anomaly[row])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_nothing_encodes_to_nothing(codec: Codec) -> None:
+    assert make_encoder(codec, metadata()).encode(columns([])) == ([], [])
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_a_bundle_without_anomaly_leaves_it_unknown(codec: Codec) -> None:
+    given = columns(["a"])
+    without = ForecastColumns(
+        given.unique_ids, given.ds, given.status, given.forecast, None, given.partitions, given.offsets
+    )
+    (key,), (value,) = make_encoder(codec, metadata()).encode(without)
+    assert np.isnan(decode_forecast(value, key).anomaly)
+
+
+def test_msgpack_has_the_members_of_json() -> None:
+    given = columns(IDS)
+    _, texts = make_encoder("json", metadata()).encode(given)
+    _, packed = make_encoder("msgpack", metadata()).encode(given)
+    for row, (text, value) in enumerate(zip(texts, packed, strict=True)):
+        json_members, members = json.loads(text), msgspec.msgpack.decode(value)
+        assert members["ds"] == given.ds[row]
+        assert json_members.keys() == members.keys()
+        assert json_members["quantiles"].keys() == members["quantiles"].keys()
+        assert (json_members["anomaly"] is None) == (members["anomaly"] is None)
+
+
+def test_float32_record_has_the_documented_size() -> None:
+    _, (value,) = make_encoder("float32", metadata(horizon=24)).encode(columns(["a"], horizon=24))
+    assert HEADER.itemsize == 64
+    assert len(value) == 64 + 4 * 3 + 4 * 24 * 3
+
+
+def test_decimals_bound_the_digits_of_a_json_forecast() -> None:
+    given = columns(["a"])
+    _, (value,) = make_encoder("json", metadata(), decimals=1).encode(given)
+    read = decode_forecast(value)
+    np.testing.assert_allclose(read.values, given.forecast[0], atol=0.1)
+    for level in json.loads(value, parse_float=str)["quantiles"].values():
+        assert all(len(number.split(".")[1]) == 1 for number in level)
+
+
+@pytest.mark.parametrize("value", [b"", b"[]", b"{}", b'{"unique_id": 1}', b"\x81\xa1a", b"RCF1", b"RCF1" + bytes(60)])
+def test_what_is_no_forecast_is_refused(value: bytes) -> None:
+    with pytest.raises(DataError):
+        decode_forecast(value, b"key") if len(value) < 60 else decode_forecast(value)
+
+
+def test_float32_record_needs_its_key() -> None:
+    _, (value,) = make_encoder("float32", metadata()).encode(columns(["a"]))
+    with pytest.raises(DataError, match="key"):
+        decode_forecast(value)

@@ -2,6 +2,8 @@
 
     (slots, ds, y, state.*)  ->  (forecast, status [, score] [, anomaly], state.*.next)
 
+and, optionally, a second graph that steps T events of each stream in one call (`pipeline.sequence`).
+
 Owns: the metadata schema, the clauses that a file must keep, and the identity of a model. Does not know: how
 a bundle is made (`training.export`), where it runs (`pipeline.slab`, `pipeline.engine`), or what is inside
 the graph. `docs/bundle.md` is this contract in prose; a file that breaks a clause is refused, by name.
@@ -13,10 +15,11 @@ state of a stream that has never been seen.
 
 from __future__ import annotations
 
+import contextlib
 import enum
 import hashlib
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal, TypeVar
@@ -27,6 +30,7 @@ from onnx import checker, helper
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from pipeline import frequency
+from pipeline import sequence as sequences
 from pipeline.errors import BundleError
 
 SCHEMA_VERSION: Final = 1
@@ -34,6 +38,7 @@ METADATA_KEY: Final = "rillcast"
 MAX_BUNDLE_BYTES: Final = 512 * 2**20
 STATE_PREFIX: Final = "state."
 NEXT_SUFFIX: Final = ".next"
+REGULAR: Final = "regular"
 _OPERATOR_DOMAINS: Final = frozenset({"", "ai.onnx", "com.microsoft"})
 _STATE_DTYPES: Final = frozenset({"float32", "float16", "int64", "int32", "int8", "bool"})
 
@@ -141,6 +146,7 @@ class Bundle:
     metadata: BundleMetadata
     model: bytes
     has_anomaly: bool
+    sequence: bytes | None = None  # the model that steps [B, T] events; None where the file has none
 
     @property
     def has_score(self) -> bool:
@@ -183,21 +189,34 @@ class Bundle:
             raise BundleError(
                 "covariates", f"the bundle takes covariates {list(metadata.covariates)}; this version serves none"
             )
-        outputs = _check_interface(model.graph, metadata)
-        for spec in metadata.states:
-            _check_in_place(model.graph, spec)
-        return cls(metadata=metadata, model=data, has_anomaly="anomaly" in outputs)
+        outputs = _check_graph(model, metadata, "B")
+        second = sequences.extract(model)
+        if second is not None:
+            with _of_the_sequence():
+                _check_valid(second)
+                _check_self_contained(second)
+                if _check_graph(second, metadata, "B, T") != outputs | {REGULAR}:
+                    raise BundleError("outputs", f"expected the step's outputs and {REGULAR!r}")
+        return cls(
+            metadata=metadata,
+            model=data,
+            has_anomaly="anomaly" in outputs,
+            sequence=second.SerializeToString() if second is not None else None,
+        )
 
 
-def seal(model: onnx.ModelProto, metadata: BundleMetadata) -> bytes:
-    """Write `metadata`, with the model id of `model`, into the model and return the bundle's bytes, checked.
+def seal(model: onnx.ModelProto, metadata: BundleMetadata, sequence: onnx.ModelProto | None = None) -> bytes:
+    """Write `metadata`, with the model id, and the sequence graph into the model; return the bundle's bytes, checked.
 
     Raises:
         BundleError: the result would break the contract.
     """
     sealed = onnx.ModelProto()
     sealed.CopyFrom(model)
-    document = metadata.model_copy(update={"model_id": model_id(model)}).model_dump_json()
+    sequences.remove(sealed)
+    if sequence is not None:
+        sequences.embed(sealed, sequence)
+    document = metadata.model_copy(update={"model_id": model_id(sealed)}).model_dump_json()
     kept = [entry for entry in sealed.metadata_props if entry.key != METADATA_KEY]
     del sealed.metadata_props[:]
     sealed.metadata_props.extend(kept)
@@ -208,21 +227,42 @@ def seal(model: onnx.ModelProto, metadata: BundleMetadata) -> bytes:
 
 
 def model_id(model: onnx.ModelProto) -> str:
-    """Return the identity of what the model computes: 16 hex digits of the SHA-256 of its graph and opsets."""
+    """Return the identity of what the model computes: 16 hex digits of the SHA-256 of its graphs and opsets."""
     digest = hashlib.sha256(model.graph.SerializeToString(deterministic=True))
     for opset in sorted((o.domain, o.version) for o in model.opset_import):
         digest.update(repr(opset).encode())
+    if (second := sequences.packed(model)) is not None:
+        digest.update(second.encode())
     return digest.hexdigest()[:16]
 
 
 def _parse(data: bytes) -> onnx.ModelProto:
     try:
         model = onnx.load_model_from_string(data)
-        checker.check_model(model)
-    except Exception as error:  # protobuf, onnx and its C++ checker each raise types of their own
-        first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-        raise BundleError("onnx", f"not a valid ONNX model: {first_line}") from error
+    except Exception as error:  # protobuf and onnx each raise types of their own
+        raise BundleError("onnx", f"not a valid ONNX model: {_first_line(error)}") from error
+    _check_valid(model)
     return model
+
+
+def _check_valid(model: onnx.ModelProto) -> None:
+    try:
+        checker.check_model(model)
+    except Exception as error:  # onnx's C++ checker raises types of its own
+        raise BundleError("onnx", f"not a valid ONNX model: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def _of_the_sequence() -> Iterator[None]:
+    """Say of a broken clause that it was the sequence graph's."""
+    try:
+        yield
+    except BundleError as error:
+        raise BundleError(error.clause, f"sequence graph: {error.reason}") from error
 
 
 def _metadata(model: onnx.ModelProto) -> BundleMetadata:
@@ -244,16 +284,25 @@ def _metadata(model: onnx.ModelProto) -> BundleMetadata:
 def _check_self_contained(model: onnx.ModelProto) -> None:
     """Nothing outside the file may be read, and only the standard operators may run."""
     foreign = {o.domain for o in model.opset_import} - _OPERATOR_DOMAINS
-    foreign |= {node.domain for node in model.graph.node} - _OPERATOR_DOMAINS
+    foreign |= {node.domain for node in _nodes(model.graph)} - _OPERATOR_DOMAINS
     if foreign or model.functions:
         raise BundleError("operators", f"operator domains {sorted(foreign)} or local functions are not allowed")
     for tensor in model.graph.initializer:
         if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
             raise BundleError("external-data", f"initializer {tensor.name!r} lies outside the file")
-    for node in model.graph.node:
+    for node in _nodes(model.graph):
         for attribute in node.attribute:
             if attribute.HasField("t") and attribute.t.external_data:
                 raise BundleError("external-data", f"node {node.name!r} reads data outside the file")
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Yield the nodes of a graph and of the bodies inside it."""
+    for node in graph.node:
+        yield node
+        for attribute in node.attribute:
+            for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
+                yield from _nodes(body)
 
 
 def _numpy_dtype(value: onnx.ValueInfoProto) -> str:
@@ -271,15 +320,16 @@ def _dims(value: onnx.ValueInfoProto) -> list[int | None]:
 def _expect(
     values: dict[str, onnx.ValueInfoProto], kind: str, name: str, dtype: str, rest: Sequence[int], rows: str
 ) -> None:
-    """Require tensor `name` to be of `dtype` and shape `[rows, *rest]` with a symbolic first dimension."""
+    """Require tensor `name` to be of `dtype` and shape `[rows, *rest]`; `rows` names its symbolic dimensions."""
     if name not in values:
         raise BundleError(f"{kind}s", f"{kind} {name!r} ({dtype} [{rows}{''.join(f', {d}' for d in rest)}]) is missing")
     found, dims = _numpy_dtype(values[name]), _dims(values[name])
     if found != dtype:
         raise BundleError("types", f"{kind} {name!r} is {found}, the contract says {dtype}")
-    if not dims or dims[0] is not None or dims[1:] != list(rest):
-        shown = [rows if d is None else d for d in dims]
-        raise BundleError("shapes", f"{kind} {name!r} has shape {shown}, the contract says {[rows, *rest]}")
+    symbols = rows.split(", ")
+    if dims != [*(None for _ in symbols), *rest]:
+        shown = [next(iter(symbols[n : n + 1]), "?") if d is None else d for n, d in enumerate(dims)]
+        raise BundleError("shapes", f"{kind} {name!r} has shape {shown}, the contract says {[*symbols, *rest]}")
 
 
 _T = TypeVar("_T", bound=onnx.ValueInfoProto)
@@ -289,20 +339,31 @@ def _by_name(values: Iterable[_T]) -> dict[str, _T]:
     return {value.name: value for value in values}
 
 
-def _check_interface(graph: onnx.GraphProto, metadata: BundleMetadata) -> set[str]:
+def _check_graph(model: onnx.ModelProto, metadata: BundleMetadata, events: str) -> set[str]:
+    """Check a step (`events` is "B") or a sequence ("B, T"); return the names of its outputs."""
+    outputs = _check_interface(model.graph, metadata, events)
+    for spec in metadata.states:
+        _check_in_place(model.graph, spec)
+    return outputs
+
+
+def _check_interface(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -> set[str]:
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = _by_name(value for value in graph.input if value.name not in initializers)
     outputs = _by_name(graph.output)
 
     _expect(inputs, "input", "slots", "int64", [], "B")
-    _expect(inputs, "input", "ds", "int64", [], "B")
-    _expect(inputs, "input", "y", "float32", [], "B")
-    _expect(outputs, "output", "forecast", "float32", [metadata.horizon, len(metadata.quantiles)], "B")
-    _expect(outputs, "output", "status", "int8", [], "B")
+    _expect(inputs, "input", "ds", "int64", [], events)
+    _expect(inputs, "input", "y", "float32", [], events)
+    _expect(outputs, "output", "forecast", "float32", [metadata.horizon, len(metadata.quantiles)], events)
+    _expect(outputs, "output", "status", "int8", [], events)
     if metadata.scores:
-        _expect(outputs, "output", "score", "float32", [len(metadata.scores)], "B")
+        _expect(outputs, "output", "score", "float32", [len(metadata.scores)], events)
     if "anomaly" in outputs:
-        _expect(outputs, "output", "anomaly", "float32", [], "B")
+        _expect(outputs, "output", "anomaly", "float32", [], events)
+    of_runs = {REGULAR} if events != "B" else set()
+    for name in of_runs:
+        _expect(outputs, "output", name, "bool", [], "B")
 
     states = {STATE_PREFIX + spec.name: spec for spec in metadata.states}
     for name in [*inputs, *outputs]:
@@ -321,10 +382,10 @@ def _check_interface(graph: onnx.GraphProto, metadata: BundleMetadata) -> set[st
     if unknown := sorted(set(inputs) - known):
         raise BundleError("inputs", f"unknown inputs {unknown}; the engine feeds {sorted(known)}")
     known = {"forecast", "status", "anomaly", *(name + NEXT_SUFFIX for name in states)}
-    known |= {"score"} if metadata.scores else set()
+    known |= of_runs | ({"score"} if metadata.scores else set())
     if unknown := sorted(set(outputs) - known):
         raise BundleError("outputs", f"unknown outputs {unknown}; the engine reads {sorted(known)}")
-    return set(outputs)
+    return {name for name in outputs if not name.startswith(STATE_PREFIX)}
 
 
 def _check_in_place(graph: onnx.GraphProto, spec: StateSpec) -> None:

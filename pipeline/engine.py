@@ -1,7 +1,11 @@
 """Steps events: stream ids and columns in, forecasts out, state advanced in place.
 
-Composes bundle, guard, slab, slots, batcher and residents. Knows no Kafka, no clock (a timer is passed in) and no
+Composes bundle, executor, batcher and residents. Knows no Kafka, no clock (a timer is passed in) and no
 metrics client. What a step computes is in the bundle alone; the engine moves rows.
+
+Where a bundle has a sequence graph, consecutive events of a busy stream go through it together. It may refuse a run (an
+event in it is late, missing, after a gap, or would be quarantined) and then has left the stream alone: the run's events
+are stepped one by one. Both graphs give the same bits on the CPU provider, so which one was used is not to be seen.
 
 Invariants: the events of one stream are stepped in the order in which they are given, each exactly once, whatever else
 is in the batch; whatever becomes of an event is a function of its partition's events in their order.
@@ -13,13 +17,20 @@ import enum
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from pipeline import batcher, device, guard
 from pipeline.arrays import AnyArray, FloatArray, IntArray, StatusArray
+from pipeline.batcher import Runs
 from pipeline.bundle import Bundle
-from pipeline.residents import Limits, Residents
+from pipeline.executor import Executor
+from pipeline.residents import NO_WATERMARK, Limits, Residents
+
+DEFAULT_RUNS: Final = Runs(lengths=(64, 16, 4), max_rows=1024)
 
 
 class Outcome(enum.IntEnum):
@@ -33,10 +44,19 @@ class Outcome(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What one call of `StepEngine.step` did."""
+    """What one call of `StepEngine.step` did.
+
+    Attributes:
+        events: how many it was given.
+        calls: of the model.
+        in_runs: events that went through the sequence graph.
+        evicted: streams that left.
+        seconds: it took.
+    """
 
     events: int
     calls: int
+    in_runs: int
     evicted: int
     seconds: float
 
@@ -72,6 +92,7 @@ class StepEngine:
         *,
         batch_rows: int = 256,
         row_buckets: Sequence[int] = (),
+        runs: Runs = DEFAULT_RUNS,
         limits: Limits | None = None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -83,6 +104,7 @@ class StepEngine:
             batch_rows: most rows in one call.
             row_buckets: increasing batch sizes that calls are padded to with slot 0, the largest at least
                 `batch_rows`; none = no padding. Providers that specialise on shapes (CUDA graphs) want few shapes.
+            runs: when consecutive events of a stream go together, where the bundle has a sequence graph.
             limits: which streams may be resident; None = all, for ever.
             timer: monotonic seconds, for the statistics only.
 
@@ -94,11 +116,11 @@ class StepEngine:
         self.bundle = bundle
         self.residents = Residents(bundle.metadata.states, on, limits or Limits())
         self._batch_rows = batch_rows
-        self._buckets = np.sort(np.array(row_buckets, dtype=np.int64))
+        self._runs = runs if bundle.sequence is not None else Runs()
         self._timer = timer
-        self._session = on.session(guard.protect(bundle))
-        self._binding = self._session.io_binding()
-        self._bound_slots = 0
+        states, bind = bundle.metadata.states, self.residents.bind
+        self._one = Executor(bundle.model, states, on, bind, row_buckets)
+        self._many = Executor(bundle.sequence, states, on, bind) if bundle.sequence is not None else None
 
     def step(
         self,
@@ -133,7 +155,7 @@ class StepEngine:
         if self.bundle.has_anomaly:
             columns["anomaly"] = np.empty(n, np.float32)
         outcome: StatusArray = np.zeros(n, np.int8)
-        calls = evicted = 0
+        calls = in_runs = evicted = 0
         for rows, evictions in self.residents.stretches(partitions, ds):
             evicted += self.residents.evict(evictions)
             slots = self.residents.admit(partitions[rows], [unique_ids[row] for row in rows.tolist()])
@@ -142,43 +164,62 @@ class StepEngine:
             stepped = outcome[rows] == Outcome.STEPPED
             if not stepped.all():
                 rows, slots = rows[stepped], slots[stepped]
-            for call in batcher.calls(slots, self._batch_rows):
-                at = rows[call]
-                self._call(slots[call], ds[at], y[at], at, columns)
-                calls += 1
-            self.residents.touched(slots, ds[rows])
+            in_order = _Stretch(rows, slots, ds[rows], y[rows])
+            follows = partial(self._follows, in_order)
+            for call in batcher.calls(slots, self._batch_rows, self._runs, follows):
+                if call.shape[1] == 1:
+                    self._step(in_order, call[:, 0], columns)
+                    calls += 1
+                else:
+                    refused = self._run(in_order, call, columns)
+                    calls += 1 + (call.shape[1] if refused else 0)
+                    in_runs += call.size - refused
+            self.residents.touched(slots, in_order.ds)
         outcome[~columns[guard.HEALTHY]] = Outcome.QUARANTINED
-        stats = StepStats(n, calls, evicted, self._timer() - started)
+        stats = StepStats(n, calls, in_runs, evicted, self._timer() - started)
         return StepResult(
             outcome, columns["forecast"], columns["status"], columns.get("score"), columns.get("anomaly"), stats
         )
 
-    def _call(self, slots: IntArray, ds: IntArray, y: FloatArray, rows: IntArray, columns: dict[str, AnyArray]) -> None:
-        """Run the model once on unique slots and store its outputs in `rows` of `columns`."""
-        n = slots.size
-        padding = int(self._buckets[np.searchsorted(self._buckets, n)]) - n if self._buckets.size else 0
-        if padding:
-            # A pad steps the scratch row with a missing value; several pads write it at once, and nobody reads it.
-            slots = np.concatenate((slots, np.zeros(padding, np.int64)))
-            ds = np.concatenate((ds, np.zeros(padding, np.int64)))
-            y = np.concatenate((y, np.full(padding, np.nan, np.float32)))
-        binding = self._binding
-        if self._bound_slots != self.residents.num_slots:  # the arrays grew, so they moved
-            self.residents.bind(binding)
-            self._bound_slots = self.residents.num_slots
-        binding.bind_cpu_input("slots", slots)
-        binding.bind_cpu_input("ds", ds)
-        binding.bind_cpu_input("y", y)
-        # The rows of one wave increase, so equal span and count mean a plain slice, which the model fills directly.
-        first, last = int(rows[0]), int(rows[-1])
-        in_place = not padding and last - first == n - 1
-        targets = {
-            name: column[first : last + 1] if in_place else np.empty((n + padding, *column.shape[1:]), column.dtype)
-            for name, column in columns.items()
-        }
-        for name, target in targets.items():
-            binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
-        self._session.run_with_iobinding(binding)
-        if not in_place:
-            for name, target in targets.items():
-                columns[name][rows] = target[:n]
+    def _follows(self, stretch: _Stretch) -> npt.NDArray[np.bool_]:
+        """Guess for each event whether it is observed, in the slot after that of its stream's event before it.
+
+        A guess, from the times alone: the graph decides. A stream's first event ever follows nothing.
+        """
+        slot_ms = self.bundle.metadata.step_ms
+        newest = self.residents.newest(stretch.slots)
+        order = np.argsort(stretch.slots, kind="stable")
+        slots, times = stretch.slots[order], stretch.ds[order] // slot_ms
+        before = np.where(newest == NO_WATERMARK, NO_WATERMARK, newest // slot_ms)[order]
+        again = slots[1:] == slots[:-1]
+        before[1:][again] = times[:-1][again]
+        follows: npt.NDArray[np.bool_] = np.empty(slots.size, np.bool_)
+        follows[order] = times == before + 1
+        return follows & np.isfinite(stretch.y)
+
+    def _step(self, stretch: _Stretch, call: IntArray, columns: dict[str, AnyArray]) -> None:
+        """Step one event of each of some streams; `call` `(B,)` indexes the stretch."""
+        events = stretch.slots[call], stretch.ds[call], stretch.y[call]
+        self._one.run(*events, stretch.rows[call], columns, self.residents.num_slots)
+
+    def _run(self, stretch: _Stretch, call: IntArray, columns: dict[str, AnyArray]) -> int:
+        """Take `(B, T)` events through the sequence graph, step those that it refuses, and return how many."""
+        assert self._many is not None  # else there are no runs
+        rows = stretch.rows[call]
+        self._many.run(
+            stretch.slots[call[:, 0]], stretch.ds[call], stretch.y[call], rows, columns, self.residents.num_slots
+        )
+        refused = call[~columns[guard.HEALTHY][rows[:, 0]]]
+        for events in refused.T if refused.size else ():
+            self._step(stretch, np.sort(events), columns)
+        return refused.size
+
+
+@dataclass(frozen=True, slots=True)
+class _Stretch:
+    """Events between two evictions, in the order in which they apply; `rows` is where their results belong."""
+
+    rows: IntArray
+    slots: IntArray
+    ds: IntArray
+    y: FloatArray

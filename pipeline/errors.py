@@ -31,13 +31,14 @@ class BundleError(RillcastError):
 
     Attributes:
         clause: name of the broken clause; `docs/bundle.md` lists them all.
+        reason: what was found, and what was expected.
     """
 
     exit_code = 3
 
     def __init__(self, clause: str, message: str) -> None:
         super().__init__(f"bundle refused [{clause}]: {message}")
-        self.clause = clause
+        self.clause, self.reason = clause, message
 
 
 class ParityError(RillcastError):

@@ -139,6 +139,10 @@ class Residents:
         """Return for each event whether the restored state of its stream contains it already."""
         return self._applied_to[slots] > offsets
 
+    def newest(self, slots: IntArray) -> IntArray:
+        """Return the time of each slot's newest event, `NO_WATERMARK` where there was none."""
+        return self._last_ds[slots]
+
     def touched(self, slots: IntArray, ds: IntArray) -> None:
         """Note that the streams in `slots` had events at `ds`."""
         np.maximum.at(self._last_ds, slots, ds)

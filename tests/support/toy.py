@@ -20,6 +20,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline.bundle import Bundle, BundleMetadata, StateSpec, seal
 
 MULTIPLIER = 31
+HOUR_MS = 3_600_000
 MODULUS = 1_000_003
 HORIZON = 2
 QUANTILES = (0.1, 0.5, 0.9)
@@ -100,9 +101,86 @@ class ToyGraph:
         return seal(self.model(), self.metadata())
 
 
-def toy_bundle() -> Bundle:
-    """Return the toy, loaded."""
-    return Bundle.from_bytes(ToyGraph().build())
+def toy_sequence() -> onnx.ModelProto:
+    """Return the toy's sequence graph: a scan over the events of each stream.
+
+    It takes a run only if its events lie in consecutive slots of an hour and none is a multiple of 7, so that tests
+    see runs refused; of a run that it refuses it makes garbage.
+    """
+    info, node = helper.make_tensor_value_info, helper.make_node
+    body = helper.make_graph(
+        [
+            node("Mul", ["before", "multiplier"], ["scaled"]),
+            node("Add", ["scaled", "y_now"], ["sum"]),
+            node("Mod", ["sum", "modulus"], ["after"]),
+            node("Identity", ["after"], ["seen"]),
+        ],
+        "advance",
+        [info("before", TensorProto.INT64, ["B", 1]), info("y_now", TensorProto.INT64, ["B", 1])],
+        [info("after", TensorProto.INT64, ["B", 1]), info("seen", TensorProto.INT64, ["B", 1])],
+    )
+    nodes = [
+        node("Gather", ["state.sum", "slots"], ["row"], axis=0),
+        node("Cast", ["y"], ["y_int"], to=TensorProto.INT64),
+        node("Unsqueeze", ["y_int", "last_axis"], ["y_column"]),
+        node("Scan", ["row", "y_column"], ["next_row", "states"], body=body, num_scan_inputs=1,
+             scan_input_axes=[1], scan_output_axes=[1]),
+        node("Unsqueeze", ["slots", "last_axis"], ["rows"]),
+        node("ScatterND", ["state.sum", "rows", "next_row"], ["state.sum.next"]),
+        node("Cast", ["states"], ["as_float"], to=TensorProto.FLOAT),
+        node("Unsqueeze", ["as_float", "last_axis"], ["as_block"]),
+        node("Mul", ["as_block", "block"], ["forecast"]),
+        node("Mul", ["ds", "zero"], ["no_status"]),
+        node("Cast", ["no_status"], ["status"], to=TensorProto.INT8),
+        node("Slice", ["ds", "from_second", "to_end", "axis_1"], ["later"]),
+        node("Slice", ["ds", "from_first", "to_last", "axis_1"], ["earlier"]),
+        node("Sub", ["later", "earlier"], ["gaps"]),
+        node("Equal", ["gaps", "hour"], ["consecutive"]),
+        node("Mod", ["y_int", "seven"], ["rest"]),
+        node("Cast", ["rest"], ["welcome"], to=TensorProto.BOOL),
+        node("Concat", ["consecutive", "welcome"], ["each"], axis=1),
+        node("Cast", ["each"], ["each_int"], to=TensorProto.INT32),
+        node("ReduceMin", ["each_int", "axis_1"], ["least"], keepdims=0),
+        node("Cast", ["least"], ["regular"], to=TensorProto.BOOL),
+    ]  # fmt: skip
+    constants: dict[str, npt.NDArray[Any]] = {
+        "multiplier": np.array(MULTIPLIER, np.int64),
+        "modulus": np.array(MODULUS, np.int64),
+        "last_axis": np.array([-1], np.int64),
+        "axis_1": np.array([1], np.int64),
+        "from_first": np.array([0], np.int64),
+        "from_second": np.array([1], np.int64),
+        "to_last": np.array([-1], np.int64),
+        "to_end": np.array([2**31], np.int64),
+        "hour": np.array(HOUR_MS, np.int64),
+        "seven": np.array(7, np.int64),
+        "block": np.ones((1, 1, HORIZON, len(QUANTILES)), np.float32),
+        "zero": np.array(0, np.int64),
+    }
+    graph = helper.make_graph(
+        nodes,
+        "toy.sequence",
+        [
+            info("slots", TensorProto.INT64, ["B"]),
+            info("ds", TensorProto.INT64, ["B", "T"]),
+            info("y", TensorProto.FLOAT, ["B", "T"]),
+            info("state.sum", TensorProto.INT64, ["N", 1]),
+        ],
+        [
+            info("forecast", TensorProto.FLOAT, ["B", "T", HORIZON, len(QUANTILES)]),
+            info("status", TensorProto.INT8, ["B", "T"]),
+            info("regular", TensorProto.BOOL, ["B"]),
+            info("state.sum.next", TensorProto.INT64, ["N", 1]),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in constants.items()],
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+
+
+def toy_bundle(*, sequence: bool = False) -> Bundle:
+    """Return the toy, loaded, with or without its sequence graph."""
+    toy = ToyGraph()
+    return Bundle.from_bytes(seal(toy.model(), toy.metadata(), toy_sequence() if sequence else None))
 
 
 def write_toy(path: Path) -> Path:

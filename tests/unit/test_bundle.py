@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import base64
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,9 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.bundle import METADATA_KEY, Bundle, BundleMetadata, StateSpec, seal
+from pipeline import sequence as sequences
+from pipeline.bundle import METADATA_KEY, Bundle, BundleMetadata, StateSpec, model_id, seal
 from pipeline.errors import BundleError
-from tests.support.toy import ToyGraph
+from pipeline.sequence import SEQUENCE_KEY
+from tests.support.toy import ToyGraph, toy_sequence
 
 INFO = helper.make_tensor_value_info
 
@@ -239,3 +243,95 @@ def test_repeated_state_names_are_refused() -> None:
     spec = StateSpec(name="a", dtype="float32", row_shape=(1,))
     with pytest.raises(ValueError, match="repeat"):
         BundleMetadata(name="x", cell="x", freq="1h", horizon=1, quantiles=(0.5,), states=(spec, spec))
+
+
+def sealed_with(sequence: onnx.ModelProto) -> bytes:
+    toy = ToyGraph()
+    return seal(toy.model(), toy.metadata(), sequence)
+
+
+def test_a_sequence_graph_lies_in_the_same_file_and_shares_its_weights() -> None:
+    data = sealed_with(toy_sequence())
+    bundle = Bundle.from_bytes(data)
+    assert bundle.sequence is not None
+    second = onnx.load_model_from_string(bundle.sequence)
+    assert {value.name for value in second.graph.input} == {"slots", "ds", "y", "state.sum"}
+    step = onnx.load_model_from_string(data)
+    shared = {tensor.name for tensor in step.graph.initializer} & {tensor.name for tensor in second.graph.initializer}
+    assert "modulus" in shared
+    (entry,) = (entry.value for entry in step.metadata_props if entry.key == SEQUENCE_KEY)
+    packed = onnx.load_model_from_string(zlib.decompress(base64.b64decode(entry)))
+    assert not shared & {tensor.name for tensor in packed.graph.initializer} - {"block"}
+    assert bundle.metadata.model_id != Bundle.from_bytes(ToyGraph().build()).metadata.model_id
+
+
+def without_regular(model: onnx.ModelProto) -> None:
+    kept = [output for output in model.graph.output if output.name != "regular"]
+    del model.graph.output[:]
+    model.graph.output.extend(kept)
+
+
+def steps_one_event(model: onnx.ModelProto) -> None:
+    model.graph.input[1].CopyFrom(INFO("ds", TensorProto.INT64, ["B"]))
+
+
+def scatters_before_the_scan(model: onnx.ModelProto) -> None:
+    (scatter,) = (node for node in model.graph.node if node.op_type == "ScatterND")
+    scatter.input[2] = "y_last"
+    first = helper.make_node("Slice", ["y_int", "from_first", "from_second", "axis_1"], ["y_last"])
+    model.graph.node.insert(list(model.graph.node).index(scatter), first)
+
+
+def a_file_read_in_the_scan(model: onnx.ModelProto) -> None:
+    (scan,) = (node for node in model.graph.node if node.op_type == "Scan")
+    tensor = numpy_helper.from_array(np.zeros(1, np.float32), "secret")
+    tensor.external_data.add(key="location", value="/etc/passwd")
+    scan.attribute[0].g.node.append(helper.make_node("Constant", [], ["secret"], value=tensor))
+
+
+@pytest.mark.parametrize(
+    ("broken", "clause"),
+    [
+        (without_regular, "outputs"),
+        (steps_one_event, "shapes"),
+        (scatters_before_the_scan, "in-place"),
+        (a_file_read_in_the_scan, "external-data"),
+    ],
+)
+def test_a_broken_sequence_graph_is_refused_by_its_clause(
+    broken: Callable[[onnx.ModelProto], None], clause: str
+) -> None:
+    sequence = toy_sequence()
+    broken(sequence)
+    with pytest.raises(BundleError, match="sequence graph") as caught:
+        sealed_with(sequence)
+    assert caught.value.clause == clause
+
+
+@pytest.mark.parametrize("entry", ["not base64!", "AAAA", base64.b64encode(zlib.compress(b"\xff" * 20)).decode()])
+def test_a_damaged_sequence_entry_is_refused(entry: str) -> None:
+    toy = ToyGraph()
+    model = toy.model()
+    model.metadata_props.add(key=SEQUENCE_KEY, value=entry)
+    document = toy.metadata().model_copy(update={"model_id": model_id(model)}).model_dump_json()
+    model.metadata_props.add(key=METADATA_KEY, value=document)
+    with pytest.raises(BundleError, match="cannot be read") as caught:
+        Bundle.from_bytes(model.SerializeToString())
+    assert caught.value.clause == "sequence"
+
+
+def test_a_sequence_graph_that_inflates_without_end_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sequences, "MAX_SEQUENCE_BYTES", 100)
+    with pytest.raises(BundleError, match="more than 100 bytes"):
+        sealed_with(toy_sequence())
+
+
+def test_another_sequence_graph_is_another_model() -> None:
+    model = onnx.load_model_from_string(sealed_with(toy_sequence()))
+    (entry,) = (entry for entry in model.metadata_props if entry.key == SEQUENCE_KEY)
+    other = toy_sequence()
+    other.graph.doc_string = "changed"
+    entry.value = base64.b64encode(zlib.compress(other.SerializeToString())).decode()
+    with pytest.raises(BundleError) as caught:
+        Bundle.from_bytes(model.SerializeToString())
+    assert caught.value.clause == "model-id"

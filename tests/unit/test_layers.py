@@ -20,10 +20,12 @@ LAYERS = [
     ["pipeline.metrics", "pipeline.logs"],
     ["pipeline.stores"],
     ["pipeline.transports", "pipeline.engine", "pipeline.board", "pipeline.health", "pipeline.codecs"],
+    ["pipeline.executor"],
     ["pipeline.settings", "pipeline.residents", "pipeline.batcher", "pipeline.guard"],
     ["pipeline.slab", "pipeline.slots", "pipeline.stores.base"],
     ["pipeline.device"],
     ["pipeline.bundle"],
+    ["pipeline.sequence"],
     ["pipeline.frequency", "pipeline.arrays", "pipeline.errors", "pipeline.stages"],
 ]
 SAME_LAYER_ALLOWED = {
@@ -33,7 +35,7 @@ SAME_LAYER_ALLOWED = {
     "pipeline.transports",
     "pipeline.stores",
 }
-ENGINE_SIDE = ("engine", "residents", "guard", "slab", "slots", "batcher", "bundle", "device")
+ENGINE_SIDE = ("engine", "executor", "residents", "guard", "slab", "slots", "batcher", "bundle", "sequence", "device")
 # Of pipeline, training knows the bundle contract; a backtest and the demo also run what production runs.
 TRAINING_MAY_IMPORT = {
     "pipeline.bundle", "pipeline.errors", "pipeline.frequency", "pipeline.arrays", "pipeline.engine", "pipeline.device"

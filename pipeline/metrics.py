@@ -6,7 +6,7 @@ know: where the counts come from. A stream id is never a label. Series live on a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from typing import Final, Literal
@@ -22,6 +22,7 @@ from pipeline.stages import STAGES
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LONG_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+ANOMALOUS: Final = 0.99
 _ROWS: Final = (1, 4, 16, 64, 256, 1024, 4096)
 
 
@@ -92,15 +93,87 @@ TABLE: Final = (
     Metric("rillcast_source_lag_records", "gauge", "Records between position and end.", ("partition",)),
     Metric("rillcast_streams", "gauge", "Streams that have state."),
     Metric("rillcast_state_bytes", "gauge", "Bytes of state on the device, spare rows included."),
-    Metric("rillcast_scored_forecasts_total", "counter", "One-step forecasts met by their observation."),
-    Metric("rillcast_covered_forecasts_total", "counter", "Of those, how many had it in the outer interval."),
+    Metric(
+        "rillcast_scored_forecasts_total",
+        "counter",
+        "Forecasts met by their observation, by how many slots ahead they were made.",
+        ("horizon",),
+    ),
+    Metric(
+        "rillcast_covered_forecasts_total", "counter", "Of those, how many had it in the outer interval.", ("horizon",)
+    ),
     Metric("rillcast_nominal_coverage_ratio", "gauge", "Share that the outer interval is meant to hold."),
     Metric(
         "rillcast_pinball_loss_total",
         "counter",
-        "Sum of one-step quantile losses, each in units of its stream's scale; divide by the scored forecasts.",
+        "Sum of quantile losses, each in units of its stream's scale; divide by the scored forecasts.",
+        ("horizon",),
+    ),
+    Metric(
+        "rillcast_forecast_error_total",
+        "counter",
+        "Sum of distances between middle quantile and observation, in units of the scale, by which was the larger.",
+        ("horizon", "side"),
+    ),
+    Metric(
+        "rillcast_naive_error_total",
+        "counter",
+        "The same sum, both sides, for the seasonal-naive forecast.",
+        ("horizon",),
+    ),
+    Metric("rillcast_rated_events_total", "counter", "Events that have an anomaly."),
+    Metric(
+        "rillcast_anomalous_events_total",
+        "counter",
+        "Of those, how many have one above 0.99; where the forecasts are calibrated, one in a hundred.",
     ),
 )
+
+
+class ScoreCounters:
+    """The columns of `score` that have a meaning here, by their names.
+
+    `covered` is of the next slot, `covered_6` of the sixth. Columns of other names are left alone.
+    """
+
+    def __init__(self, counters: Mapping[str, Counter], names: Sequence[str]) -> None:
+        self._columns: list[tuple[int, str, tuple[Counter, ...]]] = []
+        for column, name in enumerate(names):
+            kind, _, slots = name.partition("_")
+            horizon = slots or "1"
+            if not horizon.isdecimal():
+                continue
+            if kind == "covered":
+                scored = counters["rillcast_scored_forecasts_total"].labels(horizon)
+                covered = counters["rillcast_covered_forecasts_total"].labels(horizon)
+                self._columns.append((column, kind, (scored, covered)))
+            elif kind == "pinball":
+                self._columns.append((column, kind, (counters["rillcast_pinball_loss_total"].labels(horizon),)))
+            elif kind == "bias":
+                error = counters["rillcast_forecast_error_total"]
+                self._columns.append((column, kind, (error.labels(horizon, "over"), error.labels(horizon, "under"))))
+            elif kind == "naive":
+                self._columns.append((column, kind, (counters["rillcast_naive_error_total"].labels(horizon),)))
+
+    def add(self, score: FloatArray) -> None:
+        """Take in the scores of some events.
+
+        Args:
+            score: `(n, K)`, NaN where nothing was scored.
+        """
+        known = ~np.isnan(score)
+        counts = known.sum(axis=0).tolist()
+        sums = np.where(known, score, 0).sum(axis=0, dtype=np.float64).tolist()
+        over = np.where(known, np.maximum(score, 0), 0).sum(axis=0, dtype=np.float64).tolist()
+        for column, kind, counters in self._columns:
+            if kind == "covered":
+                counters[0].inc(counts[column])
+                counters[1].inc(over[column])
+            elif kind == "bias":
+                counters[0].inc(over[column])
+                counters[1].inc(over[column] - sums[column])
+            else:
+                counters[0].inc(sums[column])
 
 
 class Metrics:
@@ -136,7 +209,7 @@ class Metrics:
         self._events = [self._counters["rillcast_events_total"].labels(status.name.lower()) for status in Status]
         self._letters = {r: self._counters["rillcast_dead_letters_total"].labels(r.value) for r in Reason}
         self._stages = {s: self._histograms["rillcast_stage_seconds"].labels(s) for s in STAGES}
-        self._scores = {name: column for column, name in enumerate(metadata.scores)}
+        self._scores = ScoreCounters(self._counters, metadata.scores)
         self._lag_partitions: set[int] = set()
         self._gauges["rillcast_nominal_coverage_ratio"].set(metadata.quantiles[-1] - metadata.quantiles[0])
 
@@ -150,7 +223,9 @@ class Metrics:
         """Take in the time that one poll spent in one stage."""
         self._stages[stage].observe(seconds)
 
-    def stepped(self, stats: StepStats, status: StatusArray, score: FloatArray | None) -> None:
+    def stepped(
+        self, stats: StepStats, status: StatusArray, score: FloatArray | None, anomaly: FloatArray | None
+    ) -> None:
         """Count live events that were stepped; `stats` covers replayed ones of the same poll too."""
         self._counters["rillcast_evicted_streams_total"].inc(stats.evicted)
         self._counters["rillcast_model_calls_total"].inc(stats.calls)
@@ -158,16 +233,10 @@ class Metrics:
         for counter, count in zip(self._events, np.bincount(status, minlength=len(self._events)), strict=True):
             counter.inc(int(count))
         if score is not None:
-            self._scored(score)
-
-    def _scored(self, score: FloatArray) -> None:
-        if "covered" in self._scores:
-            covered = score[:, self._scores["covered"]]
-            known = ~np.isnan(covered)
-            self._counters["rillcast_scored_forecasts_total"].inc(int(np.count_nonzero(known)))
-            self._counters["rillcast_covered_forecasts_total"].inc(int(np.count_nonzero(covered[known] > 0)))
-        if "pinball" in self._scores:
-            self._counters["rillcast_pinball_loss_total"].inc(float(np.nansum(score[:, self._scores["pinball"]])))
+            self._scores.add(score)
+        if anomaly is not None:
+            self._counters["rillcast_rated_events_total"].inc(int(np.count_nonzero(~np.isnan(anomaly))))
+            self._counters["rillcast_anomalous_events_total"].inc(int(np.count_nonzero(anomaly > ANOMALOUS)))
 
     def replayed(self, events: int) -> None:
         """Count events whose output was suppressed."""

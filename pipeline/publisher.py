@@ -103,7 +103,8 @@ class Publisher:
         live_records: npt.NDArray[np.bool_],
     ) -> None:
         score = None if result.score is None else result.score[seen]
-        self._metrics.stepped(result.stats, result.status[seen], score)
+        anomaly = None if result.anomaly is None else result.anomaly[seen]
+        self._metrics.stepped(result.stats, result.status[seen], score, anomaly)
         self._metrics.residents(self._residents.num_streams, self._residents.size_bytes)
         ages = latency_sample(polled.timestamps_ms[live_records], self._wall_clock())
         self._metrics.latency(ages)
@@ -115,7 +116,7 @@ class Publisher:
                 result.status[seen],
                 result.forecast[seen],
                 score,
-                None if result.anomaly is None else result.anomaly[seen],
+                anomaly,
                 self._residents.num_streams,
             )
             self._board.record_latency(ages)

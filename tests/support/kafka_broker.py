@@ -182,7 +182,7 @@ class KafkaBroker:
 
     def __init__(self, jars: Path, folder: Path, *, own_controller: bool = False) -> None:
         self._folder = folder
-        self._port, controller_port = _free_ports(2)
+        self._port, controller_port = free_ports(2)
         client, control = f"PLAINTEXT://127.0.0.1:{self._port}", f"CONTROLLER://127.0.0.1:{controller_port}"
         voter = _CONTROLLER_ID if own_controller else _BROKER_ID
         quorum = f"controller.quorum.voters={voter}@127.0.0.1:{controller_port}\n"
@@ -282,7 +282,7 @@ def running_broker(*, own_controller: bool = False) -> Iterator[KafkaBroker]:
             broker.close()
 
 
-def _free_ports(count: int) -> list[int]:
+def free_ports(count: int) -> list[int]:
     """Return ports that were free a moment ago, all different."""
     with contextlib.ExitStack() as stack:
         sockets = [stack.enter_context(socket.socket()) for _ in range(count)]

@@ -3,8 +3,10 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
 from prometheus_client import CollectorRegistry
 
+from pipeline.engine import StepStats
 from pipeline.metrics import TABLE, Metrics
 from tests.support.toy import toy_bundle
 
@@ -53,3 +55,38 @@ def test_model_and_build_are_named() -> None:
     Metrics(registry, metadata, "cpu")
     labels = {"name": "toy", "model_id": metadata.model_id, "cell": "toy", "freq": "1h", "device": "cpu"}
     assert registry.get_sample_value("rillcast_model_info", labels) == 1
+
+
+def test_scores_are_counted_by_their_names_and_unknown_ones_left_alone() -> None:
+    registry = CollectorRegistry()
+    names = ("pinball", "covered", "bias", "naive", "covered_6", "bias_6", "covered_late", "mine")
+    metadata = toy_bundle().metadata.model_copy(update={"scores": names})
+    metrics = Metrics(registry, metadata, "cpu")
+    nan = np.nan
+    score = np.array(
+        [
+            [0.5, 1.0, 0.25, 1.0, 0.0, -2.0, 1.0, 9.0],
+            [0.25, 0.0, -0.5, 2.0, nan, nan, 1.0, 9.0],
+            [nan, nan, nan, nan, 1.0, 3.0, 1.0, 9.0],
+        ],
+        dtype=np.float32,
+    )
+    anomaly = np.array([0.98, 0.995, nan], dtype=np.float32)
+    metrics.stepped(StepStats(3, 1, 0, 0.1), np.zeros(3, np.int8), score, anomaly)
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, labels)
+
+    assert value("rillcast_scored_forecasts_total", horizon="1") == 2
+    assert value("rillcast_covered_forecasts_total", horizon="1") == 1
+    assert value("rillcast_scored_forecasts_total", horizon="6") == 2
+    assert value("rillcast_covered_forecasts_total", horizon="6") == 1
+    assert value("rillcast_pinball_loss_total", horizon="1") == 0.75
+    assert value("rillcast_naive_error_total", horizon="1") == 3.0
+    assert value("rillcast_forecast_error_total", horizon="1", side="over") == 0.25
+    assert value("rillcast_forecast_error_total", horizon="1", side="under") == 0.5
+    assert value("rillcast_forecast_error_total", horizon="6", side="over") == 3.0
+    assert value("rillcast_forecast_error_total", horizon="6", side="under") == 2.0
+    assert value("rillcast_scored_forecasts_total", horizon="late") is None
+    assert value("rillcast_rated_events_total") == 2
+    assert value("rillcast_anomalous_events_total") == 1

@@ -1,0 +1,179 @@
+"""A real Prometheus for tests: found on this machine, else unpacked from Debian's package; no root needed.
+
+Owns: getting the two programs once per machine, and the life of a server on a free loopback port. Does not know: what
+is scraped. Nothing is installed: the package is unpacked into the test cache.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from tests.support.kafka_broker import free_ports
+
+_FETCH_TIMEOUT_S: Final = 300.0
+_START_TIMEOUT_S: Final = 30.0
+_STOP_TIMEOUT_S: Final = 15.0
+_POLL_S: Final = 0.05
+
+
+class PrometheusError(Exception):
+    """There is no Prometheus to be had here, or it did not start or answer."""
+
+
+class Programs(NamedTuple):
+    """Where the programs are."""
+
+    prometheus: Path
+    promtool: Path
+
+
+@functools.cache
+def programs() -> Programs:
+    """Return the programs, fetching them if this machine does not have them yet.
+
+    Raises:
+        PrometheusError: they cannot be had; the message says why and what to do.
+    """
+    found = shutil.which("prometheus"), shutil.which("promtool")
+    if found[0] and found[1]:
+        return Programs(Path(found[0]), Path(found[1]))
+    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rillcast-test"
+    target = root / "prometheus"
+    if not target.is_dir():
+        if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+            raise PrometheusError("prometheus and promtool are not installed (macOS: brew install prometheus)")
+        root.mkdir(parents=True, exist_ok=True)
+        _unpack_from_debian(target)
+    return Programs(target / "usr/bin/prometheus", target / "usr/bin/promtool")
+
+
+def _unpack_from_debian(target: Path) -> None:
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetching-") as scratch:
+        folder = Path(scratch)
+        download = ["apt-get", "download", "-q", "prometheus"]
+        # Without apt's own user, which may not write into our folder; the archive is checked all the same.
+        download[1:1] = ["-o", "APT::Sandbox::User=root"]
+        done = _run(download, folder)
+        if done.returncode != 0 and os.geteuid() == 0:  # a fresh container has no package lists
+            _run(["apt-get", "update", "-q"], folder)
+            done = _run(download, folder)
+        archives = list(folder.glob("*.deb"))
+        if done.returncode != 0 or not archives:
+            raise PrometheusError(
+                f"apt-get could not download prometheus ({done.stdout}{done.stderr}); install it, or put prometheus and"
+                " promtool on the PATH"
+            )
+        unpacked = folder / "unpacked"
+        done = _run(["dpkg", "-x", str(archives[0]), str(unpacked)], folder)
+        if done.returncode != 0:
+            raise PrometheusError(f"dpkg could not unpack {archives[0].name}: {done.stderr}")
+        try:
+            unpacked.rename(target)
+        except OSError:  # another test session was quicker: its copy is as good, but there has to be one
+            if not target.is_dir():
+                raise
+
+
+def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False
+    )  # fmt: skip
+
+
+class Prometheus:
+    """A running server's query API."""
+
+    def __init__(self, port: int) -> None:
+        self.port = port
+
+    def ready(self) -> bool:
+        """Whether it answers queries."""
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/-/ready", timeout=5):
+                return True
+        except OSError:
+            return False
+
+    def query(self, expression: str) -> list[dict[str, Any]]:
+        """Return the samples of an instant query.
+
+        Raises:
+            PrometheusError: the expression is wrong, or does not return a vector.
+        """
+        data = self._get("query", query=expression)
+        if data["resultType"] != "vector":
+            raise PrometheusError(f"{expression}: a {data['resultType']}, expected a vector")
+        return list(data["result"])
+
+    def query_range(self, expression: str, start: float, end: float, step_s: float) -> list[dict[str, Any]]:
+        """Return the series of a range query.
+
+        Raises:
+            PrometheusError: the expression is wrong.
+        """
+        return list(self._get("query_range", query=expression, start=start, end=end, step=step_s)["result"])
+
+    def rules(self) -> list[dict[str, Any]]:
+        """Return every loaded rule with its health."""
+        return [rule for group in self._get("rules")["groups"] for rule in group["rules"]]
+
+    def _get(self, what: str, **parameters: object) -> dict[str, Any]:
+        path = f"/api/v1/{what}?{urllib.parse.urlencode(parameters)}"
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=30) as response:
+                document = json.loads(response.read())
+        except urllib.error.HTTPError as error:
+            raise PrometheusError(f"{what} {parameters}: {error.read().decode()}") from error
+        data: dict[str, Any] = document["data"]
+        return data
+
+
+@contextlib.contextmanager
+def running_prometheus(config: Path, folder: Path) -> Iterator[Prometheus]:
+    """Start a server with a configuration file and data in `folder`; stop it afterwards.
+
+    Raises:
+        PrometheusError: it cannot be had, ended, or did not answer in time; the message carries its log.
+    """
+    port = free_ports(1)[0]
+    log_path = folder / "prometheus.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [
+                str(programs().prometheus),
+                f"--config.file={config}",
+                f"--storage.tsdb.path={folder / 'data'}",
+                f"--web.listen-address=127.0.0.1:{port}",
+                "--log.level=warn",
+            ],
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+    try:
+        server = Prometheus(port)
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while not server.ready():
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise PrometheusError(f"prometheus did not start:\n{log_path.read_text(errors='replace')}")
+            time.sleep(_POLL_S)
+        yield server
+    finally:
+        process.send_signal(signal.SIGTERM)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_STOP_TIMEOUT_S)
+        process.kill()
+        process.wait()

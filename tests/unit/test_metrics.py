@@ -72,7 +72,9 @@ def test_scores_are_counted_by_their_names_and_unknown_ones_left_alone() -> None
         dtype=np.float32,
     )
     anomaly = np.array([0.98, 0.995, nan], dtype=np.float32)
-    metrics.stepped(StepStats(3, 1, 0, 0.1), np.zeros(3, np.int8), score, anomaly)
+    metrics.stepped(
+        StepStats(events=3, calls=1, in_runs=0, evicted=0, seconds=0.1), np.zeros(3, np.int8), score, anomaly
+    )
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, labels)

@@ -7,7 +7,7 @@ State of a stream, one row each, in this order; a row of zeros is a stream never
     clock    int64 [2]       newest slot; slots known since the context began plus one (0 = never seen)
     lags     float32 [L]     values by slot, newest last, in the stream's unit; a slot without an observation holds
                              its seasonal value, a slot before the known ones the newest value
-    hidden   float32 [..]    the cells' state (and `cell` for an LSTM), layers side by side
+    hidden   float32 [..]    the cells' state, layers side by side; other cells name others (`cell` of an LSTM)
     pending  float32 [Q]     the last forecast's quantiles for the next slot, to be scored
 
 Invariants: an event costs one cell step, whatever gap it ends; rows never meet each other; quantiles never cross
@@ -48,7 +48,7 @@ class ForecasterConfig:
         seasons: main season in slots, and optionally a longer one.
         context: length of the lag window in slots, L; a stream is warm when so many slots are known.
         max_gap: a longer gap, in slots, starts the stream's context anew; at most `context`.
-        cell: `elman`, `gru` or `lstm`.
+        cell: a name of `training.cells.CELLS`.
         hidden: width of a layer.
         layers: recurrent layers.
         calendar: whether the positions in day, week and year are inputs.

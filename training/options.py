@@ -27,7 +27,7 @@ class TrainOptions:
     out: Path
     """The bundle; the training curve goes beside it as `<out>.training.png`."""
     cell: str = "gru"
-    """`elman`, `gru` or `lstm`."""
+    """A name of `training.cells.CELLS`."""
     hidden: int = 64
     """Width of a recurrent layer."""
     layers: int = 1

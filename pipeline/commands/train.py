@@ -18,7 +18,7 @@ examples:
 The data are in long format, columns unique_id, ds, y; .csv and .jsonl may be gzipped. Ctrl-C ends with exit code 130;
 with --checkpoint, the same command then goes on after the last whole epoch.
 """
-_CELLS: Final = ("elman", "gru", "lstm")
+_CELLS: Final = ("elman", "gru", "lstm", "mingru", "slstm", "lru")  # docs/recurrence.md compares them
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -28,7 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--freq", required=True, help="length of a slot: 1h, 30min, 1d, ...")
     parser.add_argument("--horizon", type=int, required=True, help="slots to forecast")
     model = parser.add_argument_group("model")
-    model.add_argument("--cell", choices=_CELLS, default="gru")
+    model.add_argument("--cell", choices=_CELLS, default="gru", help="recurrent cell (default: gru)")
     model.add_argument("--hidden", type=int, default=64, help="width of a layer (default: 64)")
     model.add_argument("--layers", type=int, default=1, help="recurrent layers (default: 1)")
     model.add_argument("--quantiles", type=_levels, help="levels, comma-separated (default: 0.1,0.2,...,0.9)")

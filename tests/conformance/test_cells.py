@@ -1,79 +1,42 @@
-"""Every cell: our equations, PyTorch's fused sequence, PyTorch's cell and ONNX Runtime agree."""
+"""What every cell promises, whatever its equations: one suite, all cells by name."""
 
 from __future__ import annotations
 
+import io
+import json
+import warnings
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
 
+from pipeline import cli
+from pipeline.bundle import Bundle
+from tests.support.cells import INPUTS, cell_of, inputs_of, unroll
+from training import parity
 from training.cells import CELLS, Cell, make_cell
 
-STEPS, INPUTS = 12, 5
-# PyTorch's gates to ONNX's, in blocks of the hidden size: (r, z, n) to (z, r, h), (i, f, g, o) to (i, o, f, c).
-ONNX_ORDER = {"elman": [0], "gru": [1, 0, 2], "lstm": [0, 3, 1, 2]}
-ONNX_OPERATOR: dict[str, tuple[str, dict[str, Any]]] = {
-    "elman": ("RNN", {}),
-    "gru": ("GRU", {"linear_before_reset": 1}),
-    "lstm": ("LSTM", {}),
-}
-TORCH_CELL = {"elman": torch.nn.RNNCell, "gru": torch.nn.GRUCell, "lstm": torch.nn.LSTMCell}
+ALL = sorted(CELLS)
+EXPORTED_STEPS = 8
 
 
-def cell_of(name: str, *, hidden: int = 7, layers: int = 1) -> Cell:
-    torch.manual_seed(3)
-    return make_cell(name, INPUTS, hidden, layers).eval()
-
-
-def inputs_of(batch: int) -> torch.Tensor:
-    return torch.randn(batch, STEPS, INPUTS, generator=torch.Generator().manual_seed(5))
-
-
-def unroll(cell: Cell, inputs: torch.Tensor) -> torch.Tensor:
-    width = cell.num_layers * cell.hidden_size
-    state = tuple(torch.zeros(len(inputs), width) for _ in cell.states)
-    outputs = []
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize(
+    ("batch", "hidden", "layers", "steps"),
+    [(4, 7, 1, 12), (1, 7, 1, 12), (4, 1, 1, 12), (4, 7, 3, 13), (33, 64, 2, 12), (3, 7, 1, 1), (2, 7, 2, 301)],
+)
+def test_steps_equal_the_sequence(name: str, batch: int, hidden: int, layers: int, steps: int) -> None:
+    cell, inputs = cell_of(name, hidden=hidden, layers=layers), inputs_of(batch, steps)
     with torch.no_grad():
-        for t in range(inputs.shape[1]):
-            state = cell.step(inputs[:, t], state)
-            outputs.append(cell.output(state))
-    return torch.stack(outputs, dim=1)
+        torch.testing.assert_close(unroll(cell, inputs), cell.sequence(inputs), rtol=1e-5, atol=2e-6)
 
 
-@pytest.mark.parametrize("name", sorted(CELLS))
-@pytest.mark.parametrize(("batch", "hidden", "layers"), [(4, 7, 1), (1, 7, 1), (4, 1, 1), (4, 7, 3), (33, 64, 2)])
-def test_steps_equal_the_fused_sequence(name: str, batch: int, hidden: int, layers: int) -> None:
-    cell, inputs = cell_of(name, hidden=hidden, layers=layers), inputs_of(batch)
-    with torch.no_grad():
-        torch.testing.assert_close(unroll(cell, inputs), cell.sequence(inputs), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", sorted(CELLS))
-def test_steps_equal_the_cell_of_pytorch(name: str) -> None:
-    cell, inputs = cell_of(name), inputs_of(4)
-    reference = TORCH_CELL[name](INPUTS, cell.hidden_size)
-    reference.load_state_dict({key.removesuffix("_l0"): value for key, value in cell.fused.state_dict().items()})
-    state: Any = None
-    expected = []
-    with torch.no_grad():
-        for t in range(STEPS):
-            state = reference(inputs[:, t], state)
-            expected.append(state[0] if name == "lstm" else state)
-    torch.testing.assert_close(unroll(cell, inputs), torch.stack(expected, dim=1), rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", sorted(CELLS))
-def test_steps_equal_the_fused_operator_of_onnx_runtime(name: str, tmp_path: Path) -> None:
-    cell, inputs = cell_of(name), inputs_of(4)
-    found = run_onnx_operator(cell, name, inputs.numpy())
-    np.testing.assert_allclose(unroll(cell, inputs).numpy(), found, rtol=1e-5, atol=1e-6)
-
-
-@pytest.mark.parametrize("name", sorted(CELLS))
+@pytest.mark.parametrize("name", ALL)
 def test_rows_of_a_batch_do_not_meet(name: str) -> None:
     cell, inputs = cell_of(name, layers=2), inputs_of(5)
     changed = inputs.clone()
@@ -81,34 +44,146 @@ def test_rows_of_a_batch_do_not_meet(name: str) -> None:
     torch.testing.assert_close(unroll(cell, inputs)[0], unroll(cell, changed)[0], rtol=0, atol=0)
 
 
-def test_an_unknown_cell_is_refused_with_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'transformer' is not one of \['elman', 'gru', 'lstm'\]"):
-        make_cell("transformer", 1, 1, 1)
+@pytest.mark.parametrize("name", ALL)
+def test_the_state_alone_says_the_output(name: str) -> None:
+    cell = cell_of(name, layers=2)
+    state = cell.step(inputs_of(3)[:, 0], cell.initial_state(3))
+    assert [part.shape for part in state] == [(3, 14)] * len(cell.states)
+    assert torch.equal(cell.output(state), cell.output(tuple(part.clone() for part in state)))
+    assert cell.output(state).shape == (3, 7)
 
 
-def run_onnx_operator(cell: Cell, name: str, inputs: np.ndarray) -> np.ndarray:
-    """Run ONNX's own operator with the cell's weights; return h of every step, `[B, T, hidden]`."""
-    weights = {key: value.numpy() for key, value in cell.fused.state_dict().items()}
+@pytest.mark.parametrize("name", ALL)
+def test_what_came_before_matters_and_what_comes_after_does_not(name: str) -> None:
+    cell, inputs = cell_of(name, layers=2), inputs_of(2)
+    changed = inputs.clone()
+    changed[:, 5] += 1.0
+    with torch.no_grad():
+        before, after = cell.sequence(inputs), cell.sequence(changed)
+    torch.testing.assert_close(before[:, :5], after[:, :5], rtol=0, atol=1e-7)
+    assert ((before - after)[:, 5:].abs().amax(dim=(0, 2)) > 1e-6).all()
 
-    def reordered(key: str) -> np.ndarray:
-        blocks = np.split(weights[key], len(ONNX_ORDER[name]))
-        return np.concatenate([blocks[i] for i in ONNX_ORDER[name]])
 
-    bias = np.concatenate([reordered("bias_ih_l0"), reordered("bias_hh_l0")])
-    operator, attributes = ONNX_OPERATOR[name]
-    graph = helper.make_graph(
-        [helper.make_node(operator, ["X", "W", "R", "B"], ["Y"], hidden_size=cell.hidden_size, layout=0, **attributes)],
-        name,
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, ["T", "B", INPUTS])],
-        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)],
-        initializer=[
-            numpy_helper.from_array(reordered("weight_ih_l0")[None], "W"),
-            numpy_helper.from_array(reordered("weight_hh_l0")[None], "R"),
-            numpy_helper.from_array(bias[None], "B"),
-        ],
+@pytest.mark.parametrize("name", ALL)
+def test_gradients_reach_every_weight_and_the_first_input(name: str) -> None:
+    cell, inputs = cell_of(name, layers=2), inputs_of(4).requires_grad_()
+    (gradient, *to_weights) = torch.autograd.grad(
+        cell.sequence(inputs)[:, -1].square().sum(), [inputs, *cell.parameters()]
     )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    assert gradient.isfinite().all()
+    assert (gradient[:, 0].abs().amax(dim=1) > 0).all()
+    for (parameter, _), to_weight in zip(cell.named_parameters(), to_weights, strict=True):
+        assert to_weight.isfinite().all(), parameter
+        assert to_weight.abs().max() > 0, parameter
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_gradients_of_the_two_views_are_equal(name: str) -> None:
+    cell, inputs = cell_of(name, layers=2).double(), inputs_of(2).double()
+    state = tuple(part.double() for part in cell.initial_state(2))
+    for t in range(inputs.shape[1]):
+        state = cell.step(inputs[:, t], state)
+    weights = dict(cell.named_parameters())
+    by_step, by_sequence = (
+        torch.autograd.grad(last.square().sum(), list(weights.values()))
+        for last in (cell.output(state), cell.sequence(inputs)[:, -1])
+    )
+    for key, one, other in zip(weights, by_step, by_sequence, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10, msg=key)
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("size", [0.0, 8.0, 1e4])
+def test_no_input_drives_the_state_out_of_range(name: str, size: float) -> None:
+    cell = cell_of(name, layers=2)
+    state = cell.initial_state(2)
+    inputs = size * inputs_of(2, 50)
+    with torch.no_grad():
+        for t in range(600):
+            state = cell.step(inputs[:, t % 50], state)
+            assert all(part.isfinite().all() for part in state)
+    assert cell.output(state).isfinite().all()
+
+
+@pytest.mark.parametrize("name", ALL)
+@pytest.mark.parametrize("layers", [1, 2])
+def test_the_exported_step_equals_the_module_in_onnx_runtime_and_in_onnxs_own_reference(name: str, layers: int) -> None:
+    cell, inputs = cell_of(name, layers=layers), inputs_of(3, EXPORTED_STEPS)
+    model = exported_step(cell)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    (outputs,) = session.run(None, {"X": inputs.transpose(1, 0, 2)})
-    squeezed: np.ndarray = outputs[:, 0].transpose(1, 0, 2)
-    return squeezed
+    reference = ReferenceEvaluator(model)
+    expected = unroll(cell, inputs).numpy()
+    for runtime in (session, reference):
+        state: list[Any] = [part.numpy() for part in cell.initial_state(3)]
+        for t in range(EXPORTED_STEPS):
+            feed = {"x": inputs[:, t].numpy(), **dict(zip(cell.states, state, strict=True))}
+            found: list[Any] = list(runtime.run(None, feed))
+            np.testing.assert_allclose(found[0], expected[:, t], rtol=1e-5, atol=2e-6)
+            state = found[1:]
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_command_line_trains_and_exports_it(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(parity, "BATCHES", (3,))  # tests/integration/test_export.py has the whole check
+    monkeypatch.setattr(parity, "STEPS", 60)
+    data, model = tmp_path / "waves.csv", tmp_path / "m.onnx"
+    rng = np.random.default_rng(2)
+    rows = [
+        f"{name},{hour * 3_600_000},{level + np.sin(hour * np.pi / 4) + 0.1 * rng.normal():.4f}"
+        for name, level in (("a", 0), ("b", 100))
+        for hour in range(160)
+    ]
+    data.write_text("\n".join(["unique_id,ds,y", *rows]) + "\n")
+    flags = (
+        "--freq 1h --horizon 4 --season 8 --hidden 8 --layers 2 --epochs 3 --batches 8 --batch 8 --window 40 --lr 0.02"
+    )
+    arguments = ["train", str(data), "--out", str(model), "--cell", name, *flags.split(), "--quiet", "--json"]
+    assert cli.main(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert 0 < report["parity"] <= parity.TOLERANCE
+    assert report["figures"]["mase"] < report["figures"]["seasonal_naive_mase"]
+    metadata = Bundle.load(model).metadata
+    assert metadata.cell == name
+    assert {spec.name for spec in metadata.states} >= set(CELLS[name].states)
+
+
+def test_an_unknown_cell_is_refused_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
+    known = r"\['elman', 'gru', 'lru', 'lstm', 'mingru', 'slstm'\]"
+    with pytest.raises(ValueError, match=rf"'transformer' is not one of {known}"):
+        make_cell("transformer", 1, 1, 1)
+    with pytest.raises(SystemExit):
+        cli.main(["train", "d.csv", "--freq", "1h", "--horizon", "2", "--out", "m.onnx", "--cell", "transformer"])
+    refused = capsys.readouterr().err
+    assert all(name in refused for name in CELLS)
+
+
+class Step(torch.nn.Module):
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, x: torch.Tensor, *state: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        following = self.cell.step(x, state)
+        return (self.cell.output(following), *following)
+
+
+def exported_step(cell: Cell) -> onnx.ModelProto:
+    """Return `(x, state...) -> (output, next state...)`, made by the exporter that bundles are made by."""
+    names = ["x", *cell.states]
+    outputs = ["output", *(f"{state}.next" for state in cell.states)]
+    buffer: Any = io.BytesIO()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        torch.onnx.export(
+            Step(cell).eval(),
+            (torch.zeros(2, INPUTS), *cell.initial_state(2)),
+            buffer,
+            dynamo=False,
+            input_names=names,
+            output_names=outputs,
+            dynamic_axes={name: {0: "B"} for name in (*names, *outputs)},
+            opset_version=18,
+        )
+    return onnx.load_model_from_string(buffer.getvalue())

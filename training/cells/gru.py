@@ -1,0 +1,36 @@
+"""The gated recurrent unit, reset gate after the recurrent product.
+
+    (1)  r_t = s(W_r x_t + b_r + U_r h_(t-1) + b'_r)                  reset gate
+    (2)  z_t = s(W_z x_t + b_z + U_z h_(t-1) + b'_z)                  update gate: what is kept
+    (3)  n_t = tanh(W_n x_t + b_n + r_t * (U_n h_(t-1) + b'_n))       candidate
+    (4)  h_t = (1 - z_t) * n_t + z_t * h_(t-1)
+
+Source: Cho et al. (2014), Learning phrase representations using RNN encoder-decoder for statistical machine
+translation, EMNLP; in the form of `torch.nn.GRU` and cuDNN, which applies r_t after the recurrent product (the paper:
+before it).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from training.cells.fused import FusedCell
+
+
+class GruCell(FusedCell):
+    """Gated recurrent unit (Cho et al. 2014)."""
+
+    name = "gru"
+
+    @staticmethod
+    def _fused(input_size: int, hidden_size: int, num_layers: int) -> nn.RNNBase:
+        return nn.GRU(input_size, hidden_size, num_layers, batch_first=True)
+
+    def _equations(self, from_input: Tensor, from_hidden: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        (h,) = state
+        width = self.hidden_size
+        gates = torch.sigmoid(from_input[:, : 2 * width] + from_hidden[:, : 2 * width])
+        r, z = gates[:, :width], gates[:, width:]  # (1), (2)
+        n = torch.tanh(from_input[:, 2 * width :] + r * from_hidden[:, 2 * width :])  # (3)
+        return (n + z * (h - n),)  # (4)

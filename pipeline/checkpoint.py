@@ -17,6 +17,10 @@ all changed pages of a partition and its mark are in one commit, and a commit ta
 from being written cost a longer replay and nothing else. A crash before the positions are durable means, at_least_once,
 that events are read again and their forecasts published again, with the same `source`.
 
+A commit that is bounded (partitions are being revoked) takes nothing of other partitions' snapshots along, and each of
+its steps gets what is left of its time. A step that knows no time-out of its own is given up when the time is over, and
+the process with it: what hangs might still commit, after the partitions have a new owner.
+
 Owns: the positions not yet committed, and the schedule. Does not know: events, models, metrics.
 """
 
@@ -30,19 +34,63 @@ from typing import Protocol
 import numpy as np
 
 from pipeline.arrays import IntArray
+from pipeline.errors import TransportError
 from pipeline.residents import NO_WATERMARK, Residents
 from pipeline.settings import StateSettings
 from pipeline.stores.base import Mark, Page, StateStore
 from pipeline.transports.base import Sink, Source, TransactionalSink
+from pipeline.transports.watchdog import GivenUp, call_within
+
+
+class Budget:
+    """How long a commit may take.
+
+    Args:
+        within_s: in all; None = as long as the time-outs of its parts allow.
+        clock: monotonic seconds.
+    """
+
+    def __init__(self, within_s: float | None, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._ends_at = None if within_s is None else clock() + within_s
+
+    @property
+    def left_s(self) -> float | None:
+        """What is left of it; None = it is not bounded."""
+        return None if self._ends_at is None else max(0.0, self._ends_at - self._clock())
+
+    def capped(self, timeout_s: float) -> float:
+        """Return `timeout_s`, or what is left if that is less."""
+        return timeout_s if (left_s := self.left_s) is None else min(timeout_s, left_s)
+
+    def spend(self, call: Callable[[], None], what: str) -> None:
+        """Make a call that knows no time-out.
+
+        Raises:
+            TransportError: the time is over and the call is still under way; the process has to end.
+        """
+        if (left_s := self.left_s) is None:
+            call()
+            return
+        try:
+            call_within(left_s, call, at_late_end=lambda: None)
+        except GivenUp as error:
+            raise TransportError(
+                f"{what} did not end within worker.revoke_timeout_s ({error}); this member ends without it, and what "
+                f"it had is read again by its successors"
+            ) from error
 
 
 class Delivery(Protocol):
     """One of the two orders above."""
 
-    def commit(self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark]) -> None:
+    def commit(
+        self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark], budget: Budget
+    ) -> None:
         """Make everything published so far, the pages and the positions durable.
 
         Raises:
+            DeliveryError: published records are not, and nothing was committed.
             TransportError: it is not, and the worker has to end or, if `TransactionAborted`, to go back.
         """
         ...
@@ -57,15 +105,18 @@ class AtLeastOnce:
         self._store = store
         self._flush_timeout_s = flush_timeout_s
 
-    def commit(self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark]) -> None:
+    def commit(
+        self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark], budget: Budget
+    ) -> None:
         """See `Delivery`; the order is that of the module's docstring."""
-        self._sink.flush(self._flush_timeout_s)
+        self._sink.flush(budget.capped(self._flush_timeout_s))
         if positions:
-            self._source.commit(positions)
+            self._source.commit(positions, budget.left_s)
         if self._store is not None and (pages or marks):
-            self._store.stage(pages, marks)
-            self._sink.flush(self._flush_timeout_s)
-            self._store.commit()
+            store = self._store
+            budget.spend(lambda: store.stage(pages, marks), "storing the state")
+            self._sink.flush(budget.capped(self._flush_timeout_s))
+            budget.spend(store.commit, "storing the state")
 
 
 class ExactlyOnce:
@@ -76,13 +127,16 @@ class ExactlyOnce:
         self._sink = sink
         self._store = store
 
-    def commit(self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark]) -> None:
+    def commit(
+        self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark], budget: Budget
+    ) -> None:
         """See `Delivery`; the order is that of the module's docstring."""
-        if self._store is not None and (pages or marks):
-            self._store.stage(pages, marks)
-        self._sink.commit(positions, self._source.group())
-        if self._store is not None and (pages or marks):
-            self._store.commit()
+        store = self._store if pages or marks else None
+        if store is not None:
+            budget.spend(lambda: store.stage(pages, marks), "storing the state")
+        self._sink.commit(positions, self._source.group(), budget.left_s)
+        if store is not None:
+            budget.spend(store.commit, "storing the state")
 
 
 @dataclass(slots=True)
@@ -173,17 +227,20 @@ class Checkpoint:
             self._resets.pop(partition, None)
             self._pending.discard(partition)
 
-    def commit(self, live: Collection[int], final: Collection[int] = ()) -> Committed:
+    def commit(self, live: Collection[int], final: Collection[int] = (), within_s: float | None = None) -> Committed:
         """Commit what is pending, and the part of a snapshot that is due.
 
         Args:
             live: partitions that are past their replay; only these are snapshot.
             final: partitions whose last commit this is: all of their changed pages go with it.
+            within_s: bounds the commit, and leaves the snapshot of others to a later one: a commit that fails for want
+                of time is not the end of this process, which has to store their pages yet.
 
         Raises:
             TransportError: see `Delivery`.
         """
-        partitions = self._snapshot_now(live, final)
+        budget = Budget(within_s, self._clock)
+        partitions = self._snapshot_now(live, final, alone=within_s is not None)
         pages = [page for p in partitions for page in self._residents.export(p, self.position(p))]
         marks = {p: mark for p, mark in self._resets.items() if p in self._progress}
         for p in partitions:
@@ -191,7 +248,7 @@ class Checkpoint:
         # State is never stored for a group that has no offset: the two could not be paired again.
         positions = {p: self.position(p) for p in {*self._pending, *partitions, *(self._resets.keys() & set(live))}}
         if positions or marks:
-            self._delivery.commit(positions, pages, list(marks.values()))
+            self._delivery.commit(positions, pages, list(marks.values()), budget)
         for p in partitions:
             self._progress[p].marked = marks[p].offset
         self._resets.clear()
@@ -202,14 +259,16 @@ class Checkpoint:
     def _snapshot_due(self) -> bool:
         return self._snapshots is not None and self._clock() >= self._snapshot_at
 
-    def _snapshot_now(self, live: Collection[int], final: Collection[int]) -> list[int]:
+    def _snapshot_now(self, live: Collection[int], final: Collection[int], *, alone: bool) -> list[int]:
         """Return the partitions whose changed pages go with this commit."""
         if self._snapshots is None:
             return []
+        chosen = [p for p in sorted(final) if p in live and self._moved(p)]
+        if alone:
+            return chosen
         if self._snapshot_due() and not self._queue:
             self._queue.extend(sorted(live))
             self._snapshot_at = self._clock() + self._snapshots.snapshot_interval_s
-        chosen = [p for p in sorted(final) if p in live and self._moved(p)]
         size = 0
         while self._queue and size < self._snapshots.pages_per_commit:
             partition = self._queue.popleft()

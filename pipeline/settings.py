@@ -139,6 +139,9 @@ class WorkerSettings(_Section):
     """Forecasts are flushed and offsets committed this often."""
     flush_timeout_s: Positive = 30.0
     """Longest wait for the acknowledgement of what was published, before the worker gives up."""
+    revoke_timeout_s: Positive = 30.0
+    """Longest time that partitions which go to another member are flushed, committed and stored; then they are given up
+    as they are, and their new owner reads again what was not committed. At most half of `kafka.max_poll_interval_s`."""
     recovery: Literal["restore", "rebuild", "cold"] = "restore"
     """How a partition's state comes back: `restore` loads its stored pages and steps the events since then again with
     the output suppressed; `rebuild` ignores stored pages and steps all retained events; `cold` starts every stream anew
@@ -228,6 +231,16 @@ class Settings(BaseSettings):
             topics = [self.input.topic, self.output.topic, self.dead_letters.topic]
             if len(set(topics)) != len(topics):
                 raise ValueError(f"input.topic, output.topic and dead_letters.topic must differ, got {topics}")
+        return self
+
+    @model_validator(mode="after")
+    def _revocation_ends_in_time(self) -> Settings:
+        if self.worker.revoke_timeout_s > self.kafka.max_poll_interval_s / 2:
+            raise ValueError(
+                f"worker.revoke_timeout_s is {self.worker.revoke_timeout_s:g}, more than half of "
+                f"kafka.max_poll_interval_s ({self.kafka.max_poll_interval_s:g}): the group would go on without this "
+                f"member while it still commits; lower the one or raise the other"
+            )
         return self
 
     @property

@@ -34,7 +34,7 @@ from pipeline.codecs.observations import ObservationDecoder
 from pipeline.codecs.rejections import Rejection
 from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
-from pipeline.errors import TransactionAborted, TransportError
+from pipeline.errors import DeliveryError, TransactionAborted, TransportError
 from pipeline.health import Health
 from pipeline.metrics import Metrics
 from pipeline.publisher import Publisher
@@ -234,11 +234,11 @@ class Worker:
 
     # Commits.
 
-    def _commit(self, final: Sequence[int] = ()) -> None:
+    def _commit(self, final: Sequence[int] = (), within_s: float | None = None) -> None:
         started = self._clock()
         live = {number for number, partition in self._partitions.items() if partition.phase is Phase.LIVE}
         try:
-            done = self._checkpoint.commit(live, final)
+            done = self._checkpoint.commit(live, final, within_s)
         except TransportError:
             self._metrics.commit_failed()
             raise
@@ -295,14 +295,15 @@ class Worker:
         return starts
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
-        """Commit while the partitions are still ours, then let go of their state."""
+        """Commit while the partitions are still ours, then let go of their state; in time, or without the commit."""
         if not self._rewind_due:
             self._note_live()
             try:
-                self._commit(final=partitions)
-            except TransactionAborted as error:
+                self._commit(final=partitions, within_s=self._settings.revoke_timeout_s)
+            except (TransactionAborted, DeliveryError) as error:
                 log.warning("revoked partitions %s were not committed (%s); they are read again", partitions, error)
-                self._rewind_due = True
+                # What was published to an open transaction goes with it, also that of the partitions that stay.
+                self._rewind_due = isinstance(self._parts.sink, TransactionalSink)
         self._drop(partitions)
         log.info("revoked partitions %s; %d left", sorted(partitions), len(self._partitions))
 

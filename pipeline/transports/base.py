@@ -160,8 +160,12 @@ class Source(Protocol):
         """Return this member's live group metadata, in the form that the sink of the same client takes."""
         ...
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:
         """Make `positions` (partition to next offset) durable.
+
+        Args:
+            positions: of owned partitions.
+            timeout_s: longest wait; None = as long as a rebalance may take.
 
         Raises:
             TransportError: they are not; the member may have been fenced or the broker is away.
@@ -229,12 +233,14 @@ class Sink(Protocol):
 class TransactionalSink(Sink, Protocol):
     """A sink with transactions. See the module's docstring for the contract."""
 
-    def commit(self, positions: Mapping[int, int], group: object) -> None:
+    def commit(self, positions: Mapping[int, int], group: object, timeout_s: float | None = None) -> None:
         """End the transaction with `positions` (partition to next offset) of the group in it.
 
         Args:
             positions: of the source's topic.
             group: what `Source.group` of the same client returned, just now.
+            timeout_s: longest wait, but for letting go of a client that hangs; None = as long as a transaction may
+                last, and what it takes to settle one that failed.
 
         Raises:
             TransactionAborted: nothing of the transaction is visible; go back to the committed positions.

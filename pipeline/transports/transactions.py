@@ -132,6 +132,7 @@ class KafkaTransactionalSink:
         self._closed = False
         self._fenced: FencedError | None = None
         self._busy: TransactionalProducer | None = None  # with a call that was given up
+        self._give_up_at: float | None = None  # of a commit that is bounded
         self._producer: TransactionalProducer | None = self._successor()
 
     def publish(
@@ -168,8 +169,11 @@ class KafkaTransactionalSink:
             except TransactionFault as fault:
                 raise DeliveryError(f"{self._where()}: {fault}") from fault
 
-    def commit(self, positions: Mapping[int, int], group: object) -> None:
+    def commit(self, positions: Mapping[int, int], group: object, timeout_s: float | None = None) -> None:
         """End the transaction with `positions` in it, in the order of this module's docstring.
+
+        A transaction that did not end within `timeout_s` is left behind with its producer; the next one settles it,
+        when it is needed.
 
         Raises:
             TransactionAborted: go back to the committed positions; they say what became of it.
@@ -183,6 +187,9 @@ class KafkaTransactionalSink:
         producer = self._begun()
         # Longer would be in vain: the coordinator has aborted the transaction by then.
         deadline = time.monotonic() + self._settings.transaction_timeout_s
+        if timeout_s is not None:
+            self._give_up_at = time.monotonic() + timeout_s
+            deadline = min(deadline, self._give_up_at)
         try:
             self._watched(producer, producer.flush, deadline)
             if positions:
@@ -192,17 +199,21 @@ class KafkaTransactionalSink:
             self._fail(producer, error, Ending.ABORTABLE)
         except TransactionFault as fault:
             self._fail(producer, fault, fault.ending)
+        finally:
+            self._give_up_at = None
         self._open = False
 
     def abort(self) -> None:
-        """Drop what was published since the last commit; with no open transaction, do nothing.
+        """Drop what was published since the last commit, and settle what an earlier commit left behind.
 
         Raises:
             FencedError: another member has taken over; end.
             TransportError: the coordinator does not answer any more.
         """
         producer = self._live()
-        if self._open and producer is not None:
+        if producer is None:
+            self._producer = self._successor()
+        elif self._open:
             self._abort(producer)
 
     def close(self) -> None:
@@ -245,7 +256,7 @@ class KafkaTransactionalSink:
         producer = self._make()
         timeout_s = self._settings.request_timeout_s
         try:
-            self._watched(producer, producer.initialize, time.monotonic() + timeout_s)
+            self._watched(producer, producer.initialize, self._bounded(timeout_s))
         except TransactionFault as fault:
             self._discard(producer)
             if fault.ending is Ending.FENCED:
@@ -274,7 +285,7 @@ class KafkaTransactionalSink:
     def _abort(self, producer: TransactionalProducer) -> Ending:
         """Abort the open transaction, by whatever it takes."""
         try:
-            self._watched(producer, producer.abort, time.monotonic() + self._settings.transaction_timeout_s)
+            self._watched(producer, producer.abort, self._bounded(self._settings.transaction_timeout_s))
         except TransactionFault as fault:
             ending = Ending.UNCERTAIN if fault.ending is Ending.ABORTABLE else fault.ending
             self._end(producer, ending, fault)
@@ -289,11 +300,17 @@ class KafkaTransactionalSink:
         self._producer = None
         self._discard(producer)
         if ending is Ending.UNCERTAIN:
-            self._producer = self._successor()
+            if self._give_up_at is None or time.monotonic() < self._give_up_at:
+                self._producer = self._successor()
         elif ending is Ending.REPLACED or not overdue:
             raise self._become_fenced(cause) from cause
         else:  # the coordinator itself fences a producer whose transaction it had to time out
             log.warning("%s: the transaction was open for longer than kafka.transaction_timeout_s", self._where())
+
+    def _bounded(self, timeout_s: float) -> float:
+        """Return the deadline of a step: in `timeout_s`, or where the commit that it belongs to is given up."""
+        deadline = time.monotonic() + timeout_s
+        return deadline if self._give_up_at is None else min(deadline, self._give_up_at)
 
     def _become_fenced(self, cause: object) -> FencedError:
         self._fenced = FencedError(

@@ -90,8 +90,8 @@ def crash_at(harness: workers.Harness, commits: int, point: str) -> None:
     else:
         commit = harness.source.commit
 
-        def commit_then_crash(positions: Mapping[int, int]) -> None:
-            commit(positions)
+        def commit_then_crash(positions: Mapping[int, int], timeout_s: float | None = None) -> None:
+            commit(positions, timeout_s)
             crash()
 
         harness.source.commit = commit_then_crash  # type: ignore[method-assign]

@@ -142,7 +142,7 @@ class MemorySource:
             values=[c[3] for c in columns],
         )
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:
         self.fail_commit()
         if unowned := set(positions) - set(self._positions):
             raise TransportError(f"commit of partitions {unowned} that are not owned")
@@ -200,7 +200,7 @@ class MemoryTransactionalSink(MemorySink):
     def flush(self, timeout_s: float) -> None:
         raise AssertionError("a transactional sink is committed, not flushed")
 
-    def commit(self, positions: Mapping[int, int], group: object) -> None:
+    def commit(self, positions: Mapping[int, int], group: object, timeout_s: float | None = None) -> None:
         assert isinstance(group, frozenset)
         if unowned := set(positions) - group:
             self.abort()

@@ -118,7 +118,7 @@ class KafkaPythonSource:
         """Return the group's metadata as `KafkaProducer.send_offsets_to_transaction` takes it."""
         return self._live().group_metadata()
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:
         """Commit `positions` for the group and wait for the answer; a rebalance that is under way is waited for.
 
         Raises:
@@ -131,10 +131,12 @@ class KafkaPythonSource:
             TopicPartition(self._topic, partition): OffsetAndMetadata(offset, "", -1)
             for partition, offset in positions.items()
         }
-        deadline = time.monotonic() + self._settings.max_poll_interval_s  # the longest that a rebalance may take
+        longest_s = self._settings.max_poll_interval_s  # that a rebalance may take
+        deadline = time.monotonic() + (longest_s if timeout_s is None else min(timeout_s, longest_s))
         while True:
             try:
-                consumer.commit(offsets, timeout_ms=self._settings.request_timeout_s * 1_000)
+                left_s = max(0.0, deadline - time.monotonic())
+                consumer.commit(offsets, timeout_ms=min(self._settings.request_timeout_s, left_s) * 1_000)
             except KafkaError as error:
                 if not _rebalancing(error) or time.monotonic() > deadline:
                     raise kafka_errors.not_committed(

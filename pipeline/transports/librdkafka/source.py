@@ -149,7 +149,7 @@ class LibrdkafkaSource:
         """Return the group's metadata as `Producer.send_offsets_to_transaction` takes it."""
         return self._live().consumer_group_metadata()
 
-    def commit(self, positions: Mapping[int, int]) -> None:
+    def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:
         """Commit `positions` for the group and wait for the answer; a rebalance that is under way is waited for.
 
         Raises:
@@ -160,12 +160,25 @@ class LibrdkafkaSource:
         consumer = self._live()
         offsets = [TopicPartition(self._topic, partition, offset) for partition, offset in positions.items()]
         started = time.monotonic()
-        while True:
+
+        def commit() -> list[KafkaError]:
             try:
                 results = consumer.commit(offsets=offsets, asynchronous=False)
-                errors = [result.error for result in results or () if result.error is not None]
             except KafkaException as error:
-                errors = [error.args[0]]
+                return [error.args[0]]
+            return [result.error for result in results or () if result.error is not None]
+
+        while True:
+            if timeout_s is None:
+                errors = commit()
+            else:
+                try:
+                    left_s = max(0.0, timeout_s - (time.monotonic() - started))
+                    errors = call_within(left_s, commit, at_late_end=lambda: None)
+                except GivenUp as given_up:
+                    raise kafka_errors.not_committed(
+                        self._settings.bootstrap_servers, self._topic, self._settings.group_id, given_up
+                    ) from given_up
             if not errors:
                 return
             patience_s = 0.0

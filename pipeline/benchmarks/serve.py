@@ -71,8 +71,8 @@ class _Backlog:
     def group(self) -> object:
         return self._source.group()
 
-    def commit(self, positions: Mapping[int, int]) -> None:
-        self._source.commit(positions)
+    def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:
+        self._source.commit(positions, timeout_s)
 
     def positions(self) -> Mapping[int, int]:
         return self._source.positions()

@@ -14,8 +14,8 @@ from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector,
 from pipeline import device
 from pipeline.board import ForecastBoard
 from pipeline.bundle import Bundle
+from pipeline.codecs.connect import open_decoder
 from pipeline.codecs.forecasts import make_encoder
-from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
 from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
 from pipeline.health import Health
@@ -107,14 +107,13 @@ def build(
         source = around_source(source)
     metrics = Metrics(registry, metadata, on.name)
     stages = stages or StageClock(metrics.stage)
-    limits = settings.input
     encoder = make_encoder(settings.output.codec, metadata, settings.output.decimals)
     parts = Parts(
         source=source,
         sink=sink,
         store=open_store(settings, metadata, sink),
         engine=engine,
-        decoder=ObservationDecoder(DecodeLimits(limits.max_record_bytes, limits.max_id_bytes, limits.max_abs_y)),
+        decoder=open_decoder(settings),
         publisher=Publisher(sink, encoder, engine.residents, metrics, board=board, stages=stages),
         dead_letters=DeadLetters(source.name, f"{metadata.name}@{metadata.model_id}", settings.dead_letters.max_bytes),
         metrics=metrics,

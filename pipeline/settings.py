@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     TomlConfigSettingsSource,
@@ -24,6 +26,9 @@ from pipeline.errors import SettingsError
 
 ENV_PREFIX = "RILLCAST_"
 DEFAULT_FILE = Path("rillcast.toml")
+MAX_SECRET_BYTES: Final = 65_536
+_FILE_FORMATS: Final = ("csv", "parquet")
+_TOPIC_FORMATS: Final = ("msgpack", "avro", "protobuf", "json_schema")
 
 Positive = Annotated[float, Field(gt=0)]
 
@@ -34,6 +39,20 @@ class _Section(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
+class FieldSettings(_Section):
+    """Where stream, time and observation stand in a record, so that a topic that is there already works unchanged."""
+
+    unique_id: str = "unique_id"
+    """Stream id: a member, a path of members (`tags.host`), `$key`, `$header.NAME`, or `$ce.NAME` (a CloudEvents
+    attribute)."""
+    ds: str = "ds"
+    """Event time: a member, a path, `$timestamp` (the record's own), `$header.NAME`, or `$ce.NAME`."""
+    y: str = "y"
+    """Observation: a member or a path."""
+    ds_unit: Literal["s", "ms", "us", "ns"] = "ms"
+    """Unit of a `ds` that is a whole number."""
+
+
 class InputSettings(_Section):
     """Where observations come from, and what is taken for one."""
 
@@ -41,8 +60,17 @@ class InputSettings(_Section):
     """Kafka topic of the observations, keyed by stream id. Read unless `input.path` is set."""
     path: str | None = None
     """File of the observations (.csv, .jsonl or .parquet; .gz allowed for the first two); `-` is standard input."""
-    format: Literal["auto", "json", "csv", "parquet"] = "auto"
-    """Format of `input.path`; `auto` goes by its name, and takes stdin for JSON Lines."""
+    format: Literal["auto", "json", "csv", "parquet", "msgpack", "avro", "protobuf", "json_schema"] = "auto"
+    """How observations are written. A topic: json (`auto`), msgpack, or with a schema registry avro, protobuf or
+    json_schema. A file: json, csv or parquet; `auto` goes by its name, and takes stdin for JSON Lines."""
+    envelope: Literal["none", "cloudevents"] = "none"
+    """`cloudevents`: each record is a CloudEvent 1.0, in binary or structured mode, with the observation as its
+    data."""
+    fields: FieldSettings = FieldSettings()
+    protobuf_descriptors: Path | None = None
+    """What `protoc --include_imports --descriptor_set_out` wrote, for `input.protobuf_message`."""
+    protobuf_message: str = "rillcast.v1.Observation"
+    """Full name of the Protobuf message; the default needs no descriptors."""
     rate: Annotated[float, Field(ge=0)] = 0.0
     """Events per second at which a file is read; 0 = as fast as it goes."""
     max_record_bytes: Annotated[int, Field(gt=0)] = 1_048_576
@@ -51,6 +79,46 @@ class InputSettings(_Section):
     """A longer `unique_id` (in UTF-8) makes the record a dead letter."""
     max_abs_y: Positive = 1e15
     """A `y` of larger magnitude makes the record a dead letter: float32 statistics would overflow."""
+    max_future_s: Annotated[float, Field(ge=0)] = 86_400.0
+    """A `ds` later than the record's own timestamp by more makes the record a dead letter: a clock that is wrong would
+    make every right event after it late. 0 = any."""
+    late: Literal["dead_letter", "drop"] = "dead_letter"
+    """What becomes of an event that is older than its stream's newest; `drop` only counts it."""
+
+
+class RegistrySettings(_Section):
+    """The schema registry (Confluent API), for the formats that need one."""
+
+    url: str | None = None
+    """Base address; of several, separated by commas, the first that answers is taken."""
+    username: str | None = None
+    """User name for HTTP basic authentication."""
+    password: SecretStr | None = None
+    """Password for HTTP basic authentication; never printed."""
+    token: SecretStr | None = None
+    """Bearer token instead of a user name; never printed."""
+    logical_cluster: str = ""
+    """Sent along with a token (Confluent Cloud)."""
+    ssl_ca_file: Path | None = None
+    """CA certificates (PEM) that the registry is checked against; the system's when empty."""
+    ssl_certificate_file: Path | None = None
+    """This client's certificate (PEM), for mutual TLS."""
+    ssl_key_file: Path | None = None
+    """This client's private key (PEM), for mutual TLS."""
+    timeout_s: Positive = 10.0
+    """Longest wait for one answer."""
+    validate_json: bool = False
+    """Whether format json_schema also holds each record against the schema that its writer registered: about ten times
+    as slow, and the validator fetches schemas that the schema refers to."""
+
+    @field_validator("url")
+    @classmethod
+    def _no_password_in_address(cls, value: str | None) -> str | None:
+        if value is not None and any(urlsplit(one.strip()).username for one in value.split(",")):
+            raise ValueError(
+                "a user name within the address would be printed with it; use registry.username, .password"
+            )
+        return value
 
 
 class OutputSettings(_Section):
@@ -109,7 +177,7 @@ class KafkaSettings(_Section):
     """Longest wait for one answer of the broker."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """How to talk to the brokers."""
-    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512"] = "PLAIN"
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
     """Used with SASL_PLAINTEXT and SASL_SSL."""
     sasl_username: str | None = None
     """User name for SASL."""
@@ -121,6 +189,32 @@ class KafkaSettings(_Section):
     """This client's certificate (PEM), for mutual TLS."""
     ssl_key_file: Path | None = None
     """This client's private key (PEM), for mutual TLS."""
+    ssl_key_password: SecretStr | None = None
+    """Password of `kafka.ssl_key_file`, if it is encrypted; never printed."""
+    oauth_token_url: str | None = None
+    """Token endpoint of the identity provider (OAuth 2.0 client credentials), for OAUTHBEARER."""
+    oauth_client_id: str | None = None
+    """Client id for OAUTHBEARER."""
+    oauth_client_secret: SecretStr | None = None
+    """Client secret for OAUTHBEARER; never printed."""
+    oauth_scope: str | None = None
+    """Scope that is asked for, for OAUTHBEARER."""
+
+    @model_validator(mode="after")
+    def _credentials_are_complete(self) -> KafkaSettings:
+        if self.security_protocol.startswith("SASL"):
+            oauth = self.sasl_mechanism == "OAUTHBEARER"
+            needed = (
+                ("oauth_token_url", "oauth_client_id", "oauth_client_secret")
+                if oauth
+                else ("sasl_username", "sasl_password")
+            )
+            if missing := [name for name in needed if getattr(self, name) is None]:
+                raise ValueError(
+                    f"security_protocol {self.security_protocol} with {self.sasl_mechanism} needs "
+                    f"{', '.join(f'kafka.{name}' for name in missing)}"
+                )
+        return self
 
 
 class WorkerSettings(_Section):
@@ -183,6 +277,9 @@ class HttpSettings(_Section):
     """Address to bind; `0.0.0.0` in a container."""
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
     """Port to bind; 0 takes a free one and logs it."""
+    token: SecretStr | None = None
+    """Bearer token that every request but the probes' has to carry; never printed. Without one, whoever reaches the
+    port can read."""
 
 
 class LogSettings(_Section):
@@ -212,7 +309,11 @@ class Settings(BaseSettings):
     """Where state and model live; `auto` takes CUDA where it works, else the CPU."""
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads of ONNX Runtime inside one call."""
+    secrets_dir: Path | None = None
+    """Directory of files that each hold one setting and are named after it (`kafka.sasl_password`), as Kubernetes and
+    Docker mount secrets; they beat the settings file and yield to environment and flags."""
     input: InputSettings = InputSettings()
+    registry: RegistrySettings = RegistrySettings()
     output: OutputSettings = OutputSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     kafka: KafkaSettings = KafkaSettings()
@@ -241,6 +342,19 @@ class Settings(BaseSettings):
                 f"kafka.max_poll_interval_s ({self.kafka.max_poll_interval_s:g}): the group would go on without this "
                 f"member while it still commits; lower the one or raise the other"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _input_can_be_read(self) -> Settings:
+        given = self.input
+        if given.path is None and given.format in _FILE_FORMATS:
+            raise ValueError(f"input.format is {given.format!r}, a format of files, but input.path is not set")
+        if given.path is not None and given.format in _TOPIC_FORMATS:
+            raise ValueError(f"input.format is {given.format!r}, a format of topics, but input.path is {given.path!r}")
+        if given.format in _TOPIC_FORMATS[1:] and self.registry.url is None:
+            raise ValueError(f"input.format is {given.format!r}, which needs registry.url")
+        if given.envelope == "none" and "$ce." in f"{given.fields.unique_id} {given.fields.ds}":
+            raise ValueError("input.fields names a CloudEvents attribute ($ce), but input.envelope is 'none'")
         return self
 
     @property
@@ -283,9 +397,11 @@ def load(
             sources = [init_settings, env_settings]
             if flags is not None:
                 sources.insert(0, flags)
-            if chosen is not None:
-                sources.append(TomlConfigSettingsSource(settings_cls, toml_file=chosen))
-            return tuple(sources)
+            toml = [] if chosen is None else [TomlConfigSettingsSource(settings_cls, toml_file=chosen)]
+            folder = next((found for source in (*sources, *toml) if (found := source().get("secrets_dir"))), None)
+            if folder is not None:
+                sources.append(InitSettingsSource(settings_cls, read_secrets(Path(folder))))
+            return (*sources, *toml)
 
     try:
         settings = Loaded()
@@ -297,6 +413,35 @@ def load(
     if unknown := unknown_environment():
         raise SettingsError(f"unknown settings in the environment: {', '.join(unknown)}")
     return Settings.model_validate(settings.model_dump(mode="python"))
+
+
+def read_secrets(folder: Path) -> dict[str, Any]:
+    """Return the settings that stand in a directory, one in each file: the file's name is the setting's path.
+
+    Dots may be written as two underscores, for Docker and Kubernetes allow few characters in a name. One line end at
+    the end of a file does not count. Hidden entries (Kubernetes' `..data`) are passed over.
+
+    Raises:
+        SettingsError: the directory or a file cannot be read, or a file is named after no setting.
+    """
+    known = {spelled: path for path in setting_paths(Settings) for spelled in (path, path.replace(".", "__"))}
+    values: dict[str, Any] = {}
+    try:
+        for file in sorted(folder.iterdir()):
+            if file.name.startswith(".") or not file.is_file():
+                continue
+            if file.name not in known:
+                raise SettingsError(f"secrets_dir {folder}: file {file.name!r} is named after no setting")
+            if file.stat().st_size > MAX_SECRET_BYTES:
+                raise SettingsError(f"secrets_dir {folder}: {file.name} has more than {MAX_SECRET_BYTES} bytes")
+            section = values
+            *sections, name = known[file.name].split(".")
+            for step in sections:
+                section = section.setdefault(step, {})
+            section[name] = file.read_text(encoding="utf-8").removesuffix("\n").removesuffix("\r")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"secrets_dir {folder}: {error}") from error
+    return values
 
 
 def unknown_environment() -> list[str]:

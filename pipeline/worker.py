@@ -194,7 +194,7 @@ class Worker:
 
     def _process(self, polled: Polled) -> None:
         started = self._clock()
-        events, rejections = self._parts.decoder.decode(polled.values)
+        events, rejections = self._parts.decoder.decode(polled)
         live = self._live(polled)
         self._stages.lap("decode")
         if len(events):

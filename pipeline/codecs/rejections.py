@@ -13,10 +13,18 @@ class Reason(enum.StrEnum):
     TOO_LARGE = "too_large"
     NOT_UTF8 = "not_utf8"
     NOT_JSON = "not_json"
+    NOT_MSGPACK = "not_msgpack"
+    NOT_AVRO = "not_avro"
+    NOT_PROTOBUF = "not_protobuf"
+    NOT_FRAMED = "not_framed"
+    UNKNOWN_SCHEMA = "unknown_schema"
+    SCHEMA_VIOLATION = "schema_violation"
+    NOT_CLOUDEVENT = "not_cloudevent"
     MISSING_FIELD = "missing_field"
     WRONG_TYPE = "wrong_type"
     BAD_ID = "bad_id"
     DS_OUT_OF_RANGE = "ds_out_of_range"
+    FROM_THE_FUTURE = "from_the_future"
     Y_OUT_OF_RANGE = "y_out_of_range"
     LATE = "late"
     QUARANTINED = "quarantined"
@@ -29,3 +37,12 @@ class Rejection(NamedTuple):
     row: int
     reason: Reason
     detail: str
+
+
+class RefusedError(Exception):
+    """One record cannot be used; it becomes a dead letter and the stream goes on from its previous state."""
+
+    def __init__(self, reason: Reason, detail: str) -> None:
+        super().__init__(f"{reason.value}: {detail}")
+        self.reason = reason
+        self.detail = detail

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from typing import Final
+from typing import Any, Final
 
 from pipeline.commands import settings_flags
 
@@ -28,15 +28,19 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps(effective))
         return 0
-    for name, value in effective.items():
+    _print_table(effective)
+    return 0
+
+
+def _print_table(values: dict[str, Any], path: str = "") -> None:
+    """Print what is no table, then the tables: TOML wants them in that order."""
+    for name, value in values.items():
         if not isinstance(value, dict):
             print(_line(name, value))
-    for section, values in effective.items():
-        if isinstance(values, dict):
-            print(f"\n[{section}]")
-            for name, value in values.items():
-                print(_line(name, value))
-    return 0
+    for name, value in values.items():
+        if isinstance(value, dict):
+            print(f"\n[{path}{name}]")
+            _print_table(value, f"{path}{name}.")
 
 
 def _line(name: str, value: object) -> str:

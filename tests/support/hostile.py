@@ -3,14 +3,38 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+
+import numpy as np
 
 from pipeline.codecs.rejections import Reason
+from pipeline.transports.base import Headers, Polled
 
 NOON_MS = 1_714_564_800_000  # 2024-05-01T12:00:00Z
 
 
 def record(**members: object) -> bytes:
     return json.dumps({"unique_id": "a", "ds": NOON_MS, "y": 1.5} | members).encode()
+
+
+def polled(
+    values: Sequence[bytes | None],
+    *,
+    keys: Sequence[bytes | None] | None = None,
+    timestamp_ms: int = -1,
+    headers: Sequence[Headers] | None = None,
+) -> Polled:
+    """Return a poll of one partition that brought `values`."""
+    n = len(values)
+    given = headers if headers is not None else [()] * n
+    return Polled(
+        partitions=np.zeros(n, np.int64),
+        offsets=np.arange(n),
+        timestamps_ms=np.full(n, timestamp_ms, np.int64),
+        keys=keys if keys is not None else [None] * n,
+        values=values,
+        headers=lambda row: given[row],
+    )
 
 
 HOSTILE: list[tuple[bytes | None, Reason]] = [

@@ -9,7 +9,7 @@ from pipeline.bundle import Status
 from pipeline.codecs.forecasts import ForecastColumns, make_encoder
 from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
 from pipeline.codecs.rejections import Reason
-from tests.support.hostile import HOSTILE, NOON_MS, record
+from tests.support.hostile import HOSTILE, NOON_MS, polled, record
 from tests.support.toy import ToyGraph
 
 
@@ -28,19 +28,19 @@ from tests.support.toy import ToyGraph
     ],
 )
 def test_event_times_become_milliseconds(ds: object, expected: int) -> None:
-    events, rejections = ObservationDecoder().decode([record(ds=ds)])
+    events, rejections = ObservationDecoder().decode(polled([record(ds=ds)]))
     assert rejections == []
     assert events.ds.tolist() == [expected]
 
 
 @pytest.mark.parametrize("value", [record(y=None), b'{"unique_id": "a", "ds": 0}'])
 def test_null_and_absent_y_are_missing(value: bytes) -> None:
-    events, _ = ObservationDecoder().decode([value])
+    events, _ = ObservationDecoder().decode(polled([value]))
     assert np.isnan(events.y).tolist() == [True]
 
 
 def test_whole_numbers_and_further_members_are_taken() -> None:
-    events, rejections = ObservationDecoder().decode([record(y=3, x={"temp": [1, 2]}, note="hello")])
+    events, rejections = ObservationDecoder().decode(polled([record(y=3, x={"temp": [1, 2]}, note="hello")]))
     assert events.y.tolist() == [3.0]
     assert rejections == []
 
@@ -49,7 +49,9 @@ def test_whole_numbers_and_further_members_are_taken() -> None:
 def test_bad_record_is_rejected_with_its_reason_and_good_neighbours_are_kept(
     value: bytes | None, reason: Reason
 ) -> None:
-    events, rejections = ObservationDecoder().decode([record(unique_id="before"), value, record(unique_id="after")])
+    events, rejections = ObservationDecoder().decode(
+        polled([record(unique_id="before"), value, record(unique_id="after")])
+    )
     assert events.unique_ids == ["before", "after"]
     assert events.rows.tolist() == [0, 2]
     assert [(r.row, r.reason) for r in rejections] == [(1, reason)]
@@ -58,14 +60,14 @@ def test_bad_record_is_rejected_with_its_reason_and_good_neighbours_are_kept(
 
 def test_ids_at_the_limit_are_taken() -> None:
     events, rejections = ObservationDecoder(DecodeLimits(max_id_bytes=6)).decode(
-        [record(unique_id="\u20ac\u20ac"), record(unique_id="abcdef")]
+        polled([record(unique_id="\u20ac\u20ac"), record(unique_id="abcdef")])
     )
     assert events.unique_ids == ["\u20ac\u20ac", "abcdef"]
     assert rejections == []
 
 
 def test_an_empty_poll_decodes_to_nothing() -> None:
-    events, rejections = ObservationDecoder().decode([])
+    events, rejections = ObservationDecoder().decode(polled([]))
     assert len(events) == 0
     assert rejections == []
 

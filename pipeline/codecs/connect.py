@@ -1,0 +1,68 @@
+"""Chooses the codecs that the settings name.
+
+Owns: the choice. Does not know: how a format is written. What a format needs beyond the base is imported only when it
+is chosen.
+"""
+
+from __future__ import annotations
+
+from pipeline.codecs.fields import Fields
+from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
+from pipeline.codecs.observations_format import Format
+from pipeline.codecs.observations_json import JsonFormat
+from pipeline.errors import SettingsError
+from pipeline.settings import InputSettings, RegistrySettings, Settings
+
+
+def open_decoder(settings: Settings) -> ObservationDecoder:
+    """Return the decoder of what the source hands out.
+
+    Raises:
+        SettingsError: a mapping or a message that cannot be, or a setting of the registry that it refuses.
+    """
+    given = settings.input
+    limits = DecodeLimits(
+        given.max_record_bytes, given.max_id_bytes, given.max_abs_y, round(given.max_future_s * 1_000)
+    )
+    names = given.fields
+    try:
+        fields = Fields(names.unique_id, names.ds, names.y, names.ds_unit)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    return ObservationDecoder(
+        limits, _format(given, settings.registry), fields, cloudevents=given.envelope == "cloudevents"
+    )
+
+
+def _format(given: InputSettings, settings: RegistrySettings) -> Format:
+    match given.format:
+        case "msgpack":
+            from pipeline.codecs.observations_msgpack import MessagePackFormat
+
+            return MessagePackFormat()
+        case "avro":
+            from pipeline.codecs.observations_avro import AvroFormat
+            from pipeline.codecs.registry import Registry
+
+            return AvroFormat(Registry(settings))
+        case "protobuf":
+            from pipeline.codecs import observations_protobuf as protobuf
+            from pipeline.codecs.registry import Registry
+
+            registry = Registry(settings)
+            if given.protobuf_descriptors is not None:
+                message = protobuf.message_from_descriptors(given.protobuf_descriptors, given.protobuf_message)
+            elif given.protobuf_message == protobuf.OBSERVATION:
+                message = protobuf.observation_message()
+            else:
+                raise SettingsError(
+                    f"input.protobuf_message is {given.protobuf_message!r}, which needs input.protobuf_descriptors"
+                )
+            return protobuf.ProtobufFormat(registry, message)
+        case "json_schema":
+            from pipeline.codecs.observations_json_schema import JsonSchemaFormat
+            from pipeline.codecs.registry import Registry
+
+            return JsonSchemaFormat(Registry(settings), validate=settings.validate_json)
+        case _:
+            return JsonFormat()  # the readers of files make JSON records of CSV and Parquet

@@ -1,0 +1,81 @@
+"""Writers of observations in each format, the registry ones through confluent-kafka's serialisers.
+
+A writer takes the members of one observation and returns the bytes that a producer would send.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.schema_registry.json_schema import JSONSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+
+from pipeline.codecs.observations_avro import AvroFormat
+from pipeline.codecs.observations_format import Format
+from pipeline.codecs.observations_json import JsonFormat
+from pipeline.codecs.observations_json_schema import JsonSchemaFormat
+from pipeline.codecs.observations_msgpack import MessagePackFormat
+from pipeline.codecs.observations_protobuf import ProtobufFormat, observation_message
+from pipeline.codecs.registry import Registry
+from pipeline.settings import RegistrySettings
+
+Writer = Callable[[dict[str, Any]], bytes]
+
+SCHEMAS: Final = Path(__file__).parents[2] / "docs" / "schemas"
+FORMATS: Final = ("json", "msgpack", "avro", "protobuf", "json_schema")
+_TOPIC_NAMES: Final = {"subject.name.strategy.type": "TOPIC"}
+
+
+def mock_registry() -> Registry:
+    """Return a registry within this process (confluent-kafka's own double)."""
+    return Registry(RegistrySettings(url="mock://registry"))
+
+
+def format_of(name: str, registry: Registry, *, validate: bool = False) -> Format:
+    """Return the reading side."""
+    match name:
+        case "json":
+            return JsonFormat()
+        case "msgpack":
+            return MessagePackFormat()
+        case "avro":
+            return AvroFormat(registry)
+        case "protobuf":
+            return ProtobufFormat(registry, observation_message())
+        case _:
+            return JsonSchemaFormat(registry, validate=validate)
+
+
+def writer_of(name: str, registry: Registry, topic: str = "observations") -> Writer:
+    """Return the writing side; `ds` is given in milliseconds."""
+    context = SerializationContext(topic, MessageField.VALUE)
+    if name == "json":
+        return lambda members: json.dumps(members).encode()
+    if name == "msgpack":
+        return msgspec.msgpack.encode
+    if name == "avro":
+        schema = (SCHEMAS / "observation.avsc").read_text()
+        avro = AvroSerializer(registry.client, schema, conf=_TOPIC_NAMES)
+        return lambda members: bytes(avro({"y": None} | members, context))
+    if name == "json_schema":
+        schema = (SCHEMAS / "observation.schema.json").read_text()
+        plain = JSONSerializer(schema, registry.client, conf=_TOPIC_NAMES)
+        return lambda members: bytes(plain(members, context))
+    kind = observation_message()
+    protobuf = ProtobufSerializer(kind, registry.client, _TOPIC_NAMES)
+
+    def write(members: dict[str, Any]) -> bytes:
+        message: Any = kind(unique_id=members["unique_id"])
+        message.ds.FromDatetime(dt.datetime.fromtimestamp(members["ds"] / 1000, dt.UTC))
+        if members.get("y") is not None:
+            message.y = members["y"]
+        return bytes(protobuf(message, context))
+
+    return write

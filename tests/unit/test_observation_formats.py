@@ -1,0 +1,268 @@
+"""Every format reads what its writers write, and refuses what is none with the reason."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+import pytest
+from confluent_kafka.schema_registry import Schema
+from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.serialization import MessageField, SerializationContext
+from google.protobuf import descriptor_pb2
+
+from pipeline.codecs.fields import Fields
+from pipeline.codecs.observations import ObservationDecoder
+from pipeline.codecs.observations_avro import AvroFormat
+from pipeline.codecs.observations_json_schema import JsonSchemaFormat
+from pipeline.codecs.observations_msgpack import MessagePackFormat
+from pipeline.codecs.observations_protobuf import ProtobufFormat, message_from_descriptors
+from pipeline.codecs.registry import Registry
+from pipeline.codecs.rejections import Reason
+from pipeline.errors import SettingsError, TransportError
+from pipeline.settings import RegistrySettings
+from tests.support.formats import FORMATS, format_of, mock_registry, writer_of
+from tests.support.hostile import NOON_MS, polled
+
+GOOD = {"unique_id": "a", "ds": NOON_MS, "y": 1.5}
+WITH_REGISTRY = ("avro", "protobuf", "json_schema")
+
+
+def reasons(decoder: ObservationDecoder, *values: bytes | None) -> list[Reason]:
+    events, rejections = decoder.decode(polled(values))
+    assert len(events) + len(rejections) == len(values)
+    return [rejection.reason for rejection in rejections]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_what_a_writer_writes_is_read(name: str) -> None:
+    registry = mock_registry()
+    write, decoder = writer_of(name, registry), ObservationDecoder(form=format_of(name, registry))
+    events, rejections = decoder.decode(polled([write(GOOD), write({"unique_id": "€", "ds": NOON_MS + 1, "y": -2.0})]))
+    assert rejections == []
+    assert events.unique_ids == ["a", "€"]
+    assert events.ds.tolist() == [NOON_MS, NOON_MS + 1]
+    assert events.y.tolist() == [1.5, -2.0]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_an_absent_observation_is_missing_and_zero_is_not(name: str) -> None:
+    registry = mock_registry()
+    write, decoder = writer_of(name, registry), ObservationDecoder(form=format_of(name, registry))
+    events, rejections = decoder.decode(polled([write({"unique_id": "a", "ds": NOON_MS}), write(GOOD | {"y": 0.0})]))
+    assert rejections == []
+    assert np.isnan(events.y).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("name", FORMATS)
+def test_garbage_is_refused_and_its_neighbours_are_kept(name: str) -> None:
+    registry = mock_registry()
+    write, decoder = writer_of(name, registry), ObservationDecoder(form=format_of(name, registry))
+    good = write(GOOD)
+    events, rejections = decoder.decode(polled([good, b"\xff\xfe garbage \x00", None, good]))
+    assert events.rows.tolist() == [0, 3]
+    expected = {"json": Reason.NOT_UTF8, "msgpack": Reason.NOT_MSGPACK}.get(name, Reason.NOT_FRAMED)
+    # A lone byte is a number in MessagePack: well-formed, and no map.
+    assert rejections[0].reason in (expected, Reason.WRONG_TYPE)
+    assert rejections[1].reason is Reason.EMPTY
+
+
+@pytest.mark.parametrize("name", WITH_REGISTRY)
+def test_a_cut_payload_is_refused(name: str) -> None:
+    registry = mock_registry()
+    write, decoder = writer_of(name, registry), ObservationDecoder(form=format_of(name, registry))
+    (reason,) = reasons(decoder, write(GOOD)[:8])
+    assert (
+        reason
+        in {
+            "avro": (Reason.NOT_AVRO,),
+            "protobuf": (Reason.NOT_PROTOBUF,),
+            "json_schema": (Reason.NOT_JSON,),
+        }[name]
+    )
+
+
+@pytest.mark.parametrize("name", WITH_REGISTRY)
+def test_a_schema_that_is_not_there_is_the_records_fault(name: str) -> None:
+    registry = mock_registry()
+    write, decoder = writer_of(name, registry), ObservationDecoder(form=format_of(name, registry))
+    good = write(GOOD)
+    for number in (999, 2**31 - 1, 2**32 - 1):
+        assert reasons(decoder, b"\0" + number.to_bytes(4, "big") + good[5:], good) == [Reason.UNKNOWN_SCHEMA]
+
+
+@pytest.mark.parametrize("name", WITH_REGISTRY)
+def test_a_schema_of_another_type_is_refused(name: str) -> None:
+    registry = mock_registry()
+    write, decoder = writer_of(name, registry), ObservationDecoder(form=format_of(name, registry))
+    good = write(GOOD)
+    other = Schema('"string"', "AVRO") if name != "avro" else Schema("{}", "JSON")
+    number = registry.client.register_schema("other-value", other)
+    assert reasons(decoder, b"\0" + number.to_bytes(4, "big") + good[5:]) == [Reason.UNKNOWN_SCHEMA]
+
+
+def test_a_guid_frame_is_refused() -> None:
+    decoder = ObservationDecoder(form=AvroFormat(mock_registry()))
+    assert reasons(decoder, b"\x01" + bytes(20)) == [Reason.NOT_FRAMED]
+
+
+def test_a_registry_that_does_not_answer_is_no_fault_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pipeline.codecs.registry._RETRIES", 0)
+    registry = Registry(RegistrySettings(url="http://127.0.0.1:9", timeout_s=1))
+    with pytest.raises(TransportError, match=r"127\.0\.0\.1:9 does not answer"):
+        ObservationDecoder(form=AvroFormat(registry)).decode(polled([b"\0\0\0\0\x01payload"]))
+
+
+def test_an_unknown_schema_is_asked_for_once_in_a_while() -> None:
+    now = [0.0]
+    registry = Registry(RegistrySettings(url="mock://registry"), clock=lambda: now[0])
+    asked: list[int] = []
+    answer = registry.client.get_schema
+
+    def get_schema(number: int) -> Any:
+        asked.append(number)
+        return answer(number)
+
+    registry.client.get_schema = get_schema
+    decoder = ObservationDecoder(form=AvroFormat(registry))
+    record = b"\0\0\0\x03\xe7payload"
+    # Each poll looks twice at a bad record: once with its neighbours, once alone.
+    for _ in range(3):
+        assert reasons(decoder, record) == [Reason.UNKNOWN_SCHEMA]
+    assert asked == [999]
+    now[0] += 60
+    assert reasons(decoder, record) == [Reason.UNKNOWN_SCHEMA]
+    assert asked == [999, 999]
+
+
+def avro_writer(registry: Registry, schema: object) -> Any:
+    write = AvroSerializer(registry.client, json.dumps(schema), conf={"subject.name.strategy.type": "TOPIC"})
+    return lambda members: write(members, SerializationContext("t", MessageField.VALUE))
+
+
+def test_avro_members_are_mapped_from_any_schema() -> None:
+    registry = mock_registry()
+    write = avro_writer(
+        registry,
+        {
+            "type": "record",
+            "name": "Reading",
+            "fields": [
+                {"name": "device", "type": {"type": "record", "name": "D", "fields": [{"name": "id", "type": "int"}]}},
+                {"name": "at", "type": "long"},
+                {"name": "measurement", "type": ["null", "float"]},
+            ],
+        },
+    )
+    decoder = ObservationDecoder(
+        form=AvroFormat(registry), fields=Fields("device.id", "at", "measurement", ds_unit="s")
+    )
+    values = [write({"device": {"id": 7}, "at": NOON_MS // 1000, "measurement": y}) for y in (0.5, None, float("nan"))]
+    events, rejections = decoder.decode(polled(values))
+    assert rejections == []
+    assert events.unique_ids == ["7"] * 3
+    assert events.ds.tolist() == [NOON_MS] * 3
+    np.testing.assert_array_equal(events.y, np.array([0.5, np.nan, np.nan], np.float32))
+
+
+def test_avro_without_the_members_is_refused() -> None:
+    registry = mock_registry()
+    write = avro_writer(registry, {"type": "record", "name": "R", "fields": [{"name": "ds", "type": "long"}]})
+    decoder = ObservationDecoder(form=AvroFormat(registry))
+    assert reasons(decoder, write({"ds": 1})) == [Reason.MISSING_FIELD]
+
+
+def test_json_is_held_against_its_schema_only_where_that_is_asked_for() -> None:
+    registry = mock_registry()
+    schema = Schema(json.dumps({"type": "object", "properties": {"y": {"minimum": 0}}}), "JSON")
+    number = registry.client.register_schema("t-value", schema)
+    value = b"\0" + number.to_bytes(4, "big") + json.dumps(GOOD | {"y": -1}).encode()
+    assert reasons(ObservationDecoder(form=JsonSchemaFormat(registry, validate=False)), value) == []
+    checked = ObservationDecoder(form=JsonSchemaFormat(registry, validate=True))
+    assert reasons(checked, value) == [Reason.SCHEMA_VIOLATION]
+    assert reasons(checked, value.replace(b"-1", b" 1")) == []
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        (b"", Reason.EMPTY),
+        (b"\xc1", Reason.NOT_MSGPACK),
+        (b"\xdf\xff\xff\xff\xff", Reason.NOT_MSGPACK),
+        (b"\x07", Reason.WRONG_TYPE),
+        (msgspec.msgpack.encode({"ds": 1}), Reason.MISSING_FIELD),
+        (msgspec.msgpack.encode(GOOD | {"y": float("inf")}), Reason.Y_OUT_OF_RANGE),
+        (msgspec.msgpack.encode(GOOD | {"y": "1"}), Reason.WRONG_TYPE),
+        (msgspec.msgpack.encode(GOOD | {"unique_id": b"a"}), Reason.WRONG_TYPE),
+        (msgspec.msgpack.encode(GOOD | {"unique_id": "x" * 600}), Reason.BAD_ID),
+        (msgspec.msgpack.encode(GOOD | {"ds": "2024-13-01T00:00:00Z"}), Reason.DS_OUT_OF_RANGE),
+        (b"\x81\xa1a" * 100_000, Reason.NOT_MSGPACK),
+        (b"\x83\xa9unique_id\xa2\xff\xfe\xa2ds\x00\xa1y\x00", Reason.NOT_UTF8),
+    ],
+)
+def test_bad_messagepack_is_refused_with_its_reason(value: bytes, reason: Reason) -> None:
+    assert reasons(ObservationDecoder(form=MessagePackFormat()), value) == [reason]
+
+
+def test_messagepack_timestamps_and_nan_are_taken() -> None:
+    at = dt.datetime(2024, 5, 1, 12, tzinfo=dt.UTC)
+    value = msgspec.msgpack.encode({"unique_id": "a", "ds": at, "y": float("nan")})
+    events, rejections = ObservationDecoder(form=MessagePackFormat()).decode(polled([value]))
+    assert rejections == []
+    assert events.ds.tolist() == [NOON_MS]
+    assert np.isnan(events.y).all()
+
+
+def descriptor_file(folder: Path) -> Path:
+    """Write what `protoc` would for a message with a nested id, a count without presence and a float observation."""
+    file = descriptor_pb2.FileDescriptorProto(name="reading.proto", package="plant", syntax="proto3")
+    kinds = descriptor_pb2.FieldDescriptorProto
+    tags = file.message_type.add(name="Tags")
+    tags.field.add(name="host", number=1, type=kinds.TYPE_STRING, label=kinds.LABEL_OPTIONAL)
+    reading = file.message_type.add(name="Reading")
+    reading.field.add(
+        name="tags", number=1, type=kinds.TYPE_MESSAGE, type_name=".plant.Tags", label=kinds.LABEL_OPTIONAL
+    )
+    reading.field.add(name="at", number=2, type=kinds.TYPE_INT64, label=kinds.LABEL_OPTIONAL)
+    reading.field.add(name="value", number=3, type=kinds.TYPE_FLOAT, label=kinds.LABEL_OPTIONAL)
+    path = folder / "reading.desc"
+    path.write_bytes(descriptor_pb2.FileDescriptorSet(file=[file]).SerializeToString())
+    return path
+
+
+def test_any_protobuf_message_is_read_by_its_descriptors(tmp_path: Path) -> None:
+    registry = mock_registry()
+    message = message_from_descriptors(descriptor_file(tmp_path), "plant.Reading")
+    number = registry.client.register_schema("t-value", Schema("", "PROTOBUF"))
+    frame = b"\0" + number.to_bytes(4, "big") + b"\x02\x02"  # the second message of the file
+    decoder = ObservationDecoder(
+        form=ProtobufFormat(registry, message), fields=Fields("tags.host", "at", "value", ds_unit="us")
+    )
+    good = message(tags={"host": "web-1"}, at=NOON_MS * 1000, value=0.0)
+    bare = message(at=1)
+    events, rejections = decoder.decode(polled([frame + good.SerializeToString(), frame + bare.SerializeToString()]))
+    assert events.unique_ids == ["web-1"]
+    assert events.ds.tolist() == [NOON_MS]
+    assert events.y.tolist() == [0.0], "a member without presence that is zero is zero, not missing"
+    assert [r.reason for r in rejections] == [Reason.MISSING_FIELD]
+
+
+@pytest.mark.parametrize(("content", "name"), [(None, "plant.Nothing"), (b"\xff\xff", "plant.Reading"), (b"", "x")])
+def test_descriptors_that_cannot_be_used_are_an_error_of_the_settings(
+    tmp_path: Path, content: bytes | None, name: str
+) -> None:
+    path = descriptor_file(tmp_path)
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(SettingsError, match="protobuf_descriptors"):
+        message_from_descriptors(path, name)
+
+
+def test_a_mapping_that_the_message_has_not_is_an_error_of_the_settings() -> None:
+    form = format_of("protobuf", mock_registry())
+    with pytest.raises(SettingsError, match="no member 'value'"):
+        ObservationDecoder(form=form, fields=Fields(y="value"))

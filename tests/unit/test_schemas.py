@@ -1,0 +1,104 @@
+"""The published schemas say what the codecs do."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+
+from pipeline.bundle import Status
+from pipeline.codecs.forecasts import ForecastColumns, ForecastEncoder
+from pipeline.codecs.observations import MAX_DS, MIN_DS, ObservationDecoder
+from pipeline.codecs.observations_protobuf import OBSERVATION, observation_message
+from pipeline.codecs.rejections import Reason
+from tests.support.formats import SCHEMAS
+from tests.support.hostile import HOSTILE, NOON_MS, polled, record
+from tests.support.toy import ToyGraph, toy_bundle
+
+
+def validator(name: str) -> Any:
+    schema = json.loads((SCHEMAS / name).read_text())
+    kind = jsonschema.validators.validator_for(schema)
+    kind.check_schema(schema)
+    return kind(schema, format_checker=kind.FORMAT_CHECKER)
+
+
+@pytest.mark.parametrize("value", [record(), record(y=None), record(ds="2024-05-01T12:00:00Z"), record(x={"a": 1})])
+def test_the_schema_of_observations_takes_what_the_decoder_takes(value: bytes) -> None:
+    assert ObservationDecoder().decode(polled([value]))[1] == []
+    validator("observation.schema.json").validate(json.loads(value))
+
+
+def no_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")
+
+
+# What a schema cannot say: limits that are settings, and dates that do not exist (their check is optional).
+BEYOND_A_SCHEMA = (Reason.TOO_LARGE, Reason.Y_OUT_OF_RANGE)
+
+
+@pytest.mark.parametrize(("value", "reason"), HOSTILE)
+def test_the_schema_of_observations_refuses_what_the_decoder_refuses(value: bytes | None, reason: Reason) -> None:
+    try:
+        document = json.loads(value or b"", parse_constant=no_constant)
+    except (ValueError, RecursionError):
+        assert reason in (Reason.EMPTY, Reason.NOT_JSON, Reason.NOT_UTF8, Reason.Y_OUT_OF_RANGE)
+        return
+    too_long = reason is Reason.BAD_ID and len(document["unique_id"]) > 100
+    not_a_date = reason is Reason.DS_OUT_OF_RANGE and isinstance(document["ds"], str)
+    lone_surrogate = reason is Reason.NOT_JSON
+    refused = not validator("observation.schema.json").is_valid(document)
+    assert refused or reason in BEYOND_A_SCHEMA or too_long or not_a_date or lone_surrogate
+
+
+def test_the_bounds_of_time_are_the_decoders() -> None:
+    schema = json.loads((SCHEMAS / "observation.schema.json").read_text())
+    number = schema["properties"]["ds"]["oneOf"][0]
+    assert number["minimum"] == MIN_DS.timestamp() * 1000
+    assert number["maximum"] == MAX_DS.timestamp() * 1000
+
+
+@pytest.mark.parametrize("status", [status for status in Status if status.advanced])
+@pytest.mark.parametrize("anomaly", [None, np.array([np.nan], np.float32), np.array([0.5], np.float32)])
+def test_every_forecast_keeps_its_schema(status: Status, anomaly: Any) -> None:
+    columns = ForecastColumns(
+        unique_ids=["€"],
+        ds=np.array([NOON_MS]),
+        status=np.array([status], np.int8),
+        forecast=np.ones((1, 2, 3), np.float32),
+        anomaly=anomaly,
+        partitions=np.array([3]),
+        offsets=np.array([2**40]),
+    )
+    _, (value,) = ForecastEncoder(toy_bundle().metadata).encode(columns)
+    document = json.loads(value)
+    validator("forecast.schema.json").validate(document)
+    assert set(document) == set(json.loads((SCHEMAS / "forecast.schema.json").read_text())["properties"])
+
+
+def test_the_schema_of_forecasts_lists_the_statuses_that_are_published() -> None:
+    schema = json.loads((SCHEMAS / "forecast.schema.json").read_text())
+    published = [status.name.lower() for status in Status if status.advanced]
+    assert schema["properties"]["status"]["enum"] == published
+    assert ToyGraph().metadata().freq == "1h"
+    assert re.match(schema["properties"]["freq"]["pattern"], "1h")
+
+
+def test_the_proto_file_and_the_built_in_message_are_one() -> None:
+    text = (SCHEMAS / "observation.proto").read_text()
+    assert "package rillcast.v1;" in text
+    written = re.findall(r"^  (optional )?([\w.]+) (\w+) = (\d+);", text, re.MULTILINE)
+    message = observation_message().DESCRIPTOR
+    assert message.full_name == OBSERVATION
+    kinds = {"string": 9, "google.protobuf.Timestamp": 11, "double": 1}
+    assert [(name, int(number), kinds[kind]) for _, kind, name, number in written] == [
+        (field.name, field.number, field.type) for field in message.fields
+    ]
+    # A message always has presence; a scalar only where the file says `optional`.
+    assert [bool(optional) or kind not in ("string", "double") for optional, kind, *_ in written] == [
+        field.has_presence for field in message.fields
+    ]

@@ -1,14 +1,15 @@
 """What the world is told of a poll's results: forecasts to the sink, figures to the metrics, the board its view.
 
-Owns: which results are published (live events that advanced their stream), and which become dead letters although
-they could be read. Does not know: transports' names, commits, recovery.
+Owns: which results are published (live events that advanced their stream, but for what the policy keeps back), and
+which become dead letters although they could be read. Does not know: transports' names, commits, recovery.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -28,6 +29,19 @@ from pipeline.transports.base import Channel, Polled, Sink
 _ADVANCED: Final = np.array([status.advanced for status in Status])
 
 
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """What is not published although it could be; whatever is chosen, states and counts are the same.
+
+    Attributes:
+        warming_up: whether forecasts of streams that know fewer slots than the model's context are published.
+        late: whether a late event becomes a dead letter, or is only counted.
+    """
+
+    warming_up: bool = True
+    late: Literal["dead_letter", "drop"] = "dead_letter"
+
+
 class Publisher:
     """Used from one thread."""
 
@@ -38,6 +52,7 @@ class Publisher:
         residents: Residents,
         metrics: Metrics,
         *,
+        policy: Policy | None = None,
         board: ForecastBoard | None = None,
         stages: StageClock | None = None,
         wall_clock: Callable[[], float] = time.time,
@@ -49,12 +64,16 @@ class Publisher:
             encoder: of forecasts.
             residents: whose number and size are reported.
             metrics: counts.
+            policy: what is not published; None = the defaults.
             board: the view for people, if there is one.
             stages: where the time goes.
             wall_clock: seconds since the epoch, for the age of events; never for anything that changes state.
         """
         self._sink = sink
         self._encoder = encoder
+        self._policy = policy or Policy()
+        self._published = _ADVANCED.copy()
+        self._published[Status.WARMING_UP] = self._policy.warming_up
         self._residents = residents
         self._metrics = metrics
         self._board = board
@@ -76,7 +95,7 @@ class Publisher:
         live = live_records[events.rows]
         self._metrics.replayed(int(np.count_nonzero(~live)))
         self._metrics.skipped(int(np.count_nonzero(result.outcome == Outcome.ALREADY_APPLIED)))
-        rows = np.flatnonzero(live & stepped & _ADVANCED[result.status])
+        rows = np.flatnonzero(live & stepped & self._published[result.status])
         columns = ForecastColumns(
             unique_ids=[events.unique_ids[row] for row in rows.tolist()],
             ds=events.ds[rows],
@@ -92,7 +111,7 @@ class Publisher:
         self._stages.lap("produce")
         self._metrics.published(len(values))
         self._show(polled, events, result, np.flatnonzero(live & stepped), live_records)
-        return _rejections(events, result, stepped)
+        return _rejections(events, result, stepped, late_are_dead=self._policy.late == "dead_letter")
 
     def _show(
         self,
@@ -122,9 +141,11 @@ class Publisher:
             self._board.record_latency(ages)
 
 
-def _rejections(events: Observations, result: StepResult, stepped: npt.NDArray[np.bool_]) -> list[Rejection]:
+def _rejections(
+    events: Observations, result: StepResult, stepped: npt.NDArray[np.bool_], *, late_are_dead: bool
+) -> list[Rejection]:
     """Return the events that could be read but not used."""
-    late = stepped & (result.status == Status.LATE)
+    late = stepped & (result.status == Status.LATE) & late_are_dead
     quarantined = result.outcome == Outcome.QUARANTINED
     refused = result.outcome == Outcome.TOO_MANY_STREAMS
     rejections = []

@@ -20,7 +20,7 @@ from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
 from pipeline.health import Health
 from pipeline.metrics import Metrics
-from pipeline.publisher import Publisher
+from pipeline.publisher import Policy, Publisher
 from pipeline.residents import Limits
 from pipeline.server import HttpServer
 from pipeline.settings import Settings
@@ -114,7 +114,15 @@ def build(
         store=open_store(settings, metadata, sink),
         engine=engine,
         decoder=open_decoder(settings),
-        publisher=Publisher(sink, encoder, engine.residents, metrics, board=board, stages=stages),
+        publisher=Publisher(
+            sink,
+            encoder,
+            engine.residents,
+            metrics,
+            policy=Policy(settings.publish.warming_up, settings.input.late),
+            board=board,
+            stages=stages,
+        ),
         dead_letters=DeadLetters(source.name, f"{metadata.name}@{metadata.model_id}", settings.dead_letters.max_bytes),
         metrics=metrics,
         health=health,

@@ -134,6 +134,13 @@ class OutputSettings(_Section):
     """Places after the point that a JSON forecast keeps of each number; by default as many as float32 has."""
 
 
+class PublishSettings(_Section):
+    """Which forecasts are published. Whatever is kept back, every event moves its stream's state and is counted."""
+
+    warming_up: bool = True
+    """Whether a stream's first forecasts are published, while it knows fewer slots than the model's context."""
+
+
 class DeadLetterSettings(_Section):
     """Where records go that cannot be used. They go where the forecasts go: to a topic or to a file."""
 
@@ -315,6 +322,7 @@ class Settings(BaseSettings):
     input: InputSettings = InputSettings()
     registry: RegistrySettings = RegistrySettings()
     output: OutputSettings = OutputSettings()
+    publish: PublishSettings = PublishSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSettings = WorkerSettings()

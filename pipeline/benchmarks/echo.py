@@ -20,6 +20,7 @@ from pipeline.bundle import Bundle, BundleMetadata
 from pipeline.codecs.forecasts import ForecastColumns, make_encoder
 from pipeline.codecs.observations import ObservationDecoder
 from pipeline.settings import Settings
+from pipeline.transports.base import Polled
 from pipeline.transports.connect import chosen_client
 
 _RECORDS: Final = 2_000  # per poll: the service's default
@@ -49,7 +50,10 @@ def _replier(settings: Settings, metadata: BundleMetadata, stages: dict[str, flo
 
     def reply(values: Sequence[bytes | None], partitions: Sequence[int | None], offsets: Sequence[int | None]) -> Any:
         started = time.perf_counter()
-        events, _ = decoder.decode(values)
+        n = len(values)
+        places = np.array(partitions, np.int64), np.array(offsets, np.int64)
+        polled = Polled(*places, timestamps_ms=np.full(n, -1, np.int64), keys=[None] * n, values=values)
+        events, _ = decoder.decode(polled)
         decoded = time.perf_counter()
         n = len(events)
         columns = ForecastColumns(
@@ -58,8 +62,7 @@ def _replier(settings: Settings, metadata: BundleMetadata, stages: dict[str, flo
             np.zeros(n, np.int8),
             forecast[:n],
             anomaly[:n],
-            np.array(partitions, np.int64),
-            np.array(offsets, np.int64),
+            *places,
         )
         records = encoder.encode(columns)
         stages["decode"] += decoded - started

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from pipeline.bundle import Status
-from pipeline.codecs.forecasts import ForecastColumns, ForecastEncoder
+from pipeline.codecs.forecasts import ForecastColumns, make_encoder
 from pipeline.codecs.observations import MAX_DS, MIN_DS, ObservationDecoder
 from pipeline.codecs.observations_protobuf import OBSERVATION, observation_message
 from pipeline.codecs.rejections import Reason
@@ -74,7 +74,7 @@ def test_every_forecast_keeps_its_schema(status: Status, anomaly: Any) -> None:
         partitions=np.array([3]),
         offsets=np.array([2**40]),
     )
-    _, (value,) = ForecastEncoder(toy_bundle().metadata).encode(columns)
+    _, (value,) = make_encoder("json", toy_bundle().metadata).encode(columns)
     document = json.loads(value)
     validator("forecast.schema.json").validate(document)
     assert set(document) == set(json.loads((SCHEMAS / "forecast.schema.json").read_text())["properties"])

@@ -29,7 +29,7 @@ import onnx
 from onnx import checker, helper
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline import frequency
+from pipeline import frequency, shipped
 from pipeline import sequence as sequences
 from pipeline.errors import BundleError
 
@@ -155,12 +155,12 @@ class Bundle:
 
     @classmethod
     def load(cls, path: str | Path) -> Bundle:
-        """Read and check a bundle file.
+        """Read and check a bundle file, or a shipped bundle by its name (`universal:1h`).
 
         Raises:
             BundleError: the file cannot be read or breaks a clause; the error names the clause.
         """
-        path = Path(path)
+        path = shipped.locate(path)
         try:
             size = path.stat().st_size
             if size > MAX_BUNDLE_BYTES:

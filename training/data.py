@@ -1,7 +1,8 @@
-"""Training data: long-format files to series, and series to contexts on the slot grid.
+"""Training data: tables to series on the slot grid, and series to contexts.
 
-Owns: what a data file may look like (`unique_id, ds, y` as CSV, JSON Lines or Parquet), and how a series' events
-become the sequences that `Forecaster.forward` takes. Does not know: models, windows, splits.
+Owns: what a data set is to the rest of training, and how a series' events become the sequences that
+`Forecaster.forward` takes. Does not know: file formats (`training.tables`), built-in data sets
+(`training.datasets`), models, windows, splits.
 
 Invariant: `contexts` treats events as `Forecaster.step` does. Late and repeated events drop out, a gap beyond
 `max_gap` starts a new context, a slot without an observation takes its seasonal value; so whatever the network
@@ -10,10 +11,8 @@ learns here is what it meets in service.
 
 from __future__ import annotations
 
-import gzip
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -21,13 +20,9 @@ import polars as pl
 
 from pipeline.errors import DataError
 from pipeline.frequency import step_ms
+from training import datasets, tables
 from training.features import MAX_ABS_Y
-
-COLUMNS: Final = ("unique_id", "ds", "y")
-_DATE: Final = r"^\d{4}-\d{2}-\d{2}$"
-_NO_SECONDS: Final = r"(T\d{2}:\d{2})($|Z|[+-])"
-_NO_OFFSET: Final = r"(\d)$"
-_HAS_OFFSET: Final = r"[+-]\d{2}:?\d{2}$"
+from training.tables import Columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +61,42 @@ class Context:
     truth: npt.NDArray[np.float32]
 
 
-def load(path: str | Path, freq: str) -> list[Series]:
+def load(source: str | Path, freq: str, columns: Columns | None = None) -> list[Series]:
     """Read a data set and order it by series and time.
 
     Args:
-        path: `.csv`, `.csv.gz`, `.jsonl`, `.jsonl.gz`, `.ndjson` or `.parquet`. `ds` is ISO 8601 (UTC where it names no
-            offset) or whole milliseconds since the epoch; an empty, null or NaN `y` is missing.
+        source: a file (see `training.tables.read`), or the name of a built-in data set (`training.datasets.DATASETS`).
         freq: frequency whose slots the times fall into.
+        columns: how a file's columns are named; by default `unique_id, ds, y`.
 
     Raises:
-        DataError: the file cannot be used; it says which column and row.
+        DataError: the data cannot be used; it says which column and row.
+        ModuleNotFoundError: the package that ships the data set is not installed.
     """
-    path = Path(path)
-    frame = _read(path)
-    for column in COLUMNS:
-        if column not in frame.columns:
-            raise DataError(f"{path}: no column {column!r}; found {frame.columns}, expected {list(COLUMNS)}")
-    if frame.is_empty():
-        raise DataError(f"{path}: no rows")
-    frame = frame.select(
-        pl.col("unique_id").cast(pl.String), _times(path, frame["ds"]), _values(path, frame["y"])
-    ).with_columns(pl.col("ds").floordiv(step_ms(freq)).alias("slot"))
-    _refuse_first(path, frame["unique_id"].is_null(), frame["unique_id"], "unique_id", "a stream name")
+    return to_series(table(source, columns), freq)
+
+
+def table(source: str | Path, columns: Columns | None = None) -> pl.DataFrame:
+    """Return a file or a built-in data set as `unique_id, ds, y`; a file wins over a data set of the same name.
+
+    Raises:
+        DataError, ModuleNotFoundError: as `load`.
+    """
+    path = Path(source)
+    if str(source) in datasets.DATASETS and not path.exists():
+        if columns is not None and columns != Columns():
+            raise DataError(
+                f"{source} is a built-in data set; its columns are {list(Columns().all)} and have no other names"
+            )
+        return datasets.read(str(source))
+    if not path.suffix and not path.exists():
+        raise DataError(f"{source}: neither a file nor a built-in data set; those are {sorted(datasets.DATASETS)}")
+    return tables.read(path, columns)
+
+
+def to_series(frame: pl.DataFrame, freq: str) -> list[Series]:
+    """Return the series of a table `unique_id, ds, y`, by name; their events in time order."""
+    frame = frame.with_columns(pl.col("ds").floordiv(step_ms(freq)).alias("slot"))
     frame = frame.sort("unique_id", "ds", maintain_order=True)
     return [
         Series(str(name), part["slot"].to_numpy().astype(np.int64), part["y"].to_numpy().astype(np.float32))
@@ -134,71 +143,3 @@ def _context(
         grid[slot] = grid[slot - season] if slot - season >= first else grid[slot - 1]
     known = np.maximum(0, offsets - first + 1)
     return Context(rows, slots, observed, known, grid, truth)
-
-
-def _read(path: Path) -> pl.DataFrame:
-    """Read a file by its name; CSV columns stay text, so that a bad cell can be named."""
-    name = path.name.lower()
-    try:
-        if name.endswith(".parquet"):
-            return pl.read_parquet(path)
-        raw = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
-        name = name.removesuffix(".gz")
-        if name.endswith(".csv"):
-            return pl.read_csv(raw, infer_schema=False)
-        if name.endswith((".jsonl", ".ndjson")):
-            return pl.read_ndjson(raw, infer_schema_length=None)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
-    except (pl.exceptions.PolarsError, EOFError) as error:
-        raise DataError(f"{path}: not readable as {path.suffix}: {str(error).splitlines()[0]}") from error
-    raise DataError(f"{path}: format unknown; expected .csv, .jsonl (each also .gz) or .parquet")
-
-
-def _times(path: Path, column: pl.Series) -> pl.Series:
-    """Return milliseconds since the epoch."""
-    expected = "ISO 8601 or whole milliseconds since the epoch"
-    if column.dtype.is_integer():
-        times = column.cast(pl.Int64)
-    elif column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
-        times = column.cast(pl.Datetime("ms")).cast(pl.Int64)
-    elif column.dtype == pl.String:
-        times = column.cast(pl.Int64, strict=False)
-        if times.null_count():
-            times = times.to_frame().select(pl.coalesce("ds", _parse_iso(column))).to_series()
-    else:
-        raise DataError(f"{path}: column 'ds' is {column.dtype}, expected {expected}")
-    _refuse_first(path, times.is_null(), column, "ds", expected)
-    return times.alias("ds")
-
-
-def _parse_iso(column: pl.Series) -> pl.Series:
-    text = column.str.strip_chars().str.replace(" ", "T", literal=True)
-    text = text.set(text.str.contains(_DATE), None).fill_null(column.str.strip_chars() + "T00:00:00")
-    text = text.str.replace(_NO_SECONDS, "${1}:00${2}").str.replace(r"[Zz]$", "+00:00")
-    text = text.set(~text.str.contains(_HAS_OFFSET), None).fill_null(text + "+00:00")
-    parsed = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="ms", time_zone="UTC", strict=False)
-    return parsed.cast(pl.Int64)
-
-
-def _values(path: Path, column: pl.Series) -> pl.Series:
-    """Return float64 with NaN for what is missing."""
-    if column.dtype == pl.String:
-        text = column.str.strip_chars()
-        text = text.set(text == "", None)
-        values = text.cast(pl.Float64, strict=False)
-        _refuse_first(path, values.is_null() & text.is_not_null(), column, "y", "a number, or nothing if missing")
-    elif column.dtype.is_numeric() or column.dtype == pl.Null:
-        values = column.cast(pl.Float64)
-    else:
-        raise DataError(f"{path}: column 'y' is {column.dtype}, expected numbers")
-    _refuse_first(path, values.is_infinite().fill_null(False), column, "y", "a finite number")
-    return values.fill_null(float("nan")).alias("y")
-
-
-def _refuse_first(path: Path, bad: pl.Series, column: pl.Series, name: str, expected: str) -> None:
-    """Raise for the first bad cell, if any; rows count from 1, the header of a CSV file aside."""
-    row = bad.arg_max() if bad.any() else None
-    if row is not None:
-        found: Any = column[row]
-        raise DataError(f"{path}: column {name!r}, row {row + 1}: found {found!r}, expected {expected}")

@@ -26,6 +26,7 @@ from torch import Tensor, nn
 from pipeline.bundle import NEXT_SUFFIX, STATE_PREFIX, BundleMetadata, StateSpec, seal
 from training.forecaster import Forecaster, Rows
 from training.parity import ParityReport, check_parity
+from training.restore import attach
 
 OPSET: Final = 18
 _EVENT: Final = ("ds", "y")
@@ -59,7 +60,9 @@ def export(
     path = Path(path)
     forecaster = forecaster.eval()
     metadata = describe(forecaster, name=name, training=training or {}, backtest=backtest or {})
-    sealed = seal(to_onnx(forecaster), metadata)
+    model = to_onnx(forecaster)
+    attach(model, forecaster)
+    sealed = seal(model, metadata)
     neighbour = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         with neighbour.open("xb") as file:

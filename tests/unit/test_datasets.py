@@ -1,0 +1,71 @@
+"""Built-in data sets stand in for files by name."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.errors import DataError
+from training import datasets
+from training.data import load, table
+from training.tables import Columns
+
+
+@pytest.mark.parametrize(
+    ("name", "streams", "events"),
+    [
+        ("nycflights13", 18, 156_690),
+        ("sea-surface-temperature", 1, 19_226),
+        ("glucose", 1, 52_281),
+        ("lincoln-weather", 2, 732),
+        ("unemployment", 1, 828),
+    ],
+)
+def test_a_data_set_is_read_by_name(name: str, streams: int, events: int) -> None:
+    frame = table(name)
+    assert (frame["unique_id"].n_unique(), len(frame)) == (streams, events)
+    assert frame["ds"].is_sorted()
+    assert math.isfinite(float(frame["y"].drop_nans().to_numpy().sum()))
+
+
+def test_every_data_set_is_tried_above() -> None:
+    assert len(datasets.DATASETS) == 5
+
+
+def test_months_stand_at_their_first_day() -> None:
+    frame = table("unemployment")
+    assert frame["ds"][0] == -694_310_400_000  # 1948-01-01
+    assert frame["y"][:3].to_list() == [4.0, 4.7, 4.5]
+
+
+def test_a_data_set_becomes_series_like_a_file() -> None:
+    series = load("lincoln-weather", "1d")
+    assert [one.unique_id for one in series] == ["TMAX", "TMIN"]
+    assert (np.diff(series[0].slots) == 1).all()
+
+
+def test_a_file_wins_over_a_data_set_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "glucose").write_text("not a table")
+    with pytest.raises(DataError, match="format unknown"):
+        table("glucose")
+
+
+def test_what_is_neither_file_nor_data_set_is_refused_with_the_choice() -> None:
+    with pytest.raises(DataError, match=r"neither a file nor a built-in data set; those are .*'nycflights13'"):
+        table("nycflights14")
+
+
+def test_columns_of_a_data_set_have_no_other_names() -> None:
+    with pytest.raises(DataError, match="built-in data set"):
+        table("glucose", Columns(("person",)))
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _name: None)
+    assert not datasets.installed("glucose")
+    with pytest.raises(ModuleNotFoundError, match="bokeh_sampledata"):
+        table("glucose")

@@ -1,0 +1,1 @@
+"""A documented, seeded generator of time series for tests and pretraining; see `docs/synthetic.md`."""

@@ -1,0 +1,1 @@
+"""Where Rillcast runs: container, Kubernetes, compose, Prometheus, Grafana. Not part of the package."""

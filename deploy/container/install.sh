@@ -9,7 +9,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
-extras="--extra librdkafka --extra avro"
+extras="--extra librdkafka --extra registry"
 
 dependencies() {
     variant=$1 venv=$2

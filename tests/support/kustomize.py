@@ -111,10 +111,8 @@ def _hash(config_map: Manifest) -> str:
 
 def _matches(manifest: Manifest, target: Manifest) -> bool:
     assert set(target) <= {"kind", "name"}, target
-    return (
-        manifest["kind"] == target["kind"]
-        and target.get("name", manifest["metadata"]["name"]) == (manifest["metadata"]["name"])
-    )
+    name = manifest["metadata"]["name"]
+    return bool(manifest["kind"] == target["kind"] and target.get("name", name) == name)
 
 
 def _apply(document: Any, operation: Manifest) -> None:

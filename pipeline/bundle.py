@@ -1,6 +1,6 @@
 """The bundle contract: one `.onnx` file that holds a whole forecaster as a step over state rows.
 
-    (slots, ds, y, state.*)  ->  (forecast, status [, score] [, anomaly], state.*.next)
+    (slots, ds, y [, calibrate], state.*)  ->  (forecast, status [, score] [, anomaly], state.*.next)
 
 and, optionally, a second graph that steps T events of each stream in one call (`pipeline.sequence`).
 
@@ -39,6 +39,7 @@ MAX_BUNDLE_BYTES: Final = 512 * 2**20
 STATE_PREFIX: Final = "state."
 NEXT_SUFFIX: Final = ".next"
 REGULAR: Final = "regular"
+CALIBRATE: Final = "calibrate"
 _OPERATOR_DOMAINS: Final = frozenset({"", "ai.onnx", "com.microsoft"})
 _STATE_DTYPES: Final = frozenset({"float32", "float16", "int64", "int32", "int8", "bool"})
 
@@ -146,6 +147,7 @@ class Bundle:
     metadata: BundleMetadata
     model: bytes
     has_anomaly: bool
+    has_calibrate: bool = False
     sequence: bytes | None = None  # the model that steps [B, T] events; None where the file has none
 
     @property
@@ -189,18 +191,19 @@ class Bundle:
             raise BundleError(
                 "covariates", f"the bundle takes covariates {list(metadata.covariates)}; this version serves none"
             )
-        outputs = _check_graph(model, metadata, "B")
+        inputs, outputs = _check_graph(model, metadata, "B")
         second = sequences.extract(model)
         if second is not None:
             with _of_the_sequence():
                 _check_valid(second)
                 _check_self_contained(second)
-                if _check_graph(second, metadata, "B, T") != outputs | {REGULAR}:
-                    raise BundleError("outputs", f"expected the step's outputs and {REGULAR!r}")
+                if _check_graph(second, metadata, "B, T") != (inputs, outputs | {REGULAR}):
+                    raise BundleError("outputs", f"expected the step's inputs, its outputs and {REGULAR!r}")
         return cls(
             metadata=metadata,
             model=data,
             has_anomaly="anomaly" in outputs,
+            has_calibrate=CALIBRATE in inputs,
             sequence=second.SerializeToString() if second is not None else None,
         )
 
@@ -339,15 +342,23 @@ def _by_name(values: Iterable[_T]) -> dict[str, _T]:
     return {value.name: value for value in values}
 
 
-def _check_graph(model: onnx.ModelProto, metadata: BundleMetadata, events: str) -> set[str]:
-    """Check a step (`events` is "B") or a sequence ("B, T"); return the names of its outputs."""
-    outputs = _check_interface(model.graph, metadata, events)
+def _check_graph(model: onnx.ModelProto, metadata: BundleMetadata, events: str) -> tuple[set[str], set[str]]:
+    """Check a step (`events` is "B") or a sequence ("B, T"); return the names of its inputs and outputs."""
+    names = _check_interface(model.graph, metadata, events)
     for spec in metadata.states:
         _check_in_place(model.graph, spec)
-    return outputs
+    return names
 
 
-def _check_interface(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -> set[str]:
+def _check_scalar(value: onnx.ValueInfoProto, dtype: str) -> None:
+    if _numpy_dtype(value) != dtype:
+        raise BundleError("types", f"input {value.name!r} is {_numpy_dtype(value)}, the contract says {dtype}")
+    if dims := _dims(value):
+        raise BundleError("shapes", f"input {value.name!r} has shape {dims}, the contract says a scalar, []")
+
+
+def _check_interface(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -> tuple[set[str], set[str]]:
+    """Require the inputs and outputs of the contract; return the names of both, states aside."""
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = _by_name(value for value in graph.input if value.name not in initializers)
     outputs = _by_name(graph.output)
@@ -355,6 +366,8 @@ def _check_interface(graph: onnx.GraphProto, metadata: BundleMetadata, events: s
     _expect(inputs, "input", "slots", "int64", [], "B")
     _expect(inputs, "input", "ds", "int64", [], events)
     _expect(inputs, "input", "y", "float32", [], events)
+    if CALIBRATE in inputs:
+        _check_scalar(inputs[CALIBRATE], "float32")
     _expect(outputs, "output", "forecast", "float32", [metadata.horizon, len(metadata.quantiles)], events)
     _expect(outputs, "output", "status", "int8", [], events)
     if metadata.scores:
@@ -378,14 +391,15 @@ def _check_interface(graph: onnx.GraphProto, metadata: BundleMetadata, events: s
         _expect(inputs, "input", name, spec.dtype, spec.row_shape, "N")
         _expect(outputs, "output", name + NEXT_SUFFIX, spec.dtype, spec.row_shape, "N")
 
-    known = {"slots", "ds", "y", *states}
+    known = {"slots", "ds", "y", CALIBRATE, *states}
     if unknown := sorted(set(inputs) - known):
         raise BundleError("inputs", f"unknown inputs {unknown}; the engine feeds {sorted(known)}")
     known = {"forecast", "status", "anomaly", *(name + NEXT_SUFFIX for name in states)}
     known |= of_runs | ({"score"} if metadata.scores else set())
     if unknown := sorted(set(outputs) - known):
         raise BundleError("outputs", f"unknown outputs {unknown}; the engine reads {sorted(known)}")
-    return {name for name in outputs if not name.startswith(STATE_PREFIX)}
+    inner_inputs, inner_outputs = ({n for n in names if not n.startswith(STATE_PREFIX)} for names in (inputs, outputs))
+    return inner_inputs, inner_outputs
 
 
 def _check_in_place(graph: onnx.GraphProto, spec: StateSpec) -> None:

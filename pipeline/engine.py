@@ -22,11 +22,12 @@ from typing import Final
 
 import numpy as np
 import numpy.typing as npt
+import onnxruntime as ort
 
 from pipeline import batcher, device, guard
 from pipeline.arrays import AnyArray, FloatArray, IntArray, StatusArray
 from pipeline.batcher import Runs
-from pipeline.bundle import Bundle
+from pipeline.bundle import CALIBRATE, Bundle
 from pipeline.executor import Executor
 from pipeline.residents import NO_WATERMARK, Limits, Residents
 
@@ -94,6 +95,7 @@ class StepEngine:
         row_buckets: Sequence[int] = (),
         runs: Runs = DEFAULT_RUNS,
         limits: Limits | None = None,
+        calibrate: bool = True,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Load the bundle on a device.
@@ -106,6 +108,7 @@ class StepEngine:
                 `batch_rows`; none = no padding. Providers that specialise on shapes (CUDA graphs) want few shapes.
             runs: when consecutive events of a stream go together, where the bundle has a sequence graph.
             limits: which streams may be resident; None = all, for ever.
+            calibrate: whether a bundle that learns an online correction of its forecasts applies it.
             timer: monotonic seconds, for the statistics only.
 
         Raises:
@@ -118,9 +121,16 @@ class StepEngine:
         self._batch_rows = batch_rows
         self._runs = runs if bundle.sequence is not None else Runs()
         self._timer = timer
-        states, bind = bundle.metadata.states, self.residents.bind
+        self._calibrate = np.array(calibrate, np.float32)
+        states, bind = bundle.metadata.states, self._bind
         self._one = Executor(bundle.model, states, on, bind, row_buckets)
         self._many = Executor(bundle.sequence, states, on, bind) if bundle.sequence is not None else None
+
+    def _bind(self, binding: ort.IOBinding) -> None:
+        """Bind what stays the same from call to call."""
+        self.residents.bind(binding)
+        if self.bundle.has_calibrate:
+            binding.bind_cpu_input(CALIBRATE, self._calibrate)
 
     def step(
         self,

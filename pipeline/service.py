@@ -84,6 +84,7 @@ def build(
         on,
         batch_rows=settings.worker.batch_rows,
         limits=Limits(round(settings.state.idle_ttl_s * 1000), settings.state.max_streams_per_partition),
+        calibrate=settings.calibration == "on",
     )
     log.info(
         "model %s@%s (%s, %s, %d horizons, %d quantiles) on %s; %d bytes of state per stream",

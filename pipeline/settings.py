@@ -316,6 +316,8 @@ class Settings(BaseSettings):
     """Where state and model live; `auto` takes CUDA where it works, else the CPU."""
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads of ONNX Runtime inside one call."""
+    calibration: Literal["on", "off"] = "on"
+    """Whether forecasts get the correction that each stream's own errors have taught; it is learnt either way."""
     secrets_dir: Path | None = None
     """Directory of files that each hold one setting and are named after it (`kafka.sasl_password`), as Kubernetes and
     Docker mount secrets; they beat the settings file and yield to environment and flags."""

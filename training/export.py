@@ -23,13 +23,13 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from pipeline.bundle import NEXT_SUFFIX, STATE_PREFIX, BundleMetadata, StateSpec, seal
+from pipeline.bundle import CALIBRATE, NEXT_SUFFIX, STATE_PREFIX, BundleMetadata, StateSpec, seal
 from training.forecaster import Forecaster, Rows
 from training.parity import ParityReport, check_parity
 from training.restore import attach
 
 OPSET: Final = 18
-_EVENT: Final = ("ds", "y")
+_EVENT: Final = ("ds", "y", CALIBRATE)
 _OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
 _ROWS_SUFFIX: Final = ".rows"
 _NEXT_ROWS_SUFFIX: Final = ".rows.next"
@@ -105,8 +105,15 @@ def describe(
 
 
 def to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
-    """Return the step over whole state tensors: `(slots, ds, y, state.*) -> (forecast, ..., state.*.next)`."""
-    return _graft_state(_trace(forecaster), forecaster.state_specs())
+    """Return the step over whole states: `(slots, ds, y, calibrate, state.*) -> (forecast, ..., state.*.next)`."""
+    config = forecaster.config
+    results = [
+        _value("forecast", TensorProto.FLOAT, ["B", config.horizon, len(config.quantiles)]),
+        _value("status", TensorProto.INT8, ["B"]),
+        _value("score", TensorProto.FLOAT, ["B", len(forecaster.scores)]),
+        _value("anomaly", TensorProto.FLOAT, ["B"]),
+    ]
+    return _graft_state(_trace(forecaster), forecaster.state_specs(), results)
 
 
 class _StepOverRows(nn.Module):
@@ -116,19 +123,20 @@ class _StepOverRows(nn.Module):
         super().__init__()
         self.forecaster = forecaster
 
-    def forward(self, ds: Tensor, y: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        outputs, following = self.forecaster.step(ds, y, Rows.from_flat(rows))
+    def forward(self, ds: Tensor, y: Tensor, calibrate: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
+        outputs, following = self.forecaster.step(ds, y, Rows.from_flat(rows), calibrate)
         return (*outputs, *following.flat())
 
 
 def _trace(forecaster: Forecaster) -> onnx.ModelProto:
-    """Export the step over rows: inputs ds, y, state.*.rows; outputs of the step, state.*.rows.next."""
+    """Export the step over rows: inputs ds, y, calibrate, state.*.rows; outputs of the step, state.*.rows.next."""
     specs = forecaster.state_specs()
     inputs = [*_EVENT, *(STATE_PREFIX + spec.name + _ROWS_SUFFIX for spec in specs)]
     outputs = [*_OUTPUTS, *(STATE_PREFIX + spec.name + _NEXT_ROWS_SUFFIX for spec in specs)]
     example = (
         torch.zeros(_TRACE_BATCH, dtype=torch.int64),
         torch.zeros(_TRACE_BATCH),
+        torch.tensor(1.0),
         *forecaster.initial_rows(_TRACE_BATCH).flat(),
     )
     buffer: Any = io.BytesIO()  # which this exporter takes, though its annotation knows paths only
@@ -141,15 +149,20 @@ def _trace(forecaster: Forecaster) -> onnx.ModelProto:
             dynamo=False,
             input_names=inputs,
             output_names=outputs,
-            dynamic_axes={name: {0: "B"} for name in (*inputs, *outputs)},
+            dynamic_axes={name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE},
             opset_version=OPSET,
             do_constant_folding=True,
         )
     return onnx.load_model_from_string(buffer.getvalue())
 
 
-def _graft_state(step: onnx.ModelProto, specs: tuple[StateSpec, ...]) -> onnx.ModelProto:
-    """Gather the rows before the step and scatter them after it, once per state, as the in-place contract asks."""
+def _graft_state(
+    step: onnx.ModelProto, specs: tuple[StateSpec, ...], results: Sequence[onnx.ValueInfoProto]
+) -> onnx.ModelProto:
+    """Gather the rows before the step and scatter them after it, once per state, as the in-place contract asks.
+
+    `results` are the step's own outputs: the shapes that the tracer infers depend on how it lowers the last operator.
+    """
     graph = step.graph
     column = numpy_helper.from_array(np.array([1], dtype=np.int64), "slots.axes")
     gathers = [helper.make_node("Unsqueeze", ["slots", "slots.axes"], ["slots.column"], name="slots.column")]
@@ -171,7 +184,6 @@ def _graft_state(step: onnx.ModelProto, specs: tuple[StateSpec, ...]) -> onnx.Mo
         inputs.append(_value(name, dtype, ["N", *spec.row_shape]))
         outputs.append(_value(name + NEXT_SUFFIX, dtype, ["N", *spec.row_shape]))
     events = [value for value in graph.input if value.name in _EVENT]
-    results = [value for value in graph.output if value.name in _OUTPUTS]
     grafted = helper.make_graph(
         [*gathers, *graph.node, *scatters],
         "rillcast.step",

@@ -4,16 +4,18 @@ Owns: the semantics of an event (late, repeated, missing, after a gap) and the s
 files, training, ONNX (`training.export` traces `step`), or where rows live.
 
 State of a stream, one row each, in this order; a row of zeros is a stream never seen:
-    clock    int64 [2]       newest slot; slots known since the context began plus one (0 = never seen)
+    clock    int64 [2 + E]   newest slot; slots known since the context began plus one (0 = never seen); when each probe
+                             was issued, in slots known by then (0 = none)
     lags     float32 [L]     values by slot, newest last, in the stream's unit; a slot without an observation holds
                              its seasonal value, a slot before the known ones the newest value
     hidden   float32 [..]    the cells' state, layers side by side; other cells name others (`cell` of an LSTM)
-    pending  float32 [Q]     the last forecast's quantiles for the next slot, to be scored
+    probes   float32 [E, W]  forecasts that wait for their observation (training.calibration)
+    offsets  float32 [K, Q]  the online correction of each quantile at K horizons, in units of the scale
 
 Invariants: an event costs one cell step, whatever gap it ends; rows never meet each other; quantiles never cross
 (each is its neighbour plus something that is not negative); the forecast is a function of the state after the
 event, so a repeated or late event, which leaves the state alone, brings the same forecast again.
-`forward` over a context's advancing events gives the same forecasts as `step` by `step`
+`forward` over a context's advancing events gives the same forecasts as `step` by `step` without online calibration
 (tests/property/test_step_equals_sequence.py). Training all time steps of a sequence at once are the forking
 sequences of Wen et al. (2017), A multi-horizon quantile recurrent forecaster.
 """
@@ -29,10 +31,11 @@ from torch import Tensor, nn
 
 from pipeline.bundle import StateSpec, Status
 from pipeline.frequency import step_ms
+from training.calibration import QuantileTracker, Tracks
 from training.cells import make_cell
 from training.features import MAX_ABS_Y, FeatureConfig, WindowFeatures, WindowView
 from training.head import QuantileHead
-from training.scores import SCORES, PendingScore
+from training.scores import ForecastScores
 
 _EVENT_FEATURES: Final = 2
 
@@ -125,6 +128,10 @@ class Forecast(NamedTuple):
         middle = self.base + self.scale * self.middle
         return (middle.unsqueeze(-2) + self.scale.unsqueeze(-1) * self.spread).transpose(-1, -2)
 
+    def at(self, steps: Tensor) -> Forecast:
+        """Return the forecast of the horizons at positions `steps` alone, `[K]` int64."""
+        return Forecast(self.middle[..., steps], self.spread[..., steps], self.base[..., steps], self.scale)
+
 
 class Rows(NamedTuple):
     """State rows of a batch; see the module's docstring. `cells` is one `[B, layers * hidden]` per cell state."""
@@ -132,16 +139,22 @@ class Rows(NamedTuple):
     clock: Tensor
     lags: Tensor
     cells: tuple[Tensor, ...]
-    pending: Tensor
+    probes: Tensor
+    offsets: Tensor
+
+    @property
+    def tracks(self) -> Tracks:
+        """The calibrator's part."""
+        return Tracks(self.clock[:, 2:], self.probes, self.offsets)
 
     def flat(self) -> tuple[Tensor, ...]:
         """Return the tensors in the order of `Forecaster.state_specs`."""
-        return (self.clock, self.lags, *self.cells, self.pending)
+        return (self.clock, self.lags, *self.cells, self.probes, self.offsets)
 
     @classmethod
     def from_flat(cls, rows: tuple[Tensor, ...]) -> Rows:
         """Undo `flat`."""
-        return cls(rows[0], rows[1], tuple(rows[2:-1]), rows[-1])
+        return cls(rows[0], rows[1], tuple(rows[2:-2]), rows[-2], rows[-1])
 
 
 class StepOutputs(NamedTuple):
@@ -150,7 +163,7 @@ class StepOutputs(NamedTuple):
     Attributes:
         forecast: `[B, H, Q]` in the stream's own unit.
         status: `[B]` int8, a `pipeline.bundle.Status`.
-        score: `[B, len(SCORES)]`; NaN where no forecast for this very slot met an observation.
+        score: `[B, len(scores)]`; NaN where no forecast for this very slot, from so far ahead, met an observation.
         anomaly: `[B]` in [0, 1]; NaN likewise.
     """
 
@@ -181,26 +194,28 @@ class Forecaster(nn.Module):
             directions=self.features.num_directions,
             dropout=config.dropout,
         )
-        self.pending_score = PendingScore(config.quantiles)
+        self.tracker = QuantileTracker(config.horizon, config.quantiles)
+        self.forecast_scores = ForecastScores(config.quantiles, self.tracker.horizons)
         self.register_buffer("source", _shift_sources(config), persistent=False)
 
     def state_specs(self) -> tuple[StateSpec, ...]:
         """Return the kinds of state that a stream keeps, in the order of `Rows.flat`."""
-        config = self.config
+        config, tracker = self.config, self.tracker
         return (
-            StateSpec(name="clock", dtype="int64", row_shape=(2,)),
+            StateSpec(name="clock", dtype="int64", row_shape=(2 + tracker.places,)),
             StateSpec(name="lags", dtype="float32", row_shape=(config.context,)),
             *(
                 StateSpec(name=name, dtype="float32", row_shape=(config.layers * config.hidden,))
                 for name in self.cell.states
             ),
-            StateSpec(name="pending", dtype="float32", row_shape=(len(config.quantiles),)),
+            StateSpec(name="probes", dtype="float32", row_shape=(tracker.places, tracker.width)),
+            StateSpec(name="offsets", dtype="float32", row_shape=(len(tracker.horizons), len(config.quantiles))),
         )
 
     @property
     def scores(self) -> tuple[str, ...]:
         """Names of the columns of `score`."""
-        return SCORES
+        return self.forecast_scores.names
 
     def initial_rows(self, streams: int) -> Rows:
         """Return the state of streams never seen."""
@@ -228,13 +243,15 @@ class Forecaster(nn.Module):
             view = view.take(streams, origins)
         return self._forecast(outputs, view)
 
-    def step(self, ds: Tensor, y: Tensor, rows: Rows) -> tuple[StepOutputs, Rows]:
+    def step(self, ds: Tensor, y: Tensor, rows: Rows, calibrate: Tensor | float = 1.0) -> tuple[StepOutputs, Rows]:
         """Advance each stream by one event.
 
         Args:
             ds: `[B]` int64, milliseconds since the epoch.
             y: `[B]` float32; NaN, or beyond `MAX_ABS_Y`, is missing.
             rows: the streams' state.
+            calibrate: `[]`, the share of the online correction that forecasts get: 1 = calibrated, 0 = as the
+                network gives them. What is learnt for the correction does not depend on it.
 
         Returns:
             What became of the events, and the next state.
@@ -266,17 +283,23 @@ class Forecaster(nn.Module):
         cells = tuple(
             torch.where(advances.unsqueeze(1), new, old) for new, old in zip(stepped, rows.cells, strict=True)
         )
-        forecast = self._forecast(self.cell.output(cells), view).quantiles()
+        own = self._forecast(self.cell.output(cells), view)
+        tracks = self.tracker.clear(rows.tracks, restarts)
+        settled, tracks = self.tracker.settle(tracks, value, known, advances & observed)
+        published = own._replace(spread=self.tracker.correct(own.spread, calibrate * tracks.offsets))
 
         status = torch.where(observed, int(Status.OK), int(Status.MISSING))
         status = torch.where(shift > 1, int(Status.GAP), status)
         status = torch.where(known < context, int(Status.WARMING_UP), status)
         status = torch.where(advances, status, torch.where(gap < 0, int(Status.LATE), int(Status.DUPLICATE)))
-        settled = (shift == 1) & observed & (known_before > 0)
-        score, anomaly = self.pending_score(value, rows.pending, view.scale.squeeze(1), settled)
-        pending = torch.where(advances.unsqueeze(1), forecast[:, 0, :], rows.pending)
-        following = Rows(torch.stack([slot, known + 1], dim=1), lags, cells, pending)
-        return StepOutputs(forecast, status.to(torch.int8), score, anomaly), following
+        score, anomaly = self.forecast_scores(value, settled.published, view.scale.squeeze(1), settled.there)
+        anchors = self.tracker.anchors - 1
+        tracks = self.tracker.remember(
+            tracks, own.at(anchors).quantiles(), published.at(anchors).quantiles(), view.scale, known, advances
+        )
+        clock = torch.cat([slot.unsqueeze(1), known.unsqueeze(1) + 1, tracks.issued], dim=1)
+        following = Rows(clock, lags, cells, tracks.probes, tracks.offsets)
+        return StepOutputs(published.quantiles(), status.to(torch.int8), score, anomaly), following
 
     def _forecast(self, outputs: Tensor, view: WindowView) -> Forecast:
         middle, spread = self.head(torch.cat([outputs, view.features], dim=-1), view.directions)

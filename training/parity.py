@@ -3,11 +3,15 @@
 Owns: the events of the check, the measure of agreement, the verdict. Does not know: how the file was made. The file
 runs as the engine runs it: one buffer per state, bound as input and as output, rows picked by `slots`.
 
+Each step starts from the file's own state, in both, so differences neither pile up nor hide: what is compared is the
+step, at states that the file itself reaches.
+
 Measure: with a the file's figure, b the module's, and s the stream's scale in that step, every float output and state
-in the stream's unit keeps |a - b| <= 1e-4 (|b| + s), and the cells' state, which has no unit, with s = 1. Score and
-anomaly are differences from a forecast in units of the scale, so what a few float32 roundings of the observation
-come to in that unit is added to their s; `covered` may differ where the observation lies that close to the edge.
-Status and integer states are equal.
+in the stream's unit keeps |a - b| <= 1e-4 (|b| + s), and the cells' state and the offsets, which have no unit, with
+s = 1. Scores, anomaly and offsets come from differences between an observation and a forecast in units of the scale,
+so what a few float32 roundings of either come to in that unit is added to their s, and to that of a forecast that an
+offset moves; `covered` may differ where the observation lies that close to the edge. Status and integer states are
+equal.
 """
 
 from __future__ import annotations
@@ -19,9 +23,10 @@ from typing import Final
 import numpy as np
 import onnxruntime
 import torch
+from torch import Tensor
 
 from pipeline.arrays import AnyArray, FloatArray, IntArray
-from pipeline.bundle import NEXT_SUFFIX, STATE_PREFIX
+from pipeline.bundle import CALIBRATE, NEXT_SUFFIX, STATE_PREFIX
 from pipeline.errors import ParityError
 from training.forecaster import Forecaster, Rows
 
@@ -31,6 +36,7 @@ STEPS: Final = 420
 _STARTS_MS: Final = (1_704_067_200_000, -86_400_000 * 30 - 1)  # 2024-01-01, and before 1970, off the slot's edge
 _OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
 _ROUNDINGS: Final = 8
+_UNCALIBRATED_SHARE: Final = 0.2  # of the calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +57,7 @@ class _Event:
     slots: IntArray
     ds: IntArray
     y: FloatArray
+    calibrate: float
 
 
 def check_parity(forecaster: Forecaster, path: Path, *, seed: int = 0) -> ParityReport:
@@ -83,21 +90,16 @@ def _check(forecaster: Forecaster, path: Path, seed: int) -> ParityReport:
 def _compare(forecaster: Forecaster, path: Path, rng: np.random.Generator, *, batch: int, steps: int) -> float:
     streams = batch + 2  # row 0 is padding, and one row is never touched
     session = InPlaceSession(path, forecaster, streams)
-    rows = forecaster.initial_rows(streams)
+    names = [spec.name for spec in forecaster.state_specs()]
     worst = 0.0
     for number, event in enumerate(_events(forecaster, rng, batch, steps)):
-        picked = torch.from_numpy(event.slots)
         with torch.no_grad():
-            before = Rows.from_flat(tuple(part[picked] for part in rows.flat()))
-            outputs, following = forecaster.step(torch.from_numpy(event.ds), torch.from_numpy(event.y), before)
-            clock = following.clock
-            scale = forecaster.features(following.lags, (clock[:, 1] - 1).clamp(min=0), clock[:, 0]).scale.numpy()
-            for whole, part in zip(rows.flat(), following.flat(), strict=True):
-                whole[picked] = part
-        found = session.run(event.slots, event.ds, event.y)
-        units = _unitless(event.y, before, scale, forecaster)
-        states = zip(forecaster.state_specs(), following.flat(), strict=True)
-        expected = dict(zip(_OUTPUTS, outputs, strict=True)) | {spec.name: part for spec, part in states}
+            before = Rows.from_flat(tuple(torch.from_numpy(session.state(name)[event.slots]) for name in names))
+            y = torch.from_numpy(event.y)
+            outputs, following = forecaster.step(torch.from_numpy(event.ds), y, before, event.calibrate)
+        found = session.run(event.slots, event.ds, event.y, event.calibrate)
+        scale, units = _units(forecaster, y, before, following)
+        expected = dict(zip(_OUTPUTS, outputs, strict=True)) | dict(zip(names, following.flat(), strict=True))
         for name, tensor in expected.items():
             got = found[name] if name in found else session.state(name)[event.slots]
             unit = units.get(name, scale)
@@ -116,19 +118,31 @@ def _compare(forecaster: Forecaster, path: Path, rng: np.random.Generator, *, ba
     return worst
 
 
-def _unitless(y: FloatArray, before: Rows, scale: FloatArray, forecaster: Forecaster) -> dict[str, FloatArray]:
-    """Return the s of the measure for outputs and states that are not in the stream's unit, `[B, 1 or more]`."""
-    pending = before.pending.numpy()
-    value = np.nan_to_num(y)[:, None]
-    rounding = _ROUNDINGS * np.finfo(np.float32).eps * np.maximum(np.abs(value), np.abs(pending).max(1, keepdims=True))
-    edges = np.abs(value - pending[:, [0, -1]]).min(1, keepdims=True)
-    width = np.maximum(np.diff(pending, axis=1).min(1, keepdims=True), 0) if pending.shape[1] > 1 else scale
+def _units(
+    forecaster: Forecaster, y: Tensor, before: Rows, following: Rows
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Return the streams' scale, `[B, 1]`, and the s of the measure for what has another, `[B, 1 or more]`."""
+    slot, known = following.clock[:, 0], following.clock[:, 1] - 1
+    with torch.no_grad():
+        scale: FloatArray = forecaster.features(following.lags, known.clamp(min=0), slot).scale.numpy()
+        settled, _ = forecaster.tracker.settle(before.tracks, y, known, y.isfinite())
+    published, value = settled.published.numpy(), np.nan_to_num(y.numpy())[:, None, None]
+    size = np.maximum(np.abs(value[:, 0]), np.abs(before.probes.flatten(1).numpy()).max(1, keepdims=True))
+    rounding = _ROUNDINGS * np.finfo(np.float32).eps * size
     loss = 1 + rounding / scale / TOLERANCE
-    covered = np.where(edges <= rounding, np.inf, 1)
+    edges = np.abs(value - published[..., [0, -1]]).min(2)
+    near = np.where(edges <= rounding, np.inf, 1)
+    width = np.maximum(np.diff(published[:, 0], axis=1).min(1, keepdims=True), 0) if published.shape[2] > 1 else scale
     anomaly = 1 + rounding / np.maximum(width, rounding * TOLERANCE + np.finfo(np.float32).tiny) / TOLERANCE
-    one = np.ones_like(scale)
-    cells = dict.fromkeys(forecaster.cell.states, one)
-    return {"score": np.concatenate([loss, covered], axis=1), "anomaly": anomaly, **cells}
+    moved = 1 + forecaster.tracker.sensitivity * (loss - 1)
+    return scale, {
+        "score": np.stack([loss + 0 * edges, near, loss + 0 * edges], axis=2).reshape(len(scale), -1),
+        "anomaly": anomaly,
+        "offsets": moved,
+        "forecast": scale * moved,
+        "probes": scale * moved,
+        **dict.fromkeys(forecaster.cell.states, np.ones_like(scale)),
+    }
 
 
 def _disagreement(found: AnyArray, expected: AnyArray, scale: FloatArray) -> AnyArray:
@@ -161,10 +175,10 @@ class InPlaceSession:
             for spec in forecaster.state_specs()
         }
 
-    def run(self, slots: IntArray, ds: IntArray, y: FloatArray) -> dict[str, AnyArray]:
+    def run(self, slots: IntArray, ds: IntArray, y: FloatArray, calibrate: float = 1.0) -> dict[str, AnyArray]:
         """Step the streams in rows `slots`; return the outputs by name. The states move in place."""
         binding = self._session.io_binding()
-        for name, array in (("slots", slots), ("ds", ds), ("y", y)):
+        for name, array in (("slots", slots), ("ds", ds), ("y", y), (CALIBRATE, np.array(calibrate, np.float32))):
             binding.bind_cpu_input(name, array)
         for name, value in self._states.items():
             binding.bind_ortvalue_input(STATE_PREFIX + name, value)
@@ -208,5 +222,6 @@ def _events(forecaster: Forecaster, rng: np.random.Generator, batch: int, steps:
         y = np.where((kind == 4) | ((number < 2) & (np.arange(batch) % 5 == 4)), np.nan, y)
         ds = (slot + gap) * step + rng.integers(0, step, batch)
         slot = np.maximum(slot, slot + gap)
-        events.append(_Event(rows, ds, y.astype(np.float32)))
+        calibrate = 0.0 if rng.random() < _UNCALIBRATED_SHARE else 1.0
+        events.append(_Event(rows, ds, y.astype(np.float32), calibrate))
     return events

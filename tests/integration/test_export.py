@@ -28,7 +28,9 @@ def test_the_exported_file_equals_the_module(cell: str, layers: int, tmp_path: P
     assert report.steps >= 400 * sum(parity.BATCHES)
     bundle = Bundle.load(tmp_path / "m.onnx")
     assert bundle.has_anomaly
-    assert bundle.metadata.scores == ("pinball", "covered")
+    assert bundle.has_calibrate
+    kinds = ("pinball", "covered", "bias")
+    assert bundle.metadata.scores == (*kinds, *(f"{kind}_2" for kind in kinds), *(f"{kind}_5" for kind in kinds))
     assert bundle.metadata.cell == cell
     assert list(tmp_path.iterdir()) == [tmp_path / "m.onnx"]
 
@@ -92,11 +94,13 @@ def exported(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Forecaster
     return path, forecaster
 
 
-def run_events(exported: tuple[Path, Forecaster], events: list[tuple[int, float]]) -> list[dict[str, np.ndarray]]:
+def run_events(
+    exported: tuple[Path, Forecaster], events: list[tuple[int, float]], calibrate: float = 1.0
+) -> list[dict[str, np.ndarray]]:
     path, forecaster = exported
     session = parity.InPlaceSession(path, forecaster, 2)
     one = np.array([1], dtype=np.int64)
-    return [session.run(one, np.array([ds]), np.array([y], dtype=np.float32)) for ds, y in events]
+    return [session.run(one, np.array([ds]), np.array([y], dtype=np.float32), calibrate) for ds, y in events]
 
 
 def test_the_status_says_what_became_of_an_event(exported: tuple[Path, Forecaster]) -> None:
@@ -120,10 +124,29 @@ def test_only_the_next_slot_settles_a_forecast(exported: tuple[Path, Forecaster]
     nan = float("nan")
     events = [(0, 1.0), (HOUR_MS, 2.0), (HOUR_MS, 2.0), (2 * HOUR_MS, nan), (3 * HOUR_MS, 1.0), (5 * HOUR_MS, 1.0)]
     found = run_events(exported, events)
-    settled = [bool(np.isfinite(outputs["score"]).all() and np.isfinite(outputs["anomaly"]).all()) for outputs in found]
-    unsettled = [bool(np.isnan(outputs["score"]).all() and np.isnan(outputs["anomaly"]).all()) for outputs in found]
+    one_ahead = [np.append(outputs["score"][0, :3], outputs["anomaly"][0]) for outputs in found]
+    settled = [bool(np.isfinite(values).all()) for values in one_ahead]
+    unsettled = [bool(np.isnan(values).all()) for values in one_ahead]
     assert settled == [False, True, False, False, True, False]
     assert unsettled == [not one for one in settled]
+
+
+def test_a_gap_leaves_the_forecasts_that_can_still_be_settled(exported: tuple[Path, Forecaster]) -> None:
+    found = run_events(exported, [(slot * HOUR_MS, 1.0) for slot in (0, 1, 3, 5, 6)])
+    horizons = (1, 2, 5)
+    settled = [
+        {h for k, h in enumerate(horizons) if np.isfinite(outputs["score"][0, 3 * k : 3 * k + 3]).all()}
+        for outputs in found
+    ]
+    assert settled == [set(), {1}, {2}, {2, 5}, {1, 5}]
+
+
+def test_a_restart_drops_the_forecasts_before_it(exported: tuple[Path, Forecaster]) -> None:
+    restart = 1 + exported[1].config.max_gap + 1
+    found = run_events(exported, [(slot * HOUR_MS, float(slot)) for slot in (0, 1, restart, restart + 1)])
+    assert np.isnan(found[2]["score"]).all()
+    assert np.isfinite(found[3]["score"][0, :3]).all()
+    assert np.isnan(found[3]["score"][0, 3:]).all()
 
 
 def test_the_anomaly_grows_with_the_distance_from_the_median(exported: tuple[Path, Forecaster]) -> None:
@@ -143,7 +166,7 @@ def test_an_untrained_forecaster_gives_the_seasonal_naive_forecast(tmp_path: Pat
     forecaster = Forecaster(small_config()).eval()
     export(forecaster, tmp_path / "m.onnx", name="m")
     history = [(slot * HOUR_MS, [3.0, 5.0, 4.0, 9.0][slot % 4] + 0.01 * slot) for slot in range(20)]
-    outputs = run_events((tmp_path / "m.onnx", forecaster), history)[-1]
+    outputs = run_events((tmp_path / "m.onnx", forecaster), history, calibrate=0.0)[-1]
     median = outputs["forecast"][0, :, 1]
     np.testing.assert_allclose(median[:4], [y for _, y in history[-4:]], rtol=1e-6)
     assert median[4] == median[0]

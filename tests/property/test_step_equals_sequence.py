@@ -46,7 +46,7 @@ def times(events: list[Event], start: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run_steps(forecaster: Forecaster, ds: list[np.ndarray], y: list[np.ndarray]) -> list[list[StepOutputs]]:
-    """Step several streams side by side; return each stream's outputs, one row each."""
+    """Step several streams side by side, uncalibrated; return each stream's outputs, one row each."""
     rows = forecaster.initial_rows(len(ds))
     outputs: list[list[StepOutputs]] = [[] for _ in ds]
     for t in range(max(len(one) for one in ds)):
@@ -54,7 +54,7 @@ def run_steps(forecaster: Forecaster, ds: list[np.ndarray], y: list[np.ndarray])
         before = Rows.from_flat(tuple(part[active] for part in rows.flat()))
         with torch.no_grad():
             found, following = forecaster.step(
-                torch.tensor([ds[i][t] for i in active]), torch.tensor([y[i][t] for i in active]), before
+                torch.tensor([ds[i][t] for i in active]), torch.tensor([y[i][t] for i in active]), before, 0.0
             )
         for whole, part in zip(rows.flat(), following.flat(), strict=True):
             whole[active] = part

@@ -103,6 +103,14 @@ def unknown_input(toy: ToyGraph) -> None:
     toy.inputs.append(INFO("temperature", TensorProto.FLOAT, ["B"]))
 
 
+def vector_calibrate(toy: ToyGraph) -> None:
+    toy.inputs.append(INFO("calibrate", TensorProto.FLOAT, ["B"]))
+
+
+def integer_calibrate(toy: ToyGraph) -> None:
+    toy.inputs.append(INFO("calibrate", TensorProto.INT64, []))
+
+
 def unknown_output(toy: ToyGraph) -> None:
     toy.nodes.append(helper.make_node("Identity", ["next_row"], ["extra"]))
     toy.outputs.append(INFO("extra", TensorProto.INT64, ["B", 1]))
@@ -126,6 +134,8 @@ def unknown_output(toy: ToyGraph) -> None:
         (scatter_adds, "in-place"),
         (next_state_read_again, "in-place"),
         (unknown_input, "inputs"),
+        (vector_calibrate, "shapes"),
+        (integer_calibrate, "types"),
         (unknown_output, "outputs"),
     ],
 )
@@ -135,6 +145,13 @@ def test_broken_graph_is_refused_with_its_clause(break_it: Callable[[ToyGraph], 
     with pytest.raises(BundleError) as refused:
         toy.build()
     assert refused.value.clause == clause
+
+
+def test_a_bundle_says_whether_its_calibration_can_be_switched() -> None:
+    toy = ToyGraph()
+    assert not Bundle.from_bytes(toy.build()).has_calibrate
+    toy.inputs.append(INFO("calibrate", TensorProto.FLOAT, []))
+    assert Bundle.from_bytes(toy.build()).has_calibrate
 
 
 def test_state_read_in_control_flow_is_refused() -> None:

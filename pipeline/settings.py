@@ -26,6 +26,7 @@ from pipeline.errors import SettingsError
 
 ENV_PREFIX = "RILLCAST_"
 DEFAULT_FILE = Path("rillcast.toml")
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 MAX_SECRET_BYTES: Final = 65_536
 _FILE_FORMATS: Final = ("csv", "parquet")
 _TOPIC_FORMATS: Final = ("msgpack", "avro", "protobuf", "json_schema")
@@ -206,6 +207,16 @@ class KafkaSettings(_Section):
     """Client secret for OAUTHBEARER; never printed."""
     oauth_scope: str | None = None
     """Scope that is asked for, for OAUTHBEARER."""
+    oauth_ca_file: Path | None = None
+    """CA certificates (PEM) that the token endpoint is checked against; the system's when empty."""
+
+    @field_validator("oauth_token_url")
+    @classmethod
+    def _secret_is_not_sent_in_the_clear(cls, value: str | None) -> str | None:
+        url = urlsplit(value or "https://unset")
+        if url.scheme != "https" and not (url.scheme == "http" and url.hostname in _LOOPBACK):
+            raise ValueError("the client secret is sent there: it has to begin with https://")
+        return value
 
     @model_validator(mode="after")
     def _credentials_are_complete(self) -> KafkaSettings:

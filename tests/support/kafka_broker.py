@@ -21,7 +21,7 @@ import subprocess
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -30,6 +30,7 @@ _FETCH_TIMEOUT_S: Final = 300.0
 _START_TIMEOUT_S: Final = 60.0
 _STOP_TIMEOUT_S: Final = 15.0
 _POLL_S: Final = 0.05
+_PROTOCOLS: Final = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
 _LOG_TAIL_LINES: Final = 40
 _BROKER_ID: Final = 1
 _CONTROLLER_ID: Final = 100  # of a controller in a process of its own
@@ -87,7 +88,7 @@ def fetch_jars() -> Path:
 class _Node:
     """One server process with its configuration, log and data, which stay over restarts."""
 
-    def __init__(self, name: str, classpath: str, folder: Path, roles: str) -> None:
+    def __init__(self, name: str, classpath: str, folder: Path, roles: str, more: str = "") -> None:
         self._name = name
         self._classpath = classpath
         self._folder = folder
@@ -95,7 +96,7 @@ class _Node:
         self._properties = folder / f"{name}.properties"
         self._process: subprocess.Popen[bytes] | None = None
         common = (HERE / "server.properties").read_text()
-        self._properties.write_text(f"{roles}log.dirs={folder / name}-data\n{common}")
+        self._properties.write_text(f"{roles}log.dirs={folder / name}-data\n{common}\n{more}")
 
     def format(self, cluster_id: str) -> None:
         """Prepare the data folder; once, before the first start.
@@ -178,12 +179,27 @@ class KafkaBroker:
         jars: as `fetch_jars` returns it.
         folder: for configuration, data and logs.
         own_controller: whether the controller is a process of its own, which `kill` and `stop` leave running.
+        listeners: further ones, each a name and its security protocol.
+        properties: further ones of the broker.
     """
 
-    def __init__(self, jars: Path, folder: Path, *, own_controller: bool = False) -> None:
+    def __init__(
+        self,
+        jars: Path,
+        folder: Path,
+        *,
+        own_controller: bool = False,
+        listeners: Mapping[str, str] | None = None,
+        properties: str = "",
+    ) -> None:
         self._folder = folder
-        self._port, controller_port = free_ports(2)
+        further = dict(listeners or {})
+        self._port, controller_port, *ports = free_ports(2 + len(further))
+        self._further = dict(zip(further, ports, strict=True))
         client, control = f"PLAINTEXT://127.0.0.1:{self._port}", f"CONTROLLER://127.0.0.1:{controller_port}"
+        client += "".join(f",{name}://127.0.0.1:{port}" for name, port in self._further.items())
+        if further:
+            properties += f"\nlistener.security.protocol.map={_PROTOCOLS},{_joined(further)}\n"
         voter = _CONTROLLER_ID if own_controller else _BROKER_ID
         quorum = f"controller.quorum.voters={voter}@127.0.0.1:{controller_port}\n"
         broker = f"{quorum}node.id={_BROKER_ID}\nadvertised.listeners={client}\ninter.broker.listener.name=PLAINTEXT\n"
@@ -194,13 +210,17 @@ class KafkaBroker:
             self._controller = _Node("controller", str(jars / "*"), folder, controller)
         else:
             broker += f"process.roles=broker,controller\nlisteners={client},{control}\n"
-        self._broker = _Node("broker", str(jars / "*"), folder, broker)
+        self._broker = _Node("broker", str(jars / "*"), folder, broker, properties)
         self._left_at: int | None = None  # end of the controller's log when the broker was last ended
 
     @property
     def bootstrap_servers(self) -> str:
         """Where clients connect."""
         return f"127.0.0.1:{self._port}"
+
+    def address(self, listener: str) -> str:
+        """Return where clients connect to one of the further listeners."""
+        return f"127.0.0.1:{self._further[listener]}"
 
     @property
     def folder(self) -> Path:
@@ -268,12 +288,20 @@ class KafkaBroker:
         return True
 
 
+def _joined(listeners: Mapping[str, str]) -> str:
+    return ",".join(f"{name}:{protocol}" for name, protocol in listeners.items())
+
+
 @contextlib.contextmanager
-def running_broker(*, own_controller: bool = False) -> Iterator[KafkaBroker]:
+def running_broker(
+    *, own_controller: bool = False, listeners: Mapping[str, str] | None = None, properties: str = ""
+) -> Iterator[KafkaBroker]:
     """Fetch, format and start a broker with data of its own; stop it and drop the data afterwards."""
     jars = fetch_jars()
     with tempfile.TemporaryDirectory(prefix="rillcast-kafka-") as folder:
-        broker = KafkaBroker(jars, Path(folder), own_controller=own_controller)
+        broker = KafkaBroker(
+            jars, Path(folder), own_controller=own_controller, listeners=listeners, properties=properties
+        )
         broker.format()
         broker.start()
         try:

@@ -6,6 +6,7 @@ clients of the state store are configured here too.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from kafka.errors import KafkaConfigurationError, KafkaError, KafkaTimeoutError
 from pipeline.errors import SettingsError, TransportError
 from pipeline.settings import KafkaSettings
 from pipeline.transports import kafka_errors
+from pipeline.transports.kafka_python.oauth import ClientCredentials
 
 _FETCH_WAIT_MS: Final = 500
 _LINGER_MS: Final = 5
@@ -70,6 +72,8 @@ def producer_config(settings: KafkaSettings, transactional_id: str | None = None
 
 def connection_config(settings: KafkaSettings) -> dict[str, Any]:
     """Return what consumer, producer and admin client have in common, in kafka-python's names."""
+    # At DEBUG it writes its configuration, and every byte that goes over the wire: records, and passwords of SASL.
+    logging.getLogger("kafka").setLevel(max(logging.INFO, logging.getLogger().level))
     config: dict[str, Any] = {
         "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
         "client_id": "rillcast",
@@ -79,6 +83,9 @@ def connection_config(settings: KafkaSettings) -> dict[str, Any]:
     }
     if settings.security_protocol.startswith("SASL"):
         config["sasl_mechanism"] = settings.sasl_mechanism
+    if settings.security_protocol.startswith("SASL") and settings.sasl_mechanism == "OAUTHBEARER":
+        config["sasl_oauth_token_provider"] = ClientCredentials(settings)
+    elif settings.security_protocol.startswith("SASL"):
         config["sasl_plain_username"] = settings.sasl_username or ""
         config["sasl_plain_password"] = settings.sasl_password.get_secret_value() if settings.sasl_password else ""
     files = {
@@ -86,6 +93,8 @@ def connection_config(settings: KafkaSettings) -> dict[str, Any]:
         "ssl_certfile": settings.ssl_certificate_file,
         "ssl_keyfile": settings.ssl_key_file,
     }
+    if settings.ssl_key_password is not None:
+        config["ssl_password"] = settings.ssl_key_password.get_secret_value()
     return config | {key: str(path) for key, path in files.items() if path is not None}
 
 

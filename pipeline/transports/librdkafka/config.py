@@ -94,6 +94,9 @@ def connection_config(settings: KafkaSettings, on_error: Callable[[KafkaError], 
     }
     if settings.security_protocol.startswith("SASL"):
         config["sasl.mechanism"] = settings.sasl_mechanism
+    if settings.security_protocol.startswith("SASL") and settings.sasl_mechanism == "OAUTHBEARER":
+        config |= _client_credentials(settings)
+    elif settings.security_protocol.startswith("SASL"):
         config["sasl.username"] = settings.sasl_username or ""
         config["sasl.password"] = settings.sasl_password.get_secret_value() if settings.sasl_password else ""
     files = {
@@ -101,7 +104,25 @@ def connection_config(settings: KafkaSettings, on_error: Callable[[KafkaError], 
         "ssl.certificate.location": settings.ssl_certificate_file,
         "ssl.key.location": settings.ssl_key_file,
     }
+    if settings.ssl_key_password is not None:
+        config["ssl.key.password"] = settings.ssl_key_password.get_secret_value()
     return config | {key: str(path) for key, path in files.items() if path is not None}
+
+
+def _client_credentials(settings: KafkaSettings) -> dict[str, Any]:
+    """Return what makes librdkafka fetch its tokens itself (OAuth 2.0, RFC 6749, section 4.4)."""
+    secret = settings.oauth_client_secret
+    config: dict[str, Any] = {
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.token.endpoint.url": settings.oauth_token_url,
+        "sasl.oauthbearer.client.id": settings.oauth_client_id,
+        "sasl.oauthbearer.client.secret": secret.get_secret_value() if secret is not None else "",
+    }
+    if settings.oauth_scope is not None:
+        config["sasl.oauthbearer.scope"] = settings.oauth_scope
+    if settings.oauth_ca_file is not None:
+        config["https.ca.location"] = str(settings.oauth_ca_file)
+    return config
 
 
 def create(make: Callable[[], Any], what: str) -> Any:

@@ -1,4 +1,4 @@
-"""`rillcast state`: what is stored of the streams' state, and copies of it."""
+"""`rillcast state`: what is stored of the streams' state, copies of it, and the way to do without it."""
 
 from __future__ import annotations
 
@@ -18,17 +18,19 @@ from pipeline.settings import Settings
 if TYPE_CHECKING:
     from pipeline.bundle import BundleMetadata
     from pipeline.stores.base import StateStore
+    from pipeline.transports.base import Assignment
 
-HELP: Final = "look at the stored state, or copy it to and from a directory"
+HELP: Final = "look at the stored state, copy it to and from a directory, or erase it so that it is rebuilt"
 EXAMPLES: Final = """\
 examples:
   rillcast state inspect --kafka.bootstrap-servers localhost:9092 --json
   rillcast state inspect --state.store local --state.path rillcast-state
   rillcast state export backup --model model.onnx
   rillcast state import backup --model model.onnx --replace
+  rillcast state rebuild --partition 3 --model model.onnx
 
-The store is the one that the settings name, as for `run`. Stop the service before an import. Exit codes: 2 settings,
-5 the store cannot be reached or is in use, 6 stored state is damaged or in the way.
+The store is the one that the settings name, as for `run`. Stop the service before an import or a rebuild. Exit codes:
+2 settings, or not confirmed, 5 the store cannot be reached or is in use, 6 stored state is damaged or in the way.
 """
 # One transaction takes a whole partition; brokers allow up to 15 minutes unless told otherwise.
 _TRANSACTION_TIMEOUT_S: Final = 300.0
@@ -45,7 +47,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for each in (export, importing):
         each.add_argument("directory", type=Path, help="in the format of the local store")
         each.add_argument("--replace", action="store_true", help="replace state that the target already has")
-    for each in (inspect, export, importing):
+    rebuild = actions.add_parser(
+        "rebuild", help="erase the model's state, so that the next start steps all retained events again"
+    )
+    rebuild.add_argument("--partition", type=int, action="append", help="only this one; may be repeated")
+    rebuild.add_argument("--yes", action="store_true", help="do not ask")
+    for each in (inspect, export, importing, rebuild):
         each.add_argument("--json", action="store_true", help="one JSON object")
         settings_flags.add(each)
 
@@ -56,6 +63,8 @@ def run(args: argparse.Namespace) -> int:
     logs.configure(settings.log.level, settings.log.format)
     if args.action == "inspect":
         return _inspect(settings, as_json=args.json)
+    if args.action == "rebuild":
+        return _rebuild(settings, args)
     return _copy(settings, args.directory, args.action, replace=args.replace, as_json=args.json)
 
 
@@ -127,6 +136,40 @@ def _copy(settings: Settings, directory: Path, action: str, *, replace: bool, as
     return 0
 
 
+def _rebuild(settings: Settings, args: argparse.Namespace) -> int:
+    from pipeline.bundle import Bundle
+    from pipeline.commands.state_rebuild import chosen, confirm, erase, losses, require_stopped
+    from pipeline.stores.connect import kind_of
+    from pipeline.stores.local import stored_partitions
+    from pipeline.transports.connect import open_group
+
+    metadata = Bundle.load(settings.model).metadata
+    assignments: Sequence[Assignment] = ()
+    if kind_of(settings) == "kafka":
+        partitions = _topic_partitions(settings)
+    else:
+        partitions = stored_partitions(_directory(settings), metadata.model_id)
+    partitions = chosen(args.partition, partitions)
+    with ExitStack() as stack:
+        if settings.input.path is None:
+            group = stack.enter_context(closing(open_group(settings)))
+            require_stopped(settings.kafka.group_id, group.members())
+            assignments = group.assignments(partitions)
+        store, commit = _opened(settings, metadata, stack, writing=True)
+        plan = losses(store, partitions, assignments)
+        if not args.json:
+            print(f"model {metadata.model_id}:")
+            for loss in plan:
+                print(f"  partition {loss.partition}: {loss.consequence()}")
+        confirm(args, plan)
+        erased = erase(store, plan, commit)
+    if args.json:
+        print(json.dumps({"model": metadata.model_id, "erased": erased, "partitions": [x._asdict() for x in plan]}))
+    else:
+        print(f"erased {len(erased)} partitions; start the service: it replays with worker.recovery = restore")
+    return 0
+
+
 def _opened(
     settings: Settings, metadata: BundleMetadata, stack: ExitStack, *, writing: bool
 ) -> tuple[StateStore, Callable[[], None]]:
@@ -146,7 +189,7 @@ def _opened(
     prepare_store(settings, metadata)
     kafka = settings.kafka.model_copy(
         update={
-            "transactional_id": f"{settings.kafka.group_id}-state-import",
+            "transactional_id": f"{settings.kafka.group_id}-state-command",
             "transaction_timeout_s": max(_TRANSACTION_TIMEOUT_S, settings.kafka.transaction_timeout_s),
         }
     )

@@ -17,7 +17,9 @@ The contract that every store keeps:
   4. A page replaces the stored page of the same partition and number; a mark the stored mark. A page without streams is
      a tombstone. What a page holds in free slots is not stored: it comes back as zeros.
   5. What is stored belongs to one model: a store made for another model id neither sees nor touches it.
-  6. A damaged page, or one that says another model, partition or number than its place, is refused with a `StateError`
+  6. `erase(partition)` adds to the commit that is being built that nothing is stored of a partition any more, be it
+     whole or damaged. It is for a partition that is neither restored nor staged meanwhile.
+  7. A damaged page, or one that says another model, partition or number than its place, is refused with a `StateError`
      that names it; nothing is ever skipped.
 
 A store knows nothing of streams' meaning, models or events. It is used from one thread.
@@ -103,6 +105,14 @@ class StateStore(Protocol):
 
         Raises:
             TransportError: the store cannot take them.
+        """
+        ...
+
+    def erase(self, partition: int) -> None:
+        """Forget, with the commit that is being built, all that is stored of a partition.
+
+        Raises:
+            TransportError: the store cannot be reached.
         """
         ...
 

@@ -38,6 +38,7 @@ from pipeline.transports.base import Channel, Sink
 log = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 10.0
+_ERASE_POLL_S: Final = 0.5
 _MARK: Final = b"mark"
 _PAGE: Final = b"page/"
 
@@ -165,6 +166,30 @@ class KafkaStore:
             self._publish(page.partition, _PAGE + str(page.number).encode(), self._codec.encode(page))
         for mark in marks:
             self._publish(mark.partition, _MARK, self._codec.encode_mark(mark))
+
+    def erase(self, partition: int) -> None:
+        """Publish a tombstone for every key of the model, which takes a reading of the partition.
+
+        Raises:
+            TransportError: the topic cannot be read, or the sink cannot take them.
+        """
+        assert not self._loading, "nothing is restored meanwhile"
+        if self._reader is None:
+            self._reader = self._open_reader()
+        keys: dict[bytes, None] = {}
+        self._reader.begin(partition)
+        complete = False
+        while not complete:
+            read = self._reader.poll(_ERASE_POLL_S)
+            for record in read.records:
+                if record.key is not None and record.key.startswith(self._prefix):
+                    keys.pop(record.key, None)
+                    if record.value is not None:
+                        keys[record.key] = None
+            complete = partition in read.complete
+        # The mark goes first: pages without one are nobody's.
+        for key in sorted(keys, key=lambda key: key != self._prefix + _MARK):
+            self._publish(partition, key.removeprefix(self._prefix), None)
 
     def commit(self) -> None:
         """Do nothing: the sink's commit made the records visible."""

@@ -43,6 +43,7 @@ class _Staged:
 
     pages: dict[int, int | None] = field(default_factory=dict)
     mark: Mark | None = None
+    erased: bool = False
 
 
 class LocalStore:
@@ -107,6 +108,11 @@ class LocalStore:
         for mark in marks:
             self._staged.setdefault(mark.partition, _Staged()).mark = mark
 
+    def erase(self, partition: int) -> None:
+        """Forget a partition with the next commit. What is stored of it need not be readable."""
+        self._live()
+        self._staged[partition] = _Staged(erased=True)
+
     def commit(self) -> None:
         """Make what was staged current, partition by partition.
 
@@ -116,6 +122,11 @@ class LocalStore:
         self._live()
         while self._staged:
             partition, staged = next(iter(self._staged.items()))
+            if staged.erased:
+                self._remove_manifest(partition)
+                del self._staged[partition]
+                self._sweep(partition)
+                continue
             following = self._manifest(partition).following(staged.pages, staged.mark)
             # Forgotten first: if anything fails from here on, the disk alone knows which of the two is current.
             del self._manifests[partition]
@@ -127,7 +138,7 @@ class LocalStore:
     def discard(self) -> None:
         """Drop what was staged."""
         staged, self._staged = self._staged, {}
-        for partition in staged:
+        for partition in (number for number, each in staged.items() if not each.erased):
             self._manifest(partition)
             self._sweep(partition)
 
@@ -190,6 +201,16 @@ class LocalStore:
             _write_durably(folder / _TEMPORARY, manifest.encode(self._codec.model_id, partition))
             (folder / _TEMPORARY).replace(folder / MANIFEST)
             _sync_folder(folder)
+
+    def _remove_manifest(self, partition: int) -> None:
+        """Leave no snapshot: without a manifest, pages are what a crash left."""
+        folder = self._folder(partition)
+        self._manifests.pop(partition, None)
+        with _errors_at(folder):
+            if folder.is_dir():
+                (folder / MANIFEST).unlink(missing_ok=True)
+                _sync_folder(folder)
+        self._manifests[partition] = Manifest()
 
     def _sweep(self, partition: int) -> None:
         """Remove the files that neither the manifest nor the coming commit names."""

@@ -55,7 +55,7 @@ def unseal(data: bytes, kind: type[_Header], where: str) -> tuple[_Header, memor
     if version > FORMAT_VERSION:
         raise StateError(
             f"{where}: state format {version}, this version reads up to {FORMAT_VERSION}; a newer Rillcast wrote it, "
-            f"so run that one, or rebuild the state (worker.recovery=rebuild)"
+            f"so run that one, or rebuild the state (`rillcast state rebuild`)"
         )
     view = memoryview(data)
     (expected,) = _CHECKSUM.unpack_from(data, _PREFIX.size)
@@ -75,7 +75,7 @@ def damaged(where: str, what: str) -> StateError:
     """Return the error for a form that is not whole."""
     return StateError(
         f"{where}: stored state is damaged: {what}; nothing was loaded: bring back an intact copy, or rebuild the "
-        f"state from the input (worker.recovery=rebuild)"
+        f"state from the input (`rillcast state rebuild`)"
     )
 
 

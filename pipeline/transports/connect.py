@@ -16,6 +16,7 @@ from typing import Literal
 from pipeline.errors import SettingsError
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.transports.base import Channel, Sink, Source, TransactionalSink
+from pipeline.transports.groups import GroupView
 
 log = logging.getLogger(__name__)
 
@@ -99,6 +100,22 @@ def open_transactional_sink(
 
         make = partial(KafkaPythonTransactions, settings, topics, source_topic, name)
     return KafkaTransactionalSink(settings, name, make)
+
+
+def open_group(settings: Settings) -> GroupView:
+    """Return a view of the settings' group from outside.
+
+    Raises:
+        SettingsError: the client that was asked for is not installed.
+        TransportError: no broker answers.
+    """
+    if chosen_client(settings.kafka) == "librdkafka":
+        from pipeline.transports.librdkafka.group import LibrdkafkaGroup
+
+        return LibrdkafkaGroup(settings.kafka, settings.input.topic)
+    from pipeline.transports.kafka_python.group import KafkaPythonGroup
+
+    return KafkaPythonGroup(settings.kafka, settings.input.topic)
 
 
 def transactional_id(settings: KafkaSettings) -> str:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import StateError
 from pipeline.slots import PAGE_SLOTS
-from pipeline.stores.base import Mark, Page, StateStore
+from pipeline.stores.base import Mark, Page, Restored, StateStore
 from pipeline.stores.kafka import KafkaStore
 from pipeline.stores.local import LocalStore
 from pipeline.stores.pages import PageCodec
@@ -334,6 +334,53 @@ def test_a_store_for_another_model_neither_sees_nor_touches(backend: Backend) ->
         found = restore(store, 0)[0]
     assert found.mark == marks_over([make_page()])[0]
     assert_same_pages(found.pages, [make_page()])
+
+
+# Erasing
+
+
+def test_an_erased_partition_restores_to_nothing_and_the_others_are_left(backend: Backend) -> None:
+    saved(backend, [make_page(partition, number) for partition in range(2) for number in range(3)])
+    with closing(backend.open(OTHER_MODEL)) as other:
+        save(backend, other, [make_page(seed=1)])
+    with closing(backend.open()) as store:
+        store.erase(0)
+        backend.commit(store)
+        store.commit()
+    with closing(backend.open()) as store:
+        assert restore(store, 0)[0] == Restored(0, None, [])
+        assert_same_pages(restore(store, 1)[1].pages, [make_page(1, number) for number in range(3)])
+        save(backend, store, [make_page(offset=7)])
+        assert_same_pages(restore(store, 0)[0].pages, [make_page(offset=7)])
+    with closing(backend.open(OTHER_MODEL)) as other:
+        assert_same_pages(restore(other, 0)[0].pages, [make_page(seed=1)])
+
+
+def test_an_erasure_that_is_discarded_erases_nothing(atomic: Backend) -> None:
+    saved(atomic, [make_page()])
+    with closing(atomic.open()) as store:
+        store.erase(0)
+        store.discard()
+        store.commit()
+        assert_same_pages(restore(store, 0)[0].pages, [make_page()])
+
+
+def test_damaged_state_can_be_erased(spoilable: SpoilableBackend) -> None:
+    saved(spoilable, [make_page(number=number) for number in range(3)])
+    spoilable.damage(0, 1)
+    with closing(spoilable.open()) as store:
+        store.erase(0)
+        spoilable.commit(store)
+        store.commit()
+        assert restore(store, 0)[0] == Restored(0, None, [])
+
+
+def test_to_erase_what_was_never_stored_is_no_error(backend: Backend) -> None:
+    with closing(backend.open()) as store:
+        store.erase(0)
+        backend.commit(store)
+        store.commit()
+        assert restore(store, 0)[0] == Restored(0, None, [])
 
 
 # The life of a restore

@@ -16,14 +16,14 @@ from pipeline import cli
 from pipeline.bundle import BundleMetadata, StateSpec
 from pipeline.errors import SettingsError, StateError, TransportError
 from pipeline.settings import Settings
-from pipeline.stores.base import Mark, StateStore
+from pipeline.stores.base import Mark, Restored, StateStore
 from pipeline.stores.connect import codec_of, open_admin, open_store, prepare_store, reader_of
 from pipeline.stores.kafka import KafkaStore
 from pipeline.stores.local import LocalStore
 from pipeline.stores.pages import PageCodec
 from pipeline.stores.state_topic import ensure_topic
 from pipeline.transports.base import Channel, TransactionalSink
-from pipeline.transports.connect import open_transactional_sink
+from pipeline.transports.connect import open_group, open_transactional_sink
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.stores import (
     SPECS,
@@ -37,7 +37,7 @@ from tests.support.stores import (
     topic_reader,
 )
 from tests.support.toy import toy_bundle, write_toy
-from tests.support.transports import CLIENTS, kafka_sink
+from tests.support.transports import CLIENTS, Listener, kafka_sink, kafka_source, poll_until
 
 Client = Literal["librdkafka", "kafka-python"]
 MODEL: Final = "0123456789abcdef"
@@ -344,6 +344,48 @@ def test_an_import_replaces_a_partition_as_a_whole_and_only_when_told(
     assert found.mark is not None
     assert found.mark.offset == 50
     assert_same_pages(found.pages, [copied])
+
+
+def test_a_rebuild_erases_in_a_stopped_group_what_the_next_start_then_replays(
+    kafka: KafkaCluster, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    observations = kafka.create_topic("observations", 2)
+    settings, group = settings_for(kafka, client, observations, topic=unique("state")), kafka.settings(client=client)
+    metadata, codec = toy_bundle().metadata, codec_of(settings, toy_bundle().metadata)
+    pages = [make_page(partition, offset=6, specs=metadata.states) for partition in range(2)]
+    for partition in range(2):
+        kafka.produce(observations, [b"{}"] * 10, partition=partition)
+    kafka.delete_records(observations, 1, 3)
+    prepare_store(settings, metadata)
+    command = [
+        *("state", "rebuild", "--yes", "--json", "--model", str(write_toy(tmp_path / "toy.onnx"))),
+        *("--kafka.client", client, "--kafka.bootstrap-servers", kafka.bootstrap_servers),
+        *("--kafka.group-id", group.group_id, "--input.topic", observations),
+        *("--state.topic", settings.state_topic),
+    ]
+    with (
+        closing(kafka_sink(client, settings.kafka, {Channel.STATE: settings.state_topic})) as sink,
+        closing(KafkaStore(settings.state_topic, codec, sink, reader_of(settings))) as store,
+    ):
+        with closing(open_group(settings.model_copy(update={"kafka": group}))) as view:
+            assert view.members() == 0, "there is no such group yet"
+            assert [each.committed for each in view.assignments([0, 1])] == [None, None]
+        save(store, pages, commit=lambda: sink.flush(20))
+        with closing(kafka_source(client, group, observations)) as member:
+            listener = Listener(start=lambda assignment: assignment.end)
+            member.open(listener)
+            poll_until(member, lambda: len(listener.assigned) == 2, "both partitions")
+            member.commit({0: 8, 1: 9})
+            assert cli.main(command) == 5
+            assert "has 1 members; stop the service first" in capsys.readouterr().err
+            assert_same_pages(restore(store, 1)[1].pages, pages[1:])
+        assert cli.main([*command, "--partition", "1"]) == 0
+        said = json.loads(capsys.readouterr().out)
+        assert said["erased"] == [1]
+        [loss] = said["partitions"]
+        assert (loss["offset"], loss["streams"], loss["committed"], loss["beginning"]) == (6, 3, 9, 3)
+        assert restore(store, 1)[1] == Restored(1, None, [])
+        assert_same_pages(restore(store, 0)[0].pages, pages[:1])
 
 
 def test_a_missing_state_topic_ends_with_5(kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:

@@ -179,6 +179,27 @@ def test_a_restart_after_a_clean_stop_replays_nothing(events: list[tuple[int, in
     }
 
 
+@given(events=arrivals, polls=sizes)
+@settings(max_examples=20)
+def test_after_an_erasure_the_retained_events_are_replayed_and_nothing_is_published_again(
+    events: list[tuple[int, int, int]], polls: list[int]
+) -> None:
+    log, expected = fill(events)
+    shelf = Shelf()
+    run_once(log, shelf, "exactly_once", visible=False, per_poll=cycle(polls).__next__)
+    store = MemoryStore(shelf)
+    for partition in log.partitions:
+        store.erase(partition)
+    store.commit()
+    for partition in log.partitions:
+        log.append(partition, observation(f"{partition}/0", 5))
+    harness = run_once(log, shelf, "exactly_once", visible=False, per_poll=cycle(polls).__next__)
+    assert harness.metric("rillcast_replayed_events_total") == len(events)
+    assert repeats(log) == 0
+    seen = forecasts_by_stream(log)
+    assert {unique_id: seen[unique_id][: len(states)] for unique_id, states in expected.items()} == expected
+
+
 class OvertakenStore(MemoryStore):
     """Between the question for the committed positions and the reading of the state, a successor goes on."""
 

@@ -44,7 +44,7 @@ class MemoryStore:
         self._model_id = model_id
         self._polls = polls_per_restore
         self._loading: dict[int, tuple[int, Restored]] = {}  # partition -> polls to go, what it will return
-        self._staged: list[Page | Mark] = []
+        self._staged: list[Page | Mark | int] = []  # an int: erase this partition
         self._bytes = 0
         self.fail_stage: Callable[[], None] = lambda: None
         self.fail_restore: Callable[[int], None] = lambda _partition: None
@@ -79,9 +79,16 @@ class MemoryStore:
         self._staged += marks
         self._bytes += sum(row.nbytes for page in pages for row in page.rows.values())
 
+    def erase(self, partition: int) -> None:
+        self._staged.append(partition)
+
     def commit(self) -> None:
         staged, self._staged = self._staged, []
         for item in staged:
+            if isinstance(item, int):
+                self._shelf.marks.pop((self._model_id, item), None)
+                self._shelf.pages.pop((self._model_id, item), None)
+                continue
             where = self._model_id, item.partition
             if isinstance(item, Mark):
                 self._shelf.marks[where] = item

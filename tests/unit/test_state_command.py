@@ -11,6 +11,7 @@ import pytest
 
 from pipeline import cli
 from pipeline.bundle import Bundle
+from pipeline.commands.state_rebuild import Loss
 from pipeline.stores.base import Mark, Page
 from pipeline.stores.local import LocalStore
 from pipeline.stores.pages import PageCodec
@@ -165,3 +166,61 @@ def test_an_import_while_the_service_runs_is_refused(
     with closing(LocalStore(tmp_path / "state", CODEC)):
         assert command("import", "backup", "--replace") == 5
     assert "in use by process" in capsys.readouterr().err
+
+
+def test_rebuild_erases_the_chosen_partition_and_says_what_that_means(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fill(tmp_path / "state", page(0, 0), page(1, 0))
+    flags = ("--input.path", "observations.csv", "--output.path", "forecasts.jsonl")
+    assert command("rebuild", "--partition", "1", "--yes", *flags) == 0
+    said = capsys.readouterr().out
+    assert "partition 1: 2 streams as of 100 go" in said
+    assert "partition 0" not in said
+    assert stored(tmp_path / "state", 1) == (None, [])
+    assert stored(tmp_path / "state", 0)[0] is not None
+
+
+def test_rebuild_asks_before_anything_is_lost(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill(tmp_path / "state", page(0, 0))
+    flags = ("--input.path", "observations.csv", "--output.path", "forecasts.jsonl")
+    assert command("rebuild", *flags) == 2
+    assert "say --yes" in capsys.readouterr().err
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True)
+    monkeypatch.setattr("builtins.input", lambda _question: "n")
+    assert command("rebuild", *flags) == 2
+    assert stored(tmp_path / "state", 0)[0] is not None
+
+
+def test_rebuild_of_a_partition_that_is_not_there_ends_with_2(command: Any, tmp_path: Path) -> None:
+    fill(tmp_path / "state", page(0, 0))
+    flags = ("--input.path", "observations.csv", "--output.path", "forecasts.jsonl")
+    assert command("rebuild", "--partition", "7", "--yes", *flags) == 2
+
+
+def test_rebuild_erases_damaged_state(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    fill(tmp_path / "state", page(0, 0))
+    file = tmp_path / "state" / TOY.metadata.model_id / "0" / "0.1"
+    file.write_bytes(b"rubbish")
+    flags = ("--input.path", "observations.csv", "--output.path", "forecasts.jsonl")
+    assert command("rebuild", "--yes", "--json", *flags) == 0
+    said = json.loads(capsys.readouterr().out)
+    assert said["erased"] == [0]
+    assert str(file) in said["partitions"][0]["damage"]
+    assert stored(tmp_path / "state", 0) == (None, [])
+
+
+@pytest.mark.parametrize(
+    ("loss", "words"),
+    [
+        (Loss(0, None, 0, None, 5, 0), "nothing is stored"),
+        (Loss(0, 90, 1_234, None, 100, 0), "1,234 streams as of 90 go; 100 retained events are stepped again"),
+        (Loss(0, 90, 2, None, 100, 40), "EVENTS BEFORE 40 ARE GONE"),
+        (Loss(0, 90, 2, None, None, 0), "published as if new"),
+        (Loss(0, None, 0, "rubbish", 100, 0), "unreadable state (rubbish) go"),
+    ],
+)
+def test_rebuild_says_what_the_next_start_does(loss: Loss, words: str) -> None:
+    assert words in loss.consequence()

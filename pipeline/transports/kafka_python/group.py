@@ -1,0 +1,52 @@
+"""A consumer group seen from outside, with kafka-python. See `pipeline.transports.groups.GroupView`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kafka import KafkaAdminClient, KafkaConsumer
+from kafka.errors import GroupIdNotFoundError, KafkaError
+
+from pipeline.settings import KafkaSettings
+from pipeline.transports import kafka_errors
+from pipeline.transports.base import Assignment
+from pipeline.transports.kafka_python.config import connection_config, consumer_config, create
+from pipeline.transports.kafka_python.lookup import look_up
+
+
+class KafkaPythonGroup:
+    """Asks for the settings' group and one topic; never joins."""
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        config = consumer_config(settings) | {"group_instance_id": None}
+        self._consumer = create(settings, "group reader", lambda: KafkaConsumer(**config))
+        self._admin = create(settings, "admin client", lambda: KafkaAdminClient(**connection_config(settings)))
+
+    def members(self) -> int:
+        """Return how many members the group has."""
+        group = self._settings.group_id
+        try:
+            described = self._admin.describe_groups([group])[group]
+        except GroupIdNotFoundError:
+            return 0
+        except KafkaError as error:
+            raise kafka_errors.refused(
+                self._settings.bootstrap_servers, self._topic, f"asking for the members of group {group}", error
+            ) from error
+        return len(described["members"])
+
+    def assignments(self, partitions: Sequence[int]) -> Sequence[Assignment]:
+        """Return what the brokers say of `partitions`."""
+        try:
+            return look_up(self._consumer, self._topic, partitions, self._settings.request_timeout_s)
+        except KafkaError as error:
+            raise kafka_errors.refused(
+                self._settings.bootstrap_servers, self._topic, "asking for the committed positions", error
+            ) from error
+
+    def close(self) -> None:
+        """Close both clients."""
+        self._consumer.close(autocommit=False, timeout_ms=self._settings.request_timeout_s * 1_000)
+        self._admin.close()

@@ -16,7 +16,10 @@ from pipeline.transports.base import Assignment
 log = logging.getLogger(__name__)
 
 Policy: TypeAlias = Literal["restore", "rebuild", "cold"]
-_WAYS_OUT = "run `rillcast state rebuild` (step all retained events again) or set worker.recovery=cold (start every stream anew)"
+_WAYS_OUT = (
+    "run `rillcast state rebuild` (step all retained events again), or set worker.recovery=cold (start every stream "
+    "anew)"
+)
 
 
 class Start(NamedTuple):

@@ -195,6 +195,11 @@ class Checkpoint:
             return False
         return bool(self._pending or self._queue or self._resets) or self._snapshot_due()
 
+    @property
+    def has_pages(self) -> bool:
+        """Whether the next commit may carry pages of the state, which then has to stand where the positions do."""
+        return bool(self._queue) or self._snapshot_due()
+
     def begin(self, partition: int, position: int, *, new_life: bool) -> None:
         """Note where a partition's state stands; `new_life` = whatever the store may have of it no longer counts."""
         self._progress[partition] = _Progress(position)
@@ -227,7 +232,14 @@ class Checkpoint:
             self._resets.pop(partition, None)
             self._pending.discard(partition)
 
-    def commit(self, live: Collection[int], final: Collection[int] = (), within_s: float | None = None) -> Committed:
+    def commit(
+        self,
+        live: Collection[int],
+        final: Collection[int] = (),
+        within_s: float | None = None,
+        *,
+        pages: bool = True,
+    ) -> Committed:
         """Commit what is pending, and the part of a snapshot that is due.
 
         Args:
@@ -235,26 +247,27 @@ class Checkpoint:
             final: partitions whose last commit this is: all of their changed pages go with it.
             within_s: bounds the commit, and leaves the snapshot of others to a later one: a commit that fails for want
                 of time is not the end of this process, which has to store their pages yet.
+            pages: whether pages may go along, because the states stand where the positions do.
 
         Raises:
             TransportError: see `Delivery`.
         """
         budget = Budget(within_s, self._clock)
-        partitions = self._snapshot_now(live, final, alone=within_s is not None)
-        pages = [page for p in partitions for page in self._residents.export(p, self.position(p))]
+        partitions = self._snapshot_now(live, final, alone=within_s is not None) if pages else []
+        exported = [page for p in partitions for page in self._residents.export(p, self.position(p))]
         marks = {p: mark for p, mark in self._resets.items() if p in self._progress}
         for p in partitions:
             marks[p] = Mark(p, self.position(p), self._residents.watermark(p), self._residents.num_pages(p))
         # State is never stored for a group that has no offset: the two could not be paired again.
         positions = {p: self.position(p) for p in {*self._pending, *partitions, *(self._resets.keys() & set(live))}}
         if positions or marks:
-            self._delivery.commit(positions, pages, list(marks.values()), budget)
+            self._delivery.commit(positions, exported, list(marks.values()), budget)
         for p in partitions:
             self._progress[p].marked = marks[p].offset
         self._resets.clear()
         self._pending.clear()
         self._due_at = self._clock() + self._interval_s
-        return Committed(len(pages), len(marks))
+        return Committed(len(exported), len(marks))
 
     def _snapshot_due(self) -> bool:
         return self._snapshots is not None and self._clock() >= self._snapshot_at

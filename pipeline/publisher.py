@@ -26,6 +26,9 @@ from pipeline.residents import Residents
 from pipeline.stages import StageClock
 from pipeline.transports.base import Channel, Polled, Sink
 
+# So many rows are encoded and handed over at once: longer turns of the encoder, which does not let go of the interpreter,
+# would keep the engine waiting for it (`pipeline.stepper`), and the brokers for the first record.
+_PART_ROWS: Final = 256
 _ADVANCED: Final = np.array([status.advanced for status in Status])
 
 
@@ -95,9 +98,9 @@ class Publisher:
         live = live_records[events.rows]
         self._metrics.replayed(int(np.count_nonzero(~live)))
         self._metrics.skipped(int(np.count_nonzero(result.outcome == Outcome.ALREADY_APPLIED)))
-        rows = np.flatnonzero(live & stepped & self._published[result.status])
+        rows, unique_ids = _chosen(live & stepped & self._published[result.status], events.unique_ids)
         columns = ForecastColumns(
-            unique_ids=[events.unique_ids[row] for row in rows.tolist()],
+            unique_ids=unique_ids,
             ds=events.ds[rows],
             status=result.status[rows],
             forecast=result.forecast[rows],
@@ -105,12 +108,13 @@ class Publisher:
             partitions=polled.partitions[events.rows[rows]],
             offsets=polled.offsets[events.rows[rows]],
         )
-        keys, values = self._encoder.encode(columns)
-        self._stages.lap("encode")
-        self._sink.publish(Channel.FORECASTS, keys, values)
-        self._stages.lap("produce")
-        self._metrics.published(len(values))
-        self._show(polled, events, result, np.flatnonzero(live & stepped), live_records)
+        for part in columns.parts(_PART_ROWS):
+            keys, values = self._encoder.encode(part)
+            self._stages.lap("encode")
+            self._sink.publish(Channel.FORECASTS, keys, values)
+            self._stages.lap("produce")
+        self._metrics.published(len(columns))
+        self._show(polled, events, result, live & stepped, live_records)
         return _rejections(events, result, stepped, late_are_dead=self._policy.late == "dead_letter")
 
     def _show(
@@ -118,9 +122,10 @@ class Publisher:
         polled: Polled,
         events: Observations,
         result: StepResult,
-        seen: IntArray,
+        to_show: npt.NDArray[np.bool_],
         live_records: npt.NDArray[np.bool_],
     ) -> None:
+        seen, unique_ids = _chosen(to_show, events.unique_ids)
         score = None if result.score is None else result.score[seen]
         anomaly = None if result.anomaly is None else result.anomaly[seen]
         self._metrics.stepped(result.stats, result.status[seen], score, anomaly)
@@ -129,7 +134,7 @@ class Publisher:
         self._metrics.latency(ages)
         if self._board is not None:
             self._board.update(
-                [events.unique_ids[row] for row in seen.tolist()],
+                unique_ids,
                 events.ds[seen],
                 events.y[seen],
                 result.status[seen],
@@ -139,6 +144,14 @@ class Publisher:
                 self._residents.num_streams,
             )
             self._board.record_latency(ages)
+
+
+def _chosen(mask: npt.NDArray[np.bool_], unique_ids: list[str]) -> tuple[slice | IntArray, list[str]]:
+    """Return the rows that are chosen, and their ids; mostly all of them are, and then nothing is copied."""
+    if mask.all():
+        return slice(None), unique_ids
+    rows = np.flatnonzero(mask)
+    return rows, [unique_ids[row] for row in rows.tolist()]
 
 
 def _rejections(

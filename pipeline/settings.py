@@ -242,6 +242,9 @@ class WorkerSettings(_Section):
     """Most events taken by one poll."""
     batch_rows: Annotated[int, Field(gt=0)] = 256
     """Most streams stepped by one call of the model; more gains nothing on a CPU."""
+    step_beside_from: Annotated[int, Field(ge=0)] = 256
+    """Polls of at least so many events are stepped beside the loop, which meanwhile publishes the poll before and reads
+    the next one; smaller ones are published at once. 0 = never beside."""
     poll_timeout_s: Positive = 0.1
     """Longest wait for a first event; also how soon an idle worker notices that it should stop."""
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"

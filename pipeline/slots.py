@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import repeat
 from typing import Final
 
 import numpy as np
@@ -39,6 +40,7 @@ class SlotTable:
         self._new_pages: list[int] = []
         self._names: dict[int, list[str]] = {}  # by page: the stream of each slot, "" = free
         self._num_pages = 1
+        self._num_streams = 0
 
     @property
     def num_slots(self) -> int:
@@ -47,8 +49,8 @@ class SlotTable:
 
     @property
     def num_streams(self) -> int:
-        """Streams that have a slot."""
-        return sum(len(partition.slots) for partition in self._partitions.values())
+        """Streams that have a slot. The one thing that any thread may ask."""
+        return self._num_streams
 
     def locate(self, partition: int, unique_ids: Sequence[str], max_streams: int = 0) -> IntArray:
         """Return the `(n,)` slots of streams of one partition.
@@ -58,17 +60,17 @@ class SlotTable:
         """
         owner = self._partitions.setdefault(partition, _Partition())
         find = owner.slots.get
-        found = [find(unique_id, NO_SLOT) for unique_id in unique_ids]
-        if NO_SLOT in found:
-            for row, slot in enumerate(found):
-                if slot == NO_SLOT:
-                    unique_id = unique_ids[row]
-                    # The same new stream may stand in the batch more than once.
-                    if (known := find(unique_id, NO_SLOT)) != NO_SLOT:
-                        found[row] = known
-                    elif not max_streams or len(owner.slots) < max_streams:
-                        found[row] = self._allocate(owner, unique_id)
-        return np.array(found, dtype=np.int64)
+        # From `map` straight into the array: half the time of a list first, for each event.
+        found = np.fromiter(map(find, unique_ids, repeat(NO_SLOT)), np.int64, len(unique_ids))
+        if not found.all():
+            for row in np.flatnonzero(found == NO_SLOT).tolist():
+                unique_id = unique_ids[row]
+                # The same new stream may stand in the batch more than once.
+                if (known := find(unique_id, NO_SLOT)) != NO_SLOT:
+                    found[row] = known
+                elif not max_streams or len(owner.slots) < max_streams:
+                    found[row] = self._allocate(owner, unique_id)
+        return found
 
     def place(self, partition: int, number: int, unique_ids: Sequence[str]) -> tuple[IntArray, IntArray]:
         """Give the streams of a stored page the slots that they had in page `number` of their partition.
@@ -95,6 +97,7 @@ class SlotTable:
                     vacated.append(elsewhere)
                 slot = page * PAGE_SLOTS + index
                 owner.slots[unique_id] = slot
+                self._num_streams += 1
                 self._names[page][index] = unique_id
                 taken.append(slot)
         owner.free = sorted(set(owner.free) - set(taken), reverse=True)
@@ -108,11 +111,13 @@ class SlotTable:
             del owner.slots[self._names[page][index]]
             self._names[page][index] = ""
             owner.free.append(slot)
+        self._num_streams -= slots.size
 
     def release(self, partition: int) -> None:
         """Forget a partition's streams; its pages may go to others. A partition without streams is no error."""
         owner = self._partitions.pop(partition, None)
         if owner is not None:
+            self._num_streams -= len(owner.slots)
             self._free_pages.extend(owner.pages)
             for page in owner.pages:
                 del self._names[page]
@@ -160,6 +165,7 @@ class SlotTable:
             self._add_page(owner)
         slot = owner.free.pop()
         owner.slots[unique_id] = slot
+        self._num_streams += 1
         page, index = divmod(slot, PAGE_SLOTS)
         self._names[page][index] = unique_id
         return slot

@@ -1,9 +1,9 @@
 """Where the time of the loop goes: seconds by stage, of every so many polls.
 
 Owns: the stop-watch that the worker's loop carries and what it added up. Does not know: what happens in a stage, or who
-asks. A stage ends where the next begins, so the stages of a poll add up to the whole of it. Reading the clock at each
-stage of each poll would cost a service at a low rate, with one event per poll, more than a hundredth of its time;
-therefore only every `every`-th poll is timed.
+asks. A stage ends where the next begins, so the stages of a poll add up to the whole of it; but for `step`, which may
+run beside the loop: `wait` is how long the loop waited for it. Reading the clock at each stage of each poll would cost
+a service at a low rate, with one event per poll, more than a hundredth of its time; so only every `every`-th is timed.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
-STAGES: Final = ("poll", "decode", "step", "encode", "produce", "account", "commit")
+STAGES: Final = ("poll", "decode", "wait", "encode", "produce", "account", "commit", "step")
 
 
 class StageClock:
@@ -57,6 +57,11 @@ class StageClock:
             now = self._clock()
             self._poll[stage] += now - self._at
             self._at = now
+
+    def add(self, stage: str, seconds: float) -> None:
+        """Take in what a stage took that runs beside the others."""
+        if self._timed:
+            self._poll[stage] += seconds
 
     def end(self) -> None:
         """End a poll that brought something."""

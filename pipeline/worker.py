@@ -13,7 +13,10 @@ Without a store there is nothing to load and the replay begins at the first reta
 failed, every partition goes through the phases again, from the committed positions ("rewind").
 
 Knows: transports, stores, records, engine, checkpoint. Does not know: which transport, store or client, what the model
-computes. Runs in one thread; `stop` may be called from any, or from a signal handler.
+computes. Runs in one thread, and a large poll's step in another beside it (`pipeline.stepper`): while the model
+computes, the loop publishes the poll before and reads the next. Positions are noted when results are published, so a
+commit covers what was published and nothing else; whatever touches the states themselves waits for the step in flight
+first (`_settle`). `stop` may be called from any thread, or from a signal handler.
 """
 
 from __future__ import annotations
@@ -30,10 +33,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pipeline.checkpoint import AtLeastOnce, Checkpoint, Delivery, ExactlyOnce
-from pipeline.codecs.observations import ObservationDecoder
+from pipeline.codecs.observations import ObservationDecoder, Observations
 from pipeline.codecs.rejections import Rejection
 from pipeline.deadletters import DeadLetters
-from pipeline.engine import StepEngine
+from pipeline.engine import StepEngine, StepResult
 from pipeline.errors import DeliveryError, TransactionAborted, TransportError
 from pipeline.health import Health
 from pipeline.metrics import Metrics
@@ -41,6 +44,7 @@ from pipeline.publisher import Publisher
 from pipeline.recovery import Policy, decide, is_ahead
 from pipeline.settings import StateSettings, WorkerSettings
 from pipeline.stages import StageClock
+from pipeline.stepper import Events, Stepper
 from pipeline.stores.base import Mark, Restored, StateStore
 from pipeline.transports.base import Assignment, Polled, Sink, Source, TransactionalSink
 
@@ -49,6 +53,17 @@ log = logging.getLogger(__name__)
 LAG_INTERVAL_S: Final = 5.0
 SUMMARY_INTERVAL_S: Final = 30.0
 _RESTORE_SLICE_S: Final = 0.05  # other partitions wait no longer than this for one that is loading
+
+
+@dataclass(frozen=True, slots=True)
+class _Poll:
+    """A poll on its way through the pipeline."""
+
+    polled: Polled
+    events: Observations
+    rejections: list[Rejection]
+    live: npt.NDArray[np.bool_]
+    started: float
 
 
 class Phase(enum.Enum):
@@ -132,6 +147,7 @@ class Worker:
             interval_s=settings.commit_interval_s,
             clock=clock,
         )
+        self._stepper = Stepper[_Poll](parts.engine, beside_from=settings.step_beside_from)
         self._partitions: dict[int, _Partition] = {}
         self._recovered: set[int] = set()
         self._stop = threading.Event()
@@ -160,6 +176,7 @@ class Worker:
             self._drain()
         finally:
             parts.health.restored = False
+            self._stepper.close()
             self._source.close()
             parts.sink.close()
             if parts.store is not None:
@@ -170,7 +187,8 @@ class Worker:
         """Take one poll through the pipeline."""
         loading = any(partition.phase is Phase.LOADING for partition in self._partitions.values())
         self._stages.begin()
-        polled = self._source.poll(self._settings.max_poll_records, 0.0 if loading else self._settings.poll_timeout_s)
+        wait_s = 0.0 if loading or self._stepper.busy else self._settings.poll_timeout_s
+        polled = self._source.poll(self._settings.max_poll_records, wait_s)
         self._stages.lap("poll")
         self._parts.health.beat()
         try:
@@ -179,10 +197,15 @@ class Worker:
                 return  # what was polled is read again
             if len(polled):
                 self._process(polled)
+            else:
+                self._settle()
             if loading:
+                self._settle()
                 self._load()
             self._note_live()
             if self._checkpoint.due:
+                if self._checkpoint.has_pages:
+                    self._settle()
                 self._commit()
                 self._stages.lap("commit")
             if len(polled):
@@ -195,18 +218,34 @@ class Worker:
     def _process(self, polled: Polled) -> None:
         started = self._clock()
         events, rejections = self._parts.decoder.decode(polled)
-        live = self._live(polled)
+        poll = _Poll(polled, events, rejections, self._live(polled), started)
         self._stages.lap("decode")
-        if len(events):
-            partitions, offsets = polled.partitions[events.rows], polled.offsets[events.rows]
-            result = self._engine.step(partitions, offsets, events.unique_ids, events.ds, events.y)
-            self._stages.lap("step")
-            self._events += len(events)
-            rejections += self._parts.publisher.publish(polled, events, result, live)
-        rejections = [rejection for rejection in rejections if live[rejection.row]]
-        self._bury(polled, rejections)
+        if not len(events):
+            self._settle()
+            self._publish(poll, None)
+            return
+        where = polled.partitions[events.rows], polled.offsets[events.rows]
+        done = self._stepper.step(poll, Events(*where, events.unique_ids, events.ds, events.y))
+        self._stages.lap("wait")
+        for earlier, result in done:
+            self._publish(earlier, result)
+
+    def _settle(self) -> None:
+        """Wait for the step in flight, if there is one, and publish its results: then the states stand still."""
+        for poll, result in self._stepper.finish():
+            self._stages.lap("wait")
+            self._publish(poll, result)
+
+    def _publish(self, poll: _Poll, result: StepResult | None) -> None:
+        """Hand over what came of a poll, and note its positions; only then is it part of a commit."""
+        polled, rejections = poll.polled, poll.rejections
+        if result is not None:
+            self._events += len(poll.events)
+            self._stages.add("step", result.stats.seconds)
+            rejections = rejections + self._parts.publisher.publish(polled, poll.events, result, poll.live)
+        self._bury(polled, [rejection for rejection in rejections if poll.live[rejection.row]])
         self._checkpoint.processed(polled.partitions, polled.offsets, self._reached(polled))
-        self._metrics.polled(len(polled), self._clock() - started)
+        self._metrics.polled(len(polled), self._clock() - poll.started)
         self._stages.lap("account")
 
     def _bury(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
@@ -238,7 +277,7 @@ class Worker:
         started = self._clock()
         live = {number for number, partition in self._partitions.items() if partition.phase is Phase.LIVE}
         try:
-            done = self._checkpoint.commit(live, final, within_s)
+            done = self._checkpoint.commit(live, final, within_s, pages=not self._stepper.busy)
         except TransportError:
             self._metrics.commit_failed()
             raise
@@ -252,8 +291,9 @@ class Worker:
         if self._rewind_due:
             return  # nothing is pending but what a successor reads again
         log.info("draining: committing what was published")
-        self._note_live()
         try:
+            self._settle()
+            self._note_live()
             self._commit(final=list(self._partitions))
         except TransactionAborted as error:
             log.warning("the last transaction came to nothing (%s); a successor reads its events again", error)
@@ -261,6 +301,7 @@ class Worker:
     def _rewind(self) -> None:
         """Go back to the committed positions and bring the state of every partition there."""
         self._rewind_due = False
+        self._stepper.finish()  # its results are those of events that are read again
         self._metrics.rewound()
         owned = list(self._partitions)
         if isinstance(self._parts.sink, TransactionalSink):
@@ -297,8 +338,9 @@ class Worker:
     def on_revoked(self, partitions: Sequence[int]) -> None:
         """Commit while the partitions are still ours, then let go of their state; in time, or without the commit."""
         if not self._rewind_due:
-            self._note_live()
             try:
+                self._settle()
+                self._note_live()
                 self._commit(final=partitions, within_s=self._settings.revoke_timeout_s)
             except (TransactionAborted, DeliveryError) as error:
                 log.warning("revoked partitions %s were not committed (%s); they are read again", partitions, error)
@@ -312,6 +354,8 @@ class Worker:
         if isinstance(self._parts.sink, TransactionalSink):
             # The open transaction has records of the lost partitions in it; the others are read again.
             self._rewind_due = True
+        else:
+            self._settle()
         self._drop(partitions)
         log.warning("lost partitions %s without a chance to commit; their events are read again", sorted(partitions))
 
@@ -384,6 +428,7 @@ class Worker:
         log.info("%s[%d]: live after %.2f s", self._source.name, number, seconds)
 
     def _drop(self, partitions: Sequence[int]) -> None:
+        self._stepper.finish()  # only something that is read again can still be in flight
         self._checkpoint.forget(partitions)
         for number in partitions:
             self._partitions.pop(number, None)

@@ -5,6 +5,7 @@ Owns: when such a run starts and stops. Does not know: what it is compared with.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 
 from pipeline import service
@@ -16,7 +17,7 @@ from pipeline.transports.base import Assignment, AssignmentListener, Polled, Sou
 
 def serve(settings: Settings, events: int) -> Measured:
     """Serve `events` events that the input topic already has, with everything that a service does, and commit."""
-    watch, stages = Stopwatch(), StageClock(every=1)
+    watch, stages = Stopwatch(), StageClock(every=1, clock=time.thread_time)
     sources: list[_Backlog] = []
 
     def until_done(source: Source) -> Source:

@@ -31,7 +31,7 @@ class Measured:
         seconds: of wall time.
         cpu_seconds: of processor time of the process.
         peak_rss_mib: the most memory that the process ever had.
-        stages: seconds by stage of the loop.
+        stages: seconds of processor time of the thread that runs the loop, by stage.
     """
 
     events: int

@@ -7,7 +7,7 @@ Owns: the columns that every codec takes, and the choice among them. Does not kn
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
@@ -43,6 +43,20 @@ class ForecastColumns:
 
     def __len__(self) -> int:
         return len(self.unique_ids)
+
+    def parts(self, rows: int) -> Iterator[ForecastColumns]:
+        """Yield the same in parts of at most `rows` rows; the columns are views."""
+        for first in range(0, len(self), rows):
+            at = slice(first, first + rows)
+            yield ForecastColumns(
+                self.unique_ids[at],
+                self.ds[at],
+                self.status[at],
+                self.forecast[at],
+                None if self.anomaly is None else self.anomaly[at],
+                self.partitions[at],
+                self.offsets[at],
+            )
 
 
 class ForecastEncoder(Protocol):

@@ -18,7 +18,7 @@ LAYERS = [
     ["pipeline.worker"],
     ["pipeline.publisher", "pipeline.deadletters", "pipeline.checkpoint", "pipeline.recovery", "pipeline.server"],
     ["pipeline.metrics", "pipeline.logs"],
-    ["pipeline.stores"],
+    ["pipeline.stores", "pipeline.stepper"],
     ["pipeline.transports", "pipeline.engine", "pipeline.board", "pipeline.health", "pipeline.codecs"],
     ["pipeline.executor"],
     ["pipeline.settings", "pipeline.residents", "pipeline.batcher", "pipeline.guard"],

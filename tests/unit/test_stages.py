@@ -22,10 +22,10 @@ def test_stages_add_up() -> None:
     seen: list[tuple[str, float]] = []
     stages = StageClock(lambda stage, seconds: seen.append((stage, seconds)), every=1, clock=Ticks())
     stages.begin()
-    for stage in ("poll", "decode", "step", "step"):
+    for stage in ("poll", "decode", "wait", "wait"):
         stages.lap(stage)
     stages.end()
-    assert dict(seen) == dict.fromkeys(STAGES, 0.0) | {"poll": 1.0, "decode": 1.0, "step": 2.0}
+    assert dict(seen) == dict.fromkeys(STAGES, 0.0) | {"poll": 1.0, "decode": 1.0, "wait": 2.0}
     assert sum(stages.totals().values()) == 4.0
 
 

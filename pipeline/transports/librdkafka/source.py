@@ -16,6 +16,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from operator import itemgetter
 from typing import Any, Final
 
 import numpy as np
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _RETRY_S: Final = 0.05
 _CLOSE_S: Final = 10.0
+_SECOND: Final = itemgetter(1)  # of a time stamp, which comes with its kind
 
 
 class LibrdkafkaSource:
@@ -98,7 +100,8 @@ class LibrdkafkaSource:
                     if max_records > 1:
                         messages += consumer.consume(max_records - 1, 0)
             self._raise_failure()
-            if any(message.error() is not None for message in messages):
+            # `map` over the client's own methods: a comprehension would take twice as long, for each record.
+            if list(map(Message.error, messages)).count(None) != len(messages):
                 messages = self._without_reports(messages)
             if self._changes != changes or self._to_seek:
                 messages = [message for message in messages if self._hands_out(message.partition())]
@@ -239,16 +242,19 @@ class LibrdkafkaSource:
 
     def _columns(self, messages: Sequence[Message]) -> Polled:
         count = len(messages)
-        partitions = np.fromiter((message.partition() for message in messages), np.int64, count)
-        offsets = np.fromiter((message.offset() for message in messages), np.int64, count)
-        for partition, offset in dict(zip(partitions.tolist(), offsets.tolist(), strict=True)).items():
-            self._advance(partition, offset + 1)
+        if not count:
+            return Polled.empty()
+        partitions = np.fromiter(map(Message.partition, messages), np.int64, count)
+        offsets = np.fromiter(map(Message.offset, messages), np.int64, count)
+        # The client hands over one partition's records after the other's; the last of each run says how far it is.
+        for row in (*np.flatnonzero(np.diff(partitions)).tolist(), count - 1):
+            self._advance(int(partitions[row]), int(offsets[row]) + 1)
         return Polled(
             partitions=partitions,
             offsets=offsets,
-            timestamps_ms=np.fromiter((message.timestamp()[1] for message in messages), np.int64, count),
-            keys=[message.key() for message in messages],
-            values=[message.value() for message in messages],
+            timestamps_ms=np.fromiter(map(_SECOND, map(Message.timestamp, messages)), np.int64, count),
+            keys=list(map(Message.key, messages)),
+            values=list(map(Message.value, messages)),
             headers=lambda index: _headers(messages[index]),
         )
 

@@ -1,0 +1,82 @@
+"""Runs the engine beside the loop: while the model steps a poll, the loop publishes the one before and reads the next.
+
+Owns: the thread that steps, and the one poll that may be with it. Does not know: what a poll is, or what becomes of its
+results. ONNX Runtime lets go of the interpreter while it computes, so the two really run at once; what they share is
+the interpreter itself, and the shorter its turns, the less the one waits for the other (`SWITCH_INTERVAL_S`).
+
+Invariants: the engine is used by one thread at a time (whoever wants it, or its residents, has called `finish` first);
+polls are stepped in the order in which they are given; small polls, as a service at a low rate has them, are stepped at
+once, for the way to another thread and back would be most of their latency.
+"""
+
+from __future__ import annotations
+
+import sys
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Final, Generic, NamedTuple, TypeVar
+
+from pipeline.arrays import FloatArray, IntArray
+from pipeline.engine import StepEngine, StepResult
+
+SWITCH_INTERVAL_S: Final = 0.0005  # Python's default, 5 ms, is several calls of the model
+T = TypeVar("T")
+
+
+class Events(NamedTuple):
+    """The arguments of `StepEngine.step`."""
+
+    partitions: IntArray
+    offsets: IntArray
+    unique_ids: list[str]
+    ds: IntArray
+    y: FloatArray
+
+
+class Stepper(Generic[T]):
+    """Steps polls one after the other. Used from one thread; `T` is what the caller calls a poll."""
+
+    def __init__(self, engine: StepEngine, *, beside_from: int) -> None:
+        """Begin with nothing in flight.
+
+        Args:
+            engine: the states and the model.
+            beside_from: polls of at least so many events are stepped beside the loop; 0 = none.
+        """
+        self._engine = engine
+        self._beside_from = beside_from
+        self._thread = ThreadPoolExecutor(1, "rillcast-step") if beside_from else None
+        self._in_flight: tuple[T, Future[StepResult]] | None = None
+        if beside_from:
+            sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
+
+    def step(self, poll: T, events: Events) -> list[tuple[T, StepResult]]:
+        """Step a poll, and return what is done by now, in order: the poll before it, or this one, or both.
+
+        Args:
+            poll: comes back with its result.
+            events: of the poll, see `StepEngine.step`.
+        """
+        done = self.finish()
+        if self._thread is None or events.ds.size < self._beside_from:
+            return [*done, (poll, self._engine.step(*events))]
+        self._in_flight = poll, self._thread.submit(self._engine.step, *events)
+        return done
+
+    @property
+    def busy(self) -> bool:
+        """Whether a poll is in flight."""
+        return self._in_flight is not None
+
+    def finish(self) -> list[tuple[T, StepResult]]:
+        """Wait for the poll in flight, if there is one, and return it with its result."""
+        if self._in_flight is None:
+            return []
+        poll, future = self._in_flight
+        self._in_flight = None
+        return [(poll, future.result())]
+
+    def close(self) -> None:
+        """End the thread; what is in flight is stepped to its end and dropped."""
+        self._in_flight = None
+        if self._thread is not None:
+            self._thread.shutdown(wait=True)

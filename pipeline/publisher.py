@@ -26,8 +26,8 @@ from pipeline.residents import Residents
 from pipeline.stages import StageClock
 from pipeline.transports.base import Channel, Polled, Sink
 
-# So many rows are encoded and handed over at once: longer turns of the encoder, which does not let go of the interpreter,
-# would keep the engine waiting for it (`pipeline.stepper`), and the brokers for the first record.
+# So many rows are encoded and handed over at once: longer turns of the encoder, which does not let go of the
+# interpreter, would keep the engine waiting for it (`pipeline.stepper`), and the brokers for the first record.
 _PART_ROWS: Final = 256
 _ADVANCED: Final = np.array([status.advanced for status in Status])
 

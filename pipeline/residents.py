@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -129,7 +130,7 @@ class Residents:
         starts = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), len(unique_ids)]
         if len(starts) <= _MANY_RUNS:
             # A client hands over one partition's records after the other's: slices, which cost nothing per event.
-            for first, end in zip(starts[:-1], starts[1:], strict=True):
+            for first, end in pairwise(starts):
                 if end > first:
                     slots[first:end] = self._table.locate(int(partitions[first]), unique_ids[first:end], limit)
         else:

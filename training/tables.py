@@ -82,6 +82,27 @@ def conform(frame: pl.DataFrame, columns: Columns, source: str) -> pl.DataFrame:
     return pl.concat(parts)
 
 
+def write(path: Path, frame: pl.DataFrame) -> None:
+    """Write `unique_id, ds, y` to a `.csv`, `.jsonl` or `.parquet` file; a missing value is left empty.
+
+    Raises:
+        DataError: the name tells no such format, or the file cannot be written.
+    """
+    frame = frame.with_columns(pl.col("y").fill_nan(None))
+    name = path.name.lower()
+    try:
+        if name.endswith(".parquet"):
+            frame.write_parquet(path)
+        elif name.endswith(".csv"):
+            frame.write_csv(path)
+        elif name.endswith((".jsonl", ".ndjson")):
+            frame.write_ndjson(path)
+        else:
+            raise DataError(f"{path}: format unknown; expected .csv, .jsonl or .parquet")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+
+
 def _names(source: str, frame: pl.DataFrame, columns: Columns, path: Path) -> pl.Series:
     if not columns.unique_id:
         return pl.Series("unique_id", [path.name.split(".")[0]], dtype=pl.String).new_from_index(0, len(frame))

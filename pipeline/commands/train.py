@@ -8,29 +8,51 @@ import sys
 from pathlib import Path
 from typing import Final
 
+from pipeline.bundle import Bundle, BundleMetadata
+from pipeline.commands import data_flags
+from pipeline.errors import SettingsError
+
 HELP: Final = "train a forecaster on a data set and export it as a bundle"
 EXAMPLES: Final = """\
 examples:
   rillcast train sales.parquet --freq 1d --horizon 14 --out sales.onnx
   rillcast train load.csv.gz --freq 1h --horizon 48 --cell gru --hidden 64 --checkpoint load.ckpt --out load.onnx
   rillcast train cpu.jsonl --freq 5min --horizon 36 --season 288 --quantiles 0.05,0.5,0.95 --out cpu.onnx --json
+  rillcast train shops.csv --id-column shop,item --time-column date --value-column sold --freq 1d --horizon 7 --out
+  s.onnx rillcast train load.csv --init universal:1h --horizon 24 --out load.onnx
+  rillcast train --synthetic --freq 15min --horizon 96 --out pretrained.onnx
 
-The data are in long format, columns unique_id, ds, y; .csv and .jsonl may be gzipped. Ctrl-C ends with exit code 130;
+The data are in long format, columns unique_id, ds, y unless options say otherwise, or a built-in data set by name
+(`rillcast data list`); .csv and .jsonl may be gzipped. Ctrl-C ends with exit code 130;
 with --checkpoint, the same command then goes on after the last whole epoch.
 """
+_SYNTHETIC: Final = 2_000
+_SHAPE: Final = ("cell", "hidden", "layers", "season", "context", "max_gap", "no_calendar")
 _CELLS: Final = ("elman", "gru", "lstm", "mingru", "slstm", "lru")  # docs/recurrence.md compares them
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("data", type=Path, metavar="DATA", help="unique_id, ds, y (.csv, .jsonl, .parquet)")
+    data_flags.add(parser, optional=True)
+    parser.add_argument(
+        "--synthetic",
+        type=int,
+        nargs="?",
+        const=_SYNTHETIC,
+        default=0,
+        metavar="SERIES",
+        help=f"pretrain on so many synthetic series, beside DATA if there is any (default: {_SYNTHETIC})",
+    )
+    parser.add_argument(
+        "--init", type=Path, metavar="MODEL", help="train a bundle further, or a shipped one: universal:1h"
+    )
     parser.add_argument("--out", type=Path, required=True, help="bundle to write")
-    parser.add_argument("--freq", required=True, help="length of a slot: 1h, 30min, 1d, ...")
-    parser.add_argument("--horizon", type=int, required=True, help="slots to forecast")
+    parser.add_argument("--freq", help="length of a slot: 1h, 30min, 1d, ... (with --init: its own)")
+    parser.add_argument("--horizon", type=int, help="slots to forecast (with --init: its own)")
     model = parser.add_argument_group("model")
-    model.add_argument("--cell", choices=_CELLS, default="gru", help="recurrent cell (default: gru)")
-    model.add_argument("--hidden", type=int, default=64, help="width of a layer (default: 64)")
-    model.add_argument("--layers", type=int, default=1, help="recurrent layers (default: 1)")
+    model.add_argument("--cell", choices=_CELLS, help="recurrent cell (default: gru)")
+    model.add_argument("--hidden", type=int, help="width of a layer (default: 64)")
+    model.add_argument("--layers", type=int, help="recurrent layers (default: 1)")
     model.add_argument("--quantiles", type=_levels, help="levels, comma-separated (default: 0.1,0.2,...,0.9)")
     model.add_argument("--season", type=_slots, metavar="SLOTS[,SLOTS]", help="seasons (default: by frequency)")
     model.add_argument("--context", type=int, help="slots in the lag window (default: by season)")
@@ -57,15 +79,19 @@ def run(args: argparse.Namespace) -> int:
     """Train and print the figures."""
     from training.fit import DEFAULT_QUANTILES, TrainOptions, train
 
+    start = _start(args)
     options = TrainOptions(
         data=args.data,
-        freq=args.freq,
-        horizon=args.horizon,
+        columns=data_flags.columns(args),
+        synthetic=args.synthetic,
+        init=args.init,
+        freq=args.freq if args.freq is not None or start is None else start.freq,
+        horizon=args.horizon if args.horizon is not None or start is None else start.horizon,
         out=args.out,
-        cell=args.cell,
-        hidden=args.hidden,
-        layers=args.layers,
-        quantiles=args.quantiles or DEFAULT_QUANTILES,
+        cell=args.cell or "gru",
+        hidden=64 if args.hidden is None else args.hidden,
+        layers=1 if args.layers is None else args.layers,
+        quantiles=args.quantiles or (start.quantiles if start else DEFAULT_QUANTILES),
         seasons=args.season,
         context=args.context,
         max_gap=args.max_gap,
@@ -102,6 +128,22 @@ def run(args: argparse.Namespace) -> int:
     print(f"  parity        {report.parity:.1e} at worst, between the file and the trained module")
     print(f"  curve         {report.curve}")
     return 0
+
+
+def _start(args: argparse.Namespace) -> BundleMetadata | None:
+    """Return what the bundle to train further says of itself, if one is named.
+
+    Raises:
+        SettingsError: a flag is missing without it, or contradicts it.
+    """
+    if args.init is None:
+        if lacking := [f"--{name}" for name in ("freq", "horizon") if getattr(args, name) is None]:
+            raise SettingsError(f"{' and '.join(lacking)} must be given (only --init brings its own)")
+        return None
+    given = [f"--{name.replace('_', '-')}" for name in _SHAPE if getattr(args, name) not in (None, False)]
+    if given:
+        raise SettingsError(f"{', '.join(given)} cannot be changed with --init: the weights have that shape already")
+    return Bundle.load(args.init).metadata
 
 
 def _levels(text: str) -> tuple[float, ...]:

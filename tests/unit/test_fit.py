@@ -15,7 +15,7 @@ from pipeline.commands import train as command
 from pipeline.errors import DataError, SettingsError
 from training.checkpoint import Progress
 from training.data import load
-from training.fit import Trainer, TrainOptions, train
+from training.fit import Trainer, TrainOptions, series_of, train
 from training.forecaster import ForecasterConfig
 from training.windows import split
 
@@ -60,7 +60,7 @@ def options_for(data: Path, folder: Path, **changes: Any) -> TrainOptions:
 
 def trainer_of(options: TrainOptions) -> Trainer:
     config = options.forecaster()
-    return Trainer(options, config, split(load(options.data, options.freq), config, options.validation))
+    return Trainer(options, config, split(series_of(options), config, options.validation))
 
 
 def same_weights(a: Progress, b: Progress) -> bool:

@@ -1,0 +1,105 @@
+"""A search with a budget of seconds: it ends, is gone on with, and recommends something on the front."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline import cli
+from pipeline.errors import DataError, SettingsError
+from training.fit import TrainOptions
+from training.tune import TuneOptions, tune
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(1)
+    path = tmp_path_factory.mktemp("data") / "waves.csv"
+    hours = range(200)
+    rows = [
+        f"{name},{1_704_067_200_000 + hour * 3_600_000},{level + np.sin(hour * np.pi / 3) + 0.2 * rng.normal()}"
+        for name, level in (("low", 0.0), ("high", 50.0))
+        for hour in hours
+    ]
+    path.write_text("\n".join(["unique_id,ds,y", *rows]) + "\n")
+    return path
+
+
+def options_for(data: Path, study: Path, *, trials: int = 2, **changes: object) -> TuneOptions:
+    base = TrainOptions(
+        data=data, freq="1h", horizon=4, out=study, seasons=(6,), context=14, quantiles=(0.1, 0.5, 0.9), epochs=1,
+        batches=2, batch=4, window=32, origins=4, quiet=True,
+    )  # fmt: skip
+    space = {"cells": ("gru", "elman"), "hidden": (2, 4), "layers": (1,)} | changes
+    return TuneOptions(base=base, study=study, budget_s=60, trials=trials, **space)  # type: ignore[arg-type]
+
+
+def test_a_search_is_gone_on_with_and_recommends_from_the_front(data: Path, tmp_path: Path) -> None:
+    study = tmp_path / "waves.study"
+    seen: list[int] = []
+    first = tune(options_for(data, study), progress=lambda trial: seen.append(trial.number))
+    assert seen == [0, 1]
+    second = tune(options_for(data, study, trials=1))
+    assert second.ran == 1
+    assert [trial.number for trial in second.trials] == [0, 1, 2]
+    assert second.trials[:2] == first.trials
+    assert second.recommended in second.front
+    assert second.accurate == min(second.trials, key=lambda trial: trial.loss).number
+    for trial in second.trials:
+        assert trial.microseconds > 0
+        assert trial.options["context"] in options_for(data, study).contexts
+        assert set(second.by_hidden()) <= {2, 4}
+
+
+def test_no_trial_begins_after_the_budget(data: Path, tmp_path: Path) -> None:
+    options = options_for(data, tmp_path / "waves.study")
+    short = TuneOptions(base=options.base, study=options.study, budget_s=1e-3, cells=("gru",), hidden=(2,), layers=(1,))
+    assert tune(short).ran == 1, "the one under way is finished"
+
+
+def test_a_study_of_another_search_is_refused_by_name(data: Path, tmp_path: Path) -> None:
+    study = tmp_path / "waves.study"
+    tune(options_for(data, study, trials=1))
+    with pytest.raises(SettingsError, match=r"of another search: hidden \[2, 4\] there and \[2, 8\] here"):
+        tune(options_for(data, study, hidden=(2, 8)))
+
+
+def test_data_that_are_too_short_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "short.csv"
+    path.write_text("unique_id,ds,y\na,0,1\na,3600000,2\n")
+    with pytest.raises(DataError, match="long enough to validate on"):
+        tune(options_for(path, tmp_path / "short.study"))
+
+
+@pytest.mark.parametrize("flags", ["--budget 5", "--budget 5s --hidden x", "--budget 0s"])
+def test_a_search_that_makes_no_sense_is_refused(
+    flags: str, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = f"tune {data} --freq 1h --horizon 4 --study {tmp_path / 's'} {flags}".split()
+    try:
+        code = cli.main(arguments)
+    except SystemExit as ended:
+        code = int(ended.code or 0)
+    assert code == 2
+    assert re.search("budget|hidden", capsys.readouterr().err)
+
+
+def test_the_command_prints_one_json_object_whose_command_trains(data: Path, tmp_path: Path) -> None:
+    study = tmp_path / "waves.study"
+    flags = f"--freq 1h --horizon 4 --budget 60s --trials 2 --cells gru --hidden 2,4 --layers 1 --study {study}"
+    each = "--epochs 1 --batches 2 --batch 4 --json"
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.cli", "tune", str(data), *flags.split(), *each.split()],
+        capture_output=True, text=True, timeout=240,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert Path(found["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert found["command"].startswith(f"rillcast train {data} --freq 1h --horizon 4 --cell gru --hidden ")
+    cli.parser().parse_args(found["command"].split()[1:])

@@ -1,0 +1,138 @@
+"""The bundles that ship with the package: how they are pretrained, and how they are exported anew.
+
+    python -m training.universal pretrain [FREQ ...]    # from nothing; writes pipeline/universal/<freq>.onnx
+    python -m training.universal export [FREQ ...]      # the same weights through today's exporter
+
+Owns: which frequencies have one, and with what shape and budget. Does not know: the generator, the loop, the exporter.
+
+One bundle per frequency, because seasons and lag window are the shape of a graph: what an hour's weights know of a
+day of 24 slots means nothing for a week of 7. Trained on synthetic series alone, so whatever real data they are
+judged by, they have never seen it. The calendar is no input: a synthetic series has no reason to be high at noon.
+
+An export takes seconds, and has to be repeated whenever the step's graph, its state or its outputs change.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from pipeline.bundle import Bundle
+from pipeline.errors import RillcastError
+from pipeline.shipped import FOLDER
+from training.export import export
+from training.fit import TrainReport, train
+from training.options import TrainOptions
+from training.restore import restore
+
+MAX_BYTES: Final = 2_000_000
+"""No shipped bundle is larger."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pretraining:
+    """How one shipped bundle comes about.
+
+    Attributes:
+        freq: its frequency.
+        horizon: slots that it forecasts.
+        max_gap: a longer gap starts a stream anew; the shift table in the graph grows with it.
+        epochs: passes of `batches` batches.
+        batches: batches per epoch.
+        series: synthetic series to train on.
+    """
+
+    freq: str
+    horizon: int
+    max_gap: int | None = None
+    epochs: int = 5
+    batches: int = 70
+    series: int = 1_200
+
+    def options(self, out: Path, *, threads: int = 1, checkpoint: Path | None = None) -> TrainOptions:
+        """Return the training run."""
+        return TrainOptions(
+            synthetic=self.series,
+            freq=self.freq,
+            horizon=self.horizon,
+            max_gap=self.max_gap,
+            out=out,
+            name=f"universal-{self.freq}",
+            calendar=False,
+            dropout=0.0,
+            epochs=self.epochs,
+            batches=self.batches,
+            batch=48,
+            window=128,
+            origins=48,
+            patience=self.epochs,
+            threads=threads,
+            checkpoint=checkpoint,
+        )
+
+
+SHIPPED: Final = {
+    one.freq: one
+    for one in (
+        Pretraining("1min", 60),
+        Pretraining("5min", 72, max_gap=96),
+        Pretraining("15min", 96),
+        Pretraining("30min", 48, max_gap=168),
+        Pretraining("1h", 48),
+        Pretraining("1d", 28),
+        Pretraining("1w", 13),
+    )
+}
+"""Every shipped bundle by frequency."""
+
+
+def pretrain(freq: str, *, folder: Path = FOLDER, threads: int = 1, checkpoint: Path | None = None) -> TrainReport:
+    """Train the bundle of a frequency and write it to `folder`."""
+    return train(SHIPPED[freq].options(folder / f"{freq}.onnx", threads=threads, checkpoint=checkpoint))
+
+
+def export_again(path: Path) -> str:
+    """Export the module that a bundle carries once more, in its place, and return the new model id.
+
+    Raises:
+        DataError: it carries none.
+        ParityError: today's exported graph differs from the module; the file stays as it was.
+    """
+    old = Bundle.load(path).metadata
+    export(restore(path), path, name=old.name, training=old.training, backtest=old.backtest)
+    return Bundle.load(path).metadata.model_id
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(prog="python -m training.universal", description="Make the shipped bundles.")
+    parser.add_argument("what", choices=("pretrain", "export"))
+    parser.add_argument("freq", nargs="*", metavar="FREQ", help=f"of {', '.join(SHIPPED)} (default: all)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where they are (default: in the package)")
+    parser.add_argument("--checkpoints", type=Path, help="folder with the state of interrupted runs")
+    args = parser.parse_args(argv)
+    if unknown := sorted(set(args.freq) - set(SHIPPED)):
+        parser.error(f"no bundle is shipped for {', '.join(unknown)}; there are {', '.join(SHIPPED)}")
+    try:
+        for freq in args.freq or SHIPPED:
+            path = args.folder / f"{freq}.onnx"
+            if args.what == "pretrain":
+                checkpoint = args.checkpoints / f"{freq}.ckpt" if args.checkpoints else None
+                report = pretrain(freq, folder=args.folder, checkpoint=checkpoint)
+                print(f"{path}: {report.model_id}, validation MASE {report.figures['mase']:.3f} "
+                      f"(seasonal naive {report.figures['seasonal_naive_mase']:.3f})")  # fmt: skip
+            else:
+                print(f"{path}: {export_again(path)}")
+            print(f"  {path.stat().st_size:,} bytes", flush=True)
+    except RillcastError as error:
+        print(f"{parser.prog}: error: {error}", file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -43,7 +43,7 @@ __all__ = ["DEFAULT_QUANTILES", "TrainOptions", "TrainReport", "Trainer", "train
 _VALIDATION_ORIGINS: Final = 24  # per series
 _VALIDATION_BATCH: Final = 128
 _CLIP_NORM: Final = 1.0
-_MAY_DIFFER: Final = frozenset({"out", "name", "checkpoint", "quiet", "patience", "threads"})  # when resuming
+_MAY_DIFFER: Final = frozenset({"out", "name", "checkpoint", "quiet", "patience", "refit", "threads"})  # when resuming
 _EPOCHS_PER_SEED: Final = 1_000_003
 _WARM_UP_SHARE: Final = 0.1  # of all steps, until the learning rate peaks
 
@@ -85,7 +85,7 @@ def train(options: TrainOptions) -> TrainReport:
     if not options.out.parent.is_dir():
         raise SettingsError(f"{options.out}: the directory {options.out.parent} does not exist")
     series = series_of(options)
-    parts = split(series, config, options.validation)
+    parts = split(series, config, options.validation, options.balance)
     if not any(part.cut <= int(part.contexts[-1].slots[-1]) for part in parts):
         raise DataError(
             f"{options.source}: no series is long enough to validate on: each needs more than three horizons "
@@ -94,6 +94,9 @@ def train(options: TrainOptions) -> TrainReport:
     with threads(options.threads):
         trainer = Trainer(options, config, parts)
         progress = trainer.run()
+        if options.refit:
+            trainer = Trainer(options, config, [part.whole() for part in parts])
+            progress.best_weights = trainer.refit(progress.best_epoch)
         trainer.forecaster.load_state_dict(progress.best_weights)
         picture = options.out.with_name(options.out.name + ".training.png")
         curve.draw(picture, progress.history, best_epoch=progress.best_epoch, title=options.out.name)
@@ -169,18 +172,32 @@ class Trainer:
                     save(options.checkpoint, progress, self._identity(), self._parts)
         return progress
 
+    def refit(self, epochs: int) -> dict[str, Tensor]:
+        """Train so many epochs of the same schedule without validation; return the averaged weights.
+
+        In place of `run`. It writes no checkpoint: a run that is stopped in here does it again.
+        """
+        silent = self.options.quiet or not sys.stderr.isatty()
+        with tqdm(total=epochs * self.options.batches, disable=silent, unit="batch", desc="all data") as bar:
+            for number in range(epochs):
+                self._train(number, bar)
+        return dict(self.averaged.module.state_dict())
+
+    def _train(self, number: int, bar: tqdm[Any]) -> float:
+        """Take the steps of one epoch; return the mean loss."""
+        seed, batches = self.options.seed, self.options.batches
+        torch.manual_seed(seed * _EPOCHS_PER_SEED + number)  # for dropout; windows have their own
+        losses = [self._step(batch, bar) for batch in self.sampler.epoch(seed, number, batches)]
+        return sum(losses) / len(losses)
+
     def _epoch(self, progress: Progress, bar: tqdm[Any]) -> None:
         started = time.perf_counter()
-        torch.manual_seed(self.options.seed * _EPOCHS_PER_SEED + progress.epoch)  # for dropout; windows have their own
-        losses = [
-            self._step(batch, bar)
-            for batch in self.sampler.epoch(self.options.seed, progress.epoch, self.options.batches)
-        ]
+        training = self._train(progress.epoch, bar)
         self.averaged.eval()
         figures = self.validate()
         progress.epoch += 1
         loss = figures["scaled_loss"]
-        progress.history.append(EpochRecord(progress.epoch, sum(losses) / len(losses), loss))
+        progress.history.append(EpochRecord(progress.epoch, training, loss))
         if loss < progress.best_loss:
             progress.keep(self.averaged.module.state_dict(), figures, epoch=progress.epoch)
         progress.seconds += time.perf_counter() - started
@@ -195,7 +212,7 @@ class Trainer:
     def _step(self, batch: Batch, bar: tqdm[Any]) -> float:
         """Take one step of the optimiser; return the loss."""
         forecast = self.forecaster(batch.sequences, batch.origins)
-        loss, targets = quantile_loss(self.levels, forecast, batch.target, batch.scale)
+        loss, targets = quantile_loss(self.levels, forecast, batch.target, batch.scale, batch.weight)
         loss = loss / targets.clamp(min=1)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch has no annotation here
@@ -232,6 +249,7 @@ def _summary(
         "last_ds": _iso(max(int(one.slots[-1]) for one in series) * step),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
+        "refit": options.refit,
         "seconds": round(progress.seconds, 1),
         "validation_loss": progress.best_loss,
         "seed": options.seed,

@@ -30,7 +30,9 @@ def pinball(levels: Tensor, error: Tensor) -> Tensor:
     return 2 * torch.maximum(levels * error, (levels - 1) * error)
 
 
-def quantile_loss(levels: Tensor, forecast: Forecast, target: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
+def quantile_loss(
+    levels: Tensor, forecast: Forecast, target: Tensor, scale: Tensor, importance: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """Return the sum of the scaled losses, and the number of targets.
 
     Args:
@@ -39,11 +41,14 @@ def quantile_loss(levels: Tensor, forecast: Forecast, target: Tensor, scale: Ten
         target: `[S, K, H]`, NaN = no observation.
         scale: `[S]` scale of each series. Where the causal scale is far above it (a stream whose past jumped), the
             weight is limited, so that no window drowns the others.
+        importance: `[S]` what the losses of each series count; None = all the same.
     """
     there = target.isfinite()
     error = torch.where(there, (target - forecast.base) / forecast.scale - forecast.middle, 0.0)
     losses = pinball(levels.unsqueeze(-1), error.unsqueeze(-2) - forecast.spread).mean(-2)
     weight = (forecast.scale / scale[:, None, None]).clamp(max=_MAX_WEIGHT)
+    if importance is not None:
+        weight = weight * importance[:, None, None]
     return (losses * weight * there).sum(), there.sum()
 
 

@@ -73,6 +73,10 @@ class TrainOptions:
     """Epochs without a better validation loss after which training stops."""
     validation: float = 0.1
     """Share at the end of every series that is validated on, never trained on; at least one horizon."""
+    balance: float = 0.0
+    """How far larger series count for more: by their scale to this power. 0 favours MASE, 1 a pooled loss (WQL)."""
+    refit: bool = False
+    """Whether to train once more on all data, the validation part too, for the epochs that were best."""
     seed: int = 0
     """Of everything random."""
     threads: int = 1
@@ -96,6 +100,9 @@ class TrainOptions:
             raise SettingsError(f"validation is {self.validation}, expected a share between 0 and 1")
         if not self.lr > 0 or not 0 <= self.averaging < 1:
             raise SettingsError(f"lr is {self.lr}, averaging {self.averaging}: expected > 0, and 0 to below 1")
+
+        if not 0 <= self.balance <= 1:
+            raise SettingsError(f"balance is {self.balance}, expected 0 to 1")
 
     def forecaster(self) -> ForecasterConfig:
         """Return the shape of the forecaster.

@@ -10,7 +10,7 @@ an epoch sees is a function of the seed and the epoch's number alone, so an inte
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from training.data import Context, Series, contexts, seasonal_scale
 from training.forecaster import ForecasterConfig, Sequences
 
 _MIN_TRAINING_HORIZONS: Final = 2  # a series with less before the cut trains on all it has and validates nothing
+_MAX_WEIGHT: Final = 20.0
 _FRESH_SHARE: Final = 0.15  # windows that pretend to be the start of an unknown stream
 
 
@@ -33,11 +34,17 @@ class SplitSeries:
         contexts: in time order.
         cut: first slot of the validation part; past the end if the series is too short to be split.
         scale: mean |y_t - y_(t - season)| before the cut, the unit of its losses; > 0.
+        weight: what its losses count, one on average over all series.
     """
 
     contexts: tuple[Context, ...]
     cut: int
     scale: float
+    weight: float = 1.0
+
+    def whole(self) -> SplitSeries:
+        """Return the series without a validation part."""
+        return replace(self, cut=int(self.contexts[-1].slots[-1]) + 1)
 
 
 class Batch(NamedTuple):
@@ -48,18 +55,24 @@ class Batch(NamedTuple):
         origins: `[S, K]` int64, events to forecast from.
         target: `[S, K, H]` float32, what was observed after them; NaN = no loss.
         scale: `[S]` float32, the series' scales.
+        weight: `[S]` float32, what their losses count.
     """
 
     sequences: Sequences
     origins: Tensor
     target: Tensor
     scale: Tensor
+    weight: Tensor
 
 
-def split(series: Sequence[Series], config: ForecasterConfig, validation: float) -> list[SplitSeries]:
+def split(
+    series: Sequence[Series], config: ForecasterConfig, validation: float, balance: float = 0.0
+) -> list[SplitSeries]:
     """Cut off the last share `validation` of every series, in slots, and at least one horizon.
 
-    A series without any observation before its cut is left out.
+    A series without any observation before its cut is left out. With a `balance`, series count by their scale to this
+    power: at 0 all the same, as MASE has it; at 1 by the size of their errors, as a pooled loss (WQL) has it. None
+    counts more than `_MAX_WEIGHT` times the average one.
     """
     parts = []
     for one in series:
@@ -70,7 +83,16 @@ def split(series: Sequence[Series], config: ForecasterConfig, validation: float)
             cut = end
         if (scale := _scale(stretch, config.seasons[0], cut)) > 0:
             parts.append(SplitSeries(tuple(stretch), cut, scale))
-    return parts
+    return _balanced(parts, balance)
+
+
+def _balanced(parts: list[SplitSeries], balance: float) -> list[SplitSeries]:
+    if not balance or not parts:
+        return parts
+    logs = balance * np.log([part.scale for part in parts])
+    powers = np.exp(logs - logs.max())  # scales differ by many orders of magnitude; only their ratios count
+    weights = np.minimum(powers / powers.mean(), _MAX_WEIGHT)
+    return [replace(part, weight=float(w)) for part, w in zip(parts, weights / weights.mean(), strict=True)]
 
 
 def _scale(stretch: Sequence[Context], season: int, cut: int) -> float:
@@ -112,7 +134,8 @@ class WindowSampler:
                 one, context, events = self._stretches[pick]
                 length = min(self.window, events)
                 start = int(rng.integers(0, events - length + 1))
-                windows.append(Window(context, start, length, one.cut, one.scale, bool(rng.random() < _FRESH_SHARE)))
+                fresh = bool(rng.random() < _FRESH_SHARE)
+                windows.append(Window(context, start, length, one.cut, one.scale, fresh, one.weight))
             yield collate(windows, self.config, [self._origins(rng, w) for w in windows])
 
     def _origins(self, rng: np.random.Generator, window: Window) -> npt.NDArray[np.int64]:
@@ -152,6 +175,7 @@ class Window(NamedTuple):
         cut: first slot that is not shown as a target; None = all are.
         scale: of the series.
         fresh: whether to pretend that nothing is known before the first event.
+        weight: what its losses count.
     """
 
     context: Context
@@ -160,6 +184,7 @@ class Window(NamedTuple):
     cut: int | None
     scale: float
     fresh: bool
+    weight: float = 1.0
 
 
 def collate(windows: Sequence[Window], config: ForecasterConfig, origins: Sequence[npt.NDArray[np.int64]]) -> Batch:
@@ -198,6 +223,7 @@ def collate(windows: Sequence[Window], config: ForecasterConfig, origins: Sequen
         torch.from_numpy(np.stack([np.maximum(at, 0) for at in origins])),
         torch.from_numpy(target),
         torch.tensor([window.scale for window in windows]),
+        torch.tensor([window.weight for window in windows]),
     )
 
 

@@ -13,8 +13,9 @@ import torch
 from pipeline.bundle import Bundle
 from pipeline.commands import train as command
 from pipeline.errors import DataError, SettingsError
+from tests.support.forecasters import small_config
 from training.checkpoint import Progress
-from training.data import load
+from training.data import Series, load
 from training.fit import Trainer, TrainOptions, series_of, train
 from training.forecaster import ForecasterConfig
 from training.windows import split
@@ -139,6 +140,37 @@ def test_training_stops_when_patience_is_used_up(data: Path, tmp_path: Path, mon
     monkeypatch.setattr(Trainer, "validate", lambda _: {"scaled_loss": next(losses)})
     progress = trainer_of(options_for(data, tmp_path, epochs=20, batches=1, patience=3)).run()
     assert (progress.epoch, progress.best_epoch, progress.best_loss) == (5, 2, 0.4)
+
+
+def test_a_refit_trains_on_the_validation_part_too_for_the_best_number_of_epochs(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = options_for(data, tmp_path, refit=True)
+    seen: list[tuple[int, int]] = []
+    take = Trainer._train
+
+    def counted(self: Trainer, number: int, bar: Any) -> float:
+        seen.append((number, self.sampler.events))
+        return take(self, number, bar)
+
+    monkeypatch.setattr(Trainer, "_train", counted)
+    report = train(options)
+    first, again = seen[: report.training["epochs"]], seen[report.training["epochs"] :]
+    assert [number for number, _ in again] == list(range(report.training["best_epoch"]))
+    assert max(events for _, events in first) < min(events for _, events in again)
+    assert report.training["refit"]
+
+
+def test_larger_series_count_for_more_by_their_scale_to_the_power_of_the_balance() -> None:
+    slots = np.arange(200, dtype=np.int64)
+    season = np.tile([0.0, 1.0, 3.0, 2.0], 50) + slots * 0.25
+    series = [Series(str(n), slots, (size * season).astype(np.float32)) for n, size in enumerate((1.0, 100.0, 1e9))]
+    config = small_config()
+    assert {part.weight for part in split(series, config, 0.1)} == {1.0}
+    small, large, _ = (part.weight for part in split(series, config, 0.1, 0.5))
+    assert large / small == pytest.approx(10.0, rel=1e-3)
+    huge = [part.weight for part in split(series * 50, config, 0.1, 1.0)]
+    assert sum(huge) / len(huge) == pytest.approx(1.0)
 
 
 def test_nothing_of_the_validation_part_is_shown_in_training(data: Path, tmp_path: Path) -> None:

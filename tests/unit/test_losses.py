@@ -43,6 +43,13 @@ def test_the_loss_is_the_mean_pinball_in_units_of_the_series_scale() -> None:
     assert loss_of(103.0, forecast_of(), 4.0) == pytest.approx((expected, 1))
 
 
+def test_a_series_counts_by_its_importance() -> None:
+    levels, target, scale = torch.tensor(LEVELS), torch.tensor([[[103.0]]]), torch.tensor([4.0])
+    plain, _ = quantile_loss(levels, forecast_of(), target, scale)
+    weighted, targets = quantile_loss(levels, forecast_of(), target, scale, torch.tensor([2.5]))
+    assert (float(weighted), int(targets)) == (pytest.approx(2.5 * float(plain)), 1)
+
+
 def test_a_missing_target_counts_for_nothing_and_passes_no_gradient() -> None:
     forecast = forecast_of()
     forecast.middle.requires_grad_()

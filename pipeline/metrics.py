@@ -92,7 +92,7 @@ TABLE: Final = (
     Metric("rillcast_partitions_restoring", "gauge", "Owned partitions whose state is still being replayed."),
     Metric("rillcast_source_lag_records", "gauge", "Records between position and end.", ("partition",)),
     Metric("rillcast_streams", "gauge", "Streams that have state."),
-    Metric("rillcast_state_bytes", "gauge", "Bytes of state on the device, spare rows included."),
+    Metric("rillcast_state_bytes", "gauge", "Bytes of state on the device, spare rows of pages in use included."),
     Metric(
         "rillcast_scored_forecasts_total",
         "counter",

@@ -22,12 +22,13 @@ import onnxruntime as ort
 from pipeline.arrays import IntArray
 from pipeline.bundle import StateSpec
 from pipeline.device import Device
-from pipeline.slab import Slab
+from pipeline.slab import Slab, room
 from pipeline.slots import PAGE_SLOTS, SlotTable
 from pipeline.stores.base import Page
 
 _TICKS_PER_TTL: Final = 8
 _MANY_RUNS: Final = 64
+_HOST_BYTES: Final = 16  # per slot: the two arrays beside the state
 NO_WATERMARK: Final = int(np.iinfo(np.int64).min) // 2
 
 
@@ -51,9 +52,11 @@ class Residents:
         self._limits = limits
         self._tick_ms = max(1, limits.idle_ttl_ms // _TICKS_PER_TTL)
         self._table = SlotTable()
-        self._slab = Slab(specs, device, self._table.num_slots)
-        self._last_ds: IntArray = np.full(self._slab.num_slots, NO_WATERMARK, np.int64)
+        self._slab = Slab(specs, device, room(specs, device, _HOST_BYTES, self._table.num_slots))
+        # Zeros, so that slots that were never handed out take no memory; a slot's values are set when it is.
+        self._last_ds: IntArray = np.zeros(self._slab.num_slots, np.int64)
         self._applied_to: IntArray = np.zeros(self._slab.num_slots, np.int64)
+        self._last_ds[:PAGE_SLOTS] = NO_WATERMARK
         self._watermarks: dict[int, int] = {}
         self._dirty: set[int] = set()
 
@@ -69,8 +72,8 @@ class Residents:
 
     @property
     def size_bytes(self) -> int:
-        """Bytes of state on the device, spare rows included."""
-        return self._slab.size_bytes
+        """Bytes of state on the device, spare rows of the pages in use included."""
+        return self._table.num_slots * self._slab.row_bytes
 
     def bind(self, binding: ort.IOBinding) -> None:
         """Bind the state arrays; to be done again whenever `num_slots` has changed."""
@@ -208,10 +211,13 @@ class Residents:
     def _grow(self) -> None:
         """Make room for the pages that were handed out, and zero them."""
         if self._slab.ensure(self._table.num_slots):
-            more = self._slab.num_slots - self._last_ds.size
-            self._last_ds = np.concatenate((self._last_ds, np.full(more, NO_WATERMARK, np.int64)))
-            self._applied_to = np.concatenate((self._applied_to, np.zeros(more, np.int64)))
-        for page in self._table.take_new_pages():
+            more = np.zeros(self._slab.num_slots - self._last_ds.size, np.int64)
+            self._last_ds = np.concatenate((self._last_ds, more))
+            self._applied_to = np.concatenate((self._applied_to, more))
+        fresh, used = self._table.take_new_pages()
+        for page in fresh:  # its rows are zero as the slab made them
+            self._last_ds[page * PAGE_SLOTS : (page + 1) * PAGE_SLOTS] = NO_WATERMARK
+        for page in used:
             self._zero(np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64))
 
     def _zero(self, slots: IntArray) -> None:

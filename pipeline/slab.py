@@ -4,13 +4,18 @@ Owns: the arrays, their types, their device and their growth. Does not know: str
 by two small ONNX graphs (a Gather; a ScatterND in place), so the same code serves the CPU and the GPU and a row
 crosses to the host only when somebody asks for it.
 
+On the CPU the arrays are made once, as large as the machine's memory: an array of zeros takes address space alone until
+a row is written, so a growing number of streams never stops the world to copy the rows of those that are there. On a
+device that has no such thing they grow by doubling.
+
 Invariant: row 0 is scratch. Padding reads and writes it; no stream is ever given it.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
@@ -20,6 +25,24 @@ from pipeline.arrays import AnyArray, IntArray
 from pipeline.bundle import NEXT_SUFFIX, STATE_PREFIX, StateSpec
 from pipeline.device import IR_VERSION, OPSET, Device
 from pipeline.errors import SlotError
+
+_MAX_ROOM: Final = 2**26  # rows; more streams than that in one process is a mistake
+
+
+def room(specs: Sequence[StateSpec], device: Device, beside_bytes: int, least: int) -> int:
+    """Return how many rows to begin with: as many as memory can ever hold where rows cost nothing until they are used.
+
+    Args:
+        specs: kinds of state.
+        device: where they are.
+        beside_bytes: that the caller keeps per row beside the state, in arrays of zeros of its own.
+        least: rows that are needed at once.
+    """
+    if device.name != "cpu":
+        return least
+    row_bytes = sum(spec.row_bytes for spec in specs) + beside_bytes
+    rows = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // row_bytes
+    return max(least, min(_MAX_ROOM, rows))
 
 
 class Slab:
@@ -39,9 +62,9 @@ class Slab:
         return self._num_slots
 
     @property
-    def size_bytes(self) -> int:
-        """Bytes that the arrays take on the device."""
-        return self._num_slots * sum(spec.row_bytes for spec in self._specs)
+    def row_bytes(self) -> int:
+        """Bytes of one row on the device."""
+        return sum(spec.row_bytes for spec in self._specs)
 
     def bind(self, binding: ort.IOBinding) -> None:
         """Bind each array as `state.<name>` and as `state.<name>.next`: a step updates it in place.

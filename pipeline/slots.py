@@ -5,8 +5,8 @@ know: what a row holds, or where. A page is `PAGE_SLOTS` consecutive slots and b
 partition's state can come and go as a unit; within its partition a page has a number, by which it is stored.
 
 Invariants: page 0 is scratch and is never given to a stream (slot 0 pads batches); two streams never share a slot;
-a page that is handed out is reported by `take_new_pages` and must be zeroed before its slots are used, and whoever
-forgets a stream zeroes its row, so that a stream never sees what another one left behind.
+a page that is handed out again is reported by `take_new_pages` and must be zeroed before its slots are used, and
+whoever forgets a stream zeroes its row, so that a stream never sees what another one left behind.
 """
 
 from __future__ import annotations
@@ -37,7 +37,8 @@ class SlotTable:
     def __init__(self) -> None:
         self._partitions: dict[int, _Partition] = {}
         self._free_pages: list[int] = []
-        self._new_pages: list[int] = []
+        self._fresh_pages: list[int] = []
+        self._used_pages: list[int] = []
         self._names: dict[int, list[str]] = {}  # by page: the stream of each slot, "" = free
         self._num_pages = 1
         self._num_streams = 0
@@ -122,10 +123,14 @@ class SlotTable:
             for page in owner.pages:
                 del self._names[page]
 
-    def take_new_pages(self) -> list[int]:
-        """Return the pages handed out since the last call; their rows must be zeroed before use."""
-        pages, self._new_pages = self._new_pages, []
-        return pages
+    def take_new_pages(self) -> tuple[list[int], list[int]]:
+        """Return the pages handed out since the last call: those never used before, and those that were.
+
+        The rows of the latter must be zeroed before use.
+        """
+        fresh, self._fresh_pages = self._fresh_pages, []
+        used, self._used_pages = self._used_pages, []
+        return fresh, used
 
     def pages(self, partition: int) -> Sequence[int]:
         """Return a partition's pages by number."""
@@ -152,11 +157,12 @@ class SlotTable:
     def _add_page(self, owner: _Partition) -> None:
         if self._free_pages:
             page = self._free_pages.pop()
+            self._used_pages.append(page)
         else:
             page = self._num_pages
             self._num_pages += 1
+            self._fresh_pages.append(page)
         owner.pages.append(page)
-        self._new_pages.append(page)
         self._names[page] = [""] * PAGE_SLOTS
         owner.free.extend(reversed(list(self._slots_of(page))))
 

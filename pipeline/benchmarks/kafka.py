@@ -33,8 +33,8 @@ def kafka(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     for client in args.clients.split(","):
         # kafka-python is ten times slower, and a run of seconds is enough.
         events = args.events if client == "librdkafka" else args.events // 10
-        backlog = _fill(settings, args, metadata.step_ms, events, args.streams)
-        busy = _fill(settings, args, metadata.step_ms, events // 4, args.busy) if args.busy else None
+        backlog = fill_backlog(settings, args.partitions, metadata.step_ms, events, args.streams)
+        busy = fill_backlog(settings, args.partitions, metadata.step_ms, events // 4, args.busy) if args.busy else None
         for codec in args.codecs.split(","):
             cases.append(_case(backlog, busy, client, codec, args))  # noqa: PERF401  each takes minutes
     return {
@@ -45,10 +45,10 @@ def kafka(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _fill(settings: Settings, args: argparse.Namespace, step_ms: int, events: int, streams: int) -> tuple[Topics, int]:
+def fill_backlog(settings: Settings, partitions: int, step_ms: int, events: int, streams: int) -> tuple[Topics, int]:
     """Make topics with a backlog of about `events` events, round by round of the streams."""
     rounds = max(1, events // streams)
-    topics = Topics(settings, args.partitions)
+    topics = Topics(settings, partitions)
     # In parts, so that a backlog of any size fits in memory.
     rows = max(1, 100_000 // streams)
     for first in range(0, rounds, rows):
@@ -65,7 +65,7 @@ def _case(
     for number in range(args.repeat):
         for name in list(runs) if number % 2 else reversed(list(runs)):
             topics, events = busy if name == _BUSY and busy is not None else backlog
-            of_run = _for_one_run(topics.settings, client, codec)
+            of_run = for_one_run(topics.settings, client, codec)
             runs[name].append(in_process(echo if name == _LIMIT else serve, of_run, events))
             log.info("%s %s %s: %s", client, codec, name, runs[name][-1].summary())
     figures = {name: _summary(measured) for name, measured in runs.items()}
@@ -76,7 +76,7 @@ def _case(
     return case
 
 
-def _for_one_run(settings: Settings, client: str, codec: str) -> Settings:
+def for_one_run(settings: Settings, client: str, codec: str) -> Settings:
     """Return settings under which the backlog is read from its beginning."""
     return settings.model_copy(
         update={

@@ -26,7 +26,7 @@ _DEADLINE_S = 900.0
 class Topics:
     """Topics of one measurement, with names of their own."""
 
-    def __init__(self, settings: Settings, partitions: int) -> None:
+    def __init__(self, settings: Settings, partitions: int, config: Mapping[str, str] | None = None) -> None:
         suffix = uuid.uuid4().hex[:8]
         self.settings = settings.model_copy(
             update={
@@ -38,16 +38,19 @@ class Topics:
         )
         with closing(open_admin(settings)) as admin:
             for topic in (self.settings.input.topic, self.settings.output.topic, self.settings.dead_letters.topic):
-                admin.create(topic, partitions, {})
+                admin.create(topic, partitions, config or {})
 
     def fill(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Write observations and wait until the broker has them."""
-        target = self.settings.output.model_copy(update={"topic": self.settings.input.topic})
-        plain = self.settings.worker.model_copy(update={"delivery": "at_least_once"})
-        sink = open_sink(self.settings.model_copy(update={"output": target, "worker": plain}))
-        with closing(sink):
+        with closing(open_sink(self.to_input())) as sink:
             sink.publish(Channel.FORECASTS, keys, values)
             sink.flush(_DEADLINE_S)
+
+    def to_input(self) -> Settings:
+        """Return settings under which a sink writes observations to the input."""
+        target = self.settings.output.model_copy(update={"topic": self.settings.input.topic})
+        plain = self.settings.worker.model_copy(update={"delivery": "at_least_once"})
+        return self.settings.model_copy(update={"output": target, "worker": plain})
 
     @contextmanager
     def service(self, **changes: object) -> Iterator[ServiceProcess]:

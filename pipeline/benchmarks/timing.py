@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
-from typing import Any, Final, ParamSpec
+from typing import Any, Final, ParamSpec, TypeVar
 
 from pipeline.errors import RillcastError
 
@@ -87,9 +87,10 @@ class Stopwatch:
 
 
 P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def in_process(loop: Callable[P, Measured], *args: P.args, **kwargs: P.kwargs) -> Measured:
+def in_process(loop: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run `loop` in a new process of its own, so that runs do not share memory, threads or warm caches.
 
     Raises:
@@ -114,13 +115,13 @@ def in_process(loop: Callable[P, Measured], *args: P.args, **kwargs: P.kwargs) -
         process.join()
     if isinstance(outcome, BaseException):
         raise outcome
-    assert isinstance(outcome, Measured)
-    return outcome
+    result: R = outcome
+    return result
 
 
-def _child(connection: Connection, loop: Callable[..., Measured], args: Any, kwargs: Any) -> None:
+def _child(connection: Connection, loop: Callable[..., Any], args: Any, kwargs: Any) -> None:
     try:
-        outcome: Measured | BaseException = loop(*args, **kwargs)
+        outcome = loop(*args, **kwargs)
     except Exception as error:  # noqa: BLE001  whatever it is, the parent raises it
         outcome = RillcastError(f"{type(error).__name__}: {error}")
     connection.send(outcome)

@@ -17,13 +17,16 @@ examples:
   rillcast bench flatness model.onnx --age 100000
   rillcast bench recovery --model model.onnx --kafka.bootstrap-servers localhost:9092 --streams 100000 --json
   rillcast bench delivery --model model.onnx --kafka.bootstrap-servers localhost:9092
+  rillcast bench memory model.onnx --streams 1000000
+  rillcast bench latency --model model.onnx --kafka.bootstrap-servers localhost:9092
   rillcast bench kafka --model model.onnx --kafka.bootstrap-servers localhost:9092 --codecs json,float32
 
 `step` gives whole steps per second by batch size. `flatness` compares the cost of an event early in a stream's life
 with that of an event late in it, the two measured in turns, so that a drift of the machine's speed cancels out.
 `recovery` kills a service and times the next one to its first new forecast; `delivery` compares exactly_once with
 at_least_once. `kafka` is the whole service against an echo loop of the same client and codec, which does everything but
-forecasting: the limit. These three need a broker and make topics of their own.
+forecasting: the limit. `latency` sends at a fixed rate, whatever comes back. These four need a broker and make topics
+of their own. `memory` keeps many streams in one process.
 """
 
 
@@ -47,7 +50,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     kafka.add_argument("--busy", type=int, default=0, help="also measure so few busy streams; 0 = not")
     kafka.add_argument("--events", type=int, default=200_000, help="events of each run (a tenth with kafka-python)")
     kafka.add_argument("--repeat", type=int, default=3, help="rounds")
-    for kind in (recovery, delivery, kafka):
+    latency = kinds.add_parser("latency", help="from the append of an observation to that of its forecast")
+    latency.add_argument("--rate", type=float, default=0.0, help="events per second (default: half of the most)")
+    latency.add_argument("--seconds", type=float, default=20.0, help="how long")
+    latency.add_argument("--streams", type=int, default=10_000, help="streams")
+    latency.add_argument("--events", type=int, default=200_000, help="of the run that finds out the most")
+    memory = kinds.add_parser("memory", help="bytes per resident stream, and what growth does to the step")
+    memory.add_argument("model", type=Path, help="bundle (.onnx)")
+    memory.add_argument("--streams", type=int, default=1_000_000, help="streams")
+    memory.add_argument("--rounds", type=int, default=1, help="rounds of all streams after the first")
+    memory.add_argument("--pages", type=int, default=64, help="pages of a commit that takes part in a snapshot")
+    memory.add_argument("--json", action="store_true", help="one JSON object")
+    for kind in (recovery, delivery, kafka, latency):
         kind.add_argument("--partitions", type=int, default=4, help="of the topics that are made")
         kind.add_argument("--json", action="store_true", help="one JSON object")
         settings_flags.add(kind)
@@ -72,15 +86,22 @@ def _engine(kind: argparse.ArgumentParser, *, aged: bool) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from pipeline.benchmarks import durability, engine, kafka
+    from pipeline.benchmarks import durability, engine, kafka, latency, memory
     from pipeline.benchmarks.machine import machine
 
     if args.kind == "step":
         figures = engine.step(args)
     elif args.kind == "flatness":
         figures = engine.flatness(args)
+    elif args.kind == "memory":
+        figures = memory.memory(args)
     else:
-        on_kafka = {"recovery": durability.recovery, "delivery": durability.delivery, "kafka": kafka.kafka}
+        on_kafka = {
+            "recovery": durability.recovery,
+            "delivery": durability.delivery,
+            "kafka": kafka.kafka,
+            "latency": latency.latency,
+        }
         figures = on_kafka[args.kind](args, settings_flags.load(args))
     figures["machine"] = machine()
     if args.json:
@@ -110,6 +131,7 @@ def _print(kind: str, figures: dict[str, Any]) -> None:
     elif kind == "kafka":
         _print_kafka(figures)
     else:
+        figures.pop("histogram_ms", None)
         for name, value in figures.items():
             print(f"{name:<28} {value:,.4g}" if isinstance(value, float) else f"{name:<28} {value}")
     print(f"{machine['cpu']}, {machine['cores']} cores; ONNX Runtime {machine['onnxruntime']}")

@@ -15,11 +15,15 @@ class SlotTableMachine(RuleBasedStateMachine):
         self.table = SlotTable()
         self.model: dict[tuple[int, str], int] = {}
         self.zeroed: set[int] = set()
+        self.held: set[int] = set()
 
     @rule(partition=st.integers(0, 3), ids=st.lists(st.integers(0, 700).map(str), max_size=400))
     def locate(self, partition: int, ids: list[str]) -> None:
         slots = self.table.locate(partition, ids).tolist()
-        self.zeroed |= set(self.table.take_new_pages())
+        fresh, used = self.table.take_new_pages()
+        assert not self.held & set(fresh), "a page that somebody had passes for one that nobody had"
+        self.held |= {*fresh, *used}
+        self.zeroed |= {*fresh, *used}
         for unique_id, slot in zip(ids, slots, strict=True):
             assert self.model.setdefault((partition, unique_id), slot) == slot, "a stream moved"
             assert slot // PAGE_SLOTS in self.zeroed, "a slot of a page that nobody zeroed"

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import os
+import resource
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -7,7 +10,7 @@ import pytest
 from pipeline.bundle import StateSpec
 from pipeline.device import Device
 from pipeline.errors import SlotError
-from pipeline.slab import Slab
+from pipeline.slab import Slab, room
 
 SPECS = (
     StateSpec(name="h", dtype="float32", row_shape=(2, 3)),
@@ -105,3 +108,23 @@ def _identity() -> bytes:
     graph = helper.make_graph(nodes, "identity", inputs, outputs)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
     return bytes(model.SerializeToString())
+
+
+def test_room_on_a_cpu_is_what_memory_can_hold_and_takes_none_until_it_is_used() -> None:
+    specs = (StateSpec(name="h", dtype="float32", row_shape=(4_096,)),)
+    rows = room(specs, Device("cpu"), beside_bytes=16, least=256)
+    physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    assert physical // 2 < rows * (4 * 4_096 + 16) <= physical
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    slab = Slab(specs, Device("cpu"), rows)
+    slab.clear(np.arange(256, dtype=np.int64))
+    assert not slab.ensure(rows)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < physical // 1024 // 10
+
+
+def test_room_on_another_device_is_what_is_needed() -> None:
+    assert room(SPECS, Device("cuda"), beside_bytes=16, least=512) == 512
+
+
+def test_room_is_never_less_than_is_needed() -> None:
+    assert room(SPECS, Device("cpu"), beside_bytes=2**60, least=512) == 512

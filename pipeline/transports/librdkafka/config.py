@@ -23,6 +23,9 @@ _MAX_IN_FLIGHT: Final = 1
 # The coordinator refuses the next transaction while it still writes the markers of the last one; the default, 100 ms,
 # makes small transactions slow (confluent-kafka-python issue 967).
 _TRANSACTION_RETRY_MS: Final = 5
+# With one request in flight records gather by themselves while the brokers are busy; the default, 5 ms, would be waited
+# at any rate, and is most of a forecast's latency.
+_LINGER_MS: Final = 1
 _LOG_LEVEL: Final = 2  # critical: everything below comes through the error callback as well
 
 
@@ -61,6 +64,7 @@ def producer_config(
         "enable.idempotence": True,
         "acks": "all",
         "max.in.flight.requests.per.connection": _MAX_IN_FLIGHT,
+        "linger.ms": _LINGER_MS,
         "partitioner": "murmur2_random",  # as Java and kafka-python: one key, one partition, whoever writes
         "compression.type": settings.compression,
         "message.max.bytes": settings.max_message_bytes,

@@ -1,0 +1,58 @@
+"""The instrument measures what it says, on a small scale; no figure is judged here."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import pytest
+
+from pipeline.benchmarks.memory import memory
+from pipeline.benchmarks.timing import Measured, Stopwatch, in_process
+from pipeline.errors import RillcastError
+from tests.support.toy import write_toy
+
+
+def test_memory_counts_streams_and_their_rows(tmp_path: Path) -> None:
+    args = argparse.Namespace(model=write_toy(tmp_path / "toy.onnx"), streams=40_000, rounds=1, pages=4)
+    figures = memory(args)
+    assert figures["row_bytes"] == 8
+    assert 8 < figures["rss_bytes_per_stream"] < 1_000
+    assert figures["export_of_4_pages_s"] > 0
+
+
+def test_stopwatch_takes_the_first_start_and_the_first_stop() -> None:
+    watch = Stopwatch()
+    assert not watch.running
+    watch.start()
+    watch.start()
+    assert watch.running
+    watch.stop()
+    first = watch.measured(10)
+    watch.stop()
+    assert watch.measured(10).seconds == first.seconds
+    assert first.rate == 10 / first.seconds
+
+
+def _busy(seconds: float) -> Measured:
+    watch = Stopwatch()
+    watch.start()
+    until = time.process_time() + seconds
+    while time.process_time() < until:
+        pass
+    watch.stop()
+    return watch.measured(1)
+
+
+def test_a_run_in_a_process_of_its_own_comes_back_with_its_processor_time() -> None:
+    assert in_process(_busy, 0.05).cpu_seconds >= 0.05
+
+
+def _fail() -> Measured:
+    raise ValueError("this is why")
+
+
+def test_a_run_that_fails_says_why() -> None:
+    with pytest.raises(RillcastError, match="this is why"):
+        in_process(_fail)

@@ -24,11 +24,12 @@ def test_memory_counts_streams_and_their_rows(tmp_path: Path) -> None:
 
 def test_stopwatch_takes_the_first_start_and_the_first_stop() -> None:
     watch = Stopwatch()
-    assert not watch.running
+    states = [watch.running]
     watch.start()
     watch.start()
-    assert watch.running
+    states.append(watch.running)
     watch.stop()
+    assert [*states, watch.running] == [False, True, False]
     first = watch.measured(10)
     watch.stop()
     assert watch.measured(10).seconds == first.seconds

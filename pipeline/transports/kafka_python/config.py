@@ -73,7 +73,8 @@ def producer_config(settings: KafkaSettings, transactional_id: str | None = None
 def connection_config(settings: KafkaSettings) -> dict[str, Any]:
     """Return what consumer, producer and admin client have in common, in kafka-python's names."""
     # At DEBUG it writes its configuration, and every byte that goes over the wire: records, and passwords of SASL.
-    logging.getLogger("kafka").setLevel(max(logging.INFO, logging.getLogger().level))
+    if (logger := logging.getLogger("kafka")).getEffectiveLevel() < logging.INFO:
+        logger.setLevel(logging.INFO)
     config: dict[str, Any] = {
         "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
         "client_id": "rillcast",

@@ -12,7 +12,20 @@ from typing import Final
 
 from pipeline.errors import RillcastError, SettingsError
 
-COMMANDS: Final = ("train", "tune", "data", "run", "backtest", "inspect", "state", "replay", "demo", "config", "bench")
+COMMANDS: Final = (
+    "train",
+    "tune",
+    "data",
+    "run",
+    "backtest",
+    "inspect",
+    "state",
+    "dlq",
+    "replay",
+    "demo",
+    "config",
+    "bench",
+)
 INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
 _EXTRA_OF: Final = {
     "torch": "training",

@@ -10,26 +10,23 @@ Owns: pacing, the position in the file, and the output files. Does not know: the
 
 from __future__ import annotations
 
-import base64
 import os
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Final
 
-import msgspec
 import numpy as np
 
 from pipeline.errors import DeliveryError, SettingsError, TransportError
+from pipeline.transports import dead_letter_lines
 from pipeline.transports.base import Assignment, AssignmentListener, Channel, Headers, Polled
 from pipeline.transports.file_readers import Reader, import_polars, open_reader
 
 PARTITION: Final = 0
 _SKIP_RECORDS: Final = 10_000
 _PENDING_SUFFIX: Final = ".pending.jsonl"
-
-_encode = msgspec.json.Encoder().encode
 
 
 class Pacer:
@@ -213,9 +210,8 @@ class FileSource:
 class FileSink:
     """Forecasts and dead letters as JSON Lines (`-` is standard output), or forecasts as Parquet.
 
-    A dead letter is one object: `key`, `value` and `headers`, each text where its bytes are UTF-8; where they are
-    not, the member is called `key_base64`, `value_base64`, or `<header>_base64`. Parquet is written when the sink
-    closes, from a `.pending.jsonl` beside it, which stays if that fails.
+    A dead letter is one object, in the form of `pipeline.transports.dead_letter_lines`. Parquet is written when the
+    sink closes, from a `.pending.jsonl` beside it, which stays if that fails.
 
     Raises:
         SettingsError: a file cannot be opened for writing.
@@ -253,7 +249,7 @@ class FileSink:
             return
         if channel is Channel.DEAD_LETTERS:
             fields = headers if headers is not None else [()] * len(values)
-            lines = [_dead_letter(*row) for row in zip(keys, values, fields, strict=True)]
+            lines = [dead_letter_lines.write(*row) for row in zip(keys, values, fields, strict=True)]
         else:
             lines = [b"null" if value is None else value for value in values]
         try:
@@ -311,23 +307,6 @@ def _open_output(path: str, *, append: bool) -> IO[bytes]:
     if path == "-":
         return os.fdopen(os.dup(sys.stdout.fileno()), "wb")  # a duplicate: closing it leaves standard output open
     return Path(path).open("ab" if append else "wb")
-
-
-def _dead_letter(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:
-    fields: dict[str, str | None] = {}
-    for name, data in headers:
-        fields |= _as_text(name, data)
-    document: dict[str, Any] = {**_as_text("key", key), **_as_text("value", value), "headers": fields}
-    return _encode(document)
-
-
-def _as_text(name: str, data: bytes | None) -> dict[str, str | None]:
-    if data is None:
-        return {name: None}
-    try:
-        return {name: data.decode()}
-    except UnicodeDecodeError:
-        return {f"{name}_base64": base64.b64encode(data).decode()}
 
 
 def _convert(lines: Path, target: Path) -> None:

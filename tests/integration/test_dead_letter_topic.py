@@ -1,0 +1,55 @@
+"""Dead letters of a topic are listed, and sent again to where they came from, through both clients."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipeline import cli
+from pipeline.codecs.rejections import Reason, Rejection
+from pipeline.commands.dlq import REPLAYED
+from pipeline.deadletters import DeadLetters
+from pipeline.transports.base import Channel
+from tests.support.hostile import polled
+from tests.support.kafka_cluster import KafkaCluster
+from tests.support.transports import CLIENTS, kafka_sink
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_dead_letter_goes_back_to_the_partition_that_it_came_from(
+    kafka: KafkaCluster, client: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    observations, dead = kafka.create_topic("observations", 3), kafka.create_topic("dead", 2)
+    sink = kafka_sink(client, kafka.settings(), {Channel.DEAD_LETTERS: dead})
+    poll = polled([b"{", b"\xff", b"["], keys=[b"a", None, b"c"], headers=[[("h", b"\x00")], [], []])
+    poll.partitions[:] = [2, 1, 0]
+    rejections = [Rejection(row, Reason.NOT_JSON, "x") for row in range(2)] + [Rejection(2, Reason.LATE, "x")]
+    DeadLetters(observations, "toy@1", 1000).publish(sink, poll, rejections)
+    sink.flush(20)
+    sink.close()
+    flags = [
+        f"--kafka.client={client}",
+        f"--kafka.bootstrap-servers={kafka.bootstrap_servers}",
+        f"--dead-letters.topic={dead}",
+        f"--input.topic={observations}",
+        "--json",
+    ]
+
+    assert cli.main(["dlq", "list", "--count", *flags]) == 0
+    assert json.loads(capsys.readouterr().out) == {"not_json": 2, "late": 1}
+    assert cli.main(["dlq", "replay", "--reason", "not_json", *flags]) == 0
+    assert json.loads(capsys.readouterr().out)["sent"] == 2
+
+    back = {record.partition: record for record in kafka.read_all(observations)}
+    contents = {number: (record.key, record.value) for number, record in back.items()}
+    assert contents == {2: (b"a", b"{"), 1: (None, b"\xff")}
+    assert back[2].headers[0] == ("h", b"\x00")
+    assert [name for name, _ in back[2].headers] == ["h", REPLAYED]
+
+
+def test_a_topic_without_dead_letters_lists_none(kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:
+    topic = kafka.create_topic("dead")
+    flags = [f"--kafka.bootstrap-servers={kafka.bootstrap_servers}", f"--dead-letters.topic={topic}"]
+    assert cli.main(["dlq", "list", *flags]) == 0
+    assert capsys.readouterr().out == ""

@@ -3,8 +3,9 @@
 Owns: a listening socket, its threads, the routes and the headers of every answer. Does not know: what the loop
 does; it reads `Health`, `ForecastBoard` and the metrics registry, which are all safe to read from any thread.
 
-Invariants: only GET and HEAD are answered; nothing on the disk can be named by a request, for the page's files are
-read once, at the start, into a table; the page loads nothing from anywhere else, and the browser is told so.
+Invariants: only GET and HEAD are answered; with a token set, all but the probes want it; nothing on the disk can be
+named by a request, for the page's files are read once, at the start, into a table; the page loads nothing from
+anywhere else, and the browser is told so.
 
 The probes answer 200 or 503 with the conditions by name:
 
@@ -13,6 +14,7 @@ The probes answer 200 or 503 with the conditions by name:
 
 from __future__ import annotations
 
+import hmac
 import logging
 import socket
 import socketserver
@@ -39,6 +41,7 @@ log = logging.getLogger(__name__)
 
 _STREAMS: Final = "/api/streams"
 _STATIC: Final = "/static/"
+_PROBES: Final = ("/livez", "/readyz", "/startupz")
 _MEDIA_TYPES: Final = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -58,6 +61,7 @@ _SECURITY_HEADERS: Final = [
     ("Cache-Control", "no-store"),
 ]
 _IDLE_CONNECTION_S: Final = 10
+_MOST_CONNECTIONS: Final = 64
 _STOP_POLL_S: Final = 0.1
 _STOP_TIMEOUT_S: Final = 5.0
 
@@ -93,6 +97,7 @@ class HttpServer:
         self._settings = settings
         self._health = health
         self._board = board
+        self._token = settings.token.get_secret_value().encode() if settings.token is not None else None
         self._metrics = make_wsgi_app(registry)
         self._files = _page_files() if board is not None else {}
         self._server: _ThreadingServer | None = None
@@ -149,10 +154,13 @@ class HttpServer:
         method = environ["REQUEST_METHOD"]
         # WSGI hands over the decoded path as Latin-1; an id may be any Unicode text.
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", errors="replace")
-        if method in ("GET", "HEAD") and path == "/metrics":
+        if not self._allowed(path, environ):
+            answer = _json(HTTPStatus.UNAUTHORIZED, {"error": "a bearer token is needed (http.token)"})
+            answer.headers.append(("WWW-Authenticate", 'Bearer realm="rillcast"'))
+        elif method in ("GET", "HEAD") and path == "/metrics":
             body = self._metrics({**environ, "REQUEST_METHOD": "GET"}, start_response)
             return [] if method == "HEAD" else body
-        if method in ("GET", "HEAD"):
+        elif method in ("GET", "HEAD"):
             answer = self._route(path)
         else:
             answer = _json(HTTPStatus.METHOD_NOT_ALLOWED, {"error": f"{method} is not answered here"})
@@ -167,6 +175,14 @@ class HttpServer:
             ],
         )
         return [] if method == "HEAD" else [answer.body]
+
+    def _allowed(self, path: str, environ: WSGIEnvironment) -> bool:
+        """Return whether a request may be answered: the probes always, for a kubelet has no token."""
+        if self._token is None or path in _PROBES:
+            return True
+        scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        # Compared as bytes and in constant time: how long it takes says nothing of how much of it was right.
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token)
 
     def _route(self, path: str) -> _Answer:
         match path:
@@ -223,9 +239,24 @@ class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
     daemon_threads = True
 
     def __init__(self, host: str, port: int) -> None:
+        self._room = threading.BoundedSemaphore(_MOST_CONNECTIONS)
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), _RequestHandler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, if there is room; else hang up, so that nobody makes threads without end."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Make room afterwards."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
 
     def server_bind(self) -> None:
         """Bind without http.server's look-up of our own name, which asks a name server and may take seconds."""

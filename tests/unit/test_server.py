@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import re
+import select
 import socket
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -231,3 +234,60 @@ def test_the_port_is_free_again_after_stop() -> None:
 def test_liveness_needs_a_positive_time() -> None:
     with pytest.raises(ValueError, match="liveness_timeout_s"):
         Health(liveness_timeout_s=0)
+
+
+@pytest.fixture
+def guarded() -> Iterator[Running]:
+    health, board = Health(), ForecastBoard(metadata())
+    settings = HttpSettings.model_validate({"port": 0, "token": "s3cret"})
+    server = HttpServer(settings, CollectorRegistry(), health, board)
+    server.start()
+    try:
+        yield Running(server, board, health, SettableClock())
+    finally:
+        server.stop()
+
+
+def ask_with(running: Running, path: str, authorization: str | None) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", running.server.port, timeout=10)
+    try:
+        connection.request("GET", path, headers={} if authorization is None else {"Authorization": authorization})
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("path", ["/", "/metrics", "/api/streams", "/api/summary", "/static/page.js", "/nowhere"])
+def test_with_a_token_set_nothing_is_told_without_it(guarded: Running, path: str) -> None:
+    status, headers, body = guarded.ask(path)
+    assert (status, headers["www-authenticate"]) == (401, 'Bearer realm="rillcast"')
+    assert b"s3cret" not in body
+    for wrong in ("Bearer s3cre", "Bearer s3crett", "Bearer", "Basic s3cret", "s3cret", "Bearer \xe9"):
+        assert ask_with(guarded, path, wrong) == 401, wrong
+    assert ask_with(guarded, path, "Bearer s3cret") == (404 if path == "/nowhere" else 200)
+    assert ask_with(guarded, path, "bearer s3cret") == (404 if path == "/nowhere" else 200)
+
+
+@pytest.mark.parametrize("path", ["/livez", "/startupz", "/readyz"])
+def test_probes_need_no_token(guarded: Running, path: str) -> None:
+    assert guarded.ask(path)[0] in (200, 503)
+
+
+def test_a_crowd_of_connections_is_turned_away_and_the_next_one_answered(running: Running) -> None:
+    crowd = [socket.create_connection(("127.0.0.1", running.server.port), timeout=10) for _ in range(80)]
+    try:
+        # Those beyond the limit are closed at once; the others would wait ten seconds for a request.
+        turned_away = select.select(crowd, [], [], 5)[0]
+        assert turned_away
+        with contextlib.suppress(ConnectionError):
+            assert turned_away[0].recv(1) == b""
+    finally:
+        for each in crowd:
+            each.close()
+    deadline = time.monotonic() + 10
+    while True:
+        try:
+            assert running.ask("/livez")[0] == 200
+            break
+        except (ConnectionError, http.client.HTTPException):
+            assert time.monotonic() < deadline, "no room again"

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -120,3 +121,115 @@ def test_every_setting_says_what_it_is() -> None:
         for section in sections:
             model = model.model_fields[section].annotation  # type: ignore[attr-defined]
         assert model.model_fields[name].description, path  # type: ignore[attr-defined]
+
+
+SECRETS = {
+    "kafka.sasl_password": "hunter-two",
+    "kafka.ssl_key_password": "hunter-three",
+    "kafka.oauth_client_secret": "hunter-four",
+    "registry.password": "hunter-five",
+    "registry.token": "hunter-six",
+    "http.token": "hunter-seven",
+}
+
+
+def test_every_secret_is_known_to_these_tests() -> None:
+    secret = [path for path in setting_paths(Settings) if re.search("password|secret$|token$", path)]
+    assert sorted(secret) == sorted(SECRETS)
+
+
+@pytest.mark.parametrize("separator", [".", "__"])
+def test_secrets_come_from_files_and_are_printed_nowhere(
+    clean: Path, capsys: pytest.CaptureFixture[str], separator: str
+) -> None:
+    folder = clean / "secrets"
+    folder.mkdir()
+    for path, secret in SECRETS.items():
+        (folder / path.replace(".", separator)).write_text(secret + "\n")
+    (folder / "..data").mkdir()  # Kubernetes' own
+    (folder / ".hidden").write_text("not a setting")
+    (clean / "rillcast.toml").write_text(f'secrets_dir = "{folder}"\n[kafka]\nsasl_password = "from-toml"\n')
+
+    loaded = settings.load()
+    found = {
+        "kafka.sasl_password": loaded.kafka.sasl_password,
+        "kafka.ssl_key_password": loaded.kafka.ssl_key_password,
+        "kafka.oauth_client_secret": loaded.kafka.oauth_client_secret,
+        "registry.password": loaded.registry.password,
+        "registry.token": loaded.registry.token,
+        "http.token": loaded.http.token,
+    }
+    assert {path: secret.get_secret_value() for path, secret in found.items() if secret is not None} == SECRETS
+
+    for form in ([], ["--json"]):
+        assert cli.main(["config", *form]) == 0
+    printed = capsys.readouterr().out + repr(loaded) + str(loaded) + loaded.model_dump_json()
+    assert "hunter" not in printed
+    assert "from-toml" not in printed
+
+
+def test_environment_and_flags_beat_a_secret_file(
+    clean: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (clean / "kafka.group_id").write_text("file")
+    (clean / "kafka.client").write_text("kafka-python")
+    monkeypatch.setenv("RILLCAST_SECRETS_DIR", str(clean))
+    assert effective(capsys)["kafka"]["group_id"] == "file"
+    monkeypatch.setenv("RILLCAST_KAFKA__GROUP_ID", "environment")
+    merged = effective(capsys, "--kafka.bootstrap-servers", "flag:1")["kafka"]
+    assert (merged["group_id"], merged["client"], merged["bootstrap_servers"]) == (
+        "environment",
+        "kafka-python",
+        "flag:1",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "what"),
+    [
+        ("kafka.sasl_pasword", b"x", "named after no setting"),
+        ("kafka.sasl_password", b"\xff", "secrets_dir"),
+        ("kafka.sasl_password", b"x" * 70_000, "65536 bytes"),
+    ],
+)
+def test_a_secret_file_that_cannot_be_used_is_an_error(clean: Path, name: str, content: bytes, what: str) -> None:
+    folder = clean / "secrets"
+    folder.mkdir()
+    (folder / name).write_bytes(content)
+    (clean / "rillcast.toml").write_text(f'secrets_dir = "{folder}"\n')
+    with pytest.raises(SettingsError, match=what):
+        settings.load()
+
+
+def test_a_secrets_directory_that_is_not_there_is_an_error(clean: Path) -> None:
+    (clean / "rillcast.toml").write_text('secrets_dir = "gone"\n')
+    with pytest.raises(SettingsError, match="gone"):
+        settings.load()
+
+
+def test_a_wrong_value_is_not_printed_with_its_secret(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RILLCAST_KAFKA__SASL_PASSWORD", "hunter-two")
+    monkeypatch.setenv("RILLCAST_KAFKA__CLIENT", "unknown")
+    with pytest.raises(SettingsError) as refused:
+        settings.load()
+    assert "hunter" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ('[input]\nformat = "csv"', "input.path is not set"),
+        ('[input]\nformat = "msgpack"\npath = "a.jsonl"', "a format of topics"),
+        ('[input]\nformat = "avro"', r"registry\.url"),
+        ('[input.fields]\nunique_id = "$ce.subject"', "input.envelope"),
+        ('[registry]\nurl = "https://me:pass@registry"', r"registry\.username"),
+        ('[kafka]\nsecurity_protocol = "SASL_SSL"', r"kafka\.sasl_username, kafka\.sasl_password"),
+        ('[kafka]\nsecurity_protocol = "SASL_SSL"\nsasl_mechanism = "OAUTHBEARER"', r"kafka\.oauth_token_url"),
+        ('[kafka]\noauth_token_url = "http://idp.example/token"', "https"),
+    ],
+)
+def test_settings_that_cannot_work_together_are_refused(clean: Path, text: str, what: str) -> None:
+    (clean / "rillcast.toml").write_text(text)
+    with pytest.raises(SettingsError, match=what) as refused:
+        settings.load()
+    assert "me:pass" not in str(refused.value)

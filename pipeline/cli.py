@@ -19,6 +19,7 @@ COMMANDS: Final = (
     "run",
     "backtest",
     "inspect",
+    "explain",
     "state",
     "dlq",
     "replay",

@@ -31,7 +31,17 @@ _LEVEL_FLOOR: Final = 1e-6  # of the level: some sixteen float32 spacings, so a 
 _ABSOLUTE_FLOOR: Final = 1e-20
 _LEVEL_PRIOR: Final = 0.1  # change per slot, relative to the level, that one lone observation suggests
 _SOFT_LIMIT: Final = 8.0  # features saturate here, so one outlier cannot drive the cells anywhere
-_NUM_SUMMARIES: Final = 7
+_SUMMARIES: Final = (
+    "newest seasonal change",
+    "newest change",
+    "mean",
+    "spread",
+    "local change",
+    "level",
+    "known slots",
+)
+_NUM_SUMMARIES: Final = len(_SUMMARIES)
+_PERIOD_NAMES: Final = {DAY_MS: "time of day", WEEK_MS: "time of week", YEAR_MS: "time of year"}
 
 
 def default_seasons(freq: str) -> tuple[int, ...]:
@@ -127,6 +137,15 @@ class WindowFeatures(nn.Module):
         self.num_features = profile * len(config.seasons) + _NUM_SUMMARIES + 2 * len(self.periods_ms)
         self.register_buffer("position", torch.arange(config.context, dtype=torch.float32), persistent=False)
         self.register_buffer("phase_mean", _phase_mean(config.context, season), persistent=False)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What each feature is; those of a group share what stands before the bracket, [-k] is k slots ago."""
+        season, stride = self.config.seasons[0], self.profile_stride
+        groups = ("season", "longer season")[: len(self.config.seasons)]
+        profile = (f"{group}[-{lag}]" for group in groups for lag in range(season - 1, -1, -stride))
+        calendar = (f"{_PERIOD_NAMES[period]}[{wave}]" for wave in ("sin", "cos") for period in self.periods_ms)
+        return (*profile, *_SUMMARIES, *calendar)
 
     def mask_unknown(self, window: Tensor, known: Tensor) -> Tensor:
         """Replace the slots before the `known` newest ones by the newest value.

@@ -42,7 +42,7 @@ __all__ = ["DEFAULT_QUANTILES", "TrainOptions", "TrainReport", "Trainer", "train
 
 _VALIDATION_ORIGINS: Final = 24  # per series
 _VALIDATION_BATCH: Final = 128
-_CLIP_NORM: Final = 1.0
+CLIP_NORM: Final = 1.0
 _MAY_DIFFER: Final = frozenset({"out", "name", "checkpoint", "quiet", "patience", "refit", "threads"})  # when resuming
 _EPOCHS_PER_SEED: Final = 1_000_003
 _WARM_UP_SHARE: Final = 0.1  # of all steps, until the learning rate peaks
@@ -216,7 +216,7 @@ class Trainer:
         loss = loss / targets.clamp(min=1)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch has no annotation here
-        torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), _CLIP_NORM)
+        torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), CLIP_NORM)
         self.optimizer.step()
         self.schedule.step()
         self.averaged.update_parameters(self.forecaster)

@@ -234,14 +234,21 @@ class Forecaster(nn.Module):
         Returns:
             Forecasts with leading dimensions `[S, T]` or `[S, K]`.
         """
-        streams = torch.arange(len(sequences.grid)).unsqueeze(1)
-        window = sequences.grid.unfold(1, self.config.context, 1)[streams, sequences.offset]
-        view = self.features(self.features.mask_unknown(window, sequences.known), sequences.known, sequences.slot)
-        outputs = self.cell.sequence(self._cell_inputs(view, sequences.gap, sequences.observed))
+        view = self.view(sequences)
+        outputs = self.cell.sequence(self.cell_inputs(view, sequences.gap, sequences.observed))
         if origins is not None:
+            streams = torch.arange(len(sequences.grid)).unsqueeze(1)
             outputs = outputs[streams, origins]
             view = view.take(streams, origins)
-        return self._forecast(outputs, view)
+        return self.forecast(outputs, view)
+
+    def view(self, sequences: Sequences) -> WindowView:
+        """Return every event's window as the network sees it; leading dimensions `[S, T]`."""
+        streams = torch.arange(len(sequences.grid)).unsqueeze(1)
+        window = sequences.grid.unfold(1, self.config.context, 1)[streams, sequences.offset]
+        known = sequences.known
+        view: WindowView = self.features(self.features.mask_unknown(window, known), known, sequences.slot)
+        return view
 
     def step(self, ds: Tensor, y: Tensor, rows: Rows, calibrate: Tensor | float = 1.0) -> tuple[StepOutputs, Rows]:
         """Advance each stream by one event.
@@ -279,11 +286,11 @@ class Forecaster(nn.Module):
 
         view = self.features(lags, known, slot)
         before = tuple(torch.where(restarts.unsqueeze(1), 0.0, part) for part in rows.cells)
-        stepped = self.cell.step(self._cell_inputs(view, shift, observed), before)
+        stepped = self.cell.step(self.cell_inputs(view, shift, observed), before)
         cells = tuple(
             torch.where(advances.unsqueeze(1), new, old) for new, old in zip(stepped, rows.cells, strict=True)
         )
-        own = self._forecast(self.cell.output(cells), view)
+        own = self.forecast(self.cell.output(cells), view)
         tracks = self.tracker.clear(rows.tracks, restarts)
         settled, tracks = self.tracker.settle(tracks, value, known, advances & observed)
         published = own._replace(spread=self.tracker.correct(own.spread, calibrate * tracks.offsets))
@@ -301,11 +308,12 @@ class Forecaster(nn.Module):
         following = Rows(clock, lags, cells, tracks.probes, tracks.offsets)
         return StepOutputs(published.quantiles(), status.to(torch.int8), score, anomaly), following
 
-    def _forecast(self, outputs: Tensor, view: WindowView) -> Forecast:
+    def forecast(self, outputs: Tensor, view: WindowView) -> Forecast:
+        """Return the forecasts that go with the cells' outputs, `[..., hidden]`, and the windows of the same events."""
         middle, spread = self.head(torch.cat([outputs, view.features], dim=-1), view.directions)
         return Forecast(middle, spread, view.base, view.scale)
 
-    def _cell_inputs(self, view: WindowView, gap: Tensor, observed: Tensor) -> Tensor:
+    def cell_inputs(self, view: WindowView, gap: Tensor, observed: Tensor) -> Tensor:
         """Return the cells' inputs: the features, the gap that the event ended, and whether it was observed."""
         event = [torch.log1p(gap.to(torch.float32)), observed.to(torch.float32)]
         inputs: Tensor = self.dropout(torch.cat([view.features, torch.stack(event, dim=-1)], dim=-1))

@@ -1,0 +1,213 @@
+"""Planted signals: forecasters and streams for which it is known what moves the forecast."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline import cli
+from pipeline.bundle import Bundle
+from pipeline.device import Device
+from pipeline.errors import DataError, ParityError
+from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
+from training import parity
+from training.data import Series, contexts
+from training.explain.forecast import Explanation, Target, explain, serve
+from training.explain.history import History, history_of, iso, slot_of
+from training.export import export
+from training.forecaster import Forecaster
+from training.windows import Window, collate
+
+START = 474_000
+MEDIAN = 1
+
+
+@pytest.fixture(autouse=True)
+def _short_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parity, "BATCHES", (2,))  # tests/integration/test_export.py has the whole check
+    monkeypatch.setattr(parity, "STEPS", 30)
+
+
+def stream(events: int = 60, *, gaps: bool = False) -> Series:
+    rng = np.random.default_rng(4)
+    slots = START + np.arange(events, dtype=np.int64)
+    y = (50 + 5 * np.sin(np.arange(events) * np.pi / 2) + rng.normal(size=events)).astype(np.float32)
+    if gaps:
+        y[[0, 7, 20, 21, events - 3]] = np.nan
+        keep = ~np.isin(np.arange(events), [11, 30, 31, 32, 33, 34, 45])
+        slots, y = slots[keep], y[keep]
+    return Series("s", slots, y)
+
+
+def untrained(cell: str = "gru") -> Forecaster:
+    torch.manual_seed(0)
+    return Forecaster(small_config(cell=cell)).eval()
+
+
+def explained(
+    forecaster: Forecaster, folder: Path, target: Target, *, gaps: bool = False, occlude: int = 20
+) -> tuple[Explanation, History]:
+    path = folder / "m.onnx"
+    export(forecaster, path, name="m")
+    history = history_of(stream(gaps=gaps), forecaster.config)
+    return explain(forecaster, Bundle.load(path), Device("cpu"), history, target, occlude=occlude), history
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 5])
+def test_the_seasonal_naive_forecast_is_moved_by_the_slot_a_season_before_and_by_nothing_else(
+    step: int, tmp_path: Path
+) -> None:
+    found, history = explained(untrained(), tmp_path, Target(MEDIAN, step))
+    season = 4
+    wanted = (season - step) % season  # slots before the origin
+    y = {int(history.slots[-1] - slot): float(value) for slot, value in zip(history.slots, history.y, strict=True)}
+    for slot in found.slots:
+        expected = y[wanted] - found.baseline_y if slot.lag == wanted else 0.0
+        assert slot.attribution == pytest.approx(expected, abs=1e-4)
+        assert slot.occlusion is None or slot.occlusion == pytest.approx(expected, abs=1e-4)
+    assert found.parts["seasonal-naive base"] == pytest.approx(y[wanted] - found.baseline_y, abs=1e-4)
+    assert found.common is not None
+    assert found.correlation == pytest.approx(1.0)
+
+
+def test_a_forecast_that_repeats_the_newest_value_is_moved_by_it_alone(tmp_path: Path) -> None:
+    forecaster = untrained()
+    horizon = forecaster.config.horizon
+    with torch.no_grad():  # the whole way from the base to the newest value, the first of the head's directions
+        forecaster.head.out.bias[horizon : 2 * horizon] = 1.0
+    found, history = explained(forecaster, tmp_path, Target(MEDIAN, None))
+    newest = found.slots[-1]
+    assert newest.lag == 0
+    assert newest.attribution == pytest.approx(float(history.y[-1]) - found.baseline_y, rel=1e-3)
+    assert sum(abs(slot.attribution) for slot in found.slots[:-1]) < 0.02 * abs(newest.attribution)
+    assert newest.occlusion == pytest.approx(newest.attribution, rel=1e-3)
+
+
+def test_what_only_the_recurrent_state_remembers_is_found_there(tmp_path: Path) -> None:
+    forecaster = untrained("elman")
+    horizon = forecaster.config.horizon
+    change = forecaster.features.names.index("newest change")
+    with torch.no_grad():
+        for parameter in forecaster.cell.parameters():
+            parameter.zero_()
+        weights = dict(forecaster.cell.named_parameters())
+        weights["fused.weight_ih_l0"][0, change] = 0.3  # unit 0 sees the newest change, unit k what unit k - 1 saw
+        for unit in range(1, forecaster.config.hidden):
+            weights["fused.weight_hh_l0"][unit, unit - 1] = 1.0
+        forecaster.head.trunk.weight.zero_()
+        forecaster.head.trunk.weight[0, forecaster.config.hidden - 1] = 1.0  # the last unit: five events ago
+        forecaster.head.trunk.bias.fill_(1.0)
+        forecaster.head.out.weight[:horizon, 0] = 2.0
+        forecaster.head.out.bias[:horizon] -= 2.0
+    found, _ = explained(forecaster, tmp_path, Target(MEDIAN, 1))
+    assert abs(found.parts["features, through the recurrent state"]) > 0.1 * found.scale
+    assert found.parts["features, directly"] == pytest.approx(0.0, abs=1e-4)
+    by_lag = {slot.lag: abs(slot.attribution) for slot in found.slots}
+    remembered = forecaster.config.hidden - 1
+    # The change between two values; the newer one happens to lie at the stream's mean, so it moves nothing.
+    assert by_lag[remembered + 1] > 0.1 * found.scale
+    assert found.features["newest change"] == pytest.approx(found.parts["features, through the recurrent state"])
+
+
+@pytest.mark.parametrize("cell", ["gru", "slstm", "lru"])
+def test_attributions_add_up_and_agree_with_the_exported_file(cell: str, tmp_path: Path) -> None:
+    forecaster = random_forecaster(small_config(cell=cell))
+    found, _ = explained(forecaster, tmp_path, Target(MEDIAN, None), gaps=True)
+    for one in (found.by_slot, found.by_feature):
+        assert one.complete
+        assert one.value == pytest.approx(found.value, rel=1e-5)
+    total = sum(slot.attribution for slot in found.slots)
+    moved = found.value - found.baseline
+    assert total == pytest.approx(moved, abs=0.011 * max(abs(moved), found.scale))
+    assert found.served == pytest.approx(found.value, rel=1e-4)
+    assert sum(found.parts.values()) == pytest.approx(found.by_feature.value - found.by_feature.baseline, rel=0.02)
+    assert found.correlation is not None
+    assert found.correlation > 0.7
+
+
+def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
+    export(random_forecaster(small_config(), seed=1), tmp_path / "m.onnx", name="m")
+    history = history_of(stream(), small_config())
+    other = random_forecaster(small_config(), seed=2)
+    with pytest.raises(ParityError, match=r"the module forecasts .*, the file .*: not of one model|not of one model"):
+        explain(other, Bundle.load(tmp_path / "m.onnx"), Device("cpu"), history, Target(MEDIAN, None), occlude=0)
+
+
+def test_the_history_is_what_training_sees() -> None:
+    config, series = small_config(), stream(gaps=True)
+    history = history_of(series, config)
+    found = history.sequences(torch.from_numpy(np.nan_to_num(history.y)).unsqueeze(0))
+    (context,) = contexts(series.slots, series.y, season=config.seasons[0], max_gap=config.max_gap)
+    length = len(context.slots)
+    expected = collate([Window(context, 0, length, None, 1.0, fresh=False)], config, [np.array([length - 1])]).sequences
+    for name, tensor in expected._asdict().items():
+        assert torch.equal(tensor, getattr(found, name)), name
+
+
+def test_a_slot_without_an_observation_follows_the_one_that_fills_it() -> None:
+    config, series = small_config(), stream(gaps=True)
+    history = history_of(series, config)
+    y = torch.from_numpy(np.nan_to_num(history.y)).unsqueeze(0).requires_grad_()
+    grid = history.sequences(y).grid[0]
+    hole = config.context - 1 + 21  # slots 20 and 21 are missing; a season of 4 before the second lies slot 17
+    (gradient,) = torch.autograd.grad(grid[hole], y)
+    (row,) = np.flatnonzero(history.slots == START + 17)
+    assert gradient[0].nonzero().flatten().tolist() == [row]
+
+
+def test_a_past_that_is_cut_short_says_so() -> None:
+    history = history_of(stream(), small_config(), limit=25)
+    assert (len(history.slots), history.longer) == (25, 35)
+    assert history_of(stream(), small_config(), at=START + 30).slots[-1] == START + 30
+    with pytest.raises(DataError, match="no observation at or before"):
+        history_of(stream(), small_config(), at=START - 1)
+
+
+@pytest.mark.parametrize(
+    "text", ["2024-01-28T00:59:59Z", "2024-01-28T00:30", "1706400000001", "2024-01-28T02:10+02:00"]
+)
+def test_times_are_read_as_slots(text: str) -> None:
+    assert slot_of(text, "1h") == START
+    assert iso(START, "1h") == "2024-01-28T00:00:00Z"
+
+
+def test_what_is_no_time_is_refused() -> None:
+    with pytest.raises(DataError, match="'noon': expected ISO 8601"):
+        slot_of("noon", "1h")
+
+
+def test_variants_of_a_history_do_not_meet(tmp_path: Path) -> None:
+    export(random_forecaster(small_config()), tmp_path / "m.onnx", name="m")
+    bundle, history = Bundle.load(tmp_path / "m.onnx"), history_of(stream(), small_config())
+    variants = np.stack([history.y, history.y + 100, history.y])
+    together = serve(bundle, Device("cpu"), history, variants)
+    assert np.array_equal(together[0], together[2])
+    assert np.array_equal(together[1], serve(bundle, Device("cpu"), history, variants[1:2])[0])
+
+
+def test_the_command_explains_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, data = tmp_path / "m.onnx", tmp_path / "d.csv"
+    export(random_forecaster(small_config()), model, name="m")
+    series = stream()
+    rows = [f"s,{slot * HOUR_MS},{value}" for slot, value in zip(series.slots, series.y, strict=True)]
+    data.write_text("\n".join(["unique_id,ds,y", *rows]) + "\n")
+    command = ["explain", "forecast", str(model), str(data), "--stream", "s", "--at", iso(START + 50, "1h")]
+    assert cli.main([*command, "--quantile", "0.9", "--step", "2", "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["quantile"], found["step"], found["at"]) == (0.9, 2, iso(START + 50, "1h"))
+    assert (found["events"], found["events_left_out"], len(found["slots"])) == (51, 0, 51)
+    assert found["completeness"]["slots"]["complete"]
+    assert found["occlusion"]["slots"] == 24
+    assert Path(found["picture"]).read_bytes().startswith(b"\x89PNG")
+    assert cli.main(command) == 0
+    printed = capsys.readouterr().out
+    assert "strongest slots" in printed
+    assert "complete" in printed
+    assert cli.main([*command, "--quantile", "0.3"]) == 2
+    assert cli.main([*command, "--step", "6"]) == 2
+    assert cli.main([*command[:5], "nobody"]) == 2
+    assert "there are 1, such as 's'" in capsys.readouterr().err

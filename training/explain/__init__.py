@@ -1,0 +1,1 @@
+"""Why a forecaster says what it says, and how far its memory reaches: `rillcast explain`. See docs/explain.md."""

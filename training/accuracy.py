@@ -1,12 +1,16 @@
 """Accuracy of multi-horizon quantile forecasts. Owns the definitions of the figures; knows no model and no file.
 
     MASE      mean over series of  mean |y - median| / scale           (Hyndman & Koehler 2006; M4 averages over series)
+    RMSSE     mean over series of  root of mean (y - median)^2 / squared scale       (that of M5, with a seasonal scale)
     sMAPE     mean over series of  mean 200 |y - median| / (|y| + |median|), 0/0 = 0               (M4's, per cent)
     WQL       mean over levels of  2 sum pinball / sum |y|, sums over all series, origins and steps
+    CRPS      mean over series of  mean over targets and levels of 2 pinball / scale   (Gneiting & Raftery 2007, section
+              4.2: the integral over levels, here a mean over those there are)
     coverage  share of targets within the outermost quantiles, to be compared with `nominal_coverage`
 
-`scale` is the series' in-sample seasonal-naive mean absolute error. A target that was never observed counts nowhere; a
-series without a scale (constant, or shorter than a season) counts nowhere in MASE.
+`scale` is the series' in-sample seasonal-naive mean absolute error, `squared scale` its mean squared error. A target
+that was never observed counts nowhere; a series without a scale (constant, or shorter than a season) counts nowhere in
+MASE, RMSSE and CRPS.
 """
 
 from __future__ import annotations
@@ -28,8 +32,10 @@ class Accuracy:
     """The figures; see the module's docstring. NaN where nothing could be counted."""
 
     mase: float
+    rmsse: float
     smape: float
     wql: float
+    crps: float
     coverage: float
     nominal_coverage: float
     targets: int
@@ -41,8 +47,64 @@ class Accuracy:
         return asdict(self)
 
 
-def accuracy(actual: Floats, forecast: Floats, levels: Sequence[float], series: Ints, scale: Floats) -> Accuracy:
-    """Score forecasts against what came.
+@dataclass(frozen=True, slots=True)
+class SeriesScores:
+    """What each scored series contributes to the figures; all `[S]`.
+
+    Attributes:
+        targets: how many there are.
+        mase: mean absolute error over the scale; NaN without a scale.
+        rmsse: root mean squared error over the root of the squared scale; NaN likewise.
+        smape: per cent.
+        crps: mean quantile loss over the scale; NaN likewise.
+        loss: sum of quantile losses (mean over the levels), in the series' own unit.
+        volume: sum of |y|.
+        inside: targets within the outermost quantiles.
+    """
+
+    targets: Floats
+    mase: Floats
+    rmsse: Floats
+    smape: Floats
+    crps: Floats
+    loss: Floats
+    volume: Floats
+    inside: Floats
+
+    def accuracy(self, levels: Sequence[float]) -> Accuracy:
+        """Return the figures over all series."""
+        volume = float(self.volume.sum())
+        return Accuracy(
+            mase=_mean(self.mase),
+            rmsse=_mean(self.rmsse),
+            smape=float(self.smape.mean()),
+            wql=float(self.loss.sum()) / volume if volume > 0 else float("nan"),
+            crps=_mean(self.crps),
+            coverage=float(self.inside.sum() / self.targets.sum()),
+            nominal_coverage=float(levels[-1] - levels[0]),
+            targets=int(self.targets.sum()),
+            series=int(self.targets.size),
+            series_without_scale=int(np.isnan(self.mase).sum()),
+        )
+
+
+def pinball(actual: Floats, forecast: Floats, levels: Sequence[float]) -> Floats:
+    """Return twice the pinball loss `[n, H, Q]`; NaN where nothing was observed."""
+    tau = np.asarray(levels, np.float64)
+    difference = actual[..., None] - forecast
+    loss: Floats = 2 * np.maximum(tau * difference, (tau - 1) * difference)
+    return loss
+
+
+def score_series(
+    actual: Floats,
+    forecast: Floats,
+    levels: Sequence[float],
+    series: Ints,
+    scale: Floats,
+    squared_scale: Floats | None = None,
+) -> SeriesScores:
+    """Score forecasts against what came, series by series.
 
     Args:
         actual: `[n, H]`, NaN = never observed.
@@ -50,6 +112,7 @@ def accuracy(actual: Floats, forecast: Floats, levels: Sequence[float], series: 
         levels: the Q quantile levels; 0.5 must be among them.
         series: `[n]` in `[0, S)`, which series each origin belongs to.
         scale: `[S]`, NaN or 0 = none.
+        squared_scale: `[S]`; None = no RMSSE.
 
     Raises:
         DataError: there is no median, or nothing was observed.
@@ -64,28 +127,50 @@ def accuracy(actual: Floats, forecast: Floats, levels: Sequence[float], series: 
     error = np.where(known, np.abs(y - median), 0.0)
     size = np.abs(y) + np.abs(median)
     relative = np.where(known & (size > 0), 200 * error / np.where(size > 0, size, 1), 0.0)
-    tau = np.asarray(levels, np.float64)
-    difference = y[..., None] - forecast
-    pinball = np.maximum(tau * difference, (tau - 1) * difference) * known[..., None]
+    loss = pinball(y, forecast, levels).mean(2) * known
     inside = known & (forecast[..., 0] <= y) & (y <= forecast[..., -1])
 
-    per_series = np.bincount(series, known.sum(1), minlength=scale.size)
-    scored = np.flatnonzero(per_series > 0)
-    mean_error = np.bincount(series, error.sum(1), minlength=scale.size)[scored] / per_series[scored]
-    mean_relative = np.bincount(series, relative.sum(1), minlength=scale.size)[scored] / per_series[scored]
-    with np.errstate(invalid="ignore"):
-        has_scale = scale[scored] > 0
-    volume = np.abs(y).sum()
-    return Accuracy(
-        mase=float(np.mean(mean_error[has_scale] / scale[scored][has_scale])) if has_scale.any() else float("nan"),
-        smape=float(np.mean(mean_relative)),
-        wql=float(2 * pinball.sum((0, 1)).mean() / volume) if volume > 0 else float("nan"),
-        coverage=float(inside.sum() / known.sum()),
-        nominal_coverage=float(levels[-1] - levels[0]),
-        targets=int(known.sum()),
-        series=int(scored.size),
-        series_without_scale=int(np.count_nonzero(~has_scale)),
+    targets = np.bincount(series, known.sum(1), minlength=scale.size).astype(np.float64)
+    scored = np.flatnonzero(targets > 0)
+    count = targets[scored]
+
+    def total(values: npt.NDArray[np.generic]) -> Floats:
+        sums: Floats = np.bincount(series, values.sum(1), minlength=scale.size).astype(np.float64)
+        return sums[scored]
+
+    def over(values: Floats, unit: Floats) -> Floats:
+        with np.errstate(invalid="ignore"):
+            there = unit[scored] > 0
+        return np.where(there, values / np.where(there, unit[scored], 1), np.nan)
+
+    squared = np.full(scale.size, np.nan) if squared_scale is None else squared_scale
+    return SeriesScores(
+        targets=count,
+        mase=over(total(error) / count, scale),
+        rmsse=np.sqrt(over(total(error**2) / count, squared)),
+        smape=total(relative) / count,
+        crps=over(total(loss) / count, scale),
+        loss=total(loss),
+        volume=total(np.abs(y)),
+        inside=total(inside),
     )
+
+
+def accuracy(
+    actual: Floats,
+    forecast: Floats,
+    levels: Sequence[float],
+    series: Ints,
+    scale: Floats,
+    squared_scale: Floats | None = None,
+) -> Accuracy:
+    """Score forecasts against what came; arguments and errors are those of `score_series`."""
+    return score_series(actual, forecast, levels, series, scale, squared_scale).accuracy(levels)
+
+
+def _mean(values: Floats) -> float:
+    there = values[~np.isnan(values)]
+    return float(there.mean()) if there.size else float("nan")
 
 
 class SeasonalNaive:
@@ -108,6 +193,7 @@ class SeasonalNaive:
         differences = grid[season:] - grid[:-season] if grid.size > season else np.empty(0)
         differences = differences[~np.isnan(differences)]
         self.scale = float(np.abs(differences).mean()) if differences.size else float("nan")
+        self.squared_scale = float(np.square(differences).mean()) if differences.size else float("nan")
         if differences.size:
             self._offsets = np.quantile(differences, levels) - np.median(differences)
         else:

@@ -1,6 +1,7 @@
 """Backtests: an exported bundle through the serving engine, event by event, as production would run it.
 
-Owns: which forecasts are taken (origins), what they are compared with, and the table of them. Does not know: PyTorch.
+Owns: which forecasts are taken (origins), what they are compared with, and the table of them. Does not know: PyTorch,
+nor the models that may be run beside (`training.baselines` gets the same origins).
 What is measured here is what is served: the same file, the same engine, the same state.
 
 Origins: with a training set, the last slot of each series in it; else the slot before the last `test_fraction` of each
@@ -22,8 +23,9 @@ import polars as pl
 from pipeline.bundle import Bundle
 from pipeline.engine import StepEngine
 from pipeline.errors import DataError
-from training.accuracy import Accuracy, Floats, Ints, SeasonalNaive, accuracy
+from training.accuracy import Accuracy, Floats, Ints, SeasonalNaive, SeriesScores, score_series
 from training.data import Series
+from training.diagnostics import Diagnostics, diagnose
 
 _EVENTS_PER_STEP: Final = 4_096
 
@@ -33,26 +35,54 @@ class Backtest:
     """What came out.
 
     Attributes:
-        model: figures of the bundle.
-        seasonal_naive: figures of the seasonal-naive forecast at the same origins.
         unique_ids: `n` stream ids, one per origin.
         origins_ms: `[n]` time of the last slot that was seen.
+        series: `[n]` in `[0, S)`, the number of each origin's series.
+        history: per origin, what was observed by slot up to it, NaN = nothing.
         forecast: `[n, H, Q]`.
+        naive: `[n, H, Q]`, the seasonal-naive forecast.
         actual: `[n, H]`, NaN = never observed.
+        scale: `[S]` in-sample seasonal-naive mean absolute error, NaN = none.
+        squared_scale: `[S]` its mean squared error.
         levels: quantile levels.
+        season: slots.
+        step_ms: length of a slot.
         events: events stepped.
         seconds: time in the engine.
     """
 
-    model: Accuracy
-    seasonal_naive: Accuracy
     unique_ids: list[str]
     origins_ms: npt.NDArray[np.int64]
+    series: Ints
+    history: list[Floats]
     forecast: npt.NDArray[np.float32]
+    naive: Floats
     actual: Floats
+    scale: Floats
+    squared_scale: Floats
     levels: tuple[float, ...]
+    season: int
+    step_ms: int
     events: int
     seconds: float
+
+    @property
+    def model(self) -> Accuracy:
+        """Figures of the bundle."""
+        return self.score(self.forecast.astype(np.float64)).accuracy(self.levels)
+
+    @property
+    def seasonal_naive(self) -> Accuracy:
+        """Figures of the seasonal-naive forecast at the same origins."""
+        return self.score(self.naive).accuracy(self.levels)
+
+    def score(self, forecast: Floats) -> SeriesScores:
+        """Return each series' scores of a forecast `[n, H, Q]` made at the same origins."""
+        return score_series(self.actual, forecast, self.levels, self.series, self.scale, self.squared_scale)
+
+    def diagnose(self, forecast: Floats) -> Diagnostics:
+        """Break down the accuracy of a forecast `[n, H, Q]` made at the same origins."""
+        return diagnose(self.actual, forecast, self.levels, self.series, self.scale)
 
     def write_forecasts(self, path: Path) -> None:
         """Write `unique_id, origin, step, q, value` as Parquet; steps count from 1."""
@@ -142,15 +172,23 @@ def backtest(
     series_of = np.array([key[0] for key in kept], np.int64)
     forecast = np.stack(list(kept.values()))
     actual = np.stack([histories[names[s]].after(slot, horizon) for s, slot in kept])
-    naive, scale = _seasonal_naive(histories, names, list(kept), season, horizon, metadata.quantiles)
+    naives = [
+        SeasonalNaive(history.until(history.first_origin), season, metadata.quantiles) for history in histories.values()
+    ]
+    seen = [histories[names[s]].until(slot) for s, slot in kept]
     return Backtest(
-        model=accuracy(actual, forecast.astype(np.float64), metadata.quantiles, series_of, scale),
-        seasonal_naive=accuracy(actual, naive, metadata.quantiles, series_of, scale),
         unique_ids=[names[s] for s in series_of.tolist()],
         origins_ms=np.array([slot for _, slot in kept], np.int64) * metadata.step_ms,
+        series=series_of,
+        history=seen,
         forecast=forecast,
+        naive=np.stack([naives[s].forecast(history, horizon) for (s, _), history in zip(kept, seen, strict=True)]),
         actual=actual,
+        scale=np.array([naive.scale for naive in naives]),
+        squared_scale=np.array([naive.squared_scale for naive in naives]),
         levels=metadata.quantiles,
+        season=season,
+        step_ms=metadata.step_ms,
         events=done,
         seconds=seconds,
     )
@@ -206,22 +244,3 @@ def _is_origin(
     first = np.array([histories[names[i]].first_origin for i in series.tolist()], np.int64)
     since: npt.NDArray[np.int64] = slots - first
     return np.asarray((since >= 0) & (since % stride == 0))
-
-
-def _seasonal_naive(
-    histories: dict[str, _History],
-    names: list[str],
-    origins: list[tuple[int, int]],
-    season: int,
-    horizon: int,
-    levels: Sequence[float],
-) -> tuple[Floats, Floats]:
-    """Return the naive forecasts `[n, H, Q]` at the origins and the scale of every series `[S]`."""
-    naive = {}
-    scale = np.full(len(names), np.nan)
-    for number, name in enumerate(names):
-        history = histories[name]
-        naive[number] = SeasonalNaive(history.until(history.first_origin), season, levels)
-        scale[number] = naive[number].scale
-    forecasts = [naive[s].forecast(histories[names[s]].until(slot), horizon) for s, slot in origins]
-    return np.stack(forecasts), scale

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from pipeline.bundle import BundleMetadata
+    from training.accuracy import Floats
+    from training.backtest import Backtest
+    from training.skill import Skill
 
 HELP: Final = "score an exported bundle on a data set, run as in production"
 EXAMPLES: Final = """\
@@ -13,9 +19,11 @@ examples:
   rillcast backtest model.onnx data.csv                     # origins over the last fifth of each series
   rillcast backtest model.onnx test.csv --train train.csv   # origins from the end of the training data on
   rillcast backtest model.onnx data.parquet --stride 24 --json --forecasts forecasts.parquet
+  rillcast backtest model.onnx data.csv --baseline AutoETS --baseline MSTL --report report.html
 
 The bundle runs through the serving engine, event by event; PyTorch is not used. docs/accuracy.md defines the figures.
 """
+_NAIVE: Final = "seasonal naive"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -25,24 +33,32 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--train", type=Path, help="what came before DATA: stepped first, not scored")
     parser.add_argument("--test-fraction", type=float, default=0.2, help="scored share without --train (default: 0.2)")
     parser.add_argument("--stride", type=int, help="slots between origins (default: the horizon)")
+    parser.add_argument("--calibration", choices=["on", "off"], default="on", help="as in the settings (default: on)")
+    parser.add_argument("--baseline", action="append", default=[], metavar="NAME", help="a model of statsforecast")
     parser.add_argument("--forecasts", type=Path, help="write unique_id, origin, step, q, value as Parquet")
+    parser.add_argument("--report", type=Path, help="write figures and plots as one HTML file")
     parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where to run")
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score and print, beside the seasonal-naive forecast."""
+    """Score and print, beside the seasonal-naive forecast and the baselines."""
     from pipeline import device
     from pipeline.bundle import Bundle
     from pipeline.engine import StepEngine
+    from training import baselines
     from training.backtest import backtest, check_trained_for
     from training.data import load
+    from training.skill import skills
 
     bundle = Bundle.load(args.model)
     check_trained_for(bundle)
     metadata = bundle.metadata
+    for name in args.baseline:
+        baselines.check(name)
+    calibrate = args.calibration == "on"
     result = backtest(
-        StepEngine(bundle, device.choose(args.device), batch_rows=1_024),
+        StepEngine(bundle, device.choose(args.device), batch_rows=1_024, calibrate=calibrate),
         load(args.data, metadata.freq),
         train=load(args.train, metadata.freq) if args.train else (),
         test_fraction=args.test_fraction,
@@ -50,16 +66,30 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.forecasts:
         result.write_forecasts(args.forecasts)
-    figures = result.model.as_dict()
+    others: dict[str, Floats] = {_NAIVE: result.naive}
+    for name in args.baseline:
+        others[name] = baselines.forecast(
+            name, result.history, horizon=metadata.horizon, levels=result.levels, season=metadata.season
+        )
+    own = result.score(result.forecast.astype("float64"))
+    against = {name: skills(own, result.score(forecast)) for name, forecast in others.items()}
+    if args.report:
+        _write_report(args, metadata, result, others, against)
     if args.json:
-        document = {"model": f"{metadata.name}@{metadata.model_id}", **figures, "origins": len(result.unique_ids)}
-        document["seasonal_naive"] = result.seasonal_naive.as_dict()
-        document |= {"events": result.events, "engine_seconds": result.seconds}
-        print(json.dumps(document))
+        print(json.dumps(_document(metadata, result, others, against)))
         return 0
+    figures = {"model": result.model.as_dict()}
+    figures |= {name: result.score(forecast).accuracy(result.levels).as_dict() for name, forecast in others.items()}
     print(f"{metadata.name}@{metadata.model_id}: {len(result.unique_ids)} origins, {result.model.targets:,} targets")
-    print(comparison({"model": figures, "seasonal naive": result.seasonal_naive.as_dict()}))
+    print(comparison(figures))
+    for name, found in against.items():
+        told = ", ".join(
+            f"{figure.upper()} {s.skill:+.1%} [{s.low:+.1%}, {s.high:+.1%}]" for figure, s in found.items()
+        )
+        print(f"skill against {name}, with 95 % intervals over series: {told}")
     print(f"{result.events:,} events in {result.seconds:.1f} s of engine time")
+    if args.report:
+        print(f"report: {args.report}")
     return 0
 
 
@@ -75,3 +105,71 @@ def comparison(rows: dict[str, dict[str, float]]) -> str:
     nominal = next(iter(rows.values()))["nominal_coverage"]
     lines.append(f"(coverage of the outer interval, nominal {nominal:.3f}; lower is better for the rest)")
     return "\n".join(lines)
+
+
+def _document(
+    metadata: BundleMetadata, result: Backtest, others: dict[str, Floats], against: dict[str, dict[str, Skill]]
+) -> dict[str, Any]:
+    """Return everything as JSON-ready values; what is not a number is null."""
+    own = result.diagnose(result.forecast.astype("float64")).as_dict()
+    document: dict[str, Any] = {"model": f"{metadata.name}@{metadata.model_id}", **result.model.as_dict()}
+    document |= {"origins": len(result.unique_ids), "seasonal_naive": result.seasonal_naive.as_dict()}
+    document["baselines"] = {
+        name: result.score(forecast).accuracy(result.levels).as_dict()
+        for name, forecast in others.items()
+        if name != _NAIVE
+    }
+    document["skill"] = {
+        name.replace(" ", "_"): {
+            figure: {"skill": one.skill, "low": one.low, "high": one.high} for figure, one in found.items()
+        }
+        for name, found in against.items()
+    }
+    document |= {"calibration": own["levels"], "intervals": own["intervals"], "steps": own["steps"]}
+    document |= {"events": result.events, "engine_seconds": result.seconds}
+    finite: dict[str, Any] = _without_nan(document)
+    return finite
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _write_report(
+    args: argparse.Namespace,
+    metadata: BundleMetadata,
+    result: Backtest,
+    others: dict[str, Floats],
+    against: dict[str, dict[str, Skill]],
+) -> None:
+    from training.report import Compared, Page, write
+
+    forecasts = {metadata.name: result.forecast.astype("float64"), **others}
+    forecasters = [
+        Compared(name, result.score(forecast).accuracy(result.levels), result.diagnose(forecast), forecast)
+        for name, forecast in forecasts.items()
+    ]
+    facts = {
+        "model": f"{metadata.name}@{metadata.model_id} ({metadata.cell}, {metadata.freq}, {metadata.horizon} steps)",
+        "data": f"{args.data.name}" + (f", after {args.train.name}" if args.train else ""),
+        "origins": f"{len(result.unique_ids):,}, {result.model.targets:,} targets, {result.model.series:,} series",
+        "calibration": args.calibration,
+        "engine": f"{result.events:,} events in {result.seconds:.1f} s",
+    }
+    write(
+        Page(
+            f"Backtest of {metadata.name}",
+            facts,
+            forecasters,
+            against,
+            result.unique_ids,
+            result.history,
+            result.actual,
+            result.levels,
+        ),
+        args.report,
+    )

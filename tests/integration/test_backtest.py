@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 
 from pipeline import cli
 from tests.support.unrolls import LEVELS, START_MS, hourly_forecaster, some_streams, unroll, write_bundle
@@ -70,6 +73,75 @@ def test_without_training_data_the_last_part_of_each_series_is_scored(
     figures = backtest(folder, capsys, str(folder / "all.csv"), "--test-fraction", "0.1", "--stride", "6")
     assert figures["origins"] == STREAMS * 5  # at 26, 20, 14, 8 and 2 slots before the end
     assert figures["seasonal_naive"]["mase"] > 0
+
+
+def test_the_breakdowns_are_in_the_json_and_fit_together(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    figures = backtest(folder, capsys, str(folder / "test.csv"), "--train", str(folder / "train.csv"))
+    assert [point["level"] for point in figures["calibration"]] == list(LEVELS)
+    assert figures["intervals"][0]["coverage"] == pytest.approx(figures["coverage"])
+    assert [step["step"] for step in figures["steps"]] == list(range(1, HORIZON + 1))
+    assert np.mean([step["coverage"] for step in figures["steps"]]) == pytest.approx(figures["coverage"])
+    skill = figures["skill"]["seasonal_naive"]["mase"]
+    assert skill["skill"] == pytest.approx(1 - figures["mase"] / figures["seasonal_naive"]["mase"])
+    assert skill["low"] <= skill["skill"] <= skill["high"]
+
+
+def test_calibration_off_gives_the_forecasts_of_the_network_alone(
+    folder: Path, forecaster: Forecaster, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = (str(folder / "test.csv"), "--train", str(folder / "train.csv"))
+    backtest(folder, capsys, *data, "--calibration", "off")
+    off = pl.read_parquet(folder / "forecasts.parquet")["value"].to_numpy()
+    backtest(folder, capsys, *data)
+    assert (pl.read_parquet(folder / "forecasts.parquet")["value"].to_numpy() != off).any()
+    ds, y = some_streams(STEPS, STREAMS)
+    rows = forecaster.initial_rows(STREAMS)
+    for t in range(STEPS - 3 * HORIZON):
+        with torch.no_grad():
+            outputs, rows = forecaster.step(torch.from_numpy(ds[t]), torch.from_numpy(y[t]), rows, 0.0)
+    expected = outputs.forecast.numpy()[0].reshape(-1)
+    np.testing.assert_allclose(off[: expected.size], expected, rtol=1e-4, atol=1e-3)
+
+
+def test_a_report_is_one_file_that_refers_to_nothing_outside(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = folder / "report.html"
+    backtest(folder, capsys, str(folder / "test.csv"), "--train", str(folder / "train.csv"), "--report", str(report))
+    text = report.read_text()
+    assert text.count("<svg") == 4 + STREAMS
+    assert "seasonal naive" in text
+    references = re.findall(r"""(?:src|href)\s*=\s*["']?(?!#)([^"'\s>]+)""", text)
+    assert references == []
+    assert "<script" not in text
+    assert "@import" not in text
+
+
+def test_a_baseline_that_statsforecast_does_not_have_is_refused_before_anything_runs(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("statsforecast")
+    model, data = str(folder / "model.onnx"), str(folder / "all.csv")
+    assert cli.main(["backtest", model, data, "--baseline", "Prophet"]) == 2
+    assert "AutoETS" in capsys.readouterr().err
+
+
+def test_a_baseline_without_statsforecast_says_what_to_install(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "statsforecast", None)
+    model, data = str(folder / "model.onnx"), str(folder / "all.csv")
+    assert cli.main(["backtest", model, data, "--baseline", "AutoETS"]) == 2
+    assert "rillcast[baselines]" in capsys.readouterr().err
+
+
+def test_a_baseline_forecasts_at_the_same_origins(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("statsforecast")
+    data = (str(folder / "test.csv"), "--train", str(folder / "train.csv"))
+    figures = backtest(folder, capsys, *data, "--baseline", "SeasonalNaive")
+    found = figures["baselines"]["SeasonalNaive"]
+    assert found["targets"] == figures["targets"]
+    # its points are those of our own seasonal naive; its intervals are made otherwise
+    assert found["mase"] == pytest.approx(figures["seasonal_naive"]["mase"], rel=1e-4)
+    assert "SeasonalNaive" in figures["skill"]
 
 
 @pytest.mark.skipif(not REFEREE.exists(), reason="the referee's score.py is not on this machine")

@@ -13,9 +13,13 @@
 
 Most commits carry no pages. A snapshot, every `snapshot_interval_s`, goes through the partitions one after the other:
 all changed pages of a partition and its mark are in one commit, and a commit takes partitions until it has
-`pages_per_commit` pages. Either way stored state is never ahead of the committed positions: pages that a crash kept
-from being written cost a longer replay and nothing else. A crash before the positions are durable means, at_least_once,
-that events are read again and their forecasts published again, with the same `source`.
+`pages_per_commit` pages. A partition is passed over while it is cheaper to replay than to write: a page of 256 streams
+is written whole, also where few of them had an event. So it is written when `snapshot_events_per_stream` came for each
+of its streams, or when `snapshot_max_interval_s` has passed.
+
+Either way stored state is never ahead of the committed positions: pages that a crash kept from being written cost a
+longer replay and nothing else. A crash before the positions are durable means, at_least_once, that events are read
+again and their forecasts published again, with the same `source`.
 
 A commit that is bounded (partitions are being revoked) takes nothing of other partitions' snapshots along, and each of
 its steps gets what is left of its time. A step that knows no time-out of its own is given up when the time is over, and
@@ -144,7 +148,9 @@ class _Progress:
     """How far a partition is."""
 
     position: int  # events below it are in the state
-    marked: int | None = None  # position of the last mark
+    stored: int  # position up to which a replay is not needed
+    stored_at: float  # when that was so
+    marked: int | None = None  # position of the last mark of this process
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,7 +208,7 @@ class Checkpoint:
 
     def begin(self, partition: int, position: int, *, new_life: bool) -> None:
         """Note where a partition's state stands; `new_life` = whatever the store may have of it no longer counts."""
-        self._progress[partition] = _Progress(position)
+        self._progress[partition] = _Progress(position, position, self._clock())
         if new_life and self._snapshots is not None:
             # Without this, pages of the old life could be taken for ones of the new between two snapshots.
             self._resets[partition] = Mark(partition, position, NO_WATERMARK, 0)
@@ -263,7 +269,9 @@ class Checkpoint:
         if positions or marks:
             self._delivery.commit(positions, exported, list(marks.values()), budget)
         for p in partitions:
-            self._progress[p].marked = marks[p].offset
+            progress = self._progress[p]
+            progress.marked = progress.stored = marks[p].offset
+            progress.stored_at = self._clock()
         self._resets.clear()
         self._pending.clear()
         self._due_at = self._clock() + self._interval_s
@@ -280,7 +288,7 @@ class Checkpoint:
         if alone:
             return chosen
         if self._snapshot_due() and not self._queue:
-            self._queue.extend(sorted(live))
+            self._queue.extend(p for p in sorted(live) if self._worth_it(p, self._snapshots))
             self._snapshot_at = self._clock() + self._snapshots.snapshot_interval_s
         size = 0
         while self._queue and size < self._snapshots.pages_per_commit:
@@ -289,6 +297,15 @@ class Checkpoint:
                 chosen.append(partition)
                 size += self._residents.num_changed(partition)
         return chosen
+
+    def _worth_it(self, partition: int, snapshots: StateSettings) -> bool:
+        """Return whether to write a partition's changed pages now is better than to have them replayed."""
+        progress = self._progress[partition]
+        enough = snapshots.snapshot_events_per_stream * self._residents.num_to_write(partition)
+        return (
+            progress.position - progress.stored >= enough
+            or self._clock() - progress.stored_at >= snapshots.snapshot_max_interval_s
+        )
 
     def _moved(self, partition: int) -> bool:
         progress = self._progress.get(partition)

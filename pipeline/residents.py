@@ -170,6 +170,10 @@ class Residents:
         """Return how many of its pages changed since they were last exported."""
         return sum(page in self._dirty for page in self._table.pages(partition))
 
+    def num_to_write(self, partition: int) -> int:
+        """Return about how many streams the pages hold that the next export returns; never fewer."""
+        return min(self.num_changed(partition) * PAGE_SLOTS, self._table.slots(partition).size)
+
     def export(self, partition: int, offset: int) -> list[Page]:
         """Return the pages of a partition that changed since the last export, as of `offset`."""
         changed = [

@@ -275,7 +275,12 @@ class StateSettings(_Section):
     path: Path = Path("rillcast-state")
     """Directory of the local store."""
     snapshot_interval_s: Positive = 30.0
-    """Changed pages are written this often, and on revoke and shutdown; bounds the replay of a restart."""
+    """Changed pages are written at most this often, and on revoke and shutdown."""
+    snapshot_events_per_stream: Annotated[float, Field(ge=0)] = 12.0
+    """A partition whose stored streams would have had fewer events than this since they were last written, on average,
+    waits: to replay so few is quicker than to write and load them. 0 = write at every interval."""
+    snapshot_max_interval_s: Positive = 600.0
+    """It waits no longer than this, so that no restart replays more than so much of the input."""
     pages_per_commit: Annotated[int, Field(gt=0)] = 64
     """Most pages (of 256 streams each) written within one commit, so that a large snapshot does not stall the loop."""
     idle_ttl_s: Annotated[float, Field(ge=0)] = 0.0

@@ -29,6 +29,7 @@ from pipeline.settings import KafkaSettings
 from pipeline.stores.kafka import Read, StoredRecord
 from pipeline.transports import kafka_errors
 from pipeline.transports.kafka_python.config import connection_config, consumer_config, create
+from pipeline.transports.kafka_python.fetching import read_compacted
 
 _MAX_RECORDS: Final = 64
 _FETCH_WAIT_MS: Final = 20  # the broker holds a fetch at the end this long (default 500) before it says that it is one
@@ -53,6 +54,7 @@ class KafkaPythonTopicReader:
             "fetch_max_wait_ms": _FETCH_WAIT_MS,
         }
         self._consumer: Any = create(settings, "state reader", lambda: KafkaConsumer(**config))
+        read_compacted(self._consumer)
         self._admin = create(settings, "admin client", lambda: KafkaAdminClient(**connection_config(settings)))
 
     def begin(self, partition: int) -> None:

@@ -130,6 +130,7 @@ class Run:
             "state.store": combination.store,
             "state.topic": self._state,
             "state.snapshot_interval_s": 0.3,
+            "state.snapshot_max_interval_s": 0.3,
             "state.idle_ttl_s": load.idle_ttl_s,
         }
         self._watch = ClusterWatch(cluster.bootstrap_servers, group)

@@ -234,6 +234,7 @@ def test_kill_and_restart_continue_every_stream_exactly(
         "state.store": store,
         "state.path": tmp_path / "state",
         "state.snapshot_interval_s": 0.2,
+        "state.snapshot_max_interval_s": 0.2,
         "kafka.transactional_id": unique("member"),
     }
     events = [(f"s{s}", 7 * t + s + 1) for t in range(steps) for s in range(streams)]

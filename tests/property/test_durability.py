@@ -118,7 +118,7 @@ def run_once(
         log,
         per_poll=per_poll,
         settings=WorkerSettings(commit_interval_s=0.5, delivery=delivery),
-        snapshots=StateSettings(snapshot_interval_s=2, pages_per_commit=pages_per_commit),
+        snapshots=StateSettings(snapshot_interval_s=2, snapshot_max_interval_s=2, pages_per_commit=pages_per_commit),
         store=make,
         limits=limits,
     )
@@ -200,6 +200,57 @@ def test_after_an_erasure_the_retained_events_are_replayed_and_nothing_is_publis
     assert {unique_id: seen[unique_id][: len(states)] for unique_id, states in expected.items()} == expected
 
 
+def test_a_partition_is_stored_when_replaying_its_events_would_cost_more_than_writing_its_streams() -> None:
+    """Ten streams with one event each a second: at 12 events per stream, every twelfth snapshot writes them."""
+    log = Log({0: []})
+    for at in range(600):
+        log.append(0, observation(f"0/{at % 10}", at + 1))
+    store = MemoryStore(Shelf())
+    harness = workers.build(
+        log,
+        per_poll=lambda: 10,
+        settings=WorkerSettings(commit_interval_s=0.5),
+        snapshots=StateSettings(snapshot_interval_s=1, snapshot_events_per_stream=12, snapshot_max_interval_s=100),
+        store=lambda _sink: store,
+    )
+    offsets: list[int] = []
+    stage = store.stage
+
+    def note(pages: Sequence[Page], marks: Sequence[Mark]) -> None:
+        offsets.extend(mark.offset for mark in marks)
+        stage(pages, marks)
+
+    store.stage = note  # type: ignore[method-assign]
+    harness.source.before_poll.extend([tick(harness)] * 10_000)
+    harness.worker.run()
+    assert offsets == [0, 120, 240, 360, 480, 600], "a partition without streams costs nothing to write"
+
+
+def test_a_partition_with_few_events_is_stored_at_the_longest_interval() -> None:
+    log = Log({0: []})
+    for at in range(60):
+        log.append(0, observation(f"0/{at % 10}", at + 1))
+    store = MemoryStore(Shelf())
+    harness = workers.build(
+        log,
+        per_poll=lambda: 1,
+        settings=WorkerSettings(commit_interval_s=0.5),
+        snapshots=StateSettings(snapshot_interval_s=1, snapshot_events_per_stream=12, snapshot_max_interval_s=20),
+        store=lambda _sink: store,
+    )
+    times: list[float] = []
+    stage = store.stage
+
+    def note(pages: Sequence[Page], marks: Sequence[Mark]) -> None:
+        times.append(harness.clock.now)
+        stage(pages, marks)
+
+    store.stage = note  # type: ignore[method-assign]
+    harness.source.before_poll.extend([tick(harness)] * 10_000)
+    harness.worker.run()
+    assert times == [1, 21, 41, 61], "when there are no streams yet, then as seldom as allowed"
+
+
 class OvertakenStore(MemoryStore):
     """Between the question for the committed positions and the reading of the state, a successor goes on."""
 
@@ -254,7 +305,7 @@ def test_a_failed_transaction_sends_the_worker_back_and_nothing_is_lost_or_doubl
         log,
         per_poll=cycle(polls).__next__,
         settings=WorkerSettings(commit_interval_s=0.5, delivery="exactly_once"),
-        snapshots=StateSettings(snapshot_interval_s=3),
+        snapshots=StateSettings(snapshot_interval_s=3, snapshot_max_interval_s=3),
         store=lambda _sink: MemoryStore(shelf, polls_per_restore=2),
     )
     count = 0
@@ -319,7 +370,7 @@ def test_partitions_may_come_and_go_in_any_phase(
         log,
         per_poll=cycle(polls).__next__,
         settings=WorkerSettings(commit_interval_s=0.5, delivery=delivery),
-        snapshots=StateSettings(snapshot_interval_s=2, pages_per_commit=1),
+        snapshots=StateSettings(snapshot_interval_s=2, snapshot_max_interval_s=2, pages_per_commit=1),
         store=lambda _sink: MemoryStore(shelf, polls_per_restore=3),
     )
 

@@ -8,7 +8,11 @@ from concurrent.futures import Future
 from typing import Any
 
 from kafka import TopicPartition
+from kafka.consumer.fetcher import IsolationLevel
+from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
+from kafka.record.memory_records import MemoryRecords
 
+from pipeline.transports.kafka_python.fetching import CompactedPartitionRecords
 from pipeline.transports.kafka_python.lookup import look_up
 from pipeline.transports.kafka_python.partitions import Partitions
 from pipeline.transports.kafka_python.poller import Poller
@@ -67,3 +71,36 @@ def test_what_a_call_brings_that_began_before_a_partition_was_started_is_not_han
     assert set(partitions.current()) == {0, 1}
     partitions.drop(0, polling=False)
     assert set(partitions.current()) == {1}
+
+
+def batch(offset: int, *values: bytes, control: bool = False) -> bytes:
+    """Return a batch of a transaction, perhaps without records."""
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=0,
+        is_transactional=1,
+        producer_id=1,
+        producer_epoch=0,
+        base_sequence=0,
+        batch_size=10_000,
+    )
+    for number, value in enumerate(values):
+        builder.append(number, timestamp=1, key=None, value=value, headers=[])
+    data = bytearray(builder.build())
+    data[:8] = offset.to_bytes(8, "big")
+    if control:
+        data[DefaultRecordBatch.ATTRIBUTES_OFFSET + 1] |= DefaultRecordBatch.CONTROL_MASK
+    return bytes(data)
+
+
+def test_a_transactions_marker_that_the_cleaner_took_out_of_its_batch_is_passed() -> None:
+    """kafka-python ends with "StopIteration raised unpacking messageset": the restore could never be done."""
+    data = batch(0, b"first") + batch(1, control=True) + batch(2, b"second")
+    records = CompactedPartitionRecords(
+        0,
+        TopicPartition("state", 0),
+        MemoryRecords(data),
+        check_crcs=False,
+        isolation_level=IsolationLevel.READ_COMMITTED,
+    )
+    assert [(record.offset, record.value) for record in records.take(10)] == [(0, b"first"), (2, b"second")]

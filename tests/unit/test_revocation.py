@@ -50,7 +50,7 @@ def test_partitions_whose_forecasts_are_not_taken_in_time_go_without_a_commit_an
         log,
         per_poll=lambda: 4,
         settings=WorkerSettings(commit_interval_s=1000, revoke_timeout_s=BUDGET_S),
-        snapshots=StateSettings(snapshot_interval_s=1),
+        snapshots=StateSettings(snapshot_interval_s=1, snapshot_max_interval_s=1),
         store=lambda _sink: MemoryStore(shelf),
     )
     asked: list[float] = []
@@ -80,7 +80,7 @@ def test_a_commit_at_revocation_takes_no_snapshot_of_partitions_that_stay() -> N
         log,
         per_poll=lambda: 2,
         settings=WorkerSettings(commit_interval_s=0.5),
-        snapshots=StateSettings(snapshot_interval_s=1),
+        snapshots=StateSettings(snapshot_interval_s=1, snapshot_max_interval_s=1),
         store=lambda _sink: MemoryStore(shelf),
     )
 

@@ -25,6 +25,7 @@ from pipeline.settings import KafkaSettings
 from pipeline.transports import kafka_errors
 from pipeline.transports.base import Assignment, AssignmentListener, Polled
 from pipeline.transports.kafka_python.config import consumer_config, create, require_topics
+from pipeline.transports.kafka_python.fetching import read_compacted
 from pipeline.transports.kafka_python.lookup import look_up
 from pipeline.transports.kafka_python.partitions import Partitions
 from pipeline.transports.kafka_python.poller import Poller
@@ -66,6 +67,7 @@ class KafkaPythonSource:
         self._listener = listener
         require_topics(self._settings, [self._topic])
         self._consumer = create(self._settings, "consumer", lambda: KafkaConsumer(**consumer_config(self._settings)))
+        read_compacted(self._consumer)
         self._poller.attach(self._consumer)
         self._consumer.subscribe([self._topic], listener=Listener(self._poller.ask))
         # Else a leader that has not heard of the topic yet gives everybody nothing, and the group joins twice.

@@ -5,18 +5,28 @@ from __future__ import annotations
 import argparse
 import logging
 import signal
+import socket
+import sys
+from collections.abc import Callable
 from types import FrameType
 from typing import Final
 
 from pipeline import logs
 from pipeline.commands import settings_flags
+from pipeline.errors import RillcastError, SettingsError
+from pipeline.settings import Settings
 
 HELP: Final = "serve forecasts: one step of the model per event"
 EXAMPLES: Final = """\
 examples:
   rillcast run --model model.onnx --kafka.bootstrap-servers localhost:9092
+  rillcast run --model model.onnx --kafka.bootstrap-servers localhost:9092 --workers 4
   rillcast run --model model.onnx --input.path data.csv --output.path forecasts.jsonl
   some-producer | rillcast run --model model.onnx --input.path - --output.path - --http.enabled false
+
+With --workers N, N processes share the partitions. Each has the port http.port + its number, from 0, and the static
+member name kafka.group_instance_id (or the host's name) - its number. One that dies is started again; one that ends
+with 2, 3, 4 or 6 ends all of them.
 
 Ctrl-C or SIGTERM commits what was published and ends with 0; a second Ctrl-C ends at once.
 Exit codes: 0 done, 2 settings, 3 model, 4 device, 5 source or sink (starting again may help), 6 recovery.
@@ -27,24 +37,52 @@ log = logging.getLogger(__name__)
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the partitions (default: 1)")
     settings_flags.add(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until the source ends or a signal comes."""
+    settings = settings_flags.load(args)
+    if args.workers < 1:
+        raise SettingsError(f"--workers {args.workers}: expected at least 1")
+    if args.workers == 1:
+        _serve(settings)
+        return 0
+    from pipeline.crew import Crew, members
+
+    logs.configure(settings.log.level, settings.log.format)
+    crew = Crew(serve_as_member, members(settings, args.workers, socket.gethostname()))
+    _on_signal(crew.stop)
+    return crew.run()
+
+
+def serve_as_member(settings: Settings) -> None:
+    """Serve in a process of a crew; an error of ours becomes its exit code, as on the command line."""
+    try:
+        _serve(settings)
+    except RillcastError as error:
+        log.error("%s", error)
+        sys.exit(error.exit_code)
+
+
+def _serve(settings: Settings) -> None:
     from pipeline import service
 
-    settings = settings_flags.load(args)
     logs.configure(settings.log.level, settings.log.format)
     log.info("settings: %s", settings.model_dump_json())
     built = service.build(settings)
+    _on_signal(built.worker.stop)
+    built.run()
 
-    def stop(number: int, _frame: FrameType | None) -> None:
+
+def _on_signal(stop: Callable[[], None]) -> None:
+    """Stop at the first SIGINT or SIGTERM, and at once at a second SIGINT."""
+
+    def handle(number: int, _frame: FrameType | None) -> None:
         log.info("%s: finishing", signal.Signals(number).name)
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        built.worker.stop()
+        stop()
 
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, stop)
-    built.run()
-    return 0
+        signal.signal(number, handle)

@@ -14,7 +14,7 @@ LAYERS = [
     ["pipeline.cli"],
     ["pipeline.commands"],
     ["pipeline.benchmarks"],
-    ["pipeline.service"],
+    ["pipeline.service", "pipeline.crew"],
     ["pipeline.worker"],
     ["pipeline.publisher", "pipeline.deadletters", "pipeline.checkpoint", "pipeline.recovery", "pipeline.server"],
     ["pipeline.metrics", "pipeline.logs"],

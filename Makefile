@@ -13,9 +13,13 @@ KILLS ?=
 SEED ?=
 # Further options of the chaos suite, e.g. CHAOS='--client librdkafka --store kafka'.
 CHAOS ?=
+# Folder with the public series that are not shipped (training/headline.py names them); training runs per data set.
+ACCURACY_DATA ?=
+SEEDS ?= 1
+ACCURACY := .accuracy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format bench image constraints clean
+.PHONY: help demo test chaos check format bench accuracy image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, no waiting)'
@@ -24,6 +28,7 @@ help:
 	@echo 'make check        format, lint and type checks'
 	@echo 'make format       put the code into its format'
 	@echo 'make bench        engine benchmarks on this machine'
+	@echo 'make accuracy     train on public series and score, from scratch (ACCURACY_DATA=folder; SEEDS=5: median and spread)'
 	@echo 'make image        container images rillcast:cpu and rillcast:cuda (needs Docker)'
 	@echo 'make constraints  resolve the pinned versions anew'
 
@@ -65,6 +70,10 @@ bench: $(DEMO)/model.onnx
 	$(BIN)/rillcast bench step $(DEMO)/model.onnx
 	$(BIN)/rillcast bench flatness $(DEMO)/model.onnx
 
+accuracy: $(VENV)/.dev-installed
+	rm -rf $(ACCURACY)
+	$(BIN)/python -m training.headline --data '$(ACCURACY_DATA)' --work $(ACCURACY) --seeds $(SEEDS)
+
 image:
 	docker build --target cpu --tag rillcast:cpu .
 	docker build --target cuda --tag rillcast:cuda .
@@ -74,4 +83,4 @@ constraints: | $(BIN)/uv
 		--no-header --no-annotate --no-emit-index-url --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) $(DEMO) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(ACCURACY) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

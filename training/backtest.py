@@ -124,6 +124,7 @@ def backtest(
     train: Sequence[Series] = (),
     test_fraction: float = 0.2,
     stride: int | None = None,
+    steps: int | None = None,
     progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Backtest:
     """Step all events in time order and score the forecasts made at the origins.
@@ -133,7 +134,8 @@ def backtest(
         data: the series, or what follows `train`.
         train: what the bundle was trained on; stepped first, never scored.
         test_fraction: share of each series that is scored where there is no `train`.
-        stride: slots between origins; None = the horizon.
+        stride: slots between origins; None = the steps that are scored.
+        steps: how many steps ahead are scored; None = all that the bundle forecasts.
         progress: called with events done and in all.
 
     Raises:
@@ -141,7 +143,9 @@ def backtest(
     """
     bundle = engine.bundle
     metadata = bundle.metadata
-    horizon, season = metadata.horizon, metadata.season
+    horizon, season = steps or metadata.horizon, metadata.season
+    if not 1 <= horizon <= metadata.horizon:
+        raise DataError(f"{horizon} steps are to be scored, the bundle forecasts {metadata.horizon}")
     stride = horizon if stride is None else stride
     if stride < 1 or not 0 < test_fraction < 1:
         raise DataError(f"stride {stride} must be positive and test_fraction {test_fraction} within (0, 1)")
@@ -158,7 +162,7 @@ def backtest(
         )
         seconds += time.perf_counter() - started
         taken.extend(
-            (int(series[row]), int(slots[row]), result.forecast[row].copy())
+            (int(series[row]), int(slots[row]), result.forecast[row, :horizon].copy())
             for row in np.flatnonzero(_is_origin(series, slots, histories, names, stride)).tolist()
         )
         done += slots.size

@@ -1,0 +1,96 @@
+"""The accuracy command: what it needs, what it prints last, what it writes into the page."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from training import headline
+from training.drift import DriftCoverage, drifting_streams
+
+
+def run_of(wql: float, seed: int) -> dict[str, Any]:
+    figures = {"mase": 0.7, "smape": 9.0, "wql": wql, "coverage80": 0.8}
+    return {"figures": figures, "uncalibrated": figures, "seasonal_naive": figures, "seed": seed}
+
+
+RESULT: dict[str, Any] = {
+    "m4_hourly": [run_of(0.023, 0), run_of(0.027, 1), run_of(0.024, 2)],
+    "etth1": [run_of(0.22, 0)],
+    "universal": {"m4_hourly": run_of(0.03, 0), "etth1": run_of(0.25, 0)},
+    "drift_coverage80": {"on": 0.81, "off": 0.72, "nominal": 0.8},
+}
+
+
+def test_without_data_it_says_what_to_set_and_which_files_it_needs(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.delenv("ACCURACY_DATA", raising=False)
+    assert headline.main(["--work", str(tmp_path)]) == 2
+    told = capsys.readouterr().err
+    assert "ACCURACY_DATA" in told
+    assert "etth1.csv.gz" in told
+    assert headline.main(["--data", str(tmp_path), "--work", str(tmp_path / "w"), "--only", "etth1"]) == 2
+    assert f"{tmp_path / 'etth1.csv.gz'} does not exist" in capsys.readouterr().err
+
+
+def test_the_last_line_has_the_medians_over_the_seeds(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(headline, "run", lambda *_: RESULT)
+    page = tmp_path / "accuracy.md"
+    page.write_text(f"before\n{headline._BEGIN}\nold\n{headline._END}\nafter\n")
+    assert headline.main(["--data", str(tmp_path), "--document", str(page)]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(last) == {"m4_hourly", "etth1", "universal", "drift_coverage80"}
+    assert last["m4_hourly"] == {"mase": 0.7, "smape": 9.0, "wql": 0.024, "coverage80": 0.8}
+    assert last["universal"]["etth1"]["wql"] == 0.25
+    assert last["drift_coverage80"] == {"on": 0.81, "off": 0.72}
+    text = page.read_text()
+    assert "0.0240 (0.0230 to 0.0270)" in text
+    assert "old" not in text
+    assert text.startswith("before\n")
+    assert text.endswith("after\n")
+
+
+def test_a_series_is_cut_where_its_test_begins_and_where_it_ends(tmp_path: Path) -> None:
+    rows = "".join(f"HUFL,{slot * 3_600_000},{slot % 7}\n" for slot in range(90, 130))
+    (tmp_path / "etth1.csv.gz").write_bytes(gzip.compress(f"unique_id,ds,y\n{rows}".encode()))
+    protocol = headline.Protocol("etth1", ("etth1.csv.gz",), 4, test=(100, 120))
+    (train,), (test,) = protocol.split(tmp_path)
+    assert (train.slots[0], train.slots[-1]) == (90, 99)
+    assert (test.slots[0], test.slots[-1]) == (100, 119)
+
+
+def test_a_finished_run_is_not_done_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    calls: list[Path] = []
+
+    def measure(folder: Path) -> DriftCoverage:
+        calls.append(folder)
+        return DriftCoverage(0.8, 0.7, 0.8)
+
+    monkeypatch.setattr("training.drift.measure", measure)
+    for _ in range(2):
+        assert headline.main(["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--only", "drift"]) == 0
+    assert len(calls) == 1
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"drift_coverage80": {"on": 0.8, "off": 0.7}}
+
+
+def test_streams_change_half_way_and_only_if_they_are_to() -> None:
+    half = 1_000
+    for drift, factor in ((True, 2.0), (False, 1.0)):
+        ratios, jumps = [], []
+        for one in drifting_streams(20, half=half, drift=drift):
+            season = one.y[24:] - one.y[:-24]
+            before, after = season[: half - 24].std(), season[half:].std()
+            ratios.append(after / before)
+            jumps.append(abs(one.y[half:].mean() - one.y[:half].mean()) / before)
+        assert np.median(ratios) == pytest.approx(factor, rel=0.1)
+        assert (min(jumps) > 3) == drift

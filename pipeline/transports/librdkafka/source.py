@@ -50,6 +50,7 @@ class LibrdkafkaSource:
         self._to_seek: dict[int, int] = {}  # started, but the client has not been told yet
         self._failure: BaseException | None = None
         self._closing = False
+        self._answering = False  # a rebalance
         self._changes = 0  # of what may be handed out
         self._warn = TransientWarnings(settings.bootstrap_servers)
 
@@ -173,7 +174,9 @@ class LibrdkafkaSource:
             return [result.error for result in results or () if result.error is not None]
 
         while True:
-            if timeout_s is None:
+            # From another thread, while this one answers a rebalance, the client's commit never returns (2.16.0); from
+            # here its own request time-out bounds it.
+            if timeout_s is None or self._answering:
                 errors = commit()
             else:
                 try:
@@ -367,10 +370,13 @@ class LibrdkafkaSource:
         self._changes += 1
         numbers = [partition.partition for partition in partitions if partition.partition in self._owned]
         if numbers and not self._closing and self._listener is not None:
+            self._answering = True
             try:
                 (self._listener.on_lost if lost else self._listener.on_revoked)(numbers)
             except BaseException as error:  # noqa: BLE001  as above
                 self._failure = self._failure or as_transport_error(error, self._settings, self._topic)
+            finally:
+                self._answering = False
         for number in numbers:
             self._owned.discard(number)
             self._positions.pop(number, None)

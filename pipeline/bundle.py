@@ -19,6 +19,7 @@ import contextlib
 import enum
 import hashlib
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,18 +30,18 @@ import onnx
 from onnx import checker, helper
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
-from pipeline import frequency, shipped
+from pipeline import frequency, onnx_safety, shipped
 from pipeline import sequence as sequences
 from pipeline.errors import BundleError
 
 SCHEMA_VERSION: Final = 1
 METADATA_KEY: Final = "rillcast"
 MAX_BUNDLE_BYTES: Final = 512 * 2**20
+MAX_ROW_BYTES: Final = 16 * 2**20
 STATE_PREFIX: Final = "state."
 NEXT_SUFFIX: Final = ".next"
 REGULAR: Final = "regular"
 CALIBRATE: Final = "calibrate"
-_OPERATOR_DOMAINS: Final = frozenset({"", "ai.onnx", "com.microsoft"})
 _STATE_DTYPES: Final = frozenset({"float32", "float16", "int64", "int32", "int8", "bool"})
 
 
@@ -65,9 +66,9 @@ class StateSpec(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+    name: Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=100)]
     dtype: str
-    row_shape: tuple[Annotated[int, Field(gt=0)], ...]
+    row_shape: Annotated[tuple[Annotated[int, Field(gt=0, le=MAX_ROW_BYTES)], ...], Field(max_length=8)]
 
     @field_validator("dtype")
     @classmethod
@@ -84,7 +85,7 @@ class StateSpec(BaseModel):
     @property
     def row_bytes(self) -> int:
         """Bytes of one stream's row."""
-        return int(np.prod(self.row_shape, dtype=np.int64)) * self.numpy_dtype.itemsize
+        return math.prod(self.row_shape) * self.numpy_dtype.itemsize
 
 
 class BundleMetadata(BaseModel):
@@ -98,10 +99,10 @@ class BundleMetadata(BaseModel):
     cell: str
     freq: str
     horizon: Annotated[int, Field(ge=1, le=10_000)]
-    quantiles: Annotated[tuple[float, ...], Field(min_length=1)]
+    quantiles: Annotated[tuple[float, ...], Field(min_length=1, max_length=1_000)]
     context: Annotated[int, Field(ge=0, description="slots until a stream counts as warm")] = 0
     season: Annotated[int, Field(ge=1, description="slots in the main season")] = 1
-    states: Annotated[tuple[StateSpec, ...], Field(min_length=1)]
+    states: Annotated[tuple[StateSpec, ...], Field(min_length=1, max_length=100)]
     scores: tuple[str, ...] = ()
     covariates: tuple[str, ...] = ()
     training: dict[str, Any] = {}
@@ -127,6 +128,8 @@ class BundleMetadata(BaseModel):
         names = [spec.name for spec in value]
         if len(set(names)) != len(names):
             raise ValueError(f"state names repeat: {names}")
+        if (row_bytes := sum(spec.row_bytes for spec in value)) > MAX_ROW_BYTES:
+            raise ValueError(f"the state of one stream takes {row_bytes} bytes, the limit is {MAX_ROW_BYTES}")
         return value
 
     @property
@@ -181,7 +184,6 @@ class Bundle:
         """
         model = _parse(data)
         metadata = _metadata(model)
-        _check_self_contained(model)
         identity = model_id(model)
         if metadata.model_id != identity:
             raise BundleError(
@@ -195,8 +197,8 @@ class Bundle:
         second = sequences.extract(model)
         if second is not None:
             with _of_the_sequence():
+                onnx_safety.check_model(second)
                 _check_valid(second)
-                _check_self_contained(second)
                 if _check_graph(second, metadata, "B, T") != (inputs, outputs | {REGULAR}):
                     raise BundleError("outputs", f"expected the step's inputs, its outputs and {REGULAR!r}")
         return cls(
@@ -240,10 +242,12 @@ def model_id(model: onnx.ModelProto) -> str:
 
 
 def _parse(data: bytes) -> onnx.ModelProto:
+    onnx_safety.check_bytes(data)
     try:
         model = onnx.load_model_from_string(data)
     except Exception as error:  # protobuf and onnx each raise types of their own
         raise BundleError("onnx", f"not a valid ONNX model: {_first_line(error)}") from error
+    onnx_safety.check_model(model)  # first: ONNX's own checker would look for files
     _check_valid(model)
     return model
 
@@ -282,30 +286,6 @@ def _metadata(model: onnx.ModelProto) -> BundleMetadata:
                 "schema-version", f"schema version {first['input']!r} is unknown; this version reads {SCHEMA_VERSION}"
             ) from error
         raise BundleError("metadata", f"{where}: {first['msg']}") from error
-
-
-def _check_self_contained(model: onnx.ModelProto) -> None:
-    """Nothing outside the file may be read, and only the standard operators may run."""
-    foreign = {o.domain for o in model.opset_import} - _OPERATOR_DOMAINS
-    foreign |= {node.domain for node in _nodes(model.graph)} - _OPERATOR_DOMAINS
-    if foreign or model.functions:
-        raise BundleError("operators", f"operator domains {sorted(foreign)} or local functions are not allowed")
-    for tensor in model.graph.initializer:
-        if tensor.data_location == onnx.TensorProto.EXTERNAL or tensor.external_data:
-            raise BundleError("external-data", f"initializer {tensor.name!r} lies outside the file")
-    for node in _nodes(model.graph):
-        for attribute in node.attribute:
-            if attribute.HasField("t") and attribute.t.external_data:
-                raise BundleError("external-data", f"node {node.name!r} reads data outside the file")
-
-
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
-    """Yield the nodes of a graph and of the bodies inside it."""
-    for node in graph.node:
-        yield node
-        for attribute in node.attribute:
-            for body in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-                yield from _nodes(body)
 
 
 def _numpy_dtype(value: onnx.ValueInfoProto) -> str:

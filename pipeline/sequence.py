@@ -16,6 +16,7 @@ from typing import Final
 import onnx
 from google.protobuf.message import DecodeError
 
+from pipeline import onnx_safety
 from pipeline.errors import BundleError
 
 SEQUENCE_KEY: Final = "rillcast.sequence"
@@ -68,6 +69,7 @@ def extract(model: onnx.ModelProto) -> onnx.ModelProto | None:
         data = inflater.decompress(base64.b64decode(entry, validate=True), MAX_SEQUENCE_BYTES)
         if inflater.unconsumed_tail:
             raise BundleError("sequence", f"the sequence graph has more than {MAX_SEQUENCE_BYTES} bytes")
+        onnx_safety.check_bytes(data)
         sequence = onnx.load_model_from_string(data)
     except (binascii.Error, zlib.error, DecodeError) as error:
         raise BundleError("sequence", f"the sequence graph cannot be read: {error}") from error

@@ -26,7 +26,7 @@ LAYERS = [
     ["pipeline.device"],
     ["pipeline.bundle"],
     ["pipeline.sequence"],
-    ["pipeline.shipped"],
+    ["pipeline.shipped", "pipeline.onnx_safety"],
     ["pipeline.frequency", "pipeline.arrays", "pipeline.errors", "pipeline.stages"],
 ]
 SAME_LAYER_ALLOWED = {

@@ -52,7 +52,7 @@ class Member:
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
         self.changes += 1
-        # Bounded, as the worker does it: that once took the whole bound, and failed, whenever it was asked for from here.
+        # Bounded, as the worker does it: asked for from here, that once took the whole bound, and failed.
         self.source.commit({number: self.owned[number] for number in partitions}, 10.0)
         self.owned = {number: offset for number, offset in self.owned.items() if number not in partitions}
 

@@ -276,7 +276,7 @@ class StateSettings(_Section):
     """Directory of the local store."""
     snapshot_interval_s: Positive = 30.0
     """Changed pages are written at most this often, and on revoke and shutdown."""
-    snapshot_events_per_stream: Annotated[float, Field(ge=0)] = 12.0
+    snapshot_events_per_stream: Annotated[float, Field(ge=0)] = 16.0
     """A partition whose stored streams would have had fewer events than this since they were last written, on average,
     waits: to replay so few is quicker than to write and load them. 0 = write at every interval."""
     snapshot_max_interval_s: Positive = 600.0

@@ -1,18 +1,21 @@
 """Writes the files of `deploy/` that are made from others: `python -m deploy.generate`.
 
     prometheus/rules/*.yml   ->  kubernetes/components/monitoring/prometheusrule.yaml
-    grafana/dashboards.py    ->  grafana/dashboards/*.json
+    grafana/dashboards.py    ->  grafana/json/*.json
 
 Owns: which file is made from which. A test (`tests/unit/test_deploy_generated.py`) holds them equal to their sources.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
+
+from deploy.grafana.dashboards import DASHBOARDS
 
 HERE: Final = Path(__file__).parent
 _MADE: Final = "# Made by `python -m deploy.generate` from deploy/prometheus/rules; do not edit.\n"
@@ -34,7 +37,11 @@ def prometheus_rule() -> str:
 
 def files() -> dict[Path, str]:
     """Return the content of every made file."""
-    return {HERE / "kubernetes" / "components" / "monitoring" / "prometheusrule.yaml": prometheus_rule()}
+    made = {HERE / "kubernetes" / "components" / "monitoring" / "prometheusrule.yaml": prometheus_rule()}
+    for dashboard in DASHBOARDS:
+        text = json.dumps(dashboard.as_json(), indent=1)
+        made[HERE / "grafana" / "json" / f"{dashboard.uid}.json"] = text + "\n"
+    return made
 
 
 def main() -> int:

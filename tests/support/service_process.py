@@ -70,13 +70,18 @@ class ServiceProcess:
         self._process.stdin.write(data)
         self._process.stdin.flush()
 
+    @property
+    def port(self) -> int:
+        """Its HTTP port; 0 while it has none."""
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.log)
+        return int(found[1]) if found else 0
+
     def get(self, path: str) -> tuple[int, str]:
         """Return status and body of an HTTP request to the service; (0, "") while it does not answer."""
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.log)
-        if found is None:
+        if not self.port:
             return 0, ""
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{found[1]}{path}", timeout=5) as response:
+            with urllib.request.urlopen(f"http://127.0.0.1:{self.port}{path}", timeout=5) as response:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

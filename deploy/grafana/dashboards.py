@@ -1,0 +1,474 @@
+"""The three dashboards, by who reads them: is it healthy, are the forecasts good, where does the time go.
+
+Owns: which questions are asked of which series. `python -m deploy.generate` writes them as JSON;
+`tests/integration/test_prometheus_live.py` asks every query of a running service.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from deploy.grafana.model import Dashboard, Panel, Query, Row
+
+
+def _quantile(level: float, histogram: str, by: str = "") -> str:
+    inner = f'sum by (le{", " + by if by else ""}) (rate({histogram}_bucket{{job="$job"}}[$__rate_interval]))'
+    return f"histogram_quantile({level}, {inner})"
+
+
+def _quantiles(histogram: str) -> tuple[Query, ...]:
+    return tuple(Query(_quantile(level, histogram), f"p{100 * level:g}") for level in (0.5, 0.9, 0.99))
+
+
+def _rate(counter: str, by: str = "job") -> str:
+    return f'sum by ({by}) (rate({counter}{{job="$job"}}[$__rate_interval]))'
+
+
+HEALTH: Final = Dashboard(
+    uid="rillcast-health",
+    title="Rillcast: is it healthy?",
+    description="For the operator: members, lag, commits, restores, dead letters.",
+    rows=(
+        Row(
+            "Now",
+            (
+                Panel(
+                    "Members",
+                    "That answer Prometheus.",
+                    "short",
+                    (Query('sum by (job) (up{job="$job"})', "members"),),
+                    "stat",
+                    4,
+                ),
+                Panel(
+                    "Partitions restoring",
+                    "Forecasts of these are held back. Not 0 for long: see RillcastRestoreStuck.",
+                    "short",
+                    (Query('sum by (job) (rillcast_partitions_restoring{job="$job"})', "restoring"),),
+                    "stat",
+                    4,
+                    red_above=1,
+                ),
+                Panel(
+                    "Lag",
+                    "Observations that wait.",
+                    "short",
+                    (Query('sum by (job) (rillcast_source_lag_records{job="$job"})', "records"),),
+                    "stat",
+                    4,
+                ),
+                Panel(
+                    "Age when published, p99",
+                    "By the record's timestamp.",
+                    "s",
+                    (Query(_quantile(0.99, "rillcast_event_latency_seconds"), "p99"),),
+                    "stat",
+                    4,
+                ),
+                Panel(
+                    "Commit failures and rewinds, 1 h",
+                    "Not 0: see RillcastCommitFailures.",
+                    "short",
+                    (
+                        Query(
+                            'sum by (job) (increase(rillcast_commit_failures_total{job="$job"}[1h]))'
+                            ' + sum by (job) (increase(rillcast_rewinds_total{job="$job"}[1h]))',
+                            "failures",
+                        ),
+                    ),
+                    "stat",
+                    4,
+                    red_above=1,
+                ),
+                Panel(
+                    "Dead letters, share",
+                    "Of what is read, over 5 minutes. Above 1 %: see RillcastDeadLetters.",
+                    "percentunit",
+                    (Query('job:rillcast_dead_letters:ratio_rate5m{job="$job"}', "share"),),
+                    "stat",
+                    4,
+                    red_above=0.01,
+                ),
+            ),
+            height=4,
+        ),
+        Row(
+            "Work",
+            (
+                Panel(
+                    "Events and forecasts",
+                    "What is read and what is published, per second.",
+                    "ops",
+                    (
+                        Query(_rate("rillcast_events_total"), "events"),
+                        Query(_rate("rillcast_forecasts_total"), "forecasts"),
+                        Query(_rate("rillcast_dead_letters_total"), "dead letters"),
+                        Query(_rate("rillcast_replayed_events_total"), "replayed"),
+                    ),
+                ),
+                Panel(
+                    "Lag by partition",
+                    "One curve that climbs alone is one hot key or one slow member.",
+                    "short",
+                    (Query('sum by (partition) (rillcast_source_lag_records{job="$job"})', "{{partition}}"),),
+                ),
+                Panel(
+                    "Age of an event when its forecast was published",
+                    "By the record's timestamp; a backlog that is being worked off is old.",
+                    "s",
+                    _quantiles("rillcast_event_latency_seconds"),
+                    log=True,
+                ),
+            ),
+        ),
+        Row(
+            "Members",
+            (
+                Panel(
+                    "Partitions by member",
+                    "An uneven share is normal for a moment, after a rebalance.",
+                    "short",
+                    (Query('rillcast_partitions{job="$job"}', "{{instance}}"),),
+                    stack=True,
+                ),
+                Panel(
+                    "Restoring by member",
+                    "Partitions whose state is not yet as of the committed offset.",
+                    "short",
+                    (Query('rillcast_partitions_restoring{job="$job"}', "{{instance}}"),),
+                    stack=True,
+                ),
+                Panel(
+                    "Age of the process",
+                    "A saw is a loop of restarts.",
+                    "s",
+                    (Query('time() - process_start_time_seconds{job="$job"}', "{{instance}}"),),
+                ),
+            ),
+        ),
+        Row(
+            "Durability",
+            (
+                Panel(
+                    "Commits",
+                    "Per second; failures end the member, rewinds go back to the committed offsets.",
+                    "ops",
+                    (
+                        Query(_rate("rillcast_commits_total"), "commits"),
+                        Query(_rate("rillcast_commit_failures_total"), "failures"),
+                        Query(_rate("rillcast_rewinds_total"), "rewinds"),
+                    ),
+                ),
+                Panel(
+                    "State written",
+                    "Bytes per second handed to the state store.",
+                    "Bps",
+                    (Query(_rate("rillcast_state_written_bytes_total", "instance"), "{{instance}}"),),
+                ),
+                Panel(
+                    "Time to restore a partition",
+                    "From assignment to the first live event; mean over an hour.",
+                    "s",
+                    (
+                        Query(
+                            'sum by (job) (increase(rillcast_restore_duration_seconds_sum{job="$job"}[1h]))'
+                            ' / (sum by (job) (increase(rillcast_restore_duration_seconds_count{job="$job"}[1h])) > 0)',
+                            "mean",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        Row(
+            "Trouble and size",
+            (
+                Panel(
+                    "Dead letters by reason",
+                    "Per second.",
+                    "ops",
+                    (Query(_rate("rillcast_dead_letters_total", "reason"), "{{reason}}"),),
+                    stack=True,
+                ),
+                Panel(
+                    "Streams",
+                    "That have state.",
+                    "short",
+                    (Query('rillcast_streams{job="$job"}', "{{instance}}"),),
+                    stack=True,
+                ),
+                Panel(
+                    "Memory",
+                    "Of the process, and of the states on the device.",
+                    "bytes",
+                    (
+                        Query('process_resident_memory_bytes{job="$job"}', "{{instance}} process"),
+                        Query('rillcast_state_bytes{job="$job"}', "{{instance}} states"),
+                    ),
+                ),
+            ),
+        ),
+    ),
+)
+
+QUALITY: Final = Dashboard(
+    uid="rillcast-quality",
+    title="Rillcast: are the forecasts good?",
+    description="For the data scientist: coverage, loss, error against the seasonal-naive forecast, bias, by horizon.",
+    since="now-2d",
+    rows=(
+        Row(
+            "Now",
+            (
+                Panel(
+                    "Coverage, next slot",
+                    "Share of observations inside the outer interval, last hour.",
+                    "percentunit",
+                    (
+                        Query('job_horizon:rillcast_coverage:ratio_rate1h{job="$job", horizon="1"}', "observed"),
+                        Query('job:rillcast_nominal_coverage:ratio{job="$job"}', "nominal"),
+                    ),
+                    "stat",
+                    8,
+                ),
+                Panel(
+                    "Error against seasonal naive, next slot",
+                    "Below 1: better than the value of a season ago.",
+                    "short",
+                    (Query('job_horizon:rillcast_error_to_naive:ratio_rate1h{job="$job", horizon="1"}', "ratio"),),
+                    "stat",
+                    4,
+                    red_above=1,
+                ),
+                Panel(
+                    "Anomalous",
+                    "Events beyond the 99 % mark; 1 % is right.",
+                    "percentunit",
+                    (Query('job:rillcast_anomalous_events:ratio_rate1h{job="$job"}', "share"),),
+                    "stat",
+                    4,
+                    red_above=0.05,
+                ),
+                Panel(
+                    "Model",
+                    "Members by the bundle that they serve; two for long is a roll-out that hangs.",
+                    "short",
+                    (Query('count by (name, model_id) (rillcast_model_info{job="$job"})', "{{name}}@{{model_id}}"),),
+                    "stat",
+                    8,
+                ),
+            ),
+            height=4,
+        ),
+        Row(
+            "Intervals",
+            (
+                Panel(
+                    "Coverage by horizon",
+                    "The share of observations inside the outer interval, over an hour.",
+                    "percentunit",
+                    (
+                        Query('job_horizon:rillcast_coverage:ratio_rate1h{job="$job"}', "{{horizon}} ahead"),
+                        Query('job:rillcast_nominal_coverage:ratio{job="$job"}', "nominal"),
+                    ),
+                    width=12,
+                    bounds=(0, 1),
+                ),
+                Panel(
+                    "Quantile loss by horizon",
+                    "Mean over an hour, in units of each stream's scale: comparable over streams; lower is better.",
+                    "short",
+                    (Query('job_horizon:rillcast_pinball_loss:mean1h{job="$job"}', "{{horizon}} ahead"),),
+                    width=12,
+                ),
+            ),
+        ),
+        Row(
+            "Middle",
+            (
+                Panel(
+                    "Error against seasonal naive",
+                    "Absolute error of the middle quantile over that of the value of a "
+                    "season ago. Above 1 the model adds nothing.",
+                    "short",
+                    (Query('job_horizon:rillcast_error_to_naive:ratio_rate1h{job="$job"}', "{{horizon}} ahead"),),
+                ),
+                Panel(
+                    "Absolute error",
+                    "Of the middle quantile, in units of the scale, mean over an hour.",
+                    "short",
+                    (Query('job_horizon:rillcast_absolute_error:mean1h{job="$job"}', "{{horizon}} ahead"),),
+                ),
+                Panel(
+                    "Bias",
+                    "Middle quantile minus observation, in units of the scale; 0 is right, above it is too high.",
+                    "short",
+                    (Query('job_horizon:rillcast_bias:mean1h{job="$job"}', "{{horizon}} ahead"),),
+                    bounds=(None, None),
+                ),
+            ),
+        ),
+        Row(
+            "Inputs",
+            (
+                Panel(
+                    "Events by status",
+                    "Gaps and missing values make forecasts worse; late ones are dead letters.",
+                    "ops",
+                    (Query(_rate("rillcast_events_total", "status"), "{{status}}"),),
+                    stack=True,
+                ),
+                Panel(
+                    "Anomalous events",
+                    "Share beyond the 99 % mark of the forecast made one slot before.",
+                    "percentunit",
+                    (Query('job:rillcast_anomalous_events:ratio_rate1h{job="$job"}', "share"),),
+                ),
+                Panel(
+                    "Forecasts scored",
+                    "Within the last hour, by horizon: how much the other panels rest on.",
+                    "short",
+                    (Query('job_horizon:rillcast_scored_forecasts:increase1h{job="$job"}', "{{horizon}} ahead"),),
+                ),
+            ),
+        ),
+    ),
+)
+
+PERFORMANCE: Final = Dashboard(
+    uid="rillcast-performance",
+    title="Rillcast: where does the time go?",
+    description="For whoever makes it faster: stages of the loop, batches, engine, commits, CPU per event.",
+    since="now-1h",
+    refresh="10s",
+    rows=(
+        Row(
+            "The loop",
+            (
+                Panel(
+                    "Share of the loop by stage",
+                    "Of the polls that are timed; `poll` is waiting for events.",
+                    "percentunit",
+                    (
+                        Query(
+                            _rate("rillcast_stage_seconds_sum", "stage")
+                            + " / ignoring (stage) group_left () "
+                            + 'sum (rate(rillcast_stage_seconds_sum{job="$job"}[$__rate_interval]))',
+                            "{{stage}}",
+                        ),
+                    ),
+                    width=12,
+                    stack=True,
+                    bounds=(0, 1),
+                ),
+                Panel(
+                    "Time per timed poll by stage",
+                    "Mean.",
+                    "s",
+                    (
+                        Query(
+                            _rate("rillcast_stage_seconds_sum", "stage")
+                            + " / "
+                            + _rate("rillcast_stage_seconds_count", "stage"),
+                            "{{stage}}",
+                        ),
+                    ),
+                    width=12,
+                    log=True,
+                ),
+            ),
+        ),
+        Row(
+            "Events",
+            (
+                Panel(
+                    "CPU per event",
+                    "All threads of the process; what a member can do is about one core's worth.",
+                    "s",
+                    (
+                        Query(
+                            _rate("process_cpu_seconds_total", "instance")
+                            + " / on (instance) "
+                            + _rate("rillcast_events_total", "instance"),
+                            "{{instance}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Engine time per event",
+                    "The model and what moves its rows.",
+                    "s",
+                    (
+                        Query(
+                            _rate("rillcast_step_duration_seconds_sum", "instance")
+                            + " / on (instance) "
+                            + _rate("rillcast_events_total", "instance"),
+                            "{{instance}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "Events per call of the model",
+                    "Small batches at low load, large ones at high load.",
+                    "short",
+                    (
+                        Query(
+                            _rate("rillcast_events_total", "instance")
+                            + " / on (instance) "
+                            + _rate("rillcast_model_calls_total", "instance"),
+                            "{{instance}}",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+        Row(
+            "Polls",
+            (
+                Panel(
+                    "Records per poll",
+                    "At `worker.max_poll_records` the service is behind.",
+                    "short",
+                    _quantiles("rillcast_poll_records"),
+                    log=True,
+                ),
+                Panel(
+                    "Time per poll",
+                    "From decode to publish.",
+                    "s",
+                    _quantiles("rillcast_poll_duration_seconds"),
+                    log=True,
+                ),
+                Panel("Engine time per poll", "", "s", _quantiles("rillcast_step_duration_seconds"), log=True),
+            ),
+        ),
+        Row(
+            "Commits and machine",
+            (
+                Panel(
+                    "Time per commit",
+                    "Flush, commit, and the part of a snapshot in it.",
+                    "s",
+                    _quantiles("rillcast_commit_duration_seconds"),
+                    log=True,
+                ),
+                Panel(
+                    "CPU", "Cores.", "short", (Query(_rate("process_cpu_seconds_total", "instance"), "{{instance}}"),)
+                ),
+                Panel(
+                    "State per stream",
+                    "On the device, spare rows included.",
+                    "bytes",
+                    (
+                        Query(
+                            'sum by (instance) (rillcast_state_bytes{job="$job"})'
+                            ' / (sum by (instance) (rillcast_streams{job="$job"}) > 0)',
+                            "{{instance}}",
+                        ),
+                    ),
+                ),
+            ),
+        ),
+    ),
+)
+
+DASHBOARDS: Final = (HEALTH, QUALITY, PERFORMANCE)

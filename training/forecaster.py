@@ -299,7 +299,9 @@ class Forecaster(nn.Module):
         status = torch.where(shift > 1, int(Status.GAP), status)
         status = torch.where(known < context, int(Status.WARMING_UP), status)
         status = torch.where(advances, status, torch.where(gap < 0, int(Status.LATE), int(Status.DUPLICATE)))
-        score, anomaly = self.forecast_scores(value, settled.published, view.scale.squeeze(1), settled.there)
+        score, anomaly = self.forecast_scores(
+            value, settled.published, view.scale.squeeze(1), settled.there, naive=seasonal
+        )
         anchors = self.tracker.anchors - 1
         tracks = self.tracker.remember(
             tracks, own.at(anchors).quantiles(), published.at(anchors).quantiles(), view.scale, known, advances

@@ -135,8 +135,9 @@ def _units(
     width = np.maximum(np.diff(published[:, 0], axis=1).min(1, keepdims=True), 0) if published.shape[2] > 1 else scale
     anomaly = 1 + rounding / np.maximum(width, rounding * TOLERANCE + np.finfo(np.float32).tiny) / TOLERANCE
     moved = 1 + forecaster.tracker.sensitivity * (loss - 1)
+    by_horizon = np.stack([loss + 0 * edges, near, loss + 0 * edges], axis=2).reshape(len(scale), -1)
     return scale, {
-        "score": np.stack([loss + 0 * edges, near, loss + 0 * edges], axis=2).reshape(len(scale), -1),
+        "score": np.concatenate([by_horizon, loss], axis=1),  # the last is the naive forecast's
         "anomaly": anomaly,
         "offsets": moved,
         "forecast": scale * moved,

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 _KINDS: Final = ("pinball", "covered", "bias")
+NAIVE: Final = "naive"
 _MIN_WIDTH: Final = 1e-30
 _LEAST_TAIL: Final = 0.1  # of the mean width
 
@@ -20,7 +21,7 @@ class ForecastScores(nn.Module):
     """Scores quantiles against the observations that settle them. No parameters.
 
     Attributes:
-        names: of the columns: `pinball`, `covered`, `bias` one slot ahead, `pinball_6` six slots, and so on.
+        names: of the columns: `pinball`, `covered`, `bias` one slot ahead, `pinball_6` six slots, ..., then `naive`.
     """
 
     quantiles: Tensor
@@ -28,14 +29,16 @@ class ForecastScores(nn.Module):
 
     def __init__(self, levels: tuple[float, ...], horizons: tuple[int, ...]) -> None:
         super().__init__()
-        self.names = tuple(kind if h == 1 else f"{kind}_{h}" for h in horizons for kind in _KINDS)
+        self.names = (*(kind if h == 1 else f"{kind}_{h}" for h in horizons for kind in _KINDS), NAIVE)
         self.levels = levels
         self.middle = min(range(len(levels)), key=lambda i: abs(levels[i] - 0.5))
         quantiles = torch.tensor(levels)
         self.register_buffer("quantiles", quantiles, persistent=False)
         self.register_buffer("mass", quantiles.diff(), persistent=False)
 
-    def forward(self, y: Tensor, published: Tensor, scale: Tensor, settled: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, y: Tensor, published: Tensor, scale: Tensor, settled: Tensor, naive: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Score the observations.
 
         Args:
@@ -44,11 +47,13 @@ class ForecastScores(nn.Module):
                 own unit.
             scale: `[B]` scale of the stream.
             settled: `[B, K]` bool: whether such a forecast was made and `y` was observed.
+            naive: `[B]` the seasonal-naive forecast for this slot: the window's value of a season ago.
 
         Returns:
-            `[B, 3 K]` scores, horizon by horizon: `pinball`, twice the mean pinball loss in units of the scale (an
+            `[B, 3 K + 1]` scores, horizon by horizon: `pinball`, twice the mean pinball loss in units of the scale (an
             approximation of the CRPS); `covered`, whether `y` lies within the outermost quantiles (1 or 0); `bias`, the
-            middle quantile minus `y` in units of the scale. And `[B]` anomaly, 1 - 2 min(F, 1 - F) where F is the
+            middle quantile minus `y` in units of the scale; then `naive`, the distance of `y` from the seasonal-naive
+            forecast, one slot ahead, in units of the scale. And `[B]` anomaly, 1 - 2 min(F, 1 - F) where F is the
             predictive distribution function of the next slot at `y`: 0 at the median, 1 far outside. All NaN where not
             `settled`.
         """
@@ -58,9 +63,11 @@ class ForecastScores(nn.Module):
         covered = ((error[..., 0] >= 0) & (error[..., -1] <= 0)).to(torch.float32)
         bias = -error[..., self.middle] / unit
         scores = torch.where(settled.unsqueeze(2), torch.stack([pinball, covered, bias], dim=2), torch.nan)
+        beside = torch.where(settled[:, :1], (y - naive).abs().unsqueeze(1) / unit, torch.nan)
         below = self.distribution(y, published[:, 0], scale)
         anomaly = 1 - 2 * torch.minimum(below, 1 - below)
-        return scores.reshape(-1, len(self.names)), torch.where(settled[:, 0], anomaly, torch.nan)
+        columns = torch.cat([scores.reshape(-1, len(self.names) - 1), beside], dim=1)
+        return columns, torch.where(settled[:, 0], anomaly, torch.nan)
 
     def distribution(self, y: Tensor, quantiles: Tensor, scale: Tensor) -> Tensor:
         """Return `[B]`, the distribution function at `y`: linear between quantiles, exponential beyond them.

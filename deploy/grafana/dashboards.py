@@ -167,13 +167,13 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Time to restore a partition",
-                    "From assignment to the first live event; mean over an hour.",
+                    "From assignment to the first live event; mean since each member's start.",
                     "s",
                     (
                         Query(
-                            'sum by (job) (increase(rillcast_restore_duration_seconds_sum{job="$job"}[1h]))'
-                            ' / (sum by (job) (increase(rillcast_restore_duration_seconds_count{job="$job"}[1h])) > 0)',
-                            "mean",
+                            'rillcast_restore_duration_seconds_sum{job="$job"}'
+                            ' / (rillcast_restore_duration_seconds_count{job="$job"} > 0)',
+                            "{{instance}}",
                         ),
                     ),
                 ),

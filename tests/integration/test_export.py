@@ -30,7 +30,8 @@ def test_the_exported_file_equals_the_module(cell: str, layers: int, tmp_path: P
     assert bundle.has_anomaly
     assert bundle.has_calibrate
     kinds = ("pinball", "covered", "bias")
-    assert bundle.metadata.scores == (*kinds, *(f"{kind}_2" for kind in kinds), *(f"{kind}_5" for kind in kinds))
+    farther = (f"{kind}_{horizon}" for horizon in (2, 5) for kind in kinds)
+    assert bundle.metadata.scores == (*kinds, *farther, "naive")
     assert bundle.metadata.cell == cell
     assert list(tmp_path.iterdir()) == [tmp_path / "m.onnx"]
 

@@ -19,7 +19,7 @@ SEEDS ?= 1
 ACCURACY := .accuracy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format bench accuracy image constraints clean
+.PHONY: help demo test chaos check format bench accuracy docs image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, no waiting)'
@@ -29,6 +29,7 @@ help:
 	@echo 'make format       put the code into its format'
 	@echo 'make bench        engine benchmarks on this machine'
 	@echo 'make accuracy     train on public series and score, from scratch (ACCURACY_DATA=folder; SEEDS=5: median and spread)'
+	@echo 'make docs         the documentation as a site in build/site, links checked'
 	@echo 'make image        container images rillcast:cpu and rillcast:cuda (needs Docker)'
 	@echo 'make constraints  resolve the pinned versions anew'
 
@@ -73,6 +74,9 @@ bench: $(DEMO)/model.onnx
 accuracy: $(VENV)/.dev-installed
 	rm -rf $(ACCURACY)
 	$(BIN)/python -m training.headline --data '$(ACCURACY_DATA)' --work $(ACCURACY) --seeds $(SEEDS)
+
+docs: $(VENV)/.dev-installed
+	$(BIN)/python -m mkdocs build --quiet
 
 image:
 	docker build --target cpu --tag rillcast:cpu .

@@ -1,0 +1,77 @@
+"""Every command of the tutorial, as it stands there, one after the other in one shell."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.support.ci import cannot_run
+from tests.support.kafka_broker import free_ports
+from tests.support.kafka_cluster import KafkaCluster, unique
+
+PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
+TIMEOUT_S = 240.0
+
+
+def commands() -> list[str]:
+    blocks = re.findall(r"^```console\n(.*?)^```", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
+
+
+def test_every_command_of_the_tutorial_runs(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """Only what is the reader's own differs: broker and topics, through the environment, and the port."""
+    if shutil.which("curl") is None:
+        cannot_run("curl is not installed, and the tutorial asks for it")
+    (port,) = free_ports(1)
+    group = unique("tutorial")
+    # `rillcast` is this tree's, whether it is installed or not; the reader's shell finds `curl` and the rest by itself.
+    program = tmp_path / "bin" / "rillcast"
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipeline.cli "$@"\n')
+    program.chmod(0o755)
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RILLCAST_")} | {
+        "PATH": f"{program.parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(PAGE.parents[1]),
+        "RILLCAST_KAFKA__BOOTSTRAP_SERVERS": kafka.bootstrap_servers,
+        "RILLCAST_KAFKA__GROUP_ID": group,
+        "RILLCAST_INPUT__TOPIC": kafka.create_topic("observations", 2),
+        "RILLCAST_OUTPUT__TOPIC": kafka.create_topic("forecasts", 2),
+        "RILLCAST_DEAD_LETTERS__TOPIC": kafka.create_topic("dead-letters", 1),
+        "RILLCAST_HTTP__PORT": str(port),
+        "OMP_NUM_THREADS": "1",
+    }
+    lines = [line.replace("localhost:9464", f"127.0.0.1:{port}") for line in commands()]
+    assert len(lines) > 15
+    # Job control (`%1`) as in an interactive shell; the first command that fails ends it, and its number is printed.
+    script = ["set -m", "trap 'kill $(jobs -p) 2>/dev/null' EXIT"]
+    for line in lines:
+        script += [f"echo '--- {line.split()[0]}'", line if line.endswith("&") else f"{{ {line}; }} || exit 1"]
+    said = tmp_path / "said"
+    with said.open("wb") as output:
+        process = subprocess.Popen(
+            ["bash", "-c", "\n".join(script)],
+            cwd=tmp_path,
+            env=environment,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+    try:
+        code = process.wait(TIMEOUT_S)
+    except subprocess.TimeoutExpired:
+        code = None
+    finally:
+        with contextlib.suppress(ProcessLookupError):  # the service that the tutorial started is in the same session
+            os.killpg(process.pid, signal.SIGKILL)
+    told = said.read_text()
+    log = tmp_path / "service.log"
+    assert code == 0, told[-4000:] + (log.read_text()[-2000:] if log.exists() else "")
+    forecasts = (tmp_path / "forecasts.jsonl").read_text().splitlines()
+    assert len(forecasts) > 10_000
+    assert "ds_out_of_range" in told or "wrong_type" in told, told

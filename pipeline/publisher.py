@@ -24,6 +24,7 @@ from pipeline.engine import Outcome, StepResult
 from pipeline.metrics import Metrics, latency_sample
 from pipeline.residents import Residents
 from pipeline.stages import StageClock
+from pipeline.tracing import carried
 from pipeline.transports.base import Channel, Polled, Sink
 
 # So many rows are encoded and handed over at once: longer turns of the encoder, which does not let go of the
@@ -56,6 +57,7 @@ class Publisher:
         metrics: Metrics,
         *,
         policy: Policy | None = None,
+        trace_context: bool = False,
         board: ForecastBoard | None = None,
         stages: StageClock | None = None,
         wall_clock: Callable[[], float] = time.time,
@@ -68,6 +70,7 @@ class Publisher:
             residents: whose number and size are reported.
             metrics: counts.
             policy: what is not published; None = the defaults.
+            trace_context: whether a forecast gets the trace headers of its observation.
             board: the view for people, if there is one.
             stages: where the time goes.
             wall_clock: seconds since the epoch, for the age of events; never for anything that changes state.
@@ -75,6 +78,7 @@ class Publisher:
         self._sink = sink
         self._encoder = encoder
         self._policy = policy or Policy()
+        self._trace_context = trace_context
         self._published = _ADVANCED.copy()
         self._published[Status.WARMING_UP] = self._policy.warming_up
         self._residents = residents
@@ -108,10 +112,14 @@ class Publisher:
             partitions=polled.partitions[events.rows[rows]],
             offsets=polled.offsets[events.rows[rows]],
         )
-        for part in columns.parts(_PART_ROWS):
+        headers = carried(polled, events.rows[rows].tolist()) if self._trace_context else None
+        for number, part in enumerate(columns.parts(_PART_ROWS)):
             keys, values = self._encoder.encode(part)
             self._stages.lap("encode")
-            self._sink.publish(Channel.FORECASTS, keys, values)
+            first = number * _PART_ROWS
+            self._sink.publish(
+                Channel.FORECASTS, keys, values, None if headers is None else headers[first : first + len(part)]
+            )
             self._stages.lap("produce")
         self._metrics.published(len(columns))
         self._show(polled, events, result, live & stepped, live_records)

@@ -121,6 +121,7 @@ def build(
             engine.residents,
             metrics,
             policy=Policy(settings.publish.warming_up, settings.input.late),
+            trace_context=settings.publish.trace_context,
             board=board,
             stages=stages,
         ),

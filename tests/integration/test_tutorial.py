@@ -48,8 +48,8 @@ def test_every_command_of_the_tutorial_runs(kafka: KafkaCluster, tmp_path: Path)
     }
     lines = [line.replace("localhost:9464", f"127.0.0.1:{port}") for line in commands()]
     assert len(lines) > 15
-    # Job control (`%1`) as in an interactive shell; the first command that fails ends it, and its number is printed.
-    script = ["set -m", "trap 'kill $(jobs -p) 2>/dev/null' EXIT"]
+    # The first command that fails ends it.
+    script = ["trap 'kill $(jobs -p) 2>/dev/null' EXIT"]
     for line in lines:
         script += [f"echo '--- {line.split()[0]}'", line if line.endswith("&") else f"{{ {line}; }} || exit 1"]
     said = tmp_path / "said"
@@ -67,7 +67,7 @@ def test_every_command_of_the_tutorial_runs(kafka: KafkaCluster, tmp_path: Path)
     except subprocess.TimeoutExpired:
         code = None
     finally:
-        with contextlib.suppress(ProcessLookupError):  # the service that the tutorial started is in the same session
+        with contextlib.suppress(ProcessLookupError):  # the service that the tutorial starts is in the same group
             os.killpg(process.pid, signal.SIGKILL)
     told = said.read_text()
     log = tmp_path / "service.log"

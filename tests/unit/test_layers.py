@@ -17,7 +17,7 @@ LAYERS = [
     ["pipeline.service", "pipeline.crew"],
     ["pipeline.worker"],
     ["pipeline.publisher", "pipeline.deadletters", "pipeline.checkpoint", "pipeline.recovery", "pipeline.server"],
-    ["pipeline.metrics", "pipeline.logs"],
+    ["pipeline.metrics", "pipeline.logs", "pipeline.tracing"],
     ["pipeline.stores", "pipeline.stepper"],
     ["pipeline.transports", "pipeline.engine", "pipeline.board", "pipeline.health", "pipeline.codecs"],
     ["pipeline.executor"],

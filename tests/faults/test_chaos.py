@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from tests.faults.load import toy_load
 from tests.faults.plan import Fault, Plan
 from tests.faults.run import Combination, Run
-from tests.support.kafka_cluster import KafkaCluster
+from tests.support.kafka_cluster import KafkaCluster, restartable_cluster
 
 SEED, KILLS, EVENTS = 7, 4, 60_000
 
@@ -30,7 +31,11 @@ def test_nothing_is_lost_doubled_or_wrong_through_kills(
     if kafka.broker is None and plan.brokers_hard:
         pytest.skip("RILLCAST_TEST_BOOTSTRAP names the broker, which is not ours to kill")
     load, model = toy_load(plan.events, plan.seed, tmp_path)
-    report = Run(kafka, combination, plan, load, model, tmp_path).run()
+    with ExitStack() as stack:
+        cluster = kafka
+        if plan.brokers_hard:  # the one that all tests share is its own controller; see tests.support.kafka_broker
+            cluster = stack.enter_context(restartable_cluster())
+        report = Run(cluster, combination, plan, load, model, tmp_path).run()
     assert report.verdict.clean, f"{report}\n{report.details()}"
     assert report.kills >= plan.kills
     assert report.verdict.events == plan.events

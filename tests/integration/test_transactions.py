@@ -19,7 +19,7 @@ from pipeline.transports.base import Channel, Source
 from pipeline.transports.connect import open_transactional_sink
 from pipeline.transports.transactions import Ending, KafkaTransactionalSink, TransactionFault
 from tests.support.copiers import Copier
-from tests.support.kafka_cluster import KafkaCluster, unique
+from tests.support.kafka_cluster import KafkaCluster, restartable_cluster, unique
 from tests.support.transports import CLIENTS, Listener, kafka_source, read
 
 PARTITIONS: Final = 2
@@ -405,17 +405,18 @@ def test_a_broker_that_is_killed_and_comes_back_costs_and_doubles_no_record(kafk
     """With both clients at once, for a restart takes its time; the transactions that it cuts off end uncertainly."""
     if kafka.broker is None:
         pytest.skip("the broker was given and is not ours to kill")
-    with ExitStack() as stack:
-        pipes = [Pipe(kafka, client, stack) for client in CLIENTS]
+    with restartable_cluster() as cluster, ExitStack() as stack:
+        assert cluster.broker is not None
+        pipes = [Pipe(cluster, client, stack) for client in CLIENTS]
         copiers = []
         for pipe in pipes:
             for number in range(PARTITIONS):
-                kafka.produce(pipe.source_topic, [b"v"] * 1_990, partition=number)
+                cluster.produce(pipe.source_topic, [b"v"] * 1_990, partition=number)
             settings = pipe.settings(transaction_timeout_s=5.0, request_timeout_s=60.0)
             copiers.append(Copier(settings, pipe.source_topic, pipe.topics[Channel.FORECASTS]))
             stack.callback(copiers[-1].leave)
         wait_until(lambda: all(copier.commits > 5 for copier in copiers), "first commits")
-        kafka.broker.kill()
-        kafka.broker.start()
+        cluster.broker.kill()
+        cluster.broker.start()
         for pipe, copier in zip(pipes, copiers, strict=True):
             assert_copied_once(pipe, [copier], 2_000 * PARTITIONS)

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Final, NamedTuple
 
 from confluent_kafka import (
@@ -23,7 +24,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from pipeline.settings import KafkaSettings
-from tests.support.kafka_broker import KafkaBroker
+from tests.support.kafka_broker import KafkaBroker, running_broker
 
 _TIMEOUT_S: Final = 20.0
 # What a broker answers that has just been started.
@@ -188,6 +189,17 @@ class KafkaCluster:
                 "fetch.wait.max.ms": 10,  # the end of a partition is only heard of after it
             }
         )
+
+
+@contextmanager
+def restartable_cluster() -> Iterator[KafkaCluster]:
+    """A broker of one's own, to be killed under transactions: its controller goes on."""
+    with running_broker(own_controller=True) as broker:
+        cluster = KafkaCluster(broker.bootstrap_servers, broker)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
 
 
 def unique(prefix: str) -> str:

@@ -11,8 +11,11 @@ Conformal PID control for time series prediction):
     (1)  covered_t = 1 if y_t <= q_t + scale * theta_t, else 0        q_t the model's own quantile for slot t
     (2)  theta_(t+1) = theta_t + rate * (tau - covered_t)
 
-so the share of covered observations tends to tau whatever the data do, as long as the errors stay bounded. Three
+so the share of covered observations tends to tau whatever the data do, as long as the errors stay bounded. Four
 choices differ from the paper's one-step setting:
+- *Widths, not places.* The two ends of a central interval take half the difference of their steps (2), so the interval
+  widens and narrows around the median, which stays: errors far ahead come in runs to one side, and an offset that
+  follows them comes too late. Measured in docs/calibration.md.
 
 - *Anchors.* A forecast h slots ahead is settled h slots later, so it has to be remembered. Offsets are kept for at most
   four horizons (1, H/4, H/2, H), linear in between; a longer one is remembered at every few slots only, at most
@@ -36,7 +39,9 @@ import torch
 from torch import Tensor, nn
 
 _PROBES: Final = 8  # forecasts of one horizon that wait at once
-_RATE: Final = 0.02  # of a scale, for a forecast that is remembered at every slot
+_RATE: Final = 0.03  # of a scale, for a forecast that is remembered at every slot
+_SHIFT: Final = 0.0  # share of the steps that moves a whole interval rather than its width
+_SAME_LEVEL: Final = 1e-6
 _RAMP: Final = 0.1  # of a scale
 _LIMIT: Final = 16.0  # scales; a stream that leaves its forecasts for good must not take as long to come back
 
@@ -81,6 +86,7 @@ class QuantileTracker(nn.Module):
     starts: Tensor
     rates: Tensor
     levels: Tensor
+    mixing: Tensor
     interpolation: Tensor
 
     def __init__(self, horizon: int, levels: tuple[float, ...]) -> None:
@@ -99,6 +105,7 @@ class QuantileTracker(nn.Module):
             "starts": torch.tensor([sum(counts[:k]) for k in range(len(counts))]),
             "rates": _RATE * torch.tensor(strides, dtype=torch.float32).sqrt().unsqueeze(1),
             "levels": torch.tensor(levels),
+            "mixing": _mixing(levels),
             "interpolation": _interpolation(self.horizons, horizon),
         }.items():
             self.register_buffer(name, values, persistent=False)
@@ -132,7 +139,8 @@ class QuantileTracker(nn.Module):
         own, published, scale = torch.split(probes, [self.num_levels, self.num_levels, 1], dim=2)
         above = (own + scale * tracks.offsets - y[:, None, None]) / scale
         covered = (0.5 + above * (1 / _RAMP)).clamp(0, 1)
-        moved = (tracks.offsets + self.rates * (self.levels - covered)).clamp(-_LIMIT, _LIMIT)
+        step = torch.matmul(self.levels - covered, self.mixing)
+        moved = (tracks.offsets + self.rates * step).clamp(-_LIMIT, _LIMIT)
         offsets = torch.where(there.unsqueeze(2), moved, tracks.offsets)
         return Settled(there, published), tracks._replace(offsets=offsets)
 
@@ -193,6 +201,21 @@ class QuantileTracker(nn.Module):
         """Return `[B * K]`, rows of `_rows` at `place` `[B, K]`."""
         streams = torch.arange(place.shape[0]).unsqueeze(1)
         return (streams * self.places + place).reshape(-1)
+
+
+def _mixing(levels: tuple[float, ...]) -> Tensor:
+    """Return `[Q, Q]`: the steps of all levels times this are the steps that are taken.
+
+    The two ends of a central interval move apart or together by half the difference of their steps, and side by side by
+    `_SHIFT` times half the sum. A level without a counterpart goes its own way.
+    """
+    matrix = torch.eye(len(levels))
+    for i, level in enumerate(levels):
+        for j, other in enumerate(levels):
+            if abs(level + other - 1) < _SAME_LEVEL:
+                matrix[i, i] = (1 + _SHIFT) / 2 if i != j else _SHIFT
+                matrix[j, i] = (_SHIFT - 1) / 2 if i != j else _SHIFT
+    return matrix
 
 
 def _interpolation(anchors: tuple[int, ...], horizon: int) -> Tensor:

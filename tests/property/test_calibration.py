@@ -12,11 +12,12 @@ from hypothesis import strategies as st
 
 from pipeline.bundle import Status
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
+from training import calibration
 from training.calibration import anchor_horizons
 from training.forecaster import Forecaster, Rows
 
 HORIZON = 20  # long enough that the farther horizons are remembered at every second and third slot only
-RATE, RAMP, PROBES = 0.02, 0.1, 8
+RATE, RAMP, PROBES = calibration._RATE, calibration._RAMP, calibration._PROBES
 TOLERANCE = 1e-4
 
 FORECASTER = random_forecaster(small_config(horizon=HORIZON), seed=3)
@@ -99,7 +100,9 @@ class Bookkeeping:
                 settled[h] = issued
                 above = issued.own[h - 1] + issued.scale * self.offsets[k] - event.y
                 covered = np.clip(0.5 + above / issued.scale / RAMP, 0, 1)
-                self.offsets[k] += RATE * np.sqrt(np.ceil(h / PROBES)) * (LEVELS - covered)
+                low, _, high = LEVELS - covered
+                apart = (high - low) / 2  # the interval widens on both sides; it does not move
+                self.offsets[k] += RATE * np.sqrt(np.ceil(h / PROBES)) * np.array([-apart, 0.0, apart])
             if self.first is None:
                 self.first = event.slot
         if self.first is not None:

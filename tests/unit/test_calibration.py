@@ -82,6 +82,27 @@ def test_offsets_between_anchors_lie_on_a_line() -> None:
     np.testing.assert_allclose(moved, np.interp(np.arange(1, 25), tracker.horizons, range(4)), rtol=1e-6)
 
 
+def test_errors_to_one_side_widen_an_interval_and_do_not_move_it() -> None:
+    """Errors far ahead come in runs to one side; an offset that followed them would always come too late."""
+    tracker = QuantileTracker(1, LEVELS)
+    tracks, one = empty(tracker, 1), torch.ones(1, dtype=torch.bool)
+    zeros = torch.zeros(1, 1, 3)
+    for t in range(1, 20):
+        known = torch.tensor([t])
+        _, tracks = tracker.settle(tracks, torch.tensor([5.0]), known, one)
+        tracks = tracker.remember(tracks, zeros, zeros, torch.ones(1, 1), known, one)
+    low, middle, high = tracks.offsets[0, 0].tolist()
+    assert middle == 0.0
+    assert low == -high < 0
+
+
+def test_a_level_without_a_counterpart_goes_its_own_way() -> None:
+    tracker = QuantileTracker(1, (0.1, 0.5, 0.6, 0.9))
+    mixing = tracker.mixing.numpy()
+    np.testing.assert_allclose(mixing[2], [0, 0, 1, 0])
+    np.testing.assert_allclose(np.array([0.1, 0.0, 0.3, 0.5]) @ mixing, [-0.2, 0.0, 0.3, 0.2], atol=1e-6)
+
+
 def test_an_error_without_end_leaves_a_bounded_offset() -> None:
     tracker = QuantileTracker(1, LEVELS)
     tracks, one = empty(tracker, 1), torch.ones(1, dtype=torch.bool)

@@ -10,6 +10,7 @@ INSTALL := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --constraint constr
 DEMO := .demo
 HEADLESS ?=
 KILLS ?=
+QUICK ?=
 SEED ?=
 # Further options of the chaos suite, e.g. CHAOS='--client librdkafka --store kafka'.
 CHAOS ?=
@@ -27,7 +28,7 @@ help:
 	@echo 'make chaos        kill -9, stop and restart everything, count what was lost (KILLS=5 SEED=7: short, and the same again)'
 	@echo 'make check        format, lint and type checks'
 	@echo 'make format       put the code into its format'
-	@echo 'make bench        engine benchmarks on this machine'
+	@echo 'make bench        every benchmark on this machine, on a broker of its own (QUICK=1: minutes, to see that it works)'
 	@echo 'make accuracy     train on public series and score, from scratch (ACCURACY_DATA=folder; SEEDS=5: median and spread)'
 	@echo 'make docs         the documentation as a site in build/site, links checked'
 	@echo 'make image        container images rillcast:cpu and rillcast:cuda (needs Docker)'
@@ -67,9 +68,8 @@ format: $(VENV)/.dev-installed
 $(DEMO)/model.onnx: | $(VENV)/.demo-installed
 	$(BIN)/rillcast demo --workdir $(DEMO) --headless
 
-bench: $(DEMO)/model.onnx
-	$(BIN)/rillcast bench step $(DEMO)/model.onnx
-	$(BIN)/rillcast bench flatness $(DEMO)/model.onnx
+bench: $(VENV)/.dev-installed
+	$(BIN)/python -m tests.benchmarks.suite --folder .bench $(if $(QUICK),--quick)
 
 accuracy: $(VENV)/.dev-installed
 	rm -rf $(ACCURACY)

@@ -19,6 +19,7 @@ examples:
   rillcast bench delivery --model model.onnx --kafka.bootstrap-servers localhost:9092
   rillcast bench memory model.onnx --streams 1000000
   rillcast bench latency --model model.onnx --kafka.bootstrap-servers localhost:9092
+  rillcast bench peers --model model.onnx --kafka.bootstrap-servers localhost:9092
   rillcast bench kafka --model model.onnx --kafka.bootstrap-servers localhost:9092 --codecs json,float32
 
 `step` gives whole steps per second by batch size. `flatness` compares the cost of an event early in a stream's life
@@ -55,13 +56,23 @@ def configure(parser: argparse.ArgumentParser) -> None:
     latency.add_argument("--seconds", type=float, default=20.0, help="how long")
     latency.add_argument("--streams", type=int, default=10_000, help="streams")
     latency.add_argument("--events", type=int, default=200_000, help="of the run that finds out the most")
+    peers = kinds.add_parser("peers", help="the service beside Quix Streams, Bytewax and plain loops")
+    peers.add_argument("--peers", default="quix,bytewax,plain,window", help="which")
+    peers.add_argument("--venvs", type=Path, default=Path(".bench/venvs"), help="where they are installed, once")
+    peers.add_argument("--streams", type=int, default=1_000, help="streams")
+    peers.add_argument("--events", type=int, default=200_000, help="events of the service; a peer gets a part of them")
+    peers.add_argument("--repeat", type=int, default=3, help="rounds")
+    workers = kinds.add_parser("workers", help="two processes against one")
+    workers.add_argument("--streams", type=int, default=10_000, help="streams")
+    workers.add_argument("--events", type=int, default=200_000, help="events of each run")
+    workers.add_argument("--repeat", type=int, default=3, help="rounds")
     memory = kinds.add_parser("memory", help="bytes per resident stream, and what growth does to the step")
     memory.add_argument("model", type=Path, help="bundle (.onnx)")
     memory.add_argument("--streams", type=int, default=1_000_000, help="streams")
     memory.add_argument("--rounds", type=int, default=1, help="rounds of all streams after the first")
     memory.add_argument("--pages", type=int, default=64, help="pages of a commit that takes part in a snapshot")
     memory.add_argument("--json", action="store_true", help="one JSON object")
-    for kind in (recovery, delivery, kafka, latency):
+    for kind in (recovery, delivery, kafka, latency, peers, workers):
         kind.add_argument("--partitions", type=int, default=4, help="of the topics that are made")
         kind.add_argument("--json", action="store_true", help="one JSON object")
         settings_flags.add(kind)
@@ -86,8 +97,9 @@ def _engine(kind: argparse.ArgumentParser, *, aged: bool) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from pipeline.benchmarks import durability, engine, kafka, latency, memory
+    from pipeline.benchmarks import durability, engine, kafka, latency, memory, workers
     from pipeline.benchmarks.machine import machine
+    from pipeline.benchmarks.peers import compare
 
     if args.kind == "step":
         figures = engine.step(args)
@@ -101,6 +113,8 @@ def run(args: argparse.Namespace) -> int:
             "delivery": durability.delivery,
             "kafka": kafka.kafka,
             "latency": latency.latency,
+            "peers": compare.compare,
+            "workers": workers.workers,
         }
         figures = on_kafka[args.kind](args, settings_flags.load(args))
     figures["machine"] = machine()

@@ -1,0 +1,173 @@
+"""`make bench`: the whole instrument in one run, on a broker of its own; the last line is one JSON object.
+
+    python -m tests.benchmarks.suite [--folder .bench] [--quick]
+
+Owns: which parts make up the suite, with which options, and how the figures of acceptance come out of their results.
+Does not know: how anything is measured (`rillcast bench`). Every part is a process of its own. A part that fails leaves
+its figures null and the suite goes on, ends with 1, and says which.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from tests.benchmarks.pictures import draw
+from tests.support.kafka_broker import running_broker
+
+Figures = dict[str, Any]
+_DEADLINE_S: Final = 3_600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """One call of `rillcast bench`.
+
+    Attributes:
+        name: of its result.
+        arguments: of the command; `MODEL` stands for the bundle.
+        on_kafka: whether it takes the settings of a service.
+        figures: the figures of acceptance that its result gives.
+        quick: options of a short run, which override.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    on_kafka: bool
+    figures: Callable[[Figures], Figures]
+    quick: tuple[str, ...] = ()
+
+
+def _of_kafka(result: Figures) -> Figures:
+    cases = {(case["client"], case["codec"]): case for case in result["cases"]}
+    return {
+        "ratio_to_echo_json": cases["librdkafka", "json"]["ratio_to_echo"],
+        "ratio_to_echo_float32": cases["librdkafka", "float32"]["ratio_to_echo"],
+        "hot_streams_ratio": cases["librdkafka", "json"]["busy_ratio"],
+    }
+
+
+PARTS: Final = (
+    Part("step", ("step", "MODEL"), on_kafka=False, figures=lambda _: {}, quick=("--seconds", "0.2")),
+    Part(
+        "flatness",
+        ("flatness", "MODEL", "--age", "1000000", "--young", "10"),
+        on_kafka=False,
+        figures=lambda result: {"flatness_steps": result["old_to_young_ratio"]},
+        quick=("--age", "2000", "--blocks", "4"),
+    ),
+    Part(
+        "memory",
+        ("memory", "MODEL"),
+        on_kafka=False,
+        figures=lambda result: {"rss_bytes_per_stream_1m": result["rss_bytes"] / result["streams"]},
+        quick=("--streams", "50000"),
+    ),
+    Part(
+        "kafka",
+        ("kafka", "--clients", "librdkafka", "--codecs", "json,msgpack,float32", "--busy", "8"),
+        on_kafka=True,
+        figures=_of_kafka,
+        quick=("--events", "40000", "--repeat", "1"),
+    ),
+    Part(
+        "kafka_python",
+        ("kafka", "--clients", "kafka-python", "--codecs", "json"),
+        on_kafka=True,
+        figures=lambda result: {"kafka_python_ratio_to_echo": result["cases"][0]["ratio_to_echo"]},
+        quick=("--events", "100000", "--repeat", "1"),
+    ),
+    Part("workers", ("workers",), on_kafka=True, figures=lambda _: {}, quick=("--events", "40000", "--repeat", "1")),
+    Part(
+        "latency",
+        ("latency",),
+        on_kafka=True,
+        figures=lambda result: {"latency_p50_ms": result["p50_ms"], "latency_p99_ms": result["p99_ms"]},
+        quick=("--seconds", "4", "--events", "40000"),
+    ),
+    Part(
+        "peers",
+        ("peers",),
+        on_kafka=True,
+        figures=lambda result: {"ratio_to_quix": result["runs"]["quix"]["rillcast_is_faster_by"]},
+        quick=("--events", "20000", "--repeat", "1"),
+    ),
+)
+# Every figure of acceptance stands in the last line; what no part gives is null.
+FIGURES: Final = (
+    *("ratio_to_echo_json", "ratio_to_echo_float32", "ratio_to_quix", "kafka_python_ratio_to_echo"),
+    *("hot_streams_ratio", "peak_share_h128", "peak_share_h64_whole_step", "flatness_steps", "flatness_streams"),
+    *("latency_p50_ms", "latency_p99_ms", "rss_bytes_per_stream_1m", "catch_up_ratio"),
+)
+
+
+def main() -> int:
+    """Run every part, write results and pictures, and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where results and pictures go")
+    parser.add_argument("--quick", action="store_true", help="minutes instead of an hour; the figures mean little")
+    parser.add_argument("--only", help="parts to run, separated by commas")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    model = _untrained(args.folder / "gru64.onnx")
+    chosen = [part for part in PARTS if args.only is None or part.name in args.only.split(",")]
+    results: dict[str, Figures] = {}
+    failed = []
+    with running_broker() as broker:
+        for part in chosen:
+            print(f"== {part.name}", flush=True)
+            result = _run(part, model, broker.bootstrap_servers, quick=args.quick)
+            if result is None:
+                failed.append(part.name)
+            else:
+                results[part.name] = result
+                (args.folder / "results.json").write_text(json.dumps(results, indent=1))
+    draw(results, args.folder)
+    print(json.dumps(figures(results)))
+    if failed:
+        print(f"failed: {', '.join(failed)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def figures(results: Mapping[str, Figures]) -> Figures:
+    """Return the figures of acceptance, null where nothing measured them."""
+    found: Figures = dict.fromkeys(FIGURES)
+    for part in PARTS:
+        if part.name in results:
+            found |= part.figures(results[part.name])
+    return found
+
+
+def _run(part: Part, model: Path, bootstrap: str, *, quick: bool) -> Figures | None:
+    arguments = [str(model) if argument == "MODEL" else argument for argument in part.arguments]
+    if part.on_kafka:
+        arguments += ["--model", str(model), "--kafka.bootstrap-servers", bootstrap]
+    arguments += part.quick if quick else ()
+    command: Sequence[str] = [sys.executable, "-m", "pipeline.cli", "bench", *arguments, "--json"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_DEADLINE_S, check=False)
+    if done.returncode:
+        return None
+    print(done.stdout, flush=True)
+    result: Figures = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def _untrained(path: Path) -> Path:
+    """Return the bundle of the issue's figures: a GRU of 64, 168 lags, 24 horizons, 3 levels; weights are random."""
+    if not path.exists():
+        from tests.support.forecasters import random_forecaster, small_config
+        from training.export import export
+
+        week = {"horizon": 24, "seasons": (24, 168), "context": 168, "max_gap": 168, "hidden": 64}
+        export(random_forecaster(small_config(**week)), path, name="gru64")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())

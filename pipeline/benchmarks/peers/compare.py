@@ -34,18 +34,19 @@ _COMMON: Final = ("numpy", "onnxruntime", "orjson")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A neighbour: its script, what it needs, and which part of the events it gets."""
+    """A neighbour: its script, what it needs, which part of the events it gets, and of how many streams at most."""
 
     script: str
     packages: tuple[str, ...]
     share: float
+    streams: int = 10**9
 
 
 PEERS: Final = {
     "quix": Peer("quix.py", ("quixstreams>=3.28,<4",), 0.1),
     "bytewax": Peer("bytewax_flow.py", ("bytewax==0.21.1", "confluent-kafka"), 0.1),
     "plain": Peer("plain.py", ("confluent-kafka",), 0.2),
-    "window": Peer("window.py", ("confluent-kafka",), 0.01),
+    "window": Peer("window.py", ("confluent-kafka",), 0.01, streams=8),  # few, so that their windows are full
 }
 
 
@@ -61,13 +62,19 @@ def compare(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         raise RillcastError(f"unknown peers {sorted(unknown)}; known are {sorted(PEERS)}")
     pythons = {name: _environment(args.venvs, name) for name in names}
     backlogs = {
-        share: fill_backlog(settings, args.partitions, metadata.step_ms, round(args.events * share), args.streams)
-        for share in {1.0, *(PEERS[name].share for name in names)}
+        name: fill_backlog(
+            settings,
+            args.partitions,
+            metadata.step_ms,
+            round(args.events * (PEERS[name].share if name in PEERS else 1)),
+            min(args.streams, PEERS[name].streams) if name in PEERS else args.streams,
+        )
+        for name in ("rillcast", *names)
     }
     runs: dict[str, list[Measured]] = {"rillcast": [], **{name: [] for name in names}}
     for number in range(args.repeat):
         for name in list(runs) if number % 2 else reversed(list(runs)):
-            topics, events = backlogs[PEERS[name].share if name in PEERS else 1.0]
+            topics, events = backlogs[name]
             own = for_one_run(topics.settings, settings.kafka.client, "json")
             measured = (
                 _run(pythons[name], PEERS[name].script, own, events)

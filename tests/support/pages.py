@@ -1,0 +1,49 @@
+"""Pages whose Python blocks are run, and whose `text` blocks are what those print."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import re
+from pathlib import Path
+from typing import NamedTuple
+
+NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
+_BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
+
+
+class Block(NamedTuple):
+    """One Python block, its first line in the page, and the text that stands under it (None = none does)."""
+
+    line: int
+    code: str
+    shown: str | None
+
+
+def blocks(page: Path) -> list[Block]:
+    """Return the Python blocks of a page in order."""
+    text = page.read_text()
+    return [Block(text[: m.start()].count("\n") + 2, m[1], m[2]) for m in _BLOCK.finditer(text)]
+
+
+def run(page: Path) -> list[tuple[Block, str]]:
+    """Run the blocks one after the other in one namespace; return each with what it printed."""
+    namespace: dict[str, object] = {"__name__": "page"}
+    found = []
+    for block in blocks(page):
+        printed = io.StringIO()
+        padded = "\n" * (block.line - 1) + block.code  # so that a traceback names the page's line
+        with contextlib.redirect_stdout(printed):
+            exec(compile(padded, str(page), "exec"), namespace)  # noqa: S102 - our own page
+        found.append((block, printed.getvalue()))
+    return found
+
+
+def words(text: str) -> list[str]:
+    """Return the text's words with every number replaced, line by line."""
+    return [" ".join(NUMBER.sub("#", line).split()) for line in text.splitlines()]
+
+
+def numbers(text: str) -> list[float]:
+    """Return the text's numbers in order."""
+    return [float(number.replace(",", "")) for number in NUMBER.findall(text)]

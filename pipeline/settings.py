@@ -282,7 +282,7 @@ class StateSettings(_Section):
     snapshot_events_per_stream: Annotated[float, Field(ge=0)] = 16.0
     """A partition whose stored streams would have had fewer events than this since they were last written, on average,
     waits: to replay so few is quicker than to write and load them. 0 = write at every interval."""
-    snapshot_max_interval_s: Positive = 600.0
+    snapshot_max_interval_s: Positive = 3600.0
     """It waits no longer than this, so that no restart replays more than so much of the input."""
     pages_per_commit: Annotated[int, Field(gt=0)] = 64
     """Most pages (of 256 streams each) written within one commit, so that a large snapshot does not stall the loop."""

@@ -88,6 +88,7 @@ class QuantileTracker(nn.Module):
     levels: Tensor
     mixing: Tensor
     interpolation: Tensor
+    at_anchors: Tensor
 
     def __init__(self, horizon: int, levels: tuple[float, ...]) -> None:
         super().__init__()
@@ -107,6 +108,7 @@ class QuantileTracker(nn.Module):
             "levels": torch.tensor(levels),
             "mixing": _mixing(levels),
             "interpolation": _interpolation(self.horizons, horizon),
+            "at_anchors": torch.eye(len(self.horizons)),
         }.items():
             self.register_buffer(name, values, persistent=False)
 
@@ -144,17 +146,20 @@ class QuantileTracker(nn.Module):
         offsets = torch.where(there.unsqueeze(2), moved, tracks.offsets)
         return Settled(there, published), tracks._replace(offsets=offsets)
 
-    def correct(self, spread: Tensor, offsets: Tensor) -> Tensor:
+    def correct(self, spread: Tensor, offsets: Tensor, interpolation: Tensor | None = None) -> Tensor:
         """Move quantiles by the offsets; none passes its neighbour, which it then equals, on the way outwards.
 
         Args:
             spread: `[B, Q, H]` distances from the middle quantile, in scales, not decreasing along Q.
             offsets: `[B, K, Q]`, in scales.
+            interpolation: `[K, H]` of the spread's horizons; None = all of them, `at_anchors` = the anchors alone.
 
         Returns:
             `[B, Q, H]`, not decreasing along Q.
         """
-        moved = spread + torch.matmul(offsets.transpose(1, 2), self.interpolation)
+        moved = spread + torch.matmul(
+            offsets.transpose(1, 2), self.interpolation if interpolation is None else interpolation
+        )
         rows = list(moved.unbind(1))
         for q in range(self.middle + 1, self.num_levels):
             rows[q] = torch.maximum(rows[q], rows[q - 1])

@@ -8,6 +8,10 @@ Invariants: nothing here has parameters; every figure depends on the window, the
 the newest slot alone, so a forecast is a function of the state. All values are finite for |y| <= `MAX_ABS_Y`.
 Differences are taken in the stream's own unit before anything is divided by the scale: a series whose level
 dwarfs its daily change keeps that change in float32.
+
+Exported, a row's figures must not depend on its place in the batch, to the last bit: recovery by replay rests on it.
+ONNX Runtime's reductions, sines and logarithms work on groups of four floats from an aligned address on, and treat
+what is left over at the ends otherwise; so sums are matrix products, and `log1p` and `sin` get rows of four.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ _SUMMARIES: Final = (
 )
 _NUM_SUMMARIES: Final = len(_SUMMARIES)
 _PERIOD_NAMES: Final = {DAY_MS: "time of day", WEEK_MS: "time of week", YEAR_MS: "time of year"}
+_LANES: Final = 4
 
 
 def default_seasons(freq: str) -> tuple[int, ...]:
@@ -124,7 +129,12 @@ class WindowFeatures(nn.Module):
     """Turn lag windows into features, base and scale. No parameters."""
 
     position: Tensor
+    ones: Tensor
+    ones_slot: Tensor
+    ones_season: Tensor
+    lanes: Tensor
     phase_mean: Tensor
+    gap_logs: Tensor
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
@@ -136,7 +146,13 @@ class WindowFeatures(nn.Module):
         self.num_directions = 2 + len(config.seasons)
         self.num_features = profile * len(config.seasons) + _NUM_SUMMARIES + 2 * len(self.periods_ms)
         self.register_buffer("position", torch.arange(config.context, dtype=torch.float32), persistent=False)
+        self.register_buffer("ones", torch.ones(config.context, _LANES), persistent=False)
+        self.register_buffer("ones_slot", torch.ones(config.context - 1, _LANES), persistent=False)
+        self.register_buffer("ones_season", torch.ones(config.context - season, _LANES), persistent=False)
+        self.register_buffer("lanes", torch.ones(_LANES), persistent=False)
         self.register_buffer("phase_mean", _phase_mean(config.context, season), persistent=False)
+        gaps = torch.arange(config.context + 1, dtype=torch.float32)
+        self.register_buffer("gap_logs", torch.log1p(gaps), persistent=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -171,10 +187,11 @@ class WindowFeatures(nn.Module):
         known_f = known.clamp(max=length).to(torch.float32).unsqueeze(-1)
         inside = (self.position >= length - known_f).to(torch.float32)
 
-        level = window.abs().mean(-1, keepdim=True)
-        changes = ((window[..., 1:] - window[..., :-1]).abs() * inside[..., :-1]).sum(-1, keepdim=True)
+        level = _sum(window.abs(), self.ones) / length
+        changes = _sum((window[..., 1:] - window[..., :-1]).abs() * inside[..., :-1], self.ones_slot)
         local = (changes + _LEVEL_PRIOR * level) / known_f.clamp(min=1)
-        seasonal = ((window[..., season:] - window[..., :-season]).abs() * inside[..., :-season]).sum(-1, keepdim=True)
+        repeats = (window[..., season:] - window[..., :-season]).abs() * inside[..., :-season]
+        seasonal = _sum(repeats, self.ones_season)
         weight = max(1.0, season / 4)  # pairs that the local change counts for, until seasonal ones are there
         scale = (seasonal + weight * local) / ((known_f - season).clamp(min=0) + weight)
         scale = torch.maximum(scale, level * _LEVEL_FLOOR).clamp(min=_ABSOLUTE_FLOOR)
@@ -182,17 +199,18 @@ class WindowFeatures(nn.Module):
         base = self._seasonal_naive(window, season)
         newest_change = (newest - window[..., -1 - season : length - season]) / scale
         centred = window - newest
-        mean = self._repeat(torch.matmul(centred, self.phase_mean), season)
+        phases, overall = torch.split(torch.matmul(centred, self.phase_mean), [season, 1], dim=-1)
+        mean = self._repeat(phases, season)
         directions = [(newest - base) / scale, newest_change, (mean + (newest - base)) / scale]
         profile = window[..., length - season :: self.profile_stride]
         shape = [(profile - newest) / scale]
         summaries = [
             newest_change,
             (newest - window[..., -2:-1]) / scale,
-            centred.mean(-1, keepdim=True) / scale,
-            centred.abs().mean(-1, keepdim=True) / scale,
+            overall / scale,
+            _sum(centred.abs(), self.ones) / length / scale,
             local / scale,
-            torch.log1p(level / scale) / 4,
+            torch.log1p(level / scale * self.lanes)[..., :1] / 4,
             known_f / length,
         ]
         if len(self.config.seasons) == 2:
@@ -205,6 +223,10 @@ class WindowFeatures(nn.Module):
         if self.periods_ms:
             features = torch.cat([features, self._calendar(slot)], dim=-1)
         return WindowView(features, base, scale, tuple(directions))
+
+    def log_gap(self, gap: Tensor) -> Tensor:
+        """Return `log(1 + gap)` of gaps, int64 in 0 to the context length, from a table."""
+        return self.gap_logs[gap]
 
     def _seasonal_naive(self, window: Tensor, season: int) -> Tensor:
         """Repeat the newest `season` slots of the window over the horizon: `[..., H]`."""
@@ -222,18 +244,23 @@ class WindowFeatures(nn.Module):
         phases = [
             torch.remainder(time, period).to(torch.float32) * (2 * math.pi / period) for period in self.periods_ms
         ]
-        phase = torch.stack(phases, dim=-1)
-        return torch.cat([torch.sin(phase), torch.cos(phase)], dim=-1)
+        # The sine a quarter of a cycle later is the cosine. Two periods fill the lanes, a single one fills them twice.
+        angles = [*phases, *(phase + math.pi / 2 for phase in phases)]
+        waves = torch.sin(torch.stack(angles * (_LANES // len(angles)), dim=-1))
+        return waves[..., : len(angles)]
+
+
+def _sum(values: Tensor, ones: Tensor) -> Tensor:
+    """Return the sums of `[..., K]`, `[..., 1]`; `ones` is `[K, 4]`, as one column would be a reduction again."""
+    return torch.matmul(values, ones)[..., :1]
 
 
 def _phase_mean(length: int, season: int) -> Tensor:
-    """Return `[L, m]`: a window times this is the mean season over the whole seasons in the window.
-
-    A product, because ONNX Runtime reduces an inner axis slowly: 1 us instead of 6 per stream.
-    """
+    """Return `[L, m + 1]`: a window times this is the mean season over its whole seasons, and its overall mean."""
     whole = length // season
-    matrix = torch.zeros(length, season)
-    matrix[length - whole * season :] = torch.eye(season).repeat(whole, 1) / whole
+    matrix = torch.zeros(length, season + 1)
+    matrix[length - whole * season :, :season] = torch.eye(season).repeat(whole, 1) / whole
+    matrix[:, season] = 1 / length
     return matrix
 
 

@@ -317,7 +317,7 @@ class Forecaster(nn.Module):
 
     def cell_inputs(self, view: WindowView, gap: Tensor, observed: Tensor) -> Tensor:
         """Return the cells' inputs: the features, the gap that the event ended, and whether it was observed."""
-        event = [torch.log1p(gap.to(torch.float32)), observed.to(torch.float32)]
+        event = [self.features.log_gap(gap), observed.to(torch.float32)]
         inputs: Tensor = self.dropout(torch.cat([view.features, torch.stack(event, dim=-1)], dim=-1))
         return inputs
 

@@ -16,6 +16,7 @@ equal.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -162,13 +163,16 @@ def _disagreement(found: AnyArray, expected: AnyArray, scale: FloatArray) -> Any
 
 
 class InPlaceSession:
-    """A bundle file on ONNX Runtime's CPU provider with one buffer per state, as the engine binds it."""
+    """A graph of a bundle on ONNX Runtime's CPU provider with one buffer per state, as the engine binds it."""
 
-    def __init__(self, path: Path, forecaster: Forecaster, streams: int) -> None:
+    def __init__(
+        self, model: Path | bytes, forecaster: Forecaster, streams: int, outputs: Sequence[str] = _OUTPUTS
+    ) -> None:
+        self._outputs = outputs
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
-        self._session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         self._states = {
             spec.name: onnxruntime.OrtValue.ortvalue_from_numpy(
                 np.zeros((streams, *spec.row_shape), dtype=spec.numpy_dtype)
@@ -184,11 +188,21 @@ class InPlaceSession:
         for name, value in self._states.items():
             binding.bind_ortvalue_input(STATE_PREFIX + name, value)
             binding.bind_ortvalue_output(STATE_PREFIX + name + NEXT_SUFFIX, value)
-        for name in _OUTPUTS:
+        for name in self._outputs:
             binding.bind_output(name)
         self._session.run_with_iobinding(binding)
         outputs = binding.get_outputs()[len(self._states) :]  # in the order of binding
-        return {name: value.numpy() for name, value in zip(_OUTPUTS, outputs, strict=True)}
+        return {name: value.numpy() for name, value in zip(self._outputs, outputs, strict=True)}
+
+    def copy_states(self, other: InPlaceSession) -> None:
+        """Take over the state of all streams of another session."""
+        for name, value in self._states.items():
+            value.numpy()[:] = other.state(name)
+
+    def clear(self, row: int) -> None:
+        """Make a row that of a stream never seen."""
+        for value in self._states.values():
+            value.numpy()[row] = 0
 
     def state(self, name: str) -> AnyArray:
         """Return a copy of a whole state."""

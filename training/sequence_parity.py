@@ -1,0 +1,108 @@
+"""Is the sequence graph of a bundle file its step, event by event?
+
+Owns: the runs of the check, and the verdict. Does not know: the module; `training.parity` compared that with the step.
+
+Two things are asked. A regular run gives what the step gives for its events, and leaves the same state: on the
+processor that this runs on to the last bit, or at least within the tolerance of the parity check; the result says
+which. And a run with an event in it that only the step understands (late, repeated, missing, after a gap, the first of
+a stream) is refused by `regular`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from pipeline.arrays import AnyArray, FloatArray, IntArray
+from pipeline.bundle import REGULAR, Bundle
+from pipeline.errors import ParityError
+from training.forecaster import Forecaster
+from training.parity import TOLERANCE, InPlaceSession
+from training.sequence_export import STEP_OUTPUTS
+
+_STREAMS: Final = 5
+_LENGTHS: Final = (1, 2, 7, 33)
+_START: Final = 473_000  # slots since the epoch
+_COMPARED: Final = ("forecast", "status")  # scores and anomaly come from these
+
+
+def check_sequence(forecaster: Forecaster, path: Path, *, seed: int = 0) -> bool:
+    """Compare the two graphs of a bundle file; return whether they agree to the last bit.
+
+    Raises:
+        ParityError: they differ by more than the tolerance, or an irregular run was taken.
+    """
+    bundle = Bundle.load(path)
+    assert bundle.sequence is not None  # it was sealed with one
+    one = InPlaceSession(bundle.model, forecaster, _STREAMS + 1)
+    many = InPlaceSession(bundle.sequence, forecaster, _STREAMS + 1, (*STEP_OUTPUTS, REGULAR))
+    identical = True
+    for ds, y in _runs(forecaster, np.random.default_rng(seed)):
+        events = [one.run(_slots(), ds[:, t].copy(), y[:, t].copy()) for t in range(ds.shape[1])]
+        if ds[0, 0] == _START * forecaster.config.features.step_ms:  # a stream's first event is the step's
+            many.copy_states(one)
+            continue
+        found = many.run(_slots(), ds, y)
+        expected = {name: np.stack([event[name] for event in events], axis=1) for name in STEP_OUTPUTS}
+        if not found[REGULAR].all():
+            raise ParityError(f"{path.name}: the sequence graph refused a regular run of {ds.shape[1]} events")
+        states = {spec.name: (many.state(spec.name)[1:], one.state(spec.name)[1:]) for spec in bundle.metadata.states}
+        for name, (a, b) in ({name: (found[name], expected[name]) for name in STEP_OUTPUTS} | states).items():
+            identical &= _same_bits(a, b)
+            if name in _COMPARED and (worst := _worst(a, b, y)) > TOLERANCE:
+                raise ParityError(
+                    f"{path.name}: sequence graph, output {name!r}, run of {ds.shape[1]} events: |sequence - step| is "
+                    f"{worst:.3g} of (|step| + scale), allowed are {TOLERANCE:g}; nothing was written"
+                )
+    _check_refusals(forecaster, many, path)
+    return identical
+
+
+def _slots() -> IntArray:
+    return np.arange(1, _STREAMS + 1, dtype=np.int64)
+
+
+def _runs(forecaster: Forecaster, rng: np.random.Generator) -> Iterator[tuple[IntArray, FloatArray]]:
+    """Yield `(B, T)` times and values: a first event, then regular runs until every stream is warm."""
+    step = forecaster.config.features.step_ms
+    level = 10.0 ** rng.integers(-3, 7, size=(_STREAMS, 1))
+    slot = _START
+    for length in (1, *_LENGTHS, forecaster.config.context, *_LENGTHS):
+        slots = slot + np.arange(length)
+        y = level * (1 + 0.1 * np.sin(slots / 4) + 0.02 * rng.normal(size=(_STREAMS, length)))
+        yield np.tile(slots * step, (_STREAMS, 1)), y.astype(np.float32)
+        slot += length
+
+
+def _check_refusals(forecaster: Forecaster, many: InPlaceSession, path: Path) -> None:
+    """Offer runs of four events, each with one that only the step understands; the state is not needed any more."""
+    step = forecaster.config.features.step_ms
+    newest = int(many.state("clock")[1, 0])
+    spoilt: dict[str, Callable[[IntArray, FloatArray], object]] = {
+        "after a gap": lambda slots, y: slots.__setitem__(slice(2, None), slots[2:] + 1),  # noqa: ARG005
+        "late": lambda slots, y: slots.__setitem__(3, slots[0] - 9),  # noqa: ARG005
+        "repeated": lambda slots, y: slots.__setitem__(1, slots[0]),  # noqa: ARG005
+        "missing": lambda slots, y: y.__setitem__(2, np.nan),  # noqa: ARG005
+        "ahead of the stream": lambda slots, y: slots.__iadd__(1),  # noqa: ARG005
+    }
+    for what, spoil in spoilt.items():
+        many.clear(2)  # a stream never seen
+        slots, y = newest + 1 + np.arange(4, dtype=np.int64), np.ones(4, np.float32)
+        spoil(slots, y)
+        taken = many.run(np.array([1, 2], np.int64), np.stack([slots, slots]) * step, np.stack([y, y]))[REGULAR]
+        if taken.any():
+            raise ParityError(f"{path.name}: the sequence graph took a run with an event {what}, or of a new stream")
+
+
+def _same_bits(a: AnyArray, b: AnyArray) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+
+def _worst(a: AnyArray, b: AnyArray, y: FloatArray) -> float:
+    """Return the largest |a - b| / (|b| + s), s the size of a stream's values."""
+    size = np.abs(y).max(axis=1).reshape(-1, *(1 for _ in a.shape[1:]))
+    ratio = np.abs(a.astype(np.float64) - b) / (np.abs(b) + 0.1 * size)
+    return float(np.where(np.isfinite(ratio), ratio, np.inf).max())

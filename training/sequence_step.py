@@ -1,0 +1,141 @@
+"""Many events of each stream at once: the view of a forecaster that catch-up, replay and busy streams go through.
+
+Owns: which runs of events it takes, and how the work of a step is spread over them. What depends on the window alone
+(features, the head, the scores) is computed for all events together, as for so many rows of a batch; what depends on
+the event before (the cells, the calibrator) is scanned. Does not know: ONNX, or who decides what goes into a run.
+
+A run is regular if every event is observed and lies in the slot after that of the event before it, the first one after
+the stream's newest. For a regular run the outputs and the state are those of `Forecaster.step` event by event; for any
+other they mean nothing, and `regular` says so.
+
+Invariant: the same operations on the same numbers as in the step, row by row, so that the exported graphs agree bit for
+bit on a device on which a row's result does not depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from pipeline.bundle import Status
+from pipeline.frequency import step_ms
+from training.calibration import QuantileTracker, Tracks
+from training.cells import Cell
+from training.features import MAX_ABS_Y
+from training.forecaster import Forecast, Forecaster, Rows, StepOutputs
+from training.recurrence import scan
+
+CELLS: Final = "cells"
+TRACKER: Final = "tracker"
+
+
+class RunOutputs(NamedTuple):
+    """What a call says of B runs of T events.
+
+    Attributes:
+        events: the step's outputs, each `[B, T, ...]`.
+        regular: `[B]` bool, whether the run was one that is taken.
+    """
+
+    events: StepOutputs
+    regular: Tensor
+
+
+class SequenceStep(nn.Module):
+    """`Forecaster.step` for runs of events; shares the forecaster's weights."""
+
+    def __init__(self, forecaster: Forecaster) -> None:
+        super().__init__()
+        self.forecaster = forecaster
+        self.cells = CellsBody(forecaster.cell)
+        self.tracker = TrackerBody(forecaster.tracker)
+
+    def forward(self, ds: Tensor, y: Tensor, rows: Rows, calibrate: Tensor) -> tuple[RunOutputs, Rows]:
+        """Advance each stream by T events.
+
+        Args:
+            ds: `[B, T]` int64, milliseconds since the epoch.
+            y: `[B, T]` float32.
+            rows: the streams' state.
+            calibrate: as in the step.
+        """
+        forecaster, config = self.forecaster, self.forecaster.config
+        streams, length = ds.shape
+        slots = torch.div(ds, step_ms(config.freq), rounding_mode="floor")
+        newest, age = rows.clock[:, :1], rows.clock[:, 1:2]
+        gaps = slots - torch.cat([newest, slots[:, :-1]], dim=1)
+        observed = y.abs() <= MAX_ABS_Y
+        regular = ((gaps == 1) & observed & (age > 0)).all(dim=1)
+        turns = torch.arange(1, length + 1)
+        known = (age - 1).clamp(min=0) + turns
+
+        # Time comes first from here on, and a row is an event of a stream.
+        grid = torch.cat([rows.lags[:, 1:], torch.where(observed, y, 0.0)], dim=1).t()
+        offsets = (turns - 1).unsqueeze(1) + torch.arange(config.context)
+        windows = grid[offsets].transpose(1, 2).reshape(-1, config.context)
+        slot, count, gap, seen = (part.t().reshape(-1) for part in (slots, known, gaps, observed))
+        value = torch.where(seen, y.t().reshape(-1), 0.0)
+        lags = forecaster.features.mask_unknown(windows, count)
+        view = forecaster.features(lags, count, slot)
+        inputs = forecaster.cell_inputs(view, gap.clamp(0, config.max_gap), seen)
+
+        def by_time(tensor: Tensor) -> Tensor:
+            return tensor.reshape(length, streams, *tensor.shape[1:])
+
+        cells, (hidden,) = scan(CELLS, self.cells, rows.cells, (by_time(inputs),))
+        own = forecaster.forecast(hidden.reshape(-1, config.hidden), view)
+        at_anchors = own.at(forecaster.tracker.anchors - 1)
+        tracks, (corrections, there, settled) = scan(
+            TRACKER,
+            self.tracker,
+            rows.tracks,
+            tuple(by_time(part) for part in (value, count, *at_anchors)),
+            (calibrate,),
+        )
+        tracker = forecaster.tracker
+        corrections, there, settled = (part.flatten(0, 1) for part in (corrections, there, settled))
+        published = own._replace(spread=tracker.correct(own.spread, calibrate * corrections))
+        score, anomaly = forecaster.forecast_scores(value, settled, view.scale.squeeze(1), there)
+        status = torch.where(count < config.context, int(Status.WARMING_UP), int(Status.OK)).to(torch.int8)
+
+        events = StepOutputs(published.quantiles(), status, score, anomaly)
+        by_stream = StepOutputs(*(by_time(part).transpose(0, 1) for part in events))
+        issued, probes, learnt = tracks
+        clock = torch.cat([slots[:, -1:], known[:, -1:] + 1, issued], dim=1)
+        return RunOutputs(by_stream, regular), Rows(clock, by_time(lags)[-1], cells, probes, learnt)
+
+
+class CellsBody(nn.Module):
+    """One event of the cells: `(*state, inputs) -> (*state, output)`."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, *state_and_inputs: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        state = self.cell.step(state_and_inputs[-1], state_and_inputs[:-1])
+        return (*state, self.cell.output(state))
+
+
+class TrackerBody(nn.Module):
+    """One event of the calibrator: `(calibrate, *tracks, y, known, *own) -> (*tracks, offsets, there, settled)`.
+
+    `own` is the network's forecast at the anchors.
+    """
+
+    def __init__(self, tracker: QuantileTracker) -> None:
+        super().__init__()
+        self.tracker = tracker
+
+    def forward(self, calibrate: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        tracks, (y, known), own = Tracks(*tensors[:3]), tensors[3:5], Forecast(*tensors[5:])
+        always = torch.ones_like(y, dtype=torch.bool)
+        settled, tracks = self.tracker.settle(tracks, y, known, always)
+        corrected = self.tracker.correct(own.spread, calibrate * tracks.offsets, self.tracker.at_anchors)
+        published = own._replace(spread=corrected).quantiles()
+        tracks = self.tracker.remember(tracks, own.quantiles(), published, own.scale, known, always)
+        return (*tracks, tracks.offsets, settled.there, settled.published)

@@ -10,7 +10,7 @@ a stream) is refused by `regular`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -81,17 +81,16 @@ def _check_refusals(forecaster: Forecaster, many: InPlaceSession, path: Path) ->
     """Offer runs of four events, each with one that only the step understands; the state is not needed any more."""
     step = forecaster.config.features.step_ms
     newest = int(many.state("clock")[1, 0])
-    spoilt: dict[str, Callable[[IntArray, FloatArray], object]] = {
-        "after a gap": lambda slots, y: slots.__setitem__(slice(2, None), slots[2:] + 1),  # noqa: ARG005
-        "late": lambda slots, y: slots.__setitem__(3, slots[0] - 9),  # noqa: ARG005
-        "repeated": lambda slots, y: slots.__setitem__(1, slots[0]),  # noqa: ARG005
-        "missing": lambda slots, y: y.__setitem__(2, np.nan),  # noqa: ARG005
-        "ahead of the stream": lambda slots, y: slots.__iadd__(1),  # noqa: ARG005
+    regular, ones = newest + 1 + np.arange(4, dtype=np.int64), np.ones(4, np.float32)
+    spoilt: dict[str, tuple[IntArray, FloatArray]] = {
+        "after a gap": (regular + np.array([0, 0, 1, 1], np.int64), ones),
+        "late": (regular - np.array([0, 0, 0, 9], np.int64), ones),
+        "repeated": (regular - np.array([0, 1, 1, 1], np.int64), ones),
+        "missing": (regular, np.where(np.arange(4) == 2, np.nan, ones).astype(np.float32)),
+        "ahead of the stream's newest": (regular + 1, ones),
     }
-    for what, spoil in spoilt.items():
+    for what, (slots, y) in spoilt.items():
         many.clear(2)  # a stream never seen
-        slots, y = newest + 1 + np.arange(4, dtype=np.int64), np.ones(4, np.float32)
-        spoil(slots, y)
         taken = many.run(np.array([1, 2], np.int64), np.stack([slots, slots]) * step, np.stack([y, y]))[REGULAR]
         if taken.any():
             raise ParityError(f"{path.name}: the sequence graph took a run with an event {what}, or of a new stream")

@@ -15,6 +15,8 @@ examples:
   rillcast bench step model.onnx
   rillcast bench step model.onnx --batches 1,64,256 --json
   rillcast bench flatness model.onnx --age 100000
+  rillcast bench catch-up model.onnx
+  rillcast bench peak model.onnx
   rillcast bench recovery --model model.onnx --kafka.bootstrap-servers localhost:9092 --streams 100000 --json
   rillcast bench delivery --model model.onnx --kafka.bootstrap-servers localhost:9092
   rillcast bench memory model.onnx --streams 1000000
@@ -24,6 +26,8 @@ examples:
 
 `step` gives whole steps per second by batch size. `flatness` compares the cost of an event early in a stream's life
 with that of an event late in it, the two measured in turns, so that a drift of the machine's speed cancels out.
+`catch-up` works a backlog off through the sequence graph, against the step. `peak` gives the share of the processor's
+matrix products per second that the step makes use of.
 `recovery` kills a service and times the next one to its first new forecast; `delivery` compares exactly_once with
 at_least_once. `kafka` is the whole service against an echo loop of the same client and codec, which does everything but
 forecasting: the limit. `latency` sends at a fixed rate, whatever comes back. These four need a broker and make topics
@@ -36,6 +40,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     _engine(kinds.add_parser("step", help="engine steps per second by batch size"), aged=False)
     _engine(kinds.add_parser("flatness", help="cost of an event by its step"), aged=True)
+    catch_up = kinds.add_parser("catch-up", help="a backlog through the sequence graph, against event by event")
+    catch_up.add_argument("--streams", default="1,8,64", help="numbers of busy streams")
+    catch_up.add_argument("--backlog", type=int, default=1_000, help="events of each stream that wait")
+    catch_up.add_argument("--events", type=int, default=32_000, help="at most so many events in all")
+    peak = kinds.add_parser("peak", help="share of the processor's matrix products that the step makes use of")
+    peak.add_argument("--batch", type=int, default=1_024, help="streams per call")
+    peak.add_argument("--seconds", type=float, default=1.0, help="time per round, for each of the two")
+    for kind in (catch_up, peak):
+        kind.add_argument("model", type=Path, help="bundle (.onnx)")
+        kind.add_argument("--rounds", type=int, default=5, help="rounds; the medians are reported")
+        kind.add_argument("--json", action="store_true", help="one JSON object")
+    catch_up.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where to run it")
+    catch_up.add_argument("--threads", type=int, default=1, help="threads of ONNX Runtime inside one call")
     recovery = kinds.add_parser("recovery", help="time from kill -9 to the first new forecast")
     recovery.add_argument("--streams", type=int, default=100_000, help="resident streams")
     recovery.add_argument("--rounds", type=int, default=20, help="events of each stream before the kill")
@@ -97,7 +114,7 @@ def _engine(kind: argparse.ArgumentParser, *, aged: bool) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from pipeline.benchmarks import durability, engine, kafka, latency, memory, workers
+    from pipeline.benchmarks import durability, engine, kafka, kernels, latency, memory, workers
     from pipeline.benchmarks.machine import machine
     from pipeline.benchmarks.peers import compare
 
@@ -105,6 +122,10 @@ def run(args: argparse.Namespace) -> int:
         figures = engine.step(args)
     elif args.kind == "flatness":
         figures = engine.flatness(args)
+    elif args.kind == "catch-up":
+        figures = kernels.catch_up(args)
+    elif args.kind == "peak":
+        figures = kernels.peak_share(args)
     elif args.kind == "memory":
         figures = memory.memory(args)
     else:
@@ -142,6 +163,15 @@ def _print(kind: str, figures: dict[str, Any]) -> None:
         print(f"step {figures['young_step']:>9,}: {figures['young_us_per_event']:.2f} us per event")
         print(f"step {figures['old_step']:>9,}: {figures['old_us_per_event']:.2f} us per event")
         print(f"ratio {figures['old_to_young_ratio']:.3f} (quartiles {low:.3f}, {middle:.3f}, {high:.3f})")
+    elif kind == "catch-up":
+        print(f"{figures['model']} on {figures['device']}")
+        print(f"{'streams':>8} {'backlog':>8} {'events/s in runs':>17} {'in waves':>10} {'single':>9}   ratio to both")
+        for row in figures["catch_up"]:
+            print(
+                f"{row['streams']:>8} {row['backlog']:>8} {row['runs_events_per_second']:>17,.0f} "
+                f"{row['waves_events_per_second']:>10,.0f} {row['single_events_per_second']:>9,.0f}"
+                f"   {row['ratio_to_waves']:.2f}, {row['ratio_to_single']:.2f}"
+            )
     elif kind == "kafka":
         _print_kafka(figures)
     else:

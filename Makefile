@@ -14,18 +14,22 @@ QUICK ?=
 SEED ?=
 # Further options of the chaos suite, e.g. CHAOS='--client librdkafka --store kafka'.
 CHAOS ?=
+# Options of the fuzz tests, e.g. FUZZ='--inputs 10000 --seed 7'.
+FUZZ ?=
 # Folder with the public series that are not shipped (training/headline.py names them); training runs per data set.
 ACCURACY_DATA ?=
 SEEDS ?= 1
 ACCURACY := .accuracy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos check format bench accuracy docs image constraints clean
+.PHONY: help demo test chaos fuzz audit check format bench accuracy docs image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, no waiting)'
 	@echo 'make test         the whole test suite, on a real Apache Kafka'
 	@echo 'make chaos        kill -9, stop and restart everything, count what was lost (KILLS=5 SEED=7: short, and the same again)'
+	@echo 'make fuzz         a million hostile inputs for the decoders and the bundle loader (FUZZ="--inputs 10000 --seed 7")'
+	@echo 'make audit        known vulnerabilities in the pinned versions (asks PyPI)'
 	@echo 'make check        format, lint and type checks'
 	@echo 'make format       put the code into its format'
 	@echo 'make bench        every benchmark on this machine, on a broker of its own (QUICK=1: minutes, to see that it works)'
@@ -55,6 +59,13 @@ test: $(VENV)/.dev-installed
 
 chaos: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.faults.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(CHAOS)
+
+fuzz: $(VENV)/.dev-installed
+	$(BIN)/python -m tests.fuzz.run $(FUZZ)
+
+audit: $(VENV)/.dev-installed
+	$(INSTALL) 'pip-audit>=2.10'
+	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .

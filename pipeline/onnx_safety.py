@@ -152,6 +152,11 @@ def _messages(message: Message) -> Iterator[Message]:
         for field, value in current.ListFields():
             if field.message_type is not None:
                 pending.extend(value if field.is_repeated else [value])
+            elif field.type == field.TYPE_STRING:
+                # ONNX is proto2: text that is not UTF-8 passes the parser, and comes out as bytes.
+                for text in value if field.is_repeated else [value]:
+                    if isinstance(text, bytes):
+                        raise BundleError("onnx", f"{field.full_name} is not UTF-8: {text[:50]!r}")
 
 
 def _check_operator(node: onnx.NodeProto) -> None:

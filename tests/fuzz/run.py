@@ -1,0 +1,95 @@
+"""`python -m tests.fuzz.run`: the long form of the fuzz tests; `make fuzz`.
+
+Each target runs in a process of its own, which tells its parent which input it is at, so that a crash of native code is
+found as well as an exception. Ends with 1 if anything crashed, and says how to make it again. `--atheris` lets Google's
+coverage-guided fuzzer (to be installed by hand) choose the inputs of one target instead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import multiprocessing
+import sys
+import time
+import traceback
+from multiprocessing.sharedctypes import Synchronized
+
+from tests.fuzz.mutation import mutant
+from tests.fuzz.targets import targets
+
+_STARTS = multiprocessing.get_context("spawn")
+
+
+def _work(name: str, seed: int, inputs: int, at: Synchronized[int]) -> None:
+    target = targets()[name]
+    for number in range(at.value, inputs):
+        at.value = number
+        data = mutant(target.seeds, seed, number)
+        try:
+            target.run(data)
+        except Exception:  # noqa: BLE001  whatever it is, it is what we look for
+            traceback.print_exc()
+            sys.exit(1)
+    at.value = inputs
+
+
+def fuzz(name: str, seed: int, inputs: int) -> int | None:
+    """Run one target over `inputs` mutants; return the number of the one that crashed it."""
+    at: Synchronized[int] = _STARTS.Value("q", 0)
+    process = _STARTS.Process(target=_work, args=(name, seed, inputs, at))
+    process.start()
+    process.join()
+    return None if process.exitcode == 0 and at.value == inputs else int(at.value)
+
+
+def main() -> int:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--inputs", type=int, default=1_000_000, help="over all targets")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--target", choices=list(targets()), help="all inputs to this one")
+    parser.add_argument("--only", type=int, metavar="NUMBER", help="run one input of --target, and print it")
+    parser.add_argument(
+        "--atheris", action="store_true", help="coverage-guided, one --target, until --inputs or a crash"
+    )
+    args = parser.parse_args()
+    if args.atheris:
+        return _coverage_guided(args.target or "json", args.inputs)
+    if args.only is not None:
+        target = targets()[args.target or "json"]
+        data = mutant(target.seeds, args.seed, args.only)
+        print(data)
+        target.run(data)
+        return 0
+    chosen = {args.target: 1.0} if args.target else {name: target.share for name, target in targets().items()}
+    crashed = {}
+    ran = {}
+    for name, share in chosen.items():
+        inputs = round(args.inputs * share)
+        started = time.perf_counter()
+        number = fuzz(name, args.seed, inputs)
+        ran[name] = inputs if number is None else number
+        print(f"{name:<14} {ran[name]:>9,} inputs in {time.perf_counter() - started:7.1f} s", flush=True)
+        if number is not None:
+            crashed[name] = number
+            print(f"CRASHED: python -m tests.fuzz.run --seed {args.seed} --target {name} --only {number}", flush=True)
+    print(json.dumps({"inputs": sum(ran.values()), "crashes": crashed, "seed": args.seed}))
+    return 1 if crashed else 0
+
+
+def _coverage_guided(name: str, inputs: int) -> int:
+    import atheris  # not a dependency: there is no wheel for every Python
+
+    target = targets()[name]
+    for function in (sys.modules[module] for module in list(sys.modules) if module.startswith("pipeline.codecs")):
+        for member in vars(function).values():
+            if callable(member) and hasattr(member, "__code__"):
+                atheris.instrument_func(member)
+    atheris.Setup([sys.argv[0], f"-runs={inputs}", "-max_len=4096"], target.run)
+    atheris.Fuzz()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

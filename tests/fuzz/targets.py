@@ -1,0 +1,218 @@
+"""What is fuzzed, and what has to hold for whatever bytes come.
+
+A target takes any bytes and returns, or fails: an exception that the code does not promise is a crash, and so is a
+broken promise (a record neither used nor refused, a neighbour harmed, an answer that depends on what else was in the
+poll).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+
+from pipeline import guard, onnx_safety
+from pipeline.bundle import METADATA_KEY, Bundle, model_id
+from pipeline.codecs.fields import Fields
+from pipeline.codecs.observations import MAX_DS, MIN_DS, ObservationDecoder
+from pipeline.deadletters import DeadLetter
+from pipeline.errors import BundleError, DataError
+from pipeline.transports import dead_letter_lines
+from pipeline.transports.base import Headers
+from pipeline.transports.file_readers import CsvReader
+from tests.support.formats import format_of, mock_registry, writer_of
+from tests.support.hostile import HOSTILE, NOON_MS, polled, record
+from tests.support.toy import ToyGraph
+
+_MOMENT: Final = (MIN_DS.timestamp() * 1000, MAX_DS.timestamp() * 1000)
+_MODEL_ID: Final = re.compile('"model_id":"[^"]*"')
+_LONGEST_SEED: Final = 2_000
+
+
+@dataclass(frozen=True)
+class Target:
+    """Something that takes bytes from outside.
+
+    Attributes:
+        run: raises if a promise is broken.
+        seeds: honest inputs, and some that are known to be bad.
+        share: of the inputs of a long run.
+    """
+
+    run: Callable[[bytes], None]
+    seeds: Sequence[bytes]
+    share: float
+
+
+def _decoding(decoder: ObservationDecoder, good: bytes, good_headers: Headers = ()) -> Callable[[bytes], None]:
+    def run(data: bytes) -> None:
+        _check(decoder, good, good_headers, data, ())
+
+    return run
+
+
+def _check(decoder: ObservationDecoder, good: bytes, good_headers: Headers, data: bytes, headers: Headers) -> None:
+    events, rejections = decoder.decode(polled([good, data, good], headers=[good_headers, headers, good_headers]))
+    rows = events.rows.tolist()
+    assert sorted(rows + [rejection.row for rejection in rejections]) == [0, 1, 2]
+    assert {0, 2} <= set(rows), "a neighbour was harmed"
+    alone, refused_alone = decoder.decode(polled([data], headers=[headers]))
+    assert [r.reason for r in rejections] == [r.reason for r in refused_alone], "it depends on the neighbours"
+    if 1 in rows:
+        at = rows.index(1)
+        unique_id, ds, y = events.unique_ids[at], int(events.ds[at]), float(events.y[at])
+        assert (unique_id, ds) == (alone.unique_ids[0], int(alone.ds[0]))
+        assert y == float(alone.y[0]) or (math.isnan(y) and np.isnan(alone.y[0]))
+        assert unique_id
+        assert len(unique_id.encode()) <= 512
+        assert _MOMENT[0] <= ds <= _MOMENT[1]
+        assert not abs(y) > 1e15
+    for rejection in rejections:
+        assert rejection.detail
+        assert len(rejection.detail) <= 200
+
+
+def _json_seeds() -> list[bytes]:
+    seeds = [record(), record(ds="2024-05-01T12:00:00.123+02:00", y=None), record(x={"a": [1, {"b": None}]})]
+    return seeds + [value for value, _ in HOSTILE if value and len(value) < _LONGEST_SEED]
+
+
+def _framed(name: str) -> Target:
+    registry = mock_registry()
+    write = writer_of(name, registry)
+    seeds = [write({"unique_id": "a", "ds": NOON_MS, "y": 1.5}), write({"unique_id": "€" * 9, "ds": 0})]
+    decoder = ObservationDecoder(form=format_of(name, registry))
+    frame, good = seeds[0][:5], seeds[0]
+    check = _decoding(decoder, good)
+
+    def run(data: bytes) -> None:
+        check(data)
+        check(frame + data)  # past the frame, into the payload
+
+    return Target(run, [*seeds, *(seed[5:] for seed in seeds)], 0.1)
+
+
+def _cloudevent() -> Target:
+    binary = [("ce_specversion", b"1.0"), ("ce_id", b"1"), ("ce_source", b"s"), ("ce_type", b"t")]
+    structured = [("content-type", b"application/cloudevents+json")]
+    decoder = ObservationDecoder(fields=Fields("$ce.subject", "$ce.time", "a.y"), cloudevents=True)
+    members = {
+        "specversion": "1.0",
+        "id": "1",
+        "source": "s",
+        "type": "t",
+        "subject": "a",
+        "time": "2024-05-01T12:00:00Z",
+    }
+    good = json.dumps(members | {"data": {"a": {"y": 1}}}).encode()
+
+    def run(data: bytes) -> None:
+        _check(decoder, good, structured, data, structured)
+        _check(decoder, good, structured, data, binary)
+        head, _, rest = data.partition(b"}")
+        _check(decoder, good, structured, rest, [*binary, ("ce_subject", head), ("ce_time", rest[:30])])
+
+    seeds = [good, json.dumps(members | {"data_base64": "eyJhIjp7InkiOjF9fQ=="}).encode(), b'{"a": {"y": 1}}']
+    return Target(run, seeds, 0.1)
+
+
+def _line(data: bytes) -> None:
+    try:
+        line = dead_letter_lines.read(data)
+    except ValueError:
+        return
+    DeadLetter.read(line.key, line.value, line.headers)
+    again = dead_letter_lines.read(dead_letter_lines.write(*line))
+    assert (again.key, again.value, sorted(again.headers)) == (line.key, line.value, sorted(line.headers))
+
+
+def _csv(data: bytes) -> None:
+    try:
+        reader = CsvReader(io.BytesIO(data), "fuzz")
+    except DataError:
+        return
+    decoder = ObservationDecoder()
+    while not reader.ended:
+        values = reader.read(100, 0)
+        events, rejections = decoder.decode(polled(values))
+        assert len(events) + len(rejections) == len(values)
+
+
+def _bundle(data: bytes) -> None:
+    _load(data)
+    try:
+        onnx_safety.check_bytes(data)
+        model = onnx.load_model_from_string(data)
+    except (BundleError, DecodeError):
+        return
+    # As one who knows how the id is made would: else nothing behind that check would ever be met.
+    for entry in model.metadata_props:
+        if entry.key == METADATA_KEY and isinstance(entry.value, str):  # bytes where it is not UTF-8
+            with contextlib.suppress(BundleError):
+                entry.value = _MODEL_ID.sub(f'"model_id":"{model_id(model)}"', entry.value)
+    _load(model.SerializeToString())
+
+
+def _load(data: bytes) -> None:
+    """Whatever is accepted can be rewritten by the guard: the next step of loading."""
+    try:
+        bundle = Bundle.from_bytes(data)
+    except BundleError as refused:
+        if not refused.clause:
+            raise
+    else:
+        guard.protect(bundle.model, bundle.metadata.states)
+
+
+def _bundle_seeds() -> list[bytes]:
+    """Return the toy, and pieces of it with parts exchanged, so that mutants get past the parser."""
+    whole = ToyGraph().build()
+    seeds = [whole]
+    for index in range(len(ToyGraph().nodes)):
+        model = onnx.load_model_from_string(whole)
+        node = model.graph.node[index]
+        node.op_type = "Identity"
+        seeds.append(model.SerializeToString())
+        model = onnx.load_model_from_string(whole)
+        del model.graph.node[index]
+        seeds.append(model.SerializeToString())
+    return seeds
+
+
+@cache
+def targets() -> dict[str, Target]:
+    """Return every target by name."""
+    good = record()
+    packed = msgspec.msgpack.encode({"unique_id": "a", "ds": NOON_MS, "y": 1.5})
+    mapped = json.dumps({"tags": {"host": "a"}, "at": NOON_MS // 1000, "f": {"v": 1.5}}).encode()
+    line = dead_letter_lines.write(b"k", b"\xff", [("a", b"1"), ("a", b"\xff"), ("rillcast-reason", b"not_json")])
+    message: dict[str, Any] = {"unique_id": "a", "ds": NOON_MS, "y": None, "more": [{}, b"x", 1.5]}
+    return {
+        "json": Target(_decoding(ObservationDecoder(), good), _json_seeds(), 0.25),
+        "mapped": Target(
+            _decoding(ObservationDecoder(fields=Fields("tags.host", "at", "f.v", ds_unit="s")), mapped), [mapped], 0.1
+        ),
+        "msgpack": Target(
+            _decoding(ObservationDecoder(form=format_of("msgpack", mock_registry())), packed),
+            [packed, msgspec.msgpack.encode(message)],
+            0.15,
+        ),
+        "avro": _framed("avro"),
+        "protobuf": _framed("protobuf"),
+        "json_schema": _framed("json_schema"),
+        "cloudevents": _cloudevent(),
+        "dead_letters": Target(_line, [line, b'{"key": null, "value": "", "headers": {"a": ["1", "2"]}}'], 0.05),
+        "csv": Target(_csv, [b"unique_id,ds,y\na,2024-05-01,1.5\nb,0,\n", b'unique_id,ds,y\n"a\n""b",1,nan\n'], 0.03),
+        "bundle": Target(_bundle, _bundle_seeds(), 0.02),
+    }

@@ -1,0 +1,54 @@
+"""The short form: some inputs for every target, and hypothesis where it finds what mutants do not."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.fuzz.mutation import mutant
+from tests.fuzz.targets import targets
+
+TARGETS = list(targets())
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["unique_id", "ds", "y", "x"]), inner),
+    max_leaves=8,
+)
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_mutants_of_honest_inputs_break_no_promise(name: str) -> None:
+    target = targets()[name]
+    for number in range(150 if name == "bundle" else 1_000):
+        data = mutant(target.seeds, seed=1, number=number)
+        try:
+            target.run(data)
+        except Exception as error:
+            raise AssertionError(f"{name} broke on input {number}: {data!r}") from error
+
+
+@pytest.mark.parametrize("name", [name for name in TARGETS if name != "bundle"])
+@settings(max_examples=50)
+@given(data=st.binary(max_size=300))
+def test_any_bytes_break_no_promise(name: str, data: bytes) -> None:
+    targets()[name].run(data)
+
+
+@settings(max_examples=300)
+@given(document=JSON)
+def test_any_json_breaks_no_promise(document: object) -> None:
+    data = json.dumps(document).encode()
+    for name in ("json", "mapped", "cloudevents", "json_schema", "dead_letters"):
+        targets()[name].run(data)
+
+
+def test_a_mutant_is_made_of_its_seed_and_number_alone() -> None:
+    seeds = [b"one", b"two"]
+    first = [mutant(seeds, 7, number) for number in range(50)]
+    assert first == [mutant(seeds, 7, number) for number in range(50)]
+    assert first != [mutant(seeds, 8, number) for number in range(50)]
+    assert first[:2] == seeds
+    assert len(set(first)) > 40

@@ -73,7 +73,7 @@ class ServiceProcess:
     @property
     def port(self) -> int:
         """Its HTTP port; 0 while it has none."""
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", self.log)
+        found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", self.log)
         return int(found[1]) if found else 0
 
     def get(self, path: str) -> tuple[int, str]:

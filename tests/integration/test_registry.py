@@ -1,0 +1,104 @@
+"""Formats through a real schema registry; and the whole service over TLS, SASL and Avro."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from confluent_kafka.schema_registry import Schema
+
+from pipeline.codecs.observations import ObservationDecoder
+from pipeline.codecs.registry import Registry
+from pipeline.codecs.rejections import Reason
+from pipeline.settings import RegistrySettings
+from tests.support.formats import SCHEMAS, format_of, writer_of
+from tests.support.hostile import NOON_MS, polled
+from tests.support.schema_registry import running_registry
+from tests.support.secure_kafka import PASSWORD, USER, secure_kafka
+from tests.support.service_process import service
+from tests.support.toy import unroll, write_toy
+
+FRAMED = ("avro", "protobuf", "json_schema")
+
+pytestmark = pytest.mark.kafka  # what a broker needs, Java and Maven, a registry needs too
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    with running_registry() as address:
+        yield address
+
+
+@pytest.mark.parametrize("name", FRAMED)
+def test_a_reader_of_its_own_reads_what_a_writer_registered(url: str, name: str) -> None:
+    write = writer_of(name, Registry(RegistrySettings(url=url)), topic=f"t-{name}")
+    reader = Registry(RegistrySettings(url=url))
+    decoder = ObservationDecoder(form=format_of(name, reader, validate=True))
+    good = write({"unique_id": "a", "ds": NOON_MS, "y": 1.5})
+    unknown = b"\0\x00\xff\xff\xff" + good[5:]
+    events, rejections = decoder.decode(polled([good, unknown, write({"unique_id": "b", "ds": NOON_MS}), good[:7]]))
+    assert (events.unique_ids, events.ds.tolist()) == (["a", "b"], [NOON_MS, NOON_MS])
+    assert rejections[0].reason is Reason.UNKNOWN_SCHEMA
+    assert [r.row for r in rejections] == [1, 3]
+
+
+def test_the_published_schemas_are_taken_by_a_registry(url: str) -> None:
+    client = Registry(RegistrySettings(url=url)).client
+    for file, kind in [
+        ("observation.avsc", "AVRO"),
+        ("observation.proto", "PROTOBUF"),
+        ("observation.schema.json", "JSON"),
+        ("forecast.schema.json", "JSON"),
+    ]:
+        assert client.register_schema(f"published-{file}", Schema((SCHEMAS / file).read_text(), kind)) > 0
+
+
+def test_the_service_reads_avro_over_tls_and_scram(url: str, tmp_path: Path) -> None:
+    """Every garbage record is in the dead letters, every other one in the forecasts."""
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "kafka.sasl_password").write_text(PASSWORD + "\n")
+    streams = {f"s{i}": list(range(i + 1, i + 21)) for i in range(5)}
+    with secure_kafka() as kafka:
+        topics = {name: kafka.cluster.create_topic(name, 2) for name in ("observations", "forecasts", "dead")}
+        write = writer_of("avro", Registry(RegistrySettings(url=url)), topic=topics["observations"])
+        for step in range(20):
+            events = [{"unique_id": name, "ds": NOON_MS, "y": float(ys[step])} for name, ys in streams.items()]
+            keys: list[bytes | None] = [name.encode() for name in streams]
+            kafka.cluster.produce(topics["observations"], [write(event) for event in events], keys)
+            kafka.cluster.produce(topics["observations"], [b"garbage %d" % step])
+        settings = {
+            "model": write_toy(tmp_path / "toy.onnx"),
+            "secrets_dir": secrets,
+            "input.topic": topics["observations"],
+            "input.format": "avro",
+            "registry.url": url,
+            "output.topic": topics["forecasts"],
+            "dead_letters.topic": topics["dead"],
+            "kafka.bootstrap_servers": kafka.broker.address("SASL"),
+            "kafka.group_id": "secure",
+            "kafka.security_protocol": "SASL_SSL",
+            "kafka.sasl_mechanism": "SCRAM-SHA-512",
+            "kafka.sasl_username": USER,
+            "kafka.ssl_ca_file": kafka.folder / "ca.pem",
+            "worker.delivery": "exactly_once",
+            "log.level": "debug",
+        }
+        with service(settings, tmp_path) as running:
+            running.wait_until(lambda: running.metric("rillcast_forecasts_total") == 100, "every forecast")
+            reason = 'rillcast_dead_letters_total{reason="not_framed"}'
+            running.wait_until(lambda: running.metric(reason) == 20, "every dead letter")
+            metrics = running.get("/metrics")[1]
+            assert running.stop() == 0
+            log = running.log
+        assert PASSWORD not in log
+        assert PASSWORD not in metrics
+        found: dict[str, list[int]] = {name: [] for name in streams}
+        for record in kafka.cluster.read_all(topics["forecasts"]):
+            document = json.loads(record.value or b"")
+            found[document["unique_id"]].append(int(document["quantiles"]["0.5"][0]))
+        assert found == {name: unroll(ys) for name, ys in streams.items()}
+        dead = {record.value for record in kafka.cluster.read_all(topics["dead"])}
+        assert dead == {b"garbage %d" % step for step in range(20)}

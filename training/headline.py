@@ -184,7 +184,7 @@ def _trained(protocol: Protocol, folder: Path, work: Path, seed: int) -> dict[st
         return found | {"seed": seed, "recipe": RECIPE, "training_seconds": report.training["seconds"]}
 
     kept = _kept(out.with_suffix(".json"), measure)
-    if kept["recipe"] != RECIPE:
+    if kept["recipe"] != json.loads(json.dumps(RECIPE)):
         raise DataError(f"{out.with_suffix('.json')}: made with {kept['recipe']}, now asked for {RECIPE}; remove it")
     _say(f"{protocol.name}, seed {seed}: {kept['figures']}")
     return kept

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training import headline
+from training import headline, parity
 from training.drift import DriftCoverage, drifting_streams
 
 
@@ -65,6 +65,45 @@ def test_a_series_is_cut_where_its_test_begins_and_where_it_ends(tmp_path: Path)
     (train,), (test,) = protocol.split(tmp_path)
     assert (train.slots[0], train.slots[-1]) == (90, 99)
     assert (test.slots[0], test.slots[-1]) == (100, 119)
+
+
+def hourly(path: Path, names: str, first: int, count: int) -> None:
+    rng = np.random.default_rng(first)
+    rows = [
+        f"{name},{slot * 3_600_000},{10 + np.sin(slot * np.pi / 12) + 0.1 * rng.normal():.3f}\n"
+        for name in names
+        for slot in range(first, first + count)
+    ]
+    path.write_bytes(gzip.compress(("unique_id,ds,y\n" + "".join(rows)).encode()))
+
+
+def test_it_trains_exports_and_scores_from_scratch_and_writes_the_page(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    small = {"cell": "gru", "refit": True, "hidden": 4, "epochs": 1, "batches": 1, "batch": 2, "context": 48}
+    monkeypatch.setattr(headline, "RECIPE", small | {"seasons": (24,)})
+    monkeypatch.setattr(parity, "BATCHES", (2,))  # the check has tests of its own
+    protocols = (
+        headline.Protocol("m4_hourly", ("m4_hourly_train.csv.gz", "m4_hourly_test.csv.gz"), 6),
+        headline.Protocol("etth1", ("etth1.csv.gz",), 6, test=(1_300, 1_312)),
+    )
+    monkeypatch.setattr(headline, "PROTOCOLS", protocols)
+    hourly(tmp_path / "m4_hourly_train.csv.gz", "ab", 1_000, 300)
+    hourly(tmp_path / "m4_hourly_test.csv.gz", "ab", 1_300, 6)
+    hourly(tmp_path / "etth1.csv.gz", "cd", 1_000, 400)
+    page = tmp_path / "accuracy.md"
+    page.write_text(f"{headline._BEGIN}\n{headline._END}\n")
+    arguments = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--document", str(page)]
+    assert headline.main([*arguments, "--only", "m4_hourly", "--only", "etth1"]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(last) == {"m4_hourly", "etth1"}
+    assert all(0 < value < 200 for figures in last.values() for value in figures.values())
+    kept = [json.loads((tmp_path / "work" / f"{name}.0.json").read_text()) for name in last]
+    assert [one["origins"] for one in kept] == [2, 4]
+    assert page.read_text().count("seasonal naive") == 2
+    monkeypatch.setattr(headline, "RECIPE", small)
+    assert headline.main([*arguments, "--only", "etth1"]) == 2
+    assert "remove it" in capsys.readouterr().err
 
 
 def test_a_finished_run_is_not_done_again(

@@ -40,10 +40,15 @@ class Policy:
     Attributes:
         warming_up: whether forecasts of streams that know fewer slots than the model's context are published.
         late: whether a late event becomes a dead letter, or is only counted.
+        every: only forecasts from slots whose number since the epoch is a multiple of it are published: a function of
+            the event alone, so that a replay publishes the same ones.
+        step_ms: length of a slot.
     """
 
     warming_up: bool = True
     late: Literal["dead_letter", "drop"] = "dead_letter"
+    every: int = 1
+    step_ms: int = 1
 
 
 class Publisher:
@@ -102,7 +107,10 @@ class Publisher:
         live = live_records[events.rows]
         self._metrics.replayed(int(np.count_nonzero(~live)))
         self._metrics.skipped(int(np.count_nonzero(result.outcome == Outcome.ALREADY_APPLIED)))
-        rows, unique_ids = _chosen(live & stepped & self._published[result.status], events.unique_ids)
+        wanted = live & stepped & self._published[result.status]
+        if self._policy.every > 1:
+            wanted &= events.ds // self._policy.step_ms % self._policy.every == 0
+        rows, unique_ids = _chosen(wanted, events.unique_ids)
         columns = ForecastColumns(
             unique_ids=unique_ids,
             ds=events.ds[rows],

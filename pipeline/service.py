@@ -120,7 +120,7 @@ def build(
             encoder,
             engine.residents,
             metrics,
-            policy=Policy(settings.publish.warming_up, settings.input.late),
+            policy=Policy(settings.publish.warming_up, settings.input.late, settings.publish.every, metadata.step_ms),
             trace_context=settings.publish.trace_context,
             board=board,
             stages=stages,

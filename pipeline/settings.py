@@ -140,6 +140,9 @@ class PublishSettings(_Section):
 
     warming_up: bool = True
     """Whether a stream's first forecasts are published, while it knows fewer slots than the model's context."""
+    every: Annotated[int, Field(ge=1)] = 1
+    """Only forecasts from every so-manieth slot, counted from the epoch, whatever stream: with hours and 24, those that
+    are made at midnight UTC. So a replay publishes the same ones."""
     trace_context: bool = False
     """Whether a forecast gets the W3C trace context (headers `traceparent`, `tracestate`) of its observation. Looking
     for it costs a little for each event, hence off."""

@@ -1,0 +1,49 @@
+"""Which forecasts are published."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from pipeline.codecs.forecasts import make_encoder
+from pipeline.codecs.observations import Observations
+from pipeline.device import Device
+from pipeline.engine import StepEngine
+from pipeline.metrics import Metrics
+from pipeline.publisher import Policy, Publisher
+from pipeline.transports.base import Channel, Polled
+from tests.support.memory import Log, MemorySink
+from tests.support.toy import toy_bundle
+
+HOUR_MS = 3_600_000
+
+
+def published(policy: Policy, ds: list[int]) -> list[int]:
+    """Return the offsets of the events whose forecasts were published."""
+    bundle, n = toy_bundle(), len(ds)
+    engine = StepEngine(bundle, Device("cpu"))
+    log = Log({0: []})
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, bundle.metadata, "cpu")
+    encoder = make_encoder("float32", bundle.metadata)
+    sink = MemorySink(log)
+    publisher = Publisher(sink, encoder, engine.residents, metrics, policy=policy)
+    zeros, offsets = np.zeros(n, np.int64), np.arange(n)
+    polled = Polled(zeros, offsets, np.full(n, -1), [None] * n, [b""] * n)
+    events = Observations(offsets, [f"s{i}" for i in range(n)], np.array(ds), np.ones(n, np.float32))
+    result = engine.step(zeros, offsets, events.unique_ids, events.ds, events.y)
+    publisher.publish(polled, events, result, np.ones(n, dtype=bool))
+    sink.flush(1.0)
+    assert registry.get_sample_value("rillcast_streams") == n, "every event moves its stream"
+    return [int(key.decode()[1:]) for key, _, _ in log.published[Channel.FORECASTS] if key is not None]
+
+
+@pytest.mark.parametrize(("every", "slots"), [(1, [0, 1, 2, 3, 4, 5, 6]), (2, [0, 2, 4, 6]), (3, [0, 3, 6]), (24, [0])])
+def test_only_every_so_manieth_slot_is_published(every: int, slots: list[int]) -> None:
+    assert published(Policy(every=every, step_ms=HOUR_MS), [slot * HOUR_MS for slot in range(7)]) == slots
+
+
+def test_an_event_counts_for_the_slot_that_it_falls_into_also_before_the_epoch() -> None:
+    ds = [HOUR_MS - 1, 2 * HOUR_MS - 1, -1, -HOUR_MS, -2 * HOUR_MS, -2 * HOUR_MS + 1]
+    assert published(Policy(every=2, step_ms=HOUR_MS), ds) == [0, 4, 5]

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -48,22 +49,21 @@ def page(results: Mapping[str, Result]) -> str:
         ("peers", "Neighbours", _peers),
     ):
         parts.append(f"## {title}\n\n" + (body(results[name]) if name in results else "Not measured in this run."))
-    parts.append(
-        "## GPU\n\nNot measured: no GPU was at hand. `rillcast bench step MODEL --device cuda` measures the engine on one."
-    )
+    gpu = "Not measured: none was at hand. `rillcast bench step MODEL --device cuda` measures the engine on one."
+    parts.append(f"## GPU\n\n{gpu}")
     return "\n\n".join(parts) + "\n"
 
 
 def _head(results: Mapping[str, Result]) -> str:
     machine = next(iter(results.values()))["machine"]
-    return (
-        "# Performance\n\n"
-        "Generated from one run of `make bench` by `python -m tests.benchmarks.page .bench/results.json`; do not edit.\n"
-        "Only ratios carry over to other machines, and each is taken in turns within one part of the run.\n\n"
-        f"Machine: {machine['cores']} cores of an {machine['cpu']} (KVM), no GPU, the broker on the same machine; "
-        f"Python {machine['python']}, ONNX Runtime {machine['onnxruntime']}, numpy {machine['numpy']}.\n"
-        "Model: GRU of 64, 168 lags, calendar, scores; 24 horizons, 3 levels; random weights."
-    )
+    generated = """
+        Generated from one run of `make bench` by `python -m tests.benchmarks.page .bench/results.json`; do not edit.
+        Only ratios carry over to other machines, and each is taken in turns within one part of the run."""
+    where = f"""
+        Machine: {machine["cores"]} cores of an {machine["cpu"]} (KVM), no GPU, the broker on the same machine; Python
+        {machine["python"]}, ONNX Runtime {machine["onnxruntime"]}, numpy {machine["numpy"]}. Model: GRU of 64, 168 lags,
+        calendar, scores; 24 horizons, 3 levels; random weights."""
+    return "\n\n".join(("# Performance", _prose(generated), _prose(where)))
 
 
 def _summary(results: Mapping[str, Result]) -> str:
@@ -73,25 +73,19 @@ def _summary(results: Mapping[str, Result]) -> str:
 
 
 def _step(result: Result) -> str:
-    rows = [
-        (
-            row["batch"],
-            f"{row['steps_per_second']:,.0f}",
-            f"{row['us_per_step']:.2f}",
-            f"{row['min']:,.0f} to {row['max']:,.0f}",
-        )
-        for row in result["steps"]
-    ]
+    rows = []
+    for row in result["steps"]:
+        spread = f"{row['min']:,.0f} to {row['max']:,.0f}"
+        rows.append((row["batch"], f"{row['steps_per_second']:,.0f}", f"{row['us_per_step']:.2f}", spread))
     return _table(("streams per call", "steps/s", "us per step", "range"), rows)
 
 
 def _kafka(result: Result) -> str:
-    about = (
-        f"{result['streams']:,} streams, `{result['delivery']}`. The limit (`echo`) is a loop that reads the same events\n"
-        "through the same client, decodes them, encodes forecasts of the same size with the same codec and writes them.\n"
-        "Stages are microseconds of processor time of the loop's thread per event; `step` is wall time in the engine, which\n"
-        "runs beside the loop. `busy` is the service with 8 streams.\n\n"
-    )
+    about = f"""
+        {result["streams"]:,} streams, `{result["delivery"]}`. The limit (`echo`) is a loop that reads the same events
+        through the same client, decodes them, encodes forecasts of the same size with the same codec and writes them.
+        Stages are microseconds of processor time of the loop's thread per event; `step` is wall time in the engine,
+        which runs beside the loop. `busy` is the service with 8 streams."""
     rows = []
     for case in result["cases"]:
         for name, run in case["runs"].items():
@@ -107,7 +101,7 @@ def _kafka(result: Result) -> str:
                     stages,
                 )
             )
-    return about + _table(("codec", "run", "events/s", "of the limit", "processor us", "stages"), rows)
+    return _prose(about) + "\n\n" + _table(("codec", "run", "events/s", "of the limit", "processor us", "stages"), rows)
 
 
 def _workers(result: Result) -> str:
@@ -131,11 +125,11 @@ def _workers(result: Result) -> str:
 
 def _latency(result: Result) -> str:
     rows = [(name, f"{result[name]:,.0f}") for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms")]
-    return (
-        f"Open loop at {result['rate']:,.0f} events/s, half of what the service managed on a backlog; {result['events']:,}\n"
-        "events, each charged from the broker's append of the observation to its append of the forecast (`LogAppendTime` of\n"
-        "both topics, whole milliseconds), whether or not the service kept up.\n\n" + _table(("", "ms"), rows)
-    )
+    about = f"""
+        Open loop at {result["rate"]:,.0f} events/s, half of what the service managed on a backlog; {result["events"]:,}
+        events, each charged from the broker's append of the observation to its append of the forecast (`LogAppendTime`
+        of both topics, whole milliseconds), whether or not the service kept up."""
+    return _prose(about) + "\n\n" + _table(("", "ms"), rows)
 
 
 def _memory(result: Result) -> str:
@@ -155,14 +149,17 @@ def _peers(result: Result) -> str:
         )
         for name, run in result["runs"].items()
     ]
-    return (
-        "The same events, model and broker, one process each, in turns. A neighbour steps the same bundle one event at a\n"
-        "time, as its per-key callback has to; the scripts are in `pipeline/benchmarks/peers/`. `plain` is a loop with\n"
-        "librdkafka and a dictionary of states, `window` steps through the last 96 events anew for each one. Of these only\n"
-        "Rillcast and Quix Streams keep state that survives a crash. Faust and river are not measured: the one was not set up here, the other\n"
-        "has no recurrent model by key to compare.\n\n"
-        + _table(("", "events", "events/s", "processor us per event", "peak MiB", "Rillcast is faster by"), rows)
-    )
+    about = """
+        The same events, model and broker, one process each, in turns. A neighbour steps the same bundle one event at a
+        time, as its per-key callback has to; the scripts are in `pipeline/benchmarks/peers/`. `plain` is a loop with
+        librdkafka and a dictionary of states, `window` steps through the last 96 events anew for each one. Of these only
+        Rillcast and Quix Streams keep state that survives a crash. Faust and river are not measured."""
+    head = ("", "events", "events/s", "processor us per event", "peak MiB", "Rillcast is faster by")
+    return _prose(about) + "\n\n" + _table(head, rows)
+
+
+def _prose(text: str) -> str:
+    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
 
 
 def _shown(value: float | None) -> str:

@@ -61,8 +61,8 @@ def _head(results: Mapping[str, Result]) -> str:
         Only ratios carry over to other machines, and each is taken in turns within one part of the run."""
     where = f"""
         Machine: {machine["cores"]} cores of an {machine["cpu"]} (KVM), no GPU, the broker on the same machine; Python
-        {machine["python"]}, ONNX Runtime {machine["onnxruntime"]}, numpy {machine["numpy"]}. Model: GRU of 64, 168 lags,
-        calendar, scores; 24 horizons, 3 levels; random weights."""
+        {machine["python"]}, ONNX Runtime {machine["onnxruntime"]}, numpy {machine["numpy"]}. Model: GRU of 64, 168
+        lags, calendar, scores; 24 horizons, 3 levels; random weights."""
     return "\n\n".join(("# Performance", _prose(generated), _prose(where)))
 
 
@@ -152,8 +152,8 @@ def _peers(result: Result) -> str:
     about = """
         The same events, model and broker, one process each, in turns. A neighbour steps the same bundle one event at a
         time, as its per-key callback has to; the scripts are in `pipeline/benchmarks/peers/`. `plain` is a loop with
-        librdkafka and a dictionary of states, `window` steps through the last 96 events anew for each one. Of these only
-        Rillcast and Quix Streams keep state that survives a crash. Faust and river are not measured."""
+        librdkafka and a dictionary of states, `window` steps through the last 96 events anew for each one. Of these
+        only Rillcast and Quix Streams keep state that survives a crash. Faust and river are not measured."""
     head = ("", "events", "events/s", "processor us per event", "peak MiB", "Rillcast is faster by")
     return _prose(about) + "\n\n" + _table(head, rows)
 

@@ -155,5 +155,52 @@ class _Product:
         return 2.0 * rows * depth * columns * done / elapsed
 
 
+def residents(args: argparse.Namespace) -> dict[str, Any]:
+    """Compare the cost of an event among few resident streams with that among many, in turns."""
+    bundle, on = Bundle.load(args.model), device.choose(args.device, args.threads)
+    crowds = {number: _Crowd(bundle, on, number, args.batch) for number in (args.few, args.many)}
+    times: dict[int, list[float]] = {number: [] for number in crowds}
+    for block in range(args.blocks):
+        for number, crowd in sorted(crowds.items(), reverse=bool(block % 2)):
+            times[number].append(crowd.seconds_per_event(args.calls))
+    ratios = [many / few for few, many in zip(times[args.few], times[args.many], strict=True)]
+    return {
+        "model": f"{bundle.metadata.name}@{bundle.metadata.model_id}",
+        "batch": args.batch,
+        **{f"us_per_event_among_{number}": statistics.median(measured) * 1e6 for number, measured in times.items()},
+        "many_to_few_ratio": statistics.median(ratios),
+        "ratio_quartiles": statistics.quantiles(ratios, n=4),
+    }
+
+
+class _Crowd:
+    """An engine with so many resident streams, of which random ones have events."""
+
+    def __init__(self, bundle: Bundle, on: device.Device, streams: int, batch: int) -> None:
+        self._engine = StepEngine(bundle, on, batch_rows=batch, runs=Runs())
+        self._ids = [f"stream-{number}" for number in range(streams)]
+        self._step_ms, self._batch, self._slot = bundle.metadata.step_ms, batch, 0
+        self._rng = np.random.default_rng(0)
+        for first in range(0, streams, 8192):
+            self._step(self._ids[first : first + 8192])
+
+    def seconds_per_event(self, calls: int) -> float:
+        """Step `calls` batches of random streams."""
+        picked = [
+            [self._ids[n] for n in self._rng.choice(len(self._ids), self._batch, replace=False)] for _ in range(calls)
+        ]
+        started = time.perf_counter()
+        for ids in picked:
+            self._slot += 1
+            self._step(ids)
+        return (time.perf_counter() - started) / (calls * self._batch)
+
+    def _step(self, ids: list[str]) -> None:
+        n = len(ids)
+        ds = np.full(n, _START_MS + self._slot * self._step_ms, np.int64)
+        y = np.full(n, 100 + self._slot % 24, np.float32)
+        self._engine.step(np.zeros(n, np.int64), np.arange(n, dtype=np.int64), ids, ds, y)
+
+
 def _ratio(above: list[float], below: list[float]) -> float:
     return statistics.median(a / b for a, b in zip(above, below, strict=True))

@@ -26,6 +26,7 @@ examples:
 
 `step` gives whole steps per second by batch size. `flatness` compares the cost of an event early in a stream's life
 with that of an event late in it, the two measured in turns, so that a drift of the machine's speed cancels out.
+`residents` compares few resident streams with many.
 `catch-up` works a backlog off through the sequence graph, against the step. `peak` gives the share of the processor's
 matrix products per second that the step makes use of.
 `recovery` kills a service and times the next one to its first new forecast; `delivery` compares exactly_once with
@@ -53,6 +54,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
         kind.add_argument("--json", action="store_true", help="one JSON object")
     catch_up.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where to run it")
     catch_up.add_argument("--threads", type=int, default=1, help="threads of ONNX Runtime inside one call")
+    crowd = kinds.add_parser("residents", help="cost of an event by the number of resident streams")
+    crowd.add_argument("model", type=Path, help="bundle (.onnx)")
+    crowd.add_argument("--few", type=int, default=1_000, help="resident streams")
+    crowd.add_argument("--many", type=int, default=1_000_000, help="resident streams, against these")
+    crowd.add_argument("--batch", type=int, default=256, help="streams per call")
+    crowd.add_argument("--calls", type=int, default=50, help="calls in a block")
+    crowd.add_argument("--blocks", type=int, default=40, help="pairs of measurements")
+    crowd.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where to run it")
+    crowd.add_argument("--threads", type=int, default=1, help="threads of ONNX Runtime inside one call")
+    crowd.add_argument("--json", action="store_true", help="one JSON object")
     recovery = kinds.add_parser("recovery", help="time from kill -9 to the first new forecast")
     recovery.add_argument("--streams", type=int, default=100_000, help="resident streams")
     recovery.add_argument("--rounds", type=int, default=20, help="events of each stream before the kill")
@@ -124,6 +135,8 @@ def run(args: argparse.Namespace) -> int:
         figures = engine.flatness(args)
     elif args.kind == "catch-up":
         figures = kernels.catch_up(args)
+    elif args.kind == "residents":
+        figures = kernels.residents(args)
     elif args.kind == "peak":
         figures = kernels.peak_share(args)
     elif args.kind == "memory":

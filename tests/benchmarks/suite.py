@@ -63,6 +63,27 @@ PARTS: Final = (
         quick=("--age", "2000", "--blocks", "4"),
     ),
     Part(
+        "residents",
+        ("residents", "MODEL"),
+        on_kafka=False,
+        figures=lambda result: {"flatness_streams": result["many_to_few_ratio"]},
+        quick=("--many", "20000", "--blocks", "4"),
+    ),
+    Part(
+        "peak",
+        ("peak", "MODEL"),
+        on_kafka=False,
+        figures=lambda result: {"peak_share_h64_whole_step": result["peak_share"]},
+        quick=("--seconds", "0.2"),
+    ),
+    Part(
+        "catch_up",
+        ("catch-up", "MODEL"),
+        on_kafka=False,
+        figures=lambda result: {"catch_up_ratio": min(row["ratio_to_single"] for row in result["catch_up"])},
+        quick=("--rounds", "1", "--events", "2000"),
+    ),
+    Part(
         "memory",
         ("memory", "MODEL"),
         on_kafka=False,

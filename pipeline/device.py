@@ -54,6 +54,17 @@ class Device:
             raise DeviceError(f"ONNX Runtime put the model on {session.get_providers()} instead of {self.name}")
         return session
 
+    def row_buckets(self, batch_rows: int) -> tuple[int, ...]:
+        """Return the batch sizes to pad calls to: on CUDA powers of four up to `batch_rows`, on the CPU none.
+
+        A GPU's kernels cost as much for one row as for hundreds, and few shapes mean few plans, buffers and kernels; on
+        the CPU every padded row costs its time.
+        """
+        if self.name == "cpu":
+            return ()
+        sizes = [size for size in (4**power for power in range(2, 16)) if size < batch_rows]
+        return (*sizes, batch_rows)
+
     def put(self, array: np.ndarray[Any, Any]) -> ort.OrtValue:
         """Place an array on the device. On the CPU the value and the array share memory."""
         return ort.OrtValue.ortvalue_from_numpy(array, self.name, 0)

@@ -1,7 +1,11 @@
 """One graph of a bundle on a device: calls of it, on unique slots, with the state updated in place.
 
-Owns: the session, the binding, padding to row buckets, and where outputs land. Does not know: streams, order, or what
+Owns: the session, the bindings, padding to row buckets, and where outputs land. Does not know: streams, order, or what
 the graph computes. The step takes one event of each slot, `[B]`; the sequence graph takes runs of them, `[B, T]`.
+
+Without buckets every call binds the caller's arrays, which on the CPU the model reads and fills without a copy. With
+buckets (`Device.row_buckets`: on CUDA) the step has few shapes, and for each of them buffers on the device that stay
+where they are from call to call: nothing is allocated in a call, and a CUDA graph could be captured over them.
 
 Invariant: nothing but events goes to the device and nothing but outputs comes back; the state arrays stay where they
 are, bound as input and as output.
@@ -10,6 +14,7 @@ are, bound as input and as output.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TypeAlias
 
 import numpy as np
@@ -21,6 +26,16 @@ from pipeline.bundle import StateSpec
 from pipeline.device import Device
 
 Bind: TypeAlias = Callable[[ort.IOBinding], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """Buffers of one batch size: on the host to gather a call in, on the device to run it from."""
+
+    binding: ort.IOBinding
+    host: Mapping[str, AnyArray]
+    inputs: Mapping[str, ort.OrtValue]
+    outputs: Mapping[str, ort.OrtValue]
 
 
 class Executor:
@@ -35,17 +50,19 @@ class Executor:
             model: the step or the sequence graph of a bundle.
             states: the bundle's kinds of state.
             on: where it runs.
-            bind: binds the state arrays as input and output.
-            row_buckets: increasing batch sizes to pad to with slot 0; none = no padding.
+            bind: binds the state arrays as input and output, and what else is the same in every call.
+            row_buckets: batch sizes of the step to pad to with slot 0; none = no padding.
 
         Raises:
             DeviceError: the device cannot run the graph.
         """
+        self._on = on
         self._session = on.session(guard.protect(model, states))
         self._binding = self._session.io_binding()
         self._bind = bind
         self._bound: int | None = None
-        self._buckets = np.sort(np.array(row_buckets, dtype=np.int64))
+        self._sizes = np.sort(np.array(row_buckets, dtype=np.int64))
+        self._buckets: dict[int, _Bucket] = {}
 
     def run(
         self,
@@ -69,11 +86,17 @@ class Executor:
         """
         if self._bound != generation:
             self._bind(self._binding)
+            for bucket in self._buckets.values():
+                self._bind(bucket.binding)
             self._bound = generation
-        n = slots.size
-        padding = int(self._buckets[np.searchsorted(self._buckets, n)]) - n if self._buckets.size else 0
-        if padding:
-            slots, ds, y = _padded(slots, ds, y, padding)
+        if self._sizes.size:
+            self._run_in_bucket(slots, ds, y, rows, columns)
+        else:
+            self._run_in_place(slots, ds, y, rows, columns)
+
+    def _run_in_place(
+        self, slots: IntArray, ds: IntArray, y: FloatArray, rows: IntArray, columns: Mapping[str, AnyArray]
+    ) -> None:
         binding = self._binding
         binding.bind_cpu_input("slots", slots)
         binding.bind_cpu_input("ds", ds)
@@ -81,29 +104,51 @@ class Executor:
         flat = rows.reshape(-1)
         first, last = int(flat[0]), int(flat[-1])
         # Rows of a call that lie side by side and in order are a plain slice, which the model fills directly.
-        in_place = not padding and last - first == flat.size - 1 and (rows.ndim == 1 or rows.shape[0] == 1)
-        targets: dict[str, AnyArray] = {}
+        side_by_side = last - first == flat.size - 1 and (rows.ndim == 1 or rows.shape[0] == 1)
+        elsewhere: dict[str, AnyArray] = {}
         for name, column in columns.items():
-            shape = ds.shape[:1] if name == guard.HEALTHY else ds.shape
-            if in_place and shape == ds.shape:
-                target = column[first : last + 1].reshape((*shape, *column.shape[1:]))
+            of_runs = name == guard.HEALTHY and ds.ndim == 2
+            shape = (*(ds.shape[:1] if of_runs else ds.shape), *column.shape[1:])
+            if side_by_side and not of_runs:
+                target = column[first : last + 1].reshape(shape)
             else:
-                target = np.empty((*shape, *column.shape[1:]), column.dtype)
-            targets[name] = target
+                target = elsewhere[name] = np.empty(shape, column.dtype)
             binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
         self._session.run_with_iobinding(binding)
-        for name, target in targets.items():
-            if name == guard.HEALTHY and ds.ndim == 2:
-                columns[name][rows] = target[:n, None]
-            elif not in_place:
-                columns[name][rows] = target[:n]
+        for name, target in elsewhere.items():
+            columns[name][rows] = target[:, None] if name == guard.HEALTHY and ds.ndim == 2 else target
 
+    def _run_in_bucket(
+        self, slots: IntArray, ds: IntArray, y: FloatArray, rows: IntArray, columns: Mapping[str, AnyArray]
+    ) -> None:
+        n = slots.size
+        size = int(self._sizes[np.searchsorted(self._sizes, n)])
+        bucket = self._buckets.get(size) or self._make_bucket(size, columns)
+        # A pad steps the scratch row with a missing value; several pads write it at once, and nobody reads it.
+        for name, given, pad in (("slots", slots, 0), ("ds", ds, 0), ("y", y, np.nan)):
+            bucket.host[name][:n] = given
+            bucket.host[name][n:] = pad
+            bucket.inputs[name].update_inplace(bucket.host[name])
+        self._session.run_with_iobinding(bucket.binding)
+        for name, value in bucket.outputs.items():
+            columns[name][rows] = value.numpy()[:n]
 
-def _padded(slots: IntArray, ds: IntArray, y: FloatArray, padding: int) -> tuple[IntArray, IntArray, FloatArray]:
-    """Append pads: they step the scratch row with a missing value; several write it at once, and nobody reads it."""
-    shape = (padding, *ds.shape[1:])
-    return (
-        np.concatenate((slots, np.zeros(padding, np.int64))),
-        np.concatenate((ds, np.zeros(shape, np.int64))),
-        np.concatenate((y, np.full(shape, np.nan, np.float32))),
-    )
+    def _make_bucket(self, size: int, columns: Mapping[str, AnyArray]) -> _Bucket:
+        """Allocate the buffers of a batch size, once."""
+        binding = self._session.io_binding()
+        self._bind(binding)
+        host: dict[str, AnyArray] = {
+            "slots": np.zeros(size, np.int64),
+            "ds": np.zeros(size, np.int64),
+            "y": np.zeros(size, np.float32),
+        }
+        inputs = {name: self._on.put(array.copy()) for name, array in host.items()}
+        outputs = {
+            name: self._on.put(np.zeros((size, *column.shape[1:]), column.dtype)) for name, column in columns.items()
+        }
+        for name, value in inputs.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in outputs.items():
+            binding.bind_ortvalue_output(name, value)
+        bucket = self._buckets[size] = _Bucket(binding, host, inputs, outputs)
+        return bucket

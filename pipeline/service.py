@@ -83,6 +83,7 @@ def build(
         bundle,
         on,
         batch_rows=settings.worker.batch_rows,
+        row_buckets=on.row_buckets(settings.worker.batch_rows),
         limits=Limits(round(settings.state.idle_ttl_s * 1000), settings.state.max_streams_per_partition),
         calibrate=settings.calibration == "on",
     )

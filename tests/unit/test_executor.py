@@ -1,0 +1,79 @@
+"""What a GPU will need can be held on any machine: few shapes, buffers that stay, state that never comes back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from pipeline.device import Device
+from pipeline.engine import Outcome, StepEngine
+from pipeline.slab import Slab
+from tests.support.toy import toy_bundle, unroll
+
+BUCKETS = (2, 8)
+
+
+def step(engine: StepEngine, streams: list[int], y: int, offset: int) -> list[int]:
+    n = len(streams)
+    zeros = np.zeros(n, np.int64)
+    result = engine.step(
+        zeros, offset + np.arange(n), [f"s{s}" for s in streams], zeros, np.full(n, y, np.float32)
+    )  # fmt: skip
+    assert (result.outcome == Outcome.STEPPED).all()
+    return [int(state) for state in result.forecast[:, 0, 0]]
+
+
+def addresses(engine: StepEngine) -> dict[tuple[int, str], int]:
+    return {
+        (size, name): value.data_ptr()
+        for size, bucket in engine._one._buckets.items()
+        for name, value in [*bucket.inputs.items(), *bucket.outputs.items()]
+    }
+
+
+def test_buffers_of_a_bucket_stay_where_they_are() -> None:
+    engine = StepEngine(toy_bundle(), Device("cpu"), batch_rows=8, row_buckets=BUCKETS)
+    for first, streams in enumerate(([1, 2], [1, 2, 3, 4, 5])):
+        step(engine, streams, 1, first * 10)
+    before = addresses(engine)
+    assert {size for size, _ in before} == set(BUCKETS)
+    for number, streams in enumerate(([3], [1, 2, 3], [1, 2, 3, 4, 5, 6, 7, 8], [2, 5]), start=2):
+        step(engine, streams, 1, number * 10)
+    assert addresses(engine) == before
+
+
+def test_padded_calls_give_what_calls_without_padding_give() -> None:
+    padded = StepEngine(toy_bundle(), Device("cpu"), batch_rows=8, row_buckets=BUCKETS)
+    plain = StepEngine(toy_bundle(), Device("cpu"), batch_rows=8)
+    seen: dict[int, list[int]] = {}
+    for number, streams in enumerate(([1, 2, 3], [4], [2, 3, 4, 5, 1], [9, 8, 7, 6, 5, 4, 3, 2, 1, 10])):
+        found = step(padded, streams, number + 1, number * 10)
+        assert found == step(plain, streams, number + 1, number * 10)
+        for stream, state in zip(streams, found, strict=True):
+            seen.setdefault(stream, []).append(number + 1)
+            assert state == unroll(seen[stream])[-1], "no pad has touched a stream"
+
+
+def test_buckets_survive_growth_of_the_state() -> None:
+    engine = StepEngine(toy_bundle(), Device("cpu"), batch_rows=8, row_buckets=BUCKETS)
+    for first in range(0, 2000, 8):
+        assert step(engine, list(range(first, first + 8)), 5, first) == [5] * 8
+    assert step(engine, [0, 1999], 6, 5000) == [unroll([5, 6])[-1]] * 2
+
+
+def test_steps_move_no_state_between_host_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = StepEngine(toy_bundle(), Device("cpu"), batch_rows=8, row_buckets=BUCKETS)
+    step(engine, [1, 2, 3], 1, 0)
+    moved: list[str] = []
+    for name in ("gather", "scatter"):
+        monkeypatch.setattr(Slab, name, lambda *_, name=name: moved.append(name))
+    for number in range(1, 20):
+        step(engine, [1, 2, 3], 1, 10 * number)
+    assert moved == []
+
+
+def test_only_a_gpu_pads_to_a_few_sizes() -> None:
+    assert Device("cpu").row_buckets(256) == ()
+    assert Device("cuda").row_buckets(256) == (16, 64, 256)
+    assert Device("cuda").row_buckets(100) == (16, 64, 100)
+    assert Device("cuda").row_buckets(8) == (8,)

@@ -39,7 +39,8 @@ SAME_LAYER_ALLOWED = {
 ENGINE_SIDE = ("engine", "executor", "residents", "guard", "slab", "slots", "batcher", "bundle", "sequence", "device")
 # Of pipeline, training knows the bundle contract; a backtest and the demo also run what production runs.
 TRAINING_MAY_IMPORT = {
-    "pipeline.bundle", "pipeline.errors", "pipeline.frequency", "pipeline.arrays", "pipeline.engine", "pipeline.device"
+    "pipeline.bundle", "pipeline.errors", "pipeline.frequency", "pipeline.arrays", "pipeline.engine", "pipeline.device",
+    "pipeline.shipped",
 }  # fmt: skip
 
 

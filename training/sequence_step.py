@@ -97,7 +97,9 @@ class SequenceStep(nn.Module):
         tracker = forecaster.tracker
         corrections, there, settled = (part.flatten(0, 1) for part in (corrections, there, settled))
         published = own._replace(spread=tracker.correct(own.spread, calibrate * corrections))
-        score, anomaly = forecaster.forecast_scores(value, settled, view.scale.squeeze(1), there)
+        season_ago = config.context - config.seasons[0]  # in the window before the event
+        naive = torch.cat([rows.lags[:, season_ago].unsqueeze(0), by_time(lags[:, season_ago])[:-1]]).reshape(-1)
+        score, anomaly = forecaster.forecast_scores(value, settled, view.scale.squeeze(1), there, naive=naive)
         status = torch.where(count < config.context, int(Status.WARMING_UP), int(Status.OK)).to(torch.int8)
 
         events = StepOutputs(published.quantiles(), status, score, anomaly)

@@ -13,10 +13,10 @@ Conformal PID control for time series prediction):
 
 so the share of covered observations tends to tau whatever the data do, as long as the errors stay bounded. Four
 choices differ from the paper's one-step setting:
+
 - *Widths, not places.* The two ends of a central interval take half the difference of their steps (2), so the interval
   widens and narrows around the median, which stays: errors far ahead come in runs to one side, and an offset that
-  follows them comes too late. Measured in docs/calibration.md.
-
+  follows them comes too late (docs/adr/0004-calibration-moves-widths.md).
 - *Anchors.* A forecast h slots ahead is settled h slots later, so it has to be remembered. Offsets are kept for at most
   four horizons (1, H/4, H/2, H), linear in between; a longer one is remembered at every few slots only, at most
   `_PROBES` at once. Memory is then O(1) in H.

@@ -37,6 +37,7 @@ class Log:
     partitions: dict[int, list[tuple[bytes | None, bytes | None]]] = field(default_factory=dict)
     committed: dict[int, int] = field(default_factory=dict)
     beginning: int = 0
+    timestamp_ms: int = -1  # of every record
     published: dict[Channel, list[tuple[bytes | None, bytes, Headers]]] = field(
         default_factory=lambda: {channel: [] for channel in Channel}
     )
@@ -137,7 +138,7 @@ class MemorySource:
         return Polled(
             partitions=np.array([c[0] for c in columns], np.int64),
             offsets=np.array([c[1] for c in columns], np.int64),
-            timestamps_ms=np.full(len(columns), -1, np.int64),
+            timestamps_ms=np.full(len(columns), self._log.timestamp_ms, np.int64),
             keys=[c[2] for c in columns],
             values=[c[3] for c in columns],
         )

@@ -18,7 +18,7 @@ from pipeline.device import Device
 from pipeline.engine import StepEngine
 from pipeline.health import Health
 from pipeline.metrics import Metrics
-from pipeline.publisher import Publisher
+from pipeline.publisher import Policy, Publisher
 from pipeline.residents import Limits
 from pipeline.settings import StateSettings, WorkerSettings
 from pipeline.stores.base import StateStore
@@ -58,6 +58,8 @@ def build(
     snapshots: StateSettings | None = None,
     limits: Limits | None = None,
     start_at: Literal["earliest", "latest"] = "earliest",
+    decoder: ObservationDecoder | None = None,
+    policy: Policy | None = None,
 ) -> Harness:
     """Return a worker that reads `log` to its end when run."""
     # Polls of three events and more are stepped beside the loop, smaller ones in it: tests meet both ways.
@@ -75,8 +77,15 @@ def build(
         sink=sink,
         store=store(sink) if store else None,
         engine=engine,
-        decoder=ObservationDecoder(),
-        publisher=Publisher(sink, make_encoder("json", bundle.metadata), engine.residents, metrics, wall_clock=clock),
+        decoder=decoder or ObservationDecoder(),
+        publisher=Publisher(
+            sink,
+            make_encoder("json", bundle.metadata),
+            engine.residents,
+            metrics,
+            policy=policy,
+            wall_clock=clock,
+        ),
         dead_letters=DeadLetters(source.name, "toy", 1000),
         metrics=metrics,
         health=health,

@@ -1,0 +1,135 @@
+"""Each cell of the table in `docs/data.md`, by its name, through the whole worker with a real forecaster."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.bundle import Bundle
+from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
+from pipeline.publisher import Policy
+from pipeline.residents import Limits
+from pipeline.transports.base import Channel
+from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
+from tests.support.memory import Log
+from tests.support.workers import Harness, build, observation
+from training.export import export
+
+START_MS = 1_714_564_800_000
+CONTEXT = 12
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    path = tmp_path_factory.mktemp("bundle") / "m.onnx"
+    export(random_forecaster(small_config()), path, name="m")
+    return Bundle.load(path)
+
+
+@dataclass
+class Cell:
+    """One row of the table: what comes, and what becomes of it."""
+
+    values: Sequence[bytes | None]
+    published: list[str]
+    dead: list[str] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    check: Callable[[list[dict[str, Any]]], None] = lambda _records: None
+
+
+def events(*slots: float, y: float | None = 1.0, unique_id: str = "a") -> list[bytes]:
+    return [observation(unique_id, y, START_MS + round(slot * HOUR_MS)) for slot in slots]
+
+
+def finite(records: list[dict[str, Any]]) -> None:
+    """No forecast has anything in it but numbers."""
+    for record in records:
+        for values in record["quantiles"].values():
+            assert all(isinstance(value, float | int) for value in values)
+
+
+WARM = events(*range(CONTEXT))
+WARMED = ["warming_up"] * (CONTEXT - 1) + ["ok"]
+CELLS = {
+    "in-order": Cell(events(*range(CONTEXT + 2)), [*WARMED, "ok", "ok"], counted={"ok": 3}),
+    "duplicate": Cell([*WARM, *events(11, 11.5)], WARMED, counted={"duplicate": 2}),
+    "late-dead_letter": Cell([*WARM, *events(3)], WARMED, ["late"], {"late": 1}),
+    "late-drop": Cell([*WARM, *events(3)], WARMED, [], {"late": 1}, {"policy": Policy(late="drop")}),
+    "gap": Cell([*WARM, *events(14)], [*WARMED, "gap"], counted={"gap": 1}, check=finite),
+    "gap-too-long": Cell([*WARM, *events(100, 101)], [*WARMED, "gap", "warming_up"], check=finite),
+    "missing-null": Cell([*WARM, *events(12, y=None)], [*WARMED, "missing"], counted={"missing": 1}, check=finite),
+    "missing-absent": Cell(
+        [*WARM, json.dumps({"unique_id": "a", "ds": START_MS + 12 * HOUR_MS}).encode()], [*WARMED, "missing"],
+        check=finite
+    ),
+    "nan": Cell([*WARM, observation("a", float("nan"), START_MS)], WARMED, ["not_json"]),
+    "future-limit": Cell(
+        [*WARM, *events(36, 12)],
+        [*WARMED, "ok"],
+        ["from_the_future"],
+        options={"decoder": ObservationDecoder(DecodeLimits(max_future_ms=86_400_000)), "timestamp_ms": START_MS},
+    ),
+    "future-any": Cell(
+        [*WARM, *events(36, 12)],
+        [*WARMED, "gap"],
+        ["late"],
+        options={"timestamp_ms": START_MS},
+    ),
+    "cold-start-published": Cell(events(0), ["warming_up"], counted={"warming_up": 1}, check=finite),
+    "cold-start-kept-back": Cell(
+        WARM, ["ok"], counted={"warming_up": CONTEXT - 1, "ok": 1}, options={"policy": Policy(warming_up=False)}
+    ),
+    "malformed": Cell([*WARM, b"{", None, b"\xff", *events(12)], [*WARMED, "ok"], ["not_json", "empty", "not_utf8"]),
+    "wrong-type": Cell([*WARM, observation("a", "1", START_MS), *events(12)], [*WARMED, "ok"], ["wrong_type"]),  # type: ignore[arg-type]
+    "too-large": Cell(
+        [*WARM, b" " * 2_000_000, *events(12)], [*WARMED, "ok"], ["too_large"]
+    ),
+    "id-too-long": Cell([*events(0, unique_id="x" * 600), *events(0)], ["warming_up"], ["bad_id"]),
+    "y-too-large": Cell([*WARM, *events(12, y=1e16), *events(12)], [*WARMED, "ok"], ["y_out_of_range"]),
+    "date-out-of-range": Cell([observation("a", 1.0, 10**15), *events(0)], ["warming_up"], ["ds_out_of_range"]),
+    "too-many-streams": Cell(
+        [*events(0), *events(0, unique_id="b"), *events(1)],
+        ["warming_up"] * 2,
+        ["too_many_streams"],
+        options={"limits": Limits(max_streams_per_partition=1)},
+    ),
+}  # fmt: skip
+
+
+def run(bundle: Bundle, cell: Cell, **extra: Any) -> tuple[Log, Harness]:
+    options = dict(cell.options)
+    log = Log(timestamp_ms=options.pop("timestamp_ms", -1))
+    for value in cell.values:
+        log.append(0, value)
+    harness = build(log, bundle=bundle, **options, **extra)
+    harness.worker.run()
+    return log, harness
+
+
+@pytest.mark.parametrize("per_poll", [1, 1000], ids=["one-by-one", "in-one-poll"])
+@pytest.mark.parametrize("name", CELLS)
+def test_cell(bundle: Bundle, name: str, per_poll: int) -> None:
+    cell = CELLS[name]
+    log, harness = run(bundle, cell, per_poll=lambda: per_poll)
+    records = [json.loads(value) for _, value, _ in log.published[Channel.FORECASTS]]
+    assert [record["status"] for record in records] == cell.published
+    reasons = [dict(headers)["rillcast-reason"].decode() for _, _, headers in log.published[Channel.DEAD_LETTERS]]
+    assert reasons == cell.dead
+    for status, count in cell.counted.items():
+        assert harness.metric("rillcast_events_total", status=status) == count
+    for reason in set(cell.dead):
+        assert harness.metric("rillcast_dead_letters_total", reason=reason) == cell.dead.count(reason)
+    cell.check(records)
+    assert log.committed == {0: len(cell.values)}, "nothing stops the partition"
+
+
+def test_the_table_names_every_cell() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "data.md").read_text()
+    assert set(re.findall(r"^\|.*\| `([a-z_-]+)` \|$", text, re.MULTILINE)) == set(CELLS)

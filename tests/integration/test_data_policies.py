@@ -63,7 +63,7 @@ CELLS = {
     "late-dead_letter": Cell([*WARM, *events(3)], WARMED, ["late"], {"late": 1}),
     "late-drop": Cell([*WARM, *events(3)], WARMED, [], {"late": 1}, {"policy": Policy(late="drop")}),
     "gap": Cell([*WARM, *events(14)], [*WARMED, "gap"], counted={"gap": 1}, check=finite),
-    "gap-too-long": Cell([*WARM, *events(100, 101)], [*WARMED, "gap", "warming_up"], check=finite),
+    "gap-too-long": Cell([*WARM, *events(100, 101)], [*WARMED, "warming_up", "warming_up"], check=finite),
     "missing-null": Cell([*WARM, *events(12, y=None)], [*WARMED, "missing"], counted={"missing": 1}, check=finite),
     "missing-absent": Cell(
         [*WARM, json.dumps({"unique_id": "a", "ds": START_MS + 12 * HOUR_MS}).encode()], [*WARMED, "missing"],
@@ -78,7 +78,7 @@ CELLS = {
     ),
     "future-any": Cell(
         [*WARM, *events(36, 12)],
-        [*WARMED, "gap"],
+        [*WARMED, "warming_up"],
         ["late"],
         options={"timestamp_ms": START_MS},
     ),

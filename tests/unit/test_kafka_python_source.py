@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future
+from types import SimpleNamespace
 from typing import Any
 
 from kafka import TopicPartition
@@ -12,6 +13,7 @@ from kafka.consumer.fetcher import IsolationLevel
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
+from pipeline.transports.kafka_python.assignor import OneOwnerAssignor
 from pipeline.transports.kafka_python.fetching import CompactedPartitionRecords
 from pipeline.transports.kafka_python.lookup import look_up
 from pipeline.transports.kafka_python.partitions import Partitions
@@ -104,3 +106,22 @@ def test_a_transactions_marker_that_the_cleaner_took_out_of_its_batch_is_passed(
         isolation_level=IsolationLevel.READ_COMMITTED,
     )
     assert [(record.offset, record.value) for record in records.take(10)] == [(0, b"first"), (2, b"second")]
+
+
+def test_a_partition_that_two_members_claim_goes_to_neither_until_its_owner_has_given_it_up() -> None:
+    """The assignor of kafka-python gave it to the member that had been put out, while the owner still had to commit."""
+    cluster = SimpleNamespace(topics=lambda: {"events"}, partitions_for_topic=lambda _topic: {0, 1, 2, 3})
+
+    def member(name: str, *owned: int) -> SimpleNamespace:
+        assignor = OneOwnerAssignor()
+        assignor.member_assignment = [TopicPartition("events", number) for number in owned]
+        return SimpleNamespace(member_id=name, metadata=assignor.metadata(["events"]))
+
+    def assigned(*members: SimpleNamespace) -> dict[str, set[int]]:
+        given = OneOwnerAssignor().assign(cluster, members)
+        return {name: {key.partition for key in each.partitions()} for name, each in given.items()}
+
+    first = assigned(member("owner", 0, 1, 2, 3), member("woken", 2, 3))
+    assert first == {"owner": {0, 1}, "woken": set()}
+    second = assigned(member("owner", 0, 1), member("woken"))
+    assert second == {"owner": {0, 1}, "woken": {2, 3}}

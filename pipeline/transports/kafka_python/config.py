@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from kafka import KafkaAdminClient
-from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaConfigurationError, KafkaError, KafkaTimeoutError
 
 from pipeline.errors import SettingsError, TransportError
 from pipeline.settings import KafkaSettings
 from pipeline.transports import kafka_errors
+from pipeline.transports.kafka_python.assignor import OneOwnerAssignor
 from pipeline.transports.kafka_python.oauth import ClientCredentials
 
 _FETCH_WAIT_MS: Final = 500
@@ -33,7 +33,7 @@ def consumer_config(settings: KafkaSettings) -> dict[str, Any]:
     return connection_config(settings) | {
         "group_id": settings.group_id,
         "group_instance_id": settings.group_instance_id,
-        "partition_assignment_strategy": [CooperativeStickyAssignor],
+        "partition_assignment_strategy": [OneOwnerAssignor],
         "auto_offset_reset": "none",
         "enable_auto_commit": False,
         "isolation_level": "read_committed",

@@ -24,6 +24,7 @@ from pipeline.errors import TransportError
 from pipeline.settings import KafkaSettings
 from pipeline.transports import kafka_errors
 from pipeline.transports.base import Assignment, AssignmentListener, Polled
+from pipeline.transports.kafka_python.assignor import forget
 from pipeline.transports.kafka_python.config import consumer_config, create, require_topics
 from pipeline.transports.kafka_python.fetching import read_compacted
 from pipeline.transports.kafka_python.lookup import look_up
@@ -210,6 +211,8 @@ class KafkaPythonSource:
 
     def _stop_partitions(self, question: Question) -> None:
         numbers = [number for number in question.partitions if number in self._partitions.owned]
+        if question.kind == "lost":
+            forget(self._live())
         try:
             if numbers and self._listener is not None:
                 (self._listener.on_lost if question.kind == "lost" else self._listener.on_revoked)(numbers)

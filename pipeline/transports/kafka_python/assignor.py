@@ -2,9 +2,9 @@
 
 A member that was put out of its group (stopped past its session, then woken) goes on claiming the partitions that it
 had when it joins again: kafka-python 3.0.12 never clears `member_assignment`, and its claims carry no generation. As
-the leader it takes one of two claims for the owner's, so it may hand the partition on at once while the real owner
-still has to give it up. In that moment both are members of the generation, both commits are valid, and events are published
-twice: 2,000 forecasts in one run of the chaos suite.
+the leader it takes one of two claims for the owner's, so it may hand the partition on while the real owner still has to
+give it up. In that moment both are members of the generation, both commits are valid, and events are published twice:
+2,000 forecasts in one run of the chaos suite.
 
 Here a partition that two members claim goes to nobody in this round. Whoever has it gives it up, committing, and joins
 again; in the next round nobody claims it and it has one owner. Java's leader does the same with claims of one

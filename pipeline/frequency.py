@@ -23,6 +23,7 @@ def step_ms(freq: str) -> int:
     count = int(match[1] or 1) if match else 0
     if match is None or count <= 0:
         raise ValueError(
-            f"frequency {freq!r} is not a positive whole number and a unit (ms, s, min, h, d, w), as in '30min'"
+            f"frequency {freq!r} is not a positive whole number and a unit (ms, s, min, h, d, w), as in '30min'; "
+            "months and years have no fixed length (docs/data-sets.md says what to do with them)"
         )
     return count * _UNIT_MS[match[2]]

@@ -335,8 +335,9 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    model: Path = Path("model.onnx")
-    """The bundle to serve."""
+    model: Path = Path("universal:1h")
+    """The bundle to serve: a file, or one that comes with the package, by its frequency (`universal:1h`), which
+    forecasts streams that nothing was trained for."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where state and model live; `auto` takes CUDA where it works, else the CPU."""
     threads: Annotated[int, Field(ge=1)] = 1

@@ -22,7 +22,6 @@ from training import weather
 from training.tables import Columns, conform
 
 _BOKEH: Final = "bokeh_sampledata"
-_MONTHS: Final = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,14 +88,6 @@ def _lincoln_weather() -> pl.DataFrame:
     return conform(frame, Columns((), "DATE", ("TMAX", "TMIN")), "lincoln-weather")
 
 
-def _unemployment() -> pl.DataFrame:
-    wide = _csv(_BOKEH, "unemployment1948.csv")
-    long = wide.unpivot(on=list(_MONTHS), index="Year", variable_name="month", value_name="y")
-    number = pl.col("month").replace_strict({month: i + 1 for i, month in enumerate(_MONTHS)})
-    ds = pl.date(pl.col("Year").cast(pl.Int32), number, 1)
-    return _named(long.with_columns(ds.alias("ds")).sort("ds").filter(pl.col("y").is_not_null()), "us-unemployment")
-
-
 DATASETS: Final = {
     dataset.name: dataset
     for dataset in (
@@ -126,14 +117,6 @@ DATASETS: Final = {
             "public domain",
             "highest and lowest temperature in Lincoln, Nebraska, 2016: 2 streams",
             _lincoln_weather,
-        ),
-        Dataset(
-            "unemployment",
-            "bokeh-sampledata",
-            "1mo",
-            "public domain (U.S. Bureau of Labor Statistics)",
-            "unemployment rate of the United States, 1948 on: 1 stream",
-            _unemployment,
         ),
     )
 }

@@ -242,7 +242,7 @@ def _summary(
     step = step_ms(options.freq)
     return {
         "data": options.source,
-        **({"init": str(options.init)} if options.init is not None else {}),
+        **({"init": options.init.name} if options.init is not None else {}),
         "series": len(series),
         "observations": sum(int((one.y == one.y).sum()) for one in series),
         "first_ds": _iso(min(int(one.slots[0]) for one in series) * step),

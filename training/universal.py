@@ -41,21 +41,25 @@ class Pretraining:
         freq: its frequency.
         horizon: slots that it forecasts.
         max_gap: a longer gap starts a stream anew; the shift table in the graph grows with it.
-        epochs: passes of `batches` batches.
+        rounds: trainings one after the other, each on synthetic series of its own, from the weights of the one before.
+        epochs: passes of `batches` batches in each round.
         batches: batches per epoch.
-        series: synthetic series to train on.
+        series: synthetic series in each round.
     """
 
     freq: str
     horizon: int
     max_gap: int | None = None
-    epochs: int = 5
-    batches: int = 70
-    series: int = 1_200
+    rounds: int = 1
+    epochs: int = 4
+    batches: int = 60
+    series: int = 800
 
-    def options(self, out: Path, *, threads: int = 1, checkpoint: Path | None = None) -> TrainOptions:
-        """Return the training run."""
+    def options(self, out: Path, number: int = 0, *, threads: int = 1, checkpoint: Path | None = None) -> TrainOptions:
+        """Return the training run of a round; rounds but the first go on from what is at `out`."""
         return TrainOptions(
+            init=out if number else None,
+            seed=number,
             synthetic=self.series,
             freq=self.freq,
             horizon=self.horizon,
@@ -79,20 +83,28 @@ SHIPPED: Final = {
     one.freq: one
     for one in (
         Pretraining("1min", 60),
-        Pretraining("5min", 72, max_gap=96),
-        Pretraining("15min", 96),
-        Pretraining("30min", 48, max_gap=168),
-        Pretraining("1h", 48),
+        Pretraining("1h", 48, rounds=2, epochs=5, batches=70, series=1_200),
         Pretraining("1d", 28),
-        Pretraining("1w", 13),
     )
 }
 """Every shipped bundle by frequency."""
 
 
 def pretrain(freq: str, *, folder: Path = FOLDER, threads: int = 1, checkpoint: Path | None = None) -> TrainReport:
-    """Train the bundle of a frequency and write it to `folder`."""
-    return train(SHIPPED[freq].options(folder / f"{freq}.onnx", threads=threads, checkpoint=checkpoint))
+    """Train the bundle of a frequency, round by round, and write it to `folder`.
+
+    Args:
+        freq: one of `SHIPPED`.
+        folder: where it goes, as `<freq>.onnx`.
+        threads: CPU threads.
+        checkpoint: state of the round under way, as `<checkpoint>.<round>`; resumed from if it exists.
+    """
+    plan, path = SHIPPED[freq], folder / f"{freq}.onnx"
+    reports = []
+    for number in range(plan.rounds):
+        own = checkpoint.with_name(f"{checkpoint.name}.{number}") if checkpoint is not None else None
+        reports.append(train(plan.options(path, number, threads=threads, checkpoint=own)))
+    return reports[-1]
 
 
 def export_again(path: Path) -> str:

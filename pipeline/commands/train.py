@@ -18,8 +18,8 @@ examples:
   rillcast train sales.parquet --freq 1d --horizon 14 --out sales.onnx
   rillcast train load.csv.gz --freq 1h --horizon 48 --cell gru --hidden 64 --checkpoint load.ckpt --out load.onnx
   rillcast train cpu.jsonl --freq 5min --horizon 36 --season 288 --quantiles 0.05,0.5,0.95 --out cpu.onnx --json
-  rillcast train shops.csv --id-column shop,item --time-column date --value-column sold --freq 1d --horizon 7 --out
-  s.onnx rillcast train load.csv --init universal:1h --horizon 24 --out load.onnx
+  rillcast train shops.csv --id-column shop --time-column day --value-column sold --freq 1d --horizon 7 --out s.onnx
+  rillcast train load.csv --init universal:1h --horizon 24 --out load.onnx
   rillcast train --synthetic --freq 15min --horizon 96 --out pretrained.onnx
 
 The data are in long format, columns unique_id, ds, y unless options say otherwise, or a built-in data set by name

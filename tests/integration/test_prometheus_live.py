@@ -23,11 +23,10 @@ from deploy.grafana.dashboards import DASHBOARDS
 from deploy.grafana.model import Dashboard
 from tests.support import dashboard_page
 from tests.support.ci import cannot_run
-from tests.support.forecasters import random_forecaster, small_config
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.prometheus import Prometheus, PrometheusError, programs, running_prometheus
 from tests.support.service_process import ServiceProcess, service
-from tests.support.unrolls import write_bundle
+from tests.support.unrolls import hourly_forecaster, write_bundle
 
 ROOT = Path(__file__).parents[2]
 HOUR_MS = 3_600_000
@@ -51,7 +50,7 @@ def live(kafka: KafkaCluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
         cannot_run(str(error))
     folder = tmp_path_factory.mktemp("live")
     settings = {
-        "model": write_bundle(random_forecaster(small_config(seasons=(24,), context=26)), folder),
+        "model": write_bundle(hourly_forecaster(), folder),
         "kafka.bootstrap_servers": kafka.bootstrap_servers,
         "kafka.group_id": unique("group"),
         "input.topic": kafka.create_topic("observations", 2),

@@ -11,14 +11,12 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from tests.support.ci import cannot_run
 from tests.support.kafka_broker import free_ports
 from tests.support.kafka_cluster import KafkaCluster, unique
 
 PAGE = Path(__file__).parents[2] / "docs" / "tutorial.md"
-TIMEOUT_S = 540.0  # a dozen starts of Python and a training: under a minute where nothing else runs
+TIMEOUT_S = 240.0
 
 
 def commands() -> list[str]:
@@ -26,7 +24,6 @@ def commands() -> list[str]:
     return [line.removeprefix("$ ") for block in blocks for line in block.splitlines() if line.startswith("$ ")]
 
 
-@pytest.mark.timeout(600)
 def test_every_command_of_the_tutorial_runs(kafka: KafkaCluster, tmp_path: Path) -> None:
     """Only what is the reader's own differs: broker and topics, through the environment, and the port."""
     if shutil.which("curl") is None:
@@ -76,5 +73,5 @@ def test_every_command_of_the_tutorial_runs(kafka: KafkaCluster, tmp_path: Path)
     log = tmp_path / "service.log"
     assert code == 0, told[-4000:] + (log.read_text()[-2000:] if log.exists() else "")
     forecasts = (tmp_path / "forecasts.jsonl").read_text().splitlines()
-    assert len(forecasts) > 3_000
+    assert len(forecasts) > 10_000
     assert "ds_out_of_range" in told or "wrong_type" in told, told

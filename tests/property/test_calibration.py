@@ -141,7 +141,8 @@ def test_offsets_and_corrections_are_those_of_plain_bookkeeping(events: list[tup
             if h in settled:
                 low, middle, high = settled[h].published[h - 1]
                 assert covered == (low <= event.y <= high)
-                assert abs(bias - (middle - event.y) / event.scale) <= TOLERANCE * (1 + abs(event.y) / event.scale)
+                size = (abs(middle) + abs(event.y)) / event.scale
+                assert abs(bias - (middle - event.y) / event.scale) <= TOLERANCE * (1 + size)
 
 
 @settings(max_examples=25, deadline=None)

@@ -37,7 +37,7 @@ def options_for(data: Path, study: Path, *, trials: int = 2, **changes: object) 
         batches=2, batch=4, window=32, origins=4, quiet=True,
     )  # fmt: skip
     space = {"cells": ("gru", "elman"), "hidden": (2, 4), "layers": (1,)} | changes
-    return TuneOptions(base=base, study=study, budget_s=60, trials=trials, **space)  # type: ignore[arg-type]
+    return TuneOptions(base=base, study=study, budget_s=3600, trials=trials, **space)  # type: ignore[arg-type]
 
 
 def test_a_search_is_gone_on_with_and_recommends_from_the_front(data: Path, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ def recovery(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
 
     Bytes of state per event are compared with a changelog that writes each changed row at each commit: with every
     stream in turn no row changes twice within a commit, so that is one whole row per event.
+    Load and replay are means over the partitions; the first forecast may come before the last of them is live.
     """
     metadata = Bundle.load(settings.model).metadata
     topics = Topics(settings, args.partitions)
@@ -70,7 +71,6 @@ def recovery(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         "first_forecast_s": first_s,
         "load_s": load_s,
         "replay_s": restore_s - load_s,
-        "start_and_join_s": first_s - restore_s,
         "replayed_events": replayed,
         "snapshot_interval_s": args.snapshot_interval,
         "state_bytes_written": written,

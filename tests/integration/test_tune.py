@@ -50,7 +50,7 @@ def test_a_search_is_gone_on_with_and_recommends_from_the_front(data: Path, tmp_
     assert [trial.number for trial in second.trials] == [0, 1, 2]
     assert second.trials[:2] == first.trials
     assert second.recommended in second.front
-    assert second.accurate == min(second.trials, key=lambda trial: trial.loss).number
+    assert second.trials[second.accurate].loss == min(trial.loss for trial in second.trials)
     for trial in second.trials:
         assert trial.microseconds > 0
         assert trial.options["context"] in options_for(data, study).contexts

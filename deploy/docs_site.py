@@ -95,6 +95,7 @@ def on_files(files: Files, *, config: MkDocsConfig) -> Files:
     return files
 
 
+# mkdocs calls it with these names.
 def on_page_markdown(markdown: str, *, page: Page, config: MkDocsConfig, files: Files) -> str:  # noqa: ARG001
     """Turn links to files outside of the documentation into their names."""
     depth = page.file.src_uri.count("/")

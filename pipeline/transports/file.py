@@ -164,6 +164,7 @@ class FileSource:
         """Return None: a file has no group."""
         return None
 
+    # Nothing is waited for here, so there is nothing to give up in time.
     def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:  # noqa: ARG002
         """Remember `positions` until the process ends: a file has no place to keep them."""
         self._committed.update(positions)

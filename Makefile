@@ -14,6 +14,9 @@ QUICK ?=
 SEED ?=
 # Further options of the chaos suite, e.g. CHAOS='--client librdkafka --store kafka'.
 CHAOS ?=
+# Processes of the test suite, and further options of pytest, e.g. TESTS='-k kafka'. A broker each: 4 fill 4 GiB.
+JOBS ?= auto
+TESTS ?=
 # Options of the fuzz tests, e.g. FUZZ='--inputs 10000 --seed 7'.
 FUZZ ?=
 # Folder with the public series that are not shipped (training/headline.py names them); training runs per data set.
@@ -26,7 +29,7 @@ ACCURACY := .accuracy
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, no waiting)'
-	@echo 'make test         the whole test suite, on a real Apache Kafka'
+	@echo 'make test         the whole test suite, on a real Apache Kafka (JOBS=2: processes; TESTS="-k kafka": options of pytest)'
 	@echo 'make chaos        kill -9, stop and restart everything, count what was lost (KILLS=5 SEED=7: short, and the same again)'
 	@echo 'make fuzz         a million hostile inputs for the decoders and the bundle loader (FUZZ="--inputs 10000 --seed 7")'
 	@echo 'make audit        known vulnerabilities in the pinned versions (asks PyPI)'
@@ -55,7 +58,7 @@ demo: $(VENV)/.demo-installed
 	$(BIN)/rillcast demo --workdir $(DEMO) $(if $(HEADLESS),--headless)
 
 test: $(VENV)/.dev-installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile $(TESTS)
 
 chaos: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.faults.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(CHAOS)

@@ -3,6 +3,9 @@
 A test that uses the `kafka` fixture is marked `kafka`. The broker is the one that `RILLCAST_TEST_BOOTSTRAP` names,
 else one that is started once per session. Where neither can be had, these tests are skipped and the last lines of
 the run say so; with `CI=true` they fail, for a CI that silently tests nothing is worse than none.
+
+The suite runs in several processes at once (`make test`, pytest-xdist), each with a broker, ports and folders of its
+own; what is fetched from outside is fetched by one of them (`tests.support.fetched`).
 """
 
 from __future__ import annotations
@@ -22,7 +25,7 @@ hypothesis.settings.register_profile("rillcast", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("rillcast")
 
 _BOOTSTRAP = "RILLCAST_TEST_BOOTSTRAP"
-_skipped = pytest.StashKey[int]()
+_NO_BROKER = "no Kafka broker"
 
 
 def _no_broker() -> str | None:
@@ -44,13 +47,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     if item.get_closest_marker("kafka") is None or (reason := _no_broker()) is None:
         return
     if in_ci():
-        pytest.fail(f"no Kafka broker in CI: {reason}", pytrace=False)
-    item.config.stash[_skipped] = item.config.stash.get(_skipped, 0) + 1
-    pytest.skip(f"no Kafka broker: {reason}")
+        pytest.fail(f"{_NO_BROKER} in CI: {reason}", pytrace=False)
+    pytest.skip(f"{_NO_BROKER}: {reason}")
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
-    if count := config.stash.get(_skipped, 0):
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    # Counted from the reports, for the tests may have been skipped in another process than this.
+    if count := sum(_NO_BROKER in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
         terminalreporter.section("KAFKA NOT TESTED", sep="!", red=True, bold=True)
         terminalreporter.line(f"{count} tests against a real Kafka broker were SKIPPED: {_no_broker()}", red=True)
 

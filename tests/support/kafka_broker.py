@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import shutil
 import socket
 import subprocess
@@ -24,6 +23,8 @@ import uuid
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
+
+from tests.support.fetched import fetched
 
 HERE: Final = Path(__file__).parent / "kafka"
 _FETCH_TIMEOUT_S: Final = 300.0
@@ -62,27 +63,21 @@ def fetch_jars() -> Path:
         BrokerError: Maven failed; the message carries what it printed.
     """
     pom = HERE / "pom.xml"
-    digest = hashlib.sha256(pom.read_bytes()).hexdigest()[:12]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rillcast-test"
-    target = root / f"kafka-{digest}"
-    if target.is_dir():
-        return target
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix="fetching-") as scratch:
-        jars = Path(scratch) / "jars"
-        command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
-        try:
-            run = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False)
-        except subprocess.TimeoutExpired as error:
-            raise BrokerError(f"maven did not fetch Kafka within {_FETCH_TIMEOUT_S:g} s") from error
-        if run.returncode != 0 or not any(jars.glob("kafka_*.jar")):
-            raise BrokerError(f"maven could not fetch Kafka (exit {run.returncode}):\n{run.stdout}{run.stderr}")
-        try:
-            jars.rename(target)
-        except OSError:  # another test session was quicker: its copy is as good, but there has to be one
-            if not target.is_dir():
-                raise
-    return target
+    return fetched(
+        f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}", lambda scratch: _copy_jars(pom, scratch)
+    )
+
+
+def _copy_jars(pom: Path, scratch: Path) -> Path:
+    jars = scratch / "jars"
+    command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
+    try:
+        run = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise BrokerError(f"maven did not fetch Kafka within {_FETCH_TIMEOUT_S:g} s") from error
+    if run.returncode != 0 or not any(jars.glob("kafka_*.jar")):
+        raise BrokerError(f"maven could not fetch Kafka (exit {run.returncode}):\n{run.stdout}{run.stderr}")
+    return jars
 
 
 class _Node:

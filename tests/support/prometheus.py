@@ -13,7 +13,6 @@ import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 import urllib.error
 import urllib.parse
@@ -22,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tests.support.fetched import fetched
 from tests.support.kafka_broker import free_ports
 
 _FETCH_TIMEOUT_S: Final = 300.0
@@ -51,41 +51,31 @@ def programs() -> Programs:
     found = shutil.which("prometheus"), shutil.which("promtool")
     if found[0] and found[1]:
         return Programs(Path(found[0]), Path(found[1]))
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rillcast-test"
-    target = root / "prometheus"
-    if not target.is_dir():
-        if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-            raise PrometheusError("prometheus and promtool are not installed (macOS: brew install prometheus)")
-        root.mkdir(parents=True, exist_ok=True)
-        _unpack_from_debian(target)
+    target = fetched("prometheus", _unpack_from_debian)
     return Programs(target / "usr/bin/prometheus", target / "usr/bin/promtool")
 
 
-def _unpack_from_debian(target: Path) -> None:
-    with tempfile.TemporaryDirectory(dir=target.parent, prefix="fetching-") as scratch:
-        folder = Path(scratch)
-        download = ["apt-get", "download", "-q", "prometheus"]
-        # Without apt's own user, which may not write into our folder; the archive is checked all the same.
-        download[1:1] = ["-o", "APT::Sandbox::User=root"]
-        done = _run(download, folder)
-        if done.returncode != 0 and os.geteuid() == 0:  # a fresh container has no package lists
-            _run(["apt-get", "update", "-q"], folder)
-            done = _run(download, folder)
-        archives = list(folder.glob("*.deb"))
-        if done.returncode != 0 or not archives:
-            raise PrometheusError(
-                f"apt-get could not download prometheus ({done.stdout}{done.stderr}); install it, or put prometheus and"
-                " promtool on the PATH"
-            )
-        unpacked = folder / "unpacked"
-        done = _run(["dpkg", "-x", str(archives[0]), str(unpacked)], folder)
-        if done.returncode != 0:
-            raise PrometheusError(f"dpkg could not unpack {archives[0].name}: {done.stderr}")
-        try:
-            unpacked.rename(target)
-        except OSError:  # another test session was quicker: its copy is as good, but there has to be one
-            if not target.is_dir():
-                raise
+def _unpack_from_debian(scratch: Path) -> Path:
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        raise PrometheusError("prometheus and promtool are not installed (macOS: brew install prometheus)")
+    download = ["apt-get", "download", "-q", "prometheus"]
+    # Without apt's own user, which may not write into our folder; the archive is checked all the same.
+    download[1:1] = ["-o", "APT::Sandbox::User=root"]
+    done = _run(download, scratch)
+    if done.returncode != 0 and os.geteuid() == 0:  # a fresh container has no package lists
+        _run(["apt-get", "update", "-q"], scratch)
+        done = _run(download, scratch)
+    archives = list(scratch.glob("*.deb"))
+    if done.returncode != 0 or not archives:
+        raise PrometheusError(
+            f"apt-get could not download prometheus ({done.stdout}{done.stderr}); install it, or put prometheus and"
+            " promtool on the PATH"
+        )
+    unpacked = scratch / "unpacked"
+    done = _run(["dpkg", "-x", str(archives[0]), str(unpacked)], scratch)
+    if done.returncode != 0:
+        raise PrometheusError(f"dpkg could not unpack {archives[0].name}: {done.stderr}")
+    return unpacked
 
 
 def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import subprocess
 import tempfile
 import time
@@ -16,6 +15,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from tests.support.fetched import fetched
 from tests.support.kafka_broker import free_ports
 
 _ARTIFACT: Final = "io.apicurio:apicurio-registry-app:3.0.9:tar.gz:all"  # pinned; the last release for Java 17
@@ -35,27 +35,17 @@ def fetch_registry() -> Path:
     Raises:
         RegistryError: Maven failed; the message carries what it printed.
     """
-    digest = hashlib.sha256(_ARTIFACT.encode()).hexdigest()[:12]
-    root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rillcast-test"
-    target = root / f"registry-{digest}"
-    if target.is_dir():
-        return target
-    root.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=root, prefix="fetching-") as scratch:
-        folder = Path(scratch) / "registry"
-        options = [f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={folder}", "-Dmdep.useBaseVersion=true"]
-        command = ["mvn", "-q", "-B", "dependency:unpack", *options]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False, cwd=root)
-        if run.returncode != 0 or not any(folder.glob("*-runner.jar")):
-            raise RegistryError(
-                f"maven could not fetch the registry (exit {run.returncode}):\n{run.stdout}{run.stderr}"
-            )
-        try:
-            folder.rename(target)
-        except OSError:  # another test session was quicker: its copy is as good, but there has to be one
-            if not target.is_dir():
-                raise
-    return target
+    return fetched(f"registry-{hashlib.sha256(_ARTIFACT.encode()).hexdigest()[:12]}", _unpack)
+
+
+def _unpack(scratch: Path) -> Path:
+    folder = scratch / "registry"
+    options = [f"-Dartifact={_ARTIFACT}", f"-DoutputDirectory={folder}", "-Dmdep.useBaseVersion=true"]
+    command = ["mvn", "-q", "-B", "dependency:unpack", *options]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False, cwd=scratch)
+    if run.returncode != 0 or not any(folder.glob("*-runner.jar")):
+        raise RegistryError(f"maven could not fetch the registry (exit {run.returncode}):\n{run.stdout}{run.stderr}")
+    return folder
 
 
 @contextlib.contextmanager

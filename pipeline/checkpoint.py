@@ -1,15 +1,4 @@
-"""What one commit contains, and in which order; when commits and snapshots are due.
-
-`at_least_once`
-    1. every forecast and dead letter so far is durable                       (sink.flush)
-    2. the positions after the last events that they cover are durable        (source.commit)
-    3. pages of the state that changed, and marks, are durable                (store.stage, sink.flush)
-    4. the store may show the pages                                           (store.commit)
-
-`exactly_once`
-    1. pages and marks join the open transaction                              (store.stage)
-    2. forecasts, dead letters, pages and positions become visible together   (sink.commit)
-    3. the store may show the pages                                           (store.commit)
+"""What one commit contains, and when commits and snapshots are due.
 
 Most commits carry no pages. A snapshot, every `snapshot_interval_s`, goes through the partitions one after the other:
 all changed pages of a partition and its mark are in one commit, and a commit takes partitions until it has
@@ -17,130 +6,30 @@ all changed pages of a partition and its mark are in one commit, and a commit ta
 is written whole, also where few of them had an event. So it is written when `snapshot_events_per_stream` came for each
 of its streams, or when `snapshot_max_interval_s` has passed.
 
-Either way stored state is never ahead of the committed positions: pages that a crash kept from being written cost a
-longer replay and nothing else. A crash before the positions are durable means, at_least_once, that events are read
-again and their forecasts published again, with the same `source`.
+A partition that goes over from one model to another does so in one commit (`handovers`): the last pages and the mark of
+the model before, then all pages, a mark and the claim of the one after, all as of the same position. A crash on either
+side of that commit finds the model before with its state, or the one after with its own.
 
-A commit that is bounded (partitions are being revoked) takes nothing of other partitions' snapshots along, and each of
-its steps gets what is left of its time. A step that knows no time-out of its own is given up when the time is over, and
-the process with it: what hangs might still commit, after the partitions have a new owner.
+A commit that is bounded (partitions are being revoked) takes nothing of other partitions' snapshots along.
 
-Owns: the positions not yet committed, and the schedule. Does not know: events, models, metrics.
+Owns: the positions not yet committed, and the schedule. Does not know: the order of a commit (`pipeline.delivery`),
+events, metrics.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
 from pipeline.arrays import IntArray
-from pipeline.errors import TransportError
-from pipeline.residents import NO_WATERMARK, Residents
+from pipeline.delivery import Budget, Delivery, Snapshot
+from pipeline.lanes import Lane, Lanes
+from pipeline.residents import NO_WATERMARK
 from pipeline.settings import StateSettings
-from pipeline.stores.base import Mark, Page, StateStore
-from pipeline.transports.base import Sink, Source, TransactionalSink
-from pipeline.transports.watchdog import GivenUp, call_within
-
-
-class Budget:
-    """How long a commit may take.
-
-    Args:
-        within_s: in all; None = as long as the time-outs of its parts allow.
-        clock: monotonic seconds.
-    """
-
-    def __init__(self, within_s: float | None, clock: Callable[[], float]) -> None:
-        self._clock = clock
-        self._ends_at = None if within_s is None else clock() + within_s
-
-    @property
-    def left_s(self) -> float | None:
-        """What is left of it; None = it is not bounded."""
-        return None if self._ends_at is None else max(0.0, self._ends_at - self._clock())
-
-    def capped(self, timeout_s: float) -> float:
-        """Return `timeout_s`, or what is left if that is less."""
-        return timeout_s if (left_s := self.left_s) is None else min(timeout_s, left_s)
-
-    def spend(self, call: Callable[[], None], what: str) -> None:
-        """Make a call that knows no time-out.
-
-        Raises:
-            TransportError: the time is over and the call is still under way; the process has to end.
-        """
-        if (left_s := self.left_s) is None:
-            call()
-            return
-        try:
-            call_within(left_s, call, at_late_end=lambda: None)
-        except GivenUp as error:
-            raise TransportError(
-                f"{what} did not end within worker.revoke_timeout_s ({error}); this member ends without it, and what "
-                f"it had is read again by its successors"
-            ) from error
-
-
-class Delivery(Protocol):
-    """One of the two orders above."""
-
-    def commit(
-        self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark], budget: Budget
-    ) -> None:
-        """Make everything published so far, the pages and the positions durable.
-
-        Raises:
-            DeliveryError: published records are not, and nothing was committed.
-            TransportError: it is not, and the worker has to end or, if `TransactionAborted`, to go back.
-        """
-        ...
-
-
-class AtLeastOnce:
-    """Repeats after a crash, never a loss."""
-
-    def __init__(self, source: Source, sink: Sink, store: StateStore | None, flush_timeout_s: float) -> None:
-        self._source = source
-        self._sink = sink
-        self._store = store
-        self._flush_timeout_s = flush_timeout_s
-
-    def commit(
-        self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark], budget: Budget
-    ) -> None:
-        """See `Delivery`; the order is that of the module's docstring."""
-        self._sink.flush(budget.capped(self._flush_timeout_s))
-        if positions:
-            self._source.commit(positions, budget.left_s)
-        if self._store is not None and (pages or marks):
-            store = self._store
-            budget.spend(lambda: store.stage(pages, marks), "storing the state")
-            self._sink.flush(budget.capped(self._flush_timeout_s))
-            budget.spend(store.commit, "storing the state")
-
-
-class ExactlyOnce:
-    """Everything of a commit, or nothing."""
-
-    def __init__(self, source: Source, sink: TransactionalSink, store: StateStore | None) -> None:
-        self._source = source
-        self._sink = sink
-        self._store = store
-
-    def commit(
-        self, positions: Mapping[int, int], pages: Sequence[Page], marks: Sequence[Mark], budget: Budget
-    ) -> None:
-        """See `Delivery`; the order is that of the module's docstring."""
-        store = self._store if pages or marks else None
-        if store is not None:
-            budget.spend(lambda: store.stage(pages, marks), "storing the state")
-        self._sink.commit(positions, self._source.group(), budget.left_s)
-        if store is not None:
-            budget.spend(store.commit, "storing the state")
+from pipeline.stores.base import Mark
 
 
 @dataclass(slots=True)
@@ -151,6 +40,7 @@ class _Progress:
     stored: int  # position up to which a replay is not needed
     stored_at: float  # when that was so
     marked: int | None = None  # position of the last mark of this process
+    claimed_by: str | None = None  # the model that the store says serves it
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,7 +57,7 @@ class Checkpoint:
     def __init__(
         self,
         delivery: Delivery,
-        residents: Residents,
+        lanes: Lanes,
         *,
         snapshots: StateSettings | None,
         interval_s: float,
@@ -177,13 +67,13 @@ class Checkpoint:
 
         Args:
             delivery: the order of a commit.
-            residents: whose pages a snapshot holds.
+            lanes: whose pages a snapshot holds.
             snapshots: the schedule of snapshots; None = there is no store.
             interval_s: of commits.
             clock: monotonic seconds.
         """
         self._delivery = delivery
-        self._residents = residents
+        self._lanes = lanes
         self._snapshots = snapshots
         self._interval_s = interval_s
         self._clock = clock
@@ -206,9 +96,16 @@ class Checkpoint:
         """Whether the next commit may carry pages of the state, which then has to stand where the positions do."""
         return bool(self._queue) or self._snapshot_due()
 
-    def begin(self, partition: int, position: int, *, new_life: bool) -> None:
-        """Note where a partition's state stands; `new_life` = whatever the store may have of it no longer counts."""
-        self._progress[partition] = _Progress(position, position, self._clock())
+    def begin(self, partition: int, position: int, *, new_life: bool, claimed_by: str | None = None) -> None:
+        """Note where a partition's state stands.
+
+        Args:
+            partition: that begins.
+            position: events below it are in the state.
+            new_life: whatever the store may have of it no longer counts.
+            claimed_by: the model that the store says serves it.
+        """
+        self._progress[partition] = _Progress(position, position, self._clock(), claimed_by=claimed_by)
         if new_life and self._snapshots is not None:
             # Without this, pages of the old life could be taken for ones of the new between two snapshots.
             self._resets[partition] = Mark(partition, position, NO_WATERMARK, 0)
@@ -245,6 +142,7 @@ class Checkpoint:
         within_s: float | None = None,
         *,
         pages: bool = True,
+        handovers: Mapping[int, Lane] | None = None,
     ) -> Committed:
         """Commit what is pending, and the part of a snapshot that is due.
 
@@ -254,28 +152,56 @@ class Checkpoint:
             within_s: bounds the commit, and leaves the snapshot of others to a later one: a commit that fails for want
                 of time is not the end of this process, which has to store their pages yet.
             pages: whether pages may go along, because the states stand where the positions do.
+            handovers: the lanes that serve some partitions from this commit on, as soon as the caller has given them to
+                it; their states stand where the positions do. Asks for `pages`.
 
         Raises:
             TransportError: see `Delivery`.
         """
+        handovers = handovers or {}
+        assert pages or not handovers, "a state is handed over where the positions are"
         budget = Budget(within_s, self._clock)
-        partitions = self._snapshot_now(live, final, alone=within_s is not None) if pages else []
-        exported = [page for p in partitions for page in self._residents.export(p, self.position(p))]
-        marks = {p: mark for p, mark in self._resets.items() if p in self._progress}
-        for p in partitions:
-            marks[p] = Mark(p, self.position(p), self._residents.watermark(p), self._residents.num_pages(p))
+        last = [*final, *handovers]
+        partitions = self._snapshot_now(live, last, alone=within_s is not None) if pages else []
+        snapshots = self._snapshots_of(partitions, handovers)
         # State is never stored for a group that has no offset: the two could not be paired again.
-        positions = {p: self.position(p) for p in {*self._pending, *partitions, *(self._resets.keys() & set(live))}}
-        if positions or marks:
-            self._delivery.commit(positions, exported, list(marks.values()), budget)
-        for p in partitions:
+        stored = {*partitions, *handovers, *(self._resets.keys() & set(live))}
+        positions = {p: self.position(p) for p in {*self._pending, *stored}}
+        if positions or snapshots:
+            self._delivery.commit(positions, list(snapshots.values()), budget)
+        for p in (*partitions, *handovers):
             progress = self._progress[p]
-            progress.marked = progress.stored = marks[p].offset
+            progress.marked = progress.stored = progress.position
             progress.stored_at = self._clock()
+        for lane, snapshot in snapshots.items():
+            for p in snapshot.claims:
+                self._progress[p].claimed_by = lane.model_id
         self._resets.clear()
         self._pending.clear()
         self._due_at = self._clock() + self._interval_s
-        return Committed(len(exported), len(marks))
+        written = snapshots.values()
+        return Committed(sum(len(each.pages) for each in written), sum(len(each.marks) for each in written))
+
+    def _snapshots_of(self, partitions: Collection[int], handovers: Mapping[int, Lane]) -> dict[Lane, Snapshot]:
+        """Return what is stored of each model; the models that take over come after those that they take over from."""
+        found: dict[Lane, Snapshot] = {}
+        marks = {p: mark for p, mark in self._resets.items() if p in self._progress}
+        for p in partitions:
+            if (snapshot := _of(found, lane := self._lanes.of(p))) is not None:
+                snapshot.pages.extend(lane.residents.export(p, self.position(p)))
+            marks[p] = _mark(p, self.position(p), lane)
+        for p, mark in marks.items():
+            lane = self._lanes.of(p)
+            if (snapshot := _of(found, lane)) is not None:
+                snapshot.marks.append(mark)
+                if p not in handovers and self._progress[p].claimed_by != lane.model_id:
+                    snapshot.claims.append(p)
+        for p, lane in handovers.items():
+            if (snapshot := _of(found, lane)) is not None:
+                snapshot.pages.extend(lane.residents.export(p, self.position(p)))
+                snapshot.marks.append(_mark(p, self.position(p), lane))
+                snapshot.claims.append(p)
+        return found
 
     def _snapshot_due(self) -> bool:
         return self._snapshots is not None and self._clock() >= self._snapshot_at
@@ -295,13 +221,13 @@ class Checkpoint:
             partition = self._queue.popleft()
             if partition in live and partition not in chosen and self._moved(partition):
                 chosen.append(partition)
-                size += self._residents.num_changed(partition)
+                size += self._lanes.of(partition).residents.num_changed(partition)
         return chosen
 
     def _worth_it(self, partition: int, snapshots: StateSettings) -> bool:
         """Return whether to write a partition's changed pages now is better than to have them replayed."""
         progress = self._progress[partition]
-        enough = snapshots.snapshot_events_per_stream * self._residents.num_to_write(partition)
+        enough = snapshots.snapshot_events_per_stream * self._lanes.of(partition).residents.num_to_write(partition)
         return (
             progress.position - progress.stored >= enough
             or self._clock() - progress.stored_at >= snapshots.snapshot_max_interval_s
@@ -310,3 +236,15 @@ class Checkpoint:
     def _moved(self, partition: int) -> bool:
         progress = self._progress.get(partition)
         return progress is not None and progress.position != progress.marked
+
+
+def _of(snapshots: dict[Lane, Snapshot], lane: Lane) -> Snapshot | None:
+    """Return the snapshot of a lane, the first time an empty one; None if its states are not stored."""
+    if lane.store is None:
+        return None
+    return snapshots.setdefault(lane, Snapshot(lane.store))
+
+
+def _mark(partition: int, position: int, lane: Lane) -> Mark:
+    residents = lane.residents
+    return Mark(partition, position, residents.watermark(partition), residents.num_pages(partition))

@@ -19,6 +19,7 @@ from pipeline.codecs.forecasts import make_encoder
 from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
 from pipeline.health import Health
+from pipeline.lanes import Lane
 from pipeline.metrics import Metrics
 from pipeline.publisher import Policy, Publisher
 from pipeline.residents import Limits
@@ -110,22 +111,21 @@ def build(
     metrics = Metrics(registry, metadata, on.name)
     stages = stages or StageClock(metrics.stage)
     encoder = make_encoder(settings.output.codec, metadata, settings.output.decimals)
+    publisher = Publisher(
+        sink,
+        encoder,
+        engine.residents,
+        metrics,
+        policy=Policy(settings.publish.warming_up, settings.input.late, settings.publish.every, metadata.step_ms),
+        trace_context=settings.publish.trace_context,
+        board=board,
+        stages=stages,
+    )
     parts = Parts(
         source=source,
         sink=sink,
-        store=open_store(settings, metadata, sink),
-        engine=engine,
+        lane=Lane(engine, publisher, open_store(settings, metadata, sink)),
         decoder=open_decoder(settings),
-        publisher=Publisher(
-            sink,
-            encoder,
-            engine.residents,
-            metrics,
-            policy=Policy(settings.publish.warming_up, settings.input.late, settings.publish.every, metadata.step_ms),
-            trace_context=settings.publish.trace_context,
-            board=board,
-            stages=stages,
-        ),
         dead_letters=DeadLetters(source.name, f"{metadata.name}@{metadata.model_id}", settings.dead_letters.max_bytes),
         metrics=metrics,
         health=health,

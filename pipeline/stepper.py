@@ -1,10 +1,10 @@
-"""Runs the engine beside the loop: while the model steps a poll, the loop publishes the one before and reads the next.
+"""Runs the models beside the loop: while the model steps a poll, the loop publishes the one before and reads the next.
 
 Owns: the thread that steps, and the one poll that may be with it. Does not know: what a poll is, or what becomes of its
 results. ONNX Runtime lets go of the interpreter while it computes, so the two really run at once; what they share is
 the interpreter itself, and the shorter its turns, the less the one waits for the other (`SWITCH_INTERVAL_S`).
 
-Invariants: the engine is used by one thread at a time (whoever wants it, or its residents, has called `finish` first);
+Invariants: an engine is used by one thread at a time (whoever wants it, or its residents, has called `finish` first);
 polls are stepped in the order in which they are given; small polls, as a service at a low rate has them, are stepped at
 once, for the way to another thread and back would be most of their latency.
 """
@@ -12,14 +12,15 @@ once, for the way to another thread and back would be most of their latency.
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Generic, NamedTuple, TypeVar
 
 from pipeline.arrays import FloatArray, IntArray
-from pipeline.engine import StepEngine, StepResult
 
 SWITCH_INTERVAL_S: Final = 0.0005  # Python's default, 5 ms, is several calls of the model
 T = TypeVar("T")
+R = TypeVar("R")
 
 
 class Events(NamedTuple):
@@ -31,25 +32,30 @@ class Events(NamedTuple):
     ds: IntArray
     y: FloatArray
 
+    def take(self, rows: IntArray) -> Events:
+        """Return some of the events, in the order of `rows`."""
+        unique_ids = [self.unique_ids[row] for row in rows.tolist()]
+        return Events(self.partitions[rows], self.offsets[rows], unique_ids, self.ds[rows], self.y[rows])
 
-class Stepper(Generic[T]):
-    """Steps polls one after the other. Used from one thread; `T` is what the caller calls a poll."""
 
-    def __init__(self, engine: StepEngine, *, beside_from: int) -> None:
+class Stepper(Generic[T, R]):
+    """Steps polls one after the other. Used from one thread; `T` is what the caller calls a poll, `R` its result."""
+
+    def __init__(self, step: Callable[[Events], R], *, beside_from: int) -> None:
         """Begin with nothing in flight.
 
         Args:
-            engine: the states and the model.
+            step: what steps a poll.
             beside_from: polls of at least so many events are stepped beside the loop; 0 = none.
         """
-        self._engine = engine
+        self._step = step
         self._beside_from = beside_from
         self._thread = ThreadPoolExecutor(1, "rillcast-step") if beside_from else None
-        self._in_flight: tuple[T, Future[StepResult]] | None = None
+        self._in_flight: tuple[T, Future[R]] | None = None
         if beside_from:
             sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
 
-    def step(self, poll: T, events: Events) -> list[tuple[T, StepResult]]:
+    def step(self, poll: T, events: Events) -> list[tuple[T, R]]:
         """Step a poll, and return what is done by now, in order: the poll before it, or this one, or both.
 
         Args:
@@ -58,8 +64,8 @@ class Stepper(Generic[T]):
         """
         done = self.finish()
         if self._thread is None or events.ds.size < self._beside_from:
-            return [*done, (poll, self._engine.step(*events))]
-        self._in_flight = poll, self._thread.submit(self._engine.step, *events)
+            return [*done, (poll, self._step(events))]
+        self._in_flight = poll, self._thread.submit(self._step, events)
         return done
 
     @property
@@ -67,7 +73,7 @@ class Stepper(Generic[T]):
         """Whether a poll is in flight."""
         return self._in_flight is not None
 
-    def finish(self) -> list[tuple[T, StepResult]]:
+    def finish(self) -> list[tuple[T, R]]:
         """Wait for the poll in flight, if there is one, and return it with its result."""
         if self._in_flight is None:
             return []

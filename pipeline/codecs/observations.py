@@ -51,6 +51,11 @@ class Observations:
     def __len__(self) -> int:
         return len(self.unique_ids)
 
+    def take(self, chosen: IntArray) -> Observations:
+        """Return some of the events, in the order of `chosen`."""
+        unique_ids = [self.unique_ids[row] for row in chosen.tolist()]
+        return Observations(self.rows[chosen], unique_ids, self.ds[chosen], self.y[chosen])
+
 
 @dataclass(frozen=True, slots=True)
 class DecodeLimits:

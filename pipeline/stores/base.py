@@ -16,7 +16,10 @@ The contract that every store keeps:
   3. `commit()` is called right after the commit has succeeded, `discard()` after it has failed.
   4. A page replaces the stored page of the same partition and number; a mark the stored mark. A page without streams is
      a tombstone. What a page holds in free slots is not stored: it comes back as zeros.
-  5. What is stored belongs to one model: a store made for another model id neither sees nor touches it.
+  5. What is stored belongs to one model: a store made for another model id neither sees nor touches it. But for one
+     thing, which all models' stores share: `claim(partitions)` adds to the commit that is being built that from it on
+     this store's model serves these partitions, and a restore says which model's claim was the last. A claim is never
+     seen before the pages and the mark that were staged before it.
   6. `erase(partition)` adds to the commit that is being built that nothing is stored of a partition any more, be it
      whole or damaged. It is for a partition that is neither restored nor staged meanwhile.
   7. A damaged page, or one that says another model, partition or number than its place, is refused with a `StateError`
@@ -73,11 +76,19 @@ class Mark(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Restored:
-    """What a store had for one partition; `mark` is None where it has nothing (then there are no pages either)."""
+    """What a store had for one partition.
+
+    Attributes:
+        partition: of the input.
+        mark: None where it has nothing (then there are no pages either).
+        pages: in the order of their numbers.
+        served_by: id of the model that claimed the partition last, be it the store's or another; None = none has.
+    """
 
     partition: int
     mark: Mark | None
     pages: Sequence[Page]
+    served_by: str | None = None
 
 
 class StateStore(Protocol):
@@ -105,6 +116,14 @@ class StateStore(Protocol):
 
         Raises:
             TransportError: the store cannot take them.
+        """
+        ...
+
+    def claim(self, partitions: Sequence[int]) -> None:
+        """Add to the commit that is being built that this store's model serves these partitions.
+
+        Raises:
+            TransportError: the store cannot take it.
         """
         ...
 

@@ -1,6 +1,6 @@
 """A state store in a compacted Kafka topic: no further infrastructure, and part of the worker's own commits.
 
-    key    <model id>/page/<number>  or  <model id>/mark       partition: that of the input
+    key    <model id>/page/<number>  or  <model id>/mark  or  serving       partition: that of the input
     value  the stored form; none (a tombstone) for a page without streams
 
 Owns: the keys, and what a restore makes of the records of a partition. Does not know: either client library (a
@@ -31,7 +31,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
 from pipeline.stores.base import Mark, Page, Restored
-from pipeline.stores.pages import PageCodec
+from pipeline.stores.pages import PageCodec, decode_claim
 from pipeline.stores.sealed import damaged
 from pipeline.transports.base import Channel, Sink
 
@@ -41,6 +41,7 @@ _PATIENCE_S: Final = 10.0
 _ERASE_POLL_S: Final = 0.5
 _MARK: Final = b"mark"
 _PAGE: Final = b"page/"
+SERVING: Final = b"serving"  # which model serves the partition: one key for all models
 
 
 class StoredRecord(NamedTuple):
@@ -163,9 +164,18 @@ class KafkaStore:
             TransportError: the sink cannot take them.
         """
         for page in pages:
-            self._publish(page.partition, _PAGE + str(page.number).encode(), self._codec.encode(page))
+            self._publish(page.partition, self._key(_PAGE + str(page.number).encode()), self._codec.encode(page))
         for mark in marks:
-            self._publish(mark.partition, _MARK, self._codec.encode_mark(mark))
+            self._publish(mark.partition, self._key(_MARK), self._codec.encode_mark(mark))
+
+    def claim(self, partitions: Sequence[int]) -> None:
+        """Publish the model's claims to the worker's sink; they stand behind their pages and marks.
+
+        Raises:
+            TransportError: the sink cannot take them.
+        """
+        for partition in partitions:
+            self._publish(partition, SERVING, self._codec.encode_claim(partition))
 
     def erase(self, partition: int) -> None:
         """Publish a tombstone for every key of the model, which takes a reading of the partition.
@@ -189,7 +199,7 @@ class KafkaStore:
             complete = partition in read.complete
         # The mark goes first: pages without one are nobody's.
         for key in sorted(keys, key=lambda key: key != self._prefix + _MARK):
-            self._publish(partition, key.removeprefix(self._prefix), None)
+            self._publish(partition, key, None)
 
     def commit(self) -> None:
         """Do nothing: the sink's commit made the records visible."""
@@ -209,9 +219,12 @@ class KafkaStore:
         if reader is not None:
             reader.close()
 
-    def _publish(self, partition: int, name: bytes, value: bytes | None) -> None:
+    def _key(self, name: bytes) -> bytes:
+        return self._prefix + name
+
+    def _publish(self, partition: int, key: bytes, value: bytes | None) -> None:
         assert self._sink is not None  # who writes opened the store with one
-        self._sink.publish(Channel.STATE, [self._prefix + name], [value], partition=partition)
+        self._sink.publish(Channel.STATE, [key], [value], partition=partition)
         self._bytes += len(value or b"")
 
     def _read(self, timeout_s: float) -> None:
@@ -221,7 +234,7 @@ class KafkaStore:
         for record in read.records:
             loading = self._loading[record.partition]
             loading.moved_s = now
-            if record.key is None or not record.key.startswith(self._prefix):
+            if record.key is None or not (record.key.startswith(self._prefix) or record.key == SERVING):
                 continue  # another model's, which stays for a roll-back
             if record.value is None:
                 loading.newest.pop(record.key, None)
@@ -254,12 +267,15 @@ class KafkaStore:
     def _decode(self, partition: int, newest: dict[bytes, StoredRecord]) -> Iterator[Restored | None]:
         """Yield None after each page, then the whole."""
         mark: Mark | None = None
+        served_by: str | None = None
         pages: list[Page] = []
         for key, record in newest.items():
             name = key.removeprefix(self._prefix)
             where = f"{self._topic}[{partition}]@{record.offset}, key {key.decode(errors='replace')}"
             assert record.value is not None  # tombstones are not kept
-            if name == _MARK:
+            if key == SERVING:
+                served_by = decode_claim(record.value, partition, where)
+            elif name == _MARK:
                 mark = self._codec.decode_mark(record.value, partition, where)
             elif (number := name.removeprefix(_PAGE)).isdigit() and name.startswith(_PAGE):
                 pages.append(self._codec.decode(record.value, partition, int(number), where))
@@ -267,4 +283,4 @@ class KafkaStore:
             else:
                 raise damaged(where, "the key names neither a page nor a mark")
         pages.sort(key=lambda page: page.number)
-        yield Restored(partition, mark, pages if mark is not None else [])
+        yield Restored(partition, mark, pages if mark is not None else [], served_by)

@@ -3,6 +3,7 @@
     <path>/<model id>/lock                      held by the process that uses it
     <path>/<model id>/<partition>/manifest      names the current pages, and the mark
     <path>/<model id>/<partition>/<page>.<generation>
+    <path>/serving/<partition>                  names the model that serves it: one file for all models
 
 Owns: these files and the order in which they are written. Does not know: what a page is worth, or the transport whose
 commits it follows.
@@ -30,10 +31,11 @@ from typing import Final
 from pipeline.errors import TransportError
 from pipeline.stores.base import Mark, Page, Restored
 from pipeline.stores.manifest import MANIFEST, Manifest, page_file
-from pipeline.stores.pages import PageCodec
+from pipeline.stores.pages import PageCodec, decode_claim
 from pipeline.stores.sealed import damaged
 
 LOCK: Final = "lock"
+SERVING: Final = "serving"
 _TEMPORARY: Final = "manifest.new"
 
 
@@ -58,6 +60,8 @@ class LocalStore:
 
     def __init__(self, path: Path, codec: PageCodec) -> None:
         self._root = path / codec.model_id
+        self._claims = path / SERVING
+        self._claimed: list[int] = []
         self._codec = codec
         self._manifests: dict[int, Manifest] = {}
         self._staged: dict[int, _Staged] = {}
@@ -108,6 +112,11 @@ class LocalStore:
         for mark in marks:
             self._staged.setdefault(mark.partition, _Staged()).mark = mark
 
+    def claim(self, partitions: Sequence[int]) -> None:
+        """Write with the next commit that this model serves these partitions, after their manifests."""
+        self._live()
+        self._claimed.extend(partitions)
+
     def erase(self, partition: int) -> None:
         """Forget a partition with the next commit. What is stored of it need not be readable."""
         self._live()
@@ -134,9 +143,13 @@ class LocalStore:
             self._manifests[partition] = following
             del self._staged[partition]
             self._sweep(partition)
+        while self._claimed:
+            self._write_claim(self._claimed[0])
+            del self._claimed[0]
 
     def discard(self) -> None:
         """Drop what was staged."""
+        self._claimed.clear()
         staged, self._staged = self._staged, {}
         for partition in (number for number, each in staged.items() if not each.erased):
             self._manifest(partition)
@@ -178,7 +191,24 @@ class LocalStore:
         for number, generation in sorted(manifest.pages.items()):
             pages.append(read_page(self._folder(partition), self._codec, partition, number, generation))
             yield None
-        yield Restored(partition, manifest.mark, pages if manifest.mark is not None else [])
+        yield Restored(partition, manifest.mark, pages if manifest.mark is not None else [], self._served_by(partition))
+
+    def _served_by(self, partition: int) -> str | None:
+        path = self._claims / str(partition)
+        with _errors_at(self._claims):
+            try:
+                return decode_claim(path.read_bytes(), partition, str(path))
+            except FileNotFoundError:
+                return None
+
+    def _write_claim(self, partition: int) -> None:
+        path = self._claims / str(partition)
+        temporary = path.with_name(f"{partition}.new")
+        with _errors_at(self._claims):
+            _make_folder(self._claims)
+            _write_durably(temporary, self._codec.encode_claim(partition))
+            temporary.replace(path)
+            _sync_folder(self._claims)
 
     def _write(self, page: Page) -> int | None:
         """Write a page to a file of the coming generation and return that; None for a tombstone, which has no file."""

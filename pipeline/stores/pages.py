@@ -68,6 +68,13 @@ class MarkHeader(msgspec.Struct, frozen=True, tag="mark"):
     pages: int
 
 
+class ClaimHeader(msgspec.Struct, frozen=True, tag="claim"):
+    """Which model serves a partition; there is nothing after it, and it is stored once for all models."""
+
+    model_id: str
+    partition: int
+
+
 class PageCodec:
     """Encodes and decodes one model's pages and marks."""
 
@@ -167,6 +174,10 @@ class PageCodec:
             raise damaged(where, f"{len(body)} bytes after the mark")
         return Mark(partition, header.offset, header.watermark_ms, header.pages)
 
+    def encode_claim(self, partition: int) -> bytes:
+        """Return the stored form of the model's claim to a partition."""
+        return seal(ClaimHeader(self.model_id, partition))
+
     def max_page_bytes(self, max_id_bytes: int) -> int:
         """Return a bound of the bytes that any page takes, given the longest stream id in bytes."""
         body = sum(
@@ -182,6 +193,17 @@ class PageCodec:
         assert values.shape == shape, f"state {spec.name}: rows {values.shape}, expected {shape}"
         assert values.dtype == spec.numpy_dtype, f"state {spec.name}: {values.dtype}, expected {spec.dtype}"
         return values
+
+
+def decode_claim(data: bytes, partition: int, where: str) -> str:
+    """Return the id of the model whose claim to `partition` this is.
+
+    Raises:
+        StateError: it is damaged, or another partition's.
+    """
+    header, _ = unseal(data, ClaimHeader, where)
+    _expect(where, "partition", header.partition, partition)
+    return header.model_id
 
 
 def occupied_slots(unique_ids: Sequence[str]) -> IntArray:

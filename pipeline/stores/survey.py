@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 from pipeline.errors import TransportError
 from pipeline.stores.base import Mark
-from pipeline.stores.kafka import StoredRecord, TopicReader
+from pipeline.stores.kafka import SERVING, StoredRecord, TopicReader
 from pipeline.stores.local import LOCK
 from pipeline.stores.manifest import MANIFEST, Manifest, page_file
 from pipeline.stores.pages import MarkHeader, PageHeader
@@ -93,6 +93,8 @@ def survey_topic(topic: str, reader: TopicReader, partitions: Iterable[int]) -> 
     found: dict[tuple[str, int], Summary] = {}
     for record in newest.values():
         where = f"{topic}[{record.partition}]@{record.offset}"
+        if record.key == SERVING:
+            continue  # no model's own
         key = _parse_key(record.key or b"", where)
         if record.value is None:
             continue

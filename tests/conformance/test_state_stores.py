@@ -336,6 +336,45 @@ def test_a_store_for_another_model_neither_sees_nor_touches(backend: Backend) ->
     assert_same_pages(found.pages, [make_page()])
 
 
+# Who serves a partition
+
+
+def claim(backend: Backend, model_id: str, *partitions: int) -> None:
+    """Take over partitions for a model, in a process of its own, with a page and a mark."""
+    with closing(backend.open(model_id)) as store:
+        pages = [make_page(partition) for partition in partitions]
+        store.stage(pages, marks_over(pages))
+        store.claim(partitions)
+        backend.commit(store)
+        store.commit()
+
+
+def test_the_last_claim_is_seen_by_every_models_store(backend: Backend) -> None:
+    claim(backend, MODEL, 0, 1)
+    claim(backend, OTHER_MODEL, 1)
+    for model_id in (MODEL, OTHER_MODEL):
+        with closing(backend.open(model_id)) as store:
+            found = restore(store, 0, 1, 2)
+        assert {number: found[number].served_by for number in found} == {0: MODEL, 1: OTHER_MODEL, 2: None}
+
+
+def test_a_claim_survives_an_erasure(backend: Backend) -> None:
+    claim(backend, MODEL, 0)
+    with closing(backend.open()) as store:
+        store.erase(0)
+        backend.commit(store)
+        store.commit()
+        assert restore(store, 0)[0] == Restored(0, None, [], MODEL)
+
+
+def test_a_claim_that_is_discarded_is_never_seen(atomic: Backend) -> None:
+    with closing(atomic.open()) as store:
+        store.claim([0])
+        store.discard()
+        store.commit()
+        assert restore(store, 0)[0].served_by is None
+
+
 # Erasing
 
 

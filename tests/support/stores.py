@@ -20,8 +20,10 @@ from pipeline.stores.base import Mark, Page, Restored, StateStore
 from pipeline.stores.kafka import TopicReader
 from pipeline.stores.kafka_python import KafkaPythonTopicReader
 from pipeline.stores.librdkafka import LibrdkafkaTopicReader
+from tests.support.toy import toy_bundle
 
 DEADLINE_S: Final = 30.0
+TOY_ID: Final = toy_bundle().metadata.model_id
 SPECS: Final = (
     StateSpec(name="h", dtype="float32", row_shape=(2, 4)),
     StateSpec(name="count", dtype="int64", row_shape=(1,)),
@@ -30,21 +32,23 @@ SPECS: Final = (
 
 @dataclass
 class Shelf:
-    """What is stored, by model id and partition: the pages that are not tombstones, and the mark."""
+    """What is stored, by model id and partition: the pages that are not tombstones, the mark; and who serves."""
 
     pages: dict[tuple[str, int], dict[int, Page]] = field(default_factory=dict)
     marks: dict[tuple[str, int], Mark] = field(default_factory=dict)
+    serving: dict[int, str] = field(default_factory=dict)  # by partition, for all models
 
 
 class MemoryStore:
     """Keeps state on a `Shelf`. A restore takes `polls_per_restore` calls of `poll_restore`."""
 
-    def __init__(self, shelf: Shelf, model_id: str = "toy", *, polls_per_restore: int = 1) -> None:
+    def __init__(self, shelf: Shelf, model_id: str = TOY_ID, *, polls_per_restore: int = 1) -> None:
         self._shelf = shelf
         self._model_id = model_id
         self._polls = polls_per_restore
         self._loading: dict[int, tuple[int, Restored]] = {}  # partition -> polls to go, what it will return
         self._staged: list[Page | Mark | int] = []  # an int: erase this partition
+        self._claimed: list[int] = []
         self._bytes = 0
         self.fail_stage: Callable[[], None] = lambda: None
         self.fail_restore: Callable[[int], None] = lambda _partition: None
@@ -56,7 +60,9 @@ class MemoryStore:
         where = self._model_id, partition
         mark = self._shelf.marks.get(where)
         pages = self._shelf.pages.get(where, {}) if mark is not None else {}
-        found = Restored(partition, mark, [copied(page) for _, page in sorted(pages.items())])
+        found = Restored(
+            partition, mark, [copied(page) for _, page in sorted(pages.items())], self._shelf.serving.get(partition)
+        )
         self._loading[partition] = self._polls, found
 
     def poll_restore(self, timeout_s: float) -> Sequence[Restored]:
@@ -79,6 +85,9 @@ class MemoryStore:
         self._staged += marks
         self._bytes += sum(row.nbytes for page in pages for row in page.rows.values())
 
+    def claim(self, partitions: Sequence[int]) -> None:
+        self._claimed += partitions
+
     def erase(self, partition: int) -> None:
         self._staged.append(partition)
 
@@ -96,9 +105,12 @@ class MemoryStore:
                 self._shelf.pages.setdefault(where, {})[item.number] = item
             else:
                 self._shelf.pages.setdefault(where, {}).pop(item.number, None)
+        self._shelf.serving |= dict.fromkeys(self._claimed, self._model_id)
+        self._claimed.clear()
 
     def discard(self) -> None:
         self._staged.clear()
+        self._claimed.clear()
 
     @property
     def bytes_staged(self) -> int:

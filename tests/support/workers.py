@@ -17,6 +17,7 @@ from pipeline.deadletters import DeadLetters
 from pipeline.device import Device
 from pipeline.engine import StepEngine
 from pipeline.health import Health
+from pipeline.lanes import Lane
 from pipeline.metrics import Metrics
 from pipeline.publisher import Policy, Publisher
 from pipeline.residents import Limits
@@ -72,20 +73,19 @@ def build(
         bundle, Device("cpu"), batch_rows=batch_rows, row_buckets=row_buckets, limits=limits, timer=clock
     )
     metrics = Metrics(registry, bundle.metadata, "cpu")
+    publisher = Publisher(
+        sink,
+        make_encoder("json", bundle.metadata),
+        engine.residents,
+        metrics,
+        policy=policy,
+        wall_clock=clock,
+    )
     parts = Parts(
         source=source,
         sink=sink,
-        store=store(sink) if store else None,
-        engine=engine,
+        lane=Lane(engine, publisher, store(sink) if store else None),
         decoder=decoder or ObservationDecoder(),
-        publisher=Publisher(
-            sink,
-            make_encoder("json", bundle.metadata),
-            engine.residents,
-            metrics,
-            policy=policy,
-            wall_clock=clock,
-        ),
         dead_letters=DeadLetters(source.name, "toy", 1000),
         metrics=metrics,
         health=health,

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 import numpy as np
 import pytest
 
 from pipeline.device import Device
-from pipeline.engine import StepEngine
+from pipeline.engine import StepEngine, StepResult
 from pipeline.stepper import Events, Stepper
 from tests.support.toy import MODULUS, toy_bundle, unroll
 
 
-def engine() -> StepEngine:
-    return StepEngine(toy_bundle(), Device("cpu"))
+def engine() -> Callable[[Events], StepResult]:
+    made = StepEngine(toy_bundle(), Device("cpu"))
+    return lambda events: made.step(*events)
 
 
 def poll(offset: int, size: int) -> Events:
@@ -25,7 +27,7 @@ def poll(offset: int, size: int) -> Events:
 
 @pytest.mark.parametrize("beside_from", [0, 1, 3])
 def test_every_poll_comes_back_once_in_order_with_its_own_result(beside_from: int) -> None:
-    stepper, came = Stepper[int](engine(), beside_from=beside_from), []
+    stepper, came = Stepper[int, StepResult](engine(), beside_from=beside_from), []
     sizes = [5, 1, 2, 7, 7, 1]
     for number, size in enumerate(sizes):
         came += stepper.step(number, poll(10 * number, size))
@@ -37,7 +39,7 @@ def test_every_poll_comes_back_once_in_order_with_its_own_result(beside_from: in
 
 
 def test_a_large_poll_is_in_flight_until_it_is_asked_for() -> None:
-    stepper = Stepper[str](engine(), beside_from=2)
+    stepper = Stepper[str, StepResult](engine(), beside_from=2)
     assert stepper.step("large", poll(0, 2)) == []
     states = [stepper.busy]
     assert [name for name, _ in stepper.finish()] == ["large"]
@@ -48,14 +50,14 @@ def test_a_large_poll_is_in_flight_until_it_is_asked_for() -> None:
 
 
 def test_a_small_poll_comes_after_the_large_one_before_it() -> None:
-    stepper = Stepper[str](engine(), beside_from=2)
+    stepper = Stepper[str, StepResult](engine(), beside_from=2)
     stepper.step("large", poll(0, 2))
     assert [name for name, _ in stepper.step("small", poll(10, 1))] == ["large", "small"]
     stepper.close()
 
 
 def test_an_error_of_the_engine_comes_out_where_its_result_would() -> None:
-    stepper = Stepper[str](engine(), beside_from=1)
+    stepper = Stepper[str, StepResult](engine(), beside_from=1)
     bad = poll(0, 2)
     stepper.step("bad", bad._replace(y=np.full(1, 3, np.float32)))
     with pytest.raises(Exception, match=r".+"):
@@ -65,7 +67,7 @@ def test_an_error_of_the_engine_comes_out_where_its_result_would() -> None:
 
 
 def test_close_ends_the_thread() -> None:
-    stepper = Stepper[str](engine(), beside_from=1)
+    stepper = Stepper[str, StepResult](engine(), beside_from=1)
     stepper.step("large", poll(0, 2))
     stepper.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rillcast-step")]

@@ -1,0 +1,151 @@
+"""The models that one worker runs, and which of them serves which partition.
+
+A worker has one lane, its home, but for the time of a roll-out: then some partitions are served by the model before
+and others by the one after, each by exactly one. A partition changes lanes only between two commits, never within a
+poll (`pipeline.rollout`).
+
+Owns: who serves what, and how a poll's events are shared out. Does not know: where models come from, when a partition
+changes lanes, transports, commits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from pipeline.arrays import IntArray
+from pipeline.engine import StepEngine, StepResult
+from pipeline.publisher import Publisher
+from pipeline.residents import Residents
+from pipeline.stepper import Events
+from pipeline.stores.base import StateStore
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Lane:
+    """One model: its states, where they are stored, and what is told of its results.
+
+    Attributes:
+        engine: the states and the model.
+        publisher: of its results.
+        store: of its states; None = they are not stored.
+    """
+
+    engine: StepEngine
+    publisher: Publisher
+    store: StateStore | None
+
+    @property
+    def model_id(self) -> str:
+        """The identity of what it computes."""
+        return self.engine.bundle.metadata.model_id
+
+    @property
+    def residents(self) -> Residents:
+        """Its streams."""
+        return self.engine.residents
+
+    def close(self) -> None:
+        """Let go of the store; may be called twice."""
+        if self.store is not None:
+            self.store.close()
+
+
+class Part(NamedTuple):
+    """What one lane made of its share of a poll.
+
+    Attributes:
+        lane: which.
+        rows: `(n,)` which of the poll's events were its; None = all of them.
+        result: row `i` belongs to event `rows[i]`.
+    """
+
+    lane: Lane
+    rows: IntArray | None
+    result: StepResult
+
+
+class Lanes:
+    """Used from one thread, but for `step`, which may run beside it while nothing is given or dropped."""
+
+    def __init__(self, home: Lane) -> None:
+        """Begin with one lane.
+
+        Args:
+            home: where partitions begin.
+        """
+        self.home = home
+        self._serving: dict[int, Lane] = {}
+        self._retired_bytes = 0
+
+    @property
+    def all(self) -> Collection[Lane]:
+        """The home lane, and whichever else serves a partition."""
+        return dict.fromkeys([self.home, *self._serving.values()])
+
+    @property
+    def bytes_staged(self) -> int:
+        """Bytes handed to the stores so far."""
+        return self._retired_bytes + sum(lane.store.bytes_staged for lane in self.all if lane.store is not None)
+
+    def of(self, partition: int) -> Lane:
+        """Return the lane that serves a partition."""
+        return self._serving.get(partition, self.home)
+
+    def served_by(self, lane: Lane) -> list[int]:
+        """Return the partitions that a lane serves."""
+        return [number for number, each in self._serving.items() if each is lane]
+
+    def give(self, partition: int, lane: Lane) -> None:
+        """Let a lane serve a partition from the next event on; the states of the one before are left alone."""
+        before = self.all
+        self._serving[partition] = lane
+        self._retire(before)
+
+    def drop(self, partition: int) -> None:
+        """Forget a partition and its states."""
+        before = self.all
+        self.of(partition).residents.release(partition)
+        self._serving.pop(partition, None)
+        self._retire(before)
+
+    def move_home(self, lane: Lane) -> None:
+        """Let partitions begin with another lane; those that are served by the one before stay there."""
+        before = self.all
+        self.home = lane
+        self._retire(before)
+
+    def step(self, events: Events) -> list[Part]:
+        """Step each event with the lane of its partition."""
+        lanes = self.all
+        if len(lanes) == 1:
+            return [Part(self.home, None, self.home.engine.step(*events))]
+        shares: dict[Lane, list[int]] = {}
+        for partition in np.unique(events.partitions).tolist():
+            shares.setdefault(self.of(partition), []).append(partition)
+        parts = []
+        for lane, partitions in shares.items():
+            rows = np.flatnonzero(np.isin(events.partitions, partitions)).astype(np.int64)
+            parts.append(Part(lane, rows, lane.engine.step(*events.take(rows))))
+        return parts
+
+    def discard(self) -> None:
+        """Drop what was staged for a commit that failed."""
+        for lane in self.all:
+            if lane.store is not None:
+                lane.store.discard()
+
+    def close(self) -> None:
+        """Let go of every lane's store."""
+        for lane in self.all:
+            lane.close()
+
+    def _retire(self, before: Collection[Lane]) -> None:
+        """Close the lanes of `before` that have nothing to serve any more."""
+        for lane in dict.fromkeys(before):
+            if lane not in self.all and lane.store is not None:
+                self._retired_bytes += lane.store.bytes_staged
+                lane.close()

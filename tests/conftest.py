@@ -70,3 +70,12 @@ def kafka() -> Iterator[KafkaCluster]:
         cluster = KafkaCluster(broker.bootstrap_servers, broker)
         yield cluster
         cluster.close()
+
+
+@pytest.fixture(scope="module")
+def brief_parity() -> Iterator[None]:
+    """Exports of this module compare file and forecaster on a few events only."""
+    from tests.support import forecasters  # loads torch, which most tests do without
+
+    with forecasters.brief_parity():
+        yield

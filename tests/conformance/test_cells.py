@@ -122,12 +122,9 @@ def test_the_exported_step_equals_the_module_in_onnx_runtime_and_in_onnxs_own_re
             state = found[1:]
 
 
+@pytest.mark.usefixtures("brief_parity")
 @pytest.mark.parametrize("name", ALL)
-def test_the_command_line_trains_and_exports_it(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(parity, "BATCHES", (3,))  # tests/integration/test_export.py has the whole check
-    monkeypatch.setattr(parity, "STEPS", 60)
+def test_the_command_line_trains_and_exports_it(name: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data, model = tmp_path / "waves.csv", tmp_path / "m.onnx"
     rng = np.random.default_rng(2)
     rows = [

@@ -18,6 +18,8 @@ from pipeline import cli
 from tests.support.unrolls import LEVELS, START_MS, hourly_forecaster, some_streams, unroll, write_bundle
 from training.forecaster import Forecaster
 
+pytestmark = pytest.mark.usefixtures("brief_parity")
+
 STEPS, STREAMS, HORIZON = 260, 6, 12
 REFEREE = Path(__file__).parents[3] / "shared" / "data" / "score.py"
 

@@ -21,6 +21,8 @@ from tests.support.memory import Log
 from tests.support.workers import Harness, build, observation
 from training.export import export
 
+pytestmark = pytest.mark.usefixtures("brief_parity")
+
 START_MS = 1_714_564_800_000
 CONTEXT = 12
 

@@ -14,6 +14,8 @@ from pipeline.bundle import Bundle
 from pipeline.commands import demo
 from pipeline.errors import SettingsError
 
+pytestmark = pytest.mark.usefixtures("brief_parity")
+
 
 def parse(*arguments: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()

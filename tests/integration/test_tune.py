@@ -16,6 +16,8 @@ from pipeline.errors import DataError, SettingsError
 from training.fit import TrainOptions
 from training.tune import TuneOptions, tune
 
+pytestmark = pytest.mark.usefixtures("brief_parity")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

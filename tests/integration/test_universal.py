@@ -20,6 +20,8 @@ from training.data import Series
 from training.restore import restore
 from training.universal import MAX_BYTES, SHIPPED
 
+pytestmark = pytest.mark.usefixtures("brief_parity")
+
 NAMES = [shipped.PREFIX + freq for freq in SHIPPED]
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import pytest
 import torch
 
+from training import parity
 from training.forecaster import Forecaster, ForecasterConfig
 
 HOUR_MS = 3_600_000
@@ -33,3 +37,15 @@ def random_forecaster(config: ForecasterConfig, seed: int = 0) -> Forecaster:
     forecaster = Forecaster(config).eval()
     torch.nn.init.normal_(forecaster.head.out.weight, std=0.3)
     return forecaster
+
+
+@contextmanager
+def brief_parity() -> Iterator[None]:
+    """Let exports compare file and forecaster on a few events, for tests of something else than the export.
+
+    The whole check takes most of an export's time; `tests/integration/test_export.py` makes it, of every cell.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(parity, "BATCHES", (8,))
+        patch.setattr(parity, "STEPS", 30)
+        yield

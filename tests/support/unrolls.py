@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from tests.support.forecasters import HOUR_MS, random_forecaster
+from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster
 from training.export import export
 from training.features import default_context, default_seasons
 from training.forecaster import Forecaster, ForecasterConfig
@@ -30,9 +30,10 @@ def hourly_forecaster(cell: str = "gru", horizon: int = 12, hidden: int = 32) ->
 
 
 def write_bundle(forecaster: Forecaster, folder: Path) -> Path:
-    """Export (the parity check included) and return the file."""
+    """Export and return the file; it is held against unrolls afterwards, so the check of the export is a brief one."""
     path = folder / "model.onnx"
-    export(forecaster, path, name="test")
+    with brief_parity():
+        export(forecaster, path, name="test")
     return path
 
 

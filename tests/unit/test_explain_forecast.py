@@ -14,7 +14,6 @@ from pipeline.bundle import Bundle
 from pipeline.device import Device
 from pipeline.errors import DataError, ParityError
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
-from training import parity
 from training.data import Series, contexts
 from training.explain.forecast import Explanation, Target, explain, serve
 from training.explain.history import History, history_of, iso, slot_of
@@ -22,14 +21,10 @@ from training.export import export
 from training.forecaster import Forecaster
 from training.windows import Window, collate
 
+pytestmark = pytest.mark.usefixtures("brief_parity")
+
 START = 474_000
 MEDIAN = 1
-
-
-@pytest.fixture(autouse=True)
-def _short_parity(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(parity, "BATCHES", (2,))  # tests/integration/test_export.py has the whole check
-    monkeypatch.setattr(parity, "STEPS", 30)
 
 
 def stream(events: int = 60, *, gaps: bool = False) -> Series:

@@ -12,13 +12,14 @@ import torch
 from pipeline import cli
 from tests.support.cells import cell_of, inputs_of
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
-from training import parity
 from training.cells import CELLS
 from training.data import Series
 from training.explain.gradients import Clipping, Profile, clipping, gradient_profiles
 from training.export import export
 from training.fit import CLIP_NORM
 from training.windows import WindowSampler, split
+
+pytestmark = pytest.mark.usefixtures("brief_parity")
 
 LAGS = 12
 
@@ -102,11 +103,7 @@ def test_the_norms_are_those_that_training_clips() -> None:
     assert all(torch.equal(old, new) for old, new in zip(before, forecaster.parameters(), strict=True))
 
 
-def test_the_command_compares_bundles_and_draws(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(parity, "BATCHES", (2,))  # tests/integration/test_export.py has the whole check
-    monkeypatch.setattr(parity, "STEPS", 30)
+def test_the_command_compares_bundles_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     models = []
     for cell in ("elman", "lru"):
         models.append(tmp_path / f"{cell}.onnx")

@@ -20,6 +20,8 @@ from training.fit import Trainer, TrainOptions, series_of, train
 from training.forecaster import ForecasterConfig
 from training.windows import split
 
+pytestmark = pytest.mark.usefixtures("brief_parity")
+
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:

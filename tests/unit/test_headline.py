@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training import headline, parity
+from training import headline
 from training.drift import DriftCoverage, drifting_streams
+
+pytestmark = pytest.mark.usefixtures("brief_parity")
 
 
 def run_of(wql: float, seed: int) -> dict[str, Any]:
@@ -82,7 +84,6 @@ def test_it_trains_exports_and_scores_from_scratch_and_writes_the_page(
 ) -> None:
     small = {"cell": "gru", "refit": True, "hidden": 4, "epochs": 1, "batches": 1, "batch": 2, "context": 48}
     monkeypatch.setattr(headline, "RECIPE", small | {"seasons": (24,)})
-    monkeypatch.setattr(parity, "BATCHES", (2,))  # the check has tests of its own
     protocols = (
         headline.Protocol("m4_hourly", ("m4_hourly_train.csv.gz", "m4_hourly_test.csv.gz"), 6),
         headline.Protocol("etth1", ("etth1.csv.gz",), 6, test=(1_300, 1_312)),

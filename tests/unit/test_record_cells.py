@@ -8,8 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import parity, record_cells
+from training import record_cells
 from training.data import load
+
+pytestmark = pytest.mark.usefixtures("brief_parity")
 
 FLAGS = [
     *("--freq", "1h", "--horizon", "4", "--hidden", "4", "--epochs", "2"),
@@ -18,9 +20,7 @@ FLAGS = [
 
 
 @pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(parity, "BATCHES", (2,))  # tests/integration/test_export.py has the whole check
-    monkeypatch.setattr(parity, "STEPS", 30)
+def data(tmp_path: Path) -> Path:
     path = tmp_path / "waves.csv"
     y = 5 + np.sin(np.arange(240) * np.pi / 12) + 0.1 * np.random.default_rng(0).normal(size=240)
     path.write_text(

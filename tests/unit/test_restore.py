@@ -16,6 +16,8 @@ from training.export import export
 from training.forecaster import Forecaster
 from training.restore import MODULE_KEY, restore, shorten
 
+pytestmark = pytest.mark.usefixtures("brief_parity")
+
 
 def forecasts_of(forecaster: Forecaster, events: int = 30, calibrate: float = 1.0) -> torch.Tensor:
     """Step one stream over a wave; `[events, H, Q]`."""

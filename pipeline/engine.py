@@ -29,6 +29,7 @@ from pipeline.arrays import AnyArray, FloatArray, IntArray, StatusArray
 from pipeline.batcher import Runs
 from pipeline.bundle import CALIBRATE, Bundle
 from pipeline.executor import Executor
+from pipeline.inputs import Inputs
 from pipeline.residents import NO_WATERMARK, Limits, Residents
 
 DEFAULT_RUNS: Final = Runs(lengths=(64, 16, 4), max_rows=1024)
@@ -139,6 +140,8 @@ class StepEngine:
         unique_ids: Sequence[str],
         ds: IntArray,
         y: FloatArray,
+        x: FloatArray | None = None,
+        future: FloatArray | None = None,
     ) -> StepResult:
         """Advance each event's stream by one step.
 
@@ -149,12 +152,15 @@ class StepEngine:
             unique_ids: stream ids.
             ds: `(n,)` int64, milliseconds since the epoch.
             y: `(n,)` float32, NaN = missing.
+            x: `(n, C)` float32, what the bundle's covariates are at the events, NaN = missing; None = all missing.
+            future: `(n, F, H)` float32, those known ahead, for the next H slots; None = all missing.
 
         Returns:
             One row of output per event, in the order given.
         """
         started = self._timer()
         n, metadata = len(unique_ids), self.bundle.metadata
+        inputs = self._inputs(ds, y, x, future)
         columns: dict[str, AnyArray] = {
             "forecast": np.empty((n, metadata.horizon, len(metadata.quantiles)), np.float32),
             "status": np.zeros(n, np.int8),
@@ -174,7 +180,7 @@ class StepEngine:
             stepped = outcome[rows] == Outcome.STEPPED
             if not stepped.all():
                 rows, slots = rows[stepped], slots[stepped]
-            in_order = _Stretch(rows, slots, ds[rows], y[rows])
+            in_order = _Stretch(rows, slots, inputs.take(rows))
             follows = partial(self._follows, in_order)
             for call in batcher.calls(slots, self._batch_rows, self._runs, follows):
                 if call.shape[1] == 1:
@@ -184,12 +190,22 @@ class StepEngine:
                     refused = self._run(in_order, call, columns)
                     calls += 1 + (call.shape[1] if refused else 0)
                     in_runs += call.size - refused
-            self.residents.touched(slots, in_order.ds)
+            self.residents.touched(slots, in_order.inputs.ds)
         outcome[~columns[guard.HEALTHY]] = Outcome.QUARANTINED
         stats = StepStats(n, calls, in_runs, evicted, self._timer() - started)
         return StepResult(
             outcome, columns["forecast"], columns["status"], columns.get("score"), columns.get("anomaly"), stats
         )
+
+    def _inputs(self, ds: IntArray, y: FloatArray, x: FloatArray | None, future: FloatArray | None) -> Inputs:
+        """Return what the graph takes: what it declares is there, if only as missing, and nothing else is."""
+        metadata, n = self.bundle.metadata, len(ds)
+        declared, ahead = len(metadata.covariates), len(metadata.known_ahead)
+        if declared and x is None:
+            x = np.full((n, declared), np.nan, np.float32)
+        if ahead and future is None:
+            future = np.full((n, ahead, metadata.horizon), np.nan, np.float32)
+        return Inputs(ds, y, x if declared else None, future if ahead else None)
 
     def _follows(self, stretch: _Stretch) -> npt.NDArray[np.bool_]:
         """Guess for each event whether it is observed, in the slot after that of its stream's event before it.
@@ -199,26 +215,24 @@ class StepEngine:
         slot_ms = self.bundle.metadata.step_ms
         newest = self.residents.newest(stretch.slots)
         order = np.argsort(stretch.slots, kind="stable")
-        slots, times = stretch.slots[order], stretch.ds[order] // slot_ms
+        slots, times = stretch.slots[order], stretch.inputs.ds[order] // slot_ms
         before = np.where(newest == NO_WATERMARK, NO_WATERMARK, newest // slot_ms)[order]
         again = slots[1:] == slots[:-1]
         before[1:][again] = times[:-1][again]
         follows: npt.NDArray[np.bool_] = np.empty(slots.size, np.bool_)
         follows[order] = times == before + 1
-        return follows & np.isfinite(stretch.y)
+        return follows & np.isfinite(stretch.inputs.y)
 
     def _step(self, stretch: _Stretch, call: IntArray, columns: dict[str, AnyArray]) -> None:
         """Step one event of each of some streams; `call` `(B,)` indexes the stretch."""
-        events = stretch.slots[call], stretch.ds[call], stretch.y[call]
+        events = stretch.slots[call], stretch.inputs.take(call)
         self._one.run(*events, stretch.rows[call], columns, self.residents.num_slots)
 
     def _run(self, stretch: _Stretch, call: IntArray, columns: dict[str, AnyArray]) -> int:
         """Take `(B, T)` events through the sequence graph, step those that it refuses, and return how many."""
         assert self._many is not None  # else there are no runs
         rows = stretch.rows[call]
-        self._many.run(
-            stretch.slots[call[:, 0]], stretch.ds[call], stretch.y[call], rows, columns, self.residents.num_slots
-        )
+        self._many.run(stretch.slots[call[:, 0]], stretch.inputs.take(call), rows, columns, self.residents.num_slots)
         refused = call[~columns[guard.HEALTHY][rows[:, 0]]]
         for events in refused.T if refused.size else ():
             self._step(stretch, np.sort(events), columns)
@@ -231,5 +245,4 @@ class _Stretch:
 
     rows: IntArray
     slots: IntArray
-    ds: IntArray
-    y: FloatArray
+    inputs: Inputs

@@ -21,9 +21,10 @@ import numpy as np
 import onnxruntime as ort
 
 from pipeline import guard
-from pipeline.arrays import AnyArray, FloatArray, IntArray
+from pipeline.arrays import AnyArray, IntArray
 from pipeline.bundle import StateSpec
 from pipeline.device import Device
+from pipeline.inputs import PADS, Inputs
 
 Bind: TypeAlias = Callable[[ort.IOBinding], None]
 
@@ -67,8 +68,7 @@ class Executor:
     def run(
         self,
         slots: IntArray,
-        ds: IntArray,
-        y: FloatArray,
+        inputs: Inputs,
         rows: IntArray,
         columns: Mapping[str, AnyArray],
         generation: int,
@@ -77,9 +77,8 @@ class Executor:
 
         Args:
             slots: `(B,)` int64, unique.
-            ds: `(B,)` or `(B, T)` int64.
-            y: float32, shaped like `ds`.
-            rows: shaped like `ds`, where in `columns` the outputs of each event belong. The outputs of a run's only
+            inputs: of `(B,)` events, or of `(B, T)` where the graph takes runs.
+            rows: `(B,)` or `(B, T)`, where in `columns` the outputs of each event belong. The outputs of a run's only
                 verdict, `healthy`, go to all of its events.
             columns: by name of the output, `(n, ...)`.
             generation: changes whenever the state arrays have moved.
@@ -90,25 +89,24 @@ class Executor:
                 self._bind(bucket.binding)
             self._bound = generation
         if self._sizes.size:
-            self._run_in_bucket(slots, ds, y, rows, columns)
+            self._run_in_bucket(slots, inputs, rows, columns)
         else:
-            self._run_in_place(slots, ds, y, rows, columns)
+            self._run_in_place(slots, inputs, rows, columns)
 
-    def _run_in_place(
-        self, slots: IntArray, ds: IntArray, y: FloatArray, rows: IntArray, columns: Mapping[str, AnyArray]
-    ) -> None:
+    def _run_in_place(self, slots: IntArray, inputs: Inputs, rows: IntArray, columns: Mapping[str, AnyArray]) -> None:
         binding = self._binding
         binding.bind_cpu_input("slots", slots)
-        binding.bind_cpu_input("ds", ds)
-        binding.bind_cpu_input("y", y)
+        for name, column in inputs.columns().items():
+            binding.bind_cpu_input(name, column)
+        events = rows.shape
         flat = rows.reshape(-1)
         first, last = int(flat[0]), int(flat[-1])
         # Rows of a call that lie side by side and in order are a plain slice, which the model fills directly.
         side_by_side = last - first == flat.size - 1 and (rows.ndim == 1 or rows.shape[0] == 1)
         elsewhere: dict[str, AnyArray] = {}
         for name, column in columns.items():
-            of_runs = name == guard.HEALTHY and ds.ndim == 2
-            shape = (*(ds.shape[:1] if of_runs else ds.shape), *column.shape[1:])
+            of_runs = name == guard.HEALTHY and rows.ndim == 2
+            shape = (*(events[:1] if of_runs else events), *column.shape[1:])
             if side_by_side and not of_runs:
                 target = column[first : last + 1].reshape(shape)
             else:
@@ -116,39 +114,36 @@ class Executor:
             binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
         self._session.run_with_iobinding(binding)
         for name, target in elsewhere.items():
-            columns[name][rows] = target[:, None] if name == guard.HEALTHY and ds.ndim == 2 else target
+            columns[name][rows] = target[:, None] if name == guard.HEALTHY and rows.ndim == 2 else target
 
-    def _run_in_bucket(
-        self, slots: IntArray, ds: IntArray, y: FloatArray, rows: IntArray, columns: Mapping[str, AnyArray]
-    ) -> None:
+    def _run_in_bucket(self, slots: IntArray, inputs: Inputs, rows: IntArray, columns: Mapping[str, AnyArray]) -> None:
         n = slots.size
         size = int(self._sizes[np.searchsorted(self._sizes, n)])
-        bucket = self._buckets.get(size) or self._make_bucket(size, columns)
+        bucket = self._buckets.get(size) or self._make_bucket(size, inputs, columns)
         # A pad steps the scratch row with a missing value; several pads write it at once, and nobody reads it.
-        for name, given, pad in (("slots", slots, 0), ("ds", ds, 0), ("y", y, np.nan)):
+        for name, given in {"slots": slots, **inputs.columns()}.items():
             bucket.host[name][:n] = given
-            bucket.host[name][n:] = pad
+            bucket.host[name][n:] = PADS.get(name, 0)
             bucket.inputs[name].update_inplace(bucket.host[name])
         self._session.run_with_iobinding(bucket.binding)
         for name, value in bucket.outputs.items():
             columns[name][rows] = value.numpy()[:n]
 
-    def _make_bucket(self, size: int, columns: Mapping[str, AnyArray]) -> _Bucket:
+    def _make_bucket(self, size: int, inputs: Inputs, columns: Mapping[str, AnyArray]) -> _Bucket:
         """Allocate the buffers of a batch size, once."""
         binding = self._session.io_binding()
         self._bind(binding)
         host: dict[str, AnyArray] = {
             "slots": np.zeros(size, np.int64),
-            "ds": np.zeros(size, np.int64),
-            "y": np.zeros(size, np.float32),
+            **{name: np.zeros((size, *given.shape[1:]), given.dtype) for name, given in inputs.columns().items()},
         }
-        inputs = {name: self._on.put(array.copy()) for name, array in host.items()}
+        on_device = {name: self._on.put(array.copy()) for name, array in host.items()}
         outputs = {
             name: self._on.put(np.zeros((size, *column.shape[1:]), column.dtype)) for name, column in columns.items()
         }
-        for name, value in inputs.items():
+        for name, value in on_device.items():
             binding.bind_ortvalue_input(name, value)
         for name, value in outputs.items():
             binding.bind_ortvalue_output(name, value)
-        bucket = self._buckets[size] = _Bucket(binding, host, inputs, outputs)
+        bucket = self._buckets[size] = _Bucket(binding, host, on_device, outputs)
         return bucket

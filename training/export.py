@@ -20,10 +20,17 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.bundle import CALIBRATE, BundleMetadata, seal
-from training.forecaster import Forecaster, Rows
+from training.forecaster import Forecaster
 from training.parity import ParityReport, check_parity
 from training.restore import attach
-from training.sequence_export import EVENT, STEP_OUTPUTS, results, sequence_to_onnx
+from training.sequence_export import (
+    STEP_OUTPUTS,
+    covariates_and_rows,
+    event_example,
+    event_inputs,
+    results,
+    sequence_to_onnx,
+)
 from training.sequence_parity import check_sequence
 from training.tracing import graft_state, row_inputs, row_outputs, trace
 
@@ -91,6 +98,7 @@ def describe(
         context=config.context,
         season=config.seasons[0],
         states=forecaster.state_specs(),
+        covariates=config.covariates,
         scores=forecaster.scores,
         training=dict(training),
         backtest=dict(backtest),
@@ -106,18 +114,13 @@ def describe(
 
 
 def to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
-    """Return the step over whole states: `(slots, ds, y, calibrate, state.*) -> (forecast, ..., state.*.next)`."""
-    specs = forecaster.state_specs()
-    inputs, outputs = [*EVENT, *row_inputs(specs)], [*STEP_OUTPUTS, *row_outputs(specs)]
-    example = (
-        torch.zeros(_TRACE_BATCH, dtype=torch.int64),
-        torch.zeros(_TRACE_BATCH),
-        torch.tensor(1.0),
-        *forecaster.initial_rows(_TRACE_BATCH).flat(),
-    )
+    """Return the step over whole states: `(slots, ds, y, ..., calibrate, state.*) -> (forecast, ..., state.*.next)`."""
+    specs, events = forecaster.state_specs(), event_inputs(forecaster)
+    inputs, outputs = [*events, *row_inputs(specs)], [*STEP_OUTPUTS, *row_outputs(specs)]
+    example = (*event_example(forecaster, (_TRACE_BATCH,)), *forecaster.initial_rows(_TRACE_BATCH).flat())
     axes = {name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE}
     traced = trace(_StepOverRows(forecaster), example, inputs, outputs, axes)
-    return graft_state(traced, "rillcast.step", specs, EVENT, results(forecaster, ["B"]))
+    return graft_state(traced, "rillcast.step", specs, events, results(forecaster, ["B"]))
 
 
 class _StepOverRows(nn.Module):
@@ -127,8 +130,9 @@ class _StepOverRows(nn.Module):
         super().__init__()
         self.forecaster = forecaster
 
-    def forward(self, ds: Tensor, y: Tensor, calibrate: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        outputs, following = self.forecaster.step(ds, y, Rows.from_flat(rows), calibrate)
+    def forward(self, ds: Tensor, y: Tensor, calibrate: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        beside, rows = covariates_and_rows(self.forecaster, others)
+        outputs, following = self.forecaster.step(ds, y, rows, calibrate, *beside)
         return (*outputs, *following.flat())
 
 

@@ -111,18 +111,21 @@ class WindowView(NamedTuple):
         scale: `[..., 1]` causal scale, in the stream's own unit, > 0.
         directions: each `[..., H]`, or `[..., 1]` for all horizons: corrections that the head may take a share of, in
             units of the scale: towards the newest value, the newest seasonal change, the mean over all whole seasons
-            of the window, and the second season where there is one.
+            of the window, and the second season where there is one; then the covariates that are known ahead.
+        ahead: `[..., A]` what the head alone sees of the slots ahead; None where nothing is known of them.
     """
 
     features: Tensor
     base: Tensor
     scale: Tensor
     directions: tuple[Tensor, ...]
+    ahead: Tensor | None = None
 
     def take(self, *where: Tensor) -> WindowView:
         """Index the leading dimensions of every part."""
         directions = tuple(direction[where] for direction in self.directions)
-        return WindowView(self.features[where], self.base[where], self.scale[where], directions)
+        ahead = None if self.ahead is None else self.ahead[where]
+        return WindowView(self.features[where], self.base[where], self.scale[where], directions, ahead)
 
 
 class WindowFeatures(nn.Module):

@@ -14,10 +14,10 @@ State of a stream, one row each, in this order; a row of zeros is a stream never
 
 Invariants: an event costs one cell step, whatever gap it ends; rows never meet each other; quantiles never cross
 (each is its neighbour plus something that is not negative); the forecast is a function of the state after the
-event, so a repeated or late event, which leaves the state alone, brings the same forecast again.
-`forward` over a context's advancing events gives the same forecasts as `step` by `step` without online calibration
-(tests/property/test_step_equals_sequence.py). Training all time steps of a sequence at once are the forking
-sequences of Wen et al. (2017), A multi-horizon quantile recurrent forecaster.
+event (and of its covariates, where there are any), so a repeated or late event, which leaves the state alone, brings
+the same forecast again. `forward` over a context's advancing events gives the same forecasts as `step` by `step`
+without online calibration (tests/property/test_step_equals_sequence.py). Training all time steps of a sequence at once
+are the forking sequences of Wen et al. (2017), A multi-horizon quantile recurrent forecaster.
 """
 
 from __future__ import annotations
@@ -30,9 +30,12 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.bundle import StateSpec, Status
+from pipeline.covariates import Covariate
+from pipeline.covariates import check as check_covariates
 from pipeline.frequency import step_ms
 from training.calibration import QuantileTracker, Tracks
 from training.cells import make_cell
+from training.covariates import CovariateFeatures
 from training.features import MAX_ABS_Y, FeatureConfig, WindowFeatures, WindowView
 from training.head import QuantileHead
 from training.scores import ForecastScores
@@ -56,6 +59,7 @@ class ForecasterConfig:
         layers: recurrent layers.
         calendar: whether the positions in day, week and year are inputs.
         dropout: share of the cells' inputs and of the head's that is left out at random in training.
+        covariates: what comes beside the observations, in the order of the inputs; see `training.covariates`.
     """
 
     freq: str
@@ -69,8 +73,10 @@ class ForecasterConfig:
     layers: int = 1
     calendar: bool = True
     dropout: float = 0.0
+    covariates: tuple[Covariate, ...] = ()
 
     def __post_init__(self) -> None:
+        check_covariates(self.covariates)
         if any(not 0 < q < 1 for q in self.quantiles) or any(b <= a for a, b in itertools.pairwise(self.quantiles)):
             raise ValueError(f"quantile levels must increase strictly within (0, 1), got {list(self.quantiles)}")
         if not self.quantiles or min(self.horizon, self.hidden, self.layers) < 1:
@@ -97,6 +103,8 @@ class Sequences(NamedTuple):
         gap: `[S, T]` int64, slots since the event before; 0 for a context's first event.
         observed: `[S, T]` bool, False = missing.
         known: `[S, T]` int64, slots known since the context began, this one included.
+        x: `[S, T, C]` float32, the covariates of the events, NaN = missing; None = all missing, or none declared.
+        future: `[S, T, F, H]` float32, those known ahead, for the next slots; None likewise.
     """
 
     grid: Tensor
@@ -105,6 +113,8 @@ class Sequences(NamedTuple):
     gap: Tensor
     observed: Tensor
     known: Tensor
+    x: Tensor | None = None
+    future: Tensor | None = None
 
 
 class Forecast(NamedTuple):
@@ -182,16 +192,18 @@ class Forecaster(nn.Module):
         super().__init__()
         self.config = config
         self.features = WindowFeatures(config.features)
-        inputs = self.features.num_features
+        self.covariates = CovariateFeatures(config.covariates, config.horizon) if config.covariates else None
+        beside = self.covariates
+        inputs = self.features.num_features + (beside.num_features if beside else 0)
         self.cell = make_cell(config.cell, inputs + _EVENT_FEATURES, config.hidden, config.layers)
         self.dropout = nn.Dropout(config.dropout)
         self.head = QuantileHead(
-            inputs=config.hidden + inputs,
+            inputs=config.hidden + inputs + (beside.num_ahead if beside else 0),
             width=config.hidden,
             horizon=config.horizon,
             quantiles=config.quantiles,
             season=config.seasons[0],
-            directions=self.features.num_directions,
+            directions=self.features.num_directions + (beside.num_directions if beside else 0),
             dropout=config.dropout,
         )
         self.tracker = QuantileTracker(config.horizon, config.quantiles)
@@ -248,9 +260,24 @@ class Forecaster(nn.Module):
         window = sequences.grid.unfold(1, self.config.context, 1)[streams, sequences.offset]
         known = sequences.known
         view: WindowView = self.features(self.features.mask_unknown(window, known), known, sequences.slot)
-        return view
+        return self.with_covariates(view, sequences.x, sequences.future)
 
-    def step(self, ds: Tensor, y: Tensor, rows: Rows, calibrate: Tensor | float = 1.0) -> tuple[StepOutputs, Rows]:
+    def with_covariates(self, view: WindowView, x: Tensor | None, future: Tensor | None) -> WindowView:
+        """Return the view with the covariates of the same events in it, if the forecaster takes any."""
+        if self.covariates is None:
+            return view
+        seen: WindowView = self.covariates(view, x, future)
+        return seen
+
+    def step(
+        self,
+        ds: Tensor,
+        y: Tensor,
+        rows: Rows,
+        calibrate: Tensor | float = 1.0,
+        x: Tensor | None = None,
+        future: Tensor | None = None,
+    ) -> tuple[StepOutputs, Rows]:
         """Advance each stream by one event.
 
         Args:
@@ -259,6 +286,8 @@ class Forecaster(nn.Module):
             rows: the streams' state.
             calibrate: `[]`, the share of the online correction that forecasts get: 1 = calibrated, 0 = as the
                 network gives them. What is learnt for the correction does not depend on it.
+            x: `[B, C]` float32, the covariates of the events, NaN = missing; None = all missing.
+            future: `[B, F, H]` float32, those known ahead, for the next H slots; None = all missing.
 
         Returns:
             What became of the events, and the next state.
@@ -284,7 +313,7 @@ class Forecaster(nn.Module):
         newest = torch.where(advances & observed, value, seasonal).unsqueeze(1)
         lags = self.features.mask_unknown(torch.cat([shifted[:, :-1], newest], dim=1), known)
 
-        view = self.features(lags, known, slot)
+        view = self.with_covariates(self.features(lags, known, slot), x, future)
         before = tuple(torch.where(restarts.unsqueeze(1), 0.0, part) for part in rows.cells)
         stepped = self.cell.step(self.cell_inputs(view, shift, observed), before)
         cells = tuple(
@@ -312,7 +341,8 @@ class Forecaster(nn.Module):
 
     def forecast(self, outputs: Tensor, view: WindowView) -> Forecast:
         """Return the forecasts that go with the cells' outputs, `[..., hidden]`, and the windows of the same events."""
-        middle, spread = self.head(torch.cat([outputs, view.features], dim=-1), view.directions)
+        seen = [outputs, view.features] if view.ahead is None else [outputs, view.features, view.ahead]
+        middle, spread = self.head(torch.cat(seen, dim=-1), view.directions)
         return Forecast(middle, spread, view.base, view.scale)
 
     def cell_inputs(self, view: WindowView, gap: Tensor, observed: Tensor) -> Tensor:

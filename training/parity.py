@@ -16,7 +16,7 @@ equal.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -28,6 +28,7 @@ from torch import Tensor
 
 from pipeline.arrays import AnyArray, FloatArray, IntArray
 from pipeline.bundle import CALIBRATE, NEXT_SUFFIX, STATE_PREFIX
+from pipeline.contract import FUTURE, X
 from pipeline.errors import ParityError
 from training.forecaster import Forecaster, Rows
 
@@ -38,6 +39,7 @@ _STARTS_MS: Final = (1_704_067_200_000, -86_400_000 * 30 - 1)  # 2024-01-01, and
 _OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
 _ROUNDINGS: Final = 8
 _UNCALIBRATED_SHARE: Final = 0.2  # of the calls
+_MISSING_SHARE: Final = 0.1  # of the covariates
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +61,7 @@ class _Event:
     ds: IntArray
     y: FloatArray
     calibrate: float
+    covariates: dict[str, FloatArray]
 
 
 def check_parity(forecaster: Forecaster, path: Path, *, seed: int = 0) -> ParityReport:
@@ -97,8 +100,9 @@ def _compare(forecaster: Forecaster, path: Path, rng: np.random.Generator, *, ba
         with torch.no_grad():
             before = Rows.from_flat(tuple(torch.from_numpy(session.state(name)[event.slots]) for name in names))
             y = torch.from_numpy(event.y)
-            outputs, following = forecaster.step(torch.from_numpy(event.ds), y, before, event.calibrate)
-        found = session.run(event.slots, event.ds, event.y, event.calibrate)
+            beside = {name: torch.from_numpy(values) for name, values in event.covariates.items()}
+            outputs, following = forecaster.step(torch.from_numpy(event.ds), y, before, event.calibrate, **beside)
+        found = session.run(event.slots, event.ds, event.y, event.calibrate, event.covariates)
         scale, units = _units(forecaster, y, before, following)
         expected = dict(zip(_OUTPUTS, outputs, strict=True)) | dict(zip(names, following.flat(), strict=True))
         for name, tensor in expected.items():
@@ -180,10 +184,18 @@ class InPlaceSession:
             for spec in forecaster.state_specs()
         }
 
-    def run(self, slots: IntArray, ds: IntArray, y: FloatArray, calibrate: float = 1.0) -> dict[str, AnyArray]:
+    def run(
+        self,
+        slots: IntArray,
+        ds: IntArray,
+        y: FloatArray,
+        calibrate: float = 1.0,
+        covariates: Mapping[str, FloatArray] | None = None,
+    ) -> dict[str, AnyArray]:
         """Step the streams in rows `slots`; return the outputs by name. The states move in place."""
         binding = self._session.io_binding()
-        for name, array in (("slots", slots), ("ds", ds), ("y", y), (CALIBRATE, np.array(calibrate, np.float32))):
+        inputs = {"slots": slots, "ds": ds, "y": y, CALIBRATE: np.array(calibrate, np.float32), **(covariates or {})}
+        for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         for name, value in self._states.items():
             binding.bind_ortvalue_input(STATE_PREFIX + name, value)
@@ -238,5 +250,29 @@ def _events(forecaster: Forecaster, rng: np.random.Generator, batch: int, steps:
         ds = (slot + gap) * step + rng.integers(0, step, batch)
         slot = np.maximum(slot, slot + gap)
         calibrate = 0.0 if rng.random() < _UNCALIBRATED_SHARE else 1.0
-        events.append(_Event(rows, ds, y.astype(np.float32), calibrate))
+        beside = random_covariates(forecaster, rng, (batch,))
+        events.append(_Event(rows, ds, y.astype(np.float32), calibrate, beside))
     return events
+
+
+def random_covariates(
+    forecaster: Forecaster, rng: np.random.Generator, events: tuple[int, ...]
+) -> dict[str, FloatArray]:
+    """Draw the inputs of the covariates, if there are any: usual values, outliers, missing ones, unknown categories."""
+    if (beside := forecaster.covariates) is None:
+        return {}
+    columns = []
+    for one in beside.covariates:
+        if one.kind == "category":
+            columns.append(rng.integers(-1, len(one.categories) + 2, events).astype(np.float64))
+        else:
+            columns.append(one.loc + one.scale * rng.normal(size=events) * 10.0 ** rng.choice([0, 0, 0, 8], events))
+    drawn = {X: np.stack(columns, axis=-1)}
+    if beside.ahead:
+        shape = (*events, len(beside.ahead), beside.horizon)
+        loc, scale = (np.array([[getattr(one, name)] for one in beside.ahead]) for name in ("loc", "scale"))
+        drawn[FUTURE] = loc + scale * rng.normal(size=shape)
+    return {
+        name: np.where(rng.random(values.shape) < _MISSING_SHARE, np.nan, values).astype(np.float32)
+        for name, values in drawn.items()
+    }

@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from pipeline.bundle import Bundle
+from pipeline.covariates import Covariate
 from pipeline.errors import DataError
 from training.forecaster import Forecaster, ForecasterConfig
 
@@ -78,7 +79,9 @@ def shorten(forecaster: Forecaster, horizon: int) -> Forecaster:
         return forecaster
     shorter = Forecaster(dataclasses.replace(forecaster.config, horizon=horizon))
     wanted = shorter.state_dict()
-    weights = {name: _first_slots(tensor, wanted[name], longer) for name, tensor in forecaster.state_dict().items()}
+    given = forecaster.state_dict()
+    given["head.trunk.weight"] = _of_fewer_slots_ahead(forecaster, horizon)
+    weights = {name: _first_slots(tensor, wanted[name], longer) for name, tensor in given.items()}
     shorter.load_state_dict(weights)
     return shorter.train(forecaster.training)
 
@@ -89,6 +92,16 @@ def _first_slots(tensor: Tensor, like: Tensor, horizon: int) -> Tensor:
         return tensor
     grouped = tensor.reshape(-1, horizon, *tensor.shape[1:])
     return grouped[:, : like.shape[0] // grouped.shape[0]].reshape(like.shape)
+
+
+def _of_fewer_slots_ahead(forecaster: Forecaster, horizon: int) -> Tensor:
+    """Return the head's first weights without the columns of covariates more than `horizon` slots ahead."""
+    weight = forecaster.head.trunk.weight
+    if forecaster.covariates is None or not (columns := forecaster.covariates.num_ahead):
+        return weight
+    others, ahead = weight[:, :-columns], weight[:, -columns:]
+    kept = ahead.reshape(len(weight), -1, forecaster.config.horizon)[..., :horizon]
+    return torch.cat([others, kept.flatten(1)], dim=1)
 
 
 def _document(bundle: Bundle, name: str) -> dict[str, Any]:
@@ -106,6 +119,9 @@ def _document(bundle: Bundle, name: str) -> dict[str, Any]:
 def _config(values: dict[str, Any]) -> ForecasterConfig:
     """Build a configuration; JSON has turned its tuples into lists."""
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    fields["covariates"] = tuple(
+        Covariate(**(one | {"categories": tuple(one["categories"])})) for one in fields.get("covariates", ())
+    )
     return ForecasterConfig(**fields)
 
 

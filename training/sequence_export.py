@@ -19,12 +19,13 @@ from onnx import TensorProto, helper
 from torch import Tensor, nn
 
 from pipeline.bundle import CALIBRATE, REGULAR
+from pipeline.contract import FUTURE, X
 from training.forecaster import Forecaster, Rows
 from training.recurrence import DOMAIN
 from training.sequence_step import CELLS, TRACKER, SequenceStep
 from training.tracing import graft_state, row_inputs, row_outputs, trace, value
 
-EVENT: Final = ("ds", "y", CALIBRATE)
+_EVENT: Final = ("ds", "y", CALIBRATE)
 STEP_OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
 _TRACE_BATCH: Final = (
     3  # none of the dimensions is 1, which the tracer would take for one to squeeze, or another's size
@@ -39,23 +40,22 @@ class _Flat(nn.Module):
         super().__init__()
         self.sequence = sequence
 
-    def forward(self, ds: Tensor, y: Tensor, calibrate: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        outputs, following = self.sequence(ds, y, Rows.from_flat(rows), calibrate)
+    def forward(self, ds: Tensor, y: Tensor, calibrate: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        beside, rows = covariates_and_rows(self.sequence.forecaster, others)
+        outputs, following = self.sequence(ds, y, rows, calibrate, *beside)
         return (*outputs.events, outputs.regular, *following.flat())
 
 
 def sequence_to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
     """Return the sequence graph over whole states; `forecaster` is in evaluation mode."""
-    specs, sequence = forecaster.state_specs(), SequenceStep(forecaster)
-    inputs, outputs = [*EVENT, *row_inputs(specs)], [*STEP_OUTPUTS, REGULAR, *row_outputs(specs)]
+    specs, sequence, events = forecaster.state_specs(), SequenceStep(forecaster), event_inputs(forecaster)
+    inputs, outputs = [*events, *row_inputs(specs)], [*STEP_OUTPUTS, REGULAR, *row_outputs(specs)]
     example = (
-        torch.zeros((_TRACE_BATCH, _TRACE_LENGTH), dtype=torch.int64),
-        torch.zeros((_TRACE_BATCH, _TRACE_LENGTH)),
-        torch.tensor(1.0),
+        *event_example(forecaster, (_TRACE_BATCH, _TRACE_LENGTH)),
         *forecaster.initial_rows(_TRACE_BATCH).flat(),
     )
     axes = {name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE}
-    axes |= {name: {0: "B", 1: "T"} for name in ("ds", "y", *STEP_OUTPUTS)}
+    axes |= {name: {0: "B", 1: "T"} for name in (*events, *STEP_OUTPUTS) if name != CALIBRATE}
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", category=torch.jit._trace.TracerWarning
@@ -63,7 +63,32 @@ def sequence_to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
         traced = trace(_Flat(sequence), example, inputs, outputs, axes, {DOMAIN: 1})
     _put_in(traced.graph, {CELLS: _body_of_cells(sequence), TRACKER: _body_of_tracker(sequence)})
     described = [*results(forecaster, ["B", "T"]), value(REGULAR, TensorProto.BOOL, ["B"])]
-    return graft_state(traced, "rillcast.sequence", specs, EVENT, described)
+    return graft_state(traced, "rillcast.sequence", specs, events, described)
+
+
+def event_inputs(forecaster: Forecaster) -> tuple[str, ...]:
+    """Return the names of the inputs that are no rows: `ds`, `y`, `calibrate`, and those of the covariates."""
+    beside = forecaster.covariates
+    return (*_EVENT, *((X,) if beside else ()), *((FUTURE,) if beside and beside.ahead else ()))
+
+
+def event_example(forecaster: Forecaster, events: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Return a value of each of `event_inputs`, for events with these leading dimensions."""
+    shapes: list[tuple[int, ...]] = []
+    if (beside := forecaster.covariates) is not None:
+        shapes = [(len(beside.covariates),), *([(len(beside.ahead), beside.horizon)] if beside.ahead else [])]
+    return (
+        torch.zeros(events, dtype=torch.int64),
+        torch.zeros(events),
+        torch.tensor(1.0),
+        *(torch.zeros((*events, *shape)) for shape in shapes),
+    )
+
+
+def covariates_and_rows(forecaster: Forecaster, tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Rows]:
+    """Split what follows `calibrate` in a flat call: the inputs of the covariates, then the rows."""
+    count = len(event_inputs(forecaster)) - len(_EVENT)
+    return tensors[:count], Rows.from_flat(tensors[count:])
 
 
 def results(forecaster: Forecaster, events: Sequence[str]) -> list[onnx.ValueInfoProto]:

@@ -20,7 +20,7 @@ from pipeline.arrays import AnyArray, FloatArray, IntArray
 from pipeline.bundle import REGULAR, Bundle
 from pipeline.errors import ParityError
 from training.forecaster import Forecaster
-from training.parity import TOLERANCE, InPlaceSession
+from training.parity import TOLERANCE, InPlaceSession, random_covariates
 from training.sequence_export import STEP_OUTPUTS
 
 _STREAMS: Final = 5
@@ -40,12 +40,20 @@ def check_sequence(forecaster: Forecaster, path: Path, *, seed: int = 0) -> bool
     one = InPlaceSession(bundle.model, forecaster, _STREAMS + 1)
     many = InPlaceSession(bundle.sequence, forecaster, _STREAMS + 1, (*STEP_OUTPUTS, REGULAR))
     identical = True
-    for ds, y in _runs(forecaster, np.random.default_rng(seed)):
-        events = [one.run(_slots(), ds[:, t].copy(), y[:, t].copy()) for t in range(ds.shape[1])]
+    for ds, y, beside in _runs(forecaster, np.random.default_rng(seed)):
+        events = [
+            one.run(
+                _slots(),
+                ds[:, t].copy(),
+                y[:, t].copy(),
+                covariates={name: values[:, t].copy() for name, values in beside.items()},
+            )
+            for t in range(ds.shape[1])
+        ]
         if ds[0, 0] == _START * forecaster.config.features.step_ms:  # a stream's first event is the step's
             many.copy_states(one)
             continue
-        found = many.run(_slots(), ds, y)
+        found = many.run(_slots(), ds, y, covariates=beside)
         expected = {name: np.stack([event[name] for event in events], axis=1) for name in STEP_OUTPUTS}
         if not found[REGULAR].all():
             raise ParityError(f"{path.name}: the sequence graph refused a regular run of {ds.shape[1]} events")
@@ -65,15 +73,18 @@ def _slots() -> IntArray:
     return np.arange(1, _STREAMS + 1, dtype=np.int64)
 
 
-def _runs(forecaster: Forecaster, rng: np.random.Generator) -> Iterator[tuple[IntArray, FloatArray]]:
-    """Yield `(B, T)` times and values: a first event, then regular runs until every stream is warm."""
+def _runs(
+    forecaster: Forecaster, rng: np.random.Generator
+) -> Iterator[tuple[IntArray, FloatArray, dict[str, FloatArray]]]:
+    """Yield `(B, T)` times, values and covariates: a first event, then regular runs until every stream is warm."""
     step = forecaster.config.features.step_ms
     level = 10.0 ** rng.integers(-3, 7, size=(_STREAMS, 1))
     slot = _START
     for length in (1, *_LENGTHS, forecaster.config.context, *_LENGTHS):
         slots = slot + np.arange(length)
         y = level * (1 + 0.1 * np.sin(slots / 4) + 0.02 * rng.normal(size=(_STREAMS, length)))
-        yield np.tile(slots * step, (_STREAMS, 1)), y.astype(np.float32)
+        beside = random_covariates(forecaster, rng, (_STREAMS, length))
+        yield np.tile(slots * step, (_STREAMS, 1)), y.astype(np.float32), beside
         slot += length
 
 
@@ -91,7 +102,9 @@ def _check_refusals(forecaster: Forecaster, many: InPlaceSession, path: Path) ->
     }
     for what, (slots, y) in spoilt.items():
         many.clear(2)  # a stream never seen
-        taken = many.run(np.array([1, 2], np.int64), np.stack([slots, slots]) * step, np.stack([y, y]))[REGULAR]
+        beside = random_covariates(forecaster, np.random.default_rng(0), (2, len(slots)))
+        events = np.stack([slots, slots]) * step, np.stack([y, y])
+        taken = many.run(np.array([1, 2], np.int64), *events, covariates=beside)[REGULAR]
         if taken.any():
             raise ParityError(f"{path.name}: the sequence graph took a run with an event {what}, or of a new stream")
 

@@ -52,7 +52,15 @@ class SequenceStep(nn.Module):
         self.cells = CellsBody(forecaster.cell)
         self.tracker = TrackerBody(forecaster.tracker)
 
-    def forward(self, ds: Tensor, y: Tensor, rows: Rows, calibrate: Tensor) -> tuple[RunOutputs, Rows]:
+    def forward(
+        self,
+        ds: Tensor,
+        y: Tensor,
+        rows: Rows,
+        calibrate: Tensor,
+        x: Tensor | None = None,
+        future: Tensor | None = None,
+    ) -> tuple[RunOutputs, Rows]:
         """Advance each stream by T events.
 
         Args:
@@ -60,6 +68,8 @@ class SequenceStep(nn.Module):
             y: `[B, T]` float32.
             rows: the streams' state.
             calibrate: as in the step.
+            x: `[B, T, C]` float32, the covariates of the events.
+            future: `[B, T, F, H]` float32, those known ahead.
         """
         forecaster, config = self.forecaster, self.forecaster.config
         streams, length = ds.shape
@@ -79,6 +89,8 @@ class SequenceStep(nn.Module):
         value = torch.where(seen, y.t().reshape(-1), 0.0)
         lags = forecaster.features.mask_unknown(windows, count)
         view = forecaster.features(lags, count, slot)
+        beside = (None if part is None else part.transpose(0, 1).flatten(0, 1) for part in (x, future))
+        view = forecaster.with_covariates(view, *beside)
         inputs = forecaster.cell_inputs(view, gap.clamp(0, config.max_gap), seen)
 
         def by_time(tensor: Tensor) -> Tensor:

@@ -175,7 +175,13 @@ def test_state_read_in_control_flow_is_refused() -> None:
         ({"quantiles": [0.5, 0.1, 0.9]}, "metadata"),
         ({"horizon": 0}, "metadata"),
         ({"model_id": "0" * 16}, "model-id"),
-        ({"covariates": ["temp"]}, "covariates"),
+        ({"covariates": ["temp"]}, "metadata"),
+        ({"covariates": [{"name": "temp", "kind": "future"}]}, "metadata"),
+        ({"covariates": [{"name": "temp", "kind": "past", "surprise": 1}]}, "metadata"),
+        ({"covariates": [{"name": "temp", "kind": "past", "scale": 0}]}, "metadata"),
+        ({"covariates": [{"name": "shop", "kind": "category"}]}, "metadata"),
+        ({"covariates": [{"name": "temp", "kind": "past"}, {"name": "temp", "kind": "known"}]}, "metadata"),
+        ({"covariates": [{"name": "temp", "kind": "past"}]}, "covariates"),
         ({"scores": ["pinball"]}, "outputs"),
         ({"states": [{"name": "sum", "dtype": "float32", "row_shape": [1]}]}, "types"),
         ({"states": [{"name": "sum", "dtype": "complex64", "row_shape": [1]}]}, "metadata"),
@@ -325,7 +331,9 @@ def test_a_broken_sequence_graph_is_refused_by_its_clause(
     assert caught.value.clause == clause
 
 
-@pytest.mark.parametrize("entry", ["not base64!", "AAAA", base64.b64encode(zlib.compress(b"\xff" * 20)).decode()])
+@pytest.mark.parametrize(
+    "entry", ["not base64!", "\u20ac", "AAAA", base64.b64encode(zlib.compress(b"\xff" * 20)).decode()]
+)
 def test_a_damaged_sequence_entry_is_refused(entry: str) -> None:
     toy = ToyGraph()
     model = toy.model()

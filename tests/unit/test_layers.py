@@ -28,9 +28,12 @@ LAYERS = [
     ["pipeline.slab", "pipeline.slots", "pipeline.stores.base"],
     ["pipeline.device"],
     ["pipeline.bundle"],
+    ["pipeline.contract"],
+    ["pipeline.metadata"],
     ["pipeline.sequence"],
     ["pipeline.shipped", "pipeline.onnx_safety"],
-    ["pipeline.frequency", "pipeline.arrays", "pipeline.errors", "pipeline.stages"],
+    ["pipeline.inputs"],
+    ["pipeline.frequency", "pipeline.covariates", "pipeline.arrays", "pipeline.errors", "pipeline.stages"],
 ]
 SAME_LAYER_ALLOWED = {
     "pipeline.codecs",
@@ -39,11 +42,26 @@ SAME_LAYER_ALLOWED = {
     "pipeline.transports",
     "pipeline.stores",
 }
-ENGINE_SIDE = ("engine", "executor", "residents", "guard", "slab", "slots", "batcher", "bundle", "sequence", "device")
+ENGINE_SIDE = (
+    "engine",
+    "inputs",
+    "covariates",
+    "metadata",
+    "contract",
+    "executor",
+    "residents",
+    "guard",
+    "slab",
+    "slots",
+    "batcher",
+    "bundle",
+    "sequence",
+    "device",
+)
 # Of pipeline, training knows the bundle contract; a backtest and the demo also run what production runs.
 TRAINING_MAY_IMPORT = {
     "pipeline.bundle", "pipeline.errors", "pipeline.frequency", "pipeline.arrays", "pipeline.engine", "pipeline.device",
-    "pipeline.shipped",
+    "pipeline.shipped", "pipeline.contract", "pipeline.covariates",
 }  # fmt: skip
 
 

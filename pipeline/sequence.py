@@ -9,7 +9,6 @@ keeps (`pipeline.bundle`), or when it is used (`pipeline.batcher`).
 from __future__ import annotations
 
 import base64
-import binascii
 import zlib
 from typing import Final
 
@@ -71,7 +70,7 @@ def extract(model: onnx.ModelProto) -> onnx.ModelProto | None:
             raise BundleError("sequence", f"the sequence graph has more than {MAX_SEQUENCE_BYTES} bytes")
         onnx_safety.check_bytes(data)
         sequence = onnx.load_model_from_string(data)
-    except (binascii.Error, zlib.error, DecodeError) as error:
+    except (ValueError, zlib.error, DecodeError) as error:  # base64 raises ValueError and a subclass of it
         raise BundleError("sequence", f"the sequence graph cannot be read: {error}") from error
     own = {tensor.name for tensor in sequence.graph.initializer}
     wanted = _names(sequence.graph) - own

@@ -12,7 +12,6 @@ Sources: CloudEvents specification 1.0.2; its Kafka protocol binding (sections 3
 from __future__ import annotations
 
 import base64
-import binascii
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -81,7 +80,11 @@ def _structured(value: bytes, content_type: str) -> Opened:
             raise RefusedError(Reason.NOT_CLOUDEVENT, "the event has both data and data_base64")
         if isinstance(event.data_base64, str):
             return Opened(base64.b64decode(event.data_base64, validate=True), False, attributes)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError, binascii.Error) as error:
+    except (
+        msgspec.MsgspecError,
+        RecursionError,
+        ValueError,
+    ) as error:  # of base64: binascii.Error, or a bare ValueError
         raise RefusedError(Reason.NOT_CLOUDEVENT, str(error)) from error
     if isinstance(event.data, msgspec.Raw):
         return Opened(bytes(event.data), True, attributes)

@@ -100,6 +100,7 @@ def test_attributes_can_be_stream_and_time(structured: bool) -> None:
         (event(data={"ds": 0}), STRUCTURED, Reason.MISSING_FIELD),
         (event(data_base64="AAAA"), STRUCTURED, Reason.NOT_CLOUDEVENT),
         (event(data=..., data_base64="!"), STRUCTURED, Reason.NOT_CLOUDEVENT),
+        (event(data=..., data_base64="\u20ac"), STRUCTURED, Reason.NOT_CLOUDEVENT),
         (event(data=..., data_base64=7), STRUCTURED, Reason.NOT_CLOUDEVENT),
         (event(), [("content-type", b"application/cloudevents+avro")], Reason.NOT_CLOUDEVENT),
         (b"[" + event() + b"]", [("content-type", b"application/cloudevents-batch+json")], Reason.NOT_CLOUDEVENT),

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -56,7 +57,11 @@ class History:
         rows = len(y)
         values = torch.cat([torch.zeros(rows, 1), y], dim=1)  # position 0: before the first observation
         grid = values[:, self._positions.grid[0].to(torch.int64)]
-        others = {name: tensor.expand(rows, -1) for name, tensor in self._positions._asdict().items() if name != "grid"}
+        others: dict[str, Any] = {
+            name: None if tensor is None else tensor.expand(rows, *tensor.shape[1:])
+            for name, tensor in self._positions._asdict().items()
+            if name != "grid"
+        }
         return Sequences(grid=grid, **others)
 
 

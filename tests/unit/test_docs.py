@@ -40,7 +40,8 @@ def test_settings_page_has_every_setting_as_it_is() -> None:
 
 
 def test_every_clause_that_the_loader_raises_is_documented() -> None:
-    loader = "".join((ROOT / "pipeline" / name).read_text() for name in ("bundle.py", "sequence.py", "onnx_safety.py"))
+    sources = ("bundle.py", "contract.py", "sequence.py", "onnx_safety.py")
+    loader = "".join((ROOT / "pipeline" / name).read_text() for name in sources)
     raised = set(re.findall(r'BundleError\(\s*"([a-z0-9-]+)"', loader))
     raised |= {"inputs", "outputs"}  # built from the kind of tensor
     table = (DOCS / "bundle.md").read_text().split("## Clauses")[1].split("## Metadata")[0]

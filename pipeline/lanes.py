@@ -109,6 +109,7 @@ class Lanes:
         """Forget a partition and its states."""
         before = self.all
         self.of(partition).residents.release(partition)
+        self.of(partition).publisher.forget(partition)
         self._serving.pop(partition, None)
         self._retire(before)
 

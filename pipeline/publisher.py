@@ -21,6 +21,7 @@ from pipeline.codecs.forecasts import ForecastColumns, ForecastEncoder
 from pipeline.codecs.observations import Observations
 from pipeline.codecs.rejections import Reason, Rejection
 from pipeline.engine import Outcome, StepResult
+from pipeline.latest import LatestForecasts
 from pipeline.metrics import Metrics, latency_sample
 from pipeline.residents import Residents
 from pipeline.stages import StageClock
@@ -64,6 +65,7 @@ class Publisher:
         policy: Policy | None = None,
         trace_context: bool = False,
         board: ForecastBoard | None = None,
+        latest: LatestForecasts | None = None,
         stages: StageClock | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -77,6 +79,7 @@ class Publisher:
             policy: what is not published; None = the defaults.
             trace_context: whether a forecast gets the trace headers of its observation.
             board: the view for people, if there is one.
+            latest: the newest forecasts for programs, if they are kept.
             stages: where the time goes.
             wall_clock: seconds since the epoch, for the age of events; never for anything that changes state.
         """
@@ -89,6 +92,7 @@ class Publisher:
         self._residents = residents
         self._metrics = metrics
         self._board = board
+        self._latest = latest
         self._stages = stages or StageClock()
         self._wall_clock = wall_clock
 
@@ -124,6 +128,8 @@ class Publisher:
         for number, part in enumerate(columns.parts(_PART_ROWS)):
             keys, values = self._encoder.encode(part)
             self._stages.lap("encode")
+            if self._latest is not None:
+                self._latest.update(part.partitions, part.unique_ids, values)
             first = number * _PART_ROWS
             self._sink.publish(
                 Channel.FORECASTS, keys, values, None if headers is None else headers[first : first + len(part)]
@@ -132,6 +138,11 @@ class Publisher:
         self._metrics.published(len(columns))
         self._show(polled, events, result, live & stepped, live_records)
         return _rejections(events, result, stepped, late_are_dead=self._policy.late == "dead_letter")
+
+    def forget(self, partition: int) -> None:
+        """Forget what was published of a partition that goes, or is read again from its committed position."""
+        if self._latest is not None:
+            self._latest.forget(partition)
 
     def _show(
         self,

@@ -1,7 +1,8 @@
-"""The HTTP server of one worker: metrics, probes, latest forecasts, live page.
+"""The HTTP server of one worker: metrics, probes, read API, live page.
 
 Owns: a listening socket, its threads, the routes and the headers of every answer. Does not know: what the loop
-does; it reads `Health`, `ForecastBoard` and the metrics registry, which are all safe to read from any thread.
+does; it reads `Health`, `ForecastBoard`, `LatestForecasts` and the metrics registry, which are all safe to read from
+any thread.
 
 Invariants: only GET and HEAD are answered; with a token set, all but the probes want it; nothing on the disk can be
 named by a request, for the page's files are read once, at the start, into a table; the page loads nothing from
@@ -29,9 +30,11 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 import orjson
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
+from pipeline import api
 from pipeline.board import ForecastBoard
 from pipeline.errors import SettingsError
 from pipeline.health import Health
+from pipeline.latest import LatestForecasts
 from pipeline.settings import HttpSettings
 
 if TYPE_CHECKING:
@@ -85,6 +88,7 @@ class HttpServer:
         registry: CollectorRegistry,
         health: Health,
         board: ForecastBoard | None,
+        latest: LatestForecasts | None = None,
     ) -> None:
         """Prepare; nothing is bound yet.
 
@@ -93,6 +97,7 @@ class HttpServer:
             registry: what `/metrics` shows.
             health: what the probes show.
             board: what the page shows; None leaves metrics and probes only.
+            latest: what the read API answers from; None = there is none.
         """
         self._settings = settings
         self._health = health
@@ -100,6 +105,7 @@ class HttpServer:
         self._token = settings.token.get_secret_value().encode() if settings.token is not None else None
         self._metrics = make_wsgi_app(registry)
         self._files = _page_files() if board is not None else {}
+        self._api = api.ReadApi(latest, board, health) if board is not None and latest is not None else None
         self._server: _ThreadingServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -161,7 +167,7 @@ class HttpServer:
             body = self._metrics({**environ, "REQUEST_METHOD": "GET"}, start_response)
             return [] if method == "HEAD" else body
         elif method in ("GET", "HEAD"):
-            answer = self._route(path)
+            answer = self._route(path, environ.get("QUERY_STRING", ""))
         else:
             answer = _json(HTTPStatus.METHOD_NOT_ALLOWED, {"error": f"{method} is not answered here"})
             answer.headers.append(("Allow", "GET, HEAD"))
@@ -184,7 +190,7 @@ class HttpServer:
         # Compared as bytes and in constant time: how long it takes says nothing of how much of it was right.
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token)
 
-    def _route(self, path: str) -> _Answer:
+    def _route(self, path: str, query: str) -> _Answer:
         match path:
             case "/livez":
                 return self._probe(self._health.liveness())
@@ -198,6 +204,8 @@ class HttpServer:
             return self._files["index.html"]
         if path.startswith(_STATIC):
             return self._files.get(path.removeprefix(_STATIC)) or _not_found(path)
+        if path.startswith(api.ROOT + "/"):
+            return self._read(path, query)
         if path == "/api/summary":
             return _json(HTTPStatus.OK, self._board.summary())
         if path == _STREAMS:
@@ -205,6 +213,12 @@ class HttpServer:
         if path.startswith(_STREAMS + "/"):
             return _stream(self._board, path.removeprefix(_STREAMS + "/"))
         return _not_found(path)
+
+    def _read(self, path: str, query: str) -> _Answer:
+        if self._api is None:
+            return _not_found(path, "the read API is off (http.latest_streams is 0)")
+        reply = self._api.answer(path.removeprefix(api.ROOT), query)
+        return _not_found(path) if reply is None else _Answer(reply.status, "application/json", reply.body)
 
     def _probe(self, conditions: Mapping[str, bool]) -> _Answer:
         good = all(conditions.values())

@@ -20,6 +20,7 @@ from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
 from pipeline.health import Health
 from pipeline.lanes import Lane
+from pipeline.latest import LatestForecasts
 from pipeline.metrics import Metrics
 from pipeline.publisher import Policy, Publisher
 from pipeline.residents import Limits
@@ -104,6 +105,8 @@ def build(
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     health, board = Health(), ForecastBoard(metadata)
+    keeps = settings.http.latest_streams if settings.http.enabled else 0
+    latest = LatestForecasts(keeps) if keeps else None
     prepare_store(settings, metadata)
     source, sink = open_source(settings), open_sink(settings)
     if around_source is not None:
@@ -119,6 +122,7 @@ def build(
         policy=Policy(settings.publish.warming_up, settings.input.late, settings.publish.every, metadata.step_ms),
         trace_context=settings.publish.trace_context,
         board=board,
+        latest=latest,
         stages=stages,
     )
     parts = Parts(
@@ -132,5 +136,5 @@ def build(
         stages=stages,
     )
     worker = Worker(parts, settings.worker, settings.state, start_at=settings.kafka.auto_offset_reset)
-    server = HttpServer(settings.http, registry, health, board) if settings.http.enabled else None
+    server = HttpServer(settings.http, registry, health, board, latest) if settings.http.enabled else None
     return Service(worker, board, health, registry, server)

@@ -310,6 +310,8 @@ class HttpSettings(_Section):
     """Address to bind; `0.0.0.0` in a container."""
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
     """Port to bind; 0 takes a free one and logs it."""
+    latest_streams: Annotated[int, Field(ge=0)] = 10_000
+    """Of so many streams the newest published forecast is kept for the [read API](api.md); 0 = no read API."""
     token: SecretStr | None = None
     """Bearer token that every request but the probes' has to carry; never printed. Without one, whoever reaches the
     port can read."""

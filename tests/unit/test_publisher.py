@@ -10,6 +10,7 @@ from pipeline.codecs.forecasts import make_encoder
 from pipeline.codecs.observations import Observations
 from pipeline.device import Device
 from pipeline.engine import StepEngine
+from pipeline.latest import LatestForecasts
 from pipeline.metrics import Metrics
 from pipeline.publisher import Policy, Publisher
 from pipeline.transports.base import Channel, Polled
@@ -28,7 +29,8 @@ def published(policy: Policy, ds: list[int]) -> list[int]:
     metrics = Metrics(registry, bundle.metadata, "cpu")
     encoder = make_encoder("float32", bundle.metadata)
     sink = MemorySink(log)
-    publisher = Publisher(sink, encoder, engine.residents, metrics, policy=policy)
+    latest = LatestForecasts(100)
+    publisher = Publisher(sink, encoder, engine.residents, metrics, policy=policy, latest=latest)
     zeros, offsets = np.zeros(n, np.int64), np.arange(n)
     polled = Polled(zeros, offsets, np.full(n, -1), [None] * n, [b""] * n)
     events = Observations(offsets, [f"s{i}" for i in range(n)], np.array(ds), np.ones(n, np.float32))
@@ -36,7 +38,11 @@ def published(policy: Policy, ds: list[int]) -> list[int]:
     publisher.publish(polled, events, result, np.ones(n, dtype=bool))
     sink.flush(1.0)
     assert registry.get_sample_value("rillcast_streams") == n, "every event moves its stream"
-    return [int(key.decode()[1:]) for key, _, _ in log.published[Channel.FORECASTS] if key is not None]
+    records = {key.decode(): value for key, value, _ in log.published[Channel.FORECASTS] if key is not None}
+    assert records == dict(latest.page(100).records), "what is kept is what was published, byte for byte"
+    publisher.forget(0)
+    assert len(latest) == 0
+    return [int(unique_id[1:]) for unique_id in records]
 
 
 @pytest.mark.parametrize(("every", "slots"), [(1, [0, 1, 2, 3, 4, 5, 6]), (2, [0, 2, 4, 6]), (3, [0, 3, 6]), (24, [0])])

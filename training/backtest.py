@@ -154,11 +154,17 @@ def backtest(
     taken: list[tuple[int, int, npt.NDArray[np.float32]]] = []
     done, seconds = 0, 0.0
     total = sum(s.slots.size for s in (*train, *data))
-    for series, slots, y in _in_time_order([*train, *data], {name: i for i, name in enumerate(names)}):
+    events = _in_time_order([*train, *data], {name: i for i, name in enumerate(names)}, metadata.horizon)
+    for series, slots, y, covariates in events:
         started = time.perf_counter()
         offsets = np.arange(done, done + slots.size, dtype=np.int64)
         result = engine.step(
-            np.zeros_like(offsets), offsets, [names[i] for i in series.tolist()], slots * metadata.step_ms, y
+            np.zeros_like(offsets),
+            offsets,
+            [names[i] for i in series.tolist()],
+            slots * metadata.step_ms,
+            y,
+            **covariates,
         )
         seconds += time.perf_counter() - started
         taken.extend(
@@ -228,18 +234,29 @@ def _histories(data: Sequence[Series], train: Sequence[Series], test_fraction: f
 
 
 def _in_time_order(
-    series: Sequence[Series], index: dict[str, int]
-) -> Iterator[tuple[Ints, Ints, npt.NDArray[np.float32]]]:
-    """Yield chunks of (series, slot, y) over all series, ordered by slot."""
+    series: Sequence[Series], index: dict[str, int], horizon: int
+) -> Iterator[tuple[Ints, Ints, npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]]:
+    """Yield chunks of (series, slot, y, covariates) over all series, ordered by slot."""
     if not series:
         raise DataError("no series to backtest")
     of = np.concatenate([np.full(s.slots.size, index[s.unique_id], np.int64) for s in series])
     slots = np.concatenate([s.slots for s in series])
     y = np.concatenate([s.y for s in series])
     order = np.argsort(slots, kind="stable")
+    part = np.repeat(np.arange(len(series)), [s.slots.size for s in series])
+    beside = [s.covariates for s in series if s.covariates is not None]
+    x = np.concatenate([one.x for one in beside]) if beside else None
     for first in range(0, order.size, _EVENTS_PER_STEP):
         rows = order[first : first + _EVENTS_PER_STEP]
-        yield of[rows], slots[rows], y[rows]
+        covariates: dict[str, npt.NDArray[np.float32]] = {}
+        if x is not None:  # then every series was loaded with them
+            covariates["x"] = x[rows]
+            if known := beside[0].grid.shape[1]:
+                covariates["future"] = np.empty((len(rows), known, horizon), np.float32)
+                for number in np.unique(part[rows]).tolist():
+                    its = part[rows] == number
+                    covariates["future"][its] = beside[number].future(slots[rows][its], horizon)
+        yield of[rows], slots[rows], y[rows], covariates
 
 
 def _is_origin(

@@ -12,16 +12,18 @@ learns here is what it meets in service.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from pipeline.covariates import Covariate
 from pipeline.errors import DataError
 from pipeline.frequency import step_ms
 from training import datasets, tables
+from training.covariate_data import SeriesCovariates, Wanted, of_series
 from training.features import MAX_ABS_Y
 from training.tables import Columns
 
@@ -34,11 +36,13 @@ class Series:
         unique_id: the stream.
         slots: `[n]` int64, slots since the epoch; not decreasing.
         y: `[n]` float32; NaN = missing.
+        covariates: of the events; None where none are asked for.
     """
 
     unique_id: str
     slots: npt.NDArray[np.int64]
     y: npt.NDArray[np.float32]
+    covariates: SeriesCovariates | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,7 @@ class Context:
         known: `[T]` int64, slots known since the context began; 0 before the first observation.
         grid: `[G]` float32, values from the first event's slot to the last one's, gaps filled causally.
         truth: `[G]` float32, the observations alone, NaN elsewhere.
+        covariates: of the events; None where none are asked for.
     """
 
     rows: npt.NDArray[np.int64]
@@ -60,25 +65,31 @@ class Context:
     known: npt.NDArray[np.int64]
     grid: npt.NDArray[np.float32]
     truth: npt.NDArray[np.float32]
+    covariates: SeriesCovariates | None = None
 
 
-def load(source: str | Path, freq: str, columns: Columns | None = None) -> list[Series]:
+def load(
+    source: str | Path, freq: str, columns: Columns | None = None, covariates: Sequence[Covariate] = ()
+) -> list[Series]:
     """Read a data set and order it by series and time.
 
     Args:
         source: a file (see `training.tables.read`), or the name of a built-in data set (`training.datasets.DATASETS`).
         freq: frequency whose slots the times fall into.
         columns: how a file's columns are named; by default `unique_id, ds, y`.
+        covariates: what else is read, in the order in which a forecaster takes it.
 
     Raises:
         DataError: the data cannot be used; it says which column and row.
         ModuleNotFoundError: the package that ships the data set is not installed.
     """
-    return to_series(table(source, columns), freq)
+    return to_series(table(source, columns, [(one.name, one.kind) for one in covariates]), freq, covariates)
 
 
-def table(source: str | Path, columns: Columns | None = None) -> pl.DataFrame:
-    """Return a file or a built-in data set as `unique_id, ds, y`; a file wins over a data set of the same name.
+def table(source: str | Path, columns: Columns | None = None, covariates: Sequence[Wanted] = ()) -> pl.DataFrame:
+    """Return a file or a built-in data set as `unique_id, ds, y` and the covariates that are asked for.
+
+    A file wins over a data set of the same name.
 
     Raises:
         DataError, ModuleNotFoundError: as `load`.
@@ -89,20 +100,34 @@ def table(source: str | Path, columns: Columns | None = None) -> pl.DataFrame:
             raise DataError(
                 f"{source} is a built-in data set; its columns are {list(Columns().all)} and have no other names"
             )
-        return datasets.read(str(source))
+        return _of_dataset(str(source), covariates)
     if not path.suffix and not path.exists():
         raise DataError(f"{source}: neither a file nor a built-in data set; those are {sorted(datasets.DATASETS)}")
+    columns = replace(
+        columns or Columns(),
+        numbers=tuple(name for name, kind in covariates if kind != "category"),
+        texts=tuple(name for name, kind in covariates if kind == "category"),
+    )
     return tables.read(path, columns)
 
 
-def to_series(frame: pl.DataFrame, freq: str) -> list[Series]:
-    """Return the series of a table `unique_id, ds, y`, by name; their events in time order."""
+def _of_dataset(name: str, covariates: Sequence[Wanted]) -> pl.DataFrame:
+    frame = datasets.read(name)
+    if lacking := [wanted for wanted, _ in covariates if wanted not in frame.columns[3:]]:
+        raise DataError(f"data set {name} has no covariates {lacking}; it has {frame.columns[3:]}")
+    return frame.select("unique_id", "ds", "y", *(wanted for wanted, _ in covariates))
+
+
+def to_series(frame: pl.DataFrame, freq: str, covariates: Sequence[Covariate] = ()) -> list[Series]:
+    """Return the series of a table `unique_id, ds, y` with its covariates, by name; their events in time order."""
     frame = frame.with_columns(pl.col("ds").floordiv(step_ms(freq)).alias("slot"))
     frame = frame.sort("unique_id", "ds", maintain_order=True)
-    return [
-        Series(str(name), part["slot"].to_numpy().astype(np.int64), part["y"].to_numpy().astype(np.float32))
-        for (name,), part in frame.partition_by("unique_id", as_dict=True, maintain_order=True).items()
-    ]
+    series = []
+    for (name,), part in frame.partition_by("unique_id", as_dict=True, maintain_order=True).items():
+        slots = part["slot"].to_numpy().astype(np.int64)
+        y = part["y"].to_numpy().astype(np.float32)
+        series.append(Series(str(name), slots, y, of_series(part, slots, covariates)))
+    return series
 
 
 def to_table(series: Sequence[Series], freq: str) -> pl.DataFrame:
@@ -117,7 +142,14 @@ def to_table(series: Sequence[Series], freq: str) -> pl.DataFrame:
     return pl.concat(parts).sort("ds", "unique_id", maintain_order=True)
 
 
-def contexts(slots: npt.NDArray[np.int64], y: npt.NDArray[np.float32], *, season: int, max_gap: int) -> list[Context]:
+def contexts(
+    slots: npt.NDArray[np.int64],
+    y: npt.NDArray[np.float32],
+    *,
+    season: int,
+    max_gap: int,
+    covariates: SeriesCovariates | None = None,
+) -> list[Context]:
     """Split one series' events, in order of arrival, into contexts.
 
     Args:
@@ -125,13 +157,17 @@ def contexts(slots: npt.NDArray[np.int64], y: npt.NDArray[np.float32], *, season
         y: `[n]` observations; NaN, or beyond `MAX_ABS_Y`, is missing.
         season: slots in the main season, which fills gaps.
         max_gap: a longer gap starts a new context.
+        covariates: of the same events.
     """
     if not len(slots):
         return []
     newest = np.maximum.accumulate(slots)
     advancing = np.flatnonzero(np.concatenate([[True], slots[1:] > newest[:-1]]))
     breaks = np.flatnonzero(np.diff(slots[advancing]) > max_gap) + 1
-    return [_context(rows, slots[rows], y[rows], season) for rows in np.split(advancing, breaks)]
+    found = [_context(rows, slots[rows], y[rows], season) for rows in np.split(advancing, breaks)]
+    if covariates is None:
+        return found
+    return [replace(context, covariates=covariates.take(context.rows)) for context in found]
 
 
 def seasonal_scale(context: Context, season: int, until_slot: int) -> tuple[float, int]:

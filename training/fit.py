@@ -14,7 +14,7 @@ import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +28,8 @@ from pipeline.errors import DataError, SettingsError
 from pipeline.frequency import step_ms
 from training import curve
 from training.checkpoint import EpochRecord, Progress, Stateful, restore, save
-from training.data import Series, load
+from training.covariate_data import declare, nothing
+from training.data import Series, table, to_series
 from training.export import export
 from training.forecaster import Forecaster, ForecasterConfig
 from training.losses import ValidationFigures, quantile_loss
@@ -81,10 +82,10 @@ def train(options: TrainOptions) -> TrainReport:
         SettingsError: the options cannot, or the checkpoint belongs to others.
         ParityError: the exported file differs from the module; nothing was written.
     """
-    config = options.forecaster()
+    shape = options.forecaster()
     if not options.out.parent.is_dir():
         raise SettingsError(f"{options.out}: the directory {options.out.parent} does not exist")
-    series = series_of(options)
+    series, config = series_of(options, shape)
     parts = split(series, config, options.validation, options.balance)
     if not any(part.cut <= int(part.contexts[-1].slots[-1]) for part in parts):
         raise DataError(
@@ -112,12 +113,25 @@ def train(options: TrainOptions) -> TrainReport:
     return TrainReport(options.out, identity, picture, summary, progress.best_figures, parity.worst)
 
 
-def series_of(options: TrainOptions) -> list[Series]:
-    """Return what the options say to train on: a data set, synthetic series, or both."""
-    series = [] if options.data is None else load(options.data, options.freq, options.columns)
+def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Series], ForecasterConfig]:
+    """Return what the options say to train on: a data set, synthetic series, or both; and the forecaster for it.
+
+    Its covariates are those of `shape`, a bundle that is trained further, or are declared as they are in the data.
+    Synthetic series have none: theirs are all missing.
+    """
+    series: list[Series] = []
+    if options.data is not None:
+        wanted = [(one.name, one.kind) for one in shape.covariates] or list(options.covariates)
+        frame = table(options.data, options.columns, wanted)
+        if options.covariates:
+            shape = replace(shape, covariates=declare(frame, options.covariates, str(options.data)))
+        series = to_series(frame, options.freq, shape.covariates)
     if options.synthetic:
-        series += synthesize(Recipe(freq=options.freq, series=options.synthetic, seed=options.seed))
-    return series
+        made = synthesize(Recipe(freq=options.freq, series=options.synthetic, seed=options.seed))
+        if shape.covariates:
+            made = [replace(one, covariates=nothing(one.slots, shape.covariates)) for one in made]
+        series += made
+    return series, shape
 
 
 class Trainer:

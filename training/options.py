@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
+from pipeline.covariates import Kind
 from pipeline.errors import SettingsError
 from pipeline.frequency import step_ms
 from training.features import default_context, default_seasons
@@ -26,6 +27,8 @@ class TrainOptions:
     """How the columns of `data` are named, where not like that."""
     synthetic: int = 0
     """So many synthetic series are trained on, beside the data or in place of any."""
+    covariates: tuple[tuple[str, Kind], ...] = ()
+    """Columns of `data` that are inputs too, each with its kind (`pipeline.covariates`); with `init`, its own."""
     freq: str
     """Frequency of the slots, such as `1h`."""
     horizon: int
@@ -96,6 +99,10 @@ class TrainOptions:
             raise SettingsError("nothing to train on: name a data set, or ask for synthetic series")
         if self.synthetic < 0:
             raise SettingsError(f"synthetic is {self.synthetic}, expected a number of series")
+        if self.covariates and self.data is None:
+            raise SettingsError("covariates are columns of a data set, and there is none: name one")
+        if self.covariates and self.init is not None:
+            raise SettingsError("covariates cannot be changed with init: the weights are for those that it has")
         if not 0 < self.validation < 1:
             raise SettingsError(f"validation is {self.validation}, expected a share between 0 and 1")
         if not self.lr > 0 or not 0 <= self.averaging < 1:

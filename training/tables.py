@@ -33,16 +33,20 @@ class Columns:
         ds: the time.
         y: the observations. With more than one, each is a stream of its own, and its name is the last part of the
         stream's.
+        numbers: covariates that are numbers; their columns keep their names.
+        texts: covariates that are texts, likewise.
     """
 
     unique_id: tuple[str, ...] = ("unique_id",)
     ds: str = "ds"
     y: tuple[str, ...] = ("y",)
+    numbers: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
         """Every column that is read."""
-        return (*self.unique_id, self.ds, *self.y)
+        return (*self.unique_id, self.ds, *self.y, *self.numbers, *self.texts)
 
 
 def read(path: Path, columns: Columns | None = None) -> pl.DataFrame:
@@ -55,7 +59,8 @@ def read(path: Path, columns: Columns | None = None) -> pl.DataFrame:
         columns: how its columns are named; by default `unique_id, ds, y`.
 
     Returns:
-        `unique_id` (String), `ds` (Int64, milliseconds since the epoch), `y` (Float64, NaN = missing).
+        `unique_id` (String), `ds` (Int64, milliseconds since the epoch), `y` (Float64, NaN = missing), then the
+        covariates: numbers (Float64, NaN = missing) and texts (String, null = missing).
 
     Raises:
         DataError: the file cannot be used; it says which column and row.
@@ -75,10 +80,13 @@ def conform(frame: pl.DataFrame, columns: Columns, source: str) -> pl.DataFrame:
         raise DataError(f"{source}: no rows")
     names = _names(source, frame, columns, Path(source))
     times = _times(source, frame[columns.ds])
+    numbers = [_values(source, frame[name]).alias(name) for name in columns.numbers]
+    texts = [_texts(frame[name]) for name in columns.texts]
     parts = []
     for column in columns.y:
         own = names if len(columns.y) == 1 else _under(names if columns.unique_id else None, column, len(frame))
-        parts.append(pl.DataFrame([own.alias("unique_id"), times.alias("ds"), _values(source, frame[column])]))
+        values = _values(source, frame[column])
+        parts.append(pl.DataFrame([own.alias("unique_id"), times.alias("ds"), values, *numbers, *texts]))
     return pl.concat(parts)
 
 
@@ -178,6 +186,12 @@ def _values(source: str, column: pl.Series) -> pl.Series:
         raise DataError(f"{source}: column {column.name!r} is {column.dtype}, expected numbers")
     _refuse_first(source, values.is_infinite().fill_null(False), column, column.name, "a finite number")
     return values.fill_null(float("nan")).alias("y")
+
+
+def _texts(column: pl.Series) -> pl.Series:
+    """Return text with null for what is missing or empty."""
+    text = column.cast(pl.String)
+    return text.set(text == "", None)
 
 
 def _refuse_first(source: str, bad: pl.Series, column: pl.Series, name: str, expected: str) -> None:

@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 
 from pipeline import device
 from pipeline.bundle import Bundle, seal
+from pipeline.covariates import Covariate
 from pipeline.engine import StepEngine
 from pipeline.errors import DataError, SettingsError
 from training.data import Series
@@ -154,7 +155,8 @@ def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda 
         DataError: the data cannot be used.
     """
     study = _open(options)
-    splits = _Splits(series_of(options.base), options.base.validation)
+    series, shape = series_of(options.base, options.base.forecaster())
+    splits = _Splits(series, options.base.validation, shape.covariates)
     before = len(study.trials)
     with threads(options.base.threads):
         study.optimize(
@@ -178,8 +180,8 @@ def report(study: optuna.Study, *, ran: int) -> TuneReport:
 class _Splits:
     """The series, cut into training and validation part, for each shape that a trial may ask for."""
 
-    def __init__(self, series: Sequence[Series], share: float) -> None:
-        self._series, self._share = series, share
+    def __init__(self, series: Sequence[Series], share: float, covariates: tuple[Covariate, ...]) -> None:
+        self._series, self._share, self.covariates = series, share, covariates
 
     def of(self, config: ForecasterConfig) -> list[SplitSeries]:
         """Return the split series.
@@ -228,6 +230,7 @@ def _identity(options: TuneOptions) -> dict[str, Any]:
         "freq": base.freq,
         "horizon": base.horizon,
         "quantiles": list(base.quantiles),
+        **({"covariates": [list(one) for one in base.covariates]} if base.covariates else {}),
         "seasons": list(base.seasons or default_seasons(base.freq)),
         "contexts": list(options.contexts),
         "epochs": base.epochs,
@@ -256,7 +259,7 @@ def _run(trial: Trial, options: TuneOptions, splits: _Splits) -> tuple[float, fl
         checkpoint=None,
         quiet=True,
     )
-    config = train_options.forecaster()
+    config = dataclasses.replace(train_options.forecaster(), covariates=splits.covariates)
     trainer = Trainer(train_options, config, splits.of(config))
     progress = trainer.run()
     trainer.forecaster.load_state_dict(progress.best_weights)

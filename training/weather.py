@@ -55,6 +55,20 @@ def read() -> list[Row]:
     return sorted(rows)
 
 
+def temperatures() -> list[dict[str, str | dt.datetime]]:
+    """Return the temperature of each airport with the other measures of the same hour, ordered by time.
+
+    Raises:
+        ModuleNotFoundError, DataError: as `read`.
+    """
+    by_hour: dict[tuple[dt.datetime, str], dict[str, str | dt.datetime]] = {}
+    for row in read():
+        airport, measure = row.unique_id.split("/")
+        event = by_hour.setdefault((row.ds, airport), {"unique_id": f"{airport}/temp", "ds": row.ds})
+        event["y" if measure == "temp" else measure] = row.y
+    return list(by_hour.values())
+
+
 def write(path: Path, rows: Iterable[Row]) -> int:
     """Write rows as CSV (`unique_id, ds, y`) in their order and return how many they were."""
     count = 0

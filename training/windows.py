@@ -9,6 +9,7 @@ an epoch sees is a function of the seed and the epoch's number alone, so an inte
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
@@ -18,11 +19,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pipeline.covariates import ahead
 from training.data import Context, Series, contexts, seasonal_scale
 from training.forecaster import ForecasterConfig, Sequences
 
 _MIN_TRAINING_HORIZONS: Final = 2  # a series with less before the cut trains on all it has and validates nothing
 _MAX_WEIGHT: Final = 20.0
+_FORGOTTEN_SHARE: Final = 0.05  # of each covariate's windows in training
 _FRESH_SHARE: Final = 0.15  # windows that pretend to be the start of an unknown stream
 
 
@@ -76,7 +79,9 @@ def split(
     """
     parts = []
     for one in series:
-        stretch = contexts(one.slots, one.y, season=config.seasons[0], max_gap=config.max_gap)
+        stretch = contexts(
+            one.slots, one.y, season=config.seasons[0], max_gap=config.max_gap, covariates=one.covariates
+        )
         start, end = int(one.slots[0]), int(one.slots[-1]) + 1
         cut = end - max(config.horizon, round(validation * (end - start)))
         if cut - start < _MIN_TRAINING_HORIZONS * config.horizon:
@@ -136,7 +141,8 @@ class WindowSampler:
                 start = int(rng.integers(0, events - length + 1))
                 fresh = bool(rng.random() < _FRESH_SHARE)
                 windows.append(Window(context, start, length, one.cut, one.scale, fresh, one.weight))
-            yield collate(windows, self.config, [self._origins(rng, w) for w in windows])
+            batch = collate(windows, self.config, [self._origins(rng, w) for w in windows])
+            yield batch._replace(sequences=forget_some(batch.sequences, rng))
 
     def _origins(self, rng: np.random.Generator, window: Window) -> npt.NDArray[np.int64]:
         return np.sort(rng.integers(0, window.length, size=self.origins))
@@ -219,12 +225,48 @@ def collate(windows: Sequence[Window], config: ForecasterConfig, origins: Sequen
         target[row] = _targets(window, at, horizon)
     tensors = {name: torch.from_numpy(values) for name, values in columns.items()}
     return Batch(
-        Sequences(grid=torch.from_numpy(grid), observed=torch.from_numpy(observed), **tensors),
+        Sequences(
+            grid=torch.from_numpy(grid),
+            observed=torch.from_numpy(observed),
+            **tensors,
+            **_covariates(windows, config, length),
+        ),
         torch.from_numpy(np.stack([np.maximum(at, 0) for at in origins])),
         torch.from_numpy(target),
         torch.tensor([window.scale for window in windows]),
         torch.tensor([window.weight for window in windows]),
     )
+
+
+def _covariates(windows: Sequence[Window], config: ForecasterConfig, length: int) -> dict[str, Tensor]:
+    """Return `x` and `future` of `Sequences`, as far as the forecaster takes them; padding is missing."""
+    declared, known = len(config.covariates), len(ahead(config.covariates))
+    if not declared:
+        return {}
+    x = np.full((len(windows), length, declared), np.nan, np.float32)
+    future = np.full((len(windows), length, known, config.horizon), np.nan, np.float32)
+    for row, window in enumerate(windows):
+        events = slice(window.start, window.start + window.length)
+        given = window.context.covariates
+        assert given is not None  # the series were loaded with what the forecaster takes
+        x[row, : window.length] = given.x[events]
+        if known:
+            future[row, : window.length] = given.future(window.context.slots[events], config.horizon)
+    return {"x": torch.from_numpy(x)} | ({"future": torch.from_numpy(future)} if known else {})
+
+
+def forget_some(sequences: Sequences, rng: np.random.Generator) -> Sequences:
+    """Make some covariates of some windows missing, so that the network learns what to do without them.
+
+    A missing category is an unknown one: this is also what trains the bucket of those that were never seen.
+    """
+    changed: dict[str, Tensor] = {}
+    for name in ("x", "future"):
+        values: Tensor | None = getattr(sequences, name)
+        if values is not None:
+            forgotten = torch.from_numpy(rng.random((len(values), 1, values.shape[2])) < _FORGOTTEN_SHARE)
+            changed[name] = values.masked_fill(forgotten.reshape(*forgotten.shape, *[1] * (values.dim() - 3)), math.nan)
+    return sequences._replace(**changed)
 
 
 def _targets(window: Window, origins: npt.NDArray[np.int64], horizon: int) -> npt.NDArray[np.float32]:

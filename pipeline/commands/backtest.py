@@ -59,8 +59,8 @@ def run(args: argparse.Namespace) -> int:
     calibrate = args.calibration == "on"
     result = backtest(
         StepEngine(bundle, device.choose(args.device), batch_rows=1_024, calibrate=calibrate),
-        load(args.data, metadata.freq),
-        train=load(args.train, metadata.freq) if args.train else (),
+        load(args.data, metadata.freq, covariates=metadata.covariates),
+        train=load(args.train, metadata.freq, covariates=metadata.covariates) if args.train else (),
         test_fraction=args.test_fraction,
         stride=args.stride,
     )

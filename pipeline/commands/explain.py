@@ -66,7 +66,7 @@ def _forecast(args: argparse.Namespace) -> int:
 
     bundle = Bundle.load(args.model)
     metadata, forecaster = bundle.metadata, restore(bundle)
-    series = find(load(args.data, metadata.freq), args.stream)
+    series = find(load(args.data, metadata.freq, covariates=metadata.covariates), args.stream)
     at = slot_of(args.at, metadata.freq) if args.at is not None else None
     history = history_of(series, forecaster.config, at=at, limit=args.history)
     target = Target(_level(args.quantile, metadata.quantiles), _step(args.step, metadata.horizon))

@@ -10,6 +10,7 @@ from typing import Final
 
 from pipeline.bundle import Bundle, BundleMetadata
 from pipeline.commands import data_flags
+from pipeline.covariates import KINDS, Kind
 from pipeline.errors import SettingsError
 
 HELP: Final = "train a forecaster on a data set and export it as a bundle"
@@ -19,6 +20,7 @@ examples:
   rillcast train load.csv.gz --freq 1h --horizon 48 --cell gru --hidden 64 --checkpoint load.ckpt --out load.onnx
   rillcast train cpu.jsonl --freq 5min --horizon 36 --season 288 --quantiles 0.05,0.5,0.95 --out cpu.onnx --json
   rillcast train shops.csv --id-column shop --time-column day --value-column sold --freq 1d --horizon 7 --out s.onnx
+  rillcast train sales.csv --freq 1d --horizon 14 --covariate promo:known --covariate shop:category --out sales.onnx
   rillcast train load.csv --init universal:1h --horizon 24 --out load.onnx
   rillcast train --synthetic --freq 15min --horizon 96 --out pretrained.onnx
 
@@ -27,7 +29,7 @@ The data are in long format, columns unique_id, ds, y unless options say otherwi
 with --checkpoint, the same command then goes on after the last whole epoch.
 """
 _SYNTHETIC: Final = 2_000
-_SHAPE: Final = ("cell", "hidden", "layers", "season", "context", "max_gap", "no_calendar")
+_SHAPE: Final = ("covariate", "cell", "hidden", "layers", "season", "context", "max_gap", "no_calendar")
 _CELLS: Final = ("elman", "gru", "lstm", "mingru", "slstm", "lru")  # docs/recurrence.md compares them
 
 
@@ -49,6 +51,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, required=True, help="bundle to write")
     parser.add_argument("--freq", help="length of a slot: 1h, 30min, 1d, ... (with --init: its own)")
     parser.add_argument("--horizon", type=int, help="slots to forecast (with --init: its own)")
+    parser.add_argument(
+        "--covariate",
+        type=_covariate,
+        action="append",
+        default=[],
+        metavar="NAME:KIND",
+        help="a column that is an input too: past, known (also in the rows ahead), static or category; repeatable",
+    )
     model = parser.add_argument_group("model")
     model.add_argument("--cell", choices=_CELLS, help="recurrent cell (default: gru)")
     model.add_argument("--hidden", type=int, help="width of a layer (default: 64)")
@@ -85,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
     options = TrainOptions(
         data=args.data,
         columns=data_flags.columns(args),
+        covariates=tuple(args.covariate),
         synthetic=args.synthetic,
         init=args.init,
         freq=args.freq if args.freq is not None or start is None else start.freq,
@@ -144,10 +155,17 @@ def _start(args: argparse.Namespace) -> BundleMetadata | None:
         if lacking := [f"--{name}" for name in ("freq", "horizon") if getattr(args, name) is None]:
             raise SettingsError(f"{' and '.join(lacking)} must be given (only --init brings its own)")
         return None
-    given = [f"--{name.replace('_', '-')}" for name in _SHAPE if getattr(args, name) not in (None, False)]
+    given = [f"--{name.replace('_', '-')}" for name in _SHAPE if getattr(args, name) not in (None, False, [])]
     if given:
         raise SettingsError(f"{', '.join(given)} cannot be changed with --init: the weights have that shape already")
     return Bundle.load(args.init).metadata
+
+
+def _covariate(text: str) -> tuple[str, Kind]:
+    name, _, kind = text.rpartition(":")
+    if not name or kind not in KINDS:
+        raise argparse.ArgumentTypeError(f"{text!r}: expected NAME:KIND, KIND one of {', '.join(KINDS)}")
+    return name, kind
 
 
 def _levels(text: str) -> tuple[float, ...]:

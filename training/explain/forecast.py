@@ -5,7 +5,8 @@ that the network sees. Does not know: files, pictures, how gradients are integra
 
 The baseline is the same stream at its mean: every observation replaced by the mean of those in the lag window, the
 times unchanged. So an observation's attribution is what its distance from the mean added to the forecast, in the
-stream's own unit. For the features, the baseline's calendar is 0, the mean of a sine over its cycle.
+stream's own unit. For the features, the baseline's calendar is 0, the mean of a sine over its cycle, and its covariates
+are what missing ones are; for the observations, covariates are what they were.
 
 Attributions are taken on the module, where gradients are; occlusion checks them on the exported file, run by the
 serving engine: one observation after the other is put at the baseline's value, and the forecast is made again. The two
@@ -212,7 +213,12 @@ def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArra
         length = block.stop - first
         offsets = np.arange(first * count, block.stop * count, dtype=np.int64)
         result = engine.step(
-            np.zeros_like(offsets), offsets, names * length, np.repeat(ds[block], count), variants.T[block].reshape(-1)
+            np.zeros_like(offsets),
+            offsets,
+            names * length,
+            np.repeat(ds[block], count),
+            variants.T[block].reshape(-1),
+            **{name: np.repeat(values[block], count, axis=0) for name, values in history.covariates.items()},
         )
     return result.forecast[-count:].astype(np.float64)
 
@@ -235,44 +241,59 @@ def _of_features(
 ) -> tuple[Attribution, dict[str, float], dict[str, float]]:
     """Attribute the forecast to what the network sees: the cells' inputs at every event and the last window."""
     with torch.no_grad():
-        inputs, baseline = (_seen(forecaster, history, values) for values in (y, constant))
-    names = forecaster.features.names
+        inputs = _seen(forecaster, history, y)
+        baseline = _seen(forecaster, history, constant, missing=True)
+    names, beside = forecaster.features.names, forecaster.covariates
+    names_ahead: tuple[str, ...] = ()
+    if beside is not None:
+        names, names_ahead = (*names, *beside.names), beside.ahead_names
     calendar = [number for number, name in enumerate(names) if name.startswith("time of")]
     for part in baseline[:2]:
         part[..., calendar] = 0.0
 
     def function(seen: Inputs) -> Tensor:
         cell_inputs, features, base, scale, *directions = seen
+        ahead = directions.pop() if names_ahead else None
         outputs = forecaster.cell.sequence(cell_inputs)[:, -1]
         figure: Tensor = target.of(
-            forecaster.forecast(outputs, WindowView(features, base, scale, tuple(directions))).quantiles()
+            forecaster.forecast(outputs, WindowView(features, base, scale, tuple(directions), ahead)).quantiles()
         )
         return figure
 
     found = integrated_gradients(function, inputs, baseline, unit=unit)
     through_state, at_head, base, scale, *directions = (part.double() for part in found.parts)
+    ahead = directions.pop() if names_ahead else torch.zeros(0)
+    own = len(directions) - len(beside.ahead if beside else ())
+    known = zip((f"{one.name}, ahead" for one in beside.ahead) if beside else (), directions[own:], strict=True)
     parts = {
         "seasonal-naive base": float(base.sum()),
         "scale": float(scale.sum()),
-        **{name: float(part.sum()) for name, part in zip(_DIRECTIONS, directions, strict=False)},
-        "features, directly": float(at_head.sum()),
+        **{name: float(part.sum()) for name, part in zip(_DIRECTIONS, directions[:own], strict=False)},
+        **{name: float(part.sum()) for name, part in known},
+        "features, directly": float(at_head.sum() + ahead.sum()),
         "features, through the recurrent state": float(through_state.sum()),
     }
     features: dict[str, float] = defaultdict(float)
     for name, part in zip((*names, *_EVENT_FEATURES), through_state.sum(0).tolist(), strict=True):
         features[name.split("[")[0]] += part
-    for name, part in zip(names, at_head.tolist(), strict=True):
+    for name, part in zip((*names, *names_ahead), (*at_head.tolist(), *ahead.tolist()), strict=True):
         features[name.split("[")[0]] += part
     return found, parts, dict(features)
 
 
-def _seen(forecaster: Forecaster, history: History, y: Tensor) -> Inputs:
-    """Return the cells' inputs `[T, inputs]` and the last event's features, base, scale and directions."""
+def _seen(forecaster: Forecaster, history: History, y: Tensor, *, missing: bool = False) -> Inputs:
+    """Return the cells' inputs `[T, inputs]` and the last event's features, base, scale, directions and what is ahead.
+
+    With `missing`, all covariates are.
+    """
     sequences = history.sequences(y.unsqueeze(0))
+    if missing:
+        sequences = sequences._replace(x=None, future=None)
     view = forecaster.view(sequences)
     cell_inputs = forecaster.cell_inputs(view, sequences.gap, sequences.observed)
     last = view.take(torch.tensor(0), torch.tensor(-1))
-    return (cell_inputs[0], last.features, last.base, last.scale, *last.directions)
+    ahead = () if last.ahead is None else (last.ahead,)
+    return (cell_inputs[0], last.features, last.base, last.scale, *last.directions, *ahead)
 
 
 def _agreement(attributions: Floats, occlusions: Floats) -> tuple[float | None, int | None]:

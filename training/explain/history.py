@@ -44,6 +44,12 @@ class History:
     _positions: Sequences
 
     @property
+    def covariates(self) -> dict[str, npt.NDArray[np.float32]]:
+        """The inputs `x`, `[T, C]`, and `future`, `[T, F, H]`, of the events, as far as the forecaster takes them."""
+        given = {"x": self._positions.x, "future": self._positions.future}
+        return {name: values[0].numpy() for name, values in given.items() if values is not None}
+
+    @property
     def observed(self) -> npt.NDArray[np.int64]:
         """Rows of the events that are observations."""
         return np.flatnonzero(np.isfinite(self.y))
@@ -78,15 +84,21 @@ def history_of(series: Series, config: ForecasterConfig, *, at: int | None = Non
         DataError: the stream has no observation by then.
     """
     end = len(series.slots) if at is None else int(np.searchsorted(series.slots, at, side="right"))
-    rules = {"season": config.seasons[0], "max_gap": config.max_gap}
-    stretches = contexts(series.slots[:end], series.y[:end], **rules)
+    stretches = contexts(series.slots[:end], series.y[:end], season=config.seasons[0], max_gap=config.max_gap)
     if not stretches or not stretches[-1].observed.any():
         raise DataError(f"stream {series.unique_id!r}: no observation at or before the time to explain")
     rows = stretches[-1].rows
     longer = max(0, len(rows) - limit) if limit is not None else 0
     rows = rows[longer:]
     slots, y = series.slots[rows], np.where(np.abs(series.y[rows]) < np.inf, series.y[rows], np.float32(np.nan))
-    (marked,) = contexts(slots, np.where(np.isnan(y), np.nan, 1 + np.arange(len(y))).astype(np.float32), **rules)
+    covariates = None if series.covariates is None else series.covariates.take(rows)
+    (marked,) = contexts(
+        slots,
+        np.where(np.isnan(y), np.nan, 1 + np.arange(len(y))).astype(np.float32),
+        season=config.seasons[0],
+        max_gap=config.max_gap,
+        covariates=covariates,
+    )
     window = Window(marked, 0, len(slots), None, 1.0, fresh=False)
     batch = collate([window], config, [np.array([len(slots) - 1])])
     return History(series.unique_id, slots, y.astype(np.float32), longer, batch.sequences)

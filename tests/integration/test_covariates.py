@@ -1,0 +1,192 @@
+"""From columns of a table to better forecasts: covariates in training, in a backtest, and in an explanation."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+import pytest
+import torch
+
+from pipeline.bundle import Bundle
+from pipeline.covariates import Covariate
+from pipeline.device import Device
+from pipeline.engine import StepEngine
+from pipeline.errors import DataError
+from tests.support.covariates import EVERY_KIND, config_with
+from tests.support.forecasters import brief_parity, random_forecaster
+from training.backtest import backtest
+from training.covariate_data import declare, of_series
+from training.data import Series, contexts, load, table
+from training.explain.forecast import Target, explain
+from training.explain.history import find, history_of
+from training.export import export
+from training.fit import TrainOptions, train
+from training.restore import restore
+from training.windows import Window, collate
+
+DAY_MS = 86_400_000
+DAYS = 220
+HELD_BACK = 40
+
+
+def shop_sales(folder: Path, streams: int = 24) -> tuple[Path, Path]:
+    """Write sales that a promotion, known a week ahead, doubles, in shops of which some take no notice of it."""
+    rng = np.random.default_rng(7)
+    days = np.arange(DAYS)
+    rows = []
+    for number in range(streams):
+        promo = (rng.random(DAYS) < 0.2).astype(float)
+        kind = ("corner", "mall")[number % 2]
+        lift = 40.0 if kind == "mall" else 5.0
+        week = 10 * np.sin(2 * np.pi * (days + number) / 7)
+        sales = 100 + week + lift * promo + 2 * rng.normal(size=DAYS)
+        rows += [
+            {"unique_id": f"shop-{number}", "ds": (19_700 + day) * DAY_MS, "y": y, "promo": p, "kind": kind}
+            for day, y, p in zip(days.tolist(), sales.tolist(), promo.tolist(), strict=True)
+        ]
+    frame = pl.DataFrame(rows)
+    cut = (19_700 + DAYS - HELD_BACK) * DAY_MS
+    paths = folder / "train.parquet", folder / "test.parquet"
+    # What is known ahead is known at the end of the training part too: rows without sales.
+    early = frame.with_columns(pl.when(pl.col("ds") < cut).then(pl.col("y")).alias("y"))
+    early.filter(pl.col("ds") < cut + 7 * DAY_MS).write_parquet(paths[0])
+    frame.filter(pl.col("ds") >= cut).write_parquet(paths[1])
+    return paths
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("shops")
+    shop_sales(folder)
+    return folder
+
+
+def fitted(folder: Path, name: str, covariates: tuple[tuple[str, str], ...]) -> Path:
+    """Train a small model on the shops."""
+    out = folder / f"{name}.onnx"
+    options = TrainOptions(
+        data=folder / "train.parquet", covariates=covariates, freq="1d", horizon=7, out=out, hidden=16, dropout=0.0,  # type: ignore[arg-type]
+        quantiles=(0.1, 0.5, 0.9), epochs=5, batches=20, batch=32, window=64, origins=16, lr=1e-2, quiet=True, seed=3,
+    )  # fmt: skip
+    with brief_parity():
+        train(options)
+    return out
+
+
+@pytest.fixture(scope="module")
+def knowing(folder: Path) -> Path:
+    return fitted(folder, "knowing", (("promo", "known"), ("kind", "category")))
+
+
+def figures(folder: Path, model: Path) -> float:
+    bundle = Bundle.load(model)
+    engine = StepEngine(bundle, Device("cpu"), calibrate=False)
+    data, before = (
+        load(folder / f"{part}.parquet", "1d", covariates=bundle.metadata.covariates) for part in ("test", "train")
+    )
+    observed = [
+        Series(one.unique_id, one.slots[:-7], one.y[:-7], one.covariates and one.covariates.take(slice(0, -7)))
+        for one in before
+    ]
+    return backtest(engine, data, train=observed).model.wql
+
+
+def test_a_model_that_knows_the_promotion_forecasts_better(folder: Path, knowing: Path) -> None:
+    without = figures(folder, fitted(folder, "without", ()))
+    found = figures(folder, knowing)
+    assert found < 0.6 * without, f"WQL {found:.4f} with the promotion, {without:.4f} without"
+
+
+def test_an_explanation_names_the_covariates(folder: Path, knowing: Path) -> None:
+    bundle = Bundle.load(knowing)
+    forecaster = restore(bundle)
+    series = find(load(folder / "test.parquet", "1d", covariates=bundle.metadata.covariates), "shop-1")
+    assert series.covariates is not None
+    promoted = np.flatnonzero(series.covariates.grid[20:, 0] == 1) + 20
+    origin = int(series.slots[promoted[0] - 1])
+    history = history_of(series, forecaster.config, at=origin)
+    found = explain(forecaster, bundle, Device("cpu"), history, Target(1, 1), occlude=4)
+    assert found.by_feature.complete
+    total = sum(found.parts.values())
+    assert total == pytest.approx(found.by_feature.value - found.by_feature.baseline, abs=0.02 * abs(total) + 0.1)
+    known = found.parts["promo, ahead"] + found.features["promo, ahead"]
+    assert known > 5, "in a mall, tomorrow's promotion adds to tomorrow's forecast"
+    assert {"promo", "kind"} <= set(found.features)
+
+
+def test_the_views_of_a_forecaster_agree_on_covariates() -> None:
+    """`forward` over what training collates equals `step` over what serving feeds, gaps and late rows among it."""
+    config, rng = config_with(), np.random.default_rng(0)
+    module, slots = random_forecaster(config), 1_000 + np.array([0, 1, 2, 2, 3, 6, 5, 7, 8, 9, 30, 31, 33])
+    rows = {"unique_id": ["a"] * len(slots), "ds": slots.tolist(), "y": rng.normal(50, 9, len(slots)).tolist()}
+    for one in EVERY_KIND:
+        texts = one.kind == "category"
+        values = rng.choice([*one.categories, "new"], len(slots)) if texts else rng.normal(one.loc, 3, len(slots))
+        rows[one.name] = values.tolist()
+    frame, y = pl.DataFrame(rows), np.array(rows["y"], np.float32)
+    given = of_series(frame, slots, EVERY_KIND)
+    assert given is not None
+    state, stepped = module.initial_rows(1), []
+    for row in range(len(slots)):
+        beside = given.x[row : row + 1], given.future(slots[row : row + 1], config.horizon)
+        with torch.no_grad():
+            found, state = module.step(
+                torch.tensor([slots[row] * 3_600_000]), torch.from_numpy(y[row : row + 1]), state, 0.0,
+                *(torch.from_numpy(part) for part in beside),
+            )  # fmt: skip
+        stepped.append(found.forecast[0])
+    found_contexts = contexts(slots, y, season=4, max_gap=config.max_gap, covariates=given)
+    assert len(found_contexts) == 2
+    for context in found_contexts:
+        length = len(context.slots)
+        batch = collate([Window(context, 0, length, None, 1.0, fresh=False)], config, [np.arange(length)])
+        with torch.no_grad():
+            expected = module(batch.sequences).quantiles()[0]
+        for place, row in enumerate(context.rows.tolist()):
+            torch.testing.assert_close(stepped[row], expected[place], rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_known_ahead_is_that_of_the_next_slots() -> None:
+    slots = np.array([10, 11, 12, 12, 14])
+    frame = pl.DataFrame({"promo": [0.0, 1.0, 2.0, 9.0, 4.0]})
+    given = of_series(frame, slots, (Covariate("promo", "known"),))
+    assert given is not None
+    assert given.x[:, 0].tolist() == [0, 1, 2, 9, 4]
+    found = given.future(np.array([10, 12, 14]), 3)
+    np.testing.assert_array_equal(found[:, 0], [[1, 2, np.nan], [np.nan, 4, np.nan], [np.nan] * 3])
+
+
+def test_a_declaration_is_fitted_to_the_table(folder: Path) -> None:
+    wanted = (("promo", "known"), ("kind", "category"))
+    frame = table(folder / "train.parquet", None, wanted)  # type: ignore[arg-type]
+    promo, kind = declare(frame, wanted, "train.parquet")  # type: ignore[arg-type]
+    assert promo.loc == pytest.approx(0.2, abs=0.03)
+    assert promo.scale == pytest.approx(0.4, abs=0.03)
+    assert kind.categories == ("corner", "mall")
+
+
+def test_a_static_covariate_that_changes_is_refused(folder: Path) -> None:
+    frame = table(folder / "train.parquet", None, (("promo", "static"),))
+    with pytest.raises(DataError, match="static covariate 'promo' has 2 values in stream 'shop-"):
+        declare(frame, (("promo", "static"),), "train.parquet")
+
+
+def test_a_column_that_is_not_there_is_named(folder: Path) -> None:
+    with pytest.raises(DataError, match="no column 'weather'"):
+        table(folder / "train.parquet", None, (("weather", "past"),))
+
+
+def test_a_missing_covariate_does_no_more_than_a_missing_one_in_training(folder: Path, tmp_path: Path) -> None:
+    """Without any covariate the forecasts of a model that takes them stay finite and ordered."""
+    module = random_forecaster(config_with())
+    with brief_parity():
+        export(module, tmp_path / "m.onnx", name="m")
+    engine = StepEngine(Bundle.load(tmp_path / "m.onnx"), Device("cpu"))
+    n = 30
+    result = engine.step(
+        np.zeros(n, np.int64), np.arange(n), ["a"] * n, np.arange(n) * 3_600_000, np.arange(n, dtype=np.float32)
+    )
+    assert np.isfinite(result.forecast).all()
+    assert (np.diff(result.forecast, axis=-1) >= 0).all()

@@ -124,9 +124,9 @@ class ServiceProcess:
 
 
 @contextmanager
-def service(settings: Mapping[str, object], folder: Path) -> Iterator[ServiceProcess]:
+def service(settings: Mapping[str, object], folder: Path, *, stdin: int | None = None) -> Iterator[ServiceProcess]:
     """Run a service and make sure that it is gone afterwards."""
-    process = ServiceProcess(settings, folder)
+    process = ServiceProcess(settings, folder, stdin=stdin)
     try:
         yield process
     finally:

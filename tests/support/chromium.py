@@ -1,0 +1,261 @@
+"""A real browser for tests: Chromium without a window, driven through the DevTools protocol.
+
+Owns: getting the program (found on this machine, else unpacked from Debian's packages into the test cache; no root
+needed), its life, and a page's commands and events. Does not know: what is looked at. Every wait has a deadline.
+
+https://chromedevtools.github.io/devtools-protocol/ has the commands.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import functools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Final, NamedTuple
+
+from websockets.sync.client import ClientConnection, connect
+
+from tests.support.fetched import fetched
+
+_NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+_MAC: Final = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
+_FETCH_TIMEOUT_S: Final = 600.0
+_START_TIMEOUT_S: Final = 60.0
+_TIMEOUT_S: Final = 30.0
+_POLL_S: Final = 0.05
+_FLAGS: Final = (
+    "--headless=new",
+    "--remote-debugging-port=0",
+    "--no-sandbox",  # containers have no user namespaces; it only ever sees our own page
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+    "--hide-scrollbars",
+    "--force-device-scale-factor=1",
+)
+_KEYS: Final = {"Enter": 13, "Escape": 27, "ArrowLeft": 37, "ArrowRight": 39, "Tab": 9}
+_SHIFT: Final = 8
+
+
+class BrowserError(Exception):
+    """There is no browser to be had here, or it did not start or answer."""
+
+
+class Program(NamedTuple):
+    """Where the browser is, and what it needs in its environment."""
+
+    path: Path
+    environment: dict[str, str]
+
+
+@functools.cache
+def program() -> Program:
+    """Return the browser, fetching it if this machine does not have one yet.
+
+    Raises:
+        BrowserError: it cannot be had; the message says why and what to do.
+    """
+    found = next((path for name in _NAMES if (path := shutil.which(name))), None)
+    if found is not None:
+        return Program(Path(found), {})
+    if _MAC.exists():
+        return Program(_MAC, {})
+    folder = fetched("chromium", _unpack_from_debian)
+    libraries = sorted({str(path.parent) for path in (folder / "usr/lib").rglob("*.so*")})
+    return Program(folder / "usr/lib/chromium/chromium", {"LD_LIBRARY_PATH": ":".join(libraries)})
+
+
+def _unpack_from_debian(scratch: Path) -> Path:
+    """Unpack Chromium and whichever of its libraries are not installed."""
+    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
+        raise BrowserError("no Chromium is installed (macOS: Google Chrome does as well)")
+    (scratch / "archives/partial").mkdir(parents=True)
+    download = ["apt-get", "-q", "-y", "--no-install-recommends", "--download-only", "install", "chromium"]
+    # Nothing is installed and nothing locked: only what would be installed is downloaded, and checked, into our folder.
+    options = ("Debug::NoLocking=1", "APT::Sandbox::User=root", f"Dir::Cache::Archives={scratch / 'archives'}")
+    download[1:1] = [part for option in options for part in ("-o", option)]
+    done = _run(download)
+    if done.returncode != 0 and os.geteuid() == 0:  # a fresh container has no package lists
+        _run(["apt-get", "update", "-q"])
+        done = _run(download)
+    archives = sorted((scratch / "archives").glob("*.deb"))
+    if done.returncode != 0 or not archives:
+        raise BrowserError(f"apt-get could not download chromium; install it\n{done.stdout}{done.stderr}")
+    for archive in archives:
+        done = _run(["dpkg", "-x", str(archive), str(scratch / "unpacked")])
+        if done.returncode != 0:
+            raise BrowserError(f"dpkg could not unpack {archive.name}: {done.stderr}")
+    return scratch / "unpacked"
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False)
+
+
+class Page:
+    """One page of a running browser, used from one thread.
+
+    Attributes:
+        complaints: what the page's console had to say at the level of a warning or worse, uncaught exceptions, and what
+            the browser says of it (failed requests, violations of its content policy).
+        requested: every address that it asked for.
+    """
+
+    def __init__(self, socket: ClientConnection) -> None:
+        self._socket = socket
+        self._number = 0
+        self._session: str | None = None
+        self.complaints: list[str] = []
+        self.requested: list[str] = []
+        target = self.command("Target.createTarget", url="about:blank")["targetId"]
+        self._session = self.command("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+        for domain in ("Page", "Runtime", "Log", "Network", "Accessibility"):
+            self.command(f"{domain}.enable")
+
+    def command(self, method: str, **parameters: object) -> dict[str, Any]:
+        """Send a command and return its result.
+
+        Raises:
+            BrowserError: the browser refuses it, or does not answer in time.
+        """
+        self._number += 1
+        message: dict[str, object] = {"id": self._number, "method": method, "params": parameters}
+        if self._session is not None:
+            message["sessionId"] = self._session
+        self._socket.send(json.dumps(message))
+        while True:
+            try:
+                received = json.loads(self._socket.recv(timeout=_TIMEOUT_S))
+            except TimeoutError as error:
+                raise BrowserError(f"{method}: no answer within {_TIMEOUT_S:g} s") from error
+            if received.get("id") == self._number:
+                break
+            self._note(received)
+        if "error" in received:
+            raise BrowserError(f"{method}: {received['error']['message']}")
+        result: dict[str, Any] = received["result"]
+        return result
+
+    def open(self, url: str) -> None:
+        """Go to an address."""
+        self.command("Page.navigate", url=url)
+
+    def evaluate(self, expression: str) -> Any:
+        """Return the value of a JavaScript expression.
+
+        Raises:
+            BrowserError: it throws.
+        """
+        done = self.command("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        if "exceptionDetails" in done:
+            raise BrowserError(f"{expression}: {done['exceptionDetails']['exception'].get('description')}")
+        return done["result"].get("value")
+
+    def wait_for(self, expression: str) -> Any:
+        """Wait until an expression is true, as JavaScript takes it, and return its value."""
+        deadline = time.monotonic() + _TIMEOUT_S
+        while not (value := self.evaluate(expression)):
+            if time.monotonic() > deadline:
+                raise BrowserError(f"not within {_TIMEOUT_S:g} s: {expression}; complaints: {self.complaints}")
+            time.sleep(_POLL_S)
+        return value
+
+    def press(self, key: str, *, shift: bool = False) -> None:
+        """Press and release a key: a character, or one by its name (`ArrowLeft`)."""
+        text = {"text": key} if len(key) == 1 else {"text": "\r"} if key == "Enter" else {}
+        code = _KEYS.get(key, ord(key[0].upper()))
+        common = {"key": key, "code": key, "windowsVirtualKeyCode": code, "modifiers": _SHIFT if shift else 0}
+        self.command("Input.dispatchKeyEvent", type="keyDown", **common, **text)
+        self.command("Input.dispatchKeyEvent", type="keyUp", **common)
+
+    def type(self, text: str) -> None:
+        """Put text in where the focus is."""
+        self.command("Input.insertText", text=text)
+
+    def resize(self, width: int, height: int, *, scheme: str) -> None:
+        """Give the page a size in pixels and a colour scheme (`light` or `dark`)."""
+        self.command(
+            "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False
+        )
+        features = [{"name": "prefers-color-scheme", "value": scheme}]
+        self.command("Emulation.setEmulatedMedia", features=features)
+
+    def screenshot(self, path: Path) -> bytes:
+        """Write what is seen to a file, as PNG, and return it."""
+        image = base64.b64decode(self.command("Page.captureScreenshot", format="png")["data"])
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(image)
+        return image
+
+    def accessible(self) -> list[tuple[str, str]]:
+        """Return role and name of everything that assistive technology is told of."""
+        nodes = self.command("Accessibility.getFullAXTree")["nodes"]
+        return [
+            (str(node["role"]["value"]), str(node.get("name", {}).get("value", "")))
+            for node in nodes
+            if not node["ignored"] and "role" in node
+        ]
+
+    def _note(self, event: dict[str, Any]) -> None:
+        given = event.get("params", {})
+        match event.get("method"):
+            case "Runtime.consoleAPICalled" if given["type"] in ("error", "warning", "assert"):
+                self.complaints.append(str([one.get("value", one.get("description")) for one in given["args"]]))
+            case "Runtime.exceptionThrown":
+                self.complaints.append(str(given["exceptionDetails"]))
+            case "Log.entryAdded" if given["entry"]["level"] in ("error", "warning"):
+                self.complaints.append(f"{given['entry']['text']} {given['entry'].get('url', '')}")
+            case "Network.requestWillBeSent":
+                self.requested.append(given["request"]["url"])
+
+
+@contextlib.contextmanager
+def running_browser() -> Iterator[Page]:
+    """Start a browser with a profile of its own and yield a page of it; stop it afterwards.
+
+    Raises:
+        BrowserError: it cannot be had, or did not start; the message carries what it said.
+    """
+    found = program()
+    with TemporaryDirectory(prefix="rillcast-browser-", ignore_cleanup_errors=True) as folder:
+        profile, said = Path(folder) / "profile", Path(folder) / "said"
+        with said.open("wb") as output:
+            process = subprocess.Popen(
+                [str(found.path), *_FLAGS, f"--user-data-dir={profile}", "about:blank"],
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # A home of its own: nothing of the user's is read or written.
+                env=dict(os.environ) | {"HOME": folder} | found.environment,
+                start_new_session=sys.platform != "win32",
+            )
+        try:
+            address = _address(process, profile / "DevToolsActivePort", said)
+            with connect(address, max_size=None, open_timeout=_TIMEOUT_S) as socket:
+                yield Page(socket)
+        finally:
+            with contextlib.suppress(ProcessLookupError):  # it has helpers, which are in its group
+                os.killpg(process.pid, 9)
+            process.wait()
+
+
+def _address(process: subprocess.Popen[bytes], file: Path, said: Path) -> str:
+    """Wait for the file in which the browser says where it listens."""
+    deadline = time.monotonic() + _START_TIMEOUT_S
+    while True:
+        lines = file.read_text().splitlines() if file.exists() else []
+        if len(lines) == 2:
+            return f"ws://127.0.0.1:{lines[0]}{lines[1]}"
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise BrowserError(f"the browser did not start (exit {process.poll()}):\n{said.read_text()[-4000:]}")
+        time.sleep(_POLL_S)

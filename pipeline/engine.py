@@ -8,7 +8,8 @@ event in it is late, missing, after a gap, or would be quarantined) and then has
 are stepped one by one. Both graphs give the same bits on the CPU provider, so which one was used is not to be seen.
 
 Invariants: the events of one stream are stepped in the order in which they are given, each exactly once, whatever else
-is in the batch; whatever becomes of an event is a function of its partition's events in their order.
+is in the batch (but where late events go back into their places: `pipeline.rewind`); whatever becomes of an event is a
+function of its partition's events in their order.
 """
 
 from __future__ import annotations
@@ -25,12 +26,14 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from pipeline import batcher, device, guard
-from pipeline.arrays import AnyArray, FloatArray, IntArray, StatusArray
+from pipeline.arrays import FloatArray, IntArray, StatusArray
 from pipeline.batcher import Runs
 from pipeline.bundle import CALIBRATE, Bundle
 from pipeline.executor import Executor
+from pipeline.history import Rewind, shapes_of
 from pipeline.inputs import Inputs
-from pipeline.residents import NO_WATERMARK, Limits, Residents
+from pipeline.residents import NO_WATERMARK, Limits, Residents, Stretch
+from pipeline.rewind import Columns, Revised, Rewinder, merged
 
 DEFAULT_RUNS: Final = Runs(lengths=(64, 16, 4), max_rows=1024)
 
@@ -54,6 +57,8 @@ class StepStats:
         in_runs: events that went through the sequence graph.
         evicted: streams that left.
         seconds: it took.
+        put: late or corrected events that were put into place.
+        again: steps of earlier events that this took.
     """
 
     events: int
@@ -61,6 +66,8 @@ class StepStats:
     in_runs: int
     evicted: int
     seconds: float
+    put: int = 0
+    again: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,9 @@ class StepResult:
         score: `(n, K)` float32 in the order of `metadata.scores`, NaN = nothing to score; None if K = 0.
         anomaly: `(n,)` float32, NaN = unknown; None where the bundle has no such output.
         stats: cost of the step.
+        revision: `(n,)` int32, how often the forecast of the event's stream and slot had been revised before it became
+            this one; None where streams do not go back.
+        revised: forecasts of earlier events that these events changed; None where they changed none.
     """
 
     outcome: StatusArray
@@ -82,6 +92,8 @@ class StepResult:
     score: FloatArray | None
     anomaly: FloatArray | None
     stats: StepStats
+    revision: npt.NDArray[np.int32] | None = None
+    revised: Revised | None = None
 
 
 class StepEngine:
@@ -97,6 +109,7 @@ class StepEngine:
         runs: Runs = DEFAULT_RUNS,
         limits: Limits | None = None,
         calibrate: bool = True,
+        rewind: Rewind | None = None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Load the bundle on a device.
@@ -110,6 +123,7 @@ class StepEngine:
             runs: when consecutive events of a stream go together, where the bundle has a sequence graph.
             limits: which streams may be resident; None = all, for ever.
             calibrate: whether a bundle that learns an online correction of its forecasts applies it.
+            rewind: how far late events are put into place; None = they are not.
             timer: monotonic seconds, for the statistics only.
 
         Raises:
@@ -118,10 +132,15 @@ class StepEngine:
         if row_buckets and max(row_buckets) < batch_rows:
             raise ValueError(f"the largest of row_buckets {list(row_buckets)} is less than batch_rows {batch_rows}")
         self.bundle = bundle
-        self.residents = Residents(bundle.metadata.states, on, limits or Limits())
+        self.residents = Residents(bundle.metadata.states, on, limits or Limits(), rewind, shapes_of(bundle.metadata))
+        history = self.residents.history
+        self._rewinder = (
+            None if history is None else Rewinder(self.residents, history, self._advance, self._empty_columns)
+        )
         self._batch_rows = batch_rows
         self._runs = runs if bundle.sequence is not None else Runs()
         self._timer = timer
+        self._calls = self._in_runs = 0  # of the step under way
         self._calibrate = np.array(calibrate, np.float32)
         states, bind = bundle.metadata.states, self._bind
         self._one = Executor(bundle.model, states, on, bind, row_buckets)
@@ -159,19 +178,13 @@ class StepEngine:
             One row of output per event, in the order given.
         """
         started = self._timer()
-        n, metadata = len(unique_ids), self.bundle.metadata
+        n = len(unique_ids)
         inputs = self._inputs(ds, y, x, future)
-        columns: dict[str, AnyArray] = {
-            "forecast": np.empty((n, metadata.horizon, len(metadata.quantiles)), np.float32),
-            "status": np.zeros(n, np.int8),
-            guard.HEALTHY: np.ones(n, np.bool_),
-        }
-        if self.bundle.has_score:
-            columns["score"] = np.empty((n, len(metadata.scores)), np.float32)
-        if self.bundle.has_anomaly:
-            columns["anomaly"] = np.empty(n, np.float32)
+        columns = self._empty_columns(n)
         outcome: StatusArray = np.zeros(n, np.int8)
-        calls = in_runs = evicted = 0
+        revision = np.zeros(n if self._rewinder is not None else 0, np.int32)
+        evicted, revised = 0, list[Revised]()
+        self._calls = self._in_runs = 0
         for rows, evictions in self.residents.stretches(partitions, ds):
             evicted += self.residents.evict(evictions)
             slots = self.residents.admit(partitions[rows], [unique_ids[row] for row in rows.tolist()])
@@ -180,22 +193,53 @@ class StepEngine:
             stepped = outcome[rows] == Outcome.STEPPED
             if not stepped.all():
                 rows, slots = rows[stepped], slots[stepped]
-            in_order = _Stretch(rows, slots, inputs.take(rows))
-            follows = partial(self._follows, in_order)
-            for call in batcher.calls(slots, self._batch_rows, self._runs, follows):
-                if call.shape[1] == 1:
-                    self._step(in_order, call[:, 0], columns)
-                    calls += 1
-                else:
-                    refused = self._run(in_order, call, columns)
-                    calls += 1 + (call.shape[1] if refused else 0)
-                    in_runs += call.size - refused
-            self.residents.touched(slots, in_order.inputs.ds)
+            stretch = Stretch(rows, slots, inputs.take(rows))
+            if self._rewinder is None:
+                self._advance(stretch, columns)
+                self.residents.touched(slots, stretch.inputs.ds)
+            else:
+                revised += self._rewinder.step(stretch, columns, revision)
         outcome[~columns[guard.HEALTHY]] = Outcome.QUARANTINED
-        stats = StepStats(n, calls, in_runs, evicted, self._timer() - started)
+        put, again = (0, 0) if self._rewinder is None else self._rewinder.take_counts()
+        stats = StepStats(n, self._calls, self._in_runs, evicted, self._timer() - started, put, again)
         return StepResult(
-            outcome, columns["forecast"], columns["status"], columns.get("score"), columns.get("anomaly"), stats
+            outcome,
+            columns["forecast"],
+            columns["status"],
+            columns.get("score"),
+            columns.get("anomaly"),
+            stats,
+            revision if self._rewinder is not None else None,
+            merged(revised),
         )
+
+    def _empty_columns(self, n: int) -> Columns:
+        """Return columns for the results of `n` events."""
+        metadata = self.bundle.metadata
+        columns: Columns = {
+            "forecast": np.empty((n, metadata.horizon, len(metadata.quantiles)), np.float32),
+            "status": np.zeros(n, np.int8),
+            guard.HEALTHY: np.ones(n, np.bool_),
+        }
+        if self.bundle.has_score:
+            columns["score"] = np.empty((n, len(metadata.scores)), np.float32)
+        if self.bundle.has_anomaly:
+            columns["anomaly"] = np.empty(n, np.float32)
+        return columns
+
+    def _advance(self, stretch: Stretch, columns: Columns) -> None:
+        """Step events in the order in which they stand."""
+        if not stretch.slots.size:
+            return
+        follows = partial(self._follows, stretch)
+        for call in batcher.calls(stretch.slots, self._batch_rows, self._runs, follows):
+            if call.shape[1] == 1:
+                self._step(stretch, call[:, 0], columns)
+                self._calls += 1
+            else:
+                refused = self._run(stretch, call, columns)
+                self._calls += 1 + (call.shape[1] if refused else 0)
+                self._in_runs += call.size - refused
 
     def _inputs(self, ds: IntArray, y: FloatArray, x: FloatArray | None, future: FloatArray | None) -> Inputs:
         """Return what the graph takes: what it declares is there, if only as missing, and nothing else is."""
@@ -207,7 +251,7 @@ class StepEngine:
             future = np.full((n, ahead, metadata.horizon), np.nan, np.float32)
         return Inputs(ds, y, x if declared else None, future if ahead else None)
 
-    def _follows(self, stretch: _Stretch) -> npt.NDArray[np.bool_]:
+    def _follows(self, stretch: Stretch) -> npt.NDArray[np.bool_]:
         """Guess for each event whether it is observed, in the slot after that of its stream's event before it.
 
         A guess, from the times alone: the graph decides. A stream's first event ever follows nothing.
@@ -223,12 +267,12 @@ class StepEngine:
         follows[order] = times == before + 1
         return follows & np.isfinite(stretch.inputs.y)
 
-    def _step(self, stretch: _Stretch, call: IntArray, columns: dict[str, AnyArray]) -> None:
+    def _step(self, stretch: Stretch, call: IntArray, columns: Columns) -> None:
         """Step one event of each of some streams; `call` `(B,)` indexes the stretch."""
         events = stretch.slots[call], stretch.inputs.take(call)
         self._one.run(*events, stretch.rows[call], columns, self.residents.num_slots)
 
-    def _run(self, stretch: _Stretch, call: IntArray, columns: dict[str, AnyArray]) -> int:
+    def _run(self, stretch: Stretch, call: IntArray, columns: Columns) -> int:
         """Take `(B, T)` events through the sequence graph, step those that it refuses, and return how many."""
         assert self._many is not None  # else there are no runs
         rows = stretch.rows[call]
@@ -237,12 +281,3 @@ class StepEngine:
         for events in refused.T if refused.size else ():
             self._step(stretch, np.sort(events), columns)
         return refused.size
-
-
-@dataclass(frozen=True, slots=True)
-class _Stretch:
-    """Events between two evictions, in the order in which they apply; `rows` is where their results belong."""
-
-    rows: IntArray
-    slots: IntArray
-    inputs: Inputs

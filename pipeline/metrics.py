@@ -49,6 +49,13 @@ TABLE: Final = (
     Metric("rillcast_replayed_events_total", "counter", "Events stepped again during recovery, output suppressed."),
     Metric("rillcast_skipped_events_total", "counter", "Events read again that the restored state contained already."),
     Metric("rillcast_forecasts_total", "counter", "Forecasts handed to the sink."),
+    Metric(
+        "rillcast_revised_forecasts_total",
+        "counter",
+        "Of those, forecasts from earlier slots that late events changed.",
+    ),
+    Metric("rillcast_put_events_total", "counter", "Late or corrected events that were put into place."),
+    Metric("rillcast_steps_again_total", "counter", "Steps of earlier events that this took."),
     Metric("rillcast_dead_letters_total", "counter", "Records handed to the dead-letter channel.", ("reason",)),
     Metric("rillcast_polls_total", "counter", "Polls that brought at least one record."),
     Metric("rillcast_poll_records", "histogram", "Records per poll that brought any.", buckets=_ROWS),
@@ -229,6 +236,8 @@ class Metrics:
         """Count live events that were stepped; `stats` covers replayed ones of the same poll too."""
         self._counters["rillcast_evicted_streams_total"].inc(stats.evicted)
         self._counters["rillcast_model_calls_total"].inc(stats.calls)
+        self._counters["rillcast_put_events_total"].inc(stats.put)
+        self._counters["rillcast_steps_again_total"].inc(stats.again)
         self._histograms["rillcast_step_duration_seconds"].observe(stats.seconds)
         for counter, count in zip(self._events, np.bincount(status, minlength=len(self._events)), strict=True):
             counter.inc(int(count))
@@ -249,6 +258,10 @@ class Metrics:
     def published(self, forecasts: int) -> None:
         """Count forecasts handed to the sink."""
         self._counters["rillcast_forecasts_total"].inc(forecasts)
+
+    def revised(self, forecasts: int) -> None:
+        """Count revisions handed to the sink; `published` counts them too."""
+        self._counters["rillcast_revised_forecasts_total"].inc(forecasts)
 
     def dead_lettered(self, reason: Reason) -> None:
         """Count a dead letter."""

@@ -14,7 +14,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.arrays import IntArray
+from pipeline.arrays import IntArray, StatusArray
 from pipeline.board import ForecastBoard
 from pipeline.bundle import Status
 from pipeline.codecs.forecasts import ForecastColumns, ForecastEncoder
@@ -24,6 +24,7 @@ from pipeline.engine import Outcome, StepResult
 from pipeline.latest import LatestForecasts
 from pipeline.metrics import Metrics, latency_sample
 from pipeline.residents import Residents
+from pipeline.revisions import with_revisions
 from pipeline.stages import StageClock
 from pipeline.tracing import carried
 from pipeline.transports.base import Channel, Polled, Sink
@@ -111,9 +112,7 @@ class Publisher:
         live = live_records[events.rows]
         self._metrics.replayed(int(np.count_nonzero(~live)))
         self._metrics.skipped(int(np.count_nonzero(result.outcome == Outcome.ALREADY_APPLIED)))
-        wanted = live & stepped & self._published[result.status]
-        if self._policy.every > 1:
-            wanted &= events.ds // self._policy.step_ms % self._policy.every == 0
+        wanted = live & stepped & self._wanted(events.ds, result.status)
         rows, unique_ids = _chosen(wanted, events.unique_ids)
         columns = ForecastColumns(
             unique_ids=unique_ids,
@@ -123,8 +122,14 @@ class Publisher:
             anomaly=None if result.anomaly is None else result.anomaly[rows],
             partitions=polled.partitions[events.rows[rows]],
             offsets=polled.offsets[events.rows[rows]],
+            revision=None if result.revision is None else result.revision[rows],
         )
-        headers = carried(polled, events.rows[rows].tolist()) if self._trace_context else None
+        causes = events.rows[rows]
+        if (revised := result.revised) is not None:
+            kept = live[revised.rows] & self._wanted(revised.ds, revised.status)
+            columns, causes = with_revisions(columns, np.arange(len(events))[rows], revised, kept, polled, events)
+            self._metrics.revised(int(np.count_nonzero(kept)))
+        headers = carried(polled, causes.tolist()) if self._trace_context else None
         for number, part in enumerate(columns.parts(_PART_ROWS)):
             keys, values = self._encoder.encode(part)
             self._stages.lap("encode")
@@ -143,6 +148,13 @@ class Publisher:
         """Forget what was published of a partition that goes, or is read again from its committed position."""
         if self._latest is not None:
             self._latest.forget(partition)
+
+    def _wanted(self, ds: IntArray, status: StatusArray) -> npt.NDArray[np.bool_]:
+        """Return for each forecast whether the policy lets it out."""
+        wanted: npt.NDArray[np.bool_] = self._published[status]
+        if self._policy.every > 1:
+            wanted &= ds // self._policy.step_ms % self._policy.every == 0
+        return wanted
 
     def _show(
         self,

@@ -22,6 +22,8 @@ import onnxruntime as ort
 from pipeline.arrays import IntArray
 from pipeline.bundle import StateSpec
 from pipeline.device import Device
+from pipeline.history import NEVER, NO_COVARIATES, PREFIX, History, Rewind, Shapes, host_bytes
+from pipeline.inputs import Inputs
 from pipeline.slab import Slab, room
 from pipeline.slots import PAGE_SLOTS, SlotTable
 from pipeline.stores.base import Page
@@ -29,7 +31,7 @@ from pipeline.stores.base import Page
 _TICKS_PER_TTL: Final = 8
 _MANY_RUNS: Final = 64
 _HOST_BYTES: Final = 16  # per slot: the two arrays beside the state
-NO_WATERMARK: Final = int(np.iinfo(np.int64).min) // 2
+NO_WATERMARK: Final = NEVER
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,14 +47,36 @@ class Limits:
     max_streams_per_partition: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Events between two evictions, in the order in which they apply; `rows` is where their results belong."""
+
+    rows: IntArray
+    slots: IntArray
+    inputs: Inputs
+
+    def __getitem__(self, events: npt.NDArray[Any]) -> Stretch:
+        """Return some of the events."""
+        return Stretch(self.rows[events], self.slots[events], self.inputs.take(events))
+
+
 class Residents:
     """Used from one thread."""
 
-    def __init__(self, specs: Sequence[StateSpec], device: Device, limits: Limits) -> None:
+    def __init__(
+        self,
+        specs: Sequence[StateSpec],
+        device: Device,
+        limits: Limits,
+        rewind: Rewind | None = None,
+        covariates: Shapes = NO_COVARIATES,
+    ) -> None:
         self._limits = limits
         self._tick_ms = max(1, limits.idle_ttl_ms // _TICKS_PER_TTL)
         self._table = SlotTable()
-        self._slab = Slab(specs, device, room(specs, device, _HOST_BYTES, self._table.num_slots))
+        beside = 0 if rewind is None else 2 * sum(spec.row_bytes for spec in specs) + host_bytes(rewind, covariates)
+        self._slab = Slab(specs, device, room(specs, device, _HOST_BYTES + beside, self._table.num_slots))
+        self.history = None if rewind is None else History(specs, device, self._slab, rewind, covariates)
         # Zeros, so that slots that were never handed out take no memory; a slot's values are set when it is.
         self._last_ds: IntArray = np.zeros(self._slab.num_slots, np.int64)
         self._applied_to: IntArray = np.zeros(self._slab.num_slots, np.int64)
@@ -73,7 +97,8 @@ class Residents:
     @property
     def size_bytes(self) -> int:
         """Bytes of state on the device, spare rows of the pages in use included."""
-        return self._table.num_slots * self._slab.row_bytes
+        beside = 0 if self.history is None else self.history.slot_bytes
+        return self._table.num_slots * (self._slab.row_bytes + beside)
 
     def bind(self, binding: ort.IOBinding) -> None:
         """Bind the state arrays; to be done again whenever `num_slots` has changed."""
@@ -185,6 +210,8 @@ class Residents:
             return []
         slots = [np.arange(page * PAGE_SLOTS, page * PAGE_SLOTS + len(names)) for _, page, names in changed]
         rows = self._slab.gather(np.concatenate(slots))
+        if self.history is not None:
+            rows |= self.history.export(np.concatenate(slots))
         pages, first = [], 0
         for (number, page, names), own in zip(changed, slots, strict=True):
             last = first + len(names)
@@ -202,8 +229,11 @@ class Residents:
             self._grow()
             self._zero(vacated)
             named = np.array([bool(name) for name in page.unique_ids], dtype=bool)
-            self._slab.scatter(slots, {name: values[named] for name, values in page.rows.items()})
+            rows = {name: values[named] for name, values in page.rows.items()}
+            self._slab.scatter(slots, {name: row for name, row in rows.items() if not name.startswith(PREFIX)})
             self._last_ds[slots] = page.last_ds[named]
+            if self.history is not None:
+                self.history.load(slots, rows, self._last_ds[slots] // self.history.rewind.step_ms)
             self._applied_to[slots] = page.offset
 
     def release(self, partition: int) -> None:
@@ -218,9 +248,13 @@ class Residents:
             more = np.zeros(self._slab.num_slots - self._last_ds.size, np.int64)
             self._last_ds = np.concatenate((self._last_ds, more))
             self._applied_to = np.concatenate((self._applied_to, more))
+            if self.history is not None:
+                self.history.grow()
         fresh, used = self._table.take_new_pages()
         for page in fresh:  # its rows are zero as the slab made them
             self._last_ds[page * PAGE_SLOTS : (page + 1) * PAGE_SLOTS] = NO_WATERMARK
+            if self.history is not None:
+                self.history.clear(np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64))
         for page in used:
             self._zero(np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64))
 
@@ -230,3 +264,5 @@ class Residents:
             self._slab.clear(slots)
             self._last_ds[slots] = NO_WATERMARK
             self._applied_to[slots] = 0
+            if self.history is not None:
+                self.history.clear(slots)

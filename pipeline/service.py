@@ -19,6 +19,7 @@ from pipeline.codecs.forecasts import make_encoder
 from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
 from pipeline.health import Health
+from pipeline.history import Rewind
 from pipeline.lanes import Lane
 from pipeline.latest import LatestForecasts
 from pipeline.metrics import Metrics
@@ -88,6 +89,7 @@ def build(
         row_buckets=on.row_buckets(settings.worker.batch_rows),
         limits=Limits(round(settings.state.idle_ttl_s * 1000), settings.state.max_streams_per_partition),
         calibrate=settings.calibration == "on",
+        rewind=rewind_of(settings, metadata.step_ms),
     )
     log.info(
         "model %s@%s (%s, %s, %d horizons, %d quantiles) on %s; %d bytes of state per stream",
@@ -138,3 +140,9 @@ def build(
     worker = Worker(parts, settings.worker, settings.state, start_at=settings.kafka.auto_offset_reset)
     server = HttpServer(settings.http, registry, health, board, latest) if settings.http.enabled else None
     return Service(worker, board, health, registry, server)
+
+
+def rewind_of(settings: Settings, step_ms: int) -> Rewind | None:
+    """Return how far streams go back; None = late events are not put into place."""
+    given = settings.input
+    return Rewind(given.rewind_slots, step_ms, given.duplicates == "last_wins") if given.rewind_slots else None

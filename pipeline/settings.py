@@ -84,7 +84,15 @@ class InputSettings(_Section):
     """A `ds` later than the record's own timestamp by more makes the record a dead letter: a clock that is wrong would
     make every right event after it late. 0 = any."""
     late: Literal["dead_letter", "drop"] = "dead_letter"
-    """What becomes of an event that is older than its stream's newest; `drop` only counts it."""
+    """What becomes of an event that is older than its stream's newest, and too old for `input.rewind_slots`; `drop`
+    only counts it."""
+    rewind_slots: Annotated[int, Field(ge=0, le=1000)] = 0
+    """A late event that lies at most so many slots before its stream's newest is put into place: the stream goes back,
+    and the forecasts since then are published again as revisions. Costs two more rows of state for each stream, see
+    [data.md](data.md). 0 = no late event is."""
+    duplicates: Literal["ignore", "last_wins"] = "ignore"
+    """What becomes of another value for a slot that a stream has seen; `last_wins` puts it in the place of the first,
+    within `input.rewind_slots`."""
 
 
 class RegistrySettings(_Section):
@@ -380,6 +388,15 @@ class Settings(BaseSettings):
                 f"worker.revoke_timeout_s is {self.worker.revoke_timeout_s:g}, more than half of "
                 f"kafka.max_poll_interval_s ({self.kafka.max_poll_interval_s:g}): the group would go on without this "
                 f"member while it still commits; lower the one or raise the other"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _duplicates_need_a_way_back(self) -> Settings:
+        if self.input.duplicates == "last_wins" and not self.input.rewind_slots:
+            raise ValueError(
+                "input.duplicates is 'last_wins', which goes back to the slot, but input.rewind_slots is 0; set it to "
+                "as many slots as a correction may be late, at least 1"
             )
         return self
 

@@ -1,8 +1,8 @@
 """Device-resident recurrent state, one row per stream.
 
 Owns: the arrays, their types, their device and their growth. Does not know: stream ids, weights, Kafka. Rows are moved
-by two small ONNX graphs (a Gather; a ScatterND in place), so the same code serves the CPU and the GPU and a row
-crosses to the host only when somebody asks for it.
+by small ONNX graphs (a Gather; a ScatterND in place; one behind the other), so the same code serves the CPU and the
+GPU and a row crosses to the host only when somebody asks for it.
 
 On the CPU the arrays are made once, as large as the machine's memory: an array of zeros takes address space alone until
 a row is written, so a growing number of streams never stops the world to copy the rows of those that are there. On a
@@ -19,7 +19,7 @@ from typing import Any, Final
 
 import numpy as np
 import onnxruntime as ort
-from onnx import helper
+from onnx import helper, numpy_helper
 
 from pipeline.arrays import AnyArray, IntArray
 from pipeline.bundle import NEXT_SUFFIX, STATE_PREFIX, StateSpec
@@ -55,6 +55,7 @@ class Slab:
         self._values = {spec.name: device.put(self._zeros(spec, num_slots)) for spec in self._specs}
         self._gather = {spec.name: device.session(_gather_model(spec)) for spec in self._specs}
         self._scatter = {spec.name: device.session(_scatter_model(spec)) for spec in self._specs}
+        self._copy: ort.InferenceSession | None = None  # made when a row is first copied
 
     @property
     def num_slots(self) -> int:
@@ -143,6 +144,28 @@ class Slab:
             binding.bind_ortvalue_output("next", self._values[spec.name])
             self._scatter[spec.name].run_with_iobinding(binding)
 
+    def copy_from(self, other: Slab, slots: IntArray) -> None:
+        """Overwrite rows with the same rows of another slab, of the same states on the same device; none leaves it.
+
+        Args:
+            other: where from.
+            slots: `(batch,)` int64 in `[0, num_slots)` of both, unique.
+
+        Raises:
+            SlotError: a slot is out of range. Nothing is written.
+        """
+        self._check(slots)
+        other._check(slots)
+        if self._copy is None:
+            self._copy = self._device.session(_copy_model(self._specs))
+        binding = self._copy.io_binding()
+        binding.bind_cpu_input("slots", np.ascontiguousarray(slots))
+        for spec in self._specs:
+            binding.bind_ortvalue_input("from." + spec.name, other._values[spec.name])
+            binding.bind_ortvalue_input("to." + spec.name, self._values[spec.name])
+            binding.bind_ortvalue_output("next." + spec.name, self._values[spec.name])
+        self._copy.run_with_iobinding(binding)
+
     def clear(self, slots: IntArray) -> None:
         """Set rows to zero: the state of a stream that has never been seen."""
         self.scatter(slots, {spec.name: self._zeros(spec, slots.size) for spec in self._specs})
@@ -183,6 +206,22 @@ def _scatter_model(spec: StateSpec) -> bytes:
         [helper.make_tensor_value_info("next", element, ["N", *spec.row_shape])],
     )
     return _serialise(graph)
+
+
+def _copy_model(specs: Sequence[StateSpec]) -> bytes:
+    slot_type = helper.np_dtype_to_tensor_dtype(np.dtype(np.int64))
+    nodes = [helper.make_node("Unsqueeze", ["slots", "last_axis"], ["rows"])]
+    inputs = [helper.make_tensor_value_info("slots", slot_type, ["B"])]
+    outputs = []
+    for spec in specs:
+        element, name = helper.np_dtype_to_tensor_dtype(spec.numpy_dtype), spec.name
+        nodes.append(helper.make_node("Gather", ["from." + name, "slots"], ["row." + name], axis=0))
+        nodes.append(helper.make_node("ScatterND", ["to." + name, "rows", "row." + name], ["next." + name]))
+        for kind, count in (("from.", "M"), ("to.", "N")):
+            inputs.append(helper.make_tensor_value_info(kind + name, element, [count, *spec.row_shape]))
+        outputs.append(helper.make_tensor_value_info("next." + name, element, ["N", *spec.row_shape]))
+    last_axis = numpy_helper.from_array(np.array([-1], np.int64), "last_axis")
+    return _serialise(helper.make_graph(nodes, "copy", inputs, outputs, [last_axis]))
 
 
 def _serialise(graph: Any) -> bytes:

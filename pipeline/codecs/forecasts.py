@@ -11,6 +11,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
+import numpy as np
+import numpy.typing as npt
+
 from pipeline.arrays import FloatArray, IntArray, StatusArray
 from pipeline.bundle import BundleMetadata, Status
 
@@ -30,7 +33,9 @@ class ForecastColumns:
         forecast: `(n, H, Q)` float32.
         anomaly: `(n,)` float32, NaN = unknown; None where the bundle has no such output.
         partitions: `(n,)` int64, of the event in the source.
-        offsets: `(n,)` int64, of the event in the source.
+        offsets: `(n,)` int64, of the event in the source; of a revision, of the event that caused it.
+        revision: `(n,)` int32, how often the forecast of this stream and slot was revised; None where none can be, and
+            then records do not speak of it.
     """
 
     unique_ids: Sequence[str]
@@ -40,6 +45,7 @@ class ForecastColumns:
     anomaly: FloatArray | None
     partitions: IntArray
     offsets: IntArray
+    revision: npt.NDArray[np.int32] | None = None
 
     def __len__(self) -> int:
         return len(self.unique_ids)
@@ -56,6 +62,7 @@ class ForecastColumns:
                 None if self.anomaly is None else self.anomaly[at],
                 self.partitions[at],
                 self.offsets[at],
+                None if self.revision is None else self.revision[at],
             )
 
 

@@ -14,7 +14,8 @@ from pipeline.bundle import BundleMetadata
 from pipeline.codecs.forecasts import ForecastColumns
 
 MAGIC: Final = b"RCF1"
-# Little-endian, packed: 64 bytes, then the levels, then the values by horizon and level.
+# Little-endian, packed: 64 bytes, then the levels, then the revision if there can be one (as `values_at` tells), then
+# the values by horizon and level.
 HEADER: Final = np.dtype(
     [
         ("magic", "S4"),
@@ -33,31 +34,25 @@ HEADER: Final = np.dtype(
 )
 
 
-def layout(horizon: int, levels: int) -> np.dtype[Any]:
-    """Return the type of a whole record."""
-    return np.dtype([("header", HEADER), ("quantiles", "<f4", (levels,)), ("values", "<f4", (horizon, levels))])
+def layout(horizon: int, levels: int, *, revised: bool = False) -> np.dtype[Any]:
+    """Return the type of a whole record; `revised` = it says which revision it is."""
+    revision = [("revision", "<u4")] if revised else []
+    return np.dtype(
+        [("header", HEADER), ("quantiles", "<f4", (levels,)), *revision, ("values", "<f4", (horizon, levels))]
+    )
 
 
 class Float32Encoder:
     """Columns to raw float32 forecast records, keyed by stream id."""
 
     def __init__(self, metadata: BundleMetadata) -> None:
-        levels = len(metadata.quantiles)
-        self._row = layout(metadata.horizon, levels)
-        self._constants = np.zeros((), self._row)
-        header = self._constants["header"]
-        header["magic"] = MAGIC
-        header["values_at"] = HEADER.itemsize + 4 * levels
-        header["horizon"] = metadata.horizon
-        header["levels"] = levels
-        header["model_id"] = metadata.model_id.encode()
-        header["freq"] = metadata.freq.encode()
-        self._constants["quantiles"] = metadata.quantiles
+        self._plain, self._revised = (_constants(metadata, revised=revised) for revised in (False, True))
 
     def encode(self, columns: ForecastColumns) -> tuple[list[bytes], list[bytes]]:
         """Return keys and values, one of each per row."""
-        n, size = len(columns), self._row.itemsize
-        block = np.full(n, self._constants)
+        constants = self._plain if columns.revision is None else self._revised
+        n, size = len(columns), constants.itemsize
+        block = np.full(n, constants)
         header = block["header"]
         header["status"] = columns.status
         header["partition"] = columns.partitions
@@ -65,6 +60,23 @@ class Float32Encoder:
         header["ds"] = columns.ds
         header["anomaly"] = np.nan if columns.anomaly is None else columns.anomaly
         block["values"] = columns.forecast
+        if columns.revision is not None:
+            block["revision"] = columns.revision
         data = block.tobytes()
         values = [data[first : first + size] for first in range(0, n * size, size)]
         return [unique_id.encode() for unique_id in columns.unique_ids], values
+
+
+def _constants(metadata: BundleMetadata, *, revised: bool) -> np.ndarray[Any, Any]:
+    """Return a record with everything in it that is the same in all of a model's records."""
+    levels = len(metadata.quantiles)
+    constants = np.zeros((), layout(metadata.horizon, levels, revised=revised))
+    header = constants["header"]
+    header["magic"] = MAGIC
+    header["values_at"] = HEADER.itemsize + 4 * levels + (4 if revised else 0)
+    header["horizon"] = metadata.horizon
+    header["levels"] = levels
+    header["model_id"] = metadata.model_id.encode()
+    header["freq"] = metadata.freq.encode()
+    constants["quantiles"] = metadata.quantiles
+    return constants

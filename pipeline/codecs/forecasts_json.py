@@ -54,8 +54,11 @@ class JsonEncoder:
             *(repeat(b']},"anomaly":'), _numbers(anomaly)),
             *(repeat(b',"source":{"partition":'), _numbers(columns.partitions)),
             *(repeat(b',"offset":'), _numbers(columns.offsets)),
-            repeat(b"}}"),
         ]
+        if columns.revision is not None:
+            parts += [repeat(b'},"revision":'), _numbers(columns.revision), repeat(b"}")]
+        else:
+            parts += [repeat(b"}}")]
         values = list(map(b"".join, zip(*parts, strict=False)))  # a constant repeats for ever
         return [unique_id.encode() for unique_id in columns.unique_ids], values
 

@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from pipeline.bundle import BundleMetadata
 from pipeline.codecs.forecasts import STATUS_NAMES, ForecastColumns, level_name, model_name
@@ -20,7 +21,9 @@ _INT64: Final = 0xD3
 _NULL: Final = b"\xc0"
 _NUMBER: Final = np.dtype([("type", "u1"), ("value", ">f4")])
 _WHOLE: Final = np.dtype([("type", "u1"), ("value", ">i8")])
-_MEMBERS: Final = 8  # of a record
+_MEMBERS: Final = 8  # of a record that does not speak of revisions
+_REVISION: Final = np.dtype([("type", "u1"), ("value", ">i4")])
+_INT32: Final = 0xD2
 
 
 class MsgpackEncoder:
@@ -53,6 +56,7 @@ class MsgpackEncoder:
         for name, packed in constants.items():
             self._constants[name] = np.void(packed)
         self._head = _map_of(_MEMBERS) + _pack("unique_id")
+        self._head_revised = _map_of(_MEMBERS + 1) + _pack("unique_id")
         self._status = [_pack("status") + _pack(name) for name in STATUS_NAMES]
         self._levels = len(metadata.quantiles)
 
@@ -71,14 +75,25 @@ class MsgpackEncoder:
         block["anomaly"]["value"] = anomaly
         data, head, status_of = block.tobytes(), self._head, self._status
         unknown = np.isnan(anomaly).tolist()
+        tails = [b""] * n
+        if columns.revision is not None:
+            head, tails = self._head_revised, _revisions(columns.revision)
         keys, values = [], []
         for row, (unique_id, status) in enumerate(zip(columns.unique_ids, columns.status.tolist(), strict=True)):
             fixed = data[row * size : (row + 1) * size]
             if unknown[row]:
                 fixed = fixed[: -_NUMBER.itemsize] + _NULL
-            values.append(b"".join((head, _pack(unique_id), status_of[status], fixed)))
+            values.append(b"".join((head, _pack(unique_id), status_of[status], fixed, tails[row])))
             keys.append(unique_id.encode())
         return keys, values
+
+
+def _revisions(revision: npt.NDArray[np.int32]) -> list[bytes]:
+    """Return the last member of each record."""
+    block = np.zeros(revision.size, _REVISION)
+    block["type"], block["value"] = _INT32, revision
+    name, data, size = _pack("revision"), block.tobytes(), _REVISION.itemsize
+    return [name + data[first : first + size] for first in range(0, len(data), size)]
 
 
 def _map_of(members: int) -> bytes:

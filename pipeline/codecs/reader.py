@@ -39,7 +39,9 @@ class Forecast:
         values: `(H, Q)` float32; row `i` is for the slot `i + 1` after that of `ds`.
         anomaly: 0 to 1, NaN = unknown.
         partition: of the event in the source.
-        offset: of the event in the source. A repeat has the same partition and offset: drop it by that.
+        offset: of the event in the source, or of the one that caused the revision. A repeat has the same partition,
+            offset and ds: drop it by these.
+        revision: how often the forecast of this stream and slot had been revised before it became this one.
     """
 
     unique_id: str
@@ -52,6 +54,7 @@ class Forecast:
     anomaly: float
     partition: int
     offset: int
+    revision: int = 0
 
 
 def decode_forecast(value: bytes, key: bytes | None = None) -> Forecast:
@@ -92,6 +95,7 @@ def _from_members(members: dict[str, Any]) -> Forecast:
         anomaly=float("nan") if anomaly is None else anomaly,
         partition=source["partition"],
         offset=source["offset"],
+        revision=members.get("revision", 0),
     )
 
 
@@ -101,7 +105,9 @@ def _from_float32(value: bytes, key: bytes | None) -> Forecast:
     header = np.frombuffer(value, HEADER, 1)[0]
     horizon, levels = int(header["horizon"]), int(header["levels"])
     quantiles = np.frombuffer(value, "<f4", levels, HEADER.itemsize)
-    values = np.frombuffer(value, "<f4", horizon * levels, int(header["values_at"]))
+    values_at, levels_end = int(header["values_at"]), HEADER.itemsize + 4 * levels
+    values = np.frombuffer(value, "<f4", horizon * levels, values_at)
+    revision = np.frombuffer(value, "<u4", 1, levels_end)[0] if values_at >= levels_end + 4 else 0
     return Forecast(
         unique_id=key.decode(),
         ds=int(header["ds"]),
@@ -113,4 +119,5 @@ def _from_float32(value: bytes, key: bytes | None) -> Forecast:
         anomaly=float(header["anomaly"]),
         partition=int(header["partition"]),
         offset=int(header["offset"]),
+        revision=int(revision),
     )

@@ -12,6 +12,7 @@ from typing import Final, Literal
 
 from pipeline.bundle import BundleMetadata
 from pipeline.errors import SettingsError
+from pipeline.history import page_columns, shapes_of
 from pipeline.settings import Settings
 from pipeline.stores.base import StateStore
 from pipeline.stores.kafka import KafkaStore, TopicReader
@@ -80,7 +81,8 @@ def open_store(settings: Settings, metadata: BundleMetadata, sink: Sink) -> Stat
 
 def codec_of(settings: Settings, metadata: BundleMetadata) -> PageCodec:
     """Return the codec of the bundle's pages, in the form that the settings ask for."""
-    return PageCodec(metadata.model_id, metadata.states, settings.state.rows, settings.state.compression)
+    beside = page_columns(metadata.states, settings.input.rewind_slots, shapes_of(metadata))
+    return PageCodec(metadata.model_id, metadata.states, settings.state.rows, settings.state.compression, beside)
 
 
 def reader_of(settings: Settings) -> Callable[[], TopicReader]:

@@ -6,7 +6,8 @@ Does not know: where forms are kept (`pipeline.stores.local`, `pipeline.stores.k
 
 Invariants: a form says its model, partition and number, and is refused where others were asked for; what a page holds
 in free slots is not stored and comes back as zeros, so that no stream ever meets what another one left. The form of
-the rows is the page's own: it may differ from page to page and from the settings.
+the rows is the page's own: it may differ from page to page and from the settings, and so may what a page holds beside
+the bundle's states (`pipeline.history`): whoever loads it passes over what it does not want.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import numpy as np
 
 from pipeline.arrays import AnyArray, IntArray
 from pipeline.bundle import StateSpec
+from pipeline.history import PREFIX, is_row, page_column
 from pipeline.slots import PAGE_SLOTS
 from pipeline.stores import rows
 from pipeline.stores.base import Mark, Page
@@ -84,12 +86,29 @@ class PageCodec:
         specs: Sequence[StateSpec],
         form: RowForm = "exact",
         compression: Compression = "zlib",
+        beside: Sequence[StateSpec] = (),
     ) -> None:
+        """Describe the pages.
+
+        Args:
+            model_id: of the bundle.
+            specs: the bundle's kinds of state, which every page has.
+            form: in which float32 rows are stored.
+            compression: of what is stored.
+            beside: what pages hold beside the state; those that are read may hold anything else, or nothing.
+        """
         self.model_id = model_id
         self._specs = tuple(specs)
         self._compression = compression
+        self._columns = (*specs, *beside)
         self._states = tuple(
-            StoredState(spec.name, spec.dtype, spec.row_shape, rows.form_of(spec, form)) for spec in specs
+            StoredState(
+                spec.name,
+                spec.dtype,
+                spec.row_shape,
+                rows.form_of(spec, form if is_row(spec.name) or not spec.name.startswith(PREFIX) else "exact"),
+            )
+            for spec in self._columns
         )
 
     def encode(self, page: Page) -> bytes | None:
@@ -101,7 +120,7 @@ class PageCodec:
         pick = slice(None) if len(occupied) == len(page.unique_ids) else occupied
         body = b"".join(
             rows.pack(self._rows_of(page, spec)[pick], spec, state.form)
-            for spec, state in zip(self._specs, self._states, strict=True)
+            for spec, state in zip(self._columns, self._states, strict=True)
         )
         compression: Compression = "none"
         if self._compression == "zlib" and len(smaller := rows.compress(body)) < len(body):
@@ -134,16 +153,20 @@ class PageCodec:
         _expect(where, "model", header.model_id, self.model_id)
         _expect(where, "partition", header.partition, partition)
         _expect(where, "page number", header.number, number)
-        found = [(state.name, state.dtype, state.row_shape) for state in header.states]
-        _expect(where, "states", found, [(spec.name, spec.dtype, spec.row_shape) for spec in self._specs])
+        own = [(s.name, s.dtype, s.row_shape) for s in header.states if not s.name.startswith(PREFIX)]
+        _expect(where, "states", own, [(spec.name, spec.dtype, spec.row_shape) for spec in self._specs])
+        try:
+            specs = [page_column(s.name, s.dtype, s.row_shape) for s in header.states]
+        except ValueError as error:
+            raise damaged(where, f"a column that no page can have: {error}") from error
         occupied = occupied_slots(header.unique_ids)
         forms = [state.form for state in header.states]
-        sizes = [rows.packed_bytes(spec, form, len(occupied)) for spec, form in zip(self._specs, forms, strict=True)]
+        sizes = [rows.packed_bytes(spec, form, len(occupied)) for spec, form in zip(specs, forms, strict=True)]
         if len(header.unique_ids) > PAGE_SLOTS or len(header.last_ds) != len(occupied) * _DS_TYPE.itemsize:
             raise damaged(where, f"{len(header.unique_ids)} slots with {len(header.last_ds)} bytes of event times")
         packed = memoryview(_unpacked(body, header.compression, sum(sizes), where))
         columns: dict[str, AnyArray] = {}
-        for spec, form, size in zip(self._specs, forms, sizes, strict=True):
+        for spec, form, size in zip(specs, forms, sizes, strict=True):
             values = rows.unpack(packed[:size], spec, form, len(occupied))
             columns[spec.name] = _spread(values, occupied, len(header.unique_ids))
             packed = packed[size:]
@@ -182,9 +205,9 @@ class PageCodec:
         """Return a bound of the bytes that any page takes, given the longest stream id in bytes."""
         body = sum(
             rows.packed_bytes(spec, state.form, PAGE_SLOTS)
-            for spec, state in zip(self._specs, self._states, strict=True)
+            for spec, state in zip(self._columns, self._states, strict=True)
         )
-        states = len(self._specs) * _PER_STATE_BYTES
+        states = len(self._columns) * _PER_STATE_BYTES
         return OVERHEAD_BYTES + _HEADER_BYTES + states + PAGE_SLOTS * (max_id_bytes + _PER_STREAM_BYTES) + body
 
     def _rows_of(self, page: Page, spec: StateSpec) -> AnyArray:

@@ -1,0 +1,237 @@
+"""Late events within reach leave no trace: the last revisions are the forecasts of the stream in the order of time.
+
+The reference is an engine without rewind that gets, for each stream, the events that were accepted, in order. Which
+these are is decided here anew, by the rule of `docs/data.md`, one event after the other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.bundle import Bundle, Status
+from pipeline.device import Device
+from pipeline.engine import Outcome, StepEngine
+from pipeline.history import Rewind
+from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
+from tests.support.toy import toy_bundle
+from training.export import export
+
+START = 475_000  # hours since the epoch
+Event = tuple[str, int, float]  # stream, slot, value
+Key = tuple[str, int]
+
+
+@cache
+def forecaster() -> Bundle:
+    import tempfile
+    from pathlib import Path
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "m.onnx"
+        export(random_forecaster(small_config()), path, name="m")
+        return Bundle.load(path)
+
+
+@cache
+def engine_of(name: str, reach: int, last_wins: bool, rows: int) -> StepEngine:
+    """Return an engine, made once: to load a model takes longer than an example."""
+    rewind = Rewind(reach, HOUR_MS, last_wins) if reach else None
+    return StepEngine(forecaster(), Device("cpu"), rewind=rewind, batch_rows=rows)
+
+
+def emptied(name: str, reach: int = 0, *, last_wins: bool = False, rows: int = 256) -> StepEngine:
+    """Return the engine of that name, without a stream."""
+    engine = engine_of(name, reach, last_wins, rows)
+    engine.residents.release(0)
+    return engine
+
+
+@dataclass
+class Seen:
+    """What consumers have of a stream and slot: the record with the highest revision."""
+
+    forecasts: dict[Key, npt.NDArray[np.float32]] = field(default_factory=dict)
+    statuses: dict[Key, int] = field(default_factory=dict)
+    revisions: dict[Key, int] = field(default_factory=dict)
+    events: Counter[str] = field(default_factory=Counter)
+
+    def take(self, key: Key, revision: int, forecast: npt.NDArray[np.float32], status: int) -> None:
+        expected = self.revisions.get(key, -1) + 1
+        assert revision == expected, f"{key}: revision {revision}, expected {expected}"
+        self.revisions[key] = revision
+        self.forecasts[key], self.statuses[key] = forecast, status
+
+
+def feed(engine: StepEngine, events: list[Event], seen: Seen, first_offset: int = 0) -> None:
+    """Step events in one call and note what is published, each revision behind its cause."""
+    ids = [event[0] for event in events]
+    ds = np.array([(START + slot) * HOUR_MS + 17 for _, slot, _ in events], np.int64)
+    y = np.array([value for _, _, value in events], np.float32)
+    offsets = first_offset + np.arange(len(events))
+    result = engine.step(np.zeros(len(events), np.int64), offsets, ids, ds, y)
+    revised = result.revised
+    for row, (unique_id, slot, _) in enumerate(events):
+        outcome, status = Outcome(result.outcome[row]), Status(result.status[row])
+        name = status.name if outcome is Outcome.STEPPED else outcome.name
+        seen.events[name] += 1
+        if outcome is Outcome.STEPPED and status.advanced:
+            revision = 0 if result.revision is None else int(result.revision[row])
+            seen.take((unique_id, slot), revision, result.forecast[row], status)
+        if revised is not None:
+            for at in np.flatnonzero(revised.rows == row):
+                key = unique_id, int(revised.ds[at] // HOUR_MS) - START
+                seen.take(key, int(revised.revision[at]), revised.forecast[at], int(revised.status[at]))
+
+
+def accepted(
+    events: Iterable[Event], reach: int, *, last_wins: bool
+) -> tuple[dict[str, dict[int, float]], Counter[str]]:
+    """Return what each stream's row should hold, by slot, and how many events were late or known."""
+    held: dict[str, dict[int, float]] = defaultdict(dict)
+    newest: dict[str, int] = {}
+    left: Counter[str] = Counter()
+    for unique_id, slot, value in events:
+        if unique_id in newest and slot < newest[unique_id] - reach:
+            left["LATE"] += 1
+            continue
+        before = held[unique_id].get(slot)
+        if before is not None and (not last_wins or np.float32(before) == np.float32(value)):
+            left["DUPLICATE"] += 1
+            continue
+        if before is not None and math.isnan(before) and math.isnan(value):
+            left["DUPLICATE"] += 1
+            continue
+        held[unique_id][slot] = value
+        newest[unique_id] = max(slot, newest.get(unique_id, slot))
+    return held, left
+
+
+def in_order(held: dict[str, dict[int, float]]) -> Seen:
+    seen, engine = Seen(), emptied("reference")
+    events = [(unique_id, slot, value) for unique_id, slots in held.items() for slot, value in sorted(slots.items())]
+    feed(engine, events, seen)
+    return seen
+
+
+def agree(seen: Seen, expected: Seen) -> None:
+    assert seen.forecasts.keys() == expected.forecasts.keys()
+    for key, forecast in expected.forecasts.items():
+        assert seen.statuses[key] == expected.statuses[key], key
+        np.testing.assert_array_equal(seen.forecasts[key], forecast, err_msg=str(key))
+
+
+values = st.one_of(st.floats(-100, 100, width=32), st.just(float("nan")))
+# Time goes on by steps that are mostly short; each event is then moved back by a delay.
+arrivals = st.lists(
+    st.tuples(
+        st.sampled_from("aabc"),
+        st.sampled_from([0, 1, 1, 1, 1, 1, 2, 3, 5, 9, 20]),
+        st.sampled_from([0, 0, 0, 1, 2, 3, 4, 5, 6, 9]),
+        values,
+    ),
+    min_size=1,
+    max_size=80,
+)
+cuts = st.lists(st.integers(1, 30), min_size=1, max_size=6)
+
+
+def laid_out(drawn: list[tuple[str, int, int, float]]) -> list[Event]:
+    now: Counter[str] = Counter()
+    events = []
+    for unique_id, ahead, delay, value in drawn:
+        now[unique_id] += ahead
+        events.append((unique_id, now[unique_id] - delay, value))
+    return events
+
+
+def polls(events: list[Event], sizes: list[int]) -> Iterable[tuple[int, list[Event]]]:
+    first, turn = 0, 0
+    while first < len(events):
+        yield first, events[first : first + sizes[turn % len(sizes)]]
+        first += sizes[turn % len(sizes)]
+        turn += 1
+
+
+@pytest.mark.parametrize("last_wins", [False, True])
+@given(drawn=arrivals, sizes=cuts, reach=st.sampled_from([1, 2, 3, 6]), moves=st.sets(st.integers(0, 80), max_size=3))
+@settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_last_revisions_are_the_forecasts_of_the_stream_in_order(
+    last_wins: bool, drawn: list[tuple[str, int, int, float]], sizes: list[int], reach: int, moves: set[int]
+) -> None:
+    """However the events are polled, and wherever the state is stored and taken in by another process."""
+    events = laid_out(drawn)
+    here, there = "here", "there"
+    seen, engine = Seen(), emptied(here, reach, last_wins=last_wins, rows=3)
+    for first, poll in polls(events, sizes):
+        feed(engine, poll, seen, first)
+        end = first + len(poll)
+        if moves & set(range(first, end)):
+            pages, watermark = engine.residents.export(0, end), engine.residents.watermark(0)
+            here, there = there, here
+            engine = emptied(here, reach, last_wins=last_wins, rows=3)
+            engine.residents.load(0, pages, watermark)
+    held, left = accepted(events, reach, last_wins=last_wins)
+    agree(seen, in_order(held))
+    assert {name: seen.events[name] for name in ("LATE", "DUPLICATE")} == {
+        name: left[name] for name in ("LATE", "DUPLICATE")
+    }
+    assert seen.events.total() == len(events), "every event has one outcome"
+
+
+@given(drawn=arrivals, sizes=cuts)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_an_event_that_the_quarantine_refuses_leaves_no_trace_however_events_are_polled(
+    drawn: list[tuple[str, int, int, float]], sizes: list[int]
+) -> None:
+    events = [(*event[:2], 3e38) if nth % 7 == 3 else event for nth, event in enumerate(laid_out(drawn))]
+    several, one = Seen(), Seen()
+    engine = emptied("several", 3, last_wins=True, rows=3)
+    for first, poll in polls(events, sizes):
+        feed(engine, poll, several, first)
+    engine = emptied("one", 3, last_wins=True)
+    for first, poll in polls(events, [1]):
+        feed(engine, poll, one, first)
+    assert (several.events, several.revisions) == (one.events, one.revisions)
+    agree(several, one)
+
+
+@pytest.mark.parametrize("slot", [17, 20], ids=["late", "a second value"])
+def test_a_late_event_that_the_quarantine_refuses_leaves_its_stream_as_it_was(slot: int) -> None:
+    before = [("a", at, math.sin(at)) for at in range(21) if at != 17]
+    seen, expected = Seen(), Seen()
+    feed(emptied("several", 3, last_wins=True, rows=3), [*before, ("a", slot, 3e38), ("a", 21, 0.5)], seen)
+    feed(emptied("one", 3, last_wins=True), [*before, ("a", 21, 0.5)], expected)
+    assert seen.events["QUARANTINED"] == 1
+    assert seen.revisions == expected.revisions, "nothing is revised"
+    agree(seen, expected)
+
+
+def test_in_order_there_is_not_one_more_step() -> None:
+    calls: dict[bool, int] = {}
+    for on in (False, True):
+        engine = StepEngine(toy_bundle(), Device("cpu"), rewind=Rewind(6, HOUR_MS) if on else None)
+        slots = np.arange(200) * HOUR_MS
+        for slot in slots.tolist():
+            stats = engine.step(
+                np.zeros(3, np.int64), np.arange(3), ["a", "b", "c"], np.full(3, slot), np.ones(3, np.float32)
+            ).stats
+            calls[on] = calls.get(on, 0) + stats.calls
+            assert (stats.put, stats.again) == (0, 0)
+    assert calls[False] == calls[True]
+
+
+def test_without_rewind_nothing_is_kept_beside_the_state() -> None:
+    engine = StepEngine(toy_bundle(), Device("cpu"))
+    assert engine.residents.history is None
+    engine.step(np.zeros(1, np.int64), np.zeros(1, np.int64), ["a"], np.zeros(1, np.int64), np.ones(1, np.float32))
+    assert engine.residents.export(0, 1)[0].rows.keys() == {"sum"}

@@ -83,6 +83,8 @@ class StepResult:
         stats: cost of the step.
         revision: `(n,)` int32, how often the forecast of the event's stream and slot had been revised before it became
             this one; None where streams do not go back.
+        placed: `(n,)` bool, whether the event was late, or another value for its slot, and went back to it; None
+            likewise.
         revised: forecasts of earlier events that these events changed; None where they changed none.
     """
 
@@ -93,6 +95,7 @@ class StepResult:
     anomaly: FloatArray | None
     stats: StepStats
     revision: npt.NDArray[np.int32] | None = None
+    placed: npt.NDArray[np.bool_] | None = None
     revised: Revised | None = None
 
 
@@ -182,7 +185,8 @@ class StepEngine:
         inputs = self._inputs(ds, y, x, future)
         columns = self._empty_columns(n)
         outcome: StatusArray = np.zeros(n, np.int8)
-        revision = np.zeros(n if self._rewinder is not None else 0, np.int32)
+        places = n if self._rewinder is not None else 0
+        revision, placed = np.zeros(places, np.int32), np.zeros(places, np.bool_)
         evicted, revised = 0, list[Revised]()
         self._calls = self._in_runs = 0
         for rows, evictions in self.residents.stretches(partitions, ds):
@@ -198,7 +202,7 @@ class StepEngine:
                 self._advance(stretch, columns)
                 self.residents.touched(slots, stretch.inputs.ds)
             else:
-                revised += self._rewinder.step(stretch, columns, revision)
+                revised += self._rewinder.step(stretch, columns, revision, placed)
         outcome[~columns[guard.HEALTHY]] = Outcome.QUARANTINED
         put, again = (0, 0) if self._rewinder is None else self._rewinder.take_counts()
         stats = StepStats(n, self._calls, self._in_runs, evicted, self._timer() - started, put, again)
@@ -210,6 +214,7 @@ class StepEngine:
             columns.get("anomaly"),
             stats,
             revision if self._rewinder is not None else None,
+            placed if self._rewinder is not None else None,
             merged(revised),
         )
 

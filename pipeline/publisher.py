@@ -172,6 +172,12 @@ class Publisher:
         ages = latency_sample(polled.timestamps_ms[live_records], self._wall_clock())
         self._metrics.latency(ages)
         if self._board is not None:
+            if result.placed is not None and result.placed.any():
+                # The board shows events as they come, the newest last: those of the past are left out.
+                seen = np.flatnonzero(to_show & ~result.placed)
+                unique_ids = [events.unique_ids[row] for row in seen.tolist()]
+                score = None if result.score is None else result.score[seen]
+                anomaly = None if result.anomaly is None else result.anomaly[seen]
             self._board.update(
                 unique_ids,
                 events.ds[seen],

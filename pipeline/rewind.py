@@ -113,17 +113,18 @@ class Rewinder:
         self._last_wins = history.rewind.last_wins
         self._put_count = self._again_count = 0
 
-    def step(self, stretch: Stretch, columns: Columns, revision: Revision) -> list[Revised]:
+    def step(self, stretch: Stretch, columns: Columns, revision: Revision, placed: Mask) -> list[Revised]:
         """Step events; return the forecasts that changed by it, in no order.
 
         Args:
             stretch: events of any streams, in the order of their arrival.
             columns: receives their results.
             revision: zeros; receives which revision of its slot's forecast an event's is.
+            placed: false; receives whether an event was put into place.
         """
         revised: list[Revised] = []
         for events in _rounds(stretch.slots, self._numbers(stretch), self._newest(stretch.slots)):
-            self._round(stretch[events], columns, revision, revised)
+            self._round(stretch[events], columns, revision, placed, revised)
         return revised
 
     def take_counts(self) -> tuple[int, int]:
@@ -140,7 +141,9 @@ class Rewinder:
         """Return the slot of time of each stream's newest event."""
         return self._residents.newest(slots) // self._slot_ms
 
-    def _round(self, events: Stretch, columns: Columns, revision: Revision, revised: list[Revised]) -> None:
+    def _round(
+        self, events: Stretch, columns: Columns, revision: Revision, placed: Mask, revised: list[Revised]
+    ) -> None:
         """Step events of which each stream has one, or several that are in order."""
         history, numbers, newest = self._history, self._numbers(events), self._newest(events.slots)
         in_order = numbers > newest
@@ -158,6 +161,7 @@ class Rewinder:
             self._leave_to_the_model(events[beyond], columns)
         if (late := reached & ~ignored).any():
             picked, replaces = events[late], known[late]
+            placed[picked.rows] = True
             for first in range(0, replaces.size, _STREAMS_AT_ONCE):
                 part = np.arange(first, min(first + _STREAMS_AT_ONCE, replaces.size))
                 self._put(picked[part], replaces[part], columns, revision, revised)

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 
 from pipeline.bundle import Bundle
 from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
+from pipeline.history import Rewind
 from pipeline.publisher import Policy
 from pipeline.residents import Limits
 from pipeline.transports.base import Channel
@@ -57,6 +59,19 @@ def finite(records: list[dict[str, Any]]) -> None:
             assert all(isinstance(value, float | int) for value in values)
 
 
+def revised(expected: list[tuple[int, int]]) -> Callable[[list[dict[str, Any]]], None]:
+    """Return a check of slot and revision of the last records."""
+
+    def check(records: list[dict[str, Any]]) -> None:
+        last = records[-len(expected) :]
+        starts = [datetime.fromisoformat(record["ds"]).timestamp() * 1000 - START_MS for record in last]
+        assert [(start // HOUR_MS, record["revision"]) for start, record in zip(starts, last, strict=True)] == expected
+
+    return check
+
+
+REWIND = {"rewind": Rewind(3, HOUR_MS)}
+LAST_WINS = {"rewind": Rewind(3, HOUR_MS, last_wins=True)}
 WARM = events(*range(CONTEXT))
 WARMED = ["warming_up"] * (CONTEXT - 1) + ["ok"]
 CELLS = {
@@ -64,6 +79,28 @@ CELLS = {
     "duplicate": Cell([*WARM, *events(11, 11.5)], WARMED, counted={"duplicate": 2}),
     "late-dead_letter": Cell([*WARM, *events(3)], WARMED, ["late"], {"late": 1}),
     "late-drop": Cell([*WARM, *events(3)], WARMED, [], {"late": 1}, {"policy": Policy(late="drop")}),
+    "late-rewind": Cell(
+        [*WARM, *events(12, 14, 13, y=2.0)],
+        [*WARMED, "ok", "gap", "ok", "ok"],
+        counted={"ok": 3, "gap": 1, "late": 0},
+        options=REWIND,
+        check=revised([(13, 0), (14, 1)]),
+    ),
+    "late-beyond-rewind": Cell([*WARM, *events(7)], WARMED, ["late"], {"late": 1}, REWIND),
+    "late-at-rewind": Cell(
+        [*WARM, *events(12, 14, 15, 16, 13)],
+        [*WARMED, "ok", "gap", "ok", "ok", "ok", "ok", "ok", "ok"],
+        options=REWIND,
+        check=revised([(13, 0), (14, 1), (15, 1), (16, 1)]),
+    ),
+    "late-known": Cell([*WARM, *events(9, y=5.0)], WARMED, [], {"duplicate": 1, "late": 0}, REWIND),
+    "duplicate-last-wins": Cell(
+        [*WARM, *events(10, y=5.0), *events(11, y=5.0), *events(11, y=5.0)],
+        [*WARMED, "warming_up", "ok", "ok"],
+        counted={"duplicate": 1},
+        options=LAST_WINS,
+        check=revised([(10, 1), (11, 1), (11, 2)]),
+    ),
     "gap": Cell([*WARM, *events(14)], [*WARMED, "gap"], counted={"gap": 1}, check=finite),
     "gap-too-long": Cell([*WARM, *events(100, 101)], [*WARMED, "warming_up", "warming_up"], check=finite),
     "missing-null": Cell([*WARM, *events(12, y=None)], [*WARMED, "missing"], counted={"missing": 1}, check=finite),

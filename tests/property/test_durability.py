@@ -8,6 +8,7 @@ identical and carry the same `source`.
 from __future__ import annotations
 
 import contextlib
+import json
 from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Literal
@@ -17,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.history import Rewind
 from pipeline.residents import Limits
 from pipeline.settings import StateSettings, WorkerSettings
 from pipeline.stores.base import Mark, Page, StateStore
@@ -25,6 +27,7 @@ from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
 from tests.support.memory import Crash, Log, MemorySink, MemorySource, MemoryTransactionalSink
 from tests.support.stores import MemoryStore, Shelf
+from tests.support.toy import HOUR_MS, unroll
 from tests.support.workers import forecasts_by_stream, observation
 
 Delivery = Literal["at_least_once", "exactly_once"]
@@ -107,6 +110,7 @@ def run_once(
     pages_per_commit: int = 1,
     crash: tuple[str, int] | None = None,
     limits: Limits | None = None,
+    rewind: Rewind | None = None,
 ) -> workers.Harness:
     stores: list[MemoryStore] = []
 
@@ -121,6 +125,7 @@ def run_once(
         snapshots=StateSettings(snapshot_interval_s=2, snapshot_max_interval_s=2, pages_per_commit=pages_per_commit),
         store=make,
         limits=limits,
+        rewind=rewind,
     )
     harness.source.before_poll.extend([tick(harness)] * 10_000)
     if crash is not None:
@@ -355,6 +360,64 @@ def test_eviction_and_refusal_are_the_same_through_crashes(
         assert Counter(v for _, v, _ in crashed.published[channel]) == Counter(
             v for _, v, _ in whole.published[channel]
         )
+
+
+# Partition, stream, how far time goes on, by how much the event is late, value.
+late_arrivals = st.lists(
+    st.tuples(st.integers(0, 1), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(1, 10**6)),
+    min_size=1,
+    max_size=100,
+)
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+@given(drawn=late_arrivals, polls=sizes, crashes=crash_points, last_wins=st.booleans(), visible=st.booleans())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+def test_late_events_are_put_into_place_and_revised_the_same_through_crashes(
+    delivery: Delivery,
+    drawn: list[tuple[int, int, int, int, int]],
+    polls: list[int],
+    crashes: list[tuple[str, int]],
+    last_wins: bool,
+    visible: bool,
+) -> None:
+    """Anchors and inputs are part of the state: a crashed run publishes what one run does, revisions included."""
+    rewind = Rewind(3, HOUR_MS, last_wins)
+    whole, crashed, shelf = Log({0: [], 1: []}), Log({0: [], 1: []}), Shelf()
+    visible = visible and delivery == "at_least_once"
+    held: dict[str, dict[int, int]] = {}
+    now: Counter[str] = Counter()
+    for partition, stream, ahead, delay, y in drawn:
+        unique_id = f"{partition}/{stream}"
+        now[unique_id] += ahead
+        slot = now[unique_id] - delay
+        slots = held.setdefault(unique_id, {})
+        slots[slot] = y if last_wins else slots.get(slot, y)
+        for log in (whole, crashed):
+            log.append(partition, observation(unique_id, y, ds=(400_000 + slot) * HOUR_MS))
+
+    run_once(whole, Shelf(), "exactly_once", visible=False, per_poll=lambda: 10**6, rewind=rewind)
+    for crash in crashes:
+        run_once(crashed, shelf, delivery, visible=visible, per_poll=cycle(polls).__next__, crash=crash, rewind=rewind)
+    run_once(crashed, shelf, delivery, visible=visible, per_poll=cycle(polls).__next__, rewind=rewind)
+    assert set(published(crashed)) == set(published(whole))
+    if delivery == "exactly_once":
+        assert published(crashed) == published(whole), "each revision once"
+
+    last: dict[tuple[str, str], tuple[int, int]] = {}
+    for _, value, _ in crashed.published[Channel.FORECASTS]:
+        record = json.loads(value)
+        key = record["unique_id"], record["ds"]
+        last[key] = max(last.get(key, (-1, 0)), (record["revision"], int(record["quantiles"]["0.5"][0])))
+    seen: dict[str, list[int]] = {}
+    for (unique_id, _), (_, state) in sorted(last.items()):
+        seen.setdefault(unique_id, []).append(state)
+    expected = {unique_id: unroll(y for _, y in sorted(slots.items())) for unique_id, slots in held.items()}
+    assert seen == expected, "the last revisions are the forecasts of the streams in order"
+
+
+def published(log: Log) -> Counter[bytes]:
+    return Counter(value for _, value, _ in log.published[Channel.FORECASTS])
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])

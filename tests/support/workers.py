@@ -17,6 +17,7 @@ from pipeline.deadletters import DeadLetters
 from pipeline.device import Device
 from pipeline.engine import StepEngine
 from pipeline.health import Health
+from pipeline.history import Rewind
 from pipeline.lanes import Lane
 from pipeline.metrics import Metrics
 from pipeline.publisher import Policy, Publisher
@@ -58,6 +59,7 @@ def build(
     store: Callable[[MemorySink], StateStore] | None = None,
     snapshots: StateSettings | None = None,
     limits: Limits | None = None,
+    rewind: Rewind | None = None,
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     policy: Policy | None = None,
@@ -70,7 +72,7 @@ def build(
     bundle = bundle or toy_bundle()
     registry, health = CollectorRegistry(), Health(clock=clock)
     engine = StepEngine(
-        bundle, Device("cpu"), batch_rows=batch_rows, row_buckets=row_buckets, limits=limits, timer=clock
+        bundle, Device("cpu"), batch_rows=batch_rows, row_buckets=row_buckets, limits=limits, rewind=rewind, timer=clock
     )
     metrics = Metrics(registry, bundle.metadata, "cpu")
     publisher = Publisher(

@@ -23,7 +23,7 @@ def metadata(**changes: Any) -> BundleMetadata:
     return ToyGraph().metadata().model_copy(update={"model_id": "0123456789abcdef"} | changes)
 
 
-def columns(ids: list[str], horizon: int = 2, levels: int = 3) -> ForecastColumns:
+def columns(ids: list[str], horizon: int = 2, levels: int = 3, *, revised: bool = False) -> ForecastColumns:
     n, numbers = len(ids), np.random.default_rng(3)
     return ForecastColumns(
         unique_ids=ids,
@@ -33,14 +33,16 @@ def columns(ids: list[str], horizon: int = 2, levels: int = 3) -> ForecastColumn
         anomaly=np.where(np.arange(n) % 3 == 0, np.nan, numbers.random(n)).astype(np.float32),
         partitions=np.arange(n) % 5,
         offsets=np.arange(n) + 2**40,
+        revision=(np.arange(n) * 70_000).astype(np.int32) if revised else None,
     )
 
 
 @pytest.mark.parametrize("codec", CODECS)
+@pytest.mark.parametrize("revised", [False, True])
 @pytest.mark.parametrize(("horizon", "levels"), [(2, 3), (1, 1), (24, 9), (20, 20)])
-def test_reader_reads_what_a_codec_wrote(codec: Codec, horizon: int, levels: int) -> None:
+def test_reader_reads_what_a_codec_wrote(codec: Codec, horizon: int, levels: int, revised: bool) -> None:
     quantiles = tuple(round((i + 1) / (levels + 1), 3) for i in range(levels))
-    given = columns(IDS, horizon, levels)
+    given = columns(IDS, horizon, levels, revised=revised)
     about = metadata(horizon=horizon, quantiles=quantiles)
     keys, values = make_encoder(codec, about).encode(given)
     for row, (key, value) in enumerate(zip(keys, values, strict=True)):
@@ -50,6 +52,7 @@ def test_reader_reads_what_a_codec_wrote(codec: Codec, horizon: int, levels: int
         assert read.model.endswith("0123456789abcdef")
         assert (read.partition, read.offset) == (given.partitions[row], given.offsets[row])
         assert read.quantiles == quantiles
+        assert read.revision == (0 if given.revision is None else given.revision[row])
         np.testing.assert_array_equal(read.values, given.forecast[row])
         assert given.anomaly is not None
         np.testing.assert_array_equal(np.float32(read.anomaly), given.anomaly[row])
@@ -70,8 +73,9 @@ def test_a_bundle_without_anomaly_leaves_it_unknown(codec: Codec) -> None:
     assert np.isnan(decode_forecast(value, key).anomaly)
 
 
-def test_msgpack_has_the_members_of_json() -> None:
-    given = columns(IDS)
+@pytest.mark.parametrize("revised", [False, True])
+def test_msgpack_has_the_members_of_json(revised: bool) -> None:
+    given = columns(IDS, revised=revised)
     _, texts = make_encoder("json", metadata()).encode(given)
     _, packed = make_encoder("msgpack", metadata()).encode(given)
     for row, (text, value) in enumerate(zip(texts, packed, strict=True)):
@@ -86,6 +90,8 @@ def test_float32_record_has_the_documented_size() -> None:
     _, (value,) = make_encoder("float32", metadata(horizon=24)).encode(columns(["a"], horizon=24))
     assert HEADER.itemsize == 64
     assert len(value) == 64 + 4 * 3 + 4 * 24 * 3
+    _, (value,) = make_encoder("float32", metadata(horizon=24)).encode(columns(["a"], horizon=24, revised=True))
+    assert len(value) == 64 + 4 * 3 + 4 + 4 * 24 * 3
 
 
 def test_decimals_bound_the_digits_of_a_json_forecast() -> None:

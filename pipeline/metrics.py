@@ -16,6 +16,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from pipeline.arrays import FloatArray, IntArray, StatusArray
 from pipeline.bundle import BundleMetadata, Status
+from pipeline.codecs.covariates import Masked
 from pipeline.codecs.rejections import Reason
 from pipeline.engine import StepStats
 from pipeline.stages import STAGES
@@ -57,6 +58,12 @@ TABLE: Final = (
     Metric("rillcast_put_events_total", "counter", "Late or corrected events that were put into place."),
     Metric("rillcast_steps_again_total", "counter", "Steps of earlier events that this took."),
     Metric("rillcast_dead_letters_total", "counter", "Records handed to the dead-letter channel.", ("reason",)),
+    Metric(
+        "rillcast_covariates_masked_total",
+        "counter",
+        "Values of the model's covariates that it could not see, replayed events included.",
+        ("reason",),
+    ),
     Metric("rillcast_polls_total", "counter", "Polls that brought at least one record."),
     Metric("rillcast_poll_records", "histogram", "Records per poll that brought any.", buckets=_ROWS),
     Metric("rillcast_model_calls_total", "counter", "Calls of the model; events / calls is the mean batch."),
@@ -215,6 +222,8 @@ class Metrics:
         # A series that exists from the start with 0 lets `rate()` see its first increase.
         self._events = [self._counters["rillcast_events_total"].labels(status.name.lower()) for status in Status]
         self._letters = {r: self._counters["rillcast_dead_letters_total"].labels(r.value) for r in Reason}
+        masked = self._counters["rillcast_covariates_masked_total"]
+        self._masked = [masked.labels(reason) for reason in Masked._fields]
         self._stages = {s: self._histograms["rillcast_stage_seconds"].labels(s) for s in STAGES}
         self._scores = ScoreCounters(self._counters, metadata.scores)
         self._lag_partitions: set[int] = set()
@@ -266,6 +275,12 @@ class Metrics:
     def dead_lettered(self, reason: Reason) -> None:
         """Count a dead letter."""
         self._letters[reason].inc()
+
+    def covariates_masked(self, masked: Masked) -> None:
+        """Count values of covariates that the model does not see."""
+        if any(masked):
+            for counter, count in zip(self._masked, masked, strict=True):
+                counter.inc(count)
 
     def latency(self, seconds: FloatArray) -> None:
         """Take in the age of some events: one sample per poll and partition is enough for a histogram."""

@@ -131,7 +131,7 @@ def build(
         source=source,
         sink=sink,
         lane=Lane(engine, publisher, open_store(settings, metadata, sink)),
-        decoder=open_decoder(settings),
+        decoder=open_decoder(settings, metadata),
         dead_letters=DeadLetters(source.name, f"{metadata.name}@{metadata.model_id}", settings.dead_letters.max_bytes),
         metrics=metrics,
         health=health,

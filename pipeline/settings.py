@@ -52,6 +52,10 @@ class FieldSettings(_Section):
     """Observation: a member or a path."""
     ds_unit: Literal["s", "ms", "us", "ns"] = "ms"
     """Unit of a `ds` that is a whole number."""
+    x: str = "x"
+    """Covariates at the event: a member or a path to an object; empty = they are members of the record itself."""
+    future: str = "future"
+    """Covariates for the slots ahead: a member or a path to an object with a list of each."""
 
 
 class InputSettings(_Section):
@@ -80,6 +84,17 @@ class InputSettings(_Section):
     """A longer `unique_id` (in UTF-8) makes the record a dead letter."""
     max_abs_y: Positive = 1e15
     """A `y` of larger magnitude makes the record a dead letter: float32 statistics would overflow."""
+    max_abs_x: Positive = 1e15
+    """A covariate of larger magnitude cannot be used."""
+    covariates_missing: Literal["mask", "dead_letter"] = "mask"
+    """What becomes of an event that lacks a covariate of the model: the model sees that it is missing, or the record is
+    a dead letter. Those for the slots ahead may always be missing."""
+    covariates_out_of_range: Literal["mask", "dead_letter"] = "mask"
+    """What becomes of an event with a covariate beyond `input.max_abs_x`: it counts as missing, or the record is a dead
+    letter."""
+    streams_path: Path | None = None
+    """Table (.csv, .jsonl, .parquet) with `unique_id` and columns of static covariates and categories, for events that
+    bring none. Read once, at the start."""
     max_future_s: Annotated[float, Field(ge=0)] = 86_400.0
     """A `ds` later than the record's own timestamp by more makes the record a dead letter: a clock that is wrong would
     make every right event after it late. 0 = any."""

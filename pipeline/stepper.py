@@ -31,11 +31,14 @@ class Events(NamedTuple):
     unique_ids: list[str]
     ds: IntArray
     y: FloatArray
+    x: FloatArray | None = None
+    future: FloatArray | None = None
 
     def take(self, rows: IntArray) -> Events:
         """Return some of the events, in the order of `rows`."""
         unique_ids = [self.unique_ids[row] for row in rows.tolist()]
-        return Events(self.partitions[rows], self.offsets[rows], unique_ids, self.ds[rows], self.y[rows])
+        beside = (None if column is None else column[rows] for column in (self.x, self.future))
+        return Events(self.partitions[rows], self.offsets[rows], unique_ids, self.ds[rows], self.y[rows], *beside)
 
 
 class Stepper(Generic[T, R]):

@@ -203,7 +203,9 @@ class Worker:
             self._publish(poll, ())
             return
         where = polled.partitions[events.rows], polled.offsets[events.rows]
-        done = self._stepper.step(poll, Events(*where, events.unique_ids, events.ds, events.y))
+        inputs = Events(*where, events.unique_ids, events.ds, events.y, events.x, events.future)
+        self._metrics.covariates_masked(events.masked)
+        done = self._stepper.step(poll, inputs)
         self._stages.lap("wait")
         for earlier, parts in done:
             self._publish(earlier, parts)

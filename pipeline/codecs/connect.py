@@ -6,6 +6,9 @@ is chosen.
 
 from __future__ import annotations
 
+from pipeline.bundle import BundleMetadata
+from pipeline.codecs import stream_table
+from pipeline.codecs.covariates import CovariateColumns, CovariateRules
 from pipeline.codecs.fields import Fields
 from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
 from pipeline.codecs.observations_format import Format
@@ -14,11 +17,12 @@ from pipeline.errors import SettingsError
 from pipeline.settings import InputSettings, RegistrySettings, Settings
 
 
-def open_decoder(settings: Settings) -> ObservationDecoder:
-    """Return the decoder of what the source hands out.
+def open_decoder(settings: Settings, metadata: BundleMetadata) -> ObservationDecoder:
+    """Return the decoder of what the source hands out, with the covariates that the model takes.
 
     Raises:
         SettingsError: a mapping or a message that cannot be, or a setting of the registry that it refuses.
+        DataError: the table of streams cannot be used.
     """
     given = settings.input
     limits = DecodeLimits(
@@ -26,12 +30,23 @@ def open_decoder(settings: Settings) -> ObservationDecoder:
     )
     names = given.fields
     try:
-        fields = Fields(names.unique_id, names.ds, names.y, names.ds_unit)
+        places = (names.unique_id, names.ds, names.y, names.ds_unit, names.x, names.future)
+        fields = Fields(*places, covariates=metadata.covariates)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     return ObservationDecoder(
-        limits, _format(given, settings.registry), fields, cloudevents=given.envelope == "cloudevents"
+        limits,
+        _format(given, settings.registry),
+        fields,
+        cloudevents=given.envelope == "cloudevents",
+        columns=_columns(given, metadata) if metadata.covariates else None,
     )
+
+
+def _columns(given: InputSettings, metadata: BundleMetadata) -> CovariateColumns:
+    rules = CovariateRules(given.max_abs_x, given.covariates_missing, given.covariates_out_of_range)
+    streams = stream_table.read(given.streams_path, metadata.covariates) if given.streams_path else None
+    return CovariateColumns(metadata.covariates, metadata.horizon, rules, streams)
 
 
 def _format(given: InputSettings, settings: RegistrySettings) -> Format:

@@ -20,11 +20,14 @@ from typing import Annotated, Any, Final, Literal, Protocol, TypeAlias
 import msgspec
 
 from pipeline.arrays import IntArray
+from pipeline.codecs import covariates as beside
 from pipeline.codecs.rejections import Reason, RefusedError
+from pipeline.covariates import Covariate, ahead
 
 Unit: TypeAlias = Literal["s", "ms", "us", "ns"]
 _PER_MS: Final[dict[str, tuple[int, int]]] = {"s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
 _NAMES: Final = ("unique_id", "ds", "y")
+_REQUIRED: Final = ("unique_id", "ds")
 _UNESCAPED_DOT: Final = re.compile(r"(?<!\\)\.")
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
@@ -41,6 +44,13 @@ class Observation(msgspec.Struct, gc=False):
     unique_id: Text
     ds: Time
     y: float | None = None
+
+
+class CovariateObservation(Observation, gc=False):
+    """One mapped event with covariates; `x` and `future` are of the types that `covariates.types` makes."""
+
+    x: Any = None
+    future: Any = None
 
 
 class Records(Protocol):
@@ -103,7 +113,16 @@ class Surroundings:
 class Fields:
     """A mapping of members onto `Observation`. Immutable."""
 
-    def __init__(self, unique_id: str = "unique_id", ds: str = "ds", y: str = "y", ds_unit: Unit = "ms") -> None:
+    def __init__(
+        self,
+        unique_id: str = "unique_id",
+        ds: str = "ds",
+        y: str = "y",
+        ds_unit: Unit = "ms",
+        x: str = "x",
+        future: str = "future",
+        covariates: Sequence[Covariate] = (),
+    ) -> None:
         r"""Name the members.
 
         Args:
@@ -112,6 +131,9 @@ class Fields:
             ds: of the time: a path, or `$timestamp`, `$header.NAME`, `$ce.NAME`.
             y: of the observation: a path.
             ds_unit: of a `ds` that is a number.
+            x: of the object with the covariates at the event: a path; empty = they are members of the value itself.
+            future: of the object with those for the next slots: a path.
+            covariates: which are read.
 
         Raises:
             ValueError: a path is empty or names what cannot be there.
@@ -123,13 +145,21 @@ class Fields:
                 self._places[name] = _place(name, where)
             else:
                 self._paths[name] = _path(name, where)
+        self._covariates = tuple(covariates)
+        self._types = beside.types(covariates)
+        for one_covariate in covariates:
+            path = _path("x", x) if x else ()
+            self._paths[f"x.{one_covariate.name}"] = (*path, one_covariate.name)
+        for one_covariate in ahead(covariates):
+            self._paths[f"future.{one_covariate.name}"] = (*_path("future", future), one_covariate.name)
         for a, one in self._paths.items():
             for b, other in self._paths.items():
                 if a != b and one[: len(other)] == other:
                     raise ValueError(f"input.fields.{a} {'.'.join(one)!r} leads through input.fields.{b}")
         self._scale = _PER_MS[ds_unit]
-        self._own_names = self._paths == {name: (name,) for name in _NAMES}
-        self.plain = self._own_names and ds_unit == "ms"
+        own = {name: (name,) for name in _NAMES}
+        self.plain = (x, future) == ("x", "future") and ds_unit == "ms"
+        self.plain &= {name: path for name, path in self._paths.items() if name in own} == own and not self._places
 
     @property
     def needs_surroundings(self) -> bool:
@@ -140,7 +170,7 @@ class Fields:
     def shape(self) -> type[msgspec.Struct]:
         """The type that a value has to be decoded to."""
         if self.plain:
-            return Observation
+            return self._plain_shape()
         tree: dict[str, Any] = {}
         for name, path in self._paths.items():
             branch = tree
@@ -156,24 +186,55 @@ class Fields:
             RefusedError: something is missing or of a wrong type.
         """
         if self.plain:
-            return lambda value, _beside: value
-        readers = {name: attrgetter(".".join(_attribute(step) for step in path)) for name, path in self._paths.items()}
+            return lambda value, _around: value
+        read_x, read_future = self._covariate_reader("x"), self._covariate_reader("future")
+        readers = {
+            name: attrgetter(".".join(_attribute(step) for step in path))
+            for name, path in self._paths.items()
+            if name in _NAMES
+        }
         places, (times, per) = dict(self._places), self._scale
 
-        def get(value: Any, beside: Surroundings | None) -> Observation:
+        def get(value: Any, around: Surroundings | None) -> Observation:
             found: dict[str, Any] = {name: _read(read, value) for name, read in readers.items()}
             for name, place in places.items():
-                assert beside is not None  # whoever takes something from there passes it
-                found[name] = _converted(name, place, beside.find(place))
+                assert around is not None  # whoever takes something from there passes it
+                found[name] = _converted(name, place, around.find(place))
             ds = found["ds"]
             if isinstance(ds, int) and places.get("ds") != "$timestamp":
                 ds = ds * times // per
             unique_id = found["unique_id"]
-            return Observation(unique_id if isinstance(unique_id, str) else str(unique_id), ds, found["y"])
+            unique_id = unique_id if isinstance(unique_id, str) else str(unique_id)
+            if not self._covariates:
+                return Observation(unique_id, ds, found["y"])
+            return CovariateObservation(unique_id, ds, found["y"], read_x(value), read_future(value))
 
         return get
 
+    def _plain_shape(self) -> type[msgspec.Struct]:
+        if not self._covariates:
+            return Observation
+        x, future = self._types
+        members: list[tuple[str, Any, Any]] = [("x", x | None, None)]
+        if ahead(self._covariates):
+            members.append(("future", future | None, None))
+        return msgspec.defstruct("ObservationWithCovariates", members, bases=(Observation,), gc=False)
+
+    def _covariate_reader(self, part: Literal["x", "future"]) -> Callable[[Any], Any]:
+        """Return what makes `x` or `future` of a decoded value whose members stand anywhere."""
+        kind: Any = self._types.x if part == "x" else self._types.future
+        readers = {
+            beside.attribute(name.removeprefix(f"{part}.")): attrgetter(".".join(_attribute(step) for step in path))
+            for name, path in self._paths.items()
+            if name.startswith(f"{part}.")
+        }
+        return lambda value: kind(**{name: _read(read, value) for name, read in readers.items()})
+
     def _type_of(self, name: str) -> Any:
+        if name.startswith("future."):
+            return beside.type_ahead()
+        if name.startswith("x."):
+            return beside.type_of(next(one for one in self._covariates if one.name == name.removeprefix("x.")))
         if name == "unique_id":
             return Text if self._paths[name] == (name,) else Text | int
         return Time if name == "ds" else float | None
@@ -196,28 +257,27 @@ def _path(name: str, where: str) -> tuple[str, ...]:
 
 
 def _attribute(step: str) -> str:
-    """Return a Python name for a member's name, different for different names."""
-    return "m_" + step.encode().hex()
+    return beside.attribute(step)
 
 
 def _struct(title: str, tree: dict[str, Any], types: dict[str, Any]) -> type[msgspec.Struct]:
-    """Return a type with the members of `tree`; only `y`, and what holds nothing else, may be absent."""
+    """Return a type with the members of `tree`; only stream and time, and what holds one of them, must be there."""
     members: list[tuple[str, Any, Any]] = []
     for step, branch in tree.items():
         if isinstance(branch, dict):
             inner = _struct(title + "." + step, branch, types)
-            optional = _only_y(branch)
+            optional = _may_be_absent(branch)
             members.append(
                 (_attribute(step), inner | None if optional else inner, None if optional else msgspec.NODEFAULT)
             )
         else:
-            members.append((_attribute(step), types[branch], None if branch == "y" else msgspec.NODEFAULT))
+            members.append((_attribute(step), types[branch], msgspec.NODEFAULT if branch in _REQUIRED else None))
     names = {_attribute(step): step for step in tree}
     return msgspec.defstruct(title, members, rename=names, gc=False, kw_only=True)
 
 
-def _only_y(branch: dict[str, Any]) -> bool:
-    return all(_only_y(part) if isinstance(part, dict) else part == "y" for part in branch.values())
+def _may_be_absent(branch: dict[str, Any]) -> bool:
+    return all(_may_be_absent(part) if isinstance(part, dict) else part not in _REQUIRED for part in branch.values())
 
 
 def _read(read: Callable[[Any], Any], value: Any) -> Any:

@@ -9,7 +9,7 @@ replay rejects the same.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,7 +17,9 @@ import msgspec
 import numpy as np
 
 from pipeline.arrays import FloatArray, IntArray
+from pipeline.codecs import covariates
 from pipeline.codecs.cloudevents import open_event
+from pipeline.codecs.covariates import CovariateColumns, Masked
 from pipeline.codecs.fields import Fields, Observation, Records, Surroundings
 from pipeline.codecs.observations_format import Format
 from pipeline.codecs.observations_json import JsonFormat
@@ -41,12 +43,18 @@ class Observations:
         unique_ids: stream ids.
         ds: `(n,)` int64, milliseconds since the epoch.
         y: `(n,)` float32, NaN = missing.
+        x: `(n, C)` float32, covariates at the events; None where the model takes none.
+        future: `(n, F, H)` float32, those for the next slots; None where none are known ahead.
+        masked: how many values of covariates the model does not see.
     """
 
     rows: IntArray
     unique_ids: list[str]
     ds: IntArray
     y: FloatArray
+    x: FloatArray | None = None
+    future: FloatArray | None = None
+    masked: Masked = covariates.NONE
 
     def __len__(self) -> int:
         return len(self.unique_ids)
@@ -54,7 +62,8 @@ class Observations:
     def take(self, chosen: IntArray) -> Observations:
         """Return some of the events, in the order of `chosen`."""
         unique_ids = [self.unique_ids[row] for row in chosen.tolist()]
-        return Observations(self.rows[chosen], unique_ids, self.ds[chosen], self.y[chosen])
+        x, future = (None if column is None else column[chosen] for column in (self.x, self.future))
+        return Observations(self.rows[chosen], unique_ids, self.ds[chosen], self.y[chosen], x, future)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,7 @@ class ObservationDecoder:
         fields: Fields | None = None,
         *,
         cloudevents: bool = False,
+        columns: CovariateColumns | None = None,
     ) -> None:
         """Put a decoder together.
 
@@ -98,6 +108,7 @@ class ObservationDecoder:
             form: how values are written; JSON if None.
             fields: where stream, time and observation stand; the plain names if None.
             cloudevents: whether each record is a CloudEvent around its value.
+            columns: of the covariates that the fields read; None where they read none.
         """
         self._limits = limits or DecodeLimits()
         self._format = form or JsonFormat()
@@ -105,6 +116,7 @@ class ObservationDecoder:
         self._decode: Callable[[bytes], Any] = self._format.decoder(fields.shape)
         self._get = fields.getter()
         self._cloudevents = cloudevents
+        self._columns = columns
         self._json = JsonFormat()
         self._decode_json: Callable[[bytes], Any] = self._json.decoder(fields.shape)
         self._read: Callable[[Records], list[Observation]] = self._read_values
@@ -149,7 +161,11 @@ class ObservationDecoder:
         if np.any(np.abs(y) > limits.max_abs_y):
             raise _NeedsCareError
         rows = np.arange(len(events), dtype=np.int64)
-        return Observations(rows, ids, ds, y.astype(np.float32))
+        return Observations(rows, ids, ds, y.astype(np.float32), *self._covariates(events))
+
+    def _covariates(self, events: Sequence[Observation]) -> tuple[FloatArray | None, FloatArray | None, Masked]:
+        """Return the last three columns of `Observations`."""
+        return (None, None, covariates.NONE) if self._columns is None else self._columns.columns(events)
 
     # Three ways to the same list: the first is the hot one.
 
@@ -187,9 +203,7 @@ class ObservationDecoder:
 
     def _decode_one_by_one(self, records: Records) -> tuple[Observations, list[Rejection]]:
         rows: list[int] = []
-        ids: list[str] = []
-        ds: list[int] = []
-        y: list[float] = []
+        events: list[Observation] = []
         rejections: list[Rejection] = []
         for row in range(len(records.values)):
             try:
@@ -198,11 +212,11 @@ class ObservationDecoder:
                 rejections.append(Rejection(row, refused.reason, refused.detail[:_DETAIL_CHARS]))
             else:
                 rows.append(row)
-                ids.append(event.unique_id)
-                ds.append(_epoch_ms(event.ds))
-                y.append(np.nan if event.y is None else event.y)
-        columns = np.array(rows, np.int64), ids, np.array(ds, np.int64), np.array(y, np.float64).astype(np.float32)
-        return Observations(*columns), rejections
+                events.append(event)
+        ids = [event.unique_id for event in events]
+        ds = np.array([_epoch_ms(event.ds) for event in events], np.int64)
+        y = np.array([np.nan if event.y is None else event.y for event in events], np.float64).astype(np.float32)
+        return Observations(np.array(rows, np.int64), ids, ds, y, *self._covariates(events)), rejections
 
     def _checked(self, records: Records, row: int) -> Observation:
         """Return the observation of one record, within the limits.
@@ -236,6 +250,7 @@ class ObservationDecoder:
             raise RefusedError(
                 Reason.Y_OUT_OF_RANGE, f"|y| = {abs(event.y):g}, input.max_abs_y is {limits.max_abs_y:g}"
             )
+        self._covariates([event])
         return event
 
 

@@ -77,6 +77,21 @@ def observation_message() -> type[Message]:
     )
     message.field.add(name="y", number=3, type=kinds.TYPE_DOUBLE, label=optional, proto3_optional=True, oneof_index=0)
     message.oneof_decl.add(name="_y")
+    value = file.message_type.add(name="Value")
+    value.oneof_decl.add(name="kind")
+    value.field.add(name="number", number=1, type=kinds.TYPE_DOUBLE, label=optional, oneof_index=0)
+    value.field.add(name="text", number=2, type=kinds.TYPE_STRING, label=optional, oneof_index=0)
+    numbers = file.message_type.add(name="Numbers")
+    numbers.field.add(name="values", number=1, type=kinds.TYPE_DOUBLE, label=kinds.LABEL_REPEATED)
+    for name, number, of, entry in (("x", 4, "Value", "XEntry"), ("future", 5, "Numbers", "FutureEntry")):
+        pair = message.nested_type.add(name=entry)
+        pair.options.map_entry = True
+        pair.field.add(name="key", number=1, type=kinds.TYPE_STRING, label=optional)
+        pair.field.add(name="value", number=2, type=kinds.TYPE_MESSAGE, label=optional, type_name=f".rillcast.v1.{of}")
+        where = f".{OBSERVATION}.{entry}"
+        message.field.add(
+            name=name, number=number, type=kinds.TYPE_MESSAGE, label=kinds.LABEL_REPEATED, type_name=where
+        )
     pool = descriptor_pool.DescriptorPool()
     pool.AddSerializedFile(timestamp_pb2.DESCRIPTOR.serialized_pb)
     pool.Add(file)
@@ -134,11 +149,26 @@ def _reader(descriptor: Descriptor, shape: type[msgspec.Struct]) -> _Reader:
 
 def _value_of(field: FieldDescriptor, wanted: Any) -> Callable[[Any], Any]:
     inner = next((part for part in _alternatives(wanted) if _is_struct(part)), None)
+    if inner is not None and field.message_type is not None and field.message_type.GetOptions().map_entry:
+        return _from_map
     if inner is not None and field.message_type is not None:
         return _reader(field.message_type, inner)
     if field.message_type is not None and field.message_type.full_name == _TIMESTAMP:
         return _moment
     return lambda value: value
+
+
+def _from_map(found: Any) -> dict[str, Any]:
+    """Return the members of a map of `Value`, `Numbers` or plain numbers."""
+    return {name: _plain(value) for name, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, Message):
+        return value
+    for field, inner in value.ListFields():
+        return list(inner) if field.name == "values" else inner
+    return None
 
 
 def _moment(timestamp: Any) -> dt.datetime:

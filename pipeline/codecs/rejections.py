@@ -26,6 +26,8 @@ class Reason(enum.StrEnum):
     DS_OUT_OF_RANGE = "ds_out_of_range"
     FROM_THE_FUTURE = "from_the_future"
     Y_OUT_OF_RANGE = "y_out_of_range"
+    COVARIATE_MISSING = "covariate_missing"
+    COVARIATE_OUT_OF_RANGE = "covariate_out_of_range"
     LATE = "late"
     QUARANTINED = "quarantined"
     TOO_MANY_STREAMS = "too_many_streams"

@@ -18,6 +18,7 @@ from pipeline.covariates import Covariate
 from pipeline.device import Device
 from pipeline.engine import StepEngine, StepResult
 from pipeline.errors import BundleError
+from pipeline.history import Rewind
 from tests.support.covariates import EVERY_KIND, config_with, some_covariates
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 from training.export import describe, to_onnx
@@ -229,3 +230,18 @@ def test_rows_keep_their_form() -> None:
     plain = random_forecaster(small_config())
     assert forecaster().state_specs() == plain.state_specs()
     assert isinstance(forecaster().initial_rows(1), Rows)
+
+
+def test_a_late_event_is_put_into_place_with_its_covariates() -> None:
+    rng, n = np.random.default_rng(5), 20
+    x, future = some_covariates(rng, n, 5)
+    y, ds = rng.normal(20, 3, n).astype(np.float32), (START + np.arange(n)) * HOUR_MS
+    late = np.array([*range(15), 16, 17, 15, 18, 19])
+    zeros, ids = np.zeros(n, np.int64), ["a"] * n
+    in_order = engine().step(zeros, np.arange(n), ids, ds, y, x, future)
+    goes_back = engine(rewind=Rewind(4, HOUR_MS))
+    found = goes_back.step(zeros, np.arange(n), ids, ds[late], y[late], x[late], future[late])
+    assert found.revised is not None
+    assert found.revised.ds.tolist() == ds[16:18].tolist()
+    np.testing.assert_array_equal(found.revised.forecast, in_order.forecast[16:18])
+    np.testing.assert_array_equal(found.forecast[-3:], in_order.forecast[[15, 18, 19]])

@@ -24,8 +24,10 @@ from google.protobuf.message import DecodeError
 
 from pipeline import guard, onnx_safety
 from pipeline.bundle import METADATA_KEY, Bundle, model_id
+from pipeline.codecs.covariates import CovariateColumns, CovariateRules
 from pipeline.codecs.fields import Fields
 from pipeline.codecs.observations import MAX_DS, MIN_DS, ObservationDecoder
+from pipeline.covariates import Covariate
 from pipeline.deadletters import DeadLetter
 from pipeline.errors import BundleError, DataError
 from pipeline.transports import dead_letter_lines
@@ -86,6 +88,31 @@ def _check(decoder: ObservationDecoder, good: bytes, good_headers: Headers, data
 def _json_seeds() -> list[bytes]:
     seeds = [record(), record(ds="2024-05-01T12:00:00.123+02:00", y=None), record(x={"a": [1, {"b": None}]})]
     return seeds + [value for value, _ in HOSTILE if value and len(value) < _LONGEST_SEED]
+
+
+def _with_covariates() -> Target:
+    declared = (
+        Covariate("temp", "past"),
+        Covariate("promo", "known"),
+        Covariate("shop", "category", categories=("mall", "web")),
+    )
+    decoder = ObservationDecoder(
+        fields=Fields(covariates=declared),
+        columns=CovariateColumns(declared, 2, CovariateRules(out_of_range="dead_letter")),
+    )
+    good = record(x={"temp": 1.5, "promo": 0, "shop": "mall"}, future={"promo": [0, 1]})
+    check = _decoding(decoder, good)
+
+    def run(data: bytes) -> None:
+        check(data)
+        events, _ = decoder.decode(polled([data]))
+        for column in (events.x, events.future):
+            assert column is not None
+            assert len(column) == len(events)
+            assert not np.any(np.abs(column) > 1e15), "neither a number in range nor missing"
+
+    odd = record(x={"temp": None, "shop": 7, "new": []}, future={"promo": [None, 1e16, 3]})
+    return Target(run, [good, odd, record(x=None, future=None), record(x=[], future=7)], 0.1)
 
 
 def _framed(name: str) -> Target:
@@ -199,7 +226,8 @@ def targets() -> dict[str, Target]:
     line = dead_letter_lines.write(b"k", b"\xff", [("a", b"1"), ("a", b"\xff"), ("rillcast-reason", b"not_json")])
     message: dict[str, Any] = {"unique_id": "a", "ds": NOON_MS, "y": None, "more": [{}, b"x", 1.5]}
     return {
-        "json": Target(_decoding(ObservationDecoder(), good), _json_seeds(), 0.25),
+        "json": Target(_decoding(ObservationDecoder(), good), _json_seeds(), 0.15),
+        "covariates": _with_covariates(),
         "mapped": Target(
             _decoding(ObservationDecoder(fields=Fields("tags.host", "at", "f.v", ds_unit="s")), mapped), [mapped], 0.1
         ),

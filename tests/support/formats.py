@@ -76,6 +76,10 @@ def writer_of(name: str, registry: Registry, topic: str = "observations") -> Wri
         message.ds.FromDatetime(dt.datetime.fromtimestamp(members["ds"] / 1000, dt.UTC))
         if members.get("y") is not None:
             message.y = members["y"]
+        for name, value in members.get("x", {}).items():
+            setattr(message.x[name], "text" if isinstance(value, str) else "number", value)
+        for name, values in members.get("future", {}).items():
+            message.future[name].values.extend(values)
         return bytes(protobuf(message, context))
 
     return write

@@ -95,13 +95,24 @@ def test_the_proto_file_and_the_built_in_message_are_one() -> None:
     text = (SCHEMAS / "observation.proto").read_text()
     assert "package rillcast.v1;" in text
     written = re.findall(r"^  (optional )?([\w.]+) (\w+) = (\d+);", text, re.MULTILINE)
-    message = observation_message().DESCRIPTOR
+    message: Any = observation_message().DESCRIPTOR
     assert message.full_name == OBSERVATION
+    scalars = [field for field in message.fields if field.name in ("unique_id", "ds", "y")]
+    maps = re.findall(r"^  map<string, (\w+)> (\w+) = (\d+);", text, re.MULTILINE)
+    assert [(name, int(number), kind) for kind, name, number in maps] == [
+        (field.name, field.number, field.message_type.fields_by_name["value"].message_type.name)
+        for field in message.fields[len(scalars) :]
+    ]
+    written = [one for one in written if one[2] in message.fields_by_name]
+    inner = {"Value": ["number", "text"], "Numbers": ["values"]}
+    for name, members in inner.items():
+        assert [field.name for field in message.file.message_types_by_name[name].fields] == members
+        assert all(re.search(rf"^ +(repeated )?\w+ {member} = \d+;", text, re.MULTILINE) for member in members)
     kinds = {"string": 9, "google.protobuf.Timestamp": 11, "double": 1}
     assert [(name, int(number), kinds[kind]) for _, kind, name, number in written] == [
-        (field.name, field.number, field.type) for field in message.fields
+        (field.name, field.number, field.type) for field in scalars
     ]
     # A message always has presence; a scalar only where the file says `optional`.
     assert [bool(optional) or kind not in ("string", "double") for optional, kind, *_ in written] == [
-        field.has_presence for field in message.fields
+        field.has_presence for field in scalars
     ]

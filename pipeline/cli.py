@@ -22,6 +22,7 @@ COMMANDS: Final = (
     "explain",
     "state",
     "dlq",
+    "anomalies",
     "replay",
     "demo",
     "config",

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.anomalies import AnomalyPublisher
 from pipeline.arrays import IntArray, StatusArray
 from pipeline.board import ForecastBoard
 from pipeline.bundle import Status
@@ -67,6 +68,7 @@ class Publisher:
         trace_context: bool = False,
         board: ForecastBoard | None = None,
         latest: LatestForecasts | None = None,
+        anomalies: AnomalyPublisher | None = None,
         stages: StageClock | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -81,6 +83,7 @@ class Publisher:
             trace_context: whether a forecast gets the trace headers of its observation.
             board: the view for people, if there is one.
             latest: the newest forecasts for programs, if they are kept.
+            anomalies: what anomalous observations are told to, if they are published.
             stages: where the time goes.
             wall_clock: seconds since the epoch, for the age of events; never for anything that changes state.
         """
@@ -94,6 +97,7 @@ class Publisher:
         self._metrics = metrics
         self._board = board
         self._latest = latest
+        self._anomalies = anomalies
         self._stages = stages or StageClock()
         self._wall_clock = wall_clock
 
@@ -141,8 +145,24 @@ class Publisher:
             )
             self._stages.lap("produce")
         self._metrics.published(len(columns))
+        if self._anomalies is not None:
+            self._tell(self._anomalies, polled, events, result, live & stepped & self._published[result.status])
         self._show(polled, events, result, live & stepped, live_records)
         return _rejections(events, result, stepped, late_are_dead=self._policy.late == "dead_letter")
+
+    def _tell(
+        self,
+        anomalies: AnomalyPublisher,
+        polled: Polled,
+        events: Observations,
+        result: StepResult,
+        eligible: npt.NDArray[np.bool_],
+    ) -> None:
+        rows = anomalies.choose(result, eligible)
+        if rows.size:
+            headers = carried(polled, events.rows[rows].tolist()) if self._trace_context else None
+            anomalies.publish(polled, events, result, rows, headers)
+            self._metrics.anomalies_published(rows.size)
 
     def forget(self, partition: int) -> None:
         """Forget what was published of a partition that goes, or is read again from its committed position."""

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from pipeline import device
+from pipeline.anomalies import AnomalyPublisher
 from pipeline.board import ForecastBoard
 from pipeline.bundle import Bundle
 from pipeline.codecs.connect import open_decoder
 from pipeline.codecs.forecasts import make_encoder
 from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
+from pipeline.errors import SettingsError
 from pipeline.health import Health
 from pipeline.history import Rewind
 from pipeline.lanes import Lane
@@ -29,7 +31,7 @@ from pipeline.server import HttpServer
 from pipeline.settings import Settings
 from pipeline.stages import StageClock
 from pipeline.stores.connect import open_store, prepare_store
-from pipeline.transports.base import Source
+from pipeline.transports.base import Sink, Source
 from pipeline.transports.connect import open_sink, open_source
 from pipeline.worker import Parts, Worker
 
@@ -125,6 +127,7 @@ def build(
         trace_context=settings.publish.trace_context,
         board=board,
         latest=latest,
+        anomalies=_anomalies(settings, bundle, sink),
         stages=stages,
     )
     parts = Parts(
@@ -146,3 +149,18 @@ def rewind_of(settings: Settings, step_ms: int) -> Rewind | None:
     """Return how far streams go back; None = late events are not put into place."""
     given = settings.input
     return Rewind(given.rewind_slots, step_ms, given.duplicates == "last_wins") if given.rewind_slots else None
+
+
+def _anomalies(settings: Settings, bundle: Bundle, sink: Sink) -> AnomalyPublisher | None:
+    """Return what anomalous observations are told to; None = nobody asked for them.
+
+    Raises:
+        SettingsError: the model does not rate observations.
+    """
+    if settings.anomalies.topic is None and settings.anomalies.path is None:
+        return None
+    if not bundle.has_anomaly:
+        raise SettingsError(
+            f"{bundle.metadata.name}: the model has no output 'anomaly'; leave anomalies.topic and .path"
+        )
+    return AnomalyPublisher(sink, bundle.metadata, settings.anomalies.tail_probability)

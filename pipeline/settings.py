@@ -182,6 +182,18 @@ class DeadLetterSettings(_Section):
     """A longer original is cut to this length; the header `rillcast-original-bytes` says how long it was."""
 
 
+class AnomalySettings(_Section):
+    """Records of the observations that their forecasts did not expect, beside the forecasts and in the same commits."""
+
+    topic: str | None = None
+    """Kafka topic of the anomalous observations, keyed by stream id; by default there is none."""
+    path: str | None = None
+    """File of the anomalous observations (.jsonl), if `output.path` is set; by default there is none."""
+    tail_probability: Annotated[float, Field(gt=0, lt=1)] = 0.01
+    """An observation is anomalous if the forecast before gave less than this to one as far out; where forecasts are
+    calibrated, this is the share of all observations that is."""
+
+
 class KafkaSettings(_Section):
     """The connection to Kafka and the consumer group."""
 
@@ -378,6 +390,7 @@ class Settings(BaseSettings):
     output: OutputSettings = OutputSettings()
     publish: PublishSettings = PublishSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
+    anomalies: AnomalySettings = AnomalySettings()
     kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSettings = WorkerSettings()
     state: StateSettings = StateSettings()
@@ -394,6 +407,19 @@ class Settings(BaseSettings):
             topics = [self.input.topic, self.output.topic, self.dead_letters.topic]
             if len(set(topics)) != len(topics):
                 raise ValueError(f"input.topic, output.topic and dead_letters.topic must differ, got {topics}")
+            if self.anomalies.topic in topics:
+                raise ValueError(f"anomalies.topic is {self.anomalies.topic!r}, which is one of {topics}")
+        return self
+
+    @model_validator(mode="after")
+    def _anomalies_go_where_the_forecasts_go(self) -> Settings:
+        to_file = self.output.path is not None
+        if to_file and self.anomalies.topic is not None:
+            raise ValueError("anomalies.topic is set, but output.path is a file; use anomalies.path")
+        if not to_file and self.anomalies.path is not None:
+            raise ValueError("anomalies.path is set, but forecasts go to a topic; use anomalies.topic")
+        if to_file and self.anomalies.path in (self.output.path, self.dead_letters.path):
+            raise ValueError(f"anomalies.path is {self.anomalies.path!r}, which another output has")
         return self
 
     @model_validator(mode="after")

@@ -5,25 +5,21 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
-import uuid
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import closing
-from datetime import UTC, datetime
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from pipeline import logs
 from pipeline.codecs.rejections import Reason
-from pipeline.commands import settings_flags
-from pipeline.errors import SettingsError, TransportError
+from pipeline.commands import reading, settings_flags
+from pipeline.errors import SettingsError
 from pipeline.settings import Settings
-from pipeline.transports.base import Assignment, Channel
+from pipeline.transports.base import Channel
 
 if TYPE_CHECKING:
     from pipeline.deadletters import DeadLetter
-    from pipeline.transports.base import Polled, Source
+    from pipeline.transports.base import Polled
 
 HELP: Final = "list dead letters, show one, or send them again"
 EXAMPLES: Final = """\
@@ -40,8 +36,6 @@ key, value and headers to the partition that they came from, as they were; one t
 written.
 """
 REPLAYED: Final = "rillcast-replayed"
-_POLL_RECORDS: Final = 2_000
-_JOIN_TIMEOUT_S: Final = 60.0
 _SHOWN_BYTES: Final = 10_000
 
 
@@ -50,24 +44,6 @@ class _Found(NamedTuple):
 
     place: str
     letter: DeadLetter
-
-
-class _Reader:
-    """Reads every partition from its beginning to where it ended when the reading began."""
-
-    def __init__(self) -> None:
-        self.ends: dict[int, int] = {}
-
-    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
-        """Begin each at its beginning."""
-        self.ends |= {each.partition: each.end for each in assignments}
-        return {each.partition: each.beginning for each in assignments}
-
-    def on_revoked(self, partitions: Sequence[int]) -> None:
-        """Nothing was promised about a group of one."""
-
-    def on_lost(self, partitions: Sequence[int]) -> None:
-        """Nothing was promised about a group of one."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -82,8 +58,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     replay.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
     for each in (listing, replay):
         each.add_argument("--reason", action="append", choices=[reason.value for reason in Reason], help="may repeat")
-        each.add_argument("--since", type=_moment, metavar="TIME", help="of the original record (RFC 3339)")
-        each.add_argument("--until", type=_moment, metavar="TIME", help="of the original record (RFC 3339)")
+        each.add_argument("--since", type=reading.moment, metavar="TIME", help="of the original record (RFC 3339)")
+        each.add_argument("--until", type=reading.moment, metavar="TIME", help="of the original record (RFC 3339)")
         each.add_argument("--limit", type=int, default=0, help="at most so many (default: all)")
     for each in (listing, showing, replay):
         each.add_argument("--file", type=Path, help="dead letters in a file (.jsonl) instead of the topic")
@@ -104,11 +80,6 @@ def run(args: argparse.Namespace) -> int:
     return _replay(settings, chosen, args.to, dry_run=args.dry_run, as_json=args.json)
 
 
-def _moment(text: str) -> int:
-    moment = datetime.fromisoformat(text)
-    return int((moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
 # Reading.
 
 
@@ -119,38 +90,8 @@ def _letters(settings: Settings, file: Path | None) -> Iterator[_Found]:
         SettingsError: the file's name tells no format.
         TransportError: the topic cannot be read.
     """
-    from pipeline.transports.connect import open_source
-
-    from_file = file is not None
-    given = settings.input.model_copy(
-        update={"path": str(file), "format": "json", "rate": 0.0}
-        if from_file
-        else {"path": None, "topic": settings.dead_letters.topic}
-    )
-    group = settings.kafka.model_copy(
-        update={"group_id": f"{settings.kafka.group_id}-dlq-{uuid.uuid4().hex[:8]}", "group_instance_id": None}
-    )
-    source = open_source(settings.model_copy(update={"input": given, "kafka": group}))
-    with closing(source):
-        for polled in _polls(source):
-            yield from _in_file(polled) if from_file else _in_topic(polled)
-
-
-def _polls(source: Source) -> Iterator[Polled]:
-    reader = _Reader()
-    source.open(reader)
-    deadline = time.monotonic() + _JOIN_TIMEOUT_S
-    while not source.exhausted:
-        polled = source.poll(_POLL_RECORDS, 0.2)
-        if len(polled):
-            yield polled
-        if not reader.ends:
-            if time.monotonic() > deadline:
-                raise TransportError(f"{source.name}: the group gave no partition within {_JOIN_TIMEOUT_S:g} s")
-        elif source.group() is not None:  # a file says by itself when it has ended
-            positions = source.positions()
-            if all(positions.get(partition, -1) >= end for partition, end in reader.ends.items()):
-                return
+    for polled in reading.polls(settings, "dlq", topic=settings.dead_letters.topic, file=file):
+        yield from _in_topic(polled) if file is None else _in_file(polled)
 
 
 def _in_topic(polled: Polled) -> Iterator[_Found]:
@@ -199,8 +140,10 @@ def _list(letters: Iterable[_Found], *, as_json: bool) -> int:
             print(json.dumps(_document(found)))
         else:
             origin = f"{letter.source}[{letter.partition}]@{letter.offset}"
-            line = f"{found.place}  {_time(letter.timestamp_ms)}  {letter.reason}  {origin}  {letter.detail}"
-            print(_printable(line.encode()))
+            line = (
+                f"{found.place}  {reading.time_text(letter.timestamp_ms)}  {letter.reason}  {origin}  {letter.detail}"
+            )
+            print(reading.printable(line.encode()))
     return 0
 
 
@@ -223,11 +166,11 @@ def _show(letters: Iterable[_Found], place: str, *, as_json: bool) -> int:
         return 0
     for name, value in document.items():
         if name not in ("headers", "value"):
-            print(f"{name:<15} {_printable(str(value).encode())}")
+            print(f"{name:<15} {reading.printable(str(value).encode())}")
     for name, text in document["headers"]:
         print(f"header          {name}: {text}")
     print(f"value           {len(found.letter.value)} bytes")
-    print(_printable(found.letter.value[:_SHOWN_BYTES]))
+    print(reading.printable(found.letter.value[:_SHOWN_BYTES]))
     return 0
 
 
@@ -240,30 +183,14 @@ def _document(found: _Found) -> dict[str, Any]:
         "source": letter.source,
         "partition": letter.partition,
         "offset": letter.offset,
-        "time": _time(letter.timestamp_ms),
+        "time": reading.time_text(letter.timestamp_ms),
         "model": letter.model,
         "original_bytes": letter.original_bytes,
-        "key": None if letter.key is None else _printable(letter.key),
-        "headers": [[name, _printable(data)] for name, data in letter.headers],
-        "value": _printable(letter.value[:_SHOWN_BYTES]),
+        "key": None if letter.key is None else reading.printable(letter.key),
+        "headers": [[name, reading.printable(data)] for name, data in letter.headers],
+        "value": reading.printable(letter.value[:_SHOWN_BYTES]),
     }
     return members
-
-
-def _printable(data: bytes) -> str:
-    """Return text that a terminal shows and does not obey: other bytes and control characters are escaped."""
-    text = data.decode("utf-8", errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
-
-
-def _time(timestamp_ms: int) -> str:
-    if timestamp_ms < 0:
-        return "unknown"
-    try:
-        moment = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
-    except (OverflowError, ValueError, OSError):
-        return f"{timestamp_ms} ms"
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # Sending again.

@@ -190,6 +190,7 @@ class Channel(enum.Enum):
 
     FORECASTS = "forecasts"
     DEAD_LETTERS = "dead_letters"
+    ANOMALIES = "anomalies"
     STATE = "state"
 
 

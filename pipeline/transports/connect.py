@@ -63,8 +63,12 @@ def open_sink(settings: Settings) -> Sink:
                 f"goes on where the last one stopped; use .jsonl"
             )
         paths = {Channel.FORECASTS: settings.output.path, Channel.DEAD_LETTERS: settings.dead_letters.path}
+        if settings.anomalies.path is not None:
+            paths[Channel.ANOMALIES] = settings.anomalies.path
         return FileSink(paths, append=resumes)
     topics = {Channel.FORECASTS: settings.output.topic, Channel.DEAD_LETTERS: settings.dead_letters.topic}
+    if settings.anomalies.topic is not None:
+        topics[Channel.ANOMALIES] = settings.anomalies.topic
     if settings.state.store == "kafka" or (settings.state.store == "auto" and settings.input.path is None):
         topics[Channel.STATE] = settings.state_topic
     if settings.worker.delivery == "exactly_once":

@@ -20,7 +20,14 @@ LAYERS = [
     ["pipeline.checkpoint", "pipeline.recovery"],
     ["pipeline.lanes", "pipeline.delivery"],
     ["pipeline.publisher", "pipeline.deadletters", "pipeline.server"],
-    ["pipeline.metrics", "pipeline.logs", "pipeline.tracing", "pipeline.api", "pipeline.revisions"],
+    [
+        "pipeline.metrics",
+        "pipeline.logs",
+        "pipeline.tracing",
+        "pipeline.api",
+        "pipeline.anomalies",
+        "pipeline.revisions",
+    ],
     ["pipeline.stores", "pipeline.stepper"],
     [
         "pipeline.transports",

@@ -17,6 +17,7 @@ COMMANDS: Final = (
     "tune",
     "data",
     "run",
+    "warm",
     "backtest",
     "inspect",
     "explain",

@@ -116,7 +116,7 @@ def _copy(settings: Settings, directory: Path, action: str, *, replace: bool, as
     if action == "import" and not stored_partitions(directory, metadata.model_id):
         raise SettingsError(f"{directory} has no state of model {metadata.model_id} ({settings.model})")
     with ExitStack() as stack:
-        store, commit = _opened(settings, metadata, stack, writing=action == "import")
+        store, commit = opened(settings, metadata, stack, writing=action == "import")
         backup = stack.enter_context(closing(LocalStore(directory, codec_of(settings, metadata))))
         partitions: Sequence[int]
         if action == "import":
@@ -155,7 +155,7 @@ def _rebuild(settings: Settings, args: argparse.Namespace) -> int:
             group = stack.enter_context(closing(open_group(settings)))
             require_stopped(settings.kafka.group_id, group.members())
             assignments = group.assignments(partitions)
-        store, commit = _opened(settings, metadata, stack, writing=True)
+        store, commit = opened(settings, metadata, stack, writing=True)
         plan = losses(store, partitions, assignments)
         if not args.json:
             print(f"model {metadata.model_id}:")
@@ -170,7 +170,7 @@ def _rebuild(settings: Settings, args: argparse.Namespace) -> int:
     return 0
 
 
-def _opened(
+def opened(
     settings: Settings, metadata: BundleMetadata, stack: ExitStack, *, writing: bool
 ) -> tuple[StateStore, Callable[[], None]]:
     """Open the store that the settings name; and what commits, as a whole, what was written to it."""

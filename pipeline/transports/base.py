@@ -77,6 +77,18 @@ class Polled:
     def __len__(self) -> int:
         return len(self.values)
 
+    def take(self, rows: IntArray) -> Polled:
+        """Return some of the records, in the order of `rows`."""
+        chosen = rows.tolist()
+        return Polled(
+            self.partitions[rows],
+            self.offsets[rows],
+            self.timestamps_ms[rows],
+            [self.keys[row] for row in chosen],
+            [self.values[row] for row in chosen],
+            lambda index: self.headers(chosen[index]),
+        )
+
     @classmethod
     def empty(cls) -> Polled:
         """Nothing arrived."""

@@ -14,7 +14,7 @@ LAYERS = [
     ["pipeline.cli"],
     ["pipeline.commands"],
     ["pipeline.benchmarks"],
-    ["pipeline.service", "pipeline.crew"],
+    ["pipeline.service", "pipeline.crew", "pipeline.warming"],
     ["pipeline.worker"],
     ["pipeline.assignment"],
     ["pipeline.checkpoint", "pipeline.recovery"],

@@ -71,7 +71,8 @@ class Warming:
             if place is None
             else np.fromiter((place(one) for one in events.unique_ids), np.int64, len(events))
         )
-        result = self._engine.step(partitions, polled.offsets[events.rows], events.unique_ids, events.ds, events.y)
+        offsets = polled.offsets[events.rows]
+        result = self._engine.step(partitions, offsets, events.unique_ids, events.ds, events.y, events.x, events.future)
         self.taken.events += len(events)
         rows = zip(partitions.tolist(), events.unique_ids, result.outcome.tolist(), result.status.tolist(), strict=True)
         for partition, unique_id, outcome, status in rows:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from pipeline import logs
 from pipeline.commands import settings_flags
 from pipeline.errors import SettingsError, StateError, TransportError
-from pipeline.settings import Settings
+from pipeline.settings import FieldSettings, Settings
 from pipeline.transports.base import Assignment, Source
 
 if TYPE_CHECKING:
@@ -133,7 +133,6 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
     from pipeline import device
     from pipeline.bundle import Bundle
     from pipeline.codecs.connect import open_decoder
-    from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
     from pipeline.engine import StepEngine
     from pipeline.residents import Limits
     from pipeline.service import rewind_of
@@ -151,18 +150,23 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
         rewind=rewind_of(settings, bundle.metadata.step_ms),
     )
     if partitions is None:
-        return Warming(engine, open_decoder(settings), None)
+        return Warming(engine, open_decoder(settings, bundle.metadata), None)
     from pipeline.transports.kafka_python.placing import partition_of
 
-    given = settings.input
-    decoder = ObservationDecoder(DecodeLimits(given.max_record_bytes, given.max_id_bytes, given.max_abs_y))
+    decoder = open_decoder(_of_file(settings, None), bundle.metadata)
     return Warming(engine, decoder, partial(partition_of, partitions=partitions))
 
 
-def _take_file(settings: Settings, warming: Warming, path: str) -> None:
-    from pipeline.transports.file import FileSource
+def _of_file(settings: Settings, path: str | None) -> Settings:
+    """Return the settings for a history, whose members have the plain names and whose clock nobody can judge."""
+    plain = {"path": path, "format": "auto", "envelope": "none", "fields": FieldSettings(), "max_future_s": 0.0}
+    return settings.model_copy(update={"input": settings.input.model_copy(update={**plain, "rate": 0.0})})
 
-    source = FileSource(path)
+
+def _take_file(settings: Settings, warming: Warming, path: str) -> None:
+    from pipeline.transports.connect import open_source
+
+    source = open_source(_of_file(settings, path))
     try:
         source.open(_FromTheStart())
         while not source.exhausted:

@@ -112,7 +112,7 @@ def build(
     keeps = settings.http.latest_streams if settings.http.enabled else 0
     latest = LatestForecasts(keeps) if keeps else None
     prepare_store(settings, metadata)
-    source, sink = open_source(settings), open_sink(settings)
+    source, sink = open_source(settings, metadata.covariates), open_sink(settings)
     if around_source is not None:
         source = around_source(source)
     metrics = Metrics(registry, metadata, on.name)

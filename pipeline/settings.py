@@ -41,7 +41,10 @@ class _Section(BaseModel):
 
 
 class FieldSettings(_Section):
-    """Where stream, time and observation stand in a record, so that a topic that is there already works unchanged."""
+    """Where stream, time and observation stand in a record, so that a topic that is there already works unchanged.
+
+    In CSV and Parquet files they name columns; there is nothing beside the value.
+    """
 
     unique_id: str = "unique_id"
     """Stream id: a member, a path of members (`tags.host`), `$key`, `$header.NAME`, or `$ce.NAME` (a CloudEvents
@@ -108,6 +111,14 @@ class InputSettings(_Section):
     duplicates: Literal["ignore", "last_wins"] = "ignore"
     """What becomes of another value for a slot that a stream has seen; `last_wins` puts it in the place of the first,
     within `input.rewind_slots`."""
+
+    @property
+    def is_table(self) -> bool:
+        """Whether the input is a CSV or Parquet file."""
+        if self.path is None or self.format not in ("auto", *_FILE_FORMATS):
+            return False
+        name = self.path.lower().removesuffix(".gz")
+        return self.format in _FILE_FORMATS or name.endswith((".csv", ".parquet"))
 
 
 class RegistrySettings(_Section):

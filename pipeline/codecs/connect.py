@@ -31,7 +31,9 @@ def open_decoder(settings: Settings, metadata: BundleMetadata) -> ObservationDec
     names = given.fields
     try:
         places = (names.unique_id, names.ds, names.y, names.ds_unit, names.x, names.future)
-        fields = Fields(*places, covariates=metadata.covariates)
+        # The reader of a table has given its columns the plain names.
+        own = Fields(covariates=metadata.covariates)
+        fields = own if given.is_table else Fields(*places, metadata.covariates)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     return ObservationDecoder(

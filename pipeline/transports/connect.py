@@ -9,10 +9,11 @@ from __future__ import annotations
 import importlib.util
 import logging
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Literal
 
+from pipeline.covariates import Covariate
 from pipeline.errors import SettingsError
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.transports.base import Channel, Sink, Source, TransactionalSink
@@ -23,7 +24,7 @@ log = logging.getLogger(__name__)
 _Client = Literal["librdkafka", "kafka-python"]
 
 
-def open_source(settings: Settings) -> Source:
+def open_source(settings: Settings, covariates: Sequence[Covariate] = ()) -> Source:
     """Return the source that `input.path`, or else `input.topic` and `kafka.client`, name, not yet joined to its group.
 
     Raises:
@@ -31,8 +32,11 @@ def open_source(settings: Settings) -> Source:
     """
     if settings.input.path is not None:
         from pipeline.transports.file import FileSource
+        from pipeline.transports.file_columns import FileColumns
 
-        return FileSource(settings.input.path, settings.input.format, settings.input.rate)
+        given = settings.input
+        columns = FileColumns.of(given.fields, covariates) if given.is_table else None
+        return FileSource(settings.input.path, given.format, given.rate, columns)
     if chosen_client(settings.kafka) == "librdkafka":
         from pipeline.transports.librdkafka import LibrdkafkaSource
 

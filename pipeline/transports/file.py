@@ -22,6 +22,7 @@ import numpy as np
 from pipeline.errors import DeliveryError, SettingsError, TransportError
 from pipeline.transports import dead_letter_lines
 from pipeline.transports.base import Assignment, AssignmentListener, Channel, Headers, Polled
+from pipeline.transports.file_columns import FileColumns
 from pipeline.transports.file_readers import Reader, import_polars, open_reader
 
 PARTITION: Final = 0
@@ -64,8 +65,12 @@ class Pacer:
 class FileSource:
     """Observations from a file or standard input. See `pipeline.transports.base.Source` for the contract."""
 
-    def __init__(self, path: str, file_format: str = "auto", rate: float = 0.0) -> None:
+    def __init__(
+        self, path: str, file_format: str = "auto", rate: float = 0.0, columns: FileColumns | None = None
+    ) -> None:
+        """Remember what to read; `columns` names those of CSV and Parquet."""
         self._path = path
+        self._columns = columns
         self._format = file_format
         self._pacer = Pacer(rate)
         self._reader: Reader | None = None
@@ -98,7 +103,7 @@ class FileSource:
             DataError: it is not there, or lacks a column.
         """
         self._listener = listener
-        self._reader = open_reader(self._path, self._format)
+        self._reader = open_reader(self._path, self._format, self._columns)
 
     def poll(self, max_records: int, timeout_s: float) -> Polled:
         """Return the next records; waits only for a pipe or for the pace.
@@ -152,7 +157,7 @@ class FileSource:
                     f"standard input cannot go back to record {position}: {self._position} were read and are gone"
                 )
             reader.close()
-            reader = self._reader = open_reader(self._path, self._format)
+            reader = self._reader = open_reader(self._path, self._format, self._columns)
             self._position = 0
         self._skip(reader, position)
 

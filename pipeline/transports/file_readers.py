@@ -13,27 +13,22 @@ import gzip
 import io
 import itertools
 import logging
-import math
 import os
-import re
 import select
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO, Any, Final, Protocol
 
 import msgspec
 
 from pipeline.errors import DataError, SettingsError, TransportError
+from pipeline.transports.file_columns import FileColumns, category, finite, number, numbers, record
 
 log = logging.getLogger(__name__)
 
-COLUMNS: Final = ("unique_id", "ds", "y")
 _READ_BYTES: Final = 1 << 20
 _PARQUET_ROWS: Final = 65_536
-_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
-_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
-_MISSING: Final = frozenset({"", "nan", "na", "null", "none"})
 
 _encode = msgspec.json.Encoder().encode
 
@@ -60,8 +55,10 @@ class Reader(Protocol):
         ...
 
 
-def open_reader(path: str, file_format: str) -> Reader:
+def open_reader(path: str, file_format: str, columns: FileColumns | None = None) -> Reader:
     """Open `path` (`-` is standard input) as `json`, `csv`, `parquet`, or by its name (`auto`).
+
+    `columns` says how those of CSV and Parquet are named; by default like the members of a record.
 
     Raises:
         SettingsError: the format cannot be told from the name, or the path cannot be read that way.
@@ -74,9 +71,9 @@ def open_reader(path: str, file_format: str) -> Reader:
     chosen = _format_of(path) if file_format == "auto" else file_format
     try:
         if chosen == "parquet":
-            return ParquetReader(Path(path))
+            return ParquetReader(Path(path), columns)
         stream = _open_binary(Path(path))
-        return CsvReader(stream, path) if chosen == "csv" else LineReader(stream, path)
+        return CsvReader(stream, path, columns) if chosen == "csv" else LineReader(stream, path)
     except OSError as error:
         raise DataError(f"input.path {path}: {error.strerror or error}") from error
 
@@ -150,7 +147,7 @@ class PipeReader:
 
 
 class CsvReader:
-    """CSV with a header that names at least `unique_id`, `ds` and `y`; other columns are left out, and logged once.
+    """CSV with a header that names at least stream, time and observation; columns not asked for are left out.
 
     `unique_id` stays text; `ds` is a number where it is a whole one; `y` is a number where it is a finite one and
     null where it is empty or NaN. Any other text stays as it is. A row with more or fewer fields than the header,
@@ -159,16 +156,23 @@ class CsvReader:
 
     total: int | None = None
 
-    def __init__(self, stream: IO[bytes], name: str) -> None:
+    def __init__(self, stream: IO[bytes], name: str, columns: FileColumns | None = None) -> None:
         self._stream = stream
         self._name = name
+        self._columns = columns or FileColumns()
         self.ended = False
         text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
         self._rows = csv.reader(text)
         with _reading(name):
             header = [column.strip() for column in next(self._rows, [])]
         self._width = len(header)
-        self._positions = _positions(header, name)
+        self._columns.check(header, name)
+        self._positions = [header.index(column) for column in self._columns.required]
+        now, future = self._columns.of_now(header), self._columns.of_future(header)
+        self._x = [
+            (one, header.index(at), category if self._columns.is_text(one) else number) for one, at in now.items()
+        ]
+        self._future = [(one, header.index(at)) for one, at in future.items()]
 
     def read(self, max_records: int, timeout_s: float) -> list[bytes]:  # noqa: ARG002  a file never waits
         """Return the next rows as JSON records."""
@@ -182,7 +186,7 @@ class CsvReader:
         self._stream.close()
 
     def _records(self) -> Iterator[bytes]:
-        unique_id, ds, y = self._positions
+        (unique_id, ds, y), time_of = self._positions, self._columns.text_time
         while True:
             try:
                 row = next(self._rows, None)
@@ -195,23 +199,28 @@ class CsvReader:
                 if len(row) != self._width:
                     yield _encode(row)
                 else:
-                    yield _encode({"unique_id": row[unique_id], "ds": _time(row[ds]), "y": _observation(row[y])})
+                    x = {name: read(row[at]) for name, at, read in self._x}
+                    future = {name: numbers(row[at]) for name, at in self._future}
+                    yield _encode(record(row[unique_id], time_of(row[ds]), number(row[y]), x, future))
             except UnicodeEncodeError:
                 yield ",".join(row).encode("utf-8", "surrogateescape")
 
 
 class ParquetReader:
-    """Parquet with columns `unique_id`, `ds` and `y`; times are taken as UTC where the column has no zone."""
+    """Parquet with columns for stream, time and observation; times are taken as UTC where the column has no zone."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, columns: FileColumns | None = None) -> None:
         pl = import_polars()
+        self._columns = columns or FileColumns()
         if not path.is_file():
             raise DataError(f"input.path {path}: no such file")
         try:
             frame = pl.scan_parquet(path)
             schema = frame.collect_schema()
-            _positions(schema.names(), str(path))
-            self._frame = frame.select(_json_columns(pl, schema))
+            self._columns.check(schema.names(), str(path))
+            self._x = self._columns.of_now(schema.names())
+            self._future = self._columns.of_future(schema.names())
+            self._frame = frame.select(_json_columns(pl, schema, self._columns))
             self.total: int | None = int(frame.select(pl.len()).collect().item())
         except pl.exceptions.PolarsError as error:
             raise DataError(f"input.path {path} is not a Parquet file that can be read: {error}") from error
@@ -229,10 +238,12 @@ class ParquetReader:
         if not self._rows and self._position != self.total:
             chunk = self._frame.slice(self._position, _PARQUET_ROWS).collect()
             self._position += chunk.height
-            columns = (chunk[name].to_list() for name in COLUMNS)
+            rows = zip(*(chunk[name].to_list() for name in self._columns.required), strict=True)
+            xs = _by_row({one: chunk[column].to_list() for one, column in self._x.items()}, chunk.height)
+            futures = _by_row({one: chunk[column].to_list() for one, column in self._future.items()}, chunk.height)
             self._rows = [
-                _encode({"unique_id": unique_id, "ds": ds, "y": _finite(y)})
-                for unique_id, ds, y in zip(*columns, strict=True)
+                _encode(record(unique_id, ds, finite(y), x, future))
+                for (unique_id, ds, y), x, future in zip(rows, xs, futures, strict=True)
             ]
         taken, self._rows = self._rows[:max_records], self._rows[max_records:]
         return taken
@@ -286,44 +297,23 @@ def _reading(name: str) -> Iterator[None]:
         raise TransportError(f"input.path {name}: reading failed: {error}") from error
 
 
-def _positions(header: Sequence[str], name: str) -> tuple[int, int, int]:
-    if missing := [column for column in COLUMNS if column not in header]:
-        raise DataError(
-            f"input.path {name}: columns {missing} are missing; found {list(header)}, needed {list(COLUMNS)}"
-        )
-    if extra := [column for column in header if column not in COLUMNS]:
-        log.info("%s: columns %s are not used", name, extra)
-    unique_id, ds, y = (header.index(column) for column in COLUMNS)
-    return unique_id, ds, y
+def _by_row(columns: dict[str, list[Any]], rows: int) -> list[dict[str, Any]]:
+    """Return columns as one object a row."""
+    if not columns:
+        return [{}] * rows
+    return [dict(zip(columns, map(finite, values), strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
-def _time(text: str) -> int | str:
-    return int(text) if _INTEGER.fullmatch(text) else text
-
-
-def _observation(text: str) -> float | str | None:
-    stripped = text.strip()
-    if stripped.lower() in _MISSING:
-        return None
-    if _NUMBER.fullmatch(stripped) and math.isfinite(value := float(stripped)):
-        return value
-    return text
-
-
-def _finite(y: Any) -> Any:
-    """JSON has no infinity, and null would make a missing value of it: as text, the decoder refuses it."""
-    return str(y) if isinstance(y, float) and math.isinf(y) else y
-
-
-def _json_columns(pl: Any, schema: Any) -> list[Any]:
+def _json_columns(pl: Any, schema: Any, columns: FileColumns) -> list[Any]:
     """Return expressions that make of each column what its JSON member takes; other types are left to the decoder."""
-    ds = pl.col("ds")
-    if isinstance(schema["ds"], pl.Datetime | pl.Date):
+    ds = pl.col(columns.ds)
+    if isinstance(schema[columns.ds], pl.Datetime | pl.Date):
         ds = ds.dt.epoch("ms")
-    y = pl.col("y")
-    if schema["y"].is_float():
-        y = y.fill_nan(None)
-    unique_id = pl.col("unique_id")
-    if not schema["unique_id"].is_nested():
+    elif schema[columns.ds].is_integer() and columns.scale != (1, 1):
+        ds = ds.cast(pl.Int64) * columns.scale[0] // columns.scale[1]
+    unique_id = pl.col(columns.unique_id)
+    if not schema[columns.unique_id].is_nested():
         unique_id = unique_id.cast(pl.String)
-    return [unique_id, ds, y]
+    others = [columns.y, *columns.of_now(schema.names()).values()]
+    numeric = [pl.col(name).fill_nan(None) if schema[name].is_float() else pl.col(name) for name in others]
+    return [unique_id, ds, *numeric, *(pl.col(name) for name in columns.of_future(schema.names()).values())]

@@ -141,6 +141,7 @@ TABLE: Final = (
         "counter",
         "Of those, how many have one above 0.99; where the forecasts are calibrated, one in a hundred.",
     ),
+    Metric("rillcast_unchanged_forecasts_total", "counter", "Forecasts kept back because they had not moved."),
     Metric("rillcast_anomalies_published_total", "counter", "Anomalous observations handed to the sink."),
 )
 
@@ -272,6 +273,10 @@ class Metrics:
     def revised(self, forecasts: int) -> None:
         """Count revisions handed to the sink; `published` counts them too."""
         self._counters["rillcast_revised_forecasts_total"].inc(forecasts)
+
+    def unchanged(self, forecasts: int) -> None:
+        """Count forecasts that were kept back because they had not moved."""
+        self._counters["rillcast_unchanged_forecasts_total"].inc(forecasts)
 
     def anomalies_published(self, anomalies: int) -> None:
         """Count anomalous observations handed to the sink."""

@@ -18,6 +18,7 @@ from pipeline.anomalies import AnomalyPublisher
 from pipeline.arrays import IntArray, StatusArray
 from pipeline.board import ForecastBoard
 from pipeline.bundle import Status
+from pipeline.changes import Changes
 from pipeline.codecs.forecasts import ForecastColumns, ForecastEncoder
 from pipeline.codecs.observations import Observations
 from pipeline.codecs.rejections import Reason, Rejection
@@ -69,6 +70,7 @@ class Publisher:
         board: ForecastBoard | None = None,
         latest: LatestForecasts | None = None,
         anomalies: AnomalyPublisher | None = None,
+        changes: Changes | None = None,
         stages: StageClock | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -84,6 +86,7 @@ class Publisher:
             board: the view for people, if there is one.
             latest: the newest forecasts for programs, if they are kept.
             anomalies: what anomalous observations are told to, if they are published.
+            changes: what decides whether a forecast has moved, if only those that have are published.
             stages: where the time goes.
             wall_clock: seconds since the epoch, for the age of events; never for anything that changes state.
         """
@@ -98,6 +101,7 @@ class Publisher:
         self._board = board
         self._latest = latest
         self._anomalies = anomalies
+        self._changes = changes
         self._stages = stages or StageClock()
         self._wall_clock = wall_clock
 
@@ -133,6 +137,8 @@ class Publisher:
             kept = live[revised.rows] & self._wanted(revised.ds, revised.status)
             columns, causes = with_revisions(columns, np.arange(len(events))[rows], revised, kept, polled, events)
             self._metrics.revised(int(np.count_nonzero(kept)))
+        if self._changes is not None:
+            columns, causes = self._moved(self._changes, columns, causes)
         headers = carried(polled, causes.tolist()) if self._trace_context else None
         for number, part in enumerate(columns.parts(_PART_ROWS)):
             keys, values = self._encoder.encode(part)
@@ -149,6 +155,15 @@ class Publisher:
             self._tell(self._anomalies, polled, events, result, live & stepped & self._published[result.status])
         self._show(polled, events, result, live & stepped, live_records)
         return _rejections(events, result, stepped, late_are_dead=self._policy.late == "dead_letter")
+
+    def _moved(self, changes: Changes, columns: ForecastColumns, causes: IntArray) -> tuple[ForecastColumns, IntArray]:
+        """Return the forecasts that have moved, and the record of the poll that caused each."""
+        moved = changes.moved(columns)
+        self._metrics.unchanged(int(np.count_nonzero(~moved)))
+        if moved.all():
+            return columns, causes
+        rows = np.flatnonzero(moved).astype(np.int64)
+        return columns.take(rows), causes[rows]
 
     def _tell(
         self,
@@ -168,6 +183,8 @@ class Publisher:
         """Forget what was published of a partition that goes, or is read again from its committed position."""
         if self._latest is not None:
             self._latest.forget(partition)
+        if self._changes is not None:
+            self._changes.forget(partition)
 
     def _wanted(self, ds: IntArray, status: StatusArray) -> npt.NDArray[np.bool_]:
         """Return for each forecast whether the policy lets it out."""

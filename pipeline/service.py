@@ -15,6 +15,7 @@ from pipeline import device
 from pipeline.anomalies import AnomalyPublisher
 from pipeline.board import ForecastBoard
 from pipeline.bundle import Bundle
+from pipeline.changes import Changes
 from pipeline.codecs.connect import open_decoder
 from pipeline.codecs.forecasts import make_encoder
 from pipeline.deadletters import DeadLetters
@@ -128,6 +129,7 @@ def build(
         board=board,
         latest=latest,
         anomalies=_anomalies(settings, bundle, sink),
+        changes=Changes(metadata, settings.publish.on_change) if settings.publish.on_change else None,
         stages=stages,
     )
     parts = Parts(

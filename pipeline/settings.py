@@ -177,6 +177,10 @@ class PublishSettings(_Section):
     every: Annotated[int, Field(ge=1)] = 1
     """Only forecasts from every so-manieth slot, counted from the epoch, whatever stream: with hours and 24, those that
     are made at midnight UTC. So a replay publishes the same ones."""
+    on_change: Annotated[float, Field(ge=0)] = 0.0
+    """Only forecasts that have moved since the stream's last published one: by more than this share of the width of the
+    interval that was published for the same slot. At the latest, one is published when half of the last one's horizon
+    has passed. After a restart, or when its partition moves, a stream's first forecast is always published. 0 = all."""
     trace_context: bool = False
     """Whether a forecast gets the W3C trace context (headers `traceparent`, `tracestate`) of its observation. Looking
     for it costs a little for each event, hence off."""

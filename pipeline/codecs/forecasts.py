@@ -50,6 +50,19 @@ class ForecastColumns:
     def __len__(self) -> int:
         return len(self.unique_ids)
 
+    def take(self, chosen: IntArray) -> ForecastColumns:
+        """Return some of the rows, in the order of `chosen`."""
+        return ForecastColumns(
+            [self.unique_ids[row] for row in chosen.tolist()],
+            self.ds[chosen],
+            self.status[chosen],
+            self.forecast[chosen],
+            None if self.anomaly is None else self.anomaly[chosen],
+            self.partitions[chosen],
+            self.offsets[chosen],
+            None if self.revision is None else self.revision[chosen],
+        )
+
     def parts(self, rows: int) -> Iterator[ForecastColumns]:
         """Yield the same in parts of at most `rows` rows; the columns are views."""
         for first in range(0, len(self), rows):

@@ -26,6 +26,7 @@ LAYERS = [
         "pipeline.tracing",
         "pipeline.api",
         "pipeline.anomalies",
+        "pipeline.changes",
         "pipeline.revisions",
     ],
     ["pipeline.stores", "pipeline.stepper"],

@@ -232,7 +232,7 @@ class Partitions:
         if restored is not None and mark is not None:
             # A page that came after the mark belongs to streams that the replay brings back by itself.
             pages = [page for page in restored.pages if page.number < mark.pages]
-            self._lanes.of(number).residents.load(number, pages, mark.watermark_ms)
+            self._lanes.of(number).residents.load(number, pages, mark.watermark_ms, mark.arrivals)
         claimed_by = restored.served_by if restored is not None else None
         self._checkpoint.begin(number, start.position, new_life=start.new_life, claimed_by=claimed_by)
         partition = self._partitions[number]

@@ -247,4 +247,5 @@ def _of(snapshots: dict[Lane, Snapshot], lane: Lane) -> Snapshot | None:
 
 def _mark(partition: int, position: int, lane: Lane) -> Mark:
     residents = lane.residents
-    return Mark(partition, position, residents.watermark(partition), residents.num_pages(partition))
+    watermark, arrivals = residents.watermark(partition), residents.arrivals(partition)
+    return Mark(partition, position, watermark, residents.num_pages(partition), arrivals)

@@ -26,7 +26,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from pipeline import batcher, device, guard
-from pipeline.arrays import FloatArray, IntArray, StatusArray
+from pipeline.arrays import AnyArray, FloatArray, IntArray, StatusArray
 from pipeline.batcher import Runs
 from pipeline.bundle import CALIBRATE, Bundle
 from pipeline.executor import Executor
@@ -34,6 +34,7 @@ from pipeline.history import Rewind, shapes_of
 from pipeline.inputs import Inputs
 from pipeline.residents import NO_WATERMARK, Limits, Residents, Stretch
 from pipeline.rewind import Columns, Revised, Rewinder, merged
+from pipeline.slots import NO_SLOT, TOO_MANY_AT_ONCE
 
 DEFAULT_RUNS: Final = Runs(lengths=(64, 16, 4), max_rows=1024)
 
@@ -45,6 +46,7 @@ class Outcome(enum.IntEnum):
     ALREADY_APPLIED = 1  # the stream's restored state is newer than the event
     TOO_MANY_STREAMS = 2  # a new stream, and its partition has as many as the limits allow
     QUARANTINED = 3  # the step would have left the state or forecast unusable; the state is as before
+    TOO_MANY_NEW_STREAMS = 4  # a new stream, and its partition had as many in this second as the limits allow
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ class StepEngine:
         y: FloatArray,
         x: FloatArray | None = None,
         future: FloatArray | None = None,
+        timestamps_ms: AnyArray | None = None,
     ) -> StepResult:
         """Advance each event's stream by one step.
 
@@ -176,6 +179,7 @@ class StepEngine:
             y: `(n,)` float32, NaN = missing.
             x: `(n, C)` float32, what the bundle's covariates are at the events, NaN = missing; None = all missing.
             future: `(n, F, H)` float32, those known ahead, for the next H slots; None = all missing.
+            timestamps_ms: `(n,)` int64, of the records, which the limit on new streams goes by; None = it has no say.
 
         Returns:
             One row of output per event, in the order given.
@@ -191,8 +195,12 @@ class StepEngine:
         self._calls = self._in_runs = 0
         for rows, evictions in self.residents.stretches(partitions, ds):
             evicted += self.residents.evict(evictions)
-            slots = self.residents.admit(partitions[rows], [unique_ids[row] for row in rows.tolist()])
-            outcome[rows[slots == 0]] = Outcome.TOO_MANY_STREAMS
+            times = None if timestamps_ms is None else timestamps_ms[rows]
+            slots = self.residents.admit(partitions[rows], [unique_ids[row] for row in rows.tolist()], times)
+            if (slots <= NO_SLOT).any():
+                outcome[rows[slots == NO_SLOT]] = Outcome.TOO_MANY_STREAMS
+                outcome[rows[slots == TOO_MANY_AT_ONCE]] = Outcome.TOO_MANY_NEW_STREAMS
+                slots = np.maximum(slots, NO_SLOT)
             outcome[rows[self.residents.applied(slots, offsets[rows])]] = Outcome.ALREADY_APPLIED
             stepped = outcome[rows] == Outcome.STEPPED
             if not stepped.all():

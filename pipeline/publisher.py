@@ -243,14 +243,18 @@ def _rejections(
     late = stepped & (result.status == Status.LATE) & late_are_dead
     quarantined = result.outcome == Outcome.QUARANTINED
     refused = result.outcome == Outcome.TOO_MANY_STREAMS
+    at_once = result.outcome == Outcome.TOO_MANY_NEW_STREAMS
     rejections = []
-    for row in np.flatnonzero(late | quarantined | refused).tolist():
+    for row in np.flatnonzero(late | quarantined | refused | at_once).tolist():
         unique_id = events.unique_ids[row]
         if late[row]:
             reason, detail = Reason.LATE, f"ds {events.ds[row]} lies before the last event of stream {unique_id!r}"
         elif quarantined[row]:
             reason = Reason.QUARANTINED
             detail = f"y {events.y[row]:g} would have left stream {unique_id!r} without a usable state or forecast"
+        elif at_once[row]:
+            reason = Reason.TOO_MANY_NEW_STREAMS
+            detail = f"stream {unique_id!r} is new, and this second brought state.max_new_streams_per_s already"
         else:
             reason = Reason.TOO_MANY_STREAMS
             detail = f"stream {unique_id!r} is new, and its partition has state.max_streams_per_partition already"

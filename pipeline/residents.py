@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any, Final
 
@@ -26,12 +27,14 @@ from pipeline.history import NEVER, NO_COVARIATES, PREFIX, History, Rewind, Shap
 from pipeline.inputs import Inputs
 from pipeline.slab import Slab, room
 from pipeline.slots import PAGE_SLOTS, SlotTable
-from pipeline.stores.base import Page
+from pipeline.stores.base import Arrivals, Page
 
 _TICKS_PER_TTL: Final = 8
 _MANY_RUNS: Final = 64
+_CLOCKS_DIFFER_S: Final = 60  # of producers, at most
 _HOST_BYTES: Final = 16  # per slot: the two arrays beside the state
 NO_WATERMARK: Final = NEVER
+NO_ARRIVALS: Final = Arrivals()
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +44,13 @@ class Limits:
     Attributes:
         idle_ttl_ms: a stream whose newest event lies further behind the partition's watermark leaves; 0 = never.
         max_streams_per_partition: a new stream beyond it is refused; 0 = no limit.
+        max_new_streams_per_s: new streams of a partition beyond it are refused, by the seconds of their records'
+            timestamps; 0 = no limit.
     """
 
     idle_ttl_ms: int = 0
     max_streams_per_partition: int = 0
+    max_new_streams_per_s: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +88,7 @@ class Residents:
         self._applied_to: IntArray = np.zeros(self._slab.num_slots, np.int64)
         self._last_ds[:PAGE_SLOTS] = NO_WATERMARK
         self._watermarks: dict[int, int] = {}
+        self._arrivals: dict[int, Arrivals] = {}
         self._dirty: set[int] = set()
 
     @property
@@ -151,22 +158,52 @@ class Residents:
                 evicted += idle.size
         return evicted
 
-    def admit(self, partitions: IntArray, unique_ids: Sequence[str]) -> IntArray:
-        """Return the `(n,)` slots of streams, giving one to each new stream; 0 = refused by the limits."""
+    def admit(self, partitions: IntArray, unique_ids: Sequence[str], timestamps_ms: IntArray | None = None) -> IntArray:
+        """Return the `(n,)` slots of streams, giving one to each new stream.
+
+        Args:
+            partitions: `(n,)` int64.
+            unique_ids: of the streams.
+            timestamps_ms: `(n,)` int64, of the records, -1 = unknown; None = all unknown.
+
+        Returns:
+            Of a stream that the limits refuse, `NO_SLOT`, or `TOO_MANY_AT_ONCE`.
+        """
         limit = self._limits.max_streams_per_partition
+        seconds = None
+        if self._limits.max_new_streams_per_s and timestamps_ms is not None:
+            seconds = timestamps_ms // 1000
         slots: IntArray = np.empty(len(unique_ids), np.int64)
         starts = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), len(unique_ids)]
         if len(starts) <= _MANY_RUNS:
             # A client hands over one partition's records after the other's: slices, which cost nothing per event.
             for first, end in pairwise(starts):
                 if end > first:
-                    slots[first:end] = self._table.locate(int(partitions[first]), unique_ids[first:end], limit)
+                    partition = int(partitions[first])
+                    takes = None if seconds is None else partial(self._takes, partition, seconds[first:end])
+                    slots[first:end] = self._table.locate(partition, unique_ids[first:end], limit, takes)
         else:
             for partition in np.unique(partitions).tolist():
                 rows = np.flatnonzero(partitions == partition)
-                slots[rows] = self._table.locate(partition, [unique_ids[row] for row in rows.tolist()], limit)
+                takes = None if seconds is None else partial(self._takes, partition, seconds[rows])
+                slots[rows] = self._table.locate(partition, [unique_ids[row] for row in rows.tolist()], limit, takes)
         self._grow()
         return slots
+
+    def _takes(self, partition: int, seconds: IntArray, row: int) -> bool:
+        """Count a new stream of a partition, unless its second has brought as many as the limit.
+
+        Time goes by the records' timestamps and only forward: producers whose clocks differ a little share a second. A
+        timestamp far in the past means that the one before it was wrong.
+        """
+        second, streams = self._arrivals.get(partition, Arrivals())
+        now = int(seconds[row])
+        if now > second or 0 <= now < second - _CLOCKS_DIFFER_S:
+            second, streams = now, 0
+        if streams >= self._limits.max_new_streams_per_s:
+            return False
+        self._arrivals[partition] = Arrivals(second, streams + 1)
+        return True
 
     def applied(self, slots: IntArray, offsets: IntArray) -> npt.NDArray[np.bool_]:
         """Return for each event whether the restored state of its stream contains it already."""
@@ -186,6 +223,10 @@ class Residents:
     def watermark(self, partition: int) -> int:
         """Return the newest event time of a partition, `NO_WATERMARK` if it has had no event."""
         return self._watermarks.get(partition, NO_WATERMARK)
+
+    def arrivals(self, partition: int) -> Arrivals:
+        """Return how many new streams a partition took last."""
+        return self._arrivals.get(partition, Arrivals())
 
     def num_pages(self, partition: int) -> int:
         """Return how many pages a partition has."""
@@ -221,9 +262,10 @@ class Residents:
             first = last
         return pages
 
-    def load(self, partition: int, pages: Sequence[Page], watermark: int) -> None:
+    def load(self, partition: int, pages: Sequence[Page], watermark: int, arrivals: Arrivals = NO_ARRIVALS) -> None:
         """Take in stored pages of a partition that has no streams yet; the newest page of a stream wins."""
         self._watermarks[partition] = watermark
+        self._arrivals[partition] = arrivals
         for page in sorted(pages, key=lambda page: page.offset):
             slots, vacated = self._table.place(partition, page.number, page.unique_ids)
             self._grow()
@@ -241,6 +283,7 @@ class Residents:
         self._dirty.difference_update(self._table.pages(partition))
         self._table.release(partition)
         self._watermarks.pop(partition, None)
+        self._arrivals.pop(partition, None)
 
     def _grow(self) -> None:
         """Make room for the pages that were handed out, and zero them."""

@@ -90,7 +90,11 @@ def build(
         on,
         batch_rows=settings.worker.batch_rows,
         row_buckets=on.row_buckets(settings.worker.batch_rows),
-        limits=Limits(round(settings.state.idle_ttl_s * 1000), settings.state.max_streams_per_partition),
+        limits=Limits(
+            round(settings.state.idle_ttl_s * 1000),
+            settings.state.max_streams_per_partition,
+            settings.state.max_new_streams_per_s,
+        ),
         calibrate=settings.calibration == "on",
         rewind=rewind_of(settings, metadata.step_ms),
     )

@@ -345,6 +345,10 @@ class StateSettings(_Section):
     starts anew when it comes back. 0 = never."""
     max_streams_per_partition: Annotated[int, Field(ge=0)] = 0
     """New streams beyond it become dead letters (reason `too_many_streams`); 0 = no limit."""
+    max_new_streams_per_s: Annotated[int, Field(ge=0)] = 0
+    """New streams of a partition beyond so many in one second of the records' timestamps become dead letters (reason
+    `too_many_new_streams`) until the next second, so that a producer of ever new ids cannot fill the memory at once.
+    0 = no limit."""
     rows: Literal["exact", "float16"] = "exact"
     """How float32 rows are stored; `float16` halves them and makes a restored state differ by its rounding."""
     compression: Literal["none", "zlib"] = "zlib"

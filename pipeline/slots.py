@@ -11,7 +11,7 @@ whoever forgets a stream zeroes its row, so that a stream never sees what anothe
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Final
@@ -22,6 +22,7 @@ from pipeline.arrays import IntArray
 
 PAGE_SLOTS: Final = 256
 NO_SLOT: Final = 0
+TOO_MANY_AT_ONCE: Final = -1
 
 
 @dataclass(slots=True)
@@ -53,11 +54,17 @@ class SlotTable:
         """Streams that have a slot. The one thing that any thread may ask."""
         return self._num_streams
 
-    def locate(self, partition: int, unique_ids: Sequence[str], max_streams: int = 0) -> IntArray:
+    def locate(
+        self,
+        partition: int,
+        unique_ids: Sequence[str],
+        max_streams: int = 0,
+        takes: Callable[[int], bool] | None = None,
+    ) -> IntArray:
         """Return the `(n,)` slots of streams of one partition.
 
         A stream seen for the first time gets a slot, unless the partition has `max_streams` already (0 = no limit):
-        then its slot is `NO_SLOT`.
+        then its slot is `NO_SLOT`; or unless `takes`, asked with its row, says no: then it is `TOO_MANY_AT_ONCE`.
         """
         owner = self._partitions.setdefault(partition, _Partition())
         find = owner.slots.get
@@ -69,8 +76,12 @@ class SlotTable:
                 # The same new stream may stand in the batch more than once.
                 if (known := find(unique_id, NO_SLOT)) != NO_SLOT:
                     found[row] = known
-                elif not max_streams or len(owner.slots) < max_streams:
+                elif max_streams and len(owner.slots) >= max_streams:
+                    continue
+                elif takes is None or takes(row):
                     found[row] = self._allocate(owner, unique_id)
+                else:
+                    found[row] = TOO_MANY_AT_ONCE
         return found
 
     def place(self, partition: int, number: int, unique_ids: Sequence[str]) -> tuple[IntArray, IntArray]:

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Generic, NamedTuple, TypeVar
 
-from pipeline.arrays import FloatArray, IntArray
+from pipeline.arrays import AnyArray, FloatArray, IntArray
 
 SWITCH_INTERVAL_S: Final = 0.0005  # Python's default, 5 ms, is several calls of the model
 T = TypeVar("T")
@@ -33,12 +33,15 @@ class Events(NamedTuple):
     y: FloatArray
     x: FloatArray | None = None
     future: FloatArray | None = None
+    timestamps_ms: AnyArray | None = None
 
     def take(self, rows: IntArray) -> Events:
         """Return some of the events, in the order of `rows`."""
         unique_ids = [self.unique_ids[row] for row in rows.tolist()]
-        beside = (None if column is None else column[rows] for column in (self.x, self.future))
-        return Events(self.partitions[rows], self.offsets[rows], unique_ids, self.ds[rows], self.y[rows], *beside)
+        x, future = (None if column is None else column[rows] for column in (self.x, self.future))
+        times = None if self.timestamps_ms is None else self.timestamps_ms[rows]
+        ds, y = self.ds[rows], self.y[rows]
+        return Events(self.partitions[rows], self.offsets[rows], unique_ids, ds, y, x, future, times)
 
 
 class Stepper(Generic[T, R]):

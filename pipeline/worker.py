@@ -203,7 +203,8 @@ class Worker:
             self._publish(poll, ())
             return
         where = polled.partitions[events.rows], polled.offsets[events.rows]
-        inputs = Events(*where, events.unique_ids, events.ds, events.y, events.x, events.future)
+        timestamps = polled.timestamps_ms[events.rows]
+        inputs = Events(*where, events.unique_ids, events.ds, events.y, events.x, events.future, timestamps)
         self._metrics.covariates_masked(events.masked)
         done = self._stepper.step(poll, inputs)
         self._stages.lap("wait")

@@ -31,6 +31,7 @@ class Reason(enum.StrEnum):
     LATE = "late"
     QUARANTINED = "quarantined"
     TOO_MANY_STREAMS = "too_many_streams"
+    TOO_MANY_NEW_STREAMS = "too_many_new_streams"
 
 
 class Rejection(NamedTuple):

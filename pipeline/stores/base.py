@@ -58,6 +58,18 @@ class Page:
     rows: Mapping[str, AnyArray]
 
 
+class Arrivals(NamedTuple):
+    """How many new streams a partition took in the last second that brought any, by the records' timestamps.
+
+    Attributes:
+        second: since the epoch.
+        streams: taken in it.
+    """
+
+    second: int = 0
+    streams: int = 0
+
+
 class Mark(NamedTuple):
     """All pages of `partition` are current up to input position `offset`.
 
@@ -66,12 +78,14 @@ class Mark(NamedTuple):
         offset: W, where a replay begins.
         watermark_ms: newest event time seen in the partition below `offset`, which eviction goes by.
         pages: how many pages the partition has; those with a number from 0 to `pages - 1` exist or are tombstones.
+        arrivals: below `offset`, which the limit on new streams goes by.
     """
 
     partition: int
     offset: int
     watermark_ms: int
     pages: int
+    arrivals: Arrivals = Arrivals()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from pipeline.errors import TransportError
-from pipeline.stores.base import Mark
+from pipeline.stores.base import Arrivals, Mark
 from pipeline.stores.sealed import foreign, seal, unseal
 
 MANIFEST: Final = "manifest"
@@ -25,6 +25,7 @@ class _Header(msgspec.Struct, frozen=True, tag="manifest"):
     generation: int
     pages: dict[int, int]
     mark: tuple[int, int, int] | None  # offset, watermark_ms, pages
+    arrivals: tuple[int, int] = Arrivals()  # of the mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,13 +63,14 @@ class Manifest:
         ]:  # fmt: skip
             if found != expected:
                 raise foreign(str(path), what, found, expected)
-        mark = None if header.mark is None else Mark(partition, *header.mark)
+        mark = None if header.mark is None else Mark(partition, *header.mark, Arrivals(*header.arrivals))
         return cls(header.generation, header.pages, mark)
 
     def encode(self, model_id: str, partition: int) -> bytes:
         """Return its stored form."""
         mark = None if self.mark is None else (self.mark.offset, self.mark.watermark_ms, self.mark.pages)
-        return seal(_Header(model_id, partition, self.generation, dict(self.pages), mark))
+        arrivals = Arrivals() if self.mark is None else self.mark.arrivals
+        return seal(_Header(model_id, partition, self.generation, dict(self.pages), mark, arrivals))
 
     def following(self, pages: Mapping[int, int | None], mark: Mark | None) -> Manifest:
         """Return the manifest after a commit of `pages` (number to generation, None = tombstone) and `mark`."""

@@ -23,7 +23,7 @@ from pipeline.bundle import StateSpec
 from pipeline.history import PREFIX, is_row, page_column
 from pipeline.slots import PAGE_SLOTS
 from pipeline.stores import rows
-from pipeline.stores.base import Mark, Page
+from pipeline.stores.base import Arrivals, Mark, Page
 from pipeline.stores.rows import Compression, RowForm
 from pipeline.stores.sealed import OVERHEAD_BYTES, damaged, foreign, seal, unseal
 
@@ -68,6 +68,7 @@ class MarkHeader(msgspec.Struct, frozen=True, tag="mark"):
     offset: int
     watermark_ms: int
     pages: int
+    arrivals: tuple[int, int] = Arrivals()  # since a limit goes by it
 
 
 class ClaimHeader(msgspec.Struct, frozen=True, tag="claim"):
@@ -182,7 +183,9 @@ class PageCodec:
 
     def encode_mark(self, mark: Mark) -> bytes:
         """Return the stored form of a mark."""
-        return seal(MarkHeader(self.model_id, mark.partition, mark.offset, mark.watermark_ms, mark.pages))
+        return seal(
+            MarkHeader(self.model_id, mark.partition, mark.offset, mark.watermark_ms, mark.pages, mark.arrivals)
+        )
 
     def decode_mark(self, data: bytes, partition: int, where: str) -> Mark:
         """Return the mark that `data` is the stored form of.
@@ -195,7 +198,7 @@ class PageCodec:
         _expect(where, "partition", header.partition, partition)
         if body:
             raise damaged(where, f"{len(body)} bytes after the mark")
-        return Mark(partition, header.offset, header.watermark_ms, header.pages)
+        return Mark(partition, header.offset, header.watermark_ms, header.pages, Arrivals(*header.arrivals))
 
     def encode_claim(self, partition: int) -> bytes:
         """Return the stored form of the model's claim to a partition."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from pipeline.errors import TransportError
-from pipeline.stores.base import Mark
+from pipeline.stores.base import Arrivals, Mark
 from pipeline.stores.kafka import SERVING, StoredRecord, TopicReader
 from pipeline.stores.local import LOCK
 from pipeline.stores.manifest import MANIFEST, Manifest, page_file
@@ -101,7 +101,9 @@ def survey_topic(topic: str, reader: TopicReader, partitions: Iterable[int]) -> 
         summary = found.setdefault((key.model_id, record.partition), Summary(key.model_id, record.partition))
         if key.page is None:
             header, _ = unseal(record.value, MarkHeader, where)
-            summary.mark = Mark(header.partition, header.offset, header.watermark_ms, header.pages)
+            summary.mark = Mark(
+                header.partition, header.offset, header.watermark_ms, header.pages, Arrivals(*header.arrivals)
+            )
             summary.stored_bytes += len(record.value)
         else:
             summary.add_page(record.value, where)

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import StateError
 from pipeline.slots import PAGE_SLOTS
-from pipeline.stores.base import Mark, Page, Restored, StateStore
+from pipeline.stores.base import Arrivals, Mark, Page, Restored, StateStore
 from pipeline.stores.kafka import KafkaStore
 from pipeline.stores.local import LocalStore
 from pipeline.stores.pages import PageCodec
@@ -171,6 +171,14 @@ def test_pages_and_mark_come_back_as_they_were(backend: Backend) -> None:
         found = restore(store, 0)[0]
     assert found.mark == Mark(0, 90, 1_700_000_000_000, 3)
     assert_same_pages(found.pages, pages)
+
+
+def test_a_mark_comes_back_with_its_arrivals(backend: Backend) -> None:
+    mark = Mark(0, 90, 1_700_000_000_000, 1, Arrivals(1_700_000_000, 3))
+    with closing(backend.open()) as store:
+        save(backend, store, [make_page()], [mark])
+    with closing(backend.open()) as store:
+        assert restore(store, 0)[0].mark == mark
 
 
 def test_a_process_reads_its_own_commits(backend: Backend) -> None:

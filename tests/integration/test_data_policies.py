@@ -133,6 +133,12 @@ CELLS = {
     "id-too-long": Cell([*events(0, unique_id="x" * 600), *events(0)], ["warming_up"], ["bad_id"]),
     "y-too-large": Cell([*WARM, *events(12, y=1e16), *events(12)], [*WARMED, "ok"], ["y_out_of_range"]),
     "date-out-of-range": Cell([observation("a", 1.0, 10**15), *events(0)], ["warming_up"], ["ds_out_of_range"]),
+    "too-many-new-streams": Cell(
+        [*events(0), *events(0, unique_id="b"), *events(1), *events(1, unique_id="b")],
+        ["warming_up"] * 2,
+        ["too_many_new_streams"] * 2,
+        options={"limits": Limits(max_new_streams_per_s=1), "timestamp_ms": START_MS},
+    ),
     "too-many-streams": Cell(
         [*events(0), *events(0, unique_id="b"), *events(1)],
         ["warming_up"] * 2,

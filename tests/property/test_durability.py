@@ -335,16 +335,17 @@ def test_a_failed_transaction_sends_the_worker_back_and_nothing_is_lost_or_doubl
     assert repeats(log) == 0
 
 
-@given(events=arrivals, polls=sizes, crashes=crash_points)
+@given(events=arrivals, polls=sizes, crashes=crash_points, at_once=st.sampled_from([0, 3]))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 def test_eviction_and_refusal_are_the_same_through_crashes(
-    events: list[tuple[int, int, int]], polls: list[int], crashes: list[tuple[str, int]]
+    events: list[tuple[int, int, int]], polls: list[int], crashes: list[tuple[str, int]], at_once: int
 ) -> None:
     """Who is evicted, and who is refused, depends on the events alone: a crashed run publishes what one run does."""
-    limits = Limits(idle_ttl_ms=40, max_streams_per_partition=5)
+    limits = Limits(idle_ttl_ms=40, max_streams_per_partition=5, max_new_streams_per_s=at_once)
 
     def timed() -> Log:
         log, _ = fill([])
+        log.timestamp_ms = 1_700_000_000_000
         for at, (partition, stream, y) in enumerate(events):
             log.append(partition, observation(f"{partition}/{stream}", y, ds=at * 7 % 300 + at))
         return log
@@ -372,7 +373,7 @@ late_arrivals = st.lists(
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 @given(drawn=late_arrivals, polls=sizes, crashes=crash_points, last_wins=st.booleans(), visible=st.booleans())
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=30, suppress_health_check=[HealthCheck.too_slow])
 def test_late_events_are_put_into_place_and_revised_the_same_through_crashes(
     delivery: Delivery,
     drawn: list[tuple[int, int, int, int, int]],

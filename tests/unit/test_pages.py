@@ -14,9 +14,10 @@ from hypothesis.extra import numpy as hnp
 from pipeline.arrays import FloatArray
 from pipeline.bundle import StateSpec
 from pipeline.errors import StateError
+from pipeline.history import page_columns
 from pipeline.slots import PAGE_SLOTS
 from pipeline.stores import pages, rows, sealed
-from pipeline.stores.base import Mark, Page
+from pipeline.stores.base import Arrivals, Mark, Page
 from pipeline.stores.pages import PageCodec
 from tests.support.stores import SPECS, assert_same_pages, make_page, tombstone
 
@@ -107,7 +108,7 @@ def test_a_page_without_streams_is_a_tombstone() -> None:
 
 
 def test_a_mark_comes_back() -> None:
-    mark = Mark(3, 2**40, -5, 17)
+    mark = Mark(3, 2**40, -5, 17, Arrivals(2**33, 4))
     assert codec().decode_mark(codec().encode_mark(mark), 3, "here") == mark
 
 
@@ -305,3 +306,29 @@ def test_a_compressed_body_never_unpacks_to_more_than_its_header_says() -> None:
     bomb = rows.compress(bytes(50_000_000))
     with pytest.raises(ValueError, match="exactly 100 bytes"):
         rows.decompress(memoryview(bomb), 100)
+
+
+BESIDE = page_columns(SPECS, 2, {"x": (3,)})
+
+
+@pytest.mark.parametrize("compression", COMPRESSIONS)
+def test_what_a_page_holds_beside_the_state_comes_back(compression: Compression) -> None:
+    page = make_page(unique_ids=("a", "", "c"), specs=(*SPECS, *BESIDE))
+    data = encoded(page, codec("exact", compression, beside=BESIDE))
+    assert_same_pages([codec("exact", compression, beside=BESIDE).decode(data, 0, 0, "here")], [page])
+
+
+def test_pages_with_and_without_what_is_beside_the_state_are_read_by_either_setting() -> None:
+    with_it, without = codec("exact", "zlib", beside=BESIDE), codec("exact", "zlib")
+    long, short = make_page(specs=(*SPECS, *BESIDE)), make_page()
+    assert_same_pages([without.decode(encoded(long, with_it), 0, 0, "here")], [long])
+    assert_same_pages([with_it.decode(encoded(short, without), 0, 0, "here")], [short])
+
+
+def test_inputs_are_stored_exactly_whatever_the_form_of_the_rows() -> None:
+    halved = codec("float16", "zlib", beside=BESIDE)
+    page = make_page(specs=(*SPECS, *BESIDE))
+    decoded = halved.decode(encoded(page, halved), 0, 0, "here")
+    for name in ("ds", "y", "x"):
+        np.testing.assert_array_equal(decoded.rows[f"rewind.input.{name}"], page.rows[f"rewind.input.{name}"])
+    assert not np.array_equal(decoded.rows["rewind.older.h"], page.rows["rewind.older.h"])

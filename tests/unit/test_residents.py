@@ -5,8 +5,9 @@ import pytest
 
 from pipeline.device import Device
 from pipeline.engine import Outcome, StepEngine, StepResult
-from pipeline.residents import Limits
-from pipeline.slots import PAGE_SLOTS
+from pipeline.residents import Limits, Residents
+from pipeline.slots import PAGE_SLOTS, TOO_MANY_AT_ONCE
+from pipeline.stores.base import Arrivals
 from tests.support.toy import toy_bundle, unroll
 
 
@@ -110,3 +111,38 @@ def test_released_partition_leaves_nothing_behind() -> None:
     assert of.residents.num_streams == 0
     assert of.residents.export(0, 1) == []
     assert states(step(of, ["b", "a"], [1, 2], offset=1)) == [1, 2]
+
+
+def admitted(residents: Residents, unique_ids: str, second: int) -> list[bool]:
+    """Say for each id whether its stream is resident after a record of that second."""
+    times = np.full(len(unique_ids), second * 1000 + 999)
+    return [slot > 0 for slot in residents.admit(np.zeros(len(unique_ids), np.int64), list(unique_ids), times).tolist()]
+
+
+def test_a_second_brings_so_many_new_streams_and_no_more() -> None:
+    residents = engine(max_new_streams_per_s=2).residents
+    assert admitted(residents, "abca", 1000) == [True, True, False, True], "known streams go on"
+    assert admitted(residents, "cab", 1000) == [False, True, True]
+    assert admitted(residents, "cde", 1001) == [True, True, False]
+    assert admitted(residents, "e", 990) == [False], "clocks differ: it counts in the newest second"
+    assert admitted(residents, "e", 1002) == [True]
+    assert residents.arrivals(0) == Arrivals(1002, 1)
+
+
+def test_a_second_far_in_the_future_does_not_stay_for_ever() -> None:
+    residents = engine(max_new_streams_per_s=1).residents
+    assert admitted(residents, "a", 10**9) == [True]
+    assert admitted(residents, "bc", 1000) == [True, False]
+
+
+def test_an_unknown_timestamp_counts_in_the_second_before() -> None:
+    residents = engine(max_new_streams_per_s=1).residents
+    assert admitted(residents, "a", 1000) == [True]
+    unknown = residents.admit(np.zeros(1, np.int64), ["b"], np.array([-1]))
+    assert unknown.tolist() == [TOO_MANY_AT_ONCE]
+
+
+def test_the_count_of_the_last_second_is_taken_in() -> None:
+    residents = engine(max_new_streams_per_s=2).residents
+    residents.load(0, [], 0, Arrivals(1000, 1))
+    assert admitted(residents, "ab", 1000) == [True, False]

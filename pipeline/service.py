@@ -16,8 +16,7 @@ from pipeline.anomalies import AnomalyPublisher
 from pipeline.board import ForecastBoard
 from pipeline.bundle import Bundle
 from pipeline.changes import Changes
-from pipeline.codecs.connect import open_decoder
-from pipeline.codecs.forecasts import make_encoder
+from pipeline.codecs.connect import open_decoder, open_encoder
 from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
 from pipeline.errors import SettingsError
@@ -122,7 +121,7 @@ def build(
         source = around_source(source)
     metrics = Metrics(registry, metadata, on.name)
     stages = stages or StageClock(metrics.stage)
-    encoder = make_encoder(settings.output.codec, metadata, settings.output.decimals)
+    encoder = open_encoder(settings, metadata)
     publisher = Publisher(
         sink,
         encoder,

@@ -142,6 +142,9 @@ class RegistrySettings(_Section):
     """This client's private key (PEM), for mutual TLS."""
     timeout_s: Positive = 10.0
     """Longest wait for one answer."""
+    auto_register: bool = True
+    """Whether `output.codec` avro registers the schema of forecasts, under `<output.topic>-value`, if it is not
+    there."""
     validate_json: bool = False
     """Whether format json_schema also holds each record against the schema that its writer registered: about ten times
     as slow, and the validator fetches schemas that the schema refers to."""
@@ -163,8 +166,9 @@ class OutputSettings(_Section):
     """Kafka topic of the forecasts, keyed by stream id. Written unless `output.path` is set."""
     path: str | None = None
     """File of the forecasts (.jsonl or .parquet); `-` is standard output."""
-    codec: Literal["json", "msgpack", "float32"] = "json"
-    """Form of a forecast record; the binary ones are for topics only, see [records.md](records.md)."""
+    codec: Literal["json", "msgpack", "float32", "avro"] = "json"
+    """Form of a forecast record; the binary ones are for topics only, see [records.md](records.md). `avro` needs
+    `registry.url`."""
     decimals: Annotated[int, Field(ge=0, le=20)] | None = None
     """Places after the point that a JSON forecast keeps of each number; by default as many as float32 has."""
 
@@ -420,6 +424,8 @@ class Settings(BaseSettings):
     def _outputs_differ(self) -> Settings:
         if self.output.path == self.dead_letters.path:
             raise ValueError(f"output.path and dead_letters.path are both {self.output.path!r}")
+        if self.output.codec == "avro" and self.registry.url is None:
+            raise ValueError("output.codec is 'avro', which needs registry.url")
         if self.output.path is not None and self.output.codec != "json":
             raise ValueError(f"output.codec is {self.output.codec!r}, but output.path is a file, which takes json only")
         if self.input.path is None and self.output.path is None:

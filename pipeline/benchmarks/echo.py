@@ -17,7 +17,8 @@ import numpy as np
 
 from pipeline.benchmarks.timing import Measured, Stopwatch
 from pipeline.bundle import Bundle, BundleMetadata
-from pipeline.codecs.forecasts import ForecastColumns, make_encoder
+from pipeline.codecs.connect import open_encoder
+from pipeline.codecs.forecasts import ForecastColumns
 from pipeline.codecs.observations import ObservationDecoder
 from pipeline.settings import Settings
 from pipeline.transports.base import Polled
@@ -42,7 +43,7 @@ def echo(settings: Settings, events: int) -> Measured:
 def _replier(settings: Settings, metadata: BundleMetadata, stages: dict[str, float]) -> _Reply:
     """Return what turns observations into records as large as the service's."""
     decoder = ObservationDecoder()
-    encoder = make_encoder(settings.output.codec, metadata, settings.output.decimals)
+    encoder = open_encoder(settings, metadata)
     numbers = np.random.default_rng(0)
     shape = _RECORDS, metadata.horizon, len(metadata.quantiles)
     forecast = (100 + 10 * numbers.normal(size=shape)).astype(np.float32)

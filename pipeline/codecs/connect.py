@@ -6,10 +6,13 @@ is chosen.
 
 from __future__ import annotations
 
+from functools import partial
+
 from pipeline.bundle import BundleMetadata
 from pipeline.codecs import stream_table
 from pipeline.codecs.covariates import CovariateColumns, CovariateRules
 from pipeline.codecs.fields import Fields
+from pipeline.codecs.forecasts import ForecastEncoder, make_encoder
 from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
 from pipeline.codecs.observations_format import Format
 from pipeline.codecs.observations_json import JsonFormat
@@ -43,6 +46,23 @@ def open_decoder(settings: Settings, metadata: BundleMetadata) -> ObservationDec
         cloudevents=given.envelope == "cloudevents",
         columns=_columns(given, metadata) if metadata.covariates else None,
     )
+
+
+def open_encoder(settings: Settings, metadata: BundleMetadata) -> ForecastEncoder:
+    """Return the encoder of forecasts; a registry is asked with the first record.
+
+    Raises:
+        SettingsError: a setting of the registry that it refuses.
+    """
+    output = settings.output
+    if output.codec != "avro":
+        return make_encoder(output.codec, metadata, output.decimals)
+    from pipeline.codecs.forecasts_avro import SCHEMA_TEXT
+    from pipeline.codecs.registry import Registry
+
+    registry, subject = Registry(settings.registry), f"{output.topic}-value"
+    ask = partial(registry.id_of, subject, SCHEMA_TEXT, register=settings.registry.auto_register)
+    return make_encoder("avro", metadata, schema_id=ask)
 
 
 def _columns(given: InputSettings, metadata: BundleMetadata) -> CovariateColumns:

@@ -1,13 +1,13 @@
 """Forecast records: what is in one, and which codecs write it.
 
 Owns: the columns that every codec takes, and the choice among them. Does not know: a codec's bytes
-(`forecasts_json`, `forecasts_msgpack`, `forecasts_float32`), nor where they go.
+(`forecasts_json`, `forecasts_msgpack`, `forecasts_float32`, `forecasts_avro`), nor where they go.
 `pipeline.codecs.reader` reads them all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, Protocol, TypeAlias, get_args
 
@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pipeline.arrays import FloatArray, IntArray, StatusArray
 from pipeline.bundle import BundleMetadata, Status
 
-Codec: TypeAlias = Literal["json", "msgpack", "float32"]
+Codec: TypeAlias = Literal["json", "msgpack", "float32", "avro"]
 CODECS: Final[tuple[Codec, ...]] = get_args(Codec)
 STATUS_NAMES: Final = tuple(status.name.lower() for status in Status)
 
@@ -87,20 +87,31 @@ class ForecastEncoder(Protocol):
         ...
 
 
-def make_encoder(codec: Codec, metadata: BundleMetadata, decimals: int | None = None) -> ForecastEncoder:
+def make_encoder(
+    codec: Codec,
+    metadata: BundleMetadata,
+    decimals: int | None = None,
+    schema_id: Callable[[], int] | None = None,
+) -> ForecastEncoder:
     """Return the encoder of a codec.
 
     Args:
         codec: its name.
         metadata: of the model whose forecasts it writes.
         decimals: places after the point that are kept of each number, for the codecs that write text; None = all.
+        schema_id: asks a registry for the id of the schema; Avro alone needs it.
     """
+    from pipeline.codecs.forecasts_avro import AvroEncoder
     from pipeline.codecs.forecasts_float32 import Float32Encoder
     from pipeline.codecs.forecasts_json import JsonEncoder
     from pipeline.codecs.forecasts_msgpack import MsgpackEncoder
 
     if codec == "json":
         return JsonEncoder(metadata, decimals)
+    if codec == "avro":
+        if schema_id is None:
+            raise ValueError("Avro records name their schema: schema_id has to be given")
+        return AvroEncoder(metadata, schema_id)
     return MsgpackEncoder(metadata) if codec == "msgpack" else Float32Encoder(metadata)
 
 

@@ -10,6 +10,7 @@ Does not know: Kafka.
 from __future__ import annotations
 
 import datetime as dt
+import io
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -74,9 +75,29 @@ def decode_forecast(value: bytes, key: bytes | None = None) -> Forecast:
             return _from_float32(value, key)
         if value[:1] and 0x80 <= value[0] <= 0x8F:  # a small MessagePack map
             return _from_members(msgspec.msgpack.decode(value))
+        if value[:1] == b"\0":  # Confluent's frame
+            return _from_members(_avro(value))
     except (KeyError, TypeError, ValueError, IndexError, msgspec.MsgspecError) as error:
         raise DataError(f"a forecast record of {len(value)} bytes cannot be read: {error!r}") from error
-    raise DataError(f"not a forecast record: it begins with {value[:4]!r}, expected JSON, MessagePack or {MAGIC!r}")
+    raise DataError(
+        f"not a forecast record: it begins with {value[:4]!r}, expected JSON, MessagePack, Avro or {MAGIC!r}"
+    )
+
+
+def _avro(value: bytes) -> dict[str, Any]:
+    """Read an Avro record by the schema of this release; a registry's deserialiser reads it by the writer's."""
+    try:
+        from fastavro import parse_schema, schemaless_reader
+    except ImportError as error:
+        raise DataError("Avro needs fastavro: install the extra rillcast[registry]") from error
+    from pipeline.codecs.forecasts_avro import FRAME_BYTES, SCHEMA
+
+    try:
+        members: Any = schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), parse_schema(SCHEMA), None)
+    except Exception as error:  # fastavro raises whatever its reader stumbles over, from IndexError up
+        raise DataError(f"an Avro record of {len(value)} bytes cannot be read: {error!r}") from error
+    found: dict[str, Any] = members | {"ds": (members["ds"] - _EPOCH) // dt.timedelta(milliseconds=1)}
+    return found
 
 
 def _from_members(members: dict[str, Any]) -> Forecast:

@@ -70,6 +70,27 @@ class Registry:
         if (found := schema.schema_type or "AVRO") != schema_type:
             raise RefusedError(Reason.UNKNOWN_SCHEMA, f"schema {number} is of type {found}, expected {schema_type}")
 
+    def id_of(self, subject: str, schema: str, *, register: bool) -> int:
+        """Return the id of an Avro schema under a subject; with `register`, it is registered if it is not there.
+
+        Raises:
+            TransportError: the registry does not answer, or refuses us.
+            SettingsError: the schema is not there, or is not compatible with the one that is.
+        """
+        from confluent_kafka.schema_registry import Schema
+
+        wanted = Schema(schema, "AVRO")
+        try:
+            with self.asking():
+                if register:
+                    return int(self.client.register_schema(subject, wanted))
+                return int(self.client.lookup_schema(subject, wanted).schema_id)
+        except RefusedError as error:
+            advice = "" if register else "; register it, or set registry.auto_register"
+            raise SettingsError(
+                f"subject {subject!r} does not take the schema of forecasts: {error}{advice}"
+            ) from error
+
     @contextmanager
     def asking(self, number: int | None = None) -> Iterator[None]:
         """Turn the client's errors into ours.

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from confluent_kafka.schema_registry import Schema
+from confluent_kafka.schema_registry.avro import AvroDeserializer
+from confluent_kafka.serialization import MessageField, SerializationContext
 
+from pipeline.codecs.connect import open_encoder
+from pipeline.codecs.forecasts import ForecastColumns
 from pipeline.codecs.observations import ObservationDecoder
 from pipeline.codecs.registry import Registry
 from pipeline.codecs.rejections import Reason
-from pipeline.settings import RegistrySettings
+from pipeline.errors import SettingsError
+from pipeline.settings import RegistrySettings, Settings
 from tests.support.formats import SCHEMAS, format_of, writer_of
 from tests.support.hostile import NOON_MS, polled
 from tests.support.schema_registry import running_registry
 from tests.support.secure_kafka import PASSWORD, USER, secure_kafka
 from tests.support.service_process import service
-from tests.support.toy import unroll, write_toy
+from tests.support.toy import toy_bundle, unroll, write_toy
 
 FRAMED = ("avro", "protobuf", "json_schema")
 
@@ -51,6 +58,7 @@ def test_the_published_schemas_are_taken_by_a_registry(url: str) -> None:
         ("observation.proto", "PROTOBUF"),
         ("observation.schema.json", "JSON"),
         ("forecast.schema.json", "JSON"),
+        ("forecast.avsc", "AVRO"),
     ]:
         assert client.register_schema(f"published-{file}", Schema((SCHEMAS / file).read_text(), kind)) > 0
 
@@ -102,3 +110,35 @@ def test_the_service_reads_avro_over_tls_and_scram(url: str, tmp_path: Path) -> 
         assert found == {name: unroll(ys) for name, ys in streams.items()}
         dead = {record.value for record in kafka.cluster.read_all(topics["dead"])}
         assert dead == {b"garbage %d" % step for step in range(20)}
+
+
+def test_forecasts_in_avro_are_read_by_a_consumer_of_the_registry(url: str) -> None:
+    settings = Settings.model_validate({
+        "model": "m.onnx", "registry": {"url": url}, "output": {"codec": "avro", "topic": "forecasts-avro"},
+    })  # fmt: skip
+    bundle = toy_bundle()
+    columns = ForecastColumns(
+        unique_ids=["a", "\u20ac"],
+        ds=np.array([NOON_MS, NOON_MS + 1]),
+        status=np.array([0, 3], np.int8),
+        forecast=np.arange(12, dtype=np.float32).reshape(2, 2, 3),
+        anomaly=np.array([np.nan, 0.5], np.float32),
+        partitions=np.array([0, 70]),
+        offsets=np.array([0, 2**40]),
+    )
+    unregistered = settings.registry.model_copy(update={"auto_register": False})
+    strict = open_encoder(settings.model_copy(update={"registry": unregistered}), bundle.metadata)
+    with pytest.raises(SettingsError, match="auto_register"):
+        strict.encode(columns)
+    keys, values = open_encoder(settings, bundle.metadata).encode(columns)
+    assert keys == [b"a", "\u20ac".encode()]
+    read = AvroDeserializer(Registry(RegistrySettings(url=url)).client)
+    context = SerializationContext("forecasts-avro", MessageField.VALUE)
+    first, second = (read(value, context) for value in values)
+    assert first["unique_id"] == "a"
+    assert first["ds"] == dt.datetime.fromtimestamp(NOON_MS / 1000, dt.UTC)
+    assert first["quantiles"] == {"0.1": [0.0, 3.0], "0.5": [1.0, 4.0], "0.9": [2.0, 5.0]}
+    assert (first["anomaly"], first["status"], first["revision"]) == (None, "ok", 0)
+    assert (second["anomaly"], second["status"]) == (0.5, "gap")
+    assert second["source"] == {"partition": 70, "offset": 2**40}
+    assert Registry(RegistrySettings(url=url)).client.get_latest_version("forecasts-avro-value").version == 1

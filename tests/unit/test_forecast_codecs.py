@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import json
 from typing import Any
 
+import fastavro
 import msgspec
 import numpy as np
 import pytest
 
 from pipeline.bundle import BundleMetadata
+from pipeline.codecs import forecasts_avro
 from pipeline.codecs.forecasts import CODECS, STATUS_NAMES, Codec, ForecastColumns, make_encoder
 from pipeline.codecs.forecasts_float32 import HEADER
 from pipeline.codecs.reader import decode_forecast
 from pipeline.errors import DataError
+from tests.support.formats import SCHEMAS
 from tests.support.toy import ToyGraph
 
 IDS = ["plain", 'quote"', 'a","b', "back\\slash", "%d %s", "\u20ac\n\x00", "], [", "x" * 300]
@@ -44,7 +48,7 @@ def test_reader_reads_what_a_codec_wrote(codec: Codec, horizon: int, levels: int
     quantiles = tuple(round((i + 1) / (levels + 1), 3) for i in range(levels))
     given = columns(IDS, horizon, levels, revised=revised)
     about = metadata(horizon=horizon, quantiles=quantiles)
-    keys, values = make_encoder(codec, about).encode(given)
+    keys, values = make_encoder(codec, about, schema_id=lambda: 7).encode(given)
     for row, (key, value) in enumerate(zip(keys, values, strict=True)):
         read = decode_forecast(value, key)
         assert (read.unique_id, read.ds, read.freq) == (IDS[row], given.ds[row], "1h")
@@ -60,7 +64,7 @@ def test_reader_reads_what_a_codec_wrote(codec: Codec, horizon: int, levels: int
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_nothing_encodes_to_nothing(codec: Codec) -> None:
-    assert make_encoder(codec, metadata()).encode(columns([])) == ([], [])
+    assert make_encoder(codec, metadata(), schema_id=lambda: 7).encode(columns([])) == ([], [])
 
 
 @pytest.mark.parametrize("codec", CODECS)
@@ -69,7 +73,7 @@ def test_a_bundle_without_anomaly_leaves_it_unknown(codec: Codec) -> None:
     without = ForecastColumns(
         given.unique_ids, given.ds, given.status, given.forecast, None, given.partitions, given.offsets
     )
-    (key,), (value,) = make_encoder(codec, metadata()).encode(without)
+    (key,), (value,) = make_encoder(codec, metadata(), schema_id=lambda: 7).encode(without)
     assert np.isnan(decode_forecast(value, key).anomaly)
 
 
@@ -113,3 +117,29 @@ def test_float32_record_needs_its_key() -> None:
     _, (value,) = make_encoder("float32", metadata()).encode(columns(["a"]))
     with pytest.raises(DataError, match="key"):
         decode_forecast(value)
+
+
+def test_avro_numbers_are_as_the_specification_has_them() -> None:
+    longs = [0, -1, 1, -2, 2, -64, 64, 8_191, -8_193, 2**31, 1_714_564_800_000, -(2**63), 2**63 - 1]
+    for value, found in zip(longs, forecasts_avro.numbers(np.array(longs, np.int64)), strict=True):
+        written = io.BytesIO()
+        fastavro.schemaless_writer(written, {"type": "long"}, value)
+        assert found == written.getvalue(), value
+
+
+def test_the_schema_is_asked_for_once_and_only_when_there_is_something_to_write() -> None:
+    asked: list[int] = []
+
+    def ask() -> int:
+        asked.append(1)
+        return 258
+
+    encoder = make_encoder("avro", metadata(), schema_id=ask)
+    encoder.encode(columns([]))
+    assert asked == []
+    frames = {value[:5] for _ in range(3) for value in encoder.encode(columns(["a", "b"]))[1]}
+    assert (frames, len(asked)) == ({b"\0\0\0\1\2"}, 1)
+
+
+def test_the_published_avro_schema_is_the_one_that_is_registered() -> None:
+    assert json.loads((SCHEMAS / "forecast.avsc").read_text()) == forecasts_avro.SCHEMA

@@ -369,7 +369,8 @@ class HttpSettings(_Section):
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
     """Port to bind; 0 takes a free one and logs it."""
     latest_streams: Annotated[int, Field(ge=0)] = 10_000
-    """Of so many streams the newest published forecast is kept for the [read API](api.md); 0 = no read API."""
+    """Of so many streams at least, those published last, the newest forecast is kept for the [read API](api.md);
+    0 = none."""
     token: SecretStr | None = None
     """Bearer token that every request but the probes' has to carry; never printed. Without one, whoever reaches the
     port can read."""

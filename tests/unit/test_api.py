@@ -203,17 +203,24 @@ def test_without_kept_streams_the_api_says_that_it_is_off() -> None:
     assert b"http.latest_streams" in body
 
 
-def test_beyond_the_limit_the_stream_kept_for_longest_gives_way_until_its_next_forecast() -> None:
-    latest = LatestForecasts(3)
-    published(latest, ["a", "b", "c"])
-    published(latest, ["d"])
-    assert (latest.get("a"), len(latest)) == (None, 3)
-    (record,) = published(latest, ["a"])
-    assert latest.get("a") == record
-    assert latest.get("b") is None
+def test_the_last_streams_that_were_published_are_kept_and_about_twice_as_many_at_most() -> None:
+    latest, published_last = LatestForecasts(5), list[str]()
+    numbers = np.random.default_rng(0).integers(0, 40, 400).tolist()
+    while numbers:
+        size = 1 + len(numbers) % 7
+        ids, numbers = [f"s{number}" for number in numbers[:size]], numbers[size:]
+        records = published(latest, ids, first=len(numbers))
+        for unique_id in ids:
+            published_last = [*(one for one in published_last if one != unique_id), unique_id]
+        assert all(latest.get(unique_id) is not None for unique_id in published_last[-5:])
+        assert latest.get(ids[-1]) == records[-1]
+        assert len(latest) <= 2 * (5 + 6), "twice as many, and those of two batches"
+        assert {unique_id for unique_id, _ in latest.page(100).records} >= set(published_last[-5:])
 
 
 def test_the_last_of_several_records_of_a_stream_stays() -> None:
     latest = LatestForecasts(3)
     records = published(latest, ["a", "b", "a"])
     assert (latest.get("a"), len(latest)) == (records[2], 2)
+    (newer,) = published(latest, ["c"]) and published(latest, ["a"])
+    assert latest.get("a") == newer, "the younger table is asked first"

@@ -128,3 +128,23 @@ def test_room_on_another_device_is_what_is_needed() -> None:
 
 def test_room_is_never_less_than_is_needed() -> None:
     assert room(SPECS, Device("cpu"), beside_bytes=2**60, least=512) == 512
+
+
+def test_rows_are_copied_from_another_slab_and_their_neighbours_stay() -> None:
+    one, other = Slab(SPECS, Device("cpu"), 512), Slab(SPECS, Device("cpu"), 256)
+    slots = np.array([7, 200, 3], np.int64)
+    rows = some_rows(256, seed=1)
+    other.scatter(np.arange(256), rows)
+    one.copy_from(other, slots)
+    for name, gathered in one.gather(slots).items():
+        np.testing.assert_array_equal(gathered, rows[name][slots])
+    assert not any(value.any() for value in one.gather(np.setdiff1d(np.arange(512), slots)).values())
+    for name, unchanged in other.gather(np.arange(256)).items():
+        np.testing.assert_array_equal(unchanged, rows[name])
+
+
+def test_rows_that_either_slab_lacks_are_not_copied() -> None:
+    one, other = Slab(SPECS, Device("cpu"), 512), Slab(SPECS, Device("cpu"), 256)
+    for to, source in ((one, other), (other, one)):
+        with pytest.raises(SlotError):
+            to.copy_from(source, np.array([1, 300]))

@@ -51,6 +51,12 @@ def run(args: argparse.Namespace) -> int:
     print(f"  state        {metadata.row_bytes:,} bytes per stream, warm after {metadata.context} slots")
     for spec in metadata.states:
         print(f"    {spec.name:<10} {spec.dtype} {list(spec.row_shape)}")
+    if metadata.covariates:
+        print("  covariates")
+    for covariate in metadata.covariates:
+        number = f"usually {covariate.loc:.6g} +- {covariate.scale:.6g}"
+        told = number if covariate.kind != "category" else f"{len(covariate.categories)} known"
+        print(f"    {covariate.name:<24} {covariate.kind:<9} {told}")
     for title, values in (
         ("training", metadata.training), ("backtest", metadata.backtest), ("versions", metadata.versions)
     ):  # fmt: skip

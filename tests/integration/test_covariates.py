@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 import torch
 
+from pipeline import cli
 from pipeline.bundle import Bundle
 from pipeline.covariates import Covariate
 from pipeline.device import Device
@@ -97,6 +98,20 @@ def test_a_model_that_knows_the_promotion_forecasts_better(folder: Path, knowing
     without = figures(folder, fitted(folder, "without", ()))
     found = figures(folder, knowing)
     assert found < 0.6 * without, f"WQL {found:.4f} with the promotion, {without:.4f} without"
+
+
+def test_inspect_says_which_covariates_a_bundle_takes(knowing: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["inspect", str(knowing)]) == 0
+    printed = capsys.readouterr().out
+    assert "promo                    known     usually 0." in printed
+    assert "kind                     category  2 known" in printed
+
+
+@pytest.mark.parametrize("wanted", ["promo", "promo:future", ":known"])
+def test_a_covariate_without_a_kind_is_refused(wanted: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["train", "d.csv", "--freq", "1d", "--horizon", "7", "--out", "m.onnx", "--covariate", wanted])
+    assert "expected NAME:KIND" in capsys.readouterr().err
 
 
 def test_an_explanation_names_the_covariates(folder: Path, knowing: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import json
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Final
 
 import msgspec
@@ -46,12 +47,19 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", help="file with unique_id, ds, y (.csv, .jsonl or .parquet); - is stdin")
     parser.add_argument("--topic", help="topic to write to (default: the setting input.topic)")
     parser.add_argument("--rate", type=float, default=0.0, help="events per second (default: as fast as it goes)")
+    parser.add_argument(
+        "--covariates-of",
+        type=Path,
+        metavar="MODEL",
+        help="send the columns of a bundle's covariates too (.csv, .parquet)",
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     settings_flags.add(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Send every record, keyed by its stream id; one that has none goes without a key, as it is."""
+    from pipeline.bundle import Bundle
     from pipeline.transports.connect import open_sink, open_source
 
     settings = settings_flags.load(args)
@@ -64,7 +72,8 @@ def run(args: argparse.Namespace) -> int:
             "output": settings.output.model_copy(update={"path": None, "topic": args.topic or settings.input.topic}),
         }
     )
-    source, sink = open_source(settings), open_sink(settings)
+    covariates = Bundle.load(args.covariates_of).metadata.covariates if args.covariates_of is not None else ()
+    source, sink = open_source(settings, covariates), open_sink(settings)
     started, sent = time.perf_counter(), 0
     try:
         source.open(_FromTheStart())

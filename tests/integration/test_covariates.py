@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -15,8 +16,10 @@ from pipeline.covariates import Covariate
 from pipeline.device import Device
 from pipeline.engine import StepEngine
 from pipeline.errors import DataError
+from pipeline.transports.base import Channel
 from tests.support.covariates import EVERY_KIND, config_with
 from tests.support.forecasters import brief_parity, random_forecaster
+from tests.support.memory import Log, MemorySink
 from training.backtest import backtest
 from training.covariate_data import declare, of_series
 from training.data import Series, contexts, load, table
@@ -112,6 +115,18 @@ def test_a_covariate_without_a_kind_is_refused(wanted: str, capsys: pytest.Captu
     with pytest.raises(SystemExit):
         cli.main(["train", "d.csv", "--freq", "1d", "--horizon", "7", "--out", "m.onnx", "--covariate", wanted])
     assert "expected NAME:KIND" in capsys.readouterr().err
+
+
+def test_a_replay_sends_the_covariates_of_a_bundle(
+    knowing: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = Log()
+    monkeypatch.setattr("pipeline.transports.connect.open_sink", lambda _settings: MemorySink(log))
+    arguments = ["replay", str(folder / "test.parquet"), "--topic", "t"]
+    assert cli.main([*arguments, "--covariates-of", str(knowing), "--json"]) == 0
+    sent = [json.loads(value) for _, value, _ in log.published[Channel.FORECASTS]]
+    assert {one["x"]["promo"] for one in sent} == {0.0, 1.0}
+    assert {one["x"]["kind"] for one in sent} == {"corner", "mall"}
 
 
 def test_an_explanation_names_the_covariates(folder: Path, knowing: Path) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,9 @@ from pipeline.revisions import with_revisions
 from pipeline.stages import StageClock
 from pipeline.tracing import carried
 from pipeline.transports.base import Channel, Polled, Sink
+
+if TYPE_CHECKING:
+    from pipeline.spans import Spans  # needs an extra
 
 # So many rows are encoded and handed over at once: longer turns of the encoder, which does not let go of the
 # interpreter, would keep the engine waiting for it (`pipeline.stepper`), and the brokers for the first record.
@@ -71,6 +74,7 @@ class Publisher:
         latest: LatestForecasts | None = None,
         anomalies: AnomalyPublisher | None = None,
         changes: Changes | None = None,
+        spans: Spans | None = None,
         stages: StageClock | None = None,
         wall_clock: Callable[[], float] = time.time,
     ) -> None:
@@ -86,6 +90,7 @@ class Publisher:
             board: the view for people, if there is one.
             latest: the newest forecasts for programs, if they are kept.
             anomalies: what anomalous observations are told to, if they are published.
+            spans: what makes spans of traced observations, if they are asked for.
             changes: what decides whether a forecast has moved, if only those that have are published.
             stages: where the time goes.
             wall_clock: seconds since the epoch, for the age of events; never for anything that changes state.
@@ -102,6 +107,7 @@ class Publisher:
         self._latest = latest
         self._anomalies = anomalies
         self._changes = changes
+        self._spans = spans
         self._stages = stages or StageClock()
         self._wall_clock = wall_clock
 
@@ -140,6 +146,8 @@ class Publisher:
         if self._changes is not None:
             columns, causes = self._moved(self._changes, columns, causes)
         headers = carried(polled, causes.tolist()) if self._trace_context else None
+        if self._spans is not None and headers is not None:
+            headers = self._spans.of_forecasts(columns, headers, result.stats.seconds)
         for number, part in enumerate(columns.parts(_PART_ROWS)):
             keys, values = self._encoder.encode(part)
             self._stages.lap("encode")

@@ -8,15 +8,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from pipeline import device
 from pipeline.anomalies import AnomalyPublisher
 from pipeline.board import ForecastBoard
-from pipeline.bundle import Bundle
+from pipeline.bundle import Bundle, BundleMetadata
 from pipeline.changes import Changes
 from pipeline.codecs.connect import open_decoder, open_encoder
+from pipeline.codecs.forecasts import model_name
 from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
 from pipeline.errors import SettingsError
@@ -35,6 +37,9 @@ from pipeline.transports.base import Sink, Source
 from pipeline.transports.connect import open_sink, open_source
 from pipeline.worker import Parts, Worker
 
+if TYPE_CHECKING:
+    from pipeline.spans import Spans  # needs an extra
+
 log = logging.getLogger(__name__)
 
 
@@ -47,6 +52,7 @@ class Service:
     health: Health
     registry: CollectorRegistry
     server: HttpServer | None
+    spans: Spans | None = None
 
     def run(self) -> None:
         """Serve HTTP, if that is on, and run the worker to its end.
@@ -61,6 +67,8 @@ class Service:
         finally:
             if self.server is not None:
                 self.server.stop()
+            if self.spans is not None:
+                self.spans.close()
 
 
 def build(
@@ -122,6 +130,7 @@ def build(
     metrics = Metrics(registry, metadata, on.name)
     stages = stages or StageClock(metrics.stage)
     encoder = open_encoder(settings, metadata)
+    spans = _spans(settings, metadata)
     publisher = Publisher(
         sink,
         encoder,
@@ -132,6 +141,7 @@ def build(
         board=board,
         latest=latest,
         anomalies=_anomalies(settings, bundle, sink),
+        spans=spans,
         changes=Changes(metadata, settings.publish.on_change) if settings.publish.on_change else None,
         stages=stages,
     )
@@ -147,7 +157,7 @@ def build(
     )
     worker = Worker(parts, settings.worker, settings.state, start_at=settings.kafka.auto_offset_reset)
     server = HttpServer(settings.http, registry, health, board, latest) if settings.http.enabled else None
-    return Service(worker, board, health, registry, server)
+    return Service(worker, board, health, registry, server, spans)
 
 
 def rewind_of(settings: Settings, step_ms: int) -> Rewind | None:
@@ -169,3 +179,18 @@ def _anomalies(settings: Settings, bundle: Bundle, sink: Sink) -> AnomalyPublish
             f"{bundle.metadata.name}: the model has no output 'anomaly'; leave anomalies.topic and .path"
         )
     return AnomalyPublisher(sink, bundle.metadata, settings.anomalies.tail_probability)
+
+
+def _spans(settings: Settings, metadata: BundleMetadata) -> Spans | None:
+    """Return what makes spans; None = nobody asked for them.
+
+    Raises:
+        SettingsError: OpenTelemetry is not installed.
+    """
+    if settings.publish.otlp_endpoint is None:
+        return None
+    try:
+        from pipeline.spans import Spans
+    except ModuleNotFoundError as error:
+        raise SettingsError(f"publish.otlp_endpoint needs the extra rillcast[otel]: {error.name} is missing") from error
+    return Spans(settings.publish.otlp_endpoint, model_name(metadata))

@@ -188,6 +188,18 @@ class PublishSettings(_Section):
     trace_context: bool = False
     """Whether a forecast gets the W3C trace context (headers `traceparent`, `tracestate`) of its observation. Looking
     for it costs a little for each event, hence off."""
+    otlp_endpoint: str | None = None
+    """Where a span of each traced and sampled observation is posted to (OTLP over HTTP:
+    `http://localhost:4318/v1/traces`); its forecast then names that span as its parent. Needs `publish.trace_context`
+    and the extra `rillcast[otel]`."""
+
+    @model_validator(mode="after")
+    def _spans_have_a_context(self) -> PublishSettings:
+        if self.otlp_endpoint is not None and not self.trace_context:
+            raise ValueError("publish.otlp_endpoint is set, which needs publish.trace_context = true")
+        if self.otlp_endpoint is not None and urlsplit(self.otlp_endpoint).scheme not in ("http", "https"):
+            raise ValueError("publish.otlp_endpoint has to begin with http:// or https://")
+        return self
 
 
 class DeadLetterSettings(_Section):

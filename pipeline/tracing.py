@@ -1,7 +1,8 @@
 """W3C trace context, carried from an observation to its forecast (https://www.w3.org/TR/trace-context/).
 
-Owns: which headers are carried, and what makes them valid. Does not know: spans. Rillcast makes none of its own, so by
-the specification it hands on what it got, unchanged; an invalid `traceparent` is not handed on, nor its `tracestate`.
+Owns: which headers are carried, and what makes them valid. Does not know: spans (`pipeline.spans`, which are optional).
+Who makes none hands on what it got, unchanged, by the specification; an invalid `traceparent` is not handed on, nor its
+`tracestate`.
 """
 
 from __future__ import annotations

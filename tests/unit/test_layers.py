@@ -27,6 +27,7 @@ LAYERS = [
         "pipeline.api",
         "pipeline.anomalies",
         "pipeline.changes",
+        "pipeline.spans",
         "pipeline.revisions",
     ],
     ["pipeline.stores", "pipeline.stepper"],

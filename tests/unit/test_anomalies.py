@@ -106,7 +106,7 @@ def forecasts(codec: Codec) -> tuple[list[bytes], list[bytes]]:
         partitions=np.zeros(n, np.int64),
         offsets=np.arange(n),
     )
-    return make_encoder(codec, metadata()).encode(columns)
+    return make_encoder(codec, metadata(), schema_id=lambda: 7).encode(columns)
 
 
 @pytest.mark.parametrize("codec", CODECS)

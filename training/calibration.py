@@ -18,16 +18,20 @@ choices differ from the paper's one-step setting:
   widens and narrows around the median, which stays: errors far ahead come in runs to one side, and an offset that
   follows them comes too late (docs/adr/0004-calibration-moves-widths.md).
 - *Anchors.* A forecast h slots ahead is settled h slots later, so it has to be remembered. Offsets are kept for at most
-  four horizons (1, H/4, H/2, H), linear in between; a longer one is remembered at every few slots only, at most
-  `_PROBES` at once. Memory is then O(1) in H.
+  four horizons (1, H/4, H/2, H), linear in between. Of a longer one at most `_PROBES` forecasts wait at once: 2^k slots
+  share a place, and the newest forecast made in them has it. Memory is then O(1) in H.
 - *Today's offset is judged on an old quantile* in (1), not the offset that was issued with it. Feedback without a delay
   cannot swing, and what is learnt does not depend on whether corrections are published (`calibrate` may be switched at
   any time, and finds the offsets ready).
 - *The step in (1) is a ramp* of `_RAMP` scales. Two runs that differ by a float32 rounding (another batch size, another
   device) then stay that close, instead of parting where an observation hits the edge of an interval.
 
-Events: a late or repeated one settles and remembers nothing. A missing observation settles nothing; the forecasts for
-its slot, and those for slots that never came, are dropped when their place is taken. A restart drops all.
+Events: a late or repeated one settles nothing, and remembers again what is remembered. A missing observation settles
+nothing; the forecasts for its slot, and those for slots that never came, are dropped when their place is taken. A
+restart drops all: a forecast counts only if its slot of issue lies in the stream's present context.
+
+Layout: what goes with K anchors and Q levels is `[B, Q K]` here, all anchors of a level side by side: ONNX Runtime's
+elementwise operators are several times faster on rows of twelve than on rows of three.
 """
 
 from __future__ import annotations
@@ -38,24 +42,25 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-_PROBES: Final = 8  # forecasts of one horizon that wait at once
+_PROBES: Final = 8  # places for the forecasts of one horizon
 _RATE: Final = 0.03  # of a scale, for a forecast that is remembered at every slot
 _SHIFT: Final = 0.0  # share of the steps that moves a whole interval rather than its width
 _SAME_LEVEL: Final = 1e-6
 _RAMP: Final = 0.1  # of a scale
 _LIMIT: Final = 16.0  # scales; a stream that leaves its forecasts for good must not take as long to come back
+_LEAST_SCALE: Final = 1e-20  # of an empty place, whose forecasts are not used but must not become NaN
+_STAMPS: Final = 1 << 22  # slots until stamps repeat; float32 knows all integers below 2^24
 
 
 class Tracks(NamedTuple):
     """State of the calibrator, one row per stream; zeros are a stream never seen. E places, K anchors, Q levels.
 
     Attributes:
-        issued: `[B, E]` int64, when each place was filled, in slots known by then; 0 = empty.
-        probes: `[B, E, 2 Q + 1]` what was forecast then: the model's quantiles, the published ones, the scale.
-        offsets: `[B, K, Q]` theta, in scales.
+        probes: `[B, E, 2 Q + 2]` what was forecast, by place: the model's quantiles, the published ones, the scale, and
+            the stamp of the slot of issue (0 = empty).
+        offsets: `[B, Q, K]` theta, in scales.
     """
 
-    issued: Tensor
     probes: Tensor
     offsets: Tensor
 
@@ -65,11 +70,50 @@ class Settled(NamedTuple):
 
     Attributes:
         there: `[B, K]` bool, whether there is one; the rest means nothing where there is none.
-        published: `[B, K, Q]` quantiles as they were published, in the stream's own unit.
+        published: `[B, Q K]` quantiles as they were published, in the stream's own unit.
     """
 
     there: Tensor
     published: Tensor
+
+
+class Parts(NamedTuple):
+    """Quantile forecasts by their distances from the middle one, which moves alone; P horizons.
+
+    Attributes:
+        middle: `[B, P]` the middle quantile, in the stream's own unit.
+        distances: `[B, (Q - 1) P]` of the other levels, outwards, >= 0, in units of the scale; the horizons of a level
+            side by side.
+        scale: `[B, 1]` in the stream's own unit.
+    """
+
+    middle: Tensor
+    distances: Tensor
+    scale: Tensor
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return what there is: a single level has no distances, and a graph should have no tensor without a column."""
+        return tuple(self) if self.distances.shape[-1] else (self.middle, self.scale)
+
+    @classmethod
+    def from_tensors(cls, tensors: tuple[Tensor, ...]) -> Parts:
+        """Undo `tensors`."""
+        middle, *distances, scale = tensors
+        return cls(middle, distances[0] if distances else middle[:, :0], scale)
+
+    def quantiles(self, levels: int, centre: int) -> Tensor:
+        """Return `[B, Q P]` quantiles in the stream's own unit, not decreasing along Q.
+
+        Args:
+            levels: Q.
+            centre: which is the middle one.
+        """
+        if levels == 1:
+            return self.middle
+        rows = torch.chunk(self.scale * self.distances, levels - 1, dim=-1)
+        below = [self.middle - row for row in rows[:centre]]
+        above = [self.middle + row for row in rows[centre:]]
+        return torch.cat([*below, self.middle, *above], dim=-1)
 
 
 def anchor_horizons(horizon: int) -> tuple[int, ...]:
@@ -81,131 +125,192 @@ class QuantileTracker(nn.Module):
     """Learns and applies the offsets; see the module's docstring. No parameters."""
 
     anchors: Tensor
-    strides: Tensor
-    counts: Tensor
-    starts: Tensor
-    rates: Tensor
-    levels: Tensor
-    mixing: Tensor
-    interpolation: Tensor
+    issued: Tensor
+    due: Tensor
+    learning: Tensor
+    nominal: Tensor
+    outwards: Tensor
+    outwards_at_anchors: Tensor
+    sideways: Tensor
+    sideways_at_anchors: Tensor
     at_anchors: Tensor
+    distances_at_anchors: Tensor
 
     def __init__(self, horizon: int, levels: tuple[float, ...]) -> None:
         super().__init__()
-        self.horizons = anchor_horizons(horizon)
-        strides = [math.ceil(h / _PROBES) for h in self.horizons]
-        counts = [math.ceil(h / stride) for h, stride in zip(self.horizons, strides, strict=True)]
-        self.places = sum(counts)
-        self.width = 2 * len(levels) + 1
-        self.num_levels = len(levels)
+        self.horizon, self.horizons, self.levels = horizon, anchor_horizons(horizon), levels
+        self.num_levels, self.num_anchors = len(levels), len(self.horizons)
+        self.width = 2 * self.num_levels + 2
         self.middle = min(range(len(levels)), key=lambda i: abs(levels[i] - 0.5))
+        # 2^k slots share a place, so that the places repeat after few slots.
+        strides = [
+            1 << max(0, math.ceil(math.log2((h - 1) / (_PROBES - 1)))) if h > _PROBES else 1 for h in self.horizons
+        ]
+        counts = [h if stride == 1 else _PROBES for h, stride in zip(self.horizons, strides, strict=True)]
+        self.places = sum(counts)
+        rates = _RATE * torch.tensor(strides, dtype=torch.float32).sqrt()
+        self.largest_rate = float(rates.max())
+        mixing = _mixing(levels)
+        self.middle_moves = bool(mixing[:, self.middle].any())
+        # From what the steps of (2) are before mixing to what they are after it, for [B, Q K].
+        learning = torch.einsum("pq,ka->pkqa", mixing, torch.diag(rates)).reshape(
+            -1, self.num_levels * self.num_anchors
+        )
+        between = _interpolation(self.horizons, horizon)
+        anchors = torch.eye(self.num_anchors)
+        outwards, sideways = _signs(self.num_levels, self.middle)
+        others = torch.arange(self.num_levels - 1).unsqueeze(1) * horizon
+        columns = torch.tensor(self.horizons) - 1
+        places = _places(strides, counts)
+        self.repeat = len(places)
         for name, values in {
             "anchors": torch.tensor(self.horizons),
-            "strides": torch.tensor(strides),
-            "counts": torch.tensor(counts),
-            "starts": torch.tensor([sum(counts[:k]) for k in range(len(counts))]),
-            "rates": _RATE * torch.tensor(strides, dtype=torch.float32).sqrt().unsqueeze(1),
-            "levels": torch.tensor(levels),
-            "mixing": _mixing(levels),
-            "interpolation": _interpolation(self.horizons, horizon),
-            "at_anchors": torch.eye(len(self.horizons)),
+            "issued": places,
+            "due": torch.stack([places[:, k].roll(h) for k, h in enumerate(self.horizons)], dim=1),
+            "learning": -learning,
+            "nominal": torch.tensor(levels).repeat_interleave(self.num_anchors) @ learning,
+            "outwards": torch.kron(outwards, between),
+            "outwards_at_anchors": torch.kron(outwards, anchors),
+            "sideways": torch.kron(sideways, between),
+            "sideways_at_anchors": torch.kron(sideways, anchors),
+            "at_anchors": columns,
+            "distances_at_anchors": (others + columns).reshape(-1),
         }.items():
-            self.register_buffer(name, values, persistent=False)
+            self.register_buffer(name, values.contiguous(), persistent=False)
 
     @property
     def sensitivity(self) -> float:
         """How far an offset moves, at most, for an observation that is one scale further away."""
-        return float(self.rates.max()) / _RAMP
+        return self.largest_rate / _RAMP
 
-    def clear(self, tracks: Tracks, restarts: Tensor) -> Tracks:
-        """Forget everything of the streams that start anew, `restarts` `[B]` bool."""
-        return Tracks(
-            torch.where(restarts.unsqueeze(1), 0, tracks.issued),
-            tracks.probes,  # unreachable without their entry in `issued`
-            torch.where(restarts[:, None, None], 0.0, tracks.offsets),
-        )
-
-    def settle(self, tracks: Tracks, y: Tensor, known: Tensor, observed: Tensor) -> tuple[Settled, Tracks]:
+    def settle(
+        self, tracks: Tracks, y: Tensor, slot: Tensor, known: Tensor, observed: Tensor, restarts: Tensor | None = None
+    ) -> tuple[Settled, Tracks]:
         """Learn from the forecasts for this slot.
 
         Args:
             tracks: the state before the event.
             y: `[B]` observations.
-            known: `[B]` int64, slots known, this one included.
+            slot: `[B]` int64, the newest slot, this event's included.
+            known: `[B]` int64, slots known since the context began, this one included.
             observed: `[B]` bool, whether the event advances its stream with an observation.
+            restarts: `[B]` bool, whether the event begins its stream's context: all that was learnt is forgotten.
         """
-        due = known.unsqueeze(1) - self.anchors
-        place = self._place(due)
-        there = (tracks.issued.gather(1, place) == due) & (due > 0) & observed.unsqueeze(1)
-        probes = self._rows(tracks.probes)[self._row_numbers(place)].reshape(-1, len(self.horizons), self.width)
-        own, published, scale = torch.split(probes, [self.num_levels, self.num_levels, 1], dim=2)
-        above = (own + scale * tracks.offsets - y[:, None, None]) / scale
-        covered = (0.5 + above * (1 / _RAMP)).clamp(0, 1)
-        step = torch.matmul(self.levels - covered, self.mixing)
-        moved = (tracks.offsets + self.rates * step).clamp(-_LIMIT, _LIMIT)
-        offsets = torch.where(there.unsqueeze(2), moved, tracks.offsets)
-        return Settled(there, published), tracks._replace(offsets=offsets)
+        place = self.due[torch.remainder(slot, self.repeat)]
+        due = self._rows(tracks.probes)[self._row_numbers(place)].reshape(-1, self.num_anchors, self.width)
+        flat = due.transpose(1, 2).reshape(-1, self.width * self.num_anchors)
+        each = self.num_levels * self.num_anchors
+        own, published, scale, stamp = torch.split(flat, [each, each, self.num_anchors, self.num_anchors], dim=1)
+        reach = torch.where(observed, known, 0).unsqueeze(1)
+        there = (self._stamp(slot) - stamp == self.anchors.to(torch.float32)) & (self.anchors < reach)
 
-    def correct(self, spread: Tensor, offsets: Tensor, interpolation: Tensor | None = None) -> Tensor:
+        offsets = tracks.offsets.reshape(-1, each)
+        if restarts is not None:
+            offsets = offsets * (~restarts).to(torch.float32).unsqueeze(1)
+        unit = 1 / scale.clamp(min=_LEAST_SCALE)
+        above = (own - y.unsqueeze(1)) * self._for_each_level(unit) + offsets
+        covered = (above * (1 / _RAMP) + 0.5).clamp(0, 1)  # (1)
+        moved = (offsets + torch.addmm(self.nominal, covered, self.learning)).clamp(-_LIMIT, _LIMIT)  # (2)
+        offsets = torch.where(self._for_each_level(there), moved, offsets)
+        return Settled(there, published), tracks._replace(
+            offsets=offsets.reshape(-1, self.num_levels, self.num_anchors)
+        )
+
+    def correct(self, own: Parts, offsets: Tensor, *, at_anchors: bool = False) -> Parts:
         """Move quantiles by the offsets; none passes its neighbour, which it then equals, on the way outwards.
 
         Args:
-            spread: `[B, Q, H]` distances from the middle quantile, in scales, not decreasing along Q.
-            offsets: `[B, K, Q]`, in scales.
-            interpolation: `[K, H]` of the spread's horizons; None = all of them, `at_anchors` = the anchors alone.
-
-        Returns:
-            `[B, Q, H]`, not decreasing along Q.
+            own: the model's quantiles.
+            offsets: `[B, Q, K]`, in scales.
+            at_anchors: whether `own` is that of the anchors alone, not of all horizons.
         """
-        moved = spread + torch.matmul(
-            offsets.transpose(1, 2), self.interpolation if interpolation is None else interpolation
-        )
-        rows = list(moved.unbind(1))
-        for q in range(self.middle + 1, self.num_levels):
-            rows[q] = torch.maximum(rows[q], rows[q - 1])
-        for q in reversed(range(self.middle)):
-            rows[q] = torch.minimum(rows[q], rows[q + 1])
-        return torch.stack(rows, dim=1)
+        theta = offsets.reshape(-1, self.num_levels * self.num_anchors)
+        distances = own.distances
+        if self.num_levels > 1:
+            moved = distances + torch.matmul(theta, self.outwards_at_anchors if at_anchors else self.outwards)
+            distances = self._in_order(moved.clamp(min=0))
+        middle = own.middle
+        if self.middle_moves:
+            shift = torch.matmul(theta, self.sideways_at_anchors if at_anchors else self.sideways)
+            middle = middle + own.scale * shift
+        return Parts(middle, distances, own.scale)
 
-    def remember(
-        self, tracks: Tracks, own: Tensor, published: Tensor, scale: Tensor, known: Tensor, advances: Tensor
-    ) -> Tracks:
-        """Keep a new forecast until it is settled, for the anchors whose turn it is.
+    def parts_at_anchors(self, parts: Parts) -> Parts:
+        """Return the forecasts of the tracked horizons alone."""
+        return Parts(parts.middle[:, self.at_anchors], parts.distances[:, self.distances_at_anchors], parts.scale)
+
+    def quantiles(self, parts: Parts) -> Tensor:
+        """Return `[B, Q P]` quantiles in the stream's own unit, not decreasing along Q."""
+        return parts.quantiles(self.num_levels, self.middle)
+
+    def by_horizon(self, parts: Parts) -> Tensor:
+        """Return `[B, H, Q]` quantiles of all horizons in the stream's own unit."""
+        return self.quantiles(parts).reshape(-1, self.num_levels, self.horizon).transpose(1, 2)
+
+    def remember(self, tracks: Tracks, own: Parts, published: Parts, slot: Tensor) -> Tracks:
+        """Keep a new forecast until it is settled.
 
         Args:
             tracks: the state.
-            own: `[B, K, Q]` the model's quantiles at the anchors, in the stream's own unit.
-            published: `[B, K, Q]` the corrected ones.
-            scale: `[B, 1]`.
-            known: `[B]` int64, slots known.
-            advances: `[B]` bool, whether the event moves its stream.
+            own: the model's forecasts at the anchors.
+            published: the corrected ones.
+            slot: `[B]` int64, the newest slot.
         """
-        issued = known.unsqueeze(1).expand(-1, len(self.horizons))
-        turn = (issued % self.strides == 0) & (issued > 0) & advances.unsqueeze(1)
-        place = self._place(issued)
-        rows, numbers = self._rows(tracks.probes), self._row_numbers(place)
-        scales = scale.unsqueeze(2).expand(-1, len(self.horizons), -1)
-        new = torch.cat([own, published, scales], dim=2).reshape(-1, self.width)
-        kept = torch.where(turn.reshape(-1, 1), new, rows[numbers])
-        return Tracks(
-            tracks.issued.scatter(1, place, torch.where(turn, issued, tracks.issued.gather(1, place))),
-            rows.index_put((numbers,), kept).reshape(-1, self.places, self.width),
-            tracks.offsets,
-        )
+        place = self.issued[torch.remainder(slot, self.repeat)]
+        issue = torch.cat([own.scale, self._stamp(slot)], dim=1).repeat_interleave(self.num_anchors, dim=1)
+        flat = torch.cat([self.quantiles(own), self.quantiles(published), issue], dim=1)
+        new = flat.reshape(-1, self.width, self.num_anchors).transpose(1, 2).reshape(-1, self.width)
+        rows = self._rows(tracks.probes).index_put((self._row_numbers(place),), new)
+        return tracks._replace(probes=rows.reshape(-1, self.places, self.width))
 
-    def _place(self, issued: Tensor) -> Tensor:
-        """Return `[B, K]`, where forecasts issued at `issued` (slots known) are kept, each anchor in its own ring."""
-        turn = torch.div(issued.clamp(min=0), self.strides, rounding_mode="trunc")
-        return self.starts + turn % self.counts
+    def _in_order(self, distances: Tensor) -> Tensor:
+        """Let no level be nearer to the middle than the level before it; `distances` `[B, (Q - 1) P]`."""
+        if self.middle <= 1 and self.num_levels - self.middle <= 2:  # one level on either side
+            return distances
+        rows = list(torch.chunk(distances, self.num_levels - 1, dim=1))
+        for q in reversed(range(self.middle - 1)):
+            rows[q] = torch.maximum(rows[q], rows[q + 1])
+        for q in range(self.middle + 1, self.num_levels - 1):
+            rows[q] = torch.maximum(rows[q], rows[q - 1])
+        return torch.cat(rows, dim=1)
+
+    def _stamp(self, slot: Tensor) -> Tensor:
+        """Return `[B, 1]` float32: the slot modulo `_STAMPS`, moved so far from 0 that no empty place is ever due.
+
+        A forecast that waits is taken for lost where the stamps begin anew, once in `_STAMPS` slots.
+        """
+        return (torch.remainder(slot, _STAMPS) + (self.horizon + 1)).to(torch.float32).unsqueeze(1)
+
+    def _for_each_level(self, values: Tensor) -> Tensor:
+        """Repeat `[B, K]` for all levels, `[B, Q K]`."""
+        return torch.cat([values] * self.num_levels, dim=1)
 
     def _rows(self, probes: Tensor) -> Tensor:
-        """Return `[B * E, 2 Q + 1]`: whole rows are what ONNX Runtime gathers and scatters fast."""
+        """Return `[B * E, 2 Q + 2]`: whole rows are what ONNX Runtime gathers and scatters fast."""
         return probes.reshape(-1, self.width)
 
     def _row_numbers(self, place: Tensor) -> Tensor:
         """Return `[B * K]`, rows of `_rows` at `place` `[B, K]`."""
         streams = torch.arange(place.shape[0]).unsqueeze(1)
         return (streams * self.places + place).reshape(-1)
+
+
+def _places(strides: list[int], counts: list[int]) -> Tensor:
+    """Return `[R, K]` int64: the place of a forecast by its slot of issue modulo R, each anchor in its own ring."""
+    repeat = math.lcm(*(stride * count for stride, count in zip(strides, counts, strict=True)))
+    slots = torch.arange(repeat).unsqueeze(1)
+    starts = torch.tensor([sum(counts[:k]) for k in range(len(counts))])
+    return starts + torch.div(slots, torch.tensor(strides), rounding_mode="floor") % torch.tensor(counts)
+
+
+def _signs(levels: int, middle: int) -> tuple[Tensor, Tensor]:
+    """Return `[Q, Q - 1]` and `[Q, 1]`, what offsets of the levels mean for distances and for the middle level."""
+    outwards, sideways = torch.zeros(levels, levels - 1), torch.zeros(levels, 1)
+    sideways[middle] = 1.0
+    for column, q in enumerate(q for q in range(levels) if q != middle):
+        sign = 1.0 if q > middle else -1.0
+        outwards[q, column], outwards[middle, column] = sign, -sign
+    return outwards, sideways
 
 
 def _mixing(levels: tuple[float, ...]) -> Tensor:

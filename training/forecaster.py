@@ -4,13 +4,12 @@ Owns: the semantics of an event (late, repeated, missing, after a gap) and the s
 files, training, ONNX (`training.export` traces `step`), or where rows live.
 
 State of a stream, one row each, in this order; a row of zeros is a stream never seen:
-    clock    int64 [2 + E]   newest slot; slots known since the context began plus one (0 = never seen); when each probe
-                             was issued, in slots known by then (0 = none)
+    clock    int64 [2]       newest slot; slots known since the context began plus one (0 = never seen)
     lags     float32 [L]     values by slot, newest last, in the stream's unit; a slot without an observation holds
                              its seasonal value, a slot before the known ones the newest value
     hidden   float32 [..]    the cells' state, layers side by side; other cells name others (`cell` of an LSTM)
     probes   float32 [E, W]  forecasts that wait for their observation (training.calibration)
-    offsets  float32 [K, Q]  the online correction of each quantile at K horizons, in units of the scale
+    offsets  float32 [Q, K]  the online correction of each quantile at K horizons, in units of the scale
 
 Invariants: an event costs one cell step, whatever gap it ends; rows never meet each other; quantiles never cross
 (each is its neighbour plus something that is not negative); the forecast is a function of the state after the
@@ -33,7 +32,7 @@ from pipeline.bundle import StateSpec, Status
 from pipeline.covariates import Covariate
 from pipeline.covariates import check as check_covariates
 from pipeline.frequency import step_ms
-from training.calibration import QuantileTracker, Tracks
+from training.calibration import Parts, QuantileTracker, Tracks
 from training.cells import make_cell
 from training.covariates import CovariateFeatures
 from training.features import MAX_ABS_Y, FeatureConfig, WindowFeatures, WindowView
@@ -118,29 +117,40 @@ class Sequences(NamedTuple):
 
 
 class Forecast(NamedTuple):
-    """Quantile forecasts in parts; a quantile is `base + scale * middle + scale * spread`.
+    """Quantile forecasts in parts: the middle quantile is `base + scale * middle`, the others lie away from it.
 
     Attributes:
         middle: `[..., H]` correction of the middle quantile in units of the scale.
-        spread: `[..., Q, H]` distance of each quantile from the middle one in units of the scale; not decreasing
-            along Q. Horizons come last because that is the cheaper layout to compute in.
+        distances: `[..., (Q - 1) H]` of the other quantiles from the middle one, in units of the scale, not negative
+            and not decreasing outwards. Horizons come last because that is the cheaper layout to compute in.
         base: `[..., H]` seasonal-naive forecast in the stream's own unit.
         scale: `[..., 1]` in the stream's own unit.
+        centre: which quantile is the middle one.
     """
 
     middle: Tensor
-    spread: Tensor
+    distances: Tensor
     base: Tensor
     scale: Tensor
+    centre: int
+
+    @property
+    def spread(self) -> Tensor:
+        """`[..., Q, H]`, the quantiles minus the middle one in units of the scale."""
+        rows = self.distances.reshape(*self.middle.shape[:-1], -1, self.middle.shape[-1])
+        below, above = rows[..., : self.centre, :], rows[..., self.centre :, :]
+        return torch.cat([-below, torch.zeros_like(self.middle).unsqueeze(-2), above], dim=-2)
+
+    def parts(self) -> Parts:
+        """Return the forecast in the stream's own unit."""
+        return Parts(self.base + self.scale * self.middle, self.distances, self.scale)
 
     def quantiles(self) -> Tensor:
         """Return `[..., H, Q]` in the stream's own unit."""
-        middle = self.base + self.scale * self.middle
-        return (middle.unsqueeze(-2) + self.scale.unsqueeze(-1) * self.spread).transpose(-1, -2)
-
-    def at(self, steps: Tensor) -> Forecast:
-        """Return the forecast of the horizons at positions `steps` alone, `[K]` int64."""
-        return Forecast(self.middle[..., steps], self.spread[..., steps], self.base[..., steps], self.scale)
+        horizon = self.middle.shape[-1]
+        levels = 1 + self.distances.shape[-1] // horizon
+        flat = self.parts().quantiles(levels, self.centre)
+        return flat.reshape(*flat.shape[:-1], levels, horizon).transpose(-1, -2)
 
 
 class Rows(NamedTuple):
@@ -155,7 +165,7 @@ class Rows(NamedTuple):
     @property
     def tracks(self) -> Tracks:
         """The calibrator's part."""
-        return Tracks(self.clock[:, 2:], self.probes, self.offsets)
+        return Tracks(self.probes, self.offsets)
 
     def flat(self) -> tuple[Tensor, ...]:
         """Return the tensors in the order of `Forecaster.state_specs`."""
@@ -214,14 +224,14 @@ class Forecaster(nn.Module):
         """Return the kinds of state that a stream keeps, in the order of `Rows.flat`."""
         config, tracker = self.config, self.tracker
         return (
-            StateSpec(name="clock", dtype="int64", row_shape=(2 + tracker.places,)),
+            StateSpec(name="clock", dtype="int64", row_shape=(2,)),
             StateSpec(name="lags", dtype="float32", row_shape=(config.context,)),
             *(
                 StateSpec(name=name, dtype="float32", row_shape=(config.layers * config.hidden,))
                 for name in self.cell.states
             ),
             StateSpec(name="probes", dtype="float32", row_shape=(tracker.places, tracker.width)),
-            StateSpec(name="offsets", dtype="float32", row_shape=(len(tracker.horizons), len(config.quantiles))),
+            StateSpec(name="offsets", dtype="float32", row_shape=(tracker.num_levels, tracker.num_anchors)),
         )
 
     @property
@@ -314,15 +324,19 @@ class Forecaster(nn.Module):
         lags = self.features.mask_unknown(torch.cat([shifted[:, :-1], newest], dim=1), known)
 
         view = self.with_covariates(self.features(lags, known, slot), x, future)
-        before = tuple(torch.where(restarts.unsqueeze(1), 0.0, part) for part in rows.cells)
+        kept = (~restarts).to(torch.float32).unsqueeze(1)
+        before = tuple(part * kept for part in rows.cells)
         stepped = self.cell.step(self.cell_inputs(view, shift, observed), before)
         cells = tuple(
             torch.where(advances.unsqueeze(1), new, old) for new, old in zip(stepped, rows.cells, strict=True)
         )
-        own = self.forecast(self.cell.output(cells), view)
-        tracks = self.tracker.clear(rows.tracks, restarts)
-        settled, tracks = self.tracker.settle(tracks, value, known, advances & observed)
-        published = own._replace(spread=self.tracker.correct(own.spread, calibrate * tracks.offsets))
+        tracker = self.tracker
+        own = self.forecast(self.cell.output(cells), view).parts()
+        settled, tracks = tracker.settle(rows.tracks, value, slot, known, advances & observed, restarts)
+        offsets = calibrate * tracks.offsets
+        published = tracker.correct(own, offsets)
+        at_anchors = tracker.parts_at_anchors(own)
+        tracks = tracker.remember(tracks, at_anchors, tracker.correct(at_anchors, offsets, at_anchors=True), slot)
 
         status = torch.where(observed, int(Status.OK), int(Status.MISSING))
         status = torch.where(shift > 1, int(Status.GAP), status)
@@ -331,19 +345,15 @@ class Forecaster(nn.Module):
         score, anomaly = self.forecast_scores(
             value, settled.published, view.scale.squeeze(1), settled.there, naive=seasonal
         )
-        anchors = self.tracker.anchors - 1
-        tracks = self.tracker.remember(
-            tracks, own.at(anchors).quantiles(), published.at(anchors).quantiles(), view.scale, known, advances
-        )
-        clock = torch.cat([slot.unsqueeze(1), known.unsqueeze(1) + 1, tracks.issued], dim=1)
+        clock = torch.stack([slot, known + 1], dim=1)
         following = Rows(clock, lags, cells, tracks.probes, tracks.offsets)
-        return StepOutputs(published.quantiles(), status.to(torch.int8), score, anomaly), following
+        return StepOutputs(tracker.by_horizon(published), status.to(torch.int8), score, anomaly), following
 
     def forecast(self, outputs: Tensor, view: WindowView) -> Forecast:
         """Return the forecasts that go with the cells' outputs, `[..., hidden]`, and the windows of the same events."""
         seen = [outputs, view.features] if view.ahead is None else [outputs, view.features, view.ahead]
-        middle, spread = self.head(torch.cat(seen, dim=-1), view.directions)
-        return Forecast(middle, spread, view.base, view.scale)
+        middle, distances = self.head(torch.cat(seen, dim=-1), view.directions)
+        return Forecast(middle, distances, view.base, view.scale, self.tracker.middle)
 
     def cell_inputs(self, view: WindowView, gap: Tensor, observed: Tensor) -> Tensor:
         """Return the cells' inputs: the features, the gap that the event ended, and whether it was observed."""

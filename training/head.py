@@ -25,8 +25,6 @@ class QuantileHead(nn.Module):
     normal errors whose mean absolute value is the scale.
     """
 
-    outwards: Tensor
-
     def __init__(
         self,
         *,
@@ -43,8 +41,7 @@ class QuantileHead(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.trunk = nn.Linear(inputs, width)
         self.out = nn.Linear(width, self.horizon * (1 + directions + self.steps))
-        anchor = min(range(len(quantiles)), key=lambda i: abs(quantiles[i] - 0.5))
-        self.register_buffer("outwards", _outwards(len(quantiles), anchor), persistent=False)
+        self.centre = anchor = min(range(len(quantiles)), key=lambda i: abs(quantiles[i] - 0.5))
 
         normal = [NormalDist().inv_cdf(q) * _MEAN_ABS_TO_SIGMA for q in quantiles]
         spread = torch.tensor([b - a for a, b in itertools.pairwise(normal)])
@@ -58,7 +55,7 @@ class QuantileHead(nn.Module):
             self.out.bias.copy_(torch.cat([bias, raw.flatten()]))
 
     def forward(self, inputs: Tensor, directions: tuple[Tensor, ...]) -> tuple[Tensor, Tensor]:
-        """Return `middle` and `spread` of a `training.forecaster.Forecast`.
+        """Return `middle` and `distances` of a `training.forecaster.Forecast`.
 
         Args:
             inputs: `[..., inputs]`, the cells' outputs and the features.
@@ -71,24 +68,24 @@ class QuantileHead(nn.Module):
         middle: Tensor = shares[0]
         for share, direction in zip(shares[1:], directions, strict=True):
             middle = middle + share * direction
-        if not self.steps:
-            return middle, torch.zeros_like(middle).unsqueeze(-2)
-        steps = _squareplus(raw.reshape(*raw.shape[:-1], self.steps, self.horizon))
-        return middle, torch.matmul(self.outwards, steps)
+        return middle, self._distances(_squareplus(raw))
+
+    def _distances(self, steps: Tensor) -> Tensor:
+        """Sum steps >= 0 between neighbouring quantiles, `[..., (Q - 1) H]`, outwards from the middle one.
+
+        Sums of terms that are not negative do not decrease under rounding, so neither do the quantiles.
+        """
+        above = self.steps - self.centre
+        if self.centre <= 1 and above <= 1:
+            return steps
+        rows = list(torch.split(steps, self.horizon, dim=-1))
+        for q in reversed(range(self.centre - 1)):
+            rows[q] = rows[q + 1] + rows[q]
+        for q in range(self.centre + 1, self.steps):
+            rows[q] = rows[q - 1] + rows[q]
+        return torch.cat(rows, dim=-1)
 
 
 def _squareplus(x: Tensor) -> Tensor:
     """Smooth rectifier, >= 0 (Barron 2021, Squareplus): a softplus without exponentials, which cost 5 us a step."""
     return 0.5 * (x + torch.sqrt(x * x + 4))
-
-
-def _outwards(quantiles: int, anchor: int) -> Tensor:
-    """Return `[Q, Q - 1]`: row q sums the steps between the anchor and quantile q, with the sign of its side.
-
-    Sums of terms that are not negative do not decrease under rounding, so neither do the quantiles.
-    """
-    matrix = torch.zeros(quantiles, quantiles - 1)
-    for q in range(quantiles):
-        matrix[q, anchor:q] = 1.0
-        matrix[q, q:anchor] = -1.0
-    return matrix

@@ -130,19 +130,22 @@ def _units(
     slot, known = following.clock[:, 0], following.clock[:, 1] - 1
     with torch.no_grad():
         scale: FloatArray = forecaster.features(following.lags, known.clamp(min=0), slot).scale.numpy()
-        settled, _ = forecaster.tracker.settle(before.tracks, y, known, y.isfinite())
-    published, value = settled.published.numpy(), np.nan_to_num(y.numpy())[:, None, None]
+        settled, _ = forecaster.tracker.settle(before.tracks, y, slot, known, y.isfinite())
+    tracker = forecaster.tracker
+    published = settled.published.numpy().reshape(-1, tracker.num_levels, tracker.num_anchors)
+    value = np.nan_to_num(y.numpy())[:, None, None]
     size = np.maximum(np.abs(value[:, 0]), np.abs(before.probes.flatten(1).numpy()).max(1, keepdims=True))
     rounding = _ROUNDINGS * np.finfo(np.float32).eps * size
     loss = 1 + rounding / scale / TOLERANCE
-    edges = np.abs(value - published[..., [0, -1]]).min(2)
+    edges = np.abs(value - published[:, [0, -1]]).min(1)
     near = np.where(edges <= rounding, np.inf, 1)
-    width = np.maximum(np.diff(published[:, 0], axis=1).min(1, keepdims=True), 0) if published.shape[2] > 1 else scale
+    one_ahead = published[:, :, 0]
+    width = np.maximum(np.diff(one_ahead, axis=1).min(1, keepdims=True), 0) if tracker.num_levels > 1 else scale
     anomaly = 1 + rounding / np.maximum(width, rounding * TOLERANCE + np.finfo(np.float32).tiny) / TOLERANCE
-    moved = 1 + forecaster.tracker.sensitivity * (loss - 1)
-    by_horizon = np.stack([loss + 0 * edges, near, loss + 0 * edges], axis=2).reshape(len(scale), -1)
+    moved = 1 + tracker.sensitivity * (loss - 1)
+    each = loss + 0 * edges  # at every horizon
     return scale, {
-        "score": np.concatenate([by_horizon, loss], axis=1),  # the last is the naive forecast's
+        "score": np.concatenate([each, near, each, loss], axis=1),  # the last is the naive forecast's
         "anomaly": anomaly,
         "offsets": moved,
         "forecast": scale * moved,

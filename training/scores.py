@@ -21,19 +21,24 @@ class ForecastScores(nn.Module):
     """Scores quantiles against the observations that settle them. No parameters.
 
     Attributes:
-        names: of the columns: `pinball`, `covered`, `bias` one slot ahead, `pinball_6` six slots, ..., then `naive`.
+        names: of the columns: `pinball` one slot ahead, `pinball_6` six slots, ..., the same of `covered` and `bias`,
+            then `naive`.
     """
 
     quantiles: Tensor
     mass: Tensor
+    means: Tensor
 
     def __init__(self, levels: tuple[float, ...], horizons: tuple[int, ...]) -> None:
         super().__init__()
-        self.names = (*(kind if h == 1 else f"{kind}_{h}" for h in horizons for kind in _KINDS), NAIVE)
+        self.names = (*(kind if h == 1 else f"{kind}_{h}" for kind in _KINDS for h in horizons), NAIVE)
+        self.num_horizons = len(horizons)
         self.levels = levels
         self.middle = min(range(len(levels)), key=lambda i: abs(levels[i] - 0.5))
         quantiles = torch.tensor(levels)
-        self.register_buffer("quantiles", quantiles, persistent=False)
+        self.register_buffer("quantiles", quantiles.repeat_interleave(len(horizons)), persistent=False)
+        means = torch.eye(len(horizons)).repeat(len(levels), 1) * (2 / len(levels))
+        self.register_buffer("means", means, persistent=False)
         self.register_buffer("mass", quantiles.diff(), persistent=False)
 
     def forward(
@@ -43,30 +48,31 @@ class ForecastScores(nn.Module):
 
         Args:
             y: `[B]` observations.
-            published: `[B, K, Q]` quantiles forecast for this slot at K horizons, the next slot first, in the stream's
-                own unit.
+            published: `[B, Q K]` quantiles forecast for this slot at K horizons, the next slot first, in the stream's
+                own unit; the horizons of a level side by side.
             scale: `[B]` scale of the stream.
             settled: `[B, K]` bool: whether such a forecast was made and `y` was observed.
             naive: `[B]` the seasonal-naive forecast for this slot: the window's value of a season ago.
 
         Returns:
-            `[B, 3 K + 1]` scores, horizon by horizon: `pinball`, twice the mean pinball loss in units of the scale (an
-            approximation of the CRPS); `covered`, whether `y` lies within the outermost quantiles (1 or 0); `bias`, the
-            middle quantile minus `y` in units of the scale; then `naive`, the distance of `y` from the seasonal-naive
-            forecast, one slot ahead, in units of the scale. And `[B]` anomaly, 1 - 2 min(F, 1 - F) where F is the
-            predictive distribution function of the next slot at `y`: 0 at the median, 1 far outside. All NaN where not
-            `settled`.
+            `[B, 3 K + 1]` scores, each for all horizons: `pinball`, twice the mean pinball loss in units of the scale
+            (an approximation of the CRPS); `covered`, whether `y` lies within the outermost quantiles (1 or 0); `bias`,
+            the middle quantile minus `y` in units of the scale. Then `naive`, the distance of `y` from the
+            seasonal-naive forecast, one slot ahead, in units of the scale. And `[B]` anomaly, 1 - 2 min(F, 1 - F) where
+            F is the predictive distribution function of the next slot at `y`: 0 at the median, 1 far outside. All NaN
+            where not `settled`.
         """
-        error = y[:, None, None] - published
+        count = self.num_horizons
+        error = y.unsqueeze(1) - published
         unit = scale.unsqueeze(1)
-        pinball = 2 * torch.maximum(self.quantiles * error, (self.quantiles - 1) * error).mean(2) / unit
-        covered = ((error[..., 0] >= 0) & (error[..., -1] <= 0)).to(torch.float32)
-        bias = -error[..., self.middle] / unit
-        scores = torch.where(settled.unsqueeze(2), torch.stack([pinball, covered, bias], dim=2), torch.nan)
-        beside = torch.where(settled[:, :1], (y - naive).abs().unsqueeze(1) / unit, torch.nan)
-        below = self.distribution(y, published[:, 0], scale)
+        pinball = torch.matmul(torch.maximum(self.quantiles * error, (self.quantiles - 1) * error), self.means) / unit
+        covered = ((error[:, :count] >= 0) & (error[:, -count:] <= 0)).to(torch.float32)
+        bias = -error[:, self.middle * count : (self.middle + 1) * count] / unit
+        beside = (y - naive).abs().unsqueeze(1) / unit
+        there = torch.cat([settled, settled, settled, settled[:, :1]], dim=1)
+        columns = torch.where(there, torch.cat([pinball, covered, bias, beside], dim=1), torch.nan)
+        below = self.distribution(y, published[:, ::count], scale)
         anomaly = 1 - 2 * torch.minimum(below, 1 - below)
-        columns = torch.cat([scores.reshape(-1, len(self.names) - 1), beside], dim=1)
         return columns, torch.where(settled[:, 0], anomaly, torch.nan)
 
     def distribution(self, y: Tensor, quantiles: Tensor, scale: Tensor) -> Tensor:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pipeline.bundle import CALIBRATE, REGULAR
 from pipeline.contract import FUTURE, X
+from training.calibration import Parts
 from training.forecaster import Forecaster, Rows
 from training.recurrence import DOMAIN
 from training.sequence_step import CELLS, TRACKER, SequenceStep
@@ -110,14 +111,15 @@ def _body_of_cells(sequence: SequenceStep) -> onnx.GraphProto:
 
 def _body_of_tracker(sequence: SequenceStep) -> onnx.GraphProto:
     forecaster, tracker = sequence.forecaster, sequence.forecaster.tracker
-    anchors, levels = len(tracker.horizons), len(forecaster.config.quantiles)
-    own = [(anchors,), (levels, anchors), (anchors,), (1,)]
+    widths = (tracker.num_anchors, (tracker.num_levels - 1) * tracker.num_anchors, 1)
+    own = Parts(*(torch.zeros(_TRACE_BATCH, width) for width in widths))
     example = (
         torch.tensor(1.0),
         *forecaster.initial_rows(_TRACE_BATCH).tracks,
         torch.zeros(_TRACE_BATCH),
         torch.zeros(_TRACE_BATCH, dtype=torch.int64),
-        *(torch.zeros(_TRACE_BATCH, *shape) for shape in own),
+        torch.zeros(_TRACE_BATCH, dtype=torch.int64),
+        *own.tensors(),
     )
     return _body(sequence.tracker, example)
 

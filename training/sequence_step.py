@@ -21,10 +21,10 @@ from torch import Tensor, nn
 
 from pipeline.bundle import Status
 from pipeline.frequency import step_ms
-from training.calibration import QuantileTracker, Tracks
+from training.calibration import Parts, QuantileTracker, Tracks
 from training.cells import Cell
 from training.features import MAX_ABS_Y
-from training.forecaster import Forecast, Forecaster, Rows, StepOutputs
+from training.forecaster import Forecaster, Rows, StepOutputs
 from training.recurrence import scan
 
 CELLS: Final = "cells"
@@ -97,28 +97,27 @@ class SequenceStep(nn.Module):
             return tensor.reshape(length, streams, *tensor.shape[1:])
 
         cells, (hidden,) = scan(CELLS, self.cells, rows.cells, (by_time(inputs),))
-        own = forecaster.forecast(hidden.reshape(-1, config.hidden), view)
-        at_anchors = own.at(forecaster.tracker.anchors - 1)
+        tracker = forecaster.tracker
+        own = forecaster.forecast(hidden.reshape(-1, config.hidden), view).parts()
+        at_anchors = tracker.parts_at_anchors(own)
         tracks, (corrections, there, settled) = scan(
             TRACKER,
             self.tracker,
             rows.tracks,
-            tuple(by_time(part) for part in (value, count, *at_anchors)),
+            tuple(by_time(part) for part in (value, slot, count, *at_anchors.tensors())),
             (calibrate,),
         )
-        tracker = forecaster.tracker
         corrections, there, settled = (part.flatten(0, 1) for part in (corrections, there, settled))
-        published = own._replace(spread=tracker.correct(own.spread, calibrate * corrections))
+        published = tracker.correct(own, calibrate * corrections)
         season_ago = config.context - config.seasons[0]  # in the window before the event
         naive = torch.cat([rows.lags[:, season_ago].unsqueeze(0), by_time(lags[:, season_ago])[:-1]]).reshape(-1)
         score, anomaly = forecaster.forecast_scores(value, settled, view.scale.squeeze(1), there, naive=naive)
         status = torch.where(count < config.context, int(Status.WARMING_UP), int(Status.OK)).to(torch.int8)
 
-        events = StepOutputs(published.quantiles(), status, score, anomaly)
+        events = StepOutputs(tracker.by_horizon(published), status, score, anomaly)
         by_stream = StepOutputs(*(by_time(part).transpose(0, 1) for part in events))
-        issued, probes, learnt = tracks
-        clock = torch.cat([slots[:, -1:], known[:, -1:] + 1, issued], dim=1)
-        return RunOutputs(by_stream, regular), Rows(clock, by_time(lags)[-1], cells, probes, learnt)
+        clock = torch.stack([slots[:, -1], known[:, -1] + 1], dim=1)
+        return RunOutputs(by_stream, regular), Rows(clock, by_time(lags)[-1], cells, *tracks)
 
 
 class CellsBody(nn.Module):
@@ -135,7 +134,7 @@ class CellsBody(nn.Module):
 
 
 class TrackerBody(nn.Module):
-    """One event of the calibrator: `(calibrate, *tracks, y, known, *own) -> (*tracks, offsets, there, settled)`.
+    """One event of the calibrator: `(calibrate, *tracks, y, slot, known, *own) -> (*tracks, offsets, there, settled)`.
 
     `own` is the network's forecast at the anchors.
     """
@@ -146,10 +145,9 @@ class TrackerBody(nn.Module):
 
     def forward(self, calibrate: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
         """See the class."""
-        tracks, (y, known), own = Tracks(*tensors[:3]), tensors[3:5], Forecast(*tensors[5:])
+        tracks, (y, slot, known), own = Tracks(*tensors[:2]), tensors[2:5], Parts.from_tensors(tensors[5:])
         always = torch.ones_like(y, dtype=torch.bool)
-        settled, tracks = self.tracker.settle(tracks, y, known, always)
-        corrected = self.tracker.correct(own.spread, calibrate * tracks.offsets, self.tracker.at_anchors)
-        published = own._replace(spread=corrected).quantiles()
-        tracks = self.tracker.remember(tracks, own.quantiles(), published, own.scale, known, always)
+        settled, tracks = self.tracker.settle(tracks, y, slot, known, always)
+        published = self.tracker.correct(own, calibrate * tracks.offsets, at_anchors=True)
+        tracks = self.tracker.remember(tracks, own, published, slot)
         return (*tracks, tracks.offsets, settled.there, settled.published)

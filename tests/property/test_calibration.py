@@ -16,8 +16,9 @@ from training import calibration
 from training.calibration import anchor_horizons
 from training.forecaster import Forecaster, Rows
 
-HORIZON = 20  # long enough that the farther horizons are remembered at every second and third slot only
-RATE, RAMP, PROBES = calibration._RATE, calibration._RAMP, calibration._PROBES
+HORIZON = 20  # long enough that slots share a place for the forecasts of the farther horizons
+SHARED = {1: 1, 5: 1, 10: 2, 20: 4}  # how many slots do, by horizon
+RATE, RAMP = calibration._RATE, calibration._RAMP
 TOLERANCE = 1e-4
 
 FORECASTER = random_forecaster(small_config(horizon=HORIZON), seed=3)
@@ -64,9 +65,9 @@ def run(forecaster: Forecaster, events: list[tuple[int, float]]) -> list[Event]:
                 own.forecast[0].double().numpy(),
                 published.forecast[0].double().numpy(),
                 scale_of(forecaster, rows),
-                rows.offsets[0].double().numpy(),
+                rows.offsets[0].t().double().numpy(),
                 published.score[0].double().numpy(),
-                shadow.offsets[0].double().numpy(),
+                shadow.offsets[0].t().double().numpy(),
             )
         )
     return taken
@@ -79,7 +80,7 @@ def scale_of(forecaster: Forecaster, rows: Rows) -> float:
 
 
 class Bookkeeping:
-    """Every forecast in a dictionary by horizon and the slot that it is about."""
+    """Forecasts by horizon and place: of the slots that share one, the newest has it."""
 
     def __init__(self) -> None:
         self.horizons = anchor_horizons(HORIZON)
@@ -95,21 +96,20 @@ class Bookkeeping:
         settled = {}
         if not np.isnan(event.y):
             for k, h in enumerate(self.horizons):
-                if (issued := self.waiting.get((h, event.slot))) is None:
+                issued = self.waiting.get((h, (event.slot - h) // SHARED[h]))
+                if issued is None or issued.slot != event.slot - h:
                     continue
                 settled[h] = issued
                 above = issued.own[h - 1] + issued.scale * self.offsets[k] - event.y
                 covered = np.clip(0.5 + above / issued.scale / RAMP, 0, 1)
                 low, _, high = LEVELS - covered
                 apart = (high - low) / 2  # the interval widens on both sides; it does not move
-                self.offsets[k] += RATE * np.sqrt(np.ceil(h / PROBES)) * np.array([-apart, 0.0, apart])
+                self.offsets[k] += RATE * np.sqrt(SHARED[h]) * np.array([-apart, 0.0, apart])
             if self.first is None:
                 self.first = event.slot
         if self.first is not None:
-            known = event.slot - self.first + 1
             for h in self.horizons:
-                if known % np.ceil(h / PROBES) == 0:
-                    self.waiting[h, event.slot + h] = event
+                self.waiting[h, event.slot // SHARED[h]] = event
         return settled
 
     def corrected(self, event: Event) -> Floats:
@@ -136,7 +136,7 @@ def test_offsets_and_corrections_are_those_of_plain_bookkeeping(events: list[tup
             allowed = TOLERANCE * (np.abs(expected) + event.scale)
             assert (np.abs(event.published - expected) <= 2 * allowed).all()
         for number, h in enumerate(book.horizons):
-            _, covered, bias = event.score[3 * number : 3 * number + 3]
+            _, covered, bias = event.score[number : 3 * len(book.horizons) : len(book.horizons)]
             assert np.isnan(covered) == (h not in settled)
             if h in settled:
                 low, middle, high = settled[h].published[h - 1]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.support.forecasters import small_config
-from training.calibration import QuantileTracker, Tracks, anchor_horizons
+from training.calibration import Parts, QuantileTracker, Tracks, anchor_horizons
 from training.forecaster import Forecaster
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -15,9 +15,18 @@ LEVELS = (0.1, 0.5, 0.9)
 
 def empty(tracker: QuantileTracker, streams: int) -> Tracks:
     return Tracks(
-        torch.zeros(streams, tracker.places, dtype=torch.int64),
         torch.zeros(streams, tracker.places, tracker.width),
-        torch.zeros(streams, len(tracker.horizons), len(LEVELS)),
+        torch.zeros(streams, tracker.num_levels, tracker.num_anchors),
+    )
+
+
+def forecast(tracker: QuantileTracker, streams: int, distance: float, scale: float = 1.0) -> Parts:
+    """The same for every horizon: 0, and `distance` on either side of it."""
+    levels = tracker.num_levels - 1
+    return Parts(
+        torch.zeros(streams, tracker.horizon),
+        torch.full((streams, levels * tracker.horizon), distance),
+        torch.full((streams, 1), scale),
     )
 
 
@@ -39,7 +48,7 @@ def test_memory_does_not_grow_with_the_horizon() -> None:
 def test_calibration_of_a_day_takes_little_state(quantiles: tuple[float, ...], limit: int) -> None:
     forecaster = Forecaster(small_config(horizon=24, quantiles=quantiles))
     sizes = {spec.name: spec.row_bytes for spec in forecaster.state_specs()}
-    assert sizes["probes"] + sizes["offsets"] + sizes["clock"] - 16 <= limit
+    assert sizes["probes"] + sizes["offsets"] <= limit
 
 
 def test_coverage_reaches_its_share_for_a_forecast_that_is_far_too_narrow() -> None:
@@ -47,69 +56,110 @@ def test_coverage_reaches_its_share_for_a_forecast_that_is_far_too_narrow() -> N
     tracker, streams, steps = QuantileTracker(24, LEVELS), 64, 2_000
     tracks, covered = empty(tracker, streams), []
     advances = torch.ones(streams, dtype=torch.bool)
-    scale, base = torch.ones(streams, 1), torch.zeros(streams, 1, 3) + torch.tensor([-0.1, 0.0, 0.1]).view(1, 1, 3)
+    own = forecast(tracker, streams, 0.1)
     for t in range(1, steps + 1):
         y = torch.from_numpy(rng.normal(0.5, 1.0, streams).astype(np.float32))
-        known = torch.full((streams,), t)
-        settled, tracks = tracker.settle(tracks, y, known, advances)
-        inside = (settled.published[..., 0] <= y[:, None]) & (y[:, None] <= settled.published[..., 2])
+        slot = torch.full((streams,), t)
+        settled, tracks = tracker.settle(tracks, y, slot, slot, advances)
+        low, _, high = settled.published.chunk(3, dim=1)
         if t > steps // 2:
-            covered.append(torch.where(settled.there, inside.float(), torch.nan))
-        own = base.expand(-1, len(tracker.horizons), -1)
-        published = tracker.correct(base.expand(-1, 24, -1).transpose(1, 2), tracks.offsets)
-        anchors = published[:, :, tracker.anchors - 1].transpose(1, 2)
-        tracks = tracker.remember(tracks, own, anchors, scale, known, advances)
+            covered.append(torch.where(settled.there, ((low <= y[:, None]) & (y[:, None] <= high)).float(), torch.nan))
+        at_anchors = tracker.parts_at_anchors(own)
+        tracks = tracker.remember(
+            tracks, at_anchors, tracker.correct(at_anchors, tracks.offsets, at_anchors=True), slot
+        )
     share = torch.stack(covered).nanmean(dim=(0, 1))
     assert ((share - 0.8).abs() < 0.02).all(), share
 
 
 def test_corrected_quantiles_keep_their_order() -> None:
     tracker = QuantileTracker(8, LEVELS)
-    spread = torch.tensor([-1.0, 0.0, 1.0]).view(1, 3, 1).expand(1, 3, 8)
-    offsets = torch.zeros(1, len(tracker.horizons), 3)
-    offsets[..., 0], offsets[..., 2] = 5.0, -5.0
-    assert (tracker.correct(spread, offsets) == 0).all()
-    offsets[..., 1] = -2.0
-    moved = tracker.correct(spread, offsets)
-    assert (moved.diff(dim=1) >= 0).all()
-    assert (moved[:, 1] == -2).all()
+    offsets = torch.zeros(1, 3, tracker.num_anchors)
+    offsets[:, 0], offsets[:, 2] = 5.0, -5.0
+    assert (tracker.correct(forecast(tracker, 1, 1.0), offsets).distances == 0).all()
+    levels = (0.1, 0.2, 0.5, 0.8, 0.9)
+    tracker = QuantileTracker(8, levels)
+    offsets = torch.zeros(1, 5, tracker.num_anchors)
+    offsets[:, 1], offsets[:, 3] = -5.0, 5.0  # beyond what the outer levels are at
+    moved = tracker.quantiles(tracker.correct(forecast(tracker, 1, 1.0), offsets)).reshape(5, 8)
+    assert (moved.diff(dim=0) >= 0).all()
+    assert moved[:, 0].tolist() == [-6, -6, 0, 6, 6]
+
+
+def test_a_middle_level_that_is_no_median_moves_and_takes_no_other_with_it() -> None:
+    tracker = QuantileTracker(4, (0.1, 0.6, 0.9))
+    offsets = torch.zeros(1, 3, tracker.num_anchors)
+    offsets[:, 1] = 0.5
+    moved = tracker.quantiles(tracker.correct(forecast(tracker, 1, 1.0, scale=2.0), offsets)).reshape(3, 4)
+    assert moved[:, 0].tolist() == [-2, 1, 2]
 
 
 def test_offsets_between_anchors_lie_on_a_line() -> None:
     tracker = QuantileTracker(24, LEVELS)
-    offsets = torch.arange(4.0).view(1, 4, 1).expand(1, 4, 3)
-    moved = tracker.correct(torch.zeros(1, 3, 24), offsets)[0, 1]
+    offsets = torch.arange(4.0) * torch.tensor([0.0, 0.0, 1.0]).view(1, 3, 1)
+    moved = tracker.correct(forecast(tracker, 1, 0.0), offsets).distances[0, 24:]
     np.testing.assert_allclose(moved, np.interp(np.arange(1, 25), tracker.horizons, range(4)), rtol=1e-6)
+
+
+def test_a_forecast_of_another_context_is_not_settled() -> None:
+    tracker, one = QuantileTracker(4, LEVELS), torch.ones(1, dtype=torch.bool)
+    own = tracker.parts_at_anchors(forecast(tracker, 1, 1.0))
+    tracks = tracker.remember(empty(tracker, 1), own, own, torch.tensor([10]))
+    y, slot = torch.tensor([0.0]), torch.tensor([11])
+    assert tracker.settle(tracks, y, slot, torch.tensor([2]), one)[0].there[0].tolist() == [True, False, False]
+    assert not tracker.settle(tracks, y, slot, torch.tensor([1]), one)[0].there.any()
+
+
+def test_an_empty_place_is_never_taken_for_a_forecast() -> None:
+    tracker, one = QuantileTracker(24, LEVELS), torch.ones(1, dtype=torch.bool)
+    for slot in (-3, 0, 1, 12, 23, 24, (1 << 22) - 1, 1 << 22):
+        known = torch.tensor([1_000])
+        settled, tracks = tracker.settle(empty(tracker, 1), torch.tensor([5.0]), torch.tensor([slot]), known, one)
+        assert not settled.there.any()
+        assert (tracks.offsets == 0).all()
+
+
+@pytest.mark.parametrize("horizon", [1, 7, 24, 48, 168])
+def test_a_forecast_of_the_last_slot_before_a_new_place_is_found_when_it_is_due(horizon: int) -> None:
+    """Each anchor settles regularly: every slot, or once in as many slots as share a place."""
+    tracker, one = QuantileTracker(horizon, LEVELS), torch.ones(1, dtype=torch.bool)
+    own, tracks, found = tracker.parts_at_anchors(forecast(tracker, 1, 1.0)), empty(tracker, 1), []
+    for t in range(1, 6 * horizon + 1):
+        slot = torch.tensor([t])
+        settled, tracks = tracker.settle(tracks, torch.tensor([0.0]), slot, slot, one)
+        tracks = tracker.remember(tracks, own, own, slot)
+        found.append(settled.there[0])
+    settled_per_slot = torch.stack(found)[2 * horizon :].float().mean(0)
+    shared = [1 if h <= 8 else 2 ** int(np.ceil(np.log2((h - 1) / 7))) for h in tracker.horizons]
+    np.testing.assert_allclose(settled_per_slot, [1 / s for s in shared], atol=0.5 / horizon)
 
 
 def test_errors_to_one_side_widen_an_interval_and_do_not_move_it() -> None:
     """Errors far ahead come in runs to one side; an offset that followed them would always come too late."""
     tracker = QuantileTracker(1, LEVELS)
-    tracks, one = empty(tracker, 1), torch.ones(1, dtype=torch.bool)
-    zeros = torch.zeros(1, 1, 3)
+    tracks, one, own = empty(tracker, 1), torch.ones(1, dtype=torch.bool), forecast(tracker, 1, 0.0)
     for t in range(1, 20):
-        known = torch.tensor([t])
-        _, tracks = tracker.settle(tracks, torch.tensor([5.0]), known, one)
-        tracks = tracker.remember(tracks, zeros, zeros, torch.ones(1, 1), known, one)
-    low, middle, high = tracks.offsets[0, 0].tolist()
+        slot = torch.tensor([t])
+        _, tracks = tracker.settle(tracks, torch.tensor([5.0]), slot, slot, one)
+        tracks = tracker.remember(tracks, own, own, slot)
+    low, middle, high = tracks.offsets[0, :, 0].tolist()
     assert middle == 0.0
     assert low == -high < 0
 
 
 def test_a_level_without_a_counterpart_goes_its_own_way() -> None:
     tracker = QuantileTracker(1, (0.1, 0.5, 0.6, 0.9))
-    mixing = tracker.mixing.numpy()
-    np.testing.assert_allclose(mixing[2], [0, 0, 1, 0])
+    mixing = -tracker.learning.numpy() / tracker.largest_rate
+    np.testing.assert_allclose(mixing[2], [0, 0, 1, 0], rtol=1e-6)
     np.testing.assert_allclose(np.array([0.1, 0.0, 0.3, 0.5]) @ mixing, [-0.2, 0.0, 0.3, 0.2], atol=1e-6)
 
 
 def test_an_error_without_end_leaves_a_bounded_offset() -> None:
     tracker = QuantileTracker(1, LEVELS)
-    tracks, one = empty(tracker, 1), torch.ones(1, dtype=torch.bool)
-    zeros = torch.zeros(1, 1, 3)
+    tracks, one, own = empty(tracker, 1), torch.ones(1, dtype=torch.bool), forecast(tracker, 1, 0.0, scale=1e-20)
     for t in range(1, 3_000):
-        known = torch.tensor([t])
-        _, tracks = tracker.settle(tracks, torch.tensor([1e30]), known, one)
-        tracks = tracker.remember(tracks, zeros, zeros, torch.full((1, 1), 1e-20), known, one)
-    assert tracks.offsets.isfinite().all()
+        slot = torch.tensor([t])
+        _, tracks = tracker.settle(tracks, torch.tensor([1e30]), slot, slot, one)
+        tracks = tracker.remember(tracks, own, own, slot)
+    assert bool(tracks.offsets.isfinite().all())
     assert 10 < float(tracks.offsets.max()) <= 16

@@ -13,11 +13,13 @@ LEVELS = (0.1, 0.5, 0.9)
 
 def forecast_of(*, middle: float = 0.0, spread: tuple[float, ...] = (-1.0, 0.0, 1.0), scale: float = 2.0) -> Forecast:
     """One series, one origin, one horizon, base 100."""
+    low, _, high = spread
     return Forecast(
         middle=torch.tensor([[[middle]]]),
-        spread=torch.tensor(spread).reshape(1, 1, -1, 1),
+        distances=torch.tensor([[[-low, high]]]),
         base=torch.tensor([[[100.0]]]),
         scale=torch.tensor([[[scale]]]),
+        centre=1,
     )
 
 

@@ -22,5 +22,5 @@ class ElmanCell(FusedCell):
     def _fused(input_size: int, hidden_size: int, num_layers: int) -> nn.RNNBase:
         return nn.RNN(input_size, hidden_size, num_layers, nonlinearity="tanh", batch_first=True)
 
-    def _equations(self, from_input: Tensor, from_hidden: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:  # noqa: ARG002
-        return (torch.tanh(from_input + from_hidden),)  # (1)
+    def _equations(self, inputs: Tensor, state: tuple[Tensor, ...], layer: int) -> tuple[Tensor, ...]:
+        return (torch.tanh(self._sums(inputs, state[0], layer)),)  # (1)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own name for it
 
@@ -29,13 +30,13 @@ class FusedCell(Cell):
         """Return PyTorch's module that runs whole sequences, batch first; it holds the weights."""
 
     @abstractmethod
-    def _equations(self, from_input: Tensor, from_hidden: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    def _equations(self, inputs: Tensor, state: tuple[Tensor, ...], layer: int) -> tuple[Tensor, ...]:
         """Advance one layer by one step.
 
         Args:
-            from_input: `[B, gates * hidden]`, W x_t + b.
-            from_hidden: `[B, gates * hidden]`, U h_(t-1) + b'.
+            inputs: `[B, input]`, x_t of the layer.
             state: one `[B, hidden]` per name in `states`, before the step; the first is h.
+            layer: its number.
         """
 
     def sequence(self, inputs: Tensor) -> Tensor:
@@ -47,16 +48,28 @@ class FusedCell(Cell):
         """Advance by one step; see `Cell.step`."""
         following: list[tuple[Tensor, ...]] = []
         for layer in range(self.num_layers):
-            own = self._layer(state, layer)
-            from_input = F.linear(inputs, self._weight("weight_ih", layer), self._weight("bias_ih", layer))
-            from_hidden = F.linear(own[0], self._weight("weight_hh", layer), self._weight("bias_hh", layer))
-            following.append(self._equations(from_input, from_hidden, own))
+            following.append(self._equations(inputs, self._layer(state, layer), layer))
             inputs = following[-1][0]
         return side_by_side(following)
 
     def output(self, state: tuple[Tensor, ...]) -> Tensor:
         """Return the last layer's h, `[B, hidden]`."""
         return state[0][:, -self.hidden_size :]
+
+    def _sums(self, inputs: Tensor, h: Tensor, layer: int, gates: slice | None = None) -> Tensor:
+        """Return `[B, gates * hidden]`, W x_t + b + U h_(t-1) + b' of some gates, rows `gates` of the weights."""
+        rows = gates or slice(None)
+        bias = self._weight("bias_ih", layer)[rows] + self._weight("bias_hh", layer)[rows]
+        from_input = F.linear(inputs, self._weight("weight_ih", layer)[rows], bias)
+        return torch.addmm(from_input, h, self._weight("weight_hh", layer)[rows].t())
+
+    def _from_input(self, inputs: Tensor, layer: int, gates: slice) -> Tensor:
+        """Return `[B, gates * hidden]`, W x_t + b of the gates in rows `gates`."""
+        return F.linear(inputs, self._weight("weight_ih", layer)[gates], self._weight("bias_ih", layer)[gates])
+
+    def _from_hidden(self, h: Tensor, layer: int, gates: slice) -> Tensor:
+        """Return `[B, gates * hidden]`, U h_(t-1) + b' of the gates in rows `gates`."""
+        return F.linear(h, self._weight("weight_hh", layer)[gates], self._weight("bias_hh", layer)[gates])
 
     def _weight(self, kind: str, layer: int) -> Tensor:
         weight: Tensor = getattr(self.fused, f"{kind}_l{layer}")

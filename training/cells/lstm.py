@@ -29,8 +29,9 @@ class LstmCell(FusedCell):
     def _fused(input_size: int, hidden_size: int, num_layers: int) -> nn.RNNBase:
         return nn.LSTM(input_size, hidden_size, num_layers, batch_first=True)
 
-    def _equations(self, from_input: Tensor, from_hidden: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        _, c = state
-        i, f, g, o = (from_input + from_hidden).chunk(4, dim=1)  # (1) to (4), before their activations
+    def _equations(self, inputs: Tensor, state: tuple[Tensor, ...], layer: int) -> tuple[Tensor, ...]:
+        h, c = state
+        sums = self._sums(inputs, h, layer)
+        i, f, g, o = torch.split(sums, self.hidden_size, dim=1)  # (1) to (4), before their activations
         c = torch.sigmoid(f) * c + torch.sigmoid(i) * torch.tanh(g)  # (5)
         return torch.sigmoid(o) * torch.tanh(c), c  # (6)

@@ -89,7 +89,7 @@ def peak_share(args: argparse.Namespace) -> dict[str, Any]:
     engine = StepEngine(bundle, on, batch_rows=streams, runs=Runs())
     ids = [f"stream-{number}" for number in range(streams)]
     zeros, y = np.zeros(streams, np.int64), np.full(streams, 100, np.float32)
-    product = _Product()
+    product = LargeProduct()
     shares, rates, peaks = [], [], []
     slot = 0
     for _ in range(args.rounds):
@@ -123,7 +123,7 @@ def product_flops(model: onnx.ModelProto) -> int:
     return sum(2 * sizes[name] for node in layers for name in node.input[:2] if name in sizes)
 
 
-class _Product:
+class LargeProduct:
     """One large float32 product in ONNX Runtime: the same kernels as the model's, at their best."""
 
     def __init__(self) -> None:
@@ -147,6 +147,7 @@ class _Product:
         self._session.run_with_iobinding(self._binding)
 
     def flops_per_second(self, seconds: float) -> float:
+        """Return the floating-point operations per second of `seconds` of such products."""
         done, started = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - started) < seconds:
             self._session.run_with_iobinding(self._binding)

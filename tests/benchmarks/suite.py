@@ -27,14 +27,15 @@ _DEADLINE_S: Final = 3_600.0
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One call of `rillcast bench`.
+    """One call of `rillcast bench`, or of a measurement beside it.
 
     Attributes:
         name: of its result.
-        arguments: of the command; `MODEL` stands for the bundle, `MODEL128` for one twice as wide.
+        arguments: of the command; `MODEL` stands for the bundle.
         on_kafka: whether it takes the settings of a service.
         figures: the figures of acceptance that its result gives.
         quick: options of a short run, which override.
+        module: what is run, with its first arguments.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Part:
     on_kafka: bool
     figures: Callable[[Figures], Figures]
     quick: tuple[str, ...] = ()
+    module: tuple[str, ...] = ("pipeline.cli", "bench")
 
 
 def _of_kafka(result: Figures) -> Figures:
@@ -74,7 +76,7 @@ PARTS: Final = (
         ("peak", "MODEL"),
         on_kafka=False,
         figures=lambda result: {"peak_share_h64_whole_step": result["peak_share"]},
-        quick=("--seconds", "0.2"),
+        quick=("--rounds", "1"),
     ),
     Part(
         "catch_up",
@@ -84,32 +86,12 @@ PARTS: Final = (
         quick=("--rounds", "1", "--events", "2000"),
     ),
     Part(
-        "residents",
-        ("residents", "MODEL"),
-        on_kafka=False,
-        figures=lambda result: {"flatness_streams": result["many_to_few_ratio"]},
-        quick=("--many", "20000", "--blocks", "4"),
-    ),
-    Part(
-        "catch_up",
-        ("catch-up", "MODEL"),
-        on_kafka=False,
-        figures=lambda result: {"catch_up_ratio": result["catch_up"][-1]["ratio_to_single"]},
-        quick=("--events", "4000", "--rounds", "1"),
-    ),
-    Part(
-        "peak",
-        ("peak", "MODEL"),
-        on_kafka=False,
-        figures=lambda result: {"peak_share_h64_whole_step": result["peak_share"]},
-        quick=("--rounds", "1"),
-    ),
-    Part(
-        "peak_h128",  # of the whole step too, which is less than of cells and head alone
-        ("peak", "MODEL128"),
+        "peak_h128",
+        ("--hidden", "128"),
         on_kafka=False,
         figures=lambda result: {"peak_share_h128": result["peak_share"]},
         quick=("--rounds", "1"),
+        module=("tests.benchmarks.cells_and_head",),
     ),
     Part("file", ("file", "MODEL"), on_kafka=False, figures=lambda _: {}, quick=("--events", "20000", "--repeat", "1")),
     Part(
@@ -165,7 +147,7 @@ def main() -> int:
     parser.add_argument("--only", help="parts to run, separated by commas")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    models = {"MODEL": _untrained(args.folder, 64), "MODEL128": _untrained(args.folder, 128)}
+    models = {"MODEL": _untrained(args.folder, 64)}
     chosen = [part for part in PARTS if args.only is None or part.name in args.only.split(",")]
     results: dict[str, Figures] = {}
     failed = []
@@ -199,7 +181,7 @@ def _run(part: Part, models: Mapping[str, Path], bootstrap: str, *, quick: bool)
     if part.on_kafka:
         arguments += ["--model", str(models["MODEL"]), "--kafka.bootstrap-servers", bootstrap]
     arguments += part.quick if quick else ()
-    command: Sequence[str] = [sys.executable, "-m", "pipeline.cli", "bench", *arguments, "--json"]
+    command: Sequence[str] = [sys.executable, "-m", *part.module, *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_DEADLINE_S, check=False)
     if done.returncode:
         return None

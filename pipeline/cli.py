@@ -19,6 +19,8 @@ COMMANDS: Final = (
     "run",
     "warm",
     "backtest",
+    "evaluate",
+    "model",
     "inspect",
     "explain",
     "state",

@@ -41,6 +41,19 @@ class BundleError(RillcastError):
         self.clause, self.reason = clause, message
 
 
+class RegistryError(RillcastError):
+    """The model registry does not have what was asked for, or what it has is not what was pushed."""
+
+    exit_code = 3
+
+
+class RegistryUnreachableError(RegistryError):
+    """The storage of the model registry does not answer, or does not let us in."""
+
+    retriable = True
+    exit_code = 5
+
+
 class ParityError(RillcastError):
     """The exported graph and the PyTorch module disagree; nothing was written."""
 

@@ -13,7 +13,16 @@ from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, ValidationError, field_validator, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     InitSettingsSource,
@@ -32,6 +41,10 @@ _FILE_FORMATS: Final = ("csv", "parquet")
 _TOPIC_FORMATS: Final = ("msgpack", "avro", "protobuf", "json_schema")
 
 Positive = Annotated[float, Field(gt=0)]
+
+
+def _as_text(value: Any) -> Any:
+    return str(value) if isinstance(value, Path) else value  # a path as code has it; files and flags have text
 
 
 class _Section(BaseModel):
@@ -409,9 +422,13 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    model: Path = Path("universal:1h")
-    """The bundle to serve: a file, or one that comes with the package, by its frequency (`universal:1h`), which
-    forecasts streams that nothing was trained for."""
+    model: Annotated[str, BeforeValidator(_as_text)] = "universal:1h"
+    """The bundle to serve: a file; one that comes with the package, by its frequency (`universal:1h`), which
+    forecasts streams that nothing was trained for; or one of a registry, by an alias or a model id
+    (`s3://bucket/models@live`), which is looked up once, at the start."""
+    model_cache: Path = Path("~/.cache/rillcast/models")
+    """Folder in which bundles from a registry are kept, by the SHA-256 of their bytes; it may be emptied at any
+    time."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Where state and model live; `auto` takes CUDA where it works, else the CPU."""
     threads: Annotated[int, Field(ge=1)] = 1

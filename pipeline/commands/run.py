@@ -22,6 +22,7 @@ examples:
   rillcast run --model model.onnx --kafka.bootstrap-servers localhost:9092
   rillcast run --model model.onnx --kafka.bootstrap-servers localhost:9092 --workers 4
   rillcast run --model model.onnx --input.path data.csv --output.path forecasts.jsonl
+  rillcast run --model s3://bucket/models@live --kafka.bootstrap-servers localhost:9092
   some-producer | rillcast run --model model.onnx --input.path - --output.path - --http.enabled false
 
 With --workers N, N processes share the partitions. Each has the port http.port + its number, from 0, and the static
@@ -29,7 +30,7 @@ member name kafka.group_instance_id (or the host's name) - its number. One that 
 with 2, 3, 4 or 6 ends all of them.
 
 Ctrl-C or SIGTERM commits what was published and ends with 0; a second Ctrl-C ends at once.
-Exit codes: 0 done, 2 settings, 3 model, 4 device, 5 source or sink (starting again may help), 6 recovery.
+Exit codes: 0 done, 2 settings, 3 model, 4 device, 5 source, sink or registry (starting again may help), 6 recovery.
 """
 
 log = logging.getLogger(__name__)
@@ -46,12 +47,13 @@ def run(args: argparse.Namespace) -> int:
     settings = settings_flags.load(args)
     if args.workers < 1:
         raise SettingsError(f"--workers {args.workers}: expected at least 1")
+    logs.configure(settings.log.level, settings.log.format)
+    settings = settings_flags.with_local_model(settings)  # once: every process, and each that is started again, has it
     if args.workers == 1:
         _serve(settings)
         return 0
     from pipeline.crew import Crew, members
 
-    logs.configure(settings.log.level, settings.log.format)
     crew = Crew(serve_as_member, members(settings, args.workers, socket.gethostname()))
     _on_signal(crew.stop)
     return crew.run()

@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic_settings import CliSettingsSource
 
 from pipeline import settings
+from pipeline.models import reference
 from pipeline.settings import Settings
 
 
@@ -32,3 +33,12 @@ def load(args: argparse.Namespace) -> Settings:
     """
     values = {name: value for name, value in vars(args).items() if name not in ("settings_source", "config")}
     return settings.load(args.config, args.settings_source(parsed_args=values))
+
+
+def with_local_model(given: Settings) -> Settings:
+    """Return the same settings with the model as a file: one of a registry is looked up, and pulled, now.
+
+    Raises:
+        SettingsError, RegistryError, BundleError: see `reference.locate`.
+    """
+    return given.model_copy(update={"model": reference.locate(given.model, given.model_cache)})

@@ -63,6 +63,7 @@ def run(args: argparse.Namespace) -> int:
     logs.configure(settings.log.level, settings.log.format)
     if args.action == "inspect":
         return _inspect(settings, as_json=args.json)
+    settings = settings_flags.with_local_model(settings)
     if args.action == "rebuild":
         return _rebuild(settings, args)
     return _copy(settings, args.directory, args.action, replace=args.replace, as_json=args.json)

@@ -61,6 +61,7 @@ def run(args: argparse.Namespace) -> int:
     """
     settings = settings_flags.load(args)
     logs.configure(settings.log.level, settings.log.format)
+    settings = settings_flags.with_local_model(settings)
     if args.events is not None and (args.events < 1 or not args.from_topic):
         raise SettingsError(f"--events {args.events}: takes at least 1, and goes with --from-topic")
     _require_topic(settings)

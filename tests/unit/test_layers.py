@@ -44,6 +44,7 @@ LAYERS = [
     ["pipeline.history"],
     ["pipeline.slab", "pipeline.slots", "pipeline.stores.base"],
     ["pipeline.device"],
+    ["pipeline.models"],
     ["pipeline.bundle"],
     ["pipeline.contract"],
     ["pipeline.metadata"],
@@ -55,6 +56,7 @@ LAYERS = [
 SAME_LAYER_ALLOWED = {
     "pipeline.codecs",
     "pipeline.commands",
+    "pipeline.models",
     "pipeline.benchmarks",
     "pipeline.transports",
     "pipeline.stores",

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from pipeline.benchmarks.memory import memory
+from pipeline.benchmarks.peers import compare
 from pipeline.benchmarks.timing import Measured, Stopwatch, in_process
 from pipeline.errors import RillcastError
+from pipeline.settings import Settings
 from tests.support.toy import write_toy
 
 
@@ -57,3 +60,34 @@ def _fail() -> Measured:
 def test_a_run_that_fails_says_why() -> None:
     with pytest.raises(RillcastError, match="this is why"):
         in_process(_fail)
+
+
+def run_of_peer(folder: Path, script: str) -> Measured:
+    path = folder / "peer.py"
+    path.write_text(script)
+    return compare._run(Path(sys.executable), str(path), Settings(), events=10, partitions=4)
+
+
+def test_a_peer_is_given_its_task_and_its_last_line_is_the_result(tmp_path: Path) -> None:
+    measured = run_of_peer(
+        tmp_path,
+        "import json, sys\n"
+        "bootstrap, source, target, group, events, partitions, model = sys.argv[1:]\n"
+        "assert (int(partitions), source, target) == (4, 'observations', 'forecasts')\n"
+        "print('a word of its own')\n"
+        "print(json.dumps({'events': int(events), 'seconds': 2.0, 'cpu_seconds': 1.0, 'peak_rss_mib': 3.0}))\n",
+    )
+    assert (measured.events, measured.rate) == (10, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("print('stopped early')", "ended without a result.*stopped early"),
+        ("", "ended without a result"),
+        ("raise SystemExit('no broker')", "failed with 1.*no broker"),
+    ],
+)
+def test_a_peer_that_gives_no_result_is_an_error_with_its_output(tmp_path: Path, script: str, expected: str) -> None:
+    with pytest.raises(RillcastError, match=f"(?s){expected}"):
+        run_of_peer(tmp_path, script)

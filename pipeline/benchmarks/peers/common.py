@@ -17,11 +17,11 @@ import onnxruntime as ort
 
 
 class Task:
-    """`SCRIPT bootstrap input output group events model`, and the clock of the run."""
+    """`SCRIPT bootstrap input output group events partitions model`, and the clock of the run."""
 
     def __init__(self) -> None:
-        self.bootstrap, self.input, self.output, self.group, events, self.model = sys.argv[1:7]
-        self.events = int(events)
+        self.bootstrap, self.input, self.output, self.group, events, partitions, self.model = sys.argv[1:8]
+        self.events, self.partitions = int(events), int(partitions)
         self._started: tuple[float, float] | None = None
 
     def start(self) -> None:
@@ -75,6 +75,13 @@ class Step:
             feed[name] = np.frombuffer(state[at], dtype).reshape(shape)
         forecast, *rows = self._session.run(self._names, feed)
         return forecast[0], b"".join(row.tobytes() for row in rows)
+
+
+def about(model: str) -> dict[str, Any]:
+    """Return what a bundle says of itself."""
+    described = ort.InferenceSession(model, providers=["CPUExecutionProvider"]).get_modelmeta()
+    metadata: dict[str, Any] = json.loads(described.custom_metadata_map["rillcast"])
+    return metadata
 
 
 def reply(unique_id: str, ds: int, forecast: Any) -> dict[str, Any]:

@@ -45,6 +45,9 @@ class Peer:
 PEERS: Final = {
     "quix": Peer("quix.py", ("quixstreams>=3.28,<4",), 0.1),
     "bytewax": Peer("bytewax_flow.py", ("bytewax==0.21.1", "confluent-kafka"), 0.1),
+    "faust": Peer("faust_app.py", ("faust-streaming>=0.15.3,<0.16",), 0.05),
+    # Few, so that each has seen several seasons: before that river has nothing to learn from.
+    "river": Peer("river_loop.py", ("river>=0.26,<0.27", "confluent-kafka"), 0.1, streams=20),
     "plain": Peer("plain.py", ("confluent-kafka",), 0.2),
     "window": Peer("window.py", ("confluent-kafka",), 0.01, streams=8),  # few, so that their windows are full
 }
@@ -77,7 +80,7 @@ def compare(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
             topics, events = backlogs[name]
             own = for_one_run(topics.settings, settings.kafka.client, "json")
             measured = (
-                _run(pythons[name], PEERS[name].script, own, events)
+                _run(pythons[name], PEERS[name].script, own, events, args.partitions)
                 if name in PEERS
                 else in_process(serve, own, events)
             )
@@ -114,11 +117,15 @@ def _environment(folder: Path, name: str) -> Path:
     return python
 
 
-def _run(python: Path, script: str, settings: Settings, events: int) -> Measured:
+def _run(python: Path, script: str, settings: Settings, events: int, partitions: int) -> Measured:
     topics = settings.input.topic, settings.output.topic
     where = [settings.kafka.bootstrap_servers, *topics, f"peer-{uuid.uuid4().hex[:8]}"]
-    output = _call([str(python), str(_HERE / script), *where, str(events), str(settings.model)], script)
-    fields = json.loads(output.splitlines()[-1])
+    numbers = str(events), str(partitions)
+    output = _call([str(python), str(_HERE / script), *where, *numbers, str(settings.model)], script)
+    try:
+        fields = json.loads(output.splitlines()[-1])
+    except (IndexError, ValueError) as error:
+        raise RillcastError(f"{script} ended without a result; its output: {output[-1000:]!r}") from error
     return Measured(fields["events"], fields["seconds"], fields["cpu_seconds"], fields["peak_rss_mib"])
 
 

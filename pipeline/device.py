@@ -26,13 +26,38 @@ _WARNING, _FATAL = 2, 4
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A place for state and model."""
+    """A place for state and model.
+
+    Attributes:
+        name: which provider.
+        threads: of ONNX Runtime inside one call.
+        cuda_graphs: whether calls with fixed buffers are captured as CUDA graphs. The CPU provider ignores it; `choose`
+            refuses it there.
+    """
 
     name: Literal["cuda", "cpu"]
     threads: int = 1
+    cuda_graphs: bool = False
 
-    def session(self, model: bytes) -> ort.InferenceSession:
+    def providers(self, *, fixed_buffers: bool = False) -> list[str | tuple[str, dict[str, str]]]:
+        """Return what ONNX Runtime is asked for, the most wanted first.
+
+        Args:
+            fixed_buffers: whether every run will have its buffers where an earlier one of its shape had them, which is
+                what a CUDA graph needs.
+        """
+        if self.name == "cpu":
+            return ["CPUExecutionProvider"]
+        captured = self.cuda_graphs and fixed_buffers
+        cuda = ("CUDAExecutionProvider", {"enable_cuda_graph": "1"}) if captured else "CUDAExecutionProvider"
+        return [cuda, "CPUExecutionProvider"]
+
+    def session(self, model: bytes, *, fixed_buffers: bool = False) -> ort.InferenceSession:
         """Load a model on this device.
+
+        Args:
+            model: the model.
+            fixed_buffers: see `providers`.
 
         Raises:
             DeviceError: ONNX Runtime refuses it, or would run it elsewhere.
@@ -43,14 +68,15 @@ class Device:
         options.log_severity_level = 3
         # Spinning threads would take the core that the Kafka client needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        providers = ["CUDAExecutionProvider"] if self.name == "cuda" else []
+        providers = self.providers(fixed_buffers=fixed_buffers)
         try:
-            session = ort.InferenceSession(model, options, providers=[*providers, "CPUExecutionProvider"])
+            session = ort.InferenceSession(model, options, providers=providers)
         except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
+            captured = " for CUDA graphs (cuda_graphs=false: without)" if self.cuda_graphs and fixed_buffers else ""
             raise DeviceError(
-                f"ONNX Runtime {ort.__version__} cannot load the model on {self.name}: {error}"
+                f"ONNX Runtime {ort.__version__} cannot load the model on {self.name}{captured}: {error}"
             ) from error
-        if providers and providers[0] not in session.get_providers():
+        if self.name == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
             raise DeviceError(f"ONNX Runtime put the model on {session.get_providers()} instead of {self.name}")
         return session
 
@@ -70,19 +96,26 @@ class Device:
         return ort.OrtValue.ortvalue_from_numpy(array, self.name, 0)
 
 
-def choose(name: DeviceName, threads: int = 1) -> Device:
+def choose(name: DeviceName, threads: int = 1, *, cuda_graphs: bool = False) -> Device:
     """Return the device to use.
 
     Raises:
-        DeviceError: `cuda` was asked for and does not work here.
+        DeviceError: `cuda` was asked for and does not work here, or CUDA graphs were and this is not CUDA.
     """
     if name == "cpu":
+        if cuda_graphs:
+            raise DeviceError("cuda_graphs=true, but device=cpu has none; set device=cuda, or cuda_graphs=false")
         return Device("cpu", threads)
     reason = _cuda_missing()
     if reason is None:
-        return Device("cuda", threads)
+        return Device("cuda", threads, cuda_graphs)
     if name == "cuda":
         raise DeviceError(f"device=cuda, but {reason}; install a CUDA 12 driver and runtime, or set device=cpu or auto")
+    if cuda_graphs:
+        raise DeviceError(
+            f"cuda_graphs=true, but device=auto found no CUDA: {reason}; install a CUDA 12 driver and runtime, or set "
+            "cuda_graphs=false"
+        )
     log.info("device=auto: running on the CPU because %s", reason)
     return Device("cpu", threads)
 

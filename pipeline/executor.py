@@ -5,7 +5,8 @@ the graph computes. The step takes one event of each slot, `[B]`; the sequence g
 
 Without buckets every call binds the caller's arrays, which on the CPU the model reads and fills without a copy. With
 buckets (`Device.row_buckets`: on CUDA) the step has few shapes, and for each of them buffers on the device that stay
-where they are from call to call: nothing is allocated in a call, and a CUDA graph could be captured over them.
+where they are from call to call: nothing is allocated in a call, and where the device is set to, a CUDA graph is
+captured over them (`cuda_graphs.py`).
 
 Invariant: nothing but events goes to the device and nothing but outputs comes back; the state arrays stay where they
 are, bound as input and as output.
@@ -13,6 +14,7 @@ are, bound as input and as output.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
@@ -23,6 +25,7 @@ import onnxruntime as ort
 from pipeline import guard
 from pipeline.arrays import AnyArray, IntArray
 from pipeline.bundle import StateSpec
+from pipeline.cuda_graphs import FIRST_NUMBER, CudaGraph
 from pipeline.device import Device
 from pipeline.inputs import PADS, Inputs
 
@@ -37,6 +40,17 @@ class _Bucket:
     host: Mapping[str, AnyArray]
     inputs: Mapping[str, ort.OrtValue]
     outputs: Mapping[str, ort.OrtValue]
+
+    def fill(self, events: Mapping[str, AnyArray]) -> None:
+        """Put up to as many events as the bucket has rows into the inputs, and pads behind them.
+
+        A pad steps the scratch row with a missing value; several pads write it at once, and nobody reads it.
+        """
+        for name, given in events.items():
+            host = self.host[name]
+            host[: len(given)] = given
+            host[len(given) :] = PADS.get(name, 0)
+            self.inputs[name].update_inplace(host)
 
 
 class Executor:
@@ -58,12 +72,15 @@ class Executor:
             DeviceError: the device cannot run the graph.
         """
         self._on = on
-        self._session = on.session(guard.protect(model, states))
+        self._session = on.session(guard.protect(model, states), fixed_buffers=bool(row_buckets))
         self._binding = self._session.io_binding()
         self._bind = bind
         self._bound: int | None = None
         self._sizes = np.sort(np.array(row_buckets, dtype=np.int64))
         self._buckets: dict[int, _Bucket] = {}
+        self._captures = on.cuda_graphs and bool(row_buckets)
+        self._numbers = itertools.count(FIRST_NUMBER)
+        self._graphs: dict[int, CudaGraph] = {}  # by size of the bucket
 
     def run(
         self,
@@ -87,6 +104,7 @@ class Executor:
             self._bind(self._binding)
             for bucket in self._buckets.values():
                 self._bind(bucket.binding)
+            self._graphs.clear()  # captured over arrays that are gone
             self._bound = generation
         if self._sizes.size:
             self._run_in_bucket(slots, inputs, rows, columns)
@@ -120,14 +138,20 @@ class Executor:
         n = slots.size
         size = int(self._sizes[np.searchsorted(self._sizes, n)])
         bucket = self._buckets.get(size) or self._make_bucket(size, inputs, columns)
-        # A pad steps the scratch row with a missing value; several pads write it at once, and nobody reads it.
-        for name, given in {"slots": slots, **inputs.columns()}.items():
-            bucket.host[name][:n] = given
-            bucket.host[name][n:] = PADS.get(name, 0)
-            bucket.inputs[name].update_inplace(bucket.host[name])
-        self._session.run_with_iobinding(bucket.binding)
+        events = {"slots": slots, **inputs.columns()}
+        if self._captures:
+            graph = self._graphs.get(size) or self._make_graph(size, bucket)
+            nothing = {name: column[:0] for name, column in events.items()}
+            graph.run(idle=lambda: bucket.fill(nothing), fill=lambda: bucket.fill(events))
+        else:
+            bucket.fill(events)
+            self._session.run_with_iobinding(bucket.binding)
         for name, value in bucket.outputs.items():
             columns[name][rows] = value.numpy()[:n]
+
+    def _make_graph(self, size: int, bucket: _Bucket) -> CudaGraph:
+        graph = self._graphs[size] = CudaGraph(next(self._numbers), self._session, bucket.binding)
+        return graph
 
     def _make_bucket(self, size: int, inputs: Inputs, columns: Mapping[str, AnyArray]) -> _Bucket:
         """Allocate the buffers of a batch size, once."""

@@ -91,7 +91,7 @@ def build(
     """
     bundle = Bundle.load(settings.model)
     metadata = bundle.metadata
-    on = device.choose(settings.device, settings.threads)
+    on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs)
     engine = StepEngine(
         bundle,
         on,

@@ -433,6 +433,9 @@ class Settings(BaseSettings):
     """Where state and model live; `auto` takes CUDA where it works, else the CPU."""
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads of ONNX Runtime inside one call."""
+    cuda_graphs: bool = False
+    """Whether each batch size of the step is captured once as a CUDA graph and replayed, which spares the launch of its
+    kernels one by one. An error where the device is not CUDA. Not measured yet: none of it was run on a GPU."""
     calibration: Literal["on", "off"] = "on"
     """Whether forecasts get the correction that each stream's own errors have taught; it is learnt either way."""
     secrets_dir: Path | None = None

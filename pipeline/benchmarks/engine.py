@@ -21,10 +21,11 @@ _START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 class _Load:
     """A model and events for it: every stream in turn, one slot further each time round."""
 
-    def __init__(self, args: argparse.Namespace, batch_rows: int) -> None:
+    def __init__(self, args: argparse.Namespace, batch_rows: int, *, cuda_graphs: bool = False) -> None:
         bundle = Bundle.load(args.model)
-        on = device.choose(args.device, args.threads)
-        self.engine = StepEngine(bundle, on, batch_rows=batch_rows)
+        on = device.choose(args.device, args.threads, cuda_graphs=cuda_graphs)
+        # As the service has it: on a GPU every call goes through buffers that stay.
+        self.engine = StepEngine(bundle, on, batch_rows=batch_rows, row_buckets=on.row_buckets(batch_rows))
         self.step_ms = bundle.metadata.step_ms
         self._offset = 0
         self.about = {"model": f"{bundle.metadata.name}@{bundle.metadata.model_id}", "device": on.name}
@@ -47,36 +48,40 @@ def step(args: argparse.Namespace) -> dict[str, Any]:
         raise SettingsError(f"--batches {args.batches!r}: expected whole numbers separated by commas") from error
     if min(batches) < 1 or max(batches) > args.streams:
         raise SettingsError(f"--batches {args.batches!r}: each must be between 1 and --streams {args.streams}")
-    loads = {batch: _Load(args, batch) for batch in batches}
+    # Without and with, in turns, so that a drift of the machine's speed cancels out.
+    ways = (False, True) if args.cuda_graphs else (False,)
+    loads = {(batch, graphs): _Load(args, batch, cuda_graphs=graphs) for batch in batches for graphs in ways}
     unique_ids = [f"stream-{number}" for number in range(args.streams)]
     for load in loads.values():
         load.step(0, unique_ids, 0)
-    rates: dict[int, list[float]] = {batch: [] for batch in batches}
-    slots = dict.fromkeys(batches, 1)
+    rates: dict[tuple[int, bool], list[float]] = {case: [] for case in loads}
+    slots = dict.fromkeys(loads, 1)
     for _ in range(args.rounds):
-        for batch in batches:
+        for case, load in loads.items():
+            batch, _ = case
             groups = [unique_ids[first : first + batch] for first in range(0, args.streams - batch + 1, batch)]
             done, started = 0, time.perf_counter()
             while (elapsed := time.perf_counter() - started) < args.seconds:
                 group = groups[done % len(groups)]
                 if done and done % len(groups) == 0:
-                    slots[batch] += 1
-                loads[batch].step(0, group, slots[batch])
+                    slots[case] += 1
+                load.step(0, group, slots[case])
                 done += 1
-            slots[batch] += 1
-            rates[batch].append(done * batch / elapsed)
-    return loads[batches[0]].about | {
+            slots[case] += 1
+            rates[case].append(done * batch / elapsed)
+    return load.about | {
         "streams": args.streams,
         "threads": args.threads,
         "steps": [
             {
                 "batch": batch,
+                "cuda_graphs": graphs,
                 "steps_per_second": statistics.median(measured),
                 "min": min(measured),
                 "max": max(measured),
                 "us_per_step": 1e6 / statistics.median(measured),
             }
-            for batch, measured in rates.items()
+            for (batch, graphs), measured in rates.items()
         ],
     }
 

@@ -14,6 +14,7 @@ EXAMPLES: Final = """\
 examples:
   rillcast bench step model.onnx
   rillcast bench step model.onnx --batches 1,64,256 --json
+  rillcast bench step model.onnx --device cuda --cuda-graphs
   rillcast bench flatness model.onnx --age 100000
   rillcast bench catch-up model.onnx
   rillcast bench peak model.onnx
@@ -84,8 +85,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     latency.add_argument("--seconds", type=float, default=20.0, help="how long")
     latency.add_argument("--streams", type=int, default=10_000, help="streams")
     latency.add_argument("--events", type=int, default=200_000, help="of the run that finds out the most")
-    peers = kinds.add_parser("peers", help="the service beside Quix Streams, Bytewax and plain loops")
-    peers.add_argument("--peers", default="quix,bytewax,plain,window", help="which")
+    peers = kinds.add_parser("peers", help="the service beside Quix Streams, Bytewax, Faust, river, plain loops")
+    peers.add_argument("--peers", default="quix,bytewax,faust,river,plain,window", help="which")
     peers.add_argument("--venvs", type=Path, default=Path(".bench/venvs"), help="where they are installed, once")
     peers.add_argument("--streams", type=int, default=1_000, help="streams")
     peers.add_argument("--events", type=int, default=200_000, help="events of the service; a peer gets a part of them")
@@ -124,6 +125,7 @@ def _engine(kind: argparse.ArgumentParser, *, aged: bool) -> None:
         kind.add_argument("--blocks", type=int, default=40, help="pairs of measurements")
     else:
         kind.add_argument("--batches", default="1,16,64,256,1024", help="batch sizes")
+        kind.add_argument("--cuda-graphs", action="store_true", help="each batch size with CUDA graphs too, in turns")
         kind.add_argument("--streams", type=int, default=10_000, help="resident streams")
         kind.add_argument("--seconds", type=float, default=1.0, help="time per batch size and round")
         kind.add_argument("--rounds", type=int, default=3, help="rounds; the median is reported")
@@ -176,7 +178,7 @@ def _print(kind: str, figures: dict[str, Any]) -> None:
         for row in figures["steps"]:
             print(
                 f"{row['batch']:>7} {row['steps_per_second']:>12,.0f} {row['us_per_step']:>9.2f}"
-                f"   {row['min']:,.0f} .. {row['max']:,.0f}"
+                f"   {row['min']:,.0f} .. {row['max']:,.0f}{'   CUDA graph' if row['cuda_graphs'] else ''}"
             )
     elif kind == "flatness":
         low, middle, high = figures["ratio_quartiles"]

@@ -139,7 +139,10 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
     from pipeline.service import rewind_of
     from pipeline.warming import Warming
 
-    bundle, on = Bundle.load(settings.model), device.choose(settings.device, settings.threads)
+    bundle, on = (
+        Bundle.load(settings.model),
+        device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs),
+    )
     engine = StepEngine(
         bundle,
         on,

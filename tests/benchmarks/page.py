@@ -49,8 +49,11 @@ def page(results: Mapping[str, Result]) -> str:
         ("peers", "Neighbours", _peers),
     ):
         parts.append(f"## {title}\n\n" + (body(results[name]) if name in results else "Not measured in this run."))
-    gpu = "Not measured: none was at hand. `rillcast bench step MODEL --device cuda` measures the engine on one."
-    parts.append(f"## GPU\n\n{gpu}")
+    gpu = """
+        Not measured: none was at hand, so nothing is known of what a GPU gives, nor of what `cuda_graphs` gives on one,
+        which has only been run against a stand-in for a capturing session. `rillcast bench step MODEL --device cuda
+        --cuda-graphs` measures the engine on one, each batch size without and with CUDA graphs, in turns."""
+    parts.append(f"## GPU\n\n{_prose(gpu)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -152,8 +155,9 @@ def _peers(result: Result) -> str:
     about = """
         The same events, model and broker, one process each, in turns. A neighbour steps the same bundle one event at a
         time, as its per-key callback has to; the scripts are in `pipeline/benchmarks/peers/`. `plain` is a loop with
-        librdkafka and a dictionary of states, `window` steps through the last 96 events anew for each one. Of these
-        only Rillcast and Quix Streams keep state that survives a crash. Faust and river are not measured."""
+        librdkafka and a dictionary of states, `window` steps through the last 96 events anew for each one. `river` has
+        no recurrent model: it runs a seasonal autoregression of its own per stream, online, and gives points without
+        quantiles. Of these only Rillcast, Quix Streams and Faust keep state that survives a crash."""
     head = ("", "events", "events/s", "processor us per event", "peak MiB", "Rillcast is faster by")
     return _prose(about) + "\n\n" + _table(head, rows)
 

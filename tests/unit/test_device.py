@@ -36,3 +36,13 @@ def test_cpu_is_taken_as_asked() -> None:
 def test_a_model_that_cannot_be_loaded_is_a_device_error() -> None:
     with pytest.raises(DeviceError, match=ort.__version__.replace(".", r"\.")):
         device.Device("cpu").session(b"rubbish")
+
+
+def test_cuda_graphs_are_refused_on_another_device() -> None:
+    with pytest.raises(DeviceError, match="cuda_graphs=true, but device=cpu"):
+        device.choose("cpu", cuda_graphs=True)
+    if has_cuda():
+        assert device.choose("auto", cuda_graphs=True).cuda_graphs
+        return
+    with pytest.raises(DeviceError, match="cuda_graphs=true, but device=auto found no CUDA"):
+        device.choose("auto", cuda_graphs=True)

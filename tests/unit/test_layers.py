@@ -43,7 +43,7 @@ LAYERS = [
     ["pipeline.settings", "pipeline.residents", "pipeline.batcher", "pipeline.guard"],
     ["pipeline.history"],
     ["pipeline.slab", "pipeline.slots", "pipeline.stores.base"],
-    ["pipeline.device"],
+    ["pipeline.device", "pipeline.cuda_graphs"],
     ["pipeline.models"],
     ["pipeline.bundle"],
     ["pipeline.contract"],

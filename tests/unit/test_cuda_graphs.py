@@ -1,0 +1,164 @@
+"""CUDA graphs without a GPU: over the CPU provider, a session that runs as often as ONNX Runtime does on a capture."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from pipeline.cuda_graphs import RUN_OPTION
+from pipeline.device import Device
+from pipeline.engine import Outcome, StepEngine
+from tests.support.toy import toy_bundle, unroll
+
+BUCKETS = (2, 8)
+
+
+class Capturing:
+    """A session that executes the first run of each number in each thread twice, as the CUDA provider does.
+
+    A number stands for one set of addresses, which is checked: a replay would go to the old ones.
+    """
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self.captured: dict[tuple[int, int], ort.IOBinding] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run_with_iobinding(self, binding: ort.IOBinding, options: ort.RunOptions | None = None) -> None:
+        assert options is not None, "a run without a number is number 0, which is ONNX Runtime's own"
+        key = threading.get_ident(), int(options.get_run_config_entry(RUN_OPTION))
+        if key not in self.captured:
+            self.captured[key] = binding
+            self._session.run_with_iobinding(binding, options)
+        assert self.captured[key] is binding, "a graph replays into the buffers that it was captured over"
+        self._session.run_with_iobinding(binding, options)
+
+
+@pytest.fixture
+def captures(monkeypatch: pytest.MonkeyPatch) -> list[Capturing]:
+    """Let sessions with fixed buffers capture; return them as they are made."""
+    made: list[Capturing] = []
+    plain: Callable[..., ort.InferenceSession] = Device.session
+
+    def session(self: Device, model: bytes, *, fixed_buffers: bool = False) -> ort.InferenceSession | Capturing:
+        loaded = plain(self, model, fixed_buffers=fixed_buffers)
+        if not fixed_buffers:
+            return loaded
+        made.append(Capturing(loaded))
+        return made[-1]
+
+    monkeypatch.setattr(Device, "session", session)
+    return made
+
+
+class Streams:
+    """An engine and what each of its streams must have come to."""
+
+    def __init__(self, engine: StepEngine) -> None:
+        self.engine = engine
+        self._offsets = itertools.count()
+        self._seen: dict[int, list[int]] = {}
+
+    def step(self, streams: list[int], y: int) -> None:
+        n = len(streams)
+        zeros = np.zeros(n, np.int64)
+        offsets = np.array([next(self._offsets) for _ in streams], np.int64)
+        result = self.engine.step(zeros, offsets, [f"s{s}" for s in streams], zeros, np.full(n, y, np.float32))
+        assert (result.outcome == Outcome.STEPPED).all()
+        for stream, state in zip(streams, result.forecast[:, 0, 0], strict=True):
+            self._seen.setdefault(stream, []).append(y)
+            assert int(state) == unroll(self._seen[stream])[-1], f"stream {stream}"
+
+
+def capturing_engine() -> StepEngine:
+    return StepEngine(toy_bundle(), Device("cpu", cuda_graphs=True), batch_rows=8, row_buckets=BUCKETS)
+
+
+def test_a_capture_advances_no_stream(captures: list[Capturing]) -> None:
+    streams = Streams(capturing_engine())
+    for number, chosen in enumerate(([1, 2], [3], [1, 2, 3, 4, 5], [2, 3, 4, 5, 6, 7, 8, 9], [9], [1, 2, 3]), start=1):
+        streams.step(chosen, number)
+    (session,) = captures
+    assert len(session.captured) == len(BUCKETS)
+
+
+def test_each_bucket_has_a_number_of_its_own(captures: list[Capturing]) -> None:
+    streams = Streams(capturing_engine())
+    for chosen in ([1], [1, 2, 3], [2, 1], [4, 5, 6, 7]):
+        streams.step(chosen, 3)
+    (session,) = captures
+    assert sorted(number for _, number in session.captured) == [1, 2]
+
+
+def test_each_thread_captures_for_itself(captures: list[Capturing]) -> None:
+    """The service steps small polls in its loop and large ones beside it; both use one engine, in turns."""
+    streams = Streams(capturing_engine())
+    failed: list[BaseException] = []
+
+    def elsewhere() -> None:
+        try:
+            streams.step([1, 2], 5)
+        except BaseException as error:  # noqa: BLE001  it is raised again in the test's thread
+            failed.append(error)
+
+    streams.step([1, 2], 4)
+    thread = threading.Thread(target=elsewhere)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    streams.step([1, 2], 6)
+    (session,) = captures
+    assert len({thread for thread, _ in session.captured}) == 2
+
+
+def test_state_that_moved_is_captured_anew(captures: list[Capturing], monkeypatch: pytest.MonkeyPatch) -> None:
+    # On the CPU the state never moves; on a GPU it grows by doubling.
+    monkeypatch.setattr("pipeline.residents.room", lambda *arguments: arguments[-1])
+    streams = Streams(capturing_engine())
+    for first in range(0, 2000, 8):
+        streams.step(list(range(first, first + 8)), 5)
+    streams.step([0, 1999], 6)
+    (session,) = captures
+    numbers = [number for _, number in session.captured]
+    assert len(numbers) > len(BUCKETS), "the state has moved"
+    assert sorted(numbers) == list(range(1, len(numbers) + 1)), "no number is used twice"
+
+
+def test_nothing_is_captured_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[object] = []
+    plain = ort.InferenceSession.run_with_iobinding
+
+    def run(self: ort.InferenceSession, binding: ort.IOBinding, options: ort.RunOptions | None = None) -> None:
+        given.append(options)
+        plain(self, binding, options)
+
+    monkeypatch.setattr(ort.InferenceSession, "run_with_iobinding", run)
+    streams = Streams(StepEngine(toy_bundle(), Device("cpu"), batch_rows=8, row_buckets=BUCKETS))
+    streams.step([1, 2, 3], 1)
+    assert given
+    assert set(given) == {None}
+
+
+def test_runs_of_events_are_never_captured(captures: list[Capturing]) -> None:
+    """Their shapes differ from call to call, and their graph loops."""
+    bundle = toy_bundle(sequence=True)
+    StepEngine(bundle, Device("cpu", cuda_graphs=True), batch_rows=8, row_buckets=BUCKETS)
+    assert len(captures) == 1
+
+
+def test_the_provider_is_asked_for_graphs_only_over_fixed_buffers() -> None:
+    captured = ("CUDAExecutionProvider", {"enable_cuda_graph": "1"})
+    on = Device("cuda", cuda_graphs=True)
+    assert on.providers(fixed_buffers=True) == [captured, "CPUExecutionProvider"]
+    assert on.providers() == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert Device("cuda").providers(fixed_buffers=True) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert Device("cpu").providers(fixed_buffers=True) == ["CPUExecutionProvider"]

@@ -130,6 +130,27 @@ def to_series(frame: pl.DataFrame, freq: str, covariates: Sequence[Covariate] = 
     return series
 
 
+def newest(series: Sequence[Series], hold_out: int) -> tuple[list[Series], list[Series]]:
+    """Split every series in front of the newest `hold_out` slots of the whole data set.
+
+    Raises:
+        DataError: nothing is older than that.
+    """
+    if not series or hold_out < 1:
+        raise DataError(f"--hold-out {hold_out}: takes at least 1 slot")
+    cut = max(int(one.slots[-1]) for one in series) - hold_out
+    parts: tuple[list[Series], list[Series]] = [], []
+    for one in series:
+        at = int(np.searchsorted(one.slots, cut, side="right"))
+        for part, rows in zip(parts, (slice(None, at), slice(at, None)), strict=True):
+            if one.slots[rows].size:
+                covariates = None if one.covariates is None else one.covariates.take(rows)
+                part.append(Series(one.unique_id, one.slots[rows], one.y[rows], covariates))
+    if not parts[0]:
+        raise DataError(f"--hold-out {hold_out}: no event is older than the newest {hold_out} slots")
+    return parts
+
+
 def to_table(series: Sequence[Series], freq: str) -> pl.DataFrame:
     """Return series as a table `unique_id, ds, y` in time order, each event at the beginning of its slot."""
     step = step_ms(freq)

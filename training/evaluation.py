@@ -5,7 +5,7 @@ scored (`training.accuracy`) or which origins there are (`training.backtest`).
 
 Both go through the serving engine. They are scored on the steps and quantile levels that both forecast, and with one
 scale per series, so that no figure differs for any reason but the forecasts. What is scored must not have been trained
-on: `newest` splits a data set where `rillcast train --hold-out` did.
+on: `training.data.newest` splits a data set where `rillcast train --hold-out` did.
 """
 
 from __future__ import annotations
@@ -57,27 +57,6 @@ class Evaluation:
     def may_be_promoted(self) -> bool:
         """Whether the candidate is good enough."""
         return not self.reasons
-
-
-def newest(series: Sequence[Series], hold_out: int) -> tuple[list[Series], list[Series]]:
-    """Split every series in front of the newest `hold_out` slots of the whole data set.
-
-    Raises:
-        DataError: nothing is older than that.
-    """
-    if not series or hold_out < 1:
-        raise DataError(f"--hold-out {hold_out}: takes at least 1 slot, of data that have any")
-    cut = max(int(one.slots[-1]) for one in series) - hold_out
-    parts: tuple[list[Series], list[Series]] = [], []
-    for one in series:
-        at = int(np.searchsorted(one.slots, cut, side="right"))
-        for part, rows in zip(parts, (slice(None, at), slice(at, None)), strict=True):
-            if one.slots[rows].size:
-                covariates = None if one.covariates is None else one.covariates.take(rows)
-                part.append(Series(one.unique_id, one.slots[rows], one.y[rows], covariates))
-    if not parts[0]:
-        raise DataError(f"--hold-out {hold_out}: no event is older than the newest {hold_out} slots")
-    return parts
 
 
 def evaluate(candidate: Backtest, live: Backtest, tolerances: Tolerances) -> Evaluation:

@@ -29,7 +29,7 @@ from pipeline.frequency import step_ms
 from training import curve
 from training.checkpoint import EpochRecord, Progress, Stateful, restore, save
 from training.covariate_data import declare, nothing
-from training.data import Series, table, to_series
+from training.data import Series, newest, table, to_series
 from training.export import export
 from training.forecaster import Forecaster, ForecasterConfig
 from training.losses import ValidationFigures, quantile_loss
@@ -126,6 +126,8 @@ def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Seri
         if options.covariates:
             shape = replace(shape, covariates=declare(frame, options.covariates, str(options.data)))
         series = to_series(frame, options.freq, shape.covariates)
+        if options.hold_out:
+            series, _ = newest(series, options.hold_out)
     if options.synthetic:
         made = synthesize(Recipe(freq=options.freq, series=options.synthetic, seed=options.seed))
         if shape.covariates:

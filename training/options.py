@@ -25,6 +25,8 @@ class TrainOptions:
     """`unique_id, ds, y` as CSV, JSON Lines or Parquet, or the name of a built-in data set."""
     columns: Columns | None = None
     """How the columns of `data` are named, where not like that."""
+    hold_out: int = 0
+    """So many of the newest slots of `data` are left for an evaluation: nothing of them is seen."""
     synthetic: int = 0
     """So many synthetic series are trained on, beside the data or in place of any."""
     covariates: tuple[tuple[str, Kind], ...] = ()

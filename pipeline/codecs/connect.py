@@ -20,8 +20,8 @@ from pipeline.errors import SettingsError
 from pipeline.settings import InputSettings, RegistrySettings, Settings
 
 
-def open_decoder(settings: Settings, metadata: BundleMetadata) -> ObservationDecoder:
-    """Return the decoder of what the source hands out, with the covariates that the model takes.
+def open_decoder(settings: Settings, metadata: BundleMetadata | None) -> ObservationDecoder:
+    """Return the decoder of what the source hands out, with the covariates that the model takes; None = without any.
 
     Raises:
         SettingsError: a mapping or a message that cannot be, or a setting of the registry that it refuses.
@@ -32,11 +32,12 @@ def open_decoder(settings: Settings, metadata: BundleMetadata) -> ObservationDec
         given.max_record_bytes, given.max_id_bytes, given.max_abs_y, round(given.max_future_s * 1_000)
     )
     names = given.fields
+    covariates = metadata.covariates if metadata is not None else ()
     try:
         places = (names.unique_id, names.ds, names.y, names.ds_unit, names.x, names.future)
         # The reader of a table has given its columns the plain names.
-        own = Fields(covariates=metadata.covariates)
-        fields = own if given.is_table else Fields(*places, metadata.covariates)
+        own = Fields(covariates=covariates)
+        fields = own if given.is_table else Fields(*places, covariates)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     return ObservationDecoder(
@@ -44,7 +45,7 @@ def open_decoder(settings: Settings, metadata: BundleMetadata) -> ObservationDec
         _format(given, settings.registry),
         fields,
         cloudevents=given.envelope == "cloudevents",
-        columns=_columns(given, metadata) if metadata.covariates else None,
+        columns=_columns(given, metadata) if metadata is not None and covariates else None,
     )
 
 

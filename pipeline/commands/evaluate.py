@@ -93,8 +93,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _data(args: argparse.Namespace, bundle: Bundle) -> tuple[Sequence[Series], Sequence[Series]]:
     """Return what is stepped first, and what is scored."""
-    from training.data import load
-    from training.evaluation import newest
+    from training.data import load, newest
 
     metadata = bundle.metadata
     series = load(args.data, metadata.freq, data_flags.columns(args), metadata.covariates)

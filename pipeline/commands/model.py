@@ -22,6 +22,7 @@ HELP: Final = "push bundles to a registry, and say which of them is live"
 EXAMPLES: Final = """\
 examples:
   rillcast model push s3://bucket/models model.onnx
+  rillcast model push s3://bucket/models model.onnx --promote
   rillcast model list s3://bucket/models
   rillcast model promote s3://bucket/models 0123456789abcdef --note 'more series'
   rillcast model rollback s3://bucket/models
@@ -40,6 +41,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     _add(actions, "list", "show models, aliases and their history", _list)
     push = _add(actions, "push", "check a bundle and keep it", _push)
     push.add_argument("model", metavar="MODEL", help="bundle (.onnx), or a shipped one: universal:1h")
+    push.add_argument(
+        "--promote", nargs="?", const="live", metavar="ALIAS", help="then let an alias mean it (default: live)"
+    )
+    push.add_argument("--note", default="", help="with --promote: kept in the history")
     promote = _add(actions, "promote", "let an alias mean a model", _promote)
     promote.add_argument("model", metavar="MODEL", help="a model id, or another alias")
     rollback = _add(actions, "rollback", "let an alias mean what it meant before", _rollback)
@@ -113,13 +118,22 @@ def _list(args: argparse.Namespace) -> int:
 def _push(args: argparse.Namespace) -> int:
     from pipeline.bundle import Bundle
 
-    manifest, new = _registry(args).push(Bundle.load(args.model).model, _now())
+    registry, alias = _registry(args), args.promote
+    manifest, new = registry.push(Bundle.load(args.model).model, _now())
+    moves = alias is not None and registry.meaning(alias) != manifest.model_id
+    if moves:
+        registry.promote(manifest.model_id, _now(), alias=alias, note=args.note)
     if args.json:
-        print(json.dumps({"registry": args.registry, "new": new, **manifest.model_dump(mode="json")}))
-    elif new:
+        print(
+            json.dumps({"registry": args.registry, "new": new, "promoted": moves, **manifest.model_dump(mode="json")})
+        )
+        return 0
+    if new:
         print(f"pushed {manifest.name}@{manifest.model_id}, {manifest.size_bytes:,} bytes")
     else:
         print(f"{manifest.name}@{manifest.model_id} is there already, since {manifest.pushed_at:%Y-%m-%d %H:%M}")
+    if alias is not None:
+        print(f"{alias} is {manifest.model_id} {'now; services take it at their next start' if moves else 'already'}")
     return 0
 
 

@@ -26,16 +26,20 @@ _JOIN_TIMEOUT_S: Final = 60.0
 
 
 class _Reader:
-    """Reads every partition from its beginning, or from where it ends when the reading begins."""
+    """Reads every partition from its beginning, or from so many records before its end when the reading begins."""
 
-    def __init__(self, *, from_end: bool) -> None:
+    def __init__(self, last: int | None) -> None:
         self.ends: dict[int, int] = {}
-        self._from_end = from_end
+        self._last = last
 
     def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
         """Say where to begin."""
         self.ends |= {each.partition: each.end for each in assignments}
-        return {each.partition: each.end if self._from_end else each.beginning for each in assignments}
+        return {each.partition: self._first(each) for each in assignments}
+
+    def _first(self, assignment: Assignment) -> int:
+        beginning, end = assignment.beginning, assignment.end
+        return beginning if self._last is None else max(beginning, end - self._last)
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
         """Nothing was promised about a group of one."""
@@ -45,7 +49,13 @@ class _Reader:
 
 
 def polls(
-    settings: Settings, purpose: str, *, topic: str, file: Path | None = None, follow: bool = False
+    settings: Settings,
+    purpose: str,
+    *,
+    topic: str,
+    file: Path | None = None,
+    follow: bool = False,
+    last: int | None = None,
 ) -> Iterator[Polled]:
     """Yield the records of a topic in the order of each partition, or those of a file.
 
@@ -55,6 +65,7 @@ def polls(
         topic: which one, unless a file is given.
         file: read to its end instead.
         follow: yield what comes from now on, without an end, in place of what there is.
+        last: begin so many records before the end of each partition; None = at its beginning.
 
     Raises:
         SettingsError: the file's name tells no format.
@@ -70,11 +81,11 @@ def polls(
     )
     source = open_source(settings.model_copy(update={"input": given, "kafka": group}))
     with closing(source):
-        yield from _read(source, follow=follow)
+        yield from _read(source, follow=follow, last=0 if follow else last)
 
 
-def _read(source: Source, *, follow: bool) -> Iterator[Polled]:
-    reader = _Reader(from_end=follow)
+def _read(source: Source, *, follow: bool, last: int | None) -> Iterator[Polled]:
+    reader = _Reader(last)
     source.open(reader)
     deadline = time.monotonic() + _JOIN_TIMEOUT_S
     while not source.exhausted:

@@ -22,11 +22,14 @@ examples:
   rillcast train shops.csv --id-column shop --time-column day --value-column sold --freq 1d --horizon 7 --out s.onnx
   rillcast train sales.csv --freq 1d --horizon 14 --covariate promo:known --covariate shop:category --out sales.onnx
   rillcast train load.csv --init universal:1h --horizon 24 --out load.onnx
+  rillcast train --from-topic --config rillcast.toml --freq 5min --horizon 36 --hold-out 288 --out candidate.onnx
   rillcast train --synthetic --freq 15min --horizon 96 --out pretrained.onnx
 
 The data are in long format, columns unique_id, ds, y unless options say otherwise, or a built-in data set by name
 (`rillcast data list`); .csv and .jsonl may be gzipped. Ctrl-C ends with exit code 130;
 with --checkpoint, the same command then goes on after the last whole epoch.
+With --from-topic they are what the input topic retains when the reading begins, as the settings name and describe it
+(--config, rillcast.toml, RILLCAST_KAFKA__BOOTSTRAP_SERVERS, ...); the table is kept for `rillcast evaluate`.
 """
 _SYNTHETIC: Final = 2_000
 _SHAPE: Final = ("covariate", "cell", "hidden", "layers", "season", "context", "max_gap", "no_calendar")
@@ -36,6 +39,14 @@ _CELLS: Final = ("elman", "gru", "lstm", "mingru", "slstm", "lru")  # docs/recur
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     data_flags.add(parser, optional=True)
+    topic = parser.add_argument_group("data from the input topic")
+    topic.add_argument("--from-topic", action="store_true", help="train on the input topic in place of DATA")
+    topic.add_argument("--config", type=Path, metavar="FILE", help="settings file (default: rillcast.toml, if there)")
+    topic.add_argument("--events", type=int, metavar="N", help="only the last N records of each partition")
+    topic.add_argument("--table", type=Path, metavar="FILE", help="where the table is kept (default: OUT.parquet)")
+    parser.add_argument(
+        "--hold-out", type=int, default=0, metavar="SLOTS", help="leave the newest SLOTS slots for `rillcast evaluate`"
+    )
     parser.add_argument(
         "--synthetic",
         type=int,
@@ -92,8 +103,11 @@ def run(args: argparse.Namespace) -> int:
     from training.fit import DEFAULT_QUANTILES, TrainOptions, train
 
     start = _start(args)
+    if args.hold_out < 0:
+        raise SettingsError(f"--hold-out {args.hold_out}: takes a number of slots")
     options = TrainOptions(
-        data=args.data,
+        data=_data(args),
+        hold_out=args.hold_out,
         columns=data_flags.columns(args),
         covariates=tuple(args.covariate),
         synthetic=args.synthetic,
@@ -143,6 +157,36 @@ def run(args: argparse.Namespace) -> int:
     print(f"  parity        {report.parity:.1e} at worst, between the file and the trained module")
     print(f"  curve         {report.curve}")
     return 0
+
+
+def _data(args: argparse.Namespace) -> Path | None:
+    """Return the file or data set to train on; that of the input topic is written now.
+
+    Raises:
+        SettingsError: flags contradict each other, or the settings name no topic.
+    """
+    if not args.from_topic:
+        if lone := [f"--{name}" for name in ("config", "events", "table") if getattr(args, name) is not None]:
+            raise SettingsError(f"{', '.join(lone)}: only with --from-topic")
+        data: Path | None = args.data
+        return data
+    if args.data is not None:
+        raise SettingsError(f"{args.data}: --from-topic takes the place of DATA; leave one of them")
+    if data_flags.columns(args) is not None:
+        raise SettingsError("--from-topic: the settings input.fields name what holds stream, time and observation")
+    if args.covariate:
+        raise SettingsError("--covariate is not read from a topic yet; give their history as a file")
+    if args.events is not None and args.events < 1:
+        raise SettingsError(f"--events {args.events}: takes at least 1")
+    from pipeline import settings
+    from pipeline.commands import topic_table
+
+    path: Path = args.table or args.out.with_name(f"{args.out.name}.parquet")
+    if path.suffix != ".parquet":
+        raise SettingsError(f"--table {path}: expected a name that ends with .parquet")
+    taken = topic_table.write(settings.load(args.config), path, args.events)
+    print(taken.told(path), file=sys.stderr)
+    return path
 
 
 def _start(args: argparse.Namespace) -> BundleMetadata | None:

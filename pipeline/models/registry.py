@@ -139,6 +139,12 @@ class ModelRegistry:
         numbers = self._numbers(alias)
         return [self._promotion(alias, number) for number in numbers]
 
+    def meaning(self, alias: str) -> str | None:
+        """Return the model id that an alias means now; None = it has never moved."""
+        _require_alias(alias)
+        numbers = self._numbers(alias)
+        return self._promotion(alias, numbers[-1]).model_id if numbers else None
+
     def manifest(self, model_id: str) -> Manifest:
         """Return what was pushed under an id.
 

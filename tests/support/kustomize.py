@@ -88,7 +88,7 @@ def hashed(manifests: list[Manifest]) -> list[Manifest]:
             name = manifest["metadata"]["name"]
             names[name] = manifest["metadata"]["name"] = f"{name}-{_hash(manifest)}"
     for manifest in manifests:
-        for volume in manifest.get("spec", {}).get("template", {}).get("spec", {}).get("volumes", ()):
+        for volume in _pod(manifest).get("volumes", ()):
             if "configMap" in volume:
                 source = volume["configMap"]
                 source["name"] = names.get(source["name"], source["name"])
@@ -158,7 +158,10 @@ def _label(manifest: Manifest, labels: Manifest) -> None:
 
 
 def _pod(manifest: Manifest) -> Manifest:
-    pod: Manifest = manifest.get("spec", {}).get("template", {}).get("spec", {})
+    spec = manifest.get("spec", {})
+    if manifest["kind"] == "CronJob":
+        spec = spec["jobTemplate"]["spec"]
+    pod: Manifest = spec.get("template", {}).get("spec", {})
     return pod
 
 

@@ -16,8 +16,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline import settings
+from pipeline import cli, settings
 from pipeline.health import LIVENESS_TIMEOUT_S
+from pipeline.models import reference
 from tests.support.kustomize import Manifest, render
 
 ROOT = Path(__file__).parents[2]
@@ -278,3 +279,85 @@ def test_a_gpu_is_asked_for_where_the_image_needs_one() -> None:
     assert container("gpu")["resources"]["limits"]["nvidia.com/gpu"] == "1"
     assert container("gpu")["image"].endswith("-cuda")
     assert "nvidia.com/gpu" not in container("cpu")["resources"]["limits"]
+
+
+# Retraining.
+
+
+@pytest.fixture
+def with_retraining(tmp_path: Path) -> dict[str, Manifest]:
+    """Return the manifests of the cpu overlay with the component, by kind."""
+    shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes" / "overlays" / "cpu" / "kustomization.yaml"
+    text = overlay.read_text().replace("components:\n", "components:\n  - ../../components/retraining\n")
+    overlay.write_text(text.replace("images:\n", "images:\n  - {name: rillcast-training, newName: r/t, newTag: '1'}\n"))
+    manifests = render(overlay.parent)
+    for manifest in manifests:
+        check(manifest, VERSIONS[-1])
+    return {f"{m['kind']}/{m['metadata']['name']}": m for m in manifests}
+
+
+def retraining_pod(manifests: dict[str, Manifest]) -> Manifest:
+    pod: Manifest = manifests["CronJob/rillcast-retraining"]["spec"]["jobTemplate"]["spec"]["template"]
+    return pod
+
+
+def test_members_serve_what_is_live_in_the_registry_that_the_job_promotes_in(
+    with_retraining: dict[str, Manifest], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    members = with_retraining["StatefulSet/rillcast"]["spec"]["template"]["spec"]
+    (member,) = members["containers"]
+    assert "initContainers" not in members
+    monkeypatch.chdir(tmp_path)
+    for entry in member["env"]:
+        monkeypatch.setenv(entry["name"], entry.get("value", "rillcast-0"))
+    loaded = settings.load()
+    assert reference.parse(loaded.model) == ("/registry", "live")
+    writable = {mount["mountPath"] for mount in member["volumeMounts"] if not mount.get("readOnly")}
+    assert str(loaded.model_cache) in writable
+    assert "/registry" not in writable, "members only read it"
+    (promote,) = retraining_pod(with_retraining)["spec"]["containers"]
+    assert cli.parser().parse_args(promote["args"]).registry == "/registry"
+    claims = [
+        volume["persistentVolumeClaim"]["claimName"]
+        for spec in (members, retraining_pod(with_retraining)["spec"])
+        for volume in spec["volumes"]
+        if volume["name"] == "registry"
+    ]
+    assert [f"PersistentVolumeClaim/{name}" in with_retraining for name in claims] == [True, True]
+
+
+def test_every_step_of_the_job_is_a_command_line_and_hands_on_to_the_next(
+    with_retraining: dict[str, Manifest],
+) -> None:
+    spec = retraining_pod(with_retraining)["spec"]
+    train, evaluate, promote = (
+        cli.parser().parse_args(step["args"]) for step in [*spec["initContainers"], *spec["containers"]]
+    )
+    assert [args.command for args in (train, evaluate, promote)] == ["train", "evaluate", "model"]
+    assert str(train.out) == evaluate.candidate == str(promote.model)
+    assert train.table == evaluate.data
+    assert train.hold_out == evaluate.hold_out > train.horizon
+    assert reference.parse(evaluate.against) == (promote.registry, promote.promote)
+    assert with_retraining["CronJob/rillcast-retraining"]["spec"]["jobTemplate"]["spec"]["backoffLimit"] == 0
+
+
+def test_the_job_keeps_the_restricted_standard_and_is_no_member(with_retraining: dict[str, Manifest]) -> None:
+    pod = retraining_pod(with_retraining)
+    spec = pod["spec"]
+    assert spec["securityContext"]["runAsNonRoot"] is True
+    assert spec["automountServiceAccountToken"] is False
+    for each in [*spec["initContainers"], *spec["containers"]]:
+        assert each["image"] == "r/t:1"
+        context = each["securityContext"]
+        assert context["allowPrivilegeEscalation"] is False
+        assert context["readOnlyRootFilesystem"] is True
+        assert context["capabilities"] == {"drop": ["ALL"]}
+        assert each["resources"]["limits"]["memory"]
+        assert {mount["name"] for mount in each["volumeMounts"]} == {volume["name"] for volume in spec["volumes"]}
+    members = with_retraining["StatefulSet/rillcast"]["spec"]["selector"]["matchLabels"]
+    assert not members.items() <= pod["metadata"]["labels"].items(), "services and budgets would take it for a member"
+    policy = with_retraining["NetworkPolicy/rillcast-retraining"]["spec"]["podSelector"]["matchLabels"]
+    assert policy.items() <= pod["metadata"]["labels"].items()
+    (config_map,) = (name.split("/")[1] for name in with_retraining if name.startswith("ConfigMap/"))
+    assert {"name": "settings", "configMap": {"name": config_map}} in spec["volumes"], "the hashed name is followed"

@@ -13,8 +13,8 @@ import pytest
 from pipeline import cli
 from pipeline.errors import DataError
 from training.backtest import Backtest
-from training.data import Series
-from training.evaluation import Evaluation, Tolerances, evaluate, newest
+from training.data import Series, newest
+from training.evaluation import Evaluation, Tolerances, evaluate
 
 ORIGINS, STEPS, LEVELS = 6, 4, (0.1, 0.5, 0.9)
 ACTUAL = np.random.default_rng(3).normal(50, 1, (ORIGINS, STEPS))

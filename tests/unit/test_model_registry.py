@@ -327,6 +327,17 @@ def test_the_command_pushes_promotes_rolls_back_lists_and_pulls(
     assert (tmp_path / "pulled.onnx").read_bytes() == toy(31)
 
 
+def test_pushing_can_promote_and_does_nothing_the_second_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "model.onnx").write_bytes(toy())
+    arguments = ["push", str(tmp_path / "models"), str(tmp_path / "model.onnx"), "--promote"]
+    first, second = (command(capsys, *arguments) for _ in range(2))
+    assert [(told["new"], told["promoted"]) for told in (first, second)] == [(True, True), (False, False)]
+    (move,) = ModelRegistry.at(str(tmp_path / "models")).history("live")
+    assert move.model_id == first["model_id"]
+
+
 def test_the_command_shows_which_model_each_alias_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     registry = ModelRegistry.at(str(tmp_path))
     assert cli.main(["model", "list", str(tmp_path)]) == 0

@@ -92,7 +92,7 @@ def test_a_candidate_is_trained_held_to_the_live_model_pushed_and_promoted(
     rillcast("model", "push", "models", "universal:1h")
     rillcast("model", "promote", "models", str(rillcast("model", "push", "models", "universal:1h")["model_id"]))
     small = ["--horizon", "6", "--hidden", "8", "--epochs", "1", "--batches", "1", "--batch", "4", "--quiet"]
-    shape = ["--context", "24", "--season", "24", "--no-calendar", "--freq", "1h"]
+    shape = ["--context", "48", "--season", "24", "--no-calendar", "--freq", "1h"]
     trained = rillcast("train", "--from-topic", "--hold-out", "24", *shape, *small, "--out", "candidate.onnx")
     summary = trained["training"]
     assert isinstance(summary, dict)

@@ -366,3 +366,23 @@ def test_the_command_ends_with_the_code_of_the_error(
     action, *rest = arguments
     assert cli.main(["model", action, str(tmp_path), *rest]) == code
     assert told in capsys.readouterr().err
+
+
+def test_a_service_serves_what_the_alias_meant_when_it_started(
+    where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = ModelRegistry.at(where)
+    a, b = pushed(registry, 31, 37)
+    (tmp_path / "in.jsonl").write_text('{"unique_id": "s", "ds": 1700000000000, "y": 5}\n')
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RILLCAST_MODEL", f"{where}@live")
+    monkeypatch.setenv("RILLCAST_MODEL_CACHE", str(tmp_path / "cache"))
+    for model_id in (a, b):
+        registry.promote(model_id, NOW)
+        flags = {"input.path": "in.jsonl", "output.path": f"{model_id}.jsonl", "http.enabled": "false"}
+        more = {"dead-letters.path": f"{model_id}.dead", "state.store": "none"}
+        assert (
+            cli.main(["run", *(part for name, value in (flags | more).items() for part in (f"--{name}", value))]) == 0
+        )
+        (line,) = (tmp_path / f"{model_id}.jsonl").read_text().splitlines()
+        assert json.loads(line)["model"] == f"toy@{model_id}"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import json
+import signal
 import threading
 import uuid
 from collections.abc import Iterator
@@ -368,6 +369,16 @@ def test_the_command_ends_with_the_code_of_the_error(
     assert told in capsys.readouterr().err
 
 
+@pytest.fixture
+def signals_as_before() -> Iterator[None]:
+    """Undo what `rillcast run` does to a process that is its own."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("signals_as_before")
 def test_a_service_serves_what_the_alias_meant_when_it_started(
     where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

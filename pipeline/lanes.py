@@ -1,8 +1,8 @@
 """The models that one worker runs, and which of them serves which partition.
 
-A worker has one lane, its home, but for the time of a roll-out: then some partitions are served by the model before
-and others by the one after, each by exactly one. A partition changes lanes only between two commits, never within a
-poll (`pipeline.rollout`).
+A worker that `rillcast run` starts has one lane, its home. With more of them each partition is served by exactly one,
+and changes lanes only between two commits (`Checkpoint.commit(handovers=...)`), never within a poll; what would decide
+on that, a roll-out without a restart, is not there yet.
 
 Owns: who serves what, and how a poll's events are shared out. Does not know: where models come from, when a partition
 changes lanes, transports, commits.

@@ -12,7 +12,7 @@ import torch
 
 from pipeline import cli
 from pipeline.bundle import Bundle
-from pipeline.covariates import Covariate
+from pipeline.covariates import Covariate, Kind
 from pipeline.device import Device
 from pipeline.engine import StepEngine
 from pipeline.errors import DataError
@@ -67,11 +67,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def fitted(folder: Path, name: str, covariates: tuple[tuple[str, str], ...]) -> Path:
+def fitted(folder: Path, name: str, covariates: tuple[tuple[str, Kind], ...]) -> Path:
     """Train a small model on the shops."""
     out = folder / f"{name}.onnx"
     options = TrainOptions(
-        data=folder / "train.parquet", covariates=covariates, freq="1d", horizon=7, out=out, hidden=16, dropout=0.0,  # type: ignore[arg-type]
+        data=folder / "train.parquet", covariates=covariates, freq="1d", horizon=7, out=out, hidden=16, dropout=0.0,
         quantiles=(0.1, 0.5, 0.9), epochs=5, batches=20, batch=32, window=64, origins=16, lr=1e-2, quiet=True, seed=3,
     )  # fmt: skip
     with brief_parity():
@@ -189,9 +189,9 @@ def test_what_is_known_ahead_is_that_of_the_next_slots() -> None:
 
 
 def test_a_declaration_is_fitted_to_the_table(folder: Path) -> None:
-    wanted = (("promo", "known"), ("kind", "category"))
-    frame = table(folder / "train.parquet", None, wanted)  # type: ignore[arg-type]
-    promo, kind = declare(frame, wanted, "train.parquet")  # type: ignore[arg-type]
+    wanted: tuple[tuple[str, Kind], ...] = (("promo", "known"), ("kind", "category"))
+    frame = table(folder / "train.parquet", None, wanted)
+    promo, kind = declare(frame, wanted, "train.parquet")
     assert promo.loc == pytest.approx(0.2, abs=0.03)
     assert promo.scale == pytest.approx(0.4, abs=0.03)
     assert kind.categories == ("corner", "mall")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import polars as pl
 import pytest
@@ -84,9 +85,9 @@ def test_a_candidate_is_trained_held_to_the_live_model_pushed_and_promoted(
         f'model_cache = "cache"\n[kafka]\nbootstrap_servers = "{kafka.bootstrap_servers}"\n[input]\ntopic = "{topic}"\n'
     )
 
-    def rillcast(*arguments: str) -> dict[str, object]:
+    def rillcast(*arguments: str) -> dict[str, Any]:
         assert cli.main([*arguments, "--json"]) == 0, capsys.readouterr().err
-        told: dict[str, object] = json.loads(capsys.readouterr().out)
+        told: dict[str, Any] = json.loads(capsys.readouterr().out)
         return told
 
     rillcast("model", "push", "models", "universal:1h")
@@ -112,5 +113,5 @@ def test_a_candidate_is_trained_held_to_the_live_model_pushed_and_promoted(
     pushed = rillcast("model", "push", "models", "candidate.onnx")
     assert pushed["model_id"] == trained["model_id"]
     rillcast("model", "promote", "models", str(pushed["model_id"]))
-    assert rillcast("model", "list", "models")["aliases"]["live"]["model_id"] == trained["model_id"]  # type: ignore[index]
+    assert rillcast("model", "list", "models")["aliases"]["live"]["model_id"] == trained["model_id"]
     assert settings.load().input.topic == topic

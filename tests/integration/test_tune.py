@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,13 +34,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def options_for(data: Path, study: Path, *, trials: int = 2, **changes: object) -> TuneOptions:
+def options_for(data: Path, study: Path, *, trials: int = 2, **changes: Any) -> TuneOptions:
     base = TrainOptions(
         data=data, freq="1h", horizon=4, out=study, seasons=(6,), context=14, quantiles=(0.1, 0.5, 0.9), epochs=1,
         batches=2, batch=4, window=32, origins=4, quiet=True,
     )  # fmt: skip
     space = {"cells": ("gru", "elman"), "hidden": (2, 4), "layers": (1,)} | changes
-    return TuneOptions(base=base, study=study, budget_s=3600, trials=trials, **space)  # type: ignore[arg-type]
+    return TuneOptions(base=base, study=study, budget_s=3600, trials=trials, **space)
 
 
 def test_a_search_is_gone_on_with_and_recommends_from_the_front(data: Path, tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -41,8 +43,8 @@ def columns(
     )
 
 
-def moved(changes: Changes, *given: tuple[str, int, list[float]], **options: object) -> list[bool]:
-    found: list[bool] = changes.moved(columns(*given, **options)).tolist()  # type: ignore[arg-type]
+def moved(changes: Changes, *given: tuple[str, int, list[float]], **options: Any) -> list[bool]:
+    found: list[bool] = changes.moved(columns(*given, **options)).tolist()
     return found
 
 

@@ -243,7 +243,9 @@ def _in_time_order(
     slots = np.concatenate([s.slots for s in series])
     y = np.concatenate([s.y for s in series])
     order = np.argsort(slots, kind="stable")
-    part = np.repeat(np.arange(len(series)), [s.slots.size for s in series])
+    sizes = np.array([s.slots.size for s in series])
+    part = np.repeat(np.arange(len(series)), sizes)
+    first_rows = np.cumsum(sizes) - sizes
     beside = [s.covariates for s in series if s.covariates is not None]
     x = np.concatenate([one.x for one in beside]) if beside else None
     for first in range(0, order.size, _EVENTS_PER_STEP):
@@ -251,11 +253,11 @@ def _in_time_order(
         covariates: dict[str, npt.NDArray[np.float32]] = {}
         if x is not None:  # then every series was loaded with them
             covariates["x"] = x[rows]
-            if known := beside[0].grid.shape[1]:
+            if known := beside[0].known_ahead:
                 covariates["future"] = np.empty((len(rows), known, horizon), np.float32)
                 for number in np.unique(part[rows]).tolist():
                     its = part[rows] == number
-                    covariates["future"][its] = beside[number].future(slots[rows][its], horizon)
+                    covariates["future"][its] = beside[number].future(rows[its] - first_rows[number], horizon)
         yield of[rows], slots[rows], y[rows], covariates
 
 

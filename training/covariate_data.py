@@ -4,13 +4,14 @@ Owns: the declaration that is fitted to a table, the values of a series in the o
 are known from where in time. Does not know: files (`training.tables`), windows, models.
 
 Invariant: what training sees of a covariate at an event is what serving sees: its value in the event's own row, and, of
-those that are known ahead, the values in the rows of the next slots, NaN where there is no such row.
+those that are known ahead, what the event's row says of the next slots in the column `future.NAME`. A table without
+that column says it by its rows: the values of the next slots are those in their rows, NaN where there is no such row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 import numpy as np
@@ -19,9 +20,11 @@ import polars as pl
 
 from pipeline.covariates import Covariate, Kind, ahead
 from pipeline.errors import DataError
+from training.tables import FUTURE
 
 _LEAST_SPREAD: Final = 1e-9  # of the level: less is rounding
 Wanted = tuple[str, Kind]
+Rows = npt.NDArray[np.int64] | slice
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,25 +32,39 @@ class SeriesCovariates:
     """The covariates of one series' events.
 
     Attributes:
+        slots: `[n]` int64, of the events.
         x: `[n, C]` float32, NaN = missing.
         first_slot: slot of the first row of `grid`.
         grid: `[G, F]` float32, those known ahead by slot, NaN where nothing is known.
+        told: by their place among those known ahead, `[n, L]` float32, what each event's own row says of the next
+            slots; of the others `grid` says it.
     """
 
+    slots: npt.NDArray[np.int64]
     x: npt.NDArray[np.float32]
     first_slot: int
     grid: npt.NDArray[np.float32]
+    told: Mapping[int, npt.NDArray[np.float32]] = field(default_factory=dict)
 
-    def take(self, rows: npt.NDArray[np.int64] | slice) -> SeriesCovariates:
+    @property
+    def known_ahead(self) -> int:
+        """How many are known ahead, F."""
+        return int(self.grid.shape[1])
+
+    def take(self, rows: Rows) -> SeriesCovariates:
         """Return those of some events; what is known ahead stays known."""
-        return SeriesCovariates(self.x[rows], self.first_slot, self.grid)
+        told = {number: values[rows] for number, values in self.told.items()}
+        return SeriesCovariates(self.slots[rows], self.x[rows], self.first_slot, self.grid, told)
 
-    def future(self, slots: npt.NDArray[np.int64], horizon: int) -> npt.NDArray[np.float32]:
-        """Return `[n, F, H]`, what is known at the events in `slots` of the slots after them."""
-        rows = (slots - self.first_slot)[:, None] + np.arange(1, horizon + 1)
-        inside = (rows >= 0) & (rows < len(self.grid))
-        values = self.grid[np.where(inside, rows, 0)]
+    def future(self, rows: Rows, horizon: int) -> npt.NDArray[np.float32]:
+        """Return `[n, F, H]`, what is known at some of the events of the slots after them."""
+        at = (self.slots[rows] - self.first_slot)[:, None] + np.arange(1, horizon + 1)
+        inside = (at >= 0) & (at < len(self.grid))
+        values = self.grid[np.where(inside, at, 0)]
         values[~inside] = np.nan
+        for number, told in self.told.items():
+            values[:, :, number] = np.nan
+            values[:, : told.shape[1], number] = told[rows, :horizon]
         return np.ascontiguousarray(values.transpose(0, 2, 1))
 
 
@@ -87,13 +104,19 @@ def of_series(
     grid = np.full((int(slots.max()) - first + 1, len(known)), np.nan, np.float32)
     for number, one in enumerate(known):
         grid[slots[::-1] - first, number] = columns[one.name][::-1]  # backwards: the first row of a slot stays
-    return SeriesCovariates(x, first, grid)
+    told = {
+        number: _of_lists(part[FUTURE + one.name])
+        for number, one in enumerate(known)
+        if FUTURE + one.name in part.columns
+    }
+    return SeriesCovariates(slots, x, first, grid, told)
 
 
 def nothing(slots: npt.NDArray[np.int64], covariates: Sequence[Covariate]) -> SeriesCovariates:
     """Return the covariates of a series that has none: all missing."""
     x = np.full((len(slots), len(covariates)), np.nan, np.float32)
-    return SeriesCovariates(x, int(slots[0]) if len(slots) else 0, np.empty((0, len(ahead(covariates))), np.float32))
+    grid = np.full((1, len(ahead(covariates))), np.nan, np.float32)
+    return SeriesCovariates(slots, x, int(slots[0]) if len(slots) else 0, grid)
 
 
 def _column(column: pl.Series, covariate: Covariate) -> npt.NDArray[np.float32]:
@@ -101,6 +124,15 @@ def _column(column: pl.Series, covariate: Covariate) -> npt.NDArray[np.float32]:
         return column.to_numpy().astype(np.float32)
     places = {text: place for place, text in enumerate(covariate.categories, start=1)}
     return np.array([places.get(text, np.nan) for text in column.to_list()], np.float32)
+
+
+def _of_lists(column: pl.Series) -> npt.NDArray[np.float32]:
+    """Return `[n, L]`, L the length of the longest list; NaN where a list is shorter, or has a null."""
+    longest = int(column.list.len().fill_null(0).max() or 0)  # type: ignore[arg-type]  # of lengths, an integer
+    values = np.full((len(column), longest), np.nan, np.float32)
+    for place in range(longest):
+        values[:, place] = column.list.get(place, null_on_oob=True).to_numpy()
+    return values
 
 
 def _require_constant(frame: pl.DataFrame, name: str, source: str) -> None:

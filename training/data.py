@@ -107,6 +107,7 @@ def table(source: str | Path, columns: Columns | None = None, covariates: Sequen
         columns or Columns(),
         numbers=tuple(name for name, kind in covariates if kind != "category"),
         texts=tuple(name for name, kind in covariates if kind == "category"),
+        ahead=tuple(name for name, kind in covariates if kind == "known"),
     )
     return tables.read(path, columns)
 

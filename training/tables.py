@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import polars as pl
 
 from pipeline.errors import DataError
@@ -21,6 +22,8 @@ from pipeline.errors import DataError
 _DATE: Final = r"^\d{4}-\d{2}-\d{2}$"
 _NO_SECONDS: Final = r"(T\d{2}:\d{2})($|Z|[+-])"
 _HAS_OFFSET: Final = r"[+-]\d{2}:?\d{2}$"
+FUTURE: Final = "future."
+"""What stands before the name of a covariate in the column of its values for the next slots, in service as well."""
 _TIME_EXPECTED: Final = "ISO 8601 or whole milliseconds since the epoch"
 
 
@@ -35,6 +38,7 @@ class Columns:
         stream's.
         numbers: covariates that are numbers; their columns keep their names.
         texts: covariates that are texts, likewise.
+        ahead: those of the numbers that a column `future.NAME` may tell of the next slots; it need not be there.
     """
 
     unique_id: tuple[str, ...] = ("unique_id",)
@@ -42,10 +46,11 @@ class Columns:
     y: tuple[str, ...] = ("y",)
     numbers: tuple[str, ...] = ()
     texts: tuple[str, ...] = ()
+    ahead: tuple[str, ...] = ()
 
     @property
     def all(self) -> tuple[str, ...]:
-        """Every column that is read."""
+        """Every column that has to be there."""
         return (*self.unique_id, self.ds, *self.y, *self.numbers, *self.texts)
 
 
@@ -60,7 +65,8 @@ def read(path: Path, columns: Columns | None = None) -> pl.DataFrame:
 
     Returns:
         `unique_id` (String), `ds` (Int64, milliseconds since the epoch), `y` (Float64, NaN = missing), then the
-        covariates: numbers (Float64, NaN = missing) and texts (String, null = missing).
+        covariates: numbers (Float64, NaN = missing) and texts (String, null = missing); then those of the columns
+        `future.NAME` that the table has (List(Float64), the next slot first, null = missing).
 
     Raises:
         DataError: the file cannot be used; it says which column and row.
@@ -82,11 +88,13 @@ def conform(frame: pl.DataFrame, columns: Columns, source: str) -> pl.DataFrame:
     times = _times(source, frame[columns.ds])
     numbers = [_values(source, frame[name]).alias(name) for name in columns.numbers]
     texts = [_texts(frame[name]) for name in columns.texts]
+    told = [FUTURE + name for name in columns.ahead if FUTURE + name in frame.columns]
+    lists = [_lists(source, frame[name]) for name in told]
     parts = []
     for column in columns.y:
         own = names if len(columns.y) == 1 else _under(names if columns.unique_id else None, column, len(frame))
         values = _values(source, frame[column])
-        parts.append(pl.DataFrame([own.alias("unique_id"), times.alias("ds"), values, *numbers, *texts]))
+        parts.append(pl.DataFrame([own.alias("unique_id"), times.alias("ds"), values, *numbers, *texts, *lists]))
     return pl.concat(parts)
 
 
@@ -192,6 +200,28 @@ def _texts(column: pl.Series) -> pl.Series:
     """Return text with null for what is missing or empty."""
     text = column.cast(pl.String)
     return text.set(text == "", None)
+
+
+def _lists(source: str, column: pl.Series) -> pl.Series:
+    """Return lists of numbers; in CSV they are the text of a JSON list."""
+    kind = pl.List(pl.Float64)
+    if column.dtype == pl.String:
+        text = column.str.strip_chars()
+        text = text.set(text == "", None)
+        found = text.map_elements(_json_list, return_dtype=kind, skip_nulls=True)
+        _refuse_first(source, found.is_null() & text.is_not_null(), column, column.name, "a JSON list of numbers")
+        return found
+    try:
+        return column.cast(kind)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{source}: column {column.name!r} is {column.dtype}, expected lists of numbers") from error
+
+
+def _json_list(text: str) -> list[float | None] | None:
+    try:
+        return msgspec.json.decode(text, type=list[float | None])
+    except msgspec.MsgspecError:
+        return None
 
 
 def _refuse_first(source: str, bad: pl.Series, column: pl.Series, name: str, expected: str) -> None:

@@ -251,7 +251,7 @@ def _covariates(windows: Sequence[Window], config: ForecasterConfig, length: int
         assert given is not None  # the series were loaded with what the forecaster takes
         x[row, : window.length] = given.x[events]
         if known:
-            future[row, : window.length] = given.future(window.context.slots[events], config.horizon)
+            future[row, : window.length] = given.future(events, config.horizon)
     return {"x": torch.from_numpy(x)} | ({"future": torch.from_numpy(future)} if known else {})
 
 

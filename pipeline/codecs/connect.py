@@ -6,18 +6,23 @@ is chosen.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from functools import partial
+from typing import Final
 
 from pipeline.bundle import BundleMetadata
 from pipeline.codecs import stream_table
-from pipeline.codecs.covariates import CovariateColumns, CovariateRules
+from pipeline.codecs.covariates import CovariateColumns, CovariateRules, Vocabulary
 from pipeline.codecs.fields import Fields
 from pipeline.codecs.forecasts import ForecastEncoder, make_encoder
 from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
 from pipeline.codecs.observations_format import Format
 from pipeline.codecs.observations_json import JsonFormat
+from pipeline.covariates import Covariate, Kind, check
 from pipeline.errors import SettingsError
 from pipeline.settings import InputSettings, RegistrySettings, Settings
+
+_UNSEEN: Final = ("",)  # a category has to have one; what is read of it are the places of a vocabulary
 
 
 def open_decoder(settings: Settings, metadata: BundleMetadata | None) -> ObservationDecoder:
@@ -27,12 +32,37 @@ def open_decoder(settings: Settings, metadata: BundleMetadata | None) -> Observa
         SettingsError: a mapping or a message that cannot be, or a setting of the registry that it refuses.
         DataError: the table of streams cannot be used.
     """
+    covariates = metadata.covariates if metadata is not None else ()
+    columns = _columns(settings.input, covariates, metadata.horizon) if metadata is not None and covariates else None
+    return _decoder(settings, covariates, columns)
+
+
+def open_learning_decoder(
+    settings: Settings, wanted: Sequence[tuple[str, Kind]], horizon: int
+) -> tuple[ObservationDecoder, dict[str, Vocabulary]]:
+    """Return the same decoder for covariates that no bundle declares yet, and the texts of the categories by name.
+
+    What a category is in the columns is its place in its vocabulary, which grows as records are decoded.
+
+    Raises:
+        ValueError: these covariates cannot stand beside each other.
+        SettingsError, DataError: as `open_decoder`.
+    """
+    vocabularies = {name: Vocabulary() for name, kind in wanted if kind == "category"}
+    covariates = tuple(Covariate(name, kind, categories=_UNSEEN if kind == "category" else ()) for name, kind in wanted)
+    check(covariates)
+    columns = _columns(settings.input, covariates, horizon, vocabularies) if covariates else None
+    return _decoder(settings, covariates, columns), vocabularies
+
+
+def _decoder(
+    settings: Settings, covariates: Sequence[Covariate], columns: CovariateColumns | None
+) -> ObservationDecoder:
     given = settings.input
     limits = DecodeLimits(
         given.max_record_bytes, given.max_id_bytes, given.max_abs_y, round(given.max_future_s * 1_000)
     )
     names = given.fields
-    covariates = metadata.covariates if metadata is not None else ()
     try:
         places = (names.unique_id, names.ds, names.y, names.ds_unit, names.x, names.future)
         # The reader of a table has given its columns the plain names.
@@ -45,7 +75,7 @@ def open_decoder(settings: Settings, metadata: BundleMetadata | None) -> Observa
         _format(given, settings.registry),
         fields,
         cloudevents=given.envelope == "cloudevents",
-        columns=_columns(given, metadata) if metadata is not None and covariates else None,
+        columns=columns,
     )
 
 
@@ -66,10 +96,15 @@ def open_encoder(settings: Settings, metadata: BundleMetadata) -> ForecastEncode
     return make_encoder("avro", metadata, schema_id=ask)
 
 
-def _columns(given: InputSettings, metadata: BundleMetadata) -> CovariateColumns:
+def _columns(
+    given: InputSettings,
+    covariates: Sequence[Covariate],
+    horizon: int,
+    vocabularies: Mapping[str, Vocabulary] | None = None,
+) -> CovariateColumns:
     rules = CovariateRules(given.max_abs_x, given.covariates_missing, given.covariates_out_of_range)
-    streams = stream_table.read(given.streams_path, metadata.covariates) if given.streams_path else None
-    return CovariateColumns(metadata.covariates, metadata.horizon, rules, streams)
+    streams = stream_table.read(given.streams_path, covariates) if given.streams_path else None
+    return CovariateColumns(covariates, horizon, rules, streams, vocabularies)
 
 
 def _format(given: InputSettings, settings: RegistrySettings) -> Format:

@@ -98,6 +98,22 @@ def _struct(title: str, members: Mapping[str, Any]) -> type[msgspec.Struct]:
     )
 
 
+class Vocabulary:
+    """The texts of a category that nobody has declared yet: each gets the next place, from 1, as it comes."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, float] = {}
+
+    def get(self, text: str, _unknown: float) -> float:
+        """Return the place of a text; none is unknown."""
+        return self._places.setdefault(text, float(len(self._places) + 1))
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts in the order of their places."""
+        return list(self._places)
+
+
 class CovariateColumns:
     """Decoded events to columns: a few list comprehensions over a poll, none of them for each number of each event."""
 
@@ -107,6 +123,7 @@ class CovariateColumns:
         horizon: int,
         rules: CovariateRules | None = None,
         streams: Mapping[str, Mapping[str, float | str | None]] | None = None,
+        vocabularies: Mapping[str, Vocabulary] | None = None,
     ) -> None:
         """Prepare.
 
@@ -115,14 +132,15 @@ class CovariateColumns:
             horizon: slots ahead, H.
             rules: what becomes of values that cannot be used.
             streams: by stream id, values of those that belong to the stream, for events that bring none.
+            vocabularies: by name of a category, what takes the place of its declared texts.
         """
         self._covariates, self._horizon, self._rules = tuple(covariates), horizon, rules or CovariateRules()
         self._blank_x, self._blank_future = (kind() for kind in types(covariates))
         numbers = [place for place, one in enumerate(covariates) if one.kind != "category"]
         self._numbers = numbers
         self._read_numbers = _tuple_getter([attribute(covariates[place].name) for place in numbers])
-        self._categories = [
-            (place, attribute(one.name), {text: float(number) for number, text in enumerate(one.categories, start=1)})
+        self._categories: list[tuple[int, str, Vocabulary | dict[str, float]]] = [
+            (place, attribute(one.name), (vocabularies or {}).get(one.name) or _places(one))
             for place, one in enumerate(covariates)
             if one.kind == "category"
         ]
@@ -197,6 +215,10 @@ class CovariateColumns:
 
     def _names(self, which: Any) -> str:
         return ", ".join(repr(self._covariates[place].name) for place in np.flatnonzero(which.any(axis=0)).tolist())
+
+
+def _places(category: Covariate) -> dict[str, float]:
+    return {text: float(number) for number, text in enumerate(category.categories, start=1)}
 
 
 def _tuple_getter(names: Sequence[str]) -> Any:

@@ -23,6 +23,7 @@ examples:
   rillcast train sales.csv --freq 1d --horizon 14 --covariate promo:known --covariate shop:category --out sales.onnx
   rillcast train load.csv --init universal:1h --horizon 24 --out load.onnx
   rillcast train --from-topic --config rillcast.toml --freq 5min --horizon 36 --hold-out 288 --out candidate.onnx
+  rillcast train --from-topic --freq 1d --horizon 14 --covariate promo:known --covariate shop:category --out s.onnx
   rillcast train --synthetic --freq 15min --horizon 96 --out pretrained.onnx
 
 The data are in long format, columns unique_id, ds, y unless options say otherwise, or a built-in data set by name
@@ -106,7 +107,7 @@ def run(args: argparse.Namespace) -> int:
     if args.hold_out < 0:
         raise SettingsError(f"--hold-out {args.hold_out}: takes a number of slots")
     options = TrainOptions(
-        data=_data(args),
+        data=_data(args, start),
         hold_out=args.hold_out,
         columns=data_flags.columns(args),
         covariates=tuple(args.covariate),
@@ -159,7 +160,7 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _data(args: argparse.Namespace) -> Path | None:
+def _data(args: argparse.Namespace, start: BundleMetadata | None) -> Path | None:
     """Return the file or data set to train on; that of the input topic is written now.
 
     Raises:
@@ -174,8 +175,6 @@ def _data(args: argparse.Namespace) -> Path | None:
         raise SettingsError(f"{args.data}: --from-topic takes the place of DATA; leave one of them")
     if data_flags.columns(args) is not None:
         raise SettingsError("--from-topic: the settings input.fields name what holds stream, time and observation")
-    if args.covariate:
-        raise SettingsError("--covariate is not read from a topic yet; give their history as a file")
     if args.events is not None and args.events < 1:
         raise SettingsError(f"--events {args.events}: takes at least 1")
     from pipeline import settings
@@ -184,7 +183,9 @@ def _data(args: argparse.Namespace) -> Path | None:
     path: Path = args.table or args.out.with_name(f"{args.out.name}.parquet")
     if path.suffix != ".parquet":
         raise SettingsError(f"--table {path}: expected a name that ends with .parquet")
-    taken = topic_table.write(settings.load(args.config), path, args.events)
+    covariates = [(one.name, one.kind) for one in start.covariates] if start is not None else args.covariate
+    horizon = args.horizon if args.horizon is not None or start is None else start.horizon
+    taken = topic_table.write(settings.load(args.config), path, args.events, covariates, horizon)
     print(taken.told(path), file=sys.stderr)
     return path
 

@@ -160,7 +160,7 @@ def test_the_views_of_a_forecaster_agree_on_covariates() -> None:
     assert given is not None
     state, stepped = module.initial_rows(1), []
     for row in range(len(slots)):
-        beside = given.x[row : row + 1], given.future(slots[row : row + 1], config.horizon)
+        beside = given.x[row : row + 1], given.future(slice(row, row + 1), config.horizon)
         with torch.no_grad():
             found, state = module.step(
                 torch.tensor([slots[row] * 3_600_000]), torch.from_numpy(y[row : row + 1]), state, 0.0,
@@ -184,8 +184,20 @@ def test_what_is_known_ahead_is_that_of_the_next_slots() -> None:
     given = of_series(frame, slots, (Covariate("promo", "known"),))
     assert given is not None
     assert given.x[:, 0].tolist() == [0, 1, 2, 9, 4]
-    found = given.future(np.array([10, 12, 14]), 3)
+    found = given.future(np.array([0, 2, 4]), 3)
     np.testing.assert_array_equal(found[:, 0], [[1, 2, np.nan], [np.nan, 4, np.nan], [np.nan] * 3])
+
+
+def test_what_an_event_says_of_the_next_slots_stands_over_their_rows() -> None:
+    slots = np.array([10, 11, 12])
+    told = [[5.0, 6.0, 7.0, 8.0], None, [9.0, None]]
+    frame = pl.DataFrame({"promo": [0.0, 1.0, 2.0], "price": [7.0, 8.0, 9.0], "future.promo": told})
+    given = of_series(frame, slots, (Covariate("promo", "known"), Covariate("price", "known")))
+    assert given is not None
+    promo, price = given.take(np.array([0, 2])).future(slice(None), 3).transpose(1, 0, 2)
+    np.testing.assert_array_equal(promo, [[5, 6, 7], [9, np.nan, np.nan]])
+    np.testing.assert_array_equal(price, [[8, 9, np.nan], [np.nan] * 3], "it has no such column: its rows say it")
+    np.testing.assert_array_equal(given.future(slice(1, 2), 3)[0, 0], [np.nan] * 3)
 
 
 def test_a_declaration_is_fitted_to_the_table(folder: Path) -> None:

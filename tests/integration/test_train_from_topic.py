@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from pipeline import cli, settings
+from pipeline.bundle import Bundle
 from pipeline.commands import topic_table
 from pipeline.errors import DataError
 from pipeline.settings import Settings
@@ -73,6 +74,48 @@ def test_a_topic_without_observations_is_an_error(kafka: KafkaCluster, tmp_path:
     kafka.produce(topic, [b"no observation"], [b"s"])
     with pytest.raises(DataError, match="1 records, none of which is an observation"):
         topic_table.write(settings_of(kafka, topic), tmp_path / "table.parquet")
+
+
+@pytest.mark.usefixtures("brief_parity")
+def test_covariates_are_read_from_the_records(
+    kafka: KafkaCluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A model is trained on them, declares them, and is trained further on what came since."""
+    monkeypatch.chdir(tmp_path)
+    topic = kafka.create_topic("observations", 2)
+    promo = [float(slot % 5 == 0) for slot in range(SLOTS + 6)]
+    values = [
+        json.dumps(
+            {"unique_id": name, "ds": ds, "y": y + 20 * promo[slot], "x": {"promo": promo[slot], "kind": kind},
+             "future": {"promo": promo[slot + 1 : slot + 7]}}
+        ).encode()
+        for name, ds, y in rows()
+        for slot, kind in [(ds // HOUR_MS - START, "mall" if name == "s0" else "corner")]
+    ]  # fmt: skip
+    kafka.produce(topic, values, [name.encode() for name, _, _ in rows()])
+    Path("rillcast.toml").write_text(
+        f'[kafka]\nbootstrap_servers = "{kafka.bootstrap_servers}"\n[input]\ntopic = "{topic}"\n'
+    )
+    small = ["--epochs", "1", "--batches", "1", "--batch", "4", "--quiet", "--from-topic"]
+    shape = ["--horizon", "6", "--hidden", "8", "--context", "48", "--season", "24", "--no-calendar", "--freq", "1h"]
+    wanted = ["--covariate", "promo:known", "--covariate", "kind:category"]
+    assert cli.main(["train", *small, *shape, *wanted, "--out", "first.onnx"]) == 0, capsys.readouterr().err
+    table = pl.read_parquet("first.onnx.parquet").filter(pl.col("unique_id") == "s0").sort("ds")
+    assert table["promo"].to_list() == promo[:SLOTS]
+    assert table["kind"].unique().to_list() == ["mall"]
+    assert table["future.promo"].to_list() == [promo[slot + 1 : slot + 7] for slot in range(SLOTS)]
+    declared = Bundle.load(Path("first.onnx")).metadata.covariates
+    assert [(one.name, one.kind, one.categories) for one in declared] == [
+        ("promo", "known", ()),
+        ("kind", "category", ("corner", "mall")),
+    ]
+    assert cli.main(["train", *small, "--init", "first.onnx", "--out", "second.onnx"]) == 0, capsys.readouterr().err
+    assert (
+        pl.read_parquet("second.onnx.parquet")
+        .sort("unique_id", "ds")
+        .equals(pl.read_parquet("first.onnx.parquet").sort("unique_id", "ds"))
+    )
+    assert Bundle.load(Path("second.onnx")).metadata.covariates == declared
 
 
 @pytest.mark.usefixtures("brief_parity")

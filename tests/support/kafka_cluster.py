@@ -108,9 +108,9 @@ class KafkaCluster:
             extra["headers"] = list(headers)
         for index, value in enumerate(values):
             key = None if keys is None else keys[index]
-            self._producer.produce(topic, value, key, on_delivery=on_delivery, **extra)
             if index % 10_000 == 0:
-                self._producer.poll(0)
+                self._producer.flush(_TIMEOUT_S)  # or librdkafka's queue, which holds 100,000, is full
+            self._producer.produce(topic, value, key, on_delivery=on_delivery, **extra)
         pending = self._producer.flush(_TIMEOUT_S)
         assert not failures, f"the test's own records failed: {failures[0]}"
         assert not pending, f"{pending} of the test's own records were not acknowledged"
@@ -223,12 +223,15 @@ def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, in
 
 
 def _read_to(consumer: Consumer, topic: str, ends: dict[int, int]) -> Iterable[Record]:
-    """Yield records until every partition has reported its end."""
+    """Yield records until every partition has reported its end; what has to come in time is the next of them."""
     remaining = set(ends)
     deadline = time.monotonic() + _TIMEOUT_S
     while remaining:
+        messages = consumer.consume(10_000, 0.05)
+        if messages:
+            deadline = time.monotonic() + _TIMEOUT_S
         assert time.monotonic() < deadline, f"partitions {sorted(remaining)} of {topic} did not end"
-        for message in consumer.consume(10_000, 0.05):
+        for message in messages:
             partition, offset, error = message.partition(), message.offset(), message.error()
             assert partition is not None
             assert offset is not None

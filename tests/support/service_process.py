@@ -95,13 +95,13 @@ class ServiceProcess:
                 return float(line.rsplit(" ", 1)[1])
         return 0.0
 
-    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+    def wait_until(self, condition: Callable[[], bool], what: str, *, within_s: float = _DEADLINE_S) -> None:
         """Wait for a condition; an early end of the process or the deadline fails with the log's tail."""
-        deadline = time.monotonic() + _DEADLINE_S
+        deadline = time.monotonic() + within_s
         while not condition():
             tail = self.log[-4000:]
             assert self._process.poll() is None, f"ended with {self._process.returncode} before {what}:\n{tail}"
-            assert time.monotonic() < deadline, f"not within {_DEADLINE_S:g} s: {what}\n{tail}"
+            assert time.monotonic() < deadline, f"not within {within_s:g} s: {what}\n{tail}"
             time.sleep(0.05)
 
     def send(self, number: int) -> None:

@@ -34,6 +34,30 @@ def test_a_table_without_names_is_one_stream_called_like_the_file(tmp_path: Path
     assert read(path, Columns(()))["unique_id"].unique().to_list() == ["boiler"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("d.csv", 'ds,y,promo,future.promo\n0,1,0,"[1, null]"\n1,2,1,\n'),
+        (
+            "d.jsonl",
+            '{"ds":0,"y":1,"promo":0,"future.promo":[1,null]}\n{"ds":1,"y":2,"promo":1,"future.promo":null}\n',
+        ),
+    ],
+)
+def test_a_column_may_tell_of_the_next_slots(tmp_path: Path, name: str, text: str) -> None:
+    columns = Columns((), numbers=("promo",), ahead=("promo",))
+    assert read(write(tmp_path / name, text), columns)["future.promo"].to_list() == [[1.0, None], None]
+
+
+def test_a_column_of_the_next_slots_that_is_no_list_is_refused(tmp_path: Path) -> None:
+    columns = Columns((), numbers=("promo",), ahead=("promo",))
+    with pytest.raises(DataError, match=r"'future.promo', row 2: found '\[a\]', expected a JSON list of numbers"):
+        read(write(tmp_path / "d.csv", "ds,y,promo,future.promo\n0,1,0,[1]\n1,2,1,[a]\n"), columns)
+    pl.DataFrame({"ds": [0], "y": [1.0], "promo": [0.0], "future.promo": [True]}).write_parquet(tmp_path / "d.parquet")
+    with pytest.raises(DataError, match="is Boolean, expected lists of numbers"):
+        read(tmp_path / "d.parquet", columns)
+
+
 def test_several_value_columns_are_a_stream_each(tmp_path: Path) -> None:
     path = write(tmp_path / "d.csv", "date,HUFL,OT\n2016-07-01,5.8,30.5\n2016-07-02,5.6,27.7\n")
     frame = read(path, Columns((), "date", ("HUFL", "OT")))

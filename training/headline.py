@@ -1,6 +1,6 @@
 """The headline accuracy, from scratch: train, export, backtest, and say it in one JSON object.
 
-    python -m training.headline --data FOLDER [--work FOLDER] [--seeds N] [--document docs/accuracy.md]
+    python -m training.headline --data FOLDER [--work FOLDER] [--seeds N] [--finished] [--document docs/accuracy.md]
 
 Owns: which public series are used under which protocol, the one command that every model is trained by, and the table
 in the docs. Does not know: how training or scoring works. Finished runs are kept in the work folder and not done again.
@@ -103,9 +103,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--seeds", type=int, default=1, help="training runs per data set; figures are their median")
     parser.add_argument("--only", choices=[p.name for p in PROTOCOLS] + ["universal", "drift"], action="append")
     parser.add_argument("--document", type=Path, help="page whose measured part is to be written anew")
+    parser.add_argument("--finished", action="store_true", help="only training runs that are done; start none")
     args = parser.parse_args(argv)
     try:
-        result = run(_folder(args.data), args.work, range(args.seeds), args.only)
+        result = run(_folder(args.data), args.work, range(args.seeds), args.only, finished=args.finished)
     except RillcastError as error:
         print(f"accuracy: {error}", file=sys.stderr)
         return error.exit_code
@@ -115,7 +116,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def run(folder: Path, work: Path, seeds: Iterable[int], only: Sequence[str] | None = None) -> dict[str, Any]:
+def run(
+    folder: Path, work: Path, seeds: Iterable[int], only: Sequence[str] | None = None, *, finished: bool = False
+) -> dict[str, Any]:
     """Train and score everything that is asked for; return all single figures.
 
     Args:
@@ -123,13 +126,16 @@ def run(folder: Path, work: Path, seeds: Iterable[int], only: Sequence[str] | No
         work: where bundles and finished results are kept.
         seeds: one training run each.
         only: names of protocols, `universal`, `drift`; None = all.
+        finished: leave out the seeds whose run is not done yet, and a protocol without any.
     """
     work.mkdir(parents=True, exist_ok=True)
     asked = only or [*(p.name for p in PROTOCOLS), "universal", "drift"]
     result: dict[str, Any] = {}
     for protocol in PROTOCOLS:
-        if protocol.name in asked:
-            result[protocol.name] = [_trained(protocol, folder, work, seed) for seed in seeds]
+        wanted = seeds if protocol.name in asked else ()
+        wanted = [seed for seed in wanted if not finished or _result_file(protocol, work, seed).exists()]
+        if wanted:
+            result[protocol.name] = [_trained(protocol, folder, work, seed) for seed in wanted]
     if "universal" in asked:
         result["universal"] = _universal(folder)
     if "drift" in asked:
@@ -165,8 +171,13 @@ def _figures(accuracy: Any) -> dict[str, float]:
     return asdict(Figures(accuracy.mase, accuracy.smape, accuracy.wql, accuracy.coverage))
 
 
+def _result_file(protocol: Protocol, work: Path, seed: int) -> Path:
+    return work / f"{protocol.name}.{seed}.json"
+
+
 def _trained(protocol: Protocol, folder: Path, work: Path, seed: int) -> dict[str, Any]:
-    out = work / f"{protocol.name}.{seed}.onnx"
+    result_file = _result_file(protocol, work, seed)
+    out = result_file.with_suffix(".onnx")
     train_part, test = protocol.split(folder)
 
     def measure() -> dict[str, Any]:
@@ -183,9 +194,9 @@ def _trained(protocol: Protocol, folder: Path, work: Path, seed: int) -> dict[st
         found = score(Bundle.load(out), train_part, test, protocol.horizon)
         return found | {"seed": seed, "recipe": RECIPE, "training_seconds": report.training["seconds"]}
 
-    kept = _kept(out.with_suffix(".json"), measure)
+    kept = _kept(result_file, measure)
     if kept["recipe"] != json.loads(json.dumps(RECIPE)):
-        raise DataError(f"{out.with_suffix('.json')}: made with {kept['recipe']}, now asked for {RECIPE}; remove it")
+        raise DataError(f"{result_file}: made with {kept['recipe']}, now asked for {RECIPE}; remove it")
     _say(f"{protocol.name}, seed {seed}: {kept['figures']}")
     return kept
 

@@ -44,7 +44,7 @@ def test_without_data_it_says_what_to_set_and_which_files_it_needs(
 def test_the_last_line_has_the_medians_over_the_seeds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(headline, "run", lambda *_: RESULT)
+    monkeypatch.setattr(headline, "run", lambda *_, **__: RESULT)
     page = tmp_path / "accuracy.md"
     page.write_text(f"before\n{headline._BEGIN}\nold\n{headline._END}\nafter\n")
     assert headline.main(["--data", str(tmp_path), "--document", str(page)]) == 0
@@ -121,6 +121,27 @@ def test_a_finished_run_is_not_done_again(
         assert headline.main(["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--only", "drift"]) == 0
     assert len(calls) == 1
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"drift_coverage80": {"on": 0.8, "off": 0.7}}
+
+
+def test_what_is_finished_can_be_told_before_the_rest_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    def never(*_: object) -> None:
+        raise AssertionError("a training run was started")
+
+    monkeypatch.setattr(headline, "train", never)
+    hourly(tmp_path / "m4_hourly_train.csv.gz", "ab", 1_000, 48)
+    hourly(tmp_path / "m4_hourly_test.csv.gz", "ab", 1_048, 6)
+    work = tmp_path / "work"
+    work.mkdir()
+    for seed, wql in ((0, 0.02), (2, 0.03)):
+        done = run_of(wql, seed) | {"recipe": headline.RECIPE}
+        (work / f"m4_hourly.{seed}.json").write_text(json.dumps(done))
+    arguments = ["--data", str(tmp_path), "--work", str(work), "--seeds", "5", "--finished"]
+    assert headline.main([*arguments, "--only", "m4_hourly", "--only", "etth1"]) == 0
+    last = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert set(last) == {"m4_hourly"}
+    assert last["m4_hourly"]["wql"] == pytest.approx(0.025)
 
 
 def test_streams_change_half_way_and_only_if_they_are_to() -> None:

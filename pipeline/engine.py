@@ -36,7 +36,7 @@ from pipeline.residents import NO_WATERMARK, Limits, Residents, Stretch
 from pipeline.rewind import Columns, Revised, Rewinder, merged
 from pipeline.slots import NO_SLOT, TOO_MANY_AT_ONCE
 
-DEFAULT_RUNS: Final = Runs(lengths=(64, 16, 4), max_rows=1024)
+DEFAULT_RUNS: Final = Runs(lengths=(256, 64, 16, 4), max_rows=1024)
 
 
 class Outcome(enum.IntEnum):

@@ -197,24 +197,49 @@ class QuantileTracker(nn.Module):
             restarts: `[B]` bool, whether the event begins its stream's context: all that was learnt is forgotten.
         """
         place = self.due[torch.remainder(slot, self.repeat)]
-        due = self._rows(tracks.probes)[self._row_numbers(place)].reshape(-1, self.num_anchors, self.width)
-        flat = due.transpose(1, 2).reshape(-1, self.width * self.num_anchors)
+        due = self.columns(self.rows(tracks.probes)[self._row_numbers(place)], self.width)
         each = self.num_levels * self.num_anchors
-        own, published, scale, stamp = torch.split(flat, [each, each, self.num_anchors, self.num_anchors], dim=1)
-        reach = torch.where(observed, known, 0).unsqueeze(1)
-        there = (self._stamp(slot) - stamp == self.anchors.to(torch.float32)) & (self.anchors < reach)
-
+        own, published, scale, stamp = torch.split(due, [each, each, self.num_anchors, self.num_anchors], dim=1)
+        there = self.are_there(stamp, slot, torch.where(observed, known, 0))
         offsets = tracks.offsets.reshape(-1, each)
         if restarts is not None:
             offsets = offsets * (~restarts).to(torch.float32).unsqueeze(1)
-        unit = 1 / scale.clamp(min=_LEAST_SCALE)
-        above = (own - y.unsqueeze(1)) * self._for_each_level(unit) + offsets
-        covered = (above * (1 / _RAMP) + 0.5).clamp(0, 1)  # (1)
-        moved = (offsets + torch.addmm(self.nominal, covered, self.learning)).clamp(-_LIMIT, _LIMIT)  # (2)
-        offsets = torch.where(self._for_each_level(there), moved, offsets)
+        offsets = self.learn(offsets, self.errors(own, scale, y), self.for_each_level(there))
         return Settled(there, published), tracks._replace(
             offsets=offsets.reshape(-1, self.num_levels, self.num_anchors)
         )
+
+    def are_there(self, stamp: Tensor, slot: Tensor, reach: Tensor) -> Tensor:
+        """Return `[B, K]` bool, whether what was remembered is the forecast for this slot, made in this context.
+
+        Args:
+            stamp: `[B, K]` of what was remembered.
+            slot: `[B]` int64.
+            reach: `[B]` int64, slots known since the context began; 0 where nothing is to be settled.
+        """
+        return (self._stamp(slot) - stamp == self.anchors.to(torch.float32)) & (self.anchors < reach.unsqueeze(1))
+
+    def errors(self, own: Tensor, scale: Tensor, y: Tensor) -> Tensor:
+        """Return `[B, Q K]`, how far the model's quantiles lay above the observations, in their scales.
+
+        Args:
+            own: `[B, Q K]` in the stream's own unit.
+            scale: `[B, K]` likewise.
+            y: `[B]` likewise.
+        """
+        return (own - y.unsqueeze(1)) * self.for_each_level(1 / scale.clamp(min=_LEAST_SCALE))
+
+    def learn(self, offsets: Tensor, errors: Tensor, there: Tensor) -> Tensor:
+        """Return the offsets after an event; all of it that depends on the event before.
+
+        Args:
+            offsets: `[B, Q K]` before it.
+            errors: `[B, Q K]`, see there.
+            there: `[B, Q K]` bool, of which forecasts.
+        """
+        covered = ((errors + offsets) * (1 / _RAMP) + 0.5).clamp(0, 1)  # (1)
+        moved = (offsets + torch.addmm(self.nominal, covered, self.learning)).clamp(-_LIMIT, _LIMIT)  # (2)
+        return torch.where(there, moved, offsets)
 
     def correct(self, own: Parts, offsets: Tensor, *, at_anchors: bool = False) -> Parts:
         """Move quantiles by the offsets; none passes its neighbour, which it then equals, on the way outwards.
@@ -257,11 +282,36 @@ class QuantileTracker(nn.Module):
             slot: `[B]` int64, the newest slot.
         """
         place = self.issued[torch.remainder(slot, self.repeat)]
-        issue = torch.cat([own.scale, self._stamp(slot)], dim=1).repeat_interleave(self.num_anchors, dim=1)
-        flat = torch.cat([self.quantiles(own), self.quantiles(published), issue], dim=1)
-        new = flat.reshape(-1, self.width, self.num_anchors).transpose(1, 2).reshape(-1, self.width)
-        rows = self._rows(tracks.probes).index_put((self._row_numbers(place),), new)
+        new = self.records(self.quantiles(own), self.quantiles(published), self.labels(own.scale, slot))
+        rows = self.rows(tracks.probes).index_put((self._row_numbers(place),), new)
         return tracks._replace(probes=rows.reshape(-1, self.places, self.width))
+
+    def labels(self, scale: Tensor, slot: Tensor) -> Tensor:
+        """Return the last two columns of what is remembered, `[B, 2 K]`: scale and stamp, the same at all anchors.
+
+        Args:
+            scale: `[B, 1]` in the stream's own unit.
+            slot: `[B]` int64, that of issue.
+        """
+        return torch.cat([scale, self._stamp(slot)], dim=1).repeat_interleave(self.num_anchors, dim=1)
+
+    def rows(self, probes: Tensor) -> Tensor:
+        """Return `[B * E, 2 Q + 2]`: whole rows are what ONNX Runtime gathers and scatters fast."""
+        return probes.reshape(-1, self.width)
+
+    def records(self, *columns: Tensor) -> Tensor:
+        """Return columns, `[B, c K]` each, side by side as a row per anchor, `[B * K, width]`."""
+        flat = torch.cat(columns, dim=1)
+        width = flat.shape[1] // self.num_anchors
+        return flat.reshape(-1, width, self.num_anchors).transpose(1, 2).reshape(-1, width)
+
+    def columns(self, rows: Tensor, width: int) -> Tensor:
+        """Undo `records`: `[B * K, width]` to `[B, width * K]`."""
+        return rows.reshape(-1, self.num_anchors, width).transpose(1, 2).reshape(-1, width * self.num_anchors)
+
+    def for_each_level(self, values: Tensor) -> Tensor:
+        """Repeat `[B, K]` for all levels, `[B, Q K]`."""
+        return torch.cat([values] * self.num_levels, dim=1)
 
     def _in_order(self, distances: Tensor) -> Tensor:
         """Let no level be nearer to the middle than the level before it; `distances` `[B, (Q - 1) P]`."""
@@ -281,16 +331,8 @@ class QuantileTracker(nn.Module):
         """
         return (torch.remainder(slot, _STAMPS) + (self.horizon + 1)).to(torch.float32).unsqueeze(1)
 
-    def _for_each_level(self, values: Tensor) -> Tensor:
-        """Repeat `[B, K]` for all levels, `[B, Q K]`."""
-        return torch.cat([values] * self.num_levels, dim=1)
-
-    def _rows(self, probes: Tensor) -> Tensor:
-        """Return `[B * E, 2 Q + 2]`: whole rows are what ONNX Runtime gathers and scatters fast."""
-        return probes.reshape(-1, self.width)
-
     def _row_numbers(self, place: Tensor) -> Tensor:
-        """Return `[B * K]`, rows of `_rows` at `place` `[B, K]`."""
+        """Return `[B * K]`, rows of `rows` at `place` `[B, K]`."""
         streams = torch.arange(place.shape[0]).unsqueeze(1)
         return (streams * self.places + place).reshape(-1)
 

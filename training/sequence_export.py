@@ -20,10 +20,10 @@ from torch import Tensor, nn
 
 from pipeline.bundle import CALIBRATE, REGULAR
 from pipeline.contract import FUTURE, X
-from training.calibration import Parts
 from training.forecaster import Forecaster, Rows
 from training.recurrence import DOMAIN
-from training.sequence_step import CELLS, TRACKER, SequenceStep
+from training.sequence_calibration import OFFSETS
+from training.sequence_step import CELLS, SequenceStep
 from training.tracing import graft_state, row_inputs, row_outputs, trace, value
 
 _EVENT: Final = ("ds", "y", CALIBRATE)
@@ -62,7 +62,7 @@ def sequence_to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
             "ignore", category=torch.jit._trace.TracerWarning
         )  # a scan's eager loop is not in the graph
         traced = trace(_Flat(sequence), example, inputs, outputs, axes, {DOMAIN: 1})
-    _put_in(traced.graph, {CELLS: _body_of_cells(sequence), TRACKER: _body_of_tracker(sequence)})
+    _put_in(traced.graph, {CELLS: _body_of_cells(sequence), OFFSETS: _body_of_learning(sequence)})
     described = [*results(forecaster, ["B", "T"]), value(REGULAR, TensorProto.BOOL, ["B"])]
     return graft_state(traced, "rillcast.sequence", specs, events, described)
 
@@ -109,19 +109,10 @@ def _body_of_cells(sequence: SequenceStep) -> onnx.GraphProto:
     return _body(sequence.cells, (*state, torch.zeros(_TRACE_BATCH, cell.input_size)))
 
 
-def _body_of_tracker(sequence: SequenceStep) -> onnx.GraphProto:
-    forecaster, tracker = sequence.forecaster, sequence.forecaster.tracker
-    widths = (tracker.num_anchors, (tracker.num_levels - 1) * tracker.num_anchors, 1)
-    own = Parts(*(torch.zeros(_TRACE_BATCH, width) for width in widths))
-    example = (
-        torch.tensor(1.0),
-        *forecaster.initial_rows(_TRACE_BATCH).tracks,
-        torch.zeros(_TRACE_BATCH),
-        torch.zeros(_TRACE_BATCH, dtype=torch.int64),
-        torch.zeros(_TRACE_BATCH, dtype=torch.int64),
-        *own.tensors(),
-    )
-    return _body(sequence.tracker, example)
+def _body_of_learning(sequence: SequenceStep) -> onnx.GraphProto:
+    tracker = sequence.forecaster.tracker
+    example = torch.zeros(_TRACE_BATCH, tracker.num_levels * tracker.num_anchors)
+    return _body(sequence.calibration.learning, (example, example, example.to(torch.bool)))
 
 
 def _body(module: nn.Module, example: tuple[Tensor, ...]) -> onnx.GraphProto:

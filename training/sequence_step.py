@@ -2,7 +2,8 @@
 
 Owns: which runs of events it takes, and how the work of a step is spread over them. What depends on the window alone
 (features, the head, the scores) is computed for all events together, as for so many rows of a batch; what depends on
-the event before (the cells, the calibrator) is scanned. Does not know: ONNX, or who decides what goes into a run.
+the event before (the cells, what the calibrator learns) is scanned. Does not know: ONNX, or who decides what goes into
+a run.
 
 A run is regular if every event is observed and lies in the slot after that of the event before it, the first one after
 the stream's newest. For a regular run the outputs and the state are those of `Forecaster.step` event by event; for any
@@ -21,14 +22,13 @@ from torch import Tensor, nn
 
 from pipeline.bundle import Status
 from pipeline.frequency import step_ms
-from training.calibration import Parts, QuantileTracker, Tracks
 from training.cells import Cell
 from training.features import MAX_ABS_Y
 from training.forecaster import Forecaster, Rows, StepOutputs
 from training.recurrence import scan
+from training.sequence_calibration import RunCalibration
 
 CELLS: Final = "cells"
-TRACKER: Final = "tracker"
 
 
 class RunOutputs(NamedTuple):
@@ -50,7 +50,7 @@ class SequenceStep(nn.Module):
         super().__init__()
         self.forecaster = forecaster
         self.cells = CellsBody(forecaster.cell)
-        self.tracker = TrackerBody(forecaster.tracker)
+        self.calibration = RunCalibration(forecaster.tracker)
 
     def forward(
         self,
@@ -99,25 +99,20 @@ class SequenceStep(nn.Module):
         cells, (hidden,) = scan(CELLS, self.cells, rows.cells, (by_time(inputs),))
         tracker = forecaster.tracker
         own = forecaster.forecast(hidden.reshape(-1, config.hidden), view).parts()
-        at_anchors = tracker.parts_at_anchors(own)
-        tracks, (corrections, there, settled) = scan(
-            TRACKER,
-            self.tracker,
-            rows.tracks,
-            tuple(by_time(part) for part in (value, slot, count, *at_anchors.tensors())),
-            (calibrate,),
-        )
-        corrections, there, settled = (part.flatten(0, 1) for part in (corrections, there, settled))
-        published = tracker.correct(own, calibrate * corrections)
+        calibrated = self.calibration(rows.tracks, tracker.parts_at_anchors(own), value, slot, count, calibrate)
+        published = tracker.correct(own, calibrated.offsets)
         season_ago = config.context - config.seasons[0]  # in the window before the event
         naive = torch.cat([rows.lags[:, season_ago].unsqueeze(0), by_time(lags[:, season_ago])[:-1]]).reshape(-1)
-        score, anomaly = forecaster.forecast_scores(value, settled, view.scale.squeeze(1), there, naive=naive)
+        settled = calibrated.settled
+        score, anomaly = forecaster.forecast_scores(
+            value, settled.published, view.scale.squeeze(1), settled.there, naive=naive
+        )
         status = torch.where(count < config.context, int(Status.WARMING_UP), int(Status.OK)).to(torch.int8)
 
         events = StepOutputs(tracker.by_horizon(published), status, score, anomaly)
         by_stream = StepOutputs(*(by_time(part).transpose(0, 1) for part in events))
         clock = torch.stack([slots[:, -1], known[:, -1] + 1], dim=1)
-        return RunOutputs(by_stream, regular), Rows(clock, by_time(lags)[-1], cells, *tracks)
+        return RunOutputs(by_stream, regular), Rows(clock, by_time(lags)[-1], cells, *calibrated.tracks)
 
 
 class CellsBody(nn.Module):
@@ -131,23 +126,3 @@ class CellsBody(nn.Module):
         """See the class."""
         state = self.cell.step(state_and_inputs[-1], state_and_inputs[:-1])
         return (*state, self.cell.output(state))
-
-
-class TrackerBody(nn.Module):
-    """One event of the calibrator: `(calibrate, *tracks, y, slot, known, *own) -> (*tracks, offsets, there, settled)`.
-
-    `own` is the network's forecast at the anchors.
-    """
-
-    def __init__(self, tracker: QuantileTracker) -> None:
-        super().__init__()
-        self.tracker = tracker
-
-    def forward(self, calibrate: Tensor, *tensors: Tensor) -> tuple[Tensor, ...]:
-        """See the class."""
-        tracks, (y, slot, known), own = Tracks(*tensors[:2]), tensors[2:5], Parts.from_tensors(tensors[5:])
-        always = torch.ones_like(y, dtype=torch.bool)
-        settled, tracks = self.tracker.settle(tracks, y, slot, known, always)
-        published = self.tracker.correct(own, calibrate * tracks.offsets, at_anchors=True)
-        tracks = self.tracker.remember(tracks, own, published, slot)
-        return (*tracks, tracks.offsets, settled.there, settled.published)

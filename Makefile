@@ -68,7 +68,7 @@ fuzz: $(VENV)/.dev-installed
 
 audit: $(VENV)/.dev-installed
 	$(INSTALL) 'pip-audit>=2.10'
-	$(BIN)/pip-audit --requirement constraints.txt --no-deps --disable-pip
+	$(BIN)/pip-audit --strict --requirement constraints.txt --no-deps --disable-pip
 
 check: $(VENV)/.dev-installed
 	$(BIN)/ruff format --check .

@@ -18,6 +18,7 @@ examples:
   rillcast bench flatness model.onnx --age 100000
   rillcast bench catch-up model.onnx
   rillcast bench peak model.onnx
+  rillcast bench rewind model.onnx --slots 6
   rillcast bench recovery --model model.onnx --kafka.bootstrap-servers localhost:9092 --streams 100000 --json
   rillcast bench delivery --model model.onnx --kafka.bootstrap-servers localhost:9092
   rillcast bench memory model.onnx --streams 1000000
@@ -27,6 +28,7 @@ examples:
 
 `step` gives whole steps per second by batch size. `flatness` compares the cost of an event early in a stream's life
 with that of an event late in it, the two measured in turns, so that a drift of the machine's speed cancels out.
+`rewind` shuffles the events of streams and compares them with the same in order, in turns.
 `residents` compares few resident streams with many.
 `catch-up` works a backlog off through the sequence graph, against the step. `peak` gives the share of the processor's
 matrix products per second that the step makes use of.
@@ -55,6 +57,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
         kind.add_argument("--json", action="store_true", help="one JSON object")
     catch_up.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where to run it")
     catch_up.add_argument("--threads", type=int, default=1, help="threads of ONNX Runtime inside one call")
+    late = kinds.add_parser("rewind", help="cost of late events that are put into place, against events in order")
+    late.add_argument("model", type=Path, help="bundle (.onnx)")
+    late.add_argument("--slots", type=int, default=6, help="input.rewind_slots")
+    late.add_argument("--within", type=float, default=6, help="how many slots events are shuffled within")
+    late.add_argument("--streams", type=int, default=500, help="streams")
+    late.add_argument("--length", type=int, default=48, help="slots of a block")
+    late.add_argument("--blocks", type=int, default=9, help="measurements of each, in turns; the medians are reported")
+    late.add_argument("--batch", type=int, default=1_024, help="events per call")
+    late.add_argument("--seed", type=int, default=0, help="of the order")
+    late.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where to run it")
+    late.add_argument("--threads", type=int, default=1, help="threads of ONNX Runtime inside one call")
+    late.add_argument("--json", action="store_true", help="one JSON object")
     crowd = kinds.add_parser("residents", help="cost of an event by the number of resident streams")
     crowd.add_argument("model", type=Path, help="bundle (.onnx)")
     crowd.add_argument("--few", type=int, default=1_000, help="resident streams")
@@ -133,7 +147,7 @@ def _engine(kind: argparse.ArgumentParser, *, aged: bool) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from pipeline.benchmarks import durability, engine, file, kafka, kernels, latency, memory, workers
+    from pipeline.benchmarks import durability, engine, file, kafka, kernels, latency, memory, rewind, workers
     from pipeline.benchmarks.machine import machine
     from pipeline.benchmarks.peers import compare
 
@@ -147,6 +161,8 @@ def run(args: argparse.Namespace) -> int:
         figures = kernels.residents(args)
     elif args.kind == "peak":
         figures = kernels.peak_share(args)
+    elif args.kind == "rewind":
+        figures = rewind.rewind(args)
     elif args.kind == "file":
         figures = file.file(args)
     elif args.kind == "memory":

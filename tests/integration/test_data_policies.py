@@ -10,15 +10,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from pipeline.bundle import Bundle
+from pipeline.bundle import Bundle, Status
 from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
+from pipeline.codecs.observations_msgpack import MessagePackFormat
+from pipeline.codecs.rejections import Reason
 from pipeline.history import Rewind
 from pipeline.publisher import Policy
 from pipeline.residents import Limits
+from pipeline.settings import Settings
 from pipeline.transports.base import Channel
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
+from tests.support.formats import format_of, mock_registry, writer_of
 from tests.support.memory import Log
 from tests.support.workers import Harness, build, observation
 from training.export import export
@@ -70,6 +75,21 @@ def revised(expected: list[tuple[int, int]]) -> Callable[[list[dict[str, Any]]],
     return check
 
 
+def packed(slot: int, y: float = 1.0) -> bytes:
+    return msgspec.msgpack.encode({"unique_id": "a", "ds": START_MS + slot * HOUR_MS, "y": y})
+
+
+def as_written(form: str) -> Callable[[bytes], bytes]:
+    """Return what makes a record in a format of the registry of an observation in JSON."""
+    write = writer_of(form, REGISTRY)
+    return lambda value: write(json.loads(value))
+
+
+REGISTRY = mock_registry()
+AVRO, PROTOBUF, JSON_SCHEMA = (as_written(form) for form in ("avro", "protobuf", "json_schema"))
+FRAME = JSON_SCHEMA(events(0)[0])[:5]
+# One that keeps the schema, and one that does not, in a member that a model without covariates has no use for.
+BESIDE_THE_SCHEMA = [JSON_SCHEMA(events(0)[0]), FRAME + b'{"unique_id": "b", "ds": 0, "y": 1, "x": {"temp": [1]}}']
 REWIND = {"rewind": Rewind(3, HOUR_MS)}
 LAST_WINS = {"rewind": Rewind(3, HOUR_MS, last_wins=True)}
 WARM = events(*range(CONTEXT))
@@ -87,6 +107,9 @@ CELLS = {
         check=revised([(13, 0), (14, 1)]),
     ),
     "late-beyond-rewind": Cell([*WARM, *events(7)], WARMED, ["late"], {"late": 1}, REWIND),
+    "late-beyond-rewind-drop": Cell(
+        [*WARM, *events(7)], WARMED, [], {"late": 1}, REWIND | {"policy": Policy(late="drop")}
+    ),
     "late-at-rewind": Cell(
         [*WARM, *events(12, 14, 15, 16, 13)],
         [*WARMED, "ok", "gap", "ok", "ok", "ok", "ok", "ok", "ok"],
@@ -101,6 +124,19 @@ CELLS = {
         options=LAST_WINS,
         check=revised([(10, 1), (11, 1), (11, 2)]),
     ),
+    "missing-known": Cell(
+        [*WARM, *events(12, y=None), *events(13, 12, y=5.0)],
+        [*WARMED, "missing", "ok"],
+        counted={"duplicate": 1},
+        options=REWIND,
+    ),
+    "missing-filled": Cell(
+        [*WARM, *events(12, y=None), *events(13, 12, y=5.0)],
+        [*WARMED, "missing", "ok", "ok", "ok"],
+        counted={"duplicate": 0, "missing": 1},
+        options=LAST_WINS,
+        check=revised([(12, 1), (13, 1)]),
+    ),
     "gap": Cell([*WARM, *events(14)], [*WARMED, "gap"], counted={"gap": 1}, check=finite),
     "gap-too-long": Cell([*WARM, *events(100, 101)], [*WARMED, "warming_up", "warming_up"], check=finite),
     "missing-null": Cell([*WARM, *events(12, y=None)], [*WARMED, "missing"], counted={"missing": 1}, check=finite),
@@ -109,6 +145,13 @@ CELLS = {
         check=finite
     ),
     "nan": Cell([*WARM, observation("a", float("nan"), START_MS)], WARMED, ["not_json"]),
+    "nan-msgpack": Cell(
+        [packed(slot) for slot in range(CONTEXT)] + [packed(12, float("nan"))],
+        [*WARMED, "missing"],
+        counted={"missing": 1},
+        options={"decoder": ObservationDecoder(form=MessagePackFormat())},
+        check=finite,
+    ),
     "future-limit": Cell(
         [*WARM, *events(36, 12)],
         [*WARMED, "ok"],
@@ -126,13 +169,74 @@ CELLS = {
         WARM, ["ok"], counted={"warming_up": CONTEXT - 1, "ok": 1}, options={"policy": Policy(warming_up=False)}
     ),
     "malformed": Cell([*WARM, b"{", None, b"\xff", *events(12)], [*WARMED, "ok"], ["not_json", "empty", "not_utf8"]),
+    "not-msgpack": Cell(
+        [*(packed(slot) for slot in range(CONTEXT)), b"\xc1", packed(12)],
+        [*WARMED, "ok"],
+        ["not_msgpack"],
+        options={"decoder": ObservationDecoder(form=MessagePackFormat())},
+    ),
+    "not-of-the-registry": Cell(
+        [*events(0), b"\0\x7f\xff\xff\xff{}", *map(AVRO, events(0)), AVRO(events(1)[0])[:6]],
+        ["warming_up"],
+        ["not_framed", "unknown_schema", "not_avro"],
+        options={"decoder": ObservationDecoder(form=format_of("avro", REGISTRY))},
+    ),
+    "not-protobuf": Cell(
+        [PROTOBUF(events(0)[0])[:6] + b"\xff" * 9, *map(PROTOBUF, events(0))],
+        ["warming_up"],
+        ["not_protobuf"],
+        options={"decoder": ObservationDecoder(form=format_of("protobuf", REGISTRY))},
+    ),
+    "schema-checked": Cell(
+        BESIDE_THE_SCHEMA,
+        ["warming_up"],
+        ["schema_violation"],
+        options={"decoder": ObservationDecoder(form=format_of("json_schema", REGISTRY, validate=True))},
+    ),
+    "schema-unchecked": Cell(
+        BESIDE_THE_SCHEMA,
+        ["warming_up"] * 2,
+        options={"decoder": ObservationDecoder(form=format_of("json_schema", REGISTRY))},
+    ),
+    "not-cloudevent": Cell(
+        events(0, 1), [], ["not_cloudevent"] * 2, options={"decoder": ObservationDecoder(cloudevents=True)}
+    ),
+    "member-absent": Cell(
+        [*WARM, b'{"ds": 0, "y": 1}', b'{"unique_id": "a", "y": 1}', *events(12)],
+        [*WARMED, "ok"],
+        ["missing_field"] * 2,
+    ),
     "wrong-type": Cell([*WARM, observation("a", "1", START_MS), *events(12)], [*WARMED, "ok"], ["wrong_type"]),  # type: ignore[arg-type]
     "too-large": Cell(
         [*WARM, b" " * 2_000_000, *events(12)], [*WARMED, "ok"], ["too_large"]
     ),
+    "id-empty": Cell([*events(0, unique_id=""), *events(0)], ["warming_up"], ["bad_id"]),
     "id-too-long": Cell([*events(0, unique_id="x" * 600), *events(0)], ["warming_up"], ["bad_id"]),
     "y-too-large": Cell([*WARM, *events(12, y=1e16), *events(12)], [*WARMED, "ok"], ["y_out_of_range"]),
+    "y-infinite": Cell(
+        [*WARM, events(12, y=7.0)[0].replace(b"7.0", b"1e400"), *events(12)],
+        [*WARMED, "ok"],
+        ["y_out_of_range"],
+    ),
+    "quarantined": Cell(
+        [*WARM, *events(12, y=1e30), *events(13)],
+        [*WARMED, "gap"],
+        ["quarantined"],
+        options={"decoder": ObservationDecoder(DecodeLimits(max_abs_y=1e35))},
+        check=finite,
+    ),
     "date-out-of-range": Cell([observation("a", 1.0, 10**15), *events(0)], ["warming_up"], ["ds_out_of_range"]),
+    "date-that-is-none": Cell(
+        [b'{"unique_id": "a", "ds": "2024-02-30T00:00:00Z"}', *events(0)], ["warming_up"], ["ds_out_of_range"]
+    ),
+    "idle-kept": Cell(
+        [*WARM, *events(20, unique_id="b"), *events(20)], [*WARMED, "warming_up", "gap"], counted={"gap": 1}
+    ),
+    "idle-evicted": Cell(
+        [*WARM, *events(20, unique_id="b"), *events(20)],
+        [*WARMED, "warming_up", "warming_up"],
+        options={"limits": Limits(idle_ttl_ms=5 * HOUR_MS)},
+    ),
     "too-many-new-streams": Cell(
         [*events(0), *events(0, unique_id="b"), *events(1), *events(1, unique_id="b")],
         ["warming_up"] * 2,
@@ -175,6 +279,33 @@ def test_cell(bundle: Bundle, name: str, per_poll: int) -> None:
     assert log.committed == {0: len(cell.values)}, "nothing stops the partition"
 
 
-def test_the_table_names_every_cell() -> None:
+def table() -> list[list[str]]:
+    """Return the rows of the table: input, setting, what happens, published, dead letter, test."""
     text = (Path(__file__).parents[2] / "docs" / "data.md").read_text().split("## Covariates")[0]
-    assert set(re.findall(r"^\|.*\| `([a-z_-]+)` \|$", text, re.MULTILINE)) == set(CELLS)
+    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]  # behind the header
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+
+
+def codes(text: str) -> set[str]:
+    return set(re.findall(r"`([^`]+)`", text))
+
+
+def test_the_table_and_the_cells_are_the_same() -> None:
+    assert sorted(row[5] for row in table()) == sorted(f"`{name}`" for name in CELLS)
+
+
+@pytest.mark.parametrize("row", table(), ids=lambda row: row[5].strip("`"))
+def test_a_row_says_what_its_cell_expects(row: list[str]) -> None:
+    _, setting, _, published, dead, name = row
+    cell = CELLS[name.strip("`")]
+    assert codes(dead) == set(cell.dead)
+    assert codes(published) & {status.name.lower() for status in Status} <= set(cell.published)
+    for place in codes(setting):
+        section, _, member = place.split(" ")[0].partition(".")
+        assert member in type(getattr(Settings(), section)).model_fields, place
+
+
+def test_every_reason_of_a_dead_letter_stands_in_a_row() -> None:
+    of_covariates = {Reason.COVARIATE_MISSING, Reason.COVARIATE_OUT_OF_RANGE}
+    said = set[str]().union(*(codes(row[4]) for row in table()))
+    assert said == {str(reason) for reason in Reason} - of_covariates

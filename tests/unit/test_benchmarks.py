@@ -11,8 +11,9 @@ import pytest
 
 from pipeline.benchmarks.memory import memory
 from pipeline.benchmarks.peers import compare
+from pipeline.benchmarks.rewind import rewind
 from pipeline.benchmarks.timing import Measured, Stopwatch, in_process
-from pipeline.errors import RillcastError
+from pipeline.errors import RillcastError, SettingsError
 from pipeline.settings import Settings
 from tests.support.toy import write_toy
 
@@ -23,6 +24,23 @@ def test_memory_counts_streams_and_their_rows(tmp_path: Path) -> None:
     assert figures["row_bytes"] == 8
     assert 8 < figures["rss_bytes_per_stream"] < 1_000
     assert figures["export_of_4_pages_s"] > 0
+
+
+def late(model: Path, **changes: object) -> argparse.Namespace:
+    options = {"slots": 3, "within": 3.0, "streams": 20, "length": 12, "blocks": 2, "batch": 64, "seed": 0}
+    return argparse.Namespace(model=model, device="cpu", threads=1, **(options | changes))
+
+
+def test_rewind_puts_late_events_into_place_and_counts_the_steps_that_this_takes(tmp_path: Path) -> None:
+    figures = rewind(late(write_toy(tmp_path / "toy.onnx")))
+    assert 0 < figures["put_share"] < 1
+    assert 1 <= figures["steps_again_per_put"] <= 2 * 3 + 1
+    assert figures["us_per_event_disordered"] > 0
+
+
+def test_rewind_refuses_events_that_come_later_than_it_reaches(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="--within 4"):
+        rewind(late(write_toy(tmp_path / "toy.onnx"), within=4))
 
 
 def test_stopwatch_takes_the_first_start_and_the_first_stop() -> None:

@@ -221,6 +221,7 @@ def test_a_wrong_value_is_not_printed_with_its_secret(clean: Path, monkeypatch: 
         ('[input]\nformat = "csv"', "input.path is not set"),
         ('[input]\nformat = "msgpack"\npath = "a.jsonl"', "a format of topics"),
         ('[input]\nformat = "avro"', r"registry\.url"),
+        ('[input]\nduplicates = "last_wins"', r"input\.rewind_slots is 0"),
         ('[input.fields]\nunique_id = "$ce.subject"', "input.envelope"),
         ('[registry]\nurl = "https://me:pass@registry"', r"registry\.username"),
         ('[kafka]\nsecurity_protocol = "SASL_SSL"', r"kafka\.sasl_username, kafka\.sasl_password"),

@@ -19,6 +19,7 @@ from pipeline.bundle import Bundle, BundleMetadata
 from pipeline.changes import Changes
 from pipeline.codecs.connect import open_decoder, open_encoder
 from pipeline.codecs.forecasts import model_name
+from pipeline.collector import sparing
 from pipeline.deadletters import DeadLetters
 from pipeline.engine import StepEngine
 from pipeline.errors import SettingsError
@@ -63,7 +64,8 @@ class Service:
         if self.server is not None:
             self.server.start()
         try:
-            self.worker.run()
+            with sparing():
+                self.worker.run()
         finally:
             if self.server is not None:
                 self.server.stop()

@@ -51,7 +51,14 @@ LAYERS = [
     ["pipeline.sequence"],
     ["pipeline.shipped", "pipeline.onnx_safety"],
     ["pipeline.inputs"],
-    ["pipeline.frequency", "pipeline.covariates", "pipeline.arrays", "pipeline.errors", "pipeline.stages"],
+    [
+        "pipeline.frequency",
+        "pipeline.covariates",
+        "pipeline.arrays",
+        "pipeline.errors",
+        "pipeline.stages",
+        "pipeline.collector",
+    ],
 ]
 SAME_LAYER_ALLOWED = {
     "pipeline.codecs",

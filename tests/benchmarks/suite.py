@@ -144,12 +144,13 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where results and pictures go")
     parser.add_argument("--quick", action="store_true", help="minutes instead of an hour; the figures mean little")
-    parser.add_argument("--only", help="parts to run, separated by commas")
+    parser.add_argument("--only", help="parts to run, separated by commas; results of others in the folder are kept")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
     models = {"MODEL": _untrained(args.folder, 64)}
     chosen = [part for part in PARTS if args.only is None or part.name in args.only.split(",")]
-    results: dict[str, Figures] = {}
+    written = args.folder / "results.json"
+    results: dict[str, Figures] = json.loads(written.read_text()) if args.only and written.exists() else {}
     failed = []
     with running_broker() as broker:
         for part in chosen:
@@ -159,7 +160,7 @@ def main() -> int:
                 failed.append(part.name)
             else:
                 results[part.name] = result
-                (args.folder / "results.json").write_text(json.dumps(results, indent=1))
+                written.write_text(json.dumps(results, indent=1))
     draw(results, args.folder)
     print(json.dumps(figures(results)))
     if failed:

@@ -66,8 +66,9 @@ def _head(results: Mapping[str, Result]) -> str:
         Machine: {machine["cores"]} cores of an {machine["cpu"]} (KVM), no GPU, the broker on the same machine; Python
         {machine["python"]}, ONNX Runtime {machine["onnxruntime"]}, numpy {machine["numpy"]}. Model: GRU of 64, 168
         lags, calendar, scores; 24 horizons, 3 levels; random weights."""
-    why = "[Where the time goes](hot-path.md) explains the figures; [scaling.md](scaling.md) does the sums for many machines."
-    return "\n\n".join(("# Performance", _prose(generated), _prose(where), why))
+    why = """
+        [Where the time goes](hot-path.md) explains the figures; [Scaling](scaling.md) does the sums for many machines."""
+    return "\n\n".join(("# Performance", _prose(generated), _prose(where), _prose(why)))
 
 
 def _summary(results: Mapping[str, Result]) -> str:

@@ -67,7 +67,8 @@ def _head(results: Mapping[str, Result]) -> str:
         {machine["python"]}, ONNX Runtime {machine["onnxruntime"]}, numpy {machine["numpy"]}. Model: GRU of 64, 168
         lags, calendar, scores; 24 horizons, 3 levels; random weights."""
     why = """
-        [Where the time goes](hot-path.md) explains the figures; [Scaling](scaling.md) does the sums for many machines."""
+        [Where the time goes](hot-path.md) explains the figures, [Scaling](scaling.md) does the sums for many
+        machines."""
     return "\n\n".join(("# Performance", _prose(generated), _prose(where), _prose(why)))
 
 

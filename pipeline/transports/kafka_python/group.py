@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
+from typing import Final
 
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import GroupIdNotFoundError, KafkaError
@@ -12,6 +14,8 @@ from pipeline.transports import kafka_errors
 from pipeline.transports.base import Assignment
 from pipeline.transports.kafka_python.config import connection_config, consumer_config, create
 from pipeline.transports.kafka_python.lookup import look_up
+
+_RETRY_S: Final = 0.05
 
 
 class KafkaPythonGroup:
@@ -27,15 +31,19 @@ class KafkaPythonGroup:
     def members(self) -> int:
         """Return how many members the group has."""
         group = self._settings.group_id
-        try:
-            described = self._admin.describe_groups([group])[group]
-        except GroupIdNotFoundError:
-            return 0
-        except KafkaError as error:
-            raise kafka_errors.refused(
-                self._settings.bootstrap_servers, self._topic, f"asking for the members of group {group}", error
-            ) from error
-        return len(described["members"])
+        deadline = time.monotonic() + self._settings.request_timeout_s
+        while True:
+            try:
+                return len(self._admin.describe_groups([group])[group]["members"])
+            except GroupIdNotFoundError:
+                return 0
+            except KafkaError as error:
+                # A coordinator may be loading, or have moved; a new cluster has none until somebody asks for it.
+                if not error.retriable or time.monotonic() > deadline:
+                    raise kafka_errors.refused(
+                        self._settings.bootstrap_servers, self._topic, f"asking for the members of group {group}", error
+                    ) from error
+            time.sleep(_RETRY_S)
 
     def assignments(self, partitions: Sequence[int]) -> Sequence[Assignment]:
         """Return what the brokers say of `partitions`."""

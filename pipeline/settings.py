@@ -134,6 +134,12 @@ class InputSettings(_Section):
         return self.format in _FILE_FORMATS or name.endswith((".csv", ".parquet"))
 
 
+def _require_no_user(address: str, instead: str) -> None:
+    """Refuse an address that has a user name or a password in it."""
+    if "@" in urlsplit(address).netloc:
+        raise ValueError(f"a user name within the address would be printed with it; {instead}")
+
+
 class RegistrySettings(_Section):
     """The schema registry (Confluent API), for the formats that need one."""
 
@@ -165,10 +171,8 @@ class RegistrySettings(_Section):
     @field_validator("url")
     @classmethod
     def _no_password_in_address(cls, value: str | None) -> str | None:
-        if value is not None and any(urlsplit(one.strip()).username for one in value.split(",")):
-            raise ValueError(
-                "a user name within the address would be printed with it; use registry.username, .password"
-            )
+        for address in (value or "").split(","):
+            _require_no_user(address.strip(), "use registry.username, .password")
         return value
 
 
@@ -212,6 +216,7 @@ class PublishSettings(_Section):
             raise ValueError("publish.otlp_endpoint is set, which needs publish.trace_context = true")
         if self.otlp_endpoint is not None and urlsplit(self.otlp_endpoint).scheme not in ("http", "https"):
             raise ValueError("publish.otlp_endpoint has to begin with http:// or https://")
+        _require_no_user(self.otlp_endpoint or "", "leave it to OTEL_EXPORTER_OTLP_HEADERS")
         return self
 
 
@@ -301,6 +306,7 @@ class KafkaSettings(_Section):
         url = urlsplit(value or "https://unset")
         if url.scheme != "https" and not (url.scheme == "http" and url.hostname in _LOOPBACK):
             raise ValueError("the client secret is sent there: it has to begin with https://")
+        _require_no_user(value or "", "use kafka.oauth_client_id, .oauth_client_secret")
         return value
 
     @model_validator(mode="after")
@@ -489,6 +495,13 @@ class Settings(BaseSettings):
                 f"member while it still commits; lower the one or raise the other"
             )
         return self
+
+    @field_validator("model")
+    @classmethod
+    def _no_keys_in_address(cls, value: str) -> str:
+        registry, _, _ = value.rpartition("@")
+        _require_no_user(registry, "keys of an object store stand in its own variables (AWS_ACCESS_KEY_ID, ...)")
+        return value
 
     @model_validator(mode="after")
     def _duplicates_need_a_way_back(self) -> Settings:

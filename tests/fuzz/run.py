@@ -11,9 +11,13 @@ import argparse
 import json
 import multiprocessing
 import sys
+import tempfile
 import time
 import traceback
+from collections.abc import Iterator
 from multiprocessing.sharedctypes import Synchronized
+from pathlib import Path
+from types import FunctionType, ModuleType
 
 from tests.fuzz.mutation import mutant
 from tests.fuzz.targets import targets
@@ -79,16 +83,36 @@ def main() -> int:
 
 
 def _coverage_guided(name: str, inputs: int) -> int:
+    """Let atheris choose the inputs of one target, from the target's seeds on; return the fuzzer's exit code."""
+    with tempfile.TemporaryDirectory(prefix="rillcast-fuzz-") as folder:
+        for number, seed in enumerate(targets()[name].seeds):
+            (Path(folder) / f"seed-{number}").write_bytes(seed)
+        process = _STARTS.Process(target=_fuzz_by_coverage, args=(name, inputs, folder))  # it ends with its process
+        process.start()
+        process.join()
+    return int(process.exitcode or 0)
+
+
+def _fuzz_by_coverage(name: str, inputs: int, corpus: str) -> None:
     import atheris  # not a dependency: there is no wheel for every Python
 
     target = targets()[name]
-    for function in (sys.modules[module] for module in list(sys.modules) if module.startswith("pipeline.codecs")):
-        for member in vars(function).values():
-            if callable(member) and hasattr(member, "__code__"):
-                atheris.instrument_func(member)
-    atheris.Setup([sys.argv[0], f"-runs={inputs}", "-max_len=4096"], target.run)
+    for module in [module for path, module in sys.modules.items() if path.startswith("pipeline.")]:
+        for function in functions(module):
+            atheris.instrument_func(function)
+    longest = max(4_096, 2 * max(map(len, target.seeds)))
+    atheris.Setup([sys.argv[0], f"-runs={inputs}", f"-max_len={longest}", corpus], target.run)
     atheris.Fuzz()
-    return 0
+
+
+def functions(module: ModuleType) -> Iterator[FunctionType]:
+    """Yield the functions of a module and the methods of its classes."""
+    for member in list(vars(module).values()):
+        members = list(vars(member).values()) if isinstance(member, type) else [member]
+        for each in members:
+            function = each.__func__ if isinstance(each, classmethod | staticmethod) else each
+            if isinstance(function, FunctionType) and function.__module__ == module.__name__:
+                yield function
 
 
 if __name__ == "__main__":

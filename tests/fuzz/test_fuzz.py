@@ -8,7 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pipeline.codecs import observations
 from tests.fuzz.mutation import mutant
+from tests.fuzz.run import functions
 from tests.fuzz.targets import targets
 
 TARGETS = list(targets())
@@ -43,6 +45,13 @@ def test_any_json_breaks_no_promise(document: object) -> None:
     data = json.dumps(document).encode()
     for name in ("json", "mapped", "cloudevents", "json_schema", "dead_letters"):
         targets()[name].run(data)
+
+
+def test_what_is_guided_by_coverage_are_all_functions_and_methods_of_a_module_and_no_others() -> None:
+    names = {function.__qualname__ for function in functions(observations)}
+    assert {"ObservationDecoder.decode", "ObservationDecoder._checked", "_epoch_ms"} <= names
+    assert all(function.__module__ == observations.__name__ for function in functions(observations))
+    assert "open_event" not in names, "it is another module's"
 
 
 def test_a_mutant_is_made_of_its_seed_and_number_alone() -> None:

@@ -224,6 +224,13 @@ def test_a_wrong_value_is_not_printed_with_its_secret(clean: Path, monkeypatch: 
         ('[input]\nduplicates = "last_wins"', r"input\.rewind_slots is 0"),
         ('[input.fields]\nunique_id = "$ce.subject"', "input.envelope"),
         ('[registry]\nurl = "https://me:pass@registry"', r"registry\.username"),
+        ('[registry]\nurl = "https://one,https://:me:pass@two"', r"registry\.username"),
+        ('[kafka]\noauth_token_url = "https://me:pass@idp/token"', r"kafka\.oauth_client_id"),
+        (
+            '[publish]\ntrace_context = true\notlp_endpoint = "http://me:pass@collector:4318/v1/traces"',
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        ),
+        ('model = "s3://me:pass@bucket/models@live"', "AWS_ACCESS_KEY_ID"),
         ('[kafka]\nsecurity_protocol = "SASL_SSL"', r"kafka\.sasl_username, kafka\.sasl_password"),
         ('[kafka]\nsecurity_protocol = "SASL_SSL"\nsasl_mechanism = "OAUTHBEARER"', r"kafka\.oauth_token_url"),
         ('[kafka]\noauth_token_url = "http://idp.example/token"', "https"),

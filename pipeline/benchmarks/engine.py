@@ -12,10 +12,11 @@ import numpy as np
 
 from pipeline import device
 from pipeline.bundle import Bundle
-from pipeline.engine import StepEngine
+from pipeline.engine import DEFAULT_RUNS, StepEngine
 from pipeline.errors import SettingsError
 
 _START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
+_RUN, _RUNS = DEFAULT_RUNS.lengths[0], max(1, DEFAULT_RUNS.max_rows // DEFAULT_RUNS.lengths[0])
 
 
 class _Load:
@@ -30,14 +31,22 @@ class _Load:
         self._offset = 0
         self.about = {"model": f"{bundle.metadata.name}@{bundle.metadata.model_id}", "device": on.name}
 
-    def step(self, partition: int, unique_ids: list[str], slot: int) -> None:
-        """Step streams at one slot with a value that has a daily shape, so that states stay ordinary."""
-        n = len(unique_ids)
-        y = np.sin(np.arange(n) + slot * (2 * np.pi / 24)).astype(np.float32) * 10 + 100
-        ds = np.full(n, _START_MS + slot * self.step_ms, np.int64)
+    def step(self, partition: int, unique_ids: list[str], slot: int, slots: int = 1) -> None:
+        """Step streams from a slot on, with values that have a daily shape, so that states stay ordinary."""
+        n = len(unique_ids) * slots
+        slot_of = slot + np.repeat(np.arange(slots), len(unique_ids))
+        phases = np.tile(np.arange(len(unique_ids)), slots)
+        y = np.sin(phases + slot_of * (2 * np.pi / 24)).astype(np.float32) * 10 + 100
         offsets = np.arange(self._offset, self._offset + n, dtype=np.int64)
         self._offset += n
-        self.engine.step(np.full(n, partition, np.int64), offsets, unique_ids, ds, y)
+        ds = _START_MS + slot_of * self.step_ms
+        self.engine.step(np.full(n, partition, np.int64), offsets, unique_ids * slots, ds, y)
+
+    def age(self, partition: int, unique_ids: list[str], slots: int) -> None:
+        """Bring new streams to a slot as a backlog does, in runs: single steps would take many times as long."""
+        for first in range(0, len(unique_ids), _RUNS):
+            for slot in range(0, slots, _RUN):
+                self.step(partition, unique_ids[first : first + _RUNS], slot, min(_RUN, slots - slot))
 
 
 def step(args: argparse.Namespace) -> dict[str, Any]:
@@ -91,15 +100,13 @@ def flatness(args: argparse.Namespace) -> dict[str, Any]:
     load = _Load(args, args.batch)
     old = [f"old-{number}" for number in range(args.batch)]
     young = [f"young-{number}" for number in range(args.batch)]
-    for slot in range(args.age):
-        load.step(0, old, slot)
+    load.age(0, old, args.age)
     calls = 50
     old_times: list[float] = []
     young_times: list[float] = []
     for block in range(args.blocks):
         load.engine.residents.release(1)
-        for slot in range(args.young):
-            load.step(1, young, slot)
+        load.age(1, young, args.young)
         at = args.age + block * calls
         # In turns, and each first every other time, so that neither profits from the other's warm cache.
         pair: list[tuple[list[float], Callable[[int], None]]] = [

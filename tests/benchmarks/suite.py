@@ -59,7 +59,7 @@ PARTS: Final = (
     Part("step", ("step", "MODEL"), on_kafka=False, figures=lambda _: {}, quick=("--seconds", "0.2")),
     Part(
         "flatness",
-        ("flatness", "MODEL", "--age", "1000000", "--young", "10"),
+        ("flatness", "MODEL", "--age", "1000000", "--young", "10", "--batch", "16"),
         on_kafka=False,
         figures=lambda result: {"flatness_steps": result["old_to_young_ratio"]},
         quick=("--age", "2000", "--blocks", "4"),

@@ -18,8 +18,9 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any, Final
@@ -29,6 +30,7 @@ from pipeline.device import Device
 from pipeline.engine import StepEngine
 from pipeline.errors import BundleError, DataError, RillcastError
 from training import drift
+from training.allocator import keep_freed_memory
 from training.backtest import backtest
 from training.data import Series, load
 from training.fit import train
@@ -105,6 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--document", type=Path, help="page whose measured part is to be written anew")
     parser.add_argument("--finished", action="store_true", help="only training runs that are done; start none")
     args = parser.parse_args(argv)
+    keep_freed_memory()
     try:
         result = run(_folder(args.data), args.work, range(args.seeds), args.only, finished=args.finished)
     except RillcastError as error:
@@ -137,7 +140,7 @@ def run(
         if wanted:
             result[protocol.name] = [_trained(protocol, folder, work, seed) for seed in wanted]
     if "universal" in asked:
-        result["universal"] = _universal(folder)
+        result["universal"] = _universal(folder, work)
     if "drift" in asked:
         result["drift_coverage80"] = _kept(work / "drift.json", lambda: asdict(drift.measure(work)))
     return result
@@ -201,21 +204,26 @@ def _trained(protocol: Protocol, folder: Path, work: Path, seed: int) -> dict[st
     return kept
 
 
-def _universal(folder: Path) -> dict[str, Any]:
+def _universal(folder: Path, work: Path) -> dict[str, Any]:
     """Score the shipped bundle, which was trained on none of the data sets; nothing where none is shipped."""
     try:
         bundle = Bundle.load(UNIVERSAL)
     except BundleError as error:
         _say(f"universal bundle left out: {error}")
         return {}
-    return {p.name: score(bundle, *p.split(folder), p.horizon) for p in PROTOCOLS}
+
+    def scored(protocol: Protocol) -> dict[str, Any]:
+        return score(bundle, *protocol.split(folder), protocol.horizon)
+
+    identity = bundle.metadata.model_id[:12]
+    return {p.name: _kept(work / f"universal.{identity}.{p.name}.json", partial(scored, p)) for p in PROTOCOLS}
 
 
-def _kept(path: Path, measure: Any) -> dict[str, Any]:
+def _kept(path: Path, measure: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     if not path.exists():
-        partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(measure()))
-        partial.replace(path)
+        unfinished = path.with_suffix(".partial")
+        unfinished.write_text(json.dumps(measure()))
+        unfinished.replace(path)
     found: dict[str, Any] = json.loads(path.read_text())
     return found
 

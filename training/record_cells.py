@@ -24,6 +24,7 @@ from pipeline.bundle import Bundle
 from pipeline.engine import StepEngine
 from pipeline.errors import RillcastError
 from pipeline.frequency import step_ms
+from training.allocator import keep_freed_memory
 from training.backtest import backtest
 from training.cells import CELLS
 from training.data import load
@@ -39,6 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Train, score and tabulate."""
     args = _parser().parse_args(argv)
     args.workdir.mkdir(parents=True, exist_ok=True)
+    keep_freed_memory()
     try:
         train_file, test_file = (args.data, args.test) if args.test is not None else _split(args)
         results = [_result(name, train_file, test_file, args) for name in args.cells.split(",")]

@@ -24,6 +24,7 @@ from typing import Final
 from pipeline.bundle import Bundle
 from pipeline.errors import RillcastError
 from pipeline.shipped import FOLDER
+from training.allocator import keep_freed_memory
 from training.export import export
 from training.fit import TrainReport, train
 from training.options import TrainOptions
@@ -129,6 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     if unknown := sorted(set(args.freq) - set(SHIPPED)):
         parser.error(f"no bundle is shipped for {', '.join(unknown)}; there are {', '.join(SHIPPED)}")
+    keep_freed_memory()
     try:
         for freq in args.freq or SHIPPED:
             path = args.folder / f"{freq}.onnx"

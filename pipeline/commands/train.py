@@ -101,8 +101,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and print the figures."""
+    from training.allocator import keep_freed_memory
     from training.fit import DEFAULT_QUANTILES, TrainOptions, train
 
+    keep_freed_memory()
     start = _start(args)
     if args.hold_out < 0:
         raise SettingsError(f"--hold-out {args.hold_out}: takes a number of slots")

@@ -54,9 +54,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search, draw, recommend."""
     from training import tune_plot
+    from training.allocator import keep_freed_memory
     from training.options import TrainOptions
     from training.tune import TuneOptions, tune
 
+    keep_freed_memory()
     base = TrainOptions(
         data=args.data,
         columns=data_flags.columns(args),

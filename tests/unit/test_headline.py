@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -121,6 +122,27 @@ def test_a_finished_run_is_not_done_again(
         assert headline.main(["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--only", "drift"]) == 0
     assert len(calls) == 1
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"drift_coverage80": {"on": 0.8, "off": 0.7}}
+
+
+def test_a_shipped_bundle_is_scored_once_and_again_when_it_is_another(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    scored: list[str] = []
+
+    def score(bundle: Any, *_: object) -> dict[str, Any]:
+        scored.append(bundle.metadata.model_id)
+        return run_of(0.03, 0)
+
+    monkeypatch.setattr(headline, "PROTOCOLS", (headline.Protocol("etth1", ("etth1.csv.gz",), 6, test=(1_300, 1_312)),))
+    monkeypatch.setattr(headline, "score", score)
+    hourly(tmp_path / "etth1.csv.gz", "cd", 1_000, 400)
+    arguments = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--only", "universal"]
+    for shipped in ("one", "one", "another"):
+        bundle = SimpleNamespace(metadata=SimpleNamespace(model_id=shipped))
+        monkeypatch.setattr("pipeline.bundle.Bundle.load", lambda _, it=bundle: it)
+        assert headline.main(arguments) == 0
+    assert scored == ["one", "another"]
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["universal"]["etth1"]["wql"] == 0.03
 
 
 def test_what_is_finished_can_be_told_before_the_rest_is(

@@ -124,8 +124,8 @@ class Partitions:
             number, home = assignment.partition, self._lanes.home
             self._partitions[number] = _Partition(assignment, Phase.LOADING, self._clock())
             self._lanes.give(number, home)
-            if home.store is not None and self._policy(number) == "restore":
-                home.store.begin_restore(number)
+            if home.restores is not None and self._policy(number) == "restore":
+                home.restores.begin(number, "serving")
                 starts[number] = None
             else:
                 starts[number] = self._begin(assignment, None)
@@ -142,7 +142,7 @@ class Partitions:
             TransportError: a store cannot be reached.
         """
         for lane in list(self._lanes.all):
-            for restored in lane.store.poll_restore(timeout_s) if lane.store is not None else ():
+            for restored in lane.restores.poll("serving", timeout_s) if lane.restores is not None else ():
                 if self._belongs_to_another(lane, restored):
                     continue
                 partition = self._partitions[restored.partition]
@@ -170,8 +170,8 @@ class Partitions:
         for number in numbers:
             if self._partitions.pop(number, None) is not None:
                 lane = self._lanes.of(number)
-                if lane.store is not None:
-                    lane.store.cancel_restore(number)
+                if lane.restores is not None:
+                    lane.restores.cancel(number)
                 self._lanes.drop(number)
         self.report()
 
@@ -213,11 +213,11 @@ class Partitions:
                 lane.model_id,
             )
             return False
-        if other.store is None:
+        if other.restores is None:
             return False
         log.info("%s: served by model %s, which goes on with it until %s is warm", where, claimed_by, lane.model_id)
         self._lanes.give(number, other)
-        other.store.begin_restore(number)
+        other.restores.begin(number, "serving")
         return True
 
     def _begin(self, assignment: Assignment, restored: Restored | None) -> int:

@@ -65,7 +65,6 @@ class ForecastBoard:
         levels = np.asarray(metadata.quantiles)
         # Lower end, middle and upper end of the one-step forecast: enough for the trail behind the actuals.
         self._trail_columns = np.array([0, int(np.abs(levels - 0.5).argmin()), levels.size - 1])
-        self._covered_column = metadata.scores.index(COVERED) if COVERED in metadata.scores else None
 
         rows = max_streams + max_asked
         self._row_of: dict[str, int] = {}
@@ -90,6 +89,12 @@ class ForecastBoard:
         self._latency: FloatArray = np.zeros(_LATENCY_SAMPLES, dtype=np.float32)
         self._latency_count = 0
 
+    def serve(self, metadata: BundleMetadata) -> None:
+        """Say which bundle forecasts from now on: one with the horizon and levels of the one before."""
+        assert metadata.horizon == self._metadata.horizon
+        assert metadata.quantiles == self._metadata.quantiles
+        self._metadata = metadata
+
     def update(
         self,
         unique_ids: Sequence[str],
@@ -100,6 +105,7 @@ class ForecastBoard:
         score: FloatArray | None,
         anomaly: FloatArray | None,
         num_streams: int | None = None,
+        scores: Sequence[str] | None = None,
     ) -> None:
         """Take in what one poll brought; row `i` of every column belongs to one event, in order of arrival.
 
@@ -111,13 +117,15 @@ class ForecastBoard:
             y: `(n,)` observations, NaN = missing.
             status: `(n,)` values of `Status`.
             forecast: `(n, H, Q)` in the streams' own units.
-            score: `(n, K)` by `metadata.scores`; None where the bundle gives none.
+            score: `(n, K)` by `scores`; None where the bundle gives none.
             anomaly: `(n,)` in [0, 1], NaN = unknown; None where the bundle gives none.
             num_streams: streams that have state now; None leaves the last figure.
+            scores: names of the columns of `score`; None = those of the bundle that the board knows.
         """
         if not len(unique_ids):
             return
-        covered = None if score is None or self._covered_column is None else score[:, self._covered_column]
+        names = self._metadata.scores if scores is None else scores
+        covered = score[:, names.index(COVERED)] if score is not None and COVERED in names else None
         now = self._clock()
         with self._lock:
             self._events += len(unique_ids)

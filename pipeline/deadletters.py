@@ -82,10 +82,14 @@ class DeadLetter:
 class DeadLetters:
     """Builds dead letters for one source and one model."""
 
-    def __init__(self, source_name: str, model_id: str, max_bytes: int) -> None:
+    def __init__(self, source_name: str, model: str, max_bytes: int) -> None:
         self._source_name = source_name
-        self._model_id = model_id
+        self._model = model
         self._max_bytes = max_bytes
+
+    def serve(self, model: str) -> None:
+        """Say which model is served from now on, by name and id."""
+        self._model = model
 
     def publish(self, sink: Sink, polled: Polled, rejections: Sequence[Rejection]) -> None:
         """Hand one dead letter per rejection to the sink, in the order of the poll.
@@ -110,7 +114,7 @@ class DeadLetters:
             ("rillcast-partition", str(polled.partitions[row]).encode()),
             ("rillcast-offset", str(polled.offsets[row]).encode()),
             ("rillcast-timestamp-ms", str(polled.timestamps_ms[row]).encode()),
-            ("rillcast-model", self._model_id.encode()),
+            ("rillcast-model", self._model.encode()),
         ]
         if value is not None and len(value) > self._max_bytes:
             headers.append(("rillcast-original-bytes", str(len(value)).encode()))

@@ -54,6 +54,12 @@ class RegistryUnreachableError(RegistryError):
     exit_code = 5
 
 
+class RolloutRefusedError(RillcastError):
+    """A model cannot take over from the one that serves while it does; the one that serves goes on."""
+
+    exit_code = 3
+
+
 class ParityError(RillcastError):
     """The exported graph and the PyTorch module disagree; nothing was written."""
 

@@ -1,8 +1,8 @@
 """The models that one worker runs, and which of them serves which partition.
 
-A worker that `rillcast run` starts has one lane, its home. With more of them each partition is served by exactly one,
-and changes lanes only between two commits (`Checkpoint.commit(handovers=...)`), never within a poll; what would decide
-on that, a roll-out without a restart, is not there yet.
+A worker has one lane, its home, but for the time of a roll-out (`pipeline.rollout`). With more of them each partition
+is served by exactly one, and changes lanes only between two commits (`Checkpoint.commit(handovers=...)`), never within
+a poll.
 
 Owns: who serves what, and how a poll's events are shared out. Does not know: where models come from, when a partition
 changes lanes, transports, commits.
@@ -11,7 +11,7 @@ changes lanes, transports, commits.
 from __future__ import annotations
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ from pipeline.publisher import Publisher
 from pipeline.residents import Residents
 from pipeline.stepper import Events
 from pipeline.stores.base import StateStore
+from pipeline.stores.restores import Restores
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -32,11 +33,16 @@ class Lane:
         engine: the states and the model.
         publisher: of its results.
         store: of its states; None = they are not stored.
+        restores: of that store.
     """
 
     engine: StepEngine
     publisher: Publisher
     store: StateStore | None
+    restores: Restores | None = field(init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "restores", None if self.store is None else Restores(self.store))
 
     @property
     def model_id(self) -> str:
@@ -79,6 +85,7 @@ class Lanes:
         """
         self.home = home
         self._serving: dict[int, Lane] = {}
+        self._held: set[Lane] = set()
         self._retired_bytes = 0
 
     @property
@@ -87,27 +94,27 @@ class Lanes:
         return dict.fromkeys([self.home, *self._serving.values()])
 
     @property
+    def _open(self) -> Collection[Lane]:
+        return dict.fromkeys([*self.all, *self._held])
+
+    @property
     def bytes_staged(self) -> int:
         """Bytes handed to the stores so far."""
-        return self._retired_bytes + sum(lane.store.bytes_staged for lane in self.all if lane.store is not None)
+        return self._retired_bytes + sum(lane.store.bytes_staged for lane in self._open if lane.store is not None)
 
     def of(self, partition: int) -> Lane:
         """Return the lane that serves a partition."""
         return self._serving.get(partition, self.home)
 
-    def served_by(self, lane: Lane) -> list[int]:
-        """Return the partitions that a lane serves."""
-        return [number for number, each in self._serving.items() if each is lane]
-
     def give(self, partition: int, lane: Lane) -> None:
         """Let a lane serve a partition from the next event on; the states of the one before are left alone."""
-        before = self.all
+        before = self._open
         self._serving[partition] = lane
         self._retire(before)
 
     def drop(self, partition: int) -> None:
         """Forget a partition and its states."""
-        before = self.all
+        before = self._open
         self.of(partition).residents.release(partition)
         self.of(partition).publisher.forget(partition)
         self._serving.pop(partition, None)
@@ -115,8 +122,18 @@ class Lanes:
 
     def move_home(self, lane: Lane) -> None:
         """Let partitions begin with another lane; those that are served by the one before stay there."""
-        before = self.all
+        before = self._open
         self.home = lane
+        self._retire(before)
+
+    def hold(self, lane: Lane) -> None:
+        """Keep a lane open that may serve nothing: a model that is to take over, or in the shadow."""
+        self._held.add(lane)
+
+    def let_go(self, lane: Lane) -> None:
+        """Hold a lane no more."""
+        before = self._open
+        self._held.discard(lane)
         self._retire(before)
 
     def step(self, events: Events) -> list[Part]:
@@ -135,18 +152,18 @@ class Lanes:
 
     def discard(self) -> None:
         """Drop what was staged for a commit that failed."""
-        for lane in self.all:
+        for lane in self._open:
             if lane.store is not None:
                 lane.store.discard()
 
     def close(self) -> None:
         """Let go of every lane's store."""
-        for lane in self.all:
+        for lane in self._open:
             lane.close()
 
     def _retire(self, before: Collection[Lane]) -> None:
-        """Close the lanes of `before` that have nothing to serve any more."""
-        for lane in dict.fromkeys(before):
-            if lane not in self.all and lane.store is not None:
+        """Close the lanes of `before` that nobody needs any more."""
+        for lane in before:
+            if lane not in self._open and lane.store is not None:
                 self._retired_bytes += lane.store.bytes_staged
                 lane.close()

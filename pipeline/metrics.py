@@ -6,10 +6,12 @@ know: where the counts come from. A stream id is never a label. Series live on a
 
 from __future__ import annotations
 
+import contextlib
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Final, Literal
+from typing import Final, Literal, TypeAlias, get_args
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
@@ -24,6 +26,8 @@ from pipeline.stages import STAGES
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _LONG_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
 ANOMALOUS: Final = 0.99
+Role: TypeAlias = Literal["live", "shadow"]
+Swap: TypeAlias = Literal["started", "completed", "failed", "refused"]
 _ROWS: Final = (1, 4, 16, 64, 256, 1024, 4096)
 
 
@@ -143,6 +147,69 @@ TABLE: Final = (
     ),
     Metric("rillcast_unchanged_forecasts_total", "counter", "Forecasts kept back because they had not moved."),
     Metric("rillcast_anomalies_published_total", "counter", "Anomalous observations handed to the sink."),
+    Metric(
+        "rillcast_model_swaps_total",
+        "counter",
+        "Roll-outs of another model: started, completed, failed (tried again), refused (it cannot take over).",
+        ("outcome",),
+    ),
+    Metric(
+        "rillcast_model_swap_pending_seconds",
+        "gauge",
+        "How long the model that is wanted has not served all partitions of this member; 0 = it does.",
+    ),
+    Metric(
+        "rillcast_model_warm_up_lag_records",
+        "gauge",
+        "Records between a model that follows the serving one and where its partitions are served.",
+        ("model_id",),
+    ),
+    Metric(
+        "rillcast_model_warm_up_partitions",
+        "gauge",
+        "Partitions in which a model follows the serving one.",
+        ("model_id",),
+    ),
+    Metric(
+        "rillcast_shadow_drops_total",
+        "counter",
+        "Times that the shadow failed and was let go of; it is tried again after `rollout.retry_s`.",
+    ),
+    Metric(
+        "rillcast_model_registry_errors_total",
+        "counter",
+        "Times that the registry could not say which model its alias means; the one that serves goes on.",
+    ),
+    Metric(
+        "rillcast_compared_scored_forecasts_total",
+        "counter",
+        "Forecasts met by their observation while a shadow is compared, by whose they are.",
+        ("role", "model_id", "horizon"),
+    ),
+    Metric(
+        "rillcast_compared_covered_forecasts_total",
+        "counter",
+        "Of those, how many had it in the outer interval.",
+        ("role", "model_id", "horizon"),
+    ),
+    Metric(
+        "rillcast_compared_pinball_loss_total",
+        "counter",
+        "Sum of their quantile losses, each in units of its stream's scale.",
+        ("role", "model_id", "horizon"),
+    ),
+    Metric(
+        "rillcast_compared_forecast_error_total",
+        "counter",
+        "Sum of their distances between middle quantile and observation, by which was the larger.",
+        ("role", "model_id", "horizon", "side"),
+    ),
+    Metric(
+        "rillcast_compared_naive_error_total",
+        "counter",
+        "The same sum, both sides, for the seasonal-naive forecast; error / naive error is what to compare.",
+        ("role", "model_id", "horizon"),
+    ),
 )
 
 
@@ -152,7 +219,21 @@ class ScoreCounters:
     `covered` is of the next slot, `covered_6` of the sixth. Columns of other names are left alone.
     """
 
-    def __init__(self, counters: Mapping[str, Counter], names: Sequence[str]) -> None:
+    def __init__(
+        self,
+        counters: Mapping[str, Counter],
+        names: Sequence[str],
+        prefix: str = "rillcast_",
+        labels: tuple[str, ...] = (),
+    ) -> None:
+        """Find the columns.
+
+        Args:
+            counters: by name.
+            names: of the columns.
+            prefix: of the counters' names.
+            labels: that stand before the horizon.
+        """
         self._columns: list[tuple[int, str, tuple[Counter, ...]]] = []
         for column, name in enumerate(names):
             kind, _, slots = name.partition("_")
@@ -160,16 +241,19 @@ class ScoreCounters:
             if not horizon.isdecimal():
                 continue
             if kind == "covered":
-                scored = counters["rillcast_scored_forecasts_total"].labels(horizon)
-                covered = counters["rillcast_covered_forecasts_total"].labels(horizon)
+                scored = counters[prefix + "scored_forecasts_total"].labels(*labels, horizon)
+                covered = counters[prefix + "covered_forecasts_total"].labels(*labels, horizon)
                 self._columns.append((column, kind, (scored, covered)))
             elif kind == "pinball":
-                self._columns.append((column, kind, (counters["rillcast_pinball_loss_total"].labels(horizon),)))
+                self._columns.append(
+                    (column, kind, (counters[prefix + "pinball_loss_total"].labels(*labels, horizon),))
+                )
             elif kind == "bias":
-                error = counters["rillcast_forecast_error_total"]
-                self._columns.append((column, kind, (error.labels(horizon, "over"), error.labels(horizon, "under"))))
+                error = counters[prefix + "forecast_error_total"]
+                sides = error.labels(*labels, horizon, "over"), error.labels(*labels, horizon, "under")
+                self._columns.append((column, kind, sides))
             elif kind == "naive":
-                self._columns.append((column, kind, (counters["rillcast_naive_error_total"].labels(horizon),)))
+                self._columns.append((column, kind, (counters[prefix + "naive_error_total"].labels(*labels, horizon),)))
 
     def add(self, score: FloatArray) -> None:
         """Take in the scores of some events.
@@ -199,7 +283,8 @@ class Metrics:
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
-        infos: dict[str, Info] = {}
+        self._infos: dict[str, Info] = {}
+        self._device = device
         for row in TABLE:
             if row.kind == "counter":
                 self._counters[row.name] = Counter(row.name, row.help, row.labels, registry=registry)
@@ -210,26 +295,77 @@ class Metrics:
                     row.name, row.help, row.labels, buckets=row.buckets, registry=registry
                 )
             else:
-                infos[row.name] = Info(row.name, row.help, registry=registry)
-        infos["rillcast_build"].info({"version": version("rillcast")})
-        infos["rillcast_model"].info(
-            {
-                "name": metadata.name,
-                "model_id": metadata.model_id,
-                "cell": metadata.cell,
-                "freq": metadata.freq,
-                "device": device,
-            }
-        )
+                self._infos[row.name] = Info(row.name, row.help, registry=registry)
+        self._infos["rillcast_build"].info({"version": version("rillcast")})
         # A series that exists from the start with 0 lets `rate()` see its first increase.
         self._events = [self._counters["rillcast_events_total"].labels(status.name.lower()) for status in Status]
         self._letters = {r: self._counters["rillcast_dead_letters_total"].labels(r.value) for r in Reason}
         masked = self._counters["rillcast_covariates_masked_total"]
         self._masked = [masked.labels(reason) for reason in Masked._fields]
         self._stages = {s: self._histograms["rillcast_stage_seconds"].labels(s) for s in STAGES}
+        for outcome in get_args(Swap):
+            self._counters["rillcast_model_swaps_total"].labels(outcome)
         self._scores = ScoreCounters(self._counters, metadata.scores)
+        self._compared: dict[tuple[Role, str], ScoreCounters] = {}
         self._lag_partitions: set[int] = set()
+        self.serve(metadata)
+
+    def of_model(self, metadata: BundleMetadata) -> Metrics:
+        """Return the same series for the results of another model, whose scores may stand in other columns."""
+        other = copy.copy(self)
+        other._scores = ScoreCounters(self._counters, metadata.scores)
+        return other
+
+    # Models come and go.
+
+    def serve(self, metadata: BundleMetadata) -> None:
+        """Say which bundle is served."""
+        self._infos["rillcast_model"].info(
+            {
+                "name": metadata.name,
+                "model_id": metadata.model_id,
+                "cell": metadata.cell,
+                "freq": metadata.freq,
+                "device": self._device,
+            }
+        )
         self._gauges["rillcast_nominal_coverage_ratio"].set(metadata.quantiles[-1] - metadata.quantiles[0])
+
+    def swap(self, outcome: Swap) -> None:
+        """Count a step of a roll-out."""
+        self._counters["rillcast_model_swaps_total"].labels(outcome).inc()
+
+    def shadow_dropped(self) -> None:
+        """Count that the shadow was let go of."""
+        self._counters["rillcast_shadow_drops_total"].inc()
+
+    def registry_error(self) -> None:
+        """Count a question to the registry that was not answered; from any thread."""
+        self._counters["rillcast_model_registry_errors_total"].inc()
+
+    def swap_pending(self, seconds: float) -> None:
+        """Set how long the model that is wanted does not serve yet."""
+        self._gauges["rillcast_model_swap_pending_seconds"].set(seconds)
+
+    def following(self, model_id: str, lag: int, partitions: int) -> None:
+        """Set how far a model is that follows the serving one."""
+        self._gauges["rillcast_model_warm_up_lag_records"].labels(model_id).set(lag)
+        self._gauges["rillcast_model_warm_up_partitions"].labels(model_id).set(partitions)
+
+    def not_following(self, model_id: str) -> None:
+        """Drop the series of a model that follows no more."""
+        for name in ("rillcast_model_warm_up_lag_records", "rillcast_model_warm_up_partitions"):
+            with contextlib.suppress(KeyError):  # it never came to follow
+                self._gauges[name].remove(model_id)
+
+    def compared(self, role: Role, metadata: BundleMetadata, score: FloatArray) -> None:
+        """Take in the scores of a model for events that two models are compared by."""
+        key = role, metadata.model_id
+        if key not in self._compared:
+            self._compared[key] = ScoreCounters(self._counters, metadata.scores, "rillcast_compared_", key)
+        self._compared[key].add(score)
+
+    # What the loop did.
 
     def polled(self, records: int, seconds: float) -> None:
         """Count a poll that brought records."""

@@ -7,7 +7,7 @@ which become dead letters although they could be read. Does not know: transports
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -71,6 +71,7 @@ class Publisher:
         policy: Policy | None = None,
         trace_context: bool = False,
         board: ForecastBoard | None = None,
+        scores: Sequence[str] | None = None,
         latest: LatestForecasts | None = None,
         anomalies: AnomalyPublisher | None = None,
         changes: Changes | None = None,
@@ -88,6 +89,7 @@ class Publisher:
             policy: what is not published; None = the defaults.
             trace_context: whether a forecast gets the trace headers of its observation.
             board: the view for people, if there is one.
+            scores: names of the model's scores, if they are not those of the board's.
             latest: the newest forecasts for programs, if they are kept.
             anomalies: what anomalous observations are told to, if they are published.
             spans: what makes spans of traced observations, if they are asked for.
@@ -104,6 +106,7 @@ class Publisher:
         self._residents = residents
         self._metrics = metrics
         self._board = board
+        self._scores = scores
         self._latest = latest
         self._anomalies = anomalies
         self._changes = changes
@@ -194,6 +197,11 @@ class Publisher:
         if self._changes is not None:
             self._changes.forget(partition)
 
+    def hand_over(self, partition: int) -> None:
+        """Forget what forecasts are compared with: another model's are published from now on."""
+        if self._changes is not None:
+            self._changes.forget(partition)
+
     def _wanted(self, ds: IntArray, status: StatusArray) -> npt.NDArray[np.bool_]:
         """Return for each forecast whether the policy lets it out."""
         wanted: npt.NDArray[np.bool_] = self._published[status]
@@ -232,6 +240,7 @@ class Publisher:
                 score,
                 anomaly,
                 self._residents.num_streams,
+                self._scores,
             )
             self._board.record_latency(ages)
 

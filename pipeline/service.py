@@ -8,34 +8,34 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
 from pipeline import device
-from pipeline.anomalies import AnomalyPublisher
 from pipeline.board import ForecastBoard
 from pipeline.bundle import Bundle, BundleMetadata
-from pipeline.changes import Changes
-from pipeline.codecs.connect import open_decoder, open_encoder
+from pipeline.candidates import Asked, RegistryModels
+from pipeline.codecs.connect import open_decoder
 from pipeline.codecs.forecasts import model_name
 from pipeline.collector import sparing
 from pipeline.deadletters import DeadLetters
-from pipeline.engine import StepEngine
 from pipeline.errors import SettingsError
 from pipeline.health import Health
-from pipeline.history import Rewind
+from pipeline.lane_factory import LaneFactory, Watchers, make_engine, require_what_is_asked
 from pipeline.lanes import Lane
 from pipeline.latest import LatestForecasts
 from pipeline.metrics import Metrics
-from pipeline.publisher import Policy, Publisher
-from pipeline.residents import Limits
+from pipeline.models import reference
+from pipeline.models.reference import Reference
+from pipeline.rollout import RolloutParts
 from pipeline.server import HttpServer
 from pipeline.settings import Settings
 from pipeline.stages import StageClock
-from pipeline.stores.connect import open_store, prepare_store
-from pipeline.transports.base import Sink, Source
-from pipeline.transports.connect import open_sink, open_source
+from pipeline.stores.connect import prepare_store
+from pipeline.transports.base import Source
+from pipeline.transports.connect import open_history, open_sink, open_source
 from pipeline.worker import Parts, Worker
 
 if TYPE_CHECKING:
@@ -78,6 +78,7 @@ def build(
     *,
     around_source: Callable[[Source], Source] | None = None,
     stages: StageClock | None = None,
+    follows: Reference | None = None,
 ) -> Service:
     """Return the service that the settings describe; nothing is connected yet.
 
@@ -85,6 +86,7 @@ def build(
         settings: all of them.
         around_source: what to put around the source, for a measurement.
         stages: the stop-watch of the loop, for a measurement; else a sample goes to the metrics.
+        follows: what `settings.model` was looked up by in a registry; what that comes to mean is served from then on.
 
     Raises:
         BundleError: the model breaks the bundle contract.
@@ -94,19 +96,8 @@ def build(
     bundle = Bundle.load(settings.model)
     metadata = bundle.metadata
     on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs)
-    engine = StepEngine(
-        bundle,
-        on,
-        batch_rows=settings.worker.batch_rows,
-        row_buckets=on.row_buckets(settings.worker.batch_rows),
-        limits=Limits(
-            round(settings.state.idle_ttl_s * 1000),
-            settings.state.max_streams_per_partition,
-            settings.state.max_new_streams_per_s,
-        ),
-        calibrate=settings.calibration == "on",
-        rewind=rewind_of(settings, metadata.step_ms),
-    )
+    require_what_is_asked(settings, bundle)
+    engine = make_engine(settings, bundle, on)
     log.info(
         "model %s@%s (%s, %s, %d horizons, %d quantiles) on %s; %d bytes of state per stream",
         metadata.name,
@@ -131,56 +122,61 @@ def build(
         source = around_source(source)
     metrics = Metrics(registry, metadata, on.name)
     stages = stages or StageClock(metrics.stage)
-    encoder = open_encoder(settings, metadata)
     spans = _spans(settings, metadata)
-    publisher = Publisher(
-        sink,
-        encoder,
-        engine.residents,
-        metrics,
-        policy=Policy(settings.publish.warming_up, settings.input.late, settings.publish.every, metadata.step_ms),
-        trace_context=settings.publish.trace_context,
-        board=board,
-        latest=latest,
-        anomalies=_anomalies(settings, bundle, sink),
-        spans=spans,
-        changes=Changes(metadata, settings.publish.on_change) if settings.publish.on_change else None,
-        stages=stages,
-    )
+    dead_letters = DeadLetters(source.name, model_name(metadata), settings.dead_letters.max_bytes)
+    factory = LaneFactory(settings, on, sink, metrics, Watchers(board, latest, spans, stages))
+
+    def serve(lane: Lane) -> None:
+        """Let what tells of the model that serves tell of another."""
+        served = lane.engine.bundle.metadata
+        board.serve(served)
+        metrics.serve(served)
+        dead_letters.serve(model_name(served))
+        if spans is not None:
+            spans.serve(model_name(served))
+
     parts = Parts(
         source=source,
         sink=sink,
-        lane=Lane(engine, publisher, open_store(settings, metadata, sink)),
+        lane=factory.assemble(engine),
         decoder=open_decoder(settings, metadata),
-        dead_letters=DeadLetters(source.name, f"{metadata.name}@{metadata.model_id}", settings.dead_letters.max_bytes),
+        dead_letters=dead_letters,
         metrics=metrics,
         health=health,
         stages=stages,
+        rollout=_rollout(settings, follows, factory, metadata, metrics, serve),
     )
     worker = Worker(parts, settings.worker, settings.state, start_at=settings.kafka.auto_offset_reset)
     server = HttpServer(settings.http, registry, health, board, latest) if settings.http.enabled else None
     return Service(worker, board, health, registry, server, spans)
 
 
-def rewind_of(settings: Settings, step_ms: int) -> Rewind | None:
-    """Return how far streams go back; None = late events are not put into place."""
-    given = settings.input
-    return Rewind(given.rewind_slots, step_ms, given.duplicates == "last_wins") if given.rewind_slots else None
-
-
-def _anomalies(settings: Settings, bundle: Bundle, sink: Sink) -> AnomalyPublisher | None:
-    """Return what anomalous observations are told to; None = nobody asked for them.
+def _rollout(
+    settings: Settings,
+    follows: Reference | None,
+    factory: LaneFactory,
+    serving: BundleMetadata,
+    metrics: Metrics,
+    on_home: Callable[[Lane], None],
+) -> RolloutParts | None:
+    """Return how other models come to serve; None where none can.
 
     Raises:
-        SettingsError: the model does not rate observations.
+        SettingsError: a shadow is asked for where there is no registry to look it up in, or no topic to follow.
     """
-    if settings.anomalies.topic is None and settings.anomalies.path is None:
+    shadow = None if settings.rollout.shadow is None else reference.parse(settings.rollout.shadow)
+    if settings.rollout.shadow is not None and shadow is None:
+        raise SettingsError(f"rollout.shadow {settings.rollout.shadow}: expected REGISTRY@ALIAS")
+    if settings.input.path is not None:
+        if shadow is not None:
+            raise SettingsError("rollout.shadow: a model follows a topic, but input.path is a file")
         return None
-    if not bundle.has_anomaly:
-        raise SettingsError(
-            f"{bundle.metadata.name}: the model has no output 'anomaly'; leave anomalies.topic and .path"
-        )
-    return AnomalyPublisher(sink, bundle.metadata, settings.anomalies.tail_probability)
+    if follows is None and shadow is None:
+        return None
+    asked = Asked(follows, shadow, settings.rollout.poll_interval_s)
+    return RolloutParts(
+        RegistryModels(asked, factory, serving, metrics), partial(open_history, settings), settings.rollout, on_home
+    )
 
 
 def _spans(settings: Settings, metadata: BundleMetadata) -> Spans | None:

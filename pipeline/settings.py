@@ -390,6 +390,25 @@ class StateSettings(_Section):
     """Compression of stored pages."""
 
 
+class RolloutSettings(_Section):
+    """Another model in the place of the one that serves, without a stop: see [rollout.md](rollout.md)."""
+
+    poll_interval_s: Positive = 30.0
+    """How often the registry is asked which models its aliases name, where `model` or `rollout.shadow` is such a
+    reference."""
+    shadow: str | None = None
+    """A second model (`s3://bucket/models@shadow`) that steps every event too and publishes nothing; its scores become
+    metrics beside those of the model that serves."""
+    warm_up: Literal["context", "retained"] = "context"
+    """How far back a model without kept state begins: `context` = twice as many slots as it needs to be warm,
+    `retained` = all that the topic still has."""
+    events_per_turn: Annotated[int, Field(gt=0)] = 4_000
+    """Most events that a model which does not serve is stepped by in a turn of the loop; more make it warm sooner, and
+    the forecasts of the one that serves later meanwhile."""
+    retry_s: Positive = 300.0
+    """A model that could not be opened or warmed is tried again after so long."""
+
+
 class HttpSettings(_Section):
     """The HTTP server: metrics, probes, latest forecasts, live page."""
 
@@ -431,7 +450,8 @@ class Settings(BaseSettings):
     model: Annotated[str, BeforeValidator(_as_text)] = "universal:1h"
     """The bundle to serve: a file; one that comes with the package, by its frequency (`universal:1h`), which
     forecasts streams that nothing was trained for; or one of a registry, by an alias or a model id
-    (`s3://bucket/models@live`), which is looked up once, at the start."""
+    (`s3://bucket/models@live`). What an alias comes to mean while the service runs takes over without a restart, see
+    [rollout.md](rollout.md)."""
     model_cache: Path = Path("~/.cache/rillcast/models")
     """Folder in which bundles from a registry are kept, by the SHA-256 of their bytes; it may be emptied at any
     time."""
@@ -456,6 +476,7 @@ class Settings(BaseSettings):
     kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSettings = WorkerSettings()
     state: StateSettings = StateSettings()
+    rollout: RolloutSettings = RolloutSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
 

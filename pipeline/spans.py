@@ -52,6 +52,10 @@ class Spans:
         self._model = model
         self._wall_clock_ns = wall_clock_ns
 
+    def serve(self, model: str) -> None:
+        """Say which model is served from now on, by name and id."""
+        self._model = model
+
     def of_forecasts(self, columns: ForecastColumns, headers: Sequence[Headers], seconds: float) -> list[Headers]:
         """Make a span for each sampled forecast; return the headers that the forecasts get, which name it as parent.
 

@@ -34,6 +34,7 @@ from pipeline.errors import DeliveryError, TransactionAborted, TransportError
 from pipeline.health import Health
 from pipeline.lanes import Lane, Lanes, Part
 from pipeline.metrics import Metrics
+from pipeline.rollout import NoModels, Rollout, RolloutParts
 from pipeline.settings import StateSettings, WorkerSettings
 from pipeline.stages import StageClock
 from pipeline.stepper import Events, Stepper
@@ -70,6 +71,7 @@ class Parts:
         metrics: counts, once per poll.
         health: what the probes say.
         stages: where the time goes.
+        rollout: how another model comes to serve; None = none does.
     """
 
     source: Source
@@ -80,6 +82,7 @@ class Parts:
     metrics: Metrics
     health: Health = field(default_factory=Health)
     stages: StageClock = field(default_factory=StageClock)
+    rollout: RolloutParts | None = None
 
 
 class Worker:
@@ -125,7 +128,18 @@ class Worker:
             parts.health,
             recovery=settings.recovery,
             start_at=start_at,
-            open_lane=lambda _model_id: None,
+            open_lane=lambda model_id: self._rollout.lane(model_id),
+            clock=clock,
+        )
+        self._rollout = Rollout(
+            parts.rollout or RolloutParts(NoModels()),
+            self._lanes,
+            self._partitions,
+            self._checkpoint,
+            parts.decoder,
+            parts.metrics,
+            commit_interval_s=settings.commit_interval_s,
+            pages_per_commit=snapshots.pages_per_commit,
             clock=clock,
         )
         self._stepper = Stepper[_Poll, list[Part]](self._lanes.step, beside_from=settings.step_beside_from)
@@ -158,6 +172,7 @@ class Worker:
             self._stepper.close()
             self._source.close()
             parts.sink.close()
+            self._rollout.close()
             self._lanes.close()
         log.info("closed after %d events of %d streams", self._events, self._num_streams)
 
@@ -165,7 +180,7 @@ class Worker:
         """Take one poll through the pipeline."""
         loading = self._partitions.loading
         self._stages.begin()
-        wait_s = 0.0 if loading or self._stepper.busy else self._settings.poll_timeout_s
+        wait_s = 0.0 if loading or self._stepper.busy or self._rollout.busy else self._settings.poll_timeout_s
         polled = self._source.poll(self._settings.max_poll_records, wait_s)
         self._stages.lap("poll")
         self._parts.health.beat()
@@ -181,7 +196,10 @@ class Worker:
                 self._settle()
                 self._partitions.load(self._settings.poll_timeout_s if self._partitions.idle else _RESTORE_SLICE_S)
             self._partitions.note_live()
-            if self._checkpoint.due:
+            self._rollout.turn(self._settle)
+            if self._rollout.due:
+                self._hand_over()
+            elif self._checkpoint.due:
                 if self._checkpoint.has_pages:
                     self._settle()
                 self._commit()
@@ -225,6 +243,7 @@ class Worker:
             self._stages.add("step", result.stats.seconds)
             events = poll.events if rows is None else poll.events.take(rows)
             rejections += lane.publisher.publish(polled, events, result, poll.live)
+            self._rollout.comparison.served(lane, polled.partitions[events.rows], polled.offsets[events.rows], result)
         self._bury(polled, [rejection for rejection in rejections if poll.live[rejection.row]])
         self._checkpoint.processed(polled.partitions, polled.offsets, self._partitions.reached(polled))
         self._metrics.polled(len(polled), self._clock() - poll.started)
@@ -238,10 +257,27 @@ class Worker:
 
     # Commits.
 
-    def _commit(self, final: Sequence[int] = (), within_s: float | None = None) -> None:
+    def _hand_over(self) -> None:
+        """Commit, and let another model serve from the committed positions on where one has come to them."""
+        self._settle()
+        handovers = self._rollout.handovers()
+        if not handovers and not self._checkpoint.due:
+            return
+        self._commit(handovers=handovers)
+        self._rollout.handed_over(handovers)
+        self._stages.lap("commit")
+
+    def _commit(
+        self,
+        final: Sequence[int] = (),
+        within_s: float | None = None,
+        handovers: Mapping[int, Lane] | None = None,
+    ) -> None:
         started = self._clock()
         try:
-            done = self._checkpoint.commit(self._partitions.live, final, within_s, pages=not self._stepper.busy)
+            done = self._checkpoint.commit(
+                self._partitions.live, final, within_s, pages=not self._stepper.busy, handovers=handovers
+            )
         except TransportError:
             self._metrics.commit_failed()
             raise
@@ -312,6 +348,7 @@ class Worker:
 
     def _drop(self, partitions: Sequence[int]) -> None:
         self._stepper.finish()  # only something that is read again can still be in flight
+        self._rollout.forget(partitions)
         self._checkpoint.forget(partitions)
         self._partitions.drop(partitions)
 

@@ -8,12 +8,15 @@ import signal
 import socket
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FrameType
 from typing import Final
 
 from pipeline import logs
 from pipeline.commands import settings_flags
 from pipeline.errors import RillcastError, SettingsError
+from pipeline.models import reference
+from pipeline.models.reference import Reference
 from pipeline.settings import Settings
 
 HELP: Final = "serve forecasts: one step of the model per event"
@@ -48,32 +51,33 @@ def run(args: argparse.Namespace) -> int:
     if args.workers < 1:
         raise SettingsError(f"--workers {args.workers}: expected at least 1")
     logs.configure(settings.log.level, settings.log.format)
+    follows = reference.parse(settings.model)
     settings = settings_flags.with_local_model(settings)  # once: every process, and each that is started again, has it
     if args.workers == 1:
-        _serve(settings)
+        _serve(settings, follows)
         return 0
     from pipeline.crew import Crew, members
 
-    crew = Crew(serve_as_member, members(settings, args.workers, socket.gethostname()))
+    crew = Crew(partial(serve_as_member, follows=follows), members(settings, args.workers, socket.gethostname()))
     _on_signal(crew.stop)
     return crew.run()
 
 
-def serve_as_member(settings: Settings) -> None:
+def serve_as_member(settings: Settings, follows: Reference | None = None) -> None:
     """Serve in a process of a crew; an error of ours becomes its exit code, as on the command line."""
     try:
-        _serve(settings)
+        _serve(settings, follows)
     except RillcastError as error:
         log.error("%s", error)
         sys.exit(error.exit_code)
 
 
-def _serve(settings: Settings) -> None:
+def _serve(settings: Settings, follows: Reference | None) -> None:
     from pipeline import service
 
     logs.configure(settings.log.level, settings.log.format)
     log.info("settings: %s", settings.model_dump_json())
-    built = service.build(settings)
+    built = service.build(settings, follows=follows)
     _on_signal(built.worker.stop)
     built.run()
 

@@ -135,8 +135,8 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
     from pipeline.bundle import Bundle
     from pipeline.codecs.connect import open_decoder
     from pipeline.engine import StepEngine
+    from pipeline.lane_factory import rewind_of
     from pipeline.residents import Limits
-    from pipeline.service import rewind_of
     from pipeline.warming import Warming
 
     bundle, on = (

@@ -45,6 +45,20 @@ def prepare_store(settings: Settings, metadata: BundleMetadata) -> None:
     """
     if kind_of(settings) != "kafka":
         return
+    require_room(settings, metadata)
+    with closing(open_admin(settings)) as admin:
+        partitions = _input_partitions(settings, admin)
+        ensure_topic(admin, settings.state_topic, partitions, settings.kafka.max_message_bytes)
+
+
+def require_room(settings: Settings, metadata: BundleMetadata) -> None:
+    """Check that the settings can hold a bundle's pages.
+
+    Raises:
+        SettingsError: a page may be larger than a record may be.
+    """
+    if kind_of(settings) != "kafka":
+        return
     limit = settings.kafka.max_message_bytes
     needed = codec_of(settings, metadata).max_page_bytes(settings.input.max_id_bytes) + _RECORD_OVERHEAD_BYTES
     if needed > limit:
@@ -54,8 +68,6 @@ def prepare_store(settings: Settings, metadata: BundleMetadata) -> None:
             f"{settings.input.max_id_bytes}), but kafka.max_message_bytes is {limit}; raise it to at least {needed} "
             f"(and max.message.bytes of the topic {settings.state_topic}), lower input.max_id_bytes{smaller}"
         )
-    with closing(open_admin(settings)) as admin:
-        ensure_topic(admin, settings.state_topic, _input_partitions(settings, admin), limit)
 
 
 def open_store(settings: Settings, metadata: BundleMetadata, sink: Sink) -> StateStore | None:

@@ -18,6 +18,7 @@ from pipeline.errors import SettingsError
 from pipeline.settings import KafkaSettings, Settings
 from pipeline.transports.base import Channel, Sink, Source, TransactionalSink
 from pipeline.transports.groups import GroupView
+from pipeline.transports.history import History
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,22 @@ def open_source(settings: Settings, covariates: Sequence[Covariate] = ()) -> Sou
     from pipeline.transports.kafka_python import KafkaPythonSource
 
     return KafkaPythonSource(settings.kafka, settings.input.topic)
+
+
+def open_history(settings: Settings) -> History:
+    """Return a second reader of `input.topic`, outside of the group.
+
+    Raises:
+        SettingsError: the client that was asked for is not installed.
+        TransportError: no broker answers, or the topic does not exist.
+    """
+    if chosen_client(settings.kafka) == "librdkafka":
+        from pipeline.transports.librdkafka.history import LibrdkafkaHistory
+
+        return LibrdkafkaHistory(settings.kafka, settings.input.topic)
+    from pipeline.transports.kafka_python.history import KafkaPythonHistory
+
+    return KafkaPythonHistory(settings.kafka, settings.input.topic)
 
 
 def open_sink(settings: Settings) -> Sink:

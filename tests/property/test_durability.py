@@ -26,7 +26,7 @@ from pipeline.transports.base import Channel
 from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
 from tests.support.memory import Crash, Log, MemorySink, MemorySource, MemoryTransactionalSink
-from tests.support.stores import MemoryStore, Shelf
+from tests.support.stores import TOY_ID, MemoryStore, Shelf
 from tests.support.toy import HOUR_MS, unroll
 from tests.support.workers import forecasts_by_stream, observation
 
@@ -37,8 +37,8 @@ POINTS = ("flush", "stage", "page", "offsets", "store", "done")
 class VisibleStore(MemoryStore):
     """Shows each page as soon as it is staged, as a topic does that is written outside a transaction."""
 
-    def __init__(self, shelf: Shelf) -> None:
-        super().__init__(shelf)
+    def __init__(self, shelf: Shelf, model_id: str = TOY_ID) -> None:
+        super().__init__(shelf, model_id)
         self.between: Callable[[], None] = lambda: None
 
     def stage(self, pages: Sequence[Page], marks: Sequence[Mark]) -> None:
@@ -66,6 +66,12 @@ class Bomb:
 def arm(harness: workers.Harness, store: MemoryStore, point: str, count: int) -> None:
     """Kill the worker at the `count`-th time that it comes to a point of a commit."""
     bomb = Bomb(count)
+    if not arm_store(store, point, bomb):
+        arm_transport(harness, point, bomb)
+
+
+def arm_store(store: MemoryStore, point: str, bomb: Bomb) -> bool:
+    """Put a bomb into a store, and return whether the point is one of a store's."""
     if point == "stage":
         store.fail_stage = bomb
     elif point == "page" and isinstance(store, VisibleStore):
@@ -78,7 +84,14 @@ def arm(harness: workers.Harness, store: MemoryStore, point: str, count: int) ->
             commit()
 
         store.commit = bomb_then_commit  # type: ignore[method-assign]
-    elif isinstance(harness.sink, MemoryTransactionalSink):
+    else:
+        return False
+    return True
+
+
+def arm_transport(harness: workers.Harness, point: str, bomb: Bomb) -> None:
+    """Put a bomb into the source or the sink."""
+    if isinstance(harness.sink, MemoryTransactionalSink):
         if point in ("flush", "offsets"):
             harness.sink.before_end = bomb
         else:

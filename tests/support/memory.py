@@ -128,20 +128,10 @@ class MemorySource:
         elif self.before_poll:
             self.before_poll.popleft()(self)
         room = min(max_records, max(1, self._per_poll()))
-        columns: list[tuple[int, int, bytes | None, bytes | None]] = []
-        for number, position in self._positions.items():
-            if number in self._held:
-                continue
-            records = self._log.partitions[number][position : position + room - len(columns)]
-            columns += [(number, position + i, key, value) for i, (key, value) in enumerate(records)]
-            self._positions[number] += len(records)
-        return Polled(
-            partitions=np.array([c[0] for c in columns], np.int64),
-            offsets=np.array([c[1] for c in columns], np.int64),
-            timestamps_ms=np.full(len(columns), self._log.timestamp_ms, np.int64),
-            keys=[c[2] for c in columns],
-            values=[c[3] for c in columns],
-        )
+        reading = {number: at for number, at in self._positions.items() if number not in self._held}
+        polled, after = read_some(self._log, reading, room)
+        self._positions |= after
+        return polled
 
     def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:
         self.fail_commit()
@@ -157,6 +147,59 @@ class MemorySource:
 
     def close(self) -> None:
         self.closed += 1
+
+
+class MemoryHistory:
+    """Reads a `Log` beside its group. `fail` is asked at every poll."""
+
+    def __init__(self, log: Log, per_poll: Callable[[], int] = lambda: 10**9) -> None:
+        self._log = log
+        self._per_poll = per_poll
+        self._positions: dict[int, int] = {}
+        self.fail: Callable[[], None] = lambda: None
+        self.started: list[tuple[int, int]] = []
+
+    def beginning(self, partition: int) -> int:
+        return self._log.beginning
+
+    def offset_at(self, partition: int, timestamp_ms: int) -> int | None:
+        return self._log.beginning if self._log.timestamp_ms >= timestamp_ms else None
+
+    def start(self, partition: int, position: int) -> None:
+        self.started.append((partition, position))
+        self._positions[partition] = position
+
+    def stop(self, partition: int) -> None:
+        self._positions.pop(partition, None)
+
+    def poll(self, max_records: int, timeout_s: float) -> Polled:
+        self.fail()
+        polled, self._positions = read_some(self._log, self._positions, min(max_records, max(1, self._per_poll())))
+        return polled
+
+    def positions(self) -> Mapping[int, int]:
+        return dict(self._positions)
+
+    def close(self) -> None:
+        self._positions.clear()
+
+
+def read_some(log: Log, positions: Mapping[int, int], room: int) -> tuple[Polled, dict[int, int]]:
+    """Return at most `room` records from `positions` on, and the positions after them."""
+    columns: list[tuple[int, int, bytes | None, bytes | None]] = []
+    after = dict(positions)
+    for number, position in positions.items():
+        records = log.partitions[number][position : position + room - len(columns)]
+        columns += [(number, position + i, key, value) for i, (key, value) in enumerate(records)]
+        after[number] += len(records)
+    polled = Polled(
+        partitions=np.array([c[0] for c in columns], np.int64),
+        offsets=np.array([c[1] for c in columns], np.int64),
+        timestamps_ms=np.full(len(columns), log.timestamp_ms, np.int64),
+        keys=[c[2] for c in columns],
+        values=[c[3] for c in columns],
+    )
+    return polled, after
 
 
 class MemorySink:

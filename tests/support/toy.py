@@ -26,11 +26,11 @@ HORIZON = 2
 QUANTILES = (0.1, 0.5, 0.9)
 
 
-def unroll(observations: Iterable[int]) -> list[int]:
+def unroll(observations: Iterable[int], multiplier: int = MULTIPLIER) -> list[int]:
     """Return the state after each observation of one stream: what every consumer must see."""
     states, state = [], 0
     for y in observations:
-        state = (MULTIPLIER * state + y) % MODULUS
+        state = (multiplier * state + y) % MODULUS
         states.append(state)
     return states
 
@@ -43,6 +43,7 @@ class ToyGraph:
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
+    multiplier: int = MULTIPLIER
 
     def __post_init__(self) -> None:
         info = helper.make_tensor_value_info
@@ -58,7 +59,7 @@ class ToyGraph:
             info("state.sum.next", TensorProto.INT64, ["N", 1]),
         ]
         constants: dict[str, npt.NDArray[Any]] = {
-            "multiplier": np.array(MULTIPLIER, np.int64),
+            "multiplier": np.array(self.multiplier, np.int64),
             "modulus": np.array(MODULUS, np.int64),
             "last_axis": np.array([-1], np.int64),
             "block": np.ones((1, HORIZON, len(QUANTILES)), np.float32),
@@ -101,7 +102,7 @@ class ToyGraph:
         return seal(self.model(), self.metadata())
 
 
-def toy_sequence() -> onnx.ModelProto:
+def toy_sequence(multiplier: int = MULTIPLIER) -> onnx.ModelProto:
     """Return the toy's sequence graph: a scan over the events of each stream.
 
     It takes a run only if its events lie in consecutive slots of an hour and none is a multiple of 7, so that tests
@@ -144,7 +145,7 @@ def toy_sequence() -> onnx.ModelProto:
         node("Cast", ["least"], ["regular"], to=TensorProto.BOOL),
     ]  # fmt: skip
     constants: dict[str, npt.NDArray[Any]] = {
-        "multiplier": np.array(MULTIPLIER, np.int64),
+        "multiplier": np.array(multiplier, np.int64),
         "modulus": np.array(MODULUS, np.int64),
         "last_axis": np.array([-1], np.int64),
         "axis_1": np.array([1], np.int64),
@@ -177,13 +178,13 @@ def toy_sequence() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def toy_bundle(*, sequence: bool = False) -> Bundle:
-    """Return the toy, loaded, with or without its sequence graph."""
-    toy = ToyGraph()
-    return Bundle.from_bytes(seal(toy.model(), toy.metadata(), toy_sequence() if sequence else None))
+def toy_bundle(*, sequence: bool = False, multiplier: int = MULTIPLIER) -> Bundle:
+    """Return the toy, loaded, with or without its sequence graph; another multiplier makes another model."""
+    toy = ToyGraph(multiplier=multiplier)
+    return Bundle.from_bytes(seal(toy.model(), toy.metadata(), toy_sequence(multiplier) if sequence else None))
 
 
-def write_toy(path: Path) -> Path:
+def write_toy(path: Path, multiplier: int = MULTIPLIER) -> Path:
     """Write the toy to a file and return its path."""
-    path.write_bytes(ToyGraph().build())
+    path.write_bytes(ToyGraph(multiplier=multiplier).build())
     return path

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from prometheus_client import CollectorRegistry
@@ -22,12 +22,51 @@ from pipeline.lanes import Lane
 from pipeline.metrics import Metrics
 from pipeline.publisher import Policy, Publisher
 from pipeline.residents import Limits
-from pipeline.settings import StateSettings, WorkerSettings
+from pipeline.rollout import Names, RolloutParts
+from pipeline.settings import RolloutSettings, StateSettings, WorkerSettings
 from pipeline.stores.base import StateStore
 from pipeline.transports.base import Channel
 from pipeline.worker import Parts, Worker
-from tests.support.memory import Clock, Log, MemorySink, MemorySource, MemoryTransactionalSink
+from tests.support.memory import Clock, Log, MemoryHistory, MemorySink, MemorySource, MemoryTransactionalSink
 from tests.support.toy import toy_bundle
+
+
+@dataclass
+class MemoryModels:
+    """A registry in memory: which models there are, and which its aliases name. It outlives a worker.
+
+    Attributes:
+        bundles: by model id.
+        wanted: the alias `live`.
+        shadow: the alias `shadow`.
+        store: of a model's state.
+        fail_open: is asked with a model's id when it is opened.
+        fail_history: is asked at every poll of a history.
+    """
+
+    bundles: dict[str, Bundle]
+    wanted: str | None = None
+    shadow: str | None = None
+    store: Callable[[str], StateStore | None] = lambda _model_id: None
+    fail_open: Callable[[str], None] = lambda _model_id: None
+    fail_history: Callable[[], None] = lambda: None
+    opened: list[str] = field(default_factory=list)
+    make: Callable[[Bundle, StateStore | None], Lane] | None = None
+
+    def names(self) -> Names:
+        return Names(self.wanted, self.shadow)
+
+    def open(self, model_id: str) -> Lane | None:
+        self.fail_open(model_id)
+        self.opened.append(model_id)
+        assert self.make is not None
+        return self.make(self.bundles[model_id], self.store(model_id)) if model_id in self.bundles else None
+
+    def open_now(self, model_id: str) -> Lane | None:
+        return self.open(model_id)
+
+    def close(self) -> None:
+        """Nothing is held."""
 
 
 @dataclass
@@ -63,6 +102,8 @@ def build(
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     policy: Policy | None = None,
+    models: MemoryModels | None = None,
+    rollout: RolloutSettings | None = None,
 ) -> Harness:
     """Return a worker that reads `log` to its end when run."""
     # Polls of three events and more are stepped beside the loop, smaller ones in it: tests meet both ways.
@@ -71,26 +112,43 @@ def build(
     sink = MemoryTransactionalSink(log) if settings.delivery == "exactly_once" else MemorySink(log)
     bundle = bundle or toy_bundle()
     registry, health = CollectorRegistry(), Health(clock=clock)
-    engine = StepEngine(
-        bundle, Device("cpu"), batch_rows=batch_rows, row_buckets=row_buckets, limits=limits, rewind=rewind, timer=clock
-    )
     metrics = Metrics(registry, bundle.metadata, "cpu")
-    publisher = Publisher(
-        sink,
-        make_encoder("json", bundle.metadata),
-        engine.residents,
-        metrics,
-        policy=policy,
-        wall_clock=clock,
-    )
+
+    def make_lane(bundle: Bundle, store: StateStore | None) -> Lane:
+        engine = StepEngine(
+            bundle,
+            Device("cpu"),
+            batch_rows=batch_rows,
+            row_buckets=row_buckets,
+            limits=limits,
+            rewind=rewind,
+            timer=clock,
+        )
+        encoder = make_encoder("json", bundle.metadata)
+        told = metrics.of_model(bundle.metadata)
+        return Lane(engine, Publisher(sink, encoder, engine.residents, told, policy=policy, wall_clock=clock), store)
+
+    rollout_parts = None
+    if models is not None:
+        models.make = make_lane
+
+        def open_history() -> MemoryHistory:
+            history = MemoryHistory(log)
+            history.fail = lambda: models.fail_history()
+            return history
+
+        rollout_parts = RolloutParts(
+            models, open_history, rollout or RolloutSettings(warm_up="retained"), wall_clock_ms=lambda: 0
+        )
     parts = Parts(
         source=source,
         sink=sink,
-        lane=Lane(engine, publisher, store(sink) if store else None),
+        lane=make_lane(bundle, store(sink) if store else None),
         decoder=decoder or ObservationDecoder(),
         dead_letters=DeadLetters(source.name, "toy", 1000),
         metrics=metrics,
         health=health,
+        rollout=rollout_parts,
     )
     worker = Worker(parts, settings, snapshots or StateSettings(), start_at=start_at, clock=clock)
     return Harness(worker, source, sink, registry, health, clock)

@@ -92,7 +92,7 @@ class KafkaPythonSource:
             if ended:
                 self._take_fetch(fetch)
                 self._note_joined()
-        return _columns(self._partitions.next_records(max_records))
+        return columns(self._partitions.next_records(max_records))
 
     def hold(self, partitions: Sequence[int]) -> None:
         """Hand out nothing of these owned partitions until `start`."""
@@ -279,7 +279,8 @@ class KafkaPythonSource:
         return wrapped
 
 
-def _columns(records: Sequence[Any]) -> Polled:
+def columns(records: Sequence[Any]) -> Polled:
+    """Return the client's records as a poll."""
     count = len(records)
     return Polled(
         partitions=np.fromiter((record.partition for record in records), np.int64, count),

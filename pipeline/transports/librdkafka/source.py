@@ -245,22 +245,12 @@ class LibrdkafkaSource:
             raise self._failure
 
     def _columns(self, messages: Sequence[Message]) -> Polled:
-        count = len(messages)
-        if not count:
-            return Polled.empty()
-        partitions = np.fromiter(map(Message.partition, messages), np.int64, count)
-        offsets = np.fromiter(map(Message.offset, messages), np.int64, count)
-        # The client hands over one partition's records after the other's; the last of each run says how far it is.
-        for row in (*np.flatnonzero(np.diff(partitions)).tolist(), count - 1):
-            self._advance(int(partitions[row]), int(offsets[row]) + 1)
-        return Polled(
-            partitions=partitions,
-            offsets=offsets,
-            timestamps_ms=np.fromiter(map(_SECOND, map(Message.timestamp, messages)), np.int64, count),
-            keys=list(map(Message.key, messages)),
-            values=list(map(Message.value, messages)),
-            headers=lambda index: _headers(messages[index]),
-        )
+        polled = columns(messages)
+        if len(polled):
+            # The client hands over one partition's records after the other's; the last of each run says how far it is.
+            for row in (*np.flatnonzero(np.diff(polled.partitions)).tolist(), len(polled) - 1):
+                self._advance(int(polled.partitions[row]), int(polled.offsets[row]) + 1)
+        return polled
 
     def _advance(self, partition: int, position: int) -> None:
         if self._hands_out(partition) and position > self._positions[partition]:
@@ -382,6 +372,21 @@ class LibrdkafkaSource:
             self._positions.pop(number, None)
             self._to_seek.pop(number, None)
         consumer.incremental_unassign(partitions)
+
+
+def columns(messages: Sequence[Message]) -> Polled:
+    """Return the client's records, without errors among them, as a poll."""
+    count = len(messages)
+    if not count:
+        return Polled.empty()
+    return Polled(
+        partitions=np.fromiter(map(Message.partition, messages), np.int64, count),
+        offsets=np.fromiter(map(Message.offset, messages), np.int64, count),
+        timestamps_ms=np.fromiter(map(_SECOND, map(Message.timestamp, messages)), np.int64, count),
+        keys=list(map(Message.key, messages)),
+        values=list(map(Message.value, messages)),
+        headers=lambda index: _headers(messages[index]),
+    )
 
 
 def _headers(message: Message) -> Headers:

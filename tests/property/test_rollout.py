@@ -1,0 +1,350 @@
+"""The oracle through roll-outs: whatever is promoted when, and whatever crashes, every forecast is its model's own.
+
+Toys with different multipliers are different models. A forecast names its model; it has to equal that model's unroll of
+the stream's observations, all of them, also of those before it took over.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from pipeline.errors import TransactionAborted, TransportError
+from pipeline.settings import RolloutSettings, StateSettings, WorkerSettings
+from pipeline.stores.base import StateStore
+from pipeline.transports.base import Channel
+from tests.property.test_durability import POINTS, Bomb, Delivery, VisibleStore, arm_store, arm_transport
+from tests.property.test_oracle import arrivals, cycle, fill, sizes
+from tests.support import workers
+from tests.support.memory import Crash, Log, MemorySource, MemoryTransactionalSink
+from tests.support.rollouts import Source, changes, expect, served_by
+from tests.support.stores import MemoryStore, Shelf
+from tests.support.toy import toy_bundle
+from tests.support.workers import observation
+
+MULTIPLIERS = (31, 37, 41)
+BUNDLES = {m: toy_bundle(sequence=m == 37, multiplier=m) for m in MULTIPLIERS}
+IDS = {m: bundle.metadata.model_id for m, bundle in BUNDLES.items()}
+
+
+@dataclass
+class World:
+    """What outlives a process: the log, the stored state, and what the alias names.
+
+    `expected` is of the events that the log has when the world is made.
+    """
+
+    log: Log
+    delivery: Delivery
+    visible: bool
+    shelf: Shelf = field(default_factory=Shelf)
+    live: int = MULTIPLIERS[0]
+    shadow: int | None = None
+
+    def __post_init__(self) -> None:
+        events = (
+            ((partition, offset), value or b"")
+            for partition, records in self.log.partitions.items()
+            for offset, (_, value) in enumerate(records)
+        )
+        self.expected = expect(events, {IDS[m]: m for m in MULTIPLIERS})
+
+    def store(self, model_id: str) -> MemoryStore:
+        if self.visible:
+            return VisibleStore(self.shelf, model_id)
+        return MemoryStore(self.shelf, model_id, polls_per_restore=2)
+
+    def served(self) -> dict[Source, str]:
+        """Return which model forecast each event; every forecast has to be that model's own."""
+        return served_by(((key, value) for key, value, _ in self.log.published[Channel.FORECASTS]), self.expected)
+
+    def repeats(self) -> int:
+        counts = Counter(value for _, value, _ in self.log.published[Channel.FORECASTS])
+        return sum(counts.values()) - len(counts)
+
+
+def run(
+    world: World,
+    per_poll: Callable[[], int],
+    *,
+    promote: dict[int, int] | None = None,
+    crash: tuple[str, int] | None = None,
+    rest: int = 0,
+    moves: dict[int, Callable[[MemorySource], None]] | None = None,
+    events_per_turn: int = 10,
+    models: workers.MemoryModels | None = None,
+    prepare: Callable[[workers.Harness], None] = lambda _harness: None,
+) -> workers.Harness:
+    """Run a worker to the end of the log or to its death.
+
+    Args:
+        world: what it finds.
+        per_poll: records of a poll.
+        promote: by the number of the poll, what the alias names from then on.
+        crash: at which point of a commit, and the how manieth.
+        rest: polls beyond the end of the log.
+        moves: by the number of the poll, what happens to the source.
+        events_per_turn: of a model that follows.
+        models: the registry; by default all toys.
+        prepare: is called before the run.
+    """
+    models = models or workers.MemoryModels({IDS[m]: BUNDLES[m] for m in MULTIPLIERS})
+    point, count = crash or ("none", 0)
+    bomb = Bomb(count)
+
+    def open_store(model_id: str) -> StateStore:
+        store = world.store(model_id)
+        arm_store(store, point, bomb)  # the stores of all models, for they share a commit
+        return store
+
+    models.wanted, models.store = IDS[world.live], open_store
+    models.shadow = IDS[world.shadow] if world.shadow is not None else None
+
+    harness = workers.build(
+        world.log,
+        bundle=BUNDLES[world.live],
+        per_poll=per_poll,
+        settings=WorkerSettings(commit_interval_s=0.5, delivery=world.delivery),
+        snapshots=StateSettings(snapshot_interval_s=2, snapshot_max_interval_s=2, pages_per_commit=1),
+        store=lambda _sink: open_store(IDS[world.live]),
+        models=models,
+        rollout=RolloutSettings(warm_up="retained", events_per_turn=events_per_turn, retry_s=3),
+    )
+    polls = 0
+
+    def pass_time(source: MemorySource) -> None:
+        nonlocal polls, rest
+        harness.clock.now += 1
+        polls += 1
+        if promote and polls in promote:
+            world.live = promote[polls]
+            models.wanted = IDS[world.live]
+        if moves and polls in moves:
+            moves[polls](source)
+        if all(lag == 0 for lag in source.lag().values()) and (rest := rest - 1) < 0:
+            source.before_poll.clear()
+
+    harness.source.before_poll.extend([pass_time] * 10_000)
+    if point in ("flush", "offsets", "done") or (point == "page" and not world.visible):
+        arm_transport(harness, point, bomb)
+    prepare(harness)
+    with contextlib.suppress(Crash):
+        harness.worker.run()
+    return harness
+
+
+plans = st.lists(
+    st.tuples(
+        st.dictionaries(st.integers(1, 25), st.sampled_from(MULTIPLIERS), max_size=4),
+        st.tuples(st.sampled_from(POINTS), st.integers(1, 15)),
+    ),
+    max_size=5,
+)
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+@given(events=arrivals, polls=sizes, plan=plans, visible=st.booleans(), shadow=st.sampled_from([None, *MULTIPLIERS]))
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+def test_every_forecast_is_that_of_the_model_it_names_through_swaps_and_crashes(
+    delivery: Delivery,
+    events: list[tuple[int, int, int]],
+    polls: list[int],
+    plan: list[tuple[dict[int, int], tuple[str, int]]],
+    visible: bool,
+    shadow: int | None,
+) -> None:
+    log, _ = fill(events)
+    world = World(log, delivery, visible and delivery == "at_least_once", shadow=shadow)
+    for promote, crash in plan:
+        run(world, cycle(polls).__next__, promote=promote, crash=crash)
+    run(world, cycle(polls).__next__)
+    assert world.served().keys() == world.expected.keys()
+    if delivery == "exactly_once":
+        assert world.repeats() == 0
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_a_promoted_model_takes_over_and_a_roll_back_returns_to_kept_state(delivery: Delivery) -> None:
+    log, _ = fill([(0, n % 4, n + 1) for n in range(400)])
+    world = World(log, delivery, visible=False)
+    harness = run(world, lambda: 3, promote={20: 37, 80: 31}, rest=20)
+    assert changes(world.served()) == {0: [IDS[31], IDS[37], IDS[31]]}, "at one offset"
+    assert harness.metric("rillcast_model_swaps_total", outcome="completed") == 2
+    assert harness.metric("rillcast_model_swaps_total", outcome="failed") == 0
+    assert harness.metric("rillcast_model_swap_pending_seconds") == 0
+    assert world.shelf.serving == {0: IDS[31], 1: IDS[31], 2: IDS[31]}
+    assert world.repeats() == 0
+
+
+def test_a_roll_back_replays_from_where_the_old_model_stopped() -> None:
+    log, _ = fill([(0, n % 4, n + 1) for n in range(200)])
+    del log.partitions[1], log.partitions[2]
+    world = World(log, "exactly_once", visible=False)
+    run(world, lambda: 3, promote={20: 37}, rest=50)
+    stopped = world.shelf.marks[IDS[31], 0].offset
+    assert 0 < stopped < 200
+    log.beginning = stopped  # nothing before it is needed
+    for n in range(30):
+        log.append(0, observation("0/0", n + 1))
+    world = World(log, "exactly_once", visible=False, shelf=world.shelf, live=37)
+    run(world, lambda: 3, promote={3: 31}, rest=50, events_per_turn=100)
+    assert world.served()[0, 229] == IDS[31]
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_every_crash_point_around_a_take_over(delivery: Delivery, point: str) -> None:
+    """Before it the old model goes on with its state, after it the new one with its own; then all is swapped."""
+    crashed = 0
+    for count in range(1, 22):
+        log, _ = fill([(n % 2, n % 3, n + 1) for n in range(100)])
+        world = World(log, delivery, visible=point == "page" and delivery == "at_least_once")
+        first = run(world, lambda: 2, promote={8: 37}, crash=(point, count), rest=20)
+        if not first.source.before_poll:
+            break  # it came to the end: this point is not reached so often
+        crashed += 1
+        served = dict(world.shelf.serving)
+        second = run(world, lambda: 3, rest=30)
+        assert world.served().keys() == world.expected.keys()
+        assert set(world.shelf.serving.values()) == {IDS[world.live]}
+        if world.delivery == "exactly_once":
+            assert world.repeats() == 0
+        if world.live == 37 and IDS[31] in served.values():
+            assert second.metric("rillcast_model_swaps_total", outcome="completed") == 1
+    assert crashed >= 8, "this point is hardly ever reached"
+
+
+@given(events=arrivals, polls=sizes, aborts=st.sets(st.integers(1, 12), max_size=4), ambiguous=st.booleans())
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+def test_a_transaction_that_fails_at_a_take_over_loses_and_doubles_nothing(
+    events: list[tuple[int, int, int]], polls: list[int], aborts: set[int], ambiguous: bool
+) -> None:
+    log, _ = fill(events)
+    world = World(log, "exactly_once", visible=False)
+    count = 0
+
+    def fail() -> None:
+        nonlocal count
+        count += 1
+        if count in aborts:
+            raise TransactionAborted("the coordinator is away")
+
+    def prepare(harness: workers.Harness) -> None:
+        assert isinstance(harness.sink, MemoryTransactionalSink)
+        if ambiguous:
+            harness.sink.after_end = fail
+        else:
+            harness.sink.before_end = fail
+
+    run(world, cycle(polls).__next__, promote={2: 37, 9: 41, 12: 31}, rest=5, prepare=prepare)
+    run(world, cycle(polls).__next__)
+    assert world.served().keys() == world.expected.keys()
+    assert world.repeats() == 0
+
+
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+@given(
+    events=arrivals,
+    polls=sizes,
+    moves=st.lists(st.sampled_from(["revoke", "lose", "assign", "rest"]), max_size=25),
+    promote=st.dictionaries(st.integers(1, 25), st.sampled_from(MULTIPLIERS), max_size=5),
+)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+def test_partitions_may_come_and_go_while_a_model_warms_up(
+    delivery: Delivery,
+    events: list[tuple[int, int, int]],
+    polls: list[int],
+    moves: list[str],
+    promote: dict[int, int],
+) -> None:
+    log, _ = fill(events)
+    world = World(log, delivery, visible=False)
+
+    def make(nth: int, move: str) -> Callable[[MemorySource], None]:
+        def act(source: MemorySource) -> None:
+            partition = nth % 3
+            owned = partition in source.positions()
+            if move == "revoke" and owned:
+                source.revoke([partition])
+            elif move == "lose" and owned:
+                source.lose([partition])
+            elif move == "assign" and not owned:
+                source.assign([partition])
+
+        return act
+
+    def everything(source: MemorySource) -> None:
+        source.assign([p for p in (0, 1, 2) if p not in source.positions()])
+
+    acts = {nth + 1: make(nth, move) for nth, move in enumerate(moves)} | {len(moves) + 1: everything}
+    run(world, cycle(polls).__next__, promote=promote, moves=acts, rest=30)
+    run(world, lambda: 1000)
+    assert world.served().keys() == world.expected.keys()
+    if delivery == "exactly_once":
+        assert world.repeats() == 0
+
+
+@given(
+    events=arrivals,
+    polls=sizes,
+    broken=st.sets(st.integers(1, 40), max_size=30),
+    closed=st.sets(st.integers(1, 4), max_size=3),
+)
+@settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
+def test_what_goes_wrong_with_a_model_that_does_not_serve_is_not_seen_by_consumers(
+    events: list[tuple[int, int, int]], polls: list[int], broken: set[int], closed: set[int]
+) -> None:
+    """Its history fails, it cannot be opened: the one that serves goes on, as if nothing had been promoted."""
+    log, _ = fill(events)
+    world = World(log, "exactly_once", visible=False, shadow=41)
+    models = workers.MemoryModels({IDS[m]: BUNDLES[m] for m in MULTIPLIERS})
+    asked = opened = 0
+
+    def fail_history() -> None:
+        nonlocal asked
+        asked += 1
+        if asked in broken:
+            raise TransportError("the broker is away")
+
+    def fail_open(model_id: str) -> None:
+        nonlocal opened
+        opened += 1
+        if opened in closed:
+            raise ValueError("anything at all")
+
+    models.fail_history, models.fail_open = fail_history, fail_open
+    run(world, cycle(polls).__next__, promote={2: 37}, rest=20, models=models)
+    assert world.served().keys() == world.expected.keys()
+    assert world.repeats() == 0
+
+
+def test_a_member_that_is_given_a_partition_of_the_new_model_serves_it_with_that_model() -> None:
+    """Another member was quicker: the alias has gone back meanwhile, but the partition is the new model's."""
+    log, _ = fill([(0, n % 4, n + 1) for n in range(60)])
+    world = World(log, "exactly_once", visible=False)
+    run(world, lambda: 3, promote={5: 37}, rest=20)
+    for n in range(30):
+        log.append(0, observation("0/0", n + 1))
+    world = World(log, "exactly_once", visible=False, shelf=world.shelf, live=31)
+    run(world, lambda: 1, rest=30)
+    models = [model for _, model in sorted(world.served().items())]
+    assert models[60] == IDS[37], "it goes on from its own state"
+    assert models[-1] == IDS[31], "until the wanted one is warm"
+
+
+def test_the_model_that_served_and_is_not_to_be_had_is_replaced_by_what_is_retained() -> None:
+    log, _ = fill([(0, n % 4, n + 1) for n in range(40)])
+    world = World(log, "exactly_once", visible=False)
+    run(world, lambda: 3)
+    for n in range(10):
+        log.append(0, observation("0/1", n + 1))
+    world = World(log, "exactly_once", visible=False, shelf=world.shelf, live=37)
+    run(world, lambda: 3, models=workers.MemoryModels({IDS[37]: BUNDLES[37]}))
+    assert [world.served()[0, n] for n in (39, 40, 49)] == [IDS[31], IDS[37], IDS[37]]
+    assert set(world.shelf.serving.values()) == {IDS[37]}

@@ -47,9 +47,14 @@ class Comparison:
         if model_id == self._model_id:
             self._model_id, self._since = None, {}
 
+    @property
+    def active(self) -> bool:
+        """Whether anything is compared."""
+        return bool(self._since)
+
     def served(self, lane: Lane, partitions: IntArray, offsets: IntArray, result: StepResult) -> None:
         """Take in what the serving model made of some events."""
-        if self._since:
+        if self.active:
             self._count(lane, "live", partitions, offsets, result)
 
     def shadow_stepped(self, lane: Lane, events: Events, result: StepResult) -> None:

@@ -243,7 +243,8 @@ class Worker:
             self._stages.add("step", result.stats.seconds)
             events = poll.events if rows is None else poll.events.take(rows)
             rejections += lane.publisher.publish(polled, events, result, poll.live)
-            self._rollout.comparison.served(lane, polled.partitions[events.rows], polled.offsets[events.rows], result)
+            if (comparison := self._rollout.comparison).active:
+                comparison.served(lane, polled.partitions[events.rows], polled.offsets[events.rows], result)
         self._bury(polled, [rejection for rejection in rejections if poll.live[rejection.row]])
         self._checkpoint.processed(polled.partitions, polled.offsets, self._partitions.reached(polled))
         self._metrics.polled(len(polled), self._clock() - poll.started)

@@ -76,7 +76,7 @@ TABLE: Final = (
     Metric(
         "rillcast_stage_seconds",
         "histogram",
-        "Time in a stage of the loop per poll, of every 16th poll.",
+        "Time in a stage of the loop per poll, of every 17th poll.",
         ("stage",),
         _SECONDS,
     ),

@@ -189,7 +189,7 @@ class Rollout:
         """Whether a partition may be about to change hands."""
         return self._clock() >= self._attempt_at and bool(self._close_by())
 
-    def turn(self, settle: Callable[[], None]) -> None:
+    def turn(self, settle: Callable[[], object]) -> None:
         """Look at what is asked for, and let each model that follows catch up by a slice.
 
         Args:
@@ -295,7 +295,7 @@ class Rollout:
             del self._retry_at[model_id]
         return targets
 
-    def _follow(self, model_id: str, numbers: set[int], settle: Callable[[], None]) -> None:
+    def _follow(self, model_id: str, numbers: set[int], settle: Callable[[], object]) -> None:
         follower = self._followers.get(model_id) or self._open(model_id)
         if follower is None:
             return

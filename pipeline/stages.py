@@ -22,14 +22,15 @@ class StageClock:
         self,
         observe: Callable[[str, float], None] | None = None,
         *,
-        every: int = 16,
+        every: int = 17,
         clock: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Begin with nothing timed.
 
         Args:
             observe: is told a stage and its seconds, at the end of each poll that was timed.
-            every: how many polls one is timed of; the first is.
+            every: how many polls one is timed of; the first is. An odd number: where a poll that brings something and
+                one that brings nothing, in which the loop publishes, take turns, both are seen.
             clock: monotonic seconds.
         """
         if every < 1:

@@ -188,10 +188,11 @@ class Worker:
             if self._rewind_due:
                 self._rewind()
                 return  # what was polled is read again
-            if len(polled):
+            worked = len(polled) > 0
+            if worked:
                 self._process(polled)
             else:
-                self._settle()
+                worked = self._settle()
             if loading:
                 self._settle()
                 self._partitions.load(self._settings.poll_timeout_s if self._partitions.idle else _RESTORE_SLICE_S)
@@ -204,7 +205,7 @@ class Worker:
                     self._settle()
                 self._commit()
                 self._stages.lap("commit")
-            if len(polled):
+            if worked:
                 self._stages.end()
         except TransactionAborted as error:
             log.warning("%s; going back to the committed positions", error)
@@ -229,11 +230,13 @@ class Worker:
         for earlier, parts in done:
             self._publish(earlier, parts)
 
-    def _settle(self) -> None:
-        """Wait for the step in flight, if there is one, and publish its results: then the states stand still."""
-        for poll, parts in self._stepper.finish():
+    def _settle(self) -> bool:
+        """Wait for the step in flight, publish its results and return whether there was one; the states stand still."""
+        done = self._stepper.finish()
+        for poll, parts in done:
             self._stages.lap("wait")
             self._publish(poll, parts)
+        return bool(done)
 
     def _publish(self, poll: _Poll, parts: Sequence[Part]) -> None:
         """Hand over what came of a poll, and note its positions; only then is it part of a commit."""

@@ -373,8 +373,9 @@ class StateSettings(_Section):
     waits: to replay so few is quicker than to write and load them. 0 = write at every interval."""
     snapshot_max_interval_s: Positive = 3600.0
     """It waits no longer than this, so that no restart replays more than so much of the input."""
-    pages_per_commit: Annotated[int, Field(gt=0)] = 64
-    """Most pages (of 256 streams each) written within one commit, so that a large snapshot does not stall the loop."""
+    pages_per_commit: Annotated[int, Field(gt=0)] = 8
+    """A commit that writes state takes partitions until it has so many pages (of 256 streams each), one at least: the
+    loop does nothing else meanwhile."""
     idle_ttl_s: Annotated[float, Field(ge=0)] = 0.0
     """A stream whose newest event lies further behind its partition's newest event, in event time, is evicted; it
     starts anew when it comes back. 0 = never."""

@@ -60,8 +60,8 @@ def page(results: Mapping[str, Result]) -> str:
 def _head(results: Mapping[str, Result]) -> str:
     machine = next(iter(results.values()))["machine"]
     generated = """
-        Generated from one run of `make bench` by `python -m tests.benchmarks.page .bench/results.json`; do not edit.
-        Only ratios carry over to other machines, and each is taken in turns within one part of the run."""
+        Generated from the results of `make bench` by `python -m tests.benchmarks.page .bench/results.json`; do not
+        edit. Only ratios carry over to other machines, and each is taken in turns within one part."""
     where = f"""
         Machine: {machine["cores"]} cores of an {machine["cpu"]} (KVM), no GPU, the broker on the same machine; Python
         {machine["python"]}, ONNX Runtime {machine["onnxruntime"]}, numpy {machine["numpy"]}. Model: GRU of 64, 168

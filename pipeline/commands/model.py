@@ -133,7 +133,7 @@ def _push(args: argparse.Namespace) -> int:
     else:
         print(f"{manifest.name}@{manifest.model_id} is there already, since {manifest.pushed_at:%Y-%m-%d %H:%M}")
     if alias is not None:
-        print(f"{alias} is {manifest.model_id} {'now; services take it at their next start' if moves else 'already'}")
+        print(f"{alias} is {manifest.model_id} {'now; services that follow it take it over' if moves else 'already'}")
     return 0
 
 
@@ -149,7 +149,7 @@ def _moved(args: argparse.Namespace, made: Promotion) -> int:
     if args.json:
         print(json.dumps({"registry": args.registry, "alias": args.alias, **made.model_dump(mode="json")}))
     else:
-        print(f"{args.alias} is {made.model_id} now; services take it at their next start")
+        print(f"{args.alias} is {made.model_id} now; services that follow it take it over")
     return 0
 
 

@@ -94,11 +94,11 @@ class NoModels:
         """Return that none is asked for."""
         return Names()
 
-    def open(self, model_id: str) -> Lane | None:  # noqa: ARG002
+    def open(self, model_id: str) -> Lane | None:  # noqa: ARG002  the protocol names it
         """Return that it is not to be had."""
         return None
 
-    def open_now(self, model_id: str) -> Lane | None:  # noqa: ARG002
+    def open_now(self, model_id: str) -> Lane | None:  # noqa: ARG002  likewise
         """Return that it is not to be had."""
         return None
 
@@ -223,7 +223,7 @@ class Rollout:
                 if not any(lags[number] for number in close_by) or self._clock() >= started + _CLOSING_S:
                     break
                 follower.turn(limits)
-        except Exception as error:  # noqa: BLE001  as above
+        except Exception as error:  # noqa: BLE001  here too: the path that serves has to go on
             self._give_up(model_id, error)
             return {}
         # Where it did not come to it, the loop goes on for at least as long as it stood still.

@@ -43,7 +43,7 @@ class KafkaPythonGroup:
                     raise kafka_errors.refused(
                         self._settings.bootstrap_servers, self._topic, f"asking for the members of group {group}", error
                     ) from error
-            time.sleep(_RETRY_S)
+            time.sleep(_RETRY_S)  # nothing tells when there is one; the deadline above ends it
 
     def assignments(self, partitions: Sequence[int]) -> Sequence[Assignment]:
         """Return what the brokers say of `partitions`."""

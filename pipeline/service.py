@@ -31,11 +31,11 @@ from pipeline.models import reference
 from pipeline.models.reference import Reference
 from pipeline.rollout import RolloutParts
 from pipeline.server import HttpServer
-from pipeline.settings import Settings
+from pipeline.settings import Settings, WorkerSettings
 from pipeline.stages import StageClock
 from pipeline.stores.connect import prepare_store
 from pipeline.transports.base import Source
-from pipeline.transports.connect import open_history, open_sink, open_source
+from pipeline.transports.connect import chosen_client, open_history, open_sink, open_source
 from pipeline.worker import Parts, Worker
 
 if TYPE_CHECKING:
@@ -146,9 +146,21 @@ def build(
         stages=stages,
         rollout=_rollout(settings, follows, factory, metadata, metrics, serve),
     )
-    worker = Worker(parts, settings.worker, settings.state, start_at=settings.kafka.auto_offset_reset)
+    worker = Worker(parts, worker_settings(settings), settings.state, start_at=settings.kafka.auto_offset_reset)
     server = HttpServer(settings.http, registry, health, board, latest) if settings.http.enabled else None
     return Service(worker, board, health, registry, server, spans)
+
+
+def worker_settings(settings: Settings) -> WorkerSettings:
+    """Return the worker's settings, with what the client decides.
+
+    kafka-python has a thread that wants the interpreter all the time. A third one, which steps, gains nothing then, and
+    each takes turns from the others.
+    """
+    crowded = settings.input.path is None and chosen_client(settings.kafka) == "kafka-python"
+    if settings.worker.step_beside_from is not None or not crowded:
+        return settings.worker
+    return settings.worker.model_copy(update={"step_beside_from": 0})
 
 
 def _rollout(

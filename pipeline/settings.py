@@ -334,9 +334,10 @@ class WorkerSettings(_Section):
     batch_rows: Annotated[int, Field(gt=0)] = 1_024
     """Most streams stepped by one call of the model. From 256 on a CPU computes no faster, but longer calls wait for
     Python's interpreter less often."""
-    step_beside_from: Annotated[int, Field(ge=0)] = 256
+    step_beside_from: Annotated[int, Field(ge=0)] | None = None
     """Polls of at least so many events are stepped beside the loop, which meanwhile publishes the poll before and reads
-    the next one; smaller ones are published at once. 0 = never beside."""
+    the next one; smaller ones are published at once. 0 = never beside; by default 256, and never with kafka-python,
+    whose own thread wants the interpreter all the time."""
     poll_timeout_s: Positive = 0.1
     """Longest wait for a first event; also how soon an idle worker notices that it should stop."""
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"

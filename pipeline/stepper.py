@@ -18,6 +18,7 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from pipeline.arrays import AnyArray, FloatArray, IntArray
 
+BESIDE_FROM: Final = 256  # events; from there on the rate matters more than the latency of a poll
 SWITCH_INTERVAL_S: Final = 0.0005  # Python's default, 5 ms, is several calls of the model
 T = TypeVar("T")
 R = TypeVar("R")

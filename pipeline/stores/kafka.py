@@ -13,8 +13,8 @@ to do.
 Under at_least_once there is nothing to take pages back with: they are visible as soon as the sink has flushed them, so
 the checkpoint stages them after their offsets are committed, and a crash in between shows some pages newer than the
 mark. That is allowed, for a page's own offset says which events are in it, and a restore never applies one twice. A
-mark follows its pages in the same partition, whose order an idempotent producer keeps: where there is a mark, there are
-all of its pages.
+mark follows its pages in the same partition, and the sinks keep the order of what they send, also where they have to
+send it again: where there is a mark, all of its pages are before it.
 
 A restore reads a partition from its beginning to the high watermark of the moment it began, and only what is committed.
 It is complete when the reading position is there, whether the last offsets hold records, transaction markers or

@@ -1,4 +1,4 @@
-"""The sink on librdkafka: an idempotent producer.
+"""The sink on librdkafka: a producer that keeps its order, idempotent within transactions.
 
 Owns: the producer and what it failed to deliver. Does not know: what is in a record. Invariant: a sink that lost one
 record stays broken.
@@ -26,7 +26,7 @@ _BY_KEY: Final = -1  # librdkafka's RD_KAFKA_PARTITION_UA: the partitioner decid
 
 
 class LibrdkafkaSink:
-    """An idempotent producer. See `pipeline.transports.base.Sink` for the contract.
+    """A producer that keeps its order. See `pipeline.transports.base.Sink` for the contract.
 
     A failure is not forgotten: after one lost record every `publish` and `flush` raises.
     """

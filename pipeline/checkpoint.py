@@ -1,16 +1,19 @@
 """What one commit contains, and when commits and snapshots are due.
 
-Most commits carry no pages. A snapshot, every `snapshot_interval_s`, goes through the partitions one after the other:
-all changed pages of a partition and its mark are in one commit, and a commit takes partitions until it has
-`pages_per_commit` pages. A partition is passed over while it is cheaper to replay than to write: a page of 256 streams
-is written whole, also where few of them had an event. So it is written when `snapshot_events_per_stream` came for each
-of its streams, or when `snapshot_max_interval_s` has passed.
+Most commits carry no pages. A snapshot, every `snapshot_interval_s`, goes through the partitions one after the other,
+`pages_per_commit` pages at a time, for the loop stands still while pages are copied and compressed. What of a partition
+had changed when its turn came is written, each page as of the commit that it goes with; the mark goes with the last of
+them and says where the partition stood when its turn came. Every page is current up to there, and most are newer, which
+a replay knows, for a page says its own offset. A partition is passed over while it is cheaper to replay than to write:
+a page of 256 streams is written whole, also where few of them had an event. So it is written when
+`snapshot_events_per_stream` came for each of its streams, or when `snapshot_max_interval_s` has passed.
 
 A partition that goes over from one model to another does so in one commit (`handovers`): the last pages and the mark of
 the model before, then all pages, a mark and the claim of the one after, all as of the same position. A crash on either
 side of that commit finds the model before with its state, or the one after with its own.
 
-A commit that is bounded (partitions are being revoked) takes nothing of other partitions' snapshots along.
+A commit that is bounded (partitions are being revoked) takes nothing of other partitions' snapshots along. The last
+commit of a partition takes all of its changed pages, and a mark as of its position.
 
 Owns: the positions not yet committed, and the schedule. Does not know: the order of a commit (`pipeline.delivery`),
 events, metrics.
@@ -19,7 +22,7 @@ events, metrics.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -41,6 +44,24 @@ class _Progress:
     stored_at: float  # when that was so
     marked: int | None = None  # position of the last mark of this process
     claimed_by: str | None = None  # the model that the store says serves it
+
+
+@dataclass(frozen=True, slots=True)
+class _Turn:
+    """A partition that is being written."""
+
+    partition: int
+    mark: Mark  # as of when its turn came
+    numbers: deque[int]  # of its pages that had changed then and are not written yet
+
+
+@dataclass(frozen=True, slots=True)
+class _Share:
+    """What a commit writes of a partition whose turn it is."""
+
+    partition: int
+    numbers: list[int]
+    mark: Mark | None  # with the last of its pages
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +102,7 @@ class Checkpoint:
         self._pending: set[int] = set()
         self._resets: dict[int, Mark] = {}
         self._queue: deque[int] = deque()
+        self._turn: _Turn | None = None
         self._due_at = clock() + interval_s
         self._snapshot_at = clock() + (snapshots.snapshot_interval_s if snapshots else 0.0)
 
@@ -89,12 +111,12 @@ class Checkpoint:
         """Whether there is something to commit and it is time."""
         if self._clock() < self._due_at:
             return False
-        return bool(self._pending or self._queue or self._resets) or self._snapshot_due()
+        return bool(self._pending or self._resets) or self.has_pages
 
     @property
     def has_pages(self) -> bool:
         """Whether the next commit may carry pages of the state, which then has to stand where the positions do."""
-        return bool(self._queue) or self._snapshot_due()
+        return bool(self._queue) or self._turn is not None or self._snapshot_due()
 
     def begin(self, partition: int, position: int, *, new_life: bool, claimed_by: str | None = None) -> None:
         """Note where a partition's state stands.
@@ -105,6 +127,7 @@ class Checkpoint:
             new_life: whatever the store may have of it no longer counts.
             claimed_by: the model that the store says serves it.
         """
+        self._end_turns([partition])
         self._progress[partition] = _Progress(position, position, self._clock(), claimed_by=claimed_by)
         if new_life and self._snapshots is not None:
             # Without this, pages of the old life could be taken for ones of the new between two snapshots.
@@ -130,6 +153,8 @@ class Checkpoint:
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Drop partitions that are no longer ours to commit."""
+        partitions = list(partitions)
+        self._end_turns(partitions)
         for partition in partitions:
             self._progress.pop(partition, None)
             self._resets.pop(partition, None)
@@ -161,17 +186,19 @@ class Checkpoint:
         handovers = handovers or {}
         assert pages or not handovers, "a state is handed over where the positions are"
         budget = Budget(within_s, self._clock)
-        last = [*final, *handovers]
-        partitions = self._snapshot_now(live, last, alone=within_s is not None) if pages else []
-        snapshots = self._snapshots_of(partitions, handovers)
+        last = {*final, *handovers}
+        whole = self._whole(live, last) if pages else []
+        shares = self._shares(set(live) - last) if pages and within_s is None else []
+        snapshots = self._snapshots_of(whole, shares, handovers)
         # State is never stored for a group that has no offset: the two could not be paired again.
-        stored = {*partitions, *handovers, *(self._resets.keys() & set(live))}
+        stored = {*whole, *(share.partition for share in shares), *handovers, *(self._resets.keys() & set(live))}
         positions = {p: self.position(p) for p in {*self._pending, *stored}}
         if positions or snapshots:
             self._delivery.commit(positions, list(snapshots.values()), budget)
-        for p in (*partitions, *handovers):
+        marks = {share.partition: share.mark.offset for share in shares if share.mark is not None}
+        for p, offset in (marks | {p: self.position(p) for p in (*whole, *handovers)}).items():
             progress = self._progress[p]
-            progress.marked = progress.stored = progress.position
+            progress.marked = progress.stored = offset
             progress.stored_at = self._clock()
         for lane, snapshot in snapshots.items():
             for p in snapshot.claims:
@@ -182,14 +209,22 @@ class Checkpoint:
         written = snapshots.values()
         return Committed(sum(len(each.pages) for each in written), sum(len(each.marks) for each in written))
 
-    def _snapshots_of(self, partitions: Collection[int], handovers: Mapping[int, Lane]) -> dict[Lane, Snapshot]:
+    def _snapshots_of(
+        self, whole: Collection[int], shares: Sequence[_Share], handovers: Mapping[int, Lane]
+    ) -> dict[Lane, Snapshot]:
         """Return what is stored of each model; the models that take over come after those that they take over from."""
         found: dict[Lane, Snapshot] = {}
         marks = {p: mark for p, mark in self._resets.items() if p in self._progress}
-        for p in partitions:
+        for p in whole:
             if (snapshot := _of(found, lane := self._lanes.of(p))) is not None:
                 snapshot.pages.extend(lane.residents.export(p, self.position(p)))
             marks[p] = _mark(p, self.position(p), lane)
+        for share in shares:
+            p = share.partition
+            if (snapshot := _of(found, lane := self._lanes.of(p))) is not None:
+                snapshot.pages.extend(lane.residents.export(p, self.position(p), share.numbers))
+            if share.mark is not None:
+                marks[p] = share.mark
         for p, mark in marks.items():
             lane = self._lanes.of(p)
             if (snapshot := _of(found, lane)) is not None:
@@ -206,23 +241,44 @@ class Checkpoint:
     def _snapshot_due(self) -> bool:
         return self._snapshots is not None and self._clock() >= self._snapshot_at
 
-    def _snapshot_now(self, live: Collection[int], final: Collection[int], *, alone: bool) -> list[int]:
-        """Return the partitions whose changed pages go with this commit."""
+    def _whole(self, live: Collection[int], last: Collection[int]) -> list[int]:
+        """Return the partitions all of whose changed pages go with this commit, which is their last."""
+        self._end_turns(last)
         if self._snapshots is None:
             return []
-        chosen = [p for p in sorted(final) if p in live and self._moved(p)]
-        if alone:
-            return chosen
-        if self._snapshot_due() and not self._queue:
+        return [p for p in sorted(last) if p in live and self._moved(p)]
+
+    def _shares(self, live: Collection[int]) -> list[_Share]:
+        """Return what this commit writes of the partitions whose turn it is."""
+        if self._snapshots is None:
+            return []
+        if self._snapshot_due() and not self._queue and self._turn is None:
             self._queue.extend(p for p in sorted(live) if self._worth_it(p, self._snapshots))
             self._snapshot_at = self._clock() + self._snapshots.snapshot_interval_s
-        size = 0
-        while self._queue and size < self._snapshots.pages_per_commit:
+        shares: list[_Share] = []
+        room = self._snapshots.pages_per_commit
+        while room > 0 and (turn := self._turn or self._next_turn(live)) is not None:
+            numbers = [turn.numbers.popleft() for _ in range(min(room, len(turn.numbers)))]
+            room -= len(numbers)
+            self._turn = turn if turn.numbers else None
+            shares.append(_Share(turn.partition, numbers, None if turn.numbers else turn.mark))
+        return shares
+
+    def _next_turn(self, live: Collection[int]) -> _Turn | None:
+        """Return the next partition of the queue that has moved, as it stands now."""
+        while self._queue:
             partition = self._queue.popleft()
-            if partition in live and partition not in chosen and self._moved(partition):
-                chosen.append(partition)
-                size += self._lanes.of(partition).residents.num_changed(partition)
-        return chosen
+            if partition in live and self._moved(partition):
+                lane = self._lanes.of(partition)
+                mark = _mark(partition, self.position(partition), lane)
+                return _Turn(partition, mark, deque(lane.residents.changed(partition)))
+        return None
+
+    def _end_turns(self, partitions: Collection[int]) -> None:
+        """Write no more of some partitions; what of them is not written yet counts as changed as before."""
+        if self._turn is not None and self._turn.partition in partitions:
+            self._turn = None
+        self._queue = deque(p for p in self._queue if p not in partitions)
 
     def _worth_it(self, partition: int, snapshots: StateSettings) -> bool:
         """Return whether to write a partition's changed pages now is better than to have them replayed."""

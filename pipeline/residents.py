@@ -232,20 +232,27 @@ class Residents:
         """Return how many pages a partition has."""
         return len(self._table.pages(partition))
 
-    def num_changed(self, partition: int) -> int:
-        """Return how many of its pages changed since they were last exported."""
-        return sum(page in self._dirty for page in self._table.pages(partition))
+    def changed(self, partition: int) -> list[int]:
+        """Return the numbers of its pages that changed since they were last exported."""
+        return [number for number, page in enumerate(self._table.pages(partition)) if page in self._dirty]
 
     def num_to_write(self, partition: int) -> int:
         """Return about how many streams the pages hold that the next export returns; never fewer."""
-        return min(self.num_changed(partition) * PAGE_SLOTS, self._table.slots(partition).size)
+        return min(len(self.changed(partition)) * PAGE_SLOTS, self._table.slots(partition).size)
 
-    def export(self, partition: int, offset: int) -> list[Page]:
-        """Return the pages of a partition that changed since the last export, as of `offset`."""
+    def export(self, partition: int, offset: int, numbers: Sequence[int] | None = None) -> list[Page]:
+        """Return pages of a partition that changed since they were last exported.
+
+        Args:
+            partition: of the input.
+            offset: what they are as of.
+            numbers: of the pages to return, of those that changed; None = all of those.
+        """
+        pages_of = self._table.pages(partition)
         changed = [
-            (number, page, self._table.names(page))
-            for number, page in enumerate(self._table.pages(partition))
-            if page in self._dirty
+            (number, pages_of[number], self._table.names(pages_of[number]))
+            for number in (self.changed(partition) if numbers is None else numbers)
+            if pages_of[number] in self._dirty
         ]
         if not changed:
             return []

@@ -233,7 +233,7 @@ class Rollout:
         for number in close_by:
             if lags[number] == 0 and (not chosen or pages < self._pages_per_commit):
                 chosen[number] = follower.lane
-                pages += follower.lane.residents.num_changed(number)
+                pages += len(follower.lane.residents.changed(number))
         return chosen
 
     def handed_over(self, handovers: Mapping[int, Lane]) -> None:

@@ -374,9 +374,9 @@ class StateSettings(_Section):
     waits: to replay so few is quicker than to write and load them. 0 = write at every interval."""
     snapshot_max_interval_s: Positive = 3600.0
     """It waits no longer than this, so that no restart replays more than so much of the input."""
-    pages_per_commit: Annotated[int, Field(gt=0)] = 8
-    """A commit that writes state takes partitions until it has so many pages (of 256 streams each), one at least: the
-    loop does nothing else meanwhile."""
+    pages_per_commit: Annotated[int, Field(gt=0)] = 4
+    """A commit writes at most so many pages of state (of 256 streams each), but for a partition's last one: the loop
+    does nothing else meanwhile. With very many streams a snapshot takes many commits; raise it if that is too long."""
     idle_ttl_s: Annotated[float, Field(ge=0)] = 0.0
     """A stream whose newest event lies further behind its partition's newest event, in event time, is evicted; it
     starts anew when it comes back. 0 = never."""

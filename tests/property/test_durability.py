@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -26,9 +26,18 @@ from pipeline.transports.base import Channel
 from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
 from tests.support.memory import Crash, Log, MemorySink, MemorySource, MemoryTransactionalSink
+from tests.support.small_pages import small_pages
 from tests.support.stores import TOY_ID, MemoryStore, Shelf
 from tests.support.toy import HOUR_MS, unroll
 from tests.support.workers import forecasts_by_stream, observation
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pages_of_two() -> Iterator[None]:
+    """A partition has several pages, and a snapshot of it takes several commits."""
+    with small_pages(2):
+        yield
+
 
 Delivery = Literal["at_least_once", "exactly_once"]
 POINTS = ("flush", "stage", "page", "offsets", "store", "done")
@@ -253,7 +262,9 @@ def test_a_partition_with_few_events_is_stored_at_the_longest_interval() -> None
         log,
         per_poll=lambda: 1,
         settings=WorkerSettings(commit_interval_s=0.5),
-        snapshots=StateSettings(snapshot_interval_s=1, snapshot_events_per_stream=12, snapshot_max_interval_s=20),
+        snapshots=StateSettings(
+            snapshot_interval_s=1, snapshot_events_per_stream=12, snapshot_max_interval_s=20, pages_per_commit=5
+        ),
         store=lambda _sink: store,
     )
     times: list[float] = []

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 import pytest
@@ -24,9 +24,18 @@ from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
 from tests.support.memory import Crash, Log, MemorySource, MemoryTransactionalSink
 from tests.support.rollouts import Source, changes, expect, served_by
+from tests.support.small_pages import small_pages
 from tests.support.stores import MemoryStore, Shelf
 from tests.support.toy import toy_bundle
 from tests.support.workers import observation
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _pages_of_two() -> Iterator[None]:
+    """A partition has several pages, and a snapshot of it takes several commits."""
+    with small_pages(2):
+        yield
+
 
 MULTIPLIERS = (31, 37, 41)
 BUNDLES = {m: toy_bundle(sequence=m == 37, multiplier=m) for m in MULTIPLIERS}

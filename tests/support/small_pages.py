@@ -1,0 +1,20 @@
+"""Pages of few slots, so that a handful of streams fills several and a snapshot takes several commits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+
+from pipeline import residents, slots
+from pipeline.stores import pages
+
+
+@contextmanager
+def small_pages(size: int) -> Iterator[None]:
+    """Let pages have `size` slots."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in (slots, residents, pages):
+            patch.setattr(module, "PAGE_SLOTS", size)
+        yield

@@ -14,6 +14,7 @@ from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any, Final
 
+import numpy as np
 import onnx
 import onnxruntime
 import torch
@@ -21,6 +22,7 @@ from torch import Tensor, nn
 
 from pipeline.bundle import CALIBRATE, BundleMetadata, seal
 from training.forecaster import Forecaster
+from training.layout import batch_last
 from training.parity import ParityReport, check_parity
 from training.restore import attach
 from training.sequence_export import (
@@ -120,7 +122,12 @@ def to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
     example = (*event_example(forecaster, (_TRACE_BATCH,)), *forecaster.initial_rows(_TRACE_BATCH).flat())
     axes = {name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE}
     traced = trace(_StepOverRows(forecaster), example, inputs, outputs, axes)
-    return graft_state(traced, "rillcast.step", specs, events, results(forecaster, ["B"]))
+
+    def of_batch(size: int) -> dict[str, np.ndarray[Any, Any]]:
+        values = (*event_example(forecaster, (size,)), *forecaster.initial_rows(size).flat())
+        return {name: value.numpy() for name, value in zip(inputs, values, strict=True)}
+
+    return graft_state(batch_last(traced, of_batch), "rillcast.step", specs, events, results(forecaster, ["B"]))
 
 
 class _StepOverRows(nn.Module):

@@ -39,7 +39,8 @@ class ForecastScores(nn.Module):
         self.register_buffer("quantiles", quantiles.repeat_interleave(len(horizons)), persistent=False)
         means = torch.eye(len(horizons)).repeat(len(levels), 1) * (2 / len(levels))
         self.register_buffer("means", means, persistent=False)
-        self.register_buffer("mass", quantiles.diff(), persistent=False)
+        # Four times: a product with one column would be a reduction, whose last bits depend on the place in the batch.
+        self.register_buffer("mass", quantiles.diff().unsqueeze(1).repeat(1, 4), persistent=False)
 
     def forward(
         self, y: Tensor, published: Tensor, scale: Tensor, settled: Tensor, naive: Tensor
@@ -88,7 +89,7 @@ class ForecastScores(nn.Module):
             below, above = low / scale, high / scale
         else:
             width = (quantiles[:, 1:] - quantiles[:, :-1]).clamp(min=_MIN_WIDTH)
-            between = (self.mass * ((y.unsqueeze(1) - quantiles[:, :-1]) / width).clamp(0, 1)).sum(1)
+            between = torch.matmul(((y.unsqueeze(1) - quantiles[:, :-1]) / width).clamp(0, 1), self.mass)[:, 0]
             least = (quantiles[:, -1] - quantiles[:, 0]) * (_LEAST_TAIL / len(self.levels))
             below = low / torch.maximum(width[:, 0], least) * ((self.levels[1] - first) / first)
             above = high / torch.maximum(width[:, -1], least) * ((last - self.levels[-2]) / (1 - last))

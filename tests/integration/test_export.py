@@ -51,8 +51,8 @@ def sabotaged(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
         bias.CopyFrom(numpy_helper.from_array(values, bias.name))
     elif what == "clock":  # a slot one millisecond short: wrong only at the edges of slots
         (division,) = (node for node in graph.node if node.op_type == "Div" and "ds" in node.input)
-        (constant,) = (node for node in graph.node if division.input[1] in node.output)
-        constant.attribute[0].t.CopyFrom(numpy_helper.from_array(np.array(HOUR_MS - 1)))
+        (constant,) = (tensor for tensor in graph.initializer if tensor.name == division.input[1])
+        constant.CopyFrom(numpy_helper.from_array(np.array(HOUR_MS - 1), constant.name))
     elif what == "hidden":  # the bug of the trade: the state is never fed back
         (gather,) = (node for node in graph.node if node.name == "state.hidden.gather")
         rows = gather.output[0]

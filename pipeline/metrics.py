@@ -92,6 +92,11 @@ TABLE: Final = (
     Metric("rillcast_rewinds_total", "counter", "Returns to the committed positions after a transaction failed."),
     Metric("rillcast_state_pages_written_total", "counter", "Pages of up to 256 streams handed to the state store."),
     Metric("rillcast_state_marks_written_total", "counter", "Partition snapshots handed to the state store."),
+    Metric(
+        "rillcast_state_retired_total",
+        "counter",
+        "Times that the stored state of a model which served a partition before was removed, per partition.",
+    ),
     Metric("rillcast_state_written_bytes_total", "counter", "Bytes handed to the state store."),
     Metric(
         "rillcast_restore_duration_seconds",
@@ -433,10 +438,11 @@ class Metrics:
         for value in seconds.tolist():
             self._histograms["rillcast_event_latency_seconds"].observe(value)
 
-    def committed(self, seconds: float, pages: int, marks: int) -> None:
+    def committed(self, seconds: float, pages: int, marks: int, retired: int) -> None:
         """Count a commit and the part of a snapshot in it."""
         self._counters["rillcast_state_pages_written_total"].inc(pages)
         self._counters["rillcast_state_marks_written_total"].inc(marks)
+        self._counters["rillcast_state_retired_total"].inc(retired)
         self._counters["rillcast_commits_total"].inc()
         self._histograms["rillcast_commit_duration_seconds"].observe(seconds)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pipeline.history import Rewind
 from pipeline.residents import Limits
 from pipeline.settings import StateSettings, WorkerSettings
-from pipeline.stores.base import Mark, Page, StateStore
+from pipeline.stores.base import Claim, Mark, Page, StateStore, Superseded
 from pipeline.transports.base import Channel
 from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
@@ -44,7 +44,7 @@ POINTS = ("flush", "stage", "page", "offsets", "store", "done")
 
 
 class VisibleStore(MemoryStore):
-    """Shows each page as soon as it is staged, as a topic does that is written outside a transaction."""
+    """Shows all that is staged at once, as a topic does that is written outside a transaction."""
 
     def __init__(self, shelf: Shelf, model_id: str = TOY_ID) -> None:
         super().__init__(shelf, model_id)
@@ -58,6 +58,15 @@ class VisibleStore(MemoryStore):
             self.between()
         super().stage([], marks)
         super().commit()
+
+    def claim(self, claims: Mapping[int, Claim]) -> None:
+        super().claim(claims)
+        super().commit()
+
+    def retire(self, partition: int, model_id: str, before: Superseded) -> None:
+        super().retire(partition, model_id, before)
+        super().commit()
+        self.between()
 
 
 class Bomb:

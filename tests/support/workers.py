@@ -104,10 +104,11 @@ def build(
     policy: Policy | None = None,
     models: MemoryModels | None = None,
     rollout: RolloutSettings | None = None,
+    clock: Clock | None = None,
 ) -> Harness:
-    """Return a worker that reads `log` to its end when run."""
+    """Return a worker that reads `log` to its end when run; `clock` is that of its machine, at zero unless given."""
     # Polls of three events and more are stepped beside the loop, smaller ones in it: tests meet both ways.
-    clock, settings = Clock(), (settings or WorkerSettings()).model_copy(update={"step_beside_from": 3})
+    clock, settings = clock or Clock(), (settings or WorkerSettings()).model_copy(update={"step_beside_from": 3})
     source = MemorySource(log, owned=owned, per_poll=per_poll)
     sink = MemoryTransactionalSink(log) if settings.delivery == "exactly_once" else MemorySink(log)
     bundle = bundle or toy_bundle()
@@ -150,7 +151,14 @@ def build(
         health=health,
         rollout=rollout_parts,
     )
-    worker = Worker(parts, settings, snapshots or StateSettings(), start_at=start_at, clock=clock)
+    worker = Worker(
+        parts,
+        settings,
+        snapshots or StateSettings(),
+        start_at=start_at,
+        clock=clock,
+        wall_clock_ms=lambda: round(clock.now * 1000),
+    )
     return Harness(worker, source, sink, registry, health, clock)
 
 

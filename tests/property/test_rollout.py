@@ -56,6 +56,8 @@ class World:
     live: int = MULTIPLIERS[0]
     shadow: int | None = None
     clock: Clock = field(default_factory=Clock)
+    snapshot_interval_s: float = 2.0
+    polls_per_restore: int = 2
     ttl_s: float = 0.0
     ended: dict[tuple[int, str], float] = field(default_factory=dict)  # when a model ceased to serve a partition
     retired: list[tuple[int, str]] = field(default_factory=list)
@@ -72,7 +74,7 @@ class World:
         store = (
             VisibleStore(self.shelf, model_id)
             if self.visible
-            else MemoryStore(self.shelf, model_id, polls_per_restore=2)
+            else MemoryStore(self.shelf, model_id, polls_per_restore=self.polls_per_restore)
         )
         self._watch(store)
         return store
@@ -153,7 +155,10 @@ def run(
         per_poll=per_poll,
         settings=WorkerSettings(commit_interval_s=0.5, delivery=world.delivery),
         snapshots=StateSettings(
-            snapshot_interval_s=2, snapshot_max_interval_s=2, pages_per_commit=1, superseded_ttl_s=world.ttl_s
+            snapshot_interval_s=world.snapshot_interval_s,
+            snapshot_max_interval_s=world.snapshot_interval_s,
+            pages_per_commit=1,
+            superseded_ttl_s=world.ttl_s,
         ),
         store=lambda _sink: open_store(IDS[world.live]),
         models=models,
@@ -320,6 +325,30 @@ def test_a_transaction_that_fails_at_a_take_over_loses_and_doubles_nothing(
     run(world, cycle(polls).__next__, promote={2: 37, 9: 41, 12: 31}, rest=5, prepare=prepare)
     run(world, cycle(polls).__next__)
     assert world.served().keys() == world.expected.keys()
+    assert world.repeats() == 0
+
+
+@pytest.mark.parametrize("aborted", range(1, 13))
+def test_a_model_that_was_further_than_the_positions_gone_back_to_begins_anew(aborted: int) -> None:
+    """What it followed was brought back to the committed positions before its next turn: it has seen too much."""
+    log, _ = fill([(0, n % 4, n + 1) for n in range(60)])
+    world = World(log, "exactly_once", visible=False, snapshot_interval_s=0.5, polls_per_restore=1)
+    count = 0
+
+    def fail() -> None:
+        nonlocal count
+        count += 1
+        if count == aborted:
+            raise TransactionAborted("the coordinator is away")
+
+    def prepare(harness: workers.Harness) -> None:
+        assert isinstance(harness.sink, MemoryTransactionalSink)
+        harness.sink.before_end = fail
+
+    harness = run(world, lambda: 3, promote={2: 37, 9: 31}, rest=20, prepare=prepare)
+    assert harness.metric("rillcast_rewinds_total") == 1
+    assert world.served().keys() == world.expected.keys()
+    assert set(world.served().values()) == {IDS[31], IDS[37]}
     assert world.repeats() == 0
 
 

@@ -42,6 +42,7 @@ class MemoryModels:
         store: of a model's state.
         fail_open: is asked with a model's id when it is opened.
         fail_history: is asked at every poll of a history.
+        history_per_poll: most records that one returns.
     """
 
     bundles: dict[str, Bundle]
@@ -50,6 +51,7 @@ class MemoryModels:
     store: Callable[[str], StateStore | None] = lambda _model_id: None
     fail_open: Callable[[str], None] = lambda _model_id: None
     fail_history: Callable[[], None] = lambda: None
+    history_per_poll: int = 10**9
     opened: list[str] = field(default_factory=list)
     make: Callable[[Bundle, StateStore | None], Lane] | None = None
 
@@ -134,7 +136,7 @@ def build(
         models.make = make_lane
 
         def open_history() -> MemoryHistory:
-            history = MemoryHistory(log)
+            history = MemoryHistory(log, lambda: models.history_per_poll)
             history.fail = lambda: models.fail_history()
             return history
 

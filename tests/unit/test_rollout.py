@@ -178,6 +178,31 @@ def test_a_model_that_does_not_catch_up_in_time_takes_over_later_and_not_an_even
     assert changes(served) == {0: [SERVING_ID, OTHER_ID]}
 
 
+def test_a_slow_model_is_never_stepped_by_more_events_at_once_than_the_setting_says() -> None:
+    registry = Registry({OTHER_ID: OTHER}, shadow=OTHER_ID)
+    log, _ = fill([(0, n % 4, n + 1) for n in range(60)])
+    harness = workers.build(
+        log,
+        bundle=SERVING,
+        models=registry,
+        rollout=RolloutSettings(warm_up="retained", events_per_turn=2),
+    )
+    slices: list[int] = []
+
+    def take_time(events: int) -> None:
+        slices.append(events)
+        harness.clock.now += 0.3
+
+    def tick(_source: MemorySource) -> None:
+        harness.clock.now += 1
+
+    registry.before = take_time
+    harness.source.before_poll.extend([tick] * 60)
+    harness.worker.run()
+    assert sum(slices) == 60
+    assert max(slices) == 2
+
+
 def test_a_refused_model_is_told_once_and_not_tried_again_until_the_alias_moves(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

@@ -120,35 +120,39 @@ TABLE: Final = (
         "rillcast_scored_forecasts_total",
         "counter",
         "Forecasts met by their observation, by how many slots ahead they were made.",
-        ("horizon",),
+        ("model_id", "horizon"),
     ),
     Metric(
-        "rillcast_covered_forecasts_total", "counter", "Of those, how many had it in the outer interval.", ("horizon",)
+        "rillcast_covered_forecasts_total",
+        "counter",
+        "Of those, how many had it in the outer interval.",
+        ("model_id", "horizon"),
     ),
     Metric("rillcast_nominal_coverage_ratio", "gauge", "Share that the outer interval is meant to hold."),
     Metric(
         "rillcast_pinball_loss_total",
         "counter",
         "Sum of quantile losses, each in units of its stream's scale; divide by the scored forecasts.",
-        ("horizon",),
+        ("model_id", "horizon"),
     ),
     Metric(
         "rillcast_forecast_error_total",
         "counter",
         "Sum of distances between middle quantile and observation, in units of the scale, by which was the larger.",
-        ("horizon", "side"),
+        ("model_id", "horizon", "side"),
     ),
     Metric(
         "rillcast_naive_error_total",
         "counter",
         "The same sum, both sides, for the seasonal-naive forecast.",
-        ("horizon",),
+        ("model_id", "horizon"),
     ),
-    Metric("rillcast_rated_events_total", "counter", "Events that have an anomaly."),
+    Metric("rillcast_rated_events_total", "counter", "Events that have an anomaly.", ("model_id",)),
     Metric(
         "rillcast_anomalous_events_total",
         "counter",
         "Of those, how many have one above 0.99; where the forecasts are calibrated, one in a hundred.",
+        ("model_id",),
     ),
     Metric("rillcast_unchanged_forecasts_total", "counter", "Forecasts kept back because they had not moved."),
     Metric("rillcast_anomalies_published_total", "counter", "Anomalous observations handed to the sink."),
@@ -310,16 +314,23 @@ class Metrics:
         self._stages = {s: self._histograms["rillcast_stage_seconds"].labels(s) for s in STAGES}
         for outcome in get_args(Swap):
             self._counters["rillcast_model_swaps_total"].labels(outcome)
-        self._scores = ScoreCounters(self._counters, metadata.scores)
         self._compared: dict[tuple[Role, str], ScoreCounters] = {}
         self._lag_partitions: set[int] = set()
+        self._judge(metadata)
         self.serve(metadata)
 
     def of_model(self, metadata: BundleMetadata) -> Metrics:
-        """Return the same series for the results of another model, whose scores may stand in other columns."""
+        """Return the same series for the results of another model; how good they are is counted under its id."""
         other = copy.copy(self)
-        other._scores = ScoreCounters(self._counters, metadata.scores)
+        other._judge(metadata)
         return other
+
+    def _judge(self, metadata: BundleMetadata) -> None:
+        """Count under a model's id how good its results are, from its columns of scores."""
+        model_id = metadata.model_id
+        self._scores = ScoreCounters(self._counters, metadata.scores, labels=(model_id,))
+        self._rated = self._counters["rillcast_rated_events_total"].labels(model_id)
+        self._anomalous = self._counters["rillcast_anomalous_events_total"].labels(model_id)
 
     # Models come and go.
 
@@ -396,8 +407,8 @@ class Metrics:
         if score is not None:
             self._scores.add(score)
         if anomaly is not None:
-            self._counters["rillcast_rated_events_total"].inc(int(np.count_nonzero(~np.isnan(anomaly))))
-            self._counters["rillcast_anomalous_events_total"].inc(int(np.count_nonzero(anomaly > ANOMALOUS)))
+            self._rated.inc(int(np.count_nonzero(~np.isnan(anomaly))))
+            self._anomalous.inc(int(np.count_nonzero(anomaly > ANOMALOUS)))
 
     def replayed(self, events: int) -> None:
         """Count events whose output was suppressed."""

@@ -144,7 +144,7 @@ TABLE: Final = (
     Metric(
         "rillcast_naive_error_total",
         "counter",
-        "The same sum, both sides, for the seasonal-naive forecast.",
+        "The same sum, both sides, for the seasonal-naive forecast, which is scored at the next slot only.",
         ("model_id", "horizon"),
     ),
     Metric("rillcast_rated_events_total", "counter", "Events that have an anomaly.", ("model_id",)),
@@ -216,7 +216,7 @@ TABLE: Final = (
     Metric(
         "rillcast_compared_naive_error_total",
         "counter",
-        "The same sum, both sides, for the seasonal-naive forecast; error / naive error is what to compare.",
+        "The same sum, both sides, for the seasonal-naive forecast, at the next slot; compare error / naive error.",
         ("role", "model_id", "horizon"),
     ),
 )

@@ -28,29 +28,40 @@ def _ratio(part: str, whole: str, by: str) -> str:
     return f"{_rate(part, by, '1h')} / ({_rate(whole, by, '1h')} > 0)"
 
 
-def _scores(prefix: str, by: str, legend: str, help_: str) -> tuple[Panel, ...]:
+def _to_naive(prefix: str, by: str) -> str:
+    """Return mean error by horizon over mean seasonal-naive error, which is scored at the next slot only."""
+    scored = f'sum by ({by}) (rate({prefix}scored_forecasts_total{{job="$job", horizon="1"}}[1h]))'
+    naive = f"{_rate(f'{prefix}naive_error_total', by, '1h')} / ({scored} > 0)"
+    error = _ratio(f"{prefix}forecast_error_total", f"{prefix}scored_forecasts_total", f"{by}, horizon")
+    return f"{error} / on ({by}) group_left () ({naive})"
+
+
+def _scores(prefix: str, by: str, whose: str, help_: str) -> tuple[Panel, ...]:
+    legend, each = f"{whose}, {{{{horizon}}}} ahead", f"{by}, horizon"
+    scored = f"{prefix}scored_forecasts_total"
+    label = by.partition(",")[0].removesuffix("_id")
     return (
         Panel(
-            f"Error against seasonal naive by {by.partition(',')[0]}",
+            f"Error against seasonal naive by {label}",
             f"Below 1: better than the value of a season ago. {help_}",
             "short",
-            (Query(_ratio(f"{prefix}forecast_error_total", f"{prefix}naive_error_total", by), legend),),
+            (Query(_to_naive(prefix, by), legend),),
         ),
         Panel(
-            f"Coverage by {by.partition(',')[0]}",
+            f"Coverage by {label}",
             f"Share of observations inside the outer interval. {help_}",
             "percentunit",
             (
-                Query(_ratio(f"{prefix}covered_forecasts_total", f"{prefix}scored_forecasts_total", by), legend),
+                Query(_ratio(f"{prefix}covered_forecasts_total", scored, each), legend),
                 Query('job:rillcast_nominal_coverage:ratio{job="$job"}', "nominal"),
             ),
             bounds=(0, 1),
         ),
         Panel(
-            f"Quantile loss by {by.partition(',')[0]}",
+            f"Quantile loss by {label}",
             f"In units of each model's own scale. {help_}",
             "short",
-            (Query(_ratio(f"{prefix}pinball_loss_total", f"{prefix}scored_forecasts_total", by), legend),),
+            (Query(_ratio(f"{prefix}pinball_loss_total", scored, each), legend),),
         ),
     )
 
@@ -387,7 +398,7 @@ QUALITY: Final = Dashboard(
                 "rillcast_",
                 "model_id",
                 "{{model_id}}",
-                "Over an hour and all horizons, by the model that made the forecast: what a roll-out changed.",
+                "Over an hour, by the model that made the forecast: what a roll-out changed.",
             ),
         ),
         Row(
@@ -396,7 +407,7 @@ QUALITY: Final = Dashboard(
                 "rillcast_compared_",
                 "role, model_id",
                 "{{role}} {{model_id}}",
-                "Over an hour and all horizons, of both models for the same events; empty without a shadow.",
+                "Over an hour, of both models for the same events; empty without a shadow.",
             ),
         ),
         Row(

@@ -361,6 +361,7 @@ def test_a_failed_transaction_sends_the_worker_back_and_nothing_is_lost_or_doubl
         harness.sink.before_end = fail
     harness.source.before_poll.extend([tick(harness)] * 10_000)
     harness.worker.run()
+    assert harness.metric("rillcast_events_total", status="ok") == len(events), "each is counted once"
     # A transaction that failed at the very end is a successor's to redo.
     run = workers.build(log, settings=WorkerSettings(delivery="exactly_once"))
     run.worker.run()

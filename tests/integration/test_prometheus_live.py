@@ -3,12 +3,13 @@
 The service follows a registry: a model is in its shadow, and another is promoted and takes over while it is watched.
 
 Every query of every panel returns data and none is an error; every rule is evaluated without one. What the dashboards
-look like is drawn from the same answers into `build/dashboards/`.
+look like is drawn from the same answers into pages in `build/dashboards/`.
 """
 
 from __future__ import annotations
 
 import datetime as dt
+import html
 import json
 import math
 import shutil
@@ -167,7 +168,10 @@ def test_every_query_of_every_panel_returns_numbers(dashboard: Dashboard, live: 
             if not any(math.isfinite(value) for value in values):
                 empty.append(f"{place.panel.title}: {query.expr}")
     assert not empty, "no data:\n" + "\n".join(empty)
-    dashboard_page.render(dashboard, found, ROOT / "build" / "dashboards" / f"{dashboard.uid}.png")
+    picture = ROOT / "build" / "dashboards" / f"{dashboard.uid}.png"
+    dashboard_page.render(dashboard, found, picture)
+    page = dashboard_page.write_page(dashboard, picture).read_text()
+    assert all(html.escape(place.panel.title) in page for place in dashboard.places())
 
 
 def test_the_panels_say_what_happened(live: Live) -> None:

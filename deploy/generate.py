@@ -1,7 +1,7 @@
 """Writes the files of `deploy/` that are made from others: `python -m deploy.generate`.
 
     prometheus/rules/*.yml   ->  kubernetes/components/monitoring/prometheusrule.yaml
-    grafana/dashboards.py    ->  grafana/json/*.json
+    grafana/dashboards.py    ->  grafana/json/*.json, docs/dashboards.md
 
 Owns: which file is made from which. A test (`tests/unit/test_deploy_generated.py`) holds them equal to their sources.
 """
@@ -18,6 +18,15 @@ import yaml
 from deploy.grafana.dashboards import DASHBOARDS
 
 HERE: Final = Path(__file__).parent
+_DASHBOARDS_PAGE: Final = """\
+# Dashboards
+
+For Grafana, as code in `deploy/grafana/dashboards.py`; `deploy/grafana/json` is for import, and `deploy/compose` and
+`deploy/kubernetes/components/monitoring` bring what they rest on. `$job` is the scrape job of the service. This page is
+made from the same code (`python -m deploy.generate`). `tests/integration/test_prometheus_live.py` asks every query of a
+running service through a real Prometheus, and leaves pages that show what the dashboards look like in
+`build/dashboards/`.
+"""
 _MADE: Final = "# Made by `python -m deploy.generate` from deploy/prometheus/rules; do not edit.\n"
 
 
@@ -35,12 +44,27 @@ def prometheus_rule() -> str:
     return _MADE + yaml.safe_dump(document, sort_keys=False, width=120)
 
 
+def dashboards_page() -> str:
+    """Return the page of the documentation that says what each panel shows, and the query that it asks."""
+    parts = [_DASHBOARDS_PAGE]
+    for dashboard in DASHBOARDS:
+        parts += [f"## {dashboard.title.removeprefix('Rillcast: ').capitalize()}\n", f"{dashboard.description}\n"]
+        for row in dashboard.rows:
+            parts += [f"### {row.title}\n", "| panel | what it says | query |", "| --- | --- | --- |"]
+            for panel in row.panels:
+                queries = "<br>".join(f"`{query.expr}`".replace("|", "\\|") for query in panel.queries)
+                parts.append(f"| {panel.title} | {panel.help} | {queries} |")
+            parts.append("")
+    return "\n".join(parts)
+
+
 def files() -> dict[Path, str]:
     """Return the content of every made file."""
     made = {HERE / "kubernetes" / "components" / "monitoring" / "prometheusrule.yaml": prometheus_rule()}
     for dashboard in DASHBOARDS:
         text = json.dumps(dashboard.as_json(), indent=1)
         made[HERE / "grafana" / "json" / f"{dashboard.uid}.json"] = text + "\n"
+    made[HERE.parent / "docs" / "dashboards.md"] = dashboards_page()
     return made
 
 

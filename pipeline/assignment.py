@@ -200,9 +200,10 @@ class Partitions:
 
     def _belongs_to_another(self, lane: Lane, restored: Restored) -> bool:
         """Hand a partition that another model serves to that model, and return whether that was so."""
-        number, claimed_by = restored.partition, restored.served_by
-        if claimed_by is None or claimed_by == lane.model_id:
+        number, claim = restored.partition, restored.claim
+        if claim is None or claim.model_id == lane.model_id:
             return False
+        claimed_by = claim.model_id
         where = f"{self._source.name}[{number}]"
         other = next((each for each in self._lanes.all if each.model_id == claimed_by), None)
         if other is None and (other := self._open_lane(claimed_by)) is None:
@@ -233,8 +234,7 @@ class Partitions:
             # A page that came after the mark belongs to streams that the replay brings back by itself.
             pages = [page for page in restored.pages if page.number < mark.pages]
             self._lanes.of(number).residents.load(number, pages, mark.watermark_ms, mark.arrivals)
-        claimed_by = restored.served_by if restored is not None else None
-        self._checkpoint.begin(number, start.position, new_life=start.new_life, claimed_by=claimed_by)
+        self._checkpoint.begin(number, start.position, new_life=start.new_life, found=restored)
         partition = self._partitions[number]
         partition.live_from = start.live_from
         partition.phase = Phase.REPLAYING

@@ -12,18 +12,24 @@ A partition that goes over from one model to another does so in one commit (`han
 the model before, then all pages, a mark and the claim of the one after, all as of the same position. A crash on either
 side of that commit finds the model before with its state, or the one after with its own.
 
+The state of a model that served a partition before stays stored for a roll-back, and is removed in a commit when it was
+superseded `superseded_ttl_s` ago by the wall clock, as the partition's claim says. It changes no stream's state, so a
+wall clock may decide it; one that is wrong costs a roll-back its kept state at worst.
+
 A commit that is bounded (partitions are being revoked) takes nothing of other partitions' snapshots along. The last
 commit of a partition takes all of its changed pages, and a mark as of its position.
 
-Owns: the positions not yet committed, and the schedule. Does not know: the order of a commit (`pipeline.delivery`),
-events, metrics.
+Owns: the positions not yet committed, the claims, and the schedule. Does not know: the order of a commit
+(`pipeline.delivery`), events, metrics.
 """
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 
 import numpy as np
 
@@ -32,7 +38,9 @@ from pipeline.delivery import Budget, Delivery, Snapshot
 from pipeline.lanes import Lane, Lanes
 from pipeline.residents import NO_WATERMARK
 from pipeline.settings import StateSettings
-from pipeline.stores.base import Mark
+from pipeline.stores.base import Claim, Mark, Restored
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
@@ -43,7 +51,8 @@ class _Progress:
     stored: int  # position up to which a replay is not needed
     stored_at: float  # when that was so
     marked: int | None = None  # position of the last mark of this process
-    claimed_by: str | None = None  # the model that the store says serves it
+    claim: Claim | None = None  # what the store says of who serves it
+    others: Mapping[str, int] = field(default_factory=dict)  # see `Restored`
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +79,7 @@ class Committed:
 
     pages: int
     marks: int
+    retired: int
 
 
 class Checkpoint:
@@ -82,7 +92,9 @@ class Checkpoint:
         *,
         snapshots: StateSettings | None,
         interval_s: float,
+        in_use: Callable[[], Collection[str]],
         clock: Callable[[], float],
+        wall_clock_ms: Callable[[], int],
     ) -> None:
         """Start with nothing pending.
 
@@ -91,13 +103,17 @@ class Checkpoint:
             lanes: whose pages a snapshot holds.
             snapshots: the schedule of snapshots; None = there is no store.
             interval_s: of commits.
+            in_use: returns the ids of models whose state is kept however long ago they served.
             clock: monotonic seconds.
+            wall_clock_ms: milliseconds since the epoch.
         """
         self._delivery = delivery
         self._lanes = lanes
         self._snapshots = snapshots
         self._interval_s = interval_s
+        self._in_use = in_use
         self._clock = clock
+        self._wall_clock_ms = wall_clock_ms
         self._progress: dict[int, _Progress] = {}
         self._pending: set[int] = set()
         self._resets: dict[int, Mark] = {}
@@ -105,30 +121,33 @@ class Checkpoint:
         self._turn: _Turn | None = None
         self._due_at = clock() + interval_s
         self._snapshot_at = clock() + (snapshots.snapshot_interval_s if snapshots else 0.0)
+        self._retire_at = self._snapshot_at
 
     @property
     def due(self) -> bool:
         """Whether there is something to commit and it is time."""
         if self._clock() < self._due_at:
             return False
-        return bool(self._pending or self._resets) or self.has_pages
+        return bool(self._pending or self._resets) or self.has_pages or self._retire_due()
 
     @property
     def has_pages(self) -> bool:
         """Whether the next commit may carry pages of the state, which then has to stand where the positions do."""
         return bool(self._queue) or self._turn is not None or self._snapshot_due()
 
-    def begin(self, partition: int, position: int, *, new_life: bool, claimed_by: str | None = None) -> None:
+    def begin(self, partition: int, position: int, *, new_life: bool, found: Restored | None = None) -> None:
         """Note where a partition's state stands.
 
         Args:
             partition: that begins.
             position: events below it are in the state.
             new_life: whatever the store may have of it no longer counts.
-            claimed_by: the model that the store says serves it.
+            found: what the store had; None = it was not asked.
         """
         self._end_turns([partition])
-        self._progress[partition] = _Progress(position, position, self._clock(), claimed_by=claimed_by)
+        progress = self._progress[partition] = _Progress(position, position, self._clock())
+        if found is not None:
+            progress.claim, progress.others = found.claim, found.others
         if new_life and self._snapshots is not None:
             # Without this, pages of the old life could be taken for ones of the new between two snapshots.
             self._resets[partition] = Mark(partition, position, NO_WATERMARK, 0)
@@ -190,8 +209,12 @@ class Checkpoint:
         whole = self._whole(live, last) if pages else []
         shares = self._shares(set(live) - last) if pages and within_s is None else []
         snapshots = self._snapshots_of(whole, shares, handovers)
+        if within_s is None and self._retire_due():
+            self._retire(snapshots, live)
         # State is never stored for a group that has no offset: the two could not be paired again.
-        stored = {*whole, *(share.partition for share in shares), *handovers, *(self._resets.keys() & set(live))}
+        retired = {p for each in snapshots.values() for p, _ in each.retired}
+        taken = {share.partition for share in shares}
+        stored = {*whole, *taken, *handovers, *retired, *(self._resets.keys() & set(live))}
         positions = {p: self.position(p) for p in {*self._pending, *stored}}
         if positions or snapshots:
             self._delivery.commit(positions, list(snapshots.values()), budget)
@@ -200,14 +223,25 @@ class Checkpoint:
             progress = self._progress[p]
             progress.marked = progress.stored = offset
             progress.stored_at = self._clock()
-        for lane, snapshot in snapshots.items():
-            for p in snapshot.claims:
-                self._progress[p].claimed_by = lane.model_id
+        for snapshot in snapshots.values():
+            self._claimed(snapshot)
         self._resets.clear()
         self._pending.clear()
         self._due_at = self._clock() + self._interval_s
         written = snapshots.values()
-        return Committed(sum(len(each.pages) for each in written), sum(len(each.marks) for each in written))
+        return Committed(
+            sum(len(each.pages) for each in written),
+            sum(len(each.marks) for each in written),
+            sum(len(each.retired) for each in written),
+        )
+
+    def _claimed(self, snapshot: Snapshot) -> None:
+        """Take in the claims of a commit that succeeded, and say which models' state has gone with it."""
+        for (p, model_id), before in snapshot.retired.items():
+            until = datetime.fromtimestamp(before.at_ms / 1000, UTC).isoformat(timespec="seconds")
+            log.info("partition %d: the state of model %s, which served until %s, is removed", p, model_id, until)
+        for p, claim in snapshot.claims.items():
+            self._progress[p].claim = claim
 
     def _snapshots_of(
         self, whole: Collection[int], shares: Sequence[_Share], handovers: Mapping[int, Lane]
@@ -229,14 +263,54 @@ class Checkpoint:
             lane = self._lanes.of(p)
             if (snapshot := _of(found, lane)) is not None:
                 snapshot.marks.append(mark)
-                if p not in handovers and self._progress[p].claimed_by != lane.model_id:
-                    snapshot.claims.append(p)
+                claim = self._progress[p].claim
+                if claim is None or claim.model_id != lane.model_id:
+                    snapshot.claims[p] = self._claim(p, lane)
         for p, lane in handovers.items():
             if (snapshot := _of(found, lane)) is not None:
                 snapshot.pages.extend(lane.residents.export(p, self.position(p)))
                 snapshot.marks.append(_mark(p, self.position(p), lane))
-                snapshot.claims.append(p)
+                snapshot.claims[p] = self._claim(p, lane)
         return found
+
+    def _claim(self, partition: int, lane: Lane) -> Claim:
+        """Return the claim of a lane that takes a partition over, be it from one that serves and has not claimed it."""
+        progress, now_ms = self._progress[partition], self._wall_clock_ms()
+        serving = self._lanes.of(partition)
+        pages = {**progress.others, serving.model_id: serving.residents.num_pages(partition)}
+        claim = progress.claim or Claim(serving.model_id, now_ms)
+        for model_id in (serving.model_id, lane.model_id):
+            if claim.model_id != model_id:
+                claim = claim.passed_on(model_id, now_ms, pages.get(claim.model_id, 0))
+        return claim
+
+    def _retire(self, snapshots: dict[Lane, Snapshot], live: Collection[int]) -> None:
+        """Add to a commit the end of what models have stored that served long enough ago."""
+        assert self._snapshots is not None  # else it is never due
+        self._retire_at = self._clock() + self._snapshots.snapshot_interval_s
+        spared = self._in_use()
+        changes_hands = {
+            p for each in snapshots.values() for p in each.claims
+        }  # with this commit: its turn comes later
+        for p in sorted(set(live) - changes_hands):
+            lane, claim = self._lanes.of(p), self._progress[p].claim
+            ended = [model_id for model_id in self._superseded(p) if model_id not in spared]
+            if not ended or claim is None or claim.model_id != lane.model_id:
+                continue  # a claim is written by the model that it is of
+            if (snapshot := _of(snapshots, lane)) is not None:
+                snapshot.retired.update({(p, model_id): claim.before[model_id] for model_id in ended})
+                snapshot.claims[p] = claim.without(ended)
+
+    def _retire_due(self) -> bool:
+        return self._clock() >= self._retire_at and any(self._superseded(p) for p in self._progress)
+
+    def _superseded(self, partition: int) -> list[str]:
+        """Return the models that served a partition and ceased to longer ago than their state is kept."""
+        claim = self._progress[partition].claim
+        if self._snapshots is None or not self._snapshots.superseded_ttl_s or claim is None:
+            return []
+        ended_ms = self._wall_clock_ms() - self._snapshots.superseded_ttl_s * 1000
+        return [model_id for model_id, each in claim.before.items() if each.at_ms <= ended_ms]
 
     def _snapshot_due(self) -> bool:
         return self._snapshots is not None and self._clock() >= self._snapshot_at

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from pipeline.errors import TransportError
-from pipeline.stores.base import Mark, Page, StateStore
+from pipeline.stores.base import Claim, Mark, Page, StateStore, Superseded
 from pipeline.transports.base import Sink, Source, TransactionalSink
 from pipeline.transports.watchdog import GivenUp, call_within
 
@@ -42,13 +42,15 @@ class Snapshot:
         store: of the model.
         pages: that changed.
         marks: of partitions all of whose pages are current.
-        claims: partitions that this model serves from this commit on.
+        claims: by partition, that this model serves it from this commit on.
+        retired: by partition and model id, models that served it before and whose state is removed.
     """
 
     store: StateStore
     pages: list[Page] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
-    claims: list[int] = field(default_factory=list)
+    claims: dict[int, Claim] = field(default_factory=dict)
+    retired: dict[tuple[int, str], Superseded] = field(default_factory=dict)
 
 
 class Budget:
@@ -141,6 +143,8 @@ class ExactlyOnce:
 def _stage(snapshots: Sequence[Snapshot]) -> None:
     for snapshot in snapshots:
         snapshot.store.stage(snapshot.pages, snapshot.marks)
+        for (partition, model_id), before in snapshot.retired.items():
+            snapshot.store.retire(partition, model_id, before)
         snapshot.store.claim(snapshot.claims)
 
 

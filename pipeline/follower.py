@@ -119,7 +119,7 @@ class Follower:
     def pace(self, stepped: int, seconds: float) -> None:
         """Read less or more in a turn, by how long the last one took."""
         if seconds > _SLICE_S:
-            self.slice_events = max(_LEAST_SLICE, self.slice_events // 2)
+            self.slice_events = min(self._most_events, max(_LEAST_SLICE, self.slice_events // 2))
         elif stepped >= self.slice_events // 2 and seconds < _SLICE_S / 2:
             self.slice_events = min(self._most_events, 2 * self.slice_events)
 

@@ -92,6 +92,11 @@ TABLE: Final = (
     Metric("rillcast_rewinds_total", "counter", "Returns to the committed positions after a transaction failed."),
     Metric("rillcast_state_pages_written_total", "counter", "Pages of up to 256 streams handed to the state store."),
     Metric("rillcast_state_marks_written_total", "counter", "Partition snapshots handed to the state store."),
+    Metric(
+        "rillcast_state_retired_total",
+        "counter",
+        "Times that the stored state of a model which served a partition before was removed, per partition.",
+    ),
     Metric("rillcast_state_written_bytes_total", "counter", "Bytes handed to the state store."),
     Metric(
         "rillcast_restore_duration_seconds",
@@ -115,35 +120,39 @@ TABLE: Final = (
         "rillcast_scored_forecasts_total",
         "counter",
         "Forecasts met by their observation, by how many slots ahead they were made.",
-        ("horizon",),
+        ("model_id", "horizon"),
     ),
     Metric(
-        "rillcast_covered_forecasts_total", "counter", "Of those, how many had it in the outer interval.", ("horizon",)
+        "rillcast_covered_forecasts_total",
+        "counter",
+        "Of those, how many had it in the outer interval.",
+        ("model_id", "horizon"),
     ),
     Metric("rillcast_nominal_coverage_ratio", "gauge", "Share that the outer interval is meant to hold."),
     Metric(
         "rillcast_pinball_loss_total",
         "counter",
         "Sum of quantile losses, each in units of its stream's scale; divide by the scored forecasts.",
-        ("horizon",),
+        ("model_id", "horizon"),
     ),
     Metric(
         "rillcast_forecast_error_total",
         "counter",
         "Sum of distances between middle quantile and observation, in units of the scale, by which was the larger.",
-        ("horizon", "side"),
+        ("model_id", "horizon", "side"),
     ),
     Metric(
         "rillcast_naive_error_total",
         "counter",
-        "The same sum, both sides, for the seasonal-naive forecast.",
-        ("horizon",),
+        "The same sum, both sides, for the seasonal-naive forecast, which is scored at the next slot only.",
+        ("model_id", "horizon"),
     ),
-    Metric("rillcast_rated_events_total", "counter", "Events that have an anomaly."),
+    Metric("rillcast_rated_events_total", "counter", "Events that have an anomaly.", ("model_id",)),
     Metric(
         "rillcast_anomalous_events_total",
         "counter",
         "Of those, how many have one above 0.99; where the forecasts are calibrated, one in a hundred.",
+        ("model_id",),
     ),
     Metric("rillcast_unchanged_forecasts_total", "counter", "Forecasts kept back because they had not moved."),
     Metric("rillcast_anomalies_published_total", "counter", "Anomalous observations handed to the sink."),
@@ -207,7 +216,7 @@ TABLE: Final = (
     Metric(
         "rillcast_compared_naive_error_total",
         "counter",
-        "The same sum, both sides, for the seasonal-naive forecast; error / naive error is what to compare.",
+        "The same sum, both sides, for the seasonal-naive forecast, at the next slot; compare error / naive error.",
         ("role", "model_id", "horizon"),
     ),
 )
@@ -305,16 +314,23 @@ class Metrics:
         self._stages = {s: self._histograms["rillcast_stage_seconds"].labels(s) for s in STAGES}
         for outcome in get_args(Swap):
             self._counters["rillcast_model_swaps_total"].labels(outcome)
-        self._scores = ScoreCounters(self._counters, metadata.scores)
         self._compared: dict[tuple[Role, str], ScoreCounters] = {}
         self._lag_partitions: set[int] = set()
+        self._judge(metadata)
         self.serve(metadata)
 
     def of_model(self, metadata: BundleMetadata) -> Metrics:
-        """Return the same series for the results of another model, whose scores may stand in other columns."""
+        """Return the same series for the results of another model; how good they are is counted under its id."""
         other = copy.copy(self)
-        other._scores = ScoreCounters(self._counters, metadata.scores)
+        other._judge(metadata)
         return other
+
+    def _judge(self, metadata: BundleMetadata) -> None:
+        """Count under a model's id how good its results are, from its columns of scores."""
+        model_id = metadata.model_id
+        self._scores = ScoreCounters(self._counters, metadata.scores, labels=(model_id,))
+        self._rated = self._counters["rillcast_rated_events_total"].labels(model_id)
+        self._anomalous = self._counters["rillcast_anomalous_events_total"].labels(model_id)
 
     # Models come and go.
 
@@ -391,8 +407,8 @@ class Metrics:
         if score is not None:
             self._scores.add(score)
         if anomaly is not None:
-            self._counters["rillcast_rated_events_total"].inc(int(np.count_nonzero(~np.isnan(anomaly))))
-            self._counters["rillcast_anomalous_events_total"].inc(int(np.count_nonzero(anomaly > ANOMALOUS)))
+            self._rated.inc(int(np.count_nonzero(~np.isnan(anomaly))))
+            self._anomalous.inc(int(np.count_nonzero(anomaly > ANOMALOUS)))
 
     def replayed(self, events: int) -> None:
         """Count events whose output was suppressed."""
@@ -433,10 +449,11 @@ class Metrics:
         for value in seconds.tolist():
             self._histograms["rillcast_event_latency_seconds"].observe(value)
 
-    def committed(self, seconds: float, pages: int, marks: int) -> None:
+    def committed(self, seconds: float, pages: int, marks: int, retired: int) -> None:
         """Count a commit and the part of a snapshot in it."""
         self._counters["rillcast_state_pages_written_total"].inc(pages)
         self._counters["rillcast_state_marks_written_total"].inc(marks)
+        self._counters["rillcast_state_retired_total"].inc(retired)
         self._counters["rillcast_commits_total"].inc()
         self._histograms["rillcast_commit_duration_seconds"].observe(seconds)
 

@@ -22,6 +22,7 @@ from pipeline.changes import Changes
 from pipeline.codecs.forecasts import ForecastColumns, ForecastEncoder
 from pipeline.codecs.observations import Observations
 from pipeline.codecs.rejections import Reason, Rejection
+from pipeline.counted import Counted
 from pipeline.engine import Outcome, StepResult
 from pipeline.latest import LatestForecasts
 from pipeline.metrics import Metrics, latency_sample
@@ -113,6 +114,7 @@ class Publisher:
         self._spans = spans
         self._stages = stages or StageClock()
         self._wall_clock = wall_clock
+        self._counted = Counted()
 
     def publish(
         self, polled: Polled, events: Observations, result: StepResult, live_records: npt.NDArray[np.bool_]
@@ -220,7 +222,14 @@ class Publisher:
         seen, unique_ids = _chosen(to_show, events.unique_ids)
         score = None if result.score is None else result.score[seen]
         anomaly = None if result.anomaly is None else result.anomaly[seen]
-        self._metrics.stepped(result.stats, result.status[seen], score, anomaly)
+        new = self._counted.new(polled.partitions[events.rows[seen]], polled.offsets[events.rows[seen]])
+        count = slice(None) if new.all() else new
+        self._metrics.stepped(
+            result.stats,
+            result.status[seen][count],
+            None if score is None else score[count],
+            None if anomaly is None else anomaly[count],
+        )
         self._metrics.residents(self._residents.num_streams, self._residents.size_bytes)
         ages = latency_sample(polled.timestamps_ms[live_records], self._wall_clock())
         self._metrics.latency(ages)

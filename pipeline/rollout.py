@@ -185,6 +185,11 @@ class Rollout:
         )
 
     @property
+    def in_use(self) -> set[str]:
+        """The ids of the models that serve, warm up or are to do so: whose state is not to be touched."""
+        return {*self._followers, *filter(None, self._names), *(lane.model_id for lane in self._lanes.all)}
+
+    @property
     def due(self) -> bool:
         """Whether a partition may be about to change hands."""
         return self._clock() >= self._attempt_at and bool(self._close_by())

@@ -386,6 +386,10 @@ class StateSettings(_Section):
     """New streams of a partition beyond so many in one second of the records' timestamps become dead letters (reason
     `too_many_new_streams`) until the next second, so that a producer of ever new ids cannot fill the memory at once.
     0 = no limit."""
+    superseded_ttl_s: Annotated[float, Field(ge=0)] = 604_800.0
+    """The state of a model that serves a partition no more is kept for a [roll-back](rollout.md) for so long, by the
+    wall clock since another took over, and then removed; 0 = for ever. It is of use while the input retains the
+    events since then: Kafka's default is a week too."""
     rows: Literal["exact", "float16"] = "exact"
     """How float32 rows are stored; `float16` halves them and makes a restored state differ by its rounding."""
     compression: Literal["none", "zlib"] = "zlib"

@@ -96,6 +96,7 @@ class Worker:
         *,
         start_at: Literal["earliest", "latest"] = "earliest",
         clock: Callable[[], float] = time.monotonic,
+        wall_clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
         """Put the parts together; nothing is opened yet.
 
@@ -105,6 +106,7 @@ class Worker:
             snapshots: when state is stored.
             start_at: where a partition starts that the group has never committed.
             clock: monotonic seconds, for intervals; never for anything that changes state.
+            wall_clock_ms: milliseconds since the epoch, for how long the state of models that served before is kept.
         """
         self._parts = parts
         self._source = parts.source
@@ -118,7 +120,9 @@ class Worker:
             self._lanes,
             snapshots=snapshots if parts.lane.store is not None else None,
             interval_s=settings.commit_interval_s,
+            in_use=lambda: self._rollout.in_use,
             clock=clock,
+            wall_clock_ms=wall_clock_ms,
         )
         self._partitions = Partitions(
             parts.source,
@@ -286,7 +290,7 @@ class Worker:
         except TransportError:
             self._metrics.commit_failed()
             raise
-        self._metrics.committed(self._clock() - started, done.pages, done.marks)
+        self._metrics.committed(self._clock() - started, done.pages, done.marks, done.retired)
         written = self._lanes.bytes_staged
         self._metrics.state_written(written - self._state_bytes)
         self._state_bytes = written

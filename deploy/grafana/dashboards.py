@@ -20,8 +20,50 @@ def _quantiles(histogram: str) -> tuple[Query, ...]:
     return tuple(Query(_quantile(level, histogram), f"p{100 * level:g}") for level in (0.5, 0.9, 0.99))
 
 
-def _rate(counter: str, by: str = "job") -> str:
-    return f'sum by ({by}) (rate({counter}{{job="$job"}}[$__rate_interval]))'
+def _rate(counter: str, by: str = "job", over: str = "$__rate_interval") -> str:
+    return f'sum by ({by}) (rate({counter}{{job="$job"}}[{over}]))'
+
+
+def _ratio(part: str, whole: str, by: str) -> str:
+    return f"{_rate(part, by, '1h')} / ({_rate(whole, by, '1h')} > 0)"
+
+
+def _to_naive(prefix: str, by: str) -> str:
+    """Return mean error by horizon over mean seasonal-naive error, which is scored at the next slot only."""
+    scored = f'sum by ({by}) (rate({prefix}scored_forecasts_total{{job="$job", horizon="1"}}[1h]))'
+    naive = f"{_rate(f'{prefix}naive_error_total', by, '1h')} / ({scored} > 0)"
+    error = _ratio(f"{prefix}forecast_error_total", f"{prefix}scored_forecasts_total", f"{by}, horizon")
+    return f"{error} / on ({by}) group_left () ({naive})"
+
+
+def _scores(prefix: str, by: str, whose: str, help_: str) -> tuple[Panel, ...]:
+    legend, each = f"{whose}, {{{{horizon}}}} ahead", f"{by}, horizon"
+    scored = f"{prefix}scored_forecasts_total"
+    label = by.partition(",")[0].removesuffix("_id")
+    return (
+        Panel(
+            f"Error against seasonal naive by {label}",
+            f"Below 1: better than the value of a season ago. {help_}",
+            "short",
+            (Query(_to_naive(prefix, by), legend),),
+        ),
+        Panel(
+            f"Coverage by {label}",
+            f"Share of observations inside the outer interval. {help_}",
+            "percentunit",
+            (
+                Query(_ratio(f"{prefix}covered_forecasts_total", scored, each), legend),
+                Query('job:rillcast_nominal_coverage:ratio{job="$job"}', "nominal"),
+            ),
+            bounds=(0, 1),
+        ),
+        Panel(
+            f"Quantile loss by {label}",
+            f"In units of each model's own scale. {help_}",
+            "short",
+            (Query(_ratio(f"{prefix}pinball_loss_total", scored, each), legend),),
+        ),
+    )
 
 
 HEALTH: Final = Dashboard(
@@ -180,6 +222,49 @@ HEALTH: Final = Dashboard(
             ),
         ),
         Row(
+            "Roll-out",
+            (
+                Panel(
+                    "Swap pending",
+                    "For how long a model that was promoted has not taken over; an hour: see RillcastModelSwapStuck.",
+                    "s",
+                    (Query('rillcast_model_swap_pending_seconds{job="$job"}', "{{instance}}"),),
+                    width=6,
+                ),
+                Panel(
+                    "Warm-up lag",
+                    "Records between a model that follows and the one that serves. A shadow stays near 0.",
+                    "short",
+                    (Query('sum by (model_id) (rillcast_model_warm_up_lag_records{job="$job"})', "{{model_id}}"),),
+                    width=6,
+                ),
+                Panel(
+                    "Swaps by outcome, 1 h",
+                    "Over all members. Failed ones are tried again, refused ones are not: see RillcastModelSwapFailed.",
+                    "short",
+                    (Query('sum by (outcome) (increase(rillcast_model_swaps_total{job="$job"}[1h]))', "{{outcome}}"),),
+                    width=6,
+                ),
+                Panel(
+                    "Registry errors, shadow drops, states removed, 1 h",
+                    "The registry did not answer; the shadow failed or fell behind, and is tried again; the state of a "
+                    "model that served long ago.",
+                    "short",
+                    (
+                        Query(
+                            'sum by (job) (increase(rillcast_model_registry_errors_total{job="$job"}[1h]))',
+                            "registry errors",
+                        ),
+                        Query('sum by (job) (increase(rillcast_shadow_drops_total{job="$job"}[1h]))', "shadow drops"),
+                        Query(
+                            'sum by (job) (increase(rillcast_state_retired_total{job="$job"}[1h]))', "states removed"
+                        ),
+                    ),
+                    width=6,
+                ),
+            ),
+        ),
+        Row(
             "Trouble and size",
             (
                 Panel(
@@ -305,6 +390,24 @@ QUALITY: Final = Dashboard(
                     (Query('job_horizon:rillcast_bias:mean1h{job="$job"}', "{{horizon}} ahead"),),
                     bounds=(None, None),
                 ),
+            ),
+        ),
+        Row(
+            "By model",
+            _scores(
+                "rillcast_",
+                "model_id",
+                "{{model_id}}",
+                "Over an hour, by the model that made the forecast: what a roll-out changed.",
+            ),
+        ),
+        Row(
+            "The shadow",
+            _scores(
+                "rillcast_compared_",
+                "role, model_id",
+                "{{role}} {{model_id}}",
+                "Over an hour, of both models for the same events; empty without a shadow.",
             ),
         ),
         Row(

@@ -17,12 +17,16 @@ The contract that every store keeps:
   4. A page replaces the stored page of the same partition and number; a mark the stored mark. A page without streams is
      a tombstone. What a page holds in free slots is not stored: it comes back as zeros.
   5. What is stored belongs to one model: a store made for another model id neither sees nor touches it. But for one
-     thing, which all models' stores share: `claim(partitions)` adds to the commit that is being built that from it on
-     this store's model serves these partitions, and a restore says which model's claim was the last. A claim is never
-     seen before the pages and the mark that were staged before it.
+     thing, which all models' stores share: `claim(claims)` adds to the commit that is being built that from it on
+     this store's model serves these partitions, and which models did so before; a restore says what was claimed last. A
+     claim is never seen before the pages and the mark that were staged before it.
   6. `erase(partition)` adds to the commit that is being built that nothing is stored of a partition any more, be it
      whole or damaged. It is for a partition that is neither restored nor staged meanwhile.
-  7. A damaged page, or one that says another model, partition or number than its place, is refused with a `StateError`
+  7. `retire(partition, model_id, before)` adds to the commit that is being built that nothing is stored any more of
+     another model, which served the partition once: it is the only way in which a store touches what is not its own.
+     A model that a process has open is left alone where the store can know it, and stays named in the partition's
+     claim, so that it is tried again later.
+  8. A damaged page, or one that says another model, partition or number than its place, is refused with a `StateError`
      that names it; nothing is ever skipped.
 
 A store knows nothing of streams' meaning, models or events. It is used from one thread.
@@ -30,8 +34,8 @@ A store knows nothing of streams' meaning, models or events. It is used from one
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
 from pipeline.arrays import AnyArray, IntArray
@@ -88,6 +92,52 @@ class Mark(NamedTuple):
     arrivals: Arrivals = Arrivals()
 
 
+class Superseded(NamedTuple):
+    """A model that serves a partition no more.
+
+    Attributes:
+        at_ms: wall clock, milliseconds since the epoch, when another model took over.
+        pages: its stored pages have numbers below it.
+    """
+
+    at_ms: int
+    pages: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """Who serves a partition, and who did before.
+
+    Attributes:
+        model_id: serves it.
+        since_ms: wall clock, milliseconds since the epoch, when that began; 0 = not known.
+        before: by model id, those whose state is still stored.
+    """
+
+    model_id: str
+    since_ms: int = 0
+    before: Mapping[str, Superseded] = field(default_factory=dict)
+
+    def passed_on(self, model_id: str, now_ms: int, pages: int) -> Claim:
+        """Return the claim of a model that takes over.
+
+        Args:
+            model_id: of that model.
+            now_ms: wall clock. One that stands before this claim was set back, and is not believed: a model has not
+                served for less than no time, and a time that is too early would end the keeping of its state early.
+            pages: stored pages of the model that served have numbers below it.
+        """
+        now_ms = max(now_ms, self.since_ms)
+        before = {**self.before, self.model_id: Superseded(now_ms, pages)}
+        before.pop(model_id, None)
+        return Claim(model_id, now_ms, before)
+
+    def without(self, model_ids: Collection[str]) -> Claim:
+        """Return it as it is when nothing is stored any more of some models that served before."""
+        before = {model_id: each for model_id, each in self.before.items() if model_id not in model_ids}
+        return Claim(self.model_id, self.since_ms, before)
+
+
 @dataclass(frozen=True, slots=True)
 class Restored:
     """What a store had for one partition.
@@ -96,13 +146,16 @@ class Restored:
         partition: of the input.
         mark: None where it has nothing (then there are no pages either).
         pages: in the order of their numbers.
-        served_by: id of the model that claimed the partition last, be it the store's or another; None = none has.
+        claim: the last one of the partition, by the store's model or another; None = none has claimed it.
+        others: by the id of another model, a number above those of the pages that are stored of it. Only where to
+            retire a model takes knowing it.
     """
 
     partition: int
     mark: Mark | None
     pages: Sequence[Page]
-    served_by: str | None = None
+    claim: Claim | None = None
+    others: Mapping[str, int] = field(default_factory=dict)
 
 
 class StateStore(Protocol):
@@ -133,8 +186,16 @@ class StateStore(Protocol):
         """
         ...
 
-    def claim(self, partitions: Sequence[int]) -> None:
+    def claim(self, claims: Mapping[int, Claim]) -> None:
         """Add to the commit that is being built that this store's model serves these partitions.
+
+        Raises:
+            TransportError: the store cannot take it.
+        """
+        ...
+
+    def retire(self, partition: int, model_id: str, before: Superseded) -> None:
+        """Forget, with the commit that is being built, what is stored of a model that served a partition before.
 
         Raises:
             TransportError: the store cannot take it.

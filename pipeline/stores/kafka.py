@@ -26,11 +26,11 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol
 
-from pipeline.stores.base import Mark, Page, Restored
+from pipeline.stores.base import Claim, Mark, Page, Restored, Superseded
 from pipeline.stores.pages import PageCodec, decode_claim
 from pipeline.stores.sealed import damaged
 from pipeline.transports.base import Channel, Sink
@@ -94,6 +94,7 @@ class _Loading:
 
     moved_s: float
     newest: dict[bytes, StoredRecord] = field(default_factory=dict)
+    others: dict[str, int] = field(default_factory=dict)  # above the numbers of the pages of other models
     steps: Iterator[Restored | None] | None = None
 
 
@@ -168,14 +169,25 @@ class KafkaStore:
         for mark in marks:
             self._publish(mark.partition, self._key(_MARK), self._codec.encode_mark(mark))
 
-    def claim(self, partitions: Sequence[int]) -> None:
+    def claim(self, claims: Mapping[int, Claim]) -> None:
         """Publish the model's claims to the worker's sink; they stand behind their pages and marks.
 
         Raises:
             TransportError: the sink cannot take them.
         """
-        for partition in partitions:
-            self._publish(partition, SERVING, self._codec.encode_claim(partition))
+        for partition, claim in claims.items():
+            self._publish(partition, SERVING, self._codec.encode_claim(partition, claim))
+
+    def retire(self, partition: int, model_id: str, before: Superseded) -> None:
+        """Publish tombstones for all that another model may have stored of a partition, without reading it.
+
+        Raises:
+            TransportError: the sink cannot take them.
+        """
+        prefix = f"{model_id}/".encode()
+        # The mark goes first: pages without one are nobody's.
+        for name in (_MARK, *(_PAGE + str(number).encode() for number in range(before.pages))):
+            self._publish(partition, prefix + name, None)
 
     def erase(self, partition: int) -> None:
         """Publish a tombstone for every key of the model, which takes a reading of the partition.
@@ -234,7 +246,10 @@ class KafkaStore:
         for record in read.records:
             loading = self._loading[record.partition]
             loading.moved_s = now
-            if record.key is None or not (record.key.startswith(self._prefix) or record.key == SERVING):
+            if record.key is None:
+                continue  # nobody's
+            if not record.key.startswith(self._prefix) and record.key != SERVING:
+                _note_other(loading.others, record)
                 continue  # another model's, which stays for a roll-back
             if record.value is None:
                 loading.newest.pop(record.key, None)
@@ -242,7 +257,7 @@ class KafkaStore:
                 loading.newest[record.key] = record
         for partition in read.complete:
             loading = self._loading[partition]
-            loading.steps = self._decode(partition, loading.newest)
+            loading.steps = self._decode(partition, loading.newest, loading.others)
         for partition, loading in self._loading.items():
             if now - loading.moved_s > _PATIENCE_S and loading.steps is None:
                 loading.moved_s = now
@@ -264,17 +279,19 @@ class KafkaStore:
             self._loading[partition] = loading
         return restored
 
-    def _decode(self, partition: int, newest: dict[bytes, StoredRecord]) -> Iterator[Restored | None]:
+    def _decode(
+        self, partition: int, newest: dict[bytes, StoredRecord], others: Mapping[str, int]
+    ) -> Iterator[Restored | None]:
         """Yield None after each page, then the whole."""
         mark: Mark | None = None
-        served_by: str | None = None
+        claim: Claim | None = None
         pages: list[Page] = []
         for key, record in newest.items():
             name = key.removeprefix(self._prefix)
             where = f"{self._topic}[{partition}]@{record.offset}, key {key.decode(errors='replace')}"
             assert record.value is not None  # tombstones are not kept
             if key == SERVING:
-                served_by = decode_claim(record.value, partition, where)
+                claim = decode_claim(record.value, partition, where)
             elif name == _MARK:
                 mark = self._codec.decode_mark(record.value, partition, where)
             elif (number := name.removeprefix(_PAGE)).isdigit() and name.startswith(_PAGE):
@@ -283,4 +300,13 @@ class KafkaStore:
             else:
                 raise damaged(where, "the key names neither a page nor a mark")
         pages.sort(key=lambda page: page.number)
-        yield Restored(partition, mark, pages if mark is not None else [], served_by)
+        yield Restored(partition, mark, pages if mark is not None else [], claim, others)
+
+
+def _note_other(others: dict[str, int], record: StoredRecord) -> None:
+    """Take in the key of another model's record, if it is that of a page."""
+    model_id, _, name = (record.key or b"").partition(b"/")
+    number = name.removeprefix(_PAGE)
+    if record.value is not None and name.startswith(_PAGE) and number.isdigit():
+        model = model_id.decode(errors="replace")
+        others[model] = max(others.get(model, 0), int(number) + 1)

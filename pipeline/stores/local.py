@@ -20,19 +20,23 @@ it belongs to, and the worst that a crash costs is time.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
+import logging
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
 from pipeline.errors import TransportError
-from pipeline.stores.base import Mark, Page, Restored
+from pipeline.stores.base import Claim, Mark, Page, Restored, Superseded
 from pipeline.stores.manifest import MANIFEST, Manifest, page_file
 from pipeline.stores.pages import PageCodec, decode_claim
 from pipeline.stores.sealed import damaged
+
+log = logging.getLogger(__name__)
 
 LOCK: Final = "lock"
 SERVING: Final = "serving"
@@ -48,6 +52,10 @@ class _Staged:
     erased: bool = False
 
 
+class InUseError(TransportError):
+    """Another process, or another store of this one, has the directory of a model."""
+
+
 class LocalStore:
     """One model's state in a directory. See `pipeline.stores.base.StateStore` for the contract.
 
@@ -60,8 +68,10 @@ class LocalStore:
 
     def __init__(self, path: Path, codec: PageCodec) -> None:
         self._root = path / codec.model_id
+        self._path = path
         self._claims = path / SERVING
-        self._claimed: list[int] = []
+        self._claimed: dict[int, Claim] = {}
+        self._retired: dict[tuple[int, str], Superseded] = {}
         self._codec = codec
         self._manifests: dict[int, Manifest] = {}
         self._staged: dict[int, _Staged] = {}
@@ -112,10 +122,15 @@ class LocalStore:
         for mark in marks:
             self._staged.setdefault(mark.partition, _Staged()).mark = mark
 
-    def claim(self, partitions: Sequence[int]) -> None:
+    def claim(self, claims: Mapping[int, Claim]) -> None:
         """Write with the next commit that this model serves these partitions, after their manifests."""
         self._live()
-        self._claimed.extend(partitions)
+        self._claimed |= claims
+
+    def retire(self, partition: int, model_id: str, before: Superseded) -> None:
+        """Remove with the next commit what another model has of a partition, unless a process has that model open."""
+        self._live()
+        self._retired[partition, model_id] = before
 
     def erase(self, partition: int) -> None:
         """Forget a partition with the next commit. What is stored of it need not be readable."""
@@ -143,13 +158,21 @@ class LocalStore:
             self._manifests[partition] = following
             del self._staged[partition]
             self._sweep(partition)
+        while self._retired:
+            (partition, model_id), before = next(iter(self._retired.items()))
+            if not self._remove_other(partition, model_id) and (claim := self._claimed.get(partition)) is not None:
+                stays = {**claim.before, model_id: before}  # it is tried again when the partition is next restored
+                self._claimed[partition] = dataclasses.replace(claim, before=stays)
+            del self._retired[partition, model_id]
         while self._claimed:
-            self._write_claim(self._claimed[0])
-            del self._claimed[0]
+            partition, claim = next(iter(self._claimed.items()))
+            self._write_claim(partition, claim)
+            del self._claimed[partition]
 
     def discard(self) -> None:
         """Drop what was staged."""
         self._claimed.clear()
+        self._retired.clear()
         staged, self._staged = self._staged, {}
         for partition in (number for number, each in staged.items() if not each.erased):
             self._manifest(partition)
@@ -165,6 +188,8 @@ class LocalStore:
         lock, self._lock = self._lock, None
         self._loading.clear()
         self._staged.clear()
+        self._claimed.clear()
+        self._retired.clear()
         if lock is not None:
             os.close(lock)
 
@@ -191,9 +216,9 @@ class LocalStore:
         for number, generation in sorted(manifest.pages.items()):
             pages.append(read_page(self._folder(partition), self._codec, partition, number, generation))
             yield None
-        yield Restored(partition, manifest.mark, pages if manifest.mark is not None else [], self._served_by(partition))
+        yield Restored(partition, manifest.mark, pages if manifest.mark is not None else [], self._claim_of(partition))
 
-    def _served_by(self, partition: int) -> str | None:
+    def _claim_of(self, partition: int) -> Claim | None:
         path = self._claims / str(partition)
         with _errors_at(self._claims):
             try:
@@ -201,14 +226,36 @@ class LocalStore:
             except FileNotFoundError:
                 return None
 
-    def _write_claim(self, partition: int) -> None:
+    def _write_claim(self, partition: int, claim: Claim) -> None:
         path = self._claims / str(partition)
         temporary = path.with_name(f"{partition}.new")
         with _errors_at(self._claims):
             _make_folder(self._claims)
-            _write_durably(temporary, self._codec.encode_claim(partition))
+            _write_durably(temporary, self._codec.encode_claim(partition, claim))
             temporary.replace(path)
             _sync_folder(self._claims)
+
+    def _remove_other(self, partition: int, model_id: str) -> bool:
+        """Remove what another model has of a partition, its manifest first; return whether that was possible."""
+        root = self._path / model_id
+        folder = root / str(partition)
+        if not folder.is_dir():
+            return True
+        try:
+            lock = _locked(root)
+        except InUseError as error:
+            log.warning("partition %d: the state of model %s stays for now: %s", partition, model_id, error)
+            return False
+        try:
+            with _errors_at(folder):
+                (folder / MANIFEST).unlink(missing_ok=True)
+                _sync_folder(folder)
+                for path in folder.iterdir():
+                    path.unlink()
+                folder.rmdir()
+        finally:
+            os.close(lock)
+        return True
 
     def _write(self, page: Page) -> int | None:
         """Write a page to a file of the coming generation and return that; None for a tombstone, which has no file."""
@@ -287,7 +334,7 @@ def _locked(root: Path) -> int:
         except BlockingIOError as error:
             holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
             os.close(lock)
-            raise TransportError(
+            raise InUseError(
                 f"state store {root} is in use by process {holder or 'unknown'}; a directory serves one process at a "
                 f"time: stop that one, give each its own state.path, or keep the state in Kafka (state.store=kafka)"
             ) from error

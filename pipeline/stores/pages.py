@@ -12,7 +12,7 @@ the bundle's states (`pipeline.history`): whoever loads it passes over what it d
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import msgspec
@@ -23,7 +23,7 @@ from pipeline.bundle import StateSpec
 from pipeline.history import PREFIX, is_row, page_column
 from pipeline.slots import PAGE_SLOTS
 from pipeline.stores import rows
-from pipeline.stores.base import Arrivals, Mark, Page
+from pipeline.stores.base import Arrivals, Claim, Mark, Page, Superseded
 from pipeline.stores.rows import Compression, RowForm
 from pipeline.stores.sealed import OVERHEAD_BYTES, damaged, foreign, seal, unseal
 
@@ -76,6 +76,8 @@ class ClaimHeader(msgspec.Struct, frozen=True, tag="claim"):
 
     model_id: str
     partition: int
+    since_ms: int = 0  # this and the next since the state of those before has an end
+    before: Mapping[str, tuple[int, int]] = {}
 
 
 class PageCodec:
@@ -200,9 +202,10 @@ class PageCodec:
             raise damaged(where, f"{len(body)} bytes after the mark")
         return Mark(partition, header.offset, header.watermark_ms, header.pages, Arrivals(*header.arrivals))
 
-    def encode_claim(self, partition: int) -> bytes:
+    def encode_claim(self, partition: int, claim: Claim) -> bytes:
         """Return the stored form of the model's claim to a partition."""
-        return seal(ClaimHeader(self.model_id, partition))
+        assert claim.model_id == self.model_id, f"a claim of {claim.model_id} in the store of {self.model_id}"
+        return seal(ClaimHeader(claim.model_id, partition, claim.since_ms, claim.before))
 
     def max_page_bytes(self, max_id_bytes: int) -> int:
         """Return a bound of the bytes that any page takes, given the longest stream id in bytes."""
@@ -221,15 +224,16 @@ class PageCodec:
         return values
 
 
-def decode_claim(data: bytes, partition: int, where: str) -> str:
-    """Return the id of the model whose claim to `partition` this is.
+def decode_claim(data: bytes, partition: int, where: str) -> Claim:
+    """Return the claim to `partition` that `data` is the stored form of, whichever model's it is.
 
     Raises:
         StateError: it is damaged, or another partition's.
     """
     header, _ = unseal(data, ClaimHeader, where)
     _expect(where, "partition", header.partition, partition)
-    return header.model_id
+    before = {model_id: Superseded(*each) for model_id, each in header.before.items()}
+    return Claim(header.model_id, header.since_ms, before)
 
 
 def occupied_slots(unique_ids: Sequence[str]) -> IntArray:

@@ -12,7 +12,7 @@ import pytest
 
 from pipeline.errors import StateError
 from pipeline.slots import PAGE_SLOTS
-from pipeline.stores.base import Arrivals, Mark, Page, Restored, StateStore
+from pipeline.stores.base import Arrivals, Claim, Mark, Page, Restored, StateStore, Superseded
 from pipeline.stores.kafka import KafkaStore
 from pipeline.stores.local import LocalStore
 from pipeline.stores.pages import PageCodec
@@ -352,7 +352,7 @@ def claim(backend: Backend, model_id: str, *partitions: int) -> None:
     with closing(backend.open(model_id)) as store:
         pages = [make_page(partition) for partition in partitions]
         store.stage(pages, marks_over(pages))
-        store.claim(partitions)
+        store.claim(dict.fromkeys(partitions, Claim(model_id)))
         backend.commit(store)
         store.commit()
 
@@ -363,7 +363,17 @@ def test_the_last_claim_is_seen_by_every_models_store(backend: Backend) -> None:
     for model_id in (MODEL, OTHER_MODEL):
         with closing(backend.open(model_id)) as store:
             found = restore(store, 0, 1, 2)
-        assert {number: found[number].served_by for number in found} == {0: MODEL, 1: OTHER_MODEL, 2: None}
+        assert {number: found[number].claim for number in found} == {0: Claim(MODEL), 1: Claim(OTHER_MODEL), 2: None}
+
+
+def test_a_claim_says_since_when_and_who_served_before(backend: Backend) -> None:
+    said = Claim(MODEL, 1_700_000_000_000, {OTHER_MODEL: Superseded(1_690_000_000_000, 12)})
+    with closing(backend.open()) as store:
+        store.claim({0: said})
+        backend.commit(store)
+        store.commit()
+    with closing(backend.open(OTHER_MODEL)) as other:
+        assert restore(other, 0)[0].claim == said
 
 
 def test_a_claim_survives_an_erasure(backend: Backend) -> None:
@@ -372,15 +382,83 @@ def test_a_claim_survives_an_erasure(backend: Backend) -> None:
         store.erase(0)
         backend.commit(store)
         store.commit()
-        assert restore(store, 0)[0] == Restored(0, None, [], MODEL)
+        assert restore(store, 0)[0] == Restored(0, None, [], Claim(MODEL))
 
 
 def test_a_claim_that_is_discarded_is_never_seen(atomic: Backend) -> None:
     with closing(atomic.open()) as store:
-        store.claim([0])
+        store.claim({0: Claim(MODEL)})
         store.discard()
         store.commit()
-        assert restore(store, 0)[0].served_by is None
+        assert restore(store, 0)[0].claim is None
+
+
+# The end of a model that served before
+
+
+def retire(backend: Backend, model_id: str, before: Superseded, *partitions: int) -> None:
+    """Remove the state of `model_id` from a process that serves with `MODEL`, which claims the partitions."""
+    with closing(backend.open()) as store:
+        for partition in partitions:
+            store.retire(partition, model_id, before)
+        store.claim(dict.fromkeys(partitions, Claim(MODEL)))
+        backend.commit(store)
+        store.commit()
+
+
+def test_a_retired_model_has_nothing_left_of_the_partition_and_the_rest_is_untouched(backend: Backend) -> None:
+    own = [make_page(partition, number) for partition in range(2) for number in range(2)]
+    with closing(backend.open(OTHER_MODEL)) as other:
+        save(backend, other, [make_page(partition, number, seed=1) for partition in range(2) for number in range(3)])
+    saved(backend, own)
+    retire(backend, OTHER_MODEL, Superseded(0, pages_of(backend)), 0)
+    with closing(backend.open(OTHER_MODEL)) as other:
+        found = restore(other, 0, 1)
+        assert (found[0].mark, list(found[0].pages), found[0].claim) == (None, [], Claim(MODEL))
+        assert_same_pages(found[1].pages, [make_page(1, number, seed=1) for number in range(3)])
+        save(backend, other, [make_page(offset=7, seed=1)])  # it comes back, as a model without kept state does
+        assert_same_pages(restore(other, 0)[0].pages, [make_page(offset=7, seed=1)])
+    with closing(backend.open()) as store:
+        found = restore(store, 0, 1)
+        assert_same_pages(found[0].pages, own[:2])
+        assert_same_pages(found[1].pages, own[2:])
+
+
+def pages_of(backend: Backend) -> int:
+    """Return how many pages the other model has of partition 0, as far as a restore has to tell."""
+    with closing(backend.open()) as store:
+        found = restore(store, 0)[0]
+    assert found.others == ({OTHER_MODEL: 3} if isinstance(backend, KafkaBackend) else {})
+    return found.others.get(OTHER_MODEL, 0)
+
+
+def test_to_retire_a_model_that_stored_nothing_is_no_error(backend: Backend) -> None:
+    saved(backend, [make_page()])
+    retire(backend, OTHER_MODEL, Superseded(0, 2), 0)
+    with closing(backend.open()) as store:
+        assert_same_pages(restore(store, 0)[0].pages, [make_page()])
+
+
+def test_a_retirement_that_is_discarded_removes_nothing(atomic: Backend) -> None:
+    with closing(atomic.open(OTHER_MODEL)) as other:
+        save(atomic, other, [make_page(seed=1)])
+    with closing(atomic.open()) as store:
+        store.retire(0, OTHER_MODEL, Superseded(0, 1))
+        store.discard()
+        store.commit()
+    with closing(atomic.open(OTHER_MODEL)) as other:
+        assert_same_pages(restore(other, 0)[0].pages, [make_page(seed=1)])
+
+
+def test_damaged_state_of_a_model_that_served_before_can_be_retired(spoilable: SpoilableBackend) -> None:
+    saved(spoilable, [make_page(number=number) for number in range(3)])
+    spoilable.damage(0, 1)
+    with closing(spoilable.open(OTHER_MODEL)) as other:
+        other.retire(0, MODEL, Superseded(0, 3))
+        spoilable.commit(other)
+        other.commit()
+    with closing(spoilable.open()) as store:
+        assert restore(store, 0)[0] == Restored(0, None, [])
 
 
 # Erasing
@@ -395,7 +473,8 @@ def test_an_erased_partition_restores_to_nothing_and_the_others_are_left(backend
         backend.commit(store)
         store.commit()
     with closing(backend.open()) as store:
-        assert restore(store, 0)[0] == Restored(0, None, [])
+        found = restore(store, 0)[0]
+        assert (found.mark, list(found.pages), found.claim) == (None, [], None)
         assert_same_pages(restore(store, 1)[1].pages, [make_page(1, number) for number in range(3)])
         save(backend, store, [make_page(offset=7)])
         assert_same_pages(restore(store, 0)[0].pages, [make_page(offset=7)])

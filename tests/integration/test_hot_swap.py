@@ -6,12 +6,16 @@ import datetime as dt
 import threading
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from pipeline.models.registry import ModelRegistry
+from pipeline.settings import Settings
+from pipeline.stores.connect import reader_of
+from pipeline.stores.survey import survey_directory, survey_topic
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.rollouts import changes, expect, served_by
 from tests.support.service_process import ServiceProcess, service
@@ -23,6 +27,29 @@ WARM_UP = 12_000  # events that are there before the first model is promoted
 OLD, NEW = 31, 37
 IDS = {m: toy_bundle(multiplier=m).metadata.model_id for m in (OLD, NEW)}
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
+
+
+def stored_models(settings: dict[str, object]) -> set[str]:
+    """Return the models that have any state."""
+    given = Settings.model_validate(nested(settings))
+    if given.state.store == "local":
+        found = survey_directory(given.state.path)
+    else:
+        with closing(reader_of(given)()) as reader:
+            found = survey_topic(given.state_topic, reader, range(PARTITIONS))
+    return {summary.model_id for summary in found}
+
+
+def nested(settings: dict[str, object]) -> dict[str, object]:
+    """Return settings by section."""
+    sections: dict[str, Any] = {}
+    for path, value in settings.items():
+        section, _, name = path.partition(".")
+        if name:
+            sections.setdefault(section, {})[name] = value
+        else:
+            sections[section] = value
+    return sections
 
 
 class Load:
@@ -145,6 +172,13 @@ def test_a_swap_under_load_and_through_kills_loses_doubles_and_mixes_nothing(
                 lambda: sum(kafka.committed(group, topic).values()) == len(events), "every event committed"
             )
             assert process.stop() == 0, process.log[-4000:]
+    with service(settings | {"state.superseded_ttl_s": 0.5}, tmp_path) as process:
+        process.wait_until(lambda: process.metric("rillcast_state_retired_total") == PARTITIONS, "the end of its state")
+        load.put(100)  # what is left of the state goes on
+        events = kafka.read_all(topic)
+        process.wait_until(lambda: sum(kafka.committed(group, topic).values()) == len(events), "every event committed")
+        assert process.stop() == 0, process.log[-4000:]
+    assert stored_models(settings) == {IDS[OLD]}
     expected = expect((((e.partition, e.offset), e.value or b"") for e in events), {IDS[m]: m for m in (OLD, NEW)})
     forecasts = [(f.key, f.value or b"") for f in kafka.read_all(output)]
     served = served_by(forecasts, expected)

@@ -1,17 +1,22 @@
 """Rules and dashboards against a running service on real Kafka, scraped by a real Prometheus.
 
+The service follows a registry: a model is in its shadow, and another is promoted and takes over while it is watched.
+
 Every query of every panel returns data and none is an error; every rule is evaluated without one. What the dashboards
-look like is drawn from the same answers into `build/dashboards/`.
+look like is drawn from the same answers into pages in `build/dashboards/`.
 """
 
 from __future__ import annotations
 
+import datetime as dt
+import html
 import json
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +26,7 @@ import yaml
 
 from deploy.grafana.dashboards import DASHBOARDS
 from deploy.grafana.model import Dashboard
+from pipeline.models.registry import ModelRegistry
 from tests.support import dashboard_page
 from tests.support.ci import cannot_run
 from tests.support.kafka_cluster import KafkaCluster, unique
@@ -33,6 +39,8 @@ HOUR_MS = 3_600_000
 STREAMS = 40
 SCRAPES = 15
 DEADLINE_S = 120.0
+COMPLETED = 'rillcast_model_swaps_total{outcome="completed"}'
+NOW = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 
 
 @dataclass
@@ -49,8 +57,18 @@ def live(kafka: KafkaCluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     except PrometheusError as error:
         cannot_run(str(error))
     folder = tmp_path_factory.mktemp("live")
+    registry = ModelRegistry.at(str(folder / "registry"))
+    first, shadow, second = (
+        registry.push(write_bundle(hourly_forecaster(hidden=16, seed=seed), folder / str(seed)).read_bytes(), NOW)[0]
+        for seed in range(3)
+    )
+    registry.promote(first.model_id, NOW)
+    registry.promote(shadow.model_id, NOW, alias="shadow")
     settings = {
-        "model": write_bundle(hourly_forecaster(), folder),
+        "model": f"{folder / 'registry'}@live",
+        "model_cache": folder / "cache",
+        "rollout.shadow": f"{folder / 'registry'}@shadow",
+        "rollout.poll_interval_s": 0.2,
         "kafka.bootstrap_servers": kafka.bootstrap_servers,
         "kafka.group_id": unique("group"),
         "input.topic": kafka.create_topic("observations", 2),
@@ -62,7 +80,8 @@ def live(kafka: KafkaCluster, tmp_path_factory: pytest.TempPathFactory) -> Itera
     with service(settings, folder) as process:
         process.wait_until(lambda: process.get("/readyz")[0] == 200, "ready")
         with running_prometheus(configuration(folder, process), folder) as prometheus:
-            feed(kafka, str(settings["input.topic"]), process, prometheus)
+            promote = partial(registry.promote, second.model_id, NOW)
+            feed(kafka, str(settings["input.topic"]), process, prometheus, promote)
             yield Live(prometheus, started)
 
 
@@ -81,11 +100,16 @@ def configuration(folder: Path, process: ServiceProcess) -> Path:
     return path
 
 
-def feed(kafka: KafkaCluster, topic: str, process: ServiceProcess, prometheus: Prometheus) -> None:
-    """Send hours of observations, good, late and bad, until enough scrapes have seen them at work."""
+def feed(
+    kafka: KafkaCluster, topic: str, process: ServiceProcess, prometheus: Prometheus, promote: Callable[[], object]
+) -> None:
+    """Send hours of observations, good, late and bad, until enough scrapes have seen them at work.
+
+    Half way a model is promoted; the rest is for it.
+    """
     noise = np.random.default_rng(0)
     deadline = time.monotonic() + DEADLINE_S
-    hour, sent = 0, 0
+    hour, sent, promoted = 0, 0, False
     while True:
         values: list[bytes | None] = []
         keys: list[bytes | None] = []
@@ -102,7 +126,12 @@ def feed(kafka: KafkaCluster, topic: str, process: ServiceProcess, prometheus: P
         sent += 24 * STREAMS
         process.wait_until(lambda sent=sent: events(process) >= sent, f"{sent} events stepped")  # type: ignore[misc]
         watched = prometheus.query('count_over_time(rillcast_events_total{status="ok"}[5m] )')
-        if watched and float(watched[0]["value"][1]) >= SCRAPES:
+        scrapes = float(watched[0]["value"][1]) if watched else 0
+        if scrapes >= SCRAPES / 2 and not promoted:
+            promoted = True
+            promote()
+            process.wait_until(lambda: process.metric(COMPLETED) == 1, "the promoted model serves")
+        if scrapes >= SCRAPES:
             return
         assert time.monotonic() < deadline, f"not {SCRAPES} scrapes within {DEADLINE_S:g} s: {watched}"
 
@@ -139,7 +168,10 @@ def test_every_query_of_every_panel_returns_numbers(dashboard: Dashboard, live: 
             if not any(math.isfinite(value) for value in values):
                 empty.append(f"{place.panel.title}: {query.expr}")
     assert not empty, "no data:\n" + "\n".join(empty)
-    dashboard_page.render(dashboard, found, ROOT / "build" / "dashboards" / f"{dashboard.uid}.png")
+    picture = ROOT / "build" / "dashboards" / f"{dashboard.uid}.png"
+    dashboard_page.render(dashboard, found, picture)
+    page = dashboard_page.write_page(dashboard, picture).read_text()
+    assert all(html.escape(place.panel.title) in page for place in dashboard.places())
 
 
 def test_the_panels_say_what_happened(live: Live) -> None:
@@ -148,6 +180,10 @@ def test_the_panels_say_what_happened(live: Live) -> None:
     assert float(refused["value"][1]) > 0
     (late,) = live.prometheus.query('rillcast_events_total{status="late"}')
     assert float(late["value"][1]) > 0
+    by_model = live.prometheus.query("sum by (model_id) (rillcast_scored_forecasts_total) > 0")
+    assert len(by_model) == 2, "the forecasts of the model before are not those of the model after"
+    compared = live.prometheus.query("sum by (role, model_id) (rillcast_compared_scored_forecasts_total) > 0")
+    assert sorted(each["metric"]["role"] for each in compared) == ["live", "live", "shadow"]
     (coverage,) = live.prometheus.query('job_horizon:rillcast_coverage:ratio_rate1h{horizon="1"}')
     assert 0 <= float(coverage["value"][1]) <= 1
 

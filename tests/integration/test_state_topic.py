@@ -16,7 +16,7 @@ from pipeline import cli
 from pipeline.bundle import BundleMetadata, StateSpec
 from pipeline.errors import SettingsError, StateError, TransportError
 from pipeline.settings import Settings
-from pipeline.stores.base import Mark, Restored, StateStore
+from pipeline.stores.base import Claim, Mark, Restored, StateStore, Superseded
 from pipeline.stores.connect import codec_of, open_admin, open_store, prepare_store, reader_of
 from pipeline.stores.kafka import KafkaStore
 from pipeline.stores.local import LocalStore
@@ -41,6 +41,7 @@ from tests.support.transports import CLIENTS, Listener, kafka_sink, kafka_source
 
 Client = Literal["librdkafka", "kafka-python"]
 MODEL: Final = "0123456789abcdef"
+OTHER_MODEL: Final = "fedcba9876543210"
 CODEC: Final = PageCodec(MODEL, SPECS)
 
 
@@ -67,12 +68,16 @@ def reading(kafka: KafkaCluster, client: Client, topic: str) -> Iterator[KafkaSt
 
 
 @contextmanager
-def in_transactions(kafka: KafkaCluster, client: Client, topic: str) -> Iterator[tuple[StateStore, TransactionalSink]]:
+def in_transactions(
+    kafka: KafkaCluster, client: Client, topic: str, model_id: str = MODEL
+) -> Iterator[tuple[StateStore, TransactionalSink]]:
     """A store whose pages are part of transactions."""
     settings = kafka.settings(client=client, transactional_id=unique("member"))
     with (
         closing(open_transactional_sink(settings, {Channel.STATE: topic}, topic)) as sink,
-        closing(KafkaStore(topic, CODEC, sink, lambda: topic_reader(client, settings, topic))) as store,
+        closing(
+            KafkaStore(topic, PageCodec(model_id, SPECS), sink, lambda: topic_reader(client, settings, topic))
+        ) as store,
     ):
         yield store, sink
 
@@ -153,6 +158,34 @@ def test_pages_of_an_aborted_transaction_are_never_seen(kafka: KafkaCluster, cli
         assert_same_pages(found.pages, [page])
         save(store, [tombstone(offset=300)], commit=lambda: sink.commit({}, None))
         assert_same_pages(restore(store, 0)[0].pages, [])
+
+
+def test_the_end_of_a_models_state_comes_with_its_transaction_and_leaves_tombstones_alone(
+    kafka: KafkaCluster, client: Client, topic: str
+) -> None:
+    own, others = [make_page(number=number) for number in range(2)], f"{OTHER_MODEL}/".encode()
+    with in_transactions(kafka, client, topic, OTHER_MODEL) as (other, sink):
+        save(other, [make_page(number=number) for number in range(3)], commit=lambda: sink.commit({}, None))
+    with in_transactions(kafka, client, topic) as (store, sink):
+        save(store, own, commit=lambda: sink.commit({}, None))
+        pages = restore(store, 0)[0].others[OTHER_MODEL]
+        for commits in (False, True):
+            store.retire(0, OTHER_MODEL, Superseded(0, pages))
+            store.claim({0: Claim(MODEL)})
+            if commits:
+                sink.commit({}, None)
+                store.commit()
+            else:
+                sink.abort()
+                store.discard()
+            with in_transactions(kafka, client, topic, OTHER_MODEL) as (other, _):
+                found = restore(other, 0)[0]
+                assert (found.mark is None, found.claim) == (commits, Claim(MODEL) if commits else None)
+                assert len(found.pages) == (0 if commits else 3)
+        assert_same_pages(restore(store, 0)[0].pages, own)
+    newest = {record.key: record.value for record in kafka.read_all(topic) if (record.key or b"").startswith(others)}
+    assert set(newest) == {others + b"mark", *(others + f"page/{n}".encode() for n in range(3))}
+    assert set(newest.values()) == {None}, "nothing that compaction would keep"
 
 
 def test_a_partition_whose_records_were_all_deleted_restores_to_nothing(kafka: KafkaCluster, client: Client) -> None:

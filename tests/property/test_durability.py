@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Literal
 
 import numpy as np
@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from pipeline.history import Rewind
 from pipeline.residents import Limits
 from pipeline.settings import StateSettings, WorkerSettings
-from pipeline.stores.base import Mark, Page, StateStore
+from pipeline.stores.base import Claim, Mark, Page, StateStore, Superseded
 from pipeline.transports.base import Channel
 from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
@@ -44,7 +44,7 @@ POINTS = ("flush", "stage", "page", "offsets", "store", "done")
 
 
 class VisibleStore(MemoryStore):
-    """Shows each page as soon as it is staged, as a topic does that is written outside a transaction."""
+    """Shows all that is staged at once, as a topic does that is written outside a transaction."""
 
     def __init__(self, shelf: Shelf, model_id: str = TOY_ID) -> None:
         super().__init__(shelf, model_id)
@@ -58,6 +58,15 @@ class VisibleStore(MemoryStore):
             self.between()
         super().stage([], marks)
         super().commit()
+
+    def claim(self, claims: Mapping[int, Claim]) -> None:
+        super().claim(claims)
+        super().commit()
+
+    def retire(self, partition: int, model_id: str, before: Superseded) -> None:
+        super().retire(partition, model_id, before)
+        super().commit()
+        self.between()
 
 
 class Bomb:
@@ -352,6 +361,7 @@ def test_a_failed_transaction_sends_the_worker_back_and_nothing_is_lost_or_doubl
         harness.sink.before_end = fail
     harness.source.before_poll.extend([tick(harness)] * 10_000)
     harness.worker.run()
+    assert harness.metric("rillcast_events_total", status="ok") == len(events), "each is counted once"
     # A transaction that failed at the very end is a successor's to redo.
     run = workers.build(log, settings=WorkerSettings(delivery="exactly_once"))
     run.worker.run()

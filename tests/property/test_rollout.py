@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 from pipeline.errors import TransactionAborted, TransportError
 from pipeline.settings import RolloutSettings, StateSettings, WorkerSettings
-from pipeline.stores.base import StateStore
+from pipeline.stores.base import StateStore, Superseded
 from pipeline.transports.base import Channel
 from tests.property.test_durability import POINTS, Bomb, Delivery, VisibleStore, arm_store, arm_transport
 from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
-from tests.support.memory import Crash, Log, MemorySource, MemoryTransactionalSink
+from tests.support.memory import Clock, Crash, Log, MemorySource, MemoryTransactionalSink
 from tests.support.rollouts import Source, changes, expect, served_by
 from tests.support.small_pages import small_pages
 from tests.support.stores import MemoryStore, Shelf
@@ -55,6 +55,12 @@ class World:
     shelf: Shelf = field(default_factory=Shelf)
     live: int = MULTIPLIERS[0]
     shadow: int | None = None
+    clock: Clock = field(default_factory=Clock)
+    snapshot_interval_s: float = 2.0
+    polls_per_restore: int = 2
+    ttl_s: float = 0.0
+    ended: dict[tuple[int, str], float] = field(default_factory=dict)  # when a model ceased to serve a partition
+    retired: list[tuple[int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         events = (
@@ -65,9 +71,37 @@ class World:
         self.expected = expect(events, {IDS[m]: m for m in MULTIPLIERS})
 
     def store(self, model_id: str) -> MemoryStore:
-        if self.visible:
-            return VisibleStore(self.shelf, model_id)
-        return MemoryStore(self.shelf, model_id, polls_per_restore=2)
+        store = (
+            VisibleStore(self.shelf, model_id)
+            if self.visible
+            else MemoryStore(self.shelf, model_id, polls_per_restore=self.polls_per_restore)
+        )
+        self._watch(store)
+        return store
+
+    def _watch(self, store: MemoryStore) -> None:
+        """Hold the end of stored state to what the operator was told."""
+        commit, claim, retire = store.commit, store.claim, store.retire
+
+        def noted(act: Callable[[], None]) -> None:
+            before = self.shelf.serving
+            act()
+            for partition, model_id in before.items():
+                if self.shelf.serving[partition] != model_id:
+                    self.ended[partition, model_id] = self.clock.now
+
+        def judged_retire(partition: int, model_id: str, before: Superseded) -> None:
+            assert model_id != self.shelf.serving[partition], "it serves"
+            assert model_id not in (IDS[self.live], IDS.get(self.shadow or 0)), "it warms up, or is in the shadow"
+            assert self.clock.now - self.ended[partition, model_id] >= self.ttl_s, "it is too early"
+            numbers = self.shelf.pages.get((model_id, partition), {})
+            assert all(number < before.pages for number in numbers), "a page would be left"
+            self.retired.append((partition, model_id))
+            retire(partition, model_id, before)
+
+        store.commit = lambda: noted(commit)  # type: ignore[method-assign]  # as a bomb does
+        store.claim = lambda claims: noted(lambda: claim(claims))  # type: ignore[method-assign]
+        store.retire = judged_retire  # type: ignore[method-assign]
 
     def served(self) -> dict[Source, str]:
         """Return which model forecast each event; every forecast has to be that model's own."""
@@ -120,10 +154,16 @@ def run(
         bundle=BUNDLES[world.live],
         per_poll=per_poll,
         settings=WorkerSettings(commit_interval_s=0.5, delivery=world.delivery),
-        snapshots=StateSettings(snapshot_interval_s=2, snapshot_max_interval_s=2, pages_per_commit=1),
+        snapshots=StateSettings(
+            snapshot_interval_s=world.snapshot_interval_s,
+            snapshot_max_interval_s=world.snapshot_interval_s,
+            pages_per_commit=1,
+            superseded_ttl_s=world.ttl_s,
+        ),
         store=lambda _sink: open_store(IDS[world.live]),
         models=models,
         rollout=RolloutSettings(warm_up="retained", events_per_turn=events_per_turn, retry_s=3),
+        clock=world.clock,
     )
     polls = 0
 
@@ -158,7 +198,14 @@ plans = st.lists(
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
-@given(events=arrivals, polls=sizes, plan=plans, visible=st.booleans(), shadow=st.sampled_from([None, *MULTIPLIERS]))
+@given(
+    events=arrivals,
+    polls=sizes,
+    plan=plans,
+    visible=st.booleans(),
+    shadow=st.sampled_from([None, *MULTIPLIERS]),
+    ttl_s=st.sampled_from([0.0, 1.0, 6.0]),
+)
 @settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
 def test_every_forecast_is_that_of_the_model_it_names_through_swaps_and_crashes(
     delivery: Delivery,
@@ -167,9 +214,11 @@ def test_every_forecast_is_that_of_the_model_it_names_through_swaps_and_crashes(
     plan: list[tuple[dict[int, int], tuple[str, int]]],
     visible: bool,
     shadow: int | None,
+    ttl_s: float,
 ) -> None:
+    """Also where the state of models that served before ends soon: no roll-back depends on it."""
     log, _ = fill(events)
-    world = World(log, delivery, visible and delivery == "at_least_once", shadow=shadow)
+    world = World(log, delivery, visible and delivery == "at_least_once", shadow=shadow, ttl_s=ttl_s)
     for promote, crash in plan:
         run(world, cycle(polls).__next__, promote=promote, crash=crash)
     run(world, cycle(polls).__next__)
@@ -204,6 +253,28 @@ def test_a_roll_back_replays_from_where_the_old_model_stopped() -> None:
     world = World(log, "exactly_once", visible=False, shelf=world.shelf, live=37)
     run(world, lambda: 3, promote={3: 31}, rest=50, events_per_turn=100)
     assert world.served()[0, 229] == IDS[31]
+
+
+@pytest.mark.parametrize("point", POINTS)
+@pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
+def test_every_crash_point_around_the_end_of_a_models_state(delivery: Delivery, point: str) -> None:
+    """It ends once or not yet, and the next process ends what is left."""
+    crashed = 0
+    for count in range(1, 30):
+        log, _ = fill([(n % 2, n % 3, n + 1) for n in range(100)])
+        visible = point == "page" and delivery == "at_least_once"
+        world = World(log, delivery, visible, ttl_s=8)
+        first = run(world, lambda: 2, promote={4: 37}, crash=(point, count), rest=20)
+        if not first.source.before_poll:
+            break  # it came to the end: this point is not reached so often
+        crashed += 1
+        run(world, lambda: 3, rest=30)
+        assert world.served().keys() == world.expected.keys()
+        assert set(world.shelf.serving.values()) == {IDS[world.live]}
+        assert {model_id for model_id, _ in world.shelf.marks} == {IDS[world.live]}
+        assert not any(world.shelf.pages.get((model_id, partition)) for partition, model_id in world.ended)
+        assert not any(claim.before for claim in world.shelf.claims.values())
+    assert crashed >= 8, "this point is hardly ever reached"
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -254,6 +325,30 @@ def test_a_transaction_that_fails_at_a_take_over_loses_and_doubles_nothing(
     run(world, cycle(polls).__next__, promote={2: 37, 9: 41, 12: 31}, rest=5, prepare=prepare)
     run(world, cycle(polls).__next__)
     assert world.served().keys() == world.expected.keys()
+    assert world.repeats() == 0
+
+
+@pytest.mark.parametrize("aborted", range(1, 13))
+def test_a_model_that_was_further_than_the_positions_gone_back_to_begins_anew(aborted: int) -> None:
+    """What it followed was brought back to the committed positions before its next turn: it has seen too much."""
+    log, _ = fill([(0, n % 4, n + 1) for n in range(60)])
+    world = World(log, "exactly_once", visible=False, snapshot_interval_s=0.5, polls_per_restore=1)
+    count = 0
+
+    def fail() -> None:
+        nonlocal count
+        count += 1
+        if count == aborted:
+            raise TransactionAborted("the coordinator is away")
+
+    def prepare(harness: workers.Harness) -> None:
+        assert isinstance(harness.sink, MemoryTransactionalSink)
+        harness.sink.before_end = fail
+
+    harness = run(world, lambda: 3, promote={2: 37, 9: 31}, rest=20, prepare=prepare)
+    assert harness.metric("rillcast_rewinds_total") == 1
+    assert world.served().keys() == world.expected.keys()
+    assert set(world.served().values()) == {IDS[31], IDS[37]}
     assert world.repeats() == 0
 
 

@@ -1,7 +1,8 @@
-"""Pictures of dashboards from the samples that their queries returned: what an operator would see, without Grafana."""
+"""Pages of dashboards from the samples that their queries returned: what an operator would see, without Grafana."""
 
 from __future__ import annotations
 
+import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +36,24 @@ def render(dashboard: Dashboard, found: Mapping[str, Sequence[tuple[str, list[di
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=70)
     plt.close(figure)
+
+
+def write_page(dashboard: Dashboard, picture: Path) -> Path:
+    """Write the page of a dashboard beside its picture: the picture, and what each panel says and asks. Returns it."""
+    rows = "\n".join(
+        f"<tr><td>{html.escape(place.panel.title)}<td>{html.escape(place.panel.help)}<td>"
+        + "<br>".join(f"<code>{html.escape(query.expr)}</code>" for query in place.panel.queries)
+        for place in dashboard.places()
+    )
+    page = picture.with_suffix(".html")
+    page.write_text(
+        f'<!doctype html><html lang="en"><meta charset="utf-8"><title>{html.escape(dashboard.title)}</title>'
+        "<style>body {font-family: sans-serif; margin: 2em} img {max-width: 100%} td {vertical-align: top}</style>"
+        f"<h1>{html.escape(dashboard.title)}</h1><p>{html.escape(dashboard.description)}</p>"
+        f'<img src="{picture.name}" alt="The dashboard, drawn from the answers to the queries below.">'
+        f"<table><tr><th>panel<th>what it says<th>queries\n{rows}</table></html>\n"
+    )
+    return page
 
 
 def _rectangle(place: Place, rows: int) -> tuple[float, float, float, float]:

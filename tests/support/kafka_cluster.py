@@ -95,8 +95,9 @@ class KafkaCluster:
         keys: Sequence[bytes | None] | None = None,
         partition: int | None = None,
         headers: Sequence[tuple[str, bytes]] | None = None,
+        timestamps_ms: Sequence[int] | None = None,
     ) -> None:
-        """Append `values` and wait until the broker has them all."""
+        """Append `values` and wait until the broker has them all; without `timestamps_ms` they are of now."""
         failures: list[object] = []
 
         def on_delivery(error: object, _message: Message) -> None:
@@ -110,6 +111,8 @@ class KafkaCluster:
             key = None if keys is None else keys[index]
             if index % 10_000 == 0:
                 self._producer.flush(_TIMEOUT_S)  # or librdkafka's queue, which holds 100,000, is full
+            if timestamps_ms is not None:
+                extra["timestamp"] = timestamps_ms[index]
             self._producer.produce(topic, value, key, on_delivery=on_delivery, **extra)
         pending = self._producer.flush(_TIMEOUT_S)
         assert not failures, f"the test's own records failed: {failures[0]}"

@@ -16,7 +16,7 @@ import numpy as np
 from pipeline.arrays import AnyArray
 from pipeline.bundle import StateSpec
 from pipeline.settings import KafkaSettings
-from pipeline.stores.base import Mark, Page, Restored, StateStore
+from pipeline.stores.base import Claim, Mark, Page, Restored, StateStore, Superseded
 from pipeline.stores.kafka import TopicReader
 from pipeline.stores.kafka_python import KafkaPythonTopicReader
 from pipeline.stores.librdkafka import LibrdkafkaTopicReader
@@ -36,7 +36,11 @@ class Shelf:
 
     pages: dict[tuple[str, int], dict[int, Page]] = field(default_factory=dict)
     marks: dict[tuple[str, int], Mark] = field(default_factory=dict)
-    serving: dict[int, str] = field(default_factory=dict)  # by partition, for all models
+    claims: dict[int, Claim] = field(default_factory=dict)  # by partition, for all models
+
+    @property
+    def serving(self) -> dict[int, str]:
+        return {partition: claim.model_id for partition, claim in self.claims.items()}
 
 
 class MemoryStore:
@@ -48,7 +52,8 @@ class MemoryStore:
         self._polls = polls_per_restore
         self._loading: dict[int, tuple[int, Restored]] = {}  # partition -> polls to go, what it will return
         self._staged: list[Page | Mark | int] = []  # an int: erase this partition
-        self._claimed: list[int] = []
+        self._claimed: dict[int, Claim] = {}
+        self._retired: list[tuple[str, int]] = []
         self._bytes = 0
         self.fail_stage: Callable[[], None] = lambda: None
         self.fail_restore: Callable[[int], None] = lambda _partition: None
@@ -61,7 +66,7 @@ class MemoryStore:
         mark = self._shelf.marks.get(where)
         pages = self._shelf.pages.get(where, {}) if mark is not None else {}
         found = Restored(
-            partition, mark, [copied(page) for _, page in sorted(pages.items())], self._shelf.serving.get(partition)
+            partition, mark, [copied(page) for _, page in sorted(pages.items())], self._shelf.claims.get(partition)
         )
         self._loading[partition] = self._polls, found
 
@@ -85,8 +90,11 @@ class MemoryStore:
         self._staged += marks
         self._bytes += sum(row.nbytes for page in pages for row in page.rows.values())
 
-    def claim(self, partitions: Sequence[int]) -> None:
-        self._claimed += partitions
+    def claim(self, claims: Mapping[int, Claim]) -> None:
+        self._claimed |= claims
+
+    def retire(self, partition: int, model_id: str, before: Superseded) -> None:
+        self._retired.append((model_id, partition))
 
     def erase(self, partition: int) -> None:
         self._staged.append(partition)
@@ -105,12 +113,17 @@ class MemoryStore:
                 self._shelf.pages.setdefault(where, {})[item.number] = item
             else:
                 self._shelf.pages.setdefault(where, {}).pop(item.number, None)
-        self._shelf.serving |= dict.fromkeys(self._claimed, self._model_id)
+        for where in self._retired:
+            self._shelf.marks.pop(where, None)
+            self._shelf.pages.pop(where, None)
+        self._retired.clear()
+        self._shelf.claims |= self._claimed
         self._claimed.clear()
 
     def discard(self) -> None:
         self._staged.clear()
         self._claimed.clear()
+        self._retired.clear()
 
     @property
     def bytes_staged(self) -> int:

@@ -20,17 +20,18 @@ LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
 START_MS = 1_714_521_600_000  # 2024-05-01T00:00:00Z
 
 
-def hourly_forecaster(cell: str = "gru", horizon: int = 12, hidden: int = 32) -> Forecaster:
+def hourly_forecaster(cell: str = "gru", horizon: int = 12, hidden: int = 32, seed: int = 0) -> Forecaster:
     """Return a forecaster of the size that people use, with random weights."""
     seasons = default_seasons("1h")
     context = default_context(seasons)
     return random_forecaster(
-        ForecasterConfig("1h", horizon, LEVELS, seasons, context, context, cell=cell, hidden=hidden)
+        ForecasterConfig("1h", horizon, LEVELS, seasons, context, context, cell=cell, hidden=hidden), seed
     )
 
 
 def write_bundle(forecaster: Forecaster, folder: Path) -> Path:
     """Export and return the file; it is held against unrolls afterwards, so the check of the export is a brief one."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
     with brief_parity():
         export(forecaster, path, name="test")

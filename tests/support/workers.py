@@ -42,6 +42,7 @@ class MemoryModels:
         store: of a model's state.
         fail_open: is asked with a model's id when it is opened.
         fail_history: is asked at every poll of a history.
+        history_per_poll: most records that one returns.
     """
 
     bundles: dict[str, Bundle]
@@ -50,6 +51,7 @@ class MemoryModels:
     store: Callable[[str], StateStore | None] = lambda _model_id: None
     fail_open: Callable[[str], None] = lambda _model_id: None
     fail_history: Callable[[], None] = lambda: None
+    history_per_poll: int = 10**9
     opened: list[str] = field(default_factory=list)
     make: Callable[[Bundle, StateStore | None], Lane] | None = None
 
@@ -104,10 +106,11 @@ def build(
     policy: Policy | None = None,
     models: MemoryModels | None = None,
     rollout: RolloutSettings | None = None,
+    clock: Clock | None = None,
 ) -> Harness:
-    """Return a worker that reads `log` to its end when run."""
+    """Return a worker that reads `log` to its end when run; `clock` is that of its machine, at zero unless given."""
     # Polls of three events and more are stepped beside the loop, smaller ones in it: tests meet both ways.
-    clock, settings = Clock(), (settings or WorkerSettings()).model_copy(update={"step_beside_from": 3})
+    clock, settings = clock or Clock(), (settings or WorkerSettings()).model_copy(update={"step_beside_from": 3})
     source = MemorySource(log, owned=owned, per_poll=per_poll)
     sink = MemoryTransactionalSink(log) if settings.delivery == "exactly_once" else MemorySink(log)
     bundle = bundle or toy_bundle()
@@ -133,7 +136,7 @@ def build(
         models.make = make_lane
 
         def open_history() -> MemoryHistory:
-            history = MemoryHistory(log)
+            history = MemoryHistory(log, lambda: models.history_per_poll)
             history.fail = lambda: models.fail_history()
             return history
 
@@ -150,7 +153,14 @@ def build(
         health=health,
         rollout=rollout_parts,
     )
-    worker = Worker(parts, settings, snapshots or StateSettings(), start_at=start_at, clock=clock)
+    worker = Worker(
+        parts,
+        settings,
+        snapshots or StateSettings(),
+        start_at=start_at,
+        clock=clock,
+        wall_clock_ms=lambda: round(clock.now * 1000),
+    )
     return Harness(worker, source, sink, registry, health, clock)
 
 

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from pipeline import cli, settings
-from tests.support.dockerfile import Dockerfile
+from pipeline import cli, settings, shipped
+from pipeline.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "compose"
-# What `rillcast demo` leaves behind.
-MADE = {".demo/model.onnx", ".demo/replay.csv"}
 
 
 def compose() -> dict[str, Any]:
@@ -28,13 +30,23 @@ def service(name: str) -> dict[str, Any]:
     return found
 
 
+def arguments(name: str) -> list[str]:
+    """Return what the program is started with: the command, or of a shell's pipe the last one."""
+    command: list[str] = service(name)["command"]
+    if service(name).get("entrypoint") != ["sh", "-ec"]:
+        return command
+    (script,) = command
+    program, *rest = shlex.split(script.rpartition("|")[2])
+    assert program == "rillcast"
+    return rest
+
+
 def test_every_mounted_file_exists() -> None:
     for name, document in compose()["services"].items():
         for volume in document.get("volumes", ()):
             source, target, *_ = volume.split(":")
             if source.startswith("."):
-                path = (FOLDER / source).resolve()
-                assert path.exists() or str(path.relative_to(ROOT)) in MADE, f"{name}: {source}"
+                assert (FOLDER / source).exists(), f"{name}: {source}"
             else:
                 assert source in compose()["volumes"], f"{name}: {volume}"
             assert target.startswith("/")
@@ -49,7 +61,7 @@ def test_dependencies_and_networks_name_services_that_exist() -> None:
 @pytest.mark.parametrize("name", ["rillcast", "replayer"])
 def test_the_commands_are_ones_that_the_program_takes(name: str) -> None:
     # The parser ends the process where it does not know an argument.
-    cli.parser().parse_args(service(name)["command"])
+    cli.parser().parse_args(arguments(name))
 
 
 @pytest.mark.parametrize("name", ["rillcast", "replayer"])
@@ -63,7 +75,7 @@ def test_ours_run_read_only_without_rights(name: str) -> None:
 def test_the_settings_are_settings_and_agree_with_the_rest(tmp_path: Path) -> None:
     loaded = settings.load(FOLDER / "rillcast.toml")
     assert loaded.kafka.bootstrap_servers == "kafka:9092"
-    replay = service("replayer")["command"]
+    replay = arguments("replayer")
     assert loaded.input.topic == replay[replay.index("--topic") + 1]
     assert loaded.kafka.bootstrap_servers == replay[replay.index("--kafka.bootstrap-servers") + 1]
     (script,) = service("topics")["command"]
@@ -71,10 +83,31 @@ def test_the_settings_are_settings_and_agree_with_the_rest(tmp_path: Path) -> No
         assert topic in script.split("in ", 1)[1].split(";")[0].split()
 
 
-def test_the_model_is_mounted_where_the_image_looks_for_it() -> None:
-    image = Dockerfile(ROOT / "Dockerfile").environment("cpu")
-    targets = [volume.split(":")[1] for volume in service("rillcast")["volumes"]]
-    assert image["RILLCAST_MODEL"] in targets
+def test_the_model_is_one_that_the_package_ships() -> None:
+    model = service("rillcast")["environment"]["RILLCAST_MODEL"]
+    assert model in shipped.names()
+    assert Bundle.load(shipped.locate(model)).metadata.freq == "1h"
+
+
+def test_the_observations_are_what_a_service_forecasts(tmp_path: Path) -> None:
+    """The replayer's own pipe, but into the service's standard input."""
+    script = service("replayer")["command"][0].split("|")[0].strip()
+    (mounted, target, _) = service("replayer")["volumes"][0].split(":")
+    program, path = script.split()
+    assert (program, path) == ("python", target)
+    made = subprocess.run([sys.executable, str(FOLDER / mounted)], capture_output=True, check=True).stdout
+    command = [sys.executable, "-m", "pipeline.cli", "run", "--model", "universal:1h", "--http.enabled", "false"]
+    files = {"output": tmp_path / "forecasts.jsonl", "dead-letters": tmp_path / "dead.jsonl"}
+    flags = [part for name, file in files.items() for part in (f"--{name}.path", str(file))]
+    done = subprocess.run(
+        [*command, "--input.path", "-", *flags], input=made, capture_output=True, check=False, cwd=ROOT
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    records = [json.loads(line) for line in files["output"].read_text().splitlines()]
+    assert len(records) == len(made.splitlines()) > 5_000
+    assert not files["dead-letters"].exists() or not files["dead-letters"].read_text()
+    assert {"ok", "warming_up", "missing", "gap"} == {record["status"] for record in records}
+    assert time.time() - 7_200 < max(json.loads(line)["ds"] for line in made.splitlines()) / 1_000 <= time.time()
 
 
 def test_prometheus_scrapes_the_service_and_grafana_asks_prometheus() -> None:

@@ -9,6 +9,6 @@ import pytest
 from deploy.generate import HERE, files
 
 
-@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(HERE)))
+@pytest.mark.parametrize("path", files(), ids=lambda path: str(path.relative_to(HERE.parent)))
 def test_a_made_file_is_up_to_date(path: Path) -> None:
     assert path.read_text() == files()[path], "run `python -m deploy.generate`"

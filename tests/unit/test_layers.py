@@ -51,7 +51,7 @@ LAYERS = [
     ["pipeline.metadata"],
     ["pipeline.sequence"],
     ["pipeline.shipped", "pipeline.onnx_safety"],
-    ["pipeline.inputs"],
+    ["pipeline.inputs", "pipeline.counted"],
     [
         "pipeline.frequency",
         "pipeline.covariates",

@@ -77,7 +77,7 @@ def test_scores_are_counted_by_their_names_and_unknown_ones_left_alone() -> None
     )
 
     def value(name: str, **labels: str) -> float | None:
-        return registry.get_sample_value(name, labels)
+        return registry.get_sample_value(name, {"model_id": metadata.model_id, **labels})
 
     assert value("rillcast_scored_forecasts_total", horizon="1") == 2
     assert value("rillcast_covered_forecasts_total", horizon="1") == 1

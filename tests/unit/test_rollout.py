@@ -21,8 +21,9 @@ from pipeline.transports.base import Channel
 from tests.property.test_oracle import fill
 from tests.support import workers
 from tests.support.memory import Clock, Log, MemorySource
+from tests.support.rollouts import changes, expect, served_by
 from tests.support.toy import toy_bundle
-from tests.support.workers import forecasts_by_stream
+from tests.support.workers import forecasts_by_stream, observation
 
 SERVING, OTHER = toy_bundle(), toy_bundle(multiplier=37)
 SERVING_ID, OTHER_ID = SERVING.metadata.model_id, OTHER.metadata.model_id
@@ -141,6 +142,65 @@ def test_a_slow_shadow_gets_half_of_the_time_and_is_dropped_when_it_cannot_keep_
     assert "it cannot keep up: for 30 s it has been behind" in caplog.text
     assert harness.metric("rillcast_shadow_drops_total") >= 1
     assert Counter(slow).most_common(1)[0][0] == 8, "slices get smaller, for they take longer than they should"
+
+
+def test_a_model_that_does_not_catch_up_in_time_takes_over_later_and_not_an_event_short() -> None:
+    """A step of it takes longer than the loop stands still: it comes closer by an event at each attempt."""
+    registry = Registry({OTHER_ID: OTHER}, wanted=OTHER_ID, history_per_poll=1)
+    log, _ = fill([(0, n % 4, n + 1) for n in range(60)])
+    harness = workers.build(
+        log,
+        bundle=SERVING,
+        per_poll=lambda: 3,
+        settings=WorkerSettings(commit_interval_s=0.5),
+        models=registry,
+        rollout=RolloutSettings(warm_up="retained", events_per_turn=8),
+    )
+
+    def take_time(_events: int) -> None:
+        harness.clock.now += 0.3
+
+    def tick(nth: int) -> Callable[[MemorySource], None]:
+        def act(_source: MemorySource) -> None:
+            harness.clock.now += 1
+            if nth >= 150:
+                log.append(0, observation(f"0/{nth % 4}", nth))
+
+        return act
+
+    registry.before = take_time
+    harness.source.before_poll.extend(tick(nth) for nth in range(200))
+    harness.worker.run()
+    events = (((0, offset), value or b"") for offset, (_, value) in enumerate(log.partitions[0]))
+    expected = expect(events, {SERVING_ID: 31, OTHER_ID: 37})
+    served = served_by(((key, value) for key, value, _ in log.published[Channel.FORECASTS]), expected)
+    assert served.keys() == expected.keys()
+    assert changes(served) == {0: [SERVING_ID, OTHER_ID]}
+
+
+def test_a_slow_model_is_never_stepped_by_more_events_at_once_than_the_setting_says() -> None:
+    registry = Registry({OTHER_ID: OTHER}, shadow=OTHER_ID)
+    log, _ = fill([(0, n % 4, n + 1) for n in range(60)])
+    harness = workers.build(
+        log,
+        bundle=SERVING,
+        models=registry,
+        rollout=RolloutSettings(warm_up="retained", events_per_turn=2),
+    )
+    slices: list[int] = []
+
+    def take_time(events: int) -> None:
+        slices.append(events)
+        harness.clock.now += 0.3
+
+    def tick(_source: MemorySource) -> None:
+        harness.clock.now += 1
+
+    registry.before = take_time
+    harness.source.before_poll.extend([tick] * 60)
+    harness.worker.run()
+    assert sum(slices) == 60
+    assert max(slices) == 2
 
 
 def test_a_refused_model_is_told_once_and_not_tried_again_until_the_alias_moves(

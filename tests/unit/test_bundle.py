@@ -259,6 +259,13 @@ def test_metadata_survives_the_file(tmp_path: Path) -> None:
     assert loaded.metadata.row_bytes == 8
 
 
+@pytest.mark.parametrize(("freq", "spelling"), [("60min", "60min"), ("H", "1h"), ("QS", "3mo"), ("1y", "12mo")])
+def test_a_frequency_has_one_spelling_in_records(freq: str, spelling: str) -> None:
+    spec = StateSpec(name="a", dtype="float32", row_shape=(1,))
+    found = BundleMetadata(name="x", cell="x", freq=freq, horizon=1, quantiles=(0.5,), states=(spec,))
+    assert found.freq == spelling
+
+
 def test_state_specs_count_bytes() -> None:
     assert StateSpec(name="lags", dtype="float16", row_shape=(168, 2)).row_bytes == 672
 

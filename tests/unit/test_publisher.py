@@ -54,3 +54,5 @@ def test_only_every_so_manieth_slot_is_published(every: int, slots: list[int]) -
 def test_an_event_counts_for_the_slot_that_it_falls_into_also_before_the_epoch() -> None:
     ds = [HOUR_MS - 1, 2 * HOUR_MS - 1, -1, -HOUR_MS, -2 * HOUR_MS, -2 * HOUR_MS + 1]
     assert published(Policy(every=2, frequency=Frequency(HOUR_MS)), ds) == [0, 4, 5]
+    days = [day * 24 * HOUR_MS for day in (0, 30, 31, 59, 89, 90)]  # 1970 up to 1 April
+    assert published(Policy(every=3, frequency=Frequency(1, in_months=True)), days) == [0, 1, 5]

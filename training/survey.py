@@ -33,7 +33,7 @@ class Survey:
         last_ms: latest time.
         freq: the most frequent step between neighbouring events, as a frequency; or the one that was asked for.
         step_share: share of neighbouring events that are exactly one step apart; of calendar months, at the same time
-            of their month, counted from its beginning or from its end.
+            of their month, counted from its beginning or, for all alike, from its end.
         repeated: share of events whose stream had one in the same slot before.
         missing: share of events without a value.
         absent: share of slots, between a stream's first and last event, without any event.
@@ -136,7 +136,9 @@ def _share_apart(ds: IntArray, before: IntArray, frequency: Frequency) -> float:
     if not frequency.in_months:
         return float(np.mean(ds - before == frequency.step))
     month, earlier = _MONTH.slot_of(ds), _MONTH.slot_of(before)
+    a_step = month - earlier == frequency.step
     from_start, from_end = (
         ds - _MONTH.start_of(month + end) == before - _MONTH.start_of(earlier + end) for end in (0, 1)
     )
-    return float(np.mean((month - earlier == frequency.step) & (from_start | from_end)))
+    # Not one or the other from pair to pair: steps of 31 days would pass for months.
+    return float(max(np.mean(a_step & from_start), np.mean(a_step & from_end)))

@@ -35,12 +35,11 @@ def test_the_exported_file_equals_the_module(cell: str, layers: int, tmp_path: P
     assert list(tmp_path.iterdir()) == [tmp_path / "m.onnx"]
 
 
-@pytest.mark.parametrize("freq", ["1mo", "3mo"])
-def test_a_bundle_of_calendar_months_equals_the_module(freq: str, tmp_path: Path) -> None:
-    forecaster = random_forecaster(small_config(freq=freq, seasons=(12,), context=28, max_gap=28))
+def test_a_bundle_of_calendar_months_equals_the_module(tmp_path: Path) -> None:
+    forecaster = random_forecaster(small_config(freq="1mo", seasons=(12,), context=28, max_gap=28))
     assert export(forecaster, tmp_path / "m.onnx", name="m").worst <= parity.TOLERANCE
     bundle = Bundle.load(tmp_path / "m.onnx")
-    assert bundle.metadata.freq == freq
+    assert bundle.metadata.freq == "1mo"
     assert bundle.sequence is not None
 
 
@@ -76,7 +75,8 @@ def sabotaged(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
 
 def is_epoch(tensor: onnx.TensorProto) -> bool:
     """Whether this is what the graph adds to a day to count it from a far March 1st."""
-    return not tensor.dims and int(numpy_helper.to_array(tensor)) % 146_097 == 719_468 % 146_097
+    scalar = tensor.data_type == onnx.TensorProto.INT64 and not tensor.dims
+    return scalar and int(numpy_helper.to_array(tensor)) > 146_097_000_000
 
 
 @pytest.mark.parametrize(

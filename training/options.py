@@ -55,7 +55,7 @@ class TrainOptions:
     max_gap: int | None = None
     """A longer gap starts a stream anew; by default the context."""
     calendar: bool = True
-    """Whether the time of day and week is an input."""
+    """Whether the positions in day, week and year are inputs, as the frequency has them."""
     dropout: float = 0.1
     """Share of inputs left out at random in training."""
     epochs: int = 30

@@ -13,7 +13,7 @@ from torch import Tensor
 from pipeline.frequency import Frequency
 
 _floor = partial(torch.div, rounding_mode="floor")
-_whole = partial(torch.div, rounding_mode="trunc")  # one operator in ONNX; rounding down takes eight more
+_whole = partial(torch.div, rounding_mode="trunc")  # one operator in ONNX; rounding down takes nine more
 
 
 def slots_of(ds: Tensor, frequency: Frequency) -> Tensor:

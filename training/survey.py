@@ -68,12 +68,15 @@ def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
         freq: frequency to count slots by; None = the most frequent step.
 
     Raises:
-        DataError: no stream has two events at different times, and no frequency was given.
+        DataError: `freq` is none; or no stream has two events at different times, and no frequency was given.
     """
     frame = frame.sort("unique_id", "ds", maintain_order=True)
     neighbours = frame.select("ds", pl.col("ds").shift().over("unique_id").alias("before")).drop_nulls()
     ds, before = neighbours["ds"].to_numpy(), neighbours["before"].to_numpy()
-    freq = canonical(freq) if freq else _frequency_of(ds, before)
+    try:
+        freq = canonical(freq) if freq else _frequency_of(ds, before)
+    except ValueError as error:
+        raise DataError(str(error)) from error
     frequency = parse(freq)
     streams = (
         frame.with_columns(pl.Series("slot", frequency.slot_of(frame["ds"].to_numpy())))

@@ -86,6 +86,8 @@ def test_without_a_step_the_frequency_has_to_be_given() -> None:
     with pytest.raises(DataError, match="--freq"):
         survey(frame)
     assert survey(frame, "1d").absent == 0
+    with pytest.raises(DataError, match="1mo"):
+        survey(frame, "monthly")
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.parquet"])

@@ -30,6 +30,7 @@ WEEK_MS: Final = 7 * DAY_MS
 YEAR_MS: Final = 31_556_952_000  # the mean Gregorian year
 MAX_ABS_Y: Final = 1e30  # beyond it sums over a window could leave float32; such a value counts as missing
 _MIN_CONTEXT: Final = 28  # four weeks of days; short seasons are averaged over several of them
+_SHORT_SEASON: Final = 12  # a year of months, of which two tell little of one
 _MAX_PROFILE: Final = 48  # points that describe one season to the cells
 _LEVEL_FLOOR: Final = 1e-6  # of the level: some sixteen float32 spacings, so a constant stream scales its noise
 _ABSOLUTE_FLOOR: Final = 1e-20
@@ -79,8 +80,9 @@ def default_seasons(freq: str) -> tuple[int, ...]:
 
 
 def default_context(seasons: tuple[int, ...]) -> int:
-    """Return the length of the lag window: the longest season, and at least two of the main one."""
-    return max(*seasons, 2 * seasons[0], _MIN_CONTEXT)
+    """Return the length of the lag window: the longest season, and two of the main one, three if it is short."""
+    repeats = 3 if seasons[0] <= _SHORT_SEASON else 2
+    return max(*seasons, repeats * seasons[0], _MIN_CONTEXT)
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class TrainOptions:
     seasons: tuple[int, ...] | None = None
     """Main season in slots and, optionally, a longer one; by default what the frequency suggests."""
     context: int | None = None
-    """Slots in the lag window; by default the longest season, and two of the main one."""
+    """Slots in the lag window; by default the longest season, and two of the main one, three if it is short."""
     max_gap: int | None = None
     """A longer gap starts a stream anew; by default the context."""
     calendar: bool = True

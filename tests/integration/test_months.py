@@ -82,7 +82,7 @@ def test_synthetic_months_begin_months_and_are_known_for_such(folder: Path, caps
 
 def test_the_bundle_says_its_frequency_and_when_its_data_end(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     metadata = printed(capsys, "inspect", str(folder / "m.onnx"))["metadata"]
-    assert (metadata["freq"], metadata["season"], metadata["context"]) == ("1mo", 12, 28)
+    assert (metadata["freq"], metadata["season"], metadata["context"]) == ("1mo", 12, 36)
     assert metadata["training"]["last_ds"].endswith("-01T00:00:00.000Z")
 
 
@@ -107,7 +107,7 @@ def check_records(records: list[bytes], keys: list[bytes]) -> None:
     assert at == {}
     assert statuses["any/day", MISSING] == "missing"
     assert statuses["any/day", ABSENT + 1] == "gap"
-    assert {status for (_, month), status in statuses.items() if month < 27} == {"warming_up"}
+    assert {status for (_, month), status in statuses.items() if month < 35} == {"warming_up"}
     assert set(statuses.values()) == {"warming_up", "ok", "missing", "gap"}
 
 

@@ -204,7 +204,7 @@ class ForecastBoard:
                 "model_id": metadata.model_id,
                 "cell": metadata.cell,
                 "freq": metadata.freq,
-                "step_ms": metadata.step_ms,
+                "step_ms": metadata.frequency.nominal_ms,
                 "horizon": metadata.horizon,
                 "quantiles": list(metadata.quantiles),
             },
@@ -303,9 +303,12 @@ class _StreamCopy:
     forecast: FloatArray
 
     def as_json(self, metadata: BundleMetadata) -> dict[str, Any]:
-        """Return plain JSON values; `one_step` at index `i` was forecast at `ds[i]` for the slot after it."""
+        """Return plain JSON values; `one_step` at index `i` was forecast at `ds[i]`, for the slot after it.
+
+        When that slot begins, `one_step.ds` says, as `forecast.ds` does of the slots ahead.
+        """
         known = self.covered[~np.isnan(self.covered)]
-        origin = int(self.ds[-1]) // metadata.step_ms * metadata.step_ms
+        begins = metadata.frequency.ahead
         # All quantiles in one call: this is where a reader spends its time.
         ahead, horizon = _json_numbers(self.forecast.T.ravel()), metadata.horizon
         return {
@@ -315,6 +318,7 @@ class _StreamCopy:
             "ds": self.ds.tolist(),
             "y": _json_numbers(self.y),
             "one_step": {
+                "ds": begins(self.ds, 1).tolist(),
                 "lower": _json_numbers(self.trail[:, 0]),
                 "median": _json_numbers(self.trail[:, 1]),
                 "upper": _json_numbers(self.trail[:, 2]),
@@ -323,7 +327,7 @@ class _StreamCopy:
             "anomaly": _json_numbers(self.anomaly),
             "coverage": float(known.mean()) if known.size else None,
             "forecast": {
-                "ds": [origin + (step + 1) * metadata.step_ms for step in range(metadata.horizon)],
+                "ds": begins(int(self.ds[-1]), np.arange(1, metadata.horizon + 1)).tolist(),
                 "quantiles": {
                     str(level): ahead[column * horizon : (column + 1) * horizon]
                     for column, level in enumerate(metadata.quantiles)

@@ -269,11 +269,11 @@ class StepEngine:
 
         A guess, from the times alone: the graph decides. A stream's first event ever follows nothing.
         """
-        slot_ms = self.bundle.metadata.step_ms
+        slot_of = self.bundle.metadata.frequency.slot_of
         newest = self.residents.newest(stretch.slots)
         order = np.argsort(stretch.slots, kind="stable")
-        slots, times = stretch.slots[order], stretch.inputs.ds[order] // slot_ms
-        before = np.where(newest == NO_WATERMARK, NO_WATERMARK, newest // slot_ms)[order]
+        slots, times = stretch.slots[order], slot_of(stretch.inputs.ds[order])
+        before = np.where(newest == NO_WATERMARK, NO_WATERMARK, slot_of(newest))[order]
         again = slots[1:] == slots[:-1]
         before[1:][again] = times[:-1][again]
         follows: npt.NDArray[np.bool_] = np.empty(slots.size, np.bool_)

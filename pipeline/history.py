@@ -30,6 +30,7 @@ import numpy.typing as npt
 from pipeline.arrays import AnyArray, IntArray
 from pipeline.bundle import BundleMetadata, StateSpec
 from pipeline.device import Device
+from pipeline.frequency import Frequency
 from pipeline.inputs import Inputs
 from pipeline.slab import Slab
 
@@ -65,12 +66,12 @@ class Rewind:
 
     Attributes:
         slots: K; an event at most so many slots older than its stream's newest is put into place.
-        step_ms: length of a slot.
+        frequency: of the slots.
         last_wins: whether another value for a slot replaces the one before, or is ignored.
     """
 
     slots: int
-    step_ms: int
+    frequency: Frequency
     last_wins: bool = False
 
     @property
@@ -225,7 +226,7 @@ class History:
 
     def known(self, slots: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
         """Return for each stream whether it has an input in a slot of time, one that lies after its older anchor."""
-        found = self._ds[slots, self.place(numbers)] // self.rewind.step_ms
+        found = self.rewind.frequency.slot_of(self._ds[slots, self.place(numbers)])
         known: npt.NDArray[np.bool_] = (found == numbers) & (numbers > self._older[slots])
         return known
 
@@ -242,7 +243,8 @@ class History:
 
     def note(self, slots: IntArray, inputs: Inputs) -> None:
         """Take in events that their streams have accepted, none of them revised."""
-        self.put(slots, inputs.ds // self.rewind.step_ms, Kept(inputs, np.zeros(slots.size, np.int32)))
+        numbers = self.rewind.frequency.slot_of(inputs.ds)
+        self.put(slots, numbers, Kept(inputs, np.zeros(slots.size, np.int32)))
 
     def get(self, slots: IntArray, numbers: IntArray) -> Kept:
         """Return what stands in the places of one slot of time of each stream."""

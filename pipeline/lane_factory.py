@@ -17,6 +17,7 @@ from pipeline.codecs.connect import open_encoder
 from pipeline.device import Device
 from pipeline.engine import StepEngine
 from pipeline.errors import SettingsError
+from pipeline.frequency import Frequency
 from pipeline.history import Rewind
 from pipeline.lanes import Lane
 from pipeline.latest import LatestForecasts
@@ -91,7 +92,7 @@ class LaneFactory:
             open_encoder(settings, metadata),
             engine.residents,
             self._metrics.of_model(metadata),
-            policy=Policy(settings.publish.warming_up, settings.input.late, settings.publish.every, metadata.step_ms),
+            policy=Policy(settings.publish.warming_up, settings.input.late, settings.publish.every, metadata.frequency),
             trace_context=settings.publish.trace_context,
             board=watchers.board,
             scores=metadata.scores,
@@ -121,14 +122,14 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
             settings.state.max_new_streams_per_s,
         ),
         calibrate=settings.calibration == "on",
-        rewind=rewind_of(settings, bundle.metadata.step_ms),
+        rewind=rewind_of(settings, bundle.metadata.frequency),
     )
 
 
-def rewind_of(settings: Settings, step_ms: int) -> Rewind | None:
+def rewind_of(settings: Settings, frequency: Frequency) -> Rewind | None:
     """Return how far streams go back; None = late events are not put into place."""
     given = settings.input
-    return Rewind(given.rewind_slots, step_ms, given.duplicates == "last_wins") if given.rewind_slots else None
+    return Rewind(given.rewind_slots, frequency, given.duplicates == "last_wins") if given.rewind_slots else None
 
 
 def require_what_is_asked(settings: Settings, bundle: Bundle) -> None:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from pipeline import covariates, frequency
 from pipeline.covariates import Covariate
+from pipeline.frequency import Frequency
 
 SCHEMA_VERSION: Final = 1
 MAX_ROW_BYTES: Final = 16 * 2**20
@@ -88,9 +89,8 @@ class BundleMetadata(BaseModel):
 
     @field_validator("freq")
     @classmethod
-    def _fixed_frequency(cls, value: str) -> str:
-        frequency.step_ms(value)
-        return value
+    def _known_frequency(cls, value: str) -> str:
+        return frequency.canonical(value)
 
     @field_validator("quantiles")
     @classmethod
@@ -121,9 +121,9 @@ class BundleMetadata(BaseModel):
         return covariates.ahead(self.covariates)
 
     @property
-    def step_ms(self) -> int:
-        """Length of one slot in milliseconds."""
-        return frequency.step_ms(self.freq)
+    def frequency(self) -> Frequency:
+        """What `freq` means: which slot a time lies in, and when a slot begins."""
+        return frequency.parse(self.freq)
 
     @property
     def row_bytes(self) -> int:

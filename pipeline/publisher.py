@@ -24,6 +24,7 @@ from pipeline.codecs.observations import Observations
 from pipeline.codecs.rejections import Reason, Rejection
 from pipeline.counted import Counted
 from pipeline.engine import Outcome, StepResult
+from pipeline.frequency import Frequency
 from pipeline.latest import LatestForecasts
 from pipeline.metrics import Metrics, latency_sample
 from pipeline.residents import Residents
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 # So many rows are encoded and handed over at once: longer turns of the encoder, which does not let go of the
 # interpreter, would keep the engine waiting for it (`pipeline.stepper`), and the brokers for the first record.
 _PART_ROWS: Final = 256
+_MILLISECONDS: Final = Frequency(1)
 _ADVANCED: Final = np.array([status.advanced for status in Status])
 
 
@@ -50,13 +52,13 @@ class Policy:
         late: whether a late event becomes a dead letter, or is only counted.
         every: only forecasts from slots whose number since the epoch is a multiple of it are published: a function of
             the event alone, so that a replay publishes the same ones.
-        step_ms: length of a slot.
+        frequency: of the slots.
     """
 
     warming_up: bool = True
     late: Literal["dead_letter", "drop"] = "dead_letter"
     every: int = 1
-    step_ms: int = 1
+    frequency: Frequency = _MILLISECONDS
 
 
 class Publisher:
@@ -208,7 +210,7 @@ class Publisher:
         """Return for each forecast whether the policy lets it out."""
         wanted: npt.NDArray[np.bool_] = self._published[status]
         if self._policy.every > 1:
-            wanted &= ds // self._policy.step_ms % self._policy.every == 0
+            wanted &= self._policy.frequency.slot_of(ds) % self._policy.every == 0
         return wanted
 
     def _show(

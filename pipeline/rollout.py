@@ -365,7 +365,7 @@ class Rollout:
         metadata, newest = lane.engine.bundle.metadata, self._parts.wall_clock_ms()
         if (watermark := self._lanes.of(number).residents.watermark(number)) != NO_WATERMARK:
             newest = min(newest, watermark)  # of data from long ago, whether the records say so or their events
-        found = history.offset_at(number, newest - _CONTEXTS * metadata.context * metadata.step_ms)
+        found = history.offset_at(number, newest - _CONTEXTS * metadata.context * metadata.frequency.nominal_ms)
         return beginning if found is None else max(beginning, found)
 
     def _limits(self, follower: Follower) -> dict[int, int]:

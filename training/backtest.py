@@ -46,7 +46,6 @@ class Backtest:
         squared_scale: `[S]` its mean squared error.
         levels: quantile levels.
         season: slots.
-        step_ms: length of a slot.
         events: events stepped.
         seconds: time in the engine.
     """
@@ -62,7 +61,6 @@ class Backtest:
     squared_scale: Floats
     levels: tuple[float, ...]
     season: int
-    step_ms: int
     events: int
     seconds: float
 
@@ -162,7 +160,7 @@ def backtest(
             np.zeros_like(offsets),
             offsets,
             [names[i] for i in series.tolist()],
-            slots * metadata.step_ms,
+            metadata.frequency.start_of(slots),
             y,
             **covariates,
         )
@@ -188,7 +186,7 @@ def backtest(
     seen = [histories[names[s]].until(slot) for s, slot in kept]
     return Backtest(
         unique_ids=[names[s] for s in series_of.tolist()],
-        origins_ms=np.array([slot for _, slot in kept], np.int64) * metadata.step_ms,
+        origins_ms=metadata.frequency.start_of(np.array([slot for _, slot in kept], np.int64)),
         series=series_of,
         history=seen,
         forecast=forecast,
@@ -198,7 +196,6 @@ def backtest(
         squared_scale=np.array([naive.squared_scale for naive in naives]),
         levels=metadata.quantiles,
         season=season,
-        step_ms=metadata.step_ms,
         events=done,
         seconds=seconds,
     )

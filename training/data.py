@@ -21,7 +21,7 @@ import polars as pl
 
 from pipeline.covariates import Covariate
 from pipeline.errors import DataError
-from pipeline.frequency import step_ms
+from pipeline.frequency import parse
 from training import datasets, tables
 from training.covariate_data import SeriesCovariates, Wanted, of_series
 from training.features import MAX_ABS_Y
@@ -121,7 +121,7 @@ def _of_dataset(name: str, covariates: Sequence[Wanted]) -> pl.DataFrame:
 
 def to_series(frame: pl.DataFrame, freq: str, covariates: Sequence[Covariate] = ()) -> list[Series]:
     """Return the series of a table `unique_id, ds, y` with its covariates, by name; their events in time order."""
-    frame = frame.with_columns(pl.col("ds").floordiv(step_ms(freq)).alias("slot"))
+    frame = frame.with_columns(pl.Series("slot", parse(freq).slot_of(frame["ds"].to_numpy())))
     frame = frame.sort("unique_id", "ds", maintain_order=True)
     series = []
     for (name,), part in frame.partition_by("unique_id", as_dict=True, maintain_order=True).items():
@@ -154,10 +154,10 @@ def newest(series: Sequence[Series], hold_out: int) -> tuple[list[Series], list[
 
 def to_table(series: Sequence[Series], freq: str) -> pl.DataFrame:
     """Return series as a table `unique_id, ds, y` in time order, each event at the beginning of its slot."""
-    step = step_ms(freq)
+    start_of = parse(freq).start_of
     parts = [
         pl.DataFrame(
-            {"unique_id": [one.unique_id] * len(one.slots), "ds": one.slots * step, "y": one.y.astype(np.float64)}
+            {"unique_id": [one.unique_id] * len(one.slots), "ds": start_of(one.slots), "y": one.y.astype(np.float64)}
         )
         for one in series
     ]

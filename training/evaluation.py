@@ -107,7 +107,7 @@ def backtest_both(
         DataError: the two forecast other slots, or there is nothing to score.
     """
     ours, theirs = candidate.metadata, live.metadata
-    if ours.step_ms != theirs.step_ms:
+    if ours.frequency != theirs.frequency:
         raise DataError(
             f"the candidate {ours.name} forecasts slots of {ours.freq}, the live model {theirs.name} of {theirs.freq}; "
             f"one cannot take over from the other"

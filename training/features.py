@@ -23,13 +23,14 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pipeline.frequency import step_ms
+from pipeline.frequency import Frequency, parse
 
 DAY_MS: Final = 86_400_000
 WEEK_MS: Final = 7 * DAY_MS
 YEAR_MS: Final = 31_556_952_000  # the mean Gregorian year
 MAX_ABS_Y: Final = 1e30  # beyond it sums over a window could leave float32; such a value counts as missing
 _MIN_CONTEXT: Final = 28  # four weeks of days; short seasons are averaged over several of them
+_SHORT_SEASON: Final = 12  # a year of months, of which two tell little of one
 _MAX_PROFILE: Final = 48  # points that describe one season to the cells
 _LEVEL_FLOOR: Final = 1e-6  # of the level: some sixteen float32 spacings, so a constant stream scales its noise
 _ABSOLUTE_FLOOR: Final = 1e-20
@@ -45,7 +46,13 @@ _SUMMARIES: Final = (
     "known slots",
 )
 _NUM_SUMMARIES: Final = len(_SUMMARIES)
-_PERIOD_NAMES: Final = {DAY_MS: "time of day", WEEK_MS: "time of week", YEAR_MS: "time of year"}
+YEAR_MONTHS: Final = 12
+_PERIOD_NAMES: Final = {
+    DAY_MS: "time of day",
+    WEEK_MS: "time of week",
+    YEAR_MS: "time of year",
+    YEAR_MONTHS: "time of year",
+}
 _LANES: Final = 4
 
 
@@ -53,9 +60,13 @@ def default_seasons(freq: str) -> tuple[int, ...]:
     """Return the usual seasons of a frequency in slots: the main one, then a longer one where it is affordable.
 
     A day for half an hour and longer (with the week as second season), a day down to five minutes, an hour or
-    a minute below that, a week for days, a year for weeks, and none (1) where nothing fits.
+    a minute below that, a week for days, a year for weeks and calendar months, and none (1) where nothing fits.
     """
-    step = step_ms(freq)
+    frequency = parse(freq)
+    step = frequency.step
+    if frequency.in_months:
+        slots, rest = divmod(YEAR_MONTHS, step)
+        return (1,) if rest else (slots,)
     if step % WEEK_MS == 0:
         return (max(1, round(YEAR_MS / step)),)
     if step % DAY_MS == 0:
@@ -69,8 +80,9 @@ def default_seasons(freq: str) -> tuple[int, ...]:
 
 
 def default_context(seasons: tuple[int, ...]) -> int:
-    """Return the length of the lag window: the longest season, and at least two of the main one."""
-    return max(*seasons, 2 * seasons[0], _MIN_CONTEXT)
+    """Return the length of the lag window: the longest season, and two of the main one, three if it is short."""
+    repeats = 3 if seasons[0] <= _SHORT_SEASON else 2
+    return max(*seasons, repeats * seasons[0], _MIN_CONTEXT)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,14 +90,14 @@ class FeatureConfig:
     """What the features depend on.
 
     Attributes:
-        step_ms: length of a slot in milliseconds.
+        frequency: of the slots.
         seasons: main season in slots and, optionally, a longer one; none exceeds `context`.
         context: slots in the lag window, L.
         horizon: slots ahead, H.
         calendar: whether positions in the day, week and year are features.
     """
 
-    step_ms: int
+    frequency: Frequency
     seasons: tuple[int, ...]
     context: int
     horizon: int
@@ -145,9 +157,9 @@ class WindowFeatures(nn.Module):
         season = config.seasons[0]
         self.profile_stride = math.ceil(season / _MAX_PROFILE)
         profile = math.ceil(season / self.profile_stride)
-        self.periods_ms = _calendar_periods(config.step_ms) if config.calendar else ()
+        self.periods = _calendar_periods(config.frequency) if config.calendar else ()
         self.num_directions = 2 + len(config.seasons)
-        self.num_features = profile * len(config.seasons) + _NUM_SUMMARIES + 2 * len(self.periods_ms)
+        self.num_features = profile * len(config.seasons) + _NUM_SUMMARIES + 2 * len(self.periods)
         self.register_buffer("position", torch.arange(config.context, dtype=torch.float32), persistent=False)
         self.register_buffer("ones", torch.ones(config.context, _LANES), persistent=False)
         self.register_buffer("ones_slot", torch.ones(config.context - 1, _LANES), persistent=False)
@@ -163,7 +175,7 @@ class WindowFeatures(nn.Module):
         season, stride = self.config.seasons[0], self.profile_stride
         groups = ("season", "longer season")[: len(self.config.seasons)]
         profile = (f"{group}[-{lag}]" for group in groups for lag in range(season - 1, -1, -stride))
-        calendar = (f"{_PERIOD_NAMES[period]}[{wave}]" for wave in ("sin", "cos") for period in self.periods_ms)
+        calendar = (f"{_PERIOD_NAMES[period]}[{wave}]" for wave in ("sin", "cos") for period in self.periods)
         return (*profile, *_SUMMARIES, *calendar)
 
     def mask_unknown(self, window: Tensor, known: Tensor) -> Tensor:
@@ -223,7 +235,7 @@ class WindowFeatures(nn.Module):
             shape.append((earlier - profile) / scale)
         features = torch.cat([*shape, *summaries], dim=-1)
         features = features / (1 + features.abs() / _SOFT_LIMIT)
-        if self.periods_ms:
+        if self.periods:
             features = torch.cat([features, self._calendar(slot)], dim=-1)
         return WindowView(features, base, scale, tuple(directions))
 
@@ -243,10 +255,8 @@ class WindowFeatures(nn.Module):
 
     def _calendar(self, slot: Tensor) -> Tensor:
         """Return `[..., 2 * periods]` sines and cosines; the phase is taken in int64, never from a float time."""
-        time = slot * self.config.step_ms
-        phases = [
-            torch.remainder(time, period).to(torch.float32) * (2 * math.pi / period) for period in self.periods_ms
-        ]
+        time = slot * self.config.frequency.step
+        phases = [torch.remainder(time, period).to(torch.float32) * (2 * math.pi / period) for period in self.periods]
         # The sine a quarter of a cycle later is the cosine. Two periods fill the lanes, a single one fills them twice.
         angles = [*phases, *(phase + math.pi / 2 for phase in phases)]
         waves = torch.sin(torch.stack(angles * (_LANES // len(angles)), dim=-1))
@@ -267,11 +277,14 @@ def _phase_mean(length: int, season: int) -> Tensor:
     return matrix
 
 
-def _calendar_periods(step: int) -> tuple[int, ...]:
-    """Return the calendar cycles, in milliseconds, that span at least two slots and are worth their input.
+def _calendar_periods(frequency: Frequency) -> tuple[int, ...]:
+    """Return the calendar cycles, in the unit of the step, that span at least two slots and are worth their input.
 
     The year is left out below a day: a few months of training data would only tell the network when it was.
     """
+    step = frequency.step
+    if frequency.in_months:
+        return (YEAR_MONTHS,) if 2 * step <= YEAR_MONTHS else ()
     if step < DAY_MS:
         return (DAY_MS, WEEK_MS)
     return (WEEK_MS, YEAR_MS) if step < WEEK_MS else (YEAR_MS,)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from pipeline.bundle import Bundle
 from pipeline.errors import DataError, SettingsError
-from pipeline.frequency import step_ms
+from pipeline.frequency import parse
 from training import curve
 from training.checkpoint import EpochRecord, Progress, Stateful, restore, save
 from training.covariate_data import declare, nothing
@@ -255,14 +255,14 @@ def _summary(
     options: TrainOptions, series: Sequence[Series], progress: Progress, forecaster: Forecaster
 ) -> dict[str, Any]:
     """Return what the metadata says of the training."""
-    step = step_ms(options.freq)
+    start_of = parse(options.freq).start_of
     return {
         "data": options.source,
         **({"init": options.init.name} if options.init is not None else {}),
         "series": len(series),
         "observations": sum(int((one.y == one.y).sum()) for one in series),
-        "first_ds": _iso(min(int(one.slots[0]) for one in series) * step),
-        "last_ds": _iso(max(int(one.slots[-1]) for one in series) * step),
+        "first_ds": _iso(start_of(min(int(one.slots[0]) for one in series))),
+        "last_ds": _iso(start_of(max(int(one.slots[-1]) for one in series))),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "refit": options.refit,

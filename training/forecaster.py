@@ -31,13 +31,14 @@ from torch import Tensor, nn
 from pipeline.bundle import StateSpec, Status
 from pipeline.covariates import Covariate
 from pipeline.covariates import check as check_covariates
-from pipeline.frequency import step_ms
+from pipeline.frequency import parse
 from training.calibration import Parts, QuantileTracker, Tracks
 from training.cells import make_cell
 from training.covariates import CovariateFeatures
 from training.features import MAX_ABS_Y, FeatureConfig, WindowFeatures, WindowView
 from training.head import QuantileHead
 from training.scores import ForecastScores
+from training.slots import slots_of
 
 _EVENT_FEATURES: Final = 2
 
@@ -47,7 +48,7 @@ class ForecasterConfig:
     """Everything that fixes the shape of a forecaster.
 
     Attributes:
-        freq: frequency, such as `1h`.
+        freq: frequency, such as `1h` or `1mo`.
         horizon: slots ahead, H.
         quantiles: increasing levels in (0, 1), Q of them.
         seasons: main season in slots, and optionally a longer one.
@@ -88,7 +89,7 @@ class ForecasterConfig:
     @property
     def features(self) -> FeatureConfig:
         """The part that the features depend on."""
-        return FeatureConfig(step_ms(self.freq), self.seasons, self.context, self.horizon, self.calendar)
+        return FeatureConfig(parse(self.freq), self.seasons, self.context, self.horizon, self.calendar)
 
 
 class Sequences(NamedTuple):
@@ -303,7 +304,7 @@ class Forecaster(nn.Module):
             What became of the events, and the next state.
         """
         context = self.config.context
-        slot = torch.div(ds, step_ms(self.config.freq), rounding_mode="floor")
+        slot = slots_of(ds, parse(self.config.freq))
         newest_slot, age = rows.clock[:, 0], rows.clock[:, 1]
         observed = y.abs() <= MAX_ABS_Y  # False for NaN
         value = torch.where(observed, y, 0.0)

@@ -8,7 +8,7 @@ from typing import Final
 
 from pipeline.covariates import Kind
 from pipeline.errors import SettingsError
-from pipeline.frequency import step_ms
+from pipeline.frequency import canonical
 from training.features import default_context, default_seasons
 from training.forecaster import Forecaster, ForecasterConfig
 from training.restore import restore
@@ -32,7 +32,7 @@ class TrainOptions:
     covariates: tuple[tuple[str, Kind], ...] = ()
     """Columns of `data` that are inputs too, each with its kind (`pipeline.covariates`); with `init`, its own."""
     freq: str
-    """Frequency of the slots, such as `1h`."""
+    """Frequency of the slots, such as `1h`, or `1mo` for calendar months."""
     horizon: int
     """Slots to forecast."""
     out: Path
@@ -51,11 +51,11 @@ class TrainOptions:
     seasons: tuple[int, ...] | None = None
     """Main season in slots and, optionally, a longer one; by default what the frequency suggests."""
     context: int | None = None
-    """Slots in the lag window; by default the longest season, and two of the main one."""
+    """Slots in the lag window; by default the longest season, and two of the main one, three if it is short."""
     max_gap: int | None = None
     """A longer gap starts a stream anew; by default the context."""
     calendar: bool = True
-    """Whether the time of day and week is an input."""
+    """Whether the positions in day, week and year are inputs, as the frequency has them."""
     dropout: float = 0.1
     """Share of inputs left out at random in training."""
     epochs: int = 30
@@ -120,14 +120,17 @@ class TrainOptions:
             SettingsError: the options contradict each other or the frequency is none.
             BundleError, DataError: `init` cannot be trained further.
         """
-        if self.init is not None:
-            return self._forecaster_of(self.init)
         try:
-            step_ms(self.freq)
+            freq = canonical(self.freq)
+        except ValueError as error:
+            raise SettingsError(str(error)) from error
+        if self.init is not None:
+            return self._forecaster_of(self.init, freq)
+        try:
             seasons = self.seasons or default_seasons(self.freq)
             context = self.context or default_context(seasons)
             config = ForecasterConfig(
-                freq=self.freq,
+                freq=freq,
                 horizon=self.horizon,
                 quantiles=self.quantiles,
                 seasons=seasons,
@@ -150,11 +153,11 @@ class TrainOptions:
         made = f"{self.synthetic} synthetic series" if self.synthetic else ""
         return " + ".join(part for part in (self.data.name if self.data else "", made) if part)
 
-    def _forecaster_of(self, init: Path) -> ForecasterConfig:
+    def _forecaster_of(self, init: Path, freq: str) -> ForecasterConfig:
         """Return the shape of the forecaster in a bundle, with the horizon of these options."""
         config = restore(init).config
         for name, asked, there in (
-            ("freq", self.freq, config.freq),
+            ("freq", freq, canonical(config.freq)),
             ("quantiles", self.quantiles, config.quantiles),
         ):
             if asked != there:

@@ -40,6 +40,7 @@ _OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
 _ROUNDINGS: Final = 8
 _UNCALIBRATED_SHARE: Final = 0.2  # of the calls
 _MISSING_SHARE: Final = 0.1  # of the covariates
+_EDGE_SHARE: Final = 0.1  # of the events, in the first or the last millisecond of their slots
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,10 +232,10 @@ class InPlaceSession:
 
 def _events(forecaster: Forecaster, rng: np.random.Generator, batch: int, steps: int) -> list[_Event]:
     """Draw the calls of one batch size: every stream has one event in each, on its own clock."""
-    step, season = forecaster.config.features.step_ms, forecaster.config.seasons[0]
+    frequency, season = forecaster.config.features.frequency, forecaster.config.seasons[0]
     level = 10.0 ** rng.integers(-3, 9, size=batch) * rng.choice([-1.0, 1.0], size=batch)
     change = np.abs(level) * 10.0 ** -rng.integers(0, 4, size=batch)
-    slot = np.array([_STARTS_MS[i % len(_STARTS_MS)] // step for i in range(batch)], dtype=np.int64)
+    slot = np.array([frequency.slot_of(_STARTS_MS[i % len(_STARTS_MS)]) for i in range(batch)], dtype=np.int64)
     rows = 1 + rng.permutation(batch).astype(np.int64)
     events = []
     for number in range(steps):
@@ -250,7 +251,9 @@ def _events(forecaster: Forecaster, rng: np.random.Generator, batch: int, steps:
         flat = rng.random(batch) < 0.05
         y = level + change * np.where(flat, 0.0, wave + 0.3 * rng.normal(size=batch))
         y = np.where((kind == 4) | ((number < 2) & (np.arange(batch) % 5 == 4)), np.nan, y)
-        ds = (slot + gap) * step + rng.integers(0, step, batch)
+        begins, ends = frequency.start_of(slot + gap), frequency.start_of(slot + gap + 1)
+        ds = rng.integers(begins, ends)
+        ds = np.where(rng.random(batch) < _EDGE_SHARE, np.where(rng.random(batch) < 0.5, begins, ends - 1), ds)
         slot = np.maximum(slot, slot + gap)
         calibrate = 0.0 if rng.random() < _UNCALIBRATED_SHARE else 1.0
         beside = random_covariates(forecaster, rng, (batch,))

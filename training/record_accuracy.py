@@ -60,14 +60,14 @@ def score_records(
     Raises:
         DataError: nothing in the file can be scored.
     """
-    step, levels, horizon = metadata.step_ms, metadata.quantiles, metadata.horizon
-    first_scored = _milliseconds(split) // step
+    slot_of, levels, horizon = metadata.frequency.slot_of, metadata.quantiles, metadata.horizon
+    first_scored = slot_of(_milliseconds(split))
     grids = [_grid(series) for series in data]
     naive = [SeasonalNaive(grid[: max(0, first_scored - first)], metadata.season, levels) for first, grid in grids]
     number = {series.unique_id: index for index, series in enumerate(data)}
     forecasts, actuals, naives, series_of = [], [], [], []
     for record in _records(path):
-        slot = _milliseconds(record.ds) // step
+        slot = slot_of(_milliseconds(record.ds))
         if slot < first_scored or slot % stride:
             continue
         index = number[record.unique_id]

@@ -23,7 +23,7 @@ from pipeline import device
 from pipeline.bundle import Bundle
 from pipeline.engine import StepEngine
 from pipeline.errors import RillcastError
-from pipeline.frequency import step_ms
+from pipeline.frequency import parse
 from training.allocator import keep_freed_memory
 from training.backtest import backtest
 from training.cells import CELLS
@@ -78,13 +78,13 @@ def _figures(figures: dict[str, float]) -> str:
 def _split(args: argparse.Namespace) -> tuple[Path, Path]:
     """Write the data up to its last fifth, and that fifth, as files of their own: what is scored is not trained on."""
     paths = args.workdir / "train.parquet", args.workdir / "test.parquet"
-    series, step = load(args.data, args.freq), step_ms(args.freq)
+    series, start_of = load(args.data, args.freq), parse(args.freq).start_of
     cut = np.quantile(np.concatenate([one.slots for one in series]), 1 - _TEST_SHARE)
     for path, early in zip(paths, (True, False), strict=True):
         frames = []
         for one in series:
             rows = (one.slots <= cut) == early
-            frames.append(pl.DataFrame({"ds": one.slots[rows] * step, "y": one.y[rows].astype(np.float64)}))
+            frames.append(pl.DataFrame({"ds": start_of(one.slots[rows]), "y": one.y[rows].astype(np.float64)}))
             frames[-1] = frames[-1].with_columns(pl.lit(one.unique_id).alias("unique_id"))
         pl.concat(frames).write_parquet(path)
     return paths

@@ -25,7 +25,7 @@ from training.sequence_export import STEP_OUTPUTS
 
 _STREAMS: Final = 5
 _LENGTHS: Final = (1, 2, 7, 33)
-_START: Final = 473_000  # slots since the epoch
+_START_MS: Final = 1_702_800_000_000  # 2023-12-17
 _COMPARED: Final = ("forecast", "status")  # scores and anomaly come from these
 
 
@@ -40,6 +40,8 @@ def check_sequence(forecaster: Forecaster, path: Path, *, seed: int = 0) -> bool
     one = InPlaceSession(bundle.model, forecaster, _STREAMS + 1)
     many = InPlaceSession(bundle.sequence, forecaster, _STREAMS + 1, (*STEP_OUTPUTS, REGULAR))
     identical = True
+    frequency = forecaster.config.features.frequency
+    first = frequency.ahead(_START_MS, 0)
     for ds, y, beside in _runs(forecaster, np.random.default_rng(seed)):
         events = [
             one.run(
@@ -50,7 +52,7 @@ def check_sequence(forecaster: Forecaster, path: Path, *, seed: int = 0) -> bool
             )
             for t in range(ds.shape[1])
         ]
-        if ds[0, 0] == _START * forecaster.config.features.step_ms:  # a stream's first event is the step's
+        if ds[0, 0] == first:  # a stream's first event is the step's
             many.copy_states(one)
             continue
         found = many.run(_slots(), ds, y, covariates=beside)
@@ -77,20 +79,20 @@ def _runs(
     forecaster: Forecaster, rng: np.random.Generator
 ) -> Iterator[tuple[IntArray, FloatArray, dict[str, FloatArray]]]:
     """Yield `(B, T)` times, values and covariates: a first event, then regular runs until every stream is warm."""
-    step = forecaster.config.features.step_ms
+    frequency = forecaster.config.features.frequency
     level = 10.0 ** rng.integers(-3, 7, size=(_STREAMS, 1))
-    slot = _START
+    slot = frequency.slot_of(_START_MS)
     for length in (1, *_LENGTHS, forecaster.config.context, *_LENGTHS):
         slots = slot + np.arange(length)
         y = level * (1 + 0.1 * np.sin(slots / 4) + 0.02 * rng.normal(size=(_STREAMS, length)))
         beside = random_covariates(forecaster, rng, (_STREAMS, length))
-        yield np.tile(slots * step, (_STREAMS, 1)), y.astype(np.float32), beside
+        yield np.tile(frequency.start_of(slots), (_STREAMS, 1)), y.astype(np.float32), beside
         slot += length
 
 
 def _check_refusals(forecaster: Forecaster, many: InPlaceSession, path: Path) -> None:
     """Offer runs of four events, each with one that only the step understands; the state is not needed any more."""
-    step = forecaster.config.features.step_ms
+    frequency = forecaster.config.features.frequency
     newest = int(many.state("clock")[1, 0])
     regular, ones = newest + 1 + np.arange(4, dtype=np.int64), np.ones(4, np.float32)
     spoilt: dict[str, tuple[IntArray, FloatArray]] = {
@@ -103,7 +105,7 @@ def _check_refusals(forecaster: Forecaster, many: InPlaceSession, path: Path) ->
     for what, (slots, y) in spoilt.items():
         many.clear(2)  # a stream never seen
         beside = random_covariates(forecaster, np.random.default_rng(0), (2, len(slots)))
-        events = np.stack([slots, slots]) * step, np.stack([y, y])
+        events = frequency.start_of(np.stack([slots, slots])), np.stack([y, y])
         taken = many.run(np.array([1, 2], np.int64), *events, covariates=beside)[REGULAR]
         if taken.any():
             raise ParityError(f"{path.name}: the sequence graph took a run with an event {what}, or of a new stream")

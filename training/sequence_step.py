@@ -21,12 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.bundle import Status
-from pipeline.frequency import step_ms
+from pipeline.frequency import parse
 from training.cells import Cell
 from training.features import MAX_ABS_Y
 from training.forecaster import Forecaster, Rows, StepOutputs
 from training.recurrence import scan
 from training.sequence_calibration import RunCalibration
+from training.slots import slots_of
 
 CELLS: Final = "cells"
 
@@ -73,7 +74,7 @@ class SequenceStep(nn.Module):
         """
         forecaster, config = self.forecaster, self.forecaster.config
         streams, length = ds.shape
-        slots = torch.div(ds, step_ms(config.freq), rounding_mode="floor")
+        slots = slots_of(ds, parse(config.freq))
         newest, age = rows.clock[:, :1], rows.clock[:, 1:2]
         gaps = slots - torch.cat([newest, slots[:, :-1]], dim=1)
         observed = y.abs() <= MAX_ABS_Y

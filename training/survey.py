@@ -8,13 +8,16 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
+import numpy as np
 import polars as pl
 
+from pipeline.arrays import IntArray
 from pipeline.errors import DataError
-from pipeline.frequency import step_ms
+from pipeline.frequency import DAY_MS, Frequency, canonical, parse
 from training.features import default_context, default_seasons
 
-_UNITS: Final = (("w", 604_800_000), ("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1))
+_UNITS: Final = (("w", 7 * DAY_MS), ("d", DAY_MS), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1))
+_MONTH: Final = Frequency(1, in_months=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +32,8 @@ class Survey:
         first_ms: earliest time.
         last_ms: latest time.
         freq: the most frequent step between neighbouring events, as a frequency; or the one that was asked for.
-        step_share: share of neighbouring events that are exactly one step apart.
+        step_share: share of neighbouring events that are exactly one step apart; of calendar months, at the same time
+            of their month, counted from its beginning or, for all alike, from its end.
         repeated: share of events whose stream had one in the same slot before.
         missing: share of events without a value.
         absent: share of slots, between a stream's first and last event, without any event.
@@ -64,14 +68,18 @@ def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
         freq: frequency to count slots by; None = the most frequent step.
 
     Raises:
-        DataError: no stream has two events at different times, and no frequency was given.
+        DataError: `freq` is none; or no stream has two events at different times, and no frequency was given.
     """
     frame = frame.sort("unique_id", "ds", maintain_order=True)
-    steps = frame.select(pl.col("ds").diff().over("unique_id").alias("step")).drop_nulls()["step"]
-    freq = freq or _frequency_of(steps.filter(steps > 0))
-    step = step_ms(freq)
+    neighbours = frame.select("ds", pl.col("ds").shift().over("unique_id").alias("before")).drop_nulls()
+    ds, before = neighbours["ds"].to_numpy(), neighbours["before"].to_numpy()
+    try:
+        freq = canonical(freq) if freq else _frequency_of(ds, before)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    frequency = parse(freq)
     streams = (
-        frame.with_columns(pl.col("ds").floordiv(step).alias("slot"))
+        frame.with_columns(pl.Series("slot", frequency.slot_of(frame["ds"].to_numpy())))
         .group_by("unique_id")
         .agg(
             pl.len().alias("events"),
@@ -90,7 +98,7 @@ def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
         first_ms=int(frame["ds"].to_numpy().min()),
         last_ms=int(frame["ds"].to_numpy().max()),
         freq=freq,
-        step_share=float((steps == step).sum() / max(len(steps), 1)),
+        step_share=_share_apart(ds, before, frequency),
         repeated=(events - slots) / events,
         missing=int(streams["missing"].sum()) / events,
         absent=1 - slots / int(streams["span"].sum()),
@@ -99,10 +107,41 @@ def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
     )
 
 
-def _frequency_of(steps: pl.Series) -> str:
-    """Return the most frequent step as a frequency in the largest unit that divides it."""
-    if steps.is_empty():
+def _frequency_of(ds: IntArray, before: IntArray) -> str:
+    """Return the most frequent step between neighbours.
+
+    It is in calendar months if at least as many neighbours are so far apart as are a fixed step apart, else in the
+    largest unit that divides it.
+    """
+    if not (ds > before).any():
         raise DataError("no stream has two events at different times: name the frequency with --freq")
-    usual = int(steps.value_counts().sort("count", "step", descending=[True, False])["step"][0])
+    usual = _most_frequent((ds - before)[ds > before])
+    apart = _MONTH.slot_of(ds) - _MONTH.slot_of(before)
+    if (apart > 0).any():
+        months = _most_frequent(apart[apart > 0])
+        in_months = Frequency(months, in_months=True)
+        if _share_apart(ds, before, in_months) >= _share_apart(ds, before, Frequency(usual)):
+            return f"{months}mo"
     unit, length = next((unit, length) for unit, length in _UNITS if usual % length == 0)
     return f"{usual // length}{unit}"
+
+
+def _most_frequent(steps: IntArray) -> int:
+    """Return the most frequent of some numbers; the smallest, where several are."""
+    values, counts = np.unique(steps, return_counts=True)
+    return int(values[counts.argmax()])
+
+
+def _share_apart(ds: IntArray, before: IntArray, frequency: Frequency) -> float:
+    """Return the share of neighbours that are one step apart."""
+    if not ds.size:
+        return 0.0
+    if not frequency.in_months:
+        return float(np.mean(ds - before == frequency.step))
+    month, earlier = _MONTH.slot_of(ds), _MONTH.slot_of(before)
+    a_step = month - earlier == frequency.step
+    from_start, from_end = (
+        ds - _MONTH.start_of(month + end) == before - _MONTH.start_of(earlier + end) for end in (0, 1)
+    )
+    # Not one or the other from pair to pair: steps of 31 days would pass for months.
+    return float(max(np.mean(a_step & from_start), np.mean(a_step & from_end)))

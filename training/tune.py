@@ -298,7 +298,7 @@ def cost_per_event(bundle: Bundle) -> float:
         seconds = 0.0
         for _ in range(_COST_CALLS):
             offsets = np.arange(slot * _COST_STREAMS, (slot + 1) * _COST_STREAMS, dtype=np.int64)
-            ds = np.full(_COST_STREAMS, _COST_START_MS + slot * bundle.metadata.step_ms, np.int64)
+            ds = np.full(_COST_STREAMS, bundle.metadata.frequency.ahead(_COST_START_MS, slot), np.int64)
             started = time.perf_counter()
             engine.step(partition, offsets, names, ds, y)
             seconds += time.perf_counter() - started

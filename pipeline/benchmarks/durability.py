@@ -11,6 +11,7 @@ import msgspec
 
 from pipeline.benchmarks.process import Topics
 from pipeline.bundle import Bundle
+from pipeline.frequency import Frequency
 from pipeline.settings import Settings
 
 _START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
@@ -18,15 +19,16 @@ _FORECASTS: Final = "rillcast_forecasts_total"
 _encode = msgspec.json.Encoder().encode
 
 
-def observations(step_ms: int, streams: int, first: int, rounds: int) -> tuple[list[bytes], list[bytes]]:
+def observations(frequency: Frequency, streams: int, first: int, rounds: int) -> tuple[list[bytes], list[bytes]]:
     """Return keys and values of `rounds` events for each of `streams`, round by round from slot `first` on."""
     keys, values = [], []
     for slot in range(first, first + rounds):
+        ds = frequency.ahead(_START_MS, slot)
         for number in range(streams):
             unique_id = f"stream-{number}"
             y = 100 + 10 * ((slot + number) % 24) + number % 7
             keys.append(unique_id.encode())
-            values.append(_encode({"unique_id": unique_id, "ds": _START_MS + slot * step_ms, "y": y}))
+            values.append(_encode({"unique_id": unique_id, "ds": ds, "y": y}))
     return keys, values
 
 
@@ -39,8 +41,8 @@ def recovery(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """
     metadata = Bundle.load(settings.model).metadata
     topics = Topics(settings, args.partitions)
-    rounds, step_ms = args.rounds, metadata.step_ms
-    topics.fill(*observations(step_ms, args.streams, 0, rounds))
+    rounds, frequency = args.rounds, metadata.frequency
+    topics.fill(*observations(frequency, args.streams, 0, rounds))
     changes = {"state__snapshot_interval_s": args.snapshot_interval, "kafka__group_instance_id": "bench"}
     total = rounds * args.streams
     with topics.service(**changes) as service:
@@ -48,12 +50,12 @@ def recovery(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         caught_up_s = time.perf_counter() - service.started
         service.wait_for_metric("rillcast_state_marks_written_total", args.partitions)
         # What has to be replayed: events since the last snapshot.
-        topics.fill(*observations(step_ms, args.streams // 10, rounds, 1))
+        topics.fill(*observations(frequency, args.streams // 10, rounds, 1))
         target = total + args.streams // 10
         service.wait_for_metric(_FORECASTS, target)
         written = service.metric("rillcast_state_written_bytes_total")
         pages = service.metric("rillcast_state_pages_written_total")
-    topics.fill(*observations(step_ms, 100, rounds + 1, 1))
+    topics.fill(*observations(frequency, 100, rounds + 1, 1))
     with topics.reader() as reader, topics.service(**changes) as service:
         while not len(reader.poll(1, 0.01)):
             pass
@@ -90,7 +92,7 @@ def delivery(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     for _ in range(args.repeat):
         for name, measured in rates.items():
             topics = Topics(settings, args.partitions)
-            topics.fill(*observations(metadata.step_ms, args.streams, 0, rounds))
+            topics.fill(*observations(metadata.frequency, args.streams, 0, rounds))
             with topics.service(worker__delivery=name) as service:
                 service.wait_for_metric(_FORECASTS, 1)
                 started, before = time.perf_counter(), service.metric(_FORECASTS)

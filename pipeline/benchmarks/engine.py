@@ -27,7 +27,7 @@ class _Load:
         on = device.choose(args.device, args.threads, cuda_graphs=cuda_graphs)
         # As the service has it: on a GPU every call goes through buffers that stay.
         self.engine = StepEngine(bundle, on, batch_rows=batch_rows, row_buckets=on.row_buckets(batch_rows))
-        self.step_ms = bundle.metadata.step_ms
+        self._frequency = bundle.metadata.frequency
         self._offset = 0
         self.about = {"model": f"{bundle.metadata.name}@{bundle.metadata.model_id}", "device": on.name}
 
@@ -39,7 +39,7 @@ class _Load:
         y = np.sin(phases + slot_of * (2 * np.pi / 24)).astype(np.float32) * 10 + 100
         offsets = np.arange(self._offset, self._offset + n, dtype=np.int64)
         self._offset += n
-        ds = _START_MS + slot_of * self.step_ms
+        ds = self._frequency.ahead(_START_MS, slot_of)
         self.engine.step(np.full(n, partition, np.int64), offsets, unique_ids * slots, ds, y)
 
     def age(self, partition: int, unique_ids: list[str], slots: int) -> None:

@@ -21,7 +21,7 @@ def file(args: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="rillcast-bench-") as folder:
         path = Path(folder) / "observations.jsonl"
         rounds = max(1, args.events // args.streams)
-        path.write_bytes(b"\n".join(observations(metadata.step_ms, args.streams, 0, rounds)[1]) + b"\n")
+        path.write_bytes(b"\n".join(observations(metadata.frequency, args.streams, 0, rounds)[1]) + b"\n")
         settings = Settings(
             model=args.model,
             input=InputSettings(path=str(path)),

@@ -19,6 +19,7 @@ from pipeline.benchmarks.process import Topics
 from pipeline.benchmarks.serve import serve
 from pipeline.benchmarks.timing import Measured, in_process
 from pipeline.bundle import Bundle
+from pipeline.frequency import Frequency
 from pipeline.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -33,8 +34,10 @@ def kafka(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     for client in args.clients.split(","):
         # kafka-python is ten times slower, and a run of seconds is enough.
         events = args.events if client == "librdkafka" else args.events // 10
-        backlog = fill_backlog(settings, args.partitions, metadata.step_ms, events, args.streams)
-        busy = fill_backlog(settings, args.partitions, metadata.step_ms, events // 4, args.busy) if args.busy else None
+        backlog = fill_backlog(settings, args.partitions, metadata.frequency, events, args.streams)
+        busy = None
+        if args.busy:
+            busy = fill_backlog(settings, args.partitions, metadata.frequency, events // 4, args.busy)
         for codec in args.codecs.split(","):
             cases.append(_case(backlog, busy, client, codec, args))  # noqa: PERF401  each takes minutes
     return {
@@ -45,14 +48,16 @@ def kafka(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     }
 
 
-def fill_backlog(settings: Settings, partitions: int, step_ms: int, events: int, streams: int) -> tuple[Topics, int]:
+def fill_backlog(
+    settings: Settings, partitions: int, frequency: Frequency, events: int, streams: int
+) -> tuple[Topics, int]:
     """Make topics with a backlog of about `events` events, round by round of the streams."""
     rounds = max(1, events // streams)
     topics = Topics(settings, partitions)
     # In parts, so that a backlog of any size fits in memory.
     rows = max(1, 100_000 // streams)
     for first in range(0, rounds, rows):
-        topics.fill(*observations(step_ms, streams, first, min(rows, rounds - first)))
+        topics.fill(*observations(frequency, streams, first, min(rows, rounds - first)))
     return topics, rounds * streams
 
 

@@ -31,7 +31,7 @@ class _Backlog:
         self._engine = StepEngine(bundle, on, runs=runs)
         self._ids = [f"stream-{number}" for number in range(streams)] * events
         slot = np.repeat(np.arange(events, dtype=np.int64), streams)
-        self._ds: IntArray = _START_MS + slot * bundle.metadata.step_ms
+        self._ds: IntArray = bundle.metadata.frequency.ahead(_START_MS, slot)
         wave = np.sin(slot * (2 * np.pi / bundle.metadata.season) + np.tile(np.arange(streams), events))
         self._y: FloatArray = (100 + 10 * wave).astype(np.float32)
 
@@ -97,7 +97,7 @@ def peak_share(args: argparse.Namespace) -> dict[str, Any]:
         done, started = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - started) < args.seconds:
             slot += 1
-            ds = np.full(streams, _START_MS + slot * bundle.metadata.step_ms, np.int64)
+            ds = np.full(streams, bundle.metadata.frequency.ahead(_START_MS, slot), np.int64)
             engine.step(zeros, np.arange(streams) + slot * streams, ids, ds, y + slot % 24)
             done += streams
         rates.append(done / elapsed)
@@ -180,7 +180,7 @@ class _Crowd:
     def __init__(self, bundle: Bundle, on: device.Device, streams: int, batch: int) -> None:
         self._engine = StepEngine(bundle, on, batch_rows=batch, runs=Runs())
         self._ids = [f"stream-{number}" for number in range(streams)]
-        self._step_ms, self._batch, self._slot = bundle.metadata.step_ms, batch, 0
+        self._frequency, self._batch, self._slot = bundle.metadata.frequency, batch, 0
         self._rng = np.random.default_rng(0)
         for first in range(0, streams, 8192):
             self._step(self._ids[first : first + 8192])
@@ -198,7 +198,7 @@ class _Crowd:
 
     def _step(self, ids: list[str]) -> None:
         n = len(ids)
-        ds = np.full(n, _START_MS + self._slot * self._step_ms, np.int64)
+        ds = np.full(n, self._frequency.ahead(_START_MS, self._slot), np.int64)
         y = np.full(n, 100 + self._slot % 24, np.float32)
         self._engine.step(np.zeros(n, np.int64), np.arange(n, dtype=np.int64), ids, ds, y)
 

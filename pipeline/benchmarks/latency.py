@@ -45,14 +45,14 @@ def latency(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     metadata = Bundle.load(settings.model).metadata
     most = args.rate * 2
     if not args.rate:
-        topics, events = fill_backlog(settings, args.partitions, metadata.step_ms, args.events, args.streams)
+        topics, events = fill_backlog(settings, args.partitions, metadata.frequency, args.events, args.streams)
         most = in_process(
             serve, for_one_run(topics.settings, settings.kafka.client, settings.output.codec), events
         ).rate
     rate = most / 2
     topics = Topics(settings, args.partitions, _BY_APPEND)
     rounds = round(rate * (args.seconds + _WARM_UP_S)) // args.streams + 1
-    keys, values = observations(metadata.step_ms, args.streams, 0, rounds)
+    keys, values = observations(metadata.frequency, args.streams, 0, rounds)
     with topics.service() as service:
         service.wait_for_metric("rillcast_partitions", args.partitions)
         late_s = _feed(topics, keys, values, rate)

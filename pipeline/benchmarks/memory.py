@@ -22,6 +22,7 @@ from pipeline.benchmarks.timing import in_process
 from pipeline.bundle import Bundle
 from pipeline.engine import StepEngine
 from pipeline.errors import SettingsError
+from pipeline.frequency import Frequency
 
 _START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 _POLL: Final = 2_000
@@ -44,16 +45,16 @@ def _measure(model: Path, streams: int, rounds: int, pages: int) -> dict[str, An
     bundle = Bundle.load(model)
     engine = StepEngine(bundle, device.choose("cpu"), batch_rows=1024)
     few = _POLL * _PARTITIONS
-    _round(engine, 0, few, 0, bundle.metadata.step_ms)
+    _round(engine, 0, few, 0, bundle.metadata.frequency)
     gc.collect()
     before = _resident_bytes()
-    coming = _round(engine, few, streams, 0, bundle.metadata.step_ms)
+    coming = _round(engine, few, streams, 0, bundle.metadata.frequency)
     gc.collect()
     grown = _resident_bytes() - before
     stepping = [
         seconds
         for slot in range(1, rounds + 1)
-        for seconds in _round(engine, 0, streams, slot, bundle.metadata.step_ms)
+        for seconds in _round(engine, 0, streams, slot, bundle.metadata.frequency)
     ]
     row_bytes = bundle.metadata.row_bytes
     per_stream = grown / (streams - few)
@@ -73,14 +74,15 @@ def _measure(model: Path, streams: int, rounds: int, pages: int) -> dict[str, An
     }
 
 
-def _round(engine: StepEngine, first: int, last: int, slot: int, step_ms: int) -> list[float]:
+def _round(engine: StepEngine, first: int, last: int, slot: int, frequency: Frequency) -> list[float]:
     """Step each stream once, in polls that hold streams of one partition; return the seconds of each poll."""
     taken = []
     for start in range(first, last, _POLL):
         # New texts each time, as a decoder makes them: the directory keeps the first ones.
         unique_ids = [f"stream-{number:07d}" for number in range(start, min(start + _POLL, last))]
         partition = start // _POLL % _PARTITIONS
-        taken.append(_step(engine, partition, unique_ids, slot * 1_000_000_000 + start, _START_MS + slot * step_ms))
+        ds = frequency.ahead(_START_MS, slot)
+        taken.append(_step(engine, partition, unique_ids, slot * 1_000_000_000 + start, ds))
     return taken
 
 

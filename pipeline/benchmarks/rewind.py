@@ -36,9 +36,9 @@ class _Case:
     """An engine, the order in which its events come, and what it took."""
 
     def __init__(self, bundle: Bundle, args: argparse.Namespace, *, reach: int, within: float) -> None:
-        rewind = Rewind(reach, bundle.metadata.step_ms) if reach else None
+        rewind = Rewind(reach, bundle.metadata.frequency) if reach else None
         self.engine = StepEngine(bundle, device.choose(args.device, args.threads), batch_rows=args.batch, rewind=rewind)
-        self._step_ms, self._batch, self._within = bundle.metadata.step_ms, args.batch, within
+        self._frequency, self._batch, self._within = bundle.metadata.frequency, args.batch, within
         self._ids = [f"stream-{number}" for number in range(args.streams)]
         self._offset = 0
         self.us_per_event: list[float] = []
@@ -56,7 +56,7 @@ class _Case:
             ids = [self._ids[stream] for stream in part.streams.tolist()]
             offsets = np.arange(self._offset, self._offset + n, dtype=np.int64)
             self._offset += n
-            ds = _START_MS + part.slots * self._step_ms
+            ds = self._frequency.ahead(_START_MS, part.slots)
             started = time.perf_counter()
             stats = self.engine.step(np.zeros(n, np.int64), offsets, ids, ds, part.y).stats
             seconds += time.perf_counter() - started

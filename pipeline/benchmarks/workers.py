@@ -26,9 +26,9 @@ from pipeline.settings import Settings
 def workers(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """Return processor time per event, rates and the machine's accounts, with one worker and with two."""
     metadata = Bundle.load(settings.model).metadata
-    half = args.partitions // 2, metadata.step_ms, args.events // 2, args.streams // 2
+    half = args.partitions // 2, metadata.frequency, args.events // 2, args.streams // 2
     arrangements = {
-        "one": [fill_backlog(settings, args.partitions, metadata.step_ms, args.events, args.streams)],
+        "one": [fill_backlog(settings, args.partitions, metadata.frequency, args.events, args.streams)],
         "two": [fill_backlog(settings, *half) for _ in range(2)],
     }
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in arrangements}

@@ -18,10 +18,11 @@ import msgspec
 import numpy as np
 import orjson
 
-from pipeline.arrays import FloatArray
+from pipeline.arrays import FloatArray, IntArray
 from pipeline.codecs.forecasts import STATUS_NAMES
 from pipeline.codecs.forecasts_float32 import HEADER, MAGIC
 from pipeline.errors import DataError
+from pipeline.frequency import parse
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -56,6 +57,12 @@ class Forecast:
     partition: int
     offset: int
     revision: int = 0
+
+    @property
+    def times(self) -> IntArray:
+        """`(H,)`, when the slots begin that the rows of `values` are for, milliseconds since the epoch."""
+        times: IntArray = parse(self.freq).ahead(self.ds, np.arange(1, len(self.values) + 1))
+        return times
 
 
 def decode_forecast(value: bytes, key: bytes | None = None) -> Forecast:

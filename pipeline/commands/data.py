@@ -37,7 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     export = parsers.add_parser("export", help="write a data set to a file")
     data_flags.add(export)
     synthesize = parsers.add_parser("synthesize", help="write synthetic series to a file")
-    synthesize.add_argument("--freq", required=True, help="length of a slot: 1h, 30min, 1d, ...")
+    synthesize.add_argument("--freq", required=True, help="length of a slot: 1h, 30min, 1d, 1mo, ...")
     synthesize.add_argument("--series", type=int, default=100, help="how many (default: 100)")
     synthesize.add_argument("--length", type=int, help="slots in each (default: six lag windows)")
     synthesize.add_argument("--missing", type=float, default=0.1, help="share of series with holes (default: 0.1)")

@@ -108,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = Bundle.load(files.model)
     # A stream needs its lag window filled before it forecasts as well as it can; what fills it is not scored.
-    warm_up = dt.timedelta(milliseconds=bundle.metadata.context * bundle.metadata.step_ms)
+    warm_up = dt.timedelta(milliseconds=bundle.metadata.context * bundle.metadata.frequency.nominal_ms)
     replayed = weather.write(files.replay, [row for row in rows if row.ds >= weather.SPLIT - warm_up])
     pace = f"{speed:,.0f} events/s" if speed else "full speed"
     _say(f"3/4  Replaying the weeks that the model has not seen: {replayed:,} events at {pace}")

@@ -61,7 +61,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--init", type=Path, metavar="MODEL", help="train a bundle further, or a shipped one: universal:1h"
     )
     parser.add_argument("--out", type=Path, required=True, help="bundle to write")
-    parser.add_argument("--freq", help="length of a slot: 1h, 30min, 1d, ... (with --init: its own)")
+    parser.add_argument("--freq", help="length of a slot: 1h, 30min, 1d, 1mo, ... (with --init: its own)")
     parser.add_argument("--horizon", type=int, help="slots to forecast (with --init: its own)")
     parser.add_argument(
         "--covariate",
@@ -79,7 +79,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--season", type=_slots, metavar="SLOTS[,SLOTS]", help="seasons (default: by frequency)")
     model.add_argument("--context", type=int, help="slots in the lag window (default: by season)")
     model.add_argument("--max-gap", type=int, help="a longer gap starts a stream anew (default: the context)")
-    model.add_argument("--no-calendar", action="store_true", help="time of day and week are no inputs")
+    model.add_argument("--no-calendar", action="store_true", help="positions in day, week and year are no inputs")
     model.add_argument("--name", help="name in the bundle (default: that of the file)")
     fitting = parser.add_argument_group("training")
     fitting.add_argument("--epochs", type=int, default=30, help="at most (default: 30)")

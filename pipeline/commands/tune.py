@@ -31,7 +31,7 @@ _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600}
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     data_flags.add(parser)
-    parser.add_argument("--freq", required=True, help="length of a slot: 1h, 30min, 1d, ...")
+    parser.add_argument("--freq", required=True, help="length of a slot: 1h, 30min, 1d, 1mo, ...")
     parser.add_argument("--horizon", type=int, required=True, help="slots to forecast")
     parser.add_argument("--budget", type=_seconds, required=True, help="no trial begins later: 90s, 20m, 2h")
     parser.add_argument("--study", type=Path, required=True, help="file of the study, gone on with if it exists")

@@ -151,7 +151,7 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
         # A file may tell one stream after the other: by event time all but the last would be idle.
         limits=Limits(0, settings.state.max_streams_per_partition),
         calibrate=settings.calibration == "on",
-        rewind=rewind_of(settings, bundle.metadata.step_ms),
+        rewind=rewind_of(settings, bundle.metadata.frequency),
     )
     if partitions is None:
         return Warming(engine, open_decoder(settings, bundle.metadata), None)

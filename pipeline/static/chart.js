@@ -9,12 +9,14 @@ const DAY = 86_400_000;
 const PIXELS_PER_STEP = 4; // closer together, a line is a blot
 const TIME_STEPS = [
   1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 10_800_000, 21_600_000, 43_200_000,
-  DAY, 2 * DAY, 7 * DAY, 14 * DAY, 28 * DAY, 91 * DAY, 364 * DAY,
+  DAY, 2 * DAY, 7 * DAY, 14 * DAY,
 ];
+const MONTH_STEPS = [1, 2, 3, 6, 12, 24, 60, 120, 240, 600, 1_200]; // wider apart, labels are of the calendar
 const clock = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", hour: "2-digit", minute: "2-digit" });
 const clockWithSeconds = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", timeStyle: "medium" });
 const day = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", day: "numeric", month: "short" });
-const dayWithYear = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", dateStyle: "medium" });
+const monthWithYear = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", month: "short", year: "numeric" });
+const year = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", year: "numeric" });
 const moment = new Intl.DateTimeFormat("en-GB", {
   timeZone: "UTC", weekday: "short", day: "numeric", month: "short", year: "numeric", hour: "2-digit", minute: "2-digit",
 });
@@ -74,7 +76,7 @@ export class FanChart {
 
     const step = model.step_ms;
     const levels = model.quantiles.map((level) => stream.forecast.quantiles[level]);
-    const past = pastForecast(stream, step);
+    const past = pastForecast(stream);
     const [low, high] = extent([stream.y, past.median, ...levels]);
     const ticks = this.#axes ? valueTicks(low, high, Math.max(3, Math.floor(height / 64))) : [];
     const margin = this.#axes
@@ -175,10 +177,10 @@ function newest(stream, count) {
 }
 
 /** The one-step forecasts, at the slot that they were made for; the newest one belongs to the future. */
-function pastForecast(stream, step) {
+function pastForecast(stream) {
   const count = stream.ds.length - 1;
   return {
-    ds: stream.ds.slice(0, count).map((ds) => Math.floor(ds / step) * step + step),
+    ds: stream.one_step.ds.slice(0, count),
     lower: stream.one_step.lower.slice(0, count),
     median: stream.one_step.median.slice(0, count),
     upper: stream.one_step.upper.slice(0, count),
@@ -235,12 +237,25 @@ function valueTicks(low, high, count) {
 }
 
 function timeTicks(start, end, count) {
-  const step = TIME_STEPS.find((candidate) => (end - start) / candidate <= count) ?? 364 * DAY;
+  const step = TIME_STEPS.find((candidate) => (end - start) / candidate <= count);
+  if (step === undefined) return monthTicks(start, end, count);
   const ticks = [];
   for (let ds = Math.ceil(start / step) * step; ds <= end; ds += step) {
     const midnight = ds % DAY === 0;
-    const label = step >= 91 * DAY ? dayWithYear : midnight ? day : step < 60_000 ? clockWithSeconds : clock;
+    const label = midnight ? day : step < 60_000 ? clockWithSeconds : clock;
     ticks.push({ ds, label: label.format(ds), strong: midnight && step < DAY });
+  }
+  return ticks;
+}
+
+/** Ticks at the beginnings of months or years, which are not equally far apart. */
+function monthTicks(start, end, count) {
+  const [from, to] = [start, end].map((ds) => 12 * new Date(ds).getUTCFullYear() + new Date(ds).getUTCMonth());
+  const step = MONTH_STEPS.find((candidate) => (to - from) / candidate <= count) ?? MONTH_STEPS.at(-1);
+  const ticks = [];
+  for (let month = Math.ceil(from / step) * step; month <= to; month += step) {
+    const ds = Date.UTC(Math.floor(month / 12), month % 12);
+    if (ds >= start) ticks.push({ ds, label: (step < 12 ? monthWithYear : year).format(ds), strong: false });
   }
   return ticks;
 }

@@ -9,6 +9,7 @@ and the text of a JSON list in CSV. Covariates may be absent: then they are miss
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import math
 import re
@@ -24,6 +25,8 @@ from pipeline.settings import FieldSettings
 
 log = logging.getLogger(__name__)
 
+_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
+_MIDNIGHT: Final = "T00:00:00Z"
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
 _MISSING: Final = frozenset({"", "nan", "na", "null", "none"})
@@ -100,14 +103,18 @@ class FileColumns:
         return next(one for one in self.covariates if one.name == covariate).kind == "category"
 
     def time(self, value: Any) -> Any:
-        """Return a time as a record has it: a whole number in milliseconds, or what it is."""
+        """Return a time as a record has it: a whole number in milliseconds, midnight for a date, or what it is."""
         if isinstance(value, int):
             return value * self.scale[0] // self.scale[1]
+        if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
+            return f"{value}{_MIDNIGHT}"
         return value
 
     def text_time(self, text: str) -> int | str:
         """Return the same of a cell of text."""
-        return self.time(int(text)) if _INTEGER.fullmatch(text) else text
+        if _INTEGER.fullmatch(text):
+            return int(self.time(int(text)))
+        return text + _MIDNIGHT if _DATE.fullmatch(text) else text
 
 
 def number(text: str) -> float | str | None:

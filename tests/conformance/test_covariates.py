@@ -18,6 +18,7 @@ from pipeline.covariates import Covariate
 from pipeline.device import Device
 from pipeline.engine import StepEngine, StepResult
 from pipeline.errors import BundleError
+from pipeline.frequency import Frequency
 from pipeline.history import Rewind
 from tests.support.covariates import EVERY_KIND, config_with, some_covariates
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
@@ -239,7 +240,7 @@ def test_a_late_event_is_put_into_place_with_its_covariates() -> None:
     late = np.array([*range(15), 16, 17, 15, 18, 19])
     zeros, ids = np.zeros(n, np.int64), ["a"] * n
     in_order = engine().step(zeros, np.arange(n), ids, ds, y, x, future)
-    goes_back = engine(rewind=Rewind(4, HOUR_MS))
+    goes_back = engine(rewind=Rewind(4, Frequency(HOUR_MS)))
     found = goes_back.step(zeros, np.arange(n), ids, ds[late], y[late], x[late], future[late])
     assert found.revised is not None
     assert found.revised.ds.tolist() == ds[16:18].tolist()

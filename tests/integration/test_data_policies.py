@@ -17,6 +17,7 @@ from pipeline.bundle import Bundle, Status
 from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
 from pipeline.codecs.observations_msgpack import MessagePackFormat
 from pipeline.codecs.rejections import Reason
+from pipeline.frequency import Frequency
 from pipeline.history import Rewind
 from pipeline.publisher import Policy
 from pipeline.residents import Limits
@@ -90,8 +91,8 @@ AVRO, PROTOBUF, JSON_SCHEMA = (as_written(form) for form in ("avro", "protobuf",
 FRAME = JSON_SCHEMA(events(0)[0])[:5]
 # One that keeps the schema, and one that does not, in a member that a model without covariates has no use for.
 BESIDE_THE_SCHEMA = [JSON_SCHEMA(events(0)[0]), FRAME + b'{"unique_id": "b", "ds": 0, "y": 1, "x": {"temp": [1]}}']
-REWIND = {"rewind": Rewind(3, HOUR_MS)}
-LAST_WINS = {"rewind": Rewind(3, HOUR_MS, last_wins=True)}
+REWIND = {"rewind": Rewind(3, Frequency(HOUR_MS))}
+LAST_WINS = {"rewind": Rewind(3, Frequency(HOUR_MS), last_wins=True)}
 WARM = events(*range(CONTEXT))
 WARMED = ["warming_up"] * (CONTEXT - 1) + ["ok"]
 CELLS = {

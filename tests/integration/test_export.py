@@ -35,6 +35,14 @@ def test_the_exported_file_equals_the_module(cell: str, layers: int, tmp_path: P
     assert list(tmp_path.iterdir()) == [tmp_path / "m.onnx"]
 
 
+def test_a_bundle_of_calendar_months_equals_the_module(tmp_path: Path) -> None:
+    forecaster = random_forecaster(small_config(freq="1mo", seasons=(12,), context=28, max_gap=28))
+    assert export(forecaster, tmp_path / "m.onnx", name="m").worst <= parity.TOLERANCE
+    bundle = Bundle.load(tmp_path / "m.onnx")
+    assert bundle.metadata.freq == "1mo"
+    assert bundle.sequence is not None
+
+
 @pytest.mark.parametrize("quantiles", [(0.05,), (0.01, 0.6, 0.7, 0.99)])
 def test_any_list_of_quantiles_can_be_exported(quantiles: tuple[float, ...], tmp_path: Path) -> None:
     forecaster = random_forecaster(small_config(quantiles=quantiles, horizon=1, seasons=(5,)))
@@ -53,6 +61,9 @@ def sabotaged(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
         (division,) = (node for node in graph.node if node.op_type == "Div" and "ds" in node.input)
         (constant,) = (tensor for tensor in graph.initializer if tensor.name == division.input[1])
         constant.CopyFrom(numpy_helper.from_array(np.array(HOUR_MS - 1), constant.name))
+    elif what == "calendar":  # a day early: wrong only at the ends of months
+        (constant,) = (tensor for tensor in graph.initializer if is_epoch(tensor))
+        constant.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(constant) - 1, constant.name))
     elif what == "hidden":  # the bug of the trade: the state is never fed back
         (gather,) = (node for node in graph.node if node.name == "state.hidden.gather")
         rows = gather.output[0]
@@ -62,8 +73,20 @@ def sabotaged(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
     return model
 
 
+def is_epoch(tensor: onnx.TensorProto) -> bool:
+    """Whether this is what the graph adds to a day to count it from a far March 1st."""
+    scalar = tensor.data_type == onnx.TensorProto.INT64 and not tensor.dims
+    return scalar and int(numpy_helper.to_array(tensor)) > 146_097_000_000
+
+
 @pytest.mark.parametrize(
-    ("what", "named"), [("forecast", "forecast"), ("clock", "clock|status|forecast"), ("hidden", "forecast|hidden")]
+    ("what", "named"),
+    [
+        ("forecast", "forecast"),
+        ("clock", "clock|status|forecast"),
+        ("calendar", "clock|status|forecast|score|anomaly"),
+        ("hidden", "forecast|hidden"),
+    ],
 )
 def test_a_graph_that_differs_from_the_module_is_refused_and_leaves_nothing(
     what: str, named: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -72,7 +95,7 @@ def test_a_graph_that_differs_from_the_module_is_refused_and_leaves_nothing(
     monkeypatch.setattr(exporting, "to_onnx", lambda forecaster: sabotaged(right(forecaster), what))
     path = tmp_path / "m.onnx"
     with pytest.raises(ParityError, match=rf"output '({named})', batch of \d+, step \d+, stream \d+: .* is \S+ of"):
-        export(random_forecaster(small_config()), path, name="m")
+        export(random_forecaster(small_config(freq="1mo" if what == "calendar" else "1h")), path, name="m")
     assert list(tmp_path.iterdir()) == []
 
 

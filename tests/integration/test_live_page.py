@@ -130,6 +130,47 @@ def test_the_page_follows_the_service_without_being_loaded_again(live: Live, pag
     assert page.evaluate("window.notLoadedAgain")
 
 
+def test_a_chart_of_calendar_months_has_ticks_where_they_begin(page: Page) -> None:
+    ticks = page.evaluate(
+        """(async () => {
+          const { FanChart, element } = await import("/static/chart.js");
+          const month = (number) => Date.UTC(2021, number);
+          const ds = Array.from({ length: 24 }, (_, i) => month(i)), y = ds.map((_, i) => i);
+          const svg = document.body.appendChild(element("svg", {}));
+          Object.assign(svg.style, { position: "fixed", width: "900px", height: "300px" });
+          const chart = new FanChart(svg, { axes: true });
+          const stream = {
+            ds, y, covered: y, anomaly: y,
+            one_step: { ds: ds.map((_, i) => month(i + 1)), lower: y, median: y, upper: y },
+            forecast: { ds: [month(24), month(25)], quantiles: { 0.5: [24, 25] } },
+          };
+          chart.draw(stream, { step_ms: 2629746000, quantiles: [0.5] });
+          while (!svg.querySelector(".grid text, g text")) await new Promise((drawn) => setTimeout(drawn, 20));
+          const trail = svg.querySelector("path.trail").getAttribute("d").split(/[ML]/);
+          const labels = [...svg.querySelectorAll("text[text-anchor=middle]")];
+          const found = labels.map((text) => [text.textContent, Number(text.getAttribute("x"))]);
+          svg.remove();
+          return { found, first: parseFloat(trail[1]), second: parseFloat(trail[2]) };
+        })()"""
+    )
+    labels = [label for label, _ in ticks["found"]]
+    assert labels == [
+        "Jan 2021",
+        "Apr 2021",
+        "Jul 2021",
+        "Oct 2021",
+        "Jan 2022",
+        "Apr 2022",
+        "Jul 2022",
+        "Oct 2022",
+        "Jan 2023",
+    ]
+    # The forecast of January stands where February begins: 31 of the 90 days to the tick of April.
+    x = dict(ticks["found"])
+    assert ticks["first"] == pytest.approx(x["Jan 2021"] + (x["Apr 2021"] - x["Jan 2021"]) * 31 / 90, abs=0.2)
+    assert ticks["second"] == pytest.approx(x["Jan 2021"] + (x["Apr 2021"] - x["Jan 2021"]) * 59 / 90, abs=0.2)
+
+
 def test_it_is_used_by_keyboard_alone(page: Page) -> None:
     focus = "document.activeElement.id"
     shown = "document.getElementById('detail-name').textContent"

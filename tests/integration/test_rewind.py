@@ -21,6 +21,7 @@ from pipeline import shipped
 from pipeline.bundle import Bundle, Status
 from pipeline.codecs.reader import decode_forecast
 from pipeline.codecs.registry import Registry
+from pipeline.frequency import Frequency
 from pipeline.history import Rewind
 from pipeline.settings import RegistrySettings, WorkerSettings
 from pipeline.transports.base import Channel
@@ -86,7 +87,7 @@ def test_last_revisions_of_disordered_streams_are_the_forecasts_in_order(arrival
     log = Log({0: []})
     for one in arrivals.given:
         log.append(0, one if isinstance(one, bytes) else observation(one.unique_id, one.y, one.ds))
-    rewind = Rewind(WITHIN, HOUR_MS)
+    rewind = Rewind(WITHIN, Frequency(HOUR_MS))
     harness = build(log, bundle=bundle(), rewind=rewind, per_poll=lambda: 700, settings=WorkerSettings())
     harness.worker.run()
 

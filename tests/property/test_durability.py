@@ -18,6 +18,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from pipeline.frequency import Frequency
 from pipeline.history import Rewind
 from pipeline.residents import Limits
 from pipeline.settings import StateSettings, WorkerSettings
@@ -417,7 +418,7 @@ def test_late_events_are_put_into_place_and_revised_the_same_through_crashes(
     visible: bool,
 ) -> None:
     """Anchors and inputs are part of the state: a crashed run publishes what one run does, revisions included."""
-    rewind = Rewind(3, HOUR_MS, last_wins)
+    rewind = Rewind(3, Frequency(HOUR_MS), last_wins)
     whole, crashed, shelf = Log({0: [], 1: []}), Log({0: [], 1: []}), Shelf()
     visible = visible and delivery == "at_least_once"
     held: dict[str, dict[int, int]] = {}

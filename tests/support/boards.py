@@ -25,13 +25,13 @@ class SettableClock:
         return self.now
 
 
-def metadata(scores: tuple[str, ...] = ("pinball", "covered")) -> BundleMetadata:
-    """A bundle's description with hourly slots, three steps and three quantiles."""
+def metadata(scores: tuple[str, ...] = ("pinball", "covered"), freq: str = "1h") -> BundleMetadata:
+    """A bundle's description with hourly slots or others, three steps and three quantiles."""
     return BundleMetadata(
         name="toy",
         model_id="0123456789abcdef",
         cell="toy",
-        freq="1h",
+        freq=freq,
         horizon=HORIZON,
         quantiles=QUANTILES,
         states=(StateSpec(name="h", dtype="float32", row_shape=(1,)),),

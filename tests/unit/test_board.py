@@ -36,7 +36,19 @@ def test_a_stream_shows_its_actuals_in_order_and_the_forecast_of_its_last_event(
         "0.9": [13.9, 23.9, 33.9],
     }
     assert shown["one_step"]["median"] == [11.5, 12.5, 13.5]
+    assert shown["one_step"]["ds"] == times(1, 2, 3)
     assert shown["events"] == 3
+
+
+def test_slots_of_calendar_months_are_shown_where_they_begin() -> None:
+    board = ForecastBoard(metadata(freq="1mo"))
+    put(board, ["a", "a"], [7 * 24, 40 * 24], [1.0, 2.0])  # 8 May and 10 June 2024
+
+    shown = board.snapshot("a")
+
+    june, *later = (days * 24 for days in (31, 61, 92, 123))
+    assert shown["one_step"]["ds"] == times(june, later[0])
+    assert shown["forecast"]["ds"] == times(*later)
 
 
 def test_events_that_moved_no_state_are_counted_but_not_shown() -> None:

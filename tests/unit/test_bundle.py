@@ -13,6 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from pipeline import sequence as sequences
 from pipeline.bundle import METADATA_KEY, Bundle, BundleMetadata, StateSpec, model_id, seal
 from pipeline.errors import BundleError
+from pipeline.frequency import Frequency
 from pipeline.sequence import SEQUENCE_KEY
 from tests.support.toy import ToyGraph, toy_sequence
 
@@ -254,8 +255,15 @@ def test_metadata_survives_the_file(tmp_path: Path) -> None:
     path.write_bytes(seal(toy.model(), metadata))
     loaded = Bundle.load(path)
     assert loaded.metadata == metadata.model_copy(update={"model_id": loaded.metadata.model_id})
-    assert loaded.metadata.step_ms == 3_600_000
+    assert loaded.metadata.frequency == Frequency(3_600_000)
     assert loaded.metadata.row_bytes == 8
+
+
+@pytest.mark.parametrize(("freq", "spelling"), [("60min", "60min"), ("H", "1h"), ("QS", "3mo"), ("1y", "12mo")])
+def test_a_frequency_has_one_spelling_in_records(freq: str, spelling: str) -> None:
+    spec = StateSpec(name="a", dtype="float32", row_shape=(1,))
+    found = BundleMetadata(name="x", cell="x", freq=freq, horizon=1, quantiles=(0.5,), states=(spec,))
+    assert found.freq == spelling
 
 
 def test_state_specs_count_bytes() -> None:

@@ -59,11 +59,35 @@ def test_the_frequency_of_real_data_is_found(name: str, freq: str) -> None:
     assert survey(table(name)).freq == freq
 
 
+@pytest.mark.parametrize(
+    ("times", "freq"),
+    [
+        (pl.datetime_range(pl.datetime(2019, 11, 1), pl.datetime(2021, 3, 1), "1mo"), "1mo"),
+        (pl.datetime_range(pl.datetime(2019, 11, 1), pl.datetime(2021, 3, 1), "1mo").dt.month_end(), "1mo"),
+        (pl.datetime_range(pl.datetime(2019, 1, 1), pl.datetime(2021, 3, 1), "1q"), "3mo"),
+        (pl.datetime_range(pl.datetime(1995, 7, 1), pl.datetime(2020, 7, 1), "1y"), "12mo"),
+        (pl.datetime_range(pl.datetime(2021, 1, 1), pl.datetime(2024, 1, 1), "365d"), "12mo"),
+        (pl.datetime_range(pl.datetime(2021, 1, 1), pl.datetime(2021, 2, 1), "31d"), "1mo"),
+        (pl.datetime_range(pl.datetime(2021, 1, 1), pl.datetime(2022, 2, 1), "31d"), "31d"),
+        (pl.datetime_range(pl.datetime(2021, 1, 1), pl.datetime(2022, 2, 1), "28d"), "4w"),
+        (pl.datetime_range(pl.datetime(2021, 1, 1), pl.datetime(2021, 5, 1), "1d"), "1d"),
+    ],
+)
+def test_a_step_of_calendar_months_is_found(times: pl.Expr, freq: str) -> None:
+    ds = pl.select(times.dt.epoch("ms").alias("ds"))["ds"]
+    frame = pl.DataFrame({"unique_id": ["a"] * len(ds), "ds": ds, "y": [1.0] * len(ds)})
+    found = survey(frame)
+    assert (found.freq, found.absent) == (freq, 0)
+    assert found.step_share == 1
+
+
 def test_without_a_step_the_frequency_has_to_be_given() -> None:
     frame = pl.DataFrame({"unique_id": ["a"], "ds": [0], "y": [1.0]})
     with pytest.raises(DataError, match="--freq"):
         survey(frame)
     assert survey(frame, "1d").absent == 0
+    with pytest.raises(DataError, match="1mo"):
+        survey(frame, "monthly")
 
 
 @pytest.mark.parametrize("name", ["out.csv", "out.jsonl", "out.parquet"])

@@ -35,7 +35,6 @@ def made(*, off: float = 0.0, width: float = 1.3, levels: tuple[float, ...] = LE
         "squared_scale": np.ones(2),
         "levels": levels,
         "season": 24,
-        "step_ms": 3_600_000,
         "events": 0,
         "seconds": 0.0,
     }

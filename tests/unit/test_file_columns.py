@@ -55,6 +55,18 @@ def write(folder: Path, kind: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_date_alone_is_its_midnight(kind: str, tmp_path: Path) -> None:
+    frame = pl.DataFrame({"unique_id": ["a"], "ds": ["2024-05-01"], "y": [1.0]}).with_columns(
+        pl.col("ds").str.to_date()
+    )
+    path = tmp_path / f"in.{kind}"
+    _ = frame.write_csv(path) if kind == "csv" else frame.write_parquet(path)
+    events, rejections = read(path)
+    assert rejections == []
+    assert events.ds.tolist() == [MS - 12 * 3_600_000]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_columns_of_a_table_can_have_any_name(tmp_path: Path, kind: str) -> None:
     events, rejections = read(write(tmp_path, kind), unique_id="host", ds="at", y="usage.cpu", ds_unit="s")
     assert rejections == []

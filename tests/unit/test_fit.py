@@ -249,3 +249,6 @@ def test_default_shape_follows_the_frequency(data: Path, tmp_path: Path) -> None
     assert shape("1min") == ((60,), 120)
     assert shape("1d") == ((7,), 28)
     assert shape("1w") == ((52,), 104)
+    assert shape("1mo") == ((12,), 36)
+    assert shape("QS") == ((4,), 28)
+    assert shape("5mo") == shape("1y") == ((1,), 28)

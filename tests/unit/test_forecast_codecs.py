@@ -63,6 +63,16 @@ def test_reader_reads_what_a_codec_wrote(codec: Codec, horizon: int, levels: int
 
 
 @pytest.mark.parametrize("codec", CODECS)
+def test_a_reader_knows_when_the_slots_ahead_begin(codec: Codec) -> None:
+    given = columns(["a"], horizon=3)
+    given.ds[:] = np.datetime64("2023-12-31T12:00", "ms").astype(np.int64)
+    about = metadata(horizon=3).model_copy(update={"freq": "1mo"})
+    (key,), (value,) = make_encoder(codec, about, schema_id=lambda: 7).encode(given)
+    times = decode_forecast(value, key).times.astype("M8[ms]").astype("M8[h]").astype(str)
+    assert times.tolist() == ["2024-01-01T00", "2024-02-01T00", "2024-03-01T00"]
+
+
+@pytest.mark.parametrize("codec", CODECS)
 def test_nothing_encodes_to_nothing(codec: Codec) -> None:
     assert make_encoder(codec, metadata(), schema_id=lambda: 7).encode(columns([])) == ([], [])
 

@@ -10,6 +10,7 @@ from pipeline.codecs.forecasts import make_encoder
 from pipeline.codecs.observations import Observations
 from pipeline.device import Device
 from pipeline.engine import StepEngine
+from pipeline.frequency import Frequency
 from pipeline.latest import LatestForecasts
 from pipeline.metrics import Metrics
 from pipeline.publisher import Policy, Publisher
@@ -47,9 +48,11 @@ def published(policy: Policy, ds: list[int]) -> list[int]:
 
 @pytest.mark.parametrize(("every", "slots"), [(1, [0, 1, 2, 3, 4, 5, 6]), (2, [0, 2, 4, 6]), (3, [0, 3, 6]), (24, [0])])
 def test_only_every_so_manieth_slot_is_published(every: int, slots: list[int]) -> None:
-    assert published(Policy(every=every, step_ms=HOUR_MS), [slot * HOUR_MS for slot in range(7)]) == slots
+    assert published(Policy(every=every, frequency=Frequency(HOUR_MS)), [slot * HOUR_MS for slot in range(7)]) == slots
 
 
 def test_an_event_counts_for_the_slot_that_it_falls_into_also_before_the_epoch() -> None:
     ds = [HOUR_MS - 1, 2 * HOUR_MS - 1, -1, -HOUR_MS, -2 * HOUR_MS, -2 * HOUR_MS + 1]
-    assert published(Policy(every=2, step_ms=HOUR_MS), ds) == [0, 4, 5]
+    assert published(Policy(every=2, frequency=Frequency(HOUR_MS)), ds) == [0, 4, 5]
+    days = [day * 24 * HOUR_MS for day in (0, 30, 31, 59, 89, 90)]  # 1970 up to 1 April
+    assert published(Policy(every=3, frequency=Frequency(1, in_months=True)), days) == [0, 1, 5]

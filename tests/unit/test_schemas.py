@@ -88,7 +88,7 @@ def test_the_schema_of_forecasts_lists_the_statuses_that_are_published() -> None
     published = [status.name.lower() for status in Status if status.advanced]
     assert schema["properties"]["status"]["enum"] == published
     assert ToyGraph().metadata().freq == "1h"
-    assert re.match(schema["properties"]["freq"]["pattern"], "1h")
+    assert all(re.match(schema["properties"]["freq"]["pattern"], freq) for freq in ("1h", "3mo"))
 
 
 def test_the_proto_file_and_the_built_in_message_are_one() -> None:

@@ -15,7 +15,7 @@ from training.synthetic.families import FAMILIES, Rhythm
 from training.synthetic.generator import Recipe, synthesize
 
 HOURLY = Rhythm(24, (24, 168), days=True)
-FREQUENCIES = ("1s", "1min", "5min", "30min", "1h", "1d", "1w")
+FREQUENCIES = ("1s", "1min", "5min", "30min", "1h", "1d", "1w", "1mo", "3mo")
 
 
 def test_a_recipe_gives_the_same_series_again_and_a_larger_one_begins_with_them() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.frequency import step_ms
+from pipeline.frequency import parse
 from training import data, weather
 from training.weather import Row
 
@@ -48,7 +48,7 @@ def test_what_is_written_reads_back_as_training_data(tmp_path: Path) -> None:
 
     assert count == 2
     assert series.unique_id == "JFK/temp"
-    assert series.slots[0] * step_ms(weather.FREQ) == weather.SPLIT.timestamp() * 1000
+    assert parse(weather.FREQ).start_of(series.slots[0]) == weather.SPLIT.timestamp() * 1000
     assert series.y[0] == 1.5
     assert series.y[1] != series.y[1]  # NaN
 

@@ -206,7 +206,7 @@ def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArra
     count, events = variants.shape
     engine = StepEngine(bundle, device, batch_rows=_CALL_ROWS, calibrate=False)
     names = [f"variant {number}" for number in range(count)]
-    ds = history.slots * bundle.metadata.step_ms
+    ds = bundle.metadata.frequency.start_of(history.slots)
     per_call = max(1, _CALL_EVENTS // count)
     for first in range(0, events, per_call):
         block = slice(first, min(events, first + per_call))

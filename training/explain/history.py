@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
@@ -20,10 +20,12 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import DataError
-from pipeline.frequency import step_ms
+from pipeline.frequency import parse
 from training.data import Series, contexts
 from training.forecaster import ForecasterConfig, Sequences
 from training.windows import Window, collate
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,7 +126,7 @@ def slot_of(text: str, freq: str) -> int:
         DataError: it is neither.
     """
     try:
-        return int(text) // step_ms(freq)
+        return parse(freq).slot_of(int(text))
     except ValueError:
         pass
     try:
@@ -133,10 +135,10 @@ def slot_of(text: str, freq: str) -> int:
         raise DataError(f"time {text!r}: expected ISO 8601 or milliseconds since the epoch") from error
     if time.tzinfo is None:
         time = time.replace(tzinfo=dt.UTC)
-    return (time - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(milliseconds=step_ms(freq))
+    return parse(freq).slot_of((time - _EPOCH) // dt.timedelta(milliseconds=1))
 
 
 def iso(slot: int, freq: str) -> str:
     """Return the start of a slot as ISO 8601 in UTC."""
-    time = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + int(slot) * dt.timedelta(milliseconds=step_ms(freq))
+    time = _EPOCH + dt.timedelta(milliseconds=parse(freq).start_of(int(slot)))
     return time.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from pipeline.frequency import step_ms
+from pipeline.frequency import parse
 from training.features import DAY_MS, WEEK_MS, YEAR_MS, default_seasons
 
 _PERIODS_MS: Final = (1_000, 60_000, 3_600_000, DAY_MS, WEEK_MS, YEAR_MS)
@@ -18,7 +18,7 @@ def cycles(freq: str) -> tuple[int, ...]:
     Raises:
         ValueError: the frequency is none.
     """
-    step = step_ms(freq)
+    step = parse(freq).nominal_ms
     natural = {round(period / step) for period in _PERIODS_MS}
     found = {slots for slots in natural if _SHORTEST <= slots <= _LONGEST}
     return tuple(sorted(found | {season for season in default_seasons(freq) if season > 1}))

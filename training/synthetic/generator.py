@@ -16,7 +16,7 @@ import numpy as np
 from numpy.random import Generator
 
 from pipeline.errors import SettingsError
-from pipeline.frequency import step_ms
+from pipeline.frequency import parse
 from training.data import Series
 from training.features import WEEK_MS, default_context, default_seasons
 from training.synthetic.components import Floats
@@ -53,7 +53,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         try:
-            step_ms(self.freq)
+            parse(self.freq)
         except ValueError as error:
             raise SettingsError(str(error)) from error
         if self.series < 1 or self.slots < _SHORTEST:
@@ -77,7 +77,7 @@ def synthesize(recipe: Recipe) -> list[Series]:
     """Return the series of a recipe; their names tell number and family, such as `synthetic/000017/seasonal`."""
     main = default_seasons(recipe.freq)[0]
     natural = cycles(recipe.freq)
-    rhythm = Rhythm(main, natural, days=main * step_ms(recipe.freq) * 7 == WEEK_MS and 7 * main in natural)
+    rhythm = Rhythm(main, natural, days=main * parse(recipe.freq).nominal_ms * 7 == WEEK_MS and 7 * main in natural)
     return [_one(recipe, rhythm, number) for number in range(recipe.series)]
 
 
@@ -89,9 +89,10 @@ def _one(recipe: Recipe, rhythm: Rhythm, number: int) -> Series:
             break
         kind, values = _draw(rng, recipe.slots, rhythm)
     values = _in_a_unit(rng, values, counts=kind == "intermittent")
-    step = step_ms(recipe.freq)
+    slot_of = parse(recipe.freq).slot_of
     n = recipe.slots
-    first = int(rng.integers(_FIRST_MS // step, max(_LAST_MS // step - n, _FIRST_MS // step) + 1))
+    earliest = slot_of(_FIRST_MS)
+    first = int(rng.integers(earliest, max(slot_of(_LAST_MS) - n, earliest) + 1))
     slots = np.arange(first, first + n, dtype=np.int64)
     values, slots = _with_holes(rng, recipe.missing, values, slots)
     return Series(f"synthetic/{number:06d}/{kind}", slots, values.astype(np.float32))

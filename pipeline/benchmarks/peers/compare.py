@@ -68,7 +68,7 @@ def compare(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         name: fill_backlog(
             settings,
             args.partitions,
-            metadata.step_ms,
+            metadata.frequency,
             round(args.events * (PEERS[name].share if name in PEERS else 1)),
             min(args.streams, PEERS[name].streams) if name in PEERS else args.streams,
         )

@@ -29,6 +29,7 @@ _RATE_BUCKET_S: Final = 0.25
 _LATENCY_SAMPLES: Final = 8_192
 _DIGITS: Final = 6
 _UNSEEN: Final = -1
+REVISIONS: Final = 4  # earlier forecasts that are shown beside the newest
 
 
 class ForecastBoard:
@@ -79,6 +80,9 @@ class ForecastBoard:
         self._anomaly: FloatArray = np.full((rows, history), np.nan, dtype=np.float32)
         self._status: StatusArray = np.zeros(rows, dtype=np.int8)
         self._forecast: FloatArray = np.zeros((rows, metadata.horizon, levels.size), dtype=np.float32)
+        # Of the newest forecast and some before it, the middle: how the view of the same slots has changed.
+        self._origins: IntArray = np.zeros((rows, REVISIONS + 1), dtype=np.int64)
+        self._middles: FloatArray = np.zeros((rows, REVISIONS + 1, metadata.horizon), dtype=np.float32)
 
         self._events = 0
         self._num_streams: int | None = None
@@ -181,7 +185,7 @@ class ForecastBoard:
                 if row is None or not self._count[row]:
                     raise KeyError(stream)
                 copied = self._copy(stream, row, self._y.shape[1])
-            return copied.as_json(self._metadata)
+            return copied.as_json(self._metadata) | {"revisions": copied.revisions_as_json(self._metadata)}
         # As much past as future, and enough of it to see a daily shape: what a small chart has room for.
         overview = max(48, self._metadata.horizon)
         with self._lock:
@@ -255,6 +259,11 @@ class ForecastBoard:
         first = np.flatnonzero(np.diff(rows, prepend=_UNSEEN))
         per_stream = np.diff(first, append=rows.size)
         place = self._count[rows] + np.arange(rows.size) - np.repeat(first, per_stream)
+        last = first + per_stream - 1
+        recent = np.flatnonzero(np.repeat(last, per_stream) - np.arange(rows.size) <= REVISIONS)  # each stream's newest
+        turn = rows[recent], place[recent] % (REVISIONS + 1)
+        self._origins[turn] = ds[events[recent]]
+        self._middles[turn] = forecast[events[recent], :, self._trail_columns[1]]
         # More events of a stream than `history` in one poll: the ring wraps, and numpy lets the last one win.
         place %= self._y.shape[1]
         self._ds[rows, place] = ds[events]
@@ -262,7 +271,6 @@ class ForecastBoard:
         self._trail[rows, place] = forecast[events, 0][:, self._trail_columns]
         self._covered[rows, place] = np.nan if covered is None else covered[events]
         self._anomaly[rows, place] = np.nan if anomaly is None else anomaly[events]
-        last = first + per_stream - 1
         self._count[rows[last]] += per_stream
         self._status[rows[last]] = status[events[last]]
         self._forecast[rows[last]] = forecast[events[last]]
@@ -275,6 +283,7 @@ class ForecastBoard:
         """Copy the `newest` events of a row, oldest first."""
         count, size = int(self._count[row]), self._y.shape[1]
         place = np.arange(max(0, count - min(newest, size)), count) % size
+        earlier = np.arange(max(0, count - 1 - REVISIONS), count - 1) % (REVISIONS + 1)
         return _StreamCopy(
             unique_id=unique_id,
             events=count,
@@ -285,6 +294,8 @@ class ForecastBoard:
             covered=self._covered[row, place],
             anomaly=self._anomaly[row, place],
             forecast=self._forecast[row].copy(),
+            origins=self._origins[row, earlier],
+            middles=self._middles[row, earlier],
         )
 
 
@@ -301,6 +312,16 @@ class _StreamCopy:
     covered: FloatArray
     anomaly: FloatArray
     forecast: FloatArray
+    origins: IntArray  # of the forecasts before the newest, oldest first
+    middles: FloatArray  # of these, `(n, H)`
+
+    def revisions_as_json(self, metadata: BundleMetadata) -> list[dict[str, Any]]:
+        """Return the middle of the forecasts before the newest; `median[i]` was for the slot that begins at `ds[i]`."""
+        slots = np.arange(1, metadata.horizon + 1)
+        return [
+            {"ds": metadata.frequency.ahead(origin, slots).tolist(), "median": _json_numbers(middle)}
+            for origin, middle in zip(self.origins.tolist(), self.middles, strict=True)
+        ]
 
     def as_json(self, metadata: BundleMetadata) -> dict[str, Any]:
         """Return plain JSON values; `one_step` at index `i` was forecast at `ds[i]`, for the slot after it.

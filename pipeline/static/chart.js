@@ -1,4 +1,4 @@
-// A fan chart in SVG: what happened, what is expected next, and what had been expected one step before.
+// A fan chart in SVG: what happened, what is expected next, and what had been expected before.
 //
 // Owns: the drawing of one stream, small (no axes) or large (axes, read-out). Knows nothing of fetching, and keeps
 // no data but what it drew last. Elements are made once; a redraw only sets attributes, so that two dozen charts
@@ -51,8 +51,8 @@ export class FanChart {
     this.#axes = axes;
     svg.classList.add("fan");
     this.#parts = Object.fromEntries(
-      ["grid", "past", "trail", "bands", "now", "median", "actual", "miss"].map((name) => {
-        const grouped = name === "grid" || name === "bands";
+      ["grid", "past", "trail", "bands", "revisions", "now", "median", "actual", "miss"].map((name) => {
+        const grouped = name === "grid" || name === "bands" || name === "revisions";
         const part = svg.appendChild(document.createElementNS(SVG, grouped ? "g" : "path"));
         if (!grouped) part.setAttribute("class", name);
         return [name, part];
@@ -106,6 +106,14 @@ export class FanChart {
       run.map((i) => [x(past.ds[i]), frame(past.lower[i])]),
       run.map((i) => [x(past.ds[i]), frame(past.upper[i])]),
     )).join(""));
+    const revisions = stream.revisions ?? [];
+    sync(this.#parts.revisions, revisions.length, "path", "revision").forEach((path, i) => {
+      const drawn = slots(revisions[i]).filter(([ds]) => ds >= start);
+      setAll(path, {
+        d: drawn.length ? line(drawn.map(([ds, value]) => [x(ds), frame(value)])) : "",
+        "stroke-opacity": (i + 1) / (revisions.length + 1), // the older, the fainter
+      });
+    });
     const misses = stream.covered.flatMap((covered, i) => (covered === 0 && stream.y[i] !== null ? [i] : []));
     this.#path("miss", misses.map((i) => `M${x(stream.ds[i]).toFixed(1)} ${y(stream.y[i]).toFixed(1)}h0`).join(""));
     this.#path("now", `M${here} ${margin.top}V${height - margin.bottom}`);
@@ -135,6 +143,11 @@ export class FanChart {
       anomaly: ahead < 0 ? stream.anomaly[index] : undefined,
       oneStep: ahead < 0 && before >= 0
         ? { lower: past.lower[before], median: past.median[before], upper: past.upper[before] } : undefined,
+      // Forecasts for this slot made before the newest, the latest first: how many events before, and what they said.
+      earlier: ahead < 0 ? [] : (stream.revisions ?? []).map((revision, i, all) => {
+        const found = slots(revision).find(([ds]) => ds === times[index]);
+        return found && [all.length - i, found[1]];
+      }).filter(Boolean).toReversed(),
       quantiles: ahead < 0 ? undefined : model.quantiles.map((q) => [q, stream.forecast.quantiles[q][ahead]]),
       top: this.#drawn.margin.top,
       bottom: this.#drawn.height - this.#drawn.margin.bottom,
@@ -185,6 +198,11 @@ function pastForecast(stream) {
     median: stream.one_step.median.slice(0, count),
     upper: stream.one_step.upper.slice(0, count),
   };
+}
+
+/** Slots and medians of an earlier forecast. */
+function slots(revision) {
+  return revision.median.map((value, i) => [revision.ds[i], value]);
 }
 
 /** Runs of indices with a value each and no slot left out between them. */

@@ -264,6 +264,9 @@ function showReadOut(position) {
       if (near.quantiles.length > 5 && !isRead(level)) continue;
       rows.push([`q ${level}`, format(value)]);
     }
+    for (const [events, value] of near.earlier) {
+      rows.push([`median ${events} ${events === 1 ? "event" : "events"} before`, format(value)]);
+    }
     const median = near.quantiles.reduce((best, q) => (Math.abs(q[0] - 0.5) < Math.abs(best[0] - 0.5) ? q : best));
     dots.push([median[1], "dot forecast"]);
   }

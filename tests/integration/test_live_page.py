@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.board import REVISIONS
 from tests.support.chromium import BrowserError, Page, program, running_browser
 from tests.support.ci import cannot_run
 from tests.support.service_process import ServiceProcess, service
@@ -188,12 +189,19 @@ def test_it_is_used_by_keyboard_alone(page: Page) -> None:
     page.press("ArrowLeft")
     page.wait_for(f"{shown} === 'boiler-1'")
     page.wait_for("document.querySelector('#detail-plot path.actual').getAttribute('d')")
+    revised = "[...document.querySelectorAll('#detail-plot path.revision')].map((path) => path.getBBox().width)"
+    assert len(page.evaluate(revised)) == REVISIONS
+    assert min(page.evaluate(revised)) > 100, "each of them is drawn"
     page.press("ArrowRight", shift=True)
     page.wait_for("document.querySelector('.read-out') && !document.querySelector('.read-out').hidden")
     first = page.evaluate("document.querySelector('.read-out').textContent")
     assert "UTC" in first
     page.press("ArrowRight", shift=True)
     page.wait_for(f"document.querySelector('.read-out').textContent !== {json.dumps(first)}")
+    for _ in range(60):  # into what is ahead
+        page.press("ArrowRight", shift=True)
+    page.wait_for("document.querySelector('.read-out').textContent.includes('steps ahead')")
+    page.wait_for("document.querySelector('.read-out').textContent.includes('median 1 event before')")
     page.press("Escape")
     page.wait_for("!document.getElementById('detail').open")
     page.wait_for("location.hash === ''")  # the page hears of the end a moment later

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.board import RATE_WINDOW_S, ForecastBoard
+from pipeline.board import RATE_WINDOW_S, REVISIONS, ForecastBoard
 from pipeline.bundle import Status
 from tests.support.boards import HOUR_MS, START_MS, SettableClock, metadata, put
 
@@ -49,6 +49,23 @@ def test_slots_of_calendar_months_are_shown_where_they_begin() -> None:
     june, *later = (days * 24 for days in (31, 61, 92, 123))
     assert shown["one_step"]["ds"] == times(june, later[0])
     assert shown["forecast"]["ds"] == times(*later)
+    assert [each["ds"] for each in shown["revisions"]] == [times(june, *later[:2])]
+
+
+@given(polls=st.lists(st.integers(1, 12), min_size=1, max_size=8))
+def test_the_forecasts_before_the_newest_are_kept_however_their_events_were_polled(polls: list[int]) -> None:
+    board, slot = ForecastBoard(metadata()), 0
+    for count in polls:
+        slots = list(range(slot, slot + count))
+        put(board, ["a"] * count + ["b"], [*slots, slot], [*map(float, slots), 7.0])
+        slot += count
+
+    revisions = board.snapshot("a")["revisions"]
+
+    before = list(range(slot - 1))[-REVISIONS:]
+    assert [each["ds"] for each in revisions] == [times(at + 1, at + 2, at + 3) for at in before]
+    assert [each["median"] for each in revisions] == [[10.5 + y, 20.5 + y, 30.5 + y] for y in before]
+    assert "revisions" not in board.snapshot()["streams"][0], "small charts have no room for them"
 
 
 def test_events_that_moved_no_state_are_counted_but_not_shown() -> None:

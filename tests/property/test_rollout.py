@@ -260,8 +260,8 @@ def test_a_roll_back_replays_from_where_the_old_model_stopped() -> None:
 def test_every_crash_point_around_the_end_of_a_models_state(delivery: Delivery, point: str) -> None:
     """It ends once or not yet, and the next process ends what is left."""
     crashed = 0
-    for count in range(1, 30):
-        log, _ = fill([(n % 2, n % 3, n + 1) for n in range(100)])
+    for count in range(1, 22):
+        log, _ = fill([(n % 2, n % 3, n + 1) for n in range(60)])
         visible = point == "page" and delivery == "at_least_once"
         world = World(log, delivery, visible, ttl_s=8)
         first = run(world, lambda: 2, promote={4: 37}, crash=(point, count), rest=20)

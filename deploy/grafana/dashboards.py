@@ -418,6 +418,7 @@ QUALITY: Final = Dashboard(
                     "Gaps and missing values make forecasts worse; late ones are dead letters.",
                     "ops",
                     (Query(_rate("rillcast_events_total", "status"), "{{status}}"),),
+                    width=6,
                     stack=True,
                 ),
                 Panel(
@@ -425,12 +426,22 @@ QUALITY: Final = Dashboard(
                     "Share beyond the 99 % mark of the forecast made one slot before.",
                     "percentunit",
                     (Query('job:rillcast_anomalous_events:ratio_rate1h{job="$job"}', "share"),),
+                    width=6,
+                ),
+                Panel(
+                    "Drift of the inputs",
+                    "Mean distance of an observation from the one a season before, in units of its stream's scale, over "
+                    "an hour. No model has a part in it: where it moves, the inputs have changed.",
+                    "short",
+                    (Query('job:rillcast_naive_error:mean1h{job="$job"}', "distance"),),
+                    width=6,
                 ),
                 Panel(
                     "Forecasts scored",
                     "Within the last hour, by horizon: how much the other panels rest on.",
                     "short",
                     (Query('job_horizon:rillcast_scored_forecasts:increase1h{job="$job"}', "{{horizon}} ahead"),),
+                    width=6,
                 ),
             ),
         ),

@@ -430,8 +430,8 @@ QUALITY: Final = Dashboard(
                 ),
                 Panel(
                     "Drift of the inputs",
-                    "Mean distance of an observation from the one a season before, in units of its stream's scale, over "
-                    "an hour. No model has a part in it: where it moves, the inputs have changed.",
+                    "Mean distance of an observation from the one a season before, in units of its stream's scale, "
+                    "over an hour. No model has a part in it: where it moves, the inputs have changed.",
                     "short",
                     (Query('job:rillcast_naive_error:mean1h{job="$job"}', "distance"),),
                     width=6,

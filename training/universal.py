@@ -86,6 +86,7 @@ SHIPPED: Final = {
         Pretraining("1min", 60),
         Pretraining("1h", 48, rounds=2, epochs=5, batches=70, series=1_200),
         Pretraining("1d", 28),
+        Pretraining("1mo", 12),
     )
 }
 """Every shipped bundle by frequency."""

@@ -14,6 +14,7 @@ from pipeline.bundle import Bundle
 from pipeline.commands import train as command
 from pipeline.errors import DataError, SettingsError
 from tests.support.forecasters import small_config
+from training import fit
 from training.checkpoint import Progress
 from training.data import Series, load
 from training.fit import Trainer, TrainOptions, series_of, train
@@ -161,6 +162,24 @@ def test_a_refit_trains_on_the_validation_part_too_for_the_best_number_of_epochs
     assert [number for number, _ in again] == list(range(report.training["best_epoch"]))
     assert max(events for _, events in first) < min(events for _, events in again)
     assert report.training["refit"]
+
+
+def test_few_series_are_validated_at_more_origins_each(data: Path, tmp_path: Path) -> None:
+    asked: list[int] = []
+    trainer = trainer_of(options_for(data, tmp_path))
+    few = len(trainer.series)
+    with pytest.MonkeyPatch.context() as patch:
+        real = fit.validation_batches
+
+        def counted(*args: Any, origins: int, **others: Any) -> Any:
+            asked.append(origins)
+            return real(*args, origins=origins, **others)
+
+        patch.setattr(fit, "validation_batches", counted)
+        trainer.validate()
+        trainer.series = trainer.series * 100
+        trainer.validate()
+    assert asked == [-(-1_200 // few), 24]
 
 
 def test_larger_series_count_for_more_by_their_scale_to_the_power_of_the_balance() -> None:

@@ -49,7 +49,7 @@ CLIP_NORM: Final = 1.0
 _MAY_DIFFER: Final = frozenset({"out", "name", "checkpoint", "quiet", "patience", "refit", "threads"})  # when resuming
 _EPOCHS_PER_SEED: Final = 1_000_003
 _WARM_UP_SHARE: Final = 0.1  # of all steps, until the learning rate peaks
-_AVERAGING_POWER: Final = 2  # the average spans the last half of the steps, as long as that is less
+_AVERAGING_POWER: Final = 2  # the weights of a step grow linearly with its number
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +150,7 @@ class Trainer:
             start = shorten(restore_bundle(options.init), config.horizon)
             self.forecaster.load_state_dict(start.state_dict())
         self.averaged = AveragedModel(self.forecaster, avg_fn=self._average)
-        self.window = options.window_events(config.context)
+        self.window = options.window
         self.sampler = WindowSampler(series, config, window=self.window, origins=options.origins, batch=options.batch)
         self.optimizer = torch.optim.AdamW(
             self.forecaster.parameters(), lr=options.lr, weight_decay=options.weight_decay

@@ -77,8 +77,7 @@ class TrainOptions:
     patience: int = 10
     """Epochs without a better validation loss after which training stops."""
     validation: float = 0.1
-    """Share at the end of every series that is validated on, never trained on; at least one horizon, at most eight of
-    them or a lag window."""
+    """Share at the end of every series that is validated on, never trained on; at least one horizon."""
     balance: float = 0.0
     """How far larger series count for more: by their scale to this power. 0 favours MASE, 1 a pooled loss (WQL)."""
     refit: bool = False

@@ -24,7 +24,6 @@ from training.data import Context, Series, contexts, seasonal_scale
 from training.forecaster import ForecasterConfig, Sequences
 
 _MIN_TRAINING_HORIZONS: Final = 2  # a series with less before the cut trains on all it has and validates nothing
-_MAX_VALIDATION_HORIZONS: Final = 8
 _MAX_WEIGHT: Final = 20.0
 _FORGOTTEN_SHARE: Final = 0.05  # of each covariate's windows in training
 _FRESH_SHARE: Final = 0.15  # windows that pretend to be the start of an unknown stream
@@ -72,12 +71,11 @@ class Batch(NamedTuple):
 def split(
     series: Sequence[Series], config: ForecasterConfig, validation: float, balance: float = 0.0
 ) -> list[SplitSeries]:
-    """Cut off the last share `validation` of every series, in slots, at least one horizon and no more than is needed.
+    """Cut off the last share `validation` of every series, in slots, and at least one horizon.
 
-    That is eight horizons, or a lag window where it is longer: of a long history, more would keep what lies nearest to
-    the forecasts to come from being learnt. A series without any observation before its cut is left out. With a
-    `balance`, series count by their scale to this power: at 0 all the same, as MASE has it; at 1 by the size of their
-    errors, as a pooled loss (WQL) has it. None counts more than `_MAX_WEIGHT` times the average one.
+    A series without any observation before its cut is left out. With a `balance`, series count by their scale to this
+    power: at 0 all the same, as MASE has it; at 1 by the size of their errors, as a pooled loss (WQL) has it. None
+    counts more than `_MAX_WEIGHT` times the average one.
     """
     parts = []
     for one in series:
@@ -85,8 +83,7 @@ def split(
             one.slots, one.y, season=config.seasons[0], max_gap=config.max_gap, covariates=one.covariates
         )
         start, end = int(one.slots[0]), int(one.slots[-1]) + 1
-        share = min(round(validation * (end - start)), max(_MAX_VALIDATION_HORIZONS * config.horizon, config.context))
-        cut = end - max(config.horizon, share)
+        cut = end - max(config.horizon, round(validation * (end - start)))
         if cut - start < _MIN_TRAINING_HORIZONS * config.horizon:
             cut = end
         if (scale := _scale(stretch, config.seasons[0], cut)) > 0:

@@ -89,7 +89,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fitting.add_argument("--lr", type=float, default=3e-3, help="peak learning rate (default: 0.003)")
     fitting.add_argument("--dropout", type=float, default=0.1, help="share of inputs left out (default: 0.1)")
     fitting.add_argument("--patience", type=int, default=10, help="epochs without a gain to stop after (default: 10)")
-    fitting.add_argument("--validation", type=float, default=0.1, help="share at the end, <= 8 horizons (default: 0.1)")
+    fitting.add_argument("--validation", type=float, default=0.1, help="share at each series' end (default: 0.1)")
     fitting.add_argument("--balance", type=float, default=0.0, help="0: series count alike; 1: by size (default: 0)")
     fitting.add_argument("--refit", action="store_true", help="then train on all data, for the epochs that were best")
     fitting.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -181,21 +180,6 @@ def test_few_series_are_validated_at_more_origins_each(data: Path, tmp_path: Pat
         trainer.series = trainer.series * 100
         trainer.validate()
     assert asked == [-(-1_200 // few), 24]
-
-
-@pytest.mark.parametrize(
-    ("slots", "share", "validated"),
-    [(300, 0.1, 30), (300, 0.001, 6), (2_000, 0.1, 48), (2_000, 0.02, 40)],  # eight horizons of six slots at most
-)
-def test_a_share_of_each_series_is_validated_on_but_one_to_eight_horizons(
-    slots: int, share: float, validated: int
-) -> None:
-    wave = np.tile([0.0, 1.0, 3.0, 2.0], slots // 4).astype(np.float32)
-    config = replace(small_config(), horizon=6, context=32, max_gap=32)
-    (part,) = split([Series("a", np.arange(slots, dtype=np.int64), wave)], config, share)
-    assert slots - part.cut == validated
-    (part,) = split([Series("a", np.arange(slots, dtype=np.int64), wave)], replace(config, context=50), share)
-    assert slots - part.cut == (50 if (slots, share) == (2_000, 0.1) else validated)  # or a lag window
 
 
 def test_an_average_spans_half_of_the_steps_until_it_spans_what_is_asked_for(data: Path, tmp_path: Path) -> None:

@@ -83,12 +83,8 @@ SHIPPED: Final = {
     one.freq: one
     for one in (
         Pretraining("1min", 60),
-        Pretraining("5min", 36, max_gap=96),
-        Pretraining("15min", 96, max_gap=96),
-        Pretraining("30min", 48, max_gap=96),
         Pretraining("1h", 48, rounds=2, epochs=5, batches=70, series=1_200),
         Pretraining("1d", 28),
-        Pretraining("1w", 13),
     )
 }
 """Every shipped bundle by frequency."""

@@ -14,12 +14,11 @@ from pipeline.bundle import Bundle
 from pipeline.commands import train as command
 from pipeline.errors import DataError, SettingsError
 from tests.support.forecasters import small_config
-from training import fit
 from training.checkpoint import Progress
 from training.data import Series, load
 from training.fit import Trainer, TrainOptions, series_of, train
 from training.forecaster import ForecasterConfig
-from training.windows import split
+from training.windows import split, validation_batches
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
@@ -164,21 +163,21 @@ def test_a_refit_trains_on_the_validation_part_too_for_the_best_number_of_epochs
     assert report.training["refit"]
 
 
-def test_few_series_are_validated_at_more_origins_each(data: Path, tmp_path: Path) -> None:
+def test_few_series_are_validated_at_more_origins_each(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked: list[int] = []
+
+    def counted(*args: Any, origins: int, **others: Any) -> Any:
+        asked.append(origins)
+        return validation_batches(*args, origins=origins, **others)
+
+    monkeypatch.setattr("training.fit.validation_batches", counted)
     trainer = trainer_of(options_for(data, tmp_path))
     few = len(trainer.series)
-    with pytest.MonkeyPatch.context() as patch:
-        real = fit.validation_batches
-
-        def counted(*args: Any, origins: int, **others: Any) -> Any:
-            asked.append(origins)
-            return real(*args, origins=origins, **others)
-
-        patch.setattr(fit, "validation_batches", counted)
-        trainer.validate()
-        trainer.series = trainer.series * 100
-        trainer.validate()
+    trainer.validate()
+    trainer.series = list(trainer.series) * 100
+    trainer.validate()
     assert asked == [-(-1_200 // few), 24]
 
 

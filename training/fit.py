@@ -10,6 +10,7 @@ every epoch; so a run that is stopped and resumed ends with the same weights as 
 from __future__ import annotations
 
 import datetime as dt
+import math
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -41,12 +42,14 @@ from training.windows import Batch, SplitSeries, WindowSampler, split, validatio
 
 __all__ = ["DEFAULT_QUANTILES", "TrainOptions", "TrainReport", "Trainer", "train"]
 
-_VALIDATION_ORIGINS: Final = 24  # per series
+_VALIDATION_ORIGINS: Final = 24  # per series at least,
+_VALIDATION_IN_ALL: Final = 1_200  # and so many over all: the epochs of a few series cannot be told apart by fewer
 _VALIDATION_BATCH: Final = 128
 CLIP_NORM: Final = 1.0
 _MAY_DIFFER: Final = frozenset({"out", "name", "checkpoint", "quiet", "patience", "refit", "threads"})  # when resuming
 _EPOCHS_PER_SEED: Final = 1_000_003
 _WARM_UP_SHARE: Final = 0.1  # of all steps, until the learning rate peaks
+_AVERAGING_POWER: Final = 2  # the weights of a step grow linearly with its number
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +150,7 @@ class Trainer:
             start = shorten(restore_bundle(options.init), config.horizon)
             self.forecaster.load_state_dict(start.state_dict())
         self.averaged = AveragedModel(self.forecaster, avg_fn=self._average)
-        self.window = options.window_events(config.context)
+        self.window = options.window
         self.sampler = WindowSampler(series, config, window=self.window, origins=options.origins, batch=options.batch)
         self.optimizer = torch.optim.AdamW(
             self.forecaster.parameters(), lr=options.lr, weight_decay=options.weight_decay
@@ -167,8 +170,12 @@ class Trainer:
         }
 
     def _average(self, old: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
-        """Move the average on; it starts nimble, or the first epochs would be judged by their initial weights."""
-        decay = min(self.options.averaging, (1 + int(updates)) / (10 + int(updates)))
+        """Move the average on: a polynomial-decay one (Shamir & Zhang 2013) until its span is that of `averaging`.
+
+        So it forgets the initial weights, and early epochs, which are the best where data are few, are averaged as well
+        as late ones.
+        """
+        decay = min(self.options.averaging, (1 + int(updates)) / (1 + _AVERAGING_POWER + int(updates)))
         return old.lerp(new, 1 - decay)
 
     def run(self) -> Progress:
@@ -242,8 +249,9 @@ class Trainer:
     def validate(self) -> dict[str, float]:
         """Return the figures of the averaged weights on the validation part of every series."""
         figures = ValidationFigures(self.config.quantiles)
+        origins = max(_VALIDATION_ORIGINS, math.ceil(_VALIDATION_IN_ALL / len(self.series)))
         batches = validation_batches(
-            self.series, self.config, window=self.window, origins=_VALIDATION_ORIGINS, batch=_VALIDATION_BATCH
+            self.series, self.config, window=self.window, origins=origins, batch=_VALIDATION_BATCH
         )
         with torch.no_grad():
             for batch in batches:

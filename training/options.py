@@ -64,8 +64,8 @@ class TrainOptions:
     """Batches per epoch."""
     batch: int = 32
     """Windows per batch. Twice as many steps on half of it cost the same and learn more (docs/accuracy.md)."""
-    window: int | None = None
-    """Events in a training window; by default two contexts, between 128 and 512."""
+    window: int = 128
+    """Events in a training window. Longer ones cost more and learn less from few series (docs/accuracy.md)."""
     origins: int = 32
     """Forecasts per window that count in the loss, drawn anew each time."""
     lr: float = 3e-3
@@ -94,7 +94,7 @@ class TrainOptions:
     """No progress bar."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batches", "batch", "origins", "patience", "threads"):
+        for name in ("epochs", "batches", "batch", "window", "origins", "patience", "threads"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.data is None and not self.synthetic:
@@ -167,7 +167,3 @@ class TrainOptions:
         if not 1 <= self.horizon <= config.horizon:
             raise SettingsError(f"horizon is {self.horizon}, expected 1 to {config.horizon}, which {init} has")
         return replace(config, horizon=self.horizon, dropout=self.dropout)
-
-    def window_events(self, context: int) -> int:
-        """Return the events in a training window."""
-        return self.window or min(512, max(128, 2 * context))

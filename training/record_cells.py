@@ -146,9 +146,16 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--cells", default=",".join(CELLS), help=f"default: {','.join(CELLS)}")
     parser.add_argument("--workdir", type=Path, required=True, help="where bundles and results are kept")
     parser.add_argument("--page", type=Path, help="page whose table is replaced")
-    for name, default in (("hidden", 64), ("layers", 1), ("epochs", 30), ("batches", 40), ("batch", 32), ("seed", 0)):
+    for name, default in (
+        ("hidden", 64),
+        ("layers", 1),
+        ("epochs", 30),
+        ("batches", 40),
+        ("batch", 32),
+        ("window", 128),
+        ("seed", 0),
+    ):
         parser.add_argument(f"--{name}", type=int, default=default, help=f"default: {default}")
-    parser.add_argument("--window", type=int, help="events in a training window (default: by context)")
     return parser
 
 

@@ -72,7 +72,6 @@ class Pretraining:
             epochs=self.epochs,
             batches=self.batches,
             batch=48,
-            window=128,
             origins=48,
             patience=self.epochs,
             threads=threads,

@@ -85,7 +85,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fitting.add_argument("--epochs", type=int, default=30, help="at most (default: 30)")
     fitting.add_argument("--batches", type=int, default=40, help="batches per epoch (default: 40)")
     fitting.add_argument("--batch", type=int, default=32, help="windows per batch (default: 32)")
-    fitting.add_argument("--window", type=int, help="events in a window (default: by context)")
+    fitting.add_argument("--window", type=int, default=128, help="events in a window (default: 128)")
     fitting.add_argument("--lr", type=float, default=3e-3, help="peak learning rate (default: 0.003)")
     fitting.add_argument("--dropout", type=float, default=0.1, help="share of inputs left out (default: 0.1)")
     fitting.add_argument("--patience", type=int, default=10, help="epochs without a gain to stop after (default: 10)")

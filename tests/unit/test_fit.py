@@ -18,7 +18,7 @@ from training.checkpoint import Progress
 from training.data import Series, load
 from training.fit import Trainer, TrainOptions, series_of, train
 from training.forecaster import ForecasterConfig
-from training.windows import split
+from training.windows import split, validation_batches
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
@@ -161,6 +161,37 @@ def test_a_refit_trains_on_the_validation_part_too_for_the_best_number_of_epochs
     assert [number for number, _ in again] == list(range(report.training["best_epoch"]))
     assert max(events for _, events in first) < min(events for _, events in again)
     assert report.training["refit"]
+
+
+def test_few_series_are_validated_at_more_origins_each(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+
+    def counted(*args: Any, origins: int, **others: Any) -> Any:
+        asked.append(origins)
+        return validation_batches(*args, origins=origins, **others)
+
+    monkeypatch.setattr("training.fit.validation_batches", counted)
+    trainer = trainer_of(options_for(data, tmp_path))
+    few = len(trainer.series)
+    trainer.validate()
+    trainer.series = list(trainer.series) * 100
+    trainer.validate()
+    assert asked == [-(-1_200 // few), 24]
+
+
+def test_an_average_spans_half_of_the_steps_until_it_spans_what_is_asked_for(data: Path, tmp_path: Path) -> None:
+    trainer = trainer_of(options_for(data, tmp_path, averaging=0.9))
+    for steps, oldest in ((4, 0), (100, None)):
+        weights = torch.zeros(steps)
+        for step in range(steps):
+            newest = torch.zeros(steps)
+            newest[step] = 1.0
+            weights = newest if step == 0 else trainer._average(weights, newest, step)
+        assert weights.sum() == pytest.approx(1.0)
+        expected = [3 / 15, 3 / 15, 4 / 15, 5 / 15] if oldest is not None else [0.1 * 0.9**age for age in (2, 1, 0)]
+        assert weights[-len(expected) :].tolist() == pytest.approx(expected)
 
 
 def test_larger_series_count_for_more_by_their_scale_to_the_power_of_the_balance() -> None:

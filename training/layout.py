@@ -216,18 +216,12 @@ class _Rewriting:
             return None
         return self._copy(node, [self._last_of(name) for name in node.input], axis=axes[0])
 
-    def _unsqueeze(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        if node.input[1] not in self.initializers:
-            return None
-        axes = self._axes(self.initializers[node.input[1]], self._rank(node.output[0]))
-        if axes is None:
-            return None
-        return self._copy(node, [self._last_of(node.input[0]), self._integers(node, "axes", axes)])
-
-    def _squeeze(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
+    def _squeeze_or_unsqueeze(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
         if len(node.input) < 2 or node.input[1] not in self.initializers:
             return None
-        axes = self._axes(self.initializers[node.input[1]], self._rank(node.input[0]))
+        # Axes are those of the longer shape, which has the dimensions of size one.
+        longer = max(self._rank(node.input[0]), self._rank(node.output[0]))
+        axes = self._axes(self.initializers[node.input[1]], longer)
         if axes is None:
             return None
         return self._copy(node, [self._last_of(node.input[0]), self._integers(node, "axes", axes)])
@@ -287,10 +281,10 @@ _MOVES: Final[Mapping[str, _Move]] = {
     "Reshape": _Rewriting._reshape,
     "Slice": _Rewriting._slice,
     "Split": _Rewriting._split,
-    "Squeeze": _Rewriting._squeeze,
+    "Squeeze": _Rewriting._squeeze_or_unsqueeze,
     "Tile": _Rewriting._tile,
     "Transpose": _Rewriting._transposition,
-    "Unsqueeze": _Rewriting._unsqueeze,
+    "Unsqueeze": _Rewriting._squeeze_or_unsqueeze,
 }
 
 

@@ -99,6 +99,7 @@ class World:
             self.retired.append((partition, model_id))
             retire(partition, model_id, before)
 
+        # This one store is watched, not its class: what mypy calls assigning to a method.
         store.commit = lambda: noted(commit)  # type: ignore[method-assign]  # as a bomb does
         store.claim = lambda claims: noted(lambda: claim(claims))  # type: ignore[method-assign]
         store.retire = judged_retire  # type: ignore[method-assign]

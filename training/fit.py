@@ -96,17 +96,12 @@ def train(options: TrainOptions) -> TrainReport:
             f"({3 * options.horizon} slots of {options.freq})"
         )
     with threads(options.threads):
-        trainer = Trainer(options, config, parts)
-        progress = trainer.run()
-        if options.refit:
-            trainer = Trainer(options, config, [part.whole() for part in parts])
-            progress.best_weights = trainer.refit(progress.best_epoch)
-        trainer.forecaster.load_state_dict(progress.best_weights)
+        forecaster, progress = fitted(options, config, parts)
         picture = options.out.with_name(options.out.name + ".training.png")
         curve.draw(picture, progress.history, best_epoch=progress.best_epoch, title=options.out.name)
-        summary = _summary(options, series, progress, trainer.forecaster)
+        summary = _summary(options, series, progress, forecaster)
         parity = export(
-            trainer.forecaster,
+            forecaster,
             options.out,
             name=options.name or options.out.name.removesuffix(".onnx"),
             training=summary,
@@ -114,6 +109,19 @@ def train(options: TrainOptions) -> TrainReport:
         )
     identity = Bundle.load(options.out).metadata.model_id
     return TrainReport(options.out, identity, picture, summary, progress.best_figures, parity.worst)
+
+
+def fitted(
+    options: TrainOptions, config: ForecasterConfig, parts: Sequence[SplitSeries]
+) -> tuple[Forecaster, Progress]:
+    """Return a forecaster with the best weights of a run, and how they came about; `--refit` is part of it."""
+    trainer = Trainer(options, config, parts)
+    progress = trainer.run()
+    if options.refit:
+        trainer = Trainer(options, config, [part.whole() for part in parts])
+        progress.best_weights = trainer.refit(progress.best_epoch)
+    trainer.forecaster.load_state_dict(progress.best_weights)
+    return trainer.forecaster, progress
 
 
 def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Series], ForecasterConfig]:

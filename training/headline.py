@@ -38,7 +38,7 @@ from training.options import TrainOptions
 
 DATA_VARIABLE: Final = "ACCURACY_DATA"
 UNIVERSAL: Final = "universal:1h"
-_FREQ: Final = "1h"
+FREQ: Final = "1h"
 _BEGIN: Final = "<!-- measured by training.headline: begin -->"
 _END: Final = "<!-- measured by training.headline: end -->"
 _FIGURES: Final = {"mase": "MASE", "smape": "sMAPE", "wql": "WQL", "coverage80": "coverage of 80 %"}
@@ -74,7 +74,7 @@ class Protocol:
                 raise DataError(
                     f"{folder / file} does not exist; {self.name} needs {', '.join(self.files)} in {folder}"
                 )
-        whole = [load(folder / file, _FREQ) for file in self.files]
+        whole = [load(folder / file, FREQ) for file in self.files]
         if self.test is None:
             return whole[0], whole[1]
         first, end = self.test
@@ -109,12 +109,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parser.parse_args(argv)
     keep_freed_memory()
     try:
-        result = run(_folder(args.data), args.work, range(args.seeds), args.only, finished=args.finished)
+        result = run(data_folder(args.data), args.work, range(args.seeds), args.only, finished=args.finished)
     except RillcastError as error:
         print(f"accuracy: {error}", file=sys.stderr)
         return error.exit_code
     if args.document:
-        write_into(args.document, measured_part(result))
+        write_into(args.document, measured_part(result), _BEGIN, _END)
     print(json.dumps(summary(result)))
     return 0
 
@@ -189,7 +189,7 @@ def _trained(protocol: Protocol, folder: Path, work: Path, seed: int) -> dict[st
             data = work / f"{protocol.name}.train.csv"
             drift.write_csv(data, train_part)
         options = TrainOptions(
-            data=data, freq=_FREQ, horizon=protocol.horizon, out=out, seed=seed, quiet=True,
+            data=data, freq=FREQ, horizon=protocol.horizon, out=out, seed=seed, quiet=True,
             checkpoint=out.with_suffix(".ckpt"), **RECIPE,
         )  # fmt: skip
         _say(f"training {protocol.name}, seed {seed}: {_command(options)}")
@@ -261,21 +261,26 @@ def _cells(runs: list[dict[str, float]]) -> str:
     return " | ".join(cells)
 
 
-def write_into(page: Path, text: str) -> None:
-    """Replace what stands between the markers of a page.
+def write_into(page: Path, text: str, begin: str, end: str) -> None:
+    """Replace what stands between two markers of a page.
 
     Raises:
         DataError: the page has no markers.
     """
     old = page.read_text(encoding="utf-8")
-    if _BEGIN not in old or _END not in old:
-        raise DataError(f"{page}: expected the lines {_BEGIN!r} and {_END!r} around what is measured")
-    before, rest = old.split(_BEGIN, 1)
-    _, after = rest.split(_END, 1)
-    page.write_text(f"{before}{_BEGIN}\n\n{text}\n\n{_END}{after}", encoding="utf-8")
+    if begin not in old or end not in old:
+        raise DataError(f"{page}: expected the lines {begin!r} and {end!r} around what is measured")
+    before, rest = old.split(begin, 1)
+    _, after = rest.split(end, 1)
+    page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
-def _folder(given: str | None) -> Path:
+def data_folder(given: str | None) -> Path:
+    """Return the folder with the public series: as given, or as the environment says.
+
+    Raises:
+        DataError: neither names one, or it is none.
+    """
     named = given if given is not None else os.environ.get(DATA_VARIABLE, "")
     needed = ", ".join(file for protocol in PROTOCOLS for file in protocol.files)
     folder = Path(named)

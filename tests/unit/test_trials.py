@@ -1,0 +1,121 @@
+"""The comparison of what was tried: on which slots, from which data, how often, and what is said of it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests.support.forecasters import random_forecaster, small_config
+from training import trials
+from training.data import Series
+from training.fit import fitted
+from training.headline import Protocol
+
+SMALL = {"cell": "gru", "hidden": 4, "epochs": 1, "batches": 1, "batch": 2, "seasons": (24,), "context": 48}
+TRIED = {"defaults": trials.Trial("as it is"), "wide": trials.Trial("twice as wide", {"hidden": 8})}
+
+
+def hourly(path: Path, names: str, count: int) -> None:
+    rng = np.random.default_rng(count)
+    rows = [
+        f"{name},{slot * 3_600_000},{10 + np.sin(slot * np.pi / 12) + 0.1 * rng.normal():.3f}\n"
+        for name in names
+        for slot in range(1_000, 1_000 + count)
+    ]
+    path.write_bytes(gzip.compress(("unique_id,ds,y\n" + "".join(rows)).encode()))
+
+
+@pytest.fixture
+def arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
+    """Two small data sets and two small trials; the command's arguments for them."""
+    protocols = (
+        Protocol("m4_hourly", ("m4_hourly_train.csv.gz", "m4_hourly_test.csv.gz"), 6),
+        Protocol("etth1", ("etth1.csv.gz",), 6, test=(1_300, 1_312)),
+    )
+    monkeypatch.setattr(trials, "PROTOCOLS", protocols)
+    monkeypatch.setattr(trials, "HELD_OUT", {"m4_hourly": 6, "etth1": 60})
+    monkeypatch.setattr(trials, "RECIPE", SMALL)
+    monkeypatch.setattr(trials, "TRIALS", TRIED)
+    hourly(tmp_path / "m4_hourly_train.csv.gz", "ab", 300)
+    hourly(tmp_path / "m4_hourly_test.csv.gz", "ab", 306)
+    hourly(tmp_path / "etth1.csv.gz", "cd", 400)
+    return ["--data", str(tmp_path), "--work", str(tmp_path / "work")]
+
+
+def test_it_trains_each_trial_once_and_writes_the_page(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    page = tmp_path / "accuracy.md"
+    page.write_text(f"before\n{trials.BEGIN}\nold\n{trials.END}\nafter\n")
+    assert trials.main([*arguments, "--seeds", "2", "--document", str(page)]) == 0
+    text = page.read_text()
+    assert text.startswith("before\n")
+    assert "old" not in text
+    rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| m4_hourly", "| etth1"))]
+    assert [(row[0], row[1], row[2]) for row in rows] == [
+        (f"| {name}", trial.what, "2") for name in ("m4_hourly", "etth1") for trial in TRIED.values()
+    ]
+    kept = {file.name: json.loads(file.read_text()) for file in (tmp_path / "work").iterdir()}
+    assert len(kept) == 8
+    assert kept["etth1.wide.1.json"]["changes"] == {"hidden": 8}
+    assert all(0 < one["figures"]["wql"] < 1 for one in kept.values())
+    assert len({one["figures"]["wql"] for one in kept.values()}) == 8
+    monkeypatch.setattr(trials, "run", never)
+    capsys.readouterr()
+    assert trials.main([*arguments, "--seeds", "2"]) == 0
+    assert capsys.readouterr().out.strip() in text
+
+
+def test_a_run_of_another_trial_by_that_name_is_refused(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chosen = [*arguments, "--only", "etth1", "--trial", "wide"]
+    assert trials.main(chosen) == 0
+    monkeypatch.setattr(trials, "TRIALS", {"wide": trials.Trial("wider", {"hidden": 16})})
+    assert trials.main(chosen) == 2
+    assert "remove it" in capsys.readouterr().err
+
+
+def test_what_is_finished_can_be_told_before_the_rest_is(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trials.main([*arguments, "--only", "etth1", "--trial", "wide"]) == 0
+    first = capsys.readouterr().out
+    monkeypatch.setattr(trials, "run", never)
+    assert trials.main([*arguments, "--finished"]) == 0
+    assert capsys.readouterr().out == first
+
+
+def test_neither_the_test_nor_what_is_held_out_is_trained_on(
+    arguments: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: dict[str, int] = {}
+    def watched(options: Any, config: Any, parts: Any) -> Any:
+        seen[options.source] = max(int(part.contexts[-1].slots[-1]) for part in parts)
+        return fitted(options, config, parts)
+
+    monkeypatch.setattr(trials, "fitted", watched)
+    assert trials.main([*arguments, "--trial", "defaults"]) == 0
+    assert seen == {"m4_hourly_train.csv.gz": 1_299 - 6, "etth1.csv.gz": 1_299 - 60}
+
+
+def test_every_held_out_slot_is_forecast_once() -> None:
+    """A series that repeats itself is forecast without error by a head that says seasonal naive, and scored as such."""
+    forecaster = random_forecaster(small_config(seasons=(4,), horizon=5))
+    slots = np.arange(1_000, 1_120)
+    y = (np.tile([1, 2, 3, 4], 30) + np.where(slots < 1_060, 0.1 * (slots % 3), 0)).astype(np.float32)
+    series = [Series("a", slots, y), Series("not held out", slots, y)]
+    (batch,) = trials.batches(forecaster.config, series, {"a": 1_070})
+    np.testing.assert_array_equal(batch.target[0].numpy().ravel(), y[70:])
+    figures = trials.score(forecaster, series, {"a": 1_070})
+    assert figures["seasonal_naive_mase"] == 0
+    assert figures["wql"] > 0
+
+
+def never(*_: object) -> None:
+    raise AssertionError("a training run was started")

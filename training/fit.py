@@ -13,7 +13,7 @@ import datetime as dt
 import math
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -112,13 +112,16 @@ def train(options: TrainOptions) -> TrainReport:
 
 
 def fitted(
-    options: TrainOptions, config: ForecasterConfig, parts: Sequence[SplitSeries]
+    options: TrainOptions,
+    config: ForecasterConfig,
+    parts: Sequence[SplitSeries],
+    make: Callable[[ForecasterConfig], Forecaster] = Forecaster,
 ) -> tuple[Forecaster, Progress]:
     """Return a forecaster with the best weights of a run, and how they came about; `--refit` is part of it."""
-    trainer = Trainer(options, config, parts)
+    trainer = Trainer(options, config, parts, make)
     progress = trainer.run()
     if options.refit:
-        trainer = Trainer(options, config, [part.whole() for part in parts])
+        trainer = Trainer(options, config, [part.whole() for part in parts], make)
         progress.best_weights = trainer.refit(progress.best_epoch)
     trainer.forecaster.load_state_dict(progress.best_weights)
     return trainer.forecaster, progress
@@ -150,10 +153,16 @@ def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Seri
 class Trainer:
     """The loop. `run` may be called once; it picks up from the checkpoint if there is one."""
 
-    def __init__(self, options: TrainOptions, config: ForecasterConfig, series: Sequence[SplitSeries]) -> None:
+    def __init__(
+        self,
+        options: TrainOptions,
+        config: ForecasterConfig,
+        series: Sequence[SplitSeries],
+        make: Callable[[ForecasterConfig], Forecaster] = Forecaster,
+    ) -> None:
         self.options, self.config, self.series = options, config, series
         torch.manual_seed(options.seed)
-        self.forecaster = Forecaster(config).train()
+        self.forecaster = make(config).train()
         if options.init is not None:
             start = shorten(restore_bundle(options.init), config.horizon)
             self.forecaster.load_state_dict(start.state_dict())

@@ -18,7 +18,7 @@ import argparse
 import json
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import mean
@@ -29,18 +29,19 @@ import torch
 
 from pipeline.errors import DataError, RillcastError
 from training.allocator import keep_freed_memory
-from training.data import Series, contexts, newest, seasonal_scale
+from training.data import Series, contexts, seasonal_scale
 from training.fit import fitted, threads
 from training.forecaster import Forecaster, ForecasterConfig
 from training.headline import FREQ, PROTOCOLS, RECIPE, Protocol, data_folder, write_into
 from training.losses import ValidationFigures
 from training.options import TrainOptions
+from training.trial_shapes import Arcsinh, Attention, Dilated, Ensemble, JointEnsemble
 from training.windows import Batch, Window, collate, split
 
 BEGIN: Final = "<!-- measured by training.trials: begin -->"
 END: Final = "<!-- measured by training.trials: end -->"
 HELD_OUT: Final = {"m4_hourly": 48, "etth1": 117 * 24}
-"""Newest slots of what the headline trains on."""
+"""Newest slots of each series that the headline trains on."""
 _RUN_UP: Final = 704  # events before the first origin; the states that 168 leave behind give the same figures
 _SERIES_AT_ONCE: Final = 128
 
@@ -52,10 +53,12 @@ class Trial:
     Attributes:
         what: in a few words, for the table.
         changes: of the training options.
+        make: builds the forecaster.
     """
 
     what: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    make: Callable[[ForecasterConfig], Forecaster] = Forecaster
 
 
 TRIALS: Final[dict[str, Trial]] = {
@@ -70,6 +73,15 @@ TRIALS: Final[dict[str, Trial]] = {
     "hidden-48": Trial("`--hidden 48`", {"hidden": 48}),
     "context-336": Trial("`--context 336`", {"context": 336}),
     "layers-2": Trial("`--layers 2`", {"layers": 2}),
+    "ensemble": Trial("the mean of two cells with a head each, each trained on its own loss", make=Ensemble),
+    "ensemble-48": Trial("the same with `--hidden 48`", {"hidden": 48}, Ensemble),
+    "ensemble-joint": Trial(
+        "the mean of two cells with a head each, trained on the loss of the mean", make=JointEnsemble
+    ),
+    "attention": Trial("attention over the days of the lag window", make=Attention),
+    "dilated": Trial("a second layer that goes on from its state of a day ago", make=Dilated),
+    "dilated-336": Trial("the same, `--window 336`", {"window": 336}, Dilated),
+    "arcsinh": Trial("arcsinh of the features in place of a soft limit", make=Arcsinh),
 }
 
 
@@ -125,14 +137,22 @@ def run(protocol: Protocol, trial: Trial, seed: int, series: list[Series]) -> di
         quiet=True,
         **(RECIPE | dict(trial.changes)),
     )
-    early, late = newest(series, HELD_OUT[protocol.name])
+    early, first = without_newest(series, HELD_OUT[protocol.name])
     config = options.forecaster()
     started = time.process_time()
     with threads(options.threads):
-        forecaster, progress = fitted(options, config, split(early, config, options.validation, options.balance))
+        parts = split(early, config, options.validation, options.balance)
+        forecaster, progress = fitted(options, config, parts, trial.make)
         seconds = time.process_time() - started
-        figures = score(forecaster, series, {one.unique_id: int(one.slots[0]) for one in late})
+        figures = score(forecaster, series, first)
     return {"figures": figures, "best_epoch": progress.best_epoch, "cpu_seconds": seconds}
+
+
+def without_newest(series: Sequence[Series], slots: int) -> tuple[list[Series], dict[str, int]]:
+    """Return each series without its newest slots, and the first one that is held out, by series."""
+    first = {one.unique_id: int(one.slots[-1]) + 1 - slots for one in series}
+    early = [(one, one.slots < first[one.unique_id]) for one in series]
+    return [Series(one.unique_id, one.slots[kept], one.y[kept]) for one, kept in early], first
 
 
 def score(forecaster: Forecaster, series: Sequence[Series], first: Mapping[str, int]) -> dict[str, float]:
@@ -149,8 +169,6 @@ def batches(config: ForecasterConfig, series: Sequence[Series], first: Mapping[s
     """Yield the windows that are scored: every horizon an origin, from the slot before the first one on."""
     windows, origins = [], []
     for one in series:
-        if one.unique_id not in first:
-            continue
         context = contexts(one.slots, one.y, season=config.seasons[0], max_gap=config.max_gap)[-1]
         begin = int(np.searchsorted(context.slots, first[one.unique_id])) - 1
         start, end = max(0, begin - _RUN_UP), len(context.slots)

@@ -95,9 +95,10 @@ def test_neither_the_test_nor_what_is_held_out_is_trained_on(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, int] = {}
-    def watched(options: Any, config: Any, parts: Any) -> Any:
+
+    def watched(options: Any, config: Any, parts: Any, make: Any) -> Any:
         seen[options.source] = max(int(part.contexts[-1].slots[-1]) for part in parts)
-        return fitted(options, config, parts)
+        return fitted(options, config, parts, make)
 
     monkeypatch.setattr(trials, "fitted", watched)
     assert trials.main([*arguments, "--trial", "defaults"]) == 0
@@ -105,15 +106,17 @@ def test_neither_the_test_nor_what_is_held_out_is_trained_on(
 
 
 def test_every_held_out_slot_is_forecast_once() -> None:
-    """A series that repeats itself is forecast without error by a head that says seasonal naive, and scored as such."""
     forecaster = random_forecaster(small_config(seasons=(4,), horizon=5))
     slots = np.arange(1_000, 1_120)
     y = (np.tile([1, 2, 3, 4], 30) + np.where(slots < 1_060, 0.1 * (slots % 3), 0)).astype(np.float32)
-    series = [Series("a", slots, y), Series("not held out", slots, y)]
-    (batch,) = trials.batches(forecaster.config, series, {"a": 1_070})
-    np.testing.assert_array_equal(batch.target[0].numpy().ravel(), y[70:])
-    figures = trials.score(forecaster, series, {"a": 1_070})
-    assert figures["seasonal_naive_mase"] == 0
+    series = [Series("early", slots, y), Series("late", slots + 500, y)]
+    kept, first = trials.without_newest(series, 50)
+    assert [int(one.slots[-1]) for one in kept] == [1_069, 1_569]
+    (batch,) = trials.batches(forecaster.config, series, first)
+    for targets in batch.target:
+        np.testing.assert_array_equal(targets.numpy().ravel(), y[70:])
+    figures = trials.score(forecaster, series, first)
+    assert figures["seasonal_naive_mase"] == 0  # it repeats itself from slot 60 on
     assert figures["wql"] > 0
 
 

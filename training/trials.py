@@ -6,10 +6,10 @@ Owns: the trials, the part of the training data that they are compared on, and t
 a forecaster is trained, or the test, which it never reads into anything. A finished run is kept in the work folder, one
 JSON object each, and not done again.
 
-Every run trains as `rillcast train` does, with the options of `training.headline` and the trial's own, on the data that
-the headline trains on without their newest slots, and is scored on those: on M4 Hourly the last 48, from one origin per
-series; on ETTh1 the last fifth, 117 days, at daily origins. Scored are the network's own quantiles, without the online
-correction.
+Every run trains as `rillcast train` does, with the cell of `training.headline` and the trial's own options, on the
+data that the headline trains on without their newest slots, and is scored on those: on M4 Hourly the last 48, from one
+origin per series; on ETTh1 the last fifth, 117 days, at daily origins. Scored are the network's own quantiles, without
+the online correction.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ from training.windows import Batch, Window, collate, split
 
 BEGIN: Final = "<!-- measured by training.trials: begin -->"
 END: Final = "<!-- measured by training.trials: end -->"
+BASE: Final[dict[str, Any]] = {"cell": RECIPE["cell"]}
+"""What differs from the defaults of `rillcast train` in every trial."""
 HELD_OUT: Final = {"m4_hourly": 48, "etth1": 117 * 24}
 """Newest slots of each series that the headline trains on."""
 _RUN_UP: Final = 704  # events before the first origin; the states that 168 leave behind give the same figures
@@ -72,6 +74,7 @@ TRIALS: Final[dict[str, Trial]] = {
     "hidden-32": Trial("`--hidden 32`", {"hidden": 32}),
     "hidden-48": Trial("`--hidden 48`", {"hidden": 48}),
     "context-336": Trial("`--context 336`", {"context": 336}),
+    "window-336": Trial("`--window 336`", {"window": 336}),
     "layers-2": Trial("`--layers 2`", {"layers": 2}),
     "ensemble": Trial("the mean of two cells with a head each, each trained on its own loss", make=Ensemble),
     "ensemble-48": Trial("the same with `--hidden 48`", {"hidden": 48}, Ensemble),
@@ -135,7 +138,7 @@ def run(protocol: Protocol, trial: Trial, seed: int, series: list[Series]) -> di
         out=Path("unused.onnx"),
         seed=seed,
         quiet=True,
-        **(RECIPE | dict(trial.changes)),
+        **(BASE | dict(trial.changes)),
     )
     early, first = without_newest(series, HELD_OUT[protocol.name])
     config = options.forecaster()

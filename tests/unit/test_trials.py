@@ -39,7 +39,7 @@ def arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     )
     monkeypatch.setattr(trials, "PROTOCOLS", protocols)
     monkeypatch.setattr(trials, "HELD_OUT", {"m4_hourly": 6, "etth1": 60})
-    monkeypatch.setattr(trials, "RECIPE", SMALL)
+    monkeypatch.setattr(trials, "BASE", SMALL)
     monkeypatch.setattr(trials, "TRIALS", TRIED)
     hourly(tmp_path / "m4_hourly_train.csv.gz", "ab", 300)
     hourly(tmp_path / "m4_hourly_test.csv.gz", "ab", 306)

@@ -77,13 +77,11 @@ TRIALS: Final[dict[str, Trial]] = {
     "window-336": Trial("`--window 336`", {"window": 336}),
     "layers-2": Trial("`--layers 2`", {"layers": 2}),
     "ensemble": Trial("the mean of two cells with a head each, each trained on its own loss", make=Ensemble),
-    "ensemble-48": Trial("the same with `--hidden 48`", {"hidden": 48}, Ensemble),
     "ensemble-joint": Trial(
         "the mean of two cells with a head each, trained on the loss of the mean", make=JointEnsemble
     ),
     "attention": Trial("attention over the days of the lag window", make=Attention),
     "dilated": Trial("a second layer that goes on from its state of a day ago", make=Dilated),
-    "dilated-336": Trial("the same, `--window 336`", {"window": 336}, Dilated),
     "arcsinh": Trial("arcsinh of the features in place of a soft limit", make=Arcsinh),
 }
 

@@ -46,7 +46,9 @@ _VALIDATION_ORIGINS: Final = 24  # per series at least,
 _VALIDATION_IN_ALL: Final = 1_200  # and so many over all: the epochs of a few series cannot be told apart by fewer
 _VALIDATION_BATCH: Final = 128
 CLIP_NORM: Final = 1.0
-_MAY_DIFFER: Final = frozenset({"out", "name", "checkpoint", "quiet", "patience", "refit", "threads"})  # when resuming
+_MAY_DIFFER: Final = frozenset(  # when resuming
+    {"out", "name", "checkpoint", "quiet", "patience", "refit", "refit_if_stopped", "threads"}
+)
 _EPOCHS_PER_SEED: Final = 1_000_003
 _WARM_UP_SHARE: Final = 0.1  # of all steps, until the learning rate peaks
 _AVERAGING_POWER: Final = 2  # the weights of a step grow linearly with its number
@@ -117,14 +119,19 @@ def fitted(
     parts: Sequence[SplitSeries],
     make: Callable[[ForecasterConfig], Forecaster] = Forecaster,
 ) -> tuple[Forecaster, Progress]:
-    """Return a forecaster with the best weights of a run, and how they came about; `--refit` is part of it."""
+    """Return a forecaster with the best weights of a run, and how they came about; a refit is part of it."""
     trainer = Trainer(options, config, parts, make)
     progress = trainer.run()
-    if options.refit:
+    if _refits(options, progress):
         trainer = Trainer(options, config, [part.whole() for part in parts], make)
         progress.best_weights = trainer.refit(progress.best_epoch)
     trainer.forecaster.load_state_dict(progress.best_weights)
     return trainer.forecaster, progress
+
+
+def _refits(options: TrainOptions, progress: Progress) -> bool:
+    """Return whether a run that is over is to be followed by one on all data."""
+    return options.refit or (options.refit_if_stopped and progress.epoch < options.epochs)
 
 
 def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Series], ForecasterConfig]:
@@ -290,7 +297,7 @@ def _summary(
         "last_ds": _iso(start_of(max(int(one.slots[-1]) for one in series))),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
-        "refit": options.refit,
+        "refit": _refits(options, progress),
         "seconds": round(progress.seconds, 1),
         "validation_loss": progress.best_loss,
         "seed": options.seed,

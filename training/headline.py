@@ -43,7 +43,7 @@ _BEGIN: Final = "<!-- measured by training.headline: begin -->"
 _END: Final = "<!-- measured by training.headline: end -->"
 _FIGURES: Final = {"mase": "MASE", "smape": "sMAPE", "wql": "WQL", "coverage80": "coverage of 80 %"}
 
-RECIPE: Final[dict[str, Any]] = {"cell": "lstm", "refit": True}
+RECIPE: Final[dict[str, Any]] = {"cell": "lstm", "refit_if_stopped": True}
 """What differs from the defaults of `rillcast train`, for every data set alike."""
 
 

@@ -82,6 +82,8 @@ class TrainOptions:
     """How far larger series count for more: by their scale to this power. 0 favours MASE, 1 a pooled loss (WQL)."""
     refit: bool = False
     """Whether to train once more on all data, the validation part too, for the epochs that were best."""
+    refit_if_stopped: bool = False
+    """The same, but only where the patience ended the run: data were its limit, not epochs (docs/accuracy.md)."""
     seed: int = 0
     """Of everything random."""
     threads: int = 1
@@ -110,6 +112,10 @@ class TrainOptions:
         if not self.lr > 0 or not 0 <= self.averaging < 1:
             raise SettingsError(f"lr is {self.lr}, averaging {self.averaging}: expected > 0, and 0 to below 1")
 
+        if self.refit and self.refit_if_stopped:
+            raise SettingsError(
+                "refit and refit_if_stopped exclude each other: always, or only where patience ended it"
+            )
         if not 0 <= self.balance <= 1:
             raise SettingsError(f"balance is {self.balance}, expected 0 to 1")
 

@@ -91,7 +91,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     fitting.add_argument("--patience", type=int, default=10, help="epochs without a gain to stop after (default: 10)")
     fitting.add_argument("--validation", type=float, default=0.1, help="share at each series' end (default: 0.1)")
     fitting.add_argument("--balance", type=float, default=0.0, help="0: series count alike; 1: by size (default: 0)")
-    fitting.add_argument("--refit", action="store_true", help="then train on all data, for the epochs that were best")
+    refit = fitting.add_mutually_exclusive_group()
+    refit.add_argument("--refit", action="store_true", help="then train on all data, for the epochs that were best")
+    refit.add_argument(
+        "--refit-if-stopped", action="store_true", help="the same, only where the patience ended the run"
+    )
     fitting.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     fitting.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
     fitting.add_argument("--checkpoint", type=Path, help="written every epoch, resumed from if it exists")
@@ -136,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
         validation=args.validation,
         balance=args.balance,
         refit=args.refit,
+        refit_if_stopped=args.refit_if_stopped,
         seed=args.seed,
         threads=args.threads,
         name=args.name,

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from training.checkpoint import Progress
 from training.data import Series, load
 from training.fit import Trainer, TrainOptions, series_of, train
 from training.forecaster import ForecasterConfig
+from training.restore import restore
 from training.windows import split, validation_batches
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
@@ -161,6 +163,31 @@ def test_a_refit_trains_on_the_validation_part_too_for_the_best_number_of_epochs
     assert [number for number, _ in again] == list(range(report.training["best_epoch"]))
     assert max(events for _, events in first) < min(events for _, events in again)
     assert report.training["refit"]
+
+
+@pytest.mark.parametrize(("losses", "refits"), [([0.5, 0.4, 0.6, 0.6], True), ([0.5, 0.4, 0.6, 0.3], False)])
+def test_a_refit_if_stopped_follows_only_where_the_patience_ended_the_run(
+    losses: list[float], refits: bool, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = iter(losses)
+    validate = Trainer.validate
+    monkeypatch.setattr(Trainer, "validate", lambda self: validate(self) | {"scaled_loss": next(found)})
+    options = options_for(data, tmp_path, epochs=5 if refits else 4, batches=1, patience=2)
+    plain = train(options)
+    found = iter(losses)
+    report = train(replace(options, refit_if_stopped=True, out=tmp_path / "again.onnx"))
+    assert (plain.training["refit"], report.training["refit"]) == (False, refits)
+    same = _weights(plain.model) == _weights(report.model)
+    assert same is not refits
+
+
+def _weights(bundle: Path) -> list[bytes]:
+    return [tensor.detach().numpy().tobytes() for tensor in restore(bundle).state_dict().values()]
+
+
+def test_both_kinds_of_refit_exclude_each_other(data: Path, tmp_path: Path) -> None:
+    with pytest.raises(SettingsError, match="exclude each other"):
+        options_for(data, tmp_path, refit=True, refit_if_stopped=True)
 
 
 def test_few_series_are_validated_at_more_origins_each(

@@ -157,7 +157,8 @@ def run(args: argparse.Namespace) -> int:
         print(json.dumps(report.to_dict()))
         return 0
     figures, training = report.figures, report.training
-    print(f"{report.model}: {report.model_id}, epoch {training['best_epoch']} of {training['epochs']}")
+    again = f", then {training['best_epoch']} on all data" if training["refit"] else ""
+    print(f"{report.model}: {report.model_id}, epoch {training['best_epoch']} of {training['epochs']}{again}")
     print(f"  trained       {training['observations']:,} observations, {training['seconds']:.0f} s")
     print(f"  validation    MASE {figures['mase']:.3f} (seasonal naive {figures['seasonal_naive_mase']:.3f})")
     print(f"                WQL {figures['wql']:.4f} (seasonal naive {figures['seasonal_naive_wql']:.4f})")

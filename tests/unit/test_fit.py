@@ -284,6 +284,22 @@ def test_the_command_prints_one_json_object(data: Path, tmp_path: Path, capsys: 
     assert printed["figures"]["seasonal_naive_mase"] > 0
 
 
+def test_the_command_says_that_it_trained_again_on_all_data(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    losses = iter([0.5, 0.6])
+    validate = Trainer.validate
+    monkeypatch.setattr(Trainer, "validate", lambda self: validate(self) | {"scaled_loss": next(losses)})
+    parser = argparse.ArgumentParser()
+    command.configure(parser)
+    arguments = (
+        f"{data} --freq 1h --horizon 4 --season 8 --hidden 4 --epochs 3 --batches 2 --batch 4 --window 32 --quiet"
+    )
+    flags = f"--patience 1 --refit-if-stopped --quantiles 0.1,0.9 --out {tmp_path / 'm.onnx'}"
+    assert command.run(parser.parse_args([*arguments.split(), *flags.split()])) == 0
+    assert "epoch 1 of 2, then 1 on all data\n" in capsys.readouterr().out
+
+
 def test_validation_uses_no_dropout(data: Path, tmp_path: Path) -> None:
     trainer = trainer_of(options_for(data, tmp_path, dropout=0.5, epochs=1))
     trainer.run()

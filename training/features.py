@@ -150,6 +150,8 @@ class WindowFeatures(nn.Module):
     lanes: Tensor
     phase_mean: Tensor
     gap_logs: Tensor
+    known_slots: Tensor
+    inside: Tensor
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
@@ -168,6 +170,9 @@ class WindowFeatures(nn.Module):
         self.register_buffer("phase_mean", _phase_mean(config.context, season), persistent=False)
         gaps = torch.arange(config.context + 1, dtype=torch.float32)
         self.register_buffer("gap_logs", torch.log1p(gaps), persistent=False)
+        known_slots = torch.arange(config.context) >= config.context - torch.arange(config.context + 1).unsqueeze(1)
+        self.register_buffer("known_slots", known_slots.to(torch.int32), persistent=False)
+        self.register_buffer("inside", known_slots.to(torch.float32), persistent=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -199,8 +204,9 @@ class WindowFeatures(nn.Module):
         """
         length, season = self.config.context, self.config.seasons[0]
         newest = window[..., -1:]
-        known_f = known.clamp(max=length).to(torch.float32).unsqueeze(-1)
-        inside = (self.position >= length - known_f).to(torch.float32)
+        within = known.clamp(max=length)
+        known_f = within.to(torch.float32).unsqueeze(-1)
+        inside = self.inside[within]
 
         level = _sum(window.abs(), self.ones) / length
         changes = _sum((window[..., 1:] - window[..., :-1]).abs() * inside[..., :-1], self.ones_slot)

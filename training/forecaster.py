@@ -198,6 +198,7 @@ class Forecaster(nn.Module):
     """Global quantile forecaster; see the module's docstring."""
 
     source: Tensor
+    season_ago: Tensor
 
     def __init__(self, config: ForecasterConfig) -> None:
         super().__init__()
@@ -219,7 +220,10 @@ class Forecaster(nn.Module):
         )
         self.tracker = QuantileTracker(config.horizon, config.quantiles)
         self.forecast_scores = ForecastScores(config.quantiles, self.tracker.horizons)
-        self.register_buffer("source", _shift_sources(config), persistent=False)
+        source = _shift_sources(config)
+        self.register_buffer("season_ago", source[:, -1].contiguous(), persistent=False)
+        source = torch.cat([source[:, :-1] + 1, torch.zeros_like(source[:, -1:])], dim=1)
+        self.register_buffer("source", source.to(torch.int32), persistent=False)
 
     def state_specs(self) -> tuple[StateSpec, ...]:
         """Return the kinds of state that a stream keeps, in the order of `Rows.flat`."""
@@ -288,6 +292,7 @@ class Forecaster(nn.Module):
         calibrate: Tensor | float = 1.0,
         x: Tensor | None = None,
         future: Tensor | None = None,
+        row: Tensor | None = None,
     ) -> tuple[StepOutputs, Rows]:
         """Advance each stream by one event.
 
@@ -299,6 +304,7 @@ class Forecaster(nn.Module):
                 network gives them. What is learnt for the correction does not depend on it.
             x: `[B, C]` float32, the covariates of the events, NaN = missing; None = all missing.
             future: `[B, F, H]` float32, those known ahead, for the next H slots; None = all missing.
+            row: `[B]` int64, which row of `rows.probes` is each event's; None = they are in the order of the events.
 
         Returns:
             What became of the events, and the next state.
@@ -319,10 +325,12 @@ class Forecaster(nn.Module):
         known = torch.where(known > 0, known + shift, (advances & observed).to(torch.int64))
         slot = torch.where(advances, slot, newest_slot)
 
-        shifted = rows.lags.gather(1, self.source[shift])
-        seasonal = torch.where(restarts, 0.0, shifted[:, -1])
+        season_ago = rows.lags.gather(1, self.season_ago[shift].unsqueeze(1)).squeeze(1)
+        seasonal = torch.where(restarts, 0.0, season_ago)
         newest = torch.where(advances & observed, value, seasonal).unsqueeze(1)
-        lags = self.features.mask_unknown(torch.cat([shifted[:, :-1], newest], dim=1), known)
+        # The newest value stands first, where the place of an unknown slot, zero, points to: one pass over the lags.
+        places = self.source[shift] * self.features.known_slots[known.clamp(max=context)]
+        lags = torch.cat([newest, rows.lags], dim=1).gather(1, places.to(torch.int64))
 
         view = self.with_covariates(self.features(lags, known, slot), x, future)
         kept = (~restarts).to(torch.float32).unsqueeze(1)
@@ -333,11 +341,12 @@ class Forecaster(nn.Module):
         )
         tracker = self.tracker
         own = self.forecast(self.cell.output(cells), view).parts()
-        settled, tracks = tracker.settle(rows.tracks, value, slot, known, advances & observed, restarts)
+        settled, tracks = tracker.settle(rows.tracks, value, slot, known, advances & observed, restarts, row)
         offsets = calibrate * tracks.offsets
         published = tracker.correct(own, offsets)
         at_anchors = tracker.parts_at_anchors(own)
-        tracks = tracker.remember(tracks, at_anchors, tracker.correct(at_anchors, offsets, at_anchors=True), slot)
+        corrected = tracker.correct(at_anchors, offsets, at_anchors=True)
+        tracks = tracker.remember(tracks, at_anchors, corrected, slot, row)
 
         status = torch.where(observed, int(Status.OK), int(Status.MISSING))
         status = torch.where(shift > 1, int(Status.GAP), status)

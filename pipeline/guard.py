@@ -3,9 +3,9 @@
 Rewrites a bundle's graph at load: an event after which any state or forecast of its stream is not finite, or beyond
 `MAX_ABS`, has its rows scattered to the scratch row instead of the stream's, and a further output `healthy` (bool [B])
 says for which events the step counted. So one stream's NaN never enters its state, let alone another's, on any device,
-at the cost of one reduction per state, over the whole batch where the device may branch. In a sequence graph the verdict is on a stream's whole run, and a run that the
-graph does not take (`regular` is false) is not healthy either. Knows the bundle contract; does not know what a state
-means.
+at the cost of one reduction per state, over the whole batch where the device may branch. In a sequence graph the
+verdict is on a stream's whole run, and a run that the graph does not take (`regular` is false) is not healthy either.
+Knows the bundle contract; does not know what a state means.
 """
 
 from __future__ import annotations

@@ -288,9 +288,7 @@ class QuantileTracker(nn.Module):
         """Return `[B, H, Q]` quantiles of all horizons in the stream's own unit."""
         return self.quantiles(parts).reshape(-1, self.num_levels, self.horizon).transpose(1, 2)
 
-    def remember(
-        self, tracks: Tracks, own: Parts, published: Parts, slot: Tensor, row: Tensor | None = None
-    ) -> Tracks:
+    def remember(self, tracks: Tracks, own: Parts, published: Parts, slot: Tensor, row: Tensor | None = None) -> Tracks:
         """Keep a new forecast until it is settled.
 
         Args:

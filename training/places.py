@@ -1,8 +1,9 @@
 """A table that is read and written at single places of its rows, in PyTorch and in ONNX.
 
 Owns: `take` and `put`, which the exporter turns into one GatherND and one ScatterND. What PyTorch's own indexing is
-lowered to goes over whole rows, or over the table. `training.tracing` puts the state of all streams in the table's place,
-so that an event touches the places that it needs, not all that its stream remembers. Does not know: what is in a table.
+lowered to goes over whole rows, or over the table. `training.tracing` puts the state of all streams in the place of the
+table, so that an event touches the places that it needs, not all that its stream remembers. Does not know: what is in a
+table.
 """
 
 from __future__ import annotations

@@ -71,8 +71,8 @@ def graft_state(
 ) -> onnx.ModelProto:
     """Gather the rows before the graph and scatter them after it, once per state, as the in-place contract asks.
 
-    A state that the graph reads and writes at places (`training.places`) is handed to it whole instead, and `ROW`, which
-    says what row is whose, becomes the streams' slots.
+    A state that the graph reads and writes at places (`training.places`) is handed to it whole instead, and `ROW`, the
+    row that is an event's, becomes its stream's slot.
 
     Args:
         traced: over state rows.

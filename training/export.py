@@ -142,7 +142,8 @@ class _StepOverRows(nn.Module):
 
     def forward(self, row: Tensor, ds: Tensor, y: Tensor, calibrate: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         beside, rows = covariates_and_rows(self.forecaster, others)
-        outputs, following = self.forecaster.step(ds, y, rows, calibrate, *beside, row=row)
+        x, future = (*beside, None, None)[:2]
+        outputs, following = self.forecaster.step(ds, y, rows, calibrate, x, future, row)
         return (*outputs, *following.flat())
 
 

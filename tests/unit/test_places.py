@@ -69,7 +69,7 @@ def test_a_quarantined_event_changes_no_place(
     def step(turn: int, y: list[float]) -> list[int]:
         ds = np.full(3, (450_000 + turn) * HOUR_MS)
         result = engine.step(np.zeros(3, np.int64), turn * 3 + np.arange(3), ids, ds, np.array(y, np.float32))
-        return result.outcome.tolist()
+        return [int(outcome) for outcome in result.outcome]
 
     def rows() -> dict[str, AnyArray]:
         (page,) = engine.residents.export(0, 0)

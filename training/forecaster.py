@@ -37,6 +37,7 @@ from training.cells import make_cell
 from training.covariates import CovariateFeatures
 from training.features import MAX_ABS_Y, FeatureConfig, WindowFeatures, WindowView
 from training.head import QuantileHead
+from training.precision import mixed
 from training.scores import ForecastScores
 from training.slots import slots_of
 
@@ -251,27 +252,33 @@ class Forecaster(nn.Module):
         )
         return Rows.from_flat(tuple(rows))
 
-    def forward(self, sequences: Sequences, origins: Tensor | None = None) -> Forecast:
+    def forward(
+        self, sequences: Sequences, origins: Tensor | None = None, products: torch.dtype = torch.float32
+    ) -> Forecast:
         """Forecast from every event of every sequence, or from some of them.
 
         Args:
             sequences: the events; the cells start from zeros at each sequence's first.
             origins: `[S, K]` int64 in [0, T), the events to forecast from; None = all.
+            products: in which type cells and head multiply matrices; bfloat16 is mixed precision, for training. What
+                is computed from observations, and the forecast, is float32 whatever it is.
 
         Returns:
             Forecasts with leading dimensions `[S, T]` or `[S, K]`.
         """
         view = self.view(sequences)
-        outputs = self.cell.sequence(self.cell_inputs(view, sequences.gap, sequences.observed))
-        if origins is not None:
-            streams = torch.arange(len(sequences.grid)).unsqueeze(1)
-            outputs = outputs[streams, origins]
-            view = view.take(streams, origins)
-        return self.forecast(outputs, view)
+        inputs = self.cell_inputs(view, sequences.gap, sequences.observed)
+        with mixed(inputs.device, products):
+            outputs = self.cell.sequence(inputs)
+            if origins is not None:
+                streams = torch.arange(len(origins), device=origins.device).unsqueeze(1)
+                outputs = outputs[streams, origins]
+                view = view.take(streams, origins)
+            return self.forecast(outputs, view)
 
     def view(self, sequences: Sequences) -> WindowView:
         """Return every event's window as the network sees it; leading dimensions `[S, T]`."""
-        streams = torch.arange(len(sequences.grid)).unsqueeze(1)
+        streams = torch.arange(len(sequences.grid), device=sequences.grid.device).unsqueeze(1)
         window = sequences.grid.unfold(1, self.config.context, 1)[streams, sequences.offset]
         known = sequences.known
         view: WindowView = self.features(self.features.mask_unknown(window, known), known, sequences.slot)

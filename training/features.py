@@ -151,7 +151,6 @@ class WindowFeatures(nn.Module):
     phase_mean: Tensor
     gap_logs: Tensor
     known_slots: Tensor
-    inside: Tensor
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
@@ -172,7 +171,6 @@ class WindowFeatures(nn.Module):
         self.register_buffer("gap_logs", torch.log1p(gaps), persistent=False)
         known_slots = torch.arange(config.context) >= config.context - torch.arange(config.context + 1).unsqueeze(1)
         self.register_buffer("known_slots", known_slots.to(torch.int32), persistent=False)
-        self.register_buffer("inside", known_slots.to(torch.float32), persistent=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -206,7 +204,7 @@ class WindowFeatures(nn.Module):
         newest = window[..., -1:]
         within = known.clamp(max=length)
         known_f = within.to(torch.float32).unsqueeze(-1)
-        inside = self.inside[within]
+        inside = self.known_slots[within].to(torch.float32)  # one table for both uses: it is the largest in a bundle
 
         level = _sum(window.abs(), self.ones) / length
         changes = _sum((window[..., 1:] - window[..., :-1]).abs() * inside[..., :-1], self.ones_slot)

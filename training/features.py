@@ -170,7 +170,8 @@ class WindowFeatures(nn.Module):
         gaps = torch.arange(config.context + 1, dtype=torch.float32)
         self.register_buffer("gap_logs", torch.log1p(gaps), persistent=False)
         known_slots = torch.arange(config.context) >= config.context - torch.arange(config.context + 1).unsqueeze(1)
-        self.register_buffer("known_slots", known_slots.to(torch.int32), persistent=False)
+        # In bytes: it is the largest constant of a bundle, and grows with the square of the lag window.
+        self.register_buffer("known_slots", known_slots.to(torch.int8), persistent=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -204,7 +205,7 @@ class WindowFeatures(nn.Module):
         newest = window[..., -1:]
         within = known.clamp(max=length)
         known_f = within.to(torch.float32).unsqueeze(-1)
-        inside = self.known_slots[within].to(torch.float32)  # one table for both uses: it is the largest in a bundle
+        inside = self.known_slots[within].to(torch.float32)
 
         level = _sum(window.abs(), self.ones) / length
         changes = _sum((window[..., 1:] - window[..., :-1]).abs() * inside[..., :-1], self.ones_slot)

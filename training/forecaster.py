@@ -336,7 +336,7 @@ class Forecaster(nn.Module):
         seasonal = torch.where(restarts, 0.0, season_ago)
         newest = torch.where(advances & observed, value, seasonal).unsqueeze(1)
         # The newest value stands first, where the place of an unknown slot, zero, points to: one pass over the lags.
-        places = self.source[shift] * self.features.known_slots[known.clamp(max=context)]
+        places = self.source[shift] * self.features.known_slots[known.clamp(max=context)].to(torch.int32)
         lags = torch.cat([newest, rows.lags], dim=1).gather(1, places.to(torch.int64))
 
         view = self.with_covariates(self.features(lags, known, slot), x, future)

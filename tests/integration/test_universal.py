@@ -68,7 +68,7 @@ def test_a_shipped_bundle_is_what_the_module_of_today_needs(name: str) -> None:
 def test_unseen_streams_are_forecast_better_than_by_the_seasonal_naive(name: str) -> None:
     bundle = Bundle.load(name)
     metadata = bundle.metadata
-    series = waves(12, 3 * metadata.context + metadata.horizon, metadata.season, metadata.freq)
+    series = waves(32, 3 * metadata.context + metadata.horizon, metadata.season, metadata.freq)
     found = backtest(StepEngine(bundle, device.choose("cpu")), series, stride=max(1, metadata.season // 3))
     assert found.model.mase < found.seasonal_naive.mase
     assert found.model.wql < found.seasonal_naive.wql

@@ -86,6 +86,7 @@ SHIPPED: Final = {
     one.freq: one
     for one in (
         Pretraining("1min", 60),
+        Pretraining("5min", 36, context=300, max_gap=96),
         Pretraining("15min", 96, context=144, max_gap=96),
         Pretraining("30min", 48, max_gap=96),
         Pretraining("1h", 48, rounds=2, epochs=5, batches=70, series=1_200),

@@ -135,7 +135,10 @@ def _check_covariates(inputs: dict[str, onnx.ValueInfoProto], metadata: BundleMe
 
 
 def _check_in_place(graph: onnx.GraphProto, spec: StateSpec) -> None:
-    """One buffer may be bound as the state's input and output: one gather, then one scatter that depends on it."""
+    """One buffer may be bound as the state's input and output: one gather, then one scatter that depends on it.
+
+    Whole rows are gathered by a Gather, single places of them by a GatherND.
+    """
     name, following = STATE_PREFIX + spec.name, STATE_PREFIX + spec.name + NEXT_SUFFIX
     for node in graph.node:
         if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute) and (
@@ -143,17 +146,18 @@ def _check_in_place(graph: onnx.GraphProto, spec: StateSpec) -> None:
         ):
             raise BundleError("in-place", f"{name!r} is read inside the control flow of node {node.name!r}")
     readers = [node for node in graph.node if name in node.input]
-    gathers = [node for node in readers if node.op_type == "Gather" and node.input[0] == name]
+    gathers = [node for node in readers if node.op_type in ("Gather", "GatherND") and node.input[0] == name]
     scatters = [node for node in readers if node.op_type == "ScatterND" and node.input[0] == name]
     if len(gathers) != 1 or len(scatters) != 1 or len(readers) != 2:
         found = [node.op_type for node in readers]
         raise BundleError(
-            "gathered-once", f"{name!r} must be read by exactly one Gather and one ScatterND, found {found}"
+            "gathered-once", f"{name!r} must be read by exactly one Gather or GatherND and one ScatterND, found {found}"
         )
     gather, scatter = gathers[0], scatters[0]
-    axis = next((attribute.i for attribute in gather.attribute if attribute.name == "axis"), 0)
-    if axis != 0 or gather.input[1] != "slots":
-        raise BundleError("gathered-once", f"the Gather of {name!r} must take rows `slots` along axis 0")
+    axis = next((attribute.i for attribute in gather.attribute if attribute.name in ("axis", "batch_dims")), 0)
+    of_slots = gather.input[1] == "slots" if gather.op_type == "Gather" else _depends(graph, gather.input[1], "slots")
+    if axis != 0 or not of_slots:
+        raise BundleError("gathered-once", f"the {gather.op_type} of {name!r} must take rows `slots` along axis 0")
     if list(scatter.output) != [following]:
         raise BundleError("in-place", f"the ScatterND of {name!r} must write {following!r}, not {list(scatter.output)}")
     if next((a.s for a in scatter.attribute if a.name == "reduction"), b"none") != b"none":

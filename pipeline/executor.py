@@ -72,7 +72,8 @@ class Executor:
             DeviceError: the device cannot run the graph.
         """
         self._on = on
-        self._session = on.session(guard.protect(model, states), fixed_buffers=bool(row_buckets))
+        protected = guard.protect(model, states, branches=on.name == "cpu" and not on.cuda_graphs)
+        self._session = on.session(protected, fixed_buffers=bool(row_buckets))
         self._binding = self._session.io_binding()
         self._bind = bind
         self._bound: int | None = None

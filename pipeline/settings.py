@@ -336,8 +336,9 @@ class WorkerSettings(_Section):
     Python's interpreter less often. Powers of two from 512 on are slow: columns so far apart share lines of a cache."""
     step_beside_from: Annotated[int, Field(ge=0)] | None = None
     """Polls of at least so many events are stepped beside the loop, which meanwhile publishes the poll before and reads
-    the next one; smaller ones are published at once. 0 = never beside; by default 256, and never with kafka-python,
-    whose own thread wants the interpreter all the time."""
+    the next one; smaller ones are published at once. 0 = never beside; by default half of `max_poll_records`, for a
+    poll that comes so full says that events wait, and never with kafka-python, whose own thread wants the interpreter
+    all the time."""
     poll_timeout_s: Positive = 0.1
     """Longest wait for a first event; also how soon an idle worker notices that it should stop."""
     delivery: Literal["at_least_once", "exactly_once"] = "at_least_once"

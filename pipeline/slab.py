@@ -52,6 +52,7 @@ class Slab:
         self._specs = tuple(specs)
         self._device = device
         self._num_slots = num_slots
+        self._row_bytes = sum(spec.row_bytes for spec in self._specs)  # asked for with every poll
         self._values = {spec.name: device.put(self._zeros(spec, num_slots)) for spec in self._specs}
         self._gather = {spec.name: device.session(_gather_model(spec)) for spec in self._specs}
         self._scatter = {spec.name: device.session(_scatter_model(spec)) for spec in self._specs}
@@ -65,7 +66,7 @@ class Slab:
     @property
     def row_bytes(self) -> int:
         """Bytes of one row on the device."""
-        return sum(spec.row_bytes for spec in self._specs)
+        return self._row_bytes
 
     def bind(self, binding: ort.IOBinding) -> None:
         """Bind each array as `state.<name>` and as `state.<name>.next`: a step updates it in place.

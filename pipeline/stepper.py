@@ -5,8 +5,8 @@ results. ONNX Runtime lets go of the interpreter while it computes, so the two r
 the interpreter itself, and the shorter its turns, the less the one waits for the other (`SWITCH_INTERVAL_S`).
 
 Invariants: an engine is used by one thread at a time (whoever wants it, or its residents, has called `finish` first);
-polls are stepped in the order in which they are given; small polls, as a service at a low rate has them, are stepped at
-once, for the way to another thread and back would be most of their latency.
+polls are stepped in the order in which they are given; small polls, as a service has them that keeps up, are stepped at
+once, for their results would wait for the poll behind them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from typing import Final, Generic, NamedTuple, TypeVar
 
 from pipeline.arrays import AnyArray, FloatArray, IntArray
 
-BESIDE_FROM: Final = 256  # events; from there on the rate matters more than the latency of a poll
 SWITCH_INTERVAL_S: Final = 0.0005  # Python's default, 5 ms, is several calls of the model
 T = TypeVar("T")
 R = TypeVar("R")

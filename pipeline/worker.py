@@ -37,7 +37,7 @@ from pipeline.metrics import Metrics
 from pipeline.rollout import NoModels, Rollout, RolloutParts
 from pipeline.settings import StateSettings, WorkerSettings
 from pipeline.stages import StageClock
-from pipeline.stepper import BESIDE_FROM, Events, Stepper
+from pipeline.stepper import Events, Stepper
 from pipeline.transports.base import Assignment, Polled, Sink, Source, TransactionalSink
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,9 @@ class Worker:
             pages_per_commit=snapshots.pages_per_commit,
             clock=clock,
         )
-        beside_from = BESIDE_FROM if settings.step_beside_from is None else settings.step_beside_from
+        beside_from = settings.step_beside_from
+        if beside_from is None:  # a poll that comes half full says that events wait
+            beside_from = max(1, settings.max_poll_records // 2)
         self._stepper = Stepper[_Poll, list[Part]](self._lanes.step, beside_from=beside_from)
         self._stop = threading.Event()
         self._rewind_due = False

@@ -42,6 +42,8 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from training.places import put, take
+
 _PROBES: Final = 8  # places for the forecasts of one horizon
 _RATE: Final = 0.03  # of a scale, for a forecast that is remembered at every slot
 _SHIFT: Final = 0.0  # share of the steps that moves a whole interval rather than its width
@@ -127,6 +129,9 @@ class QuantileTracker(nn.Module):
     anchors: Tensor
     issued: Tensor
     due: Tensor
+    issued_in_row: Tensor
+    due_in_row: Tensor
+    row_of_place: Tensor
     learning: Tensor
     nominal: Tensor
     outwards: Tensor
@@ -162,11 +167,15 @@ class QuantileTracker(nn.Module):
         others = torch.arange(self.num_levels - 1).unsqueeze(1) * horizon
         columns = torch.tensor(self.horizons) - 1
         places = _places(strides, counts)
+        due = torch.stack([places[:, k].roll(h) for k, h in enumerate(self.horizons)], dim=1)
         self.repeat = len(places)
         for name, values in {
             "anchors": torch.tensor(self.horizons),
             "issued": places,
-            "due": torch.stack([places[:, k].roll(h) for k, h in enumerate(self.horizons)], dim=1),
+            "due": due,
+            "issued_in_row": _beside_zeros(places),
+            "due_in_row": _beside_zeros(due),
+            "row_of_place": torch.tensor([1, 0]).repeat(self.num_anchors),
             "learning": -learning,
             "nominal": torch.tensor(levels).repeat_interleave(self.num_anchors) @ learning,
             "outwards": torch.kron(outwards, between),
@@ -184,7 +193,14 @@ class QuantileTracker(nn.Module):
         return self.largest_rate / _RAMP
 
     def settle(
-        self, tracks: Tracks, y: Tensor, slot: Tensor, known: Tensor, observed: Tensor, restarts: Tensor | None = None
+        self,
+        tracks: Tracks,
+        y: Tensor,
+        slot: Tensor,
+        known: Tensor,
+        observed: Tensor,
+        restarts: Tensor | None = None,
+        row: Tensor | None = None,
     ) -> tuple[Settled, Tracks]:
         """Learn from the forecasts for this slot.
 
@@ -195,9 +211,9 @@ class QuantileTracker(nn.Module):
             known: `[B]` int64, slots known since the context began, this one included.
             observed: `[B]` bool, whether the event advances its stream with an observation.
             restarts: `[B]` bool, whether the event begins its stream's context: all that was learnt is forgotten.
+            row: `[B]` int64, which row of `tracks.probes` is each event's; None = they are in the order of the events.
         """
-        place = self.due[torch.remainder(slot, self.repeat)]
-        due = self.columns(self.rows(tracks.probes)[self._row_numbers(place)], self.width)
+        due = self.columns(take(tracks.probes, self._places(self.due_in_row, row, slot)), self.width)
         each = self.num_levels * self.num_anchors
         own, published, scale, stamp = torch.split(due, [each, each, self.num_anchors, self.num_anchors], dim=1)
         there = self.are_there(stamp, slot, torch.where(observed, known, 0))
@@ -272,7 +288,7 @@ class QuantileTracker(nn.Module):
         """Return `[B, H, Q]` quantiles of all horizons in the stream's own unit."""
         return self.quantiles(parts).reshape(-1, self.num_levels, self.horizon).transpose(1, 2)
 
-    def remember(self, tracks: Tracks, own: Parts, published: Parts, slot: Tensor) -> Tracks:
+    def remember(self, tracks: Tracks, own: Parts, published: Parts, slot: Tensor, row: Tensor | None = None) -> Tracks:
         """Keep a new forecast until it is settled.
 
         Args:
@@ -280,11 +296,11 @@ class QuantileTracker(nn.Module):
             own: the model's forecasts at the anchors.
             published: the corrected ones.
             slot: `[B]` int64, the newest slot.
+            row: as in `settle`.
         """
-        place = self.issued[torch.remainder(slot, self.repeat)]
         new = self.records(self.quantiles(own), self.quantiles(published), self.labels(own.scale, slot))
-        rows = self.rows(tracks.probes).index_put((self._row_numbers(place),), new)
-        return tracks._replace(probes=rows.reshape(-1, self.places, self.width))
+        new = new.reshape(-1, self.num_anchors, self.width)
+        return tracks._replace(probes=put(tracks.probes, self._places(self.issued_in_row, row, slot), new))
 
     def labels(self, scale: Tensor, slot: Tensor) -> Tensor:
         """Return the last two columns of what is remembered, `[B, 2 K]`: scale and stamp, the same at all anchors.
@@ -296,7 +312,7 @@ class QuantileTracker(nn.Module):
         return torch.cat([scale, self._stamp(slot)], dim=1).repeat_interleave(self.num_anchors, dim=1)
 
     def rows(self, probes: Tensor) -> Tensor:
-        """Return `[B * E, 2 Q + 2]`: whole rows are what ONNX Runtime gathers and scatters fast."""
+        """Return `[B * E, 2 Q + 2]`, a row per place."""
         return probes.reshape(-1, self.width)
 
     def records(self, *columns: Tensor) -> Tensor:
@@ -331,10 +347,17 @@ class QuantileTracker(nn.Module):
         """
         return (torch.remainder(slot, _STAMPS) + (self.horizon + 1)).to(torch.float32).unsqueeze(1)
 
-    def _row_numbers(self, place: Tensor) -> Tensor:
-        """Return `[B * K]`, rows of `rows` at `place` `[B, K]`."""
-        streams = torch.arange(place.shape[0]).unsqueeze(1)
-        return (streams * self.places + place).reshape(-1)
+    def _places(self, in_row: Tensor, row: Tensor | None, slot: Tensor) -> Tensor:
+        """Return `[B, K, 2]` int64, row and place by the slot modulo R; `in_row` `[R, 2 K]` has a zero for each row."""
+        if row is None:
+            row = torch.arange(len(slot), device=slot.device)
+        flat = in_row[torch.remainder(slot, self.repeat)] + row.unsqueeze(1) * self.row_of_place
+        return flat.reshape(-1, self.num_anchors, 2)
+
+
+def _beside_zeros(places: Tensor) -> Tensor:
+    """Return `[R, 2 K]`, a zero before each place of `[R, K]`."""
+    return torch.stack([torch.zeros_like(places), places], dim=2).flatten(1)
 
 
 def _places(strides: list[int], counts: list[int]) -> Tensor:

@@ -48,7 +48,7 @@ class Progress:
         seconds: time spent in them, over all sittings.
         best_epoch: the one with the lowest validation loss.
         best_loss: that loss.
-        best_weights: what it was reached with.
+        best_weights: what it was reached with, on the CPU.
         best_figures: all of its validation figures.
         history: one record per epoch.
     """
@@ -64,7 +64,7 @@ class Progress:
     def keep(self, weights: Mapping[str, Tensor], figures: dict[str, float], *, epoch: int) -> None:
         """Take these for the best so far."""
         self.best_epoch, self.best_loss, self.best_figures = epoch, figures["scaled_loss"], figures
-        self.best_weights = {name: tensor.clone() for name, tensor in weights.items()}
+        self.best_weights = {name: tensor.to("cpu", copy=True) for name, tensor in weights.items()}
 
 
 def save(path: Path, progress: Progress, run: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:
@@ -92,11 +92,13 @@ def save(path: Path, progress: Progress, run: Mapping[str, Any], parts: Mapping[
 def restore(path: Path, run: Mapping[str, Any], parts: Mapping[str, Stateful]) -> Progress:
     """Read a checkpoint: bring `parts` to where it says and return how far that is.
 
+    It may have been written on another device: the parts take its values over to theirs.
+
     Raises:
         SettingsError: the file is no checkpoint, or one of another run.
     """
     try:
-        found: dict[str, Any] = torch.load(path, weights_only=True)
+        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zip and pickle each raise types of their own
         kind = type(error).__name__
         raise SettingsError(f"checkpoint {path}: not readable ({kind}); remove it to start anew") from error

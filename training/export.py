@@ -34,7 +34,7 @@ from training.sequence_export import (
     sequence_to_onnx,
 )
 from training.sequence_parity import check_sequence
-from training.tracing import graft_state, row_inputs, row_outputs, trace
+from training.tracing import ROW, graft_state, row_inputs, row_outputs, trace
 
 log = logging.getLogger(__name__)
 
@@ -118,14 +118,17 @@ def describe(
 def to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
     """Return the step over whole states: `(slots, ds, y, ..., calibrate, state.*) -> (forecast, ..., state.*.next)`."""
     specs, events = forecaster.state_specs(), event_inputs(forecaster)
-    inputs, outputs = [*events, *row_inputs(specs)], [*STEP_OUTPUTS, *row_outputs(specs)]
-    example = (*event_example(forecaster, (_TRACE_BATCH,)), *forecaster.initial_rows(_TRACE_BATCH).flat())
+    inputs, outputs = [ROW, *events, *row_inputs(specs)], [*STEP_OUTPUTS, *row_outputs(specs)]
     axes = {name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE}
-    traced = trace(_StepOverRows(forecaster), example, inputs, outputs, axes)
+
+    def example(size: int) -> tuple[Tensor, ...]:
+        rows = forecaster.initial_rows(size).flat()
+        return (torch.arange(size), *event_example(forecaster, (size,)), *rows)
 
     def of_batch(size: int) -> dict[str, np.ndarray[Any, Any]]:
-        values = (*event_example(forecaster, (size,)), *forecaster.initial_rows(size).flat())
-        return {name: value.numpy() for name, value in zip(inputs, values, strict=True)}
+        return {name: value.numpy() for name, value in zip(inputs, example(size), strict=True)}
+
+    traced = trace(_StepOverRows(forecaster), example(_TRACE_BATCH), inputs, outputs, axes)
 
     return graft_state(batch_last(traced, of_batch), "rillcast.step", specs, events, results(forecaster, ["B"]))
 
@@ -137,9 +140,10 @@ class _StepOverRows(nn.Module):
         super().__init__()
         self.forecaster = forecaster
 
-    def forward(self, ds: Tensor, y: Tensor, calibrate: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+    def forward(self, row: Tensor, ds: Tensor, y: Tensor, calibrate: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
         beside, rows = covariates_and_rows(self.forecaster, others)
-        outputs, following = self.forecaster.step(ds, y, rows, calibrate, *beside)
+        x, future = (*beside, None, None)[:2]
+        outputs, following = self.forecaster.step(ds, y, rows, calibrate, x, future, row)
         return (*outputs, *following.flat())
 
 

@@ -150,6 +150,7 @@ class WindowFeatures(nn.Module):
     lanes: Tensor
     phase_mean: Tensor
     gap_logs: Tensor
+    known_slots: Tensor
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
@@ -168,6 +169,9 @@ class WindowFeatures(nn.Module):
         self.register_buffer("phase_mean", _phase_mean(config.context, season), persistent=False)
         gaps = torch.arange(config.context + 1, dtype=torch.float32)
         self.register_buffer("gap_logs", torch.log1p(gaps), persistent=False)
+        known_slots = torch.arange(config.context) >= config.context - torch.arange(config.context + 1).unsqueeze(1)
+        # In bytes: it is the largest constant of a bundle, and grows with the square of the lag window.
+        self.register_buffer("known_slots", known_slots.to(torch.int8), persistent=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -199,8 +203,9 @@ class WindowFeatures(nn.Module):
         """
         length, season = self.config.context, self.config.seasons[0]
         newest = window[..., -1:]
-        known_f = known.clamp(max=length).to(torch.float32).unsqueeze(-1)
-        inside = (self.position >= length - known_f).to(torch.float32)
+        within = known.clamp(max=length)
+        known_f = within.to(torch.float32).unsqueeze(-1)
+        inside = self.known_slots[within].to(torch.float32)
 
         level = _sum(window.abs(), self.ones) / length
         changes = _sum((window[..., 1:] - window[..., :-1]).abs() * inside[..., :-1], self.ones_slot)

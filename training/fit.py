@@ -13,7 +13,7 @@ import datetime as dt
 import math
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -29,6 +29,7 @@ from pipeline.errors import DataError, SettingsError
 from pipeline.frequency import parse
 from training import curve
 from training.checkpoint import EpochRecord, Progress, Stateful, restore, save
+from training.compute import choose
 from training.covariate_data import declare, nothing
 from training.data import Series, newest, table, to_series
 from training.export import export
@@ -47,7 +48,7 @@ _VALIDATION_IN_ALL: Final = 1_200  # and so many over all: the epochs of a few s
 _VALIDATION_BATCH: Final = 128
 CLIP_NORM: Final = 1.0
 _MAY_DIFFER: Final = frozenset(  # when resuming
-    {"out", "name", "checkpoint", "quiet", "patience", "refit", "refit_if_stopped", "threads"}
+    {"out", "name", "checkpoint", "quiet", "patience", "refit", "refit_if_stopped", "threads", "device", "precision"}
 )
 _EPOCHS_PER_SEED: Final = 1_000_003
 _WARM_UP_SHARE: Final = 0.1  # of all steps, until the learning rate peaks
@@ -86,7 +87,9 @@ def train(options: TrainOptions) -> TrainReport:
         DataError: the data cannot be used.
         SettingsError: the options cannot, or the checkpoint belongs to others.
         ParityError: the exported file differs from the module; nothing was written.
+        DeviceError: the device or the precision that is asked for is not there.
     """
+    compute = choose(options.device, options.precision)
     shape = options.forecaster()
     if not options.out.parent.is_dir():
         raise SettingsError(f"{options.out}: the directory {options.out.parent} does not exist")
@@ -97,13 +100,13 @@ def train(options: TrainOptions) -> TrainReport:
             f"{options.source}: no series is long enough to validate on: each needs more than three horizons "
             f"({3 * options.horizon} slots of {options.freq})"
         )
-    with threads(options.threads):
-        forecaster, progress = fitted(options, config, parts)
+    with threads(options.threads), compute.repeatable():
+        trainer, progress = fitted(options, config, parts)
         picture = options.out.with_name(options.out.name + ".training.png")
         curve.draw(picture, progress.history, best_epoch=progress.best_epoch, title=options.out.name)
-        summary = _summary(options, series, progress, forecaster)
+        summary = _summary(options, series, progress, trainer)
         parity = export(
-            forecaster,
+            trainer.forecaster,
             options.out,
             name=options.name or options.out.name.removesuffix(".onnx"),
             training=summary,
@@ -118,15 +121,18 @@ def fitted(
     config: ForecasterConfig,
     parts: Sequence[SplitSeries],
     make: Callable[[ForecasterConfig], Forecaster] = Forecaster,
-) -> tuple[Forecaster, Progress]:
-    """Return a forecaster with the best weights of a run, and how they came about; a refit is part of it."""
+) -> tuple[Trainer, Progress]:
+    """Return the trainer of a run that is over, its forecaster with the best weights, and how they came about.
+
+    A refit is part of the run. The forecaster is on the CPU.
+    """
     trainer = Trainer(options, config, parts, make)
     progress = trainer.run()
     if _refits(options, progress):
         trainer = Trainer(options, config, [part.whole() for part in parts], make)
         progress.best_weights = trainer.refit(progress.best_epoch)
-    trainer.forecaster.load_state_dict(progress.best_weights)
-    return trainer.forecaster, progress
+    trainer.finished(progress.best_weights)
+    return trainer, progress
 
 
 def _refits(options: TrainOptions, progress: Progress) -> bool:
@@ -168,12 +174,14 @@ class Trainer:
         make: Callable[[ForecasterConfig], Forecaster] = Forecaster,
     ) -> None:
         self.options, self.config, self.series = options, config, series
+        self.compute = choose(options.device, options.precision)
         torch.manual_seed(options.seed)
-        self.forecaster = make(config).train()
+        self.forecaster = make(config).train()  # on the CPU: a seed's weights are the same on every device
         if options.init is not None:
             start = shorten(restore_bundle(options.init), config.horizon)
             self.forecaster.load_state_dict(start.state_dict())
-        self.averaged = AveragedModel(self.forecaster, avg_fn=self._average)
+        self.forecaster.to(self.compute.device)
+        self.averaged = AveragedModel(self.forecaster, avg_fn=self._averaged)
         self.window = options.window
         self.sampler = WindowSampler(series, config, window=self.window, origins=options.origins, batch=options.batch)
         self.optimizer = torch.optim.AdamW(
@@ -185,7 +193,7 @@ class Trainer:
             total_steps=options.epochs * options.batches + 1,
             pct_start=_WARM_UP_SHARE,
         )
-        self.levels = torch.tensor(config.quantiles)
+        self.levels = torch.tensor(config.quantiles, device=self.compute.device)
         self._parts: dict[str, Stateful] = {
             "forecaster": self.forecaster,
             "averaged": self.averaged,
@@ -193,13 +201,17 @@ class Trainer:
             "schedule": self.schedule,
         }
 
-    def _average(self, old: Tensor, new: Tensor, updates: Tensor | int) -> Tensor:
+    def _averaged(self, old: Tensor, new: Tensor, _updates: Tensor | int) -> Tensor:
+        # The count that comes in is a copy on the device of the weights, and a look at it would wait for the device.
+        return self._average(old, new, int(self.averaged.n_averaged))
+
+    def _average(self, old: Tensor, new: Tensor, updates: int) -> Tensor:
         """Move the average on: a polynomial-decay one (Shamir & Zhang 2013) until its span is that of `averaging`.
 
         So it forgets the initial weights, and early epochs, which are the best where data are few, are averaged as well
         as late ones.
         """
-        decay = min(self.options.averaging, (1 + int(updates)) / (1 + _AVERAGING_POWER + int(updates)))
+        decay = min(self.options.averaging, (1 + updates) / (1 + _AVERAGING_POWER + updates))
         return old.lerp(new, 1 - decay)
 
     def run(self) -> Progress:
@@ -230,11 +242,17 @@ class Trainer:
                 self._train(number, bar)
         return dict(self.averaged.module.state_dict())
 
+    def finished(self, weights: Mapping[str, Tensor]) -> Forecaster:
+        """Return the forecaster with these weights, on the CPU, where it is exported; there is no going on after it."""
+        self.forecaster.to("cpu").load_state_dict(weights)
+        return self.forecaster
+
     def _train(self, number: int, bar: tqdm[Any]) -> float:
         """Take the steps of one epoch; return the mean loss."""
         seed, batches = self.options.seed, self.options.batches
         torch.manual_seed(seed * _EPOCHS_PER_SEED + number)  # for dropout; windows have their own
-        losses = [self._step(batch, bar) for batch in self.sampler.epoch(seed, number, batches)]
+        steps = [self._step(self.compute.put(batch), bar) for batch in self.sampler.epoch(seed, number, batches)]
+        losses: list[float] = torch.stack(steps).tolist()  # read once an epoch: a GPU is never waited for in between
         return sum(losses) / len(losses)
 
     def _epoch(self, progress: Progress, bar: tqdm[Any]) -> None:
@@ -256,9 +274,9 @@ class Trainer:
         plain = {"data": self.options.source, "init": str(self.options.init), "training_events": self.sampler.events}
         return options | plain
 
-    def _step(self, batch: Batch, bar: tqdm[Any]) -> float:
-        """Take one step of the optimiser; return the loss."""
-        forecast = self.forecaster(batch.sequences, batch.origins)
+    def _step(self, batch: Batch, bar: tqdm[Any]) -> Tensor:
+        """Take one step of the optimiser; return the loss, `[]`. Nothing in here reads a value of the device."""
+        forecast = self.forecaster(batch.sequences, batch.origins, self.compute.products)
         loss, targets = quantile_loss(self.levels, forecast, batch.target, batch.scale, batch.weight)
         loss = loss / targets.clamp(min=1)
         self.optimizer.zero_grad()
@@ -268,24 +286,22 @@ class Trainer:
         self.schedule.step()
         self.averaged.update_parameters(self.forecaster)
         bar.update()
-        return float(loss.detach())
+        return loss.detach()
 
     def validate(self) -> dict[str, float]:
-        """Return the figures of the averaged weights on the validation part of every series."""
+        """Return the figures of the averaged weights on the validation part of every series; in float32, as served."""
         figures = ValidationFigures(self.config.quantiles)
         origins = max(_VALIDATION_ORIGINS, math.ceil(_VALIDATION_IN_ALL / len(self.series)))
         batches = validation_batches(
             self.series, self.config, window=self.window, origins=origins, batch=_VALIDATION_BATCH
         )
         with torch.no_grad():
-            for batch in batches:
+            for batch in map(self.compute.put, batches):
                 figures.add(self.averaged.module(batch.sequences, batch.origins), batch.target, batch.scale)
         return figures.figures()
 
 
-def _summary(
-    options: TrainOptions, series: Sequence[Series], progress: Progress, forecaster: Forecaster
-) -> dict[str, Any]:
+def _summary(options: TrainOptions, series: Sequence[Series], progress: Progress, trainer: Trainer) -> dict[str, Any]:
     """Return what the metadata says of the training."""
     start_of = parse(options.freq).start_of
     return {
@@ -301,8 +317,10 @@ def _summary(
         "seconds": round(progress.seconds, 1),
         "validation_loss": progress.best_loss,
         "seed": options.seed,
-        "parameters": sum(parameter.numel() for parameter in forecaster.parameters()),
-        "forecaster": asdict(forecaster.config),
+        "device": trainer.compute.device.type,
+        "precision": trainer.compute.precision,
+        "parameters": sum(parameter.numel() for parameter in trainer.forecaster.parameters()),
+        "forecaster": asdict(trainer.config),
     }
 
 

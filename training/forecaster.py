@@ -37,6 +37,7 @@ from training.cells import make_cell
 from training.covariates import CovariateFeatures
 from training.features import MAX_ABS_Y, FeatureConfig, WindowFeatures, WindowView
 from training.head import QuantileHead
+from training.precision import mixed
 from training.scores import ForecastScores
 from training.slots import slots_of
 
@@ -198,6 +199,7 @@ class Forecaster(nn.Module):
     """Global quantile forecaster; see the module's docstring."""
 
     source: Tensor
+    season_ago: Tensor
 
     def __init__(self, config: ForecasterConfig) -> None:
         super().__init__()
@@ -219,7 +221,10 @@ class Forecaster(nn.Module):
         )
         self.tracker = QuantileTracker(config.horizon, config.quantiles)
         self.forecast_scores = ForecastScores(config.quantiles, self.tracker.horizons)
-        self.register_buffer("source", _shift_sources(config), persistent=False)
+        source = _shift_sources(config)
+        self.register_buffer("season_ago", source[:, -1].contiguous(), persistent=False)
+        source = torch.cat([source[:, :-1] + 1, torch.zeros_like(source[:, -1:])], dim=1)
+        self.register_buffer("source", source.to(torch.int32), persistent=False)
 
     def state_specs(self) -> tuple[StateSpec, ...]:
         """Return the kinds of state that a stream keeps, in the order of `Rows.flat`."""
@@ -247,27 +252,33 @@ class Forecaster(nn.Module):
         )
         return Rows.from_flat(tuple(rows))
 
-    def forward(self, sequences: Sequences, origins: Tensor | None = None) -> Forecast:
+    def forward(
+        self, sequences: Sequences, origins: Tensor | None = None, products: torch.dtype = torch.float32
+    ) -> Forecast:
         """Forecast from every event of every sequence, or from some of them.
 
         Args:
             sequences: the events; the cells start from zeros at each sequence's first.
             origins: `[S, K]` int64 in [0, T), the events to forecast from; None = all.
+            products: in which type cells and head multiply matrices; bfloat16 is mixed precision, for training. What
+                is computed from observations, and the forecast, is float32 whatever it is.
 
         Returns:
             Forecasts with leading dimensions `[S, T]` or `[S, K]`.
         """
         view = self.view(sequences)
-        outputs = self.cell.sequence(self.cell_inputs(view, sequences.gap, sequences.observed))
-        if origins is not None:
-            streams = torch.arange(len(sequences.grid)).unsqueeze(1)
-            outputs = outputs[streams, origins]
-            view = view.take(streams, origins)
-        return self.forecast(outputs, view)
+        inputs = self.cell_inputs(view, sequences.gap, sequences.observed)
+        with mixed(inputs.device, products):
+            outputs = self.cell.sequence(inputs)
+            if origins is not None:
+                streams = torch.arange(len(origins), device=origins.device).unsqueeze(1)
+                outputs = outputs[streams, origins]
+                view = view.take(streams, origins)
+            return self.forecast(outputs, view)
 
     def view(self, sequences: Sequences) -> WindowView:
         """Return every event's window as the network sees it; leading dimensions `[S, T]`."""
-        streams = torch.arange(len(sequences.grid)).unsqueeze(1)
+        streams = torch.arange(len(sequences.grid), device=sequences.grid.device).unsqueeze(1)
         window = sequences.grid.unfold(1, self.config.context, 1)[streams, sequences.offset]
         known = sequences.known
         view: WindowView = self.features(self.features.mask_unknown(window, known), known, sequences.slot)
@@ -288,6 +299,7 @@ class Forecaster(nn.Module):
         calibrate: Tensor | float = 1.0,
         x: Tensor | None = None,
         future: Tensor | None = None,
+        row: Tensor | None = None,
     ) -> tuple[StepOutputs, Rows]:
         """Advance each stream by one event.
 
@@ -299,6 +311,7 @@ class Forecaster(nn.Module):
                 network gives them. What is learnt for the correction does not depend on it.
             x: `[B, C]` float32, the covariates of the events, NaN = missing; None = all missing.
             future: `[B, F, H]` float32, those known ahead, for the next H slots; None = all missing.
+            row: `[B]` int64, which row of `rows.probes` is each event's; None = they are in the order of the events.
 
         Returns:
             What became of the events, and the next state.
@@ -319,10 +332,12 @@ class Forecaster(nn.Module):
         known = torch.where(known > 0, known + shift, (advances & observed).to(torch.int64))
         slot = torch.where(advances, slot, newest_slot)
 
-        shifted = rows.lags.gather(1, self.source[shift])
-        seasonal = torch.where(restarts, 0.0, shifted[:, -1])
+        season_ago = rows.lags.gather(1, self.season_ago[shift].unsqueeze(1)).squeeze(1)
+        seasonal = torch.where(restarts, 0.0, season_ago)
         newest = torch.where(advances & observed, value, seasonal).unsqueeze(1)
-        lags = self.features.mask_unknown(torch.cat([shifted[:, :-1], newest], dim=1), known)
+        # The newest value stands first, where the place of an unknown slot, zero, points to: one pass over the lags.
+        places = self.source[shift] * self.features.known_slots[known.clamp(max=context)].to(torch.int32)
+        lags = torch.cat([newest, rows.lags], dim=1).gather(1, places.to(torch.int64))
 
         view = self.with_covariates(self.features(lags, known, slot), x, future)
         kept = (~restarts).to(torch.float32).unsqueeze(1)
@@ -333,11 +348,12 @@ class Forecaster(nn.Module):
         )
         tracker = self.tracker
         own = self.forecast(self.cell.output(cells), view).parts()
-        settled, tracks = tracker.settle(rows.tracks, value, slot, known, advances & observed, restarts)
+        settled, tracks = tracker.settle(rows.tracks, value, slot, known, advances & observed, restarts, row)
         offsets = calibrate * tracks.offsets
         published = tracker.correct(own, offsets)
         at_anchors = tracker.parts_at_anchors(own)
-        tracks = tracker.remember(tracks, at_anchors, tracker.correct(at_anchors, offsets, at_anchors=True), slot)
+        corrected = tracker.correct(at_anchors, offsets, at_anchors=True)
+        tracks = tracker.remember(tracks, at_anchors, corrected, slot, row)
 
         status = torch.where(observed, int(Status.OK), int(Status.MISSING))
         status = torch.where(shift > 1, int(Status.GAP), status)

@@ -14,6 +14,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from training.precision import widened
+
 _MEAN_ABS_TO_SIGMA: Final = math.sqrt(math.pi / 2)  # of a normal distribution
 
 
@@ -62,9 +64,8 @@ class QuantileHead(nn.Module):
             directions: corrections to take shares of, each `[..., H]` or `[..., 1]`.
         """
         hidden = torch.relu(self.trunk(self.dropout(inputs)))
-        *shares, raw = self.out(hidden).split(
-            [self.horizon] * (1 + self.directions) + [self.horizon * self.steps], dim=-1
-        )
+        sizes = [self.horizon] * (1 + self.directions) + [self.horizon * self.steps]
+        *shares, raw = torch.split(widened(self.out(hidden)), sizes, dim=-1)
         middle: Tensor = shares[0]
         for share, direction in zip(shares[1:], directions, strict=True):
             middle = middle + share * direction

@@ -62,7 +62,16 @@ def batch_last(model: onnx.ModelProto, example: Callable[[int], Mapping[str, np.
         initializer=[*folded.graph.initializer, *rewriting.constants()],
     )
     rewritten = helper.make_model(graph, opset_imports=folded.opset_import, ir_version=folded.ir_version)
+    _keep_short_indices(rewritten.graph)
     return _without_unused(rewritten)
+
+
+def _keep_short_indices(graph: onnx.GraphProto) -> None:
+    """Let GatherElements have indices as they are computed: PyTorch wants them in int64, ONNX takes int32 as well."""
+    casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
+    for node in graph.node:
+        if node.op_type == "GatherElements" and node.input[1] in casts:
+            node.input[1] = casts[node.input[1]]
 
 
 @dataclass

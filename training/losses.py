@@ -70,7 +70,7 @@ class ValidationFigures:
         quantiles = forecast.quantiles()
         centre = min(range(len(self.levels)), key=lambda i: abs(self.levels[i] - 0.5))
         unit = scale[:, None, None]
-        loss = pinball(torch.tensor(self.levels), truth.unsqueeze(-1) - quantiles).mean(-1)
+        loss = pinball(torch.tensor(self.levels, device=truth.device), truth.unsqueeze(-1) - quantiles).mean(-1)
         inside = (truth >= quantiles[..., 0]) & (truth <= quantiles[..., -1])
         for name, values in {
             "targets": there.to(torch.float64),

@@ -9,6 +9,7 @@ from typing import Final
 from pipeline.covariates import Kind
 from pipeline.errors import SettingsError
 from pipeline.frequency import canonical
+from training.compute import DeviceName, PrecisionName
 from training.features import default_context, default_seasons
 from training.forecaster import Forecaster, ForecasterConfig
 from training.restore import restore
@@ -88,6 +89,10 @@ class TrainOptions:
     """Of everything random."""
     threads: int = 1
     """CPU threads. The tensors are small: on two busy cores, two threads took three times as long as one."""
+    device: DeviceName = "auto"
+    """Where the steps are taken; `auto` is CUDA where PyTorch can use it, else the CPU. The bundle is the same kind."""
+    precision: PrecisionName = "auto"
+    """Of the products in cells and head; `auto` is bfloat16 on a GPU that has it, else float32. All else is float32."""
     name: str | None = None
     """The model's name; the name of `out` by default."""
     checkpoint: Path | None = None

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from pipeline.bundle import NEXT_SUFFIX, STATE_PREFIX, StateSpec
 
 OPSET: Final = 18
+ROW: Final = "row"
 _ROWS_SUFFIX: Final = ".rows"
 _NEXT_ROWS_SUFFIX: Final = ".rows.next"
 
@@ -70,6 +71,9 @@ def graft_state(
 ) -> onnx.ModelProto:
     """Gather the rows before the graph and scatter them after it, once per state, as the in-place contract asks.
 
+    A state that the graph reads and writes at places (`training.places`) is handed to it whole instead, and `ROW`, the
+    row that is an event's, becomes its stream's slot.
+
     Args:
         traced: over state rows.
         name: of the graph.
@@ -81,17 +85,24 @@ def graft_state(
     column = numpy_helper.from_array(np.array([1], dtype=np.int64), "slots.axes")
     gathers = [helper.make_node("Unsqueeze", ["slots", "slots.axes"], ["slots.column"], name="slots.column")]
     scatters, inputs, outputs = [], [value("slots", TensorProto.INT64, ["B"])], []
+    renamed = {ROW: "slots"}
     for spec, rows, following in zip(specs, row_inputs(specs), row_outputs(specs), strict=True):
         state = STATE_PREFIX + spec.name
         dtype = helper.np_dtype_to_tensor_dtype(spec.numpy_dtype)
+        inputs.append(value(state, dtype, ["N", *spec.row_shape]))
+        outputs.append(value(state + NEXT_SUFFIX, dtype, ["N", *spec.row_shape]))
+        if any(node.op_type == "GatherND" and node.input[0] == rows for node in graph.node):
+            renamed |= {rows: state, following: state + NEXT_SUFFIX}
+            continue
         gathers.append(helper.make_node("Gather", [state, "slots"], [rows], name=f"{state}.gather", axis=0))
         scatters.append(
             helper.make_node(
                 "ScatterND", [state, "slots.column", following], [state + NEXT_SUFFIX], name=f"{state}.scatter"
             )
         )
-        inputs.append(value(state, dtype, ["N", *spec.row_shape]))
-        outputs.append(value(state + NEXT_SUFFIX, dtype, ["N", *spec.row_shape]))
+    for node in graph.node:
+        node.input[:] = [renamed.get(name, name) for name in node.input]
+        node.output[:] = [renamed.get(name, name) for name in node.output]
     given = [graph_input for graph_input in graph.input if graph_input.name in events]
     grafted = helper.make_graph(
         [*gathers, *graph.node, *scatters],

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from training.cells import make_cell
 from training.features import WindowView
 from training.forecaster import Forecast, Forecaster, ForecasterConfig, Sequences
+from training.precision import mixed
 
 _ATTENTION_WIDTH: Final = 32
 _SOFT_LIMIT: Final = 8.0  # as in training.features
@@ -30,9 +31,11 @@ class Ensemble(Forecaster):
         super().__init__(config)
         self.other = Forecaster(config)
 
-    def forward(self, sequences: Sequences, origins: Tensor | None = None) -> Forecast:
+    def forward(
+        self, sequences: Sequences, origins: Tensor | None = None, products: torch.dtype = torch.float32
+    ) -> Forecast:
         """Return the mean in evaluation, and in training both: the losses of a leading dimension are added."""
-        both = super().forward(sequences, origins), self.other(sequences, origins)
+        both = super().forward(sequences, origins, products), self.other(sequences, origins, products)
         middle, distances = (torch.stack(parts) for parts in zip(*(one[:2] for one in both), strict=True))
         if not self.training:
             middle, distances = middle.mean(0), distances.mean(0)
@@ -42,9 +45,11 @@ class Ensemble(Forecaster):
 class JointEnsemble(Ensemble):
     """The same, trained on the loss of the mean."""
 
-    def forward(self, sequences: Sequences, origins: Tensor | None = None) -> Forecast:
+    def forward(
+        self, sequences: Sequences, origins: Tensor | None = None, products: torch.dtype = torch.float32
+    ) -> Forecast:
         """Return the mean."""
-        both = super().forward(sequences, origins)
+        both = super().forward(sequences, origins, products)
         if not self.training:
             return both
         return both._replace(middle=both.middle.mean(0), distances=both.distances.mean(0))
@@ -68,7 +73,7 @@ class Attention(Forecaster):
     def view(self, sequences: Sequences) -> WindowView:
         """Return the windows, in place of what lies ahead of each its whole days, relative to the newest value."""
         seen = super().view(sequences)
-        streams = torch.arange(len(sequences.grid)).unsqueeze(1)
+        streams = torch.arange(len(sequences.grid), device=sequences.grid.device).unsqueeze(1)
         window = sequences.grid.unfold(1, self.config.context, 1)[streams, sequences.offset]
         window = self.features.mask_unknown(window, sequences.known)
         centred = (window - window[..., -1:]) / seen.scale
@@ -96,15 +101,19 @@ class Dilated(Forecaster):
         super().__init__(config)
         self.seasonal = make_cell(config.cell, config.hidden, config.hidden, 1)
 
-    def forward(self, sequences: Sequences, origins: Tensor | None = None) -> Forecast:
+    def forward(
+        self, sequences: Sequences, origins: Tensor | None = None, products: torch.dtype = torch.float32
+    ) -> Forecast:
         """See `Forecaster.forward`."""
         view = self.view(sequences)
-        outputs = self.cell.sequence(self.cell_inputs(view, sequences.gap, sequences.observed))
-        outputs = outputs + self._seasonal(outputs)
-        if origins is not None:
-            streams = torch.arange(len(sequences.grid)).unsqueeze(1)
-            outputs, view = outputs[streams, origins], view.take(streams, origins)
-        return self.forecast(outputs, view)
+        inputs = self.cell_inputs(view, sequences.gap, sequences.observed)
+        with mixed(inputs.device, products):
+            outputs = self.cell.sequence(inputs)
+            outputs = outputs + self._seasonal(outputs)
+            if origins is not None:
+                streams = torch.arange(len(origins), device=origins.device).unsqueeze(1)
+                outputs, view = outputs[streams, origins], view.take(streams, origins)
+            return self.forecast(outputs, view)
 
     def _seasonal(self, inputs: Tensor) -> Tensor:
         """Return the second layer's outputs, `[S, T, hidden]`: each place in the season is a sequence of its own."""

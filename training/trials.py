@@ -143,9 +143,9 @@ def run(protocol: Protocol, trial: Trial, seed: int, series: list[Series]) -> di
     started = time.process_time()
     with threads(options.threads):
         parts = split(early, config, options.validation, options.balance)
-        forecaster, progress = fitted(options, config, parts, trial.make)
+        trainer, progress = fitted(options, config, parts, trial.make)
         seconds = time.process_time() - started
-        figures = score(forecaster, series, first)
+        figures = score(trainer.forecaster, series, first)
     return {"figures": figures, "best_epoch": progress.best_epoch, "cpu_seconds": seconds}
 
 

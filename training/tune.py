@@ -31,6 +31,7 @@ from pipeline.bundle import Bundle, seal
 from pipeline.covariates import Covariate
 from pipeline.engine import StepEngine
 from pipeline.errors import DataError, SettingsError
+from training.compute import choose
 from training.data import Series
 from training.export import describe, to_onnx
 from training.features import default_context, default_seasons
@@ -153,12 +154,14 @@ def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda 
     Raises:
         SettingsError: the options make no sense, or the study's file belongs to other data or options.
         DataError: the data cannot be used.
+        DeviceError: the device or the precision that is asked for is not there.
     """
+    compute = choose(options.base.device, options.base.precision)
     study = _open(options)
     series, shape = series_of(options.base, options.base.forecaster())
     splits = _Splits(series, options.base.validation, shape.covariates)
     before = len(study.trials)
-    with threads(options.base.threads):
+    with threads(options.base.threads), compute.repeatable():
         study.optimize(
             lambda trial: _run(trial, options, splits),
             n_trials=options.trials,
@@ -262,9 +265,9 @@ def _run(trial: Trial, options: TuneOptions, splits: _Splits) -> tuple[float, fl
     config = dataclasses.replace(train_options.forecaster(), covariates=splits.covariates)
     trainer = Trainer(train_options, config, splits.of(config))
     progress = trainer.run()
-    trainer.forecaster.load_state_dict(progress.best_weights)
-    bundle = _bundle(trainer.forecaster)
-    trial.set_user_attr("parameters", sum(parameter.numel() for parameter in trainer.forecaster.parameters()))
+    forecaster = trainer.finished(progress.best_weights)
+    bundle = _bundle(forecaster)
+    trial.set_user_attr("parameters", sum(parameter.numel() for parameter in forecaster.parameters()))
     trial.set_user_attr("state_bytes", bundle.metadata.row_bytes)
     trial.set_user_attr("seasons", list(config.seasons))
     trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))

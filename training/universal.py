@@ -41,6 +41,7 @@ class Pretraining:
     Attributes:
         freq: its frequency.
         horizon: slots that it forecasts.
+        context: slots in the lag window; None = by frequency. The tables in the graph grow with its square.
         max_gap: a longer gap starts a stream anew; the shift table in the graph grows with it.
         rounds: trainings one after the other, each on synthetic series of its own, from the weights of the one before.
         epochs: passes of `batches` batches in each round.
@@ -50,6 +51,7 @@ class Pretraining:
 
     freq: str
     horizon: int
+    context: int | None = None
     max_gap: int | None = None
     rounds: int = 1
     epochs: int = 4
@@ -64,6 +66,7 @@ class Pretraining:
             synthetic=self.series,
             freq=self.freq,
             horizon=self.horizon,
+            context=self.context,
             max_gap=self.max_gap,
             out=out,
             name=f"universal-{self.freq}",
@@ -83,8 +86,12 @@ SHIPPED: Final = {
     one.freq: one
     for one in (
         Pretraining("1min", 60),
+        Pretraining("5min", 36, context=300, max_gap=96),
+        Pretraining("15min", 96, context=144, max_gap=96),
+        Pretraining("30min", 48, max_gap=96),
         Pretraining("1h", 48, rounds=2, epochs=5, batches=70, series=1_200),
         Pretraining("1d", 28),
+        Pretraining("1w", 13),
         Pretraining("1mo", 12),
     )
 }

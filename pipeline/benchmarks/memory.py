@@ -43,7 +43,7 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
 
 def _measure(model: Path, streams: int, rounds: int, pages: int) -> dict[str, Any]:
     bundle = Bundle.load(model)
-    engine = StepEngine(bundle, device.choose("cpu"), batch_rows=1024)
+    engine = StepEngine(bundle, device.choose("cpu"), batch_rows=1_000)
     few = _POLL * _PARTITIONS
     _round(engine, 0, few, 0, bundle.metadata.frequency)
     gc.collect()

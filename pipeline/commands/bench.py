@@ -49,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     catch_up.add_argument("--backlog", type=int, default=1_000, help="events of each stream that wait")
     catch_up.add_argument("--events", type=int, default=32_000, help="at most so many events in all")
     peak = kinds.add_parser("peak", help="share of the processor's matrix products that the step makes use of")
-    peak.add_argument("--batch", type=int, default=1_024, help="streams per call")
+    peak.add_argument("--batch", type=int, default=1_000, help="streams per call")
     peak.add_argument("--seconds", type=float, default=1.0, help="time per round, for each of the two")
     for kind in (catch_up, peak):
         kind.add_argument("model", type=Path, help="bundle (.onnx)")
@@ -64,7 +64,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     late.add_argument("--streams", type=int, default=500, help="streams")
     late.add_argument("--length", type=int, default=48, help="slots of a block")
     late.add_argument("--blocks", type=int, default=9, help="measurements of each, in turns; the medians are reported")
-    late.add_argument("--batch", type=int, default=1_024, help="events per call")
+    late.add_argument("--batch", type=int, default=1_000, help="events per call")
     late.add_argument("--seed", type=int, default=0, help="of the order")
     late.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where to run it")
     late.add_argument("--threads", type=int, default=1, help="threads of ONNX Runtime inside one call")
@@ -138,7 +138,7 @@ def _engine(kind: argparse.ArgumentParser, *, aged: bool) -> None:
         kind.add_argument("--batch", type=int, default=32, help="streams per call")
         kind.add_argument("--blocks", type=int, default=40, help="pairs of measurements")
     else:
-        kind.add_argument("--batches", default="1,16,64,256,1024", help="batch sizes")
+        kind.add_argument("--batches", default="1,16,64,256,1000", help="batch sizes")
         kind.add_argument("--cuda-graphs", action="store_true", help="each batch size with CUDA graphs too, in turns")
         kind.add_argument("--streams", type=int, default=10_000, help="resident streams")
         kind.add_argument("--seconds", type=float, default=1.0, help="time per batch size and round")

@@ -98,6 +98,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     fitting.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     fitting.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    fitting.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to train (default: auto: cuda if there)",
+    )
+    fitting.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of the products in cells and head (default: auto: bfloat16 on a GPU that has it, else float32)",
+    )
     fitting.add_argument("--checkpoint", type=Path, help="written every epoch, resumed from if it exists")
     parser.add_argument("--json", action="store_true", help="one JSON object with the figures")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -143,6 +155,8 @@ def run(args: argparse.Namespace) -> int:
         refit_if_stopped=args.refit_if_stopped,
         seed=args.seed,
         threads=args.threads,
+        device=args.device,
+        precision=args.precision,
         name=args.name,
         checkpoint=args.checkpoint,
         quiet=args.quiet,
@@ -159,7 +173,8 @@ def run(args: argparse.Namespace) -> int:
     figures, training = report.figures, report.training
     again = f", then {training['best_epoch']} on all data" if training["refit"] else ""
     print(f"{report.model}: {report.model_id}, epoch {training['best_epoch']} of {training['epochs']}{again}")
-    print(f"  trained       {training['observations']:,} observations, {training['seconds']:.0f} s")
+    print(f"  trained       {training['observations']:,} observations, {training['seconds']:.0f} s, "
+          f"{training['device']}, {training['precision']}")  # fmt: skip
     print(f"  validation    MASE {figures['mase']:.3f} (seasonal naive {figures['seasonal_naive_mase']:.3f})")
     print(f"                WQL {figures['wql']:.4f} (seasonal naive {figures['seasonal_naive_wql']:.4f})")
     print(f"                coverage {figures['coverage']:.3f} (nominal {figures['nominal_coverage']:.3f})")

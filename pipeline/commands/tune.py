@@ -48,6 +48,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     each.add_argument("--validation", type=float, default=0.1, help="share at each series' end (default: 0.1)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda"),
+        default="auto",
+        help="where to train (default: auto: cuda if there)",
+    )
+    parser.add_argument(
+        "--precision",
+        choices=("auto", "float32", "bfloat16"),
+        default="auto",
+        help="of the products in cells and head (default: auto: bfloat16 on a GPU that has it, else float32)",
+    )
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 
@@ -72,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
         validation=args.validation,
         seed=args.seed,
         threads=args.threads,
+        device=args.device,
+        precision=args.precision,
         quiet=True,
     )
     options = TuneOptions(

@@ -103,7 +103,7 @@ PARTS: Final = (
     ),
     Part(
         "kafka",
-        ("kafka", "--clients", "librdkafka", "--codecs", "json,msgpack,float32", "--busy", "8"),
+        ("kafka", "--clients", "librdkafka", "--codecs", "json,msgpack,float32", "--busy", "8", "--events", "1000000"),
         on_kafka=True,
         figures=_of_kafka,
         quick=("--events", "40000", "--repeat", "1"),

@@ -199,7 +199,7 @@ def _load(data: bytes) -> None:
         if not refused.clause:
             raise
     else:
-        guard.protect(bundle.model, bundle.metadata.states)
+        guard.protect(bundle.model, bundle.metadata.states, branches=True)
 
 
 def _bundle_seeds() -> list[bytes]:

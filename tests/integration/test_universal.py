@@ -15,6 +15,7 @@ from pipeline import cli, device, shipped
 from pipeline.bundle import Bundle
 from pipeline.engine import StepEngine
 from pipeline.errors import BundleError
+from pipeline.frequency import parse
 from training.backtest import backtest
 from training.data import Series
 from training.restore import restore
@@ -25,16 +26,17 @@ pytestmark = pytest.mark.usefixtures("brief_parity")
 NAMES = [shipped.PREFIX + freq for freq in SHIPPED]
 
 
-def waves(streams: int, slots: int, season: int) -> list[Series]:
-    """Seasonal streams in units of their own, with noise and a trend: nothing that a bundle was trained on."""
+def waves(streams: int, slots: int, season: int, freq: str) -> list[Series]:
+    """Seasonal streams in four units, with noise and a trend, from 2024 on: nothing that a bundle was trained on."""
+    first = parse(freq).slot_of(1_704_067_200_000)
     rng = np.random.default_rng(7)
     t = np.arange(slots)
     return [
         Series(
             f"s{number}",
-            470_000 + t,
+            first + t,
             (
-                10.0**number
+                10.0 ** (number % 4)
                 * (5 + np.sin(2 * np.pi * (t / season + rng.random())) + 0.3 * rng.normal(size=slots) + t / slots)
             ).astype(np.float32),
         )
@@ -66,7 +68,7 @@ def test_a_shipped_bundle_is_what_the_module_of_today_needs(name: str) -> None:
 def test_unseen_streams_are_forecast_better_than_by_the_seasonal_naive(name: str) -> None:
     bundle = Bundle.load(name)
     metadata = bundle.metadata
-    series = waves(4, 3 * metadata.context + metadata.horizon, metadata.season)
+    series = waves(32, 3 * metadata.context + metadata.horizon, metadata.season, metadata.freq)
     found = backtest(StepEngine(bundle, device.choose("cpu")), series, stride=max(1, metadata.season // 3))
     assert found.model.mase < found.seasonal_naive.mase
     assert found.model.wql < found.seasonal_naive.wql
@@ -130,7 +132,7 @@ def test_training_needs_no_data_and_goes_on_from_any_bundle(tmp_path: Path, caps
     assert report["training"]["data"] == "20 synthetic series"
 
     data = tmp_path / "waves.csv"
-    rows = [f"{w.unique_id},{week * 604_800_000},{y}" for w in waves(2, 100, 4) for week, y in enumerate(w.y)]
+    rows = [f"{w.unique_id},{week * 604_800_000},{y}" for w in waves(2, 100, 4, "1w") for week, y in enumerate(w.y)]
     data.write_text("\n".join(["unique_id,ds,y", *rows]) + "\n")
     onwards = ["train", str(data), "--init", str(first), "--horizon", "2", "--lr", "1e-12", *small.split()]
     assert cli.main([*onwards, "--out", str(second)]) == 0

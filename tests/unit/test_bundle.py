@@ -77,6 +77,31 @@ def gathered_by_other_rows(toy: ToyGraph) -> None:
     replace_node(toy, "gather", helper.make_node("Gather", ["state.sum", "last_axis"], ["row"], axis=0))
 
 
+def at_places(toy: ToyGraph) -> None:
+    """Read and write the state at places of its rows: the toy's have one."""
+    toy.initializers.append(numpy_helper.from_array(np.array(0, np.int64), "place"))
+    index = [
+        helper.make_node("Unsqueeze", ["slots", "last_axis"], ["row_column"]),
+        helper.make_node("Mul", ["row_column", "place"], ["place_column"]),
+        helper.make_node("Concat", ["row_column", "place_column"], ["pairs"], axis=1),
+        helper.make_node("Unsqueeze", ["pairs", "second_axis"], ["places"]),
+    ]
+    toy.initializers.append(numpy_helper.from_array(np.array([1], np.int64), "second_axis"))
+    replace_node(toy, "gather", *index, helper.make_node("GatherND", ["state.sum", "places"], ["row"], name="gather"))
+    replace_node(toy, "scatter", helper.make_node("ScatterND", ["state.sum", "places", "next_row"], ["state.sum.next"]))
+
+
+def places_of_other_rows(toy: ToyGraph) -> None:
+    at_places(toy)
+    toy.initializers.append(numpy_helper.from_array(np.zeros((1, 1, 2), np.int64), "elsewhere"))
+    replace_node(toy, "gather", helper.make_node("GatherND", ["state.sum", "elsewhere"], ["row"]))
+
+
+def places_batch_by_batch(toy: ToyGraph) -> None:
+    at_places(toy)
+    replace_node(toy, "gather", helper.make_node("GatherND", ["state.sum", "places"], ["row"], batch_dims=1))
+
+
 def scatter_before_gather(toy: ToyGraph) -> None:
     replace_node(toy, "scatter", helper.make_node("ScatterND", ["state.sum", "rows", "y_column"], ["state.sum.next"]))
 
@@ -130,6 +155,8 @@ def unknown_output(toy: ToyGraph) -> None:
         (gathered_twice, "gathered-once"),
         (state_read_otherwise, "gathered-once"),
         (gathered_by_other_rows, "gathered-once"),
+        (places_of_other_rows, "gathered-once"),
+        (places_batch_by_batch, "gathered-once"),
         (scatter_before_gather, "in-place"),
         (scatter_to_fixed_row, "in-place"),
         (scatter_adds, "in-place"),
@@ -146,6 +173,12 @@ def test_broken_graph_is_refused_with_its_clause(break_it: Callable[[ToyGraph], 
     with pytest.raises(BundleError) as refused:
         toy.build()
     assert refused.value.clause == clause
+
+
+def test_a_state_may_be_read_and_written_at_places_of_its_rows() -> None:
+    toy = ToyGraph()
+    at_places(toy)
+    assert Bundle.from_bytes(toy.build()).metadata.name == "toy"
 
 
 def test_a_bundle_says_whether_its_calibration_can_be_switched() -> None:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from pipeline import guard
 from pipeline.bundle import Bundle, BundleMetadata, StateSpec, seal
 from pipeline.device import Device
 from pipeline.engine import Outcome, StepEngine
@@ -68,9 +69,12 @@ def product_bundle(dtype: str = "float32") -> Bundle:
 @pytest.mark.parametrize("poison", [float("nan"), float("inf"), -1e38, 3e37])
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("buckets", [(), (1, 4, 16)])
+@pytest.mark.parametrize("branches", [True, False])
 def test_a_poisoned_stream_stays_as_it_was_and_its_neighbours_go_on(
-    poison: float, dtype: str, buckets: tuple[int, ...]
+    poison: float, dtype: str, buckets: tuple[int, ...], branches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    protect = guard.protect
+    monkeypatch.setattr(guard, "protect", lambda model, states, **_: protect(model, states, branches=branches))
     engine = StepEngine(product_bundle(dtype), Device("cpu"), batch_rows=16, row_buckets=buckets)
     ids = ["a", "poisoned", "b"]
     offset = 0

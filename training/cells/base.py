@@ -5,7 +5,8 @@ or ONNX.
 
 Invariants: a state of zeros is the state before the first step; the output is a function of the state alone, so an
 event that leaves the state alone leaves the forecast alone; `sequence` from zeros gives what `step` by `step` gives;
-rows never meet. tests/conformance/test_cells.py holds every cell to them.
+rows never meet. tests/conformance/test_cells.py holds every cell to them. Under autocast (mixed precision in training)
+products are bfloat16, but what a cell adds up over time in its own code is float32: bfloat16 has no decay of 0.999.
 
 Notation in the cells' files: x_t input, h_t hidden state, * elementwise, s() logistic function.
 """

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from training.cells.residual import Layer, ResidualCell
 from training.cells.scan import linear_scan
+from training.precision import widened
 
 _RADIUS: Final = (0.5, 0.999)
 _PERIODS: Final = (2.0, 400.0)
@@ -43,7 +44,7 @@ class _LruLayer(Layer):
 
     def sequence(self, inputs: Tensor) -> Tensor:
         real, imaginary, gain = self._recurrence()
-        drive_real, drive_imaginary = self.drive(inputs).split(self.hidden_size, dim=-1)
+        drive_real, drive_imaginary = torch.split(widened(self.drive(inputs)), self.hidden_size, dim=-1)
         decay = torch.complex(real, imaginary).expand(1, inputs.shape[1], -1)
         x = linear_scan(decay, torch.complex(gain * drive_real, gain * drive_imaginary))
         return self.output((x.real, x.imag))

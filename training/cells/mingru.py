@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from training.cells.residual import Layer, ResidualCell
 from training.cells.scan import linear_scan
+from training.precision import widened
 
 
 class _MinGruLayer(Layer):
@@ -24,7 +25,7 @@ class _MinGruLayer(Layer):
         self.project = nn.Linear(input_size, 2 * hidden_size)
 
     def sequence(self, inputs: Tensor) -> Tensor:
-        gate, candidate = self.project(inputs).split(self.hidden_size, dim=-1)
+        gate, candidate = torch.split(widened(self.project(inputs)), self.hidden_size, dim=-1)
         return linear_scan(torch.sigmoid(-gate), torch.sigmoid(gate) * _positive(candidate))  # 1 - s(x) = s(-x)
 
     def step(self, inputs: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

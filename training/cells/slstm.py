@@ -33,6 +33,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own name for it
 
 from training.cells.residual import Layer, ResidualCell
+from training.precision import mixed, widened
 
 _LONGEST: Final = 168.0
 
@@ -49,7 +50,9 @@ class _SlstmLayer(Layer):
             forget.copy_(torch.empty(hidden_size).uniform_(1, _LONGEST - 1).log())
 
     def sequence(self, inputs: Tensor) -> Tensor:
-        outputs: Tensor = _Unroll.apply(self.project(inputs), self.recur.weight, self.recur.bias)
+        from_input = widened(self.project(inputs))
+        with mixed(from_input.device, torch.float32):
+            outputs: Tensor = _Unroll.apply(from_input, self.recur.weight, self.recur.bias)
         return outputs
 
     def step(self, inputs: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

@@ -1,0 +1,98 @@
+"""An event reads and writes the places of a stream's forecasts that it needs, and no other."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+from pipeline import guard
+from pipeline.arrays import AnyArray
+from pipeline.bundle import Bundle
+from pipeline.device import Device
+from pipeline.engine import Outcome, StepEngine
+from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config
+from training.export import export, to_onnx
+from training.places import put, take
+
+
+def test_what_is_put_is_what_is_taken_and_the_rest_stays() -> None:
+    table = torch.arange(2 * 3 * 2, dtype=torch.float32).reshape(2, 3, 2)
+    places = torch.tensor([[[1, 0], [1, 2]], [[0, 1], [0, 2]]])
+    assert take(table, places).tolist() == [[[6, 7], [10, 11]], [[2, 3], [4, 5]]]
+    changed = put(table, places, torch.zeros(2, 2, 2))
+    assert changed.flatten().nonzero().flatten().tolist() == [1, 8, 9]
+    assert table[1, 2].tolist() == [10, 11]
+
+
+def test_the_exported_step_reads_and_writes_forecasts_at_places() -> None:
+    model = to_onnx(random_forecaster(small_config()))
+    readers = {node.op_type: node for node in model.graph.node if "state.probes" in node.input}
+    assert readers.keys() == {"GatherND", "ScatterND"}
+    assert list(readers["ScatterND"].output) == ["state.probes.next"]
+    assert "row" not in {name for node in model.graph.node for name in node.input}
+
+
+def test_an_event_changes_the_places_of_its_slot_alone() -> None:
+    forecaster = random_forecaster(small_config())
+    tracker, model = forecaster.tracker, to_onnx(forecaster)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    probes = [output.name for output in session.get_outputs()].index("state.probes.next")
+    states: dict[str, AnyArray] = {
+        f"state.{spec.name}": np.full((9, *spec.row_shape), 7, spec.dtype) for spec in forecaster.state_specs()
+    }
+    slot = 450_001
+    states["state.clock"][:] = slot - 1, 40
+    event = {"slots": np.array([5, 2]), "ds": np.full(2, slot * HOUR_MS), "y": np.ones(2, np.float32)}
+    (after,) = session.run(
+        [session.get_outputs()[probes].name], event | states | {"calibrate": np.array(1, np.float32)}
+    )
+    changed = (after != 7).any(axis=2)
+    assert sorted(np.flatnonzero(changed.any(axis=1))) == [2, 5]
+    issued = sorted(tracker.issued[slot % tracker.repeat].tolist())
+    assert [np.flatnonzero(changed[row]).tolist() for row in (2, 5)] == [issued, issued]
+
+
+@pytest.mark.parametrize("branches", [True, False])
+def test_a_quarantined_event_changes_no_place(
+    branches: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path_factory.mktemp("bundle") / "model.onnx"
+    with brief_parity():
+        export(random_forecaster(small_config()), path, name="small")
+    protect = guard.protect
+    monkeypatch.setattr(guard, "protect", lambda model, states, **_: protect(model, states, branches=branches))
+    engine, ids = StepEngine(Bundle.load(path), Device("cpu")), ["a", "poisoned", "b"]
+
+    def step(turn: int, y: list[float]) -> list[int]:
+        ds = np.full(3, (450_000 + turn) * HOUR_MS)
+        result = engine.step(np.zeros(3, np.int64), turn * 3 + np.arange(3), ids, ds, np.array(y, np.float32))
+        return [int(outcome) for outcome in result.outcome]
+
+    def rows() -> dict[str, AnyArray]:
+        (page,) = engine.residents.export(0, 0)
+        at = [page.unique_ids.index(name) for name in ids]
+        return {name: values[at] for name, values in page.rows.items()}
+
+    for turn in range(20):
+        assert step(turn, [turn, turn + 1, turn + 2]) == [Outcome.STEPPED] * 3
+    before = rows()
+    assert step(20, [1, 1e25, 2]) == [Outcome.STEPPED, Outcome.QUARANTINED, Outcome.STEPPED]
+    after = rows()
+    for name, values in before.items():
+        np.testing.assert_array_equal(after[name][1], values[1], err_msg=name)
+    assert (after["probes"][[0, 2]] != before["probes"][[0, 2]]).any(axis=(1, 2)).all()
+
+
+def test_indices_of_the_lags_stay_short() -> None:
+    model = to_onnx(random_forecaster(small_config()))
+    described = onnx.shape_inference.infer_shapes(model).graph
+    types = {value.name: value.type.tensor_type.elem_type for value in described.value_info}
+    (lags,) = (
+        node
+        for node in model.graph.node
+        if node.op_type == "GatherElements" and types[node.input[1]] == onnx.TensorProto.INT32
+    )
+    assert lags.input[0] != "state.lags.rows", "the newest value stands before them"

@@ -87,8 +87,8 @@ SHIPPED: Final = {
     for one in (
         Pretraining("1min", 60),
         Pretraining("5min", 36, context=300, max_gap=96),
-        Pretraining("15min", 96, context=144, max_gap=96),
-        Pretraining("30min", 48, max_gap=96),
+        Pretraining("15min", 96, rounds=2, max_gap=96),
+        Pretraining("30min", 48, rounds=2, max_gap=96),
         Pretraining("1h", 48, rounds=2, epochs=5, batches=70, series=1_200),
         Pretraining("1d", 28),
         Pretraining("1w", 13),

@@ -147,6 +147,9 @@ def test_a_swap_under_load_and_through_kills_loses_doubles_and_mixes_nothing(
     with load.running():
         with service(settings, tmp_path) as process:
             process.wait_until(lambda: process.metric("rillcast_forecasts_total") >= WARM_UP, "all of the past")
+            # A process that finds no stored state begins with the model that is wanted then, and nothing is taken over.
+            stored = "rillcast_state_pages_written_total"
+            process.wait_until(lambda: process.metric(stored) > PARTITIONS, "state of the model that serves")
             registry.promote(IDS[NEW], NOON)
             process.wait_until(lambda: f"model {IDS[NEW]} follows" in process.log, "the warm-up")
             process.wait_until(lambda: "following from offset" in process.log, "the warm-up")

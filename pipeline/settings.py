@@ -329,7 +329,7 @@ class KafkaSettings(_Section):
 class WorkerSettings(_Section):
     """The loop: how much at once, how often it commits, how it recovers."""
 
-    max_poll_records: Annotated[int, Field(gt=0)] = 2_000
+    max_poll_records: Annotated[int, Field(gt=0)] = 4_000
     """Most events taken by one poll."""
     batch_rows: Annotated[int, Field(gt=0)] = 1_000
     """Most streams stepped by one call of the model. From 256 on a CPU computes no faster, but longer calls wait for

@@ -110,7 +110,7 @@ PARTS: Final = (
     ),
     Part(
         "kafka_python",
-        ("kafka", "--clients", "kafka-python", "--codecs", "json"),
+        ("kafka", "--clients", "kafka-python", "--codecs", "json", "--events", "1000000"),
         on_kafka=True,
         figures=lambda result: {"kafka_python_ratio_to_echo": result["cases"][0]["ratio_to_echo"]},
         quick=("--events", "100000", "--repeat", "1"),

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from pipeline.bundle import Bundle, BundleMetadata
-from pipeline.commands import data_flags
+from pipeline.commands import compute_flags, data_flags
 from pipeline.covariates import KINDS, Kind
 from pipeline.errors import SettingsError
 
@@ -97,19 +97,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--refit-if-stopped", action="store_true", help="the same, only where the patience ended the run"
     )
     fitting.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    fitting.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    fitting.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where to train (default: auto: cuda if there)",
-    )
-    fitting.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="of the products in cells and head (default: auto: bfloat16 on a GPU that has it, else float32)",
-    )
+    compute_flags.add(fitting)
     fitting.add_argument("--checkpoint", type=Path, help="written every epoch, resumed from if it exists")
     parser.add_argument("--json", action="store_true", help="one JSON object with the figures")
     parser.add_argument("--quiet", action="store_true", help="no progress bar")

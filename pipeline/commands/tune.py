@@ -9,7 +9,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from pipeline.commands import data_flags
+from pipeline.commands import compute_flags, data_flags
 
 if TYPE_CHECKING:
     from training.tune import TrialResult, TuneReport
@@ -47,19 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     each.add_argument("--patience", type=int, default=4, help="epochs without a gain to stop after (default: 4)")
     each.add_argument("--validation", type=float, default=0.1, help="share at each series' end (default: 0.1)")
     parser.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
-    parser.add_argument("--threads", type=int, default=1, help="CPU threads (default: 1)")
-    parser.add_argument(
-        "--device",
-        choices=("auto", "cpu", "cuda"),
-        default="auto",
-        help="where to train (default: auto: cuda if there)",
-    )
-    parser.add_argument(
-        "--precision",
-        choices=("auto", "float32", "bfloat16"),
-        default="auto",
-        help="of the products in cells and head (default: auto: bfloat16 on a GPU that has it, else float32)",
-    )
+    compute_flags.add(parser)
     parser.add_argument("--json", action="store_true", help="one JSON object")
 
 

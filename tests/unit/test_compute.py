@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,20 +20,24 @@ from pipeline import cli
 from pipeline.bundle import Bundle
 from pipeline.errors import DeviceError
 from tests.support.forecasters import random_forecaster
+from tests.support.training import quick_options, trainer_of
 from training import compute
 from training.cells import CELLS, make_cell
 from training.checkpoint import Progress
 from training.compute import Compute, choose
-from training.fit import Trainer, TrainOptions, series_of
+from training.fit import Trainer
 from training.losses import ValidationFigures
 from training.precision import mixed
-from training.windows import split, validation_batches
+from training.windows import validation_batches
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
 CPU = torch.device("cpu")
 with_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 without_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+
+
+options_for = partial(quick_options, horizon=4, batches=10, lr=1e-2, device="cpu")
 
 
 @pytest.fixture(scope="module")
@@ -48,32 +53,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
             rows.append(f"{name},{1_704_067_200_000 + hour * 3_600_000},{y},{promo:d},{name}")
     path.write_text("\n".join(rows) + "\n")
     return path
-
-
-def options_for(data: Path, folder: Path, **changes: Any) -> TrainOptions:
-    small: dict[str, Any] = {
-        "data": data,
-        "freq": "1h",
-        "horizon": 4,
-        "out": folder / "model.onnx",
-        "hidden": 8,
-        "seasons": (8,),
-        "quantiles": (0.1, 0.5, 0.9),
-        "epochs": 4,
-        "batches": 10,
-        "batch": 8,
-        "window": 48,
-        "origins": 8,
-        "lr": 1e-2,
-        "quiet": True,
-        "device": "cpu",
-    }
-    return TrainOptions(**(small | changes))
-
-
-def trainer_of(options: TrainOptions) -> Trainer:
-    series, config = series_of(options, options.forecaster())
-    return Trainer(options, config, split(series, config, options.validation))
 
 
 class Elsewhere(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch has no annotation here

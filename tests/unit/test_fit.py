@@ -15,9 +15,10 @@ from pipeline.bundle import Bundle
 from pipeline.commands import train as command
 from pipeline.errors import DataError, SettingsError
 from tests.support.forecasters import small_config
+from tests.support.training import quick_options, trainer_of
 from training.checkpoint import Progress
 from training.data import Series, load
-from training.fit import Trainer, TrainOptions, series_of, train
+from training.fit import Trainer, train
 from training.forecaster import ForecasterConfig
 from training.restore import restore
 from training.windows import split, validation_batches
@@ -43,31 +44,6 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def options_for(data: Path, folder: Path, **changes: Any) -> TrainOptions:
-    small: dict[str, Any] = {
-        "data": data,
-        "freq": "1h",
-        "horizon": 6,
-        "out": folder / "model.onnx",
-        "hidden": 8,
-        "seasons": (8,),
-        "quantiles": (0.1, 0.5, 0.9),
-        "epochs": 4,
-        "batches": 6,
-        "batch": 8,
-        "window": 48,
-        "origins": 8,
-        "threads": 1,
-        "quiet": True,
-    }
-    return TrainOptions(**(small | changes))
-
-
-def trainer_of(options: TrainOptions) -> Trainer:
-    series, config = series_of(options, options.forecaster())
-    return Trainer(options, config, split(series, config, options.validation))
-
-
 def same_weights(a: Progress, b: Progress) -> bool:
     return a.best_weights.keys() == b.best_weights.keys() and all(
         torch.equal(tensor, b.best_weights[name]) for name, tensor in a.best_weights.items()
@@ -75,7 +51,7 @@ def same_weights(a: Progress, b: Progress) -> bool:
 
 
 def test_training_beats_the_seasonal_naive_forecast_and_says_so_in_the_bundle(data: Path, tmp_path: Path) -> None:
-    report = train(options_for(data, tmp_path, epochs=8, batches=20, context=48, lr=1e-2))
+    report = train(quick_options(data, tmp_path, epochs=8, batches=20, context=48, lr=1e-2))
     metadata = Bundle.load(report.model).metadata
     assert report.figures["mase"] < 0.9 * report.figures["seasonal_naive_mase"]
     assert metadata.backtest == pytest.approx(report.figures)
@@ -88,7 +64,7 @@ def test_training_beats_the_seasonal_naive_forecast_and_says_so_in_the_bundle(da
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(data: Path, tmp_path: Path) -> None:
-    first, again, other = (trainer_of(options_for(data, tmp_path, seed=seed)).run() for seed in (3, 3, 4))
+    first, again, other = (trainer_of(quick_options(data, tmp_path, seed=seed)).run() for seed in (3, 3, 4))
     assert same_weights(first, again)
     assert not same_weights(first, other)
 
@@ -96,8 +72,8 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(data: Pat
 def test_an_interrupted_run_resumes_to_the_same_weights(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = trainer_of(options_for(data, tmp_path)).run()
-    options = options_for(data, tmp_path, checkpoint=tmp_path / "run.ckpt")
+    whole = trainer_of(quick_options(data, tmp_path)).run()
+    options = quick_options(data, tmp_path, checkpoint=tmp_path / "run.ckpt")
     epochs_left = 2
     validate = Trainer.validate
 
@@ -119,7 +95,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
 
 
 def test_a_finished_checkpoint_trains_no_further(data: Path, tmp_path: Path) -> None:
-    options = options_for(data, tmp_path, checkpoint=tmp_path / "run.ckpt", epochs=2)
+    options = quick_options(data, tmp_path, checkpoint=tmp_path / "run.ckpt", epochs=2)
     done = trainer_of(options).run()
     again = trainer_of(options).run()
     assert (again.seconds, again.epoch) == (done.seconds, 2)
@@ -127,29 +103,29 @@ def test_a_finished_checkpoint_trains_no_further(data: Path, tmp_path: Path) -> 
 
 def test_a_checkpoint_of_other_options_is_refused_by_name(data: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.ckpt"
-    trainer_of(options_for(data, tmp_path, checkpoint=checkpoint, epochs=1)).run()
+    trainer_of(quick_options(data, tmp_path, checkpoint=checkpoint, epochs=1)).run()
     with pytest.raises(SettingsError, match="hidden 8 there and 9 here"):
-        trainer_of(options_for(data, tmp_path, checkpoint=checkpoint, epochs=1, hidden=9)).run()
+        trainer_of(quick_options(data, tmp_path, checkpoint=checkpoint, epochs=1, hidden=9)).run()
 
 
 def test_a_damaged_checkpoint_is_refused(data: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.ckpt"
     checkpoint.write_bytes(b"not a checkpoint")
     with pytest.raises(SettingsError, match="not readable"):
-        trainer_of(options_for(data, tmp_path, checkpoint=checkpoint)).run()
+        trainer_of(quick_options(data, tmp_path, checkpoint=checkpoint)).run()
 
 
 def test_training_stops_when_patience_is_used_up(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     losses = iter([0.5, 0.4, 0.6, 0.6, 0.6, 0.1])
     monkeypatch.setattr(Trainer, "validate", lambda _: {"scaled_loss": next(losses)})
-    progress = trainer_of(options_for(data, tmp_path, epochs=20, batches=1, patience=3)).run()
+    progress = trainer_of(quick_options(data, tmp_path, epochs=20, batches=1, patience=3)).run()
     assert (progress.epoch, progress.best_epoch, progress.best_loss) == (5, 2, 0.4)
 
 
 def test_a_refit_trains_on_the_validation_part_too_for_the_best_number_of_epochs(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = options_for(data, tmp_path, refit=True)
+    options = quick_options(data, tmp_path, refit=True)
     seen: list[tuple[int, int]] = []
     take = Trainer._train
 
@@ -172,7 +148,7 @@ def test_a_refit_if_stopped_follows_only_where_the_patience_ended_the_run(
     found = iter(losses)
     validate = Trainer.validate
     monkeypatch.setattr(Trainer, "validate", lambda self: validate(self) | {"scaled_loss": next(found)})
-    options = options_for(data, tmp_path, epochs=5 if refits else 4, batches=1, patience=2)
+    options = quick_options(data, tmp_path, epochs=5 if refits else 4, batches=1, patience=2)
     plain = train(options)
     found = iter(losses)
     report = train(replace(options, refit_if_stopped=True, out=tmp_path / "again.onnx"))
@@ -187,7 +163,7 @@ def _weights(bundle: Path) -> list[bytes]:
 
 def test_both_kinds_of_refit_exclude_each_other(data: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match="exclude each other"):
-        options_for(data, tmp_path, refit=True, refit_if_stopped=True)
+        quick_options(data, tmp_path, refit=True, refit_if_stopped=True)
 
 
 def test_few_series_are_validated_at_more_origins_each(
@@ -200,7 +176,7 @@ def test_few_series_are_validated_at_more_origins_each(
         return validation_batches(*args, origins=origins, **others)
 
     monkeypatch.setattr("training.fit.validation_batches", counted)
-    trainer = trainer_of(options_for(data, tmp_path))
+    trainer = trainer_of(quick_options(data, tmp_path))
     few = len(trainer.series)
     trainer.validate()
     trainer.series = list(trainer.series) * 100
@@ -209,7 +185,7 @@ def test_few_series_are_validated_at_more_origins_each(
 
 
 def test_an_average_spans_half_of_the_steps_until_it_spans_what_is_asked_for(data: Path, tmp_path: Path) -> None:
-    trainer = trainer_of(options_for(data, tmp_path, averaging=0.9))
+    trainer = trainer_of(quick_options(data, tmp_path, averaging=0.9))
     for steps, oldest in ((4, 0), (100, None)):
         weights = torch.zeros(steps)
         for step in range(steps):
@@ -234,12 +210,12 @@ def test_larger_series_count_for_more_by_their_scale_to_the_power_of_the_balance
 
 
 def test_nothing_of_the_validation_part_is_shown_in_training(data: Path, tmp_path: Path) -> None:
-    config = options_for(data, tmp_path).forecaster()
+    config = quick_options(data, tmp_path).forecaster()
     series = load(data, "1h")
     for one in series:
         cut = int(one.slots[-1]) + 1 - 30
         one.y[one.slots >= cut] = np.float32(7e20)
-    sampler = trainer_of(options_for(data, tmp_path)).sampler
+    sampler = trainer_of(quick_options(data, tmp_path)).sampler
     poisoned = type(sampler)(split(series, config, 0.1), config, window=48, origins=8, batch=64)
     for batch in poisoned.epoch(0, 0, 4):
         assert float(batch.sequences.grid.abs().max()) < 1e20
@@ -262,12 +238,12 @@ def test_options_that_make_no_sense_are_refused(
     data: Path, tmp_path: Path, changes: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(SettingsError, match=message):
-        train(options_for(data, tmp_path, **changes))
+        train(quick_options(data, tmp_path, **changes))
 
 
 def test_series_too_short_to_validate_on_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no series is long enough"):
-        train(options_for(data, tmp_path, horizon=150))
+        train(quick_options(data, tmp_path, horizon=150))
 
 
 def test_the_command_prints_one_json_object(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -301,19 +277,19 @@ def test_the_command_says_that_it_trained_again_on_all_data(
 
 
 def test_validation_uses_no_dropout(data: Path, tmp_path: Path) -> None:
-    trainer = trainer_of(options_for(data, tmp_path, dropout=0.5, epochs=1))
+    trainer = trainer_of(quick_options(data, tmp_path, dropout=0.5, epochs=1))
     trainer.run()
     assert trainer.validate() == trainer.validate()
 
 
 def test_the_forecaster_is_exported_without_dropout(data: Path, tmp_path: Path) -> None:
-    report = train(options_for(data, tmp_path, dropout=0.5, epochs=1))
+    report = train(quick_options(data, tmp_path, dropout=0.5, epochs=1))
     assert "Dropout" not in {node.op_type for node in onnx.load(report.model).graph.node}
 
 
 def test_default_shape_follows_the_frequency(data: Path, tmp_path: Path) -> None:
     def shape(freq: str) -> tuple[tuple[int, ...], int]:
-        config: ForecasterConfig = options_for(data, tmp_path, freq=freq, seasons=None).forecaster()
+        config: ForecasterConfig = quick_options(data, tmp_path, freq=freq, seasons=None).forecaster()
         return config.seasons, config.context
 
     assert shape("1h") == ((24, 168), 168)

@@ -1,0 +1,37 @@
+"""Options of training runs that take a second, and what is trained by them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from training.fit import Trainer, series_of
+from training.options import TrainOptions
+from training.windows import split
+
+
+def quick_options(data: Path, folder: Path, **changes: Any) -> TrainOptions:
+    """Return options for a small network on a small table of hourly streams."""
+    small: dict[str, Any] = {
+        "data": data,
+        "freq": "1h",
+        "horizon": 6,
+        "out": folder / "model.onnx",
+        "hidden": 8,
+        "seasons": (8,),
+        "quantiles": (0.1, 0.5, 0.9),
+        "epochs": 4,
+        "batches": 6,
+        "batch": 8,
+        "window": 48,
+        "origins": 8,
+        "threads": 1,
+        "quiet": True,
+    }
+    return TrainOptions(**(small | changes))
+
+
+def trainer_of(options: TrainOptions) -> Trainer:
+    """Return a trainer of what the options say."""
+    series, config = series_of(options, options.forecaster())
+    return Trainer(options, config, split(series, config, options.validation))

@@ -19,7 +19,7 @@ JOBS ?= auto
 TESTS ?=
 # Options of the fuzz tests, e.g. FUZZ='--inputs 10000 --seed 7'.
 FUZZ ?=
-# Folder with the public series that are not shipped (training/headline.py names them); training runs per data set.
+# Folder with the public series that are not shipped (training/rillcast_training/research/public_benchmarks.py names them); training runs per data set.
 ACCURACY_DATA ?=
 SEEDS ?= 1
 ACCURACY := .accuracy
@@ -87,7 +87,7 @@ bench: $(VENV)/.dev-installed
 
 accuracy: $(VENV)/.dev-installed
 	rm -rf $(ACCURACY)
-	$(BIN)/python -m training.headline --data '$(ACCURACY_DATA)' --work $(ACCURACY) --seeds $(SEEDS)
+	$(BIN)/python -m rillcast_training.research.public_benchmarks --data '$(ACCURACY_DATA)' --work $(ACCURACY) --seeds $(SEEDS)
 
 docs: $(VENV)/.dev-installed
 	$(BIN)/python -m mkdocs build --quiet

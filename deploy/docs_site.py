@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from pipeline import cli
+from rillcast import cli
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig

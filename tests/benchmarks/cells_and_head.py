@@ -19,11 +19,11 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from pipeline import device
-from pipeline.benchmarks.kernels import LargeProduct, product_flops
+from rillcast.engine import device
+from rillcast_training.export.tracing import trace
+from rillcast_training.model.forecaster import Forecaster
+from tests.benchmarks.kernels import LargeProduct, product_flops
 from tests.support.forecasters import random_forecaster, small_config
-from training.forecaster import Forecaster
-from training.tracing import trace
 
 _TRACE_BATCH = 3
 

@@ -157,7 +157,7 @@ def _peers(result: Result) -> str:
     ]
     about = """
         The same events, model and broker, one process each, in turns. A neighbour steps the same bundle one event at a
-        time, as its per-key callback has to; the scripts are in `pipeline/benchmarks/peers/`. `plain` is a loop with
+        time, as its per-key callback has to; the scripts are in `tests/benchmarks/peers/`. `plain` is a loop with
         librdkafka and a dictionary of states, `window` steps through the last 96 events anew for each one. `river` has
         no recurrent model: it runs a seasonal autoregression of its own per stream, online, and gives points without
         quantiles. Of these only Rillcast, Quix Streams and Faust keep state that survives a crash."""

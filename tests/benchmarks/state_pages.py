@@ -20,12 +20,13 @@ from typing import Any, Final, Literal, TypeVar
 import numpy as np
 import torch
 
-from pipeline.arrays import AnyArray
-from pipeline.bundle import StateSpec
-from pipeline.slots import PAGE_SLOTS
-from pipeline.stores.base import Mark, Page
-from pipeline.stores.local import LocalStore
-from pipeline.stores.pages import PageCodec
+from rillcast.arrays import AnyArray
+from rillcast.bundle.bundle import StateSpec
+from rillcast.engine.pages import Page
+from rillcast.engine.slots import PAGE_SLOTS
+from rillcast.stores.base import Mark
+from rillcast.stores.format.pages import PageCodec
+from rillcast.stores.local import LocalStore
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 from tests.support.stores import restore
 

@@ -43,7 +43,7 @@ class Part:
     on_kafka: bool
     figures: Callable[[Figures], Figures]
     quick: tuple[str, ...] = ()
-    module: tuple[str, ...] = ("pipeline.cli", "bench")
+    module: tuple[str, ...] = ("rillcast", "bench")
 
 
 def _of_kafka(result: Figures) -> Figures:
@@ -195,8 +195,8 @@ def _untrained(folder: Path, hidden: int) -> Path:
     """Return a bundle like that of the figures asked for: GRU, 168 lags, 24 horizons, 3 levels; weights are random."""
     path = folder / f"gru{hidden}.onnx"
     if not path.exists():
+        from rillcast_training.export.bundle import export
         from tests.support.forecasters import random_forecaster, small_config
-        from training.export import export
 
         week = {"horizon": 24, "seasons": (24, 168), "context": 168, "max_gap": 168, "hidden": hidden}
         export(random_forecaster(small_config(**week)), path, name=f"gru{hidden}")

@@ -12,8 +12,8 @@ from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 from torch.nn import functional as F  # noqa: N812
 
+from rillcast_training.model.cells.fused import FusedCell
 from tests.support.cells import INPUTS, cell_of, inputs_of, unroll
-from training.cells.fused import FusedCell
 
 FUSED = ["elman", "gru", "lstm"]
 # PyTorch's gates to ONNX's, in blocks of the hidden size: (r, z, n) to (z, r, h), (i, f, g, o) to (i, o, f, c).

@@ -15,11 +15,11 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from pipeline import cli
-from pipeline.bundle import Bundle
+from rillcast import cli
+from rillcast.bundle.bundle import Bundle
+from rillcast_training.export import parity
+from rillcast_training.model.cells import CELLS, Cell, make_cell
 from tests.support.cells import INPUTS, cell_of, inputs_of, unroll
-from training import parity
-from training.cells import CELLS, Cell, make_cell
 
 ALL = sorted(CELLS)
 EXPORTED_STEPS = 8

@@ -11,21 +11,21 @@ import pytest
 import torch
 from onnx.reference import ReferenceEvaluator
 
-from pipeline.arrays import AnyArray, FloatArray
-from pipeline.batcher import Runs
-from pipeline.bundle import Bundle, model_id, seal
-from pipeline.covariates import Covariate
-from pipeline.device import Device
-from pipeline.engine import StepEngine, StepResult
-from pipeline.errors import BundleError
-from pipeline.frequency import Frequency
-from pipeline.history import Rewind
+from rillcast.arrays import AnyArray, FloatArray
+from rillcast.bundle.bundle import Bundle, model_id, seal
+from rillcast.bundle.covariates import Covariate
+from rillcast.bundle.frequency import Frequency
+from rillcast.engine.batcher import Runs
+from rillcast.engine.device import Device
+from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.step_engine import StepEngine, StepResult
+from rillcast.errors import BundleError
+from rillcast_training.export.bundle import describe, to_onnx
+from rillcast_training.export.restore import attach, restore, shorten
+from rillcast_training.export.sequence_export import sequence_to_onnx
+from rillcast_training.model.forecaster import Forecaster, Rows
 from tests.support.covariates import EVERY_KIND, config_with, some_covariates
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
-from training.export import describe, to_onnx
-from training.forecaster import Forecaster, Rows
-from training.restore import attach, restore, shorten
-from training.sequence_export import sequence_to_onnx
 
 START = 473_000
 KINDS: dict[str, tuple[Covariate, ...]] = {"every kind": EVERY_KIND, **{one.kind: (one,) for one in EVERY_KIND}}
@@ -240,7 +240,7 @@ def test_a_late_event_is_put_into_place_with_its_covariates() -> None:
     late = np.array([*range(15), 16, 17, 15, 18, 19])
     zeros, ids = np.zeros(n, np.int64), ["a"] * n
     in_order = engine().step(zeros, np.arange(n), ids, ds, y, x, future)
-    goes_back = engine(rewind=Rewind(4, Frequency(HOUR_MS)))
+    goes_back = engine(rewind=AllowedLateness(4, Frequency(HOUR_MS)))
     found = goes_back.step(zeros, np.arange(n), ids, ds[late], y[late], x[late], future[late])
     assert found.revised is not None
     assert found.revised.ds.tolist() == ds[16:18].tolist()

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.cells.scan import linear_scan
+from rillcast_training.model.cells.scan import linear_scan
 
 
 def problem(steps: int, dtype: torch.dtype, *, shared: bool = False) -> tuple[Tensor, Tensor]:

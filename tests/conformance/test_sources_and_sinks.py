@@ -1,4 +1,4 @@
-"""One contract, five sources and three sinks: what `pipeline.transports.base` promises holds for each."""
+"""One contract, five sources and three sinks: what `rillcast.transports.base` promises holds for each."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from typing import Final
 import pytest
 from confluent_kafka import Producer
 
-from pipeline.errors import DeliveryError, TransportError
-from pipeline.transports.base import Assignment, Channel, Sink
-from pipeline.transports.file import FileSink
+from rillcast.errors import DeliveryError, TransportError
+from rillcast.transports.base import Assignment, Channel, Sink
+from rillcast.transports.file.transport import FileSink
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.transports import (
     CLIENTS,

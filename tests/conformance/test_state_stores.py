@@ -1,4 +1,4 @@
-"""One contract, every state store: what `pipeline.stores.base` promises holds for each."""
+"""One contract, every state store: what `rillcast.stores.base` promises holds for each."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ from typing import Final, Protocol
 
 import pytest
 
-from pipeline.errors import StateError
-from pipeline.slots import PAGE_SLOTS
-from pipeline.stores.base import Arrivals, Claim, Mark, Page, Restored, StateStore, Superseded
-from pipeline.stores.kafka import KafkaStore
-from pipeline.stores.local import LocalStore
-from pipeline.stores.pages import PageCodec
-from pipeline.transports.base import Channel, Sink
+from rillcast.engine.pages import Arrivals, Page
+from rillcast.engine.slots import PAGE_SLOTS
+from rillcast.errors import StateError
+from rillcast.stores.base import Claim, Mark, Restored, StateStore, Superseded
+from rillcast.stores.format.pages import PageCodec
+from rillcast.stores.kafka import KafkaStore
+from rillcast.stores.local import LocalStore
+from rillcast.transports.base import Channel, Sink
 from tests.support import stores
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.stores import (

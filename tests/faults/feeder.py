@@ -36,7 +36,7 @@ class Feeder:
                 "bootstrap.servers": bootstrap_servers,
                 "log_level": 2,
                 "enable.idempotence": True,
-                "max.in.flight.requests.per.connection": 1,  # see pipeline.transports.librdkafka
+                "max.in.flight.requests.per.connection": 1,  # see rillcast.transports.kafka.librdkafka
                 "queue.buffering.max.messages": _MAX_QUEUED,
                 "linger.ms": 20,
                 "message.timeout.ms": round(_PATIENCE_S * 1000),

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
-from pipeline.errors import TransportError
+from rillcast.errors import TransportError
 from tests.support.service_process import ServiceProcess
 
 _DYNAMIC: Final = frozenset({2, 4})

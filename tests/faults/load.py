@@ -20,8 +20,8 @@ from typing import Final, Protocol
 import msgspec
 import numpy as np
 
-from pipeline.arrays import AnyArray, FloatArray, IntArray
-from pipeline.bundle import Status
+from rillcast.arrays import AnyArray, FloatArray, IntArray
+from rillcast.bundle.bundle import Status
 from tests.support import unrolls
 from tests.support.toy import MODULUS, MULTIPLIER, write_toy
 

@@ -97,7 +97,7 @@ def _fuzz_by_coverage(name: str, inputs: int, corpus: str) -> None:
     import atheris  # not a dependency: there is no wheel for every Python
 
     target = targets()[name]
-    for module in [module for path, module in sys.modules.items() if path.startswith("pipeline.")]:
+    for module in [module for path, module in sys.modules.items() if path.startswith("rillcast.")]:
         for function in functions(module):
             atheris.instrument_func(function)
     longest = max(4_096, 2 * max(map(len, target.seeds)))

@@ -22,17 +22,18 @@ import numpy as np
 import onnx
 from google.protobuf.message import DecodeError
 
-from pipeline import guard, onnx_safety
-from pipeline.bundle import METADATA_KEY, Bundle, model_id
-from pipeline.codecs.covariates import CovariateColumns, CovariateRules
-from pipeline.codecs.fields import Fields
-from pipeline.codecs.observations import MAX_DS, MIN_DS, ObservationDecoder
-from pipeline.covariates import Covariate
-from pipeline.deadletters import DeadLetter
-from pipeline.errors import BundleError, DataError
-from pipeline.transports import dead_letter_lines
-from pipeline.transports.base import Headers
-from pipeline.transports.file_readers import CsvReader
+from rillcast.bundle import onnx_safety
+from rillcast.bundle.bundle import METADATA_KEY, Bundle, model_id
+from rillcast.bundle.covariates import Covariate
+from rillcast.codecs.observations.covariates import CovariateColumns, CovariateRules
+from rillcast.codecs.observations.decoder import MAX_DS, MIN_DS, ObservationDecoder
+from rillcast.codecs.observations.fields import Fields
+from rillcast.engine import quarantine
+from rillcast.errors import BundleError, DataError
+from rillcast.publishing.dead_letters import DeadLetter
+from rillcast.transports.base import Headers
+from rillcast.transports.file import dead_letter_lines
+from rillcast.transports.file.readers import CsvReader
 from tests.support.formats import format_of, mock_registry, writer_of
 from tests.support.hostile import HOSTILE, NOON_MS, polled, record
 from tests.support.toy import ToyGraph
@@ -199,7 +200,7 @@ def _load(data: bytes) -> None:
         if not refused.clause:
             raise
     else:
-        guard.protect(bundle.model, bundle.metadata.states, branches=True)
+        quarantine.protect(bundle.model, bundle.metadata.states, branches=True)
 
 
 def _bundle_seeds() -> list[bytes]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.codecs import observations
+from rillcast.codecs.observations import decoder
 from tests.fuzz.mutation import mutant
 from tests.fuzz.run import functions
 from tests.fuzz.targets import targets
@@ -48,9 +48,9 @@ def test_any_json_breaks_no_promise(document: object) -> None:
 
 
 def test_what_is_guided_by_coverage_are_all_functions_and_methods_of_a_module_and_no_others() -> None:
-    names = {function.__qualname__ for function in functions(observations)}
+    names = {function.__qualname__ for function in functions(decoder)}
     assert {"ObservationDecoder.decode", "ObservationDecoder._checked", "_epoch_ms"} <= names
-    assert all(function.__module__ == observations.__name__ for function in functions(observations))
+    assert all(function.__module__ == decoder.__name__ for function in functions(decoder))
     assert "open_event" not in names, "it is another module's"
 
 

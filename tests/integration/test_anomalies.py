@@ -105,7 +105,7 @@ def test_new_anomalies_are_followed_until_it_is_interrupted(kafka: KafkaCluster,
         kafka.produce(topic, [json.dumps(record | {"unique_id": unique_id, "source": source}).encode()])
 
     tell("old", 0)
-    command = [sys.executable, "-m", "pipeline.cli", "anomalies", "--follow", "--topic", topic, "--json"]
+    command = [sys.executable, "-m", "rillcast", "anomalies", "--follow", "--topic", topic, "--json"]
     said = tmp_path / "said"
     with said.open("wb") as output:
         process = subprocess.Popen(

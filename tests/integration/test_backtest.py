@@ -14,9 +14,9 @@ import polars as pl
 import pytest
 import torch
 
-from pipeline import cli
+from rillcast import cli
+from rillcast_training.model.forecaster import Forecaster
 from tests.support.unrolls import LEVELS, START_MS, hourly_forecaster, some_streams, unroll, write_bundle
-from training.forecaster import Forecaster
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 

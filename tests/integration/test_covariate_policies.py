@@ -11,21 +11,21 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.arrays import AnyArray
-from pipeline.bundle import Bundle
-from pipeline.codecs import stream_table
-from pipeline.codecs.covariates import CovariateColumns, CovariateRules
-from pipeline.codecs.fields import Fields
-from pipeline.codecs.observations import ObservationDecoder
-from pipeline.device import Device
-from pipeline.engine import StepEngine
-from pipeline.errors import DataError, SettingsError
-from pipeline.transports.base import Channel
+from rillcast.arrays import AnyArray
+from rillcast.bundle.bundle import Bundle
+from rillcast.codecs.observations import stream_table
+from rillcast.codecs.observations.covariates import CovariateColumns, CovariateRules
+from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.codecs.observations.fields import Fields
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import StepEngine
+from rillcast.errors import DataError, SettingsError
+from rillcast.transports.base import Channel
+from rillcast_training.export.bundle import export
 from tests.support.covariates import EVERY_KIND, config_with
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config
 from tests.support.memory import Log
 from tests.support.workers import build
-from training.export import export
 
 START_MS = 1_714_564_800_000
 HORIZON = 5

@@ -10,25 +10,25 @@ import polars as pl
 import pytest
 import torch
 
-from pipeline import cli
-from pipeline.bundle import Bundle
-from pipeline.covariates import Covariate, Kind
-from pipeline.device import Device
-from pipeline.engine import StepEngine
-from pipeline.errors import DataError
-from pipeline.transports.base import Channel
+from rillcast import cli
+from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.covariates import Covariate, Kind
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import StepEngine
+from rillcast.errors import DataError
+from rillcast.transports.base import Channel
+from rillcast_training.data.covariates import declare, of_series
+from rillcast_training.data.series import Series, contexts, load, table
+from rillcast_training.data.windows import Window, collate
+from rillcast_training.evaluate.backtest import backtest
+from rillcast_training.explain.forecast import Target, explain
+from rillcast_training.explain.history import find, history_of
+from rillcast_training.export.bundle import export
+from rillcast_training.export.restore import restore
+from rillcast_training.fit.training import TrainOptions, train
 from tests.support.covariates import EVERY_KIND, config_with
 from tests.support.forecasters import brief_parity, random_forecaster
 from tests.support.memory import Log, MemorySink
-from training.backtest import backtest
-from training.covariate_data import declare, of_series
-from training.data import Series, contexts, load, table
-from training.explain.forecast import Target, explain
-from training.explain.history import find, history_of
-from training.export import export
-from training.fit import TrainOptions, train
-from training.restore import restore
-from training.windows import Window, collate
 
 DAY_MS = 86_400_000
 DAYS = 220
@@ -121,7 +121,7 @@ def test_a_replay_sends_the_covariates_of_a_bundle(
     knowing: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = Log()
-    monkeypatch.setattr("pipeline.transports.connect.open_sink", lambda _settings: MemorySink(log))
+    monkeypatch.setattr("rillcast.transports.connect.open_sink", lambda _settings: MemorySink(log))
     arguments = ["replay", str(folder / "test.parquet"), "--topic", "t"]
     assert cli.main([*arguments, "--covariates-of", str(knowing), "--json"]) == 0
     sent = [json.loads(value) for _, value, _ in log.published[Channel.FORECASTS]]

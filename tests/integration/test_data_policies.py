@@ -13,21 +13,21 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.bundle import Bundle, Status
-from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
-from pipeline.codecs.observations_msgpack import MessagePackFormat
-from pipeline.codecs.rejections import Reason
-from pipeline.frequency import Frequency
-from pipeline.history import Rewind
-from pipeline.publisher import Policy
-from pipeline.residents import Limits
-from pipeline.settings import Settings
-from pipeline.transports.base import Channel
+from rillcast.bundle.bundle import Bundle, Status
+from rillcast.bundle.frequency import Frequency
+from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
+from rillcast.codecs.observations.msgpack import MessagePackFormat
+from rillcast.codecs.observations.rejections import Reason
+from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.residents import Limits
+from rillcast.publishing.publisher import Policy
+from rillcast.settings import Settings
+from rillcast.transports.base import Channel
+from rillcast_training.export.bundle import export
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 from tests.support.formats import format_of, mock_registry, writer_of
 from tests.support.memory import Log
 from tests.support.workers import Harness, build, observation
-from training.export import export
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
@@ -91,8 +91,8 @@ AVRO, PROTOBUF, JSON_SCHEMA = (as_written(form) for form in ("avro", "protobuf",
 FRAME = JSON_SCHEMA(events(0)[0])[:5]
 # One that keeps the schema, and one that does not, in a member that a model without covariates has no use for.
 BESIDE_THE_SCHEMA = [JSON_SCHEMA(events(0)[0]), FRAME + b'{"unique_id": "b", "ds": 0, "y": 1, "x": {"temp": [1]}}']
-REWIND = {"rewind": Rewind(3, Frequency(HOUR_MS))}
-LAST_WINS = {"rewind": Rewind(3, Frequency(HOUR_MS), last_wins=True)}
+REWIND = {"rewind": AllowedLateness(3, Frequency(HOUR_MS))}
+LAST_WINS = {"rewind": AllowedLateness(3, Frequency(HOUR_MS), last_wins=True)}
 WARM = events(*range(CONTEXT))
 WARMED = ["warming_up"] * (CONTEXT - 1) + ["ok"]
 CELLS = {

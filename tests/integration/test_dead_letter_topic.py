@@ -6,11 +6,11 @@ import json
 
 import pytest
 
-from pipeline import cli
-from pipeline.codecs.rejections import Reason, Rejection
-from pipeline.commands.dlq import REPLAYED
-from pipeline.deadletters import DeadLetters
-from pipeline.transports.base import Channel
+from rillcast import cli
+from rillcast.cli.commands.dlq import REPLAYED
+from rillcast.codecs.observations.rejections import Reason, Rejection
+from rillcast.publishing.dead_letters import DeadLetters
+from rillcast.transports.base import Channel
 from tests.support.hostile import polled
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.transports import CLIENTS, kafka_sink

@@ -16,8 +16,8 @@ from typing import Final
 import numpy as np
 import pytest
 
-from pipeline.bundle import Bundle
-from pipeline.models.registry import ModelRegistry
+from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.registry.model_registry import ModelRegistry
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.service_process import service
 from tests.support.transports import CLIENTS

@@ -10,9 +10,9 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from pipeline.bundle import Bundle
-from pipeline.commands import demo
-from pipeline.errors import SettingsError
+from rillcast.bundle.bundle import Bundle
+from rillcast.cli.commands import demo
+from rillcast.errors import SettingsError
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 

@@ -15,8 +15,9 @@ import polars as pl
 import pytest
 from confluent_kafka import Producer
 
-from pipeline.bundle import Bundle, Status
-from pipeline.codecs.rejections import Reason
+from rillcast.bundle.bundle import Bundle, Status
+from rillcast.codecs.observations.rejections import Reason
+from rillcast_training.model.forecaster import Forecaster
 from tests.support.hostile import HOSTILE
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.service_process import ServiceProcess, json_lines, service
@@ -25,7 +26,6 @@ from tests.support.toy import write_toy
 from tests.support.transports import CLIENTS
 from tests.support.unrolls import LEVELS, hourly_forecaster, some_streams, unroll, write_bundle
 from tests.support.workers import observation
-from training.forecaster import Forecaster
 
 STREAMS, STEPS = 1_000, 100
 TOLERANCE = 1e-4

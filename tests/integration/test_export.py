@@ -10,14 +10,14 @@ import pytest
 import torch
 from onnx import numpy_helper
 
-from pipeline.bundle import Bundle, Status
-from pipeline.errors import ParityError
+from rillcast.bundle.bundle import Bundle, Status
+from rillcast.errors import ParityError
+from rillcast_training.export import bundle as exporting
+from rillcast_training.export import parity
+from rillcast_training.export.bundle import export
+from rillcast_training.model.cells import CELLS
+from rillcast_training.model.forecaster import Forecaster
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config
-from training import export as exporting
-from training import parity
-from training.cells import CELLS
-from training.export import export
-from training.forecaster import Forecaster
 
 
 @pytest.mark.parametrize(("cell", "layers"), [(cell, 1) for cell in sorted(CELLS)] + [("lstm", 2)])

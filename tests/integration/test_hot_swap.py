@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 
-from pipeline.models.registry import ModelRegistry
-from pipeline.settings import Settings
-from pipeline.stores.connect import reader_of
-from pipeline.stores.survey import survey_directory, survey_topic
+from rillcast.bundle.registry.model_registry import ModelRegistry
+from rillcast.settings import Settings
+from rillcast.stores.connect import reader_of
+from rillcast.stores.survey import survey_directory, survey_topic
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.rollouts import changes, expect, served_by
 from tests.support.service_process import ServiceProcess, service

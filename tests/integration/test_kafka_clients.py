@@ -11,9 +11,9 @@ from typing import Final
 
 import pytest
 
-from pipeline.errors import TransportError
-from pipeline.settings import KafkaSettings
-from pipeline.transports.base import Assignment, Channel, Source
+from rillcast.errors import TransportError
+from rillcast.settings import KafkaSettings
+from rillcast.transports.base import Assignment, Channel, Source
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.transports import CLIENTS, Listener, from_beginning, kafka_sink, kafka_source, read
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.board import REVISIONS
+from rillcast.observability.live_view import REVISIONS
 from tests.support.chromium import BrowserError, Page, program, running_browser
 from tests.support.ci import cannot_run
 from tests.support.service_process import ServiceProcess, service

@@ -10,13 +10,13 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline import cli
-from pipeline.bundle import Bundle
-from pipeline.codecs.reader import decode_forecast
-from pipeline.device import Device
-from pipeline.engine import StepEngine
-from pipeline.frequency import parse
-from pipeline.history import Rewind
+from rillcast import cli
+from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.frequency import parse
+from rillcast.codecs.forecasts.reader import decode_forecast
+from rillcast.engine.device import Device
+from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.step_engine import StepEngine
 from tests.support.forecasters import brief_parity
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.service_process import service
@@ -189,12 +189,12 @@ def test_late_months_are_put_into_place(folder: Path) -> None:
     order = np.argsort(np.append(slots[:-1] + rng.uniform(0, 3, count - 1), np.inf), kind="stable")
     assert (np.diff(slots[order]) < 0).sum() > 10
 
-    def last_forecast(which: np.ndarray, rewind: Rewind | None) -> np.ndarray:
+    def last_forecast(which: np.ndarray, rewind: AllowedLateness | None) -> np.ndarray:
         engine = StepEngine(bundle, Device("cpu"), rewind=rewind)
         for number, event in enumerate(which):
             result = engine.step(np.zeros(1, np.int64), np.array([number]), ["a"], ds[[event]], y[[event]])
         return result.forecast
 
     in_order = last_forecast(np.arange(count), None)
-    np.testing.assert_array_equal(last_forecast(order, Rewind(3, frequency)), in_order)
+    np.testing.assert_array_equal(last_forecast(order, AllowedLateness(3, frequency)), in_order)
     assert (last_forecast(order, None) != in_order).any()

@@ -6,8 +6,8 @@ import json
 import math
 from pathlib import Path
 
-from pipeline.service import Service, build
-from pipeline.settings import Settings
+from rillcast.service.build import Service, build
+from rillcast.settings import Settings
 
 STREAMS, STEPS, HOUR_MS = 5, 120, 3_600_000
 

@@ -26,7 +26,7 @@ import yaml
 
 from deploy.grafana.dashboards import DASHBOARDS
 from deploy.grafana.model import Dashboard
-from pipeline.models.registry import ModelRegistry
+from rillcast.bundle.registry.model_registry import ModelRegistry
 from tests.support import dashboard_page
 from tests.support.ci import cannot_run
 from tests.support.kafka_cluster import KafkaCluster, unique

@@ -13,13 +13,13 @@ from confluent_kafka.schema_registry import Schema
 from confluent_kafka.schema_registry.avro import AvroDeserializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from pipeline.codecs.connect import open_encoder
-from pipeline.codecs.forecasts import ForecastColumns
-from pipeline.codecs.observations import ObservationDecoder
-from pipeline.codecs.registry import Registry
-from pipeline.codecs.rejections import Reason
-from pipeline.errors import SettingsError
-from pipeline.settings import RegistrySettings, Settings
+from rillcast.codecs.connect import open_encoder
+from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.codecs.observations.rejections import Reason
+from rillcast.codecs.schema_registry import Registry
+from rillcast.errors import SettingsError
+from rillcast.settings import RegistrySettings, Settings
 from tests.support.formats import SCHEMAS, format_of, writer_of
 from tests.support.hostile import NOON_MS, polled
 from tests.support.schema_registry import running_registry

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from pipeline import cli
+from rillcast import cli
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.transports import CLIENTS
 
@@ -46,7 +46,7 @@ def test_the_replayer_of_the_compose_file_fills_the_topic(kafka: KafkaCluster) -
     topic, letters = kafka.create_topic("observations", 4), kafka.create_topic("dead-letters")
     for written, here in {
         "python /data": f"{sys.executable} {ROOT}/deploy/compose",
-        "rillcast replay": f"{sys.executable} -m pipeline.cli replay --dead-letters.topic {letters}",
+        "rillcast replay": f"{sys.executable} -m rillcast replay --dead-letters.topic {letters}",
         "kafka:9092": kafka.bootstrap_servers,
         "topic observations": f"topic {topic}",
         "--rate 35": "--rate 3500",

@@ -10,10 +10,10 @@ from typing import Final
 
 import pytest
 
-from pipeline.settings import StateSettings, WorkerSettings
-from pipeline.transports import kafka_errors
-from pipeline.transports.base import Source
-from pipeline.worker import Worker
+from rillcast.service.worker import Worker
+from rillcast.settings import StateSettings, WorkerSettings
+from rillcast.transports.base import Source
+from rillcast.transports.kafka.common import failures
 from tests.support import workers
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.memory import Log
@@ -34,7 +34,7 @@ class Blocked:
     def __call__(self, timeout_s: float) -> None:
         self.asked.append(timeout_s)
         if not self.answers.wait(timeout_s):
-            raise kafka_errors.not_in_time("the output's brokers", EVENTS, timeout_s)
+            raise failures.not_in_time("the output's brokers", EVENTS, timeout_s)
 
 
 @pytest.mark.parametrize("client", CLIENTS)

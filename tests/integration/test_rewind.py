@@ -17,14 +17,15 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline import shipped
-from pipeline.bundle import Bundle, Status
-from pipeline.codecs.reader import decode_forecast
-from pipeline.codecs.registry import Registry
-from pipeline.frequency import Frequency
-from pipeline.history import Rewind
-from pipeline.settings import RegistrySettings, WorkerSettings
-from pipeline.transports.base import Channel
+from rillcast.bundle import shipped
+from rillcast.bundle.bundle import Bundle, Status
+from rillcast.bundle.frequency import Frequency
+from rillcast.codecs.forecasts.reader import decode_forecast
+from rillcast.codecs.schema_registry import Registry
+from rillcast.engine.late.retained import AllowedLateness
+from rillcast.settings import RegistrySettings, WorkerSettings
+from rillcast.transports.base import Channel
+from rillcast_training.data.synthetic.generator import Recipe, synthesize
 from tests.support.disorder import Arrivals, Event, disordered, in_order, last_revisions, worst_error
 from tests.support.formats import writer_of
 from tests.support.hostile import HOSTILE
@@ -33,7 +34,6 @@ from tests.support.schema_registry import running_registry
 from tests.support.secure_kafka import PASSWORD, USER, secure_kafka
 from tests.support.service_process import service
 from tests.support.workers import build, observation
-from training.synthetic.generator import Recipe, synthesize
 
 HOUR_MS = 3_600_000
 WITHIN = 6
@@ -87,7 +87,7 @@ def test_last_revisions_of_disordered_streams_are_the_forecasts_in_order(arrival
     log = Log({0: []})
     for one in arrivals.given:
         log.append(0, one if isinstance(one, bytes) else observation(one.unique_id, one.y, one.ds))
-    rewind = Rewind(WITHIN, Frequency(HOUR_MS))
+    rewind = AllowedLateness(WITHIN, Frequency(HOUR_MS))
     harness = build(log, bundle=bundle(), rewind=rewind, per_poll=lambda: 700, settings=WorkerSettings())
     harness.worker.run()
 

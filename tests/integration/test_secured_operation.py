@@ -14,8 +14,8 @@ import polars as pl
 import pytest
 from pydantic import SecretStr
 
-from pipeline import cli, settings
-from pipeline.commands import topic_table
+from rillcast import cli, settings
+from rillcast.cli import topic_table
 from tests.support.hostile import NOON_MS
 from tests.support.secure_kafka import KEY_PASSWORD, PASSWORD, SecureKafka, secure_kafka
 from tests.support.service_process import service

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from pipeline.errors import RillcastError
-from pipeline.settings import KafkaSettings
-from pipeline.transports.base import Channel
+from rillcast.errors import RillcastError
+from rillcast.settings import KafkaSettings
+from rillcast.transports.base import Channel
 from tests.support.secure_kafka import PASSWORD, SecureKafka, secure_kafka
 from tests.support.transports import CLIENTS, Listener, kafka_sink, kafka_source, read
 

@@ -8,15 +8,15 @@ from functools import cache
 import numpy as np
 import pytest
 
-from pipeline.arrays import AnyArray
-from pipeline.batcher import Runs
-from pipeline.bundle import Bundle, seal
-from pipeline.device import Device
-from pipeline.engine import Outcome, StepEngine, StepResult
+from rillcast.arrays import AnyArray
+from rillcast.bundle.bundle import Bundle, seal
+from rillcast.engine.batcher import Runs
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import Outcome, StepEngine, StepResult
+from rillcast_training.export.bundle import describe, to_onnx
+from rillcast_training.export.sequence_export import sequence_to_onnx
+from rillcast_training.model.cells import CELLS
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
-from training.cells import CELLS
-from training.export import describe, to_onnx
-from training.sequence_export import sequence_to_onnx
 
 BATCH_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 17, 31, 64)
 NEVER = Runs()

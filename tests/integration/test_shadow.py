@@ -13,7 +13,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.models.registry import ModelRegistry
+from rillcast.bundle.registry.model_registry import ModelRegistry
+from rillcast_training.model.forecaster import Forecaster
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.rollouts import expect, served_by
 from tests.support.service_process import ServiceProcess, service
@@ -21,7 +22,6 @@ from tests.support.toy import ToyGraph, toy_bundle
 from tests.support.transports import CLIENTS
 from tests.support.unrolls import hourly_forecaster, some_streams, write_bundle
 from tests.support.workers import observation
-from training.forecaster import Forecaster
 
 PARTITIONS: Final = 2
 NOON: Final = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)

@@ -12,18 +12,18 @@ from typing import Any, Final, Literal
 import pytest
 from confluent_kafka import Producer
 
-from pipeline import cli
-from pipeline.bundle import BundleMetadata, StateSpec
-from pipeline.errors import SettingsError, StateError, TransportError
-from pipeline.settings import Settings
-from pipeline.stores.base import Claim, Mark, Restored, StateStore, Superseded
-from pipeline.stores.connect import codec_of, open_admin, open_store, prepare_store, reader_of
-from pipeline.stores.kafka import KafkaStore
-from pipeline.stores.local import LocalStore
-from pipeline.stores.pages import PageCodec
-from pipeline.stores.state_topic import ensure_topic
-from pipeline.transports.base import Channel, TransactionalSink
-from pipeline.transports.connect import open_group, open_transactional_sink
+from rillcast import cli
+from rillcast.bundle.bundle import BundleMetadata, StateSpec
+from rillcast.errors import SettingsError, StateError, TransportError
+from rillcast.settings import Settings
+from rillcast.stores.base import Claim, Mark, Restored, StateStore, Superseded
+from rillcast.stores.connect import codec_of, open_admin, open_store, prepare_store, reader_of
+from rillcast.stores.format.pages import PageCodec
+from rillcast.stores.kafka import KafkaStore
+from rillcast.stores.local import LocalStore
+from rillcast.stores.state_topic import ensure_topic
+from rillcast.transports.base import Channel, TransactionalSink
+from rillcast.transports.connect import open_group, open_transactional_sink
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.stores import (
     SPECS,

@@ -10,11 +10,11 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline import cli, settings
-from pipeline.bundle import Bundle
-from pipeline.commands import topic_table
-from pipeline.errors import DataError
-from pipeline.settings import Settings
+from rillcast import cli, settings
+from rillcast.bundle.bundle import Bundle
+from rillcast.cli import topic_table
+from rillcast.errors import DataError
+from rillcast.settings import Settings
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.transports import CLIENTS
 

@@ -13,11 +13,11 @@ from typing import Final
 
 import pytest
 
-from pipeline.errors import DeliveryError, FencedError, TransactionAborted
-from pipeline.settings import KafkaSettings
-from pipeline.transports.base import Channel, Source
-from pipeline.transports.connect import open_transactional_sink
-from pipeline.transports.transactions import Ending, KafkaTransactionalSink, TransactionFault
+from rillcast.errors import DeliveryError, FencedError, TransactionAborted
+from rillcast.settings import KafkaSettings
+from rillcast.transports.base import Channel, Source
+from rillcast.transports.connect import open_transactional_sink
+from rillcast.transports.kafka.common.transactions import Ending, KafkaTransactionalSink, TransactionFault
 from tests.support.copiers import Copier
 from tests.support.kafka_cluster import KafkaCluster, restartable_cluster, unique
 from tests.support.transports import CLIENTS, Listener, kafka_source, read
@@ -169,9 +169,9 @@ def test_a_record_that_is_refused_for_what_it_is_ends_the_sink_for_going_back_wo
 
 CRASHING = """
 import sys
-from pipeline.settings import KafkaSettings
-from pipeline.transports.base import Channel
-from pipeline.transports.connect import open_transactional_sink
+from rillcast.settings import KafkaSettings
+from rillcast.transports.base import Channel
+from rillcast.transports.connect import open_transactional_sink
 settings = KafkaSettings.model_validate_json(sys.argv[1])
 sink = open_transactional_sink(settings, {Channel.FORECASTS: sys.argv[2]}, sys.argv[3])
 sink.publish(Channel.FORECASTS, [b"k"] * 3, [b"lost"] * 3)

@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import cli
-from pipeline.errors import DataError, SettingsError
-from training.fit import TrainOptions
-from training.tune import TuneOptions, tune
+from rillcast import cli
+from rillcast.errors import DataError, SettingsError
+from rillcast_training.fit.training import TrainOptions
+from rillcast_training.fit.tune import TuneOptions, tune
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
@@ -98,7 +98,7 @@ def test_the_command_prints_one_json_object_whose_command_trains(data: Path, tmp
     flags = f"--freq 1h --horizon 4 --budget 60s --trials 2 --cells gru --hidden 2,4 --layers 1 --study {study}"
     each = "--epochs 1 --batches 2 --batch 4 --json"
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "tune", str(data), *flags.split(), *each.split()],
+        [sys.executable, "-m", "rillcast", "tune", str(data), *flags.split(), *each.split()],
         capture_output=True, text=True, timeout=240,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -39,7 +39,7 @@ def test_every_command_of_a_page_runs(
     # `rillcast` is this tree's, whether it is installed or not; the reader's shell finds `curl` and the rest by itself.
     program = tmp_path / "bin" / "rillcast"
     program.parent.mkdir()
-    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m pipeline.cli "$@"\n')
+    program.write_text(f'#!/bin/sh\nexec {sys.executable} -m rillcast "$@"\n')
     program.chmod(0o755)
     environment = {name: value for name, value in os.environ.items() if not name.startswith("RILLCAST_")} | {
         "PATH": f"{program.parent}:{os.environ['PATH']}",

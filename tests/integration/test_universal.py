@@ -11,15 +11,17 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import cli, device, shipped
-from pipeline.bundle import Bundle
-from pipeline.engine import StepEngine
-from pipeline.errors import BundleError
-from pipeline.frequency import parse
-from training.backtest import backtest
-from training.data import Series
-from training.restore import restore
-from training.universal import MAX_BYTES, SHIPPED
+from rillcast import cli
+from rillcast.bundle import shipped
+from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.frequency import parse
+from rillcast.engine import device
+from rillcast.engine.step_engine import StepEngine
+from rillcast.errors import BundleError
+from rillcast_training.data.series import Series
+from rillcast_training.evaluate.backtest import backtest
+from rillcast_training.export.restore import restore
+from rillcast_training.research.universal import MAX_BYTES, SHIPPED
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
@@ -61,7 +63,7 @@ def test_a_shipped_bundle_is_small_and_says_where_it_comes_from(name: str) -> No
 def test_a_shipped_bundle_is_what_the_module_of_today_needs(name: str) -> None:
     bundle = Bundle.load(name)
     specs = restore(bundle).state_specs()
-    assert bundle.metadata.states == specs, "export it anew: python -m training.universal export"
+    assert bundle.metadata.states == specs, "export it anew: python -m rillcast_training.research.universal export"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -81,7 +83,7 @@ def test_run_needs_neither_model_nor_training(tmp_path: Path) -> None:
     )
     flags = f"--input.path - --output.path - --dead-letters.path {tmp_path / 'dead'} --http.enabled false"
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", "run", *flags.split()],
+        [sys.executable, "-m", "rillcast", "run", *flags.split()],
         input=lines.encode(), capture_output=True, timeout=120,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr.decode()

@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import cli
-from pipeline.bundle import Bundle
-from pipeline.codecs.reader import decode_forecast
-from pipeline.transports.kafka_python.placing import partition_of
+from rillcast import cli
+from rillcast.bundle.bundle import Bundle
+from rillcast.codecs.forecasts.reader import decode_forecast
+from rillcast.transports.kafka.kafka_python.placing import partition_of
+from rillcast_training.export.bundle import export
 from tests.support.disorder import Event, in_order, last_revisions, worst_error
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.service_process import service
 from tests.support.transports import CLIENTS
-from training.export import export
 
 PARTITIONS, HISTORY, LIVE = 3, 30, 5
 START = 475_000

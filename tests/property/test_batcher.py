@@ -4,9 +4,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import batcher
-from pipeline.arrays import IntArray
-from pipeline.batcher import Runs
+from rillcast.arrays import IntArray
+from rillcast.engine import batcher
+from rillcast.engine.batcher import Runs
 
 NONE = Runs()
 

@@ -11,12 +11,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.frequency import parse
+from rillcast.bundle.frequency import parse
+from rillcast_training.export.bundle import to_onnx
+from rillcast_training.export.parity import InPlaceSession
+from rillcast_training.model.forecaster import Forecaster
+from rillcast_training.model.slots import slots_of
 from tests.support.forecasters import random_forecaster, small_config
-from training.export import to_onnx
-from training.forecaster import Forecaster
-from training.parity import InPlaceSession
-from training.slots import slots_of
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 MILLISECOND = dt.timedelta(milliseconds=1)

@@ -10,11 +10,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.bundle import Status
+from rillcast.bundle.bundle import Status
+from rillcast_training.model import calibration
+from rillcast_training.model.calibration import anchor_horizons
+from rillcast_training.model.forecaster import Forecaster, Rows
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
-from training import calibration
-from training.calibration import anchor_horizons
-from training.forecaster import Forecaster, Rows
 
 HORIZON = 20  # long enough that slots share a place for the forecasts of the farther horizons
 SHARED = {1: 1, 5: 1, 10: 2, 20: 4}  # how many slots do, by horizon

@@ -18,12 +18,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.frequency import Frequency
-from pipeline.history import Rewind
-from pipeline.residents import Limits
-from pipeline.settings import StateSettings, WorkerSettings
-from pipeline.stores.base import Claim, Mark, Page, StateStore, Superseded
-from pipeline.transports.base import Channel
+from rillcast.bundle.frequency import Frequency
+from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.pages import Page
+from rillcast.engine.residents import Limits
+from rillcast.settings import StateSettings, WorkerSettings
+from rillcast.stores.base import Claim, Mark, StateStore, Superseded
+from rillcast.transports.base import Channel
 from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
 from tests.support.memory import Crash, Log, MemorySink, MemorySource, MemoryTransactionalSink
@@ -142,7 +143,7 @@ def run_once(
     pages_per_commit: int = 1,
     crash: tuple[str, int] | None = None,
     limits: Limits | None = None,
-    rewind: Rewind | None = None,
+    rewind: AllowedLateness | None = None,
 ) -> workers.Harness:
     stores: list[MemoryStore] = []
 
@@ -336,7 +337,7 @@ def test_a_failed_transaction_sends_the_worker_back_and_nothing_is_lost_or_doubl
     events: list[tuple[int, int, int]], polls: list[int], aborts: set[int], ambiguous: bool
 ) -> None:
     """The worker lives on. An ambiguous end looks like a failure although the transaction went through."""
-    from pipeline.errors import TransactionAborted
+    from rillcast.errors import TransactionAborted
 
     log, expected = fill(events)
     shelf = Shelf()
@@ -418,7 +419,7 @@ def test_late_events_are_put_into_place_and_revised_the_same_through_crashes(
     visible: bool,
 ) -> None:
     """Anchors and inputs are part of the state: a crashed run publishes what one run does, revisions included."""
-    rewind = Rewind(3, Frequency(HOUR_MS), last_wins)
+    rewind = AllowedLateness(3, Frequency(HOUR_MS), last_wins)
     whole, crashed, shelf = Log({0: [], 1: []}), Log({0: [], 1: []}), Shelf()
     visible = visible and delivery == "at_least_once"
     held: dict[str, dict[int, int]] = {}

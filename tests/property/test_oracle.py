@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.settings import WorkerSettings
+from rillcast.settings import WorkerSettings
 from tests.support import workers
 from tests.support.memory import Crash, Log, MemorySource
 from tests.support.toy import unroll

@@ -20,14 +20,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.bundle import Bundle, Status
-from pipeline.device import Device
-from pipeline.engine import Outcome, StepEngine
-from pipeline.frequency import Frequency
-from pipeline.history import Rewind
+from rillcast.bundle.bundle import Bundle, Status
+from rillcast.bundle.frequency import Frequency
+from rillcast.engine.device import Device
+from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast_training.export.bundle import export
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config
 from tests.support.toy import toy_bundle
-from training.export import export
 
 START = 475_000  # hours since the epoch
 Event = tuple[str, int, float]  # stream, slot, value
@@ -46,7 +46,7 @@ def forecaster() -> Bundle:
 @cache
 def engine_of(name: str, reach: int, last_wins: bool, rows: int) -> StepEngine:
     """Return an engine, made once: to load a model takes longer than an example."""
-    rewind = Rewind(reach, Frequency(HOUR_MS), last_wins) if reach else None
+    rewind = AllowedLateness(reach, Frequency(HOUR_MS), last_wins) if reach else None
     return StepEngine(forecaster(), Device("cpu"), rewind=rewind, batch_rows=rows)
 
 
@@ -220,7 +220,7 @@ def test_a_late_event_that_the_quarantine_refuses_leaves_its_stream_as_it_was(sl
 def test_in_order_there_is_not_one_more_step() -> None:
     calls: dict[bool, int] = {}
     for on in (False, True):
-        engine = StepEngine(toy_bundle(), Device("cpu"), rewind=Rewind(6, Frequency(HOUR_MS)) if on else None)
+        engine = StepEngine(toy_bundle(), Device("cpu"), rewind=AllowedLateness(6, Frequency(HOUR_MS)) if on else None)
         slots = np.arange(200) * HOUR_MS
         for slot in slots.tolist():
             stats = engine.step(

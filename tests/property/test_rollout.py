@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.errors import TransactionAborted, TransportError
-from pipeline.settings import RolloutSettings, StateSettings, WorkerSettings
-from pipeline.stores.base import StateStore, Superseded
-from pipeline.transports.base import Channel
+from rillcast.errors import TransactionAborted, TransportError
+from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
+from rillcast.stores.base import StateStore, Superseded
+from rillcast.transports.base import Channel
 from tests.property.test_durability import POINTS, Bomb, Delivery, VisibleStore, arm_store, arm_transport
 from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers

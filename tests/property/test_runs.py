@@ -6,9 +6,9 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.batcher import Runs
-from pipeline.device import Device
-from pipeline.engine import Outcome, StepEngine
+from rillcast.engine.batcher import Runs
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import Outcome, StepEngine
 from tests.support.toy import HOUR_MS, toy_bundle, unroll
 
 BUNDLE = toy_bundle(sequence=True)

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from pipeline.slots import PAGE_SLOTS, SlotTable
+from rillcast.engine.slots import PAGE_SLOTS, SlotTable
 
 
 class SlotTableMachine(RuleBasedStateMachine):

@@ -8,12 +8,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipeline.bundle import Status
+from rillcast.bundle.bundle import Status
+from rillcast_training.data.series import contexts
+from rillcast_training.data.windows import Window, collate
+from rillcast_training.model.cells import CELLS
+from rillcast_training.model.forecaster import Forecaster, Rows, StepOutputs
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
-from training.cells import CELLS
-from training.data import contexts
-from training.forecaster import Forecaster, Rows, StepOutputs
-from training.windows import Window, collate
 
 TOLERANCE = 1e-4  # of |forecast| + scale: float32, two orders of summation
 

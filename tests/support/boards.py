@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.board import ForecastBoard
-from pipeline.bundle import BundleMetadata, StateSpec, Status
+from rillcast.bundle.bundle import BundleMetadata, StateSpec, Status
+from rillcast.observability.live_view import LiveView
 
 HOUR_MS = 3_600_000
 START_MS = 1_714_521_600_000  # 2024-05-01T00:00:00Z
@@ -40,7 +40,7 @@ def metadata(scores: tuple[str, ...] = ("pinball", "covered"), freq: str = "1h")
 
 
 def put(
-    board: ForecastBoard,
+    board: LiveView,
     unique_ids: Sequence[str],
     slots: Sequence[int],
     y: Sequence[float],

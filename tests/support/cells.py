@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from training.cells import Cell, make_cell
+from rillcast_training.model.cells import Cell, make_cell
 
 INPUTS = 5
 

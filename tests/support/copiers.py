@@ -9,10 +9,10 @@ import threading
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from pipeline.errors import TransactionAborted
-from pipeline.settings import KafkaSettings
-from pipeline.transports.base import Assignment, Channel, Source, TransactionalSink
-from pipeline.transports.connect import open_transactional_sink
+from rillcast.errors import TransactionAborted
+from rillcast.settings import KafkaSettings
+from rillcast.transports.base import Assignment, Channel, Source, TransactionalSink
+from rillcast.transports.connect import open_transactional_sink
 from tests.support.transports import from_beginning, kafka_source
 
 _MAX_RECORDS: Final = 40

@@ -6,10 +6,10 @@ from typing import Any, Final
 
 import numpy as np
 
-from pipeline.arrays import FloatArray
-from pipeline.covariates import Covariate, ahead
+from rillcast.arrays import FloatArray
+from rillcast.bundle.covariates import Covariate, ahead
+from rillcast_training.model.forecaster import ForecasterConfig
 from tests.support.forecasters import small_config
-from training.forecaster import ForecasterConfig
 
 EVERY_KIND: Final = (
     Covariate("temp", "past", 10.0, 5.0),

@@ -13,10 +13,10 @@ from typing import NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from pipeline.bundle import Bundle
-from pipeline.codecs.reader import Forecast
-from pipeline.device import Device
-from pipeline.engine import StepEngine
+from rillcast.bundle.bundle import Bundle
+from rillcast.codecs.forecasts.reader import Forecast
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import StepEngine
 
 Key: TypeAlias = tuple[str, int]  # stream, milliseconds
 _EVENTS_AT_ONCE = 2_000

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import torch
 
-from training import parity
-from training.forecaster import Forecaster, ForecasterConfig
+from rillcast_training.export import parity
+from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 
 HOUR_MS = 3_600_000
 

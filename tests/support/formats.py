@@ -17,14 +17,14 @@ from confluent_kafka.schema_registry.json_schema import JSONSerializer
 from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 
-from pipeline.codecs.observations_avro import AvroFormat
-from pipeline.codecs.observations_format import Format
-from pipeline.codecs.observations_json import JsonFormat
-from pipeline.codecs.observations_json_schema import JsonSchemaFormat
-from pipeline.codecs.observations_msgpack import MessagePackFormat
-from pipeline.codecs.observations_protobuf import ProtobufFormat, observation_message
-from pipeline.codecs.registry import Registry
-from pipeline.settings import RegistrySettings
+from rillcast.codecs.observations.avro import AvroFormat
+from rillcast.codecs.observations.format import Format
+from rillcast.codecs.observations.json import JsonFormat
+from rillcast.codecs.observations.json_schema import JsonSchemaFormat
+from rillcast.codecs.observations.msgpack import MessagePackFormat
+from rillcast.codecs.observations.protobuf import ProtobufFormat, observation_message
+from rillcast.codecs.schema_registry import Registry
+from rillcast.settings import RegistrySettings
 
 Writer = Callable[[dict[str, Any]], bytes]
 

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pipeline.codecs.rejections import Reason
-from pipeline.transports.base import Headers, Polled
+from rillcast.codecs.observations.rejections import Reason
+from rillcast.transports.base import Headers, Polled
 
 NOON_MS = 1_714_564_800_000  # 2024-05-01T12:00:00Z
 

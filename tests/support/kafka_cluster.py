@@ -23,7 +23,7 @@ from confluent_kafka import (
 from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
-from pipeline.settings import KafkaSettings
+from rillcast.settings import KafkaSettings
 from tests.support.kafka_broker import KafkaBroker, running_broker
 
 _TIMEOUT_S: Final = 20.0
@@ -67,7 +67,7 @@ class KafkaCluster:
                 "message.max.bytes": 2_000_000,
                 "queue.buffering.max.messages": 1_000_000,
                 "enable.idempotence": True,
-                "max.in.flight.requests.per.connection": 1,  # see pipeline.transports.librdkafka
+                "max.in.flight.requests.per.connection": 1,  # see rillcast.transports.kafka.librdkafka
             }
         )
 

@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from pipeline.errors import DeliveryError, TransactionAborted, TransportError
-from pipeline.transports.base import Assignment, AssignmentListener, Channel, Headers, Polled
+from rillcast.errors import DeliveryError, TransactionAborted, TransportError
+from rillcast.transports.base import Assignment, AssignmentListener, Channel, Headers, Polled
 
 
 @dataclass

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_private_key,
 )
 
-from pipeline.settings import KafkaSettings
+from rillcast.settings import KafkaSettings
 from tests.support.kafka_broker import KafkaBroker, running_broker
 from tests.support.kafka_cluster import KafkaCluster
 

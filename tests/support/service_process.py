@@ -33,7 +33,7 @@ class ServiceProcess:
         settings: Mapping[str, object],
         folder: Path,
         *,
-        command: Sequence[str] = (sys.executable, "-m", "pipeline.cli", "run", "--http.port", "0"),
+        command: Sequence[str] = (sys.executable, "-m", "rillcast", "run", "--http.port", "0"),
         environment: Mapping[str, str] | None = None,
         stdin: int | None = None,
     ) -> None:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from pipeline import residents, slots
-from pipeline.stores import pages
+from rillcast.engine import residents, slots
+from rillcast.stores.format import pages
 
 
 @contextmanager

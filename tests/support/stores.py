@@ -1,7 +1,7 @@
 """A state store in memory, and what tests of stores share: pages to store, restoring with a deadline.
 
 `Shelf` is what outlives a process; `MemoryStore` is one process's way to it. Both keep the contract of
-`pipeline.stores.base`, with hooks that fail where a test says so. Does not know: what is asserted.
+`rillcast.stores.base`, with hooks that fail where a test says so. Does not know: what is asserted.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from typing import Final
 
 import numpy as np
 
-from pipeline.arrays import AnyArray
-from pipeline.bundle import StateSpec
-from pipeline.settings import KafkaSettings
-from pipeline.stores.base import Claim, Mark, Page, Restored, StateStore, Superseded
-from pipeline.stores.kafka import TopicReader
-from pipeline.stores.kafka_python import KafkaPythonTopicReader
-from pipeline.stores.librdkafka import LibrdkafkaTopicReader
+from rillcast.arrays import AnyArray
+from rillcast.bundle.bundle import StateSpec
+from rillcast.engine.pages import Page
+from rillcast.settings import KafkaSettings
+from rillcast.stores.base import Claim, Mark, Restored, StateStore, Superseded
+from rillcast.stores.kafka import TopicReader
+from rillcast.stores.kafka_python import KafkaPythonTopicReader
+from rillcast.stores.librdkafka import LibrdkafkaTopicReader
 from tests.support.toy import toy_bundle
 
 DEADLINE_S: Final = 30.0

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.bundle import Bundle, BundleMetadata, StateSpec, seal
+from rillcast.bundle.bundle import Bundle, BundleMetadata, StateSpec, seal
 
 MULTIPLIER = 31
 HOUR_MS = 3_600_000

@@ -5,9 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from training.fit import Trainer, series_of
-from training.options import TrainOptions
-from training.windows import split
+from rillcast_training.data.windows import split
+from rillcast_training.fit.options import TrainOptions
+from rillcast_training.fit.training import Trainer, series_of
 
 
 def quick_options(data: Path, folder: Path, **changes: Any) -> TrainOptions:

@@ -16,11 +16,11 @@ from typing import Final, NamedTuple, Protocol
 
 import polars as pl
 
-from pipeline.settings import KafkaSettings
-from pipeline.transports.base import Assignment, Channel, Sink, Source
-from pipeline.transports.file import FileSource
-from pipeline.transports.kafka_python import KafkaPythonSink, KafkaPythonSource
-from pipeline.transports.librdkafka import LibrdkafkaSink, LibrdkafkaSource
+from rillcast.settings import KafkaSettings
+from rillcast.transports.base import Assignment, Channel, Sink, Source
+from rillcast.transports.file.transport import FileSource
+from rillcast.transports.kafka.kafka_python import KafkaPythonSink, KafkaPythonSource
+from rillcast.transports.kafka.librdkafka import LibrdkafkaSink, LibrdkafkaSource
 from tests.support.kafka_cluster import KafkaCluster
 
 CLIENTS: Final = ("librdkafka", "kafka-python")

@@ -8,10 +8,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from rillcast_training.export.bundle import export
+from rillcast_training.model.features import default_context, default_seasons
+from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster
-from training.export import export
-from training.features import default_context, default_seasons
-from training.forecaster import Forecaster, ForecasterConfig
 
 # Batches are small, and threads that spin for each other are many times slower on a machine with other work.
 torch.set_num_threads(1)

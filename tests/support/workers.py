@@ -10,23 +10,23 @@ from typing import Literal
 
 from prometheus_client import CollectorRegistry
 
-from pipeline.bundle import Bundle
-from pipeline.codecs.forecasts import make_encoder
-from pipeline.codecs.observations import ObservationDecoder
-from pipeline.deadletters import DeadLetters
-from pipeline.device import Device
-from pipeline.engine import StepEngine
-from pipeline.health import Health
-from pipeline.history import Rewind
-from pipeline.lanes import Lane
-from pipeline.metrics import Metrics
-from pipeline.publisher import Policy, Publisher
-from pipeline.residents import Limits
-from pipeline.rollout import Names, RolloutParts
-from pipeline.settings import RolloutSettings, StateSettings, WorkerSettings
-from pipeline.stores.base import StateStore
-from pipeline.transports.base import Channel
-from pipeline.worker import Parts, Worker
+from rillcast.bundle.bundle import Bundle
+from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.engine.device import Device
+from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.residents import Limits
+from rillcast.engine.step_engine import StepEngine
+from rillcast.observability.health import Health
+from rillcast.observability.metrics import Metrics
+from rillcast.publishing.dead_letters import DeadLetters
+from rillcast.publishing.publisher import Policy, Publisher
+from rillcast.rollout.rollout import Names, RolloutParts
+from rillcast.service.worker import Parts, Worker
+from rillcast.serving.router import ServedModel
+from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
+from rillcast.stores.base import StateStore
+from rillcast.transports.base import Channel
 from tests.support.memory import Clock, Log, MemoryHistory, MemorySink, MemorySource, MemoryTransactionalSink
 from tests.support.toy import toy_bundle
 
@@ -53,18 +53,18 @@ class MemoryModels:
     fail_history: Callable[[], None] = lambda: None
     history_per_poll: int = 10**9
     opened: list[str] = field(default_factory=list)
-    make: Callable[[Bundle, StateStore | None], Lane] | None = None
+    make: Callable[[Bundle, StateStore | None], ServedModel] | None = None
 
     def names(self) -> Names:
         return Names(self.wanted, self.shadow)
 
-    def open(self, model_id: str) -> Lane | None:
+    def open(self, model_id: str) -> ServedModel | None:
         self.fail_open(model_id)
         self.opened.append(model_id)
         assert self.make is not None
         return self.make(self.bundles[model_id], self.store(model_id)) if model_id in self.bundles else None
 
-    def open_now(self, model_id: str) -> Lane | None:
+    def open_now(self, model_id: str) -> ServedModel | None:
         return self.open(model_id)
 
     def close(self) -> None:
@@ -100,7 +100,7 @@ def build(
     store: Callable[[MemorySink], StateStore] | None = None,
     snapshots: StateSettings | None = None,
     limits: Limits | None = None,
-    rewind: Rewind | None = None,
+    rewind: AllowedLateness | None = None,
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     policy: Policy | None = None,
@@ -117,7 +117,7 @@ def build(
     registry, health = CollectorRegistry(), Health(clock=clock)
     metrics = Metrics(registry, bundle.metadata, "cpu")
 
-    def make_lane(bundle: Bundle, store: StateStore | None) -> Lane:
+    def make_lane(bundle: Bundle, store: StateStore | None) -> ServedModel:
         engine = StepEngine(
             bundle,
             Device("cpu"),
@@ -129,7 +129,9 @@ def build(
         )
         encoder = make_encoder("json", bundle.metadata)
         told = metrics.of_model(bundle.metadata)
-        return Lane(engine, Publisher(sink, encoder, engine.residents, told, policy=policy, wall_clock=clock), store)
+        return ServedModel(
+            engine, Publisher(sink, encoder, engine.residents, told, policy=policy, wall_clock=clock), store
+        )
 
     rollout_parts = None
     if models is not None:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.errors import DataError
-from training.accuracy import SeasonalNaive, accuracy
+from rillcast.errors import DataError
+from rillcast_training.evaluate.accuracy import SeasonalNaive, accuracy
 
 LEVELS = (0.1, 0.5, 0.9)
 

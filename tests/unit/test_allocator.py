@@ -10,7 +10,7 @@ import pytest
 
 _FAULTS = """
 import ctypes, resource, sys
-from training.allocator import keep_freed_memory
+from rillcast_training.fit.allocator import keep_freed_memory
 
 if sys.argv[1] == "kept":
     assert keep_freed_memory()

@@ -10,16 +10,17 @@ import jsonschema
 import numpy as np
 import pytest
 
-from pipeline import cli
-from pipeline.anomalies import Anomaly, AnomalyPublisher, anomalous
-from pipeline.bundle import Status
-from pipeline.codecs.forecasts import CODECS, Codec, ForecastColumns, make_encoder
-from pipeline.codecs.observations import Observations
-from pipeline.engine import Outcome, StepResult, StepStats
-from pipeline.errors import DataError, SettingsError
-from pipeline.service import build
-from pipeline.settings import Settings
-from pipeline.transports.base import Channel, Polled
+from rillcast import cli
+from rillcast.bundle.bundle import Status
+from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.columns import CODECS, Codec, ForecastColumns
+from rillcast.codecs.observations.decoder import Observations
+from rillcast.engine.step_engine import Outcome, StepResult, StepStats
+from rillcast.errors import DataError, SettingsError
+from rillcast.publishing.anomalies import Anomaly, AnomalyPublisher, anomalous
+from rillcast.service.build import build
+from rillcast.settings import Settings
+from rillcast.transports.base import Channel, Polled
 from tests.support.boards import HOUR_MS, START_MS, metadata
 from tests.support.formats import SCHEMAS
 from tests.support.memory import Log, MemorySink

@@ -16,13 +16,14 @@ import openapi_spec_validator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.api import openapi
-from pipeline.board import ForecastBoard
-from pipeline.codecs.forecasts import Codec, ForecastColumns, make_encoder
-from pipeline.health import Health
-from pipeline.latest import LatestForecasts
-from pipeline.server import HttpServer
-from pipeline.settings import HttpSettings
+from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.columns import Codec, ForecastColumns
+from rillcast.observability.api import openapi
+from rillcast.observability.forecast_cache import ForecastCache
+from rillcast.observability.health import Health
+from rillcast.observability.live_view import LiveView
+from rillcast.observability.server import HttpServer
+from rillcast.settings import HttpSettings
 from tests.support.boards import START_MS, metadata, put
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +32,8 @@ ROOT = Path(__file__).parents[2]
 @dataclass
 class Running:
     port: int
-    latest: LatestForecasts
-    board: ForecastBoard
+    latest: ForecastCache
+    board: LiveView
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
@@ -57,7 +58,7 @@ class Running:
 
 @pytest.fixture
 def running() -> Iterator[Running]:
-    latest, board = LatestForecasts(1_000), ForecastBoard(metadata())
+    latest, board = ForecastCache(1_000), LiveView(metadata())
     server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), board, latest)
     server.start()
     try:
@@ -67,7 +68,7 @@ def running() -> Iterator[Running]:
 
 
 def published(
-    latest: LatestForecasts, unique_ids: list[str], *, codec: Codec = "json", partition: int = 0, first: int = 0
+    latest: ForecastCache, unique_ids: list[str], *, codec: Codec = "json", partition: int = 0, first: int = 0
 ) -> list[bytes]:
     """Publish one forecast for each id."""
     n = len(unique_ids)
@@ -182,10 +183,10 @@ def test_nothing_can_be_changed(running: Running) -> None:
 
 def test_where_there_is_a_token_it_is_asked_for() -> None:
     settings = HttpSettings.model_validate({"port": 0, "token": "open-sesame"})
-    server = HttpServer(settings, CollectorRegistry(), Health(), ForecastBoard(metadata()), LatestForecasts(10))
+    server = HttpServer(settings, CollectorRegistry(), Health(), LiveView(metadata()), ForecastCache(10))
     server.start()
     try:
-        running = Running(server.port, LatestForecasts(1), ForecastBoard(metadata()))
+        running = Running(server.port, ForecastCache(1), LiveView(metadata()))
         assert running.ask("/api/v1/streams")[0] == 401
         assert running.ask("/api/v1/streams", Authorization="Bearer open-sesame")[0] == 200
     finally:
@@ -193,10 +194,10 @@ def test_where_there_is_a_token_it_is_asked_for() -> None:
 
 
 def test_without_kept_streams_the_api_says_that_it_is_off() -> None:
-    server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), ForecastBoard(metadata()))
+    server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), LiveView(metadata()))
     server.start()
     try:
-        status, body = Running(server.port, LatestForecasts(1), ForecastBoard(metadata())).ask("/api/v1/streams")
+        status, body = Running(server.port, ForecastCache(1), LiveView(metadata())).ask("/api/v1/streams")
     finally:
         server.stop()
     assert status == 404
@@ -204,7 +205,7 @@ def test_without_kept_streams_the_api_says_that_it_is_off() -> None:
 
 
 def test_the_last_streams_that_were_published_are_kept_and_about_twice_as_many_at_most() -> None:
-    latest, published_last = LatestForecasts(5), list[str]()
+    latest, published_last = ForecastCache(5), list[str]()
     numbers = np.random.default_rng(0).integers(0, 40, 400).tolist()
     while numbers:
         size = 1 + len(numbers) % 7
@@ -219,7 +220,7 @@ def test_the_last_streams_that_were_published_are_kept_and_about_twice_as_many_a
 
 
 def test_the_last_of_several_records_of_a_stream_stays() -> None:
-    latest = LatestForecasts(3)
+    latest = ForecastCache(3)
     records = published(latest, ["a", "b", "a"])
     assert (latest.get("a"), len(latest)) == (records[2], 2)
     (newer,) = published(latest, ["c"]) and published(latest, ["a"])

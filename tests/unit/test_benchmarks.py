@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.benchmarks.memory import memory
-from pipeline.benchmarks.peers import compare
-from pipeline.benchmarks.rewind import rewind
-from pipeline.benchmarks.timing import Measured, Stopwatch, in_process
-from pipeline.errors import RillcastError, SettingsError
-from pipeline.settings import Settings
+from rillcast.benchmarks.late_events import rewind
+from rillcast.benchmarks.memory import memory
+from rillcast.benchmarks.timing import Measured, Stopwatch, in_process
+from rillcast.errors import RillcastError, SettingsError
+from rillcast.settings import Settings
+from tests.benchmarks.peers import compare
 from tests.support.toy import write_toy
 
 

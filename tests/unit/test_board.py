@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.board import RATE_WINDOW_S, REVISIONS, ForecastBoard
-from pipeline.bundle import Status
+from rillcast.bundle.bundle import Status
+from rillcast.observability.live_view import RATE_WINDOW_S, REVISIONS, LiveView
 from tests.support.boards import HOUR_MS, START_MS, SettableClock, metadata, put
 
 
@@ -21,7 +21,7 @@ def times(*slots: int) -> list[int]:
 
 
 def test_a_stream_shows_its_actuals_in_order_and_the_forecast_of_its_last_event() -> None:
-    board = ForecastBoard(metadata())
+    board = LiveView(metadata())
     put(board, ["a", "b", "a"], [0, 0, 1], [1.0, 5.0, 2.0])
     put(board, ["a"], [2], [3.0])
 
@@ -41,7 +41,7 @@ def test_a_stream_shows_its_actuals_in_order_and_the_forecast_of_its_last_event(
 
 
 def test_slots_of_calendar_months_are_shown_where_they_begin() -> None:
-    board = ForecastBoard(metadata(freq="1mo"))
+    board = LiveView(metadata(freq="1mo"))
     put(board, ["a", "a"], [7 * 24, 40 * 24], [1.0, 2.0])  # 8 May and 10 June 2024
 
     shown = board.snapshot("a")
@@ -54,7 +54,7 @@ def test_slots_of_calendar_months_are_shown_where_they_begin() -> None:
 
 @given(polls=st.lists(st.integers(1, 12), min_size=1, max_size=8))
 def test_the_forecasts_before_the_newest_are_kept_however_their_events_were_polled(polls: list[int]) -> None:
-    board, slot = ForecastBoard(metadata()), 0
+    board, slot = LiveView(metadata()), 0
     for count in polls:
         slots = list(range(slot, slot + count))
         put(board, ["a"] * count + ["b"], [*slots, slot], [*map(float, slots), 7.0])
@@ -69,7 +69,7 @@ def test_the_forecasts_before_the_newest_are_kept_however_their_events_were_poll
 
 
 def test_events_that_moved_no_state_are_counted_but_not_shown() -> None:
-    board = ForecastBoard(metadata())
+    board = LiveView(metadata())
     put(board, ["a", "a", "a"], [5, 5, 3], [1.0, 8.0, 9.0], [Status.OK, Status.DUPLICATE, Status.LATE])
 
     assert board.snapshot("a")["y"] == [1.0]
@@ -78,7 +78,7 @@ def test_events_that_moved_no_state_are_counted_but_not_shown() -> None:
 
 
 def test_missing_values_are_null_and_the_document_is_strict_json() -> None:
-    board = ForecastBoard(metadata())
+    board = LiveView(metadata())
     put(board, ["a", "a"], [0, 1], [math.nan, 2.0], [Status.MISSING, Status.OK], covered=[math.nan, 1.0])
 
     document = board.snapshot()
@@ -90,14 +90,14 @@ def test_missing_values_are_null_and_the_document_is_strict_json() -> None:
 
 @pytest.mark.parametrize("value", [1e15, -1e15, 123456.78, 0.1, 1e-7, -3.25e-30, 0.0])
 def test_numbers_keep_six_significant_digits(value: float) -> None:
-    board = ForecastBoard(metadata())
+    board = LiveView(metadata())
     put(board, ["a"], [0], [value])
 
     assert board.snapshot("a")["y"] == [pytest.approx(float(np.float32(value)), rel=5e-6)]
 
 
 def test_only_the_first_streams_are_followed() -> None:
-    board = ForecastBoard(metadata(), max_streams=2)
+    board = LiveView(metadata(), max_streams=2)
     put(board, ["a", "b", "c"], [0, 0, 0], [1.0, 2.0, 3.0], num_streams=3)
 
     assert [stream["unique_id"] for stream in board.snapshot()["streams"]] == ["a", "b"]
@@ -108,7 +108,7 @@ def test_only_the_first_streams_are_followed() -> None:
 
 
 def test_a_stream_that_was_asked_for_is_followed_from_its_next_event_on() -> None:
-    board = ForecastBoard(metadata(), max_streams=1, max_asked=1)
+    board = LiveView(metadata(), max_streams=1, max_asked=1)
     put(board, ["a", "z"], [0, 0], [1.0, 2.0])
     board.follow("z")
     with pytest.raises(KeyError):
@@ -120,7 +120,7 @@ def test_a_stream_that_was_asked_for_is_followed_from_its_next_event_on() -> Non
 
 
 def test_the_stream_asked_for_longest_ago_makes_room() -> None:
-    board = ForecastBoard(metadata(), max_streams=1, max_asked=2)
+    board = LiveView(metadata(), max_streams=1, max_asked=2)
     put(board, ["a"], [0], [0.0])
     for name in ("x", "y", "x", "z"):  # asking again for x makes y the oldest
         board.follow(name)
@@ -131,7 +131,7 @@ def test_the_stream_asked_for_longest_ago_makes_room() -> None:
 
 
 def test_a_board_without_room_follows_nobody_and_still_counts() -> None:
-    board = ForecastBoard(metadata(), max_streams=0, max_asked=0)
+    board = LiveView(metadata(), max_streams=0, max_asked=0)
     board.follow("a")
     put(board, ["a"], [0], [1.0], covered=[1.0])
 
@@ -147,7 +147,7 @@ def test_a_board_without_room_follows_nobody_and_still_counts() -> None:
 def test_the_history_is_the_newest_events_of_each_stream_however_they_were_polled(
     polls: list[list[str]], history: int
 ) -> None:
-    board = ForecastBoard(metadata(), max_streams=3, history=history)
+    board = LiveView(metadata(), max_streams=3, history=history)
     expected: dict[str, list[float]] = defaultdict(list)
     arrived = 0
     for poll in polls:
@@ -166,7 +166,7 @@ def test_the_history_is_the_newest_events_of_each_stream_however_they_were_polle
 
 
 def test_coverage_counts_every_stream_and_leaves_out_what_met_no_forecast() -> None:
-    board = ForecastBoard(metadata(), max_streams=1)
+    board = LiveView(metadata(), max_streams=1)
     put(board, ["a", "b", "b", "a"], [0, 0, 1, 1], [1.0] * 4, covered=[math.nan, 1.0, 0.0, 1.0])
 
     coverage = board.summary()["coverage"]
@@ -176,7 +176,7 @@ def test_coverage_counts_every_stream_and_leaves_out_what_met_no_forecast() -> N
 
 
 def test_coverage_is_unknown_where_the_bundle_does_not_score_it() -> None:
-    board = ForecastBoard(metadata(scores=("pinball",)))
+    board = LiveView(metadata(scores=("pinball",)))
     put(board, ["a", "a"], [0, 1], [1.0, 1.0])
 
     assert board.summary()["coverage"]["observed"] is None
@@ -185,7 +185,7 @@ def test_coverage_is_unknown_where_the_bundle_does_not_score_it() -> None:
 
 def test_the_rate_covers_the_last_seconds_only() -> None:
     clock = SettableClock()
-    board = ForecastBoard(metadata(), clock=clock)
+    board = LiveView(metadata(), clock=clock)
     for second in range(20):
         clock.now += 1.0
         put(board, ["a"] * 10, list(range(10 * second, 10 * second + 10)), [0.0] * 10)
@@ -197,7 +197,7 @@ def test_the_rate_covers_the_last_seconds_only() -> None:
 
 
 def test_latency_percentiles_are_of_the_newest_samples() -> None:
-    board = ForecastBoard(metadata())
+    board = LiveView(metadata())
     assert board.summary()["latency_s"] == {"p50": None, "p99": None}
     board.record_latency(np.full(20_000, 9.0, dtype=np.float32))
     for _ in range(8):
@@ -210,7 +210,7 @@ def test_latency_percentiles_are_of_the_newest_samples() -> None:
 
 
 def test_the_callers_arrays_are_copied() -> None:
-    board = ForecastBoard(metadata())
+    board = LiveView(metadata())
     forecast = np.ones((1, 3, 3), dtype=np.float32)
     y = np.ones(1, dtype=np.float32)
     board.update(["a"], np.array([START_MS]), y, np.zeros(1, dtype=np.int8), forecast, None, None)
@@ -222,10 +222,10 @@ def test_the_callers_arrays_are_copied() -> None:
 
 def test_a_snapshot_of_a_stream_nobody_heard_of_is_an_error() -> None:
     with pytest.raises(KeyError, match="ghost"):
-        ForecastBoard(metadata()).snapshot("ghost")
+        LiveView(metadata()).snapshot("ghost")
 
 
 @pytest.mark.parametrize("sizes", [{"max_streams": -1}, {"max_asked": -1}, {"history": 0}])
 def test_sizes_that_make_no_sense_are_refused(sizes: dict[str, int]) -> None:
     with pytest.raises(ValueError, match=f"{next(iter(sizes))}={next(iter(sizes.values()))}"):
-        ForecastBoard(metadata(), **sizes)  # type: ignore[arg-type]
+        LiveView(metadata(), **sizes)  # type: ignore[arg-type]

@@ -10,11 +10,11 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline import sequence as sequences
-from pipeline.bundle import METADATA_KEY, Bundle, BundleMetadata, StateSpec, model_id, seal
-from pipeline.errors import BundleError
-from pipeline.frequency import Frequency
-from pipeline.sequence import SEQUENCE_KEY
+from rillcast.bundle import sequence as sequences
+from rillcast.bundle.bundle import METADATA_KEY, Bundle, BundleMetadata, StateSpec, model_id, seal
+from rillcast.bundle.frequency import Frequency
+from rillcast.bundle.sequence import SEQUENCE_KEY
+from rillcast.errors import BundleError
 from tests.support.toy import ToyGraph, toy_sequence
 
 INFO = helper.make_tensor_value_info

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
+from rillcast_training.model.calibration import Parts, QuantileTracker, Tracks, anchor_horizons
+from rillcast_training.model.forecaster import Forecaster
 from tests.support.forecasters import small_config
-from training.calibration import Parts, QuantileTracker, Tracks, anchor_horizons
-from training.forecaster import Forecaster
 
 LEVELS = (0.1, 0.5, 0.9)
 

@@ -11,20 +11,20 @@ from typing import Any
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.board import ForecastBoard
-from pipeline.bundle import Bundle, seal
-from pipeline.candidates import Asked, RegistryModels
-from pipeline.device import Device
-from pipeline.errors import RegistryUnreachableError, RillcastError, RolloutRefusedError
-from pipeline.lane_factory import LaneFactory, Watchers
-from pipeline.lanes import Lane
-from pipeline.metrics import Metrics
-from pipeline.models.reference import Reference
-from pipeline.models.registry import ModelRegistry
-from pipeline.rollout import Names
-from pipeline.settings import Settings
-from pipeline.stages import StageClock
-from pipeline.succession import require_successor
+from rillcast.bundle.bundle import Bundle, seal
+from rillcast.bundle.compatibility import require_successor
+from rillcast.bundle.registry.model_registry import ModelRegistry
+from rillcast.bundle.registry.reference import Reference
+from rillcast.engine.device import Device
+from rillcast.errors import RegistryUnreachableError, RillcastError, RolloutRefusedError
+from rillcast.observability.live_view import LiveView
+from rillcast.observability.metrics import Metrics
+from rillcast.observability.stages import StageClock
+from rillcast.rollout.registry_watcher import Asked, RegistryWatcher
+from rillcast.rollout.rollout import Names
+from rillcast.serving.factory import ServedModelFactory, Watchers
+from rillcast.serving.router import ServedModel
+from rillcast.settings import Settings
 from tests.support.memory import Clock, Log, MemorySink
 from tests.support.toy import ToyGraph, toy_bundle
 
@@ -43,11 +43,11 @@ class Desk:
         self.clock = Clock()
         self.series = CollectorRegistry()
         metrics = Metrics(self.series, SERVING.metadata, "cpu")
-        watchers = Watchers(ForecastBoard(SERVING.metadata), None, None, StageClock())
+        watchers = Watchers(LiveView(SERVING.metadata), None, None, StageClock())
         given = Settings.model_validate({"state": {"store": "none"}, **settings})
-        factory = LaneFactory(given, Device("cpu"), MemorySink(Log()), metrics, watchers)
+        factory = ServedModelFactory(given, Device("cpu"), MemorySink(Log()), metrics, watchers)
         asked = Asked(Reference(str(folder), "live"), Reference(str(folder), "shadow"), 10.0)
-        self.models = RegistryModels(
+        self.models = RegistryWatcher(
             asked, factory, SERVING.metadata, metrics, registry_at=self._registry_at, clock=self.clock
         )
 
@@ -81,8 +81,8 @@ def until(condition: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def opened(desk: Desk, model_id: str) -> Lane:
-    lanes: list[Lane] = []
+def opened(desk: Desk, model_id: str) -> ServedModel:
+    lanes: list[ServedModel] = []
 
     def is_there() -> bool:
         lane = desk.models.open(model_id)

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline.bundle import BundleMetadata, StateSpec
-from pipeline.changes import Changes
-from pipeline.codecs.forecasts import ForecastColumns
+from rillcast.bundle.bundle import BundleMetadata, StateSpec
+from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.publishing.changes import Changes
 
 STEP_MS = 3_600_000
 HORIZON = 4

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import cli
+from rillcast import cli
 from tests.support.toy import ToyGraph, write_toy
 from tests.support.workers import observation
 
 
 def run(*arguments: str, stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline.cli", *arguments], input=stdin, capture_output=True, timeout=60
-    )
+    return subprocess.run([sys.executable, "-m", "rillcast", *arguments], input=stdin, capture_output=True, timeout=60)
 
 
 def test_inspect_describes_a_good_bundle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -40,7 +38,7 @@ def test_run_without_a_model_ends_with_3(tmp_path: Path, capsys: pytest.CaptureF
 
 
 def test_cuda_asked_for_and_absent_ends_with_4(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from pipeline import device
+    from rillcast.engine import device
 
     if device.choose("auto").name == "cuda":
         pytest.skip("this machine has a GPU")
@@ -66,7 +64,7 @@ def test_standard_input_to_standard_output_carries_only_forecasts(tmp_path: Path
 
 def test_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
-    for module in [name for name in sys.modules if name.split(".")[0] == "training"]:
+    for module in [name for name in sys.modules if name.split(".")[0] == "rillcast_training"]:
         monkeypatch.delitem(sys.modules, module)
     assert cli.main(["train", "data.csv", "--freq", "1h", "--horizon", "2", "--out", "m.onnx"]) == 2
     assert "rillcast[training]" in capsys.readouterr().err

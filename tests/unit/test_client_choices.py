@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from pipeline.service import worker_settings
-from pipeline.settings import KafkaSettings, Settings
-from pipeline.transports.librdkafka.config import producer_config
+from rillcast.service.build import worker_settings
+from rillcast.settings import KafkaSettings, Settings
+from rillcast.transports.kafka.librdkafka.config import producer_config
 
 
 def _ignore(*_report: object) -> None: ...

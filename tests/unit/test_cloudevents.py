@@ -9,11 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from pipeline.codecs.fields import Fields
-from pipeline.codecs.observations import ObservationDecoder
-from pipeline.codecs.observations_msgpack import MessagePackFormat
-from pipeline.codecs.rejections import Reason
-from pipeline.transports.base import Headers
+from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.codecs.observations.fields import Fields
+from rillcast.codecs.observations.msgpack import MessagePackFormat
+from rillcast.codecs.observations.rejections import Reason
+from rillcast.transports.base import Headers
 from tests.support.hostile import NOON_MS, polled, record
 
 BINARY: list[tuple[str, bytes]] = [

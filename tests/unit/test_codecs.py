@@ -5,10 +5,11 @@ import json
 import numpy as np
 import pytest
 
-from pipeline.bundle import Status
-from pipeline.codecs.forecasts import ForecastColumns, make_encoder
-from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
-from pipeline.codecs.rejections import Reason
+from rillcast.bundle.bundle import Status
+from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
+from rillcast.codecs.observations.rejections import Reason
 from tests.support.hostile import HOSTILE, NOON_MS, polled, record
 from tests.support.toy import ToyGraph
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import weakref
 
-from pipeline.collector import YOUNG_OBJECTS, sparing
+from rillcast.service.garbage_collection import YOUNG_OBJECTS, sparing
 
 
 class Cycle:

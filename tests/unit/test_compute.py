@@ -16,19 +16,19 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from tqdm import tqdm
 
-from pipeline import cli
-from pipeline.bundle import Bundle
-from pipeline.errors import DeviceError
+from rillcast import cli
+from rillcast.bundle.bundle import Bundle
+from rillcast.errors import DeviceError
+from rillcast_training.data.windows import validation_batches
+from rillcast_training.fit import compute
+from rillcast_training.fit.checkpoint import Progress
+from rillcast_training.fit.compute import Compute, choose
+from rillcast_training.fit.losses import ValidationFigures
+from rillcast_training.fit.training import Trainer
+from rillcast_training.model.cells import CELLS, make_cell
+from rillcast_training.model.precision import mixed
 from tests.support.forecasters import random_forecaster
 from tests.support.training import quick_options, trainer_of
-from training import compute
-from training.cells import CELLS, make_cell
-from training.checkpoint import Progress
-from training.compute import Compute, choose
-from training.fit import Trainer
-from training.losses import ValidationFigures
-from training.precision import mixed
-from training.windows import validation_batches
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
@@ -84,7 +84,7 @@ def test_a_step_of_training_makes_its_tensors_on_the_device_and_reads_none_of_th
         return tensor
 
     monkeypatch.setattr(Tensor, "pin_memory", pin)
-    monkeypatch.setattr("training.fit.choose", lambda *_asked: Compute(meta, "float32"))
+    monkeypatch.setattr("rillcast_training.fit.training.choose", lambda *_asked: Compute(meta, "float32"))
     covariates = (("promo", "known"), ("shop", "category"))
     trainer = trainer_of(options_for(data, tmp_path, cell=cell, layers=2, window=16, covariates=covariates))
     before = [parameter.device for parameter in (*trainer.forecaster.parameters(), *trainer.forecaster.buffers())]
@@ -107,7 +107,7 @@ def test_validation_makes_its_tensors_on_the_device(
 ) -> None:
     meta = torch.device("meta")
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
-    monkeypatch.setattr("training.fit.choose", lambda *_asked: Compute(meta, "float32"))
+    monkeypatch.setattr("rillcast_training.fit.training.choose", lambda *_asked: Compute(meta, "float32"))
     trainer = trainer_of(options_for(data, tmp_path))
     batches = validation_batches(trainer.series, trainer.config, window=48, origins=6, batch=8)
     batch = trainer.compute.put(next(iter(batches)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pipeline.counted import Counted
+from rillcast.observability.counted import Counted
 
 
 def new(counted: Counted, *events: tuple[int, int]) -> list[bool]:

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.codecs.covariates import CovariateColumns
-from pipeline.codecs.fields import Fields
-from pipeline.codecs.observations import ObservationDecoder, Observations
-from pipeline.codecs.observations_format import Format
+from rillcast.codecs.observations.covariates import CovariateColumns
+from rillcast.codecs.observations.decoder import ObservationDecoder, Observations
+from rillcast.codecs.observations.fields import Fields
+from rillcast.codecs.observations.format import Format
 from tests.support.covariates import EVERY_KIND
 from tests.support.formats import FORMATS, format_of, mock_registry, writer_of
 from tests.support.hostile import NOON_MS, polled

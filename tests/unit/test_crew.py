@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.crew import Crew, members
-from pipeline.errors import SettingsError
-from pipeline.settings import HttpSettings, InputSettings, KafkaSettings, OutputSettings, Settings, StateSettings
+from rillcast.errors import SettingsError
+from rillcast.service.supervisor import Supervisor, members
+from rillcast.settings import HttpSettings, InputSettings, KafkaSettings, OutputSettings, Settings, StateSettings
 
 DEADLINE_S = 30.0
 
@@ -28,7 +28,7 @@ def die_once(marker: Path) -> None:
 
 def test_a_member_that_dies_is_started_again(tmp_path: Path) -> None:
     markers = [tmp_path / "0", tmp_path / "1"]
-    assert Crew(die_once, markers, first_pause_s=0.01).run() == 0
+    assert Supervisor(die_once, markers, first_pause_s=0.01).run() == 0
     assert [marker.read_text() for marker in markers] == ["done", "done"]
 
 
@@ -42,12 +42,12 @@ def fail_or_wait(path: Path) -> None:
 
 
 def test_an_error_for_a_person_ends_all_with_its_code(tmp_path: Path) -> None:
-    assert Crew(fail_or_wait, [tmp_path / "well", tmp_path / "broken"]).run() == 3
+    assert Supervisor(fail_or_wait, [tmp_path / "well", tmp_path / "broken"]).run() == 3
 
 
 def test_stop_asks_every_member_to_finish(tmp_path: Path) -> None:
     paths = [tmp_path / "0", tmp_path / "1"]
-    crew = Crew(fail_or_wait, paths)
+    crew = Supervisor(fail_or_wait, paths)
 
     def stop_when_all_run() -> None:
         deadline = time.monotonic() + DEADLINE_S

@@ -11,9 +11,9 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from pipeline.cuda_graphs import RUN_OPTION
-from pipeline.device import Device
-from pipeline.engine import Outcome, StepEngine
+from rillcast.engine.cuda_graphs import RUN_OPTION
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import Outcome, StepEngine
 from tests.support.toy import toy_bundle, unroll
 
 BUCKETS = (2, 8)
@@ -122,7 +122,7 @@ def test_each_thread_captures_for_itself(captures: list[Capturing]) -> None:
 
 def test_state_that_moved_is_captured_anew(captures: list[Capturing], monkeypatch: pytest.MonkeyPatch) -> None:
     # On the CPU the state never moves; on a GPU it grows by doubling.
-    monkeypatch.setattr("pipeline.residents.room", lambda *arguments: arguments[-1])
+    monkeypatch.setattr("rillcast.engine.residents.room", lambda *arguments: arguments[-1])
     streams = Streams(capturing_engine())
     for first in range(0, 2000, 8):
         streams.step(list(range(first, first + 8)), 5)

@@ -8,8 +8,8 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.errors import DataError
-from training.data import contexts, load
+from rillcast.errors import DataError
+from rillcast_training.data.series import contexts, load
 
 CSV = "unique_id,ds,y\nb,2024-01-01T01:00:00,2\na,2024-01-01T00:00:00,1.5\nb,2024-01-01T00:00:00,\n"
 HOUR_2024 = 473_352  # hours from the epoch to 2024-01-01

@@ -8,11 +8,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline import cli
-from pipeline.errors import DataError
-from training.data import load, table
-from training.survey import survey
-from training.synthetic.generator import Recipe, synthesize
+from rillcast import cli
+from rillcast.errors import DataError
+from rillcast_training.data.series import load, table
+from rillcast_training.data.survey import survey
+from rillcast_training.data.synthetic.generator import Recipe, synthesize
 
 
 def printed(capsys: pytest.CaptureFixture[str], *arguments: str) -> dict[str, object]:

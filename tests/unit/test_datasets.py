@@ -8,10 +8,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import DataError
-from training import datasets
-from training.data import load, table
-from training.tables import Columns
+from rillcast.errors import DataError
+from rillcast_training.data import datasets
+from rillcast_training.data.series import load, table
+from rillcast_training.data.tables import Columns
 
 
 @pytest.mark.parametrize(

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipeline import cli
-from pipeline.codecs.rejections import Reason, Rejection
-from pipeline.deadletters import DeadLetter, DeadLetters
-from pipeline.transports import dead_letter_lines
-from pipeline.transports.base import Channel, Headers
-from pipeline.transports.file import FileSink
+from rillcast import cli
+from rillcast.codecs.observations.rejections import Reason, Rejection
+from rillcast.publishing.dead_letters import DeadLetter, DeadLetters
+from rillcast.transports.base import Channel, Headers
+from rillcast.transports.file import dead_letter_lines
+from rillcast.transports.file.transport import FileSink
 from tests.support.hostile import NOON_MS, polled
 from tests.support.memory import Log, MemorySink
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline.metrics import TABLE
+from rillcast.observability.metrics import TABLE
 from tests.support.ci import cannot_run
 from tests.support.prometheus import PrometheusError, programs
 

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
-from pipeline import cli, settings, shipped
-from pipeline.bundle import Bundle
+from rillcast import cli, settings
+from rillcast.bundle import shipped
+from rillcast.bundle.bundle import Bundle
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "compose"
@@ -96,7 +97,7 @@ def test_the_observations_are_what_a_service_forecasts(tmp_path: Path) -> None:
     program, path = script.split()
     assert (program, path) == ("python", target)
     made = subprocess.run([sys.executable, str(FOLDER / mounted)], capture_output=True, check=True).stdout
-    command = [sys.executable, "-m", "pipeline.cli", "run", "--model", "universal:1h", "--http.enabled", "false"]
+    command = [sys.executable, "-m", "rillcast", "run", "--model", "universal:1h", "--http.enabled", "false"]
     files = {"output": tmp_path / "forecasts.jsonl", "dead-letters": tmp_path / "dead.jsonl"}
     flags = [part for name, file in files.items() for part in (f"--{name}.path", str(file))]
     done = subprocess.run(

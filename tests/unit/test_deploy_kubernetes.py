@@ -16,9 +16,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from pipeline import cli, settings
-from pipeline.health import LIVENESS_TIMEOUT_S
-from pipeline.models import reference
+from rillcast import cli, settings
+from rillcast.bundle.registry import reference
+from rillcast.observability.health import LIVENESS_TIMEOUT_S
 from tests.support.kustomize import Manifest, render
 
 ROOT = Path(__file__).parents[2]

@@ -3,8 +3,8 @@ from __future__ import annotations
 import onnxruntime as ort
 import pytest
 
-from pipeline import device
-from pipeline.errors import DeviceError
+from rillcast.engine import device
+from rillcast.errors import DeviceError
 from tests.support.toy import ToyGraph
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from training.accuracy import score_series
-from training.diagnostics import diagnose
-from training.skill import skills
+from rillcast_training.evaluate.accuracy import score_series
+from rillcast_training.evaluate.diagnostics import diagnose
+from rillcast_training.evaluate.skill import skills
 
 LEVELS = (0.1, 0.25, 0.5, 0.75, 0.9)
 

@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr
 
-from pipeline import cli
-from pipeline.bundle import BundleMetadata, Status
-from pipeline.codecs.rejections import Reason
-from pipeline.settings import Settings, setting_paths
+from rillcast import cli
+from rillcast.bundle.bundle import BundleMetadata, Status
+from rillcast.cli.entry import COMMANDS
+from rillcast.codecs.observations.rejections import Reason
+from rillcast.settings import Settings, setting_paths
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -41,7 +42,7 @@ def test_settings_page_has_every_setting_as_it_is() -> None:
 
 def test_every_clause_that_the_loader_raises_is_documented() -> None:
     sources = ("bundle.py", "contract.py", "sequence.py", "onnx_safety.py")
-    loader = "".join((ROOT / "pipeline" / name).read_text() for name in sources)
+    loader = "".join((ROOT / "pipeline" / "rillcast" / "bundle" / name).read_text() for name in sources)
     raised = set(re.findall(r'BundleError\(\s*"([a-z0-9-]+)"', loader))
     raised |= {"inputs", "outputs"}  # built from the kind of tensor
     table = (DOCS / "bundle.md").read_text().split("## Clauses")[1].split("## Metadata")[0]
@@ -65,7 +66,7 @@ def test_metadata_status_and_reasons_are_documented() -> None:
         assert f"`{reason.value}`" in records, reason
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", COMMANDS)
 def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
         cli.main([command, "--help"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from deploy.docs_site import menu
-from pipeline import cli
+from rillcast.cli.entry import COMMANDS
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -31,7 +31,7 @@ def test_every_page_becomes_one_of_the_site(site: Path) -> None:
 
 def test_every_command_explains_itself(site: Path) -> None:
     text = (site / "cli.html").read_text()
-    for command in cli.COMMANDS:
+    for command in COMMANDS:
         assert f"rillcast {command}" in text
 
 

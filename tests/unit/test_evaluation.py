@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline import cli
-from pipeline.errors import DataError
-from training.backtest import Backtest
-from training.data import Series, newest
-from training.evaluation import Evaluation, Tolerances, evaluate
+from rillcast import cli
+from rillcast.errors import DataError
+from rillcast_training.data.series import Series, newest
+from rillcast_training.evaluate.backtest import Backtest
+from rillcast_training.evaluate.comparison import Evaluation, Tolerances, evaluate
 
 ORIGINS, STEPS, LEVELS = 6, 4, (0.1, 0.5, 0.9)
 ACTUAL = np.random.default_rng(3).normal(50, 1, (ORIGINS, STEPS))

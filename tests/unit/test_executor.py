@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.device import Device
-from pipeline.engine import Outcome, StepEngine
-from pipeline.slab import Slab
+from rillcast.engine.device import Device
+from rillcast.engine.slab import Slab
+from rillcast.engine.step_engine import Outcome, StepEngine
 from tests.support.toy import toy_bundle, unroll
 
 BUCKETS = (2, 8)

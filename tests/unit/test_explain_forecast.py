@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import cli
-from pipeline.bundle import Bundle
-from pipeline.device import Device
-from pipeline.errors import DataError, ParityError
+from rillcast import cli
+from rillcast.bundle.bundle import Bundle
+from rillcast.engine.device import Device
+from rillcast.errors import DataError, ParityError
+from rillcast_training.data.series import Series, contexts
+from rillcast_training.data.windows import Window, collate
+from rillcast_training.explain.forecast import Explanation, Target, explain, serve
+from rillcast_training.explain.history import History, history_of, iso, slot_of
+from rillcast_training.export.bundle import export
+from rillcast_training.model.forecaster import Forecaster
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
-from training.data import Series, contexts
-from training.explain.forecast import Explanation, Target, explain, serve
-from training.explain.history import History, history_of, iso, slot_of
-from training.export import export
-from training.forecaster import Forecaster
-from training.windows import Window, collate
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 

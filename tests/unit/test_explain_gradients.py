@@ -9,15 +9,15 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline import cli
+from rillcast import cli
+from rillcast_training.data.series import Series
+from rillcast_training.data.windows import WindowSampler, split
+from rillcast_training.explain.gradients import Clipping, Profile, clipping, gradient_profiles
+from rillcast_training.export.bundle import export
+from rillcast_training.fit.training import CLIP_NORM
+from rillcast_training.model.cells import CELLS
 from tests.support.cells import cell_of, inputs_of
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
-from training.cells import CELLS
-from training.data import Series
-from training.explain.gradients import Clipping, Profile, clipping, gradient_profiles
-from training.export import export
-from training.fit import CLIP_NORM
-from training.windows import WindowSampler, split
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 

@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from pipeline.codecs.fields import Fields
-from pipeline.codecs.observations import DecodeLimits, ObservationDecoder
-from pipeline.codecs.rejections import Reason
+from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
+from rillcast.codecs.observations.fields import Fields
+from rillcast.codecs.observations.rejections import Reason
 from tests.support.hostile import NOON_MS, polled
 
 

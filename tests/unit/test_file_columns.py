@@ -10,14 +10,14 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.bundle import BundleMetadata
-from pipeline.codecs.connect import open_decoder
-from pipeline.codecs.observations import Observations
-from pipeline.codecs.rejections import Rejection
-from pipeline.covariates import Covariate
-from pipeline.errors import DataError, SettingsError
-from pipeline.settings import Settings
-from pipeline.transports.connect import open_source
+from rillcast.bundle.bundle import BundleMetadata
+from rillcast.bundle.covariates import Covariate
+from rillcast.codecs.connect import open_decoder
+from rillcast.codecs.observations.decoder import Observations
+from rillcast.codecs.observations.rejections import Rejection
+from rillcast.errors import DataError, SettingsError
+from rillcast.settings import Settings
+from rillcast.transports.connect import open_source
 from tests.support.toy import ToyGraph
 from tests.support.transports import Listener
 

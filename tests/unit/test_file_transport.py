@@ -15,12 +15,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from pipeline.errors import DataError, SettingsError, TransportError
-from pipeline.settings import KafkaSettings, Settings
-from pipeline.transports import connect
-from pipeline.transports.base import Channel
-from pipeline.transports.file import FileSink, FileSource, Pacer
-from pipeline.transports.file_readers import PipeReader, open_reader
+from rillcast.errors import DataError, SettingsError, TransportError
+from rillcast.settings import KafkaSettings, Settings
+from rillcast.transports import connect
+from rillcast.transports.base import Channel
+from rillcast.transports.file.readers import PipeReader, open_reader
+from rillcast.transports.file.transport import FileSink, FileSource, Pacer
 from tests.support.transports import Listener, read, rows
 
 HEADER = "unique_id,ds,y\n"
@@ -356,7 +356,7 @@ def test_the_settings_choose_the_file_transport(tmp_path: Path) -> None:
 def test_the_settings_choose_the_kafka_client(monkeypatch: Any, client: str, installed: bool, module: str) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: object() if installed else None)
     source = connect.open_source(settings(kafka={"client": client}))
-    assert type(source).__module__ == f"pipeline.transports.{module}.source"
+    assert type(source).__module__ == f"rillcast.transports.{module}.source"
 
 
 def test_a_client_that_is_not_installed_is_refused_by_the_name_of_its_extra(monkeypatch: Any) -> None:

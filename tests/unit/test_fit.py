@@ -11,17 +11,17 @@ import onnx
 import pytest
 import torch
 
-from pipeline.bundle import Bundle
-from pipeline.commands import train as command
-from pipeline.errors import DataError, SettingsError
+from rillcast.bundle.bundle import Bundle
+from rillcast.cli.commands import train as command
+from rillcast.errors import DataError, SettingsError
+from rillcast_training.data.series import Series, load
+from rillcast_training.data.windows import split, validation_batches
+from rillcast_training.export.restore import restore
+from rillcast_training.fit.checkpoint import Progress
+from rillcast_training.fit.training import Trainer, train
+from rillcast_training.model.forecaster import ForecasterConfig
 from tests.support.forecasters import small_config
 from tests.support.training import quick_options, trainer_of
-from training.checkpoint import Progress
-from training.data import Series, load
-from training.fit import Trainer, train
-from training.forecaster import ForecasterConfig
-from training.restore import restore
-from training.windows import split, validation_batches
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
@@ -175,7 +175,7 @@ def test_few_series_are_validated_at_more_origins_each(
         asked.append(origins)
         return validation_batches(*args, origins=origins, **others)
 
-    monkeypatch.setattr("training.fit.validation_batches", counted)
+    monkeypatch.setattr("rillcast_training.fit.training.validation_batches", counted)
     trainer = trainer_of(quick_options(data, tmp_path))
     few = len(trainer.series)
     trainer.validate()

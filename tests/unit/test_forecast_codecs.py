@@ -11,12 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from pipeline.bundle import BundleMetadata
-from pipeline.codecs import forecasts_avro
-from pipeline.codecs.forecasts import CODECS, STATUS_NAMES, Codec, ForecastColumns, make_encoder
-from pipeline.codecs.forecasts_float32 import HEADER
-from pipeline.codecs.reader import decode_forecast
-from pipeline.errors import DataError
+from rillcast.bundle.bundle import BundleMetadata
+from rillcast.codecs.forecasts import avro
+from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.columns import CODECS, STATUS_NAMES, Codec, ForecastColumns
+from rillcast.codecs.forecasts.float32 import HEADER
+from rillcast.codecs.forecasts.reader import decode_forecast
+from rillcast.errors import DataError
 from tests.support.formats import SCHEMAS
 from tests.support.toy import ToyGraph
 
@@ -131,7 +132,7 @@ def test_float32_record_needs_its_key() -> None:
 
 def test_avro_numbers_are_as_the_specification_has_them() -> None:
     longs = [0, -1, 1, -2, 2, -64, 64, 8_191, -8_193, 2**31, 1_714_564_800_000, -(2**63), 2**63 - 1]
-    for value, found in zip(longs, forecasts_avro.numbers(np.array(longs, np.int64)), strict=True):
+    for value, found in zip(longs, avro.numbers(np.array(longs, np.int64)), strict=True):
         written = io.BytesIO()
         fastavro.schemaless_writer(written, {"type": "long"}, value)
         assert found == written.getvalue(), value
@@ -152,4 +153,4 @@ def test_the_schema_is_asked_for_once_and_only_when_there_is_something_to_write(
 
 
 def test_the_published_avro_schema_is_the_one_that_is_registered() -> None:
-    assert json.loads((SCHEMAS / "forecast.avsc").read_text()) == forecasts_avro.SCHEMA
+    assert json.loads((SCHEMAS / "forecast.avsc").read_text()) == avro.SCHEMA

@@ -5,7 +5,7 @@ import datetime as dt
 import numpy as np
 import pytest
 
-from pipeline.frequency import MONTH_MS, Frequency, canonical, parse
+from rillcast.bundle.frequency import MONTH_MS, Frequency, canonical, parse
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 

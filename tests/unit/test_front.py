@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from training.front import Candidate, knee, pareto_front
+from rillcast_training.fit.pareto import Candidate, knee, pareto_front
 
 figures = st.floats(0.01, 100)
 candidates = st.lists(st.tuples(figures, figures), min_size=1, max_size=30).map(

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline import guard
-from pipeline.bundle import Bundle, BundleMetadata, StateSpec, seal
-from pipeline.device import Device
-from pipeline.engine import Outcome, StepEngine
-from pipeline.transports.base import Channel
+from rillcast.bundle.bundle import Bundle, BundleMetadata, StateSpec, seal
+from rillcast.engine import quarantine
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.transports.base import Channel
 from tests.support import workers
 from tests.support.memory import Log
 from tests.support.workers import observation
@@ -73,8 +73,8 @@ def product_bundle(dtype: str = "float32") -> Bundle:
 def test_a_poisoned_stream_stays_as_it_was_and_its_neighbours_go_on(
     poison: float, dtype: str, buckets: tuple[int, ...], branches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    protect = guard.protect
-    monkeypatch.setattr(guard, "protect", lambda model, states, **_: protect(model, states, branches=branches))
+    protect = quarantine.protect
+    monkeypatch.setattr(quarantine, "protect", lambda model, states, **_: protect(model, states, branches=branches))
     engine = StepEngine(product_bundle(dtype), Device("cpu"), batch_rows=16, row_buckets=buckets)
     ids = ["a", "poisoned", "b"]
     offset = 0

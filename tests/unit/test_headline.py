@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from training import headline
-from training.drift import DriftCoverage, drifting_streams
+from rillcast_training.research import public_benchmarks
+from rillcast_training.research.drift import DriftCoverage, drifting_streams
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
@@ -34,21 +34,21 @@ def test_without_data_it_says_what_to_set_and_which_files_it_needs(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.delenv("ACCURACY_DATA", raising=False)
-    assert headline.main(["--work", str(tmp_path)]) == 2
+    assert public_benchmarks.main(["--work", str(tmp_path)]) == 2
     told = capsys.readouterr().err
     assert "ACCURACY_DATA" in told
     assert "etth1.csv.gz" in told
-    assert headline.main(["--data", str(tmp_path), "--work", str(tmp_path / "w"), "--only", "etth1"]) == 2
+    assert public_benchmarks.main(["--data", str(tmp_path), "--work", str(tmp_path / "w"), "--only", "etth1"]) == 2
     assert f"{tmp_path / 'etth1.csv.gz'} does not exist" in capsys.readouterr().err
 
 
 def test_the_last_line_has_the_medians_over_the_seeds(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(headline, "run", lambda *_, **__: RESULT)
+    monkeypatch.setattr(public_benchmarks, "run", lambda *_, **__: RESULT)
     page = tmp_path / "accuracy.md"
-    page.write_text(f"before\n{headline._BEGIN}\nold\n{headline._END}\nafter\n")
-    assert headline.main(["--data", str(tmp_path), "--document", str(page)]) == 0
+    page.write_text(f"before\n{public_benchmarks._BEGIN}\nold\n{public_benchmarks._END}\nafter\n")
+    assert public_benchmarks.main(["--data", str(tmp_path), "--document", str(page)]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(last) == {"m4_hourly", "etth1", "universal", "drift_coverage80"}
     assert last["m4_hourly"] == {"mase": 0.7, "smape": 9.0, "wql": 0.024, "coverage80": 0.8}
@@ -64,7 +64,7 @@ def test_the_last_line_has_the_medians_over_the_seeds(
 def test_a_series_is_cut_where_its_test_begins_and_where_it_ends(tmp_path: Path) -> None:
     rows = "".join(f"HUFL,{slot * 3_600_000},{slot % 7}\n" for slot in range(90, 130))
     (tmp_path / "etth1.csv.gz").write_bytes(gzip.compress(f"unique_id,ds,y\n{rows}".encode()))
-    protocol = headline.Protocol("etth1", ("etth1.csv.gz",), 4, test=(100, 120))
+    protocol = public_benchmarks.Protocol("etth1", ("etth1.csv.gz",), 4, test=(100, 120))
     (train,), (test,) = protocol.split(tmp_path)
     assert (train.slots[0], train.slots[-1]) == (90, 99)
     assert (test.slots[0], test.slots[-1]) == (100, 119)
@@ -84,27 +84,27 @@ def test_it_trains_exports_and_scores_from_scratch_and_writes_the_page(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     small = {"cell": "gru", "refit": True, "hidden": 4, "epochs": 1, "batches": 1, "batch": 2, "context": 48}
-    monkeypatch.setattr(headline, "RECIPE", small | {"seasons": (24,)})
+    monkeypatch.setattr(public_benchmarks, "RECIPE", small | {"seasons": (24,)})
     protocols = (
-        headline.Protocol("m4_hourly", ("m4_hourly_train.csv.gz", "m4_hourly_test.csv.gz"), 6),
-        headline.Protocol("etth1", ("etth1.csv.gz",), 6, test=(1_300, 1_312)),
+        public_benchmarks.Protocol("m4_hourly", ("m4_hourly_train.csv.gz", "m4_hourly_test.csv.gz"), 6),
+        public_benchmarks.Protocol("etth1", ("etth1.csv.gz",), 6, test=(1_300, 1_312)),
     )
-    monkeypatch.setattr(headline, "PROTOCOLS", protocols)
+    monkeypatch.setattr(public_benchmarks, "PROTOCOLS", protocols)
     hourly(tmp_path / "m4_hourly_train.csv.gz", "ab", 1_000, 300)
     hourly(tmp_path / "m4_hourly_test.csv.gz", "ab", 1_300, 6)
     hourly(tmp_path / "etth1.csv.gz", "cd", 1_000, 400)
     page = tmp_path / "accuracy.md"
-    page.write_text(f"{headline._BEGIN}\n{headline._END}\n")
+    page.write_text(f"{public_benchmarks._BEGIN}\n{public_benchmarks._END}\n")
     arguments = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--document", str(page)]
-    assert headline.main([*arguments, "--only", "m4_hourly", "--only", "etth1"]) == 0
+    assert public_benchmarks.main([*arguments, "--only", "m4_hourly", "--only", "etth1"]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(last) == {"m4_hourly", "etth1"}
     assert all(0 < value < 200 for figures in last.values() for value in figures.values())
     kept = [json.loads((tmp_path / "work" / f"{name}.0.json").read_text()) for name in last]
     assert [one["origins"] for one in kept] == [2, 4]
     assert page.read_text().count("seasonal naive") == 2
-    monkeypatch.setattr(headline, "RECIPE", small)
-    assert headline.main([*arguments, "--only", "etth1"]) == 2
+    monkeypatch.setattr(public_benchmarks, "RECIPE", small)
+    assert public_benchmarks.main([*arguments, "--only", "etth1"]) == 2
     assert "remove it" in capsys.readouterr().err
 
 
@@ -117,9 +117,11 @@ def test_a_finished_run_is_not_done_again(
         calls.append(folder)
         return DriftCoverage(0.8, 0.7, 0.8)
 
-    monkeypatch.setattr("training.drift.measure", measure)
+    monkeypatch.setattr("rillcast_training.research.drift.measure", measure)
     for _ in range(2):
-        assert headline.main(["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--only", "drift"]) == 0
+        assert (
+            public_benchmarks.main(["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--only", "drift"]) == 0
+        )
     assert len(calls) == 1
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == {"drift_coverage80": {"on": 0.8, "off": 0.7}}
 
@@ -133,14 +135,18 @@ def test_a_shipped_bundle_is_scored_once_and_again_when_it_is_another(
         scored.append(bundle.metadata.model_id)
         return run_of(0.03, 0)
 
-    monkeypatch.setattr(headline, "PROTOCOLS", (headline.Protocol("etth1", ("etth1.csv.gz",), 6, test=(1_300, 1_312)),))
-    monkeypatch.setattr(headline, "score", score)
+    monkeypatch.setattr(
+        public_benchmarks,
+        "PROTOCOLS",
+        (public_benchmarks.Protocol("etth1", ("etth1.csv.gz",), 6, test=(1_300, 1_312)),),
+    )
+    monkeypatch.setattr(public_benchmarks, "score", score)
     hourly(tmp_path / "etth1.csv.gz", "cd", 1_000, 400)
     arguments = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--only", "universal"]
     for shipped in ("one", "one", "another"):
         bundle = SimpleNamespace(metadata=SimpleNamespace(model_id=shipped))
-        monkeypatch.setattr("pipeline.bundle.Bundle.load", lambda _, it=bundle: it)
-        assert headline.main(arguments) == 0
+        monkeypatch.setattr("rillcast.bundle.bundle.Bundle.load", lambda _, it=bundle: it)
+        assert public_benchmarks.main(arguments) == 0
     assert scored == ["one", "another"]
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["universal"]["etth1"]["wql"] == 0.03
 
@@ -151,16 +157,16 @@ def test_what_is_finished_can_be_told_before_the_rest_is(
     def never(*_: object) -> None:
         raise AssertionError("a training run was started")
 
-    monkeypatch.setattr(headline, "train", never)
+    monkeypatch.setattr(public_benchmarks, "train", never)
     hourly(tmp_path / "m4_hourly_train.csv.gz", "ab", 1_000, 48)
     hourly(tmp_path / "m4_hourly_test.csv.gz", "ab", 1_048, 6)
     work = tmp_path / "work"
     work.mkdir()
     for seed, wql in ((0, 0.02), (2, 0.03)):
-        done = run_of(wql, seed) | {"recipe": headline.RECIPE}
+        done = run_of(wql, seed) | {"recipe": public_benchmarks.RECIPE}
         (work / f"m4_hourly.{seed}.json").write_text(json.dumps(done))
     arguments = ["--data", str(tmp_path), "--work", str(work), "--seeds", "5", "--finished"]
-    assert headline.main([*arguments, "--only", "m4_hourly", "--only", "etth1"]) == 0
+    assert public_benchmarks.main([*arguments, "--only", "m4_hourly", "--only", "etth1"]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
     assert set(last) == {"m4_hourly"}
     assert last["m4_hourly"]["wql"] == pytest.approx(0.025)

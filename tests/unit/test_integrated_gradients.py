@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from training.explain.integrated import Inputs, integrated_gradients
+from rillcast_training.explain.integrated import Inputs, integrated_gradients
 
 X, BASELINE = torch.tensor([1.0, -2.0, 3.0]), torch.tensor([0.5, 0.0, -1.0])
 

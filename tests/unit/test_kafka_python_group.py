@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 from kafka.errors import CoordinatorNotAvailableError, GroupAuthorizationFailedError, GroupIdNotFoundError, KafkaError
 
-from pipeline.errors import TransportError
-from pipeline.settings import KafkaSettings
-from pipeline.transports.kafka_python import group
-from pipeline.transports.kafka_python.group import KafkaPythonGroup
+from rillcast.errors import TransportError
+from rillcast.settings import KafkaSettings
+from rillcast.transports.kafka.kafka_python import group
+from rillcast.transports.kafka.kafka_python.group import KafkaPythonGroup
 
 
 class Admin:

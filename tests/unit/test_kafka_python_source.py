@@ -13,12 +13,12 @@ from kafka.consumer.fetcher import IsolationLevel
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
-from pipeline.transports.kafka_python.assignor import OneOwnerAssignor
-from pipeline.transports.kafka_python.fetching import CompactedPartitionRecords
-from pipeline.transports.kafka_python.lookup import look_up
-from pipeline.transports.kafka_python.partitions import Partitions
-from pipeline.transports.kafka_python.poller import Poller
-from pipeline.transports.kafka_python.rebalance import Question
+from rillcast.transports.kafka.kafka_python.assignor import OneOwnerAssignor
+from rillcast.transports.kafka.kafka_python.fetching import CompactedPartitionRecords
+from rillcast.transports.kafka.kafka_python.lookup import look_up
+from rillcast.transports.kafka.kafka_python.partitions import Partitions
+from rillcast.transports.kafka.kafka_python.poller import Poller
+from rillcast.transports.kafka.kafka_python.rebalance import Question
 
 
 def test_a_late_notice_of_an_earlier_fetch_does_not_end_the_wait_for_this_one() -> None:

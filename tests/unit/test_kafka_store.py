@@ -9,11 +9,11 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from pipeline.errors import StateError
-from pipeline.stores.base import Page
-from pipeline.stores.kafka import KafkaStore, Read, StoredRecord
-from pipeline.stores.pages import PageCodec
-from pipeline.transports.base import Channel, Headers
+from rillcast.engine.pages import Page
+from rillcast.errors import StateError
+from rillcast.stores.format.pages import PageCodec
+from rillcast.stores.kafka import KafkaStore, Read, StoredRecord
+from rillcast.transports.base import Channel, Headers
 from tests.support.memory import Clock
 from tests.support.stores import SPECS, assert_same_pages, make_page, marks_over, tombstone
 

@@ -1,4 +1,4 @@
-"""The imports run one way; see `docs/architecture.md`."""
+"""Imports between packages run downwards only; see `docs/architecture.md`."""
 
 from __future__ import annotations
 
@@ -7,108 +7,29 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).parents[2]
+SERVING, TRAINING = ROOT / "pipeline" / "rillcast", ROOT / "training" / "rillcast_training"
 
-# A module may import only modules of a layer further down, or of its own where that is said.
-LAYERS = [
-    ["pipeline.cli"],
-    ["pipeline.commands"],
-    ["pipeline.benchmarks"],
-    ["pipeline.service", "pipeline.crew", "pipeline.warming"],
-    ["pipeline.worker", "pipeline.candidates"],
-    ["pipeline.rollout", "pipeline.lane_factory"],
-    ["pipeline.assignment", "pipeline.follower", "pipeline.comparison"],
-    ["pipeline.checkpoint", "pipeline.recovery"],
-    ["pipeline.lanes", "pipeline.delivery"],
-    ["pipeline.publisher", "pipeline.deadletters", "pipeline.server"],
-    [
-        "pipeline.metrics",
-        "pipeline.logs",
-        "pipeline.tracing",
-        "pipeline.api",
-        "pipeline.anomalies",
-        "pipeline.changes",
-        "pipeline.spans",
-        "pipeline.revisions",
-    ],
-    ["pipeline.stores", "pipeline.stepper"],
-    [
-        "pipeline.transports",
-        "pipeline.engine",
-        "pipeline.board",
-        "pipeline.latest",
-        "pipeline.health",
-        "pipeline.codecs",
-    ],
-    ["pipeline.executor", "pipeline.rewind"],
-    ["pipeline.settings", "pipeline.residents", "pipeline.batcher", "pipeline.guard"],
-    ["pipeline.history"],
-    ["pipeline.slab", "pipeline.slots", "pipeline.stores.base"],
-    ["pipeline.device", "pipeline.cuda_graphs"],
-    ["pipeline.models"],
-    ["pipeline.bundle"],
-    ["pipeline.contract", "pipeline.succession"],
-    ["pipeline.metadata"],
-    ["pipeline.sequence"],
-    ["pipeline.shipped", "pipeline.onnx_safety"],
-    ["pipeline.inputs", "pipeline.counted"],
-    [
-        "pipeline.frequency",
-        "pipeline.covariates",
-        "pipeline.arrays",
-        "pipeline.errors",
-        "pipeline.stages",
-        "pipeline.collector",
-    ],
-]
-SAME_LAYER_ALLOWED = {
-    "pipeline.codecs",
-    "pipeline.commands",
-    "pipeline.models",
-    "pipeline.benchmarks",
-    "pipeline.transports",
-    "pipeline.stores",
-}
-ENGINE_SIDE = (
-    "engine",
-    "inputs",
-    "covariates",
-    "metadata",
-    "contract",
-    "executor",
-    "residents",
-    "guard",
-    "rewind",
-    "history",
-    "slab",
-    "slots",
-    "batcher",
-    "bundle",
-    "sequence",
-    "device",
-)
-# Of pipeline, training knows the bundle contract; a backtest and the demo also run what production runs.
-TRAINING_MAY_IMPORT = {
-    "pipeline.bundle", "pipeline.errors", "pipeline.frequency", "pipeline.arrays", "pipeline.engine", "pipeline.device",
-    "pipeline.shipped", "pipeline.contract", "pipeline.covariates",
-}  # fmt: skip
+# A package may import packages that stand after it, and itself.
+SERVING_ORDER = [
+    "cli", "benchmarks", "service", "rollout", "durability", "serving", "publishing", "observability", "stores",
+    "engine", "codecs", "transports", "bundle", "settings", "events", "arrays", "errors",
+]  # fmt: skip
+TRAINING_ORDER = ["research", "explain", "fit", "evaluate", "export", "data", "model"]
+# Of serving, training knows the bundle and the engine that a back-test runs; never transports, stores or the service.
+TRAINING_MAY_IMPORT = {"bundle", "engine", "events", "arrays", "errors"}
+HEAVY = {"torch", "pandas", "polars", "matplotlib", "rillcast_training"}
 
 
-def layer_of(module: str) -> tuple[int, str]:
-    found = [
-        (len(name), number, name)
-        for number, layer in enumerate(LAYERS)
-        for name in layer
-        if module == name or module.startswith(name + ".")
-    ]
-    assert found, f"{module} stands in no layer; add it to LAYERS"
-    _, number, name = max(found)
-    return number, name
+def modules(root: Path) -> dict[str, Path]:
+    """Every module below a package, by its dotted name."""
+    paths = {p: p.relative_to(root.parent).with_suffix("").parts for p in sorted(root.rglob("*.py"))}
+    return {".".join(parts).removesuffix(".__init__"): path for path, parts in paths.items()}
 
 
-def modules(package: str) -> list[tuple[str, Path]]:
-    paths = sorted((ROOT / package).rglob("*.py"))
-    return [(".".join(p.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"), p) for p in paths]
+KNOWN = modules(SERVING) | modules(TRAINING)
 
 
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
@@ -118,51 +39,76 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            known = {name for name, _ in modules(node.module.split(".")[0])}
-            found |= {full if (full := f"{node.module}.{alias.name}") in known else node.module for alias in node.names}
+            found |= {full if (full := f"{node.module}.{a.name}") in KNOWN else node.module for a in node.names}
     return found
 
 
-def test_imports_of_the_pipeline_run_one_way() -> None:
-    for module, path in modules("pipeline"):
-        if module == "pipeline":
-            continue
-        number, name = layer_of(module)
+def package(module: str) -> str:
+    """The part after the import name: `rillcast.engine.slab` -> `engine`."""
+    return module.split(".")[1] if "." in module else ""
+
+
+@pytest.mark.parametrize(("root", "order"), [(SERVING, SERVING_ORDER), (TRAINING, TRAINING_ORDER)])
+def test_imports_between_packages_run_downwards(root: Path, order: list[str]) -> None:
+    wrong = []
+    for module, path in modules(root).items():
+        own = package(module)
+        if own in ("", "__main__"):
+            continue  # the public API and `python -m` may use all of it
+        assert own in order, f"{module} stands in no package of the order"
         for imported in imports(path):
-            if imported.startswith("pipeline."):
-                other, other_name = layer_of(imported)
-                same = name == other_name and name in SAME_LAYER_ALLOWED
-                assert other > number or same, f"{module} imports {imported}, which is not further down"
+            if imported.split(".")[0] == root.name and package(imported):
+                other = package(imported)
+                if other != own and order.index(other) < order.index(own):
+                    wrong.append(f"{module} imports {imported}")
+    assert not wrong, "\n".join(sorted(wrong))
+
+
+@pytest.mark.parametrize("root", [SERVING, TRAINING], ids=lambda root: root.name)
+def test_no_modules_import_each_other_in_a_circle(root: Path) -> None:
+    graph = {
+        module: {i for i in imports(path) if i in KNOWN and KNOWN[i].name != "__init__.py"}
+        for module, path in modules(root).items()
+    }
+    done: set[str] = set()
+
+    def visit(module: str, way: tuple[str, ...]) -> None:
+        assert module not in way, " -> ".join((*way[way.index(module) :], module))
+        if module not in done:
+            for imported in sorted(graph.get(module, ())):
+                visit(imported, (*way, module))
+            done.add(module)
+
+    for module in graph:
+        visit(module, ())
 
 
 def test_serving_never_imports_training_or_its_libraries() -> None:
-    banned = ("torch", "pandas", "training", "matplotlib")
-    for module, path in modules("pipeline"):
-        # A command may import `training` inside its run(), never when it is loaded.
-        only_top = module.startswith("pipeline.commands.")
-        for imported in imports(path, top_level_only=only_top):
-            assert imported.split(".")[0] not in banned, f"{module} imports {imported}"
+    banned = {"torch", "pandas", "matplotlib", "rillcast_training"}
+    for module, path in modules(SERVING).items():
+        # A command may import `rillcast_training` inside its run(), never when it is loaded.
+        found = imports(path, top_level_only=module.startswith("rillcast.cli."))
+        assert not {imported.split(".")[0] for imported in found} & banned, module
 
 
-def test_engine_side_knows_no_kafka_metrics_or_wall_clock() -> None:
-    for name in ENGINE_SIDE:
-        path = ROOT / "pipeline" / f"{name}.py"
-        found = {imported.split(".")[0] for imported in imports(path)}
-        assert not found & {"kafka", "confluent_kafka", "prometheus_client", "pydantic_settings"}, name
-        assert "time.time(" not in path.read_text(), name
+def test_the_engine_knows_no_kafka_metrics_or_wall_clock() -> None:
+    for name in ("engine", "bundle"):
+        for path in (SERVING / name).rglob("*.py"):
+            found = {imported.split(".")[0] for imported in imports(path)}
+            assert not found & {"kafka", "confluent_kafka", "prometheus_client", "pydantic_settings"}, path
+            assert "time.time(" not in path.read_text(), path
 
 
-def test_training_knows_little_of_the_pipeline() -> None:
-    for module, path in modules("training"):
-        known = {i for i in imports(path) if i.split(".")[0] == "pipeline"}
+def test_training_knows_little_of_serving() -> None:
+    for module, path in modules(TRAINING).items():
+        known = {package(i) for i in imports(path) if i.split(".")[0] == "rillcast"}
         assert known <= TRAINING_MAY_IMPORT, f"{module} imports {sorted(known - TRAINING_MAY_IMPORT)}"
 
 
 def test_the_service_loads_without_training_libraries() -> None:
     code = (
-        "import sys; import pipeline.cli, pipeline.service; pipeline.cli.parser();"
-        "banned = {'torch', 'pandas', 'polars', 'training', 'matplotlib'};"
-        "print(sorted({m.split('.')[0] for m in sys.modules} & banned))"
+        "import sys; import rillcast.cli, rillcast.service.build; rillcast.cli.parser();"
+        f"print(sorted({{m.split('.')[0] for m in sys.modules}} & {HEAVY!r}))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

@@ -12,11 +12,11 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.covariates import Covariate
+from rillcast.bundle.covariates import Covariate
+from rillcast_training.export import bundle
+from rillcast_training.export.bundle import to_onnx
+from rillcast_training.model.layout import batch_last
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
-from training import export
-from training.export import to_onnx
-from training.layout import batch_last
 
 CONFIGS = {
     "gru": small_config(),
@@ -64,7 +64,7 @@ def events(model: onnx.ModelProto, batch: int, steps: int) -> Iterator[dict[str,
 def test_both_layouts_give_the_same_bits(name: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     forecaster = random_forecaster(CONFIGS[name])
     rewritten = to_onnx(forecaster)
-    monkeypatch.setattr(export, "batch_last", lambda model, _example: model)
+    monkeypatch.setattr(bundle, "batch_last", lambda model, _example: model)
     plain = to_onnx(forecaster)
     states = {
         f"state.{spec.name}": np.zeros((batch + 1, *spec.row_shape), spec.dtype) for spec in forecaster.state_specs()
@@ -96,7 +96,7 @@ def test_what_broadcasts_over_small_rows_works_with_the_batch_last(monkeypatch: 
         return found
 
     rewritten = row_by_row(to_onnx(forecaster))
-    monkeypatch.setattr(export, "batch_last", lambda model, _example: model)
+    monkeypatch.setattr(bundle, "batch_last", lambda model, _example: model)
     assert row_by_row(to_onnx(forecaster)) >= 10
     assert rewritten == 0
 
@@ -183,7 +183,7 @@ def test_what_depends_on_the_shape_alone_becomes_a_constant() -> None:
             low, high = torch.chunk(torch.relu(x), 2, dim=-1)
             return low - high
 
-    from training.tracing import trace
+    from rillcast_training.export.tracing import trace
 
     model = trace(Halves(), (torch.zeros(3, 8),), ["x"], ["out"], {"x": {0: "B"}, "out": {0: "B"}})
 

@@ -13,11 +13,12 @@ from typing import Any, Final
 
 import pytest
 
-from pipeline.errors import StateError, TransportError
-from pipeline.stores import local
-from pipeline.stores.base import Mark, Page, Restored
-from pipeline.stores.local import LocalStore
-from pipeline.stores.pages import PageCodec
+from rillcast.engine.pages import Page
+from rillcast.errors import StateError, TransportError
+from rillcast.stores import local
+from rillcast.stores.base import Mark, Restored
+from rillcast.stores.format.pages import PageCodec
+from rillcast.stores.local import LocalStore
 from tests.support.memory import Crash
 from tests.support.stores import SPECS, assert_same_pages, make_page, restore, save, tombstone
 
@@ -205,8 +206,8 @@ def test_a_second_process_is_refused_until_the_first_has_gone(tmp_path: Path) ->
 
 def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from pipeline.stores.local import LocalStore;"
-        "from pipeline.stores.pages import PageCodec;"
+        "import sys, pathlib; from rillcast.stores.local import LocalStore;"
+        "from rillcast.stores.format.pages import PageCodec;"
         f"store = LocalStore(pathlib.Path({str(tmp_path)!r}), PageCodec({MODEL!r}, ()));"
         "print('locked', flush=True); sys.stdin.read()"
     )

@@ -5,8 +5,8 @@ import math
 import pytest
 import torch
 
-from training.forecaster import Forecast
-from training.losses import ValidationFigures, pinball, quantile_loss
+from rillcast_training.fit.losses import ValidationFigures, pinball, quantile_loss
+from rillcast_training.model.forecaster import Forecast
 
 LEVELS = (0.1, 0.5, 0.9)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from pipeline.engine import StepStats
-from pipeline.metrics import TABLE, Metrics
+from rillcast.engine.step_engine import StepStats
+from rillcast.observability.metrics import TABLE, Metrics
 from tests.support.toy import toy_bundle
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"

@@ -16,15 +16,15 @@ import numpy as np
 import pytest
 from onnx import numpy_helper
 
-from pipeline import cli
-from pipeline.bundle import Bundle, seal
-from pipeline.commands import settings_flags
-from pipeline.errors import BundleError, RegistryError, RegistryUnreachableError, SettingsError
-from pipeline.models import reference
-from pipeline.models.registry import ModelRegistry
-from pipeline.models.storage import Folder, open_storage
-from pipeline.settings import Settings
-from pipeline.settings import load as load_settings
+from rillcast import cli
+from rillcast.bundle.bundle import Bundle, seal
+from rillcast.bundle.registry import reference
+from rillcast.bundle.registry.model_registry import ModelRegistry
+from rillcast.bundle.registry.storage import Folder, open_storage
+from rillcast.cli import settings_flags
+from rillcast.errors import BundleError, RegistryError, RegistryUnreachableError, SettingsError
+from rillcast.settings import Settings
+from rillcast.settings import load as load_settings
 from tests.support.toy import ToyGraph
 
 NOW = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)

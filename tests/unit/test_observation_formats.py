@@ -15,16 +15,16 @@ from confluent_kafka.schema_registry.avro import AvroSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
 from google.protobuf import descriptor_pb2
 
-from pipeline.codecs.fields import Fields
-from pipeline.codecs.observations import ObservationDecoder
-from pipeline.codecs.observations_avro import AvroFormat
-from pipeline.codecs.observations_json_schema import JsonSchemaFormat
-from pipeline.codecs.observations_msgpack import MessagePackFormat
-from pipeline.codecs.observations_protobuf import ProtobufFormat, message_from_descriptors
-from pipeline.codecs.registry import Registry
-from pipeline.codecs.rejections import Reason
-from pipeline.errors import SettingsError, TransportError
-from pipeline.settings import RegistrySettings
+from rillcast.codecs.observations.avro import AvroFormat
+from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.codecs.observations.fields import Fields
+from rillcast.codecs.observations.json_schema import JsonSchemaFormat
+from rillcast.codecs.observations.msgpack import MessagePackFormat
+from rillcast.codecs.observations.protobuf import ProtobufFormat, message_from_descriptors
+from rillcast.codecs.observations.rejections import Reason
+from rillcast.codecs.schema_registry import Registry
+from rillcast.errors import SettingsError, TransportError
+from rillcast.settings import RegistrySettings
 from tests.support.formats import FORMATS, format_of, mock_registry, writer_of
 from tests.support.hostile import NOON_MS, polled
 
@@ -111,7 +111,7 @@ def test_a_guid_frame_is_refused() -> None:
 
 
 def test_a_registry_that_does_not_answer_is_no_fault_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.codecs.registry._RETRIES", 0)
+    monkeypatch.setattr("rillcast.codecs.schema_registry._RETRIES", 0)
     registry = Registry(RegistrySettings(url="http://127.0.0.1:9", timeout_s=1))
     with pytest.raises(TransportError, match=r"127\.0\.0\.1:9 does not answer"):
         ObservationDecoder(form=AvroFormat(registry)).decode(polled([b"\0\0\0\0\x01payload"]))

@@ -15,9 +15,9 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline import onnx_safety
-from pipeline.bundle import Bundle, BundleMetadata, StateSpec, seal
-from pipeline.errors import BundleError
+from rillcast.bundle import onnx_safety
+from rillcast.bundle.bundle import Bundle, BundleMetadata, StateSpec, seal
+from rillcast.errors import BundleError
 from tests.support.toy import ToyGraph
 
 INFO = helper.make_tensor_value_info
@@ -77,7 +77,9 @@ def test_no_file_is_read_wherever_the_tensor_hides(
     hide: Callable[[onnx.ModelProto], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     data = sealed(hide)
-    monkeypatch.setattr("pipeline.bundle.checker.check_model", lambda _: pytest.fail("it would look for the file"))
+    monkeypatch.setattr(
+        "rillcast.bundle.bundle.checker.check_model", lambda _: pytest.fail("it would look for the file")
+    )
     assert refused(data) in ("external-data", "size")
 
 
@@ -227,8 +229,8 @@ def test_loading_takes_no_more_memory_than_the_file_is_worth(tmp_path: Path) -> 
             archive.writestr(name, data)
     code = (
         "import resource, sys, zipfile\n"
-        "from pipeline.bundle import Bundle\n"
-        "from pipeline.errors import BundleError\n"
+        "from rillcast.bundle.bundle import Bundle\n"
+        "from rillcast.errors import BundleError\n"
         "now = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (now + 2**28,) * 2)\n"
         "archive = zipfile.ZipFile(sys.argv[1])\n"

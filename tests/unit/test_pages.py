@@ -11,14 +11,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pipeline.arrays import FloatArray
-from pipeline.bundle import StateSpec
-from pipeline.errors import StateError
-from pipeline.history import page_columns
-from pipeline.slots import PAGE_SLOTS
-from pipeline.stores import pages, rows, sealed
-from pipeline.stores.base import Arrivals, Mark, Page
-from pipeline.stores.pages import PageCodec
+from rillcast.arrays import FloatArray
+from rillcast.bundle.bundle import StateSpec
+from rillcast.engine.late.retained import page_columns
+from rillcast.engine.pages import Arrivals, Page
+from rillcast.engine.slots import PAGE_SLOTS
+from rillcast.errors import StateError
+from rillcast.stores.base import Mark
+from rillcast.stores.format import framing, pages, rows
+from rillcast.stores.format.pages import PageCodec
 from tests.support.stores import SPECS, assert_same_pages, make_page, tombstone
 
 Form = Literal["exact", "float16"]
@@ -241,7 +242,7 @@ def test_any_truncation_or_extension_is_refused(data: st.DataObject, compression
 
 @given(st.binary(max_size=200))
 def test_rubbish_is_refused(rubbish: bytes) -> None:
-    for data in (rubbish, sealed.MAGIC + rubbish, WHOLE["none"][:14] + rubbish):
+    for data in (rubbish, framing.MAGIC + rubbish, WHOLE["none"][:14] + rubbish):
         with pytest.raises(StateError, match="this place"):
             codec().decode(data, 2, 5, "this place")
 
@@ -266,7 +267,7 @@ def test_a_page_of_something_else_is_refused(partition: int, number: int, using:
 
 def test_a_newer_format_is_refused_and_says_so() -> None:
     newer = bytearray(WHOLE["zlib"])
-    newer[8] = sealed.FORMAT_VERSION + 1
+    newer[8] = framing.FORMAT_VERSION + 1
     with pytest.raises(StateError, match=r"this place: state format 2, this version reads up to 1"):
         codec().decode(bytes(newer), 2, 5, "this place")
 
@@ -287,7 +288,7 @@ def test_a_mark_of_something_else_is_refused(partition: int, model_id: str, says
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_a_form_whose_parts_disagree_is_refused_although_its_checksum_is_right(compression: Compression) -> None:
-    header, body = sealed.unseal(WHOLE[compression], pages.PageHeader, "this place")
+    header, body = framing.unseal(WHOLE[compression], pages.PageHeader, "this place")
     fields = {name: getattr(header, name) for name in header.__struct_fields__}
     cases: list[tuple[dict[str, Any], bytes]] = [
         ({"unique_ids": ("a",)}, bytes(body)),
@@ -297,7 +298,7 @@ def test_a_form_whose_parts_disagree_is_refused_although_its_checksum_is_right(c
         ({}, b""),
     ]
     for changes, rest in cases:
-        form = sealed.seal(pages.PageHeader(**(fields | changes)), rest)
+        form = framing.seal(pages.PageHeader(**(fields | changes)), rest)
         with pytest.raises(StateError, match="this place: stored state is damaged"):
             codec().decode(form, 2, 5, "this place")
 

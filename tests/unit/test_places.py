@@ -8,14 +8,14 @@ import onnxruntime
 import pytest
 import torch
 
-from pipeline import guard
-from pipeline.arrays import AnyArray
-from pipeline.bundle import Bundle
-from pipeline.device import Device
-from pipeline.engine import Outcome, StepEngine
+from rillcast.arrays import AnyArray
+from rillcast.bundle.bundle import Bundle
+from rillcast.engine import quarantine
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast_training.export.bundle import export, to_onnx
+from rillcast_training.model.indexed_state import put, take
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config
-from training.export import export, to_onnx
-from training.places import put, take
 
 
 def test_what_is_put_is_what_is_taken_and_the_rest_stays() -> None:
@@ -62,8 +62,8 @@ def test_a_quarantined_event_changes_no_place(
     path = tmp_path_factory.mktemp("bundle") / "model.onnx"
     with brief_parity():
         export(random_forecaster(small_config()), path, name="small")
-    protect = guard.protect
-    monkeypatch.setattr(guard, "protect", lambda model, states, **_: protect(model, states, branches=branches))
+    protect = quarantine.protect
+    monkeypatch.setattr(quarantine, "protect", lambda model, states, **_: protect(model, states, branches=branches))
     engine, ids = StepEngine(Bundle.load(path), Device("cpu")), ["a", "poisoned", "b"]
 
     def step(turn: int, y: list[float]) -> list[int]:

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.codecs.forecasts import make_encoder
-from pipeline.codecs.observations import Observations
-from pipeline.device import Device
-from pipeline.engine import StepEngine
-from pipeline.frequency import Frequency
-from pipeline.latest import LatestForecasts
-from pipeline.metrics import Metrics
-from pipeline.publisher import Policy, Publisher
-from pipeline.transports.base import Channel, Polled
+from rillcast.bundle.frequency import Frequency
+from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.observations.decoder import Observations
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import StepEngine
+from rillcast.observability.forecast_cache import ForecastCache
+from rillcast.observability.metrics import Metrics
+from rillcast.publishing.publisher import Policy, Publisher
+from rillcast.transports.base import Channel, Polled
 from tests.support.memory import Log, MemorySink
 from tests.support.toy import toy_bundle
 
@@ -30,7 +30,7 @@ def published(policy: Policy, ds: list[int]) -> list[int]:
     metrics = Metrics(registry, bundle.metadata, "cpu")
     encoder = make_encoder("float32", bundle.metadata)
     sink = MemorySink(log)
-    latest = LatestForecasts(100)
+    latest = ForecastCache(100)
     publisher = Publisher(sink, encoder, engine.residents, metrics, policy=policy, latest=latest)
     zeros, offsets = np.zeros(n, np.int64), np.arange(n)
     polled = Polled(zeros, offsets, np.full(n, -1), [None] * n, [b""] * n)

@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.errors import DataError
+from rillcast.errors import DataError
+from rillcast_training.data.series import Series
+from rillcast_training.research.record_accuracy import PublishedAccuracy, score_records
 from tests.support.boards import HORIZON, HOUR_MS, QUANTILES, START_MS, metadata
-from training.data import Series
-from training.record_accuracy import PublishedAccuracy, score_records
 
 LENGTH = 40
 SPLIT_SLOT = 30

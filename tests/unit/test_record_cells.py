@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from training import record_cells
-from training.data import load
+from rillcast_training.data.series import load
+from rillcast_training.research import record_cells
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 

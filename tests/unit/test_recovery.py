@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.errors import RecoveryError
-from pipeline.recovery import Policy, Start, decide
-from pipeline.stores.base import Mark
-from pipeline.transports.base import Assignment
+from rillcast.durability.recovery import Policy, Start, decide
+from rillcast.errors import RecoveryError
+from rillcast.stores.base import Mark
+from rillcast.transports.base import Assignment
 
 
 def start(

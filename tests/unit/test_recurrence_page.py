@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from rillcast_training.model.cells import CELLS
 from tests.support import pages
-from training.cells import CELLS
 
 PAGE = Path(__file__).parents[2] / "docs" / "recurrence.md"
 EXPLODED = 10_000

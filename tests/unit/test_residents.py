@@ -3,11 +3,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.device import Device
-from pipeline.engine import Outcome, StepEngine, StepResult
-from pipeline.residents import Limits, Residents
-from pipeline.slots import PAGE_SLOTS, TOO_MANY_AT_ONCE
-from pipeline.stores.base import Arrivals
+from rillcast.engine.device import Device
+from rillcast.engine.pages import Arrivals
+from rillcast.engine.residents import Limits, Residents
+from rillcast.engine.slots import PAGE_SLOTS, TOO_MANY_AT_ONCE
+from rillcast.engine.step_engine import Outcome, StepEngine, StepResult
 from tests.support.toy import toy_bundle, unroll
 
 

@@ -8,13 +8,13 @@ import onnx
 import pytest
 import torch
 
-from pipeline.bundle import Bundle
-from pipeline.errors import DataError
+from rillcast.bundle.bundle import Bundle
+from rillcast.errors import DataError
+from rillcast_training.export.bundle import export
+from rillcast_training.export.restore import MODULE_KEY, restore, shorten
+from rillcast_training.model.forecaster import Forecaster
 from tests.support.forecasters import random_forecaster, small_config
 from tests.support.toy import write_toy
-from training.export import export
-from training.forecaster import Forecaster
-from training.restore import MODULE_KEY, restore, shorten
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 

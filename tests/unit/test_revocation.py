@@ -9,12 +9,13 @@ from typing import Final
 
 import pytest
 
-from pipeline.errors import SettingsError, TransactionAborted, TransportError
-from pipeline.settings import KafkaSettings, StateSettings, WorkerSettings, load
-from pipeline.stores.base import Mark, Page
-from pipeline.transports import kafka_errors
-from pipeline.transports.base import Channel, Headers
-from pipeline.transports.transactions import KafkaTransactionalSink
+from rillcast.engine.pages import Page
+from rillcast.errors import SettingsError, TransactionAborted, TransportError
+from rillcast.settings import KafkaSettings, StateSettings, WorkerSettings, load
+from rillcast.stores.base import Mark
+from rillcast.transports.base import Channel, Headers
+from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.common.transactions import KafkaTransactionalSink
 from tests.support import workers
 from tests.support.memory import Log, MemorySource
 from tests.support.stores import MemoryStore, Shelf
@@ -60,7 +61,7 @@ def test_partitions_whose_forecasts_are_not_taken_in_time_go_without_a_commit_an
         asked.append(timeout_s)
         if len(asked) == 1:
             harness.clock.now += timeout_s
-            raise kafka_errors.not_in_time("nowhere", 4, timeout_s)
+            raise failures.not_in_time("nowhere", 4, timeout_s)
         flush(timeout_s)
 
     harness.sink.flush = slow_once  # type: ignore[method-assign]

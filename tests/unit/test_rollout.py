@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from pipeline.comparison import Comparison
-from pipeline.engine import Outcome, StepResult, StepStats
-from pipeline.errors import RolloutRefusedError
-from pipeline.lanes import Lane
-from pipeline.metrics import Metrics
-from pipeline.settings import RolloutSettings, WorkerSettings
-from pipeline.transports.base import Channel
+from rillcast.engine.step_engine import Outcome, StepResult, StepStats
+from rillcast.errors import RolloutRefusedError
+from rillcast.observability.metrics import Metrics
+from rillcast.rollout.comparison import Comparison
+from rillcast.serving.router import ServedModel
+from rillcast.settings import RolloutSettings, WorkerSettings
+from rillcast.transports.base import Channel
 from tests.property.test_oracle import fill
 from tests.support import workers
 from tests.support.memory import Clock, Log, MemorySource
@@ -49,7 +49,7 @@ class Registry(workers.MemoryModels):
 
     before: Callable[[int], None] = staticmethod(lambda _events: None)
 
-    def open(self, model_id: str) -> Lane | None:
+    def open(self, model_id: str) -> ServedModel | None:
         lane = super().open(model_id)
         assert lane is not None
         engine: Any = FailingEngine(lane.engine, self.before)
@@ -282,7 +282,7 @@ def test_the_same_events_are_scored_for_both_from_where_the_shadow_has_caught_up
 def lane_of(metadata: Any) -> Any:
     """Return as much of a lane as a comparison looks at."""
     bundle = type("Bundle", (), {"metadata": metadata})
-    return type("Lane", (), {"model_id": metadata.model_id, "engine": type("Engine", (), {"bundle": bundle})})
+    return type("ServedModel", (), {"model_id": metadata.model_id, "engine": type("Engine", (), {"bundle": bundle})})
 
 
 def value(series: CollectorRegistry, what: str, role: str, model_id: str, **labels: str) -> float | None:

@@ -10,11 +10,12 @@ import jsonschema
 import numpy as np
 import pytest
 
-from pipeline.bundle import Status
-from pipeline.codecs.forecasts import ForecastColumns, make_encoder
-from pipeline.codecs.observations import MAX_DS, MIN_DS, ObservationDecoder
-from pipeline.codecs.observations_protobuf import OBSERVATION, observation_message
-from pipeline.codecs.rejections import Reason
+from rillcast.bundle.bundle import Status
+from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.codecs.observations.decoder import MAX_DS, MIN_DS, ObservationDecoder
+from rillcast.codecs.observations.protobuf import OBSERVATION, observation_message
+from rillcast.codecs.observations.rejections import Reason
 from tests.support.formats import SCHEMAS
 from tests.support.hostile import HOSTILE, NOON_MS, polled, record
 from tests.support.toy import ToyGraph, toy_bundle

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from training.calibration import Parts, QuantileTracker, Settled, Tracks
-from training.sequence_calibration import RunCalibration
+from rillcast_training.model.calibration import Parts, QuantileTracker, Settled, Tracks
+from rillcast_training.model.sequence_calibration import RunCalibration
 
 STREAMS = 3
 

@@ -17,18 +17,18 @@ from urllib.parse import quote
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from pipeline.board import ForecastBoard
-from pipeline.errors import SettingsError
-from pipeline.health import Health
-from pipeline.server import HttpServer
-from pipeline.settings import HttpSettings
+from rillcast.errors import SettingsError
+from rillcast.observability.health import Health
+from rillcast.observability.live_view import LiveView
+from rillcast.observability.server import HttpServer
+from rillcast.settings import HttpSettings
 from tests.support.boards import SettableClock, metadata, put
 
 
 @dataclass
 class Running:
     server: HttpServer
-    board: ForecastBoard
+    board: LiveView
     health: Health
     clock: SettableClock
 
@@ -52,7 +52,7 @@ def running() -> Iterator[Running]:
     clock = SettableClock()
     registry = CollectorRegistry()
     Counter("rillcast_events", "Events.", registry=registry).inc(7)
-    board, health = ForecastBoard(metadata()), Health(liveness_timeout_s=60.0, clock=clock)
+    board, health = LiveView(metadata()), Health(liveness_timeout_s=60.0, clock=clock)
     server = HttpServer(HttpSettings(port=0), registry, health, board)
     server.start()
     try:
@@ -197,7 +197,7 @@ def test_without_a_board_there_are_metrics_and_probes_only() -> None:
     server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), None)
     server.start()
     try:
-        running = Running(server, ForecastBoard(metadata()), Health(), SettableClock())
+        running = Running(server, LiveView(metadata()), Health(), SettableClock())
         assert running.ask("/livez")[0] == 200
         assert running.ask("/metrics")[0] == 200
         assert [running.ask(path)[0] for path in ("/", "/api/summary", "/static/page.css")] == [404] * 3
@@ -238,7 +238,7 @@ def test_liveness_needs_a_positive_time() -> None:
 
 @pytest.fixture
 def guarded() -> Iterator[Running]:
-    health, board = Health(), ForecastBoard(metadata())
+    health, board = Health(), LiveView(metadata())
     settings = HttpSettings.model_validate({"port": 0, "token": "s3cret"})
     server = HttpServer(settings, CollectorRegistry(), health, board)
     server.start()

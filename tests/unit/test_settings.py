@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli, settings
-from pipeline.errors import SettingsError
-from pipeline.settings import Settings, setting_paths
+from rillcast import cli, settings
+from rillcast.errors import SettingsError
+from rillcast.settings import Settings, setting_paths
 
 
 @pytest.fixture(autouse=True)

@@ -7,10 +7,10 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from pipeline.bundle import StateSpec
-from pipeline.device import Device
-from pipeline.errors import SlotError
-from pipeline.slab import Slab, room
+from rillcast.bundle.bundle import StateSpec
+from rillcast.engine.device import Device
+from rillcast.engine.slab import Slab, room
+from rillcast.errors import SlotError
 
 SPECS = (
     StateSpec(name="h", dtype="float32", row_shape=(2, 3)),

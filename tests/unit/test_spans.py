@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
-from pipeline.codecs.forecasts import ForecastColumns
-from pipeline.settings import Settings
-from pipeline.spans import NAME, Spans
-from pipeline.transports.base import Headers
+from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.publishing.spans import NAME, Spans
+from rillcast.settings import Settings
+from rillcast.transports.base import Headers
 from tests.support.collector import Collector
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"

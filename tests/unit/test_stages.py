@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from pipeline.stages import STAGES, StageClock
+from rillcast.observability.stages import STAGES, StageClock
 
 
 class Ticks:

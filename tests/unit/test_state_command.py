@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from pipeline import cli
-from pipeline.bundle import Bundle
-from pipeline.commands.state_rebuild import Loss
-from pipeline.stores.base import Mark, Page
-from pipeline.stores.local import LocalStore
-from pipeline.stores.pages import PageCodec
+from rillcast import cli
+from rillcast.bundle.bundle import Bundle
+from rillcast.cli.commands.state_rebuild import Loss
+from rillcast.engine.pages import Page
+from rillcast.stores.base import Mark
+from rillcast.stores.format.pages import PageCodec
+from rillcast.stores.local import LocalStore
 from tests.support.stores import SPECS, assert_same_pages, make_page, restore, save
 from tests.support.toy import toy_bundle, write_toy
 

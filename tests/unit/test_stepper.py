@@ -8,21 +8,24 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from pipeline.device import Device
-from pipeline.engine import StepEngine, StepResult
-from pipeline.stepper import Events, Stepper
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import StepEngine, StepResult
+from rillcast.events import EventBatch
+from rillcast.service.stepper import Stepper
 from tests.support.toy import MODULUS, toy_bundle, unroll
 
 
-def engine() -> Callable[[Events], StepResult]:
+def engine() -> Callable[[EventBatch], StepResult]:
     made = StepEngine(toy_bundle(), Device("cpu"))
     return lambda events: made.step(*events)
 
 
-def poll(offset: int, size: int) -> Events:
+def poll(offset: int, size: int) -> EventBatch:
     """Return a poll of one event each for `size` streams."""
     n = np.full(size, 0, np.int64)
-    return Events(n, np.arange(offset, offset + size), [f"s{i}" for i in range(size)], n, np.full(size, 3, np.float32))
+    return EventBatch(
+        n, np.arange(offset, offset + size), [f"s{i}" for i in range(size)], n, np.full(size, 3, np.float32)
+    )
 
 
 @pytest.mark.parametrize("beside_from", [0, 1, 3])

@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.settings import RolloutSettings, StateSettings, WorkerSettings
-from pipeline.slots import PAGE_SLOTS
-from pipeline.stores.base import Claim, Superseded
-from pipeline.stores.local import LocalStore
-from pipeline.stores.pages import PageCodec
+from rillcast.engine.slots import PAGE_SLOTS
+from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
+from rillcast.stores.base import Claim, Superseded
+from rillcast.stores.format.pages import PageCodec
+from rillcast.stores.local import LocalStore
 from tests.support import workers
 from tests.support.memory import Clock, Log, MemorySource
 from tests.support.stores import SPECS, MemoryStore, Shelf, make_page, restore, save

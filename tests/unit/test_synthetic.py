@@ -7,12 +7,12 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from pipeline.errors import SettingsError
-from training.features import default_seasons
-from training.synthetic import components, kernels
-from training.synthetic.cycles import cycles
-from training.synthetic.families import FAMILIES, Rhythm
-from training.synthetic.generator import Recipe, synthesize
+from rillcast.errors import SettingsError
+from rillcast_training.data.synthetic import components, kernels
+from rillcast_training.data.synthetic.cycles import cycles
+from rillcast_training.data.synthetic.families import FAMILIES, Rhythm
+from rillcast_training.data.synthetic.generator import Recipe, synthesize
+from rillcast_training.model.features import default_seasons
 
 HOURLY = Rhythm(24, (24, 168), days=True)
 FREQUENCIES = ("1s", "1min", "5min", "30min", "1h", "1d", "1w", "1mo", "3mo")

@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from pipeline.errors import DataError
-from training.tables import Columns, read
+from rillcast.errors import DataError
+from rillcast_training.data.tables import Columns, read
 
 
 def write(path: Path, text: str) -> Path:

@@ -10,16 +10,16 @@ import numpy as np
 import polars as pl
 import pytest
 
-from pipeline.codecs.connect import open_decoder
-from pipeline.commands import topic_table
-from pipeline.covariates import Kind
-from pipeline.errors import SettingsError
-from pipeline.settings import Settings
+from rillcast.bundle.covariates import Kind
+from rillcast.cli import topic_table
+from rillcast.codecs.connect import open_decoder
+from rillcast.errors import SettingsError
+from rillcast.settings import Settings
+from rillcast_training.data.covariates import declare
+from rillcast_training.data.series import table, to_series
 from tests.support.covariates import EVERY_KIND
 from tests.support.hostile import polled
 from tests.support.memory import Log, MemorySource
-from training.covariate_data import declare
-from training.data import table, to_series
 
 HOUR_MS, START, HORIZON = 3_600_000, 475_000, 3
 WANTED: tuple[tuple[str, Kind], ...] = tuple((one.name, one.kind) for one in EVERY_KIND)
@@ -48,7 +48,7 @@ def values() -> list[bytes]:
 def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Settings:
     """The settings of a topic with these values."""
     log = Log({0: [(None, value) for value in values()]})
-    monkeypatch.setattr("pipeline.transports.connect.open_source", lambda _settings: MemorySource(log))
+    monkeypatch.setattr("rillcast.transports.connect.open_source", lambda _settings: MemorySource(log))
     (tmp_path / "streams.csv").write_text("unique_id,shop,size\nb,corner,4\n")
     return Settings.model_validate({"input": {"topic": "t", "streams_path": tmp_path / "streams.csv"}})
 

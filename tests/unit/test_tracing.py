@@ -3,8 +3,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from pipeline.tracing import carried
-from pipeline.transports.base import Headers, Polled
+from rillcast.publishing.trace_context import carried
+from rillcast.transports.base import Headers, Polled
 
 PARENT = b"00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 

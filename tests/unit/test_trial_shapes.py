@@ -9,13 +9,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from rillcast_training.data.series import Series
+from rillcast_training.data.windows import Batch
+from rillcast_training.fit.losses import quantile_loss
+from rillcast_training.model.forecaster import Forecast, Forecaster, ForecasterConfig
+from rillcast_training.research.ablation_shapes import Arcsinh, Attention, Dilated, Ensemble, JointEnsemble
+from rillcast_training.research.ablations import batches
 from tests.support.forecasters import small_config
-from training.data import Series
-from training.forecaster import Forecast, Forecaster, ForecasterConfig
-from training.losses import quantile_loss
-from training.trial_shapes import Arcsinh, Attention, Dilated, Ensemble, JointEnsemble
-from training.trials import batches
-from training.windows import Batch
 
 SHAPES = [Ensemble, JointEnsemble, Attention, Dilated, Arcsinh]
 CONFIG = small_config(cell="lstm")

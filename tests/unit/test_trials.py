@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rillcast_training.data.series import Series
+from rillcast_training.fit.training import fitted
+from rillcast_training.research import ablations
+from rillcast_training.research.public_benchmarks import Protocol
 from tests.support.forecasters import random_forecaster, small_config
-from training import trials
-from training.data import Series
-from training.fit import fitted
-from training.headline import Protocol
 
 SMALL = {"cell": "gru", "hidden": 4, "epochs": 1, "batches": 1, "batch": 2, "seasons": (24,), "context": 48}
-TRIED = {"defaults": trials.Trial("as it is"), "wide": trials.Trial("twice as wide", {"hidden": 8})}
+TRIED = {"defaults": ablations.Trial("as it is"), "wide": ablations.Trial("twice as wide", {"hidden": 8})}
 
 
 def hourly(path: Path, names: str, count: int) -> None:
@@ -37,10 +37,10 @@ def arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
         Protocol("m4_hourly", ("m4_hourly_train.csv.gz", "m4_hourly_test.csv.gz"), 6),
         Protocol("etth1", ("etth1.csv.gz",), 6, test=(1_300, 1_312)),
     )
-    monkeypatch.setattr(trials, "PROTOCOLS", protocols)
-    monkeypatch.setattr(trials, "HELD_OUT", {"m4_hourly": 6, "etth1": 60})
-    monkeypatch.setattr(trials, "BASE", SMALL)
-    monkeypatch.setattr(trials, "TRIALS", TRIED)
+    monkeypatch.setattr(ablations, "PROTOCOLS", protocols)
+    monkeypatch.setattr(ablations, "HELD_OUT", {"m4_hourly": 6, "etth1": 60})
+    monkeypatch.setattr(ablations, "BASE", SMALL)
+    monkeypatch.setattr(ablations, "TRIALS", TRIED)
     hourly(tmp_path / "m4_hourly_train.csv.gz", "ab", 300)
     hourly(tmp_path / "m4_hourly_test.csv.gz", "ab", 306)
     hourly(tmp_path / "etth1.csv.gz", "cd", 400)
@@ -51,8 +51,8 @@ def test_it_trains_each_trial_once_and_writes_the_page(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     page = tmp_path / "accuracy.md"
-    page.write_text(f"before\n{trials.BEGIN}\nold\n{trials.END}\nafter\n")
-    assert trials.main([*arguments, "--seeds", "2", "--document", str(page)]) == 0
+    page.write_text(f"before\n{ablations.BEGIN}\nold\n{ablations.END}\nafter\n")
+    assert ablations.main([*arguments, "--seeds", "2", "--document", str(page)]) == 0
     text = page.read_text()
     assert text.startswith("before\n")
     assert "old" not in text
@@ -65,9 +65,9 @@ def test_it_trains_each_trial_once_and_writes_the_page(
     assert kept["etth1.wide.1.json"]["changes"] == {"hidden": 8}
     assert all(0 < one["figures"]["wql"] < 1 for one in kept.values())
     assert len({one["figures"]["wql"] for one in kept.values()}) == 8
-    monkeypatch.setattr(trials, "run", never)
+    monkeypatch.setattr(ablations, "run", never)
     capsys.readouterr()
-    assert trials.main([*arguments, "--seeds", "2"]) == 0
+    assert ablations.main([*arguments, "--seeds", "2"]) == 0
     assert capsys.readouterr().out.strip() in text
 
 
@@ -75,19 +75,19 @@ def test_a_run_of_another_trial_by_that_name_is_refused(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chosen = [*arguments, "--only", "etth1", "--trial", "wide"]
-    assert trials.main(chosen) == 0
-    monkeypatch.setattr(trials, "TRIALS", {"wide": trials.Trial("wider", {"hidden": 16})})
-    assert trials.main(chosen) == 2
+    assert ablations.main(chosen) == 0
+    monkeypatch.setattr(ablations, "TRIALS", {"wide": ablations.Trial("wider", {"hidden": 16})})
+    assert ablations.main(chosen) == 2
     assert "remove it" in capsys.readouterr().err
 
 
 def test_what_is_finished_can_be_told_before_the_rest_is(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert trials.main([*arguments, "--only", "etth1", "--trial", "wide"]) == 0
+    assert ablations.main([*arguments, "--only", "etth1", "--trial", "wide"]) == 0
     first = capsys.readouterr().out
-    monkeypatch.setattr(trials, "run", never)
-    assert trials.main([*arguments, "--finished"]) == 0
+    monkeypatch.setattr(ablations, "run", never)
+    assert ablations.main([*arguments, "--finished"]) == 0
     assert capsys.readouterr().out == first
 
 
@@ -100,8 +100,8 @@ def test_neither_the_test_nor_what_is_held_out_is_trained_on(
         seen[options.source] = max(int(part.contexts[-1].slots[-1]) for part in parts)
         return fitted(options, config, parts, make)
 
-    monkeypatch.setattr(trials, "fitted", watched)
-    assert trials.main([*arguments, "--trial", "defaults"]) == 0
+    monkeypatch.setattr(ablations, "fitted", watched)
+    assert ablations.main([*arguments, "--trial", "defaults"]) == 0
     assert seen == {"m4_hourly_train.csv.gz": 1_299 - 6, "etth1.csv.gz": 1_299 - 60}
 
 
@@ -110,12 +110,12 @@ def test_every_held_out_slot_is_forecast_once() -> None:
     slots = np.arange(1_000, 1_120)
     y = (np.tile([1, 2, 3, 4], 30) + np.where(slots < 1_060, 0.1 * (slots % 3), 0)).astype(np.float32)
     series = [Series("early", slots, y), Series("late", slots + 500, y)]
-    kept, first = trials.without_newest(series, 50)
+    kept, first = ablations.without_newest(series, 50)
     assert [int(one.slots[-1]) for one in kept] == [1_069, 1_569]
-    (batch,) = trials.batches(forecaster.config, series, first)
+    (batch,) = ablations.batches(forecaster.config, series, first)
     for targets in batch.target:
         np.testing.assert_array_equal(targets.numpy().ravel(), y[70:])
-    figures = trials.score(forecaster, series, first)
+    figures = ablations.score(forecaster, series, first)
     assert figures["seasonal_naive_mase"] == 0  # it repeats itself from slot 60 on
     assert figures["wql"] > 0
 

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from pipeline.transports.watchdog import GivenUp, call_within
+from rillcast.transports.kafka.common.watchdog import TimedOut, call_within
 
 
 def never() -> None:
@@ -35,7 +35,7 @@ def test_a_call_that_is_given_up_is_tidied_up_after_when_it_ends_and_not_before(
         if fails:
             raise ValueError
 
-    with pytest.raises(GivenUp, match=r"0\.05 s"):
+    with pytest.raises(TimedOut, match=r"0\.05 s"):
         call_within(0.05, slow, tidied.set)
     assert not tidied.is_set()
     end.set()

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.frequency import parse
-from training import data, weather
-from training.weather import Row
+from rillcast.bundle.frequency import parse
+from rillcast_training.data import series, weather
+from rillcast_training.data.weather import Row
 
 
 def test_every_stream_is_hourly_in_order_and_keeps_its_gaps() -> None:
@@ -44,13 +44,13 @@ def test_what_is_written_reads_back_as_training_data(tmp_path: Path) -> None:
     path = tmp_path / "rows.csv"
     count = weather.write(path, [Row(weather.SPLIT, "JFK/temp", "1.5"), Row(weather.SPLIT + hour, "JFK/temp", "")])
 
-    (series,) = data.load(path, weather.FREQ)
+    (read,) = series.load(path, weather.FREQ)
 
     assert count == 2
-    assert series.unique_id == "JFK/temp"
-    assert parse(weather.FREQ).start_of(series.slots[0]) == weather.SPLIT.timestamp() * 1000
-    assert series.y[0] == 1.5
-    assert series.y[1] != series.y[1]  # NaN
+    assert read.unique_id == "JFK/temp"
+    assert parse(weather.FREQ).start_of(read.slots[0]) == weather.SPLIT.timestamp() * 1000
+    assert read.y[0] == 1.5
+    assert read.y[1] != read.y[1]  # NaN
 
 
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,11 @@ import json
 
 import pytest
 
-from pipeline.bundle import Bundle
-from pipeline.codecs.rejections import Reason
-from pipeline.errors import DeliveryError, RecoveryError
-from pipeline.settings import WorkerSettings
-from pipeline.transports.base import Channel, Headers
+from rillcast.bundle.bundle import Bundle
+from rillcast.codecs.observations.rejections import Reason
+from rillcast.errors import DeliveryError, RecoveryError
+from rillcast.settings import WorkerSettings
+from rillcast.transports.base import Channel, Headers
 from tests.support import workers
 from tests.support.hostile import HOSTILE
 from tests.support.memory import Log, broken_flush
@@ -168,7 +168,7 @@ def late_bundle() -> Bundle:
     import numpy as np
     from onnx import TensorProto, helper, numpy_helper
 
-    from pipeline.bundle import Status
+    from rillcast.bundle.bundle import Status
     from tests.support.toy import ToyGraph
 
     toy = ToyGraph()

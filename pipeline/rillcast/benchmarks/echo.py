@@ -1,0 +1,163 @@
+"""The limit: an echo loop, which does everything that the service does but forecasting.
+
+It reads the same events through the same client, decodes them, encodes a forecast of the same size for each with the
+same codec, and writes it.
+
+Owns: the two loops, one per client library, written as plainly as each library allows: no rebalances, no dead letters,
+no state, no metrics. Does not know: the service that is compared with it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import numpy as np
+
+from rillcast.benchmarks.timing import Measured, Stopwatch
+from rillcast.bundle.bundle import Bundle, BundleMetadata
+from rillcast.codecs.connect import open_encoder
+from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.settings import Settings
+from rillcast.transports.base import Polled
+from rillcast.transports.connect import chosen_client
+
+_RECORDS: Final = 2_000  # per poll: the service's default
+_WAIT_S: Final = 0.1
+_FLUSH_S: Final = 60.0
+_Reply = Callable[[Sequence[bytes | None], Sequence[int | None], Sequence[int | None]], tuple[list[bytes], list[bytes]]]
+
+
+def echo(settings: Settings, events: int) -> Measured:
+    """Echo `events` events that the input topic already has, and commit."""
+    stages: dict[str, float] = dict.fromkeys(("poll", "decode", "encode", "produce", "commit"), 0.0)
+    reply = _replier(settings, Bundle.load(settings.model).metadata, stages)
+    loop = _librdkafka if chosen_client(settings.kafka) == "librdkafka" else _kafka_python
+    watch = Stopwatch()
+    taken = loop(settings, events, reply, watch, stages)
+    return watch.measured(taken, stages)
+
+
+def _replier(settings: Settings, metadata: BundleMetadata, stages: dict[str, float]) -> _Reply:
+    """Return what turns observations into records as large as the service's."""
+    decoder = ObservationDecoder()
+    encoder = open_encoder(settings, metadata)
+    numbers = np.random.default_rng(0)
+    shape = _RECORDS, metadata.horizon, len(metadata.quantiles)
+    forecast = (100 + 10 * numbers.normal(size=shape)).astype(np.float32)
+    anomaly = numbers.random(_RECORDS).astype(np.float32)
+
+    def reply(values: Sequence[bytes | None], partitions: Sequence[int | None], offsets: Sequence[int | None]) -> Any:
+        started = time.thread_time()
+        n = len(values)
+        places = np.array(partitions, np.int64), np.array(offsets, np.int64)
+        polled = Polled(*places, timestamps_ms=np.full(n, -1, np.int64), keys=[None] * n, values=values)
+        events, _ = decoder.decode(polled)
+        decoded = time.thread_time()
+        n = len(events)
+        columns = ForecastColumns(
+            events.unique_ids,
+            events.ds,
+            np.zeros(n, np.int8),
+            forecast[:n],
+            anomaly[:n],
+            *places,
+        )
+        records = encoder.encode(columns)
+        stages["decode"] += decoded - started
+        stages["encode"] += time.thread_time() - decoded
+        return records
+
+    return reply
+
+
+def _librdkafka(settings: Settings, events: int, reply: _Reply, watch: Stopwatch, stages: dict[str, float]) -> int:
+    from confluent_kafka import Consumer, Producer
+
+    from rillcast.transports.kafka.librdkafka.config import consumer_config, producer_config
+
+    consumer = Consumer(consumer_config(settings.kafka, _ignore) | {"auto.offset.reset": "earliest"})
+    producer = Producer(producer_config(settings.kafka, _ignore, _ignore))
+    consumer.subscribe([settings.input.topic])
+    topic, taken, clock = settings.output.topic, 0, time.thread_time
+    while taken < events:
+        started = clock()
+        messages = consumer.consume(_RECORDS, 0)
+        if not messages:
+            first = consumer.poll(_WAIT_S)
+            messages = [first] if first is not None else []
+        messages = [message for message in messages if message.error() is None]
+        if not messages:
+            continue
+        if watch.running:
+            stages["poll"] += clock() - started
+        watch.start()
+        keys, values = reply(
+            [message.value() for message in messages],
+            [message.partition() for message in messages],
+            [message.offset() for message in messages],
+        )
+        started = clock()
+        for key, value in zip(keys, values, strict=True):
+            while True:
+                try:
+                    producer.produce(topic, value, key)
+                except BufferError:
+                    producer.poll(_WAIT_S)
+                else:
+                    break
+        producer.poll(0)
+        stages["produce"] += clock() - started
+        taken += len(messages)
+    started = clock()
+    if producer.flush(_FLUSH_S):
+        raise TimeoutError(f"the echo's records were not delivered within {_FLUSH_S:g} s")
+    consumer.commit(offsets=consumer.position(consumer.assignment()), asynchronous=False)
+    stages["commit"] += clock() - started
+    watch.stop()
+    consumer.close()
+    return taken
+
+
+def _kafka_python(settings: Settings, events: int, reply: _Reply, watch: Stopwatch, stages: dict[str, float]) -> int:
+    from kafka import KafkaConsumer, KafkaProducer
+
+    from rillcast.transports.kafka.kafka_python.config import consumer_config, producer_config
+
+    consumer = KafkaConsumer(**(consumer_config(settings.kafka) | {"auto_offset_reset": "earliest"}))
+    producer = KafkaProducer(**producer_config(settings.kafka))
+    consumer.subscribe([settings.input.topic])
+    topic, taken, clock = settings.output.topic, 0, time.thread_time
+    while taken < events:
+        started = clock()
+        polled = consumer.poll(timeout_ms=_WAIT_S * 1000, max_records=_RECORDS)
+        messages = [message for records in polled.values() for message in records]
+        if not messages:
+            continue
+        if watch.running:
+            stages["poll"] += clock() - started
+        watch.start()
+        keys, values = reply(
+            [message.value for message in messages],
+            [message.partition for message in messages],
+            [message.offset for message in messages],
+        )
+        started = clock()
+        for key, value in zip(keys, values, strict=True):
+            producer.send(topic, value, key)
+        stages["produce"] += clock() - started
+        taken += len(messages)
+    started = clock()
+    producer.flush(_FLUSH_S)
+    consumer.commit()
+    stages["commit"] += clock() - started
+    watch.stop()
+    consumer.close()
+    producer.close()
+    return taken
+
+
+def _ignore(*_report: object) -> None:
+    """A lost record shows as a flush that does not end."""

@@ -1,0 +1,42 @@
+"""The service from a file to a file, in a process of its own: what it does without brokers."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from rillcast.benchmarks.durability import observations
+from rillcast.benchmarks.serve import serve
+from rillcast.benchmarks.timing import in_process
+from rillcast.bundle.bundle import Bundle
+from rillcast.settings import DeadLetterSettings, HttpSettings, InputSettings, OutputSettings, Settings
+
+
+def file(args: argparse.Namespace) -> dict[str, Any]:
+    """Return the rate and the processor time of JSON Lines in and JSON Lines out."""
+    metadata = Bundle.load(args.model).metadata
+    with tempfile.TemporaryDirectory(prefix="rillcast-bench-") as folder:
+        path = Path(folder) / "observations.jsonl"
+        rounds = max(1, args.events // args.streams)
+        path.write_bytes(b"\n".join(observations(metadata.frequency, args.streams, 0, rounds)[1]) + b"\n")
+        settings = Settings(
+            model=args.model,
+            input=InputSettings(path=str(path)),
+            output=OutputSettings(path=str(Path(folder) / "forecasts.jsonl")),
+            dead_letters=DeadLetterSettings(path=str(Path(folder) / "dead.jsonl")),
+            http=HttpSettings(port=0),
+        )
+        runs = [in_process(serve, settings, rounds * args.streams) for _ in range(args.repeat)]
+    each = [run.summary() for run in runs]
+    return {
+        "model": f"{metadata.name}@{metadata.model_id}",
+        "streams": args.streams,
+        "events": runs[0].events,
+        **{
+            name: statistics.median(run[name] for run in each)
+            for name in ("events_per_second", "cpu_us_per_event", "peak_rss_mib")
+        },
+    }

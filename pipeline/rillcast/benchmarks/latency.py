@@ -1,0 +1,142 @@
+"""How long a forecast takes: from the broker's append of the observation to its append of the forecast.
+
+Open loop: observations are sent when their time has come, whatever became of those before, so a service that stalls is
+charged for every event that came meanwhile (no coordinated omission). Both topics carry the time of the append
+(`message.timestamp.type=LogAppendTime`), one broker's clock in whole milliseconds; a forecast names the observation
+that it came from, so each is compared with its own.
+
+Owns: the rate, the schedule and the figures. Does not know: the service, but as a process.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import closing
+from typing import Any, Final
+
+import numpy as np
+
+from rillcast.arrays import IntArray
+from rillcast.benchmarks.durability import observations
+from rillcast.benchmarks.kafka import fill_backlog, for_one_run
+from rillcast.benchmarks.process import Topics
+from rillcast.benchmarks.serve import serve
+from rillcast.benchmarks.timing import in_process
+from rillcast.bundle.bundle import Bundle
+from rillcast.codecs.forecasts.reader import decode_forecast
+from rillcast.errors import TransportError
+from rillcast.settings import Settings
+from rillcast.transports.base import Assignment, Channel
+from rillcast.transports.connect import open_sink, open_source
+
+log = logging.getLogger(__name__)
+
+_TICK_S: Final = 0.002
+_WARM_UP_S: Final = 3.0
+_DEADLINE_S: Final = 120.0
+_BY_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
+
+
+def latency(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    """Return the quantiles of the latency at a fixed rate, by default half of what the service manages."""
+    metadata = Bundle.load(settings.model).metadata
+    most = args.rate * 2
+    if not args.rate:
+        topics, events = fill_backlog(settings, args.partitions, metadata.frequency, args.events, args.streams)
+        most = in_process(
+            serve, for_one_run(topics.settings, settings.kafka.client, settings.output.codec), events
+        ).rate
+    rate = most / 2
+    topics = Topics(settings, args.partitions, _BY_APPEND)
+    rounds = round(rate * (args.seconds + _WARM_UP_S)) // args.streams + 1
+    keys, values = observations(metadata.frequency, args.streams, 0, rounds)
+    with topics.service() as service:
+        service.wait_for_metric("rillcast_partitions", args.partitions)
+        late_s = _feed(topics, keys, values, rate)
+        service.wait_for_metric("rillcast_forecasts_total", len(keys))
+    taken = _latencies(topics, len(keys), skip=round(rate * _WARM_UP_S))
+    p50, p99, p999 = np.quantile(taken, (0.5, 0.99, 0.999)).tolist()
+    return {
+        "model": f"{metadata.name}@{metadata.model_id}",
+        "streams": args.streams,
+        "events": int(taken.size),
+        "rate": rate,
+        "rate_of_a_backlog": most,
+        "clock": "LogAppendTime of both topics, whole milliseconds",
+        "p50_ms": p50,
+        "p99_ms": p99,
+        "p999_ms": p999,
+        "max_ms": float(taken.max()),
+        "sender_late_by_at_most_s": late_s,
+        "histogram_ms": np.bincount(np.minimum(taken, 200)).tolist(),
+    }
+
+
+def _feed(topics: Topics, keys: Sequence[bytes], values: Sequence[bytes], rate: float) -> float:
+    """Send the i-th observation at second `i / rate`; return by how much the sender itself was late at most."""
+    late = 0.0
+    with closing(open_sink(topics.to_input())) as sink:
+        started, sent = time.perf_counter(), 0
+        while sent < len(keys):
+            due = min(len(keys), int((time.perf_counter() - started) * rate) + 1)
+            if due > sent:
+                late = max(late, time.perf_counter() - started - sent / rate)
+                sink.publish(Channel.FORECASTS, keys[sent:due], values[sent:due])
+                sent = due
+            time.sleep(_TICK_S)
+        sink.flush(_DEADLINE_S)
+    return late
+
+
+def _latencies(topics: Topics, events: int, skip: int) -> IntArray:
+    """Return the milliseconds of each observation but the first `skip`, in the order in which they were appended."""
+    appended: dict[tuple[int, int], int] = {}
+    for partition, offset, at, _, _ in _read(topics, topics.settings.input.topic, events):
+        appended[partition, offset] = at
+    first_ms = sorted(appended.values())[min(skip, events - 1)]
+    taken = []
+    for _, _, at, key, value in _read(topics, topics.settings.output.topic, events):
+        forecast = decode_forecast(value, key)
+        observed = appended[forecast.partition, forecast.offset]
+        if observed >= first_ms:
+            taken.append(at - observed)
+    return np.array(taken, np.int64)
+
+
+def _read(topics: Topics, topic: str, events: int) -> list[tuple[int, int, int, bytes, bytes]]:
+    """Return partition, offset, time of the append, key and value of all records of a topic."""
+    settings = topics.settings
+    kafka = settings.kafka.model_copy(update={"group_id": f"{topic}-reader"})
+    source = open_source(
+        settings.model_copy(update={"kafka": kafka, "input": settings.input.model_copy(update={"topic": topic})})
+    )
+    source.open(_FromTheBeginning())
+    records: list[tuple[int, int, int, bytes, bytes]] = []
+    deadline = time.monotonic() + _DEADLINE_S
+    with closing(source):
+        while len(records) < events:
+            if time.monotonic() > deadline:
+                raise TransportError(f"only {len(records)} of {events} records of {topic} within {_DEADLINE_S:g} s")
+            polled = source.poll(10_000, 0.1)
+            where = polled.partitions.tolist(), polled.offsets.tolist(), polled.timestamps_ms.tolist()
+            records += [
+                (partition, offset, at, key or b"", value or b"")
+                for partition, offset, at, key, value in zip(*where, polled.keys, polled.values, strict=True)
+            ]
+    return records
+
+
+class _FromTheBeginning:
+    """Reads every partition from its beginning."""
+
+    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
+        return {assignment.partition: assignment.beginning for assignment in assignments}
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """The only member of its group keeps what it has."""
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        """The only member of its group keeps what it has."""

@@ -1,0 +1,108 @@
+"""What a resident stream takes, and what growing and snapshots do to the step, in a process of its own.
+
+Owns: the load and the figures. The memory of a stream is what the process grew by from its first streams to its last,
+so the interpreter, the libraries and the model are not in it; what it takes beside its row of state is the directory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import statistics
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+
+from rillcast.benchmarks.timing import in_process
+from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.frequency import Frequency
+from rillcast.engine import device
+from rillcast.engine.step_engine import StepEngine
+from rillcast.errors import SettingsError
+
+_START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
+_POLL: Final = 2_000
+_PARTITIONS: Final = 8
+
+
+def memory(args: argparse.Namespace) -> dict[str, Any]:
+    """Return bytes per stream, and the longest polls while streams come and while they are stored.
+
+    Raises:
+        SettingsError: there is no way to read a process's memory here.
+    """
+    if not Path("/proc/self/statm").exists():
+        raise SettingsError("bench memory reads /proc, which this system does not have")
+    figures: dict[str, Any] = in_process(_measure, args.model, args.streams, args.rounds, args.pages)
+    return figures
+
+
+def _measure(model: Path, streams: int, rounds: int, pages: int) -> dict[str, Any]:
+    bundle = Bundle.load(model)
+    engine = StepEngine(bundle, device.choose("cpu"), batch_rows=1_000)
+    few = _POLL * _PARTITIONS
+    _round(engine, 0, few, 0, bundle.metadata.frequency)
+    gc.collect()
+    before = _resident_bytes()
+    coming = _round(engine, few, streams, 0, bundle.metadata.frequency)
+    gc.collect()
+    grown = _resident_bytes() - before
+    stepping = [
+        seconds
+        for slot in range(1, rounds + 1)
+        for seconds in _round(engine, 0, streams, slot, bundle.metadata.frequency)
+    ]
+    row_bytes = bundle.metadata.row_bytes
+    per_stream = grown / (streams - few)
+    return {
+        "model": f"{bundle.metadata.name}@{bundle.metadata.model_id}",
+        "streams": streams,
+        "rss_bytes": _resident_bytes(),
+        "rss_bytes_per_stream": per_stream,
+        "row_bytes": row_bytes,
+        "directory_bytes_per_stream": per_stream - row_bytes,
+        "us_per_event": statistics.median(stepping) / _POLL * 1e6,
+        "us_per_event_of_new_streams": statistics.median(coming) / _POLL * 1e6,
+        "longest_poll_of_new_streams_s": max(coming),
+        "longest_poll_s": max(stepping),
+        "median_poll_s": statistics.median(stepping),
+        f"export_of_{pages}_pages_s": _export(engine, pages),
+    }
+
+
+def _round(engine: StepEngine, first: int, last: int, slot: int, frequency: Frequency) -> list[float]:
+    """Step each stream once, in polls that hold streams of one partition; return the seconds of each poll."""
+    taken = []
+    for start in range(first, last, _POLL):
+        # New texts each time, as a decoder makes them: the directory keeps the first ones.
+        unique_ids = [f"stream-{number:07d}" for number in range(start, min(start + _POLL, last))]
+        partition = start // _POLL % _PARTITIONS
+        ds = frequency.ahead(_START_MS, slot)
+        taken.append(_step(engine, partition, unique_ids, slot * 1_000_000_000 + start, ds))
+    return taken
+
+
+def _step(engine: StepEngine, partition: int, unique_ids: Sequence[str], offset: int, ds: int) -> float:
+    n = len(unique_ids)
+    columns = np.full(n, partition, np.int64), np.arange(offset, offset + n, dtype=np.int64)
+    started = time.perf_counter()
+    engine.step(*columns, unique_ids, np.full(n, ds, np.int64), np.full(n, 100.0, np.float32))
+    return time.perf_counter() - started
+
+
+def _export(engine: StepEngine, pages: int) -> float:
+    """Return how long the loop stands still for the rows of so many pages, which a commit takes of a snapshot."""
+    changed, residents = 0, engine.residents
+    started = time.perf_counter()
+    for partition in range(_PARTITIONS):
+        if changed < pages:
+            changed += len(residents.export(partition, 1))
+    return (time.perf_counter() - started) / changed * pages
+
+
+def _resident_bytes() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

@@ -1,0 +1,86 @@
+"""The service over a backlog, measured: the worker that `rillcast run` runs, in this process, for so many events.
+
+Owns: when such a run starts and stops. Does not know: what it is compared with.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+from rillcast.benchmarks.timing import Measured, Stopwatch
+from rillcast.observability.stages import StageClock
+from rillcast.service import build
+from rillcast.settings import Settings
+from rillcast.transports.base import Assignment, AssignmentListener, Polled, Source
+
+
+def serve(settings: Settings, events: int) -> Measured:
+    """Serve `events` events that the input topic already has, with everything that a service does, and commit."""
+    watch, stages = Stopwatch(), StageClock(every=1, clock=time.thread_time)
+    sources: list[_Backlog] = []
+
+    def until_done(source: Source) -> Source:
+        sources.append(_Backlog(source, events, watch))
+        return sources[0]
+
+    built = build.build(settings, around_source=until_done, stages=stages)
+    sources[0].on_done = built.worker.stop
+    built.run()
+    return watch.measured(sources[0].taken, stages.totals())
+
+
+class _Backlog:
+    """A source that says when its first record came and when the last one that counts did."""
+
+    def __init__(self, source: Source, events: int, watch: Stopwatch) -> None:
+        self._source = source
+        self._events = events
+        self._watch = watch
+        self.taken = 0
+        self.on_done: Callable[[], None] = lambda: None
+
+    @property
+    def name(self) -> str:
+        return self._source.name
+
+    @property
+    def exhausted(self) -> bool:
+        return self._source.exhausted
+
+    def open(self, listener: AssignmentListener) -> None:
+        self._source.open(listener)
+
+    def poll(self, max_records: int, timeout_s: float) -> Polled:
+        polled = self._source.poll(max_records, timeout_s)
+        if len(polled):
+            self._watch.start()
+            self.taken += len(polled)
+            if self.taken >= self._events:
+                self.on_done()
+        return polled
+
+    def hold(self, partitions: Sequence[int]) -> None:
+        self._source.hold(partitions)
+
+    def start(self, partition: int, position: int) -> None:
+        self._source.start(partition, position)
+
+    def assignments(self) -> Sequence[Assignment]:
+        return self._source.assignments()
+
+    def group(self) -> object:
+        return self._source.group()
+
+    def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:
+        self._source.commit(positions, timeout_s)
+
+    def positions(self) -> Mapping[int, int]:
+        return self._source.positions()
+
+    def lag(self) -> Mapping[int, int]:
+        return self._source.lag()
+
+    def close(self) -> None:
+        self._watch.stop()  # the worker closes its source right after the last commit
+        self._source.close()

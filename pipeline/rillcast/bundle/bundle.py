@@ -1,0 +1,182 @@
+"""The bundle contract: one `.onnx` file that holds a whole forecaster as a step over state rows.
+
+    (slots, ds, y [, x] [, future] [, calibrate], state.*)  ->  (forecast, status [, score] [, anomaly], state.*.next)
+
+and, optionally, a second graph that steps T events of each stream in one call (`rillcast.bundle.sequence`).
+
+Owns: how a file is read and sealed, and the identity of a model. Does not know: what the metadata may say
+(`rillcast.bundle.metadata`), what is asked of a graph (`rillcast.bundle.contract`), how a bundle is made
+(`rillcast_training.export.bundle`), or
+where it runs (`rillcast.engine.slab`, `rillcast.engine.step_engine`). `docs/bundle.md` is the contract in prose; a
+file that breaks a
+clause is refused, by name.
+
+Invariants of a loaded bundle: every state tensor is gathered exactly once and its scatter depends on that
+gather, so that binding one buffer as `state.<name>` and `state.<name>.next` is safe; a row of zeros is the
+state of a stream that has never been seen.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import onnx
+from onnx import checker
+from pydantic import ValidationError
+
+from rillcast.bundle import contract, onnx_safety, shipped
+from rillcast.bundle import sequence as sequences
+from rillcast.bundle.contract import CALIBRATE, NEXT_SUFFIX, REGULAR, STATE_PREFIX
+from rillcast.bundle.metadata import SCHEMA_VERSION, BundleMetadata, StateSpec, Status
+from rillcast.errors import BundleError
+
+__all__ = ["CALIBRATE", "NEXT_SUFFIX", "REGULAR", "STATE_PREFIX", "Bundle", "BundleMetadata", "StateSpec", "Status"]
+
+METADATA_KEY: Final = "rillcast"
+MAX_BUNDLE_BYTES: Final = 512 * 2**20
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A file that kept every clause of the contract."""
+
+    metadata: BundleMetadata
+    model: bytes
+    has_anomaly: bool
+    has_calibrate: bool = False
+    sequence: bytes | None = None  # the model that steps [B, T] events; None where the file has none
+
+    @property
+    def has_score(self) -> bool:
+        """Whether the graph scores earlier forecasts against each observation."""
+        return bool(self.metadata.scores)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Bundle:
+        """Read and check a bundle file, or a shipped bundle by its name (`universal:1h`).
+
+        Raises:
+            BundleError: the file cannot be read or breaks a clause; the error names the clause.
+        """
+        path = shipped.locate(path)
+        try:
+            size = path.stat().st_size
+            if size > MAX_BUNDLE_BYTES:
+                raise BundleError("size", f"{path} has {size} bytes, the limit is {MAX_BUNDLE_BYTES}")
+            data = path.read_bytes()
+        except OSError as error:
+            raise BundleError("readable", f"{path}: {error.strerror or error}") from error
+        return cls.from_bytes(data)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Bundle:
+        """Check serialised bundle bytes.
+
+        Raises:
+            BundleError: a clause is broken; the error names it.
+        """
+        model = _parse(data)
+        metadata = _metadata(model)
+        identity = model_id(model)
+        if metadata.model_id != identity:
+            raise BundleError(
+                "model-id", f"metadata says {metadata.model_id!r}, the graph hashes to {identity!r}: changed or damaged"
+            )
+        inputs, outputs = contract.check_graph(model, metadata, "B")
+        second = sequences.extract(model)
+        if second is not None:
+            with _of_the_sequence():
+                onnx_safety.check_model(second)
+                _check_valid(second)
+                if contract.check_graph(second, metadata, "B, T") != (inputs, outputs | {REGULAR}):
+                    raise BundleError("outputs", f"expected the step's inputs, its outputs and {REGULAR!r}")
+        return cls(
+            metadata=metadata,
+            model=data,
+            has_anomaly="anomaly" in outputs,
+            has_calibrate=CALIBRATE in inputs,
+            sequence=second.SerializeToString() if second is not None else None,
+        )
+
+
+def seal(model: onnx.ModelProto, metadata: BundleMetadata, sequence: onnx.ModelProto | None = None) -> bytes:
+    """Write `metadata`, with the model id, and the sequence graph into the model; return the bundle's bytes, checked.
+
+    Raises:
+        BundleError: the result would break the contract.
+    """
+    sealed = onnx.ModelProto()
+    sealed.CopyFrom(model)
+    sequences.remove(sealed)
+    if sequence is not None:
+        sequences.embed(sealed, sequence)
+    document = metadata.model_copy(update={"model_id": model_id(sealed)}).model_dump_json()
+    kept = [entry for entry in sealed.metadata_props if entry.key != METADATA_KEY]
+    del sealed.metadata_props[:]
+    sealed.metadata_props.extend(kept)
+    sealed.metadata_props.add(key=METADATA_KEY, value=document)
+    data: bytes = sealed.SerializeToString(deterministic=True)
+    Bundle.from_bytes(data)
+    return data
+
+
+def model_id(model: onnx.ModelProto) -> str:
+    """Return the identity of what the model computes: 16 hex digits of the SHA-256 of its graphs and opsets."""
+    digest = hashlib.sha256(model.graph.SerializeToString(deterministic=True))
+    for opset in sorted((o.domain, o.version) for o in model.opset_import):
+        digest.update(repr(opset).encode())
+    if (second := sequences.packed(model)) is not None:
+        digest.update(second.encode())
+    return digest.hexdigest()[:16]
+
+
+def _parse(data: bytes) -> onnx.ModelProto:
+    onnx_safety.check_bytes(data)
+    try:
+        model = onnx.load_model_from_string(data)
+    except Exception as error:  # protobuf and onnx each raise types of their own
+        raise BundleError("onnx", f"not a valid ONNX model: {_first_line(error)}") from error
+    onnx_safety.check_model(model)  # first: ONNX's own checker would look for files
+    _check_valid(model)
+    return model
+
+
+def _check_valid(model: onnx.ModelProto) -> None:
+    try:
+        checker.check_model(model)
+    except Exception as error:  # onnx's C++ checker raises types of its own
+        raise BundleError("onnx", f"not a valid ONNX model: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+@contextlib.contextmanager
+def _of_the_sequence() -> Iterator[None]:
+    """Say of a broken clause that it was the sequence graph's."""
+    try:
+        yield
+    except BundleError as error:
+        raise BundleError(error.clause, f"sequence graph: {error.reason}") from error
+
+
+def _metadata(model: onnx.ModelProto) -> BundleMetadata:
+    documents = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
+    if len(documents) != 1:
+        raise BundleError("metadata", f"{len(documents)} metadata entries {METADATA_KEY!r}, expected exactly one")
+    try:
+        return BundleMetadata.model_validate_json(documents[0])
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "document"
+        if where == "schema_version":
+            raise BundleError(
+                "schema-version", f"schema version {first['input']!r} is unknown; this version reads {SCHEMA_VERSION}"
+            ) from error
+        raise BundleError("metadata", f"{where}: {first['msg']}") from error

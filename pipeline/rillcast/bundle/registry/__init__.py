@@ -1,0 +1,1 @@
+"""Models by name: the registry, the storage that holds it, and references to what is in it."""

@@ -1,0 +1,134 @@
+"""`rillcast anomalies`: which observations the forecasts did not expect."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rillcast.cli import settings_flags, topic_reading
+from rillcast.errors import DataError, SettingsError
+from rillcast.observability import logs
+from rillcast.settings import Settings
+
+if TYPE_CHECKING:
+    from rillcast.publishing.anomalies import Anomaly
+
+HELP: Final = "list or follow observations that their forecasts did not expect"
+EXAMPLES: Final = """\
+examples:
+  rillcast anomalies
+  rillcast anomalies --follow --tail-probability 0.001
+  rillcast anomalies --stream web-17/cpu --since 2024-05-01 --json
+  rillcast anomalies --count
+  rillcast anomalies --file forecasts.jsonl
+
+Reads `anomalies.topic` if it is set, else the forecasts in `output.topic`, whose records do not tell the observation
+itself. Of the observations, those are listed whose tail probability is below `anomalies.tail_probability`. Without
+--follow it reads what there is and ends; with it, what comes from now on, until Ctrl-C. A record that cannot be read is
+counted and told of at the end. Exit codes: 0 done, 2 settings, 5 the topic cannot be read.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    where = parser.add_mutually_exclusive_group()
+    where.add_argument("--file", type=Path, help="anomalies or forecasts in a file (.jsonl) instead of a topic")
+    where.add_argument("--topic", help="another topic of anomalies or forecasts")
+    parser.add_argument("--follow", action="store_true", help="what comes from now on, until Ctrl-C")
+    parser.add_argument("--tail-probability", type=float, metavar="P", help="another one than the setting")
+    parser.add_argument("--stream", action="append", metavar="ID", help="only of this stream; may repeat")
+    parser.add_argument("--since", type=topic_reading.moment, metavar="TIME", help="event time (RFC 3339)")
+    parser.add_argument("--until", type=topic_reading.moment, metavar="TIME", help="event time (RFC 3339)")
+    parser.add_argument("--limit", type=int, default=0, help="at most so many (default: all)")
+    parser.add_argument("--count", action="store_true", help="how many each stream has, instead of a list")
+    parser.add_argument("--json", action="store_true", help="JSON")
+    settings_flags.add(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """List or count."""
+    settings = settings_flags.load(args)
+    logs.configure(settings.log.level, settings.log.format)
+    limit = settings.anomalies.tail_probability if args.tail_probability is None else args.tail_probability
+    if not 0 < limit <= 1:
+        raise SettingsError(f"--tail-probability {limit:g}: expected more than 0 and at most 1")
+    if args.follow and (args.file is not None or args.count):
+        raise SettingsError("--follow is for the list of a topic: a file has an end, and a count needs one")
+    found = _chosen(_records(settings, args), args, limit)
+    if args.count:
+        _count(found, as_json=args.json)
+    else:
+        for anomaly in found:
+            print(json.dumps(_document(anomaly)) if args.json else _line(anomaly), flush=args.follow)
+    return 0
+
+
+def _records(settings: Settings, args: argparse.Namespace) -> Iterator[Anomaly]:
+    from rillcast.publishing.anomalies import Anomaly
+
+    topic = args.topic or settings.anomalies.topic or settings.output.topic
+    unreadable = 0
+    try:
+        for polled in topic_reading.polls(settings, "anomalies", topic=topic, file=args.file, follow=args.follow):
+            for key, value in zip(polled.keys, polled.values, strict=True):
+                try:
+                    yield Anomaly.read(value or b"", key)
+                except DataError:
+                    unreadable += 1
+    finally:
+        if unreadable:
+            print(f"{unreadable:,} records are neither anomalies nor forecasts", file=sys.stderr)
+
+
+def _chosen(anomalies: Iterator[Anomaly], args: argparse.Namespace, limit: float) -> Iterator[Anomaly]:
+    taken = 0
+    for each in anomalies:
+        if not each.tail_probability < limit:  # an unknown one is not below
+            continue
+        if args.stream and each.unique_id not in args.stream:
+            continue
+        if (args.since is not None and each.ds < args.since) or (args.until is not None and each.ds >= args.until):
+            continue
+        yield each
+        taken += 1
+        if taken == args.limit:
+            return
+
+
+def _line(anomaly: Anomaly) -> str:
+    observed = "" if anomaly.y != anomaly.y else f"  y {anomaly.y:g}"
+    stream = topic_reading.printable(anomaly.unique_id.encode(errors="replace"))
+    return f"{_time(anomaly.ds)}  p {anomaly.tail_probability:<8.3g}  {stream}{observed}"
+
+
+def _document(anomaly: Anomaly) -> dict[str, object]:
+    return {
+        "unique_id": anomaly.unique_id,
+        "ds": _time(anomaly.ds),
+        "y": None if anomaly.y != anomaly.y else anomaly.y,
+        "anomaly": anomaly.anomaly,
+        "tail_probability": anomaly.tail_probability,
+        "model": anomaly.model,
+        "source": {"partition": anomaly.partition, "offset": anomaly.offset},
+    }
+
+
+def _count(anomalies: Iterator[Anomaly], *, as_json: bool) -> None:
+    counts = Counter(each.unique_id for each in anomalies)
+    if as_json:
+        print(json.dumps(dict(counts.most_common())))
+        return
+    for unique_id, count in counts.most_common():
+        print(f"{count:>9,}  {topic_reading.printable(unique_id.encode(errors='replace'))}")
+
+
+def _time(ds: int) -> str:
+    """Return an event's time, which may lie before the epoch."""
+    found = datetime.fromtimestamp(ds / 1000, UTC)
+    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,175 @@
+"""`rillcast backtest`: an exported bundle through the serving engine, scored."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from rillcast.bundle.bundle import BundleMetadata
+    from rillcast_training.evaluate.accuracy import Floats
+    from rillcast_training.evaluate.backtest import Backtest
+    from rillcast_training.evaluate.skill import Skill
+
+HELP: Final = "score an exported bundle on a data set, run as in production"
+EXAMPLES: Final = """\
+examples:
+  rillcast backtest model.onnx data.csv                     # origins over the last fifth of each series
+  rillcast backtest model.onnx test.csv --train train.csv   # origins from the end of the training data on
+  rillcast backtest model.onnx data.parquet --stride 24 --json --forecasts forecasts.parquet
+  rillcast backtest model.onnx data.csv --baseline AutoETS --baseline MSTL --report report.html
+
+The bundle runs through the serving engine, event by event; PyTorch is not used. docs/accuracy.md defines the figures.
+"""
+_NAIVE: Final = "seasonal naive"
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("model", type=Path, help="bundle (.onnx)")
+    parser.add_argument("data", type=Path, help="unique_id, ds, y as .csv, .jsonl or .parquet")
+    parser.add_argument("--train", type=Path, help="what came before DATA: stepped first, not scored")
+    parser.add_argument("--test-fraction", type=float, default=0.2, help="scored share without --train (default: 0.2)")
+    parser.add_argument("--stride", type=int, help="slots between origins (default: the horizon)")
+    parser.add_argument("--calibration", choices=["on", "off"], default="on", help="as in the settings (default: on)")
+    parser.add_argument("--baseline", action="append", default=[], metavar="NAME", help="a model of statsforecast")
+    parser.add_argument("--forecasts", type=Path, help="write unique_id, origin, step, q, value as Parquet")
+    parser.add_argument("--report", type=Path, help="write figures and plots as one HTML file")
+    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where to run")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Score and print, beside the seasonal-naive forecast and the baselines."""
+    from rillcast.bundle.bundle import Bundle
+    from rillcast.engine import device
+    from rillcast.engine.step_engine import StepEngine
+    from rillcast_training.data.series import load
+    from rillcast_training.evaluate import baselines
+    from rillcast_training.evaluate.backtest import backtest, check_trained_for
+    from rillcast_training.evaluate.skill import skills
+
+    bundle = Bundle.load(args.model)
+    check_trained_for(bundle)
+    metadata = bundle.metadata
+    for name in args.baseline:
+        baselines.check(name)
+    calibrate = args.calibration == "on"
+    result = backtest(
+        StepEngine(bundle, device.choose(args.device), batch_rows=1_024, calibrate=calibrate),
+        load(args.data, metadata.freq, covariates=metadata.covariates),
+        train=load(args.train, metadata.freq, covariates=metadata.covariates) if args.train else (),
+        test_fraction=args.test_fraction,
+        stride=args.stride,
+    )
+    if args.forecasts:
+        result.write_forecasts(args.forecasts)
+    others: dict[str, Floats] = {_NAIVE: result.naive}
+    for name in args.baseline:
+        others[name] = baselines.forecast(
+            name, result.history, horizon=metadata.horizon, levels=result.levels, season=metadata.season
+        )
+    own = result.score(result.forecast.astype("float64"))
+    against = {name: skills(own, result.score(forecast)) for name, forecast in others.items()}
+    if args.report:
+        _write_report(args, metadata, result, others, against)
+    if args.json:
+        print(json.dumps(_document(metadata, result, others, against)))
+        return 0
+    figures = {"model": result.model.as_dict()}
+    figures |= {name: result.score(forecast).accuracy(result.levels).as_dict() for name, forecast in others.items()}
+    print(f"{metadata.name}@{metadata.model_id}: {len(result.unique_ids)} origins, {result.model.targets:,} targets")
+    print(comparison(figures))
+    for name, found in against.items():
+        told = ", ".join(
+            f"{figure.upper()} {s.skill:+.1%} [{s.low:+.1%}, {s.high:+.1%}]" for figure, s in found.items()
+        )
+        print(f"skill against {name}, with 95 % intervals over series: {told}")
+    print(f"{result.events:,} events in {result.seconds:.1f} s of engine time")
+    if args.report:
+        print(f"report: {args.report}")
+    return 0
+
+
+def comparison(rows: dict[str, dict[str, float]]) -> str:
+    """Return a table of figures, one row per forecaster."""
+    width = max(map(len, rows))
+    lines = [f"{'':<{width}}  {'MASE':>8} {'sMAPE':>8} {'WQL':>8} {'coverage':>9}"]
+    for name, figures in rows.items():
+        lines.append(
+            f"{name:<{width}}  {figures['mase']:>8.3f} {figures['smape']:>8.2f} {figures['wql']:>8.4f} "
+            f"{figures['coverage']:>9.3f}"
+        )
+    nominal = next(iter(rows.values()))["nominal_coverage"]
+    lines.append(f"(coverage of the outer interval, nominal {nominal:.3f}; lower is better for the rest)")
+    return "\n".join(lines)
+
+
+def _document(
+    metadata: BundleMetadata, result: Backtest, others: dict[str, Floats], against: dict[str, dict[str, Skill]]
+) -> dict[str, Any]:
+    """Return everything as JSON-ready values; what is not a number is null."""
+    own = result.diagnose(result.forecast.astype("float64")).as_dict()
+    document: dict[str, Any] = {"model": f"{metadata.name}@{metadata.model_id}", **result.model.as_dict()}
+    document |= {"origins": len(result.unique_ids), "seasonal_naive": result.seasonal_naive.as_dict()}
+    document["baselines"] = {
+        name: result.score(forecast).accuracy(result.levels).as_dict()
+        for name, forecast in others.items()
+        if name != _NAIVE
+    }
+    document["skill"] = {
+        name.replace(" ", "_"): {
+            figure: {"skill": one.skill, "low": one.low, "high": one.high} for figure, one in found.items()
+        }
+        for name, found in against.items()
+    }
+    document |= {"calibration": own["levels"], "intervals": own["intervals"], "steps": own["steps"]}
+    document |= {"events": result.events, "engine_seconds": result.seconds}
+    finite: dict[str, Any] = _without_nan(document)
+    return finite
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(inner) for inner in value]
+    return None if isinstance(value, float) and value != value else value
+
+
+def _write_report(
+    args: argparse.Namespace,
+    metadata: BundleMetadata,
+    result: Backtest,
+    others: dict[str, Floats],
+    against: dict[str, dict[str, Skill]],
+) -> None:
+    from rillcast_training.evaluate.report import Compared, Page, write
+
+    forecasts = {metadata.name: result.forecast.astype("float64"), **others}
+    forecasters = [
+        Compared(name, result.score(forecast).accuracy(result.levels), result.diagnose(forecast), forecast)
+        for name, forecast in forecasts.items()
+    ]
+    facts = {
+        "model": f"{metadata.name}@{metadata.model_id} ({metadata.cell}, {metadata.freq}, {metadata.horizon} steps)",
+        "data": f"{args.data.name}" + (f", after {args.train.name}" if args.train else ""),
+        "origins": f"{len(result.unique_ids):,}, {result.model.targets:,} targets, {result.model.series:,} series",
+        "calibration": args.calibration,
+        "engine": f"{result.events:,} events in {result.seconds:.1f} s",
+    }
+    write(
+        Page(
+            f"Backtest of {metadata.name}",
+            facts,
+            forecasters,
+            against,
+            result.unique_ids,
+            result.history,
+            result.actual,
+            result.levels,
+        ),
+        args.report,
+    )

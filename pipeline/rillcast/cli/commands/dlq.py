@@ -1,0 +1,241 @@
+"""`rillcast dlq`: look at dead letters, and send them again."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from rillcast.cli import settings_flags, topic_reading
+from rillcast.codecs.observations.rejections import Reason
+from rillcast.errors import SettingsError
+from rillcast.observability import logs
+from rillcast.settings import Settings
+from rillcast.transports.base import Channel
+
+if TYPE_CHECKING:
+    from rillcast.publishing.dead_letters import DeadLetter
+    from rillcast.transports.base import Polled
+
+HELP: Final = "list dead letters, show one, or send them again"
+EXAMPLES: Final = """\
+examples:
+  rillcast dlq list --reason not_json --limit 20
+  rillcast dlq list --count
+  rillcast dlq show 0/17
+  rillcast dlq replay --reason too_many_streams --dry-run
+  rillcast dlq list --file dead-letters.jsonl --json
+
+A dead letter is named by where it stands: PARTITION/OFFSET, in a file 0/LINE (from 0). `replay` writes the original
+key, value and headers to the partition that they came from, as they were; one that was cut is left out. The topic is
+`dead_letters.topic`, unless --file names a file. Exit codes: 0 done, 2 settings, 5 the topic cannot be read or
+written.
+"""
+REPLAYED: Final = "rillcast-replayed"
+_SHOWN_BYTES: Final = 10_000
+
+
+class _Found(NamedTuple):
+    """A dead letter and where it stands itself."""
+
+    place: str
+    letter: DeadLetter
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    listing = actions.add_parser("list", help="one line for each")
+    showing = actions.add_parser("show", help="all there is about one")
+    replay = actions.add_parser("replay", help="write the originals to the input topic again")
+    showing.add_argument("place", metavar="PARTITION/OFFSET", help="as `list` prints it")
+    listing.add_argument("--count", action="store_true", help="how many there are of each reason, instead of a list")
+    replay.add_argument("--to", metavar="TOPIC", help="another topic than input.topic; partitions go by the key then")
+    replay.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+    for each in (listing, replay):
+        each.add_argument("--reason", action="append", choices=[reason.value for reason in Reason], help="may repeat")
+        each.add_argument(
+            "--since", type=topic_reading.moment, metavar="TIME", help="of the original record (RFC 3339)"
+        )
+        each.add_argument(
+            "--until", type=topic_reading.moment, metavar="TIME", help="of the original record (RFC 3339)"
+        )
+        each.add_argument("--limit", type=int, default=0, help="at most so many (default: all)")
+    for each in (listing, showing, replay):
+        each.add_argument("--file", type=Path, help="dead letters in a file (.jsonl) instead of the topic")
+        each.add_argument("--json", action="store_true", help="JSON")
+        settings_flags.add(each)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    settings = settings_flags.load(args)
+    logs.configure(settings.log.level, settings.log.format)
+    letters = _letters(settings, args.file)
+    if args.action == "show":
+        return _show(letters, args.place, as_json=args.json)
+    chosen = _chosen(letters, args)
+    if args.action == "list":
+        return _count(chosen, as_json=args.json) if args.count else _list(chosen, as_json=args.json)
+    return _replay(settings, chosen, args.to, dry_run=args.dry_run, as_json=args.json)
+
+
+# Reading.
+
+
+def _letters(settings: Settings, file: Path | None) -> Iterator[_Found]:
+    """Yield every dead letter there is, in the order of each partition.
+
+    Raises:
+        SettingsError: the file's name tells no format.
+        TransportError: the topic cannot be read.
+    """
+    for polled in topic_reading.polls(settings, "dlq", topic=settings.dead_letters.topic, file=file):
+        yield from _in_topic(polled) if file is None else _in_file(polled)
+
+
+def _in_topic(polled: Polled) -> Iterator[_Found]:
+    from rillcast.publishing.dead_letters import DeadLetter
+
+    for row in range(len(polled)):
+        place = f"{polled.partitions[row]}/{polled.offsets[row]}"
+        yield _Found(place, DeadLetter.read(polled.keys[row], polled.values[row], polled.headers(row)))
+
+
+def _in_file(polled: Polled) -> Iterator[_Found]:
+    from rillcast.publishing.dead_letters import DeadLetter
+    from rillcast.transports.file import dead_letter_lines
+
+    for row, line in enumerate(polled.values):
+        place = f"{polled.partitions[row]}/{polled.offsets[row]}"
+        try:
+            yield _Found(place, DeadLetter.read(*dead_letter_lines.read(line or b"")))
+        except ValueError as error:
+            raise SettingsError(f"line {polled.offsets[row]} of the file is {error}") from error
+
+
+def _chosen(letters: Iterable[_Found], args: argparse.Namespace) -> Iterator[_Found]:
+    taken = 0
+    for found in letters:
+        letter = found.letter
+        if args.reason and letter.reason not in args.reason:
+            continue
+        if (args.since is not None and letter.timestamp_ms < args.since) or (
+            args.until is not None and letter.timestamp_ms >= args.until
+        ):
+            continue
+        yield found
+        taken += 1
+        if taken == args.limit:
+            return
+
+
+# Showing.
+
+
+def _list(letters: Iterable[_Found], *, as_json: bool) -> int:
+    for found in letters:
+        letter = found.letter
+        if as_json:
+            print(json.dumps(_document(found)))
+        else:
+            origin = f"{letter.source}[{letter.partition}]@{letter.offset}"
+            when = topic_reading.time_text(letter.timestamp_ms)
+            line = f"{found.place}  {when}  {letter.reason}  {origin}  {letter.detail}"
+            print(topic_reading.printable(line.encode()))
+    return 0
+
+
+def _count(letters: Iterable[_Found], *, as_json: bool) -> int:
+    counts = Counter(found.letter.reason or "(no dead letter of ours)" for found in letters)
+    if as_json:
+        print(json.dumps(dict(counts.most_common())))
+    for reason, count in counts.most_common() if not as_json else ():
+        print(f"{count:>9,}  {reason}")
+    return 0
+
+
+def _show(letters: Iterable[_Found], place: str, *, as_json: bool) -> int:
+    found = next((each for each in letters if each.place == place), None)
+    if found is None:
+        raise SettingsError(f"there is no dead letter at {place}; `rillcast dlq list` says which there are")
+    document = _document(found)
+    if as_json:
+        print(json.dumps(document))
+        return 0
+    for name, value in document.items():
+        if name not in ("headers", "value"):
+            print(f"{name:<15} {topic_reading.printable(str(value).encode())}")
+    for name, text in document["headers"]:
+        print(f"header          {name}: {text}")
+    print(f"value           {len(found.letter.value)} bytes")
+    print(topic_reading.printable(found.letter.value[:_SHOWN_BYTES]))
+    return 0
+
+
+def _document(found: _Found) -> dict[str, Any]:
+    letter = found.letter
+    members: dict[str, Any] = {
+        "place": found.place,
+        "reason": letter.reason,
+        "detail": letter.detail,
+        "source": letter.source,
+        "partition": letter.partition,
+        "offset": letter.offset,
+        "time": topic_reading.time_text(letter.timestamp_ms),
+        "model": letter.model,
+        "original_bytes": letter.original_bytes,
+        "key": None if letter.key is None else topic_reading.printable(letter.key),
+        "headers": [[name, topic_reading.printable(data)] for name, data in letter.headers],
+        "value": topic_reading.printable(letter.value[:_SHOWN_BYTES]),
+    }
+    return members
+
+
+# Sending again.
+
+
+def _replay(settings: Settings, letters: Iterable[_Found], to: str | None, *, dry_run: bool, as_json: bool) -> int:
+    from rillcast.transports.connect import open_sink
+
+    topic = to or settings.input.topic
+    left_out = Counter[str]()
+    sent = 0
+    plain = {"delivery": "at_least_once"}
+    target = settings.model_copy(
+        update={
+            "output": settings.output.model_copy(update={"path": None, "topic": topic}),
+            "worker": settings.worker.model_copy(update=plain),
+            "state": settings.state.model_copy(update={"store": "none"}),
+        }
+    )
+    # Read whole before anything is sent: a letter that fails again must not be met again.
+    found = list(letters)
+    sink = None if dry_run else open_sink(target)
+    try:
+        for place, letter in found:
+            if not letter.reason or not letter.is_whole:
+                left_out["cut" if letter.reason else "not a dead letter of ours"] += 1
+                continue
+            if sink is not None:
+                headers = [*letter.headers, (REPLAYED, place.encode())]
+                own = letter.partition if to is None and letter.partition >= 0 else None
+                sink.publish(Channel.FORECASTS, [letter.key], [letter.value], [headers], own)
+            sent += 1
+        if sink is not None:
+            sink.flush(settings.worker.flush_timeout_s)
+    finally:
+        if sink is not None:
+            sink.close()
+    figures = {"sent": 0 if dry_run else sent, "would_send": sent, "left_out": dict(left_out), "topic": topic}
+    if as_json:
+        print(json.dumps(figures))
+    else:
+        print(f"{'would send' if dry_run else 'sent'} {sent:,} records to {topic}")
+        for why, count in left_out.items():
+            print(f"left out {count:,}: {why}", file=sys.stderr)
+    return 0

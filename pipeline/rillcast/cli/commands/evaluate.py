@@ -1,0 +1,137 @@
+"""`rillcast evaluate`: may a candidate take over from the model that is live?
+
+Owns: the arguments, what is printed, and the exit code that says so. Does not know: how the two are compared
+(`rillcast_training.evaluate.comparison`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
+
+from rillcast.cli import data_flags
+from rillcast.cli.commands.backtest import comparison
+from rillcast.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rillcast.bundle.bundle import Bundle
+    from rillcast_training.data.series import Series
+    from rillcast_training.evaluate.comparison import Evaluation
+
+HELP: Final = "compare a candidate with the live model, and say by the exit code whether it may be promoted"
+EXAMPLES: Final = """\
+examples:
+  rillcast evaluate candidate.onnx --against s3://bucket/models@live data.parquet --hold-out 168
+  rillcast evaluate candidate.onnx --against live.onnx recent.csv --tolerance 0.01 --json
+
+Both bundles run through the serving engine, event by event, and are scored on the newest --hold-out slots of the data,
+which neither should have been trained on (`rillcast train --hold-out`); what is before them is stepped first.
+
+Exit codes: 0 the candidate may be promoted, 7 it may not, 2 settings or data, 3 a model or the registry, 5 the registry
+does not answer.
+"""
+REFUSED: Final = 7
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("candidate", metavar="CANDIDATE", help="bundle (.onnx), or REGISTRY@NAME")
+    parser.add_argument("--against", required=True, metavar="LIVE", help="the bundle that serves, or REGISTRY@live")
+    data_flags.add(parser)
+    scored = parser.add_mutually_exclusive_group()
+    scored.add_argument("--hold-out", type=int, metavar="SLOTS", help="score the newest SLOTS slots of the data")
+    scored.add_argument(
+        "--test-fraction", type=float, default=0.2, help="without: the last share of each series (default: 0.2)"
+    )
+    parser.add_argument("--stride", type=int, help="slots between origins (default: the steps that are scored)")
+    parser.add_argument(
+        "--tolerance",
+        type=float,
+        default=0.0,
+        metavar="SHARE",
+        help="how much higher WQL may be; 0.01 = 1 %% (default: 0)",
+    )
+    parser.add_argument(
+        "--coverage-tolerance", type=float, default=0.05, metavar="X", help="coverage off nominal by (default: 0.05)"
+    )
+    parser.add_argument("--calibration", choices=["on", "off"], default="on", help="as in the settings (default: on)")
+    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where to run")
+    parser.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare, print, and return the verdict."""
+    if args.tolerance < 0 or args.coverage_tolerance < 0:
+        raise SettingsError("--tolerance and --coverage-tolerance must not be negative")
+    from rillcast import settings
+    from rillcast.bundle.bundle import Bundle
+    from rillcast.bundle.registry import reference
+    from rillcast.engine import device
+    from rillcast_training.evaluate.comparison import Tolerances, backtest_both, evaluate
+
+    cache = settings.load().model_cache
+    candidate, live = (Bundle.load(reference.locate(model, cache)) for model in (args.candidate, args.against))
+    results = backtest_both(
+        candidate,
+        live,
+        device.choose(args.device),
+        partial(_data, args),
+        test_fraction=args.test_fraction,
+        stride=args.stride,
+        calibrate=args.calibration == "on",
+    )
+    found = evaluate(*results, Tolerances(args.tolerance, args.coverage_tolerance))
+    if args.json:
+        print(json.dumps(_document(candidate, live, found)))
+    else:
+        _print(candidate, live, found)
+    return 0 if found.may_be_promoted else REFUSED
+
+
+def _data(args: argparse.Namespace, bundle: Bundle) -> tuple[Sequence[Series], Sequence[Series]]:
+    """Return what is stepped first, and what is scored."""
+    from rillcast_training.data.series import load, newest
+
+    metadata = bundle.metadata
+    series = load(args.data, metadata.freq, data_flags.columns(args), metadata.covariates)
+    return newest(series, args.hold_out) if args.hold_out is not None else ((), series)
+
+
+def _identity(bundle: Bundle) -> str:
+    return f"{bundle.metadata.name}@{bundle.metadata.model_id}"
+
+
+def _document(candidate: Bundle, live: Bundle, found: Evaluation) -> dict[str, Any]:
+    return {
+        "may_be_promoted": found.may_be_promoted,
+        "reasons": list(found.reasons),
+        "candidate": {"model": _identity(candidate), **_finite(found.candidate.as_dict())},
+        "live": {"model": _identity(live), **_finite(found.live.as_dict())},
+        "skill": {figure: _finite(asdict(one)) for figure, one in found.skill.items()},
+        "steps": found.steps,
+        "levels": list(found.levels),
+        "origins": found.origins,
+    }
+
+
+def _finite(figures: dict[str, float]) -> dict[str, float | None]:
+    """Return figures for JSON, which has no NaN."""
+    return {name: value if value == value else None for name, value in figures.items()}
+
+
+def _print(candidate: Bundle, live: Bundle, found: Evaluation) -> None:
+    print(f"candidate {_identity(candidate)} against {_identity(live)}")
+    print(f"{found.origins} origins, {found.steps} steps, {found.candidate.targets:,} targets")
+    print(comparison({"candidate": found.candidate.as_dict(), "live": found.live.as_dict()}))
+    wql = found.skill["wql"]
+    print(
+        f"skill of the candidate by WQL {wql.skill:+.1%}, 95 % interval over series [{wql.low:+.1%}, {wql.high:+.1%}]"
+    )
+    if found.may_be_promoted:
+        print("the candidate may be promoted")
+    for reason in found.reasons:
+        print(f"not to be promoted: {reason}")

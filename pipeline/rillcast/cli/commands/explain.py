@@ -1,0 +1,210 @@
+"""`rillcast explain`: why a model forecasts what it forecasts, and how far its memory reaches."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rillcast.errors import SettingsError
+
+if TYPE_CHECKING:
+    from rillcast_training.explain.forecast import Explanation
+
+HELP: Final = "show what moved a forecast, and how far back gradients reach"
+EXAMPLES: Final = """\
+examples:
+  rillcast explain forecast model.onnx data.csv --stream web-17/cpu --at 2024-05-01T12:00:00Z
+  rillcast explain forecast model.onnx data.csv --stream web-17/cpu --quantile 0.9 --step 24 --json
+  rillcast explain gradients gru.onnx lstm.onnx lru.onnx --data data.csv --out gradients.png
+
+`forecast` splits one forecast up over the past observations and over the features (integrated gradients), and checks it
+by occlusion through the exported file. `gradients` compares how cells pass gradients back in time, on the same data.
+Both need a bundle that `rillcast train` made. docs/explain.md says how to read them.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
+    forecast = kinds.add_parser("forecast", help="which past slots and features moved a forecast")
+    forecast.add_argument("model", type=Path, help="bundle (.onnx)")
+    forecast.add_argument("data", type=Path, help="unique_id, ds, y (.csv, .jsonl, .parquet)")
+    forecast.add_argument("--stream", required=True, help="the stream's unique_id")
+    forecast.add_argument("--at", metavar="TIME", help="explain the forecast of the last event by then (default: last)")
+    forecast.add_argument("--quantile", type=float, help="level to explain (default: the middle one)")
+    forecast.add_argument("--step", type=int, help="slot ahead to explain, from 1 (default: the mean of all)")
+    forecast.add_argument("--history", type=int, default=2_048, help="most events to look back on (default: 2048)")
+    forecast.add_argument("--occlude", type=int, help="newest observations to occlude (default: two contexts)")
+    forecast.add_argument("--out", type=Path, help="picture (default: MODEL.forecast.png)")
+    gradients = kinds.add_parser("gradients", help="norms of gradients through time, by cell")
+    gradients.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="bundles (.onnx)")
+    gradients.add_argument("--data", type=Path, required=True, help="unique_id, ds, y (.csv, .jsonl, .parquet)")
+    gradients.add_argument("--lags", type=int, default=168, help="steps back (default: 168)")
+    gradients.add_argument("--streams", type=int, default=32, help="streams to look at (default: 32)")
+    gradients.add_argument("--batches", type=int, default=8, help="training batches for the clipping; 0 = none")
+    gradients.add_argument("--seed", type=int, default=0, help="of the probes and batches (default: 0)")
+    gradients.add_argument("--out", type=Path, help="picture (default: MODEL.gradients.png of the first)")
+    for kind in (forecast, gradients):
+        kind.add_argument("--json", action="store_true", help="one JSON object")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Explain and print."""
+    return _forecast(args) if args.kind == "forecast" else _gradients(args)
+
+
+def _forecast(args: argparse.Namespace) -> int:
+    from rillcast.bundle.bundle import Bundle
+    from rillcast.engine import device
+    from rillcast_training.data.series import load
+    from rillcast_training.explain.forecast import Target, explain
+    from rillcast_training.explain.history import find, history_of, iso, slot_of
+    from rillcast_training.explain.pictures import draw_forecast
+    from rillcast_training.export.restore import restore
+
+    bundle = Bundle.load(args.model)
+    metadata, forecaster = bundle.metadata, restore(bundle)
+    series = find(load(args.data, metadata.freq, covariates=metadata.covariates), args.stream)
+    at = slot_of(args.at, metadata.freq) if args.at is not None else None
+    history = history_of(series, forecaster.config, at=at, limit=args.history)
+    target = Target(_level(args.quantile, metadata.quantiles), _step(args.step, metadata.horizon))
+    found = explain(
+        forecaster,
+        bundle,
+        device.Device("cpu"),
+        history,
+        target,
+        occlude=2 * metadata.context if args.occlude is None else args.occlude,
+    )
+    level = metadata.quantiles[target.quantile]
+    origin = iso(history.slots[-1], metadata.freq)
+    what = f"quantile {level:g}, " + ("mean of all slots ahead" if target.step is None else f"slot {target.step} ahead")
+    picture = args.out or args.model.with_name(args.model.name + ".forecast.png")
+    draw_forecast(picture, found, title=f"{history.unique_id} at {origin}: {what}")
+    document = {
+        "model": f"{metadata.name}@{metadata.model_id}",
+        "stream": history.unique_id,
+        "at": origin,
+        "events": len(history.slots),
+        "events_left_out": history.longer,
+        "quantile": level,
+        "step": target.step,
+        **_document(found),
+        "picture": str(picture),
+    }
+    if args.json:
+        print(json.dumps(document))
+    else:
+        _print_forecast(document, what)
+    return 0
+
+
+def _document(found: Explanation) -> dict[str, Any]:
+    from dataclasses import asdict
+
+    return {
+        "forecast": found.value,
+        "forecast_of_the_file": found.served,
+        "baseline": {"y": found.baseline_y, "forecast": found.baseline},
+        "scale": found.scale,
+        "slots": [asdict(slot) for slot in found.slots],
+        "parts": found.parts,
+        "features": found.features,
+        "completeness": {
+            name: {
+                "explained": one.value - one.baseline,
+                "sum": sum(float(part.double().sum()) for part in one.parts),
+                "gap": one.gap,
+                "points": one.points,
+                "complete": one.complete,
+            }
+            for name, one in (("slots", found.by_slot), ("features", found.by_feature))
+        },
+        "occlusion": {
+            "slots": sum(slot.occlusion is not None for slot in found.slots),
+            "correlation": found.correlation,
+            "strongest_in_common": found.common,
+        },
+    }
+
+
+def _print_forecast(document: dict[str, Any], what: str) -> None:
+    baseline = document["baseline"]
+    print(f"{document['stream']} at {document['at']}, {document['model']}: {what}")
+    print(f"  forecast   {document['forecast']:.6g}; {baseline['forecast']:.6g} for a stream constant at its mean")
+    for name, title in (("parts", "by way into the forecast"), ("features", "features, by group")):
+        print(f"  {title}")
+        for part, value in sorted(document[name].items(), key=lambda item: -abs(item[1])):
+            print(f"    {part:<40} {value:>+12.5g}")
+    print("  strongest slots                                 added    occlusion")
+    strongest = sorted(document["slots"], key=lambda slot: -abs(slot["attribution"]))[:10]
+    for slot in strongest:
+        tested = "" if slot["occlusion"] is None else f"{slot['occlusion']:>+12.5g}"
+        print(f"    {slot['ds']}  lag {slot['lag']:>5}  {slot['attribution']:>+12.5g} {tested}")
+    for name, one in document["completeness"].items():
+        told = "complete" if one["complete"] else "NOT COMPLETE: read with care"
+        print(f"  {name:<10} sum to {one['sum']:.6g} of {one['explained']:.6g} (gap {one['gap']:.2%}): {told}")
+    occlusion = document["occlusion"]
+    if occlusion["correlation"] is not None:
+        print(
+            f"  occlusion  of {occlusion['slots']} slots through the exported file: correlation "
+            f"{occlusion['correlation']:.3f}, {occlusion['strongest_in_common']} of the 10 strongest in common"
+        )
+    if document["events_left_out"]:
+        print(f"  {document['events_left_out']} earlier events were left out (--history)")
+    print(f"  picture    {document['picture']}")
+
+
+def _gradients(args: argparse.Namespace) -> int:
+    from rillcast_training.explain.compare import compare
+    from rillcast_training.explain.pictures import draw_gradients
+
+    for name, least in (("lags", 1), ("streams", 1), ("batches", 0)):
+        if getattr(args, name) < least:
+            raise SettingsError(f"--{name} {getattr(args, name)}: expected at least {least}")
+    found = compare(args.models, args.data, lags=args.lags, streams=args.streams, batches=args.batches, seed=args.seed)
+    picture = args.out or args.models[0].with_name(args.models[0].name + ".gradients.png")
+    draw_gradients(
+        picture,
+        {one.name: (one.to_state, one.to_input) for one in found},
+        {one.name: one.clipping for one in found if one.clipping is not None},
+    )
+    if args.json:
+        print(json.dumps({"models": [one.to_dict() for one in found], "lags": args.lags, "picture": str(picture)}))
+        return 0
+    print(f"norm of d output(T) / d input(T - k), relative to its largest; median of {found[0].streams} streams")
+    lags = [k for k in (1, 2, 4, 8, 24, 48, 96, 168, 336, 672) if k <= args.lags]
+    print(f"{'':<16} {'cell':<8}" + "".join(f"{f'k={k}':>9}" for k in lags) + "   below 1 %")
+    for one in found:
+        largest = max(one.to_input.median)
+        norms = "".join(f"{one.to_input.median[k] / largest:>9.1e}" for k in lags)
+        reach = one.to_input.reach
+        print(f"{one.name:<16} {one.cell:<8}{norms}   {f'from k={reach}' if reach is not None else 'nowhere'}")
+    clipped = [one for one in found if one.clipping is not None]
+    if clipped:
+        print("norm of the loss's gradient over training batches, and its clipping")
+    for one in clipped:
+        figures = one.clipping.to_dict() if one.clipping is not None else {}
+        print(
+            f"{one.name:<16} {one.cell:<8} median {figures['median']:.3g}, largest {figures['largest']:.3g}; "
+            f"{figures['clipped_share']:.0%} above the bound of {figures['bound']:g}, "
+            f"the median one keeps {figures['kept']:.0%} of its length"
+        )
+    print(f"picture: {picture}")
+    return 0
+
+
+def _level(level: float | None, levels: tuple[float, ...]) -> int:
+    if level is None:
+        return min(range(len(levels)), key=lambda number: abs(levels[number] - 0.5))
+    if level not in levels:
+        raise SettingsError(f"--quantile {level:g}: the bundle has {', '.join(f'{one:g}' for one in levels)}")
+    return levels.index(level)
+
+
+def _step(step: int | None, horizon: int) -> int | None:
+    if step is not None and not 1 <= step <= horizon:
+        raise SettingsError(f"--step {step}: the bundle forecasts 1 to {horizon} slots ahead")
+    return step

@@ -1,0 +1,173 @@
+"""`rillcast model`: the registry of bundles.
+
+Owns: the arguments and what is printed. Does not know: how a registry is kept (`rillcast.bundle.registry`).
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime as dt
+import json
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from rillcast.errors import BundleError
+
+if TYPE_CHECKING:
+    from rillcast.bundle.registry.model_registry import ModelRegistry, Promotion
+
+HELP: Final = "push bundles to a registry, and say which of them is live"
+EXAMPLES: Final = """\
+examples:
+  rillcast model push s3://bucket/models model.onnx
+  rillcast model push s3://bucket/models model.onnx --promote
+  rillcast model list s3://bucket/models
+  rillcast model promote s3://bucket/models 0123456789abcdef --note 'more series'
+  rillcast model rollback s3://bucket/models
+  rillcast model pull s3://bucket/models live --out model.onnx
+  rillcast run --model s3://bucket/models@live
+
+A registry is a folder, file:///folder, or any file system of fsspec (extra object-store, and s3fs, gcsfs or adlfs).
+What is pushed stays as it is, under its model id; an alias (live unless --alias says otherwise) moves.
+Exit codes: 0 done, 2 address, 3 no such model or alias, or refused, 5 the storage does not answer.
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the actions and their arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    _add(actions, "list", "show models, aliases and their history", _list)
+    push = _add(actions, "push", "check a bundle and keep it", _push)
+    push.add_argument("model", metavar="MODEL", help="bundle (.onnx), or a shipped one: universal:1h")
+    push.add_argument(
+        "--promote", nargs="?", const="live", metavar="ALIAS", help="then let an alias mean it (default: live)"
+    )
+    push.add_argument("--note", default="", help="with --promote: kept in the history")
+    promote = _add(actions, "promote", "let an alias mean a model", _promote)
+    promote.add_argument("model", metavar="MODEL", help="a model id, or another alias")
+    rollback = _add(actions, "rollback", "let an alias mean what it meant before", _rollback)
+    for moving in (promote, rollback):
+        moving.add_argument("--alias", default="live", help="the alias that moves (default: live)")
+        moving.add_argument("--note", default="", help="kept in the history")
+    pull = _add(actions, "pull", "write a model to a file, checked", _pull)
+    pull.add_argument("model", metavar="MODEL", help="an alias or a model id")
+    pull.add_argument("--out", type=Path, required=True, help="file to write")
+
+
+def _add(actions: Any, name: str, told: str, does: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    action: argparse.ArgumentParser = actions.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
+    action.add_argument("registry", metavar="REGISTRY", help="a folder or a URL")
+    action.add_argument("--json", action="store_true", help="one JSON object")
+    action.set_defaults(run_action=does)
+    return action
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked, and print it."""
+    done: int = args.run_action(args)
+    return done
+
+
+def _registry(args: argparse.Namespace) -> ModelRegistry:
+    from rillcast.bundle.registry.model_registry import ModelRegistry
+
+    return ModelRegistry.at(args.registry)
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC).replace(microsecond=0)
+
+
+def _list(args: argparse.Namespace) -> int:
+    registry = _registry(args)
+    models, aliases = registry.models(), registry.aliases()
+    if args.json:
+        document = {
+            "registry": args.registry,
+            "models": [one.model_dump(mode="json") for one in models],
+            "aliases": {
+                name: {"model_id": moves[-1].model_id, "history": [move.model_dump(mode="json") for move in moves]}
+                for name, moves in aliases.items()
+                if moves
+            },
+        }
+        print(json.dumps(document))
+        return 0
+    if not models:
+        print(f"{args.registry} has no models; `rillcast model push {args.registry} MODEL.onnx` adds one")
+        return 0
+    meant: dict[str, list[str]] = {}
+    for name, moves in aliases.items():
+        meant.setdefault(moves[-1].model_id, []).append(name)
+    for one in models:
+        print(
+            f"{one.model_id}  {one.pushed_at:%Y-%m-%d %H:%M}  {one.size_bytes:>11,} bytes  {one.cell:<6} {one.freq:>5} "
+            f"x {one.horizon:<4} {one.name}  {', '.join(meant.get(one.model_id, []))}".rstrip()
+        )
+    for name, moves in aliases.items():
+        print(f"\n{name}")
+        for move in moves:
+            print(
+                f"  {move.number:>4}  {move.at:%Y-%m-%d %H:%M}  {move.action:<8}  {move.model_id}  {move.note}".rstrip()
+            )
+    return 0
+
+
+def _push(args: argparse.Namespace) -> int:
+    from rillcast.bundle.bundle import Bundle
+
+    registry, alias = _registry(args), args.promote
+    manifest, new = registry.push(Bundle.load(args.model).model, _now())
+    moves = alias is not None and registry.meaning(alias) != manifest.model_id
+    if moves:
+        registry.promote(manifest.model_id, _now(), alias=alias, note=args.note)
+    if args.json:
+        print(
+            json.dumps({"registry": args.registry, "new": new, "promoted": moves, **manifest.model_dump(mode="json")})
+        )
+        return 0
+    if new:
+        print(f"pushed {manifest.name}@{manifest.model_id}, {manifest.size_bytes:,} bytes")
+    else:
+        print(f"{manifest.name}@{manifest.model_id} is there already, since {manifest.pushed_at:%Y-%m-%d %H:%M}")
+    if alias is not None:
+        print(f"{alias} is {manifest.model_id} {'now; services that follow it take it over' if moves else 'already'}")
+    return 0
+
+
+def _promote(args: argparse.Namespace) -> int:
+    return _moved(args, _registry(args).promote(args.model, _now(), alias=args.alias, note=args.note))
+
+
+def _rollback(args: argparse.Namespace) -> int:
+    return _moved(args, _registry(args).rollback(_now(), alias=args.alias, note=args.note))
+
+
+def _moved(args: argparse.Namespace, made: Promotion) -> int:
+    if args.json:
+        print(json.dumps({"registry": args.registry, "alias": args.alias, **made.model_dump(mode="json")}))
+    else:
+        print(f"{args.alias} is {made.model_id} now; services that follow it take it over")
+    return 0
+
+
+def _pull(args: argparse.Namespace) -> int:
+    pulled = _registry(args).pull(args.model)
+    out: Path = args.out
+    written = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
+    try:
+        try:
+            written.write_bytes(pulled.data)
+            written.replace(out)
+        finally:
+            written.unlink(missing_ok=True)
+    except OSError as error:
+        raise BundleError("readable", f"{out}: cannot be written: {error.strerror or error}") from error
+    manifest = pulled.manifest
+    if args.json:
+        print(json.dumps({"registry": args.registry, "file": str(out), **manifest.model_dump(mode="json")}))
+    else:
+        print(f"{out}: {manifest.name}@{manifest.model_id}, {manifest.size_bytes:,} bytes")
+    return 0

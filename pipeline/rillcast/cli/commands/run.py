@@ -1,0 +1,94 @@
+"""`rillcast run`: the service."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import signal
+import socket
+import sys
+from collections.abc import Callable
+from functools import partial
+from types import FrameType
+from typing import Final
+
+from rillcast.bundle.registry import reference
+from rillcast.bundle.registry.reference import Reference
+from rillcast.cli import settings_flags
+from rillcast.errors import RillcastError, SettingsError
+from rillcast.observability import logs
+from rillcast.settings import Settings
+
+HELP: Final = "serve forecasts: one step of the model per event"
+EXAMPLES: Final = """\
+examples:
+  rillcast run --model model.onnx --kafka.bootstrap-servers localhost:9092
+  rillcast run --model model.onnx --kafka.bootstrap-servers localhost:9092 --workers 4
+  rillcast run --model model.onnx --input.path data.csv --output.path forecasts.jsonl
+  rillcast run --model s3://bucket/models@live --kafka.bootstrap-servers localhost:9092
+  some-producer | rillcast run --model model.onnx --input.path - --output.path - --http.enabled false
+
+With --workers N, N processes share the partitions. Each has the port http.port + its number, from 0, and the static
+member name kafka.group_instance_id (or the host's name) - its number. One that dies is started again; one that ends
+with 2, 3, 4 or 6 ends all of them.
+
+Ctrl-C or SIGTERM commits what was published and ends with 0; a second Ctrl-C ends at once.
+Exit codes: 0 done, 2 settings, 3 model, 4 device, 5 source, sink or registry (starting again may help), 6 recovery.
+"""
+
+log = logging.getLogger(__name__)
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    parser.add_argument("--workers", type=int, default=1, help="processes that share the partitions (default: 1)")
+    settings_flags.add(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run until the source ends or a signal comes."""
+    settings = settings_flags.load(args)
+    if args.workers < 1:
+        raise SettingsError(f"--workers {args.workers}: expected at least 1")
+    logs.configure(settings.log.level, settings.log.format)
+    follows = reference.parse(settings.model)
+    settings = settings_flags.with_local_model(settings)  # once: every process, and each that is started again, has it
+    if args.workers == 1:
+        _serve(settings, follows)
+        return 0
+    from rillcast.service.supervisor import Supervisor, members
+
+    crew = Supervisor(partial(serve_as_member, follows=follows), members(settings, args.workers, socket.gethostname()))
+    _on_signal(crew.stop)
+    return crew.run()
+
+
+def serve_as_member(settings: Settings, follows: Reference | None = None) -> None:
+    """Serve in a process of a crew; an error of ours becomes its exit code, as on the command line."""
+    try:
+        _serve(settings, follows)
+    except RillcastError as error:
+        log.error("%s", error)
+        sys.exit(error.exit_code)
+
+
+def _serve(settings: Settings, follows: Reference | None) -> None:
+    from rillcast.service import build
+
+    logs.configure(settings.log.level, settings.log.format)
+    log.info("settings: %s", settings.model_dump_json())
+    built = build.build(settings, follows=follows)
+    _on_signal(built.worker.stop)
+    built.run()
+
+
+def _on_signal(stop: Callable[[], None]) -> None:
+    """Stop at the first SIGINT or SIGTERM, and at once at a second SIGINT."""
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        log.info("%s: finishing", signal.Signals(number).name)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        stop()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)

@@ -1,0 +1,244 @@
+"""`rillcast state`: what is stored of the streams' state, copies of it, and the way to do without it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rillcast.cli import settings_flags
+from rillcast.errors import SettingsError
+from rillcast.observability import logs
+from rillcast.settings import Settings
+
+if TYPE_CHECKING:
+    from rillcast.bundle.bundle import BundleMetadata
+    from rillcast.stores.base import StateStore
+    from rillcast.transports.base import Assignment
+
+HELP: Final = "look at the stored state, copy it to and from a directory, or erase it so that it is rebuilt"
+EXAMPLES: Final = """\
+examples:
+  rillcast state inspect --kafka.bootstrap-servers localhost:9092 --json
+  rillcast state inspect --state.store local --state.path rillcast-state
+  rillcast state export backup --model model.onnx
+  rillcast state import backup --model model.onnx --replace
+  rillcast state rebuild --partition 3 --model model.onnx
+
+The store is the one that the settings name, as for `run`. Stop the service before an import or a rebuild. Exit codes:
+2 settings, or not confirmed, 5 the store cannot be reached or is in use, 6 stored state is damaged or in the way.
+"""
+# One transaction takes a whole partition; brokers allow up to 15 minutes unless told otherwise.
+_TRANSACTION_TIMEOUT_S: Final = 300.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    inspect = actions.add_parser(
+        "inspect", help="say per partition and model what is stored, and check that it is whole"
+    )
+    export = actions.add_parser("export", help="copy the model's state from the store to a directory")
+    importing = actions.add_parser("import", help="copy the model's state from such a directory to the store")
+    for each in (export, importing):
+        each.add_argument("directory", type=Path, help="in the format of the local store")
+        each.add_argument("--replace", action="store_true", help="replace state that the target already has")
+    rebuild = actions.add_parser(
+        "rebuild", help="erase the model's state, so that the next start steps all retained events again"
+    )
+    rebuild.add_argument("--partition", type=int, action="append", help="only this one; may be repeated")
+    rebuild.add_argument("--yes", action="store_true", help="do not ask")
+    for each in (inspect, export, importing, rebuild):
+        each.add_argument("--json", action="store_true", help="one JSON object")
+        settings_flags.add(each)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do what was asked for."""
+    settings = settings_flags.load(args)
+    logs.configure(settings.log.level, settings.log.format)
+    if args.action == "inspect":
+        return _inspect(settings, as_json=args.json)
+    settings = settings_flags.with_local_model(settings)
+    if args.action == "rebuild":
+        return _rebuild(settings, args)
+    return _copy(settings, args.directory, args.action, replace=args.replace, as_json=args.json)
+
+
+def _inspect(settings: Settings, *, as_json: bool) -> int:
+    from rillcast.stores.connect import kind_of, reader_of
+    from rillcast.stores.survey import survey_directory, survey_topic
+
+    kind = kind_of(settings)
+    if kind == "kafka":
+        where = f"topic {settings.state_topic}"
+        partitions = _topic_partitions(settings)
+        with closing(reader_of(settings)()) as reader:
+            found = survey_topic(settings.state_topic, reader, partitions)
+    else:
+        where = f"directory {_directory(settings)}"
+        found = survey_directory(_directory(settings))
+    rows = [
+        {
+            "partition": each.partition,
+            "model": each.model_id,
+            "offset": each.mark.offset if each.mark is not None else None,
+            "watermark_ms": each.mark.watermark_ms if each.mark is not None else None,
+            "pages": each.pages,
+            "streams": each.streams,
+            "bytes": each.stored_bytes,
+        }
+        for each in found
+    ]
+    if as_json:
+        models = sorted({each.model_id for each in found})
+        print(json.dumps({"store": kind, "where": where, "models": models, "partitions": rows}))
+        return 0
+    streams, stored = sum(each.streams for each in found), sum(each.stored_bytes for each in found)
+    print(f"{where}: {streams:,} streams, {stored:,} bytes")
+    _print_table(rows)
+    return 0
+
+
+def _copy(settings: Settings, directory: Path, action: str, *, replace: bool, as_json: bool) -> int:
+    from rillcast.bundle.bundle import Bundle
+    from rillcast.stores.connect import codec_of, kind_of
+    from rillcast.stores.copying import copy_state
+    from rillcast.stores.local import LocalStore, stored_partitions
+
+    metadata = Bundle.load(settings.model).metadata
+    kept = kind_of(settings) == "kafka" or _directory(settings)
+    if isinstance(kept, Path) and directory.resolve() == kept.resolve():
+        raise SettingsError(f"{directory} is the store itself (state.path); name another directory")
+    if action == "import" and not stored_partitions(directory, metadata.model_id):
+        raise SettingsError(f"{directory} has no state of model {metadata.model_id} ({settings.model})")
+    with ExitStack() as stack:
+        store, commit = opened(settings, metadata, stack, writing=action == "import")
+        backup = stack.enter_context(closing(LocalStore(directory, codec_of(settings, metadata))))
+        partitions: Sequence[int]
+        if action == "import":
+            partitions = stored_partitions(directory, metadata.model_id)
+            copies = list(copy_state(backup, store, partitions, commit, replace=replace))
+        else:
+            partitions = (
+                stored_partitions(kept, metadata.model_id) if isinstance(kept, Path) else _topic_partitions(settings)
+            )
+            copies = list(copy_state(store, backup, partitions, _nothing, replace=replace))
+    rows = [each._asdict() for each in copies]
+    if as_json:
+        print(json.dumps({"model": metadata.model_id, "directory": str(directory), "partitions": rows}))
+        return 0
+    print(f"{action}ed {sum(each.streams for each in copies):,} streams of model {metadata.model_id}")
+    _print_table(rows)
+    return 0
+
+
+def _rebuild(settings: Settings, args: argparse.Namespace) -> int:
+    from rillcast.bundle.bundle import Bundle
+    from rillcast.cli.commands.state_rebuild import chosen, confirm, erase, losses, require_stopped
+    from rillcast.stores.connect import kind_of
+    from rillcast.stores.local import stored_partitions
+    from rillcast.transports.connect import open_group
+
+    metadata = Bundle.load(settings.model).metadata
+    assignments: Sequence[Assignment] = ()
+    if kind_of(settings) == "kafka":
+        partitions = _topic_partitions(settings)
+    else:
+        partitions = stored_partitions(_directory(settings), metadata.model_id)
+    partitions = chosen(args.partition, partitions)
+    with ExitStack() as stack:
+        if settings.input.path is None:
+            group = stack.enter_context(closing(open_group(settings)))
+            require_stopped(settings.kafka.group_id, group.members())
+            assignments = group.assignments(partitions)
+        store, commit = opened(settings, metadata, stack, writing=True)
+        plan = losses(store, partitions, assignments)
+        if not args.json:
+            print(f"model {metadata.model_id}:")
+            for loss in plan:
+                print(f"  partition {loss.partition}: {loss.consequence()}")
+        confirm(args, plan)
+        erased = erase(store, plan, commit)
+    if args.json:
+        print(json.dumps({"model": metadata.model_id, "erased": erased, "partitions": [x._asdict() for x in plan]}))
+    else:
+        print(f"erased {len(erased)} partitions; start the service: it replays with worker.recovery = restore")
+    return 0
+
+
+def opened(
+    settings: Settings, metadata: BundleMetadata, stack: ExitStack, *, writing: bool
+) -> tuple[StateStore, Callable[[], None]]:
+    """Open the store that the settings name; and what commits, as a whole, what was written to it."""
+    from rillcast.stores.connect import codec_of, kind_of, prepare_store, reader_of
+    from rillcast.stores.kafka import KafkaStore
+    from rillcast.stores.local import LocalStore
+    from rillcast.transports.base import Channel
+    from rillcast.transports.connect import open_transactional_sink
+
+    codec = codec_of(settings, metadata)
+    if kind_of(settings) == "local":
+        return stack.enter_context(closing(LocalStore(settings.state.path, codec))), _nothing
+    topic, reader = settings.state_topic, reader_of(settings)
+    if not writing:
+        return stack.enter_context(closing(KafkaStore(topic, codec, None, reader))), _nothing
+    prepare_store(settings, metadata)
+    kafka = settings.kafka.model_copy(
+        update={
+            "transactional_id": f"{settings.kafka.group_id}-state-command",
+            "transaction_timeout_s": max(_TRANSACTION_TIMEOUT_S, settings.kafka.transaction_timeout_s),
+        }
+    )
+    sink = stack.enter_context(closing(open_transactional_sink(kafka, {Channel.STATE: topic}, settings.input.topic)))
+    store = stack.enter_context(closing(KafkaStore(topic, codec, sink, reader)))
+    return store, lambda: sink.commit({}, None)
+
+
+def _directory(settings: Settings) -> Path:
+    """Return the directory of a store that is none in Kafka."""
+    from rillcast.stores.connect import kind_of
+
+    if kind_of(settings) == "none":
+        raise SettingsError("no state is kept with these settings (state.store); name a store: --state.store local")
+    return settings.state.path
+
+
+def _topic_partitions(settings: Settings) -> Sequence[int]:
+    from rillcast.stores.connect import open_admin
+    from rillcast.transports.kafka.common import failures
+
+    with closing(open_admin(settings)) as admin:
+        partitions = admin.partitions(settings.state_topic)
+    if partitions is None:
+        raise failures.missing_topics(settings.kafka.bootstrap_servers, [settings.state_topic])
+    return range(partitions)
+
+
+def _nothing() -> None:
+    """A directory has no transport to commit."""
+
+
+def _print_table(rows: Sequence[Mapping[str, object]]) -> None:
+    if not rows:
+        return
+    titles = list(rows[0])
+    cells = [[_cell(title, row[title]) for title in titles] for row in rows]
+    widths = [max(len(title), *(len(row[column]) for row in cells)) for column, title in enumerate(titles)]
+    for row in [[title.removesuffix("_ms") for title in titles], *cells]:
+        print("  " + "  ".join(cell.rjust(width) for cell, width in zip(row, widths, strict=True)))
+
+
+def _cell(title: str, value: object) -> str:
+    if value is None:
+        return "-"
+    if title == "watermark_ms" and isinstance(value, int):
+        try:
+            return datetime.fromtimestamp(value / 1_000, UTC).isoformat(timespec="seconds")
+        except (OverflowError, ValueError):  # beyond what a calendar has
+            return f"{value} ms"
+    return f"{value:,}" if isinstance(value, int) else str(value)

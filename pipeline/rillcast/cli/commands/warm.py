@@ -1,0 +1,289 @@
+"""`rillcast warm`: history into the state store, before a deployment goes live.
+
+Owns: what may be replaced, where the service begins, and the order: the group is stopped, nothing is stored (or
+`--force`), history is stepped, the group's positions are committed, then the state as of them. State without a position
+could not be paired with the input again; a position without state only means a longer replay.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack, closing
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from rillcast.cli import settings_flags
+from rillcast.errors import SettingsError, StateError, TransportError
+from rillcast.observability import logs
+from rillcast.settings import FieldSettings, Settings
+from rillcast.transports.base import Assignment, Source
+
+if TYPE_CHECKING:
+    from rillcast.durability.warming import Warming
+
+HELP: Final = "load history into the state store, so that the first forecasts of a new deployment know their streams"
+EXAMPLES: Final = """\
+examples:
+  rillcast warm --history history.csv --model model.onnx --kafka.bootstrap-servers localhost:9092
+  rillcast warm --from-topic --model model.onnx --kafka.bootstrap-servers localhost:9092
+  rillcast warm --from-topic --events 5000 --json
+
+With --history, a file with unique_id, ds and y (.csv, .jsonl or .parquet), each stream's events in the order of
+time; the service then begins where the group stands, or else where kafka.auto_offset_reset says. Streams are placed in
+partitions by murmur2 of their id, as Java's, kafka-python's and Rillcast's own producers place keys.
+With --from-topic, the events of the input topic itself, the last --events of each partition or all that are retained;
+the service then begins where the group stands, or else behind them.
+"""
+_CHUNK: Final = 5_000
+_JOIN_TIMEOUT_S: Final = 120.0
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    """Add the command's arguments."""
+    history = parser.add_mutually_exclusive_group(required=True)
+    history.add_argument("--history", metavar="FILE", help="file with the history")
+    history.add_argument("--from-topic", action="store_true", help="take what the input topic retains")
+    parser.add_argument("--events", type=int, metavar="N", help="with --from-topic: only the last N of each partition")
+    parser.add_argument("--force", action="store_true", help="replace state that is there")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    settings_flags.add(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Warm the state store.
+
+    Raises:
+        SettingsError: the settings name no topic or no store.
+        StateError: there is state already.
+        TransportError: the group has members, or a broker does not answer.
+    """
+    settings = settings_flags.load(args)
+    logs.configure(settings.log.level, settings.log.format)
+    settings = settings_flags.with_local_model(settings)
+    if args.events is not None and (args.events < 1 or not args.from_topic):
+        raise SettingsError(f"--events {args.events}: takes at least 1, and goes with --from-topic")
+    _require_topic(settings)
+    from rillcast.bundle.bundle import Bundle
+    from rillcast.cli.commands.state import opened
+    from rillcast.cli.commands.state_rebuild import require_stopped
+    from rillcast.transports.connect import open_group
+
+    metadata = Bundle.load(settings.model).metadata
+    partitions = _partitions(settings)
+    with ExitStack() as stack:
+        group = stack.enter_context(closing(open_group(settings)))
+        require_stopped(settings.kafka.group_id, group.members())
+        store, commit = opened(settings, metadata, stack, writing=True)
+        from rillcast.stores.copying import load
+
+        present = [number for number in partitions if load(store, number).mark is not None]
+        if present and not args.force:
+            raise StateError(
+                f"model {metadata.model_id} has state of partitions {present} already; nothing was changed: start the "
+                f"service, which goes on from it, or say --force to replace it"
+            )
+        warming = _warming(settings, len(partitions) if args.history else None)
+        if args.history:
+            _take_file(settings, warming, args.history)
+        source = _Member(settings, partitions)
+        try:
+            source.join()
+            positions = source.positions(at_end=args.from_topic)
+            if args.from_topic:
+                source.take(warming, positions, args.events)
+            for number in present:
+                store.erase(number)
+            if present:
+                commit()
+                store.commit()
+            source.commit(positions)
+        finally:
+            source.close()
+        warming.store(store, positions, commit)
+    _print(warming, positions, as_json=args.json)
+    return 0
+
+
+def _require_topic(settings: Settings) -> None:
+    from rillcast.stores.connect import kind_of
+
+    if settings.input.path is not None:
+        raise SettingsError(
+            f"input.path is {settings.input.path!r}: a file is read from its beginning by every run, so there is "
+            f"nothing to warm; put the history before it, or give the service a topic"
+        )
+    if kind_of(settings) == "none":
+        raise SettingsError("no state is kept with these settings (state.store); name a store: --state.store local")
+
+
+def _partitions(settings: Settings) -> range:
+    from rillcast.stores.connect import open_admin
+    from rillcast.transports.kafka.common import failures
+
+    with closing(open_admin(settings)) as admin:
+        found = admin.partitions(settings.input.topic)
+    if found is None:
+        raise failures.missing_topics(settings.kafka.bootstrap_servers, [settings.input.topic])
+    return range(found)
+
+
+def _warming(settings: Settings, partitions: int | None) -> Warming:
+    """Return what takes history in: from a file, into so many partitions; from the topic (None), as it stands there."""
+    from rillcast.bundle.bundle import Bundle
+    from rillcast.codecs.connect import open_decoder
+    from rillcast.durability.warming import Warming
+    from rillcast.engine import device
+    from rillcast.engine.residents import Limits
+    from rillcast.engine.step_engine import StepEngine
+    from rillcast.serving.factory import rewind_of
+
+    bundle, on = (
+        Bundle.load(settings.model),
+        device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs),
+    )
+    engine = StepEngine(
+        bundle,
+        on,
+        batch_rows=settings.worker.batch_rows,
+        row_buckets=on.row_buckets(settings.worker.batch_rows),
+        # A file may tell one stream after the other: by event time all but the last would be idle.
+        limits=Limits(0, settings.state.max_streams_per_partition),
+        calibrate=settings.calibration == "on",
+        rewind=rewind_of(settings, bundle.metadata.frequency),
+    )
+    if partitions is None:
+        return Warming(engine, open_decoder(settings, bundle.metadata), None)
+    from rillcast.transports.kafka.kafka_python.placing import partition_of
+
+    decoder = open_decoder(_of_file(settings, None), bundle.metadata)
+    return Warming(engine, decoder, partial(partition_of, partitions=partitions))
+
+
+def _of_file(settings: Settings, path: str | None) -> Settings:
+    """Return the settings for a history, whose members have the plain names and whose clock nobody can judge."""
+    plain = {"path": path, "format": "auto", "envelope": "none", "fields": FieldSettings(), "max_future_s": 0.0}
+    return settings.model_copy(update={"input": settings.input.model_copy(update={**plain, "rate": 0.0})})
+
+
+def _take_file(settings: Settings, warming: Warming, path: str) -> None:
+    from rillcast.transports.connect import open_source
+
+    source = open_source(_of_file(settings, path))
+    try:
+        source.open(_FromTheStart())
+        while not source.exhausted:
+            warming.take(source.poll(_CHUNK, settings.worker.poll_timeout_s))
+    finally:
+        source.close()
+
+
+class _FromTheStart:
+    """Reads a file from its beginning."""
+
+    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
+        return {assignment.partition: assignment.beginning for assignment in assignments}
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """A file's partition stays."""
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        """A file's partition stays."""
+
+
+class _Member:
+    """The group's only member, with all of its partitions held until history is read from them."""
+
+    def __init__(self, settings: Settings, partitions: Sequence[int]) -> None:
+        from rillcast.transports.connect import open_source
+
+        self._settings = settings
+        self._partitions = set(partitions)
+        self._assigned: dict[int, Assignment] = {}
+        self._source: Source = open_source(settings)
+
+    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
+        self._assigned |= {assignment.partition: assignment for assignment in assignments}
+        return dict.fromkeys((assignment.partition for assignment in assignments), None)
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        raise TransportError(
+            f"another member took partitions {sorted(partitions)} of group {self._settings.kafka.group_id} while their "
+            f"state was being warmed; stop the service and try again. No state was stored"
+        )
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        self.on_revoked(partitions)
+
+    def join(self) -> None:
+        """Join, and wait for every partition."""
+        import time
+
+        self._source.open(self)
+        deadline = time.monotonic() + _JOIN_TIMEOUT_S
+        while self._assigned.keys() != self._partitions:
+            self._source.poll(1, self._settings.worker.poll_timeout_s)
+            if time.monotonic() > deadline:
+                missing = sorted(self._partitions - self._assigned.keys())
+                raise TransportError(
+                    f"group {self._settings.kafka.group_id} was not given partitions {missing} within "
+                    f"{_JOIN_TIMEOUT_S:g} s; is another member running? No state was stored"
+                )
+
+    def positions(self, *, at_end: bool) -> dict[int, int]:
+        """Return where the service begins: where the group stands, or else at the end, or where the settings say."""
+        latest = at_end or self._settings.kafka.auto_offset_reset == "latest"
+        return {
+            number: one.committed if one.committed is not None else (one.end if latest else one.beginning)
+            for number, one in sorted(self._assigned.items())
+        }
+
+    def take(self, warming: Warming, positions: Mapping[int, int], events: int | None) -> None:
+        """Step what the topic holds before the positions."""
+        import numpy as np
+
+        for number, position in positions.items():
+            beginning = self._assigned[number].beginning
+            self._source.start(number, beginning if events is None else max(beginning, position - events))
+        waiting = set(positions)
+        while waiting:
+            polled = self._source.poll(self._settings.worker.max_poll_records, self._settings.worker.poll_timeout_s)
+            ends = np.array([positions.get(number, 0) for number in polled.partitions.tolist()], np.int64)
+            warming.take(polled.take(np.flatnonzero(polled.offsets < ends)))
+            at = self._source.positions()
+            done = {number for number in waiting if at.get(number, 0) >= positions[number]}
+            if done:
+                self._source.hold(sorted(done))
+                waiting -= done
+
+    def commit(self, positions: Mapping[int, int]) -> None:
+        self._source.commit(positions)
+
+    def close(self) -> None:
+        self._source.close()
+
+
+def _print(warming: Warming, positions: Mapping[int, int], *, as_json: bool) -> None:
+    taken, rows = warming.taken, []
+    for partition, position in positions.items():
+        streams, cold = warming.streams(partition)
+        rows.append({"partition": partition, "position": position, "streams": streams, "warming_up": cold})
+    if as_json:
+        figures = {
+            "events": taken.events,
+            "outcomes": dict(taken.outcomes),
+            "refused": dict(taken.refused),
+            "partitions": rows,
+        }
+        print(json.dumps(figures))
+        return
+    streams, cold = sum(row["streams"] for row in rows), sum(row["warming_up"] for row in rows)
+    print(
+        f"stepped {taken.events:,} events of {streams:,} streams; {cold:,} of these know less than the model's context"
+    )
+    if taken.refused:
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in taken.refused.items())
+        print(f"{taken.refused.total():,} records could not be used ({reasons}), the first: {taken.example}")
+    for row in rows:
+        print(f"  partition {row['partition']}: {row['streams']:,} streams as of {row['position']:,}")

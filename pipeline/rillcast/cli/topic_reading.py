@@ -1,0 +1,124 @@
+"""How commands read a topic or a file from outside the service: all of it, or what comes from now on.
+
+Owns: a consumer group of one, which commits nothing, and how text of strangers is shown. Does not know: what is in the
+records.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from rillcast.errors import TransportError
+from rillcast.settings import Settings
+from rillcast.transports.base import Assignment
+
+if TYPE_CHECKING:
+    from rillcast.transports.base import Polled, Source
+
+_POLL_RECORDS: Final = 2_000
+_JOIN_TIMEOUT_S: Final = 60.0
+
+
+class _Reader:
+    """Reads every partition from its beginning, or from so many records before its end when the reading begins."""
+
+    def __init__(self, last: int | None) -> None:
+        self.ends: dict[int, int] = {}
+        self._last = last
+
+    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
+        """Say where to begin."""
+        self.ends |= {each.partition: each.end for each in assignments}
+        return {each.partition: self._first(each) for each in assignments}
+
+    def _first(self, assignment: Assignment) -> int:
+        beginning, end = assignment.beginning, assignment.end
+        return beginning if self._last is None else max(beginning, end - self._last)
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """Nothing was promised about a group of one."""
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        """Nothing was promised about a group of one."""
+
+
+def polls(
+    settings: Settings,
+    purpose: str,
+    *,
+    topic: str,
+    file: Path | None = None,
+    follow: bool = False,
+    last: int | None = None,
+) -> Iterator[Polled]:
+    """Yield the records of a topic in the order of each partition, or those of a file.
+
+    Args:
+        settings: how to reach the brokers.
+        purpose: stands in the name of the group.
+        topic: which one, unless a file is given.
+        file: read to its end instead.
+        follow: yield what comes from now on, without an end, in place of what there is.
+        last: begin so many records before the end of each partition; None = at its beginning.
+
+    Raises:
+        SettingsError: the file's name tells no format.
+        TransportError: the topic cannot be read.
+    """
+    from rillcast.transports.connect import open_source
+
+    given = settings.input.model_copy(
+        update={"path": None, "topic": topic} if file is None else {"path": str(file), "format": "json", "rate": 0.0}
+    )
+    group = settings.kafka.model_copy(
+        update={"group_id": f"{settings.kafka.group_id}-{purpose}-{uuid.uuid4().hex[:8]}", "group_instance_id": None}
+    )
+    source = open_source(settings.model_copy(update={"input": given, "kafka": group}))
+    with closing(source):
+        yield from _read(source, follow=follow, last=0 if follow else last)
+
+
+def _read(source: Source, *, follow: bool, last: int | None) -> Iterator[Polled]:
+    reader = _Reader(last)
+    source.open(reader)
+    deadline = time.monotonic() + _JOIN_TIMEOUT_S
+    while not source.exhausted:
+        polled = source.poll(_POLL_RECORDS, 0.2)
+        if len(polled):
+            yield polled
+        if not reader.ends:
+            if time.monotonic() > deadline:
+                raise TransportError(f"{source.name}: the group gave no partition within {_JOIN_TIMEOUT_S:g} s")
+        elif source.group() is not None and not follow:  # a file says by itself when it has ended
+            positions = source.positions()
+            if all(positions.get(partition, -1) >= end for partition, end in reader.ends.items()):
+                return
+
+
+def moment(text: str) -> int:
+    """Return what a flag says of a time (RFC 3339, UTC if it has no zone) as milliseconds since the epoch."""
+    found = datetime.fromisoformat(text)
+    return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
+
+
+def printable(data: bytes) -> str:
+    """Return text that a terminal shows and does not obey: other bytes and control characters are escaped."""
+    text = data.decode("utf-8", errors="backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def time_text(timestamp_ms: int) -> str:
+    """Return a time as RFC 3339; below 0 it is unknown."""
+    if timestamp_ms < 0:
+        return "unknown"
+    try:
+        found = datetime.fromtimestamp(timestamp_ms / 1000, UTC)
+    except (OverflowError, ValueError, OSError):
+        return f"{timestamp_ms} ms"
+    return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,141 @@
+"""The input topic as a table: `unique_id, ds, y` and covariates, as training takes it.
+
+Owns: what the table holds (every observation that the service would have stepped, in the order of each partition) and
+what is said of the rest. Does not know: slots, series, models.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from rillcast.bundle.covariates import Kind
+from rillcast.cli import topic_reading
+from rillcast.errors import DataError, SettingsError
+from rillcast.settings import Settings
+
+if TYPE_CHECKING:
+    import polars as pl
+
+    from rillcast.codecs.observations.covariates import Vocabulary
+    from rillcast.codecs.observations.decoder import Observations
+
+_OWN: Final = ("unique_id", "ds", "y")
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What came of a topic.
+
+    Attributes:
+        topic: its name.
+        events: rows of the table.
+        refused: records that are no observations, by reason; `example` tells of the first.
+        example: empty if none was refused.
+    """
+
+    topic: str
+    events: int
+    refused: Counter[str]
+    example: str
+
+    def told(self, path: Path) -> str:
+        """Return it for a person."""
+        text = f"{path}: {self.events:,} observations of topic {self.topic}"
+        if not self.refused:
+            return text
+        reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.refused.most_common())
+        return f"{text}; {self.refused.total():,} records are none ({reasons}), the first: {self.example}"
+
+
+def write(
+    settings: Settings,
+    path: Path,
+    last: int | None = None,
+    covariates: Sequence[tuple[str, Kind]] = (),
+    horizon: int = 0,
+) -> Taken:
+    """Read what the input topic holds now into a Parquet file.
+
+    Records go through the decoder of the service, so what it would send to the dead letters is not in the table, and a
+    covariate is what a model would have seen of it: that of the table of streams where the event brings none, null
+    where it is missing or out of range. A covariate has a column of its name; one that is known ahead also a column
+    `future.NAME` with what each event says of the next slots.
+
+    Args:
+        settings: which topic, how to reach it, how its records are written.
+        path: of the file; replaced if it is there.
+        last: only so many records of each partition; None = all that are retained.
+        covariates: name and kind of those that are read.
+        horizon: so many of the next slots.
+
+    Raises:
+        SettingsError: the input is a file, or the covariates cannot be read.
+        TransportError: the topic cannot be read.
+        DataError: it holds no observation, or the file cannot be written.
+    """
+    import polars as pl
+    import polars.selectors as cs
+
+    from rillcast.codecs.connect import open_learning_decoder
+
+    if settings.input.path is not None:
+        raise SettingsError(f"input.path is {settings.input.path!r}, a file; give it as DATA, without --from-topic")
+    topic = settings.input.topic
+    if own := [name for name, _ in covariates if name in _OWN]:
+        raise SettingsError(f"covariate {own[0]!r}: the table has a column of that name, {', '.join(_OWN)} are its own")
+    try:
+        decoder, vocabularies = open_learning_decoder(settings, covariates, horizon)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    parts: list[pl.DataFrame] = []
+    refused: Counter[str] = Counter()
+    example = ""
+    for polled in topic_reading.polls(settings, "train", topic=topic, last=last):
+        events, rejections = decoder.decode(polled)
+        refused.update(rejection.reason.value for rejection in rejections)
+        example = example or next((rejection.detail for rejection in rejections), "")
+        frame = pl.DataFrame(
+            {"unique_id": events.unique_ids, "ds": events.ds, "y": events.y.astype("float64")},
+            schema_overrides={"unique_id": pl.String},
+        )
+        parts.append(frame.with_columns(_beside(events, covariates, vocabularies)))
+    taken = Taken(topic, sum(map(len, parts)), refused, topic_reading.printable(example.encode()))
+    if not taken.events:
+        found = f"{refused.total():,} records, none of which is an observation ({taken.example})" if refused else "none"
+        raise DataError(f"topic {topic}: expected observations, found {found}")
+    try:
+        pl.concat(parts).with_columns(cs.float().fill_nan(None)).write_parquet(path)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    return taken
+
+
+def _beside(
+    events: Observations, covariates: Sequence[tuple[str, Kind]], vocabularies: Mapping[str, Vocabulary]
+) -> list[pl.Series]:
+    """Return the columns of the covariates."""
+    import polars as pl
+
+    if events.x is None:
+        return []
+    columns = []
+    for number, (name, kind) in enumerate(covariates):
+        values = events.x[:, number]
+        if kind == "category":
+            texts = np.array([None, *vocabularies[name].texts], object)
+            columns.append(pl.Series(name, texts[np.nan_to_num(values).astype(np.int64)], pl.String))
+        else:
+            columns.append(pl.Series(name, values.astype(np.float64)))
+    known = [name for name, kind in covariates if kind == "known"]
+    for number, name in enumerate(known):
+        assert events.future is not None  # something is known ahead
+        values = events.future[:, number].astype(np.float64)
+        flat = pl.Series(f"future.{name}", values.reshape(-1)).fill_nan(None)
+        columns.append(flat.reshape(values.shape).cast(pl.List(pl.Float64)))
+    return columns

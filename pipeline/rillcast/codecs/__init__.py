@@ -1,0 +1,5 @@
+"""Records: observation bytes to columns, forecast columns to bytes. `docs/records.md` is the same in prose.
+
+Rule: one format, one file. A record that cannot be decoded becomes a rejection with a reason, never an exception.
+Does not know: topics, offsets, models.
+"""

@@ -1,0 +1,142 @@
+"""Chooses the codecs that the settings name.
+
+Owns: the choice. Does not know: how a format is written. What a format needs beyond the base is imported only when it
+is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from typing import Final
+
+from rillcast.bundle.bundle import BundleMetadata
+from rillcast.bundle.covariates import Covariate, Kind, check
+from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.columns import ForecastEncoder
+from rillcast.codecs.observations import stream_table
+from rillcast.codecs.observations.covariates import CovariateColumns, CovariateRules, Vocabulary
+from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
+from rillcast.codecs.observations.fields import Fields
+from rillcast.codecs.observations.format import Format
+from rillcast.codecs.observations.json import JsonFormat
+from rillcast.errors import SettingsError
+from rillcast.settings import InputSettings, RegistrySettings, Settings
+
+_UNSEEN: Final = ("",)  # a category has to have one; what is read of it are the places of a vocabulary
+
+
+def open_decoder(settings: Settings, metadata: BundleMetadata | None) -> ObservationDecoder:
+    """Return the decoder of what the source hands out, with the covariates that the model takes; None = without any.
+
+    Raises:
+        SettingsError: a mapping or a message that cannot be, or a setting of the registry that it refuses.
+        DataError: the table of streams cannot be used.
+    """
+    covariates = metadata.covariates if metadata is not None else ()
+    columns = _columns(settings.input, covariates, metadata.horizon) if metadata is not None and covariates else None
+    return _decoder(settings, covariates, columns)
+
+
+def open_learning_decoder(
+    settings: Settings, wanted: Sequence[tuple[str, Kind]], horizon: int
+) -> tuple[ObservationDecoder, dict[str, Vocabulary]]:
+    """Return the same decoder for covariates that no bundle declares yet, and the texts of the categories by name.
+
+    What a category is in the columns is its place in its vocabulary, which grows as records are decoded.
+
+    Raises:
+        ValueError: these covariates cannot stand beside each other.
+        SettingsError, DataError: as `open_decoder`.
+    """
+    vocabularies = {name: Vocabulary() for name, kind in wanted if kind == "category"}
+    covariates = tuple(Covariate(name, kind, categories=_UNSEEN if kind == "category" else ()) for name, kind in wanted)
+    check(covariates)
+    columns = _columns(settings.input, covariates, horizon, vocabularies) if covariates else None
+    return _decoder(settings, covariates, columns), vocabularies
+
+
+def _decoder(
+    settings: Settings, covariates: Sequence[Covariate], columns: CovariateColumns | None
+) -> ObservationDecoder:
+    given = settings.input
+    limits = DecodeLimits(
+        given.max_record_bytes, given.max_id_bytes, given.max_abs_y, round(given.max_future_s * 1_000)
+    )
+    names = given.fields
+    try:
+        places = (names.unique_id, names.ds, names.y, names.ds_unit, names.x, names.future)
+        # The reader of a table has given its columns the plain names.
+        own = Fields(covariates=covariates)
+        fields = own if given.is_table else Fields(*places, covariates)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+    return ObservationDecoder(
+        limits,
+        _format(given, settings.registry),
+        fields,
+        cloudevents=given.envelope == "cloudevents",
+        columns=columns,
+    )
+
+
+def open_encoder(settings: Settings, metadata: BundleMetadata) -> ForecastEncoder:
+    """Return the encoder of forecasts; a registry is asked with the first record.
+
+    Raises:
+        SettingsError: a setting of the registry that it refuses.
+    """
+    output = settings.output
+    if output.codec != "avro":
+        return make_encoder(output.codec, metadata, output.decimals)
+    from rillcast.codecs.forecasts.avro import SCHEMA_TEXT
+    from rillcast.codecs.schema_registry import Registry
+
+    registry, subject = Registry(settings.registry), f"{output.topic}-value"
+    ask = partial(registry.id_of, subject, SCHEMA_TEXT, register=settings.registry.auto_register)
+    return make_encoder("avro", metadata, schema_id=ask)
+
+
+def _columns(
+    given: InputSettings,
+    covariates: Sequence[Covariate],
+    horizon: int,
+    vocabularies: Mapping[str, Vocabulary] | None = None,
+) -> CovariateColumns:
+    rules = CovariateRules(given.max_abs_x, given.covariates_missing, given.covariates_out_of_range)
+    streams = stream_table.read(given.streams_path, covariates) if given.streams_path else None
+    return CovariateColumns(covariates, horizon, rules, streams, vocabularies)
+
+
+def _format(given: InputSettings, settings: RegistrySettings) -> Format:
+    match given.format:
+        case "msgpack":
+            from rillcast.codecs.observations.msgpack import MessagePackFormat
+
+            return MessagePackFormat()
+        case "avro":
+            from rillcast.codecs.observations.avro import AvroFormat
+            from rillcast.codecs.schema_registry import Registry
+
+            return AvroFormat(Registry(settings))
+        case "protobuf":
+            from rillcast.codecs.observations import protobuf as protobuf
+            from rillcast.codecs.schema_registry import Registry
+
+            registry = Registry(settings)
+            if given.protobuf_descriptors is not None:
+                message = protobuf.message_from_descriptors(given.protobuf_descriptors, given.protobuf_message)
+            elif given.protobuf_message == protobuf.OBSERVATION:
+                message = protobuf.observation_message()
+            else:
+                raise SettingsError(
+                    f"input.protobuf_message is {given.protobuf_message!r}, which needs input.protobuf_descriptors"
+                )
+            return protobuf.ProtobufFormat(registry, message)
+        case "json_schema":
+            from rillcast.codecs.observations.json_schema import JsonSchemaFormat
+            from rillcast.codecs.schema_registry import Registry
+
+            return JsonSchemaFormat(Registry(settings), validate=settings.validate_json)
+        case _:
+            return JsonFormat()  # the readers of files make JSON records of CSV and Parquet

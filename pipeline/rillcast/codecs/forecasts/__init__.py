@@ -1,0 +1,1 @@
+"""Columns of forecasts to records in every format, and back for those who read them."""

@@ -1,0 +1,173 @@
+"""Forecast records in Avro, in the Confluent wire format: the members of the JSON form. Owns the schema and the bytes.
+
+The frame is a zero byte and the id that the registry gave the schema, asked for with the first record. Floats take four
+bytes each wherever they stand, so numpy lays the quantiles of a whole batch out at once, and a row costs one
+`bytes.join`.
+
+Source: Apache Avro 1.12 specification, 'Binary Encoding' (numbers zigzag and in groups of 7 bits; maps and arrays as
+counted blocks that end with an empty one).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from typing import Any, Final
+
+import numpy as np
+
+from rillcast.arrays import AnyArray, IntArray
+from rillcast.bundle.bundle import BundleMetadata, Status
+from rillcast.codecs.forecasts.columns import STATUS_NAMES, ForecastColumns, level_name, model_name
+
+SCHEMA: Final[dict[str, Any]] = {
+    "type": "record",
+    "name": "Forecast",
+    "namespace": "rillcast.v1",
+    "doc": "One forecast for one event; see docs/records.md.",
+    "fields": [
+        {"name": "unique_id", "type": "string", "doc": "The stream."},
+        {
+            "name": "ds",
+            "type": {"type": "long", "logicalType": "timestamp-millis"},
+            "doc": "Time of the event: the origin of the forecast.",
+        },
+        {"name": "freq", "type": "string", "doc": "Length of a slot."},
+        {"name": "model", "type": "string", "doc": "Name and id of the bundle."},
+        {
+            "name": "status",
+            "type": {
+                "type": "enum",
+                "name": "Status",
+                "symbols": [STATUS_NAMES[status] for status in Status if status.advanced],
+            },
+            "doc": "What became of the event.",
+        },
+        {
+            "name": "quantiles",
+            "type": {"type": "map", "values": {"type": "array", "items": "float"}},
+            "doc": "By level; the i-th value (from 0) is for the slot i + 1 after that of ds.",
+        },
+        {"name": "anomaly", "type": ["null", "float"], "default": None, "doc": "0 to 1; null = unknown."},
+        {
+            "name": "source",
+            "type": {
+                "type": "record",
+                "name": "Source",
+                "fields": [{"name": "partition", "type": "int"}, {"name": "offset", "type": "long"}],
+            },
+            "doc": "Where the event stands.",
+        },
+        {
+            "name": "revision",
+            "type": "int",
+            "default": 0,
+            "doc": "How often the forecast of this stream and slot was revised; the record with the most counts.",
+        },
+    ],
+}
+"""What `docs/schemas/forecast.avsc` says, and what is registered."""
+SCHEMA_TEXT: Final = json.dumps(SCHEMA)
+FRAME_BYTES: Final = 5
+_GROUPS: Final = 10  # of 7 bits, in the longest number
+_END: Final = b"\0"  # of a map or an array
+_NULL: Final = b"\0"  # the first branch of a union
+
+
+class AvroEncoder:
+    """Columns to Avro forecast records, keyed by stream id."""
+
+    def __init__(self, metadata: BundleMetadata, schema_id: Callable[[], int]) -> None:
+        """Prepare; nothing is asked yet.
+
+        Args:
+            metadata: of the model.
+            schema_id: asks the registry for the id of `SCHEMA`; called once, with the first records.
+        """
+        self._schema_id = schema_id
+        self._frame: bytes | None = None
+        members: list[tuple[str, Any]] = []
+        constants: dict[str, bytes] = {}
+        opening = number(len(metadata.quantiles))
+        for place, quantile in enumerate(metadata.quantiles):
+            constants[f"level{place}"] = opening + _text(level_name(quantile)) + number(metadata.horizon)
+            members.append((f"level{place}", f"V{len(constants[f'level{place}'])}"))
+            members.append((f"values{place}", ("<f4", (metadata.horizon,))))
+            opening = _END  # of the array before
+        constants["end"] = _END * 2
+        members.append(("end", "V2"))
+        self._row = np.dtype(members)
+        self._constants = np.zeros((), self._row)
+        for name, packed in constants.items():
+            self._constants[name] = np.void(packed)
+        self._levels = len(metadata.quantiles)
+        self._model = _text(metadata.freq) + _text(model_name(metadata))
+        self._status = [number(status) for status in Status]
+
+    def encode(self, columns: ForecastColumns) -> tuple[list[bytes], list[bytes]]:
+        """Return keys and values, one of each per row.
+
+        Raises:
+            TransportError: the registry does not answer.
+            SettingsError: it does not take the schema.
+        """
+        n, size, model, status = len(columns), self._row.itemsize, self._model, self._status
+        if n == 0:
+            return [], []
+        if self._frame is None:
+            self._frame = b"\0" + self._schema_id().to_bytes(4, "big")
+        block = np.full(n, self._constants)
+        for place in range(self._levels):
+            block[f"values{place}"] = columns.forecast[:, :, place]
+        data, frame = block.tobytes(), self._frame
+        revisions = [number(0)] * n if columns.revision is None else numbers(columns.revision.astype(np.int64))
+        keys = [unique_id.encode() for unique_id in columns.unique_ids]
+        lengths = numbers(np.array([len(key) for key in keys], np.int64))
+        rows = zip(
+            lengths,
+            keys,
+            numbers(columns.ds),
+            columns.status.tolist(),
+            range(0, n * size, size),
+            _anomalies(columns.anomaly, n),
+            numbers(columns.partitions),
+            numbers(columns.offsets),
+            revisions,
+            strict=True,
+        )
+        values = [
+            b"".join(
+                (frame, length, key, ds, model, status[of], data[at : at + size], anomaly, partition, offset, revision)
+            )
+            for length, key, ds, of, at, anomaly, partition, offset, revision in rows
+        ]
+        return keys, values
+
+
+def number(value: int) -> bytes:
+    """Return an Avro int or long."""
+    return numbers(np.array([value], np.int64))[0]
+
+
+def numbers(values: IntArray) -> list[bytes]:
+    """Return Avro ints or longs: zigzag, then groups of 7 bits, the lowest first, all but the last with the top bit."""
+    zigzag = ((values << 1) ^ (values >> 63)).astype(np.uint64)
+    groups = (zigzag[:, None] >> np.arange(0, 7 * _GROUPS, 7, dtype=np.uint64)) & np.uint64(0x7F)
+    lengths = np.maximum(1, _GROUPS - np.argmax(groups[:, ::-1] != 0, axis=1))
+    lengths[~groups.any(axis=1)] = 1
+    groups[np.arange(_GROUPS) < (lengths - 1)[:, None]] |= np.uint64(0x80)
+    data = groups.astype(np.uint8).tobytes()
+    return [data[_GROUPS * row : _GROUPS * row + length] for row, length in enumerate(lengths.tolist())]
+
+
+def _text(text: str) -> bytes:
+    data = text.encode()
+    return number(len(data)) + data
+
+
+def _anomalies(anomaly: AnyArray | None, n: int) -> list[bytes]:
+    if anomaly is None:
+        return [_NULL] * n
+    data = anomaly.astype("<f4").tobytes()
+    known = np.isfinite(anomaly).tolist()
+    return [b"\x02" + data[4 * row : 4 * row + 4] if known[row] else _NULL for row in range(n)]

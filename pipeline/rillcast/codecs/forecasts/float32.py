@@ -1,0 +1,82 @@
+"""Forecast records as raw float32 behind a header of fixed layout: the cheapest codec to write and to read.
+
+Owns: the layout (`layout`), which `docs/records.md` repeats. The stream id is the record's key and not in its value; so
+every record of a model has one size, numpy lays a whole batch out at once, and a row costs one slice.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+
+from rillcast.bundle.bundle import BundleMetadata
+from rillcast.codecs.forecasts.columns import ForecastColumns
+
+MAGIC: Final = b"RCF1"
+# Little-endian, packed: 64 bytes, then the levels, then the revision if there can be one (as `values_at` tells), then
+# the values by horizon and level.
+HEADER: Final = np.dtype(
+    [
+        ("magic", "S4"),
+        ("values_at", "<u2"),  # where the values begin, so that a later version may say more in between
+        ("horizon", "<u2"),
+        ("levels", "<u2"),
+        ("status", "i1"),  # rillcast.bundle.bundle.Status
+        ("reserved", "u1"),
+        ("partition", "<i4"),
+        ("offset", "<i8"),
+        ("ds", "<i8"),  # milliseconds since the epoch
+        ("model_id", "S16"),
+        ("freq", "S12"),
+        ("anomaly", "<f4"),  # NaN = unknown
+    ]
+)
+
+
+def layout(horizon: int, levels: int, *, revised: bool = False) -> np.dtype[Any]:
+    """Return the type of a whole record; `revised` = it says which revision it is."""
+    revision = [("revision", "<u4")] if revised else []
+    return np.dtype(
+        [("header", HEADER), ("quantiles", "<f4", (levels,)), *revision, ("values", "<f4", (horizon, levels))]
+    )
+
+
+class Float32Encoder:
+    """Columns to raw float32 forecast records, keyed by stream id."""
+
+    def __init__(self, metadata: BundleMetadata) -> None:
+        self._plain, self._revised = (_constants(metadata, revised=revised) for revised in (False, True))
+
+    def encode(self, columns: ForecastColumns) -> tuple[list[bytes], list[bytes]]:
+        """Return keys and values, one of each per row."""
+        constants = self._plain if columns.revision is None else self._revised
+        n, size = len(columns), constants.itemsize
+        block = np.full(n, constants)
+        header = block["header"]
+        header["status"] = columns.status
+        header["partition"] = columns.partitions
+        header["offset"] = columns.offsets
+        header["ds"] = columns.ds
+        header["anomaly"] = np.nan if columns.anomaly is None else columns.anomaly
+        block["values"] = columns.forecast
+        if columns.revision is not None:
+            block["revision"] = columns.revision
+        data = block.tobytes()
+        values = [data[first : first + size] for first in range(0, n * size, size)]
+        return [unique_id.encode() for unique_id in columns.unique_ids], values
+
+
+def _constants(metadata: BundleMetadata, *, revised: bool) -> np.ndarray[Any, Any]:
+    """Return a record with everything in it that is the same in all of a model's records."""
+    levels = len(metadata.quantiles)
+    constants = np.zeros((), layout(metadata.horizon, levels, revised=revised))
+    header = constants["header"]
+    header["magic"] = MAGIC
+    header["values_at"] = HEADER.itemsize + 4 * levels + (4 if revised else 0)
+    header["horizon"] = metadata.horizon
+    header["levels"] = levels
+    header["model_id"] = metadata.model_id.encode()
+    header["freq"] = metadata.freq.encode()
+    constants["quantiles"] = metadata.quantiles
+    return constants

@@ -1,0 +1,151 @@
+"""Reads forecast records of any codec: what a consumer in Python needs.
+
+    from rillcast.codecs.forecasts.reader import decode_forecast
+    forecast = decode_forecast(message.value(), message.key())
+
+Owns: the reading side of `forecasts_json`, `forecasts_msgpack` and `forecasts_float32`, told apart by their first byte.
+Does not know: Kafka.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+import orjson
+
+from rillcast.arrays import FloatArray, IntArray
+from rillcast.bundle.frequency import parse
+from rillcast.codecs.forecasts.columns import STATUS_NAMES
+from rillcast.codecs.forecasts.float32 import HEADER, MAGIC
+from rillcast.errors import DataError
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Forecast:
+    """One forecast.
+
+    Attributes:
+        unique_id: the stream.
+        ds: the event's time, the origin of the forecast, milliseconds since the epoch.
+        freq: length of a slot.
+        model: name and id of the bundle; of a float32 record the id alone.
+        status: what became of the event, see `docs/records.md`.
+        quantiles: `(Q,)` levels.
+        values: `(H, Q)` float32; row `i` is for the slot `i + 1` after that of `ds`.
+        anomaly: 0 to 1, NaN = unknown.
+        partition: of the event in the source.
+        offset: of the event in the source, or of the one that caused the revision. A repeat has the same partition,
+            offset and ds: drop it by these.
+        revision: how often the forecast of this stream and slot had been revised before it became this one.
+    """
+
+    unique_id: str
+    ds: int
+    freq: str
+    model: str
+    status: str
+    quantiles: tuple[float, ...]
+    values: FloatArray
+    anomaly: float
+    partition: int
+    offset: int
+    revision: int = 0
+
+    @property
+    def times(self) -> IntArray:
+        """`(H,)`, when the slots begin that the rows of `values` are for, milliseconds since the epoch."""
+        times: IntArray = parse(self.freq).ahead(self.ds, np.arange(1, len(self.values) + 1))
+        return times
+
+
+def decode_forecast(value: bytes, key: bytes | None = None) -> Forecast:
+    """Read one record.
+
+    Args:
+        value: the record's value.
+        key: the record's key; only a float32 record needs it, for it holds the stream id.
+
+    Raises:
+        DataError: this is no forecast record of a known codec, or a float32 record came without its key.
+    """
+    try:
+        if value[:1] == b"{":
+            return _from_members(orjson.loads(value))
+        if value[:4] == MAGIC:
+            return _from_float32(value, key)
+        if value[:1] and 0x80 <= value[0] <= 0x8F:  # a small MessagePack map
+            return _from_members(msgspec.msgpack.decode(value))
+        if value[:1] == b"\0":  # Confluent's frame
+            return _from_members(_avro(value))
+    except (KeyError, TypeError, ValueError, IndexError, msgspec.MsgspecError) as error:
+        raise DataError(f"a forecast record of {len(value)} bytes cannot be read: {error!r}") from error
+    raise DataError(
+        f"not a forecast record: it begins with {value[:4]!r}, expected JSON, MessagePack, Avro or {MAGIC!r}"
+    )
+
+
+def _avro(value: bytes) -> dict[str, Any]:
+    """Read an Avro record by the schema of this release; a registry's deserialiser reads it by the writer's."""
+    try:
+        from fastavro import parse_schema, schemaless_reader
+    except ImportError as error:
+        raise DataError("Avro needs fastavro: install the extra rillcast[registry]") from error
+    from rillcast.codecs.forecasts.avro import FRAME_BYTES, SCHEMA
+
+    try:
+        members: Any = schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), parse_schema(SCHEMA), None)
+    except Exception as error:  # fastavro raises whatever its reader stumbles over, from IndexError up
+        raise DataError(f"an Avro record of {len(value)} bytes cannot be read: {error!r}") from error
+    found: dict[str, Any] = members | {"ds": (members["ds"] - _EPOCH) // dt.timedelta(milliseconds=1)}
+    return found
+
+
+def _from_members(members: dict[str, Any]) -> Forecast:
+    ds, anomaly, source = members["ds"], members["anomaly"], members["source"]
+    if isinstance(ds, str):
+        ds = (dt.datetime.fromisoformat(ds) - _EPOCH) // dt.timedelta(milliseconds=1)
+    quantiles = members["quantiles"]
+    return Forecast(
+        unique_id=members["unique_id"],
+        ds=ds,
+        freq=members["freq"],
+        model=members["model"],
+        status=members["status"],
+        quantiles=tuple(float(level) for level in quantiles),
+        values=np.array(list(quantiles.values()), np.float32).T,
+        anomaly=float("nan") if anomaly is None else anomaly,
+        partition=source["partition"],
+        offset=source["offset"],
+        revision=members.get("revision", 0),
+    )
+
+
+def _from_float32(value: bytes, key: bytes | None) -> Forecast:
+    if key is None:
+        raise DataError("a float32 forecast record has its stream id in its key: give the key too")
+    header = np.frombuffer(value, HEADER, 1)[0]
+    horizon, levels = int(header["horizon"]), int(header["levels"])
+    quantiles = np.frombuffer(value, "<f4", levels, HEADER.itemsize)
+    values_at, levels_end = int(header["values_at"]), HEADER.itemsize + 4 * levels
+    values = np.frombuffer(value, "<f4", horizon * levels, values_at)
+    revision = np.frombuffer(value, "<u4", 1, levels_end)[0] if values_at >= levels_end + 4 else 0
+    return Forecast(
+        unique_id=key.decode(),
+        ds=int(header["ds"]),
+        freq=header["freq"].decode(),
+        model=header["model_id"].decode(),
+        status=STATUS_NAMES[header["status"]],
+        quantiles=tuple(float(str(level)) for level in quantiles),
+        values=values.reshape(horizon, levels),
+        anomaly=float(header["anomaly"]),
+        partition=int(header["partition"]),
+        offset=int(header["offset"]),
+        revision=int(revision),
+    )

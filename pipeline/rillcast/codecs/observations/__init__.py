@@ -1,0 +1,1 @@
+"""Observation records, in every format that they may have, to columns."""

@@ -1,0 +1,228 @@
+"""Covariates of observation records: members to the columns `x` and `future` of a graph.
+
+Owns: the types that `x` and `future` are decoded to, what becomes of values that are missing, out of range or unknown,
+and the values that a table brings for a stream. Does not know: bytes, or what a model does with the columns.
+
+    {"unique_id": "shop-7", "ds": ..., "y": 41, "x": {"promo": 0, "price": 9.5, "region": "north"},
+     "future": {"promo": [0, 1, 1], "price": [9.5, 7, 7]}}
+
+`x` holds what each covariate is at the event, `future` what those of kind `known` will be in the next slots, the next
+one first. Whatever is not there is missing, as are values beyond the horizon's end that a record leaves out; what it
+has beyond the horizon is ignored, and so are members that the bundle does not declare.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from operator import attrgetter
+from typing import Any, Final, Literal, NamedTuple, TypeAlias
+
+import msgspec
+import numpy as np
+
+from rillcast.arrays import FloatArray
+from rillcast.bundle.covariates import UNKNOWN, Covariate, ahead
+from rillcast.codecs.observations.rejections import Reason, RefusedError
+
+Policy: TypeAlias = Literal["mask", "dead_letter"]
+_Wide: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
+
+
+class Masked(NamedTuple):
+    """Values of declared covariates that the model does not see.
+
+    Attributes:
+        missing: not there, in `x` or `future`.
+        out_of_range: of larger magnitude than the limit.
+        unknown: categories that were not seen in training; the model sees that they are unknown.
+    """
+
+    missing: int = 0
+    out_of_range: int = 0
+    unknown: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class CovariateRules:
+    """What becomes of values that cannot be used.
+
+    Attributes:
+        max_abs_x: largest magnitude of a value.
+        missing: of a covariate that an event does not bring, nor the table of streams: whether it is masked, or the
+            record a dead letter. What is missing in `future` is always masked.
+        out_of_range: the same of a value beyond `max_abs_x`.
+    """
+
+    max_abs_x: float = 1e15
+    missing: Policy = "mask"
+    out_of_range: Policy = "mask"
+
+
+class Types(NamedTuple):
+    """What `x` and `future` are decoded to: an attribute for each covariate, by `attribute`."""
+
+    x: type[msgspec.Struct]
+    future: type[msgspec.Struct]
+
+
+def attribute(name: str) -> str:
+    """Return a Python name for a member's name, different for different names."""
+    return "m_" + name.encode().hex()
+
+
+def types(covariates: Sequence[Covariate]) -> Types:
+    """Return types with the declared members and no others; each may be null or absent."""
+    kinds: dict[str, Any] = {one.name: type_of(one) for one in covariates}
+    future: dict[str, Any] = {one.name: type_ahead() for one in ahead(covariates)}
+    return Types(_struct("x", kinds), _struct("future", future))
+
+
+def type_of(covariate: Covariate) -> Any:
+    """Return the type of a covariate's value at the event."""
+    return str | int | None if covariate.kind == "category" else float | None
+
+
+def type_ahead() -> Any:
+    """Return the type of a covariate's values for the next slots."""
+    return list[float | None] | None
+
+
+def _struct(title: str, members: Mapping[str, Any]) -> type[msgspec.Struct]:
+    return msgspec.defstruct(
+        title,
+        [(attribute(name), kind, None) for name, kind in members.items()],
+        rename={attribute(name): name for name in members},
+        gc=False,
+        kw_only=True,
+    )
+
+
+class Vocabulary:
+    """The texts of a category that nobody has declared yet: each gets the next place, from 1, as it comes."""
+
+    def __init__(self) -> None:
+        self._places: dict[str, float] = {}
+
+    def get(self, text: str, _unknown: float) -> float:
+        """Return the place of a text; none is unknown."""
+        return self._places.setdefault(text, float(len(self._places) + 1))
+
+    @property
+    def texts(self) -> list[str]:
+        """The texts in the order of their places."""
+        return list(self._places)
+
+
+class CovariateColumns:
+    """Decoded events to columns: a few list comprehensions over a poll, none of them for each number of each event."""
+
+    def __init__(
+        self,
+        covariates: Sequence[Covariate],
+        horizon: int,
+        rules: CovariateRules | None = None,
+        streams: Mapping[str, Mapping[str, float | str | None]] | None = None,
+        vocabularies: Mapping[str, Vocabulary] | None = None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            covariates: what the bundle declares, in the order of its inputs.
+            horizon: slots ahead, H.
+            rules: what becomes of values that cannot be used.
+            streams: by stream id, values of those that belong to the stream, for events that bring none.
+            vocabularies: by name of a category, what takes the place of its declared texts.
+        """
+        self._covariates, self._horizon, self._rules = tuple(covariates), horizon, rules or CovariateRules()
+        self._blank_x, self._blank_future = (kind() for kind in types(covariates))
+        numbers = [place for place, one in enumerate(covariates) if one.kind != "category"]
+        self._numbers = numbers
+        self._read_numbers = _tuple_getter([attribute(covariates[place].name) for place in numbers])
+        self._categories: list[tuple[int, str, Vocabulary | dict[str, float]]] = [
+            (place, attribute(one.name), (vocabularies or {}).get(one.name) or _places(one))
+            for place, one in enumerate(covariates)
+            if one.kind == "category"
+        ]
+        self._ahead = [attribute(one.name) for one in ahead(covariates)]
+        self._of_streams = [place for place, one in enumerate(covariates) if one.of_the_stream]
+        self._rows = {unique_id: row for row, unique_id in enumerate(streams or {}, start=1)}
+        self._table = np.full((len(self._rows) + 1, len(covariates)), np.nan)  # row 0: a stream that is not in it
+        for unique_id, row in self._rows.items():
+            self._table[row] = self._of_stream((streams or {})[unique_id])
+
+    def columns(self, events: Sequence[Any]) -> tuple[FloatArray, FloatArray | None, Masked]:
+        """Return `x` `(n, C)`, `future` `(n, F, H)` if anything is known ahead, and what was masked.
+
+        Raises:
+            RefusedError: a value is missing or out of range, and the rules want no such record.
+        """
+        n, blank, rules = len(events), self._blank_x, self._rules
+        given = [event.x if event.x is not None else blank for event in events]
+        x: _Wide = np.full((n, len(self._covariates)), np.nan)
+        if self._numbers:
+            read = self._read_numbers
+            x[:, self._numbers] = np.array([read(one) for one in given], np.float64).reshape(n, len(self._numbers))
+        unknown = 0
+        for place, name, places in self._categories:
+            texts = [getattr(one, name) for one in given]
+            x[:, place] = [np.nan if text is None else places.get(str(text), UNKNOWN) for text in texts]
+            unknown += int((x[:, place] == UNKNOWN).sum())
+        if self._rows:
+            rows = self._rows
+            known = self._table[[rows.get(event.unique_id, 0) for event in events]]
+            x = np.where(np.isnan(x), known, x)
+        far = np.abs(x) > rules.max_abs_x
+        missing, out_of_range = int(np.isnan(x).sum()), int(far.sum())
+        if missing and rules.missing == "dead_letter":
+            raise RefusedError(Reason.COVARIATE_MISSING, self._names(np.isnan(x)))
+        future: _Wide | None = None
+        if self._ahead:
+            future = self._future(events)
+            missing += int(np.isnan(future).sum())
+            beyond = np.abs(future) > rules.max_abs_x
+            out_of_range += int(beyond.sum())
+            future[beyond] = np.nan
+        if out_of_range and rules.out_of_range == "dead_letter":
+            what = self._names(far) or "a value in `future`"
+            raise RefusedError(Reason.COVARIATE_OUT_OF_RANGE, f"{what}: beyond input.max_abs_x, {rules.max_abs_x:g}")
+        x[far] = np.nan
+        masked = Masked(missing, out_of_range, unknown)
+        return x.astype(np.float32), None if future is None else future.astype(np.float32), masked
+
+    def _future(self, events: Sequence[Any]) -> _Wide:
+        blank, horizon = self._blank_future, self._horizon
+        given = [event.future if event.future is not None else blank for event in events]
+        columns: _Wide = np.full((len(events), len(self._ahead), horizon), np.nan)
+        for number, name in enumerate(self._ahead):
+            values = [getattr(one, name) for one in given]
+            whole = [row for row, one in enumerate(values) if one is not None and len(one) == horizon]
+            columns[whole, number] = np.array([values[row] for row in whole], np.float64).reshape(-1, horizon)
+            if len(whole) < len(values):
+                for row, one in enumerate(values):
+                    if one is not None and len(one) != horizon:
+                        columns[row, number, : len(one)] = np.array(one[:horizon], np.float64)
+        return columns
+
+    def _of_stream(self, values: Mapping[str, float | str | None]) -> list[float]:
+        """Return what the table says of one stream, in the order of the covariates."""
+        places = {place: known for place, _, known in self._categories}
+        row = [np.nan] * len(self._covariates)
+        for place in self._of_streams:
+            if (value := values.get(self._covariates[place].name)) is not None:
+                row[place] = places[place].get(str(value), UNKNOWN) if place in places else float(value)
+        return row
+
+    def _names(self, which: Any) -> str:
+        return ", ".join(repr(self._covariates[place].name) for place in np.flatnonzero(which.any(axis=0)).tolist())
+
+
+def _places(category: Covariate) -> dict[str, float]:
+    return {text: float(number) for number, text in enumerate(category.categories, start=1)}
+
+
+def _tuple_getter(names: Sequence[str]) -> Any:
+    return attrgetter(*names) if names else lambda _value: ()
+
+
+NONE: Final = Masked()

@@ -1,0 +1,269 @@
+"""Observation records: bytes to columns.
+
+Owns: the columns, and the limits that an observation has to keep. Does not know: where the bytes come from, how a
+format is written (`rillcast.codecs.observations_*`), or what a model does with the columns. One bad record is rejected
+with a reason; it never stops the others. What is rejected depends on the record alone, never on the clock, so that a
+replay rejects the same.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+import numpy as np
+
+from rillcast.arrays import FloatArray, IntArray
+from rillcast.codecs.observations import covariates
+from rillcast.codecs.observations.cloudevents import open_event
+from rillcast.codecs.observations.covariates import CovariateColumns, Masked
+from rillcast.codecs.observations.fields import Fields, Observation, Records, Surroundings
+from rillcast.codecs.observations.format import Format
+from rillcast.codecs.observations.json import JsonFormat
+from rillcast.codecs.observations.rejections import Reason, RefusedError, Rejection
+
+MIN_DS: Final = dt.datetime(1900, 1, 1, tzinfo=dt.UTC)
+MAX_DS: Final = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MILLISECOND: Final = dt.timedelta(milliseconds=1)
+_MIN_DS_MS: Final = (MIN_DS - _EPOCH) // _MILLISECOND
+_MAX_DS_MS: Final = (MAX_DS - _EPOCH) // _MILLISECOND
+_DETAIL_CHARS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Observations:
+    """Decoded events as columns, in the order of the poll.
+
+    Attributes:
+        rows: `(n,)` int64, which row of the poll each event came from.
+        unique_ids: stream ids.
+        ds: `(n,)` int64, milliseconds since the epoch.
+        y: `(n,)` float32, NaN = missing.
+        x: `(n, C)` float32, covariates at the events; None where the model takes none.
+        future: `(n, F, H)` float32, those for the next slots; None where none are known ahead.
+        masked: how many values of covariates the model does not see.
+    """
+
+    rows: IntArray
+    unique_ids: list[str]
+    ds: IntArray
+    y: FloatArray
+    x: FloatArray | None = None
+    future: FloatArray | None = None
+    masked: Masked = covariates.NONE
+
+    def __len__(self) -> int:
+        return len(self.unique_ids)
+
+    def take(self, chosen: IntArray) -> Observations:
+        """Return some of the events, in the order of `chosen`."""
+        unique_ids = [self.unique_ids[row] for row in chosen.tolist()]
+        x, future = (None if column is None else column[chosen] for column in (self.x, self.future))
+        return Observations(self.rows[chosen], unique_ids, self.ds[chosen], self.y[chosen], x, future)
+
+
+@dataclass(frozen=True, slots=True)
+class DecodeLimits:
+    """What an observation must not exceed.
+
+    Attributes:
+        max_record_bytes: of a value.
+        max_id_bytes: of a `unique_id` in UTF-8.
+        max_abs_y: of the magnitude of `y`.
+        max_future_ms: by how much `ds` may lie after the record's own timestamp; 0 = any amount. A record whose
+        timestamp
+            is unknown passes.
+    """
+
+    max_record_bytes: int = 1_048_576
+    max_id_bytes: int = 512
+    max_abs_y: float = 1e15
+    max_future_ms: int = 0
+
+
+class ObservationDecoder:
+    """Records to columns.
+
+    A batch in which every record is good costs one list comprehension per column; only a batch with a bad record
+    is gone through one by one.
+    """
+
+    def __init__(
+        self,
+        limits: DecodeLimits | None = None,
+        form: Format | None = None,
+        fields: Fields | None = None,
+        *,
+        cloudevents: bool = False,
+        columns: CovariateColumns | None = None,
+    ) -> None:
+        """Put a decoder together.
+
+        Args:
+            limits: what an observation must not exceed.
+            form: how values are written; JSON if None.
+            fields: where stream, time and observation stand; the plain names if None.
+            cloudevents: whether each record is a CloudEvent around its value.
+            columns: of the covariates that the fields read; None where they read none.
+        """
+        self._limits = limits or DecodeLimits()
+        self._format = form or JsonFormat()
+        fields = fields or Fields()
+        self._decode: Callable[[bytes], Any] = self._format.decoder(fields.shape)
+        self._get = fields.getter()
+        self._cloudevents = cloudevents
+        self._columns = columns
+        self._json = JsonFormat()
+        self._decode_json: Callable[[bytes], Any] = self._json.decoder(fields.shape)
+        self._read: Callable[[Records], list[Observation]] = self._read_values
+        if cloudevents or fields.needs_surroundings:
+            self._read = self._read_records
+        elif not fields.plain:
+            self._read = self._read_mapped
+
+    def decode(self, records: Records) -> tuple[Observations, list[Rejection]]:
+        """Decode a poll; every row ends up in exactly one of the two results.
+
+        Raises:
+            TransportError: a schema registry does not answer.
+        """
+        try:
+            return self._decode_all(records), []
+        except (
+            _NeedsCareError,
+            RefusedError,
+            TypeError,
+            msgspec.MsgspecError,
+            ValueError,
+            ArithmeticError,
+            RecursionError,
+        ):
+            return self._decode_one_by_one(records)
+
+    def _decode_all(self, records: Records) -> Observations:
+        limits, values = self._limits, records.values
+        if any(value is None or len(value) > limits.max_record_bytes for value in values):
+            raise _NeedsCareError
+        events = self._read(records)
+        ids = [event.unique_id for event in events]
+        if ids and max(map(len, ids)) * 4 > limits.max_id_bytes:  # UTF-8 takes at most 4 bytes a character
+            raise _NeedsCareError
+        ds = np.fromiter((_epoch_ms(event.ds) for event in events), dtype=np.int64, count=len(events))
+        if ds.size and (ds.min() < _MIN_DS_MS or ds.max() > _MAX_DS_MS):
+            raise _NeedsCareError
+        if limits.max_future_ms and np.any((ds - records.timestamps_ms > limits.max_future_ms) & _known(records)):
+            raise _NeedsCareError
+        y = np.array([event.y for event in events], dtype=np.float64)  # None becomes NaN
+        if np.any(np.abs(y) > limits.max_abs_y):
+            raise _NeedsCareError
+        rows = np.arange(len(events), dtype=np.int64)
+        return Observations(rows, ids, ds, y.astype(np.float32), *self._covariates(events))
+
+    def _covariates(self, events: Sequence[Observation]) -> tuple[FloatArray | None, FloatArray | None, Masked]:
+        """Return the last three columns of `Observations`."""
+        return (None, None, covariates.NONE) if self._columns is None else self._columns.columns(events)
+
+    # Three ways to the same list: the first is the hot one.
+
+    def _read_values(self, records: Records) -> list[Observation]:
+        decode = self._decode
+        return [decode(value) for value in records.values]  # type: ignore[arg-type]  # None was ruled out
+
+    def _read_mapped(self, records: Records) -> list[Observation]:
+        decode, get = self._decode, self._get
+        return [get(decode(value), None) for value in records.values]  # type: ignore[arg-type]  # None was ruled out
+
+    def _read_records(self, records: Records) -> list[Observation]:
+        return [self._observe(records, row) for row in range(len(records.values))]
+
+    def _observe(self, records: Records, row: int) -> Observation:
+        """Return the observation of one record.
+
+        Raises:
+            RefusedError: there is none.
+        """
+        value = records.values[row]
+        beside = Surroundings(records, row)
+        decode, form = self._decode, self._format
+        if self._cloudevents:
+            value, is_json, attributes = open_event(records, row)
+            beside = Surroundings(records, row, attributes)
+            if is_json:
+                decode, form = self._decode_json, self._json
+        if not value:
+            raise RefusedError(Reason.EMPTY, "the record has no value")
+        try:
+            return self._get(decode(value), beside)
+        except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError, TypeError) as error:
+            raise RefusedError(*form.refusal(value, error)) from error
+
+    def _decode_one_by_one(self, records: Records) -> tuple[Observations, list[Rejection]]:
+        rows: list[int] = []
+        events: list[Observation] = []
+        rejections: list[Rejection] = []
+        for row in range(len(records.values)):
+            try:
+                event = self._checked(records, row)
+            except RefusedError as refused:
+                rejections.append(Rejection(row, refused.reason, refused.detail[:_DETAIL_CHARS]))
+            else:
+                rows.append(row)
+                events.append(event)
+        ids = [event.unique_id for event in events]
+        ds = np.array([_epoch_ms(event.ds) for event in events], np.int64)
+        y = np.array([np.nan if event.y is None else event.y for event in events], np.float64).astype(np.float32)
+        return Observations(np.array(rows, np.int64), ids, ds, y, *self._covariates(events)), rejections
+
+    def _checked(self, records: Records, row: int) -> Observation:
+        """Return the observation of one record, within the limits.
+
+        Raises:
+            RefusedError: there is none, or it is not.
+        """
+        limits, value = self._limits, records.values[row]
+        if value is not None and len(value) > limits.max_record_bytes:
+            raise RefusedError(
+                Reason.TOO_LARGE, f"{len(value)} bytes, input.max_record_bytes is {limits.max_record_bytes}"
+            )
+        event = self._observe(records, row)
+        if (size := len(event.unique_id.encode(errors="surrogatepass"))) > limits.max_id_bytes:
+            raise RefusedError(
+                Reason.BAD_ID, f"unique_id has {size} bytes, input.max_id_bytes is {limits.max_id_bytes}"
+            )
+        ds = _epoch_ms(event.ds)
+        if not _MIN_DS_MS <= ds <= _MAX_DS_MS:
+            raise RefusedError(
+                Reason.DS_OUT_OF_RANGE, f"ds {event.ds} is not between {MIN_DS.date()} and {MAX_DS.date()}"
+            )
+        timestamp = int(records.timestamps_ms[row])
+        if limits.max_future_ms and timestamp >= 0 and ds - timestamp > limits.max_future_ms:
+            raise RefusedError(
+                Reason.FROM_THE_FUTURE,
+                f"ds lies {(ds - timestamp) / 1000:g} s after the record's timestamp, "
+                f"input.max_future_s is {limits.max_future_ms / 1000:g}",
+            )
+        if event.y is not None and abs(event.y) > limits.max_abs_y:
+            raise RefusedError(
+                Reason.Y_OUT_OF_RANGE, f"|y| = {abs(event.y):g}, input.max_abs_y is {limits.max_abs_y:g}"
+            )
+        self._covariates([event])
+        return event
+
+
+class _NeedsCareError(Exception):
+    """A record of the batch may have to be rejected; which one is found out one by one."""
+
+
+def _known(records: Records) -> Any:
+    return records.timestamps_ms >= 0
+
+
+def _epoch_ms(ds: int | dt.datetime) -> int:
+    if isinstance(ds, int):
+        # numpy would refuse a number beyond int64; any such date is out of range all the same.
+        return min(max(ds, _MIN_DS_MS - 1), _MAX_DS_MS + 1)
+    return ((ds if ds.tzinfo else ds.replace(tzinfo=dt.UTC)) - _EPOCH) // _MILLISECOND

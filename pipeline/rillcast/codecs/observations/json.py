@@ -1,0 +1,29 @@
+"""Observations in JSON (RFC 8259): one object per record. The default, and the fast path."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+
+from rillcast.codecs.observations.format import reason_of_shape
+from rillcast.codecs.observations.rejections import Reason
+
+
+class JsonFormat:
+    """See `rillcast.codecs.observations.format.Format`."""
+
+    def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+        """Return msgspec's own bound method: no Python between a record and its members."""
+        return msgspec.json.Decoder(shape).decode
+
+    def refusal(self, value: bytes, error: Exception) -> tuple[Reason, str]:
+        """Return why `value` is no observation."""
+        try:
+            value.decode("utf-8")
+        except UnicodeDecodeError as not_text:
+            return Reason.NOT_UTF8, str(not_text)
+        if isinstance(error, msgspec.ValidationError):
+            return reason_of_shape(error)
+        return Reason.NOT_JSON, str(error)

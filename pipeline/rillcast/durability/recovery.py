@@ -1,0 +1,110 @@
+"""Where a newly assigned partition starts: pure decisions from what the group committed and what the store has.
+
+Owns: the cases, and the errors for those that only a person can decide. Does not know: how state is loaded or events
+are read. `docs/delivery.md` tells the same story to operators.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Literal, NamedTuple, TypeAlias
+
+from rillcast.errors import RecoveryError
+from rillcast.stores.base import Mark
+from rillcast.transports.base import Assignment
+
+log = logging.getLogger(__name__)
+
+Policy: TypeAlias = Literal["restore", "rebuild", "cold"]
+_WAYS_OUT = (
+    "run `rillcast state rebuild` (step all retained events again), or set worker.recovery=cold (start every stream "
+    "anew)"
+)
+
+
+class Start(NamedTuple):
+    """How a partition goes on.
+
+    Attributes:
+        position: offset to read from.
+        live_from: results of events below it are suppressed; they were published before.
+        new_life: the stored state was passed over; if there is any, it no longer counts.
+    """
+
+    position: int
+    live_from: int
+    new_life: bool
+
+
+def is_ahead(mark: Mark, assignment: Assignment) -> bool:
+    """Return whether state holds events that the group has not committed, as far as `assignment` knows."""
+    return assignment.committed is None or mark.offset > assignment.committed
+
+
+def decide(
+    where: str,
+    assignment: Assignment,
+    mark: Mark | None,
+    policy: Policy,
+    start_at: Literal["earliest", "latest"],
+) -> Start:
+    """Return where to start.
+
+    Args:
+        where: `topic[partition]`, for messages.
+        assignment: what the group committed and what the source still has.
+        mark: of the stored state; None = there is none, or the policy ignores it.
+        policy: the setting `worker.recovery`.
+        start_at: the setting `kafka.auto_offset_reset`, for a partition never committed.
+
+    Raises:
+        RecoveryError: state and offsets do not belong together, or events that are needed were deleted.
+    """
+    _, committed, beginning, end = assignment
+    passed_over = policy != "restore"
+    if committed is None:
+        if mark is not None:
+            raise RecoveryError(
+                f"{where}: there is state as of offset {mark.offset}, but the group has no committed offset: its "
+                f"offsets expired or were deleted, or the state belongs to another group (state.topic, state.path). "
+                f"Nothing is paired silently: {_WAYS_OUT}"
+            )
+        position = beginning if start_at == "earliest" else end
+        log.info("%s: never committed; starting at %d (%s)", where, position, start_at)
+        return Start(position, position, new_life=passed_over)
+    if not beginning <= committed <= end:
+        raise RecoveryError(
+            f"{where}: the committed offset {committed} is outside what the topic still has, [{beginning}, {end}]: "
+            f"events were deleted before they were read, or the topic was made anew. Reset the group's offsets and "
+            f"{_WAYS_OUT}, or start under another kafka.group_id"
+        )
+    if policy == "cold":
+        log.warning("%s: recovery=cold; every stream starts anew at offset %d", where, committed)
+        return Start(committed, committed, new_life=passed_over)
+    if mark is None:
+        if beginning > 0:
+            log.warning(
+                "%s: no stored state, and events before offset %d are gone; state is rebuilt from there, as if the "
+                "streams began there",
+                where,
+                beginning,
+            )
+        log.info("%s: rebuilding state from offset %d to %d, output suppressed", where, beginning, committed)
+        return Start(beginning, committed, new_life=passed_over)
+    if mark.offset < beginning:
+        raise RecoveryError(
+            f"{where}: stored state is as of offset {mark.offset}, but the topic begins at {beginning}: retention took "
+            f"events that the state lacks. To go on without them, {_WAYS_OUT}"
+        )
+    if mark.offset > end:
+        raise RecoveryError(
+            f"{where}: stored state is as of offset {mark.offset}, but the topic ends at {end}: it was made anew. "
+            f"{_WAYS_OUT[0].upper()}{_WAYS_OUT[1:]}"
+        )
+    if mark.offset > committed:
+        raise RecoveryError(
+            f"{where}: the group's offsets were reset: state is as of offset {mark.offset}, beyond the committed "
+            f"offset {committed}. To step these events again, {_WAYS_OUT}"
+        )
+    log.info("%s: state as of offset %d loaded; replaying to %d, output suppressed", where, mark.offset, committed)
+    return Start(mark.offset, committed, new_life=False)

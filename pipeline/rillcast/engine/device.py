@@ -1,0 +1,139 @@
+"""Which ONNX Runtime provider runs the model, and how sessions are made on it.
+
+`cuda` asked for and absent is an error; only `auto` may choose the CPU, and says so. That a provider is listed
+says nothing (the GPU build lists CUDA on machines without a GPU), so CUDA is probed by running a small model on it.
+"""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+import onnxruntime as ort
+from onnx import TensorProto, helper
+
+from rillcast.errors import DeviceError
+
+log = logging.getLogger(__name__)
+
+DeviceName: TypeAlias = Literal["auto", "cuda", "cpu"]
+OPSET = 18
+IR_VERSION = 10
+_WARNING, _FATAL = 2, 4
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A place for state and model.
+
+    Attributes:
+        name: which provider.
+        threads: of ONNX Runtime inside one call.
+        cuda_graphs: whether calls with fixed buffers are captured as CUDA graphs. The CPU provider ignores it; `choose`
+            refuses it there.
+    """
+
+    name: Literal["cuda", "cpu"]
+    threads: int = 1
+    cuda_graphs: bool = False
+
+    def providers(self, *, fixed_buffers: bool = False) -> list[str | tuple[str, dict[str, str]]]:
+        """Return what ONNX Runtime is asked for, the most wanted first.
+
+        Args:
+            fixed_buffers: whether every run will have its buffers where an earlier one of its shape had them, which is
+                what a CUDA graph needs.
+        """
+        if self.name == "cpu":
+            return ["CPUExecutionProvider"]
+        captured = self.cuda_graphs and fixed_buffers
+        cuda = ("CUDAExecutionProvider", {"enable_cuda_graph": "1"}) if captured else "CUDAExecutionProvider"
+        return [cuda, "CPUExecutionProvider"]
+
+    def session(self, model: bytes, *, fixed_buffers: bool = False) -> ort.InferenceSession:
+        """Load a model on this device.
+
+        Args:
+            model: the model.
+            fixed_buffers: see `providers`.
+
+        Raises:
+            DeviceError: ONNX Runtime refuses it, or would run it elsewhere.
+        """
+        options = ort.SessionOptions()
+        options.intra_op_num_threads = self.threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        # Spinning threads would take the core that the Kafka client needs.
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        providers = self.providers(fixed_buffers=fixed_buffers)
+        try:
+            session = ort.InferenceSession(model, options, providers=providers)
+        except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
+            captured = " for CUDA graphs (cuda_graphs=false: without)" if self.cuda_graphs and fixed_buffers else ""
+            raise DeviceError(
+                f"ONNX Runtime {ort.__version__} cannot load the model on {self.name}{captured}: {error}"
+            ) from error
+        if self.name == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+            raise DeviceError(f"ONNX Runtime put the model on {session.get_providers()} instead of {self.name}")
+        return session
+
+    def row_buckets(self, batch_rows: int) -> tuple[int, ...]:
+        """Return the batch sizes to pad calls to: on CUDA powers of four up to `batch_rows`, on the CPU none.
+
+        A GPU's kernels cost as much for one row as for hundreds, and few shapes mean few plans, buffers and kernels; on
+        the CPU every padded row costs its time.
+        """
+        if self.name == "cpu":
+            return ()
+        sizes = [size for size in (4**power for power in range(2, 16)) if size < batch_rows]
+        return (*sizes, batch_rows)
+
+    def put(self, array: np.ndarray[Any, Any]) -> ort.OrtValue:
+        """Place an array on the device. On the CPU the value and the array share memory."""
+        return ort.OrtValue.ortvalue_from_numpy(array, self.name, 0)
+
+
+def choose(name: DeviceName, threads: int = 1, *, cuda_graphs: bool = False) -> Device:
+    """Return the device to use.
+
+    Raises:
+        DeviceError: `cuda` was asked for and does not work here, or CUDA graphs were and this is not CUDA.
+    """
+    if name == "cpu":
+        if cuda_graphs:
+            raise DeviceError("cuda_graphs=true, but device=cpu has none; set device=cuda, or cuda_graphs=false")
+        return Device("cpu", threads)
+    reason = _cuda_missing()
+    if reason is None:
+        return Device("cuda", threads, cuda_graphs)
+    if name == "cuda":
+        raise DeviceError(f"device=cuda, but {reason}; install a CUDA 12 driver and runtime, or set device=cpu or auto")
+    if cuda_graphs:
+        raise DeviceError(
+            f"cuda_graphs=true, but device=auto found no CUDA: {reason}; install a CUDA 12 driver and runtime, or set "
+            "cuda_graphs=false"
+        )
+    log.info("device=auto: running on the CPU because %s", reason)
+    return Device("cpu", threads)
+
+
+def _cuda_missing() -> str | None:
+    """Return why CUDA cannot be used; None where it can."""
+    if "CUDAExecutionProvider" not in ort.get_available_providers():
+        return f"this build of ONNX Runtime ({ort.__version__}) has no CUDA provider"
+    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
+    same = helper.make_tensor_value_info("same", TensorProto.FLOAT, [1])
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["same"])], "probe", [value], [same])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    ort.set_default_logger_severity(_FATAL)  # a failure of the probe is reported by us, in one line
+    try:
+        session = Device("cuda").session(model.SerializeToString())
+        session.run(None, {"x": np.ones(1, np.float32)})
+    except Exception as error:  # noqa: BLE001  ONNX Runtime's exceptions have no other common base
+        return str(error)
+    finally:
+        ort.set_default_logger_severity(_WARNING)
+    return None

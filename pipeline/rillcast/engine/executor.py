@@ -1,0 +1,174 @@
+"""One graph of a bundle on a device: calls of it, on unique slots, with the state updated in place.
+
+Owns: the session, the bindings, padding to row buckets, and where outputs land. Does not know: streams, order, or what
+the graph computes. The step takes one event of each slot, `[B]`; the sequence graph takes runs of them, `[B, T]`.
+
+Without buckets every call binds the caller's arrays, which on the CPU the model reads and fills without a copy. With
+buckets (`Device.row_buckets`: on CUDA) the step has few shapes, and for each of them buffers on the device that stay
+where they are from call to call: nothing is allocated in a call, and where the device is set to, a CUDA graph is
+captured over them (`cuda_graphs.py`).
+
+Invariant: nothing but events goes to the device and nothing but outputs comes back; the state arrays stay where they
+are, bound as input and as output.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+import onnxruntime as ort
+
+from rillcast.arrays import AnyArray, IntArray
+from rillcast.bundle.bundle import StateSpec
+from rillcast.engine import quarantine
+from rillcast.engine.cuda_graphs import FIRST_NUMBER, CudaGraph
+from rillcast.engine.device import Device
+from rillcast.engine.inputs import PADS, Inputs
+
+Bind: TypeAlias = Callable[[ort.IOBinding], None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Bucket:
+    """Buffers of one batch size: on the host to gather a call in, on the device to run it from."""
+
+    binding: ort.IOBinding
+    host: Mapping[str, AnyArray]
+    inputs: Mapping[str, ort.OrtValue]
+    outputs: Mapping[str, ort.OrtValue]
+
+    def fill(self, events: Mapping[str, AnyArray]) -> None:
+        """Put up to as many events as the bucket has rows into the inputs, and pads behind them.
+
+        A pad steps the scratch row with a missing value; several pads write it at once, and nobody reads it.
+        """
+        for name, given in events.items():
+            host = self.host[name]
+            host[: len(given)] = given
+            host[len(given) :] = PADS.get(name, 0)
+            self.inputs[name].update_inplace(host)
+
+
+class Executor:
+    """Used from one thread."""
+
+    def __init__(
+        self, model: bytes, states: Sequence[StateSpec], on: Device, bind: Bind, row_buckets: Sequence[int] = ()
+    ) -> None:
+        """Load a graph, with the quarantine in it.
+
+        Args:
+            model: the step or the sequence graph of a bundle.
+            states: the bundle's kinds of state.
+            on: where it runs.
+            bind: binds the state arrays as input and output, and what else is the same in every call.
+            row_buckets: batch sizes of the step to pad to with slot 0; none = no padding.
+
+        Raises:
+            DeviceError: the device cannot run the graph.
+        """
+        self._on = on
+        protected = quarantine.protect(model, states, branches=on.name == "cpu" and not on.cuda_graphs)
+        self._session = on.session(protected, fixed_buffers=bool(row_buckets))
+        self._binding = self._session.io_binding()
+        self._bind = bind
+        self._bound: int | None = None
+        self._sizes = np.sort(np.array(row_buckets, dtype=np.int64))
+        self._buckets: dict[int, _Bucket] = {}
+        self._captures = on.cuda_graphs and bool(row_buckets)
+        self._numbers = itertools.count(FIRST_NUMBER)
+        self._graphs: dict[int, CudaGraph] = {}  # by size of the bucket
+
+    def run(
+        self,
+        slots: IntArray,
+        inputs: Inputs,
+        rows: IntArray,
+        columns: Mapping[str, AnyArray],
+        generation: int,
+    ) -> None:
+        """Run the graph once and store its outputs.
+
+        Args:
+            slots: `(B,)` int64, unique.
+            inputs: of `(B,)` events, or of `(B, T)` where the graph takes runs.
+            rows: `(B,)` or `(B, T)`, where in `columns` the outputs of each event belong. The outputs of a run's only
+                verdict, `healthy`, go to all of its events.
+            columns: by name of the output, `(n, ...)`.
+            generation: changes whenever the state arrays have moved.
+        """
+        if self._bound != generation:
+            self._bind(self._binding)
+            for bucket in self._buckets.values():
+                self._bind(bucket.binding)
+            self._graphs.clear()  # captured over arrays that are gone
+            self._bound = generation
+        if self._sizes.size:
+            self._run_in_bucket(slots, inputs, rows, columns)
+        else:
+            self._run_in_place(slots, inputs, rows, columns)
+
+    def _run_in_place(self, slots: IntArray, inputs: Inputs, rows: IntArray, columns: Mapping[str, AnyArray]) -> None:
+        binding = self._binding
+        binding.bind_cpu_input("slots", slots)
+        for name, column in inputs.columns().items():
+            binding.bind_cpu_input(name, column)
+        events = rows.shape
+        flat = rows.reshape(-1)
+        first, last = int(flat[0]), int(flat[-1])
+        # Rows of a call that lie side by side and in order are a plain slice, which the model fills directly.
+        side_by_side = last - first == flat.size - 1 and (rows.ndim == 1 or rows.shape[0] == 1)
+        elsewhere: dict[str, AnyArray] = {}
+        for name, column in columns.items():
+            of_runs = name == quarantine.HEALTHY and rows.ndim == 2
+            shape = (*(events[:1] if of_runs else events), *column.shape[1:])
+            if side_by_side and not of_runs:
+                target = column[first : last + 1].reshape(shape)
+            else:
+                target = elsewhere[name] = np.empty(shape, column.dtype)
+            binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
+        self._session.run_with_iobinding(binding)
+        for name, target in elsewhere.items():
+            columns[name][rows] = target[:, None] if name == quarantine.HEALTHY and rows.ndim == 2 else target
+
+    def _run_in_bucket(self, slots: IntArray, inputs: Inputs, rows: IntArray, columns: Mapping[str, AnyArray]) -> None:
+        n = slots.size
+        size = int(self._sizes[np.searchsorted(self._sizes, n)])
+        bucket = self._buckets.get(size) or self._make_bucket(size, inputs, columns)
+        events = {"slots": slots, **inputs.columns()}
+        if self._captures:
+            graph = self._graphs.get(size) or self._make_graph(size, bucket)
+            nothing = {name: column[:0] for name, column in events.items()}
+            graph.run(idle=lambda: bucket.fill(nothing), fill=lambda: bucket.fill(events))
+        else:
+            bucket.fill(events)
+            self._session.run_with_iobinding(bucket.binding)
+        for name, value in bucket.outputs.items():
+            columns[name][rows] = value.numpy()[:n]
+
+    def _make_graph(self, size: int, bucket: _Bucket) -> CudaGraph:
+        graph = self._graphs[size] = CudaGraph(next(self._numbers), self._session, bucket.binding)
+        return graph
+
+    def _make_bucket(self, size: int, inputs: Inputs, columns: Mapping[str, AnyArray]) -> _Bucket:
+        """Allocate the buffers of a batch size, once."""
+        binding = self._session.io_binding()
+        self._bind(binding)
+        host: dict[str, AnyArray] = {
+            "slots": np.zeros(size, np.int64),
+            **{name: np.zeros((size, *given.shape[1:]), given.dtype) for name, given in inputs.columns().items()},
+        }
+        on_device = {name: self._on.put(array.copy()) for name, array in host.items()}
+        outputs = {
+            name: self._on.put(np.zeros((size, *column.shape[1:]), column.dtype)) for name, column in columns.items()
+        }
+        for name, value in on_device.items():
+            binding.bind_ortvalue_input(name, value)
+        for name, value in outputs.items():
+            binding.bind_ortvalue_output(name, value)
+        bucket = self._buckets[size] = _Bucket(binding, host, on_device, outputs)
+        return bucket

@@ -1,0 +1,127 @@
+"""Quarantine inside the graph: a step that would leave a state or forecast unusable leaves the stream as it was.
+
+Rewrites a bundle's graph at load: an event after which any state or forecast of its stream is not finite, or beyond
+`MAX_ABS`, has its rows scattered to the scratch row instead of the stream's, and a further output `healthy` (bool [B])
+says for which events the step counted. So one stream's NaN never enters its state, let alone another's, on any device,
+at the cost of one reduction per state, over the whole batch where the device may branch. In a sequence graph the
+verdict is on a stream's whole run, and a run that the graph does not take (`regular` is false) is not healthy either.
+Knows the bundle contract; does not know what a state means.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper, numpy_helper
+
+from rillcast.bundle.bundle import REGULAR, STATE_PREFIX, StateSpec
+
+HEALTHY: Final = "healthy"
+# The sum of squares of a row must stay below this, so one value below 1e19. NaN and infinity fail the comparison too.
+MAX_SQUARES: Final = 1e38
+MAX_ABS: Final = MAX_SQUARES**0.5
+_OWN: Final = "rillcast.guard."
+_LIMIT: Final = _OWN + "limit"
+_SLOTS: Final = "slots"
+
+
+def protect(data: bytes, states: Sequence[StateSpec], *, branches: bool) -> bytes:
+    """Return a bundle's model, the step or the sequence, with the quarantine in it.
+
+    Args:
+        data: the model.
+        states: the bundle's kinds of state.
+        branches: whether the graph may have a branch. Then rows are looked at one by one only where something is wrong
+            with one of them, and the batch as a whole costs a sixth of that. A CUDA graph can have none.
+    """
+    model = onnx.load_model_from_string(data)
+    graph = model.graph
+    # Nothing reads what a scatter writes (a clause of the contract), so the scatters can go last.
+    scatters = [node for node in graph.node if node.op_type == "ScatterND" and node.input[0].startswith(STATE_PREFIX)]
+    updates = {node.input[0].removeprefix(STATE_PREFIX): node.input[2] for node in scatters}
+    for node in scatters:
+        graph.node.remove(node)
+
+    floats = [spec for spec in states if np.issubdtype(spec.numpy_dtype, np.floating)]
+    values = ["forecast", *(_as_float32(graph, updates[spec.name], spec.dtype) for spec in floats)]
+    taken = REGULAR if any(output.name == REGULAR for output in graph.output) else None
+    graph.initializer.append(numpy_helper.from_array(np.array(MAX_SQUARES, np.float32), _LIMIT))
+    if branches:
+        graph.node.extend(_batch_is_usable(values))
+        whole, each = _branch("whole", _all_rows(taken)), _branch("each", _usable_rows(values, taken))
+        graph.node.append(
+            helper.make_node("If", [_OWN + "whole"], [HEALTHY], _OWN + "if", then_branch=whole, else_branch=each)
+        )
+    else:
+        graph.node.extend(_usable_rows(values, taken))
+        graph.node.append(helper.make_node("Identity", [_OWN + "each"], [HEALTHY]))
+    graph.output.append(helper.make_tensor_value_info(HEALTHY, TensorProto.BOOL, ["B"]))
+
+    graph.node.append(helper.make_node("Cast", [HEALTHY], [_OWN + "factor"], to=TensorProto.INT64))
+    at_places = {node.input[0] for node in graph.node if node.op_type == "GatherND"}
+    for rank in (2, 3):  # of the indices of whole rows, [B, 1], and of places in them, [B, K, 2]
+        shape = numpy_helper.from_array(np.array([-1, *[1] * (rank - 1)], np.int64), f"{_OWN}shape.{rank}")
+        graph.initializer.append(shape)
+        graph.node.append(helper.make_node("Reshape", [_OWN + "factor", shape.name], [f"{_OWN}factors.{rank}"]))
+    for node in scatters:
+        # Slot times 1 is the stream's row, slot times 0 the scratch row.
+        redirected = _OWN + node.input[0] + ".rows"
+        factors = f"{_OWN}factors.{3 if node.input[0] in at_places else 2}"
+        graph.node.append(helper.make_node("Mul", [node.input[1], factors], [redirected]))
+        node.input[1] = redirected
+        graph.node.append(node)
+    return bytes(model.SerializeToString())
+
+
+def _as_float32(graph: onnx.GraphProto, value: str, dtype: str) -> str:
+    """Return the name of a value as float32, in which squares are summed."""
+    if dtype == "float32":
+        return value
+    graph.node.append(helper.make_node("Cast", [value], [_OWN + value + ".float"], to=TensorProto.FLOAT))
+    return _OWN + value + ".float"
+
+
+def _batch_is_usable(values: Sequence[str]) -> list[onnx.NodeProto]:
+    """Return nodes whose last output says whether the sum over all rows is below the limit; then each row's is."""
+    sums = [_OWN + value + ".sum" for value in values]
+    return [
+        *(helper.make_node("ReduceSumSquare", [v], [s], keepdims=0) for v, s in zip(values, sums, strict=True)),
+        helper.make_node("Sum", sums, [_OWN + "sum"]),
+        helper.make_node("LessOrEqual", [_OWN + "sum", _LIMIT], [_OWN + "whole"]),
+    ]
+
+
+def _all_rows(taken: str | None) -> list[onnx.NodeProto]:
+    """Return nodes whose last output says of every row that it is usable, if it is one that the graph takes."""
+    if taken is not None:
+        return [helper.make_node("Identity", [taken], [_OWN + "whole.rows"])]
+    true = helper.make_tensor(_OWN + "true", TensorProto.BOOL, [1], [True])
+    return [
+        helper.make_node("Shape", [_SLOTS], [_OWN + "whole.shape"]),
+        helper.make_node("ConstantOfShape", [_OWN + "whole.shape"], [_OWN + "whole.rows"], value=true),
+    ]
+
+
+def _usable_rows(values: Sequence[str], taken: str | None) -> list[onnx.NodeProto]:
+    """Return nodes whose last output, `each`, says for each row whether it is usable and one that the graph takes."""
+    nodes: list[onnx.NodeProto] = []
+    verdicts = [] if taken is None else [taken]
+    for value in values:
+        own = _OWN + value
+        rows = helper.make_node("Flatten", [value], [own + ".rows"], axis=1)
+        axes = helper.make_node("Constant", [], [own + ".axes"], value_ints=[1])
+        squares = helper.make_node("ReduceSumSquare", [own + ".rows", own + ".axes"], [own + ".squares"], keepdims=0)
+        nodes += [rows, axes, squares, helper.make_node("LessOrEqual", [own + ".squares", _LIMIT], [own + ".usable"])]
+        verdicts.append(own + ".usable")
+    for number, verdict in enumerate(verdicts[1:], 1):
+        nodes.append(helper.make_node("And", [verdicts[0], verdict], [f"{_OWN}and.{number}"]))
+        verdicts[0] = f"{_OWN}and.{number}"
+    return [*nodes, helper.make_node("Identity", [verdicts[0]], [_OWN + "each"])]
+
+
+def _branch(name: str, nodes: Sequence[onnx.NodeProto]) -> onnx.GraphProto:
+    verdict = helper.make_tensor_value_info(nodes[-1].output[0], TensorProto.BOOL, ["B"])
+    return helper.make_graph(nodes, _OWN + name, [], [verdict])

@@ -1,0 +1,188 @@
+"""Which row of the state belongs to which stream.
+
+Owns: the directory from (partition, stream id) to slot and back, and the pages that slots are handed out in. Does not
+know: what a row holds, or where. A page is `PAGE_SLOTS` consecutive slots and belongs to one partition, so that a
+partition's state can come and go as a unit; within its partition a page has a number, by which it is stored.
+
+Invariants: page 0 is scratch and is never given to a stream (slot 0 pads batches); two streams never share a slot;
+a page that is handed out again is reported by `take_new_pages` and must be zeroed before its slots are used, and
+whoever forgets a stream zeroes its row, so that a stream never sees what another one left behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Final
+
+import numpy as np
+
+from rillcast.arrays import IntArray
+
+PAGE_SLOTS: Final = 256
+NO_SLOT: Final = 0
+TOO_MANY_AT_ONCE: Final = -1
+
+
+@dataclass(slots=True)
+class _Partition:
+    slots: dict[str, int] = field(default_factory=dict)
+    pages: list[int] = field(default_factory=list)
+    free: list[int] = field(default_factory=list)  # the last one is taken first
+
+
+class SlotTable:
+    """The directory. Used from one thread."""
+
+    def __init__(self) -> None:
+        self._partitions: dict[int, _Partition] = {}
+        self._free_pages: list[int] = []
+        self._fresh_pages: list[int] = []
+        self._used_pages: list[int] = []
+        self._names: dict[int, list[str]] = {}  # by page: the stream of each slot, "" = free
+        self._num_pages = 1
+        self._num_streams = 0
+
+    @property
+    def num_slots(self) -> int:
+        """Rows that the state must have, the scratch page included."""
+        return self._num_pages * PAGE_SLOTS
+
+    @property
+    def num_streams(self) -> int:
+        """Streams that have a slot. The one thing that any thread may ask."""
+        return self._num_streams
+
+    def locate(
+        self,
+        partition: int,
+        unique_ids: Sequence[str],
+        max_streams: int = 0,
+        takes: Callable[[int], bool] | None = None,
+    ) -> IntArray:
+        """Return the `(n,)` slots of streams of one partition.
+
+        A stream seen for the first time gets a slot, unless the partition has `max_streams` already (0 = no limit):
+        then its slot is `NO_SLOT`; or unless `takes`, asked with its row, says no: then it is `TOO_MANY_AT_ONCE`.
+        """
+        owner = self._partitions.setdefault(partition, _Partition())
+        find = owner.slots.get
+        # From `map` straight into the array: half the time of a list first, for each event.
+        found = np.fromiter(map(find, unique_ids, repeat(NO_SLOT)), np.int64, len(unique_ids))
+        if not found.all():
+            for row in np.flatnonzero(found == NO_SLOT).tolist():
+                unique_id = unique_ids[row]
+                # The same new stream may stand in the batch more than once.
+                if (known := find(unique_id, NO_SLOT)) != NO_SLOT:
+                    found[row] = known
+                elif max_streams and len(owner.slots) >= max_streams:
+                    continue
+                elif takes is None or takes(row):
+                    found[row] = self._allocate(owner, unique_id)
+                else:
+                    found[row] = TOO_MANY_AT_ONCE
+        return found
+
+    def place(self, partition: int, number: int, unique_ids: Sequence[str]) -> tuple[IntArray, IntArray]:
+        """Give the streams of a stored page the slots that they had in page `number` of their partition.
+
+        A stream that has a slot elsewhere moves; the caller places newer pages later.
+
+        Args:
+            partition: of the input.
+            number: of the page, from 0; pages up to it come into being.
+            unique_ids: at most `PAGE_SLOTS`, in slot order, "" = free.
+
+        Returns:
+            The slots of the streams that are not "", and the slots that streams moved away from.
+        """
+        owner = self._partitions.setdefault(partition, _Partition())
+        while len(owner.pages) <= number:
+            self._add_page(owner)
+        page = owner.pages[number]
+        taken, vacated = [], []
+        for index, unique_id in enumerate(unique_ids):
+            if unique_id:
+                if (elsewhere := owner.slots.get(unique_id)) is not None:
+                    self.forget(partition, np.array([elsewhere], dtype=np.int64))
+                    vacated.append(elsewhere)
+                slot = page * PAGE_SLOTS + index
+                owner.slots[unique_id] = slot
+                self._num_streams += 1
+                self._names[page][index] = unique_id
+                taken.append(slot)
+        owner.free = sorted(set(owner.free) - set(taken), reverse=True)
+        return np.array(taken, dtype=np.int64), np.array(vacated, dtype=np.int64)
+
+    def forget(self, partition: int, slots: IntArray) -> None:
+        """Take the slots from their streams; the caller zeroes their rows."""
+        owner = self._partitions[partition]
+        for slot in slots.tolist():
+            page, index = divmod(slot, PAGE_SLOTS)
+            del owner.slots[self._names[page][index]]
+            self._names[page][index] = ""
+            owner.free.append(slot)
+        self._num_streams -= slots.size
+
+    def release(self, partition: int) -> None:
+        """Forget a partition's streams; its pages may go to others. A partition without streams is no error."""
+        owner = self._partitions.pop(partition, None)
+        if owner is not None:
+            self._num_streams -= len(owner.slots)
+            self._free_pages.extend(owner.pages)
+            for page in owner.pages:
+                del self._names[page]
+
+    def take_new_pages(self) -> tuple[list[int], list[int]]:
+        """Return the pages handed out since the last call: those never used before, and those that were.
+
+        The rows of the latter must be zeroed before use.
+        """
+        fresh, self._fresh_pages = self._fresh_pages, []
+        used, self._used_pages = self._used_pages, []
+        return fresh, used
+
+    def pages(self, partition: int) -> Sequence[int]:
+        """Return a partition's pages by number."""
+        owner = self._partitions.get(partition)
+        return tuple(owner.pages) if owner else ()
+
+    def names(self, page: int) -> tuple[str, ...]:
+        """Return the streams of a page in slot order, "" = free, without the free slots at its end."""
+        names = self._names[page]
+        size = PAGE_SLOTS
+        while size and not names[size - 1]:
+            size -= 1
+        return tuple(names[:size])
+
+    def slots(self, partition: int) -> IntArray:
+        """Return the slots of all streams of a partition."""
+        owner = self._partitions.get(partition)
+        return np.array(sorted(owner.slots.values()) if owner else [], dtype=np.int64)
+
+    @staticmethod
+    def _slots_of(page: int) -> Iterable[int]:
+        return range(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS)
+
+    def _add_page(self, owner: _Partition) -> None:
+        if self._free_pages:
+            page = self._free_pages.pop()
+            self._used_pages.append(page)
+        else:
+            page = self._num_pages
+            self._num_pages += 1
+            self._fresh_pages.append(page)
+        owner.pages.append(page)
+        self._names[page] = [""] * PAGE_SLOTS
+        owner.free.extend(reversed(list(self._slots_of(page))))
+
+    def _allocate(self, owner: _Partition, unique_id: str) -> int:
+        if not owner.free:
+            self._add_page(owner)
+        slot = owner.free.pop()
+        owner.slots[unique_id] = slot
+        self._num_streams += 1
+        page, index = divmod(slot, PAGE_SLOTS)
+        self._names[page][index] = unique_id
+        return slot

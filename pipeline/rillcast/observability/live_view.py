@@ -1,0 +1,390 @@
+"""The newest forecasts of a few streams, kept in memory for people to look at.
+
+Owns: the recent past and the current forecast of the streams that it follows, and running figures (events,
+rate, latency, coverage) over all streams. Does not know: HTTP, Kafka, how forecasts come about. Nothing is
+ever read back from here into the pipeline.
+
+Invariants: memory is bounded by `max_streams`, `max_asked` and `history`, however many streams and events pass.
+One poll costs one dictionary look-up per event and a fixed number of numpy calls, whether somebody looks
+or not; turning numbers into JSON values is paid by the reader, outside the lock.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict, deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+
+from rillcast.arrays import AnyArray, FloatArray, IntArray, StatusArray
+from rillcast.bundle.bundle import BundleMetadata, Status
+
+COVERED: Final = "covered"
+RATE_WINDOW_S: Final = 5.0
+_RATE_BUCKET_S: Final = 0.25
+_LATENCY_SAMPLES: Final = 8_192
+_DIGITS: Final = 6
+_UNSEEN: Final = -1
+REVISIONS: Final = 4  # earlier forecasts that are shown beside the newest
+
+
+class LiveView:
+    """A bounded, thread-safe view: one thread writes once per poll, any number read."""
+
+    def __init__(
+        self,
+        metadata: BundleMetadata,
+        *,
+        max_streams: int = 24,
+        max_asked: int = 8,
+        history: int = 240,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Allocate the view.
+
+        Args:
+            metadata: of the bundle that forecasts.
+            max_streams: the first so many streams that appear are followed.
+            max_asked: so many more are followed because somebody asked (`follow`); the one asked for longest
+                ago makes room.
+            history: actuals kept per stream.
+            clock: monotonic seconds; rates are taken by it.
+        """
+        if max_streams < 0 or max_asked < 0 or history < 1:
+            raise ValueError(
+                f"max_streams={max_streams} and max_asked={max_asked} must be at least 0, history={history} at least 1"
+            )
+        self._metadata = metadata
+        self._max_streams = max_streams
+        self._max_asked = max_asked
+        self._clock = clock
+        self._lock = threading.Lock()
+        levels = np.asarray(metadata.quantiles)
+        # Lower end, middle and upper end of the one-step forecast: enough for the trail behind the actuals.
+        self._trail_columns = np.array([0, int(np.abs(levels - 0.5).argmin()), levels.size - 1])
+
+        rows = max_streams + max_asked
+        self._row_of: dict[str, int] = {}
+        self._asked: OrderedDict[str, None] = OrderedDict()
+        self._first_come = 0
+        self._free = list(range(rows - 1, -1, -1))
+        self._count: IntArray = np.zeros(rows, dtype=np.int64)
+        self._ds: IntArray = np.zeros((rows, history), dtype=np.int64)
+        self._y: FloatArray = np.zeros((rows, history), dtype=np.float32)
+        self._trail: FloatArray = np.zeros((rows, history, 3), dtype=np.float32)
+        self._covered: FloatArray = np.full((rows, history), np.nan, dtype=np.float32)
+        self._anomaly: FloatArray = np.full((rows, history), np.nan, dtype=np.float32)
+        self._status: StatusArray = np.zeros(rows, dtype=np.int8)
+        self._forecast: FloatArray = np.zeros((rows, metadata.horizon, levels.size), dtype=np.float32)
+        # Of the newest forecast and some before it, the middle: how the view of the same slots has changed.
+        self._origins: IntArray = np.zeros((rows, REVISIONS + 1), dtype=np.int64)
+        self._middles: FloatArray = np.zeros((rows, REVISIONS + 1, metadata.horizon), dtype=np.float32)
+
+        self._events = 0
+        self._num_streams: int | None = None
+        self._met = 0
+        self._met_covered = 0
+        self._newest_ds: int | None = None
+        self._rate = _Rate(clock())
+        self._latency: FloatArray = np.zeros(_LATENCY_SAMPLES, dtype=np.float32)
+        self._latency_count = 0
+
+    def serve(self, metadata: BundleMetadata) -> None:
+        """Say which bundle forecasts from now on: one with the horizon and levels of the one before."""
+        assert metadata.horizon == self._metadata.horizon
+        assert metadata.quantiles == self._metadata.quantiles
+        self._metadata = metadata
+
+    def update(
+        self,
+        unique_ids: Sequence[str],
+        ds: IntArray,
+        y: FloatArray,
+        status: StatusArray,
+        forecast: FloatArray,
+        score: FloatArray | None,
+        anomaly: FloatArray | None,
+        num_streams: int | None = None,
+        scores: Sequence[str] | None = None,
+    ) -> None:
+        """Take in what one poll brought; row `i` of every column belongs to one event, in order of arrival.
+
+        Nothing is kept by reference: the caller may reuse its arrays.
+
+        Args:
+            unique_ids: `n` stream ids.
+            ds: `(n,)` event times, milliseconds since the epoch.
+            y: `(n,)` observations, NaN = missing.
+            status: `(n,)` values of `Status`.
+            forecast: `(n, H, Q)` in the streams' own units.
+            score: `(n, K)` by `scores`; None where the bundle gives none.
+            anomaly: `(n,)` in [0, 1], NaN = unknown; None where the bundle gives none.
+            num_streams: streams that have state now; None leaves the last figure.
+            scores: names of the columns of `score`; None = those of the bundle that the board knows.
+        """
+        if not len(unique_ids):
+            return
+        names = self._metadata.scores if scores is None else scores
+        covered = score[:, names.index(COVERED)] if score is not None and COVERED in names else None
+        now = self._clock()
+        with self._lock:
+            self._events += len(unique_ids)
+            self._rate.add(now, len(unique_ids))
+            if num_streams is not None:
+                self._num_streams = num_streams
+            newest = int(ds.max())
+            self._newest_ds = newest if self._newest_ds is None else max(newest, self._newest_ds)
+            if covered is not None:
+                known = ~np.isnan(covered)
+                self._met += int(np.count_nonzero(known))
+                self._met_covered += int(np.count_nonzero(covered[known] > 0))
+            self._take_rows(self._rows(unique_ids), ds, y, status, forecast, covered, anomaly)
+
+    def record_latency(self, seconds: FloatArray) -> None:
+        """Take in how long some events took from their arrival to their published forecast.
+
+        Args:
+            seconds: `(n,)`; the newest few thousand are kept.
+        """
+        seconds = seconds[-_LATENCY_SAMPLES:]
+        with self._lock:
+            places = (self._latency_count + np.arange(seconds.size)) % _LATENCY_SAMPLES
+            self._latency[places] = seconds
+            self._latency_count += seconds.size
+
+    def follow(self, unique_id: str) -> None:
+        """Follow a stream because somebody asked for it, from its next event on."""
+        with self._lock:
+            if unique_id in self._asked:
+                self._asked.move_to_end(unique_id)
+            if unique_id in self._row_of or self._max_asked == 0:
+                return
+            if len(self._asked) == self._max_asked:
+                oldest, _ = self._asked.popitem(last=False)
+                self._release(self._row_of.pop(oldest))
+            self._asked[unique_id] = None
+            self._row_of[unique_id] = self._free.pop()
+
+    def snapshot(self, stream: str | None = None) -> dict[str, Any]:
+        """Return the view as plain JSON values; numbers carry six significant digits, unknown ones are None.
+
+        Args:
+            stream: a stream id for all that is kept of that stream; None for the summary and a short form of
+                every followed stream that has been heard of.
+
+        Raises:
+            KeyError: `stream` is not followed, or nothing of it has arrived.
+        """
+        if stream is not None:
+            with self._lock:
+                row = self._row_of.get(stream)
+                if row is None or not self._count[row]:
+                    raise KeyError(stream)
+                copied = self._copy(stream, row, self._y.shape[1])
+            return copied.as_json(self._metadata) | {"revisions": copied.revisions_as_json(self._metadata)}
+        # As much past as future, and enough of it to see a daily shape: what a small chart has room for.
+        overview = max(48, self._metadata.horizon)
+        with self._lock:
+            heard = [(name, row) for name, row in self._row_of.items() if self._count[row]]
+            copies = [self._copy(name, row, overview) for name, row in heard]
+        return {"summary": self.summary(), "streams": [copied.as_json(self._metadata) for copied in copies]}
+
+    def summary(self) -> dict[str, Any]:
+        """Return the figures over all streams as plain JSON values."""
+        metadata = self._metadata
+        with self._lock:
+            latency = self._latency[: min(self._latency_count, _LATENCY_SAMPLES)].copy()
+            coverage = self._met_covered / self._met if self._met else None
+            rate = self._rate.per_second(self._clock())
+            events, met, num_streams, newest = self._events, self._met, self._num_streams, self._newest_ds
+            followed = int(np.count_nonzero(self._count))
+        return {
+            "model": {
+                "name": metadata.name,
+                "model_id": metadata.model_id,
+                "cell": metadata.cell,
+                "freq": metadata.freq,
+                "step_ms": metadata.frequency.nominal_ms,
+                "horizon": metadata.horizon,
+                "quantiles": list(metadata.quantiles),
+            },
+            "events": events,
+            "events_per_second": rate,
+            "streams": num_streams,
+            "followed": followed,
+            "newest_ds": newest,
+            "coverage": {
+                "nominal": round(metadata.quantiles[-1] - metadata.quantiles[0], 9),
+                "observed": coverage,
+                "forecasts": met,
+            },
+            "latency_s": {
+                "p50": float(np.quantile(latency, 0.5)) if latency.size else None,
+                "p99": float(np.quantile(latency, 0.99)) if latency.size else None,
+            },
+        }
+
+    def _rows(self, unique_ids: Sequence[str]) -> IntArray:
+        """Return the row of each event's stream, `_UNSEEN` where it is not followed; take in new streams."""
+        row_of = self._row_of
+        if self._first_come < self._max_streams:
+            for unique_id in unique_ids:
+                if unique_id not in row_of:
+                    row_of[unique_id] = self._free.pop()
+                    self._first_come += 1
+                    if self._first_come == self._max_streams:
+                        break
+        return np.array([row_of.get(unique_id, _UNSEEN) for unique_id in unique_ids], dtype=np.int64)
+
+    def _take_rows(
+        self,
+        rows: IntArray,
+        ds: IntArray,
+        y: FloatArray,
+        status: StatusArray,
+        forecast: FloatArray,
+        covered: FloatArray | None,
+        anomaly: FloatArray | None,
+    ) -> None:
+        """Append the events that moved a followed stream, and keep each stream's last forecast."""
+        events = np.flatnonzero((rows != _UNSEEN) & (status != Status.LATE) & (status != Status.DUPLICATE))
+        if not events.size:
+            return
+        events = events[np.argsort(rows[events], kind="stable")]
+        rows = rows[events]
+        first = np.flatnonzero(np.diff(rows, prepend=_UNSEEN))
+        per_stream = np.diff(first, append=rows.size)
+        place = self._count[rows] + np.arange(rows.size) - np.repeat(first, per_stream)
+        last = first + per_stream - 1
+        recent = np.flatnonzero(np.repeat(last, per_stream) - np.arange(rows.size) <= REVISIONS)  # each stream's newest
+        turn = rows[recent], place[recent] % (REVISIONS + 1)
+        self._origins[turn] = ds[events[recent]]
+        self._middles[turn] = forecast[events[recent], :, self._trail_columns[1]]
+        # More events of a stream than `history` in one poll: the ring wraps, and numpy lets the last one win.
+        place %= self._y.shape[1]
+        self._ds[rows, place] = ds[events]
+        self._y[rows, place] = y[events]
+        self._trail[rows, place] = forecast[events, 0][:, self._trail_columns]
+        self._covered[rows, place] = np.nan if covered is None else covered[events]
+        self._anomaly[rows, place] = np.nan if anomaly is None else anomaly[events]
+        self._count[rows[last]] += per_stream
+        self._status[rows[last]] = status[events[last]]
+        self._forecast[rows[last]] = forecast[events[last]]
+
+    def _release(self, row: int) -> None:
+        self._count[row] = 0
+        self._free.append(row)
+
+    def _copy(self, unique_id: str, row: int, newest: int) -> _StreamCopy:
+        """Copy the `newest` events of a row, oldest first."""
+        count, size = int(self._count[row]), self._y.shape[1]
+        place = np.arange(max(0, count - min(newest, size)), count) % size
+        earlier = np.arange(max(0, count - 1 - REVISIONS), count - 1) % (REVISIONS + 1)
+        return _StreamCopy(
+            unique_id=unique_id,
+            events=count,
+            status=Status(int(self._status[row])),
+            ds=self._ds[row, place],
+            y=self._y[row, place],
+            trail=self._trail[row, place],
+            covered=self._covered[row, place],
+            anomaly=self._anomaly[row, place],
+            forecast=self._forecast[row].copy(),
+            origins=self._origins[row, earlier],
+            middles=self._middles[row, earlier],
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _StreamCopy:
+    """What is shown of one stream, taken out from under the lock. Axis 0 of `ds` to `anomaly` is time."""
+
+    unique_id: str
+    events: int
+    status: Status
+    ds: IntArray
+    y: FloatArray
+    trail: FloatArray
+    covered: FloatArray
+    anomaly: FloatArray
+    forecast: FloatArray
+    origins: IntArray  # of the forecasts before the newest, oldest first
+    middles: FloatArray  # of these, `(n, H)`
+
+    def revisions_as_json(self, metadata: BundleMetadata) -> list[dict[str, Any]]:
+        """Return the middle of the forecasts before the newest; `median[i]` was for the slot that begins at `ds[i]`."""
+        slots = np.arange(1, metadata.horizon + 1)
+        return [
+            {"ds": metadata.frequency.ahead(origin, slots).tolist(), "median": _json_numbers(middle)}
+            for origin, middle in zip(self.origins.tolist(), self.middles, strict=True)
+        ]
+
+    def as_json(self, metadata: BundleMetadata) -> dict[str, Any]:
+        """Return plain JSON values; `one_step` at index `i` was forecast at `ds[i]`, for the slot after it.
+
+        When that slot begins, `one_step.ds` says, as `forecast.ds` does of the slots ahead.
+        """
+        known = self.covered[~np.isnan(self.covered)]
+        begins = metadata.frequency.ahead
+        # All quantiles in one call: this is where a reader spends its time.
+        ahead, horizon = _json_numbers(self.forecast.T.ravel()), metadata.horizon
+        return {
+            "unique_id": self.unique_id,
+            "status": self.status.name.lower(),
+            "events": self.events,
+            "ds": self.ds.tolist(),
+            "y": _json_numbers(self.y),
+            "one_step": {
+                "ds": begins(self.ds, 1).tolist(),
+                "lower": _json_numbers(self.trail[:, 0]),
+                "median": _json_numbers(self.trail[:, 1]),
+                "upper": _json_numbers(self.trail[:, 2]),
+            },
+            "covered": _json_numbers(self.covered),
+            "anomaly": _json_numbers(self.anomaly),
+            "coverage": float(known.mean()) if known.size else None,
+            "forecast": {
+                "ds": begins(int(self.ds[-1]), np.arange(1, metadata.horizon + 1)).tolist(),
+                "quantiles": {
+                    str(level): ahead[column * horizon : (column + 1) * horizon]
+                    for column, level in enumerate(metadata.quantiles)
+                },
+            },
+        }
+
+
+class _Rate:
+    """Events per second over the last `RATE_WINDOW_S`, in a bounded number of buckets."""
+
+    def __init__(self, now: float) -> None:
+        self._since = now
+        self._buckets: deque[tuple[float, int]] = deque(maxlen=int(RATE_WINDOW_S / _RATE_BUCKET_S) + 1)
+
+    def add(self, now: float, count: int) -> None:
+        if self._buckets and now - self._buckets[-1][0] < _RATE_BUCKET_S:
+            start, before = self._buckets.pop()
+            self._buckets.append((start, before + count))
+        else:
+            self._buckets.append((now, count))
+
+    def per_second(self, now: float) -> float:
+        recent = sum(count for start, count in self._buckets if now - start <= RATE_WINDOW_S)
+        # Just after the start the window is not yet full; one bucket at least keeps the division sane.
+        return recent / min(RATE_WINDOW_S, max(_RATE_BUCKET_S, now - self._since))
+
+
+def _json_numbers(values: AnyArray) -> list[float | None]:
+    """Return six significant digits of each value, None for what is not finite."""
+    exact = values.astype(np.float64)
+    finite = np.isfinite(exact)
+    magnitude = np.where(finite & (exact != 0), np.abs(exact), 1.0)
+    decimals = _DIGITS - 1 - np.floor(np.log10(magnitude))
+    # Whole powers of ten on either side of the point, because their reciprocals are not exact.
+    up, down = 10.0 ** np.maximum(decimals, 0), 10.0 ** np.maximum(-decimals, 0)
+    with np.errstate(invalid="ignore"):  # what is not finite is dropped below
+        rounded = np.round(exact * up / down) / up * down
+    return [value if keep else None for value, keep in zip(rounded.tolist(), finite.tolist(), strict=True)]

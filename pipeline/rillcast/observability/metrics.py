@@ -1,0 +1,504 @@
+"""What Prometheus sees. The loop hands over counts once per poll; this module alone turns them into series.
+
+Owns: names, types, labels and help texts (`TABLE`, which `docs/metrics.md` repeats and a test compares). Does not
+know: where the counts come from. A stream id is never a label. Series live on an injected registry.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from typing import Final, Literal, TypeAlias, get_args
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
+
+from rillcast.arrays import FloatArray, IntArray, StatusArray
+from rillcast.bundle.bundle import BundleMetadata, Status
+from rillcast.codecs.observations.covariates import Masked
+from rillcast.codecs.observations.rejections import Reason
+from rillcast.engine.step_engine import StepStats
+from rillcast.observability.stages import STAGES
+
+_SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_LONG_SECONDS: Final = (0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0, 600.0)
+ANOMALOUS: Final = 0.99
+Role: TypeAlias = Literal["live", "shadow"]
+Swap: TypeAlias = Literal["started", "completed", "failed", "refused"]
+_ROWS: Final = (1, 4, 16, 64, 256, 1024, 4096)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """One row of the table of metrics."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram", "info"]
+    help: str
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+
+TABLE: Final = (
+    Metric("rillcast_build", "info", "Version of Rillcast; the value is always 1.", ("version",)),
+    Metric(
+        "rillcast_model",
+        "info",
+        "The bundle being served; the value is always 1.",
+        ("name", "model_id", "cell", "freq", "device"),
+    ),
+    Metric("rillcast_events_total", "counter", "Events stepped, by what became of them.", ("status",)),
+    Metric("rillcast_replayed_events_total", "counter", "Events stepped again during recovery, output suppressed."),
+    Metric("rillcast_skipped_events_total", "counter", "Events read again that the restored state contained already."),
+    Metric("rillcast_forecasts_total", "counter", "Forecasts handed to the sink."),
+    Metric(
+        "rillcast_revised_forecasts_total",
+        "counter",
+        "Of those, forecasts from earlier slots that late events changed.",
+    ),
+    Metric("rillcast_put_events_total", "counter", "Late or corrected events that were put into place."),
+    Metric("rillcast_steps_again_total", "counter", "Steps of earlier events that this took."),
+    Metric("rillcast_dead_letters_total", "counter", "Records handed to the dead-letter channel.", ("reason",)),
+    Metric(
+        "rillcast_covariates_masked_total",
+        "counter",
+        "Values of the model's covariates that it could not see, replayed events included.",
+        ("reason",),
+    ),
+    Metric("rillcast_polls_total", "counter", "Polls that brought at least one record."),
+    Metric("rillcast_poll_records", "histogram", "Records per poll that brought any.", buckets=_ROWS),
+    Metric("rillcast_model_calls_total", "counter", "Calls of the model; events / calls is the mean batch."),
+    Metric("rillcast_step_duration_seconds", "histogram", "Time in the engine per poll.", buckets=_SECONDS),
+    Metric("rillcast_poll_duration_seconds", "histogram", "Time from decode to publish per poll.", buckets=_SECONDS),
+    Metric(
+        "rillcast_stage_seconds",
+        "histogram",
+        "Time in a stage of the loop per poll, of every 17th poll.",
+        ("stage",),
+        _SECONDS,
+    ),
+    Metric(
+        "rillcast_event_latency_seconds",
+        "histogram",
+        "Age of an event, by the record's timestamp, when its forecast was handed to the sink.",
+        buckets=_SECONDS,
+    ),
+    Metric("rillcast_commits_total", "counter", "Commits that succeeded."),
+    Metric("rillcast_commit_failures_total", "counter", "Commits that failed; nothing after the last one counts."),
+    Metric("rillcast_commit_duration_seconds", "histogram", "Time of a flush and commit.", buckets=_SECONDS),
+    Metric("rillcast_rewinds_total", "counter", "Returns to the committed positions after a transaction failed."),
+    Metric("rillcast_state_pages_written_total", "counter", "Pages of up to 256 streams handed to the state store."),
+    Metric("rillcast_state_marks_written_total", "counter", "Partition snapshots handed to the state store."),
+    Metric(
+        "rillcast_state_retired_total",
+        "counter",
+        "Times that the stored state of a model which served a partition before was removed, per partition.",
+    ),
+    Metric("rillcast_state_written_bytes_total", "counter", "Bytes handed to the state store."),
+    Metric(
+        "rillcast_restore_duration_seconds",
+        "histogram",
+        "Time from a partition's assignment to its first live event.",
+        buckets=_LONG_SECONDS,
+    ),
+    Metric(
+        "rillcast_restore_load_duration_seconds",
+        "histogram",
+        "Of that, the time until its stored state was loaded.",
+        buckets=_LONG_SECONDS,
+    ),
+    Metric("rillcast_evicted_streams_total", "counter", "Idle streams whose state was dropped."),
+    Metric("rillcast_partitions", "gauge", "Partitions that this member owns."),
+    Metric("rillcast_partitions_restoring", "gauge", "Owned partitions whose state is still being replayed."),
+    Metric("rillcast_source_lag_records", "gauge", "Records between position and end.", ("partition",)),
+    Metric("rillcast_streams", "gauge", "Streams that have state."),
+    Metric("rillcast_state_bytes", "gauge", "Bytes of state on the device, spare rows of pages in use included."),
+    Metric(
+        "rillcast_scored_forecasts_total",
+        "counter",
+        "Forecasts met by their observation, by how many slots ahead they were made.",
+        ("model_id", "horizon"),
+    ),
+    Metric(
+        "rillcast_covered_forecasts_total",
+        "counter",
+        "Of those, how many had it in the outer interval.",
+        ("model_id", "horizon"),
+    ),
+    Metric("rillcast_nominal_coverage_ratio", "gauge", "Share that the outer interval is meant to hold."),
+    Metric(
+        "rillcast_pinball_loss_total",
+        "counter",
+        "Sum of quantile losses, each in units of its stream's scale; divide by the scored forecasts.",
+        ("model_id", "horizon"),
+    ),
+    Metric(
+        "rillcast_forecast_error_total",
+        "counter",
+        "Sum of distances between middle quantile and observation, in units of the scale, by which was the larger.",
+        ("model_id", "horizon", "side"),
+    ),
+    Metric(
+        "rillcast_naive_error_total",
+        "counter",
+        "The same sum, both sides, for the seasonal-naive forecast, which is scored at the next slot only.",
+        ("model_id", "horizon"),
+    ),
+    Metric("rillcast_rated_events_total", "counter", "Events that have an anomaly.", ("model_id",)),
+    Metric(
+        "rillcast_anomalous_events_total",
+        "counter",
+        "Of those, how many have one above 0.99; where the forecasts are calibrated, one in a hundred.",
+        ("model_id",),
+    ),
+    Metric("rillcast_unchanged_forecasts_total", "counter", "Forecasts kept back because they had not moved."),
+    Metric("rillcast_anomalies_published_total", "counter", "Anomalous observations handed to the sink."),
+    Metric(
+        "rillcast_model_swaps_total",
+        "counter",
+        "Roll-outs of another model: started, completed, failed (tried again), refused (it cannot take over).",
+        ("outcome",),
+    ),
+    Metric(
+        "rillcast_model_swap_pending_seconds",
+        "gauge",
+        "How long the model that is wanted has not served all partitions of this member; 0 = it does.",
+    ),
+    Metric(
+        "rillcast_model_warm_up_lag_records",
+        "gauge",
+        "Records between a model that follows the serving one and where its partitions are served.",
+        ("model_id",),
+    ),
+    Metric(
+        "rillcast_model_warm_up_partitions",
+        "gauge",
+        "Partitions in which a model follows the serving one.",
+        ("model_id",),
+    ),
+    Metric(
+        "rillcast_shadow_drops_total",
+        "counter",
+        "Times that the shadow failed and was let go of; it is tried again after `rollout.retry_s`.",
+    ),
+    Metric(
+        "rillcast_model_registry_errors_total",
+        "counter",
+        "Times that the registry could not say which model its alias means; the one that serves goes on.",
+    ),
+    Metric(
+        "rillcast_compared_scored_forecasts_total",
+        "counter",
+        "Forecasts met by their observation while a shadow is compared, by whose they are.",
+        ("role", "model_id", "horizon"),
+    ),
+    Metric(
+        "rillcast_compared_covered_forecasts_total",
+        "counter",
+        "Of those, how many had it in the outer interval.",
+        ("role", "model_id", "horizon"),
+    ),
+    Metric(
+        "rillcast_compared_pinball_loss_total",
+        "counter",
+        "Sum of their quantile losses, each in units of its stream's scale.",
+        ("role", "model_id", "horizon"),
+    ),
+    Metric(
+        "rillcast_compared_forecast_error_total",
+        "counter",
+        "Sum of their distances between middle quantile and observation, by which was the larger.",
+        ("role", "model_id", "horizon", "side"),
+    ),
+    Metric(
+        "rillcast_compared_naive_error_total",
+        "counter",
+        "The same sum, both sides, for the seasonal-naive forecast, at the next slot; compare error / naive error.",
+        ("role", "model_id", "horizon"),
+    ),
+)
+
+
+class ScoreCounters:
+    """The columns of `score` that have a meaning here, by their names.
+
+    `covered` is of the next slot, `covered_6` of the sixth. Columns of other names are left alone.
+    """
+
+    def __init__(
+        self,
+        counters: Mapping[str, Counter],
+        names: Sequence[str],
+        prefix: str = "rillcast_",
+        labels: tuple[str, ...] = (),
+    ) -> None:
+        """Find the columns.
+
+        Args:
+            counters: by name.
+            names: of the columns.
+            prefix: of the counters' names.
+            labels: that stand before the horizon.
+        """
+        self._columns: list[tuple[int, str, tuple[Counter, ...]]] = []
+        for column, name in enumerate(names):
+            kind, _, slots = name.partition("_")
+            horizon = slots or "1"
+            if not horizon.isdecimal():
+                continue
+            if kind == "covered":
+                scored = counters[prefix + "scored_forecasts_total"].labels(*labels, horizon)
+                covered = counters[prefix + "covered_forecasts_total"].labels(*labels, horizon)
+                self._columns.append((column, kind, (scored, covered)))
+            elif kind == "pinball":
+                self._columns.append(
+                    (column, kind, (counters[prefix + "pinball_loss_total"].labels(*labels, horizon),))
+                )
+            elif kind == "bias":
+                error = counters[prefix + "forecast_error_total"]
+                sides = error.labels(*labels, horizon, "over"), error.labels(*labels, horizon, "under")
+                self._columns.append((column, kind, sides))
+            elif kind == "naive":
+                self._columns.append((column, kind, (counters[prefix + "naive_error_total"].labels(*labels, horizon),)))
+
+    def add(self, score: FloatArray) -> None:
+        """Take in the scores of some events.
+
+        Args:
+            score: `(n, K)`, NaN where nothing was scored.
+        """
+        known = ~np.isnan(score)
+        counts = known.sum(axis=0).tolist()
+        sums = np.where(known, score, 0).sum(axis=0, dtype=np.float64).tolist()
+        over = np.where(known, np.maximum(score, 0), 0).sum(axis=0, dtype=np.float64).tolist()
+        for column, kind, counters in self._columns:
+            if kind == "covered":
+                counters[0].inc(counts[column])
+                counters[1].inc(over[column])
+            elif kind == "bias":
+                counters[0].inc(over[column])
+                counters[1].inc(over[column] - sums[column])
+            else:
+                counters[0].inc(sums[column])
+
+
+class Metrics:
+    """All series of one worker."""
+
+    def __init__(self, registry: CollectorRegistry, metadata: BundleMetadata, device: str) -> None:
+        self._counters: dict[str, Counter] = {}
+        self._gauges: dict[str, Gauge] = {}
+        self._histograms: dict[str, Histogram] = {}
+        self._infos: dict[str, Info] = {}
+        self._device = device
+        for row in TABLE:
+            if row.kind == "counter":
+                self._counters[row.name] = Counter(row.name, row.help, row.labels, registry=registry)
+            elif row.kind == "gauge":
+                self._gauges[row.name] = Gauge(row.name, row.help, row.labels, registry=registry)
+            elif row.kind == "histogram":
+                self._histograms[row.name] = Histogram(
+                    row.name, row.help, row.labels, buckets=row.buckets, registry=registry
+                )
+            else:
+                self._infos[row.name] = Info(row.name, row.help, registry=registry)
+        self._infos["rillcast_build"].info({"version": version("rillcast")})
+        # A series that exists from the start with 0 lets `rate()` see its first increase.
+        self._events = [self._counters["rillcast_events_total"].labels(status.name.lower()) for status in Status]
+        self._letters = {r: self._counters["rillcast_dead_letters_total"].labels(r.value) for r in Reason}
+        masked = self._counters["rillcast_covariates_masked_total"]
+        self._masked = [masked.labels(reason) for reason in Masked._fields]
+        self._stages = {s: self._histograms["rillcast_stage_seconds"].labels(s) for s in STAGES}
+        for outcome in get_args(Swap):
+            self._counters["rillcast_model_swaps_total"].labels(outcome)
+        self._compared: dict[tuple[Role, str], ScoreCounters] = {}
+        self._lag_partitions: set[int] = set()
+        self._judge(metadata)
+        self.serve(metadata)
+
+    def of_model(self, metadata: BundleMetadata) -> Metrics:
+        """Return the same series for the results of another model; how good they are is counted under its id."""
+        other = copy.copy(self)
+        other._judge(metadata)
+        return other
+
+    def _judge(self, metadata: BundleMetadata) -> None:
+        """Count under a model's id how good its results are, from its columns of scores."""
+        model_id = metadata.model_id
+        self._scores = ScoreCounters(self._counters, metadata.scores, labels=(model_id,))
+        self._rated = self._counters["rillcast_rated_events_total"].labels(model_id)
+        self._anomalous = self._counters["rillcast_anomalous_events_total"].labels(model_id)
+
+    # Models come and go.
+
+    def serve(self, metadata: BundleMetadata) -> None:
+        """Say which bundle is served."""
+        self._infos["rillcast_model"].info(
+            {
+                "name": metadata.name,
+                "model_id": metadata.model_id,
+                "cell": metadata.cell,
+                "freq": metadata.freq,
+                "device": self._device,
+            }
+        )
+        self._gauges["rillcast_nominal_coverage_ratio"].set(metadata.quantiles[-1] - metadata.quantiles[0])
+
+    def swap(self, outcome: Swap) -> None:
+        """Count a step of a roll-out."""
+        self._counters["rillcast_model_swaps_total"].labels(outcome).inc()
+
+    def shadow_dropped(self) -> None:
+        """Count that the shadow was let go of."""
+        self._counters["rillcast_shadow_drops_total"].inc()
+
+    def registry_error(self) -> None:
+        """Count a question to the registry that was not answered; from any thread."""
+        self._counters["rillcast_model_registry_errors_total"].inc()
+
+    def swap_pending(self, seconds: float) -> None:
+        """Set how long the model that is wanted does not serve yet."""
+        self._gauges["rillcast_model_swap_pending_seconds"].set(seconds)
+
+    def following(self, model_id: str, lag: int, partitions: int) -> None:
+        """Set how far a model is that follows the serving one."""
+        self._gauges["rillcast_model_warm_up_lag_records"].labels(model_id).set(lag)
+        self._gauges["rillcast_model_warm_up_partitions"].labels(model_id).set(partitions)
+
+    def not_following(self, model_id: str) -> None:
+        """Drop the series of a model that follows no more."""
+        for name in ("rillcast_model_warm_up_lag_records", "rillcast_model_warm_up_partitions"):
+            with contextlib.suppress(KeyError):  # it never came to follow
+                self._gauges[name].remove(model_id)
+
+    def compared(self, role: Role, metadata: BundleMetadata, score: FloatArray) -> None:
+        """Take in the scores of a model for events that two models are compared by."""
+        key = role, metadata.model_id
+        if key not in self._compared:
+            self._compared[key] = ScoreCounters(self._counters, metadata.scores, "rillcast_compared_", key)
+        self._compared[key].add(score)
+
+    # What the loop did.
+
+    def polled(self, records: int, seconds: float) -> None:
+        """Count a poll that brought records."""
+        self._counters["rillcast_polls_total"].inc()
+        self._histograms["rillcast_poll_records"].observe(records)
+        self._histograms["rillcast_poll_duration_seconds"].observe(seconds)
+
+    def stage(self, stage: str, seconds: float) -> None:
+        """Take in the time that one poll spent in one stage."""
+        self._stages[stage].observe(seconds)
+
+    def stepped(
+        self, stats: StepStats, status: StatusArray, score: FloatArray | None, anomaly: FloatArray | None
+    ) -> None:
+        """Count live events that were stepped; `stats` covers replayed ones of the same poll too."""
+        self._counters["rillcast_evicted_streams_total"].inc(stats.evicted)
+        self._counters["rillcast_model_calls_total"].inc(stats.calls)
+        self._counters["rillcast_put_events_total"].inc(stats.put)
+        self._counters["rillcast_steps_again_total"].inc(stats.again)
+        self._histograms["rillcast_step_duration_seconds"].observe(stats.seconds)
+        for counter, count in zip(self._events, np.bincount(status, minlength=len(self._events)), strict=True):
+            counter.inc(int(count))
+        if score is not None:
+            self._scores.add(score)
+        if anomaly is not None:
+            self._rated.inc(int(np.count_nonzero(~np.isnan(anomaly))))
+            self._anomalous.inc(int(np.count_nonzero(anomaly > ANOMALOUS)))
+
+    def replayed(self, events: int) -> None:
+        """Count events whose output was suppressed."""
+        self._counters["rillcast_replayed_events_total"].inc(events)
+
+    def skipped(self, events: int) -> None:
+        """Count events that the restored state contained already."""
+        self._counters["rillcast_skipped_events_total"].inc(events)
+
+    def published(self, forecasts: int) -> None:
+        """Count forecasts handed to the sink."""
+        self._counters["rillcast_forecasts_total"].inc(forecasts)
+
+    def revised(self, forecasts: int) -> None:
+        """Count revisions handed to the sink; `published` counts them too."""
+        self._counters["rillcast_revised_forecasts_total"].inc(forecasts)
+
+    def unchanged(self, forecasts: int) -> None:
+        """Count forecasts that were kept back because they had not moved."""
+        self._counters["rillcast_unchanged_forecasts_total"].inc(forecasts)
+
+    def anomalies_published(self, anomalies: int) -> None:
+        """Count anomalous observations handed to the sink."""
+        self._counters["rillcast_anomalies_published_total"].inc(anomalies)
+
+    def dead_lettered(self, reason: Reason) -> None:
+        """Count a dead letter."""
+        self._letters[reason].inc()
+
+    def covariates_masked(self, masked: Masked) -> None:
+        """Count values of covariates that the model does not see."""
+        if any(masked):
+            for counter, count in zip(self._masked, masked, strict=True):
+                counter.inc(count)
+
+    def latency(self, seconds: FloatArray) -> None:
+        """Take in the age of some events: one sample per poll and partition is enough for a histogram."""
+        for value in seconds.tolist():
+            self._histograms["rillcast_event_latency_seconds"].observe(value)
+
+    def committed(self, seconds: float, pages: int, marks: int, retired: int) -> None:
+        """Count a commit and the part of a snapshot in it."""
+        self._counters["rillcast_state_pages_written_total"].inc(pages)
+        self._counters["rillcast_state_marks_written_total"].inc(marks)
+        self._counters["rillcast_state_retired_total"].inc(retired)
+        self._counters["rillcast_commits_total"].inc()
+        self._histograms["rillcast_commit_duration_seconds"].observe(seconds)
+
+    def commit_failed(self) -> None:
+        """Count a commit that failed."""
+        self._counters["rillcast_commit_failures_total"].inc()
+
+    def rewound(self) -> None:
+        """Count a return to the committed positions."""
+        self._counters["rillcast_rewinds_total"].inc()
+
+    def state_written(self, more_bytes: int) -> None:
+        """Count bytes handed to the state store."""
+        self._counters["rillcast_state_written_bytes_total"].inc(more_bytes)
+
+    def restored(self, seconds: float) -> None:
+        """Take in how long a partition took to go live."""
+        self._histograms["rillcast_restore_duration_seconds"].observe(seconds)
+
+    def loaded(self, seconds: float) -> None:
+        """Take in how long the loading of a partition's stored state took."""
+        self._histograms["rillcast_restore_load_duration_seconds"].observe(seconds)
+
+    def assignment(self, owned: int, restoring: int) -> None:
+        """Set what this member owns."""
+        self._gauges["rillcast_partitions"].set(owned)
+        self._gauges["rillcast_partitions_restoring"].set(restoring)
+
+    def residents(self, streams: int, state_bytes: int) -> None:
+        """Set what the engine holds."""
+        self._gauges["rillcast_streams"].set(streams)
+        self._gauges["rillcast_state_bytes"].set(state_bytes)
+
+    def lag(self, by_partition: Mapping[int, int]) -> None:
+        """Set the lag of the owned partitions and drop the series of partitions that left."""
+        gauge = self._gauges["rillcast_source_lag_records"]
+        for partition in self._lag_partitions - set(by_partition):
+            gauge.remove(str(partition))
+        for partition, records in by_partition.items():
+            gauge.labels(str(partition)).set(records)
+        self._lag_partitions = set(by_partition)
+
+
+def latency_sample(timestamps_ms: IntArray, now_s: float, most: int = 32) -> FloatArray:
+    """Return the ages in seconds of at most `most` events spread over a poll; unknown timestamps are left out."""
+    sample = timestamps_ms[:: max(1, timestamps_ms.size // most)]
+    ages: FloatArray = np.maximum(now_s - sample[sample >= 0] / 1000.0, 0.0).astype(np.float32)
+    return ages

@@ -1,0 +1,308 @@
+"""The HTTP server of one worker: metrics, probes, read API, live page.
+
+Owns: a listening socket, its threads, the routes and the headers of every answer. Does not know: what the loop
+does; it reads `Health`, `LiveView`, `ForecastCache` and the metrics registry, which are all safe to read from
+any thread.
+
+Invariants: only GET and HEAD are answered; with a token set, all but the probes want it; nothing on the disk can be
+named by a request, for the page's files are read once, at the start, into a table; the page loads nothing from
+anywhere else, and the browser is told so.
+
+The probes answer 200 or 503 with the conditions by name:
+
+    {"status": "failing", "conditions": {"started": true, "assigned": false, "restored": false, "live": true}, ...}
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import socket
+import socketserver
+import threading
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from http import HTTPStatus
+from importlib import resources
+from typing import TYPE_CHECKING, Any, Final
+from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
+
+import orjson
+from prometheus_client import CollectorRegistry, make_wsgi_app
+
+from rillcast.errors import SettingsError
+from rillcast.observability import api
+from rillcast.observability.forecast_cache import ForecastCache
+from rillcast.observability.health import Health
+from rillcast.observability.live_view import LiveView
+from rillcast.settings import HttpSettings
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIEnvironment
+
+log = logging.getLogger(__name__)
+
+_STREAMS: Final = "/api/streams"
+_STATIC: Final = "/static/"
+_PROBES: Final = ("/livez", "/readyz", "/startupz")
+_MEDIA_TYPES: Final = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+}
+_SECURITY_HEADERS: Final = [
+    (
+        "Content-Security-Policy",
+        (
+            "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+            "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+        ),
+    ),
+    ("X-Content-Type-Options", "nosniff"),
+    ("Referrer-Policy", "no-referrer"),
+    ("Cache-Control", "no-store"),
+]
+_IDLE_CONNECTION_S: Final = 10
+_MOST_CONNECTIONS: Final = 64
+_STOP_POLL_S: Final = 0.1
+_STOP_TIMEOUT_S: Final = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Answer:
+    """Status, media type and body of one response."""
+
+    status: HTTPStatus
+    media_type: str
+    body: bytes
+    headers: list[tuple[str, str]] = field(default_factory=list)
+
+
+class HttpServer:
+    """Answers on `settings.host`:`settings.port` from threads of its own, between `start` and `stop`."""
+
+    def __init__(
+        self,
+        settings: HttpSettings,
+        registry: CollectorRegistry,
+        health: Health,
+        board: LiveView | None,
+        latest: ForecastCache | None = None,
+    ) -> None:
+        """Prepare; nothing is bound yet.
+
+        Args:
+            settings: where to listen.
+            registry: what `/metrics` shows.
+            health: what the probes show.
+            board: what the page shows; None leaves metrics and probes only.
+            latest: what the read API answers from; None = there is none.
+        """
+        self._settings = settings
+        self._health = health
+        self._board = board
+        self._token = settings.token.get_secret_value().encode() if settings.token is not None else None
+        self._metrics = make_wsgi_app(registry)
+        self._files = _page_files() if board is not None else {}
+        self._api = api.ReadApi(latest, board, health) if board is not None and latest is not None else None
+        self._server: _ThreadingServer | None = None
+        self._thread: threading.Thread | None = None
+
+    @property
+    def port(self) -> int:
+        """The port that is bound; of use where the settings ask for any free one (0)."""
+        if self._server is None:
+            raise RuntimeError("the HTTP server has no port before start() and after stop()")
+        return self._server.server_port
+
+    @property
+    def url(self) -> str:
+        """Where a browser on this machine finds the page."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)  # noqa: S104
+        return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
+
+    def start(self) -> None:
+        """Bind and answer.
+
+        Raises:
+            SettingsError: the address cannot be bound.
+        """
+        if self._server is not None:
+            raise RuntimeError("the HTTP server has been started already")
+        host, port = self._settings.host, self._settings.port
+        try:
+            self._server = _ThreadingServer(host, port)
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise SettingsError(
+                f"cannot listen on {host}:{port}: {reason}; set http.host and http.port to a free address"
+                " (port 0 takes any free one)"
+            ) from error
+        self._server.set_app(self._application)
+        self._thread = threading.Thread(
+            target=self._server.serve_forever, args=(_STOP_POLL_S,), name="rillcast-http", daemon=True
+        )
+        self._thread.start()
+        log.info("listening on %s", self.url)
+
+    def stop(self) -> None:
+        """Close the socket; may be called twice. An answer that is under way is cut off at the process's end."""
+        if self._server is None or self._thread is None:
+            return
+        self._server.shutdown()
+        self._server.server_close()
+        self._thread.join(timeout=_STOP_TIMEOUT_S)
+        self._server = self._thread = None
+
+    def _application(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer one request (WSGI, PEP 3333)."""
+        method = environ["REQUEST_METHOD"]
+        # WSGI hands over the decoded path as Latin-1; an id may be any Unicode text.
+        path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", errors="replace")
+        if not self._allowed(path, environ):
+            answer = _json(HTTPStatus.UNAUTHORIZED, {"error": "a bearer token is needed (http.token)"})
+            answer.headers.append(("WWW-Authenticate", 'Bearer realm="rillcast"'))
+        elif method in ("GET", "HEAD") and path == "/metrics":
+            body = self._metrics({**environ, "REQUEST_METHOD": "GET"}, start_response)
+            return [] if method == "HEAD" else body
+        elif method in ("GET", "HEAD"):
+            answer = self._route(path, environ.get("QUERY_STRING", ""))
+        else:
+            answer = _json(HTTPStatus.METHOD_NOT_ALLOWED, {"error": f"{method} is not answered here"})
+            answer.headers.append(("Allow", "GET, HEAD"))
+        start_response(
+            f"{answer.status.value} {answer.status.phrase}",
+            [
+                ("Content-Type", answer.media_type),
+                ("Content-Length", str(len(answer.body))),
+                *answer.headers,
+                *_SECURITY_HEADERS,
+            ],
+        )
+        return [] if method == "HEAD" else [answer.body]
+
+    def _allowed(self, path: str, environ: WSGIEnvironment) -> bool:
+        """Return whether a request may be answered: the probes always, for a kubelet has no token."""
+        if self._token is None or path in _PROBES:
+            return True
+        scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
+        # Compared as bytes and in constant time: how long it takes says nothing of how much of it was right.
+        return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token)
+
+    def _route(self, path: str, query: str) -> _Answer:
+        match path:
+            case "/livez":
+                return self._probe(self._health.liveness())
+            case "/readyz":
+                return self._probe(self._health.readiness())
+            case "/startupz":
+                return self._probe(self._health.startup())
+        if self._board is None:
+            return _not_found(path, "this server has metrics and probes only")
+        if path == "/":
+            return self._files["index.html"]
+        if path.startswith(_STATIC):
+            return self._files.get(path.removeprefix(_STATIC)) or _not_found(path)
+        if path.startswith(api.ROOT + "/"):
+            return self._read(path, query)
+        if path == "/api/summary":
+            return _json(HTTPStatus.OK, self._board.summary())
+        if path == _STREAMS:
+            return _json(HTTPStatus.OK, self._board.snapshot())
+        if path.startswith(_STREAMS + "/"):
+            return _stream(self._board, path.removeprefix(_STREAMS + "/"))
+        return _not_found(path)
+
+    def _read(self, path: str, query: str) -> _Answer:
+        if self._api is None:
+            return _not_found(path, "the read API is off (http.latest_streams is 0)")
+        reply = self._api.answer(path.removeprefix(api.ROOT), query)
+        return _not_found(path) if reply is None else _Answer(reply.status, "application/json", reply.body)
+
+    def _probe(self, conditions: Mapping[str, bool]) -> _Answer:
+        good = all(conditions.values())
+        document = {
+            "status": "ok" if good else "failing",
+            "conditions": conditions,
+            "beat_age_s": round(self._health.beat_age_s, 3),
+            "liveness_timeout_s": self._health.liveness_timeout_s,
+        }
+        return _json(HTTPStatus.OK if good else HTTPStatus.SERVICE_UNAVAILABLE, document)
+
+
+class _RequestHandler(WSGIRequestHandler):
+    """One request; says nothing unless it is asked to, and does not wait for ever on a silent peer."""
+
+    timeout = _IDLE_CONNECTION_S
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name is http.server's
+        log.debug("%s " + format, self.client_address[0], *args)
+
+    def handle(self) -> None:
+        try:
+            super().handle()
+        except (ConnectionError, TimeoutError) as error:
+            # A browser that closes its tab, a probe that gives up, a peer that says nothing: no fault of ours.
+            log.debug("%s went away: %s", self.client_address[0], error)
+
+
+class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
+    """wsgiref's server with a thread per request."""
+
+    daemon_threads = True
+
+    def __init__(self, host: str, port: int) -> None:
+        self._room = threading.BoundedSemaphore(_MOST_CONNECTIONS)
+        if ":" in host:
+            self.address_family = socket.AF_INET6
+        super().__init__((host, port), _RequestHandler)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Answer in a thread of its own, if there is room; else hang up, so that nobody makes threads without end."""
+        if self._room.acquire(blocking=False):
+            super().process_request(request, client_address)
+        else:
+            self.shutdown_request(request)
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Make room afterwards."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._room.release()
+
+    def server_bind(self) -> None:
+        """Bind without http.server's look-up of our own name, which asks a name server and may take seconds."""
+        socketserver.TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+
+def _page_files() -> dict[str, _Answer]:
+    """Return the page's files by name: the only ones that a request can name."""
+    files = {}
+    for file in resources.files("rillcast.observability").joinpath("static").iterdir():
+        suffix = file.name[file.name.rfind(".") :]
+        if suffix in _MEDIA_TYPES:
+            files[file.name] = _Answer(HTTPStatus.OK, _MEDIA_TYPES[suffix], file.read_bytes())
+    return files
+
+
+def _stream(board: LiveView, unique_id: str) -> _Answer:
+    try:
+        return _json(HTTPStatus.OK, board.snapshot(unique_id))
+    except KeyError:
+        board.follow(unique_id)
+        return _json(
+            HTTPStatus.NOT_FOUND,
+            {"error": f"nothing has been heard of stream {unique_id!r}; it is followed from its next event on"},
+        )
+
+
+def _not_found(path: str, why: str = "no such page") -> _Answer:
+    return _json(HTTPStatus.NOT_FOUND, {"error": f"{path}: {why}"})
+
+
+def _json(status: HTTPStatus, document: Mapping[str, Any]) -> _Answer:
+    return _Answer(status, "application/json", orjson.dumps(document))

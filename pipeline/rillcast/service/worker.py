@@ -1,0 +1,390 @@
+"""The loop: poll, decode, step, publish, commit; and its life cycle.
+
+    starting -> (restoring <-> running) -> draining -> closed
+
+A partition that is assigned goes through phases of its own, while the others keep flowing
+(`rillcast.durability.assignment`).
+After a transaction that failed, every partition goes through them again, from the committed positions ("rewind").
+
+Knows: transports, lanes, checkpoint. Does not know: which transport, store or client, what a model computes. Runs in
+one thread, and a large poll's step in another beside it (`rillcast.service.stepper`): while the model computes, the
+loop
+publishes the poll before and reads the next. Positions are noted when results are published, so a commit covers what
+was published and nothing else; whatever touches the states themselves waits for the step in flight first (`_settle`).
+`stop` may be called from any thread, or from a signal handler.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from rillcast.codecs.observations.decoder import ObservationDecoder, Observations
+from rillcast.codecs.observations.rejections import Rejection
+from rillcast.durability.assignment import Partitions
+from rillcast.durability.checkpoint import Checkpoint
+from rillcast.durability.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from rillcast.errors import DeliveryError, TransactionAborted, TransportError
+from rillcast.events import EventBatch
+from rillcast.observability.health import Health
+from rillcast.observability.metrics import Metrics
+from rillcast.observability.stages import StageClock
+from rillcast.publishing.dead_letters import DeadLetters
+from rillcast.rollout.rollout import NoModels, Rollout, RolloutParts
+from rillcast.service.stepper import Stepper
+from rillcast.serving.router import Part, Router, ServedModel
+from rillcast.settings import StateSettings, WorkerSettings
+from rillcast.transports.base import Assignment, Polled, Sink, Source, TransactionalSink
+
+log = logging.getLogger(__name__)
+
+LAG_INTERVAL_S: Final = 5.0
+SUMMARY_INTERVAL_S: Final = 30.0
+_RESTORE_SLICE_S: Final = 0.05  # other partitions wait no longer than this for one that is loading
+
+
+@dataclass(frozen=True, slots=True)
+class _Poll:
+    """A poll on its way through the pipeline."""
+
+    polled: Polled
+    events: Observations
+    rejections: list[Rejection]
+    live: npt.NDArray[np.bool_]
+    started: float
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """What a worker is made of.
+
+    Attributes:
+        source: where events come from.
+        sink: where forecasts and dead letters go; a `TransactionalSink` under `exactly_once`.
+        lane: the model that partitions begin with.
+        decoder: bytes to columns.
+        dead_letters: what becomes of records that cannot be used.
+        metrics: counts, once per poll.
+        health: what the probes say.
+        stages: where the time goes.
+        rollout: how another model comes to serve; None = none does.
+    """
+
+    source: Source
+    sink: Sink
+    lane: ServedModel
+    decoder: ObservationDecoder
+    dead_letters: DeadLetters
+    metrics: Metrics
+    health: Health = field(default_factory=Health)
+    stages: StageClock = field(default_factory=StageClock)
+    rollout: RolloutParts | None = None
+
+
+class Worker:
+    """One member of the consumer group, from its first poll to its last commit."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        settings: WorkerSettings,
+        snapshots: StateSettings,
+        *,
+        start_at: Literal["earliest", "latest"] = "earliest",
+        clock: Callable[[], float] = time.monotonic,
+        wall_clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
+    ) -> None:
+        """Put the parts together; nothing is opened yet.
+
+        Args:
+            parts: see there.
+            settings: sizes, intervals, delivery and recovery.
+            snapshots: when state is stored.
+            start_at: where a partition starts that the group has never committed.
+            clock: monotonic seconds, for intervals; never for anything that changes state.
+            wall_clock_ms: milliseconds since the epoch, for how long the state of models that served before is kept.
+        """
+        self._parts = parts
+        self._source = parts.source
+        self._metrics = parts.metrics
+        self._stages = parts.stages
+        self._settings = settings
+        self._clock = clock
+        self._lanes = Router(parts.lane)
+        self._checkpoint = Checkpoint(
+            _delivery(parts, settings),
+            self._lanes,
+            snapshots=snapshots if parts.lane.store is not None else None,
+            interval_s=settings.commit_interval_s,
+            in_use=lambda: self._rollout.in_use,
+            clock=clock,
+            wall_clock_ms=wall_clock_ms,
+        )
+        self._partitions = Partitions(
+            parts.source,
+            self._lanes,
+            self._checkpoint,
+            parts.metrics,
+            parts.health,
+            recovery=settings.recovery,
+            start_at=start_at,
+            open_lane=lambda model_id: self._rollout.lane(model_id),
+            clock=clock,
+        )
+        self._rollout = Rollout(
+            parts.rollout or RolloutParts(NoModels()),
+            self._lanes,
+            self._partitions,
+            self._checkpoint,
+            parts.decoder,
+            parts.metrics,
+            commit_interval_s=settings.commit_interval_s,
+            pages_per_commit=snapshots.pages_per_commit,
+            clock=clock,
+        )
+        beside_from = settings.step_beside_from
+        if beside_from is None:  # a poll that comes half full says that events wait
+            beside_from = max(1, settings.max_poll_records // 2)
+        self._stepper = Stepper[_Poll, list[Part]](self._lanes.step, beside_from=beside_from)
+        self._stop = threading.Event()
+        self._rewind_due = False
+        self._events = self._state_bytes = 0
+        self._next_lag = self._next_summary = clock()
+
+    def stop(self) -> None:
+        """Ask the loop to finish its poll, commit and close."""
+        self._stop.set()
+
+    def run(self) -> None:
+        """Run until `stop` or the source's end; always closes source, sink and store.
+
+        Raises:
+            TransportError: source, sink or store failed. Nothing after the last commit counts; start again.
+            RecoveryError: the state cannot be brought to the committed offset.
+            StateError: stored state is damaged.
+        """
+        parts = self._parts
+        try:
+            self._source.open(self)
+            parts.health.started = True
+            while not self._stop.is_set() and not self._source.exhausted:
+                self._turn()
+            self._drain()
+        finally:
+            parts.health.restored = False
+            self._stepper.close()
+            self._source.close()
+            parts.sink.close()
+            self._rollout.close()
+            self._lanes.close()
+        log.info("closed after %d events of %d streams", self._events, self._num_streams)
+
+    def _turn(self) -> None:
+        """Take one poll through the pipeline."""
+        loading = self._partitions.loading
+        self._stages.begin()
+        wait_s = 0.0 if loading or self._stepper.busy or self._rollout.busy else self._settings.poll_timeout_s
+        polled = self._source.poll(self._settings.max_poll_records, wait_s)
+        self._stages.lap("poll")
+        self._parts.health.beat()
+        try:
+            if self._rewind_due:
+                self._rewind()
+                return  # what was polled is read again
+            worked = len(polled) > 0
+            if worked:
+                self._process(polled)
+            else:
+                worked = self._settle()
+            if loading:
+                self._settle()
+                self._partitions.load(self._settings.poll_timeout_s if self._partitions.idle else _RESTORE_SLICE_S)
+            self._partitions.note_live()
+            self._rollout.turn(self._settle)
+            if self._rollout.due:
+                self._hand_over()
+            elif self._checkpoint.due:
+                if self._checkpoint.has_pages:
+                    self._settle()
+                self._commit()
+                self._stages.lap("commit")
+            if worked:
+                self._stages.end()
+        except TransactionAborted as error:
+            log.warning("%s; going back to the committed positions", error)
+            self._rewind_due = True
+        self._report()
+
+    def _process(self, polled: Polled) -> None:
+        started = self._clock()
+        events, rejections = self._parts.decoder.decode(polled)
+        poll = _Poll(polled, events, rejections, self._partitions.are_live(polled), started)
+        self._stages.lap("decode")
+        if not len(events):
+            self._settle()
+            self._publish(poll, ())
+            return
+        where = polled.partitions[events.rows], polled.offsets[events.rows]
+        timestamps = polled.timestamps_ms[events.rows]
+        inputs = EventBatch(*where, events.unique_ids, events.ds, events.y, events.x, events.future, timestamps)
+        self._metrics.covariates_masked(events.masked)
+        done = self._stepper.step(poll, inputs)
+        self._stages.lap("wait")
+        for earlier, parts in done:
+            self._publish(earlier, parts)
+
+    def _settle(self) -> bool:
+        """Wait for the step in flight, publish its results and return whether there was one; the states stand still."""
+        done = self._stepper.finish()
+        for poll, parts in done:
+            self._stages.lap("wait")
+            self._publish(poll, parts)
+        return bool(done)
+
+    def _publish(self, poll: _Poll, parts: Sequence[Part]) -> None:
+        """Hand over what came of a poll, and note its positions; only then is it part of a commit."""
+        polled, rejections = poll.polled, list(poll.rejections)
+        self._events += len(poll.events)
+        for lane, rows, result in parts:
+            self._stages.add("step", result.stats.seconds)
+            events = poll.events if rows is None else poll.events.take(rows)
+            rejections += lane.publisher.publish(polled, events, result, poll.live)
+            if (comparison := self._rollout.comparison).active:
+                comparison.served(lane, polled.partitions[events.rows], polled.offsets[events.rows], result)
+        self._bury(polled, [rejection for rejection in rejections if poll.live[rejection.row]])
+        self._checkpoint.processed(polled.partitions, polled.offsets, self._partitions.reached(polled))
+        self._metrics.polled(len(polled), self._clock() - poll.started)
+        self._stages.lap("account")
+
+    def _bury(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
+        if rejections:
+            self._parts.dead_letters.publish(self._parts.sink, polled, rejections)
+            for rejection in rejections:
+                self._metrics.dead_lettered(rejection.reason)
+
+    # Commits.
+
+    def _hand_over(self) -> None:
+        """Commit, and let another model serve from the committed positions on where one has come to them."""
+        self._settle()
+        handovers = self._rollout.handovers()
+        if not handovers and not self._checkpoint.due:
+            return
+        self._commit(handovers=handovers)
+        self._rollout.handed_over(handovers)
+        self._stages.lap("commit")
+
+    def _commit(
+        self,
+        final: Sequence[int] = (),
+        within_s: float | None = None,
+        handovers: Mapping[int, ServedModel] | None = None,
+    ) -> None:
+        started = self._clock()
+        try:
+            done = self._checkpoint.commit(
+                self._partitions.live, final, within_s, pages=not self._stepper.busy, handovers=handovers
+            )
+        except TransportError:
+            self._metrics.commit_failed()
+            raise
+        self._metrics.committed(self._clock() - started, done.pages, done.marks, done.retired)
+        written = self._lanes.bytes_staged
+        self._metrics.state_written(written - self._state_bytes)
+        self._state_bytes = written
+
+    def _drain(self) -> None:
+        if self._rewind_due:
+            return  # nothing is pending but what a successor reads again
+        log.info("draining: committing what was published")
+        try:
+            self._settle()
+            self._partitions.note_live()
+            self._commit(final=self._partitions.owned)
+        except TransactionAborted as error:
+            log.warning("the last transaction came to nothing (%s); a successor reads its events again", error)
+
+    def _rewind(self) -> None:
+        """Go back to the committed positions and bring the state of every partition there."""
+        self._rewind_due = False
+        self._stepper.finish()  # its results are those of events that are read again
+        self._metrics.rewound()
+        owned = self._partitions.owned
+        if isinstance(self._parts.sink, TransactionalSink):
+            self._parts.sink.abort()
+        self._lanes.discard()
+        self._source.hold(owned)
+        self._drop(owned)
+        for number, position in self.on_assigned(self._source.assignments()).items():
+            if position is not None:
+                self._source.start(number, position)
+
+    # Partitions come and go (called by the source, from within `poll`).
+
+    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
+        """Decide where to start reading, or begin to load the state first; see `settings.worker.recovery`.
+
+        Raises:
+            RecoveryError: the committed offset lies outside what the source still has.
+        """
+        return self._partitions.assign(assignments)
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        """Commit while the partitions are still ours, then let go of their state; in time, or without the commit."""
+        if not self._rewind_due:
+            try:
+                self._settle()
+                self._partitions.note_live()
+                self._commit(final=partitions, within_s=self._settings.revoke_timeout_s)
+            except (TransactionAborted, DeliveryError) as error:
+                log.warning("revoked partitions %s were not committed (%s); they are read again", partitions, error)
+                # What was published to an open transaction goes with it, also that of the partitions that stay.
+                self._rewind_due = isinstance(self._parts.sink, TransactionalSink)
+        self._drop(partitions)
+        log.info("revoked partitions %s; %d left", sorted(partitions), len(self._partitions.owned))
+
+    def on_lost(self, partitions: Sequence[int]) -> None:
+        """Let go without a commit: another member may already own them."""
+        if isinstance(self._parts.sink, TransactionalSink):
+            # The open transaction has records of the lost partitions in it; the others are read again.
+            self._rewind_due = True
+        else:
+            self._settle()
+        self._drop(partitions)
+        log.warning("lost partitions %s without a chance to commit; their events are read again", sorted(partitions))
+
+    def _drop(self, partitions: Sequence[int]) -> None:
+        self._stepper.finish()  # only something that is read again can still be in flight
+        self._rollout.forget(partitions)
+        self._checkpoint.forget(partitions)
+        self._partitions.drop(partitions)
+
+    # What is seen from outside.
+
+    @property
+    def _num_streams(self) -> int:
+        return sum(lane.residents.num_streams for lane in self._lanes.all)
+
+    def _report(self) -> None:
+        now = self._clock()
+        if now >= self._next_lag:
+            self._next_lag = now + LAG_INTERVAL_S
+            self._metrics.lag(self._source.lag())
+        if now >= self._next_summary:
+            self._next_summary = now + SUMMARY_INTERVAL_S
+            owned = len(self._partitions.owned)
+            log.info("%d events, %d streams, %d partitions", self._events, self._num_streams, owned)
+
+
+def _delivery(parts: Parts, settings: WorkerSettings) -> Delivery:
+    if settings.delivery == "exactly_once":
+        assert isinstance(parts.sink, TransactionalSink)  # the choice of transports sees to it
+        return ExactlyOnce(parts.source, parts.sink)
+    return AtLeastOnce(parts.source, parts.sink, settings.flush_timeout_s)

@@ -1,0 +1,86 @@
+"""State from one store to another, partition by partition.
+
+Owns: what replaces what, and that a partition arrives as a whole. Does not know: which stores they are.
+
+Offsets are those of the input: a copy is worth something only next to the same input, with the same offsets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from typing import Final, NamedTuple
+
+import numpy as np
+
+from rillcast.engine.pages import Page
+from rillcast.errors import StateError
+from rillcast.stores.base import Restored, StateStore
+
+_POLL_S: Final = 0.5
+
+
+class Copied(NamedTuple):
+    """What was copied of one partition; `offset` is that of its mark."""
+
+    partition: int
+    offset: int
+    pages: int
+    streams: int
+
+
+def copy_state(
+    source: StateStore,
+    target: StateStore,
+    partitions: Iterable[int],
+    commit: Callable[[], None],
+    *,
+    replace: bool,
+) -> Iterator[Copied]:
+    """Copy partitions that have a complete snapshot, each in one commit, and yield each when it is durable.
+
+    Args:
+        source: where from.
+        target: where to; of the same model.
+        partitions: which; one without a snapshot is passed over.
+        commit: of the target's transport, between its `stage` and its `commit`.
+        replace: whether state that the target has may be replaced.
+
+    Raises:
+        StateError: the target has state and `replace` is not set, or what is stored is damaged.
+        TransportError: a store cannot be read or written.
+    """
+    for partition in partitions:
+        found, present = load(source, partition), load(target, partition)
+        if found.mark is None:
+            continue
+        if present.mark is not None and not replace:
+            raise StateError(
+                f"partition {partition} of the target already has state as of offset {present.mark.offset}, the copy "
+                f"is as of {found.mark.offset}; nothing of it was written: say --replace to replace it"
+            )
+        gone = {page.number for page in present.pages} - {page.number for page in found.pages}
+        tombstones = [_without_streams(page) for page in present.pages if page.number in gone]
+        target.stage([*found.pages, *tombstones], [found.mark])
+        commit()
+        target.commit()
+        streams = sum(sum(map(bool, page.unique_ids)) for page in found.pages)
+        yield Copied(partition, found.mark.offset, len(found.pages), streams)
+
+
+def load(store: StateStore, partition: int) -> Restored:
+    """Return all that a store has of a partition.
+
+    Raises:
+        StateError: it is damaged.
+        TransportError: it cannot be read.
+    """
+    store.begin_restore(partition)
+    while True:
+        for restored in store.poll_restore(_POLL_S):
+            return restored
+
+
+def _without_streams(page: Page) -> Page:
+    rows = {name: values[:0] for name, values in page.rows.items()}
+    return dataclasses.replace(page, unique_ids=(), last_ds=np.empty(0, np.int64), rows=rows)

@@ -1,0 +1,267 @@
+"""The stored form of pages and marks: a sealed header that says whose they are, then the rows.
+
+Owns: the headers, the order of the parts, and every reason to refuse a page that is whole but not the one asked for.
+Does not know: where forms are kept (`rillcast.stores.local`, `rillcast.stores.kafka`), or how rows become bytes
+(`rillcast.stores.format.rows`).
+
+Invariants: a form says its model, partition and number, and is refused where others were asked for; what a page holds
+in free slots is not stored and comes back as zeros, so that no stream ever meets what another one left. The form of
+the rows is the page's own: it may differ from page to page and from the settings, and so may what a page holds beside
+the bundle's states (`rillcast.engine.late.retained`): whoever loads it passes over what it does not want.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from rillcast.arrays import AnyArray, IntArray
+from rillcast.bundle.bundle import StateSpec
+from rillcast.engine.late.retained import PREFIX, is_row, page_column
+from rillcast.engine.pages import Arrivals, Page
+from rillcast.engine.slots import PAGE_SLOTS
+from rillcast.stores.base import Claim, Mark, Superseded
+from rillcast.stores.format import rows
+from rillcast.stores.format.framing import OVERHEAD_BYTES, damaged, foreign, seal, unseal
+from rillcast.stores.format.rows import Compression, RowForm
+
+_DS_TYPE: Final = np.dtype("<i8")
+_HEADER_BYTES: Final = 512  # bound of a page header without its ids, times and states
+_PER_STATE_BYTES: Final = 256  # bound of one state's entry in it
+_PER_STREAM_BYTES: Final = 5 + _DS_TYPE.itemsize  # MessagePack's longest string prefix, and the event time
+
+
+class StoredState(msgspec.Struct, frozen=True):
+    """One kind of state in a page header."""
+
+    name: str
+    dtype: str
+    row_shape: tuple[int, ...]
+    form: RowForm
+
+
+class PageHeader(msgspec.Struct, frozen=True, tag="page"):
+    """What a page says of itself. `last_ds` are the int64 of the occupied slots; `unique_ids` has "" for free ones."""
+
+    model_id: str
+    partition: int
+    number: int
+    offset: int
+    unique_ids: tuple[str, ...]
+    last_ds: bytes
+    states: tuple[StoredState, ...]
+    compression: Compression
+
+    @property
+    def streams(self) -> int:
+        """Occupied slots."""
+        return sum(1 for unique_id in self.unique_ids if unique_id)
+
+
+class MarkHeader(msgspec.Struct, frozen=True, tag="mark"):
+    """What a mark says; there is nothing after it."""
+
+    model_id: str
+    partition: int
+    offset: int
+    watermark_ms: int
+    pages: int
+    arrivals: tuple[int, int] = Arrivals()  # since a limit goes by it
+
+
+class ClaimHeader(msgspec.Struct, frozen=True, tag="claim"):
+    """Which model serves a partition; there is nothing after it, and it is stored once for all models."""
+
+    model_id: str
+    partition: int
+    since_ms: int = 0  # this and the next since the state of those before has an end
+    before: Mapping[str, tuple[int, int]] = {}
+
+
+class PageCodec:
+    """Encodes and decodes one model's pages and marks."""
+
+    def __init__(
+        self,
+        model_id: str,
+        specs: Sequence[StateSpec],
+        form: RowForm = "exact",
+        compression: Compression = "zlib",
+        beside: Sequence[StateSpec] = (),
+    ) -> None:
+        """Describe the pages.
+
+        Args:
+            model_id: of the bundle.
+            specs: the bundle's kinds of state, which every page has.
+            form: in which float32 rows are stored.
+            compression: of what is stored.
+            beside: what pages hold beside the state; those that are read may hold anything else, or nothing.
+        """
+        self.model_id = model_id
+        self._specs = tuple(specs)
+        self._compression = compression
+        self._columns = (*specs, *beside)
+        self._states = tuple(
+            StoredState(
+                spec.name,
+                spec.dtype,
+                spec.row_shape,
+                rows.form_of(spec, form if is_row(spec.name) or not spec.name.startswith(PREFIX) else "exact"),
+            )
+            for spec in self._columns
+        )
+
+    def encode(self, page: Page) -> bytes | None:
+        """Return the stored form of a page; None, a tombstone, for a page without streams."""
+        occupied = occupied_slots(page.unique_ids)
+        if not len(occupied):
+            return None
+        assert len(page.unique_ids) <= PAGE_SLOTS, f"page of {len(page.unique_ids)} slots"
+        pick = slice(None) if len(occupied) == len(page.unique_ids) else occupied
+        body = b"".join(
+            rows.pack(self._rows_of(page, spec)[pick], spec, state.form)
+            for spec, state in zip(self._columns, self._states, strict=True)
+        )
+        compression: Compression = "none"
+        if self._compression == "zlib" and len(smaller := rows.compress(body)) < len(body):
+            compression, body = "zlib", smaller
+        header = PageHeader(
+            model_id=self.model_id,
+            partition=page.partition,
+            number=page.number,
+            offset=page.offset,
+            unique_ids=page.unique_ids,
+            last_ds=page.last_ds[pick].astype(_DS_TYPE, copy=False).tobytes(),
+            states=self._states,
+            compression=compression,
+        )
+        return seal(header, body)
+
+    def decode(self, data: bytes, partition: int, number: int, where: str) -> Page:
+        """Return the page that `data` is the stored form of.
+
+        Args:
+            data: as `encode` returned it.
+            partition: whose page this has to be.
+            number: which page this has to be.
+            where: names the place, for the error.
+
+        Raises:
+            StateError: it is damaged, of an unknown format, or another page than asked for.
+        """
+        header, body = unseal(data, PageHeader, where)
+        _expect(where, "model", header.model_id, self.model_id)
+        _expect(where, "partition", header.partition, partition)
+        _expect(where, "page number", header.number, number)
+        own = [(s.name, s.dtype, s.row_shape) for s in header.states if not s.name.startswith(PREFIX)]
+        _expect(where, "states", own, [(spec.name, spec.dtype, spec.row_shape) for spec in self._specs])
+        try:
+            specs = [page_column(s.name, s.dtype, s.row_shape) for s in header.states]
+        except ValueError as error:
+            raise damaged(where, f"a column that no page can have: {error}") from error
+        occupied = occupied_slots(header.unique_ids)
+        forms = [state.form for state in header.states]
+        sizes = [rows.packed_bytes(spec, form, len(occupied)) for spec, form in zip(specs, forms, strict=True)]
+        if len(header.unique_ids) > PAGE_SLOTS or len(header.last_ds) != len(occupied) * _DS_TYPE.itemsize:
+            raise damaged(where, f"{len(header.unique_ids)} slots with {len(header.last_ds)} bytes of event times")
+        packed = memoryview(_unpacked(body, header.compression, sum(sizes), where))
+        columns: dict[str, AnyArray] = {}
+        for spec, form, size in zip(specs, forms, sizes, strict=True):
+            values = rows.unpack(packed[:size], spec, form, len(occupied))
+            columns[spec.name] = _spread(values, occupied, len(header.unique_ids))
+            packed = packed[size:]
+        last_ds = np.frombuffer(header.last_ds, _DS_TYPE).astype(np.int64)
+        return Page(
+            partition=partition,
+            number=number,
+            offset=header.offset,
+            unique_ids=header.unique_ids,
+            last_ds=_spread(last_ds, occupied, len(header.unique_ids)),
+            rows=columns,
+        )
+
+    def encode_mark(self, mark: Mark) -> bytes:
+        """Return the stored form of a mark."""
+        return seal(
+            MarkHeader(self.model_id, mark.partition, mark.offset, mark.watermark_ms, mark.pages, mark.arrivals)
+        )
+
+    def decode_mark(self, data: bytes, partition: int, where: str) -> Mark:
+        """Return the mark that `data` is the stored form of.
+
+        Raises:
+            StateError: as for `decode`.
+        """
+        header, body = unseal(data, MarkHeader, where)
+        _expect(where, "model", header.model_id, self.model_id)
+        _expect(where, "partition", header.partition, partition)
+        if body:
+            raise damaged(where, f"{len(body)} bytes after the mark")
+        return Mark(partition, header.offset, header.watermark_ms, header.pages, Arrivals(*header.arrivals))
+
+    def encode_claim(self, partition: int, claim: Claim) -> bytes:
+        """Return the stored form of the model's claim to a partition."""
+        assert claim.model_id == self.model_id, f"a claim of {claim.model_id} in the store of {self.model_id}"
+        return seal(ClaimHeader(claim.model_id, partition, claim.since_ms, claim.before))
+
+    def max_page_bytes(self, max_id_bytes: int) -> int:
+        """Return a bound of the bytes that any page takes, given the longest stream id in bytes."""
+        body = sum(
+            rows.packed_bytes(spec, state.form, PAGE_SLOTS)
+            for spec, state in zip(self._columns, self._states, strict=True)
+        )
+        states = len(self._columns) * _PER_STATE_BYTES
+        return OVERHEAD_BYTES + _HEADER_BYTES + states + PAGE_SLOTS * (max_id_bytes + _PER_STREAM_BYTES) + body
+
+    def _rows_of(self, page: Page, spec: StateSpec) -> AnyArray:
+        values = page.rows[spec.name]
+        shape = (len(page.unique_ids), *spec.row_shape)
+        assert values.shape == shape, f"state {spec.name}: rows {values.shape}, expected {shape}"
+        assert values.dtype == spec.numpy_dtype, f"state {spec.name}: {values.dtype}, expected {spec.dtype}"
+        return values
+
+
+def decode_claim(data: bytes, partition: int, where: str) -> Claim:
+    """Return the claim to `partition` that `data` is the stored form of, whichever model's it is.
+
+    Raises:
+        StateError: it is damaged, or another partition's.
+    """
+    header, _ = unseal(data, ClaimHeader, where)
+    _expect(where, "partition", header.partition, partition)
+    before = {model_id: Superseded(*each) for model_id, each in header.before.items()}
+    return Claim(header.model_id, header.since_ms, before)
+
+
+def occupied_slots(unique_ids: Sequence[str]) -> IntArray:
+    """Return the slots of a page that hold a stream."""
+    return np.flatnonzero(np.fromiter(map(bool, unique_ids), bool, len(unique_ids))).astype(np.int64)
+
+
+def _unpacked(body: memoryview, compression: Compression, size: int, where: str) -> bytes | memoryview:
+    if compression == "zlib":
+        try:
+            return rows.decompress(body, size)
+        except ValueError as error:
+            raise damaged(where, str(error)) from error
+    if len(body) != size:
+        raise damaged(where, f"{len(body)} bytes of rows, expected {size}")
+    return body
+
+
+def _spread(values: AnyArray, occupied: IntArray, slots: int) -> AnyArray:
+    """Return an array of `slots` rows with `values` at the occupied ones and zeros elsewhere."""
+    if len(occupied) == slots:
+        return values
+    spread = np.zeros((slots, *values.shape[1:]), values.dtype)
+    spread[occupied] = values
+    return spread
+
+
+def _expect(where: str, what: str, found: object, expected: object) -> None:
+    if found != expected:
+        raise foreign(where, what, found, expected)

@@ -1,0 +1,377 @@
+"""A state store in a directory, for embedded use or a volume of one's own.
+
+    <path>/<model id>/lock                      held by the process that uses it
+    <path>/<model id>/<partition>/manifest      names the current pages, and the mark
+    <path>/<model id>/<partition>/<page>.<generation>
+    <path>/serving/<partition>                  names the model that serves it: one file for all models
+
+Owns: these files and the order in which they are written. Does not know: what a page is worth, or the transport whose
+commits it follows.
+
+Invariants: a file is complete and on the disk before a manifest names it, and is never changed after; the manifest is
+replaced in one step, so a crash at any point leaves a partition's old snapshot or its new one, all of it. Files that
+the manifest does not name are what a crash left; they are never read, and are removed.
+
+The commit of the transport comes first and the manifest after it. A crash between the two leaves the snapshot before,
+whose mark is older: the replay is longer and ends in the same state. So a page is never visible before the commit that
+it belongs to, and the worst that a crash costs is time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import fcntl
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from rillcast.engine.pages import Page
+from rillcast.errors import TransportError
+from rillcast.stores.base import Claim, Mark, Restored, Superseded
+from rillcast.stores.format.framing import damaged
+from rillcast.stores.format.pages import PageCodec, decode_claim
+from rillcast.stores.manifest import MANIFEST, Manifest, page_file
+
+log = logging.getLogger(__name__)
+
+LOCK: Final = "lock"
+SERVING: Final = "serving"
+_TEMPORARY: Final = "manifest.new"
+
+
+@dataclass(slots=True)
+class _Staged:
+    """What the next commit changes in one partition: page number to its new generation, None = tombstone."""
+
+    pages: dict[int, int | None] = field(default_factory=dict)
+    mark: Mark | None = None
+    erased: bool = False
+
+
+class InUseError(TransportError):
+    """Another process, or another store of this one, has the directory of a model."""
+
+
+class LocalStore:
+    """One model's state in a directory. See `rillcast.stores.base.StateStore` for the contract.
+
+    `poll_restore` reads a page at a time until its time is up, and at least one. A partition is not written while it
+    is being restored.
+
+    Raises:
+        TransportError: another process uses the directory, or it cannot be made.
+    """
+
+    def __init__(self, path: Path, codec: PageCodec) -> None:
+        self._root = path / codec.model_id
+        self._path = path
+        self._claims = path / SERVING
+        self._claimed: dict[int, Claim] = {}
+        self._retired: dict[tuple[int, str], Superseded] = {}
+        self._codec = codec
+        self._manifests: dict[int, Manifest] = {}
+        self._staged: dict[int, _Staged] = {}
+        self._loading: dict[int, Iterator[Restored | None]] = {}
+        self._bytes = 0
+        self._lock: int | None = _locked(self._root)
+
+    def begin_restore(self, partition: int) -> None:
+        """Start loading a partition; what is stored when it is first polled is what it will hold."""
+        self._live()
+        self._loading[partition] = self._load(partition)
+
+    def poll_restore(self, timeout_s: float) -> Sequence[Restored]:
+        """Read pages for about `timeout_s` and return the partitions that became complete.
+
+        Raises:
+            StateError: a file is damaged, missing or foreign.
+            TransportError: the directory cannot be read.
+        """
+        self._live()
+        deadline = time.monotonic() + timeout_s
+        done: list[Restored] = []
+        while self._loading:
+            partition, steps = self._loading.popitem()  # a step that fails has ended the restore
+            if (restored := next(steps)) is None:
+                self._loading[partition] = steps
+            else:
+                done.append(restored)
+            if time.monotonic() >= deadline:
+                break
+        return done
+
+    def cancel_restore(self, partition: int) -> None:
+        """Stop loading a partition."""
+        self._loading.pop(partition, None)
+
+    def stage(self, pages: Sequence[Page], marks: Sequence[Mark]) -> None:
+        """Write the pages to files of their own, durable but not current.
+
+        Raises:
+            TransportError: the directory cannot be written.
+            StateError: the partition's manifest is damaged.
+        """
+        self._live()
+        for page in pages:
+            generation = self._write(page)
+            self._staged.setdefault(page.partition, _Staged()).pages[page.number] = generation
+        for mark in marks:
+            self._staged.setdefault(mark.partition, _Staged()).mark = mark
+
+    def claim(self, claims: Mapping[int, Claim]) -> None:
+        """Write with the next commit that this model serves these partitions, after their manifests."""
+        self._live()
+        self._claimed |= claims
+
+    def retire(self, partition: int, model_id: str, before: Superseded) -> None:
+        """Remove with the next commit what another model has of a partition, unless a process has that model open."""
+        self._live()
+        self._retired[partition, model_id] = before
+
+    def erase(self, partition: int) -> None:
+        """Forget a partition with the next commit. What is stored of it need not be readable."""
+        self._live()
+        self._staged[partition] = _Staged(erased=True)
+
+    def commit(self) -> None:
+        """Make what was staged current, partition by partition.
+
+        Raises:
+            TransportError: the directory cannot be written; each partition has its old snapshot or its new one.
+        """
+        self._live()
+        while self._staged:
+            partition, staged = next(iter(self._staged.items()))
+            if staged.erased:
+                self._remove_manifest(partition)
+                del self._staged[partition]
+                self._sweep(partition)
+                continue
+            following = self._manifest(partition).following(staged.pages, staged.mark)
+            # Forgotten first: if anything fails from here on, the disk alone knows which of the two is current.
+            del self._manifests[partition]
+            self._replace_manifest(partition, following)
+            self._manifests[partition] = following
+            del self._staged[partition]
+            self._sweep(partition)
+        while self._retired:
+            (partition, model_id), before = next(iter(self._retired.items()))
+            if not self._remove_other(partition, model_id) and (claim := self._claimed.get(partition)) is not None:
+                stays = {**claim.before, model_id: before}  # it is tried again when the partition is next restored
+                self._claimed[partition] = dataclasses.replace(claim, before=stays)
+            del self._retired[partition, model_id]
+        while self._claimed:
+            partition, claim = next(iter(self._claimed.items()))
+            self._write_claim(partition, claim)
+            del self._claimed[partition]
+
+    def discard(self) -> None:
+        """Drop what was staged."""
+        self._claimed.clear()
+        self._retired.clear()
+        staged, self._staged = self._staged, {}
+        for partition in (number for number, each in staged.items() if not each.erased):
+            self._manifest(partition)
+            self._sweep(partition)
+
+    @property
+    def bytes_staged(self) -> int:
+        """Bytes of pages written to files so far."""
+        return self._bytes
+
+    def close(self) -> None:
+        """Let go of the directory."""
+        lock, self._lock = self._lock, None
+        self._loading.clear()
+        self._staged.clear()
+        self._claimed.clear()
+        self._retired.clear()
+        if lock is not None:
+            os.close(lock)
+
+    def _live(self) -> None:
+        if self._lock is None:
+            raise TransportError(f"state store {self._root} is closed")
+
+    def _folder(self, partition: int) -> Path:
+        return self._root / str(partition)
+
+    def _manifest(self, partition: int) -> Manifest:
+        """Return the current manifest; the first time, read it and remove what a crash left next to it."""
+        if (known := self._manifests.get(partition)) is not None:
+            return known
+        manifest = Manifest.read(self._folder(partition), self._codec.model_id, partition)
+        self._manifests[partition] = manifest
+        self._sweep(partition)
+        return manifest
+
+    def _load(self, partition: int) -> Iterator[Restored | None]:
+        """Yield None after each page, then the whole."""
+        manifest = self._manifest(partition)
+        pages: list[Page] = []
+        for number, generation in sorted(manifest.pages.items()):
+            pages.append(read_page(self._folder(partition), self._codec, partition, number, generation))
+            yield None
+        yield Restored(partition, manifest.mark, pages if manifest.mark is not None else [], self._claim_of(partition))
+
+    def _claim_of(self, partition: int) -> Claim | None:
+        path = self._claims / str(partition)
+        with _errors_at(self._claims):
+            try:
+                return decode_claim(path.read_bytes(), partition, str(path))
+            except FileNotFoundError:
+                return None
+
+    def _write_claim(self, partition: int, claim: Claim) -> None:
+        path = self._claims / str(partition)
+        temporary = path.with_name(f"{partition}.new")
+        with _errors_at(self._claims):
+            _make_folder(self._claims)
+            _write_durably(temporary, self._codec.encode_claim(partition, claim))
+            temporary.replace(path)
+            _sync_folder(self._claims)
+
+    def _remove_other(self, partition: int, model_id: str) -> bool:
+        """Remove what another model has of a partition, its manifest first; return whether that was possible."""
+        root = self._path / model_id
+        folder = root / str(partition)
+        if not folder.is_dir():
+            return True
+        try:
+            lock = _locked(root)
+        except InUseError as error:
+            log.warning("partition %d: the state of model %s stays for now: %s", partition, model_id, error)
+            return False
+        try:
+            with _errors_at(folder):
+                (folder / MANIFEST).unlink(missing_ok=True)
+                _sync_folder(folder)
+                for path in folder.iterdir():
+                    path.unlink()
+                folder.rmdir()
+        finally:
+            os.close(lock)
+        return True
+
+    def _write(self, page: Page) -> int | None:
+        """Write a page to a file of the coming generation and return that; None for a tombstone, which has no file."""
+        generation = self._manifest(page.partition).generation + 1
+        data = self._codec.encode(page)
+        if data is None:
+            return None
+        folder = self._folder(page.partition)
+        with _errors_at(folder):
+            _make_folder(folder)
+            _write_durably(folder / page_file(page.number, generation), data)
+        self._bytes += len(data)
+        return generation
+
+    def _replace_manifest(self, partition: int, manifest: Manifest) -> None:
+        folder = self._folder(partition)
+        with _errors_at(folder):
+            _make_folder(folder)
+            _sync_folder(folder)  # the pages' names, before a manifest says them
+            _write_durably(folder / _TEMPORARY, manifest.encode(self._codec.model_id, partition))
+            (folder / _TEMPORARY).replace(folder / MANIFEST)
+            _sync_folder(folder)
+
+    def _remove_manifest(self, partition: int) -> None:
+        """Leave no snapshot: without a manifest, pages are what a crash left."""
+        folder = self._folder(partition)
+        self._manifests.pop(partition, None)
+        with _errors_at(folder):
+            if folder.is_dir():
+                (folder / MANIFEST).unlink(missing_ok=True)
+                _sync_folder(folder)
+        self._manifests[partition] = Manifest()
+
+    def _sweep(self, partition: int) -> None:
+        """Remove the files that neither the manifest nor the coming commit names."""
+        manifest = self._manifests[partition]
+        kept = {page_file(number, generation) for number, generation in manifest.pages.items()} | {MANIFEST}
+        staged = self._staged[partition].pages if partition in self._staged else {}
+        kept |= {page_file(number, generation) for number, generation in staged.items() if generation is not None}
+        folder = self._folder(partition)
+        with _errors_at(folder), contextlib.suppress(FileNotFoundError):
+            for path in folder.iterdir():
+                if path.name not in kept and path.is_file():
+                    path.unlink()
+
+
+def stored_partitions(path: Path, model_id: str) -> list[int]:
+    """Return the partitions of which a directory has state of a model; none if there is no such directory."""
+    manifests = (path / model_id).glob(f"*/{MANIFEST}")
+    return sorted(int(each.parent.name) for each in manifests if each.parent.name.isdigit())
+
+
+def read_page(folder: Path, codec: PageCodec, partition: int, number: int, generation: int) -> Page:
+    """Read one page.
+
+    Raises:
+        StateError: the file is damaged, missing or foreign.
+        TransportError: it cannot be read.
+    """
+    path = folder / page_file(number, generation)
+    with _errors_at(folder):
+        try:
+            data = path.read_bytes()
+        except FileNotFoundError as error:
+            raise damaged(str(path), "the manifest names this file, which is not there") from error
+    return codec.decode(data, partition, number, str(path))
+
+
+def _locked(root: Path) -> int:
+    """Make `root` if need be, and return the descriptor that holds its lock until it is closed."""
+    with _errors_at(root):
+        _make_folder(root)
+        lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
+            os.close(lock)
+            raise InUseError(
+                f"state store {root} is in use by process {holder or 'unknown'}; a directory serves one process at a "
+                f"time: stop that one, give each its own state.path, or keep the state in Kafka (state.store=kafka)"
+            ) from error
+        os.ftruncate(lock, 0)
+        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+    return lock
+
+
+def _make_folder(folder: Path) -> None:
+    """Make `folder` and its parents, durably."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync_folder(folder.parent)
+
+
+def _write_durably(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Make the names in `folder` durable."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def _errors_at(folder: Path) -> Iterator[None]:
+    """Raise what the operating system says of files below `folder` as a `TransportError`."""
+    try:
+        yield
+    except OSError as error:
+        raise TransportError(f"state store {folder}: {error.strerror or error} ({error.filename or folder})") from error

@@ -1,0 +1,5 @@
+"""Sources and sinks: a file, or Kafka through either of two clients.
+
+Rule: every source and sink passes the same conformance suite (`tests/conformance/test_sources_and_sinks.py`).
+Does not know: what a record means.
+"""

@@ -1,0 +1,1 @@
+"""What the two Kafka clients share: transactions, errors, partition reading, time-outs."""

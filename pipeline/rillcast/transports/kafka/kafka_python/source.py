@@ -1,0 +1,299 @@
+"""The source on kafka-python: one member of a consumer group.
+
+Owns: the consumer, its commits, and what rebalances ask of the worker. Does not know: what is in a record, which
+partition is where (`partitions`), what is asked of the brokers (`lookup`), how a poll goes on while it is
+asked something (`poller`); these are modules of this package.
+
+Invariants: no position is ever guessed (`auto_offset_reset=none`: the listener names every start, and a position
+that the topic no longer has is an error, not a silent jump). The client's positions are touched only while its `poll`
+does not run, or is suspended by a question.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future
+from typing import Any, Final
+
+import numpy as np
+from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
+from kafka.errors import CommitFailedError, IllegalStateError, KafkaError, RebalanceInProgressError
+
+from rillcast.errors import TransportError
+from rillcast.settings import KafkaSettings
+from rillcast.transports.base import Assignment, AssignmentListener, Polled
+from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.kafka_python.assignor import forget
+from rillcast.transports.kafka.kafka_python.config import consumer_config, create, require_topics
+from rillcast.transports.kafka.kafka_python.fetching import read_compacted
+from rillcast.transports.kafka.kafka_python.lookup import look_up
+from rillcast.transports.kafka.kafka_python.partitions import Partitions
+from rillcast.transports.kafka.kafka_python.poller import Poller
+from rillcast.transports.kafka.kafka_python.rebalance import Listener, Question
+
+_COMMIT_RETRY_S: Final = 0.05
+
+
+class KafkaPythonSource:
+    """One member of a consumer group on one topic. See `rillcast.transports.base.Source` for the contract."""
+
+    def __init__(self, settings: KafkaSettings, topic: str) -> None:
+        self._settings = settings
+        self._topic = topic
+        self._consumer: Any = None
+        self._listener: AssignmentListener | None = None
+        self._poller = Poller()
+        self._partitions = Partitions()
+        self._failure: BaseException | None = None
+        self._joined = False
+
+    @property
+    def name(self) -> str:
+        """The topic."""
+        return self._topic
+
+    @property
+    def exhausted(self) -> bool:
+        """Never: a topic has no end."""
+        return False
+
+    def open(self, listener: AssignmentListener) -> None:
+        """Join the group.
+
+        Raises:
+            SettingsError: the client refuses its configuration.
+            TransportError: no broker answers, or the topic does not exist.
+        """
+        self._listener = listener
+        require_topics(self._settings, [self._topic])
+        self._consumer = create(self._settings, "consumer", lambda: KafkaConsumer(**consumer_config(self._settings)))
+        read_compacted(self._consumer)
+        self._poller.attach(self._consumer)
+        self._consumer.subscribe([self._topic], listener=Listener(self._poller.ask))
+        # Else a leader that has not heard of the topic yet gives everybody nothing, and the group joins twice.
+        self._consumer.partitions_for_topic(self._topic)
+
+    def poll(self, max_records: int, timeout_s: float) -> Polled:
+        """Return what is there, waiting at most `timeout_s` for a first record.
+
+        Raises:
+            TransportError: the cluster refuses this member for good (topic gone, not authorised, position gone).
+        """
+        self._live()
+        self._raise_failure()
+        self._poller.answer_waiting(self._answer)
+        self._raise_failure()
+        if not self._partitions.pending:
+            deadline = time.monotonic() + timeout_s
+            fetch = self._poller.start(max_records, timeout_s, self._tell_held_and_started)
+            ended = self._poller.wait_for(fetch, self._answer, deadline)
+            self._raise_failure()
+            if ended:
+                self._take_fetch(fetch)
+                self._note_joined()
+        return columns(self._partitions.next_records(max_records))
+
+    def hold(self, partitions: Sequence[int]) -> None:
+        """Hand out nothing of these owned partitions until `start`."""
+        self._partitions.hold(partitions, polling=self._poller.busy)
+
+    def start(self, partition: int, position: int) -> None:
+        """Hand out an owned partition's records from `position` on, beginning with the next `poll`."""
+        self._partitions.start(partition, position, polling=self._poller.busy)
+
+    def assignments(self) -> Sequence[Assignment]:
+        """Ask for committed position, beginning and end of every owned partition.
+
+        A position that is part of a transaction that has not ended is waited for.
+
+        Raises:
+            TransportError: no answer.
+        """
+        try:
+            return self._look_up(sorted(self._partitions.owned))
+        except KafkaError as error:
+            raise failures.refused(
+                self._settings.bootstrap_servers, self._topic, "asking for the committed positions", error
+            ) from error
+
+    def group(self) -> object:
+        """Return the group's metadata as `KafkaProducer.send_offsets_to_transaction` takes it."""
+        return self._live().group_metadata()
+
+    def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:
+        """Commit `positions` for the group and wait for the answer; a rebalance that is under way is waited for.
+
+        Raises:
+            TransportError: they are not durable.
+        """
+        if not positions:
+            return
+        consumer = self._live()
+        offsets = {
+            TopicPartition(self._topic, partition): OffsetAndMetadata(offset, "", -1)
+            for partition, offset in positions.items()
+        }
+        longest_s = self._settings.max_poll_interval_s  # that a rebalance may take
+        deadline = time.monotonic() + (longest_s if timeout_s is None else min(timeout_s, longest_s))
+        while True:
+            try:
+                left_s = max(0.0, deadline - time.monotonic())
+                consumer.commit(offsets, timeout_ms=min(self._settings.request_timeout_s, left_s) * 1_000)
+            except KafkaError as error:
+                if not _rebalancing(error) or time.monotonic() > deadline:
+                    raise failures.not_committed(
+                        self._settings.bootstrap_servers, self._topic, self._settings.group_id, error
+                    ) from error
+                fetch = self._poller.advance_rebalance(self._begin_fetch, _COMMIT_RETRY_S)
+                if fetch is not None:
+                    self._take_fetch(fetch)
+            else:
+                return
+
+    def positions(self) -> Mapping[int, int]:
+        """Return the offset that each owned partition is read from next; held ones are left out."""
+        return dict(self._partitions.positions)
+
+    def lag(self) -> Mapping[int, int]:
+        """Return the offsets between position and end by partition, from what the last fetches said."""
+        consumer = self._live()
+        lags: dict[int, int] = {}
+        for partition, position in self._partitions.positions.items():
+            try:
+                end = consumer.highwater(TopicPartition(self._topic, partition))
+            except IllegalStateError:  # revoked on the IO thread; the question about it is still to be answered
+                continue
+            if end is not None:
+                lags[partition] = max(0, end - position)
+        return lags
+
+    def close(self) -> None:
+        """Leave the group (a static member stays in it until its session ends) without committing."""
+        consumer, self._consumer = self._consumer, None
+        if consumer is None:
+            return
+        self._poller.close()
+        consumer.close(autocommit=False, timeout_ms=self._settings.request_timeout_s * 1_000)
+        self._partitions.clear()
+
+    def _live(self) -> Any:
+        if self._consumer is None:
+            raise TransportError(f"kafka source {self._topic} is not open")
+        return self._consumer
+
+    def _raise_failure(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+
+    # Rebalances: questions from the IO thread, answers from the thread that polls.
+
+    def _answer(self, question: Question) -> None:
+        try:
+            if question.kind == "assigned":
+                self._start_partitions(question.partitions)
+            else:
+                self._stop_partitions(question)
+        except BaseException as error:  # noqa: BLE001  poll() raises it, once the client has been let go
+            self._failure = self._failure or self._as_transport_error(error)
+        self._poller.release(question)
+
+    def _start_partitions(self, numbers: tuple[int, ...]) -> None:
+        if self._listener is None:
+            return
+        assignments = self._look_up(numbers)
+        starts = self._listener.on_assigned(assignments)
+        for number, _, _, end in assignments:
+            key = TopicPartition(self._topic, number)
+            if starts[number] is None:
+                self._consumer.pause(key)
+            self._consumer.seek(key, self._partitions.assign(number, starts[number], end))
+
+    def _stop_partitions(self, question: Question) -> None:
+        numbers = [number for number in question.partitions if number in self._partitions.owned]
+        if question.kind == "lost":
+            forget(self._live())
+        try:
+            if numbers and self._listener is not None:
+                (self._listener.on_lost if question.kind == "lost" else self._listener.on_revoked)(numbers)
+        finally:
+            for number in numbers:
+                self._partitions.drop(number, polling=self._poller.busy)
+
+    def _look_up(self, numbers: Sequence[int]) -> list[Assignment]:
+        return look_up(self._live(), self._topic, numbers, self._settings.request_timeout_s)
+
+    def _note_joined(self) -> None:
+        """Tell the listener of a join that brought no partition, which the client keeps to itself."""
+        if not self._joined and self._listener is not None and self._live().group_metadata().generation_id >= 0:
+            self._joined = True
+            if not self._partitions.owned:
+                self._listener.on_assigned([])
+
+    # Fetches: the client's poll(), in the helper thread.
+
+    def _begin_fetch(self) -> Future[Any]:
+        return self._poller.start(1, _COMMIT_RETRY_S, self._tell_held_and_started)
+
+    def _tell_held_and_started(self) -> None:
+        """Tell the client what to pause and where to start again; its poll does not run now."""
+        consumer, partitions = self._live(), self._partitions
+        assigned = consumer.assignment()  # a partition may have left it; the question about that is still to come
+        for number in partitions.to_pause:
+            if (key := TopicPartition(self._topic, number)) in assigned:
+                consumer.pause(key)
+        for number, position in partitions.to_seek.items():
+            if (key := TopicPartition(self._topic, number)) in assigned:
+                # What the client parked of a paused partition it may never take up again (it does so only while its
+                # "next in line" is None, which an exhausted one is not), nor would it fetch anything beside it.
+                consumer._fetcher._paused_partition_records.pop(key, None)
+                consumer.seek(key, position)
+                consumer.resume(key)
+        partitions.to_pause.clear()
+        partitions.to_seek.clear()
+
+    def _take_fetch(self, fetch: Future[Any]) -> None:
+        current = self._partitions.current()
+        try:
+            fetched = fetch.result()
+        except KafkaError as error:
+            raise self._as_transport_error(error) from error
+        positions = {
+            key.partition: self._live().position(key, timeout_ms=0)
+            for key in self._live().assignment()
+            if key.partition in current
+        }
+        self._partitions.take(
+            {key.partition: records for key, records in fetched.items() if key.partition in current},
+            {number: position for number, position in positions.items() if position is not None},
+        )
+
+    def _as_transport_error(self, error: BaseException) -> BaseException:
+        """Return `error`, or if it is the client's own, what it means for the source."""
+        if not isinstance(error, KafkaError):
+            return error
+        wrapped = failures.refused(
+            self._settings.bootstrap_servers, self._topic, f"reading as group {self._settings.group_id}", error
+        )
+        wrapped.__cause__ = error
+        return wrapped
+
+
+def columns(records: Sequence[Any]) -> Polled:
+    """Return the client's records as a poll."""
+    count = len(records)
+    return Polled(
+        partitions=np.fromiter((record.partition for record in records), np.int64, count),
+        offsets=np.fromiter((record.offset for record in records), np.int64, count),
+        timestamps_ms=np.fromiter((record.timestamp for record in records), np.int64, count),
+        keys=[record.key for record in records],
+        values=[record.value for record in records],
+        headers=lambda index: [(name, value or b"") for name, value in records[index].headers],
+    )
+
+
+def _rebalancing(error: KafkaError) -> bool:
+    """Tell whether a commit failed only because the member is between two generations."""
+    if isinstance(error, CommitFailedError):
+        return bool(error.args) and isinstance(error.args[0], RebalanceInProgressError)
+    return isinstance(error, RebalanceInProgressError)

@@ -1,0 +1,169 @@
+"""The configuration of librdkafka's clients, from the settings.
+
+Owns: librdkafka's names and the values that are no settings. Does not know: what the clients are used for. The
+clients of the state store are configured here too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
+
+from rillcast.errors import SettingsError
+from rillcast.settings import KafkaSettings
+from rillcast.transports.kafka.common import failures
+
+_FETCH_QUEUE_BACKOFF_MS: Final = 5  # the default, 1000, was seen to stall a fast reader for most of a second
+# One request in flight keeps the order of records through retries, without idempotence too: what is sent again goes
+# first. And with more of them the idempotent producer loses records without a word (seen with 2.16.0 and Kafka 4.3.1 on
+# new topics): the first batch is refused because the leader is not ready, the second is taken, for the broker accepts
+# any first sequence number, and the first, sent again, counts as a duplicate. One in flight is no slower here.
+_MAX_IN_FLIGHT: Final = 1
+# The coordinator refuses the next transaction while it still writes the markers of the last one; the default, 100 ms,
+# makes small transactions slow (confluent-kafka-python issue 967).
+_TRANSACTION_RETRY_MS: Final = 5
+# With one request in flight records gather by themselves while the brokers are busy; the default, 5 ms, would be waited
+# at any rate, and is most of a forecast's latency.
+_LINGER_MS: Final = 1
+# librdkafka 2.16's idempotent producer spins: a partition with requests in flight is passed over, but what waits for it
+# and has lingered asks for a turn at once, again and again until the answer comes. It cost 9 us of processor time per
+# event, as much as all of the rest of the client. So only transactions, which need it, have an idempotent producer, and
+# it lets records linger: nobody sees them before the commit, which sends at once what is left.
+_TRANSACTION_LINGER_MS: Final = 50
+_LOG_LEVEL: Final = 2  # critical: everything below comes through the error callback as well
+
+
+def consumer_config(settings: KafkaSettings, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
+    """Return the consumer's configuration in librdkafka's names."""
+    config = connection_config(settings, on_error) | {
+        "group.id": settings.group_id,
+        "partition.assignment.strategy": "cooperative-sticky",
+        "auto.offset.reset": "error",
+        "enable.auto.commit": False,
+        "enable.auto.offset.store": False,
+        "enable.partition.eof": True,
+        "isolation.level": "read_committed",
+        "allow.auto.create.topics": False,
+        "session.timeout.ms": milliseconds(settings.session_timeout_s),
+        "heartbeat.interval.ms": min(3_000, max(1, milliseconds(settings.session_timeout_s) // 3)),
+        "max.poll.interval.ms": milliseconds(settings.max_poll_interval_s),
+        "fetch.max.bytes": settings.max_fetch_bytes,
+        "message.max.bytes": min(settings.max_fetch_bytes, settings.max_message_bytes),
+        "receive.message.max.bytes": settings.max_fetch_bytes + 1_000_000,
+        "fetch.queue.backoff.ms": _FETCH_QUEUE_BACKOFF_MS,
+    }
+    if settings.group_instance_id is not None:
+        config["group.instance.id"] = settings.group_instance_id
+    return config
+
+
+def producer_config(
+    settings: KafkaSettings,
+    on_delivery: Callable[[KafkaError | None, Message], None],
+    on_error: Callable[[KafkaError], None],
+    transactional_id: str | None = None,
+) -> dict[str, Any]:
+    """Return the producer's configuration in librdkafka's names."""
+    config = connection_config(settings, on_error) | {
+        "enable.idempotence": transactional_id is not None,  # a lost answer may repeat records outside a transaction
+        "acks": "all",
+        "max.in.flight.requests.per.connection": _MAX_IN_FLIGHT,
+        "linger.ms": _LINGER_MS,
+        "partitioner": "murmur2_random",  # as Java and kafka-python: one key, one partition, whoever writes
+        "compression.type": settings.compression,
+        "message.max.bytes": settings.max_message_bytes,
+        "delivery.report.only.error": True,
+        "on_delivery": on_delivery,
+    }
+    if transactional_id is not None:
+        timeout_ms = milliseconds(settings.transaction_timeout_s)
+        config |= {
+            "transactional.id": transactional_id,
+            "transaction.timeout.ms": timeout_ms,
+            "message.timeout.ms": timeout_ms,
+            "socket.timeout.ms": min(timeout_ms, milliseconds(settings.request_timeout_s)),
+            "retry.backoff.ms": _TRANSACTION_RETRY_MS,
+            "linger.ms": _TRANSACTION_LINGER_MS,
+        }
+        # A record that fails makes the transaction fail, which says why. And a callback that runs after a fatal error
+        # finds that error raised already, and turns it into a SystemError or worse.
+        del config["on_delivery"], config["delivery.report.only.error"]
+    return config
+
+
+def connection_config(settings: KafkaSettings, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
+    """Return what consumer, producer and admin client have in common, in librdkafka's names."""
+    config: dict[str, Any] = {
+        "bootstrap.servers": settings.bootstrap_servers,
+        "client.id": "rillcast",
+        "security.protocol": settings.security_protocol,
+        "socket.timeout.ms": milliseconds(settings.request_timeout_s),
+        "error_cb": on_error,
+        "log_level": _LOG_LEVEL,
+    }
+    if settings.security_protocol.startswith("SASL"):
+        config["sasl.mechanism"] = settings.sasl_mechanism
+    if settings.security_protocol.startswith("SASL") and settings.sasl_mechanism == "OAUTHBEARER":
+        config |= _client_credentials(settings)
+    elif settings.security_protocol.startswith("SASL"):
+        config["sasl.username"] = settings.sasl_username or ""
+        config["sasl.password"] = settings.sasl_password.get_secret_value() if settings.sasl_password else ""
+    files = {
+        "ssl.ca.location": settings.ssl_ca_file,
+        "ssl.certificate.location": settings.ssl_certificate_file,
+        "ssl.key.location": settings.ssl_key_file,
+    }
+    if settings.ssl_key_password is not None:
+        config["ssl.key.password"] = settings.ssl_key_password.get_secret_value()
+    return config | {key: str(path) for key, path in files.items() if path is not None}
+
+
+def _client_credentials(settings: KafkaSettings) -> dict[str, Any]:
+    """Return what makes librdkafka fetch its tokens itself (OAuth 2.0, RFC 6749, section 4.4)."""
+    secret = settings.oauth_client_secret
+    config: dict[str, Any] = {
+        "sasl.oauthbearer.method": "oidc",
+        "sasl.oauthbearer.token.endpoint.url": settings.oauth_token_url,
+        "sasl.oauthbearer.client.id": settings.oauth_client_id,
+        "sasl.oauthbearer.client.secret": secret.get_secret_value() if secret is not None else "",
+    }
+    if settings.oauth_scope is not None:
+        config["sasl.oauthbearer.scope"] = settings.oauth_scope
+    if settings.oauth_ca_file is not None:
+        config["https.ca.location"] = str(settings.oauth_ca_file)
+    return config
+
+
+def create(make: Callable[[], Any], what: str) -> Any:
+    """Return the client that `make` makes; it connects in the background.
+
+    Raises:
+        SettingsError: the client refuses its configuration.
+    """
+    try:
+        return make()
+    except (KafkaException, TypeError, ValueError) as error:
+        cause = error.args[0] if error.args else error
+        raise SettingsError(f"{what} were refused by librdkafka: {cause}") from error
+
+
+def require_topics(client: Consumer | Producer, settings: KafkaSettings, topics: Iterable[str]) -> None:
+    """Raise if a topic is missing. It asks for all topics, for asking by name may create one.
+
+    Raises:
+        TransportError: a topic does not exist, or no broker answers.
+    """
+    try:
+        present = client.list_topics(timeout=settings.request_timeout_s).topics
+    except KafkaException as error:
+        cause = error.args[0]
+        raise failures.unreachable(settings.bootstrap_servers, settings.request_timeout_s, cause) from error
+    if missing := set(topics) - set(present):
+        raise failures.missing_topics(settings.bootstrap_servers, missing)
+
+
+def milliseconds(seconds: float) -> int:
+    """Return whole milliseconds, at least one."""
+    return max(1, round(seconds * 1_000))

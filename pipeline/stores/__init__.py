@@ -1,1 +1,0 @@
-"""State stores: what keeps the streams' state when the process ends."""

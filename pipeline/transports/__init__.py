@@ -1,1 +1,0 @@
-"""Sources and sinks: a file, or Kafka through either of two clients."""

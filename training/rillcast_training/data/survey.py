@@ -1,0 +1,147 @@
+"""What a data set is like: streams, span, step, holes; and the options that fit it.
+
+Owns: the figures that one wants to see before training. Does not know: where the data come from, training.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Final
+
+import numpy as np
+import polars as pl
+
+from rillcast.arrays import IntArray
+from rillcast.bundle.frequency import DAY_MS, Frequency, canonical, parse
+from rillcast.errors import DataError
+from rillcast_training.model.features import default_context, default_seasons
+
+_UNITS: Final = (("w", 7 * DAY_MS), ("d", DAY_MS), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1))
+_MONTH: Final = Frequency(1, in_months=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """The figures; times in milliseconds since the epoch.
+
+    Attributes:
+        streams: how many.
+        events: rows.
+        shortest: events of the shortest stream.
+        longest: events of the longest one.
+        first_ms: earliest time.
+        last_ms: latest time.
+        freq: the most frequent step between neighbouring events, as a frequency; or the one that was asked for.
+        step_share: share of neighbouring events that are exactly one step apart; of calendar months, at the same time
+            of their month, counted from its beginning or, for all alike, from its end.
+        repeated: share of events whose stream had one in the same slot before.
+        missing: share of events without a value.
+        absent: share of slots, between a stream's first and last event, without any event.
+        seasons: default seasons of the frequency, in slots.
+        context: default lag window, in slots.
+    """
+
+    streams: int
+    events: int
+    shortest: int
+    longest: int
+    first_ms: int
+    last_ms: int
+    freq: str
+    step_share: float
+    repeated: float
+    missing: float
+    absent: float
+    seasons: tuple[int, ...]
+    context: int
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return asdict(self)
+
+
+def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
+    """Look at a table `unique_id, ds, y` (`rillcast_training.data.tables.read`).
+
+    Args:
+        frame: the table.
+        freq: frequency to count slots by; None = the most frequent step.
+
+    Raises:
+        DataError: `freq` is none; or no stream has two events at different times, and no frequency was given.
+    """
+    frame = frame.sort("unique_id", "ds", maintain_order=True)
+    neighbours = frame.select("ds", pl.col("ds").shift().over("unique_id").alias("before")).drop_nulls()
+    ds, before = neighbours["ds"].to_numpy(), neighbours["before"].to_numpy()
+    try:
+        freq = canonical(freq) if freq else _frequency_of(ds, before)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    frequency = parse(freq)
+    streams = (
+        frame.with_columns(pl.Series("slot", frequency.slot_of(frame["ds"].to_numpy())))
+        .group_by("unique_id")
+        .agg(
+            pl.len().alias("events"),
+            pl.col("slot").n_unique().alias("slots"),
+            (pl.col("slot").max() - pl.col("slot").min() + 1).alias("span"),
+            pl.col("y").is_nan().sum().alias("missing"),
+        )
+    )
+    events, slots = int(streams["events"].sum()), int(streams["slots"].sum())
+    seasons = default_seasons(freq)
+    return Survey(
+        streams=len(streams),
+        events=events,
+        shortest=int(streams["events"].to_numpy().min()),
+        longest=int(streams["events"].to_numpy().max()),
+        first_ms=int(frame["ds"].to_numpy().min()),
+        last_ms=int(frame["ds"].to_numpy().max()),
+        freq=freq,
+        step_share=_share_apart(ds, before, frequency),
+        repeated=(events - slots) / events,
+        missing=int(streams["missing"].sum()) / events,
+        absent=1 - slots / int(streams["span"].sum()),
+        seasons=seasons,
+        context=default_context(seasons),
+    )
+
+
+def _frequency_of(ds: IntArray, before: IntArray) -> str:
+    """Return the most frequent step between neighbours.
+
+    It is in calendar months if at least as many neighbours are so far apart as are a fixed step apart, else in the
+    largest unit that divides it.
+    """
+    if not (ds > before).any():
+        raise DataError("no stream has two events at different times: name the frequency with --freq")
+    usual = _most_frequent((ds - before)[ds > before])
+    apart = _MONTH.slot_of(ds) - _MONTH.slot_of(before)
+    if (apart > 0).any():
+        months = _most_frequent(apart[apart > 0])
+        in_months = Frequency(months, in_months=True)
+        if _share_apart(ds, before, in_months) >= _share_apart(ds, before, Frequency(usual)):
+            return f"{months}mo"
+    unit, length = next((unit, length) for unit, length in _UNITS if usual % length == 0)
+    return f"{usual // length}{unit}"
+
+
+def _most_frequent(steps: IntArray) -> int:
+    """Return the most frequent of some numbers; the smallest, where several are."""
+    values, counts = np.unique(steps, return_counts=True)
+    return int(values[counts.argmax()])
+
+
+def _share_apart(ds: IntArray, before: IntArray, frequency: Frequency) -> float:
+    """Return the share of neighbours that are one step apart."""
+    if not ds.size:
+        return 0.0
+    if not frequency.in_months:
+        return float(np.mean(ds - before == frequency.step))
+    month, earlier = _MONTH.slot_of(ds), _MONTH.slot_of(before)
+    a_step = month - earlier == frequency.step
+    from_start, from_end = (
+        ds - _MONTH.start_of(month + end) == before - _MONTH.start_of(earlier + end) for end in (0, 1)
+    )
+    # Not one or the other from pair to pair: steps of 31 days would pass for months.
+    return float(max(np.mean(a_step & from_start), np.mean(a_step & from_end)))

@@ -1,0 +1,232 @@
+"""Tables of observations: any long or wide file to the columns `unique_id, ds, y`.
+
+Owns: which files can be read, how their columns are named, what a time and a value may look like, and the message
+that says which cell is wrong. Does not know: slots, frequencies, series, models.
+
+Invariant: what comes out is complete: every row has a stream's name and a time in milliseconds since the epoch; a
+value is finite, or NaN for missing. Rows stand in the order of the file.
+"""
+
+from __future__ import annotations
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+import polars as pl
+
+from rillcast.errors import DataError
+
+_DATE: Final = r"^\d{4}-\d{2}-\d{2}$"
+_NO_SECONDS: Final = r"(T\d{2}:\d{2})($|Z|[+-])"
+_HAS_OFFSET: Final = r"[+-]\d{2}:?\d{2}$"
+FUTURE: Final = "future."
+"""What stands before the name of a covariate in the column of its values for the next slots, in service as well."""
+_TIME_EXPECTED: Final = "ISO 8601 or whole milliseconds since the epoch"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Which columns of a table hold what.
+
+    Attributes:
+        unique_id: what names a stream, joined by `/`; none = the whole table is one stream.
+        ds: the time.
+        y: the observations. With more than one, each is a stream of its own, and its name is the last part of the
+        stream's.
+        numbers: covariates that are numbers; their columns keep their names.
+        texts: covariates that are texts, likewise.
+        ahead: those of the numbers that a column `future.NAME` may tell of the next slots; it need not be there.
+    """
+
+    unique_id: tuple[str, ...] = ("unique_id",)
+    ds: str = "ds"
+    y: tuple[str, ...] = ("y",)
+    numbers: tuple[str, ...] = ()
+    texts: tuple[str, ...] = ()
+    ahead: tuple[str, ...] = ()
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Every column that has to be there."""
+        return (*self.unique_id, self.ds, *self.y, *self.numbers, *self.texts)
+
+
+def read(path: Path, columns: Columns | None = None) -> pl.DataFrame:
+    """Read a table.
+
+    Args:
+        path: `.csv`, `.csv.gz`, `.jsonl`, `.jsonl.gz`, `.ndjson`, `.ndjson.gz` or `.parquet`. A time is ISO 8601
+        (UTC where
+            it names no offset) or whole milliseconds since the epoch; an empty, null or NaN value is missing.
+        columns: how its columns are named; by default `unique_id, ds, y`.
+
+    Returns:
+        `unique_id` (String), `ds` (Int64, milliseconds since the epoch), `y` (Float64, NaN = missing), then the
+        covariates: numbers (Float64, NaN = missing) and texts (String, null = missing); then those of the columns
+        `future.NAME` that the table has (List(Float64), the next slot first, null = missing).
+
+    Raises:
+        DataError: the file cannot be used; it says which column and row.
+    """
+    return conform(_read(path), columns or Columns(), str(path))
+
+
+def conform(frame: pl.DataFrame, columns: Columns, source: str) -> pl.DataFrame:
+    """Give a table of any column names and types the columns that `read` returns; `source` names it in errors."""
+    for column in columns.all:
+        if column not in frame.columns:
+            raise DataError(
+                f"{source}: no column {column!r}; found {frame.columns}, expected {list(columns.all)} "
+                f"(--id-column, --time-column and --value-column name others)"
+            )
+    if frame.is_empty():
+        raise DataError(f"{source}: no rows")
+    names = _names(source, frame, columns, Path(source))
+    times = _times(source, frame[columns.ds])
+    numbers = [_values(source, frame[name]).alias(name) for name in columns.numbers]
+    texts = [_texts(frame[name]) for name in columns.texts]
+    told = [FUTURE + name for name in columns.ahead if FUTURE + name in frame.columns]
+    lists = [_lists(source, frame[name]) for name in told]
+    parts = []
+    for column in columns.y:
+        own = names if len(columns.y) == 1 else _under(names if columns.unique_id else None, column, len(frame))
+        values = _values(source, frame[column])
+        parts.append(pl.DataFrame([own.alias("unique_id"), times.alias("ds"), values, *numbers, *texts, *lists]))
+    return pl.concat(parts)
+
+
+def write(path: Path, frame: pl.DataFrame) -> None:
+    """Write `unique_id, ds, y` to a `.csv`, `.jsonl` or `.parquet` file; a missing value is left empty.
+
+    Raises:
+        DataError: the name tells no such format, or the file cannot be written.
+    """
+    frame = frame.with_columns(pl.col("y").fill_nan(None))
+    name = path.name.lower()
+    try:
+        if name.endswith(".parquet"):
+            frame.write_parquet(path)
+        elif name.endswith(".csv"):
+            frame.write_csv(path)
+        elif name.endswith((".jsonl", ".ndjson")):
+            frame.write_ndjson(path)
+        else:
+            raise DataError(f"{path}: format unknown; expected .csv, .jsonl or .parquet")
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+
+
+def _names(source: str, frame: pl.DataFrame, columns: Columns, path: Path) -> pl.Series:
+    if not columns.unique_id:
+        return pl.Series("unique_id", [path.name.split(".")[0]], dtype=pl.String).new_from_index(0, len(frame))
+    parts = [frame[column].cast(pl.String) for column in columns.unique_id]
+    for column, part in zip(columns.unique_id, parts, strict=True):
+        empty = part.is_null() | (part == "").fill_null(False)
+        _refuse_first(source, empty, part, column, "a stream name")
+    return frame.select(pl.concat_str(parts, separator="/").alias("unique_id")).to_series()
+
+
+def _under(names: pl.Series | None, column: str, rows: int) -> pl.Series:
+    """Return the streams' names for one of several value columns."""
+    if names is None:
+        return pl.Series("unique_id", [column], dtype=pl.String).new_from_index(0, rows)
+    return names + f"/{column}"
+
+
+def _read(path: Path) -> pl.DataFrame:
+    """Read a file by its name; CSV columns stay text, so that a bad cell can be named."""
+    name = path.name.lower()
+    try:
+        if name.endswith(".parquet"):
+            return pl.read_parquet(path)
+        raw = gzip.decompress(path.read_bytes()) if name.endswith(".gz") else path.read_bytes()
+        name = name.removesuffix(".gz")
+        if name.endswith(".csv"):
+            return pl.read_csv(raw, infer_schema=False)
+        if name.endswith((".jsonl", ".ndjson")):
+            return pl.read_ndjson(raw, infer_schema_length=None)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from error
+    except (pl.exceptions.PolarsError, EOFError) as error:
+        raise DataError(f"{path}: not readable as {path.suffix}: {str(error).splitlines()[0]}") from error
+    raise DataError(f"{path}: format unknown; expected .csv, .jsonl (each also .gz) or .parquet")
+
+
+def _times(source: str, column: pl.Series) -> pl.Series:
+    """Return milliseconds since the epoch."""
+    if column.dtype.is_integer():
+        times = column.cast(pl.Int64)
+    elif column.dtype == pl.Date or isinstance(column.dtype, pl.Datetime):
+        times = column.cast(pl.Datetime("ms")).cast(pl.Int64)
+    elif column.dtype == pl.String:
+        times = column.cast(pl.Int64, strict=False)
+        if times.null_count():
+            times = times.to_frame().select(pl.coalesce(times, _parse_iso(column))).to_series()
+    else:
+        raise DataError(f"{source}: column {column.name!r} is {column.dtype}, expected {_TIME_EXPECTED}")
+    _refuse_first(source, times.is_null(), column, column.name, _TIME_EXPECTED)
+    return times
+
+
+def _parse_iso(column: pl.Series) -> pl.Series:
+    text = column.str.strip_chars().str.replace(" ", "T", literal=True)
+    text = text.set(text.str.contains(_DATE), None).fill_null(column.str.strip_chars() + "T00:00:00")
+    text = text.str.replace(_NO_SECONDS, "${1}:00${2}").str.replace(r"[Zz]$", "+00:00")
+    text = text.set(~text.str.contains(_HAS_OFFSET), None).fill_null(text + "+00:00")
+    parsed = text.str.to_datetime("%Y-%m-%dT%H:%M:%S%.f%z", time_unit="ms", time_zone="UTC", strict=False)
+    return parsed.cast(pl.Int64)
+
+
+def _values(source: str, column: pl.Series) -> pl.Series:
+    """Return float64 with NaN for what is missing."""
+    if column.dtype == pl.String:
+        text = column.str.strip_chars()
+        text = text.set(text == "", None)
+        values = text.cast(pl.Float64, strict=False)
+        bad = values.is_null() & text.is_not_null()
+        _refuse_first(source, bad, column, column.name, "a number, or nothing if missing")
+    elif column.dtype.is_numeric() or column.dtype == pl.Null:
+        values = column.cast(pl.Float64)
+    else:
+        raise DataError(f"{source}: column {column.name!r} is {column.dtype}, expected numbers")
+    _refuse_first(source, values.is_infinite().fill_null(False), column, column.name, "a finite number")
+    return values.fill_null(float("nan")).alias("y")
+
+
+def _texts(column: pl.Series) -> pl.Series:
+    """Return text with null for what is missing or empty."""
+    text = column.cast(pl.String)
+    return text.set(text == "", None)
+
+
+def _lists(source: str, column: pl.Series) -> pl.Series:
+    """Return lists of numbers; in CSV they are the text of a JSON list."""
+    kind = pl.List(pl.Float64)
+    if column.dtype == pl.String:
+        text = column.str.strip_chars()
+        text = text.set(text == "", None)
+        found = text.map_elements(_json_list, return_dtype=kind, skip_nulls=True)
+        _refuse_first(source, found.is_null() & text.is_not_null(), column, column.name, "a JSON list of numbers")
+        return found
+    try:
+        return column.cast(kind)
+    except pl.exceptions.PolarsError as error:
+        raise DataError(f"{source}: column {column.name!r} is {column.dtype}, expected lists of numbers") from error
+
+
+def _json_list(text: str) -> list[float | None] | None:
+    try:
+        return msgspec.json.decode(text, type=list[float | None])
+    except msgspec.MsgspecError:
+        return None
+
+
+def _refuse_first(source: str, bad: pl.Series, column: pl.Series, name: str, expected: str) -> None:
+    """Raise for the first bad cell, if any; rows count from 1, the header of a CSV file aside."""
+    row = bad.arg_max() if bad.any() else None
+    if row is not None:
+        found: Any = column[row]
+        raise DataError(f"{source}: column {name!r}, row {row + 1}: found {found!r}, expected {expected}")

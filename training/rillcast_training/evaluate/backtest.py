@@ -1,0 +1,266 @@
+"""Backtests: an exported bundle through the serving engine, event by event, as production would run it.
+
+Owns: which forecasts are taken (origins), what they are compared with, and the table of them. Does not know: PyTorch,
+nor the models that may be run beside (`rillcast_training.evaluate.baselines` gets the same origins).
+What is measured here is what is served: the same file, the same engine, the same state.
+
+Origins: with a training set, the last slot of each series in it; else the slot before the last `test_fraction` of each
+series; from there on every `stride` slots, as long as anything follows. Everything up to an origin has been stepped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+import polars as pl
+
+from rillcast.bundle.bundle import Bundle
+from rillcast.engine.step_engine import StepEngine
+from rillcast.errors import DataError
+from rillcast_training.data.series import Series
+from rillcast_training.evaluate.accuracy import Accuracy, Floats, Ints, SeasonalNaive, SeriesScores, score_series
+from rillcast_training.evaluate.diagnostics import Diagnostics, diagnose
+
+_EVENTS_PER_STEP: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class Backtest:
+    """What came out.
+
+    Attributes:
+        unique_ids: `n` stream ids, one per origin.
+        origins_ms: `[n]` time of the last slot that was seen.
+        series: `[n]` in `[0, S)`, the number of each origin's series.
+        history: per origin, what was observed by slot up to it, NaN = nothing.
+        forecast: `[n, H, Q]`.
+        naive: `[n, H, Q]`, the seasonal-naive forecast.
+        actual: `[n, H]`, NaN = never observed.
+        scale: `[S]` in-sample seasonal-naive mean absolute error, NaN = none.
+        squared_scale: `[S]` its mean squared error.
+        levels: quantile levels.
+        season: slots.
+        events: events stepped.
+        seconds: time in the engine.
+    """
+
+    unique_ids: list[str]
+    origins_ms: npt.NDArray[np.int64]
+    series: Ints
+    history: list[Floats]
+    forecast: npt.NDArray[np.float32]
+    naive: Floats
+    actual: Floats
+    scale: Floats
+    squared_scale: Floats
+    levels: tuple[float, ...]
+    season: int
+    events: int
+    seconds: float
+
+    @property
+    def model(self) -> Accuracy:
+        """Figures of the bundle."""
+        return self.score(self.forecast.astype(np.float64)).accuracy(self.levels)
+
+    @property
+    def seasonal_naive(self) -> Accuracy:
+        """Figures of the seasonal-naive forecast at the same origins."""
+        return self.score(self.naive).accuracy(self.levels)
+
+    def score(self, forecast: Floats) -> SeriesScores:
+        """Return each series' scores of a forecast `[n, H, Q]` made at the same origins."""
+        return score_series(self.actual, forecast, self.levels, self.series, self.scale, self.squared_scale)
+
+    def diagnose(self, forecast: Floats) -> Diagnostics:
+        """Break down the accuracy of a forecast `[n, H, Q]` made at the same origins."""
+        return diagnose(self.actual, forecast, self.levels, self.series, self.scale)
+
+    def write_forecasts(self, path: Path) -> None:
+        """Write `unique_id, origin, step, q, value` as Parquet; steps count from 1."""
+        n, horizon, quantiles = self.forecast.shape
+        repeat = horizon * quantiles
+        pl.DataFrame(
+            {
+                "unique_id": np.repeat(np.array(self.unique_ids, dtype=object), repeat).tolist(),
+                "origin": np.repeat(self.origins_ms, repeat),
+                "step": np.tile(np.repeat(np.arange(1, horizon + 1, dtype=np.int32), quantiles), n),
+                "q": np.tile(np.array(self.levels), n * horizon),
+                "value": self.forecast.reshape(-1).astype(np.float64),
+            },
+            schema_overrides={"unique_id": pl.String},
+        ).with_columns(pl.col("origin").cast(pl.Datetime("ms"))).write_parquet(path)
+
+
+@dataclass(frozen=True, slots=True)
+class _History:
+    """One series on the slot grid: every first observation of a slot."""
+
+    first_slot: int
+    grid: Floats
+    first_origin: int
+
+    def until(self, slot: int) -> Floats:
+        return self.grid[: slot - self.first_slot + 1]
+
+    def after(self, slot: int, horizon: int) -> Floats:
+        start = slot - self.first_slot + 1
+        values = self.grid[start : start + horizon]
+        return np.concatenate((values, np.full(horizon - values.size, np.nan)))
+
+
+def backtest(
+    engine: StepEngine,
+    data: Sequence[Series],
+    *,
+    train: Sequence[Series] = (),
+    test_fraction: float = 0.2,
+    stride: int | None = None,
+    steps: int | None = None,
+    progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Backtest:
+    """Step all events in time order and score the forecasts made at the origins.
+
+    Args:
+        engine: a fresh engine with the bundle.
+        data: the series, or what follows `train`.
+        train: what the bundle was trained on; stepped first, never scored.
+        test_fraction: share of each series that is scored where there is no `train`.
+        stride: slots between origins; None = the steps that are scored.
+        steps: how many steps ahead are scored; None = all that the bundle forecasts.
+        progress: called with events done and in all.
+
+    Raises:
+        DataError: there is nothing to score.
+    """
+    bundle = engine.bundle
+    metadata = bundle.metadata
+    horizon, season = steps or metadata.horizon, metadata.season
+    if not 1 <= horizon <= metadata.horizon:
+        raise DataError(f"{horizon} steps are to be scored, the bundle forecasts {metadata.horizon}")
+    stride = horizon if stride is None else stride
+    if stride < 1 or not 0 < test_fraction < 1:
+        raise DataError(f"stride {stride} must be positive and test_fraction {test_fraction} within (0, 1)")
+    histories = _histories(data, train, test_fraction)
+    names = list(histories)
+    taken: list[tuple[int, int, npt.NDArray[np.float32]]] = []
+    done, seconds = 0, 0.0
+    total = sum(s.slots.size for s in (*train, *data))
+    events = _in_time_order([*train, *data], {name: i for i, name in enumerate(names)}, metadata.horizon)
+    for series, slots, y, covariates in events:
+        started = time.perf_counter()
+        offsets = np.arange(done, done + slots.size, dtype=np.int64)
+        result = engine.step(
+            np.zeros_like(offsets),
+            offsets,
+            [names[i] for i in series.tolist()],
+            metadata.frequency.start_of(slots),
+            y,
+            **covariates,
+        )
+        seconds += time.perf_counter() - started
+        taken.extend(
+            (int(series[row]), int(slots[row]), result.forecast[row, :horizon].copy())
+            for row in np.flatnonzero(_is_origin(series, slots, histories, names, stride)).tolist()
+        )
+        done += slots.size
+        progress(done, total)
+
+    # The last event of a slot has the say (a repeated one leaves state and forecast alone, so they are equal).
+    latest = {(series_, slot): forecast for series_, slot, forecast in taken}
+    kept = {key: f for key, f in latest.items() if not np.isnan(histories[names[key[0]]].after(key[1], horizon)).all()}
+    if not kept:
+        raise DataError("no origin has an observation after it; is DATA what follows --train?")
+    series_of = np.array([key[0] for key in kept], np.int64)
+    forecast = np.stack(list(kept.values()))
+    actual = np.stack([histories[names[s]].after(slot, horizon) for s, slot in kept])
+    naives = [
+        SeasonalNaive(history.until(history.first_origin), season, metadata.quantiles) for history in histories.values()
+    ]
+    seen = [histories[names[s]].until(slot) for s, slot in kept]
+    return Backtest(
+        unique_ids=[names[s] for s in series_of.tolist()],
+        origins_ms=metadata.frequency.start_of(np.array([slot for _, slot in kept], np.int64)),
+        series=series_of,
+        history=seen,
+        forecast=forecast,
+        naive=np.stack([naives[s].forecast(history, horizon) for (s, _), history in zip(kept, seen, strict=True)]),
+        actual=actual,
+        scale=np.array([naive.scale for naive in naives]),
+        squared_scale=np.array([naive.squared_scale for naive in naives]),
+        levels=metadata.quantiles,
+        season=season,
+        events=done,
+        seconds=seconds,
+    )
+
+
+def check_trained_for(bundle: Bundle) -> None:
+    """Refuse a bundle whose forecasts cannot be scored.
+
+    Raises:
+        DataError: it has no median.
+    """
+    if 0.5 not in bundle.metadata.quantiles:
+        raise DataError(f"the bundle has quantiles {list(bundle.metadata.quantiles)}; a backtest needs 0.5 among them")
+
+
+def _histories(data: Sequence[Series], train: Sequence[Series], test_fraction: float) -> dict[str, _History]:
+    last_trained = {s.unique_id: int(s.slots[-1]) for s in train}
+    events: dict[str, tuple[Ints, npt.NDArray[np.float32]]] = {}
+    for series in (*train, *data):
+        slots, y = events.get(series.unique_id, (np.empty(0, np.int64), np.empty(0, np.float32)))
+        events[series.unique_id] = np.concatenate((slots, series.slots)), np.concatenate((y, series.y))
+    histories = {}
+    for name, (slots, y) in events.items():
+        first, last = int(slots.min()), int(slots.max())
+        grid = np.full(last - first + 1, np.nan)
+        grid[slots[::-1] - first] = y[::-1]  # backwards, so that the first event of a slot stays
+        if train:
+            origin = last_trained.get(name, first - 1)
+        else:
+            origin = last - max(1, round((last - first + 1) * test_fraction))
+        histories[name] = _History(first, grid, origin)
+    return histories
+
+
+def _in_time_order(
+    series: Sequence[Series], index: dict[str, int], horizon: int
+) -> Iterator[tuple[Ints, Ints, npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]]:
+    """Yield chunks of (series, slot, y, covariates) over all series, ordered by slot."""
+    if not series:
+        raise DataError("no series to backtest")
+    of = np.concatenate([np.full(s.slots.size, index[s.unique_id], np.int64) for s in series])
+    slots = np.concatenate([s.slots for s in series])
+    y = np.concatenate([s.y for s in series])
+    order = np.argsort(slots, kind="stable")
+    sizes = np.array([s.slots.size for s in series])
+    part = np.repeat(np.arange(len(series)), sizes)
+    first_rows = np.cumsum(sizes) - sizes
+    beside = [s.covariates for s in series if s.covariates is not None]
+    x = np.concatenate([one.x for one in beside]) if beside else None
+    for first in range(0, order.size, _EVENTS_PER_STEP):
+        rows = order[first : first + _EVENTS_PER_STEP]
+        covariates: dict[str, npt.NDArray[np.float32]] = {}
+        if x is not None:  # then every series was loaded with them
+            covariates["x"] = x[rows]
+            if known := beside[0].known_ahead:
+                covariates["future"] = np.empty((len(rows), known, horizon), np.float32)
+                for number in np.unique(part[rows]).tolist():
+                    its = part[rows] == number
+                    covariates["future"][its] = beside[number].future(rows[its] - first_rows[number], horizon)
+        yield of[rows], slots[rows], y[rows], covariates
+
+
+def _is_origin(
+    series: Ints, slots: Ints, histories: dict[str, _History], names: list[str], stride: int
+) -> npt.NDArray[np.bool_]:
+    first = np.array([histories[names[i]].first_origin for i in series.tolist()], np.int64)
+    since: npt.NDArray[np.int64] = slots - first
+    return np.asarray((since >= 0) & (since % stride == 0))

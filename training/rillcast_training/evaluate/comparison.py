@@ -1,0 +1,144 @@
+"""A candidate beside the model that is live: the same events, the same origins, one verdict.
+
+Owns: what is compared, and when the candidate may take over. Does not know: registries, files, how a forecast is
+scored (`rillcast_training.evaluate.accuracy`) or which origins there are (`rillcast_training.evaluate.backtest`).
+
+Both go through the serving engine. They are scored on the steps and quantile levels that both forecast, and with one
+scale per series, so that no figure differs for any reason but the forecasts. What is scored must not have been trained
+on: `rillcast_training.data.series.newest` splits a data set where `rillcast train --hold-out` did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+
+from rillcast.bundle.bundle import Bundle
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import StepEngine
+from rillcast.errors import DataError
+from rillcast_training.data.series import Series
+from rillcast_training.evaluate.accuracy import Accuracy, SeriesScores, score_series
+from rillcast_training.evaluate.backtest import Backtest, backtest, check_trained_for
+from rillcast_training.evaluate.skill import Skill, skills
+
+_BATCH_ROWS: Final = 1_024
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerances:
+    """What a candidate may be short of.
+
+    Attributes:
+        wql: by which part of the live model's WQL its own may be higher; 0.01 = 1 %.
+        coverage: by how much the coverage of its outer interval may differ from nominal.
+    """
+
+    wql: float = 0.0
+    coverage: float = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What came out; `reasons` is empty exactly if the candidate may be promoted."""
+
+    candidate: Accuracy
+    live: Accuracy
+    skill: dict[str, Skill]
+    levels: tuple[float, ...]
+    steps: int
+    origins: int
+    reasons: tuple[str, ...]
+
+    @property
+    def may_be_promoted(self) -> bool:
+        """Whether the candidate is good enough."""
+        return not self.reasons
+
+
+def evaluate(candidate: Backtest, live: Backtest, tolerances: Tolerances) -> Evaluation:
+    """Compare two backtests of the same data and origins.
+
+    Raises:
+        DataError: they are not of the same origins, or share no median.
+    """
+    same = candidate.unique_ids == live.unique_ids and np.array_equal(candidate.origins_ms, live.origins_ms)
+    if not same or not np.array_equal(candidate.actual, live.actual, equal_nan=True):
+        raise DataError("the two backtests are not of the same origins and observations; give both the same data")
+    levels = tuple(level for level in candidate.levels if level in live.levels)
+    ours, theirs = (_scores(one, levels, live) for one in (candidate, live))
+    candidate_figures, live_figures = ours.accuracy(levels), theirs.accuracy(levels)
+    return Evaluation(
+        candidate=candidate_figures,
+        live=live_figures,
+        skill=skills(ours, theirs),
+        levels=levels,
+        steps=candidate.actual.shape[1],
+        origins=len(candidate.unique_ids),
+        reasons=tuple(_reasons(candidate_figures, live_figures, tolerances)),
+    )
+
+
+def backtest_both(
+    candidate: Bundle,
+    live: Bundle,
+    on: Device,
+    load: Callable[[Bundle], tuple[Sequence[Series], Sequence[Series]]],
+    *,
+    test_fraction: float = 0.2,
+    stride: int | None = None,
+    calibrate: bool = True,
+) -> tuple[Backtest, Backtest]:
+    """Run both through the serving engine.
+
+    Args:
+        candidate: the one in question.
+        live: the one that serves now.
+        on: where to run.
+        load: returns what a bundle has seen before it is scored, and what it is scored on, with its own covariates.
+        test_fraction: share of each series that is scored where nothing comes before.
+        stride: slots between origins; None = the steps that are scored.
+        calibrate: whether forecasts are published with what streams' errors have taught, as in the settings.
+
+    Raises:
+        DataError: the two forecast other slots, or there is nothing to score.
+    """
+    ours, theirs = candidate.metadata, live.metadata
+    if ours.frequency != theirs.frequency:
+        raise DataError(
+            f"the candidate {ours.name} forecasts slots of {ours.freq}, the live model {theirs.name} of {theirs.freq}; "
+            f"one cannot take over from the other"
+        )
+    steps = min(ours.horizon, theirs.horizon)
+    results = []
+    for bundle in (candidate, live):
+        check_trained_for(bundle)
+        seen, scored = load(bundle)
+        engine = StepEngine(bundle, on, batch_rows=_BATCH_ROWS, calibrate=calibrate)
+        results.append(backtest(engine, scored, train=seen, test_fraction=test_fraction, stride=stride, steps=steps))
+    return results[0], results[1]
+
+
+def _scores(result: Backtest, levels: Sequence[float], live: Backtest) -> SeriesScores:
+    chosen = [result.levels.index(level) for level in levels]
+    forecast = result.forecast[..., chosen].astype(np.float64)
+    return score_series(live.actual, forecast, levels, live.series, live.scale, live.squared_scale)
+
+
+def _reasons(candidate: Accuracy, live: Accuracy, tolerances: Tolerances) -> Iterator[str]:
+    """Yield why the candidate may not be promoted; what is not a number is never good enough."""
+    limit = live.wql * (1 + tolerances.wql)
+    if not candidate.wql <= limit:
+        yield (
+            f"WQL {candidate.wql:.5g} is above {limit:.5g}: that of the live model is {live.wql:.5g}, tolerated are "
+            f"{tolerances.wql:.1%} more"
+        )
+    off = abs(candidate.coverage - candidate.nominal_coverage)
+    if not off <= tolerances.coverage:
+        yield (
+            f"coverage {candidate.coverage:.3f} is off nominal {candidate.nominal_coverage:.3f} by {off:.3f}, "
+            f"tolerated are {tolerances.coverage:.3f}"
+        )

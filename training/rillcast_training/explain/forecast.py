@@ -1,0 +1,308 @@
+"""Which past slots and which features moved one forecast.
+
+Owns: what the forecast is compared with, and how it is split up, twice: over the observations, and over the features
+that the network sees. Does not know: files, pictures, how gradients are integrated.
+
+The baseline is the same stream at its mean: every observation replaced by the mean of those in the lag window, the
+times unchanged. So an observation's attribution is what its distance from the mean added to the forecast, in the
+stream's own unit. For the features, the baseline's calendar is 0, the mean of a sine over its cycle, and its covariates
+are what missing ones are; for the observations, covariates are what they were.
+
+Attributions are taken on the module, where gradients are; occlusion checks them on the exported file, run by the
+serving engine: one observation after the other is put at the baseline's value, and the forecast is made again. The two
+agree where the forecast is near linear in its past; where they differ much, observations act jointly.
+The online calibration is off in both: an explanation is of the network.
+
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from rillcast.bundle.bundle import Bundle
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import StepEngine
+from rillcast.errors import ParityError
+from rillcast_training.explain.history import History, iso
+from rillcast_training.explain.integrated import Attribution, Inputs, integrated_gradients
+from rillcast_training.model.features import WindowView
+from rillcast_training.model.forecaster import Forecaster
+
+_DIRECTIONS: Final = ("towards the newest value", "newest seasonal change", "mean season", "longer season")
+_EVENT_FEATURES: Final = ("gap", "observed")
+_NEGLIGIBLE: Final = 1e-3  # of the scale: differences below it are rounding
+_AGREES: Final = 1e-3  # |module - file| in |forecast| + scale
+_STRONGEST: Final = 10
+_CALL_ROWS: Final = 1_024
+_CALL_EVENTS: Final = 16_384
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """The figure that is explained.
+
+    Attributes:
+        quantile: its place among the model's levels.
+        step: slot ahead, from 1; None = the mean over all.
+    """
+
+    quantile: int
+    step: int | None
+
+    def of(self, quantiles: Any) -> Any:
+        """Pick the figure out of `[..., H, Q]`, an array or a tensor."""
+        column = quantiles[..., self.quantile]
+        return column.mean(-1) if self.step is None else column[..., self.step - 1]
+
+
+@dataclass(frozen=True, slots=True)
+class SlotAttribution:
+    """One observation's part.
+
+    Attributes:
+        ds: start of its slot, ISO 8601.
+        lag: slots before the event that the forecast was made from.
+        y: the observation.
+        attribution: integrated gradient, in the stream's unit.
+        occlusion: forecast minus the forecast with this observation at the baseline's value, by the exported file;
+            None where it was not asked for.
+    """
+
+    ds: str
+    lag: int
+    y: float
+    attribution: float
+    occlusion: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What moved a forecast.
+
+    Attributes:
+        value: the explained figure.
+        served: the same from the exported file over the whole stream; differs where the history was cut short.
+        baseline_y: the stream's mean, which observations are compared with.
+        baseline: the figure for a stream that is constantly there.
+        scale: of the stream at the origin.
+        slots: the observations, oldest first.
+        by_slot: points and gap of their integration.
+        parts: attributions by way into the forecast: the seasonal-naive base, the scale, the directions, the
+            features that the head sees, and the features that came through the recurrent state.
+        features: attributions by group of features, head and state together.
+        by_feature: points and gap of their integration.
+        correlation: Pearson's, of attribution and occlusion over the occluded slots; None without occlusion.
+        common: how many of the ten strongest slots the two share; None likewise.
+    """
+
+    value: float
+    served: float
+    baseline_y: float
+    baseline: float
+    scale: float
+    slots: tuple[SlotAttribution, ...]
+    by_slot: Attribution
+    parts: dict[str, float]
+    features: dict[str, float]
+    by_feature: Attribution
+    correlation: float | None
+    common: int | None
+
+
+def explain(
+    forecaster: Forecaster,
+    bundle: Bundle,
+    device: Device,
+    history: History,
+    target: Target,
+    *,
+    occlude: int,
+) -> Explanation:
+    """Split up the forecast from the last event of a history.
+
+    Args:
+        forecaster: the module.
+        bundle: the file that it was exported to.
+        device: where the file runs.
+        history: the past.
+        target: which figure.
+        occlude: how many of the newest observations are occluded.
+
+    Raises:
+        ParityError: module and file disagree on the forecast.
+    """
+    forecaster = forecaster.eval()
+    observed = history.observed
+    recent = observed[history.slots[observed] > history.slots[-1] - forecaster.config.context]
+    baseline_y = float(history.y[recent if len(recent) else observed].astype(np.float64).mean())
+    y = torch.from_numpy(np.nan_to_num(history.y))
+    constant = torch.full_like(y, baseline_y)
+    with torch.no_grad():
+        scale = float(forecaster.view(history.sequences(y.unsqueeze(0))).scale[0, -1, 0])
+    unit = _NEGLIGIBLE * scale
+
+    by_slot = integrated_gradients(_of_observations(forecaster, history, target), (y,), (constant,), unit=unit)
+    by_feature, parts, features = _of_features(forecaster, history, target, y, constant, unit)
+
+    occluded = observed[-occlude:] if occlude else observed[:0]
+    variants = np.repeat(history.y[None], 1 + len(occluded), axis=0)
+    variants[1 + np.arange(len(occluded)), occluded] = np.float32(baseline_y)
+    figures = target.of(serve(bundle, device, history, variants).astype(np.float64))
+    if abs(figures[0] - by_slot.value) > _AGREES * (abs(by_slot.value) + scale):
+        raise ParityError(
+            f"stream {history.unique_id!r}: the module forecasts {by_slot.value:.6g}, the file {figures[0]:.6g}; "
+            "they are not of one model, or of versions that differ"
+        )
+    attributions = by_slot.parts[0].double().numpy()
+    without: dict[int, float] = dict(zip(occluded.tolist(), (figures[0] - figures[1:]).tolist(), strict=True))
+    correlation, common = _agreement(attributions[occluded], figures[0] - figures[1:])
+    return Explanation(
+        value=by_slot.value,
+        served=float(figures[0]),
+        baseline_y=baseline_y,
+        baseline=by_slot.baseline,
+        scale=scale,
+        slots=tuple(
+            SlotAttribution(
+                iso(history.slots[row], forecaster.config.freq),
+                int(history.slots[-1] - history.slots[row]),
+                float(history.y[row]),
+                float(attributions[row]),
+                without.get(row),
+            )
+            for row in observed.tolist()
+        ),
+        by_slot=by_slot,
+        parts=parts,
+        features=features,
+        by_feature=by_feature,
+        correlation=correlation,
+        common=common,
+    )
+
+
+def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArray[np.float32]) -> Floats:
+    """Run variants of a history through the serving engine, side by side.
+
+    Args:
+        bundle: the file.
+        device: where it runs.
+        history: the times.
+        variants: `[V, T]` observations; NaN = missing.
+
+    Returns:
+        `[V, H, Q]`, the forecasts from the last event, without the online calibration.
+    """
+    count, events = variants.shape
+    engine = StepEngine(bundle, device, batch_rows=_CALL_ROWS, calibrate=False)
+    names = [f"variant {number}" for number in range(count)]
+    ds = bundle.metadata.frequency.start_of(history.slots)
+    per_call = max(1, _CALL_EVENTS // count)
+    for first in range(0, events, per_call):
+        block = slice(first, min(events, first + per_call))
+        length = block.stop - first
+        offsets = np.arange(first * count, block.stop * count, dtype=np.int64)
+        result = engine.step(
+            np.zeros_like(offsets),
+            offsets,
+            names * length,
+            np.repeat(ds[block], count),
+            variants.T[block].reshape(-1),
+            **{name: np.repeat(values[block], count, axis=0) for name, values in history.covariates.items()},
+        )
+    return result.forecast[-count:].astype(np.float64)
+
+
+def _of_observations(forecaster: Forecaster, history: History, target: Target) -> Any:
+    """Return the forecast as a function of the observations `[S, T]`."""
+    last = len(history.slots) - 1
+
+    def function(inputs: Inputs) -> Tensor:
+        (values,) = inputs
+        origins = torch.full((len(values), 1), last)
+        figure: Tensor = target.of(forecaster(history.sequences(values), origins).quantiles())[:, 0]
+        return figure
+
+    return function
+
+
+def _of_features(
+    forecaster: Forecaster, history: History, target: Target, y: Tensor, constant: Tensor, unit: float
+) -> tuple[Attribution, dict[str, float], dict[str, float]]:
+    """Attribute the forecast to what the network sees: the cells' inputs at every event and the last window."""
+    with torch.no_grad():
+        inputs = _seen(forecaster, history, y)
+        baseline = _seen(forecaster, history, constant, missing=True)
+    names, beside = forecaster.features.names, forecaster.covariates
+    names_ahead: tuple[str, ...] = ()
+    if beside is not None:
+        names, names_ahead = (*names, *beside.names), beside.ahead_names
+    calendar = [number for number, name in enumerate(names) if name.startswith("time of")]
+    for part in baseline[:2]:
+        part[..., calendar] = 0.0
+
+    def function(seen: Inputs) -> Tensor:
+        cell_inputs, features, base, scale, *directions = seen
+        ahead = directions.pop() if names_ahead else None
+        outputs = forecaster.cell.sequence(cell_inputs)[:, -1]
+        figure: Tensor = target.of(
+            forecaster.forecast(outputs, WindowView(features, base, scale, tuple(directions), ahead)).quantiles()
+        )
+        return figure
+
+    found = integrated_gradients(function, inputs, baseline, unit=unit)
+    through_state, at_head, base, scale, *directions = (part.double() for part in found.parts)
+    ahead = directions.pop() if names_ahead else torch.zeros(0)
+    own = len(directions) - len(beside.ahead if beside else ())
+    known = zip((f"{one.name}, ahead" for one in beside.ahead) if beside else (), directions[own:], strict=True)
+    parts = {
+        "seasonal-naive base": float(base.sum()),
+        "scale": float(scale.sum()),
+        **{name: float(part.sum()) for name, part in zip(_DIRECTIONS, directions[:own], strict=False)},
+        **{name: float(part.sum()) for name, part in known},
+        "features, directly": float(at_head.sum() + ahead.sum()),
+        "features, through the recurrent state": float(through_state.sum()),
+    }
+    features: dict[str, float] = defaultdict(float)
+    for name, part in zip((*names, *_EVENT_FEATURES), through_state.sum(0).tolist(), strict=True):
+        features[name.split("[")[0]] += part
+    for name, part in zip((*names, *names_ahead), (*at_head.tolist(), *ahead.tolist()), strict=True):
+        features[name.split("[")[0]] += part
+    return found, parts, dict(features)
+
+
+def _seen(forecaster: Forecaster, history: History, y: Tensor, *, missing: bool = False) -> Inputs:
+    """Return the cells' inputs `[T, inputs]` and the last event's features, base, scale, directions and what is ahead.
+
+    With `missing`, all covariates are.
+    """
+    sequences = history.sequences(y.unsqueeze(0))
+    if missing:
+        sequences = sequences._replace(x=None, future=None)
+    view = forecaster.view(sequences)
+    cell_inputs = forecaster.cell_inputs(view, sequences.gap, sequences.observed)
+    last = view.take(torch.tensor(0), torch.tensor(-1))
+    ahead = () if last.ahead is None else (last.ahead,)
+    return (cell_inputs[0], last.features, last.base, last.scale, *last.directions, *ahead)
+
+
+def _agreement(attributions: Floats, occlusions: Floats) -> tuple[float | None, int | None]:
+    """Return Pearson's correlation, None where one does not vary, and the number of common strongest slots."""
+    if len(attributions) < 2:
+        return None, None
+    spread = attributions.std() * occlusions.std()
+    correlation = float(np.mean((attributions - attributions.mean()) * (occlusions - occlusions.mean())) / spread)
+    strongest: Sequence[set[int]] = [
+        set(np.argsort(-np.abs(one), kind="stable")[:_STRONGEST].tolist()) for one in (attributions, occlusions)
+    ]
+    return correlation if spread > 0 else None, len(strongest[0] & strongest[1])

@@ -1,0 +1,156 @@
+"""From a trained forecaster to a bundle file.
+
+Owns: the step's graph, the metadata, and the rule that a file appears only after `rillcast_training.export.parity`
+found it equal to
+the module. Does not know: how the forecaster was trained, or how a module is traced
+(`rillcast_training.export.tracing`).
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata as distributions
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from torch import Tensor, nn
+
+from rillcast.bundle.bundle import CALIBRATE, BundleMetadata, seal
+from rillcast_training.export.parity import ParityReport, check_parity
+from rillcast_training.export.restore import attach
+from rillcast_training.export.sequence_export import (
+    STEP_OUTPUTS,
+    covariates_and_rows,
+    event_example,
+    event_inputs,
+    results,
+    sequence_to_onnx,
+)
+from rillcast_training.export.sequence_parity import check_sequence
+from rillcast_training.export.tracing import ROW, graft_state, row_inputs, row_outputs, trace
+from rillcast_training.model.forecaster import Forecaster
+from rillcast_training.model.layout import batch_last
+
+log = logging.getLogger(__name__)
+
+_TRACE_BATCH: Final = 3  # not 1, which the tracer would take for a dimension to squeeze
+
+
+def export(
+    forecaster: Forecaster,
+    path: str | Path,
+    *,
+    name: str,
+    training: Mapping[str, Any] | None = None,
+    backtest: Mapping[str, float] | None = None,
+) -> ParityReport:
+    """Write `forecaster` to `path` as a bundle, after the file proved equal to the module.
+
+    Args:
+        forecaster: the trained module.
+        path: the bundle file; replaced if it exists, untouched if anything fails.
+        name: the model's name in the metadata.
+        training: what is to be known of the training data and run.
+        backtest: figures of a backtest or of the validation split.
+
+    Raises:
+        ParityError: the exported graph and the module disagree, or the sequence graph and the step.
+        BundleError: the graph breaks the bundle contract.
+    """
+    path = Path(path)
+    forecaster = forecaster.eval()
+    metadata = describe(forecaster, name=name, training=training or {}, backtest=backtest or {})
+    model = to_onnx(forecaster)
+    attach(model, forecaster)
+    sealed = seal(model, metadata, sequence_to_onnx(forecaster))
+    neighbour = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with neighbour.open("xb") as file:
+            file.write(sealed)
+            file.flush()
+            os.fsync(file.fileno())
+        report = check_parity(forecaster, neighbour)
+        if not check_sequence(forecaster, neighbour):
+            log.warning(
+                "%s: on this processor the sequence graph and the step differ in their last bits, so a replay may too",
+                path,
+            )
+        neighbour.replace(path)
+    finally:
+        neighbour.unlink(missing_ok=True)
+    return report
+
+
+def describe(
+    forecaster: Forecaster, *, name: str, training: Mapping[str, Any], backtest: Mapping[str, float]
+) -> BundleMetadata:
+    """Return the metadata of a forecaster; the model id is set when the bundle is sealed."""
+    config = forecaster.config
+    return BundleMetadata(
+        name=name,
+        cell=config.cell,
+        freq=config.freq,
+        horizon=config.horizon,
+        quantiles=config.quantiles,
+        context=config.context,
+        season=config.seasons[0],
+        states=forecaster.state_specs(),
+        covariates=config.covariates,
+        scores=forecaster.scores,
+        training=dict(training),
+        backtest=dict(backtest),
+        versions={
+            "rillcast": _distribution_version("rillcast"),
+            "python": platform.python_version(),
+            "torch": str(torch.__version__),
+            "onnx": onnx.__version__,
+            "onnxruntime": onnxruntime.__version__,
+            "numpy": distributions.version("numpy"),
+        },
+    )
+
+
+def to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
+    """Return the step over whole states: `(slots, ds, y, ..., calibrate, state.*) -> (forecast, ..., state.*.next)`."""
+    specs, events = forecaster.state_specs(), event_inputs(forecaster)
+    inputs, outputs = [ROW, *events, *row_inputs(specs)], [*STEP_OUTPUTS, *row_outputs(specs)]
+    axes = {name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE}
+
+    def example(size: int) -> tuple[Tensor, ...]:
+        rows = forecaster.initial_rows(size).flat()
+        return (torch.arange(size), *event_example(forecaster, (size,)), *rows)
+
+    def of_batch(size: int) -> dict[str, np.ndarray[Any, Any]]:
+        return {name: value.numpy() for name, value in zip(inputs, example(size), strict=True)}
+
+    traced = trace(_StepOverRows(forecaster), example(_TRACE_BATCH), inputs, outputs, axes)
+
+    return graft_state(batch_last(traced, of_batch), "rillcast.step", specs, events, results(forecaster, ["B"]))
+
+
+class _StepOverRows(nn.Module):
+    """`Forecaster.step` with flat arguments, as the tracer wants it."""
+
+    def __init__(self, forecaster: Forecaster) -> None:
+        super().__init__()
+        self.forecaster = forecaster
+
+    def forward(self, row: Tensor, ds: Tensor, y: Tensor, calibrate: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        beside, rows = covariates_and_rows(self.forecaster, others)
+        x, future = (*beside, None, None)[:2]
+        outputs, following = self.forecaster.step(ds, y, rows, calibrate, x, future, row)
+        return (*outputs, *following.flat())
+
+
+def _distribution_version(name: str) -> str:
+    try:
+        return distributions.version(name)
+    except distributions.PackageNotFoundError:
+        return "not installed"  # run from a source tree

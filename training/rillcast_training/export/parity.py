@@ -1,0 +1,284 @@
+"""Is the exported file the module? Step by step, through ONNX Runtime, with the state bound in place.
+
+Owns: the events of the check, the measure of agreement, the verdict. Does not know: how the file was made. The file
+runs as the engine runs it: one buffer per state, bound as input and as output, rows picked by `slots`.
+
+Each step starts from the file's own state, in both, so differences neither pile up nor hide: what is compared is the
+step, at states that the file itself reaches.
+
+Measure: with a the file's figure, b the module's, and s the stream's scale in that step, every float output and state
+in the stream's unit keeps |a - b| <= 1e-4 (|b| + s), and the cells' state and the offsets, which have no unit, with
+s = 1. Scores, anomaly and offsets come from differences between an observation and a forecast in units of the scale,
+so what a few float32 roundings of either come to in that unit is added to their s, and to that of a forecast that an
+offset moves; `covered` may differ where the observation lies that close to the edge. Status and integer states are
+equal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import onnxruntime
+import torch
+from torch import Tensor
+
+from rillcast.arrays import AnyArray, FloatArray, IntArray
+from rillcast.bundle.bundle import CALIBRATE, NEXT_SUFFIX, STATE_PREFIX
+from rillcast.bundle.contract import FUTURE, X
+from rillcast.errors import ParityError
+from rillcast_training.model.forecaster import Forecaster, Rows
+
+TOLERANCE: Final = 1e-4
+BATCHES: Final = (1, 2, 7, 256)
+STEPS: Final = 420
+_STARTS_MS: Final = (1_704_067_200_000, -86_400_000 * 30 - 1)  # 2024-01-01, and before 1970, off the slot's edge
+_OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
+_ROUNDINGS: Final = 8
+_UNCALIBRATED_SHARE: Final = 0.2  # of the calls
+_MISSING_SHARE: Final = 0.1  # of the covariates
+_EDGE_SHARE: Final = 0.1  # of the events, in the first or the last millisecond of their slots
+
+
+@dataclass(frozen=True, slots=True)
+class ParityReport:
+    """What the check saw.
+
+    Attributes:
+        steps: events compared, over all batches.
+        worst: largest |a - b| / (|b| + s) of any float figure.
+    """
+
+    steps: int
+    worst: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Event:
+    slots: IntArray
+    ds: IntArray
+    y: FloatArray
+    calibrate: float
+    covariates: dict[str, FloatArray]
+
+
+def check_parity(forecaster: Forecaster, path: Path, *, seed: int = 0) -> ParityReport:
+    """Compare a bundle file with the module that it was exported from.
+
+    Batches of 1, 2, 7 and 256 streams, each over enough steps for the lag window to wrap: real epoch times, gaps, long
+    gaps, repeats, late events, missing values, constant stretches, levels far above their changes.
+
+    Raises:
+        ParityError: they differ; it names the output, batch, step and stream, and says by how much.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # thousands of small steps: threads would only wait for each other
+    try:
+        return _check(forecaster, path, seed)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _check(forecaster: Forecaster, path: Path, seed: int) -> ParityReport:
+    steps, worst = 0, 0.0
+    for batch in BATCHES:
+        rng = np.random.default_rng((seed, batch))
+        length = max(STEPS, 2 * forecaster.config.context + 20) if batch <= 7 else STEPS
+        worst = max(worst, _compare(forecaster, path, rng, batch=batch, steps=length))
+        steps += batch * length
+    return ParityReport(steps, worst)
+
+
+def _compare(forecaster: Forecaster, path: Path, rng: np.random.Generator, *, batch: int, steps: int) -> float:
+    streams = batch + 2  # row 0 is padding, and one row is never touched
+    session = InPlaceSession(path, forecaster, streams)
+    names = [spec.name for spec in forecaster.state_specs()]
+    worst = 0.0
+    for number, event in enumerate(_events(forecaster, rng, batch, steps)):
+        with torch.no_grad():
+            before = Rows.from_flat(tuple(torch.from_numpy(session.state(name)[event.slots]) for name in names))
+            y = torch.from_numpy(event.y)
+            beside = {name: torch.from_numpy(values) for name, values in event.covariates.items()}
+            outputs, following = forecaster.step(torch.from_numpy(event.ds), y, before, event.calibrate, **beside)
+        found = session.run(event.slots, event.ds, event.y, event.calibrate, event.covariates)
+        scale, units = _units(forecaster, y, before, following)
+        expected = dict(zip(_OUTPUTS, outputs, strict=True)) | dict(zip(names, following.flat(), strict=True))
+        for name, tensor in expected.items():
+            got = found[name] if name in found else session.state(name)[event.slots]
+            unit = units.get(name, scale)
+            ratio = _disagreement(got, tensor.numpy(), unit)
+            if ratio.max() > TOLERANCE:
+                row = int(ratio.argmax())
+                raise ParityError(
+                    f"{path.name}: output {name!r}, batch of {batch}, step {number}, stream {event.slots[row]}: "
+                    f"|exported - module| is {ratio[row]:.3g} of (|module| + scale), allowed are {TOLERANCE:g} "
+                    f"(ds {event.ds[row]}, y {event.y[row]}); nothing was written"
+                )
+            worst = max(worst, float(ratio.max()))
+    untouched = session.untouched_row_is_zero(streams - 1)
+    if not untouched:
+        raise ParityError(f"{path.name}: batch of {batch}: the row of a stream without events changed")
+    return worst
+
+
+def _units(
+    forecaster: Forecaster, y: Tensor, before: Rows, following: Rows
+) -> tuple[FloatArray, dict[str, FloatArray]]:
+    """Return the streams' scale, `[B, 1]`, and the s of the measure for what has another, `[B, 1 or more]`."""
+    slot, known = following.clock[:, 0], following.clock[:, 1] - 1
+    with torch.no_grad():
+        scale: FloatArray = forecaster.features(following.lags, known.clamp(min=0), slot).scale.numpy()
+        settled, _ = forecaster.tracker.settle(before.tracks, y, slot, known, y.isfinite())
+    tracker = forecaster.tracker
+    published = settled.published.numpy().reshape(-1, tracker.num_levels, tracker.num_anchors)
+    value = np.nan_to_num(y.numpy())[:, None, None]
+    size = np.maximum(np.abs(value[:, 0]), np.abs(before.probes.flatten(1).numpy()).max(1, keepdims=True))
+    rounding = _ROUNDINGS * np.finfo(np.float32).eps * size
+    loss = 1 + rounding / scale / TOLERANCE
+    edges = np.abs(value - published[:, [0, -1]]).min(1)
+    near = np.where(edges <= rounding, np.inf, 1)
+    one_ahead = published[:, :, 0]
+    width = np.maximum(np.diff(one_ahead, axis=1).min(1, keepdims=True), 0) if tracker.num_levels > 1 else scale
+    anomaly = 1 + rounding / np.maximum(width, rounding * TOLERANCE + np.finfo(np.float32).tiny) / TOLERANCE
+    moved = 1 + tracker.sensitivity * (loss - 1)
+    each = loss + 0 * edges  # at every horizon
+    return scale, {
+        "score": np.concatenate([each, near, each, loss], axis=1),  # the last is the naive forecast's
+        "anomaly": anomaly,
+        "offsets": moved,
+        "forecast": scale * moved,
+        "probes": scale * moved,
+        **dict.fromkeys(forecaster.cell.states, np.ones_like(scale)),
+    }
+
+
+def _disagreement(found: AnyArray, expected: AnyArray, scale: FloatArray) -> AnyArray:
+    """Return `[B]`, the worst |a - b| / (|b| + s) per stream; infinite where integers, NaNs or shapes differ."""
+    if found.shape != expected.shape or found.dtype != expected.dtype:
+        return np.array([np.inf])
+    a, b = (array.reshape(len(array), -1) for array in (found, expected))
+    if a.dtype.kind != "f":
+        return np.where((a != b).any(axis=1), np.inf, 0.0)
+    a, b = a.astype(np.float64), b.astype(np.float64)
+    same = (np.isnan(a) & np.isnan(b)) | (a == b)
+    with np.errstate(invalid="ignore"):
+        ratio = np.where(same, 0.0, np.abs(a - b) / (np.abs(b) + scale.astype(np.float64)))
+    worst: AnyArray = np.where(np.isfinite(ratio), ratio, np.inf).max(axis=1)
+    return worst
+
+
+class InPlaceSession:
+    """A graph of a bundle on ONNX Runtime's CPU provider with one buffer per state, as the engine binds it."""
+
+    def __init__(
+        self, model: Path | bytes, forecaster: Forecaster, streams: int, outputs: Sequence[str] = _OUTPUTS
+    ) -> None:
+        self._outputs = outputs
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = 1
+        options.log_severity_level = 3
+        self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._states = {
+            spec.name: onnxruntime.OrtValue.ortvalue_from_numpy(
+                np.zeros((streams, *spec.row_shape), dtype=spec.numpy_dtype)
+            )
+            for spec in forecaster.state_specs()
+        }
+
+    def run(
+        self,
+        slots: IntArray,
+        ds: IntArray,
+        y: FloatArray,
+        calibrate: float = 1.0,
+        covariates: Mapping[str, FloatArray] | None = None,
+    ) -> dict[str, AnyArray]:
+        """Step the streams in rows `slots`; return the outputs by name. The states move in place."""
+        binding = self._session.io_binding()
+        inputs = {"slots": slots, "ds": ds, "y": y, CALIBRATE: np.array(calibrate, np.float32), **(covariates or {})}
+        for name, array in inputs.items():
+            binding.bind_cpu_input(name, array)
+        for name, value in self._states.items():
+            binding.bind_ortvalue_input(STATE_PREFIX + name, value)
+            binding.bind_ortvalue_output(STATE_PREFIX + name + NEXT_SUFFIX, value)
+        for name in self._outputs:
+            binding.bind_output(name)
+        self._session.run_with_iobinding(binding)
+        outputs = binding.get_outputs()[len(self._states) :]  # in the order of binding
+        return {name: value.numpy() for name, value in zip(self._outputs, outputs, strict=True)}
+
+    def copy_states(self, other: InPlaceSession) -> None:
+        """Take over the state of all streams of another session."""
+        for name, value in self._states.items():
+            value.numpy()[:] = other.state(name)
+
+    def clear(self, row: int) -> None:
+        """Make a row that of a stream never seen."""
+        for value in self._states.values():
+            value.numpy()[row] = 0
+
+    def state(self, name: str) -> AnyArray:
+        """Return a copy of a whole state."""
+        array: AnyArray = self._states[name].numpy()
+        return array
+
+    def untouched_row_is_zero(self, row: int) -> bool:
+        """Whether a row still is what it was made with."""
+        return not any(self.state(name)[row].any() for name in self._states)
+
+
+def _events(forecaster: Forecaster, rng: np.random.Generator, batch: int, steps: int) -> list[_Event]:
+    """Draw the calls of one batch size: every stream has one event in each, on its own clock."""
+    frequency, season = forecaster.config.features.frequency, forecaster.config.seasons[0]
+    level = 10.0 ** rng.integers(-3, 9, size=batch) * rng.choice([-1.0, 1.0], size=batch)
+    change = np.abs(level) * 10.0 ** -rng.integers(0, 4, size=batch)
+    slot = np.array([frequency.slot_of(_STARTS_MS[i % len(_STARTS_MS)]) for i in range(batch)], dtype=np.int64)
+    rows = 1 + rng.permutation(batch).astype(np.int64)
+    events = []
+    for number in range(steps):
+        kind = rng.choice(7, size=batch, p=[0.80, 0.06, 0.04, 0.03, 0.03, 0.038, 0.002])
+        if number == 0:
+            kind[:] = 0
+        gap = np.select(
+            [kind == 1, kind == 2, kind == 3, kind == 6],
+            [rng.integers(2, season + 3, batch), 0, -rng.integers(1, 5, batch), forecaster.config.max_gap + 1],
+            default=1,
+        )
+        wave = np.sin(2 * np.pi * (slot + gap) / season)
+        flat = rng.random(batch) < 0.05
+        y = level + change * np.where(flat, 0.0, wave + 0.3 * rng.normal(size=batch))
+        y = np.where((kind == 4) | ((number < 2) & (np.arange(batch) % 5 == 4)), np.nan, y)
+        begins, ends = frequency.start_of(slot + gap), frequency.start_of(slot + gap + 1)
+        ds = rng.integers(begins, ends)
+        ds = np.where(rng.random(batch) < _EDGE_SHARE, np.where(rng.random(batch) < 0.5, begins, ends - 1), ds)
+        slot = np.maximum(slot, slot + gap)
+        calibrate = 0.0 if rng.random() < _UNCALIBRATED_SHARE else 1.0
+        beside = random_covariates(forecaster, rng, (batch,))
+        events.append(_Event(rows, ds, y.astype(np.float32), calibrate, beside))
+    return events
+
+
+def random_covariates(
+    forecaster: Forecaster, rng: np.random.Generator, events: tuple[int, ...]
+) -> dict[str, FloatArray]:
+    """Draw the inputs of the covariates, if there are any: usual values, outliers, missing ones, unknown categories."""
+    if (beside := forecaster.covariates) is None:
+        return {}
+    columns = []
+    for one in beside.covariates:
+        if one.kind == "category":
+            columns.append(rng.integers(-1, len(one.categories) + 2, events).astype(np.float64))
+        else:
+            columns.append(one.loc + one.scale * rng.normal(size=events) * 10.0 ** rng.choice([0, 0, 0, 8], events))
+    drawn = {X: np.stack(columns, axis=-1)}
+    if beside.ahead:
+        shape = (*events, len(beside.ahead), beside.horizon)
+        loc, scale = (np.array([[getattr(one, name)] for one in beside.ahead]) for name in ("loc", "scale"))
+        drawn[FUTURE] = loc + scale * rng.normal(size=shape)
+    return {
+        name: np.where(rng.random(values.shape) < _MISSING_SHARE, np.nan, values).astype(np.float32)
+        for name, values in drawn.items()
+    }

@@ -1,0 +1,130 @@
+"""From a bundle back to the module that it was exported from.
+
+Owns: the metadata entry in which a bundle carries its module's configuration and weights, beside the graph that is
+served; and what of them a forecaster of another horizon can take over. Does not know: training, files other than
+bundles.
+
+The graph alone would not do: its exporter folds, transposes and merges weights as serving likes it, and may do so
+differently in the next release. So fine-tuning, explanations and a new export of an old model read this entry.
+Serving ignores it, and it is no part of the model's identity. It holds plain arrays: nothing in it is executed.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor
+
+from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.covariates import Covariate
+from rillcast.errors import DataError
+from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
+
+MODULE_KEY: Final = "rillcast.module"
+
+
+def attach(model: onnx.ModelProto, forecaster: Forecaster) -> None:
+    """Write the forecaster's configuration and weights into the metadata of its graph."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **{name: tensor.detach().cpu().numpy() for name, tensor in forecaster.state_dict().items()})
+    document = {
+        "forecaster": dataclasses.asdict(forecaster.config),
+        "weights": base64.b64encode(buffer.getvalue()).decode("ascii"),
+    }
+    model.metadata_props.add(key=MODULE_KEY, value=json.dumps(document))
+
+
+def restore(source: str | Path | Bundle) -> Forecaster:
+    """Return the forecaster that a bundle was exported from, in evaluation mode.
+
+    Args:
+        source: a bundle, its file, or the name of a shipped one.
+
+    Raises:
+        BundleError: it is no bundle.
+        DataError: it carries no module, or one that this version cannot build.
+    """
+    bundle = source if isinstance(source, Bundle) else Bundle.load(source)
+    name = f"bundle {bundle.metadata.name}@{bundle.metadata.model_id}"
+    document = _document(bundle, name)
+    try:
+        config = _config(document["forecaster"])
+        forecaster = Forecaster(config)
+        forecaster.load_state_dict(_weights(document["weights"]))
+    except (KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{name}: its module cannot be built by this version: {reason}") from error
+    return forecaster.eval()
+
+
+def shorten(forecaster: Forecaster, horizon: int) -> Forecaster:
+    """Return a forecaster with the same weights whose forecasts are the first `horizon` slots of the given one's.
+
+    Raises:
+        DataError: it does not reach that far.
+    """
+    longer = forecaster.config.horizon
+    if horizon > longer:
+        raise DataError(f"a forecaster with a horizon of {longer} slots cannot start one with {horizon}")
+    if horizon == longer:
+        return forecaster
+    shorter = Forecaster(dataclasses.replace(forecaster.config, horizon=horizon))
+    wanted = shorter.state_dict()
+    given = forecaster.state_dict()
+    given["head.trunk.weight"] = _of_fewer_slots_ahead(forecaster, horizon)
+    weights = {name: _first_slots(tensor, wanted[name], longer) for name, tensor in given.items()}
+    shorter.load_state_dict(weights)
+    return shorter.train(forecaster.training)
+
+
+def _first_slots(tensor: Tensor, like: Tensor, horizon: int) -> Tensor:
+    """Cut a tensor whose leading dimension is [groups * horizon] down to the shape of `like`."""
+    if tensor.shape == like.shape:
+        return tensor
+    grouped = tensor.reshape(-1, horizon, *tensor.shape[1:])
+    return grouped[:, : like.shape[0] // grouped.shape[0]].reshape(like.shape)
+
+
+def _of_fewer_slots_ahead(forecaster: Forecaster, horizon: int) -> Tensor:
+    """Return the head's first weights without the columns of covariates more than `horizon` slots ahead."""
+    weight = forecaster.head.trunk.weight
+    if forecaster.covariates is None or not (columns := forecaster.covariates.num_ahead):
+        return weight
+    others, ahead = weight[:, :-columns], weight[:, -columns:]
+    kept = ahead.reshape(len(weight), -1, forecaster.config.horizon)[..., :horizon]
+    return torch.cat([others, kept.flatten(1)], dim=1)
+
+
+def _document(bundle: Bundle, name: str) -> dict[str, Any]:
+    model = onnx.load_model_from_string(bundle.model)
+    entries = [entry.value for entry in model.metadata_props if entry.key == MODULE_KEY]
+    if len(entries) != 1:
+        raise DataError(
+            f"{name}: carries no module (metadata entry {MODULE_KEY!r}), so it can be served but neither trained "
+            "further nor explained; was it made by another program, or before bundles carried one?"
+        )
+    document: dict[str, Any] = json.loads(entries[0])
+    return document
+
+
+def _config(values: dict[str, Any]) -> ForecasterConfig:
+    """Build a configuration; JSON has turned its tuples into lists."""
+    fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+    fields["covariates"] = tuple(
+        Covariate(**(one | {"categories": tuple(one["categories"])})) for one in fields.get("covariates", ())
+    )
+    return ForecasterConfig(**fields)
+
+
+def _weights(encoded: str) -> dict[str, Tensor]:
+    with np.load(io.BytesIO(base64.b64decode(encoded, validate=True)), allow_pickle=False) as arrays:
+        return {name: torch.from_numpy(arrays[name]) for name in arrays.files}

@@ -1,0 +1,191 @@
+"""The sequence graph of a bundle: the traced sequence step, with ONNX's own `Scan` operator for its scans.
+
+Owns: the exported bodies and how they are put into the graph. Does not know: the step's export
+(`rillcast_training.export.bundle`), or
+the file.
+
+Invariants: names in a body are its own (ONNX forbids shadowing), weights lie in the outer graph, under the names that
+they have in the step, so that the file holds them once.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+import onnx
+import torch
+from onnx import TensorProto, helper
+from torch import Tensor, nn
+
+from rillcast.bundle.bundle import CALIBRATE, REGULAR
+from rillcast.bundle.contract import FUTURE, X
+from rillcast_training.export.tracing import graft_state, row_inputs, row_outputs, trace, value
+from rillcast_training.model.forecaster import Forecaster, Rows
+from rillcast_training.model.recurrence import DOMAIN
+from rillcast_training.model.sequence_calibration import OFFSETS
+from rillcast_training.model.sequence_step import CELLS, SequenceStep
+
+_EVENT: Final = ("ds", "y", CALIBRATE)
+STEP_OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
+_TRACE_BATCH: Final = (
+    3  # none of the dimensions is 1, which the tracer would take for one to squeeze, or another's size
+)
+_TRACE_LENGTH: Final = 5
+
+
+class _Flat(nn.Module):
+    """`SequenceStep` with flat arguments, as the tracer wants it."""
+
+    def __init__(self, sequence: SequenceStep) -> None:
+        super().__init__()
+        self.sequence = sequence
+
+    def forward(self, ds: Tensor, y: Tensor, calibrate: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
+        beside, rows = covariates_and_rows(self.sequence.forecaster, others)
+        outputs, following = self.sequence(ds, y, rows, calibrate, *beside)
+        return (*outputs.events, outputs.regular, *following.flat())
+
+
+def sequence_to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
+    """Return the sequence graph over whole states; `forecaster` is in evaluation mode."""
+    specs, sequence, events = forecaster.state_specs(), SequenceStep(forecaster), event_inputs(forecaster)
+    inputs, outputs = [*events, *row_inputs(specs)], [*STEP_OUTPUTS, REGULAR, *row_outputs(specs)]
+    example = (
+        *event_example(forecaster, (_TRACE_BATCH, _TRACE_LENGTH)),
+        *forecaster.initial_rows(_TRACE_BATCH).flat(),
+    )
+    axes = {name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE}
+    axes |= {name: {0: "B", 1: "T"} for name in (*events, *STEP_OUTPUTS) if name != CALIBRATE}
+    with warnings.catch_warnings():
+        warnings.filterwarnings(
+            "ignore", category=torch.jit._trace.TracerWarning
+        )  # a scan's eager loop is not in the graph
+        traced = trace(_Flat(sequence), example, inputs, outputs, axes, {DOMAIN: 1})
+    _put_in(traced.graph, {CELLS: _body_of_cells(sequence), OFFSETS: _body_of_learning(sequence)})
+    described = [*results(forecaster, ["B", "T"]), value(REGULAR, TensorProto.BOOL, ["B"])]
+    return graft_state(traced, "rillcast.sequence", specs, events, described)
+
+
+def event_inputs(forecaster: Forecaster) -> tuple[str, ...]:
+    """Return the names of the inputs that are no rows: `ds`, `y`, `calibrate`, and those of the covariates."""
+    beside = forecaster.covariates
+    return (*_EVENT, *((X,) if beside else ()), *((FUTURE,) if beside and beside.ahead else ()))
+
+
+def event_example(forecaster: Forecaster, events: tuple[int, ...]) -> tuple[Tensor, ...]:
+    """Return a value of each of `event_inputs`, for events with these leading dimensions."""
+    shapes: list[tuple[int, ...]] = []
+    if (beside := forecaster.covariates) is not None:
+        shapes = [(len(beside.covariates),), *([(len(beside.ahead), beside.horizon)] if beside.ahead else [])]
+    return (
+        torch.zeros(events, dtype=torch.int64),
+        torch.zeros(events),
+        torch.tensor(1.0),
+        *(torch.zeros((*events, *shape)) for shape in shapes),
+    )
+
+
+def covariates_and_rows(forecaster: Forecaster, tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Rows]:
+    """Split what follows `calibrate` in a flat call: the inputs of the covariates, then the rows."""
+    count = len(event_inputs(forecaster)) - len(_EVENT)
+    return tensors[:count], Rows.from_flat(tensors[count:])
+
+
+def results(forecaster: Forecaster, events: Sequence[str]) -> list[onnx.ValueInfoProto]:
+    """Return the descriptions of the step's outputs; `events` names their leading dimensions."""
+    config = forecaster.config
+    return [
+        value("forecast", TensorProto.FLOAT, [*events, config.horizon, len(config.quantiles)]),
+        value("status", TensorProto.INT8, events),
+        value("score", TensorProto.FLOAT, [*events, len(forecaster.scores)]),
+        value("anomaly", TensorProto.FLOAT, events),
+    ]
+
+
+def _body_of_cells(sequence: SequenceStep) -> onnx.GraphProto:
+    cell = sequence.cells.cell
+    state = tuple(torch.zeros(_TRACE_BATCH, cell.num_layers * cell.hidden_size) for _ in cell.states)
+    return _body(sequence.cells, (*state, torch.zeros(_TRACE_BATCH, cell.input_size)))
+
+
+def _body_of_learning(sequence: SequenceStep) -> onnx.GraphProto:
+    tracker = sequence.forecaster.tracker
+    example = torch.zeros(_TRACE_BATCH, tracker.num_levels * tracker.num_anchors)
+    return _body(sequence.calibration.learning, (example, example, example.to(torch.bool)))
+
+
+def _body(module: nn.Module, example: tuple[Tensor, ...]) -> onnx.GraphProto:
+    with torch.no_grad():
+        results = module(*example)
+    inputs = [f"in.{n}" for n in range(len(example))]
+    outputs = [f"out.{n}" for n in range(len(results))]
+    axes = {
+        name: {0: "B"} for name, value in zip((*inputs, *outputs), (*example, *results), strict=True) if value.dim()
+    }
+    return trace(module, example, inputs, outputs, axes).graph
+
+
+def _put_in(graph: onnx.GraphProto, bodies: Mapping[str, onnx.GraphProto]) -> None:
+    """Replace every placeholder by a Scan around its body."""
+    weights = {tensor.name: tensor for tensor in graph.initializer}
+    for number, node in enumerate(graph.node):
+        if node.domain != DOMAIN:
+            continue
+        given = {attribute.name: attribute for attribute in node.attribute}
+        name = given["body"].s.decode()
+        states, inputs = given["states"].i, given["inputs"].i
+        constants = len(node.input) - states - inputs
+        body = _renamed(bodies[name], name, list(node.input[:constants]), weights, graph)
+        made = helper.make_node(
+            "Scan", list(node.input[constants:]), list(node.output), name=name, body=body, num_scan_inputs=inputs
+        )
+        graph.node.remove(node)
+        graph.node.insert(number, made)
+
+
+def _renamed(
+    body: onnx.GraphProto,
+    prefix: str,
+    constants: list[str],
+    weights: dict[str, onnx.TensorProto],
+    outer: onnx.GraphProto,
+) -> onnx.GraphProto:
+    """Return the body with names of its own; its weights go to the outer graph, its first inputs are outer values."""
+    names = {given.name: outside for given, outside in zip(body.input, constants, strict=False)}
+    for tensor in body.initializer:
+        if weights.get(tensor.name) == tensor:
+            names[tensor.name] = tensor.name
+            continue
+        own = onnx.TensorProto()
+        own.CopyFrom(tensor)
+        own.name = tensor.name if tensor.name not in weights else f"{prefix}.{tensor.name}"
+        names[tensor.name] = own.name
+        weights[own.name] = own
+        outer.initializer.append(own)
+
+    def rename(name: str) -> str:
+        return names.setdefault(name, f"{prefix}.{name}") if name else name
+
+    nodes = []
+    for node in body.node:
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.name = f"{prefix}.{node.name}"
+        copy.input[:] = [rename(name) for name in node.input]
+        copy.output[:] = [rename(name) for name in node.output]
+        nodes.append(copy)
+    return helper.make_graph(
+        nodes,
+        prefix,
+        [_described(given, rename) for given in body.input[len(constants) :]],
+        [_described(given, rename) for given in body.output],
+    )
+
+
+def _described(given: onnx.ValueInfoProto, rename: Callable[[str], str]) -> onnx.ValueInfoProto:
+    copy = onnx.ValueInfoProto()
+    copy.CopyFrom(given)
+    copy.name = rename(given.name)
+    return copy

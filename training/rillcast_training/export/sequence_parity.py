@@ -1,0 +1,123 @@
+"""Is the sequence graph of a bundle file its step, event by event?
+
+Owns: the runs of the check, and the verdict. Does not know: the module; `rillcast_training.export.parity` compared
+that with the step.
+
+Two things are asked. A regular run gives what the step gives for its events, and leaves the same state: on the
+processor that this runs on to the last bit, or at least within the tolerance of the parity check; the result says
+which. And a run with an event in it that only the step understands (late, repeated, missing, after a gap, the first of
+a stream) is refused by `regular`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from rillcast.arrays import AnyArray, FloatArray, IntArray
+from rillcast.bundle.bundle import REGULAR, Bundle
+from rillcast.errors import ParityError
+from rillcast_training.export.parity import TOLERANCE, InPlaceSession, random_covariates
+from rillcast_training.export.sequence_export import STEP_OUTPUTS
+from rillcast_training.model.forecaster import Forecaster
+
+_STREAMS: Final = 5
+_LENGTHS: Final = (1, 2, 7, 33)
+_START_MS: Final = 1_702_800_000_000  # 2023-12-17
+_COMPARED: Final = ("forecast", "status")  # scores and anomaly come from these
+
+
+def check_sequence(forecaster: Forecaster, path: Path, *, seed: int = 0) -> bool:
+    """Compare the two graphs of a bundle file; return whether they agree to the last bit.
+
+    Raises:
+        ParityError: they differ by more than the tolerance, or an irregular run was taken.
+    """
+    bundle = Bundle.load(path)
+    assert bundle.sequence is not None  # it was sealed with one
+    one = InPlaceSession(bundle.model, forecaster, _STREAMS + 1)
+    many = InPlaceSession(bundle.sequence, forecaster, _STREAMS + 1, (*STEP_OUTPUTS, REGULAR))
+    identical = True
+    frequency = forecaster.config.features.frequency
+    first = frequency.ahead(_START_MS, 0)
+    for ds, y, beside in _runs(forecaster, np.random.default_rng(seed)):
+        events = [
+            one.run(
+                _slots(),
+                ds[:, t].copy(),
+                y[:, t].copy(),
+                covariates={name: values[:, t].copy() for name, values in beside.items()},
+            )
+            for t in range(ds.shape[1])
+        ]
+        if ds[0, 0] == first:  # a stream's first event is the step's
+            many.copy_states(one)
+            continue
+        found = many.run(_slots(), ds, y, covariates=beside)
+        expected = {name: np.stack([event[name] for event in events], axis=1) for name in STEP_OUTPUTS}
+        if not found[REGULAR].all():
+            raise ParityError(f"{path.name}: the sequence graph refused a regular run of {ds.shape[1]} events")
+        states = {spec.name: (many.state(spec.name)[1:], one.state(spec.name)[1:]) for spec in bundle.metadata.states}
+        for name, (a, b) in ({name: (found[name], expected[name]) for name in STEP_OUTPUTS} | states).items():
+            identical &= _same_bits(a, b)
+            if name in _COMPARED and (worst := _worst(a, b, y)) > TOLERANCE:
+                raise ParityError(
+                    f"{path.name}: sequence graph, output {name!r}, run of {ds.shape[1]} events: |sequence - step| is "
+                    f"{worst:.3g} of (|step| + scale), allowed are {TOLERANCE:g}; nothing was written"
+                )
+    _check_refusals(forecaster, many, path)
+    return identical
+
+
+def _slots() -> IntArray:
+    return np.arange(1, _STREAMS + 1, dtype=np.int64)
+
+
+def _runs(
+    forecaster: Forecaster, rng: np.random.Generator
+) -> Iterator[tuple[IntArray, FloatArray, dict[str, FloatArray]]]:
+    """Yield `(B, T)` times, values and covariates: a first event, then regular runs until every stream is warm."""
+    frequency = forecaster.config.features.frequency
+    level = 10.0 ** rng.integers(-3, 7, size=(_STREAMS, 1))
+    slot = frequency.slot_of(_START_MS)
+    for length in (1, *_LENGTHS, forecaster.config.context, *_LENGTHS):
+        slots = slot + np.arange(length)
+        y = level * (1 + 0.1 * np.sin(slots / 4) + 0.02 * rng.normal(size=(_STREAMS, length)))
+        beside = random_covariates(forecaster, rng, (_STREAMS, length))
+        yield np.tile(frequency.start_of(slots), (_STREAMS, 1)), y.astype(np.float32), beside
+        slot += length
+
+
+def _check_refusals(forecaster: Forecaster, many: InPlaceSession, path: Path) -> None:
+    """Offer runs of four events, each with one that only the step understands; the state is not needed any more."""
+    frequency = forecaster.config.features.frequency
+    newest = int(many.state("clock")[1, 0])
+    regular, ones = newest + 1 + np.arange(4, dtype=np.int64), np.ones(4, np.float32)
+    spoilt: dict[str, tuple[IntArray, FloatArray]] = {
+        "after a gap": (regular + np.array([0, 0, 1, 1], np.int64), ones),
+        "late": (regular - np.array([0, 0, 0, 9], np.int64), ones),
+        "repeated": (regular - np.array([0, 1, 1, 1], np.int64), ones),
+        "missing": (regular, np.where(np.arange(4) == 2, np.nan, ones).astype(np.float32)),
+        "ahead of the stream's newest": (regular + 1, ones),
+    }
+    for what, (slots, y) in spoilt.items():
+        many.clear(2)  # a stream never seen
+        beside = random_covariates(forecaster, np.random.default_rng(0), (2, len(slots)))
+        events = frequency.start_of(np.stack([slots, slots])), np.stack([y, y])
+        taken = many.run(np.array([1, 2], np.int64), *events, covariates=beside)[REGULAR]
+        if taken.any():
+            raise ParityError(f"{path.name}: the sequence graph took a run with an event {what}, or of a new stream")
+
+
+def _same_bits(a: AnyArray, b: AnyArray) -> bool:
+    return a.dtype == b.dtype and np.array_equal(a, b, equal_nan=a.dtype.kind == "f")
+
+
+def _worst(a: AnyArray, b: AnyArray, y: FloatArray) -> float:
+    """Return the largest |a - b| / (|b| + s), s the size of a stream's values."""
+    size = np.abs(y).max(axis=1).reshape(-1, *(1 for _ in a.shape[1:]))
+    ratio = np.abs(a.astype(np.float64) - b) / (np.abs(b) + 0.1 * size)
+    return float(np.where(np.isfinite(ratio), ratio, np.inf).max())

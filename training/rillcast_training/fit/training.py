@@ -1,0 +1,341 @@
+"""Training: from a data file to a bundle.
+
+Owns: the loop (optimiser, schedule, early stopping), what is reported. Does not know: the step's
+semantics, the data formats, how a bundle is written.
+
+Invariant: an epoch's randomness is a function of the seed and its number, and a checkpoint is written at the end of
+every epoch; so a run that is stopped and resumed ends with the same weights as one that was not.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.frequency import parse
+from rillcast.errors import DataError, SettingsError
+from rillcast_training.data.covariates import declare, nothing
+from rillcast_training.data.series import Series, newest, table, to_series
+from rillcast_training.data.synthetic.generator import Recipe, synthesize
+from rillcast_training.data.windows import Batch, SplitSeries, WindowSampler, split, validation_batches
+from rillcast_training.export.bundle import export
+from rillcast_training.export.restore import restore as restore_bundle
+from rillcast_training.export.restore import shorten
+from rillcast_training.fit import curve
+from rillcast_training.fit.checkpoint import EpochRecord, Progress, Stateful, restore, save
+from rillcast_training.fit.compute import choose
+from rillcast_training.fit.losses import ValidationFigures, quantile_loss
+from rillcast_training.fit.options import DEFAULT_QUANTILES, TrainOptions
+from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
+
+__all__ = ["DEFAULT_QUANTILES", "TrainOptions", "TrainReport", "Trainer", "train"]
+
+_VALIDATION_ORIGINS: Final = 24  # per series at least,
+_VALIDATION_IN_ALL: Final = 1_200  # and so many over all: the epochs of a few series cannot be told apart by fewer
+_VALIDATION_BATCH: Final = 128
+CLIP_NORM: Final = 1.0
+_MAY_DIFFER: Final = frozenset(  # when resuming
+    {"out", "name", "checkpoint", "quiet", "patience", "refit", "refit_if_stopped", "threads", "device", "precision"}
+)
+_EPOCHS_PER_SEED: Final = 1_000_003
+_WARM_UP_SHARE: Final = 0.1  # of all steps, until the learning rate peaks
+_AVERAGING_POWER: Final = 2  # the weights of a step grow linearly with its number
+
+
+@dataclass(frozen=True, slots=True)
+class TrainReport:
+    """What came of it.
+
+    Attributes:
+        model: the bundle.
+        model_id: its identity.
+        curve: the picture of the training curve.
+        training: the summary that is also in the bundle's metadata.
+        figures: validation figures, those of the seasonal-naive forecast beside them.
+        parity: worst disagreement between the exported file and the module.
+    """
+
+    model: Path
+    model_id: str
+    curve: Path
+    training: dict[str, Any]
+    figures: dict[str, float]
+    parity: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the report as JSON-ready values."""
+        return asdict(self) | {"model": str(self.model), "curve": str(self.curve)}
+
+
+def train(options: TrainOptions) -> TrainReport:
+    """Train, validate, export, check.
+
+    Raises:
+        DataError: the data cannot be used.
+        SettingsError: the options cannot, or the checkpoint belongs to others.
+        ParityError: the exported file differs from the module; nothing was written.
+        DeviceError: the device or the precision that is asked for is not there.
+    """
+    compute = choose(options.device, options.precision)
+    shape = options.forecaster()
+    if not options.out.parent.is_dir():
+        raise SettingsError(f"{options.out}: the directory {options.out.parent} does not exist")
+    series, config = series_of(options, shape)
+    parts = split(series, config, options.validation, options.balance)
+    if not any(part.cut <= int(part.contexts[-1].slots[-1]) for part in parts):
+        raise DataError(
+            f"{options.source}: no series is long enough to validate on: each needs more than three horizons "
+            f"({3 * options.horizon} slots of {options.freq})"
+        )
+    with threads(options.threads), compute.repeatable():
+        trainer, progress = fitted(options, config, parts)
+        picture = options.out.with_name(options.out.name + ".training.png")
+        curve.draw(picture, progress.history, best_epoch=progress.best_epoch, title=options.out.name)
+        summary = _summary(options, series, progress, trainer)
+        parity = export(
+            trainer.forecaster,
+            options.out,
+            name=options.name or options.out.name.removesuffix(".onnx"),
+            training=summary,
+            backtest=progress.best_figures,
+        )
+    identity = Bundle.load(options.out).metadata.model_id
+    return TrainReport(options.out, identity, picture, summary, progress.best_figures, parity.worst)
+
+
+def fitted(
+    options: TrainOptions,
+    config: ForecasterConfig,
+    parts: Sequence[SplitSeries],
+    make: Callable[[ForecasterConfig], Forecaster] = Forecaster,
+) -> tuple[Trainer, Progress]:
+    """Return the trainer of a run that is over, its forecaster with the best weights, and how they came about.
+
+    A refit is part of the run. The forecaster is on the CPU.
+    """
+    trainer = Trainer(options, config, parts, make)
+    progress = trainer.run()
+    if _refits(options, progress):
+        trainer = Trainer(options, config, [part.whole() for part in parts], make)
+        progress.best_weights = trainer.refit(progress.best_epoch)
+    trainer.finished(progress.best_weights)
+    return trainer, progress
+
+
+def _refits(options: TrainOptions, progress: Progress) -> bool:
+    """Return whether a run that is over is to be followed by one on all data."""
+    return options.refit or (options.refit_if_stopped and progress.epoch < options.epochs)
+
+
+def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Series], ForecasterConfig]:
+    """Return what the options say to train on: a data set, synthetic series, or both; and the forecaster for it.
+
+    Its covariates are those of `shape`, a bundle that is trained further, or are declared as they are in the data.
+    Synthetic series have none: theirs are all missing.
+    """
+    series: list[Series] = []
+    if options.data is not None:
+        wanted = [(one.name, one.kind) for one in shape.covariates] or list(options.covariates)
+        frame = table(options.data, options.columns, wanted)
+        if options.covariates:
+            shape = replace(shape, covariates=declare(frame, options.covariates, str(options.data)))
+        series = to_series(frame, options.freq, shape.covariates)
+        if options.hold_out:
+            series, _ = newest(series, options.hold_out)
+    if options.synthetic:
+        made = synthesize(Recipe(freq=options.freq, series=options.synthetic, seed=options.seed))
+        if shape.covariates:
+            made = [replace(one, covariates=nothing(one.slots, shape.covariates)) for one in made]
+        series += made
+    return series, shape
+
+
+class Trainer:
+    """The loop. `run` may be called once; it picks up from the checkpoint if there is one."""
+
+    def __init__(
+        self,
+        options: TrainOptions,
+        config: ForecasterConfig,
+        series: Sequence[SplitSeries],
+        make: Callable[[ForecasterConfig], Forecaster] = Forecaster,
+    ) -> None:
+        self.options, self.config, self.series = options, config, series
+        self.compute = choose(options.device, options.precision)
+        torch.manual_seed(options.seed)
+        self.forecaster = make(config).train()  # on the CPU: a seed's weights are the same on every device
+        if options.init is not None:
+            start = shorten(restore_bundle(options.init), config.horizon)
+            self.forecaster.load_state_dict(start.state_dict())
+        self.forecaster.to(self.compute.device)
+        self.averaged = AveragedModel(self.forecaster, avg_fn=self._averaged)
+        self.window = options.window
+        self.sampler = WindowSampler(series, config, window=self.window, origins=options.origins, batch=options.batch)
+        self.optimizer = torch.optim.AdamW(
+            self.forecaster.parameters(), lr=options.lr, weight_decay=options.weight_decay
+        )
+        self.schedule = torch.optim.lr_scheduler.OneCycleLR(
+            self.optimizer,
+            options.lr,
+            total_steps=options.epochs * options.batches + 1,
+            pct_start=_WARM_UP_SHARE,
+        )
+        self.levels = torch.tensor(config.quantiles, device=self.compute.device)
+        self._parts: dict[str, Stateful] = {
+            "forecaster": self.forecaster,
+            "averaged": self.averaged,
+            "optimizer": self.optimizer,
+            "schedule": self.schedule,
+        }
+
+    def _averaged(self, old: Tensor, new: Tensor, _updates: Tensor | int) -> Tensor:
+        # The count that comes in is a copy on the device of the weights, and a look at it would wait for the device.
+        return self._average(old, new, int(self.averaged.n_averaged))
+
+    def _average(self, old: Tensor, new: Tensor, updates: int) -> Tensor:
+        """Move the average on: a polynomial-decay one (Shamir & Zhang 2013) until its span is that of `averaging`.
+
+        So it forgets the initial weights, and early epochs, which are the best where data are few, are averaged as well
+        as late ones.
+        """
+        decay = min(self.options.averaging, (1 + updates) / (1 + _AVERAGING_POWER + updates))
+        return old.lerp(new, 1 - decay)
+
+    def run(self) -> Progress:
+        """Train until the epochs or the patience are used up; return the best weights and how they came about."""
+        options = self.options
+        progress = Progress()
+        if options.checkpoint is not None and options.checkpoint.exists():
+            progress = restore(options.checkpoint, self._identity(), self._parts)
+        elif options.init is not None:  # what training cannot improve on stays as it was
+            progress.keep(self.averaged.eval().module.state_dict(), self.validate(), epoch=0)
+        silent = options.quiet or not sys.stderr.isatty()
+        total = options.epochs * options.batches
+        with tqdm(total=total, initial=progress.epoch * options.batches, disable=silent, unit="batch") as bar:
+            while progress.epoch < options.epochs and progress.epoch - progress.best_epoch < options.patience:
+                self._epoch(progress, bar)
+                if options.checkpoint is not None:
+                    save(options.checkpoint, progress, self._identity(), self._parts)
+        return progress
+
+    def refit(self, epochs: int) -> dict[str, Tensor]:
+        """Train so many epochs of the same schedule without validation; return the averaged weights.
+
+        In place of `run`. It writes no checkpoint: a run that is stopped in here does it again.
+        """
+        silent = self.options.quiet or not sys.stderr.isatty()
+        with tqdm(total=epochs * self.options.batches, disable=silent, unit="batch", desc="all data") as bar:
+            for number in range(epochs):
+                self._train(number, bar)
+        return dict(self.averaged.module.state_dict())
+
+    def finished(self, weights: Mapping[str, Tensor]) -> Forecaster:
+        """Return the forecaster with these weights, on the CPU, where it is exported; there is no going on after it."""
+        self.forecaster.to("cpu").load_state_dict(weights)
+        return self.forecaster
+
+    def _train(self, number: int, bar: tqdm[Any]) -> float:
+        """Take the steps of one epoch; return the mean loss."""
+        seed, batches = self.options.seed, self.options.batches
+        torch.manual_seed(seed * _EPOCHS_PER_SEED + number)  # for dropout; windows have their own
+        steps = [self._step(self.compute.put(batch), bar) for batch in self.sampler.epoch(seed, number, batches)]
+        losses: list[float] = torch.stack(steps).tolist()  # read once an epoch: a GPU is never waited for in between
+        return sum(losses) / len(losses)
+
+    def _epoch(self, progress: Progress, bar: tqdm[Any]) -> None:
+        started = time.perf_counter()
+        training = self._train(progress.epoch, bar)
+        self.averaged.eval()
+        figures = self.validate()
+        progress.epoch += 1
+        loss = figures["scaled_loss"]
+        progress.history.append(EpochRecord(progress.epoch, training, loss))
+        if loss < progress.best_loss:
+            progress.keep(self.averaged.module.state_dict(), figures, epoch=progress.epoch)
+        progress.seconds += time.perf_counter() - started
+        bar.set_postfix(epoch=progress.epoch, validation=f"{loss:.4f}", best=f"{progress.best_loss:.4f}")
+
+    def _identity(self) -> dict[str, Any]:
+        """Return what a resumed run must share: the options that shape the result, and how much data there is."""
+        options = {key: value for key, value in asdict(self.options).items() if key not in _MAY_DIFFER}
+        plain = {"data": self.options.source, "init": str(self.options.init), "training_events": self.sampler.events}
+        return options | plain
+
+    def _step(self, batch: Batch, bar: tqdm[Any]) -> Tensor:
+        """Take one step of the optimiser; return the loss, `[]`. Nothing in here reads a value of the device."""
+        forecast = self.forecaster(batch.sequences, batch.origins, self.compute.products)
+        loss, targets = quantile_loss(self.levels, forecast, batch.target, batch.scale, batch.weight)
+        loss = loss / targets.clamp(min=1)
+        self.optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch has no annotation here
+        torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), CLIP_NORM)
+        self.optimizer.step()
+        self.schedule.step()
+        self.averaged.update_parameters(self.forecaster)
+        bar.update()
+        return loss.detach()
+
+    def validate(self) -> dict[str, float]:
+        """Return the figures of the averaged weights on the validation part of every series; in float32, as served."""
+        figures = ValidationFigures(self.config.quantiles)
+        origins = max(_VALIDATION_ORIGINS, math.ceil(_VALIDATION_IN_ALL / len(self.series)))
+        batches = validation_batches(
+            self.series, self.config, window=self.window, origins=origins, batch=_VALIDATION_BATCH
+        )
+        with torch.no_grad():
+            for batch in map(self.compute.put, batches):
+                figures.add(self.averaged.module(batch.sequences, batch.origins), batch.target, batch.scale)
+        return figures.figures()
+
+
+def _summary(options: TrainOptions, series: Sequence[Series], progress: Progress, trainer: Trainer) -> dict[str, Any]:
+    """Return what the metadata says of the training."""
+    start_of = parse(options.freq).start_of
+    return {
+        "data": options.source,
+        **({"init": options.init.name} if options.init is not None else {}),
+        "series": len(series),
+        "observations": sum(int((one.y == one.y).sum()) for one in series),
+        "first_ds": _iso(start_of(min(int(one.slots[0]) for one in series))),
+        "last_ds": _iso(start_of(max(int(one.slots[-1]) for one in series))),
+        "epochs": progress.epoch,
+        "best_epoch": progress.best_epoch,
+        "refit": _refits(options, progress),
+        "seconds": round(progress.seconds, 1),
+        "validation_loss": progress.best_loss,
+        "seed": options.seed,
+        "device": trainer.compute.device.type,
+        "precision": trainer.compute.precision,
+        "parameters": sum(parameter.numel() for parameter in trainer.forecaster.parameters()),
+        "forecaster": asdict(trainer.config),
+    }
+
+
+def _iso(milliseconds: int) -> str:
+    """Return a time as ISO 8601 in UTC, to the millisecond."""
+    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=milliseconds)
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """Run with so many CPU threads; leave PyTorch as it was."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

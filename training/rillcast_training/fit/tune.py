@@ -1,0 +1,323 @@
+"""The search for a forecaster that fits the data and the purse: `rillcast tune`.
+
+Owns: what is searched, the study's file, the measure of cost, the report. Does not know: how a forecaster is trained
+(`rillcast_training.fit.training`), what a front is (`rillcast_training.fit.pareto`), how the report looks.
+
+Every trial trains with a small budget, validates on the end of every series, which it never trained on, and exports
+what it trained; its cost is that of the exported bundle in the serving engine. Optuna's multivariate TPE proposes
+the trials, with both objectives (Bergstra et al. 2011, Algorithms for hyper-parameter optimization; Ozaki et al.
+2022, Multiobjective tree-structured Parzen estimator). The study is a journal file: it can be stopped at any moment
+and gone on with later.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import optuna
+from optuna.samplers import TPESampler
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from rillcast.bundle.bundle import Bundle, seal
+from rillcast.bundle.covariates import Covariate
+from rillcast.engine import device
+from rillcast.engine.step_engine import StepEngine
+from rillcast.errors import DataError, SettingsError
+from rillcast_training.data.series import Series
+from rillcast_training.data.windows import SplitSeries, split
+from rillcast_training.export.bundle import describe, to_onnx
+from rillcast_training.fit.compute import choose
+from rillcast_training.fit.options import TrainOptions
+from rillcast_training.fit.pareto import Candidate, knee, pareto_front
+from rillcast_training.fit.training import Trainer, series_of, threads
+from rillcast_training.model.features import default_context, default_seasons
+from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
+
+_STUDY: Final = "rillcast"
+_STARTUP_TRIALS: Final = 8  # drawn at random before the sampler learns from them
+_COST_STREAMS: Final = 256
+_COST_CALLS: Final = 5
+_COST_ROUNDS: Final = 7
+_COST_START_MS: Final = 1_704_067_200_000  # 2024-01-01
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneOptions:
+    """What to search over, and for how long."""
+
+    base: TrainOptions
+    """What all trials share: data, frequency, horizon, quantiles, epochs, batches. Its `out` is not written."""
+    study: Path
+    """Journal file of the study; gone on with if it exists."""
+    budget_s: float
+    """No trial begins later than this after the start; the one under way is finished."""
+    trials: int | None = None
+    """At most so many trials in this sitting; None = as many as fit into the budget."""
+    cells: tuple[str, ...] = ("gru", "lstm", "elman")
+    """Cells to choose from."""
+    hidden: tuple[int, ...] = (16, 32, 64, 96, 128)
+    """Widths to choose from."""
+    layers: tuple[int, ...] = (1, 2)
+    """Numbers of layers to choose from."""
+    lr: tuple[float, float] = (5e-4, 1e-2)
+    """Range of peak learning rates, searched on a logarithmic scale."""
+
+    def __post_init__(self) -> None:
+        if not self.budget_s > 0 or (self.trials is not None and self.trials < 1):
+            raise SettingsError(f"budget is {self.budget_s} s and trials {self.trials}: expected more than nothing")
+        if not self.cells or not self.hidden or not self.layers or min(*self.hidden, *self.layers) < 1:
+            raise SettingsError("nothing to choose from: cells, hidden and layers each need at least one value")
+        if not 0 < self.lr[0] <= self.lr[1]:
+            raise SettingsError(f"lr is {self.lr}, expected two rates > 0, the smaller first")
+
+    @property
+    def contexts(self) -> tuple[int, ...]:
+        """Lag windows to choose from: little more than one main season, two of it, the default, and twice that."""
+        seasons = self.base.seasons or default_seasons(self.base.freq)
+        usual = self.base.context or default_context(seasons)
+        main = seasons[0]
+        return tuple(sorted({max(main + main // 2, main + 1), 2 * main + (main == 1), usual, 2 * usual}))
+
+
+@dataclass(frozen=True, slots=True)
+class TrialResult:
+    """One finished trial.
+
+    Attributes:
+        number: its number in the study.
+        options: what it was, by option of `rillcast train`.
+        loss: validation loss, in units of the seasonal-naive error.
+        microseconds: engine time per event through its exported bundle, in batches of 256 streams.
+        parameters: weights.
+        state_bytes: state per stream.
+        seconds: it took.
+    """
+
+    number: int
+    options: dict[str, Any]
+    loss: float
+    microseconds: float
+    parameters: int
+    state_bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class TuneReport:
+    """What the study knows after this sitting.
+
+    Attributes:
+        trials: all finished trials, by number.
+        front: numbers of those that none beats in both respects, cheapest first.
+        accurate: number of the one with the lowest loss.
+        recommended: number of the front's knee.
+        ran: trials of this sitting.
+    """
+
+    trials: tuple[TrialResult, ...]
+    front: tuple[int, ...]
+    accurate: int
+    recommended: int
+    ran: int
+
+    def of(self, number: int) -> TrialResult:
+        """Return a trial by its number."""
+        return next(trial for trial in self.trials if trial.number == number)
+
+    def by_hidden(self) -> dict[int, TrialResult]:
+        """Return the best trial of each width: the answer to 'which hidden size?'."""
+        best: dict[int, TrialResult] = {}
+        for trial in sorted(self.trials, key=lambda one: one.loss):
+            best.setdefault(int(trial.options["hidden"]), trial)
+        return dict(sorted(best.items()))
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON-ready values."""
+        return asdict(self)
+
+
+def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda _trial: None) -> TuneReport:
+    """Search until the budget is used up, and recommend.
+
+    Args:
+        options: what to search.
+        progress: called with each finished trial.
+
+    Raises:
+        SettingsError: the options make no sense, or the study's file belongs to other data or options.
+        DataError: the data cannot be used.
+        DeviceError: the device or the precision that is asked for is not there.
+    """
+    compute = choose(options.base.device, options.base.precision)
+    study = _open(options)
+    series, shape = series_of(options.base, options.base.forecaster())
+    splits = _Splits(series, options.base.validation, shape.covariates)
+    before = len(study.trials)
+    with threads(options.base.threads), compute.repeatable():
+        study.optimize(
+            lambda trial: _run(trial, options, splits),
+            n_trials=options.trials,
+            timeout=options.budget_s,
+            callbacks=[lambda _study, trial: progress(_result(trial))],
+        )
+    return report(study, ran=len(study.trials) - before)
+
+
+def report(study: optuna.Study, *, ran: int) -> TuneReport:
+    """Return what a study knows."""
+    trials = tuple(_result(trial) for trial in study.get_trials(states=[TrialState.COMPLETE]))
+    if not trials:
+        raise DataError("no trial was finished")
+    front = pareto_front([Candidate(one.number, one.loss, one.microseconds) for one in trials])
+    return TuneReport(trials, tuple(one.number for one in front), front[-1].number, knee(front).number, ran)
+
+
+class _Splits:
+    """The series, cut into training and validation part, for each shape that a trial may ask for."""
+
+    def __init__(self, series: Sequence[Series], share: float, covariates: tuple[Covariate, ...]) -> None:
+        self._series, self._share, self.covariates = series, share, covariates
+
+    def of(self, config: ForecasterConfig) -> list[SplitSeries]:
+        """Return the split series.
+
+        Raises:
+            DataError: no series is long enough to validate on.
+        """
+        parts = split(self._series, config, self._share)
+        if not any(part.cut <= int(part.contexts[-1].slots[-1]) for part in parts):
+            raise DataError("no series is long enough to validate on: each needs more than three horizons")
+        return parts
+
+
+def _open(options: TuneOptions) -> optuna.Study:
+    """Open or make the study; what an earlier sitting left unfinished counts as failed."""
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    if not options.study.parent.is_dir():
+        raise SettingsError(f"{options.study}: the directory {options.study.parent} does not exist")
+    backend = JournalFileBackend(str(options.study), lock_obj=JournalFileOpenLock(str(options.study)))
+    try:
+        study = optuna.create_study(
+            study_name=_STUDY,
+            storage=JournalStorage(backend),
+            directions=["minimize", "minimize"],
+            load_if_exists=True,
+            sampler=TPESampler(seed=options.base.seed, multivariate=True, n_startup_trials=_STARTUP_TRIALS),
+        )
+    except (ValueError, KeyError) as error:
+        raise SettingsError(f"{options.study}: not a study that can be gone on with ({error}); name another") from error
+    identity = _identity(options)
+    there = study.user_attrs.get("identity", identity)
+    if different := sorted(key for key in identity if identity[key] != there.get(key)):
+        told = ", ".join(f"{key} {there.get(key)!r} there and {identity[key]!r} here" for key in different)
+        raise SettingsError(f"{options.study}: of another search: {told}; name another file")
+    study.set_user_attr("identity", identity)
+    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
+        study.tell(trial.number, state=TrialState.FAIL)
+    return study
+
+
+def _identity(options: TuneOptions) -> dict[str, Any]:
+    """Return what sittings of one study must share; the space is part of it, as Optuna's distributions are."""
+    base = options.base
+    return {
+        "data": base.source,
+        "freq": base.freq,
+        "horizon": base.horizon,
+        "quantiles": list(base.quantiles),
+        **({"covariates": [list(one) for one in base.covariates]} if base.covariates else {}),
+        "seasons": list(base.seasons or default_seasons(base.freq)),
+        "contexts": list(options.contexts),
+        "epochs": base.epochs,
+        "batches": base.batches,
+        "validation": base.validation,
+        "cells": list(options.cells),
+        "hidden": list(options.hidden),
+        "layers": list(options.layers),
+        "lr": list(options.lr),
+    }
+
+
+def _run(trial: Trial, options: TuneOptions, splits: _Splits) -> tuple[float, float]:
+    """Train what the trial proposes; return its loss and its cost."""
+    started = time.perf_counter()
+    context = trial.suggest_categorical("context", options.contexts)
+    train_options = dataclasses.replace(
+        options.base,
+        cell=trial.suggest_categorical("cell", options.cells),
+        hidden=trial.suggest_categorical("hidden", options.hidden),
+        layers=trial.suggest_categorical("layers", options.layers),
+        lr=trial.suggest_float("lr", *options.lr, log=True),
+        context=context,
+        max_gap=None,
+        seasons=_seasons_within(options.base, context),
+        checkpoint=None,
+        quiet=True,
+    )
+    config = dataclasses.replace(train_options.forecaster(), covariates=splits.covariates)
+    trainer = Trainer(train_options, config, splits.of(config))
+    progress = trainer.run()
+    forecaster = trainer.finished(progress.best_weights)
+    bundle = _bundle(forecaster)
+    trial.set_user_attr("parameters", sum(parameter.numel() for parameter in forecaster.parameters()))
+    trial.set_user_attr("state_bytes", bundle.metadata.row_bytes)
+    trial.set_user_attr("seasons", list(config.seasons))
+    trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
+    return progress.best_loss, cost_per_event(bundle) * 1e6
+
+
+def _seasons_within(base: TrainOptions, context: int) -> tuple[int, ...]:
+    """Return the seasons that a lag window can hold: all of them, or the main one alone."""
+    seasons = base.seasons or default_seasons(base.freq)
+    return tuple(season for season in seasons if season <= context)
+
+
+def _bundle(forecaster: Forecaster) -> Bundle:
+    """Return the forecaster as a bundle in memory. It is only measured, so it is not compared step by step."""
+    forecaster.eval()
+    metadata = describe(forecaster, name="trial", training={}, backtest={})
+    return Bundle.from_bytes(seal(to_onnx(forecaster), metadata))
+
+
+def cost_per_event(bundle: Bundle) -> float:
+    """Return seconds of engine time per event on the CPU, in batches of 256 streams.
+
+    The least of several rounds: what else the machine does can only add to it.
+    """
+    engine = StepEngine(bundle, device.choose("cpu"), batch_rows=_COST_STREAMS)
+    names = [str(number) for number in range(_COST_STREAMS)]
+    partition = np.zeros(_COST_STREAMS, np.int64)
+    y = np.random.default_rng(0).normal(100, 10, _COST_STREAMS).astype(np.float32)
+    slot, best = 0, float("inf")
+    for _ in range(_COST_ROUNDS):
+        seconds = 0.0
+        for _ in range(_COST_CALLS):
+            offsets = np.arange(slot * _COST_STREAMS, (slot + 1) * _COST_STREAMS, dtype=np.int64)
+            ds = np.full(_COST_STREAMS, bundle.metadata.frequency.ahead(_COST_START_MS, slot), np.int64)
+            started = time.perf_counter()
+            engine.step(partition, offsets, names, ds, y)
+            seconds += time.perf_counter() - started
+            slot += 1
+        best = min(best, seconds)
+    return best / (_COST_CALLS * _COST_STREAMS)
+
+
+def _result(trial: FrozenTrial) -> TrialResult:
+    loss, microseconds = trial.values
+    return TrialResult(
+        trial.number,
+        trial.params | {"seasons": trial.user_attrs["seasons"]},
+        loss,
+        microseconds,
+        trial.user_attrs["parameters"],
+        trial.user_attrs["state_bytes"],
+        trial.user_attrs["seconds"],
+    )

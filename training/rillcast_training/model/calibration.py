@@ -1,0 +1,406 @@
+"""Online calibration: quantile tracking per stream, horizon and level.
+
+Owns: which earlier forecasts a stream remembers until they are settled, what it learns from them, and how that
+corrects the next forecast. Does not know: how a forecast is made, or what a score is. Everything is elementwise over
+the batch, runs inside the exported step, and is a function of the stream's own events in their order.
+
+Method: each quantile of level tau gets an offset theta, in units of the causal scale, that takes one step of online
+quantile regression per settled forecast (the quantile tracker, the 'P' of Angelopoulos, Candes & Tibshirani 2023,
+Conformal PID control for time series prediction):
+
+    (1)  covered_t = 1 if y_t <= q_t + scale * theta_t, else 0        q_t the model's own quantile for slot t
+    (2)  theta_(t+1) = theta_t + rate * (tau - covered_t)
+
+so the share of covered observations tends to tau whatever the data do, as long as the errors stay bounded. Four
+choices differ from the paper's one-step setting:
+
+- *Widths, not places.* The two ends of a central interval take half the difference of their steps (2), so the interval
+  widens and narrows around the median, which stays: errors far ahead come in runs to one side, and an offset that
+  follows them comes too late (docs/adr/0004-calibration-moves-widths.md).
+- *Anchors.* A forecast h slots ahead is settled h slots later, so it has to be remembered. Offsets are kept for at most
+  four horizons (1, H/4, H/2, H), linear in between. Of a longer one at most `_PROBES` forecasts wait at once: 2^k slots
+  share a place, and the newest forecast made in them has it. Memory is then O(1) in H.
+- *Today's offset is judged on an old quantile* in (1), not the offset that was issued with it. Feedback without a delay
+  cannot swing, and what is learnt does not depend on whether corrections are published (`calibrate` may be switched at
+  any time, and finds the offsets ready).
+- *The step in (1) is a ramp* of `_RAMP` scales. Two runs that differ by a float32 rounding (another batch size, another
+  device) then stay that close, instead of parting where an observation hits the edge of an interval.
+
+Events: a late or repeated one settles nothing, and remembers again what is remembered. A missing observation settles
+nothing; the forecasts for its slot, and those for slots that never came, are dropped when their place is taken. A
+restart drops all: a forecast counts only if its slot of issue lies in the stream's present context.
+
+Layout: what goes with K anchors and Q levels is `[B, Q K]` here, all anchors of a level side by side: ONNX Runtime's
+elementwise operators are several times faster on rows of twelve than on rows of three.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rillcast_training.model.indexed_state import put, take
+
+_PROBES: Final = 8  # places for the forecasts of one horizon
+_RATE: Final = 0.03  # of a scale, for a forecast that is remembered at every slot
+_SHIFT: Final = 0.0  # share of the steps that moves a whole interval rather than its width
+_SAME_LEVEL: Final = 1e-6
+_RAMP: Final = 0.1  # of a scale
+_LIMIT: Final = 16.0  # scales; a stream that leaves its forecasts for good must not take as long to come back
+_LEAST_SCALE: Final = 1e-20  # of an empty place, whose forecasts are not used but must not become NaN
+_STAMPS: Final = 1 << 22  # slots until stamps repeat; float32 knows all integers below 2^24
+
+
+class Tracks(NamedTuple):
+    """State of the calibrator, one row per stream; zeros are a stream never seen. E places, K anchors, Q levels.
+
+    Attributes:
+        probes: `[B, E, 2 Q + 2]` what was forecast, by place: the model's quantiles, the published ones, the scale, and
+            the stamp of the slot of issue (0 = empty).
+        offsets: `[B, Q, K]` theta, in scales.
+    """
+
+    probes: Tensor
+    offsets: Tensor
+
+
+class Settled(NamedTuple):
+    """Forecasts that an observation settles.
+
+    Attributes:
+        there: `[B, K]` bool, whether there is one; the rest means nothing where there is none.
+        published: `[B, Q K]` quantiles as they were published, in the stream's own unit.
+    """
+
+    there: Tensor
+    published: Tensor
+
+
+class Parts(NamedTuple):
+    """Quantile forecasts by their distances from the middle one, which moves alone; P horizons.
+
+    Attributes:
+        middle: `[B, P]` the middle quantile, in the stream's own unit.
+        distances: `[B, (Q - 1) P]` of the other levels, outwards, >= 0, in units of the scale; the horizons of a level
+            side by side.
+        scale: `[B, 1]` in the stream's own unit.
+    """
+
+    middle: Tensor
+    distances: Tensor
+    scale: Tensor
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """Return what there is: a single level has no distances, and a graph should have no tensor without a column."""
+        return tuple(self) if self.distances.shape[-1] else (self.middle, self.scale)
+
+    @classmethod
+    def from_tensors(cls, tensors: tuple[Tensor, ...]) -> Parts:
+        """Undo `tensors`."""
+        middle, *distances, scale = tensors
+        return cls(middle, distances[0] if distances else middle[:, :0], scale)
+
+    def quantiles(self, levels: int, centre: int) -> Tensor:
+        """Return `[B, Q P]` quantiles in the stream's own unit, not decreasing along Q.
+
+        Args:
+            levels: Q.
+            centre: which is the middle one.
+        """
+        if levels == 1:
+            return self.middle
+        rows = torch.chunk(self.scale * self.distances, levels - 1, dim=-1)
+        below = [self.middle - row for row in rows[:centre]]
+        above = [self.middle + row for row in rows[centre:]]
+        return torch.cat([*below, self.middle, *above], dim=-1)
+
+
+def anchor_horizons(horizon: int) -> tuple[int, ...]:
+    """Return the horizons that are tracked, in slots: 1, a quarter, a half and all of H, without repeats."""
+    return tuple(sorted({1, max(1, round(horizon / 4)), max(1, round(horizon / 2)), horizon}))
+
+
+class QuantileTracker(nn.Module):
+    """Learns and applies the offsets; see the module's docstring. No parameters."""
+
+    anchors: Tensor
+    issued: Tensor
+    due: Tensor
+    issued_in_row: Tensor
+    due_in_row: Tensor
+    row_of_place: Tensor
+    learning: Tensor
+    nominal: Tensor
+    outwards: Tensor
+    outwards_at_anchors: Tensor
+    sideways: Tensor
+    sideways_at_anchors: Tensor
+    at_anchors: Tensor
+    distances_at_anchors: Tensor
+
+    def __init__(self, horizon: int, levels: tuple[float, ...]) -> None:
+        super().__init__()
+        self.horizon, self.horizons, self.levels = horizon, anchor_horizons(horizon), levels
+        self.num_levels, self.num_anchors = len(levels), len(self.horizons)
+        self.width = 2 * self.num_levels + 2
+        self.middle = min(range(len(levels)), key=lambda i: abs(levels[i] - 0.5))
+        # 2^k slots share a place, so that the places repeat after few slots.
+        strides = [
+            1 << max(0, math.ceil(math.log2((h - 1) / (_PROBES - 1)))) if h > _PROBES else 1 for h in self.horizons
+        ]
+        counts = [h if stride == 1 else _PROBES for h, stride in zip(self.horizons, strides, strict=True)]
+        self.places = sum(counts)
+        rates = _RATE * torch.tensor(strides, dtype=torch.float32).sqrt()
+        self.largest_rate = float(rates.max())
+        mixing = _mixing(levels)
+        self.middle_moves = bool(mixing[:, self.middle].any())
+        # From what the steps of (2) are before mixing to what they are after it, for [B, Q K].
+        learning = torch.einsum("pq,ka->pkqa", mixing, torch.diag(rates)).reshape(
+            -1, self.num_levels * self.num_anchors
+        )
+        between = _interpolation(self.horizons, horizon)
+        anchors = torch.eye(self.num_anchors)
+        outwards, sideways = _signs(self.num_levels, self.middle)
+        others = torch.arange(self.num_levels - 1).unsqueeze(1) * horizon
+        columns = torch.tensor(self.horizons) - 1
+        places = _places(strides, counts)
+        due = torch.stack([places[:, k].roll(h) for k, h in enumerate(self.horizons)], dim=1)
+        self.repeat = len(places)
+        for name, values in {
+            "anchors": torch.tensor(self.horizons),
+            "issued": places,
+            "due": due,
+            "issued_in_row": _beside_zeros(places),
+            "due_in_row": _beside_zeros(due),
+            "row_of_place": torch.tensor([1, 0]).repeat(self.num_anchors),
+            "learning": -learning,
+            "nominal": torch.tensor(levels).repeat_interleave(self.num_anchors) @ learning,
+            "outwards": torch.kron(outwards, between),
+            "outwards_at_anchors": torch.kron(outwards, anchors),
+            "sideways": torch.kron(sideways, between),
+            "sideways_at_anchors": torch.kron(sideways, anchors),
+            "at_anchors": columns,
+            "distances_at_anchors": (others + columns).reshape(-1),
+        }.items():
+            self.register_buffer(name, values.contiguous(), persistent=False)
+
+    @property
+    def sensitivity(self) -> float:
+        """How far an offset moves, at most, for an observation that is one scale further away."""
+        return self.largest_rate / _RAMP
+
+    def settle(
+        self,
+        tracks: Tracks,
+        y: Tensor,
+        slot: Tensor,
+        known: Tensor,
+        observed: Tensor,
+        restarts: Tensor | None = None,
+        row: Tensor | None = None,
+    ) -> tuple[Settled, Tracks]:
+        """Learn from the forecasts for this slot.
+
+        Args:
+            tracks: the state before the event.
+            y: `[B]` observations.
+            slot: `[B]` int64, the newest slot, this event's included.
+            known: `[B]` int64, slots known since the context began, this one included.
+            observed: `[B]` bool, whether the event advances its stream with an observation.
+            restarts: `[B]` bool, whether the event begins its stream's context: all that was learnt is forgotten.
+            row: `[B]` int64, which row of `tracks.probes` is each event's; None = they are in the order of the events.
+        """
+        due = self.columns(take(tracks.probes, self._places(self.due_in_row, row, slot)), self.width)
+        each = self.num_levels * self.num_anchors
+        own, published, scale, stamp = torch.split(due, [each, each, self.num_anchors, self.num_anchors], dim=1)
+        there = self.are_there(stamp, slot, torch.where(observed, known, 0))
+        offsets = tracks.offsets.reshape(-1, each)
+        if restarts is not None:
+            offsets = offsets * (~restarts).to(torch.float32).unsqueeze(1)
+        offsets = self.learn(offsets, self.errors(own, scale, y), self.for_each_level(there))
+        return Settled(there, published), tracks._replace(
+            offsets=offsets.reshape(-1, self.num_levels, self.num_anchors)
+        )
+
+    def are_there(self, stamp: Tensor, slot: Tensor, reach: Tensor) -> Tensor:
+        """Return `[B, K]` bool, whether what was remembered is the forecast for this slot, made in this context.
+
+        Args:
+            stamp: `[B, K]` of what was remembered.
+            slot: `[B]` int64.
+            reach: `[B]` int64, slots known since the context began; 0 where nothing is to be settled.
+        """
+        return (self._stamp(slot) - stamp == self.anchors.to(torch.float32)) & (self.anchors < reach.unsqueeze(1))
+
+    def errors(self, own: Tensor, scale: Tensor, y: Tensor) -> Tensor:
+        """Return `[B, Q K]`, how far the model's quantiles lay above the observations, in their scales.
+
+        Args:
+            own: `[B, Q K]` in the stream's own unit.
+            scale: `[B, K]` likewise.
+            y: `[B]` likewise.
+        """
+        return (own - y.unsqueeze(1)) * self.for_each_level(1 / scale.clamp(min=_LEAST_SCALE))
+
+    def learn(self, offsets: Tensor, errors: Tensor, there: Tensor) -> Tensor:
+        """Return the offsets after an event; all of it that depends on the event before.
+
+        Args:
+            offsets: `[B, Q K]` before it.
+            errors: `[B, Q K]`, see there.
+            there: `[B, Q K]` bool, of which forecasts.
+        """
+        covered = ((errors + offsets) * (1 / _RAMP) + 0.5).clamp(0, 1)  # (1)
+        moved = (offsets + torch.addmm(self.nominal, covered, self.learning)).clamp(-_LIMIT, _LIMIT)  # (2)
+        return torch.where(there, moved, offsets)
+
+    def correct(self, own: Parts, offsets: Tensor, *, at_anchors: bool = False) -> Parts:
+        """Move quantiles by the offsets; none passes its neighbour, which it then equals, on the way outwards.
+
+        Args:
+            own: the model's quantiles.
+            offsets: `[B, Q, K]`, in scales.
+            at_anchors: whether `own` is that of the anchors alone, not of all horizons.
+        """
+        theta = offsets.reshape(-1, self.num_levels * self.num_anchors)
+        distances = own.distances
+        if self.num_levels > 1:
+            moved = distances + torch.matmul(theta, self.outwards_at_anchors if at_anchors else self.outwards)
+            distances = self._in_order(moved.clamp(min=0))
+        middle = own.middle
+        if self.middle_moves:
+            shift = torch.matmul(theta, self.sideways_at_anchors if at_anchors else self.sideways)
+            middle = middle + own.scale * shift
+        return Parts(middle, distances, own.scale)
+
+    def parts_at_anchors(self, parts: Parts) -> Parts:
+        """Return the forecasts of the tracked horizons alone."""
+        return Parts(parts.middle[:, self.at_anchors], parts.distances[:, self.distances_at_anchors], parts.scale)
+
+    def quantiles(self, parts: Parts) -> Tensor:
+        """Return `[B, Q P]` quantiles in the stream's own unit, not decreasing along Q."""
+        return parts.quantiles(self.num_levels, self.middle)
+
+    def by_horizon(self, parts: Parts) -> Tensor:
+        """Return `[B, H, Q]` quantiles of all horizons in the stream's own unit."""
+        return self.quantiles(parts).reshape(-1, self.num_levels, self.horizon).transpose(1, 2)
+
+    def remember(self, tracks: Tracks, own: Parts, published: Parts, slot: Tensor, row: Tensor | None = None) -> Tracks:
+        """Keep a new forecast until it is settled.
+
+        Args:
+            tracks: the state.
+            own: the model's forecasts at the anchors.
+            published: the corrected ones.
+            slot: `[B]` int64, the newest slot.
+            row: as in `settle`.
+        """
+        new = self.records(self.quantiles(own), self.quantiles(published), self.labels(own.scale, slot))
+        new = new.reshape(-1, self.num_anchors, self.width)
+        return tracks._replace(probes=put(tracks.probes, self._places(self.issued_in_row, row, slot), new))
+
+    def labels(self, scale: Tensor, slot: Tensor) -> Tensor:
+        """Return the last two columns of what is remembered, `[B, 2 K]`: scale and stamp, the same at all anchors.
+
+        Args:
+            scale: `[B, 1]` in the stream's own unit.
+            slot: `[B]` int64, that of issue.
+        """
+        return torch.cat([scale, self._stamp(slot)], dim=1).repeat_interleave(self.num_anchors, dim=1)
+
+    def rows(self, probes: Tensor) -> Tensor:
+        """Return `[B * E, 2 Q + 2]`, a row per place."""
+        return probes.reshape(-1, self.width)
+
+    def records(self, *columns: Tensor) -> Tensor:
+        """Return columns, `[B, c K]` each, side by side as a row per anchor, `[B * K, width]`."""
+        flat = torch.cat(columns, dim=1)
+        width = flat.shape[1] // self.num_anchors
+        return flat.reshape(-1, width, self.num_anchors).transpose(1, 2).reshape(-1, width)
+
+    def columns(self, rows: Tensor, width: int) -> Tensor:
+        """Undo `records`: `[B * K, width]` to `[B, width * K]`."""
+        return rows.reshape(-1, self.num_anchors, width).transpose(1, 2).reshape(-1, width * self.num_anchors)
+
+    def for_each_level(self, values: Tensor) -> Tensor:
+        """Repeat `[B, K]` for all levels, `[B, Q K]`."""
+        return torch.cat([values] * self.num_levels, dim=1)
+
+    def _in_order(self, distances: Tensor) -> Tensor:
+        """Let no level be nearer to the middle than the level before it; `distances` `[B, (Q - 1) P]`."""
+        if self.middle <= 1 and self.num_levels - self.middle <= 2:  # one level on either side
+            return distances
+        rows = list(torch.chunk(distances, self.num_levels - 1, dim=1))
+        for q in reversed(range(self.middle - 1)):
+            rows[q] = torch.maximum(rows[q], rows[q + 1])
+        for q in range(self.middle + 1, self.num_levels - 1):
+            rows[q] = torch.maximum(rows[q], rows[q - 1])
+        return torch.cat(rows, dim=1)
+
+    def _stamp(self, slot: Tensor) -> Tensor:
+        """Return `[B, 1]` float32: the slot modulo `_STAMPS`, moved so far from 0 that no empty place is ever due.
+
+        A forecast that waits is taken for lost where the stamps begin anew, once in `_STAMPS` slots.
+        """
+        return (torch.remainder(slot, _STAMPS) + (self.horizon + 1)).to(torch.float32).unsqueeze(1)
+
+    def _places(self, in_row: Tensor, row: Tensor | None, slot: Tensor) -> Tensor:
+        """Return `[B, K, 2]` int64, row and place by the slot modulo R; `in_row` `[R, 2 K]` has a zero for each row."""
+        if row is None:
+            row = torch.arange(len(slot), device=slot.device)
+        flat = in_row[torch.remainder(slot, self.repeat)] + row.unsqueeze(1) * self.row_of_place
+        return flat.reshape(-1, self.num_anchors, 2)
+
+
+def _beside_zeros(places: Tensor) -> Tensor:
+    """Return `[R, 2 K]`, a zero before each place of `[R, K]`."""
+    return torch.stack([torch.zeros_like(places), places], dim=2).flatten(1)
+
+
+def _places(strides: list[int], counts: list[int]) -> Tensor:
+    """Return `[R, K]` int64: the place of a forecast by its slot of issue modulo R, each anchor in its own ring."""
+    repeat = math.lcm(*(stride * count for stride, count in zip(strides, counts, strict=True)))
+    slots = torch.arange(repeat).unsqueeze(1)
+    starts = torch.tensor([sum(counts[:k]) for k in range(len(counts))])
+    return starts + torch.div(slots, torch.tensor(strides), rounding_mode="floor") % torch.tensor(counts)
+
+
+def _signs(levels: int, middle: int) -> tuple[Tensor, Tensor]:
+    """Return `[Q, Q - 1]` and `[Q, 1]`, what offsets of the levels mean for distances and for the middle level."""
+    outwards, sideways = torch.zeros(levels, levels - 1), torch.zeros(levels, 1)
+    sideways[middle] = 1.0
+    for column, q in enumerate(q for q in range(levels) if q != middle):
+        sign = 1.0 if q > middle else -1.0
+        outwards[q, column], outwards[middle, column] = sign, -sign
+    return outwards, sideways
+
+
+def _mixing(levels: tuple[float, ...]) -> Tensor:
+    """Return `[Q, Q]`: the steps of all levels times this are the steps that are taken.
+
+    The two ends of a central interval move apart or together by half the difference of their steps, and side by side by
+    `_SHIFT` times half the sum. A level without a counterpart goes its own way.
+    """
+    matrix = torch.eye(len(levels))
+    for i, level in enumerate(levels):
+        for j, other in enumerate(levels):
+            if abs(level + other - 1) < _SAME_LEVEL:
+                matrix[i, i] = (1 + _SHIFT) / 2 if i != j else _SHIFT
+                matrix[j, i] = (_SHIFT - 1) / 2 if i != j else _SHIFT
+    return matrix
+
+
+def _interpolation(anchors: tuple[int, ...], horizon: int) -> Tensor:
+    """Return `[K, H]`: offsets at the anchors times this are those of every horizon."""
+    matrix = torch.zeros(len(anchors), horizon)
+    for h in range(1, horizon + 1):
+        right = next(k for k, anchor in enumerate(anchors) if anchor >= h)
+        if anchors[right] == h:
+            matrix[right, h - 1] = 1.0
+            continue
+        share = (h - anchors[right - 1]) / (anchors[right] - anchors[right - 1])
+        matrix[right - 1, h - 1], matrix[right, h - 1] = 1 - share, share
+    return matrix

@@ -1,0 +1,392 @@
+"""The forecaster: one module, two views of it, `forward` over sequences and `step` over state rows.
+
+Owns: the semantics of an event (late, repeated, missing, after a gap) and the state that a stream keeps. Does not know:
+files, training, ONNX (`rillcast_training.export.bundle` traces `step`), or where rows live.
+
+State of a stream, one row each, in this order; a row of zeros is a stream never seen:
+    clock    int64 [2]       newest slot; slots known since the context began plus one (0 = never seen)
+    lags     float32 [L]     values by slot, newest last, in the stream's unit; a slot without an observation holds
+                             its seasonal value, a slot before the known ones the newest value
+    hidden   float32 [..]    the cells' state, layers side by side; other cells name others (`cell` of an LSTM)
+    probes   float32 [E, W]  forecasts that wait for their observation (rillcast_training.model.calibration)
+    offsets  float32 [Q, K]  the online correction of each quantile at K horizons, in units of the scale
+
+Invariants: an event costs one cell step, whatever gap it ends; rows never meet each other; quantiles never cross
+(each is its neighbour plus something that is not negative); the forecast is a function of the state after the
+event (and of its covariates, where there are any), so a repeated or late event, which leaves the state alone, brings
+the same forecast again. `forward` over a context's advancing events gives the same forecasts as `step` by `step`
+without online calibration (tests/property/test_step_equals_sequence.py). Training all time steps of a sequence at once
+are the forking sequences of Wen et al. (2017), A multi-horizon quantile recurrent forecaster.
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rillcast.bundle.bundle import StateSpec, Status
+from rillcast.bundle.covariates import Covariate
+from rillcast.bundle.covariates import check as check_covariates
+from rillcast.bundle.frequency import parse
+from rillcast_training.model.calibration import Parts, QuantileTracker, Tracks
+from rillcast_training.model.cells import make_cell
+from rillcast_training.model.covariates import CovariateFeatures
+from rillcast_training.model.features import MAX_ABS_Y, FeatureConfig, WindowFeatures, WindowView
+from rillcast_training.model.head import QuantileHead
+from rillcast_training.model.precision import mixed
+from rillcast_training.model.scores import ForecastScores
+from rillcast_training.model.slots import slots_of
+
+_EVENT_FEATURES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class ForecasterConfig:
+    """Everything that fixes the shape of a forecaster.
+
+    Attributes:
+        freq: frequency, such as `1h` or `1mo`.
+        horizon: slots ahead, H.
+        quantiles: increasing levels in (0, 1), Q of them.
+        seasons: main season in slots, and optionally a longer one.
+        context: length of the lag window in slots, L; a stream is warm when so many slots are known.
+        max_gap: a longer gap, in slots, starts the stream's context anew; at most `context`.
+        cell: a name of `rillcast_training.model.cells.CELLS`.
+        hidden: width of a layer.
+        layers: recurrent layers.
+        calendar: whether the positions in day, week and year are inputs.
+        dropout: share of the cells' inputs and of the head's that is left out at random in training.
+        covariates: what comes beside the observations, in the order of the inputs; see
+        `rillcast_training.model.covariates`.
+    """
+
+    freq: str
+    horizon: int
+    quantiles: tuple[float, ...]
+    seasons: tuple[int, ...]
+    context: int
+    max_gap: int
+    cell: str = "gru"
+    hidden: int = 64
+    layers: int = 1
+    calendar: bool = True
+    dropout: float = 0.0
+    covariates: tuple[Covariate, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_covariates(self.covariates)
+        if any(not 0 < q < 1 for q in self.quantiles) or any(b <= a for a, b in itertools.pairwise(self.quantiles)):
+            raise ValueError(f"quantile levels must increase strictly within (0, 1), got {list(self.quantiles)}")
+        if not self.quantiles or min(self.horizon, self.hidden, self.layers) < 1:
+            raise ValueError("a forecaster needs at least one quantile, one step of horizon, one unit and one layer")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout} must lie in 0 to below 1")
+        if not 1 <= self.max_gap <= self.context:
+            raise ValueError(f"max_gap {self.max_gap} must lie in 1 to {self.context}, the context length")
+
+    @property
+    def features(self) -> FeatureConfig:
+        """The part that the features depend on."""
+        return FeatureConfig(parse(self.freq), self.seasons, self.context, self.horizon, self.calendar)
+
+
+class Sequences(NamedTuple):
+    """Advancing events of S contexts (or windows of them), T each, over G slots; padding repeats the last event.
+
+    Attributes:
+        grid: `[S, L - 1 + G]` float32, values by slot with gaps filled as `step` fills them; G starts with the
+            first event's slot.
+        offset: `[S, T]` int64 in [0, G), each event's slot relative to the first event's.
+        slot: `[S, T]` int64, slots since the epoch.
+        gap: `[S, T]` int64, slots since the event before; 0 for a context's first event.
+        observed: `[S, T]` bool, False = missing.
+        known: `[S, T]` int64, slots known since the context began, this one included.
+        x: `[S, T, C]` float32, the covariates of the events, NaN = missing; None = all missing, or none declared.
+        future: `[S, T, F, H]` float32, those known ahead, for the next slots; None likewise.
+    """
+
+    grid: Tensor
+    offset: Tensor
+    slot: Tensor
+    gap: Tensor
+    observed: Tensor
+    known: Tensor
+    x: Tensor | None = None
+    future: Tensor | None = None
+
+
+class Forecast(NamedTuple):
+    """Quantile forecasts in parts: the middle quantile is `base + scale * middle`, the others lie away from it.
+
+    Attributes:
+        middle: `[..., H]` correction of the middle quantile in units of the scale.
+        distances: `[..., (Q - 1) H]` of the other quantiles from the middle one, in units of the scale, not negative
+            and not decreasing outwards. Horizons come last because that is the cheaper layout to compute in.
+        base: `[..., H]` seasonal-naive forecast in the stream's own unit.
+        scale: `[..., 1]` in the stream's own unit.
+        centre: which quantile is the middle one.
+    """
+
+    middle: Tensor
+    distances: Tensor
+    base: Tensor
+    scale: Tensor
+    centre: int
+
+    @property
+    def spread(self) -> Tensor:
+        """`[..., Q, H]`, the quantiles minus the middle one in units of the scale."""
+        rows = self.distances.reshape(*self.middle.shape[:-1], -1, self.middle.shape[-1])
+        below, above = rows[..., : self.centre, :], rows[..., self.centre :, :]
+        return torch.cat([-below, torch.zeros_like(self.middle).unsqueeze(-2), above], dim=-2)
+
+    def parts(self) -> Parts:
+        """Return the forecast in the stream's own unit."""
+        return Parts(self.base + self.scale * self.middle, self.distances, self.scale)
+
+    def quantiles(self) -> Tensor:
+        """Return `[..., H, Q]` in the stream's own unit."""
+        horizon = self.middle.shape[-1]
+        levels = 1 + self.distances.shape[-1] // horizon
+        flat = self.parts().quantiles(levels, self.centre)
+        return flat.reshape(*flat.shape[:-1], levels, horizon).transpose(-1, -2)
+
+
+class Rows(NamedTuple):
+    """State rows of a batch; see the module's docstring. `cells` is one `[B, layers * hidden]` per cell state."""
+
+    clock: Tensor
+    lags: Tensor
+    cells: tuple[Tensor, ...]
+    probes: Tensor
+    offsets: Tensor
+
+    @property
+    def tracks(self) -> Tracks:
+        """The calibrator's part."""
+        return Tracks(self.probes, self.offsets)
+
+    def flat(self) -> tuple[Tensor, ...]:
+        """Return the tensors in the order of `Forecaster.state_specs`."""
+        return (self.clock, self.lags, *self.cells, self.probes, self.offsets)
+
+    @classmethod
+    def from_flat(cls, rows: tuple[Tensor, ...]) -> Rows:
+        """Undo `flat`."""
+        return cls(rows[0], rows[1], tuple(rows[2:-2]), rows[-2], rows[-1])
+
+
+class StepOutputs(NamedTuple):
+    """What a step says of each event.
+
+    Attributes:
+        forecast: `[B, H, Q]` in the stream's own unit.
+        status: `[B]` int8, a `rillcast.bundle.bundle.Status`.
+        score: `[B, len(scores)]`; NaN where no forecast for this very slot, from so far ahead, met an observation.
+        anomaly: `[B]` in [0, 1]; NaN likewise.
+    """
+
+    forecast: Tensor
+    status: Tensor
+    score: Tensor
+    anomaly: Tensor
+
+
+class Forecaster(nn.Module):
+    """Global quantile forecaster; see the module's docstring."""
+
+    source: Tensor
+    season_ago: Tensor
+
+    def __init__(self, config: ForecasterConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.features = WindowFeatures(config.features)
+        self.covariates = CovariateFeatures(config.covariates, config.horizon) if config.covariates else None
+        beside = self.covariates
+        inputs = self.features.num_features + (beside.num_features if beside else 0)
+        self.cell = make_cell(config.cell, inputs + _EVENT_FEATURES, config.hidden, config.layers)
+        self.dropout = nn.Dropout(config.dropout)
+        self.head = QuantileHead(
+            inputs=config.hidden + inputs + (beside.num_ahead if beside else 0),
+            width=config.hidden,
+            horizon=config.horizon,
+            quantiles=config.quantiles,
+            season=config.seasons[0],
+            directions=self.features.num_directions + (beside.num_directions if beside else 0),
+            dropout=config.dropout,
+        )
+        self.tracker = QuantileTracker(config.horizon, config.quantiles)
+        self.forecast_scores = ForecastScores(config.quantiles, self.tracker.horizons)
+        source = _shift_sources(config)
+        self.register_buffer("season_ago", source[:, -1].contiguous(), persistent=False)
+        source = torch.cat([source[:, :-1] + 1, torch.zeros_like(source[:, -1:])], dim=1)
+        self.register_buffer("source", source.to(torch.int32), persistent=False)
+
+    def state_specs(self) -> tuple[StateSpec, ...]:
+        """Return the kinds of state that a stream keeps, in the order of `Rows.flat`."""
+        config, tracker = self.config, self.tracker
+        return (
+            StateSpec(name="clock", dtype="int64", row_shape=(2,)),
+            StateSpec(name="lags", dtype="float32", row_shape=(config.context,)),
+            *(
+                StateSpec(name=name, dtype="float32", row_shape=(config.layers * config.hidden,))
+                for name in self.cell.states
+            ),
+            StateSpec(name="probes", dtype="float32", row_shape=(tracker.places, tracker.width)),
+            StateSpec(name="offsets", dtype="float32", row_shape=(tracker.num_levels, tracker.num_anchors)),
+        )
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """Names of the columns of `score`."""
+        return self.forecast_scores.names
+
+    def initial_rows(self, streams: int) -> Rows:
+        """Return the state of streams never seen."""
+        rows = (
+            torch.zeros((streams, *spec.row_shape), dtype=getattr(torch, spec.dtype)) for spec in self.state_specs()
+        )
+        return Rows.from_flat(tuple(rows))
+
+    def forward(
+        self, sequences: Sequences, origins: Tensor | None = None, products: torch.dtype = torch.float32
+    ) -> Forecast:
+        """Forecast from every event of every sequence, or from some of them.
+
+        Args:
+            sequences: the events; the cells start from zeros at each sequence's first.
+            origins: `[S, K]` int64 in [0, T), the events to forecast from; None = all.
+            products: in which type cells and head multiply matrices; bfloat16 is mixed precision, for training. What
+                is computed from observations, and the forecast, is float32 whatever it is.
+
+        Returns:
+            Forecasts with leading dimensions `[S, T]` or `[S, K]`.
+        """
+        view = self.view(sequences)
+        inputs = self.cell_inputs(view, sequences.gap, sequences.observed)
+        with mixed(inputs.device, products):
+            outputs = self.cell.sequence(inputs)
+            if origins is not None:
+                streams = torch.arange(len(origins), device=origins.device).unsqueeze(1)
+                outputs = outputs[streams, origins]
+                view = view.take(streams, origins)
+            return self.forecast(outputs, view)
+
+    def view(self, sequences: Sequences) -> WindowView:
+        """Return every event's window as the network sees it; leading dimensions `[S, T]`."""
+        streams = torch.arange(len(sequences.grid), device=sequences.grid.device).unsqueeze(1)
+        window = sequences.grid.unfold(1, self.config.context, 1)[streams, sequences.offset]
+        known = sequences.known
+        view: WindowView = self.features(self.features.mask_unknown(window, known), known, sequences.slot)
+        return self.with_covariates(view, sequences.x, sequences.future)
+
+    def with_covariates(self, view: WindowView, x: Tensor | None, future: Tensor | None) -> WindowView:
+        """Return the view with the covariates of the same events in it, if the forecaster takes any."""
+        if self.covariates is None:
+            return view
+        seen: WindowView = self.covariates(view, x, future)
+        return seen
+
+    def step(
+        self,
+        ds: Tensor,
+        y: Tensor,
+        rows: Rows,
+        calibrate: Tensor | float = 1.0,
+        x: Tensor | None = None,
+        future: Tensor | None = None,
+        row: Tensor | None = None,
+    ) -> tuple[StepOutputs, Rows]:
+        """Advance each stream by one event.
+
+        Args:
+            ds: `[B]` int64, milliseconds since the epoch.
+            y: `[B]` float32; NaN, or beyond `MAX_ABS_Y`, is missing.
+            rows: the streams' state.
+            calibrate: `[]`, the share of the online correction that forecasts get: 1 = calibrated, 0 = as the
+                network gives them. What is learnt for the correction does not depend on it.
+            x: `[B, C]` float32, the covariates of the events, NaN = missing; None = all missing.
+            future: `[B, F, H]` float32, those known ahead, for the next H slots; None = all missing.
+            row: `[B]` int64, which row of `rows.probes` is each event's; None = they are in the order of the events.
+
+        Returns:
+            What became of the events, and the next state.
+        """
+        context = self.config.context
+        slot = slots_of(ds, parse(self.config.freq))
+        newest_slot, age = rows.clock[:, 0], rows.clock[:, 1]
+        observed = y.abs() <= MAX_ABS_Y  # False for NaN
+        value = torch.where(observed, y, 0.0)
+        gap = slot - newest_slot
+        seen = age > 0
+        restarts = ~seen | (gap > self.config.max_gap)
+        advances = restarts | (gap > 0)
+        shift = torch.where(restarts, 0, gap.clamp(0, self.config.max_gap))
+
+        known_before = (age - 1).clamp(min=0)
+        known = torch.where(restarts, 0, known_before)
+        known = torch.where(known > 0, known + shift, (advances & observed).to(torch.int64))
+        slot = torch.where(advances, slot, newest_slot)
+
+        season_ago = rows.lags.gather(1, self.season_ago[shift].unsqueeze(1)).squeeze(1)
+        seasonal = torch.where(restarts, 0.0, season_ago)
+        newest = torch.where(advances & observed, value, seasonal).unsqueeze(1)
+        # The newest value stands first, where the place of an unknown slot, zero, points to: one pass over the lags.
+        places = self.source[shift] * self.features.known_slots[known.clamp(max=context)].to(torch.int32)
+        lags = torch.cat([newest, rows.lags], dim=1).gather(1, places.to(torch.int64))
+
+        view = self.with_covariates(self.features(lags, known, slot), x, future)
+        kept = (~restarts).to(torch.float32).unsqueeze(1)
+        before = tuple(part * kept for part in rows.cells)
+        stepped = self.cell.step(self.cell_inputs(view, shift, observed), before)
+        cells = tuple(
+            torch.where(advances.unsqueeze(1), new, old) for new, old in zip(stepped, rows.cells, strict=True)
+        )
+        tracker = self.tracker
+        own = self.forecast(self.cell.output(cells), view).parts()
+        settled, tracks = tracker.settle(rows.tracks, value, slot, known, advances & observed, restarts, row)
+        offsets = calibrate * tracks.offsets
+        published = tracker.correct(own, offsets)
+        at_anchors = tracker.parts_at_anchors(own)
+        corrected = tracker.correct(at_anchors, offsets, at_anchors=True)
+        tracks = tracker.remember(tracks, at_anchors, corrected, slot, row)
+
+        status = torch.where(observed, int(Status.OK), int(Status.MISSING))
+        status = torch.where(shift > 1, int(Status.GAP), status)
+        status = torch.where(known < context, int(Status.WARMING_UP), status)
+        status = torch.where(advances, status, torch.where(gap < 0, int(Status.LATE), int(Status.DUPLICATE)))
+        score, anomaly = self.forecast_scores(
+            value, settled.published, view.scale.squeeze(1), settled.there, naive=seasonal
+        )
+        clock = torch.stack([slot, known + 1], dim=1)
+        following = Rows(clock, lags, cells, tracks.probes, tracks.offsets)
+        return StepOutputs(tracker.by_horizon(published), status.to(torch.int8), score, anomaly), following
+
+    def forecast(self, outputs: Tensor, view: WindowView) -> Forecast:
+        """Return the forecasts that go with the cells' outputs, `[..., hidden]`, and the windows of the same events."""
+        seen = [outputs, view.features] if view.ahead is None else [outputs, view.features, view.ahead]
+        middle, distances = self.head(torch.cat(seen, dim=-1), view.directions)
+        return Forecast(middle, distances, view.base, view.scale, self.tracker.middle)
+
+    def cell_inputs(self, view: WindowView, gap: Tensor, observed: Tensor) -> Tensor:
+        """Return the cells' inputs: the features, the gap that the event ended, and whether it was observed."""
+        event = [self.features.log_gap(gap), observed.to(torch.float32)]
+        inputs: Tensor = self.dropout(torch.cat([view.features, torch.stack(event, dim=-1)], dim=-1))
+        return inputs
+
+
+def _shift_sources(config: ForecasterConfig) -> Tensor:
+    """Return `[max_gap + 1, L]` int64: row g tells where each lag comes from when the window moves by g slots.
+
+    Lag j takes old lag j + g; one that lies beyond the old window (a slot never seen) takes its seasonal value, whole
+    seasons back. One table row serves ordinary steps, gaps and events that change nothing (g = 0) alike.
+    """
+    length, season = config.context, config.seasons[0]
+    source = torch.arange(length) + torch.arange(config.max_gap + 1).unsqueeze(1)
+    beyond = (source - (length - 1)).clamp(min=0)
+    return source - season * torch.div(beyond + season - 1, season, rounding_mode="floor")

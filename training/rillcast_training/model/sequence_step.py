@@ -1,0 +1,129 @@
+"""Many events of each stream at once: the view of a forecaster that catch-up, replay and busy streams go through.
+
+Owns: which runs of events it takes, and how the work of a step is spread over them. What depends on the window alone
+(features, the head, the scores) is computed for all events together, as for so many rows of a batch; what depends on
+the event before (the cells, what the calibrator learns) is scanned. Does not know: ONNX, or who decides what goes into
+a run.
+
+A run is regular if every event is observed and lies in the slot after that of the event before it, the first one after
+the stream's newest. For a regular run the outputs and the state are those of `Forecaster.step` event by event; for any
+other they mean nothing, and `regular` says so.
+
+Invariant: the same operations on the same numbers as in the step, row by row, so that the exported graphs agree bit for
+bit on a device on which a row's result does not depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rillcast.bundle.bundle import Status
+from rillcast.bundle.frequency import parse
+from rillcast_training.model.cells import Cell
+from rillcast_training.model.features import MAX_ABS_Y
+from rillcast_training.model.forecaster import Forecaster, Rows, StepOutputs
+from rillcast_training.model.recurrence import scan
+from rillcast_training.model.sequence_calibration import RunCalibration
+from rillcast_training.model.slots import slots_of
+
+CELLS: Final = "cells"
+
+
+class RunOutputs(NamedTuple):
+    """What a call says of B runs of T events.
+
+    Attributes:
+        events: the step's outputs, each `[B, T, ...]`.
+        regular: `[B]` bool, whether the run was one that is taken.
+    """
+
+    events: StepOutputs
+    regular: Tensor
+
+
+class SequenceStep(nn.Module):
+    """`Forecaster.step` for runs of events; shares the forecaster's weights."""
+
+    def __init__(self, forecaster: Forecaster) -> None:
+        super().__init__()
+        self.forecaster = forecaster
+        self.cells = CellsBody(forecaster.cell)
+        self.calibration = RunCalibration(forecaster.tracker)
+
+    def forward(
+        self,
+        ds: Tensor,
+        y: Tensor,
+        rows: Rows,
+        calibrate: Tensor,
+        x: Tensor | None = None,
+        future: Tensor | None = None,
+    ) -> tuple[RunOutputs, Rows]:
+        """Advance each stream by T events.
+
+        Args:
+            ds: `[B, T]` int64, milliseconds since the epoch.
+            y: `[B, T]` float32.
+            rows: the streams' state.
+            calibrate: as in the step.
+            x: `[B, T, C]` float32, the covariates of the events.
+            future: `[B, T, F, H]` float32, those known ahead.
+        """
+        forecaster, config = self.forecaster, self.forecaster.config
+        streams, length = ds.shape
+        slots = slots_of(ds, parse(config.freq))
+        newest, age = rows.clock[:, :1], rows.clock[:, 1:2]
+        gaps = slots - torch.cat([newest, slots[:, :-1]], dim=1)
+        observed = y.abs() <= MAX_ABS_Y
+        regular = ((gaps == 1) & observed & (age > 0)).all(dim=1)
+        turns = torch.arange(1, length + 1)
+        known = (age - 1).clamp(min=0) + turns
+
+        # Time comes first from here on, and a row is an event of a stream.
+        grid = torch.cat([rows.lags[:, 1:], torch.where(observed, y, 0.0)], dim=1).t()
+        offsets = (turns - 1).unsqueeze(1) + torch.arange(config.context)
+        windows = grid[offsets].transpose(1, 2).reshape(-1, config.context)
+        slot, count, gap, seen = (part.t().reshape(-1) for part in (slots, known, gaps, observed))
+        value = torch.where(seen, y.t().reshape(-1), 0.0)
+        lags = forecaster.features.mask_unknown(windows, count)
+        view = forecaster.features(lags, count, slot)
+        beside = (None if part is None else part.transpose(0, 1).flatten(0, 1) for part in (x, future))
+        view = forecaster.with_covariates(view, *beside)
+        inputs = forecaster.cell_inputs(view, gap.clamp(0, config.max_gap), seen)
+
+        def by_time(tensor: Tensor) -> Tensor:
+            return tensor.reshape(length, streams, *tensor.shape[1:])
+
+        cells, (hidden,) = scan(CELLS, self.cells, rows.cells, (by_time(inputs),))
+        tracker = forecaster.tracker
+        own = forecaster.forecast(hidden.reshape(-1, config.hidden), view).parts()
+        calibrated = self.calibration(rows.tracks, tracker.parts_at_anchors(own), value, slot, count, calibrate)
+        published = tracker.correct(own, calibrated.offsets)
+        season_ago = config.context - config.seasons[0]  # in the window before the event
+        naive = torch.cat([rows.lags[:, season_ago].unsqueeze(0), by_time(lags[:, season_ago])[:-1]]).reshape(-1)
+        settled = calibrated.settled
+        score, anomaly = forecaster.forecast_scores(
+            value, settled.published, view.scale.squeeze(1), settled.there, naive=naive
+        )
+        status = torch.where(count < config.context, int(Status.WARMING_UP), int(Status.OK)).to(torch.int8)
+
+        events = StepOutputs(tracker.by_horizon(published), status, score, anomaly)
+        by_stream = StepOutputs(*(by_time(part).transpose(0, 1) for part in events))
+        clock = torch.stack([slots[:, -1], known[:, -1] + 1], dim=1)
+        return RunOutputs(by_stream, regular), Rows(clock, by_time(lags)[-1], cells, *calibrated.tracks)
+
+
+class CellsBody(nn.Module):
+    """One event of the cells: `(*state, inputs) -> (*state, output)`."""
+
+    def __init__(self, cell: Cell) -> None:
+        super().__init__()
+        self.cell = cell
+
+    def forward(self, *state_and_inputs: Tensor) -> tuple[Tensor, ...]:
+        """See the class."""
+        state = self.cell.step(state_and_inputs[-1], state_and_inputs[:-1])
+        return (*state, self.cell.output(state))

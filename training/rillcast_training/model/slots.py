@@ -1,0 +1,26 @@
+"""The slots of times in the graph: `rillcast.bundle.frequency`'s arithmetic on tensors, in int64 alone.
+
+Owns: the two divisions as the exporter keeps them in whole numbers (docs/adr/0001). Does not know: frequencies.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from rillcast.bundle.frequency import Frequency
+
+_floor = partial(torch.div, rounding_mode="floor")
+_whole = partial(torch.div, rounding_mode="trunc")  # one operator in ONNX; rounding down takes nine more
+
+
+def slots_of(ds: Tensor, frequency: Frequency) -> Tensor:
+    """Return the slots that times lie in.
+
+    Args:
+        ds: `[...]` int64, milliseconds since the epoch.
+        frequency: of the slots.
+    """
+    return frequency.slot_of(ds, _floor, _whole)

@@ -3,7 +3,7 @@
     prometheus/rules/*.yml   ->  kubernetes/components/monitoring/prometheusrule.yaml
     grafana/dashboards.py    ->  grafana/json/*.json, docs/dashboards.md
 
-Owns: which file is made from which. A test (`tests/unit/test_deploy_generated.py`) holds them equal to their sources.
+Owns: which file is made from which. A test (`tests/unit/deploy/test_generated.py`) holds them equal to their sources.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _DASHBOARDS_PAGE: Final = """\
 
 For Grafana, as code in `deploy/grafana/dashboards.py`; `deploy/grafana/json` is for import, and `deploy/compose` and
 `deploy/kubernetes/components/monitoring` bring what they rest on. `$job` is the scrape job of the service. This page is
-made from the same code (`python -m deploy.generate`). `tests/integration/test_prometheus_live.py` asks every query of a
-running service through a real Prometheus, and leaves pages that show what the dashboards look like in
+made from the same code (`python -m deploy.generate`). `tests/integration/http/test_prometheus_live.py` asks every query
+of a running service through a real Prometheus, and leaves pages that show what the dashboards look like in
 `build/dashboards/`.
 """
 _MADE: Final = "# Made by `python -m deploy.generate` from deploy/prometheus/rules; do not edit.\n"

@@ -5,7 +5,7 @@
 #   install.sh package VENV                  install Rillcast itself into it
 #
 # The Dockerfile runs the two steps in layers of their own (code changes oftener than dependencies), and
-# tests/integration/test_container.py runs the same two in a clean directory. Needs uv on the PATH.
+# tests/integration/deploy/test_container.py runs the same two in a clean directory. Needs uv on the PATH.
 set -eu
 cd "$(dirname "$0")/../.."
 

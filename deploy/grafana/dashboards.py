@@ -1,7 +1,7 @@
 """The three dashboards, by who reads them: is it healthy, are the forecasts good, where does the time go.
 
 Owns: which questions are asked of which series. `python -m deploy.generate` writes them as JSON;
-`tests/integration/test_prometheus_live.py` asks every query of a running service.
+`tests/integration/http/test_prometheus_live.py` asks every query of a running service.
 """
 
 from __future__ import annotations

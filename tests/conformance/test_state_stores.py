@@ -137,7 +137,7 @@ def backend(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Backend]
 
 @pytest.fixture(params=["memory", "local"])
 def atomic(request: pytest.FixtureRequest, tmp_path: Path) -> Backend:
-    """A store whose commits are its own; `tests/integration/test_state_topic.py` has those of transactions."""
+    """A store whose commits are its own; `tests/integration/kafka/test_state_topic.py` has those of transactions."""
     return MemoryBackend() if request.param == "memory" else LocalBackend(tmp_path / "state")
 
 

@@ -43,7 +43,7 @@ def random_forecaster(config: ForecasterConfig, seed: int = 0) -> Forecaster:
 def brief_parity() -> Iterator[None]:
     """Let exports compare file and forecaster on a few events, for tests of something else than the export.
 
-    The whole check takes most of an export's time; `tests/integration/test_export.py` makes it, of every cell.
+    The whole check takes most of an export's time; `tests/integration/training/test_export.py` makes it, of every cell.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "BATCHES", (8,))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -25,10 +24,11 @@ from rillcast.codecs.observations.msgpack import MessagePackFormat
 from rillcast.codecs.observations.protobuf import ProtobufFormat, observation_message
 from rillcast.codecs.schema_registry import Registry
 from rillcast.settings import RegistrySettings
+from tests.support.paths import ROOT
 
 Writer = Callable[[dict[str, Any]], bytes]
 
-SCHEMAS: Final = Path(__file__).parents[2] / "docs" / "schemas"
+SCHEMAS: Final = ROOT / "docs" / "schemas"
 FORMATS: Final = ("json", "msgpack", "avro", "protobuf", "json_schema")
 _TOPIC_NAMES: Final = {"subject.name.strategy.type": "TOPIC"}
 

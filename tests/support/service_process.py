@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.support.paths import ROOT
+
 _DEADLINE_S = 120.0
 
 
@@ -47,7 +49,7 @@ class ServiceProcess:
                 stdin=stdin,
                 stdout=subprocess.DEVNULL,
                 stderr=log,
-                cwd=Path(__file__).parents[2],
+                cwd=ROOT,
                 env=dict(environment),
             )
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+from tests.support.paths import ROOT
+
 SERVING, TRAINING = ROOT / "pipeline" / "rillcast", ROOT / "training" / "rillcast_training"
 
 # A package may import packages that stand after it, and itself.

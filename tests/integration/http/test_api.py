@@ -1,0 +1,225 @@
+"""The read API, asked over a loopback socket; every answer is held against the description that is served with it."""
+
+from __future__ import annotations
+
+import http.client
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import jsonschema
+import numpy as np
+import openapi_spec_validator
+import pytest
+from prometheus_client import CollectorRegistry
+
+from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.columns import Codec, ForecastColumns
+from rillcast.observability.api import openapi
+from rillcast.observability.forecast_cache import ForecastCache
+from rillcast.observability.health import Health
+from rillcast.observability.live_view import LiveView
+from rillcast.observability.server import HttpServer
+from rillcast.settings import HttpSettings
+from tests.support.boards import START_MS, metadata, put
+from tests.support.paths import ROOT
+
+
+@dataclass
+class Running:
+    port: int
+    latest: ForecastCache
+    board: LiveView
+
+    def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
+        try:
+            connection.request(method, path, headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def described(self, route: str, path: str) -> tuple[int, Any]:
+        """Ask, and hold the answer against what the description says of `route` and this status."""
+        description = json.loads(self.ask("/api/v1/openapi.json")[1])
+        status, body = self.ask(f"/api/v1{path}")
+        document = json.loads(body)
+        answer = description["paths"][route]["get"]["responses"][str(status)]
+        schema = answer["content"]["application/json"]["schema"] | {"components": description["components"]}
+        kind = jsonschema.Draft202012Validator
+        kind(schema, format_checker=kind.FORMAT_CHECKER).validate(document)
+        return status, document
+
+
+@pytest.fixture
+def running() -> Iterator[Running]:
+    latest, board = ForecastCache(1_000), LiveView(metadata())
+    server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), board, latest)
+    server.start()
+    try:
+        yield Running(server.port, latest, board)
+    finally:
+        server.stop()
+
+
+def published(
+    latest: ForecastCache, unique_ids: list[str], *, codec: Codec = "json", partition: int = 0, first: int = 0
+) -> list[bytes]:
+    """Publish one forecast for each id."""
+    n = len(unique_ids)
+    values = np.arange(n * 9, dtype=np.float32).reshape(n, 3, 3) + np.float32(0.1)
+    columns = ForecastColumns(
+        unique_ids=unique_ids,
+        ds=START_MS + np.arange(n),
+        status=np.zeros(n, np.int8),
+        forecast=values,
+        anomaly=np.array([np.nan] + [0.25] * (n - 1), np.float32),
+        partitions=np.full(n, partition),
+        offsets=first + np.arange(n),
+    )
+    _, records = make_encoder(codec, metadata(), schema_id=lambda: 7).encode(columns)
+    latest.update(columns.partitions, unique_ids, records)
+    return records
+
+
+def test_the_description_is_openapi_and_the_published_one() -> None:
+    description = openapi()
+    openapi_spec_validator.validate(description)
+    assert json.loads((ROOT / "docs/schemas/openapi.json").read_text()) == description
+
+
+def test_the_newest_forecast_of_a_stream_is_the_record_that_was_published(running: Running) -> None:
+    published(running.latest, ["a", "web-17/cpu ☂"], first=0)
+    records = published(running.latest, ["a", "web-17/cpu ☂"], first=2)
+    status, document = running.described("/streams/{unique_id}", f"/streams/{quote('web-17/cpu ☂', safe='')}")
+    assert status == 200
+    assert document == json.loads(records[1])
+    assert document["source"] == {"partition": 0, "offset": 3}
+
+
+@pytest.mark.parametrize("codec", ["msgpack", "float32", "avro"])
+def test_a_forecast_of_another_codec_is_the_same_to_a_reader(running: Running, codec: Codec) -> None:
+    in_json = json.loads(published(running.latest, ["a", "b"])[1])
+    published(running.latest, ["a", "b"], codec=codec)
+    status, document = running.described("/streams/{unique_id}", "/streams/b")
+    assert status == 200
+    if codec == "float32":  # it has the id of the bundle alone
+        in_json["model"] = in_json["model"].split("@")[1]
+    assert document == in_json
+
+
+def test_a_stream_that_is_not_kept_is_not_found(running: Running) -> None:
+    status, document = running.described("/streams/{unique_id}", "/streams/nobody")
+    assert status == 404
+    assert "'nobody'" in document["error"]
+
+
+def test_pages_put_together_are_all_streams_in_order(running: Running) -> None:
+    ids = [f"s{number}" for number in range(250)]
+    published(running.latest, ids)
+    found: list[str] = []
+    query = {"limit": "60"}
+    while True:
+        status, page = running.described("/streams", f"/streams?{urlencode(query)}")
+        assert (status, page["total"]) == (200, 250)
+        found += [entry["unique_id"] for entry in page["streams"]]
+        if page["next"] is None:
+            break
+        assert len(page["streams"]) == 60
+        query["after"] = page["next"]
+    assert found == sorted(ids)
+
+
+def test_a_stream_that_goes_between_two_pages_hides_no_other(running: Running) -> None:
+    published(running.latest, ["a", "b", "c", "d"])
+    published(running.latest, ["b"], partition=1)
+    first = running.described("/streams", "/streams?limit=2")[1]
+    running.latest.forget(1)
+    second = running.described("/streams", f"/streams?limit=2&after={first['next']}")[1]
+    assert [entry["unique_id"] for page in (first, second) for entry in page["streams"]] == ["a", "b", "c", "d"]
+    assert second["total"] == 3
+
+
+def test_a_prefix_chooses_streams(running: Running) -> None:
+    published(running.latest, ["db-1", "web-1", "web-2", "www"])
+    page = running.described("/streams", "/streams?prefix=web-")[1]
+    assert ([entry["unique_id"] for entry in page["streams"]], page["total"]) == (["web-1", "web-2"], 2)
+
+
+@pytest.mark.parametrize(
+    ("query", "told"),
+    [("limit=0", "1 to 1000"), ("limit=x", "limit is 'x'"), ("limit=1001", "1001"), ("page=2", "'page'"),
+     ("after=a&after=b", "twice"), ("limit=٣", "limit is")],
+)  # fmt: skip
+def test_parameters_that_make_no_sense_are_refused_with_the_reason(running: Running, query: str, told: str) -> None:
+    status, document = running.described("/streams", f"/streams?{quote(query, safe='=&')}")
+    assert status == 400
+    assert told in document["error"]
+
+
+def test_the_status_is_described_before_and_after_the_first_event(running: Running) -> None:
+    status, empty = running.described("/status", "/status")
+    assert (status, empty["events"], empty["newest_ds"], empty["latency_s"]["p50"]) == (200, 0, None, None)
+    put(running.board, ["a", "b"], [0, 1], [1.0, 2.0], covered=[1.0, 0.0], num_streams=2)
+    published(running.latest, ["a", "b"])
+    document = running.described("/status", "/status")[1]
+    assert (document["events"], document["streams"], document["listed"]) == (2, 2, 2)
+    assert document["newest_ds"] == "2024-05-01T01:00:00.000Z"
+    assert document["coverage"] == {"nominal": 0.8, "observed": 0.5, "forecasts": 2}
+    assert document["conditions"] == {"started": False, "assigned": False, "restored": False, "live": True}
+
+
+def test_nothing_can_be_changed(running: Running) -> None:
+    published(running.latest, ["a"])
+    for method in ("POST", "PUT", "DELETE", "PATCH"):
+        assert running.ask("/api/v1/streams/a", method)[0] == 405
+    assert running.ask("/api/v1/streams/a")[0] == 200
+
+
+def test_where_there_is_a_token_it_is_asked_for() -> None:
+    settings = HttpSettings.model_validate({"port": 0, "token": "open-sesame"})
+    server = HttpServer(settings, CollectorRegistry(), Health(), LiveView(metadata()), ForecastCache(10))
+    server.start()
+    try:
+        running = Running(server.port, ForecastCache(1), LiveView(metadata()))
+        assert running.ask("/api/v1/streams")[0] == 401
+        assert running.ask("/api/v1/streams", Authorization="Bearer open-sesame")[0] == 200
+    finally:
+        server.stop()
+
+
+def test_without_kept_streams_the_api_says_that_it_is_off() -> None:
+    server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), LiveView(metadata()))
+    server.start()
+    try:
+        status, body = Running(server.port, ForecastCache(1), LiveView(metadata())).ask("/api/v1/streams")
+    finally:
+        server.stop()
+    assert status == 404
+    assert b"http.latest_streams" in body
+
+
+def test_the_last_streams_that_were_published_are_kept_and_about_twice_as_many_at_most() -> None:
+    latest, published_last = ForecastCache(5), list[str]()
+    numbers = np.random.default_rng(0).integers(0, 40, 400).tolist()
+    while numbers:
+        size = 1 + len(numbers) % 7
+        ids, numbers = [f"s{number}" for number in numbers[:size]], numbers[size:]
+        records = published(latest, ids, first=len(numbers))
+        for unique_id in ids:
+            published_last = [*(one for one in published_last if one != unique_id), unique_id]
+        assert all(latest.get(unique_id) is not None for unique_id in published_last[-5:])
+        assert latest.get(ids[-1]) == records[-1]
+        assert len(latest) <= 2 * (5 + 6), "twice as many, and those of two batches"
+        assert {unique_id for unique_id, _ in latest.page(100).records} >= set(published_last[-5:])
+
+
+def test_the_last_of_several_records_of_a_stream_stays() -> None:
+    latest = ForecastCache(3)
+    records = published(latest, ["a", "b", "a"])
+    assert (latest.get("a"), len(latest)) == (records[2], 2)
+    (newer,) = published(latest, ["c"]) and published(latest, ["a"])
+    assert latest.get("a") == newer, "the younger table is asked first"

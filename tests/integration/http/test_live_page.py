@@ -1,0 +1,268 @@
+"""The live page in a real browser, against a running service: what people see, by mouse, keyboard and ear.
+
+Screenshots stay under `build/screenshots/`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+
+from rillcast.observability.live_view import REVISIONS
+from tests.support.chromium import BrowserError, Page, program, running_browser
+from tests.support.ci import cannot_run
+from tests.support.paths import ROOT
+from tests.support.service_process import ServiceProcess, service
+
+SCREENSHOTS = ROOT / "build" / "screenshots"
+START_MS = 1_714_521_600_000
+HOUR_MS = 3_600_000
+STREAMS = ["boiler-1", "boiler-2", "web/cpu ☂"]
+HISTORY = 120
+PNG = b"\x89PNG\r\n\x1a\n"
+CARD = "document.querySelector('#grid .card')"
+
+
+@dataclass
+class Live:
+    """A service that is fed through its standard input, and a page that shows it."""
+
+    process: ServiceProcess
+    page: Page
+    hours: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.process.port}/"
+
+    def feed(self, unique_id: str, events: int) -> None:
+        """Send the next events of a stream: a daily wave of its own."""
+        first = self.hours.get(unique_id, 0)
+        self.hours[unique_id] = first + events
+        for hour in range(first, first + events):
+            y = 20 + len(unique_id) + 5 * math.sin(2 * math.pi * hour / 24) + 0.5 * math.cos(hour * hour)
+            record = {"unique_id": unique_id, "ds": START_MS + hour * HOUR_MS, "y": y}
+            self.process.write(json.dumps(record).encode() + b"\n")
+
+    def events(self) -> int:
+        return int(json.loads(self.process.get("/api/summary")[1])["events"])
+
+    def show(self, fragment: str = "") -> None:
+        """Load the page anew and wait until it shows every stream."""
+        self.page.open("about:blank")
+        self.page.resize(1280, 900, scheme="light")
+        self.page.open(self.url + fragment)
+        self.page.wait_for(f"document.querySelectorAll('#grid .card').length >= {len(STREAMS)}")
+        self.page.wait_for(f"{CARD}.querySelector('svg path.actual').getAttribute('d')")
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    try:
+        program()
+    except BrowserError as error:
+        cannot_run(str(error))
+    folder = tmp_path_factory.mktemp("live-page")
+    settings = {
+        "model": "universal:1h",
+        "input.path": "-",
+        "output.path": folder / "forecasts.jsonl",
+        "dead_letters.path": folder / "dead-letters.jsonl",
+    }
+    with service(settings, folder, stdin=subprocess.PIPE) as process:
+        process.wait_until(lambda: process.get("/readyz")[0] == 200, "ready")
+        with running_browser() as page:
+            one = Live(process, page)
+            for unique_id in STREAMS:
+                one.feed(unique_id, HISTORY)
+            process.wait_until(lambda: one.events() == HISTORY * len(STREAMS), "the history is stepped")
+            yield one
+
+
+@pytest.fixture
+def page(live: Live) -> Iterator[Page]:
+    """The page, just opened; whatever a test does with it, it complains of nothing and asks nobody else."""
+    live.page.complaints.clear()
+    live.page.requested.clear()
+    live.show()
+    yield live.page
+    live.page.evaluate("0")  # what the browser had to say meanwhile has come with the answer
+    assert live.page.complaints == []
+    assert {url for url in live.page.requested if not url.startswith((live.url, "about:blank"))} == set()
+    assert live.url in live.page.requested
+
+
+def test_every_stream_has_a_chart_with_its_past_its_forecast_and_its_bands(page: Page) -> None:
+    names = page.evaluate("[...document.querySelectorAll('#grid .card .name')].map((name) => name.textContent)")
+    assert names == STREAMS
+    for number in range(len(STREAMS)):
+        chart = f"document.querySelectorAll('#grid .card')[{number}].querySelector('svg')"
+        for part in ("actual", "median", "trail"):
+            width = page.evaluate(f"{chart}.querySelector('path.{part}').getBBox().width")
+            assert width > 20, f"{part} of chart {number} is drawn"
+        boxes = page.evaluate(
+            f"[...{chart}.querySelectorAll('path.band')].map((band) => [band.getBBox().width, band.getBBox().height, "
+            "getComputedStyle(band).fill, getComputedStyle(band).visibility])"
+        )
+        drawn = [box for box in boxes if box[0] > 10 and box[1] > 2 and box[2] != "none" and box[3] == "visible"]
+        assert len(drawn) >= 2, f"nested bands of chart {number}: {boxes}"
+    assert page.evaluate("document.getElementById('coverage').textContent").endswith("%")
+    assert "universal-1h" in page.evaluate("document.getElementById('model').textContent")
+    assert page.evaluate("document.getElementById('link').textContent.trim()") == "Live"
+
+
+def test_the_page_follows_the_service_without_being_loaded_again(live: Live, page: Page) -> None:
+    name = STREAMS[0]
+    before = page.evaluate(
+        f"({{value: {CARD}.querySelector('.value').textContent, "
+        f"line: {CARD}.querySelector('path.median').getAttribute('d'), "
+        "events: document.getElementById('events').textContent})"
+    )
+    page.evaluate("window.notLoadedAgain = true")
+    live.feed(name, 5)
+    page.wait_for(f"{CARD}.querySelector('.value').textContent !== {json.dumps(before['value'])}")
+    page.wait_for(f"{CARD}.querySelector('path.median').getAttribute('d') !== {json.dumps(before['line'])}")
+    page.wait_for(f"document.getElementById('events').textContent !== {json.dumps(before['events'])}")
+    assert page.evaluate("window.notLoadedAgain")
+
+
+def test_a_chart_of_calendar_months_has_ticks_where_they_begin(page: Page) -> None:
+    ticks = page.evaluate(
+        """(async () => {
+          const { FanChart, element } = await import("/static/chart.js");
+          const month = (number) => Date.UTC(2021, number);
+          const ds = Array.from({ length: 24 }, (_, i) => month(i)), y = ds.map((_, i) => i);
+          const svg = document.body.appendChild(element("svg", {}));
+          Object.assign(svg.style, { position: "fixed", width: "900px", height: "300px" });
+          const chart = new FanChart(svg, { axes: true });
+          const stream = {
+            ds, y, covered: y, anomaly: y,
+            one_step: { ds: ds.map((_, i) => month(i + 1)), lower: y, median: y, upper: y },
+            forecast: { ds: [month(24), month(25)], quantiles: { 0.5: [24, 25] } },
+          };
+          chart.draw(stream, { step_ms: 2629746000, quantiles: [0.5] });
+          while (!svg.querySelector(".grid text, g text")) await new Promise((drawn) => setTimeout(drawn, 20));
+          const trail = svg.querySelector("path.trail").getAttribute("d").split(/[ML]/);
+          const labels = [...svg.querySelectorAll("text[text-anchor=middle]")];
+          const found = labels.map((text) => [text.textContent, Number(text.getAttribute("x"))]);
+          svg.remove();
+          return { found, first: parseFloat(trail[1]), second: parseFloat(trail[2]) };
+        })()"""
+    )
+    labels = [label for label, _ in ticks["found"]]
+    assert labels == [
+        "Jan 2021",
+        "Apr 2021",
+        "Jul 2021",
+        "Oct 2021",
+        "Jan 2022",
+        "Apr 2022",
+        "Jul 2022",
+        "Oct 2022",
+        "Jan 2023",
+    ]
+    # The forecast of January stands where February begins: 31 of the 90 days to the tick of April.
+    x = dict(ticks["found"])
+    assert ticks["first"] == pytest.approx(x["Jan 2021"] + (x["Apr 2021"] - x["Jan 2021"]) * 31 / 90, abs=0.2)
+    assert ticks["second"] == pytest.approx(x["Jan 2021"] + (x["Apr 2021"] - x["Jan 2021"]) * 59 / 90, abs=0.2)
+
+
+def test_it_is_used_by_keyboard_alone(page: Page) -> None:
+    focus = "document.activeElement.id"
+    shown = "document.getElementById('detail-name').textContent"
+    page.press("/")
+    assert page.evaluate(focus) == "query"
+    page.type("boiler")
+    page.wait_for("[...document.querySelectorAll('#grid > li')].filter((item) => !item.hidden).length === 2")
+    page.press("Enter")
+    page.wait_for("document.getElementById('detail').open")
+    assert page.evaluate(shown) == "boiler-1"
+    assert page.evaluate("document.getElementById('detail').contains(document.activeElement)")
+    page.wait_for("document.getElementById('detail-figures').childElementCount >= 4")
+    page.press("ArrowRight")
+    page.wait_for(f"{shown} === 'boiler-2'")
+    page.press("ArrowLeft")
+    page.wait_for(f"{shown} === 'boiler-1'")
+    page.wait_for("document.querySelector('#detail-plot path.actual').getAttribute('d')")
+    revised = "[...document.querySelectorAll('#detail-plot path.revision')].map((path) => path.getBBox().width)"
+    assert len(page.evaluate(revised)) == REVISIONS
+    assert min(page.evaluate(revised)) > 100, "each of them is drawn"
+    page.press("ArrowRight", shift=True)
+    page.wait_for("document.querySelector('.read-out') && !document.querySelector('.read-out').hidden")
+    first = page.evaluate("document.querySelector('.read-out').textContent")
+    assert "UTC" in first
+    page.press("ArrowRight", shift=True)
+    page.wait_for(f"document.querySelector('.read-out').textContent !== {json.dumps(first)}")
+    for _ in range(60):  # into what is ahead
+        page.press("ArrowRight", shift=True)
+    page.wait_for("document.querySelector('.read-out').textContent.includes('steps ahead')")
+    page.wait_for("document.querySelector('.read-out').textContent.includes('median 1 event before')")
+    page.press("Escape")
+    page.wait_for("!document.getElementById('detail').open")
+    page.wait_for("location.hash === ''")  # the page hears of the end a moment later
+    assert page.evaluate(focus) == "query", "the focus is back where it was"
+
+
+def test_the_tab_key_reaches_every_stream(page: Page) -> None:
+    reached = set()
+    for _ in range(len(STREAMS) + 3):
+        page.press("Tab")
+        reached.add(page.evaluate("document.activeElement.getAttribute('aria-label')"))
+    assert {f"{name}: open" for name in STREAMS} <= reached
+
+
+def test_everything_that_can_be_used_has_a_name_for_those_who_do_not_see_it(page: Page) -> None:
+    page.press("/")
+    page.type(STREAMS[2])
+    page.press("Enter")
+    page.wait_for("document.getElementById('detail').open")
+    told = page.accessible()
+    assert ("dialog", STREAMS[2]) in told
+    page.press("Escape")
+    page.wait_for("!document.getElementById('detail').open")
+    told += page.accessible()
+    used = [(role, name) for role, name in told if role in ("button", "searchbox", "textbox", "combobox", "link")]
+    assert len(used) > len(STREAMS)
+    assert [role for role, name in used if not name.strip()] == []
+    assert {"main", "banner", "contentinfo", "status", "search"} <= {role for role, _ in told}
+    assert ("heading", "Rillcast") in told
+    assert page.evaluate("document.documentElement.lang") == "en"
+
+
+def test_an_address_opens_a_stream_and_one_unknown_appears_with_its_first_event(live: Live, page: Page) -> None:
+    live.show("#late%2Fcomer")
+    page.wait_for("document.getElementById('detail').open")
+    page.wait_for("document.getElementById('detail-missing').textContent.includes('late/comer')")
+    # The browser logs the 404 that this answer is; it is the only thing there is to complain of.
+    assert all("404" in complaint and "late%2Fcomer" in complaint for complaint in page.complaints)
+    live.feed("late/comer", 30)
+    page.wait_for("document.querySelector('#detail-plot path.actual')?.getAttribute('d')")
+    page.wait_for("!document.getElementById('detail-plot').hidden")
+    page.complaints.clear()
+
+
+def test_a_service_that_goes_quiet_is_said_to_be(page: Page) -> None:
+    page.wait_for("document.getElementById('link').dataset.state === 'idle'")
+    assert page.evaluate("document.getElementById('link').textContent.trim()") == "No new events"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "height"), [(1280, 900), (390, 844)], ids=["wide", "narrow"])
+def test_it_fits_every_screen_and_both_schemes(page: Page, width: int, height: int, scheme: str) -> None:
+    page.resize(width, height, scheme=scheme)
+    page.wait_for(f"innerWidth === {width} && {CARD}.querySelector('path.actual').getBBox().width > 20")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width, "nothing stands out to the right"
+    colour = page.evaluate("getComputedStyle(document.body).backgroundColor").removeprefix("rgb(").split(",")[0]
+    assert (int(colour) > 127) == (scheme == "light")
+    for name, fragment in (("grid", ""), ("stream", "#boiler-1")):
+        if fragment:
+            page.evaluate("document.querySelector('#grid .card').click()")
+            page.wait_for("document.querySelector('#detail-plot path.actual')?.getAttribute('d')")
+        image = page.screenshot(SCREENSHOTS / f"live-page-{name}-{width}-{scheme}.png")
+        assert image.startswith(PNG)
+        assert len(image) > 10_000, "more than an empty page"

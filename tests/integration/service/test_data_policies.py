@@ -1,0 +1,312 @@
+"""Each cell of the table in `docs/data.md`, by its name, through the whole worker with a real forecaster."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+import pytest
+
+from rillcast.bundle.bundle import Bundle, Status
+from rillcast.bundle.frequency import Frequency
+from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
+from rillcast.codecs.observations.msgpack import MessagePackFormat
+from rillcast.codecs.observations.rejections import Reason
+from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.residents import Limits
+from rillcast.publishing.publisher import Policy
+from rillcast.settings import Settings
+from rillcast.transports.base import Channel
+from rillcast_training.export.bundle import export
+from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
+from tests.support.formats import format_of, mock_registry, writer_of
+from tests.support.memory import Log
+from tests.support.paths import ROOT
+from tests.support.workers import Harness, build, observation
+
+pytestmark = pytest.mark.usefixtures("brief_parity")
+
+START_MS = 1_714_564_800_000
+CONTEXT = 12
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
+    path = tmp_path_factory.mktemp("bundle") / "m.onnx"
+    export(random_forecaster(small_config()), path, name="m")
+    return Bundle.load(path)
+
+
+@dataclass
+class Cell:
+    """One row of the table: what comes, and what becomes of it."""
+
+    values: Sequence[bytes | None]
+    published: list[str]
+    dead: list[str] = field(default_factory=list)
+    counted: dict[str, int] = field(default_factory=dict)
+    options: dict[str, Any] = field(default_factory=dict)
+    check: Callable[[list[dict[str, Any]]], None] = lambda _records: None
+
+
+def events(*slots: float, y: float | None = 1.0, unique_id: str = "a") -> list[bytes]:
+    return [observation(unique_id, y, START_MS + round(slot * HOUR_MS)) for slot in slots]
+
+
+def finite(records: list[dict[str, Any]]) -> None:
+    """No forecast has anything in it but numbers."""
+    for record in records:
+        for values in record["quantiles"].values():
+            assert all(isinstance(value, float | int) for value in values)
+
+
+def revised(expected: list[tuple[int, int]]) -> Callable[[list[dict[str, Any]]], None]:
+    """Return a check of slot and revision of the last records."""
+
+    def check(records: list[dict[str, Any]]) -> None:
+        last = records[-len(expected) :]
+        starts = [datetime.fromisoformat(record["ds"]).timestamp() * 1000 - START_MS for record in last]
+        assert [(start // HOUR_MS, record["revision"]) for start, record in zip(starts, last, strict=True)] == expected
+
+    return check
+
+
+def packed(slot: int, y: float = 1.0) -> bytes:
+    return msgspec.msgpack.encode({"unique_id": "a", "ds": START_MS + slot * HOUR_MS, "y": y})
+
+
+def as_written(form: str) -> Callable[[bytes], bytes]:
+    """Return what makes a record in a format of the registry of an observation in JSON."""
+    write = writer_of(form, REGISTRY)
+    return lambda value: write(json.loads(value))
+
+
+REGISTRY = mock_registry()
+AVRO, PROTOBUF, JSON_SCHEMA = (as_written(form) for form in ("avro", "protobuf", "json_schema"))
+FRAME = JSON_SCHEMA(events(0)[0])[:5]
+# One that keeps the schema, and one that does not, in a member that a model without covariates has no use for.
+BESIDE_THE_SCHEMA = [JSON_SCHEMA(events(0)[0]), FRAME + b'{"unique_id": "b", "ds": 0, "y": 1, "x": {"temp": [1]}}']
+REWIND = {"rewind": AllowedLateness(3, Frequency(HOUR_MS))}
+LAST_WINS = {"rewind": AllowedLateness(3, Frequency(HOUR_MS), last_wins=True)}
+WARM = events(*range(CONTEXT))
+WARMED = ["warming_up"] * (CONTEXT - 1) + ["ok"]
+CELLS = {
+    "in-order": Cell(events(*range(CONTEXT + 2)), [*WARMED, "ok", "ok"], counted={"ok": 3}),
+    "duplicate": Cell([*WARM, *events(11, 11.5)], WARMED, counted={"duplicate": 2}),
+    "late-dead_letter": Cell([*WARM, *events(3)], WARMED, ["late"], {"late": 1}),
+    "late-drop": Cell([*WARM, *events(3)], WARMED, [], {"late": 1}, {"policy": Policy(late="drop")}),
+    "late-rewind": Cell(
+        [*WARM, *events(12, 14, 13, y=2.0)],
+        [*WARMED, "ok", "gap", "ok", "ok"],
+        counted={"ok": 3, "gap": 1, "late": 0},
+        options=REWIND,
+        check=revised([(13, 0), (14, 1)]),
+    ),
+    "late-beyond-rewind": Cell([*WARM, *events(7)], WARMED, ["late"], {"late": 1}, REWIND),
+    "late-beyond-rewind-drop": Cell(
+        [*WARM, *events(7)], WARMED, [], {"late": 1}, REWIND | {"policy": Policy(late="drop")}
+    ),
+    "late-at-rewind": Cell(
+        [*WARM, *events(12, 14, 15, 16, 13)],
+        [*WARMED, "ok", "gap", "ok", "ok", "ok", "ok", "ok", "ok"],
+        options=REWIND,
+        check=revised([(13, 0), (14, 1), (15, 1), (16, 1)]),
+    ),
+    "late-known": Cell([*WARM, *events(9, y=5.0)], WARMED, [], {"duplicate": 1, "late": 0}, REWIND),
+    "duplicate-last-wins": Cell(
+        [*WARM, *events(10, y=5.0), *events(11, y=5.0), *events(11, y=5.0)],
+        [*WARMED, "warming_up", "ok", "ok"],
+        counted={"duplicate": 1},
+        options=LAST_WINS,
+        check=revised([(10, 1), (11, 1), (11, 2)]),
+    ),
+    "missing-known": Cell(
+        [*WARM, *events(12, y=None), *events(13, 12, y=5.0)],
+        [*WARMED, "missing", "ok"],
+        counted={"duplicate": 1},
+        options=REWIND,
+    ),
+    "missing-filled": Cell(
+        [*WARM, *events(12, y=None), *events(13, 12, y=5.0)],
+        [*WARMED, "missing", "ok", "ok", "ok"],
+        counted={"duplicate": 0, "missing": 1},
+        options=LAST_WINS,
+        check=revised([(12, 1), (13, 1)]),
+    ),
+    "gap": Cell([*WARM, *events(14)], [*WARMED, "gap"], counted={"gap": 1}, check=finite),
+    "gap-too-long": Cell([*WARM, *events(100, 101)], [*WARMED, "warming_up", "warming_up"], check=finite),
+    "missing-null": Cell([*WARM, *events(12, y=None)], [*WARMED, "missing"], counted={"missing": 1}, check=finite),
+    "missing-absent": Cell(
+        [*WARM, json.dumps({"unique_id": "a", "ds": START_MS + 12 * HOUR_MS}).encode()], [*WARMED, "missing"],
+        check=finite
+    ),
+    "nan": Cell([*WARM, observation("a", float("nan"), START_MS)], WARMED, ["not_json"]),
+    "nan-msgpack": Cell(
+        [packed(slot) for slot in range(CONTEXT)] + [packed(12, float("nan"))],
+        [*WARMED, "missing"],
+        counted={"missing": 1},
+        options={"decoder": ObservationDecoder(form=MessagePackFormat())},
+        check=finite,
+    ),
+    "future-limit": Cell(
+        [*WARM, *events(36, 12)],
+        [*WARMED, "ok"],
+        ["from_the_future"],
+        options={"decoder": ObservationDecoder(DecodeLimits(max_future_ms=86_400_000)), "timestamp_ms": START_MS},
+    ),
+    "future-any": Cell(
+        [*WARM, *events(36, 12)],
+        [*WARMED, "warming_up"],
+        ["late"],
+        options={"timestamp_ms": START_MS},
+    ),
+    "cold-start-published": Cell(events(0), ["warming_up"], counted={"warming_up": 1}, check=finite),
+    "cold-start-kept-back": Cell(
+        WARM, ["ok"], counted={"warming_up": CONTEXT - 1, "ok": 1}, options={"policy": Policy(warming_up=False)}
+    ),
+    "malformed": Cell([*WARM, b"{", None, b"\xff", *events(12)], [*WARMED, "ok"], ["not_json", "empty", "not_utf8"]),
+    "not-msgpack": Cell(
+        [*(packed(slot) for slot in range(CONTEXT)), b"\xc1", packed(12)],
+        [*WARMED, "ok"],
+        ["not_msgpack"],
+        options={"decoder": ObservationDecoder(form=MessagePackFormat())},
+    ),
+    "not-of-the-registry": Cell(
+        [*events(0), b"\0\x7f\xff\xff\xff{}", *map(AVRO, events(0)), AVRO(events(1)[0])[:6]],
+        ["warming_up"],
+        ["not_framed", "unknown_schema", "not_avro"],
+        options={"decoder": ObservationDecoder(form=format_of("avro", REGISTRY))},
+    ),
+    "not-protobuf": Cell(
+        [PROTOBUF(events(0)[0])[:6] + b"\xff" * 9, *map(PROTOBUF, events(0))],
+        ["warming_up"],
+        ["not_protobuf"],
+        options={"decoder": ObservationDecoder(form=format_of("protobuf", REGISTRY))},
+    ),
+    "schema-checked": Cell(
+        BESIDE_THE_SCHEMA,
+        ["warming_up"],
+        ["schema_violation"],
+        options={"decoder": ObservationDecoder(form=format_of("json_schema", REGISTRY, validate=True))},
+    ),
+    "schema-unchecked": Cell(
+        BESIDE_THE_SCHEMA,
+        ["warming_up"] * 2,
+        options={"decoder": ObservationDecoder(form=format_of("json_schema", REGISTRY))},
+    ),
+    "not-cloudevent": Cell(
+        events(0, 1), [], ["not_cloudevent"] * 2, options={"decoder": ObservationDecoder(cloudevents=True)}
+    ),
+    "member-absent": Cell(
+        [*WARM, b'{"ds": 0, "y": 1}', b'{"unique_id": "a", "y": 1}', *events(12)],
+        [*WARMED, "ok"],
+        ["missing_field"] * 2,
+    ),
+    "wrong-type": Cell([*WARM, observation("a", "1", START_MS), *events(12)], [*WARMED, "ok"], ["wrong_type"]),  # type: ignore[arg-type]
+    "too-large": Cell(
+        [*WARM, b" " * 2_000_000, *events(12)], [*WARMED, "ok"], ["too_large"]
+    ),
+    "id-empty": Cell([*events(0, unique_id=""), *events(0)], ["warming_up"], ["bad_id"]),
+    "id-too-long": Cell([*events(0, unique_id="x" * 600), *events(0)], ["warming_up"], ["bad_id"]),
+    "y-too-large": Cell([*WARM, *events(12, y=1e16), *events(12)], [*WARMED, "ok"], ["y_out_of_range"]),
+    "y-infinite": Cell(
+        [*WARM, events(12, y=7.0)[0].replace(b"7.0", b"1e400"), *events(12)],
+        [*WARMED, "ok"],
+        ["y_out_of_range"],
+    ),
+    "quarantined": Cell(
+        [*WARM, *events(12, y=1e30), *events(13)],
+        [*WARMED, "gap"],
+        ["quarantined"],
+        options={"decoder": ObservationDecoder(DecodeLimits(max_abs_y=1e35))},
+        check=finite,
+    ),
+    "date-out-of-range": Cell([observation("a", 1.0, 10**15), *events(0)], ["warming_up"], ["ds_out_of_range"]),
+    "date-that-is-none": Cell(
+        [b'{"unique_id": "a", "ds": "2024-02-30T00:00:00Z"}', *events(0)], ["warming_up"], ["ds_out_of_range"]
+    ),
+    "idle-kept": Cell(
+        [*WARM, *events(20, unique_id="b"), *events(20)], [*WARMED, "warming_up", "gap"], counted={"gap": 1}
+    ),
+    "idle-evicted": Cell(
+        [*WARM, *events(20, unique_id="b"), *events(20)],
+        [*WARMED, "warming_up", "warming_up"],
+        options={"limits": Limits(idle_ttl_ms=5 * HOUR_MS)},
+    ),
+    "too-many-new-streams": Cell(
+        [*events(0), *events(0, unique_id="b"), *events(1), *events(1, unique_id="b")],
+        ["warming_up"] * 2,
+        ["too_many_new_streams"] * 2,
+        options={"limits": Limits(max_new_streams_per_s=1), "timestamp_ms": START_MS},
+    ),
+    "too-many-streams": Cell(
+        [*events(0), *events(0, unique_id="b"), *events(1)],
+        ["warming_up"] * 2,
+        ["too_many_streams"],
+        options={"limits": Limits(max_streams_per_partition=1)},
+    ),
+}  # fmt: skip
+
+
+def run(bundle: Bundle, cell: Cell, **extra: Any) -> tuple[Log, Harness]:
+    options = dict(cell.options)
+    log = Log(timestamp_ms=options.pop("timestamp_ms", -1))
+    for value in cell.values:
+        log.append(0, value)
+    harness = build(log, bundle=bundle, **options, **extra)
+    harness.worker.run()
+    return log, harness
+
+
+@pytest.mark.parametrize("per_poll", [1, 1000], ids=["one-by-one", "in-one-poll"])
+@pytest.mark.parametrize("name", CELLS)
+def test_cell(bundle: Bundle, name: str, per_poll: int) -> None:
+    cell = CELLS[name]
+    log, harness = run(bundle, cell, per_poll=lambda: per_poll)
+    records = [json.loads(value) for _, value, _ in log.published[Channel.FORECASTS]]
+    assert [record["status"] for record in records] == cell.published
+    reasons = [dict(headers)["rillcast-reason"].decode() for _, _, headers in log.published[Channel.DEAD_LETTERS]]
+    assert reasons == cell.dead
+    for status, count in cell.counted.items():
+        assert harness.metric("rillcast_events_total", status=status) == count
+    for reason in set(cell.dead):
+        assert harness.metric("rillcast_dead_letters_total", reason=reason) == cell.dead.count(reason)
+    cell.check(records)
+    assert log.committed == {0: len(cell.values)}, "nothing stops the partition"
+
+
+def table() -> list[list[str]]:
+    """Return the rows of the table: input, setting, what happens, published, dead letter, test."""
+    text = (ROOT / "docs" / "data.md").read_text().split("## Covariates")[0]
+    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]  # behind the header
+    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
+
+
+def codes(text: str) -> set[str]:
+    return set(re.findall(r"`([^`]+)`", text))
+
+
+def test_the_table_and_the_cells_are_the_same() -> None:
+    assert sorted(row[5] for row in table()) == sorted(f"`{name}`" for name in CELLS)
+
+
+@pytest.mark.parametrize("row", table(), ids=lambda row: row[5].strip("`"))
+def test_a_row_says_what_its_cell_expects(row: list[str]) -> None:
+    _, setting, _, published, dead, name = row
+    cell = CELLS[name.strip("`")]
+    assert codes(dead) == set(cell.dead)
+    assert codes(published) & {status.name.lower() for status in Status} <= set(cell.published)
+    for place in codes(setting):
+        section, _, member = place.split(" ")[0].partition(".")
+        assert member in type(getattr(Settings(), section)).model_fields, place
+
+
+def test_every_reason_of_a_dead_letter_stands_in_a_row() -> None:
+    of_covariates = {Reason.COVARIATE_MISSING, Reason.COVARIATE_OUT_OF_RANGE}
+    said = set[str]().union(*(codes(row[4]) for row in table()))
+    assert said == {str(reason) for reason in Reason} - of_covariates

@@ -1,0 +1,71 @@
+"""What the Dockerfile promises, read from it."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from tests.support.dockerfile import Dockerfile
+from tests.support.paths import ROOT
+
+IMAGES = ("cpu", "cuda")
+
+
+@pytest.fixture(scope="module")
+def dockerfile() -> Dockerfile:
+    return Dockerfile(ROOT / "Dockerfile")
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_images_run_as_a_user_without_a_name(dockerfile: Dockerfile, image: str) -> None:
+    assert dockerfile.last(image, "USER") == "65532:65532"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_only_the_finished_environment_is_copied_into_an_image(dockerfile: Dockerfile, image: str) -> None:
+    copies = [text for name, text in dockerfile.stage(image) if name == "COPY"]
+    assert copies == [f"--from=build-{image} /opt/rillcast /opt/rillcast"]
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_nothing_is_installed_into_an_image_beside_the_environment(dockerfile: Dockerfile, image: str) -> None:
+    for name, text in dockerfile.stage(image):
+        if name == "RUN":
+            assert not re.search(r"apt|curl|wget|\binstall\b", text), text
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_what_a_build_copies_is_let_through_by_dockerignore(dockerfile: Dockerfile, image: str) -> None:
+    allowed = {x[1:] for x in (ROOT / ".dockerignore").read_text().splitlines() if x.startswith("!")}
+    wanted = {
+        path
+        for name, text in dockerfile.stage(f"build-{image}")
+        if name == "COPY"
+        for path in text.split()[:-1]
+    }  # fmt: skip
+    assert wanted == allowed
+    assert all((ROOT / path).exists() for path in wanted)
+
+
+def test_one_version_of_uv_builds_everything(dockerfile: Dockerfile) -> None:
+    in_makefile = re.search(r"^UV_VERSION := (\S+)$", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    assert in_makefile
+    assert dockerfile.arguments("build-cpu")["UV_VERSION"] == in_makefile[1]
+
+
+def test_the_cpu_image_takes_the_pinned_onnxruntime() -> None:
+    pinned = re.search(r"^onnxruntime==(\S+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE)
+    taken = re.search(r"^onnxruntime==(\S+)$", (ROOT / "deploy/container/cpu-overrides.txt").read_text(), re.MULTILINE)
+    assert pinned
+    assert taken
+    assert taken[1] == pinned[1]
+
+
+def test_the_cuda_image_finds_its_libraries_in_its_own_python(dockerfile: Dockerfile) -> None:
+    version = re.match(r"python:(\d+\.\d+)-", dockerfile.arguments("build-cuda")["PYTHON_IMAGE"])
+    assert version
+    paths = dockerfile.environment("cuda")["LD_LIBRARY_PATH"].split(":")
+    assert paths
+    assert all(path.startswith(f"/opt/rillcast/lib/python{version[1]}/site-packages/nvidia/") for path in paths)
+    assert dockerfile.environment("cuda")["RILLCAST_DEVICE"] == "cuda"

@@ -1,0 +1,85 @@
+"""What the docs say of settings, clauses, reasons and commands is what the code has."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from pydantic import SecretStr
+
+from rillcast import cli
+from rillcast.bundle.bundle import BundleMetadata, Status
+from rillcast.cli.entry import COMMANDS
+from rillcast.codecs.observations.rejections import Reason
+from rillcast.settings import Settings, setting_paths
+from tests.support.paths import ROOT
+
+DOCS = ROOT / "docs"
+
+
+def settings_table() -> str:
+    """Return the table of `docs/settings.md` as the code has it."""
+    rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
+    for path in setting_paths(Settings):
+        model: type = Settings
+        *sections, name = path.split(".")
+        for section in sections:
+            model = model.model_fields[section].annotation  # type: ignore[attr-defined]
+        field = model.model_fields[name]  # type: ignore[attr-defined]
+        default = field.default
+        shown = "" if default is None or isinstance(default, SecretStr) else f"`{json.dumps(default, default=str)}`"
+        rows.append(f"| `{path}` | {shown} | {' '.join(field.description.split())} |")
+    return "\n".join(rows)
+
+
+def test_settings_page_has_every_setting_as_it_is() -> None:
+    text = (DOCS / "settings.md").read_text()
+    documented = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    assert documented == settings_table()
+
+
+def test_every_clause_that_the_loader_raises_is_documented() -> None:
+    sources = ("bundle.py", "contract.py", "sequence.py", "onnx_safety.py")
+    loader = "".join((ROOT / "pipeline" / "rillcast" / "bundle" / name).read_text() for name in sources)
+    raised = set(re.findall(r'BundleError\(\s*"([a-z0-9-]+)"', loader))
+    raised |= {"inputs", "outputs"}  # built from the kind of tensor
+    table = (DOCS / "bundle.md").read_text().split("## Clauses")[1].split("## Metadata")[0]
+    documented = {
+        c
+        for line in table.splitlines()
+        if line.startswith("| `")
+        for c in re.findall(r"`([a-z-]+)`", line.split("|")[1])
+    }
+    assert documented == raised
+
+
+def test_metadata_status_and_reasons_are_documented() -> None:
+    bundle, records = (DOCS / "bundle.md").read_text(), (DOCS / "records.md").read_text()
+    for name in BundleMetadata.model_fields:
+        assert f"`{name}`" in bundle, name
+    for status in Status:
+        assert f"| `{status.name.lower()}` |" in records
+        assert f"{int(status)} {status.name.lower().replace('_', ' ')}" in bundle
+    for reason in Reason:
+        assert f"`{reason.value}`" in records, reason
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        cli.main([command, "--help"])
+    assert ended.value.code == 0
+    assert f"rillcast {command}" in capsys.readouterr().out.split("example")[1]
+
+
+def test_links_between_pages_lead_somewhere() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]:
+        for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.relative_to(ROOT)} links to {target}"
+
+
+def test_files_that_the_docs_name_exist() -> None:
+    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]:
+        for name in re.findall(r"`((?:pipeline|training|tests|docs|deploy)/[\w./-]+?\.\w+)`", page.read_text()):
+            assert (ROOT / name).exists(), f"{page.relative_to(ROOT)} names {name}"

@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import re
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+
+from rillcast.engine.step_engine import StepStats
+from rillcast.observability.metrics import TABLE, Metrics
+from tests.support.paths import ROOT
+from tests.support.toy import toy_bundle
+
+DOCS = ROOT / "docs" / "metrics.md"
+ROW = re.compile(r"^\| `(?P<name>\w+)` \| (?P<kind>\w+) \| (?P<labels>[^|]*) \| (?P<help>[^|]*) \|$", re.MULTILINE)
+
+
+def test_documented_table_is_the_table_in_the_code() -> None:
+    documented = [
+        (row["name"], row["kind"], tuple(re.findall(r"`(\w+)`", row["labels"])), row["help"].strip())
+        for row in ROW.finditer(DOCS.read_text())
+    ]
+    assert documented == [(m.name, m.kind, m.labels, m.help) for m in TABLE]
+
+
+def test_every_metric_of_the_table_is_exposed() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, toy_bundle().metadata, "cpu")
+    metrics.lag({0: 5})
+    exposed = {family.name for family in registry.collect()}
+    for row in TABLE:
+        assert row.name.removesuffix("_total") in exposed, row.name
+
+
+def test_names_follow_the_conventions() -> None:
+    for row in TABLE:
+        assert row.name.startswith("rillcast_")
+        assert row.name.endswith("_total") == (row.kind == "counter"), row.name
+        assert "unique_id" not in row.labels
+        assert "stream" not in row.labels, "a stream id is never a label"
+        assert row.help.endswith("."), row.name
+
+
+def test_lag_of_partitions_that_left_is_dropped() -> None:
+    registry = CollectorRegistry()
+    metrics = Metrics(registry, toy_bundle().metadata, "cpu")
+    metrics.lag({0: 5, 1: 7})
+    metrics.lag({1: 6})
+    assert registry.get_sample_value("rillcast_source_lag_records", {"partition": "0"}) is None
+    assert registry.get_sample_value("rillcast_source_lag_records", {"partition": "1"}) == 6
+
+
+def test_model_and_build_are_named() -> None:
+    registry = CollectorRegistry()
+    metadata = toy_bundle().metadata
+    Metrics(registry, metadata, "cpu")
+    labels = {"name": "toy", "model_id": metadata.model_id, "cell": "toy", "freq": "1h", "device": "cpu"}
+    assert registry.get_sample_value("rillcast_model_info", labels) == 1
+
+
+def test_scores_are_counted_by_their_names_and_unknown_ones_left_alone() -> None:
+    registry = CollectorRegistry()
+    names = ("pinball", "covered", "bias", "naive", "covered_6", "bias_6", "covered_late", "mine")
+    metadata = toy_bundle().metadata.model_copy(update={"scores": names})
+    metrics = Metrics(registry, metadata, "cpu")
+    nan = np.nan
+    score = np.array(
+        [
+            [0.5, 1.0, 0.25, 1.0, 0.0, -2.0, 1.0, 9.0],
+            [0.25, 0.0, -0.5, 2.0, nan, nan, 1.0, 9.0],
+            [nan, nan, nan, nan, 1.0, 3.0, 1.0, 9.0],
+        ],
+        dtype=np.float32,
+    )
+    anomaly = np.array([0.98, 0.995, nan], dtype=np.float32)
+    metrics.stepped(
+        StepStats(events=3, calls=1, in_runs=0, evicted=0, seconds=0.1), np.zeros(3, np.int8), score, anomaly
+    )
+
+    def value(name: str, **labels: str) -> float | None:
+        return registry.get_sample_value(name, {"model_id": metadata.model_id, **labels})
+
+    assert value("rillcast_scored_forecasts_total", horizon="1") == 2
+    assert value("rillcast_covered_forecasts_total", horizon="1") == 1
+    assert value("rillcast_scored_forecasts_total", horizon="6") == 2
+    assert value("rillcast_covered_forecasts_total", horizon="6") == 1
+    assert value("rillcast_pinball_loss_total", horizon="1") == 0.75
+    assert value("rillcast_naive_error_total", horizon="1") == 3.0
+    assert value("rillcast_forecast_error_total", horizon="1", side="over") == 0.25
+    assert value("rillcast_forecast_error_total", horizon="1", side="under") == 0.5
+    assert value("rillcast_forecast_error_total", horizon="6", side="over") == 3.0
+    assert value("rillcast_forecast_error_total", horizon="6", side="under") == 2.0
+    assert value("rillcast_scored_forecasts_total", horizon="late") is None
+    assert value("rillcast_rated_events_total") == 2
+    assert value("rillcast_anomalous_events_total") == 1

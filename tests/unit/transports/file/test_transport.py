@@ -358,7 +358,7 @@ def test_the_settings_choose_the_file_transport(tmp_path: Path) -> None:
 def test_the_settings_choose_the_kafka_client(monkeypatch: Any, client: str, installed: bool, module: str) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: object() if installed else None)
     source = connect.open_source(settings(kafka={"client": client}))
-    assert type(source).__module__ == f"rillcast.transports.{module}.source"
+    assert type(source).__module__ == f"rillcast.transports.kafka.{module}.source"
 
 
 def test_a_client_that_is_not_installed_is_refused_by_the_name_of_its_extra(monkeypatch: Any) -> None:

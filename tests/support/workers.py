@@ -100,7 +100,7 @@ def build(
     store: Callable[[MemorySink], StateStore] | None = None,
     snapshots: StateSettings | None = None,
     limits: Limits | None = None,
-    rewind: AllowedLateness | None = None,
+    lateness: AllowedLateness | None = None,
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     policy: Policy | None = None,
@@ -124,7 +124,7 @@ def build(
             batch_rows=batch_rows,
             row_buckets=row_buckets,
             limits=limits,
-            rewind=rewind,
+            lateness=lateness,
             timer=clock,
         )
         encoder = make_encoder("json", bundle.metadata)

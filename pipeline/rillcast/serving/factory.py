@@ -122,11 +122,11 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
             settings.state.max_new_streams_per_s,
         ),
         calibrate=settings.calibration == "on",
-        rewind=rewind_of(settings, bundle.metadata.frequency),
+        lateness=allowed_lateness(settings, bundle.metadata.frequency),
     )
 
 
-def rewind_of(settings: Settings, frequency: Frequency) -> AllowedLateness | None:
+def allowed_lateness(settings: Settings, frequency: Frequency) -> AllowedLateness | None:
     """Return how far streams go back; None = late events are not put into place."""
     given = settings.input
     return (

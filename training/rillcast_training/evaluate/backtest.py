@@ -23,6 +23,7 @@ import polars as pl
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError
+from rillcast.events import EventBatch
 from rillcast_training.data.series import Series
 from rillcast_training.evaluate.accuracy import Accuracy, Floats, Ints, SeasonalNaive, SeriesScores, score_series
 from rillcast_training.evaluate.diagnostics import Diagnostics, diagnose
@@ -155,15 +156,8 @@ def backtest(
     events = _in_time_order([*train, *data], {name: i for i, name in enumerate(names)}, metadata.horizon)
     for series, slots, y, covariates in events:
         started = time.perf_counter()
-        offsets = np.arange(done, done + slots.size, dtype=np.int64)
-        result = engine.step(
-            np.zeros_like(offsets),
-            offsets,
-            [names[i] for i in series.tolist()],
-            metadata.frequency.start_of(slots),
-            y,
-            **covariates,
-        )
+        ids, ds = [names[i] for i in series.tolist()], metadata.frequency.start_of(slots)
+        result = engine.step(EventBatch.of_partition(0, done, ids, ds, y, **covariates))
         seconds += time.perf_counter() - started
         taken.extend(
             (int(series[row]), int(slots[row]), result.forecast[row, :horizon].copy())

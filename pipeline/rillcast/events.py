@@ -70,20 +70,22 @@ class EventBatch:
         return len(self.unique_ids)
 
     @classmethod
-    def of_partition(
+    def of(
         cls,
-        partition: int,
-        first_offset: int,
         unique_ids: Sequence[str],
-        ds: IntArray,
-        y: FloatArray,
+        ds: Sequence[int] | IntArray,
+        y: Sequence[float] | FloatArray,
         x: FloatArray | None = None,
         future: FloatArray | None = None,
+        *,
+        partition: int = 0,
+        first_offset: int = 0,
     ) -> EventBatch:
         """Return events of one partition whose offsets follow each other from `first_offset` on."""
         n = len(unique_ids)
         offsets = np.arange(first_offset, first_offset + n, dtype=np.int64)
-        return cls(np.full(n, partition, np.int64), offsets, unique_ids, ds, y, x, future)
+        times, observations = np.asarray(ds, np.int64), np.asarray(y, np.float32)
+        return cls(np.full(n, partition, np.int64), offsets, unique_ids, times, observations, x, future)
 
     def take(self, rows: IntArray) -> EventBatch:
         """Return some of the events, in the order of `rows`; what was masked stays with the whole batch."""

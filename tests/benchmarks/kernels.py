@@ -42,7 +42,7 @@ class _Backlog:
         started = time.perf_counter()
         for first in range(0, count, poll_events):
             part = slice(first, first + poll_events)
-            events = EventBatch.of_partition(0, first, self._ids[part], self._ds[part], self._y[part])
+            events = EventBatch.of(self._ids[part], self._ds[part], self._y[part], first_offset=first)
             result = self._engine.step(events)
             in_runs += result.stats.in_runs
         return count / (time.perf_counter() - started), in_runs / count
@@ -99,7 +99,7 @@ def peak_share(args: argparse.Namespace) -> dict[str, Any]:
         while (elapsed := time.perf_counter() - started) < args.seconds:
             slot += 1
             ds = np.full(streams, bundle.metadata.frequency.ahead(_START_MS, slot), np.int64)
-            engine.step(EventBatch.of_partition(0, slot * streams, ids, ds, y + slot % 24))
+            engine.step(EventBatch.of(ids, ds, y + slot % 24, first_offset=slot * streams))
             done += streams
         rates.append(done / elapsed)
         peaks.append(peak)
@@ -201,7 +201,7 @@ class _Crowd:
         n = len(ids)
         ds = np.full(n, self._frequency.ahead(_START_MS, self._slot), np.int64)
         y = np.full(n, 100 + self._slot % 24, np.float32)
-        self._engine.step(EventBatch.of_partition(0, 0, ids, ds, y))
+        self._engine.step(EventBatch.of(ids, ds, y))
 
 
 def _ratio(above: list[float], below: list[float]) -> float:

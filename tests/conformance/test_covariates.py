@@ -90,7 +90,7 @@ def test_pytorch_the_reference_and_onnx_runtime_agree(kinds: str) -> None:
             found, rows = module.step(
                 torch.from_numpy(ds), torch.from_numpy(y), rows, 1.0, torch.from_numpy(x), torch.from_numpy(ahead)
             )
-        events = EventBatch.of_partition(0, step * streams, ["a", "b", "c"], ds, y, x, ahead)
+        events = EventBatch.of(["a", "b", "c"], ds, y, x, ahead, first_offset=step * streams)
         by_runtime = served.step(events)
         scale = float(np.abs(y).max())
         for other in (by_reference["forecast"], by_runtime.forecast):
@@ -107,13 +107,13 @@ def test_a_forecast_depends_neither_on_the_batch_nor_on_the_neighbours() -> None
         y = rng.normal(100, 10, streams).astype(np.float32)
         x, future = some_covariates(rng, streams, 5)
         first = number * streams
-        expected = outputs(engines[streams].step(EventBatch.of_partition(0, first, ids, ds, y, x, future)))
+        expected = outputs(engines[streams].step(EventBatch.of(ids, ds, y, x, future, first_offset=first)))
         for rows, one in engines.items():
             if rows == streams:
                 continue
             order = rng.permutation(streams)
             named = [ids[n] for n in order]
-            events = EventBatch.of_partition(0, first, named, ds, y[order], x[order], future[order])
+            events = EventBatch.of(named, ds, y[order], x[order], future[order], first_offset=first)
             found = outputs(one.step(events))
             assert_same_bits(found, {name: values[order] for name, values in expected.items()})
 
@@ -126,7 +126,7 @@ def test_runs_give_what_the_step_gives_bit_for_bit() -> None:
         slots = np.repeat(slot + np.arange(length), 3)
         y = (100 + 10 * np.sin(slots / 3) + rng.normal(size=slots.size)).astype(np.float32)
         x, future = some_covariates(rng, slots.size, 5)
-        events = EventBatch.of_partition(0, 3 * slot, ids, slots * HOUR_MS, y, x, future)
+        events = EventBatch.of(ids, slots * HOUR_MS, y, x, future, first_offset=3 * slot)
         expected, found = by_step.step(events), by_run.step(events)
         assert_same_bits(outputs(found), outputs(expected))
         taken += found.stats.in_runs
@@ -143,13 +143,13 @@ def test_padded_calls_give_what_calls_without_padding_give() -> None:
         x, future = some_covariates(rng, n, 5)
         y = rng.normal(5, 1, n).astype(np.float32)
         ids, ds = [f"s{i}" for i in range(n)], np.full(n, (START + number) * HOUR_MS)
-        events = EventBatch.of_partition(0, 20 * number, ids, ds, y, x, future)
+        events = EventBatch.of(ids, ds, y, x, future, first_offset=20 * number)
         assert_same_bits(outputs(padded.step(events)), outputs(plain.step(events)))
 
 
 def test_what_is_not_given_is_what_is_missing() -> None:
     n, y = 4, np.ones(4, np.float32)
-    events = EventBatch.of_partition(0, 0, ["a", "b", "c", "d"], np.full(n, START * HOUR_MS), y)
+    events = EventBatch.of(["a", "b", "c", "d"], np.full(n, START * HOUR_MS), y)
     x, future = np.full((n, 5), np.nan, np.float32), np.full((n, 2, 5), np.nan, np.float32)
     assert_same_bits(outputs(engine().step(events)), outputs(engine().step(replace(events, x=x, future=future))))
 
@@ -179,7 +179,7 @@ def test_each_kind_reaches_the_forecast() -> None:
     x = np.tile(np.array([10, 0, 1, 100, 3], np.float32), (n, 1))
     future = np.zeros((n, 2, 5), np.float32)
     ds, y = np.full(n, START * HOUR_MS), np.ones(n, np.float32)
-    events = EventBatch.of_partition(0, 0, ["a", "b"], ds, y, x, future)
+    events = EventBatch.of(["a", "b"], ds, y, x, future)
     for number in range(5):
         changed = x.copy()
         changed[1, number] += 1
@@ -244,9 +244,9 @@ def test_a_late_event_is_put_into_place_with_its_covariates() -> None:
     y, ds = rng.normal(20, 3, n).astype(np.float32), (START + np.arange(n)) * HOUR_MS
     late = np.array([*range(15), 16, 17, 15, 18, 19])
     ids = ["a"] * n
-    in_order = engine().step(EventBatch.of_partition(0, 0, ids, ds, y, x, future))
-    goes_back = engine(rewind=AllowedLateness(4, Frequency(HOUR_MS)))
-    found = goes_back.step(EventBatch.of_partition(0, 0, ids, ds[late], y[late], x[late], future[late]))
+    in_order = engine().step(EventBatch.of(ids, ds, y, x, future))
+    goes_back = engine(lateness=AllowedLateness(4, Frequency(HOUR_MS)))
+    found = goes_back.step(EventBatch.of(ids, ds[late], y[late], x[late], future[late]))
     assert found.revised is not None
     assert found.revised.ds.tolist() == ds[16:18].tolist()
     np.testing.assert_array_equal(found.revised.forecast, in_order.forecast[16:18])

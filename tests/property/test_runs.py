@@ -41,7 +41,7 @@ def test_forecasts_equal_the_unroll_whatever_is_taken_in_runs(
         last = min(len(ids), first + polls[number % len(polls)])
         number += 1
         times, values = np.array(ds[first:last]), np.array(y[first:last], np.float32)
-        result = engine.step(EventBatch.of_partition(0, first, ids[first:last], times, values))
+        result = engine.step(EventBatch.of(ids[first:last], times, values, first_offset=first))
         assert (result.outcome == Outcome.STEPPED).all()
         found += result.forecast[:, 0, 0].astype(int).tolist()
         first = last
@@ -55,7 +55,7 @@ def step_hours(engine: StepEngine, hours: range, y: list[float], streams: int = 
     ids = [f"s{stream}" for _ in hours for stream in range(streams)]
     ds = np.array([hour * HOUR_MS for hour in hours for _ in range(streams)])
     values = np.repeat(np.array(y, np.float32), streams)
-    result = engine.step(EventBatch.of_partition(0, 0, ids, ds, values))
+    result = engine.step(EventBatch.of(ids, ds, values))
     return result.stats.in_runs, result.forecast[-streams:, 0, 0].tolist()
 
 

@@ -97,7 +97,7 @@ def in_order(bundle: Bundle, kept: Mapping[str, Sequence[Event]]) -> dict[Key, t
         part = events[first : first + _EVENTS_AT_ONCE]
         ids, ds = [event.unique_id for event in part], np.array([event.ds for event in part], np.int64)
         y = np.array([event.y for event in part], np.float32)
-        result = engine.step(EventBatch.of_partition(0, first, ids, ds, y))
+        result = engine.step(EventBatch.of(ids, ds, y, first_offset=first))
         for row, event in enumerate(part):
             seen[event.unique_id, event.ds] = result.forecast[row], int(result.status[row])
     return seen

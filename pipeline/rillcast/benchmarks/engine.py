@@ -39,7 +39,7 @@ class _Load:
         phases = np.tile(np.arange(len(unique_ids)), slots)
         y = np.sin(phases + slot_of * (2 * np.pi / 24)).astype(np.float32) * 10 + 100
         ds = self._frequency.ahead(_START_MS, slot_of)
-        self.engine.step(EventBatch.of_partition(partition, self._offset, unique_ids * slots, ds, y))
+        self.engine.step(EventBatch.of(unique_ids * slots, ds, y, partition=partition, first_offset=self._offset))
         self._offset += n
 
     def age(self, partition: int, unique_ids: list[str], slots: int) -> None:

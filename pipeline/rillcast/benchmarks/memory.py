@@ -90,7 +90,7 @@ def _round(engine: StepEngine, first: int, last: int, slot: int, frequency: Freq
 def _step(engine: StepEngine, partition: int, unique_ids: Sequence[str], offset: int, ds: int) -> float:
     n = len(unique_ids)
     times, y = np.full(n, ds, np.int64), np.full(n, 100.0, np.float32)
-    events = EventBatch.of_partition(partition, offset, unique_ids, times, y)
+    events = EventBatch.of(unique_ids, times, y, partition=partition, first_offset=offset)
     started = time.perf_counter()
     engine.step(events)
     return time.perf_counter() - started

@@ -120,7 +120,7 @@ def expected(bundle: Bundle, cell: Cell, before: int) -> AnyArray:
         covariates = [cell.seen_x if last else SEEN_X], [cell.seen_future if last else SEEN_FUTURE]
         x, future = (np.array(part, np.float32) for part in covariates)
         ds, y = np.array([START_MS + slot * HOUR_MS]), np.array([5.0 + slot % 3], np.float32)
-        result = engine.step(EventBatch.of_partition(0, slot, ["a"], ds, y, x, future))
+        result = engine.step(EventBatch.of(["a"], ds, y, x, future, first_offset=slot))
     forecast: AnyArray = result.forecast[0]
     return forecast
 

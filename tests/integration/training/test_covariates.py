@@ -26,7 +26,8 @@ from rillcast_training.explain.forecast import Target, explain
 from rillcast_training.explain.history import find, history_of
 from rillcast_training.export.bundle import export
 from rillcast_training.export.restore import restore
-from rillcast_training.fit.training import TrainOptions, train
+from rillcast_training.fit.options import TrainOptions
+from rillcast_training.fit.training import train
 from tests.support.covariates import EVERY_KIND, config_with
 from tests.support.forecasters import brief_parity, random_forecaster
 from tests.support.memory import Log, MemorySink
@@ -229,6 +230,6 @@ def test_a_missing_covariate_does_no_more_than_a_missing_one_in_training(folder:
     engine = StepEngine(Bundle.load(tmp_path / "m.onnx"), Device("cpu"))
     n = 30
     ds, y = np.arange(n) * 3_600_000, np.arange(n, dtype=np.float32)
-    result = engine.step(EventBatch.of_partition(0, 0, ["a"] * n, ds, y))
+    result = engine.step(EventBatch.of(["a"] * n, ds, y))
     assert np.isfinite(result.forecast).all()
     assert (np.diff(result.forecast, axis=-1) >= 0).all()

@@ -44,7 +44,7 @@ def engine(cell: str, *, batch_rows: int = 256, runs: Runs = NEVER, layers: int 
 
 def step(one: StepEngine, ids: list[str], hours: AnyArray, y: AnyArray, offset: int) -> StepResult:
     ds, values = (hours * HOUR_MS).astype(np.int64), y.astype(np.float32)
-    return one.step(EventBatch.of_partition(0, offset, ids, ds, values))
+    return one.step(EventBatch.of(ids, ds, values, first_offset=offset))
 
 
 def outputs(result: StepResult) -> Outputs:

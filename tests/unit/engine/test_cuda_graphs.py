@@ -70,7 +70,7 @@ class Streams:
     def step(self, streams: list[int], y: int) -> None:
         n = len(streams)
         ids, ds, values = [f"s{s}" for s in streams], np.zeros(n, np.int64), np.full(n, y, np.float32)
-        result = self.engine.step(EventBatch.of_partition(0, self._offset, ids, ds, values))
+        result = self.engine.step(EventBatch.of(ids, ds, values, first_offset=self._offset))
         self._offset += n
         assert (result.outcome == Outcome.STEPPED).all()
         for stream, state in zip(streams, result.forecast[:, 0, 0], strict=True):

@@ -16,7 +16,7 @@ BUCKETS = (2, 8)
 
 def step(engine: StepEngine, streams: list[int], y: int, offset: int) -> list[int]:
     n, ids = len(streams), [f"s{s}" for s in streams]
-    events = EventBatch.of_partition(0, offset, ids, np.zeros(n, np.int64), np.full(n, y, np.float32))
+    events = EventBatch.of(ids, np.zeros(n, np.int64), np.full(n, y, np.float32), first_offset=offset)
     result = engine.step(events)
     assert (result.outcome == Outcome.STEPPED).all()
     return [int(state) for state in result.forecast[:, 0, 0]]

@@ -84,7 +84,7 @@ def test_a_poisoned_stream_stays_as_it_was_and_its_neighbours_go_on(
         nonlocal offset
         offset += 3
         ds, y = np.zeros(3, np.int64), np.array(values, np.float32)
-        result = engine.step(EventBatch.of_partition(0, offset, ids, ds, y))
+        result = engine.step(EventBatch.of(ids, ds, y, first_offset=offset))
         return result.outcome.tolist(), result.forecast[:, 0, 0].tolist()
 
     assert step([2, 3, 5]) == ([Outcome.STEPPED] * 3, [2, 3, 5])
@@ -110,5 +110,5 @@ def test_a_guarded_bundle_steps_as_the_unguarded_one() -> None:
 
     engine = StepEngine(toy_bundle(), Device("cpu"))
     y = np.arange(1, 40, dtype=np.float32)
-    result = engine.step(EventBatch.of_partition(0, 0, ["a"] * y.size, np.zeros(y.size, np.int64), y))
+    result = engine.step(EventBatch.of(["a"] * y.size, np.zeros(y.size, np.int64), y))
     assert result.forecast[:, 0, 0].astype(int).tolist() == unroll(range(1, 40))

@@ -18,7 +18,7 @@ def engine(**limits: int) -> StepEngine:
 
 def step(of: StepEngine, ids: list[str], y: list[int], ds: list[int] | None = None, offset: int = 0) -> StepResult:
     times = np.array(ds or [0] * len(ids), np.int64)
-    return of.step(EventBatch.of_partition(0, offset, ids, times, np.array(y, np.float32)))
+    return of.step(EventBatch.of(ids, times, np.array(y, np.float32), first_offset=offset))
 
 
 def states(result: StepResult) -> list[int]:

@@ -47,7 +47,7 @@ def told(anomaly: Sequence[float], eligible: Sequence[bool] | None = None) -> li
     log = Log({0: []})
     sink = MemorySink(log)
     ids, ds = [f"s{i}" for i in range(n)], START_MS + np.arange(n) * HOUR_MS
-    events = EventBatch.of_partition(3, 40, ids, ds, np.full(n, 0.1, np.float32))
+    events = EventBatch.of(ids, ds, np.full(n, 0.1, np.float32), partition=3, first_offset=40)
     publisher, result = AnomalyPublisher(sink, metadata(), 0.01), result_of(anomaly)
     rows = publisher.choose(result, np.ones(n, bool) if eligible is None else np.array(eligible))
     publisher.publish(events, result, rows, None)

@@ -68,7 +68,7 @@ def serve(
         per_poll=lambda: 3,
         settings=WorkerSettings(commit_interval_s=0.5),
         models=registry,
-        rollout=RolloutSettings(warm_up="retained", events_per_turn=10, retry_s=30),
+        rollout=RolloutSettings(warm_up="retained", events_per_iteration=10, retry_s=30),
     )
 
     def tick(nth: int) -> Callable[[MemorySource], None]:
@@ -129,7 +129,7 @@ def test_a_slow_shadow_gets_half_of_the_time_and_is_dropped_when_it_cannot_keep_
         bundle=SERVING,
         per_poll=lambda: 3,
         models=registry,
-        rollout=RolloutSettings(warm_up="retained", events_per_turn=100, retry_s=30),
+        rollout=RolloutSettings(warm_up="retained", events_per_iteration=100, retry_s=30),
     )
 
     def tick(source: MemorySource) -> None:
@@ -155,7 +155,7 @@ def test_a_model_that_does_not_catch_up_in_time_takes_over_later_and_not_an_even
         per_poll=lambda: 3,
         settings=WorkerSettings(commit_interval_s=0.5),
         models=registry,
-        rollout=RolloutSettings(warm_up="retained", events_per_turn=8),
+        rollout=RolloutSettings(warm_up="retained", events_per_iteration=8),
     )
 
     def take_time(_events: int) -> None:
@@ -186,7 +186,7 @@ def test_a_slow_model_is_never_stepped_by_more_events_at_once_than_the_setting_s
         log,
         bundle=SERVING,
         models=registry,
-        rollout=RolloutSettings(warm_up="retained", events_per_turn=2),
+        rollout=RolloutSettings(warm_up="retained", events_per_iteration=2),
     )
     slices: list[int] = []
 
@@ -260,7 +260,7 @@ def test_the_same_events_are_scored_for_both_from_where_the_shadow_has_caught_up
     comparison = Comparison(Metrics(series, metadata, "cpu"))
     live, shadow = lane_of(metadata), lane_of(metadata.model_copy(update={"model_id": OTHER_ID}))
     ok, refused = Outcome.STEPPED, Outcome.QUARANTINED
-    events = EventBatch.of_partition(0, 9, ["a", "b", "c"], np.zeros(3, np.int64), np.zeros(3, np.float32))
+    events = EventBatch.of(["a", "b", "c"], np.zeros(3, np.int64), np.zeros(3, np.float32), first_offset=9)
     first = result_of([[1, 1, 1, 1], [2, 0, -3, 4], [4, 1, 1, 2]], [ok, ok, ok])
     comparison.served(live, events, first)
     assert value(series, "pinball_loss", "live", SERVING_ID) is None, "there is no shadow yet"

@@ -23,7 +23,7 @@ def engine() -> Callable[[EventBatch], StepResult]:
 def poll(offset: int, size: int) -> EventBatch:
     """Return a poll of one event each for `size` streams."""
     ids, ds, y = [f"s{i}" for i in range(size)], np.zeros(size, np.int64), np.full(size, 3, np.float32)
-    return EventBatch.of_partition(0, offset, ids, ds, y)
+    return EventBatch.of(ids, ds, y, first_offset=offset)
 
 
 @pytest.mark.parametrize("beside_from", [0, 1, 3])

@@ -157,7 +157,9 @@ def backtest(
     for series, slots, y, covariates in events:
         started = time.perf_counter()
         ids, ds = [names[i] for i in series.tolist()], metadata.frequency.start_of(slots)
-        result = engine.step(EventBatch.of_partition(0, done, ids, ds, y, **covariates))
+        result = engine.step(
+            EventBatch.of(ids, ds, y, covariates.get("x"), covariates.get("future"), first_offset=done)
+        )
         seconds += time.perf_counter() - started
         taken.extend(
             (int(series[row]), int(slots[row]), result.forecast[row, :horizon].copy())

@@ -213,8 +213,9 @@ def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArra
         block = slice(first, min(events, first + per_call))
         length = block.stop - first
         covariates = {name: np.repeat(values[block], count, axis=0) for name, values in history.covariates.items()}
+        x, future = covariates.get("x"), covariates.get("future")
         times, y = np.repeat(ds[block], count), variants.T[block].reshape(-1)
-        result = engine.step(EventBatch.of_partition(0, first * count, names * length, times, y, **covariates))
+        result = engine.step(EventBatch.of(names * length, times, y, x, future, first_offset=first * count))
     return result.forecast[-count:].astype(np.float64)
 
 

@@ -69,7 +69,7 @@ def test_a_quarantined_event_changes_no_place(
 
     def step(turn: int, y: list[float]) -> list[int]:
         ds = np.full(3, (450_000 + turn) * HOUR_MS)
-        result = engine.step(EventBatch.of_partition(0, turn * 3, ids, ds, np.array(y, np.float32)))
+        result = engine.step(EventBatch.of(ids, ds, np.array(y, np.float32), first_offset=turn * 3))
         return [int(outcome) for outcome in result.outcome]
 
     def rows() -> dict[str, AnyArray]:

@@ -26,7 +26,7 @@ from rillcast.codecs.forecasts.reader import decode_forecast
 from rillcast.engine.step_engine import StepResult
 from rillcast.errors import DataError
 from rillcast.events import EventBatch
-from rillcast.transports.base import Channel, Headers, Sink
+from rillcast.transports.base import Channel, Headers, Records, Sink
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
@@ -125,7 +125,7 @@ class AnomalyPublisher:
         assert result.anomaly is not None, "rows are of `choose`"
         keys = [events.unique_ids[row].encode() for row in rows.tolist()]
         values = [self._record(events, result, result.anomaly, row) for row in rows.tolist()]
-        self._sink.publish(Channel.ANOMALIES, keys, values, headers)
+        self._sink.publish(Channel.ANOMALIES, Records(keys, values, headers))
 
     def _record(self, events: EventBatch, result: StepResult, anomaly: FloatArray, row: int) -> bytes:
         rated = _shortest(anomaly[row])

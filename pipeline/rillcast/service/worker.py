@@ -316,11 +316,11 @@ class Worker:
         if isinstance(self._parts.sink, TransactionalSink):
             self._parts.sink.abort()
         self._lanes.discard()
-        self._source.hold(owned)
+        self._source.pause(owned)
         self._drop(owned)
         for number, position in self.on_assigned(self._source.assignments()).items():
             if position is not None:
-                self._source.start(number, position)
+                self._source.resume_from(number, position)
 
     # Partitions come and go (called by the source, from within `poll`).
 

@@ -11,7 +11,7 @@ loss is `widened` first. Outside of `mixed` both do nothing.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache
 
@@ -37,16 +37,17 @@ def supported_kernels(module: nn.RNNBase, device: torch.device) -> AbstractConte
     oneDNN has no bfloat16 LSTM for CPUs without AVX-512, and PyTorch 2.15 raises where it could use its own kernel.
     Such a module runs without oneDNN. Everything else is left as it is.
     """
-    if device.type != "cpu" or not torch.is_autocast_enabled("cpu") or _onednn_runs(type(module)):
+    if device.type != "cpu" or not torch.is_autocast_enabled("cpu") or _onednn_runs(module.mode):
         return nullcontext()
     return _without_onednn()
 
 
 @cache
-def _onednn_runs(kind: Callable[..., nn.RNNBase]) -> bool:
+def _onednn_runs(mode: str) -> bool:
+    """Try a module of a mode (PyTorch's name: `LSTM`, `GRU`, `RNN_TANH`) in bfloat16."""
     try:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
-            kind(2, 2, batch_first=True)(torch.ones(1, 2, 2))
+            {"LSTM": nn.LSTM, "GRU": nn.GRU}.get(mode, nn.RNN)(2, 2, batch_first=True)(torch.ones(1, 2, 2))
     except RuntimeError:
         return False
     return True

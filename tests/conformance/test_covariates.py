@@ -17,7 +17,7 @@ from rillcast.bundle.covariates import Covariate
 from rillcast.bundle.frequency import Frequency
 from rillcast.engine.batcher import Runs
 from rillcast.engine.device import Device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.step_engine import StepEngine, StepResult
 from rillcast.errors import BundleError
 from rillcast_training.export.bundle import describe, to_onnx

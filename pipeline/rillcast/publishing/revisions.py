@@ -14,7 +14,7 @@ import numpy.typing as npt
 from rillcast.arrays import IntArray
 from rillcast.codecs.forecasts.columns import ForecastColumns
 from rillcast.codecs.observations.decoder import Observations
-from rillcast.engine.late.replay import Revised
+from rillcast.engine.late import Revised
 from rillcast.transports.base import Polled
 
 

@@ -31,7 +31,7 @@ from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.changes import Changes
 from rillcast.publishing.revisions import with_revisions
 from rillcast.publishing.trace_context import carried
-from rillcast.transports.base import Channel, Polled, Sink
+from rillcast.transports.base import Channel, Polled, Records, Sink
 
 if TYPE_CHECKING:
     from rillcast.publishing.spans import Spans  # needs an extra
@@ -161,9 +161,8 @@ class Publisher:
             if self._latest is not None:
                 self._latest.update(part.partitions, part.unique_ids, values)
             first = number * _PART_ROWS
-            self._sink.publish(
-                Channel.FORECASTS, keys, values, None if headers is None else headers[first : first + len(part)]
-            )
+            of_part = None if headers is None else headers[first : first + len(part)]
+            self._sink.publish(Channel.FORECASTS, Records(keys, values, of_part))
             self._stages.lap("produce")
         self._metrics.published(len(columns))
         if self._anomalies is not None:

@@ -130,7 +130,9 @@ def allowed_lateness(settings: Settings, frequency: Frequency) -> AllowedLatenes
     """Return how far streams go back; None = late events are not put into place."""
     given = settings.input
     return (
-        AllowedLateness(given.rewind_slots, frequency, given.duplicates == "last_wins") if given.rewind_slots else None
+        AllowedLateness(given.allowed_lateness_periods, frequency, given.duplicates == "last_wins")
+        if given.allowed_lateness_periods
+        else None
     )
 
 

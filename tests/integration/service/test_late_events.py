@@ -134,7 +134,7 @@ def test_the_same_in_avro_over_tls_and_scram(url: str, tmp_path: Path) -> None:
             "secrets_dir": secrets,
             "input.topic": topics["observations"],
             "input.format": "avro",
-            "input.rewind_slots": WITHIN,
+            "input.allowed_lateness_periods": WITHIN,
             "registry.url": url,
             "output.topic": topics["forecasts"],
             "output.codec": "float32",  # all of M4 revised is gigabytes in JSON

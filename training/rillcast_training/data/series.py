@@ -23,8 +23,8 @@ from rillcast.bundle.covariates import Covariate
 from rillcast.bundle.frequency import parse
 from rillcast.errors import DataError
 from rillcast_training.data import datasets, tables
+from rillcast_training.data.columns import Columns
 from rillcast_training.data.covariates import SeriesCovariates, Wanted, of_series
-from rillcast_training.data.tables import Columns
 from rillcast_training.model.features import MAX_ABS_Y
 
 

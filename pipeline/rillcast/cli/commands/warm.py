@@ -246,7 +246,7 @@ class _Member:
 
         for number, position in positions.items():
             beginning = self._assigned[number].beginning
-            self._source.start(number, beginning if events is None else max(beginning, position - events))
+            self._source.resume_from(number, beginning if events is None else max(beginning, position - events))
         waiting = set(positions)
         while waiting:
             polled = self._source.poll(self._settings.worker.max_poll_records, self._settings.worker.poll_timeout_s)
@@ -255,7 +255,7 @@ class _Member:
             at = self._source.positions()
             done = {number for number in waiting if at.get(number, 0) >= positions[number]}
             if done:
-                self._source.hold(sorted(done))
+                self._source.pause(sorted(done))
                 waiting -= done
 
     def commit(self, positions: Mapping[int, int]) -> None:

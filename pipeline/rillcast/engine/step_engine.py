@@ -14,14 +14,14 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from rillcast.arrays import AnyArray, FloatArray, IntArray, StatusArray
+from rillcast.arrays import FloatArray, StatusArray
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import quarantine
 from rillcast.engine.batcher import Batching
@@ -31,6 +31,7 @@ from rillcast.engine.late import AllowedLateness, LateReplay, LateResults, Revis
 from rillcast.engine.residents import Limits, Residents
 from rillcast.engine.runner import BatchRunner
 from rillcast.engine.slots import NO_SLOT, TOO_MANY_AT_ONCE
+from rillcast.events import EventBatch
 
 DEFAULT_BATCHING: Final = Batching()
 NO_LIMITS: Final = Limits()
@@ -134,33 +135,24 @@ class StepEngine:
         self._replay = None if retained is None else LateReplay(self._runner, state, retained)
         self._timer = timer
 
-    def step(
-        self,
-        partitions: IntArray,
-        offsets: IntArray,
-        unique_ids: Sequence[str],
-        ds: IntArray,
-        y: FloatArray,
-        x: FloatArray | None = None,
-        future: FloatArray | None = None,
-        timestamps_ms: AnyArray | None = None,
-    ) -> StepResult:
-        """Advance each event's stream by one step."""
-        started, n = self._timer(), len(unique_ids)
-        inputs = self._inputs(ds, y, x, future)
+    def step(self, events: EventBatch) -> StepResult:
+        """Advance each event's stream by one step; return one row of output per event, in the order given."""
+        started, n = self._timer(), len(events)
+        unique_ids, timestamps_ms = events.unique_ids, events.timestamps_ms
+        inputs = self._inputs(events)
         outputs = self._runner.empty_outputs(n)
         outcome: StatusArray = np.zeros(n, np.int8)
         late = None if self._replay is None else LateResults.empty(n)
         evicted = 0
-        for rows, evictions in self.residents.until_evictions(partitions, ds):
+        for rows, evictions in self.residents.until_evictions(events.partitions, events.ds):
             evicted += self.residents.evict(evictions)
             times = None if timestamps_ms is None else timestamps_ms[rows]
-            slots = self.residents.admit(partitions[rows], [unique_ids[row] for row in rows.tolist()], times)
+            slots = self.residents.admit(events.partitions[rows], [unique_ids[row] for row in rows.tolist()], times)
             if (slots <= NO_SLOT).any():
                 outcome[rows[slots == NO_SLOT]] = Outcome.TOO_MANY_STREAMS
                 outcome[rows[slots == TOO_MANY_AT_ONCE]] = Outcome.TOO_MANY_NEW_STREAMS
                 slots = np.maximum(slots, NO_SLOT)
-            outcome[rows[self._state.applied(slots, offsets[rows])]] = Outcome.ALREADY_APPLIED
+            outcome[rows[self._state.applied(slots, events.offsets[rows])]] = Outcome.ALREADY_APPLIED
             stepped = outcome[rows] == Outcome.STEPPED
             if not stepped.all():
                 rows, slots = rows[stepped], slots[stepped]
@@ -185,12 +177,13 @@ class StepEngine:
             revised=None if late is None else late.revised,
         )
 
-    def _inputs(self, ds: IntArray, y: FloatArray, x: FloatArray | None, future: FloatArray | None) -> Inputs:
+    def _inputs(self, events: EventBatch) -> Inputs:
         """Return the inputs that the graph declares; missing covariates are NaN, undeclared ones are dropped."""
-        metadata, n = self.bundle.metadata, len(ds)
+        metadata, n = self.bundle.metadata, len(events)
+        x, future = events.x, events.future
         declared, ahead = len(metadata.covariates), len(metadata.known_ahead)
         if declared and x is None:
             x = np.full((n, declared), np.nan, np.float32)
         if ahead and future is None:
             future = np.full((n, ahead, metadata.horizon), np.nan, np.float32)
-        return Inputs(ds, y, x if declared else None, future if ahead else None)
+        return Inputs(events.ds, events.y, x if declared else None, future if ahead else None)

@@ -44,8 +44,8 @@ class Taken:
     refused: Counter[str]
     example: str
 
-    def told(self, path: Path) -> str:
-        """Return it for a person."""
+    def summary(self, path: Path) -> str:
+        """Return one line for a person."""
         text = f"{path}: {self.events:,} observations of topic {self.topic}"
         if not self.refused:
             return text

@@ -19,9 +19,12 @@ from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
 from rillcast.engine.step_engine import StepEngine
 from rillcast.observability.health import Health
+from rillcast.observability.latency import Latency
 from rillcast.observability.metrics import Metrics
 from rillcast.publishing.dead_letters import DeadLetters
-from rillcast.publishing.publisher import Policy, Publisher
+from rillcast.publishing.filters import Policy
+from rillcast.publishing.output import ForecastOutput
+from rillcast.publishing.publisher import Publisher
 from rillcast.rollout.rollout import Names, RolloutParts
 from rillcast.service.worker import Parts, Worker
 from rillcast.serving.router import ServedModel
@@ -105,6 +108,7 @@ def build(
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     policy: Policy | None = None,
+    late: Literal["dead_letter", "drop"] = "dead_letter",
     models: MemoryModels | None = None,
     rollout: RolloutSettings | None = None,
     clock: Clock | None = None,
@@ -127,11 +131,9 @@ def build(
             lateness=lateness,
             timer=clock,
         )
-        encoder = make_encoder("json", bundle.metadata)
-        told = metrics.of_model(bundle.metadata)
-        return ServedModel(
-            engine, Publisher(sink, encoder, engine.residents, told, policy=policy, wall_clock=clock), store
-        )
+        output = ForecastOutput(sink, make_encoder("json", bundle.metadata))
+        observers = [Latency(metrics.latency, wall_clock=clock), metrics]
+        return ServedModel(engine, Publisher(engine, output, [policy or Policy()], observers, late), store)
 
     rollout_parts = None
     if models is not None:
@@ -150,7 +152,7 @@ def build(
         sink=sink,
         lane=make_lane(bundle, store(sink) if store else None),
         decoder=decoder or ObservationDecoder(),
-        dead_letters=DeadLetters(source.name, "toy", 1000),
+        dead_letters=DeadLetters(source.name, 1000),
         metrics=metrics,
         health=health,
         rollout=rollout_parts,

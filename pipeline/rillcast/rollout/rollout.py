@@ -115,14 +115,12 @@ class RolloutParts:
         models: where models come from.
         open_history: opens a second reader of the source's topic; None where there is none (a file).
         settings: how much at once, and how far back.
-        on_home: is told of the lane that serves all of this member's partitions from now on.
         wall_clock_ms: milliseconds since the epoch, for where a warm-up begins.
     """
 
     models: Models
     open_history: Callable[[], PartitionReader] | None = None
     settings: RolloutSettings = field(default_factory=RolloutSettings)
-    on_home: Callable[[ServedModel], None] = lambda _lane: None
     wall_clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
 
@@ -403,7 +401,7 @@ class Rollout:
         self._drop(lane.model_id)
         if lane is not self._lanes.home:
             self._lanes.move_home(lane)
-            self._parts.on_home(lane)
+            lane.publisher.serve()
         if handed_any:
             log.info("model %s serves all partitions of this member", lane.model_id)
             self._metrics.swap("completed")

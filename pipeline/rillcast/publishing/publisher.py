@@ -210,7 +210,7 @@ class Publisher:
         """Return for each forecast whether the policy lets it out."""
         wanted: npt.NDArray[np.bool_] = self._published[status]
         if self._policy.every > 1:
-            wanted &= self._policy.frequency.slot_of(ds) % self._policy.every == 0
+            wanted &= self._policy.frequency.period_of(ds) % self._policy.every == 0
         return wanted
 
     def _show(
@@ -236,9 +236,9 @@ class Publisher:
         ages = latency_sample(polled.timestamps_ms[live_records], self._wall_clock())
         self._metrics.latency(ages)
         if self._board is not None:
-            if result.placed is not None and result.placed.any():
+            if result.late is not None and result.late.any():
                 # The board shows events as they come, the newest last: those of the past are left out.
-                seen = np.flatnonzero(to_show & ~result.placed)
+                seen = np.flatnonzero(to_show & ~result.late)
                 unique_ids = [events.unique_ids[row] for row in seen.tolist()]
                 score = None if result.score is None else result.score[seen]
                 anomaly = None if result.anomaly is None else result.anomaly[seen]

@@ -149,7 +149,7 @@ class Worker:
             pages_per_commit=snapshots.pages_per_commit,
             clock=clock,
         )
-        beside_from = settings.step_beside_from
+        beside_from = settings.step_thread_min_events
         if beside_from is None:  # a poll that comes half full says that events wait
             beside_from = max(1, settings.max_poll_records // 2)
         self._stepper = Stepper[_Poll, list[Part]](self._lanes.step, beside_from=beside_from)

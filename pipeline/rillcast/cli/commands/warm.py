@@ -137,7 +137,7 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
     from rillcast.engine import device
     from rillcast.engine.residents import Limits
     from rillcast.engine.step_engine import StepEngine
-    from rillcast.serving.factory import rewind_of
+    from rillcast.serving.factory import allowed_lateness
 
     bundle, on = (
         Bundle.load(settings.model),
@@ -151,7 +151,7 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
         # A file may tell one stream after the other: by event time all but the last would be idle.
         limits=Limits(0, settings.state.max_streams_per_partition),
         calibrate=settings.calibration == "on",
-        rewind=rewind_of(settings, bundle.metadata.frequency),
+        lateness=allowed_lateness(settings, bundle.metadata.frequency),
     )
     if partitions is None:
         return Warming(engine, open_decoder(settings, bundle.metadata), None)

@@ -10,18 +10,17 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from rillcast.cli import settings_flags, topic_reading
+from rillcast.cli import flags, topic_reading
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.errors import SettingsError
 from rillcast.observability import logs
 from rillcast.settings import Settings
-from rillcast.transports.base import Channel
+from rillcast.transports.base import Channel, Records
 
 if TYPE_CHECKING:
     from rillcast.publishing.dead_letters import DeadLetter
     from rillcast.transports.base import Polled
 
-HELP: Final = "list dead letters, show one, or send them again"
 EXAMPLES: Final = """\
 examples:
   rillcast dlq list --reason not_json --limit 20
@@ -68,12 +67,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for each in (listing, showing, replay):
         each.add_argument("--file", type=Path, help="dead letters in a file (.jsonl) instead of the topic")
         each.add_argument("--json", action="store_true", help="JSON")
-        settings_flags.add(each)
+        flags.add_settings(each)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked for."""
-    settings = settings_flags.load(args)
+    settings = flags.load_settings(args)
     logs.configure(settings.log.level, settings.log.format)
     letters = _letters(settings, args.file)
     if args.action == "show":
@@ -224,7 +223,7 @@ def _replay(settings: Settings, letters: Iterable[_Found], to: str | None, *, dr
             if sink is not None:
                 headers = [*letter.headers, (REPLAYED, place.encode())]
                 own = letter.partition if to is None and letter.partition >= 0 else None
-                sink.publish(Channel.FORECASTS, [letter.key], [letter.value], [headers], own)
+                sink.publish(Channel.FORECASTS, Records([letter.key], [letter.value], [headers]), partition=own)
             sent += 1
         if sink is not None:
             sink.flush(settings.worker.flush_timeout_s)

@@ -2,7 +2,7 @@
 
 MkDocs calls it (see `hooks` in mkdocs.yml). In the menu, the name of a folder stands for all pages of that folder, and
 `more` for all pages that the menu does not name, so a new page is never missing. The page of commands is made from the
-parser, so it is never out of date. A link to a file of the repository becomes its name: the site does not have the file.
+parser, so it is never out of date. A link to a file of the repository becomes its name: the site has no such file.
 """
 
 from __future__ import annotations

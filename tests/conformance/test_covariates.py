@@ -240,7 +240,7 @@ def test_a_late_event_is_put_into_place_with_its_covariates() -> None:
     late = np.array([*range(15), 16, 17, 15, 18, 19])
     zeros, ids = np.zeros(n, np.int64), ["a"] * n
     in_order = engine().step(zeros, np.arange(n), ids, ds, y, x, future)
-    goes_back = engine(rewind=AllowedLateness(4, Frequency(HOUR_MS)))
+    goes_back = engine(lateness=AllowedLateness(4, Frequency(HOUR_MS)))
     found = goes_back.step(zeros, np.arange(n), ids, ds[late], y[late], x[late], future[late])
     assert found.revised is not None
     assert found.revised.ds.tolist() == ds[16:18].tolist()

@@ -13,7 +13,7 @@ import pytest
 from confluent_kafka import Producer
 
 from rillcast.errors import DeliveryError, TransportError
-from rillcast.transports.base import Assignment, Channel, Sink
+from rillcast.transports.base import Assignment, Channel, Records, Sink
 from rillcast.transports.file.transport import FileSink
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.transports import (
@@ -181,7 +181,7 @@ def test_a_source_may_be_closed_twice_and_unopened(backend: Backend) -> None:
 
 
 def hold_all(_assignment: Assignment) -> None:
-    """Answer the listener's question: not before `start`."""
+    """Answer the listener's question: not before `resume_from`."""
 
 
 def test_a_partition_that_the_listener_holds_back_is_read_from_where_it_is_started(backend: Backend) -> None:
@@ -193,7 +193,7 @@ def test_a_partition_that_the_listener_holds_back_is_read_from_where_it_is_start
         assert not len(source.poll(100, 0.3))
         assert source.positions() == {}
         assert not source.exhausted
-        source.start(0, 17)
+        source.resume_from(0, 17)
         assert source.positions() == {0: 17}
         records = read(source, COUNT // backend.partitions - 17)
         assert not len(source.poll(100, 0.1))
@@ -207,12 +207,12 @@ def test_a_held_partition_goes_on_wherever_it_is_started_again(backend: Backend,
     with closing(backend.source()) as source:
         source.open(Listener())
         before = read(source, 30, 3)
-        source.hold([0])
+        source.pause([0])
         assert 0 not in source.positions()
         others = read(source, COUNT - COUNT // backend.partitions - sum(r.partition != 0 for r in before))
         assert all(record.partition != 0 for record in others)
         assert not len(source.poll(100, 0.1))
-        source.start(0, back_to)
+        source.resume_from(0, back_to)
         again = read(source, COUNT // backend.partitions - back_to, 7)
     assert [(r.partition, r.offset) for r in again] == [(0, n) for n in range(back_to, COUNT // backend.partitions)]
 
@@ -225,13 +225,13 @@ def test_a_partition_may_be_started_anew_without_having_been_held(backend: Backe
         read(source, 30, 3)
         for target in (200, 5, 5, 199, 0):
             for number in range(backend.partitions):
-                source.start(number, target)
+                source.resume_from(number, target)
             partitions = by_partition(read(source, 7, 4))
             assert [r.offset for each in partitions.values() for r in each] == [
                 target + n for each in partitions.values() for n in range(len(each))
             ]
         for number in range(backend.partitions):
-            source.start(number, 0)
+            source.resume_from(number, 0)
         assert sorted(record.offset for record in read(source, COUNT)) == sorted([*range(end)] * backend.partitions)
 
 
@@ -239,11 +239,11 @@ def test_partitions_that_are_not_owned_are_neither_held_nor_started(backend: Bac
     backend.put(rows(COUNT))
     with closing(backend.source()) as source:
         source.open(Listener())
-        source.hold([0])
-        source.start(0, 490)
+        source.pause([0])
+        source.resume_from(0, 490)
         assert len(read(source, COUNT)) == COUNT
-        source.hold([backend.partitions])
-        source.start(backend.partitions, 0)
+        source.pause([backend.partitions])
+        source.resume_from(backend.partitions, 0)
         assert not len(source.poll(10, 0.1))
         assert sorted(source.positions()) == list(range(backend.partitions))
 
@@ -274,9 +274,9 @@ def test_partitions_held_and_started_by_the_listener_itself_lose_and_repeat_noth
         def on_revoked(self, partitions: Sequence[int]) -> None:
             super().on_revoked(partitions)
             kept = [number for number in source.positions() if number not in partitions]
-            source.hold([*partitions, *kept])
+            source.pause([*partitions, *kept])
             for number in [*partitions, *kept]:
-                source.start(number, 10)
+                source.resume_from(number, 10)
 
     first = Rewinding()
     with closing(topic.source()) as source, closing(topic.source()) as other:
@@ -298,8 +298,8 @@ def test_partitions_held_and_started_by_the_listener_itself_lose_and_repeat_noth
         taken += [record[:2] for record in read(source, half - 10 - len(taken))]
         assert taken == [(kept, offset) for offset in range(10, half)]
         assert not len(other.poll(10, 0.2))
-        other.start(kept, 0)  # not its own
-        other.start(moved, 3)
+        other.resume_from(kept, 0)  # not its own
+        other.resume_from(moved, 3)
         assert [record[:2] for record in read(other, half - 3)] == [(moved, offset) for offset in range(3, half)]
 
 
@@ -313,8 +313,8 @@ def test_a_member_whose_partitions_are_all_held_stays_in_its_group(kafka: KafkaC
         started = time.monotonic()
         poll_until(source, lambda: time.monotonic() - started > 3.0, "three seconds")
         assert listener.lost == listener.revoked == []
-        source.start(0, 0)
-        source.start(1, 0)
+        source.resume_from(0, 0)
+        source.resume_from(1, 0)
         assert len(read(source, 20)) == 20
 
 
@@ -441,7 +441,7 @@ def test_what_was_flushed_is_there_complete_and_in_order(case: SinkCase) -> None
     values = [json.dumps({"n": n}).encode() for n in range(3_000)]
     for start in range(0, len(values), 250):
         chunk = values[start : start + 250]
-        case.sink.publish(Channel.FORECASTS, [b"stream"] * len(chunk), chunk)
+        case.sink.publish(Channel.FORECASTS, Records([b"stream"] * len(chunk), chunk))
     case.sink.flush(10.0)
     assert case.written(Channel.FORECASTS) == values
     assert case.written(Channel.DEAD_LETTERS) == []
@@ -452,14 +452,14 @@ def test_records_go_to_the_partition_that_is_named(kafka: KafkaCluster) -> None:
         where = {Channel.STATE: kafka.create_topic("state", 3)}
         with closing(kafka_sink(client, kafka.settings(), where)) as sink:
             for number in (2, 0):
-                sink.publish(Channel.STATE, [b"same", b"same"], [b"%d" % number, None], partition=number)
+                sink.publish(Channel.STATE, Records([b"same", b"same"], [b"%d" % number, None]), partition=number)
             sink.flush(10.0)
         found = [(record.partition, record.value) for record in kafka.read_all(where[Channel.STATE])]
         assert found == [(0, b"0"), (0, None), (2, b"2"), (2, None)]
 
 
 def test_publishing_and_flushing_nothing_is_fine(case: SinkCase) -> None:
-    case.sink.publish(Channel.FORECASTS, [], [])
+    case.sink.publish(Channel.FORECASTS, Records([], []))
     case.sink.flush(5.0)
     assert case.written(Channel.FORECASTS) == []
 
@@ -468,7 +468,7 @@ def test_a_sink_may_be_closed_twice_and_then_refuses_records(case: SinkCase) -> 
     case.sink.close()
     case.sink.close()
     with pytest.raises(TransportError):
-        case.sink.publish(Channel.FORECASTS, [b"k"], [b"v"])
+        case.sink.publish(Channel.FORECASTS, Records([b"k"], [b"v"]))
 
 
 @pytest.fixture(params=CLIENTS)
@@ -485,11 +485,11 @@ def test_a_record_that_is_too_large_fails_the_flush_and_every_one_after_it(
     kafka_case: tuple[Sink, KafkaCluster, str], size: int
 ) -> None:
     sink, _, _ = kafka_case
-    sink.publish(Channel.FORECASTS, [b"k"], [b"x" * size])
+    sink.publish(Channel.FORECASTS, Records([b"k"], [b"x" * size]))
     with pytest.raises(DeliveryError, match="1 published records were not delivered"):
         sink.flush(10.0)
     with pytest.raises(DeliveryError):
-        sink.publish(Channel.FORECASTS, [b"k"], [b"small"])
+        sink.publish(Channel.FORECASTS, Records([b"k"], [b"small"]))
     with pytest.raises(DeliveryError):
         sink.flush(10.0)
 
@@ -497,7 +497,7 @@ def test_a_record_that_is_too_large_fails_the_flush_and_every_one_after_it(
 def test_headers_and_missing_values_are_published_as_given(kafka_case: tuple[Sink, KafkaCluster, str]) -> None:
     sink, cluster, topic = kafka_case
     headers = [[("reason", b"not_json"), ("raw", b"\xff")], []]
-    sink.publish(Channel.FORECASTS, [b"a", b"b"], [b"", None], headers)
+    sink.publish(Channel.FORECASTS, Records([b"a", b"b"], [b"", None], headers))
     sink.flush(10.0)
     first, second = cluster.read_all(topic)
     assert (first.key, first.value, list(first.headers)) == (b"a", b"", headers[0])
@@ -513,7 +513,7 @@ def test_the_first_records_of_a_new_topic_are_all_there(kafka: KafkaCluster, cli
         topic = kafka.create_topic("new")
         where = {Channel.FORECASTS: topic, Channel.DEAD_LETTERS: dead}
         with closing(kafka_sink(client, kafka.settings(), where)) as sink:
-            sink.publish(Channel.FORECASTS, [b"k"] * len(values), values)
+            sink.publish(Channel.FORECASTS, Records([b"k"] * len(values), values))
             sink.flush(10.0)
         assert [record.value for record in kafka.read_all(topic)] == values
 

@@ -143,7 +143,7 @@ def run_once(
     pages_per_commit: int = 1,
     crash: tuple[str, int] | None = None,
     limits: Limits | None = None,
-    rewind: AllowedLateness | None = None,
+    lateness: AllowedLateness | None = None,
 ) -> workers.Harness:
     stores: list[MemoryStore] = []
 
@@ -158,7 +158,7 @@ def run_once(
         snapshots=StateSettings(snapshot_interval_s=2, snapshot_max_interval_s=2, pages_per_commit=pages_per_commit),
         store=make,
         limits=limits,
-        rewind=rewind,
+        lateness=lateness,
     )
     harness.source.before_poll.extend([tick(harness)] * 10_000)
     if crash is not None:
@@ -419,7 +419,7 @@ def test_late_events_are_put_into_place_and_revised_the_same_through_crashes(
     visible: bool,
 ) -> None:
     """Anchors and inputs are part of the state: a crashed run publishes what one run does, revisions included."""
-    rewind = AllowedLateness(3, Frequency(HOUR_MS), last_wins)
+    lateness = AllowedLateness(3, Frequency(HOUR_MS), last_wins)
     whole, crashed, shelf = Log({0: [], 1: []}), Log({0: [], 1: []}), Shelf()
     visible = visible and delivery == "at_least_once"
     held: dict[str, dict[int, int]] = {}
@@ -433,10 +433,12 @@ def test_late_events_are_put_into_place_and_revised_the_same_through_crashes(
         for log in (whole, crashed):
             log.append(partition, observation(unique_id, y, ds=(400_000 + slot) * HOUR_MS))
 
-    run_once(whole, Shelf(), "exactly_once", visible=False, per_poll=lambda: 10**6, rewind=rewind)
+    run_once(whole, Shelf(), "exactly_once", visible=False, per_poll=lambda: 10**6, lateness=lateness)
     for crash in crashes:
-        run_once(crashed, shelf, delivery, visible=visible, per_poll=cycle(polls).__next__, crash=crash, rewind=rewind)
-    run_once(crashed, shelf, delivery, visible=visible, per_poll=cycle(polls).__next__, rewind=rewind)
+        run_once(
+            crashed, shelf, delivery, visible=visible, per_poll=cycle(polls).__next__, crash=crash, lateness=lateness
+        )
+    run_once(crashed, shelf, delivery, visible=visible, per_poll=cycle(polls).__next__, lateness=lateness)
     assert set(published(crashed)) == set(published(whole))
     if delivery == "exactly_once":
         assert published(crashed) == published(whole), "each revision once"

@@ -121,7 +121,7 @@ def run(
     crash: tuple[str, int] | None = None,
     rest: int = 0,
     moves: dict[int, Callable[[MemorySource], None]] | None = None,
-    events_per_turn: int = 10,
+    events_per_iteration: int = 10,
     models: workers.MemoryModels | None = None,
     prepare: Callable[[workers.Harness], None] = lambda _harness: None,
 ) -> workers.Harness:
@@ -134,7 +134,7 @@ def run(
         crash: at which point of a commit, and the how manieth.
         rest: polls beyond the end of the log.
         moves: by the number of the poll, what happens to the source.
-        events_per_turn: of a model that follows.
+        events_per_iteration: of a model that follows.
         models: the registry; by default all toys.
         prepare: is called before the run.
     """
@@ -163,7 +163,7 @@ def run(
         ),
         store=lambda _sink: open_store(IDS[world.live]),
         models=models,
-        rollout=RolloutSettings(warm_up="retained", events_per_turn=events_per_turn, retry_s=3),
+        rollout=RolloutSettings(warm_up="retained", events_per_iteration=events_per_iteration, retry_s=3),
         clock=world.clock,
     )
     polls = 0
@@ -252,7 +252,7 @@ def test_a_roll_back_replays_from_where_the_old_model_stopped() -> None:
     for n in range(30):
         log.append(0, observation("0/0", n + 1))
     world = World(log, "exactly_once", visible=False, shelf=world.shelf, live=37)
-    run(world, lambda: 3, promote={3: 31}, rest=50, events_per_turn=100)
+    run(world, lambda: 3, promote={3: 31}, rest=50, events_per_iteration=100)
     assert world.served()[0, 229] == IDS[31]
 
 

@@ -11,7 +11,7 @@ from typing import Final
 
 from rillcast.errors import TransactionAborted
 from rillcast.settings import KafkaSettings
-from rillcast.transports.base import Assignment, Channel, Source, TransactionalSink
+from rillcast.transports.base import Assignment, Channel, Records, Source, TransactionalSink
 from rillcast.transports.connect import open_transactional_sink
 from tests.support.transports import from_beginning, kafka_source
 
@@ -76,7 +76,8 @@ class Copier:
             self.owned[partition] = offset + 1
         if places:
             try:
-                self._sink.publish(Channel.FORECASTS, [None] * len(places), [b"%d/%d" % place for place in places])
+                copies = Records([None] * len(places), [b"%d/%d" % place for place in places])
+                self._sink.publish(Channel.FORECASTS, copies)
             except TransactionAborted:
                 self._rewind_due = True
             else:
@@ -94,7 +95,7 @@ class Copier:
         self.rewinds += 1
         self._sink.abort()
         self._rewind_due = False
-        self._source.hold(list(self.owned))
+        self._source.pause(list(self.owned))
         for assignment in self._source.assignments():
             self.owned[assignment.partition] = from_beginning(assignment)
-            self._source.start(assignment.partition, self.owned[assignment.partition])
+            self._source.resume_from(assignment.partition, self.owned[assignment.partition])

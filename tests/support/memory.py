@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from rillcast.errors import DeliveryError, TransactionAborted, TransportError
-from rillcast.transports.base import Assignment, AssignmentListener, Channel, Headers, Polled
+from rillcast.transports.base import Assignment, AssignmentListener, Channel, Headers, Polled, Records
 
 
 @dataclass
@@ -85,7 +85,7 @@ class MemorySource:
             if position is None:
                 self._held.add(number)
             else:
-                self.start(number, position)
+                self.resume_from(number, position)
 
     def _assignment(self, number: int) -> Assignment:
         return Assignment(
@@ -106,10 +106,10 @@ class MemorySource:
             self._held.discard(number)
         self._listener.on_lost(partitions)
 
-    def hold(self, partitions: Sequence[int]) -> None:
+    def pause(self, partitions: Sequence[int]) -> None:
         self._held |= set(partitions) & set(self._positions)
 
-    def start(self, partition: int, position: int) -> None:
+    def resume_from(self, partition: int, position: int) -> None:
         if partition in self._positions:
             assert position >= self._log.beginning, "these events are gone"
             self._positions[partition] = position
@@ -211,17 +211,10 @@ class MemorySink:
         self.fail_flush: Callable[[], None] = lambda: None
         self.closed = 0
 
-    def publish(
-        self,
-        channel: Channel,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        headers: Sequence[Headers] | None = None,
-        partition: int | None = None,
-    ) -> None:
-        for row, (key, value) in enumerate(zip(keys, values, strict=True)):
+    def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
+        for row, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
             assert value is not None, "the worker publishes no tombstones"
-            self._pending.append((channel, (key, value, headers[row] if headers else ())))
+            self._pending.append((channel, (key, value, records.headers[row] if records.headers else ())))
 
     def flush(self, timeout_s: float) -> None:
         self.fail_flush()

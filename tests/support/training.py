@@ -7,6 +7,7 @@ from typing import Any
 
 from rillcast_training.data.windows import split
 from rillcast_training.fit.options import TrainOptions
+from rillcast_training.fit.shape import forecaster_shape
 from rillcast_training.fit.training import Trainer, series_of
 
 
@@ -33,5 +34,5 @@ def quick_options(data: Path, folder: Path, **changes: Any) -> TrainOptions:
 
 def trainer_of(options: TrainOptions) -> Trainer:
     """Return a trainer of what the options say."""
-    series, config = series_of(options, options.forecaster())
+    series, config = series_of(options, forecaster_shape(options))
     return Trainer(options, config, split(series, config, options.validation))

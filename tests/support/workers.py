@@ -100,7 +100,7 @@ def build(
     store: Callable[[MemorySink], StateStore] | None = None,
     snapshots: StateSettings | None = None,
     limits: Limits | None = None,
-    rewind: AllowedLateness | None = None,
+    lateness: AllowedLateness | None = None,
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     policy: Policy | None = None,
@@ -110,7 +110,7 @@ def build(
 ) -> Harness:
     """Return a worker that reads `log` to its end when run; `clock` is that of its machine, at zero unless given."""
     # Polls of three events and more are stepped beside the loop, smaller ones in it: tests meet both ways.
-    clock, settings = clock or Clock(), (settings or WorkerSettings()).model_copy(update={"step_beside_from": 3})
+    clock, settings = clock or Clock(), (settings or WorkerSettings()).model_copy(update={"step_thread_min_events": 3})
     source = MemorySource(log, owned=owned, per_poll=per_poll)
     sink = MemoryTransactionalSink(log) if settings.delivery == "exactly_once" else MemorySink(log)
     bundle = bundle or toy_bundle()
@@ -124,7 +124,7 @@ def build(
             batch_rows=batch_rows,
             row_buckets=row_buckets,
             limits=limits,
-            rewind=rewind,
+            lateness=lateness,
             timer=clock,
         )
         encoder = make_encoder("json", bundle.metadata)

@@ -36,8 +36,10 @@ class _Case:
     """An engine, the order in which its events come, and what it took."""
 
     def __init__(self, bundle: Bundle, args: argparse.Namespace, *, reach: int, within: float) -> None:
-        rewind = AllowedLateness(reach, bundle.metadata.frequency) if reach else None
-        self.engine = StepEngine(bundle, device.choose(args.device, args.threads), batch_rows=args.batch, rewind=rewind)
+        lateness = AllowedLateness(reach, bundle.metadata.frequency) if reach else None
+        self.engine = StepEngine(
+            bundle, device.choose(args.device, args.threads), batch_rows=args.batch, lateness=lateness
+        )
         self._frequency, self._batch, self._within = bundle.metadata.frequency, args.batch, within
         self._ids = [f"stream-{number}" for number in range(args.streams)]
         self._offset = 0
@@ -61,8 +63,8 @@ class _Case:
             stats = self.engine.step(np.zeros(n, np.int64), offsets, ids, ds, part.y).stats
             seconds += time.perf_counter() - started
             if counts:
-                self.put += stats.put
-                self.again += stats.again
+                self.put += stats.late_events
+                self.again += stats.replayed_steps
         if counts:
             self.events += events.slots.size
             self.us_per_event.append(seconds / events.slots.size * 1e6)

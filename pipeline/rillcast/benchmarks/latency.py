@@ -29,7 +29,7 @@ from rillcast.bundle.bundle import Bundle
 from rillcast.codecs.forecasts.reader import decode_forecast
 from rillcast.errors import TransportError
 from rillcast.settings import Settings
-from rillcast.transports.base import Assignment, Channel
+from rillcast.transports.base import Assignment, Channel, Records
 from rillcast.transports.connect import open_sink, open_source
 
 log = logging.getLogger(__name__)
@@ -84,7 +84,7 @@ def _feed(topics: Topics, keys: Sequence[bytes], values: Sequence[bytes], rate: 
             due = min(len(keys), int((time.perf_counter() - started) * rate) + 1)
             if due > sent:
                 late = max(late, time.perf_counter() - started - sent / rate)
-                sink.publish(Channel.FORECASTS, keys[sent:due], values[sent:due])
+                sink.publish(Channel.FORECASTS, Records(keys[sent:due], values[sent:due]))
                 sent = due
             time.sleep(_TICK_S)
         sink.flush(_DEADLINE_S)

@@ -17,7 +17,7 @@ from pathlib import Path
 from rillcast.errors import TransportError
 from rillcast.settings import Settings
 from rillcast.stores.connect import open_admin
-from rillcast.transports.base import Assignment, Channel, Source
+from rillcast.transports.base import Assignment, Channel, Records, Source
 from rillcast.transports.connect import open_sink, open_source
 
 _DEADLINE_S = 900.0
@@ -43,7 +43,7 @@ class Topics:
     def fill(self, keys: Sequence[bytes], values: Sequence[bytes]) -> None:
         """Write observations and wait until the broker has them."""
         with closing(open_sink(self.to_input())) as sink:
-            sink.publish(Channel.FORECASTS, keys, values)
+            sink.publish(Channel.FORECASTS, Records(keys, values))
             sink.flush(_DEADLINE_S)
 
     def to_input(self) -> Settings:

@@ -60,11 +60,11 @@ class _Backlog:
                 self.on_done()
         return polled
 
-    def hold(self, partitions: Sequence[int]) -> None:
-        self._source.hold(partitions)
+    def pause(self, partitions: Sequence[int]) -> None:
+        self._source.pause(partitions)
 
-    def start(self, partition: int, position: int) -> None:
-        self._source.start(partition, position)
+    def resume_from(self, partition: int, position: int) -> None:
+        self._source.resume_from(partition, position)
 
     def assignments(self) -> Sequence[Assignment]:
         return self._source.assignments()

@@ -18,7 +18,7 @@ from rillcast.errors import RolloutRefusedError
 _SAME: Final = ("freq", "horizon", "quantiles", "scores", "covariates")
 
 
-def require_successor(serving: BundleMetadata, candidate: BundleMetadata) -> None:
+def require_compatible(serving: BundleMetadata, candidate: BundleMetadata) -> None:
     """Raise unless one model may take the place of the other.
 
     Raises:

@@ -1,12 +1,12 @@
-"""Frequencies: which slot of time an event falls into, and when a slot begins.
+"""Frequencies: in which period an event lies, and when a period begins.
 
-A bundle forecasts at one frequency. Slots are counted from the epoch (UTC): by a step of fixed length, so that slot `k`
-covers `[k * step, (k + 1) * step)` milliseconds, or by calendar months, so that slot `k` is the months from `k * step`
-on since January 1970.
+A bundle forecasts at one frequency. Periods are numbered from the epoch (UTC). With a step of fixed length, period `k`
+covers `[k * step, (k + 1) * step)` milliseconds. With calendar months, period `k` begins `k * step` months after
+January 1970.
 
-Owns: the spellings of a frequency and the arithmetic of its slots, once: the same lines run on Python's integers, on
-arrays, and on the tensors of the graph, which brings its own division. Whole numbers from end to end: a float cannot
-hold the time of an event. Does not know: seasons, the calendar's features, tensors.
+Owns: the spellings of a frequency and the arithmetic of its periods. The same lines run on Python integers, on arrays
+and on tensors of the graph, which passes its own division. All numbers are whole: a float cannot hold an event's time.
+Does not know: seasons, the calendar's features, tensors.
 """
 
 from __future__ import annotations
@@ -24,25 +24,32 @@ Divide = Callable[[Any, int], Any]
 
 DAY_MS: Final = 86_400_000
 MONTH_MS: Final = 2_629_746_000
-"""The mean month of the Gregorian calendar, in milliseconds."""
+"""Length of the mean Gregorian month in milliseconds."""
 _UNIT_MS: Final = {"ms": 1, "s": 1_000, "min": 60_000, "h": 3_600_000, "d": DAY_MS, "w": 7 * DAY_MS}
 _UNIT_MONTHS: Final = {"mo": 1, "q": 3, "y": 12}
-_PANDAS: Final = {"MS": "mo", "ME": "mo", "QS": "q", "QE": "q", "YS": "y", "YE": "y"}  # in capitals: "ms" is another
+_PANDAS: Final = {
+    "MS": "mo",
+    "ME": "mo",
+    "QS": "q",
+    "QE": "q",
+    "YS": "y",
+    "YE": "y",
+}  # in capitals: "ms" means milliseconds
 _PATTERN: Final = re.compile(r"(\d{0,9})([A-Za-z]+)")
 _ERA_DAYS: Final = 146_097  # 400 years
 _ERA_MONTHS: Final = 4_800
-_ERAS: Final = 1_000_000  # as many as make every day of an int64 time in milliseconds a number that is not negative
+_ERAS: Final = 1_000_000  # enough to make every day of an int64 time in milliseconds non-negative
 _EPOCH_DAY: Final = 719_468  # 1970-01-01, counted from 0000-03-01
 _EPOCH_MONTH: Final = 23_638  # January 1970, counted from March of year 0
 
 
 @dataclass(frozen=True, slots=True)
 class Frequency:
-    """The length of a slot.
+    """The length of a period.
 
     Attributes:
-        step: milliseconds, or calendar months; at least 1.
-        in_months: which of the two.
+        step: Length in milliseconds or calendar months, at least 1.
+        in_months: Whether `step` counts calendar months.
     """
 
     step: int
@@ -50,42 +57,42 @@ class Frequency:
 
     @property
     def nominal_ms(self) -> int:
-        """Length of a slot in milliseconds; of calendar months the mean one, for estimates alone."""
+        """Length of a period in milliseconds. For calendar months it is the mean length, fit for estimates only."""
         return self.step * MONTH_MS if self.in_months else self.step
 
-    def slot_of(self, time: Whole, floor: Divide = operator.floordiv, whole: Divide = operator.floordiv) -> Whole:
-        """Return the slot that a time lies in.
+    def period_of(self, time: Whole, floor: Divide = operator.floordiv, whole: Divide = operator.floordiv) -> Whole:
+        """Return the number of the period in which a time lies.
 
         Args:
-            time: milliseconds since the epoch, any that an int64 holds.
-            floor: division that rounds down.
-            whole: the same, of numbers that are not negative: a graph has a cheaper one for these.
+            time: Milliseconds since the epoch, any value of an int64.
+            floor: Division that rounds down.
+            whole: Division of numbers that are not negative; a graph has a cheaper operator for these.
         """
-        slot: Whole
+        period: Whole
         if self.in_months:
             month = _month_of(floor(time, DAY_MS), whole)
-            slot = month if self.step == 1 else floor(month, self.step)
+            period = month if self.step == 1 else floor(month, self.step)
         else:
-            slot = floor(time, self.step)
-        return slot
+            period = floor(time, self.step)
+        return period
 
-    def start_of(self, slot: Whole) -> Whole:
-        """Return when a slot, an `int` or an array, begins: milliseconds since the epoch."""
-        count: Any = slot
+    def start_of(self, period: Whole) -> Whole:
+        """Return when a period, an `int` or an array, begins: milliseconds since the epoch."""
+        count: Any = period
         started: Whole = _first_day(count * self.step) * DAY_MS if self.in_months else count * self.step
         return started
 
-    def ahead(self, time: Any, slots: Any) -> Any:
-        """Return when the slots begin that lie `slots` after those of `time`; either may be an array."""
-        return self.start_of(self.slot_of(time) + slots)
+    def ahead(self, time: Any, periods: Any) -> Any:
+        """Return when the period begins that lies `periods` after that of `time`; either may be an array."""
+        return self.start_of(self.period_of(time) + periods)
 
 
 @cache
 def parse(freq: str) -> Frequency:
-    """Return the frequency of a text, such as `1h`, `30min`, `1d` or `1mo`.
+    """Return the frequency that a text such as `1h`, `30min`, `1d` or `1mo` names.
 
     Raises:
-        ValueError: it is none; see `canonical`.
+        ValueError: The text names no frequency; see `canonical`.
     """
     count, unit = _parts(freq)
     if unit in _UNIT_MONTHS:
@@ -94,10 +101,10 @@ def parse(freq: str) -> Frequency:
 
 
 def canonical(freq: str) -> str:
-    """Return the one spelling in which bundles and records name a frequency.
+    """Return the one spelling that bundles and records use for a frequency.
 
-    That is a whole number and `ms`, `s`, `min`, `h`, `d`, `w` or `mo`. Understood are also a unit without a number,
-    capitals, `q` and `y` (quarters and years, as polars has them), and pandas' `MS`, `ME`, `QS`, `QE`, `YS` and `YE`.
+    It is a whole number and `ms`, `s`, `min`, `h`, `d`, `w` or `mo`. The function also reads a unit without a number,
+    capitals, `q` and `y` (quarters and years, as in polars), and pandas' `MS`, `ME`, `QS`, `QE`, `YS` and `YE`.
 
     Raises:
         ValueError: `freq` is not a positive whole number followed by a unit.
@@ -120,8 +127,8 @@ def _parts(freq: str) -> tuple[int, str]:
 def _month_of(day: Any, whole: Divide) -> Any:
     """Return the calendar month of a day, both counted from 1970.
 
-    Howard Hinnant's `civil_from_days` (http://howardhinnant.github.io/date_algorithms.html), whose years begin in March
-    so that the leap day comes last. Counted from a March long ago, no number but the day as it is given is negative.
+    Source: Howard Hinnant's `civil_from_days` (http://howardhinnant.github.io/date_algorithms.html). Its years begin in
+    March, so that the leap day comes last. The count starts at a March long ago, so only the given day can be negative.
     """
     day = day + (_ERAS * _ERA_DAYS + _EPOCH_DAY)
     era = whole(day, _ERA_DAYS)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rillcast_training.data.tables import Columns
+    from rillcast_training.data.columns import Columns
 
 
 def add(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
@@ -36,7 +36,7 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
 
 def columns(args: argparse.Namespace) -> Columns | None:
     """Return the columns that the flags name; None = the usual ones."""
-    from rillcast_training.data.tables import Columns
+    from rillcast_training.data.columns import Columns
 
     usual = Columns()
     named = Columns(

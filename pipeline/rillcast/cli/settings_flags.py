@@ -10,6 +10,7 @@ from pydantic_settings import CliSettingsSource
 from rillcast import settings
 from rillcast.bundle.registry import reference
 from rillcast.settings import Settings
+from rillcast.settings.deprecated import RENAMED
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -22,6 +23,8 @@ def add(parser: argparse.ArgumentParser) -> None:
         cli_avoid_json=True,
         cli_hide_none_type=True,
     )
+    for old in RENAMED:  # parsed like the others, in no help; `load` translates them
+        parser.add_argument(f"--{old.replace('_', '-')}", dest=old, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.set_defaults(settings_source=source)
 
 

@@ -148,7 +148,7 @@ class Partitions:
                 partition = self._partitions[restored.partition]
                 position = self._begin(partition.assignment, restored)
                 self._metrics.loaded(self._clock() - partition.since)
-                self._source.start(restored.partition, position)
+                self._source.resume_from(restored.partition, position)
         self.report()
 
     def note_live(self) -> None:

@@ -290,7 +290,7 @@ class Residents:
             self._slab.scatter(slots, {name: row for name, row in rows.items() if not name.startswith(PREFIX)})
             self._last_ds[slots] = page.last_ds[named]
             if self.history is not None:
-                self.history.load(slots, rows, self.history.rewind.frequency.slot_of(self._last_ds[slots]))
+                self.history.load(slots, rows, self.history.rewind.frequency.period_of(self._last_ds[slots]))
             self._applied_to[slots] = page.offset
 
     def release(self, partition: int) -> None:

@@ -60,8 +60,8 @@ class StepStats:
         in_runs: events that went through the sequence graph.
         evicted: streams that left.
         seconds: it took.
-        put: late or corrected events that were put into place.
-        again: steps of earlier events that this took.
+        late_events: Late or corrected events that were applied.
+        replayed_steps: Steps of earlier events that this took.
     """
 
     events: int
@@ -69,8 +69,8 @@ class StepStats:
     in_runs: int
     evicted: int
     seconds: float
-    put: int = 0
-    again: int = 0
+    late_events: int = 0
+    replayed_steps: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +86,8 @@ class StepResult:
         stats: cost of the step.
         revision: `(n,)` int32, how often the forecast of the event's stream and slot had been revised before it became
             this one; None where streams do not go back.
-        placed: `(n,)` bool, whether the event was late, or another value for its slot, and went back to it; None
-            likewise.
+        late: `(n,)` bool, whether the event was late, or another value for its period, and was applied; None where
+            no lateness is allowed.
         revised: forecasts of earlier events that these events changed; None where they changed none.
     """
 
@@ -98,7 +98,7 @@ class StepResult:
     anomaly: FloatArray | None
     stats: StepStats
     revision: npt.NDArray[np.int32] | None = None
-    placed: npt.NDArray[np.bool_] | None = None
+    late: npt.NDArray[np.bool_] | None = None
     revised: Revised | None = None
 
 
@@ -115,7 +115,7 @@ class StepEngine:
         runs: Runs = DEFAULT_RUNS,
         limits: Limits | None = None,
         calibrate: bool = True,
-        rewind: AllowedLateness | None = None,
+        lateness: AllowedLateness | None = None,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Load the bundle on a device.
@@ -129,7 +129,7 @@ class StepEngine:
             runs: when consecutive events of a stream go together, where the bundle has a sequence graph.
             limits: which streams may be resident; None = all, for ever.
             calibrate: whether a bundle that learns an online correction of its forecasts applies it.
-            rewind: how far late events are put into place; None = they are not.
+            lateness: How late an event may be; None = late events are left to the model.
             timer: monotonic seconds, for the statistics only.
 
         Raises:
@@ -138,7 +138,7 @@ class StepEngine:
         if row_buckets and max(row_buckets) < batch_rows:
             raise ValueError(f"the largest of row_buckets {list(row_buckets)} is less than batch_rows {batch_rows}")
         self.bundle = bundle
-        self.residents = Residents(bundle.metadata.states, on, limits or Limits(), rewind, shapes_of(bundle.metadata))
+        self.residents = Residents(bundle.metadata.states, on, limits or Limits(), lateness, shapes_of(bundle.metadata))
         history = self.residents.history
         self._rewinder = (
             None if history is None else LateReplay(self.residents, history, self._advance, self._empty_columns)
@@ -270,11 +270,11 @@ class StepEngine:
 
         A guess, from the times alone: the graph decides. A stream's first event ever follows nothing.
         """
-        slot_of = self.bundle.metadata.frequency.slot_of
+        period_of = self.bundle.metadata.frequency.period_of
         newest = self.residents.newest(stretch.slots)
         order = np.argsort(stretch.slots, kind="stable")
-        slots, times = stretch.slots[order], slot_of(stretch.inputs.ds[order])
-        before = np.where(newest == NO_WATERMARK, NO_WATERMARK, slot_of(newest))[order]
+        slots, times = stretch.slots[order], period_of(stretch.inputs.ds[order])
+        before = np.where(newest == NO_WATERMARK, NO_WATERMARK, period_of(newest))[order]
         again = slots[1:] == slots[:-1]
         before[1:][again] = times[:-1][again]
         follows: npt.NDArray[np.bool_] = np.empty(slots.size, np.bool_)

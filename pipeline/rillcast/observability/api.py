@@ -174,7 +174,7 @@ class Status(_Form):
     streams: int | None
     """Streams that have state; null = no event yet."""
     listed: int
-    """Streams that `/streams` lists, at most twice `http.latest_streams`."""
+    """Streams that `/streams` lists, at most twice `http.cached_streams`."""
     coverage: Coverage
     """Since the start, over all streams."""
     latency_s: Latency

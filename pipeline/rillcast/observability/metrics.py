@@ -399,8 +399,8 @@ class Metrics:
         """Count live events that were stepped; `stats` covers replayed ones of the same poll too."""
         self._counters["rillcast_evicted_streams_total"].inc(stats.evicted)
         self._counters["rillcast_model_calls_total"].inc(stats.calls)
-        self._counters["rillcast_put_events_total"].inc(stats.put)
-        self._counters["rillcast_steps_again_total"].inc(stats.again)
+        self._counters["rillcast_put_events_total"].inc(stats.late_events)
+        self._counters["rillcast_steps_again_total"].inc(stats.replayed_steps)
         self._histograms["rillcast_step_duration_seconds"].observe(stats.seconds)
         for counter, count in zip(self._events, np.bincount(status, minlength=len(self._events)), strict=True):
             counter.inc(int(count))

@@ -216,7 +216,7 @@ class HttpServer:
 
     def _read(self, path: str, query: str) -> _Answer:
         if self._api is None:
-            return _not_found(path, "the read API is off (http.latest_streams is 0)")
+            return _not_found(path, "the read API is off (http.cached_streams is 0)")
         reply = self._api.answer(path.removeprefix(api.ROOT), query)
         return _not_found(path) if reply is None else _Answer(reply.status, "application/json", reply.body)
 

@@ -26,7 +26,7 @@ from rillcast.codecs.forecasts.reader import decode_forecast
 from rillcast.codecs.observations.decoder import Observations
 from rillcast.engine.step_engine import StepResult
 from rillcast.errors import DataError
-from rillcast.transports.base import Channel, Headers, Polled, Sink
+from rillcast.transports.base import Channel, Headers, Polled, Records, Sink
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
@@ -127,7 +127,7 @@ class AnomalyPublisher:
         assert result.anomaly is not None, "rows are of `choose`"
         keys = [events.unique_ids[row].encode() for row in rows.tolist()]
         values = [self._record(polled, events, result, result.anomaly, row) for row in rows.tolist()]
-        self._sink.publish(Channel.ANOMALIES, keys, values, headers)
+        self._sink.publish(Channel.ANOMALIES, Records(keys, values, headers))
 
     def _record(self, polled: Polled, events: Observations, result: StepResult, anomaly: FloatArray, row: int) -> bytes:
         of_poll, rated = int(events.rows[row]), _shortest(anomaly[row])

@@ -66,7 +66,7 @@ class Changes:
         if not len(columns):
             return found
         rows = self._rows(columns)
-        slots = self._frequency.slot_of(columns.ds)
+        slots = self._frequency.period_of(columns.ds)
         forced = np.zeros(len(columns), bool) if columns.revision is None else columns.revision > 0
         # A stream stands in a wave once: its second forecast is compared with what became of its first.
         for wave in _waves(rows):
@@ -101,7 +101,7 @@ class Changes:
 
     def _rows(self, columns: ForecastColumns) -> IntArray:
         if len(self._free) < len(columns):
-            self._make_room(len(columns), self._frequency.slot_of(int(columns.ds.max())))
+            self._make_room(len(columns), self._frequency.period_of(int(columns.ds.max())))
         rows = np.empty(len(columns), np.int64)
         for i, (partition, unique_id) in enumerate(zip(columns.partitions.tolist(), columns.unique_ids, strict=True)):
             row_of = self._row_of.setdefault(partition, {})

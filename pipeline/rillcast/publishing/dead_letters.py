@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rillcast.codecs.observations.rejections import Rejection
-from rillcast.transports.base import Channel, Headers, Polled, Sink
+from rillcast.transports.base import Channel, Headers, Polled, Records, Sink
 
 _OWN_HEADERS: Final = frozenset(
     f"rillcast-{name}"
@@ -101,7 +101,7 @@ class DeadLetters:
         keys = [polled.keys[rejection.row] for rejection in ordered]
         values = [(polled.values[rejection.row] or b"")[: self._max_bytes] for rejection in ordered]
         headers = [self._headers(polled, rejection) for rejection in ordered]
-        sink.publish(Channel.DEAD_LETTERS, keys, values, headers)
+        sink.publish(Channel.DEAD_LETTERS, Records(keys, values, headers))
 
     def _headers(self, polled: Polled, rejection: Rejection) -> Headers:
         row, reason, detail = rejection

@@ -31,7 +31,7 @@ from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.changes import Changes
 from rillcast.publishing.revisions import with_revisions
 from rillcast.publishing.trace_context import carried
-from rillcast.transports.base import Channel, Polled, Sink
+from rillcast.transports.base import Channel, Polled, Records, Sink
 
 if TYPE_CHECKING:
     from rillcast.publishing.spans import Spans  # needs an extra
@@ -161,9 +161,8 @@ class Publisher:
             if self._latest is not None:
                 self._latest.update(part.partitions, part.unique_ids, values)
             first = number * _PART_ROWS
-            self._sink.publish(
-                Channel.FORECASTS, keys, values, None if headers is None else headers[first : first + len(part)]
-            )
+            of_part = None if headers is None else headers[first : first + len(part)]
+            self._sink.publish(Channel.FORECASTS, Records(keys, values, of_part))
             self._stages.lap("produce")
         self._metrics.published(len(columns))
         if self._anomalies is not None:
@@ -210,7 +209,7 @@ class Publisher:
         """Return for each forecast whether the policy lets it out."""
         wanted: npt.NDArray[np.bool_] = self._published[status]
         if self._policy.every > 1:
-            wanted &= self._policy.frequency.slot_of(ds) % self._policy.every == 0
+            wanted &= self._policy.frequency.period_of(ds) % self._policy.every == 0
         return wanted
 
     def _show(
@@ -236,9 +235,9 @@ class Publisher:
         ages = latency_sample(polled.timestamps_ms[live_records], self._wall_clock())
         self._metrics.latency(ages)
         if self._board is not None:
-            if result.placed is not None and result.placed.any():
+            if result.late is not None and result.late.any():
                 # The board shows events as they come, the newest last: those of the past are left out.
-                seen = np.flatnonzero(to_show & ~result.placed)
+                seen = np.flatnonzero(to_show & ~result.late)
                 unique_ids = [events.unique_ids[row] for row in seen.tolist()]
                 score = None if result.score is None else result.score[seen]
                 anomaly = None if result.anomaly is None else result.anomaly[seen]

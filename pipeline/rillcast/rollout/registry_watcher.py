@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rillcast.bundle.bundle import Bundle
-from rillcast.bundle.compatibility import require_successor
+from rillcast.bundle.compatibility import require_compatible
 from rillcast.bundle.metadata import BundleMetadata
 from rillcast.bundle.registry.model_registry import ModelRegistry
 from rillcast.bundle.registry.reference import Reference
@@ -211,7 +211,7 @@ class RegistryWatcher:
         started = self._clock()
         try:
             bundle = Bundle.from_bytes(self._registry_at(where).pull(model_id).data)
-            require_successor(self._serving, bundle.metadata)
+            require_compatible(self._serving, bundle.metadata)
             engine = self._factory.prepare(bundle)
         except RillcastError as error:
             if error.retriable or isinstance(error, RolloutRefusedError):

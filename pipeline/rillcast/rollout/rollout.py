@@ -349,7 +349,7 @@ class Rollout:
             history,
             self._decoder,
             self._begin_at,
-            most_events=self._parts.settings.events_per_turn,
+            most_events=self._parts.settings.events_per_iteration,
             on_result=self.comparison.shadow_stepped,
         )
         role = "to take over" if model_id == self._names.wanted else "in the shadow"

@@ -114,7 +114,7 @@ def build(
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     health, board = Health(), LiveView(metadata)
-    keeps = settings.http.latest_streams if settings.http.enabled else 0
+    keeps = settings.http.cached_streams if settings.http.enabled else 0
     latest = ForecastCache(keeps) if keeps else None
     prepare_store(settings, metadata)
     source, sink = open_source(settings, metadata.covariates), open_sink(settings)
@@ -158,9 +158,9 @@ def worker_settings(settings: Settings) -> WorkerSettings:
     each takes turns from the others.
     """
     crowded = settings.input.path is None and chosen_client(settings.kafka) == "kafka-python"
-    if settings.worker.step_beside_from is not None or not crowded:
+    if settings.worker.step_thread_min_events is not None or not crowded:
         return settings.worker
-    return settings.worker.model_copy(update={"step_beside_from": 0})
+    return settings.worker.model_copy(update={"step_thread_min_events": 0})
 
 
 def _rollout(

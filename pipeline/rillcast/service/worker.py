@@ -149,7 +149,7 @@ class Worker:
             pages_per_commit=snapshots.pages_per_commit,
             clock=clock,
         )
-        beside_from = settings.step_beside_from
+        beside_from = settings.step_thread_min_events
         if beside_from is None:  # a poll that comes half full says that events wait
             beside_from = max(1, settings.max_poll_records // 2)
         self._stepper = Stepper[_Poll, list[Part]](self._lanes.step, beside_from=beside_from)
@@ -320,11 +320,11 @@ class Worker:
         if isinstance(self._parts.sink, TransactionalSink):
             self._parts.sink.abort()
         self._lanes.discard()
-        self._source.hold(owned)
+        self._source.pause(owned)
         self._drop(owned)
         for number, position in self.on_assigned(self._source.assignments()).items():
             if position is not None:
-                self._source.start(number, position)
+                self._source.resume_from(number, position)
 
     # Partitions come and go (called by the source, from within `poll`).
 

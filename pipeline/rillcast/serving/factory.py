@@ -122,15 +122,17 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
             settings.state.max_new_streams_per_s,
         ),
         calibrate=settings.calibration == "on",
-        rewind=rewind_of(settings, bundle.metadata.frequency),
+        lateness=allowed_lateness(settings, bundle.metadata.frequency),
     )
 
 
-def rewind_of(settings: Settings, frequency: Frequency) -> AllowedLateness | None:
+def allowed_lateness(settings: Settings, frequency: Frequency) -> AllowedLateness | None:
     """Return how far streams go back; None = late events are not put into place."""
     given = settings.input
     return (
-        AllowedLateness(given.rewind_slots, frequency, given.duplicates == "last_wins") if given.rewind_slots else None
+        AllowedLateness(given.allowed_lateness_periods, frequency, given.duplicates == "last_wins")
+        if given.allowed_lateness_periods
+        else None
     )
 
 

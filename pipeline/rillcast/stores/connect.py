@@ -93,7 +93,7 @@ def open_store(settings: Settings, metadata: BundleMetadata, sink: Sink) -> Stat
 
 def codec_of(settings: Settings, metadata: BundleMetadata) -> PageCodec:
     """Return the codec of the bundle's pages, in the form that the settings ask for."""
-    beside = page_columns(metadata.states, settings.input.rewind_slots, shapes_of(metadata))
+    beside = page_columns(metadata.states, settings.input.allowed_lateness_periods, shapes_of(metadata))
     return PageCodec(metadata.model_id, metadata.states, settings.state.rows, settings.state.compression, beside)
 
 

@@ -34,7 +34,7 @@ from rillcast.engine.pages import Page
 from rillcast.stores.base import Claim, Mark, Restored, Superseded
 from rillcast.stores.format.framing import damaged
 from rillcast.stores.format.pages import PageCodec, decode_claim
-from rillcast.transports.base import Channel, Sink
+from rillcast.transports.base import Channel, Records, Sink
 
 log = logging.getLogger(__name__)
 
@@ -237,7 +237,7 @@ class KafkaStore:
 
     def _publish(self, partition: int, key: bytes, value: bytes | None) -> None:
         assert self._sink is not None  # who writes opened the store with one
-        self._sink.publish(Channel.STATE, [key], [value], partition=partition)
+        self._sink.publish(Channel.STATE, Records([key], [value]), partition=partition)
         self._bytes += len(value or b"")
 
     def _read(self, timeout_s: float) -> None:

@@ -7,11 +7,11 @@ Source
   2. `poll(max_records, timeout_s)` returns what is there, in offset order within each partition, and waits at
      most `timeout_s` for a first record. It never waits to fill a batch. During `poll`, and only then, the
      listener is told of partitions that come, go or are lost; an error that the listener raises comes out of
-     `poll`. Of a partition that the listener answered with None, nothing is handed out until `start`.
+     `poll`. Of a partition that the listener answered with None, nothing is handed out until `resume_from`.
   3. `commit(positions)` is synchronous: when it returns, the positions are durable. A position is the offset of
      the next record to read, so the last processed offset plus one. (The classic off-by-one.)
-  4. `hold(partitions)` stops handing out their records; `start(partition, position)` begins again, wherever the caller
-     says. What a client had fetched of a held partition is not handed out.
+  4. `pause(partitions)` stops handing out their records; `resume_from(partition, position)` begins again, at any
+     position. Records that a client had fetched of a paused partition are not handed out.
   5. `close()` leaves without committing. It may be called twice.
 
 Sink
@@ -96,6 +96,24 @@ class Polled:
         return cls(none, none, none, (), ())
 
 
+@dataclass(frozen=True, slots=True)
+class Records:
+    """What is published, as columns; row `i` of each belongs to one record.
+
+    Attributes:
+        keys: keys, None where a record has none.
+        values: values, None for a tombstone.
+        headers: the headers of each record; None = no record has any.
+    """
+
+    keys: Sequence[bytes | None]
+    values: Sequence[bytes | None]
+    headers: Sequence[Headers] | None = None
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+
 class Assignment(NamedTuple):
     """A partition that this member now owns.
 
@@ -116,7 +134,7 @@ class AssignmentListener(Protocol):
     """Who is told when partitions come and go."""
 
     def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
-        """Return the position from which to read each of the new partitions; None = not before `Source.start`.
+        """Return the position from which to read each of the new partitions; None = not before `Source.resume_from`.
 
         An empty list says that this member has joined and that nothing came to it.
         """
@@ -152,11 +170,11 @@ class Source(Protocol):
         """Return at most `max_records` records, waiting at most `timeout_s` for the first."""
         ...
 
-    def hold(self, partitions: Sequence[int]) -> None:
-        """Hand out nothing of these owned partitions until `start`."""
+    def pause(self, partitions: Sequence[int]) -> None:
+        """Hand out nothing of these owned partitions until `resume_from`."""
         ...
 
-    def start(self, partition: int, position: int) -> None:
+    def resume_from(self, partition: int, position: int) -> None:
         """Hand out an owned partition's records from `position` on; a partition that is no longer owned is ignored."""
         ...
 
@@ -214,15 +232,8 @@ def required_topics(topics: Mapping[Channel, str]) -> list[str]:
 class Sink(Protocol):
     """Where results go. See the module's docstring for the contract."""
 
-    def publish(
-        self,
-        channel: Channel,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        headers: Sequence[Headers] | None = None,
-        partition: int | None = None,
-    ) -> None:
-        """Hand over one record per row; to `partition` of the channel's topic, or else by the key.
+    def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
+        """Hand over `records`; to `partition` of the channel's topic, or else by the key.
 
         Raises:
             TransportError: the sink is broken; nothing may be committed any more.

@@ -199,7 +199,7 @@ def test_without_kept_streams_the_api_says_that_it_is_off() -> None:
     finally:
         server.stop()
     assert status == 404
-    assert b"http.latest_streams" in body
+    assert b"http.cached_streams" in body
 
 
 def test_the_last_streams_that_were_published_are_kept_and_about_twice_as_many_at_most() -> None:

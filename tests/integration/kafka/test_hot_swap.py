@@ -130,7 +130,7 @@ def test_a_swap_under_load_and_through_kills_loses_doubles_and_mixes_nothing(
         "state.snapshot_events_per_stream": 0,
         "rollout.poll_interval_s": 0.2,
         "rollout.warm_up": "retained",
-        "rollout.events_per_turn": 200,
+        "rollout.events_per_iteration": 200,
     }
     load = Load(kafka, topic)
     load.put(WARM_UP)

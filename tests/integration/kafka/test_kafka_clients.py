@@ -13,7 +13,7 @@ import pytest
 
 from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
-from rillcast.transports.base import Assignment, Channel, Source
+from rillcast.transports.base import Assignment, Channel, Records, Source
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.transports import CLIENTS, Listener, from_beginning, kafka_sink, kafka_source, read
 
@@ -239,7 +239,7 @@ def test_both_clients_put_a_key_in_the_same_partition(kafka: KafkaCluster) -> No
         with ExitStack() as stack:
             sink = kafka_sink(client, kafka.settings(), topics)
             stack.callback(sink.close)
-            sink.publish(Channel.FORECASTS, keys, keys)
+            sink.publish(Channel.FORECASTS, Records(keys, keys))
             sink.flush(10.0)
         placed.append({record.key: record.partition for record in kafka.read_all(topics[Channel.FORECASTS])})
     assert placed[0] == placed[1]

@@ -9,7 +9,7 @@ import pytest
 
 from rillcast.errors import RillcastError
 from rillcast.settings import KafkaSettings
-from rillcast.transports.base import Channel
+from rillcast.transports.base import Channel, Records
 from tests.support.secure_kafka import PASSWORD, SecureKafka, secure_kafka
 from tests.support.transports import CLIENTS, Listener, kafka_sink, kafka_source, read
 
@@ -35,7 +35,7 @@ def test_records_go_in_and_come_out(
     sink = kafka_sink(client, settings, {Channel.FORECASTS: topic})
     source = kafka_source(client, settings, topic)
     try:
-        sink.publish(Channel.FORECASTS, [b"k"], [b"value"])
+        sink.publish(Channel.FORECASTS, Records([b"k"], [b"value"]))
         sink.flush(20)
         source.open(Listener())
         assert [record.value for record in read(source, 1)] == [b"value"]

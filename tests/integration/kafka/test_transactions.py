@@ -14,7 +14,7 @@ import pytest
 
 from rillcast.errors import DeliveryError, FencedError, TransactionAborted
 from rillcast.settings import KafkaSettings
-from rillcast.transports.base import Channel, Source
+from rillcast.transports.base import Channel, Records, Source
 from rillcast.transports.connect import open_transactional_sink
 from rillcast.transports.kafka.common.transactions import Ending, KafkaTransactionalSink, TransactionFault
 from tests.support.copiers import Copier
@@ -102,8 +102,8 @@ def test_records_of_several_topics_and_positions_become_visible_together(pipe: P
     source, sink = pipe.source(), pipe.sink()
     read(source, 20)
     for turn in range(1, 4):
-        sink.publish(Channel.FORECASTS, [b"a", b"b", None], [b"%d" % turn] * 3)
-        sink.publish(Channel.STATE, [b"page"], [b"%d" % turn], partition=2)
+        sink.publish(Channel.FORECASTS, Records([b"a", b"b", None], [b"%d" % turn] * 3))
+        sink.publish(Channel.STATE, Records([b"page"], [b"%d" % turn]), partition=2)
         sink.flush(10.0)
         assert len(pipe.seen(committed=False)) == 3 * turn
         assert len(pipe.seen()) == 3 * (turn - 1)
@@ -118,10 +118,10 @@ def test_aborted_records_were_written_and_are_never_seen(pipe: Pipe) -> None:
     read(source, 20)
     sink.abort()
     for value in (b"dropped", b"dropped again"):
-        sink.publish(Channel.FORECASTS, [b"k"], [value])
+        sink.publish(Channel.FORECASTS, Records([b"k"], [value]))
         sink.flush(10.0)
         sink.abort()
-    sink.publish(Channel.FORECASTS, [b"k"], [b"kept"])
+    sink.publish(Channel.FORECASTS, Records([b"k"], [b"kept"]))
     sink.commit({0: 1}, source.group())
     pipe.expect(b"kept")
     assert pipe.seen(committed=False) == [b"dropped", b"dropped again", b"kept"]
@@ -140,7 +140,7 @@ def test_a_commit_of_nothing_is_free_and_one_of_positions_alone_is_a_commit(pipe
 
 def test_closing_drops_what_was_not_committed_and_holds_back_no_reader(pipe: Pipe) -> None:
     sink = pipe.sink()
-    sink.publish(Channel.FORECASTS, [b"k"], [b"dropped"])
+    sink.publish(Channel.FORECASTS, Records([b"k"], [b"dropped"]))
     sink.flush(10.0)
     sink.close()
     sink.close()
@@ -157,8 +157,8 @@ def test_a_record_that_is_refused_for_what_it_is_ends_the_sink_for_going_back_wo
     if by_broker:
         pipe.topics[Channel.STATE] = pipe.cluster.create_topic("small", max_message_bytes=10_000)
     sink = pipe.sink(max_message_bytes=1_000_000 if by_broker else 10_000)
-    sink.publish(Channel.FORECASTS, [b"k"], [b"small"])
-    sink.publish(Channel.STATE, [b"k"], [b"x" * 20_000])
+    sink.publish(Channel.FORECASTS, Records([b"k"], [b"small"]))
+    sink.publish(Channel.STATE, Records([b"k"], [b"x" * 20_000]))
     with pytest.raises(DeliveryError, match="1 published records were not delivered"):
         sink.commit({0: 10}, source.group())
     assert pipe.seen() == []
@@ -170,12 +170,12 @@ def test_a_record_that_is_refused_for_what_it_is_ends_the_sink_for_going_back_wo
 CRASHING = """
 import sys
 from rillcast.settings import KafkaSettings
-from rillcast.transports.base import Channel
+from rillcast.transports.base import Channel, Records
 from rillcast.transports.connect import open_transactional_sink
 from tests.support.paths import ROOT
 settings = KafkaSettings.model_validate_json(sys.argv[1])
 sink = open_transactional_sink(settings, {Channel.FORECASTS: sys.argv[2]}, sys.argv[3])
-sink.publish(Channel.FORECASTS, [b"k"] * 3, [b"lost"] * 3)
+sink.publish(Channel.FORECASTS, Records([b"k"] * 3, [b"lost"] * 3))
 sink.flush(20.0)
 print("open", flush=True)
 sys.stdin.read()
@@ -229,21 +229,21 @@ def test_a_producer_that_was_replaced_under_its_transactional_id_writes_nothing_
     source = pipe.source()
     read(source, 20)
     zombie = pipe.sink(transactional_id=pipe.group)
-    zombie.publish(Channel.FORECASTS, [b"k"], [b"committed"])
+    zombie.publish(Channel.FORECASTS, Records([b"k"], [b"committed"]))
     zombie.commit({0: 1}, source.group())
     if in_transaction:
-        zombie.publish(Channel.FORECASTS, [b"k"], [b"zombie's"])
+        zombie.publish(Channel.FORECASTS, Records([b"k"], [b"zombie's"]))
         zombie.flush(10.0)
     successor = pipe.sink(transactional_id=pipe.group)
-    successor.publish(Channel.FORECASTS, [b"k"], [b"first"])
-    zombie.publish(Channel.FORECASTS, [b"k"], [b"zombie's"])
+    successor.publish(Channel.FORECASTS, Records([b"k"], [b"first"]))
+    zombie.publish(Channel.FORECASTS, Records([b"k"], [b"zombie's"]))
     with pytest.raises(FencedError, match=pipe.group):
         zombie.commit({0: 9, 1: 9}, source.group())
     with pytest.raises(FencedError):
-        zombie.publish(Channel.FORECASTS, [b"k"], [b"zombie's"])
+        zombie.publish(Channel.FORECASTS, Records([b"k"], [b"zombie's"]))
     zombie.close()
     successor.commit({0: 2}, source.group())
-    successor.publish(Channel.FORECASTS, [b"k"], [b"second"])
+    successor.publish(Channel.FORECASTS, Records([b"k"], [b"second"]))
     successor.commit({0: 3}, source.group())
     pipe.expect(b"committed", b"first", b"second")
     assert pipe.committed == {0: 3}
@@ -255,21 +255,21 @@ def test_a_member_that_lost_its_partitions_commits_nothing_and_goes_on_after_it_
     zombie, zombies_sink = pipe.source(listener, session_timeout_s=1.0, max_poll_interval_s=1.0), pipe.sink()
     read(zombie, 20)
     stale = zombie.group()
-    zombies_sink.publish(Channel.FORECASTS, [b"k"] * 5, [b"zombie's"] * 5)
+    zombies_sink.publish(Channel.FORECASTS, Records([b"k"] * 5, [b"zombie's"] * 5))
     wait_until(lambda: not pipe.cluster.members(pipe.group), "the end of the silent member's session")
     successor, sink = pipe.source(), pipe.sink()
     read(successor, 20)
-    sink.publish(Channel.FORECASTS, [b"k"], [b"successor's"])
+    sink.publish(Channel.FORECASTS, Records([b"k"], [b"successor's"]))
     sink.commit({0: 4, 1: 4}, successor.group())
     for group in (stale, zombie.group()):
-        zombies_sink.publish(Channel.FORECASTS, [b"k"] * 5, [b"zombie's"] * 5)
+        zombies_sink.publish(Channel.FORECASTS, Records([b"k"] * 5, [b"zombie's"] * 5))
         with pytest.raises(TransactionAborted):
             zombies_sink.commit({0: 9, 1: 9}, group)
     pipe.expect(b"successor's")
     assert pipe.committed == {0: 4, 1: 4}
     successor.close()
     poll_until_assigned_again(zombie, listener)
-    zombies_sink.publish(Channel.FORECASTS, [b"k"], [b"again"])
+    zombies_sink.publish(Channel.FORECASTS, Records([b"k"], [b"again"]))
     zombies_sink.commit({1: 5}, zombie.group())
     pipe.expect(b"again", b"successor's")
     assert pipe.committed == {0: 4, 1: 5}, "positions of the aborted transactions were committed with the next one"
@@ -288,7 +288,7 @@ def test_a_static_member_that_was_replaced_is_fenced_by_its_group(pipe: Pipe) ->
     read(zombie, 20)
     successor = pipe.source(group_instance_id="pod-0")
     read(successor, 20)
-    zombies_sink.publish(Channel.FORECASTS, [b"k"], [b"zombie's"])
+    zombies_sink.publish(Channel.FORECASTS, Records([b"k"], [b"zombie's"]))
     with pytest.raises(FencedError, match="group_instance_id"):
         zombies_sink.commit({0: 9}, zombie.group())
     assert pipe.seen() == []
@@ -298,14 +298,14 @@ def test_a_static_member_that_was_replaced_is_fenced_by_its_group(pipe: Pipe) ->
 def test_a_member_that_was_too_slow_for_its_own_transaction_goes_back_and_on(pipe: Pipe) -> None:
     source, sink = pipe.source(), pipe.sink(transaction_timeout_s=1.0)
     read(source, 20)
-    sink.publish(Channel.FORECASTS, [b"k"], [b"too late"])
+    sink.publish(Channel.FORECASTS, Records([b"k"], [b"too late"]))
     sink.flush(10.0)
     pipe.write_behind()
     wait_until(lambda: len(pipe.seen()) == 30, "the end of the overdue transaction")
     with pytest.raises(TransactionAborted):
         sink.commit({0: 5}, source.group())
     assert pipe.committed == {}
-    sink.publish(Channel.FORECASTS, [b"k"], [b"in time"])
+    sink.publish(Channel.FORECASTS, Records([b"k"], [b"in time"]))
     sink.commit({0: 5}, source.group())
     pipe.expect(*[b"behind"] * 30, b"in time")
     assert pipe.committed == {0: 5}
@@ -330,13 +330,13 @@ def test_after_an_uncertain_end_positions_and_records_agree(
         raise TransactionFault(Ending.UNCERTAIN, "the connection broke")
 
     monkeypatch.setattr(producer, "commit", commit_without_an_answer)
-    sink.publish(Channel.FORECASTS, [b"k"] * 3, [b"perhaps"] * 3)
+    sink.publish(Channel.FORECASTS, Records([b"k"] * 3, [b"perhaps"] * 3))
     with pytest.raises(TransactionAborted):
         sink.commit({0: 5}, source.group())
     assert {a.partition: a.committed for a in source.assignments()} == {0: 5 if landed else None, 1: None}
     pipe.expect(*[b"perhaps"] * 3 if landed else [])
     assert sink._producer is not producer
-    sink.publish(Channel.FORECASTS, [b"k"], [b"surely"])
+    sink.publish(Channel.FORECASTS, Records([b"k"], [b"surely"]))
     sink.commit({1: 5}, source.group())
     pipe.expect(*[b"perhaps"] * 3 if landed else [], b"surely")
 
@@ -349,12 +349,12 @@ def test_a_call_that_never_returns_is_given_up(pipe: Pipe, monkeypatch: pytest.M
     for_ever = threading.Event()
     pipe.stack.callback(for_ever.set)
     monkeypatch.setattr(sink._producer, step, lambda *_arguments: for_ever.wait() and None)
-    sink.publish(Channel.FORECASTS, [b"k"], [b"dropped"])
+    sink.publish(Channel.FORECASTS, Records([b"k"], [b"dropped"]))
     started = time.monotonic()
     with pytest.raises(TransactionAborted, match="no answer"):
         sink.commit({0: 5}, source.group())
     assert time.monotonic() - started < 10.0
-    sink.publish(Channel.FORECASTS, [b"k"], [b"kept"])
+    sink.publish(Channel.FORECASTS, Records([b"k"], [b"kept"]))
     sink.commit({0: 6}, source.group())
     pipe.expect(b"kept")
     assert pipe.committed == {0: 6}

@@ -58,7 +58,7 @@ def new_deployment(kafka: KafkaCluster, model: Path, client: str) -> dict[str, o
         "input.topic": kafka.create_topic("observations", PARTITIONS),
         "output.topic": kafka.create_topic("forecasts", PARTITIONS),
         "dead_letters.topic": kafka.create_topic("dead-letters"),
-        "input.rewind_slots": 4,
+        "input.allowed_lateness_periods": 4,
     }
 
 

@@ -91,8 +91,8 @@ AVRO, PROTOBUF, JSON_SCHEMA = (as_written(form) for form in ("avro", "protobuf",
 FRAME = JSON_SCHEMA(events(0)[0])[:5]
 # One that keeps the schema, and one that does not, in a member that a model without covariates has no use for.
 BESIDE_THE_SCHEMA = [JSON_SCHEMA(events(0)[0]), FRAME + b'{"unique_id": "b", "ds": 0, "y": 1, "x": {"temp": [1]}}']
-REWIND = {"rewind": AllowedLateness(3, Frequency(HOUR_MS))}
-LAST_WINS = {"rewind": AllowedLateness(3, Frequency(HOUR_MS), last_wins=True)}
+LATENESS = {"lateness": AllowedLateness(3, Frequency(HOUR_MS))}
+LAST_WINS = {"lateness": AllowedLateness(3, Frequency(HOUR_MS), last_wins=True)}
 WARM = events(*range(CONTEXT))
 WARMED = ["warming_up"] * (CONTEXT - 1) + ["ok"]
 CELLS = {
@@ -100,24 +100,24 @@ CELLS = {
     "duplicate": Cell([*WARM, *events(11, 11.5)], WARMED, counted={"duplicate": 2}),
     "late-dead_letter": Cell([*WARM, *events(3)], WARMED, ["late"], {"late": 1}),
     "late-drop": Cell([*WARM, *events(3)], WARMED, [], {"late": 1}, {"policy": Policy(late="drop")}),
-    "late-rewind": Cell(
+    "late-within-allowance": Cell(
         [*WARM, *events(12, 14, 13, y=2.0)],
         [*WARMED, "ok", "gap", "ok", "ok"],
         counted={"ok": 3, "gap": 1, "late": 0},
-        options=REWIND,
+        options=LATENESS,
         check=revised([(13, 0), (14, 1)]),
     ),
-    "late-beyond-rewind": Cell([*WARM, *events(7)], WARMED, ["late"], {"late": 1}, REWIND),
-    "late-beyond-rewind-drop": Cell(
-        [*WARM, *events(7)], WARMED, [], {"late": 1}, REWIND | {"policy": Policy(late="drop")}
+    "late-beyond-allowance": Cell([*WARM, *events(7)], WARMED, ["late"], {"late": 1}, LATENESS),
+    "late-beyond-allowance-drop": Cell(
+        [*WARM, *events(7)], WARMED, [], {"late": 1}, LATENESS | {"policy": Policy(late="drop")}
     ),
-    "late-at-rewind": Cell(
+    "late-at-allowance": Cell(
         [*WARM, *events(12, 14, 15, 16, 13)],
         [*WARMED, "ok", "gap", "ok", "ok", "ok", "ok", "ok", "ok"],
-        options=REWIND,
+        options=LATENESS,
         check=revised([(13, 0), (14, 1), (15, 1), (16, 1)]),
     ),
-    "late-known": Cell([*WARM, *events(9, y=5.0)], WARMED, [], {"duplicate": 1, "late": 0}, REWIND),
+    "late-known": Cell([*WARM, *events(9, y=5.0)], WARMED, [], {"duplicate": 1, "late": 0}, LATENESS),
     "duplicate-last-wins": Cell(
         [*WARM, *events(10, y=5.0), *events(11, y=5.0), *events(11, y=5.0)],
         [*WARMED, "warming_up", "ok", "ok"],
@@ -129,7 +129,7 @@ CELLS = {
         [*WARM, *events(12, y=None), *events(13, 12, y=5.0)],
         [*WARMED, "missing", "ok"],
         counted={"duplicate": 1},
-        options=REWIND,
+        options=LATENESS,
     ),
     "missing-filled": Cell(
         [*WARM, *events(12, y=None), *events(13, 12, y=5.0)],

@@ -87,8 +87,8 @@ def test_last_revisions_of_disordered_streams_are_the_forecasts_in_order(arrival
     log = Log({0: []})
     for one in arrivals.given:
         log.append(0, one if isinstance(one, bytes) else observation(one.unique_id, one.y, one.ds))
-    rewind = AllowedLateness(WITHIN, Frequency(HOUR_MS))
-    harness = build(log, bundle=bundle(), rewind=rewind, per_poll=lambda: 700, settings=WorkerSettings())
+    lateness = AllowedLateness(WITHIN, Frequency(HOUR_MS))
+    harness = build(log, bundle=bundle(), lateness=lateness, per_poll=lambda: 700, settings=WorkerSettings())
     harness.worker.run()
 
     published = [decode_forecast(value, key) for key, value, _ in log.published[Channel.FORECASTS]]
@@ -134,7 +134,7 @@ def test_the_same_in_avro_over_tls_and_scram(url: str, tmp_path: Path) -> None:
             "secrets_dir": secrets,
             "input.topic": topics["observations"],
             "input.format": "avro",
-            "input.rewind_slots": WITHIN,
+            "input.allowed_lateness_periods": WITHIN,
             "registry.url": url,
             "output.topic": topics["forecasts"],
             "output.codec": "float32",  # all of M4 revised is gigabytes in JSON

@@ -25,7 +25,8 @@ from rillcast_training.explain.forecast import Target, explain
 from rillcast_training.explain.history import find, history_of
 from rillcast_training.export.bundle import export
 from rillcast_training.export.restore import restore
-from rillcast_training.fit.training import TrainOptions, train
+from rillcast_training.fit.options import TrainOptions
+from rillcast_training.fit.training import train
 from tests.support.covariates import EVERY_KIND, config_with
 from tests.support.forecasters import brief_parity, random_forecaster
 from tests.support.memory import Log, MemorySink

@@ -18,6 +18,7 @@ from rillcast_training.data.series import Series, load
 from rillcast_training.data.windows import split, validation_batches
 from rillcast_training.export.restore import restore
 from rillcast_training.fit.checkpoint import Progress
+from rillcast_training.fit.shape import forecaster_shape
 from rillcast_training.fit.training import Trainer, train
 from rillcast_training.model.forecaster import ForecasterConfig
 from tests.support.forecasters import small_config
@@ -210,7 +211,7 @@ def test_larger_series_count_for_more_by_their_scale_to_the_power_of_the_balance
 
 
 def test_nothing_of_the_validation_part_is_shown_in_training(data: Path, tmp_path: Path) -> None:
-    config = quick_options(data, tmp_path).forecaster()
+    config = forecaster_shape(quick_options(data, tmp_path))
     series = load(data, "1h")
     for one in series:
         cut = int(one.slots[-1]) + 1 - 30
@@ -289,7 +290,7 @@ def test_the_forecaster_is_exported_without_dropout(data: Path, tmp_path: Path) 
 
 def test_default_shape_follows_the_frequency(data: Path, tmp_path: Path) -> None:
     def shape(freq: str) -> tuple[tuple[int, ...], int]:
-        config: ForecasterConfig = quick_options(data, tmp_path, freq=freq, seasons=None).forecaster()
+        config: ForecasterConfig = forecaster_shape(quick_options(data, tmp_path, freq=freq, seasons=None))
         return config.seasons, config.context
 
     assert shape("1h") == ((24, 168), 168)

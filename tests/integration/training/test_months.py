@@ -189,8 +189,8 @@ def test_late_months_are_put_into_place(folder: Path) -> None:
     order = np.argsort(np.append(slots[:-1] + rng.uniform(0, 3, count - 1), np.inf), kind="stable")
     assert (np.diff(slots[order]) < 0).sum() > 10
 
-    def last_forecast(which: np.ndarray, rewind: AllowedLateness | None) -> np.ndarray:
-        engine = StepEngine(bundle, Device("cpu"), rewind=rewind)
+    def last_forecast(which: np.ndarray, lateness: AllowedLateness | None) -> np.ndarray:
+        engine = StepEngine(bundle, Device("cpu"), lateness=lateness)
         for number, event in enumerate(which):
             result = engine.step(np.zeros(1, np.int64), np.array([number]), ["a"], ds[[event]], y[[event]])
         return result.forecast

@@ -14,8 +14,8 @@ import pytest
 
 from rillcast import cli
 from rillcast.errors import DataError, SettingsError
-from rillcast_training.fit.training import TrainOptions
-from rillcast_training.fit.tune import TuneOptions, tune
+from rillcast_training.fit.options import TrainOptions, TuneOptions
+from rillcast_training.fit.tune import contexts, tune
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
@@ -56,7 +56,7 @@ def test_a_search_is_gone_on_with_and_recommends_from_the_front(data: Path, tmp_
     assert second.trials[second.accurate].loss == min(trial.loss for trial in second.trials)
     for trial in second.trials:
         assert trial.microseconds > 0
-        assert trial.options["context"] in options_for(data, study).contexts
+        assert trial.options["context"] in contexts(options_for(data, study))
         assert set(second.by_hidden()) <= {2, 4}
 
 

@@ -30,7 +30,7 @@ NAMES = [shipped.PREFIX + freq for freq in SHIPPED]
 
 def waves(streams: int, slots: int, season: int, freq: str) -> list[Series]:
     """Seasonal streams in four units, with noise and a trend, from 2024 on: nothing that a bundle was trained on."""
-    first = parse(freq).slot_of(1_704_067_200_000)
+    first = parse(freq).period_of(1_704_067_200_000)
     rng = np.random.default_rng(7)
     t = np.arange(slots)
     return [

@@ -48,7 +48,7 @@ def test_other_texts_are_refused(freq: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("freq", "date", "slot", "start"),
+    ("freq", "date", "period", "start"),
     [
         ("1mo", (1970, 1, 1), 0, (1970, 1, 1)),
         ("1mo", (1969, 12, 31), -1, (1969, 12, 1)),
@@ -59,14 +59,14 @@ def test_other_texts_are_refused(freq: str) -> None:
         ("5mo", (1969, 8, 1), -1, (1969, 8, 1)),
     ],
 )
-def test_calendar_slots_begin_with_a_month(
-    freq: str, date: tuple[int, int, int], slot: int, start: tuple[int, int, int]
+def test_calendar_periods_begin_with_a_month(
+    freq: str, date: tuple[int, int, int], period: int, start: tuple[int, int, int]
 ) -> None:
-    assert parse(freq).slot_of(ms(*date)) == slot
-    assert parse(freq).start_of(slot) == ms(*start)
+    assert parse(freq).period_of(ms(*date)) == period
+    assert parse(freq).start_of(period) == ms(*start)
 
 
-def test_slots_ahead_are_those_of_the_calendar() -> None:
+def test_periods_ahead_are_those_of_the_calendar() -> None:
     ahead = parse("1mo").ahead(ms(2024, 1, 31, 23), np.arange(1, 4))
     assert ahead.tolist() == [ms(2024, 2, 1), ms(2024, 3, 1), ms(2024, 4, 1)]
     assert parse("1h").ahead(ms(2024, 1, 31, 23, 59), 2) == ms(2024, 2, 1, 1)

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.bundle import Bundle, seal
-from rillcast.bundle.compatibility import require_successor
+from rillcast.bundle.compatibility import require_compatible
 from rillcast.bundle.registry.model_registry import ModelRegistry
 from rillcast.bundle.registry.reference import Reference
 from rillcast.engine.device import Device
@@ -173,18 +173,18 @@ def test_a_bundle_that_was_tampered_with_is_refused(desk: Desk) -> None:
 def test_a_model_whose_forecasts_are_of_another_kind_is_refused(changes: dict[str, object], what: str) -> None:
     candidate = SERVING.metadata.model_copy(update={"model_id": "0" * 16, **changes})
     with pytest.raises(RolloutRefusedError) as caught:
-        require_successor(SERVING.metadata, candidate)
+        require_compatible(SERVING.metadata, candidate)
     assert what in str(caught.value)
     assert "restart the service" in str(caught.value)
 
 
 def test_a_model_of_the_same_kind_may_follow() -> None:
-    require_successor(SERVING.metadata, toy_bundle(multiplier=37, sequence=True).metadata)
+    require_compatible(SERVING.metadata, toy_bundle(multiplier=37, sequence=True).metadata)
 
 
 def test_the_order_of_its_scores_says_nothing_of_a_model() -> None:
     serving = SERVING.metadata.model_copy(update={"scores": ("pinball", "covered")})
-    require_successor(serving, serving.model_copy(update={"scores": ("covered", "pinball")}))
+    require_compatible(serving, serving.model_copy(update={"scores": ("covered", "pinball")}))
 
 
 def test_a_pulled_model_of_another_kind_is_refused(desk: Desk) -> None:

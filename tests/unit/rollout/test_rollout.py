@@ -67,7 +67,7 @@ def serve(
         per_poll=lambda: 3,
         settings=WorkerSettings(commit_interval_s=0.5),
         models=registry,
-        rollout=RolloutSettings(warm_up="retained", events_per_turn=10, retry_s=30),
+        rollout=RolloutSettings(warm_up="retained", events_per_iteration=10, retry_s=30),
     )
 
     def tick(nth: int) -> Callable[[MemorySource], None]:
@@ -128,7 +128,7 @@ def test_a_slow_shadow_gets_half_of_the_time_and_is_dropped_when_it_cannot_keep_
         bundle=SERVING,
         per_poll=lambda: 3,
         models=registry,
-        rollout=RolloutSettings(warm_up="retained", events_per_turn=100, retry_s=30),
+        rollout=RolloutSettings(warm_up="retained", events_per_iteration=100, retry_s=30),
     )
 
     def tick(source: MemorySource) -> None:
@@ -154,7 +154,7 @@ def test_a_model_that_does_not_catch_up_in_time_takes_over_later_and_not_an_even
         per_poll=lambda: 3,
         settings=WorkerSettings(commit_interval_s=0.5),
         models=registry,
-        rollout=RolloutSettings(warm_up="retained", events_per_turn=8),
+        rollout=RolloutSettings(warm_up="retained", events_per_iteration=8),
     )
 
     def take_time(_events: int) -> None:
@@ -185,7 +185,7 @@ def test_a_slow_model_is_never_stepped_by_more_events_at_once_than_the_setting_s
         log,
         bundle=SERVING,
         models=registry,
-        rollout=RolloutSettings(warm_up="retained", events_per_turn=2),
+        rollout=RolloutSettings(warm_up="retained", events_per_iteration=2),
     )
     slices: list[int] = []
 

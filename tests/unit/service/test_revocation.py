@@ -13,7 +13,7 @@ from rillcast.engine.pages import Page
 from rillcast.errors import SettingsError, TransactionAborted, TransportError
 from rillcast.settings import KafkaSettings, StateSettings, WorkerSettings, load
 from rillcast.stores.base import Mark
-from rillcast.transports.base import Channel, Headers
+from rillcast.transports.base import Channel, Records
 from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.transactions import KafkaTransactionalSink
 from tests.support import workers
@@ -148,14 +148,7 @@ class StuckProducer:
     def begin(self) -> None:
         self._call("begin")
 
-    def publish(
-        self,
-        channel: Channel,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        headers: Sequence[Headers] | None = None,
-        partition: int | None = None,
-    ) -> None:
+    def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
         self._call("publish")
 
     def flush(self, timeout_s: float) -> None:
@@ -195,13 +188,13 @@ def stuck_sink(hangs_in: str) -> Iterator[tuple[KafkaTransactionalSink, list[Stu
 @pytest.mark.parametrize("hangs_in", ["flush", "send_offsets", "commit"])
 def test_a_transaction_that_hangs_at_revocation_is_left_behind_and_settled_before_the_next(hangs_in: str) -> None:
     with stuck_sink(hangs_in) as (sink, made):
-        sink.publish(Channel.FORECASTS, [b"k"], [b"v"])
+        sink.publish(Channel.FORECASTS, Records([b"k"], [b"v"]))
         with pytest.raises(TransactionAborted):
             sink.commit({0: 1}, "group", 0.05)
         assert len(made) == 1, "nobody waits for a successor's initialisation while the group waits for this member"
         sink.abort()
         assert [producer.calls[:1] for producer in made[1:]] == [["initialize"]]
-        sink.publish(Channel.FORECASTS, [b"k"], [b"v"])
+        sink.publish(Channel.FORECASTS, Records([b"k"], [b"v"]))
         sink.commit({0: 1}, "group")
         assert made[1].calls == ["initialize", "begin", "publish", "flush", "send_offsets", "commit"]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import pytest
@@ -13,7 +12,7 @@ from rillcast.engine.pages import Page
 from rillcast.errors import StateError
 from rillcast.stores.format.pages import PageCodec
 from rillcast.stores.kafka import KafkaStore, Read, StoredRecord
-from rillcast.transports.base import Channel, Headers
+from rillcast.transports.base import Channel, Records
 from tests.support.memory import Clock
 from tests.support.stores import SPECS, assert_same_pages, make_page, marks_over, tombstone
 
@@ -56,15 +55,10 @@ class RecordingSink:
 
     published: list[tuple[Channel, bytes | None, bytes | None, int | None]] = field(default_factory=list)
 
-    def publish(
-        self,
-        channel: Channel,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        headers: Sequence[Headers] | None = None,
-        partition: int | None = None,
-    ) -> None:
-        self.published += [(channel, key, value, partition) for key, value in zip(keys, values, strict=True)]
+    def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
+        self.published += [
+            (channel, key, value, partition) for key, value in zip(records.keys, records.values, strict=True)
+        ]
 
     def flush(self, timeout_s: float) -> None:
         raise AssertionError("flushing is the checkpoint's")

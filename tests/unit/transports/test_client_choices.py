@@ -32,13 +32,13 @@ def test_librdkafka_is_idempotent_only_where_transactions_need_it() -> None:
 def test_steps_run_beside_the_loop_unless_the_client_has_a_thread_of_its_own(
     client: str, beside_from: int | None
 ) -> None:
-    assert worker_settings(_settings(client)).step_beside_from == beside_from
+    assert worker_settings(_settings(client)).step_thread_min_events == beside_from
 
 
 def test_what_was_set_stands() -> None:
-    assert worker_settings(_settings("kafka-python", step_beside_from=100)).step_beside_from == 100
+    assert worker_settings(_settings("kafka-python", step_thread_min_events=100)).step_thread_min_events == 100
 
 
 def test_a_file_needs_no_client() -> None:
     settings = Settings.model_validate({"kafka": {"client": "kafka-python"}, "input": {"path": "a.csv"}})
-    assert worker_settings(settings).step_beside_from is None
+    assert worker_settings(settings).step_thread_min_events is None

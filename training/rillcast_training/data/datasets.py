@@ -19,7 +19,8 @@ import polars as pl
 
 from rillcast.errors import DataError
 from rillcast_training.data import weather
-from rillcast_training.data.tables import Columns, conform
+from rillcast_training.data.columns import Columns
+from rillcast_training.data.tables import conform
 
 _BOKEH: Final = "bokeh_sampledata"
 

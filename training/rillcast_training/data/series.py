@@ -23,8 +23,8 @@ from rillcast.bundle.covariates import Covariate
 from rillcast.bundle.frequency import parse
 from rillcast.errors import DataError
 from rillcast_training.data import datasets, tables
+from rillcast_training.data.columns import Columns
 from rillcast_training.data.covariates import SeriesCovariates, Wanted, of_series
-from rillcast_training.data.tables import Columns
 from rillcast_training.model.features import MAX_ABS_Y
 
 
@@ -122,7 +122,7 @@ def _of_dataset(name: str, covariates: Sequence[Wanted]) -> pl.DataFrame:
 
 def to_series(frame: pl.DataFrame, freq: str, covariates: Sequence[Covariate] = ()) -> list[Series]:
     """Return the series of a table `unique_id, ds, y` with its covariates, by name; their events in time order."""
-    frame = frame.with_columns(pl.Series("slot", parse(freq).slot_of(frame["ds"].to_numpy())))
+    frame = frame.with_columns(pl.Series("slot", parse(freq).period_of(frame["ds"].to_numpy())))
     frame = frame.sort("unique_id", "ds", maintain_order=True)
     series = []
     for (name,), part in frame.partition_by("unique_id", as_dict=True, maintain_order=True).items():

@@ -79,7 +79,7 @@ def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
         raise DataError(str(error)) from error
     frequency = parse(freq)
     streams = (
-        frame.with_columns(pl.Series("slot", frequency.slot_of(frame["ds"].to_numpy())))
+        frame.with_columns(pl.Series("slot", frequency.period_of(frame["ds"].to_numpy())))
         .group_by("unique_id")
         .agg(
             pl.len().alias("events"),
@@ -116,7 +116,7 @@ def _frequency_of(ds: IntArray, before: IntArray) -> str:
     if not (ds > before).any():
         raise DataError("no stream has two events at different times: name the frequency with --freq")
     usual = _most_frequent((ds - before)[ds > before])
-    apart = _MONTH.slot_of(ds) - _MONTH.slot_of(before)
+    apart = _MONTH.period_of(ds) - _MONTH.period_of(before)
     if (apart > 0).any():
         months = _most_frequent(apart[apart > 0])
         in_months = Frequency(months, in_months=True)
@@ -138,7 +138,7 @@ def _share_apart(ds: IntArray, before: IntArray, frequency: Frequency) -> float:
         return 0.0
     if not frequency.in_months:
         return float(np.mean(ds - before == frequency.step))
-    month, earlier = _MONTH.slot_of(ds), _MONTH.slot_of(before)
+    month, earlier = _MONTH.period_of(ds), _MONTH.period_of(before)
     a_step = month - earlier == frequency.step
     from_start, from_end = (
         ds - _MONTH.start_of(month + end) == before - _MONTH.start_of(earlier + end) for end in (0, 1)

@@ -10,7 +10,6 @@ value is finite, or NaN for missing. Rows stand in the order of the file.
 from __future__ import annotations
 
 import gzip
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,6 +17,7 @@ import msgspec
 import polars as pl
 
 from rillcast.errors import DataError
+from rillcast_training.data.columns import Columns
 
 _DATE: Final = r"^\d{4}-\d{2}-\d{2}$"
 _NO_SECONDS: Final = r"(T\d{2}:\d{2})($|Z|[+-])"
@@ -25,33 +25,6 @@ _HAS_OFFSET: Final = r"[+-]\d{2}:?\d{2}$"
 FUTURE: Final = "future."
 """What stands before the name of a covariate in the column of its values for the next slots, in service as well."""
 _TIME_EXPECTED: Final = "ISO 8601 or whole milliseconds since the epoch"
-
-
-@dataclass(frozen=True, slots=True)
-class Columns:
-    """Which columns of a table hold what.
-
-    Attributes:
-        unique_id: what names a stream, joined by `/`; none = the whole table is one stream.
-        ds: the time.
-        y: the observations. With more than one, each is a stream of its own, and its name is the last part of the
-        stream's.
-        numbers: covariates that are numbers; their columns keep their names.
-        texts: covariates that are texts, likewise.
-        ahead: those of the numbers that a column `future.NAME` may tell of the next slots; it need not be there.
-    """
-
-    unique_id: tuple[str, ...] = ("unique_id",)
-    ds: str = "ds"
-    y: tuple[str, ...] = ("y",)
-    numbers: tuple[str, ...] = ()
-    texts: tuple[str, ...] = ()
-    ahead: tuple[str, ...] = ()
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        """Every column that has to be there."""
-        return (*self.unique_id, self.ds, *self.y, *self.numbers, *self.texts)
 
 
 def read(path: Path, columns: Columns | None = None) -> pl.DataFrame:

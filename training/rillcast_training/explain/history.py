@@ -127,7 +127,7 @@ def slot_of(text: str, freq: str) -> int:
         DataError: it is neither.
     """
     try:
-        return parse(freq).slot_of(int(text))
+        return parse(freq).period_of(int(text))
     except ValueError:
         pass
     try:
@@ -136,7 +136,7 @@ def slot_of(text: str, freq: str) -> int:
         raise DataError(f"time {text!r}: expected ISO 8601 or milliseconds since the epoch") from error
     if time.tzinfo is None:
         time = time.replace(tzinfo=dt.UTC)
-    return parse(freq).slot_of((time - _EPOCH) // dt.timedelta(milliseconds=1))
+    return parse(freq).period_of((time - _EPOCH) // dt.timedelta(milliseconds=1))
 
 
 def iso(slot: int, freq: str) -> str:

@@ -235,7 +235,7 @@ def _events(forecaster: Forecaster, rng: np.random.Generator, batch: int, steps:
     frequency, season = forecaster.config.features.frequency, forecaster.config.seasons[0]
     level = 10.0 ** rng.integers(-3, 9, size=batch) * rng.choice([-1.0, 1.0], size=batch)
     change = np.abs(level) * 10.0 ** -rng.integers(0, 4, size=batch)
-    slot = np.array([frequency.slot_of(_STARTS_MS[i % len(_STARTS_MS)]) for i in range(batch)], dtype=np.int64)
+    slot = np.array([frequency.period_of(_STARTS_MS[i % len(_STARTS_MS)]) for i in range(batch)], dtype=np.int64)
     rows = 1 + rng.permutation(batch).astype(np.int64)
     events = []
     for number in range(steps):

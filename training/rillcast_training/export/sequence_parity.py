@@ -82,7 +82,7 @@ def _runs(
     """Yield `(B, T)` times, values and covariates: a first event, then regular runs until every stream is warm."""
     frequency = forecaster.config.features.frequency
     level = 10.0 ** rng.integers(-3, 7, size=(_STREAMS, 1))
-    slot = frequency.slot_of(_START_MS)
+    slot = frequency.period_of(_START_MS)
     for length in (1, *_LENGTHS, forecaster.config.context, *_LENGTHS):
         slots = slot + np.arange(length)
         y = level * (1 + 0.1 * np.sin(slots / 4) + 0.02 * rng.normal(size=(_STREAMS, length)))

@@ -16,17 +16,15 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Final, Literal, TypeAlias
+from typing import Final, Literal
 
 import torch
 from torch import Tensor, nn
 
 from rillcast.errors import DeviceError
 from rillcast_training.data.windows import Batch
+from rillcast_training.fit.options import DeviceName, PrecisionName
 from rillcast_training.model.precision import mixed
-
-DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
-PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
 _TYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _CUBLAS_WORKSPACE: Final = ":4096:8"  # one of the two sizes with which cuBLAS repeats itself

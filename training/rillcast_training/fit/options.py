@@ -1,105 +1,213 @@
-"""The options of a training run, and the shape of forecaster that they ask for. Owns names, defaults and limits."""
+"""Options of a training run and of a search: names, defaults, limits, and how a command line offers them.
+
+Owns: `TrainOptions`, `TuneOptions`, and a `Flag` on each field that `rillcast train` or `rillcast tune` takes.
+Does not know: argparse, networks, data.
+Invariant: importing this module loads neither PyTorch nor a library of tables, as every `rillcast` command does it.
+
+A field's docstring is its reference. Its first sentence is the help text of the flag.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
-from rillcast.bundle.covariates import Kind
-from rillcast.bundle.frequency import canonical
+from rillcast.bundle.covariates import KINDS, Kind
 from rillcast.errors import SettingsError
-from rillcast_training.data.tables import Columns
-from rillcast_training.export.restore import restore
-from rillcast_training.fit.compute import DeviceName, PrecisionName
-from rillcast_training.model.features import default_context, default_seasons
-from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
+from rillcast_training.data.columns import Columns
+
+DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
+PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]
 
 DEFAULT_QUANTILES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+CELL_NAMES: Final = ("elman", "gru", "lstm", "mingru", "slstm", "lru")  # docs/recurrence.md compares them
+_SYNTHETIC: Final = 2_000
+_UNIT_S: Final = {"s": 1, "m": 60, "h": 3600}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Flag:
+    """How a field is given on a command line.
+
+    Attributes:
+        group: Heading of the flag in `rillcast train --help`; empty for the command's own options.
+        tune: Heading in `rillcast tune --help`; None if only `rillcast train` takes it. Ignored in `TuneOptions`.
+        tune_default: Default in `rillcast tune`, where it differs from the field's.
+        help: Help text, where the first sentence of the field's docstring does not fit.
+        name: Name of the flag; by default the field's name, with `--no-` before it if the default is True.
+        metavar: Name of the value in the help text; by default argparse's own.
+        choices: The only values allowed.
+        parse: Function from text to value, which raises `ValueError` with the whole message; by default the field's
+            type.
+        bare: Value of the flag when it is given without one.
+        repeated: Whether the flag may be given several times; the values are collected.
+        excludes: Fields with the same word here exclude each other.
+        init: Effect of `--init`. `default`: the bundle's own value is the default, and without `--init` a field with
+            no default is required. `fixed`: the flag is refused.
+    """
+
+    group: str = ""
+    tune: str | None = None
+    tune_default: Any = None
+    help: str = ""
+    name: str = ""
+    metavar: str | None = None
+    choices: tuple[str, ...] = ()
+    parse: Callable[[str], Any] | None = None
+    bare: Any = None
+    repeated: bool = False
+    excludes: str = ""
+    init: Literal["given", "default", "fixed"] = "given"
+
+
+def words(text: str) -> tuple[str, ...]:
+    """Return the parts of a comma-separated list."""
+    return tuple(word for word in text.split(",") if word)
+
+
+def numbers(text: str) -> tuple[int, ...]:
+    """Return comma-separated whole numbers.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    try:
+        return tuple(int(word) for word in words(text))
+    except ValueError as error:
+        raise ValueError(f"{text!r}: expected whole numbers separated by commas") from error
+
+
+def levels(text: str) -> tuple[float, ...]:
+    """Return comma-separated quantile levels.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    try:
+        return tuple(float(level) for level in text.split(","))
+    except ValueError as error:
+        raise ValueError(f"{text!r}: expected numbers separated by commas") from error
+
+
+def covariate(text: str) -> tuple[str, Kind]:
+    """Return name and kind of a covariate from `NAME:KIND`.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    name, _, kind = text.rpartition(":")
+    if not name or kind not in KINDS:
+        raise ValueError(f"{text!r}: expected NAME:KIND, KIND one of {', '.join(KINDS)}")
+    return name, kind
+
+
+def seconds(text: str) -> float:
+    """Return a duration such as `90s`, `20m` or `2h` in seconds.
+
+    Raises:
+        ValueError: the text is something else.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text.strip())
+    if match is None:
+        raise ValueError(f"{text!r}: expected a number and s, m or h, as in 20m")
+    return float(match[1]) * _UNIT_S[match[2]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
-    """What to train on, what to make of it, and where it goes."""
+    """Data, shape of the forecaster, and training."""
 
     data: Path | None = None
-    """`unique_id, ds, y` as CSV, JSON Lines or Parquet, or the name of a built-in data set."""
+    """File of `unique_id, ds, y` as CSV, JSON Lines or Parquet, or name of a built-in data set."""
     columns: Columns | None = None
-    """How the columns of `data` are named, where not like that."""
-    hold_out: int = 0
-    """So many of the newest slots of `data` are left for an evaluation: nothing of them is seen."""
-    synthetic: int = 0
-    """So many synthetic series are trained on, beside the data or in place of any."""
-    covariates: tuple[tuple[str, Kind], ...] = ()
-    """Columns of `data` that are inputs too, each with its kind (`rillcast.bundle.covariates`); with `init`, its
-    own."""
-    freq: str
-    """Frequency of the slots, such as `1h`, or `1mo` for calendar months."""
-    horizon: int
-    """Slots to forecast."""
-    out: Path
-    """The bundle; the training curve goes beside it as `<out>.training.png`."""
-    init: Path | None = None
-    """A bundle, or the name of a shipped one, whose weights are trained further. Its cells, seasons and context are
-    kept; the horizon may be shorter than its own."""
-    cell: str = "gru"
-    """A name of `rillcast_training.model.cells.CELLS`."""
-    hidden: int = 64
+    """Names of the columns of `data`; by default `unique_id, ds, y`."""
+    hold_out: Annotated[int, Flag(metavar="PERIODS")] = 0
+    """Newest periods of DATA to leave for `rillcast evaluate`. The run never sees them."""
+    synthetic: Annotated[int, Flag(metavar="SERIES", bare=_SYNTHETIC)] = 0
+    """Number of synthetic series to train on, with or without DATA (2000 if no number is given)."""
+    init: Annotated[Path | None, Flag(metavar="MODEL")] = None
+    """Bundle to train further, or a shipped one such as universal:1h. Its cells, seasons and context are kept; the
+    horizon may be shorter than its own."""
+    out: Annotated[Path, Flag()]
+    """Bundle to write. The training curve is `<out>.training.png`."""
+    freq: Annotated[str, Flag(tune="", init="default")]
+    """Length of a period: 1h, 30min, 1d, 1mo for calendar months, ..."""
+    horizon: Annotated[int, Flag(tune="", init="default")]
+    """Periods to forecast."""
+    covariates: Annotated[
+        tuple[tuple[str, Kind], ...],
+        Flag(name="--covariate", metavar="NAME:KIND", parse=covariate, repeated=True, init="fixed"),
+    ] = ()
+    """Column that is an input too, and its kind: past, known (also in the rows ahead), static or category; repeatable.
+    With `init`, its own."""
+    cell: Annotated[str, Flag(group="model", choices=CELL_NAMES, init="fixed")] = "gru"
+    """Recurrent cell."""
+    hidden: Annotated[int, Flag(group="model", init="fixed")] = 64
     """Width of a recurrent layer."""
-    layers: int = 1
+    layers: Annotated[int, Flag(group="model", init="fixed")] = 1
     """Recurrent layers."""
-    quantiles: tuple[float, ...] = DEFAULT_QUANTILES
-    """Increasing levels in (0, 1)."""
-    seasons: tuple[int, ...] | None = None
-    """Main season in slots and, optionally, a longer one; by default what the frequency suggests."""
-    context: int | None = None
-    """Slots in the lag window; by default the longest season, and two of the main one, three if it is short."""
-    max_gap: int | None = None
-    """A longer gap starts a stream anew; by default the context."""
-    calendar: bool = True
-    """Whether the positions in day, week and year are inputs, as the frequency has them."""
-    dropout: float = 0.1
-    """Share of inputs left out at random in training."""
-    epochs: int = 30
-    """Passes of `batches` batches."""
-    batches: int = 40
+    quantiles: Annotated[tuple[float, ...], Flag(group="model", parse=levels, init="default")] = DEFAULT_QUANTILES
+    """Increasing quantile levels in (0, 1), separated by commas."""
+    seasons: Annotated[
+        tuple[int, ...] | None,
+        Flag(group="model", name="--season", metavar="PERIODS[,PERIODS]", parse=numbers, init="fixed"),
+    ] = None
+    """Main season and, optionally, a longer one, in periods (default: by frequency)."""
+    context: Annotated[int | None, Flag(group="model", init="fixed")] = None
+    """Periods in the lag window (default: by season). That is the longest season, and two of the main one, three if it
+    is short."""
+    max_gap: Annotated[int | None, Flag(group="model", init="fixed")] = None
+    """Longest gap, in periods, that keeps the state of a stream (default: the context)."""
+    calendar: Annotated[
+        bool, Flag(group="model", init="fixed", help="leave out the positions in day, week and year as inputs")
+    ] = True
+    """Whether the positions in day, week and year are inputs, where the frequency has them."""
+    name: Annotated[str | None, Flag(group="model")] = None
+    """Name of the model in the bundle (default: that of the file)."""
+    epochs: Annotated[int, Flag(group="training", tune="each trial", tune_default=10)] = 30
+    """Most epochs to train."""
+    batches: Annotated[int, Flag(group="training", tune="each trial")] = 40
     """Batches per epoch."""
-    batch: int = 32
+    batch: Annotated[int, Flag(group="training", tune="each trial")] = 32
     """Windows per batch. Twice as many steps on half of it cost the same and learn more (docs/accuracy.md)."""
-    window: int = 128
+    window: Annotated[int, Flag(group="training")] = 128
     """Events in a training window. Longer ones cost more and learn less from few series (docs/accuracy.md)."""
     origins: int = 32
-    """Forecasts per window that count in the loss, drawn anew each time."""
-    lr: float = 3e-3
+    """Forecasts per window that count in the loss, drawn again for each window."""
+    lr: Annotated[float, Flag(group="training")] = 3e-3
     """Peak learning rate of the one-cycle schedule."""
     weight_decay: float = 1e-4
-    """Of AdamW."""
+    """Weight decay of AdamW."""
     averaging: float = 0.99
-    """Decay of the moving average of the weights, which is what is validated and exported."""
-    patience: int = 10
+    """Decay of the moving average of the weights. The averaged weights are validated and exported."""
+    dropout: Annotated[float, Flag(group="training")] = 0.1
+    """Share of inputs left out at random in training."""
+    patience: Annotated[int, Flag(group="training", tune="each trial", tune_default=4)] = 10
     """Epochs without a better validation loss after which training stops."""
-    validation: float = 0.1
-    """Share at the end of every series that is validated on, never trained on; at least one horizon."""
-    balance: float = 0.0
-    """How far larger series count for more: by their scale to this power. 0 favours MASE, 1 a pooled loss (WQL)."""
-    refit: bool = False
-    """Whether to train once more on all data, the validation part too, for the epochs that were best."""
-    refit_if_stopped: bool = False
-    """The same, but only where the patience ended the run: data were its limit, not epochs (docs/accuracy.md)."""
-    seed: int = 0
-    """Of everything random."""
-    threads: int = 1
+    validation: Annotated[float, Flag(group="training", tune="each trial")] = 0.1
+    """Share at the end of every series for validation. It is at least one horizon, and never trained on."""
+    balance: Annotated[float, Flag(group="training")] = 0.0
+    """Power of a series' scale by which it counts: 0 favours MASE, 1 a pooled loss (WQL)."""
+    refit: Annotated[bool, Flag(group="training", excludes="refit")] = False
+    """Train once more on all data, with the validation part, for the epochs that were best."""
+    refit_if_stopped: Annotated[bool, Flag(group="training", excludes="refit")] = False
+    """Refit only where the patience ended the run. Then data were its limit, not epochs (docs/accuracy.md)."""
+    seed: Annotated[int, Flag(group="training", tune="")] = 0
+    """Seed of everything random."""
+    threads: Annotated[int, Flag(group="training", tune="")] = 1
     """CPU threads. The tensors are small: on two busy cores, two threads took three times as long as one."""
-    device: DeviceName = "auto"
-    """Where the steps are taken; `auto` is CUDA where PyTorch can use it, else the CPU. The bundle is the same kind."""
-    precision: PrecisionName = "auto"
-    """Of the products in cells and head; `auto` is bfloat16 on a GPU that has it, else float32. All else is float32."""
-    name: str | None = None
-    """The model's name; the name of `out` by default."""
-    checkpoint: Path | None = None
-    """Written after every epoch; resumed from if it exists."""
-    quiet: bool = False
-    """No progress bar."""
+    device: Annotated[DeviceName, Flag(group="training", tune="", choices=get_args(DeviceName))] = "auto"
+    """Device to train on; `auto` is CUDA where PyTorch can use it, else the CPU. The bundle is the same kind."""
+    precision: Annotated[PrecisionName, Flag(group="training", tune="", choices=get_args(PrecisionName))] = "auto"
+    """Precision of the products in cells and head; `auto` is bfloat16 on a GPU that has it, else float32. All else is
+    float32."""
+    checkpoint: Annotated[Path | None, Flag(group="training")] = None
+    """File that is written after every epoch, and resumed from if it exists."""
+    quiet: Annotated[bool, Flag()] = False
+    """Show no progress bar."""
 
     def __post_init__(self) -> None:
         for name in ("epochs", "batches", "batch", "window", "origins", "patience", "threads"):
@@ -125,57 +233,38 @@ class TrainOptions:
         if not 0 <= self.balance <= 1:
             raise SettingsError(f"balance is {self.balance}, expected 0 to 1")
 
-    def forecaster(self) -> ForecasterConfig:
-        """Return the shape of the forecaster.
-
-        Raises:
-            SettingsError: the options contradict each other or the frequency is none.
-            BundleError, DataError: `init` cannot be trained further.
-        """
-        try:
-            freq = canonical(self.freq)
-        except ValueError as error:
-            raise SettingsError(str(error)) from error
-        if self.init is not None:
-            return self._forecaster_of(self.init, freq)
-        try:
-            seasons = self.seasons or default_seasons(self.freq)
-            context = self.context or default_context(seasons)
-            config = ForecasterConfig(
-                freq=freq,
-                horizon=self.horizon,
-                quantiles=self.quantiles,
-                seasons=seasons,
-                context=context,
-                max_gap=self.max_gap or context,
-                cell=self.cell,
-                hidden=self.hidden,
-                layers=self.layers,
-                calendar=self.calendar,
-                dropout=self.dropout,
-            )
-            Forecaster(config)
-        except ValueError as error:
-            raise SettingsError(str(error)) from error
-        return config
-
     @property
     def source(self) -> str:
-        """What is trained on, in a few words."""
+        """Name of the data trained on, for titles and reports."""
         made = f"{self.synthetic} synthetic series" if self.synthetic else ""
         return " + ".join(part for part in (self.data.name if self.data else "", made) if part)
 
-    def _forecaster_of(self, init: Path, freq: str) -> ForecasterConfig:
-        """Return the shape of the forecaster in a bundle, with the horizon of these options."""
-        config = restore(init).config
-        for name, asked, there in (
-            ("freq", freq, canonical(config.freq)),
-            ("quantiles", self.quantiles, config.quantiles),
-        ):
-            if asked != there:
-                raise SettingsError(
-                    f"{name} is {asked}, but {init} has {there}, and its weights are only good for that"
-                )
-        if not 1 <= self.horizon <= config.horizon:
-            raise SettingsError(f"horizon is {self.horizon}, expected 1 to {config.horizon}, which {init} has")
-        return replace(config, horizon=self.horizon, dropout=self.dropout)
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TuneOptions:
+    """Space and budget of a search."""
+
+    base: TrainOptions
+    """Options that all trials share: data, frequency, horizon, quantiles, epochs, batches. Its `out` is not written."""
+    study: Annotated[Path, Flag()]
+    """Journal file of the study; continued if it exists."""
+    budget_s: Annotated[float, Flag(name="--budget", parse=seconds)]
+    """Time after which no trial begins: 90s, 20m, 2h. The trial that is running then is finished."""
+    trials: Annotated[int | None, Flag()] = None
+    """Most trials to run now (default: as many as the budget allows)."""
+    cells: Annotated[tuple[str, ...], Flag(group="search space", parse=words)] = ("gru", "lstm", "elman")
+    """Cells to choose from, separated by commas."""
+    hidden: Annotated[tuple[int, ...], Flag(group="search space", parse=numbers)] = (16, 32, 64, 96, 128)
+    """Widths to choose from."""
+    layers: Annotated[tuple[int, ...], Flag(group="search space", parse=numbers)] = (1, 2)
+    """Numbers of layers to choose from."""
+    lr: tuple[float, float] = (5e-4, 1e-2)
+    """Range of peak learning rates, searched on a logarithmic scale."""
+
+    def __post_init__(self) -> None:
+        if not self.budget_s > 0 or (self.trials is not None and self.trials < 1):
+            raise SettingsError(f"budget is {self.budget_s} s and trials {self.trials}: expected more than nothing")
+        if not self.cells or not self.hidden or not self.layers or min(*self.hidden, *self.layers) < 1:
+            raise SettingsError("nothing to choose from: cells, hidden and layers each need at least one value")
+        if not 0 < self.lr[0] <= self.lr[1]:
+            raise SettingsError(f"lr is {self.lr}, expected two rates > 0, the smaller first")

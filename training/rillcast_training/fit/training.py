@@ -38,10 +38,9 @@ from rillcast_training.fit import curve
 from rillcast_training.fit.checkpoint import EpochRecord, Progress, Stateful, restore, save
 from rillcast_training.fit.compute import choose
 from rillcast_training.fit.losses import ValidationFigures, quantile_loss
-from rillcast_training.fit.options import DEFAULT_QUANTILES, TrainOptions
+from rillcast_training.fit.options import TrainOptions
+from rillcast_training.fit.shape import forecaster_shape
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
-
-__all__ = ["DEFAULT_QUANTILES", "TrainOptions", "TrainReport", "Trainer", "train"]
 
 _VALIDATION_ORIGINS: Final = 24  # per series at least,
 _VALIDATION_IN_ALL: Final = 1_200  # and so many over all: the epochs of a few series cannot be told apart by fewer
@@ -90,7 +89,7 @@ def train(options: TrainOptions) -> TrainReport:
         DeviceError: the device or the precision that is asked for is not there.
     """
     compute = choose(options.device, options.precision)
-    shape = options.forecaster()
+    shape = forecaster_shape(options)
     if not options.out.parent.is_dir():
         raise SettingsError(f"{options.out}: the directory {options.out.parent} does not exist")
     series, config = series_of(options, shape)

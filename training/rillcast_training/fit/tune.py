@@ -16,7 +16,6 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -35,8 +34,9 @@ from rillcast_training.data.series import Series
 from rillcast_training.data.windows import SplitSeries, split
 from rillcast_training.export.bundle import describe, to_onnx
 from rillcast_training.fit.compute import choose
-from rillcast_training.fit.options import TrainOptions
+from rillcast_training.fit.options import TrainOptions, TuneOptions
 from rillcast_training.fit.pareto import Candidate, knee, pareto_front
+from rillcast_training.fit.shape import forecaster_shape
 from rillcast_training.fit.training import Trainer, series_of, threads
 from rillcast_training.model.features import default_context, default_seasons
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
@@ -47,44 +47,6 @@ _COST_STREAMS: Final = 256
 _COST_CALLS: Final = 5
 _COST_ROUNDS: Final = 7
 _COST_START_MS: Final = 1_704_067_200_000  # 2024-01-01
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TuneOptions:
-    """What to search over, and for how long."""
-
-    base: TrainOptions
-    """What all trials share: data, frequency, horizon, quantiles, epochs, batches. Its `out` is not written."""
-    study: Path
-    """Journal file of the study; gone on with if it exists."""
-    budget_s: float
-    """No trial begins later than this after the start; the one under way is finished."""
-    trials: int | None = None
-    """At most so many trials in this sitting; None = as many as fit into the budget."""
-    cells: tuple[str, ...] = ("gru", "lstm", "elman")
-    """Cells to choose from."""
-    hidden: tuple[int, ...] = (16, 32, 64, 96, 128)
-    """Widths to choose from."""
-    layers: tuple[int, ...] = (1, 2)
-    """Numbers of layers to choose from."""
-    lr: tuple[float, float] = (5e-4, 1e-2)
-    """Range of peak learning rates, searched on a logarithmic scale."""
-
-    def __post_init__(self) -> None:
-        if not self.budget_s > 0 or (self.trials is not None and self.trials < 1):
-            raise SettingsError(f"budget is {self.budget_s} s and trials {self.trials}: expected more than nothing")
-        if not self.cells or not self.hidden or not self.layers or min(*self.hidden, *self.layers) < 1:
-            raise SettingsError("nothing to choose from: cells, hidden and layers each need at least one value")
-        if not 0 < self.lr[0] <= self.lr[1]:
-            raise SettingsError(f"lr is {self.lr}, expected two rates > 0, the smaller first")
-
-    @property
-    def contexts(self) -> tuple[int, ...]:
-        """Lag windows to choose from: little more than one main season, two of it, the default, and twice that."""
-        seasons = self.base.seasons or default_seasons(self.base.freq)
-        usual = self.base.context or default_context(seasons)
-        main = seasons[0]
-        return tuple(sorted({max(main + main // 2, main + 1), 2 * main + (main == 1), usual, 2 * usual}))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +106,14 @@ class TuneReport:
         return asdict(self)
 
 
+def contexts(options: TuneOptions) -> tuple[int, ...]:
+    """Return lag windows to choose from: little more than one main season, two of it, the default, and twice that."""
+    seasons = options.base.seasons or default_seasons(options.base.freq)
+    usual = options.base.context or default_context(seasons)
+    main = seasons[0]
+    return tuple(sorted({max(main + main // 2, main + 1), 2 * main + (main == 1), usual, 2 * usual}))
+
+
 def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda _trial: None) -> TuneReport:
     """Search until the budget is used up, and recommend.
 
@@ -158,7 +128,7 @@ def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda 
     """
     compute = choose(options.base.device, options.base.precision)
     study = _open(options)
-    series, shape = series_of(options.base, options.base.forecaster())
+    series, shape = series_of(options.base, forecaster_shape(options.base))
     splits = _Splits(series, options.base.validation, shape.covariates)
     before = len(study.trials)
     with threads(options.base.threads), compute.repeatable():
@@ -235,7 +205,7 @@ def _identity(options: TuneOptions) -> dict[str, Any]:
         "quantiles": list(base.quantiles),
         **({"covariates": [list(one) for one in base.covariates]} if base.covariates else {}),
         "seasons": list(base.seasons or default_seasons(base.freq)),
-        "contexts": list(options.contexts),
+        "contexts": list(contexts(options)),
         "epochs": base.epochs,
         "batches": base.batches,
         "validation": base.validation,
@@ -249,7 +219,7 @@ def _identity(options: TuneOptions) -> dict[str, Any]:
 def _run(trial: Trial, options: TuneOptions, splits: _Splits) -> tuple[float, float]:
     """Train what the trial proposes; return its loss and its cost."""
     started = time.perf_counter()
-    context = trial.suggest_categorical("context", options.contexts)
+    context = trial.suggest_categorical("context", contexts(options))
     train_options = dataclasses.replace(
         options.base,
         cell=trial.suggest_categorical("cell", options.cells),
@@ -262,7 +232,7 @@ def _run(trial: Trial, options: TuneOptions, splits: _Splits) -> tuple[float, fl
         checkpoint=None,
         quiet=True,
     )
-    config = dataclasses.replace(train_options.forecaster(), covariates=splits.covariates)
+    config = dataclasses.replace(forecaster_shape(train_options), covariates=splits.covariates)
     trainer = Trainer(train_options, config, splits.of(config))
     progress = trainer.run()
     forecaster = trainer.finished(progress.best_weights)

@@ -23,4 +23,4 @@ def slots_of(ds: Tensor, frequency: Frequency) -> Tensor:
         ds: `[...]` int64, milliseconds since the epoch.
         frequency: of the slots.
     """
-    return frequency.slot_of(ds, _floor, _whole)
+    return frequency.period_of(ds, _floor, _whole)

@@ -35,6 +35,7 @@ from rillcast_training.data.windows import Batch, Window, collate, split
 from rillcast_training.fit.allocator import keep_freed_memory
 from rillcast_training.fit.losses import ValidationFigures
 from rillcast_training.fit.options import TrainOptions
+from rillcast_training.fit.shape import forecaster_shape
 from rillcast_training.fit.training import fitted, threads
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 from rillcast_training.research.ablation_shapes import Arcsinh, Attention, Dilated, Ensemble, JointEnsemble
@@ -146,7 +147,7 @@ def run(protocol: Protocol, trial: Trial, seed: int, series: list[Series]) -> di
         **(BASE | dict(trial.changes)),
     )
     early, first = without_newest(series, HELD_OUT[protocol.name])
-    config = options.forecaster()
+    config = forecaster_shape(options)
     started = time.process_time()
     with threads(options.threads):
         parts = split(early, config, options.validation, options.balance)

@@ -60,14 +60,14 @@ def score_records(
     Raises:
         DataError: nothing in the file can be scored.
     """
-    slot_of, levels, horizon = metadata.frequency.slot_of, metadata.quantiles, metadata.horizon
-    first_scored = slot_of(_milliseconds(split))
+    period_of, levels, horizon = metadata.frequency.period_of, metadata.quantiles, metadata.horizon
+    first_scored = period_of(_milliseconds(split))
     grids = [_grid(series) for series in data]
     naive = [SeasonalNaive(grid[: max(0, first_scored - first)], metadata.season, levels) for first, grid in grids]
     number = {series.unique_id: index for index, series in enumerate(data)}
     forecasts, actuals, naives, series_of = [], [], [], []
     for record in _records(path):
-        slot = slot_of(_milliseconds(record.ds))
+        slot = period_of(_milliseconds(record.ds))
         if slot < first_scored or slot % stride:
             continue
         index = number[record.unique_id]

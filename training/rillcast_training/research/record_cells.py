@@ -27,7 +27,8 @@ from rillcast.errors import RillcastError
 from rillcast_training.data.series import load
 from rillcast_training.evaluate.backtest import backtest
 from rillcast_training.fit.allocator import keep_freed_memory
-from rillcast_training.fit.training import TrainOptions, train
+from rillcast_training.fit.options import TrainOptions
+from rillcast_training.fit.training import train
 from rillcast_training.model.cells import CELLS
 
 _BEGIN: Final = "<!-- cells: begin -->"

@@ -59,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     catch_up.add_argument("--threads", type=int, default=1, help="threads of ONNX Runtime inside one call")
     late = kinds.add_parser("rewind", help="cost of late events that are put into place, against events in order")
     late.add_argument("model", type=Path, help="bundle (.onnx)")
-    late.add_argument("--slots", type=int, default=6, help="input.rewind_slots")
+    late.add_argument("--slots", type=int, default=6, help="input.allowed_lateness_periods")
     late.add_argument("--within", type=float, default=6, help="how many slots events are shuffled within")
     late.add_argument("--streams", type=int, default=500, help="streams")
     late.add_argument("--length", type=int, default=48, help="slots of a block")

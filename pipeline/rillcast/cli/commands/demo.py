@@ -144,7 +144,8 @@ def _make_directory(directory: Path) -> _Files:
 
 def _train(files: _Files, epochs: int) -> None:
     from rillcast_training.data import weather
-    from rillcast_training.fit.training import TrainOptions, train
+    from rillcast_training.fit.options import TrainOptions
+    from rillcast_training.fit.training import train
 
     train(
         TrainOptions(

@@ -15,7 +15,7 @@ from rillcast.codecs.observations.rejections import Reason
 from rillcast.errors import SettingsError
 from rillcast.observability import logs
 from rillcast.settings import Settings
-from rillcast.transports.base import Channel
+from rillcast.transports.base import Channel, Records
 
 if TYPE_CHECKING:
     from rillcast.publishing.dead_letters import DeadLetter
@@ -224,7 +224,7 @@ def _replay(settings: Settings, letters: Iterable[_Found], to: str | None, *, dr
             if sink is not None:
                 headers = [*letter.headers, (REPLAYED, place.encode())]
                 own = letter.partition if to is None and letter.partition >= 0 else None
-                sink.publish(Channel.FORECASTS, [letter.key], [letter.value], [headers], own)
+                sink.publish(Channel.FORECASTS, Records([letter.key], [letter.value], [headers]), partition=own)
             sent += 1
         if sink is not None:
             sink.flush(settings.worker.flush_timeout_s)

@@ -14,7 +14,7 @@ import msgspec
 from rillcast.cli import settings_flags
 from rillcast.errors import SettingsError
 from rillcast.observability import logs
-from rillcast.transports.base import Assignment, Channel
+from rillcast.transports.base import Assignment, Channel, Records
 
 HELP: Final = "send a data set to a topic, at a rate or as fast as it goes"
 EXAMPLES: Final = """\
@@ -80,7 +80,7 @@ def run(args: argparse.Namespace) -> int:
         while not source.exhausted:
             polled = source.poll(_CHUNK, settings.worker.poll_timeout_s)
             values = [value or b"" for value in polled.values]
-            sink.publish(Channel.FORECASTS, [_key(value) for value in values], values)
+            sink.publish(Channel.FORECASTS, Records([_key(value) for value in values], values))
             sent += len(values)
         sink.flush(settings.worker.flush_timeout_s)
     finally:

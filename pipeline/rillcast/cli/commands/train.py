@@ -106,7 +106,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train and print the figures."""
     from rillcast_training.fit.allocator import keep_freed_memory
-    from rillcast_training.fit.training import DEFAULT_QUANTILES, TrainOptions, train
+    from rillcast_training.fit.options import DEFAULT_QUANTILES, TrainOptions
+    from rillcast_training.fit.training import train
 
     keep_freed_memory()
     start = _start(args)

@@ -55,8 +55,8 @@ def run(args: argparse.Namespace) -> int:
     """Search, draw, recommend."""
     from rillcast_training.fit import tune_plot
     from rillcast_training.fit.allocator import keep_freed_memory
-    from rillcast_training.fit.options import TrainOptions
-    from rillcast_training.fit.tune import TuneOptions, tune
+    from rillcast_training.fit.options import TrainOptions, TuneOptions
+    from rillcast_training.fit.tune import tune
 
     keep_freed_memory()
     base = TrainOptions(

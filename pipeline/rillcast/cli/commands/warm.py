@@ -137,7 +137,7 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
     from rillcast.engine import device
     from rillcast.engine.residents import Limits
     from rillcast.engine.step_engine import StepEngine
-    from rillcast.serving.factory import rewind_of
+    from rillcast.serving.factory import allowed_lateness
 
     bundle, on = (
         Bundle.load(settings.model),
@@ -151,7 +151,7 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
         # A file may tell one stream after the other: by event time all but the last would be idle.
         limits=Limits(0, settings.state.max_streams_per_partition),
         calibrate=settings.calibration == "on",
-        rewind=rewind_of(settings, bundle.metadata.frequency),
+        lateness=allowed_lateness(settings, bundle.metadata.frequency),
     )
     if partitions is None:
         return Warming(engine, open_decoder(settings, bundle.metadata), None)
@@ -245,7 +245,7 @@ class _Member:
 
         for number, position in positions.items():
             beginning = self._assigned[number].beginning
-            self._source.start(number, beginning if events is None else max(beginning, position - events))
+            self._source.resume_from(number, beginning if events is None else max(beginning, position - events))
         waiting = set(positions)
         while waiting:
             polled = self._source.poll(self._settings.worker.max_poll_records, self._settings.worker.poll_timeout_s)
@@ -254,7 +254,7 @@ class _Member:
             at = self._source.positions()
             done = {number for number in waiting if at.get(number, 0) >= positions[number]}
             if done:
-                self._source.hold(sorted(done))
+                self._source.pause(sorted(done))
                 waiting -= done
 
     def commit(self, positions: Mapping[int, int]) -> None:

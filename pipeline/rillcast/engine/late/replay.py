@@ -109,7 +109,7 @@ class LateReplay:
         self._advance = advance
         self._empty = empty
         self._frequency = history.rewind.frequency
-        self._reach = history.rewind.slots
+        self._reach = history.rewind.periods
         self._last_wins = history.rewind.last_wins
         self._put_count = self._again_count = 0
 
@@ -135,11 +135,11 @@ class LateReplay:
 
     def _numbers(self, stretch: SlotBatch) -> IntArray:
         """Return the slot of time of each event."""
-        return self._frequency.slot_of(stretch.inputs.ds)
+        return self._frequency.period_of(stretch.inputs.ds)
 
     def _newest(self, slots: IntArray) -> IntArray:
         """Return the slot of time of each stream's newest event."""
-        return self._frequency.slot_of(self._residents.newest(slots))
+        return self._frequency.period_of(self._residents.newest(slots))
 
     def _round(
         self, events: SlotBatch, columns: Columns, revision: Revision, placed: Mask, revised: list[Revised]
@@ -261,7 +261,7 @@ class LateReplay:
         older, younger = history.older(slots), history.younger(slots)
         from_younger = (younger > older) & (younger < numbers)
         history.restore(slots, from_younger)
-        found = self._frequency.slot_of(history.times(slots))
+        found = self._frequency.period_of(history.times(slots))
         which, place = np.nonzero(found > np.where(from_younger, younger, older)[:, None])
         number = found[which, place]
         in_time = np.lexsort((number, which))

@@ -70,14 +70,14 @@ class AllowedLateness:
         last_wins: whether another value for a slot replaces the one before, or is ignored.
     """
 
-    slots: int
+    periods: int
     frequency: Frequency
     last_wins: bool = False
 
     @property
     def inputs(self) -> int:
         """Inputs kept for each stream."""
-        return 2 * self.slots + 1
+        return 2 * self.periods + 1
 
 
 Shapes: TypeAlias = Mapping[str, tuple[int, ...]]
@@ -138,7 +138,7 @@ class RetainedSteps:
         self._specs = tuple(specs)
         self._live = live
         self.rewind = rewind
-        self._columns = page_columns(specs, rewind.slots, covariates)
+        self._columns = page_columns(specs, rewind.periods, covariates)
         self._host_bytes = host_bytes(rewind, covariates)
         size = live.num_slots
         # Which of the two holds the older anchor changes from stream to stream: `_turned`.
@@ -226,7 +226,7 @@ class RetainedSteps:
 
     def known(self, slots: IntArray, numbers: IntArray) -> npt.NDArray[np.bool_]:
         """Return for each stream whether it has an input in a slot of time, one that lies after its older anchor."""
-        found = self.rewind.frequency.slot_of(self._ds[slots, self.place(numbers)])
+        found = self.rewind.frequency.period_of(self._ds[slots, self.place(numbers)])
         known: npt.NDArray[np.bool_] = (found == numbers) & (numbers > self._older[slots])
         return known
 
@@ -243,7 +243,7 @@ class RetainedSteps:
 
     def note(self, slots: IntArray, inputs: Inputs) -> None:
         """Take in events that their streams have accepted, none of them revised."""
-        numbers = self.rewind.frequency.slot_of(inputs.ds)
+        numbers = self.rewind.frequency.period_of(inputs.ds)
         self.put(slots, numbers, Kept(inputs, np.zeros(slots.size, np.int32)))
 
     def get(self, slots: IntArray, numbers: IntArray) -> Kept:

@@ -20,7 +20,7 @@ from typing import IO, Final
 import numpy as np
 
 from rillcast.errors import DeliveryError, SettingsError, TransportError
-from rillcast.transports.base import Assignment, AssignmentListener, Channel, Headers, Polled
+from rillcast.transports.base import Assignment, AssignmentListener, Channel, Polled, Records
 from rillcast.transports.file import dead_letter_lines
 from rillcast.transports.file.columns import FileColumns
 from rillcast.transports.file.readers import Reader, import_polars, open_reader
@@ -136,12 +136,12 @@ class FileSource:
             values=values,
         )
 
-    def hold(self, partitions: Sequence[int]) -> None:
-        """Hand out nothing until `start`."""
+    def pause(self, partitions: Sequence[int]) -> None:
+        """Hand out nothing until `resume_from`."""
         if PARTITION in partitions and self._announced:
             self._held = True
 
-    def start(self, partition: int, position: int) -> None:
+    def resume_from(self, partition: int, position: int) -> None:
         """Hand out records from number `position` on; going back reads the file again from its beginning.
 
         Raises:
@@ -239,26 +239,19 @@ class FileSink:
                 self.close()
                 raise SettingsError(f"{channel.value} file {path}: {error.strerror or error}") from error
 
-    def publish(
-        self,
-        channel: Channel,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        headers: Sequence[Headers] | None = None,
-        partition: int | None = None,  # noqa: ARG002  a file has none
-    ) -> None:
-        """Write one line per row.
+    def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:  # noqa: ARG002  a file has none
+        """Write one line per record.
 
         Raises:
             TransportError: the file cannot be written (disk full, reader of the pipe gone).
         """
-        if not values:
+        if not len(records):
             return
         if channel is Channel.DEAD_LETTERS:
-            fields = headers if headers is not None else [()] * len(values)
-            lines = [dead_letter_lines.write(*row) for row in zip(keys, values, fields, strict=True)]
+            headers = records.headers if records.headers is not None else [()] * len(records)
+            lines = [dead_letter_lines.write(*row) for row in zip(records.keys, records.values, headers, strict=True)]
         else:
-            lines = [b"null" if value is None else value for value in values]
+            lines = [b"null" if value is None else value for value in records.values]
         try:
             self._file(channel).write(b"\n".join(lines) + b"\n")
         except OSError as error:

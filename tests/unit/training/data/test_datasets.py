@@ -10,8 +10,8 @@ import pytest
 
 from rillcast.errors import DataError
 from rillcast_training.data import datasets
+from rillcast_training.data.columns import Columns
 from rillcast_training.data.series import load, table
-from rillcast_training.data.tables import Columns
 
 
 @pytest.mark.parametrize(

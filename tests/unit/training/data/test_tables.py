@@ -8,7 +8,8 @@ import polars as pl
 import pytest
 
 from rillcast.errors import DataError
-from rillcast_training.data.tables import Columns, read
+from rillcast_training.data.columns import Columns
+from rillcast_training.data.tables import read
 
 
 def write(path: Path, text: str) -> Path:

@@ -18,7 +18,7 @@ import pytest
 from rillcast.errors import DataError, SettingsError, TransportError
 from rillcast.settings import KafkaSettings, Settings
 from rillcast.transports import connect
-from rillcast.transports.base import Channel
+from rillcast.transports.base import Channel, Records
 from rillcast.transports.file.readers import PipeReader, open_reader
 from rillcast.transports.file.transport import FileSink, FileSource, Pacer
 from tests.support.transports import Listener, read, rows
@@ -259,9 +259,11 @@ def test_dead_letters_keep_text_as_text_and_other_bytes_as_base64(tmp_path: Path
     with closing(sink_for(tmp_path)) as sink:
         sink.publish(
             Channel.DEAD_LETTERS,
-            [b"key", None, b"\xff"],
-            ["gr\u00fc\u00df\nGott".encode(), b"\xff\x00", None],
-            [[("reason", b"not_json"), ("raw", b"\xfe")], [], []],
+            Records(
+                [b"key", None, b"\xff"],
+                ["gr\u00fc\u00df\nGott".encode(), b"\xff\x00", None],
+                [[("reason", b"not_json"), ("raw", b"\xfe")], [], []],
+            ),
         )
         sink.flush(1.0)
     assert [json.loads(line) for line in (tmp_path / "dead.jsonl").read_bytes().splitlines()] == [
@@ -277,7 +279,7 @@ def test_parquet_is_written_when_the_sink_closes(tmp_path: Path) -> None:
         {"unique_id": f"s{n}", "anomaly": None if n < 200 else 0.5, "quantiles": {"0.5": [n, n + 0.5]}}
         for n in range(300)
     ]
-    sink.publish(Channel.FORECASTS, [None] * 300, [json.dumps(document).encode() for document in documents])
+    sink.publish(Channel.FORECASTS, Records([None] * 300, [json.dumps(document).encode() for document in documents]))
     sink.flush(1.0)
     assert not (tmp_path / "out.parquet").exists()
     sink.close()
@@ -288,7 +290,7 @@ def test_parquet_is_written_when_the_sink_closes(tmp_path: Path) -> None:
 
 def test_lines_that_cannot_become_parquet_are_kept_and_named(tmp_path: Path) -> None:
     sink = sink_for(tmp_path, "out.parquet")
-    sink.publish(Channel.FORECASTS, [None], [b"not json"])
+    sink.publish(Channel.FORECASTS, Records([None], [b"not json"]))
     with pytest.raises(TransportError, match=r"the records are in .*out\.parquet\.pending\.jsonl"):
         sink.close()
     assert (tmp_path / "out.parquet.pending.jsonl").read_bytes() == b"not json\n"
@@ -300,7 +302,7 @@ def test_a_run_writes_its_output_anew_unless_it_goes_on_with_an_earlier_one(
 ) -> None:
     for value in (b"one", b"two"):
         with closing(sink_for(tmp_path, append=append)) as sink:
-            sink.publish(Channel.FORECASTS, [None], [value])
+            sink.publish(Channel.FORECASTS, Records([None], [value]))
     assert (tmp_path / "out.jsonl").read_bytes() == expected
 
 
@@ -321,7 +323,7 @@ def test_a_closed_pipe_on_standard_output_is_a_transport_error(tmp_path: Path, m
     sink = FileSink({Channel.FORECASTS: "-", Channel.DEAD_LETTERS: str(tmp_path / "dead.jsonl")})
     os.close(sending)
     with pytest.raises(TransportError, match="forecasts file -"):
-        sink.publish(Channel.FORECASTS, [None], [b"x" * 100_000])
+        sink.publish(Channel.FORECASTS, Records([None], [b"x" * 100_000]))
     sink.close()
 
 
@@ -356,7 +358,7 @@ def test_the_settings_choose_the_file_transport(tmp_path: Path) -> None:
 def test_the_settings_choose_the_kafka_client(monkeypatch: Any, client: str, installed: bool, module: str) -> None:
     monkeypatch.setattr("importlib.util.find_spec", lambda _name: object() if installed else None)
     source = connect.open_source(settings(kafka={"client": client}))
-    assert type(source).__module__ == f"rillcast.transports.{module}.source"
+    assert type(source).__module__ == f"rillcast.transports.kafka.{module}.source"
 
 
 def test_a_client_that_is_not_installed_is_refused_by_the_name_of_its_extra(monkeypatch: Any) -> None:

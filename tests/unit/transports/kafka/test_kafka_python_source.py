@@ -67,7 +67,7 @@ def test_what_a_call_brings_that_began_before_a_partition_was_started_is_not_han
     partitions.assign(0, 5, 100)
     partitions.assign(1, None, 100)
     assert dict(partitions.positions) == {0: 5}
-    partitions.start(1, 40, polling=True)
+    partitions.resume_from(1, 40, polling=True)
     current = partitions.current()
     assert set(current) == {0}, "the call began while partition 1 was held"
     assert set(partitions.current()) == {0, 1}

@@ -89,10 +89,10 @@ def _one(recipe: Recipe, rhythm: Rhythm, number: int) -> Series:
             break
         kind, values = _draw(rng, recipe.slots, rhythm)
     values = _in_a_unit(rng, values, counts=kind == "intermittent")
-    slot_of = parse(recipe.freq).slot_of
+    period_of = parse(recipe.freq).period_of
     n = recipe.slots
-    earliest = slot_of(_FIRST_MS)
-    first = int(rng.integers(earliest, max(slot_of(_LAST_MS) - n, earliest) + 1))
+    earliest = period_of(_FIRST_MS)
+    first = int(rng.integers(earliest, max(period_of(_LAST_MS) - n, earliest) + 1))
     slots = np.arange(first, first + n, dtype=np.int64)
     values, slots = _with_holes(rng, recipe.missing, values, slots)
     return Series(f"synthetic/{number:06d}/{kind}", slots, values.astype(np.float32))

@@ -25,12 +25,12 @@ from __future__ import annotations
 import enum
 import logging
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import NoReturn, Protocol
 
 from rillcast.errors import DeliveryError, FencedError, TransactionAborted, TransportError
 from rillcast.settings import KafkaSettings
-from rillcast.transports.base import Channel, Headers
+from rillcast.transports.base import Channel, Records
 from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.watchdog import TimedOut, call_within
 
@@ -77,14 +77,7 @@ class TransactionalProducer(Protocol):
         """Begin a transaction; asks nobody."""
         ...
 
-    def publish(
-        self,
-        channel: Channel,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        headers: Sequence[Headers] | None = None,
-        partition: int | None = None,
-    ) -> None:
+    def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
         """Hand over records; raises `DeliveryError` when an earlier one failed."""
         ...
 
@@ -135,15 +128,8 @@ class KafkaTransactionalSink:
         self._give_up_at: float | None = None  # of a commit that is bounded
         self._producer: TransactionalProducer | None = self._successor()
 
-    def publish(
-        self,
-        channel: Channel,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        headers: Sequence[Headers] | None = None,
-        partition: int | None = None,
-    ) -> None:
-        """Queue one record per row, in a transaction that begins now if none is open.
+    def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
+        """Queue the records, in a transaction that begins now if none is open.
 
         Raises:
             TransactionAborted: an earlier record of the transaction failed; go back to the committed positions.
@@ -152,7 +138,7 @@ class KafkaTransactionalSink:
         """
         producer = self._begun()
         try:
-            producer.publish(channel, keys, values, headers, partition)
+            producer.publish(channel, records, partition)
         except DeliveryError as error:
             self._fail(producer, error, Ending.ABORTABLE)
 

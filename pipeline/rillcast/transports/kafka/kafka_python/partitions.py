@@ -43,15 +43,15 @@ class Partitions:
         self._fetched_to[number] = end if start is None else start
         return self._fetched_to[number]
 
-    def hold(self, numbers: Sequence[int], *, polling: bool) -> None:
-        """Hand out nothing of these owned partitions until `start`."""
+    def pause(self, numbers: Sequence[int], *, polling: bool) -> None:
+        """Hand out nothing of these owned partitions until `resume_from`."""
         for number in self.owned.intersection(numbers):
             self._drop_fetched(number, polling=polling)
             self.positions.pop(number, None)
             self.to_seek.pop(number, None)
             self.to_pause.add(number)
 
-    def start(self, number: int, position: int, *, polling: bool) -> None:
+    def resume_from(self, number: int, position: int, *, polling: bool) -> None:
         """Hand out an owned partition's records from `position` on."""
         if number in self.owned:
             self._drop_fetched(number, polling=polling)

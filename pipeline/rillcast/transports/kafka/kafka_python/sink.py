@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from kafka import KafkaProducer
@@ -26,7 +26,7 @@ from kafka.errors import (
 
 from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
-from rillcast.transports.base import Channel, Headers, required_topics
+from rillcast.transports.base import Channel, Headers, Records, required_topics
 from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.kafka_python.config import create, producer_config, require_topics
 
@@ -71,15 +71,8 @@ class KafkaPythonSink:
         """Whether a record was refused for what it is (too large, not allowed), and would be again."""
         return self._rejected
 
-    def publish(
-        self,
-        channel: Channel,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        headers: Sequence[Headers] | None = None,
-        partition: int | None = None,
-    ) -> None:
-        """Queue one record per row; too many unacknowledged ones hold the caller back.
+    def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
+        """Queue the records; too many unacknowledged ones hold the caller back.
 
         Raises:
             TransportError: an earlier record was lost or the producer is closed.
@@ -87,8 +80,8 @@ class KafkaPythonSink:
         producer = self._live()
         self._raise_failure()
         topic = self._topics[channel]
-        fields: Iterable[Headers] = headers if headers is not None else ((),) * len(values)
-        for key, value, row_headers in zip(keys, values, fields, strict=True):
+        headers: Iterable[Headers] = records.headers if records.headers is not None else ((),) * len(records)
+        for key, value, row_headers in zip(records.keys, records.values, headers, strict=True):
             try:
                 self._pending.append(producer.send(topic, value, key, list(row_headers), partition))
             except (KafkaError, ValueError) as error:

@@ -94,13 +94,13 @@ class KafkaPythonSource:
                 self._note_joined()
         return columns(self._partitions.next_records(max_records))
 
-    def hold(self, partitions: Sequence[int]) -> None:
-        """Hand out nothing of these owned partitions until `start`."""
-        self._partitions.hold(partitions, polling=self._poller.busy)
+    def pause(self, partitions: Sequence[int]) -> None:
+        """Hand out nothing of these owned partitions until `resume_from`."""
+        self._partitions.pause(partitions, polling=self._poller.busy)
 
-    def start(self, partition: int, position: int) -> None:
+    def resume_from(self, partition: int, position: int) -> None:
         """Hand out an owned partition's records from `position` on, beginning with the next `poll`."""
-        self._partitions.start(partition, position, polling=self._poller.busy)
+        self._partitions.resume_from(partition, position, polling=self._poller.busy)
 
     def assignments(self) -> Sequence[Assignment]:
         """Ask for committed position, beginning and end of every owned partition.

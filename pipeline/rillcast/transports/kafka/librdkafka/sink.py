@@ -7,14 +7,14 @@ record stays broken.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
-from rillcast.transports.base import Channel, Headers, required_topics
+from rillcast.transports.base import Channel, Headers, Records, required_topics
 from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.librdkafka.config import create, producer_config, require_topics
 from rillcast.transports.kafka.librdkafka.errors import PERMANENT, REJECTED, TransientWarnings
@@ -53,15 +53,8 @@ class LibrdkafkaSink:
         """Whether a record was refused for what it is (too large, not allowed), and would be again."""
         return self._rejected
 
-    def publish(
-        self,
-        channel: Channel,
-        keys: Sequence[bytes | None],
-        values: Sequence[bytes | None],
-        headers: Sequence[Headers] | None = None,
-        partition: int | None = None,
-    ) -> None:
-        """Queue one record per row; a full queue holds the caller back until there is room.
+    def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
+        """Queue the records; a full queue holds the caller back until there is room.
 
         Raises:
             TransportError: an earlier record was lost or the producer is closed.
@@ -70,14 +63,14 @@ class LibrdkafkaSink:
         self._raise_failure()
         topic = self._topics[channel]
         to = _BY_KEY if partition is None else partition
-        if headers is None:
-            for key, value in zip(keys, values, strict=True):
+        if records.headers is None:
+            for key, value in zip(records.keys, records.values, strict=True):
                 try:
                     producer.produce(topic, value, key, to)
                 except (BufferError, KafkaException) as error:
                     self._produce_slowly(error, topic, value, key, to, ())
         else:
-            for key, value, fields in zip(keys, values, headers, strict=True):
+            for key, value, fields in zip(records.keys, records.values, records.headers, strict=True):
                 try:
                     producer.produce(topic, value, key, to, headers=list(fields))
                 except (BufferError, KafkaException) as error:

@@ -111,8 +111,8 @@ class LibrdkafkaSource:
                 break
         return self._columns(messages)
 
-    def hold(self, partitions: Sequence[int]) -> None:
-        """Hand out nothing of these owned partitions until `start`.
+    def pause(self, partitions: Sequence[int]) -> None:
+        """Hand out nothing of these owned partitions until `resume_from`.
 
         Raises:
             TransportError: the client refuses.
@@ -128,9 +128,9 @@ class LibrdkafkaSource:
         try:
             consumer.pause([TopicPartition(self._topic, number) for number in held])
         except KafkaException as error:
-            raise self._refused(f"holding partitions {sorted(held)}", error) from error
+            raise self._refused(f"pausing partitions {sorted(held)}", error) from error
 
-    def start(self, partition: int, position: int) -> None:
+    def resume_from(self, partition: int, position: int) -> None:
         """Hand out an owned partition's records from `position` on, beginning with the next `poll`."""
         if partition in self._owned:
             self._changes += 1

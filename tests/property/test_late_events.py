@@ -1,7 +1,7 @@
-"""Late events within reach leave no trace: the last revisions are the forecasts of the stream in the order of time.
+"""Late events within the allowed lateness leave no trace: the last revisions are the forecasts in the order of time.
 
-The reference is an engine without rewind that gets, for each stream, the events that were accepted, in order. Which
-these are is decided here anew, by the rule of `docs/data.md`, one event after the other.
+The reference is an engine without allowed lateness that receives each stream's accepted events in order. The test
+decides which events are accepted itself, by the rule of `docs/data.md`, one event after the other.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ def forecaster() -> Bundle:
 @cache
 def engine_of(name: str, reach: int, last_wins: bool, rows: int) -> StepEngine:
     """Return an engine, made once: to load a model takes longer than an example."""
-    rewind = AllowedLateness(reach, Frequency(HOUR_MS), last_wins) if reach else None
-    return StepEngine(forecaster(), Device("cpu"), rewind=rewind, batch_rows=rows)
+    lateness = AllowedLateness(reach, Frequency(HOUR_MS), last_wins) if reach else None
+    return StepEngine(forecaster(), Device("cpu"), lateness=lateness, batch_rows=rows)
 
 
 def emptied(name: str, reach: int = 0, *, last_wins: bool = False, rows: int = 256) -> StepEngine:
@@ -220,18 +220,20 @@ def test_a_late_event_that_the_quarantine_refuses_leaves_its_stream_as_it_was(sl
 def test_in_order_there_is_not_one_more_step() -> None:
     calls: dict[bool, int] = {}
     for on in (False, True):
-        engine = StepEngine(toy_bundle(), Device("cpu"), rewind=AllowedLateness(6, Frequency(HOUR_MS)) if on else None)
+        engine = StepEngine(
+            toy_bundle(), Device("cpu"), lateness=AllowedLateness(6, Frequency(HOUR_MS)) if on else None
+        )
         slots = np.arange(200) * HOUR_MS
         for slot in slots.tolist():
             stats = engine.step(
                 np.zeros(3, np.int64), np.arange(3), ["a", "b", "c"], np.full(3, slot), np.ones(3, np.float32)
             ).stats
             calls[on] = calls.get(on, 0) + stats.calls
-            assert (stats.put, stats.again) == (0, 0)
+            assert (stats.late_events, stats.replayed_steps) == (0, 0)
     assert calls[False] == calls[True]
 
 
-def test_without_rewind_nothing_is_kept_beside_the_state() -> None:
+def test_without_allowed_lateness_nothing_is_kept_beside_the_state() -> None:
     engine = StepEngine(toy_bundle(), Device("cpu"))
     assert engine.residents.history is None
     engine.step(np.zeros(1, np.int64), np.zeros(1, np.int64), ["a"], np.zeros(1, np.int64), np.ones(1, np.float32))

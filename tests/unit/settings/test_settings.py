@@ -12,18 +12,6 @@ from rillcast.errors import SettingsError
 from rillcast.settings import Settings, setting_paths
 
 
-@pytest.fixture(autouse=True)
-def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty working directory and an environment without our variables."""
-    import os
-
-    for name in list(os.environ):
-        if name.startswith("RILLCAST_"):
-            monkeypatch.delenv(name)
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
 def effective(capsys: pytest.CaptureFixture[str], *flags: str) -> dict[str, Any]:
     assert cli.main(["config", "--json", *flags]) == 0
     loaded: dict[str, Any] = json.loads(capsys.readouterr().out)
@@ -221,7 +209,7 @@ def test_a_wrong_value_is_not_printed_with_its_secret(clean: Path, monkeypatch: 
         ('[input]\nformat = "csv"', "input.path is not set"),
         ('[input]\nformat = "msgpack"\npath = "a.jsonl"', "a format of topics"),
         ('[input]\nformat = "avro"', r"registry\.url"),
-        ('[input]\nduplicates = "last_wins"', r"input\.rewind_slots is 0"),
+        ('[input]\nduplicates = "last_wins"', r"input\.allowed_lateness_periods is 0"),
         ('[input.fields]\nunique_id = "$ce.subject"', "input.envelope"),
         ('[registry]\nurl = "https://me:pass@registry"', r"registry\.username"),
         ('[registry]\nurl = "https://one,https://:me:pass@two"', r"registry\.username"),

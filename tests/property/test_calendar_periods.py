@@ -1,4 +1,4 @@
-"""One slot for a time, whoever asks: Python's calendar, the host, the tensors, and the exported file."""
+"""One period for a time, in every implementation: Python's calendar, the host, the tensors, and the exported file."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ moments = st.one_of(st.datetimes(timezones=st.just(dt.UTC)).map(milliseconds), s
 
 
 def by_the_calendar(time: int, freq: str) -> int:
-    """The slot as the standard library's calendar has it."""
+    """The period as the standard library's calendar has it."""
     frequency, moment = parse(freq), EPOCH + time * MILLISECOND
     if not frequency.in_months:
         return (moment - EPOCH) // (frequency.step * MILLISECOND)
@@ -52,11 +52,11 @@ def by_the_calendar(time: int, freq: str) -> int:
 def test_integers_arrays_and_tensors_agree_with_the_calendar(times: list[int], freq: str) -> None:
     frequency = parse(freq)
     expected = [by_the_calendar(time, freq) for time in times]
-    assert [frequency.slot_of(time) for time in times] == expected
-    assert frequency.slot_of(np.array(times)).tolist() == expected
+    assert [frequency.period_of(time) for time in times] == expected
+    assert frequency.period_of(np.array(times)).tolist() == expected
     assert slots_of(torch.tensor(times), frequency).tolist() == expected
     starts = frequency.start_of(np.array(expected))
-    assert [frequency.start_of(slot) for slot in expected] == starts.tolist()
+    assert [frequency.start_of(period) for period in expected] == starts.tolist()
     assert (starts <= np.array(times)).all()
     assert (frequency.start_of(np.array(expected) + 1) > np.array(times)).all()
     if frequency.in_months:
@@ -69,11 +69,12 @@ def test_integers_arrays_and_tensors_agree_with_the_calendar(times: list[int], f
 )
 def test_beyond_the_calendar_all_go_on_alike(times: list[int], freq: str) -> None:
     frequency = parse(freq)
-    expected = [frequency.slot_of(time) for time in times]
-    assert frequency.slot_of(np.array(times, np.int64)).tolist() == expected
+    expected = [frequency.period_of(time) for time in times]
+    assert frequency.period_of(np.array(times, np.int64)).tolist() == expected
     assert slots_of(torch.tensor(times), frequency).tolist() == expected
     assert all(
-        frequency.start_of(slot) <= t < frequency.start_of(slot + 1) for slot, t in zip(expected, times, strict=True)
+        frequency.start_of(period) <= t < frequency.start_of(period + 1)
+        for period, t in zip(expected, times, strict=True)
     )
 
 

@@ -1,0 +1,42 @@
+"""The settings of the service: a file a section, their sources, and the names that they had before.
+
+Rule: a setting has a type, limits, a default and a docstring; `docs/settings.md` is made of them. An unknown name is an
+error in every source.
+Does not know: who reads a setting.
+"""
+
+from rillcast.settings.anomalies import AnomalySettings
+from rillcast.settings.dead_letters import DeadLetterSettings
+from rillcast.settings.http import HttpSettings
+from rillcast.settings.input import FieldSettings, InputSettings
+from rillcast.settings.kafka import KafkaSettings
+from rillcast.settings.log import LogSettings
+from rillcast.settings.output import OutputSettings
+from rillcast.settings.publish import PublishSettings
+from rillcast.settings.registry import RegistrySettings
+from rillcast.settings.rollout import RolloutSettings
+from rillcast.settings.root import ENV_PREFIX, Settings
+from rillcast.settings.section import setting_paths
+from rillcast.settings.sources import load
+from rillcast.settings.state import StateSettings
+from rillcast.settings.worker import WorkerSettings
+
+__all__ = [
+    "ENV_PREFIX",
+    "AnomalySettings",
+    "DeadLetterSettings",
+    "FieldSettings",
+    "HttpSettings",
+    "InputSettings",
+    "KafkaSettings",
+    "LogSettings",
+    "OutputSettings",
+    "PublishSettings",
+    "RegistrySettings",
+    "RolloutSettings",
+    "Settings",
+    "StateSettings",
+    "WorkerSettings",
+    "load",
+    "setting_paths",
+]

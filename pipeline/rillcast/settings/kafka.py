@@ -1,0 +1,96 @@
+"""Settings of the Kafka client and the consumer group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import Field, SecretStr, field_validator, model_validator
+
+from rillcast.settings.section import Positive, Section, require_no_user
+
+_LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
+
+
+class KafkaSettings(Section):
+    """The connection to Kafka and the consumer group."""
+
+    client: Literal["auto", "librdkafka", "kafka-python"] = "auto"
+    """Which client library; `auto` takes librdkafka (confluent-kafka) where it is installed, about ten times faster."""
+    bootstrap_servers: str = "localhost:9092"
+    """Comma-separated host:port list."""
+    group_id: str = "rillcast"
+    """Consumer group; members of one group share the partitions."""
+    group_instance_id: str | None = None
+    """Static membership (KIP-345): a name that survives a restart of this member."""
+    auto_offset_reset: Literal["earliest", "latest"] = "earliest"
+    """Where a group starts that has never committed."""
+    session_timeout_s: Positive = 45.0
+    """A member that is silent for longer is taken for dead."""
+    max_poll_interval_s: Positive = 300.0
+    """A member that does not poll for longer leaves the group."""
+    compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
+    """Compression of what is produced."""
+    transactional_id: str | None = None
+    """Names this member's transactions across restarts, so that a successor ends what a crash left open; by default
+    made of `group_id` and `group_instance_id`, and random without the latter."""
+    transaction_timeout_s: Positive = 10.0
+    """An open transaction of a dead member holds readers back no longer than this."""
+    max_message_bytes: Annotated[int, Field(gt=0)] = 1_000_000
+    """Largest record that is produced; the topics' `max.message.bytes` has to allow it."""
+    max_fetch_bytes: Annotated[int, Field(gt=0)] = 52_428_800
+    """Most bytes that one fetch brings."""
+    request_timeout_s: Positive = 30.0
+    """Longest wait for one answer of the broker."""
+    security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
+    """How to talk to the brokers."""
+    sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
+    """Used with SASL_PLAINTEXT and SASL_SSL."""
+    sasl_username: str | None = None
+    """User name for SASL."""
+    sasl_password: SecretStr | None = None
+    """Password for SASL; never printed."""
+    ssl_ca_file: Path | None = None
+    """CA certificates (PEM) that the brokers are checked against; the system's when empty."""
+    ssl_certificate_file: Path | None = None
+    """This client's certificate (PEM), for mutual TLS."""
+    ssl_key_file: Path | None = None
+    """This client's private key (PEM), for mutual TLS."""
+    ssl_key_password: SecretStr | None = None
+    """Password of `kafka.ssl_key_file`, if it is encrypted; never printed."""
+    oauth_token_url: str | None = None
+    """Token endpoint of the identity provider (OAuth 2.0 client credentials), for OAUTHBEARER."""
+    oauth_client_id: str | None = None
+    """Client id for OAUTHBEARER."""
+    oauth_client_secret: SecretStr | None = None
+    """Client secret for OAUTHBEARER; never printed."""
+    oauth_scope: str | None = None
+    """Scope that is asked for, for OAUTHBEARER."""
+    oauth_ca_file: Path | None = None
+    """CA certificates (PEM) that the token endpoint is checked against; the system's when empty."""
+
+    @field_validator("oauth_token_url")
+    @classmethod
+    def _secret_is_not_sent_in_the_clear(cls, value: str | None) -> str | None:
+        url = urlsplit(value or "https://unset")
+        if url.scheme != "https" and not (url.scheme == "http" and url.hostname in _LOOPBACK):
+            raise ValueError("the client secret is sent there: it has to begin with https://")
+        require_no_user(value or "", "use kafka.oauth_client_id, .oauth_client_secret")
+        return value
+
+    @model_validator(mode="after")
+    def _credentials_are_complete(self) -> KafkaSettings:
+        if self.security_protocol.startswith("SASL"):
+            oauth = self.sasl_mechanism == "OAUTHBEARER"
+            needed = (
+                ("oauth_token_url", "oauth_client_id", "oauth_client_secret")
+                if oauth
+                else ("sasl_username", "sasl_password")
+            )
+            if missing := [name for name in needed if getattr(self, name) is None]:
+                raise ValueError(
+                    f"security_protocol {self.security_protocol} with {self.sasl_mechanism} needs "
+                    f"{', '.join(f'kafka.{name}' for name in missing)}"
+                )
+        return self

@@ -1,0 +1,170 @@
+"""The settings as a whole: every section, and the checks that compare one section with another.
+
+Owns: the settings that stand in no section, the cross checks, and the printed form with secrets redacted.
+Does not know: where the values come from (`sources`), or who reads them.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+
+from rillcast.settings import deprecated
+from rillcast.settings.anomalies import AnomalySettings
+from rillcast.settings.dead_letters import DeadLetterSettings
+from rillcast.settings.http import HttpSettings
+from rillcast.settings.input import FILE_FORMATS, InputSettings
+from rillcast.settings.kafka import KafkaSettings
+from rillcast.settings.log import LogSettings
+from rillcast.settings.output import OutputSettings
+from rillcast.settings.publish import PublishSettings
+from rillcast.settings.registry import RegistrySettings
+from rillcast.settings.rollout import RolloutSettings
+from rillcast.settings.section import require_no_user
+from rillcast.settings.state import StateSettings
+from rillcast.settings.worker import WorkerSettings
+
+ENV_PREFIX: Final = "RILLCAST_"
+_TOPIC_FORMATS: Final = ("msgpack", "avro", "protobuf", "json_schema")
+
+
+def _as_text(value: Any) -> Any:
+    """Accept a path from code; files and flags always have text."""
+    return str(value) if isinstance(value, Path) else value
+
+
+class Settings(BaseSettings):
+    """All settings of `rillcast run`."""
+
+    model_config = SettingsConfigDict(
+        env_prefix=ENV_PREFIX,
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+        use_attribute_docstrings=True,
+    )
+
+    model: Annotated[str, BeforeValidator(_as_text)] = "universal:1h"
+    """The bundle to serve: a file; one that comes with the package, by its frequency (`universal:1h`), which
+    forecasts streams that nothing was trained for; or one of a registry, by an alias or a model id
+    (`s3://bucket/models@live`). What an alias comes to mean while the service runs takes over without a restart, see
+    [rollout.md](rollout.md)."""
+    model_cache: Path = Path("~/.cache/rillcast/models")
+    """Folder in which bundles from a registry are kept, by the SHA-256 of their bytes; it may be emptied at any
+    time."""
+    device: Literal["auto", "cuda", "cpu"] = "auto"
+    """Where state and model live; `auto` takes CUDA where it works, else the CPU."""
+    threads: Annotated[int, Field(ge=1)] = 1
+    """Threads of ONNX Runtime inside one call."""
+    cuda_graphs: bool = False
+    """Whether each batch size of the step is captured once as a CUDA graph and replayed, which spares the launch of its
+    kernels one by one. An error where the device is not CUDA. Not measured yet: none of it was run on a GPU."""
+    calibration: Literal["on", "off"] = "on"
+    """Whether forecasts get the correction that each stream's own errors have taught; it is learnt either way."""
+    secrets_dir: Path | None = None
+    """Directory of files that each hold one setting and are named after it (`kafka.sasl_password`), as Kubernetes and
+    Docker mount secrets; they beat the settings file and yield to environment and flags."""
+    input: InputSettings = InputSettings()
+    registry: RegistrySettings = RegistrySettings()
+    output: OutputSettings = OutputSettings()
+    publish: PublishSettings = PublishSettings()
+    dead_letters: DeadLetterSettings = DeadLetterSettings()
+    anomalies: AnomalySettings = AnomalySettings()
+    kafka: KafkaSettings = KafkaSettings()
+    worker: WorkerSettings = WorkerSettings()
+    state: StateSettings = StateSettings()
+    rollout: RolloutSettings = RolloutSettings()
+    http: HttpSettings = HttpSettings()
+    log: LogSettings = LogSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003  the signature is pydantic-settings'
+        file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """Read the environment, in which settings may still have their old names."""
+        environment = deprecated.translate(env_settings(), "the environment")
+        return init_settings, InitSettingsSource(settings_cls, environment)
+
+    @model_validator(mode="after")
+    def _outputs_differ(self) -> Settings:
+        if self.output.path == self.dead_letters.path:
+            raise ValueError(f"output.path and dead_letters.path are both {self.output.path!r}")
+        if self.output.codec == "avro" and self.registry.url is None:
+            raise ValueError("output.codec is 'avro', which needs registry.url")
+        if self.output.path is not None and self.output.codec != "json":
+            raise ValueError(f"output.codec is {self.output.codec!r}, but output.path is a file, which takes json only")
+        if self.input.path is None and self.output.path is None:
+            topics = [self.input.topic, self.output.topic, self.dead_letters.topic]
+            if len(set(topics)) != len(topics):
+                raise ValueError(f"input.topic, output.topic and dead_letters.topic must differ, got {topics}")
+            if self.anomalies.topic in topics:
+                raise ValueError(f"anomalies.topic is {self.anomalies.topic!r}, which is one of {topics}")
+        return self
+
+    @model_validator(mode="after")
+    def _anomalies_go_where_the_forecasts_go(self) -> Settings:
+        to_file = self.output.path is not None
+        if to_file and self.anomalies.topic is not None:
+            raise ValueError("anomalies.topic is set, but output.path is a file; use anomalies.path")
+        if not to_file and self.anomalies.path is not None:
+            raise ValueError("anomalies.path is set, but forecasts go to a topic; use anomalies.topic")
+        if to_file and self.anomalies.path in (self.output.path, self.dead_letters.path):
+            raise ValueError(f"anomalies.path is {self.anomalies.path!r}, which another output has")
+        return self
+
+    @model_validator(mode="after")
+    def _revocation_ends_in_time(self) -> Settings:
+        if self.worker.revoke_timeout_s > self.kafka.max_poll_interval_s / 2:
+            raise ValueError(
+                f"worker.revoke_timeout_s is {self.worker.revoke_timeout_s:g}, more than half of "
+                f"kafka.max_poll_interval_s ({self.kafka.max_poll_interval_s:g}): the group would go on without this "
+                f"member while it still commits; lower the one or raise the other"
+            )
+        return self
+
+    @field_validator("model")
+    @classmethod
+    def _no_keys_in_address(cls, value: str) -> str:
+        registry, _, _ = value.rpartition("@")
+        require_no_user(registry, "keys of an object store stand in its own variables (AWS_ACCESS_KEY_ID, ...)")
+        return value
+
+    @model_validator(mode="after")
+    def _duplicates_need_a_way_back(self) -> Settings:
+        if self.input.duplicates == "last_wins" and not self.input.allowed_lateness_periods:
+            raise ValueError(
+                "input.duplicates is 'last_wins', but input.allowed_lateness_periods is 0; "
+                "set it to the periods by which a correction may be late, at least 1"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _input_can_be_read(self) -> Settings:
+        given = self.input
+        if given.path is None and given.format in FILE_FORMATS:
+            raise ValueError(f"input.format is {given.format!r}, a format of files, but input.path is not set")
+        if given.path is not None and given.format in _TOPIC_FORMATS:
+            raise ValueError(f"input.format is {given.format!r}, a format of topics, but input.path is {given.path!r}")
+        if given.format in _TOPIC_FORMATS[1:] and self.registry.url is None:
+            raise ValueError(f"input.format is {given.format!r}, which needs registry.url")
+        if given.envelope == "none" and "$ce." in f"{given.fields.unique_id} {given.fields.ds}":
+            raise ValueError("input.fields names a CloudEvents attribute ($ce), but input.envelope is 'none'")
+        return self
+
+    @property
+    def state_topic(self) -> str:
+        """The topic of the Kafka state store."""
+        return self.state.topic or f"{self.kafka.group_id}-state"
+
+    def redacted(self) -> dict[str, Any]:
+        """Return the effective settings as plain JSON values, secrets as asterisks."""
+        return self.model_dump(mode="json")

@@ -33,7 +33,7 @@ FIELDS = {
 }  # fmt: skip
 MEMBERS = {
     "Outcome": ["STEPPED", "ALREADY_APPLIED", "TOO_MANY_STREAMS", "QUARANTINED", "TOO_MANY_NEW_STREAMS"],
-    "Status": ["NORMAL"],
+    "Status": ["OK", "WARMING_UP", "MISSING", "GAP", "DUPLICATE", "LATE"],
 }
 ERRORS = {"BundleError": 3, "DataError": 2, "DeviceError": 4, "RillcastError": 1, "SettingsError": 2}
 NAMES = {

@@ -16,6 +16,7 @@ from rillcast.engine import device
 from rillcast.engine.late.retained import AllowedLateness
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
+from rillcast.events import EventBatch
 
 _START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 
@@ -56,11 +57,11 @@ class _Case:
             part = events.take(slice(first, first + self._batch))
             n = part.slots.size
             ids = [self._ids[stream] for stream in part.streams.tolist()]
-            offsets = np.arange(self._offset, self._offset + n, dtype=np.int64)
-            self._offset += n
             ds = self._frequency.ahead(_START_MS, part.slots)
+            batch = EventBatch.of(ids, ds, part.y, first_offset=self._offset)
+            self._offset += n
             started = time.perf_counter()
-            stats = self.engine.step(np.zeros(n, np.int64), offsets, ids, ds, part.y).stats
+            stats = self.engine.step(batch).stats
             seconds += time.perf_counter() - started
             if counts:
                 self.put += stats.late_events

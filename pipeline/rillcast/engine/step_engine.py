@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from rillcast.arrays import AnyArray, FloatArray, IntArray, StatusArray
+from rillcast.arrays import FloatArray, IntArray, StatusArray
 from rillcast.bundle.bundle import CALIBRATE, Bundle
 from rillcast.engine import batcher, device, quarantine
 from rillcast.engine.batcher import Runs
@@ -36,6 +36,7 @@ from rillcast.engine.late.replay import Columns, LateReplay, Revised, merged
 from rillcast.engine.late.retained import AllowedLateness, shapes_of
 from rillcast.engine.residents import NO_WATERMARK, Limits, Residents, SlotBatch
 from rillcast.engine.slots import NO_SLOT, TOO_MANY_AT_ONCE
+from rillcast.events import EventBatch
 
 DEFAULT_RUNS: Final = Runs(lengths=(256, 64, 16, 4), max_rows=1024)
 
@@ -158,51 +159,26 @@ class StepEngine:
         if self.bundle.has_calibrate:
             binding.bind_cpu_input(CALIBRATE, self._calibrate)
 
-    def step(
-        self,
-        partitions: IntArray,
-        offsets: IntArray,
-        unique_ids: Sequence[str],
-        ds: IntArray,
-        y: FloatArray,
-        x: FloatArray | None = None,
-        future: FloatArray | None = None,
-        timestamps_ms: AnyArray | None = None,
-    ) -> StepResult:
-        """Advance each event's stream by one step.
-
-        Args:
-            partitions: `(n,)` int64, the partition that each event came from; equal ids in different partitions are
-                different streams.
-            offsets: `(n,)` int64, increasing within a partition.
-            unique_ids: stream ids.
-            ds: `(n,)` int64, milliseconds since the epoch.
-            y: `(n,)` float32, NaN = missing.
-            x: `(n, C)` float32, what the bundle's covariates are at the events, NaN = missing; None = all missing.
-            future: `(n, F, H)` float32, those known ahead, for the next H slots; None = all missing.
-            timestamps_ms: `(n,)` int64, of the records, which the limit on new streams goes by; None = it has no say.
-
-        Returns:
-            One row of output per event, in the order given.
-        """
+    def step(self, events: EventBatch) -> StepResult:
+        """Advance each event's stream by one step; return one row of output per event, in the order given."""
         started = self._timer()
-        n = len(unique_ids)
-        inputs = self._inputs(ds, y, x, future)
+        n, unique_ids, timestamps_ms = len(events), events.unique_ids, events.timestamps_ms
+        inputs = self._inputs(events)
         columns = self._empty_columns(n)
         outcome: StatusArray = np.zeros(n, np.int8)
         places = n if self._rewinder is not None else 0
         revision, placed = np.zeros(places, np.int32), np.zeros(places, np.bool_)
         evicted, revised = 0, list[Revised]()
         self._calls = self._in_runs = 0
-        for rows, evictions in self.residents.stretches(partitions, ds):
+        for rows, evictions in self.residents.stretches(events.partitions, events.ds):
             evicted += self.residents.evict(evictions)
             times = None if timestamps_ms is None else timestamps_ms[rows]
-            slots = self.residents.admit(partitions[rows], [unique_ids[row] for row in rows.tolist()], times)
+            slots = self.residents.admit(events.partitions[rows], [unique_ids[row] for row in rows.tolist()], times)
             if (slots <= NO_SLOT).any():
                 outcome[rows[slots == NO_SLOT]] = Outcome.TOO_MANY_STREAMS
                 outcome[rows[slots == TOO_MANY_AT_ONCE]] = Outcome.TOO_MANY_NEW_STREAMS
                 slots = np.maximum(slots, NO_SLOT)
-            outcome[rows[self.residents.applied(slots, offsets[rows])]] = Outcome.ALREADY_APPLIED
+            outcome[rows[self.residents.applied(slots, events.offsets[rows])]] = Outcome.ALREADY_APPLIED
             stepped = outcome[rows] == Outcome.STEPPED
             if not stepped.all():
                 rows, slots = rows[stepped], slots[stepped]
@@ -255,15 +231,16 @@ class StepEngine:
                 self._calls += 1 + (call.shape[1] if refused else 0)
                 self._in_runs += call.size - refused
 
-    def _inputs(self, ds: IntArray, y: FloatArray, x: FloatArray | None, future: FloatArray | None) -> Inputs:
+    def _inputs(self, events: EventBatch) -> Inputs:
         """Return what the graph takes: what it declares is there, if only as missing, and nothing else is."""
-        metadata, n = self.bundle.metadata, len(ds)
+        metadata, n = self.bundle.metadata, len(events)
+        x, future = events.x, events.future
         declared, ahead = len(metadata.covariates), len(metadata.known_ahead)
         if declared and x is None:
             x = np.full((n, declared), np.nan, np.float32)
         if ahead and future is None:
             future = np.full((n, ahead, metadata.horizon), np.nan, np.float32)
-        return Inputs(ds, y, x if declared else None, future if ahead else None)
+        return Inputs(events.ds, events.y, x if declared else None, future if ahead else None)
 
     def _follows(self, stretch: SlotBatch) -> npt.NDArray[np.bool_]:
         """Guess for each event whether it is observed, in the slot after that of its stream's event before it.

@@ -14,7 +14,6 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from rillcast.arrays import IntArray
 from rillcast.engine.step_engine import Outcome, StepResult
 from rillcast.events import EventBatch
 from rillcast.observability.metrics import Metrics, Role
@@ -52,24 +51,22 @@ class Comparison:
         """Whether anything is compared."""
         return bool(self._since)
 
-    def served(self, lane: ServedModel, partitions: IntArray, offsets: IntArray, result: StepResult) -> None:
+    def served(self, lane: ServedModel, events: EventBatch, result: StepResult) -> None:
         """Take in what the serving model made of some events."""
         if self.active:
-            self._count(lane, "live", partitions, offsets, result)
+            self._count(lane, "live", events, result)
 
     def shadow_stepped(self, lane: ServedModel, events: EventBatch, result: StepResult) -> None:
         """Take in what a following model made of some events; only the shadow's are counted."""
         if lane.model_id == self._model_id and self._since:
-            self._count(lane, "shadow", events.partitions, events.offsets, result)
+            self._count(lane, "shadow", events, result)
 
-    def _count(
-        self, lane: ServedModel, role: Role, partitions: IntArray, offsets: IntArray, result: StepResult
-    ) -> None:
+    def _count(self, lane: ServedModel, role: Role, events: EventBatch, result: StepResult) -> None:
         if result.score is None:
             return
-        counted = np.zeros(offsets.size, np.bool_)
+        counted = np.zeros(len(events), np.bool_)
         for number, since in self._since.items():
-            counted |= (partitions == number) & (offsets >= since)
+            counted |= (events.partitions == number) & (events.offsets >= since)
         counted &= result.outcome == Outcome.STEPPED
         if counted.any():
             self._metrics.compared(role, lane.engine.bundle.metadata, result.score[counted])

@@ -90,7 +90,7 @@ class Follower:
         if not keep:
             self.lane.residents.release(partition)
         rest = [events.take(np.flatnonzero(events.partitions != partition)) for events in self._waiting]
-        self._waiting = deque(events for events in rest if events.ds.size)
+        self._waiting = deque(events for events in rest if len(events))
 
     def turn(self, limits: Mapping[int, int]) -> int:
         """Load kept state, or read and step a slice of events, and return how many were stepped.
@@ -103,16 +103,12 @@ class Follower:
         """
         self._load(limits)
         stepped = self._step(limits)
-        waiting = sum(events.ds.size for events in self._waiting)
+        waiting = sum(len(events) for events in self._waiting)
         if waiting < _WAITING * self.slice_events and any(self.lags(limits).values()):
             polled = self._history.poll(self.slice_events, _WAIT_S)
             observed, _rejected = self._decoder.decode(polled)  # those that cannot be used were buried when served
             if len(observed):
-                where = polled.partitions[observed.rows], polled.offsets[observed.rows]
-                times = polled.timestamps_ms[observed.rows]
-                self._waiting.append(
-                    EventBatch(*where, observed.unique_ids, observed.ds, observed.y, observed.x, observed.future, times)
-                )
+                self._waiting.append(observed)
                 stepped += self._step(limits)
         return stepped
 
@@ -169,14 +165,14 @@ class Follower:
         """Step what is waiting, of each partition up to its limit."""
         stepped, rest = 0, deque[EventBatch]()
         for events in self._waiting:
-            within = np.zeros(events.ds.size, np.bool_)
+            within = np.zeros(len(events), np.bool_)
             for partition in np.unique(events.partitions).tolist():
                 within |= (events.partitions == partition) & (events.offsets < limits[partition])
             now = events if within.all() else events.take(np.flatnonzero(within))
-            if now.ds.size:
-                self._on_result(self.lane, now, self.lane.engine.step(*now))
-                stepped += now.ds.size
-            if now.ds.size < events.ds.size:
+            if len(now):
+                self._on_result(self.lane, now, self.lane.engine.step(now))
+                stepped += len(now)
+            if len(now) < len(events):
                 rest.append(events.take(np.flatnonzero(~within)))
         self._waiting = rest
         return stepped

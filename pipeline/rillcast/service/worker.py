@@ -26,7 +26,7 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rillcast.codecs.observations.decoder import ObservationDecoder, Observations
+from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.rejections import Rejection
 from rillcast.durability.assignment import Partitions
 from rillcast.durability.checkpoint import Checkpoint
@@ -55,7 +55,7 @@ class _Poll:
     """A poll on its way through the pipeline."""
 
     polled: Polled
-    events: Observations
+    events: EventBatch
     rejections: list[Rejection]
     live: npt.NDArray[np.bool_]
     started: float
@@ -231,11 +231,8 @@ class Worker:
             self._settle()
             self._publish(poll, ())
             return
-        where = polled.partitions[events.rows], polled.offsets[events.rows]
-        timestamps = polled.timestamps_ms[events.rows]
-        inputs = EventBatch(*where, events.unique_ids, events.ds, events.y, events.x, events.future, timestamps)
         self._metrics.covariates_masked(events.masked)
-        done = self._stepper.step(poll, inputs)
+        done = self._stepper.step(poll, events)
         self._stages.lap("wait")
         for earlier, parts in done:
             self._publish(earlier, parts)
@@ -252,12 +249,11 @@ class Worker:
         """Hand over what came of a poll, and note its positions; only then is it part of a commit."""
         polled, rejections = poll.polled, list(poll.rejections)
         self._events += len(poll.events)
-        for lane, rows, result in parts:
+        for lane, events, result in parts:
             self._stages.add("step", result.stats.seconds)
-            events = poll.events if rows is None else poll.events.take(rows)
             rejections += lane.publisher.publish(polled, events, result, poll.live)
             if (comparison := self._rollout.comparison).active:
-                comparison.served(lane, polled.partitions[events.rows], polled.offsets[events.rows], result)
+                comparison.served(lane, events, result)
         self._bury(polled, [rejection for rejection in rejections if poll.live[rejection.row]])
         self._checkpoint.processed(polled.partitions, polled.offsets, self._partitions.reached(polled))
         self._metrics.polled(len(polled), self._clock() - poll.started)

@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rillcast.arrays import IntArray
 from rillcast.engine.residents import Residents
 from rillcast.engine.step_engine import StepEngine, StepResult
 from rillcast.events import EventBatch
@@ -65,13 +64,13 @@ class Part(NamedTuple):
     """What one lane made of its share of a poll.
 
     Attributes:
-        lane: which.
-        rows: `(n,)` which of the poll's events were its; None = all of them.
-        result: row `i` belongs to event `rows[i]`.
+        lane: The served model.
+        events: The events of its partitions.
+        result: Row `i` belongs to event `i`.
     """
 
     lane: ServedModel
-    rows: IntArray | None
+    events: EventBatch
     result: StepResult
 
 
@@ -141,14 +140,14 @@ class Router:
         """Step each event with the lane of its partition."""
         lanes = self.all
         if len(lanes) == 1:
-            return [Part(self.home, None, self.home.engine.step(*events))]
+            return [Part(self.home, events, self.home.engine.step(events))]
         shares: dict[ServedModel, list[int]] = {}
         for partition in np.unique(events.partitions).tolist():
             shares.setdefault(self.of(partition), []).append(partition)
         parts = []
         for lane, partitions in shares.items():
-            rows = np.flatnonzero(np.isin(events.partitions, partitions)).astype(np.int64)
-            parts.append(Part(lane, rows, lane.engine.step(*events.take(rows))))
+            share = events.take(np.flatnonzero(np.isin(events.partitions, partitions)))
+            parts.append(Part(lane, share, lane.engine.step(share)))
         return parts
 
     def discard(self) -> None:

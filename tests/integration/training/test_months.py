@@ -17,6 +17,7 @@ from rillcast.codecs.forecasts.reader import decode_forecast
 from rillcast.engine.device import Device
 from rillcast.engine.late.retained import AllowedLateness
 from rillcast.engine.step_engine import StepEngine
+from rillcast.events import EventBatch
 from tests.support.forecasters import brief_parity
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.service_process import service
@@ -192,7 +193,7 @@ def test_late_months_are_put_into_place(folder: Path) -> None:
     def last_forecast(which: np.ndarray, lateness: AllowedLateness | None) -> np.ndarray:
         engine = StepEngine(bundle, Device("cpu"), lateness=lateness)
         for number, event in enumerate(which):
-            result = engine.step(np.zeros(1, np.int64), np.array([number]), ["a"], ds[[event]], y[[event]])
+            result = engine.step(EventBatch.of(["a"], ds[[event]], y[[event]], first_offset=number))
         return result.forecast
 
     in_order = last_forecast(np.arange(count), None)

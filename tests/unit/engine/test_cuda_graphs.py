@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 from rillcast.engine.cuda_graphs import RUN_OPTION
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.events import EventBatch
 from tests.support.toy import toy_bundle, unroll
 
 BUCKETS = (2, 8)
@@ -64,14 +64,14 @@ class Streams:
 
     def __init__(self, engine: StepEngine) -> None:
         self.engine = engine
-        self._offsets = itertools.count()
+        self._offset = 0
         self._seen: dict[int, list[int]] = {}
 
     def step(self, streams: list[int], y: int) -> None:
         n = len(streams)
-        zeros = np.zeros(n, np.int64)
-        offsets = np.array([next(self._offsets) for _ in streams], np.int64)
-        result = self.engine.step(zeros, offsets, [f"s{s}" for s in streams], zeros, np.full(n, y, np.float32))
+        ids, ds, values = [f"s{s}" for s in streams], np.zeros(n, np.int64), np.full(n, y, np.float32)
+        result = self.engine.step(EventBatch.of(ids, ds, values, first_offset=self._offset))
+        self._offset += n
         assert (result.outcome == Outcome.STEPPED).all()
         for stream, state in zip(streams, result.forecast[:, 0, 0], strict=True):
             self._seen.setdefault(stream, []).append(y)

@@ -8,17 +8,16 @@ import pytest
 from rillcast.engine.device import Device
 from rillcast.engine.slab import Slab
 from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.events import EventBatch
 from tests.support.toy import toy_bundle, unroll
 
 BUCKETS = (2, 8)
 
 
 def step(engine: StepEngine, streams: list[int], y: int, offset: int) -> list[int]:
-    n = len(streams)
-    zeros = np.zeros(n, np.int64)
-    result = engine.step(
-        zeros, offset + np.arange(n), [f"s{s}" for s in streams], zeros, np.full(n, y, np.float32)
-    )  # fmt: skip
+    n, ids = len(streams), [f"s{s}" for s in streams]
+    events = EventBatch.of(ids, np.zeros(n, np.int64), np.full(n, y, np.float32), first_offset=offset)
+    result = engine.step(events)
     assert (result.outcome == Outcome.STEPPED).all()
     return [int(state) for state in result.forecast[:, 0, 0]]
 

@@ -31,6 +31,7 @@ from rillcast.bundle.bundle import Bundle
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import ParityError
+from rillcast.events import EventBatch
 from rillcast_training.explain.history import History, iso
 from rillcast_training.explain.integrated import Attribution, Inputs, integrated_gradients
 from rillcast_training.model.features import WindowView
@@ -211,15 +212,10 @@ def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArra
     for first in range(0, events, per_call):
         block = slice(first, min(events, first + per_call))
         length = block.stop - first
-        offsets = np.arange(first * count, block.stop * count, dtype=np.int64)
-        result = engine.step(
-            np.zeros_like(offsets),
-            offsets,
-            names * length,
-            np.repeat(ds[block], count),
-            variants.T[block].reshape(-1),
-            **{name: np.repeat(values[block], count, axis=0) for name, values in history.covariates.items()},
-        )
+        covariates = {name: np.repeat(values[block], count, axis=0) for name, values in history.covariates.items()}
+        x, future = covariates.get("x"), covariates.get("future")
+        times, y = np.repeat(ds[block], count), variants.T[block].reshape(-1)
+        result = engine.step(EventBatch.of(names * length, times, y, x, future, first_offset=first * count))
     return result.forecast[-count:].astype(np.float64)
 
 

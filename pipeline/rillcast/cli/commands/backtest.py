@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rillcast_training.evaluate.backtest import Backtest
     from rillcast_training.evaluate.skill import Skill
 
-HELP: Final = "score an exported bundle on a data set, run as in production"
 EXAMPLES: Final = """\
 examples:
   rillcast backtest model.onnx data.csv                     # origins over the last fifth of each series

@@ -18,7 +18,6 @@ from rillcast.errors import BundleError
 if TYPE_CHECKING:
     from rillcast.bundle.registry.model_registry import ModelRegistry, Promotion
 
-HELP: Final = "push bundles to a registry, and say which of them is live"
 EXAMPLES: Final = """\
 examples:
   rillcast model push s3://bucket/models model.onnx

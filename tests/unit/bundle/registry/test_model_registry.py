@@ -21,7 +21,7 @@ from rillcast.bundle.bundle import Bundle, seal
 from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.model_registry import ModelRegistry
 from rillcast.bundle.registry.storage import Folder, open_storage
-from rillcast.cli import settings_flags
+from rillcast.cli import flags
 from rillcast.errors import BundleError, RegistryError, RegistryUnreachableError, SettingsError
 from rillcast.settings import Settings
 from rillcast.settings import load as load_settings
@@ -296,7 +296,7 @@ def test_a_service_is_given_the_pulled_file(where: str, tmp_path: Path) -> None:
     (model_id,) = pushed(registry, 31)
     registry.promote(model_id, NOW)
     given = Settings(model=f"{where}@live", model_cache=tmp_path)
-    local = settings_flags.with_local_model(given)
+    local = flags.with_local_model(given)
     assert Bundle.load(local.model).metadata.model_id == model_id
     assert local.model_copy(update={"model": given.model}) == given
 

@@ -27,7 +27,8 @@ SIGNATURES = {
 FIELDS = {
     "EventBatch": ["partitions", "offsets", "unique_ids", "ds", "y", "x", "future", "timestamps_ms"],
     "Forecast": [
-        "unique_id", "ds", "freq", "model", "status", "quantiles", "values", "anomaly", "partition", "offset", "revision",
+        "unique_id", "ds", "freq", "model", "status", "quantiles", "values", "anomaly", "partition", "offset",
+        "revision",
     ],
     "StepResult": ["outcome", "forecast", "status", "score", "anomaly", "stats", "revision", "late", "revised"],
 }  # fmt: skip

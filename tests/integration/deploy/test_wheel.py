@@ -34,7 +34,7 @@ class Environment:
         self.before = {path.name for path in self.site.iterdir()}
 
     def add_dependencies(self) -> None:
-        """Put this interpreter's packages at the end of the path; a `.pth` file there, as of an editable install, is not run."""
+        """Put this interpreter's packages at the end of the path. Its `.pth` files are not run: no editable install."""
         (self.site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
     def run(self, program: str, *arguments: str, cwd: Path) -> str:
@@ -110,7 +110,8 @@ def test_the_installed_command_serves_a_file(environment: Environment, tmp_path:
     environment.add_dependencies()
     found = environment.run("python", "-c", "import rillcast; print(rillcast.__file__)", cwd=tmp_path)
     assert Path(found.strip()).is_relative_to(environment.site)
-    environment.run("rillcast", *"data synthesize history.csv --freq 1h --series 2 --length 30".split(), cwd=tmp_path)
+    made = "data synthesize history.csv --freq 1h --series 2 --length 30"
+    environment.run("rillcast", *made.split(), cwd=tmp_path)
     served = "run --input.path history.csv --output.path forecasts.jsonl --device cpu --http.enabled false"
     environment.run("rillcast", *served.split(), cwd=tmp_path)
     forecasts = [json.loads(line) for line in (tmp_path / "forecasts.jsonl").read_text().splitlines()]

@@ -16,9 +16,7 @@ from tests.support.transports import CLIENTS
 
 def commit(kafka: KafkaCluster, group: str, topic: str, positions: dict[int, int]) -> None:
     """Commit positions as a member of the group had."""
-    consumer = Consumer(
-        {"bootstrap.servers": kafka.bootstrap_servers, "group.id": group, "enable.auto.commit": False}
-    )
+    consumer = Consumer({"bootstrap.servers": kafka.bootstrap_servers, "group.id": group, "enable.auto.commit": False})
     consumer.commit(offsets=[TopicPartition(topic, p, at) for p, at in positions.items()], asynchronous=False)
     consumer.close()
 

@@ -15,8 +15,8 @@ from onnx import TensorProto, helper, numpy_helper
 from rillcast.arrays import FloatArray, IntArray
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.batcher import Runs
-from rillcast.engine.step_engine import DEFAULT_RUNS, StepEngine
+from rillcast.engine.batcher import DEFAULT_RUNS, Batching, Runs
+from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
 from rillcast.events import EventBatch
 
@@ -29,7 +29,7 @@ class _Backlog:
     """A fresh engine and the events of `streams` streams that wait for it, hour by hour, `events` of each."""
 
     def __init__(self, bundle: Bundle, on: device.Device, runs: Runs, streams: int, events: int) -> None:
-        self._engine = StepEngine(bundle, on, runs=runs)
+        self._engine = StepEngine(bundle, on, batching=Batching(runs=runs))
         self._ids = [f"stream-{number}" for number in range(streams)] * events
         slot = np.repeat(np.arange(events, dtype=np.int64), streams)
         self._ds: IntArray = bundle.metadata.frequency.ahead(_START_MS, slot)
@@ -87,7 +87,7 @@ def peak_share(args: argparse.Namespace) -> dict[str, Any]:
     bundle, on = Bundle.load(args.model), device.choose("cpu", 1)
     flops = product_flops(onnx.load_model_from_string(bundle.model))
     streams = args.batch
-    engine = StepEngine(bundle, on, batch_rows=streams, runs=Runs())
+    engine = StepEngine(bundle, on, batching=Batching(streams, runs=Runs()))
     ids = [f"stream-{number}" for number in range(streams)]
     y = np.full(streams, 100, np.float32)
     product = LargeProduct()
@@ -179,7 +179,7 @@ class _Crowd:
     """An engine with so many resident streams, of which random ones have events."""
 
     def __init__(self, bundle: Bundle, on: device.Device, streams: int, batch: int) -> None:
-        self._engine = StepEngine(bundle, on, batch_rows=batch, runs=Runs())
+        self._engine = StepEngine(bundle, on, batching=Batching(batch, runs=Runs()))
         self._ids = [f"stream-{number}" for number in range(streams)]
         self._frequency, self._batch, self._slot = bundle.metadata.frequency, batch, 0
         self._rng = np.random.default_rng(0)

@@ -13,8 +13,9 @@ from prometheus_client import CollectorRegistry
 from rillcast.bundle.bundle import Bundle
 from rillcast.codecs.forecasts.choice import make_encoder
 from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
 from rillcast.engine.step_engine import StepEngine
 from rillcast.observability.health import Health
@@ -121,9 +122,8 @@ def build(
         engine = StepEngine(
             bundle,
             Device("cpu"),
-            batch_rows=batch_rows,
-            row_buckets=row_buckets,
-            limits=limits,
+            batching=Batching(batch_rows, row_buckets),
+            limits=limits or Limits(),
             lateness=lateness,
             timer=clock,
         )

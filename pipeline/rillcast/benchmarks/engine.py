@@ -12,7 +12,8 @@ import numpy as np
 
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.step_engine import DEFAULT_RUNS, StepEngine
+from rillcast.engine.batcher import DEFAULT_RUNS, Batching
+from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
 from rillcast.events import EventBatch
 
@@ -27,7 +28,7 @@ class _Load:
         bundle = Bundle.load(args.model)
         on = device.choose(args.device, args.threads, cuda_graphs=cuda_graphs)
         # As the service has it: on a GPU every call goes through buffers that stay.
-        self.engine = StepEngine(bundle, on, batch_rows=batch_rows, row_buckets=on.row_buckets(batch_rows))
+        self.engine = StepEngine(bundle, on, batching=Batching(batch_rows, on.row_buckets(batch_rows)))
         self._frequency = bundle.metadata.frequency
         self._offset = 0
         self.about = {"model": f"{bundle.metadata.name}@{bundle.metadata.model_id}", "device": on.name}

@@ -13,7 +13,8 @@ import numpy as np
 from rillcast.arrays import FloatArray, IntArray
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.batcher import Batching
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
 from rillcast.events import EventBatch
@@ -39,7 +40,7 @@ class _Case:
     def __init__(self, bundle: Bundle, args: argparse.Namespace, *, reach: int, within: float) -> None:
         lateness = AllowedLateness(reach, bundle.metadata.frequency) if reach else None
         self.engine = StepEngine(
-            bundle, device.choose(args.device, args.threads), batch_rows=args.batch, lateness=lateness
+            bundle, device.choose(args.device, args.threads), batching=Batching(args.batch), lateness=lateness
         )
         self._frequency, self._batch, self._within = bundle.metadata.frequency, args.batch, within
         self._ids = [f"stream-{number}" for number in range(args.streams)]

@@ -32,7 +32,7 @@ while open_partitions:
             raise SystemExit(str(error))
         open_partitions.discard(message.partition())
         continue
-    forecast = decode_forecast(message.value(), message.key())
+    forecast = decode_forecast(message.value() or b"", message.key())
     median = forecast.values[0, len(forecast.quantiles) // 2]
     print(f"{forecast.unique_id} {forecast.times[0]} {median:g} {forecast.status}")
 consumer.close()

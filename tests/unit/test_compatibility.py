@@ -43,7 +43,7 @@ def test_the_registry_lists_what_it_listed_and_its_aliases_resolve(capsys: pytes
     found = json.loads(capsys.readouterr().out)
     assert {name: found[name] for name in expected} == expected
     registry = ModelRegistry.at(str(V0_1_0 / "registry"))
-    assert registry.meaning("live") == registry.meaning("next") == expected["models"][0]["model_id"]
+    assert registry.target("live") == registry.target("next") == expected["models"][0]["model_id"]
 
 
 def log_at_the_stop() -> Log:

@@ -17,7 +17,7 @@ def test_every_forecast_of_a_topic_is_printed(name: str, kafka: KafkaCluster) ->
     topic = kafka.create_topic("forecasts", 2)
     records = releases.records(f"forecasts-{name}.jsonl.gz")
     kafka.produce(topic, [record.value for record in records], [record.key for record in records])
-    command = [sys.executable, ROOT / "examples" / "read_forecasts.py", kafka.bootstrap_servers, topic]
+    command = [sys.executable, str(ROOT / "examples" / "read_forecasts.py"), kafka.bootstrap_servers, topic]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     seen = sorted(line.split()[0] for line in done.stdout.splitlines())

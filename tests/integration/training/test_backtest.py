@@ -157,7 +157,7 @@ def scored_by_hand(forecasts: pl.DataFrame, actuals: pl.DataFrame) -> dict[str, 
     mase, smape = [], []
     for unique_id in medians["unique_id"].unique():
         own = medians.filter(pl.col("unique_id") == unique_id)
-        first = own["origin"].min()
+        first = min(own["origin"].to_list())
         naive = [
             abs(y - actual[name, at - SEASON * hour_ms])
             for (name, at), y in actual.items()

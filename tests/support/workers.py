@@ -22,9 +22,10 @@ from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.publishing.publisher import Policy, Publisher
-from rillcast.rollout.rollout import Names, RolloutParts
+from rillcast.rollout.models import Names
+from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.worker import Parts, Worker
-from rillcast.serving.router import ServedModel
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore
 from rillcast.transports.base import Channel
@@ -118,7 +119,7 @@ def build(
     registry, health = CollectorRegistry(), Health(clock=clock)
     metrics = Metrics(registry, bundle.metadata, "cpu")
 
-    def make_lane(bundle: Bundle, store: StateStore | None) -> ServedModel:
+    def make_model(bundle: Bundle, store: StateStore | None) -> ServedModel:
         engine = StepEngine(
             bundle,
             Device("cpu"),
@@ -135,7 +136,7 @@ def build(
 
     rollout_parts = None
     if models is not None:
-        models.make = make_lane
+        models.make = make_model
 
         def open_history() -> MemoryHistory:
             history = MemoryHistory(log, lambda: models.history_per_poll)
@@ -148,7 +149,7 @@ def build(
     parts = Parts(
         source=source,
         sink=sink,
-        lane=make_lane(bundle, store(sink) if store else None),
+        model=make_model(bundle, store(sink) if store else None),
         decoder=decoder or ObservationDecoder(),
         dead_letters=DeadLetters(source.name, "toy", 1000),
         metrics=metrics,

@@ -25,7 +25,7 @@ from rillcast.observability.stages import StageClock
 from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.changes import Changes
 from rillcast.publishing.publisher import Policy, Publisher
-from rillcast.serving.router import ServedModel
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
 from rillcast.stores.connect import open_store, require_room
 from rillcast.transports.base import Sink

@@ -1,7 +1,7 @@
 """The schema registry, through confluent-kafka's client: schemas by id, and the meaning of its errors for a record.
 
 A record that names an unknown schema becomes a dead letter. A registry that does not answer stops the service, which
-starts again; no record is lost.
+restarts; no record is lost.
 
 Owns: the client's configuration, the frame of Confluent's serialisers, and that distinction.
 Does not know: the content of a schema.

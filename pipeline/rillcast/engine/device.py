@@ -93,7 +93,7 @@ class Device:
         sizes = [size for size in (4**power for power in range(2, 16)) if size < batch_rows]
         return (*sizes, batch_rows)
 
-    def put(self, array: np.ndarray[Any, Any]) -> ort.OrtValue:
+    def upload(self, array: np.ndarray[Any, Any]) -> ort.OrtValue:
         """Copy an array to the device. On the CPU the value and the array share memory."""
         return ort.OrtValue.ortvalue_from_numpy(array, self.name, 0)
 

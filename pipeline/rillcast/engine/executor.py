@@ -162,9 +162,9 @@ class Executor:
             "slots": np.zeros(size, np.int64),
             **{name: np.zeros((size, *given.shape[1:]), given.dtype) for name, given in inputs.columns().items()},
         }
-        on_device = {name: self._on.put(array.copy()) for name, array in host.items()}
+        on_device = {name: self._on.upload(array.copy()) for name, array in host.items()}
         outputs = {
-            name: self._on.put(np.zeros((size, *column.shape[1:]), column.dtype)) for name, column in columns.items()
+            name: self._on.upload(np.zeros((size, *column.shape[1:]), column.dtype)) for name, column in columns.items()
         }
         for name, value in on_device.items():
             binding.bind_ortvalue_input(name, value)

@@ -54,7 +54,7 @@ class Slab:
         self._device = device
         self._num_slots = num_slots
         self._row_bytes = sum(spec.row_bytes for spec in self._specs)  # read with every poll
-        self._values = {spec.name: device.put(self._zeros(spec, num_slots)) for spec in self._specs}
+        self._values = {spec.name: device.upload(self._zeros(spec, num_slots)) for spec in self._specs}
         self._gather = {spec.name: device.session(_gather_model(spec)) for spec in self._specs}
         self._scatter = {spec.name: device.session(_scatter_model(spec)) for spec in self._specs}
         self._copy: ort.InferenceSession | None = None  # created with the first copy
@@ -91,7 +91,7 @@ class Slab:
         for spec in self._specs:
             array = self._zeros(spec, grown)
             array[: self._num_slots] = self._values[spec.name].numpy()
-            self._values[spec.name] = self._device.put(array)
+            self._values[spec.name] = self._device.upload(array)
         self._num_slots = grown
         return True
 

@@ -25,7 +25,7 @@ from rillcast.benchmarks.machine import machine
 from rillcast.benchmarks.output import show
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.batcher import Runs
+from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.step_engine import StepEngine
 from rillcast.events import EventBatch
 
@@ -54,7 +54,7 @@ def peak_share(args: argparse.Namespace) -> dict[str, Any]:
     bundle, on = Bundle.load(args.model), device.choose("cpu", 1)
     flops = product_flops(onnx.load_model_from_string(bundle.model))
     streams = args.batch
-    engine = StepEngine(bundle, on, batch_rows=streams, runs=Runs())
+    engine = StepEngine(bundle, on, batching=Batching(streams, runs=Runs()))
     ids = [f"stream-{number}" for number in range(streams)]
     y = np.full(streams, 100, np.float32)
     product = LargeProduct()

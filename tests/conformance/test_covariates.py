@@ -16,9 +16,9 @@ from rillcast.arrays import AnyArray, FloatArray
 from rillcast.bundle.bundle import Bundle, model_id, seal
 from rillcast.bundle.covariates import Covariate
 from rillcast.bundle.frequency import Frequency
-from rillcast.engine.batcher import Runs
+from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.device import Device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.step_engine import StepEngine, StepResult
 from rillcast.errors import BundleError
 from rillcast.events import EventBatch
@@ -46,8 +46,12 @@ def bundle() -> Bundle:
     return Bundle.from_bytes(seal(model, metadata, sequence_to_onnx(forecaster())))
 
 
-def engine(**options: Any) -> StepEngine:
-    return StepEngine(bundle(), Device("cpu"), **({"runs": Runs()} | options))
+NO_RUNS = Runs()
+PLAIN = Batching(runs=NO_RUNS)
+
+
+def engine(batching: Batching = PLAIN, lateness: AllowedLateness | None = None) -> StepEngine:
+    return StepEngine(bundle(), Device("cpu"), batching=batching, lateness=lateness)
 
 
 def outputs(result: StepResult) -> dict[str, AnyArray]:
@@ -101,7 +105,7 @@ def test_pytorch_the_reference_and_onnx_runtime_agree(kinds: str) -> None:
 
 def test_a_forecast_depends_neither_on_the_batch_nor_on_the_neighbours() -> None:
     streams, rng = 31, np.random.default_rng(1)
-    engines = {rows: engine(batch_rows=rows) for rows in (1, 2, 3, 5, 8, 17, streams)}
+    engines = {rows: engine(Batching(rows, runs=NO_RUNS)) for rows in (1, 2, 3, 5, 8, 17, streams)}
     for number in range(14):
         ids, ds = [f"s{n}" for n in range(streams)], np.full(streams, (START + number) * HOUR_MS)
         y = rng.normal(100, 10, streams).astype(np.float32)
@@ -119,7 +123,7 @@ def test_a_forecast_depends_neither_on_the_batch_nor_on_the_neighbours() -> None
 
 
 def test_runs_give_what_the_step_gives_bit_for_bit() -> None:
-    by_step, by_run = engine(), engine(runs=Runs((16, 4), 64))
+    by_step, by_run = engine(), engine(Batching(runs=Runs((16, 4), 64)))
     rng, slot, taken = np.random.default_rng(2), START, 0
     for length in (1, 20, 7, 16):
         ids = [f"s{stream}" for stream in range(3)] * length
@@ -137,7 +141,7 @@ def test_runs_give_what_the_step_gives_bit_for_bit() -> None:
 
 
 def test_padded_calls_give_what_calls_without_padding_give() -> None:
-    padded, plain = engine(batch_rows=8, row_buckets=(4, 8)), engine(batch_rows=8)
+    padded, plain = engine(Batching(8, (4, 8), NO_RUNS)), engine(Batching(8, runs=NO_RUNS))
     rng = np.random.default_rng(3)
     for number, n in enumerate((3, 7, 11)):
         x, future = some_covariates(rng, n, 5)

@@ -22,8 +22,9 @@ from hypothesis import strategies as st
 
 from rillcast.bundle.bundle import Bundle, Status
 from rillcast.bundle.frequency import Frequency
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.step_engine import Outcome, StepEngine
 from rillcast.events import EventBatch
 from rillcast_training.export.bundle import export
@@ -48,7 +49,7 @@ def forecaster() -> Bundle:
 def engine_of(name: str, reach: int, last_wins: bool, rows: int) -> StepEngine:
     """Return an engine, made once: to load a model takes longer than an example."""
     lateness = AllowedLateness(reach, Frequency(HOUR_MS), last_wins) if reach else None
-    return StepEngine(forecaster(), Device("cpu"), lateness=lateness, batch_rows=rows)
+    return StepEngine(forecaster(), Device("cpu"), lateness=lateness, batching=Batching(rows))
 
 
 def emptied(name: str, reach: int = 0, *, last_wins: bool = False, rows: int = 256) -> StepEngine:
@@ -234,6 +235,6 @@ def test_in_order_there_is_not_one_more_step() -> None:
 
 def test_without_allowed_lateness_nothing_is_kept_beside_the_state() -> None:
     engine = StepEngine(toy_bundle(), Device("cpu"))
-    assert engine.residents.history is None
+    assert engine.residents.retained is None
     engine.step(EventBatch.of(["a"], np.zeros(1, np.int64), np.ones(1, np.float32)))
     assert engine.residents.export(0, 1)[0].rows.keys() == {"sum"}

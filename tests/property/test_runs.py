@@ -6,7 +6,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rillcast.engine.batcher import Runs
+from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine
 from rillcast.events import EventBatch
@@ -19,7 +19,7 @@ arrivals = st.lists(st.tuples(st.integers(0, 2), gaps, st.integers(1, 30)), min_
 
 
 def make_engine(runs: Runs) -> StepEngine:
-    return StepEngine(BUNDLE, Device("cpu"), batch_rows=4, runs=runs)
+    return StepEngine(BUNDLE, Device("cpu"), batching=Batching(4, runs=runs))
 
 
 @given(events=arrivals, polls=st.lists(st.integers(1, 60), min_size=1, max_size=4),

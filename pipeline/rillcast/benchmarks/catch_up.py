@@ -13,8 +13,8 @@ from rillcast.arrays import FloatArray, IntArray
 from rillcast.benchmarks.load import START_MS, name_of, whole_numbers
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.batcher import Runs
-from rillcast.engine.step_engine import DEFAULT_RUNS, StepEngine
+from rillcast.engine.batcher import DEFAULT_RUNS, Batching, Runs
+from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
 from rillcast.events import EventBatch
 
@@ -68,7 +68,7 @@ class _Backlog:
     """A new engine and the waiting events of `streams` streams, period by period, `events` of each."""
 
     def __init__(self, bundle: Bundle, on: device.Device, runs: Runs, streams: int, events: int) -> None:
-        self._engine = StepEngine(bundle, on, runs=runs)
+        self._engine = StepEngine(bundle, on, batching=Batching(runs=runs))
         self._ids = [f"stream-{number}" for number in range(streams)] * events
         period = np.repeat(np.arange(events, dtype=np.int64), streams)
         self._ds: IntArray = bundle.metadata.frequency.ahead(START_MS, period)

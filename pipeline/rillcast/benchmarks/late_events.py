@@ -15,7 +15,8 @@ from rillcast.benchmarks.load import START_MS, daily, name_of
 from rillcast.benchmarks.output import show
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.batcher import Batching
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
 from rillcast.events import EventBatch
@@ -98,7 +99,7 @@ class _Case:
     def __init__(self, bundle: Bundle, args: argparse.Namespace, *, lateness: int, within: float) -> None:
         allowed = AllowedLateness(lateness, bundle.metadata.frequency) if lateness else None
         self.engine = StepEngine(
-            bundle, device.choose(args.device, args.threads), batch_rows=args.batch, lateness=allowed
+            bundle, device.choose(args.device, args.threads), batching=Batching(args.batch), lateness=allowed
         )
         self._frequency, self._batch, self._within = bundle.metadata.frequency, args.batch, within
         self._ids = [f"stream-{number}" for number in range(args.streams)]

@@ -23,6 +23,7 @@ from rillcast.benchmarks.timing import in_process
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import Frequency
 from rillcast.engine import device
+from rillcast.engine.batcher import Batching
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
 from rillcast.events import EventBatch
@@ -54,7 +55,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 def _measure(model: Path, streams: int, rounds: int, pages: int) -> dict[str, Any]:
     bundle = Bundle.load(model)
-    engine = StepEngine(bundle, device.choose("cpu"), batch_rows=1_000)
+    engine = StepEngine(bundle, device.choose("cpu"), batching=Batching(1_000))
     few = _POLL * _PARTITIONS
     _round(engine, 0, few, 0, bundle.metadata.frequency)
     gc.collect()

@@ -13,7 +13,7 @@ from rillcast.benchmarks.load import START_MS, name_of
 from rillcast.benchmarks.output import show
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.batcher import Runs
+from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.step_engine import StepEngine
 from rillcast.events import EventBatch
 
@@ -53,7 +53,7 @@ class _Crowd:
     """An engine with a number of resident streams, of which random ones have events."""
 
     def __init__(self, bundle: Bundle, on: device.Device, streams: int, batch: int) -> None:
-        self._engine = StepEngine(bundle, on, batch_rows=batch, runs=Runs())
+        self._engine = StepEngine(bundle, on, batching=Batching(batch, runs=Runs()))
         self._ids = [f"stream-{number}" for number in range(streams)]
         self._frequency, self._batch, self._period = bundle.metadata.frequency, batch, 0
         self._rng = np.random.default_rng(0)

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from rillcast.arrays import IntArray
 from rillcast.codecs.forecasts.columns import ForecastColumns
-from rillcast.engine.late.replay import Revised
+from rillcast.engine.late import Revised
 from rillcast.events import EventBatch
 
 

@@ -22,7 +22,7 @@ from rillcast.bundle.bundle import Bundle, Status
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.forecasts.reader import decode_forecast
 from rillcast.codecs.schema_registry import Registry
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.settings import RegistrySettings, WorkerSettings
 from rillcast.transports.base import Channel
 from rillcast_training.data.synthetic.generator import Recipe, synthesize

@@ -15,7 +15,7 @@ from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import parse
 from rillcast.codecs.forecasts.reader import decode_forecast
 from rillcast.engine.device import Device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.step_engine import StepEngine
 from rillcast.events import EventBatch
 from tests.support.forecasters import brief_parity

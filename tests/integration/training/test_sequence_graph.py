@@ -10,7 +10,7 @@ import pytest
 
 from rillcast.arrays import AnyArray
 from rillcast.bundle.bundle import Bundle, seal
-from rillcast.engine.batcher import Runs
+from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine, StepResult
 from rillcast.events import EventBatch
@@ -39,7 +39,7 @@ def bundle(cell: str, layers: int = 1) -> Bundle:
 
 
 def engine(cell: str, *, batch_rows: int = 256, runs: Runs = NEVER, layers: int = 1) -> StepEngine:
-    return StepEngine(bundle(cell, layers), Device("cpu"), batch_rows=batch_rows, runs=runs)
+    return StepEngine(bundle(cell, layers), Device("cpu"), batching=Batching(batch_rows, runs=runs))
 
 
 def step(one: StepEngine, ids: list[str], hours: AnyArray, y: AnyArray, offset: int) -> StepResult:

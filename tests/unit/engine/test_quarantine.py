@@ -10,6 +10,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rillcast.bundle.bundle import Bundle, BundleMetadata, StateSpec, seal
 from rillcast.engine import quarantine
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine
 from rillcast.events import EventBatch
@@ -76,7 +77,7 @@ def test_a_poisoned_stream_stays_as_it_was_and_its_neighbours_go_on(
 ) -> None:
     protect = quarantine.protect
     monkeypatch.setattr(quarantine, "protect", lambda model, states, **_: protect(model, states, branches=branches))
-    engine = StepEngine(product_bundle(dtype), Device("cpu"), batch_rows=16, row_buckets=buckets)
+    engine = StepEngine(product_bundle(dtype), Device("cpu"), batching=Batching(16, buckets))
     ids = ["a", "poisoned", "b"]
     offset = 0
 

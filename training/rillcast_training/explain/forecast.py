@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from rillcast.bundle.bundle import Bundle
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import ParityError
@@ -205,7 +206,7 @@ def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArra
         `[V, H, Q]`, the forecasts from the last event, without the online calibration.
     """
     count, events = variants.shape
-    engine = StepEngine(bundle, device, batch_rows=_CALL_ROWS, calibrate=False)
+    engine = StepEngine(bundle, device, batching=Batching(_CALL_ROWS), calibrate=False)
     names = [f"variant {number}" for number in range(count)]
     ds = bundle.metadata.frequency.start_of(history.slots)
     per_call = max(1, _CALL_EVENTS // count)

@@ -28,6 +28,7 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from rillcast.bundle.bundle import Bundle, seal
 from rillcast.bundle.covariates import Covariate
 from rillcast.engine import device
+from rillcast.engine.batcher import Batching
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError, SettingsError
 from rillcast.events import EventBatch
@@ -263,7 +264,7 @@ def cost_per_event(bundle: Bundle) -> float:
 
     The least of several rounds: what else the machine does can only add to it.
     """
-    engine = StepEngine(bundle, device.choose("cpu"), batch_rows=_COST_STREAMS)
+    engine = StepEngine(bundle, device.choose("cpu"), batching=Batching(_COST_STREAMS))
     names = [str(number) for number in range(_COST_STREAMS)]
     y = np.random.default_rng(0).normal(100, 10, _COST_STREAMS).astype(np.float32)
     slot, best = 0, float("inf")

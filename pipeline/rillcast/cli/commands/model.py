@@ -119,7 +119,7 @@ def _push(args: argparse.Namespace) -> int:
 
     registry, alias = _registry(args), args.promote
     manifest, new = registry.push(Bundle.load(args.model).model, _now())
-    moves = alias is not None and registry.meaning(alias) != manifest.model_id
+    moves = alias is not None and registry.target(alias) != manifest.model_id
     if moves:
         registry.promote(manifest.model_id, _now(), alias=alias, note=args.note)
     if args.json:

@@ -134,6 +134,7 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
     from rillcast.codecs.connect import open_decoder
     from rillcast.durability.warming import Warming
     from rillcast.engine import device
+    from rillcast.engine.batcher import Batching
     from rillcast.engine.residents import Limits
     from rillcast.engine.step_engine import StepEngine
     from rillcast.serving.factory import allowed_lateness
@@ -142,15 +143,15 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
         Bundle.load(settings.model),
         device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs),
     )
+    rows = settings.worker.batch_rows
     engine = StepEngine(
         bundle,
         on,
-        batch_rows=settings.worker.batch_rows,
-        row_buckets=on.row_buckets(settings.worker.batch_rows),
-        # A file may tell one stream after the other: by event time all but the last would be idle.
+        batching=Batching(rows, on.row_buckets(rows)),
+        # A file may hold one stream after the other: by event time all but the last would be idle.
         limits=Limits(0, settings.state.max_streams_per_partition),
-        calibrate=settings.calibration == "on",
         lateness=allowed_lateness(settings, bundle.metadata.frequency),
+        calibrate=settings.calibration == "on",
     )
     if partitions is None:
         return Warming(engine, open_decoder(settings, bundle.metadata), None)

@@ -11,7 +11,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.bundle import Bundle
-from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
@@ -25,9 +25,10 @@ from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.publishing.filters import Policy
 from rillcast.publishing.output import ForecastOutput
 from rillcast.publishing.publisher import Publisher
-from rillcast.rollout.rollout import Names, RolloutParts
+from rillcast.rollout.models import Names
+from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.worker import Parts, Worker
-from rillcast.serving.router import ServedModel
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore
 from rillcast.transports.base import Channel
@@ -122,7 +123,7 @@ def build(
     registry, health = CollectorRegistry(), Health(clock=clock)
     metrics = Metrics(registry, bundle.metadata, "cpu")
 
-    def make_lane(bundle: Bundle, store: StateStore | None) -> ServedModel:
+    def make_model(bundle: Bundle, store: StateStore | None) -> ServedModel:
         engine = StepEngine(
             bundle,
             Device("cpu"),
@@ -137,7 +138,7 @@ def build(
 
     rollout_parts = None
     if models is not None:
-        models.make = make_lane
+        models.make = make_model
 
         def open_history() -> MemoryHistory:
             history = MemoryHistory(log, lambda: models.history_per_poll)
@@ -150,7 +151,7 @@ def build(
     parts = Parts(
         source=source,
         sink=sink,
-        lane=make_lane(bundle, store(sink) if store else None),
+        model=make_model(bundle, store(sink) if store else None),
         decoder=decoder or ObservationDecoder(),
         dead_letters=DeadLetters(source.name, 1000),
         metrics=metrics,

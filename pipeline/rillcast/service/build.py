@@ -135,7 +135,7 @@ def build(
     parts = Parts(
         source=source,
         sink=sink,
-        lane=factory.assemble(engine),
+        model=factory.assemble(engine),
         decoder=open_decoder(settings, metadata),
         dead_letters=DeadLetters(source.name, settings.dead_letters.max_bytes),
         metrics=metrics,

@@ -30,17 +30,21 @@ import numpy.typing as npt
 from rillcast.codecs.forecasts.columns import model_name
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.rejections import Rejection
-from rillcast.durability.assignment import Partitions
+from rillcast.durability.assignment import Partitions, Reporting
 from rillcast.durability.checkpoint import Checkpoint
 from rillcast.durability.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from rillcast.durability.recovery import StartRules
+from rillcast.durability.restorer import Restorer
 from rillcast.errors import DeliveryError, TransactionAborted, TransportError
 from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.observability.stages import StageClock
 from rillcast.publishing.dead_letters import DeadLetters
-from rillcast.rollout.rollout import NoModels, Rollout, RolloutParts
+from rillcast.rollout.models import NoModels
+from rillcast.rollout.rollout import HandoverLimits, Member, Rollout, RolloutParts
 from rillcast.service.stepper import Stepper
-from rillcast.serving.router import Part, Router, ServedModel
+from rillcast.serving.router import ModelResult, Router
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import StateSettings, WorkerSettings
 from rillcast.transports.base import Assignment, Polled, Sink, Source, TransactionalSink
 
@@ -58,7 +62,7 @@ class Parts:
     Attributes:
         source: Where events come from.
         sink: Takes forecasts and dead letters; a `TransactionalSink` under `exactly_once`.
-        lane: The model that partitions begin with.
+        model: The model that partitions begin with.
         decoder: Turns records into events.
         dead_letters: Makes dead letters of records that cannot be used.
         metrics: Counts, once per poll.
@@ -69,7 +73,7 @@ class Parts:
 
     source: Source
     sink: Sink
-    lane: ServedModel
+    model: ServedModel
     decoder: ObservationDecoder
     dead_letters: DeadLetters
     metrics: Metrics
@@ -107,42 +111,36 @@ class Worker:
         self._stages = parts.stages
         self._settings = settings
         self._clock = clock
-        self._lanes = Router(parts.lane)
+        rollout = parts.rollout or RolloutParts(NoModels())
+        self._router = Router(parts.model, rollout.models.open_now)
         self._checkpoint = Checkpoint(
             _delivery(parts, settings),
-            self._lanes,
-            snapshots=snapshots if parts.lane.store is not None else None,
+            self._router,
+            snapshots if parts.model.store is not None else None,
             interval_s=settings.commit_interval_s,
-            in_use=lambda: self._rollout.in_use,
             clock=clock,
             wall_clock_ms=wall_clock_ms,
         )
+        restorer = Restorer()
         self._partitions = Partitions(
             parts.source,
-            self._lanes,
+            self._router,
             self._checkpoint,
-            parts.metrics,
-            parts.health,
-            recovery=settings.recovery,
-            start_at=start_at,
-            open_lane=lambda model_id: self._rollout.lane(model_id),
-            clock=clock,
+            restorer,
+            StartRules(settings.recovery, start_at),
+            Reporting(parts.metrics, parts.health, clock),
         )
         self._rollout = Rollout(
-            parts.rollout or RolloutParts(NoModels()),
-            self._lanes,
-            self._partitions,
-            self._checkpoint,
-            parts.decoder,
+            rollout,
+            Member(self._router, self._partitions, self._checkpoint, restorer, parts.decoder),
+            HandoverLimits(settings.commit_interval_s, snapshots.pages_per_commit),
             parts.metrics,
-            commit_interval_s=settings.commit_interval_s,
-            pages_per_commit=snapshots.pages_per_commit,
-            clock=clock,
+            clock,
         )
         thread_min_events = settings.step_thread_min_events
         if thread_min_events is None:  # a poll that is half full says that more events wait
             thread_min_events = max(1, settings.max_poll_records // 2)
-        self._stepper = Stepper[Sequence[Part]](self._lanes.step, thread_min_events=thread_min_events)
+        self._stepper = Stepper[Sequence[ModelResult]](self._router.step, thread_min_events=thread_min_events)
         self._stop = threading.Event()
         self._reset_due = False
         self._events = self._state_bytes = 0
@@ -173,7 +171,7 @@ class Worker:
             self._source.close()
             parts.sink.close()
             self._rollout.close()
-            self._lanes.close()
+            self._router.close()
         log.info("closed after %d events of %d streams", self._events, self._num_streams)
 
     # One iteration.
@@ -229,17 +227,17 @@ class Worker:
         rejections: Sequence[Rejection],
         live: npt.NDArray[np.bool_],
         started: float,
-        parts: Sequence[Part],
+        results: Sequence[ModelResult],
     ) -> None:
         """Publish the results of a poll, and note its positions; only then is it part of a commit."""
         self._stages.lap("wait")
         rejections = list(rejections)
-        for lane, events, result in parts:
+        for model, events, result in results:
             self._events += len(events)
             self._stages.add("step", result.stats.seconds)
-            rejections += lane.publisher.publish(polled, events, result, live)
+            rejections += model.publisher.publish(polled, events, result, live)
             if (comparison := self._rollout.comparison).active:
-                comparison.served(lane, events, result)
+                comparison.live_stepped(model, events, result)
         self._dead_letter(polled, [rejection for rejection in rejections if live[rejection.row]])
         self._checkpoint.processed(polled.partitions, polled.offsets, self._partitions.reached(polled))
         self._metrics.polled(len(polled), self._clock() - started)
@@ -247,7 +245,7 @@ class Worker:
 
     def _dead_letter(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
         if rejections:
-            model = model_name(self._lanes.home.engine.bundle.metadata)
+            model = model_name(self._router.default.engine.bundle.metadata)
             self._parts.dead_letters.publish(self._parts.sink, polled, rejections, model)
             for rejection in rejections:
                 self._metrics.dead_lettered(rejection.reason)
@@ -258,7 +256,7 @@ class Worker:
             self._finish_step()
             self._partitions.load(self._settings.poll_timeout_s if self._partitions.idle else _RESTORE_SLICE_S)
         self._partitions.note_live()
-        self._rollout.turn(self._finish_step)
+        self._rollout.advance(self._finish_step)
 
     # Commits.
 
@@ -296,7 +294,7 @@ class Worker:
             self._metrics.commit_failed()
             raise
         self._metrics.committed(self._clock() - started, done.pages, done.marks, done.retired)
-        written = self._lanes.bytes_staged
+        written = self._router.bytes_staged
         self._metrics.state_written(written - self._state_bytes)
         self._state_bytes = written
 
@@ -320,7 +318,7 @@ class Worker:
         owned = self._partitions.owned
         if isinstance(self._parts.sink, TransactionalSink):
             self._parts.sink.abort()
-        self._lanes.discard()
+        self._router.discard()
         self._source.pause(owned)
         self._drop(owned)
         for number, position in self.on_assigned(self._source.assignments()).items():
@@ -371,7 +369,7 @@ class Worker:
 
     @property
     def _num_streams(self) -> int:
-        return sum(lane.residents.num_streams for lane in self._lanes.all)
+        return sum(model.residents.num_streams for model in self._router.all)
 
     def _report(self) -> None:
         now = self._clock()

@@ -28,7 +28,7 @@ from rillcast.publishing.filters import Filter, Policy
 from rillcast.publishing.output import ForecastOutput
 from rillcast.publishing.publisher import Publisher
 from rillcast.publishing.trace_context import TraceContext
-from rillcast.serving.router import ServedModel
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
 from rillcast.stores.connect import open_store, require_room
 from rillcast.transports.base import Sink

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rillcast import cli
-from rillcast.codecs.forecasts.choice import make_encoder
 from rillcast.codecs.forecasts.columns import CODECS, Codec, ForecastColumns
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.errors import DataError, SettingsError
 from rillcast.events import EventBatch
 from rillcast.publishing.anomalies import Anomaly, AnomalyPublisher, anomalous

@@ -18,10 +18,10 @@ from rillcast.bundle.registry.reference import Reference
 from rillcast.engine.device import Device
 from rillcast.errors import RegistryUnreachableError, RillcastError, RolloutRefusedError
 from rillcast.observability.metrics import Metrics
+from rillcast.rollout.models import Names
 from rillcast.rollout.registry_watcher import Asked, RegistryWatcher
-from rillcast.rollout.rollout import Names
 from rillcast.serving.factory import Observers, ServedModelFactory
-from rillcast.serving.router import ServedModel
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
 from tests.support.memory import Clock, Log, MemorySink
 from tests.support.toy import ToyGraph, toy_bundle

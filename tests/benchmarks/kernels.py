@@ -1,4 +1,4 @@
-"""The graphs of a bundle: what the sequence graph is worth, and how near the step comes to the processor's peak."""
+"""Measures the graphs of a bundle: the gain of the sequence graph, and the step's share of the processor's peak."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class _Backlog:
 
 
 def catch_up(args: argparse.Namespace) -> dict[str, Any]:
-    """Compare working a backlog off in runs, in waves and event by event, in turns."""
+    """Compare stepping a backlog in runs, in waves and event by event, alternately."""
     try:
         numbers = [int(text) for text in args.streams.split(",")]
     except ValueError as error:
@@ -83,7 +83,7 @@ def catch_up(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def peak_share(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what share of the processor's matrix products per second the whole step makes use of, in turns."""
+    """Return the whole step's share of the processor's matrix products per second, measured alternately."""
     bundle, on = Bundle.load(args.model), device.choose("cpu", 1)
     flops = product_flops(onnx.load_model_from_string(bundle.model))
     streams = args.batch
@@ -117,7 +117,7 @@ def peak_share(args: argparse.Namespace) -> dict[str, Any]:
 def product_flops(model: onnx.ModelProto) -> int:
     """Return the multiplications and additions of an event in the layers of the network: 2 K N for each `[K, N]`.
 
-    These are the Gemms. Products that only add features up (MatMuls with constants) are not work that a user asked for.
+    These are the Gemms. Products that only add up features (MatMuls with constants) do not count.
     """
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer if len(tensor.dims) == 2}
     layers = [node for node in model.graph.node if node.op_type == "Gemm"]
@@ -158,7 +158,7 @@ class LargeProduct:
 
 
 def residents(args: argparse.Namespace) -> dict[str, Any]:
-    """Compare the cost of an event among few resident streams with that among many, in turns."""
+    """Compare the cost of an event among few resident streams with that among many, alternately."""
     bundle, on = Bundle.load(args.model), device.choose(args.device, args.threads)
     crowds = {number: _Crowd(bundle, on, number, args.batch) for number in (args.few, args.many)}
     times: dict[int, list[float]] = {number: [] for number in crowds}
@@ -176,7 +176,7 @@ def residents(args: argparse.Namespace) -> dict[str, Any]:
 
 
 class _Crowd:
-    """An engine with so many resident streams, of which random ones have events."""
+    """An engine with `streams` resident streams, of which random ones have events."""
 
     def __init__(self, bundle: Bundle, on: device.Device, streams: int, batch: int) -> None:
         self._engine = StepEngine(bundle, on, batching=Batching(batch, runs=Runs()))

@@ -1,7 +1,7 @@
 """An in-memory transport and a clock that tests set: crashes and rebalances written as data.
 
-A `Log` is what outlives a process: the events, the group's committed positions, what was published. `MemorySink` makes
-records visible at flush, `MemoryTransactionalSink` together with the positions, at commit.
+A `Log` outlives a process: it has the events, the group's committed positions, and the published records. `MemorySink`
+makes records visible at flush, `MemoryTransactionalSink` at commit, together with the positions.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class MemorySource:
 
 
 class MemoryHistory:
-    """Reads a `Log` beside its group. `fail` is asked at every poll."""
+    """Reads a `Log` outside of its group. `fail` is called at every poll."""
 
     def __init__(self, log: Log, per_poll: Callable[[], int] = lambda: 10**9) -> None:
         self._log = log
@@ -203,7 +203,7 @@ def read_some(log: Log, positions: Mapping[int, int], room: int) -> tuple[Polled
 
 
 class MemorySink:
-    """Publishes to a `Log` at flush: what was not flushed dies with the worker."""
+    """Publishes to a `Log` at flush: records that were not flushed are lost with the worker."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -256,5 +256,5 @@ class MemoryTransactionalSink(MemorySink):
 
 
 def broken_flush() -> None:
-    """Raise what a sink raises whose broker is away."""
+    """Raise the error of a sink whose broker is unavailable."""
     raise DeliveryError("3 records were not acknowledged")

@@ -1,8 +1,8 @@
-"""The service beside its neighbours: the same events, the same model, the same broker, in turns within one run.
+"""Compares the service with its neighbours: same events, model and broker, alternately within one run.
 
 Owns: the neighbours' environments, which are made once, and the comparison. A neighbour gets fewer events than the
-service, for it is slower by orders of magnitude; both are timed from their first event in hand to their last result
-delivered. What a neighbour keeps of its state, and where, its script says.
+service, because it is slower by orders of magnitude. Both are timed from their first event received to their last
+result delivered. The script of a neighbour says which state it keeps, and where.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _COMMON: Final = ("numpy", "onnxruntime", "orjson")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A neighbour: its script, what it needs, which part of the events it gets, and of how many streams at most."""
+    """A neighbour: its script, its packages, its share of the events, and the most streams that they are of."""
 
     script: str
     packages: tuple[str, ...]
@@ -46,7 +46,7 @@ PEERS: Final = {
     "quix": Peer("quix.py", ("quixstreams>=3.28,<4",), 0.1),
     "bytewax": Peer("bytewax_flow.py", ("bytewax==0.21.1", "confluent-kafka"), 0.1),
     "faust": Peer("faust_app.py", ("faust-streaming>=0.15.3,<0.16",), 0.05),
-    # Few, so that each has seen several seasons: before that river has nothing to learn from.
+    # Few, so that each has several seasons: river learns nothing before that.
     "river": Peer("river_loop.py", ("river>=0.26,<0.27", "confluent-kafka"), 0.1, streams=20),
     "plain": Peer("plain.py", ("confluent-kafka",), 0.2),
     "window": Peer("window.py", ("confluent-kafka",), 0.01, streams=8),  # few, so that their windows are full
@@ -54,7 +54,7 @@ PEERS: Final = {
 
 
 def compare(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
-    """Return rates and processor time of the service and of each neighbour, and by how much the service is faster.
+    """Return rates and processor time of the service and each neighbour, and the factor between them.
 
     Raises:
         RillcastError: a neighbour could not be installed or failed; its output is in the message.
@@ -105,7 +105,7 @@ def compare(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
 
 
 def _environment(folder: Path, name: str) -> Path:
-    """Return the interpreter of a neighbour's environment, which is made if it is not there."""
+    """Return the interpreter of a neighbour's environment, which is made if it is missing."""
     home = folder / name
     python, ready = home / "bin" / "python", home / ".ready"
     if not ready.exists():

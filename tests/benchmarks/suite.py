@@ -1,10 +1,10 @@
-"""`make bench`: every benchmark in one run, on its own broker; the last line is one JSON object.
+"""`make bench`: the whole instrument in one run, on a broker of its own; the last line is one JSON object.
 
     python -m tests.benchmarks.suite [--folder .bench] [--quick]
 
-Owns: the parts of the suite, their options, and the figures of acceptance that their results give. Does not know: how
-anything is measured (`rillcast bench`). Every part has its own process. If a part fails, its figures are null; the
-suite goes on, ends with 1, and names the part.
+Owns: which parts make up the suite, with which options, and how the figures of acceptance come out of their results.
+Does not know: how anything is measured (`rillcast bench`). Every part is a process of its own. A part that fails leaves
+its figures null and the suite goes on, ends with 1, and says which.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ _DEADLINE_S: Final = 3_600.0
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One call of `rillcast bench`, or of a measurement of tests/benchmarks.
+    """One call of `rillcast bench`, or of another module that measures.
 
     Attributes:
-        name: Name of its result.
+        name: Name of the result.
         arguments: Arguments of the command; `MODEL` stands for the bundle.
         on_kafka: Whether it takes the settings of a service.
-        figures: Function from its result to figures of acceptance.
+        figures: Function from its result to the figures of acceptance.
         quick: Options of a short run, which override.
-        module: Module that is run, with its first arguments.
+        module: Module to run, with its first arguments.
     """
 
     name: str
@@ -73,10 +73,11 @@ PARTS: Final = (
     ),
     Part(
         "peak",
-        ("peak", "MODEL"),
+        ("MODEL",),
         on_kafka=False,
         figures=lambda result: {"peak_share_h64_whole_step": result["peak_share"]},
         quick=("--rounds", "1"),
+        module=("tests.benchmarks.kernels",),
     ),
     Part(
         "catch_up",
@@ -125,13 +126,14 @@ PARTS: Final = (
     ),
     Part(
         "peers",
-        ("peers",),
+        (),
         on_kafka=True,
         figures=lambda result: {"ratio_to_quix": result["runs"]["quix"]["rillcast_is_faster_by"]},
         quick=("--events", "20000", "--repeat", "1"),
+        module=("tests.benchmarks.peers.compare",),
     ),
 )
-# The last line has every figure of acceptance; one that no part gives is null.
+# Every figure of acceptance stands in the last line; what no part gives is null.
 FIGURES: Final = (
     *("ratio_to_echo_json", "ratio_to_echo_float32", "ratio_to_quix", "kafka_python_ratio_to_echo"),
     *("hot_streams_ratio", "peak_share_h128", "peak_share_h64_whole_step", "flatness_steps", "flatness_streams"),

@@ -163,7 +163,7 @@ class Follower:
         )
         self._loading.discard(partition)
         self._following.add(partition)
-        self._history.start(partition, position)
+        self._history.follow(partition, position)
 
     def _step(self, limits: Mapping[int, int]) -> int:
         """Step what is waiting, of each partition up to its limit."""

@@ -19,8 +19,10 @@ from rillcast.errors import DataError, SettingsError, TransportError
 from rillcast.settings import KafkaSettings, Settings
 from rillcast.transports import connect
 from rillcast.transports.base import Channel, Records
+from rillcast.transports.file.pacer import Pacer
 from rillcast.transports.file.readers import PipeReader, open_reader
-from rillcast.transports.file.transport import FileSink, FileSource, Pacer
+from rillcast.transports.file.sink import FileSink
+from rillcast.transports.file.source import FileSource
 from tests.support.transports import Listener, read, rows
 
 HEADER = "unique_id,ds,y\n"

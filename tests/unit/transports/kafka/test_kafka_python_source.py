@@ -13,12 +13,11 @@ from kafka.consumer.fetcher import IsolationLevel
 from kafka.record.default_records import DefaultRecordBatch, DefaultRecordBatchBuilder
 from kafka.record.memory_records import MemoryRecords
 
-from rillcast.transports.kafka.kafka_python.assignor import OneOwnerAssignor
-from rillcast.transports.kafka.kafka_python.fetching import CompactedPartitionRecords
 from rillcast.transports.kafka.kafka_python.lookup import look_up
 from rillcast.transports.kafka.kafka_python.partitions import Partitions
 from rillcast.transports.kafka.kafka_python.poller import Poller
 from rillcast.transports.kafka.kafka_python.rebalance import Question
+from rillcast.transports.kafka.kafka_python.workarounds import CompactedPartitionRecords, OneOwnerAssignor
 
 
 def test_a_late_notice_of_an_earlier_fetch_does_not_end_the_wait_for_this_one() -> None:

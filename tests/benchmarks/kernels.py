@@ -15,9 +15,10 @@ from onnx import TensorProto, helper, numpy_helper
 from rillcast.arrays import FloatArray, IntArray
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.batcher import Runs
-from rillcast.engine.step_engine import DEFAULT_RUNS, StepEngine
+from rillcast.engine.batcher import DEFAULT_RUNS, Batching, Runs
+from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
+from rillcast.events import EventBatch
 
 _START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 _POLL_EVENTS: Final = 4_096
@@ -28,7 +29,7 @@ class _Backlog:
     """A fresh engine and the events of `streams` streams that wait for it, hour by hour, `events` of each."""
 
     def __init__(self, bundle: Bundle, on: device.Device, runs: Runs, streams: int, events: int) -> None:
-        self._engine = StepEngine(bundle, on, runs=runs)
+        self._engine = StepEngine(bundle, on, batching=Batching(runs=runs))
         self._ids = [f"stream-{number}" for number in range(streams)] * events
         slot = np.repeat(np.arange(events, dtype=np.int64), streams)
         self._ds: IntArray = bundle.metadata.frequency.ahead(_START_MS, slot)
@@ -38,11 +39,11 @@ class _Backlog:
     def work_off(self, poll_events: int) -> tuple[float, float]:
         """Return events per second, and the share of them that went in runs."""
         in_runs, count = 0, len(self._ids)
-        partitions, offsets = np.zeros(count, np.int64), np.arange(count, dtype=np.int64)
         started = time.perf_counter()
         for first in range(0, count, poll_events):
             part = slice(first, first + poll_events)
-            result = self._engine.step(partitions[part], offsets[part], self._ids[part], self._ds[part], self._y[part])
+            events = EventBatch.of(self._ids[part], self._ds[part], self._y[part], first_offset=first)
+            result = self._engine.step(events)
             in_runs += result.stats.in_runs
         return count / (time.perf_counter() - started), in_runs / count
 
@@ -86,9 +87,9 @@ def peak_share(args: argparse.Namespace) -> dict[str, Any]:
     bundle, on = Bundle.load(args.model), device.choose("cpu", 1)
     flops = product_flops(onnx.load_model_from_string(bundle.model))
     streams = args.batch
-    engine = StepEngine(bundle, on, batch_rows=streams, runs=Runs())
+    engine = StepEngine(bundle, on, batching=Batching(streams, runs=Runs()))
     ids = [f"stream-{number}" for number in range(streams)]
-    zeros, y = np.zeros(streams, np.int64), np.full(streams, 100, np.float32)
+    y = np.full(streams, 100, np.float32)
     product = LargeProduct()
     shares, rates, peaks = [], [], []
     slot = 0
@@ -98,7 +99,7 @@ def peak_share(args: argparse.Namespace) -> dict[str, Any]:
         while (elapsed := time.perf_counter() - started) < args.seconds:
             slot += 1
             ds = np.full(streams, bundle.metadata.frequency.ahead(_START_MS, slot), np.int64)
-            engine.step(zeros, np.arange(streams) + slot * streams, ids, ds, y + slot % 24)
+            engine.step(EventBatch.of(ids, ds, y + slot % 24, first_offset=slot * streams))
             done += streams
         rates.append(done / elapsed)
         peaks.append(peak)
@@ -178,7 +179,7 @@ class _Crowd:
     """An engine with so many resident streams, of which random ones have events."""
 
     def __init__(self, bundle: Bundle, on: device.Device, streams: int, batch: int) -> None:
-        self._engine = StepEngine(bundle, on, batch_rows=batch, runs=Runs())
+        self._engine = StepEngine(bundle, on, batching=Batching(batch, runs=Runs()))
         self._ids = [f"stream-{number}" for number in range(streams)]
         self._frequency, self._batch, self._slot = bundle.metadata.frequency, batch, 0
         self._rng = np.random.default_rng(0)
@@ -200,7 +201,7 @@ class _Crowd:
         n = len(ids)
         ds = np.full(n, self._frequency.ahead(_START_MS, self._slot), np.int64)
         y = np.full(n, 100 + self._slot % 24, np.float32)
-        self._engine.step(np.zeros(n, np.int64), np.arange(n, dtype=np.int64), ids, ds, y)
+        self._engine.step(EventBatch.of(ids, ds, y))
 
 
 def _ratio(above: list[float], below: list[float]) -> float:

@@ -12,8 +12,10 @@ import numpy as np
 
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.step_engine import DEFAULT_RUNS, StepEngine
+from rillcast.engine.batcher import DEFAULT_RUNS, Batching
+from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
+from rillcast.events import EventBatch
 
 _START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 _RUN, _RUNS = DEFAULT_RUNS.lengths[0], max(1, DEFAULT_RUNS.max_rows // DEFAULT_RUNS.lengths[0])
@@ -26,7 +28,7 @@ class _Load:
         bundle = Bundle.load(args.model)
         on = device.choose(args.device, args.threads, cuda_graphs=cuda_graphs)
         # As the service has it: on a GPU every call goes through buffers that stay.
-        self.engine = StepEngine(bundle, on, batch_rows=batch_rows, row_buckets=on.row_buckets(batch_rows))
+        self.engine = StepEngine(bundle, on, batching=Batching(batch_rows, on.row_buckets(batch_rows)))
         self._frequency = bundle.metadata.frequency
         self._offset = 0
         self.about = {"model": f"{bundle.metadata.name}@{bundle.metadata.model_id}", "device": on.name}
@@ -37,10 +39,9 @@ class _Load:
         slot_of = slot + np.repeat(np.arange(slots), len(unique_ids))
         phases = np.tile(np.arange(len(unique_ids)), slots)
         y = np.sin(phases + slot_of * (2 * np.pi / 24)).astype(np.float32) * 10 + 100
-        offsets = np.arange(self._offset, self._offset + n, dtype=np.int64)
-        self._offset += n
         ds = self._frequency.ahead(_START_MS, slot_of)
-        self.engine.step(np.full(n, partition, np.int64), offsets, unique_ids * slots, ds, y)
+        self.engine.step(EventBatch.of(unique_ids * slots, ds, y, partition=partition, first_offset=self._offset))
+        self._offset += n
 
     def age(self, partition: int, unique_ids: list[str], slots: int) -> None:
         """Bring new streams to a slot as a backlog does, in runs: single steps would take many times as long."""

@@ -13,9 +13,11 @@ import numpy as np
 from rillcast.arrays import FloatArray, IntArray
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.batcher import Batching
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
+from rillcast.events import EventBatch
 
 _START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 
@@ -38,7 +40,7 @@ class _Case:
     def __init__(self, bundle: Bundle, args: argparse.Namespace, *, reach: int, within: float) -> None:
         lateness = AllowedLateness(reach, bundle.metadata.frequency) if reach else None
         self.engine = StepEngine(
-            bundle, device.choose(args.device, args.threads), batch_rows=args.batch, lateness=lateness
+            bundle, device.choose(args.device, args.threads), batching=Batching(args.batch), lateness=lateness
         )
         self._frequency, self._batch, self._within = bundle.metadata.frequency, args.batch, within
         self._ids = [f"stream-{number}" for number in range(args.streams)]
@@ -56,11 +58,11 @@ class _Case:
             part = events.take(slice(first, first + self._batch))
             n = part.slots.size
             ids = [self._ids[stream] for stream in part.streams.tolist()]
-            offsets = np.arange(self._offset, self._offset + n, dtype=np.int64)
-            self._offset += n
             ds = self._frequency.ahead(_START_MS, part.slots)
+            batch = EventBatch.of(ids, ds, part.y, first_offset=self._offset)
+            self._offset += n
             started = time.perf_counter()
-            stats = self.engine.step(np.zeros(n, np.int64), offsets, ids, ds, part.y).stats
+            stats = self.engine.step(batch).stats
             seconds += time.perf_counter() - started
             if counts:
                 self.put += stats.late_events

@@ -21,8 +21,10 @@ from rillcast.benchmarks.timing import in_process
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import Frequency
 from rillcast.engine import device
+from rillcast.engine.batcher import Batching
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
+from rillcast.events import EventBatch
 
 _START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
 _POLL: Final = 2_000
@@ -43,7 +45,7 @@ def memory(args: argparse.Namespace) -> dict[str, Any]:
 
 def _measure(model: Path, streams: int, rounds: int, pages: int) -> dict[str, Any]:
     bundle = Bundle.load(model)
-    engine = StepEngine(bundle, device.choose("cpu"), batch_rows=1_000)
+    engine = StepEngine(bundle, device.choose("cpu"), batching=Batching(1_000))
     few = _POLL * _PARTITIONS
     _round(engine, 0, few, 0, bundle.metadata.frequency)
     gc.collect()
@@ -88,9 +90,10 @@ def _round(engine: StepEngine, first: int, last: int, slot: int, frequency: Freq
 
 def _step(engine: StepEngine, partition: int, unique_ids: Sequence[str], offset: int, ds: int) -> float:
     n = len(unique_ids)
-    columns = np.full(n, partition, np.int64), np.arange(offset, offset + n, dtype=np.int64)
+    times, y = np.full(n, ds, np.int64), np.full(n, 100.0, np.float32)
+    events = EventBatch.of(unique_ids, times, y, partition=partition, first_offset=offset)
     started = time.perf_counter()
-    engine.step(*columns, unique_ids, np.full(n, ds, np.int64), np.full(n, 100.0, np.float32))
+    engine.step(events)
     return time.perf_counter() - started
 
 

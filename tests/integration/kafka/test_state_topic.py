@@ -273,10 +273,10 @@ def test_two_members_may_make_the_topic_at_once(kafka: KafkaCluster, client: Cli
 @pytest.mark.parametrize(
     ("partitions", "config", "says"),
     [
-        (4, {"cleanup_policy": "compact"}, "has 4 partitions, the input has 3"),
+        (4, {"cleanup_policy": "compact"}, "has 4 partitions, expected 3 like the input"),
         (3, {}, "cleanup.policy=delete, expected compact"),
         (3, {"cleanup_policy": "compact,delete"}, "cleanup.policy=compact,delete, expected compact"),
-        (3, {"cleanup_policy": "compact", "max_message_bytes": 5_000}, "max.message.bytes=5000, less than"),
+        (3, {"cleanup_policy": "compact", "max_message_bytes": 5_000}, "max.message.bytes=5000, expected at least"),
     ],
 )
 def test_a_topic_that_would_lose_state_is_refused_by_name(

@@ -20,6 +20,7 @@ from rillcast.codecs.observations.fields import Fields
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError, SettingsError
+from rillcast.events import EventBatch
 from rillcast.transports.base import Channel
 from rillcast_training.export.bundle import export
 from tests.support.covariates import EVERY_KIND, config_with
@@ -117,14 +118,9 @@ def expected(bundle: Bundle, cell: Cell, before: int) -> AnyArray:
     for slot in range(before + 1):
         last = slot == before
         covariates = [cell.seen_x if last else SEEN_X], [cell.seen_future if last else SEEN_FUTURE]
-        result = engine.step(
-            np.zeros(1, np.int64),
-            np.array([slot]),
-            ["a"],
-            np.array([START_MS + slot * HOUR_MS]),
-            np.array([5.0 + slot % 3], np.float32),
-            *(np.array(part, np.float32) for part in covariates),
-        )
+        x, future = (np.array(part, np.float32) for part in covariates)
+        ds, y = np.array([START_MS + slot * HOUR_MS]), np.array([5.0 + slot % 3], np.float32)
+        result = engine.step(EventBatch.of(["a"], ds, y, x, future, first_offset=slot))
     forecast: AnyArray = result.forecast[0]
     return forecast
 

@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from rillcast.cli import settings_flags
+from rillcast.cli import flags
 
-HELP: Final = "measure the engine and the service on this machine"
 EXAMPLES: Final = """\
 examples:
   rillcast bench step model.onnx
@@ -124,7 +123,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for kind in (recovery, delivery, kafka, latency, peers, workers):
         kind.add_argument("--partitions", type=int, default=4, help="of the topics that are made")
         kind.add_argument("--json", action="store_true", help="one JSON object")
-        settings_flags.add(kind)
+        flags.add_settings(kind)
 
 
 def _engine(kind: argparse.ArgumentParser, *, aged: bool) -> None:
@@ -177,7 +176,7 @@ def run(args: argparse.Namespace) -> int:
             "peers": compare.compare,
             "workers": workers.workers,
         }
-        figures = on_kafka[args.kind](args, settings_flags.load(args))
+        figures = on_kafka[args.kind](args, flags.load_settings(args))
     figures["machine"] = machine()
     if args.json:
         print(json.dumps(figures))

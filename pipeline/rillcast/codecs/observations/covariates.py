@@ -16,7 +16,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
-from typing import Any, Final, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import msgspec
 import numpy as np
@@ -24,23 +24,10 @@ import numpy as np
 from rillcast.arrays import FloatArray
 from rillcast.bundle.covariates import UNKNOWN, Covariate, ahead
 from rillcast.codecs.observations.rejections import Reason, RefusedError
+from rillcast.events import Masked
 
 Policy: TypeAlias = Literal["mask", "dead_letter"]
 _Wide: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
-
-
-class Masked(NamedTuple):
-    """Values of declared covariates that the model does not see.
-
-    Attributes:
-        missing: not there, in `x` or `future`.
-        out_of_range: of larger magnitude than the limit.
-        unknown: categories that were not seen in training; the model sees that they are unknown.
-    """
-
-    missing: int = 0
-    out_of_range: int = 0
-    unknown: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,6 +210,3 @@ def _places(category: Covariate) -> dict[str, float]:
 
 def _tuple_getter(names: Sequence[str]) -> Any:
     return attrgetter(*names) if names else lambda _value: ()
-
-
-NONE: Final = Masked()

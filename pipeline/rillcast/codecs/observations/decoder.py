@@ -16,14 +16,14 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from rillcast.arrays import FloatArray, IntArray
-from rillcast.codecs.observations import covariates
+from rillcast.arrays import FloatArray
 from rillcast.codecs.observations.cloudevents import open_event
-from rillcast.codecs.observations.covariates import CovariateColumns, Masked
+from rillcast.codecs.observations.covariates import CovariateColumns
 from rillcast.codecs.observations.fields import Fields, Observation, Records, Surroundings
 from rillcast.codecs.observations.format import Format
 from rillcast.codecs.observations.json import JsonFormat
 from rillcast.codecs.observations.rejections import Reason, RefusedError, Rejection
+from rillcast.events import NOTHING_MASKED, EventBatch, Masked
 
 MIN_DS: Final = dt.datetime(1900, 1, 1, tzinfo=dt.UTC)
 MAX_DS: Final = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
@@ -32,38 +32,6 @@ _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 _MIN_DS_MS: Final = (MIN_DS - _EPOCH) // _MILLISECOND
 _MAX_DS_MS: Final = (MAX_DS - _EPOCH) // _MILLISECOND
 _DETAIL_CHARS: Final = 200
-
-
-@dataclass(frozen=True, slots=True)
-class Observations:
-    """Decoded events as columns, in the order of the poll.
-
-    Attributes:
-        rows: `(n,)` int64, which row of the poll each event came from.
-        unique_ids: stream ids.
-        ds: `(n,)` int64, milliseconds since the epoch.
-        y: `(n,)` float32, NaN = missing.
-        x: `(n, C)` float32, covariates at the events; None where the model takes none.
-        future: `(n, F, H)` float32, those for the next slots; None where none are known ahead.
-        masked: how many values of covariates the model does not see.
-    """
-
-    rows: IntArray
-    unique_ids: list[str]
-    ds: IntArray
-    y: FloatArray
-    x: FloatArray | None = None
-    future: FloatArray | None = None
-    masked: Masked = covariates.NONE
-
-    def __len__(self) -> int:
-        return len(self.unique_ids)
-
-    def take(self, chosen: IntArray) -> Observations:
-        """Return some of the events, in the order of `chosen`."""
-        unique_ids = [self.unique_ids[row] for row in chosen.tolist()]
-        x, future = (None if column is None else column[chosen] for column in (self.x, self.future))
-        return Observations(self.rows[chosen], unique_ids, self.ds[chosen], self.y[chosen], x, future)
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +93,7 @@ class ObservationDecoder:
         elif not fields.plain:
             self._read = self._read_mapped
 
-    def decode(self, records: Records) -> tuple[Observations, list[Rejection]]:
+    def decode(self, records: Records) -> tuple[EventBatch, list[Rejection]]:
         """Decode a poll; every row ends up in exactly one of the two results.
 
         Raises:
@@ -144,7 +112,7 @@ class ObservationDecoder:
         ):
             return self._decode_one_by_one(records)
 
-    def _decode_all(self, records: Records) -> Observations:
+    def _decode_all(self, records: Records) -> EventBatch:
         limits, values = self._limits, records.values
         if any(value is None or len(value) > limits.max_record_bytes for value in values):
             raise _NeedsCareError
@@ -160,12 +128,22 @@ class ObservationDecoder:
         y = np.array([event.y for event in events], dtype=np.float64)  # None becomes NaN
         if np.any(np.abs(y) > limits.max_abs_y):
             raise _NeedsCareError
-        rows = np.arange(len(events), dtype=np.int64)
-        return Observations(rows, ids, ds, y.astype(np.float32), *self._covariates(events))
+        x, future, masked = self._covariates(events)
+        return EventBatch(
+            records.partitions,
+            records.offsets,
+            ids,
+            ds,
+            y.astype(np.float32),
+            x,
+            future,
+            records.timestamps_ms,
+            masked=masked,
+        )
 
     def _covariates(self, events: Sequence[Observation]) -> tuple[FloatArray | None, FloatArray | None, Masked]:
-        """Return the last three columns of `Observations`."""
-        return (None, None, covariates.NONE) if self._columns is None else self._columns.columns(events)
+        """Return `x`, `future` and how many of their values the model does not see."""
+        return (None, None, NOTHING_MASKED) if self._columns is None else self._columns.columns(events)
 
     # Three ways to the same list: the first is the hot one.
 
@@ -201,7 +179,7 @@ class ObservationDecoder:
         except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError, TypeError) as error:
             raise RefusedError(*form.refusal(value, error)) from error
 
-    def _decode_one_by_one(self, records: Records) -> tuple[Observations, list[Rejection]]:
+    def _decode_one_by_one(self, records: Records) -> tuple[EventBatch, list[Rejection]]:
         rows: list[int] = []
         events: list[Observation] = []
         rejections: list[Rejection] = []
@@ -216,7 +194,10 @@ class ObservationDecoder:
         ids = [event.unique_id for event in events]
         ds = np.array([_epoch_ms(event.ds) for event in events], np.int64)
         y = np.array([np.nan if event.y is None else event.y for event in events], np.float64).astype(np.float32)
-        return Observations(np.array(rows, np.int64), ids, ds, y, *self._covariates(events)), rejections
+        x, future, masked = self._covariates(events)
+        at = np.array(rows, np.int64)
+        partitions, offsets, timestamps_ms = records.partitions[at], records.offsets[at], records.timestamps_ms[at]
+        return EventBatch(partitions, offsets, ids, ds, y, x, future, timestamps_ms, at, masked), rejections
 
     def _checked(self, records: Records, row: int) -> Observation:
         """Return the observation of one record, within the limits.

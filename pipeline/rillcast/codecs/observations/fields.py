@@ -57,6 +57,16 @@ class Records(Protocol):
     """What a decoder reads of a poll, row by row; `rillcast.transports.base.Polled` is one."""
 
     @property
+    def partitions(self) -> IntArray:
+        """`(n,)` int64."""
+        ...
+
+    @property
+    def offsets(self) -> IntArray:
+        """`(n,)` int64, increasing within a partition."""
+        ...
+
+    @property
     def keys(self) -> Sequence[bytes | None]:
         """Raw keys."""
         ...

@@ -13,6 +13,7 @@ from rillcast.bundle.bundle import Bundle
 from rillcast.engine import quarantine
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.events import EventBatch
 from rillcast_training.export.bundle import export, to_onnx
 from rillcast_training.model.indexed_state import put, take
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config
@@ -68,7 +69,7 @@ def test_a_quarantined_event_changes_no_place(
 
     def step(turn: int, y: list[float]) -> list[int]:
         ds = np.full(3, (450_000 + turn) * HOUR_MS)
-        result = engine.step(np.zeros(3, np.int64), turn * 3 + np.arange(3), ids, ds, np.array(y, np.float32))
+        result = engine.step(EventBatch.of(ids, ds, np.array(y, np.float32), first_offset=turn * 3))
         return [int(outcome) for outcome in result.outcome]
 
     def rows() -> dict[str, AnyArray]:

@@ -180,7 +180,8 @@ class Worker:
         """Take one poll through the pipeline, and do what is due."""
         self._stages.begin()
         loading = self._partitions.loading
-        polled = self._poll(wait=not (loading or self._stepper.busy or self._rollout.busy))
+        wait_s = 0.0 if loading or self._stepper.busy or self._rollout.busy else self._settings.poll_timeout_s
+        polled = self._source.poll(self._settings.max_poll_records, wait_s)
         self._stages.lap("poll")
         self._parts.health.beat()
         try:
@@ -199,10 +200,6 @@ class Worker:
             log.warning("%s; resetting to the committed positions", error)
             self._reset_due = True
         self._report()
-
-    def _poll(self, *, wait: bool) -> Polled:
-        """Read the records that there are, or wait for a first one."""
-        return self._source.poll(self._settings.max_poll_records, self._settings.poll_timeout_s if wait else 0.0)
 
     def _process(self, polled: Polled) -> None:
         """Decode a poll, step its events or begin to, and publish the results that there are."""

@@ -179,7 +179,7 @@ def test_flags_that_make_no_sense_are_refused(file: Path, flags: list[str]) -> N
         ({"anomalies": {"topic": "forecasts"}}, "which is one of"),
         ({"anomalies": {"path": "a.jsonl"}}, "use anomalies.topic"),
         ({"anomalies": {"topic": "a"}, "output": {"path": "f.jsonl"}}, "use anomalies.path"),
-        ({"anomalies": {"path": "f.jsonl"}, "output": {"path": "f.jsonl"}}, "another output has"),
+        ({"anomalies": {"path": "f.jsonl"}, "output": {"path": "f.jsonl"}}, "as is the path of another output"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(values: dict[str, object], message: str) -> None:

@@ -47,11 +47,11 @@ class Loss(NamedTuple):
             return "no stored state; nothing to erase"
         held = f"unreadable state ({self.damage})" if self.damage else f"{self.streams:,} streams as of {self.offset:,}"
         if self.beginning is None:
-            return f"{held}: erased; the next run reads its file from the beginning, as every run does"
+            return f"erases {held}; the next run reads its file from the beginning, as every run does"
         if self.committed is None:
-            return f"{held}: erased; the group has no position, so all retained events are forecast and published again"
+            return f"erases {held}; the group has no position, so all retained events are forecast and published again"
         replayed = max(0, self.committed - self.beginning)
-        text = f"{held}: erased; {replayed:,} retained events are replayed without output"
+        text = f"erases {held}; {replayed:,} retained events are replayed without output"
         if self.beginning:
             text += (
                 f". EVENTS BEFORE {self.beginning:,} ARE LOST: the streams start without them, and differ for a while"

@@ -283,9 +283,7 @@ def _print(warming: Warming, positions: Mapping[int, int], *, as_json: bool) -> 
         print(json.dumps(figures))
         return
     streams, cold = sum(row["streams"] for row in rows), sum(row["warming_up"] for row in rows)
-    print(
-        f"stepped {taken.events:,} events of {streams:,} streams; {cold:,} of them have fewer periods than the model's context"
-    )
+    print(f"stepped {taken.events:,} events of {streams:,} streams; {cold:,} of them are still warming up")
     if taken.refused:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in taken.refused.items())
         print(f"{taken.refused.total():,} records were rejected ({reasons}), the first: {taken.example}")

@@ -37,7 +37,7 @@ def commands() -> str:
 
 def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     actions = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]  # argparse has no other way
-    return dict(actions[0].choices) if actions else {}
+    return {listed.dest: actions[0].choices[listed.dest] for listed in actions[0]._choices_actions} if actions else {}
 
 
 def menu(nav: list[Any], folder: Path) -> list[Any]:

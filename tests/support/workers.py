@@ -11,7 +11,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.bundle import Bundle
-from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device

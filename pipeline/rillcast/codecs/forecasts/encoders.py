@@ -1,4 +1,4 @@
-"""Which encoder writes a codec's records."""
+"""The encoder of each forecast codec, by name."""
 
 from __future__ import annotations
 
@@ -21,15 +21,18 @@ def make_encoder(
     """Return the encoder of a codec.
 
     Args:
-        codec: its name.
-        metadata: of the model whose forecasts it writes.
-        decimals: places after the point that are kept of each number, for the codecs that write text; None = all.
-        schema_id: asks a registry for the id of the schema; Avro alone needs it.
+        codec: Name of the codec.
+        metadata: Metadata of the model whose forecasts it writes.
+        decimals: Decimal places of each number in codecs that write text; None = all.
+        schema_id: Asks a registry for the id of the schema; only Avro needs it.
+
+    Raises:
+        ValueError: The codec is Avro, and `schema_id` is None.
     """
     if codec == "json":
         return JsonEncoder(metadata, decimals)
     if codec == "avro":
         if schema_id is None:
-            raise ValueError("Avro records name their schema: schema_id has to be given")
+            raise ValueError("Avro records name their schema, so schema_id is required")
         return AvroEncoder(metadata, schema_id)
     return MsgpackEncoder(metadata) if codec == "msgpack" else Float32Encoder(metadata)

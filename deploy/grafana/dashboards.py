@@ -247,7 +247,7 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Registry errors, shadow drops, states removed, 1 h",
-                    "Lookups that the registry did not answer; shadows that failed or fell behind, and are tried again; "
+                    "Lookups without an answer; shadows that failed or fell behind, and are tried again; "
                     "stored states removed because their model no longer serves.",
                     "short",
                     (
@@ -385,7 +385,7 @@ QUALITY: Final = Dashboard(
                 ),
                 Panel(
                     "Bias",
-                    "Middle quantile minus observation, in units of the scale. 0 is right; above 0 forecasts are too high.",
+                    "Middle quantile minus observation, in units of the scale; 0 is right, above 0 is too high.",
                     "short",
                     (Query('job_horizon:rillcast_bias:mean1h{job="$job"}', "{{horizon}} ahead"),),
                     bounds=(None, None),
@@ -552,7 +552,13 @@ PERFORMANCE: Final = Dashboard(
                     _quantiles("rillcast_poll_duration_seconds"),
                     log=True,
                 ),
-                Panel("Engine time per poll", "Time of the step of a poll.", "s", _quantiles("rillcast_step_duration_seconds"), log=True),
+                Panel(
+                    "Engine time per poll",
+                    "Time of the step of a poll.",
+                    "s",
+                    _quantiles("rillcast_step_duration_seconds"),
+                    log=True,
+                ),
             ),
         ),
         Row(
@@ -566,7 +572,10 @@ PERFORMANCE: Final = Dashboard(
                     log=True,
                 ),
                 Panel(
-                    "CPU", "Cores in use.", "short", (Query(_rate("process_cpu_seconds_total", "instance"), "{{instance}}"),)
+                    "CPU",
+                    "Cores in use.",
+                    "short",
+                    (Query(_rate("process_cpu_seconds_total", "instance"), "{{instance}}"),),
                 ),
                 Panel(
                     "State per stream",

@@ -197,7 +197,7 @@ class Checkpoint:
         for p, model in handovers.items():
             if (snapshot := _of(found, model)) is not None:
                 snapshot.pages.extend(model.residents.export(p, self.position(p)))
-                snapshot.marks.append(mark_of(p, self.position(p), model))
+                snapshot.marks.append(mark_of(p, self.position(p), model.residents))
                 snapshot.claims[p] = self._retention.claim_for(p, model)
         return found
 

@@ -22,9 +22,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rillcast.durability.positions import Positions
-from rillcast.engine.residents import NO_WATERMARK
+from rillcast.engine.residents import NO_WATERMARK, Residents
 from rillcast.serving.router import Router
-from rillcast.serving.served_model import ServedModel
 from rillcast.settings import StateSettings
 from rillcast.stores.base import Mark
 
@@ -122,7 +121,7 @@ class SnapshotSchedule:
         partitions = set(partitions)
         self._stop_writing(partitions)
         return [
-            Share(p, None, mark_of(p, self._positions.of(p), self._router.model_of(p)))
+            Share(p, None, mark_of(p, self._positions.of(p), self._router.model_of(p).residents))
             for p in sorted(partitions)
             if p in live and self._moved(p)
         ]
@@ -152,9 +151,9 @@ class SnapshotSchedule:
         while self._queue:
             partition = self._queue.popleft()
             if partition in live and self._moved(partition):
-                model = self._router.model_of(partition)
-                mark = mark_of(partition, self._positions.of(partition), model)
-                return _Writing(partition, mark, deque(model.residents.changed(partition)))
+                residents = self._router.model_of(partition).residents
+                mark = mark_of(partition, self._positions.of(partition), residents)
+                return _Writing(partition, mark, deque(residents.changed(partition)))
         return None
 
     def _stop_writing(self, partitions: Collection[int]) -> None:
@@ -177,8 +176,7 @@ class SnapshotSchedule:
         return stored is not None and self._positions.of(partition) != stored.marked
 
 
-def mark_of(partition: int, position: int, model: ServedModel) -> Mark:
-    """Return the mark of a partition whose model stands at a position."""
-    residents = model.residents
+def mark_of(partition: int, position: int, residents: Residents) -> Mark:
+    """Return the mark of a partition whose states stand at a position."""
     watermark, arrivals = residents.watermark(partition), residents.arrivals(partition)
     return Mark(partition, position, watermark, residents.num_pages(partition), arrivals)

@@ -27,7 +27,7 @@ from rillcast.observability.metrics import Metrics
 from rillcast.observability.server import HttpServer
 from rillcast.observability.stages import StageClock
 from rillcast.publishing.dead_letters import DeadLetters
-from rillcast.rollout.registry_watcher import Asked, RegistryWatcher
+from rillcast.rollout.registry_watcher import Aliases, RegistryWatcher
 from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.garbage_collection import sparing
 from rillcast.service.worker import Parts, Worker
@@ -185,9 +185,12 @@ def _rollout(
         return None
     if follows is None and shadow is None:
         return None
-    asked = Asked(follows, shadow, settings.rollout.poll_interval_s)
+    aliases = Aliases(follows, shadow, settings.rollout.poll_interval_s)
     return RolloutParts(
-        RegistryWatcher(asked, factory, serving, metrics), partial(open_history, settings), settings.rollout, on_default
+        RegistryWatcher(aliases, factory, serving, metrics),
+        partial(open_history, settings),
+        settings.rollout,
+        on_default,
     )
 
 

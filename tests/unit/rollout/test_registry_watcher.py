@@ -21,7 +21,7 @@ from rillcast.observability.live_view import LiveView
 from rillcast.observability.metrics import Metrics
 from rillcast.observability.stages import StageClock
 from rillcast.rollout.models import Names
-from rillcast.rollout.registry_watcher import Asked, RegistryWatcher
+from rillcast.rollout.registry_watcher import Aliases, RegistryWatcher
 from rillcast.serving.factory import ServedModelFactory, Watchers
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
@@ -46,9 +46,9 @@ class Desk:
         watchers = Watchers(LiveView(SERVING.metadata), None, None, StageClock())
         given = Settings.model_validate({"state": {"store": "none"}, **settings})
         factory = ServedModelFactory(given, Device("cpu"), MemorySink(Log()), metrics, watchers)
-        asked = Asked(Reference(str(folder), "live"), Reference(str(folder), "shadow"), 10.0)
+        aliases = Aliases(Reference(str(folder), "live"), Reference(str(folder), "shadow"), 10.0)
         self.models = RegistryWatcher(
-            asked, factory, SERVING.metadata, metrics, registry_at=self._registry_at, clock=self.clock
+            aliases, factory, SERVING.metadata, metrics, registry_at=self._registry_at, clock=self.clock
         )
 
     def promote(self, data: bytes, alias: str = "live") -> str:

@@ -182,7 +182,7 @@ class RegistryWatcher:
             log.warning("%s; the models that run go on, and the registry is asked again", error)
             return None
 
-    def _prepare_what_is_asked_for(self) -> None:
+    def _prepare_requested(self) -> None:
         while True:
             with self._lock:
                 if not self._to_prepare or self._stopping:

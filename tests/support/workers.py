@@ -11,7 +11,7 @@ from typing import Literal
 from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.bundle import Bundle
-from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
@@ -29,7 +29,7 @@ from rillcast.serving.served_model import ServedModel
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore
 from rillcast.transports.base import Channel
-from tests.support.memory import Clock, Log, MemoryHistory, MemorySink, MemorySource, MemoryTransactionalSink
+from tests.support.memory import Clock, Log, MemoryPartitionReader, MemorySink, MemorySource, MemoryTransactionalSink
 from tests.support.toy import toy_bundle
 
 
@@ -138,8 +138,8 @@ def build(
     if models is not None:
         models.make = make_model
 
-        def open_reader() -> MemoryHistory:
-            reader = MemoryHistory(log, lambda: models.records_per_read)
+        def open_reader() -> MemoryPartitionReader:
+            reader = MemoryPartitionReader(log, lambda: models.records_per_read)
             reader.fail = lambda: models.fail_reader()
             return reader
 

@@ -13,8 +13,9 @@ import os
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
-from typing import Any, Final
+from typing import Final
 
+from rillcast.cli.lazy import LazyParser
 from rillcast.errors import RillcastError, SettingsError
 
 COMMANDS: Final[Mapping[str, str]] = {
@@ -50,40 +51,13 @@ _EXTRA_OF: Final = {
 }
 
 
-class _CommandParser(argparse.ArgumentParser):
-    """The parser of one command, which gets its arguments when it is first used."""
-
-    def __init__(self, *args: Any, configure: Callable[[argparse.ArgumentParser], None], **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._configure: Callable[[argparse.ArgumentParser], None] | None = configure
-
-    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Parse, with the command's arguments."""
-        self._ensure_configured()
-        return super().parse_known_args(args, namespace)
-
-    def format_help(self) -> str:
-        """Return the help, with the command's arguments."""
-        self._ensure_configured()
-        return super().format_help()
-
-    def _ensure_configured(self) -> None:
-        configure, self._configure = self._configure, None
-        if configure is not None:
-            configure(self)
-
-    def add_subparsers(self, **kwargs: Any) -> Any:
-        """Add actions with plain parsers."""
-        return super().add_subparsers(**{"parser_class": argparse.ArgumentParser} | kwargs)
-
-
 def parser() -> argparse.ArgumentParser:
     """Return the parser with every command."""
     root = argparse.ArgumentParser(
         prog="rillcast", description="Streaming time-series forecasting: one recurrent step per event."
     )
     root.add_argument("--version", action="version", version=f"rillcast {version('rillcast')}")
-    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_CommandParser)
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=LazyParser)
     for name, text in COMMANDS.items():
         commands.add_parser(
             name,

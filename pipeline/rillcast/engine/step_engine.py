@@ -5,8 +5,8 @@ moves rows.
 
 Owns: the outcome of each event, and the results of a call.
 Does not know: Kafka, the metrics client, the wall clock (it receives a timer).
-Invariants: the events of a stream are stepped in the given order, each exactly once, whatever else is in the batch;
-`rillcast.engine.late` alone changes that order. The result of an event is a function of its partition's events in their
+Invariants: the events of a stream are stepped in the given order, each exactly once, in any batch. Only
+`rillcast.engine.late` changes that order. The result of an event is a function of its partition's events in their
 order.
 """
 

@@ -75,8 +75,8 @@ def product_bundle(dtype: str = "float32") -> Bundle:
 def test_a_poisoned_stream_stays_as_it_was_and_its_neighbours_go_on(
     poison: float, dtype: str, buckets: tuple[int, ...], branches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    protect = quarantine.protect
-    monkeypatch.setattr(quarantine, "protect", lambda model, states, **_: protect(model, states, branches=branches))
+    add = quarantine.add
+    monkeypatch.setattr(quarantine, "add", lambda model, states, **_: add(model, states, branches=branches))
     engine = StepEngine(product_bundle(dtype), Device("cpu"), batching=Batching(16, buckets))
     ids = ["a", "poisoned", "b"]
     offset = 0

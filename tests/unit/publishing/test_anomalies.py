@@ -12,8 +12,8 @@ import pytest
 
 from rillcast import cli
 from rillcast.bundle.bundle import Status
-from rillcast.codecs.forecasts.choice import make_encoder
 from rillcast.codecs.forecasts.columns import CODECS, Codec, ForecastColumns
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.engine.step_engine import Outcome, StepResult, StepStats
 from rillcast.errors import DataError, SettingsError
 from rillcast.events import EventBatch

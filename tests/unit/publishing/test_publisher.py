@@ -7,7 +7,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.frequency import Frequency
-from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.events import EventBatch

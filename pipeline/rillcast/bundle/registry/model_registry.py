@@ -9,7 +9,7 @@ Does not know: how objects are stored (`rillcast.bundle.registry.storage`), who 
 (`rillcast evaluate`).
 Invariants: an object never changes. A manifest is written after its blob, so a listed model is complete. An alias names
 the model of its newest promotion. One small write moves it, and two concurrent moves cannot take the same number.
-`pull` returns bytes with the pushed digest and model id and checks the contract again, whoever else can write to the
+`pull` returns bytes with the pushed digest and model id and checks the contract again, even if others can write to the
 storage.
 """
 

@@ -63,8 +63,8 @@ def test_a_quarantined_event_changes_no_place(
     path = tmp_path_factory.mktemp("bundle") / "model.onnx"
     with brief_parity():
         export(random_forecaster(small_config()), path, name="small")
-    protect = quarantine.protect
-    monkeypatch.setattr(quarantine, "protect", lambda model, states, **_: protect(model, states, branches=branches))
+    add = quarantine.add
+    monkeypatch.setattr(quarantine, "add", lambda model, states, **_: add(model, states, branches=branches))
     engine, ids = StepEngine(Bundle.load(path), Device("cpu")), ["a", "poisoned", "b"]
 
     def step(turn: int, y: list[float]) -> list[int]:

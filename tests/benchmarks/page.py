@@ -2,7 +2,7 @@
 
     python -m tests.benchmarks.page .bench/results.json > docs/performance.md
 
-Owns: the words around the figures. Every number on the page comes out of the results; a part that was not run leaves a
+Owns: the text around the figures. Every number on the page comes from the results; a part that was not run leaves a
 line that says so.
 """
 

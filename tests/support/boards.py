@@ -16,7 +16,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 
 class SettableClock:
-    """Monotonic seconds that pass only when told to."""
+    """Monotonic seconds that pass only when a test says so."""
 
     def __init__(self) -> None:
         self.now = 1_000.0

@@ -47,7 +47,7 @@ def expect(events: Iterable[tuple[Source, bytes]], models: Mapping[str, int]) ->
 def served_by(
     forecasts: Iterable[tuple[bytes | None, bytes]], expected: Mapping[Source, Expected]
 ) -> dict[Source, str]:
-    """Return which model forecast each event; each forecast has to be that model's own.
+    """Return the model that forecast each event; each forecast has to be that model's own.
 
     Args:
         forecasts: Key and record, as published; repeats are allowed, but not by another model.

@@ -88,7 +88,7 @@ class SnapshotSchedule:
     @property
     def due(self) -> bool:
         """Whether the next commit may carry pages, so that the states have to stand where the positions do."""
-        return bool(self._queue) or self._writing is not None or self._clock() >= self._snapshot_at
+        return bool(self._queue) or self._writing is not None or self._begins
 
     @property
     def first_marks(self) -> Mapping[int, Mark]:
@@ -105,7 +105,7 @@ class SnapshotSchedule:
         """
         self._stop_writing([partition])
         self._stored[partition] = _Stored(position, self._clock())
-        if new_life:
+        if new_life and self._router.stores_state:
             # Otherwise a crash between two snapshots could leave pages of the old life among those of the new one.
             self._first_marks[partition] = Mark(partition, position, NO_WATERMARK, 0)
 
@@ -120,6 +120,8 @@ class SnapshotSchedule:
         """Return what the last commit of some partitions carries of them: all changed pages."""
         partitions = set(partitions)
         self._stop_writing(partitions)
+        if not self._router.stores_state:
+            return []
         return [
             Share(p, None, mark_of(p, self._positions.of(p), self._router.model_of(p).residents))
             for p in sorted(partitions)
@@ -128,7 +130,7 @@ class SnapshotSchedule:
 
     def next(self, live: Collection[int]) -> list[Share]:
         """Return what the next commit carries of the partitions that the snapshot has come to."""
-        if not self._queue and self._writing is None and self._clock() >= self._snapshot_at:
+        if not self._queue and self._writing is None and self._begins:
             self._queue.extend(p for p in sorted(live) if self._worth_writing(p))
             self._snapshot_at = self._clock() + self._settings.snapshot_interval_s
         shares: list[Share] = []
@@ -145,6 +147,11 @@ class SnapshotSchedule:
         for partition, offset in marks.items():
             self._stored[partition] = _Stored(offset, self._clock(), offset)
         self._first_marks.clear()
+
+    @property
+    def _begins(self) -> bool:
+        """Whether a snapshot begins."""
+        return self._router.stores_state and self._clock() >= self._snapshot_at
 
     def _next_partition(self, live: Collection[int]) -> _Writing | None:
         """Return the next partition of the queue that has moved since its last mark, as it stands now."""

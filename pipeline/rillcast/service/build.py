@@ -32,7 +32,7 @@ from rillcast.rollout.registry_watcher import Aliases, RegistryWatcher
 from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.garbage_collection import sparing
 from rillcast.service.worker import Parts, Worker
-from rillcast.serving.factory import Observers, ServedModelFactory, make_engine, require_what_is_asked
+from rillcast.serving.factory import Observers, ServedModelFactory, make_engine, require_supported
 from rillcast.settings import Settings, WorkerSettings
 from rillcast.stores.connect import prepare_store
 from rillcast.transports.base import Sink, Source
@@ -97,7 +97,7 @@ def build(
     bundle = Bundle.load(settings.model)
     metadata = bundle.metadata
     on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs)
-    require_what_is_asked(settings, bundle)
+    require_supported(settings, bundle)
     engine = make_engine(settings, bundle, on)
     log.info(
         "model %s@%s (%s, %s, %d horizons, %d quantiles) on %s; %d bytes of state per stream",

@@ -1,4 +1,4 @@
-"""What roll-outs are judged by: every forecast is that of the model it names, and a partition changes models cleanly.
+"""Judges roll-outs: every forecast is that of the model it names, and a partition changes models cleanly.
 
 Toys with different multipliers are different models. Each state is a function of all observations of its stream, so one
 that was lost, doubled or stepped by the wrong model changes every answer after it.
@@ -19,7 +19,7 @@ Source = tuple[int, int]
 
 
 class Expected(NamedTuple):
-    """What an event's forecast may say: its stream, and the state that each model comes to with it."""
+    """Valid forecasts of an event: its stream, and the state of each model after it."""
 
     unique_id: str
     states: Mapping[str, int]
@@ -47,7 +47,7 @@ def expect(events: Iterable[tuple[Source, bytes]], models: Mapping[str, int]) ->
 def served_by(
     forecasts: Iterable[tuple[bytes | None, bytes]], expected: Mapping[Source, Expected]
 ) -> dict[Source, str]:
-    """Return which model forecast each event; each forecast has to be that model's own.
+    """Return the model that forecast each event; each forecast has to be that model's own.
 
     Args:
         forecasts: key and record, as published; repeats are allowed, but not by another model.

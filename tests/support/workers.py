@@ -19,9 +19,12 @@ from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
 from rillcast.engine.step_engine import StepEngine
 from rillcast.observability.health import Health
+from rillcast.observability.latency import Latency
 from rillcast.observability.metrics import Metrics
 from rillcast.publishing.dead_letters import DeadLetters
-from rillcast.publishing.publisher import Policy, Publisher
+from rillcast.publishing.filters import Policy
+from rillcast.publishing.output import ForecastOutput
+from rillcast.publishing.publisher import Publisher
 from rillcast.rollout.models import Names
 from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.worker import Parts, Worker
@@ -106,6 +109,7 @@ def build(
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     policy: Policy | None = None,
+    late: Literal["dead_letter", "drop"] = "dead_letter",
     models: MemoryModels | None = None,
     rollout: RolloutSettings | None = None,
     clock: Clock | None = None,
@@ -128,11 +132,9 @@ def build(
             lateness=lateness,
             timer=clock,
         )
-        encoder = make_encoder("json", bundle.metadata)
-        told = metrics.of_model(bundle.metadata)
-        return ServedModel(
-            engine, Publisher(sink, encoder, engine.residents, told, policy=policy, wall_clock=clock), store
-        )
+        output = ForecastOutput(sink, make_encoder("json", bundle.metadata))
+        observers = [Latency(metrics.latency, wall_clock=clock), metrics]
+        return ServedModel(engine, Publisher(engine, output, [policy or Policy()], observers, late), store)
 
     rollout_parts = None
     if models is not None:
@@ -151,7 +153,7 @@ def build(
         sink=sink,
         model=make_model(bundle, store(sink) if store else None),
         decoder=decoder or ObservationDecoder(),
-        dead_letters=DeadLetters(source.name, "toy", 1000),
+        dead_letters=DeadLetters(source.name, 1000),
         metrics=metrics,
         health=health,
         rollout=rollout_parts,

@@ -6,25 +6,28 @@ bundles come from, or which of them serves. `prepare` may be called from any thr
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.bundle import Bundle, BundleMetadata
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.connect import open_encoder
+from rillcast.codecs.forecasts.columns import model_name
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
-from rillcast.observability.forecast_cache import ForecastCache
-from rillcast.observability.live_view import LiveView
 from rillcast.observability.metrics import Metrics
+from rillcast.observability.observer import Observer
 from rillcast.observability.stages import StageClock
-from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.changes import Changes
-from rillcast.publishing.publisher import Policy, Publisher
+from rillcast.publishing.filters import Filter, Policy
+from rillcast.publishing.output import ForecastOutput
+from rillcast.publishing.publisher import Publisher
+from rillcast.publishing.trace_context import TraceContext
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
 from rillcast.stores.connect import open_store, require_room
@@ -35,40 +38,38 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Watchers:
-    """What all lanes tell of their results.
+class Observers:
+    """The observers that all served models of a worker share.
 
     Attributes:
-        board: the view for people.
-        latest: the newest forecasts for programs; None = they are not kept.
-        spans: what makes spans; None = nobody asked for them.
-        stages: where the time goes.
+        metrics: The series of the worker.
+        others: Further observers of results, in their order.
+        stages: The stop-watch of the loop.
+        spans: Makes spans of traced observations; None = none are made.
     """
 
-    board: LiveView
-    latest: ForecastCache | None
-    spans: Spans | None
-    stages: StageClock
+    metrics: Metrics
+    others: Sequence[Observer] = ()
+    stages: StageClock | None = None
+    spans: Spans | None = None
 
 
 class ServedModelFactory:
     """See the module's docstring."""
 
-    def __init__(self, settings: Settings, on: Device, sink: Sink, metrics: Metrics, watchers: Watchers) -> None:
+    def __init__(self, settings: Settings, on: Device, sink: Sink, observers: Observers) -> None:
         """Make nothing yet.
 
         Args:
-            settings: of the service.
-            on: where models live.
-            sink: of the worker.
-            metrics: of the worker.
-            watchers: see there.
+            settings: The settings of the service.
+            on: The device of the models.
+            sink: The sink of the worker.
+            observers: Get to see the results of every model.
         """
         self._settings = settings
         self._on = on
         self._sink = sink
-        self._metrics = metrics
-        self._watchers = watchers
+        self._observers = observers
 
     def prepare(self, bundle: Bundle) -> StepEngine:
         """Return a model on its device, with no streams, as the settings want it.
@@ -86,24 +87,28 @@ class ServedModelFactory:
         Raises:
             SettingsError, TransportError: see `open_encoder` and `open_store`.
         """
-        settings, metadata, watchers = self._settings, engine.bundle.metadata, self._watchers
-        tells = settings.anomalies.topic is not None or settings.anomalies.path is not None
+        settings, metadata, observers = self._settings, engine.bundle.metadata, self._observers
+        observers.metrics.expect(metadata)
         publisher = Publisher(
-            self._sink,
-            open_encoder(settings, metadata),
-            engine.residents,
-            self._metrics.of_model(metadata),
-            policy=Policy(settings.publish.warming_up, settings.input.late, settings.publish.every, metadata.frequency),
-            trace_context=settings.publish.trace_context,
-            board=watchers.board,
-            scores=metadata.scores,
-            latest=watchers.latest,
-            anomalies=AnomalyPublisher(self._sink, metadata, settings.anomalies.tail_probability) if tells else None,
-            spans=watchers.spans,
-            changes=Changes(metadata, settings.publish.on_change) if settings.publish.on_change else None,
-            stages=watchers.stages,
+            engine,
+            ForecastOutput(self._sink, open_encoder(settings, metadata), self._trace(metadata), observers.stages),
+            self._filters(metadata),
+            [observers.metrics, *observers.others],
+            settings.input.late,
         )
         return ServedModel(engine, publisher, open_store(settings, metadata, self._sink))
+
+    def _filters(self, metadata: BundleMetadata) -> list[Filter]:
+        publish = self._settings.publish
+        policy = Policy(warming_up=publish.warming_up, every=publish.every, frequency=metadata.frequency)
+        if not publish.on_change:
+            return [policy]
+        return [policy, Changes(metadata, publish.on_change, self._observers.metrics.unchanged)]
+
+    def _trace(self, metadata: BundleMetadata) -> TraceContext | None:
+        if not self._settings.publish.trace_context:
+            return None
+        return TraceContext(model_name(metadata), self._observers.spans)
 
 
 def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:

@@ -17,12 +17,10 @@ from rillcast.bundle.registry.model_registry import ModelRegistry
 from rillcast.bundle.registry.reference import Reference
 from rillcast.engine.device import Device
 from rillcast.errors import RegistryUnreachableError, RillcastError, RolloutRefusedError
-from rillcast.observability.live_view import LiveView
 from rillcast.observability.metrics import Metrics
-from rillcast.observability.stages import StageClock
 from rillcast.rollout.models import Names
 from rillcast.rollout.registry_watcher import Asked, RegistryWatcher
-from rillcast.serving.factory import ServedModelFactory, Watchers
+from rillcast.serving.factory import Observers, ServedModelFactory
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
 from tests.support.memory import Clock, Log, MemorySink
@@ -43,9 +41,8 @@ class Desk:
         self.clock = Clock()
         self.series = CollectorRegistry()
         metrics = Metrics(self.series, SERVING.metadata, "cpu")
-        watchers = Watchers(LiveView(SERVING.metadata), None, None, StageClock())
         given = Settings.model_validate({"state": {"store": "none"}, **settings})
-        factory = ServedModelFactory(given, Device("cpu"), MemorySink(Log()), metrics, watchers)
+        factory = ServedModelFactory(given, Device("cpu"), MemorySink(Log()), Observers(metrics))
         asked = Asked(Reference(str(folder), "live"), Reference(str(folder), "shadow"), 10.0)
         self.models = RegistryWatcher(
             asked, factory, SERVING.metadata, metrics, registry_at=self._registry_at, clock=self.clock

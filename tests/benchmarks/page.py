@@ -91,7 +91,7 @@ def _kafka(result: Result) -> str:
         {result["streams"]:,} streams, `{result["delivery"]}`. The limit (`echo`) is a loop that reads the same events
         through the same client, decodes them, encodes forecasts of the same size with the same codec and writes them.
         Stages are microseconds of processor time of the loop's thread per event; `step` is wall time in the engine,
-        which runs beside the loop. `busy` is the service with 8 streams."""
+        which has its own thread. `busy` is the service with 8 streams."""
     rows = []
     for case in result["cases"]:
         for name, run in case["runs"].items():
@@ -158,7 +158,7 @@ def _peers(result: Result) -> str:
     about = """
         The same events, model and broker, one process each, in turns. A neighbour steps the same bundle one event at a
         time, as its per-key callback has to; the scripts are in `tests/benchmarks/peers/`. `plain` is a loop with
-        librdkafka and a dictionary of states, `window` steps through the last 96 events anew for each one. `river` has
+        librdkafka and a dictionary of states, `window` steps through the last 96 events for each one. `river` has
         no recurrent model: it runs a seasonal autoregression of its own per stream, online, and gives points without
         quantiles. Of these only Rillcast, Quix Streams and Faust keep state that survives a crash."""
     head = ("", "events", "events/s", "processor us per event", "peak MiB", "Rillcast is faster by")

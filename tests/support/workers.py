@@ -111,7 +111,7 @@ def build(
     clock: Clock | None = None,
 ) -> Harness:
     """Return a worker that reads `log` to its end when run; `clock` is that of its machine, at zero unless given."""
-    # Polls of three events and more are stepped beside the loop, smaller ones in it: tests meet both ways.
+    # Polls of three events and more are stepped in the step thread, smaller ones in the loop: tests meet both ways.
     clock, settings = clock or Clock(), (settings or WorkerSettings()).model_copy(update={"step_thread_min_events": 3})
     source = MemorySource(log, owned=owned, per_poll=per_poll)
     sink = MemoryTransactionalSink(log) if settings.delivery == "exactly_once" else MemorySink(log)

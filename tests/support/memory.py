@@ -149,8 +149,8 @@ class MemorySource:
         self.closed += 1
 
 
-class MemoryHistory:
-    """Reads a `Log` beside its group. `fail` is asked at every poll."""
+class MemoryPartitionReader:
+    """Reads a `Log` outside of its group. `fail` runs at every poll."""
 
     def __init__(self, log: Log, per_poll: Callable[[], int] = lambda: 10**9) -> None:
         self._log = log
@@ -165,9 +165,18 @@ class MemoryHistory:
     def offset_at(self, partition: int, timestamp_ms: int) -> int | None:
         return self._log.beginning if self._log.timestamp_ms >= timestamp_ms else None
 
-    def start(self, partition: int, position: int) -> None:
+    def follow(self, partition: int, position: int) -> None:
         self.started.append((partition, position))
         self._positions[partition] = position
+
+    def read_to_end(self, partition: int) -> None:
+        raise AssertionError("a model follows without an end")
+
+    def ended(self) -> Sequence[int]:
+        return ()
+
+    def end(self, partition: int) -> int | None:
+        return None
 
     def stop(self, partition: int) -> None:
         self._positions.pop(partition, None)

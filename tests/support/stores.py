@@ -18,10 +18,9 @@ from rillcast.bundle.bundle import StateSpec
 from rillcast.engine.pages import Page
 from rillcast.settings import KafkaSettings
 from rillcast.stores.base import Claim, Mark, Restored, StateStore, Superseded
-from rillcast.stores.kafka import TopicReader
-from rillcast.stores.kafka_python import KafkaPythonTopicReader
-from rillcast.stores.librdkafka import LibrdkafkaTopicReader
+from rillcast.transports.kafka.common.partition_reader import PartitionReader
 from tests.support.toy import toy_bundle
+from tests.support.transports import client_named
 
 DEADLINE_S: Final = 30.0
 TOY_ID: Final = toy_bundle().metadata.model_id
@@ -239,8 +238,6 @@ def assert_same_pages(actual: Sequence[Page], expected: Sequence[Page]) -> None:
             assert have.rows[name].tobytes() == rows.tobytes(), f"rows {name} of page {want.number}"
 
 
-def topic_reader(client: str, settings: KafkaSettings, topic: str) -> TopicReader:
+def topic_reader(client: str, settings: KafkaSettings, topic: str) -> PartitionReader:
     """Return a reader of a state topic with the named client."""
-    if client == "librdkafka":
-        return LibrdkafkaTopicReader(settings, topic)
-    return KafkaPythonTopicReader(settings, topic)
+    return client_named(client).partition_reader(settings, topic, 20)

@@ -18,9 +18,9 @@ import polars as pl
 
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Assignment, Channel, Sink, Source
-from rillcast.transports.file.transport import FileSource
-from rillcast.transports.kafka.kafka_python import KafkaPythonSink, KafkaPythonSource
-from rillcast.transports.kafka.librdkafka import LibrdkafkaSink, LibrdkafkaSource
+from rillcast.transports.connect import client_of
+from rillcast.transports.file.source import FileSource
+from rillcast.transports.kafka.common.client import KafkaClient
 from tests.support.kafka_cluster import KafkaCluster
 
 CLIENTS: Final = ("librdkafka", "kafka-python")
@@ -156,14 +156,19 @@ class KafkaBackend:
         return kafka_source(self.client, self.settings, self.topic)
 
 
+def client_named(name: str) -> KafkaClient:
+    """Return the parts of one of `CLIENTS`."""
+    return client_of(KafkaSettings.model_validate({"client": name}))
+
+
 def kafka_source(client: str, settings: KafkaSettings, topic: str) -> Source:
     """Return a source on `topic` with the named client."""
-    return LibrdkafkaSource(settings, topic) if client == "librdkafka" else KafkaPythonSource(settings, topic)
+    return client_named(client).source(settings, topic)
 
 
 def kafka_sink(client: str, settings: KafkaSettings, topics: Mapping[Channel, str]) -> Sink:
     """Return a sink with the named client."""
-    return LibrdkafkaSink(settings, topics) if client == "librdkafka" else KafkaPythonSink(settings, topics)
+    return client_named(client).sink(settings, topics)
 
 
 def by_partition(records: Sequence[Read]) -> dict[int, list[Read]]:

@@ -29,7 +29,7 @@ from rillcast.serving.served_model import ServedModel
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore
 from rillcast.transports.base import Channel
-from tests.support.memory import Clock, Log, MemoryHistory, MemorySink, MemorySource, MemoryTransactionalSink
+from tests.support.memory import Clock, Log, MemoryPartitionReader, MemorySink, MemorySource, MemoryTransactionalSink
 from tests.support.toy import toy_bundle
 
 
@@ -138,8 +138,8 @@ def build(
     if models is not None:
         models.make = make_model
 
-        def open_history() -> MemoryHistory:
-            history = MemoryHistory(log, lambda: models.history_per_poll)
+        def open_history() -> MemoryPartitionReader:
+            history = MemoryPartitionReader(log, lambda: models.history_per_poll)
             history.fail = lambda: models.fail_history()
             return history
 

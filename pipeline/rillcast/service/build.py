@@ -36,7 +36,7 @@ from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings, WorkerSettings
 from rillcast.stores.connect import prepare_store
 from rillcast.transports.base import Source
-from rillcast.transports.connect import chosen_client, open_history, open_sink, open_source
+from rillcast.transports.connect import chosen_client, open_input_reader, open_sink, open_source
 
 if TYPE_CHECKING:
     from rillcast.publishing.spans import Spans  # needs an extra
@@ -187,7 +187,10 @@ def _rollout(
         return None
     asked = Asked(follows, shadow, settings.rollout.poll_interval_s)
     return RolloutParts(
-        RegistryWatcher(asked, factory, serving, metrics), partial(open_history, settings), settings.rollout, on_default
+        RegistryWatcher(asked, factory, serving, metrics),
+        partial(open_input_reader, settings),
+        settings.rollout,
+        on_default,
     )
 
 

@@ -14,7 +14,7 @@ from rillcast.codecs.observations.rejections import Reason, Rejection
 from rillcast.publishing.dead_letters import DeadLetter, DeadLetters
 from rillcast.transports.base import Channel, Headers
 from rillcast.transports.file import dead_letter_lines
-from rillcast.transports.file.transport import FileSink
+from rillcast.transports.file.sink import FileSink
 from tests.support.hostile import NOON_MS, polled
 from tests.support.memory import Log, MemorySink
 

@@ -1,7 +1,7 @@
-"""Disordered streams, shuffled, repeated, with gaps and garbage between events, and the forecasts that must result.
+"""Streams as they really arrive: shuffled, repeated, with holes and garbage; and the forecasts that have to come out.
 
-Owns: the disorder, drawn from a seed, and the comparison with the streams in order.
-Does not know: transports, formats. An arrival is an observation or garbage bytes.
+Owns: the disorder, which is drawn from a seed, and the comparison with the streams in order. Does not know: transports,
+formats. An arrival is an observation or garbage bytes.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Arrivals:
-    """Arrivals of disordered streams, and the observations among them.
+    """Arrivals, and the observations among them that count.
 
     Attributes:
-        given: Observations and garbage in the order of arrival.
+        given: Observations and garbage in the order in which they arrive.
         kept: Each stream's observations in the order of time, each once.
     """
 
@@ -45,7 +45,7 @@ class Arrivals:
 
     @property
     def events(self) -> int:
-        """Number of observations that arrive, including repeats."""
+        """Observations that arrive, repeats included."""
         return sum(isinstance(one, Event) for one in self.given)
 
 
@@ -60,17 +60,17 @@ def disordered(
     spoilt: float = 0.01,
     seed: int = 0,
 ) -> Arrivals:
-    """Shuffle streams so that an event arrives after events at most `within` periods younger.
+    """Shuffle streams so that an event comes after others that are less than `within` slots younger, at most.
 
     Args:
-        streams: Events of each stream in the order of time.
-        garbage: Records without an observation, from which some are drawn.
-        step_ms: Length of a period in milliseconds.
-        within: Largest displacement of an event in periods.
-        repeated: Share of events that arrive twice.
-        dropped: Share of events that never arrive.
-        spoilt: Number of garbage records as a share of the events.
-        seed: Seed of all random choices.
+        streams: events in the order of time.
+        garbage: records that are none, to be drawn from.
+        step_ms: length of a slot.
+        within: how far events move.
+        repeated: share of the events that come a second time.
+        dropped: share of the events that never come.
+        spoilt: garbage, as a share of the events.
+        seed: of everything random.
     """
     rng = np.random.default_rng(seed)
     kept: dict[str, list[Event]] = {}
@@ -89,7 +89,7 @@ def disordered(
 
 
 def in_order(bundle: Bundle, kept: Mapping[str, Sequence[Event]]) -> dict[Key, tuple[npt.NDArray[np.float32], int]]:
-    """Return forecast and status of each event of the streams, stepped in the order of time."""
+    """Return forecast and status of each event of the streams, in the order of time, which is all the engine knows."""
     engine = StepEngine(bundle, Device("cpu"))
     events = sorted((event for stream in kept.values() for event in stream), key=lambda event: event.ds)
     seen: dict[Key, tuple[npt.NDArray[np.float32], int]] = {}
@@ -104,7 +104,7 @@ def in_order(bundle: Bundle, kept: Mapping[str, Sequence[Event]]) -> dict[Key, t
 
 
 def last_revisions(forecasts: Iterable[Forecast]) -> dict[Key, Forecast]:
-    """Return the forecast with the highest revision for each stream and time; no revision may be missing."""
+    """Return of each stream and time the forecast with the highest revision; none may be missing in between."""
     by_key: dict[Key, dict[int, Forecast]] = {}
     for forecast in forecasts:
         revisions = by_key.setdefault((forecast.unique_id, forecast.ds), {})

@@ -1,4 +1,4 @@
-"""Records that no service may accept, each with the reason of its rejection."""
+"""Records that no service may accept, each with the reason of its refusal."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def polled(
     timestamp_ms: int = -1,
     headers: Sequence[Headers] | None = None,
 ) -> Polled:
-    """Return a poll of one partition with `values`."""
+    """Return a poll of one partition that brought `values`."""
     n = len(values)
     given = headers if headers is not None else [()] * n
     return Polled(

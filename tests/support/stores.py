@@ -1,7 +1,7 @@
-"""A state store in memory, and what tests of stores share: pages to store, restoring with a deadline.
+"""A state store in memory, pages to store, and restoring with a deadline, for tests of stores.
 
-`Shelf` is what outlives a process; `MemoryStore` is one process's way to it. Both keep the contract of
-`rillcast.stores.base`, with hooks that fail where a test says so. Does not know: what is asserted.
+A `Shelf` outlives a process; a `MemoryStore` is one process's access to it. It keeps the contract of
+`rillcast.stores.base`, with hooks that fail where a test says so.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ SPECS: Final = (
 
 @dataclass
 class Shelf:
-    """What is stored, by model id and partition: the pages that are not tombstones, the mark; and who serves."""
+    """Stored pages that are not tombstones and marks, by model id and partition; and which model serves a partition."""
 
     pages: dict[tuple[str, int], dict[int, Page]] = field(default_factory=dict)
     marks: dict[tuple[str, int], Mark] = field(default_factory=dict)
@@ -136,7 +136,7 @@ class MemoryStore:
 
 
 def copied(page: Page) -> Page:
-    """Return a page with arrays of its own, its free slots zeroed as every store returns them."""
+    """Return a page with its own arrays, its free slots zeroed as every store returns them."""
     taken = np.array([bool(unique_id) for unique_id in page.unique_ids], dtype=bool)
 
     def masked(rows: AnyArray) -> AnyArray:
@@ -173,14 +173,14 @@ def tombstone(partition: int = 0, number: int = 0, offset: int = 100, specs: Seq
 
 
 def restore(store: StateStore, *partitions: int, timeout_s: float = 0.05) -> dict[int, Restored]:
-    """Restore `partitions` from the beginning and return what came, all of it."""
+    """Restore `partitions` from the beginning and return all of it."""
     for partition in partitions:
         store.begin_restore(partition)
     return finish(store, *partitions, timeout_s=timeout_s)
 
 
 def finish(store: StateStore, *partitions: int, timeout_s: float = 0.05) -> dict[int, Restored]:
-    """Poll until the restores of `partitions`, begun before, are complete; nothing else may come."""
+    """Poll until the restores of `partitions`, begun before, are complete; no other may become complete."""
     done: dict[int, Restored] = {}
     deadline = time.monotonic() + DEADLINE_S
     while set(partitions) - set(done):
@@ -223,7 +223,7 @@ def marks_over(pages: Sequence[Page]) -> list[Mark]:
 
 
 def assert_same_pages(actual: Sequence[Page], expected: Sequence[Page]) -> None:
-    """Compare bit by bit, whatever the order."""
+    """Compare bit by bit, in any order."""
     by_number: Mapping[int, Page] = {page.number: page for page in actual}
     assert len(by_number) == len(actual), "a page number came twice"
     assert sorted(by_number) == sorted(page.number for page in expected)

@@ -1,8 +1,8 @@
 """The toy bundle: built from the contract alone, exact in integers.
 
-Its state is `(31 * state + y) mod 1_000_003` in int64 with `y` a whole number > 0. So one observation that is lost,
-repeated or out of order changes every later forecast. Its forecast is the state itself (below 2**24, so exact in
-float32), for every horizon and quantile.
+Its state is `(31 * state + y) mod 1_000_003` in int64 with `y` a whole number > 0, so that one observation lost,
+doubled, swapped or out of order changes every answer after it. Its forecast is the state itself (below 2**24, so
+exact in float32), for every horizon and quantile.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 
 def unroll(observations: Iterable[int], multiplier: int = MULTIPLIER) -> list[int]:
-    """Return the state after each observation of one stream, which every consumer must see."""
+    """Return the state after each observation of one stream, which is what every consumer has to see."""
     states, state = [], 0
     for y in observations:
         state = (multiplier * state + y) % MODULUS
@@ -37,7 +37,7 @@ def unroll(observations: Iterable[int], multiplier: int = MULTIPLIER) -> list[in
 
 @dataclass
 class ToyGraph:
-    """The parts of the toy model; tests break one of them before `build`."""
+    """The parts of the toy model, to be broken one at a time by tests before `build`."""
 
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     inputs: list[onnx.ValueInfoProto] = field(default_factory=list)
@@ -79,7 +79,7 @@ class ToyGraph:
             node("Cast", ["next_row"], ["as_float"], to=TensorProto.FLOAT),
             node("Unsqueeze", ["as_float", "last_axis"], ["as_block"]),
             node("Mul", ["as_block", "block"], ["forecast"]),
-            # Every event is OK. A node reads `ds`, because some tools drop unused graph inputs.
+            # Every event is OK; `ds` is read because some tools drop a graph input that nothing reads.
             node("Mul", ["ds", "zero"], ["no_status"]),
             node("Cast", ["no_status"], ["status"], to=TensorProto.INT8),
         ]
@@ -105,8 +105,8 @@ class ToyGraph:
 def toy_sequence(multiplier: int = MULTIPLIER) -> onnx.ModelProto:
     """Return the toy's sequence graph: a scan over the events of each stream.
 
-    It accepts a run only if its events lie in consecutive hours and no value is a multiple of 7, so that tests see
-    refused runs. The outputs of a refused run are garbage.
+    It accepts a run only if its events lie in consecutive hours and none is a multiple of 7, so that tests see refused
+    runs; its output for a refused run is garbage.
     """
     info, node = helper.make_tensor_value_info, helper.make_node
     body = helper.make_graph(

@@ -1,7 +1,6 @@
-"""What tests of transports share: listeners that remember, reading with a deadline, and one way to fill each source.
+"""Listeners that remember, reading with a deadline, and one way to fill each source, for tests of transports.
 
-A backend knows how to put observations where its source reads them and how to open that source. Does not know:
-what is asserted about it.
+A backend puts observations where its source reads them, and opens that source.
 """
 
 from __future__ import annotations
@@ -56,7 +55,7 @@ def from_beginning(assignment: Assignment) -> int:
 
 @dataclass
 class Listener:
-    """Remembers what it was told."""
+    """Remembers its calls."""
 
     start: Callable[[Assignment], int | None] = from_beginning
     assigned: list[Assignment] = field(default_factory=list)
@@ -75,7 +74,7 @@ class Listener:
 
 
 def read(source: Source, count: int, max_records: int = 1_000) -> list[Read]:
-    """Poll until `count` records have come."""
+    """Poll until `count` records have arrived."""
     taken: list[Read] = []
     deadline = time.monotonic() + DEADLINE_S
     while len(taken) < count:
@@ -172,7 +171,7 @@ def kafka_sink(client: str, settings: KafkaSettings, topics: Mapping[Channel, st
 
 
 def by_partition(records: Sequence[Read]) -> dict[int, list[Read]]:
-    """Return the records of each partition in the order in which they came."""
+    """Return the records of each partition in the order in which they arrived."""
     grouped: dict[int, list[Read]] = {}
     for record in records:
         grouped.setdefault(record.partition, []).append(record)

@@ -1,4 +1,4 @@
-"""The offline unroll of an hourly forecaster: the forecasts that consumers must see, by stream."""
+"""The offline unroll of an hourly forecaster, which the forecasts of each stream have to equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rillcast_training.model.features import default_context, default_seasons
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster
 
-# Batches are small, and spinning threads are many times slower on a busy machine.
+# Batches are small, and threads that spin for each other are many times slower on a busy machine.
 torch.set_num_threads(1)
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -21,7 +21,7 @@ START_MS = 1_714_521_600_000  # 2024-05-01T00:00:00Z
 
 
 def hourly_forecaster(cell: str = "gru", horizon: int = 12, hidden: int = 32, seed: int = 0) -> Forecaster:
-    """Return a forecaster of realistic size with random weights."""
+    """Return a forecaster of the size that people use, with random weights."""
     seasons = default_seasons("1h")
     context = default_context(seasons)
     return random_forecaster(
@@ -30,7 +30,7 @@ def hourly_forecaster(cell: str = "gru", horizon: int = 12, hidden: int = 32, se
 
 
 def write_bundle(forecaster: Forecaster, folder: Path) -> Path:
-    """Export and return the file; tests compare it with unrolls, so the check of the export is brief."""
+    """Export and return the file, with a brief check, because tests compare it with unrolls."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
     with brief_parity():
@@ -44,8 +44,8 @@ def unroll(
     """Step streams offline in PyTorch, each on its own from its first event.
 
     Args:
-        forecaster: The module.
-        ds: `[T, S]` int64, milliseconds.
+        forecaster: the module.
+        ds: `[T, S]` milliseconds.
         y: `[T, S]`, NaN = missing.
 
     Returns:

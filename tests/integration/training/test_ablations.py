@@ -1,4 +1,4 @@
-"""The comparison of what was tried: on which slots, from which data, how often, and what is said of it."""
+"""The comparison of what was tried: on which periods, from which data, how often, and what is said of it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ TRIED = {"defaults": ablations.Trial("as it is"), "wide": ablations.Trial("twice
 def hourly(path: Path, names: str, count: int) -> None:
     rng = np.random.default_rng(count)
     rows = [
-        f"{name},{slot * 3_600_000},{10 + np.sin(slot * np.pi / 12) + 0.1 * rng.normal():.3f}\n"
+        f"{name},{period * 3_600_000},{10 + np.sin(period * np.pi / 12) + 0.1 * rng.normal():.3f}\n"
         for name in names
-        for slot in range(1_000, 1_000 + count)
+        for period in range(1_000, 1_000 + count)
     ]
     path.write_bytes(gzip.compress(("unique_id,ds,y\n" + "".join(rows)).encode()))
 
@@ -97,7 +97,7 @@ def test_neither_the_test_nor_what_is_held_out_is_trained_on(
     seen: dict[str, int] = {}
 
     def watched(options: Any, config: Any, parts: Any, make: Any) -> Any:
-        seen[options.source] = max(int(part.contexts[-1].slots[-1]) for part in parts)
+        seen[options.source] = max(int(part.segments[-1].periods[-1]) for part in parts)
         return fitted(options, config, parts, make)
 
     monkeypatch.setattr(ablations, "fitted", watched)
@@ -105,18 +105,18 @@ def test_neither_the_test_nor_what_is_held_out_is_trained_on(
     assert seen == {"m4_hourly_train.csv.gz": 1_299 - 6, "etth1.csv.gz": 1_299 - 60}
 
 
-def test_every_held_out_slot_is_forecast_once() -> None:
+def test_every_held_out_period_is_forecast_once() -> None:
     forecaster = random_forecaster(small_config(seasons=(4,), horizon=5))
-    slots = np.arange(1_000, 1_120)
-    y = (np.tile([1, 2, 3, 4], 30) + np.where(slots < 1_060, 0.1 * (slots % 3), 0)).astype(np.float32)
-    series = [Series("early", slots, y), Series("late", slots + 500, y)]
+    periods = np.arange(1_000, 1_120)
+    y = (np.tile([1, 2, 3, 4], 30) + np.where(periods < 1_060, 0.1 * (periods % 3), 0)).astype(np.float32)
+    series = [Series("early", periods, y), Series("late", periods + 500, y)]
     kept, first = ablations.without_newest(series, 50)
-    assert [int(one.slots[-1]) for one in kept] == [1_069, 1_569]
+    assert [int(one.periods[-1]) for one in kept] == [1_069, 1_569]
     (batch,) = ablations.batches(forecaster.config, series, first)
     for targets in batch.target:
         np.testing.assert_array_equal(targets.numpy().ravel(), y[70:])
     figures = ablations.score(forecaster, series, first)
-    assert figures["seasonal_naive_mase"] == 0  # it repeats itself from slot 60 on
+    assert figures["seasonal_naive_mase"] == 0  # it repeats itself from period 60 on
     assert figures["wql"] > 0
 
 

@@ -139,8 +139,8 @@ def test_every_cell_learns_in_mixed_precision_what_it_learns_without(cell: str, 
         trainer_of(options_for(data, tmp_path, cell=cell, layers=2, precision=precision)).run()
         for precision in ("float32", "bfloat16")
     )
-    assert less.history != whole.history
-    assert less.history[-1].validation < less.history[0].validation
+    assert less.curve != whole.curve
+    assert less.curve[-1].validation < less.curve[0].validation
     assert less.best_loss == pytest.approx(whole.best_loss, rel=0.02)
     assert {tensor.dtype for tensor in less.best_weights.values()} == {torch.float32}
 
@@ -204,7 +204,7 @@ def test_a_checkpoint_from_a_gpu_is_gone_on_with_on_the_cpu(data: Path, tmp_path
         with pytest.raises(RuntimeError, match="CUDA device"):
             torch.load(checkpoint, weights_only=True)
     resumed = trainer_of(replace(options, device="auto" if not torch.cuda.is_available() else "cpu")).run()
-    assert resumed.history == whole.history
+    assert resumed.curve == whole.curve
 
 
 def test_a_checkpoint_may_be_gone_on_with_in_another_precision(data: Path, tmp_path: Path) -> None:

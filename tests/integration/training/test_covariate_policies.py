@@ -107,22 +107,22 @@ def decoder(cell: Cell) -> ObservationDecoder:
     return ObservationDecoder(fields=Fields(covariates=EVERY_KIND), columns=columns)
 
 
-def record(slot: int, **members: Any) -> bytes:
-    return json.dumps({"unique_id": "a", "ds": START_MS + slot * HOUR_MS, "y": 5.0 + slot % 3} | members).encode()
+def record(period: int, **members: Any) -> bytes:
+    return json.dumps({"unique_id": "a", "ds": START_MS + period * HOUR_MS, "y": 5.0 + period % 3} | members).encode()
 
 
 def expected(bundle: Bundle, cell: Cell, before: int) -> AnyArray:
     """Return the forecast after the last event, from an engine that is fed by hand."""
     engine = StepEngine(bundle, Device("cpu"))
-    for slot in range(before + 1):
-        last = slot == before
+    for period in range(before + 1):
+        last = period == before
         covariates = [cell.seen_x if last else SEEN_X], [cell.seen_future if last else SEEN_FUTURE]
         result = engine.step(
             np.zeros(1, np.int64),
-            np.array([slot]),
+            np.array([period]),
             ["a"],
-            np.array([START_MS + slot * HOUR_MS]),
-            np.array([5.0 + slot % 3], np.float32),
+            np.array([START_MS + period * HOUR_MS]),
+            np.array([5.0 + period % 3], np.float32),
             *(np.array(part, np.float32) for part in covariates),
         )
     forecast: AnyArray = result.forecast[0]
@@ -134,8 +134,8 @@ def expected(bundle: Bundle, cell: Cell, before: int) -> AnyArray:
 def test_cell(bundles: dict[bool, Bundle], name: str, per_poll: int) -> None:
     cell, bundle, before = CELLS[name], bundles[CELLS[name].takes], 12
     log = Log()
-    for slot in range(before):
-        log.append(0, record(slot, x=X, future=FUTURE))
+    for period in range(before):
+        log.append(0, record(period, x=X, future=FUTURE))
     log.append(0, record(before, x=cell.x, future=cell.future))
     harness = build(log, bundle=bundle, decoder=decoder(cell), per_poll=lambda: per_poll)
     harness.worker.run()

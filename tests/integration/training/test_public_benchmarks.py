@@ -62,20 +62,20 @@ def test_the_last_line_has_the_medians_over_the_seeds(
 
 
 def test_a_series_is_cut_where_its_test_begins_and_where_it_ends(tmp_path: Path) -> None:
-    rows = "".join(f"HUFL,{slot * 3_600_000},{slot % 7}\n" for slot in range(90, 130))
+    rows = "".join(f"HUFL,{period * 3_600_000},{period % 7}\n" for period in range(90, 130))
     (tmp_path / "etth1.csv.gz").write_bytes(gzip.compress(f"unique_id,ds,y\n{rows}".encode()))
     protocol = public_benchmarks.Protocol("etth1", ("etth1.csv.gz",), 4, test=(100, 120))
     (train,), (test,) = protocol.split(tmp_path)
-    assert (train.slots[0], train.slots[-1]) == (90, 99)
-    assert (test.slots[0], test.slots[-1]) == (100, 119)
+    assert (train.periods[0], train.periods[-1]) == (90, 99)
+    assert (test.periods[0], test.periods[-1]) == (100, 119)
 
 
 def hourly(path: Path, names: str, first: int, count: int) -> None:
     rng = np.random.default_rng(first)
     rows = [
-        f"{name},{slot * 3_600_000},{10 + np.sin(slot * np.pi / 12) + 0.1 * rng.normal():.3f}\n"
+        f"{name},{period * 3_600_000},{10 + np.sin(period * np.pi / 12) + 0.1 * rng.normal():.3f}\n"
         for name in names
-        for slot in range(first, first + count)
+        for period in range(first, first + count)
     ]
     path.write_bytes(gzip.compress(("unique_id,ds,y\n" + "".join(rows)).encode()))
 

@@ -28,18 +28,18 @@ pytestmark = pytest.mark.usefixtures("brief_parity")
 NAMES = [shipped.PREFIX + freq for freq in SHIPPED]
 
 
-def waves(streams: int, slots: int, season: int, freq: str) -> list[Series]:
+def waves(streams: int, periods: int, season: int, freq: str) -> list[Series]:
     """Seasonal streams in four units, with noise and a trend, from 2024 on: nothing that a bundle was trained on."""
     first = parse(freq).period_of(1_704_067_200_000)
     rng = np.random.default_rng(7)
-    t = np.arange(slots)
+    t = np.arange(periods)
     return [
         Series(
             f"s{number}",
             first + t,
             (
                 10.0 ** (number % 4)
-                * (5 + np.sin(2 * np.pi * (t / season + rng.random())) + 0.3 * rng.normal(size=slots) + t / slots)
+                * (5 + np.sin(2 * np.pi * (t / season + rng.random())) + 0.3 * rng.normal(size=periods) + t / periods)
             ).astype(np.float32),
         )
         for number in range(streams)

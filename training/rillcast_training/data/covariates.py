@@ -4,8 +4,8 @@ Owns: the declaration that is fitted to a table, the values of a series in the o
 are known from where in time. Does not know: files (`rillcast_training.data.tables`), windows, models.
 
 Invariant: what training sees of a covariate at an event is what serving sees: its value in the event's own row, and, of
-those that are known ahead, what the event's row says of the next slots in the column `future.NAME`. A table without
-that column says it by its rows: the values of the next slots are those in their rows, NaN where there is no such row.
+those that are known ahead, what the event's row says of the next periods in the column `future.NAME`. A table without
+that column says it by its rows: the values of the next periods are those in their rows, NaN where there is no such row.
 """
 
 from __future__ import annotations
@@ -32,17 +32,17 @@ class SeriesCovariates:
     """The covariates of one series' events.
 
     Attributes:
-        slots: `[n]` int64, of the events.
+        periods: `[n]` int64, of the events.
         x: `[n, C]` float32, NaN = missing.
-        first_slot: slot of the first row of `grid`.
-        grid: `[G, F]` float32, those known ahead by slot, NaN where nothing is known.
+        first_period: period of the first row of `grid`.
+        grid: `[G, F]` float32, those known ahead by period, NaN where nothing is known.
         told: by their place among those known ahead, `[n, L]` float32, what each event's own row says of the next
-            slots; of the others `grid` says it.
+            periods; of the others `grid` says it.
     """
 
-    slots: npt.NDArray[np.int64]
+    periods: npt.NDArray[np.int64]
     x: npt.NDArray[np.float32]
-    first_slot: int
+    first_period: int
     grid: npt.NDArray[np.float32]
     told: Mapping[int, npt.NDArray[np.float32]] = field(default_factory=dict)
 
@@ -54,11 +54,11 @@ class SeriesCovariates:
     def take(self, rows: Rows) -> SeriesCovariates:
         """Return those of some events; what is known ahead stays known."""
         told = {number: values[rows] for number, values in self.told.items()}
-        return SeriesCovariates(self.slots[rows], self.x[rows], self.first_slot, self.grid, told)
+        return SeriesCovariates(self.periods[rows], self.x[rows], self.first_period, self.grid, told)
 
     def future(self, rows: Rows, horizon: int) -> npt.NDArray[np.float32]:
-        """Return `[n, F, H]`, what is known at some of the events of the slots after them."""
-        at = (self.slots[rows] - self.first_slot)[:, None] + np.arange(1, horizon + 1)
+        """Return `[n, F, H]`, what is known at some of the events of the periods after them."""
+        at = (self.periods[rows] - self.first_period)[:, None] + np.arange(1, horizon + 1)
         inside = (at >= 0) & (at < len(self.grid))
         values = self.grid[np.where(inside, at, 0)]
         values[~inside] = np.nan
@@ -93,30 +93,30 @@ def declare(frame: pl.DataFrame, wanted: Sequence[Wanted], source: str) -> tuple
 
 
 def of_series(
-    part: pl.DataFrame, slots: npt.NDArray[np.int64], covariates: Sequence[Covariate]
+    part: pl.DataFrame, periods: npt.NDArray[np.int64], covariates: Sequence[Covariate]
 ) -> SeriesCovariates | None:
     """Return the covariates of one series' rows, in the order of their declaration; None where none are declared."""
     if not covariates:
         return None
     columns = {one.name: _column(part[one.name], one) for one in covariates}
     x = np.stack([columns[one.name] for one in covariates], axis=1)
-    first, known = int(slots.min()), ahead(covariates)
-    grid = np.full((int(slots.max()) - first + 1, len(known)), np.nan, np.float32)
+    first, known = int(periods.min()), ahead(covariates)
+    grid = np.full((int(periods.max()) - first + 1, len(known)), np.nan, np.float32)
     for number, one in enumerate(known):
-        grid[slots[::-1] - first, number] = columns[one.name][::-1]  # backwards: the first row of a slot stays
+        grid[periods[::-1] - first, number] = columns[one.name][::-1]  # backwards: the first row of a period stays
     told = {
         number: _of_lists(part[FUTURE + one.name])
         for number, one in enumerate(known)
         if FUTURE + one.name in part.columns
     }
-    return SeriesCovariates(slots, x, first, grid, told)
+    return SeriesCovariates(periods, x, first, grid, told)
 
 
-def nothing(slots: npt.NDArray[np.int64], covariates: Sequence[Covariate]) -> SeriesCovariates:
+def nothing(periods: npt.NDArray[np.int64], covariates: Sequence[Covariate]) -> SeriesCovariates:
     """Return the covariates of a series that has none: all missing."""
-    x = np.full((len(slots), len(covariates)), np.nan, np.float32)
+    x = np.full((len(periods), len(covariates)), np.nan, np.float32)
     grid = np.full((1, len(ahead(covariates))), np.nan, np.float32)
-    return SeriesCovariates(slots, x, int(slots[0]) if len(slots) else 0, grid)
+    return SeriesCovariates(periods, x, int(periods[0]) if len(periods) else 0, grid)
 
 
 def _column(column: pl.Series, covariate: Covariate) -> npt.NDArray[np.float32]:

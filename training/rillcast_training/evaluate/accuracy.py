@@ -185,8 +185,8 @@ class SeasonalNaive:
         """Learn the errors.
 
         Args:
-            grid: `[n]` in-sample observations by slot, NaN = none.
-            season: slots.
+            grid: `[n]` in-sample observations by period, NaN = none.
+            season: periods.
             levels: quantile levels.
         """
         self._season = season
@@ -200,11 +200,11 @@ class SeasonalNaive:
             self._offsets = np.zeros(len(levels))
 
     def forecast(self, grid: Floats, horizon: int) -> Floats:
-        """Return `[horizon, Q]` after the last slot of `grid`; a hole takes the season before, or else the last value.
+        """Return `[horizon, Q]` after the last period of `grid`; a hole takes the season before, else the last value.
 
         Args:
-            grid: `[n]` observations by slot up to the origin, at least one not NaN.
-            horizon: slots ahead.
+            grid: `[n]` observations by period up to the origin, at least one not NaN.
+            horizon: periods ahead.
         """
         observed = grid[~np.isnan(grid)]
         if not observed.size:

@@ -4,8 +4,8 @@ Owns: which forecasts are taken (origins), what they are compared with, and the 
 nor the models that may be run beside (`rillcast_training.evaluate.baselines` gets the same origins).
 What is measured here is what is served: the same file, the same engine, the same state.
 
-Origins: with a training set, the last slot of each series in it; else the slot before the last `test_fraction` of each
-series; from there on every `stride` slots, as long as anything follows. Everything up to an origin has been stepped.
+Origins: with a training set, the last period of each series in it; else the period before the last `test_fraction` of each
+series; from there on every `stride` periods, as long as anything follows. Everything up to an origin has been stepped.
 """
 
 from __future__ import annotations
@@ -36,16 +36,16 @@ class Backtest:
 
     Attributes:
         unique_ids: `n` stream ids, one per origin.
-        origins_ms: `[n]` time of the last slot that was seen.
+        origins_ms: `[n]` time of the last period that was seen.
         series: `[n]` in `[0, S)`, the number of each origin's series.
-        history: per origin, what was observed by slot up to it, NaN = nothing.
+        history: per origin, what was observed by period up to it, NaN = nothing.
         forecast: `[n, H, Q]`.
         naive: `[n, H, Q]`, the seasonal-naive forecast.
         actual: `[n, H]`, NaN = never observed.
         scale: `[S]` in-sample seasonal-naive mean absolute error, NaN = none.
         squared_scale: `[S]` its mean squared error.
         levels: quantile levels.
-        season: slots.
+        season: periods.
         events: events stepped.
         seconds: time in the engine.
     """
@@ -99,18 +99,18 @@ class Backtest:
 
 
 @dataclass(frozen=True, slots=True)
-class _History:
-    """One series on the slot grid: every first observation of a slot."""
+class _Grid:
+    """One series on the period grid: every first observation of a period."""
 
-    first_slot: int
+    first_period: int
     grid: Floats
     first_origin: int
 
-    def until(self, slot: int) -> Floats:
-        return self.grid[: slot - self.first_slot + 1]
+    def until(self, period: int) -> Floats:
+        return self.grid[: period - self.first_period + 1]
 
-    def after(self, slot: int, horizon: int) -> Floats:
-        start = slot - self.first_slot + 1
+    def after(self, period: int, horizon: int) -> Floats:
+        start = period - self.first_period + 1
         values = self.grid[start : start + horizon]
         return np.concatenate((values, np.full(horizon - values.size, np.nan)))
 
@@ -132,7 +132,7 @@ def backtest(
         data: the series, or what follows `train`.
         train: what the bundle was trained on; stepped first, never scored.
         test_fraction: share of each series that is scored where there is no `train`.
-        stride: slots between origins; None = the steps that are scored.
+        stride: periods between origins; None = the steps that are scored.
         steps: how many steps ahead are scored; None = all that the bundle forecasts.
         progress: called with events done and in all.
 
@@ -147,46 +147,44 @@ def backtest(
     stride = horizon if stride is None else stride
     if stride < 1 or not 0 < test_fraction < 1:
         raise DataError(f"stride {stride} must be positive and test_fraction {test_fraction} within (0, 1)")
-    histories = _histories(data, train, test_fraction)
-    names = list(histories)
+    grids = _grids(data, train, test_fraction)
+    names = list(grids)
     taken: list[tuple[int, int, npt.NDArray[np.float32]]] = []
     done, seconds = 0, 0.0
-    total = sum(s.slots.size for s in (*train, *data))
+    total = sum(s.periods.size for s in (*train, *data))
     events = _in_time_order([*train, *data], {name: i for i, name in enumerate(names)}, metadata.horizon)
-    for series, slots, y, covariates in events:
+    for series, periods, y, covariates in events:
         started = time.perf_counter()
-        offsets = np.arange(done, done + slots.size, dtype=np.int64)
+        offsets = np.arange(done, done + periods.size, dtype=np.int64)
         result = engine.step(
             np.zeros_like(offsets),
             offsets,
             [names[i] for i in series.tolist()],
-            metadata.frequency.start_of(slots),
+            metadata.frequency.start_of(periods),
             y,
             **covariates,
         )
         seconds += time.perf_counter() - started
         taken.extend(
-            (int(series[row]), int(slots[row]), result.forecast[row, :horizon].copy())
-            for row in np.flatnonzero(_is_origin(series, slots, histories, names, stride)).tolist()
+            (int(series[row]), int(periods[row]), result.forecast[row, :horizon].copy())
+            for row in np.flatnonzero(_is_origin(series, periods, grids, names, stride)).tolist()
         )
-        done += slots.size
+        done += periods.size
         progress(done, total)
 
-    # The last event of a slot has the say (a repeated one leaves state and forecast alone, so they are equal).
-    latest = {(series_, slot): forecast for series_, slot, forecast in taken}
-    kept = {key: f for key, f in latest.items() if not np.isnan(histories[names[key[0]]].after(key[1], horizon)).all()}
+    # The last event of a period has the say (a repeated one leaves state and forecast alone, so they are equal).
+    latest = {(series_, period): forecast for series_, period, forecast in taken}
+    kept = {key: f for key, f in latest.items() if not np.isnan(grids[names[key[0]]].after(key[1], horizon)).all()}
     if not kept:
         raise DataError("no origin has an observation after it; is DATA what follows --train?")
     series_of = np.array([key[0] for key in kept], np.int64)
     forecast = np.stack(list(kept.values()))
-    actual = np.stack([histories[names[s]].after(slot, horizon) for s, slot in kept])
-    naives = [
-        SeasonalNaive(history.until(history.first_origin), season, metadata.quantiles) for history in histories.values()
-    ]
-    seen = [histories[names[s]].until(slot) for s, slot in kept]
+    actual = np.stack([grids[names[s]].after(period, horizon) for s, period in kept])
+    naives = [SeasonalNaive(grid.until(grid.first_origin), season, metadata.quantiles) for grid in grids.values()]
+    seen = [grids[names[s]].until(period) for s, period in kept]
     return Backtest(
         unique_ids=[names[s] for s in series_of.tolist()],
-        origins_ms=metadata.frequency.start_of(np.array([slot for _, slot in kept], np.int64)),
+        origins_ms=metadata.frequency.start_of(np.array([period for _, period in kept], np.int64)),
         series=series_of,
         history=seen,
         forecast=forecast,
@@ -211,36 +209,36 @@ def check_trained_for(bundle: Bundle) -> None:
         raise DataError(f"the bundle has quantiles {list(bundle.metadata.quantiles)}; a backtest needs 0.5 among them")
 
 
-def _histories(data: Sequence[Series], train: Sequence[Series], test_fraction: float) -> dict[str, _History]:
-    last_trained = {s.unique_id: int(s.slots[-1]) for s in train}
+def _grids(data: Sequence[Series], train: Sequence[Series], test_fraction: float) -> dict[str, _Grid]:
+    last_trained = {s.unique_id: int(s.periods[-1]) for s in train}
     events: dict[str, tuple[Ints, npt.NDArray[np.float32]]] = {}
     for series in (*train, *data):
-        slots, y = events.get(series.unique_id, (np.empty(0, np.int64), np.empty(0, np.float32)))
-        events[series.unique_id] = np.concatenate((slots, series.slots)), np.concatenate((y, series.y))
-    histories = {}
-    for name, (slots, y) in events.items():
-        first, last = int(slots.min()), int(slots.max())
+        periods, y = events.get(series.unique_id, (np.empty(0, np.int64), np.empty(0, np.float32)))
+        events[series.unique_id] = np.concatenate((periods, series.periods)), np.concatenate((y, series.y))
+    grids = {}
+    for name, (periods, y) in events.items():
+        first, last = int(periods.min()), int(periods.max())
         grid = np.full(last - first + 1, np.nan)
-        grid[slots[::-1] - first] = y[::-1]  # backwards, so that the first event of a slot stays
+        grid[periods[::-1] - first] = y[::-1]  # backwards, so that the first event of a period stays
         if train:
             origin = last_trained.get(name, first - 1)
         else:
             origin = last - max(1, round((last - first + 1) * test_fraction))
-        histories[name] = _History(first, grid, origin)
-    return histories
+        grids[name] = _Grid(first, grid, origin)
+    return grids
 
 
 def _in_time_order(
     series: Sequence[Series], index: dict[str, int], horizon: int
 ) -> Iterator[tuple[Ints, Ints, npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]]:
-    """Yield chunks of (series, slot, y, covariates) over all series, ordered by slot."""
+    """Yield chunks of (series, period, y, covariates) over all series, ordered by period."""
     if not series:
         raise DataError("no series to backtest")
-    of = np.concatenate([np.full(s.slots.size, index[s.unique_id], np.int64) for s in series])
-    slots = np.concatenate([s.slots for s in series])
+    of = np.concatenate([np.full(s.periods.size, index[s.unique_id], np.int64) for s in series])
+    periods = np.concatenate([s.periods for s in series])
     y = np.concatenate([s.y for s in series])
-    order = np.argsort(slots, kind="stable")
-    sizes = np.array([s.slots.size for s in series])
+    order = np.argsort(periods, kind="stable")
+    sizes = np.array([s.periods.size for s in series])
     part = np.repeat(np.arange(len(series)), sizes)
     first_rows = np.cumsum(sizes) - sizes
     beside = [s.covariates for s in series if s.covariates is not None]
@@ -255,12 +253,12 @@ def _in_time_order(
                 for number in np.unique(part[rows]).tolist():
                     its = part[rows] == number
                     covariates["future"][its] = beside[number].future(rows[its] - first_rows[number], horizon)
-        yield of[rows], slots[rows], y[rows], covariates
+        yield of[rows], periods[rows], y[rows], covariates
 
 
 def _is_origin(
-    series: Ints, slots: Ints, histories: dict[str, _History], names: list[str], stride: int
+    series: Ints, periods: Ints, grids: dict[str, _Grid], names: list[str], stride: int
 ) -> npt.NDArray[np.bool_]:
-    first = np.array([histories[names[i]].first_origin for i in series.tolist()], np.int64)
-    since: npt.NDArray[np.int64] = slots - first
+    first = np.array([grids[names[i]].first_origin for i in series.tolist()], np.int64)
+    since: npt.NDArray[np.int64] = periods - first
     return np.asarray((since >= 0) & (since % stride == 0))

@@ -26,10 +26,10 @@ def forecast(name: str, history: Sequence[Floats], *, horizon: int, levels: Sequ
     Args:
         name: a class of `statsforecast.models`, such as `AutoETS`, made with `season_length`; the median is its point
             forecast, the other quantiles the ends of its intervals.
-        history: `n` series by slot, newest last, NaN = nothing observed (takes the value a season before).
-        horizon: slots ahead.
+        history: `n` series by period, newest last, NaN = nothing observed (takes the value a season before).
+        horizon: periods ahead.
         levels: quantile levels.
-        season: slots.
+        season: periods.
 
     Raises:
         SettingsError: statsforecast is not installed or has no such model.
@@ -95,11 +95,11 @@ def _frame(series: Sequence[Floats]) -> Any:
 
 
 def _filled(values: npt.NDArray[np.float64], season: int) -> Floats:
-    """Return the history from its first observation on, holes filled with the season before, else the slot before."""
+    """Return the history from its first observation on, holes filled with the season before, else the period before."""
     observed = np.flatnonzero(~np.isnan(values))
     if not observed.size:
         raise DataError("baseline: nothing was observed before an origin")
     filled = values[observed[0] :].copy()
-    for slot in np.flatnonzero(np.isnan(filled)):
-        filled[slot] = filled[slot - season] if slot >= season else filled[slot - 1]
+    for period in np.flatnonzero(np.isnan(filled)):
+        filled[period] = filled[period - season] if period >= season else filled[period - 1]
     return filled

@@ -100,17 +100,17 @@ def backtest_both(
         on: where to run.
         load: returns what a bundle has seen before it is scored, and what it is scored on, with its own covariates.
         test_fraction: share of each series that is scored where nothing comes before.
-        stride: slots between origins; None = the steps that are scored.
+        stride: periods between origins; None = the steps that are scored.
         calibrate: whether forecasts are published with what streams' errors have taught, as in the settings.
 
     Raises:
-        DataError: the two forecast other slots, or there is nothing to score.
+        DataError: the two forecast other periods, or there is nothing to score.
     """
     ours, theirs = candidate.metadata, live.metadata
     if ours.frequency != theirs.frequency:
         raise DataError(
-            f"the candidate {ours.name} forecasts slots of {ours.freq}, the live model {theirs.name} of {theirs.freq}; "
-            f"one cannot take over from the other"
+            f"candidate {ours.name} forecasts periods of {ours.freq}, live model {theirs.name} periods of {theirs.freq}; "
+            f"compare models of one frequency"
         )
     steps = min(ours.horizon, theirs.horizon)
     results = []

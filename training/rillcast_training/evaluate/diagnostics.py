@@ -36,7 +36,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """What holds `step` slots ahead: absolute error and quantile loss in scales, WQL, and the outermost interval."""
+    """What holds `step` periods ahead: absolute error and quantile loss in scales, WQL, and the outermost interval."""
 
     step: int
     mase: float

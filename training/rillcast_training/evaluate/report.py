@@ -61,7 +61,7 @@ class Page:
         forecasters: the bundle first, then what it is compared with.
         skill: of the bundle, by the other's name and by figure.
         unique_ids: `n` stream ids, one per origin.
-        history: per origin, what was observed by slot up to it.
+        history: per origin, what was observed by period up to it.
         actual: `[n, H]`.
         levels: quantile levels.
     """

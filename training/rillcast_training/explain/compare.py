@@ -93,7 +93,7 @@ def compare(
 def _inputs(forecaster: Forecaster, series: Sequence[Series], lags: int, streams: int) -> torch.Tensor:
     """Return `[S, T, inputs]`, what the cells see over the last events of evenly spread streams."""
     steps = lags + 1 + forecaster.config.context
-    long_enough = [one for one in series if len(one.slots) >= steps]
+    long_enough = [one for one in series if len(one.periods) >= steps]
     too_short = DataError(f"no stream ends with {steps} events without a long gap: {lags} lags after a whole context")
     if not long_enough:
         raise too_short
@@ -102,7 +102,7 @@ def _inputs(forecaster: Forecaster, series: Sequence[Series], lags: int, streams
     rows = []
     for one in picked:
         history = history_of(one, forecaster.config, limit=steps)
-        if len(history.slots) == steps:
+        if len(history.periods) == steps:
             with torch.no_grad():
                 sequences = history.sequences(torch.from_numpy(history.y).nan_to_num().unsqueeze(0))
                 view = forecaster.view(sequences)

@@ -1,4 +1,4 @@
-"""Which past slots and which features moved one forecast.
+"""Which past periods and which features moved one forecast.
 
 Owns: what the forecast is compared with, and how it is split up, twice: over the observations, and over the features
 that the network sees. Does not know: files, pictures, how gradients are integrated.
@@ -33,7 +33,7 @@ from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import ParityError
 from rillcast_training.explain.history import History, iso
 from rillcast_training.explain.integrated import Attribution, Inputs, integrated_gradients
-from rillcast_training.model.features import WindowView
+from rillcast_training.model.features import LagView
 from rillcast_training.model.forecaster import Forecaster
 
 _DIRECTIONS: Final = ("towards the newest value", "newest seasonal change", "mean season", "longer season")
@@ -53,7 +53,7 @@ class Target:
 
     Attributes:
         quantile: its place among the model's levels.
-        step: slot ahead, from 1; None = the mean over all.
+        step: period ahead, from 1; None = the mean over all.
     """
 
     quantile: int
@@ -66,12 +66,12 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class SlotAttribution:
+class PeriodAttribution:
     """One observation's part.
 
     Attributes:
-        ds: start of its slot, ISO 8601.
-        lag: slots before the event that the forecast was made from.
+        ds: start of its period, ISO 8601.
+        lag: periods before the event that the forecast was made from.
         y: the observation.
         attribution: integrated gradient, in the stream's unit.
         occlusion: forecast minus the forecast with this observation at the baseline's value, by the exported file;
@@ -95,14 +95,14 @@ class Explanation:
         baseline_y: the stream's mean, which observations are compared with.
         baseline: the figure for a stream that is constantly there.
         scale: of the stream at the origin.
-        slots: the observations, oldest first.
-        by_slot: points and gap of their integration.
+        periods: the observations, oldest first.
+        by_period: points and gap of their integration.
         parts: attributions by way into the forecast: the seasonal-naive base, the scale, the directions, the
             features that the head sees, and the features that came through the recurrent state.
         features: attributions by group of features, head and state together.
         by_feature: points and gap of their integration.
-        correlation: Pearson's, of attribution and occlusion over the occluded slots; None without occlusion.
-        common: how many of the ten strongest slots the two share; None likewise.
+        correlation: Pearson's, of attribution and occlusion over the occluded periods; None without occlusion.
+        common: how many of the ten strongest periods the two share; None likewise.
     """
 
     value: float
@@ -110,8 +110,8 @@ class Explanation:
     baseline_y: float
     baseline: float
     scale: float
-    slots: tuple[SlotAttribution, ...]
-    by_slot: Attribution
+    periods: tuple[PeriodAttribution, ...]
+    by_period: Attribution
     parts: dict[str, float]
     features: dict[str, float]
     by_feature: Attribution
@@ -143,7 +143,7 @@ def explain(
     """
     forecaster = forecaster.eval()
     observed = history.observed
-    recent = observed[history.slots[observed] > history.slots[-1] - forecaster.config.context]
+    recent = observed[history.periods[observed] > history.periods[-1] - forecaster.config.context]
     baseline_y = float(history.y[recent if len(recent) else observed].astype(np.float64).mean())
     y = torch.from_numpy(np.nan_to_num(history.y))
     constant = torch.full_like(y, baseline_y)
@@ -151,38 +151,38 @@ def explain(
         scale = float(forecaster.view(history.sequences(y.unsqueeze(0))).scale[0, -1, 0])
     unit = _NEGLIGIBLE * scale
 
-    by_slot = integrated_gradients(_of_observations(forecaster, history, target), (y,), (constant,), unit=unit)
+    by_period = integrated_gradients(_of_observations(forecaster, history, target), (y,), (constant,), unit=unit)
     by_feature, parts, features = _of_features(forecaster, history, target, y, constant, unit)
 
     occluded = observed[-occlude:] if occlude else observed[:0]
     variants = np.repeat(history.y[None], 1 + len(occluded), axis=0)
     variants[1 + np.arange(len(occluded)), occluded] = np.float32(baseline_y)
     figures = target.of(serve(bundle, device, history, variants).astype(np.float64))
-    if abs(figures[0] - by_slot.value) > _AGREES * (abs(by_slot.value) + scale):
+    if abs(figures[0] - by_period.value) > _AGREES * (abs(by_period.value) + scale):
         raise ParityError(
-            f"stream {history.unique_id!r}: the module forecasts {by_slot.value:.6g}, the file {figures[0]:.6g}; "
+            f"stream {history.unique_id!r}: the module forecasts {by_period.value:.6g}, the file {figures[0]:.6g}; "
             "they are not of one model, or of versions that differ"
         )
-    attributions = by_slot.parts[0].double().numpy()
+    attributions = by_period.parts[0].double().numpy()
     without: dict[int, float] = dict(zip(occluded.tolist(), (figures[0] - figures[1:]).tolist(), strict=True))
     correlation, common = _agreement(attributions[occluded], figures[0] - figures[1:])
     return Explanation(
-        value=by_slot.value,
+        value=by_period.value,
         served=float(figures[0]),
         baseline_y=baseline_y,
-        baseline=by_slot.baseline,
+        baseline=by_period.baseline,
         scale=scale,
-        slots=tuple(
-            SlotAttribution(
-                iso(history.slots[row], forecaster.config.freq),
-                int(history.slots[-1] - history.slots[row]),
+        periods=tuple(
+            PeriodAttribution(
+                iso(history.periods[row], forecaster.config.freq),
+                int(history.periods[-1] - history.periods[row]),
                 float(history.y[row]),
                 float(attributions[row]),
                 without.get(row),
             )
             for row in observed.tolist()
         ),
-        by_slot=by_slot,
+        by_period=by_period,
         parts=parts,
         features=features,
         by_feature=by_feature,
@@ -206,7 +206,7 @@ def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArra
     count, events = variants.shape
     engine = StepEngine(bundle, device, batch_rows=_CALL_ROWS, calibrate=False)
     names = [f"variant {number}" for number in range(count)]
-    ds = bundle.metadata.frequency.start_of(history.slots)
+    ds = bundle.metadata.frequency.start_of(history.periods)
     per_call = max(1, _CALL_EVENTS // count)
     for first in range(0, events, per_call):
         block = slice(first, min(events, first + per_call))
@@ -225,7 +225,7 @@ def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArra
 
 def _of_observations(forecaster: Forecaster, history: History, target: Target) -> Any:
     """Return the forecast as a function of the observations `[S, T]`."""
-    last = len(history.slots) - 1
+    last = len(history.periods) - 1
 
     def function(inputs: Inputs) -> Tensor:
         (values,) = inputs
@@ -256,7 +256,7 @@ def _of_features(
         ahead = directions.pop() if names_ahead else None
         outputs = forecaster.cell.sequence(cell_inputs)[:, -1]
         figure: Tensor = target.of(
-            forecaster.forecast(outputs, WindowView(features, base, scale, tuple(directions), ahead)).quantiles()
+            forecaster.forecast(outputs, LagView(features, base, scale, tuple(directions), ahead)).quantiles()
         )
         return figure
 
@@ -297,7 +297,7 @@ def _seen(forecaster: Forecaster, history: History, y: Tensor, *, missing: bool 
 
 
 def _agreement(attributions: Floats, occlusions: Floats) -> tuple[float | None, int | None]:
-    """Return Pearson's correlation, None where one does not vary, and the number of common strongest slots."""
+    """Return Pearson's correlation, None where one does not vary, and the number of common strongest periods."""
     if len(attributions) < 2:
         return None, None
     spread = attributions.std() * occlusions.std()

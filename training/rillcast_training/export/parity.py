@@ -35,12 +35,12 @@ from rillcast_training.model.forecaster import Forecaster, Rows
 TOLERANCE: Final = 1e-4
 BATCHES: Final = (1, 2, 7, 256)
 STEPS: Final = 420
-_STARTS_MS: Final = (1_704_067_200_000, -86_400_000 * 30 - 1)  # 2024-01-01, and before 1970, off the slot's edge
+_STARTS_MS: Final = (1_704_067_200_000, -86_400_000 * 30 - 1)  # 2024-01-01, and before 1970, off the period's edge
 _OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
 _ROUNDINGS: Final = 8
 _UNCALIBRATED_SHARE: Final = 0.2  # of the calls
 _MISSING_SHARE: Final = 0.1  # of the covariates
-_EDGE_SHARE: Final = 0.1  # of the events, in the first or the last millisecond of their slots
+_EDGE_SHARE: Final = 0.1  # of the events, in the first or the last millisecond of their periods
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +128,14 @@ def _units(
     forecaster: Forecaster, y: Tensor, before: Rows, following: Rows
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
     """Return the streams' scale, `[B, 1]`, and the s of the measure for what has another, `[B, 1 or more]`."""
-    slot, known = following.clock[:, 0], following.clock[:, 1] - 1
+    period, known = following.clock[:, 0], following.clock[:, 1] - 1
     with torch.no_grad():
-        scale: FloatArray = forecaster.features(following.lags, known.clamp(min=0), slot).scale.numpy()
-        settled, _ = forecaster.tracker.settle(before.tracks, y, slot, known, y.isfinite())
+        scale: FloatArray = forecaster.features(following.lags, known.clamp(min=0), period).scale.numpy()
+        resolved, _ = forecaster.tracker.resolve(before.tracks, y, period, known, y.isfinite())
     tracker = forecaster.tracker
-    published = settled.published.numpy().reshape(-1, tracker.num_levels, tracker.num_anchors)
+    published = resolved.published.numpy().reshape(-1, tracker.num_levels, tracker.num_anchors)
     value = np.nan_to_num(y.numpy())[:, None, None]
-    size = np.maximum(np.abs(value[:, 0]), np.abs(before.probes.flatten(1).numpy()).max(1, keepdims=True))
+    size = np.maximum(np.abs(value[:, 0]), np.abs(before.pending.flatten(1).numpy()).max(1, keepdims=True))
     rounding = _ROUNDINGS * np.finfo(np.float32).eps * size
     loss = 1 + rounding / scale / TOLERANCE
     edges = np.abs(value - published[:, [0, -1]]).min(1)
@@ -235,7 +235,7 @@ def _events(forecaster: Forecaster, rng: np.random.Generator, batch: int, steps:
     frequency, season = forecaster.config.features.frequency, forecaster.config.seasons[0]
     level = 10.0 ** rng.integers(-3, 9, size=batch) * rng.choice([-1.0, 1.0], size=batch)
     change = np.abs(level) * 10.0 ** -rng.integers(0, 4, size=batch)
-    slot = np.array([frequency.period_of(_STARTS_MS[i % len(_STARTS_MS)]) for i in range(batch)], dtype=np.int64)
+    period = np.array([frequency.period_of(_STARTS_MS[i % len(_STARTS_MS)]) for i in range(batch)], dtype=np.int64)
     rows = 1 + rng.permutation(batch).astype(np.int64)
     events = []
     for number in range(steps):
@@ -247,14 +247,14 @@ def _events(forecaster: Forecaster, rng: np.random.Generator, batch: int, steps:
             [rng.integers(2, season + 3, batch), 0, -rng.integers(1, 5, batch), forecaster.config.max_gap + 1],
             default=1,
         )
-        wave = np.sin(2 * np.pi * (slot + gap) / season)
+        wave = np.sin(2 * np.pi * (period + gap) / season)
         flat = rng.random(batch) < 0.05
         y = level + change * np.where(flat, 0.0, wave + 0.3 * rng.normal(size=batch))
         y = np.where((kind == 4) | ((number < 2) & (np.arange(batch) % 5 == 4)), np.nan, y)
-        begins, ends = frequency.start_of(slot + gap), frequency.start_of(slot + gap + 1)
+        begins, ends = frequency.start_of(period + gap), frequency.start_of(period + gap + 1)
         ds = rng.integers(begins, ends)
         ds = np.where(rng.random(batch) < _EDGE_SHARE, np.where(rng.random(batch) < 0.5, begins, ends - 1), ds)
-        slot = np.maximum(slot, slot + gap)
+        period = np.maximum(period, period + gap)
         calibrate = 0.0 if rng.random() < _UNCALIBRATED_SHARE else 1.0
         beside = random_covariates(forecaster, rng, (batch,))
         events.append(_Event(rows, ds, y.astype(np.float32), calibrate, beside))

@@ -67,26 +67,26 @@ def restore(source: str | Path | Bundle) -> Forecaster:
 
 
 def shorten(forecaster: Forecaster, horizon: int) -> Forecaster:
-    """Return a forecaster with the same weights whose forecasts are the first `horizon` slots of the given one's.
+    """Return a forecaster with the same weights whose forecasts are the first `horizon` periods of the given one's.
 
     Raises:
         DataError: it does not reach that far.
     """
     longer = forecaster.config.horizon
     if horizon > longer:
-        raise DataError(f"a forecaster with a horizon of {longer} slots cannot start one with {horizon}")
+        raise DataError(f"a forecaster with a horizon of {longer} periods cannot start one with {horizon}")
     if horizon == longer:
         return forecaster
     shorter = Forecaster(dataclasses.replace(forecaster.config, horizon=horizon))
     wanted = shorter.state_dict()
     given = forecaster.state_dict()
-    given["head.trunk.weight"] = _of_fewer_slots_ahead(forecaster, horizon)
-    weights = {name: _first_slots(tensor, wanted[name], longer) for name, tensor in given.items()}
+    given["head.trunk.weight"] = _of_fewer_periods_ahead(forecaster, horizon)
+    weights = {name: _first_periods(tensor, wanted[name], longer) for name, tensor in given.items()}
     shorter.load_state_dict(weights)
     return shorter.train(forecaster.training)
 
 
-def _first_slots(tensor: Tensor, like: Tensor, horizon: int) -> Tensor:
+def _first_periods(tensor: Tensor, like: Tensor, horizon: int) -> Tensor:
     """Cut a tensor whose leading dimension is [groups * horizon] down to the shape of `like`."""
     if tensor.shape == like.shape:
         return tensor
@@ -94,8 +94,8 @@ def _first_slots(tensor: Tensor, like: Tensor, horizon: int) -> Tensor:
     return grouped[:, : like.shape[0] // grouped.shape[0]].reshape(like.shape)
 
 
-def _of_fewer_slots_ahead(forecaster: Forecaster, horizon: int) -> Tensor:
-    """Return the head's first weights without the columns of covariates more than `horizon` slots ahead."""
+def _of_fewer_periods_ahead(forecaster: Forecaster, horizon: int) -> Tensor:
+    """Return the head's first weights without the columns of covariates more than `horizon` periods ahead."""
     weight = forecaster.head.trunk.weight
     if forecaster.covariates is None or not (columns := forecaster.covariates.num_ahead):
         return weight

@@ -82,13 +82,13 @@ def _runs(
     """Yield `(B, T)` times, values and covariates: a first event, then regular runs until every stream is warm."""
     frequency = forecaster.config.features.frequency
     level = 10.0 ** rng.integers(-3, 7, size=(_STREAMS, 1))
-    slot = frequency.period_of(_START_MS)
+    period = frequency.period_of(_START_MS)
     for length in (1, *_LENGTHS, forecaster.config.context, *_LENGTHS):
-        slots = slot + np.arange(length)
-        y = level * (1 + 0.1 * np.sin(slots / 4) + 0.02 * rng.normal(size=(_STREAMS, length)))
+        periods = period + np.arange(length)
+        y = level * (1 + 0.1 * np.sin(periods / 4) + 0.02 * rng.normal(size=(_STREAMS, length)))
         beside = random_covariates(forecaster, rng, (_STREAMS, length))
-        yield np.tile(frequency.start_of(slots), (_STREAMS, 1)), y.astype(np.float32), beside
-        slot += length
+        yield np.tile(frequency.start_of(periods), (_STREAMS, 1)), y.astype(np.float32), beside
+        period += length
 
 
 def _check_refusals(forecaster: Forecaster, many: InPlaceSession, path: Path) -> None:
@@ -103,10 +103,10 @@ def _check_refusals(forecaster: Forecaster, many: InPlaceSession, path: Path) ->
         "missing": (regular, np.where(np.arange(4) == 2, np.nan, ones).astype(np.float32)),
         "ahead of the stream's newest": (regular + 1, ones),
     }
-    for what, (slots, y) in spoilt.items():
+    for what, (periods, y) in spoilt.items():
         many.clear(2)  # a stream never seen
-        beside = random_covariates(forecaster, np.random.default_rng(0), (2, len(slots)))
-        events = frequency.start_of(np.stack([slots, slots])), np.stack([y, y])
+        beside = random_covariates(forecaster, np.random.default_rng(0), (2, len(periods)))
+        events = frequency.start_of(np.stack([periods, periods])), np.stack([y, y])
         taken = many.run(np.array([1, 2], np.int64), *events, covariates=beside)[REGULAR]
         if taken.any():
             raise ParityError(f"{path.name}: the sequence graph took a run with an event {what}, or of a new stream")

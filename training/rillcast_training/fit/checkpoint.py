@@ -50,7 +50,7 @@ class Progress:
         best_loss: that loss.
         best_weights: what it was reached with, on the CPU.
         best_figures: all of its validation figures.
-        history: one record per epoch.
+        curve: one record per epoch.
     """
 
     epoch: int = 0
@@ -59,7 +59,7 @@ class Progress:
     best_loss: float = float("inf")
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     best_figures: dict[str, float] = field(default_factory=dict)
-    history: list[EpochRecord] = field(default_factory=list)
+    curve: list[EpochRecord] = field(default_factory=list)
 
     def keep(self, weights: Mapping[str, Tensor], figures: dict[str, float], *, epoch: int) -> None:
         """Take these for the best so far."""
@@ -81,7 +81,7 @@ def save(path: Path, progress: Progress, run: Mapping[str, Any], parts: Mapping[
         {
             "version": _VERSION,
             "run": dict(run),
-            "progress": asdict(progress) | {"history": [tuple(record) for record in progress.history]},
+            "progress": _to_file(progress),
             "parts": {name: part.state_dict() for name, part in parts.items()},
         },
         partial,
@@ -110,5 +110,16 @@ def restore(path: Path, run: Mapping[str, Any], parts: Mapping[str, Stateful]) -
         raise SettingsError(f"checkpoint {path}: of another run: {told}; remove it or name another")
     for name, part in parts.items():
         part.load_state_dict(found["parts"][name])
-    progress = found["progress"]
-    return Progress(**progress | {"history": [EpochRecord(*record) for record in progress["history"]]})
+    return _from_file(found["progress"])
+
+
+def _to_file(progress: Progress) -> dict[str, Any]:
+    """Return the progress as plain values; the format names the curve `history`."""
+    plain = asdict(progress)
+    plain["history"] = [tuple(record) for record in plain.pop("curve")]
+    return plain
+
+
+def _from_file(plain: dict[str, Any]) -> Progress:
+    records = [EpochRecord(*record) for record in plain["history"]]
+    return Progress(**{name: value for name, value in plain.items() if name != "history"}, curve=records)

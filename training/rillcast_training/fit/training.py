@@ -94,15 +94,15 @@ def train(options: TrainOptions) -> TrainReport:
         raise SettingsError(f"{options.out}: the directory {options.out.parent} does not exist")
     series, config = series_of(options, shape)
     parts = split(series, config, options.validation, options.balance)
-    if not any(part.cut <= int(part.contexts[-1].slots[-1]) for part in parts):
+    if not any(part.cut <= int(part.segments[-1].periods[-1]) for part in parts):
         raise DataError(
             f"{options.source}: no series is long enough to validate on: each needs more than three horizons "
-            f"({3 * options.horizon} slots of {options.freq})"
+            f"({3 * options.horizon} periods of {options.freq})"
         )
     with threads(options.threads), compute.repeatable():
         trainer, progress = fitted(options, config, parts)
         picture = options.out.with_name(options.out.name + ".training.png")
-        curve.draw(picture, progress.history, best_epoch=progress.best_epoch, title=options.out.name)
+        curve.draw(picture, progress.curve, best_epoch=progress.best_epoch, title=options.out.name)
         summary = _summary(options, series, progress, trainer)
         parity = export(
             trainer.forecaster,
@@ -157,7 +157,7 @@ def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Seri
     if options.synthetic:
         made = synthesize(Recipe(freq=options.freq, series=options.synthetic, seed=options.seed))
         if shape.covariates:
-            made = [replace(one, covariates=nothing(one.slots, shape.covariates)) for one in made]
+            made = [replace(one, covariates=nothing(one.periods, shape.covariates)) for one in made]
         series += made
     return series, shape
 
@@ -261,7 +261,7 @@ class Trainer:
         figures = self.validate()
         progress.epoch += 1
         loss = figures["scaled_loss"]
-        progress.history.append(EpochRecord(progress.epoch, training, loss))
+        progress.curve.append(EpochRecord(progress.epoch, training, loss))
         if loss < progress.best_loss:
             progress.keep(self.averaged.module.state_dict(), figures, epoch=progress.epoch)
         progress.seconds += time.perf_counter() - started
@@ -308,8 +308,8 @@ def _summary(options: TrainOptions, series: Sequence[Series], progress: Progress
         **({"init": options.init.name} if options.init is not None else {}),
         "series": len(series),
         "observations": sum(int((one.y == one.y).sum()) for one in series),
-        "first_ds": _iso(start_of(min(int(one.slots[0]) for one in series))),
-        "last_ds": _iso(start_of(max(int(one.slots[-1]) for one in series))),
+        "first_ds": _iso(start_of(min(int(one.periods[0]) for one in series))),
+        "last_ds": _iso(start_of(max(int(one.periods[-1]) for one in series))),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "refit": _refits(options, progress),

@@ -163,7 +163,7 @@ class _Splits:
             DataError: no series is long enough to validate on.
         """
         parts = split(self._series, config, self._share)
-        if not any(part.cut <= int(part.contexts[-1].slots[-1]) for part in parts):
+        if not any(part.cut <= int(part.segments[-1].periods[-1]) for part in parts):
             raise DataError("no series is long enough to validate on: each needs more than three horizons")
         return parts
 
@@ -266,16 +266,16 @@ def cost_per_event(bundle: Bundle) -> float:
     names = [str(number) for number in range(_COST_STREAMS)]
     partition = np.zeros(_COST_STREAMS, np.int64)
     y = np.random.default_rng(0).normal(100, 10, _COST_STREAMS).astype(np.float32)
-    slot, best = 0, float("inf")
+    period, best = 0, float("inf")
     for _ in range(_COST_ROUNDS):
         seconds = 0.0
         for _ in range(_COST_CALLS):
-            offsets = np.arange(slot * _COST_STREAMS, (slot + 1) * _COST_STREAMS, dtype=np.int64)
-            ds = np.full(_COST_STREAMS, bundle.metadata.frequency.ahead(_COST_START_MS, slot), np.int64)
+            offsets = np.arange(period * _COST_STREAMS, (period + 1) * _COST_STREAMS, dtype=np.int64)
+            ds = np.full(_COST_STREAMS, bundle.metadata.frequency.ahead(_COST_START_MS, period), np.int64)
             started = time.perf_counter()
             engine.step(partition, offsets, names, ds, y)
             seconds += time.perf_counter() - started
-            slot += 1
+            period += 1
         best = min(best, seconds)
     return best / (_COST_CALLS * _COST_STREAMS)
 

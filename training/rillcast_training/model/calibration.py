@@ -1,14 +1,14 @@
 """Online calibration: quantile tracking per stream, horizon and level.
 
-Owns: which earlier forecasts a stream remembers until they are settled, what it learns from them, and how that
+Owns: which earlier forecasts a stream remembers until they are resolved, what it learns from them, and how that
 corrects the next forecast. Does not know: how a forecast is made, or what a score is. Everything is elementwise over
 the batch, runs inside the exported step, and is a function of the stream's own events in their order.
 
 Method: each quantile of level tau gets an offset theta, in units of the causal scale, that takes one step of online
-quantile regression per settled forecast (the quantile tracker, the 'P' of Angelopoulos, Candes & Tibshirani 2023,
+quantile regression per resolved forecast (the quantile tracker, the 'P' of Angelopoulos, Candes & Tibshirani 2023,
 Conformal PID control for time series prediction):
 
-    (1)  covered_t = 1 if y_t <= q_t + scale * theta_t, else 0        q_t the model's own quantile for slot t
+    (1)  covered_t = 1 if y_t <= q_t + scale * theta_t, else 0        q_t the model's own quantile for period t
     (2)  theta_(t+1) = theta_t + rate * (tau - covered_t)
 
 so the share of covered observations tends to tau whatever the data do, as long as the errors stay bounded. Four
@@ -17,8 +17,8 @@ choices differ from the paper's one-step setting:
 - *Widths, not places.* The two ends of a central interval take half the difference of their steps (2), so the interval
   widens and narrows around the median, which stays: errors far ahead come in runs to one side, and an offset that
   follows them comes too late (docs/adr/0004-calibration-moves-widths.md).
-- *Anchors.* A forecast h slots ahead is settled h slots later, so it has to be remembered. Offsets are kept for at most
-  four horizons (1, H/4, H/2, H), linear in between. Of a longer one at most `_PROBES` forecasts wait at once: 2^k slots
+- *Anchors.* A forecast h periods ahead is resolved h periods later, so it has to be remembered. Offsets are kept for at most
+  four horizons (1, H/4, H/2, H), linear in between. Of a longer one at most `_MAX_PENDING` forecasts wait at once: 2^k periods
   share a place, and the newest forecast made in them has it. Memory is then O(1) in H.
 - *Today's offset is judged on an old quantile* in (1), not the offset that was issued with it. Feedback without a delay
   cannot swing, and what is learnt does not depend on whether corrections are published (`calibrate` may be switched at
@@ -27,8 +27,8 @@ choices differ from the paper's one-step setting:
   device) then stay that close, instead of parting where an observation hits the edge of an interval.
 
 Events: a late or repeated one settles nothing, and remembers again what is remembered. A missing observation settles
-nothing; the forecasts for its slot, and those for slots that never came, are dropped when their place is taken. A
-restart drops all: a forecast counts only if its slot of issue lies in the stream's present context.
+nothing; the forecasts for its period, and those for periods that never came, are dropped when their place is taken. A
+restart drops all: a forecast counts only if its period of issue lies in the stream's present context.
 
 Layout: what goes with K anchors and Q levels is `[B, Q K]` here, all anchors of a level side by side: ONNX Runtime's
 elementwise operators are several times faster on rows of twelve than on rows of three.
@@ -44,14 +44,13 @@ from torch import Tensor, nn
 
 from rillcast_training.model.indexed_state import put, take
 
-_PROBES: Final = 8  # places for the forecasts of one horizon
-_RATE: Final = 0.03  # of a scale, for a forecast that is remembered at every slot
-_SHIFT: Final = 0.0  # share of the steps that moves a whole interval rather than its width
+_MAX_PENDING: Final = 8  # places for the forecasts of one horizon
+_RATE: Final = 0.03  # of a scale, for a forecast that is remembered at every period
 _SAME_LEVEL: Final = 1e-6
 _RAMP: Final = 0.1  # of a scale
 _LIMIT: Final = 16.0  # scales; a stream that leaves its forecasts for good must not take as long to come back
 _LEAST_SCALE: Final = 1e-20  # of an empty place, whose forecasts are not used but must not become NaN
-_STAMPS: Final = 1 << 22  # slots until stamps repeat; float32 knows all integers below 2^24
+_STAMPS: Final = 1 << 22  # periods until stamps repeat; float32 knows all integers below 2^24
 
 
 class Tracks(NamedTuple):
@@ -59,15 +58,15 @@ class Tracks(NamedTuple):
 
     Attributes:
         probes: `[B, E, 2 Q + 2]` what was forecast, by place: the model's quantiles, the published ones, the scale, and
-            the stamp of the slot of issue (0 = empty).
+            the stamp of the period of issue (0 = empty).
         offsets: `[B, Q, K]` theta, in scales.
     """
 
-    probes: Tensor
+    pending: Tensor
     offsets: Tensor
 
 
-class Settled(NamedTuple):
+class Resolved(NamedTuple):
     """Forecasts that an observation settles.
 
     Attributes:
@@ -75,7 +74,7 @@ class Settled(NamedTuple):
         published: `[B, Q K]` quantiles as they were published, in the stream's own unit.
     """
 
-    there: Tensor
+    valid: Tensor
     published: Tensor
 
 
@@ -93,16 +92,6 @@ class Parts(NamedTuple):
     distances: Tensor
     scale: Tensor
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        """Return what there is: a single level has no distances, and a graph should have no tensor without a column."""
-        return tuple(self) if self.distances.shape[-1] else (self.middle, self.scale)
-
-    @classmethod
-    def from_tensors(cls, tensors: tuple[Tensor, ...]) -> Parts:
-        """Undo `tensors`."""
-        middle, *distances, scale = tensors
-        return cls(middle, distances[0] if distances else middle[:, :0], scale)
-
     def quantiles(self, levels: int, centre: int) -> Tensor:
         """Return `[B, Q P]` quantiles in the stream's own unit, not decreasing along Q.
 
@@ -119,7 +108,7 @@ class Parts(NamedTuple):
 
 
 def anchor_horizons(horizon: int) -> tuple[int, ...]:
-    """Return the horizons that are tracked, in slots: 1, a quarter, a half and all of H, without repeats."""
+    """Return the horizons that are tracked, in periods: 1, a quarter, a half and all of H, without repeats."""
     return tuple(sorted({1, max(1, round(horizon / 4)), max(1, round(horizon / 2)), horizon}))
 
 
@@ -131,7 +120,7 @@ class QuantileTracker(nn.Module):
     due: Tensor
     issued_in_row: Tensor
     due_in_row: Tensor
-    row_of_place: Tensor
+    row_selector: Tensor
     learning: Tensor
     nominal: Tensor
     outwards: Tensor
@@ -147,12 +136,13 @@ class QuantileTracker(nn.Module):
         self.num_levels, self.num_anchors = len(levels), len(self.horizons)
         self.width = 2 * self.num_levels + 2
         self.middle = min(range(len(levels)), key=lambda i: abs(levels[i] - 0.5))
-        # 2^k slots share a place, so that the places repeat after few slots.
+        # 2^k periods share a place, so that the places repeat after few periods.
         strides = [
-            1 << max(0, math.ceil(math.log2((h - 1) / (_PROBES - 1)))) if h > _PROBES else 1 for h in self.horizons
+            1 << max(0, math.ceil(math.log2((h - 1) / (_MAX_PENDING - 1)))) if h > _MAX_PENDING else 1
+            for h in self.horizons
         ]
-        counts = [h if stride == 1 else _PROBES for h, stride in zip(self.horizons, strides, strict=True)]
-        self.places = sum(counts)
+        counts = [h if stride == 1 else _MAX_PENDING for h, stride in zip(self.horizons, strides, strict=True)]
+        self.entries: int = sum(counts)
         rates = _RATE * torch.tensor(strides, dtype=torch.float32).sqrt()
         self.largest_rate = float(rates.max())
         mixing = _mixing(levels)
@@ -166,16 +156,16 @@ class QuantileTracker(nn.Module):
         outwards, sideways = _signs(self.num_levels, self.middle)
         others = torch.arange(self.num_levels - 1).unsqueeze(1) * horizon
         columns = torch.tensor(self.horizons) - 1
-        places = _places(strides, counts)
-        due = torch.stack([places[:, k].roll(h) for k, h in enumerate(self.horizons)], dim=1)
-        self.repeat = len(places)
+        entries = _ring_entries(strides, counts)
+        due = torch.stack([entries[:, k].roll(h) for k, h in enumerate(self.horizons)], dim=1)
+        self.repeat = len(entries)
         for name, values in {
             "anchors": torch.tensor(self.horizons),
-            "issued": places,
+            "issued": entries,
             "due": due,
-            "issued_in_row": _beside_zeros(places),
-            "due_in_row": _beside_zeros(due),
-            "row_of_place": torch.tensor([1, 0]).repeat(self.num_anchors),
+            "issued_in_row": _with_row_zeros(entries),
+            "due_in_row": _with_row_zeros(due),
+            "row_selector": torch.tensor([1, 0]).repeat(self.num_anchors),
             "learning": -learning,
             "nominal": torch.tensor(levels).repeat_interleave(self.num_anchors) @ learning,
             "outwards": torch.kron(outwards, between),
@@ -192,48 +182,48 @@ class QuantileTracker(nn.Module):
         """How far an offset moves, at most, for an observation that is one scale further away."""
         return self.largest_rate / _RAMP
 
-    def settle(
+    def resolve(
         self,
         tracks: Tracks,
         y: Tensor,
-        slot: Tensor,
+        period: Tensor,
         known: Tensor,
         observed: Tensor,
         restarts: Tensor | None = None,
         row: Tensor | None = None,
-    ) -> tuple[Settled, Tracks]:
-        """Learn from the forecasts for this slot.
+    ) -> tuple[Resolved, Tracks]:
+        """Learn from the forecasts for this period.
 
         Args:
             tracks: the state before the event.
             y: `[B]` observations.
-            slot: `[B]` int64, the newest slot, this event's included.
-            known: `[B]` int64, slots known since the context began, this one included.
+            period: `[B]` int64, the newest period, this event's included.
+            known: `[B]` int64, periods known since the segment began, this one included.
             observed: `[B]` bool, whether the event advances its stream with an observation.
             restarts: `[B]` bool, whether the event begins its stream's context: all that was learnt is forgotten.
-            row: `[B]` int64, which row of `tracks.probes` is each event's; None = they are in the order of the events.
+            row: `[B]` int64, which row of `tracks.pending` is each event's; None = they are in the order of the events.
         """
-        due = self.columns(take(tracks.probes, self._places(self.due_in_row, row, slot)), self.width)
+        due = self.columns(take(tracks.pending, self._indices(self.due_in_row, row, period)), self.width)
         each = self.num_levels * self.num_anchors
         own, published, scale, stamp = torch.split(due, [each, each, self.num_anchors, self.num_anchors], dim=1)
-        there = self.are_there(stamp, slot, torch.where(observed, known, 0))
+        valid = self.are_valid(stamp, period, torch.where(observed, known, 0))
         offsets = tracks.offsets.reshape(-1, each)
         if restarts is not None:
             offsets = offsets * (~restarts).to(torch.float32).unsqueeze(1)
-        offsets = self.learn(offsets, self.errors(own, scale, y), self.for_each_level(there))
-        return Settled(there, published), tracks._replace(
+        offsets = self.learn(offsets, self.errors(own, scale, y), self.for_each_level(valid))
+        return Resolved(valid, published), tracks._replace(
             offsets=offsets.reshape(-1, self.num_levels, self.num_anchors)
         )
 
-    def are_there(self, stamp: Tensor, slot: Tensor, reach: Tensor) -> Tensor:
-        """Return `[B, K]` bool, whether what was remembered is the forecast for this slot, made in this context.
+    def are_valid(self, stamp: Tensor, period: Tensor, reach: Tensor) -> Tensor:
+        """Return `[B, K]` bool, whether what was remembered is the forecast for this period, made in this context.
 
         Args:
             stamp: `[B, K]` of what was remembered.
-            slot: `[B]` int64.
-            reach: `[B]` int64, slots known since the context began; 0 where nothing is to be settled.
+            period: `[B]` int64.
+            reach: `[B]` int64, periods known since the segment began; 0 where nothing is to be resolved.
         """
-        return (self._stamp(slot) - stamp == self.anchors.to(torch.float32)) & (self.anchors < reach.unsqueeze(1))
+        return (self._stamp(period) - stamp == self.anchors.to(torch.float32)) & (self.anchors < reach.unsqueeze(1))
 
     def errors(self, own: Tensor, scale: Tensor, y: Tensor) -> Tensor:
         """Return `[B, Q K]`, how far the model's quantiles lay above the observations, in their scales.
@@ -245,7 +235,7 @@ class QuantileTracker(nn.Module):
         """
         return (own - y.unsqueeze(1)) * self.for_each_level(1 / scale.clamp(min=_LEAST_SCALE))
 
-    def learn(self, offsets: Tensor, errors: Tensor, there: Tensor) -> Tensor:
+    def learn(self, offsets: Tensor, errors: Tensor, valid: Tensor) -> Tensor:
         """Return the offsets after an event; all of it that depends on the event before.
 
         Args:
@@ -255,7 +245,7 @@ class QuantileTracker(nn.Module):
         """
         covered = ((errors + offsets) * (1 / _RAMP) + 0.5).clamp(0, 1)  # (1)
         moved = (offsets + torch.addmm(self.nominal, covered, self.learning)).clamp(-_LIMIT, _LIMIT)  # (2)
-        return torch.where(there, moved, offsets)
+        return torch.where(valid, moved, offsets)
 
     def correct(self, own: Parts, offsets: Tensor, *, at_anchors: bool = False) -> Parts:
         """Move quantiles by the offsets; none passes its neighbour, which it then equals, on the way outwards.
@@ -288,32 +278,34 @@ class QuantileTracker(nn.Module):
         """Return `[B, H, Q]` quantiles of all horizons in the stream's own unit."""
         return self.quantiles(parts).reshape(-1, self.num_levels, self.horizon).transpose(1, 2)
 
-    def remember(self, tracks: Tracks, own: Parts, published: Parts, slot: Tensor, row: Tensor | None = None) -> Tracks:
-        """Keep a new forecast until it is settled.
+    def remember(
+        self, tracks: Tracks, own: Parts, published: Parts, period: Tensor, row: Tensor | None = None
+    ) -> Tracks:
+        """Keep a new forecast until it is resolved.
 
         Args:
             tracks: the state.
             own: the model's forecasts at the anchors.
             published: the corrected ones.
-            slot: `[B]` int64, the newest slot.
+            period: `[B]` int64, the newest period.
             row: as in `settle`.
         """
-        new = self.records(self.quantiles(own), self.quantiles(published), self.labels(own.scale, slot))
+        new = self.records(self.quantiles(own), self.quantiles(published), self.labels(own.scale, period))
         new = new.reshape(-1, self.num_anchors, self.width)
-        return tracks._replace(probes=put(tracks.probes, self._places(self.issued_in_row, row, slot), new))
+        return tracks._replace(pending=put(tracks.pending, self._indices(self.issued_in_row, row, period), new))
 
-    def labels(self, scale: Tensor, slot: Tensor) -> Tensor:
+    def labels(self, scale: Tensor, period: Tensor) -> Tensor:
         """Return the last two columns of what is remembered, `[B, 2 K]`: scale and stamp, the same at all anchors.
 
         Args:
             scale: `[B, 1]` in the stream's own unit.
-            slot: `[B]` int64, that of issue.
+            period: `[B]` int64, that of issue.
         """
-        return torch.cat([scale, self._stamp(slot)], dim=1).repeat_interleave(self.num_anchors, dim=1)
+        return torch.cat([scale, self._stamp(period)], dim=1).repeat_interleave(self.num_anchors, dim=1)
 
-    def rows(self, probes: Tensor) -> Tensor:
+    def rows(self, pending: Tensor) -> Tensor:
         """Return `[B * E, 2 Q + 2]`, a row per place."""
-        return probes.reshape(-1, self.width)
+        return pending.reshape(-1, self.width)
 
     def records(self, *columns: Tensor) -> Tensor:
         """Return columns, `[B, c K]` each, side by side as a row per anchor, `[B * K, width]`."""
@@ -340,32 +332,32 @@ class QuantileTracker(nn.Module):
             rows[q] = torch.maximum(rows[q], rows[q - 1])
         return torch.cat(rows, dim=1)
 
-    def _stamp(self, slot: Tensor) -> Tensor:
-        """Return `[B, 1]` float32: the slot modulo `_STAMPS`, moved so far from 0 that no empty place is ever due.
+    def _stamp(self, period: Tensor) -> Tensor:
+        """Return `[B, 1]` float32: the period modulo `_STAMPS`, moved so far from 0 that no empty place is ever due.
 
-        A forecast that waits is taken for lost where the stamps begin anew, once in `_STAMPS` slots.
+        A forecast that waits is taken for lost where the stamps begin anew, once in `_STAMPS` periods.
         """
-        return (torch.remainder(slot, _STAMPS) + (self.horizon + 1)).to(torch.float32).unsqueeze(1)
+        return (torch.remainder(period, _STAMPS) + (self.horizon + 1)).to(torch.float32).unsqueeze(1)
 
-    def _places(self, in_row: Tensor, row: Tensor | None, slot: Tensor) -> Tensor:
-        """Return `[B, K, 2]` int64, row and place by the slot modulo R; `in_row` `[R, 2 K]` has a zero for each row."""
+    def _indices(self, in_row: Tensor, row: Tensor | None, period: Tensor) -> Tensor:
+        """Return `[B, K, 2]` int64, row and place by the period modulo R; `in_row` `[R, 2 K]` has a zero for each row."""
         if row is None:
-            row = torch.arange(len(slot), device=slot.device)
-        flat = in_row[torch.remainder(slot, self.repeat)] + row.unsqueeze(1) * self.row_of_place
+            row = torch.arange(len(period), device=period.device)
+        flat = in_row[torch.remainder(period, self.repeat)] + row.unsqueeze(1) * self.row_selector
         return flat.reshape(-1, self.num_anchors, 2)
 
 
-def _beside_zeros(places: Tensor) -> Tensor:
+def _with_row_zeros(entries: Tensor) -> Tensor:
     """Return `[R, 2 K]`, a zero before each place of `[R, K]`."""
-    return torch.stack([torch.zeros_like(places), places], dim=2).flatten(1)
+    return torch.stack([torch.zeros_like(entries), entries], dim=2).flatten(1)
 
 
-def _places(strides: list[int], counts: list[int]) -> Tensor:
-    """Return `[R, K]` int64: the place of a forecast by its slot of issue modulo R, each anchor in its own ring."""
+def _ring_entries(strides: list[int], counts: list[int]) -> Tensor:
+    """Return `[R, K]` int64: the place of a forecast by its period of issue modulo R, each anchor in its own ring."""
     repeat = math.lcm(*(stride * count for stride, count in zip(strides, counts, strict=True)))
-    slots = torch.arange(repeat).unsqueeze(1)
+    periods = torch.arange(repeat).unsqueeze(1)
     starts = torch.tensor([sum(counts[:k]) for k in range(len(counts))])
-    return starts + torch.div(slots, torch.tensor(strides), rounding_mode="floor") % torch.tensor(counts)
+    return starts + torch.div(periods, torch.tensor(strides), rounding_mode="floor") % torch.tensor(counts)
 
 
 def _signs(levels: int, middle: int) -> tuple[Tensor, Tensor]:
@@ -388,8 +380,8 @@ def _mixing(levels: tuple[float, ...]) -> Tensor:
     for i, level in enumerate(levels):
         for j, other in enumerate(levels):
             if abs(level + other - 1) < _SAME_LEVEL:
-                matrix[i, i] = (1 + _SHIFT) / 2 if i != j else _SHIFT
-                matrix[j, i] = (_SHIFT - 1) / 2 if i != j else _SHIFT
+                matrix[i, i] = 0.5 if i != j else 0.0
+                matrix[j, i] = -0.5 if i != j else 0.0
     return matrix
 
 

@@ -6,8 +6,8 @@ Owns: scaling, masks, embeddings, and which part of the forecaster sees what. Do
     features    of the event: each number scaled, and whether it is there; a learnt vector of each category. Inputs of
     the
                 cells and of the head, so what was is remembered by the cells as observations are
-    ahead       of the next H slots: each known covariate scaled, and whether it is there. Inputs of the head alone
-    directions  each known covariate over the horizon: the head adds a share of it, one for each slot ahead, which
+    ahead       of the next H periods: each known covariate scaled, and whether it is there. Inputs of the head alone
+    directions  each known covariate over the horizon: the head adds a share of it, one for each period ahead, which
     depends
                 on the stream's state: so a promotion tomorrow moves tomorrow's forecast by what this stream makes of it
 
@@ -25,7 +25,7 @@ import torch
 from torch import Tensor, nn
 
 from rillcast.bundle.covariates import UNKNOWN, Covariate, ahead
-from rillcast_training.model.features import MAX_ABS_Y, WindowView
+from rillcast_training.model.features import MAX_ABS_Y, LagView
 
 _SOFT_LIMIT: Final = 8.0  # as for the other features
 _MAX_VECTOR: Final = 16  # numbers that describe a category
@@ -69,10 +69,10 @@ class CovariateFeatures(nn.Module):
     @property
     def ahead_names(self) -> tuple[str, ...]:
         """The same of the features ahead."""
-        slots = [f"{one.name}, ahead[{step}" for one in self.ahead for step in range(1, self.horizon + 1)]
-        return (*(f"{slot}]" for slot in slots), *(f"{slot} there]" for slot in slots))
+        periods = [f"{one.name}, ahead[{step}" for one in self.ahead for step in range(1, self.horizon + 1)]
+        return (*(f"{period}]" for period in periods), *(f"{period} there]" for period in periods))
 
-    def forward(self, view: WindowView, x: Tensor | None, future: Tensor | None) -> WindowView:
+    def forward(self, view: LagView, x: Tensor | None, future: Tensor | None) -> LagView:
         """Add the covariates of the same events to a view.
 
         Args:

@@ -4,9 +4,9 @@ Owns: the semantics of an event (late, repeated, missing, after a gap) and the s
 files, training, ONNX (`rillcast_training.export.bundle` traces `step`), or where rows live.
 
 State of a stream, one row each, in this order; a row of zeros is a stream never seen:
-    clock    int64 [2]       newest slot; slots known since the context began plus one (0 = never seen)
-    lags     float32 [L]     values by slot, newest last, in the stream's unit; a slot without an observation holds
-                             its seasonal value, a slot before the known ones the newest value
+    clock    int64 [2]       newest period; periods known since the segment began plus one (0 = never seen)
+    lags     float32 [L]     values by period, newest last, in the stream's unit; a period without an observation holds
+                             its seasonal value, a period before the known ones the newest value
     hidden   float32 [..]    the cells' state, layers side by side; other cells name others (`cell` of an LSTM)
     probes   float32 [E, W]  forecasts that wait for their observation (rillcast_training.model.calibration)
     offsets  float32 [Q, K]  the online correction of each quantile at K horizons, in units of the scale
@@ -35,11 +35,11 @@ from rillcast.bundle.frequency import parse
 from rillcast_training.model.calibration import Parts, QuantileTracker, Tracks
 from rillcast_training.model.cells import make_cell
 from rillcast_training.model.covariates import CovariateFeatures
-from rillcast_training.model.features import MAX_ABS_Y, FeatureConfig, WindowFeatures, WindowView
+from rillcast_training.model.features import MAX_ABS_Y, FeatureConfig, LagFeatures, LagView
 from rillcast_training.model.head import QuantileHead
+from rillcast_training.model.periods import periods_of
 from rillcast_training.model.precision import mixed
 from rillcast_training.model.scores import ForecastScores
-from rillcast_training.model.slots import slots_of
 
 _EVENT_FEATURES: Final = 2
 
@@ -50,11 +50,11 @@ class ForecasterConfig:
 
     Attributes:
         freq: frequency, such as `1h` or `1mo`.
-        horizon: slots ahead, H.
+        horizon: periods ahead, H.
         quantiles: increasing levels in (0, 1), Q of them.
-        seasons: main season in slots, and optionally a longer one.
-        context: length of the lag window in slots, L; a stream is warm when so many slots are known.
-        max_gap: a longer gap, in slots, starts the stream's context anew; at most `context`.
+        seasons: main season in periods, and optionally a longer one.
+        context: length of the lag window in periods, L; a stream is warm when so many periods are known.
+        max_gap: a longer gap, in periods, starts the stream's context anew; at most `context`.
         cell: a name of `rillcast_training.model.cells.CELLS`.
         hidden: width of a layer.
         layers: recurrent layers.
@@ -95,23 +95,23 @@ class ForecasterConfig:
 
 
 class Sequences(NamedTuple):
-    """Advancing events of S contexts (or windows of them), T each, over G slots; padding repeats the last event.
+    """Advancing events of S contexts (or windows of them), T each, over G periods; padding repeats the last event.
 
     Attributes:
-        grid: `[S, L - 1 + G]` float32, values by slot with gaps filled as `step` fills them; G starts with the
-            first event's slot.
-        offset: `[S, T]` int64 in [0, G), each event's slot relative to the first event's.
-        slot: `[S, T]` int64, slots since the epoch.
-        gap: `[S, T]` int64, slots since the event before; 0 for a context's first event.
+        grid: `[S, L - 1 + G]` float32, values by period with gaps filled as `step` fills them; G starts with the
+            first event's period.
+        offset: `[S, T]` int64 in [0, G), each event's period relative to the first event's.
+        period: `[S, T]` int64, periods since the epoch.
+        gap: `[S, T]` int64, periods since the event before; 0 for a context's first event.
         observed: `[S, T]` bool, False = missing.
-        known: `[S, T]` int64, slots known since the context began, this one included.
+        known: `[S, T]` int64, periods known since the segment began, this one included.
         x: `[S, T, C]` float32, the covariates of the events, NaN = missing; None = all missing, or none declared.
-        future: `[S, T, F, H]` float32, those known ahead, for the next slots; None likewise.
+        future: `[S, T, F, H]` float32, those known ahead, for the next periods; None likewise.
     """
 
     grid: Tensor
     offset: Tensor
-    slot: Tensor
+    period: Tensor
     gap: Tensor
     observed: Tensor
     known: Tensor
@@ -162,17 +162,17 @@ class Rows(NamedTuple):
     clock: Tensor
     lags: Tensor
     cells: tuple[Tensor, ...]
-    probes: Tensor
+    pending: Tensor
     offsets: Tensor
 
     @property
     def tracks(self) -> Tracks:
         """The calibrator's part."""
-        return Tracks(self.probes, self.offsets)
+        return Tracks(self.pending, self.offsets)
 
     def flat(self) -> tuple[Tensor, ...]:
         """Return the tensors in the order of `Forecaster.state_specs`."""
-        return (self.clock, self.lags, *self.cells, self.probes, self.offsets)
+        return (self.clock, self.lags, *self.cells, self.pending, self.offsets)
 
     @classmethod
     def from_flat(cls, rows: tuple[Tensor, ...]) -> Rows:
@@ -186,7 +186,7 @@ class StepOutputs(NamedTuple):
     Attributes:
         forecast: `[B, H, Q]` in the stream's own unit.
         status: `[B]` int8, a `rillcast.bundle.bundle.Status`.
-        score: `[B, len(scores)]`; NaN where no forecast for this very slot, from so far ahead, met an observation.
+        score: `[B, len(scores)]`; NaN where no forecast for this very period, from so far ahead, met an observation.
         anomaly: `[B]` in [0, 1]; NaN likewise.
     """
 
@@ -205,7 +205,7 @@ class Forecaster(nn.Module):
     def __init__(self, config: ForecasterConfig) -> None:
         super().__init__()
         self.config = config
-        self.features = WindowFeatures(config.features)
+        self.features = LagFeatures(config.features)
         self.covariates = CovariateFeatures(config.covariates, config.horizon) if config.covariates else None
         beside = self.covariates
         inputs = self.features.num_features + (beside.num_features if beside else 0)
@@ -237,7 +237,7 @@ class Forecaster(nn.Module):
                 StateSpec(name=name, dtype="float32", row_shape=(config.layers * config.hidden,))
                 for name in self.cell.states
             ),
-            StateSpec(name="probes", dtype="float32", row_shape=(tracker.places, tracker.width)),
+            StateSpec(name="probes", dtype="float32", row_shape=(tracker.entries, tracker.width)),
             StateSpec(name="offsets", dtype="float32", row_shape=(tracker.num_levels, tracker.num_anchors)),
         )
 
@@ -277,19 +277,19 @@ class Forecaster(nn.Module):
                 view = view.take(streams, origins)
             return self.forecast(outputs, view)
 
-    def view(self, sequences: Sequences) -> WindowView:
+    def view(self, sequences: Sequences) -> LagView:
         """Return every event's window as the network sees it; leading dimensions `[S, T]`."""
         streams = torch.arange(len(sequences.grid), device=sequences.grid.device).unsqueeze(1)
         window = sequences.grid.unfold(1, self.config.context, 1)[streams, sequences.offset]
         known = sequences.known
-        view: WindowView = self.features(self.features.mask_unknown(window, known), known, sequences.slot)
+        view: LagView = self.features(self.features.mask_unknown(window, known), known, sequences.period)
         return self.with_covariates(view, sequences.x, sequences.future)
 
-    def with_covariates(self, view: WindowView, x: Tensor | None, future: Tensor | None) -> WindowView:
+    def with_covariates(self, view: LagView, x: Tensor | None, future: Tensor | None) -> LagView:
         """Return the view with the covariates of the same events in it, if the forecaster takes any."""
         if self.covariates is None:
             return view
-        seen: WindowView = self.covariates(view, x, future)
+        seen: LagView = self.covariates(view, x, future)
         return seen
 
     def step(
@@ -311,18 +311,18 @@ class Forecaster(nn.Module):
             calibrate: `[]`, the share of the online correction that forecasts get: 1 = calibrated, 0 = as the
                 network gives them. What is learnt for the correction does not depend on it.
             x: `[B, C]` float32, the covariates of the events, NaN = missing; None = all missing.
-            future: `[B, F, H]` float32, those known ahead, for the next H slots; None = all missing.
-            row: `[B]` int64, which row of `rows.probes` is each event's; None = they are in the order of the events.
+            future: `[B, F, H]` float32, those known ahead, for the next H periods; None = all missing.
+            row: `[B]` int64, which row of `rows.pending` is each event's; None = they are in the order of the events.
 
         Returns:
             What became of the events, and the next state.
         """
         context = self.config.context
-        slot = slots_of(ds, parse(self.config.freq))
-        newest_slot, age = rows.clock[:, 0], rows.clock[:, 1]
+        period = periods_of(ds, parse(self.config.freq))
+        newest_period, age = rows.clock[:, 0], rows.clock[:, 1]
         observed = y.abs() <= MAX_ABS_Y  # False for NaN
         value = torch.where(observed, y, 0.0)
-        gap = slot - newest_slot
+        gap = period - newest_period
         seen = age > 0
         restarts = ~seen | (gap > self.config.max_gap)
         advances = restarts | (gap > 0)
@@ -331,16 +331,16 @@ class Forecaster(nn.Module):
         known_before = (age - 1).clamp(min=0)
         known = torch.where(restarts, 0, known_before)
         known = torch.where(known > 0, known + shift, (advances & observed).to(torch.int64))
-        slot = torch.where(advances, slot, newest_slot)
+        period = torch.where(advances, period, newest_period)
 
         season_ago = rows.lags.gather(1, self.season_ago[shift].unsqueeze(1)).squeeze(1)
         seasonal = torch.where(restarts, 0.0, season_ago)
         newest = torch.where(advances & observed, value, seasonal).unsqueeze(1)
-        # The newest value stands first, where the place of an unknown slot, zero, points to: one pass over the lags.
-        places = self.source[shift] * self.features.known_slots[known.clamp(max=context)].to(torch.int32)
-        lags = torch.cat([newest, rows.lags], dim=1).gather(1, places.to(torch.int64))
+        # The newest value stands first, where the place of an unknown period, zero, points to: one pass over the lags.
+        columns = self.source[shift] * self.features.known_periods[known.clamp(max=context)].to(torch.int32)
+        lags = torch.cat([newest, rows.lags], dim=1).gather(1, columns.to(torch.int64))
 
-        view = self.with_covariates(self.features(lags, known, slot), x, future)
+        view = self.with_covariates(self.features(lags, known, period), x, future)
         kept = (~restarts).to(torch.float32).unsqueeze(1)
         before = tuple(part * kept for part in rows.cells)
         stepped = self.cell.step(self.cell_inputs(view, shift, observed), before)
@@ -349,31 +349,31 @@ class Forecaster(nn.Module):
         )
         tracker = self.tracker
         own = self.forecast(self.cell.output(cells), view).parts()
-        settled, tracks = tracker.settle(rows.tracks, value, slot, known, advances & observed, restarts, row)
+        resolved, tracks = tracker.resolve(rows.tracks, value, period, known, advances & observed, restarts, row)
         offsets = calibrate * tracks.offsets
         published = tracker.correct(own, offsets)
         at_anchors = tracker.parts_at_anchors(own)
         corrected = tracker.correct(at_anchors, offsets, at_anchors=True)
-        tracks = tracker.remember(tracks, at_anchors, corrected, slot, row)
+        tracks = tracker.remember(tracks, at_anchors, corrected, period, row)
 
         status = torch.where(observed, int(Status.OK), int(Status.MISSING))
         status = torch.where(shift > 1, int(Status.GAP), status)
         status = torch.where(known < context, int(Status.WARMING_UP), status)
         status = torch.where(advances, status, torch.where(gap < 0, int(Status.LATE), int(Status.DUPLICATE)))
         score, anomaly = self.forecast_scores(
-            value, settled.published, view.scale.squeeze(1), settled.there, naive=seasonal
+            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=seasonal
         )
-        clock = torch.stack([slot, known + 1], dim=1)
-        following = Rows(clock, lags, cells, tracks.probes, tracks.offsets)
+        clock = torch.stack([period, known + 1], dim=1)
+        following = Rows(clock, lags, cells, tracks.pending, tracks.offsets)
         return StepOutputs(tracker.by_horizon(published), status.to(torch.int8), score, anomaly), following
 
-    def forecast(self, outputs: Tensor, view: WindowView) -> Forecast:
+    def forecast(self, outputs: Tensor, view: LagView) -> Forecast:
         """Return the forecasts that go with the cells' outputs, `[..., hidden]`, and the windows of the same events."""
         seen = [outputs, view.features] if view.ahead is None else [outputs, view.features, view.ahead]
         middle, distances = self.head(torch.cat(seen, dim=-1), view.directions)
         return Forecast(middle, distances, view.base, view.scale, self.tracker.middle)
 
-    def cell_inputs(self, view: WindowView, gap: Tensor, observed: Tensor) -> Tensor:
+    def cell_inputs(self, view: LagView, gap: Tensor, observed: Tensor) -> Tensor:
         """Return the cells' inputs: the features, the gap that the event ended, and whether it was observed."""
         event = [self.features.log_gap(gap), observed.to(torch.float32)]
         inputs: Tensor = self.dropout(torch.cat([view.features, torch.stack(event, dim=-1)], dim=-1))
@@ -381,9 +381,9 @@ class Forecaster(nn.Module):
 
 
 def _shift_sources(config: ForecasterConfig) -> Tensor:
-    """Return `[max_gap + 1, L]` int64: row g tells where each lag comes from when the window moves by g slots.
+    """Return `[max_gap + 1, L]` int64: row g tells where each lag comes from when the window moves by g periods.
 
-    Lag j takes old lag j + g; one that lies beyond the old window (a slot never seen) takes its seasonal value, whole
+    Lag j takes old lag j + g; one that lies beyond the old window (a period never seen) takes its seasonal value, whole
     seasons back. One table row serves ordinary steps, gaps and events that change nothing (g = 0) alike.
     """
     length, season = config.context, config.seasons[0]

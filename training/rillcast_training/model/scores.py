@@ -21,7 +21,7 @@ class ForecastScores(nn.Module):
     """Scores quantiles against the observations that settle them. No parameters.
 
     Attributes:
-        names: of the columns: `pinball` one slot ahead, `pinball_6` six slots, ..., the same of `covered` and `bias`,
+        names: of the columns: `pinball` one period ahead, `pinball_6` six periods, ..., the same of `covered` and `bias`,
             then `naive`.
     """
 
@@ -43,25 +43,25 @@ class ForecastScores(nn.Module):
         self.register_buffer("mass", quantiles.diff().unsqueeze(1).repeat(1, 4), persistent=False)
 
     def forward(
-        self, y: Tensor, published: Tensor, scale: Tensor, settled: Tensor, naive: Tensor
+        self, y: Tensor, published: Tensor, scale: Tensor, resolved: Tensor, naive: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Score the observations.
 
         Args:
             y: `[B]` observations.
-            published: `[B, Q K]` quantiles forecast for this slot at K horizons, the next slot first, in the stream's
+            published: `[B, Q K]` quantiles forecast for this period at K horizons, the next period first, in the stream's
                 own unit; the horizons of a level side by side.
             scale: `[B]` scale of the stream.
-            settled: `[B, K]` bool: whether such a forecast was made and `y` was observed.
-            naive: `[B]` the seasonal-naive forecast for this slot: the window's value of a season ago.
+            resolved: `[B, K]` bool: whether such a forecast was made and `y` was observed.
+            naive: `[B]` the seasonal-naive forecast for this period: the window's value of a season ago.
 
         Returns:
             `[B, 3 K + 1]` scores, each for all horizons: `pinball`, twice the mean pinball loss in units of the scale
             (an approximation of the CRPS); `covered`, whether `y` lies within the outermost quantiles (1 or 0); `bias`,
             the middle quantile minus `y` in units of the scale. Then `naive`, the distance of `y` from the
-            seasonal-naive forecast, one slot ahead, in units of the scale. And `[B]` anomaly, 1 - 2 min(F, 1 - F) where
-            F is the predictive distribution function of the next slot at `y`: 0 at the median, 1 far outside. All NaN
-            where not `settled`.
+            seasonal-naive forecast, one period ahead, in units of the scale. And `[B]` anomaly, 1 - 2 min(F, 1 - F) where
+            F is the predictive distribution function of the next period at `y`: 0 at the median, 1 far outside. All NaN
+            where not `resolved`.
         """
         count = self.num_horizons
         error = y.unsqueeze(1) - published
@@ -69,12 +69,12 @@ class ForecastScores(nn.Module):
         pinball = torch.matmul(torch.maximum(self.quantiles * error, (self.quantiles - 1) * error), self.means) / unit
         covered = ((error[:, :count] >= 0) & (error[:, -count:] <= 0)).to(torch.float32)
         bias = -error[:, self.middle * count : (self.middle + 1) * count] / unit
-        beside = (y - naive).abs().unsqueeze(1) / unit
-        there = torch.cat([settled, settled, settled, settled[:, :1]], dim=1)
-        columns = torch.where(there, torch.cat([pinball, covered, bias, beside], dim=1), torch.nan)
+        naive_error = (y - naive).abs().unsqueeze(1) / unit
+        valid = torch.cat([resolved, resolved, resolved, resolved[:, :1]], dim=1)
+        columns = torch.where(valid, torch.cat([pinball, covered, bias, naive_error], dim=1), torch.nan)
         below = self.distribution(y, published[:, ::count], scale)
         anomaly = 1 - 2 * torch.minimum(below, 1 - below)
-        return columns, torch.where(settled[:, 0], anomaly, torch.nan)
+        return columns, torch.where(resolved[:, 0], anomaly, torch.nan)
 
     def distribution(self, y: Tensor, quantiles: Tensor, scale: Tensor) -> Tensor:
         """Return `[B]`, the distribution function at `y`: linear between quantiles, exponential beyond them.

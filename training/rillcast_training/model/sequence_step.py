@@ -5,7 +5,7 @@ Owns: which runs of events it takes, and how the work of a step is spread over t
 the event before (the cells, what the calibrator learns) is scanned. Does not know: ONNX, or who decides what goes into
 a run.
 
-A run is regular if every event is observed and lies in the slot after that of the event before it, the first one after
+A run is regular if every event is observed and lies in the period after that of the event before it, the first one after
 the stream's newest. For a regular run the outputs and the state are those of `Forecaster.step` event by event; for any
 other they mean nothing, and `regular` says so.
 
@@ -25,9 +25,9 @@ from rillcast.bundle.frequency import parse
 from rillcast_training.model.cells import Cell
 from rillcast_training.model.features import MAX_ABS_Y
 from rillcast_training.model.forecaster import Forecaster, Rows, StepOutputs
+from rillcast_training.model.periods import periods_of
 from rillcast_training.model.recurrence import scan
 from rillcast_training.model.sequence_calibration import RunCalibration
-from rillcast_training.model.slots import slots_of
 
 CELLS: Final = "cells"
 
@@ -74,22 +74,22 @@ class SequenceStep(nn.Module):
         """
         forecaster, config = self.forecaster, self.forecaster.config
         streams, length = ds.shape
-        slots = slots_of(ds, parse(config.freq))
+        periods = periods_of(ds, parse(config.freq))
         newest, age = rows.clock[:, :1], rows.clock[:, 1:2]
-        gaps = slots - torch.cat([newest, slots[:, :-1]], dim=1)
+        gaps = periods - torch.cat([newest, periods[:, :-1]], dim=1)
         observed = y.abs() <= MAX_ABS_Y
         regular = ((gaps == 1) & observed & (age > 0)).all(dim=1)
-        turns = torch.arange(1, length + 1)
-        known = (age - 1).clamp(min=0) + turns
+        steps = torch.arange(1, length + 1)
+        known = (age - 1).clamp(min=0) + steps
 
         # Time comes first from here on, and a row is an event of a stream.
         grid = torch.cat([rows.lags[:, 1:], torch.where(observed, y, 0.0)], dim=1).t()
-        offsets = (turns - 1).unsqueeze(1) + torch.arange(config.context)
+        offsets = (steps - 1).unsqueeze(1) + torch.arange(config.context)
         windows = grid[offsets].transpose(1, 2).reshape(-1, config.context)
-        slot, count, gap, seen = (part.t().reshape(-1) for part in (slots, known, gaps, observed))
+        period, count, gap, seen = (part.t().reshape(-1) for part in (periods, known, gaps, observed))
         value = torch.where(seen, y.t().reshape(-1), 0.0)
         lags = forecaster.features.mask_unknown(windows, count)
-        view = forecaster.features(lags, count, slot)
+        view = forecaster.features(lags, count, period)
         beside = (None if part is None else part.transpose(0, 1).flatten(0, 1) for part in (x, future))
         view = forecaster.with_covariates(view, *beside)
         inputs = forecaster.cell_inputs(view, gap.clamp(0, config.max_gap), seen)
@@ -100,19 +100,19 @@ class SequenceStep(nn.Module):
         cells, (hidden,) = scan(CELLS, self.cells, rows.cells, (by_time(inputs),))
         tracker = forecaster.tracker
         own = forecaster.forecast(hidden.reshape(-1, config.hidden), view).parts()
-        calibrated = self.calibration(rows.tracks, tracker.parts_at_anchors(own), value, slot, count, calibrate)
+        calibrated = self.calibration(rows.tracks, tracker.parts_at_anchors(own), value, period, count, calibrate)
         published = tracker.correct(own, calibrated.offsets)
         season_ago = config.context - config.seasons[0]  # in the window before the event
         naive = torch.cat([rows.lags[:, season_ago].unsqueeze(0), by_time(lags[:, season_ago])[:-1]]).reshape(-1)
-        settled = calibrated.settled
+        resolved = calibrated.resolved
         score, anomaly = forecaster.forecast_scores(
-            value, settled.published, view.scale.squeeze(1), settled.there, naive=naive
+            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=naive
         )
         status = torch.where(count < config.context, int(Status.WARMING_UP), int(Status.OK)).to(torch.int8)
 
         events = StepOutputs(tracker.by_horizon(published), status, score, anomaly)
         by_stream = StepOutputs(*(by_time(part).transpose(0, 1) for part in events))
-        clock = torch.stack([slots[:, -1], known[:, -1] + 1], dim=1)
+        clock = torch.stack([periods[:, -1], known[:, -1] + 1], dim=1)
         return RunOutputs(by_stream, regular), Rows(clock, by_time(lags)[-1], cells, *calibrated.tracks)
 
 

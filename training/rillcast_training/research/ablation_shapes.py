@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from rillcast_training.model.cells import make_cell
-from rillcast_training.model.features import WindowView
+from rillcast_training.model.features import LagView
 from rillcast_training.model.forecaster import Forecast, Forecaster, ForecasterConfig, Sequences
 from rillcast_training.model.precision import mixed
 
@@ -70,7 +70,7 @@ class Attention(Forecaster):
         self.places = nn.Parameter(torch.zeros(days, _ATTENTION_WIDTH))
         nn.init.zeros_(self.value.weight)
 
-    def view(self, sequences: Sequences) -> WindowView:
+    def view(self, sequences: Sequences) -> LagView:
         """Return the windows, in place of what lies ahead of each its whole days, relative to the newest value."""
         seen = super().view(sequences)
         streams = torch.arange(len(sequences.grid), device=sequences.grid.device).unsqueeze(1)
@@ -81,7 +81,7 @@ class Attention(Forecaster):
         days, day = self.places.shape[0], self.config.seasons[0]
         return seen._replace(ahead=centred[..., -days * day :])
 
-    def forecast(self, outputs: Tensor, view: WindowView) -> Forecast:
+    def forecast(self, outputs: Tensor, view: LagView) -> Forecast:
         """See `Forecaster.forecast`."""
         assert view.ahead is not None  # from `view`
         days = view.ahead.reshape(*outputs.shape[:-1], self.places.shape[0], -1)
@@ -129,9 +129,9 @@ class Dilated(Forecaster):
 class Arcsinh(Forecaster):
     """The logarithm-like arcsinh of the features, in place of a limit at eight scales that they come near to."""
 
-    def view(self, sequences: Sequences) -> WindowView:
+    def view(self, sequences: Sequences) -> LagView:
         """See `Forecaster.view`."""
         seen = super().view(sequences)
-        limited = seen.features[..., : self.features.num_features - 2 * len(self.features.periods)]
+        limited = seen.features[..., : self.features.num_features - 2 * len(self.features.cycles)]
         own = limited / (1 - limited.abs() / _SOFT_LIMIT).clamp(min=_LEAST)
         return seen._replace(features=torch.cat([own.asinh(), seen.features[..., limited.shape[-1] :]], dim=-1))

@@ -9,7 +9,7 @@ JSON object each, and not done again.
 
 Every run trains as `rillcast train` does, with the cell of `rillcast_training.research.public_benchmarks` and the
 trial's own options, on the
-data that the headline trains on without their newest slots, and is scored on those: on M4 Hourly the last 48, from one
+data that the headline trains on without their newest periods, and is scored on those: on M4 Hourly the last 48, from one
 origin per series; on ETTh1 the last fifth, 117 days, at daily origins. Scored are the network's own quantiles, without
 the online correction.
 """
@@ -30,7 +30,7 @@ import numpy as np
 import torch
 
 from rillcast.errors import DataError, RillcastError
-from rillcast_training.data.series import Series, contexts, seasonal_scale
+from rillcast_training.data.series import Series, seasonal_scale, segments
 from rillcast_training.data.windows import Batch, Window, collate, split
 from rillcast_training.fit.allocator import keep_freed_memory
 from rillcast_training.fit.losses import ValidationFigures
@@ -46,7 +46,7 @@ END: Final = "<!-- measured by rillcast_training.research.ablations: end -->"
 BASE: Final[dict[str, Any]] = {"cell": RECIPE["cell"]}
 """What differs from the defaults of `rillcast train` in every trial."""
 HELD_OUT: Final = {"m4_hourly": 48, "etth1": 117 * 24}
-"""Newest slots of each series that the headline trains on."""
+"""Newest periods of each series that the headline trains on."""
 _RUN_UP: Final = 704  # events before the first origin; the states that 168 leave behind give the same figures
 _SERIES_AT_ONCE: Final = 128
 
@@ -131,7 +131,7 @@ def run(protocol: Protocol, trial: Trial, seed: int, series: list[Series]) -> di
         protocol: the data set's.
         trial: what is changed.
         seed: of the training.
-        series: what the headline trains on, of which the newest slots are held out here.
+        series: what the headline trains on, of which the newest periods are held out here.
 
     Returns:
         `figures` as of `rillcast_training.fit.losses`, the epoch that validation chose, and the CPU time of the
@@ -157,15 +157,15 @@ def run(protocol: Protocol, trial: Trial, seed: int, series: list[Series]) -> di
     return {"figures": figures, "best_epoch": progress.best_epoch, "cpu_seconds": seconds}
 
 
-def without_newest(series: Sequence[Series], slots: int) -> tuple[list[Series], dict[str, int]]:
-    """Return each series without its newest slots, and the first one that is held out, by series."""
-    first = {one.unique_id: int(one.slots[-1]) + 1 - slots for one in series}
-    early = [(one, one.slots < first[one.unique_id]) for one in series]
-    return [Series(one.unique_id, one.slots[kept], one.y[kept]) for one, kept in early], first
+def without_newest(series: Sequence[Series], periods: int) -> tuple[list[Series], dict[str, int]]:
+    """Return each series without its newest periods, and the first one that is held out, by series."""
+    first = {one.unique_id: int(one.periods[-1]) + 1 - periods for one in series}
+    early = [(one, one.periods < first[one.unique_id]) for one in series]
+    return [Series(one.unique_id, one.periods[kept], one.y[kept]) for one, kept in early], first
 
 
 def score(forecaster: Forecaster, series: Sequence[Series], first: Mapping[str, int]) -> dict[str, float]:
-    """Return the figures of the network's own forecasts of the slots from `first` on, which tells them by series."""
+    """Return the figures of the network's own forecasts of the periods from `first` on, which tells them by series."""
     figures = ValidationFigures(forecaster.config.quantiles)
     forecaster.eval()
     with torch.no_grad():
@@ -175,14 +175,14 @@ def score(forecaster: Forecaster, series: Sequence[Series], first: Mapping[str, 
 
 
 def batches(config: ForecasterConfig, series: Sequence[Series], first: Mapping[str, int]) -> Iterator[Batch]:
-    """Yield the windows that are scored: every horizon an origin, from the slot before the first one on."""
+    """Yield the windows that are scored: every horizon an origin, from the period before the first one on."""
     windows, origins = [], []
     for one in series:
-        context = contexts(one.slots, one.y, season=config.seasons[0], max_gap=config.max_gap)[-1]
-        begin = int(np.searchsorted(context.slots, first[one.unique_id])) - 1
-        start, end = max(0, begin - _RUN_UP), len(context.slots)
-        total, pairs = seasonal_scale(context, config.seasons[0], first[one.unique_id])
-        windows.append(Window(context, start, end - start, None, total / pairs, fresh=False))
+        segment = segments(one.periods, one.y, season=config.seasons[0], max_gap=config.max_gap)[-1]
+        begin = int(np.searchsorted(segment.periods, first[one.unique_id])) - 1
+        start, end = max(0, begin - _RUN_UP), len(segment.periods)
+        total, pairs = seasonal_scale(segment, config.seasons[0], first[one.unique_id])
+        windows.append(Window(segment, start, end - start, None, total / pairs, fresh=False))
         origins.append(np.arange(begin, end - 1, config.horizon) - start)
     for at in range(0, len(windows), _SERIES_AT_ONCE):
         chosen = slice(at, at + _SERIES_AT_ONCE)

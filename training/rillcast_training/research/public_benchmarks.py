@@ -305,9 +305,9 @@ def _command(options: TrainOptions) -> str:
 
 
 def _cut(series: list[Series], first: int, end: int) -> list[Series]:
-    """Return what lies in the slots `[first, end)`."""
-    kept = [(one, (one.slots >= first) & (one.slots < end)) for one in series]
-    return [Series(one.unique_id, one.slots[there], one.y[there]) for one, there in kept]
+    """Return what lies in the periods `[first, end)`."""
+    kept = [(one, (one.periods >= first) & (one.periods < end)) for one in series]
+    return [Series(one.unique_id, one.periods[there], one.y[there]) for one, there in kept]
 
 
 def _say(text: str) -> None:

@@ -20,7 +20,7 @@ from rillcast.errors import DataError
 from rillcast_training.data.series import Series
 from rillcast_training.evaluate.accuracy import Accuracy, Floats, SeasonalNaive, accuracy
 
-# Every fifth slot: five has no factor in common with 24, so that every hour of the day has its turn as an origin.
+# Every fifth period: five has no factor in common with 24, so that every hour of the day has its turn as an origin.
 ORIGIN_STRIDE: Final = 5
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
@@ -55,7 +55,7 @@ def score_records(
         metadata: of the bundle that it ran.
         data: the whole series, before and after `split`.
         split: what lies before it gives the scales and the naive forecast's errors.
-        stride: slots between the origins that are scored.
+        stride: periods between the origins that are scored.
 
     Raises:
         DataError: nothing in the file can be scored.
@@ -67,12 +67,12 @@ def score_records(
     number = {series.unique_id: index for index, series in enumerate(data)}
     forecasts, actuals, naives, series_of = [], [], [], []
     for record in _records(path):
-        slot = period_of(_milliseconds(record.ds))
-        if slot < first_scored or slot % stride:
+        period = period_of(_milliseconds(record.ds))
+        if period < first_scored or period % stride:
             continue
         index = number[record.unique_id]
         first, grid = grids[index]
-        seen, coming = grid[: slot - first + 1], grid[slot - first + 1 : slot - first + 1 + horizon]
+        seen, coming = grid[: period - first + 1], grid[period - first + 1 : period - first + 1 + horizon]
         if np.isnan(coming).all():
             continue
         forecasts.append(np.array(list(record.quantiles.values())).T)
@@ -101,10 +101,10 @@ def _records(path: Path) -> Iterator[_Forecast]:
 
 
 def _grid(series: Series) -> tuple[int, Floats]:
-    """Return the first slot, and the observations from it on by slot, NaN = none."""
-    first = int(series.slots[0])
-    grid = np.full(int(series.slots[-1]) - first + 1, np.nan)
-    grid[series.slots - first] = series.y
+    """Return the first period, and the observations from it on by period, NaN = none."""
+    first = int(series.periods[0])
+    grid = np.full(int(series.periods[-1]) - first + 1, np.nan)
+    grid[series.periods - first] = series.y
     return first, grid
 
 

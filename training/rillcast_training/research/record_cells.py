@@ -80,12 +80,12 @@ def _split(args: argparse.Namespace) -> tuple[Path, Path]:
     """Write the data up to its last fifth, and that fifth, as files of their own: what is scored is not trained on."""
     paths = args.workdir / "train.parquet", args.workdir / "test.parquet"
     series, start_of = load(args.data, args.freq), parse(args.freq).start_of
-    cut = np.quantile(np.concatenate([one.slots for one in series]), 1 - _TEST_SHARE)
+    cut = np.quantile(np.concatenate([one.periods for one in series]), 1 - _TEST_SHARE)
     for path, early in zip(paths, (True, False), strict=True):
         frames = []
         for one in series:
-            rows = (one.slots <= cut) == early
-            frames.append(pl.DataFrame({"ds": start_of(one.slots[rows]), "y": one.y[rows].astype(np.float64)}))
+            rows = (one.periods <= cut) == early
+            frames.append(pl.DataFrame({"ds": start_of(one.periods[rows]), "y": one.y[rows].astype(np.float64)}))
             frames[-1] = frames[-1].with_columns(pl.lit(one.unique_id).alias("unique_id"))
         pl.concat(frames).write_parquet(path)
     return paths
@@ -142,8 +142,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("data", type=Path, help="what is trained on: a file, or the name of a built-in data set")
     parser.add_argument("--test", type=Path, help="what follows it; without, the last fifth of DATA is held out")
-    parser.add_argument("--freq", required=True, help="length of a slot")
-    parser.add_argument("--horizon", type=int, required=True, help="slots to forecast")
+    parser.add_argument("--freq", required=True, help="length of a period")
+    parser.add_argument("--horizon", type=int, required=True, help="periods to forecast")
     parser.add_argument("--cells", default=",".join(CELLS), help=f"default: {','.join(CELLS)}")
     parser.add_argument("--workdir", type=Path, required=True, help="where bundles and results are kept")
     parser.add_argument("--page", type=Path, help="page whose table is replaced")

@@ -7,7 +7,7 @@
 Owns: which frequencies have one, and with what shape and budget. Does not know: the generator, the loop, the exporter.
 
 One bundle per frequency, because seasons and lag window are the shape of a graph: what an hour's weights know of a
-day of 24 slots means nothing for a week of 7. Trained on synthetic series alone, so whatever real data they are
+day of 24 periods means nothing for a week of 7. Trained on synthetic series alone, so whatever real data they are
 judged by, they have never seen it. The calendar is no input: a synthetic series has no reason to be high at noon.
 
 An export takes seconds, and has to be repeated whenever the step's graph, its state or its outputs change.
@@ -41,8 +41,8 @@ class Pretraining:
 
     Attributes:
         freq: its frequency.
-        horizon: slots that it forecasts.
-        context: slots in the lag window; None = by frequency. The tables in the graph grow with its square.
+        horizon: periods that it forecasts.
+        context: periods in the lag window; None = by frequency. The tables in the graph grow with its square.
         max_gap: a longer gap starts a stream anew; the shift table in the graph grows with it.
         rounds: trainings one after the other, each on synthetic series of its own, from the weights of the one before.
         epochs: passes of `batches` batches in each round.

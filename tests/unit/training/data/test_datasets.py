@@ -38,7 +38,7 @@ def test_every_data_set_is_tried_above() -> None:
 def test_a_data_set_becomes_series_like_a_file() -> None:
     series = load("lincoln-weather", "1d")
     assert [one.unique_id for one in series] == ["TMAX", "TMIN"]
-    assert (np.diff(series[0].slots) == 1).all()
+    assert (np.diff(series[0].periods) == 1).all()
 
 
 def test_a_file_wins_over_a_data_set_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

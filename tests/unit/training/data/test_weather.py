@@ -48,7 +48,7 @@ def test_what_is_written_reads_back_as_training_data(tmp_path: Path) -> None:
 
     assert count == 2
     assert read.unique_id == "JFK/temp"
-    assert parse(weather.FREQ).start_of(read.slots[0]) == weather.SPLIT.timestamp() * 1000
+    assert parse(weather.FREQ).start_of(read.periods[0]) == weather.SPLIT.timestamp() * 1000
     assert read.y[0] == 1.5
     assert read.y[1] != read.y[1]  # NaN
 

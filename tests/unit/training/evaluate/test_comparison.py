@@ -85,13 +85,13 @@ def test_other_origins_or_observations_are_not_compared() -> None:
         verdict(made(), made(actual=ACTUAL + 1))
 
 
-def test_the_newest_slots_are_those_of_the_whole_data_set() -> None:
-    def series(name: str, *slots: int) -> Series:
-        return Series(name, np.array(slots, np.int64), np.array(slots, np.float32))
+def test_the_newest_periods_are_those_of_the_whole_data_set() -> None:
+    def series(name: str, *periods: int) -> Series:
+        return Series(name, np.array(periods, np.int64), np.array(periods, np.float32))
 
     seen, scored = newest([series("ended", 1, 2, 3), series("goes on", 1, 9, 10), series("new", 10)], 2)
-    assert [(one.unique_id, one.slots.tolist()) for one in seen] == [("ended", [1, 2, 3]), ("goes on", [1])]
-    assert [(one.unique_id, one.slots.tolist()) for one in scored] == [("goes on", [9, 10]), ("new", [10])]
+    assert [(one.unique_id, one.periods.tolist()) for one in seen] == [("ended", [1, 2, 3]), ("goes on", [1])]
+    assert [(one.unique_id, one.periods.tolist()) for one in scored] == [("goes on", [9, 10]), ("new", [10])]
     with pytest.raises(DataError, match="older than the newest 10"):
         newest([series("short", 1, 5)], 10)
 
@@ -104,8 +104,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "data.csv"
     noise = np.random.default_rng(5).normal(0, 0.3, (400, 2))
     lines = [
-        f"s{stream},{(475_000 + slot) * 3_600_000},{10 + 3 * math.sin(slot * math.tau / 24) + noise[slot, stream]:.4f}"
-        for slot in range(400)
+        f"s{stream},{(475_000 + t) * 3_600_000},{10 + 3 * math.sin(t * math.tau / 24) + noise[t, stream]:.4f}"
+        for t in range(400)
         for stream in range(2)
     ]
     path.write_text("\n".join(["unique_id,ds,y", *lines]))
@@ -130,11 +130,11 @@ def test_the_exit_code_says_whether_a_candidate_may_be_promoted(
     assert (code, told["may_be_promoted"], told["reasons"]) == (0, True, [])
     assert told["candidate"] == told["live"]
     assert told["candidate"]["model"].endswith(pushed["model_id"])
-    assert told["origins"] == 2 * 2, "96 slots hold two origins of 48 steps in each stream"
+    assert told["origins"] == 2 * 2, "96 periods hold two origins of 48 steps in each stream"
     code, told = run(capsys, *arguments, "--coverage-tolerance", "0")
     assert (code, told["may_be_promoted"], len(told["reasons"])) == (7, False, 1)
 
 
-def test_models_of_other_slots_are_not_compared(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_of_other_periods_are_not_compared(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "universal:1h", "--against", "universal:1d", str(data)]) == 2
     assert "cannot take over" in capsys.readouterr().err

@@ -86,9 +86,9 @@ def test_clipping_keeps_short_gradients_and_shortens_long_ones() -> None:
 
 def waves(count: int = 3, events: int = 90) -> list[Series]:
     rng = np.random.default_rng(0)
-    slots = np.arange(events, dtype=np.int64)
+    periods = np.arange(events, dtype=np.int64)
     return [
-        Series(f"s{i}", slots, (10 * i + np.sin(slots) + 0.1 * rng.normal(size=events)).astype(np.float32))
+        Series(f"s{i}", periods, (10 * i + np.sin(periods) + 0.1 * rng.normal(size=events)).astype(np.float32))
         for i in range(count)
     ]
 
@@ -110,7 +110,9 @@ def test_the_command_compares_bundles_and_draws(tmp_path: Path, capsys: pytest.C
         export(random_forecaster(small_config(cell=cell)), models[-1], name=cell)
     data = tmp_path / "d.csv"
     rows = [
-        f"{one.unique_id},{slot * HOUR_MS},{y}" for one in waves() for slot, y in zip(one.slots, one.y, strict=True)
+        f"{one.unique_id},{period * HOUR_MS},{y}"
+        for one in waves()
+        for period, y in zip(one.periods, one.y, strict=True)
     ]
     data.write_text("\n".join(["unique_id,ds,y", *rows]) + "\n")
     command = ["explain", "gradients", *map(str, models), "--data", str(data), "--lags", "24", "--batches", "2"]

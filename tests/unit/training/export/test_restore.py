@@ -87,7 +87,7 @@ def test_a_module_that_cannot_be_built_is_refused_with_the_reason(
 
 
 @pytest.mark.parametrize("horizon", [1, 3, 5])
-def test_a_shortened_forecaster_says_the_same_of_the_slots_that_are_left(
+def test_a_shortened_forecaster_says_the_same_of_the_periods_that_are_left(
     exported: tuple[Forecaster, Path], horizon: int
 ) -> None:
     forecaster, _ = exported
@@ -99,5 +99,5 @@ def test_a_shortened_forecaster_says_the_same_of_the_slots_that_are_left(
 
 
 def test_a_forecaster_cannot_be_lengthened(exported: tuple[Forecaster, Path]) -> None:
-    with pytest.raises(DataError, match="horizon of 5 slots cannot start one with 6"):
+    with pytest.raises(DataError, match="horizon of 5 periods cannot start one with 6"):
         shorten(exported[0], 6)

@@ -29,29 +29,29 @@ def test_what_is_put_is_what_is_taken_and_the_rest_stays() -> None:
 
 def test_the_exported_step_reads_and_writes_forecasts_at_places() -> None:
     model = to_onnx(random_forecaster(small_config()))
-    readers = {node.op_type: node for node in model.graph.node if "state.probes" in node.input}
+    readers = {node.op_type: node for node in model.graph.node if "state.pending" in node.input}
     assert readers.keys() == {"GatherND", "ScatterND"}
-    assert list(readers["ScatterND"].output) == ["state.probes.next"]
+    assert list(readers["ScatterND"].output) == ["state.pending.next"]
     assert "row" not in {name for node in model.graph.node for name in node.input}
 
 
-def test_an_event_changes_the_places_of_its_slot_alone() -> None:
+def test_an_event_changes_the_places_of_its_period_alone() -> None:
     forecaster = random_forecaster(small_config())
     tracker, model = forecaster.tracker, to_onnx(forecaster)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    probes = [output.name for output in session.get_outputs()].index("state.probes.next")
+    probes = [output.name for output in session.get_outputs()].index("state.pending.next")
     states: dict[str, AnyArray] = {
         f"state.{spec.name}": np.full((9, *spec.row_shape), 7, spec.dtype) for spec in forecaster.state_specs()
     }
-    slot = 450_001
-    states["state.clock"][:] = slot - 1, 40
-    event = {"slots": np.array([5, 2]), "ds": np.full(2, slot * HOUR_MS), "y": np.ones(2, np.float32)}
+    period = 450_001
+    states["state.clock"][:] = period - 1, 40
+    event = {"slots": np.array([5, 2]), "ds": np.full(2, period * HOUR_MS), "y": np.ones(2, np.float32)}
     (after,) = session.run(
         [session.get_outputs()[probes].name], event | states | {"calibrate": np.array(1, np.float32)}
     )
     changed = (after != 7).any(axis=2)
     assert sorted(np.flatnonzero(changed.any(axis=1))) == [2, 5]
-    issued = sorted(tracker.issued[slot % tracker.repeat].tolist())
+    issued = sorted(tracker.issued[period % tracker.repeat].tolist())
     assert [np.flatnonzero(changed[row]).tolist() for row in (2, 5)] == [issued, issued]
 
 

@@ -44,16 +44,21 @@ def loaded(model: onnx.ModelProto) -> Run:
 
 
 def events(model: onnx.ModelProto, batch: int, steps: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yield inputs: mostly the next slot, with gaps, repeats, late, missing and huge values among them."""
+    """Yield inputs: mostly the next period, with gaps, repeats, late, missing and huge values among them."""
     rng = np.random.default_rng(batch)
-    slot = np.full(batch, 450_000, np.int64)
+    period = np.full(batch, 450_000, np.int64)
     widths = {given.name: [d.dim_value for d in given.type.tensor_type.shape.dim[1:]] for given in model.graph.input}
     for _ in range(steps):
-        slot = slot + rng.choice([1, 1, 1, 1, 1, 3, 0, -2, 40], batch)
+        period = period + rng.choice([1, 1, 1, 1, 1, 3, 0, -2, 40], batch)
         y = rng.normal(100, 10, batch).astype(np.float32)
         y[rng.random(batch) < 0.1] = np.nan
         y[rng.random(batch) < 0.02] = 1e30
-        inputs = {"slots": np.arange(1, batch + 1), "ds": slot * HOUR_MS, "y": y, "calibrate": np.array(1, np.float32)}
+        inputs = {
+            "slots": np.arange(1, batch + 1),
+            "ds": period * HOUR_MS,
+            "y": y,
+            "calibrate": np.array(1, np.float32),
+        }
         for name in {"x", "future"} & widths.keys():
             inputs[name] = rng.integers(0, 3, (batch, *widths[name])).astype(np.float32)
         yield inputs

@@ -23,9 +23,9 @@ LEVELS = torch.tensor(CONFIG.quantiles)
 
 
 def batch_of(y: np.ndarray) -> Batch:
-    """Return one series' last 20 slots as targets, four origins."""
-    slots = np.arange(1_000, 1_000 + len(y))
-    (batch,) = batches(CONFIG, [Series("a", slots, y.astype(np.float32))], {"a": 980 + len(y)})
+    """Return one series' last 20 periods as targets, four origins."""
+    periods = np.arange(1_000, 1_000 + len(y))
+    (batch,) = batches(CONFIG, [Series("a", periods, y.astype(np.float32))], {"a": 980 + len(y)})
     return batch
 
 
@@ -99,7 +99,7 @@ def test_the_dilated_layer_sees_the_same_place_of_earlier_seasons_alone() -> Non
 def test_arcsinh_undoes_the_limit() -> None:
     batch = batch_of(100 * wave())
     limited, own = (make(CONFIG).view(batch.sequences).features for make in (Forecaster, Arcsinh))
-    calendar = 2 * len(Forecaster(CONFIG).features.periods)
+    calendar = 2 * len(Forecaster(CONFIG).features.cycles)
     there = limited[..., :-calendar]
     torch.testing.assert_close(own[..., :-calendar].sinh(), there / (1 - there.abs() / 8), rtol=1e-3, atol=1e-4)
     assert torch.equal(own[..., -calendar:], limited[..., -calendar:])

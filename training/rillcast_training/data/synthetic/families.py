@@ -23,8 +23,8 @@ class Rhythm:
     """What a frequency suggests a series may repeat after.
 
     Attributes:
-        main: slots in the main season; 1 = none.
-        cycles: all natural cycles in slots, shortest first, the main season among them.
+        main: periods in the main season; 1 = none.
+        cycles: all natural cycles in periods, shortest first, the main season among them.
         days: whether the main season is a day whose seven-fold is a cycle too, so that days of the week may differ.
     """
 

@@ -41,36 +41,36 @@ class Recipe:
     """What to generate."""
 
     freq: str
-    """Frequency of the slots; it also says which cycles are natural."""
+    """Frequency of the periods; it also says which cycles are natural."""
     series: int = 1_000
     """How many."""
     length: int | None = None
-    """Slots per series; by default six lag windows of the frequency."""
+    """Periods per series; by default six lag windows of the frequency."""
     seed: int = 0
     """Of everything random."""
     missing: float = 0.1
-    """Share of the series that have holes: values missing, or slots without an event."""
+    """Share of the series that have holes: values missing, or periods without an event."""
 
     def __post_init__(self) -> None:
         try:
             parse(self.freq)
         except ValueError as error:
             raise SettingsError(str(error)) from error
-        if self.series < 1 or self.slots < _SHORTEST:
+        if self.series < 1 or self.periods < _SHORTEST:
             raise SettingsError(
-                f"synthetic data: {self.series} series of {self.slots} slots; expected at least 1 of {_SHORTEST}"
+                f"synthetic data: {self.series} series of {self.periods} periods; expected at least 1 of {_SHORTEST}"
             )
         if not 0 <= self.missing <= 1:
             raise SettingsError(f"synthetic data: missing is {self.missing}, expected a share between 0 and 1")
 
     @property
-    def slots(self) -> int:
-        """Slots per series."""
+    def periods(self) -> int:
+        """Periods per series."""
         return self.length if self.length is not None else _CONTEXTS * default_context(default_seasons(self.freq))
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain values, which make the recipe again."""
-        return asdict(self) | {"length": self.slots}
+        return asdict(self) | {"length": self.periods}
 
 
 def synthesize(recipe: Recipe) -> list[Series]:
@@ -83,19 +83,19 @@ def synthesize(recipe: Recipe) -> list[Series]:
 
 def _one(recipe: Recipe, rhythm: Rhythm, number: int) -> Series:
     rng = np.random.default_rng((recipe.seed, number))
-    kind, values = _draw(rng, recipe.slots, rhythm)
+    kind, values = _draw(rng, recipe.periods, rhythm)
     for _ in range(_DRAWS):
         if _is_alive(values, rhythm.main):
             break
-        kind, values = _draw(rng, recipe.slots, rhythm)
+        kind, values = _draw(rng, recipe.periods, rhythm)
     values = _in_a_unit(rng, values, counts=kind == "intermittent")
     period_of = parse(recipe.freq).period_of
-    n = recipe.slots
+    n = recipe.periods
     earliest = period_of(_FIRST_MS)
     first = int(rng.integers(earliest, max(period_of(_LAST_MS) - n, earliest) + 1))
-    slots = np.arange(first, first + n, dtype=np.int64)
-    values, slots = _with_holes(rng, recipe.missing, values, slots)
-    return Series(f"synthetic/{number:06d}/{kind}", slots, values.astype(np.float32))
+    periods = np.arange(first, first + n, dtype=np.int64)
+    values, periods = _with_holes(rng, recipe.missing, values, periods)
+    return Series(f"synthetic/{number:06d}/{kind}", periods, values.astype(np.float32))
 
 
 def _draw(rng: Generator, n: int, rhythm: Rhythm) -> tuple[str, Floats]:
@@ -158,9 +158,9 @@ def _in_a_unit(rng: Generator, values: Floats, *, counts: bool) -> Floats:
     return values
 
 
-def _with_holes(rng: Generator, share: float, values: Floats, slots: np.ndarray) -> tuple[Floats, np.ndarray]:
+def _with_holes(rng: Generator, share: float, values: Floats, periods: np.ndarray) -> tuple[Floats, np.ndarray]:
     if rng.random() >= share:
-        return values, slots
+        return values, periods
     n = len(values)
     lost = rng.random(n) < np.exp(rng.uniform(np.log(0.002), np.log(0.1)))
     for _ in range(int(rng.integers(0, 4))):
@@ -168,5 +168,5 @@ def _with_holes(rng: Generator, share: float, values: Floats, slots: np.ndarray)
         lost[begin : begin + length] = True
     lost[0] = False
     if rng.random() < 0.5:  # the event came without a value; else it never came
-        return np.where(lost, np.nan, values), slots
-    return values[~lost], slots[~lost]
+        return np.where(lost, np.nan, values), periods
+    return values[~lost], periods[~lost]

@@ -105,7 +105,7 @@ def test_a_finished_checkpoint_trains_no_further(data: Path, tmp_path: Path) -> 
 def test_a_checkpoint_of_other_options_is_refused_by_name(data: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.ckpt"
     trainer_of(quick_options(data, tmp_path, checkpoint=checkpoint, epochs=1)).run()
-    with pytest.raises(SettingsError, match="hidden 8 there and 9 here"):
+    with pytest.raises(SettingsError, match="hidden is 8, expected 9"):
         trainer_of(quick_options(data, tmp_path, checkpoint=checkpoint, epochs=1, hidden=9)).run()
 
 

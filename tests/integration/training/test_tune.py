@@ -69,7 +69,7 @@ def test_no_trial_begins_after_the_budget(data: Path, tmp_path: Path) -> None:
 def test_a_study_of_another_search_is_refused_by_name(data: Path, tmp_path: Path) -> None:
     study = tmp_path / "waves.study"
     tune(options_for(data, study, trials=1))
-    with pytest.raises(SettingsError, match=r"of another search: hidden \[2, 4\] there and \[2, 8\] here"):
+    with pytest.raises(SettingsError, match=r"belongs to another search: hidden is \[2, 4\], expected \[2, 8\]"):
         tune(options_for(data, study, hidden=(2, 8)))
 
 

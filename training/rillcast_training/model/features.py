@@ -1,18 +1,18 @@
-"""What the network sees of a stream: scaled features of its lag window and of the calendar.
+"""Features of a stream: its scaled lags and the calendar, as the network sees them.
 
-Owns: the default seasons of a frequency, the causal scale, the seasonal-naive base and every input of the
-cells. Does not know: cells, quantiles, losses, or how the window came to be (`rillcast_training.model.forecaster`
-shifts it
-event by event, or unfolds it from a whole sequence: both call this module, so neither can disagree).
+Owns: the default seasons of a frequency, the causal scale, the seasonal-naive base and every input of the cells. Does
+not know: cells, quantiles, losses, or where the lags come from. `rillcast_training.model.forecaster` shifts them event
+by event, or unfolds them from a whole sequence; both call this module, so they agree.
 
-Invariants: nothing here has parameters; every figure depends on the window, the number of its known periods and
-the newest period alone, so a forecast is a function of the state. All values are finite for |y| <= `MAX_ABS_Y`.
-Differences are taken in the stream's own unit before anything is divided by the scale: a series whose level
-dwarfs its daily change keeps that change in float32.
+Invariants: nothing here has parameters. Every figure depends only on the lags, the number of known periods and the
+newest period, so a forecast is a function of the state. All values are finite for |y| <= `MAX_ABS_Y`. Differences are
+taken in the stream's own unit before the division by the scale: a series whose level dwarfs its daily change keeps that
+change in float32.
 
-Exported, a row's figures must not depend on its place in the batch, to the last bit: recovery by replay rests on it.
-ONNX Runtime's reductions, sines and logarithms work on groups of four floats from an aligned address on, and treat
-what is left over at the ends otherwise; so sums are matrix products, and `log1p` and `sin` get rows of four.
+In the exported graph a row's figures must not depend on its position in the batch, to the last bit, because recovery by
+replay relies on it. ONNX Runtime's reductions, sines and logarithms work on groups of four floats from an aligned
+address, and treat the rest at the ends differently. So sums are matrix products, and `log1p` and `sin` get rows of
+four.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from rillcast.bundle.frequency import Frequency, parse
 DAY_MS: Final = 86_400_000
 WEEK_MS: Final = 7 * DAY_MS
 YEAR_MS: Final = 31_556_952_000  # the mean Gregorian year
-MAX_ABS_Y: Final = 1e30  # beyond it sums over a window could leave float32; such a value counts as missing
+MAX_ABS_Y: Final = 1e30  # beyond it sums over the lags could leave float32; such a value counts as missing
 _MIN_CONTEXT: Final = 28  # four weeks of days; short seasons are averaged over several of them
-_SHORT_SEASON: Final = 12  # a year of months, of which two tell little of one
+_SHORT_SEASON: Final = 12  # a year of months: two of them tell little about a year
 _MAX_PROFILE: Final = 48  # points that describe one season to the cells
-_LEVEL_FLOOR: Final = 1e-6  # of the level: some sixteen float32 spacings, so a constant stream scales its noise
+_LEVEL_FLOOR: Final = 1e-6  # share of the level: some sixteen float32 spacings, so a constant stream scales its noise
 _ABSOLUTE_FLOOR: Final = 1e-20
-_LEVEL_PRIOR: Final = 0.1  # change per period, relative to the level, that one lone observation suggests
-_SOFT_LIMIT: Final = 8.0  # features saturate here, so one outlier cannot drive the cells anywhere
+_LEVEL_PRIOR: Final = 0.1  # change per period, relative to the level, for a stream with a single observation
+_SOFT_LIMIT: Final = 8.0  # features saturate here, so one outlier has a bounded effect on the cells
 _SUMMARIES: Final = (
     "newest seasonal change",
     "newest change",
@@ -60,8 +60,8 @@ _LANES: Final = 4
 def default_seasons(freq: str) -> tuple[int, ...]:
     """Return the usual seasons of a frequency in periods: the main one, then a longer one where it is affordable.
 
-    A day for half an hour and longer (with the week as second season), a day down to five minutes, an hour or
-    a minute below that, a week for days, a year for weeks and calendar months, and none (1) where nothing fits.
+    A day for half an hour and longer (with the week as second season), a day down to five minutes, an hour or a minute
+    below that, a week for days, a year for weeks and calendar months, and none (1) where nothing fits.
     """
     frequency = parse(freq)
     step = frequency.step
@@ -88,14 +88,14 @@ def default_context(seasons: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FeatureConfig:
-    """What the features depend on.
+    """Configuration of the features.
 
     Attributes:
-        frequency: of the periods.
-        seasons: main season in periods and, optionally, a longer one; none exceeds `context`.
-        context: periods in the lag window, L.
-        horizon: periods ahead, H.
-        calendar: whether positions in the day, week and year are features.
+        frequency: Frequency of the periods.
+        seasons: Main season in periods and, optionally, a longer one; none exceeds `context`.
+        context: Periods in the lag window, L.
+        horizon: Periods ahead, H.
+        calendar: Whether positions in the day, week and year are features.
     """
 
     frequency: Frequency
@@ -116,16 +116,16 @@ class FeatureConfig:
 
 
 class LagView(NamedTuple):
-    """A lag window as the network sees it; `...` are the leading dimensions of the window.
+    """Lags as the network sees them; `...` are their leading dimensions.
 
     Attributes:
         features: `[..., F]` inputs of the cells and the head, bounded.
         base: `[..., H]` the seasonal-naive forecast, in the stream's own unit.
         scale: `[..., 1]` causal scale, in the stream's own unit, > 0.
-        directions: each `[..., H]`, or `[..., 1]` for all horizons: corrections that the head may take a share of, in
-            units of the scale: towards the newest value, the newest seasonal change, the mean over all whole seasons
-            of the window, and the second season where there is one; then the covariates that are known ahead.
-        ahead: `[..., A]` what the head alone sees of the periods ahead; None where nothing is known of them.
+        directions: Corrections that the head may take a share of, each `[..., H]`, or `[..., 1]` for all horizons, in
+            units of the scale: towards the newest value, the newest seasonal change, the mean over all whole seasons,
+            and the second season if there is one. Then the covariates that are known ahead.
+        ahead: `[..., A]` features of the periods ahead, for the head alone; None without covariates known ahead.
     """
 
     features: Tensor
@@ -142,7 +142,7 @@ class LagView(NamedTuple):
 
 
 class LagFeatures(nn.Module):
-    """Turn lag windows into features, base and scale. No parameters."""
+    """Turn lags into features, base and scale. No parameters."""
 
     position: Tensor
     ones: Tensor
@@ -171,12 +171,12 @@ class LagFeatures(nn.Module):
         gaps = torch.arange(config.context + 1, dtype=torch.float32)
         self.register_buffer("gap_logs", torch.log1p(gaps), persistent=False)
         known_periods = torch.arange(config.context) >= config.context - torch.arange(config.context + 1).unsqueeze(1)
-        # In bytes: it is the largest constant of a bundle, and grows with the square of the lag lags.
+        # As bytes: it is the largest constant of a bundle, and grows with the square of the lags.
         self.register_buffer("known_periods", known_periods.to(torch.int8), persistent=False)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each feature is; those of a group share what stands before the bracket, [-k] is k periods ago."""
+        """Names of the features; those of a group share the part before the bracket, [-k] is k periods ago."""
         season, stride = self.config.seasons[0], self.profile_stride
         groups = ("season", "longer season")[: len(self.config.seasons)]
         profile = (f"{group}[-{lag}]" for group in groups for lag in range(season - 1, -1, -stride))
@@ -194,11 +194,11 @@ class LagFeatures(nn.Module):
         return torch.where(self.position >= oldest, lags, lags[..., -1:])
 
     def forward(self, lags: Tensor, known: Tensor, period: Tensor) -> LagView:
-        """Describe a lags.
+        """Describe the lags.
 
         Args:
-            lags: `[..., L]` float32 in the stream's own unit, newest last; periods before the known ones hold
-                the newest value (`mask_unknown`).
+            lags: `[..., L]` float32 in the stream's own unit, newest last; periods before the known ones hold the
+                newest value (`mask_unknown`).
             known: `[...]` int64, periods known since the segment began.
             period: `[...]` int64, the newest period, counted from the epoch.
         """
@@ -213,7 +213,7 @@ class LagFeatures(nn.Module):
         local = (changes + _LEVEL_PRIOR * level) / known_f.clamp(min=1)
         repeats = (lags[..., season:] - lags[..., :-season]).abs() * inside[..., :-season]
         seasonal = _sum(repeats, self.ones_season)
-        weight = max(1.0, season / 4)  # pairs that the local change counts for, until seasonal ones are there
+        weight = max(1.0, season / 4)  # pairs that the local change counts as, until there are seasonal ones
         scale = (seasonal + weight * local) / ((known_f - season).clamp(min=0) + weight)
         scale = torch.maximum(scale, level * _LEVEL_FLOOR).clamp(min=_ABSOLUTE_FLOOR)
 
@@ -246,11 +246,11 @@ class LagFeatures(nn.Module):
         return LagView(features, base, scale, tuple(directions))
 
     def log_gap(self, gap: Tensor) -> Tensor:
-        """Return `log(1 + gap)` of gaps, int64 in 0 to the context length, from a table."""
+        """Return `log(1 + gap)` of gaps, int64 in 0 to `context`, from a table."""
         return self.gap_logs[gap]
 
     def _seasonal_naive(self, lags: Tensor, season: int) -> Tensor:
-        """Repeat the newest `season` periods of the lags over the horizon: `[..., H]`."""
+        """Repeat the newest `season` lags over the horizon: `[..., H]`."""
         return self._repeat(lags[..., self.config.context - season :], season)
 
     def _repeat(self, cycle: Tensor, season: int) -> Tensor:
@@ -275,7 +275,7 @@ def _sum(values: Tensor, ones: Tensor) -> Tensor:
 
 
 def _phase_mean(length: int, season: int) -> Tensor:
-    """Return `[L, m + 1]`: a window times this is the mean season over its whole seasons, and its overall mean."""
+    """Return `[L, m + 1]`: lags times this are the mean season over their whole seasons, and their overall mean."""
     whole = length // season
     matrix = torch.zeros(length, season + 1)
     matrix[length - whole * season :, :season] = torch.eye(season).repeat(whole, 1) / whole
@@ -286,7 +286,7 @@ def _phase_mean(length: int, season: int) -> Tensor:
 def _calendar_cycles(frequency: Frequency) -> tuple[int, ...]:
     """Return the calendar cycles, in the unit of the step, that span at least two periods and are worth their input.
 
-    The year is left out below a day: a few months of training data would only tell the network when it was.
+    The year is left out below a day: a few months of training data would only tell the network their dates.
     """
     step = frequency.step
     if frequency.in_months:

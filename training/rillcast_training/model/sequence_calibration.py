@@ -1,14 +1,14 @@
-"""The calibrator over runs of events: what `QuantileTracker` does event by event, with as little as can be in a loop.
+"""The calibrator over runs of events: `QuantileTracker` with as little as possible in a loop.
 
-Owns: where in a run a forecast that is due was made, and what is remembered at its end. Does not know: the network, or
-which runs are taken (`rillcast_training.model.sequence_step`).
+Owns: where in a run a due forecast was made, and what is pending at its end. Does not know: the network, or which runs
+are taken (`rillcast_training.model.sequence_step`).
 
-Only the offsets depend on the event before (`QuantileTracker.learn`, eight operators): they are scanned. The rest is
-known for all events at once, for the periods of a regular run follow each other: the forecast that is due at anchor k was
-made so many events earlier (`ago`), in the run or, where that lies before it, it is what the stream remembered.
+Only the offsets depend on the event before (`QuantileTracker.learn`, eight operators), so only they are scanned. The
+rest is known for all events at once, because the periods of a regular run follow each other. The forecast that is due
+at anchor k was made `ago` events earlier: in the run or, before it, as a pending one.
 
-Invariant: the same operations on the same numbers as event by event, so that the two agree bit for bit on a device on
-which a row's result does not depend on the rows beside it.
+Invariant: the same operations on the same numbers as event by event. The two agree bit for bit on a device on which a
+row's result does not depend on other rows.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ OFFSETS: Final = "offsets"
 
 
 class Calibrated(NamedTuple):
-    """What a run of the calibrator gives; N = T B events, time first.
+    """Result of a run of the calibrator; N = T B events, time first.
 
     Attributes:
         offsets: `[N, Q, K]` after each event, times `calibrate`.
-        resolved: the forecasts that each event resolved.
-        tracks: the state after the last event.
+        resolved: Forecasts that each event resolved.
+        tracks: State after the last event.
     """
 
     offsets: Tensor
@@ -61,10 +61,10 @@ class RunCalibration(nn.Module):
     def forward(
         self, tracks: Tracks, own: Parts, y: Tensor, period: Tensor, known: Tensor, calibrate: Tensor
     ) -> Calibrated:
-        """Take a stream through its run.
+        """Take streams through their runs.
 
         Args:
-            tracks: the streams' state, B of them.
+            tracks: State of the B streams.
             own: `[N, ...]` the model's forecasts at the anchors, event by event.
             y: `[N]` observations.
             period: `[N]` int64; those of a stream follow each other, and its newest one before the run.
@@ -78,7 +78,7 @@ class RunCalibration(nn.Module):
         anchors = torch.arange(tracker.num_anchors)
 
         def made_in_run(step: Tensor, stream: Tensor, anchor: Tensor) -> Tensor:
-            """Return the row, behind those that the streams remembered, of a forecast made in the run."""
+            """Return the row, after those of the pending forecasts, of a forecast made in the run."""
             return streams * tracker.entries + (step * streams + stream) * tracker.num_anchors + anchor
 
         residue = torch.remainder(period, tracker.repeat)
@@ -120,7 +120,7 @@ class RunCalibration(nn.Module):
 
 
 class LearningBody(nn.Module):
-    """One event of what is learnt: `(offsets, errors, there) -> (offsets, offsets)`."""
+    """One event of learning: `(offsets, errors, valid) -> (offsets, offsets)`."""
 
     def __init__(self, tracker: QuantileTracker) -> None:
         super().__init__()
@@ -133,13 +133,13 @@ class LearningBody(nn.Module):
 
 
 def _since_written(written: Tensor, wanted: Tensor, anchor: Tensor, *, first: int) -> Tensor:
-    """Return `[R, J]` int64: how many periods ago a place was written last, where every period has an event.
+    """Return `[R, J]` int64: how many periods ago an entry was written last, if every period has an event.
 
     Args:
-        written: `[R, K]`, by period modulo R, where its forecasts are put.
-        wanted: `[R, J]`, by period modulo R, the places that are asked for.
-        anchor: `[J]`, whose places they are.
-        first: 0 to count what is written in the period itself, 1 to leave it out.
+        written: `[R, K]`, entries that are written, by period modulo R.
+        wanted: `[R, J]`, entries that are asked for, by period modulo R.
+        anchor: `[J]`, the anchor of each of them.
+        first: 0 to count a write in the period itself, 1 to leave it out.
     """
     repeat = written.shape[0]
     back = torch.arange(first, first + repeat)

@@ -1,16 +1,15 @@
-"""Many events of each stream at once: the view of a forecaster that catch-up, replay and busy streams go through.
+"""Many events of each stream at once: the view of a forecaster for catch-up, replay and busy streams.
 
-Owns: which runs of events it takes, and how the work of a step is spread over them. What depends on the window alone
-(features, the head, the scores) is computed for all events together, as for so many rows of a batch; what depends on
-the event before (the cells, what the calibrator learns) is scanned. Does not know: ONNX, or who decides what goes into
-a run.
+Owns: which runs of events it takes, and how the work of a step is spread over them. Work that depends on the lags alone
+(features, the head, the scores) is done for all events together, as for rows of a batch. Work that depends on the event
+before (the cells, the calibrator's offsets) is scanned. Does not know: ONNX, or who puts events into a run.
 
-A run is regular if every event is observed and lies in the period after that of the event before it, the first one after
-the stream's newest. For a regular run the outputs and the state are those of `Forecaster.step` event by event; for any
-other they mean nothing, and `regular` says so.
+A run is regular if every event is observed and lies in the period after that of the event before it, the first one
+after the stream's newest. For a regular run, outputs and state are those of `Forecaster.step` event by event. For any
+other they are undefined, and `regular` is False.
 
-Invariant: the same operations on the same numbers as in the step, row by row, so that the exported graphs agree bit for
-bit on a device on which a row's result does not depend on the rows beside it.
+Invariant: the same operations on the same numbers as in the step, row by row. The exported graphs agree bit for bit on
+a device on which a row's result does not depend on other rows.
 """
 
 from __future__ import annotations
@@ -33,11 +32,11 @@ CELLS: Final = "cells"
 
 
 class RunOutputs(NamedTuple):
-    """What a call says of B runs of T events.
+    """Outputs of a call for B runs of T events.
 
     Attributes:
-        events: the step's outputs, each `[B, T, ...]`.
-        regular: `[B]` bool, whether the run was one that is taken.
+        events: The step's outputs, each `[B, T, ...]`.
+        regular: `[B]` bool, whether the run is regular.
     """
 
     events: StepOutputs
@@ -67,10 +66,10 @@ class SequenceStep(nn.Module):
         Args:
             ds: `[B, T]` int64, milliseconds since the epoch.
             y: `[B, T]` float32.
-            rows: the streams' state.
-            calibrate: as in the step.
-            x: `[B, T, C]` float32, the covariates of the events.
-            future: `[B, T, F, H]` float32, those known ahead.
+            rows: State of the streams.
+            calibrate: As in the step.
+            x: `[B, T, C]` float32, covariates of the events.
+            future: `[B, T, F, H]` float32, covariates known ahead.
         """
         forecaster, config = self.forecaster, self.forecaster.config
         streams, length = ds.shape
@@ -90,8 +89,8 @@ class SequenceStep(nn.Module):
         value = torch.where(seen, y.t().reshape(-1), 0.0)
         lags = forecaster.features.mask_unknown(windows, count)
         view = forecaster.features(lags, count, period)
-        beside = (None if part is None else part.transpose(0, 1).flatten(0, 1) for part in (x, future))
-        view = forecaster.with_covariates(view, *beside)
+        covariates = (None if part is None else part.transpose(0, 1).flatten(0, 1) for part in (x, future))
+        view = forecaster.with_covariates(view, *covariates)
         inputs = forecaster.cell_inputs(view, gap.clamp(0, config.max_gap), seen)
 
         def by_time(tensor: Tensor) -> Tensor:

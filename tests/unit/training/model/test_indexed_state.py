@@ -1,4 +1,4 @@
-"""An event reads and writes the places of a stream's forecasts that it needs, and no other."""
+"""An event reads and writes the entries of a stream's forecasts that it needs, and no other."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from rillcast_training.model.indexed_state import put, take
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config
 
 
-def test_what_is_put_is_what_is_taken_and_the_rest_stays() -> None:
+def test_take_returns_values_that_were_put_and_put_leaves_the_rest() -> None:
     table = torch.arange(2 * 3 * 2, dtype=torch.float32).reshape(2, 3, 2)
-    places = torch.tensor([[[1, 0], [1, 2]], [[0, 1], [0, 2]]])
-    assert take(table, places).tolist() == [[[6, 7], [10, 11]], [[2, 3], [4, 5]]]
-    changed = put(table, places, torch.zeros(2, 2, 2))
+    entries = torch.tensor([[[1, 0], [1, 2]], [[0, 1], [0, 2]]])
+    assert take(table, entries).tolist() == [[[6, 7], [10, 11]], [[2, 3], [4, 5]]]
+    changed = put(table, entries, torch.zeros(2, 2, 2))
     assert changed.flatten().nonzero().flatten().tolist() == [1, 8, 9]
     assert table[1, 2].tolist() == [10, 11]
 
 
-def test_the_exported_step_reads_and_writes_forecasts_at_places() -> None:
+def test_the_exported_step_reads_and_writes_forecasts_at_entries() -> None:
     model = to_onnx(random_forecaster(small_config()))
-    readers = {node.op_type: node for node in model.graph.node if "state.pending" in node.input}
+    readers = {node.op_type: node for node in model.graph.node if "state.probes" in node.input}
     assert readers.keys() == {"GatherND", "ScatterND"}
-    assert list(readers["ScatterND"].output) == ["state.pending.next"]
+    assert list(readers["ScatterND"].output) == ["state.probes.next"]
     assert "row" not in {name for node in model.graph.node for name in node.input}
 
 
-def test_an_event_changes_the_places_of_its_period_alone() -> None:
+def test_an_event_changes_the_entries_of_its_period_alone() -> None:
     forecaster = random_forecaster(small_config())
     tracker, model = forecaster.tracker, to_onnx(forecaster)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
-    probes = [output.name for output in session.get_outputs()].index("state.pending.next")
+    probes = [output.name for output in session.get_outputs()].index("state.probes.next")
     states: dict[str, AnyArray] = {
         f"state.{spec.name}": np.full((9, *spec.row_shape), 7, spec.dtype) for spec in forecaster.state_specs()
     }
@@ -56,7 +56,7 @@ def test_an_event_changes_the_places_of_its_period_alone() -> None:
 
 
 @pytest.mark.parametrize("branches", [True, False])
-def test_a_quarantined_event_changes_no_place(
+def test_a_quarantined_event_changes_no_entry(
     branches: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path_factory.mktemp("bundle") / "model.onnx"
@@ -66,9 +66,9 @@ def test_a_quarantined_event_changes_no_place(
     monkeypatch.setattr(quarantine, "protect", lambda model, states, **_: protect(model, states, branches=branches))
     engine, ids = StepEngine(Bundle.load(path), Device("cpu")), ["a", "poisoned", "b"]
 
-    def step(turn: int, y: list[float]) -> list[int]:
-        ds = np.full(3, (450_000 + turn) * HOUR_MS)
-        result = engine.step(np.zeros(3, np.int64), turn * 3 + np.arange(3), ids, ds, np.array(y, np.float32))
+    def step(period: int, y: list[float]) -> list[int]:
+        ds = np.full(3, (450_000 + period) * HOUR_MS)
+        result = engine.step(np.zeros(3, np.int64), period * 3 + np.arange(3), ids, ds, np.array(y, np.float32))
         return [int(outcome) for outcome in result.outcome]
 
     def rows() -> dict[str, AnyArray]:
@@ -76,8 +76,8 @@ def test_a_quarantined_event_changes_no_place(
         at = [page.unique_ids.index(name) for name in ids]
         return {name: values[at] for name, values in page.rows.items()}
 
-    for turn in range(20):
-        assert step(turn, [turn, turn + 1, turn + 2]) == [Outcome.STEPPED] * 3
+    for period in range(20):
+        assert step(period, [period, period + 1, period + 2]) == [Outcome.STEPPED] * 3
     before = rows()
     assert step(20, [1, 1e25, 2]) == [Outcome.STEPPED, Outcome.QUARANTINED, Outcome.STEPPED]
     after = rows()
@@ -95,4 +95,4 @@ def test_indices_of_the_lags_stay_short() -> None:
         for node in model.graph.node
         if node.op_type == "GatherElements" and types[node.input[1]] == onnx.TensorProto.INT32
     )
-    assert lags.input[0] != "state.lags.rows", "the newest value stands before them"
+    assert lags.input[0] != "state.lags.rows", "the newest value is joined before them"

@@ -1,4 +1,4 @@
-"""What a stream learns from its errors equals a plain bookkeeping of them, whatever the events."""
+"""The offsets of a stream equal a plain bookkeeping of its errors, for any events."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ Floats = npt.NDArray[np.float64]
 
 
 class Event(NamedTuple):
-    """An event as the step took it, and what it brought without (own) and with calibration (published)."""
+    """An event as the step took it, and its forecasts without (own) and with calibration (published)."""
 
     period: int
     y: float
@@ -80,7 +80,7 @@ def scale_of(forecaster: Forecaster, rows: Rows) -> float:
 
 
 class Bookkeeping:
-    """Forecasts by horizon and place: of the periods that share one, the newest has it."""
+    """Pending forecasts by horizon and entry: of the periods that share one, it holds the newest."""
 
     def __init__(self) -> None:
         self.horizons = anchor_horizons(HORIZON)
@@ -92,7 +92,7 @@ class Bookkeeping:
         self.first: int | None = None
 
     def take(self, event: Event) -> dict[int, Event]:
-        """Learn from an event that advanced its stream, remember its forecast; return what was resolved by horizon."""
+        """Learn from an event that advanced its stream, store its forecast; return the resolved ones by horizon."""
         resolved = {}
         if not np.isnan(event.y):
             for k, h in enumerate(self.horizons):

@@ -1,4 +1,4 @@
-"""Options of training runs that take a second, and what is trained by them."""
+"""Options of training runs that take a second, and their trainers."""
 
 from __future__ import annotations
 
@@ -33,6 +33,6 @@ def quick_options(data: Path, folder: Path, **changes: Any) -> TrainOptions:
 
 
 def trainer_of(options: TrainOptions) -> Trainer:
-    """Return a trainer of what the options say."""
+    """Return a trainer for the options."""
     series, config = series_of(options, forecaster_shape(options))
     return Trainer(options, config, split(series, config, options.validation))

@@ -49,7 +49,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Bundle]:
 
 @dataclass
 class Cell:
-    """One row of the table: the last event of a stream, what the model is to see of it, and what is counted."""
+    """One row of the table: the last event of a stream, the model's inputs from it, and the counters."""
 
     x: Any = field(default_factory=lambda: X)
     future: Any = field(default_factory=lambda: FUTURE)

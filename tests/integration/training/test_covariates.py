@@ -18,7 +18,7 @@ from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError
 from rillcast.transports.base import Channel
 from rillcast_training.data.covariates import declare, of_series
-from rillcast_training.data.series import Series, segments, load, table
+from rillcast_training.data.series import Series, load, segments, table
 from rillcast_training.data.windows import Window, collate
 from rillcast_training.evaluate.backtest import backtest
 from rillcast_training.explain.forecast import Target, explain
@@ -37,7 +37,7 @@ HELD_BACK = 40
 
 
 def shop_sales(folder: Path, streams: int = 24) -> tuple[Path, Path]:
-    """Write sales that a promotion, known a week ahead, doubles, in shops of which some take no notice of it."""
+    """Write sales that a promotion, known a week ahead, doubles, in shops, some of which ignore it."""
     rng = np.random.default_rng(7)
     days = np.arange(DAYS)
     rows = []
@@ -148,7 +148,7 @@ def test_an_explanation_names_the_covariates(folder: Path, knowing: Path) -> Non
 
 
 def test_the_views_of_a_forecaster_agree_on_covariates() -> None:
-    """`forward` over what training collates equals `step` over what serving feeds, gaps and late rows among it."""
+    """`forward` over training's batches equals `step` over serving's events, with gaps and late rows."""
     config, rng = config_with(), np.random.default_rng(0)
     module, periods = random_forecaster(config), 1_000 + np.array([0, 1, 2, 2, 3, 6, 5, 7, 8, 9, 30, 31, 33])
     rows = {"unique_id": ["a"] * len(periods), "ds": periods.tolist(), "y": rng.normal(50, 9, len(periods)).tolist()}
@@ -161,11 +161,11 @@ def test_the_views_of_a_forecaster_agree_on_covariates() -> None:
     assert given is not None
     state, stepped = module.initial_rows(1), []
     for row in range(len(periods)):
-        beside = given.x[row : row + 1], given.future(slice(row, row + 1), config.horizon)
+        covariates = given.x[row : row + 1], given.future(slice(row, row + 1), config.horizon)
         with torch.no_grad():
             found, state = module.step(
                 torch.tensor([periods[row] * 3_600_000]), torch.from_numpy(y[row : row + 1]), state, 0.0,
-                *(torch.from_numpy(part) for part in beside),
+                *(torch.from_numpy(part) for part in covariates),
             )  # fmt: skip
         stepped.append(found.forecast[0])
     found_contexts = segments(periods, y, season=4, max_gap=config.max_gap, covariates=given)
@@ -179,7 +179,7 @@ def test_the_views_of_a_forecaster_agree_on_covariates() -> None:
             torch.testing.assert_close(stepped[row], expected[place], rtol=1e-4, atol=1e-3)
 
 
-def test_what_is_known_ahead_is_that_of_the_next_periods() -> None:
+def test_values_known_ahead_are_those_of_the_next_periods() -> None:
     periods = np.array([10, 11, 12, 12, 14])
     frame = pl.DataFrame({"promo": [0.0, 1.0, 2.0, 9.0, 4.0]})
     given = of_series(frame, periods, (Covariate("promo", "known"),))
@@ -189,10 +189,10 @@ def test_what_is_known_ahead_is_that_of_the_next_periods() -> None:
     np.testing.assert_array_equal(found[:, 0], [[1, 2, np.nan], [np.nan, 4, np.nan], [np.nan] * 3])
 
 
-def test_what_an_event_says_of_the_next_periods_stands_over_their_rows() -> None:
+def test_a_list_for_the_next_periods_overrides_their_rows() -> None:
     periods = np.array([10, 11, 12])
-    told = [[5.0, 6.0, 7.0, 8.0], None, [9.0, None]]
-    frame = pl.DataFrame({"promo": [0.0, 1.0, 2.0], "price": [7.0, 8.0, 9.0], "future.promo": told})
+    lists = [[5.0, 6.0, 7.0, 8.0], None, [9.0, None]]
+    frame = pl.DataFrame({"promo": [0.0, 1.0, 2.0], "price": [7.0, 8.0, 9.0], "future.promo": lists})
     given = of_series(frame, periods, (Covariate("promo", "known"), Covariate("price", "known")))
     assert given is not None
     promo, price = given.take(np.array([0, 2])).future(slice(None), 3).transpose(1, 0, 2)

@@ -74,7 +74,7 @@ def sabotaged(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
 
 
 def is_epoch(tensor: onnx.TensorProto) -> bool:
-    """Whether this is what the graph adds to a day to count it from a far March 1st."""
+    """Whether this is the number that the graph adds to a day to count it from a far March 1st."""
     scalar = tensor.data_type == onnx.TensorProto.INT64 and not tensor.dims
     return scalar and int(numpy_helper.to_array(tensor)) > 146_097_000_000
 
@@ -127,7 +127,7 @@ def run_events(
     return [session.run(one, np.array([ds]), np.array([y], dtype=np.float32), calibrate) for ds, y in events]
 
 
-def test_the_status_says_what_became_of_an_event(exported: tuple[Path, Forecaster]) -> None:
+def test_the_status_names_the_effect_of_an_event(exported: tuple[Path, Forecaster]) -> None:
     warm = [(period * HOUR_MS, float(period % 4)) for period in range(-12, 0)]
     nan = float("nan")
     events = [
@@ -149,19 +149,19 @@ def test_only_the_next_period_resolves_a_forecast(exported: tuple[Path, Forecast
     events = [(0, 1.0), (HOUR_MS, 2.0), (HOUR_MS, 2.0), (2 * HOUR_MS, nan), (3 * HOUR_MS, 1.0), (5 * HOUR_MS, 1.0)]
     found = run_events(exported, events)
     one_ahead = [np.append(outputs["score"][0, 0:9:3], outputs["anomaly"][0]) for outputs in found]
-    settled = [bool(np.isfinite(values).all()) for values in one_ahead]
-    unsettled = [bool(np.isnan(values).all()) for values in one_ahead]
-    assert settled == [False, True, False, False, True, False]
-    assert unsettled == [not one for one in settled]
+    resolved = [bool(np.isfinite(values).all()) for values in one_ahead]
+    unresolved = [bool(np.isnan(values).all()) for values in one_ahead]
+    assert resolved == [False, True, False, False, True, False]
+    assert unresolved == [not one for one in resolved]
 
 
-def test_a_gap_leaves_the_forecasts_that_can_still_be_settled(exported: tuple[Path, Forecaster]) -> None:
+def test_a_gap_leaves_the_forecasts_that_can_still_be_resolved(exported: tuple[Path, Forecaster]) -> None:
     found = run_events(exported, [(period * HOUR_MS, 1.0) for period in (0, 1, 3, 5, 6)])
     horizons = (1, 2, 5)
-    settled = [
+    resolved = [
         {h for k, h in enumerate(horizons) if np.isfinite(outputs["score"][0, k:9:3]).all()} for outputs in found
     ]
-    assert settled == [set(), {1}, {2}, {2, 5}, {1, 5}]
+    assert resolved == [set(), {1}, {2}, {2, 5}, {1, 5}]
 
 
 def test_a_restart_drops_the_forecasts_before_it(exported: tuple[Path, Forecaster]) -> None:

@@ -1,4 +1,4 @@
-"""Calendar months all the way: data, training, backtest, service, explanation. Every period begins with a month."""
+"""Calendar months from end to end: data, training, backtest, service, explanation. Every period begins with a month."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_search_measures_models_of_months(folder: Path, tmp_path: Path, capsys
     assert f"rillcast train {folder / 'made.csv'} --freq 1mo --horizon 5" in found["command"]
 
 
-def test_late_months_are_put_into_place(folder: Path) -> None:
+def test_late_months_are_stepped_in_their_order(folder: Path) -> None:
     """Events up to three months late leave the stream as if all had come in time."""
     bundle, rng = Bundle.load(folder / "m.onnx"), np.random.default_rng(2)
     frequency, count = parse("1mo"), 60

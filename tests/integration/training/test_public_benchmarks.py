@@ -1,4 +1,4 @@
-"""The accuracy command: what it needs, what it prints last, what it writes into the page."""
+"""The command for public benchmarks: its needs, its last line, its part of the page."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def test_without_data_it_says_what_to_set_and_which_files_it_needs(
 ) -> None:
     monkeypatch.delenv("ACCURACY_DATA", raising=False)
     assert public_benchmarks.main(["--work", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert "ACCURACY_DATA" in told
-    assert "etth1.csv.gz" in told
+    errors = capsys.readouterr().err
+    assert "ACCURACY_DATA" in errors
+    assert "etth1.csv.gz" in errors
     assert public_benchmarks.main(["--data", str(tmp_path), "--work", str(tmp_path / "w"), "--only", "etth1"]) == 2
     assert f"{tmp_path / 'etth1.csv.gz'} does not exist" in capsys.readouterr().err
 
@@ -151,7 +151,7 @@ def test_a_shipped_bundle_is_scored_once_and_again_when_it_is_another(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["universal"]["etth1"]["wql"] == 0.03
 
 
-def test_what_is_finished_can_be_told_before_the_rest_is(
+def test_finished_runs_can_be_tabulated_before_the_rest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def never(*_: object) -> None:

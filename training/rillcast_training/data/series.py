@@ -1,12 +1,12 @@
-"""Training data: tables to series on the period grid, and series to segments.
+"""Training data: tables to series by period, and series to segments.
 
-Owns: what a data set is to the rest of training, and how a series' events become the sequences that
+Owns: the form of a data set for the rest of training, and how a series' events become the sequences that
 `Forecaster.forward` takes. Does not know: file formats (`rillcast_training.data.tables`), built-in data sets
 (`rillcast_training.data.datasets`), models, windows, splits.
 
-Invariant: `segments` treats events as `Forecaster.step` does. Late and repeated events drop out, a gap beyond
-`max_gap` starts a new segment, a period without an observation takes its seasonal value; so whatever the network
-learns here is what it meets in service.
+Invariant: `segments` treats events as `Forecaster.step` does. Late and repeated events drop out, a gap beyond `max_gap`
+starts a new segment, a period without an observation takes its seasonal value. So the network trains on the inputs that
+it sees in service.
 """
 
 from __future__ import annotations
@@ -33,10 +33,10 @@ class Series:
     """One stream's events in time order.
 
     Attributes:
-        unique_id: the stream.
+        unique_id: Name of the stream.
         periods: `[n]` int64, periods since the epoch; not decreasing.
         y: `[n]` float32; NaN = missing.
-        covariates: of the events; None where none are asked for.
+        covariates: Covariates of the events; None if none are asked for.
     """
 
     unique_id: str
@@ -47,7 +47,7 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """The advancing events of one stretch of a series that `step` would see as one segment.
+    """Advancing events of a series between two restarts of `step`.
 
     Attributes:
         rows: `[T]` int64, each event's row in the series.
@@ -56,7 +56,7 @@ class Segment:
         known: `[T]` int64, periods known since the segment began; 0 before the first observation.
         grid: `[G]` float32, values from the first event's period to the last one's, gaps filled causally.
         truth: `[G]` float32, the observations alone, NaN elsewhere.
-        covariates: of the events; None where none are asked for.
+        covariates: Covariates of the events; None if none are asked for.
     """
 
     rows: npt.NDArray[np.int64]
@@ -74,11 +74,11 @@ def load(
     """Read a data set and order it by series and time.
 
     Args:
-        source: a file (see `rillcast_training.data.tables.read`), or the name of a built-in data set
-        (`rillcast_training.data.datasets.DATASETS`).
-        freq: frequency whose periods the times fall into.
-        columns: how a file's columns are named; by default `unique_id, ds, y`.
-        covariates: what else is read, in the order in which a forecaster takes it.
+        source: File (see `rillcast_training.data.tables.read`), or name of a built-in data set
+            (`rillcast_training.data.datasets.DATASETS`).
+        freq: Frequency of the periods.
+        columns: Names of a file's columns; by default `unique_id, ds, y`.
+        covariates: Covariates to read, in the order in which a forecaster takes them.
 
     Raises:
         DataError: the data cannot be used; it says which column and row.
@@ -99,11 +99,11 @@ def table(source: str | Path, columns: Columns | None = None, covariates: Sequen
     if str(source) in datasets.DATASETS and not path.exists():
         if columns is not None and columns != Columns():
             raise DataError(
-                f"{source} is a built-in data set; its columns are {list(Columns().all)} and have no other names"
+                f"{source}: a built-in data set has the columns {list(Columns().all)}; leave out the column flags"
             )
         return _of_dataset(str(source), covariates)
     if not path.suffix and not path.exists():
-        raise DataError(f"{source}: neither a file nor a built-in data set; those are {sorted(datasets.DATASETS)}")
+        raise DataError(f"{source}: neither a file nor a built-in data set; choose from {sorted(datasets.DATASETS)}")
     columns = replace(
         columns or Columns(),
         numbers=tuple(name for name, kind in covariates if kind != "category"),
@@ -133,10 +133,10 @@ def to_series(frame: pl.DataFrame, freq: str, covariates: Sequence[Covariate] = 
 
 
 def newest(series: Sequence[Series], hold_out: int) -> tuple[list[Series], list[Series]]:
-    """Split every series in front of the newest `hold_out` periods of the whole data set.
+    """Split every series before the newest `hold_out` periods of the whole data set.
 
     Raises:
-        DataError: nothing is older than that.
+        DataError: no event is older than that.
     """
     if not series or hold_out < 1:
         raise DataError(f"--hold-out {hold_out}: takes at least 1 period")
@@ -182,9 +182,9 @@ def segments(
     Args:
         periods: `[n]` periods since the epoch, in any order.
         y: `[n]` observations; NaN, or beyond `MAX_ABS_Y`, is missing.
-        season: periods in the main season, which fills gaps.
-        max_gap: a longer gap starts a new segment.
-        covariates: of the same events.
+        season: Periods in the main season, which fills gaps.
+        max_gap: Longest gap, in periods, within a segment.
+        covariates: Covariates of the same events.
     """
     if not len(periods):
         return []
@@ -198,11 +198,11 @@ def segments(
 
 
 def seasonal_scale(segment: Segment, season: int, until_period: int) -> tuple[float, int]:
-    """Return the sum of |y_t - y_(t - season)| over observed pairs before `until_period`, and how many there are."""
+    """Return the sum of |y_t - y_(t - season)| over observed pairs before `until_period`, and their number."""
     truth = segment.truth[: max(0, int(until_period - segment.periods[0]))].astype(np.float64)
     changes = np.abs(truth[season:] - truth[:-season])
-    there = np.isfinite(changes)
-    return float(changes[there].sum()), int(there.sum())
+    known = np.isfinite(changes)
+    return float(changes[known].sum()), int(known.sum())
 
 
 def _segment(

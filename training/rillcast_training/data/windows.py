@@ -1,10 +1,10 @@
-"""Windows of segments, batched for `Forecaster.forward`.
+"""Training windows: runs of events within segments, batched for `Forecaster.forward`.
 
-Owns: which stretches of which series a training batch shows, what of the future they are scored on, and the
-time-based split. Does not know: the model or the loss.
+Owns: which part of which series a training batch shows, the future that it is scored on, and the time-based split. Does
+not know: the model or the loss.
 
-Invariants: an observation at or after a series' cut is never a training target nor a training input; which windows
-an epoch sees is a function of the seed and the epoch's number alone, so an interrupted run resumes exactly.
+Invariants: an observation at or after a series' cut is never a training target nor a training input. The windows of an
+epoch are a function of the seed and the epoch's number alone, so an interrupted run resumes exactly.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from rillcast.bundle.covariates import ahead
 from rillcast_training.data.series import Segment, Series, seasonal_scale, segments
 from rillcast_training.model.forecaster import ForecasterConfig, Sequences
 
-_MIN_TRAINING_HORIZONS: Final = 2  # a series with less before the cut trains on all it has and validates nothing
+_MIN_TRAINING_HORIZONS: Final = 2  # a series with less before the cut is trained on in full and not validated
 _MAX_WEIGHT: Final = 20.0
-_FORGOTTEN_SHARE: Final = 0.05  # of each covariate's windows in training
-_FRESH_SHARE: Final = 0.15  # windows that pretend to be the start of an unknown stream
+_FORGOTTEN_SHARE: Final = 0.05  # share of each covariate's windows in training
+_FRESH_SHARE: Final = 0.15  # share of windows that start as an unknown stream
 
 
 @dataclass(frozen=True, slots=True)
 class SplitSeries:
-    """A series' segments, where its validation part starts, and its scale.
+    """A series' segments, the start of its validation part, and its scale.
 
     Attributes:
-        segments: in time order.
-        cut: first period of the validation part; past the end if the series is too short to be split.
-        scale: mean |y_t - y_(t - season)| before the cut, the unit of its losses; > 0.
-        weight: what its losses count, one on average over all series.
+        segments: Segments in time order.
+        cut: First period of the validation part; after the end if the series is too short to split.
+        scale: Mean |y_t - y_(t - season)| before the cut, the unit of its losses; > 0.
+        weight: Weight of its losses, one on average over all series.
     """
 
     segments: tuple[Segment, ...]
@@ -51,14 +51,14 @@ class SplitSeries:
 
 
 class Batch(NamedTuple):
-    """What one training step sees.
+    """Input of one training step.
 
     Attributes:
-        sequences: the events.
+        sequences: Events.
         origins: `[S, K]` int64, events to forecast from.
-        target: `[S, K, H]` float32, what was observed after them; NaN = no loss.
-        scale: `[S]` float32, the series' scales.
-        weight: `[S]` float32, what their losses count.
+        target: `[S, K, H]` float32, observations after them; NaN = no loss.
+        scale: `[S]` float32, scales of the series.
+        weight: `[S]` float32, weights of their losses.
     """
 
     sequences: Sequences
@@ -74,8 +74,8 @@ def split(
     """Cut off the last share `validation` of every series, in periods, and at least one horizon.
 
     A series without any observation before its cut is left out. With a `balance`, series count by their scale to this
-    power: at 0 all the same, as MASE has it; at 1 by the size of their errors, as a pooled loss (WQL) has it. None
-    counts more than `_MAX_WEIGHT` times the average one.
+    power: at 0 equally, as in MASE; at 1 by the size of their errors, as in a pooled loss (WQL). None counts more than
+    `_MAX_WEIGHT` times the average one.
     """
     parts = []
     for one in series:
@@ -101,7 +101,7 @@ def _balanced(parts: list[SplitSeries], balance: float) -> list[SplitSeries]:
 
 
 def _scale(segments: Sequence[Segment], season: int, cut: int) -> float:
-    """Return the seasonal-naive error before the cut, or what stands in for it where there is no full season."""
+    """Return the seasonal-naive error before the cut, or a substitute where there is no full season."""
     for lag in (season, 1):
         sums = [seasonal_scale(segment, lag, cut) for segment in segments]
         total, pairs = sum(s for s, _ in sums), sum(n for _, n in sums)
@@ -129,7 +129,7 @@ class WindowSampler:
         self.events = sum(events for *_, events in self._candidates)
 
     def epoch(self, seed: int, number: int, batches: int) -> Iterator[Batch]:
-        """Yield the batches of epoch `number`: windows start anywhere, longer series in proportion more often."""
+        """Yield the batches of epoch `number`. Windows start anywhere; longer series appear in proportion."""
         rng = np.random.default_rng((seed, number))
         weights = np.array([events for *_, events in self._candidates], dtype=np.float64)
         picks = rng.choice(len(self._candidates), size=(batches, self.batch), p=weights / weights.sum())
@@ -175,13 +175,13 @@ class Window(NamedTuple):
     """A run of events within a segment.
 
     Attributes:
-        segment: where it lies.
-        start: its first event.
-        length: its events.
-        cut: first period that is not shown as a target; None = all are.
-        scale: of the series.
-        fresh: whether to pretend that nothing is known before the first event.
-        weight: what its losses count.
+        segment: The segment.
+        start: Index of its first event.
+        length: Number of events.
+        cut: First period that is not shown as a target; None = all are.
+        scale: Scale of the series.
+        fresh: Whether nothing counts as known before the first event.
+        weight: Weight of its losses.
     """
 
     segment: Segment
@@ -239,7 +239,7 @@ def collate(windows: Sequence[Window], config: ForecasterConfig, origins: Sequen
 
 
 def _covariates(windows: Sequence[Window], config: ForecasterConfig, length: int) -> dict[str, Tensor]:
-    """Return `x` and `future` of `Sequences`, as far as the forecaster takes them; padding is missing."""
+    """Return `x` and `future` of `Sequences`, if the forecaster takes them; padding is missing."""
     declared, known = len(config.covariates), len(ahead(config.covariates))
     if not declared:
         return {}
@@ -248,7 +248,7 @@ def _covariates(windows: Sequence[Window], config: ForecasterConfig, length: int
     for row, window in enumerate(windows):
         events = slice(window.start, window.start + window.length)
         given = window.segment.covariates
-        assert given is not None  # the series were loaded with what the forecaster takes
+        assert given is not None  # the series were loaded with the forecaster's covariates
         x[row, : window.length] = given.x[events]
         if known:
             future[row, : window.length] = given.future(events, config.horizon)
@@ -256,9 +256,9 @@ def _covariates(windows: Sequence[Window], config: ForecasterConfig, length: int
 
 
 def forget_some(sequences: Sequences, rng: np.random.Generator) -> Sequences:
-    """Make some covariates of some windows missing, so that the network learns what to do without them.
+    """Make some covariates of some windows missing, so that the network learns to do without them.
 
-    A missing category is an unknown one: this is also what trains the bucket of those that were never seen.
+    A missing category is an unknown one: this also trains the bucket of those that were never seen.
     """
     changed: dict[str, Tensor] = {}
     for name in ("x", "future"):

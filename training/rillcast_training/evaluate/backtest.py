@@ -1,11 +1,12 @@
 """Backtests: an exported bundle through the serving engine, event by event, as production would run it.
 
-Owns: which forecasts are taken (origins), what they are compared with, and the table of them. Does not know: PyTorch,
-nor the models that may be run beside (`rillcast_training.evaluate.baselines` gets the same origins).
-What is measured here is what is served: the same file, the same engine, the same state.
+Owns: which forecasts are taken (origins), which observations they are compared with, and the table of them. Does not
+know: PyTorch, or other models at the same origins (`rillcast_training.evaluate.baselines`). A backtest measures the
+served model: the same file, the same engine, the same state.
 
-Origins: with a training set, the last period of each series in it; else the period before the last `test_fraction` of each
-series; from there on every `stride` periods, as long as anything follows. Everything up to an origin has been stepped.
+Origins: with a training set, the last period of each series in it; else the period before the last `test_fraction` of
+each series. From there every `stride` periods, as long as an observation follows. The engine has stepped all events up
+to an origin.
 """
 
 from __future__ import annotations
@@ -32,22 +33,22 @@ _EVENTS_PER_STEP: Final = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """What came out.
+    """Result of a backtest.
 
     Attributes:
         unique_ids: `n` stream ids, one per origin.
-        origins_ms: `[n]` time of the last period that was seen.
+        origins_ms: `[n]` time of the last period before each forecast.
         series: `[n]` in `[0, S)`, the number of each origin's series.
-        history: per origin, what was observed by period up to it, NaN = nothing.
+        history: Per origin, the observations by period up to it, NaN = none.
         forecast: `[n, H, Q]`.
         naive: `[n, H, Q]`, the seasonal-naive forecast.
         actual: `[n, H]`, NaN = never observed.
         scale: `[S]` in-sample seasonal-naive mean absolute error, NaN = none.
         squared_scale: `[S]` its mean squared error.
-        levels: quantile levels.
-        season: periods.
-        events: events stepped.
-        seconds: time in the engine.
+        levels: Quantile levels.
+        season: Periods in a season.
+        events: Events stepped.
+        seconds: Time in the engine.
     """
 
     unique_ids: list[str]
@@ -100,7 +101,7 @@ class Backtest:
 
 @dataclass(frozen=True, slots=True)
 class _Grid:
-    """One series on the period grid: every first observation of a period."""
+    """One series by period: the first observation of each."""
 
     first_period: int
     grid: Floats
@@ -128,13 +129,13 @@ def backtest(
     """Step all events in time order and score the forecasts made at the origins.
 
     Args:
-        engine: a fresh engine with the bundle.
-        data: the series, or what follows `train`.
-        train: what the bundle was trained on; stepped first, never scored.
-        test_fraction: share of each series that is scored where there is no `train`.
-        stride: periods between origins; None = the steps that are scored.
-        steps: how many steps ahead are scored; None = all that the bundle forecasts.
-        progress: called with events done and in all.
+        engine: Fresh engine with the bundle.
+        data: The series, or their continuation after `train`.
+        train: Training data of the bundle; stepped first, never scored.
+        test_fraction: Share of each series that is scored without `train`.
+        stride: Periods between origins; None = the steps that are scored.
+        steps: Steps ahead that are scored; None = all of the bundle's horizon.
+        progress: Called with the events done and the events in all.
 
     Raises:
         DataError: there is nothing to score.
@@ -143,10 +144,10 @@ def backtest(
     metadata = bundle.metadata
     horizon, season = steps or metadata.horizon, metadata.season
     if not 1 <= horizon <= metadata.horizon:
-        raise DataError(f"{horizon} steps are to be scored, the bundle forecasts {metadata.horizon}")
+        raise DataError(f"steps to score are {horizon}, expected 1 to {metadata.horizon}, the bundle's horizon")
     stride = horizon if stride is None else stride
     if stride < 1 or not 0 < test_fraction < 1:
-        raise DataError(f"stride {stride} must be positive and test_fraction {test_fraction} within (0, 1)")
+        raise DataError(f"stride is {stride} and test_fraction {test_fraction}, expected at least 1, and within (0, 1)")
     grids = _grids(data, train, test_fraction)
     names = list(grids)
     taken: list[tuple[int, int, npt.NDArray[np.float32]]] = []
@@ -172,7 +173,7 @@ def backtest(
         done += periods.size
         progress(done, total)
 
-    # The last event of a period has the say (a repeated one leaves state and forecast alone, so they are equal).
+    # The last event of a period counts (a repeated one leaves state and forecast unchanged, so they are equal).
     latest = {(series_, period): forecast for series_, period, forecast in taken}
     kept = {key: f for key, f in latest.items() if not np.isnan(grids[names[key[0]]].after(key[1], horizon)).all()}
     if not kept:
@@ -241,18 +242,18 @@ def _in_time_order(
     sizes = np.array([s.periods.size for s in series])
     part = np.repeat(np.arange(len(series)), sizes)
     first_rows = np.cumsum(sizes) - sizes
-    beside = [s.covariates for s in series if s.covariates is not None]
-    x = np.concatenate([one.x for one in beside]) if beside else None
+    given = [s.covariates for s in series if s.covariates is not None]
+    x = np.concatenate([one.x for one in given]) if given else None
     for first in range(0, order.size, _EVENTS_PER_STEP):
         rows = order[first : first + _EVENTS_PER_STEP]
         covariates: dict[str, npt.NDArray[np.float32]] = {}
         if x is not None:  # then every series was loaded with them
             covariates["x"] = x[rows]
-            if known := beside[0].known_ahead:
+            if known := given[0].known_ahead:
                 covariates["future"] = np.empty((len(rows), known, horizon), np.float32)
                 for number in np.unique(part[rows]).tolist():
                     its = part[rows] == number
-                    covariates["future"][its] = beside[number].future(rows[its] - first_rows[number], horizon)
+                    covariates["future"][its] = given[number].future(rows[its] - first_rows[number], horizon)
         yield of[rows], periods[rows], y[rows], covariates
 
 

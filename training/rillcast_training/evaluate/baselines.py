@@ -1,7 +1,7 @@
 """Models of statsforecast at a backtest's origins, for comparison.
 
 Owns: how a history becomes their input, and how their intervals become quantiles. Does not know: bundles or scores.
-Every origin is a fit of its own, on the newest 28 seasons before it: these models have no state to carry on.
+Every origin is a separate fit, on the newest 28 seasons before it: these models carry no state.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def forecast(name: str, history: Sequence[Floats], *, horizon: int, levels: Sequ
     """Return `[n, horizon, Q]` forecasts after each history.
 
     Args:
-        name: a class of `statsforecast.models`, such as `AutoETS`, made with `season_length`; the median is its point
-            forecast, the other quantiles the ends of its intervals.
-        history: `n` series by period, newest last, NaN = nothing observed (takes the value a season before).
-        horizon: periods ahead.
-        levels: quantile levels.
-        season: periods.
+        name: A class of `statsforecast.models`, such as `AutoETS`, made with `season_length`. The median is its point
+            forecast, the other quantiles are the ends of its intervals.
+        history: `n` series by period, newest last, NaN = no observation (takes the value a season before).
+        horizon: Periods ahead.
+        levels: Quantile levels.
+        season: Periods in a season.
 
     Raises:
         SettingsError: statsforecast is not installed or has no such model.
@@ -45,7 +45,7 @@ def forecast(name: str, history: Sequence[Floats], *, horizon: int, levels: Sequ
         table: Any = StatsForecast(models=[model], freq=1, n_jobs=1).forecast(
             df=frame, h=horizon, level=intervals or None
         )
-    except Exception as error:  # the models raise whatever their numerics do
+    except Exception as error:  # the models raise any error of their numerics
         raise DataError(f"baseline {name}: {type(error).__name__}: {error}") from error
     table = table.sort_values(["unique_id", "ds"])
     alias = str(model)
@@ -59,7 +59,7 @@ def forecast(name: str, history: Sequence[Floats], *, horizon: int, levels: Sequ
 
 
 def check(name: str) -> None:
-    """Make sure that there is such a model, before anything is run.
+    """Check that there is such a model, before any run.
 
     Raises:
         SettingsError: statsforecast is not installed or has no such model.
@@ -76,8 +76,8 @@ def _kind(name: str) -> Any:
         ) from error
     seasonal = {n for n in models.__all__ if "season_length" in inspect.signature(getattr(models, n)).parameters}
     if name not in seasonal:
-        told = ", ".join(sorted(seasonal))
-        raise SettingsError(f"--baseline {name}: statsforecast has no such model with a season; there are {told}")
+        listed = ", ".join(sorted(seasonal))
+        raise SettingsError(f"--baseline {name}: statsforecast has no such model with a season; there are {listed}")
     return getattr(models, name)
 
 

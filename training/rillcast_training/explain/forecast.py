@@ -1,18 +1,17 @@
 """Which past periods and which features moved one forecast.
 
-Owns: what the forecast is compared with, and how it is split up, twice: over the observations, and over the features
-that the network sees. Does not know: files, pictures, how gradients are integrated.
+Owns: the baseline of the forecast, and its two breakdowns: by observation, and by feature of the network. Does not
+know: files, pictures, how gradients are integrated.
 
-The baseline is the same stream at its mean: every observation replaced by the mean of those in the lag window, the
-times unchanged. So an observation's attribution is what its distance from the mean added to the forecast, in the
+The baseline is the same stream at its mean: every observation is replaced by the mean of those in the lag window, the
+times unchanged. So an observation's attribution is the effect of its distance from the mean on the forecast, in the
 stream's own unit. For the features, the baseline's calendar is 0, the mean of a sine over its cycle, and its covariates
-are what missing ones are; for the observations, covariates are what they were.
+are missing. For the observations, covariates are unchanged.
 
-Attributions are taken on the module, where gradients are; occlusion checks them on the exported file, run by the
-serving engine: one observation after the other is put at the baseline's value, and the forecast is made again. The two
-agree where the forecast is near linear in its past; where they differ much, observations act jointly.
-The online calibration is off in both: an explanation is of the network.
-
+Attributions are taken on the module, which has gradients. Occlusion checks them on the exported file, run by the
+serving engine: each observation in turn is set to the baseline's value, and the forecast is made again. The two agree
+where the forecast is near linear in its past; where they differ much, observations act jointly. The online calibration
+is off in both, because an explanation is of the network.
 """
 
 from __future__ import annotations
@@ -38,8 +37,8 @@ from rillcast_training.model.forecaster import Forecaster
 
 _DIRECTIONS: Final = ("towards the newest value", "newest seasonal change", "mean season", "longer season")
 _EVENT_FEATURES: Final = ("gap", "observed")
-_NEGLIGIBLE: Final = 1e-3  # of the scale: differences below it are rounding
-_AGREES: Final = 1e-3  # |module - file| in |forecast| + scale
+_NEGLIGIBLE: Final = 1e-3  # share of the scale: differences below it are rounding
+_AGREES: Final = 1e-3  # largest |module - file| / (|forecast| + scale)
 _STRONGEST: Final = 10
 _CALL_ROWS: Final = 1_024
 _CALL_EVENTS: Final = 16_384
@@ -52,8 +51,8 @@ class Target:
     """The figure that is explained.
 
     Attributes:
-        quantile: its place among the model's levels.
-        step: period ahead, from 1; None = the mean over all.
+        quantile: Index among the model's levels.
+        step: Period ahead, from 1; None = the mean over all.
     """
 
     quantile: int
@@ -70,12 +69,12 @@ class PeriodAttribution:
     """One observation's part.
 
     Attributes:
-        ds: start of its period, ISO 8601.
-        lag: periods before the event that the forecast was made from.
-        y: the observation.
-        attribution: integrated gradient, in the stream's unit.
-        occlusion: forecast minus the forecast with this observation at the baseline's value, by the exported file;
-            None where it was not asked for.
+        ds: Start of its period, ISO 8601.
+        lag: Periods before the event that the forecast was made from.
+        y: Observation.
+        attribution: Integrated gradient, in the stream's unit.
+        occlusion: Forecast minus the forecast with this observation at the baseline's value, by the exported file; None
+            if it was not occluded.
     """
 
     ds: str
@@ -87,22 +86,22 @@ class PeriodAttribution:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What moved a forecast.
+    """Breakdown of a forecast.
 
     Attributes:
-        value: the explained figure.
-        served: the same from the exported file over the whole stream; differs where the history was cut short.
-        baseline_y: the stream's mean, which observations are compared with.
-        baseline: the figure for a stream that is constantly there.
-        scale: of the stream at the origin.
-        periods: the observations, oldest first.
-        by_period: points and gap of their integration.
-        parts: attributions by way into the forecast: the seasonal-naive base, the scale, the directions, the
-            features that the head sees, and the features that came through the recurrent state.
-        features: attributions by group of features, head and state together.
-        by_feature: points and gap of their integration.
+        value: Explained figure.
+        served: The same figure from the exported file over the whole stream; differs where the history was cut short.
+        baseline_y: Mean of the stream, which replaces observations.
+        baseline: Figure for a stream that is constant at the mean.
+        scale: Scale of the stream at the origin.
+        periods: Observations, oldest first.
+        by_period: Points and gap of their integration.
+        parts: Attributions by way into the forecast: the seasonal-naive base, the scale, the directions, the features
+            that the head sees, and the features that came through the recurrent state.
+        features: Attributions by group of features, head and state together.
+        by_feature: Points and gap of their integration.
         correlation: Pearson's, of attribution and occlusion over the occluded periods; None without occlusion.
-        common: how many of the ten strongest periods the two share; None likewise.
+        common: How many of the ten strongest periods the two share; None without occlusion.
     """
 
     value: float
@@ -128,15 +127,15 @@ def explain(
     *,
     occlude: int,
 ) -> Explanation:
-    """Split up the forecast from the last event of a history.
+    """Break down the forecast from the last event of a history.
 
     Args:
-        forecaster: the module.
-        bundle: the file that it was exported to.
-        device: where the file runs.
-        history: the past.
-        target: which figure.
-        occlude: how many of the newest observations are occluded.
+        forecaster: Trained module.
+        bundle: File that it was exported to.
+        device: Device for the file.
+        history: Past of the stream.
+        target: Figure to explain.
+        occlude: Number of newest observations to occlude.
 
     Raises:
         ParityError: module and file disagree on the forecast.
@@ -161,7 +160,7 @@ def explain(
     if abs(figures[0] - by_period.value) > _AGREES * (abs(by_period.value) + scale):
         raise ParityError(
             f"stream {history.unique_id!r}: the module forecasts {by_period.value:.6g}, the file {figures[0]:.6g}; "
-            "they are not of one model, or of versions that differ"
+            "use a file that was exported from this module by this version"
         )
     attributions = by_period.parts[0].double().numpy()
     without: dict[int, float] = dict(zip(occluded.tolist(), (figures[0] - figures[1:]).tolist(), strict=True))
@@ -192,12 +191,12 @@ def explain(
 
 
 def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArray[np.float32]) -> Floats:
-    """Run variants of a history through the serving engine, side by side.
+    """Run variants of a history through the serving engine, as streams of one batch.
 
     Args:
-        bundle: the file.
-        device: where it runs.
-        history: the times.
+        bundle: File to run.
+        device: Device for the file.
+        history: Times of the events.
         variants: `[V, T]` observations; NaN = missing.
 
     Returns:
@@ -239,14 +238,14 @@ def _of_observations(forecaster: Forecaster, history: History, target: Target) -
 def _of_features(
     forecaster: Forecaster, history: History, target: Target, y: Tensor, constant: Tensor, unit: float
 ) -> tuple[Attribution, dict[str, float], dict[str, float]]:
-    """Attribute the forecast to what the network sees: the cells' inputs at every event and the last window."""
+    """Attribute the forecast to the network's inputs: the cells' inputs at every event and the last event's view."""
     with torch.no_grad():
         inputs = _seen(forecaster, history, y)
         baseline = _seen(forecaster, history, constant, missing=True)
-    names, beside = forecaster.features.names, forecaster.covariates
+    names, declared = forecaster.features.names, forecaster.covariates
     names_ahead: tuple[str, ...] = ()
-    if beside is not None:
-        names, names_ahead = (*names, *beside.names), beside.ahead_names
+    if declared is not None:
+        names, names_ahead = (*names, *declared.names), declared.ahead_names
     calendar = [number for number, name in enumerate(names) if name.startswith("time of")]
     for part in baseline[:2]:
         part[..., calendar] = 0.0
@@ -263,8 +262,8 @@ def _of_features(
     found = integrated_gradients(function, inputs, baseline, unit=unit)
     through_state, at_head, base, scale, *directions = (part.double() for part in found.parts)
     ahead = directions.pop() if names_ahead else torch.zeros(0)
-    own = len(directions) - len(beside.ahead if beside else ())
-    known = zip((f"{one.name}, ahead" for one in beside.ahead) if beside else (), directions[own:], strict=True)
+    own = len(directions) - len(declared.ahead if declared else ())
+    known = zip((f"{one.name}, ahead" for one in declared.ahead) if declared else (), directions[own:], strict=True)
     parts = {
         "seasonal-naive base": float(base.sum()),
         "scale": float(scale.sum()),
@@ -282,9 +281,9 @@ def _of_features(
 
 
 def _seen(forecaster: Forecaster, history: History, y: Tensor, *, missing: bool = False) -> Inputs:
-    """Return the cells' inputs `[T, inputs]` and the last event's features, base, scale, directions and what is ahead.
+    """Return the cells' inputs `[T, inputs]` and the last event's features, base, scale, directions and features ahead.
 
-    With `missing`, all covariates are.
+    With `missing`, all covariates are missing.
     """
     sequences = history.sequences(y.unsqueeze(0))
     if missing:

@@ -1,12 +1,11 @@
-"""The past of one stream as the forecaster's sequence view sees it, with a handle on every observation.
+"""The past of one stream as the forecaster's sequence view sees it, with access to every observation.
 
-Owns: which events make up a forecast's past, and how a change of one observation reaches the grid that the features are
-taken from. Does not know: attribution, files, bundles.
+Owns: which events make up a forecast's past, and how a change of one observation reaches the grid from which features
+are taken. Does not know: attribution, files, bundles.
 
 Invariant: `History.sequences` with the stream's own observations are the sequences that training would see. Periods
-without an observation follow the observation that fills them: the rule is `rillcast_training.data.series.segments`'
-own, applied to
-positions instead of values.
+without an observation follow the observation that fills them: the rule of `rillcast_training.data.series.segments`,
+applied to positions instead of values.
 """
 
 from __future__ import annotations
@@ -31,13 +30,13 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The advancing events of one stream up to the one that is explained.
+    """The advancing events of one stream up to the explained one.
 
     Attributes:
-        unique_id: the stream.
+        unique_id: Name of the stream.
         periods: `[T]` int64, periods since the epoch, strictly increasing.
         y: `[T]` float32; NaN = missing.
-        longer: events of the same segment that were left out because they are too long ago.
+        longer: Events of the same segment that were left out as too old.
     """
 
     unique_id: str
@@ -48,7 +47,7 @@ class History:
 
     @property
     def covariates(self) -> dict[str, npt.NDArray[np.float32]]:
-        """The inputs `x`, `[T, C]`, and `future`, `[T, F, H]`, of the events, as far as the forecaster takes them."""
+        """The inputs `x`, `[T, C]`, and `future`, `[T, F, H]`, of the events, if the forecaster takes them."""
         given = {"x": self._positions.x, "future": self._positions.future}
         return {name: values[0].numpy() for name, values in given.items() if values is not None}
 
@@ -58,10 +57,10 @@ class History:
         return np.flatnonzero(np.isfinite(self.y))
 
     def sequences(self, y: Tensor) -> Sequences:
-        """Return the sequences with other observations in place of the stream's.
+        """Return the sequences with other observations instead of the stream's.
 
         Args:
-            y: `[S, T]`; what stands where the stream has no observation is not read. Gradients flow through.
+            y: `[S, T]`; values where the stream has no observation are not read. Gradients flow through.
         """
         rows = len(y)
         values = torch.cat([torch.zeros(rows, 1), y], dim=1)  # position 0: before the first observation
@@ -78,10 +77,10 @@ def history_of(series: Series, config: ForecasterConfig, *, at: int | None = Non
     """Return the past of the last event at or before a period.
 
     Args:
-        series: the stream.
-        config: of the forecaster, whose rules say what an event does.
-        at: period since the epoch; None = the last one.
-        limit: most events; None = all since the segment began.
+        series: The stream.
+        config: Configuration of the forecaster, whose rules define the effect of an event.
+        at: Period since the epoch; None = the last one.
+        limit: Most events; None = all since the segment began.
 
     Raises:
         DataError: the stream has no observation by then.
@@ -111,7 +110,7 @@ def find(series: list[Series], unique_id: str) -> Series:
     """Return a stream by name.
 
     Raises:
-        DataError: there is none; a few that there are, are named.
+        DataError: there is no such stream; the message names some that exist.
     """
     for one in series:
         if one.unique_id == unique_id:
@@ -121,7 +120,7 @@ def find(series: list[Series], unique_id: str) -> Series:
 
 
 def period_of(text: str, freq: str) -> int:
-    """Return the period of a time: ISO 8601 (UTC where it names no offset) or milliseconds since the epoch.
+    """Return the period of a time: ISO 8601 (UTC if it has no offset) or milliseconds since the epoch.
 
     Raises:
         DataError: it is neither.

@@ -1,4 +1,4 @@
-"""The pictures of `rillcast explain`. Owns their looks; knows nothing of how the figures came about."""
+"""The pictures of `rillcast explain`. Owns their look. Does not know how the figures were measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no display is needed, nor touched
+mpl.use("Agg")  # works without a display
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -25,9 +25,9 @@ def draw_gradients(
     """Write a PNG: norms by lag with respect to state and input, and the gradients that training clips.
 
     Args:
-        path: where it goes.
-        profiles: by model, with respect to state and input.
-        clippings: by model; an empty mapping leaves the panel out.
+        path: File to write.
+        profiles: Profiles by model, with respect to state and input.
+        clippings: Norms by model; an empty mapping leaves the panel out.
     """
     panels = 3 if clippings else 2
     figure, axes = plt.subplots(1, panels, figsize=(5.2 * panels, 4.2), dpi=120, layout="constrained")
@@ -59,7 +59,7 @@ def draw_gradients(
 
 
 def draw_forecast(path: Path, explanation: Explanation, *, title: str) -> None:
-    """Write a PNG: the past, what each period of it added, and what came through which part and feature."""
+    """Write a PNG: the past, each period's part of the forecast, and the parts by way and feature."""
     periods = explanation.periods
     lags = [-period.lag for period in periods]
     figure = plt.figure(figsize=(11, 7.5), dpi=120, layout="constrained")

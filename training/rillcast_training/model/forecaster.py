@@ -13,7 +13,7 @@ State of a stream, one row each, in this order; a row of zeros is a stream never
 
 Segment: events of a stream between two restarts. A gap beyond `max_gap` restarts the stream.
 
-Invariants: an event costs one cell step, whatever the gap before it; rows do not affect each other; quantiles never
+Invariants: an event costs one cell step, after a gap of any length; rows do not affect each other; quantiles never
 cross (each is its neighbour plus something that is not negative); the forecast is a function of the state after the
 event, and of its covariates if there are any. So a repeated or late event, which leaves the state unchanged, brings the
 same forecast again. `forward` over a segment's advancing events gives the same forecasts as `step` by `step` without

@@ -1,10 +1,10 @@
-"""Streams that change: what online calibration is for, and whether it does it.
+"""Streams that change, and the coverage that online calibration restores.
 
 Owns: the drifting streams and the measurement of their coverage. Does not know: how calibration works.
 
 Each stream is a daily wave of its own shape, level and noise. Half-way its noise doubles and its level jumps by eight
-of its old standard deviations. A model is trained on other streams of the same kind, before any change; the coverage
-of its outermost interval is taken over the second half, through the exported bundle and the serving engine, with
+of its old standard deviations. A model is trained on other streams of the same kind, before any change. The coverage of
+its outermost interval is taken over the second half, through the exported bundle and the serving engine, with
 calibration applied and without.
 """
 
@@ -27,7 +27,7 @@ from rillcast_training.fit.training import train
 HALF: Final = 1_200  # periods before the change, and after it
 _STREAMS: Final = 48
 _HORIZON: Final = 24
-_STRIDE: Final = 5  # no factor in common with a day, so that every hour has its turn as an origin
+_STRIDE: Final = 5  # no factor in common with a day, so that every hour is an origin at times
 _SEASON: Final = 24
 _FIRST_PERIOD: Final = 473_400  # 2024-01-02, in hours
 _JUMP: Final = 8.0  # standard deviations of the noise
@@ -43,7 +43,7 @@ class DriftCoverage:
 
 
 def drifting_streams(streams: int = _STREAMS, *, half: int = HALF, drift: bool = True, seed: int = 0) -> list[Series]:
-    """Return hourly streams of two halves, the second changed if there is a `drift`."""
+    """Return hourly streams of two halves; with `drift`, the second half is changed."""
     rng = np.random.default_rng((seed, drift))
     periods = np.arange(2 * half)
     series = []
@@ -68,10 +68,10 @@ def measure(folder: Path, *, epochs: int = 6, streams: int = _STREAMS, seed: int
     """Train a small model on streams without drift, and return its coverage on streams with it.
 
     Args:
-        folder: where the training data and the bundle go.
-        epochs: of training, at most.
-        streams: to measure on.
-        seed: of data and training.
+        folder: Folder for the training data and the bundle.
+        epochs: Most epochs of training.
+        streams: Streams to measure on.
+        seed: Seed of data and training.
     """
     data = folder / "steady.csv"
     write_csv(data, drifting_streams(drift=False, seed=seed))

@@ -93,7 +93,7 @@ def test_an_unusable_file_is_refused_with_file_column_and_row(text: str, message
 
 
 @pytest.mark.parametrize("name", ["d.csv", "d.csv.gz", "d.jsonl", "d.parquet", "d.xlsx"])
-def test_a_file_that_is_not_what_its_name_says_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_file_that_contradicts_its_name_is_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(b"\x00\x01 neither this nor that \xff")
     with pytest.raises(DataError, match=name):
@@ -120,7 +120,7 @@ def test_a_gap_takes_the_value_of_one_season_before() -> None:
     assert context_of([0, 1, 2, 8], [10, 11, 12, 18]) == [[10, 11, 12, 10, 11, 12, 10, 11, 18]]
 
 
-def test_a_gap_older_than_what_is_known_takes_the_newest_value() -> None:
+def test_a_gap_before_the_known_values_takes_the_newest_value() -> None:
     assert context_of([0, 1, 5], [10, 11, 15]) == [[10, 11, 11, 10, 11, 15]]
 
 

@@ -58,7 +58,7 @@ def test_families_come_as_often_as_they_say() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("rhythm", [HOURLY, Rhythm(7, (7, 365), days=False), Rhythm(1, (), days=False)])
-def test_a_family_is_finite_whatever_the_rhythm(family: str, rhythm: Rhythm) -> None:
+def test_a_family_is_finite_for_every_rhythm(family: str, rhythm: Rhythm) -> None:
     make, _ = FAMILIES[family]
     for seed in range(20):
         values = make(np.random.default_rng(seed), 300, rhythm)

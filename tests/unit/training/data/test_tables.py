@@ -45,7 +45,7 @@ def test_a_table_without_names_is_one_stream_called_like_the_file(tmp_path: Path
         ),
     ],
 )
-def test_a_column_may_tell_of_the_next_periods(tmp_path: Path, name: str, text: str) -> None:
+def test_a_column_may_hold_values_of_the_next_periods(tmp_path: Path, name: str, text: str) -> None:
     columns = Columns((), numbers=("promo",), ahead=("promo",))
     assert read(write(tmp_path / name, text), columns)["future.promo"].to_list() == [[1.0, None], None]
 

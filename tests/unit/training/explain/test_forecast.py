@@ -1,4 +1,4 @@
-"""Planted signals: forecasters and streams for which it is known what moves the forecast."""
+"""Planted signals: forecasters and streams with a known cause of the forecast."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_forecast_that_repeats_the_newest_value_is_moved_by_it_alone(tmp_path:
     assert newest.occlusion == pytest.approx(newest.attribution, rel=1e-3)
 
 
-def test_what_only_the_recurrent_state_remembers_is_found_there(tmp_path: Path) -> None:
+def test_a_signal_in_the_recurrent_state_alone_is_found_there(tmp_path: Path) -> None:
     forecaster = untrained("elman")
     horizon = forecaster.config.horizon
     change = forecaster.features.names.index("newest change")
@@ -93,7 +93,9 @@ def test_what_only_the_recurrent_state_remembers_is_found_there(tmp_path: Path) 
         for parameter in forecaster.cell.parameters():
             parameter.zero_()
         weights = dict(forecaster.cell.named_parameters())
-        weights["fused.weight_ih_l0"][0, change] = 0.3  # unit 0 sees the newest change, unit k what unit k - 1 saw
+        weights["fused.weight_ih_l0"][0, change] = (
+            0.3  # unit 0 sees the newest change, unit k the change that unit k - 1 saw
+        )
         for unit in range(1, forecaster.config.hidden):
             weights["fused.weight_hh_l0"][unit, unit - 1] = 1.0
         forecaster.head.trunk.weight.zero_()
@@ -135,7 +137,7 @@ def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
         explain(other, Bundle.load(tmp_path / "m.onnx"), Device("cpu"), history, Target(MEDIAN, None), occlude=0)
 
 
-def test_the_history_is_what_training_sees() -> None:
+def test_the_history_equals_the_sequences_of_training() -> None:
     config, series = small_config(), stream(gaps=True)
     history = history_of(series, config)
     found = history.sequences(torch.from_numpy(np.nan_to_num(history.y)).unsqueeze(0))
@@ -174,7 +176,7 @@ def test_times_are_read_as_periods(text: str) -> None:
     assert iso(START, "1h") == "2024-01-28T00:00:00Z"
 
 
-def test_what_is_no_time_is_refused() -> None:
+def test_a_text_without_a_time_is_refused() -> None:
     with pytest.raises(DataError, match="'noon': expected ISO 8601"):
         period_of("noon", "1h")
 

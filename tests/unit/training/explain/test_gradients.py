@@ -32,7 +32,7 @@ def elman_with_gain(gain: float) -> tuple[Profile, Profile]:
         weights["fused.weight_hh_l0"].copy_(gain * torch.linalg.qr(torch.randn(16, 16)).Q)
         weights["fused.bias_ih_l0"].zero_()
         weights["fused.bias_hh_l0"].zero_()
-    return gradient_profiles(cell, 1e-6 * inputs_of(5, LAGS + 3), lags=LAGS, probes=200)
+    return gradient_profiles(cell, 1e-6 * inputs_of(5, LAGS + 3), lags=LAGS, directions=200)
 
 
 @pytest.mark.parametrize("gain", [0.5, 1.0, 1.5])
@@ -49,7 +49,7 @@ def test_the_reach_is_where_one_per_cent_is_left() -> None:
 
 def test_the_norm_is_that_of_the_jacobian() -> None:
     cell, inputs = cell_of("gru"), inputs_of(1, 6)
-    to_state, to_input = gradient_profiles(cell, inputs, lags=2, probes=4_000)
+    to_state, to_input = gradient_profiles(cell, inputs, lags=2, directions=4_000)
 
     def output_of(x: torch.Tensor) -> torch.Tensor:
         return cell.sequence(torch.cat([inputs[:, :3], x.unsqueeze(0), inputs[:, 4:]], dim=1))[0, -1]

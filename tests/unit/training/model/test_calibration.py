@@ -1,4 +1,4 @@
-"""Tracking brings coverage to its nominal share, keeps quantiles in order, and remembers a bounded number of them."""
+"""Tracking brings coverage to its nominal share, keeps quantiles in order, and stores a bounded number of them."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_corrected_quantiles_keep_their_order() -> None:
     levels = (0.1, 0.2, 0.5, 0.8, 0.9)
     tracker = QuantileTracker(8, levels)
     offsets = torch.zeros(1, 5, tracker.num_anchors)
-    offsets[:, 1], offsets[:, 3] = -5.0, 5.0  # beyond what the outer levels are at
+    offsets[:, 1], offsets[:, 3] = -5.0, 5.0  # beyond the outer levels
     moved = tracker.quantiles(tracker.correct(forecast(tracker, 1, 1.0), offsets)).reshape(5, 8)
     assert (moved.diff(dim=0) >= 0).all()
     assert moved[:, 0].tolist() == [-6, -6, 0, 6, 6]
@@ -101,7 +101,7 @@ def test_offsets_between_anchors_lie_on_a_line() -> None:
     np.testing.assert_allclose(moved, np.interp(np.arange(1, 25), tracker.horizons, range(4)), rtol=1e-6)
 
 
-def test_a_forecast_of_another_context_is_not_settled() -> None:
+def test_a_forecast_of_another_segment_is_not_resolved() -> None:
     tracker, one = QuantileTracker(4, LEVELS), torch.ones(1, dtype=torch.bool)
     own = tracker.parts_at_anchors(forecast(tracker, 1, 1.0))
     tracks = tracker.remember(empty(tracker, 1), own, own, torch.tensor([10]))
@@ -110,7 +110,7 @@ def test_a_forecast_of_another_context_is_not_settled() -> None:
     assert not tracker.resolve(tracks, y, period, torch.tensor([1]), one)[0].valid.any()
 
 
-def test_an_empty_place_is_never_taken_for_a_forecast() -> None:
+def test_an_empty_entry_is_never_taken_for_a_forecast() -> None:
     tracker, one = QuantileTracker(24, LEVELS), torch.ones(1, dtype=torch.bool)
     for period in (-3, 0, 1, 12, 23, 24, (1 << 22) - 1, 1 << 22):
         known = torch.tensor([1_000])
@@ -120,8 +120,8 @@ def test_an_empty_place_is_never_taken_for_a_forecast() -> None:
 
 
 @pytest.mark.parametrize("horizon", [1, 7, 24, 48, 168])
-def test_a_forecast_of_the_last_period_before_a_new_place_is_found_when_it_is_due(horizon: int) -> None:
-    """Each anchor settles regularly: every period, or once in as many periods as share a place."""
+def test_a_forecast_of_the_last_period_before_a_new_entry_is_found_when_it_is_due(horizon: int) -> None:
+    """Each anchor is resolved regularly: every period, or once in as many periods as share an entry."""
     tracker, one = QuantileTracker(horizon, LEVELS), torch.ones(1, dtype=torch.bool)
     own, tracks, found = tracker.parts_at_anchors(forecast(tracker, 1, 1.0)), empty(tracker, 1), []
     for t in range(1, 6 * horizon + 1):

@@ -1,4 +1,4 @@
-"""Over a run of events the calibrator settles, learns and remembers what it does event by event."""
+"""The calibrator over a run of events equals the calibrator event by event."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_run_is_its_events(horizon: int, levels: tuple[float, ...]) -> None:
     )
     # Streams of different ages at different periods, and between the runs gaps that leave forecasts of before them.
     period, known = torch.tensor([7, 1_000_003, -40]), torch.tensor([1, 400, 3])
-    settled_ever = 0
+    resolved_ever = 0
     for events, gap in [(1, 0), (3, 1), (40, 2), (200, 5), (7, 0), (2, 0), (90, 0)]:
         periods = period + gap + 1 + torch.arange(events).unsqueeze(1)
         knowns = known + gap + 1 + torch.arange(events).unsqueeze(1)
@@ -64,7 +64,7 @@ def test_a_run_is_its_events(horizon: int, levels: tuple[float, ...]) -> None:
         found = runs(many, together, y.reshape(-1), periods.reshape(-1), knowns.reshape(-1), torch.tensor(1.0))
         many = found.tracks
         there = torch.cat([due.valid for due in resolved])
-        settled_ever += int(there.sum())
+        resolved_ever += int(there.sum())
         assert torch.equal(found.resolved.valid, there)
         each = tracker.for_each_level(there)
         published = torch.cat([due.published for due in resolved])
@@ -72,7 +72,7 @@ def test_a_run_is_its_events(horizon: int, levels: tuple[float, ...]) -> None:
         torch.testing.assert_close(found.offsets, torch.cat(offsets))
         for a, b in zip(many, one, strict=True):
             torch.testing.assert_close(a, b)
-    assert settled_ever > 100
+    assert resolved_ever > 100
 
 
 def test_corrections_that_are_switched_off_are_learnt_all_the_same() -> None:

@@ -20,7 +20,7 @@ SPLIT_PERIOD = 30
 
 
 def ramp() -> Series:
-    """A series whose value is its place in the series, with a season of one period by the metadata."""
+    """A series whose value is its index, with a season of one period by the metadata."""
     first = START_MS // HOUR_MS
     return Series("ramp", np.arange(first, first + LENGTH), np.arange(LENGTH, dtype=np.float32))
 
@@ -56,7 +56,7 @@ def test_perfect_forecasts_have_no_error_and_cover_everything(tmp_path: Path) ->
     assert found.seasonal_naive.mase == pytest.approx((9 * 1 + 8 * 2 + 7 * 3) / (9 + 8 + 7))
 
 
-def test_a_forecast_that_is_one_period_off_is_told_apart(tmp_path: Path) -> None:
+def test_a_forecast_that_is_one_period_off_is_noticed(tmp_path: Path) -> None:
     write(tmp_path / "f.jsonl", lambda origin, step: origin + step - 1, spread=0.5)
 
     found = score(tmp_path / "f.jsonl")

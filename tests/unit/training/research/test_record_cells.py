@@ -1,4 +1,4 @@
-"""The comparison of cells: what is held out, what is kept, and the table."""
+"""The comparison of cells: the held-out part, the kept results, and the table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def test_cells_are_scored_on_what_they_were_not_trained_on_and_only_once(
+def test_cells_are_scored_on_held_out_data_and_only_once(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page, work = tmp_path / "page.md", tmp_path / "work"

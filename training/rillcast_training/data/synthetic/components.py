@@ -1,7 +1,7 @@
-"""The parts that synthetic series are made of: cycles, trends, shifts, noise.
+"""The parts of synthetic series: cycles, trends, shifts, noise.
 
-Owns: one function per part, `(rng, n, ...) -> [n] float64`, each of about unit size so that whoever combines them
-decides how much of each there is. Does not know: families, units, time, missing values.
+Owns: one function per part, `(rng, n, ...) -> [n] float64`, each of about unit size, so that the caller sets the amount
+of each. Does not know: families, units, time, missing values.
 """
 
 from __future__ import annotations
@@ -59,9 +59,9 @@ def week_of_days(rng: Generator, n: int, day: int) -> Floats:
     """Return a daily cycle whose height, level and sometimes shape depend on the day of the week.
 
     Args:
-        rng: source of randomness.
-        n: periods.
-        day: periods in a day.
+        rng: Source of randomness.
+        n: Periods.
+        day: Periods in a day.
     """
     work, rest = shape(rng, day), shape(rng, day)
     if rng.random() < 0.6:
@@ -84,7 +84,7 @@ def smooth(rng: Generator, n: int, width: float) -> Floats:
     decay = np.exp(-2.0 / max(width, 1.0))
     lead = int(min(4 * width, 4 * n)) + 1
     curve = _filter(_filter(rng.normal(size=n + lead), decay), decay)[lead:]
-    # Its variance in the long run: of an AR(2) with the double root `decay`.
+    # Its stationary variance: that of an AR(2) with the double root `decay`.
     variance = (1 + decay**2) / (1 - decay**2) ** 3
     unit: Floats = curve / np.sqrt(variance)
     return unit

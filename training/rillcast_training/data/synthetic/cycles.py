@@ -1,4 +1,4 @@
-"""The natural cycles of a frequency, in periods. Owns what a synthetic series may repeat after; knows no randomness."""
+"""The natural cycles of a frequency, in periods. Owns the cycles of synthetic series. Does not know randomness."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def cycles(freq: str) -> tuple[int, ...]:
     """Return the cycles that a stream of this frequency may have, in periods, shortest first; the main season is one.
 
     Raises:
-        ValueError: the frequency is none.
+        ValueError: the frequency is invalid.
     """
     step = parse(freq).nominal_ms
     natural = {round(cycle / step) for cycle in _CYCLES_MS}

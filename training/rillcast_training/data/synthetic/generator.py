@@ -1,9 +1,9 @@
-"""Synthetic data sets: many series of many families, in units of their own, with what real input lacks.
+"""Synthetic data sets: many series of many families, each in its own units, with the defects of real input.
 
-Owns: which family a series is of, mixtures, units, time stamps, missing values; the recipe by which a data set can
-be made again. Does not know: how a family is made (`families`), files, models.
+Owns: the family of each series, mixtures, units, time stamps, missing values; the recipe that reproduces a data set.
+Does not know: how a family is made (`families`), files, models.
 
-Invariant: series `i` of a recipe is a function of the recipe alone, whatever was drawn before it; so a larger data set
+Invariant: series `i` of a recipe is a function of the recipe alone, independent of earlier draws; so a larger data set
 begins with the smaller one.
 """
 
@@ -31,23 +31,23 @@ _FIRST_MS: Final = 946_684_800_000  # 2000-01-01
 _LAST_MS: Final = 1_735_689_600_000  # 2025-01-01
 _CONTEXTS: Final = 6  # default length, in lag windows
 _SHORTEST: Final = 16
-_DRAWS: Final = 20  # until a series is one to learn from
-_LEAST_CHANGE: Final = 0.003  # of the spread, from season to season: less is a constant or an exact repetition
-_LEAST_SHARE: Final = 0.2  # of the change of the whole, in each third: less is a stream that all but died
+_DRAWS: Final = 20  # at most, until a series is fit to learn from
+_LEAST_CHANGE: Final = 0.003  # share of the spread, from season to season: less is a constant or an exact repetition
+_LEAST_SHARE: Final = 0.2  # share of the change of the whole, in each third: less is a nearly constant stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What to generate."""
+    """Recipe of a data set."""
 
     freq: str
-    """Frequency of the periods; it also says which cycles are natural."""
+    """Frequency of the periods, which also gives the natural cycles."""
     series: int = 1_000
-    """How many."""
+    """Number of series."""
     length: int | None = None
     """Periods per series; by default six lag windows of the frequency."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
     missing: float = 0.1
     """Share of the series that have holes: values missing, or periods without an event."""
 
@@ -69,12 +69,12 @@ class Recipe:
         return self.length if self.length is not None else _CONTEXTS * default_context(default_seasons(self.freq))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, which make the recipe again."""
+        """Return plain values that reproduce the recipe."""
         return asdict(self) | {"length": self.periods}
 
 
 def synthesize(recipe: Recipe) -> list[Series]:
-    """Return the series of a recipe; their names tell number and family, such as `synthetic/000017/seasonal`."""
+    """Return the series of a recipe; their names hold number and family, such as `synthetic/000017/seasonal`."""
     main = default_seasons(recipe.freq)[0]
     natural = cycles(recipe.freq)
     rhythm = Rhythm(main, natural, days=main * parse(recipe.freq).nominal_ms * 7 == WEEK_MS and 7 * main in natural)
@@ -110,7 +110,8 @@ def _draw(rng: Generator, n: int, rhythm: Rhythm) -> tuple[str, Floats]:
 def _is_alive(values: Floats, season: int) -> bool:
     """Whether the series changes from season to season, and in all of its parts.
 
-    One that does not has a scale near zero, by which its errors are divided: a few such series would make up the loss.
+    A series that does not has a scale near zero, by which its errors are divided: a few such series would dominate the
+    loss.
     """
     change = np.abs(values[season:] - values[:-season])
     if len(change) < 3:
@@ -123,7 +124,7 @@ def _is_alive(values: Floats, season: int) -> bool:
 def _mixture(rng: Generator, n: int, rhythm: Rhythm, names: list[str], shares: list[float]) -> Floats:
     """Return a convex mixture of two or three series, each of unit mean size.
 
-    TSMixup of Ansari et al. (2024), Chronos, section 4.1; with one series it would be no mixture.
+    TSMixup of Ansari et al. (2024), Chronos, section 4.1, without mixtures of one.
     """
     weights = rng.dirichlet([_MIX_CONCENTRATION] * int(rng.integers(2, _MAX_MIXED + 1)))
     total = np.zeros(n)
@@ -167,6 +168,6 @@ def _with_holes(rng: Generator, share: float, values: Floats, periods: np.ndarra
         begin, length = int(rng.integers(1, n)), int(np.exp(rng.uniform(0, np.log(max(2, n / 20)))))
         lost[begin : begin + length] = True
     lost[0] = False
-    if rng.random() < 0.5:  # the event came without a value; else it never came
+    if rng.random() < 0.5:  # an event without a value; else no event
         return np.where(lost, np.nan, values), periods
     return values[~lost], periods[~lost]

@@ -1,14 +1,13 @@
 """Gaussian processes over random compositions of kernels, as KernelSynth draws them.
 
-Owns: the bank of stationary kernels, how they are combined, exact sampling on a grid. Does not know: what the samples
-are used for. Source: Ansari et al. (2024), Chronos: learning the language of time series, section 4.2 and appendix A:
-up to J kernels are drawn from a bank and combined, two by two, by + or x.
+Owns: the bank of stationary kernels, how they are combined, exact sampling on a grid. Does not know: the use of the
+samples. Source: Ansari et al. (2024), Chronos: learning the language of time series, section 4.2 and appendix A: up to
+J kernels are drawn from a bank and combined, two by two, by + or x.
 
-A sum or product of stationary kernels is stationary, so its covariance on a grid is a Toeplitz matrix. It is
-embedded in a circulant one, which the Fourier transform diagonalises (Dietrich & Newsam 1997, SIAM J. Sci. Comput.
-18): O(n log n) in place of a Cholesky factor's O(n^3), which is what lets thousands of series be drawn in seconds.
-Eigenvalues below zero, which an embedding may have, are set to zero. Chronos' linear kernel is not stationary;
-`components.trend` stands in.
+A sum or product of stationary kernels is stationary, so its covariance on a grid is a Toeplitz matrix. It is embedded
+in a circulant one, which the Fourier transform diagonalises (Dietrich & Newsam 1997, SIAM J. Sci. Comput. 18): O(n log
+n) instead of a Cholesky factor's O(n^3), so that thousands of series are drawn in seconds. Eigenvalues below zero,
+which an embedding may have, are set to zero. Chronos' linear kernel is not stationary; `components.trend` replaces it.
 """
 
 from __future__ import annotations
@@ -27,9 +26,9 @@ def sample(rng: Generator, n: int, cycles: tuple[int, ...]) -> Floats:
     """Draw a series of unit size from a process with a random kernel.
 
     Args:
-        rng: source of randomness.
-        n: periods.
-        cycles: lengths in periods that periodic kernels may have.
+        rng: Source of randomness.
+        n: Periods.
+        cycles: Lengths in periods that periodic kernels may have.
     """
     size = _embedding(n, cycles)
     lags = np.minimum(np.arange(size), size - np.arange(size)).astype(np.float64)
@@ -44,13 +43,13 @@ def draw(rng: Generator, covariance: Floats, n: int) -> Floats:
     """Draw `n` values of a process of mean 0 and variance 1.
 
     Args:
-        rng: source of randomness.
+        rng: Source of randomness.
         covariance: `[M]`, M >= 2n, covariance at lags 0, 1, ..., wrapped around: symmetric in k and M - k.
-        n: periods.
+        n: Periods.
     """
     size = len(covariance)
     spectrum = np.fft.fft(covariance / covariance[0]).real.clip(min=0)
-    spectrum *= size / max(spectrum.sum(), _JITTER)  # clipping adds variance; take it away again
+    spectrum *= size / max(spectrum.sum(), _JITTER)  # clipping adds variance; remove it
     white = rng.normal(size=size) + 1j * rng.normal(size=size)
     return np.fft.fft(np.sqrt(spectrum / size) * white).real[:n].copy()
 
@@ -76,7 +75,7 @@ def _kernel(rng: Generator, lags: Floats, n: int, cycles: tuple[int, ...]) -> Fl
     elif kind == "quadratic":
         alpha = float(rng.choice((0.1, 1.0, 10.0)))
         k = (1 + (lags / width) ** 2 / (2 * alpha)) ** -alpha
-    elif kind == "white":  # noise upon whatever it is combined with
+    elif kind == "white":  # noise on top of the other kernels
         k = np.where(lags == 0, 1.0, rng.uniform(0.2, 0.95))
     elif kind == "constant":
         k = np.ones_like(lags)

@@ -185,7 +185,7 @@ def test_few_series_are_validated_at_more_origins_each(
     assert asked == [-(-1_200 // few), 24]
 
 
-def test_an_average_spans_half_of_the_steps_until_it_spans_what_is_asked_for(data: Path, tmp_path: Path) -> None:
+def test_an_average_spans_half_of_the_steps_until_it_has_the_span_asked_for(data: Path, tmp_path: Path) -> None:
     trainer = trainer_of(quick_options(data, tmp_path, averaging=0.9))
     for steps, oldest in ((4, 0), (100, None)):
         weights = torch.zeros(steps)

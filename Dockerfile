@@ -1,12 +1,12 @@
 # syntax=docker/dockerfile:1
 
-# Serving images, from the pinned constraints:
+# Serving images, with the versions of constraints.txt:
 #
 #   docker build --target cpu  --tag rillcast:cpu  .
 #   docker build --target cuda --tag rillcast:cuda .
 #
-# Neither has a compiler, torch or a package installer; both run as a user without a name or a home, on a read-only
-# root file system. They write to /state (only with state.store=local) and nowhere else.
+# The images have no compiler, no torch and no package installer. They run as an unprivileged user without a home, on a
+# read-only root file system, and write to /state only (with state.store=local).
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -47,7 +47,7 @@ WORKDIR /
 USER 65532:65532
 EXPOSE 9464
 STOPSIGNAL SIGTERM
-# Liveness only: a broker that is away must not get the container restarted. Kubernetes has probes of its own.
+# Liveness only: a container must not be restarted because a broker is unavailable. Kubernetes uses its own probes.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=120s --retries=3 \
     CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:9464/livez', timeout=4)"]
 ENTRYPOINT ["rillcast"]
@@ -59,7 +59,7 @@ ENV RILLCAST_DEVICE=cpu
 
 FROM serving AS cuda
 COPY --from=build-cuda /opt/rillcast /opt/rillcast
-# device=cuda: a GPU that is missing is an error at the start, never a quiet fall back to the CPU.
+# With device=cuda a missing GPU is an error at the start, never a silent fallback to the CPU.
 ENV RILLCAST_DEVICE=cuda \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \

@@ -1,45 +1,49 @@
-# Every target does its own set-up into .venv; nothing needs to be installed by hand but Python 3.11+ and make
-# (for the Kafka tests of `make test` also Java 17+ and Maven).
+# Every target sets itself up in .venv. Only Python 3.11+ and make have to be installed; the Kafka tests of `make test`
+# also need Java 17+ and Maven.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 UV_VERSION := 0.13.9
-# Kept apart from users' own uv settings; versions come from constraints.txt alone.
+# Without users' own uv settings: versions come from constraints.txt alone.
 INSTALL := VIRTUAL_ENV=$(VENV) $(BIN)/uv pip install --quiet --constraint constraints.txt
 DEMO := .demo
 HEADLESS ?=
 KILLS ?=
 QUICK ?=
 SEED ?=
-# Further options of the chaos suite, e.g. CHAOS='--client librdkafka --store kafka'.
+# More options of the chaos suite, e.g. CHAOS='--client librdkafka --store kafka'.
 CHAOS ?=
-# Processes of the test suite, and further options of pytest, e.g. TESTS='-k kafka'. A broker each: 4 fill 4 GiB.
+# Processes of the test suite, and more options of pytest, e.g. TESTS='-k kafka'. Each process has a broker of its own;
+# four processes fill 4 GiB.
 JOBS ?= auto
 TESTS ?=
 # Options of the fuzz tests, e.g. FUZZ='--inputs 10000 --seed 7'.
 FUZZ ?=
-# Folder with the public series that are not shipped (training/rillcast_training/research/public_benchmarks.py names them); training runs per data set.
+# Folder with the public series that are not shipped (training/rillcast_training/research/public_benchmarks.py names
+# them), and the number of trainings per data set.
 ACCURACY_DATA ?=
 SEEDS ?= 1
 ACCURACY := .accuracy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test chaos fuzz audit check format bench accuracy docs image constraints clean
+.PHONY: help demo test unit chaos fuzz audit check format bench accuracy docs image constraints clean
 
 help:
-	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, no waiting)'
-	@echo 'make test         the whole test suite, on a real Apache Kafka (JOBS=2: processes; TESTS="-k kafka": options of pytest)'
-	@echo 'make chaos        kill -9, stop and restart everything, count what was lost (KILLS=5 SEED=7: short, and the same again)'
-	@echo 'make fuzz         a million hostile inputs for the decoders and the bundle loader (FUZZ="--inputs 10000 --seed 7")'
-	@echo 'make audit        known vulnerabilities in the pinned versions (asks PyPI)'
-	@echo 'make check        format, lint and type checks'
-	@echo 'make format       put the code into its format'
-	@echo 'make bench        every benchmark on this machine, on a broker of its own (QUICK=1: minutes, to see that it works)'
-	@echo 'make accuracy     train on public series and score, from scratch (ACCURACY_DATA=folder; SEEDS=5: median and spread)'
-	@echo 'make docs         the documentation as a site in build/site, links checked'
-	@echo 'make image        container images rillcast:cpu and rillcast:cuda (needs Docker)'
-	@echo 'make constraints  resolve the pinned versions anew'
+	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
+	@echo 'make check        check format, lint and types'
+	@echo 'make unit         run the unit tests: about a minute, no network, no broker'
+	@echo 'make test         run all tests, on a real Apache Kafka (JOBS=2: processes; TESTS="-k kafka": options of pytest)'
+	@echo 'make format       format the code and fix what the linter can fix'
+	@echo 'make docs         build the documentation site in build/site and check its links'
+	@echo 'make bench        run every benchmark, on a broker of its own (QUICK=1: a short run that shows that they work)'
+	@echo 'make accuracy     train on public series and score the forecasts (ACCURACY_DATA=folder; SEEDS=5: median and spread)'
+	@echo 'make chaos        kill, stop and restart every process, and count lost events (KILLS=5 SEED=7: short and repeatable)'
+	@echo 'make fuzz         feed a million hostile inputs to decoders and bundle loader (FUZZ="--inputs 10000 --seed 7")'
+	@echo 'make audit        look up known vulnerabilities of the pinned versions (asks PyPI)'
+	@echo 'make image        build the container images rillcast:cpu and rillcast:cuda (needs Docker)'
+	@echo 'make constraints  resolve all pinned versions again'
+	@echo 'make clean        remove .venv, caches and build output'
 
 $(BIN)/uv:
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Rillcast needs Python 3.11 or newer; set PYTHON=/path/to/python3")'
@@ -60,6 +64,9 @@ demo: $(VENV)/.demo-installed
 test: $(VENV)/.dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile $(TESTS)
 
+unit: $(VENV)/.dev-installed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile tests/unit $(TESTS)
+
 chaos: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.faults.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
@@ -78,9 +85,6 @@ check: $(VENV)/.dev-installed
 format: $(VENV)/.dev-installed
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
-
-$(DEMO)/model.onnx: | $(VENV)/.demo-installed
-	$(BIN)/rillcast demo --workdir $(DEMO) --headless
 
 bench: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.benchmarks.suite --folder .bench $(if $(QUICK),--quick)
@@ -101,4 +105,4 @@ constraints: | $(BIN)/uv
 		--no-header --no-annotate --no-emit-index-url --output-file constraints.txt
 
 clean:
-	rm -rf $(VENV) $(DEMO) $(ACCURACY) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(DEMO) $(ACCURACY) .bench build dist pipeline/*.egg-info training/*.egg-info *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

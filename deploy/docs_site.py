@@ -1,8 +1,8 @@
-"""What MkDocs does not know of the documentation site: its menu, the page of commands, and links that leave `docs/`.
+"""Completes the documentation site: its menu, the page of commands, and links that leave `docs/`.
 
-Called by MkDocs (see `hooks` in mkdocs.yml). In the menu, `runbooks` and `adr` stand for all pages of that folder, and
-`more` for all pages that the menu does not name, so that a new page is never missing. The page of commands is made from
-the parser, so it is never out of date. A link to a file of the repository becomes its name: the site does not carry it.
+MkDocs calls it (see `hooks` in mkdocs.yml). In the menu, the name of a folder stands for all pages of that folder, and
+`more` for all pages that the menu does not name, so a new page is never missing. The page of commands is made from the
+parser, so it is never out of date. A link to a file of the repository becomes its name: the site has no such file.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MORE: Final = "more"
 
 
 def commands() -> str:
-    """Return the page of all commands, as they explain themselves."""
+    """Return the page of all commands, made from their help."""
     parser = cli.parser()
     parts = ["# Commands\n\nAs `rillcast COMMAND --help` prints them.\n"]
     for name, sub in _subparsers(parser).items():
@@ -37,7 +37,7 @@ def commands() -> str:
 
 def _subparsers(parser: argparse.ArgumentParser) -> dict[str, argparse.ArgumentParser]:
     actions = [a for a in parser._actions if isinstance(a, argparse._SubParsersAction)]  # argparse has no other way
-    return dict(actions[0].choices) if actions else {}
+    return {listed.dest: actions[0].choices[listed.dest] for listed in actions[0]._choices_actions} if actions else {}
 
 
 def menu(nav: list[Any], folder: Path) -> list[Any]:
@@ -55,7 +55,7 @@ def menu(nav: list[Any], folder: Path) -> list[Any]:
             left = sorted(everything - named - listed)
             filled += [{title: left}] if left else []
         else:
-            filled.append(entry)
+            filled += menu_section([entry], folder)
     return filled
 
 

@@ -1,11 +1,11 @@
 #!/bin/sh
-# The Python environment of a serving image: nothing to compile with, no torch, versions from constraints.txt.
+# Makes the Python environment of a serving image: no compiler, no torch, versions from constraints.txt.
 #
-#   install.sh dependencies cpu|cuda VENV    make VENV and install what Rillcast needs
-#   install.sh package VENV                  install Rillcast itself into it
+#   install.sh dependencies cpu|cuda VENV    make VENV and install the dependencies of Rillcast
+#   install.sh package VENV                  install Rillcast itself into VENV
 #
-# The Dockerfile runs the two steps in layers of their own (code changes oftener than dependencies), and
-# tests/integration/deploy/test_container.py runs the same two in a clean directory. Needs uv on the PATH.
+# The Dockerfile runs each step in its own layer, because code changes more often than dependencies.
+# tests/integration/deploy/test_container.py runs the same steps in a clean directory. Needs uv on the PATH.
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -17,7 +17,7 @@ dependencies() {
     case $variant in
         # The GPU build of ONNX Runtime is several times larger, and its CPU provider is the same.
         cpu) set -- --overrides deploy/container/cpu-overrides.txt onnxruntime ;;
-        # CUDA and cuDNN come as wheels, pinned like everything else, instead of from another base image.
+        # CUDA and cuDNN come as pinned wheels, not from another base image.
         cuda) set -- --extra cuda ;;
         *) echo "install.sh: variant is cpu or cuda, not '$variant'" >&2; exit 2 ;;
     esac

@@ -76,6 +76,10 @@ class SlotError(RillcastError):
     """A slot is out of range, repeated in one call, or not allocated: a fault of ours, never of the input."""
 
 
+class IllegalTransitionError(RillcastError):
+    """A partition or a roll-out cannot go from its state to the one asked for: a fault of ours, never of the input."""
+
+
 class TransportError(RillcastError):
     """Source or sink failed (broker away, authorisation, disk full). Nothing after the last commit counts."""
 

@@ -3,7 +3,7 @@
     python -m tests.benchmarks.cells_and_head [--cell gru] [--hidden 128] [--batch 1024] [--json]
 
 Owns: the graph of a forecaster's cells and head over given features, and its share of the peak. Does not know: the
-whole step, which `rillcast bench peak` measures against the same product.
+whole step, which `tests.benchmarks.kernels` measures against the same product.
 """
 
 from __future__ import annotations

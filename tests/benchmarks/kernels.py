@@ -1,10 +1,18 @@
-"""The graphs of a bundle: what the sequence graph is worth, and how near the step comes to the processor's peak."""
+"""Share of the processor's peak that the step of a bundle reaches, and the product that the peak is measured with.
+
+    python -m tests.benchmarks.kernels MODEL [--batch 1000] [--rounds 5] [--json]
+
+Owns: the product, the count of a graph's operations, and their ratio, measured in turns. Does not know: the service.
+"""
 
 from __future__ import annotations
 
 import argparse
+import json
 import statistics
+import sys
 import time
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -12,99 +20,59 @@ import onnx
 import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
-from rillcast.arrays import FloatArray, IntArray
+from rillcast.benchmarks.load import START_MS, name_of
+from rillcast.benchmarks.machine import machine
+from rillcast.benchmarks.output import show
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.batcher import Runs
-from rillcast.engine.step_engine import DEFAULT_RUNS, StepEngine
-from rillcast.errors import SettingsError
+from rillcast.engine.batcher import Batching, Runs
+from rillcast.engine.step_engine import StepEngine
+from rillcast.events import EventBatch
 
-_START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
-_POLL_EVENTS: Final = 4_096
 _PEAK_SHAPE: Final = (1024, 512, 512)  # rows, depth and columns of the product that the peak is measured with
 
 
-class _Backlog:
-    """A fresh engine and the events of `streams` streams that wait for it, hour by hour, `events` of each."""
-
-    def __init__(self, bundle: Bundle, on: device.Device, runs: Runs, streams: int, events: int) -> None:
-        self._engine = StepEngine(bundle, on, runs=runs)
-        self._ids = [f"stream-{number}" for number in range(streams)] * events
-        slot = np.repeat(np.arange(events, dtype=np.int64), streams)
-        self._ds: IntArray = bundle.metadata.frequency.ahead(_START_MS, slot)
-        wave = np.sin(slot * (2 * np.pi / bundle.metadata.season) + np.tile(np.arange(streams), events))
-        self._y: FloatArray = (100 + 10 * wave).astype(np.float32)
-
-    def work_off(self, poll_events: int) -> tuple[float, float]:
-        """Return events per second, and the share of them that went in runs."""
-        in_runs, count = 0, len(self._ids)
-        partitions, offsets = np.zeros(count, np.int64), np.arange(count, dtype=np.int64)
-        started = time.perf_counter()
-        for first in range(0, count, poll_events):
-            part = slice(first, first + poll_events)
-            result = self._engine.step(partitions[part], offsets[part], self._ids[part], self._ds[part], self._y[part])
-            in_runs += result.stats.in_runs
-        return count / (time.perf_counter() - started), in_runs / count
-
-
-def catch_up(args: argparse.Namespace) -> dict[str, Any]:
-    """Compare working a backlog off in runs, in waves and event by event, in turns."""
-    try:
-        numbers = [int(text) for text in args.streams.split(",")]
-    except ValueError as error:
-        raise SettingsError(f"--streams {args.streams!r}: expected whole numbers separated by commas") from error
-    bundle, on = Bundle.load(args.model), device.choose(args.device, args.threads)
-    if bundle.sequence is None:
-        raise SettingsError(f"{args.model} has no sequence graph; train or export it again")
-    rows = []
-    for streams in numbers:
-        events = min(args.backlog, max(1, args.events // streams))
-        ways = {"runs": (DEFAULT_RUNS, _POLL_EVENTS), "waves": (Runs(), _POLL_EVENTS), "single": (Runs(), 1)}
-        rates: dict[str, list[float]] = {way: [] for way in ways}
-        share = 0.0
-        for _ in range(args.rounds):
-            for way, (runs, poll_events) in ways.items():
-                shorter = events if way == "runs" else max(1, events // 8)
-                rate, in_runs = _Backlog(bundle, on, runs, streams, shorter).work_off(poll_events)
-                rates[way].append(rate)
-                share = max(share, in_runs)
-        rows.append(
-            {
-                "streams": streams,
-                "backlog": events,
-                "share_in_runs": share,
-                **{f"{way}_events_per_second": statistics.median(measured) for way, measured in rates.items()},
-                "ratio_to_waves": _ratio(rates["runs"], rates["waves"]),
-                "ratio_to_single": _ratio(rates["runs"], rates["single"]),
-            }
-        )
-    return {"model": f"{bundle.metadata.name}@{bundle.metadata.model_id}", "device": on.name, "catch_up": rows}
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("model", type=Path, help="bundle (.onnx)")
+    parser.add_argument("--batch", type=int, default=1_000, help="streams per call (default: 1000)")
+    parser.add_argument("--seconds", type=float, default=1.0, help="seconds per round, of each of the two (default: 1)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds; the medians are reported (default: 5)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    args = parser.parse_args()
+    figures = peak_share(args)
+    if args.json:
+        print(json.dumps(figures | {"machine": machine()}))
+    else:
+        show(figures)
+    return 0
 
 
 def peak_share(args: argparse.Namespace) -> dict[str, Any]:
-    """Return what share of the processor's matrix products per second the whole step makes use of, in turns."""
+    """Return the share of the processor's matrix products per second that the whole step reaches, in turns."""
     bundle, on = Bundle.load(args.model), device.choose("cpu", 1)
     flops = product_flops(onnx.load_model_from_string(bundle.model))
     streams = args.batch
-    engine = StepEngine(bundle, on, batch_rows=streams, runs=Runs())
+    engine = StepEngine(bundle, on, batching=Batching(streams, runs=Runs()))
     ids = [f"stream-{number}" for number in range(streams)]
-    zeros, y = np.zeros(streams, np.int64), np.full(streams, 100, np.float32)
+    y = np.full(streams, 100, np.float32)
     product = LargeProduct()
     shares, rates, peaks = [], [], []
-    slot = 0
+    period = 0
     for _ in range(args.rounds):
         peak = product.flops_per_second(args.seconds)
         done, started = 0, time.perf_counter()
         while (elapsed := time.perf_counter() - started) < args.seconds:
-            slot += 1
-            ds = np.full(streams, bundle.metadata.frequency.ahead(_START_MS, slot), np.int64)
-            engine.step(zeros, np.arange(streams) + slot * streams, ids, ds, y + slot % 24)
+            period += 1
+            ds = np.full(streams, bundle.metadata.frequency.ahead(START_MS, period), np.int64)
+            engine.step(EventBatch.of(ids, ds, y + period % 24, first_offset=period * streams))
             done += streams
         rates.append(done / elapsed)
         peaks.append(peak)
         shares.append(done / elapsed * flops / peak)
     return {
-        "model": f"{bundle.metadata.name}@{bundle.metadata.model_id}",
+        "model": name_of(bundle),
         "batch": streams,
         "product_flops_per_event": flops,
         "steps_per_second": statistics.median(rates),
@@ -116,7 +84,7 @@ def peak_share(args: argparse.Namespace) -> dict[str, Any]:
 def product_flops(model: onnx.ModelProto) -> int:
     """Return the multiplications and additions of an event in the layers of the network: 2 K N for each `[K, N]`.
 
-    These are the Gemms. Products that only add features up (MatMuls with constants) are not work that a user asked for.
+    These are the Gemms. MatMuls with constants only add features up, and are not counted.
     """
     sizes = {tensor.name: int(np.prod(tensor.dims)) for tensor in model.graph.initializer if len(tensor.dims) == 2}
     layers = [node for node in model.graph.node if node.op_type == "Gemm"]
@@ -156,52 +124,5 @@ class LargeProduct:
         return 2.0 * rows * depth * columns * done / elapsed
 
 
-def residents(args: argparse.Namespace) -> dict[str, Any]:
-    """Compare the cost of an event among few resident streams with that among many, in turns."""
-    bundle, on = Bundle.load(args.model), device.choose(args.device, args.threads)
-    crowds = {number: _Crowd(bundle, on, number, args.batch) for number in (args.few, args.many)}
-    times: dict[int, list[float]] = {number: [] for number in crowds}
-    for block in range(args.blocks):
-        for number, crowd in sorted(crowds.items(), reverse=bool(block % 2)):
-            times[number].append(crowd.seconds_per_event(args.calls))
-    ratios = [many / few for few, many in zip(times[args.few], times[args.many], strict=True)]
-    return {
-        "model": f"{bundle.metadata.name}@{bundle.metadata.model_id}",
-        "batch": args.batch,
-        **{f"us_per_event_among_{number}": statistics.median(measured) * 1e6 for number, measured in times.items()},
-        "many_to_few_ratio": statistics.median(ratios),
-        "ratio_quartiles": statistics.quantiles(ratios, n=4),
-    }
-
-
-class _Crowd:
-    """An engine with so many resident streams, of which random ones have events."""
-
-    def __init__(self, bundle: Bundle, on: device.Device, streams: int, batch: int) -> None:
-        self._engine = StepEngine(bundle, on, batch_rows=batch, runs=Runs())
-        self._ids = [f"stream-{number}" for number in range(streams)]
-        self._frequency, self._batch, self._slot = bundle.metadata.frequency, batch, 0
-        self._rng = np.random.default_rng(0)
-        for first in range(0, streams, 8192):
-            self._step(self._ids[first : first + 8192])
-
-    def seconds_per_event(self, calls: int) -> float:
-        """Step `calls` batches of random streams."""
-        picked = [
-            [self._ids[n] for n in self._rng.choice(len(self._ids), self._batch, replace=False)] for _ in range(calls)
-        ]
-        started = time.perf_counter()
-        for ids in picked:
-            self._slot += 1
-            self._step(ids)
-        return (time.perf_counter() - started) / (calls * self._batch)
-
-    def _step(self, ids: list[str]) -> None:
-        n = len(ids)
-        ds = np.full(n, self._frequency.ahead(_START_MS, self._slot), np.int64)
-        y = np.full(n, 100 + self._slot % 24, np.float32)
-        self._engine.step(np.zeros(n, np.int64), np.arange(n, dtype=np.int64), ids, ds, y)
-
-
-def _ratio(above: list[float], below: list[float]) -> float:
-    return statistics.median(a / b for a, b in zip(above, below, strict=True))
+if __name__ == "__main__":
+    sys.exit(main())

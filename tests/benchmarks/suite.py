@@ -27,15 +27,15 @@ _DEADLINE_S: Final = 3_600.0
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """One call of `rillcast bench`, or of a measurement beside it.
+    """One call of `rillcast bench`, or of another module that measures.
 
     Attributes:
-        name: of its result.
-        arguments: of the command; `MODEL` stands for the bundle.
-        on_kafka: whether it takes the settings of a service.
-        figures: the figures of acceptance that its result gives.
-        quick: options of a short run, which override.
-        module: what is run, with its first arguments.
+        name: Name of the result.
+        arguments: Arguments of the command; `MODEL` stands for the bundle.
+        on_kafka: Whether it takes the settings of a service.
+        figures: Function from its result to the figures of acceptance.
+        quick: Options of a short run, which override.
+        module: Module to run, with its first arguments.
     """
 
     name: str
@@ -73,10 +73,11 @@ PARTS: Final = (
     ),
     Part(
         "peak",
-        ("peak", "MODEL"),
+        ("MODEL",),
         on_kafka=False,
         figures=lambda result: {"peak_share_h64_whole_step": result["peak_share"]},
         quick=("--rounds", "1"),
+        module=("tests.benchmarks.kernels",),
     ),
     Part(
         "catch_up",
@@ -125,10 +126,11 @@ PARTS: Final = (
     ),
     Part(
         "peers",
-        ("peers",),
+        (),
         on_kafka=True,
         figures=lambda result: {"ratio_to_quix": result["runs"]["quix"]["rillcast_is_faster_by"]},
         quick=("--events", "20000", "--repeat", "1"),
+        module=("tests.benchmarks.peers.compare",),
     ),
 )
 # Every figure of acceptance stands in the last line; what no part gives is null.

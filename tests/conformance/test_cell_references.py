@@ -1,4 +1,4 @@
-"""Each cell against other implementations: PyTorch's cells, ONNX's fused operators, the papers' equations in float64."""
+"""Each cell against other implementations: PyTorch's cells, ONNX's fused operators, equations in float64."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -15,11 +16,12 @@ from rillcast.arrays import AnyArray, FloatArray
 from rillcast.bundle.bundle import Bundle, model_id, seal
 from rillcast.bundle.covariates import Covariate
 from rillcast.bundle.frequency import Frequency
-from rillcast.engine.batcher import Runs
+from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.device import Device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.step_engine import StepEngine, StepResult
 from rillcast.errors import BundleError
+from rillcast.events import EventBatch
 from rillcast_training.export.bundle import describe, to_onnx
 from rillcast_training.export.restore import attach, restore, shorten
 from rillcast_training.export.sequence_export import sequence_to_onnx
@@ -44,8 +46,12 @@ def bundle() -> Bundle:
     return Bundle.from_bytes(seal(model, metadata, sequence_to_onnx(forecaster())))
 
 
-def engine(**options: Any) -> StepEngine:
-    return StepEngine(bundle(), Device("cpu"), **({"runs": Runs()} | options))
+NO_RUNS = Runs()
+PLAIN = Batching(runs=NO_RUNS)
+
+
+def engine(batching: Batching = PLAIN, lateness: AllowedLateness | None = None) -> StepEngine:
+    return StepEngine(bundle(), Device("cpu"), batching=batching, lateness=lateness)
 
 
 def outputs(result: StepResult) -> dict[str, AnyArray]:
@@ -88,7 +94,8 @@ def test_pytorch_the_reference_and_onnx_runtime_agree(kinds: str) -> None:
             found, rows = module.step(
                 torch.from_numpy(ds), torch.from_numpy(y), rows, 1.0, torch.from_numpy(x), torch.from_numpy(ahead)
             )
-        by_runtime = served.step(slots * 0, slots + step * streams, ["a", "b", "c"], ds, y, x, ahead)
+        events = EventBatch.of(["a", "b", "c"], ds, y, x, ahead, first_offset=step * streams)
+        by_runtime = served.step(events)
         scale = float(np.abs(y).max())
         for other in (by_reference["forecast"], by_runtime.forecast):
             np.testing.assert_allclose(other, found.forecast.numpy(), rtol=1e-4, atol=1e-5 * scale)
@@ -98,32 +105,33 @@ def test_pytorch_the_reference_and_onnx_runtime_agree(kinds: str) -> None:
 
 def test_a_forecast_depends_neither_on_the_batch_nor_on_the_neighbours() -> None:
     streams, rng = 31, np.random.default_rng(1)
-    engines = {rows: engine(batch_rows=rows) for rows in (1, 2, 3, 5, 8, 17, streams)}
+    engines = {rows: engine(Batching(rows, runs=NO_RUNS)) for rows in (1, 2, 3, 5, 8, 17, streams)}
     for number in range(14):
         ids, ds = [f"s{n}" for n in range(streams)], np.full(streams, (START + number) * HOUR_MS)
         y = rng.normal(100, 10, streams).astype(np.float32)
         x, future = some_covariates(rng, streams, 5)
-        zeros, offsets = np.zeros(streams, np.int64), number * streams + np.arange(streams)
-        expected = outputs(engines[streams].step(zeros, offsets, ids, ds, y, x, future))
+        first = number * streams
+        expected = outputs(engines[streams].step(EventBatch.of(ids, ds, y, x, future, first_offset=first)))
         for rows, one in engines.items():
             if rows == streams:
                 continue
             order = rng.permutation(streams)
             named = [ids[n] for n in order]
-            found = outputs(one.step(zeros, offsets, named, ds, y[order], x[order], future[order]))
+            events = EventBatch.of(named, ds, y[order], x[order], future[order], first_offset=first)
+            found = outputs(one.step(events))
             assert_same_bits(found, {name: values[order] for name, values in expected.items()})
 
 
 def test_runs_give_what_the_step_gives_bit_for_bit() -> None:
-    by_step, by_run = engine(), engine(runs=Runs((16, 4), 64))
+    by_step, by_run = engine(), engine(Batching(runs=Runs((16, 4), 64)))
     rng, slot, taken = np.random.default_rng(2), START, 0
     for length in (1, 20, 7, 16):
         ids = [f"s{stream}" for stream in range(3)] * length
         slots = np.repeat(slot + np.arange(length), 3)
         y = (100 + 10 * np.sin(slots / 3) + rng.normal(size=slots.size)).astype(np.float32)
         x, future = some_covariates(rng, slots.size, 5)
-        events = np.zeros(slots.size, np.int64), 3 * slot + np.arange(slots.size), ids, slots * HOUR_MS, y, x, future
-        expected, found = by_step.step(*events), by_run.step(*events)
+        events = EventBatch.of(ids, slots * HOUR_MS, y, x, future, first_offset=3 * slot)
+        expected, found = by_step.step(events), by_run.step(events)
         assert_same_bits(outputs(found), outputs(expected))
         taken += found.stats.in_runs
         slot += length
@@ -133,21 +141,21 @@ def test_runs_give_what_the_step_gives_bit_for_bit() -> None:
 
 
 def test_padded_calls_give_what_calls_without_padding_give() -> None:
-    padded, plain = engine(batch_rows=8, row_buckets=(4, 8)), engine(batch_rows=8)
+    padded, plain = engine(Batching(8, (4, 8), NO_RUNS)), engine(Batching(8, runs=NO_RUNS))
     rng = np.random.default_rng(3)
     for number, n in enumerate((3, 7, 11)):
         x, future = some_covariates(rng, n, 5)
         y = rng.normal(5, 1, n).astype(np.float32)
         ids, ds = [f"s{i}" for i in range(n)], np.full(n, (START + number) * HOUR_MS)
-        events = np.zeros(n, np.int64), 20 * number + np.arange(n), ids, ds, y, x, future
-        assert_same_bits(outputs(padded.step(*events)), outputs(plain.step(*events)))
+        events = EventBatch.of(ids, ds, y, x, future, first_offset=20 * number)
+        assert_same_bits(outputs(padded.step(events)), outputs(plain.step(events)))
 
 
 def test_what_is_not_given_is_what_is_missing() -> None:
     n, y = 4, np.ones(4, np.float32)
-    columns = np.zeros(n, np.int64), np.arange(n), ["a", "b", "c", "d"], np.full(n, START * HOUR_MS), y
-    missing = np.full((n, 5), np.nan, np.float32), np.full((n, 2, 5), np.nan, np.float32)
-    assert_same_bits(outputs(engine().step(*columns)), outputs(engine().step(*columns, *missing)))
+    events = EventBatch.of(["a", "b", "c", "d"], np.full(n, START * HOUR_MS), y)
+    x, future = np.full((n, 5), np.nan, np.float32), np.full((n, 2, 5), np.nan, np.float32)
+    assert_same_bits(outputs(engine().step(events)), outputs(engine().step(replace(events, x=x, future=future))))
 
 
 @pytest.mark.parametrize("odd", [np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-45])
@@ -172,18 +180,19 @@ def test_no_covariate_makes_a_forecast_or_a_state_that_is_not_finite(odd: float)
 
 def test_each_kind_reaches_the_forecast() -> None:
     n = 2
-    columns = np.zeros(n, np.int64), np.arange(n), ["a", "b"], np.full(n, START * HOUR_MS), np.ones(n, np.float32)
     x = np.tile(np.array([10, 0, 1, 100, 3], np.float32), (n, 1))
     future = np.zeros((n, 2, 5), np.float32)
+    ds, y = np.full(n, START * HOUR_MS), np.ones(n, np.float32)
+    events = EventBatch.of(["a", "b"], ds, y, x, future)
     for number in range(5):
         changed = x.copy()
         changed[1, number] += 1
-        a, b = engine().step(*columns, changed, future).forecast
+        a, b = engine().step(replace(events, x=changed)).forecast
         assert not np.array_equal(a, b), EVERY_KIND[number].name
     for number in range(2):
         ahead: FloatArray = future.copy()
         ahead[1, number, 3] = 1
-        a, b = engine().step(*columns, x, ahead).forecast
+        a, b = engine().step(replace(events, future=ahead)).forecast
         assert not np.array_equal(a[3], b[3])
 
 
@@ -238,10 +247,10 @@ def test_a_late_event_is_put_into_place_with_its_covariates() -> None:
     x, future = some_covariates(rng, n, 5)
     y, ds = rng.normal(20, 3, n).astype(np.float32), (START + np.arange(n)) * HOUR_MS
     late = np.array([*range(15), 16, 17, 15, 18, 19])
-    zeros, ids = np.zeros(n, np.int64), ["a"] * n
-    in_order = engine().step(zeros, np.arange(n), ids, ds, y, x, future)
+    ids = ["a"] * n
+    in_order = engine().step(EventBatch.of(ids, ds, y, x, future))
     goes_back = engine(lateness=AllowedLateness(4, Frequency(HOUR_MS)))
-    found = goes_back.step(zeros, np.arange(n), ids, ds[late], y[late], x[late], future[late])
+    found = goes_back.step(EventBatch.of(ids, ds[late], y[late], x[late], future[late]))
     assert found.revised is not None
     assert found.revised.ds.tolist() == ds[16:18].tolist()
     np.testing.assert_array_equal(found.revised.forecast, in_order.forecast[16:18])

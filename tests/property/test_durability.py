@@ -19,7 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rillcast.bundle.frequency import Frequency
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.pages import Page
 from rillcast.engine.residents import Limits
 from rillcast.settings import StateSettings, WorkerSettings

@@ -22,9 +22,11 @@ from hypothesis import strategies as st
 
 from rillcast.bundle.bundle import Bundle, Status
 from rillcast.bundle.frequency import Frequency
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.events import EventBatch
 from rillcast_training.export.bundle import export
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config
 from tests.support.toy import toy_bundle
@@ -47,7 +49,7 @@ def forecaster() -> Bundle:
 def engine_of(name: str, reach: int, last_wins: bool, rows: int) -> StepEngine:
     """Return an engine, made once: to load a model takes longer than an example."""
     lateness = AllowedLateness(reach, Frequency(HOUR_MS), last_wins) if reach else None
-    return StepEngine(forecaster(), Device("cpu"), lateness=lateness, batch_rows=rows)
+    return StepEngine(forecaster(), Device("cpu"), lateness=lateness, batching=Batching(rows))
 
 
 def emptied(name: str, reach: int = 0, *, last_wins: bool = False, rows: int = 256) -> StepEngine:
@@ -78,8 +80,7 @@ def feed(engine: StepEngine, events: list[Event], seen: Seen, first_offset: int 
     ids = [event[0] for event in events]
     ds = np.array([(START + slot) * HOUR_MS + 17 for _, slot, _ in events], np.int64)
     y = np.array([value for _, _, value in events], np.float32)
-    offsets = first_offset + np.arange(len(events))
-    result = engine.step(np.zeros(len(events), np.int64), offsets, ids, ds, y)
+    result = engine.step(EventBatch.of(ids, ds, y, first_offset=first_offset))
     revised = result.revised
     for row, (unique_id, slot, _) in enumerate(events):
         outcome, status = Outcome(result.outcome[row]), Status(result.status[row])
@@ -225,9 +226,8 @@ def test_in_order_there_is_not_one_more_step() -> None:
         )
         slots = np.arange(200) * HOUR_MS
         for slot in slots.tolist():
-            stats = engine.step(
-                np.zeros(3, np.int64), np.arange(3), ["a", "b", "c"], np.full(3, slot), np.ones(3, np.float32)
-            ).stats
+            events = EventBatch.of(["a", "b", "c"], np.full(3, slot), np.ones(3, np.float32))
+            stats = engine.step(events).stats
             calls[on] = calls.get(on, 0) + stats.calls
             assert (stats.late_events, stats.replayed_steps) == (0, 0)
     assert calls[False] == calls[True]
@@ -235,6 +235,6 @@ def test_in_order_there_is_not_one_more_step() -> None:
 
 def test_without_allowed_lateness_nothing_is_kept_beside_the_state() -> None:
     engine = StepEngine(toy_bundle(), Device("cpu"))
-    assert engine.residents.history is None
-    engine.step(np.zeros(1, np.int64), np.zeros(1, np.int64), ["a"], np.zeros(1, np.int64), np.ones(1, np.float32))
+    assert engine.residents.retained is None
+    engine.step(EventBatch.of(["a"], np.zeros(1, np.int64), np.ones(1, np.float32)))
     assert engine.residents.export(0, 1)[0].rows.keys() == {"sum"}

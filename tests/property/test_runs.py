@@ -6,9 +6,10 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rillcast.engine.batcher import Runs
+from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.events import EventBatch
 from tests.support.toy import HOUR_MS, toy_bundle, unroll
 
 BUNDLE = toy_bundle(sequence=True)
@@ -18,7 +19,7 @@ arrivals = st.lists(st.tuples(st.integers(0, 2), gaps, st.integers(1, 30)), min_
 
 
 def make_engine(runs: Runs) -> StepEngine:
-    return StepEngine(BUNDLE, Device("cpu"), batch_rows=4, runs=runs)
+    return StepEngine(BUNDLE, Device("cpu"), batching=Batching(4, runs=runs))
 
 
 @given(events=arrivals, polls=st.lists(st.integers(1, 60), min_size=1, max_size=4),
@@ -38,10 +39,9 @@ def test_forecasts_equal_the_unroll_whatever_is_taken_in_runs(
     first = number = 0
     while first < len(ids):
         last = min(len(ids), first + polls[number % len(polls)])
-        size, number = last - first, number + 1
-        zeros = np.zeros(size, np.int64)
-        offsets = np.arange(first, last)
-        result = engine.step(zeros, offsets, ids[first:last], np.array(ds[first:last]), np.array(y[first:last], "f4"))
+        number += 1
+        times, values = np.array(ds[first:last]), np.array(y[first:last], np.float32)
+        result = engine.step(EventBatch.of(ids[first:last], times, values, first_offset=first))
         assert (result.outcome == Outcome.STEPPED).all()
         found += result.forecast[:, 0, 0].astype(int).tolist()
         first = last
@@ -52,10 +52,10 @@ def test_forecasts_equal_the_unroll_whatever_is_taken_in_runs(
 
 def step_hours(engine: StepEngine, hours: range, y: list[float], streams: int = 2) -> tuple[int, list[float]]:
     """Step all streams through the hours at once; return how many events went in runs, and the last forecasts."""
-    n = len(hours) * streams
     ids = [f"s{stream}" for _ in hours for stream in range(streams)]
     ds = np.array([hour * HOUR_MS for hour in hours for _ in range(streams)])
-    result = engine.step(np.zeros(n, np.int64), np.arange(n), ids, ds, np.repeat(np.array(y, np.float32), streams))
+    values = np.repeat(np.array(y, np.float32), streams)
+    result = engine.step(EventBatch.of(ids, ds, values))
     return result.stats.in_runs, result.forecast[-streams:, 0, 0].tolist()
 
 

@@ -17,6 +17,7 @@ from rillcast.bundle.bundle import Bundle
 from rillcast.codecs.forecasts.reader import Forecast
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
+from rillcast.events import EventBatch
 
 Key: TypeAlias = tuple[str, int]  # stream, milliseconds
 _EVENTS_AT_ONCE = 2_000
@@ -94,13 +95,9 @@ def in_order(bundle: Bundle, kept: Mapping[str, Sequence[Event]]) -> dict[Key, t
     seen: dict[Key, tuple[npt.NDArray[np.float32], int]] = {}
     for first in range(0, len(events), _EVENTS_AT_ONCE):
         part = events[first : first + _EVENTS_AT_ONCE]
-        result = engine.step(
-            np.zeros(len(part), np.int64),
-            np.arange(first, first + len(part)),
-            [event.unique_id for event in part],
-            np.array([event.ds for event in part], np.int64),
-            np.array([event.y for event in part], np.float32),
-        )
+        ids, ds = [event.unique_id for event in part], np.array([event.ds for event in part], np.int64)
+        y = np.array([event.y for event in part], np.float32)
+        result = engine.step(EventBatch.of(ids, ds, y, first_offset=first))
         for row, event in enumerate(part):
             seen[event.unique_id, event.ds] = result.forecast[row], int(result.status[row])
     return seen

@@ -11,19 +11,21 @@ from typing import Literal
 from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.bundle import Bundle
-from rillcast.codecs.forecasts.choice import make_encoder
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
 from rillcast.engine.step_engine import StepEngine
 from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.publishing.publisher import Policy, Publisher
-from rillcast.rollout.rollout import Names, RolloutParts
+from rillcast.rollout.models import Names
+from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.worker import Parts, Worker
-from rillcast.serving.router import ServedModel
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore
 from rillcast.transports.base import Channel
@@ -117,13 +119,12 @@ def build(
     registry, health = CollectorRegistry(), Health(clock=clock)
     metrics = Metrics(registry, bundle.metadata, "cpu")
 
-    def make_lane(bundle: Bundle, store: StateStore | None) -> ServedModel:
+    def make_model(bundle: Bundle, store: StateStore | None) -> ServedModel:
         engine = StepEngine(
             bundle,
             Device("cpu"),
-            batch_rows=batch_rows,
-            row_buckets=row_buckets,
-            limits=limits,
+            batching=Batching(batch_rows, row_buckets),
+            limits=limits or Limits(),
             lateness=lateness,
             timer=clock,
         )
@@ -135,7 +136,7 @@ def build(
 
     rollout_parts = None
     if models is not None:
-        models.make = make_lane
+        models.make = make_model
 
         def open_history() -> MemoryHistory:
             history = MemoryHistory(log, lambda: models.history_per_poll)
@@ -148,7 +149,7 @@ def build(
     parts = Parts(
         source=source,
         sink=sink,
-        lane=make_lane(bundle, store(sink) if store else None),
+        model=make_model(bundle, store(sink) if store else None),
         decoder=decoder or ObservationDecoder(),
         dead_letters=DeadLetters(source.name, "toy", 1000),
         metrics=metrics,

@@ -1,10 +1,10 @@
-"""The limit: an echo loop, which does everything that the service does but forecasting.
+"""The limit of the service's rate: an echo loop, which does all of its work except forecasting.
 
 It reads the same events through the same client, decodes them, encodes a forecast of the same size for each with the
 same codec, and writes it.
 
-Owns: the two loops, one per client library, written as plainly as each library allows: no rebalances, no dead letters,
-no state, no metrics. Does not know: the service that is compared with it.
+Owns: the two loops, one per client library, as plain as each library allows: no rebalances, dead letters, state or
+metrics. Does not know: the service that is compared with it.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ def echo(settings: Settings, events: int) -> Measured:
 
 
 def _replier(settings: Settings, metadata: BundleMetadata, stages: dict[str, float]) -> _Reply:
-    """Return what turns observations into records as large as the service's."""
+    """Return a function from observations to records as large as the service's."""
     decoder = ObservationDecoder()
     encoder = open_encoder(settings, metadata)
     numbers = np.random.default_rng(0)
@@ -113,7 +113,7 @@ def _librdkafka(settings: Settings, events: int, reply: _Reply, watch: Stopwatch
         taken += len(messages)
     started = clock()
     if producer.flush(_FLUSH_S):
-        raise TimeoutError(f"the echo's records were not delivered within {_FLUSH_S:g} s")
+        raise TimeoutError(f"the echo's records were not delivered after {_FLUSH_S:g} s")
     consumer.commit(offsets=consumer.position(consumer.assignment()), asynchronous=False)
     stages["commit"] += clock() - started
     watch.stop()
@@ -160,4 +160,4 @@ def _kafka_python(settings: Settings, events: int, reply: _Reply, watch: Stopwat
 
 
 def _ignore(*_report: object) -> None:
-    """A lost record shows as a flush that does not end."""
+    """Do nothing; a lost record shows as a flush that does not end."""

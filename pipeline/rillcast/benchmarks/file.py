@@ -1,4 +1,4 @@
-"""The service from a file to a file, in a process of its own: what it does without brokers."""
+"""Rate of the service from a file to a file, in a separate process: its speed without brokers."""
 
 from __future__ import annotations
 
@@ -8,20 +8,31 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rillcast.benchmarks.durability import observations
+from rillcast.benchmarks.backlog import observations
+from rillcast.benchmarks.load import name_of
+from rillcast.benchmarks.output import show
 from rillcast.benchmarks.serve import serve
 from rillcast.benchmarks.timing import in_process
 from rillcast.bundle.bundle import Bundle
 from rillcast.settings import DeadLetterSettings, HttpSettings, InputSettings, OutputSettings, Settings
 
+__all__ = ["add_arguments", "measure", "show"]
 
-def file(args: argparse.Namespace) -> dict[str, Any]:
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's arguments."""
+    parser.add_argument("--streams", type=int, default=10_000, help="streams (default: 10000)")
+    parser.add_argument("--events", type=int, default=200_000, help="events per run (default: 200000)")
+    parser.add_argument("--repeat", type=int, default=3, help="runs; the median is reported (default: 3)")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return the rate and the processor time of JSON Lines in and JSON Lines out."""
-    metadata = Bundle.load(args.model).metadata
+    bundle = Bundle.load(args.model)
     with tempfile.TemporaryDirectory(prefix="rillcast-bench-") as folder:
         path = Path(folder) / "observations.jsonl"
         rounds = max(1, args.events // args.streams)
-        path.write_bytes(b"\n".join(observations(metadata.frequency, args.streams, 0, rounds)[1]) + b"\n")
+        path.write_bytes(b"\n".join(observations(bundle.metadata.frequency, args.streams, 0, rounds)[1]) + b"\n")
         settings = Settings(
             model=args.model,
             input=InputSettings(path=str(path)),
@@ -32,7 +43,7 @@ def file(args: argparse.Namespace) -> dict[str, Any]:
         runs = [in_process(serve, settings, rounds * args.streams) for _ in range(args.repeat)]
     each = [run.summary() for run in runs]
     return {
-        "model": f"{metadata.name}@{metadata.model_id}",
+        "model": name_of(bundle),
         "streams": args.streams,
         "events": runs[0].events,
         **{

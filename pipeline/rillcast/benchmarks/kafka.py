@@ -1,7 +1,7 @@
-"""The service end to end over Kafka, against the echo loop of the same client and codec, in turns within one run.
+"""Rate of the service end to end over Kafka, against an echo loop of the same client and codec, in turns.
 
-Owns: what is run, in which order, and the figures. Each run is a process of its own on a backlog that the input topic
-already has. The order of a round alternates, so that a drift of the machine's speed cancels out of the ratios.
+Owns: the runs, their order, and the figures. Each run is a separate process on a backlog that the input topic already
+has. The order alternates between rounds, so that a drift of the machine's speed cancels out of the ratios.
 """
 
 from __future__ import annotations
@@ -9,17 +9,16 @@ from __future__ import annotations
 import argparse
 import logging
 import statistics
-import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from rillcast.benchmarks.durability import observations
+from rillcast.benchmarks.backlog import fill_backlog, for_one_run
 from rillcast.benchmarks.echo import echo
+from rillcast.benchmarks.load import name_of
 from rillcast.benchmarks.process import Topics
 from rillcast.benchmarks.serve import serve
 from rillcast.benchmarks.timing import Measured, in_process
 from rillcast.bundle.bundle import Bundle
-from rillcast.bundle.frequency import Frequency
 from rillcast.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -27,38 +26,44 @@ log = logging.getLogger(__name__)
 _SERVICE, _LIMIT, _BUSY = "service", "echo", "busy"
 
 
-def kafka(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's arguments."""
+    parser.add_argument(
+        "--clients", default="librdkafka,kafka-python", help="client libraries (default: librdkafka,kafka-python)"
+    )
+    parser.add_argument(
+        "--codecs",
+        default="json,float32",
+        help="codecs of the forecasts: json, msgpack, float32 (default: json,float32)",
+    )
+    parser.add_argument("--streams", type=int, default=10_000, help="streams (default: 10000)")
+    parser.add_argument("--busy", type=int, default=0, help="also measure this few busy streams; 0 = no (default: 0)")
+    parser.add_argument(
+        "--events", type=int, default=200_000, help="events per run, a tenth with kafka-python (default: 200000)"
+    )
+    parser.add_argument("--repeat", type=int, default=3, help="rounds (default: 3)")
+
+
+def measure(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """Return rates, processor time and stages of the service and of its limit, by client and codec."""
-    metadata = Bundle.load(settings.model).metadata
+    bundle = Bundle.load(settings.model)
+    frequency = bundle.metadata.frequency
     cases = []
     for client in args.clients.split(","):
         # kafka-python is ten times slower, and a run of seconds is enough.
         events = args.events if client == "librdkafka" else args.events // 10
-        backlog = fill_backlog(settings, args.partitions, metadata.frequency, events, args.streams)
+        backlog = fill_backlog(settings, args.partitions, frequency, events, args.streams)
         busy = None
         if args.busy:
-            busy = fill_backlog(settings, args.partitions, metadata.frequency, events // 4, args.busy)
+            busy = fill_backlog(settings, args.partitions, frequency, events // 4, args.busy)
         for codec in args.codecs.split(","):
             cases.append(_case(backlog, busy, client, codec, args))  # noqa: PERF401  each takes minutes
     return {
-        "model": f"{metadata.name}@{metadata.model_id}",
+        "model": name_of(bundle),
         "streams": args.streams,
         "delivery": settings.worker.delivery,
         "cases": cases,
     }
-
-
-def fill_backlog(
-    settings: Settings, partitions: int, frequency: Frequency, events: int, streams: int
-) -> tuple[Topics, int]:
-    """Make topics with a backlog of about `events` events, round by round of the streams."""
-    rounds = max(1, events // streams)
-    topics = Topics(settings, partitions)
-    # In parts, so that a backlog of any size fits in memory.
-    rows = max(1, 100_000 // streams)
-    for first in range(0, rounds, rows):
-        topics.fill(*observations(frequency, streams, first, min(rows, rounds - first)))
-    return topics, rounds * streams
 
 
 def _case(
@@ -81,17 +86,6 @@ def _case(
     return case
 
 
-def for_one_run(settings: Settings, client: str, codec: str) -> Settings:
-    """Return settings under which the backlog is read from its beginning."""
-    return settings.model_copy(
-        update={
-            "kafka": settings.kafka.model_copy(update={"group_id": f"bench-{uuid.uuid4().hex[:8]}", "client": client}),
-            "output": settings.output.model_copy(update={"codec": codec}),
-            "http": settings.http.model_copy(update={"port": 0}),
-        }
-    )
-
-
 def _ratio(runs: Sequence[Measured], limits: Sequence[Measured]) -> float:
     """Return the median of the rounds' ratios of rates."""
     return statistics.median(run.rate / limit.rate for run, limit in zip(runs, limits, strict=True))
@@ -112,3 +106,16 @@ def _summary(runs: Sequence[Measured]) -> dict[str, Any]:
             name: statistics.median(run["stages_us_per_event"][name] for run in each) for name in stages
         },
     }
+
+
+def show(figures: dict[str, Any]) -> None:
+    """Print each case with its share of the limit, and the stages of its runs."""
+    print(f"{figures['model']}, {figures['streams']:,} streams, {figures['delivery']}")
+    for case in figures["cases"]:
+        print(f"{case['client']}, {case['codec']}: {case['ratio_to_echo']:.2f} of the limit")
+        for name, run in case["runs"].items():
+            stages = ", ".join(f"{stage} {us:.2f}" for stage, us in run["stages_us_per_event"].items())
+            print(
+                f"  {name:<8} {run['events_per_second']:>9,.0f} events/s  {run['cpu_us_per_event']:.1f} us of processor"
+                f" per event, {run['peak_rss_mib']:.0f} MiB\n{'':>11}us per event: {stages}"
+            )

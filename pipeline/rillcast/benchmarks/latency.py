@@ -1,17 +1,16 @@
-"""How long a forecast takes: from the broker's append of the observation to its append of the forecast.
+"""Latency of a forecast: from the broker's append of the observation to its append of the forecast.
 
-Open loop: observations are sent when their time has come, whatever became of those before, so a service that stalls is
-charged for every event that came meanwhile (no coordinated omission). Both topics carry the time of the append
-(`message.timestamp.type=LogAppendTime`), one broker's clock in whole milliseconds; a forecast names the observation
-that it came from, so each is compared with its own.
+The loop is open: each observation is sent at its time, even if forecasts are outstanding. A service that stalls is
+charged for all events that arrive meanwhile (no coordinated omission). Both topics carry the time of the append
+(`message.timestamp.type=LogAppendTime`), the clock of one broker in whole milliseconds. A forecast names its
+observation, so each is compared with its own.
 
-Owns: the rate, the schedule and the figures. Does not know: the service, but as a process.
+Owns: the rate, the schedule and the figures. Does not know: the service, other than as a process.
 """
 
 from __future__ import annotations
 
 import argparse
-import logging
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
@@ -20,8 +19,9 @@ from typing import Any, Final
 import numpy as np
 
 from rillcast.arrays import IntArray
-from rillcast.benchmarks.durability import observations
-from rillcast.benchmarks.kafka import fill_backlog, for_one_run
+from rillcast.benchmarks.backlog import fill_backlog, for_one_run, observations
+from rillcast.benchmarks.load import name_of
+from rillcast.benchmarks.output import show
 from rillcast.benchmarks.process import Topics
 from rillcast.benchmarks.serve import serve
 from rillcast.benchmarks.timing import in_process
@@ -32,7 +32,7 @@ from rillcast.settings import Settings
 from rillcast.transports.base import Assignment, Channel, Records
 from rillcast.transports.connect import open_sink, open_source
 
-log = logging.getLogger(__name__)
+__all__ = ["add_arguments", "measure", "show"]
 
 _TICK_S: Final = 0.002
 _WARM_UP_S: Final = 3.0
@@ -40,19 +40,32 @@ _DEADLINE_S: Final = 120.0
 _BY_APPEND: Final = {"message.timestamp.type": "LogAppendTime"}
 
 
-def latency(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
-    """Return the quantiles of the latency at a fixed rate, by default half of what the service manages."""
-    metadata = Bundle.load(settings.model).metadata
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's arguments."""
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="events per second (default: half of the service's rate on a backlog)"
+    )
+    parser.add_argument("--seconds", type=float, default=20.0, help="seconds of the measurement (default: 20)")
+    parser.add_argument("--streams", type=int, default=10_000, help="streams (default: 10000)")
+    parser.add_argument(
+        "--events", type=int, default=200_000, help="events of the run that finds the rate (default: 200000)"
+    )
+
+
+def measure(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    """Return the quantiles of the latency at a fixed rate."""
+    bundle = Bundle.load(settings.model)
+    frequency = bundle.metadata.frequency
     most = args.rate * 2
     if not args.rate:
-        topics, events = fill_backlog(settings, args.partitions, metadata.frequency, args.events, args.streams)
+        topics, events = fill_backlog(settings, args.partitions, frequency, args.events, args.streams)
         most = in_process(
             serve, for_one_run(topics.settings, settings.kafka.client, settings.output.codec), events
         ).rate
     rate = most / 2
     topics = Topics(settings, args.partitions, _BY_APPEND)
     rounds = round(rate * (args.seconds + _WARM_UP_S)) // args.streams + 1
-    keys, values = observations(metadata.frequency, args.streams, 0, rounds)
+    keys, values = observations(frequency, args.streams, 0, rounds)
     with topics.service() as service:
         service.wait_for_metric("rillcast_partitions", args.partitions)
         late_s = _feed(topics, keys, values, rate)
@@ -60,7 +73,7 @@ def latency(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     taken = _latencies(topics, len(keys), skip=round(rate * _WARM_UP_S))
     p50, p99, p999 = np.quantile(taken, (0.5, 0.99, 0.999)).tolist()
     return {
-        "model": f"{metadata.name}@{metadata.model_id}",
+        "model": name_of(bundle),
         "streams": args.streams,
         "events": int(taken.size),
         "rate": rate,
@@ -76,7 +89,7 @@ def latency(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
 
 
 def _feed(topics: Topics, keys: Sequence[bytes], values: Sequence[bytes], rate: float) -> float:
-    """Send the i-th observation at second `i / rate`; return by how much the sender itself was late at most."""
+    """Send the i-th observation at second `i / rate`; return the largest delay of the sender itself, in seconds."""
     late = 0.0
     with closing(open_sink(topics.to_input())) as sink:
         started, sent = time.perf_counter(), 0
@@ -119,7 +132,7 @@ def _read(topics: Topics, topic: str, events: int) -> list[tuple[int, int, int, 
     with closing(source):
         while len(records) < events:
             if time.monotonic() > deadline:
-                raise TransportError(f"only {len(records)} of {events} records of {topic} within {_DEADLINE_S:g} s")
+                raise TransportError(f"topic {topic}: {len(records)} of {events} records after {_DEADLINE_S:g} s")
             polled = source.poll(10_000, 0.1)
             where = polled.partitions.tolist(), polled.offsets.tolist(), polled.timestamps_ms.tolist()
             records += [
@@ -136,7 +149,7 @@ class _FromTheBeginning:
         return {assignment.partition: assignment.beginning for assignment in assignments}
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
-        """The only member of its group keeps what it has."""
+        """The only member of its group keeps its partitions."""
 
     def on_lost(self, partitions: Sequence[int]) -> None:
-        """The only member of its group keeps what it has."""
+        """The only member of its group keeps its partitions."""

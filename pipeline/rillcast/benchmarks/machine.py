@@ -1,4 +1,4 @@
-"""What machine a measurement ran on."""
+"""The machine of a measurement."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import onnxruntime
 
 
 def machine() -> dict[str, Any]:
-    """Return processor, cores, system and the versions that matter for speed."""
+    """Return processor, cores, system, and the versions that affect speed."""
     return {
         "cpu": _cpu_name(),
         "cores": os.cpu_count(),

@@ -1,7 +1,7 @@
-"""What a resident stream takes, and what growing and snapshots do to the step, in a process of its own.
+"""Memory of a resident stream, and the effect of growth and snapshots on the step, in a separate process.
 
-Owns: the load and the figures. The memory of a stream is what the process grew by from its first streams to its last,
-so the interpreter, the libraries and the model are not in it; what it takes beside its row of state is the directory.
+Owns: the load and the figures. The memory of a stream is the growth of the process between its first streams and its
+last, without interpreter, libraries and model. The directory is that memory minus the row of state.
 """
 
 from __future__ import annotations
@@ -17,33 +17,45 @@ from typing import Any, Final
 
 import numpy as np
 
+from rillcast.benchmarks.load import START_MS, name_of
+from rillcast.benchmarks.output import show
 from rillcast.benchmarks.timing import in_process
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import Frequency
 from rillcast.engine import device
+from rillcast.engine.batcher import Batching
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
+from rillcast.events import EventBatch
 
-_START_MS: Final = 1_704_067_200_000  # 2024-01-01T00:00:00Z
+__all__ = ["add_arguments", "measure", "show"]
+
 _POLL: Final = 2_000
 _PARTITIONS: Final = 8
 
 
-def memory(args: argparse.Namespace) -> dict[str, Any]:
-    """Return bytes per stream, and the longest polls while streams come and while they are stored.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's arguments."""
+    parser.add_argument("--streams", type=int, default=1_000_000, help="streams (default: 1000000)")
+    parser.add_argument("--rounds", type=int, default=1, help="events per stream after the first (default: 1)")
+    parser.add_argument("--pages", type=int, default=64, help="pages that a commit takes of a snapshot (default: 64)")
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Return bytes per stream, and the longest polls while streams are added and while they are stored.
 
     Raises:
-        SettingsError: there is no way to read a process's memory here.
+        SettingsError: This system does not show the memory of a process.
     """
     if not Path("/proc/self/statm").exists():
-        raise SettingsError("bench memory reads /proc, which this system does not have")
+        raise SettingsError("bench memory reads /proc/self/statm, which this system lacks")
     figures: dict[str, Any] = in_process(_measure, args.model, args.streams, args.rounds, args.pages)
     return figures
 
 
 def _measure(model: Path, streams: int, rounds: int, pages: int) -> dict[str, Any]:
     bundle = Bundle.load(model)
-    engine = StepEngine(bundle, device.choose("cpu"), batch_rows=1_000)
+    engine = StepEngine(bundle, device.choose("cpu"), batching=Batching(1_000))
     few = _POLL * _PARTITIONS
     _round(engine, 0, few, 0, bundle.metadata.frequency)
     gc.collect()
@@ -53,13 +65,13 @@ def _measure(model: Path, streams: int, rounds: int, pages: int) -> dict[str, An
     grown = _resident_bytes() - before
     stepping = [
         seconds
-        for slot in range(1, rounds + 1)
-        for seconds in _round(engine, 0, streams, slot, bundle.metadata.frequency)
+        for period in range(1, rounds + 1)
+        for seconds in _round(engine, 0, streams, period, bundle.metadata.frequency)
     ]
     row_bytes = bundle.metadata.row_bytes
     per_stream = grown / (streams - few)
     return {
-        "model": f"{bundle.metadata.name}@{bundle.metadata.model_id}",
+        "model": name_of(bundle),
         "streams": streams,
         "rss_bytes": _resident_bytes(),
         "rss_bytes_per_stream": per_stream,
@@ -74,28 +86,29 @@ def _measure(model: Path, streams: int, rounds: int, pages: int) -> dict[str, An
     }
 
 
-def _round(engine: StepEngine, first: int, last: int, slot: int, frequency: Frequency) -> list[float]:
+def _round(engine: StepEngine, first: int, last: int, period: int, frequency: Frequency) -> list[float]:
     """Step each stream once, in polls that hold streams of one partition; return the seconds of each poll."""
     taken = []
     for start in range(first, last, _POLL):
-        # New texts each time, as a decoder makes them: the directory keeps the first ones.
+        # New texts each time, as from a decoder; the directory keeps the first ones.
         unique_ids = [f"stream-{number:07d}" for number in range(start, min(start + _POLL, last))]
         partition = start // _POLL % _PARTITIONS
-        ds = frequency.ahead(_START_MS, slot)
-        taken.append(_step(engine, partition, unique_ids, slot * 1_000_000_000 + start, ds))
+        ds = frequency.ahead(START_MS, period)
+        taken.append(_step(engine, partition, unique_ids, period * 1_000_000_000 + start, ds))
     return taken
 
 
 def _step(engine: StepEngine, partition: int, unique_ids: Sequence[str], offset: int, ds: int) -> float:
     n = len(unique_ids)
-    columns = np.full(n, partition, np.int64), np.arange(offset, offset + n, dtype=np.int64)
+    times, y = np.full(n, ds, np.int64), np.full(n, 100.0, np.float32)
+    events = EventBatch.of(unique_ids, times, y, partition=partition, first_offset=offset)
     started = time.perf_counter()
-    engine.step(*columns, unique_ids, np.full(n, ds, np.int64), np.full(n, 100.0, np.float32))
+    engine.step(events)
     return time.perf_counter() - started
 
 
 def _export(engine: StepEngine, pages: int) -> float:
-    """Return how long the loop stands still for the rows of so many pages, which a commit takes of a snapshot."""
+    """Return the seconds that the loop waits for the rows of `pages` pages, which a commit takes of a snapshot."""
     changed, residents = 0, engine.residents
     started = time.perf_counter()
     for partition in range(_PARTITIONS):

@@ -1,4 +1,4 @@
-"""A service under measurement: `rillcast run` as a process of its own on topics made for it."""
+"""A service under measurement: `rillcast run` as a separate process, on topics made for it."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _DEADLINE_S = 900.0
 
 
 class Topics:
-    """Topics of one measurement, with names of their own."""
+    """Topics of one measurement, with unique names."""
 
     def __init__(self, settings: Settings, partitions: int, config: Mapping[str, str] | None = None) -> None:
         suffix = uuid.uuid4().hex[:8]
@@ -54,7 +54,11 @@ class Topics:
 
     @contextmanager
     def service(self, **changes: object) -> Iterator[ServiceProcess]:
-        """Run the service, with further settings by dotted path (`worker__delivery=...`); kill it at the end."""
+        """Run the service and kill it at the end.
+
+        Args:
+            changes: Further settings by path, with two underscores for a dot: `worker__delivery=...`.
+        """
         process = ServiceProcess(self.settings, changes)
         try:
             yield process
@@ -70,7 +74,7 @@ class Topics:
         started: list[int] = []
         source.open(_FromTheEnd(started))
         try:
-            wait(lambda: not len(source.poll(1, 0.1)) and bool(started), "the reader's assignment")
+            wait(lambda: not len(source.poll(1, 0.1)) and bool(started), "the reader has its partitions")
             yield source
         finally:
             source.close()
@@ -87,10 +91,10 @@ class _FromTheEnd:
         return {assignment.partition: assignment.end for assignment in assignments}
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
-        """The only member of its group keeps what it has."""
+        """The only member of its group keeps its partitions."""
 
     def on_lost(self, partitions: Sequence[int]) -> None:
-        """The only member of its group keeps what it has."""
+        """The only member of its group keeps its partitions."""
 
 
 class ServiceProcess:
@@ -118,7 +122,7 @@ class ServiceProcess:
             self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=log)  # noqa: S603  our own
 
     def metric(self, name: str) -> float:
-        """Return the sum of a metric's series; 0 while it cannot be read."""
+        """Return the sum of a metric's series; 0 while the server does not answer."""
         found = re.search(r"http://127\.0\.0\.1:\d+", self._log.read_text(errors="replace"))
         if found is None:
             return 0.0
@@ -134,12 +138,14 @@ class ServiceProcess:
         """Wait for a condition.
 
         Raises:
-            TransportError: the process ended, or it took too long; the end of its log is in the message.
+            TransportError: The process ended, or the wait was too long; the message has the end of its log.
         """
 
         def met() -> bool:
             if self._process.poll() is not None:
-                raise TransportError(f"the service ended before {what}:\n{self._log.read_text()[-2000:]}")
+                raise TransportError(
+                    f"the service ended, expected that {what}; its log:\n{self._log.read_text()[-2000:]}"
+                )
             return condition()
 
         wait(met, what)
@@ -149,7 +155,7 @@ class ServiceProcess:
         self.wait_for(lambda: self.metric(name) >= at_least, f"{name} >= {at_least:g}")
 
     def kill(self) -> None:
-        """Kill -9, and drop the log."""
+        """Send SIGKILL, and remove the log."""
         self._process.kill()
         self._process.wait()
         self._log.unlink(missing_ok=True)
@@ -159,10 +165,10 @@ def wait(condition: Callable[[], bool], what: str, pause_s: float = 0.02) -> Non
     """Wait until a condition holds.
 
     Raises:
-        TransportError: it took too long.
+        TransportError: The wait was too long.
     """
     deadline = time.monotonic() + _DEADLINE_S
     while not condition():
         if time.monotonic() > deadline:
-            raise TransportError(f"not within {_DEADLINE_S:g} s: {what}")
+            raise TransportError(f"after {_DEADLINE_S:g} s it is still not true that {what}")
         time.sleep(pause_s)

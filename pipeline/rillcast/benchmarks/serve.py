@@ -1,6 +1,6 @@
-"""The service over a backlog, measured: the worker that `rillcast run` runs, in this process, for so many events.
+"""The service over a backlog, measured: the worker of `rillcast run`, in this process, for a number of events.
 
-Owns: when such a run starts and stops. Does not know: what it is compared with.
+Owns: start and stop of such a run. Does not know: the run that it is compared with.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from rillcast.transports.base import Assignment, AssignmentListener, Polled, Sou
 
 
 def serve(settings: Settings, events: int) -> Measured:
-    """Serve `events` events that the input topic already has, with everything that a service does, and commit."""
+    """Serve `events` events that the input already has, as a service does, and commit."""
     watch, stages = Stopwatch(), StageClock(every=1, clock=time.thread_time)
     sources: list[_Backlog] = []
 
@@ -31,7 +31,7 @@ def serve(settings: Settings, events: int) -> Measured:
 
 
 class _Backlog:
-    """A source that says when its first record came and when the last one that counts did."""
+    """A source that starts the stopwatch with its first record, and stops the worker after the last one that counts."""
 
     def __init__(self, source: Source, events: int, watch: Stopwatch) -> None:
         self._source = source

@@ -1,8 +1,8 @@
-"""One measured run of a loop over a backlog: when it began, when it ended, what it used.
+"""One measured run of a loop over a backlog: its time, processor time and memory.
 
-Owns: the stop-watch and its result. Does not know: what ran. Time begins with the first record in hand, so that joining
+Owns: the stopwatch and its result. Does not know: the loop. Time begins with the first record in hand, so that joining
 a group is not counted, and ends when the last result is durable and committed. Processor time is that of the whole
-process, the client library's threads included.
+process, with the threads of the client library.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _MIB: Final = 1024 if sys.platform == "linux" else 1024 * 1024  # ru_maxrss is i
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one run took.
+    """Figures of one run.
 
     Attributes:
-        events: records read.
-        seconds: of wall time.
-        cpu_seconds: of processor time of the process.
-        peak_rss_mib: the most memory that the process ever had.
-        stages: seconds of processor time of the thread that runs the loop, by stage.
+        events: Number of records read.
+        seconds: Seconds of wall time.
+        cpu_seconds: Seconds of processor time of the process.
+        peak_rss_mib: Most resident memory that the process had, in MiB.
+        stages: Seconds of processor time of the thread that runs the loop, by stage.
     """
 
     events: int
@@ -46,7 +46,7 @@ class Measured:
         return self.events / self.seconds
 
     def summary(self) -> dict[str, Any]:
-        """Return the run as plain values, per event where that makes sense."""
+        """Return the run as plain values; processor time is per event."""
         return {
             "events_per_second": self.rate,
             "cpu_us_per_event": self.cpu_seconds / self.events * 1e6,
@@ -64,24 +64,24 @@ class Stopwatch:
 
     @property
     def running(self) -> bool:
-        """Whether it was started and not stopped."""
+        """Whether it is started and not stopped."""
         return self._started is not None and self._measured is None
 
     def start(self) -> None:
-        """Begin, if it has not begun."""
+        """Begin at the first call."""
         if self._started is None:
             self._started = time.perf_counter(), time.process_time()
 
     def stop(self) -> None:
-        """End, if it runs."""
+        """End at the first call after the start."""
         if self.running:
             assert self._started is not None
             wall, cpu = self._started
             self._measured = time.perf_counter() - wall, time.process_time() - cpu
 
     def measured(self, events: int, stages: Mapping[str, float] | None = None) -> Measured:
-        """Return what was measured."""
-        assert self._measured is not None, "the stop-watch was never started and stopped"
+        """Return the figures of the run."""
+        assert self._measured is not None, "the stopwatch was not started and stopped"
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB
         return Measured(events, *self._measured, peak, dict(stages or {}))
 
@@ -91,10 +91,10 @@ R = TypeVar("R")
 
 
 def in_process(loop: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
-    """Run `loop` in a new process of its own, so that runs do not share memory, threads or warm caches.
+    """Run `loop` in a new process, so that runs do not share memory, threads or warm caches.
 
     Raises:
-        RillcastError: the loop failed or took too long; its message is passed on.
+        RillcastError: The loop failed or took too long; its message is passed on.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
@@ -103,7 +103,7 @@ def in_process(loop: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     there.close()
     try:
         if not here.poll(_DEADLINE_S):
-            raise RillcastError(f"{loop.__name__} was not done within {_DEADLINE_S:g} s")
+            raise RillcastError(f"{loop.__name__} was still running after {_DEADLINE_S:g} s")
         outcome = here.recv()
     except EOFError as error:
         process.join()
@@ -122,7 +122,7 @@ def in_process(loop: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 def _child(connection: Connection, loop: Callable[..., Any], args: Any, kwargs: Any) -> None:
     try:
         outcome = loop(*args, **kwargs)
-    except Exception as error:  # noqa: BLE001  whatever it is, the parent raises it
+    except Exception as error:  # noqa: BLE001  the parent raises it
         outcome = RillcastError(f"{type(error).__name__}: {error}")
     connection.send(outcome)
     connection.close()

@@ -1,8 +1,8 @@
-"""Two processes against one: what sharing the partitions out costs, and what the machine has left for it.
+"""Two processes against one: the cost of sharing partitions, and the processor time that the machine has left.
 
-Owns: the two arrangements and the accounting. A worker of two has half of the partitions, as in a group, but as topics
-of its own, so that no rebalance falls into the measurement. The accounting says what the rest of the machine did
-meanwhile (the broker, above all): processes can take no more than it leaves over.
+Owns: the two arrangements and the accounting. Each of two workers has half of the partitions, as in a group, but as
+separate topics, so that no rebalance falls into the measurement. The accounting covers the rest of the machine too,
+above all the broker, because workers can use no more than it leaves.
 """
 
 from __future__ import annotations
@@ -15,20 +15,32 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from rillcast.benchmarks.kafka import fill_backlog, for_one_run
+from rillcast.benchmarks.backlog import fill_backlog, for_one_run
+from rillcast.benchmarks.load import name_of
+from rillcast.benchmarks.output import show
 from rillcast.benchmarks.process import Topics
 from rillcast.benchmarks.serve import serve
 from rillcast.benchmarks.timing import Measured, in_process
 from rillcast.bundle.bundle import Bundle
 from rillcast.settings import Settings
 
+__all__ = ["add_arguments", "measure", "show"]
 
-def workers(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
-    """Return processor time per event, rates and the machine's accounts, with one worker and with two."""
-    metadata = Bundle.load(settings.model).metadata
-    half = args.partitions // 2, metadata.frequency, args.events // 2, args.streams // 2
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the benchmark's arguments."""
+    parser.add_argument("--streams", type=int, default=10_000, help="streams (default: 10000)")
+    parser.add_argument("--events", type=int, default=200_000, help="events per run (default: 200000)")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds (default: 3)")
+
+
+def measure(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
+    """Return processor time per event, rates and busy cores, with one worker and with two."""
+    bundle = Bundle.load(settings.model)
+    frequency = bundle.metadata.frequency
+    half = args.partitions // 2, frequency, args.events // 2, args.streams // 2
     arrangements = {
-        "one": [fill_backlog(settings, args.partitions, metadata.frequency, args.events, args.streams)],
+        "one": [fill_backlog(settings, args.partitions, frequency, args.events, args.streams)],
         "two": [fill_backlog(settings, *half) for _ in range(2)],
     }
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in arrangements}
@@ -40,7 +52,7 @@ def workers(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
         for name, measured in runs.items()
     }
     return {
-        "model": f"{metadata.name}@{metadata.model_id}",
+        "model": name_of(bundle),
         "runs": figures,
         "cpu_per_event_ratio": statistics.median(
             two["cpu_us_per_event"] / one["cpu_us_per_event"] for one, two in zip(runs["one"], runs["two"], strict=True)

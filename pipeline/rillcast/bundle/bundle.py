@@ -4,16 +4,14 @@
 
 and, optionally, a second graph that steps T events of each stream in one call (`rillcast.bundle.sequence`).
 
-Owns: how a file is read and sealed, and the identity of a model. Does not know: what the metadata may say
-(`rillcast.bundle.metadata`), what is asked of a graph (`rillcast.bundle.contract`), how a bundle is made
-(`rillcast_training.export.bundle`), or
-where it runs (`rillcast.engine.slab`, `rillcast.engine.step_engine`). `docs/bundle.md` is the contract in prose; a
-file that breaks a
-clause is refused, by name.
+`docs/bundle.md` is the contract in prose. An error names the clause that a file breaks.
 
-Invariants of a loaded bundle: every state tensor is gathered exactly once and its scatter depends on that
-gather, so that binding one buffer as `state.<name>` and `state.<name>.next` is safe; a row of zeros is the
-state of a stream that has never been seen.
+Owns: how a file is read and sealed, and the identity of a model.
+Does not know: the members of the metadata (`rillcast.bundle.metadata`), the clauses on a graph
+(`rillcast.bundle.contract`), how a bundle is made (`rillcast_training.export.bundle`), where it runs
+(`rillcast.engine`).
+Invariants of a loaded bundle: every state tensor is gathered exactly once and its scatter depends on that gather, so
+one buffer may be bound as `state.<name>` and `state.<name>.next`. A row of zeros is the state of a new stream.
 """
 
 from __future__ import annotations
@@ -43,13 +41,13 @@ MAX_BUNDLE_BYTES: Final = 512 * 2**20
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A file that kept every clause of the contract."""
+    """A model file that keeps every clause of the contract."""
 
     metadata: BundleMetadata
     model: bytes
     has_anomaly: bool
     has_calibrate: bool = False
-    sequence: bytes | None = None  # the model that steps [B, T] events; None where the file has none
+    sequence: bytes | None = None  # steps [B, T] events; None where the file has no sequence graph
 
     @property
     def has_score(self) -> bool:
@@ -61,7 +59,7 @@ class Bundle:
         """Read and check a bundle file, or a shipped bundle by its name (`universal:1h`).
 
         Raises:
-            BundleError: the file cannot be read or breaks a clause; the error names the clause.
+            BundleError: The file cannot be read or breaks a clause; the error names the clause.
         """
         path = shipped.locate(path)
         try:
@@ -78,14 +76,15 @@ class Bundle:
         """Check serialised bundle bytes.
 
         Raises:
-            BundleError: a clause is broken; the error names it.
+            BundleError: The file breaks a clause; the error names it.
         """
         model = _parse(data)
         metadata = _metadata(model)
         identity = model_id(model)
         if metadata.model_id != identity:
             raise BundleError(
-                "model-id", f"metadata says {metadata.model_id!r}, the graph hashes to {identity!r}: changed or damaged"
+                "model-id",
+                f"changed or damaged: metadata says {metadata.model_id!r}, the graph hashes to {identity!r}",
             )
         inputs, outputs = contract.check_graph(model, metadata, "B")
         second = sequences.extract(model)
@@ -105,10 +104,10 @@ class Bundle:
 
 
 def seal(model: onnx.ModelProto, metadata: BundleMetadata, sequence: onnx.ModelProto | None = None) -> bytes:
-    """Write `metadata`, with the model id, and the sequence graph into the model; return the bundle's bytes, checked.
+    """Write `metadata` with the model id, and the sequence graph, into the model; return the checked bundle's bytes.
 
     Raises:
-        BundleError: the result would break the contract.
+        BundleError: The result would break the contract.
     """
     sealed = onnx.ModelProto()
     sealed.CopyFrom(model)
@@ -126,7 +125,7 @@ def seal(model: onnx.ModelProto, metadata: BundleMetadata, sequence: onnx.ModelP
 
 
 def model_id(model: onnx.ModelProto) -> str:
-    """Return the identity of what the model computes: 16 hex digits of the SHA-256 of its graphs and opsets."""
+    """Return the identity of the computation: 16 hex digits of the SHA-256 of the model's graphs and opsets."""
     digest = hashlib.sha256(model.graph.SerializeToString(deterministic=True))
     for opset in sorted((o.domain, o.version) for o in model.opset_import):
         digest.update(repr(opset).encode())
@@ -139,9 +138,9 @@ def _parse(data: bytes) -> onnx.ModelProto:
     onnx_safety.check_bytes(data)
     try:
         model = onnx.load_model_from_string(data)
-    except Exception as error:  # protobuf and onnx each raise types of their own
+    except Exception as error:  # protobuf and onnx raise unrelated types
         raise BundleError("onnx", f"not a valid ONNX model: {_first_line(error)}") from error
-    onnx_safety.check_model(model)  # first: ONNX's own checker would look for files
+    onnx_safety.check_model(model)  # before ONNX's checker, which would open external files
     _check_valid(model)
     return model
 
@@ -149,7 +148,7 @@ def _parse(data: bytes) -> onnx.ModelProto:
 def _check_valid(model: onnx.ModelProto) -> None:
     try:
         checker.check_model(model)
-    except Exception as error:  # onnx's C++ checker raises types of its own
+    except Exception as error:  # the types that onnx's C++ checker raises have no common base
         raise BundleError("onnx", f"not a valid ONNX model: {_first_line(error)}") from error
 
 
@@ -159,7 +158,7 @@ def _first_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _of_the_sequence() -> Iterator[None]:
-    """Say of a broken clause that it was the sequence graph's."""
+    """Name the sequence graph in the error of a broken clause."""
     try:
         yield
     except BundleError as error:
@@ -169,7 +168,7 @@ def _of_the_sequence() -> Iterator[None]:
 def _metadata(model: onnx.ModelProto) -> BundleMetadata:
     documents = [entry.value for entry in model.metadata_props if entry.key == METADATA_KEY]
     if len(documents) != 1:
-        raise BundleError("metadata", f"{len(documents)} metadata entries {METADATA_KEY!r}, expected exactly one")
+        raise BundleError("metadata", f"found {len(documents)} metadata entries {METADATA_KEY!r}, expected exactly one")
     try:
         return BundleMetadata.model_validate_json(documents[0])
     except ValidationError as error:

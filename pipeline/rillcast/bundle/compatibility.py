@@ -1,11 +1,11 @@
-"""Which model may take the place of one that serves, while it serves.
+"""Which model may replace the serving one without a restart.
 
-Consumers read the forecasts of both as one stream of records, and what watches the service (page, metrics, read API)
-goes on through the change. So the records have to be of one kind: the same frequency, horizon and levels, and the same
-scores; and the events have to be of one kind, with the same covariates. Anything else takes a restart, which is a
-decision of the person who changes the settings with it.
+Consumers read the forecasts of both models as one stream of records, and the live page, metrics and read API continue
+through the change. So both models need the same frequency, horizon, levels, scores and covariates. Any other change
+needs a restart, which an operator decides together with the settings.
 
-Owns: what has to be the same. Does not know: registries, states, graphs.
+Owns: which metadata must be equal.
+Does not know: registries, states, graphs.
 """
 
 from __future__ import annotations
@@ -19,17 +19,19 @@ _SAME: Final = ("freq", "horizon", "quantiles", "scores", "covariates")
 
 
 def require_compatible(serving: BundleMetadata, candidate: BundleMetadata) -> None:
-    """Raise unless one model may take the place of the other.
+    """Raise unless the candidate may replace the serving model.
 
     Raises:
-        RolloutRefusedError: it says what differs.
+        RolloutRefusedError: The models differ; the error names the first difference.
     """
     for name in _SAME:
         found, expected = getattr(candidate, name), getattr(serving, name)
-        if sorted(found) != sorted(expected) if name == "scores" else found != expected:  # their order says nothing
+        if (
+            sorted(found) != sorted(expected) if name == "scores" else found != expected
+        ):  # the order of scores has no meaning
             raise RolloutRefusedError(
                 f"its {name} is {_shown(found)}, that of the serving model {_shown(expected)}; "
-                f"readers of the forecasts go by it: to change it, restart the service with --model naming this one"
+                f"to change it, restart the service with --model naming this one"
             )
 
 

@@ -1,8 +1,9 @@
-"""The clauses of the bundle contract that are about the graph: its inputs, its outputs, and the state in place.
+"""The clauses of the bundle contract on the graph: its inputs, its outputs, and the state in place.
+
+`docs/bundle.md` has the clauses in prose.
 
 Owns: the tensors' names, types and shapes, and the proof that one buffer may be bound as a state's input and output.
-Does
-not know: files or what is said in words (`rillcast.bundle.metadata`); `docs/bundle.md` has the clauses in prose.
+Does not know: files, the members of the metadata (`rillcast.bundle.metadata`).
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def _check_scalar(value: onnx.ValueInfoProto, dtype: str) -> None:
 
 
 def _check_interface(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -> tuple[set[str], set[str]]:
-    """Require the inputs and outputs of the contract; return the names of both, states aside."""
+    """Require the inputs and outputs of the contract; return the names of both, without the states."""
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = _by_name(value for value in graph.input if value.name not in initializers)
     outputs = _by_name(graph.output)
@@ -120,12 +121,12 @@ def _check_interface(graph: onnx.GraphProto, metadata: BundleMetadata, events: s
 
 
 def _check_covariates(inputs: dict[str, onnx.ValueInfoProto], metadata: BundleMetadata, events: str) -> set[str]:
-    """Require the inputs that the declared covariates come in, and no such input without; return their names."""
+    """Require exactly the inputs that the declared covariates need; return their names."""
     declared, ahead = len(metadata.covariates), len(metadata.known_ahead)
     shapes = ({X: [declared]} if declared else {}) | ({FUTURE: [ahead, metadata.horizon]} if ahead else {})
     if undeclared := sorted(({X, FUTURE} & set(inputs)) - set(shapes)):
         raise BundleError(
-            "covariates", f"inputs {undeclared} are in the graph, the metadata declares no covariates for it"
+            "covariates", f"inputs {undeclared} are in the graph, but the metadata declares no covariates for them"
         )
     for name, shape in shapes.items():
         if name not in inputs:
@@ -135,9 +136,9 @@ def _check_covariates(inputs: dict[str, onnx.ValueInfoProto], metadata: BundleMe
 
 
 def _check_in_place(graph: onnx.GraphProto, spec: StateSpec) -> None:
-    """One buffer may be bound as the state's input and output: one gather, then one scatter that depends on it.
+    """Require that one buffer may be the state's input and output: one gather, then one scatter that depends on it.
 
-    Whole rows are gathered by a Gather, single places of them by a GatherND.
+    A Gather reads whole rows, a GatherND single elements of them.
     """
     name, following = STATE_PREFIX + spec.name, STATE_PREFIX + spec.name + NEXT_SUFFIX
     for node in graph.node:
@@ -181,7 +182,7 @@ def _names_in_subgraphs(node: onnx.NodeProto) -> set[str]:
 
 
 def _depends(graph: onnx.GraphProto, value: str, source: str) -> bool:
-    """Whether `value` is computed from `source`."""
+    """Return whether `value` is computed from `source`."""
     producers = {output: node for node in graph.node for output in node.output}
     pending, seen = [value], set()
     while pending:

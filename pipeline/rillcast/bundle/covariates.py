@@ -1,15 +1,15 @@
-"""Covariates: what a bundle says of the inputs that stand beside the observation.
+"""Covariates: the inputs of a bundle in addition to the observation.
 
-Owns: the kinds, what is declared of each, and in which order they lie in the graph's inputs. Does not know: where
-values come from (`rillcast.codecs.observations.covariates`), or what a model makes of them
-(`rillcast_training.model.covariates`).
-
-    past      a number that is known when its slot is observed: the weather as it was
-    known     a number that is known for the slots ahead too: a price, a promotion, a holiday
+    past      a number that is known when its period is observed: measured weather
+    known     a number that is also known for periods ahead: a price, a promotion, a holiday
     static    a number of the stream: the size of a shop
-    category  a text of the stream or the event, one of those that were seen in training, or unknown
+    category  a text of the stream or the event: one that training has seen, or unknown
 
-A value that is missing is NaN in every input; a category is its place among the declared ones, from 1, and 0 = unknown.
+A missing value is NaN in every input. A category is its index among the declared ones, from 1; 0 = unknown.
+
+Owns: the kinds, the declaration of each covariate, and their order in the graph's inputs.
+Does not know: where values come from (`rillcast.codecs.observations.covariates`), or how a model uses them
+(`rillcast_training.model.covariates`).
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ class Covariate:
     """One covariate of a bundle.
 
     Attributes:
-        name: of the member that brings it.
-        kind: see the module.
-        loc: a usual value in the training data; what a number is taken relative to.
-        scale: a usual distance from `loc`; > 0.
-        categories: of a category, the texts that are known.
+        name: Name of the record's member that brings it.
+        kind: Kind of the covariate, see the module.
+        loc: A usual value in the training data, subtracted from numbers.
+        scale: A usual distance from `loc`, > 0.
+        categories: The known texts of a category.
     """
 
     __pydantic_config__: ClassVar[ConfigDict] = ConfigDict(extra="forbid")
@@ -54,7 +54,7 @@ class Covariate:
         if not _NAME.fullmatch(self.name):
             raise ValueError(f"covariate name {self.name!r}: expected 1 to 100 characters, no space or bracket")
         if self.kind not in KINDS:
-            raise ValueError(f"covariate {self.name!r} is of kind {self.kind!r}; there are {list(KINDS)}")
+            raise ValueError(f"covariate {self.name!r} is of kind {self.kind!r}, expected one of {list(KINDS)}")
         if not (math.isfinite(self.loc) and math.isfinite(self.scale) and self.scale > 0):
             raise ValueError(
                 f"covariate {self.name!r}: loc {self.loc} and scale {self.scale} must be finite, scale > 0"
@@ -66,15 +66,15 @@ class Covariate:
 
     @property
     def of_the_stream(self) -> bool:
-        """Whether a table by stream may bring it."""
+        """Whether the table of streams may bring it."""
         return self.kind in ("static", "category")
 
 
 def check(covariates: Sequence[Covariate]) -> None:
-    """Require that covariates can stand beside each other.
+    """Require that a bundle may declare these covariates together.
 
     Raises:
-        ValueError: names repeat, or there are too many.
+        ValueError: Names repeat, or there are too many.
     """
     names = [covariate.name for covariate in covariates]
     if len(set(names)) != len(names):
@@ -84,5 +84,5 @@ def check(covariates: Sequence[Covariate]) -> None:
 
 
 def ahead(covariates: Sequence[Covariate]) -> tuple[Covariate, ...]:
-    """Return those with values for the slots ahead, in the order of the input `future`."""
+    """Return the covariates with values for periods ahead, in the order of the input `future`."""
     return tuple(covariate for covariate in covariates if covariate.kind == "known")

@@ -1,7 +1,7 @@
-"""What a bundle says of itself: the schema of its metadata.
+"""The schema of a bundle's metadata.
 
-Owns: the members, what they may hold, and the meaning of a status. Does not know: ONNX, files, or whether the graph
-keeps what is said here (`rillcast.bundle.contract` checks that).
+Owns: the members, their allowed values, and the meaning of a status.
+Does not know: ONNX, files, whether the graph agrees (`rillcast.bundle.contract` checks that).
 """
 
 from __future__ import annotations
@@ -24,18 +24,18 @@ _STATE_DTYPES: Final = frozenset({"float32", "float16", "int64", "int32", "int8"
 
 
 class Status(enum.IntEnum):
-    """What became of an event, as the graph's `status` output says. The first that applies wins."""
+    """The result of an event, the graph's output `status`. The first status that applies wins."""
 
     OK = 0
-    WARMING_UP = 1  # advanced; fewer than `context` slots seen, so the forecast is not yet as good as it gets
+    WARMING_UP = 1  # advanced; fewer than `context` periods seen, so the forecast is still less accurate
     MISSING = 2  # advanced with `y` masked
-    GAP = 3  # advanced over at least one slot that never came
-    DUPLICATE = 4  # same slot as the stream's last event; state untouched
-    LATE = 5  # an earlier slot than the stream's last event; state untouched
+    GAP = 3  # advanced over at least one period without an event
+    DUPLICATE = 4  # same period as the stream's newest event; state unchanged
+    LATE = 5  # an earlier period than the stream's newest event; state unchanged
 
     @property
     def advanced(self) -> bool:
-        """Whether the event moved its stream's state."""
+        """Whether the event changed its stream's state."""
         return self not in (Status.DUPLICATE, Status.LATE)
 
 
@@ -57,7 +57,7 @@ class StateSpec(BaseModel):
 
     @property
     def numpy_dtype(self) -> np.dtype[Any]:
-        """The numpy type of one element."""
+        """Numpy type of one element."""
         return np.dtype(self.dtype)
 
     @property
@@ -67,7 +67,7 @@ class StateSpec(BaseModel):
 
 
 class BundleMetadata(BaseModel):
-    """What a bundle says of itself, stored as JSON in the ONNX file under the key `rillcast`."""
+    """Metadata of a bundle, stored as JSON in the ONNX file under the key `rillcast`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -78,8 +78,8 @@ class BundleMetadata(BaseModel):
     freq: str
     horizon: Annotated[int, Field(ge=1, le=10_000)]
     quantiles: Annotated[tuple[float, ...], Field(min_length=1, max_length=1_000)]
-    context: Annotated[int, Field(ge=0, description="slots until a stream counts as warm")] = 0
-    season: Annotated[int, Field(ge=1, description="slots in the main season")] = 1
+    context: Annotated[int, Field(ge=0, description="periods until a stream counts as warm")] = 0
+    season: Annotated[int, Field(ge=1, description="periods in the main season")] = 1
     states: Annotated[tuple[StateSpec, ...], Field(min_length=1, max_length=100)]
     scores: tuple[str, ...] = ()
     covariates: tuple[Covariate, ...] = ()
@@ -117,12 +117,12 @@ class BundleMetadata(BaseModel):
 
     @property
     def known_ahead(self) -> tuple[Covariate, ...]:
-        """The covariates with values for the slots ahead, in the order of the input `future`."""
+        """The covariates with values for periods ahead, in the order of the input `future`."""
         return covariates.ahead(self.covariates)
 
     @property
     def frequency(self) -> Frequency:
-        """What `freq` means: which slot a time lies in, and when a slot begins."""
+        """The frequency that `freq` names."""
         return frequency.parse(self.freq)
 
     @property

@@ -1,13 +1,13 @@
-"""An ONNX file is data from outside: what it must not hold, whatever the graph means.
+"""Safety checks on ONNX files, which are untrusted input.
 
-Owns: checks that come before a file is parsed (a few bytes can become gigabytes of objects) and before anything else
-looks at the parsed model (a tensor that lies in another file, an operator that loads one, one whose answer is drawn by
-lot, a constant that is larger than the file). Does not know: the bundle contract (`rillcast.bundle.bundle`), which
-comes
-after.
+Before a file is parsed: a few bytes must not become gigabytes of objects. Before other code reads the parsed model: no
+tensor in another file, no operator that loads one, no random operator, no constant larger than the file.
 
-What this cannot say is how long a graph runs and how much memory its intermediate values take: that is for the limits
-of the process, see `SECURITY.md`.
+These checks cannot bound how long a graph runs and how much memory its intermediate values take. The limits of the
+process do that, see `SECURITY.md`.
+
+Owns: these checks.
+Does not know: the bundle contract (`rillcast.bundle.bundle`), which is checked afterwards.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from onnx import TensorProto, numpy_helper
 
 from rillcast.errors import BundleError
 
-MAX_FIELDS: Final = 500_000  # a trained forecaster has some ten thousand
+MAX_FIELDS: Final = 500_000  # a trained forecaster has about 10,000
 MAX_CONSTANT_ELEMENTS: Final = 2**24
 DOMAINS: Final = frozenset({"", "ai.onnx", "com.microsoft"})
-# They load a compiled model from a file, or hand their bytes to a driver.
+# They load a compiled model from a file, or pass their bytes to a driver.
 _LOADERS: Final = frozenset({"EPContext", "Snpe", "PyOp", "Opaque"})
-# A replay has to give what the first run gave.
-_BY_LOT: Final = frozenset(
+# A replay must repeat the results of the first run.
+_RANDOM: Final = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli"}
 )
-_UNBOUNDED: Final = frozenset({"Loop"})  # it ends when its body says so
-_SHAPED_BY: Final = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}  # which input is a shape or repeats
+_UNBOUNDED: Final = frozenset({"Loop"})  # its body decides when it ends
+_SHAPED_BY: Final = {"ConstantOfShape": 0, "Expand": 1, "Tile": 1}  # index of the input that is a shape, or repeats
 _PACKED_BYTES_PER_FIELD: Final = 16
 _VARINT: Final = 0
 _VARINT_BITS: Final = 70
@@ -49,12 +49,12 @@ _TYPED_DATA: Final = (
 
 
 def check_bytes(data: bytes) -> None:
-    """Refuse a file that would become too many objects, without making them.
+    """Refuse a file that would become too many objects, without creating them.
 
-    Walks protobuf's wire format by the descriptors of ONNX, jumping over raw data; a broken file is left to the parser.
+    Walks protobuf's wire format by the descriptors of ONNX and skips raw data. The parser reports a broken file.
 
     Raises:
-        BundleError: clause `size`.
+        BundleError: Clause `size` is broken.
     """
     fields = 0
     pending = [(0, len(data), onnx.ModelProto.DESCRIPTOR)]
@@ -80,7 +80,7 @@ def check_bytes(data: bytes) -> None:
             elif kind in _FIXED:
                 position += _FIXED[kind]
             else:
-                break  # a group, or rubbish: the parser's business
+                break  # a group, or garbage: the parser reports it
             if fields > MAX_FIELDS:
                 raise BundleError("size", f"the file has more than {MAX_FIELDS} protobuf fields")
 
@@ -90,7 +90,7 @@ _KNOWN: dict[str, dict[int, Any]] = {}
 
 
 def _members(descriptor: Any) -> dict[int, Any]:
-    """Return what the fields of a message are: a descriptor, `_PACKED` numbers, or nothing for text and bytes."""
+    """Return the kind of each field: a descriptor, or `_PACKED` for repeated numbers; text and bytes have no entry."""
     members: dict[int, Any] = {}
     for field in descriptor.fields:
         if field.message_type is not None:
@@ -111,14 +111,14 @@ def _varint(data: bytes, position: int, end: int) -> tuple[int, int]:
         if byte < 0x80:
             return value, position
         shift += 7
-    return 0, end  # cut off: nothing more can be read here
+    return 0, end  # truncated: nothing more can be read
 
 
 def check_model(model: onnx.ModelProto) -> None:
-    """Refuse a parsed model that would read files, run by lot or without end, or blow up a constant.
+    """Refuse a parsed model that would read files, compute at random or without end, or expand a constant.
 
     Raises:
-        BundleError: clause `operators`, `external-data` or `size`.
+        BundleError: Clause `operators`, `external-data` or `size` is broken.
     """
     foreign = sorted({opset.domain for opset in model.opset_import} - DOMAINS)
     if foreign or model.functions or model.training_info:
@@ -132,7 +132,9 @@ def check_model(model: onnx.ModelProto) -> None:
             _check_tensor(message)
             constants[message.name] = message
         elif isinstance(message, onnx.SparseTensorProto):
-            raise BundleError("size", f"{message.values.name!r} is a sparse tensor, which would be made dense")
+            raise BundleError(
+                "size", f"{message.values.name!r} is a sparse tensor, which ONNX Runtime would make dense"
+            )
         elif isinstance(message, onnx.NodeProto):
             _check_operator(message)
             nodes.append(message)
@@ -145,7 +147,7 @@ def check_model(model: onnx.ModelProto) -> None:
 
 
 def _messages(message: Message) -> Iterator[Message]:
-    """Yield a message and all that are in it, wherever they hide: attributes, bodies, sparse tensors, type defaults."""
+    """Yield a message and all messages inside it: attributes, subgraphs, sparse tensors, type defaults."""
     pending = [message]
     while pending:
         current = pending.pop()
@@ -154,7 +156,7 @@ def _messages(message: Message) -> Iterator[Message]:
             if field.message_type is not None:
                 pending.extend(value if field.is_repeated else [value])
             elif field.type == field.TYPE_STRING:
-                # ONNX is proto2: text that is not UTF-8 passes the parser, and comes out as bytes.
+                # ONNX is proto2: the parser accepts text that is not UTF-8 and returns it as bytes.
                 for text in value if field.is_repeated else [value]:
                     if isinstance(text, bytes):
                         raise BundleError("onnx", f"{field.full_name} is not UTF-8: {text[:50]!r}")
@@ -165,27 +167,29 @@ def _check_operator(node: onnx.NodeProto) -> None:
         raise BundleError(
             "operators", f"node {node.name!r} is of domain {node.domain!r}, allowed are {sorted(DOMAINS)}"
         )
-    for kinds, why in ((_LOADERS, "loads other code"), (_BY_LOT, "draws by lot"), (_UNBOUNDED, "may not end")):
+    for kinds, why in ((_LOADERS, "loads other code"), (_RANDOM, "is random"), (_UNBOUNDED, "may not end")):
         if node.op_type in kinds:
             raise BundleError("operators", f"node {node.name!r} is a {node.op_type}, which {why}")
 
 
 def _check_tensor(tensor: TensorProto) -> None:
     if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-        raise BundleError("external-data", f"tensor {tensor.name!r} lies outside the file")
+        raise BundleError("external-data", f"tensor {tensor.name!r} is stored outside the file")
     declared = math.prod(tensor.dims) if all(dim >= 0 for dim in tensor.dims) else -1
-    # Two values of four bits share a byte; a complex one takes two numbers. More than that is not in the file.
+    # Two 4-bit values share a byte, and a complex value takes two numbers: the factor 2 bounds both.
     present = (
         2 * len(tensor.raw_data)
         if tensor.HasField("raw_data")
         else 2 * max(len(getattr(tensor, name)) for name in _TYPED_DATA)
     )
     if not 0 <= declared <= present:
-        raise BundleError("size", f"tensor {tensor.name!r} of shape {list(tensor.dims)} is not all in the file")
+        raise BundleError(
+            "size", f"tensor {tensor.name!r} of shape {list(tensor.dims)} is larger than its data in the file"
+        )
 
 
 def _check_shape(node: onnx.NodeProto, constants: dict[str, TensorProto]) -> None:
-    """Refuse a node that makes a huge tensor of a small constant, which ONNX Runtime would do while it loads."""
+    """Refuse a node that expands a small constant to a huge tensor, which ONNX Runtime would do while loading."""
     index = _SHAPED_BY.get(node.op_type, -1)
     if index < 0 or index >= len(node.input) or node.input[index] not in constants:
         return

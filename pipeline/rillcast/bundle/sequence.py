@@ -1,9 +1,10 @@
-"""The second graph of a bundle: many events of a stream at once, kept inside the same file.
+"""The sequence graph of a bundle: it steps many events of a stream at once and is stored in the same file.
 
-Owns: how the sequence graph lies in the `.onnx` file beside the step, and how it gets its weights. A file has one main
-graph, and a sequence shares every weight with it, so the second graph is a metadata entry: an ONNX model without the
-initializers that it shares by name with the main graph, deflated, in base64. Does not know: the contract that the graph
-keeps (`rillcast.bundle.bundle`), or when it is used (`rillcast.engine.batcher`).
+An ONNX file has one main graph, here the step. The sequence graph shares all weights with it, so it is stored as a
+metadata entry: an ONNX model without the initializers that it shares by name with the main graph, deflated, in base64.
+
+Owns: how the sequence graph is stored, and how it gets its weights.
+Does not know: the contract of the graph (`rillcast.bundle.bundle`), when it runs (`rillcast.engine.batcher`).
 """
 
 from __future__ import annotations
@@ -19,11 +20,11 @@ from rillcast.bundle import onnx_safety
 from rillcast.errors import BundleError
 
 SEQUENCE_KEY: Final = "rillcast.sequence"
-MAX_SEQUENCE_BYTES: Final = 64 * 2**20  # a graph without weights; more is a bomb
+MAX_SEQUENCE_BYTES: Final = 64 * 2**20  # a graph without weights; a larger one is a decompression bomb
 
 
 def embed(model: onnx.ModelProto, sequence: onnx.ModelProto) -> None:
-    """Put `sequence` into `model`; initializers that both have, equal in name and value, are kept once."""
+    """Store `sequence` in `model`; initializers of equal name and value are stored once."""
     shared = {tensor.name: tensor for tensor in model.graph.initializer}
     slim = onnx.ModelProto()
     slim.CopyFrom(sequence)
@@ -36,29 +37,29 @@ def embed(model: onnx.ModelProto, sequence: onnx.ModelProto) -> None:
 
 
 def remove(model: onnx.ModelProto) -> None:
-    """Take the sequence graph out of `model`, if it has one."""
+    """Remove the sequence graph from `model`, if it has one."""
     kept = [entry for entry in model.metadata_props if entry.key != SEQUENCE_KEY]
     del model.metadata_props[:]
     model.metadata_props.extend(kept)
 
 
 def packed(model: onnx.ModelProto) -> str | None:
-    """Return the entry as it stands in the file; None where there is none.
+    """Return the metadata entry of the sequence graph; None where there is none.
 
     Raises:
-        BundleError: there are several.
+        BundleError: The file has several.
     """
     entries = [entry.value for entry in model.metadata_props if entry.key == SEQUENCE_KEY]
     if len(entries) > 1:
-        raise BundleError("sequence", f"{len(entries)} metadata entries {SEQUENCE_KEY!r}, expected at most one")
+        raise BundleError("sequence", f"found {len(entries)} metadata entries {SEQUENCE_KEY!r}, expected at most one")
     return entries[0] if entries else None
 
 
 def extract(model: onnx.ModelProto) -> onnx.ModelProto | None:
-    """Return the sequence graph as a model of its own, weights included; None where the file has none.
+    """Return the sequence graph as a separate model with its weights; None where the file has none.
 
     Raises:
-        BundleError: the entry is damaged.
+        BundleError: The entry is damaged.
     """
     entry = packed(model)
     if entry is None:
@@ -79,7 +80,7 @@ def extract(model: onnx.ModelProto) -> onnx.ModelProto | None:
 
 
 def _names(graph: onnx.GraphProto) -> set[str]:
-    """Return every value that a node of the graph, or of a body inside it, reads."""
+    """Return every value that a node of the graph, or of a subgraph, reads."""
     names: set[str] = set()
     for node in graph.node:
         names.update(node.input)

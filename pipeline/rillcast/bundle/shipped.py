@@ -1,7 +1,9 @@
-"""The bundles that come with the package: `universal:<frequency>` in place of a file.
+"""The bundles in the package: `universal:<frequency>` instead of a file.
 
-Owns: their names and where they lie. Does not know: what a bundle is. They were pretrained on synthetic series
-(`docs/universal.md`), and forecast streams that nobody trained anything for.
+They are pretrained on synthetic series (`docs/universal.md`) and forecast streams without any training.
+
+Owns: their names and files.
+Does not know: the contents of a bundle.
 """
 
 from __future__ import annotations
@@ -24,7 +26,7 @@ def locate(model: str | Path) -> Path:
     """Return the file of a shipped bundle, or the path itself where it names none.
 
     Raises:
-        BundleError: it asks for a frequency that no bundle is shipped for.
+        BundleError: No bundle is shipped for the frequency.
     """
     name = str(model)
     if not name.startswith(PREFIX):
@@ -33,7 +35,7 @@ def locate(model: str | Path) -> Path:
     if path.parent != FOLDER or not path.is_file():
         raise BundleError(
             "readable",
-            f"no bundle {name!r} is shipped; there are {', '.join(names())}. For another frequency, train one: "
-            "`rillcast train DATA --freq ... `, or without data `rillcast train --synthetic`",
+            f"no bundle {name!r} is shipped, expected one of {', '.join(names())}; train one for another frequency: "
+            "`rillcast train DATA --freq ...`, or without data `rillcast train --synthetic`",
         )
     return path

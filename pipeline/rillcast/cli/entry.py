@@ -1,4 +1,9 @@
-"""The command line: `rillcast COMMAND ...`. Owns parsing, dispatch and exit codes; the commands do the work."""
+"""The command line: `rillcast COMMAND ...`.
+
+Owns: the table of commands, parsing, dispatch and exit codes. Does not know: what a command does.
+Invariant: a command's module is imported when that command is parsed or documented, so that no command waits for
+another's imports.
+"""
 
 from __future__ import annotations
 
@@ -6,32 +11,34 @@ import argparse
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Final
 
+from rillcast.cli.lazy import LazyParser
 from rillcast.errors import RillcastError, SettingsError
 
-COMMANDS: Final = (
-    "train",
-    "tune",
-    "data",
-    "run",
-    "warm",
-    "backtest",
-    "evaluate",
-    "model",
-    "inspect",
-    "explain",
-    "state",
-    "dlq",
-    "anomalies",
-    "replay",
-    "demo",
-    "config",
-    "bench",
-)
-INTERRUPTED: Final = 130  # 128 + SIGINT, as shells have it
+COMMANDS: Final[Mapping[str, str]] = {
+    "train": "train a forecaster on a data set and export it as a bundle",
+    "tune": "search for the cell, hidden size and lag window that fit the data and the cost limit",
+    "data": "list built-in data sets, describe data, write data sets and synthetic series to files",
+    "run": "serve forecasts: one step of the model per event",
+    "warm": "load history into the state store, so that a new deployment starts with warm streams",
+    "backtest": "score an exported bundle on a data set, run as in production",
+    "evaluate": "compare a candidate with the live model; the exit code says whether it may be promoted",
+    "model": "push bundles to a registry, and set which of them is live",
+    "inspect": "check a bundle against the contract and describe it",
+    "explain": "show the influences on a forecast, and how far back gradients reach",
+    "state": "inspect the stored state, copy it to and from a directory, or erase it so that it is rebuilt",
+    "dlq": "list dead letters, show one, or send them again",
+    "anomalies": "list or follow observations that their forecasts did not expect",
+    "replay": "send events from a file to the input topic at a fixed speed",
+    "demo": "train on real weather, then forecast the unseen weeks live",
+    "config": "print the effective settings, secrets redacted",
+    "bench": "measure the engine and the service on this machine",
+}
+"""Every command with its line in `rillcast --help`; each is a module of `rillcast.cli.commands`."""
+INTERRUPTED: Final = 130  # 128 + SIGINT, as in shells
 _EXTRA_OF: Final = {
     "torch": "training",
     "matplotlib": "training",
@@ -50,19 +57,28 @@ def parser() -> argparse.ArgumentParser:
         prog="rillcast", description="Streaming time-series forecasting: one recurrent step per event."
     )
     root.add_argument("--version", action="version", version=f"rillcast {version('rillcast')}")
-    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    for name in COMMANDS:
-        module = importlib.import_module(f"rillcast.cli.commands.{name}")
-        sub = commands.add_parser(
+    commands = root.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=LazyParser)
+    for name, text in COMMANDS.items():
+        commands.add_parser(
             name,
-            help=module.HELP,
-            description=module.HELP[0].upper() + module.HELP[1:] + ".",
-            epilog=module.EXAMPLES,
+            help=text,
+            description=f"{text[0].upper()}{text[1:]}.",
             formatter_class=argparse.RawDescriptionHelpFormatter,
+            configure=_configure_from(f"rillcast.cli.commands.{name}"),
         )
-        module.configure(sub)
-        sub.set_defaults(run_command=module.run)
     return root
+
+
+def _configure_from(module_name: str) -> Callable[[argparse.ArgumentParser], None]:
+    """Return the function that adds the arguments of a command's module."""
+
+    def configure(command: argparse.ArgumentParser) -> None:
+        module = importlib.import_module(module_name)
+        command.epilog = module.EXAMPLES
+        module.configure(command)
+        command.set_defaults(run_command=module.run)
+
+    return configure
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import polars as pl
 
     from rillcast.codecs.observations.covariates import Vocabulary
-    from rillcast.codecs.observations.decoder import Observations
+    from rillcast.events import EventBatch
 
 _OWN: Final = ("unique_id", "ds", "y")
 
@@ -44,8 +44,8 @@ class Taken:
     refused: Counter[str]
     example: str
 
-    def told(self, path: Path) -> str:
-        """Return it for a person."""
+    def summary(self, path: Path) -> str:
+        """Return one line for a person."""
         text = f"{path}: {self.events:,} observations of topic {self.topic}"
         if not self.refused:
             return text
@@ -117,7 +117,7 @@ def write(
 
 
 def _beside(
-    events: Observations, covariates: Sequence[tuple[str, Kind]], vocabularies: Mapping[str, Vocabulary]
+    events: EventBatch, covariates: Sequence[tuple[str, Kind]], vocabularies: Mapping[str, Vocabulary]
 ) -> list[pl.Series]:
     """Return the columns of the covariates."""
     import polars as pl

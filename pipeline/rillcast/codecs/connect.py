@@ -1,7 +1,7 @@
 """Chooses the codecs that the settings name.
 
-Owns: the choice. Does not know: how a format is written. What a format needs beyond the base is imported only when it
-is chosen.
+Owns: the choice. A format's optional packages are imported only when the settings choose the format.
+Does not know: how a format is written.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from typing import Final
 
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.bundle.covariates import Covariate, Kind, check
-from rillcast.codecs.forecasts.choice import make_encoder
 from rillcast.codecs.forecasts.columns import ForecastEncoder
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.codecs.observations import stream_table
 from rillcast.codecs.observations.covariates import CovariateColumns, CovariateRules, Vocabulary
 from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
@@ -23,15 +23,19 @@ from rillcast.codecs.observations.json import JsonFormat
 from rillcast.errors import SettingsError
 from rillcast.settings import InputSettings, RegistrySettings, Settings
 
-_UNSEEN: Final = ("",)  # a category has to have one; what is read of it are the places of a vocabulary
+_UNSEEN: Final = ("",)  # a category needs at least one text; a vocabulary replaces it
 
 
 def open_decoder(settings: Settings, metadata: BundleMetadata | None) -> ObservationDecoder:
-    """Return the decoder of what the source hands out, with the covariates that the model takes; None = without any.
+    """Return the decoder of the source's records, with the covariates of the model.
+
+    Args:
+        settings: Settings of the service.
+        metadata: Metadata of the model; None = no covariates.
 
     Raises:
-        SettingsError: a mapping or a message that cannot be, or a setting of the registry that it refuses.
-        DataError: the table of streams cannot be used.
+        SettingsError: The mapping or the message is invalid, or the registry's client refuses its settings.
+        DataError: The table of streams cannot be used.
     """
     covariates = metadata.covariates if metadata is not None else ()
     columns = _columns(settings.input, covariates, metadata.horizon) if metadata is not None and covariates else None
@@ -41,13 +45,14 @@ def open_decoder(settings: Settings, metadata: BundleMetadata | None) -> Observa
 def open_learning_decoder(
     settings: Settings, wanted: Sequence[tuple[str, Kind]], horizon: int
 ) -> tuple[ObservationDecoder, dict[str, Vocabulary]]:
-    """Return the same decoder for covariates that no bundle declares yet, and the texts of the categories by name.
+    """Return a decoder for covariates that no bundle declares yet, and the vocabulary of each category by name.
 
-    What a category is in the columns is its place in its vocabulary, which grows as records are decoded.
+    In the columns a category is its index in its vocabulary, which grows as records are decoded.
 
     Raises:
-        ValueError: these covariates cannot stand beside each other.
-        SettingsError, DataError: as `open_decoder`.
+        ValueError: No bundle may declare these covariates together.
+        SettingsError: As in `open_decoder`.
+        DataError: As in `open_decoder`.
     """
     vocabularies = {name: Vocabulary() for name, kind in wanted if kind == "category"}
     covariates = tuple(Covariate(name, kind, categories=_UNSEEN if kind == "category" else ()) for name, kind in wanted)
@@ -65,10 +70,10 @@ def _decoder(
     )
     names = given.fields
     try:
-        places = (names.unique_id, names.ds, names.y, names.ds_unit, names.x, names.future)
-        # The reader of a table has given its columns the plain names.
+        paths = (names.unique_id, names.ds, names.y, names.ds_unit, names.x, names.future)
+        # The reader of a table has renamed its columns to the plain names.
         own = Fields(covariates=covariates)
-        fields = own if given.is_table else Fields(*places, covariates)
+        fields = own if given.is_table else Fields(*paths, covariates)
     except ValueError as error:
         raise SettingsError(str(error)) from error
     return ObservationDecoder(
@@ -81,10 +86,10 @@ def _decoder(
 
 
 def open_encoder(settings: Settings, metadata: BundleMetadata) -> ForecastEncoder:
-    """Return the encoder of forecasts; a registry is asked with the first record.
+    """Return the encoder of forecasts; Avro asks the registry with the first record.
 
     Raises:
-        SettingsError: a setting of the registry that it refuses.
+        SettingsError: The registry's client refuses its settings.
     """
     output = settings.output
     if output.codec != "avro":
@@ -139,4 +144,4 @@ def _format(given: InputSettings, settings: RegistrySettings) -> Format:
 
             return JsonSchemaFormat(Registry(settings), validate=settings.validate_json)
         case _:
-            return JsonFormat()  # the readers of files make JSON records of CSV and Parquet
+            return JsonFormat()  # file sources turn CSV and Parquet rows into JSON records

@@ -1,8 +1,10 @@
-"""The schema registry, through confluent-kafka's client: schemas by id, and what its errors mean for a record.
+"""The schema registry, through confluent-kafka's client: schemas by id, and the meaning of its errors for a record.
 
-Owns: the client's configuration, the frame that Confluent's serialisers put before a value, and the difference between
-a record that names a schema that is not there (a dead letter) and a registry that does not answer (the service stops
-and starts again; no record is given up for it). Does not know: what a schema says.
+A record that names an unknown schema becomes a dead letter. A registry that does not answer stops the service, which
+restarts; no record is lost.
+
+Owns: the client's configuration, the frame of Confluent's serialisers, and that distinction.
+Does not know: the content of a schema.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from rillcast.errors import SettingsError, TransportError
 from rillcast.settings import RegistrySettings
 
 _MAX_ID: Final = 2**31 - 1
-# Of the client's faults these are ours, not the record's: not authorised, forbidden, time-out, too many requests.
+# Status codes of the 4xx range that no record causes: unauthorised, forbidden, time-out, too many requests.
 _OUR_FAULTS: Final = frozenset({401, 403, 408, 429})
 _CLIENT_FAULTS: Final = range(400, 500)
-# A writer registers its schema before it writes, so an unknown id stays unknown, but for a registry that lags.
+# Writers register a schema before they use it, so an unknown id stays unknown unless the registry lags.
 _UNKNOWN_FOR_S: Final = 30.0
 _MOST_UNKNOWN: Final = 10_000
 _RETRIES: Final = 3
@@ -29,18 +31,18 @@ _FRAME_BYTES: Final = 6  # magic byte, schema id, and at least one byte of paylo
 
 
 class Registry:
-    """A registry that speaks the Confluent API. Schemas are asked for once; used from one thread."""
+    """A registry with the Confluent API. Each schema is fetched once. Used from one thread."""
 
     def __init__(self, settings: RegistrySettings, clock: Callable[[], float] = time.monotonic) -> None:
-        """Make the client; nothing is asked yet.
+        """Create the client; it sends no request yet.
 
         Raises:
-            SettingsError: no address is set, or the client refuses its configuration.
+            SettingsError: No address is set, or the client refuses its configuration.
         """
         from confluent_kafka.schema_registry import SchemaRegistryClient
 
         if settings.url is None:
-            raise SettingsError("registry.url is not set, but the format needs a schema registry")
+            raise SettingsError("registry.url is not set, but the format needs a schema registry; set it")
         self.url = settings.url
         self._clock = clock
         self._unknown: OrderedDict[int, float] = OrderedDict()
@@ -50,19 +52,19 @@ class Registry:
             raise SettingsError(f"registry settings were refused: {error}") from error
 
     def require(self, value: bytes, schema_type: str) -> None:
-        """Refuse a value whose frame is broken, or names no schema of `schema_type`; cheap for a schema that is known.
+        """Refuse a value whose frame is broken or names no schema of `schema_type`; cheap for a known schema.
 
         Raises:
-            RefusedError: the record is at fault.
-            TransportError: the registry does not answer.
+            RefusedError: The record's frame or schema is wrong.
+            TransportError: The registry does not answer.
         """
         if len(value) < _FRAME_BYTES or value[0] not in (0, 1):
             raise RefusedError(Reason.NOT_FRAMED, f"{len(value)} bytes that do not begin with a schema id")
         if value[0] == 1:
-            raise RefusedError(Reason.NOT_FRAMED, "schemas are taken by id (magic byte 0), not by GUID (magic byte 1)")
+            raise RefusedError(Reason.NOT_FRAMED, "found a GUID (magic byte 1), expected a schema id (magic byte 0)")
         number = int.from_bytes(value[1:5], "big")
         if number > _MAX_ID:
-            raise RefusedError(Reason.UNKNOWN_SCHEMA, f"{number} cannot be the id of a schema")
+            raise RefusedError(Reason.UNKNOWN_SCHEMA, f"{number} cannot be a schema id")
         if (until := self._unknown.get(number)) is not None and self._clock() < until:
             raise RefusedError(Reason.UNKNOWN_SCHEMA, f"schema {number} is not in {self.url}")
         with self.asking(number):
@@ -71,11 +73,11 @@ class Registry:
             raise RefusedError(Reason.UNKNOWN_SCHEMA, f"schema {number} is of type {found}, expected {schema_type}")
 
     def id_of(self, subject: str, schema: str, *, register: bool) -> int:
-        """Return the id of an Avro schema under a subject; with `register`, it is registered if it is not there.
+        """Return the id of an Avro schema under a subject; with `register`, register the schema if needed.
 
         Raises:
-            TransportError: the registry does not answer, or refuses us.
-            SettingsError: the schema is not there, or is not compatible with the one that is.
+            TransportError: The registry does not answer, or denies access.
+            SettingsError: The subject does not have the schema, or has one that is not compatible.
         """
         from confluent_kafka.schema_registry import Schema
 
@@ -88,16 +90,16 @@ class Registry:
         except RefusedError as error:
             advice = "" if register else "; register it, or set registry.auto_register"
             raise SettingsError(
-                f"subject {subject!r} does not take the schema of forecasts: {error}{advice}"
+                f"subject {subject!r} does not accept the schema of forecasts: {error}{advice}"
             ) from error
 
     @contextmanager
     def asking(self, number: int | None = None) -> Iterator[None]:
-        """Turn the client's errors into ours.
+        """Translate the client's errors.
 
         Raises:
-            RefusedError: the schema is not there.
-            TransportError: the registry does not answer, or refuses us.
+            RefusedError: The registry does not have the schema.
+            TransportError: The registry does not answer, or denies access.
         """
         import httpx2
         from confluent_kafka.schema_registry.error import SchemaRegistryError

@@ -1,13 +1,14 @@
 """Where a newly assigned partition starts: pure decisions from what the group committed and what the store has.
 
-Owns: the cases, and the errors for those that only a person can decide. Does not know: how state is loaded or events
-are read. `docs/delivery.md` tells the same story to operators.
+Owns: the cases, and the errors for those that only an operator can decide. Does not know: how state is loaded or events
+are read. `docs/delivery.md` tells operators the same.
 """
 
 from __future__ import annotations
 
 import logging
-from typing import Literal, NamedTuple, TypeAlias
+from dataclasses import dataclass
+from typing import Final, Literal, NamedTuple, TypeAlias
 
 from rillcast.errors import RecoveryError
 from rillcast.stores.base import Mark
@@ -16,19 +17,32 @@ from rillcast.transports.base import Assignment
 log = logging.getLogger(__name__)
 
 Policy: TypeAlias = Literal["restore", "rebuild", "cold"]
-_WAYS_OUT = (
-    "run `rillcast state rebuild` (step all retained events again), or set worker.recovery=cold (start every stream "
-    "anew)"
+_WAYS_OUT: Final = (
+    "run `rillcast state rebuild` to step all retained events again, or set worker.recovery=cold to start every stream "
+    "without state"
 )
+
+
+@dataclass(frozen=True, slots=True)
+class StartRules:
+    """Where partitions start, as the settings say.
+
+    Attributes:
+        policy: The setting `worker.recovery`.
+        start_at: The setting `kafka.auto_offset_reset`, for a partition that the group has never committed.
+    """
+
+    policy: Policy = "restore"
+    start_at: Literal["earliest", "latest"] = "earliest"
 
 
 class Start(NamedTuple):
     """How a partition goes on.
 
     Attributes:
-        position: offset to read from.
-        live_from: results of events below it are suppressed; they were published before.
-        new_life: the stored state was passed over; if there is any, it no longer counts.
+        position: Offset to read from.
+        live_from: Results of events below it are suppressed, because they were published before.
+        new_life: Whether the stored state was passed over; if there is any, it no longer counts.
     """
 
     position: int
@@ -41,70 +55,63 @@ def is_ahead(mark: Mark, assignment: Assignment) -> bool:
     return assignment.committed is None or mark.offset > assignment.committed
 
 
-def decide(
-    where: str,
-    assignment: Assignment,
-    mark: Mark | None,
-    policy: Policy,
-    start_at: Literal["earliest", "latest"],
-) -> Start:
+def decide(where: str, assignment: Assignment, mark: Mark | None, rules: StartRules) -> Start:
     """Return where to start.
 
     Args:
         where: `topic[partition]`, for messages.
-        assignment: what the group committed and what the source still has.
-        mark: of the stored state; None = there is none, or the policy ignores it.
-        policy: the setting `worker.recovery`.
-        start_at: the setting `kafka.auto_offset_reset`, for a partition never committed.
+        assignment: What the group committed and what the source retains.
+        mark: The mark of the stored state; None = there is none, or the policy ignores it.
+        rules: What the settings say.
 
     Raises:
-        RecoveryError: state and offsets do not belong together, or events that are needed were deleted.
+        RecoveryError: State and offsets do not belong together, or events that are needed were deleted.
     """
     _, committed, beginning, end = assignment
-    passed_over = policy != "restore"
+    passed_over = rules.policy != "restore"
     if committed is None:
         if mark is not None:
             raise RecoveryError(
                 f"{where}: there is state as of offset {mark.offset}, but the group has no committed offset: its "
                 f"offsets expired or were deleted, or the state belongs to another group (state.topic, state.path). "
-                f"Nothing is paired silently: {_WAYS_OUT}"
+                f"To go on, {_WAYS_OUT}"
             )
-        position = beginning if start_at == "earliest" else end
-        log.info("%s: never committed; starting at %d (%s)", where, position, start_at)
+        position = beginning if rules.start_at == "earliest" else end
+        log.info("%s: never committed; starting at offset %d (%s)", where, position, rules.start_at)
         return Start(position, position, new_life=passed_over)
     if not beginning <= committed <= end:
         raise RecoveryError(
-            f"{where}: the committed offset {committed} is outside what the topic still has, [{beginning}, {end}]: "
-            f"events were deleted before they were read, or the topic was made anew. Reset the group's offsets and "
+            f"{where}: the committed offset {committed} is outside what the topic retains, [{beginning}, {end}]: "
+            f"events were deleted before they were read, or the topic was recreated. Reset the group's offsets and "
             f"{_WAYS_OUT}, or start under another kafka.group_id"
         )
-    if policy == "cold":
-        log.warning("%s: recovery=cold; every stream starts anew at offset %d", where, committed)
+    if rules.policy == "cold":
+        log.warning("%s: recovery=cold; every stream starts without state at offset %d", where, committed)
         return Start(committed, committed, new_life=passed_over)
     if mark is None:
         if beginning > 0:
             log.warning(
-                "%s: no stored state, and events before offset %d are gone; state is rebuilt from there, as if the "
+                "%s: no stored state, and events before offset %d were deleted; state is rebuilt from there, as if the "
                 "streams began there",
                 where,
                 beginning,
             )
-        log.info("%s: rebuilding state from offset %d to %d, output suppressed", where, beginning, committed)
+        log.info("%s: rebuilding state from offset %d to %d, results suppressed", where, beginning, committed)
         return Start(beginning, committed, new_life=passed_over)
     if mark.offset < beginning:
         raise RecoveryError(
-            f"{where}: stored state is as of offset {mark.offset}, but the topic begins at {beginning}: retention took "
-            f"events that the state lacks. To go on without them, {_WAYS_OUT}"
+            f"{where}: stored state is as of offset {mark.offset}, but the topic begins at {beginning}: retention "
+            f"took events that the state lacks. To go on without them, {_WAYS_OUT}"
         )
     if mark.offset > end:
         raise RecoveryError(
-            f"{where}: stored state is as of offset {mark.offset}, but the topic ends at {end}: it was made anew. "
-            f"{_WAYS_OUT[0].upper()}{_WAYS_OUT[1:]}"
+            f"{where}: stored state is as of offset {mark.offset}, but the topic ends at {end}: it was recreated. To "
+            f"go on, {_WAYS_OUT}"
         )
     if mark.offset > committed:
         raise RecoveryError(
             f"{where}: the group's offsets were reset: state is as of offset {mark.offset}, beyond the committed "
             f"offset {committed}. To step these events again, {_WAYS_OUT}"
         )
-    log.info("%s: state as of offset %d loaded; replaying to %d, output suppressed", where, mark.offset, committed)
+    log.info("%s: state as of offset %d loaded; replaying to %d, results suppressed", where, mark.offset, committed)
     return Start(mark.offset, committed, new_life=False)

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from rillcast.arrays import IntArray
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.engine.step_engine import Outcome, StepEngine
@@ -65,16 +64,16 @@ class Warming:
             self.taken.example = self.taken.example or rejection.detail
         if not len(events):
             return
-        place = self._place
-        partitions: IntArray = (
-            polled.partitions[events.rows]
-            if place is None
-            else np.fromiter((place(one) for one in events.unique_ids), np.int64, len(events))
-        )
-        offsets = polled.offsets[events.rows]
-        result = self._engine.step(partitions, offsets, events.unique_ids, events.ds, events.y, events.x, events.future)
+        # Timestamps of history say nothing of how fast streams come, so the limit on new ones does not apply.
+        events = replace(events, timestamps_ms=None)
+        if (place := self._place) is not None:
+            partitions = np.fromiter((place(one) for one in events.unique_ids), np.int64, len(events))
+            events = replace(events, partitions=partitions)
+        result = self._engine.step(events)
         self.taken.events += len(events)
-        rows = zip(partitions.tolist(), events.unique_ids, result.outcome.tolist(), result.status.tolist(), strict=True)
+        rows = zip(
+            events.partitions.tolist(), events.unique_ids, result.outcome.tolist(), result.status.tolist(), strict=True
+        )
         for partition, unique_id, outcome, status in rows:
             stepped = outcome == Outcome.STEPPED
             name = Status(status).name if stepped else Outcome(outcome).name

@@ -1,18 +1,20 @@
-"""Events to calls: batches in which no stream stands twice, each stream's order kept.
+"""Splits events into calls of the model: no stream appears twice in a call, and each stream's order is kept.
 
-A call of the model gathers, steps and scatters its rows at once, so a stream may stand in it only once. A poll in which
-a stream has k events therefore takes k calls of the step: the first events of all streams, then the second ones, and so
-on ("waves"). Few streams with many events each would make many small calls; the sequence graph takes T consecutive
-events of each of B streams at once ("runs"), which pays while B is small.
+A call gathers, steps and scatters its rows at once, so a stream may appear in it only once. A poll in which a stream
+has k events therefore takes k calls of the step: the first events of all streams, then the second ones ("waves"). Few
+streams with many events each would make many small calls. The sequence graph takes T consecutive events of each of B
+streams at once ("runs"), which is faster while B is small.
 
-Owns only that arithmetic; knows nothing of streams, states or models. What comes of an event does not depend on how it
-was batched, so nothing here has to be the same from one run of the service to the next.
+Owns: this arithmetic.
+Does not know: streams, states, models.
+Invariant: the result of an event does not depend on its batch, so two runs of the service may batch differently.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -22,16 +24,39 @@ from rillcast.arrays import IntArray
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """When runs are worth it.
+    """When consecutive events of a stream go through the sequence graph together.
 
     Attributes:
-        lengths: numbers of events T that a stream's run is cut to, decreasing, each at least 2; none = never runs.
-        max_rows: most events, B times T, in one call of runs. More streams than `max_rows / T` with so many events
-            make full waves, which are as fast.
+        lengths: Lengths T of runs in events, decreasing, each at least 2; empty = no runs.
+        max_rows: Largest number of events, B times T, in one call of runs. More than `max_rows / T` streams with T
+            events each make full waves, which are as fast.
     """
 
     lengths: Sequence[int] = ()
     max_rows: int = 1024
+
+
+DEFAULT_RUNS: Final = Runs(lengths=(256, 64, 16, 4), max_rows=1024)
+
+
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """How events are put into calls.
+
+    Attributes:
+        rows: Largest number of events in one call of the step.
+        row_buckets: Batch sizes that calls are padded to with slot 0, the largest at least `rows`; empty = no padding.
+            Providers that specialise on shapes (CUDA graphs) need few shapes.
+        runs: When events of one stream go together, where the bundle has a sequence graph.
+    """
+
+    rows: int = 256
+    row_buckets: Sequence[int] = ()
+    runs: Runs = DEFAULT_RUNS
+
+    def __post_init__(self) -> None:
+        if self.row_buckets and max(self.row_buckets) < self.rows:
+            raise ValueError(f"the largest of row_buckets {list(self.row_buckets)} is less than rows {self.rows}")
 
 
 def calls(
@@ -41,14 +66,14 @@ def calls(
 
     Args:
         slots: `(n,)` int64, the slot of each event, in the order in which the events apply.
-        max_rows: most events in one call of the step.
-        runs: when events of one stream go together.
-        follows: tells for each event whether it may stand in a run behind the event of its slot before it, `(n,)`;
-            called only where runs may be worth it.
+        max_rows: Largest number of events in one call of the step.
+        runs: When events of one stream go together.
+        follows: Returns `(n,)` bool, whether each event may continue a run after the event of its slot before it.
+            Called only where runs may be faster.
 
     Yields:
-        `(B, T)` indices into `slots`: every event exactly once; slots unique along B; T events of one slot in their
-        order along T; events of one slot in calls that follow each other in the order of the events.
+        `(B, T)` indices into `slots`, every event exactly once. Slots are unique along B; T events of one slot stand in
+        their order along T; calls come in the order of each slot's events.
     """
     if slots.size == 0:
         return
@@ -68,7 +93,7 @@ def calls(
 
 
 def _worthwhile(is_first: npt.NDArray[np.bool_], runs: Runs) -> list[int]:
-    """Return the lengths for which there are runs, but not so many that waves would be full."""
+    """Return the lengths for which there are runs, and too few of them to fill waves."""
     events = np.diff(np.append(np.flatnonzero(is_first), is_first.size))
     worthwhile = []
     for length in runs.lengths:
@@ -97,8 +122,8 @@ def _with_runs(
     max_rows: int,
     max_run_rows: int,
 ) -> Iterator[IntArray]:
-    """Yield runs and what is left between them; all arguments by position in `order`."""
-    # A segment is a stretch of one slot's events that follow each other; an event that does not stands alone.
+    """Yield runs, and the events between them singly; all arguments are by position in `order`."""
+    # A segment is consecutive events of one slot that follow each other; any other event is a segment of its own.
     starts = is_first | ~follows
     starts[1:] |= ~follows[:-1]
     segment = np.cumsum(starts) - 1
@@ -107,24 +132,24 @@ def _with_runs(
     size = np.diff(np.append(first, order.size))[segment]
     of_slot = segment - np.maximum.accumulate(np.where(is_first, segment, 0))
 
-    # A segment is cut to as many of the longest runs as fit, then of the next, and single events at last.
+    # A segment is cut into the longest runs that fit, then into shorter ones, then into single events.
     length: IntArray = np.ones_like(within)
-    turn: IntArray = np.empty_like(within)
+    rank: IntArray = np.empty_like(within)
     is_head = np.ones_like(starts)
     cut: IntArray = np.zeros_like(within)
     for candidate in lengths:
         end = cut + (size - cut) // candidate * candidate
         inside = (within >= cut) & (within < end)
         length[inside] = candidate
-        turn[inside] = ((within - cut) // candidate)[inside]
+        rank[inside] = ((within - cut) // candidate)[inside]
         is_head[inside] = ((within - cut) % candidate == 0)[inside]
         cut = end
     rest = within >= cut
-    turn[rest] = (within - cut)[rest]
+    rank[rest] = (within - cut)[rest]
 
-    # What a slot's pieces are ordered by, and equal for pieces of different slots that go into one call.
+    # Sort keys of a slot's pieces; pieces of different slots with equal keys go into one call.
     heads = np.flatnonzero(is_head)
-    keys = np.stack([of_slot[heads], -length[heads], turn[heads]])
+    keys = np.stack([of_slot[heads], -length[heads], rank[heads]])
     by_key = np.lexsort(keys[::-1])
     heads, keys = heads[by_key], keys[:, by_key]
     bounds = np.flatnonzero((keys[:, 1:] != keys[:, :-1]).any(axis=0)) + 1

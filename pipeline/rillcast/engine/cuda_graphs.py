@@ -1,13 +1,14 @@
-"""CUDA graphs of one session: which buffers a graph was captured over, by which thread, and the run that captures it.
+"""CUDA graphs of one session: the buffers of each graph, the threads that captured it, and the capturing run.
 
-A captured graph repeats the kernels of one run, at the addresses of that run, launched as one. So each set of buffers
-has a number of its own, the run option `gpu_graph_id` of ONNX Runtime, and buffers that moved get a new one.
+A captured graph repeats the kernels of one run, at the addresses of that run, in one launch. So each set of buffers has
+its own number, the run option `gpu_graph_id` of ONNX Runtime, and moved buffers get a new one.
 
-ONNX Runtime keeps captured graphs by thread, and its first run under a number that the thread has not captured
-*executes more than once*: to allocate, and again as the first replay. A step that updates its state in place would
-advance the streams twice. Hence the first run is one that touches no stream.
+ONNX Runtime keeps captured graphs by thread. Its first run under a number that the thread has not captured *executes
+more than once*: to allocate, and as the first replay. A step that updates state in place would advance the streams
+twice. Hence the first run touches no stream.
 
-Owns: numbers, and what each thread has captured. Does not know: what a session computes, or what fills its buffers.
+Owns: the numbers, and which thread has captured which graph.
+Does not know: what a session computes, what its buffers contain.
 Source: "Using CUDA Graphs" in the documentation of ONNX Runtime's CUDA provider, and `InferenceSession::Run`.
 """
 
@@ -21,19 +22,19 @@ import onnxruntime as ort
 
 RUN_OPTION: Final = "gpu_graph_id"
 FIRST_NUMBER: Final = 1
-"""0 is ONNX Runtime's own, and -1 means a run without capture."""
+"""ONNX Runtime uses 0 itself, and -1 for a run without capture."""
 
 
 class CudaGraph:
-    """One session over one set of buffers that stay where they are; captured once by each thread that runs it."""
+    """One session over one set of buffers at fixed addresses, captured once by each thread that runs it."""
 
     def __init__(self, number: int, session: ort.InferenceSession, binding: ort.IOBinding) -> None:
-        """Take note of the buffers; nothing is run yet.
+        """Record the buffers; nothing runs yet.
 
         Args:
-            number: at least `FIRST_NUMBER`, of no other graph of the session, past ones included.
-            session: made with the provider option `enable_cuda_graph`.
-            binding: every input and output, at addresses that stay.
+            number: At least `FIRST_NUMBER`, and used by no other graph of the session, including former ones.
+            session: Session with the provider option `enable_cuda_graph`.
+            binding: Binding of every input and output, at fixed addresses.
         """
         self.number = number
         self._options = ort.RunOptions()
@@ -46,8 +47,8 @@ class CudaGraph:
         """Execute the session once on filled buffers.
 
         Args:
-            idle: fills the inputs such that executing them, any number of times, changes no stream.
-            fill: fills the inputs with what is to be executed once.
+            idle: Fills the inputs so that any number of executions changes no stream.
+            fill: Fills the inputs that are executed exactly once.
         """
         if not getattr(self._of_thread, "captured", False):
             idle()

@@ -1,7 +1,10 @@
-"""Which ONNX Runtime provider runs the model, and how sessions are made on it.
+"""Which ONNX Runtime provider runs the model, and how sessions are created on it.
 
-`cuda` asked for and absent is an error; only `auto` may choose the CPU, and says so. That a provider is listed
-says nothing (the GPU build lists CUDA on machines without a GPU), so CUDA is probed by running a small model on it.
+`cuda` without a working GPU is an error; only `auto` falls back to the CPU, and logs why. ONNX Runtime's GPU build
+lists CUDA on machines without a GPU, so a small model runs as a probe.
+
+Owns: the choice of the provider, and the options of sessions.
+Does not know: bundles, state.
 """
 
 from __future__ import annotations
@@ -26,12 +29,12 @@ _WARNING, _FATAL = 2, 4
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A place for state and model.
+    """A device for state and model.
 
     Attributes:
-        name: which provider.
-        threads: of ONNX Runtime inside one call.
-        cuda_graphs: whether calls with fixed buffers are captured as CUDA graphs. The CPU provider ignores it; `choose`
+        name: Name of the provider.
+        threads: Threads of ONNX Runtime inside one call.
+        cuda_graphs: Whether calls with fixed buffers are captured as CUDA graphs. The CPU provider ignores it; `choose`
             refuses it there.
     """
 
@@ -40,11 +43,10 @@ class Device:
     cuda_graphs: bool = False
 
     def providers(self, *, fixed_buffers: bool = False) -> list[str | tuple[str, dict[str, str]]]:
-        """Return what ONNX Runtime is asked for, the most wanted first.
+        """Return the providers for a session, the preferred one first.
 
         Args:
-            fixed_buffers: whether every run will have its buffers where an earlier one of its shape had them, which is
-                what a CUDA graph needs.
+            fixed_buffers: Whether every run uses the same buffers as earlier runs of its shape, as CUDA graphs need.
         """
         if self.name == "cpu":
             return ["CPUExecutionProvider"]
@@ -56,43 +58,43 @@ class Device:
         """Load a model on this device.
 
         Args:
-            model: the model.
-            fixed_buffers: see `providers`.
+            model: Bytes of the ONNX model.
+            fixed_buffers: See `providers`.
 
         Raises:
-            DeviceError: ONNX Runtime refuses it, or would run it elsewhere.
+            DeviceError: ONNX Runtime refuses the model, or would run it on another device.
         """
         options = ort.SessionOptions()
         options.intra_op_num_threads = self.threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        # Spinning threads would take the core that the Kafka client needs.
+        # Spinning threads would occupy the core that the Kafka client needs.
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = self.providers(fixed_buffers=fixed_buffers)
         try:
             session = ort.InferenceSession(model, options, providers=providers)
-        except Exception as error:  # ONNX Runtime's exceptions have no common base but Exception
-            captured = " for CUDA graphs (cuda_graphs=false: without)" if self.cuda_graphs and fixed_buffers else ""
+        except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
+            captured = " with CUDA graphs (or set cuda_graphs=false)" if self.cuda_graphs and fixed_buffers else ""
             raise DeviceError(
                 f"ONNX Runtime {ort.__version__} cannot load the model on {self.name}{captured}: {error}"
             ) from error
         if self.name == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
-            raise DeviceError(f"ONNX Runtime put the model on {session.get_providers()} instead of {self.name}")
+            raise DeviceError(f"ONNX Runtime runs the model on {session.get_providers()}, expected {self.name}")
         return session
 
     def row_buckets(self, batch_rows: int) -> tuple[int, ...]:
-        """Return the batch sizes to pad calls to: on CUDA powers of four up to `batch_rows`, on the CPU none.
+        """Return the batch sizes to which calls are padded: on CUDA powers of four up to `batch_rows`, on the CPU none.
 
-        A GPU's kernels cost as much for one row as for hundreds, and few shapes mean few plans, buffers and kernels; on
-        the CPU every padded row costs its time.
+        A GPU kernel costs as much for one row as for hundreds, and few shapes need few plans, buffers and kernels. On
+        the CPU every padding row costs time.
         """
         if self.name == "cpu":
             return ()
         sizes = [size for size in (4**power for power in range(2, 16)) if size < batch_rows]
         return (*sizes, batch_rows)
 
-    def put(self, array: np.ndarray[Any, Any]) -> ort.OrtValue:
-        """Place an array on the device. On the CPU the value and the array share memory."""
+    def upload(self, array: np.ndarray[Any, Any]) -> ort.OrtValue:
+        """Copy an array to the device. On the CPU the value and the array share memory."""
         return ort.OrtValue.ortvalue_from_numpy(array, self.name, 0)
 
 
@@ -100,11 +102,11 @@ def choose(name: DeviceName, threads: int = 1, *, cuda_graphs: bool = False) -> 
     """Return the device to use.
 
     Raises:
-        DeviceError: `cuda` was asked for and does not work here, or CUDA graphs were and this is not CUDA.
+        DeviceError: CUDA was requested and does not work here, or CUDA graphs were requested on another device.
     """
     if name == "cpu":
         if cuda_graphs:
-            raise DeviceError("cuda_graphs=true, but device=cpu has none; set device=cuda, or cuda_graphs=false")
+            raise DeviceError("cuda_graphs=true, but device=cpu; set device=cuda, or cuda_graphs=false")
         return Device("cpu", threads)
     reason = _cuda_missing()
     if reason is None:
@@ -128,11 +130,11 @@ def _cuda_missing() -> str | None:
     same = helper.make_tensor_value_info("same", TensorProto.FLOAT, [1])
     graph = helper.make_graph([helper.make_node("Identity", ["x"], ["same"])], "probe", [value], [same])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
-    ort.set_default_logger_severity(_FATAL)  # a failure of the probe is reported by us, in one line
+    ort.set_default_logger_severity(_FATAL)  # the caller reports a failed probe in one line
     try:
         session = Device("cuda").session(model.SerializeToString())
         session.run(None, {"x": np.ones(1, np.float32)})
-    except Exception as error:  # noqa: BLE001  ONNX Runtime's exceptions have no other common base
+    except Exception as error:  # noqa: BLE001  ONNX Runtime's exceptions share no other base
         return str(error)
     finally:
         ort.set_default_logger_severity(_WARNING)

@@ -1,15 +1,15 @@
-"""One graph of a bundle on a device: calls of it, on unique slots, with the state updated in place.
+"""One graph of a bundle on a device: it is called on unique slots and updates the state in place.
 
-Owns: the session, the bindings, padding to row buckets, and where outputs land. Does not know: streams, order, or what
-the graph computes. The step takes one event of each slot, `[B]`; the sequence graph takes runs of them, `[B, T]`.
+The step takes one event of each slot, `[B]`; the sequence graph takes runs of them, `[B, T]`.
 
-Without buckets every call binds the caller's arrays, which on the CPU the model reads and fills without a copy. With
-buckets (`Device.row_buckets`: on CUDA) the step has few shapes, and for each of them buffers on the device that stay
-where they are from call to call: nothing is allocated in a call, and where the device is set to, a CUDA graph is
-captured over them (`cuda_graphs.py`).
+Without buckets every call binds the caller's arrays, which the model reads and fills on the CPU without a copy. With
+buckets (`Device.row_buckets`, on CUDA) the step has few shapes. Each shape has buffers on the device at fixed
+addresses, so a call allocates nothing, and a CUDA graph can be captured over them (`cuda_graphs.py`).
 
-Invariant: nothing but events goes to the device and nothing but outputs comes back; the state arrays stay where they
-are, bound as input and as output.
+Owns: the session, the bindings, padding to row buckets, and where outputs are written.
+Does not know: streams, order, what the graph computes.
+Invariant: only events go to the device and only outputs come back. The state arrays stay on the device, each bound as
+input and output.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ Bind: TypeAlias = Callable[[ort.IOBinding], None]
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
-    """Buffers of one batch size: on the host to gather a call in, on the device to run it from."""
+    """Buffers of one batch size: on the host to assemble a call, on the device to run it."""
 
     binding: ort.IOBinding
     host: Mapping[str, AnyArray]
@@ -42,9 +42,9 @@ class _Bucket:
     outputs: Mapping[str, ort.OrtValue]
 
     def fill(self, events: Mapping[str, AnyArray]) -> None:
-        """Put up to as many events as the bucket has rows into the inputs, and pads behind them.
+        """Write events into the inputs, at most one for each row of the bucket, and padding rows after them.
 
-        A pad steps the scratch row with a missing value; several pads write it at once, and nobody reads it.
+        A padding row steps the scratch row with a missing value. Several of them write it at once; no code reads it.
         """
         for name, given in events.items():
             host = self.host[name]
@@ -54,7 +54,7 @@ class _Bucket:
 
 
 class Executor:
-    """Used from one thread."""
+    """A graph and its session. Used from one thread."""
 
     def __init__(
         self, model: bytes, states: Sequence[StateSpec], on: Device, bind: Bind, row_buckets: Sequence[int] = ()
@@ -62,18 +62,18 @@ class Executor:
         """Load a graph, with the quarantine in it.
 
         Args:
-            model: the step or the sequence graph of a bundle.
-            states: the bundle's kinds of state.
-            on: where it runs.
-            bind: binds the state arrays as input and output, and what else is the same in every call.
-            row_buckets: batch sizes of the step to pad to with slot 0; none = no padding.
+            model: The step or the sequence graph of a bundle.
+            states: The bundle's states.
+            on: Device that runs the graph.
+            bind: Binds the state arrays as input and output, and other values that all calls share.
+            row_buckets: Batch sizes to which the step is padded with slot 0; empty = no padding.
 
         Raises:
-            DeviceError: the device cannot run the graph.
+            DeviceError: The device cannot run the graph.
         """
         self._on = on
-        protected = quarantine.protect(model, states, branches=on.name == "cpu" and not on.cuda_graphs)
-        self._session = on.session(protected, fixed_buffers=bool(row_buckets))
+        quarantined = quarantine.add(model, states, branches=on.name == "cpu" and not on.cuda_graphs)
+        self._session = on.session(quarantined, fixed_buffers=bool(row_buckets))
         self._binding = self._session.io_binding()
         self._bind = bind
         self._bound: int | None = None
@@ -81,7 +81,7 @@ class Executor:
         self._buckets: dict[int, _Bucket] = {}
         self._captures = on.cuda_graphs and bool(row_buckets)
         self._numbers = itertools.count(FIRST_NUMBER)
-        self._graphs: dict[int, CudaGraph] = {}  # by size of the bucket
+        self._graphs: dict[int, CudaGraph] = {}  # by bucket size
 
     def run(
         self,
@@ -95,17 +95,17 @@ class Executor:
 
         Args:
             slots: `(B,)` int64, unique.
-            inputs: of `(B,)` events, or of `(B, T)` where the graph takes runs.
-            rows: `(B,)` or `(B, T)`, where in `columns` the outputs of each event belong. The outputs of a run's only
-                verdict, `healthy`, go to all of its events.
-            columns: by name of the output, `(n, ...)`.
-            generation: changes whenever the state arrays have moved.
+            inputs: Columns of `(B,)` events, or of `(B, T)` where the graph takes runs.
+            rows: `(B,)` or `(B, T)`, the row of `columns` for the outputs of each event. A run has one value of
+                `healthy`, which goes to all its events.
+            columns: By name of the output, `(n, ...)`.
+            generation: Changes whenever the state arrays have moved.
         """
         if self._bound != generation:
             self._bind(self._binding)
             for bucket in self._buckets.values():
                 self._bind(bucket.binding)
-            self._graphs.clear()  # captured over arrays that are gone
+            self._graphs.clear()  # captured over arrays that no longer exist
             self._bound = generation
         if self._sizes.size:
             self._run_in_bucket(slots, inputs, rows, columns)
@@ -120,19 +120,19 @@ class Executor:
         events = rows.shape
         flat = rows.reshape(-1)
         first, last = int(flat[0]), int(flat[-1])
-        # Rows of a call that lie side by side and in order are a plain slice, which the model fills directly.
-        side_by_side = last - first == flat.size - 1 and (rows.ndim == 1 or rows.shape[0] == 1)
-        elsewhere: dict[str, AnyArray] = {}
+        # Consecutive rows in order are a slice, which the model fills directly.
+        consecutive = last - first == flat.size - 1 and (rows.ndim == 1 or rows.shape[0] == 1)
+        copied: dict[str, AnyArray] = {}
         for name, column in columns.items():
             of_runs = name == quarantine.HEALTHY and rows.ndim == 2
             shape = (*(events[:1] if of_runs else events), *column.shape[1:])
-            if side_by_side and not of_runs:
+            if consecutive and not of_runs:
                 target = column[first : last + 1].reshape(shape)
             else:
-                target = elsewhere[name] = np.empty(shape, column.dtype)
+                target = copied[name] = np.empty(shape, column.dtype)
             binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
         self._session.run_with_iobinding(binding)
-        for name, target in elsewhere.items():
+        for name, target in copied.items():
             columns[name][rows] = target[:, None] if name == quarantine.HEALTHY and rows.ndim == 2 else target
 
     def _run_in_bucket(self, slots: IntArray, inputs: Inputs, rows: IntArray, columns: Mapping[str, AnyArray]) -> None:
@@ -155,16 +155,16 @@ class Executor:
         return graph
 
     def _make_bucket(self, size: int, inputs: Inputs, columns: Mapping[str, AnyArray]) -> _Bucket:
-        """Allocate the buffers of a batch size, once."""
+        """Allocate the buffers of a batch size; called once for each size."""
         binding = self._session.io_binding()
         self._bind(binding)
         host: dict[str, AnyArray] = {
             "slots": np.zeros(size, np.int64),
             **{name: np.zeros((size, *given.shape[1:]), given.dtype) for name, given in inputs.columns().items()},
         }
-        on_device = {name: self._on.put(array.copy()) for name, array in host.items()}
+        on_device = {name: self._on.upload(array.copy()) for name, array in host.items()}
         outputs = {
-            name: self._on.put(np.zeros((size, *column.shape[1:]), column.dtype)) for name, column in columns.items()
+            name: self._on.upload(np.zeros((size, *column.shape[1:]), column.dtype)) for name, column in columns.items()
         }
         for name, value in on_device.items():
             binding.bind_ortvalue_input(name, value)

@@ -1,4 +1,4 @@
-"""Pages: the state of some streams as rows, on its way out of the engine or back in."""
+"""Pages: the state of some streams as rows, exported from the engine or loaded into it."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ class Page:
     """The state of some streams of one partition.
 
     Attributes:
-        partition: of the input.
-        number: of the page within its partition, from 0.
-        offset: input position up to which the page is current: events below it are in it.
-        unique_ids: `n` stream ids, n at most `PAGE_SLOTS`, in slot order; "" = the slot is free.
-        last_ds: `(n,)` int64, event time of each stream's newest event, milliseconds.
-        rows: by name of the state, `(n, *row_shape)`.
+        partition: Partition of the input.
+        number: Number of the page within its partition, from 0.
+        offset: Input position up to which the page is current: it contains all events below.
+        unique_ids: `n` stream ids in slot order, at most `PAGE_SLOTS`; "" = the slot is free.
+        last_ds: `(n,)` int64, time of each stream's newest event in milliseconds.
+        rows: By name of the state, `(n, *row_shape)`.
     """
 
     partition: int
@@ -31,11 +31,11 @@ class Page:
 
 
 class Arrivals(NamedTuple):
-    """How many new streams a partition took in the last second that brought any, by the records' timestamps.
+    """New streams of a partition in the last second that brought any, by the records' timestamps.
 
     Attributes:
-        second: since the epoch.
-        streams: taken in it.
+        second: The second, counted from the epoch.
+        streams: Number of new streams in it.
     """
 
     second: int = 0

@@ -1,11 +1,15 @@
-"""Quarantine inside the graph: a step that would leave a state or forecast unusable leaves the stream as it was.
+"""Quarantine inside the graph: a step that would leave a state or forecast unusable does not change its stream.
 
-Rewrites a bundle's graph at load: an event after which any state or forecast of its stream is not finite, or beyond
-`MAX_ABS`, has its rows scattered to the scratch row instead of the stream's, and a further output `healthy` (bool [B])
-says for which events the step counted. So one stream's NaN never enters its state, let alone another's, on any device,
-at the cost of one reduction per state, over the whole batch where the device may branch. In a sequence graph the
-verdict is on a stream's whole run, and a run that the graph does not take (`regular` is false) is not healthy either.
-Knows the bundle contract; does not know what a state means.
+`add` rewrites a bundle's graph when it is loaded. Where an event would make a state or forecast of its stream
+non-finite, or larger than `MAX_ABS`, its rows are scattered to the scratch row instead of the stream's. A new output
+`healthy` (bool [B]) says for which events the step counted. So a NaN never enters any stream's state, on any device. It
+costs one reduction per state, over the whole batch where the device can branch.
+
+In a sequence graph one verdict covers a stream's whole run. A run that the graph refuses (`regular` is false) is not
+healthy either.
+
+Owns: this rewriting.
+Does not know: the meaning of a state.
 """
 
 from __future__ import annotations
@@ -20,26 +24,26 @@ from onnx import TensorProto, helper, numpy_helper
 from rillcast.bundle.bundle import REGULAR, STATE_PREFIX, StateSpec
 
 HEALTHY: Final = "healthy"
-# The sum of squares of a row must stay below this, so one value below 1e19. NaN and infinity fail the comparison too.
+# The sum of squares of a row must not exceed this, so no value exceeds 1e19. NaN and infinity fail the comparison too.
 MAX_SQUARES: Final = 1e38
 MAX_ABS: Final = MAX_SQUARES**0.5
-_OWN: Final = "rillcast.guard."
+_OWN: Final = "rillcast.quarantine."
 _LIMIT: Final = _OWN + "limit"
 _SLOTS: Final = "slots"
 
 
-def protect(data: bytes, states: Sequence[StateSpec], *, branches: bool) -> bytes:
+def add(data: bytes, states: Sequence[StateSpec], *, branches: bool) -> bytes:
     """Return a bundle's model, the step or the sequence, with the quarantine in it.
 
     Args:
-        data: the model.
-        states: the bundle's kinds of state.
-        branches: whether the graph may have a branch. Then rows are looked at one by one only where something is wrong
-            with one of them, and the batch as a whole costs a sixth of that. A CUDA graph can have none.
+        data: Bytes of the model.
+        states: The bundle's states.
+        branches: Whether the graph may branch. It then checks the whole batch at a sixth of the cost, and single rows
+            only where that fails. A CUDA graph cannot branch.
     """
     model = onnx.load_model_from_string(data)
     graph = model.graph
-    # Nothing reads what a scatter writes (a clause of the contract), so the scatters can go last.
+    # No node reads the output of a scatter (a clause of the contract), so the scatters can move to the end.
     scatters = [node for node in graph.node if node.op_type == "ScatterND" and node.input[0].startswith(STATE_PREFIX)]
     updates = {node.input[0].removeprefix(STATE_PREFIX): node.input[2] for node in scatters}
     for node in scatters:
@@ -61,15 +65,15 @@ def protect(data: bytes, states: Sequence[StateSpec], *, branches: bool) -> byte
     graph.output.append(helper.make_tensor_value_info(HEALTHY, TensorProto.BOOL, ["B"]))
 
     graph.node.append(helper.make_node("Cast", [HEALTHY], [_OWN + "factor"], to=TensorProto.INT64))
-    at_places = {node.input[0] for node in graph.node if node.op_type == "GatherND"}
-    for rank in (2, 3):  # of the indices of whole rows, [B, 1], and of places in them, [B, K, 2]
+    of_elements = {node.input[0] for node in graph.node if node.op_type == "GatherND"}
+    for rank in (2, 3):  # of the indices of whole rows, [B, 1], and of single elements, [B, K, 2]
         shape = numpy_helper.from_array(np.array([-1, *[1] * (rank - 1)], np.int64), f"{_OWN}shape.{rank}")
         graph.initializer.append(shape)
         graph.node.append(helper.make_node("Reshape", [_OWN + "factor", shape.name], [f"{_OWN}factors.{rank}"]))
     for node in scatters:
-        # Slot times 1 is the stream's row, slot times 0 the scratch row.
+        # Slot times 1 is the stream's row; slot times 0 is the scratch row.
         redirected = _OWN + node.input[0] + ".rows"
-        factors = f"{_OWN}factors.{3 if node.input[0] in at_places else 2}"
+        factors = f"{_OWN}factors.{3 if node.input[0] in of_elements else 2}"
         graph.node.append(helper.make_node("Mul", [node.input[1], factors], [redirected]))
         node.input[1] = redirected
         graph.node.append(node)
@@ -77,7 +81,7 @@ def protect(data: bytes, states: Sequence[StateSpec], *, branches: bool) -> byte
 
 
 def _as_float32(graph: onnx.GraphProto, value: str, dtype: str) -> str:
-    """Return the name of a value as float32, in which squares are summed."""
+    """Return the name of a value as float32, the type in which squares are summed."""
     if dtype == "float32":
         return value
     graph.node.append(helper.make_node("Cast", [value], [_OWN + value + ".float"], to=TensorProto.FLOAT))
@@ -85,7 +89,7 @@ def _as_float32(graph: onnx.GraphProto, value: str, dtype: str) -> str:
 
 
 def _batch_is_usable(values: Sequence[str]) -> list[onnx.NodeProto]:
-    """Return nodes whose last output says whether the sum over all rows is below the limit; then each row's is."""
+    """Return nodes whose last output says whether the sum over all rows is within the limit, so that each row's is."""
     sums = [_OWN + value + ".sum" for value in values]
     return [
         *(helper.make_node("ReduceSumSquare", [v], [s], keepdims=0) for v, s in zip(values, sums, strict=True)),
@@ -95,7 +99,7 @@ def _batch_is_usable(values: Sequence[str]) -> list[onnx.NodeProto]:
 
 
 def _all_rows(taken: str | None) -> list[onnx.NodeProto]:
-    """Return nodes whose last output says of every row that it is usable, if it is one that the graph takes."""
+    """Return nodes whose last output is true for every row, except those that the graph refuses."""
     if taken is not None:
         return [helper.make_node("Identity", [taken], [_OWN + "whole.rows"])]
     true = helper.make_tensor(_OWN + "true", TensorProto.BOOL, [1], [True])
@@ -106,7 +110,7 @@ def _all_rows(taken: str | None) -> list[onnx.NodeProto]:
 
 
 def _usable_rows(values: Sequence[str], taken: str | None) -> list[onnx.NodeProto]:
-    """Return nodes whose last output, `each`, says for each row whether it is usable and one that the graph takes."""
+    """Return nodes whose last output, `each`, says for each row whether it is usable and the graph accepts it."""
     nodes: list[onnx.NodeProto] = []
     verdicts = [] if taken is None else [taken]
     for value in values:

@@ -1,11 +1,11 @@
-"""The resident streams: who is here, since when, with which rows; how they leave and come back.
+"""The resident streams: which streams have a slot, and how they enter, leave, are stored and come back.
 
-Owns: the slab, the slot table, and for each stream the time of its newest event; which pages changed since they were
-last exported; eviction. Does not know: the model, events' values, where exported pages go.
+Owns: the slots of all streams, their state, the watermarks of partitions, limits on new streams, and eviction.
+Does not know: the model, events' values, where exported pages go.
 
-Eviction goes by event time and happens at points that depend on the partition's events alone: whenever the partition's
-watermark (its newest event time) enters another eighth of the time to live, the streams whose newest event lies more
-than the time to live behind it leave. So a replay evicts what the first run evicted, before the same event.
+Eviction uses event time and happens at points that depend on the partition's events alone. The partition's watermark is
+its newest event time. Whenever it enters another eighth of the time to live, streams whose newest event is older than
+the watermark by more than the time to live leave. So a replay evicts the same streams before the same event.
 """
 
 from __future__ import annotations
@@ -18,29 +18,19 @@ from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime as ort
 
 from rillcast.arrays import IntArray
-from rillcast.bundle.bundle import StateSpec
+from rillcast.bundle.bundle import BundleMetadata
 from rillcast.engine.device import Device
-from rillcast.engine.inputs import Inputs
-from rillcast.engine.late.retained import (
-    NEVER,
-    NO_COVARIATES,
-    PREFIX,
-    AllowedLateness,
-    RetainedSteps,
-    Shapes,
-    host_bytes,
-)
+from rillcast.engine.late import PREFIX, AllowedLateness, RetainedSteps
 from rillcast.engine.pages import Arrivals, Page
 from rillcast.engine.slab import Slab, room
+from rillcast.engine.slot_state import HOST_BYTES, NEVER, SlotState
 from rillcast.engine.slots import PAGE_SLOTS, SlotTable
 
 _TICKS_PER_TTL: Final = 8
-_MANY_RUNS: Final = 64
-_CLOCKS_DIFFER_S: Final = 60  # of producers, at most
-_HOST_BYTES: Final = 16  # per slot: the two arrays beside the state
+_MAX_SLICES: Final = 64
+_CLOCK_DIFFERENCE_S: Final = 60  # between producers, at most
 NO_WATERMARK: Final = NEVER
 NO_ARRIVALS: Final = Arrivals()
 
@@ -50,10 +40,11 @@ class Limits:
     """Which streams may be resident.
 
     Attributes:
-        idle_ttl_ms: a stream whose newest event lies further behind the partition's watermark leaves; 0 = never.
-        max_streams_per_partition: a new stream beyond it is refused; 0 = no limit.
-        max_new_streams_per_s: new streams of a partition beyond it are refused, by the seconds of their records'
-            timestamps; 0 = no limit.
+        idle_ttl_ms: Milliseconds by which a stream's newest event may lie behind the partition's watermark before the
+            stream leaves; 0 = streams never leave.
+        max_streams_per_partition: Streams of a partition; the engine refuses further new ones; 0 = no limit.
+        max_new_streams_per_s: New streams of a partition in a second of their records' timestamps; the engine refuses
+            further ones; 0 = no limit.
     """
 
     idle_ttl_ms: int = 0
@@ -61,76 +52,55 @@ class Limits:
     max_new_streams_per_s: int = 0
 
 
-@dataclass(frozen=True, slots=True)
-class SlotBatch:
-    """Events between two evictions, in the order in which they apply; `rows` is where their results belong."""
-
-    rows: IntArray
-    slots: IntArray
-    inputs: Inputs
-
-    def __getitem__(self, events: npt.NDArray[Any]) -> SlotBatch:
-        """Return some of the events."""
-        return SlotBatch(self.rows[events], self.slots[events], self.inputs.take(events))
-
-
 class Residents:
-    """Used from one thread."""
+    """The streams that have state. Used from one thread."""
 
     def __init__(
-        self,
-        specs: Sequence[StateSpec],
-        device: Device,
-        limits: Limits,
-        rewind: AllowedLateness | None = None,
-        covariates: Shapes = NO_COVARIATES,
+        self, metadata: BundleMetadata, device: Device, limits: Limits, lateness: AllowedLateness | None = None
     ) -> None:
+        """Allocate the state.
+
+        Args:
+            metadata: Metadata of the bundle.
+            device: Device of the state.
+            limits: Which streams may be resident.
+            lateness: How late events may be; None = nothing is retained for late events.
+        """
         self._limits = limits
         self._tick_ms = max(1, limits.idle_ttl_ms // _TICKS_PER_TTL)
         self._table = SlotTable()
-        beside = 0 if rewind is None else 2 * sum(spec.row_bytes for spec in specs) + host_bytes(rewind, covariates)
-        self._slab = Slab(specs, device, room(specs, device, _HOST_BYTES + beside, self._table.num_slots))
-        self.history = None if rewind is None else RetainedSteps(specs, device, self._slab, rewind, covariates)
-        # Zeros, so that slots that were never handed out take no memory; a slot's values are set when it is.
-        self._last_ds: IntArray = np.zeros(self._slab.num_slots, np.int64)
-        self._applied_to: IntArray = np.zeros(self._slab.num_slots, np.int64)
-        self._last_ds[:PAGE_SLOTS] = NO_WATERMARK
+        host_bytes = HOST_BYTES
+        if lateness is not None:
+            host_bytes += 2 * metadata.row_bytes + RetainedSteps.host_bytes(metadata, lateness)
+        slots = room(metadata.states, device, host_bytes, self._table.num_slots)
+        self.state = SlotState(Slab(metadata.states, device, slots))
+        self.retained = None if lateness is None else RetainedSteps(metadata, device, self.state.slab, lateness)
         self._watermarks: dict[int, int] = {}
         self._arrivals: dict[int, Arrivals] = {}
-        self._dirty: set[int] = set()
 
     @property
     def num_streams(self) -> int:
-        """Streams that have state."""
+        """Number of streams that have state. Any thread may read it."""
         return self._table.num_streams
 
     @property
-    def num_slots(self) -> int:
-        """Rows of the state arrays."""
-        return self._slab.num_slots
-
-    @property
     def size_bytes(self) -> int:
-        """Bytes of state on the device, spare rows of the pages in use included."""
-        beside = 0 if self.history is None else self.history.slot_bytes
-        return self._table.num_slots * (self._slab.row_bytes + beside)
-
-    def bind(self, binding: ort.IOBinding) -> None:
-        """Bind the state arrays; to be done again whenever `num_slots` has changed."""
-        self._slab.bind(binding)
+        """Bytes of state on the device, including free slots of the pages in use."""
+        retained = 0 if self.retained is None else self.retained.slot_bytes
+        return self._table.num_slots * (self.state.slab.row_bytes + retained)
 
     # Events.
 
-    def stretches(self, partitions: IntArray, ds: IntArray) -> Iterator[tuple[IntArray, Mapping[int, int]]]:
+    def until_evictions(self, partitions: IntArray, ds: IntArray) -> Iterator[tuple[IntArray, Mapping[int, int]]]:
         """Cut events where an eviction is due, and move the watermarks.
 
         Args:
-            partitions: `(n,)` int64.
-            ds: `(n,)` int64, milliseconds since the epoch.
+            partitions: `(n,)` int64, partitions of the events.
+            ds: `(n,)` int64, times of the events in milliseconds since the epoch.
 
         Yields:
-            Indices of the next events, and before them the partitions to evict from, each with the watermark to
-            evict by. Every event comes once; the events of a partition stay in order.
+            Indices of the next events, and the partitions to evict from before them, each with its watermark. Every
+            event comes once; the events of a partition stay in order.
         """
         number: IntArray = np.zeros(ds.size, np.int64)
         evictions: list[dict[int, int]] = [{}]
@@ -154,28 +124,28 @@ class Residents:
             yield np.flatnonzero(number == nth), due
 
     def evict(self, due: Mapping[int, int]) -> int:
-        """Let idle streams of some partitions leave, each by its watermark; return how many left."""
+        """Remove streams that are idle by the watermark of their partition, and return their number."""
         evicted = 0
         for partition, watermark in due.items():
             slots = self._table.slots(partition)
-            idle = slots[watermark - self._last_ds[slots] > self._limits.idle_ttl_ms]
+            idle = slots[watermark - self.state.newest(slots) > self._limits.idle_ttl_ms]
             if idle.size:
                 self._table.forget(partition, idle)
-                self._zero(idle)
-                self._dirty.update(np.unique(idle // PAGE_SLOTS).tolist())
+                self._clear(idle)
+                self.state.mark_changed(idle)
                 evicted += idle.size
         return evicted
 
     def admit(self, partitions: IntArray, unique_ids: Sequence[str], timestamps_ms: IntArray | None = None) -> IntArray:
-        """Return the `(n,)` slots of streams, giving one to each new stream.
+        """Return the `(n,)` slots of streams and give one to each new stream.
 
         Args:
-            partitions: `(n,)` int64.
-            unique_ids: of the streams.
-            timestamps_ms: `(n,)` int64, of the records, -1 = unknown; None = all unknown.
+            partitions: `(n,)` int64, partitions of the streams.
+            unique_ids: Ids of the streams.
+            timestamps_ms: `(n,)` int64, timestamps of the records, -1 = unknown; None = all unknown.
 
         Returns:
-            Of a stream that the limits refuse, `NO_SLOT`, or `TOO_MANY_AT_ONCE`.
+            The slots; for a stream that the limits refuse, `NO_SLOT` or `TOO_MANY_AT_ONCE`.
         """
         limit = self._limits.max_streams_per_partition
         seconds = None
@@ -183,8 +153,8 @@ class Residents:
             seconds = timestamps_ms // 1000
         slots: IntArray = np.empty(len(unique_ids), np.int64)
         starts = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), len(unique_ids)]
-        if len(starts) <= _MANY_RUNS:
-            # A client hands over one partition's records after the other's: slices, which cost nothing per event.
+        if len(starts) <= _MAX_SLICES:
+            # Clients return one partition's records after the other's; slices of these cost nothing per event.
             for first, end in pairwise(starts):
                 if end > first:
                     partition = int(partitions[first])
@@ -199,128 +169,111 @@ class Residents:
         return slots
 
     def _takes(self, partition: int, seconds: IntArray, row: int) -> bool:
-        """Count a new stream of a partition, unless its second has brought as many as the limit.
+        """Count a new stream of a partition, unless its second has reached the limit.
 
-        Time goes by the records' timestamps and only forward: producers whose clocks differ a little share a second. A
-        timestamp far in the past means that the one before it was wrong.
+        Seconds come from the records' timestamps and only move forward, so producers whose clocks differ a little share
+        a second. A timestamp far in the past means that the one before it was wrong.
         """
         second, streams = self._arrivals.get(partition, Arrivals())
         now = int(seconds[row])
-        if now > second or 0 <= now < second - _CLOCKS_DIFFER_S:
+        if now > second or 0 <= now < second - _CLOCK_DIFFERENCE_S:
             second, streams = now, 0
         if streams >= self._limits.max_new_streams_per_s:
             return False
         self._arrivals[partition] = Arrivals(second, streams + 1)
         return True
 
-    def applied(self, slots: IntArray, offsets: IntArray) -> npt.NDArray[np.bool_]:
-        """Return for each event whether the restored state of its stream contains it already."""
-        return self._applied_to[slots] > offsets
-
-    def newest(self, slots: IntArray) -> IntArray:
-        """Return the time of each slot's newest event, `NO_WATERMARK` where there was none."""
-        return self._last_ds[slots]
-
-    def touched(self, slots: IntArray, ds: IntArray) -> None:
-        """Note that the streams in `slots` had events at `ds`."""
-        np.maximum.at(self._last_ds, slots, ds)
-        self._dirty.update(np.unique(slots // PAGE_SLOTS).tolist())
-
-    # Partitions come and go.
+    # Partitions enter and leave.
 
     def watermark(self, partition: int) -> int:
-        """Return the newest event time of a partition, `NO_WATERMARK` if it has had no event."""
+        """Return the newest event time of a partition in milliseconds, `NO_WATERMARK` if it has had no event."""
         return self._watermarks.get(partition, NO_WATERMARK)
 
     def arrivals(self, partition: int) -> Arrivals:
-        """Return how many new streams a partition took last."""
+        """Return how many new streams a partition took in the last second that brought any."""
         return self._arrivals.get(partition, Arrivals())
 
     def num_pages(self, partition: int) -> int:
-        """Return how many pages a partition has."""
+        """Return the number of pages of a partition."""
         return len(self._table.pages(partition))
 
     def changed(self, partition: int) -> list[int]:
-        """Return the numbers of its pages that changed since they were last exported."""
-        return [number for number, page in enumerate(self._table.pages(partition)) if page in self._dirty]
+        """Return the numbers of the partition's pages that changed since their last export."""
+        changed = self.state.changed_pages
+        return [number for number, page in enumerate(self._table.pages(partition)) if page in changed]
 
     def num_to_write(self, partition: int) -> int:
-        """Return about how many streams the pages hold that the next export returns; never fewer."""
+        """Return an upper bound for the number of streams in the pages that the next export returns."""
         return min(len(self.changed(partition)) * PAGE_SLOTS, self._table.slots(partition).size)
 
     def export(self, partition: int, offset: int, numbers: Sequence[int] | None = None) -> list[Page]:
-        """Return pages of a partition that changed since they were last exported.
+        """Return pages of a partition that changed since their last export.
 
         Args:
-            partition: of the input.
-            offset: what they are as of.
-            numbers: of the pages to return, of those that changed; None = all of those.
+            partition: Partition of the input.
+            offset: Input position up to which the pages are current.
+            numbers: Numbers of the changed pages to return; None = all changed pages.
         """
         pages_of = self._table.pages(partition)
         changed = [
             (number, pages_of[number], self._table.names(pages_of[number]))
             for number in (self.changed(partition) if numbers is None else numbers)
-            if pages_of[number] in self._dirty
+            if pages_of[number] in self.state.changed_pages
         ]
         if not changed:
             return []
         slots = [np.arange(page * PAGE_SLOTS, page * PAGE_SLOTS + len(names)) for _, page, names in changed]
-        rows = self._slab.gather(np.concatenate(slots))
-        if self.history is not None:
-            rows |= self.history.export(np.concatenate(slots))
+        every = np.concatenate(slots)
+        rows = self.state.slab.gather(every)
+        if self.retained is not None:
+            rows |= self.retained.export(every)
         pages, first = [], 0
         for (number, page, names), own in zip(changed, slots, strict=True):
             last = first + len(names)
             part: dict[str, npt.NDArray[Any]] = {name: values[first:last] for name, values in rows.items()}
-            pages.append(Page(partition, number, offset, names, self._last_ds[own].copy(), part))
-            self._dirty.discard(page)
+            pages.append(Page(partition, number, offset, names, self.state.newest(own), part))
+            self.state.changed_pages.discard(page)
             first = last
         return pages
 
     def load(self, partition: int, pages: Sequence[Page], watermark: int, arrivals: Arrivals = NO_ARRIVALS) -> None:
-        """Take in stored pages of a partition that has no streams yet; the newest page of a stream wins."""
+        """Load stored pages of a partition that has no streams yet; the newest page of a stream wins."""
         self._watermarks[partition] = watermark
         self._arrivals[partition] = arrivals
         for page in sorted(pages, key=lambda page: page.offset):
-            slots, vacated = self._table.place(partition, page.number, page.unique_ids)
+            slots, vacated = self._table.restore(partition, page.number, page.unique_ids)
             self._grow()
-            self._zero(vacated)
+            self._clear(vacated)
             named = np.array([bool(name) for name in page.unique_ids], dtype=bool)
             rows = {name: values[named] for name, values in page.rows.items()}
-            self._slab.scatter(slots, {name: row for name, row in rows.items() if not name.startswith(PREFIX)})
-            self._last_ds[slots] = page.last_ds[named]
-            if self.history is not None:
-                self.history.load(slots, rows, self.history.rewind.frequency.period_of(self._last_ds[slots]))
-            self._applied_to[slots] = page.offset
+            self.state.slab.scatter(slots, {name: row for name, row in rows.items() if not name.startswith(PREFIX)})
+            self.state.restore(slots, page.last_ds[named], page.offset)
+            if self.retained is not None:
+                self.retained.load(slots, rows, page.last_ds[named])
 
     def release(self, partition: int) -> None:
         """Forget the streams of a partition."""
-        self._dirty.difference_update(self._table.pages(partition))
+        self.state.changed_pages.difference_update(self._table.pages(partition))
         self._table.release(partition)
         self._watermarks.pop(partition, None)
         self._arrivals.pop(partition, None)
 
     def _grow(self) -> None:
-        """Make room for the pages that were handed out, and zero them."""
-        if self._slab.ensure(self._table.num_slots):
-            more = np.zeros(self._slab.num_slots - self._last_ds.size, np.int64)
-            self._last_ds = np.concatenate((self._last_ds, more))
-            self._applied_to = np.concatenate((self._applied_to, more))
-            if self.history is not None:
-                self.history.grow()
+        """Make room for the pages that were handed out, and prepare their slots."""
+        if self.state.ensure(self._table.num_slots) and self.retained is not None:
+            self.retained.grow()
         fresh, used = self._table.take_new_pages()
-        for page in fresh:  # its rows are zero as the slab made them
-            self._last_ds[page * PAGE_SLOTS : (page + 1) * PAGE_SLOTS] = NO_WATERMARK
-            if self.history is not None:
-                self.history.clear(np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64))
+        for page in fresh:
+            slots = np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64)
+            self.state.open(slots)
+            if self.retained is not None:
+                self.retained.clear(slots)
         for page in used:
-            self._zero(np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64))
+            self._clear(np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64))
 
-    def _zero(self, slots: IntArray) -> None:
-        """Make the slots as they are before a stream's first event."""
+    def _clear(self, slots: IntArray) -> None:
+        """Reset slots to their state before a stream's first event."""
         if slots.size:
-            self._slab.clear(slots)
-            self._last_ds[slots] = NO_WATERMARK
-            self._applied_to[slots] = 0
-            if self.history is not None:
-                self.history.clear(slots)
+            self.state.clear(slots)
+            if self.retained is not None:
+                self.retained.clear(slots)

@@ -1,14 +1,15 @@
-"""Device-resident recurrent state, one row per stream.
+"""Device-resident recurrent state, one row per slot.
 
-Owns: the arrays, their types, their device and their growth. Does not know: stream ids, weights, Kafka. Rows are moved
-by small ONNX graphs (a Gather; a ScatterND in place; one behind the other), so the same code serves the CPU and the
-GPU and a row crosses to the host only when somebody asks for it.
+Small ONNX graphs move rows (a Gather, a ScatterND in place, both in sequence). So the same code serves the CPU and the
+GPU, and a row comes to the host only on request.
 
-On the CPU the arrays are made once, as large as the machine's memory: an array of zeros takes address space alone until
-a row is written, so a growing number of streams never stops the world to copy the rows of those that are there. On a
-device that has no such thing they grow by doubling.
+On the CPU the arrays are allocated once, as large as the machine's memory. An array of zeros takes only address space
+until a row is written, so a growing number of streams never pauses the service to copy rows. On other devices the
+arrays grow by doubling.
 
-Invariant: row 0 is scratch. Padding reads and writes it; no stream is ever given it.
+Owns: the arrays, their types, their device and their growth.
+Does not know: stream ids, weights, Kafka.
+Invariant: row 0 is scratch. Padding reads and writes it; no stream gets it.
 """
 
 from __future__ import annotations
@@ -26,41 +27,41 @@ from rillcast.bundle.bundle import NEXT_SUFFIX, STATE_PREFIX, StateSpec
 from rillcast.engine.device import IR_VERSION, OPSET, Device
 from rillcast.errors import SlotError
 
-_MAX_ROOM: Final = 2**26  # rows; more streams than that in one process is a mistake
+_MAX_ROOM: Final = 2**26  # rows; a process that needs more is misconfigured
 
 
-def room(specs: Sequence[StateSpec], device: Device, beside_bytes: int, least: int) -> int:
-    """Return how many rows to begin with: as many as memory can ever hold where rows cost nothing until they are used.
+def room(specs: Sequence[StateSpec], device: Device, host_bytes: int, least: int) -> int:
+    """Return the initial number of rows: on the CPU as many as memory can hold, because unused rows take none.
 
     Args:
-        specs: kinds of state.
-        device: where they are.
-        beside_bytes: that the caller keeps per row beside the state, in arrays of zeros of its own.
-        least: rows that are needed at once.
+        specs: States of the bundle.
+        device: Device of the rows.
+        host_bytes: Bytes that the caller keeps for each row in its own arrays of zeros.
+        least: Rows needed at once.
     """
     if device.name != "cpu":
         return least
-    row_bytes = sum(spec.row_bytes for spec in specs) + beside_bytes
+    row_bytes = sum(spec.row_bytes for spec in specs) + host_bytes
     rows = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // row_bytes
     return max(least, min(_MAX_ROOM, rows))
 
 
 class Slab:
-    """One array per kind of state, `[num_slots, *row_shape]`, on one device. Used from one thread."""
+    """One array per state, `[num_slots, *row_shape]`, on one device. Used from one thread."""
 
     def __init__(self, specs: Sequence[StateSpec], device: Device, num_slots: int) -> None:
         self._specs = tuple(specs)
         self._device = device
         self._num_slots = num_slots
-        self._row_bytes = sum(spec.row_bytes for spec in self._specs)  # asked for with every poll
-        self._values = {spec.name: device.put(self._zeros(spec, num_slots)) for spec in self._specs}
+        self._row_bytes = sum(spec.row_bytes for spec in self._specs)  # read with every poll
+        self._values = {spec.name: device.upload(self._zeros(spec, num_slots)) for spec in self._specs}
         self._gather = {spec.name: device.session(_gather_model(spec)) for spec in self._specs}
         self._scatter = {spec.name: device.session(_scatter_model(spec)) for spec in self._specs}
-        self._copy: ort.InferenceSession | None = None  # made when a row is first copied
+        self._copy: ort.InferenceSession | None = None  # created with the first copy
 
     @property
     def num_slots(self) -> int:
-        """Rows, the scratch rows included."""
+        """Number of rows, including the scratch rows."""
         return self._num_slots
 
     @property
@@ -69,9 +70,9 @@ class Slab:
         return self._row_bytes
 
     def bind(self, binding: ort.IOBinding) -> None:
-        """Bind each array as `state.<name>` and as `state.<name>.next`: a step updates it in place.
+        """Bind each array as `state.<name>` and as `state.<name>.next`, so that a step updates it in place.
 
-        To be called again after `ensure` has returned True.
+        Bindings must be renewed after `ensure` has returned True.
         """
         for name, value in self._values.items():
             binding.bind_ortvalue_input(STATE_PREFIX + name, value)
@@ -81,8 +82,8 @@ class Slab:
         """Make room for at least `num_slots` rows; rows keep their contents, new ones are zero.
 
         Returns:
-            Whether the arrays moved, so that they have to be bound again. They at least double, so that a growing
-            number of streams costs a constant amount of copying per stream.
+            Whether the arrays moved and need new bindings. They at least double, so that copying costs a constant
+            amount per stream.
         """
         if num_slots <= self._num_slots:
             return False
@@ -90,7 +91,7 @@ class Slab:
         for spec in self._specs:
             array = self._zeros(spec, grown)
             array[: self._num_slots] = self._values[spec.name].numpy()
-            self._values[spec.name] = self._device.put(array)
+            self._values[spec.name] = self._device.upload(array)
         self._num_slots = grown
         return True
 
@@ -104,7 +105,7 @@ class Slab:
             By name of the state, `(batch, *row_shape)`; copies, never views.
 
         Raises:
-            SlotError: a slot is out of range.
+            SlotError: A slot is out of range.
         """
         self._check(slots)
         rows: dict[str, AnyArray] = {}
@@ -122,20 +123,21 @@ class Slab:
 
         Args:
             slots: `(batch,)` int64 in `[0, num_slots)`, unique.
-            rows: by name of the state, `(batch, *row_shape)` of its type; one for every state.
+            rows: By name of the state, `(batch, *row_shape)` of its type, for every state.
 
         Raises:
-            SlotError: a slot is out of range or repeats, or rows are missing or of another shape. Nothing is written.
+            SlotError: A slot is out of range or repeats, or rows are missing or of another shape or type. Nothing is
+                written.
         """
         self._check(slots)
         if np.unique(slots).size != slots.size:
-            raise SlotError("slots repeat in one scatter; which row wins would be left to the device")
+            raise SlotError("slots repeat in one scatter; the result would depend on the device")
         for spec in self._specs:
             given = rows.get(spec.name)
             if given is None or given.shape != (slots.size, *spec.row_shape) or given.dtype != spec.numpy_dtype:
                 found = "nothing" if given is None else f"{given.dtype}{list(given.shape)}"
                 raise SlotError(
-                    f"rows of state {spec.name!r}: {found}, expected {spec.dtype}{[slots.size, *spec.row_shape]}"
+                    f"rows of state {spec.name!r}: found {found}, expected {spec.dtype}{[slots.size, *spec.row_shape]}"
                 )
         for spec in self._specs:
             binding = self._scatter[spec.name].io_binding()
@@ -146,14 +148,14 @@ class Slab:
             self._scatter[spec.name].run_with_iobinding(binding)
 
     def copy_from(self, other: Slab, slots: IntArray) -> None:
-        """Overwrite rows with the same rows of another slab, of the same states on the same device; none leaves it.
+        """Overwrite rows with the same rows of another slab, on the device.
 
         Args:
-            other: where from.
+            other: Slab of the same states on the same device.
             slots: `(batch,)` int64 in `[0, num_slots)` of both, unique.
 
         Raises:
-            SlotError: a slot is out of range. Nothing is written.
+            SlotError: A slot is out of range. Nothing is written.
         """
         self._check(slots)
         other._check(slots)
@@ -168,15 +170,15 @@ class Slab:
         self._copy.run_with_iobinding(binding)
 
     def clear(self, slots: IntArray) -> None:
-        """Set rows to zero: the state of a stream that has never been seen."""
+        """Set rows to zero, the state of a new stream."""
         self.scatter(slots, {spec.name: self._zeros(spec, slots.size) for spec in self._specs})
 
     def _check(self, slots: IntArray) -> None:
         if slots.size and (slots.min() < 0 or slots.max() >= self._num_slots):
-            raise SlotError(f"slots {slots.min()}..{slots.max()} are not all within 0..{self._num_slots - 1}")
+            raise SlotError(f"slots {slots.min()}..{slots.max()} are out of range, expected 0..{self._num_slots - 1}")
 
     @staticmethod
-    def _zeros(spec: StateSpec, num_slots: int) -> np.ndarray[Any, Any]:
+    def _zeros(spec: StateSpec, num_slots: int) -> AnyArray:
         return np.zeros((num_slots, *spec.row_shape), dtype=spec.numpy_dtype)
 
 

@@ -1,12 +1,13 @@
 """Which row of the state belongs to which stream.
 
-Owns: the directory from (partition, stream id) to slot and back, and the pages that slots are handed out in. Does not
-know: what a row holds, or where. A page is `PAGE_SLOTS` consecutive slots and belongs to one partition, so that a
-partition's state can come and go as a unit; within its partition a page has a number, by which it is stored.
+A page is `PAGE_SLOTS` consecutive slots of one partition, so that a partition's state can be loaded and released as a
+unit. Within its partition a page has a number, under which it is stored.
 
-Invariants: page 0 is scratch and is never given to a stream (slot 0 pads batches); two streams never share a slot;
-a page that is handed out again is reported by `take_new_pages` and must be zeroed before its slots are used, and
-whoever forgets a stream zeroes its row, so that a stream never sees what another one left behind.
+Owns: the directory from (partition, stream id) to slot and back, and the pages in which slots are handed out.
+Does not know: what a row holds, or where it is.
+Invariants: page 0 is scratch and no stream gets a slot in it (slot 0 pads batches). Two streams never share a slot.
+`take_new_pages` reports a page that is handed out again; its rows must be zeroed before use. The caller that forgets a
+stream zeroes its row. So a stream never sees the state of another.
 """
 
 from __future__ import annotations
@@ -29,29 +30,29 @@ TOO_MANY_AT_ONCE: Final = -1
 class _Partition:
     slots: dict[str, int] = field(default_factory=dict)
     pages: list[int] = field(default_factory=list)
-    free: list[int] = field(default_factory=list)  # the last one is taken first
+    free: list[int] = field(default_factory=list)  # used from the end
 
 
 class SlotTable:
-    """The directory. Used from one thread."""
+    """The directory of slots. Used from one thread."""
 
     def __init__(self) -> None:
         self._partitions: dict[int, _Partition] = {}
         self._free_pages: list[int] = []
         self._fresh_pages: list[int] = []
         self._used_pages: list[int] = []
-        self._names: dict[int, list[str]] = {}  # by page: the stream of each slot, "" = free
+        self._names: dict[int, list[str]] = {}  # by page, the stream of each slot; "" = free
         self._num_pages = 1
         self._num_streams = 0
 
     @property
     def num_slots(self) -> int:
-        """Rows that the state must have, the scratch page included."""
+        """Number of rows that the state needs, including the scratch page."""
         return self._num_pages * PAGE_SLOTS
 
     @property
     def num_streams(self) -> int:
-        """Streams that have a slot. The one thing that any thread may ask."""
+        """Number of streams that have a slot. Any thread may read it."""
         return self._num_streams
 
     def locate(
@@ -61,19 +62,25 @@ class SlotTable:
         max_streams: int = 0,
         takes: Callable[[int], bool] | None = None,
     ) -> IntArray:
-        """Return the `(n,)` slots of streams of one partition.
+        """Return the `(n,)` slots of streams of one partition; a new stream gets a slot, unless it is refused.
 
-        A stream seen for the first time gets a slot, unless the partition has `max_streams` already (0 = no limit):
-        then its slot is `NO_SLOT`; or unless `takes`, asked with its row, says no: then it is `TOO_MANY_AT_ONCE`.
+        Args:
+            partition: Partition of the input.
+            unique_ids: Ids of the streams.
+            max_streams: Largest number of streams in the partition; 0 = no limit.
+            takes: Decides by its row whether a new stream is admitted; None = all are.
+
+        Returns:
+            The slots; `NO_SLOT` where `max_streams` refuses a stream, `TOO_MANY_AT_ONCE` where `takes` does.
         """
         owner = self._partitions.setdefault(partition, _Partition())
         find = owner.slots.get
-        # From `map` straight into the array: half the time of a list first, for each event.
+        # `map` straight into the array takes half the time of a list in between.
         found = np.fromiter(map(find, unique_ids, repeat(NO_SLOT)), np.int64, len(unique_ids))
         if not found.all():
             for row in np.flatnonzero(found == NO_SLOT).tolist():
                 unique_id = unique_ids[row]
-                # The same new stream may stand in the batch more than once.
+                # A new stream may appear in the batch more than once.
                 if (known := find(unique_id, NO_SLOT)) != NO_SLOT:
                     found[row] = known
                 elif max_streams and len(owner.slots) >= max_streams:
@@ -84,18 +91,18 @@ class SlotTable:
                     found[row] = TOO_MANY_AT_ONCE
         return found
 
-    def place(self, partition: int, number: int, unique_ids: Sequence[str]) -> tuple[IntArray, IntArray]:
+    def restore(self, partition: int, number: int, unique_ids: Sequence[str]) -> tuple[IntArray, IntArray]:
         """Give the streams of a stored page the slots that they had in page `number` of their partition.
 
-        A stream that has a slot elsewhere moves; the caller places newer pages later.
+        A stream that already has another slot moves; the caller restores newer pages later.
 
         Args:
-            partition: of the input.
-            number: of the page, from 0; pages up to it come into being.
-            unique_ids: at most `PAGE_SLOTS`, in slot order, "" = free.
+            partition: Partition of the input.
+            number: Number of the page, from 0; missing pages up to it are added.
+            unique_ids: At most `PAGE_SLOTS` stream ids in slot order; "" = free.
 
         Returns:
-            The slots of the streams that are not "", and the slots that streams moved away from.
+            The slots of the streams, and the slots from which streams moved away.
         """
         owner = self._partitions.setdefault(partition, _Partition())
         while len(owner.pages) <= number:
@@ -116,7 +123,7 @@ class SlotTable:
         return np.array(taken, dtype=np.int64), np.array(vacated, dtype=np.int64)
 
     def forget(self, partition: int, slots: IntArray) -> None:
-        """Take the slots from their streams; the caller zeroes their rows."""
+        """Free slots of a partition; the caller zeroes their rows."""
         owner = self._partitions[partition]
         for slot in slots.tolist():
             page, index = divmod(slot, PAGE_SLOTS)
@@ -126,7 +133,7 @@ class SlotTable:
         self._num_streams -= slots.size
 
     def release(self, partition: int) -> None:
-        """Forget a partition's streams; its pages may go to others. A partition without streams is no error."""
+        """Forget a partition's streams and free its pages for others. An unknown partition is ignored."""
         owner = self._partitions.pop(partition, None)
         if owner is not None:
             self._num_streams -= len(owner.slots)
@@ -135,21 +142,21 @@ class SlotTable:
                 del self._names[page]
 
     def take_new_pages(self) -> tuple[list[int], list[int]]:
-        """Return the pages handed out since the last call: those never used before, and those that were.
+        """Return the pages handed out since the last call: those never used before, and those used before.
 
-        The rows of the latter must be zeroed before use.
+        The rows of used pages must be zeroed.
         """
         fresh, self._fresh_pages = self._fresh_pages, []
         used, self._used_pages = self._used_pages, []
         return fresh, used
 
     def pages(self, partition: int) -> Sequence[int]:
-        """Return a partition's pages by number."""
+        """Return a partition's pages in the order of their numbers."""
         owner = self._partitions.get(partition)
         return tuple(owner.pages) if owner else ()
 
     def names(self, page: int) -> tuple[str, ...]:
-        """Return the streams of a page in slot order, "" = free, without the free slots at its end."""
+        """Return the streams of a page in slot order, without free slots at its end; "" = free."""
         names = self._names[page]
         size = PAGE_SLOTS
         while size and not names[size - 1]:

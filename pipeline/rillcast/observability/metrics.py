@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from rillcast.arrays import FloatArray, IntArray, StatusArray
 from rillcast.bundle.bundle import BundleMetadata, Status
-from rillcast.codecs.observations.covariates import Masked
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.engine.step_engine import StepStats
+from rillcast.events import Masked
 from rillcast.observability.stages import STAGES
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)

@@ -23,10 +23,10 @@ from rillcast.arrays import FloatArray, IntArray
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.codecs.forecasts.columns import STATUS_NAMES, model_name
 from rillcast.codecs.forecasts.reader import decode_forecast
-from rillcast.codecs.observations.decoder import Observations
 from rillcast.engine.step_engine import StepResult
 from rillcast.errors import DataError
-from rillcast.transports.base import Channel, Headers, Polled, Records, Sink
+from rillcast.events import EventBatch
+from rillcast.transports.base import Channel, Headers, Records, Sink
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
@@ -116,9 +116,7 @@ class AnomalyPublisher:
             return np.empty(0, np.int64)
         return np.flatnonzero(eligible & anomalous(result.anomaly, self._tail_probability)).astype(np.int64)
 
-    def publish(
-        self, polled: Polled, events: Observations, result: StepResult, rows: IntArray, headers: list[Headers] | None
-    ) -> None:
+    def publish(self, events: EventBatch, result: StepResult, rows: IntArray, headers: list[Headers] | None) -> None:
         """Hand one record for each row to the sink, in the order of the poll.
 
         Raises:
@@ -126,11 +124,11 @@ class AnomalyPublisher:
         """
         assert result.anomaly is not None, "rows are of `choose`"
         keys = [events.unique_ids[row].encode() for row in rows.tolist()]
-        values = [self._record(polled, events, result, result.anomaly, row) for row in rows.tolist()]
+        values = [self._record(events, result, result.anomaly, row) for row in rows.tolist()]
         self._sink.publish(Channel.ANOMALIES, Records(keys, values, headers))
 
-    def _record(self, polled: Polled, events: Observations, result: StepResult, anomaly: FloatArray, row: int) -> bytes:
-        of_poll, rated = int(events.rows[row]), _shortest(anomaly[row])
+    def _record(self, events: EventBatch, result: StepResult, anomaly: FloatArray, row: int) -> bytes:
+        rated = _shortest(anomaly[row])
         moment = _EPOCH + int(events.ds[row]) * _MILLISECOND
         members = {
             "unique_id": events.unique_ids[row],
@@ -140,7 +138,7 @@ class AnomalyPublisher:
             "tail_probability": _shortest(np.float32(1 - rated)),
             "status": STATUS_NAMES[result.status[row]],
             **self._constant,
-            "source": {"partition": int(polled.partitions[of_poll]), "offset": int(polled.offsets[of_poll])},
+            "source": {"partition": int(events.partitions[row]), "offset": int(events.offsets[row])},
         }
         return orjson.dumps(members)
 

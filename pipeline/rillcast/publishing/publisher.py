@@ -18,10 +18,10 @@ from rillcast.arrays import IntArray, StatusArray
 from rillcast.bundle.bundle import Status
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.forecasts.columns import ForecastColumns, ForecastEncoder
-from rillcast.codecs.observations.decoder import Observations
 from rillcast.codecs.observations.rejections import Reason, Rejection
 from rillcast.engine.residents import Residents
 from rillcast.engine.step_engine import Outcome, StepResult
+from rillcast.events import EventBatch
 from rillcast.observability.counted import Counted
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.live_view import LiveView
@@ -119,7 +119,7 @@ class Publisher:
         self._counted = Counted()
 
     def publish(
-        self, polled: Polled, events: Observations, result: StepResult, live_records: npt.NDArray[np.bool_]
+        self, polled: Polled, events: EventBatch, result: StepResult, live_records: npt.NDArray[np.bool_]
     ) -> list[Rejection]:
         """Publish the forecasts of live events and return the events that become dead letters.
 
@@ -141,14 +141,14 @@ class Publisher:
             status=result.status[rows],
             forecast=result.forecast[rows],
             anomaly=None if result.anomaly is None else result.anomaly[rows],
-            partitions=polled.partitions[events.rows[rows]],
-            offsets=polled.offsets[events.rows[rows]],
+            partitions=events.partitions[rows],
+            offsets=events.offsets[rows],
             revision=None if result.revision is None else result.revision[rows],
         )
         causes = events.rows[rows]
         if (revised := result.revised) is not None:
             kept = live[revised.rows] & self._wanted(revised.ds, revised.status)
-            columns, causes = with_revisions(columns, np.arange(len(events))[rows], revised, kept, polled, events)
+            columns, causes = with_revisions(columns, np.arange(len(events))[rows], revised, kept, events)
             self._metrics.revised(int(np.count_nonzero(kept)))
         if self._changes is not None:
             columns, causes = self._moved(self._changes, columns, causes)
@@ -183,14 +183,14 @@ class Publisher:
         self,
         anomalies: AnomalyPublisher,
         polled: Polled,
-        events: Observations,
+        events: EventBatch,
         result: StepResult,
         eligible: npt.NDArray[np.bool_],
     ) -> None:
         rows = anomalies.choose(result, eligible)
         if rows.size:
             headers = carried(polled, events.rows[rows].tolist()) if self._trace_context else None
-            anomalies.publish(polled, events, result, rows, headers)
+            anomalies.publish(events, result, rows, headers)
             self._metrics.anomalies_published(rows.size)
 
     def forget(self, partition: int) -> None:
@@ -215,7 +215,7 @@ class Publisher:
     def _show(
         self,
         polled: Polled,
-        events: Observations,
+        events: EventBatch,
         result: StepResult,
         to_show: npt.NDArray[np.bool_],
         live_records: npt.NDArray[np.bool_],
@@ -223,7 +223,7 @@ class Publisher:
         seen, unique_ids = _chosen(to_show, events.unique_ids)
         score = None if result.score is None else result.score[seen]
         anomaly = None if result.anomaly is None else result.anomaly[seen]
-        new = self._counted.new(polled.partitions[events.rows[seen]], polled.offsets[events.rows[seen]])
+        new = self._counted.new(events.partitions[seen], events.offsets[seen])
         count = slice(None) if new.all() else new
         self._metrics.stepped(
             result.stats,
@@ -255,7 +255,7 @@ class Publisher:
             self._board.record_latency(ages)
 
 
-def _chosen(mask: npt.NDArray[np.bool_], unique_ids: list[str]) -> tuple[slice | IntArray, list[str]]:
+def _chosen(mask: npt.NDArray[np.bool_], unique_ids: Sequence[str]) -> tuple[slice | IntArray, Sequence[str]]:
     """Return the rows that are chosen, and their ids; mostly all of them are, and then nothing is copied."""
     if mask.all():
         return slice(None), unique_ids
@@ -264,7 +264,7 @@ def _chosen(mask: npt.NDArray[np.bool_], unique_ids: list[str]) -> tuple[slice |
 
 
 def _rejections(
-    events: Observations, result: StepResult, stepped: npt.NDArray[np.bool_], *, late_are_dead: bool
+    events: EventBatch, result: StepResult, stepped: npt.NDArray[np.bool_], *, late_are_dead: bool
 ) -> list[Rejection]:
     """Return the events that could be read but not used."""
     late = stepped & (result.status == Status.LATE) & late_are_dead

@@ -13,9 +13,8 @@ import numpy.typing as npt
 
 from rillcast.arrays import IntArray
 from rillcast.codecs.forecasts.columns import ForecastColumns
-from rillcast.codecs.observations.decoder import Observations
-from rillcast.engine.late.replay import Revised
-from rillcast.transports.base import Polled
+from rillcast.engine.late import Revised
+from rillcast.events import EventBatch
 
 
 def with_revisions(
@@ -23,8 +22,7 @@ def with_revisions(
     rows: IntArray,
     revised: Revised,
     kept: npt.NDArray[np.bool_],
-    polled: Polled,
-    events: Observations,
+    events: EventBatch,
 ) -> tuple[ForecastColumns, IntArray]:
     """Merge revisions into the forecasts of events.
 
@@ -33,8 +31,7 @@ def with_revisions(
         rows: `(n,)` int64, which events these are, increasing.
         revised: what the events changed.
         kept: `(m,)`, which of these to take in.
-        polled: the poll.
-        events: what was decoded of it.
+        events: The events of the poll.
 
     Returns:
         All of them, and for each the record of the poll that caused it.
@@ -43,7 +40,7 @@ def with_revisions(
     again = np.flatnonzero(kept)
     cause = revised.rows[again]
     order = np.argsort(np.concatenate((rows, cause)), kind="stable")
-    records = events.rows[np.concatenate((rows, cause))[order]]
+    causes = np.concatenate((rows, cause))[order]
     unique_ids = [*columns.unique_ids, *(events.unique_ids[row] for row in cause.tolist())]
     anomaly = None
     if columns.anomaly is not None and revised.anomaly is not None:
@@ -54,8 +51,8 @@ def with_revisions(
         status=np.concatenate((columns.status, revised.status[again]))[order],
         forecast=np.concatenate((columns.forecast, revised.forecast[again]))[order],
         anomaly=anomaly,
-        partitions=polled.partitions[records],
-        offsets=polled.offsets[records],
+        partitions=events.partitions[causes],
+        offsets=events.offsets[causes],
         revision=np.concatenate((columns.revision, revised.revision[again]))[order],
     )
-    return merged, records
+    return merged, events.rows[causes]

@@ -25,9 +25,9 @@ from rillcast.bundle.registry.reference import Reference
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import RillcastError, RolloutRefusedError
 from rillcast.observability.metrics import Metrics
-from rillcast.rollout.rollout import Names
+from rillcast.rollout.models import Names
 from rillcast.serving.factory import ServedModelFactory
-from rillcast.serving.router import ServedModel
+from rillcast.serving.served_model import ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class Asked:
 
 
 class RegistryWatcher:
-    """See `rillcast.rollout.rollout.Models`. The thread starts with the first question."""
+    """See `rillcast.rollout.models.Models`. The thread starts with the first question."""
 
     def __init__(
         self,

@@ -1,129 +1,104 @@
 """The roll-out of a model: from the one that serves to the one that is wanted, without a lost or doubled event.
 
-While the old model serves, the new one follows (`rillcast.rollout.follower`). Where it has come close to the
-position at which
-a partition is served, the loop stands still for as long as the last events take, and a commit hands the partition over:
-in it are the last pages of the old model, all pages of the new one, and its claim, all as of the offset that the commit
-says. From that offset on the new model's forecasts are published; whatever happens before the commit leaves the old
-model and its state, whatever happens after it the new one and its own. The old state stays stored, so a roll-back is
-the same again: it follows from where it stopped.
+While the old model serves, the new one follows (`rillcast.rollout.follower`). When it is close to the position at which
+a partition is served, the loop stands still for at most 250 ms while it steps the last events. A commit then hands the
+partition over. It carries the last pages of the old model, all pages of the new one, and its claim, all as of the
+offset that it commits; from that offset on the new model's forecasts are published. A crash before the commit leaves
+the old model with its state, a crash after it the new model with its own. The old state stays stored: a roll-back is
+the same again, and the old model follows from where it stopped.
 
-A model in the shadow follows as well, for as long as it is named, and never takes over; its scores are counted beside
-those of the serving model, for the same events.
+A shadow follows as well, for as long as an alias names it, and never takes over. Its scores are counted next to those
+of the serving model, for the same events.
 
-Whatever goes wrong with a model that does not serve is counted and logged, the model is let go of, and tried again
-later: the published path does not depend on it. What it costs is time: it gets at most half of the loop's, in slices
-of a twentieth of a second at most, whatever a step of it takes. A shadow that cannot keep up with that is let go of.
+Every failure of a model that does not serve is counted and logged. The model is closed and tried again later
+(`rillcast.rollout.candidate`); the published path does not depend on it. It costs time: at most half of the loop's
+(`rillcast.rollout.pacing`). A shadow that cannot keep up with that is closed.
 
-Owns: who follows what, and when partitions change hands. Does not know: where models come from (`Models`), what is in a
-commit.
+Owns: who follows which partitions, and when partitions change their model. Does not know: where models come from
+(`Models`), or what a commit carries.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from typing import Final
 
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.durability.assignment import Partitions
 from rillcast.durability.checkpoint import Checkpoint
-from rillcast.engine.residents import NO_WATERMARK
+from rillcast.durability.restorer import Restorer
 from rillcast.errors import RillcastError, RolloutRefusedError
 from rillcast.observability.metrics import Metrics
+from rillcast.rollout.candidate import Candidate, CandidateState
 from rillcast.rollout.comparison import Comparison
 from rillcast.rollout.follower import Follower
-from rillcast.serving.router import Router, ServedModel
+from rillcast.rollout.models import Models, Names
+from rillcast.rollout.pacing import Pacing
+from rillcast.rollout.warm_up import WarmUp
+from rillcast.serving.router import Router
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import RolloutSettings
 from rillcast.transports.kafka.common.partition_reader import PartitionReader
 
 log = logging.getLogger(__name__)
 
-_CONTEXTS: Final = 2  # of history, where a model has no kept state: gaps, and statistics that settle
-_CLOSE_SLICES: Final = 4  # a model so many slices of events behind, or fewer, is brought to the position at once
-_CLOSING_S: Final = 0.25  # so long the loop may stand still for it
-_CLOSING_TURNS: Final = 40
-
-
-class Names(NamedTuple):
-    """Ids of models.
-
-    Attributes:
-        wanted: is to serve; None = whichever does, because none is asked for, or it is not known yet which.
-        shadow: is to be compared with it; None = none.
-    """
-
-    wanted: str | None = None
-    shadow: str | None = None
-
-
-class Models(Protocol):
-    """Where models come from."""
-
-    def names(self) -> Names:
-        """Return which models are asked for, as far as is known; never waits."""
-        ...
-
-    def open(self, model_id: str) -> ServedModel | None:
-        """Return a new lane of a model, without any streams; None where it is not ready yet: it is made so meanwhile.
-
-        Raises:
-            RillcastError: it cannot be opened; if that is not `retriable`, it never will be.
-        """
-        ...
-
-    def open_now(self, model_id: str) -> ServedModel | None:
-        """Return a new lane of a model that served before, however long that takes; None where it is not to be had.
-
-        Raises:
-            RillcastError: it cannot be opened.
-        """
-        ...
-
-    def close(self) -> None:
-        """Let go of whatever is held; may be called twice."""
-        ...
-
-
-class NoModels:
-    """Nothing but the model that serves already."""
-
-    def names(self) -> Names:
-        """Return that none is asked for."""
-        return Names()
-
-    def open(self, model_id: str) -> ServedModel | None:  # noqa: ARG002  the protocol names it
-        """Return that it is not to be had."""
-        return None
-
-    def open_now(self, model_id: str) -> ServedModel | None:  # noqa: ARG002  likewise
-        """Return that it is not to be had."""
-        return None
-
-    def close(self) -> None:
-        """Do nothing."""
+_CLOSE_SLICES: Final = 4  # a model this many slices of events behind, or fewer, is brought to the position at once
+_CLOSING_S: Final = 0.25  # longest that the loop stands still for it
+_CLOSING_ROUNDS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
 class RolloutParts:
-    """What a roll-out is made of, beside what the worker has.
+    """What the service gives to a roll-out.
 
     Attributes:
-        models: where models come from.
-        open_history: opens a second reader of the source's topic; None where there is none (a file).
-        settings: how much at once, and how far back.
-        on_home: is told of the lane that serves all of this member's partitions from now on.
-        wall_clock_ms: milliseconds since the epoch, for where a warm-up begins.
+        models: Where models come from.
+        open_reader: Opens a second reader of the source's topic; None if there is none (a file).
+        settings: How much at once, and how far back.
+        on_default: Called with the model that serves all of this member's partitions from now on.
+        wall_clock_ms: Milliseconds since the epoch, for where a warm-up begins.
     """
 
     models: Models
-    open_history: Callable[[], PartitionReader] | None = None
+    open_reader: Callable[[], PartitionReader] | None = None
     settings: RolloutSettings = field(default_factory=RolloutSettings)
-    on_home: Callable[[ServedModel], None] = lambda _lane: None
+    on_default: Callable[[ServedModel], None] = lambda _model: None
     wall_clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """What this member serves, as a roll-out sees it.
+
+    Attributes:
+        router: Which model serves which partition.
+        partitions: The partitions that this member owns.
+        checkpoint: Knows the position at which each of them is served.
+        restorer: Loads kept state.
+        decoder: Decodes records as on the serving path.
+    """
+
+    router: Router
+    partitions: Partitions
+    checkpoint: Checkpoint
+    restorer: Restorer
+    decoder: ObservationDecoder
+
+
+@dataclass(frozen=True, slots=True)
+class HandoverLimits:
+    """How often, and how much at once.
+
+    Attributes:
+        interval_s: Shortest time in seconds between two attempts to hand partitions over.
+        pages: Most pages that a commit hands over; it always hands over at least one partition.
+    """
+
+    interval_s: float
+    pages: int
 
 
 class Rollout:
@@ -132,47 +107,32 @@ class Rollout:
     def __init__(
         self,
         parts: RolloutParts,
-        lanes: Router,
-        partitions: Partitions,
-        checkpoint: Checkpoint,
-        decoder: ObservationDecoder,
+        member: Member,
+        limits: HandoverLimits,
         metrics: Metrics,
-        *,
-        commit_interval_s: float,
-        pages_per_commit: int,
         clock: Callable[[], float],
     ) -> None:
         """Follow nothing yet.
 
         Args:
-            parts: see there.
-            lanes: who serves what.
-            partitions: of this member.
-            checkpoint: knows where each is served.
-            decoder: of the serving path.
-            metrics: counts and gauges.
-            commit_interval_s: shortest time between two attempts to take over.
-            pages_per_commit: so many pages are handed over in a commit, or one partition's.
-            clock: monotonic seconds.
+            parts: Models, readers and settings.
+            member: What this member serves.
+            limits: How often partitions change their model, and how much at once.
+            metrics: Counts and gauges.
+            clock: Monotonic seconds.
         """
         self._parts = parts
-        self._lanes = lanes
-        self._partitions = partitions
-        self._checkpoint = checkpoint
-        self._decoder = decoder
+        self._member = member
+        self._router = member.router
+        self._limits = limits
         self._metrics = metrics
-        self._commit_interval_s = commit_interval_s
-        self._pages_per_commit = pages_per_commit
         self._clock = clock
-        self._followers: dict[str, Follower] = {}
-        self._histories: dict[str, PartitionReader] = {}
-        self._retry_at: dict[str, float] = {}
-        self._attempt_at = clock()
+        self._warm_up = WarmUp(parts.settings.warm_up, member.router, parts.wall_clock_ms)
         self._names = Names()
+        self._candidates: dict[str, Candidate] = {}
+        self._attempt_at = clock()
         self._pending_since: float | None = None
         self._handed_any = False  # since then
-        self._rests_until: dict[str, float] = {}
-        self._shadow_current_at: float | None = None
         self.comparison = Comparison(metrics)
 
     @property
@@ -180,238 +140,234 @@ class Rollout:
         """Whether a model has events to catch up with, so that the loop should not wait for new ones."""
         return any(
             lag != 0
-            for model_id, each in self._followers.items()
-            if self._clock() >= self._rests_until.get(model_id, 0.0)
-            for lag in self._lags(each).values()
+            for each in self._candidates.values()
+            if each.follower is not None and each.pacing is not None and not each.pacing.resting
+            for lag in each.follower.lags(self._positions(each.follower)).values()
         )
 
     @property
-    def in_use(self) -> set[str]:
-        """The ids of the models that serve, warm up or are to do so: whose state is not to be touched."""
-        return {*self._followers, *filter(None, self._names), *(lane.model_id for lane in self._lanes.all)}
-
-    @property
     def due(self) -> bool:
-        """Whether a partition may be about to change hands."""
+        """Whether a partition may be about to change its model."""
         return self._clock() >= self._attempt_at and bool(self._close_by())
 
-    def turn(self, settle: Callable[[], object]) -> None:
-        """Look at what is asked for, and let each model that follows catch up by a slice.
+    def advance(self, finish_step: Callable[[], object]) -> None:
+        """Look which models are asked for, and let each that follows catch up by a slice.
 
         Args:
-            settle: waits for the step in flight, so that states stand still.
+            finish_step: Waits for the step in flight, so that states stand still.
         """
         self._names = self._parts.models.names()
+        self._router.expect(filter(None, self._names))
         for model_id, numbers in self._targets().items():
-            if self._clock() < max(self._retry_at.get(model_id, 0.0), self._rests_until.get(model_id, 0.0)):
+            candidate = self._candidates.setdefault(model_id, Candidate(model_id))
+            if self._waits(candidate):
                 continue
             try:
-                self._follow(model_id, numbers, settle)
+                self._follow(candidate, numbers, finish_step)
             except Exception as error:  # noqa: BLE001  whatever it is, the path that serves has to go on
-                self._give_up(model_id, error)
+                self._fail(candidate, error)
         self._note_done()
 
     def handovers(self) -> dict[int, ServedModel]:
         """Bring models that are close to it to the position at which partitions are served; return who takes over.
 
-        The states stand still meanwhile. Empty where it did not come to it in time; the next commit tries again.
+        The states stand still meanwhile. The result is empty if the time was too short; the next commit tries again.
         """
         started = self._clock()
-        self._attempt_at = started + self._commit_interval_s
-        close_by, model_id = self._close_by(), self._names.wanted
-        if not close_by or model_id is None:
+        self._attempt_at = started + self._limits.interval_s
+        close_by, candidate = self._close_by(), self._candidates.get(self._names.wanted or "")
+        if not close_by or candidate is None or candidate.follower is None or candidate.pacing is None:
             return {}
-        follower = self._followers[model_id]
-        limits = self._limits(follower)
+        follower, positions = candidate.follower, self._positions(candidate.follower)
         try:
-            for _ in range(_CLOSING_TURNS):
-                lags = follower.lags(limits)
+            for _ in range(_CLOSING_ROUNDS):
+                lags = follower.lags(positions)
                 if not any(lags[number] for number in close_by) or self._clock() >= started + _CLOSING_S:
                     break
-                follower.turn(limits)
-        except Exception as error:  # noqa: BLE001  here too: the path that serves has to go on
-            self._give_up(model_id, error)
+                follower.advance(positions, candidate.pacing.slice_events)
+        except Exception as error:  # noqa: BLE001  here too the path that serves has to go on
+            self._fail(candidate, error)
             return {}
-        # Where it did not come to it, the loop goes on for at least as long as it stood still.
+        # If the time was too short, the loop goes on for at least as long as it stood still.
         self._attempt_at = max(self._attempt_at, 2 * self._clock() - started)
         chosen: dict[int, ServedModel] = {}
-        lags, pages = follower.lags(limits), 0
+        lags, pages = follower.lags(positions), 0
         for number in close_by:
-            if lags[number] == 0 and (not chosen or pages < self._pages_per_commit):
-                chosen[number] = follower.lane
-                pages += len(follower.lane.residents.changed(number))
+            if lags[number] == 0 and (not chosen or pages < self._limits.pages):
+                chosen[number] = follower.model
+                pages += len(follower.model.residents.changed(number))
+        if chosen:
+            candidate.hand_over()
         return chosen
 
     def handed_over(self, handovers: Mapping[int, ServedModel]) -> None:
-        """The commit has succeeded: let the new lanes serve, and forget the states of the old, which are stored."""
-        for number, lane in handovers.items():
-            old = self._lanes.of(number)
+        """The commit has succeeded: let the new model serve, and forget the states of the old one, which are stored."""
+        for number, model in handovers.items():
+            old = self._router.model_of(number)
             log.info(
                 "partition %d: model %s takes over from %s at offset %d",
                 number,
-                lane.model_id,
+                model.model_id,
                 old.model_id,
-                self._checkpoint.position(number),
+                self._member.checkpoint.position(number),
             )
-            self._followers[lane.model_id].leave(number, keep=True)
+            follower = self._candidates[model.model_id].follower
+            assert follower is not None  # it hands over
+            follower.leave(number, keep=True)
             old.residents.release(number)
             old.publisher.hand_over(number)
-            self._lanes.give(number, lane)
+            self._router.assign(number, model)
         if handovers:
+            self._go_on()
             self._handed_any = True
-            self._attempt_at = self._clock()  # the next partitions' turn
+            self._attempt_at = self._clock()  # the next partitions follow at once
             self._note_done()
 
-    def lane(self, model_id: str) -> ServedModel | None:
-        """Return a lane of a model that a partition was served by, None where the model is not to be had."""
-        follower = self._followers.get(model_id)
-        if follower is not None:
-            return follower.lane
-        try:
-            return self._parts.models.open_now(model_id)
-        except RillcastError as error:
-            log.warning("model %s, which served before, cannot be opened: %s", model_id, error)
-            return None
-
     def forget(self, partitions: Iterable[int]) -> None:
-        """Partitions are gone, or begin anew: whatever was warmed of them is of no more use."""
-        gone = set(partitions)
-        for follower in self._followers.values():
-            follower.close(gone & follower.partitions)
-        self.comparison.forget(gone)
+        """Forget the states of partitions that leave or are reset to their committed positions."""
+        partitions = set(partitions)
+        self._go_on()
+        for candidate in self._candidates.values():
+            if candidate.follower is not None:
+                candidate.follower.restrict(candidate.follower.partitions - partitions)
+        self.comparison.forget(partitions)
 
     def close(self) -> None:
-        """Let go of all that does not serve."""
-        for model_id in list(self._followers):
-            self._drop(model_id)
+        """Close every model that does not serve."""
+        for model_id in list(self._candidates):
+            self._end(model_id)
         self._parts.models.close()
 
     def _targets(self) -> dict[str, set[int]]:
-        """Return which models have to follow which partitions; drop those that have nothing to follow any more."""
+        """Return which models have to follow which partitions; end the candidates that are not needed any more."""
         targets: dict[str, set[int]] = {}
-        if self._parts.open_history is not None:
-            live = self._partitions.live
+        if self._parts.open_reader is not None:
+            live = self._member.partitions.live
             for model_id in filter(None, self._names):
-                behind = {number for number in live if self._lanes.of(number).model_id != model_id}
+                behind = {number for number in live if self._router.model_of(number).model_id != model_id}
                 if behind:
                     targets[model_id] = behind
-        for model_id in [each for each in self._followers if each not in targets]:
-            self._drop(model_id)
-        for model_id in [each for each in self._retry_at if each not in self._names]:
-            del self._retry_at[model_id]
+        for model_id, candidate in list(self._candidates.items()):
+            stopped = candidate.state in (CandidateState.FAILED, CandidateState.REFUSED)
+            if model_id not in (self._names if stopped else targets):
+                self._end(model_id)
         return targets
 
-    def _follow(self, model_id: str, numbers: set[int], settle: Callable[[], object]) -> None:
-        follower = self._followers.get(model_id) or self._open(model_id)
-        if follower is None:
+    def _waits(self, candidate: Candidate) -> bool:
+        """Return whether a candidate does nothing now; a failed one whose time has come is prepared again."""
+        if candidate.state is CandidateState.FAILED and self._clock() >= candidate.retry_at:
+            candidate.retry()
+        stopped = candidate.state in (CandidateState.FAILED, CandidateState.REFUSED)
+        return stopped or (candidate.pacing is not None and candidate.pacing.resting)
+
+    def _follow(self, candidate: Candidate, numbers: set[int], finish_step: Callable[[], object]) -> None:
+        if candidate.state is CandidateState.PREPARING:
+            self._open(candidate)
+        follower, pacing, model_id = candidate.follower, candidate.pacing, candidate.model_id
+        if follower is None or pacing is None:
             return
-        for number in follower.partitions - numbers:
-            follower.leave(number)
+        follower.restrict(numbers)
         for number in numbers - follower.partitions:
             follower.follow(number)
-        if follower.lane in self._lanes.all:
-            settle()  # it serves other partitions: one thread at a time
-        limits, started = self._limits(follower), self._clock()
-        stepped = follower.turn(limits)
-        ended = self._clock()
-        follower.pace(stepped, ended - started)
-        self._rests_until[model_id] = 2 * ended - started
-        lags = follower.lags(limits)
+        if follower.model in self._router.all:
+            finish_step()  # it serves other partitions: one thread at a time
+        positions, started = self._positions(follower), self._clock()
+        stepped = follower.advance(positions, pacing.slice_events)
+        pacing.took(stepped, started)
+        lags = follower.lags(positions)
         if model_id == self._names.shadow and model_id != self._names.wanted:
-            self._compare(model_id, limits, lags)
+            self._compare(candidate, positions, lags)
         self._metrics.following(model_id, sum(lag or 0 for lag in lags.values()), len(numbers))
 
-    def _compare(self, model_id: str, limits: Mapping[int, int], lags: Mapping[int, int | None]) -> None:
+    def _compare(self, shadow: Candidate, positions: Mapping[int, int], lags: Mapping[int, int | None]) -> None:
         """Compare the shadow where it has caught up.
 
         Raises:
-            RillcastError: it had once, everywhere, and has not for too long since.
+            RillcastError: It had caught up everywhere once, and has not for too long since.
         """
-        self.comparison.current(model_id, {number: limits[number] for number, lag in lags.items() if lag == 0})
+        self.comparison.caught_up(
+            shadow.model_id, {number: positions[number] for number, lag in lags.items() if lag == 0}
+        )
         now, patience_s = self._clock(), self._parts.settings.retry_s
         if all(lag == 0 for lag in lags.values()):
-            self._shadow_current_at = now
-        elif self._shadow_current_at is not None and now - self._shadow_current_at > patience_s:
+            shadow.caught_up_at = now
+        elif shadow.caught_up_at is not None and now - shadow.caught_up_at > patience_s:
             behind = sum(lag or 0 for lag in lags.values())
             raise RillcastError(f"it cannot keep up: for {patience_s:g} s it has been behind, by {behind} records now")
 
-    def _open(self, model_id: str) -> Follower | None:
-        assert self._parts.open_history is not None  # else there are no targets
-        lane = next((each for each in self._lanes.all if each.model_id == model_id), None)
-        lane = lane or self._parts.models.open(model_id)
-        if lane is None:
-            return None
-        self._lanes.hold(lane)
-        history = self._parts.open_history()
-        self._histories[model_id] = history
-        self._followers[model_id] = Follower(
-            lane,
-            history,
-            self._decoder,
-            self._begin_at,
-            most_events=self._parts.settings.events_per_iteration,
+    def _open(self, candidate: Candidate) -> None:
+        """Begin to follow with a candidate, if its model is ready."""
+        assert self._parts.open_reader is not None  # else there are no targets
+        model_id = candidate.model_id
+        model = self._router.find(model_id) or self._parts.models.open(model_id)
+        if model is None:
+            return
+        self._router.retain(model)
+        try:
+            reader = self._parts.open_reader()
+        except Exception:
+            self._router.release(model)
+            raise
+        follower = Follower(
+            model,
+            reader,
+            self._member.decoder,
+            self._member.restorer,
+            begin_at=self._warm_up.begin_at,
             on_result=self.comparison.shadow_stepped,
         )
-        role = "to take over" if model_id == self._names.wanted else "in the shadow"
-        log.info("model %s follows, %s", model_id, role)
-        if model_id == self._names.wanted:
+        candidate.follow(follower, Pacing(self._parts.settings.events_per_iteration, self._clock))
+        wanted = model_id == self._names.wanted
+        log.info("model %s follows, %s", model_id, "to take over" if wanted else "as a shadow")
+        if wanted:
             self._metrics.swap("started")
-        return self._followers[model_id]
 
-    def _begin_at(self, lane: ServedModel, history: PartitionReader, number: int) -> int:
-        """Return where a partition's history begins that a model without kept state is warmed with."""
-        beginning = history.beginning(number)
-        if self._parts.settings.warm_up == "retained":
-            return beginning
-        metadata, newest = lane.engine.bundle.metadata, self._parts.wall_clock_ms()
-        if (watermark := self._lanes.of(number).residents.watermark(number)) != NO_WATERMARK:
-            newest = min(newest, watermark)  # of data from long ago, whether the records say so or their events
-        found = history.offset_at(number, newest - _CONTEXTS * metadata.context * metadata.frequency.nominal_ms)
-        return beginning if found is None else max(beginning, found)
-
-    def _limits(self, follower: Follower) -> dict[int, int]:
-        return {number: self._checkpoint.position(number) for number in follower.partitions}
-
-    def _lags(self, follower: Follower) -> dict[int, int | None]:
-        return follower.lags(self._limits(follower))
+    def _positions(self, follower: Follower) -> dict[int, int]:
+        return {number: self._member.checkpoint.position(number) for number in follower.partitions}
 
     def _close_by(self) -> list[int]:
         """Return the partitions whose coming model is nearly where they are served."""
-        follower = self._followers.get(self._names.wanted or "")
-        if follower is None:
+        candidate = self._candidates.get(self._names.wanted or "")
+        if candidate is None or candidate.follower is None or candidate.pacing is None:
             return []
-        enough = _CLOSE_SLICES * follower.slice_events
-        live = self._partitions.live
-        lags = sorted(self._lags(follower).items())
+        enough = _CLOSE_SLICES * candidate.pacing.slice_events
+        live = self._member.partitions.live
+        lags = sorted(candidate.follower.lags(self._positions(candidate.follower)).items())
         return [number for number, lag in lags if lag is not None and lag <= enough and number in live]
 
     def _note_done(self) -> None:
-        """When the wanted model serves all that this member has, it is where new partitions begin."""
+        """Let new partitions begin with the wanted model once it serves all that this member has."""
         wanted = self._names.wanted
-        lanes = {self._lanes.of(number) for number in self._partitions.owned}
-        if wanted is None or not lanes:
+        models = {self._router.model_of(number) for number in self._member.partitions.owned}
+        if wanted is None or not models:
             self._pending_since = None  # there is nothing to hand over
-        elif any(lane.model_id != wanted for lane in lanes):
+        elif any(model.model_id != wanted for model in models):
             if self._pending_since is None:
                 self._pending_since = self._clock()
-        elif self._pending_since is not None or wanted != self._lanes.home.model_id:
-            self._done(lanes.pop())
+        elif self._pending_since is not None or wanted != self._router.default.model_id:
+            self._done(models.pop())
         self._metrics.swap_pending(0.0 if self._pending_since is None else self._clock() - self._pending_since)
 
-    def _done(self, lane: ServedModel) -> None:
+    def _done(self, model: ServedModel) -> None:
         self._pending_since, handed_any, self._handed_any = None, self._handed_any, False
-        self._drop(lane.model_id)
-        if lane is not self._lanes.home:
-            self._lanes.move_home(lane)
-            self._parts.on_home(lane)
+        self._end(model.model_id)
+        if model is not self._router.default:
+            self._router.set_default(model)
+            self._parts.on_default(model)
         if handed_any:
-            log.info("model %s serves all partitions of this member", lane.model_id)
+            log.info("model %s serves all partitions of this member", model.model_id)
             self._metrics.swap("completed")
 
-    def _give_up(self, model_id: str, error: Exception) -> None:
-        """Let go of a model that does not serve; try it again later, or where that is of no use only under a new id."""
-        refused = isinstance(error, RolloutRefusedError)
-        retry_s = math.inf if refused else self._parts.settings.retry_s
+    def _go_on(self) -> None:
+        """Let the model that hands over follow on, if there is one."""
+        for candidate in self._candidates.values():
+            if candidate.state is CandidateState.HANDING_OVER:
+                candidate.go_on()
+
+    def _fail(self, candidate: Candidate, error: Exception) -> None:
+        """Close a model that does not serve; try it again later, or if it was refused only under a new id."""
+        model_id, refused = candidate.model_id, isinstance(error, RolloutRefusedError)
+        retry_s = self._parts.settings.retry_s
         wanted = model_id == self._names.wanted
         log.warning(
             "model %s, %s, %s: %s%s. The model that serves goes on. %s",
@@ -427,19 +383,24 @@ class Rollout:
             self._metrics.swap("refused" if refused else "failed")
         else:
             self._metrics.shadow_dropped()
-        self._retry_at[model_id] = self._clock() + retry_s
-        self._drop(model_id)
+        follower = candidate.follower
+        if refused:
+            candidate.refuse()
+        else:
+            candidate.fail(self._clock() + retry_s)
+        self._closed(model_id, follower)
 
-    def _drop(self, model_id: str) -> None:
-        """Let go of a model's following; of the model too, unless it serves."""
-        follower, history = self._followers.pop(model_id, None), self._histories.pop(model_id, None)
+    def _end(self, model_id: str) -> None:
+        """Stop following with a model; close it unless it serves."""
+        candidate = self._candidates.pop(model_id, None)
+        if candidate is not None:
+            follower = candidate.follower
+            candidate.end()
+            self._closed(model_id, follower)
+
+    def _closed(self, model_id: str, follower: Follower | None) -> None:
+        """Tidy up after a candidate that does not follow any more."""
         if follower is not None:
-            follower.close()
-            self._lanes.let_go(follower.lane)
-        if history is not None:
-            history.close()
-        self._rests_until.pop(model_id, None)
+            self._router.release(follower.model)
         self._metrics.not_following(model_id)
-        self.comparison.drop(model_id)
-        if model_id == self._names.shadow:
-            self._shadow_current_at = None
+        self.comparison.end(model_id)

@@ -32,7 +32,7 @@ from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.garbage_collection import sparing
 from rillcast.service.worker import Parts, Worker
 from rillcast.serving.factory import ServedModelFactory, Watchers, make_engine, require_what_is_asked
-from rillcast.serving.router import ServedModel
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings, WorkerSettings
 from rillcast.stores.connect import prepare_store
 from rillcast.transports.base import Source
@@ -126,9 +126,9 @@ def build(
     dead_letters = DeadLetters(source.name, model_name(metadata), settings.dead_letters.max_bytes)
     factory = ServedModelFactory(settings, on, sink, metrics, Watchers(board, latest, spans, stages))
 
-    def serve(lane: ServedModel) -> None:
+    def serve(model: ServedModel) -> None:
         """Let what tells of the model that serves tell of another."""
-        served = lane.engine.bundle.metadata
+        served = model.engine.bundle.metadata
         board.serve(served)
         metrics.serve(served)
         dead_letters.serve(model_name(served))
@@ -138,7 +138,7 @@ def build(
     parts = Parts(
         source=source,
         sink=sink,
-        lane=factory.assemble(engine),
+        model=factory.assemble(engine),
         decoder=open_decoder(settings, metadata),
         dead_letters=dead_letters,
         metrics=metrics,
@@ -169,7 +169,7 @@ def _rollout(
     factory: ServedModelFactory,
     serving: BundleMetadata,
     metrics: Metrics,
-    on_home: Callable[[ServedModel], None],
+    on_default: Callable[[ServedModel], None],
 ) -> RolloutParts | None:
     """Return how other models come to serve; None where none can.
 
@@ -187,7 +187,7 @@ def _rollout(
         return None
     asked = Asked(follows, shadow, settings.rollout.poll_interval_s)
     return RolloutParts(
-        RegistryWatcher(asked, factory, serving, metrics), partial(open_history, settings), settings.rollout, on_home
+        RegistryWatcher(asked, factory, serving, metrics), partial(open_history, settings), settings.rollout, on_default
     )
 
 

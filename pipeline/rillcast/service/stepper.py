@@ -48,7 +48,7 @@ class Stepper(Generic[T, R]):
             events: of the poll, see `StepEngine.step`.
         """
         done = self.finish()
-        if self._thread is None or events.ds.size < self._beside_from:
+        if self._thread is None or len(events) < self._beside_from:
             return [*done, (poll, self._step(events))]
         self._in_flight = poll, self._thread.submit(self._step, events)
         return done

@@ -6,7 +6,7 @@ A partition that is assigned goes through phases of its own, while the others ke
 (`rillcast.durability.assignment`).
 After a transaction that failed, every partition goes through them again, from the committed positions ("rewind").
 
-Knows: transports, lanes, checkpoint. Does not know: which transport, store or client, what a model computes. Runs in
+Knows: transports, router, checkpoint. Does not know: which transport, store or client, what a model computes. Runs in
 one thread, and a large poll's step in another beside it (`rillcast.service.stepper`): while the model computes, the
 loop
 publishes the poll before and reads the next. Positions are noted when results are published, so a commit covers what
@@ -26,20 +26,24 @@ from typing import Final, Literal
 import numpy as np
 import numpy.typing as npt
 
-from rillcast.codecs.observations.decoder import ObservationDecoder, Observations
+from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.rejections import Rejection
-from rillcast.durability.assignment import Partitions
+from rillcast.durability.assignment import Partitions, Reporting
 from rillcast.durability.checkpoint import Checkpoint
 from rillcast.durability.delivery import AtLeastOnce, Delivery, ExactlyOnce
+from rillcast.durability.recovery import StartRules
+from rillcast.durability.restorer import Restorer
 from rillcast.errors import DeliveryError, TransactionAborted, TransportError
 from rillcast.events import EventBatch
 from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.observability.stages import StageClock
 from rillcast.publishing.dead_letters import DeadLetters
-from rillcast.rollout.rollout import NoModels, Rollout, RolloutParts
+from rillcast.rollout.models import NoModels
+from rillcast.rollout.rollout import HandoverLimits, Member, Rollout, RolloutParts
 from rillcast.service.stepper import Stepper
-from rillcast.serving.router import Part, Router, ServedModel
+from rillcast.serving.router import ModelResult, Router
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import StateSettings, WorkerSettings
 from rillcast.transports.base import Assignment, Polled, Sink, Source, TransactionalSink
 
@@ -55,7 +59,7 @@ class _Poll:
     """A poll on its way through the pipeline."""
 
     polled: Polled
-    events: Observations
+    events: EventBatch
     rejections: list[Rejection]
     live: npt.NDArray[np.bool_]
     started: float
@@ -68,7 +72,7 @@ class Parts:
     Attributes:
         source: where events come from.
         sink: where forecasts and dead letters go; a `TransactionalSink` under `exactly_once`.
-        lane: the model that partitions begin with.
+        model: The model that partitions begin with.
         decoder: bytes to columns.
         dead_letters: what becomes of records that cannot be used.
         metrics: counts, once per poll.
@@ -79,7 +83,7 @@ class Parts:
 
     source: Source
     sink: Sink
-    lane: ServedModel
+    model: ServedModel
     decoder: ObservationDecoder
     dead_letters: DeadLetters
     metrics: Metrics
@@ -117,42 +121,36 @@ class Worker:
         self._stages = parts.stages
         self._settings = settings
         self._clock = clock
-        self._lanes = Router(parts.lane)
+        rollout = parts.rollout or RolloutParts(NoModels())
+        self._router = Router(parts.model, rollout.models.open_now)
         self._checkpoint = Checkpoint(
             _delivery(parts, settings),
-            self._lanes,
-            snapshots=snapshots if parts.lane.store is not None else None,
+            self._router,
+            snapshots if parts.model.store is not None else None,
             interval_s=settings.commit_interval_s,
-            in_use=lambda: self._rollout.in_use,
             clock=clock,
             wall_clock_ms=wall_clock_ms,
         )
+        restorer = Restorer()
         self._partitions = Partitions(
             parts.source,
-            self._lanes,
+            self._router,
             self._checkpoint,
-            parts.metrics,
-            parts.health,
-            recovery=settings.recovery,
-            start_at=start_at,
-            open_lane=lambda model_id: self._rollout.lane(model_id),
-            clock=clock,
+            restorer,
+            StartRules(settings.recovery, start_at),
+            Reporting(parts.metrics, parts.health, clock),
         )
         self._rollout = Rollout(
-            parts.rollout or RolloutParts(NoModels()),
-            self._lanes,
-            self._partitions,
-            self._checkpoint,
-            parts.decoder,
+            rollout,
+            Member(self._router, self._partitions, self._checkpoint, restorer, parts.decoder),
+            HandoverLimits(settings.commit_interval_s, snapshots.pages_per_commit),
             parts.metrics,
-            commit_interval_s=settings.commit_interval_s,
-            pages_per_commit=snapshots.pages_per_commit,
-            clock=clock,
+            clock,
         )
         beside_from = settings.step_thread_min_events
         if beside_from is None:  # a poll that comes half full says that events wait
             beside_from = max(1, settings.max_poll_records // 2)
-        self._stepper = Stepper[_Poll, list[Part]](self._lanes.step, beside_from=beside_from)
+        self._stepper = Stepper[_Poll, list[ModelResult]](self._router.step, beside_from=beside_from)
         self._stop = threading.Event()
         self._rewind_due = False
         self._events = self._state_bytes = 0
@@ -183,7 +181,7 @@ class Worker:
             self._source.close()
             parts.sink.close()
             self._rollout.close()
-            self._lanes.close()
+            self._router.close()
         log.info("closed after %d events of %d streams", self._events, self._num_streams)
 
     def _turn(self) -> None:
@@ -207,7 +205,7 @@ class Worker:
                 self._settle()
                 self._partitions.load(self._settings.poll_timeout_s if self._partitions.idle else _RESTORE_SLICE_S)
             self._partitions.note_live()
-            self._rollout.turn(self._settle)
+            self._rollout.advance(self._settle)
             if self._rollout.due:
                 self._hand_over()
             elif self._checkpoint.due:
@@ -231,33 +229,29 @@ class Worker:
             self._settle()
             self._publish(poll, ())
             return
-        where = polled.partitions[events.rows], polled.offsets[events.rows]
-        timestamps = polled.timestamps_ms[events.rows]
-        inputs = EventBatch(*where, events.unique_ids, events.ds, events.y, events.x, events.future, timestamps)
         self._metrics.covariates_masked(events.masked)
-        done = self._stepper.step(poll, inputs)
+        done = self._stepper.step(poll, events)
         self._stages.lap("wait")
-        for earlier, parts in done:
-            self._publish(earlier, parts)
+        for earlier, results in done:
+            self._publish(earlier, results)
 
     def _settle(self) -> bool:
         """Wait for the step in flight, publish its results and return whether there was one; the states stand still."""
         done = self._stepper.finish()
-        for poll, parts in done:
+        for poll, results in done:
             self._stages.lap("wait")
-            self._publish(poll, parts)
+            self._publish(poll, results)
         return bool(done)
 
-    def _publish(self, poll: _Poll, parts: Sequence[Part]) -> None:
+    def _publish(self, poll: _Poll, results: Sequence[ModelResult]) -> None:
         """Hand over what came of a poll, and note its positions; only then is it part of a commit."""
         polled, rejections = poll.polled, list(poll.rejections)
         self._events += len(poll.events)
-        for lane, rows, result in parts:
+        for model, events, result in results:
             self._stages.add("step", result.stats.seconds)
-            events = poll.events if rows is None else poll.events.take(rows)
-            rejections += lane.publisher.publish(polled, events, result, poll.live)
+            rejections += model.publisher.publish(polled, events, result, poll.live)
             if (comparison := self._rollout.comparison).active:
-                comparison.served(lane, polled.partitions[events.rows], polled.offsets[events.rows], result)
+                comparison.live_stepped(model, events, result)
         self._bury(polled, [rejection for rejection in rejections if poll.live[rejection.row]])
         self._checkpoint.processed(polled.partitions, polled.offsets, self._partitions.reached(polled))
         self._metrics.polled(len(polled), self._clock() - poll.started)
@@ -296,7 +290,7 @@ class Worker:
             self._metrics.commit_failed()
             raise
         self._metrics.committed(self._clock() - started, done.pages, done.marks, done.retired)
-        written = self._lanes.bytes_staged
+        written = self._router.bytes_staged
         self._metrics.state_written(written - self._state_bytes)
         self._state_bytes = written
 
@@ -319,7 +313,7 @@ class Worker:
         owned = self._partitions.owned
         if isinstance(self._parts.sink, TransactionalSink):
             self._parts.sink.abort()
-        self._lanes.discard()
+        self._router.discard()
         self._source.pause(owned)
         self._drop(owned)
         for number, position in self.on_assigned(self._source.assignments()).items():
@@ -370,7 +364,7 @@ class Worker:
 
     @property
     def _num_streams(self) -> int:
-        return sum(lane.residents.num_streams for lane in self._lanes.all)
+        return sum(model.residents.num_streams for model in self._router.all)
 
     def _report(self) -> None:
         now = self._clock()

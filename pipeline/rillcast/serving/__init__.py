@@ -1,5 +1,5 @@
 """A served model (engine, publisher, store), and which model serves which partition.
 
-Rule: each partition is served by exactly one model.
+Rule: exactly one model serves a partition.
 Does not know: where models come from, transports, commits.
 """

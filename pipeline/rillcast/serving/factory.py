@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.connect import open_encoder
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
@@ -24,7 +25,7 @@ from rillcast.observability.stages import StageClock
 from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.changes import Changes
 from rillcast.publishing.publisher import Policy, Publisher
-from rillcast.serving.router import ServedModel
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
 from rillcast.stores.connect import open_store, require_room
 from rillcast.transports.base import Sink
@@ -114,8 +115,7 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
     return StepEngine(
         bundle,
         on,
-        batch_rows=settings.worker.batch_rows,
-        row_buckets=on.row_buckets(settings.worker.batch_rows),
+        batching=Batching(settings.worker.batch_rows, on.row_buckets(settings.worker.batch_rows)),
         limits=Limits(
             round(settings.state.idle_ttl_s * 1000),
             settings.state.max_streams_per_partition,

@@ -1,170 +1,160 @@
-"""The models that one worker runs, and which of them serves which partition.
+"""The models that a worker runs, and which of them serves which partition.
 
-A worker has one lane, its home, but for the time of a roll-out (`rillcast.rollout.rollout`). With more of them each
-partition
-is served by exactly one, and changes lanes only between two commits (`Checkpoint.commit(handovers=...)`), never within
-a poll.
+A worker has one model, the default, except during a roll-out (`rillcast.rollout.rollout`). Exactly one model serves a
+partition. A partition changes its model between two commits (`Checkpoint.commit(handovers=...)`), never within a poll.
 
-Owns: who serves what, and how a poll's events are shared out. Does not know: where models come from, when a partition
-changes lanes, transports, commits.
+Owns: which model serves which partition, which models are open, and how a poll's events are divided among them.
+Does not know: where models come from, when a partition changes its model, transports, commits.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from dataclasses import dataclass, field
+import logging
+from collections.abc import Callable, Collection, Iterable
 from typing import NamedTuple
 
 import numpy as np
 
-from rillcast.arrays import IntArray
-from rillcast.engine.residents import Residents
-from rillcast.engine.step_engine import StepEngine, StepResult
+from rillcast.engine.step_engine import StepResult
+from rillcast.errors import RillcastError
 from rillcast.events import EventBatch
-from rillcast.publishing.publisher import Publisher
-from rillcast.stores.base import StateStore
-from rillcast.stores.restores import Restores
+from rillcast.serving.served_model import ServedModel
+
+log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class ServedModel:
-    """One model: its states, where they are stored, and what is told of its results.
-
-    Attributes:
-        engine: the states and the model.
-        publisher: of its results.
-        store: of its states; None = they are not stored.
-        restores: of that store.
-    """
-
-    engine: StepEngine
-    publisher: Publisher
-    store: StateStore | None
-    restores: Restores | None = field(init=False)
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "restores", None if self.store is None else Restores(self.store))
-
-    @property
-    def model_id(self) -> str:
-        """The identity of what it computes."""
-        return self.engine.bundle.metadata.model_id
-
-    @property
-    def residents(self) -> Residents:
-        """Its streams."""
-        return self.engine.residents
-
-    def close(self) -> None:
-        """Let go of the store; may be called twice."""
-        if self.store is not None:
-            self.store.close()
-
-
-class Part(NamedTuple):
-    """What one lane made of its share of a poll.
+class ModelResult(NamedTuple):
+    """The result of one model's share of a poll.
 
     Attributes:
-        lane: which.
-        rows: `(n,)` which of the poll's events were its; None = all of them.
-        result: row `i` belongs to event `rows[i]`.
+        model: The model that stepped the events.
+        events: The events of its partitions.
+        result: Row `i` belongs to event `i`.
     """
 
-    lane: ServedModel
-    rows: IntArray | None
+    model: ServedModel
+    events: EventBatch
     result: StepResult
 
 
 class Router:
-    """Used from one thread, but for `step`, which may run beside it while nothing is given or dropped."""
+    """Used from one thread, except `step`: it may run in another while no partition is assigned or dropped."""
 
-    def __init__(self, home: ServedModel) -> None:
-        """Begin with one lane.
+    def __init__(
+        self, default: ServedModel, open_model: Callable[[str], ServedModel | None] = lambda _model_id: None
+    ) -> None:
+        """Begin with one model.
 
         Args:
-            home: where partitions begin.
+            default: The model that partitions begin with.
+            open_model: Opens a model that served before, by its id; returns None if there is no such model.
         """
-        self.home = home
-        self._serving: dict[int, ServedModel] = {}
-        self._held: set[ServedModel] = set()
-        self._retired_bytes = 0
+        self.default = default
+        self._open_model = open_model
+        self._assigned: dict[int, ServedModel] = {}
+        self._retained: set[ServedModel] = set()
+        self._expected: frozenset[str] = frozenset()
+        self._closed_bytes = 0
 
     @property
     def all(self) -> Collection[ServedModel]:
-        """The home lane, and whichever else serves a partition."""
-        return dict.fromkeys([self.home, *self._serving.values()])
+        """The default model, and every other model that serves a partition."""
+        return dict.fromkeys([self.default, *self._assigned.values()])
 
     @property
-    def _open(self) -> Collection[ServedModel]:
-        return dict.fromkeys([*self.all, *self._held])
+    def in_use(self) -> set[str]:
+        """The ids of the models that serve, follow or are expected to: their stored state must stay."""
+        return {*self._expected, *(model.model_id for model in self._open)}
 
     @property
     def bytes_staged(self) -> int:
         """Bytes handed to the stores so far."""
-        return self._retired_bytes + sum(lane.store.bytes_staged for lane in self._open if lane.store is not None)
+        return self._closed_bytes + sum(model.store.bytes_staged for model in self._open if model.store is not None)
 
-    def of(self, partition: int) -> ServedModel:
-        """Return the lane that serves a partition."""
-        return self._serving.get(partition, self.home)
+    def model_of(self, partition: int) -> ServedModel:
+        """Return the model that serves a partition."""
+        return self._assigned.get(partition, self.default)
 
-    def give(self, partition: int, lane: ServedModel) -> None:
-        """Let a lane serve a partition from the next event on; the states of the one before are left alone."""
+    def find(self, model_id: str) -> ServedModel | None:
+        """Return the open model with an id; None if none is open."""
+        return next((model for model in self._open if model.model_id == model_id), None)
+
+    def open(self, model_id: str) -> ServedModel | None:
+        """Return the model with an id, opened now if it is not open yet; None if it is unavailable."""
+        if (model := self.find(model_id)) is not None:
+            return model
+        try:
+            return self._open_model(model_id)
+        except RillcastError as error:
+            log.warning("model %s, which served before, cannot be opened: %s", model_id, error)
+            return None
+
+    def expect(self, model_ids: Iterable[str]) -> None:
+        """Count these models as in use, and no others that are not open; each call replaces the call before."""
+        self._expected = frozenset(model_ids)
+
+    def assign(self, partition: int, model: ServedModel) -> None:
+        """Let a model serve a partition from the next event on; the states of the model before stay untouched."""
         before = self._open
-        self._serving[partition] = lane
-        self._retire(before)
+        self._assigned[partition] = model
+        self._close_unused(before)
 
     def drop(self, partition: int) -> None:
         """Forget a partition and its states."""
         before = self._open
-        self.of(partition).residents.release(partition)
-        self.of(partition).publisher.forget(partition)
-        self._serving.pop(partition, None)
-        self._retire(before)
+        model = self.model_of(partition)
+        model.residents.release(partition)
+        model.publisher.forget(partition)
+        self._assigned.pop(partition, None)
+        self._close_unused(before)
 
-    def move_home(self, lane: ServedModel) -> None:
-        """Let partitions begin with another lane; those that are served by the one before stay there."""
+    def set_default(self, model: ServedModel) -> None:
+        """Let partitions begin with another model; partitions that the model before serves stay with it."""
         before = self._open
-        self.home = lane
-        self._retire(before)
+        self.default = model
+        self._close_unused(before)
 
-    def hold(self, lane: ServedModel) -> None:
-        """Keep a lane open that may serve nothing: a model that is to take over, or in the shadow."""
-        self._held.add(lane)
+    def retain(self, model: ServedModel) -> None:
+        """Keep a model open that may serve no partition: it follows, to take over or as a shadow."""
+        self._retained.add(model)
 
-    def let_go(self, lane: ServedModel) -> None:
-        """Hold a lane no more."""
+    def release(self, model: ServedModel) -> None:
+        """Retain a model no longer; close it unless it serves."""
         before = self._open
-        self._held.discard(lane)
-        self._retire(before)
+        self._retained.discard(model)
+        self._close_unused(before)
 
-    def step(self, events: EventBatch) -> list[Part]:
-        """Step each event with the lane of its partition."""
-        lanes = self.all
-        if len(lanes) == 1:
-            return [Part(self.home, None, self.home.engine.step(*events))]
+    def step(self, events: EventBatch) -> list[ModelResult]:
+        """Step each event with the model of its partition."""
+        if len(self.all) == 1:
+            return [ModelResult(self.default, events, self.default.engine.step(events))]
         shares: dict[ServedModel, list[int]] = {}
         for partition in np.unique(events.partitions).tolist():
-            shares.setdefault(self.of(partition), []).append(partition)
-        parts = []
-        for lane, partitions in shares.items():
-            rows = np.flatnonzero(np.isin(events.partitions, partitions)).astype(np.int64)
-            parts.append(Part(lane, rows, lane.engine.step(*events.take(rows))))
-        return parts
+            shares.setdefault(self.model_of(partition), []).append(partition)
+        results = []
+        for model, partitions in shares.items():
+            share = events.take(np.flatnonzero(np.isin(events.partitions, partitions)))
+            results.append(ModelResult(model, share, model.engine.step(share)))
+        return results
 
     def discard(self) -> None:
-        """Drop what was staged for a commit that failed."""
-        for lane in self._open:
-            if lane.store is not None:
-                lane.store.discard()
+        """Discard everything that was staged for a commit that failed."""
+        for model in self._open:
+            if model.store is not None:
+                model.store.discard()
 
     def close(self) -> None:
-        """Let go of every lane's store."""
-        for lane in self._open:
-            lane.close()
+        """Close the store of every model."""
+        for model in self._open:
+            model.close()
 
-    def _retire(self, before: Collection[ServedModel]) -> None:
-        """Close the lanes of `before` that nobody needs any more."""
-        for lane in before:
-            if lane not in self._open and lane.store is not None:
-                self._retired_bytes += lane.store.bytes_staged
-                lane.close()
+    @property
+    def _open(self) -> Collection[ServedModel]:
+        return dict.fromkeys([*self.all, *self._retained])
+
+    def _close_unused(self, before: Collection[ServedModel]) -> None:
+        """Close the models of `before` that neither serve nor are retained."""
+        for model in before:
+            if model not in self._open and model.store is not None:
+                self._closed_bytes += model.store.bytes_staged
+                model.close()

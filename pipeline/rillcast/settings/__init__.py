@@ -1,7 +1,7 @@
-"""The settings of the service: a file a section, their sources, and the names that they had before.
+"""The settings of the service: a module per section, their sources, and their former names.
 
-Rule: a setting has a type, limits, a default and a docstring; `docs/settings.md` is made of them. An unknown name is an
-error in every source.
+Rule: a setting has a type, limits, a default and a docstring, and `docs/settings.md` is made of them. A docstring says
+what the setting does, then unit and meaning of zero, then when to change it. No source accepts an unknown name.
 Does not know: who reads a setting.
 """
 

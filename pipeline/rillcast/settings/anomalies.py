@@ -10,12 +10,12 @@ from rillcast.settings.section import Section
 
 
 class AnomalySettings(Section):
-    """Records of the observations that their forecasts did not expect, beside the forecasts and in the same commits."""
+    """Records of the observations that their forecasts did not expect, in the same commits as the forecasts."""
 
     topic: str | None = None
-    """Kafka topic of the anomalous observations, keyed by stream id; by default there is none."""
+    """Kafka topic of the anomalous observations, keyed by stream id; unset = no such records."""
     path: str | None = None
-    """File of the anomalous observations (.jsonl), if `output.path` is set; by default there is none."""
+    """File of the anomalous observations (.jsonl), if `output.path` is set; unset = no such records."""
     tail_probability: Annotated[float, Field(gt=0, lt=1)] = 0.01
-    """An observation is anomalous if the forecast before gave less than this to one as far out; where forecasts are
-    calibrated, this is the share of all observations that is."""
+    """Probability below which an observation is anomalous: that of a value as far out, by the forecast before. If
+    forecasts are calibrated, this is the share of anomalous observations. Lower it to get fewer records."""

@@ -10,11 +10,12 @@ from rillcast.settings.section import Section
 
 
 class DeadLetterSettings(Section):
-    """Where records go that cannot be used. They go where the forecasts go: to a topic or to a file."""
+    """The destination of rejected records: a topic if forecasts go to a topic, else a file."""
 
     topic: str = "dead-letters"
     """Kafka topic of the dead letters."""
     path: str = "dead-letters.jsonl"
     """File of the dead letters, if `output.path` is set."""
     max_bytes: Annotated[int, Field(gt=0)] = 900_000
-    """A longer original is cut to this length; the header `rillcast-original-bytes` says how long it was."""
+    """Limits the size of the original in a dead letter, in bytes; a longer one is cut. The header
+    `rillcast-original-bytes` has its full size."""

@@ -13,14 +13,14 @@ class HttpSettings(Section):
     """The HTTP server: metrics, probes, latest forecasts, live page."""
 
     enabled: bool = True
-    """Whether to serve at all."""
+    """Starts the server."""
     host: str = "127.0.0.1"
-    """Address to bind; `0.0.0.0` in a container."""
+    """Address to bind; use `0.0.0.0` in a container."""
     port: Annotated[int, Field(ge=0, le=65535)] = 9464
-    """Port to bind; 0 takes a free one and logs it."""
+    """Port to bind; 0 = a free one, which the log names."""
     cached_streams: Annotated[int, Field(ge=0)] = 10_000
-    """Of so many streams at least, those published last, the newest forecast is kept for the [read API](api.md);
-    0 = none."""
+    """Keeps the newest forecast of at least this many streams for the [read API](api.md), those published last;
+    0 = none. Raise it if the API must answer for more streams."""
     token: SecretStr | None = None
-    """Bearer token that every request but the probes' has to carry; never printed. Without one, whoever reaches the
+    """Bearer token that every request except probes must carry; never printed. Without a token, anyone who reaches the
     port can read."""

@@ -17,46 +17,46 @@ class KafkaSettings(Section):
     """The connection to Kafka and the consumer group."""
 
     client: Literal["auto", "librdkafka", "kafka-python"] = "auto"
-    """Which client library; `auto` takes librdkafka (confluent-kafka) where it is installed, about ten times faster."""
+    """Client library. `auto` takes librdkafka (confluent-kafka) where it is installed; it is about ten times faster."""
     bootstrap_servers: str = "localhost:9092"
-    """Comma-separated host:port list."""
+    """Brokers to connect to first: host:port, separated by commas."""
     group_id: str = "rillcast"
-    """Consumer group; members of one group share the partitions."""
+    """Consumer group. Members of one group share the partitions."""
     group_instance_id: str | None = None
-    """Static membership (KIP-345): a name that survives a restart of this member."""
+    """Name of a static member (KIP-345). It stays the same when the member restarts, which avoids a rebalance."""
     auto_offset_reset: Literal["earliest", "latest"] = "earliest"
-    """Where a group starts that has never committed."""
+    """Position at which a group without a committed offset starts."""
     session_timeout_s: Positive = 45.0
-    """A member that is silent for longer is taken for dead."""
+    """Time without a heartbeat after which a member counts as dead, in seconds."""
     max_poll_interval_s: Positive = 300.0
-    """A member that does not poll for longer leaves the group."""
+    """Time between polls after which a member leaves the group, in seconds."""
     compression: Literal["none", "gzip", "snappy", "lz4", "zstd"] = "none"
-    """Compression of what is produced."""
+    """Compression of produced records."""
     transactional_id: str | None = None
-    """Names this member's transactions across restarts, so that a successor ends what a crash left open; by default
-    made of `group_id` and `group_instance_id`, and random without the latter."""
+    """Identifies this member's transactions across restarts, so that a successor ends what a crash left open. By
+    default it is made of `group_id` and `group_instance_id`, and random without the latter."""
     transaction_timeout_s: Positive = 10.0
-    """An open transaction of a dead member holds readers back no longer than this."""
+    """Time after which the broker aborts an open transaction of a dead member, in seconds. Until then, readers wait."""
     max_message_bytes: Annotated[int, Field(gt=0)] = 1_000_000
-    """Largest record that is produced; the topics' `max.message.bytes` has to allow it."""
+    """Limits the size of a produced record, in bytes. The topics' `max.message.bytes` must allow it."""
     max_fetch_bytes: Annotated[int, Field(gt=0)] = 52_428_800
-    """Most bytes that one fetch brings."""
+    """Limits the size of one fetch, in bytes."""
     request_timeout_s: Positive = 30.0
-    """Longest wait for one answer of the broker."""
+    """Limits the wait for one answer of the broker, in seconds."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
-    """How to talk to the brokers."""
+    """Protocol of the brokers' listener."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"
-    """Used with SASL_PLAINTEXT and SASL_SSL."""
+    """Authentication with SASL_PLAINTEXT and SASL_SSL."""
     sasl_username: str | None = None
     """User name for SASL."""
     sasl_password: SecretStr | None = None
     """Password for SASL; never printed."""
     ssl_ca_file: Path | None = None
-    """CA certificates (PEM) that the brokers are checked against; the system's when empty."""
+    """CA certificates (PEM) that verify the brokers; empty = the system's."""
     ssl_certificate_file: Path | None = None
-    """This client's certificate (PEM), for mutual TLS."""
+    """Certificate (PEM) of this client, for mutual TLS."""
     ssl_key_file: Path | None = None
-    """This client's private key (PEM), for mutual TLS."""
+    """Private key (PEM) of this client, for mutual TLS."""
     ssl_key_password: SecretStr | None = None
     """Password of `kafka.ssl_key_file`, if it is encrypted; never printed."""
     oauth_token_url: str | None = None
@@ -66,16 +66,16 @@ class KafkaSettings(Section):
     oauth_client_secret: SecretStr | None = None
     """Client secret for OAUTHBEARER; never printed."""
     oauth_scope: str | None = None
-    """Scope that is asked for, for OAUTHBEARER."""
+    """Scope of the requested token, for OAUTHBEARER."""
     oauth_ca_file: Path | None = None
-    """CA certificates (PEM) that the token endpoint is checked against; the system's when empty."""
+    """CA certificates (PEM) that verify the token endpoint; empty = the system's."""
 
     @field_validator("oauth_token_url")
     @classmethod
     def _secret_is_not_sent_in_the_clear(cls, value: str | None) -> str | None:
         url = urlsplit(value or "https://unset")
         if url.scheme != "https" and not (url.scheme == "http" and url.hostname in _LOOPBACK):
-            raise ValueError("the client secret is sent there: it has to begin with https://")
+            raise ValueError("the client secret is sent to this address: it must begin with https://")
         require_no_user(value or "", "use kafka.oauth_client_id, .oauth_client_secret")
         return value
 

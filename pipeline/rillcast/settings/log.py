@@ -8,9 +8,9 @@ from rillcast.settings.section import Section
 
 
 class LogSettings(Section):
-    """Logging, to standard error."""
+    """The log, on standard error."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
-    """Least important level that is shown."""
+    """Least important level that is written."""
     format: Literal["console", "json"] = "console"
-    """One line of text or one JSON object per entry."""
+    """Form of an entry: a line of text or a JSON object."""

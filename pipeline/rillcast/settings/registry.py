@@ -13,29 +13,29 @@ class RegistrySettings(Section):
     """The schema registry (Confluent API), for the formats that need one."""
 
     url: str | None = None
-    """Base address; of several, separated by commas, the first that answers is taken."""
+    """Base address of the registry. Of several, separated by commas, the first that answers is used."""
     username: str | None = None
     """User name for HTTP basic authentication."""
     password: SecretStr | None = None
     """Password for HTTP basic authentication; never printed."""
     token: SecretStr | None = None
-    """Bearer token instead of a user name; never printed."""
+    """Bearer token, as an alternative to a user name; never printed."""
     logical_cluster: str = ""
-    """Sent along with a token (Confluent Cloud)."""
+    """Id of the logical cluster that is sent with a token (Confluent Cloud)."""
     ssl_ca_file: Path | None = None
-    """CA certificates (PEM) that the registry is checked against; the system's when empty."""
+    """CA certificates (PEM) that verify the registry; empty = the system's."""
     ssl_certificate_file: Path | None = None
-    """This client's certificate (PEM), for mutual TLS."""
+    """Certificate (PEM) of this client, for mutual TLS."""
     ssl_key_file: Path | None = None
-    """This client's private key (PEM), for mutual TLS."""
+    """Private key (PEM) of this client, for mutual TLS."""
     timeout_s: Positive = 10.0
-    """Longest wait for one answer."""
+    """Limits the wait for one answer, in seconds."""
     auto_register: bool = True
-    """Whether `output.codec` avro registers the schema of forecasts, under `<output.topic>-value`, if it is not
-    there."""
+    """Registers the schema of forecasts under `<output.topic>-value` if the registry lacks it. Applies to
+    `output.codec` avro. Switch it off where schemas are registered by another process."""
     validate_json: bool = False
-    """Whether format json_schema also holds each record against the schema that its writer registered: about ten times
-    as slow, and the validator fetches schemas that the schema refers to."""
+    """Validates each json_schema record against the schema of its writer. Decoding is then about ten times slower, and
+    the validator fetches schemas that the schema refers to."""
 
     @field_validator("url")
     @classmethod

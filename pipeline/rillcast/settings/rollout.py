@@ -1,4 +1,4 @@
-"""Settings of the rollout of another model."""
+"""Settings of a rollout: another model takes over while the service runs."""
 
 from __future__ import annotations
 
@@ -10,19 +10,18 @@ from rillcast.settings.section import Positive, Section
 
 
 class RolloutSettings(Section):
-    """Another model in the place of the one that serves, without a stop: see [rollout.md](rollout.md)."""
+    """The change to another model without a stop, see [rollout.md](rollout.md)."""
 
     poll_interval_s: Positive = 30.0
-    """How often the registry is asked which models its aliases name, where `model` or `rollout.shadow` is such a
-    reference."""
+    """Time between look-ups of the registry's aliases, in seconds. For `model` and `rollout.shadow`."""
     shadow: str | None = None
-    """A second model (`s3://bucket/models@shadow`) that steps every event too and publishes nothing; its scores become
-    metrics beside those of the model that serves."""
+    """Second model (`s3://bucket/models@shadow`) that steps every event too and publishes nothing. Its scores become
+    metrics, to compare with those of the serving model."""
     warm_up: Literal["context", "retained"] = "context"
-    """How far back a model without kept state begins: `context` = twice as many slots as it needs to be warm,
-    `retained` = all that the topic still has."""
+    """Events from which a model without stored state warms up. `context` = twice as many periods as it needs,
+    `retained` = all that the topic retains."""
     events_per_iteration: Annotated[int, Field(gt=0)] = 4_000
-    """Most events that a model which does not serve is stepped by in a turn of the loop; more make it warm sooner, and
-    the forecasts of the one that serves later meanwhile."""
+    """Limits the events by which a model that does not serve yet is stepped in one iteration of the loop. Raise it to
+    warm the model sooner; forecasts of the serving model are later meanwhile."""
     retry_s: Positive = 300.0
-    """A model that could not be opened or warmed is tried again after so long."""
+    """Time before a failed opening or warm-up of a model is tried again, in seconds."""

@@ -16,7 +16,7 @@ from rillcast.settings import deprecated
 from rillcast.settings.anomalies import AnomalySettings
 from rillcast.settings.dead_letters import DeadLetterSettings
 from rillcast.settings.http import HttpSettings
-from rillcast.settings.input import FILE_FORMATS, InputSettings
+from rillcast.settings.input import FILE_FORMATS, REGISTRY_FORMATS, TOPIC_FORMATS, InputSettings
 from rillcast.settings.kafka import KafkaSettings
 from rillcast.settings.log import LogSettings
 from rillcast.settings.output import OutputSettings
@@ -28,7 +28,6 @@ from rillcast.settings.state import StateSettings
 from rillcast.settings.worker import WorkerSettings
 
 ENV_PREFIX: Final = "RILLCAST_"
-_TOPIC_FORMATS: Final = ("msgpack", "avro", "protobuf", "json_schema")
 
 
 def _as_text(value: Any) -> Any:
@@ -49,25 +48,23 @@ class Settings(BaseSettings):
     )
 
     model: Annotated[str, BeforeValidator(_as_text)] = "universal:1h"
-    """The bundle to serve: a file; one that comes with the package, by its frequency (`universal:1h`), which
-    forecasts streams that nothing was trained for; or one of a registry, by an alias or a model id
-    (`s3://bucket/models@live`). What an alias comes to mean while the service runs takes over without a restart, see
-    [rollout.md](rollout.md)."""
+    """Bundle to serve. One of: a file; a shipped bundle by its frequency (`universal:1h`), which forecasts streams that
+    it was not trained on; an alias or a model id of a registry (`s3://bucket/models@live`). The service follows an
+    alias without a restart, see [rollout.md](rollout.md)."""
     model_cache: Path = Path("~/.cache/rillcast/models")
-    """Folder in which bundles from a registry are kept, by the SHA-256 of their bytes; it may be emptied at any
-    time."""
+    """Directory of bundles from a registry, named by the SHA-256 of their bytes. It may be emptied at any time."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
-    """Where state and model live; `auto` takes CUDA where it works, else the CPU."""
+    """Device of state and model; `auto` takes CUDA where it works, else the CPU."""
     threads: Annotated[int, Field(ge=1)] = 1
-    """Threads of ONNX Runtime inside one call."""
+    """Threads of ONNX Runtime in one call."""
     cuda_graphs: bool = False
-    """Whether each batch size of the step is captured once as a CUDA graph and replayed, which spares the launch of its
-    kernels one by one. An error where the device is not CUDA. Not measured yet: none of it was run on a GPU."""
+    """Captures each batch size of the step as a CUDA graph and replays it, which saves the launch of single kernels. An
+    error where the device is not CUDA. Its speed has not been measured yet."""
     calibration: Literal["on", "off"] = "on"
-    """Whether forecasts get the correction that each stream's own errors have taught; it is learnt either way."""
+    """Corrects the forecasts of each stream by its past errors. The correction is learnt with `off` too."""
     secrets_dir: Path | None = None
-    """Directory of files that each hold one setting and are named after it (`kafka.sasl_password`), as Kubernetes and
-    Docker mount secrets; they beat the settings file and yield to environment and flags."""
+    """Directory of files that each hold one setting and have its name (`kafka.sasl_password`), as Kubernetes and Docker
+    mount secrets. They override the settings file; environment and flags override them."""
     input: InputSettings = InputSettings()
     registry: RegistrySettings = RegistrySettings()
     output: OutputSettings = OutputSettings()
@@ -118,7 +115,7 @@ class Settings(BaseSettings):
         if not to_file and self.anomalies.path is not None:
             raise ValueError("anomalies.path is set, but forecasts go to a topic; use anomalies.topic")
         if to_file and self.anomalies.path in (self.output.path, self.dead_letters.path):
-            raise ValueError(f"anomalies.path is {self.anomalies.path!r}, which another output has")
+            raise ValueError(f"anomalies.path is {self.anomalies.path!r}, as is the path of another output")
         return self
 
     @model_validator(mode="after")
@@ -126,8 +123,8 @@ class Settings(BaseSettings):
         if self.worker.revoke_timeout_s > self.kafka.max_poll_interval_s / 2:
             raise ValueError(
                 f"worker.revoke_timeout_s is {self.worker.revoke_timeout_s:g}, more than half of "
-                f"kafka.max_poll_interval_s ({self.kafka.max_poll_interval_s:g}): the group would go on without this "
-                f"member while it still commits; lower the one or raise the other"
+                f"kafka.max_poll_interval_s, {self.kafka.max_poll_interval_s:g}: the group would remove this member "
+                f"while it commits; lower the first or raise the second"
             )
         return self
 
@@ -135,11 +132,11 @@ class Settings(BaseSettings):
     @classmethod
     def _no_keys_in_address(cls, value: str) -> str:
         registry, _, _ = value.rpartition("@")
-        require_no_user(registry, "keys of an object store stand in its own variables (AWS_ACCESS_KEY_ID, ...)")
+        require_no_user(registry, "use the object store's own variables (AWS_ACCESS_KEY_ID, ...)")
         return value
 
     @model_validator(mode="after")
-    def _duplicates_need_a_way_back(self) -> Settings:
+    def _duplicates_need_allowed_lateness(self) -> Settings:
         if self.input.duplicates == "last_wins" and not self.input.allowed_lateness_periods:
             raise ValueError(
                 "input.duplicates is 'last_wins', but input.allowed_lateness_periods is 0; "
@@ -152,9 +149,9 @@ class Settings(BaseSettings):
         given = self.input
         if given.path is None and given.format in FILE_FORMATS:
             raise ValueError(f"input.format is {given.format!r}, a format of files, but input.path is not set")
-        if given.path is not None and given.format in _TOPIC_FORMATS:
+        if given.path is not None and given.format in TOPIC_FORMATS:
             raise ValueError(f"input.format is {given.format!r}, a format of topics, but input.path is {given.path!r}")
-        if given.format in _TOPIC_FORMATS[1:] and self.registry.url is None:
+        if given.format in REGISTRY_FORMATS and self.registry.url is None:
             raise ValueError(f"input.format is {given.format!r}, which needs registry.url")
         if given.envelope == "none" and "$ce." in f"{given.fields.unique_id} {given.fields.ds}":
             raise ValueError("input.fields names a CloudEvents attribute ($ce), but input.envelope is 'none'")

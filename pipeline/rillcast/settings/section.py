@@ -1,4 +1,4 @@
-"""What every section of the settings shares: the base class, common types, a check of addresses."""
+"""Base of the sections: their class, common types, a check of addresses, and the paths of all settings."""
 
 from __future__ import annotations
 

@@ -81,13 +81,13 @@ def read_toml(file: Path) -> dict[str, Any]:
 
 
 def read_secrets(folder: Path) -> dict[str, Any]:
-    """Return the settings that stand in a directory, one in each file: the file's name is the setting's path.
+    """Return the settings in a directory of files, one setting a file.
 
-    Dots may be written as two underscores, for Docker and Kubernetes allow few characters in a name. One line end at
-    the end of a file does not count. Hidden entries (Kubernetes' `..data`) are passed over.
+    The file's name is the setting's path; its dots may be two underscores, because Docker and Kubernetes allow few
+    characters. One line end at the end of a file is removed. Hidden entries (Kubernetes' `..data`) are skipped.
 
     Raises:
-        SettingsError: the directory or a file cannot be read, or a file is named after no setting.
+        SettingsError: The directory or a file cannot be read, or a file has the name of no setting.
     """
     known = {spelled: path for path in _known_paths() for spelled in (path, path.replace(".", "__"))}
     values: dict[str, Any] = {}
@@ -96,7 +96,7 @@ def read_secrets(folder: Path) -> dict[str, Any]:
             if file.name.startswith(".") or not file.is_file():
                 continue
             if file.name not in known:
-                raise SettingsError(f"secrets_dir {folder}: file {file.name!r} is named after no setting")
+                raise SettingsError(f"secrets_dir {folder}: file {file.name!r} has the name of no setting")
             if file.stat().st_size > MAX_SECRET_BYTES:
                 raise SettingsError(f"secrets_dir {folder}: {file.name} has more than {MAX_SECRET_BYTES} bytes")
             section = values
@@ -110,7 +110,7 @@ def read_secrets(folder: Path) -> dict[str, Any]:
 
 
 def unknown_environment() -> list[str]:
-    """Return the variables that start with `RILLCAST_` and name no setting (pydantic ignores those silently)."""
+    """Return the variables that start with `RILLCAST_` and name no setting, which pydantic ignores."""
     known = {ENV_PREFIX + path.replace(".", "__").upper() for path in _known_paths()}
     known |= {ENV_PREFIX + name.upper() for name in Settings.model_fields}
     return sorted(

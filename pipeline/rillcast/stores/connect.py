@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Final, Literal
 
 from rillcast.bundle.bundle import BundleMetadata
-from rillcast.engine.late.retained import page_columns, shapes_of
+from rillcast.engine.late import page_columns
 from rillcast.errors import SettingsError
 from rillcast.settings import Settings
 from rillcast.stores.base import StateStore
@@ -93,7 +93,7 @@ def open_store(settings: Settings, metadata: BundleMetadata, sink: Sink) -> Stat
 
 def codec_of(settings: Settings, metadata: BundleMetadata) -> PageCodec:
     """Return the codec of the bundle's pages, in the form that the settings ask for."""
-    beside = page_columns(metadata.states, settings.input.allowed_lateness_periods, shapes_of(metadata))
+    beside = page_columns(metadata, settings.input.allowed_lateness_periods)
     return PageCodec(metadata.model_id, metadata.states, settings.state.rows, settings.state.compression, beside)
 
 

@@ -1,8 +1,10 @@
-"""The service beside its neighbours: the same events, the same model, the same broker, in turns within one run.
+"""The service against other stream processors: the same events, model and broker, in turns within one run.
 
-Owns: the neighbours' environments, which are made once, and the comparison. A neighbour gets fewer events than the
-service, for it is slower by orders of magnitude; both are timed from their first event in hand to their last result
-delivered. What a neighbour keeps of its state, and where, its script says.
+    python -m tests.benchmarks.peers.compare --model MODEL --kafka.bootstrap-servers HOST:PORT [--json]
+
+Owns: the peers' environments, which are made once, and the comparison. A peer gets fewer events than the service,
+because it is slower by orders of magnitude. Both are timed from their first event in hand to the delivery of their last
+result. Each peer's script says what it keeps of its state, and where.
 """
 
 from __future__ import annotations
@@ -18,10 +20,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rillcast.benchmarks.kafka import fill_backlog, for_one_run
+from rillcast.benchmarks.backlog import fill_backlog, for_one_run
+from rillcast.benchmarks.machine import machine
+from rillcast.benchmarks.output import show
 from rillcast.benchmarks.serve import serve
 from rillcast.benchmarks.timing import Measured, in_process
 from rillcast.bundle.bundle import Bundle
+from rillcast.cli import flags
 from rillcast.errors import RillcastError
 from rillcast.settings import Settings
 
@@ -34,7 +39,7 @@ _COMMON: Final = ("numpy", "onnxruntime", "orjson")
 
 @dataclass(frozen=True, slots=True)
 class Peer:
-    """A neighbour: its script, what it needs, which part of the events it gets, and of how many streams at most."""
+    """A peer: its script, its packages, its share of the events, and the most streams that it gets."""
 
     script: str
     packages: tuple[str, ...]
@@ -46,18 +51,49 @@ PEERS: Final = {
     "quix": Peer("quix.py", ("quixstreams>=3.28,<4",), 0.1),
     "bytewax": Peer("bytewax_flow.py", ("bytewax==0.21.1", "confluent-kafka"), 0.1),
     "faust": Peer("faust_app.py", ("faust-streaming>=0.15.3,<0.16",), 0.05),
-    # Few, so that each has seen several seasons: before that river has nothing to learn from.
+    # Few, so that each has seen several seasons: before that, river has nothing to learn from.
     "river": Peer("river_loop.py", ("river>=0.26,<0.27", "confluent-kafka"), 0.1, streams=20),
     "plain": Peer("plain.py", ("confluent-kafka",), 0.2),
     "window": Peer("window.py", ("confluent-kafka",), 0.01, streams=8),  # few, so that their windows are full
 }
 
 
+def main() -> int:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peers", default=",".join(PEERS), help=f"peers to compare (default: {','.join(PEERS)})")
+    parser.add_argument(
+        "--venvs",
+        type=Path,
+        default=Path(".bench/venvs"),
+        help="directory of their environments (default: .bench/venvs)",
+    )
+    parser.add_argument("--streams", type=int, default=1_000, help="streams (default: 1000)")
+    parser.add_argument(
+        "--events", type=int, default=200_000, help="events of the service; a peer gets a share (default: 200000)"
+    )
+    parser.add_argument("--repeat", type=int, default=3, help="rounds (default: 3)")
+    parser.add_argument("--partitions", type=int, default=4, help="partitions of the topics (default: 4)")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
+    flags.add_settings(parser)
+    args = parser.parse_args()
+    try:
+        figures = compare(args, flags.load_settings(args))
+    except RillcastError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    if args.json:
+        print(json.dumps(figures | {"machine": machine()}))
+    else:
+        show(figures)
+    return 0
+
+
 def compare(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
-    """Return rates and processor time of the service and of each neighbour, and by how much the service is faster.
+    """Return rates and processor time of the service and of each peer, and the ratio of the rates.
 
     Raises:
-        RillcastError: a neighbour could not be installed or failed; its output is in the message.
+        RillcastError: A peer could not be installed or failed; its output is in the message.
     """
     metadata = Bundle.load(settings.model).metadata
     names = args.peers.split(",")
@@ -105,7 +141,7 @@ def compare(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
 
 
 def _environment(folder: Path, name: str) -> Path:
-    """Return the interpreter of a neighbour's environment, which is made if it is not there."""
+    """Return the interpreter of a peer's environment, which is made if absent."""
     home = folder / name
     python, ready = home / "bin" / "python", home / ".ready"
     if not ready.exists():
@@ -137,3 +173,7 @@ def _call(command: list[str], what: str) -> str:
     if done.returncode:
         raise RillcastError(f"{what} failed with {done.returncode}:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
     return done.stdout
+
+
+if __name__ == "__main__":
+    sys.exit(main())

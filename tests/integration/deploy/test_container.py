@@ -1,6 +1,6 @@
 """The CPU image without Docker: the Dockerfile's own steps in a clean directory, and the service started from it.
 
-Not covered, for want of an engine: the base image, layers, and that the kernel enforces user and read-only root.
+Not covered without an engine: the base image, layers, and that the kernel enforces user and read-only root.
 """
 
 from __future__ import annotations
@@ -25,10 +25,9 @@ from tests.support.service_process import ServiceProcess
 from tests.support.toy import unroll, write_toy
 
 HOUR_MS = 3_600_000
-# Reports what Python opens for writing; what librdkafka or ONNX Runtime would write is not seen.
+# Reports the files that Python opens for writing; it does not see writes of librdkafka or ONNX Runtime.
 HOOK = """
 import os, sys
-from tests.support.paths import ROOT
 def hook(event, args):
     if event == "open" and isinstance(args[0], str) and args[2] & (os.O_WRONLY | os.O_RDWR | os.O_CREAT):
         os.write(LOG, (os.path.abspath(args[0]) + "\\n").encode())
@@ -39,7 +38,7 @@ sys.addaudithook(hook)
 
 @dataclass
 class Image:
-    """What `docker build --target cpu` would have put together."""
+    """The environment that `docker build --target cpu` would make."""
 
     dockerfile: Dockerfile
     environment: Path
@@ -62,7 +61,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Image:
         cannot_run("uv is not installed (`make test` installs it)")
     dockerfile = Dockerfile(ROOT / "Dockerfile")
     source, target = tmp_path_factory.mktemp("src"), tmp_path_factory.mktemp("opt") / "rillcast"
-    # This machine's own way to the package index (proxy, certificates) stays.
+    # Keep this machine's settings of the package index (proxy, certificates).
     variables = os.environ | {"PATH": f"{Path(uv).parent}:{os.environ['PATH']}", "PYTHON": sys.executable}
     for name, text in dockerfile.stage("build-cpu"):
         if name == "COPY":

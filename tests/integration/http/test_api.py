@@ -15,8 +15,8 @@ import openapi_spec_validator
 import pytest
 from prometheus_client import CollectorRegistry
 
-from rillcast.codecs.forecasts.choice import make_encoder
 from rillcast.codecs.forecasts.columns import Codec, ForecastColumns
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.observability.api import openapi
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health

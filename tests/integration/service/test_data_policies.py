@@ -17,7 +17,7 @@ from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
 from rillcast.codecs.observations.msgpack import MessagePackFormat
 from rillcast.codecs.observations.rejections import Reason
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
 from rillcast.publishing.publisher import Policy
 from rillcast.settings import Settings

@@ -1,9 +1,11 @@
-"""Late events put into place, through the whole service with the shipped bundle: M4 hourly, and generated series.
+"""Late events put into place, through the whole service with the shipped bundle: generated series and real weather.
 
-Shuffled within 6 slots, 2 % of the events twice, 5 % of them never, 1 % garbage: the last revisions are the forecasts
-of the streams in order with the same values missing, and all garbage is in the dead letters. The variable
-`RILLCAST_TEST_M4_SERIES` says how many of M4's 414 series are taken ("all" for all of them), each whole; the file
-`m4_hourly_train.csv.gz` (columns `unique_id, ds, y`) is looked for in the folder `RILLCAST_TEST_DATA`.
+Shuffled within 6 periods, 2 % of the events twice, 5 % of them never, 1 % garbage: the last revisions are the forecasts
+of the streams in order with the same values missing, and all garbage is in the dead letters.
+
+The long form runs over M4's hourly series: the folder `RILLCAST_TEST_DATA` has `m4_hourly_train.csv.gz` (columns
+`unique_id, ds, y`), and `RILLCAST_TEST_M4_SERIES` says how many of the 414 series are taken ("all" for all of them),
+each whole.
 """
 
 from __future__ import annotations
@@ -22,9 +24,10 @@ from rillcast.bundle.bundle import Bundle, Status
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.forecasts.reader import decode_forecast
 from rillcast.codecs.schema_registry import Registry
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.settings import RegistrySettings, WorkerSettings
 from rillcast.transports.base import Channel
+from rillcast_training.data import weather
 from rillcast_training.data.synthetic.generator import Recipe, synthesize
 from tests.support.disorder import Arrivals, Event, disordered, in_order, last_revisions, worst_error
 from tests.support.formats import writer_of
@@ -38,8 +41,7 @@ from tests.support.workers import build, observation
 HOUR_MS = 3_600_000
 WITHIN = 6
 TOLERANCE = 1e-4
-DATA = Path(os.environ.get("RILLCAST_TEST_DATA") or Path(__file__).parents[3] / "shared" / "data")
-M4 = DATA / "m4_hourly_train.csv.gz"
+DATA = os.environ.get("RILLCAST_TEST_DATA")
 SERIES = os.environ.get("RILLCAST_TEST_M4_SERIES", "")
 GARBAGE = [value for value, _ in HOSTILE if value is not None and len(value) < 700]
 
@@ -52,7 +54,10 @@ def bundle() -> Bundle:
 
 
 def m4(series: str) -> dict[str, list[Event]]:
-    table = pl.read_csv(M4, try_parse_dates=True, schema_overrides={"y": pl.Float64})
+    if DATA is None:
+        pytest.skip("the long form: RILLCAST_TEST_DATA names no folder with m4_hourly_train.csv.gz")
+    path = Path(DATA) / "m4_hourly_train.csv.gz"
+    table = pl.read_csv(path, try_parse_dates=True, schema_overrides={"y": pl.Float64})
     table = table.with_columns(pl.col("ds").dt.epoch("ms"))
     names = table["unique_id"].unique(maintain_order=True).to_list()
     count = len(names) if series == "all" else int(series)
@@ -73,12 +78,22 @@ def generated(series: int, length: int) -> dict[str, list[Event]]:
     }
 
 
-@pytest.fixture(params=["generated", "m4"])
+def weather_at_airports(length: int) -> dict[str, list[Event]]:
+    """Return the first hours of every measured quantity at New York's airports, in 2013; holes stay holes."""
+    streams: dict[str, list[Event]] = {}
+    for row in weather.read():
+        events = streams.setdefault(row.unique_id, [])
+        if row.y and len(events) < length:
+            events.append(Event(row.unique_id, round(row.ds.timestamp() * 1000), float(row.y)))
+    return streams
+
+
+@pytest.fixture(params=["generated", "weather", "m4"])
 def arrivals(request: pytest.FixtureRequest) -> Arrivals:
     if request.param == "generated":
         streams = generated(8, 250)
-    elif not M4.is_file():
-        pytest.skip(f"M4's hourly series are not here: {M4}")
+    elif request.param == "weather":
+        streams = weather_at_airports(150)
     else:
         streams = m4(SERIES or "4")
     return disordered(streams, GARBAGE, step_ms=HOUR_MS, within=WITHIN)
@@ -117,8 +132,8 @@ def url() -> Iterator[str]:
 
 @pytest.mark.kafka
 def test_the_same_in_avro_over_tls_and_scram(url: str, tmp_path: Path) -> None:
-    """With M4 where it is at hand, else with generated series."""
-    streams = m4(SERIES or "2") if M4.is_file() else generated(6, 200)
+    """With M4's series in the long form."""
+    streams = m4(SERIES or "2") if DATA else generated(6, 200)
     garbage = [b"garbage %d" % number for number in range(50)]
     arrivals = disordered(streams, garbage, step_ms=HOUR_MS, within=WITHIN)
     secrets = tmp_path / "secrets"

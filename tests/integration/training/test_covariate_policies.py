@@ -20,6 +20,7 @@ from rillcast.codecs.observations.fields import Fields
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError, SettingsError
+from rillcast.events import EventBatch
 from rillcast.transports.base import Channel
 from rillcast_training.export.bundle import export
 from tests.support.covariates import EVERY_KIND, config_with
@@ -117,14 +118,9 @@ def expected(bundle: Bundle, cell: Cell, before: int) -> AnyArray:
     for period in range(before + 1):
         last = period == before
         covariates = [cell.seen_x if last else SEEN_X], [cell.seen_future if last else SEEN_FUTURE]
-        result = engine.step(
-            np.zeros(1, np.int64),
-            np.array([period]),
-            ["a"],
-            np.array([START_MS + period * HOUR_MS]),
-            np.array([5.0 + period % 3], np.float32),
-            *(np.array(part, np.float32) for part in covariates),
-        )
+        x, future = (np.array(part, np.float32) for part in covariates)
+        ds, y = np.array([START_MS + period * HOUR_MS]), np.array([5.0 + period % 3], np.float32)
+        result = engine.step(EventBatch.of(["a"], ds, y, x, future, first_offset=period))
     forecast: AnyArray = result.forecast[0]
     return forecast
 
@@ -178,10 +174,10 @@ def test_a_table_of_streams_is_read(tmp_path: Path, file: str, text: str) -> Non
     [
         ("t.csv", "stream,size\na,1\n", "expected unique_id and some of"),
         ("t.csv", "unique_id,temp\na,1\n", "expected unique_id and some of"),
-        ("t.csv", "unique_id,size\na,1\na,2\n", "'a' stands there twice"),
+        ("t.csv", "unique_id,size\na,1\na,2\n", "'a' appears twice"),
         ("t.csv", "unique_id,size\na,large\n", "row 1: size is 'large', expected a number"),
         ("t.jsonl", "[]\n", "cannot be read"),
-        ("t.txt", "", "format unknown"),
+        ("t.txt", "", "unknown format"),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(tmp_path: Path, file: str, text: str, reason: str) -> None:

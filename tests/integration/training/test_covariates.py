@@ -16,6 +16,7 @@ from rillcast.bundle.covariates import Covariate, Kind
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError
+from rillcast.events import EventBatch
 from rillcast.transports.base import Channel
 from rillcast_training.data.covariates import declare, of_series
 from rillcast_training.data.series import Series, load, segments, table
@@ -228,8 +229,7 @@ def test_a_missing_covariate_does_no_more_than_a_missing_one_in_training(folder:
         export(module, tmp_path / "m.onnx", name="m")
     engine = StepEngine(Bundle.load(tmp_path / "m.onnx"), Device("cpu"))
     n = 30
-    result = engine.step(
-        np.zeros(n, np.int64), np.arange(n), ["a"] * n, np.arange(n) * 3_600_000, np.arange(n, dtype=np.float32)
-    )
+    ds, y = np.arange(n) * 3_600_000, np.arange(n, dtype=np.float32)
+    result = engine.step(EventBatch.of(["a"] * n, ds, y))
     assert np.isfinite(result.forecast).all()
     assert (np.diff(result.forecast, axis=-1) >= 0).all()

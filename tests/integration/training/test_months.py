@@ -15,8 +15,9 @@ from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import parse
 from rillcast.codecs.forecasts.reader import decode_forecast
 from rillcast.engine.device import Device
-from rillcast.engine.late.retained import AllowedLateness
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.step_engine import StepEngine
+from rillcast.events import EventBatch
 from tests.support.forecasters import brief_parity
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.service_process import service
@@ -172,11 +173,20 @@ def test_an_explanation_names_months_and_is_of_the_forecast_that_is_served(
 
 
 def test_a_search_measures_models_of_months(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The command that it recommends trains a model of months, of the very shape that was measured."""
     flags = "--freq 1mo --horizon 5 --budget 1s --trials 1 --cells gru --hidden 2 --layers 1 --epochs 1 --batches 2"
     found = printed(
         capsys, "tune", str(folder / "made.csv"), *flags.split(), "--batch", "4", "--study", str(tmp_path / "s")
     )
-    assert f"rillcast train {folder / 'made.csv'} --freq 1mo --horizon 5" in found["command"]
+    out = tmp_path / "recommended.onnx"
+    quick = ["--epochs", "1", "--batches", "2", "--batch", "4", "--quiet", "--out", str(out)]
+    with brief_parity():
+        assert cli.main([*found["command"].split()[1:], *quick]) == 0
+    metadata = Bundle.load(out).metadata
+    assert (metadata.freq, metadata.season, metadata.horizon) == ("1mo", 12, HORIZON)
+    (trial,) = found["trials"]
+    assert metadata.row_bytes == trial["state_bytes"]
+    assert metadata.context == trial["options"]["context"]
 
 
 def test_late_months_are_stepped_in_their_order(folder: Path) -> None:
@@ -192,7 +202,7 @@ def test_late_months_are_stepped_in_their_order(folder: Path) -> None:
     def last_forecast(which: np.ndarray, lateness: AllowedLateness | None) -> np.ndarray:
         engine = StepEngine(bundle, Device("cpu"), lateness=lateness)
         for number, event in enumerate(which):
-            result = engine.step(np.zeros(1, np.int64), np.array([number]), ["a"], ds[[event]], y[[event]])
+            result = engine.step(EventBatch.of(["a"], ds[[event]], y[[event]], first_offset=number))
         return result.forecast
 
     in_order = last_forecast(np.arange(count), None)

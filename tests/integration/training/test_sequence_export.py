@@ -10,9 +10,10 @@ import pytest
 
 from rillcast.arrays import AnyArray
 from rillcast.bundle.bundle import Bundle, seal
-from rillcast.engine.batcher import Runs
+from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine, StepResult
+from rillcast.events import EventBatch
 from rillcast_training.export.bundle import describe, to_onnx
 from rillcast_training.export.sequence_export import sequence_to_onnx
 from rillcast_training.model.cells import CELLS
@@ -38,13 +39,12 @@ def bundle(cell: str, layers: int = 1) -> Bundle:
 
 
 def engine(cell: str, *, batch_rows: int = 256, runs: Runs = NEVER, layers: int = 1) -> StepEngine:
-    return StepEngine(bundle(cell, layers), Device("cpu"), batch_rows=batch_rows, runs=runs)
+    return StepEngine(bundle(cell, layers), Device("cpu"), batching=Batching(batch_rows, runs=runs))
 
 
 def step(one: StepEngine, ids: list[str], hours: AnyArray, y: AnyArray, offset: int) -> StepResult:
-    n = len(ids)
     ds, values = (hours * HOUR_MS).astype(np.int64), y.astype(np.float32)
-    return one.step(np.zeros(n, np.int64), offset + np.arange(n), ids, ds, values)
+    return one.step(EventBatch.of(ids, ds, values, first_offset=offset))
 
 
 def outputs(result: StepResult) -> Outputs:

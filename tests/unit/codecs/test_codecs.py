@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from rillcast.bundle.bundle import Status
-from rillcast.codecs.forecasts.choice import make_encoder
 from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
 from rillcast.codecs.observations.rejections import Reason
 from tests.support.hostile import HOSTILE, NOON_MS, polled, record

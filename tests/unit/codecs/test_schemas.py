@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from rillcast.bundle.bundle import Status
-from rillcast.codecs.forecasts.choice import make_encoder
 from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.codecs.observations.decoder import MAX_DS, MIN_DS, ObservationDecoder
 from rillcast.codecs.observations.protobuf import OBSERVATION, observation_message
 from rillcast.codecs.observations.rejections import Reason

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from rillcast.durability.recovery import Policy, Start, decide
+from rillcast.durability.recovery import Policy, Start, StartRules, decide
 from rillcast.errors import RecoveryError
 from rillcast.stores.base import Mark
 from rillcast.transports.base import Assignment
@@ -12,7 +12,7 @@ def start(
     committed: int | None, mark: int | None, policy: Policy = "restore", beginning: int = 0, end: int = 100
 ) -> Start:
     stored = None if mark is None else Mark(0, mark, 0, 1)
-    return decide("events[0]", Assignment(0, committed, beginning, end), stored, policy, "earliest")
+    return decide("events[0]", Assignment(0, committed, beginning, end), stored, StartRules(policy, "earliest"))
 
 
 def test_stored_state_is_followed_by_a_suppressed_replay() -> None:
@@ -29,7 +29,7 @@ def test_without_stored_state_all_retained_events_are_replayed() -> None:
 
 def test_never_committed_starts_where_it_is_told() -> None:
     assert start(committed=None, mark=None, beginning=10) == Start(10, 10, new_life=False)
-    latest = decide("events[0]", Assignment(0, None, 10, 100), None, "restore", "latest")
+    latest = decide("events[0]", Assignment(0, None, 10, 100), None, StartRules("restore", "latest"))
     assert latest == Start(100, 100, new_life=False)
 
 
@@ -45,7 +45,7 @@ def test_rebuild_and_cold_pass_over_what_is_stored() -> None:
         ({"committed": 101, "mark": 50}, "committed offset 101 is outside"),
         ({"committed": 50, "mark": 5, "beginning": 10}, "retention took"),
         ({"committed": 50, "mark": 60}, "offsets were reset"),
-        ({"committed": 50, "mark": 160}, "made anew"),
+        ({"committed": 50, "mark": 160}, "recreated"),
         ({"committed": None, "mark": 40}, "no committed offset"),
     ],
 )

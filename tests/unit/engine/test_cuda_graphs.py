@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -11,9 +10,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
+from rillcast.engine.batcher import Batching
 from rillcast.engine.cuda_graphs import RUN_OPTION
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.events import EventBatch
 from tests.support.toy import toy_bundle, unroll
 
 BUCKETS = (2, 8)
@@ -64,14 +65,14 @@ class Streams:
 
     def __init__(self, engine: StepEngine) -> None:
         self.engine = engine
-        self._offsets = itertools.count()
+        self._offset = 0
         self._seen: dict[int, list[int]] = {}
 
     def step(self, streams: list[int], y: int) -> None:
         n = len(streams)
-        zeros = np.zeros(n, np.int64)
-        offsets = np.array([next(self._offsets) for _ in streams], np.int64)
-        result = self.engine.step(zeros, offsets, [f"s{s}" for s in streams], zeros, np.full(n, y, np.float32))
+        ids, ds, values = [f"s{s}" for s in streams], np.zeros(n, np.int64), np.full(n, y, np.float32)
+        result = self.engine.step(EventBatch.of(ids, ds, values, first_offset=self._offset))
+        self._offset += n
         assert (result.outcome == Outcome.STEPPED).all()
         for stream, state in zip(streams, result.forecast[:, 0, 0], strict=True):
             self._seen.setdefault(stream, []).append(y)
@@ -79,7 +80,7 @@ class Streams:
 
 
 def capturing_engine() -> StepEngine:
-    return StepEngine(toy_bundle(), Device("cpu", cuda_graphs=True), batch_rows=8, row_buckets=BUCKETS)
+    return StepEngine(toy_bundle(), Device("cpu", cuda_graphs=True), batching=Batching(8, BUCKETS))
 
 
 def test_a_capture_advances_no_stream(captures: list[Capturing]) -> None:
@@ -142,7 +143,7 @@ def test_nothing_is_captured_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -
         plain(self, binding, options)
 
     monkeypatch.setattr(ort.InferenceSession, "run_with_iobinding", run)
-    streams = Streams(StepEngine(toy_bundle(), Device("cpu"), batch_rows=8, row_buckets=BUCKETS))
+    streams = Streams(StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8, BUCKETS)))
     streams.step([1, 2, 3], 1)
     assert given
     assert set(given) == {None}
@@ -151,7 +152,7 @@ def test_nothing_is_captured_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -
 def test_runs_of_events_are_never_captured(captures: list[Capturing]) -> None:
     """Their shapes differ from call to call, and their graph loops."""
     bundle = toy_bundle(sequence=True)
-    StepEngine(bundle, Device("cpu", cuda_graphs=True), batch_rows=8, row_buckets=BUCKETS)
+    StepEngine(bundle, Device("cpu", cuda_graphs=True), batching=Batching(8, BUCKETS))
     assert len(captures) == 1
 
 

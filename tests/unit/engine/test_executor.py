@@ -5,20 +5,20 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.slab import Slab
 from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.events import EventBatch
 from tests.support.toy import toy_bundle, unroll
 
 BUCKETS = (2, 8)
 
 
 def step(engine: StepEngine, streams: list[int], y: int, offset: int) -> list[int]:
-    n = len(streams)
-    zeros = np.zeros(n, np.int64)
-    result = engine.step(
-        zeros, offset + np.arange(n), [f"s{s}" for s in streams], zeros, np.full(n, y, np.float32)
-    )  # fmt: skip
+    n, ids = len(streams), [f"s{s}" for s in streams]
+    events = EventBatch.of(ids, np.zeros(n, np.int64), np.full(n, y, np.float32), first_offset=offset)
+    result = engine.step(events)
     assert (result.outcome == Outcome.STEPPED).all()
     return [int(state) for state in result.forecast[:, 0, 0]]
 
@@ -26,13 +26,13 @@ def step(engine: StepEngine, streams: list[int], y: int, offset: int) -> list[in
 def addresses(engine: StepEngine) -> dict[tuple[int, str], int]:
     return {
         (size, name): value.data_ptr()
-        for size, bucket in engine._one._buckets.items()
+        for size, bucket in engine._runner._step._buckets.items()
         for name, value in [*bucket.inputs.items(), *bucket.outputs.items()]
     }
 
 
 def test_buffers_of_a_bucket_stay_where_they_are() -> None:
-    engine = StepEngine(toy_bundle(), Device("cpu"), batch_rows=8, row_buckets=BUCKETS)
+    engine = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8, BUCKETS))
     for first, streams in enumerate(([1, 2], [1, 2, 3, 4, 5])):
         step(engine, streams, 1, first * 10)
     before = addresses(engine)
@@ -43,8 +43,8 @@ def test_buffers_of_a_bucket_stay_where_they_are() -> None:
 
 
 def test_padded_calls_give_what_calls_without_padding_give() -> None:
-    padded = StepEngine(toy_bundle(), Device("cpu"), batch_rows=8, row_buckets=BUCKETS)
-    plain = StepEngine(toy_bundle(), Device("cpu"), batch_rows=8)
+    padded = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8, BUCKETS))
+    plain = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8))
     seen: dict[int, list[int]] = {}
     for number, streams in enumerate(([1, 2, 3], [4], [2, 3, 4, 5, 1], [9, 8, 7, 6, 5, 4, 3, 2, 1, 10])):
         found = step(padded, streams, number + 1, number * 10)
@@ -55,14 +55,14 @@ def test_padded_calls_give_what_calls_without_padding_give() -> None:
 
 
 def test_buckets_survive_growth_of_the_state() -> None:
-    engine = StepEngine(toy_bundle(), Device("cpu"), batch_rows=8, row_buckets=BUCKETS)
+    engine = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8, BUCKETS))
     for first in range(0, 2000, 8):
         assert step(engine, list(range(first, first + 8)), 5, first) == [5] * 8
     assert step(engine, [0, 1999], 6, 5000) == [unroll([5, 6])[-1]] * 2
 
 
 def test_steps_move_no_state_between_host_and_device(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = StepEngine(toy_bundle(), Device("cpu"), batch_rows=8, row_buckets=BUCKETS)
+    engine = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8, BUCKETS))
     step(engine, [1, 2, 3], 1, 0)
     moved: list[str] = []
     for name in ("gather", "scatter"):

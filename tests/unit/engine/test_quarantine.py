@@ -10,8 +10,10 @@ from onnx import TensorProto, helper, numpy_helper
 
 from rillcast.bundle.bundle import Bundle, BundleMetadata, StateSpec, seal
 from rillcast.engine import quarantine
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.events import EventBatch
 from rillcast.transports.base import Channel
 from tests.support import workers
 from tests.support.memory import Log
@@ -73,17 +75,17 @@ def product_bundle(dtype: str = "float32") -> Bundle:
 def test_a_poisoned_stream_stays_as_it_was_and_its_neighbours_go_on(
     poison: float, dtype: str, buckets: tuple[int, ...], branches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    protect = quarantine.protect
-    monkeypatch.setattr(quarantine, "protect", lambda model, states, **_: protect(model, states, branches=branches))
-    engine = StepEngine(product_bundle(dtype), Device("cpu"), batch_rows=16, row_buckets=buckets)
+    add = quarantine.add
+    monkeypatch.setattr(quarantine, "add", lambda model, states, **_: add(model, states, branches=branches))
+    engine = StepEngine(product_bundle(dtype), Device("cpu"), batching=Batching(16, buckets))
     ids = ["a", "poisoned", "b"]
     offset = 0
 
     def step(values: list[float]) -> tuple[list[int], list[float]]:
         nonlocal offset
         offset += 3
-        zeros = np.zeros(3, np.int64)
-        result = engine.step(zeros, offset + np.arange(3), ids, zeros, np.array(values, np.float32))
+        ds, y = np.zeros(3, np.int64), np.array(values, np.float32)
+        result = engine.step(EventBatch.of(ids, ds, y, first_offset=offset))
         return result.outcome.tolist(), result.forecast[:, 0, 0].tolist()
 
     assert step([2, 3, 5]) == ([Outcome.STEPPED] * 3, [2, 3, 5])
@@ -109,6 +111,5 @@ def test_a_guarded_bundle_steps_as_the_unguarded_one() -> None:
 
     engine = StepEngine(toy_bundle(), Device("cpu"))
     y = np.arange(1, 40, dtype=np.float32)
-    zeros = np.zeros(y.size, np.int64)
-    result = engine.step(zeros, np.arange(y.size), ["a"] * y.size, zeros, y)
+    result = engine.step(EventBatch.of(["a"] * y.size, np.zeros(y.size, np.int64), y))
     assert result.forecast[:, 0, 0].astype(int).tolist() == unroll(range(1, 40))

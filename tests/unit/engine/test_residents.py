@@ -8,6 +8,7 @@ from rillcast.engine.pages import Arrivals
 from rillcast.engine.residents import Limits, Residents
 from rillcast.engine.slots import PAGE_SLOTS, TOO_MANY_AT_ONCE
 from rillcast.engine.step_engine import Outcome, StepEngine, StepResult
+from rillcast.events import EventBatch
 from tests.support.toy import toy_bundle, unroll
 
 
@@ -16,10 +17,8 @@ def engine(**limits: int) -> StepEngine:
 
 
 def step(of: StepEngine, ids: list[str], y: list[int], ds: list[int] | None = None, offset: int = 0) -> StepResult:
-    n = len(ids)
-    return of.step(
-        np.zeros(n, np.int64), offset + np.arange(n), ids, np.array(ds or [0] * n, np.int64), np.array(y, np.float32)
-    )
+    times = np.array(ds or [0] * len(ids), np.int64)
+    return of.step(EventBatch.of(ids, times, np.array(y, np.float32), first_offset=offset))
 
 
 def states(result: StepResult) -> list[int]:

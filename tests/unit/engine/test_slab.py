@@ -112,7 +112,7 @@ def _identity() -> bytes:
 
 def test_room_on_a_cpu_is_what_memory_can_hold_and_takes_none_until_it_is_used() -> None:
     specs = (StateSpec(name="h", dtype="float32", row_shape=(4_096,)),)
-    rows = room(specs, Device("cpu"), beside_bytes=16, least=256)
+    rows = room(specs, Device("cpu"), host_bytes=16, least=256)
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     assert physical // 2 < rows * (4 * 4_096 + 16) <= physical
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -123,11 +123,11 @@ def test_room_on_a_cpu_is_what_memory_can_hold_and_takes_none_until_it_is_used()
 
 
 def test_room_on_another_device_is_what_is_needed() -> None:
-    assert room(SPECS, Device("cuda"), beside_bytes=16, least=512) == 512
+    assert room(SPECS, Device("cuda"), host_bytes=16, least=512) == 512
 
 
 def test_room_is_never_less_than_is_needed() -> None:
-    assert room(SPECS, Device("cpu"), beside_bytes=2**60, least=512) == 512
+    assert room(SPECS, Device("cpu"), host_bytes=2**60, least=512) == 512
 
 
 def test_rows_are_copied_from_another_slab_and_their_neighbours_stay() -> None:

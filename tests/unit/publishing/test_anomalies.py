@@ -12,15 +12,15 @@ import pytest
 
 from rillcast import cli
 from rillcast.bundle.bundle import Status
-from rillcast.codecs.forecasts.choice import make_encoder
 from rillcast.codecs.forecasts.columns import CODECS, Codec, ForecastColumns
-from rillcast.codecs.observations.decoder import Observations
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.engine.step_engine import Outcome, StepResult, StepStats
 from rillcast.errors import DataError, SettingsError
+from rillcast.events import EventBatch
 from rillcast.publishing.anomalies import Anomaly, AnomalyPublisher, anomalous
 from rillcast.service.build import build
 from rillcast.settings import Settings
-from rillcast.transports.base import Channel, Polled
+from rillcast.transports.base import Channel
 from tests.support.boards import HOUR_MS, START_MS, metadata
 from tests.support.formats import SCHEMAS
 from tests.support.memory import Log, MemorySink
@@ -46,13 +46,11 @@ def told(anomaly: Sequence[float], eligible: Sequence[bool] | None = None) -> li
     n = len(anomaly)
     log = Log({0: []})
     sink = MemorySink(log)
-    events = Observations(
-        np.arange(n), [f"s{i}" for i in range(n)], START_MS + np.arange(n) * HOUR_MS, np.full(n, 0.1, np.float32)
-    )
-    polled = Polled(np.full(n, 3), 40 + np.arange(n), np.full(n, -1), [None] * n, [b""] * n)
+    ids, ds = [f"s{i}" for i in range(n)], START_MS + np.arange(n) * HOUR_MS
+    events = EventBatch.of(ids, ds, np.full(n, 0.1, np.float32), partition=3, first_offset=40)
     publisher, result = AnomalyPublisher(sink, metadata(), 0.01), result_of(anomaly)
     rows = publisher.choose(result, np.ones(n, bool) if eligible is None else np.array(eligible))
-    publisher.publish(polled, events, result, rows, None)
+    publisher.publish(events, result, rows, None)
     sink.flush(1.0)
     published = log.published[Channel.ANOMALIES]
     assert [key for key, _, _ in published] == [f"s{row}".encode() for row in rows.tolist()]

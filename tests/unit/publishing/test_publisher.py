@@ -7,10 +7,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.frequency import Frequency
-from rillcast.codecs.forecasts.choice import make_encoder
-from rillcast.codecs.observations.decoder import Observations
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
+from rillcast.events import EventBatch
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.metrics import Metrics
 from rillcast.publishing.publisher import Policy, Publisher
@@ -34,8 +34,8 @@ def published(policy: Policy, ds: list[int]) -> list[int]:
     publisher = Publisher(sink, encoder, engine.residents, metrics, policy=policy, latest=latest)
     zeros, offsets = np.zeros(n, np.int64), np.arange(n)
     polled = Polled(zeros, offsets, np.full(n, -1), [None] * n, [b""] * n)
-    events = Observations(offsets, [f"s{i}" for i in range(n)], np.array(ds), np.ones(n, np.float32))
-    result = engine.step(zeros, offsets, events.unique_ids, events.ds, events.y)
+    events = EventBatch(zeros, offsets, [f"s{i}" for i in range(n)], np.array(ds), np.ones(n, np.float32))
+    result = engine.step(events)
     publisher.publish(polled, events, result, np.ones(n, dtype=bool))
     sink.flush(1.0)
     assert registry.get_sample_value("rillcast_streams") == n, "every event moves its stream"

@@ -20,10 +20,10 @@ from rillcast.errors import RegistryUnreachableError, RillcastError, RolloutRefu
 from rillcast.observability.live_view import LiveView
 from rillcast.observability.metrics import Metrics
 from rillcast.observability.stages import StageClock
+from rillcast.rollout.models import Names
 from rillcast.rollout.registry_watcher import Asked, RegistryWatcher
-from rillcast.rollout.rollout import Names
 from rillcast.serving.factory import ServedModelFactory, Watchers
-from rillcast.serving.router import ServedModel
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
 from tests.support.memory import Clock, Log, MemorySink
 from tests.support.toy import ToyGraph, toy_bundle

@@ -13,9 +13,10 @@ from prometheus_client import CollectorRegistry
 
 from rillcast.engine.step_engine import Outcome, StepResult, StepStats
 from rillcast.errors import RolloutRefusedError
+from rillcast.events import EventBatch
 from rillcast.observability.metrics import Metrics
 from rillcast.rollout.comparison import Comparison
-from rillcast.serving.router import ServedModel
+from rillcast.serving.served_model import ServedModel
 from rillcast.settings import RolloutSettings, WorkerSettings
 from rillcast.transports.base import Channel
 from tests.property.test_oracle import fill
@@ -36,9 +37,9 @@ class FailingEngine:
         self._engine = engine
         self._before = before
 
-    def step(self, *events: Any) -> Any:
-        self._before(len(events[0]))
-        return self._engine.step(*events)
+    def step(self, events: EventBatch) -> Any:
+        self._before(len(events))
+        return self._engine.step(events)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)
@@ -259,13 +260,12 @@ def test_the_same_events_are_scored_for_both_from_where_the_shadow_has_caught_up
     comparison = Comparison(Metrics(series, metadata, "cpu"))
     live, shadow = lane_of(metadata), lane_of(metadata.model_copy(update={"model_id": OTHER_ID}))
     ok, refused = Outcome.STEPPED, Outcome.QUARANTINED
-    where = np.zeros(3, np.int64), np.array([9, 10, 11])
+    events = EventBatch.of(["a", "b", "c"], np.zeros(3, np.int64), np.zeros(3, np.float32), first_offset=9)
     first = result_of([[1, 1, 1, 1], [2, 0, -3, 4], [4, 1, 1, 2]], [ok, ok, ok])
-    comparison.served(live, *where, first)
+    comparison.live_stepped(live, events, first)
     assert value(series, "pinball_loss", "live", SERVING_ID) is None, "there is no shadow yet"
-    comparison.current(OTHER_ID, {0: 10})
-    comparison.served(live, *where, first)
-    events: Any = type("Events", (), {"partitions": where[0], "offsets": where[1]})
+    comparison.caught_up(OTHER_ID, {0: 10})
+    comparison.live_stepped(live, events, first)
     comparison.shadow_stepped(shadow, events, result_of([[1] * 4, [0.5, 1, 1, 4], [9] * 4], [ok, ok, refused]))
     assert value(series, "scored_forecasts", "live", SERVING_ID) == 2
     assert value(series, "pinball_loss", "live", SERVING_ID) == 6
@@ -274,8 +274,8 @@ def test_the_same_events_are_scored_for_both_from_where_the_shadow_has_caught_up
     assert value(series, "forecast_error", "live", SERVING_ID, side="under") == 3
     assert value(series, "scored_forecasts", "shadow", OTHER_ID) == 1, "one was refused"
     assert value(series, "pinball_loss", "shadow", OTHER_ID) == 0.5
-    comparison.drop(OTHER_ID)
-    comparison.served(live, *where, first)
+    comparison.end(OTHER_ID)
+    comparison.live_stepped(live, events, first)
     assert value(series, "scored_forecasts", "live", SERVING_ID) == 2
 
 

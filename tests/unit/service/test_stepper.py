@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,16 +17,13 @@ from tests.support.toy import MODULUS, toy_bundle, unroll
 
 
 def engine() -> Callable[[EventBatch], StepResult]:
-    made = StepEngine(toy_bundle(), Device("cpu"))
-    return lambda events: made.step(*events)
+    return StepEngine(toy_bundle(), Device("cpu")).step
 
 
 def poll(offset: int, size: int) -> EventBatch:
     """Return a poll of one event each for `size` streams."""
-    n = np.full(size, 0, np.int64)
-    return EventBatch(
-        n, np.arange(offset, offset + size), [f"s{i}" for i in range(size)], n, np.full(size, 3, np.float32)
-    )
+    ids, ds, y = [f"s{i}" for i in range(size)], np.zeros(size, np.int64), np.full(size, 3, np.float32)
+    return EventBatch.of(ids, ds, y, first_offset=offset)
 
 
 @pytest.mark.parametrize("beside_from", [0, 1, 3])
@@ -62,7 +60,7 @@ def test_a_small_poll_comes_after_the_large_one_before_it() -> None:
 def test_an_error_of_the_engine_comes_out_where_its_result_would() -> None:
     stepper = Stepper[str, StepResult](engine(), beside_from=1)
     bad = poll(0, 2)
-    stepper.step("bad", bad._replace(y=np.full(1, 3, np.float32)))
+    stepper.step("bad", replace(bad, y=np.full(1, 3, np.float32)))
     with pytest.raises(Exception, match=r".+"):
         stepper.finish()
     assert stepper.finish() == []

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from rillcast import cli, settings
-from rillcast.cli import settings_flags
+from rillcast.cli import flags
 from rillcast.errors import SettingsError
 from rillcast.settings import Settings, setting_paths
 from rillcast.settings.deprecated import RENAMED
@@ -32,10 +32,10 @@ def value(loaded: Settings, path: str) -> object:
     return getattr(getattr(loaded, section), name)
 
 
-def with_flags(*flags: str) -> Settings:
+def with_flags(*given: str) -> Settings:
     parser = argparse.ArgumentParser()
-    settings_flags.add(parser)
-    return settings_flags.load(parser.parse_args(flags))
+    flags.add_settings(parser)
+    return flags.load_settings(parser.parse_args(given))
 
 
 def variable(path: str) -> str:
@@ -108,9 +108,9 @@ def test_both_names_in_one_source_are_an_error(clean: Path, old: str, monkeypatc
     with pytest.raises(SettingsError, match=rf"rillcast\.toml: {section}\.{new} is given twice.*{name}"):
         settings.load()
     (clean / "rillcast.toml").unlink()
-    flags = [f"--{path.replace('_', '-')}" for path in (old, RENAMED[old])]
+    both = [f"--{path.replace('_', '-')}" for path in (old, RENAMED[old])]
     with pytest.raises(SettingsError, match=r"flags.*twice"):
-        with_flags(flags[0], "1", flags[1], "1")
+        with_flags(both[0], "1", both[1], "1")
     monkeypatch.setenv(variable(old), "1")
     monkeypatch.setenv(variable(RENAMED[old]), "1")
     with pytest.raises(SettingsError, match=r"environment.*twice"):

@@ -175,7 +175,7 @@ def test_environment_and_flags_beat_a_secret_file(
 @pytest.mark.parametrize(
     ("name", "content", "what"),
     [
-        ("kafka.sasl_pasword", b"x", "named after no setting"),
+        ("kafka.sasl_pasword", b"x", "has the name of no setting"),
         ("kafka.sasl_password", b"\xff", "secrets_dir"),
         ("kafka.sasl_password", b"x" * 70_000, "65536 bytes"),
     ],
@@ -190,8 +190,8 @@ def test_a_secret_file_that_cannot_be_used_is_an_error(clean: Path, name: str, c
 
 
 def test_a_secrets_directory_that_is_not_there_is_an_error(clean: Path) -> None:
-    (clean / "rillcast.toml").write_text('secrets_dir = "gone"\n')
-    with pytest.raises(SettingsError, match="gone"):
+    (clean / "rillcast.toml").write_text('secrets_dir = "absent"\n')
+    with pytest.raises(SettingsError, match="absent"):
         settings.load()
 
 

@@ -24,6 +24,7 @@ import polars as pl
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError
+from rillcast.events import EventBatch
 from rillcast_training.data.series import Series
 from rillcast_training.evaluate.accuracy import Accuracy, Floats, Ints, SeasonalNaive, SeriesScores, score_series
 from rillcast_training.evaluate.diagnostics import Diagnostics, diagnose
@@ -156,14 +157,9 @@ def backtest(
     events = _in_time_order([*train, *data], {name: i for i, name in enumerate(names)}, metadata.horizon)
     for series, periods, y, covariates in events:
         started = time.perf_counter()
-        offsets = np.arange(done, done + periods.size, dtype=np.int64)
+        ids, ds = [names[i] for i in series.tolist()], metadata.frequency.start_of(periods)
         result = engine.step(
-            np.zeros_like(offsets),
-            offsets,
-            [names[i] for i in series.tolist()],
-            metadata.frequency.start_of(periods),
-            y,
-            **covariates,
+            EventBatch.of(ids, ds, y, covariates.get("x"), covariates.get("future"), first_offset=done)
         )
         seconds += time.perf_counter() - started
         taken.extend(

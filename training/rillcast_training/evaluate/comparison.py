@@ -17,6 +17,7 @@ from typing import Final
 import numpy as np
 
 from rillcast.bundle.bundle import Bundle
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError
@@ -117,7 +118,7 @@ def backtest_both(
     for bundle in (candidate, live):
         check_trained_for(bundle)
         seen, scored = load(bundle)
-        engine = StepEngine(bundle, on, batch_rows=_BATCH_ROWS, calibrate=calibrate)
+        engine = StepEngine(bundle, on, batching=Batching(_BATCH_ROWS), calibrate=calibrate)
         results.append(backtest(engine, scored, train=seen, test_fraction=test_fraction, stride=stride, steps=steps))
     return results[0], results[1]
 

@@ -27,9 +27,11 @@ import torch
 from torch import Tensor
 
 from rillcast.bundle.bundle import Bundle
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import ParityError
+from rillcast.events import EventBatch
 from rillcast_training.explain.history import History, iso
 from rillcast_training.explain.integrated import Attribution, Inputs, integrated_gradients
 from rillcast_training.model.features import LagView
@@ -203,22 +205,17 @@ def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArra
         `[V, H, Q]`, the forecasts from the last event, without the online calibration.
     """
     count, events = variants.shape
-    engine = StepEngine(bundle, device, batch_rows=_CALL_ROWS, calibrate=False)
+    engine = StepEngine(bundle, device, batching=Batching(_CALL_ROWS), calibrate=False)
     names = [f"variant {number}" for number in range(count)]
     ds = bundle.metadata.frequency.start_of(history.periods)
     per_call = max(1, _CALL_EVENTS // count)
     for first in range(0, events, per_call):
         block = slice(first, min(events, first + per_call))
         length = block.stop - first
-        offsets = np.arange(first * count, block.stop * count, dtype=np.int64)
-        result = engine.step(
-            np.zeros_like(offsets),
-            offsets,
-            names * length,
-            np.repeat(ds[block], count),
-            variants.T[block].reshape(-1),
-            **{name: np.repeat(values[block], count, axis=0) for name, values in history.covariates.items()},
-        )
+        covariates = {name: np.repeat(values[block], count, axis=0) for name, values in history.covariates.items()}
+        x, future = covariates.get("x"), covariates.get("future")
+        times, y = np.repeat(ds[block], count), variants.T[block].reshape(-1)
+        result = engine.step(EventBatch.of(names * length, times, y, x, future, first_offset=first * count))
     return result.forecast[-count:].astype(np.float64)
 
 

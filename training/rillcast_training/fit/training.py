@@ -241,9 +241,7 @@ class Trainer:
         return dict(self.averaged.module.state_dict())
 
     def finished(self, weights: Mapping[str, Tensor]) -> Forecaster:
-        """Return the forecaster with these weights, on the CPU, where it is exported. Training cannot continue
-        afterwards.
-        """
+        """Return the forecaster with these weights, on the CPU, where it is exported; training cannot continue."""
         self.forecaster.to("cpu").load_state_dict(weights)
         return self.forecaster
 

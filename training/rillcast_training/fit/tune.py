@@ -28,8 +28,10 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from rillcast.bundle.bundle import Bundle, seal
 from rillcast.bundle.covariates import Covariate
 from rillcast.engine import device
+from rillcast.engine.batcher import Batching
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError, SettingsError
+from rillcast.events import EventBatch
 from rillcast_training.data.series import Series
 from rillcast_training.data.windows import SplitSeries, split
 from rillcast_training.export.bundle import describe, to_onnx
@@ -196,9 +198,7 @@ def _open(options: TuneOptions) -> optuna.Study:
 
 
 def _identity(options: TuneOptions) -> dict[str, Any]:
-    """Return the facts that all calls on one study share; the space is one of them, as Optuna's distributions depend on
-    it.
-    """
+    """Return the facts that all calls on one study share, with the space, on which Optuna's distributions depend."""
     base = options.base
     return {
         "data": base.source,
@@ -264,18 +264,17 @@ def cost_per_event(bundle: Bundle) -> float:
 
     It is the minimum of several rounds, because other load on the machine can only add to it.
     """
-    engine = StepEngine(bundle, device.choose("cpu"), batch_rows=_COST_STREAMS)
+    engine = StepEngine(bundle, device.choose("cpu"), batching=Batching(_COST_STREAMS))
     names = [str(number) for number in range(_COST_STREAMS)]
-    partition = np.zeros(_COST_STREAMS, np.int64)
     y = np.random.default_rng(0).normal(100, 10, _COST_STREAMS).astype(np.float32)
     period, best = 0, float("inf")
     for _ in range(_COST_ROUNDS):
         seconds = 0.0
         for _ in range(_COST_CALLS):
-            offsets = np.arange(period * _COST_STREAMS, (period + 1) * _COST_STREAMS, dtype=np.int64)
             ds = np.full(_COST_STREAMS, bundle.metadata.frequency.ahead(_COST_START_MS, period), np.int64)
+            events = EventBatch.of(names, ds, y, first_offset=period * _COST_STREAMS)
             started = time.perf_counter()
-            engine.step(partition, offsets, names, ds, y)
+            engine.step(events)
             seconds += time.perf_counter() - started
             period += 1
         best = min(best, seconds)

@@ -27,6 +27,7 @@ from statistics import median
 from typing import Any, Final
 
 from rillcast.bundle.bundle import Bundle
+from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import BundleError, DataError, RillcastError
@@ -167,7 +168,7 @@ def score(bundle: Bundle, train_part: list[Series], test: list[Series], horizon:
     """Return a bundle's figures, calibrated and not, and the seasonal-naive forecast's."""
     parts = {}
     for name, calibrate in (("figures", True), ("uncalibrated", False)):
-        engine = StepEngine(bundle, Device("cpu"), batch_rows=512, calibrate=calibrate)
+        engine = StepEngine(bundle, Device("cpu"), batching=Batching(512), calibrate=calibrate)
         found = backtest(engine, test, train=train_part, stride=horizon, steps=horizon)
         parts[name] = _figures(found.model)
     return parts | {"seasonal_naive": _figures(found.seasonal_naive), "origins": len(found.unique_ids)}

@@ -22,6 +22,7 @@ import polars as pl
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import parse
 from rillcast.engine import device
+from rillcast.engine.batcher import Batching
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import RillcastError
 from rillcast_training.data.series import load
@@ -120,7 +121,7 @@ def _result(name: str, train_file: Path, test_file: Path, args: argparse.Namespa
     print(f"{name}: trained and exported in {time.perf_counter() - started:.0f} s", file=sys.stderr)
     bundle = Bundle.load(model)
     scored = backtest(
-        StepEngine(bundle, device.Device("cpu"), batch_rows=_STEP_BATCH),
+        StepEngine(bundle, device.Device("cpu"), batching=Batching(_STEP_BATCH)),
         load(test_file, args.freq),
         train=load(train_file, args.freq),
     )

@@ -1,1 +1,1 @@
-"""Models by name: the registry, the storage that holds it, and references to what is in it."""
+"""Models by name: the registry, its storage, and references to its models."""

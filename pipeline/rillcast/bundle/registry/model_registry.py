@@ -1,16 +1,16 @@
-"""A registry of bundles: what was pushed, and which of them each alias means, now and before.
-
-Owns: the layout, the checks on the way in and out, the history of an alias. Does not know: where the objects lie
-(`rillcast.bundle.registry.storage`), who serves a model, whether it is any good (`rillcast evaluate`).
+"""A registry of bundles: the pushed models, and the model that each alias names, now and before.
 
     blobs/<sha256>.onnx            the bytes of a bundle
-    models/<model id>.json         `Manifest`: what it is, and which blob holds it
-    aliases/<alias>/<number>.json  `Promotion`: one each time that the alias moves, numbered from 1
+    models/<model id>.json         `Manifest`: facts of the model, and the blob that holds it
+    aliases/<alias>/<number>.json  `Promotion`: one for each move of the alias, numbered from 1
 
-Invariants: an object is never changed. A manifest is written after its blob, so a model that is listed is whole. An
-alias means its newest promotion; writing that one small object is what moves it, and two who move it at once cannot
-both take the same number. What comes out of `pull` has the digest and the model id that went in and has kept every
-clause of the contract again, whoever else may write to the storage.
+Owns: the layout, the checks at push and pull, the history of an alias.
+Does not know: how objects are stored (`rillcast.bundle.registry.storage`), who serves a model, how accurate it is
+(`rillcast evaluate`).
+Invariants: an object never changes. A manifest is written after its blob, so a listed model is complete. An alias names
+the model of its newest promotion. One small write moves it, and two concurrent moves cannot take the same number.
+`pull` returns bytes with the pushed digest and model id and checks the contract again, even if others can write to the
+storage.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _Record = TypeVar("_Record", bound=BaseModel)
 
 
 class Manifest(BaseModel):
-    """What was pushed."""
+    """A pushed model."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -55,7 +55,7 @@ class Manifest(BaseModel):
 
 
 class Promotion(BaseModel):
-    """One move of an alias; `back_to` is the number of the one whose model a rollback from here brings back."""
+    """One move of an alias; `back_to` is the number of the promotion that a rollback from here restores."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -70,38 +70,38 @@ class Promotion(BaseModel):
 
 @dataclass(frozen=True, slots=True)
 class Pulled:
-    """A bundle out of the registry, checked."""
+    """A bundle from the registry, checked."""
 
     manifest: Manifest
     data: bytes
 
 
 class ModelRegistry:
-    """The registry at an address. Holds nothing in memory: every call asks the storage."""
+    """The registry at an address. It caches nothing: every call reads the storage."""
 
     def __init__(self, storage: Storage) -> None:
         self._storage = storage
-        self.where = storage.where
+        self.address = storage.address
 
     @classmethod
-    def at(cls, where: str) -> ModelRegistry:
-        """Return the registry at a folder or a URL; it need not exist until the first push.
+    def at(cls, address: str) -> ModelRegistry:
+        """Return the registry at a folder or a URL; the first push creates it.
 
         Raises:
-            SettingsError: the address cannot be used.
+            SettingsError: The address cannot be used.
         """
-        return cls(open_storage(where))
+        return cls(open_storage(address))
 
     def push(self, data: bytes, now: dt.datetime) -> tuple[Manifest, bool]:
-        """Check a bundle and keep it under its model id.
+        """Check a bundle and store it under its model id.
 
         Returns:
-            Its manifest, and whether it is new. A bundle with the id of one that is there computes the same, so the
-            one that is there stays, whatever else the two files say of themselves.
+            Its manifest, and whether it is new. Bundles with equal ids compute the same, so a stored bundle stays even
+            where other metadata differ.
 
         Raises:
-            BundleError: it breaks the contract; nothing was stored.
-            RegistryError: the storage fails, or holds something else under that id.
+            BundleError: The bundle breaks the contract; nothing was stored.
+            RegistryError: The storage fails, or holds something else under that id.
         """
         metadata = Bundle.from_bytes(data).metadata
         digest = hashlib.sha256(data).hexdigest()
@@ -116,15 +116,15 @@ class ModelRegistry:
             quantiles=metadata.quantiles,
             pushed_at=now,
         )
-        if (there := self._manifest(metadata.model_id)) is not None:
-            return there, False
+        if (stored := self._manifest(metadata.model_id)) is not None:
+            return stored, False
         self._storage.create(_blob(digest), data)
         if self._storage.create(_model(metadata.model_id), manifest.model_dump_json().encode()):
             return manifest, True
-        return self.manifest(metadata.model_id), False  # somebody else was first
+        return self.manifest(metadata.model_id), False  # another push was first
 
     def models(self) -> list[Manifest]:
-        """Return what was pushed, oldest first."""
+        """Return the pushed models, oldest first."""
         ids = [name.removesuffix(".json") for name in self._storage.names("models")]
         found = [self.manifest(one) for one in ids if _MODEL_ID.fullmatch(one)]
         return sorted(found, key=lambda one: (one.pushed_at, one.model_id))
@@ -134,89 +134,89 @@ class ModelRegistry:
         return {name: self.history(name) for name in self._storage.names("aliases") if _ALIAS.fullmatch(name)}
 
     def history(self, alias: str) -> list[Promotion]:
-        """Return how an alias has moved, oldest first; empty = it never has."""
+        """Return the promotions of an alias, oldest first; empty = it has never moved."""
         _require_alias(alias)
         numbers = self._numbers(alias)
         return [self._promotion(alias, number) for number in numbers]
 
-    def meaning(self, alias: str) -> str | None:
-        """Return the model id that an alias means now; None = it has never moved."""
+    def target(self, alias: str) -> str | None:
+        """Return the model id that an alias names now; None = it has never moved."""
         _require_alias(alias)
         numbers = self._numbers(alias)
         return self._promotion(alias, numbers[-1]).model_id if numbers else None
 
     def manifest(self, model_id: str) -> Manifest:
-        """Return what was pushed under an id.
+        """Return the manifest of a model.
 
         Raises:
-            RegistryError: nothing was, or the storage fails.
+            RegistryError: There is no such model, or the storage fails.
         """
         found = self._manifest(model_id)
         if found is None:
             known = [name.removesuffix(".json") for name in self._storage.names("models")]
             raise RegistryError(
-                f"registry {self.where} has no model {model_id!r}; it has {', '.join(known) or 'none at all'}: "
-                f"`rillcast model push {self.where} MODEL.onnx` adds one"
+                f"registry {self.address} has no model {model_id!r}, it has {', '.join(known) or 'none'}; "
+                f"add one with `rillcast model push {self.address} MODEL.onnx`"
             )
         return found
 
     def resolve(self, name: str) -> str:
-        """Return the model id that an alias means now, or the id itself.
+        """Return the model id that an alias names now, or the id itself.
 
         Raises:
-            RegistryError: there is no such alias or model.
+            RegistryError: There is no such alias or model.
         """
         if _MODEL_ID.fullmatch(name):
             return self.manifest(name).model_id
         return self._current(name).model_id
 
     def promote(self, name: str, now: dt.datetime, *, alias: str = LIVE, note: str = "") -> Promotion:
-        """Let an alias mean a model, given by its id or by another alias.
+        """Move an alias to a model, given by its id or by another alias.
 
         Raises:
-            RegistryError: there is no such model, the alias means it already, somebody else moved the alias at the same
-            time, or the storage fails; the alias stays as it was.
+            RegistryError: There is no such model, the alias already names it, another writer moved the alias at the
+                same time, or the storage fails. The alias is unchanged.
         """
         _require_alias(alias)
         model_id = self.resolve(name)
-        self.pull(model_id)  # what an alias means can be served
+        self.pull(model_id)  # so that every alias names a model that can be served
         numbers = self._numbers(alias)
         before = self._promotion(alias, numbers[-1]) if numbers else None
         if before is not None and before.model_id == model_id:
-            raise RegistryError(f"registry {self.where}: {alias} is {model_id} already; nothing was changed")
+            raise RegistryError(f"registry {self.address}: {alias} is already {model_id}; nothing was changed")
         back_to = before.number if before is not None else None
         return self._move(alias, "promote", model_id, back_to, (before.number if before else 0) + 1, now, note)
 
     def rollback(self, now: dt.datetime, *, alias: str = LIVE, note: str = "") -> Promotion:
-        """Let an alias mean what it meant before its last promotion that was not rolled back.
+        """Move an alias to its model before the last promotion that was not rolled back.
 
-        Once more goes back one further, as undo does: it never goes forward again.
+        Each further rollback goes back one more promotion, like undo; it never goes forward.
 
         Raises:
-            RegistryError: there is nothing before, or as `promote`.
+            RegistryError: There is no earlier promotion, or as in `promote`.
         """
         current = self._current(alias)
         if current.back_to is None:
             raise RegistryError(
-                f"registry {self.where}: {alias} is {current.model_id}, and there is nothing before it in the history; "
-                f"`rillcast model promote {self.where} MODEL_ID` names another model"
+                f"registry {self.address}: {alias} is {current.model_id}, and its history has nothing before it; "
+                f"name another model with `rillcast model promote {self.address} MODEL_ID`"
             )
         target = self._promotion(alias, current.back_to)
         self.pull(target.model_id)
         return self._move(alias, "rollback", target.model_id, target.back_to, current.number + 1, now, note)
 
     def pull(self, name: str) -> Pulled:
-        """Return a model, by id or alias, checked again.
+        """Return a model by id or alias, checked again.
 
         Raises:
-            RegistryError: there is none, or what is there is not what was pushed.
-            BundleError: this release no longer reads it.
+            RegistryError: There is no such model, or it differs from what was pushed.
+            BundleError: This release does not read the model.
         """
         manifest = self.manifest(self.resolve(name))
         data = self._storage.read(_blob(manifest.sha256), MAX_BUNDLE_BYTES)
         if data is None:
-            raise self._damaged(_blob(manifest.sha256), "it is not there")
-        check(data, manifest, self.where)
+            raise self._damaged(_blob(manifest.sha256), "it is missing")
+        check(data, manifest, self.address)
         return Pulled(manifest, data)
 
     def _move(
@@ -232,8 +232,8 @@ class ModelRegistry:
         made = Promotion(number=number, action=action, model_id=model_id, back_to=back_to, at=now, note=note)
         if not self._storage.create(_promotion(alias, number), made.model_dump_json().encode()):
             raise RegistryError(
-                f"registry {self.where}: somebody else moved {alias} at the same time; nothing was changed: "
-                f"`rillcast model list {self.where}` shows what it is now"
+                f"registry {self.address}: another writer moved {alias} at the same time; nothing was changed; "
+                f"see its present model with `rillcast model list {self.address}`"
             )
         return made
 
@@ -243,8 +243,8 @@ class ModelRegistry:
         if not numbers:
             known = self._storage.names("aliases")
             raise RegistryError(
-                f"registry {self.where} has no alias {alias!r}; it has {', '.join(known) or 'none at all'}: "
-                f"`rillcast model promote {self.where} MODEL_ID --alias {alias}` sets it"
+                f"registry {self.address} has no alias {alias!r}, it has {', '.join(known) or 'none'}; "
+                f"set it with `rillcast model promote {self.address} MODEL_ID --alias {alias}`"
             )
         return self._promotion(alias, numbers[-1])
 
@@ -255,18 +255,18 @@ class ModelRegistry:
     def _manifest(self, model_id: str) -> Manifest | None:
         if not _MODEL_ID.fullmatch(model_id):
             raise RegistryError(
-                f"{model_id!r} is no model id; expected 16 hex digits, as `rillcast inspect` shows them"
+                f"{model_id!r} is not a model id; expected 16 hex digits, as `rillcast inspect` shows them"
             )
         found = self._record(_model(model_id), Manifest)
         if found is not None and found.model_id != model_id:
-            raise self._damaged(_model(model_id), f"it tells of {found.model_id}")
+            raise self._damaged(_model(model_id), f"it describes {found.model_id}")
         return found
 
     def _promotion(self, alias: str, number: int) -> Promotion:
         key = _promotion(alias, number)
         found = self._record(key, Promotion)
         if found is None or found.number != number or (found.back_to or 0) >= number:
-            raise self._damaged(key, "it is not there" if found is None else "its numbers do not fit its place")
+            raise self._damaged(key, "it is missing" if found is None else "its numbers do not fit its name")
         return found
 
     def _record(self, key: str, kind: type[_Record]) -> _Record | None:
@@ -281,28 +281,28 @@ class ModelRegistry:
 
     def _damaged(self, key: str, found: str) -> RegistryError:
         return RegistryError(
-            f"registry {self.where}: {key} was changed or damaged: {found}; nothing of it was used. Restore it from a "
-            f"backup of the storage, or name another model"
+            f"registry {self.address}: {key} was changed or damaged: {found}; it was not used; "
+            f"restore it from a backup of the storage, or name another model"
         )
 
 
 def check(data: bytes, manifest: Manifest, where: str) -> None:
-    """Hold a bundle's bytes to its manifest and to the contract.
+    """Check a bundle's bytes against its manifest and the contract.
 
     Raises:
-        RegistryError: they are not what was pushed.
-        BundleError: they break the contract as this release has it.
+        RegistryError: The bytes are not those that were pushed.
+        BundleError: The bytes break the contract of this release.
     """
     digest = hashlib.sha256(data).hexdigest()
     if digest != manifest.sha256:
         raise RegistryError(
-            f"{where}: the file of model {manifest.model_id} was changed or damaged: its SHA-256 is {digest}, pushed "
-            f"was {manifest.sha256}; it was not used. `rillcast model rollback` goes back to another model"
+            f"{where}: the file of model {manifest.model_id} was changed or damaged: its SHA-256 is {digest}, expected "
+            f"{manifest.sha256}; it was not used; go back to another model with `rillcast model rollback`"
         )
     identity = Bundle.from_bytes(data).metadata.model_id
     if identity != manifest.model_id:
         raise RegistryError(
-            f"{where}: the manifest of model {manifest.model_id} names the file of {identity}; not used"
+            f"{where}: the manifest of model {manifest.model_id} names the file of {identity}; it was not used"
         )
 
 

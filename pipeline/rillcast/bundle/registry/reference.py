@@ -1,7 +1,9 @@
-"""References to a model in a registry, where a file may stand too: `s3://bucket/models@live`, `models@0f3c...`.
+"""References to a model in a registry instead of a file: `s3://bucket/models@live`, `models@0f3c...`.
 
-Owns: how one is written, and the folder in which pulled bundles wait for the next start. Does not know: settings.
-Whoever resolves an alias does it once, at the start: an alias that moves changes nothing that runs.
+An alias is resolved once, at the start of a command: an alias that moves does not change a running service.
+
+Owns: the form of a reference, and the folder that caches pulled bundles.
+Does not know: settings.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from typing import Final, NamedTuple
 from rillcast.bundle.registry.model_registry import LIVE, ModelRegistry, check
 from rillcast.errors import BundleError, SettingsError
 
-# What follows the last @. A dot would be a file's suffix.
+# The name follows the last @. It has no dot, which would begin a file's suffix.
 _REFERENCE: Final = re.compile(r"(?P<registry>.+)@(?P<name>[A-Za-z0-9_-]+)")
 
 log = logging.getLogger(__name__)
@@ -29,26 +31,28 @@ class Reference(NamedTuple):
 
 
 def parse(model: str) -> Reference | None:
-    """Return what a setting or an argument refers to; None = a file or a shipped bundle.
+    """Return the reference in a setting or an argument; None = it names a file or a shipped bundle.
 
     Raises:
-        SettingsError: it is the address of a registry that says nothing of which model.
+        SettingsError: The text is the address of a registry without the name of a model.
     """
     found = _REFERENCE.fullmatch(model)
     if found is not None and not Path(model).is_file():
         return Reference(found["registry"], found["name"])
     if "://" in model:
-        raise SettingsError(f"{model}: which model of the registry? Append an alias or a model id: {model}@{LIVE}")
+        raise SettingsError(
+            f"{model} names a registry, but no model in it; append an alias or a model id: {model}@{LIVE}"
+        )
     return None
 
 
 def locate(model: str, cache: Path) -> str:
-    """Return the file of a referenced model, pulled into `cache` if it is not there; else the text itself.
+    """Return the file of a referenced model, pulled into `cache` if needed; return other texts unchanged.
 
     Raises:
-        RegistryError: the registry does not have it, or does not answer.
-        BundleError: it breaks the contract, or the cache cannot be written.
-        SettingsError: the address cannot be used.
+        RegistryError: The registry does not have the model, or does not answer.
+        BundleError: The model breaks the contract, or the cache cannot be written.
+        SettingsError: The address cannot be used.
     """
     reference = parse(model)
     if reference is None:
@@ -69,7 +73,7 @@ def _is_cached(path: Path, size_bytes: int) -> bool:
 
 
 def _write(path: Path, data: bytes) -> None:
-    """Put a file into the cache, whole; others may start at the same time."""
+    """Write a file into the cache atomically; other processes may write it at the same time."""
     written = path.with_name(f".{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,4 +83,6 @@ def _write(path: Path, data: bytes) -> None:
         finally:
             written.unlink(missing_ok=True)
     except OSError as error:
-        raise BundleError("readable", f"{path}: {error.strerror or error}; name another folder: model_cache") from error
+        raise BundleError(
+            "readable", f"{path}: {error.strerror or error}; set model_cache to another folder"
+        ) from error

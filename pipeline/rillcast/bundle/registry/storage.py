@@ -1,10 +1,10 @@
-"""Where a registry's objects lie: a folder, or an object store through fsspec.
+"""Storage of a registry's objects: a folder, or an object store through fsspec.
 
-Owns: reading an object whole, listing a prefix, and *creating* an object: it appears with all of its bytes or not at
-all, and never in place of another. Does not know: what the objects are (`rillcast.bundle.registry.model_registry`).
-
-Invariant: there is no way to change or delete an object. Keys are relative, in `/`-separated parts of
-`[A-Za-z0-9._-]`, none of which begins with a dot.
+Owns: how an object is read, created and listed. A created object appears with all its bytes or not at all, and never
+replaces another.
+Does not know: the meaning of the objects (`rillcast.bundle.registry.model_registry`).
+Invariant: no method changes or deletes an object. Keys are relative, in `/`-separated parts of `[A-Za-z0-9._-]`, none
+of which begins with a dot.
 """
 
 from __future__ import annotations
@@ -24,66 +24,68 @@ _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errn
 
 
 class Storage(Protocol):
-    """Objects by key. `where` is the address as it was given, for messages."""
+    """Objects by key. `address` is the address as given, for messages."""
 
-    where: str
+    address: str
 
     def read(self, key: str, max_bytes: int) -> bytes | None:
         """Return an object; None = there is none.
 
         Raises:
-            RegistryError: it is larger than `max_bytes`; nothing was read.
-            RegistryUnreachableError: the storage does not answer.
+            RegistryError: The object is larger than `max_bytes`; nothing was read.
+            RegistryUnreachableError: The storage does not answer.
         """
 
     def create(self, key: str, data: bytes) -> bool:
-        """Make an object; False = there is one already, which stays as it is.
+        """Create an object; False = the key is taken, and its object stays unchanged.
 
         Raises:
-            RegistryUnreachableError: the storage does not answer, or does not allow it.
+            RegistryUnreachableError: The storage does not answer, or denies the write.
         """
 
     def names(self, prefix: str) -> list[str]:
-        """Return what comes behind `prefix/` in the keys, up to the next `/`, sorted.
+        """Return the next part of all keys that begin with `prefix/`, sorted.
 
         Raises:
-            RegistryUnreachableError: the storage does not answer.
+            RegistryUnreachableError: The storage does not answer.
         """
 
 
-def open_storage(where: str) -> Storage:
+def open_storage(address: str) -> Storage:
     """Return the storage at an address: a folder, `file:///folder`, or `scheme://...` of any fsspec file system.
 
     Raises:
-        SettingsError: the address cannot be used, or fsspec or the package behind the scheme is not installed.
+        SettingsError: The address cannot be used, or fsspec or the package for the scheme is not installed.
     """
-    if where.startswith(_FILE_SCHEME):
-        return Folder(Path(where.removeprefix(_FILE_SCHEME)), where)
-    if "://" not in where:
-        return Folder(Path(where), where)
+    if address.startswith(_FILE_SCHEME):
+        return Folder(Path(address.removeprefix(_FILE_SCHEME)), address)
+    if "://" not in address:
+        return Folder(Path(address), address)
     try:
         from fsspec.core import url_to_fs
     except ModuleNotFoundError as error:
-        raise SettingsError(f"{where}: needs fsspec: pip install 'rillcast[object-store]', or name a folder") from error
+        raise SettingsError(
+            f"registry {address} needs fsspec: pip install 'rillcast[object-store]', or name a folder"
+        ) from error
     try:
-        file_system, root = url_to_fs(where)
-    except (ImportError, ValueError) as error:  # its messages name the package, or the schemes that there are
-        raise SettingsError(f"registry {where}: {error}") from error
-    return ObjectStore(file_system, str(root), where)
+        file_system, root = url_to_fs(address)
+    except (ImportError, ValueError) as error:  # its messages name the package, or the known schemes
+        raise SettingsError(f"registry {address}: {error}") from error
+    return ObjectStore(file_system, str(root), address)
 
 
 class Folder:
-    """A folder of this machine or of a mounted volume; made by the first object."""
+    """A folder of this machine or of a mounted volume; the first object creates it."""
 
-    def __init__(self, root: Path, where: str) -> None:
-        self.where = where
+    def __init__(self, root: Path, address: str) -> None:
+        self.address = address
         self._root = root
 
     def read(self, key: str, max_bytes: int) -> bytes | None:
         """See `Storage.read`."""
         path = self._path(key)
         try:
-            _require_size(self.where, key, path.stat().st_size, max_bytes)
+            _require_size(self.address, key, path.stat().st_size, max_bytes)
             return path.read_bytes()
         except (FileNotFoundError, NotADirectoryError):
             return None
@@ -91,7 +93,7 @@ class Folder:
             raise self._unreachable(error) from error
 
     def create(self, key: str, data: bytes) -> bool:
-        """See `Storage.create`. A hard link is what makes it whole and exclusive at once."""
+        """See `Storage.create`. A hard link makes the write atomic and exclusive."""
         path = self._path(key)
         written = path.with_name(f".{uuid.uuid4().hex}")
         try:
@@ -110,8 +112,8 @@ class Folder:
         except OSError as error:
             if error.errno in _NO_LINKS:
                 raise RegistryError(
-                    f"registry {self.where}: the file system cannot make hard links ({error.strerror}), without which "
-                    f"two promotions at once could overwrite each other; use another volume or an object store"
+                    f"registry {self.address}: the file system cannot make hard links ({error.strerror}), which keep "
+                    f"concurrent promotions apart; use another volume or an object store"
                 ) from error
             raise self._unreachable(error) from error
         return True
@@ -130,14 +132,14 @@ class Folder:
         return self._root / key
 
     def _unreachable(self, error: OSError) -> RegistryUnreachableError:
-        return RegistryUnreachableError(f"registry {self.where}: {error.strerror or error} ({error.filename})")
+        return RegistryUnreachableError(f"registry {self.address}: {error.strerror or error} ({error.filename})")
 
 
 class ObjectStore:
-    """A store behind fsspec. Creating is as exclusive as its `mode="create"`, which S3 and GCS do by a condition."""
+    """A store behind fsspec. Its `mode="create"` must be exclusive, as S3 and GCS make it with a conditional write."""
 
-    def __init__(self, file_system: Any, root: str, where: str) -> None:
-        self.where = where
+    def __init__(self, file_system: Any, root: str, address: str) -> None:
+        self.address = address
         self._fs, self._root = file_system, root.rstrip("/")
 
     def read(self, key: str, max_bytes: int) -> bytes | None:
@@ -145,13 +147,13 @@ class ObjectStore:
         path = self._path(key)
         try:
             size = self._fs.info(path)["size"]
-            _require_size(self.where, key, size, max_bytes)
+            _require_size(self.address, key, size, max_bytes)
             return bytes(self._fs.cat_file(path))
         except FileNotFoundError:
             return None
         except RegistryError:
             raise
-        except Exception as error:  # each store raises types of its own
+        except Exception as error:  # stores raise unrelated types
             raise self._unreachable(error) from error
 
     def create(self, key: str, data: bytes) -> bool:
@@ -162,18 +164,18 @@ class ObjectStore:
             self._fs.pipe_file(path, data, mode="create")
         except FileExistsError:
             return False
-        except Exception as error:  # each store raises types of its own
+        except Exception as error:  # stores raise unrelated types
             raise self._unreachable(error) from error
         return True
 
     def names(self, prefix: str) -> list[str]:
         """See `Storage.names`."""
         try:
-            self._fs.invalidate_cache()  # others write too
+            self._fs.invalidate_cache()  # other processes write too
             found = self._fs.ls(self._path(prefix), detail=False)
         except FileNotFoundError:
             return []
-        except Exception as error:  # each store raises types of its own
+        except Exception as error:  # stores raise unrelated types
             raise self._unreachable(error) from error
         return sorted(name for one in found if (name := str(one).rstrip("/").rpartition("/")[2]))
 
@@ -183,14 +185,14 @@ class ObjectStore:
 
     def _unreachable(self, error: Exception) -> RegistryUnreachableError:
         return RegistryUnreachableError(
-            f"registry {self.where}: {type(error).__name__}: {error}; is the address right, and do the store's own "
-            f"variables (for S3: AWS_ACCESS_KEY_ID and the like, FSSPEC_S3_ENDPOINT_URL) name who asks?"
+            f"registry {self.address}: {type(error).__name__}: {error}; check the address, and the store's credentials "
+            f"in its own variables (for S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY, FSSPEC_S3_ENDPOINT_URL)"
         )
 
 
-def _require_size(where: str, key: str, size: int, max_bytes: int) -> None:
+def _require_size(address: str, key: str, size: int, max_bytes: int) -> None:
     if size > max_bytes:
-        raise RegistryError(f"registry {where}: {key} has {size} bytes, the limit is {max_bytes}; it was not read")
+        raise RegistryError(f"registry {address}: {key} has {size} bytes, the limit is {max_bytes}; it was not read")
 
 
 def _sync_directory(path: Path) -> None:

@@ -1,5 +1,5 @@
-"""One module per command: `HELP`, `configure(parser)` and `run(args) -> exit code`.
+"""One module per command, with `EXAMPLES`, `configure(parser)` and `run(args) -> exit code`.
 
-A module imports what is heavy, and anything of `training`, inside `run` only, so that `rillcast --help` is quick and
-serving works without torch.
+Rule: a module imports heavy libraries, and anything of `rillcast_training`, in its functions only, so that the other
+commands are quick and serving works without PyTorch.
 """

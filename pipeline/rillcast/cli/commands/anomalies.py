@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rillcast.cli import settings_flags, topic_reading
+from rillcast.cli import flags, topic_reading
 from rillcast.errors import DataError, SettingsError
 from rillcast.observability import logs
 from rillcast.settings import Settings
@@ -19,7 +19,6 @@ from rillcast.settings import Settings
 if TYPE_CHECKING:
     from rillcast.publishing.anomalies import Anomaly
 
-HELP: Final = "list or follow observations that their forecasts did not expect"
 EXAMPLES: Final = """\
 examples:
   rillcast anomalies
@@ -48,12 +47,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=0, help="at most so many (default: all)")
     parser.add_argument("--count", action="store_true", help="how many each stream has, instead of a list")
     parser.add_argument("--json", action="store_true", help="JSON")
-    settings_flags.add(parser)
+    flags.add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """List or count."""
-    settings = settings_flags.load(args)
+    settings = flags.load_settings(args)
     logs.configure(settings.log.level, settings.log.format)
     limit = settings.anomalies.tail_probability if args.tail_probability is None else args.tail_probability
     if not 0 < limit <= 1:

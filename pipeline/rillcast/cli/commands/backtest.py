@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rillcast_training.evaluate.backtest import Backtest
     from rillcast_training.evaluate.skill import Skill
 
-HELP: Final = "score an exported bundle on a data set, run as in production"
 EXAMPLES: Final = """\
 examples:
   rillcast backtest model.onnx data.csv                     # origins over the last fifth of each series
@@ -45,6 +44,7 @@ def run(args: argparse.Namespace) -> int:
     """Score and print, beside the seasonal-naive forecast and the baselines."""
     from rillcast.bundle.bundle import Bundle
     from rillcast.engine import device
+    from rillcast.engine.batcher import Batching
     from rillcast.engine.step_engine import StepEngine
     from rillcast_training.data.series import load
     from rillcast_training.evaluate import baselines
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         baselines.check(name)
     calibrate = args.calibration == "on"
     result = backtest(
-        StepEngine(bundle, device.choose(args.device), batch_rows=1_024, calibrate=calibrate),
+        StepEngine(bundle, device.choose(args.device), batching=Batching(1_024), calibrate=calibrate),
         load(args.data, metadata.freq, covariates=metadata.covariates),
         train=load(args.train, metadata.freq, covariates=metadata.covariates) if args.train else (),
         test_fraction=args.test_fraction,

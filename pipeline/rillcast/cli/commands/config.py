@@ -6,9 +6,8 @@ import argparse
 import json
 from typing import Any, Final
 
-from rillcast.cli import settings_flags
+from rillcast.cli import flags
 
-HELP: Final = "print the effective settings, secrets redacted"
 EXAMPLES: Final = """\
 examples:
   rillcast config
@@ -19,12 +18,12 @@ examples:
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--json", action="store_true", help="one JSON object instead of TOML")
-    settings_flags.add(parser)
+    flags.add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Print what `rillcast run` would use, given the same file, environment and flags."""
-    effective = settings_flags.load(args).redacted()
+    effective = flags.load_settings(args).redacted()
     if args.json:
         print(json.dumps(effective))
         return 0

@@ -8,13 +8,12 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rillcast.cli import data_flags
+from rillcast.cli import flags
 from rillcast.errors import DataError
 
 if TYPE_CHECKING:
     import polars as pl
 
-HELP: Final = "list built-in data sets, look at data, write data sets and synthetic series to files"
 EXAMPLES: Final = """\
 examples:
   rillcast data list
@@ -32,10 +31,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parsers = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
     listing = parsers.add_parser("list", help="the built-in data sets")
     show = parsers.add_parser("show", help="streams, span, step and holes of a data set, and what fits it")
-    data_flags.add(show)
+    flags.add_data(show)
     show.add_argument("--freq", help="count slots of this length (default: the most frequent step)")
     export = parsers.add_parser("export", help="write a data set to a file")
-    data_flags.add(export)
+    flags.add_data(export)
     synthesize = parsers.add_parser("synthesize", help="write synthetic series to a file")
     synthesize.add_argument("--freq", required=True, help="length of a slot: 1h, 30min, 1d, 1mo, ...")
     synthesize.add_argument("--series", type=int, default=100, help="how many (default: 100)")
@@ -76,7 +75,7 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     from rillcast_training.data.series import table
     from rillcast_training.data.survey import survey
 
-    found = survey(table(args.data, data_flags.columns(args)), args.freq)
+    found = survey(table(args.data, flags.columns(args)), args.freq)
     lines = [
         f"streams    {found.streams:,}, of {found.shortest:,} to {found.longest:,} events; {found.events:,} in all",
         f"time       {_iso(found.first_ms)} to {_iso(found.last_ms)}",
@@ -92,7 +91,7 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 def _export(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     from rillcast_training.data.series import table
 
-    return _write(args.out, table(args.data, data_flags.columns(args)))
+    return _write(args.out, table(args.data, flags.columns(args)))
 
 
 def _synthesize(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

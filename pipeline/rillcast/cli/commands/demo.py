@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from rillcast.service.build import Service
     from rillcast_training.data.weather import Row
 
-HELP: Final = "train on real weather, then watch the unseen weeks being forecast live"
 EXAMPLES: Final = """\
 examples:
   rillcast demo                         # about three minutes, then the page stays until Ctrl-C

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from rillcast.cli import settings_flags, topic_reading
+from rillcast.cli import flags, topic_reading
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.errors import SettingsError
 from rillcast.observability import logs
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from rillcast.publishing.dead_letters import DeadLetter
     from rillcast.transports.base import Polled
 
-HELP: Final = "list dead letters, show one, or send them again"
 EXAMPLES: Final = """\
 examples:
   rillcast dlq list --reason not_json --limit 20
@@ -68,12 +67,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     for each in (listing, showing, replay):
         each.add_argument("--file", type=Path, help="dead letters in a file (.jsonl) instead of the topic")
         each.add_argument("--json", action="store_true", help="JSON")
-        settings_flags.add(each)
+        flags.add_settings(each)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked for."""
-    settings = settings_flags.load(args)
+    settings = flags.load_settings(args)
     logs.configure(settings.log.level, settings.log.format)
     letters = _letters(settings, args.file)
     if args.action == "show":

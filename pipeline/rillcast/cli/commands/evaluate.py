@@ -13,7 +13,7 @@ from dataclasses import asdict
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
-from rillcast.cli import data_flags
+from rillcast.cli import flags
 from rillcast.cli.commands.backtest import comparison
 from rillcast.errors import SettingsError
 
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from rillcast_training.data.series import Series
     from rillcast_training.evaluate.comparison import Comparison
 
-HELP: Final = "compare a candidate with the live model, and say by the exit code whether it may be promoted"
 EXAMPLES: Final = """\
 examples:
   rillcast evaluate candidate.onnx --against s3://bucket/models@live data.parquet --hold-out 168
@@ -41,7 +40,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("candidate", metavar="CANDIDATE", help="bundle (.onnx), or REGISTRY@NAME")
     parser.add_argument("--against", required=True, metavar="LIVE", help="the bundle that serves, or REGISTRY@live")
-    data_flags.add(parser)
+    flags.add_data(parser)
     scored = parser.add_mutually_exclusive_group()
     scored.add_argument("--hold-out", type=int, metavar="SLOTS", help="score the newest SLOTS slots of the data")
     scored.add_argument(
@@ -97,7 +96,7 @@ def _data(args: argparse.Namespace, bundle: Bundle) -> tuple[Sequence[Series], S
     from rillcast_training.data.series import load, newest
 
     metadata = bundle.metadata
-    series = load(args.data, metadata.freq, data_flags.columns(args), metadata.covariates)
+    series = load(args.data, metadata.freq, flags.columns(args), metadata.covariates)
     return newest(series, args.hold_out) if args.hold_out is not None else ((), series)
 
 

@@ -12,7 +12,6 @@ from rillcast.errors import SettingsError
 if TYPE_CHECKING:
     from rillcast_training.explain.forecast import Explanation
 
-HELP: Final = "show what moved a forecast, and how far back gradients reach"
 EXAMPLES: Final = """\
 examples:
   rillcast explain forecast model.onnx data.csv --stream web-17/cpu --at 2024-05-01T12:00:00Z

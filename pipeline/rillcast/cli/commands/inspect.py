@@ -8,7 +8,6 @@ from collections import Counter
 from pathlib import Path
 from typing import Any, Final
 
-HELP: Final = "check a bundle against the contract and describe it"
 EXAMPLES: Final = """\
 examples:
   rillcast inspect model.onnx

@@ -18,7 +18,6 @@ from rillcast.errors import BundleError
 if TYPE_CHECKING:
     from rillcast.bundle.registry.model_registry import ModelRegistry, Promotion
 
-HELP: Final = "push bundles to a registry, and say which of them is live"
 EXAMPLES: Final = """\
 examples:
   rillcast model push s3://bucket/models model.onnx
@@ -120,7 +119,7 @@ def _push(args: argparse.Namespace) -> int:
 
     registry, alias = _registry(args), args.promote
     manifest, new = registry.push(Bundle.load(args.model).model, _now())
-    moves = alias is not None and registry.meaning(alias) != manifest.model_id
+    moves = alias is not None and registry.target(alias) != manifest.model_id
     if moves:
         registry.promote(manifest.model_id, _now(), alias=alias, note=args.note)
     if args.json:

@@ -11,12 +11,11 @@ from typing import Final
 
 import msgspec
 
-from rillcast.cli import settings_flags
+from rillcast.cli import flags
 from rillcast.errors import SettingsError
 from rillcast.observability import logs
 from rillcast.transports.base import Assignment, Channel, Records
 
-HELP: Final = "send a data set to a topic, at a rate or as fast as it goes"
 EXAMPLES: Final = """\
 examples:
   rillcast replay data.csv --topic observations --rate 500
@@ -54,7 +53,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="send the columns of a bundle's covariates too (.csv, .parquet)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
-    settings_flags.add(parser)
+    flags.add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -62,7 +61,7 @@ def run(args: argparse.Namespace) -> int:
     from rillcast.bundle.bundle import Bundle
     from rillcast.transports.connect import open_sink, open_source
 
-    settings = settings_flags.load(args)
+    settings = flags.load_settings(args)
     if args.rate < 0:
         raise SettingsError(f"--rate {args.rate}: must not be negative")
     logs.configure(settings.log.level, settings.log.format)

@@ -14,12 +14,11 @@ from typing import Final
 
 from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.reference import Reference
-from rillcast.cli import settings_flags
+from rillcast.cli import flags
 from rillcast.errors import RillcastError, SettingsError
 from rillcast.observability import logs
 from rillcast.settings import Settings
 
-HELP: Final = "serve forecasts: one step of the model per event"
 EXAMPLES: Final = """\
 examples:
   rillcast run --model model.onnx --kafka.bootstrap-servers localhost:9092
@@ -42,17 +41,17 @@ log = logging.getLogger(__name__)
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("--workers", type=int, default=1, help="processes that share the partitions (default: 1)")
-    settings_flags.add(parser)
+    flags.add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run until the source ends or a signal comes."""
-    settings = settings_flags.load(args)
+    settings = flags.load_settings(args)
     if args.workers < 1:
         raise SettingsError(f"--workers {args.workers}: expected at least 1")
     logs.configure(settings.log.level, settings.log.format)
     follows = reference.parse(settings.model)
-    settings = settings_flags.with_local_model(settings)  # once: every process, and each that is started again, has it
+    settings = flags.with_local_model(settings)  # once: every process, and each that is started again, has it
     if args.workers == 1:
         _serve(settings, follows)
         return 0

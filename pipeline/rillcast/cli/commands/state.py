@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from rillcast.cli import settings_flags
+from rillcast.cli import flags
 from rillcast.errors import SettingsError
 from rillcast.observability import logs
 from rillcast.settings import Settings
@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from rillcast.stores.base import StateStore
     from rillcast.transports.base import Assignment
 
-HELP: Final = "look at the stored state, copy it to and from a directory, or erase it so that it is rebuilt"
 EXAMPLES: Final = """\
 examples:
   rillcast state inspect --kafka.bootstrap-servers localhost:9092 --json
@@ -54,16 +53,16 @@ def configure(parser: argparse.ArgumentParser) -> None:
     rebuild.add_argument("--yes", action="store_true", help="do not ask")
     for each in (inspect, export, importing, rebuild):
         each.add_argument("--json", action="store_true", help="one JSON object")
-        settings_flags.add(each)
+        flags.add_settings(each)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do what was asked for."""
-    settings = settings_flags.load(args)
+    settings = flags.load_settings(args)
     logs.configure(settings.log.level, settings.log.format)
     if args.action == "inspect":
         return _inspect(settings, as_json=args.json)
-    settings = settings_flags.with_local_model(settings)
+    settings = flags.with_local_model(settings)
     if args.action == "rebuild":
         return _rebuild(settings, args)
     return _copy(settings, args.directory, args.action, replace=args.replace, as_json=args.json)

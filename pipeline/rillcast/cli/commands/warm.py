@@ -14,7 +14,7 @@ from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from rillcast.cli import settings_flags
+from rillcast.cli import flags
 from rillcast.errors import SettingsError, StateError, TransportError
 from rillcast.observability import logs
 from rillcast.settings import FieldSettings, Settings
@@ -23,7 +23,6 @@ from rillcast.transports.base import Assignment, Source
 if TYPE_CHECKING:
     from rillcast.durability.warming import Warming
 
-HELP: Final = "load history into the state store, so that the first forecasts of a new deployment know their streams"
 EXAMPLES: Final = """\
 examples:
   rillcast warm --history history.csv --model model.onnx --kafka.bootstrap-servers localhost:9092
@@ -48,7 +47,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--events", type=int, metavar="N", help="with --from-topic: only the last N of each partition")
     parser.add_argument("--force", action="store_true", help="replace state that is there")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
-    settings_flags.add(parser)
+    flags.add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,9 +58,9 @@ def run(args: argparse.Namespace) -> int:
         StateError: there is state already.
         TransportError: the group has members, or a broker does not answer.
     """
-    settings = settings_flags.load(args)
+    settings = flags.load_settings(args)
     logs.configure(settings.log.level, settings.log.format)
-    settings = settings_flags.with_local_model(settings)
+    settings = flags.with_local_model(settings)
     if args.events is not None and (args.events < 1 or not args.from_topic):
         raise SettingsError(f"--events {args.events}: takes at least 1, and goes with --from-topic")
     _require_topic(settings)
@@ -135,6 +134,7 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
     from rillcast.codecs.connect import open_decoder
     from rillcast.durability.warming import Warming
     from rillcast.engine import device
+    from rillcast.engine.batcher import Batching
     from rillcast.engine.residents import Limits
     from rillcast.engine.step_engine import StepEngine
     from rillcast.serving.factory import allowed_lateness
@@ -143,15 +143,15 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
         Bundle.load(settings.model),
         device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs),
     )
+    rows = settings.worker.batch_rows
     engine = StepEngine(
         bundle,
         on,
-        batch_rows=settings.worker.batch_rows,
-        row_buckets=on.row_buckets(settings.worker.batch_rows),
-        # A file may tell one stream after the other: by event time all but the last would be idle.
+        batching=Batching(rows, on.row_buckets(rows)),
+        # A file may hold one stream after the other: by event time all but the last would be idle.
         limits=Limits(0, settings.state.max_streams_per_partition),
-        calibrate=settings.calibration == "on",
         lateness=allowed_lateness(settings, bundle.metadata.frequency),
+        calibrate=settings.calibration == "on",
     )
     if partitions is None:
         return Warming(engine, open_decoder(settings, bundle.metadata), None)

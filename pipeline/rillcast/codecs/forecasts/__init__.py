@@ -1,1 +1,1 @@
-"""Columns of forecasts to records in every format, and back for those who read them."""
+"""Columns of forecasts to records in every format, and back for readers."""

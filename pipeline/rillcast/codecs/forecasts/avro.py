@@ -1,8 +1,9 @@
-"""Forecast records in Avro, in the Confluent wire format: the members of the JSON form. Owns the schema and the bytes.
+"""Forecast records in Avro, in the Confluent wire format, with the members of the JSON form.
 
-The frame is a zero byte and the id that the registry gave the schema, asked for with the first record. Floats take four
-bytes each wherever they stand, so numpy lays the quantiles of a whole batch out at once, and a row costs one
-`bytes.join`.
+The frame is a zero byte and the schema's id, for which the encoder asks the registry with the first record. Floats
+always take four bytes, so numpy lays out the quantiles of a whole batch at once, and a row costs one `bytes.join`.
+
+Owns: the schema and the bytes of a record.
 
 Source: Apache Avro 1.12 specification, 'Binary Encoding' (numbers zigzag and in groups of 7 bits; maps and arrays as
 counted blocks that end with an empty one).
@@ -66,34 +67,34 @@ SCHEMA: Final[dict[str, Any]] = {
         },
     ],
 }
-"""What `docs/schemas/forecast.avsc` says, and what is registered."""
+"""The schema in `docs/schemas/forecast.avsc`, which the service registers."""
 SCHEMA_TEXT: Final = json.dumps(SCHEMA)
 FRAME_BYTES: Final = 5
-_GROUPS: Final = 10  # of 7 bits, in the longest number
-_END: Final = b"\0"  # of a map or an array
+_GROUPS: Final = 10  # groups of 7 bits in the longest number
+_END: Final = b"\0"  # end of a map or an array
 _NULL: Final = b"\0"  # the first branch of a union
 
 
 class AvroEncoder:
-    """Columns to Avro forecast records, keyed by stream id."""
+    """Encodes columns as Avro records, keyed by stream id."""
 
     def __init__(self, metadata: BundleMetadata, schema_id: Callable[[], int]) -> None:
-        """Prepare; nothing is asked yet.
+        """Prepare the encoder without asking the registry.
 
         Args:
-            metadata: of the model.
-            schema_id: asks the registry for the id of `SCHEMA`; called once, with the first records.
+            metadata: Metadata of the model.
+            schema_id: Asks the registry for the id of `SCHEMA`; called once, with the first records.
         """
         self._schema_id = schema_id
         self._frame: bytes | None = None
         members: list[tuple[str, Any]] = []
         constants: dict[str, bytes] = {}
         opening = number(len(metadata.quantiles))
-        for place, quantile in enumerate(metadata.quantiles):
-            constants[f"level{place}"] = opening + _text(level_name(quantile)) + number(metadata.horizon)
-            members.append((f"level{place}", f"V{len(constants[f'level{place}'])}"))
-            members.append((f"values{place}", ("<f4", (metadata.horizon,))))
-            opening = _END  # of the array before
+        for level, quantile in enumerate(metadata.quantiles):
+            constants[f"level{level}"] = opening + _text(level_name(quantile)) + number(metadata.horizon)
+            members.append((f"level{level}", f"V{len(constants[f'level{level}'])}"))
+            members.append((f"values{level}", ("<f4", (metadata.horizon,))))
+            opening = _END  # ends the array before
         constants["end"] = _END * 2
         members.append(("end", "V2"))
         self._row = np.dtype(members)
@@ -108,8 +109,8 @@ class AvroEncoder:
         """Return keys and values, one of each per row.
 
         Raises:
-            TransportError: the registry does not answer.
-            SettingsError: it does not take the schema.
+            TransportError: The registry does not answer.
+            SettingsError: The registry does not accept the schema.
         """
         n, size, model, status = len(columns), self._row.itemsize, self._model, self._status
         if n == 0:
@@ -117,8 +118,8 @@ class AvroEncoder:
         if self._frame is None:
             self._frame = b"\0" + self._schema_id().to_bytes(4, "big")
         block = np.full(n, self._constants)
-        for place in range(self._levels):
-            block[f"values{place}"] = columns.forecast[:, :, place]
+        for level in range(self._levels):
+            block[f"values{level}"] = columns.forecast[:, :, level]
         data, frame = block.tobytes(), self._frame
         revisions = [number(0)] * n if columns.revision is None else numbers(columns.revision.astype(np.int64))
         keys = [unique_id.encode() for unique_id in columns.unique_ids]
@@ -150,7 +151,7 @@ def number(value: int) -> bytes:
 
 
 def numbers(values: IntArray) -> list[bytes]:
-    """Return Avro ints or longs: zigzag, then groups of 7 bits, the lowest first, all but the last with the top bit."""
+    """Return Avro ints or longs: zigzag, then groups of 7 bits, lowest first; all but the last have the top bit set."""
     zigzag = ((values << 1) ^ (values >> 63)).astype(np.uint64)
     groups = (zigzag[:, None] >> np.arange(0, 7 * _GROUPS, 7, dtype=np.uint64)) & np.uint64(0x7F)
     lengths = np.maximum(1, _GROUPS - np.argmax(groups[:, ::-1] != 0, axis=1))

@@ -1,4 +1,8 @@
-"""The columns that every forecast codec takes, and the names that records use. Does not know a codec's bytes."""
+"""The columns that every forecast codec encodes, and the names in its records.
+
+Owns: the columns, the interface of an encoder, the names of statuses, models and levels.
+Does not know: the bytes of a codec.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +23,18 @@ STATUS_NAMES: Final = tuple(status.name.lower() for status in Status)
 
 @dataclass(frozen=True, slots=True)
 class ForecastColumns:
-    """Forecasts to be encoded; row `i` of each column belongs to one record.
+    """Forecasts to encode; row `i` of each column belongs to one record.
 
     Attributes:
-        unique_ids: stream ids.
-        ds: `(n,)` int64, event time in milliseconds since the epoch: the origin of the forecast.
+        unique_ids: The stream ids.
+        ds: `(n,)` int64, event time in milliseconds since the epoch, the origin of the forecast.
         status: `(n,)` int8, `Status`.
         forecast: `(n, H, Q)` float32.
         anomaly: `(n,)` float32, NaN = unknown; None where the bundle has no such output.
-        partitions: `(n,)` int64, of the event in the source.
-        offsets: `(n,)` int64, of the event in the source; of a revision, of the event that caused it.
-        revision: `(n,)` int32, how often the forecast of this stream and slot was revised; None where none can be, and
-            then records do not speak of it.
+        partitions: `(n,)` int64, partition of the event in the source.
+        offsets: `(n,)` int64, offset of the event in the source; for a revision, of the event that caused it.
+        revision: `(n,)` int32, how often the forecast of this stream and period was revised; None where forecasts are
+            never revised, and records then have no such member.
     """
 
     unique_ids: Sequence[str]
@@ -59,7 +63,7 @@ class ForecastColumns:
         )
 
     def parts(self, rows: int) -> Iterator[ForecastColumns]:
-        """Yield the same in parts of at most `rows` rows; the columns are views."""
+        """Yield the rows in parts of at most `rows`; the columns are views."""
         for first in range(0, len(self), rows):
             at = slice(first, first + rows)
             yield ForecastColumns(
@@ -75,7 +79,7 @@ class ForecastColumns:
 
 
 class ForecastEncoder(Protocol):
-    """Columns to records, keyed by stream id."""
+    """Encodes columns as records, keyed by stream id."""
 
     def encode(self, columns: ForecastColumns) -> tuple[list[bytes], list[bytes]]:
         """Return keys and values, one of each per row."""
@@ -83,10 +87,10 @@ class ForecastEncoder(Protocol):
 
 
 def model_name(metadata: BundleMetadata) -> str:
-    """Return what a record says of the model that made it."""
+    """Return the name of a model in records: `NAME@MODEL_ID`."""
     return f"{metadata.name}@{metadata.model_id}"
 
 
 def level_name(quantile: float) -> str:
-    """Return how a record names a quantile: `0.1`."""
+    """Return the name of a quantile level in records, such as `0.1`."""
     return f"{quantile:g}"

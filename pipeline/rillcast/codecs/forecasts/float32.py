@@ -1,7 +1,9 @@
-"""Forecast records as raw float32 behind a header of fixed layout: the cheapest codec to write and to read.
+"""Forecast records as raw float32 after a header of fixed layout: the cheapest codec to write and to read.
 
-Owns: the layout (`layout`), which `docs/records.md` repeats. The stream id is the record's key and not in its value; so
-every record of a model has one size, numpy lays a whole batch out at once, and a row costs one slice.
+The stream id is the record's key and not in its value. So every record of a model has the same size, numpy lays out a
+whole batch at once, and a row costs one slice.
+
+Owns: the layout (`layout`), which `docs/records.md` repeats.
 """
 
 from __future__ import annotations
@@ -14,12 +16,12 @@ from rillcast.bundle.bundle import BundleMetadata
 from rillcast.codecs.forecasts.columns import ForecastColumns
 
 MAGIC: Final = b"RCF1"
-# Little-endian, packed: 64 bytes, then the levels, then the revision if there can be one (as `values_at` tells), then
-# the values by horizon and level.
+# Little-endian, packed: 64 bytes, then the levels, then the revision where forecasts are revised (`values_at` shows
+# it), then the values by horizon and level.
 HEADER: Final = np.dtype(
     [
         ("magic", "S4"),
-        ("values_at", "<u2"),  # where the values begin, so that a later version may say more in between
+        ("values_at", "<u2"),  # offset of the values; later versions may add members before them
         ("horizon", "<u2"),
         ("levels", "<u2"),
         ("status", "i1"),  # rillcast.bundle.bundle.Status
@@ -35,7 +37,7 @@ HEADER: Final = np.dtype(
 
 
 def layout(horizon: int, levels: int, *, revised: bool = False) -> np.dtype[Any]:
-    """Return the type of a whole record; `revised` = it says which revision it is."""
+    """Return the type of a whole record; `revised` = with the number of its revision."""
     revision = [("revision", "<u4")] if revised else []
     return np.dtype(
         [("header", HEADER), ("quantiles", "<f4", (levels,)), *revision, ("values", "<f4", (horizon, levels))]
@@ -43,7 +45,7 @@ def layout(horizon: int, levels: int, *, revised: bool = False) -> np.dtype[Any]
 
 
 class Float32Encoder:
-    """Columns to raw float32 forecast records, keyed by stream id."""
+    """Encodes columns as raw float32 records, keyed by stream id."""
 
     def __init__(self, metadata: BundleMetadata) -> None:
         self._plain, self._revised = (_constants(metadata, revised=revised) for revised in (False, True))
@@ -68,7 +70,7 @@ class Float32Encoder:
 
 
 def _constants(metadata: BundleMetadata, *, revised: bool) -> np.ndarray[Any, Any]:
-    """Return a record with everything in it that is the same in all of a model's records."""
+    """Return a record with all values that a model's records share."""
     levels = len(metadata.quantiles)
     constants = np.zeros((), layout(metadata.horizon, levels, revised=revised))
     header = constants["header"]

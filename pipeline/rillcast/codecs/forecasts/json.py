@@ -1,9 +1,11 @@
-"""Forecast records as JSON. Owns the text of a record; `docs/records.md` has its members.
+"""Forecast records as JSON; `docs/records.md` describes the members.
 
-The whole batch's numbers are printed by one call on a float32 array (the shortest digits that read back to the same
-float32), and that text is cut into lists. Two things measured: lists of Python floats take three times as long and
-twice the bytes; and a search for one separator in flat text takes half as long as for two in nested text. Everything
-else of a row is printed per batch as well, so that a row itself costs one `bytes.join`.
+One call on a float32 array prints the numbers of a whole batch, with the shortest digits that read back to the same
+float32. The text is then cut into lists. Measured: lists of Python floats take three times as long and twice the bytes,
+and a search for one separator in flat text takes half as long as for two in nested text. All other members are printed
+for the whole batch too, so that a row costs one `bytes.join`.
+
+Owns: the text of a record.
 """
 
 from __future__ import annotations
@@ -22,7 +24,7 @@ _NUMPY: Final = orjson.OPT_SERIALIZE_NUMPY
 
 
 class JsonEncoder:
-    """Columns to JSON forecast records, keyed by stream id."""
+    """Encodes columns as JSON records, keyed by stream id."""
 
     def __init__(self, metadata: BundleMetadata, decimals: int | None = None) -> None:
         constant = b'Z","freq":%b,"model":%b,"status":"' % (
@@ -59,12 +61,12 @@ class JsonEncoder:
             parts += [repeat(b'},"revision":'), _numbers(columns.revision), repeat(b"}")]
         else:
             parts += [repeat(b"}}")]
-        values = list(map(b"".join, zip(*parts, strict=False)))  # a constant repeats for ever
+        values = list(map(b"".join, zip(*parts, strict=False)))  # constants repeat without end
         return [unique_id.encode() for unique_id in columns.unique_ids], values
 
 
 def _texts(texts: list[str]) -> list[bytes]:
-    """Return texts as JSON has them between its quotes. A quote within is escaped, so `","` stands only between two."""
+    """Return texts as JSON writes them between quotes. Quotes inside are escaped, so `","` separates two texts."""
     return orjson.dumps(texts)[2:-2].split(b'","')
 
 
@@ -73,7 +75,7 @@ def _numbers(numbers: AnyArray) -> list[bytes]:
 
 
 def _times(ds: IntArray) -> list[bytes]:
-    """Return times as RFC 3339 has them, without the `Z`. The events of a poll mostly share a few, printed once."""
+    """Return times in RFC 3339 without the `Z`. The events of a poll mostly share a few times, each printed once."""
     different, which = np.unique(ds, return_inverse=True)
     texts = np.datetime_as_string(different.astype("datetime64[ms]")).astype("S").tolist()
     return [texts[i] for i in which.tolist()]

@@ -1,7 +1,9 @@
-"""Forecast records as MessagePack: the members of the JSON form, numbers in float32. Owns the bytes of a record.
+"""Forecast records as MessagePack: the members of the JSON form, with numbers in float32.
 
-Any MessagePack library reads them. A float32 takes five bytes wherever it stands, so everything after the two members
-of varying length has a fixed size, and numpy lays it out for a whole batch at once; a row costs one `bytes.join`.
+Any MessagePack library reads them. A float32 always takes five bytes, so all members after the two of varying length
+have a fixed size. Numpy lays them out for a whole batch at once, and a row costs one `bytes.join`.
+
+Owns: the bytes of a record.
 """
 
 from __future__ import annotations
@@ -21,16 +23,16 @@ _INT64: Final = 0xD3
 _NULL: Final = b"\xc0"
 _NUMBER: Final = np.dtype([("type", "u1"), ("value", ">f4")])
 _WHOLE: Final = np.dtype([("type", "u1"), ("value", ">i8")])
-_MEMBERS: Final = 8  # of a record that does not speak of revisions
+_MEMBERS: Final = 8  # members of a record without a revision
 _REVISION: Final = np.dtype([("type", "u1"), ("value", ">i4")])
 _INT32: Final = 0xD2
 
 
 class MsgpackEncoder:
-    """Columns to MessagePack forecast records, keyed by stream id."""
+    """Encodes columns as MessagePack records, keyed by stream id."""
 
     def __init__(self, metadata: BundleMetadata) -> None:
-        shape = metadata.horizon
+        horizon = metadata.horizon
         members: list[tuple[str, Any]] = []
         constants: dict[str, bytes] = {}
 
@@ -43,8 +45,8 @@ class MsgpackEncoder:
         constant("model", b"".join(map(_pack, ("freq", metadata.freq, "model", model_name(metadata)))))
         constant("quantiles", _pack("quantiles") + _map_of(len(metadata.quantiles)))
         for number, quantile in enumerate(metadata.quantiles):
-            constant(f"level{number}", _pack(level_name(quantile)) + _array_of(shape))
-            members.append((f"values{number}", (_NUMBER, (shape,))))
+            constant(f"level{number}", _pack(level_name(quantile)) + _array_of(horizon))
+            members.append((f"values{number}", (_NUMBER, (horizon,))))
         constant("source", _pack("source") + _map_of(2) + _pack("partition"))
         members.append(("partition", _WHOLE))
         constant("offset_name", _pack("offset"))
@@ -97,10 +99,10 @@ def _revisions(revision: npt.NDArray[np.int32]) -> list[bytes]:
 
 
 def _map_of(members: int) -> bytes:
-    """Return the head of a map: 1 byte up to 15 members, else 3."""
+    """Return the head of a map: 1 byte up to 15 members, else 3 bytes."""
     return bytes([0x80 | members]) if members < 16 else b"\xde" + members.to_bytes(2, "big")
 
 
 def _array_of(elements: int) -> bytes:
-    """Return the head of an array of less than 65536 elements."""
+    """Return the head of an array of fewer than 65,536 elements."""
     return bytes([0x90 | elements]) if elements < 16 else b"\xdc" + elements.to_bytes(2, "big")

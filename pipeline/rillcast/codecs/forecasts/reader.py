@@ -1,9 +1,9 @@
-"""Reads forecast records of any codec: what a consumer in Python needs.
+"""Reads forecast records of any codec, for consumers in Python.
 
     from rillcast.codecs.forecasts.reader import decode_forecast
     forecast = decode_forecast(message.value(), message.key())
 
-Owns: the reading side of `forecasts_json`, `forecasts_msgpack` and `forecasts_float32`, told apart by their first byte.
+Owns: the reading side of `json`, `msgpack`, `float32` and `avro`; the first bytes of a record show its codec.
 Does not know: Kafka.
 """
 
@@ -32,18 +32,18 @@ class Forecast:
     """One forecast.
 
     Attributes:
-        unique_id: the stream.
-        ds: the event's time, the origin of the forecast, milliseconds since the epoch.
-        freq: length of a slot.
-        model: name and id of the bundle; of a float32 record the id alone.
-        status: what became of the event, see `docs/records.md`.
+        unique_id: The stream id.
+        ds: Time of the event in milliseconds since the epoch, the origin of the forecast.
+        freq: Length of a period.
+        model: Name and id of the bundle; a float32 record has only the id.
+        status: Result of the event, see `docs/records.md`.
         quantiles: `(Q,)` levels.
-        values: `(H, Q)` float32; row `i` is for the slot `i + 1` after that of `ds`.
-        anomaly: 0 to 1, NaN = unknown.
-        partition: of the event in the source.
-        offset: of the event in the source, or of the one that caused the revision. A repeat has the same partition,
-            offset and ds: drop it by these.
-        revision: how often the forecast of this stream and slot had been revised before it became this one.
+        values: `(H, Q)` float32; row `i` is for the period `i + 1` after that of `ds`.
+        anomaly: Anomaly of the observation, 0 to 1; NaN = unknown.
+        partition: Partition of the event in the source.
+        offset: Offset of the event in the source, or of the event that caused the revision. A repeated record has the
+            same partition, offset and ds, by which a reader drops it.
+        revision: How often the forecast of this stream and period had been revised before this one.
     """
 
     unique_id: str
@@ -60,7 +60,7 @@ class Forecast:
 
     @property
     def times(self) -> IntArray:
-        """`(H,)`, when the slots begin that the rows of `values` are for, milliseconds since the epoch."""
+        """`(H,)` int64, starts of the periods of the rows of `values`, in milliseconds since the epoch."""
         times: IntArray = parse(self.freq).ahead(self.ds, np.arange(1, len(self.values) + 1))
         return times
 
@@ -69,11 +69,11 @@ def decode_forecast(value: bytes, key: bytes | None = None) -> Forecast:
     """Read one record.
 
     Args:
-        value: the record's value.
-        key: the record's key; only a float32 record needs it, for it holds the stream id.
+        value: Value of the record.
+        key: Key of the record; only a float32 record needs it, because the key holds the stream id.
 
     Raises:
-        DataError: this is no forecast record of a known codec, or a float32 record came without its key.
+        DataError: The value is no forecast record of a known codec, or a float32 record has no key.
     """
     try:
         if value[:1] == b"{":
@@ -85,24 +85,24 @@ def decode_forecast(value: bytes, key: bytes | None = None) -> Forecast:
         if value[:1] == b"\0":  # Confluent's frame
             return _from_members(_avro(value))
     except (KeyError, TypeError, ValueError, IndexError, msgspec.MsgspecError) as error:
-        raise DataError(f"a forecast record of {len(value)} bytes cannot be read: {error!r}") from error
+        raise DataError(f"cannot read a forecast record of {len(value)} bytes: {error!r}") from error
     raise DataError(
-        f"not a forecast record: it begins with {value[:4]!r}, expected JSON, MessagePack, Avro or {MAGIC!r}"
+        f"not a forecast record: found {value[:4]!r} at its start, expected JSON, MessagePack, Avro or {MAGIC!r}"
     )
 
 
 def _avro(value: bytes) -> dict[str, Any]:
-    """Read an Avro record by the schema of this release; a registry's deserialiser reads it by the writer's."""
+    """Read an Avro record with the schema of this release; a registry's deserialiser uses the writer's schema."""
     try:
         from fastavro import parse_schema, schemaless_reader
     except ImportError as error:
-        raise DataError("Avro needs fastavro: install the extra rillcast[registry]") from error
+        raise DataError("reading Avro needs fastavro; install the extra rillcast[registry]") from error
     from rillcast.codecs.forecasts.avro import FRAME_BYTES, SCHEMA
 
     try:
         members: Any = schemaless_reader(io.BytesIO(value[FRAME_BYTES:]), parse_schema(SCHEMA), None)
-    except Exception as error:  # fastavro raises whatever its reader stumbles over, from IndexError up
-        raise DataError(f"an Avro record of {len(value)} bytes cannot be read: {error!r}") from error
+    except Exception as error:  # fastavro raises unrelated types
+        raise DataError(f"cannot read an Avro record of {len(value)} bytes: {error!r}") from error
     found: dict[str, Any] = members | {"ds": (members["ds"] - _EPOCH) // dt.timedelta(milliseconds=1)}
     return found
 
@@ -129,7 +129,7 @@ def _from_members(members: dict[str, Any]) -> Forecast:
 
 def _from_float32(value: bytes, key: bytes | None) -> Forecast:
     if key is None:
-        raise DataError("a float32 forecast record has its stream id in its key: give the key too")
+        raise DataError("a float32 forecast record has its stream id in its key; pass the key")
     header = np.frombuffer(value, HEADER, 1)[0]
     horizon, levels = int(header["horizon"]), int(header["levels"])
     quantiles = np.frombuffer(value, "<f4", levels, HEADER.itemsize)

@@ -1,1 +1,1 @@
-"""Observation records, in every format that they may have, to columns."""
+"""Observation records in every format to columns: a file a format, one decoder for all."""

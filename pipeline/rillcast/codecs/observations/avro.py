@@ -1,7 +1,7 @@
-"""Observations in Avro, in the Confluent wire format: read with the schema that the writer registered.
+"""Observations in Avro, in the Confluent wire format, read with the schema that the writer registered.
 
-The members are found by name, so a record may have more of them and other schemas may come along. `ds` may be a long
-or a timestamp (`timestamp-millis`, `-micros`, local ones as UTC). Avro has a NaN: a `y` that is NaN is missing.
+Members are found by name, so a record may have further members and its schema may change. `ds` may be a long or a
+timestamp (`timestamp-millis`, `-micros`, local ones as UTC). Avro has a NaN: a `y` that is NaN is missing.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from rillcast.errors import RillcastError
 
 
 class AvroFormat:
-    """See `rillcast.codecs.observations.format.Format`."""
+    """Implements `rillcast.codecs.observations.format.Format`."""
 
     def __init__(self, registry: Registry) -> None:
         from confluent_kafka.schema_registry.avro import AvroDeserializer
@@ -27,7 +27,7 @@ class AvroFormat:
         self._deserialize = AvroDeserializer(registry.client)
 
     def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-        """Return confluent-kafka's deserialiser, then a check of the members."""
+        """Return confluent-kafka's deserialiser followed by a check of the members."""
         require, asking, deserialize = self._registry.require, self._registry.asking, self._deserialize
 
         def decode(value: bytes) -> Any:
@@ -37,14 +37,14 @@ class AvroFormat:
                     document = deserialize(value)
             except (RillcastError, RefusedError):
                 raise
-            except Exception as error:  # fastavro raises whatever its reader stumbles over, from IndexError up
+            except Exception as error:  # fastavro raises unrelated types
                 raise RefusedError(Reason.NOT_AVRO, f"{type(error).__name__}: {error}") from error
             return msgspec.convert(document, shape)
 
         return decode
 
-    def refusal(self, value: bytes, error: Exception) -> tuple[Reason, str]:  # noqa: ARG002  the error says it all
-        """Return why a value is no observation."""
+    def refusal(self, value: bytes, error: Exception) -> tuple[Reason, str]:  # noqa: ARG002  the error has all facts
+        """Return why the value is no observation."""
         if isinstance(error, msgspec.ValidationError):
             return reason_of_shape(error)
         return Reason.WRONG_TYPE, str(error)

@@ -1,9 +1,9 @@
-"""CloudEvents 1.0 in Kafka: which bytes are the data, and what the attributes say.
+"""CloudEvents 1.0 in Kafka: the data and the attributes of an event.
 
-By the Kafka protocol binding: a record whose `content-type` header begins with `application/cloudevents` holds the
-whole event (structured mode), one with a header `ce_specversion` only its data (binary mode). Own lines rather than
-the SDK, which builds an event object for each record; required attributes and the version are checked as the
-specification says.
+By the Kafka protocol binding, a record whose `content-type` header begins with `application/cloudevents` contains the
+whole event (structured mode). A record with a header `ce_specversion` contains only its data (binary mode). The SDK
+would build an event object for each record, so this module reads the events itself. It checks the required attributes
+and the version as the specification says.
 
 Sources: CloudEvents specification 1.0.2; its Kafka protocol binding (sections 3.2, 3.3) and JSON event format (section
 3).
@@ -16,7 +16,7 @@ from typing import Any, Final, NamedTuple
 
 import msgspec
 
-from rillcast.codecs.observations.fields import Records
+from rillcast.codecs.observations.fields import PolledRecords
 from rillcast.codecs.observations.rejections import Reason, RefusedError
 
 _PREFIX: Final = "ce_"
@@ -27,7 +27,7 @@ _REQUIRED: Final = ("id", "source", "specversion", "type")
 
 
 class Opened(NamedTuple):
-    """The inside of one event: its data, whether that is certainly JSON, and the attributes that are text."""
+    """The content of one event: its data, whether the data is known to be JSON, and the text attributes."""
 
     data: bytes
     is_json: bool
@@ -35,7 +35,7 @@ class Opened(NamedTuple):
 
 
 class _Event(msgspec.Struct, gc=False):
-    """Structured mode. The data stays as it is; the other members are attributes, read from the same bytes."""
+    """An event in structured mode. Its data stays raw; the other members are attributes, read from the same bytes."""
 
     data: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     data_base64: str | msgspec.UnsetType = msgspec.UNSET
@@ -45,11 +45,11 @@ _event = msgspec.json.Decoder(_Event).decode
 _members = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-def open_event(records: Records, row: int) -> Opened:
-    """Return what the CloudEvent in record `row` holds.
+def open_event(records: PolledRecords, row: int) -> Opened:
+    """Return the content of the CloudEvent in record `row`.
 
     Raises:
-        RefusedError: it is no CloudEvent, of another version, lacks an attribute, or has no data.
+        RefusedError: The record is no CloudEvent, has another version, lacks an attribute, or has no data.
     """
     value = records.values[row]
     headers = records.headers(row)
@@ -71,7 +71,7 @@ def open_event(records: Records, row: int) -> Opened:
 def _structured(value: bytes, content_type: str) -> Opened:
     media_type = content_type.split(";")[0].strip().lower()
     if media_type != _JSON_EVENT:
-        raise RefusedError(Reason.NOT_CLOUDEVENT, f"content type {media_type!r}; only {_JSON_EVENT} is read")
+        raise RefusedError(Reason.NOT_CLOUDEVENT, f"content type is {media_type!r}, expected {_JSON_EVENT}")
     try:
         event, members = _event(value), _members(value)
         attributes = {name: text for name, text in members.items() if isinstance(text, str)}
@@ -84,7 +84,7 @@ def _structured(value: bytes, content_type: str) -> Opened:
         msgspec.MsgspecError,
         RecursionError,
         ValueError,
-    ) as error:  # of base64: binascii.Error, or a bare ValueError
+    ) as error:  # base64 raises binascii.Error or ValueError
         raise RefusedError(Reason.NOT_CLOUDEVENT, str(error)) from error
     if isinstance(event.data, msgspec.Raw):
         return Opened(bytes(event.data), True, attributes)
@@ -95,6 +95,4 @@ def _check(attributes: dict[str, str]) -> None:
     if missing := [name for name in _REQUIRED if not attributes.get(name)]:
         raise RefusedError(Reason.NOT_CLOUDEVENT, f"attributes {missing} are missing")
     if attributes["specversion"] != _VERSION:
-        raise RefusedError(
-            Reason.NOT_CLOUDEVENT, f"specversion {attributes['specversion']!r}; version {_VERSION} is read"
-        )
+        raise RefusedError(Reason.NOT_CLOUDEVENT, f"specversion is {attributes['specversion']!r}, expected {_VERSION}")

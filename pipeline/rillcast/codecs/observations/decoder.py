@@ -1,9 +1,10 @@
 """Observation records: bytes to columns.
 
-Owns: the columns, and the limits that an observation has to keep. Does not know: where the bytes come from, how a
-format is written (`rillcast.codecs.observations_*`), or what a model does with the columns. One bad record is rejected
-with a reason; it never stops the others. What is rejected depends on the record alone, never on the clock, so that a
-replay rejects the same.
+Owns: the limits on an observation, and the rejection of records.
+Does not know: where the bytes come from, how a format is written (`rillcast.codecs.observations.format`), how a model
+uses the columns.
+Invariants: a bad record is rejected with a reason and never stops the others. A rejection depends on the record alone,
+never on the clock, so a replay rejects the same records.
 """
 
 from __future__ import annotations
@@ -16,14 +17,14 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 
-from rillcast.arrays import FloatArray, IntArray
-from rillcast.codecs.observations import covariates
+from rillcast.arrays import FloatArray
 from rillcast.codecs.observations.cloudevents import open_event
-from rillcast.codecs.observations.covariates import CovariateColumns, Masked
-from rillcast.codecs.observations.fields import Fields, Observation, Records, Surroundings
+from rillcast.codecs.observations.covariates import CovariateColumns
+from rillcast.codecs.observations.fields import Fields, Observation, PolledRecords, RecordContext
 from rillcast.codecs.observations.format import Format
 from rillcast.codecs.observations.json import JsonFormat
 from rillcast.codecs.observations.rejections import Reason, RefusedError, Rejection
+from rillcast.events import NOTHING_MASKED, EventBatch, Masked
 
 MIN_DS: Final = dt.datetime(1900, 1, 1, tzinfo=dt.UTC)
 MAX_DS: Final = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
@@ -35,48 +36,15 @@ _DETAIL_CHARS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Observations:
-    """Decoded events as columns, in the order of the poll.
-
-    Attributes:
-        rows: `(n,)` int64, which row of the poll each event came from.
-        unique_ids: stream ids.
-        ds: `(n,)` int64, milliseconds since the epoch.
-        y: `(n,)` float32, NaN = missing.
-        x: `(n, C)` float32, covariates at the events; None where the model takes none.
-        future: `(n, F, H)` float32, those for the next slots; None where none are known ahead.
-        masked: how many values of covariates the model does not see.
-    """
-
-    rows: IntArray
-    unique_ids: list[str]
-    ds: IntArray
-    y: FloatArray
-    x: FloatArray | None = None
-    future: FloatArray | None = None
-    masked: Masked = covariates.NONE
-
-    def __len__(self) -> int:
-        return len(self.unique_ids)
-
-    def take(self, chosen: IntArray) -> Observations:
-        """Return some of the events, in the order of `chosen`."""
-        unique_ids = [self.unique_ids[row] for row in chosen.tolist()]
-        x, future = (None if column is None else column[chosen] for column in (self.x, self.future))
-        return Observations(self.rows[chosen], unique_ids, self.ds[chosen], self.y[chosen], x, future)
-
-
-@dataclass(frozen=True, slots=True)
 class DecodeLimits:
-    """What an observation must not exceed.
+    """Limits on an observation.
 
     Attributes:
-        max_record_bytes: of a value.
-        max_id_bytes: of a `unique_id` in UTF-8.
-        max_abs_y: of the magnitude of `y`.
-        max_future_ms: by how much `ds` may lie after the record's own timestamp; 0 = any amount. A record whose
-        timestamp
-            is unknown passes.
+        max_record_bytes: Largest value in bytes.
+        max_id_bytes: Longest `unique_id` in bytes of UTF-8.
+        max_abs_y: Largest magnitude of `y`.
+        max_future_ms: Milliseconds by which `ds` may lie after the record's timestamp; 0 = any amount. A record without
+            a known timestamp passes.
     """
 
     max_record_bytes: int = 1_048_576
@@ -86,10 +54,10 @@ class DecodeLimits:
 
 
 class ObservationDecoder:
-    """Records to columns.
+    """PolledRecords to columns.
 
-    A batch in which every record is good costs one list comprehension per column; only a batch with a bad record
-    is gone through one by one.
+    A batch of good records costs one list comprehension per column. Only a batch with a bad record is decoded one by
+    one.
     """
 
     def __init__(
@@ -101,14 +69,14 @@ class ObservationDecoder:
         cloudevents: bool = False,
         columns: CovariateColumns | None = None,
     ) -> None:
-        """Put a decoder together.
+        """Prepare the decoder.
 
         Args:
-            limits: what an observation must not exceed.
-            form: how values are written; JSON if None.
-            fields: where stream, time and observation stand; the plain names if None.
-            cloudevents: whether each record is a CloudEvent around its value.
-            columns: of the covariates that the fields read; None where they read none.
+            limits: Limits on an observation.
+            form: Format of the values; None = JSON.
+            fields: Where a record has its stream, time and observation; None = members of the plain names.
+            cloudevents: Whether each record is a CloudEvent around its value.
+            columns: Reader of the covariates that `fields` declares; None where it declares none.
         """
         self._limits = limits or DecodeLimits()
         self._format = form or JsonFormat()
@@ -119,17 +87,17 @@ class ObservationDecoder:
         self._columns = columns
         self._json = JsonFormat()
         self._decode_json: Callable[[bytes], Any] = self._json.decoder(fields.shape)
-        self._read: Callable[[Records], list[Observation]] = self._read_values
-        if cloudevents or fields.needs_surroundings:
+        self._read: Callable[[PolledRecords], list[Observation]] = self._read_values
+        if cloudevents or fields.needs_context:
             self._read = self._read_records
         elif not fields.plain:
             self._read = self._read_mapped
 
-    def decode(self, records: Records) -> tuple[Observations, list[Rejection]]:
-        """Decode a poll; every row ends up in exactly one of the two results.
+    def decode(self, records: PolledRecords) -> tuple[EventBatch, list[Rejection]]:
+        """Decode a poll; every row is in exactly one of the two results.
 
         Raises:
-            TransportError: a schema registry does not answer.
+            TransportError: A schema registry does not answer.
         """
         try:
             return self._decode_all(records), []
@@ -144,7 +112,7 @@ class ObservationDecoder:
         ):
             return self._decode_one_by_one(records)
 
-    def _decode_all(self, records: Records) -> Observations:
+    def _decode_all(self, records: PolledRecords) -> EventBatch:
         limits, values = self._limits, records.values
         if any(value is None or len(value) > limits.max_record_bytes for value in values):
             raise _NeedsCareError
@@ -160,48 +128,58 @@ class ObservationDecoder:
         y = np.array([event.y for event in events], dtype=np.float64)  # None becomes NaN
         if np.any(np.abs(y) > limits.max_abs_y):
             raise _NeedsCareError
-        rows = np.arange(len(events), dtype=np.int64)
-        return Observations(rows, ids, ds, y.astype(np.float32), *self._covariates(events))
+        x, future, masked = self._covariates(events)
+        return EventBatch(
+            records.partitions,
+            records.offsets,
+            ids,
+            ds,
+            y.astype(np.float32),
+            x,
+            future,
+            records.timestamps_ms,
+            masked=masked,
+        )
 
     def _covariates(self, events: Sequence[Observation]) -> tuple[FloatArray | None, FloatArray | None, Masked]:
-        """Return the last three columns of `Observations`."""
-        return (None, None, covariates.NONE) if self._columns is None else self._columns.columns(events)
+        """Return `x`, `future` and the number of their values that the model does not see."""
+        return (None, None, NOTHING_MASKED) if self._columns is None else self._columns.columns(events)
 
-    # Three ways to the same list: the first is the hot one.
+    # Three functions for the same list; the first is the hot path.
 
-    def _read_values(self, records: Records) -> list[Observation]:
+    def _read_values(self, records: PolledRecords) -> list[Observation]:
         decode = self._decode
         return [decode(value) for value in records.values]  # type: ignore[arg-type]  # None was ruled out
 
-    def _read_mapped(self, records: Records) -> list[Observation]:
+    def _read_mapped(self, records: PolledRecords) -> list[Observation]:
         decode, get = self._decode, self._get
         return [get(decode(value), None) for value in records.values]  # type: ignore[arg-type]  # None was ruled out
 
-    def _read_records(self, records: Records) -> list[Observation]:
+    def _read_records(self, records: PolledRecords) -> list[Observation]:
         return [self._observe(records, row) for row in range(len(records.values))]
 
-    def _observe(self, records: Records, row: int) -> Observation:
+    def _observe(self, records: PolledRecords, row: int) -> Observation:
         """Return the observation of one record.
 
         Raises:
-            RefusedError: there is none.
+            RefusedError: The record has no observation.
         """
         value = records.values[row]
-        beside = Surroundings(records, row)
+        context = RecordContext(records, row)
         decode, form = self._decode, self._format
         if self._cloudevents:
             value, is_json, attributes = open_event(records, row)
-            beside = Surroundings(records, row, attributes)
+            context = RecordContext(records, row, attributes)
             if is_json:
                 decode, form = self._decode_json, self._json
         if not value:
             raise RefusedError(Reason.EMPTY, "the record has no value")
         try:
-            return self._get(decode(value), beside)
+            return self._get(decode(value), context)
         except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError, TypeError) as error:
             raise RefusedError(*form.refusal(value, error)) from error
 
-    def _decode_one_by_one(self, records: Records) -> tuple[Observations, list[Rejection]]:
+    def _decode_one_by_one(self, records: PolledRecords) -> tuple[EventBatch, list[Rejection]]:
         rows: list[int] = []
         events: list[Observation] = []
         rejections: list[Rejection] = []
@@ -216,13 +194,16 @@ class ObservationDecoder:
         ids = [event.unique_id for event in events]
         ds = np.array([_epoch_ms(event.ds) for event in events], np.int64)
         y = np.array([np.nan if event.y is None else event.y for event in events], np.float64).astype(np.float32)
-        return Observations(np.array(rows, np.int64), ids, ds, y, *self._covariates(events)), rejections
+        x, future, masked = self._covariates(events)
+        at = np.array(rows, np.int64)
+        partitions, offsets, timestamps_ms = records.partitions[at], records.offsets[at], records.timestamps_ms[at]
+        return EventBatch(partitions, offsets, ids, ds, y, x, future, timestamps_ms, at, masked), rejections
 
-    def _checked(self, records: Records, row: int) -> Observation:
-        """Return the observation of one record, within the limits.
+    def _checked(self, records: PolledRecords, row: int) -> Observation:
+        """Return the observation of one record, checked against the limits.
 
         Raises:
-            RefusedError: there is none, or it is not.
+            RefusedError: The record has no observation, or the observation exceeds a limit.
         """
         limits, value = self._limits, records.values[row]
         if value is not None and len(value) > limits.max_record_bytes:
@@ -255,15 +236,15 @@ class ObservationDecoder:
 
 
 class _NeedsCareError(Exception):
-    """A record of the batch may have to be rejected; which one is found out one by one."""
+    """Some record of the batch may need a rejection; decoding one by one finds out which."""
 
 
-def _known(records: Records) -> Any:
+def _known(records: PolledRecords) -> Any:
     return records.timestamps_ms >= 0
 
 
 def _epoch_ms(ds: int | dt.datetime) -> int:
     if isinstance(ds, int):
-        # numpy would refuse a number beyond int64; any such date is out of range all the same.
+        # numpy refuses a number beyond int64; a clipped date is still out of range.
         return min(max(ds, _MIN_DS_MS - 1), _MAX_DS_MS + 1)
     return ((ds if ds.tzinfo else ds.replace(tzinfo=dt.UTC)) - _EPOCH) // _MILLISECOND

@@ -1,11 +1,12 @@
 """Which members of a record are the stream, the time and the observation.
 
-Owns: `Observation`, what every format decodes to; the mapping of other names, nested members, and facts beside the
-value (key, timestamp, headers, CloudEvents attributes) onto it. Does not know: how bytes become members
-(`rillcast.codecs.observations_*`), or which values are allowed (`rillcast.codecs.observations.decoder`).
+A mapping becomes a generated msgspec type with the renamed and nested members. So the same compiled code decodes and
+checks a mapped record and a plain one.
 
-A mapping becomes a generated msgspec type with the renamed and nested members, so that a mapped record is decoded and
-checked by the same compiled code as a plain one.
+Owns: `Observation`, to which every format decodes; the mapping of other names, nested members and the record's context
+(key, timestamp, headers, CloudEvents attributes) onto it.
+Does not know: how bytes become members (`rillcast.codecs.observations.format`), which values are allowed
+(`rillcast.codecs.observations.decoder`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ import msgspec
 
 from rillcast.arrays import IntArray
 from rillcast.bundle.covariates import Covariate, ahead
-from rillcast.codecs.observations import covariates as beside
+from rillcast.codecs.observations import covariates as of_covariates
 from rillcast.codecs.observations.rejections import Reason, RefusedError
 
 Unit: TypeAlias = Literal["s", "ms", "us", "ns"]
@@ -37,8 +38,8 @@ Time: TypeAlias = int | dt.datetime
 class Observation(msgspec.Struct, gc=False):
     """One event: `{"unique_id": "web-17/cpu", "ds": "2024-05-01T12:00:00Z", "y": 0.42}`.
 
-    `ds` is RFC 3339 text (UTC when it has no zone) or whole milliseconds since the epoch. `y` may be null or
-    absent: a missing observation, which still advances the stream. Further members are ignored.
+    `ds` is RFC 3339 text (UTC where it has no zone) or whole milliseconds since the epoch. A `y` that is null or absent
+    is a missing observation, which still advances the stream. Other members are ignored.
     """
 
     unique_id: Text
@@ -47,14 +48,24 @@ class Observation(msgspec.Struct, gc=False):
 
 
 class CovariateObservation(Observation, gc=False):
-    """One mapped event with covariates; `x` and `future` are of the types that `covariates.types` makes."""
+    """One mapped event with covariates; `x` and `future` have the types that `covariates.types` generates."""
 
     x: Any = None
     future: Any = None
 
 
-class Records(Protocol):
-    """What a decoder reads of a poll, row by row; `rillcast.transports.base.Polled` is one."""
+class PolledRecords(Protocol):
+    """The columns of a poll that a decoder reads; `rillcast.transports.base.Polled` implements it."""
+
+    @property
+    def partitions(self) -> IntArray:
+        """`(n,)` int64."""
+        ...
+
+    @property
+    def offsets(self) -> IntArray:
+        """`(n,)` int64, increasing within a partition."""
+        ...
 
     @property
     def keys(self) -> Sequence[bytes | None]:
@@ -78,20 +89,20 @@ class Records(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class Surroundings:
-    """What stands beside the value of one record."""
+class RecordContext:
+    """What one record has in addition to its value: key, timestamp, headers, CloudEvents attributes."""
 
-    records: Records
+    records: PolledRecords
     row: int
     attributes: dict[str, str] = field(default_factory=dict)
 
-    def find(self, place: str) -> str | int:
-        """Return what `place` names: `$key`, `$timestamp`, `$header.NAME` or `$ce.NAME`.
+    def find(self, source: str) -> str | int:
+        """Return what `source` names: `$key`, `$timestamp`, `$header.NAME` or `$ce.NAME`.
 
         Raises:
-            RefusedError: there is no such thing, or it is not text.
+            RefusedError: The record does not have it, or it is not text.
         """
-        kind, _, name = place.partition(".")
+        kind, _, name = source.partition(".")
         try:
             if kind == "$key":
                 if (key := self.records.keys[self.row]) is not None:
@@ -106,8 +117,8 @@ class Surroundings:
             elif name in self.attributes:
                 return self.attributes[name]
         except UnicodeDecodeError as error:
-            raise RefusedError(Reason.NOT_UTF8, f"{place}: {error}") from error
-        raise RefusedError(Reason.MISSING_FIELD, f"the record has no {place}")
+            raise RefusedError(Reason.NOT_UTF8, f"{source}: {error}") from error
+        raise RefusedError(Reason.MISSING_FIELD, f"the record has no {source}")
 
 
 class Fields:
@@ -126,27 +137,27 @@ class Fields:
         r"""Name the members.
 
         Args:
-            unique_id: of the stream: a path into the value (`"tags.host"`; `\.` is a dot within a name), or `$key`,
-                `$header.NAME`, `$ce.NAME`. If it is not the plain name, a whole number is taken too.
-            ds: of the time: a path, or `$timestamp`, `$header.NAME`, `$ce.NAME`.
-            y: of the observation: a path.
-            ds_unit: of a `ds` that is a number.
-            x: of the object with the covariates at the event: a path; empty = they are members of the value itself.
-            future: of the object with those for the next slots: a path.
-            covariates: which are read.
+            unique_id: Source of the stream id: a path into the value (`"tags.host"`; `\.` is a dot within a name), or
+                `$key`, `$header.NAME`, `$ce.NAME`. Under another than the plain name it may be a whole number.
+            ds: Source of the time: a path, or `$timestamp`, `$header.NAME`, `$ce.NAME`.
+            y: Path of the observation.
+            ds_unit: Unit of a `ds` that is a number.
+            x: Path of the object with the covariates at the event; empty = the covariates are members of the value.
+            future: Path of the object with the covariates for the next periods.
+            covariates: Covariates to read.
 
         Raises:
-            ValueError: a path is empty or names what cannot be there.
+            ValueError: A path is empty, or a source does not fit its field.
         """
         self._paths: dict[str, tuple[str, ...]] = {}
-        self._places: dict[str, str] = {}
+        self._sources: dict[str, str] = {}
         for name, where in zip(_NAMES, (unique_id, ds, y), strict=True):
             if where.startswith("$"):
-                self._places[name] = _place(name, where)
+                self._sources[name] = _source(name, where)
             else:
                 self._paths[name] = _path(name, where)
         self._covariates = tuple(covariates)
-        self._types = beside.types(covariates)
+        self._types = of_covariates.types(covariates)
         for one_covariate in covariates:
             path = _path("x", x) if x else ()
             self._paths[f"x.{one_covariate.name}"] = (*path, one_covariate.name)
@@ -159,16 +170,16 @@ class Fields:
         self._scale = _PER_MS[ds_unit]
         own = {name: (name,) for name in _NAMES}
         self.plain = (x, future) == ("x", "future") and ds_unit == "ms"
-        self.plain &= {name: path for name, path in self._paths.items() if name in own} == own and not self._places
+        self.plain &= {name: path for name, path in self._paths.items() if name in own} == own and not self._sources
 
     @property
-    def needs_surroundings(self) -> bool:
-        """Whether something is taken from beside the value."""
-        return bool(self._places)
+    def needs_context(self) -> bool:
+        """Whether a field comes from the record's context."""
+        return bool(self._sources)
 
     @property
     def shape(self) -> type[msgspec.Struct]:
-        """The type that a value has to be decoded to."""
+        """The type to which a value is decoded."""
         if self.plain:
             return self._plain_shape()
         tree: dict[str, Any] = {}
@@ -179,29 +190,28 @@ class Fields:
             branch[path[-1]] = name
         return _struct("Value", tree, {name: self._type_of(name) for name in self._paths})
 
-    def getter(self) -> Callable[[Any, Surroundings | None], Observation]:
-        """Return what makes an observation of a decoded value and what stands beside it.
+    def getter(self) -> Callable[[Any, RecordContext | None], Observation]:
+        """Return a function that makes an observation of a decoded value and its record's context.
 
-        It raises:
-            RefusedError: something is missing or of a wrong type.
+        The function raises `RefusedError` where a field is missing or of a wrong type.
         """
         if self.plain:
-            return lambda value, _around: value
+            return lambda value, _context: value
         read_x, read_future = self._covariate_reader("x"), self._covariate_reader("future")
         readers = {
             name: attrgetter(".".join(_attribute(step) for step in path))
             for name, path in self._paths.items()
             if name in _NAMES
         }
-        places, (times, per) = dict(self._places), self._scale
+        sources, (times, per) = dict(self._sources), self._scale
 
-        def get(value: Any, around: Surroundings | None) -> Observation:
+        def get(value: Any, context: RecordContext | None) -> Observation:
             found: dict[str, Any] = {name: _read(read, value) for name, read in readers.items()}
-            for name, place in places.items():
-                assert around is not None  # whoever takes something from there passes it
-                found[name] = _converted(name, place, around.find(place))
+            for name, source in sources.items():
+                assert context is not None  # the decoder passes it where `needs_context`
+                found[name] = _converted(name, source, context.find(source))
             ds = found["ds"]
-            if isinstance(ds, int) and places.get("ds") != "$timestamp":
+            if isinstance(ds, int) and sources.get("ds") != "$timestamp":
                 ds = ds * times // per
             unique_id = found["unique_id"]
             unique_id = unique_id if isinstance(unique_id, str) else str(unique_id)
@@ -221,10 +231,12 @@ class Fields:
         return msgspec.defstruct("ObservationWithCovariates", members, bases=(Observation,), gc=False)
 
     def _covariate_reader(self, part: Literal["x", "future"]) -> Callable[[Any], Any]:
-        """Return what makes `x` or `future` of a decoded value whose members stand anywhere."""
+        """Return a function that makes `x` or `future` of a decoded value with members at any path."""
         kind: Any = self._types.x if part == "x" else self._types.future
         readers = {
-            beside.attribute(name.removeprefix(f"{part}.")): attrgetter(".".join(_attribute(step) for step in path))
+            of_covariates.attribute(name.removeprefix(f"{part}.")): attrgetter(
+                ".".join(_attribute(step) for step in path)
+            )
             for name, path in self._paths.items()
             if name.startswith(f"{part}.")
         }
@@ -232,19 +244,19 @@ class Fields:
 
     def _type_of(self, name: str) -> Any:
         if name.startswith("future."):
-            return beside.type_ahead()
+            return of_covariates.type_ahead()
         if name.startswith("x."):
-            return beside.type_of(next(one for one in self._covariates if one.name == name.removeprefix("x.")))
+            return of_covariates.type_of(next(one for one in self._covariates if one.name == name.removeprefix("x.")))
         if name == "unique_id":
             return Text if self._paths[name] == (name,) else Text | int
         return Time if name == "ds" else float | None
 
 
-def _place(name: str, where: str) -> str:
+def _source(name: str, where: str) -> str:
     kind, _, rest = where.partition(".")
     allowed = {"unique_id": ("$key", "$header", "$ce"), "ds": ("$timestamp", "$header", "$ce"), "y": ()}[name]
     if kind not in allowed or (kind in ("$header", "$ce")) != bool(rest):
-        shown = ", ".join(f"{k}.NAME" if k in ("$header", "$ce") else k for k in allowed) or "no place beside the value"
+        shown = ", ".join(f"{k}.NAME" if k in ("$header", "$ce") else k for k in allowed) or "nothing else"
         raise ValueError(f"input.fields.{name} is {where!r}; it can be a path into the value or {shown}")
     return where
 
@@ -257,11 +269,11 @@ def _path(name: str, where: str) -> tuple[str, ...]:
 
 
 def _attribute(step: str) -> str:
-    return beside.attribute(step)
+    return of_covariates.attribute(step)
 
 
 def _struct(title: str, tree: dict[str, Any], types: dict[str, Any]) -> type[msgspec.Struct]:
-    """Return a type with the members of `tree`; only stream and time, and what holds one of them, must be there."""
+    """Return a type with the members of `tree`; only stream, time and the objects that contain them are required."""
     members: list[tuple[str, Any, Any]] = []
     for step, branch in tree.items():
         if isinstance(branch, dict):
@@ -283,17 +295,17 @@ def _may_be_absent(branch: dict[str, Any]) -> bool:
 def _read(read: Callable[[Any], Any], value: Any) -> Any:
     try:
         return read(value)
-    except AttributeError:  # an object on the way to `y` is null or absent
+    except AttributeError:  # an object on the path to `y` is null or absent
         return None
 
 
-def _converted(name: str, place: str, found: str | int) -> Any:
-    """Return what stood beside the value as the type of its field."""
+def _converted(name: str, source: str, found: str | int) -> Any:
+    """Return a value from the record's context as the type of its field."""
     if name == "unique_id" and isinstance(found, str) and not found:
-        raise RefusedError(Reason.BAD_ID, f"{place} is empty")
+        raise RefusedError(Reason.BAD_ID, f"{source} is empty")
     if name == "unique_id" or isinstance(found, int):
         return found
     try:
         return int(found) if found.lstrip("-").isdecimal() else msgspec.convert(found, dt.datetime)
     except (msgspec.ValidationError, ValueError) as error:
-        raise RefusedError(Reason.DS_OUT_OF_RANGE, f"{place}: {error}") from error
+        raise RefusedError(Reason.DS_OUT_OF_RANGE, f"{source}: {error}") from error

@@ -1,7 +1,9 @@
-"""What a format of observations is: bytes to the members that the fields ask for, or the reason why not.
+"""The interface of an observation format: bytes to the members that the fields need, or the reason for a refusal.
 
-One file per format: `observations_json`, `observations_msgpack`, and through a schema registry `observations_avro`,
-`observations_protobuf`, `observations_json_schema`. Knows no limits and no meaning of a member.
+One file a format: `json`, `msgpack`, and through a schema registry `avro`, `protobuf`, `json_schema`.
+
+Owns: the interface, and the reasons for a document of the wrong shape.
+Does not know: limits, the meaning of a member.
 """
 
 from __future__ import annotations
@@ -15,23 +17,23 @@ from rillcast.codecs.observations.rejections import Reason
 
 
 class Format(Protocol):
-    """One way to write an observation."""
+    """A format of observations."""
 
     def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-        """Return what decodes a value to `shape`.
+        """Return a function that decodes a value to `shape`.
 
-        It may raise anything that `refusal` can explain, and `RefusedError`, which explains itself. An error that is
-        not the record's fault (no answer of the registry) is a `RillcastError`.
+        The function may raise errors that `refusal` explains, and `RefusedError`, which has its own reason. An error
+        that the record did not cause, such as a registry that does not answer, is a `RillcastError`.
         """
         ...
 
     def refusal(self, value: bytes, error: Exception) -> tuple[Reason, str]:
-        """Return the reason why `value` was refused with `error`, and the particulars."""
+        """Return the reason why decoding `value` failed with `error`, and details for a person."""
         ...
 
 
 def reason_of_shape(error: msgspec.ValidationError) -> tuple[Reason, str]:
-    """Sort msgspec's message about a well-formed document that has not the right members."""
+    """Return the reason in msgspec's error about a well-formed document with wrong members."""
     message = str(error)
     expected = message.split("got")[0]
     if "missing required field" in message:

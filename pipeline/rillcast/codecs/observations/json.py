@@ -1,4 +1,4 @@
-"""Observations in JSON (RFC 8259): one object per record. The default, and the fast path."""
+"""Observations in JSON (RFC 8259), one object per record: the default format, and the fastest."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from rillcast.codecs.observations.rejections import Reason
 
 
 class JsonFormat:
-    """See `rillcast.codecs.observations.format.Format`."""
+    """Implements `rillcast.codecs.observations.format.Format`."""
 
     def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-        """Return msgspec's own bound method: no Python between a record and its members."""
+        """Return msgspec's bound method: no Python code runs between a record and its members."""
         return msgspec.json.Decoder(shape).decode
 
     def refusal(self, value: bytes, error: Exception) -> tuple[Reason, str]:
-        """Return why `value` is no observation."""
+        """Return why the value is no observation."""
         try:
             value.decode("utf-8")
         except UnicodeDecodeError as not_text:

@@ -1,8 +1,7 @@
 """Observations in JSON with a JSON Schema in a registry, in the Confluent wire format.
 
-The payload is read like plain JSON. Whether it also keeps the schema that its writer registered is the writer's
-business unless `registry.validate_json` is set: that takes about ten times as long, and the schema may make the
-validator fetch others that it refers to.
+The payload is read like plain JSON. With `registry.validate_json` it is also validated against the schema that its
+writer registered. Validation takes about ten times as long, and may fetch other schemas to which the schema refers.
 """
 
 from __future__ import annotations
@@ -21,7 +20,7 @@ _FRAME: Final = 5
 
 
 class JsonSchemaFormat:
-    """See `rillcast.codecs.observations.format.Format`."""
+    """Implements `rillcast.codecs.observations.format.Format`."""
 
     def __init__(self, registry: Registry, *, validate: bool) -> None:
         from confluent_kafka.schema_registry.json_schema import JSONDeserializer
@@ -41,7 +40,7 @@ class JsonSchemaFormat:
         self._json = JsonFormat()
 
     def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-        """Return the frame's check, the schema's if asked for, then msgspec's decoder."""
+        """Return a check of the frame, the validation if it is on, then msgspec's decoder."""
         require, asking, validate = self._registry.require, self._registry.asking, self._validate
         read = self._json.decoder(shape)
 
@@ -53,12 +52,12 @@ class JsonSchemaFormat:
                         validate(value)
                 except (RillcastError, RefusedError, msgspec.MsgspecError):
                     raise
-                except Exception as error:  # the validator's own, and whatever a broken schema makes of it
+                except Exception as error:  # the validator raises unrelated types
                     raise RefusedError(Reason.SCHEMA_VIOLATION, str(error)) from error
             return read(value[_FRAME:])
 
         return decode
 
     def refusal(self, value: bytes, error: Exception) -> tuple[Reason, str]:
-        """Return why `value` is no observation."""
+        """Return why the value is no observation."""
         return self._json.refusal(value[_FRAME:], error)

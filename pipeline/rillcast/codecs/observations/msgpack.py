@@ -1,7 +1,6 @@
 """Observations in MessagePack: one map per record, with the members of the JSON form.
 
-`ds` may also be MessagePack's own timestamp (extension -1). Unlike JSON, MessagePack has a NaN: a `y` that is NaN is
-missing.
+`ds` may also be MessagePack's timestamp (extension -1). MessagePack has a NaN: a `y` that is NaN is missing.
 """
 
 from __future__ import annotations
@@ -16,14 +15,14 @@ from rillcast.codecs.observations.rejections import Reason
 
 
 class MessagePackFormat:
-    """See `rillcast.codecs.observations.format.Format`."""
+    """Implements `rillcast.codecs.observations.format.Format`."""
 
     def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-        """Return msgspec's own bound method."""
+        """Return msgspec's bound method."""
         return msgspec.msgpack.Decoder(shape).decode
 
-    def refusal(self, value: bytes, error: Exception) -> tuple[Reason, str]:  # noqa: ARG002  the error says it all
-        """Return why a value is no observation."""
+    def refusal(self, value: bytes, error: Exception) -> tuple[Reason, str]:  # noqa: ARG002  the error has all facts
+        """Return why the value is no observation."""
         if isinstance(error, msgspec.ValidationError):
             return reason_of_shape(error)
         if isinstance(error, UnicodeDecodeError):

@@ -1,9 +1,10 @@
 """Observations in Protocol Buffers, in the Confluent wire format.
 
-The message is `rillcast.v1.Observation` (`docs/schemas/observation.proto`), or any other whose descriptors are given
-(`protoc --include_imports --descriptor_set_out`). Its schema has to be in the registry, as Confluent's serialisers see
-to; the bytes are read by our own descriptor, for a protobuf message carries no names. A member without presence that is
-zero counts as zero, one with presence that is not set as absent. `ds` may be a number or a `google.protobuf.Timestamp`.
+The message is `rillcast.v1.Observation` (`docs/schemas/observation.proto`), or another message whose descriptors are
+given (`protoc --include_imports --descriptor_set_out`). Its schema must be in the registry, where Confluent's
+serialisers put it. A protobuf message contains no names, so the local descriptor reads the bytes. A zero member without
+presence counts as zero; an unset member with presence counts as absent. `ds` may be a number or a
+`google.protobuf.Timestamp`.
 """
 
 from __future__ import annotations
@@ -29,33 +30,33 @@ _Reader = Callable[[Message], dict[str, Any]]
 
 
 class ProtobufFormat:
-    """See `rillcast.codecs.observations.format.Format`."""
+    """Implements `rillcast.codecs.observations.format.Format`."""
 
     def __init__(self, registry: Registry, message: type[Message]) -> None:
         from confluent_kafka.schema_registry.protobuf import ProtobufDeserializer
 
         self._registry = registry
-        self._descriptor: Any = message.DESCRIPTOR  # of one of two classes, by protobuf's implementation
-        # Without the registry: it would look up the writer's descriptors for rules, which no registry but Confluent's
+        self._descriptor: Any = message.DESCRIPTOR  # its class depends on protobuf's implementation
+        # Given the registry, it would look up the writer's descriptors for rules, which only Confluent's registry
         # serves in the form that it needs.
         self._deserialize = ProtobufDeserializer(message, {"use.deprecated.format": False})
 
     def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
-        """Return confluent-kafka's deserialiser, then a check of the members."""
+        """Return confluent-kafka's deserialiser followed by a check of the members."""
         require, deserialize, members = self._registry.require, self._deserialize, _reader(self._descriptor, shape)
 
         def decode(value: bytes) -> Any:
             require(value, "PROTOBUF")
             try:
                 message = deserialize(value)
-            except Exception as error:  # the frame's varints and protobuf's parser raise types of their own
+            except Exception as error:  # the frame's varints and protobuf's parser raise unrelated types
                 raise RefusedError(Reason.NOT_PROTOBUF, f"{type(error).__name__}: {error}") from error
             return msgspec.convert(members(message), shape)
 
         return decode
 
-    def refusal(self, value: bytes, error: Exception) -> tuple[Reason, str]:  # noqa: ARG002  the error says it all
-        """Return why a value is no observation."""
+    def refusal(self, value: bytes, error: Exception) -> tuple[Reason, str]:  # noqa: ARG002  the error has all facts
+        """Return why the value is no observation."""
         if isinstance(error, msgspec.ValidationError):
             return reason_of_shape(error)
         return Reason.WRONG_TYPE, str(error)
@@ -100,10 +101,10 @@ def observation_message() -> type[Message]:
 
 
 def message_from_descriptors(path: Path, name: str) -> type[Message]:
-    """Return the class of message `name` out of a file that `protoc --descriptor_set_out` wrote.
+    """Return the class of message `name` from a file that `protoc --descriptor_set_out` wrote.
 
     Raises:
-        SettingsError: the file cannot be read, is no descriptor set, or has no such message.
+        SettingsError: The file cannot be read, is no descriptor set, or has no such message.
     """
     try:
         files = descriptor_pb2.FileDescriptorSet.FromString(path.read_bytes())
@@ -113,7 +114,7 @@ def message_from_descriptors(path: Path, name: str) -> type[Message]:
         found: type[Message] = message_factory.GetMessageClass(pool.FindMessageTypeByName(name))
     except OSError as error:
         raise SettingsError(f"input.protobuf_descriptors {path}: {error.strerror or error}") from error
-    except Exception as error:  # protobuf raises DecodeError, TypeError and KeyError for it
+    except Exception as error:  # protobuf raises DecodeError, TypeError or KeyError
         raise SettingsError(
             f"input.protobuf_descriptors {path}: no message {name!r} in it ({error}); write the file with "
             f"`protoc --include_imports --descriptor_set_out`"
@@ -122,18 +123,18 @@ def message_from_descriptors(path: Path, name: str) -> type[Message]:
 
 
 def _reader(descriptor: Descriptor, shape: type[msgspec.Struct]) -> _Reader:
-    """Return what takes from a message the members of `shape`, those that are set.
+    """Return a function that takes the members of `shape` that are set from a message.
 
     Raises:
-        SettingsError: the message has no such member.
+        SettingsError: The message has no such member.
     """
     steps: list[tuple[FieldDescriptor, Callable[[Any], Any]]] = []
     for member in msgspec.structs.fields(shape):
         field = descriptor.fields_by_name.get(member.encode_name)
         if field is None:
             raise SettingsError(
-                f"message {descriptor.full_name} has no member {member.encode_name!r}; it has "
-                f"{sorted(descriptor.fields_by_name)}: set input.fields"
+                f"message {descriptor.full_name} has no member {member.encode_name!r}, it has "
+                f"{sorted(descriptor.fields_by_name)}; set input.fields"
             )
         steps.append((field, _value_of(field, member.type)))
 

@@ -1,4 +1,4 @@
-"""Why a record cannot be used. Owns the reason codes of dead letters; `docs/records.md` lists them."""
+"""Why a record cannot be used: the reason codes of dead letters, which `docs/records.md` lists."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Reason(enum.StrEnum):
 
 
 class Rejection(NamedTuple):
-    """One record that cannot be used: its row in the poll, why, and the particulars for a person."""
+    """One record that cannot be used: its row in the poll, the reason, and details for a person."""
 
     row: int
     reason: Reason
@@ -43,7 +43,7 @@ class Rejection(NamedTuple):
 
 
 class RefusedError(Exception):
-    """One record cannot be used; it becomes a dead letter and the stream goes on from its previous state."""
+    """A record cannot be used; it becomes a dead letter, and its stream continues from the previous state."""
 
     def __init__(self, reason: Reason, detail: str) -> None:
         super().__init__(f"{reason.value}: {detail}")

@@ -1,7 +1,10 @@
-"""The table of streams: values of static covariates and categories for events that bring none (`input.streams_path`).
+"""The table of streams: static covariates and categories for events without them (`input.streams_path`).
 
-Owns: reading the file. Does not know: what the values mean. It is read once, when the service starts: a replay takes
-what the file says then, so a value that changes belongs into the events.
+The service reads the file once, at its start, and a replay uses the file as it is then. So a value that changes belongs
+in the events.
+
+Owns: how the file is read.
+Does not know: the meaning of the values.
 """
 
 from __future__ import annotations
@@ -21,11 +24,11 @@ Table = dict[str, dict[str, float | str | None]]
 
 
 def read(path: Path, covariates: Sequence[Covariate]) -> Table:
-    """Read a `.csv`, `.jsonl` or `.parquet` file with a column `unique_id` and one for each covariate that it brings.
+    """Read a `.csv`, `.jsonl` or `.parquet` file with a column `unique_id` and a column for each covariate.
 
     Raises:
-        DataError: it cannot be read, has no such column, names a stream twice, or holds a number that is none.
-        SettingsError: the bundle has no covariate that a table may bring, or Parquet cannot be read here.
+        DataError: The file cannot be read, lacks such columns, names a stream twice, or has text for a number.
+        SettingsError: The bundle has no covariate that a table may bring, or Parquet cannot be read here.
     """
     wanted = {one.name: one for one in covariates if one.of_the_stream}
     if not wanted:
@@ -37,7 +40,7 @@ def read(path: Path, covariates: Sequence[Covariate]) -> Table:
             if unique_id is None or not wanted.keys() & row.keys():
                 raise DataError(f"{path}: found columns {sorted(row)}, expected unique_id and some of {sorted(wanted)}")
             if str(unique_id) in table:
-                raise DataError(f"{path}, row {number}: stream {unique_id!r} stands there twice")
+                raise DataError(f"{path}, row {number}: stream {unique_id!r} appears twice")
             table[str(unique_id)] = {name: _value(path, number, row.get(name), one) for name, one in wanted.items()}
     except OSError as error:
         raise DataError(f"input.streams_path {path}: {error.strerror or error}") from error
@@ -62,7 +65,7 @@ def _rows(path: Path) -> Iterable[Mapping[str, Any]]:
             raise SettingsError("Parquet needs polars: install the extra rillcast[parquet]") from error
         yield from polars.read_parquet(path).iter_rows(named=True)
     else:
-        raise DataError(f"input.streams_path {path}: format unknown; expected .csv, .jsonl or .parquet")
+        raise DataError(f"input.streams_path {path}: unknown format, expected .csv, .jsonl or .parquet")
 
 
 def _value(path: Path, row: int, value: Any, covariate: Covariate) -> float | str | None:

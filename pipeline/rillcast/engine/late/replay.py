@@ -1,25 +1,26 @@
-"""Puts late events into place: goes back to an anchor, and steps what came since then again, in the order of time.
+"""Applies late events: restores an anchor and steps all later inputs again, in the order of time.
 
     newest ------------- older anchor --- younger anchor --- late event --- newest
                                              |  copied into the stream's row, then all inputs after it are stepped
 
-Owns: which events are in order, late, known or to be replaced; in which rounds they are stepped; which forecasts are
-revised by that. Does not know: how events become calls (`advance` is given by the engine), who publishes what.
+An event in order is stepped as usual. An event in a period for which the stream has an input is a duplicate: it is
+ignored, or replaces the first (`AllowedLateness.last_wins`). An event in another period, at most K periods before the
+stream's newest event, is applied. An older event is left to the model, which reports it as late. The forecasts of the
+event's period and of later periods are then what they would be if the events had come in the order of time.
 
-An event in order is stepped as ever. An event in a slot that the stream has an input for is a duplicate, ignored or put
-in the place of the first (`AllowedLateness.last_wins`). An event in another slot, at most K slots before that of the
-stream's newest event, is put into place. What is older is left to the model, which calls it late. The forecast of the
-slot itself, and those of the slots after it, are then what they would be had the events come in the order of time.
+Owns: which events are in order, late, known or replaced; the rounds in which they are stepped; which forecasts that
+revises.
+Does not know: how events become calls (`rillcast.engine.runner`), who publishes what.
 
-Invariants: what comes of an event depends on the events of its stream in their order and on nothing else; an event has
-one result of its own however often it is stepped (again), and only that one is counted; an event that the quarantine
-refuses leaves the stream, and what it had before, as they were.
+Invariants: the result of an event depends on its stream's events in their order and on nothing else. An event has one
+result however often it is stepped, and only that one is counted. An event that the quarantine refuses leaves the stream
+and its retained steps unchanged.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, TypeAlias
 
 import numpy as np
@@ -28,27 +29,28 @@ import numpy.typing as npt
 from rillcast.arrays import AnyArray, FloatArray, IntArray, StatusArray
 from rillcast.bundle.bundle import Status
 from rillcast.engine import quarantine
-from rillcast.engine.late.retained import Kept, RetainedSteps
-from rillcast.engine.residents import Residents, SlotBatch
+from rillcast.engine.inputs import SlotBatch
+from rillcast.engine.late.retained import RetainedSteps, Steps
+from rillcast.engine.runner import BatchRunner, Outputs
+from rillcast.engine.slot_state import SlotState
 
-Columns: TypeAlias = dict[str, AnyArray]
 Mask: TypeAlias = npt.NDArray[np.bool_]
 Revision: TypeAlias = npt.NDArray[np.int32]
 _ADVANCED: Final = np.array([status.advanced for status in Status])
-_STREAMS_AT_ONCE: Final = 512  # that go back together: bounds the memory for what is stepped again
+_MAX_STREAMS: Final = 512  # that are replayed together; bounds the memory of a replay
 
 
 @dataclass(frozen=True, slots=True)
 class Revised:
-    """Forecasts that events put into place have changed; row `i` of every column belongs to one of them.
+    """Forecasts that late events have changed; row `i` of every column belongs to one of them.
 
     Attributes:
-        rows: `(m,)` int64, the event that did; increasing, and for one event in the order of time.
-        ds: `(m,)` int64, time of the event whose forecast it is.
+        rows: `(m,)` int64, the event that changed it; increasing, and for one event in the order of time.
+        ds: `(m,)` int64, time in milliseconds of the event whose forecast it is.
         forecast: `(m, H, Q)` float32.
         status: `(m,)` int8, `rillcast.bundle.bundle.Status`.
         anomaly: `(m,)` float32; None where the bundle has no such output.
-        revision: `(m,)` int32, how often the forecast of this stream and slot has been revised, from 1.
+        revision: `(m,)` int32, how often the forecast of this stream and period has been revised, from 1.
     """
 
     rows: IntArray
@@ -59,250 +61,254 @@ class Revised:
     revision: Revision
 
 
-def merged(parts: list[Revised]) -> Revised | None:
-    """Return all parts as one, in the order of the events that revised; None where there are none."""
-    if not parts:
-        return None
-    rows = np.concatenate([part.rows for part in parts])
-    order = np.argsort(rows, kind="stable")
-    anomalies = [part.anomaly for part in parts if part.anomaly is not None]
-    return Revised(
-        rows=rows[order],
-        ds=np.concatenate([part.ds for part in parts])[order],
-        forecast=np.concatenate([part.forecast for part in parts])[order],
-        status=np.concatenate([part.status for part in parts])[order],
-        anomaly=np.concatenate(anomalies)[order] if anomalies else None,
-        revision=np.concatenate([part.revision for part in parts])[order],
-    )
+@dataclass(slots=True)
+class LateResults:
+    """What late events add to the results of one call of the engine.
+
+    Attributes:
+        revision: `(n,)` int32, how often the forecast of the event's period had been revised before this one.
+        late: `(n,)` bool, whether the event was late or a correction, and was applied.
+        applied: Number of such events that counted.
+        replayed: Number of steps of earlier events that this took.
+    """
+
+    revision: Revision
+    late: Mask
+    applied: int = 0
+    replayed: int = 0
+    _revised: list[Revised] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, n: int) -> LateResults:
+        """Return results for `n` events, none of them late."""
+        return cls(np.zeros(n, np.int32), np.zeros(n, np.bool_))
+
+    def add(self, revised: Revised) -> None:
+        """Take in forecasts that changed."""
+        self._revised.append(revised)
+
+    @property
+    def revised(self) -> Revised | None:
+        """All forecasts that changed, in the order of the events that changed them; None where there are none."""
+        parts = self._revised
+        if not parts:
+            return None
+        rows = np.concatenate([part.rows for part in parts])
+        order = np.argsort(rows, kind="stable")
+        anomalies = [part.anomaly for part in parts if part.anomaly is not None]
+        return Revised(
+            rows=rows[order],
+            ds=np.concatenate([part.ds for part in parts])[order],
+            forecast=np.concatenate([part.forecast for part in parts])[order],
+            status=np.concatenate([part.status for part in parts])[order],
+            anomaly=np.concatenate(anomalies)[order] if anomalies else None,
+            revision=np.concatenate([part.revision for part in parts])[order],
+        )
 
 
-class _Again(NamedTuple):
-    """What was stepped again; `which` is the stream, as an index into those that went back, `number` the slot."""
+class _Replayed(NamedTuple):
+    """Steps of a replay; `which` indexes the replayed streams."""
 
     which: IntArray
-    number: IntArray
+    periods: IntArray
     ds: IntArray
-    columns: Columns
+    outputs: Outputs
 
 
 class LateReplay:
-    """Steps stretches of events that may be late. Used from one thread."""
+    """Steps batches of events that may be late. Used from one thread."""
 
-    def __init__(
-        self,
-        residents: Residents,
-        history: RetainedSteps,
-        advance: Callable[[SlotBatch, Columns], None],
-        empty: Callable[[int], Columns],
-    ) -> None:
+    def __init__(self, runner: BatchRunner, state: SlotState, retained: RetainedSteps) -> None:
         """Put the parts together.
 
         Args:
-            residents: the streams.
-            history: of the same slots.
-            advance: steps events in the order in which they stand, whatever the streams, and fills in the rows of the
-                columns that the stretch names.
-            empty: makes columns for so many events.
+            runner: Steps events in the order of a batch.
+            state: State of the slots that the runner steps.
+            retained: Retained steps of the same slots.
         """
-        self._residents = residents
-        self._history = history
-        self._advance = advance
-        self._empty = empty
-        self._frequency = history.rewind.frequency
-        self._reach = history.rewind.periods
-        self._last_wins = history.rewind.last_wins
-        self._put_count = self._again_count = 0
+        self._runner = runner
+        self._state = state
+        self._retained = retained
+        self._frequency = retained.lateness.frequency
+        self._reach = retained.lateness.periods
+        self._last_wins = retained.lateness.last_wins
 
-    def step(self, stretch: SlotBatch, columns: Columns, revision: Revision, placed: Mask) -> list[Revised]:
-        """Step events; return the forecasts that changed by it, in no order.
+    def run(self, batch: SlotBatch, outputs: Outputs, results: LateResults) -> None:
+        """Step events in the order of their arrival.
 
         Args:
-            stretch: events of any streams, in the order of their arrival.
-            columns: receives their results.
-            revision: zeros; receives which revision of its slot's forecast an event's is.
-            placed: false; receives whether an event was put into place.
+            batch: Events of any streams.
+            outputs: Receives the events' outputs in the rows that the batch names.
+            results: Receives what the late events among them changed.
         """
-        revised: list[Revised] = []
-        for events in _rounds(stretch.slots, self._numbers(stretch), self._newest(stretch.slots)):
-            self._round(stretch[events], columns, revision, placed, revised)
-        return revised
+        for events in _rounds(batch.slots, self._periods(batch), self._newest(batch.slots)):
+            self._run_round(batch[events], outputs, results)
 
-    def take_counts(self) -> tuple[int, int]:
-        """Return since the last call: events that were put into place, and steps of earlier events that this took."""
-        counts = self._put_count, self._again_count
-        self._put_count = self._again_count = 0
-        return counts
-
-    def _numbers(self, stretch: SlotBatch) -> IntArray:
-        """Return the slot of time of each event."""
-        return self._frequency.period_of(stretch.inputs.ds)
+    def _periods(self, batch: SlotBatch) -> IntArray:
+        """Return the period of each event."""
+        return self._frequency.period_of(batch.inputs.ds)
 
     def _newest(self, slots: IntArray) -> IntArray:
-        """Return the slot of time of each stream's newest event."""
-        return self._frequency.period_of(self._residents.newest(slots))
+        """Return the period of each stream's newest event."""
+        return self._frequency.period_of(self._state.newest(slots))
 
-    def _round(
-        self, events: SlotBatch, columns: Columns, revision: Revision, placed: Mask, revised: list[Revised]
-    ) -> None:
-        """Step events of which each stream has one, or several that are in order."""
-        history, numbers, newest = self._history, self._numbers(events), self._newest(events.slots)
-        in_order = numbers > newest
+    def _run_round(self, events: SlotBatch, outputs: Outputs, results: LateResults) -> None:
+        """Step events of which each stream has one, or several in order."""
+        retained, periods, newest = self._retained, self._periods(events), self._newest(events.slots)
+        in_order = periods > newest
         if in_order.all():
-            self._step_in_order(events, columns)
+            self._run_in_order(events, outputs)
             return
-        reached = ~in_order & (numbers >= newest - self._reach) & (numbers > history.older(events.slots))
-        known = reached & history.known(events.slots, numbers)
-        ignored = known & (history.same(events.slots, numbers, events.inputs) | (not self._last_wins))
+        reached = ~in_order & (periods >= newest - self._reach) & (periods > retained.older(events.slots))
+        known = reached & retained.known(events.slots, periods)
+        ignored = known & (retained.same(events.slots, periods, events.inputs) | (not self._last_wins))
         if in_order.any():
-            self._step_in_order(events[in_order], columns)
+            self._run_in_order(events[in_order], outputs)
         if ignored.any():
-            _ignore(events.rows[ignored], columns)
+            _ignore(events.rows[ignored], outputs)
         if (beyond := ~in_order & ~reached).any():
-            self._leave_to_the_model(events[beyond], columns)
+            self._leave_to_the_model(events[beyond], outputs)
         if (late := reached & ~ignored).any():
             picked, replaces = events[late], known[late]
-            placed[picked.rows] = True
-            for first in range(0, replaces.size, _STREAMS_AT_ONCE):
-                part = np.arange(first, min(first + _STREAMS_AT_ONCE, replaces.size))
-                self._put(picked[part], replaces[part], columns, revision, revised)
-        self._residents.touched(events.slots, events.inputs.ds)
+            results.late[picked.rows] = True
+            for first in range(0, replaces.size, _MAX_STREAMS):
+                part = np.arange(first, min(first + _MAX_STREAMS, replaces.size))
+                self._apply(picked[part], replaces[part], outputs, results)
+        self._state.note(events.slots, events.inputs.ds)
 
     # Events in order.
 
-    def _step_in_order(self, events: SlotBatch, columns: Columns) -> None:
-        """Step events that come after everything their streams have seen, and keep the anchors where they have to be.
+    def _run_in_order(self, events: SlotBatch, outputs: Outputs) -> None:
+        """Step events that are newer than everything their streams have received, and move the anchors.
 
-        Where a stream has many, it jumps: nothing that lies more than K slots before the last of them can be reached
-        afterwards, so that the first of them need not be remembered, and the anchor is set behind them.
+        A stream with many events may jump: no late event can reach more than K periods before the last of them. The
+        first of them are then not retained, and the anchor is set behind them.
         """
-        history, numbers = self._history, self._numbers(events)
+        retained, periods = self._retained, self._periods(events)
         streams, which = np.unique(events.slots, return_inverse=True)
         last = np.full(streams.size, np.iinfo(np.int64).min)
-        np.maximum.at(last, which, numbers)
+        np.maximum.at(last, which, periods)
         out_of_reach = last - self._reach - 1
-        far = numbers <= out_of_reach[which]
+        far = periods <= out_of_reach[which]
         if far.any():
-            self._advance(events[far], columns)
-            self._residents.touched(events.slots[far], events.inputs.ds[far])
+            self._runner.run(events[far], outputs)
+            self._state.note(events.slots[far], events.inputs.ds[far])
         newest = self._newest(streams)
         jumps = newest <= out_of_reach
         if jumps.any():
-            history.begin(streams[jumps], newest[jumps])
-        turns = ~jumps & (history.younger(streams) <= out_of_reach)
-        if turns.any():
-            history.turn(streams[turns], newest[turns])
+            retained.restart(streams[jumps], newest[jumps])
+        due = ~jumps & (retained.younger(streams) <= out_of_reach)
+        if due.any():
+            retained.advance(streams[due], newest[due])
         near = events[~far] if far.any() else events
-        self._advance(near, columns)
-        taken = _taken(columns, near.rows)
-        history.note(near.slots[taken], near.inputs.take(taken))
-        self._residents.touched(near.slots, near.inputs.ds)
+        self._runner.run(near, outputs)
+        taken = _taken(outputs, near.rows)
+        retained.add(near.slots[taken], near.inputs.take(taken))
+        self._state.note(near.slots, near.inputs.ds)
 
-    def _leave_to_the_model(self, events: SlotBatch, columns: Columns) -> None:
-        """Step events out of reach. Those that the model takes all the same (it refused newer ones) begin anew."""
-        self._advance(events, columns)
-        taken = _taken(columns, events.rows)
+    def _leave_to_the_model(self, events: SlotBatch, outputs: Outputs) -> None:
+        """Step events beyond reach. A stream whose model accepts one (it refused newer ones) restarts its anchors."""
+        self._runner.run(events, outputs)
+        taken = _taken(outputs, events.rows)
         if taken.any():
-            self._history.begin(events.slots[taken], self._numbers(events)[taken])
+            self._retained.restart(events.slots[taken], self._periods(events)[taken])
 
     # Late events.
 
-    def _put(
-        self, events: SlotBatch, replaces: Mask, columns: Columns, revision: Revision, revised: list[Revised]
-    ) -> None:
-        """Put one event of each of some streams into place.
+    def _apply(self, events: SlotBatch, replaces: Mask, outputs: Outputs, results: LateResults) -> None:
+        """Apply one late event of each of some streams.
 
         Args:
-            events: within reach.
-            replaces: whether there is an input in the event's slot already, which gives way.
-            columns: receives the results of the events.
-            revision: receives which revision of its slot's forecast an event's is.
-            revised: receives the forecasts that changed.
+            events: Events within reach.
+            replaces: Whether the stream already has an input in the event's period, which this one replaces.
+            outputs: Receives the outputs of the events.
+            results: Receives the revisions, and the forecasts that changed.
         """
-        history, numbers, slots = self._history, self._numbers(events), events.slots
-        before = history.get(slots, numbers)
+        retained, periods, slots = self._retained, self._periods(events), events.slots
+        before = retained.get(slots, periods)
         revisions = np.where(replaces, before.revisions, 0).astype(np.int32)
-        history.put(slots, numbers, Kept(events.inputs, revisions))
-        again = self._step_again(slots, numbers)
-        own = np.flatnonzero(again.number == numbers[again.which])
-        own = own[np.argsort(again.which[own])]
-        for name, column in columns.items():
-            column[events.rows] = again.columns[name][own]
-        done = again.columns[quarantine.HEALTHY][own]
-        self._put_count += int(np.count_nonzero(done))
-        self._again_count += again.which.size - own.size
+        retained.set(slots, periods, Steps(events.inputs, revisions))
+        replayed = self._replay(slots, periods)
+        own = np.flatnonzero(replayed.periods == periods[replayed.which])
+        own = own[np.argsort(replayed.which[own])]
+        for name, column in outputs.items():
+            column[events.rows] = replayed.outputs[name][own]
+        done = replayed.outputs[quarantine.HEALTHY][own]
+        results.applied += int(np.count_nonzero(done))
+        results.replayed += replayed.which.size - own.size
         if not done.all():
-            # The quarantine refused it, so it changed nothing; but what it was to replace has to come back.
-            history.put(slots[~done], numbers[~done], before.of(~done))
+            # The quarantine refused the event, so nothing may change; the input that it replaced comes back.
+            retained.set(slots[~done], periods[~done], before.take(~done))
             if (lost := ~done & replaces).any():
-                self._again_count += self._step_again(slots[lost], numbers[lost]).which.size
+                results.replayed += self._replay(slots[lost], periods[lost]).which.size
         if (second := done & replaces).any():
-            revision[events.rows[second]] = history.revise(slots[second], numbers[second])
+            results.revision[events.rows[second]] = retained.count_revision(slots[second], periods[second])
         changed = np.flatnonzero(
-            done[again.which]
-            & (again.number > numbers[again.which])
-            & _taken(again.columns, np.arange(again.which.size))
+            done[replayed.which]
+            & (replayed.periods > periods[replayed.which])
+            & _taken(replayed.outputs, np.arange(replayed.which.size))
         )
         if changed.size:
-            which = again.which[changed]
-            revised.append(
+            which, found = replayed.which[changed], replayed.outputs
+            results.add(
                 Revised(
                     rows=events.rows[which],
-                    ds=again.ds[changed],
-                    forecast=again.columns["forecast"][changed],
-                    status=again.columns["status"][changed],
-                    anomaly=again.columns["anomaly"][changed] if "anomaly" in again.columns else None,
-                    revision=history.revise(slots[which], again.number[changed]),
+                    ds=replayed.ds[changed],
+                    forecast=found["forecast"][changed],
+                    status=found["status"][changed],
+                    anomaly=found["anomaly"][changed] if "anomaly" in found else None,
+                    revision=retained.count_revision(slots[which], replayed.periods[changed]),
                 )
             )
 
-    def _step_again(self, slots: IntArray, numbers: IntArray) -> _Again:
-        """Take streams back to before a slot of time each, and step their inputs from there to the present."""
-        history = self._history
-        older, younger = history.older(slots), history.younger(slots)
-        from_younger = (younger > older) & (younger < numbers)
-        history.restore(slots, from_younger)
-        found = self._frequency.period_of(history.times(slots))
-        which, place = np.nonzero(found > np.where(from_younger, younger, older)[:, None])
-        number = found[which, place]
-        in_time = np.lexsort((number, which))
-        which, place, number = which[in_time], place[in_time], number[in_time]
-        stretch = SlotBatch(np.arange(which.size), slots[which], history.kept(slots[which], place).inputs)
-        columns = self._empty(which.size)
-        # The younger anchor lies behind the event: it was copied from a row that had not seen it.
+    def _replay(self, slots: IntArray, periods: IntArray) -> _Replayed:
+        """Restore each stream to before a period, and step its inputs from there to the present."""
+        retained = self._retained
+        older, younger = retained.older(slots), retained.younger(slots)
+        from_younger = (younger > older) & (younger < periods)
+        retained.restore(slots, from_younger)
+        found = self._frequency.period_of(retained.times(slots))
+        which, index = np.nonzero(found > np.where(from_younger, younger, older)[:, None])
+        replayed = found[which, index]
+        in_time = np.lexsort((replayed, which))
+        which, index, replayed = which[in_time], index[in_time], replayed[in_time]
+        batch = SlotBatch(np.arange(which.size), slots[which], retained.at(slots[which], index).inputs)
+        outputs = self._runner.empty_outputs(which.size)
+        # A younger anchor after the event is outdated: it is a copy of a row that does not contain the event.
         outdated = (younger > older) & ~from_younger
         if outdated.any():
-            first = outdated[which] & (number <= younger[which])
-            self._advance(stretch[first], columns)
-            history.renew(slots[outdated])
-            self._advance(stretch[~first], columns)
+            first = outdated[which] & (replayed <= younger[which])
+            self._runner.run(batch[first], outputs)
+            retained.renew_younger(slots[outdated])
+            self._runner.run(batch[~first], outputs)
         else:
-            self._advance(stretch, columns)
-        return _Again(which, number, stretch.inputs.ds, columns)
+            self._runner.run(batch, outputs)
+        return _Replayed(which, replayed, batch.inputs.ds, outputs)
 
 
-def _rounds(slots: IntArray, numbers: IntArray, newest: IntArray) -> list[IntArray]:
+def _rounds(slots: IntArray, periods: IntArray, newest: IntArray) -> list[IntArray]:
     """Split events so that in each round a stream has events in order, or a single one that is not.
 
     Args:
-        slots: `(n,)`, of the streams.
-        numbers: `(n,)`, slots of time.
-        newest: `(n,)`, slot of time of each event's stream's newest event.
+        slots: `(n,)`, slots of the streams.
+        periods: `(n,)`, periods of the events.
+        newest: `(n,)`, period of the newest event of each event's stream.
 
     Returns:
         Indices of events, each once; those of a stream in their order.
     """
     n = slots.size
     order = np.argsort(slots, kind="stable")
-    ordered, number = slots[order], numbers[order]
+    ordered, period = slots[order], periods[order]
     first: Mask = np.empty(n, np.bool_)
     first[:1] = True
     np.not_equal(ordered[1:], ordered[:-1], out=first[1:])
     before = newest[order]
-    before[1:][~first[1:]] = number[:-1][~first[1:]]
-    if (number > before).all():
+    before[1:][~first[1:]] = period[:-1][~first[1:]]
+    if (period > before).all():
         return [np.arange(n)] if n else []
-    # The largest number so far of each stream, of all streams in one pass: ranks keep the sums within int64.
-    ranks = np.unique(np.concatenate((number, newest[order])), return_inverse=True)[1].astype(np.int64)
+    # The largest period so far of each stream, for all streams in one pass; ranks keep the sums within int64.
+    ranks = np.unique(np.concatenate((period, newest[order])), return_inverse=True)[1].astype(np.int64)
     stream = np.cumsum(first) - 1
     base = stream * (ranks.size + 1)
     largest = np.maximum.accumulate(base + np.maximum(ranks[:n], ranks[n:]))
@@ -312,22 +318,21 @@ def _rounds(slots: IntArray, numbers: IntArray, newest: IntArray) -> list[IntArr
     begins = first | out_of_order
     begins[1:] |= out_of_order[:-1]
     nth = np.cumsum(begins)
-    turn: IntArray = nth - np.maximum.accumulate(np.where(first, nth, 0))
-    number_of: IntArray = np.empty(n, np.int64)
-    number_of[order] = turn
-    by_turn = np.argsort(number_of, kind="stable")
-    return np.split(by_turn, np.cumsum(np.bincount(number_of))[:-1])
+    round_of: IntArray = np.empty(n, np.int64)
+    round_of[order] = nth - np.maximum.accumulate(np.where(first, nth, 0))
+    by_round = np.argsort(round_of, kind="stable")
+    return np.split(by_round, np.cumsum(np.bincount(round_of))[:-1])
 
 
-def _taken(columns: Mapping[str, AnyArray], rows: IntArray) -> Mask:
+def _taken(outputs: Mapping[str, AnyArray], rows: IntArray) -> Mask:
     """Return for each row whether its event moved its stream."""
-    taken: Mask = columns[quarantine.HEALTHY][rows] & _ADVANCED[columns["status"][rows]]
+    taken: Mask = outputs[quarantine.HEALTHY][rows] & _ADVANCED[outputs["status"][rows]]
     return taken
 
 
-def _ignore(rows: IntArray, columns: Columns) -> None:
-    """Say of events that their slots are known."""
-    columns["status"][rows] = Status.DUPLICATE
+def _ignore(rows: IntArray, outputs: Outputs) -> None:
+    """Report events as duplicates, without a forecast."""
+    outputs["status"][rows] = Status.DUPLICATE
     for name in ("forecast", "score", "anomaly"):
-        if name in columns:
-            columns[name][rows] = np.nan
+        if name in outputs:
+            outputs[name][rows] = np.nan

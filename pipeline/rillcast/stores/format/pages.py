@@ -20,7 +20,7 @@ import numpy as np
 
 from rillcast.arrays import AnyArray, IntArray
 from rillcast.bundle.bundle import StateSpec
-from rillcast.engine.late.retained import PREFIX, is_row, page_column
+from rillcast.engine.late import PREFIX, is_row, page_column
 from rillcast.engine.pages import Arrivals, Page
 from rillcast.engine.slots import PAGE_SLOTS
 from rillcast.stores.base import Claim, Mark, Superseded

@@ -13,8 +13,8 @@ import pytest
 
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.codecs.forecasts import avro
-from rillcast.codecs.forecasts.choice import make_encoder
 from rillcast.codecs.forecasts.columns import CODECS, STATUS_NAMES, Codec, ForecastColumns
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.codecs.forecasts.float32 import HEADER
 from rillcast.codecs.forecasts.reader import decode_forecast
 from rillcast.errors import DataError

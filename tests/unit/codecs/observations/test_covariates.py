@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 
 from rillcast.codecs.observations.covariates import CovariateColumns
-from rillcast.codecs.observations.decoder import ObservationDecoder, Observations
+from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.fields import Fields
 from rillcast.codecs.observations.format import Format
+from rillcast.events import EventBatch
 from tests.support.covariates import EVERY_KIND
 from tests.support.formats import FORMATS, format_of, mock_registry, writer_of
 from tests.support.hostile import NOON_MS, polled
@@ -26,7 +27,7 @@ def decoder(form: Format | None = None, **fields: Any) -> ObservationDecoder:
     )
 
 
-def assert_seen(events: Observations) -> None:
+def assert_seen(events: EventBatch) -> None:
     assert events.x is not None
     assert events.future is not None
     np.testing.assert_array_equal(events.x, [[12.5, 1.0, 2.0, 99.0, 4.0], [np.nan] * 5])

@@ -13,7 +13,8 @@ from hypothesis.extra import numpy as hnp
 
 from rillcast.arrays import FloatArray
 from rillcast.bundle.bundle import StateSpec
-from rillcast.engine.late.retained import page_columns
+from rillcast.bundle.covariates import Covariate
+from rillcast.engine.late import page_columns
 from rillcast.engine.pages import Arrivals, Page
 from rillcast.engine.slots import PAGE_SLOTS
 from rillcast.errors import StateError
@@ -21,6 +22,7 @@ from rillcast.stores.base import Mark
 from rillcast.stores.format import framing, pages, rows
 from rillcast.stores.format.pages import PageCodec
 from tests.support.stores import SPECS, assert_same_pages, make_page, tombstone
+from tests.support.toy import toy_bundle
 
 Form = Literal["exact", "float16"]
 Compression = Literal["none", "zlib"]
@@ -309,7 +311,8 @@ def test_a_compressed_body_never_unpacks_to_more_than_its_header_says() -> None:
         rows.decompress(memoryview(bomb), 100)
 
 
-BESIDE = page_columns(SPECS, 2, {"x": (3,)})
+PAST = tuple(Covariate(name, "past") for name in ("a", "b", "c"))
+BESIDE = page_columns(toy_bundle().metadata.model_copy(update={"states": SPECS, "covariates": PAST}), 2)
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)

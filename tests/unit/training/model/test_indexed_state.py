@@ -13,6 +13,7 @@ from rillcast.bundle.bundle import Bundle
 from rillcast.engine import quarantine
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.events import EventBatch
 from rillcast_training.export.bundle import export, to_onnx
 from rillcast_training.model.indexed_state import put, take
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config
@@ -62,13 +63,13 @@ def test_a_quarantined_event_changes_no_entry(
     path = tmp_path_factory.mktemp("bundle") / "model.onnx"
     with brief_parity():
         export(random_forecaster(small_config()), path, name="small")
-    protect = quarantine.protect
-    monkeypatch.setattr(quarantine, "protect", lambda model, states, **_: protect(model, states, branches=branches))
+    add = quarantine.add
+    monkeypatch.setattr(quarantine, "add", lambda model, states, **_: add(model, states, branches=branches))
     engine, ids = StepEngine(Bundle.load(path), Device("cpu")), ["a", "poisoned", "b"]
 
     def step(period: int, y: list[float]) -> list[int]:
         ds = np.full(3, (450_000 + period) * HOUR_MS)
-        result = engine.step(np.zeros(3, np.int64), period * 3 + np.arange(3), ids, ds, np.array(y, np.float32))
+        result = engine.step(EventBatch.of(ids, ds, np.array(y, np.float32), first_offset=period * 3))
         return [int(outcome) for outcome in result.outcome]
 
     def rows() -> dict[str, AnyArray]:

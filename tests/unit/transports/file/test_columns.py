@@ -13,9 +13,9 @@ import pytest
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.bundle.covariates import Covariate
 from rillcast.codecs.connect import open_decoder
-from rillcast.codecs.observations.decoder import Observations
 from rillcast.codecs.observations.rejections import Rejection
 from rillcast.errors import DataError, SettingsError
+from rillcast.events import EventBatch
 from rillcast.settings import Settings
 from rillcast.transports.connect import open_source
 from tests.support.toy import ToyGraph
@@ -33,7 +33,7 @@ def metadata(covariates: tuple[Covariate, ...] = ()) -> BundleMetadata:
     return ToyGraph().metadata().model_copy(update={"covariates": covariates})
 
 
-def read(path: Path, covariates: tuple[Covariate, ...] = (), **fields: Any) -> tuple[Observations, list[Rejection]]:
+def read(path: Path, covariates: tuple[Covariate, ...] = (), **fields: Any) -> tuple[EventBatch, list[Rejection]]:
     settings = Settings.model_validate({"model": "m.onnx", "input": {"path": str(path), "fields": fields}})
     about = metadata(covariates)
     source = open_source(settings, about.covariates)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import select
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
@@ -174,11 +175,21 @@ def pipe() -> Iterator[tuple[PipeReader, int]]:
     os.close(receiving)
 
 
-def test_a_silent_pipe_ends_the_wait_with_the_timeout_and_is_not_ended(pipe: tuple[PipeReader, int]) -> None:
+def test_a_silent_pipe_is_waited_for_once_until_the_timeout_and_is_not_ended(
+    pipe: tuple[PipeReader, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     reader, sending = pipe
-    started = time.monotonic()
+    waits: list[float] = []
+    wait = select.select
+
+    def watched(readable: list[int], writable: list[int], failed: list[int], timeout: float) -> object:
+        waits.append(timeout)
+        return wait(readable, writable, failed, timeout)
+
+    monkeypatch.setattr(select, "select", watched)
     assert reader.read(10, 0.05) == []
-    assert 0.04 < time.monotonic() - started < 2.0
+    assert len(waits) == 1, "it waits in the system, and does not ask again and again"
+    assert 0 < waits[0] <= 0.05
     assert not reader.ended
     os.close(sending)
 
@@ -226,13 +237,30 @@ def test_without_a_rate_everything_is_due_at_once() -> None:
     assert Pacer(0.0).due(7) == 7
 
 
-def test_a_paced_source_takes_its_time(tmp_path: Path) -> None:
-    path = write(tmp_path / "in.jsonl", b"{}\n" * 11)
+class SleepingTime:
+    """Time that passes only in `sleep`."""
+
+    time_ns = staticmethod(time.time_ns)
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    def monotonic(self) -> float:
+        return sum(self.slept)
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+def test_a_paced_source_sleeps_from_record_to_record(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path, passing = write(tmp_path / "in.jsonl", b"{}\n" * 11), SleepingTime()
     with closing(FileSource(str(path), rate=50.0)) as source:
+        monkeypatch.setattr(source, "_pacer", Pacer(50.0, passing.monotonic))
+        monkeypatch.setattr("rillcast.transports.file.transport.time", passing)
         source.open(Listener())
-        started = time.monotonic()
-        read(source, 11)
-        assert time.monotonic() - started > 0.19
+        taken = [len(source.poll(100, 1.0)) for _ in range(11)]
+    assert taken == [1] * 11
+    assert passing.slept == pytest.approx([0.02] * 10)
 
 
 def test_commit_remembers_for_this_run_only(tmp_path: Path) -> None:

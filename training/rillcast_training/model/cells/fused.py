@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own name for it
 
 from rillcast_training.model.cells.base import Cell, join_layers
+from rillcast_training.model.precision import supported_kernels
 
 
 class FusedCell(Cell):
@@ -41,7 +42,8 @@ class FusedCell(Cell):
 
     def sequence(self, inputs: Tensor) -> Tensor:
         """Run `[S, T, input]` from a state of zeros; return the last layer's h, `[S, T, hidden]`."""
-        outputs: Tensor = self.fused(inputs)[0]
+        with supported_kernels(self.fused, inputs.device):
+            outputs: Tensor = self.fused(inputs)[0]
         return outputs
 
     def step(self, inputs: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:

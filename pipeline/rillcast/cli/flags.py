@@ -1,0 +1,238 @@
+"""Flags that several commands share: the settings, the data, the options of training, and the device.
+
+Owns: how settings and options become flags, and flags become settings and options. Does not know: the settings and the
+options themselves; their names, defaults and help stand where they are defined.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import inspect
+import re
+import textwrap
+import types
+import typing
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import MISSING, Field, fields
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic_settings import CliSettingsSource
+
+from rillcast import settings
+from rillcast.bundle.registry import reference
+from rillcast.settings import Settings
+from rillcast.settings.deprecated import RENAMED
+
+if TYPE_CHECKING:
+    from rillcast_training.data.columns import Columns
+    from rillcast_training.fit.options import Flag
+
+
+# The settings.
+
+
+def add_settings(parser: argparse.ArgumentParser) -> None:
+    """Add `--config` and one flag per setting, such as `--kafka.bootstrap-servers`."""
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="settings file (default: rillcast.toml if it exists)"
+    )
+    source = CliSettingsSource[argparse.ArgumentParser](
+        Settings,
+        root_parser=parser,
+        cli_kebab_case=True,
+        cli_avoid_json=True,
+        cli_hide_none_type=True,
+    )
+    for old in RENAMED:  # parsed like the others, and absent from the help; `settings.load` translates them
+        parser.add_argument(f"--{old.replace('_', '-')}", dest=old, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+    parser.set_defaults(settings_source=source)
+
+
+def load_settings(args: argparse.Namespace) -> Settings:
+    """Return the effective settings.
+
+    Raises:
+        SettingsError: They are invalid.
+    """
+    values = {name: value for name, value in vars(args).items() if name not in ("settings_source", "config")}
+    return settings.load(args.config, args.settings_source(parsed_args=values))
+
+
+def with_local_model(given: Settings) -> Settings:
+    """Return the same settings with the model as a file; one of a registry is looked up and pulled now.
+
+    Raises:
+        SettingsError, RegistryError, BundleError: See `reference.locate`.
+    """
+    return given.model_copy(update={"model": reference.locate(given.model, given.model_cache)})
+
+
+# The device of the serving engine.
+
+
+def add_device(parser: argparse.ArgumentParser, *, threads: bool = False) -> None:
+    """Add `--device`, and `--threads` of ONNX Runtime if asked for."""
+    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="device (default: auto)")
+    if threads:
+        parser.add_argument("--threads", type=int, default=1, help="threads of ONNX Runtime in one call (default: 1)")
+
+
+# The data: a file with columns of any name, or a built-in data set.
+
+
+def add_data(parser: argparse.ArgumentParser, *, optional: bool = False) -> None:
+    """Add `DATA` and the flags that name its columns."""
+    parser.add_argument(
+        "data",
+        type=Path,
+        metavar="DATA",
+        nargs="?" if optional else None,
+        help="table (.csv, .jsonl, .parquet; the first two also .gz), or name of a data set (`rillcast data list`)",
+    )
+    group = parser.add_argument_group("columns")
+    group.add_argument(
+        "--id-column",
+        type=_names,
+        metavar="NAME[,NAME]",
+        help="columns that name a stream, joined by / (default: unique_id); '' = one stream",
+    )
+    group.add_argument("--time-column", metavar="NAME", help="column of the time (default: ds)")
+    group.add_argument(
+        "--value-column",
+        type=_names,
+        metavar="NAME[,NAME]",
+        help="columns of the observations (default: y); each of several is a stream",
+    )
+
+
+def columns(args: argparse.Namespace) -> Columns | None:
+    """Return the columns that the flags name; None = the usual ones."""
+    from rillcast_training.data.columns import Columns
+
+    usual = Columns()
+    named = Columns(
+        usual.unique_id if args.id_column is None else args.id_column,
+        args.time_column or usual.ds,
+        args.value_column or usual.y,
+    )
+    return None if named == usual else named
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name for name in text.split(",") if name)
+
+
+# The options of training and of a search, each a field of a dataclass with a `Flag`.
+
+
+def add_options(parser: argparse.ArgumentParser, options: type, command: Literal["train", "tune"]) -> None:
+    """Add one flag per field of a dataclass of options that `command` takes.
+
+    The flags have no defaults of their own: a flag that is not given is absent from the parsed arguments, and the
+    dataclass supplies its default.
+    """
+    documented = _docstrings(options)
+    groups: dict[str, argparse._ActionsContainer] = {"": parser}
+    exclusive: dict[str, argparse._ActionsContainer] = {}
+    for field, flag in _flags(options):
+        heading = flag.tune if command == "tune" and options.__name__ == "TrainOptions" else flag.group
+        if heading is None:
+            continue
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        container = groups[heading]
+        if flag.excludes:
+            if flag.excludes not in exclusive:
+                exclusive[flag.excludes] = container.add_mutually_exclusive_group()
+            container = exclusive[flag.excludes]
+        default = flag.tune_default if command == "tune" and flag.tune_default is not None else field.default
+        required = field.default is MISSING and not (flag.init == "default" and command == "train")
+        action = container.add_argument(
+            flag_name(field, flag),
+            dest=field.name,
+            help=_help(flag.help or documented[field.name], default),
+            default=argparse.SUPPRESS if default is field.default else default,
+            **_value(options, field, flag),
+        )
+        action.required = required
+
+
+def given(args: argparse.Namespace, options: type) -> dict[str, Any]:
+    """Return the options that were given, by field."""
+    values = {field.name: vars(args)[field.name] for field, _ in _flags(options) if field.name in vars(args)}
+    return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
+
+
+def flag_names(options: type, init: str) -> dict[str, str]:
+    """Return the names of the flags by field, of those that `--init` affects in the same way."""
+    return {field.name: flag_name(field, flag) for field, flag in _flags(options) if flag.init == init}
+
+
+def flag_name(field: Field[Any], flag: Flag) -> str:
+    """Return the name of a field's flag."""
+    return flag.name or f"--{'no-' if field.default is True else ''}{field.name.replace('_', '-')}"
+
+
+def _flags(options: type) -> Iterator[tuple[Field[Any], Flag]]:
+    from rillcast_training.fit.options import Flag
+
+    hints = typing.get_type_hints(options, include_extras=True)
+    for field in fields(options):
+        for extra in getattr(hints[field.name], "__metadata__", ()):
+            if isinstance(extra, Flag):
+                yield field, extra
+
+
+def _value(options: type, field: Field[Any], flag: Flag) -> Mapping[str, Any]:
+    """Return how argparse takes the value of a flag."""
+    if isinstance(field.default, bool):
+        return {"action": "store_false" if field.default else "store_true"}
+    found: dict[str, Any] = {"metavar": flag.metavar or flag_name(field, flag)[2:].replace("-", "_").upper()}
+    if flag.choices:
+        return {"choices": flag.choices}
+    if flag.bare is not None:
+        found |= {"nargs": "?", "const": flag.bare}
+    if flag.repeated:
+        found["action"] = "append"
+    parse = flag.parse or _type(typing.get_type_hints(options)[field.name])
+    return found | {"type": partial(_parsed, parse) if flag.parse else parse}
+
+
+def _type(annotation: Any) -> Callable[[str], Any]:
+    """Return the type of an annotation, without None."""
+    if isinstance(annotation, types.UnionType):
+        annotation = next(one for one in typing.get_args(annotation) if one is not types.NoneType)
+    found: Callable[[str], Any] = annotation
+    return found
+
+
+def _parsed(parse: Callable[[str], Any], text: str) -> Any:
+    try:
+        return parse(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def _docstrings(options: type) -> dict[str, str]:
+    """Return the docstring below each field; a dataclass keeps none of them."""
+    (definition,) = ast.parse(textwrap.dedent(inspect.getsource(options))).body
+    assert isinstance(definition, ast.ClassDef)
+    found = {}
+    for field, below in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name) and isinstance(below, ast.Expr):
+            found[field.target.id] = inspect.cleandoc(ast.literal_eval(below.value))
+    return found
+
+
+def _help(text: str, default: Any) -> str:
+    """Return the first sentence of a docstring as the help of a flag, with the default."""
+    sentence = re.split(r"(?<!\.\.)\.(?:\s|$)", " ".join(text.split()), maxsplit=1)[0]
+    sentence = sentence if sentence[:2].isupper() else sentence[0].lower() + sentence[1:]
+    if default not in (None, MISSING, ()) and not isinstance(default, bool) and "(default" not in sentence:
+        values = default if isinstance(default, tuple) else (default,)
+        shown = ",".join(f"{value:g}" if isinstance(value, float) else str(value) for value in values)
+        sentence += f" (default: {shown})"
+    return sentence.replace("%", "%%")

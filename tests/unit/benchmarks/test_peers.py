@@ -1,0 +1,44 @@
+"""A peer is called as its script expects, and its failures are errors with its output."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from rillcast.benchmarks.timing import Measured
+from rillcast.errors import RillcastError
+from rillcast.settings import Settings
+from tests.benchmarks.peers import compare
+
+
+def run_of_peer(folder: Path, script: str) -> Measured:
+    path = folder / "peer.py"
+    path.write_text(script)
+    return compare._run(Path(sys.executable), str(path), Settings(), events=10, partitions=4)
+
+
+def test_a_peer_is_given_its_task_and_its_last_line_is_the_result(tmp_path: Path) -> None:
+    measured = run_of_peer(
+        tmp_path,
+        "import json, sys\n"
+        "bootstrap, source, target, group, events, partitions, model = sys.argv[1:]\n"
+        "assert (int(partitions), source, target) == (4, 'observations', 'forecasts')\n"
+        "print('a word of its own')\n"
+        "print(json.dumps({'events': int(events), 'seconds': 2.0, 'cpu_seconds': 1.0, 'peak_rss_mib': 3.0}))\n",
+    )
+    assert (measured.events, measured.rate) == (10, 5.0)
+
+
+@pytest.mark.parametrize(
+    ("script", "expected"),
+    [
+        ("print('stopped early')", "ended without a result.*stopped early"),
+        ("", "ended without a result"),
+        ("raise SystemExit('no broker')", "failed with 1.*no broker"),
+    ],
+)
+def test_a_peer_that_gives_no_result_is_an_error_with_its_output(tmp_path: Path, script: str, expected: str) -> None:
+    with pytest.raises(RillcastError, match=f"(?s){expected}"):
+        run_of_peer(tmp_path, script)

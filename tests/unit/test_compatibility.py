@@ -1,0 +1,109 @@
+"""What release 0.1.0 wrote works unchanged: bundle, registry, state folders, forecast records, settings.
+
+The state topic is restored on a real broker (tests/integration/kafka/test_compatibility.py), the checkpoint of a
+training in tests/integration/training/test_compatibility.py. tests/fixtures/v0.1.0/README.md says how the files were
+made.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rillcast import cli
+from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.registry.model_registry import ModelRegistry
+from rillcast.codecs.forecasts.reader import decode_forecast
+from rillcast.engine.late.retained import AllowedLateness
+from rillcast.settings import Settings
+from rillcast.settings.deprecated import RENAMED
+from rillcast.stores.connect import open_store
+from rillcast.transports.base import Channel
+from tests.support import releases
+from tests.support.memory import Log
+from tests.support.releases import V0_1_0
+from tests.support.workers import build
+
+
+def test_the_bundle_keeps_its_identity() -> None:
+    metadata = Bundle.load(releases.model()).metadata
+    (listed,) = json.loads((V0_1_0 / "registry.json").read_text())["models"]
+    assert metadata.model_id == listed["model_id"]
+    assert (metadata.freq, metadata.horizon, metadata.quantiles) == ("1h", 2, (0.1, 0.5, 0.9))
+
+
+def test_the_registry_lists_what_it_listed_and_its_aliases_resolve(capsys: pytest.CaptureFixture[str]) -> None:
+    expected = json.loads((V0_1_0 / "registry.json").read_text())
+    assert cli.main(["model", "list", str(V0_1_0 / "registry"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert {name: found[name] for name in expected} == expected
+    registry = ModelRegistry.at(str(V0_1_0 / "registry"))
+    assert registry.target("live") == registry.target("next") == expected["models"][0]["model_id"]
+
+
+def log_at_the_stop() -> Log:
+    """Return all events; those before the stop are committed, and unreadable: only stored state can stand for them."""
+    log = Log({}, committed=releases.committed())
+    for event in releases.lines("events.jsonl.gz"):
+        log.append(event["partition"], event["value"].encode() if event["after"] else b"", event["key"].encode())
+    return log
+
+
+@pytest.mark.parametrize(("name", "periods"), [("exact", 0), ("float16", 2)])
+def test_a_state_folder_is_restored_and_goes_on_with_the_same_forecasts(
+    name: str, periods: int, tmp_path: Path
+) -> None:
+    bundle, log = Bundle.load(releases.model()), log_at_the_stop()
+    shutil.copytree(V0_1_0 / f"state-{name}", tmp_path / "state")
+    settings = Settings.model_validate(
+        {
+            "state": {"store": "local", "path": tmp_path / "state", "rows": name},
+            "input": {"allowed_lateness_periods": periods},
+        }
+    )
+    lateness = AllowedLateness(periods, bundle.metadata.frequency, last_wins=True) if periods else None
+    harness = build(
+        log,
+        bundle=bundle,
+        store=lambda sink: open_store(settings, bundle.metadata, sink),  # type: ignore[arg-type,return-value]
+        snapshots=settings.state,
+        lateness=lateness,
+    )
+    harness.worker.run()
+    seen = [decode_forecast(value, key) for key, value, _ in log.published[Channel.FORECASTS]]
+    releases.assert_same_forecasts(seen, releases.forecasts(name))
+    assert any(forecast.revision for forecast in seen) == bool(periods)
+
+
+def test_settings_and_environment_mean_what_they_meant(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    for variable, value in json.loads((V0_1_0 / "environment.json").read_text()).items():
+        monkeypatch.setenv(variable, value)
+    with caplog.at_level(logging.WARNING):
+        assert cli.main(["config", "--config", str(V0_1_0 / "rillcast.toml"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    expected = flat(json.loads((V0_1_0 / "settings.json").read_text()))
+    assert {path: flat(found)[RENAMED.get(path, path)] for path in expected} == expected
+
+
+def flat(table: dict[str, Any], path: str = "") -> dict[str, Any]:
+    """Return nested settings by their paths."""
+    found: dict[str, Any] = {}
+    for name, value in table.items():
+        found |= flat(value, f"{path}{name}.") if isinstance(value, dict) else {path + name: value}
+    return found
+
+
+def test_the_fixture_names_every_setting_that_was_renamed() -> None:
+    settings = flat(json.loads((V0_1_0 / "settings.json").read_text()))
+    assert set(RENAMED) <= set(settings)
+    written = (V0_1_0 / "rillcast.toml").read_text() + (V0_1_0 / "environment.json").read_text()
+    for path in RENAMED:
+        assert path.split(".")[1] in written
+        assert path.replace(".", "__").upper() in written

@@ -135,6 +135,6 @@ def test_the_exit_code_says_whether_a_candidate_may_be_promoted(
     assert (code, found["may_be_promoted"], len(found["reasons"])) == (7, False, 1)
 
 
-def test_models_of_other_periods_are_not_compared(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_of_different_frequencies_are_not_compared(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "universal:1h", "--against", "universal:1d", str(data)]) == 2
-    assert "cannot take over" in capsys.readouterr().err
+    assert "compare models of one frequency" in capsys.readouterr().err

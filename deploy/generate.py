@@ -1,9 +1,9 @@
-"""Writes the files of `deploy/` that are made from others: `python -m deploy.generate`.
+"""Writes the generated files of `deploy/`: `python -m deploy.generate`.
 
     prometheus/rules/*.yml   ->  kubernetes/components/monitoring/prometheusrule.yaml
     grafana/dashboards.py    ->  grafana/json/*.json, docs/dashboards.md
 
-Owns: which file is made from which. A test (`tests/unit/deploy/test_generated.py`) holds them equal to their sources.
+Owns: which file is made from which. `tests/unit/deploy/test_generated.py` compares them with their sources.
 """
 
 from __future__ import annotations
@@ -21,17 +21,18 @@ HERE: Final = Path(__file__).parent
 _DASHBOARDS_PAGE: Final = """\
 # Dashboards
 
-For Grafana, as code in `deploy/grafana/dashboards.py`; `deploy/grafana/json` is for import, and `deploy/compose` and
-`deploy/kubernetes/components/monitoring` bring what they rest on. `$job` is the scrape job of the service. This page is
-made from the same code (`python -m deploy.generate`). `tests/integration/http/test_prometheus_live.py` asks every query
-of a running service through a real Prometheus, and leaves pages that show what the dashboards look like in
-`build/dashboards/`.
+`deploy/grafana/dashboards.py` has the Grafana dashboards as code; `deploy/grafana/json` is for import.
+`deploy/compose` and `deploy/kubernetes/components/monitoring` set up Prometheus with the rules that they need.
+`$job` is the scrape job of the service.
+`python -m deploy.generate` makes this page from the same code.
+`tests/integration/http/test_prometheus_live.py` asks every query of a running service through a real Prometheus, and
+writes pages that show the dashboards into `build/dashboards/`.
 """
 _MADE: Final = "# Made by `python -m deploy.generate` from deploy/prometheus/rules; do not edit.\n"
 
 
 def prometheus_rule() -> str:
-    """Return the rules as the Prometheus operator takes them."""
+    """Return the rules as a PrometheusRule of the Prometheus operator."""
     groups: list[Any] = []
     for path in (HERE / "prometheus" / "rules" / "recording.yml", HERE / "prometheus" / "rules" / "alerts.yml"):
         groups += yaml.safe_load(path.read_text())["groups"]
@@ -45,12 +46,12 @@ def prometheus_rule() -> str:
 
 
 def dashboards_page() -> str:
-    """Return the page of the documentation that says what each panel shows, and the query that it asks."""
+    """Return the page of the documentation with the meaning and the query of each panel."""
     parts = [_DASHBOARDS_PAGE]
     for dashboard in DASHBOARDS:
         parts += [f"## {dashboard.title.removeprefix('Rillcast: ').capitalize()}\n", f"{dashboard.description}\n"]
         for row in dashboard.rows:
-            parts += [f"### {row.title}\n", "| panel | what it says | query |", "| --- | --- | --- |"]
+            parts += [f"### {row.title}\n", "| panel | meaning | query |", "| --- | --- | --- |"]
             for panel in row.panels:
                 queries = "<br>".join(f"`{query.expr}`".replace("|", "\\|") for query in panel.queries)
                 parts.append(f"| {panel.title} | {panel.help} | {queries} |")
@@ -59,7 +60,7 @@ def dashboards_page() -> str:
 
 
 def files() -> dict[Path, str]:
-    """Return the content of every made file."""
+    """Return the content of every generated file."""
     made = {HERE / "kubernetes" / "components" / "monitoring" / "prometheusrule.yaml": prometheus_rule()}
     for dashboard in DASHBOARDS:
         text = json.dumps(dashboard.as_json(), indent=1)
@@ -69,7 +70,7 @@ def files() -> dict[Path, str]:
 
 
 def main() -> int:
-    """Write them."""
+    """Write the generated files."""
     for path, content in files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)

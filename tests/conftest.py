@@ -1,11 +1,11 @@
 """Fixtures of the whole suite, and the rule for tests that need a Kafka broker.
 
 A test that uses the `kafka` fixture is marked `kafka`. The broker is the one that `RILLCAST_TEST_BOOTSTRAP` names,
-else one that is started once per session. Where neither can be had, these tests are skipped and the last lines of
-the run say so; with `CI=true` they fail, for a CI that silently tests nothing is worse than none.
+or one that is started once per session. Without either, these tests are skipped and the last lines of the run say so;
+with `CI=true` they fail, because a CI that silently tests nothing is worse than none.
 
-The suite runs in several processes at once (`make test`, pytest-xdist), each with a broker, ports and folders of its
-own; what is fetched from outside is fetched by one of them (`tests.support.fetched`).
+The suite runs in several processes at once (`make test`, pytest-xdist). Each has its own broker, ports and folders; one
+of them fetches the programs that tests need (`tests.support.fetched`).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.support.ci import in_ci
 from tests.support.kafka_broker import missing_tools, running_broker
 from tests.support.kafka_cluster import KafkaCluster
 
-# How long an example takes says more about the machine than about the code.
+# The time that an example takes depends on the machine more than on the code.
 hypothesis.settings.register_profile("rillcast", deadline=None, print_blob=True)
 hypothesis.settings.load_profile("rillcast")
 
@@ -29,7 +29,7 @@ _NO_BROKER = "no Kafka broker"
 
 
 def _no_broker() -> str | None:
-    """Return why there can be no broker here, or None."""
+    """Return why no broker can run here, or None."""
     missing = missing_tools()
     if os.environ.get(_BOOTSTRAP) or not missing:
         return None
@@ -52,7 +52,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    # Counted from the reports, for the tests may have been skipped in another process than this.
+    # Counted from the reports, because the tests may have been skipped in another process.
     if count := sum(_NO_BROKER in str(report.longrepr) for report in terminalreporter.stats.get("skipped", ())):
         terminalreporter.section("KAFKA NOT TESTED", sep="!", red=True, bold=True)
         terminalreporter.line(f"{count} tests against a real Kafka broker were SKIPPED: {_no_broker()}", red=True)
@@ -74,7 +74,7 @@ def kafka() -> Iterator[KafkaCluster]:
 
 @pytest.fixture(scope="module")
 def brief_parity() -> Iterator[None]:
-    """Exports of this module compare file and forecaster on a few events only."""
+    """Exports of this module compare file and forecaster on few events."""
     from tests.support import forecasters  # loads torch, which most tests do without
 
     with forecasters.brief_parity():

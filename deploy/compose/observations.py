@@ -1,8 +1,8 @@
-"""Something to forecast: six weeks of the page views of a few web sites, by the hour, up to the hour that is now.
+"""Example observations: six weeks of hourly page views of a few web sites, up to the current hour.
 
 Prints JSON Lines in the order of time, for `rillcast replay -`. Needs nothing but Python, so it runs in the serving
-image. Days and weeks differ by site; there are hours without a value, a site that is away for half a day, and a rush
-that nobody expected.
+image. Days and weeks differ by site; there are hours without a value, a site that is down for half a day, and an
+unexpected rush.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The three dashboards, by who reads them: is it healthy, are the forecasts good, where does the time go.
+"""The three dashboards, one for each kind of reader: is it healthy, are the forecasts good, where does the time go.
 
-Owns: which questions are asked of which series. `python -m deploy.generate` writes them as JSON;
+Owns: which queries each panel makes. `python -m deploy.generate` writes them as JSON;
 `tests/integration/http/test_prometheus_live.py` asks every query of a running service.
 """
 
@@ -29,7 +29,7 @@ def _ratio(part: str, whole: str, by: str) -> str:
 
 
 def _to_naive(prefix: str, by: str) -> str:
-    """Return mean error by horizon over mean seasonal-naive error, which is scored at the next slot only."""
+    """Return mean error by horizon over mean seasonal-naive error, which is scored at the next period only."""
     scored = f'sum by ({by}) (rate({prefix}scored_forecasts_total{{job="$job", horizon="1"}}[1h]))'
     naive = f"{_rate(f'{prefix}naive_error_total', by, '1h')} / ({scored} > 0)"
     error = _ratio(f"{prefix}forecast_error_total", f"{prefix}scored_forecasts_total", f"{by}, horizon")
@@ -76,7 +76,7 @@ HEALTH: Final = Dashboard(
             (
                 Panel(
                     "Members",
-                    "That answer Prometheus.",
+                    "Members that answer Prometheus.",
                     "short",
                     (Query('sum by (job) (up{job="$job"})', "members"),),
                     "stat",
@@ -84,7 +84,7 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Partitions restoring",
-                    "Forecasts of these are held back. Not 0 for long: see RillcastRestoreStuck.",
+                    "Their forecasts are not published yet. Above 0 for long: see RillcastRestoreStuck.",
                     "short",
                     (Query('sum by (job) (rillcast_partitions_restoring{job="$job"})', "restoring"),),
                     "stat",
@@ -93,7 +93,7 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Lag",
-                    "Observations that wait.",
+                    "Observations that wait to be read.",
                     "short",
                     (Query('sum by (job) (rillcast_source_lag_records{job="$job"})', "records"),),
                     "stat",
@@ -108,8 +108,8 @@ HEALTH: Final = Dashboard(
                     4,
                 ),
                 Panel(
-                    "Commit failures and rewinds, 1 h",
-                    "Not 0: see RillcastCommitFailures.",
+                    "Commit failures and resets, 1 h",
+                    "Above 0: see RillcastCommitFailures.",
                     "short",
                     (
                         Query(
@@ -124,7 +124,7 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Dead letters, share",
-                    "Of what is read, over 5 minutes. Above 1 %: see RillcastDeadLetters.",
+                    "Share of the records read, over 5 minutes. Above 1 %: see RillcastDeadLetters.",
                     "percentunit",
                     (Query('job:rillcast_dead_letters:ratio_rate5m{job="$job"}', "share"),),
                     "stat",
@@ -139,7 +139,7 @@ HEALTH: Final = Dashboard(
             (
                 Panel(
                     "Events and forecasts",
-                    "What is read and what is published, per second.",
+                    "Read events and published forecasts, per second.",
                     "ops",
                     (
                         Query(_rate("rillcast_events_total"), "events"),
@@ -156,7 +156,7 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Age of an event when its forecast was published",
-                    "By the record's timestamp; a backlog that is being worked off is old.",
+                    "By the record's timestamp; high while a backlog is read.",
                     "s",
                     _quantiles("rillcast_event_latency_seconds"),
                     log=True,
@@ -182,7 +182,7 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Age of the process",
-                    "A saw is a loop of restarts.",
+                    "A sawtooth is a loop of restarts.",
                     "s",
                     (Query('time() - process_start_time_seconds{job="$job"}', "{{instance}}"),),
                 ),
@@ -193,12 +193,12 @@ HEALTH: Final = Dashboard(
             (
                 Panel(
                     "Commits",
-                    "Per second; failures end the member, rewinds go back to the committed offsets.",
+                    "Per second. A failure ends the member; a reset returns to the committed positions.",
                     "ops",
                     (
                         Query(_rate("rillcast_commits_total"), "commits"),
                         Query(_rate("rillcast_commit_failures_total"), "failures"),
-                        Query(_rate("rillcast_rewinds_total"), "rewinds"),
+                        Query(_rate("rillcast_rewinds_total"), "resets"),
                     ),
                 ),
                 Panel(
@@ -226,14 +226,14 @@ HEALTH: Final = Dashboard(
             (
                 Panel(
                     "Swap pending",
-                    "For how long a model that was promoted has not taken over; an hour: see RillcastModelSwapStuck.",
+                    "Time for which a promoted model has not taken over. Above an hour: see RillcastModelSwapStuck.",
                     "s",
                     (Query('rillcast_model_swap_pending_seconds{job="$job"}', "{{instance}}"),),
                     width=6,
                 ),
                 Panel(
                     "Warm-up lag",
-                    "Records between a model that follows and the one that serves. A shadow stays near 0.",
+                    "Records between a follower and the serving model. A shadow stays near 0.",
                     "short",
                     (Query('sum by (model_id) (rillcast_model_warm_up_lag_records{job="$job"})', "{{model_id}}"),),
                     width=6,
@@ -247,8 +247,8 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Registry errors, shadow drops, states removed, 1 h",
-                    "The registry did not answer; the shadow failed or fell behind, and is tried again; the state of a "
-                    "model that served long ago.",
+                    "Lookups without an answer; shadows that failed or fell behind, and are tried again; "
+                    "stored states removed because their model no longer serves.",
                     "short",
                     (
                         Query(
@@ -276,14 +276,14 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Streams",
-                    "That have state.",
+                    "Streams that have state.",
                     "short",
                     (Query('rillcast_streams{job="$job"}', "{{instance}}"),),
                     stack=True,
                 ),
                 Panel(
                     "Memory",
-                    "Of the process, and of the states on the device.",
+                    "Memory of the process, and of the states on the device.",
                     "bytes",
                     (
                         Query('process_resident_memory_bytes{job="$job"}', "{{instance}} process"),
@@ -305,7 +305,7 @@ QUALITY: Final = Dashboard(
             "Now",
             (
                 Panel(
-                    "Coverage, next slot",
+                    "Coverage, next period",
                     "Share of observations inside the outer interval, last hour.",
                     "percentunit",
                     (
@@ -316,7 +316,7 @@ QUALITY: Final = Dashboard(
                     8,
                 ),
                 Panel(
-                    "Error against seasonal naive, next slot",
+                    "Error against seasonal naive, next period",
                     "Below 1: better than the value of a season ago.",
                     "short",
                     (Query('job_horizon:rillcast_error_to_naive:ratio_rate1h{job="$job", horizon="1"}', "ratio"),),
@@ -326,7 +326,7 @@ QUALITY: Final = Dashboard(
                 ),
                 Panel(
                     "Anomalous",
-                    "Events beyond the 99 % mark; 1 % is right.",
+                    "Events beyond the 99 % mark; 1 % is expected.",
                     "percentunit",
                     (Query('job:rillcast_anomalous_events:ratio_rate1h{job="$job"}', "share"),),
                     "stat",
@@ -335,7 +335,7 @@ QUALITY: Final = Dashboard(
                 ),
                 Panel(
                     "Model",
-                    "Members by the bundle that they serve; two for long is a roll-out that hangs.",
+                    "Members by the bundle that they serve. Two for long: a roll-out is stuck.",
                     "short",
                     (Query('count by (name, model_id) (rillcast_model_info{job="$job"})', "{{name}}@{{model_id}}"),),
                     "stat",
@@ -349,7 +349,7 @@ QUALITY: Final = Dashboard(
             (
                 Panel(
                     "Coverage by horizon",
-                    "The share of observations inside the outer interval, over an hour.",
+                    "Share of observations inside the outer interval, over an hour.",
                     "percentunit",
                     (
                         Query('job_horizon:rillcast_coverage:ratio_rate1h{job="$job"}', "{{horizon}} ahead"),
@@ -379,13 +379,13 @@ QUALITY: Final = Dashboard(
                 ),
                 Panel(
                     "Absolute error",
-                    "Of the middle quantile, in units of the scale, mean over an hour.",
+                    "Error of the middle quantile, in units of the scale, mean over an hour.",
                     "short",
                     (Query('job_horizon:rillcast_absolute_error:mean1h{job="$job"}', "{{horizon}} ahead"),),
                 ),
                 Panel(
                     "Bias",
-                    "Middle quantile minus observation, in units of the scale; 0 is right, above it is too high.",
+                    "Middle quantile minus observation, in units of the scale; 0 is right, above 0 is too high.",
                     "short",
                     (Query('job_horizon:rillcast_bias:mean1h{job="$job"}', "{{horizon}} ahead"),),
                     bounds=(None, None),
@@ -398,7 +398,7 @@ QUALITY: Final = Dashboard(
                 "rillcast_",
                 "model_id",
                 "{{model_id}}",
-                "Over an hour, by the model that made the forecast: what a roll-out changed.",
+                "Over an hour, by the model that made the forecast: shows the effect of a roll-out.",
             ),
         ),
         Row(
@@ -415,7 +415,7 @@ QUALITY: Final = Dashboard(
             (
                 Panel(
                     "Events by status",
-                    "Gaps and missing values make forecasts worse; late ones are dead letters.",
+                    "Gaps and missing values make forecasts worse; late events are dead letters.",
                     "ops",
                     (Query(_rate("rillcast_events_total", "status"), "{{status}}"),),
                     width=6,
@@ -423,7 +423,7 @@ QUALITY: Final = Dashboard(
                 ),
                 Panel(
                     "Anomalous events",
-                    "Share beyond the 99 % mark of the forecast made one slot before.",
+                    "Share beyond the 99 % mark of the forecast made one period before.",
                     "percentunit",
                     (Query('job:rillcast_anomalous_events:ratio_rate1h{job="$job"}', "share"),),
                     width=6,
@@ -431,14 +431,14 @@ QUALITY: Final = Dashboard(
                 Panel(
                     "Drift of the inputs",
                     "Mean distance of an observation from the one a season before, in units of its stream's scale, "
-                    "over an hour. No model has a part in it: where it moves, the inputs have changed.",
+                    "over an hour. It does not depend on the model: if it moves, the inputs have changed.",
                     "short",
                     (Query('job:rillcast_naive_error:mean1h{job="$job"}', "distance"),),
                     width=6,
                 ),
                 Panel(
                     "Forecasts scored",
-                    "Within the last hour, by horizon: how much the other panels rest on.",
+                    "Within the last hour, by horizon: the sample size of the other panels.",
                     "short",
                     (Query('job_horizon:rillcast_scored_forecasts:increase1h{job="$job"}', "{{horizon}} ahead"),),
                     width=6,
@@ -451,7 +451,7 @@ QUALITY: Final = Dashboard(
 PERFORMANCE: Final = Dashboard(
     uid="rillcast-performance",
     title="Rillcast: where does the time go?",
-    description="For whoever makes it faster: stages of the loop, batches, engine, commits, CPU per event.",
+    description="For performance work: stages of the loop, batches, engine, commits, CPU per event.",
     since="now-1h",
     refresh="10s",
     rows=(
@@ -460,7 +460,7 @@ PERFORMANCE: Final = Dashboard(
             (
                 Panel(
                     "Share of the loop by stage",
-                    "Of the polls that are timed; `poll` is waiting for events.",
+                    "Share of the timed polls; `poll` is the wait for events.",
                     "percentunit",
                     (
                         Query(
@@ -476,7 +476,7 @@ PERFORMANCE: Final = Dashboard(
                 ),
                 Panel(
                     "Time per timed poll by stage",
-                    "Mean.",
+                    "Mean time of a stage in a timed poll.",
                     "s",
                     (
                         Query(
@@ -496,7 +496,7 @@ PERFORMANCE: Final = Dashboard(
             (
                 Panel(
                     "CPU per event",
-                    "All threads of the process; what a member can do is about one core's worth.",
+                    "All threads of the process; a member can use about one core.",
                     "s",
                     (
                         Query(
@@ -509,7 +509,7 @@ PERFORMANCE: Final = Dashboard(
                 ),
                 Panel(
                     "Engine time per event",
-                    "The model and what moves its rows.",
+                    "The model, with gather and scatter of its rows.",
                     "s",
                     (
                         Query(
@@ -540,7 +540,7 @@ PERFORMANCE: Final = Dashboard(
             (
                 Panel(
                     "Records per poll",
-                    "At `worker.max_poll_records` the service is behind.",
+                    "At `worker.max_poll_records` the service is behind its topic.",
                     "short",
                     _quantiles("rillcast_poll_records"),
                     log=True,
@@ -552,7 +552,13 @@ PERFORMANCE: Final = Dashboard(
                     _quantiles("rillcast_poll_duration_seconds"),
                     log=True,
                 ),
-                Panel("Engine time per poll", "", "s", _quantiles("rillcast_step_duration_seconds"), log=True),
+                Panel(
+                    "Engine time per poll",
+                    "Time of the step of a poll.",
+                    "s",
+                    _quantiles("rillcast_step_duration_seconds"),
+                    log=True,
+                ),
             ),
         ),
         Row(
@@ -566,7 +572,10 @@ PERFORMANCE: Final = Dashboard(
                     log=True,
                 ),
                 Panel(
-                    "CPU", "Cores.", "short", (Query(_rate("process_cpu_seconds_total", "instance"), "{{instance}}"),)
+                    "CPU",
+                    "Cores in use.",
+                    "short",
+                    (Query(_rate("process_cpu_seconds_total", "instance"), "{{instance}}"),),
                 ),
                 Panel(
                     "State per stream",

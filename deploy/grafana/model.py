@@ -1,6 +1,6 @@
 """Dashboards as Python: panels on Grafana's grid of 24 columns, and the JSON that Grafana imports.
 
-Owns: how a panel becomes JSON, and where it stands. Does not know: which panels there are (`dashboards.py`).
+Owns: the JSON of a panel, and its place. Does not know: which panels there are (`dashboards.py`).
 Invariants: panels of a row share its height and are laid out from left to right; every query has the variables
 `$job` (the service) and `$__rate_interval` (at least four scrapes) only.
 """
@@ -29,16 +29,16 @@ class Panel:
     """One picture.
 
     Attributes:
-        title: a question or a noun.
-        help: what is good and what is bad, for the reader who hovers.
-        unit: one of Grafana's units: `short`, `s`, `percentunit`, `ops`, `bytes`, ...
-        queries: what is shown.
-        kind: a curve over time, or one number.
-        width: columns.
-        stack: whether curves stand on each other.
-        bounds: lower and upper end of the axis; None = as the data have it.
-        red_above: a number beyond which a `stat` turns red.
-        log: whether the axis is logarithmic.
+        title: A question or a noun.
+        help: Tooltip that says which values are good and which are bad.
+        unit: One of Grafana's units: `short`, `s`, `percentunit`, `ops`, `bytes`, ...
+        queries: The series that it shows.
+        kind: A curve over time, or one number.
+        width: Width in columns.
+        stack: Whether curves are stacked.
+        bounds: Lower and upper end of the axis; None = from the data.
+        red_above: Value above which a `stat` turns red.
+        log: Whether the axis is logarithmic.
     """
 
     title: str
@@ -97,7 +97,7 @@ class Dashboard:
             y += row.height
 
     def as_json(self) -> dict[str, Any]:
-        """Return what Grafana imports."""
+        """Return the document that Grafana imports."""
         panels: list[dict[str, Any]] = []
         places = {id(place.panel): place for place in self.places()}
         for row in self.rows:

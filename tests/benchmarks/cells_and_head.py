@@ -1,4 +1,4 @@
-"""How near cells and head alone come to the processor's matrix products: what is left when the features cost nothing.
+"""Compares cells and head alone with the processor's matrix products, as if the features cost nothing.
 
     python -m tests.benchmarks.cells_and_head [--cell gru] [--hidden 128] [--batch 1024] [--json]
 
@@ -49,7 +49,7 @@ class CellsAndHead(nn.Module):
 
 
 def main() -> int:
-    """Measure in turns with the product, and print."""
+    """Measure alternately with the product, and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cell", default="gru")
     parser.add_argument("--hidden", type=int, default=128)

@@ -3,14 +3,14 @@
     python -m tests.benchmarks.page .bench/results.json > docs/performance.md
 
 Owns: the words around the figures. Every number on the page comes out of the results; a part that was not run leaves a
-line that says so.
+line that says so. One sentence a line.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import textwrap
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +18,8 @@ from typing import Any
 from tests.benchmarks.suite import FIGURES, figures
 
 Result = dict[str, Any]
-# What the issue asks for; `least` or `most`.
-ASKED: Mapping[str, str] = {
+# The targets of this project.
+TARGETS: Mapping[str, str] = {
     "ratio_to_echo_json": "at least 0.75",
     "ratio_to_echo_float32": "at least 0.50",
     "ratio_to_quix": "at least 20",
@@ -50,9 +50,9 @@ def page(results: Mapping[str, Result]) -> str:
     ):
         parts.append(f"## {title}\n\n" + (body(results[name]) if name in results else "Not measured in this run."))
     gpu = """
-        Not measured: none was at hand, so nothing is known of what a GPU gives, nor of what `cuda_graphs` gives on one,
+        Not measured: no GPU was at hand. So nothing is known of the speed of a GPU, or of the gain from `cuda_graphs`,
         which has only been run against a stand-in for a capturing session. `rillcast bench step MODEL --device cuda
-        --cuda-graphs` measures the engine on one, each batch size without and with CUDA graphs, in turns."""
+        --cuda-graphs` measures the engine on a GPU, each batch size without and with CUDA graphs, in turns."""
     parts.append(f"## GPU\n\n{_prose(gpu)}")
     return "\n\n".join(parts) + "\n"
 
@@ -60,22 +60,22 @@ def page(results: Mapping[str, Result]) -> str:
 def _head(results: Mapping[str, Result]) -> str:
     machine = next(iter(results.values()))["machine"]
     generated = """
-        Generated from the results of `make bench` by `python -m tests.benchmarks.page .bench/results.json`; do not
-        edit. Only ratios carry over to other machines, and each is taken in turns within one part."""
+        `python -m tests.benchmarks.page .bench/results.json` makes this page from the results of `make bench`; do not
+        edit it. Only ratios carry over to other machines, and each is taken in turns within one part."""
     where = f"""
         Machine: {machine["cores"]} cores of an {machine["cpu"]} (KVM), no GPU, the broker on the same machine; Python
         {machine["python"]}, ONNX Runtime {machine["onnxruntime"]}, numpy {machine["numpy"]}. Model: GRU of 64, 168
         lags, calendar, scores; 24 horizons, 3 levels; random weights."""
     why = """
-        [Where the time goes](hot-path.md) explains the figures, [Scaling](scaling.md) does the sums for many
+        [Where the time goes](hot-path.md) explains the figures, [Scaling](scaling.md) has the arithmetic for many
         machines."""
     return "\n\n".join(("# Performance", _prose(generated), _prose(where), _prose(why)))
 
 
 def _summary(results: Mapping[str, Result]) -> str:
     found = figures(results)
-    rows = [(f"`{name}`", _shown(found[name]), ASKED[name]) for name in FIGURES]
-    return _table(("figure", "this run", "asked"), rows)
+    rows = [(f"`{name}`", _shown(found[name]), TARGETS[name]) for name in FIGURES]
+    return _table(("figure", "this run", "target of this project"), rows)
 
 
 def _step(result: Result) -> str:
@@ -91,7 +91,7 @@ def _kafka(result: Result) -> str:
         {result["streams"]:,} streams, `{result["delivery"]}`. The limit (`echo`) is a loop that reads the same events
         through the same client, decodes them, encodes forecasts of the same size with the same codec and writes them.
         Stages are microseconds of processor time of the loop's thread per event; `step` is wall time in the engine,
-        which runs beside the loop. `busy` is the service with 8 streams."""
+        which may run in a second thread. `busy` is the service with 8 streams."""
     rows = []
     for case in result["cases"]:
         for name, run in case["runs"].items():
@@ -122,18 +122,17 @@ def _workers(result: Result) -> str:
         for name, run in result["runs"].items()
     ]
     table = _table(("workers", "events/s", "processor us per event", "cores of the workers", "cores busy in all"), rows)
-    return (
-        table
-        + f"\n\nProcessor time per event with two is {result['cpu_per_event_ratio']:.2f} of that with one, the rate "
-        f"{result['rate_ratio']:.2f} times. What the workers do not have, the broker and the rest of the machine take."
-    )
+    about = f"""
+        Processor time per event with two is {result["cpu_per_event_ratio"]:.2f} of that with one, the rate
+        {result["rate_ratio"]:.2f} times. The broker and the rest of the machine take the remaining cores."""
+    return table + "\n\n" + _prose(about)
 
 
 def _latency(result: Result) -> str:
     rows = [(name, f"{result[name]:,.0f}") for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms")]
     about = f"""
-        Open loop at {result["rate"]:,.0f} events/s, half of what the service managed on a backlog; {result["events"]:,}
-        events, each charged from the broker's append of the observation to its append of the forecast (`LogAppendTime`
+        Open loop at {result["rate"]:,.0f} events/s, half of the service's rate on a backlog; {result["events"]:,}
+        events, each measured from the broker's append of the observation to its append of the forecast (`LogAppendTime`
         of both topics, whole milliseconds), whether or not the service kept up."""
     return _prose(about) + "\n\n" + _table(("", "ms"), rows)
 
@@ -158,7 +157,7 @@ def _peers(result: Result) -> str:
     about = """
         The same events, model and broker, one process each, in turns. A neighbour steps the same bundle one event at a
         time, as its per-key callback has to; the scripts are in `tests/benchmarks/peers/`. `plain` is a loop with
-        librdkafka and a dictionary of states, `window` steps through the last 96 events anew for each one. `river` has
+        librdkafka and a dictionary of states, `window` steps through the last 96 events again for each one. `river` has
         no recurrent model: it runs a seasonal autoregression of its own per stream, online, and gives points without
         quantiles. Of these only Rillcast, Quix Streams and Faust keep state that survives a crash."""
     head = ("", "events", "events/s", "processor us per event", "peak MiB", "Rillcast is faster by")
@@ -166,7 +165,8 @@ def _peers(result: Result) -> str:
 
 
 def _prose(text: str) -> str:
-    return textwrap.fill(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
+    """Return one line per sentence."""
+    return re.sub(r"(?<=\.) (?=[A-Z`\[])", "\n", " ".join(text.split()))
 
 
 def _shown(value: float | None) -> str:

@@ -1,4 +1,4 @@
-"""A picture for each part of the suite that has something to show. Owns the drawing; knows the results' form only."""
+"""Draws a picture for each part of the suite that has one. Knows the form of the results only."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _step(axes: Axes, result: Result) -> None:
 
 
 def _kafka(axes: Axes, result: Result) -> None:
-    """Stack the stages of the service beside those of its limit."""
+    """Stack the stages of the service next to those of its limit."""
     bars = [(case["codec"], name, run) for case in result["cases"] for name, run in case["runs"].items()]
     stages = [stage for stage in bars[0][2]["stages_us_per_event"] if stage != "step"]
     base = np.zeros(len(bars))

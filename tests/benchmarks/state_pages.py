@@ -1,4 +1,4 @@
-"""What state costs to store: `python -m tests.benchmarks.state_pages [--json] [--streams N]`.
+"""Measures the cost of storing state: `python -m tests.benchmarks.state_pages [--json] [--streams N]`.
 
 A page of 256 streams of a GRU of 64 units with a 168-slot lag buffer, whose rows are real: the forecaster (random
 weights) has stepped over 400 hours of readings with a daily season, to one decimal. Then a whole store of such
@@ -89,7 +89,7 @@ def measure_page(
 
 
 def measure_directory(specs: tuple[StateSpec, ...], page: Page, streams: int) -> dict[str, Any]:
-    """Return what it takes to write and to restore `streams` streams in one partition, 64 pages a commit."""
+    """Return the cost of writing and restoring `streams` streams in one partition, 64 pages a commit."""
     pages = [dataclasses.replace(page, number=number) for number in range(-(-streams // PAGE_SLOTS))]
     codec = PageCodec("benchmark", specs)
     with tempfile.TemporaryDirectory() as folder:

@@ -14,7 +14,7 @@ from confluent_kafka import Producer
 
 from rillcast.errors import DeliveryError, TransportError
 from rillcast.transports.base import Assignment, Channel, Records, Sink
-from rillcast.transports.file.transport import FileSink
+from rillcast.transports.file.sink import FileSink
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.transports import (
     CLIENTS,

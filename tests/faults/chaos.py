@@ -1,6 +1,6 @@
 """`python -m tests.faults.chaos`: the chaos suite on the command line. `docs/chaos.md` is the manual.
 
-For each client, store and delivery: a broker of its own, a run, and a line
+For each client, store and delivery: its own broker, a run, and a line
 
     librdkafka kafka exactly_once seed=7: kills / events / lost / doubled / wrong = 50 / 1,000,000 / 0 / 0 / 0
 
@@ -64,7 +64,7 @@ def full_plan(seed: int, kills: int, events: int) -> Plan:
 
 
 def run_one(combination: Combination, load_name: str, plan: Plan, folder: Path, *, quiet: bool) -> bool:
-    """Run one combination on a broker of its own, print what came of it, and return whether it is clean."""
+    """Run one combination on its own broker, print the verdict, and return whether it is clean."""
     started = time.monotonic()
     load, model = LOADS[load_name](plan.events, plan.seed, folder)
     with running_broker(own_controller=True) as broker:

@@ -1,4 +1,4 @@
-"""The producer: a thread that feeds a load, as far as it is allowed.
+"""The producer: a thread that feeds a load up to a limit that tests raise.
 
 Owns: the thread and its Kafka producer. Does not know: what is in a record. Invariant: each partition's records are
 appended once and in order, through restarts of the broker too, so an event's offset is its number in its partition.
@@ -21,7 +21,7 @@ _MAX_QUEUED: Final = 1_000_000
 
 
 class Feeder:
-    """Feeds while it is `running`, as far as `allow` says."""
+    """Feeds while it is `running`, up to the limit of `allow`."""
 
     def __init__(self, bootstrap_servers: str, topic: str, load: Load) -> None:
         self._topic = topic

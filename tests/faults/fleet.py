@@ -1,7 +1,7 @@
 """The members: `rillcast run` processes, supervised as in production.
 
-Owns: which members there should be, their processes, and what an ended process means: exit code 5 says that starting
-again may help, and it is started again; every other end that nobody asked for is a finding. Does not know: faults,
+Owns: the wanted members, their processes, and the meaning of an ended process. A process that ends with code 5 is
+started again, because that may help; every other end that nobody asked for is a finding. Does not know: faults,
 schedules, what the members compute.
 
 Members 0, 1 and 3 have a `group.instance.id` and are back at once after a crash; 2, 4 and guests are new members each
@@ -22,11 +22,11 @@ from tests.support.service_process import ServiceProcess
 
 _DYNAMIC: Final = frozenset({2, 4})
 GUEST: Final = 9
-_STOPPED: Final = (0, TransportError.exit_code)  # asked to end; what it could not commit, a successor reads again
+_STOPPED: Final = (0, TransportError.exit_code)  # asked to end; a successor reads again what it could not commit
 
 
 class Finding(AssertionError):  # noqa: N818  it is what a run is after
-    """The service did what it never should."""
+    """The service did something that it must never do."""
 
 
 class Member:
@@ -56,7 +56,7 @@ class Member:
 
     @property
     def restoring(self) -> bool:
-        """Whether it has partitions whose state is not back yet."""
+        """Whether it has partitions whose state is not restored yet."""
         return self.process.metric("rillcast_partitions_restoring") > 0
 
     @property
@@ -85,7 +85,7 @@ class Fleet:
                 member.process.kill()
 
     def scale(self, count: int) -> None:
-        """Start the members that are missing, and ask those to end that are too many."""
+        """Start missing members, and ask surplus ones to end."""
         for number in range(count):
             if number not in self.members:
                 self.join(number)
@@ -110,7 +110,7 @@ class Fleet:
         except BaseException:
             member.process.kill()
             raise
-        unheeded = code == -signal.SIGTERM and not member.listened  # it was not as far as to heed signals
+        unheeded = code == -signal.SIGTERM and not member.listened  # it did not handle signals yet
         if code not in _STOPPED and not unheeded:
             raise Finding(f"member {number} ended with {code} after SIGTERM:\n{tail(member)}")
 
@@ -118,7 +118,7 @@ class Fleet:
         """Start again what has ended and may be started again.
 
         Raises:
-            Finding: a process ended with a code that says that a person has to act.
+            Finding: A process ended with a code that needs operator action.
         """
         for member in self.members.values():
             code = member.process.exit_code

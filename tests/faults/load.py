@@ -1,12 +1,12 @@
-"""What is fed, and what has to come out: events as columns, and the uninterrupted offline unroll of every stream.
+"""The events that are fed, as columns, and the expected forecasts: the uninterrupted offline unroll of every stream.
 
-Owns: the two loads (the toy's integers, a GRU's real values), their encoding, and who is right about a forecast. Does
-not know: faults, brokers, delivery. A partition's events are known by their offset: nobody else writes to the topic.
+Owns: the two loads (the toy's integers, a GRU's real values), their encoding, and the oracles. Does not know: faults,
+brokers, delivery. An event's offset identifies it, because nobody else writes to the topic.
 
 The toy's streams are of three kinds, so that state is evicted and pages become empty (tombstones): some always have
 events; nomads pause for three times the time to live; and one partition has a crowd, more streams than a page holds,
-that comes and goes as one. Every pause is either one step or far beyond the time to live: who is evicted does not hang
-on when exactly the service looks. The last partitions never have an event.
+that comes and leaves as one. Every pause is either one period or far beyond the time to live, so that eviction does
+not depend on when exactly the service looks. The last partitions never have an event.
 """
 
 from __future__ import annotations
@@ -43,14 +43,14 @@ GRU_TOLERANCE: Final = 1e-4
 
 
 class Source(msgspec.Struct, gc=False):
-    """Which event a forecast is of."""
+    """The event of a forecast."""
 
     partition: int
     offset: int
 
 
 class Published(msgspec.Struct, gc=False):
-    """A forecast record, as far as it is judged."""
+    """The members of a forecast record that are judged."""
 
     unique_id: str
     ds: str
@@ -60,10 +60,10 @@ class Published(msgspec.Struct, gc=False):
 
 
 class Oracle(Protocol):
-    """Who knows what the forecast after each event has to be."""
+    """Knows the right forecast after each event."""
 
     def fault_of(self, event: int, published: Published) -> str | None:
-        """Say what is wrong with the forecast of an event; None = nothing."""
+        """Return what is wrong with the forecast of an event; None = nothing."""
         ...
 
 
@@ -78,8 +78,8 @@ class Load:
         stream: `(events,)` int64, number of the stream.
         ds: `(events,)` int64, milliseconds since the epoch.
         y: `(events,)` float64, NaN = missing.
-        idle_ttl_s: the setting `state.idle_ttl_s` that the oracle reckons with.
-        oracle: what comes out.
+        idle_ttl_s: The setting `state.idle_ttl_s` that the oracle assumes.
+        oracle: The expected forecasts.
     """
 
     name: str
@@ -117,7 +117,7 @@ class ToyOracle:
         self._state = state
 
     def fault_of(self, event: int, published: Published) -> str | None:
-        """Say what is wrong."""
+        """Return what is wrong."""
         name, state = self._names[self._stream[event]], int(self._state[event])
         if published.unique_id != name or published.ds != f"{self._times[event]}Z":
             return f"it says {published.unique_id!r} at {published.ds}, the event was {name!r} at {self._times[event]}Z"
@@ -139,7 +139,7 @@ class GruOracle:
         self._spread = spread
 
     def fault_of(self, event: int, published: Published) -> str | None:
-        """Say what is wrong."""
+        """Return what is wrong."""
         stream = self._stream[event]
         if published.unique_id != self._names[stream]:
             return f"it says {published.unique_id!r}, the event was of {self._names[stream]!r}"
@@ -179,7 +179,7 @@ def toy_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
 
 
 def _unroll_evicting(stream: IntArray, at: IntArray, y: IntArray, streams: int) -> IntArray:
-    """Return the state after each event; a stream that paused for longer than the time to live starts anew."""
+    """Return the state after each event; a stream that paused for longer than the time to live starts from zero."""
     states, seen = [0] * streams, [0] * streams
     after = []
     for number, now, value in zip(stream.tolist(), at.tolist(), y.tolist(), strict=True):

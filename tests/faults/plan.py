@@ -1,4 +1,4 @@
-"""What goes wrong, and when: a schedule of faults, drawn from a seed.
+"""A schedule of faults, drawn from a seed.
 
 Owns: the kinds of fault, how many of each make a run, and at which point of the input each strikes. Does not know:
 processes, brokers, clocks. A fault strikes when a number of events has been committed, never at a time of day, so that
@@ -13,11 +13,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-_WHERE: Final = (0.04, 0.96)  # of the input: the first fault meets state, the last one leaves work to be done
+_WHERE: Final = (0.04, 0.96)  # of the input: the first fault meets state, the last one leaves work
 
 
 class Fault(enum.Enum):
-    """What is done to the service or its broker."""
+    """A kind of fault of the service or its broker."""
 
     KILL = "kill at random"
     KILL_AT_COMMIT = "kill within milliseconds of a commit"
@@ -47,10 +47,10 @@ class Step:
     """One fault.
 
     Attributes:
-        at: strikes when this many events have been committed.
+        at: Number of committed events at which it strikes.
         fault: its kind.
         draw: in [0, 1), chooses the member.
-        delay_s: waited between the moment that is aimed at and the blow.
+        delay_s: Seconds between the moment that is aimed at and the fault.
         members: how many there are to be, for `MEMBERS`; else 0.
     """
 
@@ -66,7 +66,7 @@ class Step:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """How much goes wrong in one run.
+    """The faults of one run.
 
     Attributes:
         seed: of everything that is drawn.
@@ -96,7 +96,7 @@ class Plan:
         return sorted(steps, key=lambda step: step.at)
 
     def _kinds(self, rng: random.Random) -> list[Fault]:
-        kills = list(KILLS[: self.kills])  # each kind once, as far as it goes
+        kills = list(KILLS[: self.kills])  # each kind once, if there are enough
         rng.shuffle(kills)
         kills += rng.choices(KILLS, _WEIGHTS, k=max(0, self.kills - len(kills)))
         brokers = [Fault.BROKER_HARD] * self.brokers_hard + [Fault.BROKER_CLEAN] * self.brokers_clean

@@ -1,9 +1,8 @@
-"""One run: feed, let things go wrong as planned, wait until everything is committed, judge.
+"""One run: feed, inject the planned faults, wait until everything is committed, judge.
 
-Owns: how each fault is done, and the deadlines. Does not know: how faults are chosen (`plan`), what is right
-(`load`, `verdict`). Whatever is waited for is a condition with a deadline; while it is waited for, the feeder is told
-how far it may go (never so far that a later fault would find nothing to do), and processes that ended are started
-again, as a supervisor does.
+Owns: how each fault is injected, and the deadlines. Does not know: how faults are chosen (`plan`), what is right
+(`load`, `verdict`). Every wait has a condition and a deadline. Meanwhile the feeder's limit is raised, but never so far
+that a later fault would find no work, and ended processes are started again, as a supervisor does.
 """
 
 from __future__ import annotations
@@ -28,10 +27,8 @@ from tests.support.kafka_cluster import KafkaCluster, unique
 log = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.02
-_PROGRESS_S: Final = (
-    240.0  # a broken run ends by it; a machine with much else to do may take two minutes to restart all
-)
-_AIM_S: Final = 3.0  # a moment that does not come within this is not waited for: the blow falls at random
+_PROGRESS_S: Final = 240.0  # ends a broken run; a busy machine may take two minutes to restart all processes
+_AIM_S: Final = 3.0  # after this time the fault strikes without the moment that it aims at
 _SESSION_S: Final = 6.0
 _TRANSACTION_S: Final = 10.0
 _HANGING_S: Final = 4 * _TRANSACTION_S
@@ -49,7 +46,7 @@ _STATE_TOPIC: Final[dict[str, object]] = {
 
 @dataclass(frozen=True, slots=True)
 class Combination:
-    """What is run."""
+    """The combination that is run."""
 
     client: str
     store: str
@@ -61,7 +58,7 @@ class Combination:
 
 @dataclass
 class Report:
-    """What happened in a run, and the verdict."""
+    """The events of a run, and the verdict."""
 
     combination: Combination
     load: str
@@ -140,13 +137,13 @@ class Run:
         self._counts = {p: self._load.of_partition(p).size for p in range(PARTITIONS)}
         self._committed = 0
         self._struck_at = 0
-        self._ahead = min(_MAX_AHEAD, len(load) // 6)  # enough to be at work with, too little to be done before the end
+        self._ahead = min(_MAX_AHEAD, len(load) // 6)  # enough to keep members busy, not enough to finish early
         self._held: dict[tuple[int, int], float] = {}
         self._next_look = 0.0
         self._report = Report(combination, load.name, plan.seed, Verdict(len(load)))
 
     def run(self) -> Report:
-        """Do it all.
+        """Run it.
 
         Raises:
             Finding: a member ended as it should not, or there was no progress.
@@ -190,10 +187,10 @@ class Run:
         return self._committed == len(self._load)
 
     def _until(self, condition: Callable[[], bool], what: str, deadline_s: float = _PROGRESS_S) -> None:
-        """Wait; the deadline begins anew whenever something is committed.
+        """Wait; the deadline starts again whenever something is committed.
 
         Raises:
-            Finding: nothing moves any more.
+            Finding: Nothing was committed within the deadline.
         """
         moved = time.monotonic()
         while not condition():
@@ -292,7 +289,7 @@ class Run:
         self._kill(member)
 
     def _state_written(self) -> object:
-        """Return something that changes as soon as any page of state is written."""
+        """Return a value that changes as soon as any page of state is written."""
         if self._combination.store == "kafka":
             return self._watch.ends(self._state, PARTITIONS)
         return {path.name for path in self._state_folder.glob("member-*/state/*/*/*")}
@@ -306,7 +303,7 @@ class Run:
         self._kill(member)
 
     def _kill_in_rebalance(self, step: Step) -> None:
-        """A guest joins; somebody, perhaps the guest, is killed while the group rebalances; the guest leaves."""
+        """A guest joins; a member, perhaps the guest, is killed while the group rebalances; the guest leaves."""
         guest = self._fleet.join(GUEST)
         self._until(lambda: guest.listened, "a guest to start")
         self._aim(step.fault, self._watch.rebalancing)

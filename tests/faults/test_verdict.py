@@ -1,4 +1,4 @@
-"""The judge of the chaos suite can say no: each kind of fault, put into a clean output by hand, is counted as that."""
+"""The judge of the chaos suite can say no: it counts each kind of fault that a test puts into a clean output."""
 
 from __future__ import annotations
 

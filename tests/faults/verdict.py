@@ -1,4 +1,4 @@
-"""The judgement: every forecast that a reader of committed records sees, held against the unroll.
+"""The judge: compares every forecast that a reader of committed records sees with the unroll.
 
 Owns: the counts of lost, doubled and wrong. Does not know: what happened to the service.
 
@@ -6,7 +6,7 @@ Owns: the counts of lost, doubled and wrong. Does not know: what happened to the
     doubled   exactly_once: a forecast beyond the first of its event. at_least_once: one that differs from the first in
               any byte, or has no `source` by which a reader could drop it
     wrong     a first forecast that is not the unroll's, or names no event, or comes before an earlier one of its
-              stream; and a dead letter, for no event of the loads deserves one
+              stream; and a dead letter, because no event of the loads deserves one
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What the driver sees of the cluster: positions, transactions, the group, the state topic; and the output at the end.
+"""The driver's view of the cluster: positions, transactions, the group, the state topic, and the output at the end.
 
-Owns: its own admin client. Does not know: members or faults. While the broker is away every look answers None, and
-whoever asks asks again: the driver takes the broker away itself.
+Owns: its own admin client. Does not know: members or faults. While the broker is unavailable every look returns None,
+and callers ask again, because the driver itself stops the broker.
 """
 
 from __future__ import annotations
@@ -42,15 +42,15 @@ class ClusterWatch:
     def __init__(self, bootstrap_servers: str, group: str) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._group = group
-        # Plain requests alone: the newer admin calls abort the whole process when a broker goes away under them
+        # Plain requests only: the newer admin calls abort the whole process when a broker disappears under them
         # (confluent-kafka 2.16.1: an assertion in rdkafka_queue.h).
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": _LOG_LEVEL})
-        # They never join the group; its name is whose positions they ask for.
+        # They never join the group; its name selects the positions.
         self._newest = Consumer(self._config(group, "read_uncommitted"))
         self._stable = Consumer(self._config(group, "read_committed"))
 
     def close(self) -> None:
-        """Let go of the connections."""
+        """Close the connections."""
         self._newest.close()
         self._stable.close()
 
@@ -129,7 +129,7 @@ class ClusterWatch:
             consumer.close()
 
     def compact_often(self, *, often: bool = True) -> None:
-        """Let the broker's cleaner look for work every tenth of a second, or as often as it is configured to."""
+        """Let the broker's cleaner look for work every 0.1 s, or as often as it is configured to."""
         operation = AlterConfigOpType.SET if often else AlterConfigOpType.DELETE
         entry = ConfigEntry("log.cleaner.backoff.ms", "100", incremental_operation=operation)
         resource = ConfigResource(ResourceType.BROKER, "1", incremental_configs=[entry])

@@ -1,4 +1,4 @@
-"""Mutants of honest inputs, each made of a seed and a number alone, so that a crash can be made again.
+"""Mutants of honest inputs, each a function of a seed and a number, so that a crash can be repeated.
 
 Knows bytes, and the wire format of protobuf as far as swapping whole fields goes; does not know what the bytes mean.
 """
@@ -9,7 +9,7 @@ import random
 from collections.abc import Callable, Sequence
 from typing import Final
 
-# What parsers stumble over: limits of numbers, halves of characters, lengths that lie, terminal and format characters.
+# Inputs that break parsers: limits of numbers, halves of characters, wrong lengths, terminal and format characters.
 TOKENS: Final[tuple[bytes, ...]] = (
     b"\x00", b"\xff", b"\x80", b"\x7f", b"\xff\xff\xff\xff", b"\x7f\xff\xff\xff", b"\x80\x00\x00\x00",
     b"\xff\xff\xff\xff\xff\xff\xff\xff\x01", b"\xed\xa0\x80", b"\xc0\xaf", b"\xf4\x90\x80\x80", b"\xef\xbb\xbf",

@@ -1,8 +1,8 @@
 """`python -m tests.fuzz.run`: the long form of the fuzz tests; `make fuzz`.
 
-Each target runs in a process of its own, which tells its parent which input it is at, so that a crash of native code is
-found as well as an exception. Ends with 1 if anything crashed, and says how to make it again. `--atheris` lets Google's
-coverage-guided fuzzer (to be installed by hand) choose the inputs of one target instead.
+Each target runs in its own process, which reports its current input, so that a crash of native code is found as well as
+an exception. Ends with 1 if anything crashed, and prints how to repeat it. `--atheris` lets Google's coverage-guided
+fuzzer (to be installed by hand) choose the inputs of one target.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def fuzz(name: str, seed: int, inputs: int) -> int | None:
 
 
 def main() -> int:
-    """Run what was asked for."""
+    """Run the targets, and return the exit code."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000, help="over all targets")
     parser.add_argument("--seed", type=int, default=0)

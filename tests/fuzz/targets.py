@@ -1,8 +1,8 @@
-"""What is fuzzed, and what has to hold for whatever bytes come.
+"""The targets of fuzzing, and what has to hold for any bytes.
 
-A target takes any bytes and returns, or fails: an exception that the code does not promise is a crash, and so is a
-broken promise (a record neither used nor refused, a neighbour harmed, an answer that depends on what else was in the
-poll).
+A target takes any bytes and returns, or fails. An exception that the code does not promise is a crash, and so is a
+broken promise: a record neither used nor refused, a neighbour harmed, an answer that depends on other records of the
+poll.
 """
 
 from __future__ import annotations
@@ -48,9 +48,9 @@ class Target:
     """Something that takes bytes from outside.
 
     Attributes:
-        run: raises if a promise is broken.
-        seeds: honest inputs, and some that are known to be bad.
-        share: of the inputs of a long run.
+        run: Raises if a promise is broken.
+        seeds: Honest inputs, and some that are known to be bad.
+        share: Share of the inputs of a long run.
     """
 
     run: Callable[[bytes], None]
@@ -184,7 +184,7 @@ def _bundle(data: bytes) -> None:
         model = onnx.load_model_from_string(data)
     except (BundleError, DecodeError):
         return
-    # As one who knows how the id is made would: else nothing behind that check would ever be met.
+    # An attacker who knows how the id is made does the same; otherwise no input would pass that check.
     for entry in model.metadata_props:
         if entry.key == METADATA_KEY and isinstance(entry.value, str):  # bytes where it is not UTF-8
             with contextlib.suppress(BundleError):
@@ -193,7 +193,7 @@ def _bundle(data: bytes) -> None:
 
 
 def _load(data: bytes) -> None:
-    """Whatever is accepted can be rewritten by the guard: the next step of loading."""
+    """The quarantine can rewrite every accepted file, which is the next step of loading."""
     try:
         bundle = Bundle.from_bytes(data)
     except BundleError as refused:

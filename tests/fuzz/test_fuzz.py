@@ -1,4 +1,4 @@
-"""The short form: some inputs for every target, and hypothesis where it finds what mutants do not."""
+"""The short form: some inputs for every target, and hypothesis where it finds more than mutants."""
 
 from __future__ import annotations
 

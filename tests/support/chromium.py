@@ -1,7 +1,7 @@
 """A real browser for tests: Chromium without a window, driven through the DevTools protocol.
 
-Owns: getting the program (found on this machine, else unpacked from Debian's packages into the test cache; no root
-needed), its life, and a page's commands and events. Does not know: what is looked at. Every wait has a deadline.
+Owns: finding the program (on this machine, else unpacked from Debian's packages into the test cache; no root needed),
+its process, and a page's commands and events. Does not know: the page. Every wait has a deadline.
 
 https://chromedevtools.github.io/devtools-protocol/ has the commands.
 """
@@ -35,7 +35,7 @@ _POLL_S: Final = 0.05
 _FLAGS: Final = (
     "--headless=new",
     "--remote-debugging-port=0",
-    "--no-sandbox",  # containers have no user namespaces; it only ever sees our own page
+    "--no-sandbox",  # containers have no user namespaces; the browser opens our own page only
     "--disable-gpu",
     "--disable-dev-shm-usage",
     "--disable-background-networking",
@@ -49,11 +49,11 @@ _SHIFT: Final = 8
 
 
 class BrowserError(Exception):
-    """There is no browser to be had here, or it did not start or answer."""
+    """The browser is unavailable, or did not start or answer."""
 
 
 class Program(NamedTuple):
-    """Where the browser is, and what it needs in its environment."""
+    """The browser's path, and the variables that it needs."""
 
     path: Path
     environment: dict[str, str]
@@ -64,7 +64,7 @@ def program() -> Program:
     """Return the browser, fetching it if this machine does not have one yet.
 
     Raises:
-        BrowserError: it cannot be had; the message says why and what to do.
+        BrowserError: The browser is unavailable; the message says why and what to do.
     """
     found = next((path for name in _NAMES if (path := shutil.which(name))), None)
     if found is not None:
@@ -77,7 +77,7 @@ def program() -> Program:
 
 
 def _unpack_from_debian(scratch: Path) -> Path:
-    """Unpack Chromium and whichever of its libraries are not installed."""
+    """Unpack Chromium and those of its libraries that are not installed."""
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
         raise BrowserError("no Chromium is installed (macOS: Google Chrome does as well)")
     (scratch / "archives/partial").mkdir(parents=True)
@@ -107,9 +107,9 @@ class Page:
     """One page of a running browser, used from one thread.
 
     Attributes:
-        complaints: what the page's console had to say at the level of a warning or worse, uncaught exceptions, and what
-            the browser says of it (failed requests, violations of its content policy).
-        requested: every address that it asked for.
+        complaints: Warnings and errors of the page's console, uncaught exceptions, failed requests, and violations of
+            the content policy.
+        requested: Every address that the page requested.
     """
 
     def __init__(self, socket: ClientConnection) -> None:
@@ -148,7 +148,7 @@ class Page:
         return result
 
     def open(self, url: str) -> None:
-        """Go to an address."""
+        """Open an address."""
         self.command("Page.navigate", url=url)
 
     def evaluate(self, expression: str) -> Any:
@@ -180,7 +180,7 @@ class Page:
         self.command("Input.dispatchKeyEvent", type="keyUp", **common)
 
     def type(self, text: str) -> None:
-        """Put text in where the focus is."""
+        """Type text where the focus is."""
         self.command("Input.insertText", text=text)
 
     def resize(self, width: int, height: int, *, scheme: str) -> None:
@@ -192,14 +192,14 @@ class Page:
         self.command("Emulation.setEmulatedMedia", features=features)
 
     def screenshot(self, path: Path) -> bytes:
-        """Write what is seen to a file, as PNG, and return it."""
+        """Write a picture of the page to a file, as PNG, and return its path."""
         image = base64.b64decode(self.command("Page.captureScreenshot", format="png")["data"])
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(image)
         return image
 
     def accessible(self) -> list[tuple[str, str]]:
-        """Return role and name of everything that assistive technology is told of."""
+        """Return role and name of every node of the accessibility tree."""
         nodes = self.command("Accessibility.getFullAXTree")["nodes"]
         return [
             (str(node["role"]["value"]), str(node.get("name", {}).get("value", "")))
@@ -225,7 +225,7 @@ def running_browser() -> Iterator[Page]:
     """Start a browser with a profile of its own and yield a page of it; stop it afterwards.
 
     Raises:
-        BrowserError: it cannot be had, or did not start; the message carries what it said.
+        BrowserError: The browser is unavailable or did not start; the message has its output.
     """
     found = program()
     with TemporaryDirectory(prefix="rillcast-browser-", ignore_cleanup_errors=True) as folder:
@@ -250,7 +250,7 @@ def running_browser() -> Iterator[Page]:
 
 
 def _address(process: subprocess.Popen[bytes], file: Path, said: Path) -> str:
-    """Wait for the file in which the browser says where it listens."""
+    """Wait for the file with the address on which the browser listens."""
     deadline = time.monotonic() + _START_TIMEOUT_S
     while True:
         lines = file.read_text().splitlines() if file.exists() else []

@@ -1,4 +1,4 @@
-"""What becomes of a test whose tools are not installed: skipped with the reason, but a failure where `CI` is set.
+"""A test whose tools are not installed is skipped with the reason; with `CI` set it fails.
 
 A CI that silently tests nothing is worse than none.
 """

@@ -1,4 +1,4 @@
-"""A collector of spans on a free loopback port: what speaks OTLP over HTTP may send to it."""
+"""A collector of spans on a free loopback port, for OTLP over HTTP."""
 
 from __future__ import annotations
 

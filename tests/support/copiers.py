@@ -1,6 +1,6 @@
-"""A worker reduced to its transactions: copies a topic, a transaction per turn, and goes back after a bad end.
+"""A worker reduced to its transactions: it copies a topic, a transaction per iteration, and resets after an abort.
 
-Owns: the loop. Does not know: what happens to its group and its broker meanwhile.
+Owns: the loop. Does not know: the faults of its group and its broker.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _MAX_RECORDS: Final = 40
 
 
 class Copier:
-    """One member, in a thread of its own. Each copy says where its original lies: `partition/offset`."""
+    """One member, in its own thread. Each copy names the position of its original: `partition/offset`."""
 
     def __init__(self, settings: KafkaSettings, source: str, target: str) -> None:
         self.owned: dict[int, int] = {}  # partition -> next offset
@@ -35,7 +35,7 @@ class Copier:
         self._thread.start()
 
     def leave(self) -> None:
-        """Finish the turn, which ends with a commit, and leave the group."""
+        """Finish the iteration, which ends with a commit, and leave the group."""
         self._stop.set()
         self._thread.join()
         self._sink.close()

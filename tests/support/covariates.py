@@ -28,7 +28,7 @@ def config_with(covariates: tuple[Covariate, ...] = EVERY_KIND, **changes: Any) 
 def some_covariates(
     rng: np.random.Generator, events: int, horizon: int, covariates: tuple[Covariate, ...] = EVERY_KIND
 ) -> tuple[FloatArray, FloatArray]:
-    """Return `x` and `future` of so many events, some of it missing, some categories unknown."""
+    """Return `x` and `future` of `count` events, some of it missing, some categories unknown."""
     columns = [
         rng.integers(0, len(one.categories) + 1, events) if one.kind == "category" else rng.normal(one.loc, one.scale,
         events) for one in covariates

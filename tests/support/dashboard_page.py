@@ -1,4 +1,4 @@
-"""Pages of dashboards from the samples that their queries returned: what an operator would see, without Grafana."""
+"""Pages of dashboards from the samples that their queries returned, drawn without Grafana."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ def render(dashboard: Dashboard, found: Mapping[str, Sequence[tuple[str, list[di
     """Draw a dashboard.
 
     Args:
-        dashboard: whose panels.
-        found: by panel title, for each query its legend and its series, as Prometheus' range query gives them.
-        path: the picture to write.
+        dashboard: The dashboard.
+        found: Legend and series of each query by panel title, as Prometheus' range query gives them.
+        path: The picture to write.
     """
     import matplotlib as mpl
 
@@ -39,7 +39,7 @@ def render(dashboard: Dashboard, found: Mapping[str, Sequence[tuple[str, list[di
 
 
 def write_page(dashboard: Dashboard, picture: Path) -> Path:
-    """Write the page of a dashboard beside its picture: the picture, and what each panel says and asks. Returns it."""
+    """Write the page of a dashboard next to its picture, with the text and query of each panel; return its path."""
     rows = "\n".join(
         f"<tr><td>{html.escape(place.panel.title)}<td>{html.escape(place.panel.help)}<td>"
         + "<br>".join(f"<code>{html.escape(query.expr)}</code>" for query in place.panel.queries)

@@ -1,7 +1,7 @@
-"""Streams as they really come: shuffled, repeated, with holes, and garbage between them. And what consumers must see.
+"""Streams as they really arrive: shuffled, repeated, with holes and garbage; and the forecasts that have to come out.
 
 Owns: the disorder, which is drawn from a seed, and the comparison with the streams in order. Does not know: transports,
-formats; an arrival is an observation or some bytes that are none.
+formats. An arrival is an observation or garbage bytes.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ class Event(NamedTuple):
 
 @dataclass(frozen=True)
 class Arrivals:
-    """What comes, and what of it counts.
+    """Arrivals, and the observations among them that count.
 
     Attributes:
-        given: observations and garbage in the order in which they come.
-        kept: each stream's observations in the order of time, each once.
+        given: Observations and garbage in the order in which they arrive.
+        kept: Each stream's observations in the order of time, each once.
     """
 
     given: list[Event | bytes]
@@ -45,7 +45,7 @@ class Arrivals:
 
     @property
     def events(self) -> int:
-        """Observations that come, repeats included."""
+        """Observations that arrive, repeats included."""
         return sum(isinstance(one, Event) for one in self.given)
 
 

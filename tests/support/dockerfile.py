@@ -1,7 +1,7 @@
-"""What a Dockerfile says, for tests on machines that have no Docker: the instructions of one image, in order.
+"""Reads a Dockerfile, for tests on machines without Docker: the instructions of one image, in order.
 
-Owns: stages, `FROM` chains, line continuations. Does not know: shell, build arguments, layers. Covers what our
-Dockerfile uses; anything else is an error, so that a test never passes over an instruction that it did not see.
+Owns: stages, `FROM` chains, line continuations. Does not know: shell, build arguments, layers. It covers what our
+Dockerfile uses; anything else is an error, so that a test never skips an instruction unseen.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Dockerfile:
         return self.base(parent) if parent in self._stages else parent
 
     def last(self, stage: str, instruction: str) -> str:
-        """Return the text of the last such instruction of a stage: the one that counts."""
+        """Return the text of the last such instruction of a stage, which is the one that applies."""
         return [text for name, text in self.stage(stage) if name == instruction][-1]
 
     def environment(self, stage: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
-"""What the tests fetch once per machine: a folder in the user's cache that is whole or not there.
+"""Fetches programs for tests once per machine, into folders of the user's cache that are complete or absent.
 
-Owns: where it lies and who fetches it. Test processes that want it at the same time take turns, for Maven and apt share
-folders of their own that two of them would damage. Does not know: how anything is fetched.
+Owns: the folders, and the lock. Test processes fetch one at a time, because Maven and apt share folders of their own
+that two of them would damage. Does not know: how anything is fetched.
 """
 
 from __future__ import annotations
@@ -18,9 +18,8 @@ def fetched(name: str, fetch: Callable[[Path], Path]) -> Path:
     """Return the folder `name` of the cache, made by `fetch` if this machine does not have it yet.
 
     Args:
-        name: of the folder; what it depends on belongs into it.
-        fetch: is given an empty scratch folder and returns the folder in it that is to be kept. What it raises comes
-            out, and nothing is kept.
+        name: Name of the folder; it has to contain everything that the content depends on.
+        fetch: Takes an empty scratch folder and returns the folder in it to keep. If it raises, nothing is kept.
     """
     root = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rillcast-test"
     target = root / name
@@ -28,7 +27,7 @@ def fetched(name: str, fetch: Callable[[Path], Path]) -> Path:
         return target
     root.mkdir(parents=True, exist_ok=True)
     with _alone(root / "fetching.lock"):
-        if not target.is_dir():  # another process may have been quicker
+        if not target.is_dir():  # another process may have made it
             with tempfile.TemporaryDirectory(dir=root, prefix="fetching-") as scratch:
                 fetch(Path(scratch)).rename(target)
     return target
@@ -36,7 +35,7 @@ def fetched(name: str, fetch: Callable[[Path], Path]) -> Path:
 
 @contextlib.contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """Wait until no other process is inside; the lock goes with its process, however that ends."""
+    """Wait until no other process is inside; the system releases the lock of a process that ends."""
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

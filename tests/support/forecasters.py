@@ -32,7 +32,7 @@ def small_config(**changes: Any) -> ForecasterConfig:
 
 
 def random_forecaster(config: ForecasterConfig, seed: int = 0) -> Forecaster:
-    """Return a forecaster whose head is random too: as initialised it would ignore the cells."""
+    """Return a forecaster whose head is random too, because the initial head ignores the cells."""
     torch.manual_seed(seed)
     forecaster = Forecaster(config).eval()
     torch.nn.init.normal_(forecaster.head.out.weight, std=0.3)
@@ -43,7 +43,7 @@ def random_forecaster(config: ForecasterConfig, seed: int = 0) -> Forecaster:
 def brief_parity() -> Iterator[None]:
     """Let exports compare file and forecaster on a few events, for tests that are not about the export.
 
-    The whole check takes most of an export's time; `tests/integration/training/test_export.py` makes it, of every cell.
+    The full check takes most of an export's time; `tests/integration/training/test_export.py` runs it for every cell.
     """
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(parity, "BATCHES", (8,))

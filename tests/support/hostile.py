@@ -1,4 +1,4 @@
-"""Records that no service should accept, each with the reason that it must be refused for."""
+"""Records that no service may accept, each with the reason of its refusal."""
 
 from __future__ import annotations
 

@@ -1,13 +1,13 @@
 """A real Apache Kafka for tests: the official artefacts, one broker, on free loopback ports.
 
-Owns: fetching the jars once per machine, and the life of the server processes. Does not know: topics or clients
+Owns: fetching the jars once per machine, and the server processes. Does not know: topics or clients
 (`tests.support.kafka_cluster`). Invariant: a broker that was started is stopped, also when its start fails.
 
-Broker and controller are one process by default, which is quick to start. Who kills the broker under transactions gives
-the controller a process of its own, as production has it. A node that is both comes back believing that it still leads
-its partitions, finds that it does not, and then takes transactions whose markers it was writing for complete, "these
-partitions are likely deleted already" (Kafka 4.3.1, TransactionMarkerChannelManager): half of such a transaction is
-visible and its positions are lost. `torn_transactions` counts them.
+Broker and controller are one process by default, which starts quickly. Tests that kill the broker under transactions
+give the controller its own process, as in production. A node that is both wrongly assumes after a restart that it still
+leads its partitions. It then takes transactions whose markers it was writing for complete ("these partitions are likely
+deleted already", Kafka 4.3.1, TransactionMarkerChannelManager): half of such a transaction is visible and its positions
+are lost. `torn_transactions` counts them.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ from tests.support.fetched import fetched
 
 HERE: Final = Path(__file__).parent / "kafka"
 _FETCH_TIMEOUT_S: Final = 300.0
-_START_TIMEOUT_S: Final = 180.0  # a machine with much else to do takes two minutes
+_START_TIMEOUT_S: Final = 180.0  # a busy machine takes two minutes
 _STOP_TIMEOUT_S: Final = 15.0
 _POLL_S: Final = 0.05
 _PROTOCOLS: Final = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
 _LOG_TAIL_LINES: Final = 40
 _BROKER_ID: Final = 1
-_CONTROLLER_ID: Final = 100  # of a controller in a process of its own
+_CONTROLLER_ID: Final = 100  # of a controller in its own process
 _TORN: Final = b"these partitions are likely deleted already and hence can be skipped"
 # A test broker lives for a minute or two: start fast rather than run fast.
 _JVM: Final = (
@@ -52,7 +52,7 @@ class BrokerError(Exception):
 
 
 def missing_tools() -> list[str]:
-    """Return which of the programs that a broker needs are not installed."""
+    """Return the programs that a broker needs and that are not installed."""
     return [tool for tool in ("java", "mvn") if shutil.which(tool) is None]
 
 
@@ -60,7 +60,7 @@ def fetch_jars() -> Path:
     """Return the folder with Kafka's jars, fetching them through Maven if this machine does not have them yet.
 
     Raises:
-        BrokerError: Maven failed; the message carries what it printed.
+        BrokerError: Maven failed; the message has its output.
     """
     pom = HERE / "pom.xml"
     return fetched(
@@ -81,7 +81,7 @@ def _copy_jars(pom: Path, scratch: Path) -> Path:
 
 
 class _Node:
-    """One server process with its configuration, log and data, which stay over restarts."""
+    """One server process with its configuration, log and data, which survive restarts."""
 
     def __init__(self, name: str, classpath: str, folder: Path, roles: str, more: str = "") -> None:
         self._name = name
@@ -145,7 +145,7 @@ class _Node:
         return self._log.stat().st_size
 
     def stop(self) -> None:
-        """End the process, gently if it lets itself be; does nothing if it is not running."""
+        """Stop the process, by a signal if it heeds one in time; do nothing if it is not running."""
         if self._process is not None:
             self._process.terminate()
             with contextlib.suppress(subprocess.TimeoutExpired):
@@ -168,14 +168,14 @@ class _Node:
 
 
 class KafkaBroker:
-    """A broker with its data folder and ports, which stay the same over restarts.
+    """A broker with its data folder and ports, which survive restarts.
 
     Args:
-        jars: as `fetch_jars` returns it.
-        folder: for configuration, data and logs.
-        own_controller: whether the controller is a process of its own, which `kill` and `stop` leave running.
-        listeners: further ones, each a name and its security protocol.
-        properties: further ones of the broker.
+        jars: Folder as `fetch_jars` returns it.
+        folder: Folder of configuration, data and logs.
+        own_controller: Whether the controller has its own process, which `kill` and `stop` leave running.
+        listeners: More listeners, each a name and its security protocol.
+        properties: More properties of the broker.
     """
 
     def __init__(
@@ -219,12 +219,12 @@ class KafkaBroker:
 
     @property
     def folder(self) -> Path:
-        """Where its configuration, its data and its logs are, as long as it is `running_broker`'s."""
+        """Folder of its configuration, data and logs, while `running_broker` lasts."""
         return self._folder
 
     @property
     def torn_transactions(self) -> int:
-        """How many transactions the broker took for complete without their markers; see the module's docstring."""
+        """Transactions that the broker took for complete without their markers; see the module's docstring."""
         return self._broker.said(_TORN)
 
     def format(self) -> None:
@@ -238,7 +238,7 @@ class KafkaBroker:
             node.format(cluster_id)
 
     def start(self) -> None:
-        """Start the server and wait until it serves; one that was ended, when its controller has noticed.
+        """Start the server and wait until it serves; after a stop, wait first until its controller has noticed that.
 
         Raises:
             BrokerError: it ended, or did not answer in time.
@@ -256,17 +256,17 @@ class KafkaBroker:
             raise
 
     def stop(self) -> None:
-        """End the broker, gently if it lets itself be; does nothing if it is not running."""
+        """Stop the broker, by a signal if it heeds one in time; do nothing if it is not running."""
         self._note_end()
         self._broker.stop()
 
     def kill(self) -> None:
-        """End the broker as a crash would; its data and ports stay for the next `start`."""
+        """Kill the broker as a crash would; its data and ports stay for the next `start`."""
         self._note_end()
         self._broker.kill()
 
     def close(self) -> None:
-        """End everything."""
+        """Stop every process."""
         self.stop()
         if self._controller is not None:
             self._controller.stop()
@@ -291,7 +291,7 @@ def _joined(listeners: Mapping[str, str]) -> str:
 def running_broker(
     *, own_controller: bool = False, listeners: Mapping[str, str] | None = None, properties: str = ""
 ) -> Iterator[KafkaBroker]:
-    """Fetch, format and start a broker with data of its own; stop it and drop the data afterwards."""
+    """Fetch, format and start a broker with its own data; stop it and delete the data afterwards."""
     jars = fetch_jars()
     with tempfile.TemporaryDirectory(prefix="rillcast-kafka-") as folder:
         broker = KafkaBroker(

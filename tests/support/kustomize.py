@@ -1,8 +1,8 @@
-"""What `kubectl apply --kustomize` would send, for tests on machines without kustomize.
+"""Renders what `kubectl apply --kustomize` would send, for tests on machines without kustomize.
 
 Owns: the part of kustomize that `deploy/kubernetes` uses: resources, components, labels, namespace, images, ConfigMaps
-made of files, JSON patches, and names with a hash of the content. Anything else in a kustomization is an error, never
-passed over. Where the real `kustomize` is on the PATH, a test compares the two.
+made of files, JSON patches, and names with a hash of the content. Anything else in a kustomization is an error. Where
+kubectl or kustomize is installed, a test compares the two.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import yaml
 
 Manifest: TypeAlias = dict[str, Any]
 _CLUSTER_WIDE: Final = {"Namespace"}
-# Where a label goes, in kustomize's own way, as far as our kinds go: some places are made, others only filled.
+# Fields that get a label, as kustomize does it for our kinds: some are created, others filled only where they exist.
 _LABELS: Final = ("metadata", "labels")
 _MADE: Final[dict[str, list[tuple[str, ...]]]] = {
     "Service": [("spec", "selector")],
@@ -81,7 +81,7 @@ def _finish(folder: Path, kustomization: Manifest, manifests: list[Manifest]) ->
 
 
 def hashed(manifests: list[Manifest]) -> list[Manifest]:
-    """Give ConfigMaps the name that tells their content, and follow the references to them."""
+    """Append the hash of their content to the names of ConfigMaps, and update the references to them."""
     names: dict[str, str] = {}
     for manifest in manifests:
         if manifest["kind"] == "ConfigMap":

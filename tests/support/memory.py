@@ -1,7 +1,7 @@
 """An in-memory transport and a clock that tests set: crashes and rebalances written as data.
 
-A `Log` is what outlives a process: the events, the group's committed positions, what was published. `MemorySink` makes
-records visible at flush, `MemoryTransactionalSink` together with the positions, at commit.
+A `Log` outlives a process: it holds the events, the group's committed positions and the published records.
+`MemorySink` makes records visible at flush, `MemoryTransactionalSink` together with the positions, at commit.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ class MemorySource:
 
     def resume_from(self, partition: int, position: int) -> None:
         if partition in self._positions:
-            assert position >= self._log.beginning, "these events are gone"
+            assert position >= self._log.beginning, "these events are not retained"
             self._positions[partition] = position
             self._held.discard(partition)
 
@@ -149,8 +149,8 @@ class MemorySource:
         self.closed += 1
 
 
-class MemoryHistory:
-    """Reads a `Log` beside its group. `fail` is asked at every poll."""
+class MemoryPartitionReader:
+    """Reads a `Log` outside of its group. `fail` runs at every poll."""
 
     def __init__(self, log: Log, per_poll: Callable[[], int] = lambda: 10**9) -> None:
         self._log = log
@@ -165,9 +165,18 @@ class MemoryHistory:
     def offset_at(self, partition: int, timestamp_ms: int) -> int | None:
         return self._log.beginning if self._log.timestamp_ms >= timestamp_ms else None
 
-    def start(self, partition: int, position: int) -> None:
+    def follow(self, partition: int, position: int) -> None:
         self.started.append((partition, position))
         self._positions[partition] = position
+
+    def read_to_end(self, partition: int) -> None:
+        raise AssertionError("a model follows without an end")
+
+    def ended(self) -> Sequence[int]:
+        return ()
+
+    def end(self, partition: int) -> int | None:
+        return None
 
     def stop(self, partition: int) -> None:
         self._positions.pop(partition, None)
@@ -203,7 +212,7 @@ def read_some(log: Log, positions: Mapping[int, int], room: int) -> tuple[Polled
 
 
 class MemorySink:
-    """Publishes to a `Log` at flush: what was not flushed dies with the worker."""
+    """Publishes to a `Log` at flush: records that were not flushed die with the worker."""
 
     def __init__(self, log: Log) -> None:
         self._log = log
@@ -227,7 +236,7 @@ class MemorySink:
 
 
 class MemoryTransactionalSink(MemorySink):
-    """Publishes at commit, together with the positions; `before_end` and `after_end` fail where a test says so."""
+    """Publishes at commit, together with the positions; tests set `before_end` and `after_end` to fail."""
 
     def __init__(self, log: Log) -> None:
         super().__init__(log)
@@ -256,5 +265,5 @@ class MemoryTransactionalSink(MemorySink):
 
 
 def broken_flush() -> None:
-    """Raise what a sink raises whose broker is away."""
+    """Raise the error of a sink whose broker is unavailable."""
     raise DeliveryError("3 records were not acknowledged")

@@ -1,4 +1,4 @@
-"""Pages whose Python blocks are run, and whose `text` blocks are what those print."""
+"""Pages whose Python blocks are run, and whose `text` blocks show the output."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 
 
 class Block(NamedTuple):
-    """One Python block, its first line in the page, and the text that stands under it (None = none does)."""
+    """One Python block, its first line in the page, and the text below it (None = no text)."""
 
     line: int
     code: str
@@ -27,7 +27,7 @@ def blocks(page: Path) -> list[Block]:
 
 
 def run(page: Path) -> list[tuple[Block, str]]:
-    """Run the blocks one after the other in one namespace; return each with what it printed."""
+    """Run the blocks in order in one namespace; return each with its output."""
     namespace: dict[str, object] = {"__name__": "page"}
     found = []
     for block in blocks(page):

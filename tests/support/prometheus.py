@@ -1,7 +1,7 @@
 """A real Prometheus for tests: found on this machine, else unpacked from Debian's package; no root needed.
 
-Owns: getting the two programs once per machine, and the life of a server on a free loopback port. Does not know: what
-is scraped. Nothing is installed: the package is unpacked into the test cache.
+Owns: fetching the two programs once per machine, and a server process on a free loopback port. Does not know: what is
+scraped. Nothing is installed: the package is unpacked into the test cache.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _POLL_S: Final = 0.05
 
 
 class PrometheusError(Exception):
-    """There is no Prometheus to be had here, or it did not start or answer."""
+    """Prometheus is unavailable, or did not start or answer."""
 
 
 class Programs(NamedTuple):
@@ -46,7 +46,7 @@ def programs() -> Programs:
     """Return the programs, fetching them if this machine does not have them yet.
 
     Raises:
-        PrometheusError: they cannot be had; the message says why and what to do.
+        PrometheusError: The programs are unavailable; the message says why and what to do.
     """
     found = shutil.which("prometheus"), shutil.which("promtool")
     if found[0] and found[1]:
@@ -137,7 +137,7 @@ def running_prometheus(config: Path, folder: Path) -> Iterator[Prometheus]:
     """Start a server with a configuration file and data in `folder`; stop it afterwards.
 
     Raises:
-        PrometheusError: it cannot be had, ended, or did not answer in time; the message carries its log.
+        PrometheusError: It is unavailable, ended, or did not answer in time; the message has its log.
     """
     port = free_ports(1)[0]
     log_path = folder / "prometheus.log"

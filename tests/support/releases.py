@@ -1,6 +1,6 @@
-"""What earlier releases wrote, as tests/fixtures keeps it.
+"""Files that earlier releases wrote, from tests/fixtures.
 
-Owns: where it lies and how it is read. Does not know: what is asserted.
+Owns: their paths and forms, and how forecasts are compared. Does not know: the code under test.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A real schema registry for tests: Apicurio Registry, in memory, on a free loopback port, by its Confluent API.
 
-Owns: fetching the archive once per machine, and the life of the server process. Does not know: schemas.
+Owns: fetching the archive once per machine, and the server process. Does not know: schemas.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def fetch_registry() -> Path:
     """Return the folder with the registry, fetching it through Maven if this machine does not have it yet.
 
     Raises:
-        RegistryError: Maven failed; the message carries what it printed.
+        RegistryError: Maven failed; the message has its output.
     """
     return fetched(f"registry-{hashlib.sha256(_ARTIFACT.encode()).hexdigest()[:12]}", _unpack)
 

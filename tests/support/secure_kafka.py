@@ -1,7 +1,7 @@
-"""A broker that demands TLS, certificates, or SASL, each on a listener of its own; its certificates, users and tokens.
+"""A broker with listeners for TLS, mutual TLS and SASL; its certificates, users and tokens.
 
-The identity provider is a few lines of HTTP on loopback that hand out unsecured JSON Web Tokens (RFC 7515, appendix
-A.5), which is what a broker without a key set accepts.
+The identity provider is a small HTTP server on loopback. It issues unsecured JSON Web Tokens (RFC 7515, appendix A.5),
+which a broker without a key set accepts.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ org.apache.kafka.common.security.oauthbearer.OAuthBearerLoginModule required;
 
 @dataclass(frozen=True)
 class SecureKafka:
-    """A running broker, and how to get in."""
+    """A running broker, and its credentials."""
 
     broker: KafkaBroker
     cluster: KafkaCluster
@@ -66,7 +66,7 @@ class SecureKafka:
     token_url: str
 
     def settings(self, way: str, **changes: object) -> KafkaSettings:
-        """Return settings that get in by `way`, changed as asked."""
+        """Return settings that connect by `way`, with `changes`."""
         tls = {"ssl_ca_file": self.folder / "ca.pem"}
         ways: dict[str, tuple[str, dict[str, object]]] = {
             "tls": ("TLS", {"security_protocol": "SSL", **tls}),
@@ -182,7 +182,7 @@ class _TokenEndpoint(BaseHTTPRequestHandler):
         self.wfile.write(answer)
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name is http.server's
-        """Say nothing."""
+        """Log nothing."""
 
 
 def _part(document: dict[str, object]) -> str:

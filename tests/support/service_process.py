@@ -1,4 +1,4 @@
-"""`rillcast run` as a process of its own, as in production: started, watched through HTTP, stopped by a signal."""
+"""`rillcast run` as its own process, as in production: started, watched through HTTP, stopped by a signal."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _DEADLINE_S = 120.0
 class ServiceProcess:
     """A running service. Settings are given as `{"kafka.group_id": "x"}`.
 
-    By default it is this interpreter's `rillcast run`, with an HTTP port of its own and without the settings of this
-    process's environment; `command` and `environment` replace these, and what `write` sends comes in at `stdin`.
+    By default it is this interpreter's `rillcast run`, on a free HTTP port and without the settings of this process's
+    environment; `command` and `environment` replace these. `write` sends to its `stdin`.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class ServiceProcess:
                 return response.status, response.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
-        except (OSError, http.client.HTTPException):  # not there yet, killed meanwhile, or stopped
+        except (OSError, http.client.HTTPException):  # not started yet, killed, or stopped
             return 0, ""
 
     def metric(self, series: str) -> float:
@@ -127,7 +127,7 @@ class ServiceProcess:
 
 @contextmanager
 def service(settings: Mapping[str, object], folder: Path, *, stdin: int | None = None) -> Iterator[ServiceProcess]:
-    """Run a service and make sure that it is gone afterwards."""
+    """Run a service, and kill it afterwards if it still runs."""
     process = ServiceProcess(settings, folder, stdin=stdin)
     try:
         yield process

@@ -1,7 +1,7 @@
-"""A state store in memory, and what tests of stores share: pages to store, restoring with a deadline.
+"""A state store in memory, pages to store, and restoring with a deadline, for tests of stores.
 
-`Shelf` is what outlives a process; `MemoryStore` is one process's way to it. Both keep the contract of
-`rillcast.stores.base`, with hooks that fail where a test says so. Does not know: what is asserted.
+A `Shelf` outlives a process; a `MemoryStore` is one process's access to it. It keeps the contract of
+`rillcast.stores.base`, with hooks that fail where a test says so.
 """
 
 from __future__ import annotations
@@ -18,10 +18,9 @@ from rillcast.bundle.bundle import StateSpec
 from rillcast.engine.pages import Page
 from rillcast.settings import KafkaSettings
 from rillcast.stores.base import Claim, Mark, Restored, StateStore, Superseded
-from rillcast.stores.kafka import TopicReader
-from rillcast.stores.kafka_python import KafkaPythonTopicReader
-from rillcast.stores.librdkafka import LibrdkafkaTopicReader
+from rillcast.transports.kafka.common.partition_reader import PartitionReader
 from tests.support.toy import toy_bundle
+from tests.support.transports import client_named
 
 DEADLINE_S: Final = 30.0
 TOY_ID: Final = toy_bundle().metadata.model_id
@@ -33,7 +32,7 @@ SPECS: Final = (
 
 @dataclass
 class Shelf:
-    """What is stored, by model id and partition: the pages that are not tombstones, the mark; and who serves."""
+    """Stored pages that are not tombstones and marks, by model id and partition; and which model serves a partition."""
 
     pages: dict[tuple[str, int], dict[int, Page]] = field(default_factory=dict)
     marks: dict[tuple[str, int], Mark] = field(default_factory=dict)
@@ -137,7 +136,7 @@ class MemoryStore:
 
 
 def copied(page: Page) -> Page:
-    """Return a page with arrays of its own, its free slots zeroed as every store returns them."""
+    """Return a page with its own arrays, its free slots zeroed as every store returns them."""
     taken = np.array([bool(unique_id) for unique_id in page.unique_ids], dtype=bool)
 
     def masked(rows: AnyArray) -> AnyArray:
@@ -174,14 +173,14 @@ def tombstone(partition: int = 0, number: int = 0, offset: int = 100, specs: Seq
 
 
 def restore(store: StateStore, *partitions: int, timeout_s: float = 0.05) -> dict[int, Restored]:
-    """Restore `partitions` from the beginning and return what came, all of it."""
+    """Restore `partitions` from the beginning and return all of it."""
     for partition in partitions:
         store.begin_restore(partition)
     return finish(store, *partitions, timeout_s=timeout_s)
 
 
 def finish(store: StateStore, *partitions: int, timeout_s: float = 0.05) -> dict[int, Restored]:
-    """Poll until the restores of `partitions`, begun before, are complete; nothing else may come."""
+    """Poll until the restores of `partitions`, begun before, are complete; no other may become complete."""
     done: dict[int, Restored] = {}
     deadline = time.monotonic() + DEADLINE_S
     while set(partitions) - set(done):
@@ -224,7 +223,7 @@ def marks_over(pages: Sequence[Page]) -> list[Mark]:
 
 
 def assert_same_pages(actual: Sequence[Page], expected: Sequence[Page]) -> None:
-    """Compare bit by bit, whatever the order."""
+    """Compare bit by bit, in any order."""
     by_number: Mapping[int, Page] = {page.number: page for page in actual}
     assert len(by_number) == len(actual), "a page number came twice"
     assert sorted(by_number) == sorted(page.number for page in expected)
@@ -239,8 +238,6 @@ def assert_same_pages(actual: Sequence[Page], expected: Sequence[Page]) -> None:
             assert have.rows[name].tobytes() == rows.tobytes(), f"rows {name} of page {want.number}"
 
 
-def topic_reader(client: str, settings: KafkaSettings, topic: str) -> TopicReader:
+def topic_reader(client: str, settings: KafkaSettings, topic: str) -> PartitionReader:
     """Return a reader of a state topic with the named client."""
-    if client == "librdkafka":
-        return LibrdkafkaTopicReader(settings, topic)
-    return KafkaPythonTopicReader(settings, topic)
+    return client_named(client).partition_reader(settings, topic, 20)

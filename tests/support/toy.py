@@ -27,7 +27,7 @@ QUANTILES = (0.1, 0.5, 0.9)
 
 
 def unroll(observations: Iterable[int], multiplier: int = MULTIPLIER) -> list[int]:
-    """Return the state after each observation of one stream: what every consumer must see."""
+    """Return the state after each observation of one stream, which is what every consumer has to see."""
     states, state = [], 0
     for y in observations:
         state = (multiplier * state + y) % MODULUS
@@ -79,7 +79,7 @@ class ToyGraph:
             node("Cast", ["next_row"], ["as_float"], to=TensorProto.FLOAT),
             node("Unsqueeze", ["as_float", "last_axis"], ["as_block"]),
             node("Mul", ["as_block", "block"], ["forecast"]),
-            # Every event is OK; `ds` must be read somewhere, as a graph input nobody reads is dropped by some tools.
+            # Every event is OK; `ds` is read because some tools drop a graph input that nothing reads.
             node("Mul", ["ds", "zero"], ["no_status"]),
             node("Cast", ["no_status"], ["status"], to=TensorProto.INT8),
         ]
@@ -105,8 +105,8 @@ class ToyGraph:
 def toy_sequence(multiplier: int = MULTIPLIER) -> onnx.ModelProto:
     """Return the toy's sequence graph: a scan over the events of each stream.
 
-    It takes a run only if its events lie in consecutive slots of an hour and none is a multiple of 7, so that tests
-    see runs refused; of a run that it refuses it makes garbage.
+    It accepts a run only if its events lie in consecutive hours and none is a multiple of 7, so that tests see refused
+    runs; its output for a refused run is garbage.
     """
     info, node = helper.make_tensor_value_info, helper.make_node
     body = helper.make_graph(
@@ -179,7 +179,7 @@ def toy_sequence(multiplier: int = MULTIPLIER) -> onnx.ModelProto:
 
 
 def toy_bundle(*, sequence: bool = False, multiplier: int = MULTIPLIER) -> Bundle:
-    """Return the toy, loaded, with or without its sequence graph; another multiplier makes another model."""
+    """Return the loaded toy, with or without its sequence graph; another multiplier makes another model."""
     toy = ToyGraph(multiplier=multiplier)
     return Bundle.from_bytes(seal(toy.model(), toy.metadata(), toy_sequence(multiplier) if sequence else None))
 

@@ -1,7 +1,6 @@
-"""What tests of transports share: listeners that remember, reading with a deadline, and one way to fill each source.
+"""Listeners that remember, reading with a deadline, and one way to fill each source, for tests of transports.
 
-A backend knows how to put observations where its source reads them and how to open that source. Does not know:
-what is asserted about it.
+A backend puts observations where its source reads them, and opens that source.
 """
 
 from __future__ import annotations
@@ -18,9 +17,9 @@ import polars as pl
 
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Assignment, Channel, Sink, Source
-from rillcast.transports.file.transport import FileSource
-from rillcast.transports.kafka.kafka_python import KafkaPythonSink, KafkaPythonSource
-from rillcast.transports.kafka.librdkafka import LibrdkafkaSink, LibrdkafkaSource
+from rillcast.transports.connect import client_of
+from rillcast.transports.file.source import FileSource
+from rillcast.transports.kafka.common.client import KafkaClient
 from tests.support.kafka_cluster import KafkaCluster
 
 CLIENTS: Final = ("librdkafka", "kafka-python")
@@ -56,7 +55,7 @@ def from_beginning(assignment: Assignment) -> int:
 
 @dataclass
 class Listener:
-    """Remembers what it was told."""
+    """Remembers its calls."""
 
     start: Callable[[Assignment], int | None] = from_beginning
     assigned: list[Assignment] = field(default_factory=list)
@@ -75,7 +74,7 @@ class Listener:
 
 
 def read(source: Source, count: int, max_records: int = 1_000) -> list[Read]:
-    """Poll until `count` records have come."""
+    """Poll until `count` records have arrived."""
     taken: list[Read] = []
     deadline = time.monotonic() + DEADLINE_S
     while len(taken) < count:
@@ -156,18 +155,23 @@ class KafkaBackend:
         return kafka_source(self.client, self.settings, self.topic)
 
 
+def client_named(name: str) -> KafkaClient:
+    """Return the parts of one of `CLIENTS`."""
+    return client_of(KafkaSettings.model_validate({"client": name}))
+
+
 def kafka_source(client: str, settings: KafkaSettings, topic: str) -> Source:
     """Return a source on `topic` with the named client."""
-    return LibrdkafkaSource(settings, topic) if client == "librdkafka" else KafkaPythonSource(settings, topic)
+    return client_named(client).source(settings, topic)
 
 
 def kafka_sink(client: str, settings: KafkaSettings, topics: Mapping[Channel, str]) -> Sink:
     """Return a sink with the named client."""
-    return LibrdkafkaSink(settings, topics) if client == "librdkafka" else KafkaPythonSink(settings, topics)
+    return client_named(client).sink(settings, topics)
 
 
 def by_partition(records: Sequence[Read]) -> dict[int, list[Read]]:
-    """Return the records of each partition in the order in which they came."""
+    """Return the records of each partition in the order in which they arrived."""
     grouped: dict[int, list[Read]] = {}
     for record in records:
         grouped.setdefault(record.partition, []).append(record)

@@ -1,4 +1,4 @@
-"""The offline unroll of an hourly forecaster: what consumers of its forecasts must see, stream by stream."""
+"""The offline unroll of an hourly forecaster, which the forecasts of each stream have to equal."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from rillcast_training.model.features import default_context, default_seasons
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster
 
-# Batches are small, and threads that spin for each other are many times slower on a machine with other work.
+# Batches are small, and threads that spin for each other are many times slower on a busy machine.
 torch.set_num_threads(1)
 
 LEVELS = (0.1, 0.3, 0.5, 0.7, 0.9)
@@ -30,7 +30,7 @@ def hourly_forecaster(cell: str = "gru", horizon: int = 12, hidden: int = 32, se
 
 
 def write_bundle(forecaster: Forecaster, folder: Path) -> Path:
-    """Export and return the file; it is held against unrolls afterwards, so the check of the export is a brief one."""
+    """Export and return the file, with a brief check, because tests compare it with unrolls."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "model.onnx"
     with brief_parity():

@@ -19,9 +19,12 @@ from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
 from rillcast.engine.step_engine import StepEngine
 from rillcast.observability.health import Health
+from rillcast.observability.latency import Latency
 from rillcast.observability.metrics import Metrics
 from rillcast.publishing.dead_letters import DeadLetters
-from rillcast.publishing.publisher import Policy, Publisher
+from rillcast.publishing.filters import Policy
+from rillcast.publishing.output import ForecastOutput
+from rillcast.publishing.publisher import Publisher
 from rillcast.rollout.models import Names
 from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.worker import Parts, Worker
@@ -29,22 +32,22 @@ from rillcast.serving.served_model import ServedModel
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore
 from rillcast.transports.base import Channel
-from tests.support.memory import Clock, Log, MemoryHistory, MemorySink, MemorySource, MemoryTransactionalSink
+from tests.support.memory import Clock, Log, MemoryPartitionReader, MemorySink, MemorySource, MemoryTransactionalSink
 from tests.support.toy import toy_bundle
 
 
 @dataclass
 class MemoryModels:
-    """A registry in memory: which models there are, and which its aliases name. It outlives a worker.
+    """A registry in memory: its models, and which of them its aliases name. It outlives a worker.
 
     Attributes:
-        bundles: by model id.
-        wanted: the alias `live`.
-        shadow: the alias `shadow`.
-        store: of a model's state.
-        fail_open: is asked with a model's id when it is opened.
-        fail_history: is asked at every poll of a history.
-        history_per_poll: most records that one returns.
+        bundles: Bundles by model id.
+        wanted: The model that the alias `live` names.
+        shadow: The model that the alias `shadow` names.
+        store: Returns the store of a model.
+        fail_open: Called with a model's id when it is opened; may raise.
+        fail_reader: Called at every poll of a second reader; may raise.
+        records_per_read: Most records of such a poll.
     """
 
     bundles: dict[str, Bundle]
@@ -52,8 +55,8 @@ class MemoryModels:
     shadow: str | None = None
     store: Callable[[str], StateStore | None] = lambda _model_id: None
     fail_open: Callable[[str], None] = lambda _model_id: None
-    fail_history: Callable[[], None] = lambda: None
-    history_per_poll: int = 10**9
+    fail_reader: Callable[[], None] = lambda: None
+    records_per_read: int = 10**9
     opened: list[str] = field(default_factory=list)
     make: Callable[[Bundle, StateStore | None], ServedModel] | None = None
 
@@ -70,7 +73,7 @@ class MemoryModels:
         return self.open(model_id)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing is open."""
 
 
 @dataclass
@@ -106,12 +109,13 @@ def build(
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     policy: Policy | None = None,
+    late: Literal["dead_letter", "drop"] = "dead_letter",
     models: MemoryModels | None = None,
     rollout: RolloutSettings | None = None,
     clock: Clock | None = None,
 ) -> Harness:
-    """Return a worker that reads `log` to its end when run; `clock` is that of its machine, at zero unless given."""
-    # Polls of three events and more are stepped beside the loop, smaller ones in it: tests meet both ways.
+    """Return a worker that reads `log` to its end when run; `clock` starts at zero unless given."""
+    # Polls of three events and more are stepped in the step thread, smaller ones in the loop: tests cover both.
     clock, settings = clock or Clock(), (settings or WorkerSettings()).model_copy(update={"step_thread_min_events": 3})
     source = MemorySource(log, owned=owned, per_poll=per_poll)
     sink = MemoryTransactionalSink(log) if settings.delivery == "exactly_once" else MemorySink(log)
@@ -128,30 +132,28 @@ def build(
             lateness=lateness,
             timer=clock,
         )
-        encoder = make_encoder("json", bundle.metadata)
-        told = metrics.of_model(bundle.metadata)
-        return ServedModel(
-            engine, Publisher(sink, encoder, engine.residents, told, policy=policy, wall_clock=clock), store
-        )
+        output = ForecastOutput(sink, make_encoder("json", bundle.metadata))
+        observers = [Latency(metrics.latency, wall_clock=clock), metrics]
+        return ServedModel(engine, Publisher(engine, output, [policy or Policy()], observers, late), store)
 
     rollout_parts = None
     if models is not None:
         models.make = make_model
 
-        def open_history() -> MemoryHistory:
-            history = MemoryHistory(log, lambda: models.history_per_poll)
-            history.fail = lambda: models.fail_history()
-            return history
+        def open_reader() -> MemoryPartitionReader:
+            reader = MemoryPartitionReader(log, lambda: models.records_per_read)
+            reader.fail = lambda: models.fail_reader()
+            return reader
 
         rollout_parts = RolloutParts(
-            models, open_history, rollout or RolloutSettings(warm_up="retained"), wall_clock_ms=lambda: 0
+            models, open_reader, rollout or RolloutSettings(warm_up="retained"), wall_clock_ms=lambda: 0
         )
     parts = Parts(
         source=source,
         sink=sink,
         model=make_model(bundle, store(sink) if store else None),
         decoder=decoder or ObservationDecoder(),
-        dead_letters=DeadLetters(source.name, "toy", 1000),
+        dead_letters=DeadLetters(source.name, 1000),
         metrics=metrics,
         health=health,
         rollout=rollout_parts,

@@ -18,6 +18,8 @@ SIGNATURES = {
     "Bundle.from_bytes": "(data)",
     "Bundle.load": "(path)",
     "Device": "(name, threads=1, cuda_graphs=False)",
+    "EventBatch.of": "(unique_ids, ds, y, x=None, future=None, *, partition=0, first_offset=0)",
+    "StepEngine.step": "(self, events)",
     "choose_device": "(name, threads=1, *, cuda_graphs=False)",
     "decode_forecast": "(value, key=None)",
     "load_settings": "(file=None, flags=None)",
@@ -28,7 +30,7 @@ FIELDS = {
         "unique_id", "ds", "freq", "model", "status", "quantiles", "values", "anomaly", "partition", "offset",
         "revision",
     ],
-    "StepResult": ["outcome", "forecast", "status", "score", "anomaly", "stats"],
+    "StepResult": ["outcome", "forecast", "status", "score", "anomaly", "stats", "revision", "late", "revised"],
 }  # fmt: skip
 MEMBERS = {
     "Outcome": ["STEPPED", "ALREADY_APPLIED", "TOO_MANY_STREAMS", "QUARANTINED", "TOO_MANY_NEW_STREAMS"],
@@ -36,7 +38,7 @@ MEMBERS = {
 }
 ERRORS = {"BundleError": 3, "DataError": 2, "DeviceError": 4, "RillcastError": 1, "SettingsError": 2}
 NAMES = {name.split(".")[0] for name in (*SIGNATURES, *FIELDS, *MEMBERS, *ERRORS)}
-NAMES |= {"Settings", "StepEngine", "__version__"}
+NAMES |= {"Settings", "__version__"}
 
 
 def test_the_public_names_are_these() -> None:
@@ -45,6 +47,11 @@ def test_the_public_names_are_these() -> None:
     assert set(rillcast.__all__) <= set(dir(rillcast))
     assert all(getattr(rillcast, name) is not None for name in rillcast.__all__)
     assert rillcast.__version__ == version("rillcast")
+
+
+def test_every_public_name_has_a_place_on_the_page_of_the_api() -> None:
+    page = (ROOT / "docs" / "python-api.md").read_text()
+    assert [name for name in rillcast.__all__ if name not in page] == []
 
 
 def found(path: str) -> object:

@@ -16,9 +16,8 @@ from pathlib import Path
 
 from rillcast.errors import TransportError
 from rillcast.settings import Settings
-from rillcast.stores.connect import open_admin
 from rillcast.transports.base import Assignment, Channel, Records, Source
-from rillcast.transports.connect import open_sink, open_source
+from rillcast.transports.connect import open_sink, open_source, open_topic_admin
 
 _DEADLINE_S = 900.0
 
@@ -36,7 +35,7 @@ class Topics:
                 "kafka": settings.kafka.model_copy(update={"group_id": f"bench-{suffix}"}),
             }
         )
-        with closing(open_admin(settings)) as admin:
+        with closing(open_topic_admin(settings.kafka)) as admin:
             for topic in (self.settings.input.topic, self.settings.output.topic, self.settings.dead_letters.topic):
                 admin.create(topic, partitions, config or {})
 

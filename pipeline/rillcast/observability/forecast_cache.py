@@ -1,12 +1,12 @@
-"""The newest published forecast of each stream, as the record that was published; what the read API answers from.
+"""The newest published forecast of each stream, as the record that was published, for the read API.
 
 Owns: a bounded table of records by stream id, safe to read from any thread. Does not know: HTTP, codecs, models.
 Nothing is ever read back from here into the pipeline.
 
-Invariant: of the last `streams` streams that were published, each one's record is here; at most twice as many records
-(and those of two batches) are kept, however many streams pass. They lie in two tables. What is published goes into the
-younger one; when that has `streams` streams, it becomes the older one, and the older one is dropped. So an event costs
-one insertion into a plain table, a third of what it costs to keep them in order of age.
+Invariant: the cache has the records of the `streams` streams that were published last. At most twice as many records
+(and those of two batches) are kept, however many streams pass. They lie in two tables. A record goes into the younger
+one; when that has `streams` streams, it becomes the older one, and the older one is dropped. So an event costs one
+insertion into a plain table, a third of the cost of keeping records in order of age.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from rillcast.arrays import IntArray
+from rillcast.observability.observer import Observer, Published
 
 
 class Page(NamedTuple):
     """Some records, in the order of their streams' ids.
 
     Attributes:
-        records: stream id and record.
-        more: whether there are further ones behind the last.
-        total: how many there are in all, of those that were asked for.
+        records: Stream id and record of each.
+        more: Whether further streams follow.
+        total: Number of streams that match, on all pages.
     """
 
     records: list[tuple[str, bytes]]
@@ -33,10 +34,15 @@ class Page(NamedTuple):
     total: int
 
 
-class ForecastCache:
+class ForecastCache(Observer):
     """One thread writes, once per batch; any number read."""
 
     def __init__(self, streams: int) -> None:
+        """Begin empty.
+
+        Args:
+            streams: Number of streams whose records are kept at least.
+        """
         if streams < 1:
             raise ValueError(f"streams={streams} must be at least 1")
         self._streams = streams
@@ -47,13 +53,17 @@ class ForecastCache:
     def __len__(self) -> int:
         return len(self._all())
 
+    def observe(self, published: Published) -> None:
+        """Take in the forecasts of a batch."""
+        self.update(published.forecasts.partitions, published.forecasts.unique_ids, published.values)
+
     def update(self, partitions: IntArray, unique_ids: Sequence[str], values: Sequence[bytes]) -> None:
-        """Take in what is published, in its order: of several records of a stream, the last one stays.
+        """Take in published records, in their order: of several records of a stream, the last one stays.
 
         Args:
-            partitions: `(n,)`, of the events in the source.
-            unique_ids: `n` stream ids.
-            values: `n` encoded records.
+            partitions: `(n,)`, partitions of the events in the source.
+            unique_ids: The `n` stream ids.
+            values: The `n` encoded records.
         """
         with self._lock:
             self._younger.update(zip(unique_ids, zip(partitions.tolist(), values, strict=True), strict=True))
@@ -61,20 +71,20 @@ class ForecastCache:
                 self._older, self._younger = self._younger, {}
 
     def forget(self, partition: int) -> None:
-        """Drop the streams of a partition: another member may be serving them by now."""
+        """Drop the streams of a partition: another member may serve them by now."""
         with self._lock:
             for table in (self._older, self._younger):
                 for unique_id in [one for one, (number, _) in table.items() if number == partition]:
                     del table[unique_id]
 
     def get(self, unique_id: str) -> bytes | None:
-        """Return the record of a stream, None if there is none."""
+        """Return the record of a stream; None if there is none."""
         with self._lock:
             found = self._younger.get(unique_id) or self._older.get(unique_id)
         return None if found is None else found[1]
 
     def page(self, limit: int, *, after: str = "", prefix: str = "") -> Page:
-        """Return the first `limit` streams by id (in the order of code points), behind `after`, with `prefix`."""
+        """Return the first `limit` streams by id (in the order of code points) after `after`, with `prefix`."""
         records = self._all()
         matching = [unique_id for unique_id in records if unique_id.startswith(prefix)]
         chosen = heapq.nsmallest(limit + 1, (unique_id for unique_id in matching if unique_id > after))

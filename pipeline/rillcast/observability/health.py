@@ -1,9 +1,9 @@
-"""What the probes say: has the process started, can it serve, does its loop still turn.
+"""The conditions of the probes: the process has started, it can serve, its loop still runs.
 
 Owns: the conditions and how they add up. Does not know: HTTP, Kafka, or what the loop does.
 
-Invariant: liveness hangs on the loop's own turns and on nothing outside the process. A broker that is away
-makes a member unready at most, never dead: starting it again would cost its state and mend nothing.
+Invariant: liveness depends on the loop's own iterations and on nothing outside the process. A broker that is
+unavailable makes a member unready, never dead: a restart would cost its state and repair nothing.
 
 Conditions are single booleans and one float that one thread writes and others read, so that no lock is needed.
 """
@@ -23,11 +23,11 @@ class Health:
     """The conditions of one worker.
 
     Attributes:
-        liveness_timeout_s: a loop that has not turned for this long is taken for stuck.
-        clock: monotonic seconds.
-        started: the bundle is loaded and the source is open.
-        assigned: the source has said which partitions are this member's (perhaps none).
-        restored: the state of every assigned partition is as of its committed offset.
+        liveness_timeout_s: Seconds without an iteration after which the loop counts as stuck.
+        clock: Monotonic seconds.
+        started: The bundle is loaded and the source is open.
+        assigned: The source has assigned this member its partitions (perhaps none).
+        restored: The state of every assigned partition is as of its committed offset.
     """
 
     liveness_timeout_s: float = LIVENESS_TIMEOUT_S
@@ -43,17 +43,17 @@ class Health:
         self._last_beat = self.clock()
 
     def beat(self) -> None:
-        """Say that the loop has turned once more."""
+        """Note an iteration of the loop."""
         self._last_beat = self.clock()
 
     @property
     def beat_age_s(self) -> float:
-        """Seconds since the loop last turned."""
+        """Seconds since the last iteration of the loop."""
         return max(0.0, self.clock() - self._last_beat)
 
     @property
     def live(self) -> bool:
-        """Whether the loop still turns."""
+        """Whether the loop still runs."""
         return self.beat_age_s < self.liveness_timeout_s
 
     @property

@@ -4,9 +4,9 @@ Owns: the recent past and the current forecast of the streams that it follows, a
 rate, latency, coverage) over all streams. Does not know: HTTP, Kafka, how forecasts come about. Nothing is
 ever read back from here into the pipeline.
 
-Invariants: memory is bounded by `max_streams`, `max_asked` and `history`, however many streams and events pass.
-One poll costs one dictionary look-up per event and a fixed number of numpy calls, whether somebody looks
-or not; turning numbers into JSON values is paid by the reader, outside the lock.
+Invariants: `max_streams`, `max_asked` and `history` bound the memory, however many streams and events pass. One poll
+costs one dictionary look-up per event and a fixed number of numpy calls, whether somebody looks or not. Readers pay for
+turning numbers into JSON values, outside the lock.
 """
 
 from __future__ import annotations
@@ -16,12 +16,13 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
 from rillcast.arrays import AnyArray, FloatArray, IntArray, StatusArray
 from rillcast.bundle.bundle import BundleMetadata, Status
+from rillcast.observability.observer import Observer, Published, chosen, chosen_ids
 
 COVERED: Final = "covered"
 RATE_WINDOW_S: Final = 5.0
@@ -32,7 +33,7 @@ _UNSEEN: Final = -1
 REVISIONS: Final = 4  # earlier forecasts that are shown beside the newest
 
 
-class LiveView:
+class LiveView(Observer):
     """A bounded, thread-safe view: one thread writes once per poll, any number read."""
 
     def __init__(
@@ -47,12 +48,12 @@ class LiveView:
         """Allocate the view.
 
         Args:
-            metadata: of the bundle that forecasts.
-            max_streams: the first so many streams that appear are followed.
-            max_asked: so many more are followed because somebody asked (`follow`); the one asked for longest
-                ago makes room.
-            history: actuals kept per stream.
-            clock: monotonic seconds; rates are taken by it.
+            metadata: The description of the bundle that serves.
+            max_streams: How many streams are followed because they appeared first.
+            max_asked: How many more are followed because somebody asked (`follow`); the one asked for longest ago makes
+                room.
+            history: Observations kept per stream.
+            clock: Monotonic seconds, for rates.
         """
         if max_streams < 0 or max_asked < 0 or history < 1:
             raise ValueError(
@@ -80,7 +81,7 @@ class LiveView:
         self._anomaly: FloatArray = np.full((rows, history), np.nan, dtype=np.float32)
         self._status: StatusArray = np.zeros(rows, dtype=np.int8)
         self._forecast: FloatArray = np.zeros((rows, metadata.horizon, levels.size), dtype=np.float32)
-        # Of the newest forecast and some before it, the middle: how the view of the same slots has changed.
+        # The middle quantiles of the newest forecast and of some before it: how the forecast of a period has changed.
         self._origins: IntArray = np.zeros((rows, REVISIONS + 1), dtype=np.int64)
         self._middles: FloatArray = np.zeros((rows, REVISIONS + 1, metadata.horizon), dtype=np.float32)
 
@@ -94,62 +95,49 @@ class LiveView:
         self._latency_count = 0
 
     def serve(self, metadata: BundleMetadata) -> None:
-        """Say which bundle forecasts from now on: one with the horizon and levels of the one before."""
+        """Show the bundle that serves from now on; it has the horizon and levels of the one before."""
         assert metadata.horizon == self._metadata.horizon
         assert metadata.quantiles == self._metadata.quantiles
         self._metadata = metadata
 
-    def update(
-        self,
-        unique_ids: Sequence[str],
-        ds: IntArray,
-        y: FloatArray,
-        status: StatusArray,
-        forecast: FloatArray,
-        score: FloatArray | None,
-        anomaly: FloatArray | None,
-        num_streams: int | None = None,
-        scores: Sequence[str] | None = None,
-    ) -> None:
-        """Take in what one poll brought; row `i` of every column belongs to one event, in order of arrival.
-
-        Nothing is kept by reference: the caller may reuse its arrays.
-
-        Args:
-            unique_ids: `n` stream ids.
-            ds: `(n,)` event times, milliseconds since the epoch.
-            y: `(n,)` observations, NaN = missing.
-            status: `(n,)` values of `Status`.
-            forecast: `(n, H, Q)` in the streams' own units.
-            score: `(n, K)` by `scores`; None where the bundle gives none.
-            anomaly: `(n,)` in [0, 1], NaN = unknown; None where the bundle gives none.
-            num_streams: streams that have state now; None leaves the last figure.
-            scores: names of the columns of `score`; None = those of the bundle that the board knows.
-        """
-        if not len(unique_ids):
+    def observe(self, published: Published) -> None:
+        """Take in a batch; nothing is kept by reference."""
+        events, result = published.events, published.result
+        shown = published.stepped
+        if result.late is not None and result.late.any():
+            shown = shown & ~result.late  # the view shows events as they come, the newest last
+        rows = chosen(shown)
+        unique_ids = chosen_ids(rows, events.unique_ids)
+        if not unique_ids:
             return
-        names = self._metadata.scores if scores is None else scores
-        covered = score[:, names.index(COVERED)] if score is not None and COVERED in names else None
-        now = self._clock()
+        ds, scores, now = events.ds[rows], published.metadata.scores, self._clock()
+        covered = None
+        if result.score is not None and COVERED in scores:
+            covered = result.score[rows, scores.index(COVERED)]
         with self._lock:
             self._events += len(unique_ids)
             self._rate.add(now, len(unique_ids))
-            if num_streams is not None:
-                self._num_streams = num_streams
+            self._num_streams = published.engine.residents.num_streams
             newest = int(ds.max())
             self._newest_ds = newest if self._newest_ds is None else max(newest, self._newest_ds)
             if covered is not None:
                 known = ~np.isnan(covered)
                 self._met += int(np.count_nonzero(known))
                 self._met_covered += int(np.count_nonzero(covered[known] > 0))
-            self._take_rows(self._rows(unique_ids), ds, y, status, forecast, covered, anomaly)
+            self._take_rows(
+                self._rows(unique_ids),
+                _Shown(
+                    ds,
+                    events.y[rows],
+                    result.status[rows],
+                    result.forecast[rows],
+                    covered,
+                    None if result.anomaly is None else result.anomaly[rows],
+                ),
+            )
 
     def record_latency(self, seconds: FloatArray) -> None:
-        """Take in how long some events took from their arrival to their published forecast.
-
-        Args:
-            seconds: `(n,)`; the newest few thousand are kept.
-        """
+        """Take in the ages of some events in seconds, `(n,)`; the newest few thousand are kept."""
         seconds = seconds[-_LATENCY_SAMPLES:]
         with self._lock:
             places = (self._latency_count + np.arange(seconds.size)) % _LATENCY_SAMPLES
@@ -173,11 +161,11 @@ class LiveView:
         """Return the view as plain JSON values; numbers carry six significant digits, unknown ones are None.
 
         Args:
-            stream: a stream id for all that is kept of that stream; None for the summary and a short form of
-                every followed stream that has been heard of.
+            stream: A stream id, for everything that is kept of that stream. None returns the summary and a short form
+                of every followed stream that has had an event.
 
         Raises:
-            KeyError: `stream` is not followed, or nothing of it has arrived.
+            KeyError: `stream` is not followed, or has had no event.
         """
         if stream is not None:
             with self._lock:
@@ -186,7 +174,7 @@ class LiveView:
                     raise KeyError(stream)
                 copied = self._copy(stream, row, self._y.shape[1])
             return copied.as_json(self._metadata) | {"revisions": copied.revisions_as_json(self._metadata)}
-        # As much past as future, and enough of it to see a daily shape: what a small chart has room for.
+        # A small chart has room for as much past as future, and should show a daily shape.
         overview = max(48, self._metadata.horizon)
         with self._lock:
             heard = [(name, row) for name, row in self._row_of.items() if self._count[row]]
@@ -229,7 +217,7 @@ class LiveView:
         }
 
     def _rows(self, unique_ids: Sequence[str]) -> IntArray:
-        """Return the row of each event's stream, `_UNSEEN` where it is not followed; take in new streams."""
+        """Return the row of each event's stream, `_UNSEEN` where it is not followed; follow new streams."""
         row_of = self._row_of
         if self._first_come < self._max_streams:
             for unique_id in unique_ids:
@@ -240,17 +228,9 @@ class LiveView:
                         break
         return np.array([row_of.get(unique_id, _UNSEEN) for unique_id in unique_ids], dtype=np.int64)
 
-    def _take_rows(
-        self,
-        rows: IntArray,
-        ds: IntArray,
-        y: FloatArray,
-        status: StatusArray,
-        forecast: FloatArray,
-        covered: FloatArray | None,
-        anomaly: FloatArray | None,
-    ) -> None:
+    def _take_rows(self, rows: IntArray, shown: _Shown) -> None:
         """Append the events that moved a followed stream, and keep each stream's last forecast."""
+        ds, y, status, forecast, covered, anomaly = shown
         events = np.flatnonzero((rows != _UNSEEN) & (status != Status.LATE) & (status != Status.DUPLICATE))
         if not events.size:
             return
@@ -261,9 +241,9 @@ class LiveView:
         place = self._count[rows] + np.arange(rows.size) - np.repeat(first, per_stream)
         last = first + per_stream - 1
         recent = np.flatnonzero(np.repeat(last, per_stream) - np.arange(rows.size) <= REVISIONS)  # each stream's newest
-        turn = rows[recent], place[recent] % (REVISIONS + 1)
-        self._origins[turn] = ds[events[recent]]
-        self._middles[turn] = forecast[events[recent], :, self._trail_columns[1]]
+        at = rows[recent], place[recent] % (REVISIONS + 1)
+        self._origins[at] = ds[events[recent]]
+        self._middles[at] = forecast[events[recent], :, self._trail_columns[1]]
         # More events of a stream than `history` in one poll: the ring wraps, and numpy lets the last one win.
         place %= self._y.shape[1]
         self._ds[rows, place] = ds[events]
@@ -299,9 +279,20 @@ class LiveView:
         )
 
 
+class _Shown(NamedTuple):
+    """The columns of a batch that are shown."""
+
+    ds: IntArray
+    y: FloatArray
+    status: StatusArray
+    forecast: FloatArray
+    covered: FloatArray | None
+    anomaly: FloatArray | None
+
+
 @dataclass(frozen=True, slots=True)
 class _StreamCopy:
-    """What is shown of one stream, taken out from under the lock. Axis 0 of `ds` to `anomaly` is time."""
+    """A copy of one stream's part of the view, for use outside the lock. Axis 0 of `ds` to `anomaly` is time."""
 
     unique_id: str
     events: int
@@ -316,21 +307,21 @@ class _StreamCopy:
     middles: FloatArray  # of these, `(n, H)`
 
     def revisions_as_json(self, metadata: BundleMetadata) -> list[dict[str, Any]]:
-        """Return the middle of the forecasts before the newest; `median[i]` was for the slot that begins at `ds[i]`."""
-        slots = np.arange(1, metadata.horizon + 1)
+        """Return the medians of the forecasts before the newest; `median[i]` is for the period from `ds[i]` on."""
+        periods = np.arange(1, metadata.horizon + 1)
         return [
-            {"ds": metadata.frequency.ahead(origin, slots).tolist(), "median": _json_numbers(middle)}
+            {"ds": metadata.frequency.ahead(origin, periods).tolist(), "median": _json_numbers(middle)}
             for origin, middle in zip(self.origins.tolist(), self.middles, strict=True)
         ]
 
     def as_json(self, metadata: BundleMetadata) -> dict[str, Any]:
-        """Return plain JSON values; `one_step` at index `i` was forecast at `ds[i]`, for the slot after it.
+        """Return plain JSON values; `one_step` at index `i` was forecast at `ds[i]`, for the period after it.
 
-        When that slot begins, `one_step.ds` says, as `forecast.ds` does of the slots ahead.
+        `one_step.ds` and `forecast.ds` hold the beginnings of the periods that are forecast.
         """
         known = self.covered[~np.isnan(self.covered)]
         begins = metadata.frequency.ahead
-        # All quantiles in one call: this is where a reader spends its time.
+        # All quantiles in one call: readers spend most of their time here.
         ahead, horizon = _json_numbers(self.forecast.T.ravel()), metadata.horizon
         return {
             "unique_id": self.unique_id,
@@ -373,7 +364,7 @@ class _Rate:
 
     def per_second(self, now: float) -> float:
         recent = sum(count for start, count in self._buckets if now - start <= RATE_WINDOW_S)
-        # Just after the start the window is not yet full; one bucket at least keeps the division sane.
+        # Just after the start the window is not full yet; at least one bucket keeps the divisor above 0.
         return recent / min(RATE_WINDOW_S, max(_RATE_BUCKET_S, now - self._since))
 
 
@@ -383,8 +374,8 @@ def _json_numbers(values: AnyArray) -> list[float | None]:
     finite = np.isfinite(exact)
     magnitude = np.where(finite & (exact != 0), np.abs(exact), 1.0)
     decimals = _DIGITS - 1 - np.floor(np.log10(magnitude))
-    # Whole powers of ten on either side of the point, because their reciprocals are not exact.
+    # Whole powers of ten on either side of the point: their reciprocals are not exact.
     up, down = 10.0 ** np.maximum(decimals, 0), 10.0 ** np.maximum(-decimals, 0)
-    with np.errstate(invalid="ignore"):  # what is not finite is dropped below
+    with np.errstate(invalid="ignore"):  # values that are not finite are dropped below
         rounded = np.round(exact * up / down) / up * down
     return [value if keep else None for value, keep in zip(rounded.tolist(), finite.tolist(), strict=True)]

@@ -1,26 +1,30 @@
-"""What Prometheus sees. The loop hands over counts once per poll; this module alone turns them into series.
+"""The series that Prometheus scrapes. The loop hands over counts once per poll; this module turns them into series.
 
 Owns: names, types, labels and help texts (`TABLE`, which `docs/metrics.md` repeats and a test compares). Does not
 know: where the counts come from. A stream id is never a label. Series live on an injected registry.
+
+Invariant: an event is counted once by this process, also when a reset to the committed positions brings it again.
 """
 
 from __future__ import annotations
 
 import contextlib
-import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
-from typing import Final, Literal, TypeAlias, get_args
+from itertools import pairwise
+from typing import Final, Literal, NamedTuple, TypeAlias, get_args
 
 import numpy as np
+import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from rillcast.arrays import FloatArray, IntArray, StatusArray
+from rillcast.arrays import FloatArray, IntArray
 from rillcast.bundle.bundle import BundleMetadata, Status
 from rillcast.codecs.observations.rejections import Reason
-from rillcast.engine.step_engine import StepStats
+from rillcast.engine.step_engine import Outcome, StepResult
 from rillcast.events import Masked
+from rillcast.observability.observer import Observer, Published, chosen
 from rillcast.observability.stages import STAGES
 
 _SECONDS: Final = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -50,22 +54,22 @@ TABLE: Final = (
         "The bundle being served; the value is always 1.",
         ("name", "model_id", "cell", "freq", "device"),
     ),
-    Metric("rillcast_events_total", "counter", "Events stepped, by what became of them.", ("status",)),
+    Metric("rillcast_events_total", "counter", "Events stepped, by status.", ("status",)),
     Metric("rillcast_replayed_events_total", "counter", "Events stepped again during recovery, output suppressed."),
     Metric("rillcast_skipped_events_total", "counter", "Events read again that the restored state contained already."),
     Metric("rillcast_forecasts_total", "counter", "Forecasts handed to the sink."),
     Metric(
         "rillcast_revised_forecasts_total",
         "counter",
-        "Of those, forecasts from earlier slots that late events changed.",
+        "Of those, forecasts from earlier periods that late events changed.",
     ),
-    Metric("rillcast_put_events_total", "counter", "Late or corrected events that were put into place."),
+    Metric("rillcast_put_events_total", "counter", "Late or corrected events that were applied."),
     Metric("rillcast_steps_again_total", "counter", "Steps of earlier events that this took."),
     Metric("rillcast_dead_letters_total", "counter", "Records handed to the dead-letter channel.", ("reason",)),
     Metric(
         "rillcast_covariates_masked_total",
         "counter",
-        "Values of the model's covariates that it could not see, replayed events included.",
+        "Values of the model's covariates that it does not see, replayed events included.",
         ("reason",),
     ),
     Metric("rillcast_polls_total", "counter", "Polls that brought at least one record."),
@@ -89,13 +93,13 @@ TABLE: Final = (
     Metric("rillcast_commits_total", "counter", "Commits that succeeded."),
     Metric("rillcast_commit_failures_total", "counter", "Commits that failed; nothing after the last one counts."),
     Metric("rillcast_commit_duration_seconds", "histogram", "Time of a flush and commit.", buckets=_SECONDS),
-    Metric("rillcast_rewinds_total", "counter", "Returns to the committed positions after a transaction failed."),
+    Metric("rillcast_rewinds_total", "counter", "Resets to the committed positions after a transaction failed."),
     Metric("rillcast_state_pages_written_total", "counter", "Pages of up to 256 streams handed to the state store."),
     Metric("rillcast_state_marks_written_total", "counter", "Partition snapshots handed to the state store."),
     Metric(
         "rillcast_state_retired_total",
         "counter",
-        "Times that the stored state of a model which served a partition before was removed, per partition.",
+        "Removals of stored state of models that served a partition before, one per partition.",
     ),
     Metric("rillcast_state_written_bytes_total", "counter", "Bytes handed to the state store."),
     Metric(
@@ -119,13 +123,13 @@ TABLE: Final = (
     Metric(
         "rillcast_scored_forecasts_total",
         "counter",
-        "Forecasts met by their observation, by how many slots ahead they were made.",
+        "Forecasts met by their observation, by how many periods ahead they were made.",
         ("model_id", "horizon"),
     ),
     Metric(
         "rillcast_covered_forecasts_total",
         "counter",
-        "Of those, how many had it in the outer interval.",
+        "Of those, forecasts whose outer interval held it.",
         ("model_id", "horizon"),
     ),
     Metric("rillcast_nominal_coverage_ratio", "gauge", "Share that the outer interval is meant to hold."),
@@ -144,14 +148,14 @@ TABLE: Final = (
     Metric(
         "rillcast_naive_error_total",
         "counter",
-        "The same sum, both sides, for the seasonal-naive forecast, which is scored at the next slot only.",
+        "The same sum, both sides, for the seasonal-naive forecast, which is scored at the next period only.",
         ("model_id", "horizon"),
     ),
     Metric("rillcast_rated_events_total", "counter", "Events that have an anomaly.", ("model_id",)),
     Metric(
         "rillcast_anomalous_events_total",
         "counter",
-        "Of those, how many have one above 0.99; where the forecasts are calibrated, one in a hundred.",
+        "Of those, events whose anomaly exceeds 0.99: one in a hundred where forecasts are calibrated.",
         ("model_id",),
     ),
     Metric("rillcast_unchanged_forecasts_total", "counter", "Forecasts kept back because they had not moved."),
@@ -165,12 +169,12 @@ TABLE: Final = (
     Metric(
         "rillcast_model_swap_pending_seconds",
         "gauge",
-        "How long the model that is wanted has not served all partitions of this member; 0 = it does.",
+        "Seconds for which the wanted model has not served all partitions of this member; 0 = it does.",
     ),
     Metric(
         "rillcast_model_warm_up_lag_records",
         "gauge",
-        "Records between a model that follows the serving one and where its partitions are served.",
+        "Records between a model that follows and the positions at which its partitions are served.",
         ("model_id",),
     ),
     Metric(
@@ -182,23 +186,23 @@ TABLE: Final = (
     Metric(
         "rillcast_shadow_drops_total",
         "counter",
-        "Times that the shadow failed and was let go of; it is tried again after `rollout.retry_s`.",
+        "Times that the shadow failed and was unloaded; it is tried again after `rollout.retry_s`.",
     ),
     Metric(
         "rillcast_model_registry_errors_total",
         "counter",
-        "Times that the registry could not say which model its alias means; the one that serves goes on.",
+        "Failed look-ups of an alias in the registry; the model that serves goes on.",
     ),
     Metric(
         "rillcast_compared_scored_forecasts_total",
         "counter",
-        "Forecasts met by their observation while a shadow is compared, by whose they are.",
+        "Forecasts met by their observation while a shadow is compared, by role.",
         ("role", "model_id", "horizon"),
     ),
     Metric(
         "rillcast_compared_covered_forecasts_total",
         "counter",
-        "Of those, how many had it in the outer interval.",
+        "Of those, forecasts whose outer interval held it.",
         ("role", "model_id", "horizon"),
     ),
     Metric(
@@ -216,16 +220,16 @@ TABLE: Final = (
     Metric(
         "rillcast_compared_naive_error_total",
         "counter",
-        "The same sum, both sides, for the seasonal-naive forecast, at the next slot; compare error / naive error.",
+        "The same sum, both sides, for the seasonal-naive forecast, at the next period; compare error / naive error.",
         ("role", "model_id", "horizon"),
     ),
 )
 
 
 class ScoreCounters:
-    """The columns of `score` that have a meaning here, by their names.
+    """The counters that the columns of `score` are added to, by the names of the columns.
 
-    `covered` is of the next slot, `covered_6` of the sixth. Columns of other names are left alone.
+    `covered` is the score of the next period, `covered_6` that of the sixth. Columns of other names are left alone.
     """
 
     def __init__(
@@ -238,15 +242,15 @@ class ScoreCounters:
         """Find the columns.
 
         Args:
-            counters: by name.
-            names: of the columns.
-            prefix: of the counters' names.
-            labels: that stand before the horizon.
+            counters: Counters by name.
+            names: Names of the columns.
+            prefix: Prefix of the counters' names.
+            labels: Values of the labels before the horizon.
         """
         self._columns: list[tuple[int, str, tuple[Counter, ...]]] = []
         for column, name in enumerate(names):
-            kind, _, slots = name.partition("_")
-            horizon = slots or "1"
+            kind, _, periods = name.partition("_")
+            horizon = periods or "1"
             if not horizon.isdecimal():
                 continue
             if kind == "covered":
@@ -265,11 +269,7 @@ class ScoreCounters:
                 self._columns.append((column, kind, (counters[prefix + "naive_error_total"].labels(*labels, horizon),)))
 
     def add(self, score: FloatArray) -> None:
-        """Take in the scores of some events.
-
-        Args:
-            score: `(n, K)`, NaN where nothing was scored.
-        """
+        """Add the scores of some events, `(n, K)`; NaN where nothing was scored."""
         known = ~np.isnan(score)
         counts = known.sum(axis=0).tolist()
         sums = np.where(known, score, 0).sum(axis=0, dtype=np.float64).tolist()
@@ -285,7 +285,15 @@ class ScoreCounters:
                 counters[0].inc(sums[column])
 
 
-class Metrics:
+class _ModelCounters(NamedTuple):
+    """The counters of one model's quality."""
+
+    scores: ScoreCounters
+    rated: Counter
+    anomalous: Counter
+
+
+class Metrics(Observer):
     """All series of one worker."""
 
     def __init__(self, registry: CollectorRegistry, metadata: BundleMetadata, device: str) -> None:
@@ -316,26 +324,95 @@ class Metrics:
             self._counters["rillcast_model_swaps_total"].labels(outcome)
         self._compared: dict[tuple[Role, str], ScoreCounters] = {}
         self._lag_partitions: set[int] = set()
-        self._judge(metadata)
+        self._of_models: dict[str, _ModelCounters] = {}
+        self._counted_to: dict[int, int] = {}  # by partition, kept for good: it may come back
         self.serve(metadata)
 
-    def of_model(self, metadata: BundleMetadata) -> Metrics:
-        """Return the same series for the results of another model; how good they are is counted under its id."""
-        other = copy.copy(self)
-        other._judge(metadata)
-        return other
+    # Results, as an observer.
 
-    def _judge(self, metadata: BundleMetadata) -> None:
-        """Count under a model's id how good its results are, from its columns of scores."""
+    def observe(self, published: Published) -> None:
+        """Count the events of a batch and their forecasts."""
+        events, result, stepped = published.events, published.result, published.stepped
+        counters, stats = self._counters, result.stats
+        counters["rillcast_replayed_events_total"].inc(int(np.count_nonzero(~published.live)))
+        already_applied = int(np.count_nonzero(result.outcome == Outcome.ALREADY_APPLIED))
+        counters["rillcast_skipped_events_total"].inc(already_applied)
+        counters["rillcast_forecasts_total"].inc(len(published.forecasts))
+        if result.revised is not None:
+            # A revision is of an earlier event than the one that caused it.
+            revised = published.forecasts.ds != events.ds[published.causes]
+            counters["rillcast_revised_forecasts_total"].inc(int(np.count_nonzero(revised)))
+        counters["rillcast_evicted_streams_total"].inc(stats.evicted)
+        counters["rillcast_model_calls_total"].inc(stats.calls)
+        counters["rillcast_put_events_total"].inc(stats.late_events)
+        counters["rillcast_steps_again_total"].inc(stats.replayed_steps)
+        self._histograms["rillcast_step_duration_seconds"].observe(stats.seconds)
+        rows = chosen(stepped)
+        new = self._not_counted_before(events.partitions[rows], events.offsets[rows])
+        if not new.all():
+            rows = np.flatnonzero(stepped)[new]
+        self._count_results(published.metadata, result, rows)
+        residents = published.engine.residents
+        self._gauges["rillcast_streams"].set(residents.num_streams)
+        self._gauges["rillcast_state_bytes"].set(residents.size_bytes)
+
+    def _count_results(self, metadata: BundleMetadata, result: StepResult, rows: slice | IntArray) -> None:
+        status = result.status[rows]
+        for counter, count in zip(self._events, np.bincount(status, minlength=len(self._events)), strict=True):
+            counter.inc(int(count))
+        of_model = self._of_model(metadata)
+        if result.score is not None:
+            of_model.scores.add(result.score[rows])
+        if result.anomaly is not None:
+            anomaly = result.anomaly[rows]
+            of_model.rated.inc(int(np.count_nonzero(~np.isnan(anomaly))))
+            of_model.anomalous.inc(int(np.count_nonzero(anomaly > ANOMALOUS)))
+
+    def _not_counted_before(self, partitions: IntArray, offsets: IntArray) -> npt.NDArray[np.bool_]:
+        """Return `(n,)` whether each event was not counted before; all of them count as counted from now on."""
+        new = np.ones(offsets.size, np.bool_)
+        starts = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), offsets.size]
+        for first, end in pairwise(starts):
+            if end > first:
+                partition, to = int(partitions[first]), int(offsets[end - 1]) + 1
+                known = self._counted_to.get(partition, 0)
+                if offsets[first] < known:
+                    new[first:end] = offsets[first:end] >= known
+                self._counted_to[partition] = max(known, to)
+        return new
+
+    def _of_model(self, metadata: BundleMetadata) -> _ModelCounters:
         model_id = metadata.model_id
-        self._scores = ScoreCounters(self._counters, metadata.scores, labels=(model_id,))
-        self._rated = self._counters["rillcast_rated_events_total"].labels(model_id)
-        self._anomalous = self._counters["rillcast_anomalous_events_total"].labels(model_id)
+        if model_id not in self._of_models:
+            self._of_models[model_id] = _ModelCounters(
+                ScoreCounters(self._counters, metadata.scores, labels=(model_id,)),
+                self._counters["rillcast_rated_events_total"].labels(model_id),
+                self._counters["rillcast_anomalous_events_total"].labels(model_id),
+            )
+        return self._of_models[model_id]
+
+    def unchanged(self, forecasts: int) -> None:
+        """Count forecasts that were kept back because they had not moved."""
+        self._counters["rillcast_unchanged_forecasts_total"].inc(forecasts)
+
+    def anomalies_published(self, anomalies: int) -> None:
+        """Count anomalous observations that were handed to the sink."""
+        self._counters["rillcast_anomalies_published_total"].inc(anomalies)
+
+    def latency(self, seconds: FloatArray) -> None:
+        """Take in the ages of some events."""
+        for value in seconds.tolist():
+            self._histograms["rillcast_event_latency_seconds"].observe(value)
 
     # Models come and go.
 
+    def expect(self, metadata: BundleMetadata) -> None:
+        """Show the series of a model that may come to serve: from 0, so that `rate()` sees their first increase."""
+        self._of_model(metadata)
+
     def serve(self, metadata: BundleMetadata) -> None:
-        """Say which bundle is served."""
+        """Show the bundle that serves from now on."""
+        self.expect(metadata)
         self._infos["rillcast_model"].info(
             {
                 "name": metadata.name,
@@ -348,40 +425,40 @@ class Metrics:
         self._gauges["rillcast_nominal_coverage_ratio"].set(metadata.quantiles[-1] - metadata.quantiles[0])
 
     def swap(self, outcome: Swap) -> None:
-        """Count a step of a roll-out."""
+        """Count an event of a roll-out."""
         self._counters["rillcast_model_swaps_total"].labels(outcome).inc()
 
     def shadow_dropped(self) -> None:
-        """Count that the shadow was let go of."""
+        """Count that the shadow failed and was unloaded."""
         self._counters["rillcast_shadow_drops_total"].inc()
 
     def registry_error(self) -> None:
-        """Count a question to the registry that was not answered; from any thread."""
+        """Count a look-up in the registry that failed; may be called from any thread."""
         self._counters["rillcast_model_registry_errors_total"].inc()
 
     def swap_pending(self, seconds: float) -> None:
-        """Set how long the model that is wanted does not serve yet."""
+        """Set for how many seconds the wanted model has not served all partitions yet."""
         self._gauges["rillcast_model_swap_pending_seconds"].set(seconds)
 
     def following(self, model_id: str, lag: int, partitions: int) -> None:
-        """Set how far a model is that follows the serving one."""
+        """Set the lag of a model that follows the serving one, in records, and the partitions that it follows."""
         self._gauges["rillcast_model_warm_up_lag_records"].labels(model_id).set(lag)
         self._gauges["rillcast_model_warm_up_partitions"].labels(model_id).set(partitions)
 
     def not_following(self, model_id: str) -> None:
-        """Drop the series of a model that follows no more."""
+        """Drop the series of a model that no longer follows."""
         for name in ("rillcast_model_warm_up_lag_records", "rillcast_model_warm_up_partitions"):
-            with contextlib.suppress(KeyError):  # it never came to follow
+            with contextlib.suppress(KeyError):  # it has not followed yet
                 self._gauges[name].remove(model_id)
 
     def compared(self, role: Role, metadata: BundleMetadata, score: FloatArray) -> None:
-        """Take in the scores of a model for events that two models are compared by."""
+        """Add the scores of a model for events by which two models are compared."""
         key = role, metadata.model_id
         if key not in self._compared:
             self._compared[key] = ScoreCounters(self._counters, metadata.scores, "rillcast_compared_", key)
         self._compared[key].add(score)
 
-    # What the loop did.
+    # The loop.
 
     def polled(self, records: int, seconds: float) -> None:
         """Count a poll that brought records."""
@@ -390,49 +467,8 @@ class Metrics:
         self._histograms["rillcast_poll_duration_seconds"].observe(seconds)
 
     def stage(self, stage: str, seconds: float) -> None:
-        """Take in the time that one poll spent in one stage."""
+        """Take in the seconds that one poll spent in one stage."""
         self._stages[stage].observe(seconds)
-
-    def stepped(
-        self, stats: StepStats, status: StatusArray, score: FloatArray | None, anomaly: FloatArray | None
-    ) -> None:
-        """Count live events that were stepped; `stats` covers replayed ones of the same poll too."""
-        self._counters["rillcast_evicted_streams_total"].inc(stats.evicted)
-        self._counters["rillcast_model_calls_total"].inc(stats.calls)
-        self._counters["rillcast_put_events_total"].inc(stats.late_events)
-        self._counters["rillcast_steps_again_total"].inc(stats.replayed_steps)
-        self._histograms["rillcast_step_duration_seconds"].observe(stats.seconds)
-        for counter, count in zip(self._events, np.bincount(status, minlength=len(self._events)), strict=True):
-            counter.inc(int(count))
-        if score is not None:
-            self._scores.add(score)
-        if anomaly is not None:
-            self._rated.inc(int(np.count_nonzero(~np.isnan(anomaly))))
-            self._anomalous.inc(int(np.count_nonzero(anomaly > ANOMALOUS)))
-
-    def replayed(self, events: int) -> None:
-        """Count events whose output was suppressed."""
-        self._counters["rillcast_replayed_events_total"].inc(events)
-
-    def skipped(self, events: int) -> None:
-        """Count events that the restored state contained already."""
-        self._counters["rillcast_skipped_events_total"].inc(events)
-
-    def published(self, forecasts: int) -> None:
-        """Count forecasts handed to the sink."""
-        self._counters["rillcast_forecasts_total"].inc(forecasts)
-
-    def revised(self, forecasts: int) -> None:
-        """Count revisions handed to the sink; `published` counts them too."""
-        self._counters["rillcast_revised_forecasts_total"].inc(forecasts)
-
-    def unchanged(self, forecasts: int) -> None:
-        """Count forecasts that were kept back because they had not moved."""
-        self._counters["rillcast_unchanged_forecasts_total"].inc(forecasts)
-
-    def anomalies_published(self, anomalies: int) -> None:
-        """Count anomalous observations handed to the sink."""
-        self._counters["rillcast_anomalies_published_total"].inc(anomalies)
 
     def dead_lettered(self, reason: Reason) -> None:
         """Count a dead letter."""
@@ -444,13 +480,8 @@ class Metrics:
             for counter, count in zip(self._masked, masked, strict=True):
                 counter.inc(count)
 
-    def latency(self, seconds: FloatArray) -> None:
-        """Take in the age of some events: one sample per poll and partition is enough for a histogram."""
-        for value in seconds.tolist():
-            self._histograms["rillcast_event_latency_seconds"].observe(value)
-
     def committed(self, seconds: float, pages: int, marks: int, retired: int) -> None:
-        """Count a commit and the part of a snapshot in it."""
+        """Count a commit, its seconds, and the pages and marks of a snapshot in it."""
         self._counters["rillcast_state_pages_written_total"].inc(pages)
         self._counters["rillcast_state_marks_written_total"].inc(marks)
         self._counters["rillcast_state_retired_total"].inc(retired)
@@ -461,8 +492,8 @@ class Metrics:
         """Count a commit that failed."""
         self._counters["rillcast_commit_failures_total"].inc()
 
-    def rewound(self) -> None:
-        """Count a return to the committed positions."""
+    def reset_to_committed(self) -> None:
+        """Count a reset to the committed positions."""
         self._counters["rillcast_rewinds_total"].inc()
 
     def state_written(self, more_bytes: int) -> None:
@@ -470,22 +501,17 @@ class Metrics:
         self._counters["rillcast_state_written_bytes_total"].inc(more_bytes)
 
     def restored(self, seconds: float) -> None:
-        """Take in how long a partition took to go live."""
+        """Take in the seconds from a partition's assignment until it went live."""
         self._histograms["rillcast_restore_duration_seconds"].observe(seconds)
 
     def loaded(self, seconds: float) -> None:
-        """Take in how long the loading of a partition's stored state took."""
+        """Take in the seconds until a partition's stored state was loaded."""
         self._histograms["rillcast_restore_load_duration_seconds"].observe(seconds)
 
     def assignment(self, owned: int, restoring: int) -> None:
-        """Set what this member owns."""
+        """Set how many partitions this member owns, and how many of them are restoring."""
         self._gauges["rillcast_partitions"].set(owned)
         self._gauges["rillcast_partitions_restoring"].set(restoring)
-
-    def residents(self, streams: int, state_bytes: int) -> None:
-        """Set what the engine holds."""
-        self._gauges["rillcast_streams"].set(streams)
-        self._gauges["rillcast_state_bytes"].set(state_bytes)
 
     def lag(self, by_partition: Mapping[int, int]) -> None:
         """Set the lag of the owned partitions and drop the series of partitions that left."""
@@ -495,10 +521,3 @@ class Metrics:
         for partition, records in by_partition.items():
             gauge.labels(str(partition)).set(records)
         self._lag_partitions = set(by_partition)
-
-
-def latency_sample(timestamps_ms: IntArray, now_s: float, most: int = 32) -> FloatArray:
-    """Return the ages in seconds of at most `most` events spread over a poll; unknown timestamps are left out."""
-    sample = timestamps_ms[:: max(1, timestamps_ms.size // most)]
-    ages: FloatArray = np.maximum(now_s - sample[sample >= 0] / 1000.0, 0.0).astype(np.float32)
-    return ages

@@ -1,9 +1,10 @@
-"""Where the time of the loop goes: seconds by stage, of every so many polls.
+"""The time of the loop by stage: seconds of some of its iterations.
 
-Owns: the stop-watch that the worker's loop carries and what it added up. Does not know: what happens in a stage, or who
-asks. A stage ends where the next begins, so the stages of a poll add up to the whole of it; but for `step`, which may
-run beside the loop: `wait` is how long the loop waited for it. Reading the clock at each stage of each poll would cost
-a service at a low rate, with one event per poll, more than a hundredth of its time; so only every `every`-th is timed.
+Owns: the stop-watch that the worker's loop carries, and its sums. Does not know: what happens in a stage, or who asks.
+
+A stage ends where the next begins, so the stages of an iteration add up to the whole of it. The exception is `step`,
+which may run in another thread: `wait` is the time that the loop waited for it. Reading the clock at each stage of each
+iteration would cost more than 1 % of the time of a service with one event per poll, so only some are timed.
 """
 
 from __future__ import annotations
@@ -28,10 +29,10 @@ class StageClock:
         """Begin with nothing timed.
 
         Args:
-            observe: is told a stage and its seconds, at the end of each poll that was timed.
-            every: how many polls one is timed of; the first is. An odd number: where a poll that brings something and
-                one that brings nothing, in which the loop publishes, take turns, both are seen.
-            clock: monotonic seconds.
+            observe: Is called with a stage and its seconds at the end of each iteration that was timed.
+            every: One iteration in this many is timed, beginning with the first. An odd number sees both kinds where an
+                iteration with records alternates with one without, in which the loop publishes.
+            clock: Monotonic seconds.
         """
         if every < 1:
             raise ValueError(f"every is {every}, expected at least 1")
@@ -45,7 +46,7 @@ class StageClock:
         self._totals = dict.fromkeys(STAGES, 0.0)
 
     def begin(self) -> None:
-        """Begin a poll."""
+        """Begin an iteration."""
         self._timed = self._polls % self._every == 0
         self._polls += 1
         if self._timed:
@@ -53,19 +54,19 @@ class StageClock:
             self._at = self._clock()
 
     def lap(self, stage: str) -> None:
-        """Note that `stage` ends here and the next one begins; a stage may come more than once in a poll."""
+        """Note that `stage` ends here and the next one begins; a stage may come more than once in an iteration."""
         if self._timed:
             now = self._clock()
             self._poll[stage] += now - self._at
             self._at = now
 
     def add(self, stage: str, seconds: float) -> None:
-        """Take in what a stage took that runs beside the others."""
+        """Add the seconds of a stage that runs in another thread."""
         if self._timed:
             self._poll[stage] += seconds
 
     def end(self) -> None:
-        """End a poll that brought something."""
+        """End an iteration that did something."""
         if self._timed:
             for stage, seconds in self._poll.items():
                 self._totals[stage] += seconds
@@ -73,5 +74,5 @@ class StageClock:
                     self._observe(stage, seconds)
 
     def totals(self) -> Mapping[str, float]:
-        """Return seconds by stage over all polls that were timed."""
+        """Return seconds by stage over all iterations that were timed."""
         return dict(self._totals)

@@ -1,5 +1,5 @@
-"""What of a result the world sees: forecasts, revisions, anomalies, dead letters, traces.
+"""Publishes results: forecasts, revisions, anomalies, dead letters, trace contexts.
 
-Rule: whatever is published is a function of the event and its stream, so a replay publishes the same records.
+Rule: a published record is a function of the event and its stream, so a replay publishes the same records.
 Does not know: transports' names, commits, recovery.
 """

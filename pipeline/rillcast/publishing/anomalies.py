@@ -1,10 +1,10 @@
-"""Anomalous observations as records of their own, for those who need no other.
+"""Anomalous observations as records of their own, for readers that need no other.
 
 Owns: which observations are anomalous, and the form of their records, written and read. Does not know: where they go,
 commits. They are handed to the sink with the forecasts of their poll, so they are part of the same commit.
 
 The model gives each observation an anomaly from 0 to 1: the share of the forecast's distribution that lies nearer to
-its middle. What is left is the tail probability: how often an observation is at least so far out, if the forecast is
+its middle. The rest is the tail probability: how often an observation lies at least that far out, if the forecast is
 right.
 """
 
@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,14 +20,14 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
-from rillcast.arrays import FloatArray, IntArray
-from rillcast.bundle.bundle import BundleMetadata
+from rillcast.arrays import FloatArray
+from rillcast.bundle.bundle import Status
 from rillcast.codecs.forecasts.columns import STATUS_NAMES, model_name
 from rillcast.codecs.forecasts.reader import decode_forecast
-from rillcast.engine.step_engine import StepResult
 from rillcast.errors import DataError
-from rillcast.events import EventBatch
-from rillcast.transports.base import Channel, Headers, Records, Sink
+from rillcast.observability.observer import Observer, Published
+from rillcast.publishing.trace_context import carried
+from rillcast.transports.base import Channel, Records, Sink
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
@@ -37,13 +38,13 @@ class Anomaly:
     """One observation with its anomaly, read back.
 
     Attributes:
-        unique_id: the stream.
-        ds: the event's time, milliseconds since the epoch.
-        y: the observation; NaN = not told (a forecast record has none).
+        unique_id: The stream.
+        ds: The event's time, milliseconds since the epoch.
+        y: The observation; NaN = unknown (a forecast record has none).
         anomaly: 0 to 1; NaN = unknown.
-        model: name and id of the bundle.
-        partition: of the event in the source.
-        offset: of the event in the source. A repeat has the same partition and offset.
+        model: Name and id of the bundle.
+        partition: Partition of the event in the source.
+        offset: Offset of the event in the source. A repeat has the same partition and offset.
     """
 
     unique_id: str
@@ -56,15 +57,15 @@ class Anomaly:
 
     @property
     def tail_probability(self) -> float:
-        """How often an observation is at least so far out; NaN = unknown."""
+        """How often an observation lies at least that far out; NaN = unknown."""
         return 1 - self.anomaly
 
     @classmethod
     def read(cls, value: bytes, key: bytes | None = None) -> Anomaly:
-        """Take an anomaly record apart, or a forecast record of any codec.
+        """Read an anomaly record, or a forecast record of any codec.
 
         Raises:
-            DataError: it is neither.
+            DataError: The record is neither.
         """
         if value[:1] == b"{" and b'"quantiles":' not in value:
             return cls._from_own(value)
@@ -90,57 +91,74 @@ class Anomaly:
 
 
 def anomalous(anomaly: FloatArray, tail_probability: float) -> npt.NDArray[np.bool_]:
-    """Return for each observation whether its tail probability is below; unknown ones are not anomalous."""
+    """Return for each observation whether its tail probability is below; an unknown one is not anomalous."""
     found: npt.NDArray[np.bool_] = anomaly > np.float32(1 - tail_probability)
     return found
 
 
-class AnomalyPublisher:
-    """Hands anomalous observations of one model to the sink."""
+class AnomalyPublisher(Observer):
+    """Hands anomalous observations to the sink."""
 
-    def __init__(self, sink: Sink, metadata: BundleMetadata, tail_probability: float) -> None:
+    def __init__(
+        self,
+        sink: Sink,
+        tail_probability: float,
+        *,
+        warming_up: bool = True,
+        trace_context: bool = False,
+        count: Callable[[int], None] = lambda _published: None,
+    ) -> None:
         """Begin with nothing published.
 
         Args:
-            sink: where they go, as `Channel.ANOMALIES`.
-            metadata: of the model that rates them.
-            tail_probability: an observation whose own is below is anomalous.
+            sink: Takes the records, as `Channel.ANOMALIES`.
+            tail_probability: An observation is anomalous whose own is below.
+            warming_up: Whether streams count that know fewer periods than the model's context.
+            trace_context: Whether a record gets the trace headers of its observation.
+            count: Is called with the number of records that were handed over.
         """
         self._sink = sink
-        self._constant = {"freq": metadata.freq, "model": model_name(metadata)}
         self._tail_probability = tail_probability
+        self._eligible = np.array([status.advanced for status in Status])
+        self._eligible[Status.WARMING_UP] &= warming_up
+        self._trace_context = trace_context
+        self._count = count
 
-    def choose(self, result: StepResult, eligible: npt.NDArray[np.bool_]) -> IntArray:
-        """Return the rows of the anomalous events among the eligible ones."""
-        if result.anomaly is None:
-            return np.empty(0, np.int64)
-        return np.flatnonzero(eligible & anomalous(result.anomaly, self._tail_probability)).astype(np.int64)
-
-    def publish(self, events: EventBatch, result: StepResult, rows: IntArray, headers: list[Headers] | None) -> None:
-        """Hand one record for each row to the sink, in the order of the poll.
+    def observe(self, published: Published) -> None:
+        """Hand one record for each anomalous event to the sink, in the order of the poll.
 
         Raises:
-            TransportError: the sink is broken.
+            TransportError: The sink is broken.
         """
-        assert result.anomaly is not None, "rows are of `choose`"
+        events, result = published.events, published.result
+        if result.anomaly is None:
+            return
+        eligible = published.stepped & self._eligible[result.status]
+        rows = np.flatnonzero(eligible & anomalous(result.anomaly, self._tail_probability))
+        if not rows.size:
+            return
+        headers = carried(published.polled, events.rows[rows].tolist()) if self._trace_context else None
         keys = [events.unique_ids[row].encode() for row in rows.tolist()]
-        values = [self._record(events, result, result.anomaly, row) for row in rows.tolist()]
+        values = [_record(published, result.anomaly, row) for row in rows.tolist()]
         self._sink.publish(Channel.ANOMALIES, Records(keys, values, headers))
+        self._count(rows.size)
 
-    def _record(self, events: EventBatch, result: StepResult, anomaly: FloatArray, row: int) -> bytes:
-        rated = _shortest(anomaly[row])
-        moment = _EPOCH + int(events.ds[row]) * _MILLISECOND
-        members = {
-            "unique_id": events.unique_ids[row],
-            "ds": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
-            "y": _shortest(events.y[row]),
-            "anomaly": rated,
-            "tail_probability": _shortest(np.float32(1 - rated)),
-            "status": STATUS_NAMES[result.status[row]],
-            **self._constant,
-            "source": {"partition": int(events.partitions[row]), "offset": int(events.offsets[row])},
-        }
-        return orjson.dumps(members)
+
+def _record(published: Published, anomaly: FloatArray, row: int) -> bytes:
+    events, rated = published.events, _shortest(anomaly[row])
+    moment = _EPOCH + int(events.ds[row]) * _MILLISECOND
+    members = {
+        "unique_id": events.unique_ids[row],
+        "ds": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "y": _shortest(events.y[row]),
+        "anomaly": rated,
+        "tail_probability": _shortest(np.float32(1 - rated)),
+        "status": STATUS_NAMES[published.result.status[row]],
+        "freq": published.metadata.freq,
+        "model": model_name(published.metadata),
+        "source": {"partition": int(events.partitions[row]), "offset": int(events.offsets[row])},
+    }
+    return orjson.dumps(members)
 
 
 def _shortest(number: np.float32) -> float:

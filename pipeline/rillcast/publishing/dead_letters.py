@@ -1,8 +1,8 @@
 """Dead letters: records that cannot be used, kept with all that is needed to understand and replay them.
 
-Owns: their form, written and read. Key and value are the original bytes and the original headers come along; what is
-added, after them, are headers that begin with `rillcast-`. A value beyond the limit is cut, and a header says how long
-it was: the position leads to the whole. Does not know: where dead letters are kept.
+Owns: their form, written and read. Key and value are the original bytes. The original headers come first, then headers
+whose names begin with `rillcast-`. A value beyond the limit is cut, and a header says how long it was; the position
+leads to the whole record. Does not know: where dead letters are kept.
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ class DeadLetter:
     """One dead letter, read back.
 
     Attributes:
-        key: of the original.
-        value: of the original, cut if `original_bytes` says so; empty if the original had none.
-        headers: of the original.
-        reason: code; "" if the record is none of our dead letters.
-        detail: the particulars, for people.
-        source: topic or file that the original stands in.
-        partition: of the original; -1 = unknown.
-        offset: of the original; -1 = unknown.
-        timestamp_ms: of the original, -1 = unknown.
-        model: name and id of the bundle that was being served.
-        original_bytes: length of the original value if it was cut.
+        key: Key of the original record.
+        value: Value of the original, cut where `original_bytes` is set; empty where the original had none.
+        headers: Headers of the original.
+        reason: Code of the reason; "" if the record is no dead letter of Rillcast.
+        detail: The particulars, for people.
+        source: Topic or file of the original.
+        partition: Partition of the original; -1 = unknown.
+        offset: Offset of the original; -1 = unknown.
+        timestamp_ms: Timestamp of the original; -1 = unknown.
+        model: Name and id of the bundle that served.
+        original_bytes: Length of the original value, if it was cut.
     """
 
     key: bytes | None
@@ -52,14 +52,14 @@ class DeadLetter:
 
     @property
     def is_whole(self) -> bool:
-        """Whether the value is all there."""
+        """Whether the value is complete."""
         return self.original_bytes is None
 
     @classmethod
     def read(cls, key: bytes | None, value: bytes | None, headers: Headers) -> DeadLetter:
-        """Take a record of a dead-letter topic apart.
+        """Read a record of a dead-letter topic.
 
-        The original may have had headers with our names: of each name, the last one is ours.
+        The original may have headers with the names of Rillcast's: of each name, the last one is Rillcast's.
         """
         last = {name: index for index, (name, _) in enumerate(headers) if name in _OWN_HEADERS}
         own = {name: headers[index][1].decode(errors="replace") for name, index in last.items()}
@@ -80,30 +80,37 @@ class DeadLetter:
 
 
 class DeadLetters:
-    """Builds dead letters for one source and one model."""
+    """Makes the dead letters of one source."""
 
-    def __init__(self, source_name: str, model: str, max_bytes: int) -> None:
+    def __init__(self, source_name: str, max_bytes: int) -> None:
+        """Begin.
+
+        Args:
+            source_name: Topic or file that the records come from.
+            max_bytes: Bytes of a value beyond which it is cut.
+        """
         self._source_name = source_name
-        self._model = model
         self._max_bytes = max_bytes
 
-    def serve(self, model: str) -> None:
-        """Say which model is served from now on, by name and id."""
-        self._model = model
-
-    def publish(self, sink: Sink, polled: Polled, rejections: Sequence[Rejection]) -> None:
+    def publish(self, sink: Sink, polled: Polled, rejections: Sequence[Rejection], model: str) -> None:
         """Hand one dead letter per rejection to the sink, in the order of the poll.
 
+        Args:
+            sink: Takes the records, as `Channel.DEAD_LETTERS`.
+            polled: The poll of the rejected records.
+            rejections: At least one.
+            model: Name and id of the bundle that serves.
+
         Raises:
-            TransportError: the sink is broken.
+            TransportError: The sink is broken.
         """
         ordered = sorted(rejections)
         keys = [polled.keys[rejection.row] for rejection in ordered]
         values = [(polled.values[rejection.row] or b"")[: self._max_bytes] for rejection in ordered]
-        headers = [self._headers(polled, rejection) for rejection in ordered]
+        headers = [self._headers(polled, rejection, model) for rejection in ordered]
         sink.publish(Channel.DEAD_LETTERS, Records(keys, values, headers))
 
-    def _headers(self, polled: Polled, rejection: Rejection) -> Headers:
+    def _headers(self, polled: Polled, rejection: Rejection, model: str) -> Headers:
         row, reason, detail = rejection
         value = polled.values[row]
         headers = [
@@ -114,7 +121,7 @@ class DeadLetters:
             ("rillcast-partition", str(polled.partitions[row]).encode()),
             ("rillcast-offset", str(polled.offsets[row]).encode()),
             ("rillcast-timestamp-ms", str(polled.timestamps_ms[row]).encode()),
-            ("rillcast-model", self._model.encode()),
+            ("rillcast-model", model.encode()),
         ]
         if value is not None and len(value) > self._max_bytes:
             headers.append(("rillcast-original-bytes", str(len(value)).encode()))
@@ -122,7 +129,7 @@ class DeadLetters:
 
 
 def _number(text: str | None) -> int:
-    """Return a number of a header that another hand may have written."""
+    """Return the number in a header, which another program may have written; -1 where it is none."""
     try:
         return int(text or "")
     except ValueError:

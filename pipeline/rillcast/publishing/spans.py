@@ -5,8 +5,8 @@ know: which headers a record may carry (`rillcast.publishing.trace_context`), no
 `rillcast[otel]`.
 
 Invariants: an observation without a trace context, or with one that says "not sampled", gets no span, and its context
-is handed on as it came: Rillcast begins no trace of its own. Spans are sent in the background; where the collector is
-away they are dropped, and no forecast waits.
+passes on as it came: Rillcast begins no trace of its own. Spans are sent in the background. While the collector is
+unavailable they are dropped, and no forecast waits.
 """
 
 from __future__ import annotations
@@ -32,15 +32,14 @@ _SCOPE: Final = "rillcast"
 
 
 class Spans:
-    """Used from one thread; the sending has a thread of its own."""
+    """Used from one thread; a thread of its own sends the spans."""
 
-    def __init__(self, endpoint: str, model: str, *, wall_clock_ns: Callable[[], int] = time.time_ns) -> None:
+    def __init__(self, endpoint: str, *, wall_clock_ns: Callable[[], int] = time.time_ns) -> None:
         """Begin to send.
 
         Args:
-            endpoint: where spans are posted to, whole (`http://localhost:4318/v1/traces`).
-            model: name and id of the bundle, an attribute of every span.
-            wall_clock_ns: nanoseconds since the epoch.
+            endpoint: The whole URL that spans are posted to (`http://localhost:4318/v1/traces`).
+            wall_clock_ns: Nanoseconds since the epoch.
         """
         self._provider = TracerProvider(
             sampler=ParentBased(root=ALWAYS_OFF),
@@ -50,32 +49,42 @@ class Spans:
         self._provider.add_span_processor(BatchSpanProcessor(OTLPSpanExporter(endpoint=endpoint)))
         self._tracer = self._provider.get_tracer(_SCOPE)
         self._propagator = TraceContextTextMapPropagator()
-        self._model = model
         self._wall_clock_ns = wall_clock_ns
 
-    def serve(self, model: str) -> None:
-        """Say which model is served from now on, by name and id."""
-        self._model = model
-
-    def of_forecasts(self, columns: ForecastColumns, headers: Sequence[Headers], seconds: float) -> list[Headers]:
+    def of_forecasts(
+        self, model: str, forecasts: ForecastColumns, headers: Sequence[Headers], seconds: float
+    ) -> list[Headers]:
         """Make a span for each sampled forecast; return the headers that the forecasts get, which name it as parent.
 
         Args:
-            columns: the forecasts.
-            headers: the trace context of each one's observation, or nothing.
-            seconds: that their step took, up to now.
+            model: Name and id of the bundle that made the forecasts, an attribute of every span.
+            forecasts: The forecasts.
+            headers: The trace context of each one's observation; empty = none.
+            seconds: Seconds that their step took, up to now.
         """
         end = self._wall_clock_ns()
         start = end - round(seconds * 1e9)
-        return [
-            self._span(columns, row, context, start, end) if context else context for row, context in enumerate(headers)
-        ]
+        contexts: list[Headers] = []
+        for row, context in enumerate(headers):
+            if not context:
+                contexts.append(context)
+                continue
+            attributes: dict[str, str | int] = {
+                "rillcast.stream": forecasts.unique_ids[row],
+                "rillcast.status": STATUS_NAMES[forecasts.status[row]],
+                "rillcast.model": model,
+                "messaging.operation.type": "process",
+                "messaging.destination.partition.id": str(forecasts.partitions[row]),
+                "messaging.kafka.offset": int(forecasts.offsets[row]),
+            }
+            contexts.append(self._span(attributes, context, start, end))
+        return contexts
 
     def close(self) -> None:
-        """Send what is left; waits for the collector no longer than the exporter's time-out."""
+        """Send the spans that are left; waits for the collector no longer than the exporter's time-out."""
         self._provider.shutdown()
 
-    def _span(self, columns: ForecastColumns, row: int, context: Headers, start: int, end: int) -> Headers:
+    def _span(self, attributes: dict[str, str | int], context: Headers, start: int, end: int) -> Headers:
         carrier = {name: value.decode("ascii", errors="replace") for name, value in context}
         parent = self._propagator.extract(carrier)
         if not trace.get_current_span(parent).get_span_context().trace_flags.sampled:
@@ -85,14 +94,7 @@ class Spans:
             context=parent,
             kind=SpanKind.CONSUMER,
             start_time=start,
-            attributes={
-                "rillcast.stream": columns.unique_ids[row],
-                "rillcast.status": STATUS_NAMES[columns.status[row]],
-                "rillcast.model": self._model,
-                "messaging.operation.type": "process",
-                "messaging.destination.partition.id": str(columns.partitions[row]),
-                "messaging.kafka.offset": int(columns.offsets[row]),
-            },
+            attributes=attributes,
         )
         span.end(end_time=end)
         onward: dict[str, str] = {}

@@ -1,18 +1,24 @@
 """W3C trace context, carried from an observation to its forecast (https://www.w3.org/TR/trace-context/).
 
-Owns: which headers are carried, and what makes them valid. Does not know: spans (`rillcast.publishing.spans`, which
-are optional).
-Who makes none hands on what it got, unchanged, by the specification; an invalid `traceparent` is not handed on, nor its
-`tracestate`.
+Owns: which headers are carried, and which of them are valid. Does not know: how spans are made
+(`rillcast.publishing.spans`, an extra).
+
+Without spans a context passes on unchanged, as the specification asks; an invalid `traceparent` does not pass, nor does
+its `tracestate`.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from rillcast.arrays import IntArray
+from rillcast.codecs.forecasts.columns import ForecastColumns
 from rillcast.transports.base import Headers, Polled
+
+if TYPE_CHECKING:
+    from rillcast.publishing.spans import Spans  # needs an extra
 
 _PARENT: Final = "traceparent"
 _STATE: Final = "tracestate"
@@ -23,12 +29,42 @@ _VALID: Final = re.compile(
 _NONE: Final[Headers] = ()
 
 
+class TraceContext:
+    """The trace headers of one model's forecasts."""
+
+    def __init__(self, model: str, spans: Spans | None = None) -> None:
+        """Begin.
+
+        Args:
+            model: Name and id of the bundle.
+            spans: Makes a span for each sampled observation; None = contexts pass on as they came.
+        """
+        self._model = model
+        self._spans = spans
+
+    def headers(
+        self, polled: Polled, records: IntArray, forecasts: ForecastColumns, seconds: float
+    ) -> list[Headers] | None:
+        """Return the headers of each forecast; None if none has any.
+
+        Args:
+            polled: The poll of their events.
+            records: `(m,)` int64, the record of the poll that caused each forecast.
+            forecasts: The `m` forecasts.
+            seconds: Seconds that their step took, up to now.
+        """
+        contexts = carried(polled, records.tolist())
+        if contexts is None or self._spans is None:
+            return contexts
+        return self._spans.of_forecasts(self._model, forecasts, contexts, seconds)
+
+
 def carried(polled: Polled, rows: Iterable[int]) -> list[Headers] | None:
-    """Return the headers that the forecasts of these records get, one entry per row; None if no record has any.
+    """Return the trace context of each of these records; None if no record has any.
 
     Args:
-        polled: the records.
-        rows: of the poll, in the order of their forecasts.
+        polled: The records.
+        rows: Rows of the poll, in the order of their forecasts.
     """
     found = [_context(headers) if (headers := polled.headers(row)) else _NONE for row in rows]
     return found if any(found) else None
@@ -36,7 +72,7 @@ def carried(polled: Polled, rows: Iterable[int]) -> list[Headers] | None:
 
 def _context(headers: Headers) -> Headers:
     parents = [value for name, value in headers if name.lower() == _PARENT]
-    # More than one parent says nothing, by the specification.
+    # By the specification, several parents are as good as none.
     if len(parents) != 1 or not _valid(parents[0]):
         return _NONE
     states = [(_STATE, value) for name, value in headers if name.lower() == _STATE]

@@ -151,7 +151,7 @@ class Follower:
         )
         self._loading.discard(partition)
         self._following.add(partition)
-        self._reader.start(partition, position)
+        self._reader.follow(partition, position)
 
     def _step(self, limits: Mapping[int, int]) -> int:
         """Step the events that wait, of each partition up to its limit."""

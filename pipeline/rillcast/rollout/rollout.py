@@ -58,14 +58,12 @@ class RolloutParts:
         models: Where models come from.
         open_reader: Opens a second reader of the source's topic; None if there is none (a file).
         settings: How much at once, and how far back.
-        on_default: Called with the model that serves all of this member's partitions from now on.
         wall_clock_ms: Milliseconds since the epoch, for where a warm-up begins.
     """
 
     models: Models
     open_reader: Callable[[], PartitionReader] | None = None
     settings: RolloutSettings = field(default_factory=RolloutSettings)
-    on_default: Callable[[ServedModel], None] = lambda _model: None
     wall_clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
 
 
@@ -353,7 +351,7 @@ class Rollout:
         self._end(model.model_id)
         if model is not self._router.default:
             self._router.set_default(model)
-            self._parts.on_default(model)
+            model.publisher.serve()
         if handed_any:
             log.info("model %s serves all partitions of this member", model.model_id)
             self._metrics.swap("completed")

@@ -1,6 +1,6 @@
 """Puts one worker together from the settings: transports, engine, metrics, probes, page.
 
-Owns the choice of parts and nothing else; every part is tested on its own.
+Owns: the choice of parts, and nothing else; every part is tested on its own.
 """
 
 from __future__ import annotations
@@ -17,26 +17,26 @@ from rillcast.bundle.bundle import Bundle, BundleMetadata
 from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.reference import Reference
 from rillcast.codecs.connect import open_decoder
-from rillcast.codecs.forecasts.columns import model_name
 from rillcast.engine import device
 from rillcast.errors import SettingsError
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
+from rillcast.observability.latency import Latency
 from rillcast.observability.live_view import LiveView
 from rillcast.observability.metrics import Metrics
 from rillcast.observability.server import HttpServer
 from rillcast.observability.stages import StageClock
+from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.dead_letters import DeadLetters
-from rillcast.rollout.registry_watcher import Asked, RegistryWatcher
+from rillcast.rollout.registry_watcher import Aliases, RegistryWatcher
 from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.garbage_collection import sparing
 from rillcast.service.worker import Parts, Worker
-from rillcast.serving.factory import ServedModelFactory, Watchers, make_engine, require_what_is_asked
-from rillcast.serving.served_model import ServedModel
+from rillcast.serving.factory import Observers, ServedModelFactory, make_engine, require_supported
 from rillcast.settings import Settings, WorkerSettings
 from rillcast.stores.connect import prepare_store
-from rillcast.transports.base import Source
-from rillcast.transports.connect import chosen_client, open_history, open_sink, open_source
+from rillcast.transports.base import Sink, Source
+from rillcast.transports.connect import chosen_client, open_input_reader, open_sink, open_source
 
 if TYPE_CHECKING:
     from rillcast.publishing.spans import Spans  # needs an extra
@@ -46,10 +46,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Service:
-    """A worker and what watches it."""
+    """A worker and the views of it."""
 
     worker: Worker
-    board: LiveView
+    live_view: LiveView
     health: Health
     registry: CollectorRegistry
     server: HttpServer | None
@@ -59,7 +59,7 @@ class Service:
         """Serve HTTP, if that is on, and run the worker to its end.
 
         Raises:
-            RillcastError: see `Worker.run` and `HttpServer.start`.
+            RillcastError: See `Worker.run` and `HttpServer.start`.
         """
         if self.server is not None:
             self.server.start()
@@ -83,20 +83,21 @@ def build(
     """Return the service that the settings describe; nothing is connected yet.
 
     Args:
-        settings: all of them.
-        around_source: what to put around the source, for a measurement.
-        stages: the stop-watch of the loop, for a measurement; else a sample goes to the metrics.
-        follows: what `settings.model` was looked up by in a registry; what that comes to mean is served from then on.
+        settings: All settings.
+        around_source: Wraps the source, for a measurement.
+        stages: The stop-watch of the loop, for a measurement; None = a sample goes to the metrics.
+        follows: The reference by which `settings.model` was looked up in a registry. When it comes to mean another
+            model, that one is rolled out.
 
     Raises:
-        BundleError: the model breaks the bundle contract.
-        DeviceError: the device is not there or cannot run the model.
-        SettingsError: the settings contradict each other or what is installed.
+        BundleError: The model breaks the bundle contract.
+        DeviceError: The device is missing or cannot run the model.
+        SettingsError: The settings contradict each other, or need something that is not installed.
     """
     bundle = Bundle.load(settings.model)
     metadata = bundle.metadata
     on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs)
-    require_what_is_asked(settings, bundle)
+    require_supported(settings, bundle)
     engine = make_engine(settings, bundle, on)
     log.info(
         "model %s@%s (%s, %s, %d horizons, %d quantiles) on %s; %d bytes of state per stream",
@@ -113,49 +114,47 @@ def build(
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
-    health, board = Health(), LiveView(metadata)
+    health, live_view = Health(), LiveView(metadata)
     keeps = settings.http.cached_streams if settings.http.enabled else 0
-    latest = ForecastCache(keeps) if keeps else None
+    forecast_cache = ForecastCache(keeps) if keeps else None
     prepare_store(settings, metadata)
     source, sink = open_source(settings, metadata.covariates), open_sink(settings)
     if around_source is not None:
         source = around_source(source)
     metrics = Metrics(registry, metadata, on.name)
     stages = stages or StageClock(metrics.stage)
-    spans = _spans(settings, metadata)
-    dead_letters = DeadLetters(source.name, model_name(metadata), settings.dead_letters.max_bytes)
-    factory = ServedModelFactory(settings, on, sink, metrics, Watchers(board, latest, spans, stages))
-
-    def serve(model: ServedModel) -> None:
-        """Let what tells of the model that serves tell of another."""
-        served = model.engine.bundle.metadata
-        board.serve(served)
-        metrics.serve(served)
-        dead_letters.serve(model_name(served))
-        if spans is not None:
-            spans.serve(model_name(served))
-
+    spans = _spans(settings)
+    watching = [live_view, forecast_cache, _anomalies(settings, sink, metrics)]
+    observers = Observers(
+        metrics,
+        [Latency(metrics.latency, live_view.record_latency), *(each for each in watching if each is not None)],
+        stages,
+        spans,
+    )
+    factory = ServedModelFactory(settings, on, sink, observers)
     parts = Parts(
         source=source,
         sink=sink,
         model=factory.assemble(engine),
         decoder=open_decoder(settings, metadata),
-        dead_letters=dead_letters,
+        dead_letters=DeadLetters(source.name, settings.dead_letters.max_bytes),
         metrics=metrics,
         health=health,
         stages=stages,
-        rollout=_rollout(settings, follows, factory, metadata, metrics, serve),
+        rollout=_rollout(settings, follows, factory, metadata, metrics),
     )
     worker = Worker(parts, worker_settings(settings), settings.state, start_at=settings.kafka.auto_offset_reset)
-    server = HttpServer(settings.http, registry, health, board, latest) if settings.http.enabled else None
-    return Service(worker, board, health, registry, server, spans)
+    server = None
+    if settings.http.enabled:
+        server = HttpServer(settings.http, registry, health, live_view, forecast_cache)
+    return Service(worker, live_view, health, registry, server, spans)
 
 
 def worker_settings(settings: Settings) -> WorkerSettings:
-    """Return the worker's settings, with what the client decides.
+    """Return the worker's settings, with those that depend on the client.
 
-    kafka-python has a thread that wants the interpreter all the time. A third one, which steps, gains nothing then, and
-    each takes turns from the others.
+    kafka-python has a thread that always competes for the interpreter. A third thread, for the steps, gains nothing
+    then.
     """
     crowded = settings.input.path is None and chosen_client(settings.kafka) == "kafka-python"
     if settings.worker.step_thread_min_events is not None or not crowded:
@@ -169,12 +168,11 @@ def _rollout(
     factory: ServedModelFactory,
     serving: BundleMetadata,
     metrics: Metrics,
-    on_default: Callable[[ServedModel], None],
 ) -> RolloutParts | None:
     """Return how other models come to serve; None where none can.
 
     Raises:
-        SettingsError: a shadow is asked for where there is no registry to look it up in, or no topic to follow.
+        SettingsError: `rollout.shadow` names no alias of a registry, or the input is a file.
     """
     shadow = None if settings.rollout.shadow is None else reference.parse(settings.rollout.shadow)
     if settings.rollout.shadow is not None and shadow is None:
@@ -185,14 +183,29 @@ def _rollout(
         return None
     if follows is None and shadow is None:
         return None
-    asked = Asked(follows, shadow, settings.rollout.poll_interval_s)
+    aliases = Aliases(follows, shadow, settings.rollout.poll_interval_s)
     return RolloutParts(
-        RegistryWatcher(asked, factory, serving, metrics), partial(open_history, settings), settings.rollout, on_default
+        RegistryWatcher(aliases, factory, serving, metrics),
+        partial(open_input_reader, settings),
+        settings.rollout,
     )
 
 
-def _spans(settings: Settings, metadata: BundleMetadata) -> Spans | None:
-    """Return what makes spans; None = nobody asked for them.
+def _anomalies(settings: Settings, sink: Sink, metrics: Metrics) -> AnomalyPublisher | None:
+    """Return the observer that publishes anomalous observations; None = they are not published."""
+    if settings.anomalies.topic is None and settings.anomalies.path is None:
+        return None
+    return AnomalyPublisher(
+        sink,
+        settings.anomalies.tail_probability,
+        warming_up=settings.publish.warming_up,
+        trace_context=settings.publish.trace_context,
+        count=metrics.anomalies_published,
+    )
+
+
+def _spans(settings: Settings) -> Spans | None:
+    """Return the maker of spans; None = none are made.
 
     Raises:
         SettingsError: OpenTelemetry is not installed.
@@ -203,4 +216,4 @@ def _spans(settings: Settings, metadata: BundleMetadata) -> Spans | None:
         from rillcast.publishing.spans import Spans
     except ModuleNotFoundError as error:
         raise SettingsError(f"publish.otlp_endpoint needs the extra rillcast[otel]: {error.name} is missing") from error
-    return Spans(settings.publish.otlp_endpoint, model_name(metadata))
+    return Spans(settings.publish.otlp_endpoint)

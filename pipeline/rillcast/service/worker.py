@@ -1,17 +1,17 @@
-"""The loop: poll, decode, step, publish, commit; and its life cycle.
+"""The loop of a member: poll, decode, step, publish, commit; and its life cycle.
 
     starting -> (restoring <-> running) -> draining -> closed
 
-A partition that is assigned goes through phases of its own, while the others keep flowing
-(`rillcast.durability.assignment`).
-After a transaction that failed, every partition goes through them again, from the committed positions ("rewind").
+A partition that is assigned has phases of its own (`rillcast.durability.assignment`), while the others keep flowing.
+After a transaction that failed, every partition goes through them again: it is reset to the committed positions.
 
-Knows: transports, router, checkpoint. Does not know: which transport, store or client, what a model computes. Runs in
-one thread, and a large poll's step in another beside it (`rillcast.service.stepper`): while the model computes, the
-loop
-publishes the poll before and reads the next. Positions are noted when results are published, so a commit covers what
-was published and nothing else; whatever touches the states themselves waits for the step in flight first (`_settle`).
-`stop` may be called from any thread, or from a signal handler.
+Knows: transports, served models, checkpoint. Does not know: which transport, store or client is in use, or what a model
+computes.
+
+The loop runs in one thread. A large poll is stepped in another (`rillcast.service.stepper`): while the model computes,
+the loop publishes the poll before and reads the next. Positions are noted when results are published, so a commit
+covers what was published and nothing else. Code that touches states waits for the step in flight first
+(`_finish_step`). `stop` may be called from any thread, or from a signal handler.
 """
 
 from __future__ import annotations
@@ -21,11 +21,13 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, Literal
 
 import numpy as np
 import numpy.typing as npt
 
+from rillcast.codecs.forecasts.columns import model_name
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.rejections import Rejection
 from rillcast.durability.assignment import Partitions, Reporting
@@ -34,7 +36,6 @@ from rillcast.durability.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from rillcast.durability.recovery import StartRules
 from rillcast.durability.restorer import Restorer
 from rillcast.errors import DeliveryError, TransactionAborted, TransportError
-from rillcast.events import EventBatch
 from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.observability.stages import StageClock
@@ -51,34 +52,23 @@ log = logging.getLogger(__name__)
 
 LAG_INTERVAL_S: Final = 5.0
 SUMMARY_INTERVAL_S: Final = 30.0
-_RESTORE_SLICE_S: Final = 0.05  # other partitions wait no longer than this for one that is loading
-
-
-@dataclass(frozen=True, slots=True)
-class _Poll:
-    """A poll on its way through the pipeline."""
-
-    polled: Polled
-    events: EventBatch
-    rejections: list[Rejection]
-    live: npt.NDArray[np.bool_]
-    started: float
+_RESTORE_SLICE_S: Final = 0.05  # other partitions wait at most this long for one that is loading
 
 
 @dataclass(frozen=True, slots=True)
 class Parts:
-    """What a worker is made of.
+    """The parts of a worker.
 
     Attributes:
-        source: where events come from.
-        sink: where forecasts and dead letters go; a `TransactionalSink` under `exactly_once`.
+        source: Where events come from.
+        sink: Takes forecasts and dead letters; a `TransactionalSink` under `exactly_once`.
         model: The model that partitions begin with.
-        decoder: bytes to columns.
-        dead_letters: what becomes of records that cannot be used.
-        metrics: counts, once per poll.
-        health: what the probes say.
-        stages: where the time goes.
-        rollout: how another model comes to serve; None = none does.
+        decoder: Turns records into events.
+        dead_letters: Makes dead letters of records that cannot be used.
+        metrics: Counts, once per poll.
+        health: The conditions of the probes.
+        stages: The stop-watch of the loop.
+        rollout: How another model comes to serve; None = none does.
     """
 
     source: Source
@@ -108,12 +98,12 @@ class Worker:
         """Put the parts together; nothing is opened yet.
 
         Args:
-            parts: see there.
-            settings: sizes, intervals, delivery and recovery.
-            snapshots: when state is stored.
-            start_at: where a partition starts that the group has never committed.
-            clock: monotonic seconds, for intervals; never for anything that changes state.
-            wall_clock_ms: milliseconds since the epoch, for how long the state of models that served before is kept.
+            parts: The parts.
+            settings: Sizes, intervals, delivery and recovery.
+            snapshots: When state is stored.
+            start_at: Where a partition starts that the group has never committed.
+            clock: Monotonic seconds, for intervals; never for anything that changes state.
+            wall_clock_ms: Milliseconds since the epoch, for how long the state of earlier models is kept.
         """
         self._parts = parts
         self._source = parts.source
@@ -126,7 +116,7 @@ class Worker:
         self._checkpoint = Checkpoint(
             _delivery(parts, settings),
             self._router,
-            snapshots if parts.model.store is not None else None,
+            snapshots,
             interval_s=settings.commit_interval_s,
             clock=clock,
             wall_clock_ms=wall_clock_ms,
@@ -147,33 +137,33 @@ class Worker:
             parts.metrics,
             clock,
         )
-        beside_from = settings.step_thread_min_events
-        if beside_from is None:  # a poll that comes half full says that events wait
-            beside_from = max(1, settings.max_poll_records // 2)
-        self._stepper = Stepper[_Poll, list[ModelResult]](self._router.step, beside_from=beside_from)
+        thread_min_events = settings.step_thread_min_events
+        if thread_min_events is None:  # a poll that is half full says that more events wait
+            thread_min_events = max(1, settings.max_poll_records // 2)
+        self._stepper = Stepper[Sequence[ModelResult]](self._router.step, thread_min_events=thread_min_events)
         self._stop = threading.Event()
-        self._rewind_due = False
+        self._reset_due = False
         self._events = self._state_bytes = 0
         self._next_lag = self._next_summary = clock()
 
     def stop(self) -> None:
-        """Ask the loop to finish its poll, commit and close."""
+        """Ask the loop to finish its iteration, commit and close."""
         self._stop.set()
 
     def run(self) -> None:
         """Run until `stop` or the source's end; always closes source, sink and store.
 
         Raises:
-            TransportError: source, sink or store failed. Nothing after the last commit counts; start again.
-            RecoveryError: the state cannot be brought to the committed offset.
-            StateError: stored state is damaged.
+            TransportError: Source, sink or store failed. Nothing after the last commit counts; start again.
+            RecoveryError: The state cannot be brought to the committed offset.
+            StateError: Stored state is damaged.
         """
         parts = self._parts
         try:
             self._source.open(self)
             parts.health.started = True
             while not self._stop.is_set() and not self._source.exhausted:
-                self._turn()
+                self._iterate()
             self._drain()
         finally:
             parts.health.restored = False
@@ -184,90 +174,104 @@ class Worker:
             self._router.close()
         log.info("closed after %d events of %d streams", self._events, self._num_streams)
 
-    def _turn(self) -> None:
-        """Take one poll through the pipeline."""
-        loading = self._partitions.loading
+    # One iteration.
+
+    def _iterate(self) -> None:
+        """Take one poll through the pipeline, and do what is due."""
         self._stages.begin()
-        wait_s = 0.0 if loading or self._stepper.busy or self._rollout.busy else self._settings.poll_timeout_s
-        polled = self._source.poll(self._settings.max_poll_records, wait_s)
+        polled = self._poll()
         self._stages.lap("poll")
         self._parts.health.beat()
         try:
-            if self._rewind_due:
-                self._rewind()
-                return  # what was polled is read again
-            worked = len(polled) > 0
-            if worked:
+            if self._reset_due:
+                self._reset_to_committed()
+                return  # the records of this poll are read again
+            if worked := len(polled) > 0:
                 self._process(polled)
             else:
-                worked = self._settle()
-            if loading:
-                self._settle()
-                self._partitions.load(self._settings.poll_timeout_s if self._partitions.idle else _RESTORE_SLICE_S)
-            self._partitions.note_live()
-            self._rollout.advance(self._settle)
-            if self._rollout.due:
-                self._hand_over()
-            elif self._checkpoint.due:
-                if self._checkpoint.has_pages:
-                    self._settle()
-                self._commit()
-                self._stages.lap("commit")
+                worked = self._finish_step()
+            self._advance_partitions()
+            self._commit_if_due()
             if worked:
                 self._stages.end()
         except TransactionAborted as error:
-            log.warning("%s; going back to the committed positions", error)
-            self._rewind_due = True
+            log.warning("%s; resetting to the committed positions", error)
+            self._reset_due = True
         self._report()
 
+    def _poll(self) -> Polled:
+        """Read records; wait for them only if there is nothing else to do."""
+        busy = self._partitions.loading or self._stepper.busy or self._rollout.busy
+        return self._source.poll(self._settings.max_poll_records, 0.0 if busy else self._settings.poll_timeout_s)
+
     def _process(self, polled: Polled) -> None:
+        """Decode a poll, step its events or begin to, and publish the results that there are."""
         started = self._clock()
         events, rejections = self._parts.decoder.decode(polled)
-        poll = _Poll(polled, events, rejections, self._partitions.are_live(polled), started)
+        publish = partial(self._publish, polled, rejections, self._partitions.are_live(polled), started)
         self._stages.lap("decode")
-        if not len(events):
-            self._settle()
-            self._publish(poll, ())
-            return
-        self._metrics.covariates_masked(events.masked)
-        done = self._stepper.step(poll, events)
+        if len(events):
+            self._metrics.covariates_masked(events.masked)
+            self._stepper.step(events, publish)
+        else:
+            self._finish_step()
+            publish(())
+
+    def _finish_step(self) -> bool:
+        """Wait for the step in flight and publish its results; return whether there was one."""
+        return self._stepper.finish()
+
+    def _publish(
+        self,
+        polled: Polled,
+        rejections: Sequence[Rejection],
+        live: npt.NDArray[np.bool_],
+        started: float,
+        results: Sequence[ModelResult],
+    ) -> None:
+        """Publish the results of a poll, and note its positions; only then is it part of a commit."""
         self._stages.lap("wait")
-        for earlier, results in done:
-            self._publish(earlier, results)
-
-    def _settle(self) -> bool:
-        """Wait for the step in flight, publish its results and return whether there was one; the states stand still."""
-        done = self._stepper.finish()
-        for poll, results in done:
-            self._stages.lap("wait")
-            self._publish(poll, results)
-        return bool(done)
-
-    def _publish(self, poll: _Poll, results: Sequence[ModelResult]) -> None:
-        """Hand over what came of a poll, and note its positions; only then is it part of a commit."""
-        polled, rejections = poll.polled, list(poll.rejections)
-        self._events += len(poll.events)
+        rejections = list(rejections)
         for model, events, result in results:
+            self._events += len(events)
             self._stages.add("step", result.stats.seconds)
-            rejections += model.publisher.publish(polled, events, result, poll.live)
+            rejections += model.publisher.publish(polled, events, result, live)
             if (comparison := self._rollout.comparison).active:
                 comparison.live_stepped(model, events, result)
-        self._bury(polled, [rejection for rejection in rejections if poll.live[rejection.row]])
+        self._dead_letter(polled, [rejection for rejection in rejections if live[rejection.row]])
         self._checkpoint.processed(polled.partitions, polled.offsets, self._partitions.reached(polled))
-        self._metrics.polled(len(polled), self._clock() - poll.started)
+        self._metrics.polled(len(polled), self._clock() - started)
         self._stages.lap("account")
 
-    def _bury(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
+    def _dead_letter(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
         if rejections:
-            self._parts.dead_letters.publish(self._parts.sink, polled, rejections)
+            model = model_name(self._router.default.engine.bundle.metadata)
+            self._parts.dead_letters.publish(self._parts.sink, polled, rejections, model)
             for rejection in rejections:
                 self._metrics.dead_lettered(rejection.reason)
 
+    def _advance_partitions(self) -> None:
+        """Go on loading stored state and following with other models, and notice partitions that went live."""
+        if self._partitions.loading:
+            self._finish_step()
+            self._partitions.load(self._settings.poll_timeout_s if self._partitions.idle else _RESTORE_SLICE_S)
+        self._partitions.note_live()
+        self._rollout.advance(self._finish_step)
+
     # Commits.
 
+    def _commit_if_due(self) -> None:
+        if self._rollout.due:
+            self._hand_over()
+        elif self._checkpoint.due:
+            if self._checkpoint.has_pages:
+                self._finish_step()
+            self._commit()
+            self._stages.lap("commit")
+
     def _hand_over(self) -> None:
-        """Commit, and let another model serve from the committed positions on where one has come to them."""
-        self._settle()
+        """Commit, and let another model serve from the committed positions on where one has reached them."""
+        self._finish_step()
         handovers = self._rollout.handovers()
         if not handovers and not self._checkpoint.due:
             return
@@ -295,21 +299,22 @@ class Worker:
         self._state_bytes = written
 
     def _drain(self) -> None:
-        if self._rewind_due:
-            return  # nothing is pending but what a successor reads again
+        """Commit everything that was published, at the end."""
+        if self._reset_due:
+            return  # a successor reads again what is not committed
         log.info("draining: committing what was published")
         try:
-            self._settle()
+            self._finish_step()
             self._partitions.note_live()
             self._commit(final=self._partitions.owned)
         except TransactionAborted as error:
-            log.warning("the last transaction came to nothing (%s); a successor reads its events again", error)
+            log.warning("the last transaction aborted (%s); a successor reads its events again", error)
 
-    def _rewind(self) -> None:
+    def _reset_to_committed(self) -> None:
         """Go back to the committed positions and bring the state of every partition there."""
-        self._rewind_due = False
-        self._stepper.finish()  # its results are those of events that are read again
-        self._metrics.rewound()
+        self._reset_due = False
+        self._stepper.discard()  # the events in flight are read again
+        self._metrics.reset_to_committed()
         owned = self._partitions.owned
         if isinstance(self._parts.sink, TransactionalSink):
             self._parts.sink.abort()
@@ -326,41 +331,41 @@ class Worker:
         """Decide where to start reading, or begin to load the state first; see `settings.worker.recovery`.
 
         Raises:
-            RecoveryError: the committed offset lies outside what the source still has.
+            RecoveryError: The committed offset lies outside what the source still has.
         """
         return self._partitions.assign(assignments)
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
-        """Commit while the partitions are still ours, then let go of their state; in time, or without the commit."""
-        if not self._rewind_due:
+        """Commit while this member still owns the partitions, if that is done in time; then drop their state."""
+        if not self._reset_due:
             try:
-                self._settle()
+                self._finish_step()
                 self._partitions.note_live()
                 self._commit(final=partitions, within_s=self._settings.revoke_timeout_s)
             except (TransactionAborted, DeliveryError) as error:
                 log.warning("revoked partitions %s were not committed (%s); they are read again", partitions, error)
-                # What was published to an open transaction goes with it, also that of the partitions that stay.
-                self._rewind_due = isinstance(self._parts.sink, TransactionalSink)
+                # An open transaction aborts as a whole, with the records of the partitions that stay.
+                self._reset_due = isinstance(self._parts.sink, TransactionalSink)
         self._drop(partitions)
         log.info("revoked partitions %s; %d left", sorted(partitions), len(self._partitions.owned))
 
     def on_lost(self, partitions: Sequence[int]) -> None:
-        """Let go without a commit: another member may already own them."""
+        """Drop partitions without a commit: another member may already own them."""
         if isinstance(self._parts.sink, TransactionalSink):
-            # The open transaction has records of the lost partitions in it; the others are read again.
-            self._rewind_due = True
+            # The open transaction has records of the lost partitions; the others are read again.
+            self._reset_due = True
         else:
-            self._settle()
+            self._finish_step()
         self._drop(partitions)
         log.warning("lost partitions %s without a chance to commit; their events are read again", sorted(partitions))
 
     def _drop(self, partitions: Sequence[int]) -> None:
-        self._stepper.finish()  # only something that is read again can still be in flight
+        self._stepper.discard()  # events that are still in flight are read again
         self._rollout.forget(partitions)
         self._checkpoint.forget(partitions)
         self._partitions.drop(partitions)
 
-    # What is seen from outside.
+    # The view from outside.
 
     @property
     def _num_streams(self) -> int:
@@ -379,6 +384,6 @@ class Worker:
 
 def _delivery(parts: Parts, settings: WorkerSettings) -> Delivery:
     if settings.delivery == "exactly_once":
-        assert isinstance(parts.sink, TransactionalSink)  # the choice of transports sees to it
+        assert isinstance(parts.sink, TransactionalSink)  # the choice of transports ensures it
         return ExactlyOnce(parts.source, parts.sink)
     return AtLeastOnce(parts.source, parts.sink, settings.flush_timeout_s)

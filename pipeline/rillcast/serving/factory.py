@@ -1,30 +1,33 @@
-"""Makes the lanes of one service: a model's engine, its publisher and its store, from the settings.
+"""Makes the served models of one service from the settings: engine, publisher and store.
 
-Owns: what of a lane is the model's own and what all lanes share (the sink, the metrics, the page). Does not know: where
-bundles come from, or which of them serves. `prepare` may be called from any thread, `assemble` from the worker's.
+Owns: which parts belong to one model and which are shared by all (the sink and the observers). Does not know: where
+bundles come from, or which model serves. Any thread may call `prepare`; only the worker's may call `assemble`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.bundle import Bundle, BundleMetadata
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.connect import open_encoder
+from rillcast.codecs.forecasts.columns import model_name
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
-from rillcast.observability.forecast_cache import ForecastCache
-from rillcast.observability.live_view import LiveView
 from rillcast.observability.metrics import Metrics
+from rillcast.observability.observer import Observer
 from rillcast.observability.stages import StageClock
-from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.changes import Changes
-from rillcast.publishing.publisher import Policy, Publisher
+from rillcast.publishing.filters import Filter, Policy
+from rillcast.publishing.output import ForecastOutput
+from rillcast.publishing.publisher import Publisher
+from rillcast.publishing.trace_context import TraceContext
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
 from rillcast.stores.connect import open_store, require_room
@@ -35,82 +38,84 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Watchers:
-    """What all lanes tell of their results.
+class Observers:
+    """The observers that all served models of a worker share.
 
     Attributes:
-        board: the view for people.
-        latest: the newest forecasts for programs; None = they are not kept.
-        spans: what makes spans; None = nobody asked for them.
-        stages: where the time goes.
+        metrics: The series of the worker.
+        others: Further observers of results, in their order.
+        stages: The stop-watch of the loop.
+        spans: Makes spans of traced observations; None = none are made.
     """
 
-    board: LiveView
-    latest: ForecastCache | None
-    spans: Spans | None
-    stages: StageClock
+    metrics: Metrics
+    others: Sequence[Observer] = ()
+    stages: StageClock | None = None
+    spans: Spans | None = None
 
 
 class ServedModelFactory:
     """See the module's docstring."""
 
-    def __init__(self, settings: Settings, on: Device, sink: Sink, metrics: Metrics, watchers: Watchers) -> None:
+    def __init__(self, settings: Settings, on: Device, sink: Sink, observers: Observers) -> None:
         """Make nothing yet.
 
         Args:
-            settings: of the service.
-            on: where models live.
-            sink: of the worker.
-            metrics: of the worker.
-            watchers: see there.
+            settings: The settings of the service.
+            on: The device of the models.
+            sink: The sink of the worker.
+            observers: Observe the results of every model.
         """
         self._settings = settings
         self._on = on
         self._sink = sink
-        self._metrics = metrics
-        self._watchers = watchers
+        self._observers = observers
 
     def prepare(self, bundle: Bundle) -> StepEngine:
-        """Return a model on its device, with no streams, as the settings want it.
+        """Return a model on its device, without streams, checked against the settings.
 
         Raises:
-            DeviceError: the device cannot run it.
-            SettingsError: it lacks what the settings ask for, or its state is too large for them.
+            DeviceError: The device cannot run it.
+            SettingsError: See `require_supported`.
         """
-        require_what_is_asked(self._settings, bundle)
+        require_supported(self._settings, bundle)
         return make_engine(self._settings, bundle, self._on)
 
     def assemble(self, engine: StepEngine) -> ServedModel:
-        """Return the lane of a prepared model.
+        """Return a prepared model with its publisher and its store.
 
         Raises:
-            SettingsError, TransportError: see `open_encoder` and `open_store`.
+            SettingsError, TransportError: See `open_encoder` and `open_store`.
         """
-        settings, metadata, watchers = self._settings, engine.bundle.metadata, self._watchers
-        tells = settings.anomalies.topic is not None or settings.anomalies.path is not None
+        settings, metadata, observers = self._settings, engine.bundle.metadata, self._observers
+        observers.metrics.expect(metadata)
         publisher = Publisher(
-            self._sink,
-            open_encoder(settings, metadata),
-            engine.residents,
-            self._metrics.of_model(metadata),
-            policy=Policy(settings.publish.warming_up, settings.input.late, settings.publish.every, metadata.frequency),
-            trace_context=settings.publish.trace_context,
-            board=watchers.board,
-            scores=metadata.scores,
-            latest=watchers.latest,
-            anomalies=AnomalyPublisher(self._sink, metadata, settings.anomalies.tail_probability) if tells else None,
-            spans=watchers.spans,
-            changes=Changes(metadata, settings.publish.on_change) if settings.publish.on_change else None,
-            stages=watchers.stages,
+            engine,
+            ForecastOutput(self._sink, open_encoder(settings, metadata), self._trace(metadata), observers.stages),
+            self._filters(metadata),
+            [observers.metrics, *observers.others],
+            settings.input.late,
         )
         return ServedModel(engine, publisher, open_store(settings, metadata, self._sink))
 
+    def _filters(self, metadata: BundleMetadata) -> list[Filter]:
+        publish = self._settings.publish
+        policy = Policy(warming_up=publish.warming_up, every=publish.every, frequency=metadata.frequency)
+        if not publish.on_change:
+            return [policy]
+        return [policy, Changes(metadata, publish.on_change, self._observers.metrics.unchanged)]
+
+    def _trace(self, metadata: BundleMetadata) -> TraceContext | None:
+        if not self._settings.publish.trace_context:
+            return None
+        return TraceContext(model_name(metadata), self._observers.spans)
+
 
 def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
-    """Return a model on its device, with no streams.
+    """Return a model on its device, without streams.
 
     Raises:
-        DeviceError: the device cannot run it.
+        DeviceError: The device cannot run it.
     """
     return StepEngine(
         bundle,
@@ -127,7 +132,7 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
 
 
 def allowed_lateness(settings: Settings, frequency: Frequency) -> AllowedLateness | None:
-    """Return how far streams go back; None = late events are not put into place."""
+    """Return which late events are applied; None = none are."""
     given = settings.input
     return (
         AllowedLateness(given.allowed_lateness_periods, frequency, given.duplicates == "last_wins")
@@ -136,15 +141,16 @@ def allowed_lateness(settings: Settings, frequency: Frequency) -> AllowedLatenes
     )
 
 
-def require_what_is_asked(settings: Settings, bundle: Bundle) -> None:
-    """Check a bundle against the settings.
+def require_supported(settings: Settings, bundle: Bundle) -> None:
+    """Check that a bundle has the outputs that the settings need, and that its state fits.
 
     Raises:
-        SettingsError: it does not rate observations, or its state is too large.
+        SettingsError: It has no output `anomaly`, or its state is too large.
     """
-    asked = settings.anomalies.topic is not None or settings.anomalies.path is not None
-    if asked and not bundle.has_anomaly:
+    needed = settings.anomalies.topic is not None or settings.anomalies.path is not None
+    if needed and not bundle.has_anomaly:
         raise SettingsError(
-            f"{bundle.metadata.name}: the model has no output 'anomaly'; leave anomalies.topic and .path"
+            f"{bundle.metadata.name}: the model has no output 'anomaly', which the anomalies need; unset "
+            f"anomalies.topic and anomalies.path, or serve a model that was exported with it"
         )
     require_room(settings, bundle.metadata)

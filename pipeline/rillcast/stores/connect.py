@@ -1,13 +1,13 @@
-"""Chooses the state store that the settings name, and makes what it needs.
+"""Opens the state store that the settings name, and creates its topic.
 
-Owns: the choice, and the errors for one that cannot be made. Does not know: how a store works. A client library is
-imported only when it is chosen.
+Owns: the choice, and the errors for an impossible one. Does not know: how a store works.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import closing
+from functools import partial
 from typing import Final, Literal
 
 from rillcast.bundle.bundle import BundleMetadata
@@ -16,15 +16,17 @@ from rillcast.errors import SettingsError
 from rillcast.settings import Settings
 from rillcast.stores.base import StateStore
 from rillcast.stores.format.pages import PageCodec
-from rillcast.stores.kafka import KafkaStore, TopicReader
+from rillcast.stores.kafka import KafkaStore
 from rillcast.stores.local import LocalStore
-from rillcast.stores.state_topic import TopicAdmin, ensure_topic
+from rillcast.stores.state_topic import ensure_topic
 from rillcast.transports.base import Sink
-from rillcast.transports.connect import chosen_client
-from rillcast.transports.kafka.common import failures
+from rillcast.transports.connect import open_partition_reader, open_topic_admin, partitions_of
+from rillcast.transports.kafka.common.partition_reader import PartitionReader
 
 Kind = Literal["kafka", "local", "none"]
 _RECORD_OVERHEAD_BYTES: Final = 1_024  # key, record and batch headers
+# A broker holds a fetch at the end of a partition this long before it reports the end; the default is 500 ms.
+_FETCH_WAIT_MS: Final = 20
 
 
 def kind_of(settings: Settings) -> Kind:
@@ -35,19 +37,19 @@ def kind_of(settings: Settings) -> Kind:
 
 
 def prepare_store(settings: Settings, metadata: BundleMetadata) -> None:
-    """Make the state topic if it is missing, and check that it and the settings can hold the bundle's pages.
+    """Create the state topic if it is missing, and check that it and the settings can hold the bundle's pages.
 
-    To be called before the sink is opened, which asks for its topics to be there. Does nothing for other stores.
+    Call it before the sink is opened: the sink requires its topics. Does nothing for other stores.
 
     Raises:
-        SettingsError: the topic or a setting has to be changed first; the error says which.
-        TransportError: no broker answers, or the cluster refuses.
+        SettingsError: The topic or a setting has to be changed first; the error says which.
+        TransportError: No broker answers, or the cluster refuses.
     """
     if kind_of(settings) != "kafka":
         return
     require_room(settings, metadata)
-    with closing(open_admin(settings)) as admin:
-        partitions = _input_partitions(settings, admin)
+    partitions = 1 if settings.input.path is not None else partitions_of(settings.kafka, settings.input.topic)
+    with closing(open_topic_admin(settings.kafka)) as admin:
         ensure_topic(admin, settings.state_topic, partitions, settings.kafka.max_message_bytes)
 
 
@@ -55,7 +57,7 @@ def require_room(settings: Settings, metadata: BundleMetadata) -> None:
     """Check that the settings can hold a bundle's pages.
 
     Raises:
-        SettingsError: a page may be larger than a record may be.
+        SettingsError: A page may be larger than `kafka.max_message_bytes`.
     """
     if kind_of(settings) != "kafka":
         return
@@ -64,23 +66,23 @@ def require_room(settings: Settings, metadata: BundleMetadata) -> None:
     if needed > limit:
         smaller = "" if settings.state.rows == "float16" else ", or set state.rows=float16"
         raise SettingsError(
-            f"a page of state may take {needed} bytes ({metadata.row_bytes} a stream, and ids of up to "
+            f"a page of state may take {needed} bytes ({metadata.row_bytes} per stream, ids of up to "
             f"{settings.input.max_id_bytes}), but kafka.max_message_bytes is {limit}; raise it to at least {needed} "
             f"(and max.message.bytes of the topic {settings.state_topic}), lower input.max_id_bytes{smaller}"
         )
 
 
 def open_store(settings: Settings, metadata: BundleMetadata, sink: Sink) -> StateStore | None:
-    """Return the store that `state.store` names; None where state is not kept.
+    """Return the store that `state.store` names; None if it keeps no state.
 
     Args:
-        settings: of the service.
-        metadata: of the bundle whose state it keeps.
-        sink: of the worker; a Kafka store writes through it.
+        settings: Settings of the service.
+        metadata: Metadata of the bundle whose state it keeps.
+        sink: The worker's sink; a Kafka store writes through it.
 
     Raises:
-        SettingsError: the client that was asked for is not installed.
-        TransportError: the directory is in use or cannot be made.
+        SettingsError: The client that was asked for is not installed.
+        TransportError: The directory is in use or cannot be created.
     """
     kind = kind_of(settings)
     if kind == "none":
@@ -92,37 +94,11 @@ def open_store(settings: Settings, metadata: BundleMetadata, sink: Sink) -> Stat
 
 
 def codec_of(settings: Settings, metadata: BundleMetadata) -> PageCodec:
-    """Return the codec of the bundle's pages, in the form that the settings ask for."""
-    beside = page_columns(metadata, settings.input.allowed_lateness_periods)
-    return PageCodec(metadata.model_id, metadata.states, settings.state.rows, settings.state.compression, beside)
+    """Return the codec of the bundle's pages, in the form that the settings name."""
+    extra = page_columns(metadata, settings.input.allowed_lateness_periods)
+    return PageCodec(metadata.model_id, metadata.states, settings.state.rows, settings.state.compression, extra)
 
 
-def reader_of(settings: Settings) -> Callable[[], TopicReader]:
-    """Return what connects a reader of the state topic with the chosen client."""
-    if chosen_client(settings.kafka) == "librdkafka":
-        from rillcast.stores.librdkafka import LibrdkafkaTopicReader
-
-        return lambda: LibrdkafkaTopicReader(settings.kafka, settings.state_topic)
-    from rillcast.stores.kafka_python import KafkaPythonTopicReader
-
-    return lambda: KafkaPythonTopicReader(settings.kafka, settings.state_topic)
-
-
-def open_admin(settings: Settings) -> TopicAdmin:
-    """Return the admin client of the chosen client library."""
-    if chosen_client(settings.kafka) == "librdkafka":
-        from rillcast.stores.librdkafka import LibrdkafkaTopicAdmin
-
-        return LibrdkafkaTopicAdmin(settings.kafka)
-    from rillcast.stores.kafka_python import KafkaPythonTopicAdmin
-
-    return KafkaPythonTopicAdmin(settings.kafka)
-
-
-def _input_partitions(settings: Settings, admin: TopicAdmin) -> int:
-    if settings.input.path is not None:
-        return 1
-    partitions = admin.partitions(settings.input.topic)
-    if partitions is None:
-        raise failures.missing_topics(settings.kafka.bootstrap_servers, [settings.input.topic])
-    return partitions
+def reader_of(settings: Settings) -> Callable[[], PartitionReader]:
+    """Return a function that connects a reader of the state topic."""
+    return partial(open_partition_reader, settings.kafka, settings.state_topic, _FETCH_WAIT_MS)

@@ -1,8 +1,8 @@
-"""State from one store to another, partition by partition.
+"""Copies state from one store to another, partition by partition.
 
-Owns: what replaces what, and that a partition arrives as a whole. Does not know: which stores they are.
+Owns: which page replaces which, and that a partition arrives whole. Does not know: which stores they are.
 
-Offsets are those of the input: a copy is worth something only next to the same input, with the same offsets.
+Offsets are those of the input: a copy is useful only with the same input and the same offsets.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _POLL_S: Final = 0.5
 
 
 class Copied(NamedTuple):
-    """What was copied of one partition; `offset` is that of its mark."""
+    """The copied state of one partition; `offset` is that of its mark."""
 
     partition: int
     offset: int
@@ -40,15 +40,15 @@ def copy_state(
     """Copy partitions that have a complete snapshot, each in one commit, and yield each when it is durable.
 
     Args:
-        source: where from.
-        target: where to; of the same model.
-        partitions: which; one without a snapshot is passed over.
-        commit: of the target's transport, between its `stage` and its `commit`.
-        replace: whether state that the target has may be replaced.
+        source: Store to read.
+        target: Store to write; of the same model.
+        partitions: Partitions to copy; one without a snapshot is skipped.
+        commit: Commits the target's transport, between the target's `stage` and `commit`.
+        replace: Whether existing state of the target may be replaced.
 
     Raises:
-        StateError: the target has state and `replace` is not set, or what is stored is damaged.
-        TransportError: a store cannot be read or written.
+        StateError: The target has state and `replace` is not set, or stored state is damaged.
+        TransportError: A store cannot be read or written.
     """
     for partition in partitions:
         found, present = load(source, partition), load(target, partition)
@@ -57,10 +57,10 @@ def copy_state(
         if present.mark is not None and not replace:
             raise StateError(
                 f"partition {partition} of the target already has state as of offset {present.mark.offset}, the copy "
-                f"is as of {found.mark.offset}; nothing of it was written: say --replace to replace it"
+                f"is as of {found.mark.offset}; the partition was not written: use --replace to replace it"
             )
-        gone = {page.number for page in present.pages} - {page.number for page in found.pages}
-        tombstones = [_without_streams(page) for page in present.pages if page.number in gone]
+        obsolete = {page.number for page in present.pages} - {page.number for page in found.pages}
+        tombstones = [_without_streams(page) for page in present.pages if page.number in obsolete]
         target.stage([*found.pages, *tombstones], [found.mark])
         commit()
         target.commit()
@@ -69,11 +69,11 @@ def copy_state(
 
 
 def load(store: StateStore, partition: int) -> Restored:
-    """Return all that a store has of a partition.
+    """Return the stored state of a partition.
 
     Raises:
-        StateError: it is damaged.
-        TransportError: it cannot be read.
+        StateError: It is damaged.
+        TransportError: It cannot be read.
     """
     store.begin_restore(partition)
     while True:

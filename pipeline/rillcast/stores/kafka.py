@@ -3,23 +3,22 @@
     key    <model id>/page/<number>  or  <model id>/mark  or  serving       partition: that of the input
     value  the stored form; none (a tombstone) for a page without streams
 
-Owns: the keys, and what a restore makes of the records of a partition. Does not know: either client library (a
-`TopicReader` reads, the worker's `Sink` writes), or when commits are due.
+Owns: the keys, and the state that the records of a partition add up to. Does not know: either client library (a
+`PartitionReader` reads, the worker's `Sink` writes), or when commits are due.
 
-Writing is publishing: `stage` hands the records to the worker's sink, so under exactly_once they are in the transaction
-that its `commit` ends, and are visible with the forecasts and offsets or never. `commit` and `discard` have nothing
-to do.
+Writing is publishing: `stage` hands the records to the worker's sink. Under exactly_once they belong to the transaction
+that the sink's `commit` ends, and become visible with the forecasts and offsets or never. `commit` and `discard` have
+nothing to do.
 
-Under at_least_once there is nothing to take pages back with: they are visible as soon as the sink has flushed them, so
-the checkpoint stages them after their offsets are committed, and a crash in between shows some pages newer than the
-mark. That is allowed, for a page's own offset says which events are in it, and a restore never applies one twice. A
-mark follows its pages in the same partition, and the sinks keep the order of what they send, also where they have to
-send it again: where there is a mark, all of its pages are before it.
+Under at_least_once nothing takes pages back: they are visible as soon as the sink has flushed them. So the checkpoint
+stages them after their offsets are committed, and a crash in between leaves some pages newer than the mark. That is
+allowed: a page's own offset says which events are in it, and a restore never applies one twice. A mark follows its
+pages in the same partition, and the sinks keep the order of records even when they send them again. So all pages of a
+mark are before it.
 
-A restore reads a partition from its beginning to the high watermark of the moment it began, and only what is committed.
-It is complete when the reading position is there, whether the last offsets hold records, transaction markers or
-nothing any more. The last stable offset would not do as the end: somebody else's open transaction may hold it below a
-snapshot that was committed long ago. So a restore waits for such a transaction, at most until it times out.
+A restore reads the committed records of a partition from its beginning to the high watermark of the moment it began
+(`rillcast.transports.kafka.common.partition_reader`). If another producer's transaction is open below that, the restore
+waits for it, at most until it times out.
 """
 
 from __future__ import annotations
@@ -28,17 +27,19 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol
+from typing import Final, NamedTuple
 
 from rillcast.engine.pages import Page
 from rillcast.stores.base import Claim, Mark, Restored, Superseded
 from rillcast.stores.format.framing import damaged
 from rillcast.stores.format.pages import PageCodec, decode_claim
-from rillcast.transports.base import Channel, Records, Sink
+from rillcast.transports.base import Channel, Polled, Records, Sink
+from rillcast.transports.kafka.common.partition_reader import PartitionReader
 
 log = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 10.0
+_POLL_RECORDS: Final = 64
 _ERASE_POLL_S: Final = 0.5
 _MARK: Final = b"mark"
 _PAGE: Final = b"page/"
@@ -54,48 +55,26 @@ class StoredRecord(NamedTuple):
     value: bytes | None
 
 
-class Read(NamedTuple):
-    """What a reader's poll brought: records in offset order by partition, and partitions that are now at their end."""
-
-    records: Sequence[StoredRecord]
-    complete: Sequence[int]
-
-
-class TopicReader(Protocol):
-    """Reads committed records of partitions of the state topic, outside of any group."""
-
-    def begin(self, partition: int) -> None:
-        """Read from the beginning to the high watermark of now, or soon after; anew, if it is being read already."""
-        ...
-
-    def cancel(self, partition: int) -> None:
-        """Hand out nothing more of a partition."""
-        ...
-
-    def poll(self, timeout_s: float) -> Read:
-        """Return what came, waiting at most `timeout_s` for a first record; a complete partition is not read on.
-
-        Raises:
-            TransportError: the cluster refuses.
-        """
-        ...
-
-    def position(self, partition: int) -> str:
-        """Say where the reading of a partition stands, for a message."""
-        ...
-
-    def close(self) -> None:
-        """Release resources; may be called twice."""
-        ...
+def stored_records(polled: Polled) -> Iterator[StoredRecord]:
+    """Return the records of a poll one by one."""
+    columns = (polled.partitions.tolist(), polled.offsets.tolist(), polled.keys, polled.values)
+    return map(StoredRecord, *columns)
 
 
 @dataclass(slots=True)
 class _Loading:
-    """A partition being restored: the newest record of each key; then, when all are read, what decodes them."""
+    """A partition that is being restored.
+
+    Attributes:
+        moved_s: Time of the last record, in seconds of the store's clock.
+        newest: Newest record of each key.
+        others: By the id of another model, a number above those of its pages.
+        steps: Decodes the records, once all are read.
+    """
 
     moved_s: float
     newest: dict[bytes, StoredRecord] = field(default_factory=dict)
-    others: dict[str, int] = field(default_factory=dict)  # above the numbers of the pages of other models
+    others: dict[str, int] = field(default_factory=dict)
     steps: Iterator[Restored | None] | None = None
 
 
@@ -103,11 +82,11 @@ class KafkaStore:
     """One model's state in a topic. See `rillcast.stores.base.StateStore` for the contract.
 
     Args:
-        topic: name, for messages.
-        codec: of the model.
-        sink: the worker's, with `Channel.STATE` going to the topic; None where nothing is written.
-        open_reader: connects a reader, when a restore first needs one.
-        clock: seconds, monotonic.
+        topic: Name of the topic, for messages.
+        codec: Codec of the model's pages.
+        sink: The worker's sink, which writes `Channel.STATE` to the topic; None if nothing is written.
+        open_reader: Connects a reader, when a restore first needs one.
+        clock: Monotonic time in seconds.
     """
 
     def __init__(
@@ -115,7 +94,7 @@ class KafkaStore:
         topic: str,
         codec: PageCodec,
         sink: Sink | None,
-        open_reader: Callable[[], TopicReader],
+        open_reader: Callable[[], PartitionReader],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._topic = topic
@@ -124,23 +103,21 @@ class KafkaStore:
         self._sink = sink
         self._open_reader = open_reader
         self._clock = clock
-        self._reader: TopicReader | None = None
+        self._reader: PartitionReader | None = None
         self._loading: dict[int, _Loading] = {}
         self._bytes = 0
 
     def begin_restore(self, partition: int) -> None:
         """Start loading a partition."""
-        if self._reader is None:
-            self._reader = self._open_reader()
-        self._reader.begin(partition)
+        self._opened().read_to_end(partition)
         self._loading[partition] = _Loading(self._clock())
 
     def poll_restore(self, timeout_s: float) -> Sequence[Restored]:
         """Read and decode for about `timeout_s`, and return the partitions that became complete.
 
         Raises:
-            StateError: a record under one of the model's keys is damaged or foreign.
-            TransportError: the topic cannot be read.
+            StateError: A record under one of the model's keys is damaged or foreign.
+            TransportError: The topic cannot be read.
         """
         deadline = self._clock() + timeout_s
         done: list[Restored] = []
@@ -157,13 +134,13 @@ class KafkaStore:
     def cancel_restore(self, partition: int) -> None:
         """Stop loading a partition."""
         if self._loading.pop(partition, None) is not None and self._reader is not None:
-            self._reader.cancel(partition)
+            self._reader.stop(partition)
 
     def stage(self, pages: Sequence[Page], marks: Sequence[Mark]) -> None:
         """Publish the pages, then the marks, to the worker's sink.
 
         Raises:
-            TransportError: the sink cannot take them.
+            TransportError: The sink cannot take them.
         """
         for page in pages:
             self._publish(page.partition, self._key(_PAGE + str(page.number).encode()), self._codec.encode(page))
@@ -171,46 +148,44 @@ class KafkaStore:
             self._publish(mark.partition, self._key(_MARK), self._codec.encode_mark(mark))
 
     def claim(self, claims: Mapping[int, Claim]) -> None:
-        """Publish the model's claims to the worker's sink; they stand behind their pages and marks.
+        """Publish the model's claims to the worker's sink; they follow their pages and marks.
 
         Raises:
-            TransportError: the sink cannot take them.
+            TransportError: The sink cannot take them.
         """
         for partition, claim in claims.items():
             self._publish(partition, SERVING, self._codec.encode_claim(partition, claim))
 
     def retire(self, partition: int, model_id: str, before: Superseded) -> None:
-        """Publish tombstones for all that another model may have stored of a partition, without reading it.
+        """Publish tombstones for all keys that another model may have stored of a partition, without reading it.
 
         Raises:
-            TransportError: the sink cannot take them.
+            TransportError: The sink cannot take them.
         """
         prefix = f"{model_id}/".encode()
-        # The mark goes first: pages without one are nobody's.
+        # The mark is first: pages without a mark belong to no snapshot.
         for name in (_MARK, *(_PAGE + str(number).encode() for number in range(before.pages))):
             self._publish(partition, prefix + name, None)
 
     def erase(self, partition: int) -> None:
-        """Publish a tombstone for every key of the model, which takes a reading of the partition.
+        """Read the partition, and publish a tombstone for every key of the model.
 
         Raises:
-            TransportError: the topic cannot be read, or the sink cannot take them.
+            TransportError: The topic cannot be read, or the sink cannot take them.
         """
         assert not self._loading, "nothing is restored meanwhile"
-        if self._reader is None:
-            self._reader = self._open_reader()
+        reader = self._opened()
         keys: dict[bytes, None] = {}
-        self._reader.begin(partition)
+        reader.read_to_end(partition)
         complete = False
         while not complete:
-            read = self._reader.poll(_ERASE_POLL_S)
-            for record in read.records:
+            for record in stored_records(reader.poll(_POLL_RECORDS, _ERASE_POLL_S)):
                 if record.key is not None and record.key.startswith(self._prefix):
                     keys.pop(record.key, None)
                     if record.value is not None:
                         keys[record.key] = None
-            complete = partition in read.complete
-        # The mark goes first: pages without one are nobody's.
+            complete = partition in reader.ended()
+        # The mark is first: pages without a mark belong to no snapshot.
         for key in sorted(keys, key=lambda key: key != self._prefix + _MARK):
             self._publish(partition, key, None)
 
@@ -232,49 +207,55 @@ class KafkaStore:
         if reader is not None:
             reader.close()
 
+    def _opened(self) -> PartitionReader:
+        if self._reader is None:
+            self._reader = self._open_reader()
+        return self._reader
+
     def _key(self, name: bytes) -> bytes:
         return self._prefix + name
 
     def _publish(self, partition: int, key: bytes, value: bytes | None) -> None:
-        assert self._sink is not None  # who writes opened the store with one
+        assert self._sink is not None  # a store that is written was opened with a sink
         self._sink.publish(Channel.STATE, Records([key], [value]), partition=partition)
         self._bytes += len(value or b"")
 
     def _read(self, timeout_s: float) -> None:
-        assert self._reader is not None  # there is one while anything is loading
-        read = self._reader.poll(timeout_s)
+        reader = self._opened()
+        polled = reader.poll(_POLL_RECORDS, timeout_s)
         now = self._clock()
-        for record in read.records:
+        for record in stored_records(polled):
             loading = self._loading[record.partition]
             loading.moved_s = now
             if record.key is None:
-                continue  # nobody's
+                continue  # it belongs to no store
             if not record.key.startswith(self._prefix) and record.key != SERVING:
                 _note_other(loading.others, record)
-                continue  # another model's, which stays for a roll-back
+                continue  # another model's; it stays for a rollback
             if record.value is None:
                 loading.newest.pop(record.key, None)
             else:
                 loading.newest[record.key] = record
-        for partition in read.complete:
+        for partition in reader.ended():
             loading = self._loading[partition]
             loading.steps = self._decode(partition, loading.newest, loading.others)
         for partition, loading in self._loading.items():
             if now - loading.moved_s > _PATIENCE_S and loading.steps is None:
                 loading.moved_s = now
                 log.warning(
-                    "restoring state %s[%d]: nothing new for %g s %s; the brokers are away, or another producer's "
-                    "transaction is open (it ends by itself at its time-out)",
+                    "restoring state %s[%d]: no record for %g s, at offset %d of %s; the brokers are away, or another "
+                    "producer's transaction is open (it ends at its time-out)",
                     self._topic,
                     partition,
                     _PATIENCE_S,
-                    self._reader.position(partition),
+                    reader.positions().get(partition, 0),
+                    "an unknown end" if (end := reader.end(partition)) is None else end,
                 )
 
     def _decode_one(self, partition: int) -> Restored | None:
-        """Decode one more page of a partition that is read; a step that fails has ended the restore."""
+        """Decode one more page of a partition that is read to its end; a step that fails ends the restore."""
         loading = self._loading.pop(partition)
-        assert loading.steps is not None  # the caller chose it by that
+        assert loading.steps is not None  # the caller chose the partition for it
         restored = next(loading.steps)
         if restored is None:
             self._loading[partition] = loading
@@ -283,7 +264,7 @@ class KafkaStore:
     def _decode(
         self, partition: int, newest: dict[bytes, StoredRecord], others: Mapping[str, int]
     ) -> Iterator[Restored | None]:
-        """Yield None after each page, then the whole."""
+        """Yield None after each page, then the whole partition."""
         mark: Mark | None = None
         claim: Claim | None = None
         pages: list[Page] = []
@@ -305,7 +286,7 @@ class KafkaStore:
 
 
 def _note_other(others: dict[str, int], record: StoredRecord) -> None:
-    """Take in the key of another model's record, if it is that of a page."""
+    """Note the number of another model's page."""
     model_id, _, name = (record.key or b"").partition(b"/")
     number = name.removeprefix(_PAGE)
     if record.value is not None and name.startswith(_PAGE) and number.isdigit():

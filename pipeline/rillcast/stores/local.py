@@ -1,20 +1,20 @@
-"""A state store in a directory, for embedded use or a volume of one's own.
+"""A state store in a directory, for embedded use or a volume of its own.
 
     <path>/<model id>/lock                      held by the process that uses it
     <path>/<model id>/<partition>/manifest      names the current pages, and the mark
     <path>/<model id>/<partition>/<page>.<generation>
     <path>/serving/<partition>                  names the model that serves it: one file for all models
 
-Owns: these files and the order in which they are written. Does not know: what a page is worth, or the transport whose
+Owns: these files and the order in which they are written. Does not know: the content of a page, or the transport whose
 commits it follows.
 
-Invariants: a file is complete and on the disk before a manifest names it, and is never changed after; the manifest is
-replaced in one step, so a crash at any point leaves a partition's old snapshot or its new one, all of it. Files that
-the manifest does not name are what a crash left; they are never read, and are removed.
+Invariants: a file is complete and on the disk before a manifest names it, and is never changed afterwards. The manifest
+is replaced in one step, so a crash at any point leaves a partition's whole old snapshot or its whole new one. Files
+that the manifest does not name come from a crash; they are never read, and are removed.
 
-The commit of the transport comes first and the manifest after it. A crash between the two leaves the snapshot before,
-whose mark is older: the replay is longer and ends in the same state. So a page is never visible before the commit that
-it belongs to, and the worst that a crash costs is time.
+The transport commits first and the manifest is replaced afterwards. A crash between the two leaves the previous
+snapshot, whose mark is older: the replay is longer and ends in the same state. So a page is never visible before its
+commit, and a crash costs at most time.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ _TEMPORARY: Final = "manifest.new"
 
 @dataclass(slots=True)
 class _Staged:
-    """What the next commit changes in one partition: page number to its new generation, None = tombstone."""
+    """The changes of the next commit in one partition; `pages` maps numbers to new generations, None = tombstone."""
 
     pages: dict[int, int | None] = field(default_factory=dict)
     mark: Mark | None = None
@@ -54,17 +54,17 @@ class _Staged:
 
 
 class InUseError(TransportError):
-    """Another process, or another store of this one, has the directory of a model."""
+    """Another process, or another store of this process, holds the directory of a model."""
 
 
 class LocalStore:
     """One model's state in a directory. See `rillcast.stores.base.StateStore` for the contract.
 
-    `poll_restore` reads a page at a time until its time is up, and at least one. A partition is not written while it
-    is being restored.
+    `poll_restore` reads a page at a time until its time is up, and at least one page. A partition is not written while
+    it is being restored.
 
     Raises:
-        TransportError: another process uses the directory, or it cannot be made.
+        TransportError: Another process uses the directory, or it cannot be created.
     """
 
     def __init__(self, path: Path, codec: PageCodec) -> None:
@@ -81,7 +81,7 @@ class LocalStore:
         self._lock: int | None = _locked(self._root)
 
     def begin_restore(self, partition: int) -> None:
-        """Start loading a partition; what is stored when it is first polled is what it will hold."""
+        """Start loading a partition; it is loaded as it is stored at the first poll."""
         self._live()
         self._loading[partition] = self._load(partition)
 
@@ -89,14 +89,14 @@ class LocalStore:
         """Read pages for about `timeout_s` and return the partitions that became complete.
 
         Raises:
-            StateError: a file is damaged, missing or foreign.
-            TransportError: the directory cannot be read.
+            StateError: A file is damaged, missing or foreign.
+            TransportError: The directory cannot be read.
         """
         self._live()
         deadline = time.monotonic() + timeout_s
         done: list[Restored] = []
         while self._loading:
-            partition, steps = self._loading.popitem()  # a step that fails has ended the restore
+            partition, steps = self._loading.popitem()  # a step that fails ends the restore
             if (restored := next(steps)) is None:
                 self._loading[partition] = steps
             else:
@@ -110,11 +110,11 @@ class LocalStore:
         self._loading.pop(partition, None)
 
     def stage(self, pages: Sequence[Page], marks: Sequence[Mark]) -> None:
-        """Write the pages to files of their own, durable but not current.
+        """Write the pages to new files, durable but not current yet.
 
         Raises:
-            TransportError: the directory cannot be written.
-            StateError: the partition's manifest is damaged.
+            TransportError: The directory cannot be written.
+            StateError: The partition's manifest is damaged.
         """
         self._live()
         for page in pages:
@@ -124,25 +124,25 @@ class LocalStore:
             self._staged.setdefault(mark.partition, _Staged()).mark = mark
 
     def claim(self, claims: Mapping[int, Claim]) -> None:
-        """Write with the next commit that this model serves these partitions, after their manifests."""
+        """Write with the next commit that this model serves these partitions; the claims follow the manifests."""
         self._live()
         self._claimed |= claims
 
     def retire(self, partition: int, model_id: str, before: Superseded) -> None:
-        """Remove with the next commit what another model has of a partition, unless a process has that model open."""
+        """Remove with the next commit another model's state of a partition, unless a process has that model open."""
         self._live()
         self._retired[partition, model_id] = before
 
     def erase(self, partition: int) -> None:
-        """Forget a partition with the next commit. What is stored of it need not be readable."""
+        """Remove a partition with the next commit; its stored state need not be readable."""
         self._live()
         self._staged[partition] = _Staged(erased=True)
 
     def commit(self) -> None:
-        """Make what was staged current, partition by partition.
+        """Make the staged changes current, partition by partition.
 
         Raises:
-            TransportError: the directory cannot be written; each partition has its old snapshot or its new one.
+            TransportError: The directory cannot be written; each partition has its old snapshot or its new one.
         """
         self._live()
         while self._staged:
@@ -153,7 +153,7 @@ class LocalStore:
                 self._sweep(partition)
                 continue
             following = self._manifest(partition).following(staged.pages, staged.mark)
-            # Forgotten first: if anything fails from here on, the disk alone knows which of the two is current.
+            # Removed from memory first: if anything fails from here on, only the disk knows which one is current.
             del self._manifests[partition]
             self._replace_manifest(partition, following)
             self._manifests[partition] = following
@@ -162,7 +162,7 @@ class LocalStore:
         while self._retired:
             (partition, model_id), before = next(iter(self._retired.items()))
             if not self._remove_other(partition, model_id) and (claim := self._claimed.get(partition)) is not None:
-                stays = {**claim.before, model_id: before}  # it is tried again when the partition is next restored
+                stays = {**claim.before, model_id: before}  # the next restore of the partition tries it again
                 self._claimed[partition] = dataclasses.replace(claim, before=stays)
             del self._retired[partition, model_id]
         while self._claimed:
@@ -171,7 +171,7 @@ class LocalStore:
             del self._claimed[partition]
 
     def discard(self) -> None:
-        """Drop what was staged."""
+        """Drop the staged changes."""
         self._claimed.clear()
         self._retired.clear()
         staged, self._staged = self._staged, {}
@@ -181,11 +181,11 @@ class LocalStore:
 
     @property
     def bytes_staged(self) -> int:
-        """Bytes of pages written to files so far."""
+        """Bytes of pages written to files since the store was opened."""
         return self._bytes
 
     def close(self) -> None:
-        """Let go of the directory."""
+        """Release the directory."""
         lock, self._lock = self._lock, None
         self._loading.clear()
         self._staged.clear()
@@ -202,7 +202,7 @@ class LocalStore:
         return self._root / str(partition)
 
     def _manifest(self, partition: int) -> Manifest:
-        """Return the current manifest; the first time, read it and remove what a crash left next to it."""
+        """Return the current manifest; the first time, read it and remove files that a crash left next to it."""
         if (known := self._manifests.get(partition)) is not None:
             return known
         manifest = Manifest.read(self._folder(partition), self._codec.model_id, partition)
@@ -211,7 +211,7 @@ class LocalStore:
         return manifest
 
     def _load(self, partition: int) -> Iterator[Restored | None]:
-        """Yield None after each page, then the whole."""
+        """Yield None after each page, then the whole partition."""
         manifest = self._manifest(partition)
         pages: list[Page] = []
         for number, generation in sorted(manifest.pages.items()):
@@ -237,7 +237,7 @@ class LocalStore:
             _sync_folder(self._claims)
 
     def _remove_other(self, partition: int, model_id: str) -> bool:
-        """Remove what another model has of a partition, its manifest first; return whether that was possible."""
+        """Remove another model's state of a partition, its manifest first; return whether that was possible."""
         root = self._path / model_id
         folder = root / str(partition)
         if not folder.is_dir():
@@ -245,7 +245,7 @@ class LocalStore:
         try:
             lock = _locked(root)
         except InUseError as error:
-            log.warning("partition %d: the state of model %s stays for now: %s", partition, model_id, error)
+            log.warning("partition %d: the state of model %s is kept for now: %s", partition, model_id, error)
             return False
         try:
             with _errors_at(folder):
@@ -259,7 +259,7 @@ class LocalStore:
         return True
 
     def _write(self, page: Page) -> int | None:
-        """Write a page to a file of the coming generation and return that; None for a tombstone, which has no file."""
+        """Write a page to a file of the next generation, which is returned; None for a tombstone, which has no file."""
         generation = self._manifest(page.partition).generation + 1
         data = self._codec.encode(page)
         if data is None:
@@ -275,13 +275,13 @@ class LocalStore:
         folder = self._folder(partition)
         with _errors_at(folder):
             _make_folder(folder)
-            _sync_folder(folder)  # the pages' names, before a manifest says them
+            _sync_folder(folder)  # the pages' names, before a manifest has them
             _write_durably(folder / _TEMPORARY, manifest.encode(self._codec.model_id, partition))
             (folder / _TEMPORARY).replace(folder / MANIFEST)
             _sync_folder(folder)
 
     def _remove_manifest(self, partition: int) -> None:
-        """Leave no snapshot: without a manifest, pages are what a crash left."""
+        """Leave no snapshot: pages without a manifest count as left by a crash."""
         folder = self._folder(partition)
         self._manifests.pop(partition, None)
         with _errors_at(folder):
@@ -291,7 +291,7 @@ class LocalStore:
         self._manifests[partition] = Manifest()
 
     def _sweep(self, partition: int) -> None:
-        """Remove the files that neither the manifest nor the coming commit names."""
+        """Remove the files that neither the manifest nor the next commit names."""
         manifest = self._manifests[partition]
         kept = {page_file(number, generation) for number, generation in manifest.pages.items()} | {MANIFEST}
         staged = self._staged[partition].pages if partition in self._staged else {}
@@ -304,7 +304,7 @@ class LocalStore:
 
 
 def stored_partitions(path: Path, model_id: str) -> list[int]:
-    """Return the partitions of which a directory has state of a model; none if there is no such directory."""
+    """Return the partitions for which a directory has state of a model; none if there is no such directory."""
     manifests = (path / model_id).glob(f"*/{MANIFEST}")
     return sorted(int(each.parent.name) for each in manifests if each.parent.name.isdigit())
 
@@ -313,20 +313,20 @@ def read_page(folder: Path, codec: PageCodec, partition: int, number: int, gener
     """Read one page.
 
     Raises:
-        StateError: the file is damaged, missing or foreign.
-        TransportError: it cannot be read.
+        StateError: The file is damaged, missing or foreign.
+        TransportError: It cannot be read.
     """
     path = folder / page_file(number, generation)
     with _errors_at(folder):
         try:
             data = path.read_bytes()
         except FileNotFoundError as error:
-            raise damaged(str(path), "the manifest names this file, which is not there") from error
+            raise damaged(str(path), "the manifest names this file, which does not exist") from error
     return codec.decode(data, partition, number, str(path))
 
 
 def _locked(root: Path) -> int:
-    """Make `root` if need be, and return the descriptor that holds its lock until it is closed."""
+    """Create `root` if it is missing, and return the descriptor that holds its lock until it is closed."""
     with _errors_at(root):
         _make_folder(root)
         lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
@@ -336,8 +336,8 @@ def _locked(root: Path) -> int:
             holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
             os.close(lock)
             raise InUseError(
-                f"state store {root} is in use by process {holder or 'unknown'}; a directory serves one process at a "
-                f"time: stop that one, give each its own state.path, or keep the state in Kafka (state.store=kafka)"
+                f"state store {root} is in use by process {holder or 'unknown'}, and a directory serves one process at "
+                f"a time; stop that one, give each its own state.path, or keep the state in Kafka (state.store=kafka)"
             ) from error
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
@@ -345,7 +345,7 @@ def _locked(root: Path) -> int:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make `folder` and its parents, durably."""
+    """Create `folder` and its parents, durably."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         folder.mkdir(exist_ok=True)
@@ -370,7 +370,7 @@ def _sync_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _errors_at(folder: Path) -> Iterator[None]:
-    """Raise what the operating system says of files below `folder` as a `TransportError`."""
+    """Raise errors of the operating system about files below `folder` as `TransportError`."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""The manifest of one partition in the local store: which pages are current, and the mark.
+"""The manifest of one partition in the local store: its current pages, and the mark.
 
 Owns: its contents, its stored form and its place. Does not know: when it is replaced (`rillcast.stores.local`).
 """
@@ -31,12 +31,12 @@ class _Header(msgspec.Struct, frozen=True, tag="manifest"):
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What is current in a partition.
+    """The current snapshot of a partition.
 
     Attributes:
-        generation: how often it was replaced.
-        pages: by number, the generation of the file that holds the page; a tombstone has none.
-        mark: None until the first snapshot was complete.
+        generation: Number of times that the manifest was replaced.
+        pages: By page number, the generation of the page's file; a tombstone has none.
+        mark: The mark; None until the first snapshot is complete.
     """
 
     generation: int = 0
@@ -45,11 +45,11 @@ class Manifest:
 
     @classmethod
     def read(cls, folder: Path, model_id: str, partition: int) -> Manifest:
-        """Read the manifest in `folder`; one that is not there is empty.
+        """Read the manifest in `folder`; a missing one is empty.
 
         Raises:
-            StateError: it is damaged, or another model's or partition's.
-            TransportError: it cannot be read.
+            StateError: It is damaged, or belongs to another model or partition.
+            TransportError: It cannot be read.
         """
         path = folder / MANIFEST
         try:

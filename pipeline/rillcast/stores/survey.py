@@ -1,6 +1,6 @@
-"""What is stored, of whatever models: read for people, without a bundle and without a lock.
+"""A summary of stored state of all models, for people: it needs neither a bundle nor a lock.
 
-Owns: the summary of a store's partitions. Does not know: rows. Every form is read whole, so a damaged one is found.
+Owns: the summary of a store's partitions. Does not know: rows. Every form is read whole, so that damage is found.
 """
 
 from __future__ import annotations
@@ -16,25 +16,27 @@ from rillcast.errors import TransportError
 from rillcast.stores.base import Mark
 from rillcast.stores.format.framing import damaged, unseal
 from rillcast.stores.format.pages import MarkHeader, PageHeader
-from rillcast.stores.kafka import SERVING, StoredRecord, TopicReader
+from rillcast.stores.kafka import SERVING, StoredRecord, stored_records
 from rillcast.stores.local import LOCK
 from rillcast.stores.manifest import MANIFEST, Manifest, page_file
+from rillcast.transports.kafka.common.partition_reader import PartitionReader
 
+_POLL_RECORDS: Final = 64
 _POLL_S: Final = 0.5
 _ATTEMPTS: Final = 5
 
 
 @dataclass(slots=True)
 class Summary:
-    """What is stored of one model in one partition.
+    """The stored state of one model in one partition.
 
     Attributes:
-        model_id: whose state it is.
-        partition: of the input.
-        mark: as of which offset; None while the first snapshot is not complete.
-        pages: that have streams.
-        streams: in them.
-        stored_bytes: of the pages and, in Kafka, the mark.
+        model_id: Id of the model.
+        partition: Partition of the input.
+        mark: Offset of the snapshot, and more; None while the first snapshot is incomplete.
+        pages: Number of pages that have streams.
+        streams: Number of streams in them.
+        stored_bytes: Bytes of the pages and, in Kafka, of the mark.
     """
 
     model_id: str
@@ -48,7 +50,7 @@ class Summary:
         """Count a page.
 
         Raises:
-            StateError: it is damaged.
+            StateError: The page is damaged.
         """
         header, _ = unseal(data, PageHeader, where)
         self.pages += 1
@@ -62,17 +64,17 @@ class _Key(NamedTuple):
 
 
 def survey_directory(path: Path) -> list[Summary]:
-    """Return what is in a local store's directory, which another process may be using.
+    """Return the state in a local store's directory; another process may be using it.
 
     Raises:
-        StateError: a file is damaged or missing.
-        TransportError: the directory is not there or cannot be read.
+        StateError: A file is damaged or missing.
+        TransportError: The directory does not exist or cannot be read.
     """
     try:
         folders = sorted(
             (model.name, int(folder.name))
             for model in path.iterdir()
-            if os.access(model / LOCK, os.F_OK)  # not so in a volume's lost+found
+            if os.access(model / LOCK, os.F_OK)  # excludes a volume's lost+found
             for folder in model.iterdir()
             if folder.name.isdigit() and (folder / MANIFEST).is_file()
         )
@@ -81,12 +83,12 @@ def survey_directory(path: Path) -> list[Summary]:
     return [_survey_folder(path / model_id / str(partition), model_id, partition) for model_id, partition in folders]
 
 
-def survey_topic(topic: str, reader: TopicReader, partitions: Iterable[int]) -> list[Summary]:
-    """Return what is in a state topic.
+def survey_topic(topic: str, reader: PartitionReader, partitions: Iterable[int]) -> list[Summary]:
+    """Return the state in a state topic.
 
     Raises:
-        StateError: a record is damaged, or its key is none of a state store's.
-        TransportError: the topic cannot be read.
+        StateError: A record is damaged, or its key is not one of a state store.
+        TransportError: The topic cannot be read.
     """
     newest: dict[tuple[int, bytes], StoredRecord] = {}
     for record in _records(reader, partitions):
@@ -95,7 +97,7 @@ def survey_topic(topic: str, reader: TopicReader, partitions: Iterable[int]) -> 
     for record in newest.values():
         where = f"{topic}[{record.partition}]@{record.offset}"
         if record.key == SERVING:
-            continue  # no model's own
+            continue  # it belongs to no single model
         key = _parse_key(record.key or b"", where)
         if record.value is None:
             continue
@@ -112,7 +114,7 @@ def survey_topic(topic: str, reader: TopicReader, partitions: Iterable[int]) -> 
 
 
 def _survey_folder(folder: Path, model_id: str, partition: int) -> Summary:
-    """Read a folder whose manifest may be replaced meanwhile: a page that has gone since is looked for anew."""
+    """Read a folder whose manifest may be replaced meanwhile; a page that disappears is looked up again."""
     for attempt in range(_ATTEMPTS):
         manifest = Manifest.read(folder, model_id, partition)
         summary = Summary(model_id, partition, manifest.mark)
@@ -122,7 +124,7 @@ def _survey_folder(folder: Path, model_id: str, partition: int) -> Summary:
                 summary.add_page(path.read_bytes(), str(path))
         except FileNotFoundError as error:
             if attempt + 1 == _ATTEMPTS or Manifest.read(folder, model_id, partition) == manifest:
-                raise damaged(str(error.filename), "the manifest names this file, which is not there") from error
+                raise damaged(str(error.filename), "the manifest names this file, which does not exist") from error
         except OSError as error:
             raise TransportError(f"state store {folder}: {error.strerror or error}") from error
         else:
@@ -130,14 +132,13 @@ def _survey_folder(folder: Path, model_id: str, partition: int) -> Summary:
     raise AssertionError("unreachable")
 
 
-def _records(reader: TopicReader, partitions: Iterable[int]) -> Iterator[StoredRecord]:
+def _records(reader: PartitionReader, partitions: Iterable[int]) -> Iterator[StoredRecord]:
     remaining = set(partitions)
     for partition in remaining:
-        reader.begin(partition)
+        reader.read_to_end(partition)
     while remaining:
-        read = reader.poll(_POLL_S)
-        yield from read.records
-        remaining -= set(read.complete)
+        yield from stored_records(reader.poll(_POLL_RECORDS, _POLL_S))
+        remaining -= set(reader.ended())
 
 
 def _parse_key(key: bytes, where: str) -> _Key:
@@ -146,4 +147,4 @@ def _parse_key(key: bytes, where: str) -> _Key:
         return _Key(parts[0], None)
     if len(parts) == 3 and parts[1] == "page" and parts[2].isdigit():
         return _Key(parts[0], int(parts[2]))
-    raise damaged(where, f"key {key!r} is none of a state store's")
+    raise damaged(where, f"key {key!r} is not one of a state store")

@@ -1,34 +1,34 @@
-"""What a transport is: a source of events and a sink for forecasts and dead letters.
+"""The contract of a transport: a source of events and a sink for forecasts and dead letters.
 
-The contract that every transport keeps, in the order in which the worker calls it:
+Every transport keeps this contract; the order is that of the worker's calls.
 
 Source
-  1. `open(listener)` once. Partitions may arrive from then on, but only while `poll` runs.
-  2. `poll(max_records, timeout_s)` returns what is there, in offset order within each partition, and waits at
-     most `timeout_s` for a first record. It never waits to fill a batch. During `poll`, and only then, the
-     listener is told of partitions that come, go or are lost; an error that the listener raises comes out of
-     `poll`. Of a partition that the listener answered with None, nothing is handed out until `resume_from`.
-  3. `commit(positions)` is synchronous: when it returns, the positions are durable. A position is the offset of
-     the next record to read, so the last processed offset plus one. (The classic off-by-one.)
+  1. `open(listener)` is called once. From then on partitions may arrive, but only while `poll` runs.
+  2. `poll(max_records, timeout_s)` returns the records that are there, in offset order within each partition, and waits
+     at most `timeout_s` for a first record. It never waits to fill a batch. During `poll`, and only then, the listener
+     hears of partitions that are assigned, revoked or lost; `poll` raises the errors of the listener. A partition that
+     the listener answered with None hands out nothing until `resume_from`.
+  3. `commit(positions)` is synchronous: when it returns, the positions are durable. A position is the offset of the
+     next record to read, so the last processed offset plus one. (The classic off-by-one.)
   4. `pause(partitions)` stops handing out their records; `resume_from(partition, position)` begins again, at any
      position. Records that a client had fetched of a paused partition are not handed out.
   5. `close()` leaves without committing. It may be called twice.
 
 Sink
   1. `publish` hands records over and may return before they are durable; records of one key keep their order.
-  2. `flush(timeout_s)` returns when every record handed over so far is durable, or raises `DeliveryError`; the
-     caller must then not commit.
-  3. `close()` does not wait for what was not flushed. It may be called twice.
+  2. `flush(timeout_s)` returns when every record handed over so far is durable. Otherwise it raises `DeliveryError`:
+     the caller must not commit.
+  3. `close()` does not wait for records that were not flushed. It may be called twice.
 
 TransactionalSink (a Sink whose records become visible to read_committed readers together, or never)
   1. `publish` opens a transaction when none is open.
   2. `commit(positions, group)` puts the positions into the transaction, with the group's live metadata (KIP-447), and
-     ends it: when it returns, records and positions are durable together, and are seen together as soon as the brokers
-     have written the transaction's markers. With no open transaction and no positions it does nothing.
-  3. If it raises `TransactionAborted`, the sink is ready for the next transaction and its caller goes back to the
-     committed positions. Either nothing of the transaction is visible, or its end was ambiguous (time-out,
-     disconnect): then the sink has dropped the producer and initialised another under the same transactional id,
-     which fences the old one and settles its transaction one way or the other, and the committed positions tell which.
+     ends it. When it returns, records and positions are durable together, and become visible together as soon as the
+     brokers have written the transaction's markers. With no open transaction and no positions it does nothing.
+  3. If it raises `TransactionAborted`, the sink is ready for the next transaction, and its caller resets to the
+     committed positions. Either nothing of the transaction is visible, or its end was ambiguous (time-out, disconnect).
+     In that case the sink has dropped the producer and initialised another under the same transactional id. That fences
+     the old producer and ends its transaction one way or the other; the committed positions tell which.
   4. A member that another one has replaced gets `FencedError` and must end.
 
 A transport knows nothing of models, state or metrics. It is used from one thread.
@@ -55,16 +55,16 @@ def no_headers(_index: int) -> Headers:
 
 @dataclass(frozen=True, slots=True)
 class Polled:
-    """Raw records as columns; row `i` of each belongs to one record.
+    """Raw records as columns; row `i` of every column belongs to one record.
 
     Attributes:
         partitions: `(n,)` int64.
         offsets: `(n,)` int64; increasing within a partition.
-        timestamps_ms: `(n,)` int64, when the record was appended or created, milliseconds since the epoch;
+        timestamps_ms: `(n,)` int64; time at which the record was appended or created, in milliseconds since the epoch;
             -1 = unknown.
-        keys: raw keys, None where there is none.
-        values: raw values, None for a tombstone.
-        headers: the headers of record `i`; a function because only dead letters ask for them.
+        keys: Raw keys, None for a record without one.
+        values: Raw values, None for a tombstone.
+        headers: Returns the headers of record `i`; a function because only dead letters and traces need them.
     """
 
     partitions: IntArray
@@ -91,19 +91,19 @@ class Polled:
 
     @classmethod
     def empty(cls) -> Polled:
-        """Nothing arrived."""
+        """Return a poll without records."""
         none: IntArray = np.empty(0, dtype=np.int64)
         return cls(none, none, none, (), ())
 
 
 @dataclass(frozen=True, slots=True)
 class Records:
-    """What is published, as columns; row `i` of each belongs to one record.
+    """Records to publish, as columns; row `i` of every column belongs to one record.
 
     Attributes:
-        keys: keys, None where a record has none.
-        values: values, None for a tombstone.
-        headers: the headers of each record; None = no record has any.
+        keys: Keys, None for a record without one.
+        values: Values, None for a tombstone.
+        headers: Headers of each record; None = no record has any.
     """
 
     keys: Sequence[bytes | None]
@@ -118,10 +118,10 @@ class Assignment(NamedTuple):
     """A partition that this member now owns.
 
     Attributes:
-        partition: its number.
-        committed: the group's committed position; None if it never committed here.
-        beginning: the earliest offset that the source still has.
-        end: the position after the last record at the time of the assignment.
+        partition: Number of the partition.
+        committed: The group's committed position; None if it never committed here.
+        beginning: Earliest offset that the source still has.
+        end: Position after the last record at the time of the assignment.
     """
 
     partition: int
@@ -131,35 +131,35 @@ class Assignment(NamedTuple):
 
 
 class AssignmentListener(Protocol):
-    """Who is told when partitions come and go."""
+    """Hears of partitions that are assigned, revoked or lost."""
 
     def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
         """Return the position from which to read each of the new partitions; None = not before `Source.resume_from`.
 
-        An empty list says that this member has joined and that nothing came to it.
+        An empty list says that this member has joined the group and got no partition.
         """
         ...
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
-        """Partitions are about to go and are still owned: flush and commit them now."""
+        """Flush and commit partitions that are about to be revoked and are still owned."""
         ...
 
     def on_lost(self, partitions: Sequence[int]) -> None:
-        """Partitions are gone, perhaps owned by another already: drop them, do not commit."""
+        """Drop partitions that another member may own already; do not commit them."""
         ...
 
 
 class Source(Protocol):
-    """Where events come from. See the module's docstring for the contract."""
+    """Returns events. See the module's docstring for the contract."""
 
     @property
     def name(self) -> str:
-        """Topic or path, for messages."""
+        """Name of the topic or path of the file, for messages."""
         ...
 
     @property
     def exhausted(self) -> bool:
-        """Whether the source has ended for good (a file read to its end). A topic never is."""
+        """Whether the source has ended for good (a file read to its end); a topic never ends."""
         ...
 
     def open(self, listener: AssignmentListener) -> None:
@@ -175,30 +175,30 @@ class Source(Protocol):
         ...
 
     def resume_from(self, partition: int, position: int) -> None:
-        """Hand out an owned partition's records from `position` on; a partition that is no longer owned is ignored."""
+        """Hand out an owned partition's records from `position` on; other partitions are ignored."""
         ...
 
     def assignments(self) -> Sequence[Assignment]:
-        """Ask anew for committed position, beginning and end of every owned partition.
+        """Ask again for committed position, beginning and end of every owned partition.
 
         Raises:
-            TransportError: the broker does not answer.
+            TransportError: The broker does not answer.
         """
         ...
 
     def group(self) -> object:
-        """Return this member's live group metadata, in the form that the sink of the same client takes."""
+        """Return this member's live group metadata, in the form that the sink of the same client accepts."""
         ...
 
     def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:
         """Make `positions` (partition to next offset) durable.
 
         Args:
-            positions: of owned partitions.
-            timeout_s: longest wait; None = as long as a rebalance may take.
+            positions: Positions of owned partitions.
+            timeout_s: Longest wait in seconds; None = as long as a rebalance may take.
 
         Raises:
-            TransportError: they are not; the member may have been fenced or the broker is away.
+            TransportError: They are not durable; the member was fenced, or the broker is away.
         """
         ...
 
@@ -207,7 +207,7 @@ class Source(Protocol):
         ...
 
     def lag(self) -> Mapping[int, int]:
-        """Return the records between position and end, by owned partition, as last heard from the broker."""
+        """Return the records between position and end by owned partition, as of the last answer of the broker."""
         ...
 
     def close(self) -> None:
@@ -216,7 +216,7 @@ class Source(Protocol):
 
 
 class Channel(enum.Enum):
-    """Where a published record goes; the settings map it to a topic or a file."""
+    """The destination of a published record; the settings map it to a topic or a file."""
 
     FORECASTS = "forecasts"
     DEAD_LETTERS = "dead_letters"
@@ -225,18 +225,18 @@ class Channel(enum.Enum):
 
 
 def required_topics(topics: Mapping[Channel, str]) -> list[str]:
-    """Return the topics that have to exist when a sink is made; the state store sees to its own."""
+    """Return the topics that have to exist when a sink is made; the state store creates its own."""
     return [topic for channel, topic in topics.items() if channel is not Channel.STATE]
 
 
 class Sink(Protocol):
-    """Where results go. See the module's docstring for the contract."""
+    """Takes results. See the module's docstring for the contract."""
 
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
-        """Hand over `records`; to `partition` of the channel's topic, or else by the key.
+        """Hand over `records`, to `partition` of the channel's topic or, if that is None, by their keys.
 
         Raises:
-            TransportError: the sink is broken; nothing may be committed any more.
+            TransportError: The sink is broken; nothing may be committed any more.
         """
         ...
 
@@ -244,7 +244,7 @@ class Sink(Protocol):
         """Wait until everything handed over is durable.
 
         Raises:
-            DeliveryError: at least one record is not.
+            DeliveryError: At least one record is not.
         """
         ...
 
@@ -261,18 +261,18 @@ class TransactionalSink(Sink, Protocol):
         """End the transaction with `positions` (partition to next offset) of the group in it.
 
         Args:
-            positions: of the source's topic.
-            group: what `Source.group` of the same client returned, just now.
-            timeout_s: longest wait, but for letting go of a client that hangs; None = as long as a transaction may
-                last, and what it takes to settle one that failed.
+            positions: Positions in the source's topic.
+            group: The current result of `Source.group` of the same client.
+            timeout_s: Longest wait in seconds, apart from leaving a client behind that hangs; None = as long as a
+                transaction may last, and the time to end one that failed.
 
         Raises:
-            TransactionAborted: nothing of the transaction is visible; go back to the committed positions.
-            FencedError: another member has taken over; end.
-            TransportError: the brokers are away for good.
+            TransactionAborted: Nothing of the transaction is visible; reset to the committed positions.
+            FencedError: Another member has taken over; end.
+            TransportError: The brokers do not answer any more.
         """
         ...
 
     def abort(self) -> None:
-        """Drop what was published since the last commit; with no open transaction, do nothing."""
+        """Drop the records published since the last commit; without an open transaction, do nothing."""
         ...

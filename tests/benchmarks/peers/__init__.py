@@ -1,4 +1,4 @@
-"""Scripts of neighbours, each run by the interpreter of a virtual environment of its own.
+"""Scripts of neighbours, each run by the interpreter of its own virtual environment.
 
-A script imports nothing of Rillcast but `common`, which stands beside it and needs numpy and ONNX Runtime alone.
+A script imports nothing of Rillcast but `common` in this folder, which needs only numpy and ONNX Runtime.
 """

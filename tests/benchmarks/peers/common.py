@@ -1,7 +1,7 @@
-"""What every neighbour's script shares: the arguments, the step of the model for one event, and the result.
+"""Shared by the neighbours' scripts: the arguments, the step of the model for one event, and the result.
 
-The model is the bundle as it is, with a state of one row: the same arithmetic as in the service, one event at a time,
-which is how a per-key callback has to call it. Runs without Rillcast.
+The model is the unchanged bundle with a state of one row: the same arithmetic as in the service, one event at a time,
+as a per-key callback has to call it. Runs without Rillcast.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Task:
 
 
 def peak_rss_mib() -> float:
-    """Return the most memory that this program has had."""
+    """Return the peak memory of this program."""
     status = Path("/proc/self/status")
     if status.exists():
         # Not `ru_maxrss`: on Linux a new program inherits that of the process that started it, which is large here.
@@ -89,7 +89,7 @@ class Step:
 
 
 def about(model: str) -> dict[str, Any]:
-    """Return what a bundle says of itself."""
+    """Return the metadata of a bundle."""
     described = ort.InferenceSession(model, providers=["CPUExecutionProvider"]).get_modelmeta()
     metadata: dict[str, Any] = json.loads(described.custom_metadata_map["rillcast"])
     return metadata

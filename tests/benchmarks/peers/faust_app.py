@@ -31,7 +31,7 @@ forecasts = app.topic(task.output, key_type=bytes, value_type=bytes, **raw)
 rows = app.Table("rows", key_type=bytes, value_type=bytes)  # stored raw, by their types
 
 
-# A failure ends the run; by default the agent would be started anew, and the run never end.
+# A failure ends the run; by default Faust would start the agent again, and the run would never end.
 @app.agent(observations, supervisor_strategy=CrashingSupervisor)  # type: ignore[untyped-decorator]
 async def forecast(stream: faust.StreamT) -> None:
     """Step each event; all partitions pass through here, one event at a time."""
@@ -49,6 +49,6 @@ async def forecast(stream: faust.StreamT) -> None:
             signal.raise_signal(signal.SIGTERM)
 
 
-# Standard output is for the result alone.
+# Standard output has the result only.
 worker = faust.Worker(app, loglevel="ERROR", quiet=True, stdout=sys.stderr, redirect_stdouts=False)
 worker.execute_from_commandline()

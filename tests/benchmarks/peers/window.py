@@ -1,4 +1,4 @@
-"""The tutorial's way: the last events of a stream are kept and stepped through anew for each one that comes."""
+"""The usual way of tutorials: keep the last events of a stream and step through all of them for each new one."""
 
 from __future__ import annotations
 

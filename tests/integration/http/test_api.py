@@ -23,15 +23,15 @@ from rillcast.observability.health import Health
 from rillcast.observability.live_view import LiveView
 from rillcast.observability.server import HttpServer
 from rillcast.settings import HttpSettings
-from tests.support.boards import START_MS, metadata, put
+from tests.support.live_views import START_MS, metadata, put
 from tests.support.paths import ROOT
 
 
 @dataclass
 class Running:
     port: int
-    latest: ForecastCache
-    board: LiveView
+    forecast_cache: ForecastCache
+    live_view: LiveView
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
@@ -56,17 +56,17 @@ class Running:
 
 @pytest.fixture
 def running() -> Iterator[Running]:
-    latest, board = ForecastCache(1_000), LiveView(metadata())
-    server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), board, latest)
+    forecast_cache, live_view = ForecastCache(1_000), LiveView(metadata())
+    server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), live_view, forecast_cache)
     server.start()
     try:
-        yield Running(server.port, latest, board)
+        yield Running(server.port, forecast_cache, live_view)
     finally:
         server.stop()
 
 
 def published(
-    latest: ForecastCache, unique_ids: list[str], *, codec: Codec = "json", partition: int = 0, first: int = 0
+    forecast_cache: ForecastCache, unique_ids: list[str], *, codec: Codec = "json", partition: int = 0, first: int = 0
 ) -> list[bytes]:
     """Publish one forecast for each id."""
     n = len(unique_ids)
@@ -81,7 +81,7 @@ def published(
         offsets=first + np.arange(n),
     )
     _, records = make_encoder(codec, metadata(), schema_id=lambda: 7).encode(columns)
-    latest.update(columns.partitions, unique_ids, records)
+    forecast_cache.update(columns.partitions, unique_ids, records)
     return records
 
 
@@ -92,8 +92,8 @@ def test_the_description_is_openapi_and_the_published_one() -> None:
 
 
 def test_the_newest_forecast_of_a_stream_is_the_record_that_was_published(running: Running) -> None:
-    published(running.latest, ["a", "web-17/cpu ☂"], first=0)
-    records = published(running.latest, ["a", "web-17/cpu ☂"], first=2)
+    published(running.forecast_cache, ["a", "web-17/cpu ☂"], first=0)
+    records = published(running.forecast_cache, ["a", "web-17/cpu ☂"], first=2)
     status, document = running.described("/streams/{unique_id}", f"/streams/{quote('web-17/cpu ☂', safe='')}")
     assert status == 200
     assert document == json.loads(records[1])
@@ -102,8 +102,8 @@ def test_the_newest_forecast_of_a_stream_is_the_record_that_was_published(runnin
 
 @pytest.mark.parametrize("codec", ["msgpack", "float32", "avro"])
 def test_a_forecast_of_another_codec_is_the_same_to_a_reader(running: Running, codec: Codec) -> None:
-    in_json = json.loads(published(running.latest, ["a", "b"])[1])
-    published(running.latest, ["a", "b"], codec=codec)
+    in_json = json.loads(published(running.forecast_cache, ["a", "b"])[1])
+    published(running.forecast_cache, ["a", "b"], codec=codec)
     status, document = running.described("/streams/{unique_id}", "/streams/b")
     assert status == 200
     if codec == "float32":  # it has the id of the bundle alone
@@ -119,7 +119,7 @@ def test_a_stream_that_is_not_kept_is_not_found(running: Running) -> None:
 
 def test_pages_put_together_are_all_streams_in_order(running: Running) -> None:
     ids = [f"s{number}" for number in range(250)]
-    published(running.latest, ids)
+    published(running.forecast_cache, ids)
     found: list[str] = []
     query = {"limit": "60"}
     while True:
@@ -134,17 +134,17 @@ def test_pages_put_together_are_all_streams_in_order(running: Running) -> None:
 
 
 def test_a_stream_that_goes_between_two_pages_hides_no_other(running: Running) -> None:
-    published(running.latest, ["a", "b", "c", "d"])
-    published(running.latest, ["b"], partition=1)
+    published(running.forecast_cache, ["a", "b", "c", "d"])
+    published(running.forecast_cache, ["b"], partition=1)
     first = running.described("/streams", "/streams?limit=2")[1]
-    running.latest.forget(1)
+    running.forecast_cache.forget(1)
     second = running.described("/streams", f"/streams?limit=2&after={first['next']}")[1]
     assert [entry["unique_id"] for page in (first, second) for entry in page["streams"]] == ["a", "b", "c", "d"]
     assert second["total"] == 3
 
 
 def test_a_prefix_chooses_streams(running: Running) -> None:
-    published(running.latest, ["db-1", "web-1", "web-2", "www"])
+    published(running.forecast_cache, ["db-1", "web-1", "web-2", "www"])
     page = running.described("/streams", "/streams?prefix=web-")[1]
     assert ([entry["unique_id"] for entry in page["streams"]], page["total"]) == (["web-1", "web-2"], 2)
 
@@ -163,8 +163,8 @@ def test_parameters_that_make_no_sense_are_refused_with_the_reason(running: Runn
 def test_the_status_is_described_before_and_after_the_first_event(running: Running) -> None:
     status, empty = running.described("/status", "/status")
     assert (status, empty["events"], empty["newest_ds"], empty["latency_s"]["p50"]) == (200, 0, None, None)
-    put(running.board, ["a", "b"], [0, 1], [1.0, 2.0], covered=[1.0, 0.0], num_streams=2)
-    published(running.latest, ["a", "b"])
+    put(running.live_view, ["a", "b"], [0, 1], [1.0, 2.0], covered=[1.0, 0.0], num_streams=2)
+    published(running.forecast_cache, ["a", "b"])
     document = running.described("/status", "/status")[1]
     assert (document["events"], document["streams"], document["listed"]) == (2, 2, 2)
     assert document["newest_ds"] == "2024-05-01T01:00:00.000Z"
@@ -173,7 +173,7 @@ def test_the_status_is_described_before_and_after_the_first_event(running: Runni
 
 
 def test_nothing_can_be_changed(running: Running) -> None:
-    published(running.latest, ["a"])
+    published(running.forecast_cache, ["a"])
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         assert running.ask("/api/v1/streams/a", method)[0] == 405
     assert running.ask("/api/v1/streams/a")[0] == 200
@@ -203,23 +203,23 @@ def test_without_kept_streams_the_api_says_that_it_is_off() -> None:
 
 
 def test_the_last_streams_that_were_published_are_kept_and_about_twice_as_many_at_most() -> None:
-    latest, published_last = ForecastCache(5), list[str]()
+    forecast_cache, published_last = ForecastCache(5), list[str]()
     numbers = np.random.default_rng(0).integers(0, 40, 400).tolist()
     while numbers:
         size = 1 + len(numbers) % 7
         ids, numbers = [f"s{number}" for number in numbers[:size]], numbers[size:]
-        records = published(latest, ids, first=len(numbers))
+        records = published(forecast_cache, ids, first=len(numbers))
         for unique_id in ids:
             published_last = [*(one for one in published_last if one != unique_id), unique_id]
-        assert all(latest.get(unique_id) is not None for unique_id in published_last[-5:])
-        assert latest.get(ids[-1]) == records[-1]
-        assert len(latest) <= 2 * (5 + 6), "twice as many, and those of two batches"
-        assert {unique_id for unique_id, _ in latest.page(100).records} >= set(published_last[-5:])
+        assert all(forecast_cache.get(unique_id) is not None for unique_id in published_last[-5:])
+        assert forecast_cache.get(ids[-1]) == records[-1]
+        assert len(forecast_cache) <= 2 * (5 + 6), "twice as many, and those of two batches"
+        assert {unique_id for unique_id, _ in forecast_cache.page(100).records} >= set(published_last[-5:])
 
 
 def test_the_last_of_several_records_of_a_stream_stays() -> None:
-    latest = ForecastCache(3)
-    records = published(latest, ["a", "b", "a"])
-    assert (latest.get("a"), len(latest)) == (records[2], 2)
-    (newer,) = published(latest, ["c"]) and published(latest, ["a"])
-    assert latest.get("a") == newer, "the younger table is asked first"
+    forecast_cache = ForecastCache(3)
+    records = published(forecast_cache, ["a", "b", "a"])
+    assert (forecast_cache.get("a"), len(forecast_cache)) == (records[2], 2)
+    (newer,) = published(forecast_cache, ["c"]) and published(forecast_cache, ["a"])
+    assert forecast_cache.get("a") == newer, "the younger table is asked first"

@@ -22,13 +22,13 @@ from rillcast.observability.health import Health
 from rillcast.observability.live_view import LiveView
 from rillcast.observability.server import HttpServer
 from rillcast.settings import HttpSettings
-from tests.support.boards import SettableClock, metadata, put
+from tests.support.live_views import SettableClock, metadata, put
 
 
 @dataclass
 class Running:
     server: HttpServer
-    board: LiveView
+    live_view: LiveView
     health: Health
     clock: SettableClock
 
@@ -52,11 +52,11 @@ def running() -> Iterator[Running]:
     clock = SettableClock()
     registry = CollectorRegistry()
     Counter("rillcast_events", "Events.", registry=registry).inc(7)
-    board, health = LiveView(metadata()), Health(liveness_timeout_s=60.0, clock=clock)
-    server = HttpServer(HttpSettings(port=0), registry, health, board)
+    live_view, health = LiveView(metadata()), Health(liveness_timeout_s=60.0, clock=clock)
+    server = HttpServer(HttpSettings(port=0), registry, health, live_view)
     server.start()
     try:
-        yield Running(server, board, health, clock)
+        yield Running(server, live_view, health, clock)
     finally:
         server.stop()
 
@@ -101,7 +101,7 @@ def test_liveness_depends_on_the_loop_alone(running: Running) -> None:
 
 
 def test_the_streams_and_the_summary_are_served_as_json(running: Running) -> None:
-    put(running.board, ["JFK/temp", "zürich ☂"], [0, 0], [1.0, 2.0])
+    put(running.live_view, ["JFK/temp", "zürich ☂"], [0, 0], [1.0, 2.0])
 
     status, document = running.ask_json("/api/streams")
 
@@ -112,7 +112,7 @@ def test_the_streams_and_the_summary_are_served_as_json(running: Running) -> Non
 
 @pytest.mark.parametrize("unique_id", ["JFK/temp", "zürich ☂", "a b?c#d&e%2F", "..%2f", "../../etc/passwd"])
 def test_a_stream_is_found_by_its_url_encoded_id(running: Running, unique_id: str) -> None:
-    put(running.board, [unique_id], [0], [1.0])
+    put(running.live_view, [unique_id], [0], [1.0])
 
     status, document = running.ask_json(f"/api/streams/{quote(unique_id, safe='')}")
 
@@ -121,12 +121,12 @@ def test_a_stream_is_found_by_its_url_encoded_id(running: Running, unique_id: st
 
 def test_an_unknown_stream_is_not_found_and_followed_from_then_on(running: Running) -> None:
     crowd = [f"s{i}" for i in range(24)]
-    put(running.board, [*crowd, "late"], [0] * 25, [0.0] * 25)
+    put(running.live_view, [*crowd, "late"], [0] * 25, [0.0] * 25)
     status, document = running.ask_json("/api/streams/late")
     assert status == 404
     assert "'late'" in document["error"]
 
-    put(running.board, ["late"], [1], [5.0])
+    put(running.live_view, ["late"], [1], [5.0])
 
     assert running.ask_json("/api/streams/late")[1]["y"] == [5.0]
 
@@ -193,7 +193,7 @@ def test_other_methods_are_not_allowed(running: Running, method: str, path: str)
     assert (status, headers["allow"]) == (405, "GET, HEAD")
 
 
-def test_without_a_board_there_are_metrics_and_probes_only() -> None:
+def test_without_a_live_view_there_are_metrics_and_probes_only() -> None:
     server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), None)
     server.start()
     try:
@@ -238,12 +238,12 @@ def test_liveness_needs_a_positive_time() -> None:
 
 @pytest.fixture
 def guarded() -> Iterator[Running]:
-    health, board = Health(), LiveView(metadata())
+    health, live_view = Health(), LiveView(metadata())
     settings = HttpSettings.model_validate({"port": 0, "token": "s3cret"})
-    server = HttpServer(settings, CollectorRegistry(), health, board)
+    server = HttpServer(settings, CollectorRegistry(), health, live_view)
     server.start()
     try:
-        yield Running(server, board, health, SettableClock())
+        yield Running(server, live_view, health, SettableClock())
     finally:
         server.stop()
 

@@ -25,7 +25,7 @@ def test_a_dead_letter_goes_back_to_the_partition_that_it_came_from(
     poll = polled([b"{", b"\xff", b"["], keys=[b"a", None, b"c"], headers=[[("h", b"\x00")], [], []])
     poll.partitions[:] = [2, 1, 0]
     rejections = [Rejection(row, Reason.NOT_JSON, "x") for row in range(2)] + [Rejection(2, Reason.LATE, "x")]
-    DeadLetters(observations, "toy@1", 1000).publish(sink, poll, rejections)
+    DeadLetters(observations, 1000).publish(sink, poll, rejections, "toy@1")
     sink.flush(20)
     sink.close()
     flags = [

@@ -17,13 +17,13 @@ from rillcast.bundle.bundle import BundleMetadata, StateSpec
 from rillcast.errors import SettingsError, StateError, TransportError
 from rillcast.settings import Settings
 from rillcast.stores.base import Claim, Mark, Restored, StateStore, Superseded
-from rillcast.stores.connect import codec_of, open_admin, open_store, prepare_store, reader_of
+from rillcast.stores.connect import codec_of, open_store, prepare_store, reader_of
 from rillcast.stores.format.pages import PageCodec
 from rillcast.stores.kafka import KafkaStore
 from rillcast.stores.local import LocalStore
 from rillcast.stores.state_topic import ensure_topic
 from rillcast.transports.base import Channel, TransactionalSink
-from rillcast.transports.connect import open_group, open_transactional_sink
+from rillcast.transports.connect import open_group, open_topic_admin, open_transactional_sink
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.stores import (
     SPECS,
@@ -249,7 +249,7 @@ def test_a_missing_topic_is_made_compacted_and_with_the_partitions_of_the_input(
     metadata = toy_bundle().metadata
     prepare_store(settings, metadata)
     prepare_store(settings, metadata)  # and is left alone the next time
-    with closing(open_admin(settings)) as admin:
+    with closing(open_topic_admin(settings.kafka)) as admin:
         assert admin.partitions(settings.state_topic) == 3
         config = admin.config(settings.state_topic)
     assert config["cleanup.policy"] == "compact"
@@ -264,7 +264,7 @@ def test_a_missing_topic_is_made_compacted_and_with_the_partitions_of_the_input(
 
 def test_two_members_may_make_the_topic_at_once(kafka: KafkaCluster, client: Client) -> None:
     settings = settings_for(kafka, client, "unused", topic=unique("state"))
-    with closing(open_admin(settings)) as first, closing(open_admin(settings)) as second:
+    with closing(open_topic_admin(settings.kafka)) as first, closing(open_topic_admin(settings.kafka)) as second:
         for admin in (first, second):
             admin.create(settings.state_topic, 2, {"cleanup.policy": "compact"})
         ensure_topic(second, settings.state_topic, 2, 1_000)
@@ -273,10 +273,10 @@ def test_two_members_may_make_the_topic_at_once(kafka: KafkaCluster, client: Cli
 @pytest.mark.parametrize(
     ("partitions", "config", "says"),
     [
-        (4, {"cleanup_policy": "compact"}, "has 4 partitions, the input has 3"),
+        (4, {"cleanup_policy": "compact"}, "has 4 partitions, expected 3 like the input"),
         (3, {}, "cleanup.policy=delete, expected compact"),
         (3, {"cleanup_policy": "compact,delete"}, "cleanup.policy=compact,delete, expected compact"),
-        (3, {"cleanup_policy": "compact", "max_message_bytes": 5_000}, "max.message.bytes=5000, less than"),
+        (3, {"cleanup_policy": "compact", "max_message_bytes": 5_000}, "max.message.bytes=5000, expected at least"),
     ],
 )
 def test_a_topic_that_would_lose_state_is_refused_by_name(

@@ -12,7 +12,7 @@ import pytest
 from rillcast import cli
 from rillcast.bundle.bundle import Bundle
 from rillcast.codecs.forecasts.reader import decode_forecast
-from rillcast.transports.kafka.kafka_python.placing import partition_of
+from rillcast.transports.kafka.kafka_python.partitioner import partition_of
 from rillcast_training.export.bundle import export
 from tests.support.disorder import Event, in_order, last_revisions, worst_error
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config

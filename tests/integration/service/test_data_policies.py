@@ -19,7 +19,7 @@ from rillcast.codecs.observations.msgpack import MessagePackFormat
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
-from rillcast.publishing.publisher import Policy
+from rillcast.publishing.filters import Policy
 from rillcast.settings import Settings
 from rillcast.transports.base import Channel
 from rillcast_training.export.bundle import export
@@ -99,7 +99,7 @@ CELLS = {
     "in-order": Cell(events(*range(CONTEXT + 2)), [*WARMED, "ok", "ok"], counted={"ok": 3}),
     "duplicate": Cell([*WARM, *events(11, 11.5)], WARMED, counted={"duplicate": 2}),
     "late-dead_letter": Cell([*WARM, *events(3)], WARMED, ["late"], {"late": 1}),
-    "late-drop": Cell([*WARM, *events(3)], WARMED, [], {"late": 1}, {"policy": Policy(late="drop")}),
+    "late-drop": Cell([*WARM, *events(3)], WARMED, [], {"late": 1}, {"late": "drop"}),
     "late-within-allowance": Cell(
         [*WARM, *events(12, 14, 13, y=2.0)],
         [*WARMED, "ok", "gap", "ok", "ok"],
@@ -109,7 +109,7 @@ CELLS = {
     ),
     "late-beyond-allowance": Cell([*WARM, *events(7)], WARMED, ["late"], {"late": 1}, LATENESS),
     "late-beyond-allowance-drop": Cell(
-        [*WARM, *events(7)], WARMED, [], {"late": 1}, LATENESS | {"policy": Policy(late="drop")}
+        [*WARM, *events(7)], WARMED, [], {"late": 1}, LATENESS | {"late": "drop"}
     ),
     "late-at-allowance": Cell(
         [*WARM, *events(12, 14, 15, 16, 13)],

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from rillcast.engine.step_engine import StepStats
+from rillcast.events import EventBatch
 from rillcast.observability.metrics import TABLE, Metrics
+from tests.support.live_views import published, stepped
 from tests.support.paths import ROOT
 from tests.support.toy import toy_bundle
 
@@ -40,6 +42,11 @@ def test_names_follow_the_conventions() -> None:
         assert row.help.endswith("."), row.name
 
 
+def events(first_offset: int, n: int, partition: int = 0) -> EventBatch:
+    ids = [f"s{number}" for number in range(n)]
+    return EventBatch.of(ids, [0] * n, [0.0] * n, partition=partition, first_offset=first_offset)
+
+
 def test_lag_of_partitions_that_left_is_dropped() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry, toy_bundle().metadata, "cpu")
@@ -71,10 +78,7 @@ def test_scores_are_counted_by_their_names_and_unknown_ones_left_alone() -> None
         ],
         dtype=np.float32,
     )
-    anomaly = np.array([0.98, 0.995, nan], dtype=np.float32)
-    metrics.stepped(
-        StepStats(events=3, calls=1, in_runs=0, evicted=0, seconds=0.1), np.zeros(3, np.int8), score, anomaly
-    )
+    metrics.observe(published(events(0, 3), stepped(3, score=score, anomaly=[0.98, 0.995, nan]), model=metadata))
 
     def value(name: str, **labels: str) -> float | None:
         return registry.get_sample_value(name, {"model_id": metadata.model_id, **labels})
@@ -92,3 +96,29 @@ def test_scores_are_counted_by_their_names_and_unknown_ones_left_alone() -> None
     assert value("rillcast_scored_forecasts_total", horizon="late") is None
     assert value("rillcast_rated_events_total") == 2
     assert value("rillcast_anomalous_events_total") == 1
+
+
+def counted(batches: list[EventBatch]) -> list[float]:
+    """Return how many events have been counted after each batch."""
+    registry = CollectorRegistry()
+    metrics, seen = Metrics(registry, toy_bundle().metadata, "cpu"), []
+    for batch in batches:
+        metrics.observe(published(batch, stepped(len(batch)), model=toy_bundle().metadata))
+        seen.append(registry.get_sample_value("rillcast_events_total", {"status": "ok"}) or 0.0)
+    return seen
+
+
+def test_an_event_that_comes_again_is_not_counted_again() -> None:
+    assert counted([events(5, 2), events(2, 1, partition=1), events(5, 3), events(3, 1, partition=1)]) == [2, 3, 4, 5]
+
+
+def test_partitions_may_be_mixed_and_offsets_missing() -> None:
+    def mixed(*where: tuple[int, int]) -> EventBatch:
+        partitions, offsets = (np.array(column, np.int64) for column in zip(*where, strict=True))
+        return replace(events(0, len(where)), partitions=partitions, offsets=offsets)
+
+    assert counted([mixed((0, 1), (1, 1), (0, 4), (1, 2)), mixed((0, 3), (1, 2), (0, 5), (1, 3))]) == [4, 6]
+
+
+def test_going_far_back_and_no_events_forget_nothing() -> None:
+    assert counted([events(9, 1), events(1, 1), events(0, 0), events(9, 2)]) == [1, 1, 1, 2]

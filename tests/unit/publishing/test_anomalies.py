@@ -1,4 +1,4 @@
-"""Anomalous observations: which are told of, as what, and how they are listed."""
+"""Anomalous observations: which are published, as what, and how they are listed."""
 
 from __future__ import annotations
 
@@ -11,54 +11,39 @@ import numpy as np
 import pytest
 
 from rillcast import cli
-from rillcast.bundle.bundle import Status
 from rillcast.codecs.forecasts.columns import CODECS, Codec, ForecastColumns
 from rillcast.codecs.forecasts.encoders import make_encoder
-from rillcast.engine.step_engine import Outcome, StepResult, StepStats
 from rillcast.errors import DataError, SettingsError
 from rillcast.events import EventBatch
 from rillcast.publishing.anomalies import Anomaly, AnomalyPublisher, anomalous
 from rillcast.service.build import build
 from rillcast.settings import Settings
 from rillcast.transports.base import Channel
-from tests.support.boards import HOUR_MS, START_MS, metadata
 from tests.support.formats import SCHEMAS
+from tests.support.live_views import HOUR_MS, START_MS, metadata, published, stepped
 from tests.support.memory import Log, MemorySink
 from tests.support.toy import write_toy
 
 ANOMALIES = [np.nan, 0.5, 0.995, 1.0, 0.9901, 0.98]
 
 
-def result_of(anomaly: Sequence[float]) -> StepResult:
-    n = len(anomaly)
-    return StepResult(
-        outcome=np.full(n, Outcome.STEPPED, np.int8),
-        forecast=np.zeros((n, 3, 3), np.float32),
-        status=np.full(n, Status.OK, np.int8),
-        score=None,
-        anomaly=np.array(anomaly, np.float32),
-        stats=StepStats(n, 1, 0, 0, 0.0),
-    )
-
-
-def told(anomaly: Sequence[float], eligible: Sequence[bool] | None = None) -> list[bytes]:
+def anomalies(sizes: Sequence[float], live: Sequence[bool] | None = None) -> list[bytes]:
     """Return the records that anomalies of these sizes become, of one event each."""
-    n = len(anomaly)
-    log = Log({0: []})
+    n = len(sizes)
+    log, counts = Log({0: []}), list[int]()
     sink = MemorySink(log)
     ids, ds = [f"s{i}" for i in range(n)], START_MS + np.arange(n) * HOUR_MS
-    events = EventBatch.of(ids, ds, np.full(n, 0.1, np.float32), partition=3, first_offset=40)
-    publisher, result = AnomalyPublisher(sink, metadata(), 0.01), result_of(anomaly)
-    rows = publisher.choose(result, np.ones(n, bool) if eligible is None else np.array(eligible))
-    publisher.publish(events, result, rows, None)
+    events = EventBatch.of(ids, ds, np.full(n, 0.1), partition=3, first_offset=40)
+    observer = AnomalyPublisher(sink, 0.01, count=counts.append)
+    observer.observe(published(events, stepped(n, anomaly=sizes), live=live))
     sink.flush(1.0)
-    published = log.published[Channel.ANOMALIES]
-    assert [key for key, _, _ in published] == [f"s{row}".encode() for row in rows.tolist()]
-    return [value for _, value, _ in published if value is not None]
+    records = log.published[Channel.ANOMALIES]
+    assert counts == ([len(records)] if records else [])
+    return [value for _, value, _ in records if value is not None]
 
 
-def test_observations_below_the_tail_probability_are_told_of_with_all_that_is_known() -> None:
-    records = [json.loads(value) for value in told(ANOMALIES)]
+def test_observations_below_the_tail_probability_are_published() -> None:
+    records = [json.loads(value) for value in anomalies(ANOMALIES)]
     assert [record["unique_id"] for record in records] == ["s2", "s3", "s4"]
     assert records[0] == {
         "unique_id": "s2",
@@ -77,16 +62,16 @@ def test_records_keep_their_schema_and_are_read_back() -> None:
     schema = json.loads((SCHEMAS / "anomaly.schema.json").read_text())
     kind = jsonschema.validators.validator_for(schema)
     kind.check_schema(schema)
-    for value in told(ANOMALIES):
+    for value in anomalies(ANOMALIES):
         kind(schema, format_checker=kind.FORMAT_CHECKER).validate(json.loads(value))
-    first = Anomaly.read(told(ANOMALIES)[0])
+    first = Anomaly.read(anomalies(ANOMALIES)[0])
     assert first == Anomaly("s2", START_MS + 2 * HOUR_MS, 0.1, 0.995, "toy@0123456789abcdef", 3, 42)
     assert first.tail_probability == pytest.approx(0.005)
 
 
-def test_only_eligible_events_are_told_of() -> None:
-    eligible = [True, True, False, True, True, True]
-    assert [json.loads(value)["unique_id"] for value in told(ANOMALIES, eligible)] == ["s3", "s4"]
+def test_only_live_events_are_published() -> None:
+    live = [True, True, False, True, True, True]
+    assert [json.loads(value)["unique_id"] for value in anomalies(ANOMALIES, live)] == ["s3", "s4"]
 
 
 def test_the_unknown_is_not_anomalous_and_the_limit_itself_neither() -> None:
@@ -109,7 +94,7 @@ def forecasts(codec: Codec) -> tuple[list[bytes], list[bytes]]:
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_forecasts_of_any_codec_tell_the_anomaly_too(codec: Codec) -> None:
+def test_forecasts_of_any_codec_have_the_anomaly_too(codec: Codec) -> None:
     keys, values = forecasts(codec)
     found = [Anomaly.read(value, key) for key, value in zip(keys, values, strict=True)]
     assert [one.anomaly for one in found] == pytest.approx(ANOMALIES, abs=1e-6, nan_ok=True)
@@ -126,7 +111,7 @@ def test_what_is_neither_an_anomaly_nor_a_forecast_is_refused(value: bytes) -> N
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
     path = tmp_path / "forecasts.jsonl"
-    path.write_bytes(b"\n".join([*forecasts("json")[1], *told([0.999]), b'{"no": "such thing"}']) + b"\n")
+    path.write_bytes(b"\n".join([*forecasts("json")[1], *anomalies([0.999]), b'{"no": "such thing"}']) + b"\n")
     return path
 
 
@@ -159,13 +144,13 @@ def test_the_command_chooses(
     assert [json.loads(line)["source"]["offset"] for line in lines] == expected
 
 
-def test_the_command_counts_by_stream_and_tells_of_what_it_could_not_read(
+def test_the_command_counts_by_stream_and_reports_records_that_it_cannot_read(
     file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert cli.main(["anomalies", "--file", str(file), "--count", "--json"]) == 0
-    told_of = capsys.readouterr()
-    assert json.loads(told_of.out) == {"s0": 2, "s2": 1, "s3": 1}
-    assert "1 records are neither" in told_of.err
+    captured = capsys.readouterr()
+    assert json.loads(captured.out) == {"s0": 2, "s2": 1, "s3": 1}
+    assert "1 records are neither" in captured.err
 
 
 @pytest.mark.parametrize("flags", [["--tail-probability", "0"], ["--follow"], ["--tail-probability", "1.5"]])
@@ -179,7 +164,7 @@ def test_flags_that_make_no_sense_are_refused(file: Path, flags: list[str]) -> N
         ({"anomalies": {"topic": "forecasts"}}, "which is one of"),
         ({"anomalies": {"path": "a.jsonl"}}, "use anomalies.topic"),
         ({"anomalies": {"topic": "a"}, "output": {"path": "f.jsonl"}}, "use anomalies.path"),
-        ({"anomalies": {"path": "f.jsonl"}, "output": {"path": "f.jsonl"}}, "another output has"),
+        ({"anomalies": {"path": "f.jsonl"}, "output": {"path": "f.jsonl"}}, "path of another output"),
     ],
 )
 def test_settings_that_contradict_each_other_are_refused(values: dict[str, object], message: str) -> None:

@@ -44,7 +44,7 @@ def columns(
 
 
 def moved(changes: Changes, *given: tuple[str, int, list[float]], **options: Any) -> list[bool]:
-    found: list[bool] = changes.moved(columns(*given, **options)).tolist()
+    found: list[bool] = changes.keep(columns(*given, **options)).tolist()
     return found
 
 
@@ -117,10 +117,10 @@ def test_with_one_level_any_difference_counts() -> None:
     flat = ForecastColumns(
         one.unique_ids, one.ds, one.status, one.forecast[:, :, 1:2], None, one.partitions, one.offsets
     )
-    assert changes.moved(flat).tolist() == [True]
-    assert changes.moved(flat).tolist() == [False]
+    assert changes.keep(flat).tolist() == [True]
+    assert changes.keep(flat).tolist() == [False]
     flat.forecast[0, 2, 0] += 1e-3
-    assert changes.moved(flat).tolist() == [True]
+    assert changes.keep(flat).tolist() == [True]
 
 
 def test_streams_that_come_and_go_do_not_fill_the_memory() -> None:
@@ -150,6 +150,6 @@ def test_how_forecasts_are_batched_does_not_matter(events: list[tuple[str, int, 
 
 
 def test_nothing_to_judge_is_nothing() -> None:
-    assert Changes(metadata(), 0.1).moved(columns()).tolist() == []
+    assert Changes(metadata(), 0.1).keep(columns()).tolist() == []
     with pytest.raises(ValueError, match="above 0"):
         Changes(metadata(), 0.0)

@@ -14,7 +14,7 @@ from rillcast.codecs.observations.rejections import Reason, Rejection
 from rillcast.publishing.dead_letters import DeadLetter, DeadLetters
 from rillcast.transports.base import Channel, Headers
 from rillcast.transports.file import dead_letter_lines
-from rillcast.transports.file.transport import FileSink
+from rillcast.transports.file.sink import FileSink
 from tests.support.hostile import NOON_MS, polled
 from tests.support.memory import Log, MemorySink
 
@@ -28,7 +28,7 @@ def buried(
     sink = MemorySink(log)
     poll = polled([value], keys=[key], headers=[headers], timestamp_ms=NOON_MS)
     rejection = Rejection(0, Reason.NOT_JSON, "a\nb")
-    DeadLetters("observations", "toy@1", max_bytes).publish(sink, poll, [rejection])
+    DeadLetters("observations", max_bytes).publish(sink, poll, [rejection], "toy@1")
     sink.flush(0)
     (record,) = log.published[Channel.DEAD_LETTERS]
     return record
@@ -99,7 +99,7 @@ def file(tmp_path: Path) -> Path:
         Rejection(1, Reason.TOO_LARGE, "50 bytes"),
         Rejection(2, Reason.NOT_JSON, "bytes"),
     ]
-    DeadLetters("observations", "toy@1", 40).publish(sink, poll, rejections)
+    DeadLetters("observations", 40).publish(sink, poll, rejections, "toy@1")
     sink.close()
     return path
 

@@ -13,7 +13,9 @@ from rillcast.engine.step_engine import StepEngine
 from rillcast.events import EventBatch
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.metrics import Metrics
-from rillcast.publishing.publisher import Policy, Publisher
+from rillcast.publishing.filters import Policy
+from rillcast.publishing.output import ForecastOutput
+from rillcast.publishing.publisher import Publisher
 from rillcast.transports.base import Channel, Polled
 from tests.support.memory import Log, MemorySink
 from tests.support.toy import toy_bundle
@@ -28,10 +30,9 @@ def published(policy: Policy, ds: list[int]) -> list[int]:
     log = Log({0: []})
     registry = CollectorRegistry()
     metrics = Metrics(registry, bundle.metadata, "cpu")
-    encoder = make_encoder("float32", bundle.metadata)
-    sink = MemorySink(log)
-    latest = ForecastCache(100)
-    publisher = Publisher(sink, encoder, engine.residents, metrics, policy=policy, latest=latest)
+    sink, cache = MemorySink(log), ForecastCache(100)
+    output = ForecastOutput(sink, make_encoder("float32", bundle.metadata))
+    publisher = Publisher(engine, output, [policy], [metrics, cache])
     zeros, offsets = np.zeros(n, np.int64), np.arange(n)
     polled = Polled(zeros, offsets, np.full(n, -1), [None] * n, [b""] * n)
     events = EventBatch(zeros, offsets, [f"s{i}" for i in range(n)], np.array(ds), np.ones(n, np.float32))
@@ -40,18 +41,23 @@ def published(policy: Policy, ds: list[int]) -> list[int]:
     sink.flush(1.0)
     assert registry.get_sample_value("rillcast_streams") == n, "every event moves its stream"
     records = {key.decode(): value for key, value, _ in log.published[Channel.FORECASTS] if key is not None}
-    assert records == dict(latest.page(100).records), "what is kept is what was published, byte for byte"
+    assert records == dict(cache.page(100).records), "what is kept is what was published, byte for byte"
     publisher.forget(0)
-    assert len(latest) == 0
+    assert len(cache) == 0
     return [int(unique_id[1:]) for unique_id in records]
 
 
-@pytest.mark.parametrize(("every", "slots"), [(1, [0, 1, 2, 3, 4, 5, 6]), (2, [0, 2, 4, 6]), (3, [0, 3, 6]), (24, [0])])
-def test_only_every_so_manieth_slot_is_published(every: int, slots: list[int]) -> None:
-    assert published(Policy(every=every, frequency=Frequency(HOUR_MS)), [slot * HOUR_MS for slot in range(7)]) == slots
+@pytest.mark.parametrize(
+    ("every", "periods"), [(1, [0, 1, 2, 3, 4, 5, 6]), (2, [0, 2, 4, 6]), (3, [0, 3, 6]), (24, [0])]
+)
+def test_only_every_nth_period_is_published(every: int, periods: list[int]) -> None:
+    assert (
+        published(Policy(every=every, frequency=Frequency(HOUR_MS)), [period * HOUR_MS for period in range(7)])
+        == periods
+    )
 
 
-def test_an_event_counts_for_the_slot_that_it_falls_into_also_before_the_epoch() -> None:
+def test_an_event_counts_for_the_period_that_it_falls_into_also_before_the_epoch() -> None:
     ds = [HOUR_MS - 1, 2 * HOUR_MS - 1, -1, -HOUR_MS, -2 * HOUR_MS, -2 * HOUR_MS + 1]
     assert published(Policy(every=2, frequency=Frequency(HOUR_MS)), ds) == [0, 4, 5]
     days = [day * 24 * HOUR_MS for day in (0, 30, 31, 59, 89, 90)]  # 1970 up to 1 April

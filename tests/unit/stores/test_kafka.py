@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import logging
 from collections import deque
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 
 from rillcast.engine.pages import Page
 from rillcast.errors import StateError
 from rillcast.stores.format.pages import PageCodec
-from rillcast.stores.kafka import KafkaStore, Read, StoredRecord
-from rillcast.transports.base import Channel, Records
+from rillcast.stores.kafka import KafkaStore, StoredRecord
+from rillcast.transports.base import Channel, Polled, Records
 from tests.support.memory import Clock
 from tests.support.stores import SPECS, assert_same_pages, make_page, marks_over, tombstone
 
 MODEL = "0123456789abcdef"
 CODEC = PageCodec(MODEL, SPECS)
+
+
+@dataclass
+class Read:
+    """The result of one poll, and the partitions that it ended."""
+
+    records: Sequence[StoredRecord]
+    ended: Sequence[int]
 
 
 @dataclass
@@ -27,23 +37,48 @@ class ScriptedReader:
     clock: Clock
     reads: deque[Read] = field(default_factory=deque)
     begun: list[int] = field(default_factory=list)
-    cancelled: list[int] = field(default_factory=list)
+    stopped: list[int] = field(default_factory=list)
     closed: int = 0
+    _ended: Sequence[int] = ()
 
-    def begin(self, partition: int) -> None:
+    def beginning(self, partition: int) -> int:
+        raise AssertionError("a restore always reads from the beginning")
+
+    def offset_at(self, partition: int, timestamp_ms: int) -> int | None:
+        raise AssertionError("a restore asks for no time")
+
+    def follow(self, partition: int, position: int) -> None:
+        raise AssertionError("a restore ends")
+
+    def read_to_end(self, partition: int) -> None:
         self.begun.append(partition)
 
-    def cancel(self, partition: int) -> None:
-        self.cancelled.append(partition)
+    def stop(self, partition: int) -> None:
+        self.stopped.append(partition)
 
-    def poll(self, timeout_s: float) -> Read:
-        if self.reads:
-            return self.reads.popleft()
-        self.clock.now += timeout_s
-        return Read([], [])
+    def poll(self, max_records: int, timeout_s: float) -> Polled:
+        read = self.reads.popleft() if self.reads else None
+        if read is None:
+            self.clock.now += timeout_s
+            return Polled.empty()
+        self._ended = read.ended
+        return Polled(
+            np.array([record.partition for record in read.records], np.int64),
+            np.array([record.offset for record in read.records], np.int64),
+            np.full(len(read.records), -1, np.int64),
+            [record.key for record in read.records],
+            [record.value for record in read.records],
+        )
 
-    def position(self, partition: int) -> str:
-        return "at 3, to 7"
+    def ended(self) -> Sequence[int]:
+        ended, self._ended = self._ended, ()
+        return ended
+
+    def positions(self) -> Mapping[int, int]:
+        return {0: 3}
+
+    def end(self, partition: int) -> int | None:
+        return 7
 
     def close(self) -> None:
         self.closed += 1
@@ -134,7 +169,7 @@ def test_a_partition_cancelled_while_it_is_decoded_never_comes_and_begins_afresh
     for _ in range(2):
         assert not store.poll_restore(0.0)
     store.cancel_restore(0)
-    assert reader.cancelled == [0]
+    assert reader.stopped == [0]
     assert list(store.poll_restore(1.0)) == []
     store.begin_restore(0)
     newer = [make_page(offset=300)]
@@ -174,7 +209,7 @@ def test_a_restore_that_does_not_move_says_so_every_ten_seconds(
     assert clock.now == pytest.approx(25.0)
     messages = [record.getMessage() for record in caplog.records]
     assert len(messages) == 2
-    assert "state[0]: nothing new for 10 s at 3, to 7" in messages[0]
+    assert "state[0]: no record for 10 s, at offset 3 of 7" in messages[0]
 
 
 def test_close_closes_the_reader_and_not_the_sink(store: KafkaStore, reader: ScriptedReader) -> None:

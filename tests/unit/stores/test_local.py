@@ -194,9 +194,9 @@ def test_files_of_a_crash_are_removed_and_the_manifests_stay(tmp_path: Path) -> 
     assert sorted(file.name for file in folder.iterdir()) == ["0.1", "1.1", "2.1", "manifest"]
 
 
-def test_a_second_process_is_refused_until_the_first_has_gone(tmp_path: Path) -> None:
+def test_a_second_process_is_refused_until_the_first_has_ended(tmp_path: Path) -> None:
     first = open_store(tmp_path)
-    with pytest.raises(TransportError, match=rf"in use by process {os.getpid()};.*state\.path"):
+    with pytest.raises(TransportError, match=rf"in use by process {os.getpid()},.*state\.path"):
         open_store(tmp_path)
     with closing(LocalStore(tmp_path, PageCodec("other", SPECS))):
         pass  # another model has a directory of its own

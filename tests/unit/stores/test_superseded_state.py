@@ -190,7 +190,7 @@ def test_the_directory_of_a_model_that_a_process_has_open_stays_and_is_tried_aga
         new.commit()
         assert restore(new, 0)[0].claim == Claim("new", 9, {"old": before}), "as if it had not been tried"
         assert restore(old, 0)[0].mark is not None
-    assert "the state of model old stays for now" in caplog.text
+    assert "the state of model old is kept for now" in caplog.text
 
 
 def test_a_crash_in_the_middle_of_a_removal_leaves_it_to_the_next_process(

@@ -31,7 +31,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("data", type=Path, help="unique_id, ds, y as .csv, .jsonl or .parquet")
     parser.add_argument("--train", type=Path, help="what came before DATA: stepped first, not scored")
     parser.add_argument("--test-fraction", type=float, default=0.2, help="scored share without --train (default: 0.2)")
-    parser.add_argument("--stride", type=int, help="slots between origins (default: the horizon)")
+    parser.add_argument("--stride", type=int, help="periods between origins (default: the horizon)")
     parser.add_argument("--calibration", choices=["on", "off"], default="on", help="as in the settings (default: on)")
     parser.add_argument("--baseline", action="append", default=[], metavar="NAME", help="a model of statsforecast")
     parser.add_argument("--forecasts", type=Path, help="write unique_id, origin, step, q, value as Parquet")

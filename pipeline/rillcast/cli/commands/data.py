@@ -32,13 +32,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     listing = parsers.add_parser("list", help="the built-in data sets")
     show = parsers.add_parser("show", help="streams, span, step and holes of a data set, and what fits it")
     flags.add_data(show)
-    show.add_argument("--freq", help="count slots of this length (default: the most frequent step)")
+    show.add_argument("--freq", help="count periods of this length (default: the most frequent step)")
     export = parsers.add_parser("export", help="write a data set to a file")
     flags.add_data(export)
     synthesize = parsers.add_parser("synthesize", help="write synthetic series to a file")
-    synthesize.add_argument("--freq", required=True, help="length of a slot: 1h, 30min, 1d, 1mo, ...")
+    synthesize.add_argument("--freq", required=True, help="length of a period: 1h, 30min, 1d, 1mo, ...")
     synthesize.add_argument("--series", type=int, default=100, help="how many (default: 100)")
-    synthesize.add_argument("--length", type=int, help="slots in each (default: six lag windows)")
+    synthesize.add_argument("--length", type=int, help="periods in each (default: six lag windows)")
     synthesize.add_argument("--missing", type=float, default=0.1, help="share of series with holes (default: 0.1)")
     synthesize.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
     for sub in (export, synthesize):
@@ -80,9 +80,9 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         f"streams    {found.streams:,}, of {found.shortest:,} to {found.longest:,} events; {found.events:,} in all",
         f"time       {_iso(found.first_ms)} to {_iso(found.last_ms)}",
         f"step       {found.freq}; {found.step_share:.1%} of neighbouring events are one step apart",
-        f"holes      {found.missing:.1%} of the events have no value, {found.absent:.1%} of the slots no event",
-        f"repeated   {found.repeated:.1%} of the events are not the first of their slot",
-        f"seasons    {', '.join(map(str, found.seasons))} slots; lag window {found.context} slots",
+        f"holes      {found.missing:.1%} of the events have no value, {found.absent:.1%} of the periods no event",
+        f"repeated   {found.repeated:.1%} of the events are not the first of their period",
+        f"seasons    {', '.join(map(str, found.seasons))} periods; lag window {found.context} periods",
         f"so         rillcast train {args.data} --freq {found.freq} --horizon {found.seasons[0]} --out model.onnx",
     ]
     return found.to_dict(), lines

@@ -27,8 +27,8 @@ examples:
   rillcast evaluate candidate.onnx --against s3://bucket/models@live data.parquet --hold-out 168
   rillcast evaluate candidate.onnx --against live.onnx recent.csv --tolerance 0.01 --json
 
-Both bundles run through the serving engine, event by event, and are scored on the newest --hold-out slots of the data,
-which neither should have been trained on (`rillcast train --hold-out`); what is before them is stepped first.
+Both bundles run through the serving engine, event by event, and are scored on the newest --hold-out periods of the
+data, which neither should have been trained on (`rillcast train --hold-out`); what is before them is stepped first.
 
 Exit codes: 0 the candidate may be promoted, 7 it may not, 2 settings or data, 3 a model or the registry, 5 the registry
 does not answer.
@@ -42,11 +42,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--against", required=True, metavar="LIVE", help="the bundle that serves, or REGISTRY@live")
     flags.add_data(parser)
     scored = parser.add_mutually_exclusive_group()
-    scored.add_argument("--hold-out", type=int, metavar="SLOTS", help="score the newest SLOTS slots of the data")
+    scored.add_argument("--hold-out", type=int, metavar="PERIODS", help="score the newest PERIODS periods of the data")
     scored.add_argument(
         "--test-fraction", type=float, default=0.2, help="without: the last share of each series (default: 0.2)"
     )
-    parser.add_argument("--stride", type=int, help="slots between origins (default: the steps that are scored)")
+    parser.add_argument("--stride", type=int, help="periods between origins (default: the steps that are scored)")
     parser.add_argument(
         "--tolerance",
         type=float,

@@ -27,13 +27,13 @@ Both need a bundle that `rillcast train` made. docs/explain.md says how to read 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    forecast = kinds.add_parser("forecast", help="which past slots and features moved a forecast")
+    forecast = kinds.add_parser("forecast", help="which past periods and features moved a forecast")
     forecast.add_argument("model", type=Path, help="bundle (.onnx)")
     forecast.add_argument("data", type=Path, help="unique_id, ds, y (.csv, .jsonl, .parquet)")
     forecast.add_argument("--stream", required=True, help="the stream's unique_id")
     forecast.add_argument("--at", metavar="TIME", help="explain the forecast of the last event by then (default: last)")
     forecast.add_argument("--quantile", type=float, help="level to explain (default: the middle one)")
-    forecast.add_argument("--step", type=int, help="slot ahead to explain, from 1 (default: the mean of all)")
+    forecast.add_argument("--step", type=int, help="period ahead to explain, from 1 (default: the mean of all)")
     forecast.add_argument("--history", type=int, default=2_048, help="most events to look back on (default: 2048)")
     forecast.add_argument("--occlude", type=int, help="newest observations to occlude (default: two contexts)")
     forecast.add_argument("--out", type=Path, help="picture (default: MODEL.forecast.png)")
@@ -79,7 +79,9 @@ def _forecast(args: argparse.Namespace) -> int:
     )
     level = metadata.quantiles[target.quantile]
     origin = iso(history.periods[-1], metadata.freq)
-    what = f"quantile {level:g}, " + ("mean of all slots ahead" if target.step is None else f"slot {target.step} ahead")
+    what = f"quantile {level:g}, " + (
+        "mean of all periods ahead" if target.step is None else f"period {target.step} ahead"
+    )
     picture = args.out or args.model.with_name(args.model.name + ".forecast.png")
     draw_forecast(picture, found, title=f"{history.unique_id} at {origin}: {what}")
     document = {
@@ -137,7 +139,7 @@ def _print_forecast(document: dict[str, Any], what: str) -> None:
         print(f"  {title}")
         for part, value in sorted(document[name].items(), key=lambda item: -abs(item[1])):
             print(f"    {part:<40} {value:>+12.5g}")
-    print("  strongest slots                                 added    occlusion")
+    print("  strongest periods                               added    occlusion")
     strongest = sorted(document["slots"], key=lambda slot: -abs(slot["attribution"]))[:10]
     for slot in strongest:
         tested = "" if slot["occlusion"] is None else f"{slot['occlusion']:>+12.5g}"
@@ -148,7 +150,7 @@ def _print_forecast(document: dict[str, Any], what: str) -> None:
     occlusion = document["occlusion"]
     if occlusion["correlation"] is not None:
         print(
-            f"  occlusion  of {occlusion['slots']} slots through the exported file: correlation "
+            f"  occlusion  of {occlusion['slots']} periods through the exported file: correlation "
             f"{occlusion['correlation']:.3f}, {occlusion['strongest_in_common']} of the 10 strongest in common"
         )
     if document["events_left_out"]:
@@ -205,5 +207,5 @@ def _level(level: float | None, levels: tuple[float, ...]) -> int:
 
 def _step(step: int | None, horizon: int) -> int | None:
     if step is not None and not 1 <= step <= horizon:
-        raise SettingsError(f"--step {step}: the bundle forecasts 1 to {horizon} slots ahead")
+        raise SettingsError(f"--step {step}: the bundle forecasts 1 to {horizon} periods ahead")
     return step

@@ -208,14 +208,9 @@ def _directory(settings: Settings) -> Path:
 
 
 def _topic_partitions(settings: Settings) -> Sequence[int]:
-    from rillcast.stores.connect import open_admin
-    from rillcast.transports.kafka.common import failures
+    from rillcast.transports.connect import partitions_of
 
-    with closing(open_admin(settings)) as admin:
-        partitions = admin.partitions(settings.state_topic)
-    if partitions is None:
-        raise failures.missing_topics(settings.kafka.bootstrap_servers, [settings.state_topic])
-    return range(partitions)
+    return range(partitions_of(settings.kafka, settings.state_topic))
 
 
 def _nothing() -> None:

@@ -118,14 +118,9 @@ def _require_topic(settings: Settings) -> None:
 
 
 def _partitions(settings: Settings) -> range:
-    from rillcast.stores.connect import open_admin
-    from rillcast.transports.kafka.common import failures
+    from rillcast.transports.connect import partitions_of
 
-    with closing(open_admin(settings)) as admin:
-        found = admin.partitions(settings.input.topic)
-    if found is None:
-        raise failures.missing_topics(settings.kafka.bootstrap_servers, [settings.input.topic])
-    return range(found)
+    return range(partitions_of(settings.kafka, settings.input.topic))
 
 
 def _warming(settings: Settings, partitions: int | None) -> Warming:
@@ -155,7 +150,7 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
     )
     if partitions is None:
         return Warming(engine, open_decoder(settings, bundle.metadata), None)
-    from rillcast.transports.kafka.kafka_python.placing import partition_of
+    from rillcast.transports.kafka.kafka_python.partitioner import partition_of
 
     decoder = open_decoder(_of_file(settings, None), bundle.metadata)
     return Warming(engine, decoder, partial(partition_of, partitions=partitions))

@@ -1,13 +1,13 @@
-"""The stored form of pages and marks: a sealed header that says whose they are, then the rows.
+"""The stored form of pages and marks: a framed header that says whose they are, then the rows.
 
-Owns: the headers, the order of the parts, and every reason to refuse a page that is whole but not the one asked for.
+Owns: the headers, the order of the parts, and every reason to refuse a page that is whole but not the requested one.
 Does not know: where forms are kept (`rillcast.stores.local`, `rillcast.stores.kafka`), or how rows become bytes
 (`rillcast.stores.format.rows`).
 
-Invariants: a form says its model, partition and number, and is refused where others were asked for; what a page holds
-in free slots is not stored and comes back as zeros, so that no stream ever meets what another one left. The form of
-the rows is the page's own: it may differ from page to page and from the settings, and so may what a page holds beside
-the bundle's states (`rillcast.engine.late.retained`): whoever loads it passes over what it does not want.
+Invariants: a form names its model, partition and number, and is refused if others were requested. Free slots of a page
+are not stored and come back as zeros, so that no stream ever sees the state of another. The form of the rows may differ
+from page to page and from the settings, and so may the columns that a page has in addition to the bundle's states
+(`rillcast.engine.late.retained`): the reader skips columns that it does not need.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ from rillcast.stores.format.framing import OVERHEAD_BYTES, damaged, foreign, sea
 from rillcast.stores.format.rows import Compression, RowForm
 
 _DS_TYPE: Final = np.dtype("<i8")
-_HEADER_BYTES: Final = 512  # bound of a page header without its ids, times and states
-_PER_STATE_BYTES: Final = 256  # bound of one state's entry in it
+_HEADER_BYTES: Final = 512  # upper bound of a page header without its ids, times and states
+_PER_STATE_BYTES: Final = 256  # upper bound of one state's entry in the header
 _PER_STREAM_BYTES: Final = 5 + _DS_TYPE.itemsize  # MessagePack's longest string prefix, and the event time
 
 
@@ -44,7 +44,7 @@ class StoredState(msgspec.Struct, frozen=True):
 
 
 class PageHeader(msgspec.Struct, frozen=True, tag="page"):
-    """What a page says of itself. `last_ds` are the int64 of the occupied slots; `unique_ids` has "" for free ones."""
+    """The header of a page. `last_ds` has the int64 times of the occupied slots; `unique_ids` has "" for free ones."""
 
     model_id: str
     partition: int
@@ -57,27 +57,27 @@ class PageHeader(msgspec.Struct, frozen=True, tag="page"):
 
     @property
     def streams(self) -> int:
-        """Occupied slots."""
+        """Number of occupied slots."""
         return sum(1 for unique_id in self.unique_ids if unique_id)
 
 
 class MarkHeader(msgspec.Struct, frozen=True, tag="mark"):
-    """What a mark says; there is nothing after it."""
+    """The header of a mark, which has no body."""
 
     model_id: str
     partition: int
     offset: int
     watermark_ms: int
     pages: int
-    arrivals: tuple[int, int] = Arrivals()  # since a limit goes by it
+    arrivals: tuple[int, int] = Arrivals()  # newer than the other fields, hence the default
 
 
 class ClaimHeader(msgspec.Struct, frozen=True, tag="claim"):
-    """Which model serves a partition; there is nothing after it, and it is stored once for all models."""
+    """The header of a claim, which has no body and is stored once for all models."""
 
     model_id: str
     partition: int
-    since_ms: int = 0  # this and the next since the state of those before has an end
+    since_ms: int = 0  # this and the next are newer, hence the defaults
     before: Mapping[str, tuple[int, int]] = {}
 
 
@@ -90,21 +90,21 @@ class PageCodec:
         specs: Sequence[StateSpec],
         form: RowForm = "exact",
         compression: Compression = "zlib",
-        beside: Sequence[StateSpec] = (),
+        extra: Sequence[StateSpec] = (),
     ) -> None:
         """Describe the pages.
 
         Args:
-            model_id: of the bundle.
-            specs: the bundle's kinds of state, which every page has.
-            form: in which float32 rows are stored.
-            compression: of what is stored.
-            beside: what pages hold beside the state; those that are read may hold anything else, or nothing.
+            model_id: Id of the bundle's model.
+            specs: The bundle's kinds of state, which every page has.
+            form: Form in which float32 rows are stored.
+            compression: Compression of the rows.
+            extra: Columns that pages have in addition; pages that are read may have others, or none.
         """
         self.model_id = model_id
         self._specs = tuple(specs)
         self._compression = compression
-        self._columns = (*specs, *beside)
+        self._columns = (*specs, *extra)
         self._states = tuple(
             StoredState(
                 spec.name,
@@ -142,16 +142,16 @@ class PageCodec:
         return seal(header, body)
 
     def decode(self, data: bytes, partition: int, number: int, where: str) -> Page:
-        """Return the page that `data` is the stored form of.
+        """Return the page whose stored form is `data`.
 
         Args:
-            data: as `encode` returned it.
-            partition: whose page this has to be.
-            number: which page this has to be.
-            where: names the place, for the error.
+            data: The result of `encode`.
+            partition: Partition that the page has to belong to.
+            number: Number that the page has to have.
+            where: Name of the place, for the error.
 
         Raises:
-            StateError: it is damaged, of an unknown format, or another page than asked for.
+            StateError: The page is damaged, of an unknown format, or not the requested one.
         """
         header, body = unseal(data, PageHeader, where)
         _expect(where, "model", header.model_id, self.model_id)
@@ -162,7 +162,7 @@ class PageCodec:
         try:
             specs = [page_column(s.name, s.dtype, s.row_shape) for s in header.states]
         except ValueError as error:
-            raise damaged(where, f"a column that no page can have: {error}") from error
+            raise damaged(where, f"unknown column: {error}") from error
         occupied = occupied_slots(header.unique_ids)
         forms = [state.form for state in header.states]
         sizes = [rows.packed_bytes(spec, form, len(occupied)) for spec, form in zip(specs, forms, strict=True)]
@@ -191,10 +191,10 @@ class PageCodec:
         )
 
     def decode_mark(self, data: bytes, partition: int, where: str) -> Mark:
-        """Return the mark that `data` is the stored form of.
+        """Return the mark whose stored form is `data`.
 
         Raises:
-            StateError: as for `decode`.
+            StateError: See `decode`.
         """
         header, body = unseal(data, MarkHeader, where)
         _expect(where, "model", header.model_id, self.model_id)
@@ -209,7 +209,7 @@ class PageCodec:
         return seal(ClaimHeader(claim.model_id, partition, claim.since_ms, claim.before))
 
     def max_page_bytes(self, max_id_bytes: int) -> int:
-        """Return a bound of the bytes that any page takes, given the longest stream id in bytes."""
+        """Return an upper bound of the bytes of any page, given the longest stream id in bytes."""
         body = sum(
             rows.packed_bytes(spec, state.form, PAGE_SLOTS)
             for spec, state in zip(self._columns, self._states, strict=True)
@@ -226,10 +226,10 @@ class PageCodec:
 
 
 def decode_claim(data: bytes, partition: int, where: str) -> Claim:
-    """Return the claim to `partition` that `data` is the stored form of, whichever model's it is.
+    """Return the claim to `partition` whose stored form is `data`; it may be any model's.
 
     Raises:
-        StateError: it is damaged, or another partition's.
+        StateError: It is damaged, or belongs to another partition.
     """
     header, _ = unseal(data, ClaimHeader, where)
     _expect(where, "partition", header.partition, partition)
@@ -254,7 +254,7 @@ def _unpacked(body: memoryview, compression: Compression, size: int, where: str)
 
 
 def _spread(values: AnyArray, occupied: IntArray, slots: int) -> AnyArray:
-    """Return an array of `slots` rows with `values` at the occupied ones and zeros elsewhere."""
+    """Return an array of `slots` rows with `values` in the occupied ones and zeros elsewhere."""
     if len(occupied) == slots:
         return values
     spread = np.zeros((slots, *values.shape[1:]), values.dtype)

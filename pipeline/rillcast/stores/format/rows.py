@@ -1,19 +1,19 @@
 """State rows as bytes: exact or in float16, byte planes, compression.
 
-Owns: how the rows of one state become bytes and rows again. Does not know: pages, stores, what a row means.
+Owns: the translation of the rows of one state into bytes and back. Does not know: pages, stores, the meaning of a row.
 
 `float16` stores a float32 row as `center + 2**exponent * half`, with center and exponent of its own:
 
     |error| <= 2**-11 * |value - center| + 2**-24 * |value|       (half-precision, then float32, rounding)
 
 for every value above `2**-29` of its row's largest, and at most `2**-39` of the largest below that. The exponent makes
-the row's largest value fit, so nothing overflows whatever the unit. The center is the middle of a row that keeps
-within a factor of two of itself (the level of a series that dwarfs its changes, in a lag buffer), where subtracting it
-is exact (Sterbenz' lemma); else it is 0. So the relative error is never above `2**-11`, zeros, infinities and NaN
-stay what they are, and a row of zeros comes back as zeros. Other types, and rows that would not shrink, stay exact.
+the row's largest value fit, so nothing overflows in any unit. The center is the middle of a row whose values are within
+a factor of two of each other (a series whose level dwarfs its changes, in a lag buffer). Subtracting it is exact then
+(Sterbenz' lemma). For other rows the center is 0. So the relative error is never above `2**-11`, zeros, infinities and
+NaN are unchanged, and a row of zeros comes back as zeros. Other types, and rows that would not shrink, stay exact.
 
-Byte planes (first all lowest bytes, then all second lowest, ...) put the sign and exponent bytes, which are alike,
-next to each other: run lengths and Huffman codes then find nearly all that a search for matches would, in less time.
+Byte planes (first all lowest bytes, then all second lowest, ...) put the similar sign and exponent bytes next to each
+other. Run lengths and Huffman codes then save nearly as much as a search for matches, in less time.
 """
 
 from __future__ import annotations
@@ -39,13 +39,13 @@ _ROW_HEADER_BYTES: Final = _CENTER_TYPE.itemsize + _EXPONENT_TYPE.itemsize
 
 
 def form_of(spec: StateSpec, wanted: RowForm) -> RowForm:
-    """Return the form in which rows of `spec` are stored: float16 only where the type allows it and bytes are saved."""
+    """Return the form in which rows of `spec` are stored: float16 only if the type allows it and it saves bytes."""
     halved = spec.row_bytes // 2 + _ROW_HEADER_BYTES
     return "float16" if wanted == "float16" and spec.dtype == "float32" and halved < spec.row_bytes else "exact"
 
 
 def packed_bytes(spec: StateSpec, form: RowForm, count: int) -> int:
-    """Return the bytes that `pack` makes of `count` rows."""
+    """Return the number of bytes that `pack` makes of `count` rows."""
     per_row = spec.row_bytes if form == "exact" else spec.row_bytes // 2 + _ROW_HEADER_BYTES
     return count * per_row
 
@@ -62,7 +62,7 @@ def pack(rows: AnyArray, spec: StateSpec, form: RowForm) -> bytes:
 
 
 def unpack(data: memoryview, spec: StateSpec, form: RowForm, count: int) -> AnyArray:
-    """Return the `(count, *row_shape)` rows that `pack` made `data` of; `data` has `packed_bytes` bytes."""
+    """Return the `(count, *row_shape)` rows that `pack` turned into `data`; `data` has `packed_bytes` bytes."""
     if form == "exact":
         size = count * spec.row_bytes // spec.numpy_dtype.itemsize
         rows = _unplanes(data, _stored_type(spec), size).astype(spec.numpy_dtype, copy=False)
@@ -74,7 +74,7 @@ def unpack(data: memoryview, spec: StateSpec, form: RowForm, count: int) -> AnyA
     half = _unplanes(data[second:], _HALF_TYPE, count * spec.row_bytes // 4).reshape(count, -1)
     with np.errstate(over="ignore"):
         flat = np.ldexp(half.astype(np.float32), exponent[:, None]) + center[:, None]
-    # Rounded up from next to the largest float32: that one is nearer.
+    # Values next to the largest float32 were rounded up to infinity; the largest float32 is nearer.
     np.copyto(flat, np.copysign(_LARGEST, flat), where=np.isinf(flat) & np.isfinite(half))
     return flat.reshape(count, *spec.row_shape)
 
@@ -89,7 +89,7 @@ def decompress(data: memoryview, size: int) -> bytes:
     """Return the `size` bytes that `data` holds.
 
     Raises:
-        ValueError: it is no complete zlib stream of exactly so many bytes. No more than that is ever unpacked.
+        ValueError: It is no complete zlib stream of exactly `size` bytes. At most one byte more is ever unpacked.
     """
     inflate = zlib.decompressobj()
     try:
@@ -102,7 +102,7 @@ def decompress(data: memoryview, size: int) -> bytes:
 
 
 def _centers_and_exponents(rows: FloatArray) -> tuple[FloatArray, AnyArray]:
-    """Return center and exponent of each row of `(n, k)`; what is not finite has no say."""
+    """Return center and exponent of each row of `(n, k)`; values that are not finite do not count."""
     finite = np.isfinite(rows)
     lowest = np.where(finite, rows, np.float32(np.inf)).min(axis=1)
     highest = np.where(finite, rows, np.float32(-np.inf)).max(axis=1)
@@ -126,6 +126,6 @@ def _planes(values: AnyArray) -> bytes:
 
 
 def _unplanes(data: memoryview | bytes, dtype: np.dtype[np.generic], size: int) -> AnyArray:
-    """Return the flat array of `size` values that `_planes` took apart, writable."""
+    """Return the flat, writable array of `size` values that `_planes` took apart."""
     planes = np.frombuffer(data, np.uint8).reshape(dtype.itemsize, size)
     return np.ascontiguousarray(planes.T).reshape(-1).view(dtype)

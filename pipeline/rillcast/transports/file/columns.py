@@ -1,10 +1,10 @@
-"""Which columns of a CSV or Parquet file are the stream, the time, the observation and the covariates.
+"""The columns of a CSV or Parquet file that hold the stream, the time, the observation and the covariates.
 
-Owns: the names, and how a row of cells becomes the members of a plain observation record, whatever the columns are
-called; so the decoder sees files like topics. Does not know: how a file is read (`rillcast.transports.file.readers`).
+Owns: the names, and the translation of a row of cells into the members of a plain observation record, so that the
+decoder sees files like topics. Does not know: how a file is read (`rillcast.transports.file.readers`).
 
-A covariate is a column of its own name; its values for the slots ahead are a column `future.NAME`, a list in Parquet
-and the text of a JSON list in CSV. Covariates may be absent: then they are missing in every row.
+A covariate has a column of its own name. Its values for the periods ahead have a column `future.NAME`: a list in
+Parquet, the text of a JSON list in CSV. If the column of a covariate is absent, the covariate is missing in every row.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ class FileColumns:
     """Names of columns.
 
     Attributes:
-        unique_id: of the stream.
-        ds: of the time.
-        y: of the observation.
-        scale: what a time that is a whole number is multiplied with, and divided by, to be milliseconds.
-        covariates: what else is read.
-        future: what stands before the name of a covariate, and a dot, in the column of its values ahead.
+        unique_id: Column of the stream id.
+        ds: Column of the time.
+        y: Column of the observation.
+        scale: Factor and divisor that turn a whole-number time into milliseconds.
+        covariates: Covariates to read.
+        future: Prefix, before a dot and the covariate's name, of the columns of values ahead.
     """
 
     unique_id: str = "unique_id"
@@ -56,10 +56,10 @@ class FileColumns:
 
     @classmethod
     def of(cls, fields: FieldSettings, covariates: Sequence[Covariate]) -> FileColumns:
-        r"""Return the columns that a mapping names; a path is a name, for a column has no members.
+        r"""Return the columns that a mapping names; a path is a name, since a column has no members.
 
         Raises:
-            SettingsError: a place beside the value (`$key`, ...) is named.
+            SettingsError: The mapping names a place outside of the value (`$key`, ...).
         """
         for name in ("unique_id", "ds", "y"):
             if (where := getattr(fields, name)).startswith("$"):
@@ -73,24 +73,24 @@ class FileColumns:
         return self.unique_id, self.ds, self.y
 
     def of_now(self, header: Sequence[str]) -> dict[str, str]:
-        """Return the columns that a file has of the covariates at the event, by the covariate's name."""
+        """Return the file's columns of covariates at the event, by the covariate's name."""
         return {one.name: one.name for one in self.covariates if one.name in header}
 
     def of_future(self, header: Sequence[str]) -> dict[str, str]:
-        """Return the same of the covariates' values ahead."""
+        """Return the file's columns of covariates' values ahead, by the covariate's name."""
         columns = {one.name: f"{self.future}.{one.name}" for one in ahead(self.covariates)}
         return {name: column for name, column in columns.items() if column in header}
 
     def check(self, header: Sequence[str], name: str) -> None:
-        """Require the columns of a plain observation, and say once which are not read.
+        """Require the columns of a plain observation, and log those that are not read.
 
         Raises:
-            DataError: one is missing.
+            DataError: A required column is missing.
         """
         if missing := [column for column in self.required if column not in header]:
             raise DataError(
-                f"input.path {name}: columns {missing} are missing; found {list(header)}, needed {list(self.required)} "
-                f"(input.fields names others)"
+                f"input.path {name}: columns {missing} are missing; found {list(header)}, expected "
+                f"{list(self.required)}; input.fields can name others"
             )
         read = {*self.required, *self.of_now(header).values(), *self.of_future(header).values()}
         if extra := [column for column in header if column not in read]:
@@ -103,7 +103,7 @@ class FileColumns:
         return next(one for one in self.covariates if one.name == covariate).kind == "category"
 
     def time(self, value: Any) -> Any:
-        """Return a time as a record has it: a whole number in milliseconds, midnight for a date, or what it is."""
+        """Return a time as records have it: whole numbers in milliseconds, dates at midnight, the rest unchanged."""
         if isinstance(value, int):
             return value * self.scale[0] // self.scale[1]
         if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
@@ -111,14 +111,14 @@ class FileColumns:
         return value
 
     def text_time(self, text: str) -> int | str:
-        """Return the same of a cell of text."""
+        """Return the time in a cell of text as records have it."""
         if _INTEGER.fullmatch(text):
             return int(self.time(int(text)))
         return text + _MIDNIGHT if _DATE.fullmatch(text) else text
 
 
 def number(text: str) -> float | str | None:
-    """Return a cell of text as a number, null where it is missing, or as it is for the decoder to refuse."""
+    """Return a cell of text as a number, None if it is empty, or unchanged so that the decoder refuses it."""
     stripped = text.strip()
     if stripped.lower() in _MISSING:
         return None
@@ -128,12 +128,12 @@ def number(text: str) -> float | str | None:
 
 
 def category(text: str) -> str | None:
-    """Return a cell of text as a category, null where it is empty."""
+    """Return a cell of text as a category, None if it is empty."""
     return text.strip() or None
 
 
 def numbers(text: str) -> list[Any] | str | None:
-    """Return a cell of text as a list, null where it is missing, or as it is for the decoder to refuse."""
+    """Return a cell of text as a list, None if it is empty, or unchanged so that the decoder refuses it."""
     if text.strip().lower() in _MISSING:
         return None
     try:
@@ -143,7 +143,7 @@ def numbers(text: str) -> list[Any] | str | None:
 
 
 def finite(value: Any) -> Any:
-    """JSON has no infinity, and null would make a missing value of it: as text, the decoder refuses it."""
+    """Return an infinity as text, which the decoder refuses; JSON has none, and null would count as a missing value."""
     return str(value) if isinstance(value, float) and math.isinf(value) else value
 
 

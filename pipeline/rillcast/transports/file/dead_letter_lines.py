@@ -1,7 +1,7 @@
 """Dead letters as JSON Lines: one object with `key`, `value` and `headers`, written and read back byte for byte.
 
-Each is text where its bytes are UTF-8; where they are not, the member is called `key_base64`, `value_base64` or, within
-`headers`, `<name>_base64`. A header that stands there more than once has a list of its values.
+Bytes that are UTF-8 are stored as text. Other bytes are stored as base64, in a member `key_base64`, `value_base64` or,
+within `headers`, `<name>_base64`. A header that occurs more than once has a list of its values.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 class Line(NamedTuple):
-    """What was written."""
+    """The parts of a dead letter."""
 
     key: bytes | None
     value: bytes | None
@@ -29,7 +29,7 @@ class Line(NamedTuple):
 
 
 def write(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:
-    """Return one line, without its end."""
+    """Return one line, without a newline."""
     fields: dict[str, Any] = {}
     for name, data in headers:
         ((member, text),) = _as_text(name, data).items()
@@ -43,10 +43,10 @@ def write(key: bytes | None, value: bytes | None, headers: Headers) -> bytes:
 
 
 def read(line: bytes) -> Line:
-    """Return what `write` was given; headers of different names may have changed their order.
+    """Return the arguments of `write`; headers of different names may be in another order.
 
     Raises:
-        ValueError: the line is not of this form.
+        ValueError: The line does not have this form.
     """
     try:
         members = _decode(line)
@@ -76,7 +76,7 @@ def _as_text(name: str, data: bytes | None) -> dict[str, str | None]:
     if data is None:
         return {name: None}
     try:
-        if not name.endswith(_SUFFIX):  # a header's own name; as text it could not be told from ours
+        if not name.endswith(_SUFFIX):  # a header whose name ends like ours must not be read as base64
             return {name: data.decode()}
     except UnicodeDecodeError:
         pass

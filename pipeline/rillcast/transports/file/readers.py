@@ -1,8 +1,8 @@
 """Readers of observation files: each turns one format into raw JSON records, a chunk at a time.
 
-Owns: JSON Lines, CSV and Parquet (and gzip for the first two), and standard input. Does not know: offsets,
-pacing, or whether a record is any good. Nothing is dropped here: what cannot be turned into a record is handed
-over in a form that the decoder refuses, so that it becomes a dead letter with its reason.
+Owns: JSON Lines, CSV and Parquet (and gzip for the first two), and standard input. Does not know: offsets, pacing, or
+whether a record is valid. Nothing is dropped here: a row that cannot become a record is handed over in a form that the
+decoder refuses, so that it becomes a dead letter with its reason.
 """
 
 from __future__ import annotations
@@ -43,30 +43,32 @@ class Reader(Protocol):
 
     @property
     def total(self) -> int | None:
-        """How many records there are; None while that is not known."""
+        """Number of records; None while it is unknown."""
         ...
 
     def read(self, max_records: int, timeout_s: float) -> list[bytes]:
-        """Return at most `max_records` raw records, waiting at most `timeout_s` where the file is a pipe."""
+        """Return at most `max_records` raw records; only a pipe waits, at most `timeout_s`."""
         ...
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         ...
 
 
 def open_reader(path: str, file_format: str, columns: FileColumns | None = None) -> Reader:
     """Open `path` (`-` is standard input) as `json`, `csv`, `parquet`, or by its name (`auto`).
 
-    `columns` says how those of CSV and Parquet are named; by default like the members of a record.
+    `columns` names the columns of CSV and Parquet; by default they are named like the members of a record.
 
     Raises:
-        SettingsError: the format cannot be told from the name, or the path cannot be read that way.
-        DataError: there is no such file, or it is not of the format or lacks a column.
+        SettingsError: The name has no known ending, or the path cannot be read in that format.
+        DataError: The file does not exist, does not have the format, or lacks a column.
     """
     if path == "-":
         if file_format not in ("auto", "json"):
-            raise SettingsError(f"input.format is {file_format!r}, but standard input is read as JSON Lines only")
+            raise SettingsError(
+                f"input.format is {file_format!r}, but standard input must be JSON Lines; set it to json"
+            )
         return PipeReader()
     chosen = _format_of(path) if file_format == "auto" else file_format
     try:
@@ -79,7 +81,7 @@ def open_reader(path: str, file_format: str, columns: FileColumns | None = None)
 
 
 class LineReader:
-    """JSON Lines: every line is a record as it stands, an empty one too."""
+    """JSON Lines: every line is a record, an empty one too."""
 
     total: int | None = None
 
@@ -101,7 +103,7 @@ class LineReader:
 
 
 class PipeReader:
-    """JSON Lines from a file descriptor that may stay silent: waits with `select`, so Ctrl-C and time-outs work."""
+    """JSON Lines from a file descriptor that may stay silent; it waits with `select`, so Ctrl-C and time-outs work."""
 
     total: int | None = None
 
@@ -117,7 +119,7 @@ class PipeReader:
         return self._closed and not self._lines
 
     def read(self, max_records: int, timeout_s: float) -> list[bytes]:
-        """Return the lines that are there; wait for a first one at most `timeout_s`."""
+        """Return the lines that are there, waiting at most `timeout_s` for a first one."""
         deadline = time.monotonic() + timeout_s
         while not self._lines and not self._closed:
             remaining = max(0.0, deadline - time.monotonic())
@@ -128,7 +130,7 @@ class PipeReader:
         return taken
 
     def close(self) -> None:
-        """Stop reading. The descriptor is not ours to close."""
+        """Stop reading; the owner of the descriptor closes it."""
         self._closed = True
         self._lines = []
 
@@ -147,11 +149,11 @@ class PipeReader:
 
 
 class CsvReader:
-    """CSV with a header that names at least stream, time and observation; columns not asked for are left out.
+    """CSV with a header that names at least stream, time and observation; other columns are left out.
 
-    `unique_id` stays text; `ds` is a number where it is a whole one; `y` is a number where it is a finite one and
-    null where it is empty or NaN. Any other text stays as it is. A row with more or fewer fields than the header,
-    or that is not UTF-8, is handed over as a JSON array or as its bytes: no decoder takes either for a record.
+    `unique_id` stays text. `ds` becomes a number if it is a whole number. `y` becomes a number if it is finite, and
+    null if it is empty or NaN. Any other text is unchanged. A row with more or fewer fields than the header is handed
+    over as a JSON array, and a row that is not UTF-8 as its bytes: the decoder accepts neither as a record.
     """
 
     total: int | None = None
@@ -207,7 +209,7 @@ class CsvReader:
 
 
 class ParquetReader:
-    """Parquet with columns for stream, time and observation; times are taken as UTC where the column has no zone."""
+    """Parquet with columns for stream, time and observation; times without a zone are UTC."""
 
     def __init__(self, path: Path, columns: FileColumns | None = None) -> None:
         pl = import_polars()
@@ -249,7 +251,7 @@ class ParquetReader:
         return taken
 
     def close(self) -> None:
-        """Drop what was read ahead."""
+        """Drop rows that were read ahead."""
         self._rows = []
 
 
@@ -257,7 +259,7 @@ def import_polars() -> Any:
     """Return the polars module.
 
     Raises:
-        SettingsError: it is not installed.
+        SettingsError: It is not installed.
     """
     try:
         import polars
@@ -277,9 +279,7 @@ def _format_of(path: str) -> str:
     }.items():
         if name.endswith(suffix):
             return file_format
-    raise SettingsError(
-        f"input.path {path}: the name tells no format (.csv, .jsonl, .parquet, .gz allowed); set input.format"
-    )
+    raise SettingsError(f"input.path {path}: unknown format, expected .csv, .jsonl, .parquet or .gz; set input.format")
 
 
 def _open_binary(path: Path) -> IO[bytes]:
@@ -290,7 +290,7 @@ def _open_binary(path: Path) -> IO[bytes]:
 
 @contextlib.contextmanager
 def _reading(name: str) -> Iterator[None]:
-    """Say which file it was that broke while being read: a cut gzip stream, a disk error."""
+    """Name the file whose reading failed: a cut gzip stream, a disk error."""
     try:
         yield
     except (OSError, EOFError) as error:
@@ -298,14 +298,14 @@ def _reading(name: str) -> Iterator[None]:
 
 
 def _by_row(columns: dict[str, list[Any]], rows: int) -> list[dict[str, Any]]:
-    """Return columns as one object a row."""
+    """Return columns as one object per row."""
     if not columns:
         return [{}] * rows
     return [dict(zip(columns, map(finite, values), strict=True)) for values in zip(*columns.values(), strict=True)]
 
 
 def _json_columns(pl: Any, schema: Any, columns: FileColumns) -> list[Any]:
-    """Return expressions that make of each column what its JSON member takes; other types are left to the decoder."""
+    """Return expressions that turn each column into values for JSON; the decoder judges other types."""
     ds = pl.col(columns.ds)
     if isinstance(schema[columns.ds], pl.Datetime | pl.Date):
         ds = ds.dt.epoch("ms")

@@ -23,7 +23,7 @@ from rillcast.codecs.observations.msgpack import MessagePackFormat
 from rillcast.codecs.observations.protobuf import ProtobufFormat, message_from_descriptors
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.codecs.schema_registry import Registry
-from rillcast.errors import SettingsError, TransportError
+from rillcast.errors import SettingsError
 from rillcast.settings import RegistrySettings
 from tests.support.formats import FORMATS, format_of, mock_registry, writer_of
 from tests.support.hostile import NOON_MS, polled
@@ -108,13 +108,6 @@ def test_a_schema_of_another_type_is_refused(name: str) -> None:
 def test_a_guid_frame_is_refused() -> None:
     decoder = ObservationDecoder(form=AvroFormat(mock_registry()))
     assert reasons(decoder, b"\x01" + bytes(20)) == [Reason.NOT_FRAMED]
-
-
-def test_a_registry_that_does_not_answer_is_no_fault_of_the_record(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("rillcast.codecs.schema_registry._RETRIES", 0)
-    registry = Registry(RegistrySettings(url="http://127.0.0.1:9", timeout_s=1))
-    with pytest.raises(TransportError, match=r"127\.0\.0\.1:9 does not answer"):
-        ObservationDecoder(form=AvroFormat(registry)).decode(polled([b"\0\0\0\0\x01payload"]))
 
 
 def test_an_unknown_schema_is_asked_for_once_in_a_while() -> None:

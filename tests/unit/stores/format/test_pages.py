@@ -312,26 +312,26 @@ def test_a_compressed_body_never_unpacks_to_more_than_its_header_says() -> None:
 
 
 PAST = tuple(Covariate(name, "past") for name in ("a", "b", "c"))
-BESIDE = page_columns(toy_bundle().metadata.model_copy(update={"states": SPECS, "covariates": PAST}), 2)
+EXTRA = page_columns(toy_bundle().metadata.model_copy(update={"states": SPECS, "covariates": PAST}), 2)
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_what_a_page_holds_beside_the_state_comes_back(compression: Compression) -> None:
-    page = make_page(unique_ids=("a", "", "c"), specs=(*SPECS, *BESIDE))
-    data = encoded(page, codec("exact", compression, beside=BESIDE))
-    assert_same_pages([codec("exact", compression, beside=BESIDE).decode(data, 0, 0, "here")], [page])
+    page = make_page(unique_ids=("a", "", "c"), specs=(*SPECS, *EXTRA))
+    data = encoded(page, codec("exact", compression, extra=EXTRA))
+    assert_same_pages([codec("exact", compression, extra=EXTRA).decode(data, 0, 0, "here")], [page])
 
 
 def test_pages_with_and_without_what_is_beside_the_state_are_read_by_either_setting() -> None:
-    with_it, without = codec("exact", "zlib", beside=BESIDE), codec("exact", "zlib")
-    long, short = make_page(specs=(*SPECS, *BESIDE)), make_page()
+    with_it, without = codec("exact", "zlib", extra=EXTRA), codec("exact", "zlib")
+    long, short = make_page(specs=(*SPECS, *EXTRA)), make_page()
     assert_same_pages([without.decode(encoded(long, with_it), 0, 0, "here")], [long])
     assert_same_pages([with_it.decode(encoded(short, without), 0, 0, "here")], [short])
 
 
 def test_inputs_are_stored_exactly_whatever_the_form_of_the_rows() -> None:
-    halved = codec("float16", "zlib", beside=BESIDE)
-    page = make_page(specs=(*SPECS, *BESIDE))
+    halved = codec("float16", "zlib", extra=EXTRA)
+    page = make_page(specs=(*SPECS, *EXTRA))
     decoded = halved.decode(encoded(page, halved), 0, 0, "here")
     for name in ("ds", "y", "x"):
         np.testing.assert_array_equal(decoded.rows[f"rewind.input.{name}"], page.rows[f"rewind.input.{name}"])

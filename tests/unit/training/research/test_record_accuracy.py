@@ -13,7 +13,7 @@ import pytest
 from rillcast.errors import DataError
 from rillcast_training.data.series import Series
 from rillcast_training.research.record_accuracy import PublishedAccuracy, score_records
-from tests.support.boards import HORIZON, HOUR_MS, QUANTILES, START_MS, metadata
+from tests.support.live_views import HORIZON, HOUR_MS, QUANTILES, START_MS, metadata
 
 LENGTH = 40
 SPLIT_PERIOD = 30

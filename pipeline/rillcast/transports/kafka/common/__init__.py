@@ -1,1 +1,1 @@
-"""What the two Kafka clients share: transactions, errors, partition reading, time-outs."""
+"""Code that both Kafka clients share: transactions, errors, partition reading, retries, time-outs."""

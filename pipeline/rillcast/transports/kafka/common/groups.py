@@ -1,6 +1,6 @@
-"""A consumer group seen from outside, by who is no member of it.
+"""A consumer group as an outsider sees it.
 
-Owns: what a client library is asked for that. Does not know: either library; each brings a `GroupView`.
+Owns: the questions that a client library is asked. Does not know: either library; each brings a `GroupView`.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from rillcast.transports.base import Assignment
 
 
 class GroupView(Protocol):
-    """What a client is asked. Every method raises `TransportError` where the cluster does not answer or refuses."""
+    """Every method raises `TransportError` if the cluster does not answer or refuses."""
 
     def members(self) -> int:
-        """Return how many members the group has; 0 if there is no such group."""
+        """Return the number of members; 0 if there is no such group."""
         ...
 
     def assignments(self, partitions: Sequence[int]) -> Sequence[Assignment]:

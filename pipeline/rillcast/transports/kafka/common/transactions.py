@@ -1,7 +1,7 @@
-"""A sink with Kafka transactions: when they begin, how they end, and what follows an end that was none.
+"""A sink with Kafka transactions: when they begin, how they end, and the recovery from an uncertain end.
 
 Owns: the life of a transaction, and of the producers under one transactional id, one after the other. Does not know:
-either client library; a `TransactionalProducer` of each speaks for it.
+either client library; each brings a `TransactionalProducer`.
 
 The order of a commit:
 
@@ -10,14 +10,14 @@ The order of a commit:
     3. the coordinator has ended it                        (commit)
 
 Invariants:
-- A transaction is only ended (3) after every one of its records was acknowledged (1). Neither client can be left to
-  see to that: kafka-python reports success for a transaction that it lost to an epoch bump.
-- Neither client speaks the protocol that would make the end of a transaction safe to repeat (KIP-890). So after an end
-  that is uncertain, the producer is never used again. Another one, initialised under the same transactional id,
-  bumps the epoch: whatever of the old one is still on its way is refused, and its transaction is settled, one way or
+- A transaction ends (3) only after every one of its records was acknowledged (1). Neither client guarantees that:
+  kafka-python reports success for a transaction that it lost to an epoch bump.
+- Neither client speaks the protocol that would make the end of a transaction safe to repeat (KIP-890). So after an
+  uncertain end the producer is never used again. Another one is initialised under the same transactional id, which
+  bumps the epoch. Requests of the old producer that arrive later are refused, and its transaction has ended, one way or
   the other, when `initialize` returns.
-- A producer that was fenced is never replaced before its caller has gone back to its source: that would fence a
-  successor in turn. A member that has a successor learns it there.
+- A fenced producer is never replaced before its caller has asked its source: a replacement would fence a successor in
+  turn. The source tells a member that it has a successor.
 """
 
 from __future__ import annotations
@@ -36,20 +36,20 @@ from rillcast.transports.kafka.common.watchdog import TimedOut, call_within
 
 log = logging.getLogger(__name__)
 
-_GRACE_S = 1.0  # for a client to keep its own time-out, before the watchdog gives it up
+_GRACE_S = 1.0  # a client may exceed its own time-out by this much before the watchdog leaves it behind
 _CLOSE_S = 3.0
 
 
 class Ending(enum.Enum):
-    """What a failed call says about the transaction."""
+    """The end of a transaction that a failed call implies."""
 
-    ABORTABLE = "not committed; the producer can abort it and go on"
+    ABORTABLE = "not committed; the producer can abort it and continue"
     FENCED = "not committed; the coordinator has given the transactional id a newer epoch"
     REPLACED = "not committed; another member of the group has this one's group_instance_id"
-    UNCERTAIN = "perhaps committed, or the producer is of no more use"
+    UNCERTAIN = "perhaps committed, or the producer is unusable"
 
 
-class TransactionFault(Exception):  # noqa: N818  not an error yet: the sink decides what it means
+class TransactionFault(Exception):  # noqa: N818  not an error yet: the sink decides
     """A call of a transactional producer failed."""
 
     def __init__(self, ending: Ending, cause: object) -> None:
@@ -58,23 +58,23 @@ class TransactionFault(Exception):  # noqa: N818  not an error yet: the sink dec
 
 
 def not_a_member() -> TransactionFault:
-    """Return the fault of positions without a generation of the group.
+    """Return the fault for positions without a generation of the group.
 
-    A member that was put out of its group describes itself as one that was never in it. The broker does not fence
+    A member that was put out of its group describes itself like one that was never in it. The broker does not fence
     such positions: it takes them for those of a program that assigns partitions by itself.
     """
-    return TransactionFault(Ending.ABORTABLE, "this member is not in its group now, and may own nothing any more")
+    return TransactionFault(Ending.ABORTABLE, "this member is not in its group and may own no partition any more")
 
 
 class TransactionalProducer(Protocol):
-    """One producer under a transactional id. A call that fails raises `TransactionFault`, if nothing else is said."""
+    """One producer under a transactional id. A failed call raises `TransactionFault` unless its docstring differs."""
 
     def initialize(self, timeout_s: float) -> None:
-        """Fence earlier producers under the id and wait until their last transaction is settled."""
+        """Fence earlier producers under the id and wait until their last transaction has ended."""
         ...
 
     def begin(self) -> None:
-        """Begin a transaction; asks nobody."""
+        """Begin a transaction, without a request to the brokers."""
         ...
 
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
@@ -87,7 +87,7 @@ class TransactionalProducer(Protocol):
 
     @property
     def rejected(self) -> bool:
-        """Whether a record was refused for what it is (too large, not allowed), and would be again."""
+        """Whether a record was refused for its content (too large, not allowed) and would be refused again."""
         ...
 
     def send_offsets(self, positions: Mapping[int, int], group: object, timeout_s: float) -> None:
@@ -103,7 +103,7 @@ class TransactionalProducer(Protocol):
         ...
 
     def close(self) -> None:
-        """Let go of the connections without waiting for records; what is open is left to the coordinator."""
+        """Close the connections without waiting for records; the coordinator ends an open transaction."""
         ...
 
 
@@ -111,7 +111,7 @@ class KafkaTransactionalSink:
     """See `rillcast.transports.base.TransactionalSink` for the contract.
 
     Raises:
-        TransportError: no coordinator answers, or a topic does not exist.
+        TransportError: No coordinator answers, or a topic does not exist.
     """
 
     def __init__(
@@ -124,17 +124,17 @@ class KafkaTransactionalSink:
         self._begun_at = 0.0
         self._closed = False
         self._fenced: FencedError | None = None
-        self._busy: TransactionalProducer | None = None  # with a call that was given up
-        self._give_up_at: float | None = None  # of a commit that is bounded
+        self._busy: TransactionalProducer | None = None  # a call of it timed out and continues
+        self._give_up_at: float | None = None  # deadline of a commit with a time-out
         self._producer: TransactionalProducer | None = self._successor()
 
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
         """Queue the records, in a transaction that begins now if none is open.
 
         Raises:
-            TransactionAborted: an earlier record of the transaction failed; go back to the committed positions.
-            DeliveryError: an earlier record was refused for what it is; going back would not help.
-            FencedError: another member has taken over; end.
+            TransactionAborted: An earlier record of the transaction failed; reset to the committed positions.
+            DeliveryError: An earlier record was refused for its content; a reset would not help.
+            FencedError: Another member has taken over; end.
         """
         producer = self._begun()
         try:
@@ -146,7 +146,7 @@ class KafkaTransactionalSink:
         """Wait until the brokers have everything; it is not visible before `commit`.
 
         Raises:
-            DeliveryError: a record failed, or the time is up; the transaction can only be aborted.
+            DeliveryError: A record failed, or the time is up; the transaction can only be aborted.
         """
         producer = self._live()
         if self._open and producer is not None:
@@ -158,20 +158,20 @@ class KafkaTransactionalSink:
     def commit(self, positions: Mapping[int, int], group: object, timeout_s: float | None = None) -> None:
         """End the transaction with `positions` in it, in the order of this module's docstring.
 
-        A transaction that did not end within `timeout_s` is left behind with its producer; the next one settles it,
-        when it is needed.
+        A transaction that has not ended within `timeout_s` is left behind with its producer; the next producer ends it,
+        once one is needed.
 
         Raises:
-            TransactionAborted: go back to the committed positions; they say what became of it.
-            DeliveryError: a record was refused for what it is; going back would not help.
-            FencedError: another member has taken over; end.
-            TransportError: the coordinator does not answer any more.
+            TransactionAborted: Reset to the committed positions; they say whether the transaction was committed.
+            DeliveryError: A record was refused for its content; a reset would not help.
+            FencedError: Another member has taken over; end.
+            TransportError: The coordinator does not answer any more.
         """
         self._live()
         if not self._open and not positions:
             return
         producer = self._begun()
-        # Longer would be in vain: the coordinator has aborted the transaction by then.
+        # After that the coordinator has aborted the transaction.
         deadline = time.monotonic() + self._settings.transaction_timeout_s
         if timeout_s is not None:
             self._give_up_at = time.monotonic() + timeout_s
@@ -190,11 +190,11 @@ class KafkaTransactionalSink:
         self._open = False
 
     def abort(self) -> None:
-        """Drop what was published since the last commit, and settle what an earlier commit left behind.
+        """Drop the records published since the last commit, and end a transaction that a commit left behind.
 
         Raises:
-            FencedError: another member has taken over; end.
-            TransportError: the coordinator does not answer any more.
+            FencedError: Another member has taken over; end.
+            TransportError: The coordinator does not answer any more.
         """
         producer = self._live()
         if producer is None:
@@ -203,7 +203,7 @@ class KafkaTransactionalSink:
             self._abort(producer)
 
     def close(self) -> None:
-        """Abort what is open, so that it holds back no reader, and let go of the connections."""
+        """Abort an open transaction, so that it holds back no reader, and close the connections."""
         producer, self._producer = self._producer, None
         self._closed = True
         if producer is None:
@@ -213,7 +213,7 @@ class KafkaTransactionalSink:
             try:
                 self._watched(producer, producer.abort, time.monotonic() + _CLOSE_S)
             except TransactionFault as fault:
-                log.warning("%s: left an open transaction to its time-out: %s", self._where(), fault)
+                log.warning("%s: a transaction stays open until its time-out: %s", self._where(), fault)
         self._discard(producer)
 
     def _live(self) -> TransactionalProducer | None:
@@ -224,7 +224,7 @@ class KafkaTransactionalSink:
         return self._producer
 
     def _begun(self) -> TransactionalProducer:
-        """Return the producer, in a transaction; after a time-out of its predecessor's, that is another one."""
+        """Return the producer, in a transaction; a new producer if a time-out left none."""
         producer = self._live()
         if producer is None:
             producer = self._producer = self._successor()
@@ -238,7 +238,7 @@ class KafkaTransactionalSink:
         return producer
 
     def _successor(self) -> TransactionalProducer:
-        """Return another producer under the same transactional id, with the transaction of the last one settled."""
+        """Return another producer under the same transactional id; the transaction of the last one has ended."""
         producer = self._make()
         timeout_s = self._settings.request_timeout_s
         try:
@@ -256,7 +256,7 @@ class KafkaTransactionalSink:
         return producer
 
     def _fail(self, producer: TransactionalProducer, cause: Exception, ending: Ending) -> NoReturn:
-        """Get rid of the transaction that failed, and say what its caller has to do."""
+        """End the failed transaction, and raise the error that says what its caller has to do."""
         log.warning("%s: transaction failed (%s): %s", self._where(), ending.name.lower(), cause)
         if ending is Ending.ABORTABLE:
             ending = self._abort(producer)
@@ -265,11 +265,11 @@ class KafkaTransactionalSink:
         else:
             self._end(producer, ending, cause)
         raise TransactionAborted(
-            f"{self._where()}: the transaction did not end well ({cause}); go back to the committed positions"
+            f"{self._where()}: the transaction failed ({cause}); reset to the committed positions"
         ) from cause
 
     def _abort(self, producer: TransactionalProducer) -> Ending:
-        """Abort the open transaction, by whatever it takes."""
+        """Abort the open transaction, or end its producer if that fails."""
         try:
             self._watched(producer, producer.abort, self._bounded(self._settings.transaction_timeout_s))
         except TransactionFault as fault:
@@ -280,7 +280,7 @@ class KafkaTransactionalSink:
         return Ending.ABORTABLE
 
     def _end(self, producer: TransactionalProducer, ending: Ending, cause: Exception) -> None:
-        """Part with a producer of which no more use can be made."""
+        """Drop a producer that cannot be used any more."""
         overdue = time.monotonic() - self._begun_at >= self._settings.transaction_timeout_s
         self._open = False
         self._producer = None
@@ -294,20 +294,20 @@ class KafkaTransactionalSink:
             log.warning("%s: the transaction was open for longer than kafka.transaction_timeout_s", self._where())
 
     def _bounded(self, timeout_s: float) -> float:
-        """Return the deadline of a step: in `timeout_s`, or where the commit that it belongs to is given up."""
+        """Return the deadline of a step: in `timeout_s`, or the deadline of its commit if that is earlier."""
         deadline = time.monotonic() + timeout_s
         return deadline if self._give_up_at is None else min(deadline, self._give_up_at)
 
     def _become_fenced(self, cause: object) -> FencedError:
         self._fenced = FencedError(
             f"{self._where()}: another member has taken over this transactional id or group_instance_id ({cause}); "
-            f"nothing after the last commit counts. If none was meant to, look for two processes with the same "
+            f"nothing after the last commit counts; if that is unexpected, look for two processes with the same "
             f"kafka.transactional_id or kafka.group_instance_id"
         )
         return self._fenced
 
     def _watched(self, producer: TransactionalProducer, call: Callable[[float], None], deadline: float) -> None:
-        """Make a call of `producer`; one that does not end in time closes it when it does, if ever."""
+        """Make a call of `producer`; one that ends too late closes the producer then."""
         left_s = max(0.001, deadline - time.monotonic())
         try:
             call_within(left_s + _GRACE_S, lambda: call(left_s), at_late_end=producer.close)
@@ -316,9 +316,9 @@ class KafkaTransactionalSink:
             raise TransactionFault(Ending.UNCERTAIN, error) from error
 
     def _discard(self, producer: TransactionalProducer) -> None:
-        """Close `producer`, unless a call of it is still under way, and not waiting for it when that hangs."""
+        """Close `producer`, unless a call of it still runs; leave it behind if it does not close in time."""
         if producer is self._busy:
-            log.warning("%s: a call of the client does not end; its producer is left behind", self._where())
+            log.warning("%s: a call of the client does not return; its producer is left behind", self._where())
             self._busy = None
             return
         try:

@@ -1,11 +1,11 @@
-"""Puts a bound on calls of client libraries that may never return.
+"""Bounds calls of client libraries that may never return.
 
-`send_offsets_to_transaction` of librdkafka hangs for ever when the group's coordinator is decommissioned, whatever
-time-out it was given (librdkafka issue 5511), and kafka-python's transactional calls take no time-out at all.
+`send_offsets_to_transaction` of librdkafka ignores its time-out and hangs when the group's coordinator is
+decommissioned (librdkafka issue 5511), and kafka-python's transactional calls take no time-out.
 
-Owns: the bound. Does not know: what is called. Invariant: the caller goes on after `timeout_s`; the call itself
-cannot be stopped, and goes on in a daemon thread, so its object must not be used again, nor even be closed: librdkafka
-frees the memory that the call still uses. Whoever gives up a call therefore says what is to be done when it ends.
+Owns: the bound. Does not know: what is called. Invariant: the caller continues after `timeout_s`. The call itself
+cannot be stopped and continues in a daemon thread. So its object must not be used again, and not even closed:
+librdkafka would free memory that the call still uses. The caller says what to do when the call ends at last.
 """
 
 from __future__ import annotations
@@ -19,19 +19,19 @@ T = TypeVar("T")
 
 
 class TimedOut(Exception):  # noqa: N818  it names an outcome
-    """A call had not ended when its time was up. It goes on."""
+    """A call has not ended in time. It continues."""
 
 
 def call_within(timeout_s: float, call: Callable[[], T], at_late_end: Callable[[], None]) -> T:
     """Return what `call` returns, or raise what it raises.
 
     Args:
-        timeout_s: how long to wait for it.
-        call: runs in a thread of its own.
-        at_late_end: runs in that thread when the call ends after it was given up.
+        timeout_s: Longest wait in seconds.
+        call: Runs in a thread of its own.
+        at_late_end: Runs in that thread if the call ends after `timeout_s`.
 
     Raises:
-        TimedOut: it did not end in time.
+        TimedOut: The call has not ended in time.
     """
     outcome: Future[T] = Future()
     lock = threading.Lock()

@@ -1,12 +1,10 @@
 """The configuration of kafka-python's clients, from the settings.
 
-Owns: kafka-python's names and the values that are no settings. Does not know: what the clients are used for. The
-clients of the state store are configured here too.
+Owns: kafka-python's names, and the values that are not settings. Does not know: what the clients are used for.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from typing import Any, Final
 
@@ -16,13 +14,13 @@ from kafka.errors import KafkaConfigurationError, KafkaError, KafkaTimeoutError
 from rillcast.errors import SettingsError, TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
-from rillcast.transports.kafka.kafka_python.assignor import OneOwnerAssignor
 from rillcast.transports.kafka.kafka_python.oauth import ClientCredentials
+from rillcast.transports.kafka.kafka_python.workarounds import OneOwnerAssignor, keep_secrets_out_of_logs
 
 _FETCH_WAIT_MS: Final = 500
 _LINGER_MS: Final = 5
-# The coordinator refuses the next transaction while it still writes the markers of the last one; the client's default,
-# 100 ms, would be waited at each commit.
+# The coordinator refuses the next transaction while it still writes the markers of the last one. With the client's
+# default each commit would wait 100 ms.
 _TRANSACTION_RETRY_MS: Final = 5
 _BATCH_BYTES: Final = 131_072
 
@@ -71,10 +69,8 @@ def producer_config(settings: KafkaSettings, transactional_id: str | None = None
 
 
 def connection_config(settings: KafkaSettings) -> dict[str, Any]:
-    """Return what consumer, producer and admin client have in common, in kafka-python's names."""
-    # At DEBUG it writes its configuration, and every byte that goes over the wire: records, and passwords of SASL.
-    if (logger := logging.getLogger("kafka")).getEffectiveLevel() < logging.INFO:
-        logger.setLevel(logging.INFO)
+    """Return the configuration that consumer, producer and admin client share, in kafka-python's names."""
+    keep_secrets_out_of_logs()
     config: dict[str, Any] = {
         "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
         "client_id": "rillcast",
@@ -100,28 +96,33 @@ def connection_config(settings: KafkaSettings) -> dict[str, Any]:
 
 
 def create(settings: KafkaSettings, what: str, make: Callable[[], Any]) -> Any:
-    """Return the client that `make` makes, which connects at once.
+    """Return the client that `make` makes; it connects at once.
+
+    Args:
+        settings: Where to connect, for messages.
+        what: Name of the client, for messages.
+        make: Makes it.
 
     Raises:
-        SettingsError: the client refuses its configuration.
-        TransportError: no broker answers.
+        SettingsError: The client refuses its configuration.
+        TransportError: No broker answers.
     """
     try:
         return make()
     except KafkaTimeoutError as error:
         raise failures.unreachable(settings.bootstrap_servers, settings.request_timeout_s, error) from error
     except (KafkaConfigurationError, AssertionError, RuntimeError, ValueError) as error:
-        # RuntimeError: the package of a compression codec is missing.
+        # RuntimeError: the package of a compression codec is not installed.
         raise SettingsError(f"kafka {what} settings were refused by kafka-python: {error}") from error
     except (KafkaError, OSError) as error:
         raise TransportError(f"kafka {settings.bootstrap_servers}: {what} could not connect: {error}") from error
 
 
 def require_topics(settings: KafkaSettings, topics: Iterable[str]) -> None:
-    """Raise if a topic is missing. It asks for all topics, for asking by name may create one.
+    """Raise if a topic is missing. It lists all topics, since asking for one by name may create it.
 
     Raises:
-        TransportError: a topic does not exist, or no broker answers.
+        TransportError: A topic does not exist, or no broker answers.
     """
     admin = create(settings, "admin client", lambda: KafkaAdminClient(**connection_config(settings)))
     try:

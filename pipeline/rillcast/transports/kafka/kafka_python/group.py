@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Final
 
 from kafka import KafkaAdminClient, KafkaConsumer
 from kafka.errors import GroupIdNotFoundError, KafkaError
@@ -12,14 +11,13 @@ from kafka.errors import GroupIdNotFoundError, KafkaError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Assignment
 from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.common.retries import retry_until
 from rillcast.transports.kafka.kafka_python.config import connection_config, consumer_config, create
 from rillcast.transports.kafka.kafka_python.lookup import look_up
 
-_RETRY_S: Final = 0.05
-
 
 class KafkaPythonGroup:
-    """Asks for the settings' group and one topic; never joins."""
+    """Asks about the settings' group and one topic; never joins."""
 
     def __init__(self, settings: KafkaSettings, topic: str) -> None:
         self._settings = settings
@@ -29,24 +27,22 @@ class KafkaPythonGroup:
         self._admin = create(settings, "admin client", lambda: KafkaAdminClient(**connection_config(settings)))
 
     def members(self) -> int:
-        """Return how many members the group has."""
+        """Return the number of members of the group."""
         group = self._settings.group_id
         deadline = time.monotonic() + self._settings.request_timeout_s
-        while True:
-            try:
-                return len(self._admin.describe_groups([group])[group]["members"])
-            except GroupIdNotFoundError:
-                return 0
-            except KafkaError as error:
-                # A coordinator may be loading, or have moved; a new cluster has none until somebody asks for it.
-                if not error.retriable or time.monotonic() > deadline:
-                    raise failures.refused(
-                        self._settings.bootstrap_servers, self._topic, f"asking for the members of group {group}", error
-                    ) from error
-            time.sleep(_RETRY_S)  # nothing tells when there is one; the deadline above ends it
+        try:
+            # A coordinator may be loading or have moved; a new cluster has none until somebody asks for it.
+            described = retry_until(deadline, lambda: self._admin.describe_groups([group]), _is_retriable)
+        except GroupIdNotFoundError:
+            return 0
+        except KafkaError as error:
+            raise failures.refused(
+                self._settings.bootstrap_servers, self._topic, f"asking for the members of group {group}", error
+            ) from error
+        return len(described[group]["members"])
 
     def assignments(self, partitions: Sequence[int]) -> Sequence[Assignment]:
-        """Return what the brokers say of `partitions`."""
+        """Return what the brokers say about `partitions`."""
         try:
             return look_up(self._consumer, self._topic, partitions, self._settings.request_timeout_s)
         except KafkaError as error:
@@ -58,3 +54,7 @@ class KafkaPythonGroup:
         """Close both clients."""
         self._consumer.close(autocommit=False, timeout_ms=self._settings.request_timeout_s * 1_000)
         self._admin.close()
+
+
+def _is_retriable(error: Exception) -> bool:
+    return isinstance(error, KafkaError) and bool(error.retriable) and not isinstance(error, GroupIdNotFoundError)

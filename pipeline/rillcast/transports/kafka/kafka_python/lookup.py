@@ -2,8 +2,8 @@
 
 Owns: the order of the questions. Does not know: whose partitions they are, or what follows from the answers.
 
-Each answer is older than the ones after it: beginning, then committed, then end. All three only ever grow, so that
-`beginning <= committed <= end` holds whatever other members do meanwhile. Asked for the end first, a member that had
+Each answer is older than the ones after it: beginning, then committed, then end. All three only grow, so
+`beginning <= committed <= end` holds even if other members commit meanwhile. In the reverse order, a member that had
 lost its partitions without knowing it found its successor's positions beyond the end of the topic.
 """
 
@@ -18,16 +18,16 @@ from rillcast.transports.base import Assignment
 
 
 def look_up(consumer: Any, topic: str, partitions: Sequence[int], timeout_s: float) -> list[Assignment]:
-    """Return what the brokers say of `partitions`; positions in a transaction that has not ended are waited for.
+    """Return what the brokers say about `partitions`; a position in an open transaction is waited for.
 
     Args:
-        consumer: a `KafkaConsumer` that reads committed records; its `poll` does not run, or is suspended.
-        topic: whose partitions.
-        partitions: numbers.
-        timeout_s: for each answer.
+        consumer: A `KafkaConsumer` that reads committed records; its `poll` does not run, or is suspended.
+        topic: Topic of the partitions.
+        partitions: Numbers of the partitions.
+        timeout_s: Longest wait for each answer, in seconds.
 
     Raises:
-        KafkaError: no answer, or a refusal.
+        KafkaError: No answer, or a refusal.
     """
     if not partitions:
         return []

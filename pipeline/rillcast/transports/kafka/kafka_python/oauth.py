@@ -1,7 +1,7 @@
-"""Tokens for SASL OAUTHBEARER (KIP-255), for kafka-python: librdkafka fetches its own.
+"""Tokens for SASL OAUTHBEARER (KIP-255). librdkafka fetches its own; kafka-python does not.
 
 Owns: the request for a token (OAuth 2.0 client credentials, RFC 6749, section 4.4) and its reuse until shortly before
-it ends. Does not know: what the token says.
+it expires. Does not know: what the token says.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from kafka.net.sasl.oauth import AbstractTokenProvider
 from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
 
-_REUSED_SHARE: Final = 0.8  # of a token's life
-_DEFAULT_LIFE_S: Final = 300.0  # where the answer does not say
+_REUSED_SHARE: Final = 0.8  # of a token's lifetime
+_DEFAULT_LIFE_S: Final = 300.0  # if the answer does not say
 _MAX_ANSWER_BYTES: Final = 1_048_576
 
 
@@ -42,10 +42,10 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # kafka-p
         self._good_until = -1.0
 
     def token(self) -> str:
-        """Return a token that is good for a while.
+        """Return a token that stays valid for a while.
 
         Raises:
-            TransportError: the endpoint does not answer, refuses, or answers nonsense.
+            TransportError: The endpoint does not answer, refuses, or returns no token.
         """
         with self._lock:
             if self._clock() >= self._good_until:
@@ -56,7 +56,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # kafka-p
 
     def _ask(self) -> _Answer:
         settings = self._settings
-        assert settings.oauth_token_url is not None  # the settings see to it, also that its scheme is safe
+        assert settings.oauth_token_url is not None  # the settings require it, and a safe scheme
         secret = settings.oauth_client_secret.get_secret_value() if settings.oauth_client_secret is not None else ""
         pair = f"{urllib.parse.quote_plus(settings.oauth_client_id or '')}:{urllib.parse.quote_plus(secret)}"
         fields = {"grant_type": "client_credentials"}

@@ -1,10 +1,10 @@
-"""The partitions that one member owns: where each is read, and what was fetched of it and not handed out yet.
+"""The partitions that one member owns: the position of each, and fetched records that were not handed out yet.
 
-Owns: positions, the backlog, which partitions are held, and what the client has still to be told of that. Does not
-know: the client, threads, the worker.
+Owns: positions, the backlog, which partitions are paused, and which changes the client has not been asked for yet. Does
+not know: the client, threads, the worker.
 
-Invariant: a record of a partition that is held, or no longer owned, is never handed out; what a call of the client
-brings that began before a partition was held, started or dropped is not handed out of it either.
+Invariant: a record of a partition that is paused, or no longer owned, is never handed out. Neither is one from a call
+of the client that began before the partition was paused, resumed or dropped.
 """
 
 from __future__ import annotations
@@ -14,16 +14,16 @@ from typing import Any
 
 
 class Partitions:
-    """Used from one thread. `polling` says whether a call of the client is in flight, whose records are older."""
+    """Used from one thread. `polling` says whether a call of the client is in flight; its records are outdated then."""
 
     def __init__(self) -> None:
         self.owned: set[int] = set()
-        self.positions: dict[int, int] = {}  # of the owned partitions that are not held
-        self.to_pause: set[int] = set()  # held, but the client has not been told yet
-        self.to_seek: dict[int, int] = {}  # started, likewise
+        self.positions: dict[int, int] = {}  # of the owned partitions that are not paused
+        self.to_pause: set[int] = set()  # paused here, not in the client yet
+        self.to_seek: dict[int, int] = {}  # resumed here, not in the client yet
         self._backlog: dict[int, list[Any]] = {}
         self._fetched_to: dict[int, int] = {}
-        self._outdated: set[int] = set()  # what the call in flight brings of these is not to be handed out
+        self._outdated: set[int] = set()  # records of these from the call in flight are dropped
 
     @property
     def pending(self) -> bool:
@@ -31,9 +31,9 @@ class Partitions:
         return bool(self._backlog)
 
     def assign(self, number: int, start: int | None, end: int) -> int:
-        """Own a partition that is read from `start`, or held if that is None; return where the client is to seek to.
+        """Own a partition that is read from `start`, or paused if that is None; return where the client has to seek to.
 
-        A held one needs some position as well, or the client asks for one by itself: it is the end.
+        A paused partition needs a position too, or the client asks for one by itself; it gets the end.
         """
         self.owned.add(number)
         if start is not None:
@@ -59,7 +59,7 @@ class Partitions:
             self.to_pause.discard(number)
 
     def drop(self, number: int, *, polling: bool) -> None:
-        """Own a partition no longer."""
+        """Stop owning a partition."""
         self._drop_fetched(number, polling=polling)
         self.owned.discard(number)
         self.positions.pop(number, None)
@@ -67,14 +67,15 @@ class Partitions:
         self.to_seek.pop(number, None)
 
     def current(self) -> Collection[int]:
-        """Return the partitions of which the records of the call that has just ended may be handed out."""
+        """Return the partitions whose records from the call that has just ended may be handed out."""
         outdated, self._outdated = self._outdated, set()
         return self.positions.keys() - outdated
 
     def take(self, records: Mapping[int, Sequence[Any]], positions: Mapping[int, int]) -> None:
-        """Add what was fetched of current partitions, and where their next fetch begins.
+        """Add fetched records of current partitions, and the positions where their next fetches begin.
 
-        That is beyond transaction markers and compacted records, so it is the position of a partition without records.
+        Those lie beyond transaction markers and compacted records, so they are the positions of partitions that have no
+        records waiting.
         """
         for number, batch in records.items():
             self._backlog.setdefault(number, []).extend(batch)
@@ -84,7 +85,7 @@ class Partitions:
                 self.positions[number] = position
 
     def next_records(self, max_records: int) -> list[Any]:
-        """Hand out at most so many records."""
+        """Hand out at most `max_records` records."""
         taken: list[Any] = []
         for number in list(self._backlog):
             records = self._backlog[number]

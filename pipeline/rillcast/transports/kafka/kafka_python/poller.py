@@ -1,13 +1,12 @@
-"""The client's `poll`, in a thread of its own, while the calling thread answers what rebalances ask.
+"""The client's `poll` in a thread of its own, while the calling thread answers the questions of rebalances.
 
-Owns: the helper thread, its inbox, the call in flight and the questions not answered yet. Does not know: partitions,
+Owns: the helper thread, its inbox, the call in flight and the unanswered questions. Does not know: partitions,
 positions or records.
 
-kafka-python runs its rebalance listener on its IO thread and suspends it
-(`rillcast.transports.kafka.kafka_python.rebalance`)
-until the thread that polls has answered. That thread must not be stuck in `poll` then: so `poll` runs in a helper, one
-call at a time, and whoever waits for it takes questions meanwhile. A call that outlives its caller's patience is not
-lost: it stays in flight, and the next wait gets its result.
+The rebalance listener is suspended until the thread that polls has answered (see `rebalance`). That thread must not be
+stuck in `poll` then. So `poll` runs in a helper thread, one call at a time, and the thread that waits for it answers
+questions meanwhile. A call that takes longer than its caller waits is not lost: it stays in flight, and the next wait
+gets its result.
 """
 
 from __future__ import annotations
@@ -22,12 +21,10 @@ from typing import Any, Final
 from kafka.structs import MemberState
 
 from rillcast.transports.kafka.kafka_python.rebalance import Question
+from rillcast.transports.kafka.kafka_python.workarounds import REBALANCE_POLL_S, answer_from_another_thread
 
 _INBOX_WAIT_S: Final = 1.0
 _MOMENT_S: Final = 0.01
-# A join that ends while the client is not polled is begun anew by the client's next poll, and makes every member of the
-# group join again: members whose polls do not overlap kept each other from ever getting on.
-_REBALANCE_POLL_S: Final = 1.0
 
 Answer = Callable[[Question], None]
 
@@ -49,31 +46,26 @@ class Poller:
 
     @property
     def busy(self) -> bool:
-        """Whether a call is in flight, whose records are of the time when it began."""
+        """Whether a call is in flight; its records are those of the moment when it began."""
         return self._in_flight is not None
 
     def ask(self, question: Question) -> None:
-        """Run on the IO thread. While closing nobody is there to answer, and the worker must not be asked."""
+        """Take a question from the IO thread. While closing nobody answers, and the worker must not be asked."""
         if self._closing:
             question.answered.success(None)
         else:
             self._inbox.put(question)
 
     def release(self, question: Question) -> None:
-        """Let the suspended listener go on."""
-
-        async def resume() -> None:
-            question.answered.success(None)
-
-        # A future that is completed from another thread does not wake the client's loop; only this call does.
-        self._consumer._net.call_soon_threadsafe(resume)
+        """Let the suspended listener continue."""
+        answer_from_another_thread(self._consumer, question.answered)
 
     def start(self, max_records: int, timeout_s: float, prepare: Callable[[], None]) -> Future[Any]:
         """Return the call in flight, or begin one after `prepare`, which may touch the consumer."""
         if self._in_flight is None:
             prepare()
             if self._consumer.group_metadata().state != MemberState.STABLE:
-                timeout_s = max(timeout_s, _REBALANCE_POLL_S)
+                timeout_s = max(timeout_s, REBALANCE_POLL_S)
             call = self._consumer.poll
             self._in_flight = self._helper.submit(call, timeout_ms=timeout_s * 1_000, max_records=max_records)
             self._in_flight.add_done_callback(self._inbox.put)
@@ -85,7 +77,7 @@ class Poller:
             answer(self._unanswered.popleft())
 
     def wait_for(self, fetch: Future[Any], answer: Answer, deadline: float | None = None) -> bool:
-        """Answer questions until `fetch` has ended; return False if it outlives the deadline by more than a moment."""
+        """Answer questions until `fetch` has ended; return False if it has not ended 10 ms after the deadline."""
         while True:
             patience_s = _INBOX_WAIT_S
             if deadline is not None:
@@ -102,19 +94,19 @@ class Poller:
                 answer(item)
             elif item is fetch:
                 break
-            # Else it is the late notice of an earlier fetch. To take it for this one's would be to wait for this one
-            # without answering its questions, and it would wait for the answers.
+            # Otherwise it is the late notice of an earlier fetch. If it were taken for this one's, the next wait would
+            # answer no questions of this fetch, and the fetch would wait for the answers.
         self._in_flight = None
         return True
 
     def advance_rebalance(self, fetch: Callable[[], Future[Any]], pause_s: float) -> Future[Any] | None:
         """Drive the client until a rebalance step asks something or the current fetch ends; answer nothing.
 
-        The client commits only between rebalances and takes part in one only while it is polled. As soon as it
-        asks, it has joined the new generation, in which a commit is valid again, also for what it has to give up.
+        The client commits only between rebalances and takes part in one only while it is polled. As soon as it asks, it
+        has joined the new generation. A commit is valid again then, also for partitions that it has to give up.
 
         Returns:
-            The fetch if it ended, so that its records are to be taken.
+            The fetch if it has ended; its records are to be taken.
         """
         if self._unanswered:
             time.sleep(pause_s)

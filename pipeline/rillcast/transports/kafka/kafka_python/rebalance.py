@@ -1,8 +1,8 @@
-"""A rebalance listener that asks the thread that polls, instead of the client's IO thread.
+"""A rebalance listener that asks the thread that polls, instead of answering on the client's IO thread.
 
-kafka-python runs its rebalance listener on its own IO thread, where no blocking call is allowed, so a worker
-could not commit from `on_revoked`. Here the listener is a coroutine that hands its question to the thread that
-called `poll` and stays suspended, heartbeats going on, until that thread has answered.
+kafka-python runs its rebalance listener on its own IO thread, where no blocking call is allowed, so a worker could not
+commit from `on_revoked`. Here the listener is a coroutine. It hands its question to the thread that called `poll` and
+stays suspended until that thread has answered; heartbeats continue meanwhile.
 
 Owns: the questions. Does not know: who answers them.
 """

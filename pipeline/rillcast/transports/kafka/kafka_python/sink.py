@@ -1,7 +1,7 @@
 """The sink on kafka-python: an idempotent producer.
 
-Owns: the producer and what it has not acknowledged yet. Does not know: what is in a record. Invariant: a sink that
-lost one record stays broken.
+Owns: the producer and its unacknowledged records. Does not know: what is in a record. Invariant: a sink that lost one
+record stays broken.
 """
 
 from __future__ import annotations
@@ -13,44 +13,26 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from kafka import KafkaProducer
-from kafka.errors import (
-    ClusterAuthorizationFailedError,
-    InvalidRecordError,
-    KafkaError,
-    KafkaTimeoutError,
-    MessageSizeTooLargeError,
-    PolicyViolationError,
-    RecordListTooLargeError,
-    TopicAuthorizationFailedError,
-)
+from kafka.errors import KafkaError, KafkaTimeoutError
 
 from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Channel, Headers, Records, required_topics
 from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.common.ledger import FailureLedger
 from rillcast.transports.kafka.kafka_python.config import create, producer_config, require_topics
+from rillcast.transports.kafka.kafka_python.errors import REJECTED
+from rillcast.transports.kafka.kafka_python.workarounds import close_without_waiting
 
 log = logging.getLogger(__name__)
 
 _MAX_IN_FLIGHT: Final = 50_000  # the client bounds neither records nor bytes of its queue; this does
 
-# Errors of a record that it will meet again however often it is sent. ValueError: the client cannot encode it, or there
-# is no such partition.
-_REJECTED: Final = (
-    ValueError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
-    InvalidRecordError,
-    PolicyViolationError,
-    TopicAuthorizationFailedError,
-    ClusterAuthorizationFailedError,
-)
-
 
 class KafkaPythonSink:
     """An idempotent producer. See `rillcast.transports.base.Sink` for the contract.
 
-    A failure is not forgotten: after one lost record every `publish` and `flush` raises.
+    After one lost record every `publish` and `flush` raises.
     """
 
     def __init__(
@@ -59,67 +41,58 @@ class KafkaPythonSink:
         self._settings = settings
         self._topics = dict(topics)
         self._pending: deque[Any] = deque()
-        self._failed = 0
-        self._rejected = False
-        self._first_failure: object = None
+        self._ledger = FailureLedger(settings.bootstrap_servers)
         require_topics(settings, required_topics(self._topics))
         config = producer_config(settings, transactional_id)
         self._producer: Any = create(settings, "producer", lambda: KafkaProducer(**config))
 
     @property
     def rejected(self) -> bool:
-        """Whether a record was refused for what it is (too large, not allowed), and would be again."""
-        return self._rejected
+        """Whether a record was refused for its content (too large, not allowed) and would be refused again."""
+        return self._ledger.rejected
 
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
-        """Queue the records; too many unacknowledged ones hold the caller back.
+        """Queue the records; wait while too many are unacknowledged.
 
         Raises:
-            TransportError: an earlier record was lost or the producer is closed.
+            TransportError: An earlier record was lost, or the producer is closed.
         """
         producer = self._live()
-        self._raise_failure()
+        self._ledger.raise_failure()
         topic = self._topics[channel]
         headers: Iterable[Headers] = records.headers if records.headers is not None else ((),) * len(records)
-        for key, value, row_headers in zip(records.keys, records.values, headers, strict=True):
+        for key, value, fields in zip(records.keys, records.values, headers, strict=True):
             try:
-                self._pending.append(producer.send(topic, value, key, list(row_headers), partition))
+                self._pending.append(producer.send(topic, value, key, list(fields), partition))
             except (KafkaError, ValueError) as error:
-                self._note_failure(error, f"{error} (topic {topic}, {len(value or b'')} bytes)")
+                self._note(error, f"{error} (topic {topic}, {len(value or b'')} bytes)")
         if len(self._pending) > _MAX_IN_FLIGHT:
-            self._settle(_MAX_IN_FLIGHT // 2, self._settings.request_timeout_s)
+            self._await_acknowledgements(_MAX_IN_FLIGHT // 2, self._settings.request_timeout_s)
 
     def flush(self, timeout_s: float) -> None:
         """Wait until the brokers have everything.
 
         Raises:
-            DeliveryError: a record failed, or the time is up.
+            DeliveryError: A record failed, or the time is up.
         """
         self._live()
-        self._settle(0, timeout_s)
-        self._raise_failure()
+        self._await_acknowledgements(0, timeout_s)
+        self._ledger.raise_failure()
 
     def close(self) -> None:
-        """Drop what was not flushed and let go of the connections."""
+        """Drop records that were not flushed, and close the connections."""
         producer, self._producer = self._producer, None
         self._pending.clear()
-        if producer is None:
-            return
-        # close() would first wait for the queue, for as long as it is told to, and then give up half closed.
-        producer._sender.force_close()
-        producer.close(timeout=self._settings.request_timeout_s)
+        if producer is not None:
+            close_without_waiting(producer, self._settings.request_timeout_s)
 
     def _live(self) -> Any:
         if self._producer is None:
             raise TransportError(f"kafka sink {sorted(self._topics.values())} is closed")
         return self._producer
 
-    def _raise_failure(self) -> None:
-        if self._failed:
-            raise failures.not_delivered(self._settings.bootstrap_servers, self._failed, self._first_failure)
-
-    def _settle(self, keep: int, timeout_s: float) -> None:
-        """Wait for the oldest records until `keep` are left. The client's flush() counts the time per batch."""
+    def _await_acknowledgements(self, keep: int, timeout_s: float) -> None:
+        """Wait for the oldest records until `keep` are left. The client's own flush applies its time-out per batch."""
         deadline = time.monotonic() + timeout_s
         while len(self._pending) > keep:
             future = self._pending[0]
@@ -135,10 +108,7 @@ class KafkaPythonSink:
                     log.debug("kafka %s: a record failed", self._settings.bootstrap_servers, exc_info=True)
             self._pending.popleft()
             if future.exception is not None:
-                self._note_failure(future.exception, future.exception)
+                self._note(future.exception, future.exception)
 
-    def _note_failure(self, error: Exception, reason: object) -> None:
-        self._failed += 1
-        self._rejected |= isinstance(error, _REJECTED)
-        if self._first_failure is None:
-            self._first_failure = reason
+    def _note(self, error: Exception, reason: object) -> None:
+        self._ledger.note(reason, rejected=isinstance(error, REJECTED))

@@ -1,12 +1,12 @@
 """The source on kafka-python: one member of a consumer group.
 
-Owns: the consumer, its commits, and what rebalances ask of the worker. Does not know: what is in a record, which
-partition is where (`partitions`), what is asked of the brokers (`lookup`), how a poll goes on while it is
-asked something (`poller`); these are modules of this package.
+Owns: the consumer, its commits, and the answers to rebalances. Does not know: what is in a record. Other modules of
+this package own the positions of partitions (`partitions`), the questions to the brokers (`lookup`), and how a poll
+continues while a rebalance asks something (`poller`).
 
-Invariants: no position is ever guessed (`auto_offset_reset=none`: the listener names every start, and a position
-that the topic no longer has is an error, not a silent jump). The client's positions are touched only while its `poll`
-does not run, or is suspended by a question.
+Invariants: no position is ever guessed (`auto_offset_reset=none`): the listener names every start, and a position that
+the topic no longer has is an error, not a silent jump. The client's positions are touched only while its `poll` does
+not run, or is suspended by a question.
 """
 
 from __future__ import annotations
@@ -14,25 +14,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import CommitFailedError, IllegalStateError, KafkaError, RebalanceInProgressError
+from kafka.errors import IllegalStateError, KafkaError
 
 from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Assignment, AssignmentListener, Polled
 from rillcast.transports.kafka.common import failures
-from rillcast.transports.kafka.kafka_python.assignor import forget
+from rillcast.transports.kafka.common.retries import PAUSE_S, retry_until
+from rillcast.transports.kafka.kafka_python import workarounds
 from rillcast.transports.kafka.kafka_python.config import consumer_config, create, require_topics
-from rillcast.transports.kafka.kafka_python.fetching import read_compacted
+from rillcast.transports.kafka.kafka_python.errors import is_rebalancing
 from rillcast.transports.kafka.kafka_python.lookup import look_up
 from rillcast.transports.kafka.kafka_python.partitions import Partitions
 from rillcast.transports.kafka.kafka_python.poller import Poller
 from rillcast.transports.kafka.kafka_python.rebalance import Listener, Question
-
-_COMMIT_RETRY_S: Final = 0.05
 
 
 class KafkaPythonSource:
@@ -50,35 +49,34 @@ class KafkaPythonSource:
 
     @property
     def name(self) -> str:
-        """The topic."""
+        """Name of the topic."""
         return self._topic
 
     @property
     def exhausted(self) -> bool:
-        """Never: a topic has no end."""
+        """Always False: a topic has no end."""
         return False
 
     def open(self, listener: AssignmentListener) -> None:
         """Join the group.
 
         Raises:
-            SettingsError: the client refuses its configuration.
-            TransportError: no broker answers, or the topic does not exist.
+            SettingsError: The client refuses its configuration.
+            TransportError: No broker answers, or the topic does not exist.
         """
         self._listener = listener
         require_topics(self._settings, [self._topic])
         self._consumer = create(self._settings, "consumer", lambda: KafkaConsumer(**consumer_config(self._settings)))
-        read_compacted(self._consumer)
+        workarounds.read_compacted(self._consumer)
         self._poller.attach(self._consumer)
         self._consumer.subscribe([self._topic], listener=Listener(self._poller.ask))
-        # Else a leader that has not heard of the topic yet gives everybody nothing, and the group joins twice.
-        self._consumer.partitions_for_topic(self._topic)
+        workarounds.learn_of_topic(self._consumer, self._topic)
 
     def poll(self, max_records: int, timeout_s: float) -> Polled:
-        """Return what is there, waiting at most `timeout_s` for a first record.
+        """Return the records that are there, waiting at most `timeout_s` for a first one.
 
         Raises:
-            TransportError: the cluster refuses this member for good (topic gone, not authorised, position gone).
+            TransportError: The cluster refuses this member for good (topic deleted, not authorised, position expired).
         """
         self._live()
         self._raise_failure()
@@ -86,7 +84,7 @@ class KafkaPythonSource:
         self._raise_failure()
         if not self._partitions.pending:
             deadline = time.monotonic() + timeout_s
-            fetch = self._poller.start(max_records, timeout_s, self._tell_held_and_started)
+            fetch = self._poller.start(max_records, timeout_s, self._pause_and_seek)
             ended = self._poller.wait_for(fetch, self._answer, deadline)
             self._raise_failure()
             if ended:
@@ -105,10 +103,10 @@ class KafkaPythonSource:
     def assignments(self) -> Sequence[Assignment]:
         """Ask for committed position, beginning and end of every owned partition.
 
-        A position that is part of a transaction that has not ended is waited for.
+        A position in an open transaction is waited for.
 
         Raises:
-            TransportError: no answer.
+            TransportError: No broker answers.
         """
         try:
             return self._look_up(sorted(self._partitions.owned))
@@ -122,10 +120,10 @@ class KafkaPythonSource:
         return self._live().group_metadata()
 
     def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:
-        """Commit `positions` for the group and wait for the answer; a rebalance that is under way is waited for.
+        """Commit `positions` for the group and wait for the answer; a running rebalance is waited for.
 
         Raises:
-            TransportError: they are not durable.
+            TransportError: The positions are not durable.
         """
         if not positions:
             return
@@ -136,33 +134,30 @@ class KafkaPythonSource:
         }
         longest_s = self._settings.max_poll_interval_s  # that a rebalance may take
         deadline = time.monotonic() + (longest_s if timeout_s is None else min(timeout_s, longest_s))
-        while True:
-            try:
-                left_s = max(0.0, deadline - time.monotonic())
-                consumer.commit(offsets, timeout_ms=min(self._settings.request_timeout_s, left_s) * 1_000)
-            except KafkaError as error:
-                if not _rebalancing(error) or time.monotonic() > deadline:
-                    raise failures.not_committed(
-                        self._settings.bootstrap_servers, self._topic, self._settings.group_id, error
-                    ) from error
-                fetch = self._poller.advance_rebalance(self._begin_fetch, _COMMIT_RETRY_S)
-                if fetch is not None:
-                    self._take_fetch(fetch)
-            else:
-                return
+
+        def commit() -> None:
+            left_s = max(0.0, deadline - time.monotonic())
+            consumer.commit(offsets, timeout_ms=min(self._settings.request_timeout_s, left_s) * 1_000)
+
+        try:
+            retry_until(deadline, commit, is_rebalancing, pause=self._advance_rebalance)
+        except KafkaError as error:
+            raise failures.not_committed(
+                self._settings.bootstrap_servers, self._topic, self._settings.group_id, error
+            ) from error
 
     def positions(self) -> Mapping[int, int]:
-        """Return the offset that each owned partition is read from next; held ones are left out."""
+        """Return the offset that each owned partition is read from next; paused ones are left out."""
         return dict(self._partitions.positions)
 
     def lag(self) -> Mapping[int, int]:
-        """Return the offsets between position and end by partition, from what the last fetches said."""
+        """Return the offsets between position and end by partition, as of the last fetches."""
         consumer = self._live()
         lags: dict[int, int] = {}
         for partition, position in self._partitions.positions.items():
             try:
                 end = consumer.highwater(TopicPartition(self._topic, partition))
-            except IllegalStateError:  # revoked on the IO thread; the question about it is still to be answered
+            except IllegalStateError:  # revoked on the IO thread; the question about it is unanswered
                 continue
             if end is not None:
                 lags[partition] = max(0, end - position)
@@ -188,13 +183,18 @@ class KafkaPythonSource:
 
     # Rebalances: questions from the IO thread, answers from the thread that polls.
 
+    def _advance_rebalance(self) -> None:
+        fetch = self._poller.advance_rebalance(self._begin_fetch, PAUSE_S)
+        if fetch is not None:
+            self._take_fetch(fetch)
+
     def _answer(self, question: Question) -> None:
         try:
             if question.kind == "assigned":
                 self._start_partitions(question.partitions)
             else:
                 self._stop_partitions(question)
-        except BaseException as error:  # noqa: BLE001  poll() raises it, once the client has been let go
+        except BaseException as error:  # noqa: BLE001  poll() raises it, after the client was released
             self._failure = self._failure or self._as_transport_error(error)
         self._poller.release(question)
 
@@ -212,7 +212,7 @@ class KafkaPythonSource:
     def _stop_partitions(self, question: Question) -> None:
         numbers = [number for number in question.partitions if number in self._partitions.owned]
         if question.kind == "lost":
-            forget(self._live())
+            workarounds.forget_claims(self._live())
         try:
             if numbers and self._listener is not None:
                 (self._listener.on_lost if question.kind == "lost" else self._listener.on_revoked)(numbers)
@@ -224,7 +224,7 @@ class KafkaPythonSource:
         return look_up(self._live(), self._topic, numbers, self._settings.request_timeout_s)
 
     def _note_joined(self) -> None:
-        """Tell the listener of a join that brought no partition, which the client keeps to itself."""
+        """Tell the listener of a join that brought no partition; the client does not report one."""
         if not self._joined and self._listener is not None and self._live().group_metadata().generation_id >= 0:
             self._joined = True
             if not self._partitions.owned:
@@ -233,20 +233,18 @@ class KafkaPythonSource:
     # Fetches: the client's poll(), in the helper thread.
 
     def _begin_fetch(self) -> Future[Any]:
-        return self._poller.start(1, _COMMIT_RETRY_S, self._tell_held_and_started)
+        return self._poller.start(1, PAUSE_S, self._pause_and_seek)
 
-    def _tell_held_and_started(self) -> None:
-        """Tell the client what to pause and where to start again; its poll does not run now."""
+    def _pause_and_seek(self) -> None:
+        """Pause and resume partitions in the client; its poll does not run now."""
         consumer, partitions = self._live(), self._partitions
-        assigned = consumer.assignment()  # a partition may have left it; the question about that is still to come
+        assigned = consumer.assignment()  # a partition may have left it; the question about that comes later
         for number in partitions.to_pause:
             if (key := TopicPartition(self._topic, number)) in assigned:
                 consumer.pause(key)
         for number, position in partitions.to_seek.items():
             if (key := TopicPartition(self._topic, number)) in assigned:
-                # What the client parked of a paused partition it may never take up again (it does so only while its
-                # "next in line" is None, which an exhausted one is not), nor would it fetch anything beside it.
-                consumer._fetcher._paused_partition_records.pop(key, None)
+                workarounds.drop_parked_records(consumer, key)
                 consumer.seek(key, position)
                 consumer.resume(key)
         partitions.to_pause.clear()
@@ -269,7 +267,7 @@ class KafkaPythonSource:
         )
 
     def _as_transport_error(self, error: BaseException) -> BaseException:
-        """Return `error`, or if it is the client's own, what it means for the source."""
+        """Return `error`; one of the client as a `TransportError`."""
         if not isinstance(error, KafkaError):
             return error
         wrapped = failures.refused(
@@ -290,10 +288,3 @@ def columns(records: Sequence[Any]) -> Polled:
         values=[record.value for record in records],
         headers=lambda index: [(name, value or b"") for name, value in records[index].headers],
     )
-
-
-def _rebalancing(error: KafkaError) -> bool:
-    """Tell whether a commit failed only because the member is between two generations."""
-    if isinstance(error, CommitFailedError):
-        return bool(error.args) and isinstance(error.args[0], RebalanceInProgressError)
-    return isinstance(error, RebalanceInProgressError)

@@ -1,16 +1,13 @@
 """Transactions on kafka-python.
 
-Owns: what its errors say about a transaction. Does not know: when transactions begin and end, and what follows a
-failure (`rillcast.transports.kafka.common.transactions`).
-
-The client's transaction manager is asked for the error behind a failure, since its methods raise a bare `KafkaError`
-with the cause in its text.
+Owns: the meaning of the client's errors for a transaction. Does not know: when transactions begin and end, and what
+follows a failure (`rillcast.transports.kafka.common.transactions`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final
+from typing import Final
 
 from kafka import OffsetAndMetadata, TopicPartition
 from kafka.errors import FencedInstanceIdError, InvalidProducerEpochError, KafkaError, ProducerFencedError
@@ -20,26 +17,27 @@ from rillcast.errors import DeliveryError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Channel
 from rillcast.transports.kafka.common.transactions import Ending, TransactionFault, not_a_member
+from rillcast.transports.kafka.kafka_python import workarounds
 from rillcast.transports.kafka.kafka_python.sink import KafkaPythonSink
 
 _FENCED: Final = (ProducerFencedError, InvalidProducerEpochError)
 
 
 class KafkaPythonTransactions(KafkaPythonSink):
-    """One transactional producer; the contract is `TransactionalProducer`'s."""
+    """One transactional producer; the contract is that of `TransactionalProducer`.
+
+    The client's transactional calls take no time-out: `timeout_s` is unused, and the caller bounds them.
+    """
 
     def __init__(
         self, settings: KafkaSettings, topics: Mapping[Channel, str], source_topic: str, transactional_id: str
     ) -> None:
         super().__init__(settings, topics, transactional_id)
         self._source_topic = source_topic
-        # To a record that is refused for its old epoch the client answers by asking for a new one, on its own: so a
-        # zombie would fence its successor, and a commit that comes after it would succeed without its records. Without
-        # epoch bumps (KIP-360) the client has a fatal error instead, and what follows is the sink's to decide.
-        self._manager()._supports_epoch_bump = lambda: False
+        workarounds.refuse_epoch_bumps(self._live())
 
     def initialize(self, timeout_s: float) -> None:  # noqa: ARG002  `max_block_ms` is the time-out
-        """Fence earlier producers under the id and wait until their last transaction is settled."""
+        """Fence earlier producers under the id and wait until their last transaction has ended."""
         self._judged(lambda: self._live().init_transactions())
 
     def begin(self) -> None:
@@ -50,18 +48,18 @@ class KafkaPythonTransactions(KafkaPythonSink):
         """Wait for the acknowledgement of every record.
 
         Raises:
-            DeliveryError: a record failed, or the time is up.
-            TransactionFault: the producer is fenced.
+            DeliveryError: A record failed, or the time is up.
+            TransactionFault: The producer is fenced.
         """
         try:
             super().flush(timeout_s)
         except DeliveryError as error:
-            if isinstance(self._first_failure, _FENCED) or isinstance(self._cause(error), _FENCED):
+            if isinstance(self._ledger.first, _FENCED) or isinstance(self._cause(error), _FENCED):
                 raise TransactionFault(Ending.FENCED, error) from error
             raise
 
     def send_offsets(self, positions: Mapping[int, int], group: object, timeout_s: float) -> None:  # noqa: ARG002
-        """Make positions part of the transaction; the client knows no time-out here."""
+        """Make positions part of the transaction."""
         assert isinstance(group, ConsumerGroupMetadata)  # what this client's source returned
         if group.generation_id < 0 or not group.member_id:
             raise not_a_member()
@@ -71,25 +69,24 @@ class KafkaPythonTransactions(KafkaPythonSink):
         }
         self._judged(lambda: self._live().send_offsets_to_transaction(offsets, group))
 
-    def commit(self, timeout_s: float) -> None:  # noqa: ARG002  the client knows no time-out here
+    def commit(self, timeout_s: float) -> None:  # noqa: ARG002
         """End the transaction; its records and positions become visible."""
         self._judged(lambda: self._live().commit_transaction())
 
-    def abort(self, timeout_s: float) -> None:  # noqa: ARG002  the client knows no time-out here
+    def abort(self, timeout_s: float) -> None:  # noqa: ARG002
         """End the transaction; nothing of it becomes visible."""
         self._judged(lambda: self._live().abort_transaction())
-        # The client would send positions that were refused along with those of the next transaction.
-        self._manager()._pending_txn_offset_commits.clear()
+        workarounds.drop_refused_positions(self._live())
         self._pending.clear()
-        self._failed, self._first_failure = 0, None
-
-    def _manager(self) -> Any:
-        return self._live()._transaction_manager
+        self._ledger.clear()
 
     def _cause(self, error: Exception) -> object:
-        return error if isinstance(error, (*_FENCED, FencedInstanceIdError)) else self._manager().last_error or error
+        if isinstance(error, (*_FENCED, FencedInstanceIdError)):
+            return error
+        return workarounds.cause_of(self._live(), error)
 
     def _judged(self, call: Callable[[], object]) -> None:
+        """Make a call and raise its failure as a `TransactionFault`."""
         try:
             call()
         except KafkaError as error:
@@ -101,4 +98,4 @@ class KafkaPythonTransactions(KafkaPythonSink):
             return Ending.FENCED
         if isinstance(cause, FencedInstanceIdError):
             return Ending.REPLACED
-        return Ending.ABORTABLE if self._manager().has_abortable_error() else Ending.UNCERTAIN
+        return Ending.ABORTABLE if workarounds.can_abort(self._live()) else Ending.UNCERTAIN

@@ -4,8 +4,21 @@ Needs the extra `rillcast[librdkafka]`; import it through `rillcast.transports.c
 missing.
 """
 
+from rillcast.transports.kafka.common.client import KafkaClient
+from rillcast.transports.kafka.librdkafka.group import LibrdkafkaGroup
+from rillcast.transports.kafka.librdkafka.partition_reader import LibrdkafkaPartitionReader
 from rillcast.transports.kafka.librdkafka.sink import LibrdkafkaSink
 from rillcast.transports.kafka.librdkafka.source import LibrdkafkaSource
+from rillcast.transports.kafka.librdkafka.topic_admin import LibrdkafkaTopicAdmin
 from rillcast.transports.kafka.librdkafka.transactions import LibrdkafkaTransactions
 
-__all__ = ["LibrdkafkaSink", "LibrdkafkaSource", "LibrdkafkaTransactions"]
+__all__ = ["CLIENT"]
+
+CLIENT = KafkaClient(
+    source=LibrdkafkaSource,
+    sink=LibrdkafkaSink,
+    transactions=LibrdkafkaTransactions,
+    group=LibrdkafkaGroup,
+    partition_reader=LibrdkafkaPartitionReader,
+    topic_admin=LibrdkafkaTopicAdmin,
+)

@@ -1,7 +1,6 @@
 """The configuration of librdkafka's clients, from the settings.
 
-Owns: librdkafka's names and the values that are no settings. Does not know: what the clients are used for. The
-clients of the state store are configured here too.
+Owns: librdkafka's names, and the values that are not settings. Does not know: what the clients are used for.
 """
 
 from __future__ import annotations
@@ -14,25 +13,15 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from rillcast.errors import SettingsError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.librdkafka import workarounds
 
-_FETCH_QUEUE_BACKOFF_MS: Final = 5  # the default, 1000, was seen to stall a fast reader for most of a second
-# One request in flight keeps the order of records through retries, without idempotence too: what is sent again goes
-# first. And with more of them the idempotent producer loses records without a word (seen with 2.16.0 and Kafka 4.3.1 on
-# new topics): the first batch is refused because the leader is not ready, the second is taken, for the broker accepts
-# any first sequence number, and the first, sent again, counts as a duplicate. One in flight is no slower here.
-_MAX_IN_FLIGHT: Final = 1
-# The coordinator refuses the next transaction while it still writes the markers of the last one; the default, 100 ms,
+# The coordinator refuses the next transaction while it still writes the markers of the last one. The default of 100 ms
 # makes small transactions slow (confluent-kafka-python issue 967).
 _TRANSACTION_RETRY_MS: Final = 5
-# With one request in flight records gather by themselves while the brokers are busy; the default, 5 ms, would be waited
-# at any rate, and is most of a forecast's latency.
+# With one request in flight records gather by themselves while the brokers are busy. The default of 5 ms would delay
+# every forecast, and would be most of its latency.
 _LINGER_MS: Final = 1
-# librdkafka 2.16's idempotent producer spins: a partition with requests in flight is passed over, but what waits for it
-# and has lingered asks for a turn at once, again and again until the answer comes. It cost 9 us of processor time per
-# event, as much as all of the rest of the client. So only transactions, which need it, have an idempotent producer, and
-# it lets records linger: nobody sees them before the commit, which sends at once what is left.
-_TRANSACTION_LINGER_MS: Final = 50
-_LOG_LEVEL: Final = 2  # critical: everything below comes through the error callback as well
+_LOG_LEVEL: Final = 2  # critical: the error callback reports everything below
 
 
 def consumer_config(settings: KafkaSettings, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
@@ -52,7 +41,7 @@ def consumer_config(settings: KafkaSettings, on_error: Callable[[KafkaError], No
         "fetch.max.bytes": settings.max_fetch_bytes,
         "message.max.bytes": min(settings.max_fetch_bytes, settings.max_message_bytes),
         "receive.message.max.bytes": settings.max_fetch_bytes + 1_000_000,
-        "fetch.queue.backoff.ms": _FETCH_QUEUE_BACKOFF_MS,
+        "fetch.queue.backoff.ms": workarounds.FETCH_QUEUE_BACKOFF_MS,
     }
     if settings.group_instance_id is not None:
         config["group.instance.id"] = settings.group_instance_id
@@ -67,11 +56,12 @@ def producer_config(
 ) -> dict[str, Any]:
     """Return the producer's configuration in librdkafka's names."""
     config = connection_config(settings, on_error) | {
-        "enable.idempotence": transactional_id is not None,  # a lost answer may repeat records outside a transaction
+        # Without idempotence a lost answer may repeat records outside of transactions.
+        "enable.idempotence": transactional_id is not None or workarounds.IDEMPOTENT_OUTSIDE_TRANSACTIONS,
         "acks": "all",
-        "max.in.flight.requests.per.connection": _MAX_IN_FLIGHT,
+        "max.in.flight.requests.per.connection": workarounds.MAX_IN_FLIGHT,
         "linger.ms": _LINGER_MS,
-        "partitioner": "murmur2_random",  # as Java and kafka-python: one key, one partition, whoever writes
+        "partitioner": "murmur2_random",  # as Java and kafka-python: a key has one partition, whichever client writes
         "compression.type": settings.compression,
         "message.max.bytes": settings.max_message_bytes,
         "delivery.report.only.error": True,
@@ -85,16 +75,14 @@ def producer_config(
             "message.timeout.ms": timeout_ms,
             "socket.timeout.ms": min(timeout_ms, milliseconds(settings.request_timeout_s)),
             "retry.backoff.ms": _TRANSACTION_RETRY_MS,
-            "linger.ms": _TRANSACTION_LINGER_MS,
+            "linger.ms": workarounds.TRANSACTION_LINGER_MS,
         }
-        # A record that fails makes the transaction fail, which says why. And a callback that runs after a fatal error
-        # finds that error raised already, and turns it into a SystemError or worse.
-        del config["on_delivery"], config["delivery.report.only.error"]
+        config = workarounds.without_delivery_reports(config)
     return config
 
 
 def connection_config(settings: KafkaSettings, on_error: Callable[[KafkaError], None]) -> dict[str, Any]:
-    """Return what consumer, producer and admin client have in common, in librdkafka's names."""
+    """Return the configuration that consumer, producer and admin client share, in librdkafka's names."""
     config: dict[str, Any] = {
         "bootstrap.servers": settings.bootstrap_servers,
         "client.id": "rillcast",
@@ -121,7 +109,7 @@ def connection_config(settings: KafkaSettings, on_error: Callable[[KafkaError], 
 
 
 def _client_credentials(settings: KafkaSettings) -> dict[str, Any]:
-    """Return what makes librdkafka fetch its tokens itself (OAuth 2.0, RFC 6749, section 4.4)."""
+    """Return the options with which librdkafka fetches its tokens itself (OAuth 2.0, RFC 6749, section 4.4)."""
     secret = settings.oauth_client_secret
     config: dict[str, Any] = {
         "sasl.oauthbearer.method": "oidc",
@@ -140,7 +128,7 @@ def create(make: Callable[[], Any], what: str) -> Any:
     """Return the client that `make` makes; it connects in the background.
 
     Raises:
-        SettingsError: the client refuses its configuration.
+        SettingsError: The client refuses its configuration.
     """
     try:
         return make()
@@ -150,10 +138,10 @@ def create(make: Callable[[], Any], what: str) -> Any:
 
 
 def require_topics(client: Consumer | Producer, settings: KafkaSettings, topics: Iterable[str]) -> None:
-    """Raise if a topic is missing. It asks for all topics, for asking by name may create one.
+    """Raise if a topic is missing. It lists all topics, since asking for one by name may create it.
 
     Raises:
-        TransportError: a topic does not exist, or no broker answers.
+        TransportError: A topic does not exist, or no broker answers.
     """
     try:
         present = client.list_topics(timeout=settings.request_timeout_s).topics

@@ -1,4 +1,4 @@
-"""Which errors of librdkafka pass by themselves, which do not, and what they mean for a transport.
+"""Which errors of librdkafka pass by themselves, which do not, and their meaning for a transport.
 
 Owns: the classes of error codes, and warnings that do not repeat themselves. Does not know: sources and sinks.
 """
@@ -11,6 +11,7 @@ from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException
 
+from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
 
@@ -18,8 +19,8 @@ log = logging.getLogger(__name__)
 
 _WARNING_INTERVAL_S: Final = 10.0
 
-# Errors that the client would retry for ever although only a person can mend them.
-PERMANENT: Final = frozenset(
+# Errors that the client would retry forever although they need operator action.
+_PERMANENT: Final = frozenset(
     {
         KafkaError._AUTHENTICATION,
         KafkaError._SSL,
@@ -40,7 +41,7 @@ PERMANENT: Final = frozenset(
         KafkaError.UNSUPPORTED_VERSION,
     }
 )
-# Errors of a record that it will meet again however often it is sent.
+# Errors that a record meets again however often it is sent.
 REJECTED: Final = frozenset(
     {
         KafkaError.MSG_SIZE_TOO_LARGE,
@@ -53,31 +54,60 @@ REJECTED: Final = frozenset(
         KafkaError._UNKNOWN_PARTITION,
     }
 )
-# A commit that meets a rebalance. The broker answers it only after the JoinGroup that waits on the same connection, so
-# it comes with the generation before. Trying again in the new one is safe: in a cooperative group nobody else gets a
-# partition before this member has given it up. A member that is out of its group gets UNKNOWN_MEMBER_ID instead.
+# Errors of a commit during a rebalance. The broker answers it only after the JoinGroup that waits on the same
+# connection, so it carries the previous generation. Repeating it in the new one is safe: in a cooperative group nobody
+# gets a partition before this member has given it up. A member that is out of its group gets UNKNOWN_MEMBER_ID.
 REBALANCING: Final = frozenset({KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION})
 
 
+# Answers about a topic that was created, or whose leader came back, just now, until that is known everywhere.
+NOT_READY: Final = frozenset(
+    {
+        KafkaError.UNKNOWN_TOPIC_OR_PART,
+        KafkaError.LEADER_NOT_AVAILABLE,
+        KafkaError.NOT_LEADER_FOR_PARTITION,
+        KafkaError.FENCED_LEADER_EPOCH,
+        KafkaError.UNKNOWN_LEADER_EPOCH,
+        KafkaError._UNKNOWN_PARTITION,
+        KafkaError._UNKNOWN_TOPIC,
+    }
+)
+
+
+def is_permanent(error: KafkaError) -> bool:
+    """Return whether an error will not pass by itself."""
+    return error.fatal() or error.code() in _PERMANENT
+
+
+def may_pass(error: Exception) -> bool:
+    """Return whether a request is worth repeating. The client says so of almost none of its errors."""
+    return isinstance(error, KafkaException) and error.args[0].code() not in _PERMANENT
+
+
 class TransientWarnings:
-    """Logs errors that the client retries by itself; one that repeats, as at each reconnection, every ten seconds."""
+    """Logs errors that the client retries by itself; one that repeats, as on each reconnection, every 10 s."""
 
     def __init__(self, bootstrap_servers: str) -> None:
         self._bootstrap_servers = bootstrap_servers
         self._next: dict[int, float] = {}
 
     def __call__(self, error: KafkaError) -> None:
-        """Log `error`, unless the like of it was logged just now."""
+        """Log `error`, unless one with its code was logged in the last 10 s."""
         now = time.monotonic()
         if now >= self._next.get(error.code(), now):
             self._next[error.code()] = now + _WARNING_INTERVAL_S
             log.warning("kafka %s: %s; retrying", self._bootstrap_servers, error)
 
 
+def refused(settings: KafkaSettings, topic: str, doing: str, error: KafkaException) -> TransportError:
+    """Return the error for a request that the cluster refuses; `doing` says what was tried."""
+    return failures.refused(settings.bootstrap_servers, topic, doing, error.args[0])
+
+
 def as_transport_error(error: BaseException, settings: KafkaSettings, topic: str) -> BaseException:
-    """Return `error`, or if it is the client's own, what it means for the source."""
+    """Return `error`; one of the client as a `TransportError`."""
     if isinstance(error, KafkaException):
-        wrapped = failures.refused(settings.bootstrap_servers, topic, "taking over partitions", error.args[0])
+        wrapped = refused(settings, topic, "taking over partitions", error)
         wrapped.__cause__ = error
         return wrapped
     return error

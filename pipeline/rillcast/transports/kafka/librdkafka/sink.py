@@ -1,7 +1,6 @@
 """The sink on librdkafka: a producer that keeps its order, idempotent within transactions.
 
-Owns: the producer and what it failed to deliver. Does not know: what is in a record. Invariant: a sink that lost one
-record stays broken.
+Owns: the producer. Does not know: what is in a record. Invariant: a sink that lost one record stays broken.
 """
 
 from __future__ import annotations
@@ -16,8 +15,9 @@ from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Channel, Headers, Records, required_topics
 from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.common.ledger import FailureLedger
 from rillcast.transports.kafka.librdkafka.config import create, producer_config, require_topics
-from rillcast.transports.kafka.librdkafka.errors import PERMANENT, REJECTED, TransientWarnings
+from rillcast.transports.kafka.librdkafka.errors import REJECTED, TransientWarnings, is_permanent
 
 log = logging.getLogger(__name__)
 
@@ -28,7 +28,7 @@ _BY_KEY: Final = -1  # librdkafka's RD_KAFKA_PARTITION_UA: the partitioner decid
 class LibrdkafkaSink:
     """A producer that keeps its order. See `rillcast.transports.base.Sink` for the contract.
 
-    A failure is not forgotten: after one lost record every `publish` and `flush` raises.
+    After one lost record every `publish` and `flush` raises.
     """
 
     def __init__(
@@ -36,31 +36,25 @@ class LibrdkafkaSink:
     ) -> None:
         self._settings = settings
         self._topics = dict(topics)
-        self._failed = 0
-        self._rejected = False
-        self._first_failure: object = None
+        self._ledger = FailureLedger(settings.bootstrap_servers)
         self._warn = TransientWarnings(settings.bootstrap_servers)
-        self._producer: Producer | None = create(
-            lambda: Producer(
-                producer_config(settings, self._on_delivery, self._on_error, transactional_id), logger=log
-            ),
-            "kafka producer settings",
-        )
+        config = producer_config(settings, self._on_delivery, self._on_error, transactional_id)
+        self._producer: Producer | None = create(lambda: Producer(config, logger=log), "kafka producer settings")
         require_topics(self._producer, settings, required_topics(self._topics))
 
     @property
     def rejected(self) -> bool:
-        """Whether a record was refused for what it is (too large, not allowed), and would be again."""
-        return self._rejected
+        """Whether a record was refused for its content (too large, not allowed) and would be refused again."""
+        return self._ledger.rejected
 
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
-        """Queue the records; a full queue holds the caller back until there is room.
+        """Queue the records; wait while the queue is full.
 
         Raises:
-            TransportError: an earlier record was lost or the producer is closed.
+            TransportError: An earlier record was lost, or the producer is closed.
         """
         producer = self._live()
-        self._raise_failure()
+        self._ledger.raise_failure()
         topic = self._topics[channel]
         to = _BY_KEY if partition is None else partition
         if records.headers is None:
@@ -81,20 +75,20 @@ class LibrdkafkaSink:
         """Wait until the brokers have everything.
 
         Raises:
-            DeliveryError: a record failed, or the time is up.
+            DeliveryError: A record failed, or the time is up.
         """
         producer = self._live()
         pending = self._serve(lambda: producer.flush(timeout_s))
-        self._raise_failure()
+        self._ledger.raise_failure()
         if pending:
             raise failures.not_in_time(self._settings.bootstrap_servers, pending, timeout_s)
 
     def close(self) -> None:
-        """Drop what was not flushed and let go of the connections."""
+        """Drop records that were not flushed, and close the connections."""
         producer, self._producer = self._producer, None
         if producer is not None:
             producer.purge()
-            producer.flush(0)  # serves the reports of what was purged
+            producer.flush(0)  # serves the reports about purged records
             producer.close()
 
     def _live(self) -> Producer:
@@ -103,16 +97,12 @@ class LibrdkafkaSink:
         return self._producer
 
     def _serve(self, call: Callable[[], int]) -> int:
-        """Make a call that runs the client's callbacks; a fatal error comes out of whichever runs first after it."""
+        """Make a call that runs the client's callbacks; whichever runs first after a fatal error raises that error."""
         try:
             return call()
         except KafkaException as error:
-            self._note_failure(error.args[0], error.args[0])
-            raise failures.not_delivered(self._settings.bootstrap_servers, self._failed, self._first_failure) from error
-
-    def _raise_failure(self) -> None:
-        if self._failed:
-            raise failures.not_delivered(self._settings.bootstrap_servers, self._failed, self._first_failure)
+            self._note(error.args[0], error.args[0])
+            raise self._ledger.error() from error
 
     def _produce_slowly(
         self, error: Exception, topic: str, value: bytes | None, key: bytes | None, to: int, headers: Headers
@@ -121,7 +111,7 @@ class LibrdkafkaSink:
         producer = self._live()
         while isinstance(error, BufferError):
             producer.poll(_BACK_PRESSURE_S)
-            self._raise_failure()
+            self._ledger.raise_failure()
             try:
                 producer.produce(topic, value, key, to, headers=list(headers))
             except (BufferError, KafkaException) as again:
@@ -129,21 +119,18 @@ class LibrdkafkaSink:
             else:
                 return
         cause = error.args[0]
-        self._note_failure(cause, f"{cause} (topic {topic}, {len(value or b'')} bytes)")
+        self._note(cause, f"{cause} (topic {topic}, {len(value or b'')} bytes)")
 
-    def _note_failure(self, error: KafkaError, reason: object) -> None:
-        self._failed += 1
-        self._rejected |= error.code() in REJECTED
-        if self._first_failure is None:
-            self._first_failure = reason
+    def _note(self, error: KafkaError, reason: object) -> None:
+        self._ledger.note(reason, rejected=error.code() in REJECTED)
 
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
-        """Hear of failed records only (`delivery.report.only.error`): a call per record would cost 2 us each."""
+        """Take the report about a failed record; a report about every record would cost 2 us each."""
         if error is not None and self._producer is not None:
-            self._note_failure(error, f"{error} (topic {message.topic()})")
+            self._note(error, f"{error} (topic {message.topic()})")
 
     def _on_error(self, error: KafkaError) -> None:
-        if error.fatal() or error.code() in PERMANENT:
-            self._note_failure(error, error)
+        if is_permanent(error):
+            self._note(error, error)
         else:
             self._warn(error)

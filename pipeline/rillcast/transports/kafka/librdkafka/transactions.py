@@ -1,36 +1,31 @@
 """Transactions on librdkafka.
 
-Owns: what its errors say about a transaction. Does not know: when transactions begin and end, and what follows a
-failure (`rillcast.transports.kafka.common.transactions`).
+Owns: the meaning of the client's errors for a transaction. Does not know: when transactions begin and end, and what
+follows a failure (`rillcast.transports.kafka.common.transactions`).
 """
 
 from __future__ import annotations
 
 import logging
-import sys
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
-from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Channel
 from rillcast.transports.kafka.common.transactions import Ending, TransactionFault, not_a_member
 from rillcast.transports.kafka.librdkafka.errors import REJECTED
 from rillcast.transports.kafka.librdkafka.sink import LibrdkafkaSink
+from rillcast.transports.kafka.librdkafka.workarounds import is_member
 
 log = logging.getLogger(__name__)
-
-# What `close` has to say of a producer that is fenced is known by then.
-warnings.filterwarnings("ignore", "Producer abort_transaction failed during close", RuntimeWarning)
 
 _FENCED: Final = frozenset({KafkaError._FENCED, KafkaError.PRODUCER_FENCED, KafkaError.INVALID_PRODUCER_EPOCH})
 
 
 class LibrdkafkaTransactions(LibrdkafkaSink):
-    """One transactional producer; the contract is `TransactionalProducer`'s."""
+    """One transactional producer; the contract is that of `TransactionalProducer`."""
 
     def __init__(
         self, settings: KafkaSettings, topics: Mapping[Channel, str], source_topic: str, transactional_id: str
@@ -39,7 +34,7 @@ class LibrdkafkaTransactions(LibrdkafkaSink):
         self._source_topic = source_topic
 
     def initialize(self, timeout_s: float) -> None:
-        """Fence earlier producers under the id and wait until their last transaction is settled."""
+        """Fence earlier producers under the id and wait until their last transaction has ended."""
         self._judged(lambda: self._live().init_transactions(timeout_s))
 
     def begin(self) -> None:
@@ -48,7 +43,7 @@ class LibrdkafkaTransactions(LibrdkafkaSink):
 
     def send_offsets(self, positions: Mapping[int, int], group: object, timeout_s: float) -> None:
         """Make positions part of the transaction."""
-        if not _is_member(group):
+        if not is_member(group):
             raise not_a_member()
         offsets = [TopicPartition(self._source_topic, partition, offset) for partition, offset in positions.items()]
         self._judged(lambda: self._live().send_offsets_to_transaction(offsets, group, timeout_s))
@@ -60,35 +55,25 @@ class LibrdkafkaTransactions(LibrdkafkaSink):
     def abort(self, timeout_s: float) -> None:
         """End the transaction; nothing of it becomes visible."""
         self._judged(lambda: self._live().abort_transaction(timeout_s))
-        self._failed, self._first_failure = 0, None
+        self._ledger.clear()
+
+    def close(self) -> None:
+        """Close the connections; the client first tries to abort an open transaction."""
+        try:
+            super().close()
+        except KafkaException as error:  # the producer is fenced or cut off: the coordinator ends the transaction
+            log.debug("kafka %s: closing a producer: %s", self._settings.bootstrap_servers, error.args[0])
 
     def _judged(self, call: Callable[[], object]) -> None:
+        """Make a call and raise its failure as a `TransactionFault`."""
         try:
             call()
         except KafkaException as error:
             cause: KafkaError = error.args[0]
-            if cause.code() in REJECTED:  # of a record, but it comes out of whatever is called next
-                self._note_failure(cause, cause)
-                self._raise_failure()
+            if cause.code() in REJECTED:  # a record's error, raised by whichever call comes next
+                self._note(cause, cause)
+                self._ledger.raise_failure()
             raise TransactionFault(_ending(cause), cause) from error
-
-    def close(self) -> None:
-        """Let go of the connections; the client first tries to abort what is open."""
-        try:
-            super().close()
-        except KafkaException as error:  # of a producer that is fenced or cut off: the coordinator sees to the rest
-            log.debug("kafka %s: closing a producer: %s", self._settings.bootstrap_servers, error.args[0])
-
-
-def _is_member(group: object) -> bool:
-    """Tell whether the group's metadata has a generation; the client gives it as bytes, for C programs to read."""
-    layout = b"CGMDv2:"
-    if not isinstance(group, bytes) or not group.startswith(layout):
-        raise TransportError(
-            f"librdkafka describes its group as {group!r}, not as {layout!r} and a generation; whether this member may "
-            f"commit cannot be told: use another version of confluent-kafka, or kafka.client = 'kafka-python'"
-        )
-    return int.from_bytes(group[len(layout) : len(layout) + 4], sys.byteorder, signed=True) >= 0
 
 
 def _ending(error: KafkaError) -> Ending:

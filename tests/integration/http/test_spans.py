@@ -41,8 +41,8 @@ def columns(n: int) -> ForecastColumns:
 
 
 def test_a_sampled_observation_gets_a_span_that_its_forecast_names(collector: Collector) -> None:
-    spans = Spans(collector.url, "m@1", wall_clock_ns=lambda: NOW_NS)
-    (onward,) = spans.of_forecasts(columns(1), [SAMPLED], 0.25)
+    spans = Spans(collector.url, wall_clock_ns=lambda: NOW_NS)
+    (onward,) = spans.of_forecasts("m@1", columns(1), [SAMPLED], 0.25)
     spans.close()
     (span,) = collector.spans
     assert (span.name, span.kind) == (NAME, Span.SPAN_KIND_CONSUMER)
@@ -59,17 +59,17 @@ def test_a_sampled_observation_gets_a_span_that_its_forecast_names(collector: Co
 
 
 def test_what_is_not_sampled_or_not_traced_is_handed_on_as_it_came(collector: Collector) -> None:
-    spans = Spans(collector.url, "m@1")
+    spans = Spans(collector.url)
     given: list[Headers] = [UNSAMPLED, (), SAMPLED]
-    onward = spans.of_forecasts(columns(3), given, 0.0)
+    onward = spans.of_forecasts("m@1", columns(3), given, 0.0)
     spans.close()
     assert onward[:2] == [UNSAMPLED, ()]
     assert len(collector.spans) == 1
 
 
 def test_without_a_collector_nothing_waits_and_nothing_breaks() -> None:
-    spans = Spans("http://127.0.0.1:9/v1/traces", "m@1")
-    onward = spans.of_forecasts(columns(1), [SAMPLED], 0.0)
+    spans = Spans("http://127.0.0.1:9/v1/traces")
+    onward = spans.of_forecasts("m@1", columns(1), [SAMPLED], 0.0)
     assert dict(onward[0])["traceparent"].startswith(f"00-{TRACE}-".encode())
 
 

@@ -1,7 +1,7 @@
-"""Where a key goes: the partitioner of Java's producer, which kafka-python's and Rillcast's own sinks share.
+"""The partitioner of Java's producer, which both of Rillcast's sinks use too.
 
-Owns: nothing but the call. What a stream's own producer does is not known here: one with another partitioner
-(librdkafka by default takes CRC-32 of the key) places streams elsewhere.
+Owns: nothing but the call. Does not know: which partitioner a stream's own producer uses. One with another (by default
+librdkafka takes CRC-32 of the key) puts streams into other partitions.
 """
 
 from __future__ import annotations

@@ -1,0 +1,77 @@
+"""The protocol of those who watch the results of a service, and what they get to see.
+
+Owns: `Observer` and `Published`. Does not know: who observes, or why a forecast was kept back.
+
+Invariant: no forecast depends on an observer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from rillcast.arrays import IntArray
+from rillcast.bundle.bundle import BundleMetadata
+from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.engine.step_engine import StepEngine, StepResult
+from rillcast.events import EventBatch
+from rillcast.transports.base import Polled
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """The events of a poll that one model stepped, their results, and the forecasts that were published of them.
+
+    Attributes:
+        engine: The model and its streams.
+        polled: The poll that the events were decoded from.
+        events: The `n` events.
+        result: Row `i` belongs to event `i`.
+        live: `(n,)` bool; False for events that a recovery steps again, whose results are not published.
+        stepped: `(n,)` bool, the live events that were stepped.
+        forecasts: The `m` forecasts that were handed to the sink.
+        causes: `(m,)` int64, the event that caused each forecast.
+        values: The `m` encoded forecasts.
+    """
+
+    engine: StepEngine
+    polled: Polled
+    events: EventBatch
+    result: StepResult
+    live: npt.NDArray[np.bool_]
+    stepped: npt.NDArray[np.bool_]
+    forecasts: ForecastColumns
+    causes: IntArray
+    values: Sequence[bytes]
+
+    @property
+    def metadata(self) -> BundleMetadata:
+        """The model's description."""
+        return self.engine.bundle.metadata
+
+
+class Observer:
+    """Watches the results of all models of a service. Called from the thread of the loop."""
+
+    def observe(self, published: Published) -> None:
+        """Take in the results of some events."""
+        raise NotImplementedError
+
+    def forget(self, partition: int) -> None:
+        """Forget a partition that leaves, or is read again from its committed position."""
+
+    def serve(self, metadata: BundleMetadata) -> None:
+        """Note the model that serves from now on."""
+
+
+def chosen(mask: npt.NDArray[np.bool_]) -> slice | IntArray:
+    """Return the rows where `mask` holds; where it holds for all of them, a slice, so that columns are not copied."""
+    return slice(None) if mask.all() else np.flatnonzero(mask)
+
+
+def chosen_ids(rows: slice | IntArray, unique_ids: Sequence[str]) -> Sequence[str]:
+    """Return the ids of the rows that `chosen` returned."""
+    return unique_ids if isinstance(rows, slice) else [unique_ids[row] for row in rows.tolist()]

@@ -1,0 +1,48 @@
+"""Topics, with kafka-python. See `rillcast.transports.kafka.common.topic_admin.TopicAdmin`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kafka import KafkaAdminClient
+from kafka.admin import ConfigResource, ConfigResourceType
+from kafka.errors import TopicAlreadyExistsError
+
+from rillcast.settings import KafkaSettings
+from rillcast.transports.kafka.kafka_python.config import connection_config, create
+from rillcast.transports.kafka.kafka_python.errors import as_transport_errors
+
+
+class KafkaPythonTopicAdmin:
+    """Asks with an admin client, which connects at once."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        self._admin = create(settings, "admin client", lambda: KafkaAdminClient(**connection_config(settings)))
+
+    def partitions(self, topic: str) -> int | None:
+        """Return the number of partitions; None = there is no such topic."""
+        with as_transport_errors(self._settings, topic, "listing topics"):
+            # All topics: asking by name may create one.
+            found = {each["name"]: len(each["partitions"]) for each in self._admin.describe_topics()}
+        return found.get(topic)
+
+    def config(self, topic: str) -> Mapping[str, str]:
+        """Return the topic's configuration."""
+        resource = ConfigResource(ConfigResourceType.TOPIC, topic)
+        with as_transport_errors(self._settings, topic, "describing its configuration"):
+            described = self._admin.describe_configs([resource], config_filter="all")
+        return {name: entry["value"] for name, entry in described["topic"][topic].items()}
+
+    def create(self, topic: str, partitions: int, config: Mapping[str, str]) -> None:
+        """Create the topic and wait until it is listed."""
+        options = {"num_partitions": partitions, "replication_factor": -1, "configs": dict(config)}
+        with as_transport_errors(self._settings, topic, "creating it"):
+            try:
+                self._admin.create_topics({topic: options}, wait_for_metadata=True)
+            except TopicAlreadyExistsError:  # another member was quicker
+                self._admin.wait_for_topics([topic])
+
+    def close(self) -> None:
+        """Close the client."""
+        self._admin.close()

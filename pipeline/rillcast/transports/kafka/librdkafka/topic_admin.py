@@ -1,0 +1,75 @@
+"""Topics, with librdkafka. See `rillcast.transports.kafka.common.topic_admin.TopicAdmin`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+
+from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not list what it re-exports
+    AdminClient,
+    ConfigResource,
+    ResourceType,
+)
+from confluent_kafka.cimpl import NewTopic
+
+from rillcast.settings import KafkaSettings
+from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.common.retries import retry_until
+from rillcast.transports.kafka.librdkafka.config import connection_config, create
+from rillcast.transports.kafka.librdkafka.errors import TransientWarnings, refused
+
+
+class LibrdkafkaTopicAdmin:
+    """Asks with an admin client."""
+
+    def __init__(self, settings: KafkaSettings) -> None:
+        self._settings = settings
+        warn = TransientWarnings(settings.bootstrap_servers)
+        self._admin = create(lambda: AdminClient(connection_config(settings, warn)), "kafka admin settings")
+
+    def partitions(self, topic: str) -> int | None:
+        """Return the number of partitions; None = there is no such topic."""
+        try:
+            topics = self._admin.list_topics(timeout=self._settings.request_timeout_s).topics
+        except KafkaException as error:
+            raise failures.unreachable(
+                self._settings.bootstrap_servers, self._settings.request_timeout_s, error.args[0]
+            ) from error
+        return len(topics[topic].partitions) if topic in topics else None
+
+    def config(self, topic: str) -> Mapping[str, str]:
+        """Return the topic's configuration."""
+        resource = ConfigResource(ResourceType.TOPIC, topic)
+        future = self._admin.describe_configs([resource], request_timeout=self._settings.request_timeout_s)[resource]
+        try:
+            return {name: entry.value for name, entry in future.result().items()}
+        except KafkaException as error:
+            raise refused(self._settings, topic, "describing its configuration", error) from error
+
+    def create(self, topic: str, partitions: int, config: Mapping[str, str]) -> None:
+        """Create the topic and wait until it is listed."""
+        new = NewTopic(topic, num_partitions=partitions, replication_factor=-1, config=dict(config))
+        timeout_s = self._settings.request_timeout_s
+        future = self._admin.create_topics([new], operation_timeout=timeout_s, request_timeout=timeout_s)[topic]
+        try:
+            future.result()
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # otherwise another member was quicker
+                raise refused(self._settings, topic, "creating it", error) from error
+
+        def require_listed() -> None:
+            if self.partitions(topic) is None:
+                raise _NotListedError
+
+        try:
+            retry_until(time.monotonic() + timeout_s, require_listed, lambda error: isinstance(error, _NotListedError))
+        except _NotListedError:
+            raise failures.missing_topics(self._settings.bootstrap_servers, [topic]) from None
+
+    def close(self) -> None:
+        """Do nothing: the client ends with its last reference."""
+
+
+class _NotListedError(Exception):
+    """A broker does not know the new topic yet."""

@@ -1,4 +1,4 @@
-"""The offsets of a stream equal a plain bookkeeping of its errors, for any events."""
+"""A stream's calibration equals a plain bookkeeping of its errors, for all events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two views of a forecaster are one: forward over a sequence equals step by step, for any events."""
+"""Forward over a sequence equals step by step, for all events."""
 
 from __future__ import annotations
 

@@ -138,7 +138,7 @@ def add_options(parser: argparse.ArgumentParser, options: type, command: Literal
     groups: dict[str, argparse._ActionsContainer] = {"": parser}
     exclusive: dict[str, argparse._ActionsContainer] = {}
     for field, flag in _flags(options):
-        heading = flag.tune if command == "tune" and options.__name__ == "TrainOptions" else flag.group
+        heading = _heading(flag, options, command)
         if heading is None:
             continue
         if heading not in groups:
@@ -160,9 +160,13 @@ def add_options(parser: argparse.ArgumentParser, options: type, command: Literal
         action.required = required
 
 
-def given(args: argparse.Namespace, options: type) -> dict[str, Any]:
-    """Return the options that were given, by field."""
-    values = {field.name: vars(args)[field.name] for field, _ in _flags(options) if field.name in vars(args)}
+def given(args: argparse.Namespace, options: type, command: Literal["train", "tune"]) -> dict[str, Any]:
+    """Return the options that were given, by field, of those that are flags of `command`."""
+    values = {
+        field.name: vars(args)[field.name]
+        for field, flag in _flags(options)
+        if _heading(flag, options, command) is not None and field.name in vars(args)
+    }
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
@@ -174,6 +178,11 @@ def flag_names(options: type, init: str) -> dict[str, str]:
 def flag_name(field: Field[Any], flag: Flag) -> str:
     """Return the name of a field's flag."""
     return flag.name or f"--{'no-' if field.default is True else ''}{field.name.replace('_', '-')}"
+
+
+def _heading(flag: Flag, options: type, command: Literal["train", "tune"]) -> str | None:
+    """Return the group of a flag in the help of `command`; None = it is no flag of that command."""
+    return flag.tune if command == "tune" and options.__name__ == "TrainOptions" else flag.group
 
 
 def _flags(options: type) -> Iterator[tuple[Field[Any], Flag]]:

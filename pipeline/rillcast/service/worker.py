@@ -181,6 +181,7 @@ class Worker:
     def _iterate(self) -> None:
         """Take one poll through the pipeline, and do what is due."""
         self._stages.begin()
+        loading = self._partitions.loading  # partitions that this poll assigns are loaded in the next iteration
         polled = self._poll()
         self._stages.lap("poll")
         self._parts.health.beat()
@@ -192,7 +193,7 @@ class Worker:
                 self._process(polled)
             else:
                 worked = self._finish_step()
-            self._advance_partitions()
+            self._advance_partitions(loading=loading)
             self._commit_if_due()
             if worked:
                 self._stages.end()
@@ -252,9 +253,9 @@ class Worker:
             for rejection in rejections:
                 self._metrics.dead_lettered(rejection.reason)
 
-    def _advance_partitions(self) -> None:
+    def _advance_partitions(self, *, loading: bool) -> None:
         """Go on loading stored state and following with other models, and notice partitions that went live."""
-        if self._partitions.loading:
+        if loading:
             self._finish_step()
             self._partitions.load(self._settings.poll_timeout_s if self._partitions.idle else _RESTORE_SLICE_S)
         self._partitions.note_live()

@@ -40,10 +40,8 @@ from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.observability.stages import StageClock
 from rillcast.publishing.dead_letters import DeadLetters
-from rillcast.rollout.handover import HandoverLimits
-from rillcast.rollout.member import Member
 from rillcast.rollout.models import NoModels
-from rillcast.rollout.rollout import Rollout, RolloutParts
+from rillcast.rollout.rollout import HandoverLimits, Member, Rollout, RolloutParts
 from rillcast.service.stepper import Stepper
 from rillcast.serving.router import ModelResult, Router
 from rillcast.serving.served_model import ServedModel
@@ -181,8 +179,9 @@ class Worker:
     def _iterate(self) -> None:
         """Take one poll through the pipeline, and do what is due."""
         self._stages.begin()
-        loading = self._partitions.loading  # partitions that this poll assigns are loaded in the next iteration
-        polled = self._poll()
+        loading = self._partitions.loading
+        wait_s = 0.0 if loading or self._stepper.busy or self._rollout.busy else self._settings.poll_timeout_s
+        polled = self._source.poll(self._settings.max_poll_records, wait_s)
         self._stages.lap("poll")
         self._parts.health.beat()
         try:
@@ -201,11 +200,6 @@ class Worker:
             log.warning("%s; resetting to the committed positions", error)
             self._reset_due = True
         self._report()
-
-    def _poll(self) -> Polled:
-        """Read records; wait for them only if there is nothing else to do."""
-        busy = self._partitions.loading or self._stepper.busy or self._rollout.busy
-        return self._source.poll(self._settings.max_poll_records, 0.0 if busy else self._settings.poll_timeout_s)
 
     def _process(self, polled: Polled) -> None:
         """Decode a poll, step its events or begin to, and publish the results that there are."""

@@ -111,7 +111,7 @@ class MemorySource:
 
     def resume_from(self, partition: int, position: int) -> None:
         if partition in self._positions:
-            assert position >= self._log.beginning, "these events are gone"
+            assert position >= self._log.beginning, "these events were deleted"
             self._positions[partition] = position
             self._held.discard(partition)
 

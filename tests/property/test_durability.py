@@ -1,8 +1,8 @@
-"""The oracle through crashes, with stored state: what consumers see equals one offline unroll, from any crash point.
+"""The oracle through crashes, with stored state: forecasts equal one offline unroll, from any crash point.
 
-A run is killed at a numbered step of some commit and started again on what outlived it (`Log`, `Shelf`), several times;
-the last run goes to the end. Under `exactly_once` every event is published once; under `at_least_once` repeats are
-identical and carry the same `source`.
+A run is killed at a numbered step of some commit and started again on the log and the state that outlived it (`Log`,
+`Shelf`), several times; the last run goes to the end. Under `exactly_once` every event is published once; under
+`at_least_once` repeats are identical and carry the same `source`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ POINTS = ("flush", "stage", "page", "offsets", "store", "done")
 
 
 class VisibleStore(MemoryStore):
-    """Shows all that is staged at once, as a topic does that is written outside a transaction."""
+    """Shows everything at once that is staged, as a topic does that is written outside a transaction."""
 
     def __init__(self, shelf: Shelf, model_id: str = TOY_ID) -> None:
         super().__init__(shelf, model_id)
@@ -72,7 +72,7 @@ class VisibleStore(MemoryStore):
 
 
 class Bomb:
-    """Goes off when it has been asked `count` times."""
+    """Crashes the worker at the `count`-th call."""
 
     def __init__(self, count: int) -> None:
         self._left = count
@@ -84,14 +84,14 @@ class Bomb:
 
 
 def arm(harness: workers.Harness, store: MemoryStore, point: str, count: int) -> None:
-    """Kill the worker at the `count`-th time that it comes to a point of a commit."""
+    """Kill the worker when it reaches a point of a commit for the `count`-th time."""
     bomb = Bomb(count)
     if not arm_store(store, point, bomb):
         arm_transport(harness, point, bomb)
 
 
 def arm_store(store: MemoryStore, point: str, bomb: Bomb) -> bool:
-    """Put a bomb into a store, and return whether the point is one of a store's."""
+    """Put a bomb into a store, and return whether the point is in a store."""
     if point == "stage":
         store.fail_stage = bomb
     elif point == "page" and isinstance(store, VisibleStore):
@@ -123,7 +123,7 @@ def arm_transport(harness: workers.Harness, point: str, bomb: Bomb) -> None:
 
 
 def tick(harness: workers.Harness) -> Callable[[MemorySource], None]:
-    """Let a second pass, so that each poll is followed by a commit; stop at the end of the log."""
+    """Let a second pass, so that a commit follows each poll; stop at the end of the log."""
 
     def pass_time(source: MemorySource) -> None:
         harness.clock.now += 1
@@ -189,7 +189,7 @@ def test_forecasts_equal_offline_unroll_through_crashes(
 ) -> None:
     log, expected = fill(events)
     shelf = Shelf()
-    # A store that is written outside the transaction would break the promise of exactly_once, so it is not offered.
+    # exactly_once has no store that is written outside the transaction: it would break the promise.
     visible = visible and delivery == "at_least_once"
     for crash in crashes:
         run_once(log, shelf, delivery, visible=visible, per_poll=cycle(polls).__next__, crash=crash)
@@ -288,11 +288,11 @@ def test_a_partition_with_few_events_is_stored_at_the_longest_interval() -> None
     store.stage = note  # type: ignore[method-assign]
     harness.source.before_poll.extend([tick(harness)] * 10_000)
     harness.worker.run()
-    assert times == [1, 21, 41, 61], "when there are no streams yet, then as seldom as allowed"
+    assert times == [1, 21, 41, 61], "while there are no streams, and then as seldom as allowed"
 
 
 class OvertakenStore(MemoryStore):
-    """Between the question for the committed positions and the reading of the state, a successor goes on."""
+    """A successor goes on between the look-up of the committed positions and the load of the state."""
 
     successor: Callable[[], object] = staticmethod(lambda: None)
 
@@ -302,10 +302,10 @@ class OvertakenStore(MemoryStore):
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
-def test_a_member_that_was_put_out_of_its_group_does_not_take_its_successors_state_for_a_reset(
+def test_a_member_that_was_fenced_does_not_take_its_successors_state_for_a_reset(
     delivery: Delivery,
 ) -> None:
-    """It ended with exit code 6, which asks for a person, where its next commit would have told it."""
+    """Exit code 6 would ask for operator action; its next commit is refused anyway."""
     events = [(0, at % 3, at + 1) for at in range(30)]
     log, expected = fill(events[:10])
     shelf = Shelf()
@@ -333,10 +333,10 @@ def test_a_member_that_was_put_out_of_its_group_does_not_take_its_successors_sta
     ambiguous=st.booleans(),
 )
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow])
-def test_a_failed_transaction_sends_the_worker_back_and_nothing_is_lost_or_doubled(
+def test_after_a_failed_transaction_the_worker_resets_and_nothing_is_lost_or_doubled(
     events: list[tuple[int, int, int]], polls: list[int], aborts: set[int], ambiguous: bool
 ) -> None:
-    """The worker lives on. An ambiguous end looks like a failure although the transaction went through."""
+    """The worker goes on. An ambiguous end looks like a failure although the transaction succeeded."""
     from rillcast.errors import TransactionAborted
 
     log, expected = fill(events)
@@ -364,7 +364,7 @@ def test_a_failed_transaction_sends_the_worker_back_and_nothing_is_lost_or_doubl
     harness.source.before_poll.extend([tick(harness)] * 10_000)
     harness.worker.run()
     assert harness.metric("rillcast_events_total", status="ok") == len(events), "each is counted once"
-    # A transaction that failed at the very end is a successor's to redo.
+    # If the last transaction failed, a successor redoes it.
     run = workers.build(log, settings=WorkerSettings(delivery="exactly_once"))
     run.worker.run()
     assert forecasts_by_stream(log) == expected
@@ -376,7 +376,7 @@ def test_a_failed_transaction_sends_the_worker_back_and_nothing_is_lost_or_doubl
 def test_eviction_and_refusal_are_the_same_through_crashes(
     events: list[tuple[int, int, int]], polls: list[int], crashes: list[tuple[str, int]], at_once: int
 ) -> None:
-    """Who is evicted, and who is refused, depends on the events alone: a crashed run publishes what one run does."""
+    """Eviction and refusal depend on the events alone: a crashed run publishes the records of one run."""
     limits = Limits(idle_ttl_ms=40, max_streams_per_partition=5, max_new_streams_per_s=at_once)
 
     def timed() -> Log:
@@ -399,7 +399,7 @@ def test_eviction_and_refusal_are_the_same_through_crashes(
         )
 
 
-# Partition, stream, how far time goes on, by how much the event is late, value.
+# Partition, stream, periods that pass, periods that the event is late, value.
 late_arrivals = st.lists(
     st.tuples(st.integers(0, 1), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(1, 10**6)),
     min_size=1,
@@ -418,7 +418,7 @@ def test_late_events_are_put_into_place_and_revised_the_same_through_crashes(
     last_wins: bool,
     visible: bool,
 ) -> None:
-    """Anchors and inputs are part of the state: a crashed run publishes what one run does, revisions included."""
+    """Anchors and inputs are part of the state: a crashed run publishes the records of one run, revisions included."""
     lateness = AllowedLateness(3, Frequency(HOUR_MS), last_wins)
     whole, crashed, shelf = Log({0: [], 1: []}), Log({0: [], 1: []}), Shelf()
     visible = visible and delivery == "at_least_once"
@@ -462,7 +462,7 @@ def published(log: Log) -> Counter[bytes]:
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 @given(events=arrivals, polls=sizes, moves=st.lists(st.sampled_from(["revoke", "lose", "assign", "rest"]), max_size=25))
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
-def test_partitions_may_come_and_go_in_any_phase(
+def test_partitions_may_come_and_go_in_any_state(
     delivery: Delivery, events: list[tuple[int, int, int]], polls: list[int], moves: list[str]
 ) -> None:
     """Revoked or lost while loading, replaying or live, and assigned again before the last restore was done."""
@@ -507,7 +507,7 @@ def test_partitions_may_come_and_go_in_any_phase(
     ("delivery", "visible"), [("at_least_once", True), ("at_least_once", False), ("exactly_once", False)]
 )
 def test_every_crash_point_of_a_long_run_in_turn(point: str, delivery: Delivery, visible: bool) -> None:
-    """Random examples seldom crash late enough for a page that is newer than its mark; this goes through them all."""
+    """Random examples seldom crash late enough for a page that is newer than its mark; this tries every point."""
     rng = np.random.default_rng(7)
     events = [(int(p), int(s), int(y)) for p, s, y in zip(*rng.integers(0, [[2], [6], [1000]], (3, 90)), strict=True)]
     limits = Limits(idle_ttl_ms=30)
@@ -530,4 +530,4 @@ def test_every_crash_point_of_a_long_run_in_turn(point: str, delivery: Delivery,
         assert forecasts_by_stream(log) == expected, f"after a crash at {point} number {count}"
         if delivery == "exactly_once":
             assert repeats(log) == 0
-    assert crashed >= 10, "this point is hardly ever reached"
+    assert crashed >= 10, "this point is seldom reached"

@@ -1,7 +1,7 @@
-"""The oracle through roll-outs: whatever is promoted when, and whatever crashes, every forecast is its model's own.
+"""The oracle through roll-outs: through any promotions and crashes, every forecast is its model's own.
 
 Toys with different multipliers are different models. A forecast names its model; it has to equal that model's unroll of
-the stream's observations, all of them, also of those before it took over.
+all observations of the stream, including those before it took over.
 """
 
 from __future__ import annotations
@@ -44,9 +44,9 @@ IDS = {m: bundle.metadata.model_id for m, bundle in BUNDLES.items()}
 
 @dataclass
 class World:
-    """What outlives a process: the log, the stored state, and what the alias names.
+    """Everything that outlives a process: the log, the stored state, and the models that the aliases name.
 
-    `expected` is of the events that the log has when the world is made.
+    `expected` covers the events that the log has when the world is made.
     """
 
     log: Log
@@ -59,7 +59,7 @@ class World:
     snapshot_interval_s: float = 2.0
     polls_per_restore: int = 2
     ttl_s: float = 0.0
-    ended: dict[tuple[int, str], float] = field(default_factory=dict)  # when a model ceased to serve a partition
+    ended: dict[tuple[int, str], float] = field(default_factory=dict)  # when another model took over
     retired: list[tuple[int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -80,7 +80,7 @@ class World:
         return store
 
     def _watch(self, store: MemoryStore) -> None:
-        """Hold the end of stored state to what the operator was told."""
+        """Check that stored state is removed when the documentation says so."""
         commit, claim, retire = store.commit, store.claim, store.retire
 
         def noted(act: Callable[[], None]) -> None:
@@ -92,14 +92,14 @@ class World:
 
         def judged_retire(partition: int, model_id: str, before: Superseded) -> None:
             assert model_id != self.shelf.serving[partition], "it serves"
-            assert model_id not in (IDS[self.live], IDS.get(self.shadow or 0)), "it warms up, or is in the shadow"
+            assert model_id not in (IDS[self.live], IDS.get(self.shadow or 0)), "it warms up, or is the shadow"
             assert self.clock.now - self.ended[partition, model_id] >= self.ttl_s, "it is too early"
             numbers = self.shelf.pages.get((model_id, partition), {})
             assert all(number < before.pages for number in numbers), "a page would be left"
             self.retired.append((partition, model_id))
             retire(partition, model_id, before)
 
-        # This one store is watched, not its class: what mypy calls assigning to a method.
+        # Only this store is watched, not its class.
         store.commit = lambda: noted(commit)  # type: ignore[method-assign]  # as a bomb does
         store.claim = lambda claims: noted(lambda: claim(claims))  # type: ignore[method-assign]
         store.retire = judged_retire  # type: ignore[method-assign]
@@ -128,15 +128,15 @@ def run(
     """Run a worker to the end of the log or to its death.
 
     Args:
-        world: what it finds.
-        per_poll: records of a poll.
-        promote: by the number of the poll, what the alias names from then on.
-        crash: at which point of a commit, and the how manieth.
-        rest: polls beyond the end of the log.
-        moves: by the number of the poll, what happens to the source.
+        world: What the worker finds.
+        per_poll: Returns the records of the next poll.
+        promote: By the number of the poll, the model that the alias names from then on.
+        crash: A point of a commit, and at which of its occurrences the worker dies.
+        rest: Polls beyond the end of the log.
+        moves: By the number of the poll, a change of the source.
         events_per_iteration: of a model that follows.
-        models: the registry; by default all toys.
-        prepare: is called before the run.
+        models: The registry; by default all toys.
+        prepare: Called before the run.
     """
     models = models or workers.MemoryModels({IDS[m]: BUNDLES[m] for m in MULTIPLIERS})
     point, count = crash or ("none", 0)
@@ -217,7 +217,7 @@ def test_every_forecast_is_that_of_the_model_it_names_through_swaps_and_crashes(
     shadow: int | None,
     ttl_s: float,
 ) -> None:
-    """Also where the state of models that served before ends soon: no roll-back depends on it."""
+    """Also if the state of superseded models ends soon: no roll-back depends on it."""
     log, _ = fill(events)
     world = World(log, delivery, visible and delivery == "at_least_once", shadow=shadow, ttl_s=ttl_s)
     for promote, crash in plan:
@@ -259,7 +259,7 @@ def test_a_roll_back_replays_from_where_the_old_model_stopped() -> None:
 @pytest.mark.parametrize("point", POINTS)
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
 def test_every_crash_point_around_the_end_of_a_models_state(delivery: Delivery, point: str) -> None:
-    """It ends once or not yet, and the next process ends what is left."""
+    """It ends once or not yet, and the next process ends the rest."""
     crashed = 0
     for count in range(1, 22):
         log, _ = fill([(n % 2, n % 3, n + 1) for n in range(60)])
@@ -267,7 +267,7 @@ def test_every_crash_point_around_the_end_of_a_models_state(delivery: Delivery, 
         world = World(log, delivery, visible, ttl_s=8)
         first = run(world, lambda: 2, promote={4: 37}, crash=(point, count), rest=20)
         if not first.source.before_poll:
-            break  # it came to the end: this point is not reached so often
+            break  # it came to the end: this point is not reached more often
         crashed += 1
         run(world, lambda: 3, rest=30)
         assert world.served().keys() == world.expected.keys()
@@ -275,7 +275,7 @@ def test_every_crash_point_around_the_end_of_a_models_state(delivery: Delivery, 
         assert {model_id for model_id, _ in world.shelf.marks} == {IDS[world.live]}
         assert not any(world.shelf.pages.get((model_id, partition)) for partition, model_id in world.ended)
         assert not any(claim.before for claim in world.shelf.claims.values())
-    assert crashed >= 8, "this point is hardly ever reached"
+    assert crashed >= 8, "this point is seldom reached"
 
 
 @pytest.mark.parametrize("point", POINTS)
@@ -288,7 +288,7 @@ def test_every_crash_point_around_a_take_over(delivery: Delivery, point: str) ->
         world = World(log, delivery, visible=point == "page" and delivery == "at_least_once")
         first = run(world, lambda: 2, promote={8: 37}, crash=(point, count), rest=20)
         if not first.source.before_poll:
-            break  # it came to the end: this point is not reached so often
+            break  # it came to the end: this point is not reached more often
         crashed += 1
         served = dict(world.shelf.serving)
         second = run(world, lambda: 3, rest=30)
@@ -298,7 +298,7 @@ def test_every_crash_point_around_a_take_over(delivery: Delivery, point: str) ->
             assert world.repeats() == 0
         if world.live == 37 and IDS[31] in served.values():
             assert second.metric("rillcast_model_swaps_total", outcome="completed") == 1
-    assert crashed >= 8, "this point is hardly ever reached"
+    assert crashed >= 8, "this point is seldom reached"
 
 
 @given(events=arrivals, polls=sizes, aborts=st.sets(st.integers(1, 12), max_size=4), ambiguous=st.booleans())
@@ -330,8 +330,8 @@ def test_a_transaction_that_fails_at_a_take_over_loses_and_doubles_nothing(
 
 
 @pytest.mark.parametrize("aborted", range(1, 13))
-def test_a_model_that_was_further_than_the_positions_gone_back_to_begins_anew(aborted: int) -> None:
-    """What it followed was brought back to the committed positions before its next turn: it has seen too much."""
+def test_a_model_that_is_ahead_of_the_positions_after_a_reset_begins_again(aborted: int) -> None:
+    """Its partitions were reset to the committed positions before its next slice: it has seen later events."""
     log, _ = fill([(0, n % 4, n + 1) for n in range(60)])
     world = World(log, "exactly_once", visible=False, snapshot_interval_s=0.5, polls_per_restore=1)
     count = 0
@@ -402,16 +402,16 @@ def test_partitions_may_come_and_go_while_a_model_warms_up(
     closed=st.sets(st.integers(1, 4), max_size=3),
 )
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
-def test_what_goes_wrong_with_a_model_that_does_not_serve_is_not_seen_by_consumers(
+def test_consumers_do_not_see_a_failure_of_a_model_that_does_not_serve(
     events: list[tuple[int, int, int]], polls: list[int], broken: set[int], closed: set[int]
 ) -> None:
-    """Its history fails, it cannot be opened: the one that serves goes on, as if nothing had been promoted."""
+    """Its reader fails, or it cannot be opened: the one that serves goes on, as if nothing had been promoted."""
     log, _ = fill(events)
     world = World(log, "exactly_once", visible=False, shadow=41)
     models = workers.MemoryModels({IDS[m]: BUNDLES[m] for m in MULTIPLIERS})
     asked = opened = 0
 
-    def fail_history() -> None:
+    def fail_reader() -> None:
         nonlocal asked
         asked += 1
         if asked in broken:
@@ -423,14 +423,14 @@ def test_what_goes_wrong_with_a_model_that_does_not_serve_is_not_seen_by_consume
         if opened in closed:
             raise ValueError("anything at all")
 
-    models.fail_history, models.fail_open = fail_history, fail_open
+    models.fail_reader, models.fail_open = fail_reader, fail_open
     run(world, cycle(polls).__next__, promote={2: 37}, rest=20, models=models)
     assert world.served().keys() == world.expected.keys()
     assert world.repeats() == 0
 
 
 def test_a_member_that_is_given_a_partition_of_the_new_model_serves_it_with_that_model() -> None:
-    """Another member was quicker: the alias has gone back meanwhile, but the partition is the new model's."""
+    """Another member was quicker: the alias was rolled back meanwhile, but the partition is the new model's."""
     log, _ = fill([(0, n % 4, n + 1) for n in range(60)])
     world = World(log, "exactly_once", visible=False)
     run(world, lambda: 3, promote={5: 37}, rest=20)
@@ -443,7 +443,7 @@ def test_a_member_that_is_given_a_partition_of_the_new_model_serves_it_with_that
     assert models[-1] == IDS[31], "until the wanted one is warm"
 
 
-def test_the_model_that_served_and_is_not_to_be_had_is_replaced_by_what_is_retained() -> None:
+def test_a_model_that_served_and_is_unavailable_is_replaced_from_the_retained_events() -> None:
     log, _ = fill([(0, n % 4, n + 1) for n in range(40)])
     world = World(log, "exactly_once", visible=False)
     run(world, lambda: 3)

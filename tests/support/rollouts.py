@@ -1,7 +1,7 @@
-"""Judges roll-outs: every forecast is that of the model it names, and a partition changes models cleanly.
+"""Judges roll-outs: every forecast is that of the model it names, and a partition changes its model at one offset.
 
-Toys with different multipliers are different models. Each state is a function of all observations of its stream, so one
-that was lost, doubled or stepped by the wrong model changes every answer after it.
+Toys with different multipliers are different models. Each state is a function of all observations of its stream, so
+one that was lost, doubled or stepped by the wrong model changes every forecast after it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Source = tuple[int, int]
 
 
 class Expected(NamedTuple):
-    """Valid forecasts of an event: its stream, and the state of each model after it."""
+    """The forecast that an event may have: its stream, and the state of each model after it."""
 
     unique_id: str
     states: Mapping[str, int]
@@ -29,8 +29,8 @@ def expect(events: Iterable[tuple[Source, bytes]], models: Mapping[str, int]) ->
     """Unroll every stream with every model.
 
     Args:
-        events: source and record, in offset order within each partition.
-        models: multiplier by model id.
+        events: Source and record, in offset order within each partition.
+        models: Multiplier by model id.
     """
     by_stream: dict[str, list[tuple[Source, int]]] = defaultdict(list)
     for source, value in events:
@@ -50,8 +50,8 @@ def served_by(
     """Return the model that forecast each event; each forecast has to be that model's own.
 
     Args:
-        forecasts: key and record, as published; repeats are allowed, but not by another model.
-        expected: see `expect`.
+        forecasts: Key and record, as published; repeats are allowed, but not by another model.
+        expected: See `expect`.
     """
     models: dict[Source, str] = {}
     for key, value in forecasts:

@@ -38,16 +38,16 @@ from tests.support.toy import toy_bundle
 
 @dataclass
 class MemoryModels:
-    """A registry in memory: which models there are, and which its aliases name. It outlives a worker.
+    """A registry in memory: its models, and which of them its aliases name. It outlives a worker.
 
     Attributes:
-        bundles: by model id.
-        wanted: the alias `live`.
-        shadow: the alias `shadow`.
-        store: of a model's state.
-        fail_open: is asked with a model's id when it is opened.
-        fail_history: is asked at every poll of a history.
-        history_per_poll: most records that one returns.
+        bundles: Bundles by model id.
+        wanted: The model that the alias `live` names.
+        shadow: The model that the alias `shadow` names.
+        store: Returns the store of a model.
+        fail_open: Called with a model's id when it is opened; may raise.
+        fail_reader: Called at every poll of a second reader; may raise.
+        records_per_read: Most records of such a poll.
     """
 
     bundles: dict[str, Bundle]
@@ -55,8 +55,8 @@ class MemoryModels:
     shadow: str | None = None
     store: Callable[[str], StateStore | None] = lambda _model_id: None
     fail_open: Callable[[str], None] = lambda _model_id: None
-    fail_history: Callable[[], None] = lambda: None
-    history_per_poll: int = 10**9
+    fail_reader: Callable[[], None] = lambda: None
+    records_per_read: int = 10**9
     opened: list[str] = field(default_factory=list)
     make: Callable[[Bundle, StateStore | None], ServedModel] | None = None
 
@@ -73,7 +73,7 @@ class MemoryModels:
         return self.open(model_id)
 
     def close(self) -> None:
-        """Nothing is held."""
+        """Nothing is open."""
 
 
 @dataclass
@@ -114,8 +114,8 @@ def build(
     rollout: RolloutSettings | None = None,
     clock: Clock | None = None,
 ) -> Harness:
-    """Return a worker that reads `log` to its end when run; `clock` is that of its machine, at zero unless given."""
-    # Polls of three events and more are stepped beside the loop, smaller ones in it: tests meet both ways.
+    """Return a worker that reads `log` to its end when run; `clock` starts at zero unless given."""
+    # Polls of three events and more are stepped in the step thread, smaller ones in the loop: tests cover both.
     clock, settings = clock or Clock(), (settings or WorkerSettings()).model_copy(update={"step_thread_min_events": 3})
     source = MemorySource(log, owned=owned, per_poll=per_poll)
     sink = MemoryTransactionalSink(log) if settings.delivery == "exactly_once" else MemorySink(log)
@@ -140,13 +140,13 @@ def build(
     if models is not None:
         models.make = make_model
 
-        def open_history() -> MemoryPartitionReader:
-            history = MemoryPartitionReader(log, lambda: models.history_per_poll)
-            history.fail = lambda: models.fail_history()
-            return history
+        def open_reader() -> MemoryPartitionReader:
+            reader = MemoryPartitionReader(log, lambda: models.records_per_read)
+            reader.fail = lambda: models.fail_reader()
+            return reader
 
         rollout_parts = RolloutParts(
-            models, open_history, rollout or RolloutSettings(warm_up="retained"), wall_clock_ms=lambda: 0
+            models, open_reader, rollout or RolloutSettings(warm_up="retained"), wall_clock_ms=lambda: 0
         )
     parts = Parts(
         source=source,

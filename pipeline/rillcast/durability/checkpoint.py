@@ -51,7 +51,7 @@ class Checkpoint:
         self,
         delivery: Delivery,
         router: Router,
-        settings: StateSettings | None,
+        settings: StateSettings,
         *,
         interval_s: float,
         clock: Callable[[], float],
@@ -62,7 +62,7 @@ class Checkpoint:
         Args:
             delivery: The order of a commit.
             router: Knows the model whose pages a partition has.
-            settings: When state is stored, and for how long; None = there is no store.
+            settings: When state is stored, and for how long.
             interval_s: Seconds between commits.
             clock: Monotonic seconds.
             wall_clock_ms: Milliseconds since the epoch.
@@ -72,11 +72,8 @@ class Checkpoint:
         self._interval_s = interval_s
         self._clock = clock
         self._positions = Positions()
-        self._schedule: SnapshotSchedule | None = None
-        self._retention: ModelRetention | None = None
-        if settings is not None:
-            self._schedule = SnapshotSchedule(router, self._positions, settings, clock)
-            self._retention = ModelRetention(router, settings, clock, wall_clock_ms)
+        self._schedule = SnapshotSchedule(router, self._positions, settings, clock)
+        self._retention = ModelRetention(router, settings, clock, wall_clock_ms)
         self._due_at = clock() + interval_s
 
     @property
@@ -84,13 +81,12 @@ class Checkpoint:
         """Whether there is something to commit and it is time."""
         if self._clock() < self._due_at:
             return False
-        first_marks = self._schedule is not None and bool(self._schedule.first_marks)
-        return bool(self._positions.pending) or first_marks or self.has_pages or self._retires
+        return bool(self._positions.pending or self._schedule.first_marks or self._schedule.due or self._retention.due)
 
     @property
     def has_pages(self) -> bool:
         """Whether the next commit may carry pages, so that the states have to stand where the positions do."""
-        return self._schedule is not None and self._schedule.due
+        return self._schedule.due
 
     def begin(self, partition: int, position: int, *, new_life: bool, found: Restored | None = None) -> None:
         """Note where a partition's state stands.
@@ -102,9 +98,8 @@ class Checkpoint:
             found: What the store had; None = it was not asked.
         """
         self._positions.begin(partition, position)
-        if self._schedule is not None and self._retention is not None:
-            self._schedule.begin(partition, position, new_life=new_life)
-            self._retention.begin(partition, found)
+        self._schedule.begin(partition, position, new_life=new_life)
+        self._retention.begin(partition, found)
 
     def processed(self, partitions: IntArray, offsets: IntArray, live: Collection[int]) -> None:
         """Note events that are in the state and whose results were handed to the sink; see `Positions.processed`."""
@@ -118,9 +113,8 @@ class Checkpoint:
         """Drop partitions that are no longer ours to commit."""
         partitions = list(partitions)
         self._positions.forget(partitions)
-        if self._schedule is not None and self._retention is not None:
-            self._schedule.forget(partitions)
-            self._retention.forget(partitions)
+        self._schedule.forget(partitions)
+        self._retention.forget(partitions)
 
     def commit(
         self,
@@ -148,18 +142,22 @@ class Checkpoint:
         handovers = handovers or {}
         assert pages or not handovers, "a partition changes its model where its position is"
         budget = Budget(within_s, self._clock)
+        # 1.
         shares = self._shares(set(live), {*final, *handovers}, others=within_s is None) if pages else []
+        # 2. and 3.
         snapshots = self._snapshots(shares, handovers)
-        if within_s is None and self._retires:
+        # 4.
+        if within_s is None and self._retention.due:
             self._add_retirements(snapshots, live)
-        # State is stored only with a committed position: without one, a restart could not pair the two.
+        # 5. State is stored only with a committed position: without one, a restart could not pair the two.
         stored = {share.partition for share in shares} | handovers.keys()
         stored |= {p for snapshot in snapshots.values() for p, _ in snapshot.retired}
-        if self._schedule is not None:
-            stored |= self._schedule.first_marks.keys() & set(live)
+        stored |= self._schedule.first_marks.keys() & set(live)
         positions = {p: self.position(p) for p in {*self._positions.pending, *stored}}
+        # 6.
         if positions or snapshots:
             self._delivery.commit(positions, list(snapshots.values()), budget)
+        # 7.
         self._note(shares, handovers, snapshots)
         written = snapshots.values()
         return Committed(
@@ -168,21 +166,13 @@ class Checkpoint:
             sum(len(each.retired) for each in written),
         )
 
-    @property
-    def _retires(self) -> bool:
-        return self._retention is not None and self._retention.due
-
     def _shares(self, live: Collection[int], last: Collection[int], *, others: bool) -> list[Share]:
         """Return the pages and marks that this commit carries; `others` = also of partitions that stay."""
-        if self._schedule is None:
-            return []
         shares = self._schedule.last(last, live)
         return [*shares, *self._schedule.next(set(live) - set(last))] if others else shares
 
     def _snapshots(self, shares: Sequence[Share], handovers: Mapping[int, ServedModel]) -> dict[ServedModel, Snapshot]:
         """Return what is stored of each model; a model that takes over comes after the one that it takes over from."""
-        if self._schedule is None or self._retention is None:
-            return {}
         found: dict[ServedModel, Snapshot] = {}
         marks = {**self._schedule.first_marks, **{s.partition: s.mark for s in shares if s.mark is not None}}
         for share in shares:
@@ -197,13 +187,12 @@ class Checkpoint:
         for p, model in handovers.items():
             if (snapshot := _of(found, model)) is not None:
                 snapshot.pages.extend(model.residents.export(p, self.position(p)))
-                snapshot.marks.append(mark_of(p, self.position(p), model))
+                snapshot.marks.append(mark_of(p, self.position(p), model.residents))
                 snapshot.claims[p] = self._retention.claim_for(p, model)
         return found
 
     def _add_retirements(self, snapshots: dict[ServedModel, Snapshot], live: Collection[int]) -> None:
         """Add the end of state that superseded models have stored long enough."""
-        assert self._retention is not None  # else it is never due
         claimed = {p for snapshot in snapshots.values() for p in snapshot.claims}  # a partition has one claim a commit
         for p, retirement in self._retention.retire(set(live) - claimed).items():
             if (snapshot := _of(snapshots, self._router.model_of(p))) is not None:
@@ -214,11 +203,10 @@ class Checkpoint:
         self, shares: Sequence[Share], handovers: Iterable[int], snapshots: Mapping[ServedModel, Snapshot]
     ) -> None:
         """Note what is durable now."""
-        if self._schedule is not None and self._retention is not None:
-            marked = {share.partition: share.mark.offset for share in shares if share.mark is not None}
-            self._schedule.written(marked | {p: self.position(p) for p in handovers})
-            for snapshot in snapshots.values():
-                self._retention.committed(snapshot.claims, snapshot.retired)
+        marked = {share.partition: share.mark.offset for share in shares if share.mark is not None}
+        self._schedule.written(marked | {p: self.position(p) for p in handovers})
+        for snapshot in snapshots.values():
+            self._retention.committed(snapshot.claims, snapshot.retired)
         self._positions.committed()
         self._due_at = self._clock() + self._interval_s
 

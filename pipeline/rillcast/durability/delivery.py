@@ -11,15 +11,16 @@
     2. forecasts, dead letters, pages and positions become visible together   (sink.commit)
     3. the store may show the pages                                           (store.commit)
 
-Either way stored state is never ahead of the committed positions: pages that a crash kept from being written cost a
-longer replay and nothing else. A crash before the positions are durable means, at_least_once, that events are read
-again and their forecasts published again, with the same `source`.
+Either way stored state is never ahead of the committed positions: a crash that prevents pages from being written costs
+a longer replay and nothing else. Under `at_least_once`, a crash before the positions are durable has events read again
+and their forecasts published again, with the same `source`.
 
-A commit that is bounded (partitions are being revoked) gives each of its steps what is left of its time. A step that
-knows no time-out of its own is given up when the time is over, and the process with it: what hangs might still commit,
-after the partitions have a new owner.
+A bounded commit (partitions are being revoked) gives each of its steps the time that is left. A step without a time-out
+of its own is abandoned when the time is over, and the process ends with it: a call that hangs might still commit after
+the partitions have a new owner.
 
-Owns: the orders, and the time that they may take. Does not know: when a commit is due or what is in it, events, models.
+Owns: the orders, and the time that they may take. Does not know: when a commit is due or what it carries, events,
+models.
 """
 
 from __future__ import annotations
@@ -40,11 +41,11 @@ class Snapshot:
     """What one commit stores of one model.
 
     Attributes:
-        store: of the model.
-        pages: that changed.
-        marks: of partitions all of whose pages are current.
-        claims: by partition, that this model serves it from this commit on.
-        retired: by partition and model id, models that served it before and whose state is removed.
+        store: The store of the model.
+        pages: Pages that changed.
+        marks: Marks of partitions all of whose pages are current.
+        claims: By partition, the claim that this model serves it from this commit on.
+        retired: By partition and model id, models that served it before and whose state is removed.
     """
 
     store: StateStore
@@ -58,8 +59,8 @@ class Budget:
     """How long a commit may take.
 
     Args:
-        within_s: in all; None = as long as the time-outs of its parts allow.
-        clock: monotonic seconds.
+        within_s: Seconds in all; None = as long as the time-outs of its parts allow.
+        clock: Monotonic seconds.
     """
 
     def __init__(self, within_s: float | None, clock: Callable[[], float]) -> None:
@@ -68,18 +69,22 @@ class Budget:
 
     @property
     def left_s(self) -> float | None:
-        """What is left of it; None = it is not bounded."""
+        """Seconds that are left; None = unbounded."""
         return None if self._ends_at is None else max(0.0, self._ends_at - self._clock())
 
     def capped(self, timeout_s: float) -> float:
-        """Return `timeout_s`, or what is left if that is less."""
+        """Return `timeout_s`, or the seconds that are left if they are fewer."""
         return timeout_s if (left_s := self.left_s) is None else min(timeout_s, left_s)
 
     def spend(self, call: Callable[[], None], what: str) -> None:
-        """Make a call that knows no time-out.
+        """Make a call that has no time-out of its own.
+
+        Args:
+            call: The call.
+            what: What it does, for the message.
 
         Raises:
-            TransportError: the time is over and the call is still under way; the process has to end.
+            TransportError: The time is over and the call is still under way; the process has to end.
         """
         if (left_s := self.left_s) is None:
             call()
@@ -88,8 +93,8 @@ class Budget:
             call_within(left_s, call, at_late_end=lambda: None)
         except TimedOut as error:
             raise TransportError(
-                f"{what} did not end within worker.revoke_timeout_s ({error}); this member ends without it, and what "
-                f"it had is read again by its successors"
+                f"{what} did not end within worker.revoke_timeout_s ({error}); this member ends without it, and its "
+                f"successors read the events again"
             ) from error
 
 
@@ -97,17 +102,23 @@ class Delivery(Protocol):
     """One of the two orders above."""
 
     def commit(self, positions: Mapping[int, int], snapshots: Sequence[Snapshot], budget: Budget) -> None:
-        """Make everything published so far, the snapshots in their order and the positions durable.
+        """Make durable: everything published so far, the snapshots in their order, and the positions.
+
+        Args:
+            positions: By partition, the offset of the next record to read.
+            snapshots: The state that is stored.
+            budget: How long it may take.
 
         Raises:
-            DeliveryError: published records are not, and nothing was committed.
-            TransportError: it is not, and the worker has to end or, if `TransactionAborted`, to go back.
+            DeliveryError: Published records are not durable, and nothing was committed.
+            TransactionAborted: Nothing is visible; the worker resets to the committed positions.
+            TransportError: Another step failed; the worker has to end.
         """
         ...
 
 
 class AtLeastOnce:
-    """Repeats after a crash, never a loss."""
+    """A crash repeats results and never loses one."""
 
     def __init__(self, source: Source, sink: Sink, flush_timeout_s: float) -> None:
         self._source = source
@@ -115,7 +126,7 @@ class AtLeastOnce:
         self._flush_timeout_s = flush_timeout_s
 
     def commit(self, positions: Mapping[int, int], snapshots: Sequence[Snapshot], budget: Budget) -> None:
-        """See `Delivery`; the order is that of the module's docstring."""
+        """See `Delivery`, and the order in the module's docstring."""
         self._sink.flush(budget.capped(self._flush_timeout_s))
         if positions:
             self._source.commit(positions, budget.left_s)
@@ -126,14 +137,14 @@ class AtLeastOnce:
 
 
 class ExactlyOnce:
-    """Everything of a commit, or nothing."""
+    """A crash leaves everything of a commit, or nothing."""
 
     def __init__(self, source: Source, sink: TransactionalSink) -> None:
         self._source = source
         self._sink = sink
 
     def commit(self, positions: Mapping[int, int], snapshots: Sequence[Snapshot], budget: Budget) -> None:
-        """See `Delivery`; the order is that of the module's docstring."""
+        """See `Delivery`, and the order in the module's docstring."""
         if snapshots:
             budget.spend(lambda: _stage(snapshots), "storing the state")
         self._sink.commit(positions, self._source.group(), budget.left_s)

@@ -22,9 +22,8 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rillcast.durability.positions import Positions
-from rillcast.engine.residents import NO_WATERMARK
+from rillcast.engine.residents import NO_WATERMARK, Residents
 from rillcast.serving.router import Router
-from rillcast.serving.served_model import ServedModel
 from rillcast.settings import StateSettings
 from rillcast.stores.base import Mark
 
@@ -89,7 +88,7 @@ class SnapshotSchedule:
     @property
     def due(self) -> bool:
         """Whether the next commit may carry pages, so that the states have to stand where the positions do."""
-        return bool(self._queue) or self._writing is not None or self._clock() >= self._snapshot_at
+        return bool(self._queue) or self._writing is not None or self._begins
 
     @property
     def first_marks(self) -> Mapping[int, Mark]:
@@ -106,7 +105,7 @@ class SnapshotSchedule:
         """
         self._stop_writing([partition])
         self._stored[partition] = _Stored(position, self._clock())
-        if new_life:
+        if new_life and self._router.stores_state:
             # Otherwise a crash between two snapshots could leave pages of the old life among those of the new one.
             self._first_marks[partition] = Mark(partition, position, NO_WATERMARK, 0)
 
@@ -121,15 +120,17 @@ class SnapshotSchedule:
         """Return what the last commit of some partitions carries of them: all changed pages."""
         partitions = set(partitions)
         self._stop_writing(partitions)
+        if not self._router.stores_state:
+            return []
         return [
-            Share(p, None, mark_of(p, self._positions.of(p), self._router.model_of(p)))
+            Share(p, None, mark_of(p, self._positions.of(p), self._router.model_of(p).residents))
             for p in sorted(partitions)
             if p in live and self._moved(p)
         ]
 
     def next(self, live: Collection[int]) -> list[Share]:
         """Return what the next commit carries of the partitions that the snapshot has come to."""
-        if not self._queue and self._writing is None and self._clock() >= self._snapshot_at:
+        if not self._queue and self._writing is None and self._begins:
             self._queue.extend(p for p in sorted(live) if self._worth_writing(p))
             self._snapshot_at = self._clock() + self._settings.snapshot_interval_s
         shares: list[Share] = []
@@ -147,14 +148,19 @@ class SnapshotSchedule:
             self._stored[partition] = _Stored(offset, self._clock(), offset)
         self._first_marks.clear()
 
+    @property
+    def _begins(self) -> bool:
+        """Whether a snapshot begins."""
+        return self._router.stores_state and self._clock() >= self._snapshot_at
+
     def _next_partition(self, live: Collection[int]) -> _Writing | None:
         """Return the next partition of the queue that has moved since its last mark, as it stands now."""
         while self._queue:
             partition = self._queue.popleft()
             if partition in live and self._moved(partition):
-                model = self._router.model_of(partition)
-                mark = mark_of(partition, self._positions.of(partition), model)
-                return _Writing(partition, mark, deque(model.residents.changed(partition)))
+                residents = self._router.model_of(partition).residents
+                mark = mark_of(partition, self._positions.of(partition), residents)
+                return _Writing(partition, mark, deque(residents.changed(partition)))
         return None
 
     def _stop_writing(self, partitions: Collection[int]) -> None:
@@ -177,8 +183,7 @@ class SnapshotSchedule:
         return stored is not None and self._positions.of(partition) != stored.marked
 
 
-def mark_of(partition: int, position: int, model: ServedModel) -> Mark:
-    """Return the mark of a partition whose model stands at a position."""
-    residents = model.residents
+def mark_of(partition: int, position: int, residents: Residents) -> Mark:
+    """Return the mark of a partition whose states stand at a position."""
     watermark, arrivals = residents.watermark(partition), residents.arrivals(partition)
     return Mark(partition, position, watermark, residents.num_pages(partition), arrivals)

@@ -1,10 +1,10 @@
-"""History into states, before a service goes live: so that its first forecasts know their streams.
+"""Turns history into states before a service goes live, so that its first forecasts know their streams.
 
-Owns: stepping history through the engine (its sequence graph, where the bundle has one), and what is stored of it: all
-pages of a partition and its mark, as of the position at which the service begins. Does not know: where history comes
-from, who may be replaced, or the command line.
+Owns: stepping history through the engine, and storing the states: all pages of a partition and its mark, as of the
+position at which the service begins. Does not know: where history comes from, whose state may be replaced, or the
+command line.
 
-Nothing of history is published. Its records that cannot be used are counted, with the first reason of each kind.
+Nothing of history is published. Unusable records are counted by reason, with one example.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ import numpy as np
 
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.durability.snapshot_schedule import mark_of
 from rillcast.engine.step_engine import Outcome, StepEngine
-from rillcast.stores.base import Mark, StateStore
+from rillcast.stores.base import StateStore
 from rillcast.transports.base import Polled
 
 
 @dataclass
 class Taken:
-    """What became of the history.
+    """What was made of the history.
 
     Attributes:
-        events: that were stepped.
-        outcomes: of them, by status, or by outcome where they were not used.
-        refused: records that are no observations, by reason.
-        example: of the first record that was refused.
+        events: Events that were stepped.
+        outcomes: Events by status, or by outcome if the model did not step them.
+        refused: Records that are not observations, by reason.
+        example: Detail of the first record that was refused.
     """
 
     events: int = 0
@@ -40,19 +41,21 @@ class Taken:
 
 
 class Warming:
-    """The states that history makes. Used from one thread."""
+    """Steps history. Used from one thread."""
 
-    def __init__(self, engine: StepEngine, decoder: ObservationDecoder, place: Callable[[str], int] | None) -> None:
-        """Begin with no stream.
+    def __init__(
+        self, engine: StepEngine, decoder: ObservationDecoder, partition_of: Callable[[str], int] | None
+    ) -> None:
+        """Begin without streams.
 
         Args:
-            engine: without streams.
-            decoder: of the history's records.
-            place: returns the partition of a stream; None = that of its record.
+            engine: An engine without streams.
+            decoder: Decodes the records of the history.
+            partition_of: Returns the partition of a stream; None = the partition of its record.
         """
         self._engine = engine
         self._decoder = decoder
-        self._place = place
+        self._partition_of = partition_of
         self._warm: dict[tuple[int, str], bool] = {}
         self.taken = Taken()
 
@@ -64,10 +67,10 @@ class Warming:
             self.taken.example = self.taken.example or rejection.detail
         if not len(events):
             return
-        # Timestamps of history say nothing of how fast streams come, so the limit on new ones does not apply.
+        # The timestamps of history do not say how fast new streams arrive, so the limit on these does not apply.
         events = replace(events, timestamps_ms=None)
-        if (place := self._place) is not None:
-            partitions = np.fromiter((place(one) for one in events.unique_ids), np.int64, len(events))
+        if (partition_of := self._partition_of) is not None:
+            partitions = np.fromiter((partition_of(each) for each in events.unique_ids), np.int64, len(events))
             events = replace(events, partitions=partitions)
         result = self._engine.step(events)
         self.taken.events += len(events)
@@ -82,7 +85,7 @@ class Warming:
                 self._warm[partition, unique_id] = status != Status.WARMING_UP
 
     def streams(self, partition: int) -> tuple[int, int]:
-        """Return how many streams a partition has, and how many of them know less than the model's context."""
+        """Return how many streams a partition has, and how many of them have fewer periods than the model's context."""
         warm = [warm for (number, _), warm in self._warm.items() if number == partition]
         return len(warm), warm.count(False)
 
@@ -90,16 +93,15 @@ class Warming:
         """Store every partition as of its position, each in one commit.
 
         Args:
-            store: where to; it has nothing of them.
-            positions: where the service begins, by partition.
-            commit: of the store's transport.
+            store: A store that has nothing of these partitions.
+            positions: By partition, the position at which the service begins.
+            commit: Commits the transport of the store.
 
         Raises:
-            TransportError: the store cannot be written; the partitions before are stored.
+            TransportError: The store cannot be written; the partitions before the failure are stored.
         """
         residents = self._engine.residents
         for partition, position in positions.items():
-            mark = Mark(partition, position, residents.watermark(partition), residents.num_pages(partition))
-            store.stage(residents.export(partition, position), [mark])
+            store.stage(residents.export(partition, position), [mark_of(partition, position, residents)])
             commit()
             store.commit()

@@ -1,11 +1,11 @@
-"""The models that a registry asks for, looked up, pulled, checked and loaded beside the worker's loop.
+"""Watches a model registry, and prepares the models that its aliases name in a thread of its own.
 
-A thread of its own asks the registry every `poll_interval_s` which models the aliases mean, and makes ready what the
-loop wants to open. What only the loop may do (its store, its publisher) is done when it is opened. While the registry
-does not answer, what it last said stays.
+Every `poll_interval_s` the thread asks the registry which models the aliases name. It pulls, checks and loads those
+that the loop asks for. The loop itself opens them, because a store and a publisher belong to its thread. While the
+registry does not answer, its last answer stays.
 
-Owns: the thread, and what is ready. Does not know: who serves, when a model takes over. `names`, `open`, `open_now` and
-`close` are called by the worker's thread.
+Owns: the thread, and the prepared models. Does not know: who serves, or when a model takes over. The worker's thread
+calls `names`, `open`, `open_now` and `close`.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _JOIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Where to look which model is meant.
+class Aliases:
+    """The aliases that are watched.
 
     Attributes:
-        wanted: the model that is to serve; None = the one that does.
-        shadow: the one to compare with it; None = none.
-        poll_interval_s: how often to look.
+        wanted: The alias of the model that should serve; None = the model that serves stays.
+        shadow: The alias of the model that is compared with it; None = none.
+        poll_interval_s: Seconds between two questions to the registry.
     """
 
     wanted: Reference | None
@@ -50,11 +50,11 @@ class Asked:
 
 
 class RegistryWatcher:
-    """See `rillcast.rollout.models.Models`. The thread starts with the first question."""
+    """See `rillcast.rollout.models.Models`. The first call of `names` starts the thread."""
 
     def __init__(
         self,
-        asked: Asked,
+        aliases: Aliases,
         factory: ServedModelFactory,
         serving: BundleMetadata,
         metrics: Metrics,
@@ -65,14 +65,14 @@ class RegistryWatcher:
         """Ask nothing yet.
 
         Args:
-            asked: which models.
-            factory: makes lanes.
-            serving: the model that the service began with; whatever takes over publishes records of its kind.
-            metrics: counts questions that were not answered.
-            registry_at: opens the registry at an address.
-            clock: monotonic seconds.
+            aliases: The aliases that are watched.
+            factory: Makes served models.
+            serving: The model that the service began with; its successors publish records of the same kind.
+            metrics: Counts questions that were not answered.
+            registry_at: Opens the registry at an address.
+            clock: Monotonic seconds.
         """
-        self._asked = asked
+        self._aliases = aliases
         self._factory = factory
         self._serving = serving
         self._metrics = metrics
@@ -90,7 +90,7 @@ class RegistryWatcher:
         self._prepared: dict[str, StepEngine | RillcastError] = {}
 
     def names(self) -> Names:
-        """Return what the registry said last; nothing before it has answered once."""
+        """Return the registry's last answer; no models before the first one."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="rillcast-models", daemon=True)
             self._thread.start()
@@ -98,11 +98,11 @@ class RegistryWatcher:
             return self._names
 
     def open(self, model_id: str) -> ServedModel | None:
-        """Return a lane of a model that is ready, else have it made ready.
+        """Return a model that is prepared; otherwise have it prepared and return None.
 
         Raises:
-            RolloutRefusedError: it cannot take over, whenever it is tried.
-            RillcastError: it could not be made ready this time.
+            RolloutRefusedError: The model can never take over.
+            RillcastError: The model could not be prepared this time.
         """
         with self._lock:
             found = self._prepared.pop(model_id, None)
@@ -116,24 +116,25 @@ class RegistryWatcher:
         return self._factory.assemble(found)
 
     def open_now(self, model_id: str) -> ServedModel | None:
-        """Return a lane of a model that served before, pulled now.
+        """Return a model that served before; it is pulled now.
 
-        The alias may have moved since it was last looked up: another member was quicker. So what is asked for is not
-        known until it has been looked up again; otherwise this member would go back, and forth again.
+        Another member may have taken over first, and the alias may have moved since this one last looked. So this
+        member counts the wanted model as unknown until it has looked again; otherwise it would go back, and then forth
+        again.
 
         Raises:
-            RillcastError: as `open`.
+            RillcastError: As for `open`.
         """
-        if self._asked.wanted is None:
+        if self._aliases.wanted is None:
             return None
         with self._lock:
             self._names = Names(None, self._names.shadow)
             self._look_at = self._clock()
         self._wake.set()
-        return self._factory.assemble(self._prepare(model_id, self._asked.wanted.registry))
+        return self._factory.assemble(self._prepare(model_id, self._aliases.wanted.registry))
 
     def close(self) -> None:
-        """End the thread; a pull that is under way is left to its end."""
+        """End the thread; wait at most 5 s for a pull that is under way."""
         self._stopping = True
         self._wake.set()
         if self._thread is not None:
@@ -144,17 +145,17 @@ class RegistryWatcher:
             with self._lock:
                 due = self._clock() >= self._look_at
                 if due:
-                    self._look_at = self._clock() + self._asked.poll_interval_s
+                    self._look_at = self._clock() + self._aliases.poll_interval_s
             if due:
                 self._look()
-            self._prepare_what_is_asked_for()
+            self._prepare_requested()
             with self._lock:
                 left_s = self._look_at - self._clock()
             self._wake.wait(max(0.0, left_s))
             self._wake.clear()
 
     def _look(self) -> None:
-        wanted, shadow = self._asked.wanted, self._asked.shadow
+        wanted, shadow = self._aliases.wanted, self._aliases.shadow
         wanted_id, shadow_id = self._resolve(wanted), self._resolve(shadow)
         with self._lock:
             names = Names(wanted_id or self._names.wanted, shadow_id or self._names.shadow)
@@ -163,25 +164,25 @@ class RegistryWatcher:
             of_wanted = {} if wanted is None or names.wanted is None else {names.wanted: wanted.registry}
             self._where = of_shadow | of_wanted
             for model_id in [each for each in self._prepared if each not in names]:
-                del self._prepared[model_id]  # asked for no more; it may be large
+                del self._prepared[model_id]  # no alias names it any more, and it may be large
             self._to_prepare &= set(filter(None, names))
         if changed:
-            for role, asked, found in (("wanted", wanted, names.wanted), ("the shadow", shadow, names.shadow)):
-                if asked is not None:
-                    log.info("registry: the model %s, %s@%s, is %s", role, *asked, found or "not known yet")
+            for role, alias, found in (("wanted model", wanted, names.wanted), ("shadow", shadow, names.shadow)):
+                if alias is not None:
+                    log.info("registry: the %s, %s@%s, is %s", role, *alias, found or "not known yet")
 
     def _resolve(self, reference: Reference | None) -> str | None:
-        """Return the id that a reference means now; None where that cannot be said."""
+        """Return the id of the model that a reference names now; None if that is unknown."""
         if reference is None:
             return None
         try:
             return self._registry_at(reference.registry).resolve(reference.name)
         except RillcastError as error:
             self._metrics.registry_error()
-            log.warning("%s; the models that run go on, and it is asked again", error)
+            log.warning("%s; the models that run go on, and the registry is asked again", error)
             return None
 
-    def _prepare_what_is_asked_for(self) -> None:
+    def _prepare_requested(self) -> None:
         while True:
             with self._lock:
                 if not self._to_prepare or self._stopping:
@@ -193,20 +194,20 @@ class RegistryWatcher:
                     found: StepEngine | RillcastError = self._prepare(model_id, where)
                 except RillcastError as error:
                     found = error
-                except Exception as error:  # whatever a bundle or a device may come up with
-                    log.exception("model %s could not be made ready", model_id)
-                    found = RillcastError(f"it could not be made ready: {type(error).__name__}: {error}")
+                except Exception as error:  # any fault of a bundle or a device
+                    log.exception("model %s could not be prepared", model_id)
+                    found = RillcastError(f"it could not be prepared: {type(error).__name__}: {error}")
             with self._lock:
                 self._to_prepare.discard(model_id)
                 if where is not None and model_id in self._names:
                     self._prepared[model_id] = found
 
     def _prepare(self, model_id: str, where: str) -> StepEngine:
-        """Pull a model, check it and put it on the device.
+        """Pull a model, check it and load it onto the device.
 
         Raises:
-            RolloutRefusedError: it cannot be used, whenever it is tried.
-            RillcastError: it cannot be used now.
+            RolloutRefusedError: The model can never be used.
+            RillcastError: The model cannot be used now.
         """
         started = self._clock()
         try:
@@ -217,5 +218,5 @@ class RegistryWatcher:
             if error.retriable or isinstance(error, RolloutRefusedError):
                 raise
             raise RolloutRefusedError(str(error)) from error
-        log.info("model %s@%s is ready after %.2f s", bundle.metadata.name, model_id, self._clock() - started)
+        log.info("model %s@%s is prepared after %.2f s", bundle.metadata.name, model_id, self._clock() - started)
         return engine

@@ -28,11 +28,11 @@ from rillcast.observability.server import HttpServer
 from rillcast.observability.stages import StageClock
 from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.dead_letters import DeadLetters
-from rillcast.rollout.registry_watcher import Asked, RegistryWatcher
+from rillcast.rollout.registry_watcher import Aliases, RegistryWatcher
 from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.garbage_collection import sparing
 from rillcast.service.worker import Parts, Worker
-from rillcast.serving.factory import Observers, ServedModelFactory, make_engine, require_what_is_asked
+from rillcast.serving.factory import Observers, ServedModelFactory, make_engine, require_supported
 from rillcast.settings import Settings, WorkerSettings
 from rillcast.stores.connect import prepare_store
 from rillcast.transports.base import Sink, Source
@@ -97,7 +97,7 @@ def build(
     bundle = Bundle.load(settings.model)
     metadata = bundle.metadata
     on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs)
-    require_what_is_asked(settings, bundle)
+    require_supported(settings, bundle)
     engine = make_engine(settings, bundle, on)
     log.info(
         "model %s@%s (%s, %s, %d horizons, %d quantiles) on %s; %d bytes of state per stream",
@@ -183,9 +183,9 @@ def _rollout(
         return None
     if follows is None and shadow is None:
         return None
-    asked = Asked(follows, shadow, settings.rollout.poll_interval_s)
+    aliases = Aliases(follows, shadow, settings.rollout.poll_interval_s)
     return RolloutParts(
-        RegistryWatcher(asked, factory, serving, metrics),
+        RegistryWatcher(aliases, factory, serving, metrics),
         partial(open_input_reader, settings),
         settings.rollout,
     )

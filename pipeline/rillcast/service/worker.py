@@ -116,7 +116,7 @@ class Worker:
         self._checkpoint = Checkpoint(
             _delivery(parts, settings),
             self._router,
-            snapshots if parts.model.store is not None else None,
+            snapshots,
             interval_s=settings.commit_interval_s,
             clock=clock,
             wall_clock_ms=wall_clock_ms,

@@ -1,7 +1,7 @@
-"""Makes the lanes of one service: a model's engine, its publisher and its store, from the settings.
+"""Makes the served models of one service from the settings: engine, publisher and store.
 
-Owns: what of a lane is the model's own and what all lanes share (the sink, the metrics, the page). Does not know: where
-bundles come from, or which of them serves. `prepare` may be called from any thread, `assemble` from the worker's.
+Owns: which parts belong to one model and which are shared by all (the sink and the observers). Does not know: where
+bundles come from, or which model serves. Any thread may call `prepare`; only the worker's may call `assemble`.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class ServedModelFactory:
             settings: The settings of the service.
             on: The device of the models.
             sink: The sink of the worker.
-            observers: Get to see the results of every model.
+            observers: Observe the results of every model.
         """
         self._settings = settings
         self._on = on
@@ -72,20 +72,20 @@ class ServedModelFactory:
         self._observers = observers
 
     def prepare(self, bundle: Bundle) -> StepEngine:
-        """Return a model on its device, with no streams, as the settings want it.
+        """Return a model on its device, without streams, checked against the settings.
 
         Raises:
-            DeviceError: the device cannot run it.
-            SettingsError: it lacks what the settings ask for, or its state is too large for them.
+            DeviceError: The device cannot run it.
+            SettingsError: See `require_supported`.
         """
-        require_what_is_asked(self._settings, bundle)
+        require_supported(self._settings, bundle)
         return make_engine(self._settings, bundle, self._on)
 
     def assemble(self, engine: StepEngine) -> ServedModel:
-        """Return the lane of a prepared model.
+        """Return a prepared model with its publisher and its store.
 
         Raises:
-            SettingsError, TransportError: see `open_encoder` and `open_store`.
+            SettingsError, TransportError: See `open_encoder` and `open_store`.
         """
         settings, metadata, observers = self._settings, engine.bundle.metadata, self._observers
         observers.metrics.expect(metadata)
@@ -112,10 +112,10 @@ class ServedModelFactory:
 
 
 def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
-    """Return a model on its device, with no streams.
+    """Return a model on its device, without streams.
 
     Raises:
-        DeviceError: the device cannot run it.
+        DeviceError: The device cannot run it.
     """
     return StepEngine(
         bundle,
@@ -132,7 +132,7 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
 
 
 def allowed_lateness(settings: Settings, frequency: Frequency) -> AllowedLateness | None:
-    """Return how far streams go back; None = late events are not put into place."""
+    """Return which late events are applied; None = none are."""
     given = settings.input
     return (
         AllowedLateness(given.allowed_lateness_periods, frequency, given.duplicates == "last_wins")
@@ -141,15 +141,16 @@ def allowed_lateness(settings: Settings, frequency: Frequency) -> AllowedLatenes
     )
 
 
-def require_what_is_asked(settings: Settings, bundle: Bundle) -> None:
-    """Check a bundle against the settings.
+def require_supported(settings: Settings, bundle: Bundle) -> None:
+    """Check that a bundle has the outputs that the settings need, and that its state fits.
 
     Raises:
-        SettingsError: it does not rate observations, or its state is too large.
+        SettingsError: It has no output `anomaly`, or its state is too large.
     """
-    asked = settings.anomalies.topic is not None or settings.anomalies.path is not None
-    if asked and not bundle.has_anomaly:
+    needed = settings.anomalies.topic is not None or settings.anomalies.path is not None
+    if needed and not bundle.has_anomaly:
         raise SettingsError(
-            f"{bundle.metadata.name}: the model has no output 'anomaly'; leave anomalies.topic and .path"
+            f"{bundle.metadata.name}: the model has no output 'anomaly', which the anomalies need; unset "
+            f"anomalies.topic and anomalies.path, or serve a model that was exported with it"
         )
     require_room(settings, bundle.metadata)

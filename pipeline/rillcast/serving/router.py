@@ -67,6 +67,11 @@ class Router:
         return {*self._expected, *(model.model_id for model in self._open)}
 
     @property
+    def stores_state(self) -> bool:
+        """Whether the states are stored; the settings decide it for all models alike."""
+        return self.default.store is not None
+
+    @property
     def bytes_staged(self) -> int:
         """Bytes handed to the stores so far."""
         return self._closed_bytes + sum(model.store.bytes_staged for model in self._open if model.store is not None)

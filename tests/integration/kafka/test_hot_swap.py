@@ -23,14 +23,14 @@ from tests.support.toy import toy_bundle, write_toy
 from tests.support.workers import observation
 
 PARTITIONS, STREAMS = 2, 40
-WARM_UP = 12_000  # events that are there before the first model is promoted
+WARM_UP = 12_000  # events before the first promotion
 OLD, NEW = 31, 37
 IDS = {m: toy_bundle(multiplier=m).metadata.model_id for m in (OLD, NEW)}
 NOON = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 
 
 def stored_models(settings: dict[str, object]) -> set[str]:
-    """Return the models that have any state."""
+    """Return the models that have stored state."""
     given = Settings.model_validate(nested(settings))
     if given.state.store == "local":
         found = survey_directory(given.state.path)
@@ -53,7 +53,7 @@ def nested(settings: dict[str, object]) -> dict[str, object]:
 
 
 class Load:
-    """Observations that keep coming until `stop`; each stream's values differ."""
+    """Appends observations until `stop`; each stream's values differ."""
 
     def __init__(self, kafka: KafkaCluster, topic: str) -> None:
         self._kafka = kafka
@@ -63,7 +63,7 @@ class Load:
         self._thread = threading.Thread(target=self._run)
 
     def put(self, count: int) -> None:
-        """Append so many events, each stream's in order."""
+        """Append `count` events, each stream's in order."""
         numbers = range(self._number, self._number + count)
         ids = [f"s{number % STREAMS}" for number in numbers]
         values: list[bytes | None] = [
@@ -75,7 +75,7 @@ class Load:
 
     @contextmanager
     def running(self) -> Iterator[None]:
-        """Keep about four hundred events a second coming."""
+        """Append about 400 events a second."""
         self._thread.start()
         try:
             yield
@@ -83,7 +83,7 @@ class Load:
             self.stop()
 
     def stop(self) -> None:
-        """Let no more come, and wait for the last."""
+        """Append no more, and wait for the last."""
         self._stopped.set()
         self._thread.join()
 
@@ -141,13 +141,13 @@ def test_a_swap_under_load_and_through_kills_loses_doubles_and_mixes_nothing(
     def swapped(process: ServiceProcess, to: int) -> bool:
         """Return whether it serves a model, and no other is pending."""
         info = [line for line in process.get("/metrics")[1].splitlines() if line.startswith("rillcast_model_info{")]
-        is_home = any(f'model_id="{IDS[to]}"' in line for line in info)
-        return is_home and process.metric("rillcast_model_swap_pending_seconds") == 0
+        is_default = any(f'model_id="{IDS[to]}"' in line for line in info)
+        return is_default and process.metric("rillcast_model_swap_pending_seconds") == 0
 
     with load.running():
         with service(settings, tmp_path) as process:
             process.wait_until(lambda: process.metric("rillcast_forecasts_total") >= WARM_UP, "all of the past")
-            # A process that finds no stored state begins with the model that is wanted then, and nothing is taken over.
+            # A process that finds no stored state begins with the wanted model, and there is nothing to take over.
             stored = "rillcast_state_pages_written_total"
             process.wait_until(lambda: process.metric(stored) > PARTITIONS, "state of the model that serves")
             registry.promote(IDS[NEW], NOON)
@@ -177,7 +177,7 @@ def test_a_swap_under_load_and_through_kills_loses_doubles_and_mixes_nothing(
             assert process.stop() == 0, process.log[-4000:]
     with service(settings | {"state.superseded_ttl_s": 0.5}, tmp_path) as process:
         process.wait_until(lambda: process.metric("rillcast_state_retired_total") == PARTITIONS, "the end of its state")
-        load.put(100)  # what is left of the state goes on
+        load.put(100)  # the rest of the state goes on
         events = kafka.read_all(topic)
         process.wait_until(lambda: sum(kafka.committed(group, topic).values()) == len(events), "every event committed")
         assert process.stop() == 0, process.log[-4000:]

@@ -1,4 +1,4 @@
-"""A model in the shadow on a real broker: it is compared, publishes nothing, and takes nobody with it when it fails."""
+"""A shadow on a real broker: it is compared, publishes nothing, and its failure does not touch the serving model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ POISON: Final = 9_000
 
 
 def settings_of(kafka: KafkaCluster, client: str, folder: Path, live: bytes, shadow: bytes) -> dict[str, object]:
-    """Put two models into a registry, and return the settings of a service that has one of them in the shadow."""
+    """Put two models into a registry, and return the settings of a service that has one of them as its shadow."""
     registry = ModelRegistry.at(str(folder / "registry"))
     for data, alias in ((live, "live"), (shadow, "shadow")):
         registry.promote(registry.push(data, NOON)[0].model_id, NOON, alias=alias)
@@ -51,8 +51,8 @@ def settings_of(kafka: KafkaCluster, client: str, folder: Path, live: bytes, sha
 
 def compared(process: ServiceProcess, what: str, role: str, model_id: str, horizon: str = "1", side: str = "") -> float:
     """Return a sum of the comparison."""
-    beside = f',side="{side}"' if side else ""
-    labels = f'horizon="{horizon}",model_id="{model_id}",role="{role}"{beside}'
+    more = f',side="{side}"' if side else ""
+    labels = f'horizon="{horizon}",model_id="{model_id}",role="{role}"{more}'
     return process.metric(f"rillcast_compared_{what}_total{{{labels}}}")
 
 
@@ -142,7 +142,7 @@ def poisonable() -> bytes:
 
 
 @pytest.mark.parametrize("client", CLIENTS)
-def test_a_shadow_that_fails_is_let_go_of_and_the_model_that_serves_goes_on(
+def test_a_shadow_that_fails_is_closed_and_the_model_that_serves_goes_on(
     client: str, kafka: KafkaCluster, tmp_path: Path
 ) -> None:
     settings = settings_of(kafka, client, tmp_path, ToyGraph().build(), poisonable())
@@ -168,7 +168,7 @@ def test_a_shadow_that_fails_is_let_go_of_and_the_model_that_serves_goes_on(
         )
         assert process.metric("rillcast_shadow_drops_total") == 0
         put([1 + number % 8_000 for number in range(500)] + [POISON] * 7 + [1 + n % 8_000 for n in range(500)])
-        process.wait_until(lambda: process.metric("rillcast_shadow_drops_total") >= 2, "it was let go of, and again")
+        process.wait_until(lambda: process.metric("rillcast_shadow_drops_total") >= 2, "it was closed twice")
         process.wait_until(lambda: committed() == 4_007, "every event committed")
         assert process.get("/readyz")[0] == 200
         assert "the shadow, failed" in process.log

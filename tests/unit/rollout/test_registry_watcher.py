@@ -1,4 +1,4 @@
-"""The models that a registry asks for: made ready beside the loop, refused where they cannot take over."""
+"""The models that a registry's aliases name: prepared in a thread, refused if they cannot take over."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from rillcast.engine.device import Device
 from rillcast.errors import RegistryUnreachableError, RillcastError, RolloutRefusedError
 from rillcast.observability.metrics import Metrics
 from rillcast.rollout.models import Names
-from rillcast.rollout.registry_watcher import Asked, RegistryWatcher
+from rillcast.rollout.registry_watcher import Aliases, RegistryWatcher
 from rillcast.serving.factory import Observers, ServedModelFactory
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
@@ -43,9 +43,9 @@ class Desk:
         metrics = Metrics(self.series, SERVING.metadata, "cpu")
         given = Settings.model_validate({"state": {"store": "none"}, **settings})
         factory = ServedModelFactory(given, Device("cpu"), MemorySink(Log()), Observers(metrics))
-        asked = Asked(Reference(str(folder), "live"), Reference(str(folder), "shadow"), 10.0)
+        aliases = Aliases(Reference(str(folder), "live"), Reference(str(folder), "shadow"), 10.0)
         self.models = RegistryWatcher(
-            asked, factory, SERVING.metadata, metrics, registry_at=self._registry_at, clock=self.clock
+            aliases, factory, SERVING.metadata, metrics, registry_at=self._registry_at, clock=self.clock
         )
 
     def promote(self, data: bytes, alias: str = "live") -> str:
@@ -79,32 +79,32 @@ def until(condition: Callable[[], bool]) -> None:
 
 
 def opened(desk: Desk, model_id: str) -> ServedModel:
-    lanes: list[ServedModel] = []
+    models: list[ServedModel] = []
 
     def is_there() -> bool:
-        lane = desk.models.open(model_id)
-        lanes.extend([] if lane is None else [lane])
-        return lane is not None
+        model = desk.models.open(model_id)
+        models.extend([] if model is None else [model])
+        return model is not None
 
     until(is_there)
-    return lanes[0]
+    return models[0]
 
 
 def refusal(desk: Desk, model_id: str) -> RillcastError:
     found: list[RillcastError] = []
 
-    def is_told() -> bool:
+    def is_refused() -> bool:
         try:
             assert desk.models.open(model_id) is None
         except RillcastError as error:
             found.append(error)
         return bool(found)
 
-    until(is_told)
+    until(is_refused)
     return found[0]
 
 
-def test_what_the_aliases_mean_is_known_soon_and_never_waited_for(desk: Desk) -> None:
+def test_the_models_that_the_aliases_name_are_known_soon_and_never_waited_for(desk: Desk) -> None:
     live, shadow = desk.promote(toy(31)), desk.promote(toy(37), "shadow")
     assert desk.models.names() in (Names(), Names(live, shadow))
     until(lambda: desk.models.names() == Names(live, shadow))
@@ -113,15 +113,15 @@ def test_what_the_aliases_mean_is_known_soon_and_never_waited_for(desk: Desk) ->
     until(lambda: desk.models.names() == Names(moved, shadow))
 
 
-def test_a_model_is_made_ready_beside_the_loop_and_opened_once(desk: Desk) -> None:
+def test_a_model_is_prepared_in_the_thread_and_opened_once(desk: Desk) -> None:
     live = desk.promote(toy(37))
     until(lambda: desk.models.names().wanted == live)
-    lane = opened(desk, live)
-    assert (lane.model_id, lane.residents.num_streams, lane.store) == (live, 0, None)
-    assert opened(desk, live).engine is not lane.engine, "each lane has states of its own"
+    model = opened(desk, live)
+    assert (model.model_id, model.residents.num_streams, model.store) == (live, 0, None)
+    assert opened(desk, live).engine is not model.engine, "each has states of its own"
 
 
-def test_while_the_registry_is_away_what_it_last_said_stays(desk: Desk) -> None:
+def test_while_the_registry_is_unavailable_its_last_answer_stays(desk: Desk) -> None:
     live = desk.promote(toy(37))
     until(lambda: desk.models.names().wanted == live)
     before = desk.series.get_sample_value("rillcast_model_registry_errors_total") or 0.0
@@ -135,14 +135,14 @@ def test_while_the_registry_is_away_what_it_last_said_stays(desk: Desk) -> None:
     assert opened(desk, live).model_id == live
 
 
-def test_a_model_that_served_before_is_opened_at_once_and_the_alias_asked_again(desk: Desk) -> None:
+def test_a_model_that_served_before_is_opened_at_once_and_the_registry_asked_again(desk: Desk) -> None:
     """Another member was quicker: without asking again this one would go back to the older model first."""
     old = desk.promote(toy(31))
     until(lambda: desk.models.names().wanted == old)
     new = desk.promote(toy(37))
-    lane = desk.models.open_now(new)
-    assert lane is not None
-    assert lane.model_id == new
+    model = desk.models.open_now(new)
+    assert model is not None
+    assert model.model_id == new
     assert desk.models.names().wanted in (None, new)
     until(lambda: desk.models.names().wanted == new)
 
@@ -167,7 +167,7 @@ def test_a_bundle_that_was_tampered_with_is_refused(desk: Desk) -> None:
         ({"scores": ("pinball",)}, "its scores is [pinball]"),
     ],
 )
-def test_a_model_whose_forecasts_are_of_another_kind_is_refused(changes: dict[str, object], what: str) -> None:
+def test_a_model_with_forecasts_of_another_kind_is_refused(changes: dict[str, object], what: str) -> None:
     candidate = SERVING.metadata.model_copy(update={"model_id": "0" * 16, **changes})
     with pytest.raises(RolloutRefusedError) as caught:
         require_compatible(SERVING.metadata, candidate)
@@ -192,7 +192,7 @@ def test_a_pulled_model_of_another_kind_is_refused(desk: Desk) -> None:
     assert isinstance(refusal(desk, live), RolloutRefusedError)
 
 
-def test_a_model_without_what_the_settings_ask_for_is_refused(tmp_path: Path) -> None:
+def test_a_model_without_an_output_that_the_settings_need_is_refused(tmp_path: Path) -> None:
     desk = Desk(tmp_path, anomalies={"topic": "anomalies"})
     live = desk.promote(toy(37))
     until(lambda: desk.models.names().wanted == live)

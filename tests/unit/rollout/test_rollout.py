@@ -1,4 +1,4 @@
-"""What is said of a roll-out, and that a model which does not serve never gets in the way of the one that does."""
+"""What a roll-out logs and counts; a model that does not serve never gets in the way of the one that does."""
 
 from __future__ import annotations
 
@@ -51,10 +51,10 @@ class Registry(workers.MemoryModels):
     before: Callable[[int], None] = staticmethod(lambda _events: None)
 
     def open(self, model_id: str) -> ServedModel | None:
-        lane = super().open(model_id)
-        assert lane is not None
-        engine: Any = FailingEngine(lane.engine, self.before)
-        return dataclasses.replace(lane, engine=engine)
+        model = super().open(model_id)
+        assert model is not None
+        engine: Any = FailingEngine(model.engine, self.before)
+        return dataclasses.replace(model, engine=engine)
 
 
 def serve(
@@ -147,7 +147,7 @@ def test_a_slow_shadow_gets_half_of_the_time_and_is_dropped_when_it_cannot_keep_
 
 def test_a_model_that_does_not_catch_up_in_time_takes_over_later_and_not_an_event_short() -> None:
     """A step of it takes longer than the loop stands still: it comes closer by an event at each attempt."""
-    registry = Registry({OTHER_ID: OTHER}, wanted=OTHER_ID, history_per_poll=1)
+    registry = Registry({OTHER_ID: OTHER}, wanted=OTHER_ID, records_per_read=1)
     log, _ = fill([(0, n % 4, n + 1) for n in range(60)])
     harness = workers.build(
         log,
@@ -204,7 +204,7 @@ def test_a_slow_model_is_never_stepped_by_more_events_at_once_than_the_setting_s
     assert max(slices) == 2
 
 
-def test_a_refused_model_is_told_once_and_not_tried_again_until_the_alias_moves(
+def test_a_refusal_is_logged_once_and_the_model_not_tried_again_until_the_alias_moves(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     registry = Registry({OTHER_ID: OTHER}, wanted=OTHER_ID)
@@ -258,7 +258,7 @@ def test_the_same_events_are_scored_for_both_from_where_the_shadow_has_caught_up
     series = CollectorRegistry()
     metadata = SERVING.metadata.model_copy(update={"scores": ("pinball", "covered", "bias", "naive")})
     comparison = Comparison(Metrics(series, metadata, "cpu"))
-    live, shadow = lane_of(metadata), lane_of(metadata.model_copy(update={"model_id": OTHER_ID}))
+    live, shadow = model_of(metadata), model_of(metadata.model_copy(update={"model_id": OTHER_ID}))
     ok, refused = Outcome.STEPPED, Outcome.QUARANTINED
     events = EventBatch.of(["a", "b", "c"], np.zeros(3, np.int64), np.zeros(3, np.float32), first_offset=9)
     first = result_of([[1, 1, 1, 1], [2, 0, -3, 4], [4, 1, 1, 2]], [ok, ok, ok])
@@ -279,8 +279,8 @@ def test_the_same_events_are_scored_for_both_from_where_the_shadow_has_caught_up
     assert value(series, "scored_forecasts", "live", SERVING_ID) == 2
 
 
-def lane_of(metadata: Any) -> Any:
-    """Return as much of a lane as a comparison looks at."""
+def model_of(metadata: Any) -> Any:
+    """Return as much of a served model as a comparison reads."""
     bundle = type("Bundle", (), {"metadata": metadata})
     return type("ServedModel", (), {"model_id": metadata.model_id, "engine": type("Engine", (), {"bundle": bundle})})
 

@@ -63,7 +63,7 @@ class MemoryBackend:
         self._shelf = Shelf()
 
     def open(self, model_id: str = MODEL) -> StateStore:
-        return MemoryStore(self._shelf, model_id)
+        return MemoryStore(self._shelf, model_id, polls_per_restore=2)
 
     def commit(self, store: StateStore) -> None:
         """Do nothing."""

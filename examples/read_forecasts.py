@@ -1,4 +1,4 @@
-"""Print the forecasts of a topic, whatever codec wrote them.
+"""Print the forecasts of a topic, in any codec.
 
     python examples/read_forecasts.py localhost:9092 forecasts
 

@@ -313,7 +313,7 @@ class Run:
         self._fleet.leave(GUEST)
 
     def _stop_and_wake(self, step: Step) -> None:
-        """Stop a member until the group has gone on without it, perhaps until its transaction is over too."""
+        """Stop a member until the group continues without it, perhaps until its transaction has ended too."""
         member = self._fleet.choose(step.draw)
         count = len(self._fleet.members)
         self._until(lambda: self._watch.members() == count, f"{count} members at rest")

@@ -32,7 +32,7 @@ def _work(name: str, seed: int, inputs: int, at: Synchronized[int]) -> None:
         data = mutant(target.seeds, seed, number)
         try:
             target.run(data)
-        except Exception:  # noqa: BLE001  whatever it is, it is what we look for
+        except Exception:  # noqa: BLE001  any exception is a finding
             traceback.print_exc()
             sys.exit(1)
     at.value = inputs

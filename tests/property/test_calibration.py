@@ -1,4 +1,4 @@
-"""What a stream learns from its errors equals a plain bookkeeping of them, whatever the events."""
+"""A stream's calibration equals a plain bookkeeping of its errors, for all events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two views of a forecaster are one: forward over a sequence equals step by step, whatever the events."""
+"""Forward over a sequence equals step by step, for all events."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def times(events: list[Event], start: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 def run_steps(forecaster: Forecaster, ds: list[np.ndarray], y: list[np.ndarray]) -> list[list[StepOutputs]]:
-    """Step several streams side by side, uncalibrated; return each stream's outputs, one row each."""
+    """Step several streams in one batch, uncalibrated; return each stream's outputs, one row each."""
     rows = forecaster.initial_rows(len(ds))
     outputs: list[list[StepOutputs]] = [[] for _ in ds]
     for t in range(max(len(one) for one in ds)):

@@ -10,7 +10,7 @@ from bytewax.connectors.kafka import KafkaSinkMessage, KafkaSource, KafkaSourceM
 from bytewax.connectors.kafka import operators as kop
 from bytewax.dataflow import Dataflow  # type: ignore[import-not-found]
 from bytewax.testing import cluster_main  # type: ignore[import-not-found]
-from common import Step, Task, reply  # type: ignore[import-not-found]  # stands beside this script
+from common import Step, Task, reply  # type: ignore[import-not-found]  # in this folder
 
 task = Task()
 step = Step(task.model)

@@ -12,7 +12,7 @@ import tempfile
 
 import faust  # type: ignore[import-not-found]  # of the script's own environment
 import orjson
-from common import Step, Task, reply  # type: ignore[import-not-found]  # stands beside this script
+from common import Step, Task, reply  # type: ignore[import-not-found]  # in this folder
 from mode import CrashingSupervisor  # type: ignore[import-not-found]
 
 task = Task()

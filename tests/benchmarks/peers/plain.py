@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import orjson
-from common import Step, Task, reply  # type: ignore[import-not-found]  # stands beside this script
+from common import Step, Task, reply  # type: ignore[import-not-found]  # in this folder
 from confluent_kafka import Consumer, Producer
 
 task = Task()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from typing import Any
 
-from common import Step, Task, reply  # type: ignore[import-not-found]  # stands beside this script
+from common import Step, Task, reply  # type: ignore[import-not-found]  # in this folder
 from quixstreams import Application, State  # type: ignore[import-not-found]  # of the script's own environment
 
 task = Task()

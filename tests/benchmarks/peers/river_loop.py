@@ -7,7 +7,7 @@ Not the same model: river has no recurrent one. It is what its users would write
 from __future__ import annotations
 
 import orjson
-from common import Task, about  # type: ignore[import-not-found]  # stands beside this script
+from common import Task, about  # type: ignore[import-not-found]  # in this folder
 from confluent_kafka import Consumer, Producer
 from river import (  # type: ignore[import-not-found]  # of the script's own environment
     linear_model,

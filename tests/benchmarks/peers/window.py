@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from typing import Final
 
 import orjson
-from common import Step, Task, reply  # type: ignore[import-not-found]  # stands beside this script
+from common import Step, Task, reply  # type: ignore[import-not-found]  # in this folder
 from confluent_kafka import Consumer, Producer
 
 WINDOW: Final = 96

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tomllib
 import venv
 import zipfile
 from collections.abc import Sequence
@@ -21,6 +22,7 @@ import pytest
 from tests.support.paths import ROOT
 
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "pipeline", "training")
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
 FREQUENCIES = ("1min", "5min", "15min", "30min", "1h", "1d", "1w", "1mo")
 
 
@@ -29,7 +31,7 @@ class Environment:
 
     def __init__(self, folder: Path) -> None:
         venv.create(folder, with_pip=False)
-        self._bin = folder / "bin"
+        self.bin = folder / "bin"
         (self.site,) = folder.glob("lib/python*/site-packages")
         self.before = {path.name for path in self.site.iterdir()}
 
@@ -41,7 +43,7 @@ class Environment:
         """Run a program of the environment, without this checkout on its path, and return what it prints."""
         outside = {k: v for k, v in os.environ.items() if not k.startswith(("RILLCAST_", "PYTHON"))}
         done = subprocess.run(
-            [self._bin / program, *arguments], cwd=cwd, env=outside, capture_output=True, text=True, check=False
+            [self.bin / program, *arguments], cwd=cwd, env=outside, capture_output=True, text=True, check=False
         )
         assert done.returncode == 0, done.stderr
         return done.stdout
@@ -69,7 +71,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Environment:
     made = Environment(tmp_path_factory.mktemp("environment"))
-    python("-m", "pip", "--python", str(made._bin / "python"), "install", "--no-deps", "--no-index", str(wheel))
+    python("-m", "pip", "--python", str(made.bin / "python"), "install", "--no-deps", "--no-index", str(wheel))
     return made
 
 
@@ -80,7 +82,7 @@ def names(wheel: Path) -> Sequence[str]:
 
 def test_site_packages_gains_two_packages_and_their_metadata(environment: Environment) -> None:
     gained = {path.name for path in environment.site.iterdir()} - environment.before
-    assert gained - {"dependencies.pth"} == {"rillcast", "rillcast_training", "rillcast-0.1.0.dist-info"}
+    assert gained - {"dependencies.pth"} == {"rillcast", "rillcast_training", f"rillcast-{VERSION}.dist-info"}
 
 
 def test_the_wheel_has_every_module_and_nothing_that_only_a_checkout_needs(wheel: Path) -> None:
@@ -103,7 +105,7 @@ def test_the_wheel_has_the_files_that_are_no_modules(wheel: Path) -> None:
     assert {f"rillcast/bundle/universal/{freq}.onnx" for freq in FREQUENCIES} <= files
     static = {path.name for path in (ROOT / "pipeline/rillcast/observability/static").iterdir()}
     assert {Path(name).name for name in files if "/static/" in name} == static
-    assert "rillcast-0.1.0.dist-info/licenses/LICENSE" in files
+    assert f"rillcast-{VERSION}.dist-info/licenses/LICENSE" in files
 
 
 def test_the_installed_command_serves_a_file(environment: Environment, tmp_path: Path) -> None:
@@ -124,4 +126,4 @@ def test_the_installed_package_has_its_public_names(environment: Environment, tm
     code = "import rillcast; print(len([getattr(rillcast, name) for name in rillcast.__all__]), rillcast.__version__)"
     count, version = environment.run("python", "-c", code, cwd=tmp_path).split()
     assert int(count) > 10
-    assert version == "0.1.0"
+    assert version == VERSION

@@ -410,7 +410,7 @@ def test_a_rebuild_erases_in_a_stopped_group_what_the_next_start_then_replays(
             poll_until(member, lambda: len(listener.assigned) == 2, "both partitions")
             member.commit({0: 8, 1: 9})
             assert cli.main(command) == 5
-            assert "has 1 members; stop the service first" in capsys.readouterr().err
+            assert "has 1 members, expected none" in capsys.readouterr().err
             assert_same_pages(restore(store, 1)[1].pages, pages[1:])
         assert cli.main([*command, "--partition", "1"]) == 0
         said = json.loads(capsys.readouterr().out)

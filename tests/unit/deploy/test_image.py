@@ -29,7 +29,7 @@ def test_only_the_finished_environment_is_copied_into_an_image(dockerfile: Docke
 
 
 @pytest.mark.parametrize("image", IMAGES)
-def test_nothing_is_installed_into_an_image_beside_the_environment(dockerfile: Dockerfile, image: str) -> None:
+def test_images_get_nothing_but_the_environment(dockerfile: Dockerfile, image: str) -> None:
     for name, text in dockerfile.stage(image):
         if name == "RUN":
             assert not re.search(r"apt|curl|wget|\binstall\b", text), text

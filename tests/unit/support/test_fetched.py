@@ -33,7 +33,7 @@ def test_of_two_that_ask_at_once_one_fetches_and_the_other_waits(
         folders = {first.result(10), second.result(10)}
     assert len(fetches) == 1
     assert [(folder / "program").read_text() for folder in folders] == ["works"]
-    assert not fetches[0].exists(), "the scratch folder is gone"
+    assert not fetches[0].exists(), "the scratch folder is removed"
 
 
 def test_nothing_stays_of_what_could_not_be_fetched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""`rillcast explain`: why a model forecasts what it forecasts, and how far its memory reaches."""
+"""`rillcast explain`: the influences on a forecast, and how far back gradients reach."""
 
 from __future__ import annotations
 
@@ -18,35 +18,41 @@ examples:
   rillcast explain forecast model.onnx data.csv --stream web-17/cpu --quantile 0.9 --step 24 --json
   rillcast explain gradients gru.onnx lstm.onnx lru.onnx --data data.csv --out gradients.png
 
-`forecast` splits one forecast up over the past observations and over the features (integrated gradients), and checks it
-by occlusion through the exported file. `gradients` compares how cells pass gradients back in time, on the same data.
-Both need a bundle that `rillcast train` made. docs/explain.md says how to read them.
+`forecast` attributes one forecast to past observations and to features (integrated gradients), and checks the result by
+occlusion through the exported file. `gradients` compares how cells pass gradients back in time, on the same data.
+Both need a bundle of `rillcast train`. See docs/explain.md.
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    forecast = kinds.add_parser("forecast", help="which past slots and features moved a forecast")
+    forecast = kinds.add_parser("forecast", help="attribute a forecast to past periods and features")
     forecast.add_argument("model", type=Path, help="bundle (.onnx)")
-    forecast.add_argument("data", type=Path, help="unique_id, ds, y (.csv, .jsonl, .parquet)")
-    forecast.add_argument("--stream", required=True, help="the stream's unique_id")
-    forecast.add_argument("--at", metavar="TIME", help="explain the forecast of the last event by then (default: last)")
+    forecast.add_argument("data", type=Path, help="table of unique_id, ds, y (.csv, .jsonl, .parquet)")
+    forecast.add_argument("--stream", required=True, help="unique_id of the stream")
+    forecast.add_argument(
+        "--at", metavar="TIME", help="explain the forecast of the last event until then (default: the last)"
+    )
     forecast.add_argument("--quantile", type=float, help="level to explain (default: the middle one)")
-    forecast.add_argument("--step", type=int, help="slot ahead to explain, from 1 (default: the mean of all)")
-    forecast.add_argument("--history", type=int, default=2_048, help="most events to look back on (default: 2048)")
+    forecast.add_argument("--step", type=int, help="period ahead to explain, from 1 (default: the mean of all)")
+    forecast.add_argument("--history", type=int, default=2_048, help="most past events to use (default: 2048)")
     forecast.add_argument("--occlude", type=int, help="newest observations to occlude (default: two contexts)")
     forecast.add_argument("--out", type=Path, help="picture (default: MODEL.forecast.png)")
-    gradients = kinds.add_parser("gradients", help="norms of gradients through time, by cell")
+    gradients = kinds.add_parser("gradients", help="compare norms of gradients through time, by cell")
     gradients.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="bundles (.onnx)")
-    gradients.add_argument("--data", type=Path, required=True, help="unique_id, ds, y (.csv, .jsonl, .parquet)")
+    gradients.add_argument(
+        "--data", type=Path, required=True, help="table of unique_id, ds, y (.csv, .jsonl, .parquet)"
+    )
     gradients.add_argument("--lags", type=int, default=168, help="steps back (default: 168)")
-    gradients.add_argument("--streams", type=int, default=32, help="streams to look at (default: 32)")
-    gradients.add_argument("--batches", type=int, default=8, help="training batches for the clipping; 0 = none")
-    gradients.add_argument("--seed", type=int, default=0, help="of the probes and batches (default: 0)")
+    gradients.add_argument("--streams", type=int, default=32, help="streams to use (default: 32)")
+    gradients.add_argument(
+        "--batches", type=int, default=8, help="training batches for the clipping; 0 = none (default: 8)"
+    )
+    gradients.add_argument("--seed", type=int, default=0, help="seed of the probes and batches (default: 0)")
     gradients.add_argument("--out", type=Path, help="picture (default: MODEL.gradients.png of the first)")
     for kind in (forecast, gradients):
-        kind.add_argument("--json", action="store_true", help="one JSON object")
+        kind.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -79,7 +85,9 @@ def _forecast(args: argparse.Namespace) -> int:
     )
     level = metadata.quantiles[target.quantile]
     origin = iso(history.slots[-1], metadata.freq)
-    what = f"quantile {level:g}, " + ("mean of all slots ahead" if target.step is None else f"slot {target.step} ahead")
+    what = f"quantile {level:g}, " + (
+        "mean of all periods ahead" if target.step is None else f"period {target.step} ahead"
+    )
     picture = args.out or args.model.with_name(args.model.name + ".forecast.png")
     draw_forecast(picture, found, title=f"{history.unique_id} at {origin}: {what}")
     document = {
@@ -133,22 +141,22 @@ def _print_forecast(document: dict[str, Any], what: str) -> None:
     baseline = document["baseline"]
     print(f"{document['stream']} at {document['at']}, {document['model']}: {what}")
     print(f"  forecast   {document['forecast']:.6g}; {baseline['forecast']:.6g} for a stream constant at its mean")
-    for name, title in (("parts", "by way into the forecast"), ("features", "features, by group")):
+    for name, title in (("parts", "by path into the forecast"), ("features", "features, by group")):
         print(f"  {title}")
         for part, value in sorted(document[name].items(), key=lambda item: -abs(item[1])):
             print(f"    {part:<40} {value:>+12.5g}")
-    print("  strongest slots                                 added    occlusion")
+    print("  strongest periods                               added    occlusion")
     strongest = sorted(document["slots"], key=lambda slot: -abs(slot["attribution"]))[:10]
     for slot in strongest:
         tested = "" if slot["occlusion"] is None else f"{slot['occlusion']:>+12.5g}"
         print(f"    {slot['ds']}  lag {slot['lag']:>5}  {slot['attribution']:>+12.5g} {tested}")
     for name, one in document["completeness"].items():
-        told = "complete" if one["complete"] else "NOT COMPLETE: read with care"
-        print(f"  {name:<10} sum to {one['sum']:.6g} of {one['explained']:.6g} (gap {one['gap']:.2%}): {told}")
+        verdict = "complete" if one["complete"] else "NOT COMPLETE: read with care"
+        print(f"  {name:<10} sum to {one['sum']:.6g} of {one['explained']:.6g} (gap {one['gap']:.2%}): {verdict}")
     occlusion = document["occlusion"]
     if occlusion["correlation"] is not None:
         print(
-            f"  occlusion  of {occlusion['slots']} slots through the exported file: correlation "
+            f"  occlusion  of {occlusion['slots']} periods through the exported file: correlation "
             f"{occlusion['correlation']:.3f}, {occlusion['strongest_in_common']} of the 10 strongest in common"
         )
     if document["events_left_out"]:
@@ -205,5 +213,5 @@ def _level(level: float | None, levels: tuple[float, ...]) -> int:
 
 def _step(step: int | None, horizon: int) -> int | None:
     if step is not None and not 1 <= step <= horizon:
-        raise SettingsError(f"--step {step}: the bundle forecasts 1 to {horizon} slots ahead")
+        raise SettingsError(f"--step {step}: the bundle forecasts 1 to {horizon} periods ahead")
     return step

@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     from rillcast_training.fit.training import train
 
     keep_freed_memory()
-    given = flags.given(args, TrainOptions)
+    given = flags.given(args, TrainOptions, "train")
     init = _init(given)
     if given.get("hold_out", 0) < 0:
         raise SettingsError(f"--hold-out {given['hold_out']}: expected a number of periods, at least 0")

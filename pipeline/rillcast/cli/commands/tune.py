@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     from rillcast_training.fit.tune import tune
 
     keep_freed_memory()
-    shared = flags.given(args, TrainOptions)
+    shared = flags.given(args, TrainOptions, "tune")
     base = TrainOptions(data=args.data, columns=flags.columns(args), out=args.study, quiet=True, **shared)
-    options = TuneOptions(base=base, **flags.given(args, TuneOptions))
+    options = TuneOptions(base=base, **flags.given(args, TuneOptions, "tune"))
     found = tune(options, progress=(lambda _trial: None) if args.json else _say)
     picture = args.study.with_name(args.study.name + ".png")
     tune_plot.draw(picture, found, title=f"{base.source}, {len(found.trials)} trials")

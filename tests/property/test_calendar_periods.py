@@ -15,7 +15,7 @@ from rillcast.bundle.frequency import parse
 from rillcast_training.export.bundle import to_onnx
 from rillcast_training.export.parity import InPlaceSession
 from rillcast_training.model.forecaster import Forecaster
-from rillcast_training.model.slots import slots_of
+from rillcast_training.model.periods import periods_of
 from tests.support.forecasters import random_forecaster, small_config
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -54,7 +54,7 @@ def test_integers_arrays_and_tensors_agree_with_the_calendar(times: list[int], f
     expected = [by_the_calendar(time, freq) for time in times]
     assert [frequency.period_of(time) for time in times] == expected
     assert frequency.period_of(np.array(times)).tolist() == expected
-    assert slots_of(torch.tensor(times), frequency).tolist() == expected
+    assert periods_of(torch.tensor(times), frequency).tolist() == expected
     starts = frequency.start_of(np.array(expected))
     assert [frequency.start_of(period) for period in expected] == starts.tolist()
     assert (starts <= np.array(times)).all()
@@ -71,7 +71,7 @@ def test_beyond_the_calendar_all_implementations_agree(times: list[int], freq: s
     frequency = parse(freq)
     expected = [frequency.period_of(time) for time in times]
     assert frequency.period_of(np.array(times, np.int64)).tolist() == expected
-    assert slots_of(torch.tensor(times), frequency).tolist() == expected
+    assert periods_of(torch.tensor(times), frequency).tolist() == expected
     assert all(
         frequency.start_of(period) <= t < frequency.start_of(period + 1)
         for period, t in zip(expected, times, strict=True)

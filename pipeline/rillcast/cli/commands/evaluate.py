@@ -20,7 +20,7 @@ from rillcast.errors import SettingsError
 if TYPE_CHECKING:
     from rillcast.bundle.bundle import Bundle
     from rillcast_training.data.series import Series
-    from rillcast_training.evaluate.comparison import Evaluation
+    from rillcast_training.evaluate.comparison import Comparison
 
 EXAMPLES: Final = """\
 examples:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     from rillcast.bundle.bundle import Bundle
     from rillcast.bundle.registry import reference
     from rillcast.engine import device
-    from rillcast_training.evaluate.comparison import Tolerances, backtest_both, evaluate
+    from rillcast_training.evaluate.comparison import Tolerances, backtest_both, compare
 
     cache = settings.load().model_cache
     candidate, live = (Bundle.load(reference.locate(model, cache)) for model in (args.candidate, args.against))
@@ -94,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         stride=args.stride,
         calibrate=args.calibration == "on",
     )
-    found = evaluate(*results, Tolerances(args.tolerance, args.coverage_tolerance))
+    found = compare(*results, Tolerances(args.tolerance, args.coverage_tolerance))
     if args.json:
         print(json.dumps(_document(candidate, live, found)))
     else:
@@ -115,7 +115,7 @@ def _identity(bundle: Bundle) -> str:
     return f"{bundle.metadata.name}@{bundle.metadata.model_id}"
 
 
-def _document(candidate: Bundle, live: Bundle, found: Evaluation) -> dict[str, Any]:
+def _document(candidate: Bundle, live: Bundle, found: Comparison) -> dict[str, Any]:
     return {
         "may_be_promoted": found.may_be_promoted,
         "reasons": list(found.reasons),
@@ -133,7 +133,7 @@ def _finite(figures: dict[str, float]) -> dict[str, float | None]:
     return {name: value if value == value else None for name, value in figures.items()}
 
 
-def _print(candidate: Bundle, live: Bundle, found: Evaluation) -> None:
+def _print(candidate: Bundle, live: Bundle, found: Comparison) -> None:
     print(f"candidate {_identity(candidate)} against {_identity(live)}")
     print(f"{found.origins} origins, {found.steps} steps, {found.candidate.targets:,} targets")
     print(comparison({"candidate": found.candidate.as_dict(), "live": found.live.as_dict()}))

@@ -65,14 +65,14 @@ def _forecast(args: argparse.Namespace) -> int:
     from rillcast.engine import device
     from rillcast_training.data.series import load
     from rillcast_training.explain.forecast import Target, explain
-    from rillcast_training.explain.history import find, history_of, iso, slot_of
+    from rillcast_training.explain.history import find, history_of, iso, period_of
     from rillcast_training.explain.pictures import draw_forecast
     from rillcast_training.export.restore import restore
 
     bundle = Bundle.load(args.model)
     metadata, forecaster = bundle.metadata, restore(bundle)
     series = find(load(args.data, metadata.freq, covariates=metadata.covariates), args.stream)
-    at = slot_of(args.at, metadata.freq) if args.at is not None else None
+    at = period_of(args.at, metadata.freq) if args.at is not None else None
     history = history_of(series, forecaster.config, at=at, limit=args.history)
     target = Target(_level(args.quantile, metadata.quantiles), _step(args.step, metadata.horizon))
     found = explain(
@@ -84,7 +84,7 @@ def _forecast(args: argparse.Namespace) -> int:
         occlude=2 * metadata.context if args.occlude is None else args.occlude,
     )
     level = metadata.quantiles[target.quantile]
-    origin = iso(history.slots[-1], metadata.freq)
+    origin = iso(history.periods[-1], metadata.freq)
     what = f"quantile {level:g}, " + (
         "mean of all periods ahead" if target.step is None else f"period {target.step} ahead"
     )
@@ -94,7 +94,7 @@ def _forecast(args: argparse.Namespace) -> int:
         "model": f"{metadata.name}@{metadata.model_id}",
         "stream": history.unique_id,
         "at": origin,
-        "events": len(history.slots),
+        "events": len(history.periods),
         "events_left_out": history.longer,
         "quantile": level,
         "step": target.step,
@@ -116,7 +116,7 @@ def _document(found: Explanation) -> dict[str, Any]:
         "forecast_of_the_file": found.served,
         "baseline": {"y": found.baseline_y, "forecast": found.baseline},
         "scale": found.scale,
-        "slots": [asdict(slot) for slot in found.slots],
+        "slots": [asdict(period) for period in found.periods],
         "parts": found.parts,
         "features": found.features,
         "completeness": {
@@ -127,10 +127,10 @@ def _document(found: Explanation) -> dict[str, Any]:
                 "points": one.points,
                 "complete": one.complete,
             }
-            for name, one in (("slots", found.by_slot), ("features", found.by_feature))
+            for name, one in (("slots", found.by_period), ("features", found.by_feature))
         },
         "occlusion": {
-            "slots": sum(slot.occlusion is not None for slot in found.slots),
+            "slots": sum(period.occlusion is not None for period in found.periods),
             "correlation": found.correlation,
             "strongest_in_common": found.common,
         },
@@ -146,10 +146,10 @@ def _print_forecast(document: dict[str, Any], what: str) -> None:
         for part, value in sorted(document[name].items(), key=lambda item: -abs(item[1])):
             print(f"    {part:<40} {value:>+12.5g}")
     print("  strongest periods                               added    occlusion")
-    strongest = sorted(document["slots"], key=lambda slot: -abs(slot["attribution"]))[:10]
-    for slot in strongest:
-        tested = "" if slot["occlusion"] is None else f"{slot['occlusion']:>+12.5g}"
-        print(f"    {slot['ds']}  lag {slot['lag']:>5}  {slot['attribution']:>+12.5g} {tested}")
+    strongest = sorted(document["slots"], key=lambda one: -abs(one["attribution"]))[:10]
+    for one in strongest:
+        tested = "" if one["occlusion"] is None else f"{one['occlusion']:>+12.5g}"
+        print(f"    {one['ds']}  lag {one['lag']:>5}  {one['attribution']:>+12.5g} {tested}")
     for name, one in document["completeness"].items():
         verdict = "complete" if one["complete"] else "NOT COMPLETE: read with care"
         print(f"  {name:<10} sum to {one['sum']:.6g} of {one['explained']:.6g} (gap {one['gap']:.2%}): {verdict}")

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from rillcast.arrays import FloatArray, StatusArray
+from rillcast.arrays import FloatArray, IntArray, StatusArray
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import quarantine
 from rillcast.engine.batcher import Batching
@@ -139,7 +139,6 @@ class StepEngine:
         """Advance each event's stream by one step; return one row of output per event, in the order given."""
         started, n = self._timer(), len(events)
         unique_ids, timestamps_ms = events.unique_ids, events.timestamps_ms
-        inputs = self._inputs(events)
         outputs = self._runner.empty_outputs(n)
         outcome: StatusArray = np.zeros(n, np.int8)
         late = None if self._replay is None else LateResults.empty(n)
@@ -156,7 +155,7 @@ class StepEngine:
             stepped = outcome[rows] == Outcome.STEPPED
             if not stepped.all():
                 rows, slots = rows[stepped], slots[stepped]
-            batch = SlotBatch(rows, slots, inputs.take(rows))
+            batch = SlotBatch(rows, slots, self._inputs(events, rows))
             if self._replay is None or late is None:
                 self._runner.run(batch, outputs)
                 self._state.note(slots, batch.inputs.ds)
@@ -177,13 +176,16 @@ class StepEngine:
             revised=None if late is None else late.revised,
         )
 
-    def _inputs(self, events: EventBatch) -> Inputs:
+    def _inputs(self, events: EventBatch, rows: IntArray) -> Inputs:
         """Return the inputs that the graph declares; missing covariates are NaN, undeclared ones are dropped."""
-        metadata, n = self.bundle.metadata, len(events)
-        x, future = events.x, events.future
-        declared, ahead = len(metadata.covariates), len(metadata.known_ahead)
-        if declared and x is None:
-            x = np.full((n, declared), np.nan, np.float32)
-        if ahead and future is None:
-            future = np.full((n, ahead, metadata.horizon), np.nan, np.float32)
-        return Inputs(events.ds, events.y, x if declared else None, future if ahead else None)
+        metadata, x, future = self.bundle.metadata, None, None
+        if declared := len(metadata.covariates):
+            x = _rows_or_missing(events.x, rows, (declared,))
+        if ahead := len(metadata.known_ahead):
+            future = _rows_or_missing(events.future, rows, (ahead, metadata.horizon))
+        return Inputs(events.ds[rows], events.y[rows], x, future)
+
+
+def _rows_or_missing(column: FloatArray | None, rows: IntArray, shape: tuple[int, ...]) -> FloatArray:
+    """Return some rows of a column of covariates; NaN of this shape each if there is no such column."""
+    return np.full((rows.size, *shape), np.nan, np.float32) if column is None else column[rows]

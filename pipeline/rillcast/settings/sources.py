@@ -1,7 +1,9 @@
 """Sources of the settings: defaults < `rillcast.toml` < secret files < environment < command-line flags.
 
-Owns: reading each source, and the error for an unknown name in any of them. Does not know: the meaning of a setting. In the environment a setting is `RILLCAST_` and its path, joined by two underscores:
-`kafka.bootstrap_servers` is `RILLCAST_KAFKA__BOOTSTRAP_SERVERS`.
+Owns: reading each source, and the error for an unknown name in any of them. Does not know: the meaning of a setting.
+
+In the environment a setting is `RILLCAST_` and its path, joined by two underscores: `kafka.bootstrap_servers` is
+`RILLCAST_KAFKA__BOOTSTRAP_SERVERS`.
 """
 
 from __future__ import annotations

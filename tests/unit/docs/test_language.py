@@ -1,4 +1,4 @@
-"""What users read is plain: no dropped word in help, settings, errors and log lines. See `docs/contributing/index.md`."""
+"""Texts for users are plain: help, settings, errors and log lines have no dropped word. CONTRIBUTING.md has the rules."""
 
 from __future__ import annotations
 

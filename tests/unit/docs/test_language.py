@@ -1,4 +1,4 @@
-"""Texts for users are plain: help, settings, errors and log lines have no dropped word. CONTRIBUTING.md has the rules."""
+"""Texts for users are plain: help, settings, errors and log lines have no dropped word. See CONTRIBUTING.md."""
 
 from __future__ import annotations
 

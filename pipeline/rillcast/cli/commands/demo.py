@@ -195,7 +195,7 @@ def _page(service: Service) -> Iterator[Service]:
 
 def _score(files: _Files, bundle: Bundle, rows: Sequence[Row]) -> dict[str, Any]:
     from rillcast_training.data import series, weather
-    from rillcast_training.research.record_accuracy import score_records
+    from rillcast_training.evaluate.record_accuracy import score_records
 
     whole = files.directory / "weather.csv"
     weather.write(whole, rows)

@@ -12,7 +12,7 @@ import pytest
 
 from rillcast.errors import DataError
 from rillcast_training.data.series import Series
-from rillcast_training.research.record_accuracy import PublishedAccuracy, score_records
+from rillcast_training.evaluate.record_accuracy import PublishedAccuracy, score_records
 from tests.support.live_views import HORIZON, HOUR_MS, QUANTILES, START_MS, metadata
 
 LENGTH = 40

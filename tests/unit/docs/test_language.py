@@ -70,7 +70,7 @@ def test_settings_have_no_dropped_word() -> None:
 def literals(node: ast.AST) -> Iterator[str]:
     """The text of a message: its constants, with the values of an f-string left out."""
     if isinstance(node, ast.JoinedStr):
-        yield "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+        yield "".join(str(part.value) if isinstance(part, ast.Constant) else "{}" for part in node.values)
     elif isinstance(node, ast.Constant) and isinstance(node.value, str):
         yield node.value
     else:

@@ -1,7 +1,8 @@
-"""Writes the generated files of `deploy/`: `python -m deploy.generate`.
+"""Writes the generated files of `deploy/` and `docs/`: `python -m deploy.generate`.
 
     prometheus/rules/*.yml   ->  kubernetes/components/monitoring/prometheusrule.yaml
     grafana/dashboards.py    ->  grafana/json/*.json, docs/dashboards.md
+    rillcast.settings        ->  docs/settings.md
 
 Owns: which file is made from which. `tests/unit/deploy/test_generated.py` compares them with their sources.
 """
@@ -16,6 +17,7 @@ from typing import Any, Final
 import yaml
 
 from deploy.grafana.dashboards import DASHBOARDS
+from deploy.settings_page import settings_page
 
 HERE: Final = Path(__file__).parent
 _DASHBOARDS_PAGE: Final = """\
@@ -66,6 +68,7 @@ def files() -> dict[Path, str]:
         text = json.dumps(dashboard.as_json(), indent=1)
         made[HERE / "grafana" / "json" / f"{dashboard.uid}.json"] = text + "\n"
     made[HERE.parent / "docs" / "dashboards.md"] = dashboards_page()
+    made[HERE.parent / "docs" / "settings.md"] = settings_page()
     return made
 
 

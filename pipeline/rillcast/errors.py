@@ -1,27 +1,28 @@
-"""Every error that Rillcast raises on purpose.
+"""The errors that Rillcast raises on purpose.
 
-Policy is part of the class, facts are fields: `retriable` says whether starting again may help without
-anybody changing anything (a supervisor restarts the process), or whether a person has to act first.
+Owns: the policy of each error, as part of its class. `retriable` says whether a restart may help without any change (a
+supervisor restarts the process), or an operator must act first; `exit_code` is that of the command line. Facts are
+fields. Does not know: who raises or handles an error.
 """
 
 from __future__ import annotations
 
 
 class RillcastError(Exception):
-    """Root of all errors below. `exit_code` is what the command line ends with."""
+    """Root of all errors below."""
 
     retriable = False
     exit_code = 1
 
 
 class SettingsError(RillcastError):
-    """The configuration cannot be used: an unknown key, a wrong value, or two that contradict each other."""
+    """The configuration is invalid: an unknown key, a wrong value, or two values that contradict each other."""
 
     exit_code = 2
 
 
 class DataError(RillcastError):
-    """A data set on disk cannot be used as asked: a missing column, no rows, a wrong frequency."""
+    """A data set on disk does not fit the request: a missing column, no rows, a wrong frequency."""
 
     exit_code = 2
 
@@ -30,8 +31,8 @@ class BundleError(RillcastError):
     """A model file breaks the bundle contract.
 
     Attributes:
-        clause: name of the broken clause; `docs/bundle.md` lists them all.
-        reason: what was found, and what was expected.
+        clause: Name of the broken clause; `docs/bundle.md` lists them all.
+        reason: Found and expected values.
     """
 
     exit_code = 3
@@ -42,20 +43,20 @@ class BundleError(RillcastError):
 
 
 class RegistryError(RillcastError):
-    """The model registry does not have what was asked for, or what it has is not what was pushed."""
+    """The model registry lacks the requested model, or its bytes are not those that were pushed."""
 
     exit_code = 3
 
 
 class RegistryUnreachableError(RegistryError):
-    """The storage of the model registry does not answer, or does not let us in."""
+    """The storage of the model registry does not answer, or refuses access."""
 
     retriable = True
     exit_code = 5
 
 
 class RolloutRefusedError(RillcastError):
-    """A model cannot take over from the one that serves while it does; the one that serves goes on."""
+    """A model cannot replace the serving model without a stop; the serving model continues."""
 
     exit_code = 3
 
@@ -67,13 +68,13 @@ class ParityError(RillcastError):
 
 
 class DeviceError(RillcastError):
-    """The device that was asked for is not there or cannot run the bundle."""
+    """The requested device is absent or cannot run the bundle."""
 
     exit_code = 4
 
 
 class SlotError(RillcastError):
-    """A slot is out of range, repeated in one call, or not allocated: a fault of ours, never of the input."""
+    """A slot is out of range, repeated in one call, or not allocated: a defect of Rillcast, never of the input."""
 
 
 class IllegalTransitionError(RillcastError):
@@ -81,7 +82,7 @@ class IllegalTransitionError(RillcastError):
 
 
 class TransportError(RillcastError):
-    """Source or sink failed (broker away, authorisation, disk full). Nothing after the last commit counts."""
+    """Source or sink failed (broker unreachable, authorisation, disk full). Nothing after the last commit counts."""
 
     retriable = True
     exit_code = 5
@@ -92,20 +93,20 @@ class DeliveryError(TransportError):
 
 
 class TransactionAborted(TransportError):  # noqa: N818  it names an outcome
-    """The transaction did not end well; the caller goes back to the committed positions, which tell its fate."""
+    """The transaction failed; the caller resets to the committed positions, which show whether it committed."""
 
 
 class FencedError(TransportError):
-    """Another member has this one's partitions or transactional id; whatever this one still does has no effect."""
+    """Another member has this one's partitions or transactional id; further work of this one has no effect."""
 
 
 class StateError(RillcastError):
-    """Stored state is damaged, foreign, or of an unknown format. Nothing was re-initialised; a person has to decide."""
+    """Stored state is damaged, foreign, or of an unknown format. Nothing was changed; an operator must decide."""
 
     exit_code = 6
 
 
 class RecoveryError(RillcastError):
-    """The state cannot be brought back to what the committed offset asks for; a person has to decide."""
+    """The state cannot be restored to the committed offset; an operator must decide."""
 
     exit_code = 6

@@ -1,4 +1,4 @@
-"""Each cell against somebody else's: PyTorch's cells, ONNX's fused operators, the papers' own equations in float64."""
+"""Each cell against other implementations: PyTorch's cells, ONNX's fused operators, equations in float64."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def test_lru_equals_the_sum_over_all_earlier_inputs() -> None:
     torch.testing.assert_close(unroll(cell, inputs), value * torch.sigmoid(gate), rtol=1e-9, atol=1e-12)
 
 
-def test_lru_is_stable_whatever_its_parameters() -> None:
+def test_lru_is_stable_for_any_parameters() -> None:
     cell = cell_of("lru")
     with torch.no_grad():
         for parameter in cell.parameters():

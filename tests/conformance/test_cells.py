@@ -1,4 +1,4 @@
-"""What every cell promises, whatever its equations: one suite, all cells by name."""
+"""The contract of every cell: one suite, all cells by name."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_state_alone_says_the_output(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_what_came_before_matters_and_what_comes_after_does_not(name: str) -> None:
+def test_earlier_events_matter_and_later_ones_do_not(name: str) -> None:
     cell, inputs = cell_of(name, layers=2), inputs_of(2)
     changed = inputs.clone()
     changed[:, 5] += 1.0

@@ -1,4 +1,4 @@
-"""Covariates mean the same wherever a step is computed: PyTorch, ONNX's reference, ONNX Runtime, by step or in runs."""
+"""Covariates give the same results in PyTorch, ONNX's reference and ONNX Runtime, by step and in runs."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_a_forecast_depends_neither_on_the_batch_nor_on_the_neighbours() -> None
             assert_same_bits(found, {name: values[order] for name, values in expected.items()})
 
 
-def test_runs_give_what_the_step_gives_bit_for_bit() -> None:
+def test_runs_and_steps_give_the_same_bits() -> None:
     by_step, by_run = engine(), engine(Batching(runs=Runs((16, 4), 64)))
     rng, slot, taken = np.random.default_rng(2), START, 0
     for length in (1, 20, 7, 16):
@@ -140,7 +140,7 @@ def test_runs_give_what_the_step_gives_bit_for_bit() -> None:
     assert_same_bits(dict(a.rows), dict(b.rows))
 
 
-def test_padded_calls_give_what_calls_without_padding_give() -> None:
+def test_padding_does_not_change_results() -> None:
     padded, plain = engine(Batching(8, (4, 8), NO_RUNS)), engine(Batching(8, runs=NO_RUNS))
     rng = np.random.default_rng(3)
     for number, n in enumerate((3, 7, 11)):
@@ -151,7 +151,7 @@ def test_padded_calls_give_what_calls_without_padding_give() -> None:
         assert_same_bits(outputs(padded.step(events)), outputs(plain.step(events)))
 
 
-def test_what_is_not_given_is_what_is_missing() -> None:
+def test_absent_covariates_are_missing_covariates() -> None:
     n, y = 4, np.ones(4, np.float32)
     events = EventBatch.of(["a", "b", "c", "d"], np.full(n, START * HOUR_MS), y)
     x, future = np.full((n, 5), np.nan, np.float32), np.full((n, 2, 5), np.nan, np.float32)
@@ -197,11 +197,11 @@ def test_each_kind_reaches_the_forecast() -> None:
 
 
 def test_a_bundle_without_covariates_has_no_trace_of_them() -> None:
-    plain, beside = random_forecaster(small_config()), forecaster()
+    plain, covariate = random_forecaster(small_config()), forecaster()
     inputs = {given.name for given in to_onnx(plain).graph.input if not given.name.startswith("state.")}
     assert inputs == {"slots", "ds", "y", "calibrate"}
     weights = {name: tuple(tensor.shape) for name, tensor in plain.state_dict().items()}
-    more = {name: tuple(tensor.shape) for name, tensor in beside.state_dict().items()}
+    more = {name: tuple(tensor.shape) for name, tensor in covariate.state_dict().items()}
     assert {name for name in more if name not in weights} == {"covariates.vectors.0.weight"}
     assert weights["head.trunk.weight"][1] < more["head.trunk.weight"][1]
 
@@ -236,13 +236,13 @@ def test_a_graph_that_takes_others_than_are_declared_is_refused(declared: tuple[
 
 
 def test_rows_keep_their_form() -> None:
-    """Covariates come with each event: state pages are what they are without."""
+    """Covariates come with each event, so they do not change state pages."""
     plain = random_forecaster(small_config())
     assert forecaster().state_specs() == plain.state_specs()
     assert isinstance(forecaster().initial_rows(1), Rows)
 
 
-def test_a_late_event_is_put_into_place_with_its_covariates() -> None:
+def test_a_late_event_is_applied_with_its_covariates() -> None:
     rng, n = np.random.default_rng(5), 20
     x, future = some_covariates(rng, n, 5)
     y, ds = rng.normal(20, 3, n).astype(np.float32), (START + np.arange(n)) * HOUR_MS

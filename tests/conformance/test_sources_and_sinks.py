@@ -1,4 +1,4 @@
-"""One contract, five sources and three sinks: what `rillcast.transports.base` promises holds for each."""
+"""Five sources and three sinks keep the contract of `rillcast.transports.base`."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def test_every_record_comes_once_in_offset_order(backend: Backend) -> None:
     assert decoded([record for number in sorted(partitions) for record in partitions[number]]) == rows(COUNT)
 
 
-def test_the_listener_is_told_of_each_partition_during_poll_and_not_before(backend: Backend) -> None:
+def test_the_listener_hears_of_each_partition_during_poll_and_not_before(backend: Backend) -> None:
     backend.put(rows(COUNT))
     listener = Listener()
     with closing(backend.source()) as source:
@@ -179,14 +179,14 @@ def test_a_source_may_be_closed_twice_and_unopened(backend: Backend) -> None:
         source.poll(1, 0.01)
 
 
-# Sources whose partitions are held
+# Sources whose partitions are paused
 
 
 def hold_all(_assignment: Assignment) -> None:
     """Answer the listener's question: not before `resume_from`."""
 
 
-def test_a_partition_that_the_listener_holds_back_is_read_from_where_it_is_started(backend: Backend) -> None:
+def test_a_partition_that_the_listener_pauses_is_read_from_where_it_resumes(backend: Backend) -> None:
     backend.put(rows(COUNT))
     listener = Listener(start=hold_all)
     with closing(backend.source()) as source:
@@ -203,7 +203,7 @@ def test_a_partition_that_the_listener_holds_back_is_read_from_where_it_is_start
 
 
 @pytest.mark.parametrize("back_to", [0, 3, 40])
-def test_a_held_partition_goes_on_wherever_it_is_started_again(backend: Backend, back_to: int) -> None:
+def test_a_paused_partition_resumes_from_any_position(backend: Backend, back_to: int) -> None:
     """With records fetched ahead: small polls from a full buffer."""
     backend.put(rows(COUNT))
     with closing(backend.source()) as source:
@@ -219,7 +219,7 @@ def test_a_held_partition_goes_on_wherever_it_is_started_again(backend: Backend,
     assert [(r.partition, r.offset) for r in again] == [(0, n) for n in range(back_to, COUNT // backend.partitions)]
 
 
-def test_a_partition_may_be_started_anew_without_having_been_held(backend: Backend) -> None:
+def test_a_partition_may_resume_without_having_been_paused(backend: Backend) -> None:
     backend.put(rows(COUNT))
     end = COUNT // backend.partitions
     with closing(backend.source()) as source:
@@ -237,7 +237,7 @@ def test_a_partition_may_be_started_anew_without_having_been_held(backend: Backe
         assert sorted(record.offset for record in read(source, COUNT)) == sorted([*range(end)] * backend.partitions)
 
 
-def test_partitions_that_are_not_owned_are_neither_held_nor_started(backend: Backend) -> None:
+def test_partitions_that_are_not_owned_are_neither_paused_nor_resumed(backend: Backend) -> None:
     backend.put(rows(COUNT))
     with closing(backend.source()) as source:
         source.open(Listener())
@@ -250,7 +250,7 @@ def test_partitions_that_are_not_owned_are_neither_held_nor_started(backend: Bac
         assert sorted(source.positions()) == list(range(backend.partitions))
 
 
-def test_the_assignments_are_told_anew_when_asked(backend: Backend) -> None:
+def test_the_assignments_are_current_when_asked_again(backend: Backend) -> None:
     backend.put(rows(20))
     listener = Listener()
     with closing(backend.source()) as source:
@@ -267,8 +267,8 @@ def test_the_assignments_are_told_anew_when_asked(backend: Backend) -> None:
 # Sources on a topic
 
 
-def test_partitions_held_and_started_by_the_listener_itself_lose_and_repeat_nothing(topic: KafkaBackend) -> None:
-    """What a worker does whose transaction ended badly while a rebalance ran: back to the committed positions."""
+def test_partitions_that_the_listener_itself_pauses_and_resumes_lose_and_repeat_nothing(topic: KafkaBackend) -> None:
+    """As a worker whose transaction failed during a rebalance: it resets to the committed positions."""
     topic.put(rows(COUNT))
     half = COUNT // 2
 
@@ -305,7 +305,7 @@ def test_partitions_held_and_started_by_the_listener_itself_lose_and_repeat_noth
         assert [record[:2] for record in read(other, half - 3)] == [(moved, offset) for offset in range(3, half)]
 
 
-def test_a_member_whose_partitions_are_all_held_stays_in_its_group(kafka: KafkaCluster, topic: KafkaBackend) -> None:
+def test_a_member_whose_partitions_are_all_paused_stays_in_its_group(kafka: KafkaCluster, topic: KafkaBackend) -> None:
     topic.settings = kafka.settings(session_timeout_s=1.0, max_poll_interval_s=1.5)
     topic.put(rows(20))
     listener = Listener(start=hold_all)
@@ -360,7 +360,7 @@ def test_keys_headers_and_empty_and_missing_values_arrive_as_they_were_sent(topi
     assert [polled.keys[0], *(record.key for record in records)] == keys
 
 
-def test_records_of_aborted_transactions_are_passed_over_and_the_position_ends_beyond_the_markers(
+def test_records_of_aborted_transactions_are_skipped_and_the_position_ends_beyond_the_markers(
     topic: KafkaBackend,
 ) -> None:
     producer = Producer({"bootstrap.servers": topic.cluster.bootstrap_servers, "transactional.id": topic.topic})
@@ -413,7 +413,7 @@ def test_a_broker_that_does_not_answer_is_an_error_that_names_it(kafka: KafkaClu
 
 
 class SinkCase:
-    """A sink and how to read what it wrote."""
+    """A sink, and a way to read the records that it wrote."""
 
     def __init__(self, sink: Sink, cluster: KafkaCluster | None, where: dict[Channel, str]) -> None:
         self.sink = sink
@@ -508,7 +508,7 @@ def test_headers_and_missing_values_are_published_as_given(kafka_case: tuple[Sin
 
 @pytest.mark.parametrize("client", CLIENTS)
 def test_the_first_records_of_a_new_topic_are_all_there(kafka: KafkaCluster, client: str) -> None:
-    """With several requests in flight librdkafka lost the small ones in one new topic of fifteen and said nothing."""
+    """With several requests in flight librdkafka silently lost the small records in one of fifteen new topics."""
     dead = kafka.create_topic("dead")
     values = [b"1", b"2", b"3", b"x" * 900_000]
     for _ in range(6):

@@ -1,4 +1,4 @@
-"""One contract, every state store: what `rillcast.stores.base` promises holds for each."""
+"""Every state store keeps the contract of `rillcast.stores.base`."""
 
 from __future__ import annotations
 
@@ -39,19 +39,19 @@ OTHER_MODEL: Final = "fedcba9876543210"
 
 
 class Backend(Protocol):
-    """A kind of store under test, and what outlives its processes."""
+    """A kind of store under test, with the storage that outlives its processes."""
 
     def open(self, model_id: str = MODEL) -> StateStore:
         """Return the store of one more process."""
         ...
 
     def commit(self, store: StateStore) -> None:
-        """Do what the transport does between `stage` and the store's `commit`."""
+        """Commit the transport, between `stage` and the store's `commit`."""
         ...
 
 
 class SpoilableBackend(Backend, Protocol):
-    """One whose stored bytes can be damaged."""
+    """A backend whose stored bytes can be damaged."""
 
     def damage(self, partition: int, number: int) -> str:
         """Spoil a stored page, and return how an error has to name it."""
@@ -63,10 +63,10 @@ class MemoryBackend:
         self._shelf = Shelf()
 
     def open(self, model_id: str = MODEL) -> StateStore:
-        return MemoryStore(self._shelf, model_id)
+        return MemoryStore(self._shelf, model_id, polls_per_restore=2)
 
     def commit(self, store: StateStore) -> None:
-        """Nothing is between the two."""
+        """Do nothing."""
 
 
 class LocalBackend:
@@ -77,7 +77,7 @@ class LocalBackend:
         return LocalStore(self._path, PageCodec(model_id, SPECS))
 
     def commit(self, store: StateStore) -> None:
-        """Nothing is between the two."""
+        """Do nothing."""
 
     def damage(self, partition: int, number: int) -> str:
         [file] = (self._path / MODEL / str(partition)).glob(f"{number}.*")
@@ -162,7 +162,7 @@ def saved(backend: Backend, *snapshots: Sequence[Page]) -> None:
             save(backend, store, pages)
 
 
-# What was stored comes back
+# Stored state comes back
 
 
 def test_pages_and_mark_come_back_as_they_were(backend: Backend) -> None:
@@ -270,7 +270,7 @@ def test_the_arrays_may_be_reused_once_staged(backend: Backend) -> None:
         assert_same_pages(restore(store, 0)[0].pages, [make_page()])
 
 
-# What was not committed
+# State that was not committed
 
 
 def test_nothing_is_visible_before_its_commit(atomic: Backend) -> None:
@@ -394,7 +394,7 @@ def test_a_claim_that_is_discarded_is_never_seen(atomic: Backend) -> None:
         assert restore(store, 0)[0].claim is None
 
 
-# The end of a model that served before
+# Retiring a model that served before
 
 
 def retire(backend: Backend, model_id: str, before: Superseded, *partitions: int) -> None:
@@ -417,7 +417,7 @@ def test_a_retired_model_has_nothing_left_of_the_partition_and_the_rest_is_untou
         found = restore(other, 0, 1)
         assert (found[0].mark, list(found[0].pages), found[0].claim) == (None, [], Claim(MODEL))
         assert_same_pages(found[1].pages, [make_page(1, number, seed=1) for number in range(3)])
-        save(backend, other, [make_page(offset=7, seed=1)])  # it comes back, as a model without kept state does
+        save(backend, other, [make_page(offset=7, seed=1)])  # it serves again, like a model without stored state
         assert_same_pages(restore(other, 0)[0].pages, [make_page(offset=7, seed=1)])
     with closing(backend.open()) as store:
         found = restore(store, 0, 1)
@@ -426,7 +426,7 @@ def test_a_retired_model_has_nothing_left_of_the_partition_and_the_rest_is_untou
 
 
 def pages_of(backend: Backend) -> int:
-    """Return how many pages the other model has of partition 0, as far as a restore has to tell."""
+    """Return how many pages the other model has of partition 0, if a restore has to say it."""
     with closing(backend.open()) as store:
         found = restore(store, 0)[0]
     assert found.others == ({OTHER_MODEL: 3} if isinstance(backend, KafkaBackend) else {})
@@ -530,7 +530,7 @@ def test_cancelling_what_is_not_being_restored_is_no_error(backend: Backend) -> 
         store.cancel_restore(7)
 
 
-def test_a_restore_that_is_begun_again_starts_anew_and_comes_once(backend: Backend) -> None:
+def test_a_restore_that_is_begun_twice_comes_once_with_the_newest_state(backend: Backend) -> None:
     pages = [make_page(number=number) for number in range(20)]
     saved(backend, pages)
     with closing(backend.open()) as store:

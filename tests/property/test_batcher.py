@@ -18,7 +18,7 @@ def split(slots: list[int], max_rows: int, runs: Runs = NONE, follows: list[bool
 
 @st.composite
 def events(draw: st.DrawFn) -> tuple[list[int], list[bool]]:
-    """Slots, some of them busy, and which events follow the one before."""
+    """Return slots, some of them busy, and which events follow the one before."""
     slots = draw(st.lists(st.integers(1, draw(st.sampled_from([2, 12]))), max_size=200))
     likely = draw(st.sampled_from([[True], [True, True, True, False], [True, False]]))
     return slots, draw(st.lists(st.sampled_from(likely), min_size=len(slots), max_size=len(slots)))

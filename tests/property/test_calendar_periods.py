@@ -15,7 +15,7 @@ from rillcast.bundle.frequency import parse
 from rillcast_training.export.bundle import to_onnx
 from rillcast_training.export.parity import InPlaceSession
 from rillcast_training.model.forecaster import Forecaster
-from rillcast_training.model.slots import slots_of
+from rillcast_training.model.periods import periods_of
 from tests.support.forecasters import random_forecaster, small_config
 
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
@@ -29,7 +29,7 @@ def milliseconds(moment: dt.datetime) -> int:
 
 
 def edges() -> list[int]:
-    """The first and the last millisecond of every month in years that are special, and of some that are not."""
+    """Return the first and last millisecond of every month in special years and some ordinary ones."""
     years = (2, 4, 100, 400, 1600, 1700, 1899, 1900, 1968, 1969, 1970, 1972, 2000, 2023, 2024, 2100, 2200, 2400, 9999)
     starts = [milliseconds(dt.datetime(year, month, 1, tzinfo=dt.UTC)) for year in years for month in range(1, 13)]
     return [start + off for start in starts for off in (0, -1)] + [
@@ -41,7 +41,7 @@ moments = st.one_of(st.datetimes(timezones=st.just(dt.UTC)).map(milliseconds), s
 
 
 def by_the_calendar(time: int, freq: str) -> int:
-    """The period as the standard library's calendar has it."""
+    """Return the period by the standard library's calendar."""
     frequency, moment = parse(freq), EPOCH + time * MILLISECOND
     if not frequency.in_months:
         return (moment - EPOCH) // (frequency.step * MILLISECOND)
@@ -54,7 +54,7 @@ def test_integers_arrays_and_tensors_agree_with_the_calendar(times: list[int], f
     expected = [by_the_calendar(time, freq) for time in times]
     assert [frequency.period_of(time) for time in times] == expected
     assert frequency.period_of(np.array(times)).tolist() == expected
-    assert slots_of(torch.tensor(times), frequency).tolist() == expected
+    assert periods_of(torch.tensor(times), frequency).tolist() == expected
     starts = frequency.start_of(np.array(expected))
     assert [frequency.start_of(period) for period in expected] == starts.tolist()
     assert (starts <= np.array(times)).all()
@@ -67,11 +67,11 @@ def test_integers_arrays_and_tensors_agree_with_the_calendar(times: list[int], f
     times=st.lists(st.integers(int(_INT64.min), int(_INT64.max)), min_size=1, max_size=20),
     freq=st.sampled_from(FREQUENCIES),
 )
-def test_beyond_the_calendar_all_go_on_alike(times: list[int], freq: str) -> None:
+def test_beyond_the_calendar_all_implementations_agree(times: list[int], freq: str) -> None:
     frequency = parse(freq)
     expected = [frequency.period_of(time) for time in times]
     assert frequency.period_of(np.array(times, np.int64)).tolist() == expected
-    assert slots_of(torch.tensor(times), frequency).tolist() == expected
+    assert periods_of(torch.tensor(times), frequency).tolist() == expected
     assert all(
         frequency.start_of(period) <= t < frequency.start_of(period + 1)
         for period, t in zip(expected, times, strict=True)

@@ -1,4 +1,4 @@
-"""What a stream learns from its errors equals a plain bookkeeping of them, whatever the events."""
+"""A stream's calibration equals a plain bookkeeping of its errors, for all events."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from rillcast_training.model.calibration import anchor_horizons
 from rillcast_training.model.forecaster import Forecaster, Rows
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 
-HORIZON = 20  # long enough that slots share a place for the forecasts of the farther horizons
-SHARED = {1: 1, 5: 1, 10: 2, 20: 4}  # how many slots do, by horizon
+HORIZON = 20  # long enough that periods share a place for the forecasts of the farther horizons
+SHARED = {1: 1, 5: 1, 10: 2, 20: 4}  # how many periods do, by horizon
 RATE, RAMP = calibration._RATE, calibration._RAMP
 TOLERANCE = 1e-4
 
@@ -34,9 +34,9 @@ Floats = npt.NDArray[np.float64]
 
 
 class Event(NamedTuple):
-    """An event as the step took it, and what it brought without (own) and with calibration (published)."""
+    """An event as the step took it, and its forecasts without (own) and with calibration (published)."""
 
-    slot: int
+    period: int
     y: float
     status: Status
     own: Floats
@@ -48,11 +48,11 @@ class Event(NamedTuple):
 
 
 def run(forecaster: Forecaster, events: list[tuple[int, float]]) -> list[Event]:
-    taken, slot = [], 480_000
+    taken, period = [], 480_000
     rows, shadow = forecaster.initial_rows(1), forecaster.initial_rows(1)
     for gap, y in events:
-        at = slot + gap
-        slot = max(slot, at)
+        at = period + gap
+        period = max(period, at)
         ds, value = torch.tensor([at * HOUR_MS]), torch.tensor([y])
         with torch.no_grad():
             own, shadow = forecaster.step(ds, value, shadow, 0.0)
@@ -80,7 +80,7 @@ def scale_of(forecaster: Forecaster, rows: Rows) -> float:
 
 
 class Bookkeeping:
-    """Forecasts by horizon and place: of the slots that share one, the newest has it."""
+    """Pending forecasts by horizon and entry: of the periods that share one, it holds the newest."""
 
     def __init__(self) -> None:
         self.horizons = anchor_horizons(HORIZON)
@@ -92,25 +92,25 @@ class Bookkeeping:
         self.first: int | None = None
 
     def take(self, event: Event) -> dict[int, Event]:
-        """Learn from an event that advanced its stream, remember its forecast; return what was settled by horizon."""
-        settled = {}
+        """Learn from an event that advanced its stream, store its forecast; return the resolved ones by horizon."""
+        resolved = {}
         if not np.isnan(event.y):
             for k, h in enumerate(self.horizons):
-                issued = self.waiting.get((h, (event.slot - h) // SHARED[h]))
-                if issued is None or issued.slot != event.slot - h:
+                issued = self.waiting.get((h, (event.period - h) // SHARED[h]))
+                if issued is None or issued.period != event.period - h:
                     continue
-                settled[h] = issued
+                resolved[h] = issued
                 above = issued.own[h - 1] + issued.scale * self.offsets[k] - event.y
                 covered = np.clip(0.5 + above / issued.scale / RAMP, 0, 1)
                 low, _, high = LEVELS - covered
                 apart = (high - low) / 2  # the interval widens on both sides; it does not move
                 self.offsets[k] += RATE * np.sqrt(SHARED[h]) * np.array([-apart, 0.0, apart])
             if self.first is None:
-                self.first = event.slot
+                self.first = event.period
         if self.first is not None:
             for h in self.horizons:
-                self.waiting[h, event.slot // SHARED[h]] = event
-        return settled
+                self.waiting[h, event.period // SHARED[h]] = event
+        return resolved
 
     def corrected(self, event: Event) -> Floats:
         """Move every quantile, then let none pass its inner neighbour."""
@@ -126,20 +126,20 @@ class Bookkeeping:
 def test_offsets_and_corrections_are_those_of_plain_bookkeeping(events: list[tuple[int, float]]) -> None:
     book, newest = Bookkeeping(), None
     for event in run(FORECASTER, events):
-        if newest is None or event.slot - newest > FORECASTER.config.max_gap:
+        if newest is None or event.period - newest > FORECASTER.config.max_gap:
             book.start()
-        settled = {}
+        resolved = {}
         if event.status.advanced:
-            settled, newest = book.take(event), event.slot
+            resolved, newest = book.take(event), event.period
             np.testing.assert_allclose(event.offsets, book.offsets, rtol=0, atol=TOLERANCE)
             expected = book.corrected(event)
             allowed = TOLERANCE * (np.abs(expected) + event.scale)
             assert (np.abs(event.published - expected) <= 2 * allowed).all()
         for number, h in enumerate(book.horizons):
             _, covered, bias = event.score[number : 3 * len(book.horizons) : len(book.horizons)]
-            assert np.isnan(covered) == (h not in settled)
-            if h in settled:
-                low, middle, high = settled[h].published[h - 1]
+            assert np.isnan(covered) == (h not in resolved)
+            if h in resolved:
+                low, middle, high = resolved[h].published[h - 1]
                 assert covered == (low <= event.y <= high)
                 size = (abs(middle) + abs(event.y)) / event.scale
                 assert abs(bias - (middle - event.y) / event.scale) <= TOLERANCE * (1 + size)

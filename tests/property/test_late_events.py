@@ -32,7 +32,7 @@ from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, 
 from tests.support.toy import toy_bundle
 
 START = 475_000  # hours since the epoch
-Event = tuple[str, int, float]  # stream, slot, value
+Event = tuple[str, int, float]  # stream, period, value
 Key = tuple[str, int]
 
 
@@ -47,7 +47,7 @@ def forecaster() -> Bundle:
 
 @cache
 def engine_of(name: str, reach: int, last_wins: bool, rows: int) -> StepEngine:
-    """Return an engine, made once: to load a model takes longer than an example."""
+    """Return an engine, created once: loading a model takes longer than an example."""
     lateness = AllowedLateness(reach, Frequency(HOUR_MS), last_wins) if reach else None
     return StepEngine(forecaster(), Device("cpu"), lateness=lateness, batching=Batching(rows))
 
@@ -61,7 +61,7 @@ def emptied(name: str, reach: int = 0, *, last_wins: bool = False, rows: int = 2
 
 @dataclass
 class Seen:
-    """What consumers have of a stream and slot: the record with the highest revision."""
+    """The record that consumers keep for a stream and period: the one with the highest revision."""
 
     forecasts: dict[Key, npt.NDArray[np.float32]] = field(default_factory=dict)
     statuses: dict[Key, int] = field(default_factory=dict)
@@ -76,7 +76,7 @@ class Seen:
 
 
 def feed(engine: StepEngine, events: list[Event], seen: Seen, first_offset: int = 0) -> None:
-    """Step events in one call and note what is published, each revision behind its cause."""
+    """Step events in one call and record what is published, each revision after its cause."""
     ids = [event[0] for event in events]
     ds = np.array([(START + slot) * HOUR_MS + 17 for _, slot, _ in events], np.int64)
     y = np.array([value for _, _, value in events], np.float32)
@@ -98,7 +98,7 @@ def feed(engine: StepEngine, events: list[Event], seen: Seen, first_offset: int 
 def accepted(
     events: Iterable[Event], reach: int, *, last_wins: bool
 ) -> tuple[dict[str, dict[int, float]], Counter[str]]:
-    """Return what each stream's row should hold, by slot, and how many events were late or known."""
+    """Return the expected events of each stream by period, and how many events were late or known."""
     held: dict[str, dict[int, float]] = defaultdict(dict)
     newest: dict[str, int] = {}
     left: Counter[str] = Counter()
@@ -170,7 +170,7 @@ def polls(events: list[Event], sizes: list[int]) -> Iterable[tuple[int, list[Eve
 def test_last_revisions_are_the_forecasts_of_the_stream_in_order(
     last_wins: bool, drawn: list[tuple[str, int, int, float]], sizes: list[int], reach: int, moves: set[int]
 ) -> None:
-    """However the events are polled, and wherever the state is stored and taken in by another process."""
+    """The result depends neither on the polls nor on when another process stores and loads the state."""
     events = laid_out(drawn)
     here, there = "here", "there"
     seen, engine = Seen(), emptied(here, reach, last_wins=last_wins, rows=3)
@@ -208,7 +208,7 @@ def test_an_event_that_the_quarantine_refuses_leaves_no_trace_however_events_are
 
 
 @pytest.mark.parametrize("slot", [17, 20], ids=["late", "a second value"])
-def test_a_late_event_that_the_quarantine_refuses_leaves_its_stream_as_it_was(slot: int) -> None:
+def test_a_late_event_that_the_quarantine_refuses_leaves_its_stream_unchanged(slot: int) -> None:
     before = [("a", at, math.sin(at)) for at in range(21) if at != 17]
     seen, expected = Seen(), Seen()
     feed(emptied("several", 3, last_wins=True, rows=3), [*before, ("a", slot, 1e30), ("a", 21, 0.5)], seen)
@@ -233,7 +233,7 @@ def test_in_order_there_is_not_one_more_step() -> None:
     assert calls[False] == calls[True]
 
 
-def test_without_allowed_lateness_nothing_is_kept_beside_the_state() -> None:
+def test_without_allowed_lateness_nothing_else_is_retained() -> None:
     engine = StepEngine(toy_bundle(), Device("cpu"))
     assert engine.residents.retained is None
     engine.step(EventBatch.of(["a"], np.zeros(1, np.int64), np.ones(1, np.float32)))

@@ -1,4 +1,4 @@
-"""The oracle: whatever the interleaving, batching and crash point, consumers see one offline unroll of each stream."""
+"""The oracle: for every interleaving, batching and crash point, consumers see one offline unroll of each stream."""
 
 from __future__ import annotations
 

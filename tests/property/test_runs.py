@@ -1,4 +1,4 @@
-"""Runs of a busy stream's events go through the sequence graph, and nobody can tell."""
+"""Runs of a busy stream's events go through the sequence graph without changing a result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The two views of a forecaster are one: forward over a sequence equals step by step, whatever the events."""
+"""Forward over a sequence equals step by step, for all events."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rillcast.bundle.bundle import Status
-from rillcast_training.data.series import contexts
+from rillcast_training.data.series import segments
 from rillcast_training.data.windows import Window, collate
 from rillcast_training.model.cells import CELLS
 from rillcast_training.model.forecaster import Forecaster, Rows, StepOutputs
@@ -23,7 +23,7 @@ FORECASTERS = {
     for layers in (1, 2)
 }
 
-Event = tuple[int, float, int]  # slots since the stream's newest, y, milliseconds into the slot
+Event = tuple[int, float, int]  # periods since the stream's newest, y, milliseconds into the period
 gaps = st.one_of(st.just(1), st.integers(min_value=-4, max_value=16))
 values = st.one_of(
     st.just(float("nan")),
@@ -38,15 +38,15 @@ starts = st.sampled_from([0, 474_000, -90_000, -3])
 
 
 def times(events: list[Event], start: int) -> tuple[np.ndarray, np.ndarray]:
-    slot, ds = start, []
+    period, ds = start, []
     for gap, _, within in events:
-        ds.append((slot + gap) * HOUR_MS + within)
-        slot = max(slot, slot + gap)
+        ds.append((period + gap) * HOUR_MS + within)
+        period = max(period, period + gap)
     return np.array(ds, dtype=np.int64), np.array([y for _, y, _ in events], dtype=np.float32)
 
 
 def run_steps(forecaster: Forecaster, ds: list[np.ndarray], y: list[np.ndarray]) -> list[list[StepOutputs]]:
-    """Step several streams side by side, uncalibrated; return each stream's outputs, one row each."""
+    """Step several streams in one batch, uncalibrated; return each stream's outputs, one row each."""
     rows = forecaster.initial_rows(len(ds))
     outputs: list[list[StepOutputs]] = [[] for _ in ds]
     for t in range(max(len(one) for one in ds)):
@@ -75,13 +75,13 @@ def test_forward_over_a_sequence_equals_step_by_step(
     stepped = run_steps(forecaster, list(ds), list(y))
     for stream in range(len(events)):
         advanced = set()
-        for context in contexts(ds[stream] // HOUR_MS, y[stream], season=config.seasons[0], max_gap=config.max_gap):
-            length = len(context.slots)
-            batch = collate([Window(context, 0, length, None, 1.0, fresh=False)], config, [np.arange(length)])
+        for segment in segments(ds[stream] // HOUR_MS, y[stream], season=config.seasons[0], max_gap=config.max_gap):
+            length = len(segment.periods)
+            batch = collate([Window(segment, 0, length, None, 1.0, fresh=False)], config, [np.arange(length)])
             with torch.no_grad():
                 forecast = forecaster(batch.sequences)
             expected, scale = forecast.quantiles()[0], forecast.scale[0]
-            for t, row in enumerate(context.rows):
+            for t, row in enumerate(segment.rows):
                 found = stepped[stream][row].forecast
                 assert ((found - expected[t]).abs() <= TOLERANCE * (expected[t].abs() + scale[t])).all()
                 advanced.add(int(row))

@@ -24,11 +24,11 @@ class Copier:
     def __init__(self, settings: KafkaSettings, source: str, target: str) -> None:
         self.owned: dict[int, int] = {}  # partition -> next offset
         self.commits = 0
-        self.rewinds = 0
+        self.resets = 0
         self.failure: BaseException | None = None
         self._source: Source = kafka_source(settings.client, settings, source)
         self._sink: TransactionalSink = open_transactional_sink(settings, {Channel.FORECASTS: target}, source)
-        self._rewind_due = False
+        self._reset_due = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="copier")
         self._source.open(self)
@@ -48,27 +48,27 @@ class Copier:
         return starts
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
-        if not self._rewind_due:
+        if not self._reset_due:
             self._commit()
         for number in partitions:
             del self.owned[number]
 
     def on_lost(self, partitions: Sequence[int]) -> None:
-        self._rewind_due = True
+        self._reset_due = True
         for number in partitions:
             del self.owned[number]
 
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self._turn()
+                self._iterate()
         except BaseException as error:  # noqa: BLE001  the test's own thread raises it
             self.failure = error
 
-    def _turn(self) -> None:
+    def _iterate(self) -> None:
         polled = self._source.poll(_MAX_RECORDS, 0.05)
-        if self._rewind_due:
-            self._rewind()
+        if self._reset_due:
+            self._reset_to_committed()
             return
         places = list(zip(polled.partitions.tolist(), polled.offsets.tolist(), strict=True))
         for partition, offset in places:
@@ -79,7 +79,7 @@ class Copier:
                 copies = Records([None] * len(places), [b"%d/%d" % place for place in places])
                 self._sink.publish(Channel.FORECASTS, copies)
             except TransactionAborted:
-                self._rewind_due = True
+                self._reset_due = True
             else:
                 self._commit()
 
@@ -87,14 +87,14 @@ class Copier:
         try:
             self._sink.commit(self.owned, self._source.group())
         except TransactionAborted:
-            self._rewind_due = True
+            self._reset_due = True
         else:
             self.commits += 1
 
-    def _rewind(self) -> None:
-        self.rewinds += 1
+    def _reset_to_committed(self) -> None:
+        self.resets += 1
         self._sink.abort()
-        self._rewind_due = False
+        self._reset_due = False
         self._source.pause(list(self.owned))
         for assignment in self._source.assignments():
             self.owned[assignment.partition] = from_beginning(assignment)

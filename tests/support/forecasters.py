@@ -41,7 +41,7 @@ def random_forecaster(config: ForecasterConfig, seed: int = 0) -> Forecaster:
 
 @contextmanager
 def brief_parity() -> Iterator[None]:
-    """Let exports compare file and forecaster on few events, in tests of something else than the export.
+    """Let exports compare file and forecaster on a few events, for tests that are not about the export.
 
     The full check takes most of an export's time; `tests/integration/training/test_export.py` runs it for every cell.
     """

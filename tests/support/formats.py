@@ -34,12 +34,12 @@ _TOPIC_NAMES: Final = {"subject.name.strategy.type": "TOPIC"}
 
 
 def mock_registry() -> Registry:
-    """Return a registry within this process (confluent-kafka's own double)."""
+    """Return a registry inside this process (confluent-kafka's test double)."""
     return Registry(RegistrySettings(url="mock://registry"))
 
 
 def format_of(name: str, registry: Registry, *, validate: bool = False) -> Format:
-    """Return the reading side."""
+    """Return the format that reads."""
     match name:
         case "json":
             return JsonFormat()
@@ -54,7 +54,7 @@ def format_of(name: str, registry: Registry, *, validate: bool = False) -> Forma
 
 
 def writer_of(name: str, registry: Registry, topic: str = "observations") -> Writer:
-    """Return the writing side; `ds` is given in milliseconds."""
+    """Return the writer; it takes `ds` in milliseconds."""
     context = SerializationContext(topic, MessageField.VALUE)
     if name == "json":
         return lambda members: json.dumps(members).encode()

@@ -56,7 +56,7 @@ class MemorySource:
         self._owned = list(log.partitions) if owned is None else list(owned)
         self._per_poll = per_poll
         self._positions: dict[int, int] = {}
-        self._held: set[int] = set()
+        self._paused: set[int] = set()
         self._listener: AssignmentListener | None = None
         self.before_poll: deque[Callable[[MemorySource], None]] = deque()
         self.fail_commit: Callable[[], None] = lambda: None
@@ -70,7 +70,7 @@ class MemorySource:
             self._listener is not None
             and bool(self._positions)
             and not self.before_poll
-            and not self._held
+            and not self._paused
             and all(p >= len(self._log.partitions[n]) for n, p in self._positions.items())
         )
 
@@ -83,7 +83,7 @@ class MemorySource:
         starts = self._listener.on_assigned([self._assignment(n) for n in partitions])
         for number, position in starts.items():
             if position is None:
-                self._held.add(number)
+                self._paused.add(number)
             else:
                 self.resume_from(number, position)
 
@@ -97,23 +97,23 @@ class MemorySource:
         self._listener.on_revoked(partitions)
         for number in partitions:
             self._positions.pop(number)
-            self._held.discard(number)
+            self._paused.discard(number)
 
     def lose(self, partitions: Sequence[int]) -> None:
         assert self._listener is not None
         for number in partitions:
             self._positions.pop(number)
-            self._held.discard(number)
+            self._paused.discard(number)
         self._listener.on_lost(partitions)
 
     def pause(self, partitions: Sequence[int]) -> None:
-        self._held |= set(partitions) & set(self._positions)
+        self._paused |= set(partitions) & set(self._positions)
 
     def resume_from(self, partition: int, position: int) -> None:
         if partition in self._positions:
             assert position >= self._log.beginning, "these events are not retained"
             self._positions[partition] = position
-            self._held.discard(partition)
+            self._paused.discard(partition)
 
     def assignments(self) -> Sequence[Assignment]:
         return [self._assignment(number) for number in self._positions]
@@ -128,7 +128,7 @@ class MemorySource:
         elif self.before_poll:
             self.before_poll.popleft()(self)
         room = min(max_records, max(1, self._per_poll()))
-        reading = {number: at for number, at in self._positions.items() if number not in self._held}
+        reading = {number: at for number, at in self._positions.items() if number not in self._paused}
         polled, after = read_some(self._log, reading, room)
         self._positions |= after
         return polled

@@ -33,6 +33,6 @@ def quick_options(data: Path, folder: Path, **changes: Any) -> TrainOptions:
 
 
 def trainer_of(options: TrainOptions) -> Trainer:
-    """Return the trainer of the options."""
+    """Return a trainer for the options."""
     series, config = series_of(options, forecaster_shape(options))
     return Trainer(options, config, split(series, config, options.validation))

@@ -23,8 +23,7 @@ from rillcast.observability.latency import Latency
 from rillcast.observability.metrics import Metrics
 from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.publishing.filters import Policy
-from rillcast.publishing.output import ForecastOutput
-from rillcast.publishing.publisher import Publisher
+from rillcast.publishing.publisher import ForecastOutput, Publisher
 from rillcast.rollout.models import Names
 from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.worker import Parts, Worker

@@ -92,6 +92,13 @@ def test_serving_never_imports_training_or_its_libraries() -> None:
         assert not {imported.split(".")[0] for imported in found} & banned, module
 
 
+def test_installed_modules_import_nothing_that_only_a_checkout_has() -> None:
+    for module, path in KNOWN.items():
+        if not module.startswith("rillcast_training.research"):
+            found = {i for i in imports(path) if i.startswith(("tests", "deploy", "rillcast_training.research"))}
+            assert not found, f"{module} imports {sorted(found)}"
+
+
 def test_the_engine_knows_no_kafka_metrics_or_wall_clock() -> None:
     for name in ("engine", "bundle"):
         for path in (SERVING / name).rglob("*.py"):

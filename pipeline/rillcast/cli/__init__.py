@@ -1,7 +1,7 @@
 """The command line: commands, flags, exit codes.
 
-Rule: a command parses, calls and prints; what it does lives below. Loading the parser imports nothing heavy: a command
-imports torch, polars or `rillcast_training` inside its `run`.
+Rule: a command parses, calls and prints; the work is done by the packages below. A command imports heavy libraries and
+`rillcast_training` in its functions only, and is itself imported when it is called.
 Does not know: how anything is computed, stored or transported.
 """
 

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from pydantic_settings import CliSettingsSource
 
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from rillcast_training.data.columns import Columns
     from rillcast_training.fit.options import Flag
 
+
+_Command: TypeAlias = Literal["train", "tune"]
 
 # The settings.
 
@@ -128,7 +130,7 @@ def _names(text: str) -> tuple[str, ...]:
 # The options of training and of a search, each a field of a dataclass with a `Flag`.
 
 
-def add_options(parser: argparse.ArgumentParser, options: type, command: Literal["train", "tune"]) -> None:
+def add_options(parser: argparse.ArgumentParser, options: type, command: _Command) -> None:
     """Add one flag per field of a dataclass of options that `command` takes.
 
     The flags have no defaults of their own: a flag that is not given is absent from the parsed arguments, and the
@@ -137,10 +139,7 @@ def add_options(parser: argparse.ArgumentParser, options: type, command: Literal
     documented = _docstrings(options)
     groups: dict[str, argparse._ActionsContainer] = {"": parser}
     exclusive: dict[str, argparse._ActionsContainer] = {}
-    for field, flag in _flags(options):
-        heading = _heading(flag, options, command)
-        if heading is None:
-            continue
+    for field, flag, heading in _flags(options, command):
         if heading not in groups:
             groups[heading] = parser.add_argument_group(heading)
         container = groups[heading]
@@ -160,19 +159,15 @@ def add_options(parser: argparse.ArgumentParser, options: type, command: Literal
         action.required = required
 
 
-def given(args: argparse.Namespace, options: type, command: Literal["train", "tune"]) -> dict[str, Any]:
-    """Return the options that were given, by field, of those that are flags of `command`."""
-    values = {
-        field.name: vars(args)[field.name]
-        for field, flag in _flags(options)
-        if _heading(flag, options, command) is not None and field.name in vars(args)
-    }
+def given(args: argparse.Namespace, options: type, command: _Command) -> dict[str, Any]:
+    """Return the options that were given, by field."""
+    values = {field.name: vars(args)[field.name] for field, _, _ in _flags(options, command) if field.name in args}
     return {name: tuple(value) if isinstance(value, list) else value for name, value in values.items()}
 
 
 def flag_names(options: type, init: str) -> dict[str, str]:
     """Return the names of the flags by field, of those that `--init` affects in the same way."""
-    return {field.name: flag_name(field, flag) for field, flag in _flags(options) if flag.init == init}
+    return {field.name: flag_name(field, flag) for field, flag, _ in _flags(options, "train") if flag.init == init}
 
 
 def flag_name(field: Field[Any], flag: Flag) -> str:
@@ -180,19 +175,17 @@ def flag_name(field: Field[Any], flag: Flag) -> str:
     return flag.name or f"--{'no-' if field.default is True else ''}{field.name.replace('_', '-')}"
 
 
-def _heading(flag: Flag, options: type, command: Literal["train", "tune"]) -> str | None:
-    """Return the group of a flag in the help of `command`; None = it is no flag of that command."""
-    return flag.tune if command == "tune" and options.__name__ == "TrainOptions" else flag.group
-
-
-def _flags(options: type) -> Iterator[tuple[Field[Any], Flag]]:
-    from rillcast_training.fit.options import Flag
+def _flags(options: type, command: _Command) -> Iterator[tuple[Field[Any], Flag, str]]:
+    """Yield the fields that a command takes, with their flags and the headings that these stand under."""
+    from rillcast_training.fit.options import Flag, TrainOptions
 
     hints = typing.get_type_hints(options, include_extras=True)
     for field in fields(options):
         for extra in getattr(hints[field.name], "__metadata__", ()):
             if isinstance(extra, Flag):
-                yield field, extra
+                heading = extra.tune if command == "tune" and options is TrainOptions else extra.group
+                if heading is not None:
+                    yield field, extra, heading
 
 
 def _value(options: type, field: Field[Any], flag: Flag) -> Mapping[str, Any]:

@@ -1,7 +1,7 @@
-"""How commands read a topic or a file from outside the service: all of it, or what comes from now on.
+"""Reading of a topic or a file by commands, from outside the service: all records, or new ones.
 
-Owns: a consumer group of one, which commits nothing, and how text of strangers is shown. Does not know: what is in the
-records.
+Owns: a consumer group of one member, which commits nothing, and how text from records is shown. Does not know: the
+content of the records.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ _JOIN_TIMEOUT_S: Final = 60.0
 
 
 class _Reader:
-    """Reads every partition from its beginning, or from so many records before its end when the reading begins."""
+    """Reads every partition from its beginning, or from `last` records before its end at the start."""
 
     def __init__(self, last: int | None) -> None:
         self.ends: dict[int, int] = {}
         self._last = last
 
     def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
-        """Say where to begin."""
+        """Return the positions to begin at."""
         self.ends |= {each.partition: each.end for each in assignments}
         return {each.partition: self._first(each) for each in assignments}
 
@@ -42,10 +42,10 @@ class _Reader:
         return beginning if self._last is None else max(beginning, end - self._last)
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
-        """Nothing was promised about a group of one."""
+        """Do nothing; the only member keeps its partitions."""
 
     def on_lost(self, partitions: Sequence[int]) -> None:
-        """Nothing was promised about a group of one."""
+        """Do nothing; the only member keeps its partitions."""
 
 
 def polls(
@@ -60,16 +60,16 @@ def polls(
     """Yield the records of a topic in the order of each partition, or those of a file.
 
     Args:
-        settings: how to reach the brokers.
-        purpose: stands in the name of the group.
-        topic: which one, unless a file is given.
-        file: read to its end instead.
-        follow: yield what comes from now on, without an end, in place of what there is.
-        last: begin so many records before the end of each partition; None = at its beginning.
+        settings: Settings with the connection to the brokers.
+        purpose: Word in the name of the group.
+        topic: Topic to read, unless a file is given.
+        file: File to read to its end, instead of the topic.
+        follow: Whether to yield new records, without an end, instead of existing ones.
+        last: Number of records to begin before the end of each partition; None = at its beginning.
 
     Raises:
-        SettingsError: the file's name tells no format.
-        TransportError: the topic cannot be read.
+        SettingsError: The file's name has no known format.
+        TransportError: The topic cannot be read.
     """
     from rillcast.transports.connect import open_source
 
@@ -94,21 +94,21 @@ def _read(source: Source, *, follow: bool, last: int | None) -> Iterator[Polled]
             yield polled
         if not reader.ends:
             if time.monotonic() > deadline:
-                raise TransportError(f"{source.name}: the group gave no partition within {_JOIN_TIMEOUT_S:g} s")
-        elif source.group() is not None and not follow:  # a file says by itself when it has ended
+                raise TransportError(f"{source.name}: no partition was assigned within {_JOIN_TIMEOUT_S:g} s")
+        elif source.group() is not None and not follow:  # a file reports its own end
             positions = source.positions()
             if all(positions.get(partition, -1) >= end for partition, end in reader.ends.items()):
                 return
 
 
 def moment(text: str) -> int:
-    """Return what a flag says of a time (RFC 3339, UTC if it has no zone) as milliseconds since the epoch."""
+    """Return the time of a flag (RFC 3339, UTC if it has no zone) as milliseconds since the epoch."""
     found = datetime.fromisoformat(text)
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
 
 
 def printable(data: bytes) -> str:
-    """Return text that a terminal shows and does not obey: other bytes and control characters are escaped."""
+    """Return text without effect on a terminal: control characters and bytes that are no text are escaped."""
     text = data.decode("utf-8", errors="backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 

@@ -1,7 +1,7 @@
 """The input topic as a table: `unique_id, ds, y` and covariates, as training takes it.
 
-Owns: what the table holds (every observation that the service would have stepped, in the order of each partition) and
-what is said of the rest. Does not know: slots, series, models.
+Owns: the content of the table (every observation that the service would have stepped, in the order of each partition)
+and the summary of the rest. Does not know: periods, series, models.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ _OWN: Final = ("unique_id", "ds", "y")
 
 @dataclass(frozen=True, slots=True)
 class Taken:
-    """What came of a topic.
+    """Result of reading a topic.
 
     Attributes:
-        topic: its name.
-        events: rows of the table.
-        refused: records that are no observations, by reason; `example` tells of the first.
-        example: empty if none was refused.
+        topic: Name of the topic.
+        events: Number of rows of the table.
+        refused: Number of records that are no observations, by reason.
+        example: Reason of the first refused record in full; empty if none was refused.
     """
 
     topic: str
@@ -50,7 +50,7 @@ class Taken:
         if not self.refused:
             return text
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in self.refused.most_common())
-        return f"{text}; {self.refused.total():,} records are none ({reasons}), the first: {self.example}"
+        return f"{text}; {self.refused.total():,} records were rejected ({reasons}), the first: {self.example}"
 
 
 def write(
@@ -60,24 +60,24 @@ def write(
     covariates: Sequence[tuple[str, Kind]] = (),
     horizon: int = 0,
 ) -> Taken:
-    """Read what the input topic holds now into a Parquet file.
+    """Read the events that the input topic holds now into a Parquet file.
 
-    Records go through the decoder of the service, so what it would send to the dead letters is not in the table, and a
-    covariate is what a model would have seen of it: that of the table of streams where the event brings none, null
-    where it is missing or out of range. A covariate has a column of its name; one that is known ahead also a column
-    `future.NAME` with what each event says of the next slots.
+    Records go through the decoder of the service, so the table has no record that would be a dead letter. A covariate
+    has the value that a model would have seen: that of the table of streams where the event has none, null where it is
+    missing or out of range. A covariate has a column of its name. One that is known ahead also has a column
+    `future.NAME` with its values for the next periods.
 
     Args:
-        settings: which topic, how to reach it, how its records are written.
-        path: of the file; replaced if it is there.
-        last: only so many records of each partition; None = all that are retained.
-        covariates: name and kind of those that are read.
-        horizon: so many of the next slots.
+        settings: Settings with the topic, its connection, and the format of its records.
+        path: File to write; an existing one is replaced.
+        last: Number of the last records of each partition to read; None = all that are retained.
+        covariates: Name and kind of each covariate to read.
+        horizon: Number of next periods.
 
     Raises:
-        SettingsError: the input is a file, or the covariates cannot be read.
-        TransportError: the topic cannot be read.
-        DataError: it holds no observation, or the file cannot be written.
+        SettingsError: The input is a file, or the covariates cannot be read.
+        TransportError: The topic cannot be read.
+        DataError: The topic holds no observation, or the file cannot be written.
     """
     import polars as pl
     import polars.selectors as cs
@@ -88,7 +88,9 @@ def write(
         raise SettingsError(f"input.path is {settings.input.path!r}, a file; give it as DATA, without --from-topic")
     topic = settings.input.topic
     if own := [name for name, _ in covariates if name in _OWN]:
-        raise SettingsError(f"covariate {own[0]!r}: the table has a column of that name, {', '.join(_OWN)} are its own")
+        raise SettingsError(
+            f"covariate {own[0]!r}: the table has its own columns {', '.join(_OWN)}; rename the covariate"
+        )
     try:
         decoder, vocabularies = open_learning_decoder(settings, covariates, horizon)
     except ValueError as error:
@@ -104,10 +106,10 @@ def write(
             {"unique_id": events.unique_ids, "ds": events.ds, "y": events.y.astype("float64")},
             schema_overrides={"unique_id": pl.String},
         )
-        parts.append(frame.with_columns(_beside(events, covariates, vocabularies)))
+        parts.append(frame.with_columns(_covariate_columns(events, covariates, vocabularies)))
     taken = Taken(topic, sum(map(len, parts)), refused, topic_reading.printable(example.encode()))
     if not taken.events:
-        found = f"{refused.total():,} records, none of which is an observation ({taken.example})" if refused else "none"
+        found = f"{refused.total():,} records that were all rejected ({taken.example})" if refused else "none"
         raise DataError(f"topic {topic}: expected observations, found {found}")
     try:
         pl.concat(parts).with_columns(cs.float().fill_nan(None)).write_parquet(path)
@@ -116,7 +118,7 @@ def write(
     return taken
 
 
-def _beside(
+def _covariate_columns(
     events: EventBatch, covariates: Sequence[tuple[str, Kind]], vocabularies: Mapping[str, Vocabulary]
 ) -> list[pl.Series]:
     """Return the columns of the covariates."""
@@ -134,7 +136,7 @@ def _beside(
             columns.append(pl.Series(name, values.astype(np.float64)))
     known = [name for name, kind in covariates if kind == "known"]
     for number, name in enumerate(known):
-        assert events.future is not None  # something is known ahead
+        assert events.future is not None  # because a covariate is known ahead
         values = events.future[:, number].astype(np.float64)
         flat = pl.Series(f"future.{name}", values.reshape(-1)).fill_nan(None)
         columns.append(flat.reshape(values.shape).cast(pl.List(pl.Float64)))

@@ -21,7 +21,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
-from rillcast.arrays import FloatArray, StatusArray
+from rillcast.arrays import FloatArray, IntArray, StatusArray
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import quarantine
 from rillcast.engine.batcher import Batching
@@ -38,7 +38,7 @@ NO_LIMITS: Final = Limits()
 
 
 class Outcome(enum.IntEnum):
-    """What the engine did with an event."""
+    """The engine's decision on an event."""
 
     STEPPED = 0
     ALREADY_APPLIED = 1  # the stream's restored state already contains the event
@@ -49,7 +49,7 @@ class Outcome(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What one call of `StepEngine.step` did.
+    """Counts of one call of `StepEngine.step`.
 
     Attributes:
         events: Number of events given.
@@ -118,9 +118,9 @@ class StepEngine:
         Args:
             bundle: The model.
             on: Device that runs it.
-            batching: How events are put into calls of the model.
-            limits: Which streams may be resident.
-            lateness: How late an event may be; None = late events are left to the model.
+            batching: Rules by which events are put into calls of the model.
+            limits: Limits on resident streams.
+            lateness: Allowed lateness of events; None = late events are left to the model.
             calibrate: Whether a bundle that learns an online correction of its forecasts applies it.
             timer: Returns monotonic seconds, for the statistics only.
 
@@ -139,7 +139,6 @@ class StepEngine:
         """Advance each event's stream by one step; return one row of output per event, in the order given."""
         started, n = self._timer(), len(events)
         unique_ids, timestamps_ms = events.unique_ids, events.timestamps_ms
-        inputs = self._inputs(events)
         outputs = self._runner.empty_outputs(n)
         outcome: StatusArray = np.zeros(n, np.int8)
         late = None if self._replay is None else LateResults.empty(n)
@@ -156,7 +155,7 @@ class StepEngine:
             stepped = outcome[rows] == Outcome.STEPPED
             if not stepped.all():
                 rows, slots = rows[stepped], slots[stepped]
-            batch = SlotBatch(rows, slots, inputs.take(rows))
+            batch = SlotBatch(rows, slots, self._inputs(events, rows))
             if self._replay is None or late is None:
                 self._runner.run(batch, outputs)
                 self._state.note(slots, batch.inputs.ds)
@@ -177,13 +176,16 @@ class StepEngine:
             revised=None if late is None else late.revised,
         )
 
-    def _inputs(self, events: EventBatch) -> Inputs:
+    def _inputs(self, events: EventBatch, rows: IntArray) -> Inputs:
         """Return the inputs that the graph declares; missing covariates are NaN, undeclared ones are dropped."""
-        metadata, n = self.bundle.metadata, len(events)
-        x, future = events.x, events.future
-        declared, ahead = len(metadata.covariates), len(metadata.known_ahead)
-        if declared and x is None:
-            x = np.full((n, declared), np.nan, np.float32)
-        if ahead and future is None:
-            future = np.full((n, ahead, metadata.horizon), np.nan, np.float32)
-        return Inputs(events.ds, events.y, x if declared else None, future if ahead else None)
+        metadata, x, future = self.bundle.metadata, None, None
+        if declared := len(metadata.covariates):
+            x = _rows_or_missing(events.x, rows, (declared,))
+        if ahead := len(metadata.known_ahead):
+            future = _rows_or_missing(events.future, rows, (ahead, metadata.horizon))
+        return Inputs(events.ds[rows], events.y[rows], x, future)
+
+
+def _rows_or_missing(column: FloatArray | None, rows: IntArray, shape: tuple[int, ...]) -> FloatArray:
+    """Return some rows of a column of covariates; NaN of this shape each if there is no such column."""
+    return np.full((rows.size, *shape), np.nan, np.float32) if column is None else column[rows]

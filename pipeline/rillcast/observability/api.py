@@ -1,10 +1,10 @@
-"""The read API: what a service answers to programs under `/api/v1`, and its OpenAPI description.
+"""The read API: the answers of a service to programs under `/api/v1`, and its OpenAPI description.
 
-Owns: the forms of the answers (pydantic models, which the description is made from), the query parameters, paging.
-Does not know: sockets, tokens, headers (`rillcast.observability.server`), who published what it reads.
+Owns: the forms of the answers (pydantic models, from which the description is made), the query parameters, paging.
+Does not know: sockets, tokens, headers (`rillcast.observability.server`), who published the forecasts.
 
-Invariants: an answer has the form that the description gives it; nothing is changed by asking. Paging is by stream id,
-not by number, so that streams that come and go between two pages neither repeat nor hide the others.
+Invariants: an answer has the form that the description gives it; a request changes nothing. Paging is by stream id,
+not by number: streams that come and go between two pages neither repeat nor hide the others.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ class Problem(_Form):
 
 
 class Source(_Form):
-    """Where an event stands."""
+    """Position of an event."""
 
     partition: int
-    """Of the input."""
+    """Partition of the input."""
     offset: int
-    """In it."""
+    """Offset in the partition."""
 
 
 class StreamEntry(_Form):
@@ -63,13 +63,13 @@ class StreamEntry(_Form):
     ds: Moment
     """Time of the event that its newest forecast was made from."""
     status: State
-    """What became of that event."""
+    """Status of that event."""
     anomaly: float | None
-    """How unlikely the forecast before held it, 0 to 1; null = unknown."""
+    """How unlikely the forecast before made its observation, 0 to 1; null = unknown."""
     model: str
     """Name and id of the bundle."""
     source: Source
-    """Where the event stands."""
+    """Position of the event."""
 
 
 class StreamList(_Form):
@@ -78,9 +78,9 @@ class StreamList(_Form):
     streams: list[StreamEntry]
     """At most `limit`."""
     total: int
-    """How many there are with this prefix, on all pages."""
+    """Number of streams with this prefix, on all pages."""
     next: str | None
-    """What to ask for as `after` for the next page; null = this is the last one."""
+    """Value of `after` for the next page; null = this is the last one."""
 
 
 class Forecast(BaseModel):
@@ -93,62 +93,62 @@ class Forecast(BaseModel):
     ds: Moment
     """Time of the event: the origin of the forecast."""
     freq: str
-    """Length of a slot."""
+    """Length of a period."""
     model: str
     """Name and id of the bundle."""
     status: State
-    """What became of the event."""
+    """Status of the event."""
     quantiles: dict[str, list[float]]
-    """By level; the i-th value (from 0) is for the slot i + 1 after that of `ds`."""
+    """By level; the i-th value (from 0) is for the period i + 1 after that of `ds`."""
     anomaly: float | None
-    """How unlikely the forecast before held the observation, 0 to 1; null = unknown."""
+    """How unlikely the forecast before made the observation, 0 to 1; null = unknown."""
     source: Source
-    """Where the event stands."""
+    """Position of the event."""
 
 
 class Model(_Form):
-    """The bundle that is being served."""
+    """The bundle that serves."""
 
     name: str
-    """For people."""
+    """Name, for people."""
     model_id: str
-    """Equal ids compute the same."""
+    """Identity; equal ids compute the same."""
     cell: str | None
-    """Of the recurrent layers."""
+    """Kind of the recurrent layers."""
     freq: str
-    """Length of a slot."""
+    """Length of a period."""
     horizon: int
-    """Slots ahead."""
+    """Periods ahead."""
     quantiles: list[float]
-    """Levels."""
+    """Levels of the quantiles."""
 
 
 class Conditions(_Form):
-    """What `/readyz` asks for."""
+    """The conditions of `/readyz`."""
 
     started: bool
     """The bundle is loaded and the source is open."""
     assigned: bool
     """The member knows its partitions."""
     restored: bool
-    """Their state is there."""
+    """Their state is loaded and up to date."""
     live: bool
-    """The loop turns."""
+    """The loop runs."""
 
 
 class Coverage(_Form):
-    """How often observations lay in the outer interval of the forecast one slot before."""
+    """How often observations lay in the outer interval of the forecast one period before."""
 
     nominal: float
-    """Share that it is meant to hold."""
+    """Share that the interval is meant to hold."""
     observed: float | None
-    """Share that it held; null = none was scored yet."""
+    """Share that it held; null = no forecast was scored yet."""
     forecasts: int
-    """How many were scored."""
+    """Number of forecasts that were scored."""
 
 
 class Latency(_Form):
-    """Age of events when their forecast was handed over, of the last few thousand, in seconds."""
+    """Ages of the last few thousand events when their forecasts were handed over, in seconds."""
 
     p50: float | None
     """Median; null = unknown."""
@@ -157,18 +157,18 @@ class Latency(_Form):
 
 
 class Status(_Form):
-    """How this member does."""
+    """The state of this member."""
 
     version: str
-    """Of Rillcast."""
+    """Version of Rillcast."""
     model: Model
-    """What it serves."""
+    """The bundle that serves."""
     conditions: Conditions
-    """All true = events are being served."""
+    """All true = events are served."""
     events: int
-    """Stepped since the start, but for what a recovery stepped again."""
+    """Events stepped since the start, without those that a recovery stepped again."""
     events_per_second: float
-    """Over the last 5 seconds."""
+    """Rate over the last 5 seconds."""
     newest_ds: Moment | None
     """Latest event time of all streams."""
     streams: int | None
@@ -176,9 +176,9 @@ class Status(_Form):
     listed: int
     """Streams that `/streams` lists, at most twice `http.cached_streams`."""
     coverage: Coverage
-    """Since the start, over all streams."""
+    """Coverage since the start, over all streams."""
     latency_s: Latency
-    """Age of events."""
+    """Ages of events."""
 
 
 class Reply(NamedTuple):
@@ -191,26 +191,26 @@ class Reply(NamedTuple):
 class ReadApi:
     """May be asked from any thread."""
 
-    def __init__(self, latest: ForecastCache, board: LiveView, health: Health) -> None:
-        """Look at these.
+    def __init__(self, forecast_cache: ForecastCache, live_view: LiveView, health: Health) -> None:
+        """Begin.
 
         Args:
-            latest: the newest forecasts.
-            board: the figures over all streams.
-            health: the conditions.
+            forecast_cache: The newest forecasts.
+            live_view: The figures over all streams.
+            health: The conditions.
         """
-        self._latest = latest
-        self._board = board
+        self._forecast_cache = forecast_cache
+        self._live_view = live_view
         self._health = health
         self._version = version("rillcast")
         self._description = orjson.dumps(openapi())
 
     def answer(self, path: str, query: str) -> Reply | None:
-        """Answer a request, or None if nothing stands at `path`.
+        """Answer a request; None if `path` names nothing.
 
         Args:
-            path: behind `ROOT`, decoded: `/streams/web-17/cpu`.
-            query: the query string, as it came.
+            path: The decoded path after `ROOT`: `/streams/web-17/cpu`.
+            query: The query string, as it came.
         """
         match path:
             case "/openapi.json":
@@ -224,7 +224,7 @@ class ReadApi:
         return None
 
     def _status(self) -> Status:
-        summary = self._board.summary()
+        summary = self._live_view.summary()
         members = {name: summary[name] for name in ("events", "events_per_second", "streams", "coverage", "latency_s")}
         newest = summary["newest_ds"]
         return Status(
@@ -232,7 +232,7 @@ class ReadApi:
             model=Model(**{name: summary["model"][name] for name in Model.model_fields}),
             conditions=Conditions(**self._health.readiness()),
             newest_ds=None if newest is None else _moment(newest),
-            listed=len(self._latest),
+            listed=len(self._forecast_cache),
             **members,
         )
 
@@ -241,15 +241,15 @@ class ReadApi:
             asked = _parameters(query)
         except ValueError as error:
             return _reply(Problem(error=str(error)), HTTPStatus.BAD_REQUEST)
-        page = self._latest.page(asked.limit, after=asked.after, prefix=asked.prefix)
+        page = self._forecast_cache.page(asked.limit, after=asked.after, prefix=asked.prefix)
         entries = [_entry(_decoded(unique_id, value)) for unique_id, value in page.records]
         following = page.records[-1][0] if page.more else None
         return _reply(StreamList(streams=entries, total=page.total, next=following))
 
     def _stream(self, unique_id: str) -> Reply:
-        value = self._latest.get(unique_id)
+        value = self._forecast_cache.get(unique_id)
         if value is None:
-            problem = f"no forecast of stream {unique_id!r} is kept by this member; docs/api.md says which are"
+            problem = f"this member keeps no forecast of stream {unique_id!r}; docs/api.md says which are kept"
             return _reply(Problem(error=problem), HTTPStatus.NOT_FOUND)
         if value[:1] == b"{":  # it is JSON already
             return Reply(HTTPStatus.OK, value)
@@ -266,11 +266,11 @@ def _parameters(query: str) -> _Parameters:
     """Read the parameters of a list.
 
     Raises:
-        ValueError: one is unknown, stands there twice, or makes no sense.
+        ValueError: A parameter is unknown, is given twice, or has an impossible value.
     """
     given = parse_qs(query, keep_blank_values=True, max_num_fields=16)
     if unknown := sorted(set(given) - set(_Parameters._fields)):
-        raise ValueError(f"unknown parameter {unknown[0]!r}; there are {', '.join(_Parameters._fields)}")
+        raise ValueError(f"unknown parameter {unknown[0]!r}; expected {', '.join(_Parameters._fields)}")
     if twice := [name for name, values in given.items() if len(values) > 1]:
         raise ValueError(f"parameter {twice[0]!r} is given twice")
     texts = {name: values[0] for name, values in given.items()}
@@ -290,7 +290,7 @@ def _entry(record: Record) -> StreamEntry:
 
 
 def _forecast(record: Record) -> Forecast:
-    # A float32's shortest digits, as the JSON codec writes them, not those of the float64 that it is carried in.
+    # A float32's shortest digits, as the JSON codec writes them, not those of the float64 that holds it.
     columns = orjson.loads(orjson.dumps(record.values.T.copy(), option=orjson.OPT_SERIALIZE_NUMPY))
     return Forecast(
         unique_id=record.unique_id,
@@ -323,28 +323,29 @@ def openapi() -> dict[str, Any]:
         "info": {
             "title": "Rillcast",
             "version": version("rillcast"),
-            "description": "The newest forecasts of one member of a Rillcast service. Nothing can be changed by it.",
+            "description": "The newest forecasts of one member of a Rillcast service. It changes nothing.",
             "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
         },
         "servers": [{"url": ROOT}],
         "security": [{}, {"token": []}],
         "paths": {
-            "/status": {"get": _operation("status", "How this member does", Status)},
+            "/status": {"get": _operation("status", "The state of this member", Status)},
             "/streams": {
                 "get": _operation(
                     "listStreams",
-                    "Streams with what became of their newest event, by id",
+                    "Streams with the status of their newest event, by id",
                     StreamList,
                     HTTPStatus.BAD_REQUEST,
                     parameters=[
                         {
                             "name": "limit",
                             "in": "query",
-                            "description": "Most streams of a page.",
+                            "description": "Largest number of streams on a page.",
                             "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
                         },
-                        {"name": "after", "in": "query", "description": "Only streams behind this id."} | text,
-                        {"name": "prefix", "in": "query", "description": "Only streams that begin like this."} | text,
+                        {"name": "after", "in": "query", "description": "Only streams after this id."} | text,
+                        {"name": "prefix", "in": "query", "description": "Only streams whose id begins like this."}
+                        | text,
                     ],
                 )
             },
@@ -369,7 +370,7 @@ def openapi() -> dict[str, Any]:
         "components": {
             "schemas": schemas["$defs"],
             "securitySchemes": {
-                "token": {"type": "http", "scheme": "bearer", "description": "Where http.token is set."}
+                "token": {"type": "http", "scheme": "bearer", "description": "Required if http.token is set."}
             },
         },
     }
@@ -382,7 +383,7 @@ def _operation(
     *problems: HTTPStatus,
     parameters: list[dict[str, Any]] | None = None,
 ) -> dict[str, Any]:
-    responses = {HTTPStatus.OK: ("What was asked for.", form)} | {
+    responses = {HTTPStatus.OK: ("The answer.", form)} | {
         status: (status.phrase, Problem) for status in (*problems, HTTPStatus.UNAUTHORIZED)
     }
     described = {

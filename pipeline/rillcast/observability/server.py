@@ -4,9 +4,9 @@ Owns: a listening socket, its threads, the routes and the headers of every answe
 does; it reads `Health`, `LiveView`, `ForecastCache` and the metrics registry, which are all safe to read from
 any thread.
 
-Invariants: only GET and HEAD are answered; with a token set, all but the probes want it; nothing on the disk can be
-named by a request, for the page's files are read once, at the start, into a table; the page loads nothing from
-anywhere else, and the browser is told so.
+Invariants: only GET and HEAD are answered; with a token set, all but the probes require it; no request can name a file
+on the disk, because the page's files are read once, at the start, into a table; the page loads nothing from
+anywhere else, and a header says so to the browser.
 
 The probes answer 200 or 503 with the conditions by name:
 
@@ -87,38 +87,40 @@ class HttpServer:
         settings: HttpSettings,
         registry: CollectorRegistry,
         health: Health,
-        board: LiveView | None,
-        latest: ForecastCache | None = None,
+        live_view: LiveView | None,
+        forecast_cache: ForecastCache | None = None,
     ) -> None:
         """Prepare; nothing is bound yet.
 
         Args:
-            settings: where to listen.
-            registry: what `/metrics` shows.
-            health: what the probes show.
-            board: what the page shows; None leaves metrics and probes only.
-            latest: what the read API answers from; None = there is none.
+            settings: Where to listen.
+            registry: The series of `/metrics`.
+            health: The conditions of the probes.
+            live_view: The view that the page shows; None = metrics and probes only.
+            forecast_cache: The forecasts of the read API; None = there is no read API.
         """
         self._settings = settings
         self._health = health
-        self._board = board
+        self._live_view = live_view
         self._token = settings.token.get_secret_value().encode() if settings.token is not None else None
         self._metrics = make_wsgi_app(registry)
-        self._files = _page_files() if board is not None else {}
-        self._api = api.ReadApi(latest, board, health) if board is not None and latest is not None else None
+        self._files = _page_files() if live_view is not None else {}
+        self._api = None
+        if live_view is not None and forecast_cache is not None:
+            self._api = api.ReadApi(forecast_cache, live_view, health)
         self._server: _ThreadingServer | None = None
         self._thread: threading.Thread | None = None
 
     @property
     def port(self) -> int:
-        """The port that is bound; of use where the settings ask for any free one (0)."""
+        """The port that is bound, also where the settings ask for any free one (0)."""
         if self._server is None:
             raise RuntimeError("the HTTP server has no port before start() and after stop()")
         return self._server.server_port
 
     @property
     def url(self) -> str:
-        """Where a browser on this machine finds the page."""
+        """The page's address for a browser on this machine."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self._settings.host, self._settings.host)  # noqa: S104
         return f"http://[{host}]:{self.port}/" if ":" in host else f"http://{host}:{self.port}/"
 
@@ -126,7 +128,7 @@ class HttpServer:
         """Bind and answer.
 
         Raises:
-            SettingsError: the address cannot be bound.
+            SettingsError: The address cannot be bound.
         """
         if self._server is not None:
             raise RuntimeError("the HTTP server has been started already")
@@ -147,7 +149,7 @@ class HttpServer:
         log.info("listening on %s", self.url)
 
     def stop(self) -> None:
-        """Close the socket; may be called twice. An answer that is under way is cut off at the process's end."""
+        """Close the socket; may be called twice. The end of the process cuts off an answer that is under way."""
         if self._server is None or self._thread is None:
             return
         self._server.shutdown()
@@ -158,10 +160,10 @@ class HttpServer:
     def _application(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
         """Answer one request (WSGI, PEP 3333)."""
         method = environ["REQUEST_METHOD"]
-        # WSGI hands over the decoded path as Latin-1; an id may be any Unicode text.
+        # WSGI decodes the path as Latin-1, but an id may be any Unicode text.
         path = environ.get("PATH_INFO", "").encode("latin-1").decode("utf-8", errors="replace")
         if not self._allowed(path, environ):
-            answer = _json(HTTPStatus.UNAUTHORIZED, {"error": "a bearer token is needed (http.token)"})
+            answer = _json(HTTPStatus.UNAUTHORIZED, {"error": "expected a bearer token, see http.token"})
             answer.headers.append(("WWW-Authenticate", 'Bearer realm="rillcast"'))
         elif method in ("GET", "HEAD") and path == "/metrics":
             body = self._metrics({**environ, "REQUEST_METHOD": "GET"}, start_response)
@@ -169,7 +171,7 @@ class HttpServer:
         elif method in ("GET", "HEAD"):
             answer = self._route(path, environ.get("QUERY_STRING", ""))
         else:
-            answer = _json(HTTPStatus.METHOD_NOT_ALLOWED, {"error": f"{method} is not answered here"})
+            answer = _json(HTTPStatus.METHOD_NOT_ALLOWED, {"error": f"found method {method}, expected GET or HEAD"})
             answer.headers.append(("Allow", "GET, HEAD"))
         start_response(
             f"{answer.status.value} {answer.status.phrase}",
@@ -183,11 +185,11 @@ class HttpServer:
         return [] if method == "HEAD" else [answer.body]
 
     def _allowed(self, path: str, environ: WSGIEnvironment) -> bool:
-        """Return whether a request may be answered: the probes always, for a kubelet has no token."""
+        """Return whether a request may be answered: the probes always, because a kubelet has no token."""
         if self._token is None or path in _PROBES:
             return True
         scheme, _, given = environ.get("HTTP_AUTHORIZATION", "").partition(" ")
-        # Compared as bytes and in constant time: how long it takes says nothing of how much of it was right.
+        # Compared as bytes and in constant time, so that the time reveals nothing about the token.
         return scheme.lower() == "bearer" and hmac.compare_digest(given.strip().encode("latin-1"), self._token)
 
     def _route(self, path: str, query: str) -> _Answer:
@@ -198,7 +200,7 @@ class HttpServer:
                 return self._probe(self._health.readiness())
             case "/startupz":
                 return self._probe(self._health.startup())
-        if self._board is None:
+        if self._live_view is None:
             return _not_found(path, "this server has metrics and probes only")
         if path == "/":
             return self._files["index.html"]
@@ -207,11 +209,11 @@ class HttpServer:
         if path.startswith(api.ROOT + "/"):
             return self._read(path, query)
         if path == "/api/summary":
-            return _json(HTTPStatus.OK, self._board.summary())
+            return _json(HTTPStatus.OK, self._live_view.summary())
         if path == _STREAMS:
-            return _json(HTTPStatus.OK, self._board.snapshot())
+            return _json(HTTPStatus.OK, self._live_view.snapshot())
         if path.startswith(_STREAMS + "/"):
-            return _stream(self._board, path.removeprefix(_STREAMS + "/"))
+            return _stream(self._live_view, path.removeprefix(_STREAMS + "/"))
         return _not_found(path)
 
     def _read(self, path: str, query: str) -> _Answer:
@@ -232,7 +234,7 @@ class HttpServer:
 
 
 class _RequestHandler(WSGIRequestHandler):
-    """One request; says nothing unless it is asked to, and does not wait for ever on a silent peer."""
+    """One request; logs at level debug only, and gives up on a silent peer."""
 
     timeout = _IDLE_CONNECTION_S
 
@@ -243,7 +245,7 @@ class _RequestHandler(WSGIRequestHandler):
         try:
             super().handle()
         except (ConnectionError, TimeoutError) as error:
-            # A browser that closes its tab, a probe that gives up, a peer that says nothing: no fault of ours.
+            # A browser closed its tab, a probe gave up, a peer was silent: nothing to report.
             log.debug("%s went away: %s", self.client_address[0], error)
 
 
@@ -259,21 +261,21 @@ class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
         super().__init__((host, port), _RequestHandler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own, if there is room; else hang up, so that nobody makes threads without end."""
+        """Answer in a thread of its own; hang up if there are too many already."""
         if self._room.acquire(blocking=False):
             super().process_request(request, client_address)
         else:
             self.shutdown_request(request)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """Make room afterwards."""
+        """Answer, and make room for the next connection."""
         try:
             super().process_request_thread(request, client_address)
         finally:
             self._room.release()
 
     def server_bind(self) -> None:
-        """Bind without http.server's look-up of our own name, which asks a name server and may take seconds."""
+        """Bind without http.server's look-up of the host's name, which asks a name server and may take seconds."""
         socketserver.TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
@@ -289,14 +291,14 @@ def _page_files() -> dict[str, _Answer]:
     return files
 
 
-def _stream(board: LiveView, unique_id: str) -> _Answer:
+def _stream(live_view: LiveView, unique_id: str) -> _Answer:
     try:
-        return _json(HTTPStatus.OK, board.snapshot(unique_id))
+        return _json(HTTPStatus.OK, live_view.snapshot(unique_id))
     except KeyError:
-        board.follow(unique_id)
+        live_view.follow(unique_id)
         return _json(
             HTTPStatus.NOT_FOUND,
-            {"error": f"nothing has been heard of stream {unique_id!r}; it is followed from its next event on"},
+            {"error": f"no event of stream {unique_id!r} has come yet; it is followed from its next event on"},
         )
 
 

@@ -1,12 +1,12 @@
 """Several workers of one consumer group on one machine: a process each, because Python runs one thread at a time.
 
-Owns: the processes, and what happens when one ends. Does not know: what a member does. The brokers share the partitions
-out; every member is as it would be alone, with a port and a static name of its own.
+Owns: the processes, and the reaction when one ends. Does not know: what a member does. The brokers share the partitions
+out; every member runs as it would alone, with a port and a static name of its own.
 
-A member that dies (killed, or an exit code that says that starting again may help) is started again under the same
-name, after a pause that doubles while it keeps dying; within the group's session time-out its partitions stay its own,
-and the others do not notice. A member that ends with a code that only a person can mend ends all of them, with that
-code: half a service that looks whole is worse than none. Members whose supervisor is gone end as if asked to.
+A member that dies (killed, or with an exit code after which a restart may help) is restarted under the same name, after
+a pause that doubles while it keeps dying. Within the group's session time-out it keeps its partitions, and the others
+do not notice. A member that ends with a code that needs operator action ends all of them, with that code: half a
+service that looks whole is worse than none. Members whose supervisor has died stop as if asked to.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ from rillcast.settings import Settings
 
 log = logging.getLogger(__name__)
 
-FOR_A_PERSON: Final = frozenset({2, 3, 4, 6})  # exit codes, see `rillcast.errors`: settings, model, device, recovery
+NEEDS_OPERATOR: Final = frozenset({2, 3, 4, 6})  # exit codes, see `rillcast.errors`: settings, model, device, recovery
 FIRST_PAUSE_S: Final = 1.0
 LONGEST_PAUSE_S: Final = 30.0
-_STEADY_S: Final = 60.0  # a member that lived so long begins with the first pause again
+_STEADY_S: Final = 60.0  # a member that lived this long begins with the first pause again
 _TICK_S: Final = 0.5
 T = TypeVar("T")
 
@@ -39,16 +39,16 @@ def members(settings: Settings, count: int, host: str) -> list[Settings]:
     """Return the settings of each of `count` members.
 
     Raises:
-        SettingsError: files cannot be shared out.
+        SettingsError: Input, output or state is a file, which several workers cannot share.
     """
     if settings.input.path is not None or settings.output.path is not None:
         raise SettingsError(
-            f"--workers {count} share the partitions of topics, but input.path or output.path is a file"
+            f"--workers {count} share the partitions of topics, but input.path or output.path is a file; use topics"
         )
     if settings.state.store == "local":
         raise SettingsError(
-            f"--workers {count}: state.store is 'local', a directory of one process; a partition that moves to another "
-            f"worker has to find its state, so use 'kafka'"
+            f"--workers {count}: state.store is 'local', a directory of one process, but a partition that moves to "
+            f"another worker has to find its state; use 'kafka'"
         )
     name = settings.kafka.group_instance_id or host
     made = []
@@ -63,12 +63,12 @@ def members(settings: Settings, count: int, host: str) -> list[Settings]:
 
 
 class _Member(Generic[T]):
-    """One process, and when to start it again."""
+    """One process, and when to restart it."""
 
-    def __init__(self, number: int, task: Callable[[T], None], what: T) -> None:
+    def __init__(self, number: int, task: Callable[[T], None], argument: T) -> None:
         self.number = number
         self._task = task
-        self._what = what
+        self._argument = argument
         self._pause_s = FIRST_PAUSE_S
         self._started = 0.0
         self.process: SpawnProcess | None = None
@@ -77,12 +77,12 @@ class _Member(Generic[T]):
     def start(self, now: float) -> None:
         self.start_at, self._started = None, now
         self.process = multiprocessing.get_context("spawn").Process(
-            target=_run, args=(self._task, self._what), name=f"worker-{self.number}"
+            target=_run, args=(self._task, self._argument), name=f"worker-{self.number}"
         )
         self.process.start()
 
     def ended(self, now: float, first_pause_s: float) -> int:
-        """Take note of the end of the process, and return its exit code."""
+        """Note the end of the process, and return its exit code."""
         assert self.process is not None
         self.process.join()
         code = self.process.exitcode or 0
@@ -91,19 +91,19 @@ class _Member(Generic[T]):
             self._pause_s = first_pause_s
         return code
 
-    def start_again(self, now: float) -> float:
+    def schedule_restart(self, now: float) -> float:
         pause = self._pause_s
         self.start_at, self._pause_s = now + pause, min(2 * pause, LONGEST_PAUSE_S)
         return pause
 
 
 class Supervisor(Generic[T]):
-    """Runs `task(what)` for each of several things, in a process each. `run` and `stop` belong to the main thread."""
+    """Runs `task(argument)` in a process for each of several arguments. The main thread calls `run` and `stop`."""
 
     def __init__(
         self,
         task: Callable[[T], None],
-        things: Sequence[T],
+        arguments: Sequence[T],
         *,
         first_pause_s: float = FIRST_PAUSE_S,
         clock: Callable[[], float] = time.monotonic,
@@ -111,12 +111,12 @@ class Supervisor(Generic[T]):
         """Start nothing yet.
 
         Args:
-            task: of the module level, for it is imported anew; ends by returning or by `SystemExit`.
-            things: one for each member.
-            first_pause_s: before a member that died is started again.
-            clock: monotonic seconds.
+            task: A function of a module, which every process imports; ends by returning or by `SystemExit`.
+            arguments: One for each member.
+            first_pause_s: Seconds before a member that died is restarted.
+            clock: Monotonic seconds.
         """
-        self._members = [_Member(number, task, what) for number, what in enumerate(things)]
+        self._members = [_Member(number, task, argument) for number, argument in enumerate(arguments)]
         for member in self._members:
             member._pause_s = first_pause_s
         self._first_pause_s = first_pause_s
@@ -133,10 +133,10 @@ class Supervisor(Generic[T]):
                 member.process.terminate()
 
     def run(self) -> int:
-        """Keep the members running until they have done their work or have been stopped; return the exit code."""
+        """Keep the members running until they are done or stopped; return the exit code."""
         try:
             while self._start_due() or any(member.process is not None for member in self._members):
-                self._turn()
+                self._watch()
         finally:
             self.stop()
             for member in self._members:
@@ -145,7 +145,7 @@ class Supervisor(Generic[T]):
         return self._code
 
     def _start_due(self) -> bool:
-        """Start the members whose time has come; return whether one is still to be started."""
+        """Start the members that are due; return whether one is still to be started."""
         now = self._clock()
         for member in self._members:
             if member.start_at is not None and now >= member.start_at:
@@ -153,7 +153,8 @@ class Supervisor(Generic[T]):
                 log.info("worker %d: process %d", member.number, member.process.pid if member.process else 0)
         return any(member.start_at is not None for member in self._members)
 
-    def _turn(self) -> None:
+    def _watch(self) -> None:
+        """Wait for members to end, for a short time."""
         running = {member.process.sentinel: member for member in self._members if member.process is not None}
         for sentinel in connection.wait(list(running), _TICK_S) if running else ():
             assert isinstance(sentinel, int)
@@ -165,24 +166,28 @@ class Supervisor(Generic[T]):
         code = member.ended(self._clock(), self._first_pause_s)
         if self._stopping:
             self._code = self._code or code
-        elif code in FOR_A_PERSON:
-            log.error("worker %d ended with exit code %d, which a person has to mend: ending", member.number, code)
+        elif code in NEEDS_OPERATOR:
+            log.error(
+                "worker %d ended with exit code %d, which needs operator action; stopping all workers",
+                member.number,
+                code,
+            )
             self._code = code
             self.stop()
         elif code == 0:
-            log.info("worker %d is done", member.number)
+            log.info("worker %d finished", member.number)
         else:
-            pause = member.start_again(self._clock())
-            log.warning("worker %d ended with exit code %d; starting again in %.3g s", member.number, code, pause)
+            pause = member.schedule_restart(self._clock())
+            log.warning("worker %d ended with exit code %d; restarting in %.3g s", member.number, code, pause)
 
 
-def _run(task: Callable[[T], None], what: T) -> None:
+def _run(task: Callable[[T], None], argument: T) -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
 
-    def end_with_the_parent() -> None:
+    def stop_with_parent() -> None:
         connection.wait([parent.sentinel])
         os.kill(os.getpid(), signal.SIGTERM)
 
-    threading.Thread(target=end_with_the_parent, name="parent-watch", daemon=True).start()
-    task(what)
+    threading.Thread(target=stop_with_parent, name="parent-watch", daemon=True).start()
+    task(argument)

@@ -179,7 +179,9 @@ class Worker:
     def _iterate(self) -> None:
         """Take one poll through the pipeline, and do what is due."""
         self._stages.begin()
-        polled = self._poll()
+        loading = self._partitions.loading
+        wait_s = 0.0 if loading or self._stepper.busy or self._rollout.busy else self._settings.poll_timeout_s
+        polled = self._source.poll(self._settings.max_poll_records, wait_s)
         self._stages.lap("poll")
         self._parts.health.beat()
         try:
@@ -190,7 +192,7 @@ class Worker:
                 self._process(polled)
             else:
                 worked = self._finish_step()
-            self._advance_partitions()
+            self._advance_partitions(loading=loading)
             self._commit_if_due()
             if worked:
                 self._stages.end()
@@ -198,11 +200,6 @@ class Worker:
             log.warning("%s; resetting to the committed positions", error)
             self._reset_due = True
         self._report()
-
-    def _poll(self) -> Polled:
-        """Read records; wait for them only if there is nothing else to do."""
-        busy = self._partitions.loading or self._stepper.busy or self._rollout.busy
-        return self._source.poll(self._settings.max_poll_records, 0.0 if busy else self._settings.poll_timeout_s)
 
     def _process(self, polled: Polled) -> None:
         """Decode a poll, step its events or begin to, and publish the results that there are."""
@@ -250,9 +247,9 @@ class Worker:
             for rejection in rejections:
                 self._metrics.dead_lettered(rejection.reason)
 
-    def _advance_partitions(self) -> None:
+    def _advance_partitions(self, *, loading: bool) -> None:
         """Go on loading stored state and following with other models, and notice partitions that went live."""
-        if self._partitions.loading:
+        if loading:
             self._finish_step()
             self._partitions.load(self._settings.poll_timeout_s if self._partitions.idle else _RESTORE_SLICE_S)
         self._partitions.note_live()

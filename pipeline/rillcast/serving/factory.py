@@ -25,8 +25,7 @@ from rillcast.observability.observer import Observer
 from rillcast.observability.stages import StageClock
 from rillcast.publishing.changes import Changes
 from rillcast.publishing.filters import Filter, Policy
-from rillcast.publishing.output import ForecastOutput
-from rillcast.publishing.publisher import Publisher
+from rillcast.publishing.publisher import ForecastOutput, Publisher
 from rillcast.publishing.trace_context import TraceContext
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings

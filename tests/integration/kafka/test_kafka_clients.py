@@ -1,4 +1,4 @@
-"""Both Kafka clients in groups on a real broker: partitions move, and no record is lost or handed out twice."""
+"""Both Kafka clients in groups on a real broker: partitions move, and no record is lost or repeated."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ DEADLINE_S: Final = 30.0
 
 
 class Member:
-    """A worker reduced to its bookkeeping, in a thread: reads, takes note, commits each turn and when partitions go."""
+    """A worker reduced to its bookkeeping, in a thread; it commits after each poll and when partitions are revoked."""
 
     def __init__(self, source: Source, group: Group, max_records: int) -> None:
         self.source = source
@@ -38,7 +38,7 @@ class Member:
         self._thread.start()
 
     def leave(self) -> None:
-        """Finish the turn, whose end is a commit, and close."""
+        """Finish the iteration, which ends with a commit, and close."""
         self._stop.set()
         self._thread.join()
         self.source.close()
@@ -52,7 +52,7 @@ class Member:
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
         self.changes += 1
-        # Bounded, as the worker does it: asked for from here, that once took the whole bound, and failed.
+        # With a time-out, as in the worker: from this thread a commit once took the whole time-out and failed.
         self.source.commit({number: self.owned[number] for number in partitions}, 10.0)
         self.owned = {number: offset for number, offset in self.owned.items() if number not in partitions}
 
@@ -62,12 +62,12 @@ class Member:
     def _run(self) -> None:
         try:
             while not self._stop.is_set():
-                self._turn()
+                self._iterate()
         except BaseException as error:  # noqa: BLE001  the test's own thread raises it
             self.failure = error
             self._group.note(())
 
-    def _turn(self) -> None:
+    def _iterate(self) -> None:
         polled = self.source.poll(self._max_records, 0.05)
         records = list(zip(polled.partitions.tolist(), polled.offsets.tolist(), strict=True))
         for partition, offset in records:
@@ -90,7 +90,7 @@ class Group:
         self._max_records = max_records
 
     def note(self, records: Sequence[tuple[int, int]]) -> None:
-        """Take note of a member's turn; called by its thread."""
+        """Note a member's iteration; called by its thread."""
         with self._changed:
             self.seen.update(records)
             self._changed.notify_all()
@@ -104,18 +104,18 @@ class Group:
         return member
 
     def leave(self, member: Member) -> None:
-        """Let `member` go, in order."""
+        """Stop `member` in an orderly way."""
         self.members.remove(member)
         member.leave()
 
     def run_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait for `condition`; raise what a member's thread met."""
+        """Wait for `condition`; raise the error of a member's thread."""
 
-        def settled() -> bool:
+        def decided() -> bool:
             return any(member.failure for member in self.members) or condition()
 
         with self._changed:
-            met = self._changed.wait_for(settled, DEADLINE_S)
+            met = self._changed.wait_for(decided, DEADLINE_S)
         for member in self.members:
             if member.failure is not None:
                 raise member.failure
@@ -226,7 +226,7 @@ def test_a_member_that_was_silent_for_too_long_loses_its_partitions_and_may_not_
         with pytest.raises(TransportError, match="could not commit"):
             source.commit({0: 10})
         while not listener.lost:
-            assert time.monotonic() < deadline, "the silent member was not told of its loss"
+            assert time.monotonic() < deadline, "the silent member did not hear of its loss"
             source.poll(1, 0.05)
         assert (listener.lost, listener.revoked) == ([0], [])
 

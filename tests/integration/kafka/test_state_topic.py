@@ -1,4 +1,4 @@
-"""The Kafka state store on a real broker: the topic it needs, transactions around it, and where a restore ends."""
+"""The Kafka state store on a real broker: its topic, its transactions, and the end of a restore."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def topic(kafka: KafkaCluster) -> str:
 
 @contextmanager
 def reading(kafka: KafkaCluster, client: Client, topic: str) -> Iterator[KafkaStore]:
-    """A store that is only read from."""
+    """Open a store that is only read."""
     settings = kafka.settings()
     with (
         closing(kafka_sink(client, settings, {Channel.STATE: topic})) as sink,
@@ -71,7 +71,7 @@ def reading(kafka: KafkaCluster, client: Client, topic: str) -> Iterator[KafkaSt
 def in_transactions(
     kafka: KafkaCluster, client: Client, topic: str, model_id: str = MODEL
 ) -> Iterator[tuple[StateStore, TransactionalSink]]:
-    """A store whose pages are part of transactions."""
+    """Open a store whose pages are part of transactions."""
     settings = kafka.settings(client=client, transactional_id=unique("member"))
     with (
         closing(open_transactional_sink(settings, {Channel.STATE: topic}, topic)) as sink,
@@ -84,7 +84,7 @@ def in_transactions(
 
 @contextmanager
 def somebody_elses_transaction(kafka: KafkaCluster, topic: str) -> Iterator[Producer]:
-    """An open transaction with a record in partition 0 that no restore may see or wait for too long."""
+    """Hold a transaction open, with a record in partition 0 that no restore may see or wait for too long."""
     config: dict[str, Any] = {
         "bootstrap.servers": kafka.bootstrap_servers,
         "transactional.id": unique("other"),
@@ -108,7 +108,7 @@ def settings_for(kafka: KafkaCluster, client: Client, input_topic: str, **state:
     )
 
 
-# Where a restore ends
+# The end of a restore
 
 
 def test_a_restore_waits_for_an_open_transaction_and_does_not_miss_what_was_committed_behind_it(
@@ -121,7 +121,7 @@ def test_a_restore_waits_for_an_open_transaction_and_does_not_miss_what_was_comm
         with reading(kafka, client, topic) as store:
             store.begin_restore(0)
             store.begin_restore(1)
-            assert sorted(finish(store, 1)) == [1], "the other partition is not held up"
+            assert sorted(finish(store, 1)) == [1], "the other partition does not wait"
             deadline = time.monotonic() + 1.0
             while time.monotonic() < deadline:
                 assert not store.poll_restore(0.1), "complete below a committed snapshot"
@@ -211,7 +211,7 @@ def test_what_is_written_after_a_restore_began_does_not_hold_it_up(
 # Whose records count
 
 
-def test_other_keys_are_passed_over_and_an_unknown_one_of_the_model_is_refused(
+def test_other_keys_are_skipped_and_an_unknown_one_of_the_model_is_refused(
     kafka: KafkaCluster, client: Client, topic: str
 ) -> None:
     page = make_page()
@@ -224,7 +224,7 @@ def test_other_keys_are_passed_over_and_an_unknown_one_of_the_model_is_refused(
             restore(store, 0)
 
 
-def test_a_damaged_record_that_was_replaced_since_is_no_matter(kafka: KafkaCluster, client: Client, topic: str) -> None:
+def test_a_damaged_record_that_was_replaced_later_is_ignored(kafka: KafkaCluster, client: Client, topic: str) -> None:
     page = make_page()
     kafka.produce(topic, [b"rubbish"], keys_of(page)[:1], partition=0)
     kafka.produce(topic, [CODEC.encode(page), CODEC.encode_mark(Mark(0, 1, 1, 1))], keys_of(page), partition=0)
@@ -242,13 +242,13 @@ def test_a_page_in_a_partition_that_is_not_its_own_is_refused(kafka: KafkaCluste
 # The topic
 
 
-def test_a_missing_topic_is_made_compacted_and_with_the_partitions_of_the_input(
+def test_a_missing_topic_is_created_compacted_and_with_the_partitions_of_the_input(
     kafka: KafkaCluster, client: Client
 ) -> None:
     settings = settings_for(kafka, client, kafka.create_topic("observations", 3), topic=unique("state"))
     metadata = toy_bundle().metadata
     prepare_store(settings, metadata)
-    prepare_store(settings, metadata)  # and is left alone the next time
+    prepare_store(settings, metadata)  # the second call leaves it unchanged
     with closing(open_topic_admin(settings.kafka)) as admin:
         assert admin.partitions(settings.state_topic) == 3
         config = admin.config(settings.state_topic)
@@ -262,7 +262,7 @@ def test_a_missing_topic_is_made_compacted_and_with_the_partitions_of_the_input(
             assert restore(store, 2)[2].mark is None
 
 
-def test_two_members_may_make_the_topic_at_once(kafka: KafkaCluster, client: Client) -> None:
+def test_two_members_may_create_the_topic_at_once(kafka: KafkaCluster, client: Client) -> None:
     settings = settings_for(kafka, client, "unused", topic=unique("state"))
     with closing(open_topic_admin(settings.kafka)) as first, closing(open_topic_admin(settings.kafka)) as second:
         for admin in (first, second):
@@ -289,7 +289,7 @@ def test_a_topic_that_would_lose_state_is_refused_by_name(
     assert says in str(refused.value)
 
 
-def test_a_missing_input_topic_is_said(kafka: KafkaCluster, client: Client) -> None:
+def test_a_missing_input_topic_is_an_error(kafka: KafkaCluster, client: Client) -> None:
     with pytest.raises(TransportError, match="topic nowhere does not exist"):
         prepare_store(settings_for(kafka, client, "nowhere", topic=unique("state")), toy_bundle().metadata)
 
@@ -349,7 +349,7 @@ def test_state_goes_from_a_topic_to_a_directory_and_into_another_topic(
             assert_same_pages(found.pages, [page for page in pages if page.partition == partition])
 
 
-def test_an_import_replaces_a_partition_as_a_whole_and_only_when_told(
+def test_an_import_replaces_a_whole_partition_and_only_with_replace(
     kafka: KafkaCluster, client: Client, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     settings = settings_for(kafka, client, kafka.create_topic("observations", 1), topic=unique("state"))
@@ -410,7 +410,7 @@ def test_a_rebuild_erases_in_a_stopped_group_what_the_next_start_then_replays(
             poll_until(member, lambda: len(listener.assigned) == 2, "both partitions")
             member.commit({0: 8, 1: 9})
             assert cli.main(command) == 5
-            assert "has 1 members; stop the service first" in capsys.readouterr().err
+            assert "has 1 members, expected none" in capsys.readouterr().err
             assert_same_pages(restore(store, 1)[1].pages, pages[1:])
         assert cli.main([*command, "--partition", "1"]) == 0
         said = json.loads(capsys.readouterr().out)
@@ -432,7 +432,7 @@ def into(settings: Settings, topic: str) -> Settings:
     return settings.model_copy(update={"state": settings.state.model_copy(update={"topic": topic})})
 
 
-# The choice, which asks no broker
+# The choice, without a broker
 
 
 def test_pages_that_no_record_could_hold_are_refused_before_anything_is_connected() -> None:

@@ -1,4 +1,4 @@
-"""Transactions of both Kafka clients on a real broker: what is committed is seen once and whole, the rest never."""
+"""Transactions of both Kafka clients on a real broker: committed records are seen once, others never."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PARTITIONS: Final = 2
 DEADLINE_S: Final = 60.0
 LONG_S: Final = 120.0  # a transaction time-out that no test waits for
 
-# pytest puts aside the filter that the transport sets.
+# pytest removes the filter that the transport sets.
 pytestmark = pytest.mark.filterwarnings("ignore:Producer abort_transaction failed during close:RuntimeWarning")
 
 
 class Pipe:
-    """An input topic, two output topics, and members of one group between them; all is closed at the end."""
+    """An input topic, two output topics, and members of one group; all are closed at the end."""
 
     def __init__(self, cluster: KafkaCluster, client: str, stack: ExitStack) -> None:
         self.cluster = cluster
@@ -67,11 +67,11 @@ class Pipe:
         )
 
     def expect(self, *values: bytes, channel: Channel = Channel.FORECASTS) -> None:
-        """Wait until exactly these are seen: what a commit decided is seen once its markers are there."""
+        """Wait until exactly these are visible; a commit is visible once its markers are written."""
         wait_until(lambda: self.seen(channel) == sorted(values), f"{len(values)} records", 15.0)
 
     def write_behind(self) -> None:
-        """Append ten records to each partition of the forecasts, behind whatever is open there."""
+        """Append ten records to each partition of the forecasts, after any open transaction."""
         for number in range(3):
             self.cluster.produce(self.topics[Channel.FORECASTS], [b"behind"] * 10, partition=number)
 
@@ -101,16 +101,16 @@ def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = DEA
 def test_records_of_several_topics_and_positions_become_visible_together(pipe: Pipe) -> None:
     source, sink = pipe.source(), pipe.sink()
     read(source, 20)
-    for turn in range(1, 4):
-        sink.publish(Channel.FORECASTS, Records([b"a", b"b", None], [b"%d" % turn] * 3))
-        sink.publish(Channel.STATE, Records([b"page"], [b"%d" % turn]), partition=2)
+    for number in range(1, 4):
+        sink.publish(Channel.FORECASTS, Records([b"a", b"b", None], [b"%d" % number] * 3))
+        sink.publish(Channel.STATE, Records([b"page"], [b"%d" % number]), partition=2)
         sink.flush(10.0)
-        assert len(pipe.seen(committed=False)) == 3 * turn
-        assert len(pipe.seen()) == 3 * (turn - 1)
-        sink.commit({0: turn, 1: 2 * turn}, source.group())
-        pipe.expect(*[b"%d" % n for n in range(1, turn + 1)] * 3)
-        pipe.expect(*[b"%d" % n for n in range(1, turn + 1)], channel=Channel.STATE)
-        assert pipe.committed == {0: turn, 1: 2 * turn}
+        assert len(pipe.seen(committed=False)) == 3 * number
+        assert len(pipe.seen()) == 3 * (number - 1)
+        sink.commit({0: number, 1: 2 * number}, source.group())
+        pipe.expect(*[b"%d" % n for n in range(1, number + 1)] * 3)
+        pipe.expect(*[b"%d" % n for n in range(1, number + 1)], channel=Channel.STATE)
+        assert pipe.committed == {0: number, 1: 2 * number}
 
 
 def test_aborted_records_were_written_and_are_never_seen(pipe: Pipe) -> None:
@@ -151,9 +151,7 @@ def test_closing_drops_what_was_not_committed_and_holds_back_no_reader(pipe: Pip
 
 
 @pytest.mark.parametrize("by_broker", [True, False], ids=["by the broker", "by the client"])
-def test_a_record_that_is_refused_for_what_it_is_ends_the_sink_for_going_back_would_not_help(
-    pipe: Pipe, by_broker: bool
-) -> None:
+def test_a_record_that_is_refused_for_its_content_ends_the_sink(pipe: Pipe, by_broker: bool) -> None:
     source = pipe.source()
     read(source, 20)
     if by_broker:
@@ -185,7 +183,7 @@ sys.stdin.read()
 
 
 def crash_with_an_open_transaction(pipe: Pipe, settings: KafkaSettings) -> None:
-    """Leave what `kill -9` leaves."""
+    """Leave the broker as after `kill -9`."""
     process = subprocess.Popen(
         [sys.executable, "-c", CRASHING, settings.model_dump_json(), pipe.topics[Channel.FORECASTS], pipe.source_topic],
         stdin=subprocess.PIPE,
@@ -201,11 +199,11 @@ def crash_with_an_open_transaction(pipe: Pipe, settings: KafkaSettings) -> None:
             process.kill()
 
 
-def test_a_successor_with_the_same_transactional_id_ends_at_once_what_a_crash_left_open(pipe: Pipe) -> None:
+def test_a_successor_with_the_same_transactional_id_ends_the_transaction_of_a_crash_at_once(pipe: Pipe) -> None:
     settings = pipe.settings(group_instance_id="pod-0")
     crash_with_an_open_transaction(pipe, settings)
     pipe.write_behind()
-    assert len(pipe.seen()) < 30, "the open transaction holds nobody back"
+    assert len(pipe.seen()) < 30, "the open transaction delays readers"
     started = time.monotonic()
     pipe.sink(group_instance_id="pod-0")
     wait_until(lambda: len(pipe.seen()) == 30, "the records behind the open transaction")
@@ -213,11 +211,11 @@ def test_a_successor_with_the_same_transactional_id_ends_at_once_what_a_crash_le
     assert pipe.seen() == [b"behind"] * 30
 
 
-def test_what_a_crash_left_open_holds_readers_back_no_longer_than_the_transaction_timeout(pipe: Pipe) -> None:
+def test_the_transaction_of_a_crash_delays_readers_no_longer_than_its_timeout(pipe: Pipe) -> None:
     crash_with_an_open_transaction(pipe, pipe.settings(transaction_timeout_s=2.0))
     pipe.sink()  # of another name
     pipe.write_behind()
-    assert len(pipe.seen()) < 30, "the open transaction holds nobody back"
+    assert len(pipe.seen()) < 30, "the open transaction delays readers"
     assert wait_until(lambda: len(pipe.seen()) == 30, "the records behind the open transaction") < 4.0
 
 
@@ -297,7 +295,7 @@ def test_a_static_member_that_was_replaced_is_fenced_by_its_group(pipe: Pipe) ->
     assert pipe.committed == {}
 
 
-def test_a_member_that_was_too_slow_for_its_own_transaction_goes_back_and_on(pipe: Pipe) -> None:
+def test_a_member_that_was_too_slow_for_its_own_transaction_resets_and_continues(pipe: Pipe) -> None:
     source, sink = pipe.source(), pipe.sink(transaction_timeout_s=1.0)
     read(source, 20)
     sink.publish(Channel.FORECASTS, Records([b"k"], [b"too late"]))
@@ -345,7 +343,7 @@ def test_after_an_uncertain_end_positions_and_records_agree(
 
 @pytest.mark.parametrize("step", ["flush", "send_offsets", "commit"])
 def test_a_call_that_never_returns_is_given_up(pipe: Pipe, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-    """As librdkafka's `send_offsets_to_transaction` when the group's coordinator is gone for good."""
+    """As librdkafka's `send_offsets_to_transaction` when the group's coordinator was decommissioned."""
     source, sink = pipe.source(), pipe.sink(transaction_timeout_s=1.0)
     read(source, 20)
     for_ever = threading.Event()
@@ -403,7 +401,7 @@ def test_members_that_join_and_leave_copy_each_record_once(pipe: Pipe) -> None:
 
 
 def test_a_broker_that_is_killed_and_comes_back_costs_and_doubles_no_record(kafka: KafkaCluster) -> None:
-    """With both clients at once, for a restart takes its time; the transactions that it cuts off end uncertainly."""
+    """With both clients at once, since a restart takes long; the transactions that it cuts off end uncertainly."""
     if kafka.broker is None:
         pytest.skip("the broker was given and is not ours to kill")
     with restartable_cluster() as cluster, ExitStack() as stack:

@@ -71,7 +71,8 @@ def generated(series: int, length: int) -> dict[str, list[Event]]:
     made = synthesize(Recipe(freq="1h", series=series, length=length, missing=0.0))
     return {
         one.unique_id: [
-            Event(one.unique_id, slot * HOUR_MS, y) for slot, y in zip(one.slots.tolist(), one.y.tolist(), strict=True)
+            Event(one.unique_id, period * HOUR_MS, y)
+            for period, y in zip(one.periods.tolist(), one.y.tolist(), strict=True)
         ]
         for one in made
     }

@@ -1,4 +1,4 @@
-"""The comparison of what was tried: on which slots, from which data, how often, and what is said of it."""
+"""Ablations: their periods, data, runs and table."""
 
 from __future__ import annotations
 
@@ -17,22 +17,22 @@ from rillcast_training.research.public_benchmarks import Protocol
 from tests.support.forecasters import random_forecaster, small_config
 
 SMALL = {"cell": "gru", "hidden": 4, "epochs": 1, "batches": 1, "batch": 2, "seasons": (24,), "context": 48}
-TRIED = {"defaults": ablations.Trial("as it is"), "wide": ablations.Trial("twice as wide", {"hidden": 8})}
+TRIED = {"defaults": ablations.Ablation("as it is"), "wide": ablations.Ablation("twice as wide", {"hidden": 8})}
 
 
 def hourly(path: Path, names: str, count: int) -> None:
     rng = np.random.default_rng(count)
     rows = [
-        f"{name},{slot * 3_600_000},{10 + np.sin(slot * np.pi / 12) + 0.1 * rng.normal():.3f}\n"
+        f"{name},{period * 3_600_000},{10 + np.sin(period * np.pi / 12) + 0.1 * rng.normal():.3f}\n"
         for name in names
-        for slot in range(1_000, 1_000 + count)
+        for period in range(1_000, 1_000 + count)
     ]
     path.write_bytes(gzip.compress(("unique_id,ds,y\n" + "".join(rows)).encode()))
 
 
 @pytest.fixture
 def arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
-    """Two small data sets and two small trials; the command's arguments for them."""
+    """Two small data sets and two small ablations; the command's arguments for them."""
     protocols = (
         Protocol("m4_hourly", ("m4_hourly_train.csv.gz", "m4_hourly_test.csv.gz"), 6),
         Protocol("etth1", ("etth1.csv.gz",), 6, test=(1_300, 1_312)),
@@ -40,14 +40,14 @@ def arguments(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
     monkeypatch.setattr(ablations, "PROTOCOLS", protocols)
     monkeypatch.setattr(ablations, "HELD_OUT", {"m4_hourly": 6, "etth1": 60})
     monkeypatch.setattr(ablations, "BASE", SMALL)
-    monkeypatch.setattr(ablations, "TRIALS", TRIED)
+    monkeypatch.setattr(ablations, "ABLATIONS", TRIED)
     hourly(tmp_path / "m4_hourly_train.csv.gz", "ab", 300)
     hourly(tmp_path / "m4_hourly_test.csv.gz", "ab", 306)
     hourly(tmp_path / "etth1.csv.gz", "cd", 400)
     return ["--data", str(tmp_path), "--work", str(tmp_path / "work")]
 
 
-def test_it_trains_each_trial_once_and_writes_the_page(
+def test_it_trains_each_ablation_once_and_writes_the_page(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     page = tmp_path / "accuracy.md"
@@ -58,7 +58,7 @@ def test_it_trains_each_trial_once_and_writes_the_page(
     assert "old" not in text
     rows = [line.split(" | ") for line in text.splitlines() if line.startswith(("| m4_hourly", "| etth1"))]
     assert [(row[0], row[1], row[2]) for row in rows] == [
-        (f"| {name}", trial.what, "2") for name in ("m4_hourly", "etth1") for trial in TRIED.values()
+        (f"| {name}", ablation.what, "2") for name in ("m4_hourly", "etth1") for ablation in TRIED.values()
     ]
     kept = {file.name: json.loads(file.read_text()) for file in (tmp_path / "work").iterdir()}
     assert len(kept) == 8
@@ -71,52 +71,52 @@ def test_it_trains_each_trial_once_and_writes_the_page(
     assert capsys.readouterr().out.strip() in text
 
 
-def test_a_run_of_another_trial_by_that_name_is_refused(
+def test_a_run_of_another_ablation_by_that_name_is_refused(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    chosen = [*arguments, "--only", "etth1", "--trial", "wide"]
+    chosen = [*arguments, "--only", "etth1", "--ablation", "wide"]
     assert ablations.main(chosen) == 0
-    monkeypatch.setattr(ablations, "TRIALS", {"wide": ablations.Trial("wider", {"hidden": 16})})
+    monkeypatch.setattr(ablations, "ABLATIONS", {"wide": ablations.Ablation("wider", {"hidden": 16})})
     assert ablations.main(chosen) == 2
     assert "remove it" in capsys.readouterr().err
 
 
-def test_what_is_finished_can_be_told_before_the_rest_is(
+def test_finished_runs_can_be_tabulated_before_the_rest(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert ablations.main([*arguments, "--only", "etth1", "--trial", "wide"]) == 0
+    assert ablations.main([*arguments, "--only", "etth1", "--ablation", "wide"]) == 0
     first = capsys.readouterr().out
     monkeypatch.setattr(ablations, "run", never)
     assert ablations.main([*arguments, "--finished"]) == 0
     assert capsys.readouterr().out == first
 
 
-def test_neither_the_test_nor_what_is_held_out_is_trained_on(
+def test_neither_the_test_nor_the_held_out_part_is_trained_on(
     arguments: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     seen: dict[str, int] = {}
 
     def watched(options: Any, config: Any, parts: Any, make: Any) -> Any:
-        seen[options.source] = max(int(part.contexts[-1].slots[-1]) for part in parts)
+        seen[options.source] = max(int(part.segments[-1].periods[-1]) for part in parts)
         return fitted(options, config, parts, make)
 
     monkeypatch.setattr(ablations, "fitted", watched)
-    assert ablations.main([*arguments, "--trial", "defaults"]) == 0
+    assert ablations.main([*arguments, "--ablation", "defaults"]) == 0
     assert seen == {"m4_hourly_train.csv.gz": 1_299 - 6, "etth1.csv.gz": 1_299 - 60}
 
 
-def test_every_held_out_slot_is_forecast_once() -> None:
+def test_every_held_out_period_is_forecast_once() -> None:
     forecaster = random_forecaster(small_config(seasons=(4,), horizon=5))
-    slots = np.arange(1_000, 1_120)
-    y = (np.tile([1, 2, 3, 4], 30) + np.where(slots < 1_060, 0.1 * (slots % 3), 0)).astype(np.float32)
-    series = [Series("early", slots, y), Series("late", slots + 500, y)]
+    periods = np.arange(1_000, 1_120)
+    y = (np.tile([1, 2, 3, 4], 30) + np.where(periods < 1_060, 0.1 * (periods % 3), 0)).astype(np.float32)
+    series = [Series("early", periods, y), Series("late", periods + 500, y)]
     kept, first = ablations.without_newest(series, 50)
-    assert [int(one.slots[-1]) for one in kept] == [1_069, 1_569]
+    assert [int(one.periods[-1]) for one in kept] == [1_069, 1_569]
     (batch,) = ablations.batches(forecaster.config, series, first)
     for targets in batch.target:
         np.testing.assert_array_equal(targets.numpy().ravel(), y[70:])
     figures = ablations.score(forecaster, series, first)
-    assert figures["seasonal_naive_mase"] == 0  # it repeats itself from slot 60 on
+    assert figures["seasonal_naive_mase"] == 0  # it repeats itself from period 60 on
     assert figures["wql"] > 0
 
 

@@ -72,7 +72,7 @@ def test_without_training_data_the_last_part_of_each_series_is_scored(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = backtest(folder, capsys, str(folder / "all.csv"), "--test-fraction", "0.1", "--stride", "6")
-    assert figures["origins"] == STREAMS * 5  # at 26, 20, 14, 8 and 2 slots before the end
+    assert figures["origins"] == STREAMS * 5  # at 26, 20, 14, 8 and 2 periods before the end
     assert figures["seasonal_naive"]["mase"] > 0
 
 

@@ -1,4 +1,4 @@
-"""Where training computes, and in what precision, as far as it can be told without a GPU."""
+"""Device and precision of training, as far as they are testable without a GPU."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Elsewhere(TorchDispatchMode):  # type: ignore[no-untyped-call]  # PyTorch 
 def test_a_step_of_training_makes_its_tensors_on_the_device_and_reads_none_of_them(
     cell: str, data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The device is PyTorch's `meta`: another one than the CPU, whose values cannot be read: that would raise."""
+    """The device is PyTorch's `meta`, a device other than the CPU that raises when a value is read."""
     meta, pinned = torch.device("meta"), list[Tensor]()
 
     def pin(tensor: Tensor) -> Tensor:
@@ -134,18 +134,18 @@ def test_training_in_mixed_precision_learns_and_its_bundle_equals_its_module(
 
 
 @pytest.mark.parametrize("cell", CELLS)
-def test_every_cell_learns_in_mixed_precision_what_it_learns_without(cell: str, data: Path, tmp_path: Path) -> None:
+def test_every_cell_learns_the_same_in_mixed_precision(cell: str, data: Path, tmp_path: Path) -> None:
     whole, less = (
         trainer_of(options_for(data, tmp_path, cell=cell, layers=2, precision=precision)).run()
         for precision in ("float32", "bfloat16")
     )
-    assert less.history != whole.history
-    assert less.history[-1].validation < less.history[0].validation
+    assert less.curve != whole.curve
+    assert less.curve[-1].validation < less.curve[0].validation
     assert less.best_loss == pytest.approx(whole.best_loss, rel=0.02)
     assert {tensor.dtype for tensor in less.best_weights.values()} == {torch.float32}
 
 
-def test_what_is_computed_from_observations_is_the_same_in_either_precision(data: Path, tmp_path: Path) -> None:
+def test_figures_of_observations_are_the_same_in_either_precision(data: Path, tmp_path: Path) -> None:
     """Also at a level of 20,000 times the daily change, of which bfloat16 would leave nothing."""
     trainer = trainer_of(options_for(data, tmp_path))
     forecaster = random_forecaster(trainer.config)
@@ -177,8 +177,8 @@ def test_the_same_seed_gives_the_same_weights_in_mixed_precision(data: Path, tmp
     assert all(torch.equal(weight, again.best_weights[name]) for name, weight in first.best_weights.items())
 
 
-def test_a_checkpoint_from_a_gpu_is_gone_on_with_on_the_cpu(data: Path, tmp_path: Path) -> None:
-    """The file is one of the CPU whose tensors are marked as of `cuda:0`, which is all that tells them apart."""
+def test_a_checkpoint_from_a_gpu_is_resumed_on_the_cpu(data: Path, tmp_path: Path) -> None:
+    """The file is one of the CPU whose tensors are marked as of `cuda:0`, the only difference between them."""
     checkpoint = tmp_path / "run.ckpt"
     options = options_for(data, tmp_path, checkpoint=checkpoint)
     whole = trainer_of(replace(options, checkpoint=None)).run()
@@ -204,10 +204,10 @@ def test_a_checkpoint_from_a_gpu_is_gone_on_with_on_the_cpu(data: Path, tmp_path
         with pytest.raises(RuntimeError, match="CUDA device"):
             torch.load(checkpoint, weights_only=True)
     resumed = trainer_of(replace(options, device="auto" if not torch.cuda.is_available() else "cpu")).run()
-    assert resumed.history == whole.history
+    assert resumed.curve == whole.curve
 
 
-def test_a_checkpoint_may_be_gone_on_with_in_another_precision(data: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_may_be_resumed_in_another_precision(data: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.ckpt"
     options = options_for(data, tmp_path, checkpoint=checkpoint, epochs=2, patience=1)
     trainer_of(options).run()
@@ -216,9 +216,7 @@ def test_a_checkpoint_may_be_gone_on_with_in_another_precision(data: Path, tmp_p
 
 
 @without_gpu
-def test_cuda_asked_for_and_absent_is_refused_with_what_to_do(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_cuda_asked_for_and_absent_is_refused_with_advice(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(DeviceError, match=r"--device cuda, but .*; install PyTorch for CUDA .* --device cpu or auto"):
         choose("cuda", "auto")
     flags = ["--freq", "1h", "--horizon", "4", "--device", "cuda"]
@@ -253,7 +251,7 @@ def test_auto_is_a_gpu_where_there_is_one() -> None:
         (True, (torch.float32,), "auto", "--device cuda, but a step of training on it fails: no kernel; install"),
     ],
 )
-def test_a_gpu_is_asked_what_it_can_before_it_is_chosen(
+def test_a_gpu_takes_a_trial_step_before_it_is_chosen(
     newer: bool, refused: tuple[torch.dtype, ...], precision: Any, expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refusal(device: torch.device, products: torch.dtype) -> str | None:
@@ -267,9 +265,9 @@ def test_a_gpu_is_asked_what_it_can_before_it_is_chosen(
     monkeypatch.setattr(compute, "_refusal", refusal)
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     if expected.startswith("--"):
-        with pytest.raises(DeviceError) as told:
+        with pytest.raises(DeviceError) as caught:
             choose("cuda", precision)
-        assert str(told.value).startswith(expected)
+        assert str(caught.value).startswith(expected)
         return
     assert choose("cuda", precision) == Compute(torch.device("cuda"), expected)  # type: ignore[arg-type]  # one of them
 
@@ -282,8 +280,8 @@ def test_the_question_is_a_step_and_the_answer_its_first_line(monkeypatch: pytes
         raise RuntimeError("cuDNN error: CUDNN_STATUS_NOT_SUPPORTED\nThis error may appear if ...")
 
     monkeypatch.setattr(torch.nn.GRU, "forward", fails)
-    told = compute._refusal(CPU, torch.bfloat16)
-    assert told == "a step of training on it fails: cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"
+    refusal = compute._refusal(CPU, torch.bfloat16)
+    assert refusal == "a step of training on it fails: cuDNN error: CUDNN_STATUS_NOT_SUPPORTED"
 
 
 def test_a_gpu_is_asked_for_repeatable_kernels_and_the_process_gets_its_own_back() -> None:

@@ -50,7 +50,7 @@ def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[bool, Bundle]:
 
 @dataclass
 class Cell:
-    """One row of the table: the last event of a stream, what the model is to see of it, and what is counted."""
+    """One row of the table: the last event of a stream, the model's inputs from it, and the counters."""
 
     x: Any = field(default_factory=lambda: X)
     future: Any = field(default_factory=lambda: FUTURE)
@@ -108,19 +108,19 @@ def decoder(cell: Cell) -> ObservationDecoder:
     return ObservationDecoder(fields=Fields(covariates=EVERY_KIND), columns=columns)
 
 
-def record(slot: int, **members: Any) -> bytes:
-    return json.dumps({"unique_id": "a", "ds": START_MS + slot * HOUR_MS, "y": 5.0 + slot % 3} | members).encode()
+def record(period: int, **members: Any) -> bytes:
+    return json.dumps({"unique_id": "a", "ds": START_MS + period * HOUR_MS, "y": 5.0 + period % 3} | members).encode()
 
 
 def expected(bundle: Bundle, cell: Cell, before: int) -> AnyArray:
     """Return the forecast after the last event, from an engine that is fed by hand."""
     engine = StepEngine(bundle, Device("cpu"))
-    for slot in range(before + 1):
-        last = slot == before
+    for period in range(before + 1):
+        last = period == before
         covariates = [cell.seen_x if last else SEEN_X], [cell.seen_future if last else SEEN_FUTURE]
         x, future = (np.array(part, np.float32) for part in covariates)
-        ds, y = np.array([START_MS + slot * HOUR_MS]), np.array([5.0 + slot % 3], np.float32)
-        result = engine.step(EventBatch.of(["a"], ds, y, x, future, first_offset=slot))
+        ds, y = np.array([START_MS + period * HOUR_MS]), np.array([5.0 + period % 3], np.float32)
+        result = engine.step(EventBatch.of(["a"], ds, y, x, future, first_offset=period))
     forecast: AnyArray = result.forecast[0]
     return forecast
 
@@ -130,8 +130,8 @@ def expected(bundle: Bundle, cell: Cell, before: int) -> AnyArray:
 def test_cell(bundles: dict[bool, Bundle], name: str, per_poll: int) -> None:
     cell, bundle, before = CELLS[name], bundles[CELLS[name].takes], 12
     log = Log()
-    for slot in range(before):
-        log.append(0, record(slot, x=X, future=FUTURE))
+    for period in range(before):
+        log.append(0, record(period, x=X, future=FUTURE))
     log.append(0, record(before, x=cell.x, future=cell.future))
     harness = build(log, bundle=bundle, decoder=decoder(cell), per_poll=lambda: per_poll)
     harness.worker.run()

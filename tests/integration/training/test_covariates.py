@@ -19,7 +19,7 @@ from rillcast.errors import DataError
 from rillcast.events import EventBatch
 from rillcast.transports.base import Channel
 from rillcast_training.data.covariates import declare, of_series
-from rillcast_training.data.series import Series, contexts, load, table
+from rillcast_training.data.series import Series, load, segments, table
 from rillcast_training.data.windows import Window, collate
 from rillcast_training.evaluate.backtest import backtest
 from rillcast_training.explain.forecast import Target, explain
@@ -38,7 +38,7 @@ HELD_BACK = 40
 
 
 def shop_sales(folder: Path, streams: int = 24) -> tuple[Path, Path]:
-    """Write sales that a promotion, known a week ahead, doubles, in shops of which some take no notice of it."""
+    """Write sales that a promotion, known a week ahead, doubles, in shops, some of which ignore it."""
     rng = np.random.default_rng(7)
     days = np.arange(DAYS)
     rows = []
@@ -93,7 +93,7 @@ def figures(folder: Path, model: Path) -> float:
         load(folder / f"{part}.parquet", "1d", covariates=bundle.metadata.covariates) for part in ("test", "train")
     )
     observed = [
-        Series(one.unique_id, one.slots[:-7], one.y[:-7], one.covariates and one.covariates.take(slice(0, -7)))
+        Series(one.unique_id, one.periods[:-7], one.y[:-7], one.covariates and one.covariates.take(slice(0, -7)))
         for one in before
     ]
     return backtest(engine, data, train=observed).model.wql
@@ -137,7 +137,7 @@ def test_an_explanation_names_the_covariates(folder: Path, knowing: Path) -> Non
     series = find(load(folder / "test.parquet", "1d", covariates=bundle.metadata.covariates), "shop-1")
     assert series.covariates is not None
     promoted = np.flatnonzero(series.covariates.grid[20:, 0] == 1) + 20
-    origin = int(series.slots[promoted[0] - 1])
+    origin = int(series.periods[promoted[0] - 1])
     history = history_of(series, forecaster.config, at=origin)
     found = explain(forecaster, bundle, Device("cpu"), history, Target(1, 1), occlude=4)
     assert found.by_feature.complete
@@ -149,30 +149,30 @@ def test_an_explanation_names_the_covariates(folder: Path, knowing: Path) -> Non
 
 
 def test_the_views_of_a_forecaster_agree_on_covariates() -> None:
-    """`forward` over what training collates equals `step` over what serving feeds, gaps and late rows among it."""
+    """`forward` over training's batches equals `step` over serving's events, with gaps and late rows."""
     config, rng = config_with(), np.random.default_rng(0)
-    module, slots = random_forecaster(config), 1_000 + np.array([0, 1, 2, 2, 3, 6, 5, 7, 8, 9, 30, 31, 33])
-    rows = {"unique_id": ["a"] * len(slots), "ds": slots.tolist(), "y": rng.normal(50, 9, len(slots)).tolist()}
+    module, periods = random_forecaster(config), 1_000 + np.array([0, 1, 2, 2, 3, 6, 5, 7, 8, 9, 30, 31, 33])
+    rows = {"unique_id": ["a"] * len(periods), "ds": periods.tolist(), "y": rng.normal(50, 9, len(periods)).tolist()}
     for one in EVERY_KIND:
         texts = one.kind == "category"
-        values = rng.choice([*one.categories, "new"], len(slots)) if texts else rng.normal(one.loc, 3, len(slots))
+        values = rng.choice([*one.categories, "new"], len(periods)) if texts else rng.normal(one.loc, 3, len(periods))
         rows[one.name] = values.tolist()
     frame, y = pl.DataFrame(rows), np.array(rows["y"], np.float32)
-    given = of_series(frame, slots, EVERY_KIND)
+    given = of_series(frame, periods, EVERY_KIND)
     assert given is not None
     state, stepped = module.initial_rows(1), []
-    for row in range(len(slots)):
-        beside = given.x[row : row + 1], given.future(slice(row, row + 1), config.horizon)
+    for row in range(len(periods)):
+        covariates = given.x[row : row + 1], given.future(slice(row, row + 1), config.horizon)
         with torch.no_grad():
             found, state = module.step(
-                torch.tensor([slots[row] * 3_600_000]), torch.from_numpy(y[row : row + 1]), state, 0.0,
-                *(torch.from_numpy(part) for part in beside),
+                torch.tensor([periods[row] * 3_600_000]), torch.from_numpy(y[row : row + 1]), state, 0.0,
+                *(torch.from_numpy(part) for part in covariates),
             )  # fmt: skip
         stepped.append(found.forecast[0])
-    found_contexts = contexts(slots, y, season=4, max_gap=config.max_gap, covariates=given)
+    found_contexts = segments(periods, y, season=4, max_gap=config.max_gap, covariates=given)
     assert len(found_contexts) == 2
     for context in found_contexts:
-        length = len(context.slots)
+        length = len(context.periods)
         batch = collate([Window(context, 0, length, None, 1.0, fresh=False)], config, [np.arange(length)])
         with torch.no_grad():
             expected = module(batch.sequences).quantiles()[0]
@@ -180,21 +180,21 @@ def test_the_views_of_a_forecaster_agree_on_covariates() -> None:
             torch.testing.assert_close(stepped[row], expected[place], rtol=1e-4, atol=1e-3)
 
 
-def test_what_is_known_ahead_is_that_of_the_next_slots() -> None:
-    slots = np.array([10, 11, 12, 12, 14])
+def test_values_known_ahead_are_those_of_the_next_periods() -> None:
+    periods = np.array([10, 11, 12, 12, 14])
     frame = pl.DataFrame({"promo": [0.0, 1.0, 2.0, 9.0, 4.0]})
-    given = of_series(frame, slots, (Covariate("promo", "known"),))
+    given = of_series(frame, periods, (Covariate("promo", "known"),))
     assert given is not None
     assert given.x[:, 0].tolist() == [0, 1, 2, 9, 4]
     found = given.future(np.array([0, 2, 4]), 3)
     np.testing.assert_array_equal(found[:, 0], [[1, 2, np.nan], [np.nan, 4, np.nan], [np.nan] * 3])
 
 
-def test_what_an_event_says_of_the_next_slots_stands_over_their_rows() -> None:
-    slots = np.array([10, 11, 12])
-    told = [[5.0, 6.0, 7.0, 8.0], None, [9.0, None]]
-    frame = pl.DataFrame({"promo": [0.0, 1.0, 2.0], "price": [7.0, 8.0, 9.0], "future.promo": told})
-    given = of_series(frame, slots, (Covariate("promo", "known"), Covariate("price", "known")))
+def test_a_list_for_the_next_periods_overrides_their_rows() -> None:
+    periods = np.array([10, 11, 12])
+    lists = [[5.0, 6.0, 7.0, 8.0], None, [9.0, None]]
+    frame = pl.DataFrame({"promo": [0.0, 1.0, 2.0], "price": [7.0, 8.0, 9.0], "future.promo": lists})
+    given = of_series(frame, periods, (Covariate("promo", "known"), Covariate("price", "known")))
     assert given is not None
     promo, price = given.take(np.array([0, 2])).future(slice(None), 3).transpose(1, 0, 2)
     np.testing.assert_array_equal(promo, [[5, 6, 7], [9, np.nan, np.nan]])

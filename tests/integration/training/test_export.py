@@ -57,7 +57,7 @@ def sabotaged(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
         values = numpy_helper.to_array(bias).copy()
         values[0] += 0.01
         bias.CopyFrom(numpy_helper.from_array(values, bias.name))
-    elif what == "clock":  # a slot one millisecond short: wrong only at the edges of slots
+    elif what == "clock":  # a period one millisecond short: wrong only at the edges of periods
         (division,) = (node for node in graph.node if node.op_type == "Div" and "ds" in node.input)
         (constant,) = (tensor for tensor in graph.initializer if tensor.name == division.input[1])
         constant.CopyFrom(numpy_helper.from_array(np.array(HOUR_MS - 1), constant.name))
@@ -74,7 +74,7 @@ def sabotaged(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
 
 
 def is_epoch(tensor: onnx.TensorProto) -> bool:
-    """Whether this is what the graph adds to a day to count it from a far March 1st."""
+    """Whether this is the number that the graph adds to a day to count it from a far March 1st."""
     scalar = tensor.data_type == onnx.TensorProto.INT64 and not tensor.dims
     return scalar and int(numpy_helper.to_array(tensor)) > 146_097_000_000
 
@@ -127,8 +127,8 @@ def run_events(
     return [session.run(one, np.array([ds]), np.array([y], dtype=np.float32), calibrate) for ds, y in events]
 
 
-def test_the_status_says_what_became_of_an_event(exported: tuple[Path, Forecaster]) -> None:
-    warm = [(slot * HOUR_MS, float(slot % 4)) for slot in range(-12, 0)]
+def test_the_status_names_the_effect_of_an_event(exported: tuple[Path, Forecaster]) -> None:
+    warm = [(period * HOUR_MS, float(period % 4)) for period in range(-12, 0)]
     nan = float("nan")
     events = [
         (0, 1.0),
@@ -144,36 +144,36 @@ def test_the_status_says_what_became_of_an_event(exported: tuple[Path, Forecaste
     assert found[11:] == expected
 
 
-def test_only_the_next_slot_settles_a_forecast(exported: tuple[Path, Forecaster]) -> None:
+def test_only_the_next_period_resolves_a_forecast(exported: tuple[Path, Forecaster]) -> None:
     nan = float("nan")
     events = [(0, 1.0), (HOUR_MS, 2.0), (HOUR_MS, 2.0), (2 * HOUR_MS, nan), (3 * HOUR_MS, 1.0), (5 * HOUR_MS, 1.0)]
     found = run_events(exported, events)
     one_ahead = [np.append(outputs["score"][0, 0:9:3], outputs["anomaly"][0]) for outputs in found]
-    settled = [bool(np.isfinite(values).all()) for values in one_ahead]
-    unsettled = [bool(np.isnan(values).all()) for values in one_ahead]
-    assert settled == [False, True, False, False, True, False]
-    assert unsettled == [not one for one in settled]
+    resolved = [bool(np.isfinite(values).all()) for values in one_ahead]
+    unresolved = [bool(np.isnan(values).all()) for values in one_ahead]
+    assert resolved == [False, True, False, False, True, False]
+    assert unresolved == [not one for one in resolved]
 
 
-def test_a_gap_leaves_the_forecasts_that_can_still_be_settled(exported: tuple[Path, Forecaster]) -> None:
-    found = run_events(exported, [(slot * HOUR_MS, 1.0) for slot in (0, 1, 3, 5, 6)])
+def test_a_gap_leaves_the_forecasts_that_can_still_be_resolved(exported: tuple[Path, Forecaster]) -> None:
+    found = run_events(exported, [(period * HOUR_MS, 1.0) for period in (0, 1, 3, 5, 6)])
     horizons = (1, 2, 5)
-    settled = [
+    resolved = [
         {h for k, h in enumerate(horizons) if np.isfinite(outputs["score"][0, k:9:3]).all()} for outputs in found
     ]
-    assert settled == [set(), {1}, {2}, {2, 5}, {1, 5}]
+    assert resolved == [set(), {1}, {2}, {2, 5}, {1, 5}]
 
 
 def test_a_restart_drops_the_forecasts_before_it(exported: tuple[Path, Forecaster]) -> None:
     restart = 1 + exported[1].config.max_gap + 1
-    found = run_events(exported, [(slot * HOUR_MS, float(slot)) for slot in (0, 1, restart, restart + 1)])
+    found = run_events(exported, [(period * HOUR_MS, float(period)) for period in (0, 1, restart, restart + 1)])
     assert np.isnan(found[2]["score"]).all()
     known = {name for name, value in zip(exported[1].scores, found[3]["score"][0], strict=True) if np.isfinite(value)}
     assert known == {"pinball", "covered", "bias", "naive"}  # the further ones were dropped
 
 
 def test_the_anomaly_grows_with_the_distance_from_the_median(exported: tuple[Path, Forecaster]) -> None:
-    history = [(slot * HOUR_MS, float(slot % 4)) for slot in range(30)]
+    history = [(period * HOUR_MS, float(period % 4)) for period in range(30)]
     quantiles = run_events(exported, history)[-1]["forecast"][0, 0]
     scores = []
     for y in (quantiles[1], quantiles[2], quantiles[2] + 100):
@@ -189,7 +189,7 @@ def test_an_untrained_forecaster_gives_the_seasonal_naive_forecast(tmp_path: Pat
     forecaster = Forecaster(small_config()).eval()
     with brief_parity():
         export(forecaster, tmp_path / "m.onnx", name="m")
-    history = [(slot * HOUR_MS, [3.0, 5.0, 4.0, 9.0][slot % 4] + 0.01 * slot) for slot in range(20)]
+    history = [(period * HOUR_MS, [3.0, 5.0, 4.0, 9.0][period % 4] + 0.01 * period) for period in range(20)]
     outputs = run_events((tmp_path / "m.onnx", forecaster), history, calibrate=0.0)[-1]
     median = outputs["forecast"][0, :, 1]
     np.testing.assert_allclose(median[:4], [y for _, y in history[-4:]], rtol=1e-6)

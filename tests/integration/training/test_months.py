@@ -1,4 +1,4 @@
-"""Calendar months all the way: data, training, backtest, service, explanation. Every slot begins with a month."""
+"""Calendar months from end to end: data, training, backtest, service, explanation. Every period begins with a month."""
 
 from __future__ import annotations
 
@@ -168,7 +168,7 @@ def test_an_explanation_names_months_and_is_of_the_forecast_that_is_served(
     where = ["--stream", "any/day", "--at", "2022-03-31", "--out", str(tmp_path / "p.png")]
     found = printed(capsys, "explain", "forecast", str(folder / "m.onnx"), str(folder / "events.csv"), *where)
     assert found["at"] == "2022-03-01T00:00:00Z"
-    assert {slot["ds"][7:] for slot in found["slots"]} == {"-01T00:00:00Z"}
+    assert {period["ds"][7:] for period in found["slots"]} == {"-01T00:00:00Z"}
     assert found["forecast"] == pytest.approx(found["forecast_of_the_file"], rel=1e-4)
 
 
@@ -189,15 +189,15 @@ def test_a_search_measures_models_of_months(folder: Path, tmp_path: Path, capsys
     assert metadata.context == trial["options"]["context"]
 
 
-def test_late_months_are_put_into_place(folder: Path) -> None:
+def test_late_months_are_stepped_in_their_order(folder: Path) -> None:
     """Events up to three months late leave the stream as if all had come in time."""
     bundle, rng = Bundle.load(folder / "m.onnx"), np.random.default_rng(2)
     frequency, count = parse("1mo"), 60
-    slots = 600 + np.arange(count)
-    y = (50 + 10 * np.sin(slots * np.pi / 6) + rng.normal(size=count)).astype(np.float32)
-    ds = frequency.start_of(slots + 1) - 1 - rng.integers(0, 20 * 86_400_000, count)
-    order = np.argsort(np.append(slots[:-1] + rng.uniform(0, 3, count - 1), np.inf), kind="stable")
-    assert (np.diff(slots[order]) < 0).sum() > 10
+    periods = 600 + np.arange(count)
+    y = (50 + 10 * np.sin(periods * np.pi / 6) + rng.normal(size=count)).astype(np.float32)
+    ds = frequency.start_of(periods + 1) - 1 - rng.integers(0, 20 * 86_400_000, count)
+    order = np.argsort(np.append(periods[:-1] + rng.uniform(0, 3, count - 1), np.inf), kind="stable")
+    assert (np.diff(periods[order]) < 0).sum() > 10
 
     def last_forecast(which: np.ndarray, lateness: AllowedLateness | None) -> np.ndarray:
         engine = StepEngine(bundle, Device("cpu"), lateness=lateness)

@@ -1,4 +1,4 @@
-"""The accuracy command: what it needs, what it prints last, what it writes into the page."""
+"""The command for public benchmarks: its needs, its last line, its part of the page."""
 
 from __future__ import annotations
 
@@ -35,9 +35,9 @@ def test_without_data_it_says_what_to_set_and_which_files_it_needs(
 ) -> None:
     monkeypatch.delenv("ACCURACY_DATA", raising=False)
     assert public_benchmarks.main(["--work", str(tmp_path)]) == 2
-    told = capsys.readouterr().err
-    assert "ACCURACY_DATA" in told
-    assert "etth1.csv.gz" in told
+    errors = capsys.readouterr().err
+    assert "ACCURACY_DATA" in errors
+    assert "etth1.csv.gz" in errors
     assert public_benchmarks.main(["--data", str(tmp_path), "--work", str(tmp_path / "w"), "--only", "etth1"]) == 2
     assert f"{tmp_path / 'etth1.csv.gz'} does not exist" in capsys.readouterr().err
 
@@ -62,20 +62,20 @@ def test_the_last_line_has_the_medians_over_the_seeds(
 
 
 def test_a_series_is_cut_where_its_test_begins_and_where_it_ends(tmp_path: Path) -> None:
-    rows = "".join(f"HUFL,{slot * 3_600_000},{slot % 7}\n" for slot in range(90, 130))
+    rows = "".join(f"HUFL,{period * 3_600_000},{period % 7}\n" for period in range(90, 130))
     (tmp_path / "etth1.csv.gz").write_bytes(gzip.compress(f"unique_id,ds,y\n{rows}".encode()))
     protocol = public_benchmarks.Protocol("etth1", ("etth1.csv.gz",), 4, test=(100, 120))
     (train,), (test,) = protocol.split(tmp_path)
-    assert (train.slots[0], train.slots[-1]) == (90, 99)
-    assert (test.slots[0], test.slots[-1]) == (100, 119)
+    assert (train.periods[0], train.periods[-1]) == (90, 99)
+    assert (test.periods[0], test.periods[-1]) == (100, 119)
 
 
 def hourly(path: Path, names: str, first: int, count: int) -> None:
     rng = np.random.default_rng(first)
     rows = [
-        f"{name},{slot * 3_600_000},{10 + np.sin(slot * np.pi / 12) + 0.1 * rng.normal():.3f}\n"
+        f"{name},{period * 3_600_000},{10 + np.sin(period * np.pi / 12) + 0.1 * rng.normal():.3f}\n"
         for name in names
-        for slot in range(first, first + count)
+        for period in range(first, first + count)
     ]
     path.write_bytes(gzip.compress(("unique_id,ds,y\n" + "".join(rows)).encode()))
 
@@ -151,7 +151,7 @@ def test_a_shipped_bundle_is_scored_once_and_again_when_it_is_another(
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["universal"]["etth1"]["wql"] == 0.03
 
 
-def test_what_is_finished_can_be_told_before_the_rest_is(
+def test_finished_runs_can_be_tabulated_before_the_rest(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     def never(*_: object) -> None:

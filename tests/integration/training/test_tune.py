@@ -1,4 +1,4 @@
-"""A search with a budget of seconds: it ends, is gone on with, and recommends something on the front."""
+"""A search with a budget of seconds: it ends, continues, and recommends a trial of the front."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def options_for(data: Path, study: Path, *, trials: int = 2, **changes: Any) -> 
     return TuneOptions(base=base, study=study, budget_s=3600, trials=trials, **space)
 
 
-def test_a_search_is_gone_on_with_and_recommends_from_the_front(data: Path, tmp_path: Path) -> None:
+def test_a_search_continues_and_recommends_from_the_front(data: Path, tmp_path: Path) -> None:
     study = tmp_path / "waves.study"
     seen: list[int] = []
     first = tune(options_for(data, study), progress=lambda trial: seen.append(trial.number))
@@ -63,13 +63,13 @@ def test_a_search_is_gone_on_with_and_recommends_from_the_front(data: Path, tmp_
 def test_no_trial_begins_after_the_budget(data: Path, tmp_path: Path) -> None:
     options = options_for(data, tmp_path / "waves.study")
     short = TuneOptions(base=options.base, study=options.study, budget_s=1e-3, cells=("gru",), hidden=(2,), layers=(1,))
-    assert tune(short).ran == 1, "the one under way is finished"
+    assert tune(short).ran == 1, "the trial that is running is finished"
 
 
 def test_a_study_of_another_search_is_refused_by_name(data: Path, tmp_path: Path) -> None:
     study = tmp_path / "waves.study"
     tune(options_for(data, study, trials=1))
-    with pytest.raises(SettingsError, match=r"of another search: hidden \[2, 4\] there and \[2, 8\] here"):
+    with pytest.raises(SettingsError, match=r"belongs to another search: hidden is \[2, 4\], expected \[2, 8\]"):
         tune(options_for(data, study, hidden=(2, 8)))
 
 

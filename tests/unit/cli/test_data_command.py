@@ -103,7 +103,7 @@ def test_synthetic_series_survive_the_way_through_a_file(
     found = load(path, "1h")
     assert [one.unique_id for one in found] == [one.unique_id for one in expected]
     for a, b in zip(found, expected, strict=True):
-        assert a.slots.tolist() == b.slots.tolist()
+        assert a.periods.tolist() == b.periods.tolist()
         assert a.y.tolist() == pytest.approx(b.y.tolist(), nan_ok=True)
 
 

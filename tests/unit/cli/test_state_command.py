@@ -176,7 +176,7 @@ def test_rebuild_erases_the_chosen_partition_and_says_what_that_means(
     flags = ("--input.path", "observations.csv", "--output.path", "forecasts.jsonl")
     assert command("rebuild", "--partition", "1", "--yes", *flags) == 0
     said = capsys.readouterr().out
-    assert "partition 1: 2 streams as of 100 go" in said
+    assert "partition 1: erases 2 streams as of 100;" in said
     assert "partition 0" not in said
     assert stored(tmp_path / "state", 1) == (None, [])
     assert stored(tmp_path / "state", 0)[0] is not None
@@ -188,7 +188,7 @@ def test_rebuild_asks_before_anything_is_lost(
     fill(tmp_path / "state", page(0, 0))
     flags = ("--input.path", "observations.csv", "--output.path", "forecasts.jsonl")
     assert command("rebuild", *flags) == 2
-    assert "say --yes" in capsys.readouterr().err
+    assert "use --yes" in capsys.readouterr().err
     monkeypatch.setattr("sys.stdin.isatty", lambda: True)
     monkeypatch.setattr("builtins.input", lambda _question: "n")
     assert command("rebuild", *flags) == 2
@@ -216,11 +216,11 @@ def test_rebuild_erases_damaged_state(command: Any, tmp_path: Path, capsys: pyte
 @pytest.mark.parametrize(
     ("loss", "words"),
     [
-        (Loss(0, None, 0, None, 5, 0), "nothing is stored"),
-        (Loss(0, 90, 1_234, None, 100, 0), "1,234 streams as of 90 go; 100 retained events are stepped again"),
-        (Loss(0, 90, 2, None, 100, 40), "EVENTS BEFORE 40 ARE GONE"),
-        (Loss(0, 90, 2, None, None, 0), "published as if new"),
-        (Loss(0, None, 0, "rubbish", 100, 0), "unreadable state (rubbish) go"),
+        (Loss(0, None, 0, None, 5, 0), "nothing to erase"),
+        (Loss(0, 90, 1_234, None, 100, 0), "erases 1,234 streams as of 90; 100 retained events are replayed"),
+        (Loss(0, 90, 2, None, 100, 40), "EVENTS BEFORE 40 ARE LOST"),
+        (Loss(0, 90, 2, None, None, 0), "forecast and published again"),
+        (Loss(0, None, 0, "rubbish", 100, 0), "erases unreadable state (rubbish);"),
     ],
 )
 def test_rebuild_says_what_the_next_start_does(loss: Loss, words: str) -> None:

@@ -85,7 +85,7 @@ def test_without_covariates_the_table_has_none(settings: Settings, tmp_path: Pat
 @pytest.mark.parametrize(
     ("wanted", "message"),
     [
-        ([("y", "past")], "covariate 'y': the table has a column of that name"),
+        ([("y", "past")], "covariate 'y': the table has its own columns"),
         ([("temp", "past"), ("temp", "known")], "covariate names repeat"),
     ],
 )

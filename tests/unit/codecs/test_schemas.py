@@ -1,4 +1,4 @@
-"""The published schemas say what the codecs do."""
+"""The published schemas describe what the codecs read and write."""
 
 from __future__ import annotations
 

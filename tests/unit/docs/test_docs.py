@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import re
 
 import pytest
-from pydantic import SecretStr
 
 from rillcast import cli
 from rillcast.bundle.bundle import BundleMetadata, Status
@@ -18,25 +16,10 @@ from tests.support.paths import ROOT
 DOCS = ROOT / "docs"
 
 
-def settings_table() -> str:
-    """Return the table of `docs/settings.md` as the code has it."""
-    rows = ["| setting | default | meaning |", "| --- | --- | --- |"]
+def test_settings_page_has_every_setting() -> None:
+    text = (DOCS / "settings.md").read_text()  # tests/unit/deploy/test_generated.py holds its text
     for path in setting_paths(Settings):
-        model: type = Settings
-        *sections, name = path.split(".")
-        for section in sections:
-            model = model.model_fields[section].annotation  # type: ignore[attr-defined]
-        field = model.model_fields[name]  # type: ignore[attr-defined]
-        default = field.default
-        shown = "" if default is None or isinstance(default, SecretStr) else f"`{json.dumps(default, default=str)}`"
-        rows.append(f"| `{path}` | {shown} | {' '.join(field.description.split())} |")
-    return "\n".join(rows)
-
-
-def test_settings_page_has_every_setting_as_it_is() -> None:
-    text = (DOCS / "settings.md").read_text()
-    documented = "\n".join(line for line in text.splitlines() if line.startswith("|"))
-    assert documented == settings_table()
+        assert f"| `{path}` |" in text, path
 
 
 def test_every_clause_that_the_loader_raises_is_documented() -> None:

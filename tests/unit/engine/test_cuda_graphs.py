@@ -1,4 +1,4 @@
-"""CUDA graphs without a GPU: over the CPU provider, a session that runs as often as ONNX Runtime does on a capture."""
+"""CUDA graphs without a GPU: a session on the CPU provider runs as often as ONNX Runtime does for a capture."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Capturing:
 
 @pytest.fixture
 def captures(monkeypatch: pytest.MonkeyPatch) -> list[Capturing]:
-    """Let sessions with fixed buffers capture; return them as they are made."""
+    """Make sessions with fixed buffers capture; return them in the order of their creation."""
     made: list[Capturing] = []
     plain: Callable[..., ort.InferenceSession] = Device.session
 
@@ -61,7 +61,7 @@ def captures(monkeypatch: pytest.MonkeyPatch) -> list[Capturing]:
 
 
 class Streams:
-    """An engine and what each of its streams must have come to."""
+    """An engine, and the state that each of its streams must have."""
 
     def __init__(self, engine: StepEngine) -> None:
         self.engine = engine
@@ -91,7 +91,7 @@ def test_a_capture_advances_no_stream(captures: list[Capturing]) -> None:
     assert len(session.captured) == len(BUCKETS)
 
 
-def test_each_bucket_has_a_number_of_its_own(captures: list[Capturing]) -> None:
+def test_each_bucket_has_its_own_number(captures: list[Capturing]) -> None:
     streams = Streams(capturing_engine())
     for chosen in ([1], [1, 2, 3], [2, 1], [4, 5, 6, 7]):
         streams.step(chosen, 3)
@@ -100,7 +100,7 @@ def test_each_bucket_has_a_number_of_its_own(captures: list[Capturing]) -> None:
 
 
 def test_each_thread_captures_for_itself(captures: list[Capturing]) -> None:
-    """The service steps small polls in its loop and large ones beside it; both use one engine, in turns."""
+    """The service steps small polls in its loop and large ones in a thread; both use one engine in sequence."""
     streams = Streams(capturing_engine())
     failed: list[BaseException] = []
 
@@ -121,7 +121,7 @@ def test_each_thread_captures_for_itself(captures: list[Capturing]) -> None:
     assert len({thread for thread, _ in session.captured}) == 2
 
 
-def test_state_that_moved_is_captured_anew(captures: list[Capturing], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_state_that_moved_is_captured_again(captures: list[Capturing], monkeypatch: pytest.MonkeyPatch) -> None:
     # On the CPU the state never moves; on a GPU it grows by doubling.
     monkeypatch.setattr("rillcast.engine.residents.room", lambda *arguments: arguments[-1])
     streams = Streams(capturing_engine())

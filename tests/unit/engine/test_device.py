@@ -12,7 +12,7 @@ def has_cuda() -> bool:
     return device.choose("auto").name == "cuda"
 
 
-def test_cuda_asked_for_and_absent_is_an_error() -> None:
+def test_requested_but_absent_cuda_is_an_error() -> None:
     if has_cuda():
         assert device.choose("cuda").name == "cuda"
         return
@@ -21,7 +21,7 @@ def test_cuda_asked_for_and_absent_is_an_error() -> None:
 
 
 def test_a_session_that_lands_elsewhere_is_an_error() -> None:
-    """ONNX Runtime falls back silently when a listed provider cannot start; we do not."""
+    """ONNX Runtime silently uses another provider where a listed one cannot start; the engine reports it."""
     if has_cuda():
         assert "CUDAExecutionProvider" in device.Device("cuda").session(ToyGraph().build()).get_providers()
         return
@@ -29,7 +29,7 @@ def test_a_session_that_lands_elsewhere_is_an_error() -> None:
         device.Device("cuda").session(ToyGraph().build())
 
 
-def test_cpu_is_taken_as_asked() -> None:
+def test_a_requested_cpu_is_used() -> None:
     assert device.choose("cpu", threads=2) == device.Device("cpu", 2)
 
 

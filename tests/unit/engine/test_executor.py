@@ -1,4 +1,4 @@
-"""What a GPU will need can be held on any machine: few shapes, buffers that stay, state that never comes back."""
+"""The needs of a GPU, checked on any machine: few shapes, fixed buffers, state that stays on the device."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def test_buffers_of_a_bucket_stay_where_they_are() -> None:
     assert addresses(engine) == before
 
 
-def test_padded_calls_give_what_calls_without_padding_give() -> None:
+def test_padding_does_not_change_results() -> None:
     padded = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8, BUCKETS))
     plain = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8))
     seen: dict[int, list[int]] = {}

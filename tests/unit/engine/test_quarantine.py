@@ -1,4 +1,4 @@
-"""Quarantine: one stream's unusable step leaves that stream as it was, and every other stream untouched."""
+"""Quarantine: one stream's unusable step changes neither that stream nor any other."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from tests.support.workers import observation
 
 
 def product_bundle(dtype: str = "float32") -> Bundle:
-    """A model that can explode: its state is the product of its observations (of zero, 1), its forecast the state."""
+    """A model that can overflow: its state and forecast are the product of its observations (zero counts as 1)."""
     element = helper.np_dtype_to_tensor_dtype(np.dtype(dtype))
     node, info = helper.make_node, helper.make_tensor_value_info
     nodes = [
@@ -72,7 +72,7 @@ def product_bundle(dtype: str = "float32") -> Bundle:
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 @pytest.mark.parametrize("buckets", [(), (1, 4, 16)])
 @pytest.mark.parametrize("branches", [True, False])
-def test_a_poisoned_stream_stays_as_it_was_and_its_neighbours_go_on(
+def test_a_poisoned_stream_is_unchanged_and_its_neighbours_advance(
     poison: float, dtype: str, buckets: tuple[int, ...], branches: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     add = quarantine.add
@@ -106,7 +106,7 @@ def test_a_quarantined_event_becomes_a_dead_letter() -> None:
     assert harness.metric("rillcast_dead_letters_total", reason="quarantined") == 1
 
 
-def test_a_guarded_bundle_steps_as_the_unguarded_one() -> None:
+def test_quarantine_does_not_change_usable_steps() -> None:
     from tests.support.toy import toy_bundle, unroll
 
     engine = StepEngine(toy_bundle(), Device("cpu"))

@@ -72,7 +72,7 @@ def test_idle_streams_leave_and_a_freed_slot_starts_from_zero() -> None:
     step(of, ["old", "new"], [5, 6], ds=[0, 60])
     result = step(of, ["new", "third", "old"], [1, 7, 8], ds=[100, 100, 100], offset=2)
     assert result.stats.evicted == 1
-    assert states(result) == [unroll([6, 1])[-1], 7, 8], "`old` starts anew, and `third` in its slot from zero"
+    assert states(result) == [unroll([6, 1])[-1], 7, 8], "`old` restarts, and `third` starts from zero in its slot"
 
 
 @pytest.mark.parametrize("cut", range(1, 12))
@@ -96,7 +96,7 @@ def test_an_evicted_streams_page_is_exported_again() -> None:
     assert page.unique_ids == ("b",)
 
 
-def test_new_streams_beyond_the_limit_are_refused_and_known_ones_go_on() -> None:
+def test_new_streams_beyond_the_limit_are_refused_and_known_ones_advance() -> None:
     of = engine(max_streams_per_partition=2)
     result = step(of, ["a", "b", "c", "a", "c"], [1, 2, 3, 4, 5])
     assert result.outcome.tolist() == [0, 0, Outcome.TOO_MANY_STREAMS, 0, Outcome.TOO_MANY_STREAMS]
@@ -113,12 +113,12 @@ def test_released_partition_leaves_nothing_behind() -> None:
 
 
 def admitted(residents: Residents, unique_ids: str, second: int) -> list[bool]:
-    """Say for each id whether its stream is resident after a record of that second."""
+    """Return for each id whether its stream is resident after a record of that second."""
     times = np.full(len(unique_ids), second * 1000 + 999)
     return [slot > 0 for slot in residents.admit(np.zeros(len(unique_ids), np.int64), list(unique_ids), times).tolist()]
 
 
-def test_a_second_brings_so_many_new_streams_and_no_more() -> None:
+def test_a_second_admits_new_streams_up_to_the_limit() -> None:
     residents = engine(max_new_streams_per_s=2).residents
     assert admitted(residents, "abca", 1000) == [True, True, False, True], "known streams go on"
     assert admitted(residents, "cab", 1000) == [False, True, True]
@@ -141,7 +141,7 @@ def test_an_unknown_timestamp_counts_in_the_second_before() -> None:
     assert unknown.tolist() == [TOO_MANY_AT_ONCE]
 
 
-def test_the_count_of_the_last_second_is_taken_in() -> None:
+def test_the_count_of_the_last_second_is_loaded() -> None:
     residents = engine(max_new_streams_per_s=2).residents
     residents.load(0, [], 0, Arrivals(1000, 1))
     assert admitted(residents, "ab", 1000) == [True, False]

@@ -110,7 +110,7 @@ def _identity() -> bytes:
     return bytes(model.SerializeToString())
 
 
-def test_room_on_a_cpu_is_what_memory_can_hold_and_takes_none_until_it_is_used() -> None:
+def test_room_on_a_cpu_fills_memory_only_when_it_is_used() -> None:
     specs = (StateSpec(name="h", dtype="float32", row_shape=(4_096,)),)
     rows = room(specs, Device("cpu"), host_bytes=16, least=256)
     physical = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -122,7 +122,7 @@ def test_room_on_a_cpu_is_what_memory_can_hold_and_takes_none_until_it_is_used()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < physical // 1024 // 10
 
 
-def test_room_on_another_device_is_what_is_needed() -> None:
+def test_room_on_another_device_is_the_need() -> None:
     assert room(SPECS, Device("cuda"), host_bytes=16, least=512) == 512
 
 

@@ -14,8 +14,7 @@ from rillcast.events import EventBatch
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.metrics import Metrics
 from rillcast.publishing.filters import Policy
-from rillcast.publishing.output import ForecastOutput
-from rillcast.publishing.publisher import Publisher
+from rillcast.publishing.publisher import ForecastOutput, Publisher
 from rillcast.transports.base import Channel, Polled
 from tests.support.memory import Log, MemorySink
 from tests.support.toy import toy_bundle

@@ -1,4 +1,4 @@
-"""The Kafka store without a broker: what it makes of records, piece by piece and in bounded time."""
+"""The Kafka store without a broker: it restores records piece by piece, in bounded time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Read:
 
 @dataclass
 class ScriptedReader:
-    """Hands out what a test puts in, one `Read` a poll; a poll without one takes all of its time."""
+    """Returns the reads of a test, one per poll; a poll without one takes all of its time."""
 
     clock: Clock
     reads: deque[Read] = field(default_factory=deque)
@@ -86,7 +86,7 @@ class ScriptedReader:
 
 @dataclass
 class RecordingSink:
-    """Remembers what was published."""
+    """Remembers published records."""
 
     published: list[tuple[Channel, bytes | None, bytes | None, int | None]] = field(default_factory=list)
 

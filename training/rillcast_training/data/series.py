@@ -1,12 +1,12 @@
-"""Training data: tables to series on the slot grid, and series to contexts.
+"""Training data: tables to series by period, and series to segments.
 
-Owns: what a data set is to the rest of training, and how a series' events become the sequences that
+Owns: the form of a data set for the rest of training, and how a series' events become the sequences that
 `Forecaster.forward` takes. Does not know: file formats (`rillcast_training.data.tables`), built-in data sets
 (`rillcast_training.data.datasets`), models, windows, splits.
 
-Invariant: `contexts` treats events as `Forecaster.step` does. Late and repeated events drop out, a gap beyond
-`max_gap` starts a new context, a slot without an observation takes its seasonal value; so whatever the network
-learns here is what it meets in service.
+Invariant: `segments` treats events as `Forecaster.step` does. Late and repeated events drop out, a gap beyond `max_gap`
+starts a new segment, a period without an observation takes its seasonal value. So the network trains on the inputs that
+it sees in service.
 """
 
 from __future__ import annotations
@@ -33,34 +33,34 @@ class Series:
     """One stream's events in time order.
 
     Attributes:
-        unique_id: the stream.
-        slots: `[n]` int64, slots since the epoch; not decreasing.
+        unique_id: Name of the stream.
+        periods: `[n]` int64, periods since the epoch; not decreasing.
         y: `[n]` float32; NaN = missing.
-        covariates: of the events; None where none are asked for.
+        covariates: Covariates of the events; None if none are asked for.
     """
 
     unique_id: str
-    slots: npt.NDArray[np.int64]
+    periods: npt.NDArray[np.int64]
     y: npt.NDArray[np.float32]
     covariates: SeriesCovariates | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """The advancing events of one stretch of a series that `step` would see as one context.
+class Segment:
+    """Advancing events of a series between two restarts of `step`.
 
     Attributes:
         rows: `[T]` int64, each event's row in the series.
-        slots: `[T]` int64, strictly increasing.
+        periods: `[T]` int64, strictly increasing.
         observed: `[T]` bool.
-        known: `[T]` int64, slots known since the context began; 0 before the first observation.
-        grid: `[G]` float32, values from the first event's slot to the last one's, gaps filled causally.
+        known: `[T]` int64, periods known since the segment began; 0 before the first observation.
+        grid: `[G]` float32, values from the first event's period to the last one's, gaps filled causally.
         truth: `[G]` float32, the observations alone, NaN elsewhere.
-        covariates: of the events; None where none are asked for.
+        covariates: Covariates of the events; None if none are asked for.
     """
 
     rows: npt.NDArray[np.int64]
-    slots: npt.NDArray[np.int64]
+    periods: npt.NDArray[np.int64]
     observed: npt.NDArray[np.bool_]
     known: npt.NDArray[np.int64]
     grid: npt.NDArray[np.float32]
@@ -74,11 +74,11 @@ def load(
     """Read a data set and order it by series and time.
 
     Args:
-        source: a file (see `rillcast_training.data.tables.read`), or the name of a built-in data set
-        (`rillcast_training.data.datasets.DATASETS`).
-        freq: frequency whose slots the times fall into.
-        columns: how a file's columns are named; by default `unique_id, ds, y`.
-        covariates: what else is read, in the order in which a forecaster takes it.
+        source: File (see `rillcast_training.data.tables.read`), or name of a built-in data set
+            (`rillcast_training.data.datasets.DATASETS`).
+        freq: Frequency of the periods.
+        columns: Names of a file's columns; by default `unique_id, ds, y`.
+        covariates: Covariates to read, in the order in which a forecaster takes them.
 
     Raises:
         DataError: the data cannot be used; it says which column and row.
@@ -99,11 +99,11 @@ def table(source: str | Path, columns: Columns | None = None, covariates: Sequen
     if str(source) in datasets.DATASETS and not path.exists():
         if columns is not None and columns != Columns():
             raise DataError(
-                f"{source} is a built-in data set; its columns are {list(Columns().all)} and have no other names"
+                f"{source}: a built-in data set has the columns {list(Columns().all)}; leave out the column flags"
             )
         return _of_dataset(str(source), covariates)
     if not path.suffix and not path.exists():
-        raise DataError(f"{source}: neither a file nor a built-in data set; those are {sorted(datasets.DATASETS)}")
+        raise DataError(f"{source}: neither a file nor a built-in data set; choose from {sorted(datasets.DATASETS)}")
     columns = replace(
         columns or Columns(),
         numbers=tuple(name for name, kind in covariates if kind != "category"),
@@ -122,96 +122,100 @@ def _of_dataset(name: str, covariates: Sequence[Wanted]) -> pl.DataFrame:
 
 def to_series(frame: pl.DataFrame, freq: str, covariates: Sequence[Covariate] = ()) -> list[Series]:
     """Return the series of a table `unique_id, ds, y` with its covariates, by name; their events in time order."""
-    frame = frame.with_columns(pl.Series("slot", parse(freq).period_of(frame["ds"].to_numpy())))
+    frame = frame.with_columns(pl.Series("period", parse(freq).period_of(frame["ds"].to_numpy())))
     frame = frame.sort("unique_id", "ds", maintain_order=True)
     series = []
     for (name,), part in frame.partition_by("unique_id", as_dict=True, maintain_order=True).items():
-        slots = part["slot"].to_numpy().astype(np.int64)
+        periods = part["period"].to_numpy().astype(np.int64)
         y = part["y"].to_numpy().astype(np.float32)
-        series.append(Series(str(name), slots, y, of_series(part, slots, covariates)))
+        series.append(Series(str(name), periods, y, of_series(part, periods, covariates)))
     return series
 
 
 def newest(series: Sequence[Series], hold_out: int) -> tuple[list[Series], list[Series]]:
-    """Split every series in front of the newest `hold_out` slots of the whole data set.
+    """Split every series before the newest `hold_out` periods of the whole data set.
 
     Raises:
-        DataError: nothing is older than that.
+        DataError: no event is older than that.
     """
     if not series or hold_out < 1:
-        raise DataError(f"--hold-out {hold_out}: takes at least 1 slot")
-    cut = max(int(one.slots[-1]) for one in series) - hold_out
+        raise DataError(f"--hold-out {hold_out}: takes at least 1 period")
+    cut = max(int(one.periods[-1]) for one in series) - hold_out
     parts: tuple[list[Series], list[Series]] = [], []
     for one in series:
-        at = int(np.searchsorted(one.slots, cut, side="right"))
+        at = int(np.searchsorted(one.periods, cut, side="right"))
         for part, rows in zip(parts, (slice(None, at), slice(at, None)), strict=True):
-            if one.slots[rows].size:
+            if one.periods[rows].size:
                 covariates = None if one.covariates is None else one.covariates.take(rows)
-                part.append(Series(one.unique_id, one.slots[rows], one.y[rows], covariates))
+                part.append(Series(one.unique_id, one.periods[rows], one.y[rows], covariates))
     if not parts[0]:
-        raise DataError(f"--hold-out {hold_out}: no event is older than the newest {hold_out} slots")
+        raise DataError(f"--hold-out {hold_out}: no event is older than the newest {hold_out} periods")
     return parts
 
 
 def to_table(series: Sequence[Series], freq: str) -> pl.DataFrame:
-    """Return series as a table `unique_id, ds, y` in time order, each event at the beginning of its slot."""
+    """Return series as a table `unique_id, ds, y` in time order, each event at the beginning of its period."""
     start_of = parse(freq).start_of
     parts = [
         pl.DataFrame(
-            {"unique_id": [one.unique_id] * len(one.slots), "ds": start_of(one.slots), "y": one.y.astype(np.float64)}
+            {
+                "unique_id": [one.unique_id] * len(one.periods),
+                "ds": start_of(one.periods),
+                "y": one.y.astype(np.float64),
+            }
         )
         for one in series
     ]
     return pl.concat(parts).sort("ds", "unique_id", maintain_order=True)
 
 
-def contexts(
-    slots: npt.NDArray[np.int64],
+def segments(
+    periods: npt.NDArray[np.int64],
     y: npt.NDArray[np.float32],
     *,
     season: int,
     max_gap: int,
     covariates: SeriesCovariates | None = None,
-) -> list[Context]:
-    """Split one series' events, in order of arrival, into contexts.
+) -> list[Segment]:
+    """Split one series' events, in order of arrival, into segments.
 
     Args:
-        slots: `[n]` slots since the epoch, in any order.
+        periods: `[n]` periods since the epoch, in any order.
         y: `[n]` observations; NaN, or beyond `MAX_ABS_Y`, is missing.
-        season: slots in the main season, which fills gaps.
-        max_gap: a longer gap starts a new context.
-        covariates: of the same events.
+        season: Periods in the main season, which fills gaps.
+        max_gap: Longest gap, in periods, within a segment.
+        covariates: Covariates of the same events.
     """
-    if not len(slots):
+    if not len(periods):
         return []
-    newest = np.maximum.accumulate(slots)
-    advancing = np.flatnonzero(np.concatenate([[True], slots[1:] > newest[:-1]]))
-    breaks = np.flatnonzero(np.diff(slots[advancing]) > max_gap) + 1
-    found = [_context(rows, slots[rows], y[rows], season) for rows in np.split(advancing, breaks)]
+    newest = np.maximum.accumulate(periods)
+    advancing = np.flatnonzero(np.concatenate([[True], periods[1:] > newest[:-1]]))
+    breaks = np.flatnonzero(np.diff(periods[advancing]) > max_gap) + 1
+    found = [_segment(rows, periods[rows], y[rows], season) for rows in np.split(advancing, breaks)]
     if covariates is None:
         return found
-    return [replace(context, covariates=covariates.take(context.rows)) for context in found]
+    return [replace(segment, covariates=covariates.take(segment.rows)) for segment in found]
 
 
-def seasonal_scale(context: Context, season: int, until_slot: int) -> tuple[float, int]:
-    """Return the sum of |y_t - y_(t - season)| over observed pairs before `until_slot`, and how many there are."""
-    truth = context.truth[: max(0, int(until_slot - context.slots[0]))].astype(np.float64)
+def seasonal_scale(segment: Segment, season: int, until_period: int) -> tuple[float, int]:
+    """Return the sum of |y_t - y_(t - season)| over observed pairs before `until_period`, and their number."""
+    truth = segment.truth[: max(0, int(until_period - segment.periods[0]))].astype(np.float64)
     changes = np.abs(truth[season:] - truth[:-season])
-    there = np.isfinite(changes)
-    return float(changes[there].sum()), int(there.sum())
+    known = np.isfinite(changes)
+    return float(changes[known].sum()), int(known.sum())
 
 
-def _context(
-    rows: npt.NDArray[np.int64], slots: npt.NDArray[np.int64], y: npt.NDArray[np.float32], season: int
-) -> Context:
+def _segment(
+    rows: npt.NDArray[np.int64], periods: npt.NDArray[np.int64], y: npt.NDArray[np.float32], season: int
+) -> Segment:
     observed = np.abs(y) <= MAX_ABS_Y  # False for NaN
-    offsets = slots - slots[0]
+    offsets = periods - periods[0]
     truth = np.full(int(offsets[-1]) + 1, np.nan, dtype=np.float32)
     truth[offsets[observed]] = y[observed]
     grid = truth.copy()
     first = int(offsets[observed][0]) if observed.any() else len(grid)
     grid[:first] = 0.0
-    for slot in np.flatnonzero(np.isnan(grid)):
-        grid[slot] = grid[slot - season] if slot - season >= first else grid[slot - 1]
+    for period in np.flatnonzero(np.isnan(grid)):
+        grid[period] = grid[period - season] if period - season >= first else grid[period - 1]
     known = np.maximum(0, offsets - first + 1)
-    return Context(rows, slots, observed, known, grid, truth)
+    return Segment(rows, periods, observed, known, grid, truth)

@@ -1,6 +1,6 @@
-"""What a data set is like: streams, span, step, holes; and the options that fit it.
+"""Survey of a data set: streams, span, step, holes; and the options that fit it.
 
-Owns: the figures that one wants to see before training. Does not know: where the data come from, training.
+Owns: the figures to look at before training. Does not know: the source of the data, training.
 """
 
 from __future__ import annotations
@@ -25,20 +25,20 @@ class Survey:
     """The figures; times in milliseconds since the epoch.
 
     Attributes:
-        streams: how many.
-        events: rows.
-        shortest: events of the shortest stream.
-        longest: events of the longest one.
-        first_ms: earliest time.
-        last_ms: latest time.
-        freq: the most frequent step between neighbouring events, as a frequency; or the one that was asked for.
-        step_share: share of neighbouring events that are exactly one step apart; of calendar months, at the same time
-            of their month, counted from its beginning or, for all alike, from its end.
-        repeated: share of events whose stream had one in the same slot before.
-        missing: share of events without a value.
-        absent: share of slots, between a stream's first and last event, without any event.
-        seasons: default seasons of the frequency, in slots.
-        context: default lag window, in slots.
+        streams: Number of streams.
+        events: Number of rows.
+        shortest: Events of the shortest stream.
+        longest: Events of the longest stream.
+        first_ms: Earliest time.
+        last_ms: Latest time.
+        freq: Most frequent step between neighbouring events, as a frequency; or the requested one.
+        step_share: Share of neighbouring events that are exactly one step apart; of calendar months, at the same time
+            of their month, counted from its beginning or, for all of them, from its end.
+        repeated: Share of events whose stream had one in the same period before.
+        missing: Share of events without a value.
+        absent: Share of periods, between a stream's first and last event, without any event.
+        seasons: Default seasons of the frequency, in periods.
+        context: Default lag window, in periods.
     """
 
     streams: int
@@ -61,14 +61,14 @@ class Survey:
 
 
 def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
-    """Look at a table `unique_id, ds, y` (`rillcast_training.data.tables.read`).
+    """Survey a table `unique_id, ds, y` (`rillcast_training.data.tables.read`).
 
     Args:
-        frame: the table.
-        freq: frequency to count slots by; None = the most frequent step.
+        frame: The table.
+        freq: Frequency of the periods; None = the most frequent step.
 
     Raises:
-        DataError: `freq` is none; or no stream has two events at different times, and no frequency was given.
+        DataError: `freq` is no frequency; or no stream has two events at different times, and no frequency was given.
     """
     frame = frame.sort("unique_id", "ds", maintain_order=True)
     neighbours = frame.select("ds", pl.col("ds").shift().over("unique_id").alias("before")).drop_nulls()
@@ -79,16 +79,16 @@ def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
         raise DataError(str(error)) from error
     frequency = parse(freq)
     streams = (
-        frame.with_columns(pl.Series("slot", frequency.period_of(frame["ds"].to_numpy())))
+        frame.with_columns(pl.Series("period", frequency.period_of(frame["ds"].to_numpy())))
         .group_by("unique_id")
         .agg(
             pl.len().alias("events"),
-            pl.col("slot").n_unique().alias("slots"),
-            (pl.col("slot").max() - pl.col("slot").min() + 1).alias("span"),
+            pl.col("period").n_unique().alias("periods"),
+            (pl.col("period").max() - pl.col("period").min() + 1).alias("span"),
             pl.col("y").is_nan().sum().alias("missing"),
         )
     )
-    events, slots = int(streams["events"].sum()), int(streams["slots"].sum())
+    events, periods = int(streams["events"].sum()), int(streams["periods"].sum())
     seasons = default_seasons(freq)
     return Survey(
         streams=len(streams),
@@ -99,9 +99,9 @@ def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
         last_ms=int(frame["ds"].to_numpy().max()),
         freq=freq,
         step_share=_share_apart(ds, before, frequency),
-        repeated=(events - slots) / events,
+        repeated=(events - periods) / events,
         missing=int(streams["missing"].sum()) / events,
-        absent=1 - slots / int(streams["span"].sum()),
+        absent=1 - periods / int(streams["span"].sum()),
         seasons=seasons,
         context=default_context(seasons),
     )
@@ -110,11 +110,11 @@ def survey(frame: pl.DataFrame, freq: str | None = None) -> Survey:
 def _frequency_of(ds: IntArray, before: IntArray) -> str:
     """Return the most frequent step between neighbours.
 
-    It is in calendar months if at least as many neighbours are so far apart as are a fixed step apart, else in the
+    It is in calendar months if at least as many neighbours are that far apart as are a fixed step apart, else in the
     largest unit that divides it.
     """
     if not (ds > before).any():
-        raise DataError("no stream has two events at different times: name the frequency with --freq")
+        raise DataError("no stream has two events at different times; name the frequency with --freq")
     usual = _most_frequent((ds - before)[ds > before])
     apart = _MONTH.period_of(ds) - _MONTH.period_of(before)
     if (apart > 0).any():
@@ -127,7 +127,7 @@ def _frequency_of(ds: IntArray, before: IntArray) -> str:
 
 
 def _most_frequent(steps: IntArray) -> int:
-    """Return the most frequent of some numbers; the smallest, where several are."""
+    """Return the most frequent of some numbers; the smallest in a tie."""
     values, counts = np.unique(steps, return_counts=True)
     return int(values[counts.argmax()])
 
@@ -143,5 +143,5 @@ def _share_apart(ds: IntArray, before: IntArray, frequency: Frequency) -> float:
     from_start, from_end = (
         ds - _MONTH.start_of(month + end) == before - _MONTH.start_of(earlier + end) for end in (0, 1)
     )
-    # Not one or the other from pair to pair: steps of 31 days would pass for months.
+    # The same end for all pairs: otherwise steps of 31 days would pass as months.
     return float(max(np.mean(a_step & from_start), np.mean(a_step & from_end)))

@@ -1,10 +1,10 @@
 """Tables of observations: any long or wide file to the columns `unique_id, ds, y`.
 
-Owns: which files can be read, how their columns are named, what a time and a value may look like, and the message
-that says which cell is wrong. Does not know: slots, frequencies, series, models.
+Owns: which files can be read, the form of a time and a value, and the message that names a bad cell. Does not know:
+periods, frequencies, series, models.
 
-Invariant: what comes out is complete: every row has a stream's name and a time in milliseconds since the epoch; a
-value is finite, or NaN for missing. Rows stand in the order of the file.
+Invariant: the result is complete. Every row has a stream's name and a time in milliseconds since the epoch; a value is
+finite, or NaN for missing. Rows keep the order of the file.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _DATE: Final = r"^\d{4}-\d{2}-\d{2}$"
 _NO_SECONDS: Final = r"(T\d{2}:\d{2})($|Z|[+-])"
 _HAS_OFFSET: Final = r"[+-]\d{2}:?\d{2}$"
 FUTURE: Final = "future."
-"""What stands before the name of a covariate in the column of its values for the next slots, in service as well."""
+"""Prefix of a covariate's name in the column of its values for the next periods; records in service have it too."""
 _TIME_EXPECTED: Final = "ISO 8601 or whole milliseconds since the epoch"
 
 
@@ -31,15 +31,14 @@ def read(path: Path, columns: Columns | None = None) -> pl.DataFrame:
     """Read a table.
 
     Args:
-        path: `.csv`, `.csv.gz`, `.jsonl`, `.jsonl.gz`, `.ndjson`, `.ndjson.gz` or `.parquet`. A time is ISO 8601
-        (UTC where
-            it names no offset) or whole milliseconds since the epoch; an empty, null or NaN value is missing.
-        columns: how its columns are named; by default `unique_id, ds, y`.
+        path: `.csv`, `.csv.gz`, `.jsonl`, `.jsonl.gz`, `.ndjson`, `.ndjson.gz` or `.parquet`. A time is ISO 8601 (UTC
+            if it has no offset) or whole milliseconds since the epoch; an empty, null or NaN value is missing.
+        columns: Names of its columns; by default `unique_id, ds, y`.
 
     Returns:
         `unique_id` (String), `ds` (Int64, milliseconds since the epoch), `y` (Float64, NaN = missing), then the
         covariates: numbers (Float64, NaN = missing) and texts (String, null = missing); then those of the columns
-        `future.NAME` that the table has (List(Float64), the next slot first, null = missing).
+        `future.NAME` that the table has (List(Float64), the next period first, null = missing).
 
     Raises:
         DataError: the file cannot be used; it says which column and row.
@@ -53,7 +52,7 @@ def conform(frame: pl.DataFrame, columns: Columns, source: str) -> pl.DataFrame:
         if column not in frame.columns:
             raise DataError(
                 f"{source}: no column {column!r}; found {frame.columns}, expected {list(columns.all)} "
-                f"(--id-column, --time-column and --value-column name others)"
+                f"(name others with --id-column, --time-column and --value-column)"
             )
     if frame.is_empty():
         raise DataError(f"{source}: no rows")
@@ -61,8 +60,8 @@ def conform(frame: pl.DataFrame, columns: Columns, source: str) -> pl.DataFrame:
     times = _times(source, frame[columns.ds])
     numbers = [_values(source, frame[name]).alias(name) for name in columns.numbers]
     texts = [_texts(frame[name]) for name in columns.texts]
-    told = [FUTURE + name for name in columns.ahead if FUTURE + name in frame.columns]
-    lists = [_lists(source, frame[name]) for name in told]
+    given = [FUTURE + name for name in columns.ahead if FUTURE + name in frame.columns]
+    lists = [_lists(source, frame[name]) for name in given]
     parts = []
     for column in columns.y:
         own = names if len(columns.y) == 1 else _under(names if columns.unique_id else None, column, len(frame))
@@ -75,7 +74,7 @@ def write(path: Path, frame: pl.DataFrame) -> None:
     """Write `unique_id, ds, y` to a `.csv`, `.jsonl` or `.parquet` file; a missing value is left empty.
 
     Raises:
-        DataError: the name tells no such format, or the file cannot be written.
+        DataError: the name has another ending, or the file cannot be written.
     """
     frame = frame.with_columns(pl.col("y").fill_nan(None))
     name = path.name.lower()
@@ -154,7 +153,7 @@ def _parse_iso(column: pl.Series) -> pl.Series:
 
 
 def _values(source: str, column: pl.Series) -> pl.Series:
-    """Return float64 with NaN for what is missing."""
+    """Return float64 with NaN for missing values."""
     if column.dtype == pl.String:
         text = column.str.strip_chars()
         text = text.set(text == "", None)
@@ -170,7 +169,7 @@ def _values(source: str, column: pl.Series) -> pl.Series:
 
 
 def _texts(column: pl.Series) -> pl.Series:
-    """Return text with null for what is missing or empty."""
+    """Return text with null for missing or empty values."""
     text = column.cast(pl.String)
     return text.set(text == "", None)
 

@@ -2,8 +2,8 @@
 
 Owns: how that table becomes long-format rows, and where it is split. Does not know: training, serving, scoring.
 
-The package itself is never imported: that would read every table that it ships, by means that newer installers no
-longer bring along. The observations are NOAA's, and as they are real, hours are missing and so are values.
+The package is never imported: that would read every table that it ships, in ways that need packages which newer
+installers leave out. The observations are NOAA's. They are real, so hours and values are missing.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _MISSING: Final = ("", "NA")
 
 
 class Row(NamedTuple):
-    """One event in the long format; `y` is text as it stood in the source, empty where it is missing."""
+    """One event in the long format; `y` is the source's text, empty if it is missing."""
 
     ds: dt.datetime
     unique_id: str
@@ -37,7 +37,7 @@ def read() -> list[Row]:
 
     Raises:
         ModuleNotFoundError: the package is not installed.
-        DataError: its table is not what it used to be.
+        DataError: its table has changed.
     """
     spec = importlib.util.find_spec(PACKAGE)
     if spec is None or not spec.submodule_search_locations:
@@ -70,7 +70,7 @@ def temperatures() -> list[dict[str, str | dt.datetime]]:
 
 
 def write(path: Path, rows: Iterable[Row]) -> int:
-    """Write rows as CSV (`unique_id, ds, y`) in their order and return how many they were."""
+    """Write rows as CSV (`unique_id, ds, y`) in their order and return their number."""
     count = 0
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,10 +1,10 @@
-"""Windows of contexts, batched for `Forecaster.forward`.
+"""Training windows: runs of events within segments, batched for `Forecaster.forward`.
 
-Owns: which stretches of which series a training batch shows, what of the future they are scored on, and the
-time-based split. Does not know: the model or the loss.
+Owns: which part of which series a training batch shows, the future that it is scored on, and the time-based split. Does
+not know: the model or the loss.
 
-Invariants: an observation at or after a series' cut is never a training target nor a training input; which windows
-an epoch sees is a function of the seed and the epoch's number alone, so an interrupted run resumes exactly.
+Invariants: an observation at or after a series' cut is never a training target nor a training input. The windows of an
+epoch are a function of the seed and the epoch's number alone, so an interrupted run resumes exactly.
 """
 
 from __future__ import annotations
@@ -20,45 +20,45 @@ import torch
 from torch import Tensor
 
 from rillcast.bundle.covariates import ahead
-from rillcast_training.data.series import Context, Series, contexts, seasonal_scale
+from rillcast_training.data.series import Segment, Series, seasonal_scale, segments
 from rillcast_training.model.forecaster import ForecasterConfig, Sequences
 
-_MIN_TRAINING_HORIZONS: Final = 2  # a series with less before the cut trains on all it has and validates nothing
+_MIN_TRAINING_HORIZONS: Final = 2  # a series with less before the cut is trained on in full and not validated
 _MAX_WEIGHT: Final = 20.0
-_FORGOTTEN_SHARE: Final = 0.05  # of each covariate's windows in training
-_FRESH_SHARE: Final = 0.15  # windows that pretend to be the start of an unknown stream
+_FORGOTTEN_SHARE: Final = 0.05  # share of each covariate's windows in training
+_FRESH_SHARE: Final = 0.15  # share of windows that start as an unknown stream
 
 
 @dataclass(frozen=True, slots=True)
 class SplitSeries:
-    """A series' contexts, where its validation part starts, and its scale.
+    """A series' segments, the start of its validation part, and its scale.
 
     Attributes:
-        contexts: in time order.
-        cut: first slot of the validation part; past the end if the series is too short to be split.
-        scale: mean |y_t - y_(t - season)| before the cut, the unit of its losses; > 0.
-        weight: what its losses count, one on average over all series.
+        segments: Segments in time order.
+        cut: First period of the validation part; after the end if the series is too short to split.
+        scale: Mean |y_t - y_(t - season)| before the cut, the unit of its losses; > 0.
+        weight: Weight of its losses, one on average over all series.
     """
 
-    contexts: tuple[Context, ...]
+    segments: tuple[Segment, ...]
     cut: int
     scale: float
     weight: float = 1.0
 
     def whole(self) -> SplitSeries:
         """Return the series without a validation part."""
-        return replace(self, cut=int(self.contexts[-1].slots[-1]) + 1)
+        return replace(self, cut=int(self.segments[-1].periods[-1]) + 1)
 
 
 class Batch(NamedTuple):
-    """What one training step sees.
+    """Input of one training step.
 
     Attributes:
-        sequences: the events.
+        sequences: Events.
         origins: `[S, K]` int64, events to forecast from.
-        target: `[S, K, H]` float32, what was observed after them; NaN = no loss.
-        scale: `[S]` float32, the series' scales.
-        weight: `[S]` float32, what their losses count.
+        target: `[S, K, H]` float32, observations after them; NaN = no loss.
+        scale: `[S]` float32, scales of the series.
+        weight: `[S]` float32, weights of their losses.
     """
 
     sequences: Sequences
@@ -71,23 +71,23 @@ class Batch(NamedTuple):
 def split(
     series: Sequence[Series], config: ForecasterConfig, validation: float, balance: float = 0.0
 ) -> list[SplitSeries]:
-    """Cut off the last share `validation` of every series, in slots, and at least one horizon.
+    """Cut off the last share `validation` of every series, in periods, and at least one horizon.
 
     A series without any observation before its cut is left out. With a `balance`, series count by their scale to this
-    power: at 0 all the same, as MASE has it; at 1 by the size of their errors, as a pooled loss (WQL) has it. None
-    counts more than `_MAX_WEIGHT` times the average one.
+    power: at 0 equally, as in MASE; at 1 by the size of their errors, as in a pooled loss (WQL). None counts more than
+    `_MAX_WEIGHT` times the average one.
     """
     parts = []
     for one in series:
-        stretch = contexts(
-            one.slots, one.y, season=config.seasons[0], max_gap=config.max_gap, covariates=one.covariates
+        found = segments(
+            one.periods, one.y, season=config.seasons[0], max_gap=config.max_gap, covariates=one.covariates
         )
-        start, end = int(one.slots[0]), int(one.slots[-1]) + 1
+        start, end = int(one.periods[0]), int(one.periods[-1]) + 1
         cut = end - max(config.horizon, round(validation * (end - start)))
         if cut - start < _MIN_TRAINING_HORIZONS * config.horizon:
             cut = end
-        if (scale := _scale(stretch, config.seasons[0], cut)) > 0:
-            parts.append(SplitSeries(tuple(stretch), cut, scale))
+        if (scale := _scale(found, config.seasons[0], cut)) > 0:
+            parts.append(SplitSeries(tuple(found), cut, scale))
     return _balanced(parts, balance)
 
 
@@ -100,14 +100,14 @@ def _balanced(parts: list[SplitSeries], balance: float) -> list[SplitSeries]:
     return [replace(part, weight=float(w)) for part, w in zip(parts, weights / weights.mean(), strict=True)]
 
 
-def _scale(stretch: Sequence[Context], season: int, cut: int) -> float:
-    """Return the seasonal-naive error before the cut, or what stands in for it where there is no full season."""
+def _scale(segments: Sequence[Segment], season: int, cut: int) -> float:
+    """Return the seasonal-naive error before the cut, or a substitute where there is no full season."""
     for lag in (season, 1):
-        sums = [seasonal_scale(context, lag, cut) for context in stretch]
+        sums = [seasonal_scale(segment, lag, cut) for segment in segments]
         total, pairs = sum(s for s, _ in sums), sum(n for _, n in sums)
         if total > 0:
             break
-    seen = np.concatenate([np.abs(c.truth[: max(0, int(cut - c.slots[0]))]) for c in stretch])
+    seen = np.concatenate([np.abs(c.truth[: max(0, int(cut - c.periods[0]))]) for c in segments])
     seen = seen[np.isfinite(seen)].astype(np.float64)
     level = float(seen.mean()) if len(seen) else 0.0
     return max(total / max(pairs, 1), 1e-6 * level)
@@ -120,27 +120,27 @@ class WindowSampler:
         self, series: Sequence[SplitSeries], config: ForecasterConfig, *, window: int, origins: int, batch: int
     ) -> None:
         self.config, self.window, self.origins, self.batch = config, window, origins, batch
-        self._stretches: list[tuple[SplitSeries, Context, int]] = []
+        self._candidates: list[tuple[SplitSeries, Segment, int]] = []
         for one in series:
-            for context in one.contexts:
-                events = int(np.searchsorted(context.slots, one.cut))
+            for segment in one.segments:
+                events = int(np.searchsorted(segment.periods, one.cut))
                 if events > 1:
-                    self._stretches.append((one, context, events))
-        self.events = sum(events for *_, events in self._stretches)
+                    self._candidates.append((one, segment, events))
+        self.events = sum(events for *_, events in self._candidates)
 
     def epoch(self, seed: int, number: int, batches: int) -> Iterator[Batch]:
-        """Yield the batches of epoch `number`: windows start anywhere, longer series in proportion more often."""
+        """Yield the batches of epoch `number`. Windows start anywhere; longer series appear in proportion."""
         rng = np.random.default_rng((seed, number))
-        weights = np.array([events for *_, events in self._stretches], dtype=np.float64)
-        picks = rng.choice(len(self._stretches), size=(batches, self.batch), p=weights / weights.sum())
+        weights = np.array([events for *_, events in self._candidates], dtype=np.float64)
+        picks = rng.choice(len(self._candidates), size=(batches, self.batch), p=weights / weights.sum())
         for row in picks:
             windows = []
             for pick in row:
-                one, context, events = self._stretches[pick]
+                one, segment, events = self._candidates[pick]
                 length = min(self.window, events)
                 start = int(rng.integers(0, events - length + 1))
                 fresh = bool(rng.random() < _FRESH_SHARE)
-                windows.append(Window(context, start, length, one.cut, one.scale, fresh, one.weight))
+                windows.append(Window(segment, start, length, one.cut, one.scale, fresh, one.weight))
             batch = collate(windows, self.config, [self._origins(rng, w) for w in windows])
             yield batch._replace(sequences=forget_some(batch.sequences, rng))
 
@@ -157,34 +157,34 @@ def validation_batches(
     """
     windows, chosen = [], []
     for one in series:
-        for context in one.contexts:
-            end = len(context.slots)
-            first = int(np.searchsorted(context.slots, one.cut)) - 1
+        for segment in one.segments:
+            end = len(segment.periods)
+            first = int(np.searchsorted(segment.periods, one.cut)) - 1
             if end - 1 <= first or end < 2:
                 continue
             first = max(first, 0)
             start = max(0, first - window)
             at = np.unique(np.linspace(first, end - 2, min(origins, end - 1 - first)).round().astype(np.int64)) - start
-            windows.append(Window(context, start, end - start, None, one.scale, fresh=False))
+            windows.append(Window(segment, start, end - start, None, one.scale, fresh=False))
             chosen.append(np.pad(at, (0, origins - len(at)), constant_values=-1))
     for begin in range(0, len(windows), batch):
         yield collate(windows[begin : begin + batch], config, chosen[begin : begin + batch])
 
 
 class Window(NamedTuple):
-    """A stretch of a context.
+    """A run of events within a segment.
 
     Attributes:
-        context: where it lies.
-        start: its first event.
-        length: its events.
-        cut: first slot that is not shown as a target; None = all are.
-        scale: of the series.
-        fresh: whether to pretend that nothing is known before the first event.
-        weight: what its losses count.
+        segment: The segment.
+        start: Index of its first event.
+        length: Number of events.
+        cut: First period that is not shown as a target; None = all are.
+        scale: Scale of the series.
+        fresh: Whether nothing counts as known before the first event.
+        weight: Weight of its losses.
     """
 
-    context: Context
+    segment: Segment
     start: int
     length: int
     cut: int | None
@@ -197,31 +197,31 @@ def collate(windows: Sequence[Window], config: ForecasterConfig, origins: Sequen
     """Stack windows into tensors; an origin of -1 is padding without a target."""
     context_length, horizon = config.context, config.horizon
     length = max(window.length for window in windows)
-    slots_spanned = [int(w.context.slots[w.start + w.length - 1] - w.context.slots[w.start]) + 1 for w in windows]
-    grid = np.zeros((len(windows), context_length - 1 + max(slots_spanned)), dtype=np.float32)
-    columns = {name: np.zeros((len(windows), length), np.int64) for name in ("offset", "slot", "gap", "known")}
+    periods_spanned = [int(w.segment.periods[w.start + w.length - 1] - w.segment.periods[w.start]) + 1 for w in windows]
+    grid = np.zeros((len(windows), context_length - 1 + max(periods_spanned)), dtype=np.float32)
+    columns = {name: np.zeros((len(windows), length), np.int64) for name in ("offset", "period", "gap", "known")}
     observed = np.zeros((len(windows), length), dtype=bool)
     target = np.full((len(windows), len(origins[0]), horizon), np.nan, dtype=np.float32)
-    for row, (window, span, at) in enumerate(zip(windows, slots_spanned, origins, strict=True)):
-        context, events = window.context, slice(window.start, window.start + window.length)
-        slot, before = context.slots[events], int(context.slots[window.start] - context.slots[0])
-        history = context.grid[max(0, before - context_length + 1) : before + span]
-        lead = context_length - 1 + span - len(history)
-        grid[row, lead : lead + len(history)] = history
-        previous = context.slots[window.start - 1] if window.start and not window.fresh else slot[0]
-        known = context.known[events]
+    for row, (window, span, at) in enumerate(zip(windows, periods_spanned, origins, strict=True)):
+        segment, events = window.segment, slice(window.start, window.start + window.length)
+        period, before = segment.periods[events], int(segment.periods[window.start] - segment.periods[0])
+        past = segment.grid[max(0, before - context_length + 1) : before + span]
+        lead = context_length - 1 + span - len(past)
+        grid[row, lead : lead + len(past)] = past
+        previous = segment.periods[window.start - 1] if window.start and not window.fresh else period[0]
+        known = segment.known[events]
         if window.fresh:
-            known = np.minimum(known, slot - slot[0] + 1)
+            known = np.minimum(known, period - period[0] + 1)
         for name, values in {
-            "offset": slot - slot[0],
-            "slot": slot,
-            "gap": np.diff(slot, prepend=previous),
+            "offset": period - period[0],
+            "period": period,
+            "gap": np.diff(period, prepend=previous),
             "known": known,
         }.items():
-            columns[name][row, : len(slot)] = values
-            columns[name][row, len(slot) :] = values[-1]
-        observed[row, : len(slot)] = context.observed[events]
-        observed[row, len(slot) :] = context.observed[events][-1]
+            columns[name][row, : len(period)] = values
+            columns[name][row, len(period) :] = values[-1]
+        observed[row, : len(period)] = segment.observed[events]
+        observed[row, len(period) :] = segment.observed[events][-1]
         target[row] = _targets(window, at, horizon)
     tensors = {name: torch.from_numpy(values) for name, values in columns.items()}
     return Batch(
@@ -239,7 +239,7 @@ def collate(windows: Sequence[Window], config: ForecasterConfig, origins: Sequen
 
 
 def _covariates(windows: Sequence[Window], config: ForecasterConfig, length: int) -> dict[str, Tensor]:
-    """Return `x` and `future` of `Sequences`, as far as the forecaster takes them; padding is missing."""
+    """Return `x` and `future` of `Sequences`, if the forecaster takes them; padding is missing."""
     declared, known = len(config.covariates), len(ahead(config.covariates))
     if not declared:
         return {}
@@ -247,8 +247,8 @@ def _covariates(windows: Sequence[Window], config: ForecasterConfig, length: int
     future = np.full((len(windows), length, known, config.horizon), np.nan, np.float32)
     for row, window in enumerate(windows):
         events = slice(window.start, window.start + window.length)
-        given = window.context.covariates
-        assert given is not None  # the series were loaded with what the forecaster takes
+        given = window.segment.covariates
+        assert given is not None  # the series were loaded with the forecaster's covariates
         x[row, : window.length] = given.x[events]
         if known:
             future[row, : window.length] = given.future(events, config.horizon)
@@ -256,9 +256,9 @@ def _covariates(windows: Sequence[Window], config: ForecasterConfig, length: int
 
 
 def forget_some(sequences: Sequences, rng: np.random.Generator) -> Sequences:
-    """Make some covariates of some windows missing, so that the network learns what to do without them.
+    """Make some covariates of some windows missing, so that the network learns to do without them.
 
-    A missing category is an unknown one: this is also what trains the bucket of those that were never seen.
+    A missing category is an unknown one: this also trains the bucket of those that were never seen.
     """
     changed: dict[str, Tensor] = {}
     for name in ("x", "future"):
@@ -271,10 +271,10 @@ def forget_some(sequences: Sequences, rng: np.random.Generator) -> Sequences:
 
 def _targets(window: Window, origins: npt.NDArray[np.int64], horizon: int) -> npt.NDArray[np.float32]:
     """Return `[K, H]` observations after the origins: none before the first observation, none from the cut on."""
-    context = window.context
-    limit = len(context.truth) if window.cut is None else min(len(context.truth), int(window.cut - context.slots[0]))
+    segment = window.segment
+    limit = len(segment.truth) if window.cut is None else min(len(segment.truth), int(window.cut - segment.periods[0]))
     at = np.maximum(origins, 0) + window.start
-    future = (context.slots[at] - context.slots[0])[:, None] + np.arange(1, horizon + 1)
-    values = np.where(future < limit, context.truth[np.minimum(future, len(context.truth) - 1)], np.float32(np.nan))
-    values[(origins < 0) | (context.known[at] == 0)] = np.nan
+    future = (segment.periods[at] - segment.periods[0])[:, None] + np.arange(1, horizon + 1)
+    values = np.where(future < limit, segment.truth[np.minimum(future, len(segment.truth) - 1)], np.float32(np.nan))
+    values[(origins < 0) | (segment.known[at] == 0)] = np.nan
     return values.astype(np.float32)

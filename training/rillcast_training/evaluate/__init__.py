@@ -1,4 +1,4 @@
-"""How good a bundle is: back-tests through the serving engine, scores, baselines, the report.
+"""Accuracy of a bundle: back-tests through the serving engine, scores, baselines, the report.
 
-Rule: what is scored is the exported file, run by the engine that production runs.
+Rule: the exported file is scored, run by the engine that production runs.
 """

@@ -1,15 +1,15 @@
-"""Accuracy of multi-horizon quantile forecasts. Owns the definitions of the figures; knows no model and no file.
+"""Accuracy of multi-horizon quantile forecasts. Owns the definitions of the figures. Does not know models or files.
 
     MASE      mean over series of  mean |y - median| / scale           (Hyndman & Koehler 2006; M4 averages over series)
     RMSSE     mean over series of  root of mean (y - median)^2 / squared scale       (that of M5, with a seasonal scale)
     sMAPE     mean over series of  mean 200 |y - median| / (|y| + |median|), 0/0 = 0               (M4's, per cent)
     WQL       mean over levels of  2 sum pinball / sum |y|, sums over all series, origins and steps
     CRPS      mean over series of  mean over targets and levels of 2 pinball / scale   (Gneiting & Raftery 2007, section
-              4.2: the integral over levels, here a mean over those there are)
+              4.2: the integral over levels, here a mean over the given levels)
     coverage  share of targets within the outermost quantiles, to be compared with `nominal_coverage`
 
 `scale` is the series' in-sample seasonal-naive mean absolute error, `squared scale` its mean squared error. A target
-that was never observed counts nowhere; a series without a scale (constant, or shorter than a season) counts nowhere in
+that was never observed does not count. A series without a scale (constant, or shorter than a season) does not count in
 MASE, RMSSE and CRPS.
 """
 
@@ -29,7 +29,7 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """The figures; see the module's docstring. NaN where nothing could be counted."""
+    """The figures; see the module's docstring. NaN without any target."""
 
     mase: float
     rmsse: float
@@ -49,17 +49,17 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class SeriesScores:
-    """What each scored series contributes to the figures; all `[S]`.
+    """Contribution of each scored series to the figures; all `[S]`.
 
     Attributes:
-        targets: how many there are.
-        mase: mean absolute error over the scale; NaN without a scale.
-        rmsse: root mean squared error over the root of the squared scale; NaN likewise.
-        smape: per cent.
-        crps: mean quantile loss over the scale; NaN likewise.
-        loss: sum of quantile losses (mean over the levels), in the series' own unit.
-        volume: sum of |y|.
-        inside: targets within the outermost quantiles.
+        targets: Number of targets.
+        mase: Mean absolute error over the scale; NaN without a scale.
+        rmsse: Root mean squared error over the root of the squared scale; NaN without one.
+        smape: Per cent.
+        crps: Mean quantile loss over the scale; NaN without a scale.
+        loss: Sum of quantile losses (mean over the levels), in the series' own unit.
+        volume: Sum of |y|.
+        inside: Targets within the outermost quantiles.
     """
 
     targets: Floats
@@ -89,7 +89,7 @@ class SeriesScores:
 
 
 def pinball(actual: Floats, forecast: Floats, levels: Sequence[float]) -> Floats:
-    """Return twice the pinball loss `[n, H, Q]`; NaN where nothing was observed."""
+    """Return twice the pinball loss `[n, H, Q]`; NaN without an observation."""
     tau = np.asarray(levels, np.float64)
     difference = actual[..., None] - forecast
     loss: Floats = 2 * np.maximum(tau * difference, (tau - 1) * difference)
@@ -104,13 +104,13 @@ def score_series(
     scale: Floats,
     squared_scale: Floats | None = None,
 ) -> SeriesScores:
-    """Score forecasts against what came, series by series.
+    """Score forecasts against observations, series by series.
 
     Args:
         actual: `[n, H]`, NaN = never observed.
         forecast: `[n, H, Q]`.
-        levels: the Q quantile levels; 0.5 must be among them.
-        series: `[n]` in `[0, S)`, which series each origin belongs to.
+        levels: The Q quantile levels, with 0.5 among them.
+        series: `[n]` in `[0, S)`, the series of each origin.
         scale: `[S]`, NaN or 0 = none.
         squared_scale: `[S]`; None = no RMSSE.
 
@@ -118,10 +118,10 @@ def score_series(
         DataError: there is no median, or nothing was observed.
     """
     if 0.5 not in levels:
-        raise DataError(f"quantile levels {list(levels)} lack 0.5, which MASE and sMAPE are made of")
+        raise DataError(f"quantile levels {list(levels)} lack 0.5, the median, which MASE and sMAPE need")
     known = ~np.isnan(actual)
     if not known.any():
-        raise DataError("no forecast has an observation to be compared with")
+        raise DataError("no forecast has an observation to compare with")
     y = np.where(known, actual, 0.0)
     median = forecast[..., list(levels).index(0.5)]
     error = np.where(known, np.abs(y - median), 0.0)
@@ -140,8 +140,8 @@ def score_series(
 
     def over(values: Floats, unit: Floats) -> Floats:
         with np.errstate(invalid="ignore"):
-            there = unit[scored] > 0
-        return np.where(there, values / np.where(there, unit[scored], 1), np.nan)
+            scaled = unit[scored] > 0
+        return np.where(scaled, values / np.where(scaled, unit[scored], 1), np.nan)
 
     squared = np.full(scale.size, np.nan) if squared_scale is None else squared_scale
     return SeriesScores(
@@ -164,30 +164,30 @@ def accuracy(
     scale: Floats,
     squared_scale: Floats | None = None,
 ) -> Accuracy:
-    """Score forecasts against what came; arguments and errors are those of `score_series`."""
+    """Score forecasts against observations; arguments and errors are those of `score_series`."""
     return score_series(actual, forecast, levels, series, scale, squared_scale).accuracy(levels)
 
 
 def _mean(values: Floats) -> float:
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if there.size else float("nan")
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")
 
 
 class SeasonalNaive:
-    """The forecast to beat: what was one season ago, with the in-sample seasonal differences as its errors.
+    """The forecast to beat: the value of a season ago, with the in-sample seasonal differences as its errors.
 
-    Quantiles are the empirical ones of the differences, moved so that the median stands on the point forecast, and
-    wider by the square root of the number of seasons ahead (the errors of a seasonal random walk; Hyndman &
-    Athanasopoulos, Forecasting: principles and practice, 5.5).
+    Quantiles are the empirical ones of the differences, moved so that the median equals the point forecast. They widen
+    with the square root of the number of seasons ahead (the errors of a seasonal random walk; Hyndman & Athanasopoulos,
+    Forecasting: principles and practice, 5.5).
     """
 
     def __init__(self, grid: Floats, season: int, levels: Sequence[float]) -> None:
         """Learn the errors.
 
         Args:
-            grid: `[n]` in-sample observations by slot, NaN = none.
-            season: slots.
-            levels: quantile levels.
+            grid: `[n]` in-sample observations by period, NaN = none.
+            season: Periods in a season.
+            levels: Quantile levels.
         """
         self._season = season
         differences = grid[season:] - grid[:-season] if grid.size > season else np.empty(0)
@@ -200,11 +200,11 @@ class SeasonalNaive:
             self._offsets = np.zeros(len(levels))
 
     def forecast(self, grid: Floats, horizon: int) -> Floats:
-        """Return `[horizon, Q]` after the last slot of `grid`; a hole takes the season before, or else the last value.
+        """Return `[horizon, Q]` after the last period of `grid`; a hole takes the season before, else the last value.
 
         Args:
-            grid: `[n]` observations by slot up to the origin, at least one not NaN.
-            horizon: slots ahead.
+            grid: `[n]` observations by period up to the origin, at least one not NaN.
+            horizon: Periods ahead.
         """
         observed = grid[~np.isnan(grid)]
         if not observed.size:

@@ -1,11 +1,12 @@
 """Backtests: an exported bundle through the serving engine, event by event, as production would run it.
 
-Owns: which forecasts are taken (origins), what they are compared with, and the table of them. Does not know: PyTorch,
-nor the models that may be run beside (`rillcast_training.evaluate.baselines` gets the same origins).
-What is measured here is what is served: the same file, the same engine, the same state.
+Owns: which forecasts are taken (origins), which observations they are compared with, and the table of them. Does not
+know: PyTorch, or other models at the same origins (`rillcast_training.evaluate.baselines`). A backtest measures the
+served model: the same file, the same engine, the same state.
 
-Origins: with a training set, the last slot of each series in it; else the slot before the last `test_fraction` of each
-series; from there on every `stride` slots, as long as anything follows. Everything up to an origin has been stepped.
+Origins: with a training set, the last period of each series in it; else the period before the last `test_fraction` of
+each series. From there every `stride` periods, as long as an observation follows. The engine has stepped all events up
+to an origin.
 """
 
 from __future__ import annotations
@@ -33,22 +34,22 @@ _EVENTS_PER_STEP: Final = 4_096
 
 @dataclass(frozen=True, slots=True)
 class Backtest:
-    """What came out.
+    """Result of a backtest.
 
     Attributes:
         unique_ids: `n` stream ids, one per origin.
-        origins_ms: `[n]` time of the last slot that was seen.
+        origins_ms: `[n]` time of the last period before each forecast.
         series: `[n]` in `[0, S)`, the number of each origin's series.
-        history: per origin, what was observed by slot up to it, NaN = nothing.
+        history: Per origin, the observations by period up to it, NaN = none.
         forecast: `[n, H, Q]`.
         naive: `[n, H, Q]`, the seasonal-naive forecast.
         actual: `[n, H]`, NaN = never observed.
         scale: `[S]` in-sample seasonal-naive mean absolute error, NaN = none.
         squared_scale: `[S]` its mean squared error.
-        levels: quantile levels.
-        season: slots.
-        events: events stepped.
-        seconds: time in the engine.
+        levels: Quantile levels.
+        season: Periods in a season.
+        events: Events stepped.
+        seconds: Time in the engine.
     """
 
     unique_ids: list[str]
@@ -100,18 +101,18 @@ class Backtest:
 
 
 @dataclass(frozen=True, slots=True)
-class _History:
-    """One series on the slot grid: every first observation of a slot."""
+class _Grid:
+    """One series by period: the first observation of each."""
 
-    first_slot: int
+    first_period: int
     grid: Floats
     first_origin: int
 
-    def until(self, slot: int) -> Floats:
-        return self.grid[: slot - self.first_slot + 1]
+    def until(self, period: int) -> Floats:
+        return self.grid[: period - self.first_period + 1]
 
-    def after(self, slot: int, horizon: int) -> Floats:
-        start = slot - self.first_slot + 1
+    def after(self, period: int, horizon: int) -> Floats:
+        start = period - self.first_period + 1
         values = self.grid[start : start + horizon]
         return np.concatenate((values, np.full(horizon - values.size, np.nan)))
 
@@ -129,13 +130,13 @@ def backtest(
     """Step all events in time order and score the forecasts made at the origins.
 
     Args:
-        engine: a fresh engine with the bundle.
-        data: the series, or what follows `train`.
-        train: what the bundle was trained on; stepped first, never scored.
-        test_fraction: share of each series that is scored where there is no `train`.
-        stride: slots between origins; None = the steps that are scored.
-        steps: how many steps ahead are scored; None = all that the bundle forecasts.
-        progress: called with events done and in all.
+        engine: Fresh engine with the bundle.
+        data: The series, or their continuation after `train`.
+        train: Training data of the bundle; stepped first, never scored.
+        test_fraction: Share of each series that is scored without `train`.
+        stride: Periods between origins; None = the steps that are scored.
+        steps: Steps ahead that are scored; None = all of the bundle's horizon.
+        progress: Called with the events done and the events in all.
 
     Raises:
         DataError: there is nothing to score.
@@ -144,45 +145,43 @@ def backtest(
     metadata = bundle.metadata
     horizon, season = steps or metadata.horizon, metadata.season
     if not 1 <= horizon <= metadata.horizon:
-        raise DataError(f"{horizon} steps are to be scored, the bundle forecasts {metadata.horizon}")
+        raise DataError(f"steps to score are {horizon}, expected 1 to {metadata.horizon}, the bundle's horizon")
     stride = horizon if stride is None else stride
     if stride < 1 or not 0 < test_fraction < 1:
-        raise DataError(f"stride {stride} must be positive and test_fraction {test_fraction} within (0, 1)")
-    histories = _histories(data, train, test_fraction)
-    names = list(histories)
+        raise DataError(f"stride is {stride} and test_fraction {test_fraction}, expected at least 1, and within (0, 1)")
+    grids = _grids(data, train, test_fraction)
+    names = list(grids)
     taken: list[tuple[int, int, npt.NDArray[np.float32]]] = []
     done, seconds = 0, 0.0
-    total = sum(s.slots.size for s in (*train, *data))
+    total = sum(s.periods.size for s in (*train, *data))
     events = _in_time_order([*train, *data], {name: i for i, name in enumerate(names)}, metadata.horizon)
-    for series, slots, y, covariates in events:
+    for series, periods, y, covariates in events:
         started = time.perf_counter()
-        ids, ds = [names[i] for i in series.tolist()], metadata.frequency.start_of(slots)
+        ids, ds = [names[i] for i in series.tolist()], metadata.frequency.start_of(periods)
         result = engine.step(
             EventBatch.of(ids, ds, y, covariates.get("x"), covariates.get("future"), first_offset=done)
         )
         seconds += time.perf_counter() - started
         taken.extend(
-            (int(series[row]), int(slots[row]), result.forecast[row, :horizon].copy())
-            for row in np.flatnonzero(_is_origin(series, slots, histories, names, stride)).tolist()
+            (int(series[row]), int(periods[row]), result.forecast[row, :horizon].copy())
+            for row in np.flatnonzero(_is_origin(series, periods, grids, names, stride)).tolist()
         )
-        done += slots.size
+        done += periods.size
         progress(done, total)
 
-    # The last event of a slot has the say (a repeated one leaves state and forecast alone, so they are equal).
-    latest = {(series_, slot): forecast for series_, slot, forecast in taken}
-    kept = {key: f for key, f in latest.items() if not np.isnan(histories[names[key[0]]].after(key[1], horizon)).all()}
+    # The last event of a period counts (a repeated one leaves state and forecast unchanged, so they are equal).
+    latest = {(series_, period): forecast for series_, period, forecast in taken}
+    kept = {key: f for key, f in latest.items() if not np.isnan(grids[names[key[0]]].after(key[1], horizon)).all()}
     if not kept:
         raise DataError("no origin has an observation after it; is DATA what follows --train?")
     series_of = np.array([key[0] for key in kept], np.int64)
     forecast = np.stack(list(kept.values()))
-    actual = np.stack([histories[names[s]].after(slot, horizon) for s, slot in kept])
-    naives = [
-        SeasonalNaive(history.until(history.first_origin), season, metadata.quantiles) for history in histories.values()
-    ]
-    seen = [histories[names[s]].until(slot) for s, slot in kept]
+    actual = np.stack([grids[names[s]].after(period, horizon) for s, period in kept])
+    naives = [SeasonalNaive(grid.until(grid.first_origin), season, metadata.quantiles) for grid in grids.values()]
+    seen = [grids[names[s]].until(period) for s, period in kept]
     return Backtest(
         unique_ids=[names[s] for s in series_of.tolist()],
-        origins_ms=metadata.frequency.start_of(np.array([slot for _, slot in kept], np.int64)),
+        origins_ms=metadata.frequency.start_of(np.array([period for _, period in kept], np.int64)),
         series=series_of,
         history=seen,
         forecast=forecast,
@@ -207,56 +206,56 @@ def check_trained_for(bundle: Bundle) -> None:
         raise DataError(f"the bundle has quantiles {list(bundle.metadata.quantiles)}; a backtest needs 0.5 among them")
 
 
-def _histories(data: Sequence[Series], train: Sequence[Series], test_fraction: float) -> dict[str, _History]:
-    last_trained = {s.unique_id: int(s.slots[-1]) for s in train}
+def _grids(data: Sequence[Series], train: Sequence[Series], test_fraction: float) -> dict[str, _Grid]:
+    last_trained = {s.unique_id: int(s.periods[-1]) for s in train}
     events: dict[str, tuple[Ints, npt.NDArray[np.float32]]] = {}
     for series in (*train, *data):
-        slots, y = events.get(series.unique_id, (np.empty(0, np.int64), np.empty(0, np.float32)))
-        events[series.unique_id] = np.concatenate((slots, series.slots)), np.concatenate((y, series.y))
-    histories = {}
-    for name, (slots, y) in events.items():
-        first, last = int(slots.min()), int(slots.max())
+        periods, y = events.get(series.unique_id, (np.empty(0, np.int64), np.empty(0, np.float32)))
+        events[series.unique_id] = np.concatenate((periods, series.periods)), np.concatenate((y, series.y))
+    grids = {}
+    for name, (periods, y) in events.items():
+        first, last = int(periods.min()), int(periods.max())
         grid = np.full(last - first + 1, np.nan)
-        grid[slots[::-1] - first] = y[::-1]  # backwards, so that the first event of a slot stays
+        grid[periods[::-1] - first] = y[::-1]  # backwards, so that the first event of a period stays
         if train:
             origin = last_trained.get(name, first - 1)
         else:
             origin = last - max(1, round((last - first + 1) * test_fraction))
-        histories[name] = _History(first, grid, origin)
-    return histories
+        grids[name] = _Grid(first, grid, origin)
+    return grids
 
 
 def _in_time_order(
     series: Sequence[Series], index: dict[str, int], horizon: int
 ) -> Iterator[tuple[Ints, Ints, npt.NDArray[np.float32], dict[str, npt.NDArray[np.float32]]]]:
-    """Yield chunks of (series, slot, y, covariates) over all series, ordered by slot."""
+    """Yield chunks of (series, period, y, covariates) over all series, ordered by period."""
     if not series:
         raise DataError("no series to backtest")
-    of = np.concatenate([np.full(s.slots.size, index[s.unique_id], np.int64) for s in series])
-    slots = np.concatenate([s.slots for s in series])
+    of = np.concatenate([np.full(s.periods.size, index[s.unique_id], np.int64) for s in series])
+    periods = np.concatenate([s.periods for s in series])
     y = np.concatenate([s.y for s in series])
-    order = np.argsort(slots, kind="stable")
-    sizes = np.array([s.slots.size for s in series])
+    order = np.argsort(periods, kind="stable")
+    sizes = np.array([s.periods.size for s in series])
     part = np.repeat(np.arange(len(series)), sizes)
     first_rows = np.cumsum(sizes) - sizes
-    beside = [s.covariates for s in series if s.covariates is not None]
-    x = np.concatenate([one.x for one in beside]) if beside else None
+    given = [s.covariates for s in series if s.covariates is not None]
+    x = np.concatenate([one.x for one in given]) if given else None
     for first in range(0, order.size, _EVENTS_PER_STEP):
         rows = order[first : first + _EVENTS_PER_STEP]
         covariates: dict[str, npt.NDArray[np.float32]] = {}
         if x is not None:  # then every series was loaded with them
             covariates["x"] = x[rows]
-            if known := beside[0].known_ahead:
+            if known := given[0].known_ahead:
                 covariates["future"] = np.empty((len(rows), known, horizon), np.float32)
                 for number in np.unique(part[rows]).tolist():
                     its = part[rows] == number
-                    covariates["future"][its] = beside[number].future(rows[its] - first_rows[number], horizon)
-        yield of[rows], slots[rows], y[rows], covariates
+                    covariates["future"][its] = given[number].future(rows[its] - first_rows[number], horizon)
+        yield of[rows], periods[rows], y[rows], covariates
 
 
 def _is_origin(
-    series: Ints, slots: Ints, histories: dict[str, _History], names: list[str], stride: int
+    series: Ints, periods: Ints, grids: dict[str, _Grid], names: list[str], stride: int
 ) -> npt.NDArray[np.bool_]:
-    first = np.array([histories[names[i]].first_origin for i in series.tolist()], np.int64)
-    since: npt.NDArray[np.int64] = slots - first
+    first = np.array([grids[names[i]].first_origin for i in series.tolist()], np.int64)
+    since: npt.NDArray[np.int64] = periods - first
     return np.asarray((since >= 0) & (since % stride == 0))

@@ -1,7 +1,7 @@
 """Models of statsforecast at a backtest's origins, for comparison.
 
 Owns: how a history becomes their input, and how their intervals become quantiles. Does not know: bundles or scores.
-Every origin is a fit of its own, on the newest 28 seasons before it: these models have no state to carry on.
+Every origin is a separate fit, on the newest 28 seasons before it: these models carry no state.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ def forecast(name: str, history: Sequence[Floats], *, horizon: int, levels: Sequ
     """Return `[n, horizon, Q]` forecasts after each history.
 
     Args:
-        name: a class of `statsforecast.models`, such as `AutoETS`, made with `season_length`; the median is its point
-            forecast, the other quantiles the ends of its intervals.
-        history: `n` series by slot, newest last, NaN = nothing observed (takes the value a season before).
-        horizon: slots ahead.
-        levels: quantile levels.
-        season: slots.
+        name: A class of `statsforecast.models`, such as `AutoETS`, made with `season_length`. The median is its point
+            forecast, the other quantiles are the ends of its intervals.
+        history: `n` series by period, newest last, NaN = no observation (takes the value a season before).
+        horizon: Periods ahead.
+        levels: Quantile levels.
+        season: Periods in a season.
 
     Raises:
         SettingsError: statsforecast is not installed or has no such model.
@@ -45,7 +45,7 @@ def forecast(name: str, history: Sequence[Floats], *, horizon: int, levels: Sequ
         table: Any = StatsForecast(models=[model], freq=1, n_jobs=1).forecast(
             df=frame, h=horizon, level=intervals or None
         )
-    except Exception as error:  # the models raise whatever their numerics do
+    except Exception as error:  # the models raise any error of their numerics
         raise DataError(f"baseline {name}: {type(error).__name__}: {error}") from error
     table = table.sort_values(["unique_id", "ds"])
     alias = str(model)
@@ -59,7 +59,7 @@ def forecast(name: str, history: Sequence[Floats], *, horizon: int, levels: Sequ
 
 
 def check(name: str) -> None:
-    """Make sure that there is such a model, before anything is run.
+    """Check that there is such a model, before any run.
 
     Raises:
         SettingsError: statsforecast is not installed or has no such model.
@@ -76,8 +76,8 @@ def _kind(name: str) -> Any:
         ) from error
     seasonal = {n for n in models.__all__ if "season_length" in inspect.signature(getattr(models, n)).parameters}
     if name not in seasonal:
-        told = ", ".join(sorted(seasonal))
-        raise SettingsError(f"--baseline {name}: statsforecast has no such model with a season; there are {told}")
+        listed = ", ".join(sorted(seasonal))
+        raise SettingsError(f"--baseline {name}: statsforecast has no such model with a season; there are {listed}")
     return getattr(models, name)
 
 
@@ -95,11 +95,11 @@ def _frame(series: Sequence[Floats]) -> Any:
 
 
 def _filled(values: npt.NDArray[np.float64], season: int) -> Floats:
-    """Return the history from its first observation on, holes filled with the season before, else the slot before."""
+    """Return the history from its first observation on, holes filled with the season before, else the period before."""
     observed = np.flatnonzero(~np.isnan(values))
     if not observed.size:
         raise DataError("baseline: nothing was observed before an origin")
     filled = values[observed[0] :].copy()
-    for slot in np.flatnonzero(np.isnan(filled)):
-        filled[slot] = filled[slot - season] if slot >= season else filled[slot - 1]
+    for period in np.flatnonzero(np.isnan(filled)):
+        filled[period] = filled[period - season] if period >= season else filled[period - 1]
     return filled

@@ -1,11 +1,11 @@
-"""A candidate beside the model that is live: the same events, the same origins, one verdict.
+"""A candidate compared with the live model: the same events, the same origins, one verdict.
 
-Owns: what is compared, and when the candidate may take over. Does not know: registries, files, how a forecast is
-scored (`rillcast_training.evaluate.accuracy`) or which origins there are (`rillcast_training.evaluate.backtest`).
+Owns: the comparison, and when the candidate may take over. Does not know: registries, files, how a forecast is scored
+(`rillcast_training.evaluate.accuracy`) or the choice of origins (`rillcast_training.evaluate.backtest`).
 
 Both go through the serving engine. They are scored on the steps and quantile levels that both forecast, and with one
-scale per series, so that no figure differs for any reason but the forecasts. What is scored must not have been trained
-on: `rillcast_training.data.series.newest` splits a data set where `rillcast train --hold-out` did.
+scale per series, so that figures differ only by the forecasts. The scored data must not have been trained on:
+`rillcast_training.data.series.newest` splits a data set where `rillcast train --hold-out` did.
 """
 
 from __future__ import annotations
@@ -31,11 +31,11 @@ _BATCH_ROWS: Final = 1_024
 
 @dataclass(frozen=True, slots=True)
 class Tolerances:
-    """What a candidate may be short of.
+    """Limits within which a candidate may be worse.
 
     Attributes:
-        wql: by which part of the live model's WQL its own may be higher; 0.01 = 1 %.
-        coverage: by how much the coverage of its outer interval may differ from nominal.
+        wql: Share by which its WQL may exceed the live model's; 0.01 = 1 %.
+        coverage: Difference that is allowed between the coverage of its outer interval and the nominal one.
     """
 
     wql: float = 0.0
@@ -43,8 +43,8 @@ class Tolerances:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """What came out; `reasons` is empty exactly if the candidate may be promoted."""
+class Comparison:
+    """Result of a comparison; `reasons` is empty exactly if the candidate may be promoted."""
 
     candidate: Accuracy
     live: Accuracy
@@ -60,7 +60,7 @@ class Evaluation:
         return not self.reasons
 
 
-def evaluate(candidate: Backtest, live: Backtest, tolerances: Tolerances) -> Evaluation:
+def compare(candidate: Backtest, live: Backtest, tolerances: Tolerances) -> Comparison:
     """Compare two backtests of the same data and origins.
 
     Raises:
@@ -72,7 +72,7 @@ def evaluate(candidate: Backtest, live: Backtest, tolerances: Tolerances) -> Eva
     levels = tuple(level for level in candidate.levels if level in live.levels)
     ours, theirs = (_scores(one, levels, live) for one in (candidate, live))
     candidate_figures, live_figures = ours.accuracy(levels), theirs.accuracy(levels)
-    return Evaluation(
+    return Comparison(
         candidate=candidate_figures,
         live=live_figures,
         skill=skills(ours, theirs),
@@ -96,22 +96,22 @@ def backtest_both(
     """Run both through the serving engine.
 
     Args:
-        candidate: the one in question.
-        live: the one that serves now.
-        on: where to run.
-        load: returns what a bundle has seen before it is scored, and what it is scored on, with its own covariates.
-        test_fraction: share of each series that is scored where nothing comes before.
-        stride: slots between origins; None = the steps that are scored.
-        calibrate: whether forecasts are published with what streams' errors have taught, as in the settings.
+        candidate: Bundle in question.
+        live: Bundle that serves now.
+        on: Device to run on.
+        load: Returns the series that a bundle sees before it is scored, and those it is scored on, with its covariates.
+        test_fraction: Share of each series that is scored if no data come before.
+        stride: Periods between origins; None = the steps that are scored.
+        calibrate: Whether forecasts are published with the online correction, as in the settings.
 
     Raises:
-        DataError: the two forecast other slots, or there is nothing to score.
+        DataError: the two have different frequencies, or there is nothing to score.
     """
     ours, theirs = candidate.metadata, live.metadata
     if ours.frequency != theirs.frequency:
         raise DataError(
-            f"the candidate {ours.name} forecasts slots of {ours.freq}, the live model {theirs.name} of {theirs.freq}; "
-            f"one cannot take over from the other"
+            f"candidate {ours.name} has frequency {ours.freq}, live model {theirs.name} has {theirs.freq}; "
+            f"compare models of one frequency"
         )
     steps = min(ours.horizon, theirs.horizon)
     results = []
@@ -130,12 +130,12 @@ def _scores(result: Backtest, levels: Sequence[float], live: Backtest) -> Series
 
 
 def _reasons(candidate: Accuracy, live: Accuracy, tolerances: Tolerances) -> Iterator[str]:
-    """Yield why the candidate may not be promoted; what is not a number is never good enough."""
+    """Yield the reasons against promotion; a NaN is never good enough."""
     limit = live.wql * (1 + tolerances.wql)
     if not candidate.wql <= limit:
         yield (
-            f"WQL {candidate.wql:.5g} is above {limit:.5g}: that of the live model is {live.wql:.5g}, tolerated are "
-            f"{tolerances.wql:.1%} more"
+            f"WQL {candidate.wql:.5g} is above {limit:.5g}: the live model has {live.wql:.5g}, and "
+            f"{tolerances.wql:.1%} more is tolerated"
         )
     off = abs(candidate.coverage - candidate.nominal_coverage)
     if not off <= tolerances.coverage:

@@ -1,7 +1,7 @@
-"""Where a forecast is good and where it is not: by level, by interval and by step.
+"""Accuracy by level, by interval and by step.
 
-Owns: the definitions of these breakdowns. Does not know: models, files, plots. Shares are over all targets that were
-observed; widths and losses are in units of each series' scale, so a large series does not drown the others.
+Owns: the definitions of these breakdowns. Does not know: models, files, plots. Shares are over all observed targets;
+widths and losses are in units of each series' scale, so a large series does not dominate the others.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class StepFigures:
-    """What holds `step` slots ahead: absolute error and quantile loss in scales, WQL, and the outermost interval."""
+    """Figures `step` periods ahead: absolute error and quantile loss in scales, WQL, and the outermost interval."""
 
     step: int
     mase: float
@@ -112,5 +112,5 @@ def _step(actual: Floats, forecast: Floats, levels: Sequence[float], step: int, 
 
 
 def _mean(values: Floats) -> float:
-    there = values[~np.isnan(values)]
-    return float(there.mean()) if there.size else float("nan")
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else float("nan")

@@ -1,6 +1,6 @@
 """A backtest as one HTML file: figures, skill, calibration and examples, with plots as inline SVG.
 
-Owns: what the page says and how it looks. Does not know: how anything was measured. The file refers to nothing outside
+Owns: the content of the page and its look. Does not know: how anything was measured. The file refers to nothing outside
 itself, so it can be mailed, archived and opened offline.
 """
 
@@ -31,7 +31,7 @@ _FIGURES: Final = {
 }
 _COLOURS: Final = ("#1f6f8b", "#b4552d", "#6b7a3a", "#7a4b8c", "#8a6d1f")
 _EXAMPLES: Final = 6
-_SHOWN_HORIZONS: Final = 4  # of history before an example
+_SHOWN_HORIZONS: Final = 4  # horizons of history before an example
 _STYLE: Final = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1c2326; max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 h1 { font-size: 1.4rem; margin: 0 } h2 { font-size: 1.1rem; margin: 2rem 0 .5rem } p { margin: .3rem 0 }
@@ -43,7 +43,7 @@ th:first-child, td:first-child { text-align: left } svg { max-width: 100%; heigh
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One forecaster's forecasts at the origins, and what they came to."""
+    """One forecaster's forecasts at the origins, and their figures."""
 
     name: str
     accuracy: Accuracy
@@ -53,17 +53,17 @@ class Compared:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What a report is made of.
+    """Content of a report.
 
     Attributes:
-        title: of the page.
-        facts: names and values that say what was measured, in the order to be shown.
-        forecasters: the bundle first, then what it is compared with.
-        skill: of the bundle, by the other's name and by figure.
+        title: Title of the page.
+        facts: Names and values that describe the measurement, in the order to show.
+        forecasters: The bundle first, then those it is compared with.
+        skill: Skill of the bundle, by the other's name and by figure.
         unique_ids: `n` stream ids, one per origin.
-        history: per origin, what was observed by slot up to it.
+        history: Per origin, the observations by period up to it.
         actual: `[n, H]`.
-        levels: quantile levels.
+        levels: Quantile levels.
     """
 
     title: str
@@ -77,7 +77,7 @@ class Page:
 
 
 def write(page: Page, path: Path) -> None:
-    """Write the report; `path` is replaced if it exists."""
+    """Write the report; replaces `path` if it exists."""
     title = html.escape(page.title)
     facts = "<br>".join(f"{html.escape(name)}: {html.escape(value)}" for name, value in page.facts.items())
     plots = (_calibration(page), _by_step(page, "coverage"), _by_step(page, "mase"), _by_step(page, "width"))
@@ -109,7 +109,9 @@ def _table_of_figures(forecasters: Sequence[Compared]) -> str:
         for one in forecasters
     ]
     head = ["", *(label for label, _ in _FIGURES.values())]
-    return _table(head, rows) + f"<p class=note>Coverage is to be near {nominal:.2f}; lower is better for the rest.</p>"
+    return (
+        _table(head, rows) + f"<p class=note>Coverage should be near {nominal:.2f}; lower is better for the rest.</p>"
+    )
 
 
 def _table_of_skill(skill: Mapping[str, Skill]) -> str:

@@ -1,10 +1,10 @@
-"""Skill against another forecast, and how sure of it the series at hand make one.
+"""Skill against another forecast, and its uncertainty over the given series.
 
 Owns: the relative figures and their bootstrap. Does not know: how either forecast was made.
 
 Skill is 1 - figure / figure of the other: 0 = no better, 1 = perfect. Its interval is the percentile bootstrap over
-series (Efron & Tibshirani 1993, chapter 13): series are drawn with replacement, both forecasts on the same ones, since
-errors within a series depend on each other and those of different series less so.
+series (Efron & Tibshirani 1993, chapter 13). Series are drawn with replacement, the same ones for both forecasts,
+because errors within a series depend on each other and those of different series less so.
 """
 
 from __future__ import annotations
@@ -55,10 +55,10 @@ def skills(model: SeriesScores, other: SeriesScores, *, samples: int = SAMPLES, 
     """Return the skill of `model` against `other` for each figure that is lower when better.
 
     Args:
-        model: scores of the forecast in question.
-        other: scores of the one to compare with, of the same series in the same order.
-        samples: bootstrap samples.
-        seed: of the draws.
+        model: Scores of the forecast in question.
+        other: Scores of the one to compare with, of the same series in the same order.
+        samples: Bootstrap samples.
+        seed: Seed of the draws.
     """
     count = model.targets.size
     # How often each sample holds each series: the sums of a sample are products with it.

@@ -1,1 +1,1 @@
-"""Why a forecaster says what it says, and how far its memory reaches: `rillcast explain`. See docs/explain.md."""
+"""Explanations of a forecast, and the reach of a forecaster's memory: `rillcast explain`. See docs/explain.md."""

@@ -1,6 +1,6 @@
 """Several bundles on the same data: how their cells pass gradients back in time.
 
-Owns: which streams and batches are looked at. Does not know: how norms are taken, or drawn.
+Owns: the choice of streams and batches. Does not know: how norms are taken, or drawn.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _VALIDATION: Final = 0.1
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class GradientFigures:
     """One model's figures.
 
     Attributes:
-        name: of the file, without its ending.
-        cell: what it is made of.
-        streams: how many were looked at.
-        to_state: norms with respect to the state.
-        to_input: norms with respect to the cells' input.
-        clipping: of the loss's gradient; None where no batch was asked for.
+        name: Name of the file, without its ending.
+        cell: Name of its cell.
+        streams: Streams measured.
+        to_state: Norms with respect to the state.
+        to_input: Norms with respect to the cells' input.
+        clipping: Norms of the loss's gradient; None without batches.
     """
 
     name: str
@@ -62,20 +62,20 @@ class Comparison:
 
 def compare(
     models: Sequence[Path], data: Path, *, lags: int, streams: int, batches: int, seed: int
-) -> list[Comparison]:
+) -> list[GradientFigures]:
     """Measure every model on the end of the same streams.
 
     Args:
-        models: bundles that `rillcast train` made.
-        data: a data set; read at each model's frequency.
-        lags: steps back.
-        streams: how many, evenly spread over those that are long enough.
-        batches: training batches whose gradients are taken; 0 = none.
-        seed: of probes and batches.
+        models: Bundles that `rillcast train` made.
+        data: Data set; read at each model's frequency.
+        lags: Steps back.
+        streams: Number of streams, evenly spread over those that are long enough.
+        batches: Training batches whose gradients are taken; 0 = none.
+        seed: Seed of random directions and batches.
 
     Raises:
         BundleError: a file is no bundle.
-        DataError: it carries no module, or no stream is long enough.
+        DataError: it has no module, or no stream is long enough.
     """
     found = []
     for path in models:
@@ -86,15 +86,17 @@ def compare(
         to_state, to_input = gradient_profiles(forecaster.cell, inputs, lags=lags, seed=seed)
         clipped = _clipping(forecaster, series, batches, seed) if batches else None
         name = path.name.removesuffix(".onnx")
-        found.append(Comparison(name, bundle.metadata.cell, len(inputs), to_state, to_input, clipped))
+        found.append(GradientFigures(name, bundle.metadata.cell, len(inputs), to_state, to_input, clipped))
     return found
 
 
 def _inputs(forecaster: Forecaster, series: Sequence[Series], lags: int, streams: int) -> torch.Tensor:
-    """Return `[S, T, inputs]`, what the cells see over the last events of evenly spread streams."""
+    """Return `[S, T, inputs]`, the cells' inputs over the last events of evenly spread streams."""
     steps = lags + 1 + forecaster.config.context
-    long_enough = [one for one in series if len(one.slots) >= steps]
-    too_short = DataError(f"no stream ends with {steps} events without a long gap: {lags} lags after a whole context")
+    long_enough = [one for one in series if len(one.periods) >= steps]
+    too_short = DataError(
+        f"no stream ends with {steps} events without a long gap, which {lags} lags after a whole context need"
+    )
     if not long_enough:
         raise too_short
     spread = np.unique(np.linspace(0, len(long_enough) - 1, streams).round().astype(int)).tolist()
@@ -102,7 +104,7 @@ def _inputs(forecaster: Forecaster, series: Sequence[Series], lags: int, streams
     rows = []
     for one in picked:
         history = history_of(one, forecaster.config, limit=steps)
-        if len(history.slots) == steps:
+        if len(history.periods) == steps:
             with torch.no_grad():
                 sequences = history.sequences(torch.from_numpy(history.y).nan_to_num().unsqueeze(0))
                 view = forecaster.view(sequences)

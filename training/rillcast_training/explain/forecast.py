@@ -1,18 +1,17 @@
-"""Which past slots and which features moved one forecast.
+"""Which past periods and which features moved one forecast.
 
-Owns: what the forecast is compared with, and how it is split up, twice: over the observations, and over the features
-that the network sees. Does not know: files, pictures, how gradients are integrated.
+Owns: the baseline of the forecast, and its two breakdowns: by observation, and by feature of the network. Does not
+know: files, pictures, how gradients are integrated.
 
-The baseline is the same stream at its mean: every observation replaced by the mean of those in the lag window, the
-times unchanged. So an observation's attribution is what its distance from the mean added to the forecast, in the
+The baseline is the same stream at its mean: every observation is replaced by the mean of those in the lag window, the
+times unchanged. So an observation's attribution is the effect of its distance from the mean on the forecast, in the
 stream's own unit. For the features, the baseline's calendar is 0, the mean of a sine over its cycle, and its covariates
-are what missing ones are; for the observations, covariates are what they were.
+are missing. For the observations, covariates are unchanged.
 
-Attributions are taken on the module, where gradients are; occlusion checks them on the exported file, run by the
-serving engine: one observation after the other is put at the baseline's value, and the forecast is made again. The two
-agree where the forecast is near linear in its past; where they differ much, observations act jointly.
-The online calibration is off in both: an explanation is of the network.
-
+Attributions are taken on the module, which has gradients. Occlusion checks them on the exported file, run by the
+serving engine: each observation in turn is set to the baseline's value, and the forecast is made again. The two agree
+where the forecast is near linear in its past; where they differ much, observations act jointly. The online calibration
+is off in both, because an explanation is of the network.
 """
 
 from __future__ import annotations
@@ -35,13 +34,13 @@ from rillcast.errors import ParityError
 from rillcast.events import EventBatch
 from rillcast_training.explain.history import History, iso
 from rillcast_training.explain.integrated import Attribution, Inputs, integrated_gradients
-from rillcast_training.model.features import WindowView
+from rillcast_training.model.features import LagView
 from rillcast_training.model.forecaster import Forecaster
 
 _DIRECTIONS: Final = ("towards the newest value", "newest seasonal change", "mean season", "longer season")
 _EVENT_FEATURES: Final = ("gap", "observed")
-_NEGLIGIBLE: Final = 1e-3  # of the scale: differences below it are rounding
-_AGREES: Final = 1e-3  # |module - file| in |forecast| + scale
+_NEGLIGIBLE: Final = 1e-3  # share of the scale: differences below it are rounding
+_AGREES: Final = 1e-3  # largest |module - file| / (|forecast| + scale)
 _STRONGEST: Final = 10
 _CALL_ROWS: Final = 1_024
 _CALL_EVENTS: Final = 16_384
@@ -54,8 +53,8 @@ class Target:
     """The figure that is explained.
 
     Attributes:
-        quantile: its place among the model's levels.
-        step: slot ahead, from 1; None = the mean over all.
+        quantile: Index among the model's levels.
+        step: Period ahead, from 1; None = the mean over all.
     """
 
     quantile: int
@@ -68,16 +67,16 @@ class Target:
 
 
 @dataclass(frozen=True, slots=True)
-class SlotAttribution:
+class PeriodAttribution:
     """One observation's part.
 
     Attributes:
-        ds: start of its slot, ISO 8601.
-        lag: slots before the event that the forecast was made from.
-        y: the observation.
-        attribution: integrated gradient, in the stream's unit.
-        occlusion: forecast minus the forecast with this observation at the baseline's value, by the exported file;
-            None where it was not asked for.
+        ds: Start of its period, ISO 8601.
+        lag: Periods before the event that the forecast was made from.
+        y: Observation.
+        attribution: Integrated gradient, in the stream's unit.
+        occlusion: Forecast minus the forecast with this observation at the baseline's value, by the exported file; None
+            if it was not occluded.
     """
 
     ds: str
@@ -89,22 +88,22 @@ class SlotAttribution:
 
 @dataclass(frozen=True, slots=True)
 class Explanation:
-    """What moved a forecast.
+    """Breakdown of a forecast.
 
     Attributes:
-        value: the explained figure.
-        served: the same from the exported file over the whole stream; differs where the history was cut short.
-        baseline_y: the stream's mean, which observations are compared with.
-        baseline: the figure for a stream that is constantly there.
-        scale: of the stream at the origin.
-        slots: the observations, oldest first.
-        by_slot: points and gap of their integration.
-        parts: attributions by way into the forecast: the seasonal-naive base, the scale, the directions, the
-            features that the head sees, and the features that came through the recurrent state.
-        features: attributions by group of features, head and state together.
-        by_feature: points and gap of their integration.
-        correlation: Pearson's, of attribution and occlusion over the occluded slots; None without occlusion.
-        common: how many of the ten strongest slots the two share; None likewise.
+        value: Explained figure.
+        served: The same figure from the exported file over the whole stream; differs where the history was cut short.
+        baseline_y: Mean of the stream, which replaces observations.
+        baseline: Figure for a stream that is constant at the mean.
+        scale: Scale of the stream at the origin.
+        periods: Observations, oldest first.
+        by_period: Points and gap of their integration.
+        parts: Attributions by way into the forecast: the seasonal-naive base, the scale, the directions, the features
+            that the head sees, and the features that came through the recurrent state.
+        features: Attributions by group of features, head and state together.
+        by_feature: Points and gap of their integration.
+        correlation: Pearson's, of attribution and occlusion over the occluded periods; None without occlusion.
+        common: How many of the ten strongest periods the two share; None without occlusion.
     """
 
     value: float
@@ -112,8 +111,8 @@ class Explanation:
     baseline_y: float
     baseline: float
     scale: float
-    slots: tuple[SlotAttribution, ...]
-    by_slot: Attribution
+    periods: tuple[PeriodAttribution, ...]
+    by_period: Attribution
     parts: dict[str, float]
     features: dict[str, float]
     by_feature: Attribution
@@ -130,22 +129,22 @@ def explain(
     *,
     occlude: int,
 ) -> Explanation:
-    """Split up the forecast from the last event of a history.
+    """Break down the forecast from the last event of a history.
 
     Args:
-        forecaster: the module.
-        bundle: the file that it was exported to.
-        device: where the file runs.
-        history: the past.
-        target: which figure.
-        occlude: how many of the newest observations are occluded.
+        forecaster: Trained module.
+        bundle: File that it was exported to.
+        device: Device for the file.
+        history: Past of the stream.
+        target: Figure to explain.
+        occlude: Number of newest observations to occlude.
 
     Raises:
         ParityError: module and file disagree on the forecast.
     """
     forecaster = forecaster.eval()
     observed = history.observed
-    recent = observed[history.slots[observed] > history.slots[-1] - forecaster.config.context]
+    recent = observed[history.periods[observed] > history.periods[-1] - forecaster.config.context]
     baseline_y = float(history.y[recent if len(recent) else observed].astype(np.float64).mean())
     y = torch.from_numpy(np.nan_to_num(history.y))
     constant = torch.full_like(y, baseline_y)
@@ -153,38 +152,38 @@ def explain(
         scale = float(forecaster.view(history.sequences(y.unsqueeze(0))).scale[0, -1, 0])
     unit = _NEGLIGIBLE * scale
 
-    by_slot = integrated_gradients(_of_observations(forecaster, history, target), (y,), (constant,), unit=unit)
+    by_period = integrated_gradients(_of_observations(forecaster, history, target), (y,), (constant,), unit=unit)
     by_feature, parts, features = _of_features(forecaster, history, target, y, constant, unit)
 
     occluded = observed[-occlude:] if occlude else observed[:0]
     variants = np.repeat(history.y[None], 1 + len(occluded), axis=0)
     variants[1 + np.arange(len(occluded)), occluded] = np.float32(baseline_y)
     figures = target.of(serve(bundle, device, history, variants).astype(np.float64))
-    if abs(figures[0] - by_slot.value) > _AGREES * (abs(by_slot.value) + scale):
+    if abs(figures[0] - by_period.value) > _AGREES * (abs(by_period.value) + scale):
         raise ParityError(
-            f"stream {history.unique_id!r}: the module forecasts {by_slot.value:.6g}, the file {figures[0]:.6g}; "
-            "they are not of one model, or of versions that differ"
+            f"stream {history.unique_id!r}: the module forecasts {by_period.value:.6g}, the file {figures[0]:.6g}; "
+            "use a file that was exported from this module by this version"
         )
-    attributions = by_slot.parts[0].double().numpy()
+    attributions = by_period.parts[0].double().numpy()
     without: dict[int, float] = dict(zip(occluded.tolist(), (figures[0] - figures[1:]).tolist(), strict=True))
     correlation, common = _agreement(attributions[occluded], figures[0] - figures[1:])
     return Explanation(
-        value=by_slot.value,
+        value=by_period.value,
         served=float(figures[0]),
         baseline_y=baseline_y,
-        baseline=by_slot.baseline,
+        baseline=by_period.baseline,
         scale=scale,
-        slots=tuple(
-            SlotAttribution(
-                iso(history.slots[row], forecaster.config.freq),
-                int(history.slots[-1] - history.slots[row]),
+        periods=tuple(
+            PeriodAttribution(
+                iso(history.periods[row], forecaster.config.freq),
+                int(history.periods[-1] - history.periods[row]),
                 float(history.y[row]),
                 float(attributions[row]),
                 without.get(row),
             )
             for row in observed.tolist()
         ),
-        by_slot=by_slot,
+        by_period=by_period,
         parts=parts,
         features=features,
         by_feature=by_feature,
@@ -194,12 +193,12 @@ def explain(
 
 
 def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArray[np.float32]) -> Floats:
-    """Run variants of a history through the serving engine, side by side.
+    """Run variants of a history through the serving engine, as streams of one batch.
 
     Args:
-        bundle: the file.
-        device: where it runs.
-        history: the times.
+        bundle: File to run.
+        device: Device for the file.
+        history: Times of the events.
         variants: `[V, T]` observations; NaN = missing.
 
     Returns:
@@ -208,7 +207,7 @@ def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArra
     count, events = variants.shape
     engine = StepEngine(bundle, device, batching=Batching(_CALL_ROWS), calibrate=False)
     names = [f"variant {number}" for number in range(count)]
-    ds = bundle.metadata.frequency.start_of(history.slots)
+    ds = bundle.metadata.frequency.start_of(history.periods)
     per_call = max(1, _CALL_EVENTS // count)
     for first in range(0, events, per_call):
         block = slice(first, min(events, first + per_call))
@@ -222,7 +221,7 @@ def serve(bundle: Bundle, device: Device, history: History, variants: npt.NDArra
 
 def _of_observations(forecaster: Forecaster, history: History, target: Target) -> Any:
     """Return the forecast as a function of the observations `[S, T]`."""
-    last = len(history.slots) - 1
+    last = len(history.periods) - 1
 
     def function(inputs: Inputs) -> Tensor:
         (values,) = inputs
@@ -236,14 +235,14 @@ def _of_observations(forecaster: Forecaster, history: History, target: Target) -
 def _of_features(
     forecaster: Forecaster, history: History, target: Target, y: Tensor, constant: Tensor, unit: float
 ) -> tuple[Attribution, dict[str, float], dict[str, float]]:
-    """Attribute the forecast to what the network sees: the cells' inputs at every event and the last window."""
+    """Attribute the forecast to the network's inputs: the cells' inputs at every event and the last event's view."""
     with torch.no_grad():
         inputs = _seen(forecaster, history, y)
         baseline = _seen(forecaster, history, constant, missing=True)
-    names, beside = forecaster.features.names, forecaster.covariates
+    names, declared = forecaster.features.names, forecaster.covariates
     names_ahead: tuple[str, ...] = ()
-    if beside is not None:
-        names, names_ahead = (*names, *beside.names), beside.ahead_names
+    if declared is not None:
+        names, names_ahead = (*names, *declared.names), declared.ahead_names
     calendar = [number for number, name in enumerate(names) if name.startswith("time of")]
     for part in baseline[:2]:
         part[..., calendar] = 0.0
@@ -253,15 +252,15 @@ def _of_features(
         ahead = directions.pop() if names_ahead else None
         outputs = forecaster.cell.sequence(cell_inputs)[:, -1]
         figure: Tensor = target.of(
-            forecaster.forecast(outputs, WindowView(features, base, scale, tuple(directions), ahead)).quantiles()
+            forecaster.forecast(outputs, LagView(features, base, scale, tuple(directions), ahead)).quantiles()
         )
         return figure
 
     found = integrated_gradients(function, inputs, baseline, unit=unit)
     through_state, at_head, base, scale, *directions = (part.double() for part in found.parts)
     ahead = directions.pop() if names_ahead else torch.zeros(0)
-    own = len(directions) - len(beside.ahead if beside else ())
-    known = zip((f"{one.name}, ahead" for one in beside.ahead) if beside else (), directions[own:], strict=True)
+    own = len(directions) - len(declared.ahead if declared else ())
+    known = zip((f"{one.name}, ahead" for one in declared.ahead) if declared else (), directions[own:], strict=True)
     parts = {
         "seasonal-naive base": float(base.sum()),
         "scale": float(scale.sum()),
@@ -279,9 +278,9 @@ def _of_features(
 
 
 def _seen(forecaster: Forecaster, history: History, y: Tensor, *, missing: bool = False) -> Inputs:
-    """Return the cells' inputs `[T, inputs]` and the last event's features, base, scale, directions and what is ahead.
+    """Return the cells' inputs `[T, inputs]` and the last event's features, base, scale, directions and features ahead.
 
-    With `missing`, all covariates are.
+    With `missing`, all covariates are missing.
     """
     sequences = history.sequences(y.unsqueeze(0))
     if missing:
@@ -294,7 +293,7 @@ def _seen(forecaster: Forecaster, history: History, y: Tensor, *, missing: bool 
 
 
 def _agreement(attributions: Floats, occlusions: Floats) -> tuple[float | None, int | None]:
-    """Return Pearson's correlation, None where one does not vary, and the number of common strongest slots."""
+    """Return Pearson's correlation, None where one does not vary, and the number of common strongest periods."""
     if len(attributions) < 2:
         return None, None
     spread = attributions.std() * occlusions.std()

@@ -1,14 +1,14 @@
-"""How far back gradients reach: norms of d(output at T) / d(state, input at T - k), and what clipping does.
+"""How far back gradients reach: norms of d(output at T) / d(state, input at T - k), and the effect of clipping.
 
 Owns: the measurement. Does not know: files, pictures, which cell it is.
 
-Backpropagation through time multiplies one Jacobian d(state_t) / d(state_(t-1)) per step. If they shrink, what happened
-long ago cannot be learnt; if they grow, one step of the optimiser may throw the weights anywhere (Bengio, Simard &
-Frasconi 1994, Learning long-term dependencies with gradient descent is difficult; Pascanu, Mikolov & Bengio 2013, On
+Backpropagation through time multiplies one Jacobian d(state_t) / d(state_(t-1)) per step. If they shrink, the network
+cannot learn from distant events. If they grow, one step of the optimiser may throw the weights anywhere (Bengio, Simard
+& Frasconi 1994, Learning long-term dependencies with gradient descent is difficult; Pascanu, Mikolov & Bengio 2013, On
 the difficulty of training recurrent neural networks). Clipping the norm (the second paper's answer) bounds the step and
-keeps its direction; it cures the growing, not the shrinking.
+keeps its direction. It cures the growing, not the shrinking.
 
-Method: for v drawn from a standard normal distribution, E |v^T J|^2 is the squared Frobenius norm of J, so each
+Method: for v drawn from a standard normal distribution, E |v^T J|^2 is the squared Frobenius norm of J. So each
 stream's norm is the root mean square over a few v, each of which costs one backward pass for all lags.
 """
 
@@ -27,7 +27,7 @@ from rillcast_training.fit.losses import quantile_loss
 from rillcast_training.model.cells import Cell
 from rillcast_training.model.forecaster import Forecaster
 
-FORGOTTEN: Final = 0.01  # of the largest norm
+FORGOTTEN: Final = 0.01  # share of the largest norm
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,9 +35,9 @@ class Profile:
     """Frobenius norms of a Jacobian by lag, over streams; index 0 is the step itself.
 
     Attributes:
-        low: the tenth percentile.
-        median: the median.
-        high: the ninetieth percentile.
+        low: Tenth percentile.
+        median: Median.
+        high: Ninetieth percentile.
     """
 
     low: tuple[float, ...]
@@ -46,7 +46,7 @@ class Profile:
 
     @property
     def reach(self) -> int | None:
-        """First lag from which on the median stays below 1 % of its largest; None = further than was measured."""
+        """First lag after which the median stays below 1 % of its maximum; None = beyond the measured lags."""
         median = np.array(self.median)
         kept = np.flatnonzero(median >= FORGOTTEN * median.max())
         last = int(kept[-1]) if len(kept) else 0
@@ -62,8 +62,8 @@ class Clipping:
     """Norms of the loss's gradient over batches.
 
     Attributes:
-        bound: what the norm is clipped to.
-        norms: before clipping, one per batch.
+        bound: Norm to which gradients are clipped.
+        norms: Norms before clipping, one per batch.
     """
 
     bound: float
@@ -87,16 +87,16 @@ class Clipping:
 
 
 def gradient_profiles(
-    cell: Cell, inputs: Tensor, *, lags: int, probes: int = 8, seed: int = 0
+    cell: Cell, inputs: Tensor, *, lags: int, directions: int = 8, seed: int = 0
 ) -> tuple[Profile, Profile]:
     """Measure how the last output depends on the states and on the inputs before it.
 
     Args:
-        cell: any cell, stepped event by event.
+        cell: Any cell, stepped event by event.
         inputs: `[S, T, input]`, T > lags; the events before the last `lags` + 1 only warm the state up.
-        lags: how far back, K.
-        probes: vectors v.
-        seed: of the vectors.
+        lags: How far back, K.
+        directions: Number of vectors v.
+        seed: Seed of the vectors.
 
     Returns:
         Profiles of K + 1 norms: with respect to the whole state after step T - k, and to the input of step T - k.
@@ -118,20 +118,20 @@ def gradient_profiles(
     generator = torch.Generator().manual_seed(seed)
     wanted = [*leaves, *(part for one in states for part in one)]
     squares = torch.zeros(2, lags + 1, len(inputs), dtype=torch.float64)
-    for _ in range(probes):
-        probe = torch.randn(output.shape, generator=generator)
-        found = torch.autograd.grad(output, wanted, probe, retain_graph=True, materialize_grads=True)
+    for _ in range(directions):
+        direction = torch.randn(output.shape, generator=generator)
+        found = torch.autograd.grad(output, wanted, direction, retain_graph=True, materialize_grads=True)
         of_inputs, of_states = found[: lags + 1], found[lags + 1 :]
         for k in range(lags + 1):
             parts = of_states[(lags - k) * len(state) : (lags - k + 1) * len(state)]
             squares[0, k] += sum((part.double().square().sum(1) for part in parts), torch.zeros(()))
             squares[1, k] += of_inputs[lags - k].double().square().sum(1)
-    to_state, to_input = (squares / probes).sqrt().numpy()
+    to_state, to_input = (squares / directions).sqrt().numpy()
     return _profile(to_state), _profile(to_input)
 
 
 def clipping(forecaster: Forecaster, batches: Iterable[Batch], *, bound: float) -> Clipping:
-    """Measure the norm of the loss's gradient over all weights, batch by batch; no weight is changed."""
+    """Measure the norm of the loss's gradient over all weights, batch by batch; no weight changes."""
     levels = torch.tensor(forecaster.config.quantiles)
     weights = [weight for weight in forecaster.parameters() if weight.requires_grad]
     norms = []

@@ -1,12 +1,11 @@
-"""The past of one stream as the forecaster's sequence view sees it, with a handle on every observation.
+"""The past of one stream as the forecaster's sequence view sees it, with access to every observation.
 
-Owns: which events make up a forecast's past, and how a change of one observation reaches the grid that the features are
-taken from. Does not know: attribution, files, bundles.
+Owns: which events make up a forecast's past, and how a change of one observation reaches the grid from which features
+are taken. Does not know: attribution, files, bundles.
 
-Invariant: `History.sequences` with the stream's own observations are the sequences that training would see. Slots
-without an observation follow the observation that fills them: the rule is `rillcast_training.data.series.contexts`'
-own, applied to
-positions instead of values.
+Invariant: `History.sequences` with the stream's own observations are the sequences that training would see. Periods
+without an observation follow the observation that fills them: the rule of `rillcast_training.data.series.segments`,
+applied to positions instead of values.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from torch import Tensor
 
 from rillcast.bundle.frequency import parse
 from rillcast.errors import DataError
-from rillcast_training.data.series import Series, contexts
+from rillcast_training.data.series import Series, segments
 from rillcast_training.data.windows import Window, collate
 from rillcast_training.model.forecaster import ForecasterConfig, Sequences
 
@@ -31,24 +30,24 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 @dataclass(frozen=True, slots=True)
 class History:
-    """The advancing events of one stream up to the one that is explained.
+    """The advancing events of one stream up to the explained one.
 
     Attributes:
-        unique_id: the stream.
-        slots: `[T]` int64, slots since the epoch, strictly increasing.
+        unique_id: Name of the stream.
+        periods: `[T]` int64, periods since the epoch, strictly increasing.
         y: `[T]` float32; NaN = missing.
-        longer: events of the same context that were left out because they are too long ago.
+        longer: Events of the same segment that were left out as too old.
     """
 
     unique_id: str
-    slots: npt.NDArray[np.int64]
+    periods: npt.NDArray[np.int64]
     y: npt.NDArray[np.float32]
     longer: int
     _positions: Sequences
 
     @property
     def covariates(self) -> dict[str, npt.NDArray[np.float32]]:
-        """The inputs `x`, `[T, C]`, and `future`, `[T, F, H]`, of the events, as far as the forecaster takes them."""
+        """The inputs `x`, `[T, C]`, and `future`, `[T, F, H]`, of the events, if the forecaster takes them."""
         given = {"x": self._positions.x, "future": self._positions.future}
         return {name: values[0].numpy() for name, values in given.items() if values is not None}
 
@@ -58,10 +57,10 @@ class History:
         return np.flatnonzero(np.isfinite(self.y))
 
     def sequences(self, y: Tensor) -> Sequences:
-        """Return the sequences with other observations in place of the stream's.
+        """Return the sequences with other observations instead of the stream's.
 
         Args:
-            y: `[S, T]`; what stands where the stream has no observation is not read. Gradients flow through.
+            y: `[S, T]`; values where the stream has no observation are not read. Gradients flow through.
         """
         rows = len(y)
         values = torch.cat([torch.zeros(rows, 1), y], dim=1)  # position 0: before the first observation
@@ -75,43 +74,43 @@ class History:
 
 
 def history_of(series: Series, config: ForecasterConfig, *, at: int | None = None, limit: int | None = None) -> History:
-    """Return the past of the last event at or before a slot.
+    """Return the past of the last event at or before a period.
 
     Args:
-        series: the stream.
-        config: of the forecaster, whose rules say what an event does.
-        at: slot since the epoch; None = the last one.
-        limit: most events; None = all since the context began.
+        series: The stream.
+        config: Configuration of the forecaster, whose rules define the effect of an event.
+        at: Period since the epoch; None = the last one.
+        limit: Most events; None = all since the segment began.
 
     Raises:
         DataError: the stream has no observation by then.
     """
-    end = len(series.slots) if at is None else int(np.searchsorted(series.slots, at, side="right"))
-    stretches = contexts(series.slots[:end], series.y[:end], season=config.seasons[0], max_gap=config.max_gap)
-    if not stretches or not stretches[-1].observed.any():
+    end = len(series.periods) if at is None else int(np.searchsorted(series.periods, at, side="right"))
+    parts = segments(series.periods[:end], series.y[:end], season=config.seasons[0], max_gap=config.max_gap)
+    if not parts or not parts[-1].observed.any():
         raise DataError(f"stream {series.unique_id!r}: no observation at or before the time to explain")
-    rows = stretches[-1].rows
+    rows = parts[-1].rows
     longer = max(0, len(rows) - limit) if limit is not None else 0
     rows = rows[longer:]
-    slots, y = series.slots[rows], np.where(np.abs(series.y[rows]) < np.inf, series.y[rows], np.float32(np.nan))
+    periods, y = series.periods[rows], np.where(np.abs(series.y[rows]) < np.inf, series.y[rows], np.float32(np.nan))
     covariates = None if series.covariates is None else series.covariates.take(rows)
-    (marked,) = contexts(
-        slots,
+    (marked,) = segments(
+        periods,
         np.where(np.isnan(y), np.nan, 1 + np.arange(len(y))).astype(np.float32),
         season=config.seasons[0],
         max_gap=config.max_gap,
         covariates=covariates,
     )
-    window = Window(marked, 0, len(slots), None, 1.0, fresh=False)
-    batch = collate([window], config, [np.array([len(slots) - 1])])
-    return History(series.unique_id, slots, y.astype(np.float32), longer, batch.sequences)
+    window = Window(marked, 0, len(periods), None, 1.0, fresh=False)
+    batch = collate([window], config, [np.array([len(periods) - 1])])
+    return History(series.unique_id, periods, y.astype(np.float32), longer, batch.sequences)
 
 
 def find(series: list[Series], unique_id: str) -> Series:
     """Return a stream by name.
 
     Raises:
-        DataError: there is none; a few that there are, are named.
+        DataError: there is no such stream; the message names some that exist.
     """
     for one in series:
         if one.unique_id == unique_id:
@@ -120,8 +119,8 @@ def find(series: list[Series], unique_id: str) -> Series:
     raise DataError(f"no stream {unique_id!r} in the data; there are {len(series)}, such as {known}")
 
 
-def slot_of(text: str, freq: str) -> int:
-    """Return the slot of a time: ISO 8601 (UTC where it names no offset) or milliseconds since the epoch.
+def period_of(text: str, freq: str) -> int:
+    """Return the period of a time: ISO 8601 (UTC if it has no offset) or milliseconds since the epoch.
 
     Raises:
         DataError: it is neither.
@@ -139,7 +138,7 @@ def slot_of(text: str, freq: str) -> int:
     return parse(freq).period_of((time - _EPOCH) // dt.timedelta(milliseconds=1))
 
 
-def iso(slot: int, freq: str) -> str:
-    """Return the start of a slot as ISO 8601 in UTC."""
-    time = _EPOCH + dt.timedelta(milliseconds=parse(freq).start_of(int(slot)))
+def iso(period: int, freq: str) -> str:
+    """Return the start of a period as ISO 8601 in UTC."""
+    time = _EPOCH + dt.timedelta(milliseconds=parse(freq).start_of(int(period)))
     return time.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -4,7 +4,7 @@ networks, ICML).
     (1)  attribution_i = (x_i - b_i) * integral over a in [0, 1] of dF(b + a (x - b)) / dx_i
 
 x the input, b the baseline. Completeness: the attributions sum to F(x) - F(b). The integral is taken by the midpoint
-rule; the number of points is doubled until completeness holds. Owns nothing else; does not know what F is.
+rule; the number of points is doubled until completeness holds. Owns: the integration. Does not know: F.
 """  # noqa: D205 - the method's source is the summary
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from torch import Tensor
 Inputs = tuple[Tensor, ...]
 Function = Callable[[Inputs], Tensor]
 
-TOLERANCE: Final = 0.01  # of |F(x) - F(b)|, or of `unit` where that is larger
+TOLERANCE: Final = 0.01  # share of |F(x) - F(b)|, or of `unit` where that is larger
 _FIRST_POINTS: Final = 32
 _MOST_POINTS: Final = 1_024
 _AT_ONCE: Final = 16
@@ -27,13 +27,13 @@ _AT_ONCE: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Attribution:
-    """What came of it.
+    """Result of an integration.
 
     Attributes:
-        parts: one per input, shaped like it.
+        parts: Attributions, one per input, shaped like it.
         value: F(x).
         baseline: F(b).
-        points: of the midpoint rule.
+        points: Points of the midpoint rule.
         gap: |sum of attributions - (F(x) - F(b))| relative to the larger of |F(x) - F(b)| and the unit.
     """
 
@@ -53,10 +53,10 @@ def integrated_gradients(function: Function, inputs: Inputs, baseline: Inputs, *
     """Attribute F(x) - F(b) to the elements of the inputs.
 
     Args:
-        function: F, from inputs with a leading dimension `[S]` to `[S]`; rows must not meet.
+        function: F, from inputs with a leading dimension `[S]` to `[S]`; rows must not affect each other.
         inputs: x, without that dimension.
-        baseline: b, likewise.
-        unit: a difference of F that is worth nothing; the gap is not measured against less.
+        baseline: b, without that dimension.
+        unit: A negligible difference of F; the gap is not measured against less.
     """
     with torch.no_grad():
         value, start = (float(function(tuple(part.unsqueeze(0) for part in at))) for at in (inputs, baseline))

@@ -1,4 +1,4 @@
-"""The pictures of `rillcast explain`. Owns their looks; knows nothing of how the figures came about."""
+"""The pictures of `rillcast explain`. Owns their look. Does not know how the figures were measured."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no display is needed, nor touched
+mpl.use("Agg")  # works without a display
 
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
@@ -25,9 +25,9 @@ def draw_gradients(
     """Write a PNG: norms by lag with respect to state and input, and the gradients that training clips.
 
     Args:
-        path: where it goes.
-        profiles: by model, with respect to state and input.
-        clippings: by model; an empty mapping leaves the panel out.
+        path: File to write.
+        profiles: Profiles by model, with respect to state and input.
+        clippings: Norms by model; an empty mapping leaves the panel out.
     """
     panels = 3 if clippings else 2
     figure, axes = plt.subplots(1, panels, figsize=(5.2 * panels, 4.2), dpi=120, layout="constrained")
@@ -59,22 +59,22 @@ def draw_gradients(
 
 
 def draw_forecast(path: Path, explanation: Explanation, *, title: str) -> None:
-    """Write a PNG: the past, what each slot of it added, and what came through which part and feature."""
-    slots = explanation.slots
-    lags = [-slot.lag for slot in slots]
+    """Write a PNG: the past, each period's part of the forecast, and the parts by way and feature."""
+    periods = explanation.periods
+    lags = [-period.lag for period in periods]
     figure = plt.figure(figsize=(11, 7.5), dpi=120, layout="constrained")
     grid = figure.add_gridspec(3, 2, height_ratios=(2, 2, 3))
     past, added = figure.add_subplot(grid[0, :]), figure.add_subplot(grid[1, :])
-    past.plot(lags, [slot.y for slot in slots], color="#2f4858", linewidth=1, label="observed")
+    past.plot(lags, [period.y for period in periods], color="#2f4858", linewidth=1, label="observed")
     past.axhline(explanation.baseline_y, color="#7a8ba3", linestyle=":", linewidth=1, label="baseline")
     past.plot([1], [explanation.value], marker="o", color=_COLOURS[1], linestyle="", label="explained forecast")
     past.legend(frameon=False, loc="upper left", ncols=3)
     past.set(title=title, ylabel="value")
-    added.bar(lags, [s.attribution for s in slots], width=0.9, color=_signs([s.attribution for s in slots]))
-    tested = [slot for slot in slots if slot.occlusion is not None]
+    added.bar(lags, [s.attribution for s in periods], width=0.9, color=_signs([s.attribution for s in periods]))
+    tested = [period for period in periods if period.occlusion is not None]
     added.plot(
-        [-slot.lag for slot in tested],
-        [slot.occlusion or 0.0 for slot in tested],
+        [-period.lag for period in tested],
+        [period.occlusion or 0.0 for period in tested],
         color=_COLOURS[1],
         marker=".",
         markersize=3,
@@ -83,7 +83,7 @@ def draw_forecast(path: Path, explanation: Explanation, *, title: str) -> None:
     )
     if tested:
         added.legend(frameon=False, loc="upper left")
-    added.set(xlabel="slots before the origin", ylabel="added to the forecast")
+    added.set(xlabel="periods before the origin", ylabel="added to the forecast")
     _bars(figure.add_subplot(grid[2, 0]), explanation.parts, "by way into the forecast")
     _bars(figure.add_subplot(grid[2, 1]), explanation.features, "features, by group")
     for place in figure.axes:

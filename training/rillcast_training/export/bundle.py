@@ -1,8 +1,7 @@
 """From a trained forecaster to a bundle file.
 
 Owns: the step's graph, the metadata, and the rule that a file appears only after `rillcast_training.export.parity`
-found it equal to
-the module. Does not know: how the forecaster was trained, or how a module is traced
+found it equal to the module. Does not know: how the forecaster was trained, or how a module is traced
 (`rillcast_training.export.tracing`).
 """
 
@@ -40,7 +39,7 @@ from rillcast_training.model.layout import batch_last
 
 log = logging.getLogger(__name__)
 
-_TRACE_BATCH: Final = 3  # not 1, which the tracer would take for a dimension to squeeze
+_TRACE_BATCH: Final = 3  # not 1, which the tracer would squeeze
 
 
 def export(
@@ -51,14 +50,14 @@ def export(
     training: Mapping[str, Any] | None = None,
     backtest: Mapping[str, float] | None = None,
 ) -> ParityReport:
-    """Write `forecaster` to `path` as a bundle, after the file proved equal to the module.
+    """Write `forecaster` to `path` as a bundle, once the file is proven equal to the module.
 
     Args:
-        forecaster: the trained module.
-        path: the bundle file; replaced if it exists, untouched if anything fails.
-        name: the model's name in the metadata.
-        training: what is to be known of the training data and run.
-        backtest: figures of a backtest or of the validation split.
+        forecaster: Trained module.
+        path: Bundle file; replaced if it exists, untouched if anything fails.
+        name: Name of the model in the metadata.
+        training: Summary of the training data and run, for the metadata.
+        backtest: Figures of a backtest or of the validation part.
 
     Raises:
         ParityError: the exported graph and the module disagree, or the sequence graph and the step.
@@ -70,21 +69,21 @@ def export(
     model = to_onnx(forecaster)
     attach(model, forecaster)
     sealed = seal(model, metadata, sequence_to_onnx(forecaster))
-    neighbour = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with neighbour.open("xb") as file:
+        with partial.open("xb") as file:
             file.write(sealed)
             file.flush()
             os.fsync(file.fileno())
-        report = check_parity(forecaster, neighbour)
-        if not check_sequence(forecaster, neighbour):
+        report = check_parity(forecaster, partial)
+        if not check_sequence(forecaster, partial):
             log.warning(
-                "%s: on this processor the sequence graph and the step differ in their last bits, so a replay may too",
+                "%s: sequence graph and step differ in their last bits on this processor; a replay may differ too",
                 path,
             )
-        neighbour.replace(path)
+        partial.replace(path)
     finally:
-        neighbour.unlink(missing_ok=True)
+        partial.unlink(missing_ok=True)
     return report
 
 
@@ -136,15 +135,15 @@ def to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
 
 
 class _StepOverRows(nn.Module):
-    """`Forecaster.step` with flat arguments, as the tracer wants it."""
+    """`Forecaster.step` with flat arguments, as the tracer needs it."""
 
     def __init__(self, forecaster: Forecaster) -> None:
         super().__init__()
         self.forecaster = forecaster
 
     def forward(self, row: Tensor, ds: Tensor, y: Tensor, calibrate: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        beside, rows = covariates_and_rows(self.forecaster, others)
-        x, future = (*beside, None, None)[:2]
+        covariates, rows = covariates_and_rows(self.forecaster, others)
+        x, future = (*covariates, None, None)[:2]
         outputs, following = self.forecaster.step(ds, y, rows, calibrate, x, future, row)
         return (*outputs, *following.flat())
 

@@ -3,15 +3,14 @@
 Owns: the events of the check, the measure of agreement, the verdict. Does not know: how the file was made. The file
 runs as the engine runs it: one buffer per state, bound as input and as output, rows picked by `slots`.
 
-Each step starts from the file's own state, in both, so differences neither pile up nor hide: what is compared is the
-step, at states that the file itself reaches.
+Each step starts from the file's own state, in both, so differences neither accumulate nor hide. The check compares the
+step at states that the file itself reaches.
 
 Measure: with a the file's figure, b the module's, and s the stream's scale in that step, every float output and state
-in the stream's unit keeps |a - b| <= 1e-4 (|b| + s), and the cells' state and the offsets, which have no unit, with
-s = 1. Scores, anomaly and offsets come from differences between an observation and a forecast in units of the scale,
-so what a few float32 roundings of either come to in that unit is added to their s, and to that of a forecast that an
-offset moves; `covered` may differ where the observation lies that close to the edge. Status and integer states are
-equal.
+in the stream's unit keeps |a - b| <= 1e-4 (|b| + s). The cells' state and the offsets, which have no unit, keep it with
+s = 1. Scores, anomaly and offsets come from differences between an observation and a forecast in units of the scale. So
+a few float32 roundings of either, in that unit, are added to their s, and to the s of a forecast that an offset moves.
+`covered` may differ where the observation lies that close to the edge. Status and integer states are equal.
 """
 
 from __future__ import annotations
@@ -35,21 +34,21 @@ from rillcast_training.model.forecaster import Forecaster, Rows
 TOLERANCE: Final = 1e-4
 BATCHES: Final = (1, 2, 7, 256)
 STEPS: Final = 420
-_STARTS_MS: Final = (1_704_067_200_000, -86_400_000 * 30 - 1)  # 2024-01-01, and before 1970, off the slot's edge
+_STARTS_MS: Final = (1_704_067_200_000, -86_400_000 * 30 - 1)  # 2024-01-01, and before 1970, off the period's edge
 _OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
 _ROUNDINGS: Final = 8
-_UNCALIBRATED_SHARE: Final = 0.2  # of the calls
-_MISSING_SHARE: Final = 0.1  # of the covariates
-_EDGE_SHARE: Final = 0.1  # of the events, in the first or the last millisecond of their slots
+_UNCALIBRATED_SHARE: Final = 0.2  # share of the calls
+_MISSING_SHARE: Final = 0.1  # share of the covariates
+_EDGE_SHARE: Final = 0.1  # share of the events, in the first or the last millisecond of their periods
 
 
 @dataclass(frozen=True, slots=True)
 class ParityReport:
-    """What the check saw.
+    """Result of the check.
 
     Attributes:
-        steps: events compared, over all batches.
-        worst: largest |a - b| / (|b| + s) of any float figure.
+        steps: Events compared, over all batches.
+        worst: Largest |a - b| / (|b| + s) of any float figure.
     """
 
     steps: int
@@ -68,14 +67,14 @@ class _Event:
 def check_parity(forecaster: Forecaster, path: Path, *, seed: int = 0) -> ParityReport:
     """Compare a bundle file with the module that it was exported from.
 
-    Batches of 1, 2, 7 and 256 streams, each over enough steps for the lag window to wrap: real epoch times, gaps, long
-    gaps, repeats, late events, missing values, constant stretches, levels far above their changes.
+    Batches of 1, 2, 7 and 256 streams, each over enough steps for the lags to be replaced: real epoch times, gaps, long
+    gaps, repeats, late events, missing values, constant runs, levels far above their changes.
 
     Raises:
         ParityError: they differ; it names the output, batch, step and stream, and says by how much.
     """
     threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # thousands of small steps: threads would only wait for each other
+    torch.set_num_threads(1)  # thousands of small steps, for which threads cost more than they save
     try:
         return _check(forecaster, path, seed)
     finally:
@@ -101,8 +100,8 @@ def _compare(forecaster: Forecaster, path: Path, rng: np.random.Generator, *, ba
         with torch.no_grad():
             before = Rows.from_flat(tuple(torch.from_numpy(session.state(name)[event.slots]) for name in names))
             y = torch.from_numpy(event.y)
-            beside = {name: torch.from_numpy(values) for name, values in event.covariates.items()}
-            outputs, following = forecaster.step(torch.from_numpy(event.ds), y, before, event.calibrate, **beside)
+            covariates = {name: torch.from_numpy(values) for name, values in event.covariates.items()}
+            outputs, following = forecaster.step(torch.from_numpy(event.ds), y, before, event.calibrate, **covariates)
         found = session.run(event.slots, event.ds, event.y, event.calibrate, event.covariates)
         scale, units = _units(forecaster, y, before, following)
         expected = dict(zip(_OUTPUTS, outputs, strict=True)) | dict(zip(names, following.flat(), strict=True))
@@ -127,15 +126,15 @@ def _compare(forecaster: Forecaster, path: Path, rng: np.random.Generator, *, ba
 def _units(
     forecaster: Forecaster, y: Tensor, before: Rows, following: Rows
 ) -> tuple[FloatArray, dict[str, FloatArray]]:
-    """Return the streams' scale, `[B, 1]`, and the s of the measure for what has another, `[B, 1 or more]`."""
-    slot, known = following.clock[:, 0], following.clock[:, 1] - 1
+    """Return the streams' scale, `[B, 1]`, and s of the measure for figures with another one, `[B, 1 or more]`."""
+    period, known = following.clock[:, 0], following.clock[:, 1] - 1
     with torch.no_grad():
-        scale: FloatArray = forecaster.features(following.lags, known.clamp(min=0), slot).scale.numpy()
-        settled, _ = forecaster.tracker.settle(before.tracks, y, slot, known, y.isfinite())
+        scale: FloatArray = forecaster.features(following.lags, known.clamp(min=0), period).scale.numpy()
+        resolved, _ = forecaster.tracker.resolve(before.tracks, y, period, known, y.isfinite())
     tracker = forecaster.tracker
-    published = settled.published.numpy().reshape(-1, tracker.num_levels, tracker.num_anchors)
+    published = resolved.published.numpy().reshape(-1, tracker.num_levels, tracker.num_anchors)
     value = np.nan_to_num(y.numpy())[:, None, None]
-    size = np.maximum(np.abs(value[:, 0]), np.abs(before.probes.flatten(1).numpy()).max(1, keepdims=True))
+    size = np.maximum(np.abs(value[:, 0]), np.abs(before.pending.flatten(1).numpy()).max(1, keepdims=True))
     rounding = _ROUNDINGS * np.finfo(np.float32).eps * size
     loss = 1 + rounding / scale / TOLERANCE
     edges = np.abs(value - published[:, [0, -1]]).min(1)
@@ -196,7 +195,7 @@ class InPlaceSession:
         calibrate: float = 1.0,
         covariates: Mapping[str, FloatArray] | None = None,
     ) -> dict[str, AnyArray]:
-        """Step the streams in rows `slots`; return the outputs by name. The states move in place."""
+        """Step the streams in rows `slots` and return the outputs by name. The states are updated in place."""
         binding = self._session.io_binding()
         inputs = {"slots": slots, "ds": ds, "y": y, CALIBRATE: np.array(calibrate, np.float32), **(covariates or {})}
         for name, array in inputs.items():
@@ -211,12 +210,12 @@ class InPlaceSession:
         return {name: value.numpy() for name, value in zip(self._outputs, outputs, strict=True)}
 
     def copy_states(self, other: InPlaceSession) -> None:
-        """Take over the state of all streams of another session."""
+        """Copy the state of all streams of another session."""
         for name, value in self._states.items():
             value.numpy()[:] = other.state(name)
 
     def clear(self, row: int) -> None:
-        """Make a row that of a stream never seen."""
+        """Set a row to the state of a stream never seen."""
         for value in self._states.values():
             value.numpy()[row] = 0
 
@@ -226,16 +225,16 @@ class InPlaceSession:
         return array
 
     def untouched_row_is_zero(self, row: int) -> bool:
-        """Whether a row still is what it was made with."""
+        """Whether a row is unchanged since the session was made."""
         return not any(self.state(name)[row].any() for name in self._states)
 
 
 def _events(forecaster: Forecaster, rng: np.random.Generator, batch: int, steps: int) -> list[_Event]:
-    """Draw the calls of one batch size: every stream has one event in each, on its own clock."""
+    """Draw the calls of one batch size: every stream has one event in each, with its own clock."""
     frequency, season = forecaster.config.features.frequency, forecaster.config.seasons[0]
     level = 10.0 ** rng.integers(-3, 9, size=batch) * rng.choice([-1.0, 1.0], size=batch)
     change = np.abs(level) * 10.0 ** -rng.integers(0, 4, size=batch)
-    slot = np.array([frequency.period_of(_STARTS_MS[i % len(_STARTS_MS)]) for i in range(batch)], dtype=np.int64)
+    period = np.array([frequency.period_of(_STARTS_MS[i % len(_STARTS_MS)]) for i in range(batch)], dtype=np.int64)
     rows = 1 + rng.permutation(batch).astype(np.int64)
     events = []
     for number in range(steps):
@@ -247,17 +246,17 @@ def _events(forecaster: Forecaster, rng: np.random.Generator, batch: int, steps:
             [rng.integers(2, season + 3, batch), 0, -rng.integers(1, 5, batch), forecaster.config.max_gap + 1],
             default=1,
         )
-        wave = np.sin(2 * np.pi * (slot + gap) / season)
+        wave = np.sin(2 * np.pi * (period + gap) / season)
         flat = rng.random(batch) < 0.05
         y = level + change * np.where(flat, 0.0, wave + 0.3 * rng.normal(size=batch))
         y = np.where((kind == 4) | ((number < 2) & (np.arange(batch) % 5 == 4)), np.nan, y)
-        begins, ends = frequency.start_of(slot + gap), frequency.start_of(slot + gap + 1)
+        begins, ends = frequency.start_of(period + gap), frequency.start_of(period + gap + 1)
         ds = rng.integers(begins, ends)
         ds = np.where(rng.random(batch) < _EDGE_SHARE, np.where(rng.random(batch) < 0.5, begins, ends - 1), ds)
-        slot = np.maximum(slot, slot + gap)
+        period = np.maximum(period, period + gap)
         calibrate = 0.0 if rng.random() < _UNCALIBRATED_SHARE else 1.0
-        beside = random_covariates(forecaster, rng, (batch,))
-        events.append(_Event(rows, ds, y.astype(np.float32), calibrate, beside))
+        covariates = random_covariates(forecaster, rng, (batch,))
+        events.append(_Event(rows, ds, y.astype(np.float32), calibrate, covariates))
     return events
 
 
@@ -265,18 +264,18 @@ def random_covariates(
     forecaster: Forecaster, rng: np.random.Generator, events: tuple[int, ...]
 ) -> dict[str, FloatArray]:
     """Draw the inputs of the covariates, if there are any: usual values, outliers, missing ones, unknown categories."""
-    if (beside := forecaster.covariates) is None:
+    if (declared := forecaster.covariates) is None:
         return {}
     columns = []
-    for one in beside.covariates:
+    for one in declared.covariates:
         if one.kind == "category":
             columns.append(rng.integers(-1, len(one.categories) + 2, events).astype(np.float64))
         else:
             columns.append(one.loc + one.scale * rng.normal(size=events) * 10.0 ** rng.choice([0, 0, 0, 8], events))
     drawn = {X: np.stack(columns, axis=-1)}
-    if beside.ahead:
-        shape = (*events, len(beside.ahead), beside.horizon)
-        loc, scale = (np.array([[getattr(one, name)] for one in beside.ahead]) for name in ("loc", "scale"))
+    if declared.ahead:
+        shape = (*events, len(declared.ahead), declared.horizon)
+        loc, scale = (np.array([[getattr(one, name)] for one in declared.ahead]) for name in ("loc", "scale"))
         drawn[FUTURE] = loc + scale * rng.normal(size=shape)
     return {
         name: np.where(rng.random(values.shape) < _MISSING_SHARE, np.nan, values).astype(np.float32)

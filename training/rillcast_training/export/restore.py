@@ -1,12 +1,12 @@
 """From a bundle back to the module that it was exported from.
 
-Owns: the metadata entry in which a bundle carries its module's configuration and weights, beside the graph that is
-served; and what of them a forecaster of another horizon can take over. Does not know: training, files other than
+Owns: the metadata entry in which a bundle carries its module's configuration and weights, next to the graph that is
+served; and which of them a forecaster with a shorter horizon takes over. Does not know: training, files other than
 bundles.
 
-The graph alone would not do: its exporter folds, transposes and merges weights as serving likes it, and may do so
-differently in the next release. So fine-tuning, explanations and a new export of an old model read this entry.
-Serving ignores it, and it is no part of the model's identity. It holds plain arrays: nothing in it is executed.
+The graph alone is not enough: its exporter folds, transposes and merges weights for serving, and may do so differently
+in the next release. So fine-tuning, explanations and a new export of an old model read this entry. Serving ignores it,
+and it is no part of the model's identity. It holds plain arrays: nothing in it is executed.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def restore(source: str | Path | Bundle) -> Forecaster:
     """Return the forecaster that a bundle was exported from, in evaluation mode.
 
     Args:
-        source: a bundle, its file, or the name of a shipped one.
+        source: Bundle, its file, or the name of a shipped one.
 
     Raises:
         BundleError: it is no bundle.
@@ -62,31 +62,31 @@ def restore(source: str | Path | Bundle) -> Forecaster:
         forecaster.load_state_dict(_weights(document["weights"]))
     except (KeyError, TypeError, ValueError, RuntimeError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise DataError(f"{name}: its module cannot be built by this version: {reason}") from error
+        raise DataError(f"{name}: this version cannot build its module: {reason}") from error
     return forecaster.eval()
 
 
 def shorten(forecaster: Forecaster, horizon: int) -> Forecaster:
-    """Return a forecaster with the same weights whose forecasts are the first `horizon` slots of the given one's.
+    """Return a forecaster with the same weights that forecasts the first `horizon` periods of the given one.
 
     Raises:
-        DataError: it does not reach that far.
+        DataError: the given one forecasts fewer periods.
     """
     longer = forecaster.config.horizon
     if horizon > longer:
-        raise DataError(f"a forecaster with a horizon of {longer} slots cannot start one with {horizon}")
+        raise DataError(f"horizon is {horizon}, expected at most {longer}, which the forecaster to start from has")
     if horizon == longer:
         return forecaster
     shorter = Forecaster(dataclasses.replace(forecaster.config, horizon=horizon))
     wanted = shorter.state_dict()
     given = forecaster.state_dict()
-    given["head.trunk.weight"] = _of_fewer_slots_ahead(forecaster, horizon)
-    weights = {name: _first_slots(tensor, wanted[name], longer) for name, tensor in given.items()}
+    given["head.trunk.weight"] = _of_fewer_periods_ahead(forecaster, horizon)
+    weights = {name: _first_periods(tensor, wanted[name], longer) for name, tensor in given.items()}
     shorter.load_state_dict(weights)
     return shorter.train(forecaster.training)
 
 
-def _first_slots(tensor: Tensor, like: Tensor, horizon: int) -> Tensor:
+def _first_periods(tensor: Tensor, like: Tensor, horizon: int) -> Tensor:
     """Cut a tensor whose leading dimension is [groups * horizon] down to the shape of `like`."""
     if tensor.shape == like.shape:
         return tensor
@@ -94,8 +94,8 @@ def _first_slots(tensor: Tensor, like: Tensor, horizon: int) -> Tensor:
     return grouped[:, : like.shape[0] // grouped.shape[0]].reshape(like.shape)
 
 
-def _of_fewer_slots_ahead(forecaster: Forecaster, horizon: int) -> Tensor:
-    """Return the head's first weights without the columns of covariates more than `horizon` slots ahead."""
+def _of_fewer_periods_ahead(forecaster: Forecaster, horizon: int) -> Tensor:
+    """Return the head's first weights without the columns of covariates more than `horizon` periods ahead."""
     weight = forecaster.head.trunk.weight
     if forecaster.covariates is None or not (columns := forecaster.covariates.num_ahead):
         return weight
@@ -109,15 +109,15 @@ def _document(bundle: Bundle, name: str) -> dict[str, Any]:
     entries = [entry.value for entry in model.metadata_props if entry.key == MODULE_KEY]
     if len(entries) != 1:
         raise DataError(
-            f"{name}: carries no module (metadata entry {MODULE_KEY!r}), so it can be served but neither trained "
-            "further nor explained; was it made by another program, or before bundles carried one?"
+            f"{name}: has no module (metadata entry {MODULE_KEY!r}); it can be served, but neither trained further "
+            "nor explained. Use a bundle that `rillcast train` made"
         )
     document: dict[str, Any] = json.loads(entries[0])
     return document
 
 
 def _config(values: dict[str, Any]) -> ForecasterConfig:
-    """Build a configuration; JSON has turned its tuples into lists."""
+    """Build a configuration. JSON has turned its tuples into lists."""
     fields: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
     fields["covariates"] = tuple(
         Covariate(**(one | {"categories": tuple(one["categories"])})) for one in fields.get("covariates", ())

@@ -1,11 +1,10 @@
 """The sequence graph of a bundle: the traced sequence step, with ONNX's own `Scan` operator for its scans.
 
 Owns: the exported bodies and how they are put into the graph. Does not know: the step's export
-(`rillcast_training.export.bundle`), or
-the file.
+(`rillcast_training.export.bundle`), or the file.
 
-Invariants: names in a body are its own (ONNX forbids shadowing), weights lie in the outer graph, under the names that
-they have in the step, so that the file holds them once.
+Invariants: names in a body are its own, because ONNX forbids shadowing. Weights stand in the outer graph, under the
+names that they have in the step, so that the file holds them once.
 """
 
 from __future__ import annotations
@@ -29,22 +28,20 @@ from rillcast_training.model.sequence_step import CELLS, SequenceStep
 
 _EVENT: Final = ("ds", "y", CALIBRATE)
 STEP_OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
-_TRACE_BATCH: Final = (
-    3  # none of the dimensions is 1, which the tracer would take for one to squeeze, or another's size
-)
+_TRACE_BATCH: Final = 3  # not 1, which the tracer would squeeze, and unlike any other dimension
 _TRACE_LENGTH: Final = 5
 
 
 class _Flat(nn.Module):
-    """`SequenceStep` with flat arguments, as the tracer wants it."""
+    """`SequenceStep` with flat arguments, as the tracer needs it."""
 
     def __init__(self, sequence: SequenceStep) -> None:
         super().__init__()
         self.sequence = sequence
 
     def forward(self, ds: Tensor, y: Tensor, calibrate: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        beside, rows = covariates_and_rows(self.sequence.forecaster, others)
-        outputs, following = self.sequence(ds, y, rows, calibrate, *beside)
+        covariates, rows = covariates_and_rows(self.sequence.forecaster, others)
+        outputs, following = self.sequence(ds, y, rows, calibrate, *covariates)
         return (*outputs.events, outputs.regular, *following.flat())
 
 
@@ -69,16 +66,16 @@ def sequence_to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
 
 
 def event_inputs(forecaster: Forecaster) -> tuple[str, ...]:
-    """Return the names of the inputs that are no rows: `ds`, `y`, `calibrate`, and those of the covariates."""
-    beside = forecaster.covariates
-    return (*_EVENT, *((X,) if beside else ()), *((FUTURE,) if beside and beside.ahead else ()))
+    """Return the names of the inputs that are not state rows: `ds`, `y`, `calibrate`, and those of the covariates."""
+    covariates = forecaster.covariates
+    return (*_EVENT, *((X,) if covariates else ()), *((FUTURE,) if covariates and covariates.ahead else ()))
 
 
 def event_example(forecaster: Forecaster, events: tuple[int, ...]) -> tuple[Tensor, ...]:
-    """Return a value of each of `event_inputs`, for events with these leading dimensions."""
+    """Return an example of each of `event_inputs`, for events with these leading dimensions."""
     shapes: list[tuple[int, ...]] = []
-    if (beside := forecaster.covariates) is not None:
-        shapes = [(len(beside.covariates),), *([(len(beside.ahead), beside.horizon)] if beside.ahead else [])]
+    if (declared := forecaster.covariates) is not None:
+        shapes = [(len(declared.covariates),), *([(len(declared.ahead), declared.horizon)] if declared.ahead else [])]
     return (
         torch.zeros(events, dtype=torch.int64),
         torch.zeros(events),
@@ -88,7 +85,7 @@ def event_example(forecaster: Forecaster, events: tuple[int, ...]) -> tuple[Tens
 
 
 def covariates_and_rows(forecaster: Forecaster, tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Rows]:
-    """Split what follows `calibrate` in a flat call: the inputs of the covariates, then the rows."""
+    """Split the arguments after `calibrate` of a flat call: the inputs of the covariates, then the rows."""
     count = len(event_inputs(forecaster)) - len(_EVENT)
     return tensors[:count], Rows.from_flat(tensors[count:])
 
@@ -152,7 +149,7 @@ def _renamed(
     weights: dict[str, onnx.TensorProto],
     outer: onnx.GraphProto,
 ) -> onnx.GraphProto:
-    """Return the body with names of its own; its weights go to the outer graph, its first inputs are outer values."""
+    """Return the body with names of its own; its weights move to the outer graph, its first inputs are outer values."""
     names = {given.name: outside for given, outside in zip(body.input, constants, strict=False)}
     for tensor in body.initializer:
         if weights.get(tensor.name) == tensor:

@@ -1,12 +1,11 @@
 """Is the sequence graph of a bundle file its step, event by event?
 
-Owns: the runs of the check, and the verdict. Does not know: the module; `rillcast_training.export.parity` compared
-that with the step.
+Owns: the runs of the check, and the verdict. Does not know: the module; `rillcast_training.export.parity` compares it
+with the step.
 
-Two things are asked. A regular run gives what the step gives for its events, and leaves the same state: on the
-processor that this runs on to the last bit, or at least within the tolerance of the parity check; the result says
-which. And a run with an event in it that only the step understands (late, repeated, missing, after a gap, the first of
-a stream) is refused by `regular`.
+The check has two parts. A regular run gives the step's outputs for its events, and leaves the same state: to the last
+bit on this processor, or at least within the tolerance of the parity check; the result says which. And `regular`
+refuses a run with an event that only the step handles (late, repeated, missing, after a gap, the first of a stream).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from rillcast_training.model.forecaster import Forecaster
 _STREAMS: Final = 5
 _LENGTHS: Final = (1, 2, 7, 33)
 _START_MS: Final = 1_702_800_000_000  # 2023-12-17
-_COMPARED: Final = ("forecast", "status")  # scores and anomaly come from these
+_COMPARED: Final = ("forecast", "status")  # scores and anomaly derive from these
 
 
 def check_sequence(forecaster: Forecaster, path: Path, *, seed: int = 0) -> bool:
@@ -37,26 +36,26 @@ def check_sequence(forecaster: Forecaster, path: Path, *, seed: int = 0) -> bool
         ParityError: they differ by more than the tolerance, or an irregular run was taken.
     """
     bundle = Bundle.load(path)
-    assert bundle.sequence is not None  # it was sealed with one
+    assert bundle.sequence is not None  # sealed with one
     one = InPlaceSession(bundle.model, forecaster, _STREAMS + 1)
     many = InPlaceSession(bundle.sequence, forecaster, _STREAMS + 1, (*STEP_OUTPUTS, REGULAR))
     identical = True
     frequency = forecaster.config.features.frequency
     first = frequency.ahead(_START_MS, 0)
-    for ds, y, beside in _runs(forecaster, np.random.default_rng(seed)):
+    for ds, y, covariates in _runs(forecaster, np.random.default_rng(seed)):
         events = [
             one.run(
                 _slots(),
                 ds[:, t].copy(),
                 y[:, t].copy(),
-                covariates={name: values[:, t].copy() for name, values in beside.items()},
+                covariates={name: values[:, t].copy() for name, values in covariates.items()},
             )
             for t in range(ds.shape[1])
         ]
-        if ds[0, 0] == first:  # a stream's first event is the step's
+        if ds[0, 0] == first:  # only the step takes a stream's first event
             many.copy_states(one)
             continue
-        found = many.run(_slots(), ds, y, covariates=beside)
+        found = many.run(_slots(), ds, y, covariates=covariates)
         expected = {name: np.stack([event[name] for event in events], axis=1) for name in STEP_OUTPUTS}
         if not found[REGULAR].all():
             raise ParityError(f"{path.name}: the sequence graph refused a regular run of {ds.shape[1]} events")
@@ -82,17 +81,17 @@ def _runs(
     """Yield `(B, T)` times, values and covariates: a first event, then regular runs until every stream is warm."""
     frequency = forecaster.config.features.frequency
     level = 10.0 ** rng.integers(-3, 7, size=(_STREAMS, 1))
-    slot = frequency.period_of(_START_MS)
+    period = frequency.period_of(_START_MS)
     for length in (1, *_LENGTHS, forecaster.config.context, *_LENGTHS):
-        slots = slot + np.arange(length)
-        y = level * (1 + 0.1 * np.sin(slots / 4) + 0.02 * rng.normal(size=(_STREAMS, length)))
-        beside = random_covariates(forecaster, rng, (_STREAMS, length))
-        yield np.tile(frequency.start_of(slots), (_STREAMS, 1)), y.astype(np.float32), beside
-        slot += length
+        periods = period + np.arange(length)
+        y = level * (1 + 0.1 * np.sin(periods / 4) + 0.02 * rng.normal(size=(_STREAMS, length)))
+        covariates = random_covariates(forecaster, rng, (_STREAMS, length))
+        yield np.tile(frequency.start_of(periods), (_STREAMS, 1)), y.astype(np.float32), covariates
+        period += length
 
 
 def _check_refusals(forecaster: Forecaster, many: InPlaceSession, path: Path) -> None:
-    """Offer runs of four events, each with one that only the step understands; the state is not needed any more."""
+    """Offer runs of four events, each with one that only the step handles. The state is not needed afterwards."""
     frequency = forecaster.config.features.frequency
     newest = int(many.state("clock")[1, 0])
     regular, ones = newest + 1 + np.arange(4, dtype=np.int64), np.ones(4, np.float32)
@@ -103,11 +102,11 @@ def _check_refusals(forecaster: Forecaster, many: InPlaceSession, path: Path) ->
         "missing": (regular, np.where(np.arange(4) == 2, np.nan, ones).astype(np.float32)),
         "ahead of the stream's newest": (regular + 1, ones),
     }
-    for what, (slots, y) in spoilt.items():
+    for what, (periods, y) in spoilt.items():
         many.clear(2)  # a stream never seen
-        beside = random_covariates(forecaster, np.random.default_rng(0), (2, len(slots)))
-        events = frequency.start_of(np.stack([slots, slots])), np.stack([y, y])
-        taken = many.run(np.array([1, 2], np.int64), *events, covariates=beside)[REGULAR]
+        covariates = random_covariates(forecaster, np.random.default_rng(0), (2, len(periods)))
+        events = frequency.start_of(np.stack([periods, periods])), np.stack([y, y])
+        taken = many.run(np.array([1, 2], np.int64), *events, covariates=covariates)[REGULAR]
         if taken.any():
             raise ParityError(f"{path.name}: the sequence graph took a run with an event {what}, or of a new stream")
 

@@ -1,7 +1,7 @@
 """A module to an ONNX graph over state rows, and the graph over whole states around it.
 
-Owns: the call of the exporter, and the gather and scatter of the rows. Does not know: what is traced. The exporter is
-the TorchScript one, on purpose: docs/adr/0001-torchscript-exporter.md.
+Owns: the call of the exporter, and the gather and scatter of the rows. Does not know: the purpose of the traced module.
+It uses the TorchScript exporter for the reasons in docs/adr/0001-torchscript-exporter.md.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ def trace(
     custom_opsets: Mapping[str, int] | None = None,
 ) -> onnx.ModelProto:
     """Export `module(*example)`; `axes` names the dimensions that are not fixed."""
-    buffer: Any = io.BytesIO()  # which this exporter takes, though its annotation knows paths only
+    buffer: Any = io.BytesIO()  # this exporter accepts a buffer, though its annotation names paths only
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the exporter itself: see the ADR
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # the exporter itself is deprecated: see the ADR
         torch.onnx.export(
-            module.eval(),  # else the exporter would put what is inside back into training
+            module.eval(),  # else the exporter would put inner modules back into training mode
             example,
             buffer,
             dynamo=False,
@@ -71,16 +71,16 @@ def graft_state(
 ) -> onnx.ModelProto:
     """Gather the rows before the graph and scatter them after it, once per state, as the in-place contract asks.
 
-    A state that the graph reads and writes at places (`rillcast_training.model.indexed_state`) is handed to it whole
-    instead, and `ROW`, the
-    row that is an event's, becomes its stream's slot.
+    A state that the graph reads and writes at single entries (`rillcast_training.model.indexed_state`) is passed to it
+    whole instead, and `ROW`, the row of an event, becomes the slot of its stream.
 
     Args:
-        traced: over state rows.
-        name: of the graph.
-        specs: kinds of state.
-        events: its inputs that are no rows.
-        results: its own outputs: the shapes that the tracer infers depend on how it lowers the last operator.
+        traced: Graph over state rows.
+        name: Name of the new graph.
+        specs: Kinds of state.
+        events: Inputs that are not state rows.
+        results: Descriptions of the outputs: the shapes that the tracer infers depend on how it lowers the last
+            operator.
     """
     graph = traced.graph
     column = numpy_helper.from_array(np.array([1], dtype=np.int64), "slots.axes")

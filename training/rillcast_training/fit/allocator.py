@@ -1,11 +1,11 @@
-"""The C library's allocator, told to keep the memory that training frees.
+"""A setting of the C library's allocator: keep the memory that training frees.
 
-Owns: that one setting of the process. Does not know: PyTorch. For a command to call at its start, never for a library:
-it holds for the whole process and cannot be taken back.
+Owns: that one setting of the process. Does not know: PyTorch. A command calls it at its start; a library must not,
+because it holds for the whole process and cannot be undone.
 
-By default glibc maps every large block anew from the kernel and gives it back when it is freed. A training step frees
-and wants the same blocks of some ten megabytes again and again, and each of their pages is zeroed by the kernel every
-time: some 30,000 page faults a step, a fifth to a third of its CPU time (docs/accuracy.md has the measurement).
+By default glibc maps every large block from the kernel and returns it when it is freed. A training step frees and
+allocates the same blocks of some ten megabytes again and again, and the kernel zeroes each of their pages every time:
+some 30,000 page faults a step, a fifth to a third of its CPU time (docs/accuracy.md has the measurement).
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from typing import Final
 
 _M_TRIM_THRESHOLD: Final = -1  # malloc.h
 _M_MMAP_THRESHOLD: Final = -3
-_LARGEST_KEPT: Final = 32 << 20  # bytes of one block; the most that glibc takes
+_LARGEST_KEPT: Final = 32 << 20  # bytes of one block; glibc's maximum
 _KEPT_FREE: Final = 1 << 30  # bytes
 
 
 def keep_freed_memory() -> bool:
-    """Keep freed blocks of up to 32 MiB, and 1 GiB of them, for the next to ask; say whether the C library has that.
+    """Keep freed blocks of up to 32 MiB, and 1 GiB of them, for reuse; return whether the C library supports it.
 
-    Only glibc does. Elsewhere (musl, macOS) nothing changes, and `False` is returned: it is only about speed.
+    Only glibc does. Elsewhere (musl, macOS) nothing changes, and `False` is returned: only speed is affected.
     """
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:

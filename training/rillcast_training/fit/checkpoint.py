@@ -1,7 +1,8 @@
 """The state of a training run between two epochs, and its file.
 
-Owns: what a run needs to go on exactly where it stopped, and the check that it is the same run. Does not know: what is
-trained, or how. The file is replaced as a whole, so a run that is killed while writing leaves the one before.
+Owns: the state that a run needs to continue exactly where it stopped, and the check that it is the same run. Does not
+know: the trained module, or the loop. The file is replaced as a whole, so a run that is killed while writing leaves the
+previous one.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ class Stateful(Protocol):
         ...
 
     def load_state_dict(self, state_dict: dict[str, Any], /) -> Any:
-        """Take a state over."""
+        """Load a state."""
         ...
 
 
@@ -41,16 +42,16 @@ class EpochRecord(NamedTuple):
 
 @dataclass
 class Progress:
-    """Where a run stands.
+    """Progress of a run.
 
     Attributes:
-        epoch: epochs done.
-        seconds: time spent in them, over all sittings.
-        best_epoch: the one with the lowest validation loss.
-        best_loss: that loss.
-        best_weights: what it was reached with, on the CPU.
-        best_figures: all of its validation figures.
-        history: one record per epoch.
+        epoch: Epochs done.
+        seconds: Time spent in them, over all starts of the run.
+        best_epoch: Epoch with the lowest validation loss.
+        best_loss: That loss.
+        best_weights: Weights of that epoch, on the CPU.
+        best_figures: All validation figures of that epoch.
+        curve: One record per epoch.
     """
 
     epoch: int = 0
@@ -59,10 +60,10 @@ class Progress:
     best_loss: float = float("inf")
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     best_figures: dict[str, float] = field(default_factory=dict)
-    history: list[EpochRecord] = field(default_factory=list)
+    curve: list[EpochRecord] = field(default_factory=list)
 
     def keep(self, weights: Mapping[str, Tensor], figures: dict[str, float], *, epoch: int) -> None:
-        """Take these for the best so far."""
+        """Record these as the best so far."""
         self.best_epoch, self.best_loss, self.best_figures = epoch, figures["scaled_loss"], figures
         self.best_weights = {name: tensor.to("cpu", copy=True) for name, tensor in weights.items()}
 
@@ -71,17 +72,17 @@ def save(path: Path, progress: Progress, run: Mapping[str, Any], parts: Mapping[
     """Write a checkpoint.
 
     Args:
-        path: the file; replaced if it exists.
-        progress: where the run stands.
-        run: what identifies the run: plain values that a resumed one must share.
-        parts: what else has a state, by name.
+        path: File; replaced if it exists.
+        progress: Progress of the run.
+        run: Identity of the run: plain values that a resumed one must share.
+        parts: Everything else that has a state, by name.
     """
     partial = path.with_name(f".{path.name}.partial")
     torch.save(
         {
             "version": _VERSION,
             "run": dict(run),
-            "progress": asdict(progress) | {"history": [tuple(record) for record in progress.history]},
+            "progress": _to_file(progress),
             "parts": {name: part.state_dict() for name, part in parts.items()},
         },
         partial,
@@ -90,25 +91,37 @@ def save(path: Path, progress: Progress, run: Mapping[str, Any], parts: Mapping[
 
 
 def restore(path: Path, run: Mapping[str, Any], parts: Mapping[str, Stateful]) -> Progress:
-    """Read a checkpoint: bring `parts` to where it says and return how far that is.
+    """Read a checkpoint: load the state of `parts` and return the progress.
 
-    It may have been written on another device: the parts take its values over to theirs.
+    The file may come from another device: the parts copy its values to theirs.
 
     Raises:
-        SettingsError: the file is no checkpoint, or one of another run.
+        SettingsError: the file is no checkpoint, or belongs to another run.
     """
     try:
         found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zip and pickle each raise types of their own
+    except Exception as error:  # torch, zip and pickle each raise their own types
         kind = type(error).__name__
-        raise SettingsError(f"checkpoint {path}: not readable ({kind}); remove it to start anew") from error
+        raise SettingsError(f"checkpoint {path}: not readable ({kind}); remove it to start again") from error
     if found.get("version") != _VERSION:
         raise SettingsError(f"checkpoint {path}: version {found.get('version')}, expected {_VERSION}; remove it")
-    there = found["run"]
-    if different := sorted(key for key in run if run[key] != there.get(key)):
-        told = ", ".join(f"{key} {there.get(key)!r} there and {run[key]!r} here" for key in different)
-        raise SettingsError(f"checkpoint {path}: of another run: {told}; remove it or name another")
+    saved = found["run"]
+    if different := sorted(key for key in run if run[key] != saved.get(key)):
+        listed = ", ".join(f"{key} is {saved.get(key)!r}, expected {run[key]!r}" for key in different)
+        raise SettingsError(f"checkpoint {path}: belongs to another run: {listed}; remove it or name another")
     for name, part in parts.items():
         part.load_state_dict(found["parts"][name])
-    progress = found["progress"]
-    return Progress(**progress | {"history": [EpochRecord(*record) for record in progress["history"]]})
+    return _from_file(found["progress"])
+
+
+def _to_file(progress: Progress) -> dict[str, Any]:
+    """Return the progress as plain values; the format names the curve `history`."""
+    plain = asdict(progress)
+    plain["history"] = [tuple(record) for record in plain.pop("curve")]
+    return plain
+
+
+def _from_file(plain: dict[str, Any]) -> Progress:
+    """Undo `_to_file`."""
+    records = [EpochRecord(*record) for record in plain["history"]]
+    return Progress(**{name: value for name, value in plain.items() if name != "history"}, curve=records)

@@ -1,13 +1,11 @@
-"""Where a training run computes, and in what precision.
+"""Device and precision of a training run.
 
 Owns: the choice of both, how a batch gets to the device, which kernels are allowed there. Does not know: the model, the
 loss, the loop.
 
-Invariants: weights, observations, features, scales and losses are float32 on every device; bfloat16 is for the matrix
-products of cells and head alone (`rillcast_training.model.precision` says why), and the bundle is exported from the
-CPU in float32
-whatever it was trained on. On the CPU in float32, which is what `auto` means without CUDA, nothing here changes any
-number.
+Invariants: weights, observations, features, scales and losses are float32 on every device. bfloat16 is for the matrix
+products of cells and head alone (`rillcast_training.model.precision` says why). The bundle is exported from the CPU in
+float32 on any device. On the CPU in float32, which is `auto` without CUDA, nothing here changes any number.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from rillcast_training.fit.options import DeviceName, PrecisionName
 from rillcast_training.model.precision import mixed
 
 _TYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-_CUBLAS_WORKSPACE: Final = ":4096:8"  # one of the two sizes with which cuBLAS repeats itself
+_CUBLAS_WORKSPACE: Final = ":4096:8"  # one of the two sizes with which cuBLAS is deterministic
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +33,8 @@ class Compute:
     """A device and a precision.
 
     Attributes:
-        device: where module, batches and losses are.
-        precision: in which the cells and the head multiply matrices in training.
+        device: Device of module, batches and losses.
+        precision: Precision of the matrix products of cells and head in training.
     """
 
     device: torch.device
@@ -44,13 +42,13 @@ class Compute:
 
     @property
     def products(self) -> torch.dtype:
-        """The precision as PyTorch calls it."""
+        """The precision as PyTorch's type."""
         return _TYPES[self.precision]
 
     def put(self, batch: Batch) -> Batch:
         """Return a batch on the device.
 
-        To a GPU it goes from pinned memory without waiting, so the next batch is made while this one is worked on.
+        To a GPU it goes from pinned memory without waiting, so the next batch is made while this one is computed.
         """
         if self.device.type == "cpu":
             return batch
@@ -64,9 +62,9 @@ class Compute:
 
     @contextmanager
     def repeatable(self) -> Iterator[None]:
-        """Ask a GPU for kernels that give the same bits each time, and for whole float32 where float32 is meant.
+        """Ask a GPU for kernels that give the same bits each time, and for full float32 products.
 
-        An operator that has no such kernel warns. On the CPU they all repeat themselves, and nothing is changed.
+        An operator without such a kernel warns. On the CPU all kernels repeat themselves, and nothing is changed.
         """
         if self.device.type == "cpu":
             yield
@@ -82,7 +80,7 @@ class Compute:
 
 
 def choose(device: DeviceName, precision: PrecisionName) -> Compute:
-    """Return where to compute, and how.
+    """Return device and precision.
 
     Args:
         device: `auto` takes CUDA where PyTorch can use it, else the CPU.
@@ -97,15 +95,15 @@ def choose(device: DeviceName, precision: PrecisionName) -> Compute:
             f"--device cuda, but {missing}; install PyTorch for CUDA (https://pytorch.org/get-started/locally) and an "
             "NVIDIA driver, or train with --device cpu or auto"
         )
-    place = torch.device("cpu" if device == "cpu" or missing is not None else "cuda")
-    if precision == "float32" or (precision == "auto" and place.type == "cpu"):
-        return Compute(place, "float32")
-    lacking = _without_bfloat16(place)
+    chosen = torch.device("cpu" if device == "cpu" or missing is not None else "cuda")
+    if precision == "float32" or (precision == "auto" and chosen.type == "cpu"):
+        return Compute(chosen, "float32")
+    lacking = _without_bfloat16(chosen)
     if lacking is None:
-        return Compute(place, "bfloat16")
+        return Compute(chosen, "bfloat16")
     if precision == "bfloat16":
         raise DeviceError(f"--precision bfloat16, but {lacking}; train with --precision float32 or auto")
-    return Compute(place, "float32")
+    return Compute(chosen, "float32")
 
 
 def _cuda_missing() -> str | None:
@@ -123,22 +121,22 @@ def _cuda_missing() -> str | None:
 def _without_bfloat16(device: torch.device) -> str | None:
     """Return why the device cannot train in bfloat16; None where it can."""
     if device.type == "cuda" and not torch.cuda.is_bf16_supported(including_emulation=False):
-        return f"{torch.cuda.get_device_name(device)} has none (NVIDIA's have it from compute capability 8.0 on)"
+        return f"{torch.cuda.get_device_name(device)} has none (NVIDIA GPUs have it from compute capability 8.0)"
     return _refusal(device, torch.bfloat16)
 
 
 def _refusal(device: torch.device, products: torch.dtype) -> str | None:
-    """Return what PyTorch says against a step of training; None where it takes one.
+    """Return PyTorch's error for a step of training; None if it takes one.
 
-    That a device is listed, or has a type, does not mean that there are kernels: cuDNN's recurrent ones take bfloat16
-    from some version on, and a build has kernels for some generations of GPUs.
+    A device or a type that PyTorch lists need not have kernels: cuDNN's recurrent ones take bfloat16 from some version
+    on, and a build has kernels for some generations of GPUs.
     """
     cell = nn.GRU(2, 2, batch_first=True)
     try:
         with mixed(device, products):
             outputs = cell.to(device)(torch.ones(1, 2, 2, device=device))[0]
         outputs.float().sum().backward()
-        float(outputs.detach().float().sum())  # kernels of a GPU report their failure to whoever waits for them
+        float(outputs.detach().float().sum())  # a GPU's kernels report a failure only when their result is read
     except RuntimeError as error:
         return f"a step of training on it fails: {str(error).strip().splitlines()[0]}"
     return None

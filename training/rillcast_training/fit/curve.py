@@ -1,4 +1,4 @@
-"""The picture of a training run: losses by epoch. Owns its looks; knows nothing of training."""
+"""The picture of a training run: losses by epoch. Owns its look. Does not know training."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no display is needed, nor touched
+mpl.use("Agg")  # works without a display
 
 from matplotlib import pyplot as plt
 
 
-def draw(path: Path, history: Sequence[tuple[int, float, float]], *, best_epoch: int, title: str) -> None:
+def draw(path: Path, records: Sequence[tuple[int, float, float]], *, best_epoch: int, title: str) -> None:
     """Write a PNG.
 
     Args:
-        path: where it goes.
-        history: epoch, training loss and validation loss, one row each.
-        best_epoch: the epoch whose weights were kept.
-        title: what it is of.
+        path: File to write.
+        records: Epoch, training loss and validation loss, one row each.
+        best_epoch: Epoch whose weights were kept.
+        title: Title of the picture.
     """
-    epochs, training, validation = zip(*history, strict=True) if history else ((), (), ())
+    epochs, training, validation = zip(*records, strict=True) if records else ((), (), ())
     figure, axes = plt.subplots(figsize=(7, 4), dpi=120, layout="constrained")
     axes.plot(epochs, training, color="#7a8ba3", label="training")
     axes.plot(epochs, validation, color="#0b6e99", linewidth=2, label="validation (averaged weights)")

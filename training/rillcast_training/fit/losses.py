@@ -3,9 +3,9 @@
 Owns: how a `Forecast` and its targets become a number. Does not know: batches, optimisers, files.
 
 The loss of one target is twice its pinball loss (Koenker & Bassett 1978, Regression quantiles), averaged over the
-levels, in units of the series' scale: an approximation of the scaled CRPS that a MASE can be compared with. It is
-taken on errors relative to the causal scale, where nothing cancels in float32. A target without an observation (NaN)
-counts for nothing.
+levels, in units of the series' scale: an approximation of the scaled CRPS that is comparable with a MASE. It is taken
+on errors relative to the causal scale, where nothing cancels in float32. A target without an observation (NaN) does not
+count.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ def pinball(levels: Tensor, error: Tensor) -> Tensor:
     """Return twice the pinball loss, elementwise.
 
     Args:
-        levels: quantile levels, broadcast against `error`.
-        error: observation minus forecast quantile.
+        levels: Quantile levels, broadcast against `error`.
+        error: Observation minus forecast quantile.
     """
     return 2 * torch.maximum(levels * error, (levels - 1) * error)
 
@@ -37,19 +37,19 @@ def quantile_loss(
 
     Args:
         levels: `[Q]`.
-        forecast: leading dimensions `[S, K]`.
+        forecast: Forecasts with leading dimensions `[S, K]`.
         target: `[S, K, H]`, NaN = no observation.
         scale: `[S]` scale of each series. Where the causal scale is far above it (a stream whose past jumped), the
-            weight is limited, so that no window drowns the others.
-        importance: `[S]` what the losses of each series count; None = all the same.
+            weight is limited, so that no window dominates the others.
+        importance: `[S]` weight of each series' losses; None = equal.
     """
-    there = target.isfinite()
-    error = torch.where(there, (target - forecast.base) / forecast.scale - forecast.middle, 0.0)
+    known = target.isfinite()
+    error = torch.where(known, (target - forecast.base) / forecast.scale - forecast.middle, 0.0)
     losses = pinball(levels.unsqueeze(-1), error.unsqueeze(-2) - forecast.spread).mean(-2)
     weight = (forecast.scale / scale[:, None, None]).clamp(max=_MAX_WEIGHT)
     if importance is not None:
         weight = weight * importance[:, None, None]
-    return (losses * weight * there).sum(), there.sum()
+    return (losses * weight * known).sum(), known.sum()
 
 
 @dataclass
@@ -57,7 +57,7 @@ class ValidationFigures:
     """Sums over a validation pass; `figures` turns them into the usual measures.
 
     Attributes:
-        levels: the quantile levels.
+        levels: Quantile levels.
     """
 
     levels: tuple[float, ...]
@@ -65,15 +65,15 @@ class ValidationFigures:
 
     def add(self, forecast: Forecast, target: Tensor, scale: Tensor) -> None:
         """Count one batch; arguments as for `quantile_loss`."""
-        there = target.isfinite()
-        truth = torch.where(there, target, 0.0)
+        known = target.isfinite()
+        truth = torch.where(known, target, 0.0)
         quantiles = forecast.quantiles()
         centre = min(range(len(self.levels)), key=lambda i: abs(self.levels[i] - 0.5))
         unit = scale[:, None, None]
         loss = pinball(torch.tensor(self.levels, device=truth.device), truth.unsqueeze(-1) - quantiles).mean(-1)
         inside = (truth >= quantiles[..., 0]) & (truth <= quantiles[..., -1])
         for name, values in {
-            "targets": there.to(torch.float64),
+            "targets": known.to(torch.float64),
             "level": truth.abs(),
             "loss": loss,
             "scaled_loss": loss / unit,
@@ -82,14 +82,14 @@ class ValidationFigures:
             "seasonal_naive_loss": (truth - forecast.base).abs(),
             "coverage": inside.to(torch.float64),
         }.items():
-            self._sums[name] = self._sums.get(name, 0.0) + float((values.double() * there).sum())
+            self._sums[name] = self._sums.get(name, 0.0) + float((values.double() * known).sum())
 
     def figures(self) -> dict[str, float]:
         """Return the figures by name; means over all targets.
 
-        `scaled_loss` is what training minimises; `mase` and `seasonal_naive_mase` take each series' in-sample seasonal
-        error for unit; `wql` is the mean weighted quantile loss, pooled over series; `coverage` is that of the
-        outermost quantiles, `nominal_coverage` what it should be.
+        `scaled_loss` is the loss that training minimises. `mase` and `seasonal_naive_mase` have each series' in-sample
+        seasonal error as unit. `wql` is the mean weighted quantile loss, pooled over series. `coverage` is that of the
+        outermost quantiles, `nominal_coverage` its target.
         """
         targets, level = self._sums["targets"], self._sums["level"]
         return {

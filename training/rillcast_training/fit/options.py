@@ -157,8 +157,8 @@ class TrainOptions:
     ] = None
     """Main season and, optionally, a longer one, in periods (default: by frequency)."""
     context: Annotated[int | None, Flag(group="model", init="fixed")] = None
-    """Periods in the lag window (default: by season). That is the longest season, and two of the main one, three if it
-    is short."""
+    """Periods in the lag window (default: by season). The default holds the longest season, and two of the main one,
+    three if it is short."""
     max_gap: Annotated[int | None, Flag(group="model", init="fixed")] = None
     """Longest gap, in periods, that keeps the state of a stream (default: the context)."""
     calendar: Annotated[

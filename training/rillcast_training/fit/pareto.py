@@ -1,4 +1,4 @@
-"""Which of several models to take when both errors and costs count: the Pareto front and its knee.
+"""The choice among models by error and cost: the Pareto front and its knee.
 
 Owns: the choice among figures. Does not know: what was trained, how a cost was measured.
 """
@@ -15,9 +15,9 @@ class Candidate:
     """A model with its figures; smaller is better for both.
 
     Attributes:
-        number: which it is.
-        loss: its error.
-        cost: what an event costs with it, > 0.
+        number: Number of the model.
+        loss: Its error.
+        cost: Cost of an event with it, > 0.
     """
 
     number: int
@@ -26,9 +26,10 @@ class Candidate:
 
 
 def pareto_front(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Return those that no other is better than in one respect without being worse in the other; cheapest first.
+    """Return the candidates that no other one dominates, cheapest first.
 
-    Of candidates equal in both, the first stays.
+    A candidate dominates another if it is better in one respect and not worse in the other. Of candidates equal in
+    both, the first stays.
     """
     front: list[Candidate] = []
     for candidate in sorted(candidates, key=lambda one: (one.cost, one.loss, one.number)):
@@ -41,11 +42,11 @@ def knee(front: Sequence[Candidate]) -> Candidate:
     """Return the point of a front after which more cost buys little: the one furthest below the line between its ends.
 
     Cost is taken as its logarithm, and both axes are scaled to the front's extent (Satopaa et al. 2011, Finding a
-    "Kneedle" in a haystack, on two axes of different units). A front without a point below the line has no knee:
-    then its most accurate point is returned.
+    "Kneedle" in a haystack, on two axes of different units). A front without a point below the line has no knee; then
+    its most accurate point is returned.
 
     Args:
-        front: at least one candidate, as `pareto_front` returns them.
+        front: At least one candidate, as `pareto_front` returns them.
     """
     first, last = front[0], front[-1]
     width, height = math.log(last.cost / first.cost), first.loss - last.loss

@@ -1,10 +1,10 @@
 """Training: from a data file to a bundle.
 
-Owns: the loop (optimiser, schedule, early stopping), what is reported. Does not know: the step's
-semantics, the data formats, how a bundle is written.
+Owns: the loop (optimiser, schedule, early stopping) and the report. Does not know: the step's semantics, the data
+formats, how a bundle is written.
 
 Invariant: an epoch's randomness is a function of the seed and its number, and a checkpoint is written at the end of
-every epoch; so a run that is stopped and resumed ends with the same weights as one that was not.
+every epoch. So a run that is stopped and resumed ends with the same weights as one that was not.
 """
 
 from __future__ import annotations
@@ -42,29 +42,29 @@ from rillcast_training.fit.options import TrainOptions
 from rillcast_training.fit.shape import forecaster_shape
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 
-_VALIDATION_ORIGINS: Final = 24  # per series at least,
-_VALIDATION_IN_ALL: Final = 1_200  # and so many over all: the epochs of a few series cannot be told apart by fewer
+_VALIDATION_ORIGINS: Final = 24  # per series, at least
+_VALIDATION_IN_ALL: Final = 1_200  # over all series, at least: fewer cannot distinguish the epochs of a few series
 _VALIDATION_BATCH: Final = 128
 CLIP_NORM: Final = 1.0
 _MAY_DIFFER: Final = frozenset(  # when resuming
     {"out", "name", "checkpoint", "quiet", "patience", "refit", "refit_if_stopped", "threads", "device", "precision"}
 )
 _EPOCHS_PER_SEED: Final = 1_000_003
-_WARM_UP_SHARE: Final = 0.1  # of all steps, until the learning rate peaks
+_WARM_UP_SHARE: Final = 0.1  # share of all steps, until the learning rate peaks
 _AVERAGING_POWER: Final = 2  # the weights of a step grow linearly with its number
 
 
 @dataclass(frozen=True, slots=True)
 class TrainReport:
-    """What came of it.
+    """Result of a training run.
 
     Attributes:
-        model: the bundle.
-        model_id: its identity.
-        curve: the picture of the training curve.
-        training: the summary that is also in the bundle's metadata.
-        figures: validation figures, those of the seasonal-naive forecast beside them.
-        parity: worst disagreement between the exported file and the module.
+        model: Bundle file.
+        model_id: Its identity.
+        curve: Picture of the training curve.
+        training: Summary that is also in the bundle's metadata.
+        figures: Validation figures, with those of the seasonal-naive forecast.
+        parity: Worst disagreement between the exported file and the module.
     """
 
     model: Path
@@ -84,9 +84,9 @@ def train(options: TrainOptions) -> TrainReport:
 
     Raises:
         DataError: the data cannot be used.
-        SettingsError: the options cannot, or the checkpoint belongs to others.
+        SettingsError: the options cannot be used, or the checkpoint belongs to other options.
         ParityError: the exported file differs from the module; nothing was written.
-        DeviceError: the device or the precision that is asked for is not there.
+        DeviceError: the device or the precision that was asked for is unavailable.
     """
     compute = choose(options.device, options.precision)
     shape = forecaster_shape(options)
@@ -94,15 +94,15 @@ def train(options: TrainOptions) -> TrainReport:
         raise SettingsError(f"{options.out}: the directory {options.out.parent} does not exist")
     series, config = series_of(options, shape)
     parts = split(series, config, options.validation, options.balance)
-    if not any(part.cut <= int(part.contexts[-1].slots[-1]) for part in parts):
+    if not any(part.cut <= int(part.segments[-1].periods[-1]) for part in parts):
         raise DataError(
-            f"{options.source}: no series is long enough to validate on: each needs more than three horizons "
-            f"({3 * options.horizon} slots of {options.freq})"
+            f"{options.source}: no series is long enough to validate on; one needs more than three horizons "
+            f"({3 * options.horizon} periods of {options.freq})"
         )
     with threads(options.threads), compute.repeatable():
         trainer, progress = fitted(options, config, parts)
         picture = options.out.with_name(options.out.name + ".training.png")
-        curve.draw(picture, progress.history, best_epoch=progress.best_epoch, title=options.out.name)
+        curve.draw(picture, progress.curve, best_epoch=progress.best_epoch, title=options.out.name)
         summary = _summary(options, series, progress, trainer)
         parity = export(
             trainer.forecaster,
@@ -121,7 +121,7 @@ def fitted(
     parts: Sequence[SplitSeries],
     make: Callable[[ForecasterConfig], Forecaster] = Forecaster,
 ) -> tuple[Trainer, Progress]:
-    """Return the trainer of a run that is over, its forecaster with the best weights, and how they came about.
+    """Run a training to its end; return its trainer, whose forecaster has the best weights, and its progress.
 
     A refit is part of the run. The forecaster is on the CPU.
     """
@@ -135,15 +135,15 @@ def fitted(
 
 
 def _refits(options: TrainOptions, progress: Progress) -> bool:
-    """Return whether a run that is over is to be followed by one on all data."""
+    """Return whether a finished run is followed by one on all data."""
     return options.refit or (options.refit_if_stopped and progress.epoch < options.epochs)
 
 
 def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Series], ForecasterConfig]:
-    """Return what the options say to train on: a data set, synthetic series, or both; and the forecaster for it.
+    """Return the series that the options name (a data set, synthetic series, or both), and the forecaster for them.
 
-    Its covariates are those of `shape`, a bundle that is trained further, or are declared as they are in the data.
-    Synthetic series have none: theirs are all missing.
+    Its covariates are those of `shape`, a bundle that is trained further, or are declared from the data. Synthetic
+    series have no covariates: theirs are all missing.
     """
     series: list[Series] = []
     if options.data is not None:
@@ -157,13 +157,13 @@ def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Seri
     if options.synthetic:
         made = synthesize(Recipe(freq=options.freq, series=options.synthetic, seed=options.seed))
         if shape.covariates:
-            made = [replace(one, covariates=nothing(one.slots, shape.covariates)) for one in made]
+            made = [replace(one, covariates=nothing(one.periods, shape.covariates)) for one in made]
         series += made
     return series, shape
 
 
 class Trainer:
-    """The loop. `run` may be called once; it picks up from the checkpoint if there is one."""
+    """The loop. `run` may be called once; it resumes from the checkpoint if there is one."""
 
     def __init__(
         self,
@@ -201,25 +201,24 @@ class Trainer:
         }
 
     def _averaged(self, old: Tensor, new: Tensor, _updates: Tensor | int) -> Tensor:
-        # The count that comes in is a copy on the device of the weights, and a look at it would wait for the device.
+        # The count in `_updates` is on the device of the weights; reading it would wait for the device.
         return self._average(old, new, int(self.averaged.n_averaged))
 
     def _average(self, old: Tensor, new: Tensor, updates: int) -> Tensor:
-        """Move the average on: a polynomial-decay one (Shamir & Zhang 2013) until its span is that of `averaging`.
+        """Update the average: a polynomial-decay one (Shamir & Zhang 2013) until its span is that of `averaging`.
 
-        So it forgets the initial weights, and early epochs, which are the best where data are few, are averaged as well
-        as late ones.
+        So it forgets the initial weights, and averages early epochs, which are the best with few data, like late ones.
         """
         decay = min(self.options.averaging, (1 + updates) / (1 + _AVERAGING_POWER + updates))
         return old.lerp(new, 1 - decay)
 
     def run(self) -> Progress:
-        """Train until the epochs or the patience are used up; return the best weights and how they came about."""
+        """Train until the epochs or the patience are used up; return the best weights and the progress."""
         options = self.options
         progress = Progress()
         if options.checkpoint is not None and options.checkpoint.exists():
             progress = restore(options.checkpoint, self._identity(), self._parts)
-        elif options.init is not None:  # what training cannot improve on stays as it was
+        elif options.init is not None:  # weights that training cannot improve stay as they were
             progress.keep(self.averaged.eval().module.state_dict(), self.validate(), epoch=0)
         silent = options.quiet or not sys.stderr.isatty()
         total = options.epochs * options.batches
@@ -231,9 +230,9 @@ class Trainer:
         return progress
 
     def refit(self, epochs: int) -> dict[str, Tensor]:
-        """Train so many epochs of the same schedule without validation; return the averaged weights.
+        """Train `epochs` epochs of the same schedule without validation; return the averaged weights.
 
-        In place of `run`. It writes no checkpoint: a run that is stopped in here does it again.
+        Call it instead of `run`. It writes no checkpoint: a run that is stopped here repeats the refit.
         """
         silent = self.options.quiet or not sys.stderr.isatty()
         with tqdm(total=epochs * self.options.batches, disable=silent, unit="batch", desc="all data") as bar:
@@ -242,7 +241,7 @@ class Trainer:
         return dict(self.averaged.module.state_dict())
 
     def finished(self, weights: Mapping[str, Tensor]) -> Forecaster:
-        """Return the forecaster with these weights, on the CPU, where it is exported; there is no going on after it."""
+        """Return the forecaster with these weights, on the CPU, where it is exported; training cannot continue."""
         self.forecaster.to("cpu").load_state_dict(weights)
         return self.forecaster
 
@@ -251,7 +250,9 @@ class Trainer:
         seed, batches = self.options.seed, self.options.batches
         torch.manual_seed(seed * _EPOCHS_PER_SEED + number)  # for dropout; windows have their own
         steps = [self._step(self.compute.put(batch), bar) for batch in self.sampler.epoch(seed, number, batches)]
-        losses: list[float] = torch.stack(steps).tolist()  # read once an epoch: a GPU is never waited for in between
+        losses: list[float] = torch.stack(
+            steps
+        ).tolist()  # read once an epoch, so that nothing waits for a GPU in between
         return sum(losses) / len(losses)
 
     def _epoch(self, progress: Progress, bar: tqdm[Any]) -> None:
@@ -261,14 +262,14 @@ class Trainer:
         figures = self.validate()
         progress.epoch += 1
         loss = figures["scaled_loss"]
-        progress.history.append(EpochRecord(progress.epoch, training, loss))
+        progress.curve.append(EpochRecord(progress.epoch, training, loss))
         if loss < progress.best_loss:
             progress.keep(self.averaged.module.state_dict(), figures, epoch=progress.epoch)
         progress.seconds += time.perf_counter() - started
         bar.set_postfix(epoch=progress.epoch, validation=f"{loss:.4f}", best=f"{progress.best_loss:.4f}")
 
     def _identity(self) -> dict[str, Any]:
-        """Return what a resumed run must share: the options that shape the result, and how much data there is."""
+        """Return the facts that a resumed run must share: the options that shape the result, and the amount of data."""
         options = {key: value for key, value in asdict(self.options).items() if key not in _MAY_DIFFER}
         plain = {"data": self.options.source, "init": str(self.options.init), "training_events": self.sampler.events}
         return options | plain
@@ -288,7 +289,7 @@ class Trainer:
         return loss.detach()
 
     def validate(self) -> dict[str, float]:
-        """Return the figures of the averaged weights on the validation part of every series; in float32, as served."""
+        """Return the figures of the averaged weights on the validation part of every series, in float32, as served."""
         figures = ValidationFigures(self.config.quantiles)
         origins = max(_VALIDATION_ORIGINS, math.ceil(_VALIDATION_IN_ALL / len(self.series)))
         batches = validation_batches(
@@ -301,15 +302,15 @@ class Trainer:
 
 
 def _summary(options: TrainOptions, series: Sequence[Series], progress: Progress, trainer: Trainer) -> dict[str, Any]:
-    """Return what the metadata says of the training."""
+    """Return the summary of the training for the metadata."""
     start_of = parse(options.freq).start_of
     return {
         "data": options.source,
         **({"init": options.init.name} if options.init is not None else {}),
         "series": len(series),
         "observations": sum(int((one.y == one.y).sum()) for one in series),
-        "first_ds": _iso(start_of(min(int(one.slots[0]) for one in series))),
-        "last_ds": _iso(start_of(max(int(one.slots[-1]) for one in series))),
+        "first_ds": _iso(start_of(min(int(one.periods[0]) for one in series))),
+        "last_ds": _iso(start_of(max(int(one.periods[-1]) for one in series))),
         "epochs": progress.epoch,
         "best_epoch": progress.best_epoch,
         "refit": _refits(options, progress),
@@ -331,7 +332,7 @@ def _iso(milliseconds: int) -> str:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Run with so many CPU threads; leave PyTorch as it was."""
+    """Run with `count` CPU threads; restore PyTorch's setting afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,13 +1,13 @@
-"""The search for a forecaster that fits the data and the purse: `rillcast tune`.
+"""The search for a forecaster that fits the data and the time per event: `rillcast tune`.
 
-Owns: what is searched, the study's file, the measure of cost, the report. Does not know: how a forecaster is trained
-(`rillcast_training.fit.training`), what a front is (`rillcast_training.fit.pareto`), how the report looks.
+Owns: the search space, the study's file, the measure of cost, the report. Does not know: how a forecaster is trained
+(`rillcast_training.fit.training`), the Pareto front (`rillcast_training.fit.pareto`), the picture.
 
-Every trial trains with a small budget, validates on the end of every series, which it never trained on, and exports
-what it trained; its cost is that of the exported bundle in the serving engine. Optuna's multivariate TPE proposes
-the trials, with both objectives (Bergstra et al. 2011, Algorithms for hyper-parameter optimization; Ozaki et al.
-2022, Multiobjective tree-structured Parzen estimator). The study is a journal file: it can be stopped at any moment
-and gone on with later.
+Every trial trains with a small budget, validates on the end of every series, which it never trained on, and exports its
+forecaster. Its cost is that of the exported bundle in the serving engine. Optuna's multivariate TPE proposes the
+trials, with both objectives (Bergstra et al. 2011, Algorithms for hyper-parameter optimization; Ozaki et al. 2022,
+Multiobjective tree-structured Parzen estimator). The study is a journal file: a search may be stopped at any moment and
+continued later.
 """
 
 from __future__ import annotations
@@ -56,13 +56,13 @@ class TrialResult:
     """One finished trial.
 
     Attributes:
-        number: its number in the study.
-        options: what it was, by option of `rillcast train`.
-        loss: validation loss, in units of the seasonal-naive error.
-        microseconds: engine time per event through its exported bundle, in batches of 256 streams.
-        parameters: weights.
-        state_bytes: state per stream.
-        seconds: it took.
+        number: Number in the study.
+        options: Its options, by name of `rillcast train`.
+        loss: Validation loss, in units of the seasonal-naive error.
+        microseconds: Engine time per event of its exported bundle, in batches of 256 streams.
+        parameters: Number of weights.
+        state_bytes: State per stream.
+        seconds: Duration.
     """
 
     number: int
@@ -76,14 +76,14 @@ class TrialResult:
 
 @dataclass(frozen=True, slots=True)
 class TuneReport:
-    """What the study knows after this sitting.
+    """Results of the study after this call.
 
     Attributes:
-        trials: all finished trials, by number.
-        front: numbers of those that none beats in both respects, cheapest first.
-        accurate: number of the one with the lowest loss.
-        recommended: number of the front's knee.
-        ran: trials of this sitting.
+        trials: All finished trials, by number.
+        front: Numbers of the trials on the Pareto front, cheapest first.
+        accurate: Number of the trial with the lowest loss.
+        recommended: Number of the front's knee.
+        ran: Trials of this call.
     """
 
     trials: tuple[TrialResult, ...]
@@ -120,13 +120,13 @@ def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda 
     """Search until the budget is used up, and recommend.
 
     Args:
-        options: what to search.
-        progress: called with each finished trial.
+        options: Space and budget.
+        progress: Called with each finished trial.
 
     Raises:
-        SettingsError: the options make no sense, or the study's file belongs to other data or options.
+        SettingsError: the options contradict each other, or the study's file belongs to other data or options.
         DataError: the data cannot be used.
-        DeviceError: the device or the precision that is asked for is not there.
+        DeviceError: the device or the precision that was asked for is unavailable.
     """
     compute = choose(options.base.device, options.base.precision)
     study = _open(options)
@@ -144,16 +144,16 @@ def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda 
 
 
 def report(study: optuna.Study, *, ran: int) -> TuneReport:
-    """Return what a study knows."""
+    """Return the results of a study."""
     trials = tuple(_result(trial) for trial in study.get_trials(states=[TrialState.COMPLETE]))
     if not trials:
-        raise DataError("no trial was finished")
+        raise DataError("no trial finished; give the search a larger budget")
     front = pareto_front([Candidate(one.number, one.loss, one.microseconds) for one in trials])
     return TuneReport(trials, tuple(one.number for one in front), front[-1].number, knee(front).number, ran)
 
 
 class _Splits:
-    """The series, cut into training and validation part, for each shape that a trial may ask for."""
+    """The series, cut into training and validation part, for each shape of a trial."""
 
     def __init__(self, series: Sequence[Series], share: float, covariates: tuple[Covariate, ...]) -> None:
         self._series, self._share, self.covariates = series, share, covariates
@@ -165,13 +165,13 @@ class _Splits:
             DataError: no series is long enough to validate on.
         """
         parts = split(self._series, config, self._share)
-        if not any(part.cut <= int(part.contexts[-1].slots[-1]) for part in parts):
-            raise DataError("no series is long enough to validate on: each needs more than three horizons")
+        if not any(part.cut <= int(part.segments[-1].periods[-1]) for part in parts):
+            raise DataError("no series is long enough to validate on; one needs more than three horizons")
         return parts
 
 
 def _open(options: TuneOptions) -> optuna.Study:
-    """Open or make the study; what an earlier sitting left unfinished counts as failed."""
+    """Open or create the study; trials that an earlier call left unfinished count as failed."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     if not options.study.parent.is_dir():
         raise SettingsError(f"{options.study}: the directory {options.study.parent} does not exist")
@@ -185,12 +185,12 @@ def _open(options: TuneOptions) -> optuna.Study:
             sampler=TPESampler(seed=options.base.seed, multivariate=True, n_startup_trials=_STARTUP_TRIALS),
         )
     except (ValueError, KeyError) as error:
-        raise SettingsError(f"{options.study}: not a study that can be gone on with ({error}); name another") from error
+        raise SettingsError(f"{options.study}: not a study that can be continued ({error}); name another") from error
     identity = _identity(options)
-    there = study.user_attrs.get("identity", identity)
-    if different := sorted(key for key in identity if identity[key] != there.get(key)):
-        told = ", ".join(f"{key} {there.get(key)!r} there and {identity[key]!r} here" for key in different)
-        raise SettingsError(f"{options.study}: of another search: {told}; name another file")
+    saved = study.user_attrs.get("identity", identity)
+    if different := sorted(key for key in identity if identity[key] != saved.get(key)):
+        listed = ", ".join(f"{key} is {saved.get(key)!r}, expected {identity[key]!r}" for key in different)
+        raise SettingsError(f"{options.study}: belongs to another search: {listed}; name another file")
     study.set_user_attr("identity", identity)
     for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
         study.tell(trial.number, state=TrialState.FAIL)
@@ -198,7 +198,7 @@ def _open(options: TuneOptions) -> optuna.Study:
 
 
 def _identity(options: TuneOptions) -> dict[str, Any]:
-    """Return what sittings of one study must share; the space is part of it, as Optuna's distributions are."""
+    """Return the facts that all calls on one study share, with the space, on which Optuna's distributions depend."""
     base = options.base
     return {
         "data": base.source,
@@ -219,7 +219,7 @@ def _identity(options: TuneOptions) -> dict[str, Any]:
 
 
 def _run(trial: Trial, options: TuneOptions, splits: _Splits) -> tuple[float, float]:
-    """Train what the trial proposes; return its loss and its cost."""
+    """Train the proposed forecaster; return its loss and its cost."""
     started = time.perf_counter()
     context = trial.suggest_categorical("context", contexts(options))
     train_options = dataclasses.replace(
@@ -247,13 +247,13 @@ def _run(trial: Trial, options: TuneOptions, splits: _Splits) -> tuple[float, fl
 
 
 def _seasons_within(base: TrainOptions, context: int) -> tuple[int, ...]:
-    """Return the seasons that a lag window can hold: all of them, or the main one alone."""
+    """Return the seasons that fit into a lag window: all of them, or the main one alone."""
     seasons = base.seasons or default_seasons(base.freq)
     return tuple(season for season in seasons if season <= context)
 
 
 def _bundle(forecaster: Forecaster) -> Bundle:
-    """Return the forecaster as a bundle in memory. It is only measured, so it is not compared step by step."""
+    """Return the forecaster as a bundle in memory. It is only measured, so there is no parity check."""
     forecaster.eval()
     metadata = describe(forecaster, name="trial", training={}, backtest={})
     return Bundle.from_bytes(seal(to_onnx(forecaster), metadata))
@@ -262,21 +262,21 @@ def _bundle(forecaster: Forecaster) -> Bundle:
 def cost_per_event(bundle: Bundle) -> float:
     """Return seconds of engine time per event on the CPU, in batches of 256 streams.
 
-    The least of several rounds: what else the machine does can only add to it.
+    It is the minimum of several rounds, because other load on the machine can only add to it.
     """
     engine = StepEngine(bundle, device.choose("cpu"), batching=Batching(_COST_STREAMS))
     names = [str(number) for number in range(_COST_STREAMS)]
     y = np.random.default_rng(0).normal(100, 10, _COST_STREAMS).astype(np.float32)
-    slot, best = 0, float("inf")
+    period, best = 0, float("inf")
     for _ in range(_COST_ROUNDS):
         seconds = 0.0
         for _ in range(_COST_CALLS):
-            ds = np.full(_COST_STREAMS, bundle.metadata.frequency.ahead(_COST_START_MS, slot), np.int64)
-            events = EventBatch.of(names, ds, y, first_offset=slot * _COST_STREAMS)
+            ds = np.full(_COST_STREAMS, bundle.metadata.frequency.ahead(_COST_START_MS, period), np.int64)
+            events = EventBatch.of(names, ds, y, first_offset=period * _COST_STREAMS)
             started = time.perf_counter()
             engine.step(events)
             seconds += time.perf_counter() - started
-            slot += 1
+            period += 1
         best = min(best, seconds)
     return best / (_COST_CALLS * _COST_STREAMS)
 

@@ -1,4 +1,4 @@
-"""The picture of a search: accuracy against cost. Owns its looks; knows nothing of the search."""
+"""The picture of a search: accuracy against cost. Owns its look. Does not know the search."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 
-mpl.use("Agg")  # no display is needed, nor touched
+mpl.use("Agg")  # works without a display
 
 from matplotlib import pyplot as plt
 

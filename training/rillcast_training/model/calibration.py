@@ -1,37 +1,37 @@
 """Online calibration: quantile tracking per stream, horizon and level.
 
-Owns: which earlier forecasts a stream remembers until they are settled, what it learns from them, and how that
-corrects the next forecast. Does not know: how a forecast is made, or what a score is. Everything is elementwise over
-the batch, runs inside the exported step, and is a function of the stream's own events in their order.
+Owns: which forecasts of a stream are pending, what their observations teach, and how that corrects the next forecast.
+Does not know: how a forecast is made, or what a score is. Everything is elementwise over the batch, runs inside the
+exported step, and is a function of the stream's own events in their order.
 
-Method: each quantile of level tau gets an offset theta, in units of the causal scale, that takes one step of online
-quantile regression per settled forecast (the quantile tracker, the 'P' of Angelopoulos, Candes & Tibshirani 2023,
+Method: each quantile of level tau has an offset theta, in units of the causal scale. Each resolved forecast moves it by
+one step of online quantile regression (the quantile tracker, the 'P' of Angelopoulos, Candes & Tibshirani 2023,
 Conformal PID control for time series prediction):
 
-    (1)  covered_t = 1 if y_t <= q_t + scale * theta_t, else 0        q_t the model's own quantile for slot t
+    (1)  covered_t = 1 if y_t <= q_t + scale * theta_t, else 0        q_t the model's own quantile for period t
     (2)  theta_(t+1) = theta_t + rate * (tau - covered_t)
 
-so the share of covered observations tends to tau whatever the data do, as long as the errors stay bounded. Four
-choices differ from the paper's one-step setting:
+So the share of covered observations tends to tau for any data, as long as the errors stay bounded. Four choices differ
+from the paper's one-step setting:
 
-- *Widths, not places.* The two ends of a central interval take half the difference of their steps (2), so the interval
+- *Widths, not positions.* The two ends of a central interval take half the difference of their steps (2). The interval
   widens and narrows around the median, which stays: errors far ahead come in runs to one side, and an offset that
   follows them comes too late (docs/adr/0004-calibration-moves-widths.md).
-- *Anchors.* A forecast h slots ahead is settled h slots later, so it has to be remembered. Offsets are kept for at most
-  four horizons (1, H/4, H/2, H), linear in between. Of a longer one at most `_PROBES` forecasts wait at once: 2^k slots
-  share a place, and the newest forecast made in them has it. Memory is then O(1) in H.
-- *Today's offset is judged on an old quantile* in (1), not the offset that was issued with it. Feedback without a delay
-  cannot swing, and what is learnt does not depend on whether corrections are published (`calibrate` may be switched at
-  any time, and finds the offsets ready).
+- *Anchors.* A forecast h periods ahead is resolved h periods later, so it is stored until then. Offsets are kept for at
+  most four horizons (1, H/4, H/2, H), linear in between. Of a longer one at most `_MAX_PENDING` forecasts are pending:
+  2^k periods share an entry, which holds the newest forecast made in them. Memory is then O(1) in H.
+- *Today's offset is judged on an old quantile* in (1), not on the quantile that it corrected. Feedback without a delay
+  cannot swing. The offsets do not depend on whether corrections are published, so `calibrate` may be switched at any
+  time.
 - *The step in (1) is a ramp* of `_RAMP` scales. Two runs that differ by a float32 rounding (another batch size, another
-  device) then stay that close, instead of parting where an observation hits the edge of an interval.
+  device) then stay that close. Without the ramp they part where an observation hits the edge of an interval.
 
-Events: a late or repeated one settles nothing, and remembers again what is remembered. A missing observation settles
-nothing; the forecasts for its slot, and those for slots that never came, are dropped when their place is taken. A
-restart drops all: a forecast counts only if its slot of issue lies in the stream's present context.
+Events: a late or repeated one resolves nothing, and stores the same forecasts again. A missing observation resolves
+nothing; the forecasts for its period, and for periods without an event, are dropped when their entry is overwritten. A
+restart drops all: a forecast counts only if its period of issue lies in the stream's present segment.
 
-Layout: what goes with K anchors and Q levels is `[B, Q K]` here, all anchors of a level side by side: ONNX Runtime's
-elementwise operators are several times faster on rows of twelve than on rows of three.
+Layout: with K anchors and Q levels a tensor is `[B, Q K]` here, all anchors of a level next to each other. ONNX
+Runtime's elementwise operators are several times faster on rows of twelve than on rows of three.
 """
 
 from __future__ import annotations
@@ -44,48 +44,47 @@ from torch import Tensor, nn
 
 from rillcast_training.model.indexed_state import put, take
 
-_PROBES: Final = 8  # places for the forecasts of one horizon
-_RATE: Final = 0.03  # of a scale, for a forecast that is remembered at every slot
-_SHIFT: Final = 0.0  # share of the steps that moves a whole interval rather than its width
+_MAX_PENDING: Final = 8  # entries for the pending forecasts of one horizon
+_RATE: Final = 0.03  # scales, for a forecast that is stored in every period
 _SAME_LEVEL: Final = 1e-6
-_RAMP: Final = 0.1  # of a scale
-_LIMIT: Final = 16.0  # scales; a stream that leaves its forecasts for good must not take as long to come back
-_LEAST_SCALE: Final = 1e-20  # of an empty place, whose forecasts are not used but must not become NaN
-_STAMPS: Final = 1 << 22  # slots until stamps repeat; float32 knows all integers below 2^24
+_RAMP: Final = 0.1  # scales
+_LIMIT: Final = 16.0  # scales; bounds the time that a stream takes to come back to its forecasts
+_LEAST_SCALE: Final = 1e-20  # for an empty entry, whose forecasts are unused but must not become NaN
+_STAMPS: Final = 1 << 22  # periods until stamps repeat; float32 knows all integers below 2^24
 
 
 class Tracks(NamedTuple):
-    """State of the calibrator, one row per stream; zeros are a stream never seen. E places, K anchors, Q levels.
+    """State of the calibrator, one row per stream; zeros are a stream never seen. E entries, K anchors, Q levels.
 
     Attributes:
-        probes: `[B, E, 2 Q + 2]` what was forecast, by place: the model's quantiles, the published ones, the scale, and
-            the stamp of the slot of issue (0 = empty).
+        pending: `[B, E, 2 Q + 2]` pending forecasts by entry: the model's quantiles, the published ones, the scale, and
+            the stamp of the period of issue (0 = empty). Bundles name this state `probes`.
         offsets: `[B, Q, K]` theta, in scales.
     """
 
-    probes: Tensor
+    pending: Tensor
     offsets: Tensor
 
 
-class Settled(NamedTuple):
-    """Forecasts that an observation settles.
+class Resolved(NamedTuple):
+    """Forecasts that an observation resolves.
 
     Attributes:
-        there: `[B, K]` bool, whether there is one; the rest means nothing where there is none.
+        valid: `[B, K]` bool, whether there was such a forecast. Other values are undefined where there was none.
         published: `[B, Q K]` quantiles as they were published, in the stream's own unit.
     """
 
-    there: Tensor
+    valid: Tensor
     published: Tensor
 
 
 class Parts(NamedTuple):
-    """Quantile forecasts by their distances from the middle one, which moves alone; P horizons.
+    """Quantile forecasts by their distances from the middle one; P horizons.
 
     Attributes:
         middle: `[B, P]` the middle quantile, in the stream's own unit.
-        distances: `[B, (Q - 1) P]` of the other levels, outwards, >= 0, in units of the scale; the horizons of a level
-            side by side.
+        distances: `[B, (Q - 1) P]` of the other levels, outwards, >= 0, in units of the scale. The horizons of a level
+            stand next to each other.
         scale: `[B, 1]` in the stream's own unit.
     """
 
@@ -93,22 +92,12 @@ class Parts(NamedTuple):
     distances: Tensor
     scale: Tensor
 
-    def tensors(self) -> tuple[Tensor, ...]:
-        """Return what there is: a single level has no distances, and a graph should have no tensor without a column."""
-        return tuple(self) if self.distances.shape[-1] else (self.middle, self.scale)
-
-    @classmethod
-    def from_tensors(cls, tensors: tuple[Tensor, ...]) -> Parts:
-        """Undo `tensors`."""
-        middle, *distances, scale = tensors
-        return cls(middle, distances[0] if distances else middle[:, :0], scale)
-
     def quantiles(self, levels: int, centre: int) -> Tensor:
         """Return `[B, Q P]` quantiles in the stream's own unit, not decreasing along Q.
 
         Args:
             levels: Q.
-            centre: which is the middle one.
+            centre: Index of the middle level.
         """
         if levels == 1:
             return self.middle
@@ -119,7 +108,7 @@ class Parts(NamedTuple):
 
 
 def anchor_horizons(horizon: int) -> tuple[int, ...]:
-    """Return the horizons that are tracked, in slots: 1, a quarter, a half and all of H, without repeats."""
+    """Return the tracked horizons in periods: 1, a quarter, a half and all of H, without repeats."""
     return tuple(sorted({1, max(1, round(horizon / 4)), max(1, round(horizon / 2)), horizon}))
 
 
@@ -131,7 +120,7 @@ class QuantileTracker(nn.Module):
     due: Tensor
     issued_in_row: Tensor
     due_in_row: Tensor
-    row_of_place: Tensor
+    row_selector: Tensor
     learning: Tensor
     nominal: Tensor
     outwards: Tensor
@@ -147,17 +136,18 @@ class QuantileTracker(nn.Module):
         self.num_levels, self.num_anchors = len(levels), len(self.horizons)
         self.width = 2 * self.num_levels + 2
         self.middle = min(range(len(levels)), key=lambda i: abs(levels[i] - 0.5))
-        # 2^k slots share a place, so that the places repeat after few slots.
+        # 2^k periods share an entry, so that the entries repeat after few periods.
         strides = [
-            1 << max(0, math.ceil(math.log2((h - 1) / (_PROBES - 1)))) if h > _PROBES else 1 for h in self.horizons
+            1 << max(0, math.ceil(math.log2((h - 1) / (_MAX_PENDING - 1)))) if h > _MAX_PENDING else 1
+            for h in self.horizons
         ]
-        counts = [h if stride == 1 else _PROBES for h, stride in zip(self.horizons, strides, strict=True)]
-        self.places = sum(counts)
+        counts = [h if stride == 1 else _MAX_PENDING for h, stride in zip(self.horizons, strides, strict=True)]
+        self.entries: int = sum(counts)
         rates = _RATE * torch.tensor(strides, dtype=torch.float32).sqrt()
         self.largest_rate = float(rates.max())
         mixing = _mixing(levels)
         self.middle_moves = bool(mixing[:, self.middle].any())
-        # From what the steps of (2) are before mixing to what they are after it, for [B, Q K].
+        # Maps the steps of (2) before mixing to those after it, for [B, Q K].
         learning = torch.einsum("pq,ka->pkqa", mixing, torch.diag(rates)).reshape(
             -1, self.num_levels * self.num_anchors
         )
@@ -166,16 +156,16 @@ class QuantileTracker(nn.Module):
         outwards, sideways = _signs(self.num_levels, self.middle)
         others = torch.arange(self.num_levels - 1).unsqueeze(1) * horizon
         columns = torch.tensor(self.horizons) - 1
-        places = _places(strides, counts)
-        due = torch.stack([places[:, k].roll(h) for k, h in enumerate(self.horizons)], dim=1)
-        self.repeat = len(places)
+        entries = _ring_entries(strides, counts)
+        due = torch.stack([entries[:, k].roll(h) for k, h in enumerate(self.horizons)], dim=1)
+        self.repeat = len(entries)
         for name, values in {
             "anchors": torch.tensor(self.horizons),
-            "issued": places,
+            "issued": entries,
             "due": due,
-            "issued_in_row": _beside_zeros(places),
-            "due_in_row": _beside_zeros(due),
-            "row_of_place": torch.tensor([1, 0]).repeat(self.num_anchors),
+            "issued_in_row": _with_row_zeros(entries),
+            "due_in_row": _with_row_zeros(due),
+            "row_selector": torch.tensor([1, 0]).repeat(self.num_anchors),
             "learning": -learning,
             "nominal": torch.tensor(levels).repeat_interleave(self.num_anchors) @ learning,
             "outwards": torch.kron(outwards, between),
@@ -189,81 +179,81 @@ class QuantileTracker(nn.Module):
 
     @property
     def sensitivity(self) -> float:
-        """How far an offset moves, at most, for an observation that is one scale further away."""
+        """Most that an offset moves for an observation that is one scale further away."""
         return self.largest_rate / _RAMP
 
-    def settle(
+    def resolve(
         self,
         tracks: Tracks,
         y: Tensor,
-        slot: Tensor,
+        period: Tensor,
         known: Tensor,
         observed: Tensor,
         restarts: Tensor | None = None,
         row: Tensor | None = None,
-    ) -> tuple[Settled, Tracks]:
-        """Learn from the forecasts for this slot.
+    ) -> tuple[Resolved, Tracks]:
+        """Learn from the forecasts for this period.
 
         Args:
-            tracks: the state before the event.
+            tracks: State before the event.
             y: `[B]` observations.
-            slot: `[B]` int64, the newest slot, this event's included.
-            known: `[B]` int64, slots known since the context began, this one included.
+            period: `[B]` int64, the newest period, this event's included.
+            known: `[B]` int64, periods known since the segment began, this one included.
             observed: `[B]` bool, whether the event advances its stream with an observation.
-            restarts: `[B]` bool, whether the event begins its stream's context: all that was learnt is forgotten.
-            row: `[B]` int64, which row of `tracks.probes` is each event's; None = they are in the order of the events.
+            restarts: `[B]` bool, whether the event begins a segment, which resets the offsets.
+            row: `[B]` int64, row of `tracks.pending` of each event; None = the order of the events.
         """
-        due = self.columns(take(tracks.probes, self._places(self.due_in_row, row, slot)), self.width)
+        due = self.columns(take(tracks.pending, self._indices(self.due_in_row, row, period)), self.width)
         each = self.num_levels * self.num_anchors
         own, published, scale, stamp = torch.split(due, [each, each, self.num_anchors, self.num_anchors], dim=1)
-        there = self.are_there(stamp, slot, torch.where(observed, known, 0))
+        valid = self.are_valid(stamp, period, torch.where(observed, known, 0))
         offsets = tracks.offsets.reshape(-1, each)
         if restarts is not None:
             offsets = offsets * (~restarts).to(torch.float32).unsqueeze(1)
-        offsets = self.learn(offsets, self.errors(own, scale, y), self.for_each_level(there))
-        return Settled(there, published), tracks._replace(
+        offsets = self.learn(offsets, self.errors(own, scale, y), self.for_each_level(valid))
+        return Resolved(valid, published), tracks._replace(
             offsets=offsets.reshape(-1, self.num_levels, self.num_anchors)
         )
 
-    def are_there(self, stamp: Tensor, slot: Tensor, reach: Tensor) -> Tensor:
-        """Return `[B, K]` bool, whether what was remembered is the forecast for this slot, made in this context.
+    def are_valid(self, stamp: Tensor, period: Tensor, reach: Tensor) -> Tensor:
+        """Return `[B, K]` bool, whether an entry holds the forecast for this period, made in this segment.
 
         Args:
-            stamp: `[B, K]` of what was remembered.
-            slot: `[B]` int64.
-            reach: `[B]` int64, slots known since the context began; 0 where nothing is to be settled.
+            stamp: `[B, K]` stamps of the entries.
+            period: `[B]` int64.
+            reach: `[B]` int64, periods known since the segment began; 0 where no forecast is to be resolved.
         """
-        return (self._stamp(slot) - stamp == self.anchors.to(torch.float32)) & (self.anchors < reach.unsqueeze(1))
+        return (self._stamp(period) - stamp == self.anchors.to(torch.float32)) & (self.anchors < reach.unsqueeze(1))
 
     def errors(self, own: Tensor, scale: Tensor, y: Tensor) -> Tensor:
-        """Return `[B, Q K]`, how far the model's quantiles lay above the observations, in their scales.
+        """Return `[B, Q K]`, by how many of their scales the model's quantiles lay above the observations.
 
         Args:
             own: `[B, Q K]` in the stream's own unit.
-            scale: `[B, K]` likewise.
-            y: `[B]` likewise.
+            scale: `[B, K]` in the stream's own unit.
+            y: `[B]` in the stream's own unit.
         """
         return (own - y.unsqueeze(1)) * self.for_each_level(1 / scale.clamp(min=_LEAST_SCALE))
 
-    def learn(self, offsets: Tensor, errors: Tensor, there: Tensor) -> Tensor:
-        """Return the offsets after an event; all of it that depends on the event before.
+    def learn(self, offsets: Tensor, errors: Tensor, valid: Tensor) -> Tensor:
+        """Return the offsets after an event. Only this part depends on the event before.
 
         Args:
-            offsets: `[B, Q K]` before it.
-            errors: `[B, Q K]`, see there.
-            there: `[B, Q K]` bool, of which forecasts.
+            offsets: `[B, Q K]` before the event.
+            errors: `[B, Q K]`, see `errors`.
+            valid: `[B, Q K]` bool, which forecasts there were.
         """
         covered = ((errors + offsets) * (1 / _RAMP) + 0.5).clamp(0, 1)  # (1)
         moved = (offsets + torch.addmm(self.nominal, covered, self.learning)).clamp(-_LIMIT, _LIMIT)  # (2)
-        return torch.where(there, moved, offsets)
+        return torch.where(valid, moved, offsets)
 
     def correct(self, own: Parts, offsets: Tensor, *, at_anchors: bool = False) -> Parts:
-        """Move quantiles by the offsets; none passes its neighbour, which it then equals, on the way outwards.
+        """Move quantiles by the offsets. A quantile that would pass its neighbour, on the way outwards, equals it.
 
         Args:
-            own: the model's quantiles.
+            own: The model's quantiles.
             offsets: `[B, Q, K]`, in scales.
-            at_anchors: whether `own` is that of the anchors alone, not of all horizons.
+            at_anchors: Whether `own` holds the anchors alone, not all horizons.
         """
         theta = offsets.reshape(-1, self.num_levels * self.num_anchors)
         distances = own.distances
@@ -288,35 +278,37 @@ class QuantileTracker(nn.Module):
         """Return `[B, H, Q]` quantiles of all horizons in the stream's own unit."""
         return self.quantiles(parts).reshape(-1, self.num_levels, self.horizon).transpose(1, 2)
 
-    def remember(self, tracks: Tracks, own: Parts, published: Parts, slot: Tensor, row: Tensor | None = None) -> Tracks:
-        """Keep a new forecast until it is settled.
+    def remember(
+        self, tracks: Tracks, own: Parts, published: Parts, period: Tensor, row: Tensor | None = None
+    ) -> Tracks:
+        """Store a new forecast until it is resolved.
 
         Args:
-            tracks: the state.
-            own: the model's forecasts at the anchors.
-            published: the corrected ones.
-            slot: `[B]` int64, the newest slot.
-            row: as in `settle`.
+            tracks: State before.
+            own: The model's forecasts at the anchors.
+            published: The corrected forecasts at the anchors.
+            period: `[B]` int64, the newest period.
+            row: As in `resolve`.
         """
-        new = self.records(self.quantiles(own), self.quantiles(published), self.labels(own.scale, slot))
+        new = self.records(self.quantiles(own), self.quantiles(published), self.labels(own.scale, period))
         new = new.reshape(-1, self.num_anchors, self.width)
-        return tracks._replace(probes=put(tracks.probes, self._places(self.issued_in_row, row, slot), new))
+        return tracks._replace(pending=put(tracks.pending, self._indices(self.issued_in_row, row, period), new))
 
-    def labels(self, scale: Tensor, slot: Tensor) -> Tensor:
-        """Return the last two columns of what is remembered, `[B, 2 K]`: scale and stamp, the same at all anchors.
+    def labels(self, scale: Tensor, period: Tensor) -> Tensor:
+        """Return the last two columns of an entry, `[B, 2 K]`: scale and stamp, the same at all anchors.
 
         Args:
             scale: `[B, 1]` in the stream's own unit.
-            slot: `[B]` int64, that of issue.
+            period: `[B]` int64, the period of issue.
         """
-        return torch.cat([scale, self._stamp(slot)], dim=1).repeat_interleave(self.num_anchors, dim=1)
+        return torch.cat([scale, self._stamp(period)], dim=1).repeat_interleave(self.num_anchors, dim=1)
 
-    def rows(self, probes: Tensor) -> Tensor:
-        """Return `[B * E, 2 Q + 2]`, a row per place."""
-        return probes.reshape(-1, self.width)
+    def rows(self, pending: Tensor) -> Tensor:
+        """Return `[B * E, 2 Q + 2]`, a row per entry."""
+        return pending.reshape(-1, self.width)
 
     def records(self, *columns: Tensor) -> Tensor:
-        """Return columns, `[B, c K]` each, side by side as a row per anchor, `[B * K, width]`."""
+        """Return columns, `[B, c K]` each, joined as a row per anchor, `[B * K, width]`."""
         flat = torch.cat(columns, dim=1)
         width = flat.shape[1] // self.num_anchors
         return flat.reshape(-1, width, self.num_anchors).transpose(1, 2).reshape(-1, width)
@@ -330,7 +322,7 @@ class QuantileTracker(nn.Module):
         return torch.cat([values] * self.num_levels, dim=1)
 
     def _in_order(self, distances: Tensor) -> Tensor:
-        """Let no level be nearer to the middle than the level before it; `distances` `[B, (Q - 1) P]`."""
+        """Keep each level at least as far from the middle as the level before it; `distances` is `[B, (Q - 1) P]`."""
         if self.middle <= 1 and self.num_levels - self.middle <= 2:  # one level on either side
             return distances
         rows = list(torch.chunk(distances, self.num_levels - 1, dim=1))
@@ -340,36 +332,36 @@ class QuantileTracker(nn.Module):
             rows[q] = torch.maximum(rows[q], rows[q - 1])
         return torch.cat(rows, dim=1)
 
-    def _stamp(self, slot: Tensor) -> Tensor:
-        """Return `[B, 1]` float32: the slot modulo `_STAMPS`, moved so far from 0 that no empty place is ever due.
+    def _stamp(self, period: Tensor) -> Tensor:
+        """Return `[B, 1]` float32: the period modulo `_STAMPS`, moved so far from 0 that no empty entry is ever due.
 
-        A forecast that waits is taken for lost where the stamps begin anew, once in `_STAMPS` slots.
+        Where the stamps wrap, once in `_STAMPS` periods, a pending forecast counts as lost.
         """
-        return (torch.remainder(slot, _STAMPS) + (self.horizon + 1)).to(torch.float32).unsqueeze(1)
+        return (torch.remainder(period, _STAMPS) + (self.horizon + 1)).to(torch.float32).unsqueeze(1)
 
-    def _places(self, in_row: Tensor, row: Tensor | None, slot: Tensor) -> Tensor:
-        """Return `[B, K, 2]` int64, row and place by the slot modulo R; `in_row` `[R, 2 K]` has a zero for each row."""
+    def _indices(self, in_row: Tensor, row: Tensor | None, period: Tensor) -> Tensor:
+        """Return `[B, K, 2]` int64, row and entry by period modulo R; `in_row` `[R, 2 K]` has a zero for each row."""
         if row is None:
-            row = torch.arange(len(slot), device=slot.device)
-        flat = in_row[torch.remainder(slot, self.repeat)] + row.unsqueeze(1) * self.row_of_place
+            row = torch.arange(len(period), device=period.device)
+        flat = in_row[torch.remainder(period, self.repeat)] + row.unsqueeze(1) * self.row_selector
         return flat.reshape(-1, self.num_anchors, 2)
 
 
-def _beside_zeros(places: Tensor) -> Tensor:
-    """Return `[R, 2 K]`, a zero before each place of `[R, K]`."""
-    return torch.stack([torch.zeros_like(places), places], dim=2).flatten(1)
+def _with_row_zeros(entries: Tensor) -> Tensor:
+    """Return `[R, 2 K]`, a zero before each entry of `[R, K]`."""
+    return torch.stack([torch.zeros_like(entries), entries], dim=2).flatten(1)
 
 
-def _places(strides: list[int], counts: list[int]) -> Tensor:
-    """Return `[R, K]` int64: the place of a forecast by its slot of issue modulo R, each anchor in its own ring."""
+def _ring_entries(strides: list[int], counts: list[int]) -> Tensor:
+    """Return `[R, K]` int64: the entry of a forecast by its period of issue modulo R, each anchor in its own ring."""
     repeat = math.lcm(*(stride * count for stride, count in zip(strides, counts, strict=True)))
-    slots = torch.arange(repeat).unsqueeze(1)
+    periods = torch.arange(repeat).unsqueeze(1)
     starts = torch.tensor([sum(counts[:k]) for k in range(len(counts))])
-    return starts + torch.div(slots, torch.tensor(strides), rounding_mode="floor") % torch.tensor(counts)
+    return starts + torch.div(periods, torch.tensor(strides), rounding_mode="floor") % torch.tensor(counts)
 
 
 def _signs(levels: int, middle: int) -> tuple[Tensor, Tensor]:
-    """Return `[Q, Q - 1]` and `[Q, 1]`, what offsets of the levels mean for distances and for the middle level."""
+    """Return `[Q, Q - 1]` and `[Q, 1]`, the effect of the levels' offsets on distances and on the middle level."""
     outwards, sideways = torch.zeros(levels, levels - 1), torch.zeros(levels, 1)
     sideways[middle] = 1.0
     for column, q in enumerate(q for q in range(levels) if q != middle):
@@ -381,15 +373,15 @@ def _signs(levels: int, middle: int) -> tuple[Tensor, Tensor]:
 def _mixing(levels: tuple[float, ...]) -> Tensor:
     """Return `[Q, Q]`: the steps of all levels times this are the steps that are taken.
 
-    The two ends of a central interval move apart or together by half the difference of their steps, and side by side by
-    `_SHIFT` times half the sum. A level without a counterpart goes its own way.
+    The two ends of a central interval move apart or together by half the difference of their steps. The median stays. A
+    level without a counterpart takes its own step.
     """
     matrix = torch.eye(len(levels))
     for i, level in enumerate(levels):
         for j, other in enumerate(levels):
             if abs(level + other - 1) < _SAME_LEVEL:
-                matrix[i, i] = (1 + _SHIFT) / 2 if i != j else _SHIFT
-                matrix[j, i] = (_SHIFT - 1) / 2 if i != j else _SHIFT
+                matrix[i, i] = 0.5 if i != j else 0.0
+                matrix[j, i] = -0.5 if i != j else 0.0
     return matrix
 
 

@@ -1,18 +1,17 @@
-"""What the network sees of covariates: features of the event's own, and of those that are known ahead.
+"""Features of covariates: those of the event, and those known ahead.
 
-Owns: scaling, masks, embeddings, and which part of the forecaster sees what. Does not know: tables
+Owns: scaling, masks, embeddings, and which part of the forecaster sees which feature. Does not know: tables
 (`rillcast_training.data.covariates`), streams, state. A forecaster without covariates has no such module.
 
-    features    of the event: each number scaled, and whether it is there; a learnt vector of each category. Inputs of
-    the
-                cells and of the head, so what was is remembered by the cells as observations are
-    ahead       of the next H slots: each known covariate scaled, and whether it is there. Inputs of the head alone
-    directions  each known covariate over the horizon: the head adds a share of it, one for each slot ahead, which
-    depends
-                on the stream's state: so a promotion tomorrow moves tomorrow's forecast by what this stream makes of it
+    features    of the event: each number scaled, and whether it is present; a learnt vector of each category. They are
+                inputs of the cells and of the head, so cells remember past covariates as they remember observations
+    ahead       of the next H periods: each known covariate scaled, and whether it is present. Inputs of the head alone
+    directions  each known covariate over the horizon. The head adds a share of it, one for each period ahead, which
+                depends on the stream's state. So a promotion tomorrow moves tomorrow's forecast by its effect on this
+                stream
 
-Invariants: a missing value counts as the usual one and is marked as missing; no value, however large, makes a feature
-leave [-8, 8]; a row's figures do not depend on the rows beside it.
+Invariants: a missing value counts as the usual one and is marked as missing; no value makes a feature leave [-8, 8]; a
+row's figures do not depend on other rows.
 """
 
 from __future__ import annotations
@@ -25,14 +24,14 @@ import torch
 from torch import Tensor, nn
 
 from rillcast.bundle.covariates import UNKNOWN, Covariate, ahead
-from rillcast_training.model.features import MAX_ABS_Y, WindowView
+from rillcast_training.model.features import MAX_ABS_Y, LagView
 
 _SOFT_LIMIT: Final = 8.0  # as for the other features
 _MAX_VECTOR: Final = 16  # numbers that describe a category
 
 
 class CovariateFeatures(nn.Module):
-    """Adds covariates to the view of a window. Parameters: the vectors of the categories."""
+    """Adds covariates to the view of an event. Parameters: the vectors of the categories."""
 
     numbers: Tensor
     loc: Tensor
@@ -61,22 +60,22 @@ class CovariateFeatures(nn.Module):
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each of the features is; those of a covariate share what stands before the bracket."""
+        """Names of the features; those of one covariate share the part before the bracket."""
         numbers = [one.name for one in self.covariates if one.kind != "category"]
         vectors = (f"{one.name}[{n}]" for _, one in self.categories for n in range(_vector_width(len(one.categories))))
         return (*(f"{name}[value]" for name in numbers), *(f"{name}[there]" for name in numbers), *vectors)
 
     @property
     def ahead_names(self) -> tuple[str, ...]:
-        """The same of the features ahead."""
-        slots = [f"{one.name}, ahead[{step}" for one in self.ahead for step in range(1, self.horizon + 1)]
-        return (*(f"{slot}]" for slot in slots), *(f"{slot} there]" for slot in slots))
+        """Names of the features ahead."""
+        periods = [f"{one.name}, ahead[{step}" for one in self.ahead for step in range(1, self.horizon + 1)]
+        return (*(f"{period}]" for period in periods), *(f"{period} there]" for period in periods))
 
-    def forward(self, view: WindowView, x: Tensor | None, future: Tensor | None) -> WindowView:
+    def forward(self, view: LagView, x: Tensor | None, future: Tensor | None) -> LagView:
         """Add the covariates of the same events to a view.
 
         Args:
-            view: `...` are its leading dimensions.
+            view: View of the events; `...` are its leading dimensions.
             x: `[..., C]` float32, NaN = missing; None = all missing.
             future: `[..., F, H]` float32, NaN = missing; None = all missing.
         """
@@ -109,5 +108,5 @@ def _scaled(values: Tensor, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]
 
 
 def _vector_width(categories: int) -> int:
-    """Return how many numbers describe one of so many categories."""
+    """Return how many numbers describe one of `categories` categories."""
     return min(_MAX_VECTOR, math.ceil(math.sqrt(categories + 1)))

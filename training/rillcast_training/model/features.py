@@ -1,18 +1,18 @@
-"""What the network sees of a stream: scaled features of its lag window and of the calendar.
+"""Features of a stream: its scaled lags and the calendar, as the network sees them.
 
-Owns: the default seasons of a frequency, the causal scale, the seasonal-naive base and every input of the
-cells. Does not know: cells, quantiles, losses, or how the window came to be (`rillcast_training.model.forecaster`
-shifts it
-event by event, or unfolds it from a whole sequence: both call this module, so neither can disagree).
+Owns: the default seasons of a frequency, the causal scale, the seasonal-naive base and every input of the cells. Does
+not know: cells, quantiles, losses, or where the lags come from. `rillcast_training.model.forecaster` shifts them event
+by event, or unfolds them from a whole sequence; both call this module, so they agree.
 
-Invariants: nothing here has parameters; every figure depends on the window, the number of its known slots and
-the newest slot alone, so a forecast is a function of the state. All values are finite for |y| <= `MAX_ABS_Y`.
-Differences are taken in the stream's own unit before anything is divided by the scale: a series whose level
-dwarfs its daily change keeps that change in float32.
+Invariants: nothing here has parameters. Every figure depends only on the lags, the number of known periods and the
+newest period, so a forecast is a function of the state. All values are finite for |y| <= `MAX_ABS_Y`. Differences are
+taken in the stream's own unit before the division by the scale: a series whose level dwarfs its daily change keeps that
+change in float32.
 
-Exported, a row's figures must not depend on its place in the batch, to the last bit: recovery by replay rests on it.
-ONNX Runtime's reductions, sines and logarithms work on groups of four floats from an aligned address on, and treat
-what is left over at the ends otherwise; so sums are matrix products, and `log1p` and `sin` get rows of four.
+In the exported graph a row's figures must not depend on its position in the batch, to the last bit, because recovery by
+replay relies on it. ONNX Runtime's reductions, sines and logarithms work on groups of four floats from an aligned
+address, and treat the rest at the ends differently. So sums are matrix products, and `log1p` and `sin` get rows of
+four.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ from rillcast.bundle.frequency import Frequency, parse
 DAY_MS: Final = 86_400_000
 WEEK_MS: Final = 7 * DAY_MS
 YEAR_MS: Final = 31_556_952_000  # the mean Gregorian year
-MAX_ABS_Y: Final = 1e30  # beyond it sums over a window could leave float32; such a value counts as missing
+MAX_ABS_Y: Final = 1e30  # beyond it sums over the lags could leave float32; such a value counts as missing
 _MIN_CONTEXT: Final = 28  # four weeks of days; short seasons are averaged over several of them
-_SHORT_SEASON: Final = 12  # a year of months, of which two tell little of one
+_SHORT_SEASON: Final = 12  # a year of months: two of them tell little about a year
 _MAX_PROFILE: Final = 48  # points that describe one season to the cells
-_LEVEL_FLOOR: Final = 1e-6  # of the level: some sixteen float32 spacings, so a constant stream scales its noise
+_LEVEL_FLOOR: Final = 1e-6  # share of the level: some sixteen float32 spacings, so a constant stream scales its noise
 _ABSOLUTE_FLOOR: Final = 1e-20
-_LEVEL_PRIOR: Final = 0.1  # change per slot, relative to the level, that one lone observation suggests
-_SOFT_LIMIT: Final = 8.0  # features saturate here, so one outlier cannot drive the cells anywhere
+_LEVEL_PRIOR: Final = 0.1  # change per period, relative to the level, for a stream with a single observation
+_SOFT_LIMIT: Final = 8.0  # features saturate here, so one outlier has a bounded effect on the cells
 _SUMMARIES: Final = (
     "newest seasonal change",
     "newest change",
@@ -48,7 +48,7 @@ _SUMMARIES: Final = (
 )
 _NUM_SUMMARIES: Final = len(_SUMMARIES)
 YEAR_MONTHS: Final = 12
-_PERIOD_NAMES: Final = {
+_CYCLE_NAMES: Final = {
     DAY_MS: "time of day",
     WEEK_MS: "time of week",
     YEAR_MS: "time of year",
@@ -58,25 +58,25 @@ _LANES: Final = 4
 
 
 def default_seasons(freq: str) -> tuple[int, ...]:
-    """Return the usual seasons of a frequency in slots: the main one, then a longer one where it is affordable.
+    """Return the usual seasons of a frequency in periods: the main one, then a longer one where it is affordable.
 
-    A day for half an hour and longer (with the week as second season), a day down to five minutes, an hour or
-    a minute below that, a week for days, a year for weeks and calendar months, and none (1) where nothing fits.
+    A day for half an hour and longer (with the week as second season), a day down to five minutes, an hour or a minute
+    below that, a week for days, a year for weeks and calendar months, and none (1) where nothing fits.
     """
     frequency = parse(freq)
     step = frequency.step
     if frequency.in_months:
-        slots, rest = divmod(YEAR_MONTHS, step)
-        return (1,) if rest else (slots,)
+        periods, rest = divmod(YEAR_MONTHS, step)
+        return (1,) if rest else (periods,)
     if step % WEEK_MS == 0:
         return (max(1, round(YEAR_MS / step)),)
     if step % DAY_MS == 0:
         return (7,) if step == DAY_MS else (1,)
-    for period in (DAY_MS, 3_600_000, 60_000, 1_000):
-        slots, rest = divmod(period, step)
-        if rest or not 2 <= slots <= 360:
+    for cycle in (DAY_MS, 3_600_000, 60_000, 1_000):
+        periods, rest = divmod(cycle, step)
+        if rest or not 2 <= periods <= 360:
             continue
-        return (slots, 7 * slots) if period == DAY_MS and slots <= 48 else (slots,)
+        return (periods, 7 * periods) if cycle == DAY_MS and periods <= 48 else (periods,)
     return (1,)
 
 
@@ -88,14 +88,14 @@ def default_context(seasons: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True, slots=True)
 class FeatureConfig:
-    """What the features depend on.
+    """Configuration of the features.
 
     Attributes:
-        frequency: of the slots.
-        seasons: main season in slots and, optionally, a longer one; none exceeds `context`.
-        context: slots in the lag window, L.
-        horizon: slots ahead, H.
-        calendar: whether positions in the day, week and year are features.
+        frequency: Frequency of the periods.
+        seasons: Main season in periods and, optionally, a longer one; none exceeds `context`.
+        context: Periods in the lag window, L.
+        horizon: Periods ahead, H.
+        calendar: Whether positions in the day, week and year are features.
     """
 
     frequency: Frequency
@@ -107,25 +107,25 @@ class FeatureConfig:
     def __post_init__(self) -> None:
         if not 1 <= len(self.seasons) <= 2 or any(not 1 <= m <= self.context for m in self.seasons):
             raise ValueError(
-                f"seasons {list(self.seasons)}: expected one or two of 1 to {self.context} slots (the context length)"
+                f"seasons {list(self.seasons)}: expected one or two of 1 to {self.context} periods (the context length)"
             )
         if len(self.seasons) == 2 and self.seasons[1] <= self.seasons[0]:
             raise ValueError(f"seasons {list(self.seasons)}: the second must be longer than the first")
         if self.context <= self.seasons[0]:
-            raise ValueError(f"context {self.context} must be longer than the main season of {self.seasons[0]} slots")
+            raise ValueError(f"context {self.context} must be longer than the main season of {self.seasons[0]} periods")
 
 
-class WindowView(NamedTuple):
-    """A lag window as the network sees it; `...` are the leading dimensions of the window.
+class LagView(NamedTuple):
+    """Lags as the network sees them; `...` are their leading dimensions.
 
     Attributes:
         features: `[..., F]` inputs of the cells and the head, bounded.
         base: `[..., H]` the seasonal-naive forecast, in the stream's own unit.
         scale: `[..., 1]` causal scale, in the stream's own unit, > 0.
-        directions: each `[..., H]`, or `[..., 1]` for all horizons: corrections that the head may take a share of, in
-            units of the scale: towards the newest value, the newest seasonal change, the mean over all whole seasons
-            of the window, and the second season where there is one; then the covariates that are known ahead.
-        ahead: `[..., A]` what the head alone sees of the slots ahead; None where nothing is known of them.
+        directions: Corrections that the head may take a share of, each `[..., H]`, or `[..., 1]` for all horizons, in
+            units of the scale: towards the newest value, the newest seasonal change, the mean over all whole seasons,
+            and the second season if there is one. Then the covariates that are known ahead.
+        ahead: `[..., A]` features of the periods ahead, for the head alone; None without covariates known ahead.
     """
 
     features: Tensor
@@ -134,24 +134,24 @@ class WindowView(NamedTuple):
     directions: tuple[Tensor, ...]
     ahead: Tensor | None = None
 
-    def take(self, *where: Tensor) -> WindowView:
+    def take(self, *where: Tensor) -> LagView:
         """Index the leading dimensions of every part."""
         directions = tuple(direction[where] for direction in self.directions)
         ahead = None if self.ahead is None else self.ahead[where]
-        return WindowView(self.features[where], self.base[where], self.scale[where], directions, ahead)
+        return LagView(self.features[where], self.base[where], self.scale[where], directions, ahead)
 
 
-class WindowFeatures(nn.Module):
-    """Turn lag windows into features, base and scale. No parameters."""
+class LagFeatures(nn.Module):
+    """Turn lags into features, base and scale. No parameters."""
 
     position: Tensor
     ones: Tensor
-    ones_slot: Tensor
+    ones_period: Tensor
     ones_season: Tensor
     lanes: Tensor
     phase_mean: Tensor
     gap_logs: Tensor
-    known_slots: Tensor
+    known_periods: Tensor
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
@@ -159,75 +159,75 @@ class WindowFeatures(nn.Module):
         season = config.seasons[0]
         self.profile_stride = math.ceil(season / _MAX_PROFILE)
         profile = math.ceil(season / self.profile_stride)
-        self.periods = _calendar_periods(config.frequency) if config.calendar else ()
+        self.cycles = _calendar_cycles(config.frequency) if config.calendar else ()
         self.num_directions = 2 + len(config.seasons)
-        self.num_features = profile * len(config.seasons) + _NUM_SUMMARIES + 2 * len(self.periods)
+        self.num_features = profile * len(config.seasons) + _NUM_SUMMARIES + 2 * len(self.cycles)
         self.register_buffer("position", torch.arange(config.context, dtype=torch.float32), persistent=False)
         self.register_buffer("ones", torch.ones(config.context, _LANES), persistent=False)
-        self.register_buffer("ones_slot", torch.ones(config.context - 1, _LANES), persistent=False)
+        self.register_buffer("ones_period", torch.ones(config.context - 1, _LANES), persistent=False)
         self.register_buffer("ones_season", torch.ones(config.context - season, _LANES), persistent=False)
         self.register_buffer("lanes", torch.ones(_LANES), persistent=False)
         self.register_buffer("phase_mean", _phase_mean(config.context, season), persistent=False)
         gaps = torch.arange(config.context + 1, dtype=torch.float32)
         self.register_buffer("gap_logs", torch.log1p(gaps), persistent=False)
-        known_slots = torch.arange(config.context) >= config.context - torch.arange(config.context + 1).unsqueeze(1)
-        # In bytes: it is the largest constant of a bundle, and grows with the square of the lag window.
-        self.register_buffer("known_slots", known_slots.to(torch.int8), persistent=False)
+        known_periods = torch.arange(config.context) >= config.context - torch.arange(config.context + 1).unsqueeze(1)
+        # As bytes: it is the largest constant of a bundle, and grows with the square of the lags.
+        self.register_buffer("known_periods", known_periods.to(torch.int8), persistent=False)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """What each feature is; those of a group share what stands before the bracket, [-k] is k slots ago."""
+        """Names of the features; those of a group share the part before the bracket, [-k] is k periods ago."""
         season, stride = self.config.seasons[0], self.profile_stride
         groups = ("season", "longer season")[: len(self.config.seasons)]
         profile = (f"{group}[-{lag}]" for group in groups for lag in range(season - 1, -1, -stride))
-        calendar = (f"{_PERIOD_NAMES[period]}[{wave}]" for wave in ("sin", "cos") for period in self.periods)
+        calendar = (f"{_CYCLE_NAMES[cycle]}[{wave}]" for wave in ("sin", "cos") for cycle in self.cycles)
         return (*profile, *_SUMMARIES, *calendar)
 
-    def mask_unknown(self, window: Tensor, known: Tensor) -> Tensor:
-        """Replace the slots before the `known` newest ones by the newest value.
+    def mask_unknown(self, lags: Tensor, known: Tensor) -> Tensor:
+        """Replace the periods before the `known` newest ones by the newest value.
 
         Args:
-            window: `[..., L]`, newest last.
-            known: `[...]` int64, slots known since the context began.
+            lags: `[..., L]`, newest last.
+            known: `[...]` int64, periods known since the segment began.
         """
         oldest = self.config.context - known.clamp(max=self.config.context).to(torch.float32).unsqueeze(-1)
-        return torch.where(self.position >= oldest, window, window[..., -1:])
+        return torch.where(self.position >= oldest, lags, lags[..., -1:])
 
-    def forward(self, window: Tensor, known: Tensor, slot: Tensor) -> WindowView:
-        """Describe a window.
+    def forward(self, lags: Tensor, known: Tensor, period: Tensor) -> LagView:
+        """Describe the lags.
 
         Args:
-            window: `[..., L]` float32 in the stream's own unit, newest last; slots before the known ones hold
-                the newest value (`mask_unknown`).
-            known: `[...]` int64, slots known since the context began.
-            slot: `[...]` int64, the newest slot, counted from the epoch.
+            lags: `[..., L]` float32 in the stream's own unit, newest last; periods before the known ones hold the
+                newest value (`mask_unknown`).
+            known: `[...]` int64, periods known since the segment began.
+            period: `[...]` int64, the newest period, counted from the epoch.
         """
         length, season = self.config.context, self.config.seasons[0]
-        newest = window[..., -1:]
+        newest = lags[..., -1:]
         within = known.clamp(max=length)
         known_f = within.to(torch.float32).unsqueeze(-1)
-        inside = self.known_slots[within].to(torch.float32)
+        inside = self.known_periods[within].to(torch.float32)
 
-        level = _sum(window.abs(), self.ones) / length
-        changes = _sum((window[..., 1:] - window[..., :-1]).abs() * inside[..., :-1], self.ones_slot)
+        level = _sum(lags.abs(), self.ones) / length
+        changes = _sum((lags[..., 1:] - lags[..., :-1]).abs() * inside[..., :-1], self.ones_period)
         local = (changes + _LEVEL_PRIOR * level) / known_f.clamp(min=1)
-        repeats = (window[..., season:] - window[..., :-season]).abs() * inside[..., :-season]
+        repeats = (lags[..., season:] - lags[..., :-season]).abs() * inside[..., :-season]
         seasonal = _sum(repeats, self.ones_season)
-        weight = max(1.0, season / 4)  # pairs that the local change counts for, until seasonal ones are there
+        weight = max(1.0, season / 4)  # pairs that the local change counts as, until there are seasonal ones
         scale = (seasonal + weight * local) / ((known_f - season).clamp(min=0) + weight)
         scale = torch.maximum(scale, level * _LEVEL_FLOOR).clamp(min=_ABSOLUTE_FLOOR)
 
-        base = self._seasonal_naive(window, season)
-        newest_change = (newest - window[..., -1 - season : length - season]) / scale
-        centred = window - newest
+        base = self._seasonal_naive(lags, season)
+        newest_change = (newest - lags[..., -1 - season : length - season]) / scale
+        centred = lags - newest
         phases, overall = torch.split(torch.matmul(centred, self.phase_mean), [season, 1], dim=-1)
         mean = self._repeat(phases, season)
         directions = [(newest - base) / scale, newest_change, (mean + (newest - base)) / scale]
-        profile = window[..., length - season :: self.profile_stride]
+        profile = lags[..., length - season :: self.profile_stride]
         shape = [(profile - newest) / scale]
         summaries = [
             newest_change,
-            (newest - window[..., -2:-1]) / scale,
+            (newest - lags[..., -2:-1]) / scale,
             overall / scale,
             _sum(centred.abs(), self.ones) / length / scale,
             local / scale,
@@ -236,22 +236,22 @@ class WindowFeatures(nn.Module):
         ]
         if len(self.config.seasons) == 2:
             second = self.config.seasons[1]
-            directions.append((self._seasonal_naive(window, second) - base) / scale)
-            earlier = window[..., length - second : length - second + season : self.profile_stride]
+            directions.append((self._seasonal_naive(lags, second) - base) / scale)
+            earlier = lags[..., length - second : length - second + season : self.profile_stride]
             shape.append((earlier - profile) / scale)
         features = torch.cat([*shape, *summaries], dim=-1)
         features = features / (1 + features.abs() / _SOFT_LIMIT)
-        if self.periods:
-            features = torch.cat([features, self._calendar(slot)], dim=-1)
-        return WindowView(features, base, scale, tuple(directions))
+        if self.cycles:
+            features = torch.cat([features, self._calendar(period)], dim=-1)
+        return LagView(features, base, scale, tuple(directions))
 
     def log_gap(self, gap: Tensor) -> Tensor:
-        """Return `log(1 + gap)` of gaps, int64 in 0 to the context length, from a table."""
+        """Return `log(1 + gap)` of gaps, int64 in 0 to `context`, from a table."""
         return self.gap_logs[gap]
 
-    def _seasonal_naive(self, window: Tensor, season: int) -> Tensor:
-        """Repeat the newest `season` slots of the window over the horizon: `[..., H]`."""
-        return self._repeat(window[..., self.config.context - season :], season)
+    def _seasonal_naive(self, lags: Tensor, season: int) -> Tensor:
+        """Repeat the newest `season` lags over the horizon: `[..., H]`."""
+        return self._repeat(lags[..., self.config.context - season :], season)
 
     def _repeat(self, cycle: Tensor, season: int) -> Tensor:
         """Repeat a cycle `[..., season]` over the horizon, `[..., H]`."""
@@ -259,11 +259,11 @@ class WindowFeatures(nn.Module):
         repeated = torch.cat([cycle] * repeats, dim=-1) if repeats > 1 else cycle
         return repeated[..., : self.config.horizon]
 
-    def _calendar(self, slot: Tensor) -> Tensor:
-        """Return `[..., 2 * periods]` sines and cosines; the phase is taken in int64, never from a float time."""
-        time = slot * self.config.frequency.step
-        phases = [torch.remainder(time, period).to(torch.float32) * (2 * math.pi / period) for period in self.periods]
-        # The sine a quarter of a cycle later is the cosine. Two periods fill the lanes, a single one fills them twice.
+    def _calendar(self, period: Tensor) -> Tensor:
+        """Return `[..., 2 * cycles]` sines and cosines; the phase is taken in int64, never from a float time."""
+        time = period * self.config.frequency.step
+        phases = [torch.remainder(time, cycle).to(torch.float32) * (2 * math.pi / cycle) for cycle in self.cycles]
+        # The sine a quarter of a cycle later is the cosine. Two cycles fill the lanes, a single one fills them twice.
         angles = [*phases, *(phase + math.pi / 2 for phase in phases)]
         waves = torch.sin(torch.stack(angles * (_LANES // len(angles)), dim=-1))
         return waves[..., : len(angles)]
@@ -275,7 +275,7 @@ def _sum(values: Tensor, ones: Tensor) -> Tensor:
 
 
 def _phase_mean(length: int, season: int) -> Tensor:
-    """Return `[L, m + 1]`: a window times this is the mean season over its whole seasons, and its overall mean."""
+    """Return `[L, m + 1]`: lags times this are the mean season over their whole seasons, and their overall mean."""
     whole = length // season
     matrix = torch.zeros(length, season + 1)
     matrix[length - whole * season :, :season] = torch.eye(season).repeat(whole, 1) / whole
@@ -283,10 +283,10 @@ def _phase_mean(length: int, season: int) -> Tensor:
     return matrix
 
 
-def _calendar_periods(frequency: Frequency) -> tuple[int, ...]:
-    """Return the calendar cycles, in the unit of the step, that span at least two slots and are worth their input.
+def _calendar_cycles(frequency: Frequency) -> tuple[int, ...]:
+    """Return the calendar cycles, in the unit of the step, that span at least two periods and are worth their input.
 
-    The year is left out below a day: a few months of training data would only tell the network when it was.
+    The year is left out below a day: a few months of training data would only tell the network their dates.
     """
     step = frequency.step
     if frequency.in_months:

@@ -1,22 +1,24 @@
 """The forecaster: one module, two views of it, `forward` over sequences and `step` over state rows.
 
-Owns: the semantics of an event (late, repeated, missing, after a gap) and the state that a stream keeps. Does not know:
-files, training, ONNX (`rillcast_training.export.bundle` traces `step`), or where rows live.
+Owns: the semantics of an event (late, repeated, missing, after a gap) and the state of a stream. Does not know: files,
+training, ONNX (`rillcast_training.export.bundle` traces `step`), or where rows are stored.
 
 State of a stream, one row each, in this order; a row of zeros is a stream never seen:
-    clock    int64 [2]       newest slot; slots known since the context began plus one (0 = never seen)
-    lags     float32 [L]     values by slot, newest last, in the stream's unit; a slot without an observation holds
-                             its seasonal value, a slot before the known ones the newest value
-    hidden   float32 [..]    the cells' state, layers side by side; other cells name others (`cell` of an LSTM)
-    probes   float32 [E, W]  forecasts that wait for their observation (rillcast_training.model.calibration)
+    clock    int64 [2]       newest period; periods known since the segment began plus one (0 = never seen)
+    lags     float32 [L]     values by period, newest last, in the stream's unit; a period without an observation holds
+                             its seasonal value, a period before the known ones the newest value
+    hidden   float32 [..]    the cells' state, layers next to each other; other cells name others (`cell` of an LSTM)
+    probes   float32 [E, W]  pending forecasts (rillcast_training.model.calibration)
     offsets  float32 [Q, K]  the online correction of each quantile at K horizons, in units of the scale
 
-Invariants: an event costs one cell step, whatever gap it ends; rows never meet each other; quantiles never cross
-(each is its neighbour plus something that is not negative); the forecast is a function of the state after the
-event (and of its covariates, where there are any), so a repeated or late event, which leaves the state alone, brings
-the same forecast again. `forward` over a context's advancing events gives the same forecasts as `step` by `step`
-without online calibration (tests/property/test_step_equals_sequence.py). Training all time steps of a sequence at once
-are the forking sequences of Wen et al. (2017), A multi-horizon quantile recurrent forecaster.
+Segment: events of a stream between two restarts. A gap beyond `max_gap` restarts the stream.
+
+Invariants: an event costs one cell step, after a gap of any length; rows do not affect each other; quantiles never
+cross (each is its neighbour plus something that is not negative); the forecast is a function of the state after the
+event, and of its covariates if there are any. So a repeated or late event, which leaves the state unchanged, brings the
+same forecast again. `forward` over a segment's advancing events gives the same forecasts as `step` by `step` without
+online calibration (tests/property/test_step_equals_sequence.py). Training trains all time steps of a sequence at once:
+the forking sequences of Wen et al. (2017), A multi-horizon quantile recurrent forecaster.
 """
 
 from __future__ import annotations
@@ -35,11 +37,11 @@ from rillcast.bundle.frequency import parse
 from rillcast_training.model.calibration import Parts, QuantileTracker, Tracks
 from rillcast_training.model.cells import make_cell
 from rillcast_training.model.covariates import CovariateFeatures
-from rillcast_training.model.features import MAX_ABS_Y, FeatureConfig, WindowFeatures, WindowView
+from rillcast_training.model.features import MAX_ABS_Y, FeatureConfig, LagFeatures, LagView
 from rillcast_training.model.head import QuantileHead
+from rillcast_training.model.periods import periods_of
 from rillcast_training.model.precision import mixed
 from rillcast_training.model.scores import ForecastScores
-from rillcast_training.model.slots import slots_of
 
 _EVENT_FEATURES: Final = 2
 
@@ -49,19 +51,18 @@ class ForecasterConfig:
     """Everything that fixes the shape of a forecaster.
 
     Attributes:
-        freq: frequency, such as `1h` or `1mo`.
-        horizon: slots ahead, H.
-        quantiles: increasing levels in (0, 1), Q of them.
-        seasons: main season in slots, and optionally a longer one.
-        context: length of the lag window in slots, L; a stream is warm when so many slots are known.
-        max_gap: a longer gap, in slots, starts the stream's context anew; at most `context`.
-        cell: a name of `rillcast_training.model.cells.CELLS`.
-        hidden: width of a layer.
-        layers: recurrent layers.
-        calendar: whether the positions in day, week and year are inputs.
-        dropout: share of the cells' inputs and of the head's that is left out at random in training.
-        covariates: what comes beside the observations, in the order of the inputs; see
-        `rillcast_training.model.covariates`.
+        freq: Frequency, such as `1h` or `1mo`.
+        horizon: Periods ahead, H.
+        quantiles: Increasing levels in (0, 1), Q of them.
+        seasons: Main season in periods, and optionally a longer one.
+        context: Length of the lag window in periods, L; a stream is warm when it knows as many periods.
+        max_gap: Longest gap, in periods, that keeps the state of a stream; at most `context`.
+        cell: A name of `rillcast_training.model.cells.CELLS`.
+        hidden: Width of a layer.
+        layers: Recurrent layers.
+        calendar: Whether the positions in day, week and year are inputs.
+        dropout: Share of the cells' inputs and of the head's that is left out at random in training.
+        covariates: Covariates in the order of the inputs; see `rillcast_training.model.covariates`.
     """
 
     freq: str
@@ -90,28 +91,28 @@ class ForecasterConfig:
 
     @property
     def features(self) -> FeatureConfig:
-        """The part that the features depend on."""
+        """Configuration of the features."""
         return FeatureConfig(parse(self.freq), self.seasons, self.context, self.horizon, self.calendar)
 
 
 class Sequences(NamedTuple):
-    """Advancing events of S contexts (or windows of them), T each, over G slots; padding repeats the last event.
+    """Advancing events of S segments (or windows of them), T each, over G periods; padding repeats the last event.
 
     Attributes:
-        grid: `[S, L - 1 + G]` float32, values by slot with gaps filled as `step` fills them; G starts with the
-            first event's slot.
-        offset: `[S, T]` int64 in [0, G), each event's slot relative to the first event's.
-        slot: `[S, T]` int64, slots since the epoch.
-        gap: `[S, T]` int64, slots since the event before; 0 for a context's first event.
+        grid: `[S, L - 1 + G]` float32, values by period with gaps filled as `step` fills them; G starts with the first
+            event's period.
+        offset: `[S, T]` int64 in [0, G), each event's period relative to the first event's.
+        period: `[S, T]` int64, periods since the epoch.
+        gap: `[S, T]` int64, periods since the event before; 0 for a segment's first event.
         observed: `[S, T]` bool, False = missing.
-        known: `[S, T]` int64, slots known since the context began, this one included.
+        known: `[S, T]` int64, periods known since the segment began, this one included.
         x: `[S, T, C]` float32, the covariates of the events, NaN = missing; None = all missing, or none declared.
-        future: `[S, T, F, H]` float32, those known ahead, for the next slots; None likewise.
+        future: `[S, T, F, H]` float32, covariates known ahead, for the next periods; NaN and None as for `x`.
     """
 
     grid: Tensor
     offset: Tensor
-    slot: Tensor
+    period: Tensor
     gap: Tensor
     observed: Tensor
     known: Tensor
@@ -125,10 +126,10 @@ class Forecast(NamedTuple):
     Attributes:
         middle: `[..., H]` correction of the middle quantile in units of the scale.
         distances: `[..., (Q - 1) H]` of the other quantiles from the middle one, in units of the scale, not negative
-            and not decreasing outwards. Horizons come last because that is the cheaper layout to compute in.
+            and not decreasing outwards. Horizons come last because that layout is cheaper to compute in.
         base: `[..., H]` seasonal-naive forecast in the stream's own unit.
         scale: `[..., 1]` in the stream's own unit.
-        centre: which quantile is the middle one.
+        centre: Index of the middle quantile.
     """
 
     middle: Tensor
@@ -162,17 +163,17 @@ class Rows(NamedTuple):
     clock: Tensor
     lags: Tensor
     cells: tuple[Tensor, ...]
-    probes: Tensor
+    pending: Tensor
     offsets: Tensor
 
     @property
     def tracks(self) -> Tracks:
         """The calibrator's part."""
-        return Tracks(self.probes, self.offsets)
+        return Tracks(self.pending, self.offsets)
 
     def flat(self) -> tuple[Tensor, ...]:
         """Return the tensors in the order of `Forecaster.state_specs`."""
-        return (self.clock, self.lags, *self.cells, self.probes, self.offsets)
+        return (self.clock, self.lags, *self.cells, self.pending, self.offsets)
 
     @classmethod
     def from_flat(cls, rows: tuple[Tensor, ...]) -> Rows:
@@ -181,13 +182,13 @@ class Rows(NamedTuple):
 
 
 class StepOutputs(NamedTuple):
-    """What a step says of each event.
+    """Outputs of a step for each event.
 
     Attributes:
         forecast: `[B, H, Q]` in the stream's own unit.
         status: `[B]` int8, a `rillcast.bundle.bundle.Status`.
-        score: `[B, len(scores)]`; NaN where no forecast for this very slot, from so far ahead, met an observation.
-        anomaly: `[B]` in [0, 1]; NaN likewise.
+        score: `[B, len(scores)]`; NaN where the event resolves no forecast from that many periods ahead.
+        anomaly: `[B]` in [0, 1]; NaN where the event resolves no forecast from one period ahead.
     """
 
     forecast: Tensor
@@ -205,19 +206,19 @@ class Forecaster(nn.Module):
     def __init__(self, config: ForecasterConfig) -> None:
         super().__init__()
         self.config = config
-        self.features = WindowFeatures(config.features)
+        self.features = LagFeatures(config.features)
         self.covariates = CovariateFeatures(config.covariates, config.horizon) if config.covariates else None
-        beside = self.covariates
-        inputs = self.features.num_features + (beside.num_features if beside else 0)
+        covariates = self.covariates
+        inputs = self.features.num_features + (covariates.num_features if covariates else 0)
         self.cell = make_cell(config.cell, inputs + _EVENT_FEATURES, config.hidden, config.layers)
         self.dropout = nn.Dropout(config.dropout)
         self.head = QuantileHead(
-            inputs=config.hidden + inputs + (beside.num_ahead if beside else 0),
+            inputs=config.hidden + inputs + (covariates.num_ahead if covariates else 0),
             width=config.hidden,
             horizon=config.horizon,
             quantiles=config.quantiles,
             season=config.seasons[0],
-            directions=self.features.num_directions + (beside.num_directions if beside else 0),
+            directions=self.features.num_directions + (covariates.num_directions if covariates else 0),
             dropout=config.dropout,
         )
         self.tracker = QuantileTracker(config.horizon, config.quantiles)
@@ -228,7 +229,7 @@ class Forecaster(nn.Module):
         self.register_buffer("source", source.to(torch.int32), persistent=False)
 
     def state_specs(self) -> tuple[StateSpec, ...]:
-        """Return the kinds of state that a stream keeps, in the order of `Rows.flat`."""
+        """Return the kinds of state of a stream, in the order of `Rows.flat`."""
         config, tracker = self.config, self.tracker
         return (
             StateSpec(name="clock", dtype="int64", row_shape=(2,)),
@@ -237,7 +238,7 @@ class Forecaster(nn.Module):
                 StateSpec(name=name, dtype="float32", row_shape=(config.layers * config.hidden,))
                 for name in self.cell.states
             ),
-            StateSpec(name="probes", dtype="float32", row_shape=(tracker.places, tracker.width)),
+            StateSpec(name="probes", dtype="float32", row_shape=(tracker.entries, tracker.width)),
             StateSpec(name="offsets", dtype="float32", row_shape=(tracker.num_levels, tracker.num_anchors)),
         )
 
@@ -259,10 +260,10 @@ class Forecaster(nn.Module):
         """Forecast from every event of every sequence, or from some of them.
 
         Args:
-            sequences: the events; the cells start from zeros at each sequence's first.
+            sequences: Events; the cells start from zeros at each sequence's first.
             origins: `[S, K]` int64 in [0, T), the events to forecast from; None = all.
-            products: in which type cells and head multiply matrices; bfloat16 is mixed precision, for training. What
-                is computed from observations, and the forecast, is float32 whatever it is.
+            products: Type in which cells and head multiply matrices; bfloat16 is mixed precision, for training. Figures
+                computed from observations, and the forecast, are always float32.
 
         Returns:
             Forecasts with leading dimensions `[S, T]` or `[S, K]`.
@@ -277,19 +278,19 @@ class Forecaster(nn.Module):
                 view = view.take(streams, origins)
             return self.forecast(outputs, view)
 
-    def view(self, sequences: Sequences) -> WindowView:
-        """Return every event's window as the network sees it; leading dimensions `[S, T]`."""
+    def view(self, sequences: Sequences) -> LagView:
+        """Return every event's lags as the network sees them; leading dimensions `[S, T]`."""
         streams = torch.arange(len(sequences.grid), device=sequences.grid.device).unsqueeze(1)
         window = sequences.grid.unfold(1, self.config.context, 1)[streams, sequences.offset]
         known = sequences.known
-        view: WindowView = self.features(self.features.mask_unknown(window, known), known, sequences.slot)
+        view: LagView = self.features(self.features.mask_unknown(window, known), known, sequences.period)
         return self.with_covariates(view, sequences.x, sequences.future)
 
-    def with_covariates(self, view: WindowView, x: Tensor | None, future: Tensor | None) -> WindowView:
-        """Return the view with the covariates of the same events in it, if the forecaster takes any."""
+    def with_covariates(self, view: LagView, x: Tensor | None, future: Tensor | None) -> LagView:
+        """Return the view with the covariates of the same events, if the forecaster takes any."""
         if self.covariates is None:
             return view
-        seen: WindowView = self.covariates(view, x, future)
+        seen: LagView = self.covariates(view, x, future)
         return seen
 
     def step(
@@ -307,22 +308,22 @@ class Forecaster(nn.Module):
         Args:
             ds: `[B]` int64, milliseconds since the epoch.
             y: `[B]` float32; NaN, or beyond `MAX_ABS_Y`, is missing.
-            rows: the streams' state.
-            calibrate: `[]`, the share of the online correction that forecasts get: 1 = calibrated, 0 = as the
-                network gives them. What is learnt for the correction does not depend on it.
+            rows: State of the streams.
+            calibrate: `[]`, share of the online correction in the forecasts: 1 = calibrated, 0 = the network's own. The
+                offsets that are learnt do not depend on it.
             x: `[B, C]` float32, the covariates of the events, NaN = missing; None = all missing.
-            future: `[B, F, H]` float32, those known ahead, for the next H slots; None = all missing.
-            row: `[B]` int64, which row of `rows.probes` is each event's; None = they are in the order of the events.
+            future: `[B, F, H]` float32, covariates known ahead, for the next H periods; None = all missing.
+            row: `[B]` int64, row of `rows.pending` of each event; None = the order of the events.
 
         Returns:
-            What became of the events, and the next state.
+            Outputs for the events, and the next state.
         """
         context = self.config.context
-        slot = slots_of(ds, parse(self.config.freq))
-        newest_slot, age = rows.clock[:, 0], rows.clock[:, 1]
+        period = periods_of(ds, parse(self.config.freq))
+        newest_period, age = rows.clock[:, 0], rows.clock[:, 1]
         observed = y.abs() <= MAX_ABS_Y  # False for NaN
         value = torch.where(observed, y, 0.0)
-        gap = slot - newest_slot
+        gap = period - newest_period
         seen = age > 0
         restarts = ~seen | (gap > self.config.max_gap)
         advances = restarts | (gap > 0)
@@ -331,16 +332,16 @@ class Forecaster(nn.Module):
         known_before = (age - 1).clamp(min=0)
         known = torch.where(restarts, 0, known_before)
         known = torch.where(known > 0, known + shift, (advances & observed).to(torch.int64))
-        slot = torch.where(advances, slot, newest_slot)
+        period = torch.where(advances, period, newest_period)
 
         season_ago = rows.lags.gather(1, self.season_ago[shift].unsqueeze(1)).squeeze(1)
         seasonal = torch.where(restarts, 0.0, season_ago)
         newest = torch.where(advances & observed, value, seasonal).unsqueeze(1)
-        # The newest value stands first, where the place of an unknown slot, zero, points to: one pass over the lags.
-        places = self.source[shift] * self.features.known_slots[known.clamp(max=context)].to(torch.int32)
-        lags = torch.cat([newest, rows.lags], dim=1).gather(1, places.to(torch.int64))
+        # The newest value comes first, as column 0 is the source of unknown periods: one pass over the lags.
+        columns = self.source[shift] * self.features.known_periods[known.clamp(max=context)].to(torch.int32)
+        lags = torch.cat([newest, rows.lags], dim=1).gather(1, columns.to(torch.int64))
 
-        view = self.with_covariates(self.features(lags, known, slot), x, future)
+        view = self.with_covariates(self.features(lags, known, period), x, future)
         kept = (~restarts).to(torch.float32).unsqueeze(1)
         before = tuple(part * kept for part in rows.cells)
         stepped = self.cell.step(self.cell_inputs(view, shift, observed), before)
@@ -349,42 +350,42 @@ class Forecaster(nn.Module):
         )
         tracker = self.tracker
         own = self.forecast(self.cell.output(cells), view).parts()
-        settled, tracks = tracker.settle(rows.tracks, value, slot, known, advances & observed, restarts, row)
+        resolved, tracks = tracker.resolve(rows.tracks, value, period, known, advances & observed, restarts, row)
         offsets = calibrate * tracks.offsets
         published = tracker.correct(own, offsets)
         at_anchors = tracker.parts_at_anchors(own)
         corrected = tracker.correct(at_anchors, offsets, at_anchors=True)
-        tracks = tracker.remember(tracks, at_anchors, corrected, slot, row)
+        tracks = tracker.remember(tracks, at_anchors, corrected, period, row)
 
         status = torch.where(observed, int(Status.OK), int(Status.MISSING))
         status = torch.where(shift > 1, int(Status.GAP), status)
         status = torch.where(known < context, int(Status.WARMING_UP), status)
         status = torch.where(advances, status, torch.where(gap < 0, int(Status.LATE), int(Status.DUPLICATE)))
         score, anomaly = self.forecast_scores(
-            value, settled.published, view.scale.squeeze(1), settled.there, naive=seasonal
+            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=seasonal
         )
-        clock = torch.stack([slot, known + 1], dim=1)
-        following = Rows(clock, lags, cells, tracks.probes, tracks.offsets)
+        clock = torch.stack([period, known + 1], dim=1)
+        following = Rows(clock, lags, cells, tracks.pending, tracks.offsets)
         return StepOutputs(tracker.by_horizon(published), status.to(torch.int8), score, anomaly), following
 
-    def forecast(self, outputs: Tensor, view: WindowView) -> Forecast:
-        """Return the forecasts that go with the cells' outputs, `[..., hidden]`, and the windows of the same events."""
+    def forecast(self, outputs: Tensor, view: LagView) -> Forecast:
+        """Return the forecasts for the cells' outputs, `[..., hidden]`, and the views of the same events."""
         seen = [outputs, view.features] if view.ahead is None else [outputs, view.features, view.ahead]
         middle, distances = self.head(torch.cat(seen, dim=-1), view.directions)
         return Forecast(middle, distances, view.base, view.scale, self.tracker.middle)
 
-    def cell_inputs(self, view: WindowView, gap: Tensor, observed: Tensor) -> Tensor:
-        """Return the cells' inputs: the features, the gap that the event ended, and whether it was observed."""
+    def cell_inputs(self, view: LagView, gap: Tensor, observed: Tensor) -> Tensor:
+        """Return the cells' inputs: the features, the gap before the event, and whether it was observed."""
         event = [self.features.log_gap(gap), observed.to(torch.float32)]
         inputs: Tensor = self.dropout(torch.cat([view.features, torch.stack(event, dim=-1)], dim=-1))
         return inputs
 
 
 def _shift_sources(config: ForecasterConfig) -> Tensor:
-    """Return `[max_gap + 1, L]` int64: row g tells where each lag comes from when the window moves by g slots.
+    """Return `[max_gap + 1, L]` int64: row g says where each lag comes from when the lags move by g periods.
 
-    Lag j takes old lag j + g; one that lies beyond the old window (a slot never seen) takes its seasonal value, whole
-    seasons back. One table row serves ordinary steps, gaps and events that change nothing (g = 0) alike.
+    Lag j takes old lag j + g. Where that lies beyond the old lags (a period never seen), it takes its seasonal value,
+    whole seasons back. One row of the table serves ordinary steps, gaps and events that change nothing (g = 0).
     """
     length, season = config.context, config.seasons[0]
     source = torch.arange(length) + torch.arange(config.max_gap + 1).unsqueeze(1)

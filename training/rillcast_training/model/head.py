@@ -1,7 +1,7 @@
 """The quantile head: every horizon and quantile at once.
 
-Owns: how the cells' outputs become a forecast in units of the scale, and what it is before any training. Does not know:
-streams, state, units. Invariant: quantiles never cross, by construction and under float32 rounding.
+Owns: how the cells' outputs become a forecast in units of the scale, and the forecast before any training. Does not
+know: streams, state, units. Invariant: quantiles never cross, by construction and under float32 rounding.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _MEAN_ABS_TO_SIGMA: Final = math.sqrt(math.pi / 2)  # of a normal distribution
 class QuantileHead(nn.Module):
     """All horizons and quantiles at once, as a correction to the seasonal-naive forecast.
 
-    The middle quantile is the base plus a free correction plus learned shares of the view's directions; its
-    neighbours lie steps >= 0 outwards. Starts as the seasonal-naive forecast with the spread of
-    normal errors whose mean absolute value is the scale.
+    The middle quantile is the base plus a free correction plus learned shares of the view's directions. Its neighbours
+    lie steps >= 0 outwards. The head starts as the seasonal-naive forecast with the spread of normal errors whose mean
+    absolute value is the scale.
     """
 
     def __init__(
@@ -61,7 +61,7 @@ class QuantileHead(nn.Module):
 
         Args:
             inputs: `[..., inputs]`, the cells' outputs and the features.
-            directions: corrections to take shares of, each `[..., H]` or `[..., 1]`.
+            directions: Corrections to take shares of, each `[..., H]` or `[..., 1]`.
         """
         hidden = torch.relu(self.trunk(self.dropout(inputs)))
         sizes = [self.horizon] * (1 + self.directions) + [self.horizon * self.steps]
@@ -74,7 +74,7 @@ class QuantileHead(nn.Module):
     def _distances(self, steps: Tensor) -> Tensor:
         """Sum steps >= 0 between neighbouring quantiles, `[..., (Q - 1) H]`, outwards from the middle one.
 
-        Sums of terms that are not negative do not decrease under rounding, so neither do the quantiles.
+        Sums of terms that are not negative do not decrease under rounding, so quantiles keep their order.
         """
         above = self.steps - self.centre
         if self.centre <= 1 and above <= 1:

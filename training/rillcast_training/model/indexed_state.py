@@ -1,10 +1,8 @@
-"""A table that is read and written at single places of its rows, in PyTorch and in ONNX.
+"""State that is read and written at single entries of its rows, in PyTorch and in ONNX.
 
-Owns: `take` and `put`, which the exporter turns into one GatherND and one ScatterND. What PyTorch's own indexing is
-lowered to goes over whole rows, or over the table. `rillcast_training.export.tracing` puts the state of all streams
-in the place of the
-table, so that an event touches the places that it needs, not all that its stream remembers. Does not know: what is in a
-table.
+Owns: `take` and `put`, which the exporter turns into one GatherND and one ScatterND. PyTorch's own indexing would
+become operators over whole rows, or over the whole table. `rillcast_training.export.tracing` replaces the table by the
+state of all streams, so an event touches only the entries that it needs. Does not know: the contents of a table.
 """
 
 from __future__ import annotations
@@ -15,26 +13,26 @@ import torch
 from torch import Tensor
 
 
-def take(table: Tensor, places: Tensor) -> Tensor:
-    """Return `[B, K, ...]`, what stands at some places.
+def take(table: Tensor, indices: Tensor) -> Tensor:
+    """Return `[B, K, ...]`, the values at some entries.
 
     Args:
         table: `[N, E, ...]`.
-        places: `[B, K, 2]` int64, row and place in it.
+        indices: `[B, K, 2]` int64, row and entry.
     """
-    taken: Tensor = _Take.apply(table, places)
+    taken: Tensor = _Take.apply(table, indices)
     return taken
 
 
-def put(table: Tensor, places: Tensor, values: Tensor) -> Tensor:
-    """Return the table with other values at some places.
+def put(table: Tensor, indices: Tensor, values: Tensor) -> Tensor:
+    """Return the table with other values at some entries.
 
     Args:
         table: `[N, E, ...]`.
-        places: `[B, K, 2]` int64, row and place in it; none twice.
+        indices: `[B, K, 2]` int64, row and entry; unique.
         values: `[B, K, ...]`.
     """
-    changed: Tensor = _Put.apply(table, places, values)
+    changed: Tensor = _Put.apply(table, indices, values)
     return changed
 
 
@@ -42,22 +40,22 @@ class _Take(torch.autograd.Function):
     """Never differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, places: Tensor) -> Tensor:  # noqa: ARG004  the signature is PyTorch's
-        return table[places[..., 0], places[..., 1]]
+    def forward(ctx: Any, table: Tensor, indices: Tensor) -> Tensor:  # noqa: ARG004  the signature is PyTorch's
+        return table[indices[..., 0], indices[..., 1]]
 
     @staticmethod
-    def symbolic(g: Any, table: Any, places: Any) -> Any:
+    def symbolic(g: Any, table: Any, indices: Any) -> Any:
         sizes = [None, None, *table.type().varyingSizes()[2:]]
-        return g.op("GatherND", table, places).setType(table.type().with_sizes(sizes))
+        return g.op("GatherND", table, indices).setType(table.type().with_sizes(sizes))
 
 
 class _Put(torch.autograd.Function):
     """Never differentiated."""
 
     @staticmethod
-    def forward(ctx: Any, table: Tensor, places: Tensor, values: Tensor) -> Tensor:  # noqa: ARG004  likewise
-        return table.index_put((places[..., 0], places[..., 1]), values)
+    def forward(ctx: Any, table: Tensor, indices: Tensor, values: Tensor) -> Tensor:  # noqa: ARG004  the signature is PyTorch's
+        return table.index_put((indices[..., 0], indices[..., 1]), values)
 
     @staticmethod
-    def symbolic(g: Any, table: Any, places: Any, values: Any) -> Any:
-        return g.op("ScatterND", table, places, values).setType(table.type())
+    def symbolic(g: Any, table: Any, indices: Any, values: Any) -> Any:
+        return g.op("ScatterND", table, indices, values).setType(table.type())

@@ -1,17 +1,17 @@
-"""The memory layout of the exported step: small tensors lie with the batch last.
+"""The memory layout of the exported step: small tensors have the batch last.
 
-A module says `[B, C]`, a row per stream, and most of a step is elementwise work on rows of 1 to 48 numbers with one
-number per stream beside them. ONNX Runtime's CPU kernels broadcast that number row by row, and copy columns number by
-number. With the batch last, `[C, B]`, the same operators run over B contiguous numbers at a time: three to ten times
-faster. So the exported graph is rewritten: an operator that computes numbers from numbers at the same place, or moves
-them about within their rows, works on `[C, B]` where its rows are small; products, reductions, and the functions whose
-kernels round differently at the ends of an array (exp, log, sin, sigmoid, tanh, reciprocal) stay as they are, with a
-transposition where the two meet.
+A module says `[B, C]`, a row per stream. Most of a step is elementwise work on rows of 1 to 48 numbers with one number
+per stream. ONNX Runtime's CPU kernels broadcast that number row by row, and copy columns number by number. With the
+batch last, `[C, B]`, the same operators run over B contiguous numbers at a time: three to ten times faster. So the
+exported graph is rewritten. An operator that computes numbers from numbers at the same position, or moves them within
+their rows, works on `[C, B]` where its rows are small. Products, reductions, and functions whose kernels round
+differently at the ends of an array (exp, log, sin, sigmoid, tanh, reciprocal) stay as they are, with a transposition
+where the two meet.
 
-Owns: which operators change their layout, and how. Does not know: what the graph computes.
+Owns: which operators change their layout, and how. Does not know: the purpose of the graph.
 
-Invariant: the rewritten graph gives the same bits. Every operator that changes its layout rounds each number by
-itself, wherever it stands.
+Invariant: the rewritten graph gives the same bits. Every operator that changes its layout rounds each number on its
+own, independent of its position.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ _ELEMENTWISE: Final = frozenset(
         *("Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Relu", "Sqrt", "Sub", "Where", "Xor"),
     }
 )
-_LARGEST_ROW: Final = 72  # numbers; from about there on both layouts cost the same, and transpositions come on top
-_SMALL_ROW: Final = 48  # an elementwise operator that nothing else decides for gains up to here
+_LARGEST_ROW: Final = 72  # numbers; beyond it both layouts cost about the same, and transpositions come on top
+_SMALL_ROW: Final = 48  # numbers; an elementwise operator without turned neighbours gains up to here
 _BATCHES: Final = (5, 7)  # two sizes tell a dimension that grows with the batch from one that does not
 _ROWS: Final = "rows"
 _SUFFIX: Final = ".batch_last"
@@ -45,8 +45,8 @@ def batch_last(model: onnx.ModelProto, example: Callable[[int], Mapping[str, np.
     """Return the graph with its small tensors in `[C, B]`.
 
     Args:
-        model: a graph whose inputs and outputs have the batch first.
-        example: returns its inputs, and maybe more, for a batch of a given size.
+        model: Graph whose inputs and outputs have the batch first.
+        example: Returns its inputs, and possibly more, for a batch of a given size.
     """
     folded, shapes = _folded(model, example)
     rewriting = _Rewriting({t.name: numpy_helper.to_array(t) for t in folded.graph.initializer}, shapes)
@@ -67,7 +67,7 @@ def batch_last(model: onnx.ModelProto, example: Callable[[int], Mapping[str, np.
 
 
 def _keep_short_indices(graph: onnx.GraphProto) -> None:
-    """Let GatherElements have indices as they are computed: PyTorch wants them in int64, ONNX takes int32 as well."""
+    """Give GatherElements its indices as they are computed: PyTorch wants them in int64, ONNX takes int32 too."""
     casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}
     for node in graph.node:
         if node.op_type == "GatherElements" and node.input[1] in casts:
@@ -76,19 +76,19 @@ def _keep_short_indices(graph: onnx.GraphProto) -> None:
 
 @dataclass
 class _Rewriting:
-    """The graph so far. Every value is known by its old name, in one layout or in both.
+    """The graph so far. Every value has its old name, in one layout or in both.
 
     Attributes:
-        initializers: by name.
-        shapes: of all values, see `_shapes`.
-        nodes: of the new graph.
+        initializers: Initializers by name.
+        shapes: Shapes of all values, see `_folded`.
+        nodes: Nodes of the new graph.
     """
 
     initializers: Mapping[str, np.ndarray]
     shapes: Mapping[str, Shape]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     _last: dict[str, str] = field(default_factory=dict)  # old name -> the name of its batch-last form
-    _only_last: set[str] = field(default_factory=set)  # those that have no other form yet
+    _only_last: set[str] = field(default_factory=set)  # names without a batch-first form so far
     _made: dict[str, np.ndarray] = field(default_factory=dict)
 
     def constants(self) -> list[onnx.TensorProto]:
@@ -112,7 +112,7 @@ class _Rewriting:
         self.nodes.append(made)
 
     def rows_of(self, name: str) -> None:
-        """See to it that a value exists with the batch first, under its own name."""
+        """Ensure that a value exists with the batch first, under its own name."""
         if name in self._only_last:
             self._only_last.discard(name)
             self._transpose(self._last[name], name, name, batch_first=True)
@@ -127,7 +127,7 @@ class _Rewriting:
         return self._last[name]
 
     def _transpose(self, source: str, target: str, name: str, *, batch_first: bool) -> None:
-        """Add what turns a value; as a matrix, for which the kernel is fast, whatever the value's rank."""
+        """Add the transposition of a value; as a matrix, for which the kernel is fast at any rank."""
         row, size = [int(size) for size in self.shapes[name][1:]], self._size(name)
         flat, turned = (source, target) if len(row) == 1 else (f"{target}.flat", f"{target}.turned")
         if len(row) > 1:
@@ -141,7 +141,7 @@ class _Rewriting:
         self.nodes.append(helper.make_node("Reshape", [source, wanted], [target], name=f"{target}.reshape"))
 
     def _suits(self, node: onnx.NodeProto) -> bool:
-        """Return whether a node is to work with the batch last."""
+        """Return whether a node should work with the batch last."""
         if node.domain or not all(map(self._has_rows, node.output)):
             return False
         inputs = [name for name in node.input if self._has_rows(name)]
@@ -152,7 +152,7 @@ class _Rewriting:
             return True
         if largest > _SMALL_ROW:
             return False
-        # Alone between two that stay, only what broadcasts or cuts rows up is worth its transpositions.
+        # Alone between two nodes that stay, only broadcasts and cuts of rows are worth their transpositions.
         return node.op_type not in _ELEMENTWISE or self._broadcasts(node, largest)
 
     def _broadcasts(self, node: onnx.NodeProto, largest: int) -> bool:
@@ -160,7 +160,7 @@ class _Rewriting:
         return rows or any(self.initializers[name].size > 1 for name in node.input if name in self.initializers)
 
     def _turned(self, node: onnx.NodeProto) -> onnx.NodeProto | None:
-        """Return a node that does the same with the batch last, without outputs; None where there is none."""
+        """Return a node for the batch last that does the same, without outputs; None if there is none."""
         if node.op_type in _ELEMENTWISE:
             return self._elementwise(node)
         move = _MOVES.get(node.op_type)
@@ -185,7 +185,7 @@ class _Rewriting:
         return self._copy(node, turned)
 
     def _constant_last(self, name: str, rank: int) -> str:
-        """Return a constant that broadcasts against `[..., B]` as the given one did against `[B, ...]`."""
+        """Return a constant that broadcasts against `[..., B]` as the given one does against `[B, ...]`."""
         values = self.initializers[name]
         if values.ndim == 0 or rank == 1:
             return name
@@ -261,7 +261,7 @@ class _Rewriting:
         made.attribute.append(helper.make_attribute("allowzero", 0))
         return made
 
-    # What is known of a value.
+    # Facts about a value.
 
     def _has_rows(self, name: str) -> bool:
         shape = self.shapes.get(name, ())
@@ -305,9 +305,9 @@ def _axis(node: onnx.NodeProto) -> int:
 def _folded(
     model: onnx.ModelProto, example: Callable[[int], Mapping[str, np.ndarray]]
 ) -> tuple[onnx.ModelProto, dict[str, Shape]]:
-    """Return the graph with all that is constant as initializers, and the shape of every value.
+    """Return the graph with all constants as initializers, and the shape of every value.
 
-    What the tracer computes from shapes is constant too, unless it is the size of the batch.
+    Values that the tracer computes from shapes are constant too, unless they are the size of the batch.
     """
     few, more = (_values(model, example(size)) for size in _BATCHES)
     shapes: dict[str, Shape] = {}

@@ -1,9 +1,8 @@
-"""What runs event after event inside a graph that takes many events at once.
+"""The loop over events inside a graph that takes many events at once.
 
-Owns: `scan`, a loop over the leading axis whose body is a module. Run eagerly it is a Python loop; traced for ONNX it
-is one node, `rillcast::Scan`, which `rillcast_training.export.sequence_export` turns into ONNX's `Scan` around the
-body's own export.
-Does not know: cells, calibration, or what the graph is for.
+Owns: `scan`, a loop over the leading axis whose body is a module. Eagerly it is a Python loop. Traced for ONNX it is
+one node, `rillcast::Scan`, which `rillcast_training.export.sequence_export` turns into ONNX's `Scan` around the
+exported body. Does not know: cells, calibration, or the purpose of the graph.
 """
 
 from __future__ import annotations
@@ -26,11 +25,11 @@ def scan(
     """Run `body(*constants, *state, *inputs[t]) -> (*state, *outputs[t])` for every t.
 
     Args:
-        name: of the body; unique within a graph.
-        body: its outputs start with the next state.
-        state: before the first t.
+        name: Name of the body; unique within a graph.
+        body: Module whose outputs start with the next state.
+        state: State before the first t.
         inputs: `[T, ...]` each.
-        constants: the same for every t.
+        constants: Inputs that are the same for every t.
 
     Returns:
         The state after the last t, and the outputs, `[T, ...]` each.
@@ -39,16 +38,16 @@ def scan(
     return tuple(results[: len(state)]), tuple(results[len(state) :])
 
 
-# What a scan gave when it was traced, until it is exported: values of the graph have lost their shapes by then.
+# Results of traced scans until they are exported: values of the graph have lost their shapes by then.
 _traced: dict[str, tuple[Tensor, ...]] = {}
 
 
 class _Scan(torch.autograd.Function):
-    """A loop that the ONNX exporter sees as one operator; never differentiated."""
+    """A loop that the ONNX exporter sees as one operator. It is never differentiated."""
 
     @staticmethod
     def forward(ctx: Any, name: str, body: nn.Module, states: int, inputs: int, *tensors: Tensor) -> Any:  # noqa: ARG004
-        tracer: Any = torch._C  # which has no public way to look away
+        tracer: Any = torch._C  # the public API cannot pause a trace
         tracing = tracer._get_tracing_state()
         tracer._set_tracing_state(None)
         try:
@@ -79,5 +78,5 @@ def _loop(body: nn.Module, states: int, inputs: int, tensors: tuple[Tensor, ...]
         results = body(*constants, *state, *now)
         state, output = results[:states], results[states:]
         outputs.append(output)
-    # Views and inputs may not leave an autograd function as they are.
+    # An autograd function may not return views or its inputs.
     return (*(part.clone() for part in state), *(torch.stack(parts) for parts in zip(*outputs, strict=True)))

@@ -1,7 +1,7 @@
-"""How well earlier forecasts met an observation.
+"""Scores of earlier forecasts against an observation.
 
-Owns: the score and anomaly outputs of a step. Does not know: the model, or which forecasts are remembered. Everything
-is elementwise over the batch and finite wherever it is defined.
+Owns: the score and anomaly outputs of a step. Does not know: the model, or which forecasts are pending. Everything is
+elementwise over the batch and finite wherever it is defined.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from torch import Tensor, nn
 _KINDS: Final = ("pinball", "covered", "bias")
 NAIVE: Final = "naive"
 _MIN_WIDTH: Final = 1e-30
-_LEAST_TAIL: Final = 0.1  # of the mean width
+_LEAST_TAIL: Final = 0.1  # share of the mean width
 
 
 class ForecastScores(nn.Module):
-    """Scores quantiles against the observations that settle them. No parameters.
+    """Scores quantiles against the observations that resolve them. No parameters.
 
     Attributes:
-        names: of the columns: `pinball` one slot ahead, `pinball_6` six slots, ..., the same of `covered` and `bias`,
-            then `naive`.
+        names: Names of the columns: `pinball` one period ahead, `pinball_6` six periods, ..., the same of `covered` and
+            `bias`, then `naive`.
     """
 
     quantiles: Tensor
@@ -39,29 +39,29 @@ class ForecastScores(nn.Module):
         self.register_buffer("quantiles", quantiles.repeat_interleave(len(horizons)), persistent=False)
         means = torch.eye(len(horizons)).repeat(len(levels), 1) * (2 / len(levels))
         self.register_buffer("means", means, persistent=False)
-        # Four times: a product with one column would be a reduction, whose last bits depend on the place in the batch.
+        # Four columns: a product with one would be a reduction, whose last bits depend on the position in the batch.
         self.register_buffer("mass", quantiles.diff().unsqueeze(1).repeat(1, 4), persistent=False)
 
     def forward(
-        self, y: Tensor, published: Tensor, scale: Tensor, settled: Tensor, naive: Tensor
+        self, y: Tensor, published: Tensor, scale: Tensor, resolved: Tensor, naive: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Score the observations.
 
         Args:
             y: `[B]` observations.
-            published: `[B, Q K]` quantiles forecast for this slot at K horizons, the next slot first, in the stream's
-                own unit; the horizons of a level side by side.
+            published: `[B, Q K]` quantiles forecast for this period at K horizons, the next period first, in the
+                stream's own unit. The horizons of a level stand next to each other.
             scale: `[B]` scale of the stream.
-            settled: `[B, K]` bool: whether such a forecast was made and `y` was observed.
-            naive: `[B]` the seasonal-naive forecast for this slot: the window's value of a season ago.
+            resolved: `[B, K]` bool: whether such a forecast was made and `y` was observed.
+            naive: `[B]` the seasonal-naive forecast for this period, the value of a season ago.
 
         Returns:
-            `[B, 3 K + 1]` scores, each for all horizons: `pinball`, twice the mean pinball loss in units of the scale
-            (an approximation of the CRPS); `covered`, whether `y` lies within the outermost quantiles (1 or 0); `bias`,
-            the middle quantile minus `y` in units of the scale. Then `naive`, the distance of `y` from the
-            seasonal-naive forecast, one slot ahead, in units of the scale. And `[B]` anomaly, 1 - 2 min(F, 1 - F) where
-            F is the predictive distribution function of the next slot at `y`: 0 at the median, 1 far outside. All NaN
-            where not `settled`.
+            `[B, 3 K + 1]` scores, each for all horizons. `pinball` is twice the mean pinball loss in units of the
+            scale, an approximation of the CRPS. `covered` is 1 if `y` lies within the outermost quantiles, else 0.
+            `bias` is the middle quantile minus `y` in units of the scale. Last, `naive` is the distance of `y` from the
+            seasonal-naive forecast one period ahead, in units of the scale. And `[B]` anomaly, 1 - 2 min(F, 1 - F) with
+            F the predictive distribution function of the next period at `y`: 0 at the median, 1 far outside. All are
+            NaN where not `resolved`.
         """
         count = self.num_horizons
         error = y.unsqueeze(1) - published
@@ -69,18 +69,18 @@ class ForecastScores(nn.Module):
         pinball = torch.matmul(torch.maximum(self.quantiles * error, (self.quantiles - 1) * error), self.means) / unit
         covered = ((error[:, :count] >= 0) & (error[:, -count:] <= 0)).to(torch.float32)
         bias = -error[:, self.middle * count : (self.middle + 1) * count] / unit
-        beside = (y - naive).abs().unsqueeze(1) / unit
-        there = torch.cat([settled, settled, settled, settled[:, :1]], dim=1)
-        columns = torch.where(there, torch.cat([pinball, covered, bias, beside], dim=1), torch.nan)
+        naive_error = (y - naive).abs().unsqueeze(1) / unit
+        valid = torch.cat([resolved, resolved, resolved, resolved[:, :1]], dim=1)
+        columns = torch.where(valid, torch.cat([pinball, covered, bias, naive_error], dim=1), torch.nan)
         below = self.distribution(y, published[:, ::count], scale)
         anomaly = 1 - 2 * torch.minimum(below, 1 - below)
-        return columns, torch.where(settled[:, 0], anomaly, torch.nan)
+        return columns, torch.where(resolved[:, 0], anomaly, torch.nan)
 
     def distribution(self, y: Tensor, quantiles: Tensor, scale: Tensor) -> Tensor:
         """Return `[B]`, the distribution function at `y`: linear between quantiles, exponential beyond them.
 
-        The tails continue the density of the outermost interval (or, where a correction has closed it, that of a tenth
-        of the mean one); a single quantile has tails of one scale each.
+        The tails continue the density of the outermost interval. Where a correction has closed that interval, they
+        continue a tenth of the mean interval's density. A single quantile has tails of one scale each.
         """
         first, last = self.levels[0], self.levels[-1]
         low, high = (quantiles[:, 0] - y).clamp(min=0), (y - quantiles[:, -1]).clamp(min=0)

@@ -1,16 +1,15 @@
-"""Many events of each stream at once: the view of a forecaster that catch-up, replay and busy streams go through.
+"""Many events of each stream at once: the view of a forecaster for catch-up, replay and busy streams.
 
-Owns: which runs of events it takes, and how the work of a step is spread over them. What depends on the window alone
-(features, the head, the scores) is computed for all events together, as for so many rows of a batch; what depends on
-the event before (the cells, what the calibrator learns) is scanned. Does not know: ONNX, or who decides what goes into
-a run.
+Owns: which runs of events it takes, and how the work of a step is spread over them. Work that depends on the lags alone
+(features, the head, the scores) is done for all events together, as for rows of a batch. Work that depends on the event
+before (the cells, the calibrator's offsets) is scanned. Does not know: ONNX, or who puts events into a run.
 
-A run is regular if every event is observed and lies in the slot after that of the event before it, the first one after
-the stream's newest. For a regular run the outputs and the state are those of `Forecaster.step` event by event; for any
-other they mean nothing, and `regular` says so.
+A run is regular if every event is observed and lies in the period after that of the event before it, the first one
+after the stream's newest. For a regular run, outputs and state are those of `Forecaster.step` event by event. For any
+other they are undefined, and `regular` is False.
 
-Invariant: the same operations on the same numbers as in the step, row by row, so that the exported graphs agree bit for
-bit on a device on which a row's result does not depend on the rows beside it.
+Invariant: the same operations on the same numbers as in the step, row by row. The exported graphs agree bit for bit on
+a device on which a row's result does not depend on other rows.
 """
 
 from __future__ import annotations
@@ -25,19 +24,19 @@ from rillcast.bundle.frequency import parse
 from rillcast_training.model.cells import Cell
 from rillcast_training.model.features import MAX_ABS_Y
 from rillcast_training.model.forecaster import Forecaster, Rows, StepOutputs
+from rillcast_training.model.periods import periods_of
 from rillcast_training.model.recurrence import scan
 from rillcast_training.model.sequence_calibration import RunCalibration
-from rillcast_training.model.slots import slots_of
 
 CELLS: Final = "cells"
 
 
 class RunOutputs(NamedTuple):
-    """What a call says of B runs of T events.
+    """Outputs of a call for B runs of T events.
 
     Attributes:
-        events: the step's outputs, each `[B, T, ...]`.
-        regular: `[B]` bool, whether the run was one that is taken.
+        events: The step's outputs, each `[B, T, ...]`.
+        regular: `[B]` bool, whether the run is regular.
     """
 
     events: StepOutputs
@@ -67,31 +66,31 @@ class SequenceStep(nn.Module):
         Args:
             ds: `[B, T]` int64, milliseconds since the epoch.
             y: `[B, T]` float32.
-            rows: the streams' state.
-            calibrate: as in the step.
-            x: `[B, T, C]` float32, the covariates of the events.
-            future: `[B, T, F, H]` float32, those known ahead.
+            rows: State of the streams.
+            calibrate: As in the step.
+            x: `[B, T, C]` float32, covariates of the events.
+            future: `[B, T, F, H]` float32, covariates known ahead.
         """
         forecaster, config = self.forecaster, self.forecaster.config
         streams, length = ds.shape
-        slots = slots_of(ds, parse(config.freq))
+        periods = periods_of(ds, parse(config.freq))
         newest, age = rows.clock[:, :1], rows.clock[:, 1:2]
-        gaps = slots - torch.cat([newest, slots[:, :-1]], dim=1)
+        gaps = periods - torch.cat([newest, periods[:, :-1]], dim=1)
         observed = y.abs() <= MAX_ABS_Y
         regular = ((gaps == 1) & observed & (age > 0)).all(dim=1)
-        turns = torch.arange(1, length + 1)
-        known = (age - 1).clamp(min=0) + turns
+        steps = torch.arange(1, length + 1)
+        known = (age - 1).clamp(min=0) + steps
 
         # Time comes first from here on, and a row is an event of a stream.
         grid = torch.cat([rows.lags[:, 1:], torch.where(observed, y, 0.0)], dim=1).t()
-        offsets = (turns - 1).unsqueeze(1) + torch.arange(config.context)
+        offsets = (steps - 1).unsqueeze(1) + torch.arange(config.context)
         windows = grid[offsets].transpose(1, 2).reshape(-1, config.context)
-        slot, count, gap, seen = (part.t().reshape(-1) for part in (slots, known, gaps, observed))
+        period, count, gap, seen = (part.t().reshape(-1) for part in (periods, known, gaps, observed))
         value = torch.where(seen, y.t().reshape(-1), 0.0)
         lags = forecaster.features.mask_unknown(windows, count)
-        view = forecaster.features(lags, count, slot)
-        beside = (None if part is None else part.transpose(0, 1).flatten(0, 1) for part in (x, future))
-        view = forecaster.with_covariates(view, *beside)
+        view = forecaster.features(lags, count, period)
+        covariates = (None if part is None else part.transpose(0, 1).flatten(0, 1) for part in (x, future))
+        view = forecaster.with_covariates(view, *covariates)
         inputs = forecaster.cell_inputs(view, gap.clamp(0, config.max_gap), seen)
 
         def by_time(tensor: Tensor) -> Tensor:
@@ -100,19 +99,19 @@ class SequenceStep(nn.Module):
         cells, (hidden,) = scan(CELLS, self.cells, rows.cells, (by_time(inputs),))
         tracker = forecaster.tracker
         own = forecaster.forecast(hidden.reshape(-1, config.hidden), view).parts()
-        calibrated = self.calibration(rows.tracks, tracker.parts_at_anchors(own), value, slot, count, calibrate)
+        calibrated = self.calibration(rows.tracks, tracker.parts_at_anchors(own), value, period, count, calibrate)
         published = tracker.correct(own, calibrated.offsets)
         season_ago = config.context - config.seasons[0]  # in the window before the event
         naive = torch.cat([rows.lags[:, season_ago].unsqueeze(0), by_time(lags[:, season_ago])[:-1]]).reshape(-1)
-        settled = calibrated.settled
+        resolved = calibrated.resolved
         score, anomaly = forecaster.forecast_scores(
-            value, settled.published, view.scale.squeeze(1), settled.there, naive=naive
+            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=naive
         )
         status = torch.where(count < config.context, int(Status.WARMING_UP), int(Status.OK)).to(torch.int8)
 
         events = StepOutputs(tracker.by_horizon(published), status, score, anomaly)
         by_stream = StepOutputs(*(by_time(part).transpose(0, 1) for part in events))
-        clock = torch.stack([slots[:, -1], known[:, -1] + 1], dim=1)
+        clock = torch.stack([periods[:, -1], known[:, -1] + 1], dim=1)
         return RunOutputs(by_stream, regular), Rows(clock, by_time(lags)[-1], cells, *calibrated.tracks)
 
 

@@ -1,15 +1,15 @@
-"""The headline accuracy, from scratch: train, export, backtest, and say it in one JSON object.
+"""Accuracy on public series, from scratch: train, export, backtest, and print the figures as one JSON object.
 
     python -m rillcast_training.research.public_benchmarks --data FOLDER [--work FOLDER] [--seeds N] [--finished]
-    [--document docs/accuracy.md]
+        [--document docs/accuracy.md]
 
-Owns: which public series are used under which protocol, the one command that every model is trained by, and the table
-in the docs. Does not know: how training or scoring works. Finished runs are kept in the work folder and not done again.
+Owns: the public series and their protocols, the one command that trains every model, and the table in the docs. Does
+not know: how training or scoring works. Finished runs are kept in the work folder and not repeated.
 
 Protocols (the series are not shipped; FOLDER or the variable ACCURACY_DATA says where they are):
     M4 Hourly   m4_hourly_train.csv.gz, m4_hourly_test.csv.gz: 414 series of the M4 competition; trained on the train
                 file, one origin per series, its end, 48 steps.
-    ETTh1       etth1.csv.gz: seven channels of Zhou et al. (2021), each a stream; trained on what lies before
+    ETTh1       etth1.csv.gz: seven channels of Zhou et al. (2021), each a stream; trained on the data before
                 2018-02-02, 144 origins, every 24 hours from its end on, 24 steps, no refit.
 """
 
@@ -46,7 +46,7 @@ _END: Final = "<!-- measured by rillcast_training.research.public_benchmarks: en
 _FIGURES: Final = {"mase": "MASE", "smape": "sMAPE", "wql": "WQL", "coverage80": "coverage of 80 %"}
 
 RECIPE: Final[dict[str, Any]] = {"cell": "lstm", "refit_if_stopped": True}
-"""What differs from the defaults of `rillcast train`, for every data set alike."""
+"""Differences from the defaults of `rillcast train`, the same for every data set."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,10 +54,10 @@ class Protocol:
     """A data set and how it is scored.
 
     Attributes:
-        name: in the result.
-        files: that it needs.
-        horizon: steps.
-        test: hours since the epoch: the first that is not trained on, and the first that is not scored; None = by file.
+        name: Name in the result.
+        files: Files that it needs.
+        horizon: Steps.
+        test: Hours since the epoch: the first that is not trained on, and the first that is not scored; None = by file.
     """
 
     name: str
@@ -66,7 +66,7 @@ class Protocol:
     test: tuple[int, int] | None = None
 
     def split(self, folder: Path) -> tuple[list[Series], list[Series]]:
-        """Return what is trained on and what is scored.
+        """Return the series to train on and those to score.
 
         Raises:
             DataError: a file is missing.
@@ -91,7 +91,7 @@ PROTOCOLS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the result says of one model on one data set."""
+    """Figures of one model on one data set."""
 
     mase: float
     smape: float
@@ -105,17 +105,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="python -m rillcast_training.research.public_benchmarks", description=__doc__.partition("\n")[0]
     )
     parser.add_argument("--data", help=f"folder with the public series (default: ${DATA_VARIABLE})")
-    parser.add_argument("--work", type=Path, default=Path(".accuracy"), help="where bundles and results go")
+    parser.add_argument("--work", type=Path, default=Path(".accuracy"), help="folder for bundles and results")
     parser.add_argument("--seeds", type=int, default=1, help="training runs per data set; figures are their median")
     parser.add_argument("--only", choices=[p.name for p in PROTOCOLS] + ["universal", "drift"], action="append")
-    parser.add_argument("--document", type=Path, help="page whose measured part is to be written anew")
-    parser.add_argument("--finished", action="store_true", help="only training runs that are done; start none")
+    parser.add_argument("--document", type=Path, help="page whose measured part is replaced")
+    parser.add_argument("--finished", action="store_true", help="use finished training runs only; start none")
     args = parser.parse_args(argv)
     keep_freed_memory()
     try:
         result = run(data_folder(args.data), args.work, range(args.seeds), args.only, finished=args.finished)
     except RillcastError as error:
-        print(f"accuracy: {error}", file=sys.stderr)
+        print(f"public_benchmarks: error: {error}", file=sys.stderr)
         return error.exit_code
     if args.document:
         write_into(args.document, measured_part(result), _BEGIN, _END)
@@ -129,11 +129,11 @@ def run(
     """Train and score everything that is asked for; return all single figures.
 
     Args:
-        folder: with the public series.
-        work: where bundles and finished results are kept.
-        seeds: one training run each.
-        only: names of protocols, `universal`, `drift`; None = all.
-        finished: leave out the seeds whose run is not done yet, and a protocol without any.
+        folder: Folder with the public series.
+        work: Folder for bundles and finished results.
+        seeds: Seeds, one training run each.
+        only: Names of protocols, `universal`, `drift`; None = all.
+        finished: Leave out the seeds whose run is not finished, and a protocol without any.
     """
     work.mkdir(parents=True, exist_ok=True)
     asked = only or [*(p.name for p in PROTOCOLS), "universal", "drift"]
@@ -151,17 +151,17 @@ def run(
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures to be judged by: medians over the seeds."""
-    said: dict[str, Any] = {}
+    """Return the figures to judge by: medians over the seeds."""
+    figures: dict[str, Any] = {}
     for protocol in PROTOCOLS:
         if protocol.name in result:
             runs = result[protocol.name]
-            said[protocol.name] = {name: median(run["figures"][name] for run in runs) for name in _FIGURES}
+            figures[protocol.name] = {name: median(run["figures"][name] for run in runs) for name in _FIGURES}
     if "universal" in result:
-        said["universal"] = {name: one["figures"] for name, one in result["universal"].items()}
+        figures["universal"] = {name: one["figures"] for name, one in result["universal"].items()}
     if "drift_coverage80" in result:
-        said["drift_coverage80"] = {name: result["drift_coverage80"][name] for name in ("on", "off")}
-    return said
+        figures["drift_coverage80"] = {name: result["drift_coverage80"][name] for name in ("on", "off")}
+    return figures
 
 
 def score(bundle: Bundle, train_part: list[Series], test: list[Series], horizon: int) -> dict[str, Any]:
@@ -203,13 +203,13 @@ def _trained(protocol: Protocol, folder: Path, work: Path, seed: int) -> dict[st
 
     kept = _kept(result_file, measure)
     if kept["recipe"] != json.loads(json.dumps(RECIPE)):
-        raise DataError(f"{result_file}: made with {kept['recipe']}, now asked for {RECIPE}; remove it")
+        raise DataError(f"{result_file}: made with {kept['recipe']}, expected {RECIPE}; remove it")
     _say(f"{protocol.name}, seed {seed}: {kept['figures']}")
     return kept
 
 
 def _universal(folder: Path, work: Path) -> dict[str, Any]:
-    """Score the shipped bundle, which was trained on none of the data sets; nothing where none is shipped."""
+    """Score the shipped bundle, which was trained on none of the data sets; return nothing if none is shipped."""
     try:
         bundle = Bundle.load(UNIVERSAL)
     except BundleError as error:
@@ -244,9 +244,9 @@ def measured_part(result: dict[str, Any]) -> str:
         if found := result.get("universal", {}).get(protocol.name):
             lines.append(f"| {protocol.name} | universal bundle, never trained on it | {_cells([found['figures']])} |")
     if coverage := result.get("drift_coverage80"):
-        told = f"{coverage['on']:.3f} with calibration and {coverage['off']:.3f} without"
+        figures = f"{coverage['on']:.3f} with calibration and {coverage['off']:.3f} without"
         interval = f"the {coverage['nominal']:.0%} interval after the change"
-        lines += ["", f"Drift (`training/rillcast_training/research/drift.py`): coverage of {interval} is {told}."]
+        lines += ["", f"Drift (`training/rillcast_training/research/drift.py`): coverage of {interval} is {figures}."]
     return "\n".join(lines)
 
 
@@ -266,24 +266,24 @@ def _cells(runs: list[dict[str, float]]) -> str:
 
 
 def write_into(page: Path, text: str, begin: str, end: str) -> None:
-    """Replace what stands between two markers of a page.
+    """Replace the text between two markers of a page.
 
     Raises:
         DataError: the page has no markers.
     """
     old = page.read_text(encoding="utf-8")
     if begin not in old or end not in old:
-        raise DataError(f"{page}: expected the lines {begin!r} and {end!r} around what is measured")
+        raise DataError(f"{page}: expected the lines {begin!r} and {end!r} around the measured part")
     before, rest = old.split(begin, 1)
     _, after = rest.split(end, 1)
     page.write_text(f"{before}{begin}\n\n{text}\n\n{end}{after}", encoding="utf-8")
 
 
 def data_folder(given: str | None) -> Path:
-    """Return the folder with the public series: as given, or as the environment says.
+    """Return the folder with the public series: the given one, or that of the environment.
 
     Raises:
-        DataError: neither names one, or it is none.
+        DataError: neither names one, or it is no folder.
     """
     named = given if given is not None else os.environ.get(DATA_VARIABLE, "")
     needed = ", ".join(file for protocol in PROTOCOLS for file in protocol.files)
@@ -306,9 +306,9 @@ def _command(options: TrainOptions) -> str:
 
 
 def _cut(series: list[Series], first: int, end: int) -> list[Series]:
-    """Return what lies in the slots `[first, end)`."""
-    kept = [(one, (one.slots >= first) & (one.slots < end)) for one in series]
-    return [Series(one.unique_id, one.slots[there], one.y[there]) for one, there in kept]
+    """Return the events in the periods `[first, end)`."""
+    kept = [(one, (one.periods >= first) & (one.periods < end)) for one in series]
+    return [Series(one.unique_id, one.periods[rows], one.y[rows]) for one, rows in kept]
 
 
 def _say(text: str) -> None:

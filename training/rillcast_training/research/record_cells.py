@@ -2,8 +2,8 @@
 
 Owns: the comparison's protocol and the table's form. Does not know: how a model is trained or scored.
 
-A cell whose result is already in the working directory is not trained again, so a comparison that was interrupted goes
-on where it stopped, and one more cell costs one more run.
+A cell whose result is in the working directory is not trained again. So an interrupted comparison continues where it
+stopped, and one more cell costs one more run.
 """
 
 from __future__ import annotations
@@ -78,22 +78,22 @@ def _figures(figures: dict[str, float]) -> str:
 
 
 def _split(args: argparse.Namespace) -> tuple[Path, Path]:
-    """Write the data up to its last fifth, and that fifth, as files of their own: what is scored is not trained on."""
+    """Write the data up to their last fifth, and that fifth, as separate files: the scored part is not trained on."""
     paths = args.workdir / "train.parquet", args.workdir / "test.parquet"
     series, start_of = load(args.data, args.freq), parse(args.freq).start_of
-    cut = np.quantile(np.concatenate([one.slots for one in series]), 1 - _TEST_SHARE)
+    cut = np.quantile(np.concatenate([one.periods for one in series]), 1 - _TEST_SHARE)
     for path, early in zip(paths, (True, False), strict=True):
         frames = []
         for one in series:
-            rows = (one.slots <= cut) == early
-            frames.append(pl.DataFrame({"ds": start_of(one.slots[rows]), "y": one.y[rows].astype(np.float64)}))
+            rows = (one.periods <= cut) == early
+            frames.append(pl.DataFrame({"ds": start_of(one.periods[rows]), "y": one.y[rows].astype(np.float64)}))
             frames[-1] = frames[-1].with_columns(pl.lit(one.unique_id).alias("unique_id"))
         pl.concat(frames).write_parquet(path)
     return paths
 
 
 def _result(name: str, train_file: Path, test_file: Path, args: argparse.Namespace) -> dict[str, Any]:
-    """Return one cell's figures, from the working directory if they are there."""
+    """Return one cell's figures, from the working directory if it has them."""
     kept = args.workdir / f"{name}.json"
     if kept.exists():
         found: dict[str, Any] = json.loads(kept.read_text())
@@ -141,12 +141,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m rillcast_training.research.record_cells", description="Compare cells on one data set."
     )
-    parser.add_argument("data", type=Path, help="what is trained on: a file, or the name of a built-in data set")
-    parser.add_argument("--test", type=Path, help="what follows it; without, the last fifth of DATA is held out")
-    parser.add_argument("--freq", required=True, help="length of a slot")
-    parser.add_argument("--horizon", type=int, required=True, help="slots to forecast")
+    parser.add_argument("data", type=Path, help="training data: a file, or the name of a built-in data set")
+    parser.add_argument("--test", type=Path, help="the data after DATA (default: the last fifth of DATA is held out)")
+    parser.add_argument("--freq", required=True, help="length of a period")
+    parser.add_argument("--horizon", type=int, required=True, help="periods to forecast")
     parser.add_argument("--cells", default=",".join(CELLS), help=f"default: {','.join(CELLS)}")
-    parser.add_argument("--workdir", type=Path, required=True, help="where bundles and results are kept")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder for bundles and results")
     parser.add_argument("--page", type=Path, help="page whose table is replaced")
     for name, default in (
         ("hidden", 64),

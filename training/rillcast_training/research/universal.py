@@ -1,16 +1,15 @@
-"""The bundles that ship with the package: how they are pretrained, and how they are exported anew.
+"""The bundles that ship with the package: how they are pretrained, and how they are exported again.
 
-    python -m rillcast_training.research.universal pretrain [FREQ ...]    # from nothing; writes
-    pipeline/rillcast/bundle/universal/<freq>.onnx
+    python -m rillcast_training.research.universal pretrain [FREQ ...]    # from nothing, into pipeline/rillcast
     python -m rillcast_training.research.universal export [FREQ ...]      # the same weights through today's exporter
 
-Owns: which frequencies have one, and with what shape and budget. Does not know: the generator, the loop, the exporter.
+Owns: which frequencies have one, and their shape and budget. Does not know: the generator, the loop, the exporter.
 
-One bundle per frequency, because seasons and lag window are the shape of a graph: what an hour's weights know of a
-day of 24 slots means nothing for a week of 7. Trained on synthetic series alone, so whatever real data they are
-judged by, they have never seen it. The calendar is no input: a synthetic series has no reason to be high at noon.
+There is one bundle per frequency, because seasons and lag window are the shape of a graph: weights for an hour's day of
+24 periods mean nothing for a week of 7. They train on synthetic series alone, so they have never seen the real data
+that judge them. The calendar is no input: a synthetic series has no reason to be high at noon.
 
-An export takes seconds, and has to be repeated whenever the step's graph, its state or its outputs change.
+An export takes seconds. It is repeated whenever the step's graph, its state or its outputs change.
 """
 
 from __future__ import annotations
@@ -37,17 +36,17 @@ MAX_BYTES: Final = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class Pretraining:
-    """How one shipped bundle comes about.
+    """Shape and budget of one shipped bundle.
 
     Attributes:
-        freq: its frequency.
-        horizon: slots that it forecasts.
-        context: slots in the lag window; None = by frequency. The tables in the graph grow with its square.
-        max_gap: a longer gap starts a stream anew; the shift table in the graph grows with it.
-        rounds: trainings one after the other, each on synthetic series of its own, from the weights of the one before.
-        epochs: passes of `batches` batches in each round.
-        batches: batches per epoch.
-        series: synthetic series in each round.
+        freq: Frequency.
+        horizon: Periods that it forecasts.
+        context: Periods in the lag window; None = by frequency. The tables in the graph grow with its square.
+        max_gap: Longest gap, in periods, that keeps the state of a stream; the shift table in the graph grows with it.
+        rounds: Trainings in sequence, each on its own synthetic series, from the weights of the previous one.
+        epochs: Passes of `batches` batches in each round.
+        batches: Batches per epoch.
+        series: Synthetic series in each round.
     """
 
     freq: str
@@ -60,7 +59,7 @@ class Pretraining:
     series: int = 800
 
     def options(self, out: Path, number: int = 0, *, threads: int = 1, checkpoint: Path | None = None) -> TrainOptions:
-        """Return the training run of a round; rounds but the first go on from what is at `out`."""
+        """Return the training run of a round; later rounds continue from the bundle at `out`."""
         return TrainOptions(
             init=out if number else None,
             seed=number,
@@ -103,10 +102,10 @@ def pretrain(freq: str, *, folder: Path = FOLDER, threads: int = 1, checkpoint: 
     """Train the bundle of a frequency, round by round, and write it to `folder`.
 
     Args:
-        freq: one of `SHIPPED`.
-        folder: where it goes, as `<freq>.onnx`.
+        freq: A key of `SHIPPED`.
+        folder: Folder of the bundle, `<freq>.onnx`.
         threads: CPU threads.
-        checkpoint: state of the round under way, as `<checkpoint>.<round>`; resumed from if it exists.
+        checkpoint: State of the current round, as `<checkpoint>.<round>`; resumed from if it exists.
     """
     plan, path = SHIPPED[freq], folder / f"{freq}.onnx"
     reports = []
@@ -117,11 +116,11 @@ def pretrain(freq: str, *, folder: Path = FOLDER, threads: int = 1, checkpoint: 
 
 
 def export_again(path: Path) -> str:
-    """Export the module that a bundle carries once more, in its place, and return the new model id.
+    """Export the module of a bundle again, replace the bundle, and return the new model id.
 
     Raises:
-        DataError: it carries none.
-        ParityError: today's exported graph differs from the module; the file stays as it was.
+        DataError: it has no module.
+        ParityError: today's exported graph differs from the module; the file is unchanged.
     """
     old = Bundle.load(path).metadata
     export(restore(path), path, name=old.name, training=old.training, backtest=old.backtest)
@@ -135,11 +134,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("what", choices=("pretrain", "export"))
     parser.add_argument("freq", nargs="*", metavar="FREQ", help=f"of {', '.join(SHIPPED)} (default: all)")
-    parser.add_argument("--folder", type=Path, default=FOLDER, help="where they are (default: in the package)")
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="folder of the bundles (default: in the package)")
     parser.add_argument("--checkpoints", type=Path, help="folder with the state of interrupted runs")
     args = parser.parse_args(argv)
     if unknown := sorted(set(args.freq) - set(SHIPPED)):
-        parser.error(f"no bundle is shipped for {', '.join(unknown)}; there are {', '.join(SHIPPED)}")
+        parser.error(f"no bundle is shipped for {', '.join(unknown)}; choose from {', '.join(SHIPPED)}")
     keep_freed_memory()
     try:
         for freq in args.freq or SHIPPED:

@@ -1,4 +1,4 @@
-"""`rillcast anomalies`: which observations the forecasts did not expect."""
+"""`rillcast anomalies`: list observations that the forecasts did not expect."""
 
 from __future__ import annotations
 
@@ -27,26 +27,33 @@ examples:
   rillcast anomalies --count
   rillcast anomalies --file forecasts.jsonl
 
-Reads `anomalies.topic` if it is set, else the forecasts in `output.topic`, whose records do not tell the observation
-itself. Of the observations, those are listed whose tail probability is below `anomalies.tail_probability`. Without
---follow it reads what there is and ends; with it, what comes from now on, until Ctrl-C. A record that cannot be read is
-counted and told of at the end. Exit codes: 0 done, 2 settings, 5 the topic cannot be read.
+The command reads `anomalies.topic` if it is set, else the forecasts in `output.topic`, which lack the observation
+itself. It lists observations with a tail probability below `anomalies.tail_probability`. Without --follow it reads all
+records and ends; with --follow it reads new records until Ctrl-C. It counts unreadable records and reports them at the
+end. Exit codes: 0 done, 2 settings, 5 the topic cannot be read.
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--file", type=Path, help="anomalies or forecasts in a file (.jsonl) instead of a topic")
-    where.add_argument("--topic", help="another topic of anomalies or forecasts")
-    parser.add_argument("--follow", action="store_true", help="what comes from now on, until Ctrl-C")
-    parser.add_argument("--tail-probability", type=float, metavar="P", help="another one than the setting")
-    parser.add_argument("--stream", action="append", metavar="ID", help="only of this stream; may repeat")
-    parser.add_argument("--since", type=topic_reading.moment, metavar="TIME", help="event time (RFC 3339)")
-    parser.add_argument("--until", type=topic_reading.moment, metavar="TIME", help="event time (RFC 3339)")
-    parser.add_argument("--limit", type=int, default=0, help="at most so many (default: all)")
-    parser.add_argument("--count", action="store_true", help="how many each stream has, instead of a list")
-    parser.add_argument("--json", action="store_true", help="JSON")
+    where.add_argument("--file", type=Path, help="file of anomalies or forecasts (.jsonl), instead of a topic")
+    where.add_argument("--topic", help="topic of anomalies or forecasts, instead of that of the settings")
+    parser.add_argument("--follow", action="store_true", help="read new records until Ctrl-C")
+    parser.add_argument(
+        "--tail-probability",
+        type=float,
+        metavar="P",
+        help="probability below which an observation is listed (default: that of the settings)",
+    )
+    parser.add_argument("--stream", action="append", metavar="ID", help="only this stream; repeatable")
+    parser.add_argument("--since", type=topic_reading.moment, metavar="TIME", help="earliest event time (RFC 3339)")
+    parser.add_argument(
+        "--until", type=topic_reading.moment, metavar="TIME", help="event time to stop before (RFC 3339)"
+    )
+    parser.add_argument("--limit", type=int, default=0, help="most observations to list (default: all)")
+    parser.add_argument("--count", action="store_true", help="count the observations of each stream, instead of a list")
+    parser.add_argument("--json", action="store_true", help="print JSON")
     flags.add_settings(parser)
 
 
@@ -58,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     if not 0 < limit <= 1:
         raise SettingsError(f"--tail-probability {limit:g}: expected more than 0 and at most 1")
     if args.follow and (args.file is not None or args.count):
-        raise SettingsError("--follow is for the list of a topic: a file has an end, and a count needs one")
+        raise SettingsError("--follow needs a topic and no --count: a file and a count have an end")
     found = _chosen(_records(settings, args), args, limit)
     if args.count:
         _count(found, as_json=args.json)
@@ -88,7 +95,7 @@ def _records(settings: Settings, args: argparse.Namespace) -> Iterator[Anomaly]:
 def _chosen(anomalies: Iterator[Anomaly], args: argparse.Namespace, limit: float) -> Iterator[Anomaly]:
     taken = 0
     for each in anomalies:
-        if not each.tail_probability < limit:  # an unknown one is not below
+        if not each.tail_probability < limit:  # NaN, if unknown, is not below
             continue
         if args.stream and each.unique_id not in args.stream:
             continue
@@ -128,6 +135,6 @@ def _count(anomalies: Iterator[Anomaly], *, as_json: bool) -> None:
 
 
 def _time(ds: int) -> str:
-    """Return an event's time, which may lie before the epoch."""
+    """Return an event's time, which may be before the epoch."""
     found = datetime.fromtimestamp(ds / 1000, UTC)
     return found.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,4 +1,4 @@
-"""`rillcast backtest`: an exported bundle through the serving engine, scored."""
+"""`rillcast backtest`: score an exported bundle in the serving engine."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import argparse
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from rillcast.cli import flags
 
 if TYPE_CHECKING:
     from rillcast.bundle.bundle import BundleMetadata
@@ -28,20 +30,30 @@ _NAIVE: Final = "seasonal naive"
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", type=Path, help="bundle (.onnx)")
-    parser.add_argument("data", type=Path, help="unique_id, ds, y as .csv, .jsonl or .parquet")
-    parser.add_argument("--train", type=Path, help="what came before DATA: stepped first, not scored")
-    parser.add_argument("--test-fraction", type=float, default=0.2, help="scored share without --train (default: 0.2)")
-    parser.add_argument("--stride", type=int, help="slots between origins (default: the horizon)")
-    parser.add_argument("--calibration", choices=["on", "off"], default="on", help="as in the settings (default: on)")
-    parser.add_argument("--baseline", action="append", default=[], metavar="NAME", help="a model of statsforecast")
-    parser.add_argument("--forecasts", type=Path, help="write unique_id, origin, step, q, value as Parquet")
-    parser.add_argument("--report", type=Path, help="write figures and plots as one HTML file")
-    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where to run")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("data", type=Path, help="table of unique_id, ds, y (.csv, .jsonl, .parquet)")
+    parser.add_argument("--train", type=Path, help="table of earlier data: stepped first, not scored")
+    parser.add_argument(
+        "--test-fraction", type=float, default=0.2, help="share of each series to score, without --train (default: 0.2)"
+    )
+    parser.add_argument("--stride", type=int, help="periods between origins (default: the horizon)")
+    parser.add_argument(
+        "--calibration", choices=["on", "off"], default="on", help="setting `calibration` (default: on)"
+    )
+    parser.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="NAME",
+        help="model of statsforecast to compare with; repeatable",
+    )
+    parser.add_argument("--forecasts", type=Path, help="Parquet file to write, with unique_id, origin, step, q, value")
+    parser.add_argument("--report", type=Path, help="HTML file to write, with figures and plots")
+    flags.add_device(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Score and print, beside the seasonal-naive forecast and the baselines."""
+    """Score and print, with the seasonal-naive forecast and the baselines to compare."""
     from rillcast.bundle.bundle import Bundle
     from rillcast.engine import device
     from rillcast.engine.batcher import Batching
@@ -83,10 +95,10 @@ def run(args: argparse.Namespace) -> int:
     print(f"{metadata.name}@{metadata.model_id}: {len(result.unique_ids)} origins, {result.model.targets:,} targets")
     print(comparison(figures))
     for name, found in against.items():
-        told = ", ".join(
+        shown = ", ".join(
             f"{figure.upper()} {s.skill:+.1%} [{s.low:+.1%}, {s.high:+.1%}]" for figure, s in found.items()
         )
-        print(f"skill against {name}, with 95 % intervals over series: {told}")
+        print(f"skill against {name}, with 95 % intervals over series: {shown}")
     print(f"{result.events:,} events in {result.seconds:.1f} s of engine time")
     if args.report:
         print(f"report: {args.report}")
@@ -110,7 +122,7 @@ def comparison(rows: dict[str, dict[str, float]]) -> str:
 def _document(
     metadata: BundleMetadata, result: Backtest, others: dict[str, Floats], against: dict[str, dict[str, Skill]]
 ) -> dict[str, Any]:
-    """Return everything as JSON-ready values; what is not a number is null."""
+    """Return everything as JSON-ready values; NaN is null."""
     own = result.diagnose(result.forecast.astype("float64")).as_dict()
     document: dict[str, Any] = {"model": f"{metadata.name}@{metadata.model_id}", **result.model.as_dict()}
     document |= {"origins": len(result.unique_ids), "seasonal_naive": result.seasonal_naive.as_dict()}

@@ -17,12 +17,12 @@ examples:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--json", action="store_true", help="one JSON object instead of TOML")
+    parser.add_argument("--json", action="store_true", help="print one JSON object instead of TOML")
     flags.add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print what `rillcast run` would use, given the same file, environment and flags."""
+    """Print the settings that `rillcast run` would use with the same file, environment and flags."""
     effective = flags.load_settings(args).redacted()
     if args.json:
         print(json.dumps(effective))
@@ -32,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _print_table(values: dict[str, Any], path: str = "") -> None:
-    """Print what is no table, then the tables: TOML wants them in that order."""
+    """Print plain values before tables, the order that TOML requires."""
     for name, value in values.items():
         if not isinstance(value, dict):
             print(_line(name, value))
@@ -43,6 +43,6 @@ def _print_table(values: dict[str, Any], path: str = "") -> None:
 
 
 def _line(name: str, value: object) -> str:
-    """Return one line of TOML; TOML has no null, so an unset value stands as a comment."""
-    # A JSON string, number or boolean is written alike in TOML.
+    """Return one line of TOML; an unset value is a comment, because TOML has no null."""
+    # JSON and TOML write strings, numbers and booleans in the same way.
     return f"# {name} is not set" if value is None else f"{name} = {json.dumps(value)}"

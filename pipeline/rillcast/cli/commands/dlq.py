@@ -1,4 +1,4 @@
-"""`rillcast dlq`: look at dead letters, and send them again."""
+"""`rillcast dlq`: list dead letters, show one, and send them again."""
 
 from __future__ import annotations
 
@@ -29,17 +29,16 @@ examples:
   rillcast dlq replay --reason too_many_streams --dry-run
   rillcast dlq list --file dead-letters.jsonl --json
 
-A dead letter is named by where it stands: PARTITION/OFFSET, in a file 0/LINE (from 0). `replay` writes the original
-key, value and headers to the partition that they came from, as they were; one that was cut is left out. The topic is
-`dead_letters.topic`, unless --file names a file. Exit codes: 0 done, 2 settings, 5 the topic cannot be read or
-written.
+The name of a dead letter is its position: PARTITION/OFFSET, in a file 0/LINE (from 0). `replay` writes the original
+key, value and headers to the original partition, unchanged; it skips records that were cut. The topic is
+`dead_letters.topic`, unless --file names a file. Exit codes: 0 done, 2 settings, 5 the topic cannot be read or written.
 """
 REPLAYED: Final = "rillcast-replayed"
 _SHOWN_BYTES: Final = 10_000
 
 
 class _Found(NamedTuple):
-    """A dead letter and where it stands itself."""
+    """A dead letter and its position."""
 
     place: str
     letter: DeadLetter
@@ -48,30 +47,36 @@ class _Found(NamedTuple):
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    listing = actions.add_parser("list", help="one line for each")
-    showing = actions.add_parser("show", help="all there is about one")
-    replay = actions.add_parser("replay", help="write the originals to the input topic again")
-    showing.add_argument("place", metavar="PARTITION/OFFSET", help="as `list` prints it")
-    listing.add_argument("--count", action="store_true", help="how many there are of each reason, instead of a list")
-    replay.add_argument("--to", metavar="TOPIC", help="another topic than input.topic; partitions go by the key then")
-    replay.add_argument("--dry-run", action="store_true", help="say what would be sent, and send nothing")
+    listing = actions.add_parser("list", help="list dead letters, one a line")
+    showing = actions.add_parser("show", help="show one dead letter in full")
+    replay = actions.add_parser("replay", help="write the original records to the input topic again")
+    showing.add_argument("place", metavar="PARTITION/OFFSET", help="position, as `list` prints it")
+    listing.add_argument(
+        "--count", action="store_true", help="count the dead letters of each reason, instead of a list"
+    )
+    replay.add_argument(
+        "--to",
+        metavar="TOPIC",
+        help="topic to write to, with partitions by key (default: input.topic, original partitions)",
+    )
+    replay.add_argument("--dry-run", action="store_true", help="report what would be sent, and send nothing")
     for each in (listing, replay):
-        each.add_argument("--reason", action="append", choices=[reason.value for reason in Reason], help="may repeat")
+        each.add_argument("--reason", action="append", choices=[reason.value for reason in Reason], help="repeatable")
         each.add_argument(
-            "--since", type=topic_reading.moment, metavar="TIME", help="of the original record (RFC 3339)"
+            "--since", type=topic_reading.moment, metavar="TIME", help="earliest time of the original record (RFC 3339)"
         )
         each.add_argument(
-            "--until", type=topic_reading.moment, metavar="TIME", help="of the original record (RFC 3339)"
+            "--until", type=topic_reading.moment, metavar="TIME", help="time of the original record to stop before"
         )
-        each.add_argument("--limit", type=int, default=0, help="at most so many (default: all)")
+        each.add_argument("--limit", type=int, default=0, help="most dead letters (default: all)")
     for each in (listing, showing, replay):
-        each.add_argument("--file", type=Path, help="dead letters in a file (.jsonl) instead of the topic")
-        each.add_argument("--json", action="store_true", help="JSON")
+        each.add_argument("--file", type=Path, help="file of dead letters (.jsonl), instead of the topic")
+        each.add_argument("--json", action="store_true", help="print JSON")
         flags.add_settings(each)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Do the action, and print its result."""
     settings = flags.load_settings(args)
     logs.configure(settings.log.level, settings.log.format)
     letters = _letters(settings, args.file)
@@ -87,11 +92,11 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _letters(settings: Settings, file: Path | None) -> Iterator[_Found]:
-    """Yield every dead letter there is, in the order of each partition.
+    """Yield every dead letter, in the order of each partition.
 
     Raises:
-        SettingsError: the file's name tells no format.
-        TransportError: the topic cannot be read.
+        SettingsError: The file's name has no known format.
+        TransportError: The topic cannot be read.
     """
     for polled in topic_reading.polls(settings, "dlq", topic=settings.dead_letters.topic, file=file):
         yield from _in_topic(polled) if file is None else _in_file(polled)
@@ -150,7 +155,7 @@ def _list(letters: Iterable[_Found], *, as_json: bool) -> int:
 
 
 def _count(letters: Iterable[_Found], *, as_json: bool) -> int:
-    counts = Counter(found.letter.reason or "(no dead letter of ours)" for found in letters)
+    counts = Counter(found.letter.reason or "(not a dead letter of Rillcast)" for found in letters)
     if as_json:
         print(json.dumps(dict(counts.most_common())))
     for reason, count in counts.most_common() if not as_json else ():
@@ -161,7 +166,7 @@ def _count(letters: Iterable[_Found], *, as_json: bool) -> int:
 def _show(letters: Iterable[_Found], place: str, *, as_json: bool) -> int:
     found = next((each for each in letters if each.place == place), None)
     if found is None:
-        raise SettingsError(f"there is no dead letter at {place}; `rillcast dlq list` says which there are")
+        raise SettingsError(f"no dead letter at {place}; `rillcast dlq list` prints their positions")
     document = _document(found)
     if as_json:
         print(json.dumps(document))
@@ -212,13 +217,13 @@ def _replay(settings: Settings, letters: Iterable[_Found], to: str | None, *, dr
             "state": settings.state.model_copy(update={"store": "none"}),
         }
     )
-    # Read whole before anything is sent: a letter that fails again must not be met again.
+    # Read all before anything is sent: a record that fails again must not be read again.
     found = list(letters)
     sink = None if dry_run else open_sink(target)
     try:
         for place, letter in found:
             if not letter.reason or not letter.is_whole:
-                left_out["cut" if letter.reason else "not a dead letter of ours"] += 1
+                left_out["cut" if letter.reason else "not a dead letter of Rillcast"] += 1
                 continue
             if sink is not None:
                 headers = [*letter.headers, (REPLAYED, place.encode())]
@@ -236,5 +241,5 @@ def _replay(settings: Settings, letters: Iterable[_Found], to: str | None, *, dr
     else:
         print(f"{'would send' if dry_run else 'sent'} {sent:,} records to {topic}")
         for why, count in left_out.items():
-            print(f"left out {count:,}: {why}", file=sys.stderr)
+            print(f"skipped {count:,}: {why}", file=sys.stderr)
     return 0

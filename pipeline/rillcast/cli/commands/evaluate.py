@@ -1,6 +1,6 @@
-"""`rillcast evaluate`: may a candidate take over from the model that is live?
+"""`rillcast evaluate`: decide whether a candidate may replace the live model.
 
-Owns: the arguments, what is printed, and the exit code that says so. Does not know: how the two are compared
+Owns: the arguments, the printed result, and the exit code. Does not know: how the two are compared
 (`rillcast_training.evaluate.comparison`).
 """
 
@@ -20,15 +20,15 @@ from rillcast.errors import SettingsError
 if TYPE_CHECKING:
     from rillcast.bundle.bundle import Bundle
     from rillcast_training.data.series import Series
-    from rillcast_training.evaluate.comparison import Evaluation
+    from rillcast_training.evaluate.comparison import Comparison
 
 EXAMPLES: Final = """\
 examples:
   rillcast evaluate candidate.onnx --against s3://bucket/models@live data.parquet --hold-out 168
   rillcast evaluate candidate.onnx --against live.onnx recent.csv --tolerance 0.01 --json
 
-Both bundles run through the serving engine, event by event, and are scored on the newest --hold-out slots of the data,
-which neither should have been trained on (`rillcast train --hold-out`); what is before them is stepped first.
+Both bundles run through the serving engine, event by event, and are scored on the newest --hold-out periods of
+DATA. Neither should have been trained on these (`rillcast train --hold-out`). Earlier events are stepped first.
 
 Exit codes: 0 the candidate may be promoted, 7 it may not, 2 settings or data, 3 a model or the registry, 5 the registry
 does not answer.
@@ -39,38 +39,49 @@ REFUSED: Final = 7
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("candidate", metavar="CANDIDATE", help="bundle (.onnx), or REGISTRY@NAME")
-    parser.add_argument("--against", required=True, metavar="LIVE", help="the bundle that serves, or REGISTRY@live")
+    parser.add_argument("--against", required=True, metavar="LIVE", help="bundle that serves, or REGISTRY@live")
     flags.add_data(parser)
     scored = parser.add_mutually_exclusive_group()
-    scored.add_argument("--hold-out", type=int, metavar="SLOTS", help="score the newest SLOTS slots of the data")
+    scored.add_argument("--hold-out", type=int, metavar="PERIODS", help="newest periods of the data to score")
     scored.add_argument(
-        "--test-fraction", type=float, default=0.2, help="without: the last share of each series (default: 0.2)"
+        "--test-fraction",
+        type=float,
+        default=0.2,
+        help="share of each series to score, without --hold-out (default: 0.2)",
     )
-    parser.add_argument("--stride", type=int, help="slots between origins (default: the steps that are scored)")
+    parser.add_argument("--stride", type=int, help="periods between origins (default: the number of scored steps)")
     parser.add_argument(
         "--tolerance",
         type=float,
         default=0.0,
         metavar="SHARE",
-        help="how much higher WQL may be; 0.01 = 1 %% (default: 0)",
+        help="allowed increase of WQL; 0.01 = 1 %% (default: 0)",
     )
     parser.add_argument(
-        "--coverage-tolerance", type=float, default=0.05, metavar="X", help="coverage off nominal by (default: 0.05)"
+        "--coverage-tolerance",
+        type=float,
+        default=0.05,
+        metavar="X",
+        help="allowed difference between coverage and nominal coverage (default: 0.05)",
     )
-    parser.add_argument("--calibration", choices=["on", "off"], default="on", help="as in the settings (default: on)")
-    parser.add_argument("--device", choices=["auto", "cuda", "cpu"], default="auto", help="where to run")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument(
+        "--calibration", choices=["on", "off"], default="on", help="setting `calibration` (default: on)"
+    )
+    flags.add_device(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
     """Compare, print, and return the verdict."""
     if args.tolerance < 0 or args.coverage_tolerance < 0:
-        raise SettingsError("--tolerance and --coverage-tolerance must not be negative")
+        raise SettingsError(
+            f"--tolerance {args.tolerance}, --coverage-tolerance {args.coverage_tolerance}: expected at least 0"
+        )
     from rillcast import settings
     from rillcast.bundle.bundle import Bundle
     from rillcast.bundle.registry import reference
     from rillcast.engine import device
-    from rillcast_training.evaluate.comparison import Tolerances, backtest_both, evaluate
+    from rillcast_training.evaluate.comparison import Tolerances, backtest_both, compare
 
     cache = settings.load().model_cache
     candidate, live = (Bundle.load(reference.locate(model, cache)) for model in (args.candidate, args.against))
@@ -83,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
         stride=args.stride,
         calibrate=args.calibration == "on",
     )
-    found = evaluate(*results, Tolerances(args.tolerance, args.coverage_tolerance))
+    found = compare(*results, Tolerances(args.tolerance, args.coverage_tolerance))
     if args.json:
         print(json.dumps(_document(candidate, live, found)))
     else:
@@ -92,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _data(args: argparse.Namespace, bundle: Bundle) -> tuple[Sequence[Series], Sequence[Series]]:
-    """Return what is stepped first, and what is scored."""
+    """Return the series to step first, and the series to score."""
     from rillcast_training.data.series import load, newest
 
     metadata = bundle.metadata
@@ -104,7 +115,7 @@ def _identity(bundle: Bundle) -> str:
     return f"{bundle.metadata.name}@{bundle.metadata.model_id}"
 
 
-def _document(candidate: Bundle, live: Bundle, found: Evaluation) -> dict[str, Any]:
+def _document(candidate: Bundle, live: Bundle, found: Comparison) -> dict[str, Any]:
     return {
         "may_be_promoted": found.may_be_promoted,
         "reasons": list(found.reasons),
@@ -122,7 +133,7 @@ def _finite(figures: dict[str, float]) -> dict[str, float | None]:
     return {name: value if value == value else None for name, value in figures.items()}
 
 
-def _print(candidate: Bundle, live: Bundle, found: Evaluation) -> None:
+def _print(candidate: Bundle, live: Bundle, found: Comparison) -> None:
     print(f"candidate {_identity(candidate)} against {_identity(live)}")
     print(f"{found.origins} origins, {found.steps} steps, {found.candidate.targets:,} targets")
     print(comparison({"candidate": found.candidate.as_dict(), "live": found.live.as_dict()}))
@@ -133,4 +144,4 @@ def _print(candidate: Bundle, live: Bundle, found: Evaluation) -> None:
     if found.may_be_promoted:
         print("the candidate may be promoted")
     for reason in found.reasons:
-        print(f"not to be promoted: {reason}")
+        print(f"the candidate may not be promoted: {reason}")

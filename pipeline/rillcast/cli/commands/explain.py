@@ -1,4 +1,4 @@
-"""`rillcast explain`: why a model forecasts what it forecasts, and how far its memory reaches."""
+"""`rillcast explain`: the influences on a forecast, and how far back gradients reach."""
 
 from __future__ import annotations
 
@@ -18,35 +18,41 @@ examples:
   rillcast explain forecast model.onnx data.csv --stream web-17/cpu --quantile 0.9 --step 24 --json
   rillcast explain gradients gru.onnx lstm.onnx lru.onnx --data data.csv --out gradients.png
 
-`forecast` splits one forecast up over the past observations and over the features (integrated gradients), and checks it
-by occlusion through the exported file. `gradients` compares how cells pass gradients back in time, on the same data.
-Both need a bundle that `rillcast train` made. docs/explain.md says how to read them.
+`forecast` attributes one forecast to past observations and to features (integrated gradients), and checks the result by
+occlusion through the exported file. `gradients` compares how cells pass gradients back in time, on the same data.
+Both need a bundle of `rillcast train`. See docs/explain.md.
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
-    forecast = kinds.add_parser("forecast", help="which past slots and features moved a forecast")
+    forecast = kinds.add_parser("forecast", help="attribute a forecast to past periods and features")
     forecast.add_argument("model", type=Path, help="bundle (.onnx)")
-    forecast.add_argument("data", type=Path, help="unique_id, ds, y (.csv, .jsonl, .parquet)")
-    forecast.add_argument("--stream", required=True, help="the stream's unique_id")
-    forecast.add_argument("--at", metavar="TIME", help="explain the forecast of the last event by then (default: last)")
+    forecast.add_argument("data", type=Path, help="table of unique_id, ds, y (.csv, .jsonl, .parquet)")
+    forecast.add_argument("--stream", required=True, help="unique_id of the stream")
+    forecast.add_argument(
+        "--at", metavar="TIME", help="explain the forecast of the last event until then (default: the last)"
+    )
     forecast.add_argument("--quantile", type=float, help="level to explain (default: the middle one)")
-    forecast.add_argument("--step", type=int, help="slot ahead to explain, from 1 (default: the mean of all)")
-    forecast.add_argument("--history", type=int, default=2_048, help="most events to look back on (default: 2048)")
+    forecast.add_argument("--step", type=int, help="period ahead to explain, from 1 (default: the mean of all)")
+    forecast.add_argument("--history", type=int, default=2_048, help="most past events to use (default: 2048)")
     forecast.add_argument("--occlude", type=int, help="newest observations to occlude (default: two contexts)")
     forecast.add_argument("--out", type=Path, help="picture (default: MODEL.forecast.png)")
-    gradients = kinds.add_parser("gradients", help="norms of gradients through time, by cell")
+    gradients = kinds.add_parser("gradients", help="compare norms of gradients through time, by cell")
     gradients.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="bundles (.onnx)")
-    gradients.add_argument("--data", type=Path, required=True, help="unique_id, ds, y (.csv, .jsonl, .parquet)")
+    gradients.add_argument(
+        "--data", type=Path, required=True, help="table of unique_id, ds, y (.csv, .jsonl, .parquet)"
+    )
     gradients.add_argument("--lags", type=int, default=168, help="steps back (default: 168)")
-    gradients.add_argument("--streams", type=int, default=32, help="streams to look at (default: 32)")
-    gradients.add_argument("--batches", type=int, default=8, help="training batches for the clipping; 0 = none")
-    gradients.add_argument("--seed", type=int, default=0, help="of the probes and batches (default: 0)")
+    gradients.add_argument("--streams", type=int, default=32, help="streams to use (default: 32)")
+    gradients.add_argument(
+        "--batches", type=int, default=8, help="training batches for the clipping; 0 = none (default: 8)"
+    )
+    gradients.add_argument("--seed", type=int, default=0, help="seed of the probes and batches (default: 0)")
     gradients.add_argument("--out", type=Path, help="picture (default: MODEL.gradients.png of the first)")
     for kind in (forecast, gradients):
-        kind.add_argument("--json", action="store_true", help="one JSON object")
+        kind.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -59,14 +65,14 @@ def _forecast(args: argparse.Namespace) -> int:
     from rillcast.engine import device
     from rillcast_training.data.series import load
     from rillcast_training.explain.forecast import Target, explain
-    from rillcast_training.explain.history import find, history_of, iso, slot_of
+    from rillcast_training.explain.history import find, history_of, iso, period_of
     from rillcast_training.explain.pictures import draw_forecast
     from rillcast_training.export.restore import restore
 
     bundle = Bundle.load(args.model)
     metadata, forecaster = bundle.metadata, restore(bundle)
     series = find(load(args.data, metadata.freq, covariates=metadata.covariates), args.stream)
-    at = slot_of(args.at, metadata.freq) if args.at is not None else None
+    at = period_of(args.at, metadata.freq) if args.at is not None else None
     history = history_of(series, forecaster.config, at=at, limit=args.history)
     target = Target(_level(args.quantile, metadata.quantiles), _step(args.step, metadata.horizon))
     found = explain(
@@ -78,15 +84,17 @@ def _forecast(args: argparse.Namespace) -> int:
         occlude=2 * metadata.context if args.occlude is None else args.occlude,
     )
     level = metadata.quantiles[target.quantile]
-    origin = iso(history.slots[-1], metadata.freq)
-    what = f"quantile {level:g}, " + ("mean of all slots ahead" if target.step is None else f"slot {target.step} ahead")
+    origin = iso(history.periods[-1], metadata.freq)
+    what = f"quantile {level:g}, " + (
+        "mean of all periods ahead" if target.step is None else f"period {target.step} ahead"
+    )
     picture = args.out or args.model.with_name(args.model.name + ".forecast.png")
     draw_forecast(picture, found, title=f"{history.unique_id} at {origin}: {what}")
     document = {
         "model": f"{metadata.name}@{metadata.model_id}",
         "stream": history.unique_id,
         "at": origin,
-        "events": len(history.slots),
+        "events": len(history.periods),
         "events_left_out": history.longer,
         "quantile": level,
         "step": target.step,
@@ -108,7 +116,7 @@ def _document(found: Explanation) -> dict[str, Any]:
         "forecast_of_the_file": found.served,
         "baseline": {"y": found.baseline_y, "forecast": found.baseline},
         "scale": found.scale,
-        "slots": [asdict(slot) for slot in found.slots],
+        "slots": [asdict(period) for period in found.periods],
         "parts": found.parts,
         "features": found.features,
         "completeness": {
@@ -119,10 +127,10 @@ def _document(found: Explanation) -> dict[str, Any]:
                 "points": one.points,
                 "complete": one.complete,
             }
-            for name, one in (("slots", found.by_slot), ("features", found.by_feature))
+            for name, one in (("slots", found.by_period), ("features", found.by_feature))
         },
         "occlusion": {
-            "slots": sum(slot.occlusion is not None for slot in found.slots),
+            "slots": sum(period.occlusion is not None for period in found.periods),
             "correlation": found.correlation,
             "strongest_in_common": found.common,
         },
@@ -133,22 +141,22 @@ def _print_forecast(document: dict[str, Any], what: str) -> None:
     baseline = document["baseline"]
     print(f"{document['stream']} at {document['at']}, {document['model']}: {what}")
     print(f"  forecast   {document['forecast']:.6g}; {baseline['forecast']:.6g} for a stream constant at its mean")
-    for name, title in (("parts", "by way into the forecast"), ("features", "features, by group")):
+    for name, title in (("parts", "by path into the forecast"), ("features", "features, by group")):
         print(f"  {title}")
         for part, value in sorted(document[name].items(), key=lambda item: -abs(item[1])):
             print(f"    {part:<40} {value:>+12.5g}")
-    print("  strongest slots                                 added    occlusion")
-    strongest = sorted(document["slots"], key=lambda slot: -abs(slot["attribution"]))[:10]
-    for slot in strongest:
-        tested = "" if slot["occlusion"] is None else f"{slot['occlusion']:>+12.5g}"
-        print(f"    {slot['ds']}  lag {slot['lag']:>5}  {slot['attribution']:>+12.5g} {tested}")
+    print("  strongest periods                               added    occlusion")
+    strongest = sorted(document["slots"], key=lambda one: -abs(one["attribution"]))[:10]
+    for one in strongest:
+        tested = "" if one["occlusion"] is None else f"{one['occlusion']:>+12.5g}"
+        print(f"    {one['ds']}  lag {one['lag']:>5}  {one['attribution']:>+12.5g} {tested}")
     for name, one in document["completeness"].items():
-        told = "complete" if one["complete"] else "NOT COMPLETE: read with care"
-        print(f"  {name:<10} sum to {one['sum']:.6g} of {one['explained']:.6g} (gap {one['gap']:.2%}): {told}")
+        verdict = "complete" if one["complete"] else "NOT COMPLETE: read with care"
+        print(f"  {name:<10} sum to {one['sum']:.6g} of {one['explained']:.6g} (gap {one['gap']:.2%}): {verdict}")
     occlusion = document["occlusion"]
     if occlusion["correlation"] is not None:
         print(
-            f"  occlusion  of {occlusion['slots']} slots through the exported file: correlation "
+            f"  occlusion  of {occlusion['slots']} periods through the exported file: correlation "
             f"{occlusion['correlation']:.3f}, {occlusion['strongest_in_common']} of the 10 strongest in common"
         )
     if document["events_left_out"]:
@@ -205,5 +213,5 @@ def _level(level: float | None, levels: tuple[float, ...]) -> int:
 
 def _step(step: int | None, horizon: int) -> int | None:
     if step is not None and not 1 <= step <= horizon:
-        raise SettingsError(f"--step {step}: the bundle forecasts 1 to {horizon} slots ahead")
+        raise SettingsError(f"--step {step}: the bundle forecasts 1 to {horizon} periods ahead")
     return step

@@ -1,4 +1,4 @@
-"""`rillcast inspect`: what a bundle is."""
+"""`rillcast inspect`: check and describe a bundle."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ examples:
   rillcast inspect model.onnx
   rillcast inspect model.onnx --json | jq .metadata.backtest
 
-Exit codes: 0 the bundle keeps the contract, 3 it does not (the broken clause is named).
+Exit codes: 0 the bundle meets the contract, 3 it does not (the message names the clause).
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", type=Path, help="bundle (.onnx)")
-    parser.add_argument("--json", action="store_true", help="one JSON object")
+    parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load the bundle, which checks it, and print what it says of itself."""
+    """Load the bundle, which checks it, and print its metadata and size."""
     import onnx
 
     from rillcast.bundle.bundle import Bundle
@@ -47,15 +47,15 @@ def run(args: argparse.Namespace) -> int:
     print(f"  quantiles    {', '.join(f'{q:g}' for q in metadata.quantiles)}")
     print(f"  parameters   {description['parameters']:,}")
     print(f"  file         {len(bundle.model):,} bytes, {len(graph.node)} nodes")
-    print(f"  state        {metadata.row_bytes:,} bytes per stream, warm after {metadata.context} slots")
+    print(f"  state        {metadata.row_bytes:,} bytes per stream, warm after {metadata.context} periods")
     for spec in metadata.states:
         print(f"    {spec.name:<10} {spec.dtype} {list(spec.row_shape)}")
     if metadata.covariates:
         print("  covariates")
     for covariate in metadata.covariates:
         number = f"usually {covariate.loc:.6g} +- {covariate.scale:.6g}"
-        told = number if covariate.kind != "category" else f"{len(covariate.categories)} known"
-        print(f"    {covariate.name:<24} {covariate.kind:<9} {told}")
+        text = number if covariate.kind != "category" else f"{len(covariate.categories)} known"
+        print(f"    {covariate.name:<24} {covariate.kind:<9} {text}")
     for title, values in (
         ("training", metadata.training), ("backtest", metadata.backtest), ("versions", metadata.versions)
     ):  # fmt: skip

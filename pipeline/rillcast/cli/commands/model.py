@@ -1,6 +1,6 @@
 """`rillcast model`: the registry of bundles.
 
-Owns: the arguments and what is printed. Does not know: how a registry is kept (`rillcast.bundle.registry`).
+Owns: the arguments and the printed result. Does not know: how a registry is stored (`rillcast.bundle.registry`).
 """
 
 from __future__ import annotations
@@ -29,42 +29,42 @@ examples:
   rillcast run --model s3://bucket/models@live
 
 A registry is a folder, file:///folder, or any file system of fsspec (extra object-store, and s3fs, gcsfs or adlfs).
-What is pushed stays as it is, under its model id; an alias (live unless --alias says otherwise) moves.
-Exit codes: 0 done, 2 address, 3 no such model or alias, or refused, 5 the storage does not answer.
+A pushed bundle never changes and is named by its model id. An alias (default: live) names one model and can move.
+Exit codes: 0 done, 2 wrong address, 3 no such model or alias, or refused, 5 the storage does not answer.
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the actions and their arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
-    _add(actions, "list", "show models, aliases and their history", _list)
-    push = _add(actions, "push", "check a bundle and keep it", _push)
+    _add(actions, "list", "list models, aliases and their history", _list)
+    push = _add(actions, "push", "check a bundle and store it", _push)
     push.add_argument("model", metavar="MODEL", help="bundle (.onnx), or a shipped one: universal:1h")
     push.add_argument(
-        "--promote", nargs="?", const="live", metavar="ALIAS", help="then let an alias mean it (default: live)"
+        "--promote", nargs="?", const="live", metavar="ALIAS", help="then move an alias to it (default: live)"
     )
-    push.add_argument("--note", default="", help="with --promote: kept in the history")
-    promote = _add(actions, "promote", "let an alias mean a model", _promote)
-    promote.add_argument("model", metavar="MODEL", help="a model id, or another alias")
-    rollback = _add(actions, "rollback", "let an alias mean what it meant before", _rollback)
+    push.add_argument("--note", default="", help="note in the history, with --promote")
+    promote = _add(actions, "promote", "move an alias to a model", _promote)
+    promote.add_argument("model", metavar="MODEL", help="model id, or another alias")
+    rollback = _add(actions, "rollback", "move an alias back to its previous model", _rollback)
     for moving in (promote, rollback):
-        moving.add_argument("--alias", default="live", help="the alias that moves (default: live)")
-        moving.add_argument("--note", default="", help="kept in the history")
-    pull = _add(actions, "pull", "write a model to a file, checked", _pull)
-    pull.add_argument("model", metavar="MODEL", help="an alias or a model id")
+        moving.add_argument("--alias", default="live", help="alias to move (default: live)")
+        moving.add_argument("--note", default="", help="note in the history")
+    pull = _add(actions, "pull", "check a model and write it to a file", _pull)
+    pull.add_argument("model", metavar="MODEL", help="alias or model id")
     pull.add_argument("--out", type=Path, required=True, help="file to write")
 
 
-def _add(actions: Any, name: str, told: str, does: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
-    action: argparse.ArgumentParser = actions.add_parser(name, help=told, description=f"{told[0].upper()}{told[1:]}.")
-    action.add_argument("registry", metavar="REGISTRY", help="a folder or a URL")
-    action.add_argument("--json", action="store_true", help="one JSON object")
+def _add(actions: Any, name: str, text: str, does: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
+    action: argparse.ArgumentParser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
+    action.add_argument("registry", metavar="REGISTRY", help="folder or URL")
+    action.add_argument("--json", action="store_true", help="print one JSON object")
     action.set_defaults(run_action=does)
     return action
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked, and print it."""
+    """Do the action, and print its result."""
     done: int = args.run_action(args)
     return done
 
@@ -97,13 +97,13 @@ def _list(args: argparse.Namespace) -> int:
     if not models:
         print(f"{args.registry} has no models; `rillcast model push {args.registry} MODEL.onnx` adds one")
         return 0
-    meant: dict[str, list[str]] = {}
+    aliases_of: dict[str, list[str]] = {}
     for name, moves in aliases.items():
-        meant.setdefault(moves[-1].model_id, []).append(name)
+        aliases_of.setdefault(moves[-1].model_id, []).append(name)
     for one in models:
         print(
             f"{one.model_id}  {one.pushed_at:%Y-%m-%d %H:%M}  {one.size_bytes:>11,} bytes  {one.cell:<6} {one.freq:>5} "
-            f"x {one.horizon:<4} {one.name}  {', '.join(meant.get(one.model_id, []))}".rstrip()
+            f"x {one.horizon:<4} {one.name}  {', '.join(aliases_of.get(one.model_id, []))}".rstrip()
         )
     for name, moves in aliases.items():
         print(f"\n{name}")
@@ -130,9 +130,9 @@ def _push(args: argparse.Namespace) -> int:
     if new:
         print(f"pushed {manifest.name}@{manifest.model_id}, {manifest.size_bytes:,} bytes")
     else:
-        print(f"{manifest.name}@{manifest.model_id} is there already, since {manifest.pushed_at:%Y-%m-%d %H:%M}")
+        print(f"{manifest.name}@{manifest.model_id} exists already, since {manifest.pushed_at:%Y-%m-%d %H:%M}")
     if alias is not None:
-        print(f"{alias} is {manifest.model_id} {'now; services that follow it take it over' if moves else 'already'}")
+        print(f"{alias} is {manifest.model_id} {'now; services that follow it change to it' if moves else 'already'}")
     return 0
 
 
@@ -148,7 +148,7 @@ def _moved(args: argparse.Namespace, made: Promotion) -> int:
     if args.json:
         print(json.dumps({"registry": args.registry, "alias": args.alias, **made.model_dump(mode="json")}))
     else:
-        print(f"{args.alias} is {made.model_id} now; services that follow it take it over")
+        print(f"{args.alias} is {made.model_id} now; services that follow it change to it")
     return 0
 
 

@@ -1,4 +1,4 @@
-"""`rillcast replay`: a data set into a topic."""
+"""`rillcast replay`: send a data set to a topic."""
 
 from __future__ import annotations
 
@@ -35,35 +35,35 @@ class _FromTheStart:
         return {assignment.partition: assignment.beginning for assignment in assignments}
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
-        """A file's partition stays."""
+        """Do nothing; the partition of a file never moves."""
 
     def on_lost(self, partitions: Sequence[int]) -> None:
-        """A file's partition stays."""
+        """Do nothing; the partition of a file never moves."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("data", help="file with unique_id, ds, y (.csv, .jsonl or .parquet); - is stdin")
+    parser.add_argument("data", help="file with unique_id, ds, y (.csv, .jsonl or .parquet); - is standard input")
     parser.add_argument("--topic", help="topic to write to (default: the setting input.topic)")
-    parser.add_argument("--rate", type=float, default=0.0, help="events per second (default: as fast as it goes)")
+    parser.add_argument("--rate", type=float, default=0.0, help="events per second (default: no limit)")
     parser.add_argument(
         "--covariates-of",
         type=Path,
         metavar="MODEL",
-        help="send the columns of a bundle's covariates too (.csv, .parquet)",
+        help="bundle whose covariates are sent too, from columns of the file (.csv, .parquet)",
     )
     parser.add_argument("--json", action="store_true", help="print one JSON object at the end")
     flags.add_settings(parser)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Send every record, keyed by its stream id; one that has none goes without a key, as it is."""
+    """Send every record with its stream id as the key; one without an id is sent without a key, unchanged."""
     from rillcast.bundle.bundle import Bundle
     from rillcast.transports.connect import open_sink, open_source
 
     settings = flags.load_settings(args)
     if args.rate < 0:
-        raise SettingsError(f"--rate {args.rate}: must not be negative")
+        raise SettingsError(f"--rate {args.rate}: expected at least 0")
     logs.configure(settings.log.level, settings.log.format)
     settings = settings.model_copy(
         update={
@@ -98,4 +98,4 @@ def _key(value: bytes) -> bytes | None:
     try:
         return msgspec.json.decode(value, type=_Keyed).unique_id.encode()
     except (msgspec.MsgspecError, UnicodeDecodeError):
-        return None  # not ours to judge: a replay sends what the file holds, bad records too
+        return None  # a replay sends all records of the file, bad ones too

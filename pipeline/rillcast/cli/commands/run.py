@@ -27,12 +27,12 @@ examples:
   rillcast run --model s3://bucket/models@live --kafka.bootstrap-servers localhost:9092
   some-producer | rillcast run --model model.onnx --input.path - --output.path - --http.enabled false
 
-With --workers N, N processes share the partitions. Each has the port http.port + its number, from 0, and the static
-member name kafka.group_instance_id (or the host's name) - its number. One that dies is started again; one that ends
-with 2, 3, 4 or 6 ends all of them.
+With --workers N, N processes share the partitions. Process I (from 0) has the port http.port + I and the static member
+name kafka.group_instance_id-I (default: the host's name). A process that crashes is restarted; one that ends with 2, 3,
+4 or 6 ends all of them.
 
-Ctrl-C or SIGTERM commits what was published and ends with 0; a second Ctrl-C ends at once.
-Exit codes: 0 done, 2 settings, 3 model, 4 device, 5 source, sink or registry (starting again may help), 6 recovery.
+Ctrl-C or SIGTERM commits the published forecasts and ends with 0; a second Ctrl-C ends at once.
+Exit codes: 0 done, 2 settings, 3 model, 4 device, 5 source, sink or registry (a restart may help), 6 recovery.
 """
 
 log = logging.getLogger(__name__)
@@ -45,25 +45,27 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Run until the source ends or a signal comes."""
+    """Run until the source ends or a signal arrives."""
     settings = flags.load_settings(args)
     if args.workers < 1:
         raise SettingsError(f"--workers {args.workers}: expected at least 1")
     logs.configure(settings.log.level, settings.log.format)
     follows = reference.parse(settings.model)
-    settings = flags.with_local_model(settings)  # once: every process, and each that is started again, has it
+    settings = flags.with_local_model(settings)  # once, so that all processes have the same model, restarted ones too
     if args.workers == 1:
         _serve(settings, follows)
         return 0
     from rillcast.service.supervisor import Supervisor, members
 
-    crew = Supervisor(partial(serve_as_member, follows=follows), members(settings, args.workers, socket.gethostname()))
-    _on_signal(crew.stop)
-    return crew.run()
+    supervisor = Supervisor(
+        partial(serve_as_member, follows=follows), members(settings, args.workers, socket.gethostname())
+    )
+    _on_signal(supervisor.stop)
+    return supervisor.run()
 
 
 def serve_as_member(settings: Settings, follows: Reference | None = None) -> None:
-    """Serve in a process of a crew; an error of ours becomes its exit code, as on the command line."""
+    """Serve in a process of the supervisor; a Rillcast error becomes its exit code, as on the command line."""
     try:
         _serve(settings, follows)
     except RillcastError as error:

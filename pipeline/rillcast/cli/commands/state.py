@@ -1,4 +1,4 @@
-"""`rillcast state`: what is stored of the streams' state, copies of it, and the way to do without it."""
+"""`rillcast state`: inspect stored state, copy it, or erase it."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ examples:
   rillcast state import backup --model model.onnx --replace
   rillcast state rebuild --partition 3 --model model.onnx
 
-The store is the one that the settings name, as for `run`. Stop the service before an import or a rebuild. Exit codes:
-2 settings, or not confirmed, 5 the store cannot be reached or is in use, 6 stored state is damaged or in the way.
+The store is that of the settings, as for `run`. Stop the service before an import or a rebuild.
+Exit codes: 0 done, 2 settings, or not confirmed, 5 the store is unreachable or in use, 6 stored state is damaged, or
+exists already.
 """
-# One transaction takes a whole partition; brokers allow up to 15 minutes unless told otherwise.
+# One transaction holds a whole partition; brokers allow up to 15 minutes by default.
 _TRANSACTION_TIMEOUT_S: Final = 300.0
 
 
@@ -39,25 +40,25 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     inspect = actions.add_parser(
-        "inspect", help="say per partition and model what is stored, and check that it is whole"
+        "inspect", help="list stored state per partition and model, and check that it is complete"
     )
     export = actions.add_parser("export", help="copy the model's state from the store to a directory")
     importing = actions.add_parser("import", help="copy the model's state from such a directory to the store")
     for each in (export, importing):
-        each.add_argument("directory", type=Path, help="in the format of the local store")
-        each.add_argument("--replace", action="store_true", help="replace state that the target already has")
+        each.add_argument("directory", type=Path, help="directory in the format of the local store")
+        each.add_argument("--replace", action="store_true", help="replace existing state of the target")
     rebuild = actions.add_parser(
-        "rebuild", help="erase the model's state, so that the next start steps all retained events again"
+        "rebuild", help="erase the model's state, so that the next start replays all retained events"
     )
-    rebuild.add_argument("--partition", type=int, action="append", help="only this one; may be repeated")
-    rebuild.add_argument("--yes", action="store_true", help="do not ask")
+    rebuild.add_argument("--partition", type=int, action="append", help="only this partition; repeatable")
+    rebuild.add_argument("--yes", action="store_true", help="erase without asking")
     for each in (inspect, export, importing, rebuild):
-        each.add_argument("--json", action="store_true", help="one JSON object")
+        each.add_argument("--json", action="store_true", help="print one JSON object")
         flags.add_settings(each)
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do what was asked for."""
+    """Do the action, and print its result."""
     settings = flags.load_settings(args)
     logs.configure(settings.log.level, settings.log.format)
     if args.action == "inspect":
@@ -112,7 +113,7 @@ def _copy(settings: Settings, directory: Path, action: str, *, replace: bool, as
     metadata = Bundle.load(settings.model).metadata
     kept = kind_of(settings) == "kafka" or _directory(settings)
     if isinstance(kept, Path) and directory.resolve() == kept.resolve():
-        raise SettingsError(f"{directory} is the store itself (state.path); name another directory")
+        raise SettingsError(f"{directory} is the store itself (state.path); use another directory")
     if action == "import" and not stored_partitions(directory, metadata.model_id):
         raise SettingsError(f"{directory} has no state of model {metadata.model_id} ({settings.model})")
     with ExitStack() as stack:
@@ -166,14 +167,14 @@ def _rebuild(settings: Settings, args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"model": metadata.model_id, "erased": erased, "partitions": [x._asdict() for x in plan]}))
     else:
-        print(f"erased {len(erased)} partitions; start the service: it replays with worker.recovery = restore")
+        print(f"erased {len(erased)} partitions; start the service with worker.recovery = restore to replay the events")
     return 0
 
 
 def opened(
     settings: Settings, metadata: BundleMetadata, stack: ExitStack, *, writing: bool
 ) -> tuple[StateStore, Callable[[], None]]:
-    """Open the store that the settings name; and what commits, as a whole, what was written to it."""
+    """Open the store of the settings; return it with a function that commits all writes to it at once."""
     from rillcast.stores.connect import codec_of, kind_of, prepare_store, reader_of
     from rillcast.stores.kafka import KafkaStore
     from rillcast.stores.local import LocalStore
@@ -199,11 +200,13 @@ def opened(
 
 
 def _directory(settings: Settings) -> Path:
-    """Return the directory of a store that is none in Kafka."""
+    """Return the directory of a local store."""
     from rillcast.stores.connect import kind_of
 
     if kind_of(settings) == "none":
-        raise SettingsError("no state is kept with these settings (state.store); name a store: --state.store local")
+        raise SettingsError(
+            "state.store keeps no state with these settings; choose a store, such as --state.store local"
+        )
     return settings.state.path
 
 
@@ -214,7 +217,7 @@ def _topic_partitions(settings: Settings) -> Sequence[int]:
 
 
 def _nothing() -> None:
-    """A directory has no transport to commit."""
+    """Do nothing; a directory has no transport to commit."""
 
 
 def _print_table(rows: Sequence[Mapping[str, object]]) -> None:
@@ -233,6 +236,6 @@ def _cell(title: str, value: object) -> str:
     if title == "watermark_ms" and isinstance(value, int):
         try:
             return datetime.fromtimestamp(value / 1_000, UTC).isoformat(timespec="seconds")
-        except (OverflowError, ValueError):  # beyond what a calendar has
+        except (OverflowError, ValueError):  # beyond the calendar
             return f"{value} ms"
     return f"{value:,}" if isinstance(value, int) else str(value)

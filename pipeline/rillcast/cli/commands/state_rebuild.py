@@ -1,7 +1,7 @@
-"""`rillcast state rebuild`: let go of stored state, so that the next start steps the retained events again.
+"""`rillcast state rebuild`: erase stored state, so that the next start replays the retained events.
 
-Owns: what an operator is told before anything is lost, and the order: the group is stopped, the plan is shown and
-confirmed, each partition is erased in one commit. Does not know: how a store erases, or a worker replays.
+Owns: the warning before a loss, and the order: the group is stopped, the plan is shown and confirmed, each partition is
+erased in one commit. Does not know: how a store erases, or a worker replays.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from rillcast.transports.base import Assignment
 
 
 class Loss(NamedTuple):
-    """What erasing one partition means.
+    """Consequences of erasing one partition.
 
     Attributes:
-        partition: of the input.
-        offset: as of which the stored state is; None if there is none, or it cannot be read.
-        streams: in the stored state.
-        damage: why it cannot be read; None if it can.
-        committed: the group's position, up to which the replay is suppressed; None if it has none.
-        beginning: the first event that is retained, with which the replay begins.
+        partition: Number of the partition.
+        offset: Position of the stored state; None if there is none, or it is unreadable.
+        streams: Number of streams in the stored state.
+        damage: Reason why the state is unreadable; None if it is readable.
+        committed: The group's position; output of the replay is suppressed up to it. None if it has none.
+        beginning: The first retained event, at which the replay begins.
     """
 
     partition: int
@@ -44,24 +44,26 @@ class Loss(NamedTuple):
     def consequence(self) -> str:
         """Return, in a sentence, what the next start does."""
         if not self.stored:
-            return "nothing is stored; it is left as it is"
+            return "no stored state; nothing to erase"
         held = f"unreadable state ({self.damage})" if self.damage else f"{self.streams:,} streams as of {self.offset:,}"
         if self.beginning is None:
-            return f"{held} go; the next run reads its file from the beginning, as it does anyway"
+            return f"erases {held}; the next run reads its file from the beginning, as every run does"
         if self.committed is None:
-            return f"{held} go; the group has no position, so what is retained is forecast and published as if new"
+            return f"erases {held}; the group has no position, so all retained events are forecast and published again"
         replayed = max(0, self.committed - self.beginning)
-        text = f"{held} go; {replayed:,} retained events are stepped again, their output suppressed"
+        text = f"erases {held}; {replayed:,} retained events are replayed without output"
         if self.beginning:
-            text += f". EVENTS BEFORE {self.beginning:,} ARE GONE: the streams begin anew there, and differ for a while"
+            text += (
+                f". EVENTS BEFORE {self.beginning:,} ARE LOST: the streams start without them, and differ for a while"
+            )
         return text
 
 
 def chosen(asked: Sequence[int] | None, partitions: Sequence[int]) -> Sequence[int]:
-    """Return the partitions that were asked for, all by default.
+    """Return the partitions of the flag, all by default.
 
     Raises:
-        SettingsError: one does not exist.
+        SettingsError: A partition does not exist.
     """
     if unknown := sorted(set(asked or ()) - set(partitions)):
         raise SettingsError(f"partition {unknown[0]} does not exist; there are {list(partitions)}")
@@ -69,23 +71,23 @@ def chosen(asked: Sequence[int] | None, partitions: Sequence[int]) -> Sequence[i
 
 
 def require_stopped(group_id: str, members: int) -> None:
-    """Refuse while the group runs: it would store its pages again, next to what is erased.
+    """Refuse while the group runs, because it would store its pages again after they are erased.
 
     Raises:
-        TransportError: it has members.
+        TransportError: The group has members.
     """
     if members:
         raise TransportError(
-            f"group {group_id} has {members} members; stop the service first (a member that was killed counts until "
-            f"its session ends), or its next snapshot would mix with what is erased. Nothing was changed"
+            f"group {group_id} has {members} members, expected none; nothing was changed. "
+            f"Stop the service first; a killed member counts until its session ends"
         )
 
 
 def losses(store: StateStore, partitions: Sequence[int], assignments: Sequence[Assignment]) -> list[Loss]:
-    """Return what erasing each of `partitions` means.
+    """Return the consequences of erasing each of `partitions`.
 
     Raises:
-        TransportError: the store cannot be read.
+        TransportError: The store cannot be read.
     """
     positions = {each.partition: each for each in assignments}
     found = []
@@ -104,24 +106,24 @@ def losses(store: StateStore, partitions: Sequence[int], assignments: Sequence[A
 
 
 def confirm(args: argparse.Namespace, plan: Sequence[Loss]) -> None:
-    """Ask whether to go on, unless `--yes` was said.
+    """Ask for confirmation, unless `--yes` was given.
 
     Raises:
-        SettingsError: the answer is no, or nobody is there to ask.
+        SettingsError: The answer is no, or standard input is not a terminal.
     """
     if args.yes or not any(loss.stored for loss in plan):
         return
     if not sys.stdin.isatty():
-        raise SettingsError("nothing was changed: say --yes to erase this state")
+        raise SettingsError("nothing was changed; use --yes to erase this state")
     if input("Erase it? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise SettingsError("nothing was changed")
+        raise SettingsError("nothing was changed: the answer was not yes")
 
 
 def erase(store: StateStore, plan: Sequence[Loss], commit: Callable[[], None]) -> list[int]:
-    """Erase what is stored of each partition, one commit each, and return them.
+    """Erase the stored state of each partition, with one commit each, and return their numbers.
 
     Raises:
-        TransportError: the store cannot be written; the partitions before are erased.
+        TransportError: The store cannot be written; the partitions before are erased.
     """
     erased = []
     for loss in plan:

@@ -1,8 +1,8 @@
-"""`rillcast warm`: history into the state store, before a deployment goes live.
+"""`rillcast warm`: load history into the state store, before a deployment goes live.
 
-Owns: what may be replaced, where the service begins, and the order: the group is stopped, nothing is stored (or
-`--force`), history is stepped, the group's positions are committed, then the state as of them. State without a position
-could not be paired with the input again; a position without state only means a longer replay.
+Owns: which state may be replaced, the position at which the service begins, and the order: the group is stopped, no
+state exists (or `--force`), history is stepped, the group's positions are committed, then the state as of them. State
+without a position could not be paired with the input again; a position without state only means a longer replay.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ examples:
   rillcast warm --from-topic --model model.onnx --kafka.bootstrap-servers localhost:9092
   rillcast warm --from-topic --events 5000 --json
 
-With --history, a file with unique_id, ds and y (.csv, .jsonl or .parquet), each stream's events in the order of
-time; the service then begins where the group stands, or else where kafka.auto_offset_reset says. Streams are placed in
-partitions by murmur2 of their id, as Java's, kafka-python's and Rillcast's own producers place keys.
-With --from-topic, the events of the input topic itself, the last --events of each partition or all that are retained;
-the service then begins where the group stands, or else behind them.
+--history reads a file with unique_id, ds and y (.csv, .jsonl or .parquet), the events of a stream in the order of time.
+The service then begins at the group's position, or without one at kafka.auto_offset_reset. Streams are assigned to
+partitions by murmur2 of their id, as by the producers of Java, kafka-python and Rillcast.
+--from-topic reads the input topic: the last --events of each partition, or all that are retained. The service then
+begins at the group's position, or without one after these events.
 """
 _CHUNK: Final = 5_000
 _JOIN_TIMEOUT_S: Final = 120.0
@@ -42,10 +42,12 @@ _JOIN_TIMEOUT_S: Final = 120.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     history = parser.add_mutually_exclusive_group(required=True)
-    history.add_argument("--history", metavar="FILE", help="file with the history")
-    history.add_argument("--from-topic", action="store_true", help="take what the input topic retains")
-    parser.add_argument("--events", type=int, metavar="N", help="with --from-topic: only the last N of each partition")
-    parser.add_argument("--force", action="store_true", help="replace state that is there")
+    history.add_argument("--history", metavar="FILE", help="file of the history")
+    history.add_argument("--from-topic", action="store_true", help="read the events that the input topic retains")
+    parser.add_argument(
+        "--events", type=int, metavar="N", help="only the last N events of each partition, with --from-topic"
+    )
+    parser.add_argument("--force", action="store_true", help="replace existing state")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     flags.add_settings(parser)
 
@@ -54,15 +56,15 @@ def run(args: argparse.Namespace) -> int:
     """Warm the state store.
 
     Raises:
-        SettingsError: the settings name no topic or no store.
-        StateError: there is state already.
-        TransportError: the group has members, or a broker does not answer.
+        SettingsError: The settings have no topic or no store.
+        StateError: State exists already.
+        TransportError: The group has members, or a broker does not answer.
     """
     settings = flags.load_settings(args)
     logs.configure(settings.log.level, settings.log.format)
     settings = flags.with_local_model(settings)
     if args.events is not None and (args.events < 1 or not args.from_topic):
-        raise SettingsError(f"--events {args.events}: takes at least 1, and goes with --from-topic")
+        raise SettingsError(f"--events {args.events}: expected at least 1, and --from-topic")
     _require_topic(settings)
     from rillcast.bundle.bundle import Bundle
     from rillcast.cli.commands.state import opened
@@ -80,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
         present = [number for number in partitions if load(store, number).mark is not None]
         if present and not args.force:
             raise StateError(
-                f"model {metadata.model_id} has state of partitions {present} already; nothing was changed: start the "
-                f"service, which goes on from it, or say --force to replace it"
+                f"model {metadata.model_id} already has state of partitions {present}; nothing was changed. "
+                f"Start the service to continue from it, or use --force to replace it"
             )
         warming = _warming(settings, len(partitions) if args.history else None)
         if args.history:
@@ -110,11 +112,13 @@ def _require_topic(settings: Settings) -> None:
 
     if settings.input.path is not None:
         raise SettingsError(
-            f"input.path is {settings.input.path!r}: a file is read from its beginning by every run, so there is "
-            f"nothing to warm; put the history before it, or give the service a topic"
+            f"input.path is {settings.input.path!r}, expected a topic: every run reads a file from its beginning. "
+            f"Put the history at the beginning of the file, or use a topic"
         )
     if kind_of(settings) == "none":
-        raise SettingsError("no state is kept with these settings (state.store); name a store: --state.store local")
+        raise SettingsError(
+            "state.store keeps no state with these settings; choose a store, such as --state.store local"
+        )
 
 
 def _partitions(settings: Settings) -> range:
@@ -124,7 +128,7 @@ def _partitions(settings: Settings) -> range:
 
 
 def _warming(settings: Settings, partitions: int | None) -> Warming:
-    """Return what takes history in: from a file, into so many partitions; from the topic (None), as it stands there."""
+    """Return the warming from a file into a number of partitions, or from the topic itself (None)."""
     from rillcast.bundle.bundle import Bundle
     from rillcast.codecs.connect import open_decoder
     from rillcast.durability.warming import Warming
@@ -157,7 +161,7 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
 
 
 def _of_file(settings: Settings, path: str | None) -> Settings:
-    """Return the settings for a history, whose members have the plain names and whose clock nobody can judge."""
+    """Return the settings for a history file, whose members have the default names and whose clock is unknown."""
     plain = {"path": path, "format": "auto", "envelope": "none", "fields": FieldSettings(), "max_future_s": 0.0}
     return settings.model_copy(update={"input": settings.input.model_copy(update={**plain, "rate": 0.0})})
 
@@ -181,14 +185,14 @@ class _FromTheStart:
         return {assignment.partition: assignment.beginning for assignment in assignments}
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
-        """A file's partition stays."""
+        """Do nothing; the partition of a file never moves."""
 
     def on_lost(self, partitions: Sequence[int]) -> None:
-        """A file's partition stays."""
+        """Do nothing; the partition of a file never moves."""
 
 
 class _Member:
-    """The group's only member, with all of its partitions held until history is read from them."""
+    """The group's only member, with all of its partitions paused until history is read from them."""
 
     def __init__(self, settings: Settings, partitions: Sequence[int]) -> None:
         from rillcast.transports.connect import open_source
@@ -204,8 +208,8 @@ class _Member:
 
     def on_revoked(self, partitions: Sequence[int]) -> None:
         raise TransportError(
-            f"another member took partitions {sorted(partitions)} of group {self._settings.kafka.group_id} while their "
-            f"state was being warmed; stop the service and try again. No state was stored"
+            f"group {self._settings.kafka.group_id}: another member took partitions {sorted(partitions)} during the "
+            f"warm-up; no state was stored. Stop the service and try again"
         )
 
     def on_lost(self, partitions: Sequence[int]) -> None:
@@ -222,12 +226,12 @@ class _Member:
             if time.monotonic() > deadline:
                 missing = sorted(self._partitions - self._assigned.keys())
                 raise TransportError(
-                    f"group {self._settings.kafka.group_id} was not given partitions {missing} within "
-                    f"{_JOIN_TIMEOUT_S:g} s; is another member running? No state was stored"
+                    f"group {self._settings.kafka.group_id}: partitions {missing} were not assigned within "
+                    f"{_JOIN_TIMEOUT_S:g} s; no state was stored. Stop other members and try again"
                 )
 
     def positions(self, *, at_end: bool) -> dict[int, int]:
-        """Return where the service begins: where the group stands, or else at the end, or where the settings say."""
+        """Return the positions of the service: the group's own, or else the end or `kafka.auto_offset_reset`."""
         latest = at_end or self._settings.kafka.auto_offset_reset == "latest"
         return {
             number: one.committed if one.committed is not None else (one.end if latest else one.beginning)
@@ -235,7 +239,7 @@ class _Member:
         }
 
     def take(self, warming: Warming, positions: Mapping[int, int], events: int | None) -> None:
-        """Step what the topic holds before the positions."""
+        """Step the events of the topic before the positions."""
         import numpy as np
 
         for number, position in positions.items():
@@ -274,11 +278,9 @@ def _print(warming: Warming, positions: Mapping[int, int], *, as_json: bool) -> 
         print(json.dumps(figures))
         return
     streams, cold = sum(row["streams"] for row in rows), sum(row["warming_up"] for row in rows)
-    print(
-        f"stepped {taken.events:,} events of {streams:,} streams; {cold:,} of these know less than the model's context"
-    )
+    print(f"stepped {taken.events:,} events of {streams:,} streams; {cold:,} of them are still warming up")
     if taken.refused:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in taken.refused.items())
-        print(f"{taken.refused.total():,} records could not be used ({reasons}), the first: {taken.example}")
+        print(f"{taken.refused.total():,} records were rejected ({reasons}), the first: {taken.example}")
     for row in rows:
         print(f"  partition {row['partition']}: {row['streams']:,} streams as of {row['position']:,}")

@@ -1,4 +1,4 @@
-"""Planted signals: forecasters and streams for which it is known what moves the forecast."""
+"""Planted signals: forecasters and streams with a known cause of the forecast."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from rillcast import cli
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine.device import Device
 from rillcast.errors import DataError, ParityError
-from rillcast_training.data.series import Series, contexts
+from rillcast_training.data.series import Series, segments
 from rillcast_training.data.windows import Window, collate
 from rillcast_training.explain.forecast import Explanation, Target, explain, serve
-from rillcast_training.explain.history import History, history_of, iso, slot_of
+from rillcast_training.explain.history import History, history_of, iso, period_of
 from rillcast_training.export.bundle import export
 from rillcast_training.model.forecaster import Forecaster
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
@@ -29,13 +29,13 @@ MEDIAN = 1
 
 def stream(events: int = 60, *, gaps: bool = False) -> Series:
     rng = np.random.default_rng(4)
-    slots = START + np.arange(events, dtype=np.int64)
+    periods = START + np.arange(events, dtype=np.int64)
     y = (50 + 5 * np.sin(np.arange(events) * np.pi / 2) + rng.normal(size=events)).astype(np.float32)
     if gaps:
         y[[0, 7, 20, 21, events - 3]] = np.nan
         keep = ~np.isin(np.arange(events), [11, 30, 31, 32, 33, 34, 45])
-        slots, y = slots[keep], y[keep]
-    return Series("s", slots, y)
+        periods, y = periods[keep], y[keep]
+    return Series("s", periods, y)
 
 
 def untrained(cell: str = "gru") -> Forecaster:
@@ -53,17 +53,20 @@ def explained(
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 5])
-def test_the_seasonal_naive_forecast_is_moved_by_the_slot_a_season_before_and_by_nothing_else(
+def test_the_seasonal_naive_forecast_is_moved_by_the_period_a_season_before_and_by_nothing_else(
     step: int, tmp_path: Path
 ) -> None:
     found, history = explained(untrained(), tmp_path, Target(MEDIAN, step))
     season = 4
-    wanted = (season - step) % season  # slots before the origin
-    y = {int(history.slots[-1] - slot): float(value) for slot, value in zip(history.slots, history.y, strict=True)}
-    for slot in found.slots:
-        expected = y[wanted] - found.baseline_y if slot.lag == wanted else 0.0
-        assert slot.attribution == pytest.approx(expected, abs=1e-4)
-        assert slot.occlusion is None or slot.occlusion == pytest.approx(expected, abs=1e-4)
+    wanted = (season - step) % season  # periods before the origin
+    y = {
+        int(history.periods[-1] - period): float(value)
+        for period, value in zip(history.periods, history.y, strict=True)
+    }
+    for period in found.periods:
+        expected = y[wanted] - found.baseline_y if period.lag == wanted else 0.0
+        assert period.attribution == pytest.approx(expected, abs=1e-4)
+        assert period.occlusion is None or period.occlusion == pytest.approx(expected, abs=1e-4)
     assert found.parts["seasonal-naive base"] == pytest.approx(y[wanted] - found.baseline_y, abs=1e-4)
     assert found.common is not None
     assert found.correlation == pytest.approx(1.0)
@@ -75,14 +78,14 @@ def test_a_forecast_that_repeats_the_newest_value_is_moved_by_it_alone(tmp_path:
     with torch.no_grad():  # the whole way from the base to the newest value, the first of the head's directions
         forecaster.head.out.bias[horizon : 2 * horizon] = 1.0
     found, history = explained(forecaster, tmp_path, Target(MEDIAN, None))
-    newest = found.slots[-1]
+    newest = found.periods[-1]
     assert newest.lag == 0
     assert newest.attribution == pytest.approx(float(history.y[-1]) - found.baseline_y, rel=1e-3)
-    assert sum(abs(slot.attribution) for slot in found.slots[:-1]) < 0.02 * abs(newest.attribution)
+    assert sum(abs(period.attribution) for period in found.periods[:-1]) < 0.02 * abs(newest.attribution)
     assert newest.occlusion == pytest.approx(newest.attribution, rel=1e-3)
 
 
-def test_what_only_the_recurrent_state_remembers_is_found_there(tmp_path: Path) -> None:
+def test_a_signal_in_the_recurrent_state_alone_is_found_there(tmp_path: Path) -> None:
     forecaster = untrained("elman")
     horizon = forecaster.config.horizon
     change = forecaster.features.names.index("newest change")
@@ -90,7 +93,9 @@ def test_what_only_the_recurrent_state_remembers_is_found_there(tmp_path: Path) 
         for parameter in forecaster.cell.parameters():
             parameter.zero_()
         weights = dict(forecaster.cell.named_parameters())
-        weights["fused.weight_ih_l0"][0, change] = 0.3  # unit 0 sees the newest change, unit k what unit k - 1 saw
+        weights["fused.weight_ih_l0"][0, change] = (
+            0.3  # unit 0 sees the newest change, unit k the change that unit k - 1 saw
+        )
         for unit in range(1, forecaster.config.hidden):
             weights["fused.weight_hh_l0"][unit, unit - 1] = 1.0
         forecaster.head.trunk.weight.zero_()
@@ -101,7 +106,7 @@ def test_what_only_the_recurrent_state_remembers_is_found_there(tmp_path: Path) 
     found, _ = explained(forecaster, tmp_path, Target(MEDIAN, 1))
     assert abs(found.parts["features, through the recurrent state"]) > 0.1 * found.scale
     assert found.parts["features, directly"] == pytest.approx(0.0, abs=1e-4)
-    by_lag = {slot.lag: abs(slot.attribution) for slot in found.slots}
+    by_lag = {period.lag: abs(period.attribution) for period in found.periods}
     remembered = forecaster.config.hidden - 1
     # The change between two values; the newer one happens to lie at the stream's mean, so it moves nothing.
     assert by_lag[remembered + 1] > 0.1 * found.scale
@@ -112,10 +117,10 @@ def test_what_only_the_recurrent_state_remembers_is_found_there(tmp_path: Path) 
 def test_attributions_add_up_and_agree_with_the_exported_file(cell: str, tmp_path: Path) -> None:
     forecaster = random_forecaster(small_config(cell=cell))
     found, _ = explained(forecaster, tmp_path, Target(MEDIAN, None), gaps=True)
-    for one in (found.by_slot, found.by_feature):
+    for one in (found.by_period, found.by_feature):
         assert one.complete
         assert one.value == pytest.approx(found.value, rel=1e-5)
-    total = sum(slot.attribution for slot in found.slots)
+    total = sum(period.attribution for period in found.periods)
     moved = found.value - found.baseline
     assert total == pytest.approx(moved, abs=0.011 * max(abs(moved), found.scale))
     assert found.served == pytest.approx(found.value, rel=1e-4)
@@ -128,37 +133,37 @@ def test_a_file_of_another_model_is_refused(tmp_path: Path) -> None:
     export(random_forecaster(small_config(), seed=1), tmp_path / "m.onnx", name="m")
     history = history_of(stream(), small_config())
     other = random_forecaster(small_config(), seed=2)
-    with pytest.raises(ParityError, match=r"the module forecasts .*, the file .*: not of one model|not of one model"):
+    with pytest.raises(ParityError, match=r"the module forecasts .*, the file .*; use a file that was exported"):
         explain(other, Bundle.load(tmp_path / "m.onnx"), Device("cpu"), history, Target(MEDIAN, None), occlude=0)
 
 
-def test_the_history_is_what_training_sees() -> None:
+def test_the_history_equals_the_sequences_of_training() -> None:
     config, series = small_config(), stream(gaps=True)
     history = history_of(series, config)
     found = history.sequences(torch.from_numpy(np.nan_to_num(history.y)).unsqueeze(0))
-    (context,) = contexts(series.slots, series.y, season=config.seasons[0], max_gap=config.max_gap)
-    length = len(context.slots)
-    expected = collate([Window(context, 0, length, None, 1.0, fresh=False)], config, [np.array([length - 1])]).sequences
+    (segment,) = segments(series.periods, series.y, season=config.seasons[0], max_gap=config.max_gap)
+    length = len(segment.periods)
+    expected = collate([Window(segment, 0, length, None, 1.0, fresh=False)], config, [np.array([length - 1])]).sequences
     for name, tensor in expected._asdict().items():
         other = getattr(found, name)
         assert other is None if tensor is None else torch.equal(tensor, other), name
 
 
-def test_a_slot_without_an_observation_follows_the_one_that_fills_it() -> None:
+def test_a_period_without_an_observation_follows_the_one_that_fills_it() -> None:
     config, series = small_config(), stream(gaps=True)
     history = history_of(series, config)
     y = torch.from_numpy(np.nan_to_num(history.y)).unsqueeze(0).requires_grad_()
     grid = history.sequences(y).grid[0]
-    hole = config.context - 1 + 21  # slots 20 and 21 are missing; a season of 4 before the second lies slot 17
+    hole = config.context - 1 + 21  # periods 20 and 21 are missing; a season of 4 before the second lies period 17
     (gradient,) = torch.autograd.grad(grid[hole], y)
-    (row,) = np.flatnonzero(history.slots == START + 17)
+    (row,) = np.flatnonzero(history.periods == START + 17)
     assert gradient[0].nonzero().flatten().tolist() == [row]
 
 
 def test_a_past_that_is_cut_short_says_so() -> None:
     history = history_of(stream(), small_config(), limit=25)
-    assert (len(history.slots), history.longer) == (25, 35)
-    assert history_of(stream(), small_config(), at=START + 30).slots[-1] == START + 30
+    assert (len(history.periods), history.longer) == (25, 35)
+    assert history_of(stream(), small_config(), at=START + 30).periods[-1] == START + 30
     with pytest.raises(DataError, match="no observation at or before"):
         history_of(stream(), small_config(), at=START - 1)
 
@@ -166,14 +171,14 @@ def test_a_past_that_is_cut_short_says_so() -> None:
 @pytest.mark.parametrize(
     "text", ["2024-01-28T00:59:59Z", "2024-01-28T00:30", "1706400000001", "2024-01-28T02:10+02:00"]
 )
-def test_times_are_read_as_slots(text: str) -> None:
-    assert slot_of(text, "1h") == START
+def test_times_are_read_as_periods(text: str) -> None:
+    assert period_of(text, "1h") == START
     assert iso(START, "1h") == "2024-01-28T00:00:00Z"
 
 
-def test_what_is_no_time_is_refused() -> None:
+def test_a_text_without_a_time_is_refused() -> None:
     with pytest.raises(DataError, match="'noon': expected ISO 8601"):
-        slot_of("noon", "1h")
+        period_of("noon", "1h")
 
 
 def test_variants_of_a_history_do_not_meet(tmp_path: Path) -> None:
@@ -189,7 +194,7 @@ def test_the_command_explains_and_draws(tmp_path: Path, capsys: pytest.CaptureFi
     model, data = tmp_path / "m.onnx", tmp_path / "d.csv"
     export(random_forecaster(small_config()), model, name="m")
     series = stream()
-    rows = [f"s,{slot * HOUR_MS},{value}" for slot, value in zip(series.slots, series.y, strict=True)]
+    rows = [f"s,{period * HOUR_MS},{value}" for period, value in zip(series.periods, series.y, strict=True)]
     data.write_text("\n".join(["unique_id,ds,y", *rows]) + "\n")
     command = ["explain", "forecast", str(model), str(data), "--stream", "s", "--at", iso(START + 50, "1h")]
     assert cli.main([*command, "--quantile", "0.9", "--step", "2", "--json"]) == 0
@@ -201,7 +206,7 @@ def test_the_command_explains_and_draws(tmp_path: Path, capsys: pytest.CaptureFi
     assert Path(found["picture"]).read_bytes().startswith(b"\x89PNG")
     assert cli.main(command) == 0
     printed = capsys.readouterr().out
-    assert "strongest slots" in printed
+    assert "strongest periods" in printed
     assert "complete" in printed
     assert cli.main([*command, "--quantile", "0.3"]) == 2
     assert cli.main([*command, "--step", "6"]) == 2

@@ -32,7 +32,7 @@ def elman_with_gain(gain: float) -> tuple[Profile, Profile]:
         weights["fused.weight_hh_l0"].copy_(gain * torch.linalg.qr(torch.randn(16, 16)).Q)
         weights["fused.bias_ih_l0"].zero_()
         weights["fused.bias_hh_l0"].zero_()
-    return gradient_profiles(cell, 1e-6 * inputs_of(5, LAGS + 3), lags=LAGS, probes=200)
+    return gradient_profiles(cell, 1e-6 * inputs_of(5, LAGS + 3), lags=LAGS, directions=200)
 
 
 @pytest.mark.parametrize("gain", [0.5, 1.0, 1.5])
@@ -49,7 +49,7 @@ def test_the_reach_is_where_one_per_cent_is_left() -> None:
 
 def test_the_norm_is_that_of_the_jacobian() -> None:
     cell, inputs = cell_of("gru"), inputs_of(1, 6)
-    to_state, to_input = gradient_profiles(cell, inputs, lags=2, probes=4_000)
+    to_state, to_input = gradient_profiles(cell, inputs, lags=2, directions=4_000)
 
     def output_of(x: torch.Tensor) -> torch.Tensor:
         return cell.sequence(torch.cat([inputs[:, :3], x.unsqueeze(0), inputs[:, 4:]], dim=1))[0, -1]
@@ -86,9 +86,9 @@ def test_clipping_keeps_short_gradients_and_shortens_long_ones() -> None:
 
 def waves(count: int = 3, events: int = 90) -> list[Series]:
     rng = np.random.default_rng(0)
-    slots = np.arange(events, dtype=np.int64)
+    periods = np.arange(events, dtype=np.int64)
     return [
-        Series(f"s{i}", slots, (10 * i + np.sin(slots) + 0.1 * rng.normal(size=events)).astype(np.float32))
+        Series(f"s{i}", periods, (10 * i + np.sin(periods) + 0.1 * rng.normal(size=events)).astype(np.float32))
         for i in range(count)
     ]
 
@@ -110,7 +110,9 @@ def test_the_command_compares_bundles_and_draws(tmp_path: Path, capsys: pytest.C
         export(random_forecaster(small_config(cell=cell)), models[-1], name=cell)
     data = tmp_path / "d.csv"
     rows = [
-        f"{one.unique_id},{slot * HOUR_MS},{y}" for one in waves() for slot, y in zip(one.slots, one.y, strict=True)
+        f"{one.unique_id},{period * HOUR_MS},{y}"
+        for one in waves()
+        for period, y in zip(one.periods, one.y, strict=True)
     ]
     data.write_text("\n".join(["unique_id,ds,y", *rows]) + "\n")
     command = ["explain", "gradients", *map(str, models), "--data", str(data), "--lags", "24", "--batches", "2"]

@@ -55,12 +55,12 @@ def test_the_module_is_no_part_of_the_model_id(exported: tuple[Forecaster, Path]
     stripped = tmp_path / "stripped.onnx"
     stripped.write_bytes(model.SerializeToString())
     assert Bundle.load(stripped).metadata.model_id == Bundle.load(exported[1]).metadata.model_id
-    with pytest.raises(DataError, match="carries no module"):
+    with pytest.raises(DataError, match="has no module"):
         restore(stripped)
 
 
 def test_a_bundle_of_another_program_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"toy@.*carries no module"):
+    with pytest.raises(DataError, match=r"toy@.*has no module"):
         restore(write_toy(tmp_path / "toy.onnx"))
 
 
@@ -82,12 +82,12 @@ def test_a_module_that_cannot_be_built_is_refused_with_the_reason(
     entry.value = entry.value.replace(old, new)
     changed = tmp_path / "changed.onnx"
     changed.write_bytes(model.SerializeToString())
-    with pytest.raises(DataError, match=r"cannot be built by this version: \w"):
+    with pytest.raises(DataError, match=r"this version cannot build its module: \w"):
         restore(changed)
 
 
 @pytest.mark.parametrize("horizon", [1, 3, 5])
-def test_a_shortened_forecaster_says_the_same_of_the_slots_that_are_left(
+def test_a_shortened_forecaster_says_the_same_of_the_periods_that_are_left(
     exported: tuple[Forecaster, Path], horizon: int
 ) -> None:
     forecaster, _ = exported
@@ -99,5 +99,5 @@ def test_a_shortened_forecaster_says_the_same_of_the_slots_that_are_left(
 
 
 def test_a_forecaster_cannot_be_lengthened(exported: tuple[Forecaster, Path]) -> None:
-    with pytest.raises(DataError, match="horizon of 5 slots cannot start one with 6"):
+    with pytest.raises(DataError, match="horizon is 6, expected at most 5"):
         shorten(exported[0], 6)

@@ -37,23 +37,28 @@ Run = Callable[[Mapping[str, np.ndarray]], list[np.ndarray]]
 
 
 def loaded(model: onnx.ModelProto) -> Run:
-    """Return what runs the graph on the inputs that it has."""
+    """Return a function that runs the graph on the inputs that it has."""
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
     return lambda inputs: [np.asarray(value) for value in session.run(None, {name: inputs[name] for name in names})]
 
 
 def events(model: onnx.ModelProto, batch: int, steps: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yield inputs: mostly the next slot, with gaps, repeats, late, missing and huge values among them."""
+    """Yield inputs: mostly the next period, with gaps, repeats, late, missing and huge values among them."""
     rng = np.random.default_rng(batch)
-    slot = np.full(batch, 450_000, np.int64)
+    period = np.full(batch, 450_000, np.int64)
     widths = {given.name: [d.dim_value for d in given.type.tensor_type.shape.dim[1:]] for given in model.graph.input}
     for _ in range(steps):
-        slot = slot + rng.choice([1, 1, 1, 1, 1, 3, 0, -2, 40], batch)
+        period = period + rng.choice([1, 1, 1, 1, 1, 3, 0, -2, 40], batch)
         y = rng.normal(100, 10, batch).astype(np.float32)
         y[rng.random(batch) < 0.1] = np.nan
         y[rng.random(batch) < 0.02] = 1e30
-        inputs = {"slots": np.arange(1, batch + 1), "ds": slot * HOUR_MS, "y": y, "calibrate": np.array(1, np.float32)}
+        inputs = {
+            "slots": np.arange(1, batch + 1),
+            "ds": period * HOUR_MS,
+            "y": y,
+            "calibrate": np.array(1, np.float32),
+        }
         for name in {"x", "future"} & widths.keys():
             inputs[name] = rng.integers(0, 3, (batch, *widths[name])).astype(np.float32)
         yield inputs
@@ -77,7 +82,7 @@ def test_both_layouts_give_the_same_bits(name: str, batch: int, monkeypatch: pyt
         states = dict(zip(states, after[-len(states) :], strict=True))
 
 
-def test_what_broadcasts_over_small_rows_works_with_the_batch_last(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_broadcasts_over_small_rows_have_the_batch_last(monkeypatch: pytest.MonkeyPatch) -> None:
     week = {"horizon": 24, "seasons": (24, 168), "context": 168, "max_gap": 168, "hidden": 64}
     forecaster = random_forecaster(small_config(**week))
 
@@ -177,7 +182,7 @@ def test_each_operator_moves_the_same_numbers(name: str) -> None:
         np.testing.assert_array_equal(one_way(example(batch))[0], other_way(example(batch))[0])
 
 
-def test_what_depends_on_the_shape_alone_becomes_a_constant() -> None:
+def test_values_of_shapes_alone_become_constants() -> None:
     class Halves(torch.nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             low, high = torch.chunk(torch.relu(x), 2, dim=-1)

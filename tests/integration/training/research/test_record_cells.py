@@ -1,4 +1,4 @@
-"""The comparison of cells: what is held out, what is kept, and the table."""
+"""The comparison of cells: the held-out part, the kept results, and the table."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def data(tmp_path: Path) -> Path:
     return path
 
 
-def test_cells_are_scored_on_what_they_were_not_trained_on_and_only_once(
+def test_cells_are_scored_on_held_out_data_and_only_once(
     data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     page, work = tmp_path / "page.md", tmp_path / "work"
@@ -37,9 +37,9 @@ def test_cells_are_scored_on_what_they_were_not_trained_on_and_only_once(
     command = [str(data), *FLAGS, "--workdir", str(work), "--page", str(page)]
     assert record_cells.main([*command, "--cells", "elman"]) == 0
     (early,), (late,) = (load(work / f"{part}.parquet", "1h") for part in ("train", "test"))
-    assert early.slots[-1] < late.slots[0]
-    assert len(early.slots) + len(late.slots) == 240
-    assert 0.15 < len(late.slots) / 240 < 0.25
+    assert early.periods[-1] < late.periods[0]
+    assert len(early.periods) + len(late.periods) == 240
+    assert 0.15 < len(late.periods) / 240 < 0.25
     kept = json.loads((work / "elman.json").read_text())
     (work / "gru.json").write_text(json.dumps(kept | {"cell": "gru", "parameters": 1_234}))
 

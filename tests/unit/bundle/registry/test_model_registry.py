@@ -315,9 +315,9 @@ def test_the_command_pushes_promotes_rolls_back_lists_and_pulls(
     ids = []
     for multiplier in (31, 37):
         (tmp_path / "model.onnx").write_bytes(toy(multiplier))
-        told = command(capsys, "push", where, str(tmp_path / "model.onnx"))
-        assert told["new"]
-        ids.append(told["model_id"])
+        found = command(capsys, "push", where, str(tmp_path / "model.onnx"))
+        assert found["new"]
+        ids.append(found["model_id"])
         assert command(capsys, "promote", where, ids[-1], "--note", "night")["number"] == len(ids)
     assert command(capsys, "rollback", where)["model_id"] == ids[0]
     listed = command(capsys, "list", where)
@@ -334,7 +334,7 @@ def test_pushing_can_promote_and_does_nothing_the_second_time(
     (tmp_path / "model.onnx").write_bytes(toy())
     arguments = ["push", str(tmp_path / "models"), str(tmp_path / "model.onnx"), "--promote"]
     first, second = (command(capsys, *arguments) for _ in range(2))
-    assert [(told["new"], told["promoted"]) for told in (first, second)] == [(True, True), (False, False)]
+    assert [(found["new"], found["promoted"]) for found in (first, second)] == [(True, True), (False, False)]
     (move,) = ModelRegistry.at(str(tmp_path / "models")).history("live")
     assert move.model_id == first["model_id"]
 
@@ -353,7 +353,7 @@ def test_the_command_shows_which_model_each_alias_means(tmp_path: Path, capsys: 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "code", "told"),
+    ("arguments", "code", "found"),
     [
         (("promote", "0" * 16), 3, "has no model"),
         (("pull", "live", "--out", "x.onnx"), 3, "has no alias"),
@@ -362,11 +362,11 @@ def test_the_command_shows_which_model_each_alias_means(tmp_path: Path, capsys: 
     ],
 )
 def test_the_command_ends_with_the_code_of_the_error(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, told: str
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: tuple[str, ...], code: int, found: str
 ) -> None:
     action, *rest = arguments
     assert cli.main(["model", action, str(tmp_path), *rest]) == code
-    assert told in capsys.readouterr().err
+    assert found in capsys.readouterr().err
 
 
 @pytest.fixture

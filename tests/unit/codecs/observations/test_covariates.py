@@ -1,4 +1,4 @@
-"""Covariates are the same columns in whatever format, and under whatever names, a record brings them."""
+"""Covariates become the same columns from every format and under all names of members."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_every_format_brings_the_same_columns(name: str) -> None:
         ),
     ],
 )  # fmt: skip
-def test_covariates_can_stand_elsewhere(fields: dict[str, Any], value: dict[str, Any]) -> None:
+def test_covariates_can_have_other_paths(fields: dict[str, Any], value: dict[str, Any]) -> None:
     bare = {name: part for name, part in value.items() if name in ("id", "unique_id", "ds")}
     events, rejections = decoder(**fields).decode(polled([json.dumps(one).encode() for one in (value, bare)]))
     assert rejections == []

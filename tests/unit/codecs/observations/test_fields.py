@@ -1,4 +1,4 @@
-"""Records with other names, nested members, and facts beside the value are read as if they had the plain ones."""
+"""Records with other names, nested members and fields in their context are read like records with the plain names."""
 
 from __future__ import annotations
 
@@ -104,7 +104,7 @@ def test_headers_are_taken() -> None:
 
 
 @pytest.mark.parametrize(("keys", "timestamp"), [([None], NOON_MS), ([b"a"], -1)])
-def test_what_is_not_beside_the_value_is_missing(keys: list[bytes | None], timestamp: int) -> None:
+def test_absent_parts_of_the_context_are_missing(keys: list[bytes | None], timestamp: int) -> None:
     decoder = ObservationDecoder(fields=Fields("$key", "$timestamp", "y"))
     _, rejections = decoder.decode(polled([value(y=1)], keys=keys, timestamp_ms=timestamp))
     assert [r.reason for r in rejections] == [Reason.MISSING_FIELD]
@@ -124,7 +124,7 @@ def test_what_is_not_beside_the_value_is_missing(keys: list[bytes | None], times
         ({"ds": "y"}, "leads through"),
     ],
 )
-def test_a_mapping_that_cannot_be_is_refused(names: dict[str, str], what: str) -> None:
+def test_an_impossible_mapping_is_refused(names: dict[str, str], what: str) -> None:
     with pytest.raises(ValueError, match=what):
         Fields(**names)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Every format reads what its writers write, and refuses what is none with the reason."""
+"""Every format reads what its writers write, and refuses other values with the reason."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def reasons(decoder: ObservationDecoder, *values: bytes | None) -> list[Reason]:
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_what_a_writer_writes_is_read(name: str) -> None:
+def test_written_records_are_read(name: str) -> None:
     registry = mock_registry()
     write, decoder = writer_of(name, registry), ObservationDecoder(form=format_of(name, registry))
     events, rejections = decoder.decode(polled([write(GOOD), write({"unique_id": "€", "ds": NOON_MS + 1, "y": -2.0})]))
@@ -169,7 +169,7 @@ def test_avro_without_the_members_is_refused() -> None:
     assert reasons(decoder, write({"ds": 1})) == [Reason.MISSING_FIELD]
 
 
-def test_json_is_held_against_its_schema_only_where_that_is_asked_for() -> None:
+def test_json_is_validated_only_where_the_settings_ask_for_it() -> None:
     registry = mock_registry()
     schema = Schema(json.dumps({"type": "object", "properties": {"y": {"minimum": 0}}}), "JSON")
     number = registry.client.register_schema("t-value", schema)
@@ -255,7 +255,7 @@ def test_descriptors_that_cannot_be_used_are_an_error_of_the_settings(
         message_from_descriptors(path, name)
 
 
-def test_a_mapping_that_the_message_has_not_is_an_error_of_the_settings() -> None:
+def test_a_mapping_to_absent_members_is_an_error_of_the_settings() -> None:
     form = format_of("protobuf", mock_registry())
     with pytest.raises(SettingsError, match="no member 'value'"):
         ObservationDecoder(form=form, fields=Fields(y="value"))

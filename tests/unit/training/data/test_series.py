@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from rillcast.errors import DataError
-from rillcast_training.data.series import contexts, load
+from rillcast_training.data.series import load, segments
 
 CSV = "unique_id,ds,y\nb,2024-01-01T01:00:00,2\na,2024-01-01T00:00:00,1.5\nb,2024-01-01T00:00:00,\n"
 HOUR_2024 = 473_352  # hours from the epoch to 2024-01-01
@@ -49,13 +49,13 @@ def as_parquet(folder: Path) -> Path:
 @pytest.mark.parametrize("written", [as_csv, as_csv_gz, as_jsonl, as_parquet])
 def test_every_format_gives_the_same_series_in_time_order(written: Callable[[Path], Path], tmp_path: Path) -> None:
     a, b = load(written(tmp_path), "1h")
-    assert (a.unique_id, a.slots.tolist(), a.y.tolist()) == ("a", [HOUR_2024], [1.5])
-    assert (b.unique_id, b.slots.tolist()) == ("b", [HOUR_2024, HOUR_2024 + 1])
+    assert (a.unique_id, a.periods.tolist(), a.y.tolist()) == ("a", [HOUR_2024], [1.5])
+    assert (b.unique_id, b.periods.tolist()) == ("b", [HOUR_2024, HOUR_2024 + 1])
     np.testing.assert_array_equal(b.y, np.array([np.nan, 2], dtype=np.float32))
 
 
 @pytest.mark.parametrize(
-    ("ds", "slot"),
+    ("ds", "period"),
     [
         ("2024-01-01", HOUR_2024),
         ("2024-01-01 05:59", HOUR_2024 + 5),
@@ -67,9 +67,9 @@ def test_every_format_gives_the_same_series_in_time_order(written: Callable[[Pat
         ("1704067200000", HOUR_2024),
     ],
 )
-def test_times_are_read_as_utc_unless_they_say_otherwise(ds: str, slot: int, tmp_path: Path) -> None:
+def test_times_are_read_as_utc_unless_they_say_otherwise(ds: str, period: int, tmp_path: Path) -> None:
     (series,) = load(write(tmp_path / "d.csv", f"unique_id,ds,y\na,{ds},1\n"), "1h")
-    assert series.slots.tolist() == [slot]
+    assert series.periods.tolist() == [period]
 
 
 @pytest.mark.parametrize(
@@ -93,7 +93,7 @@ def test_an_unusable_file_is_refused_with_file_column_and_row(text: str, message
 
 
 @pytest.mark.parametrize("name", ["d.csv", "d.csv.gz", "d.jsonl", "d.parquet", "d.xlsx"])
-def test_a_file_that_is_not_what_its_name_says_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_file_that_contradicts_its_name_is_refused(name: str, tmp_path: Path) -> None:
     path = tmp_path / name
     path.write_bytes(b"\x00\x01 neither this nor that \xff")
     with pytest.raises(DataError, match=name):
@@ -105,38 +105,38 @@ def test_a_missing_file_is_refused_with_the_reason(tmp_path: Path) -> None:
         load(tmp_path / "none.csv", "1h")
 
 
-def context_of(slots: list[int], y: list[float], *, season: int = 3, max_gap: int = 10) -> list[list[float]]:
-    found = contexts(np.array(slots), np.array(y, dtype=np.float32), season=season, max_gap=max_gap)
-    return [context.grid.tolist() for context in found]
+def context_of(periods: list[int], y: list[float], *, season: int = 3, max_gap: int = 10) -> list[list[float]]:
+    found = segments(np.array(periods), np.array(y, dtype=np.float32), season=season, max_gap=max_gap)
+    return [segment.grid.tolist() for segment in found]
 
 
 def test_late_and_repeated_events_drop_out() -> None:
-    (context,) = contexts(np.array([5, 6, 6, 4, 7]), np.arange(5, dtype=np.float32), season=2, max_gap=5)
-    assert context.rows.tolist() == [0, 1, 4]
-    assert context.grid.tolist() == [0.0, 1.0, 4.0]
+    (segment,) = segments(np.array([5, 6, 6, 4, 7]), np.arange(5, dtype=np.float32), season=2, max_gap=5)
+    assert segment.rows.tolist() == [0, 1, 4]
+    assert segment.grid.tolist() == [0.0, 1.0, 4.0]
 
 
 def test_a_gap_takes_the_value_of_one_season_before() -> None:
     assert context_of([0, 1, 2, 8], [10, 11, 12, 18]) == [[10, 11, 12, 10, 11, 12, 10, 11, 18]]
 
 
-def test_a_gap_older_than_what_is_known_takes_the_newest_value() -> None:
+def test_a_gap_before_the_known_values_takes_the_newest_value() -> None:
     assert context_of([0, 1, 5], [10, 11, 15]) == [[10, 11, 11, 10, 11, 15]]
 
 
 def test_a_missing_value_is_filled_like_a_gap_and_is_no_truth() -> None:
-    (context,) = contexts(np.arange(5), np.array([1, 2, 3, np.nan, 5], np.float32), season=3, max_gap=5)
-    assert context.grid.tolist() == [1, 2, 3, 1, 5]
-    assert np.isnan(context.truth[3])
-    assert context.known.tolist() == [1, 2, 3, 4, 5]
+    (segment,) = segments(np.arange(5), np.array([1, 2, 3, np.nan, 5], np.float32), season=3, max_gap=5)
+    assert segment.grid.tolist() == [1, 2, 3, 1, 5]
+    assert np.isnan(segment.truth[3])
+    assert segment.known.tolist() == [1, 2, 3, 4, 5]
 
 
 def test_nothing_is_known_before_the_first_observation() -> None:
-    (context,) = contexts(np.arange(4), np.array([np.nan, np.nan, 7, 8], np.float32), season=2, max_gap=5)
-    assert context.known.tolist() == [0, 0, 1, 2]
-    assert context.grid.tolist() == [0, 0, 7, 8]
+    (segment,) = segments(np.arange(4), np.array([np.nan, np.nan, 7, 8], np.float32), season=2, max_gap=5)
+    assert segment.known.tolist() == [0, 0, 1, 2]
+    assert segment.grid.tolist() == [0, 0, 7, 8]
 
 
-def test_a_gap_beyond_the_limit_starts_a_new_context() -> None:
+def test_a_gap_beyond_the_limit_starts_a_new_segment() -> None:
     assert context_of([0, 1, 12], [1, 2, 3]) == [[1, 2], [3]]
     assert len(context_of([0, 1, 11], [1, 2, 3])) == 1

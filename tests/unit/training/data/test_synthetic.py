@@ -22,7 +22,7 @@ def test_a_recipe_gives_the_same_series_again_and_a_larger_one_begins_with_them(
     few, many = (synthesize(Recipe(freq="1h", series=count, length=100, seed=3)) for count in (3, 6))
     for a, b in zip(few, many, strict=False):
         assert a.unique_id == b.unique_id
-        np.testing.assert_array_equal(a.slots, b.slots)
+        np.testing.assert_array_equal(a.periods, b.periods)
         np.testing.assert_array_equal(a.y, b.y)
 
 
@@ -35,17 +35,17 @@ def test_another_seed_gives_other_series() -> None:
 def test_every_series_of_every_frequency_lives(freq: str) -> None:
     season = default_seasons(freq)[0]
     for series in synthesize(Recipe(freq=freq, series=40, missing=0)):
-        assert len(series.y) == Recipe(freq=freq).slots
+        assert len(series.y) == Recipe(freq=freq).periods
         assert np.isfinite(series.y).all()
-        assert (np.diff(series.slots) == 1).all()
+        assert (np.diff(series.periods) == 1).all()
         assert (series.y[season:] != series.y[:-season]).mean() > 0.01
 
 
-def test_holes_are_missing_values_or_missing_slots() -> None:
+def test_holes_are_missing_values_or_missing_periods() -> None:
     found = synthesize(Recipe(freq="1h", series=60, length=400, missing=1))
     assert any(np.isnan(series.y).any() for series in found)
-    assert any((np.diff(series.slots) > 1).any() for series in found)
-    assert all(np.isfinite(series.y[0]) and (np.diff(series.slots) >= 1).all() for series in found)
+    assert any((np.diff(series.periods) > 1).any() for series in found)
+    assert all(np.isfinite(series.y[0]) and (np.diff(series.periods) >= 1).all() for series in found)
 
 
 def test_families_come_as_often_as_they_say() -> None:
@@ -58,7 +58,7 @@ def test_families_come_as_often_as_they_say() -> None:
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.parametrize("rhythm", [HOURLY, Rhythm(7, (7, 365), days=False), Rhythm(1, (), days=False)])
-def test_a_family_is_finite_whatever_the_rhythm(family: str, rhythm: Rhythm) -> None:
+def test_a_family_is_finite_for_every_rhythm(family: str, rhythm: Rhythm) -> None:
     make, _ = FAMILIES[family]
     for seed in range(20):
         values = make(np.random.default_rng(seed), 300, rhythm)
@@ -113,7 +113,7 @@ def test_a_smooth_curve_has_unit_size() -> None:
     [
         ({"freq": "1 fortnight"}, "fortnight"),
         ({"series": 0}, "0 series"),
-        ({"length": 3}, "of 3 slots"),
+        ({"length": 3}, "of 3 periods"),
         ({"missing": 1.5}, "missing is 1.5"),
     ],
 )

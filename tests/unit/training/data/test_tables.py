@@ -45,12 +45,12 @@ def test_a_table_without_names_is_one_stream_called_like_the_file(tmp_path: Path
         ),
     ],
 )
-def test_a_column_may_tell_of_the_next_slots(tmp_path: Path, name: str, text: str) -> None:
+def test_a_column_may_hold_values_of_the_next_periods(tmp_path: Path, name: str, text: str) -> None:
     columns = Columns((), numbers=("promo",), ahead=("promo",))
     assert read(write(tmp_path / name, text), columns)["future.promo"].to_list() == [[1.0, None], None]
 
 
-def test_a_column_of_the_next_slots_that_is_no_list_is_refused(tmp_path: Path) -> None:
+def test_a_column_of_the_next_periods_that_is_no_list_is_refused(tmp_path: Path) -> None:
     columns = Columns((), numbers=("promo",), ahead=("promo",))
     with pytest.raises(DataError, match=r"'future.promo', row 2: found '\[a\]', expected a JSON list of numbers"):
         read(write(tmp_path / "d.csv", "ds,y,promo,future.promo\n0,1,0,[1]\n1,2,1,[a]\n"), columns)

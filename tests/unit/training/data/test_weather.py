@@ -1,4 +1,4 @@
-"""The demo's data set is what the demo says it is."""
+"""The demo's data set agrees with its description."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_a_value_that_was_not_measured_stays_missing() -> None:
     assert all(900 < float(value) < 1_100 for value in values if value)
 
 
-def test_what_is_written_reads_back_as_training_data(tmp_path: Path) -> None:
+def test_a_written_table_reads_back_as_training_data(tmp_path: Path) -> None:
     hour = dt.timedelta(hours=1)
     path = tmp_path / "rows.csv"
     count = weather.write(path, [Row(weather.SPLIT, "JFK/temp", "1.5"), Row(weather.SPLIT + hour, "JFK/temp", "")])
@@ -48,7 +48,7 @@ def test_what_is_written_reads_back_as_training_data(tmp_path: Path) -> None:
 
     assert count == 2
     assert read.unique_id == "JFK/temp"
-    assert parse(weather.FREQ).start_of(read.slots[0]) == weather.SPLIT.timestamp() * 1000
+    assert parse(weather.FREQ).start_of(read.periods[0]) == weather.SPLIT.timestamp() * 1000
     assert read.y[0] == 1.5
     assert read.y[1] != read.y[1]  # NaN
 

@@ -14,7 +14,7 @@ from rillcast import cli
 from rillcast.errors import DataError
 from rillcast_training.data.series import Series, newest
 from rillcast_training.evaluate.backtest import Backtest
-from rillcast_training.evaluate.comparison import Evaluation, Tolerances, evaluate
+from rillcast_training.evaluate.comparison import Comparison, Tolerances, compare
 
 ORIGINS, STEPS, LEVELS = 6, 4, (0.1, 0.5, 0.9)
 ACTUAL = np.random.default_rng(3).normal(50, 1, (ORIGINS, STEPS))
@@ -41,8 +41,8 @@ def made(*, off: float = 0.0, width: float = 1.3, levels: tuple[float, ...] = LE
     return Backtest(**parts | changes)
 
 
-def verdict(candidate: Backtest, live: Backtest, wql: float = 0.0, coverage: float = 0.2) -> Evaluation:
-    return evaluate(candidate, live, Tolerances(wql, coverage))
+def verdict(candidate: Backtest, live: Backtest, wql: float = 0.0, coverage: float = 0.2) -> Comparison:
+    return compare(candidate, live, Tolerances(wql, coverage))
 
 
 def test_the_same_forecasts_may_take_over() -> None:
@@ -67,7 +67,7 @@ def test_a_coverage_off_nominal_is_refused_even_where_the_live_model_is_no_bette
     assert verdict(narrow, narrow, coverage=0.9).may_be_promoted
 
 
-def test_what_cannot_be_scored_is_refused() -> None:
+def test_forecasts_that_cannot_be_scored_are_refused() -> None:
     zero = np.zeros((ORIGINS, STEPS))  # WQL divides by the sum of |y|
     assert not verdict(made(actual=zero), made(actual=zero), coverage=1.0).may_be_promoted
 
@@ -85,13 +85,13 @@ def test_other_origins_or_observations_are_not_compared() -> None:
         verdict(made(), made(actual=ACTUAL + 1))
 
 
-def test_the_newest_slots_are_those_of_the_whole_data_set() -> None:
-    def series(name: str, *slots: int) -> Series:
-        return Series(name, np.array(slots, np.int64), np.array(slots, np.float32))
+def test_the_newest_periods_are_those_of_the_whole_data_set() -> None:
+    def series(name: str, *periods: int) -> Series:
+        return Series(name, np.array(periods, np.int64), np.array(periods, np.float32))
 
     seen, scored = newest([series("ended", 1, 2, 3), series("goes on", 1, 9, 10), series("new", 10)], 2)
-    assert [(one.unique_id, one.slots.tolist()) for one in seen] == [("ended", [1, 2, 3]), ("goes on", [1])]
-    assert [(one.unique_id, one.slots.tolist()) for one in scored] == [("goes on", [9, 10]), ("new", [10])]
+    assert [(one.unique_id, one.periods.tolist()) for one in seen] == [("ended", [1, 2, 3]), ("goes on", [1])]
+    assert [(one.unique_id, one.periods.tolist()) for one in scored] == [("goes on", [9, 10]), ("new", [10])]
     with pytest.raises(DataError, match="older than the newest 10"):
         newest([series("short", 1, 5)], 10)
 
@@ -104,8 +104,8 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("data") / "data.csv"
     noise = np.random.default_rng(5).normal(0, 0.3, (400, 2))
     lines = [
-        f"s{stream},{(475_000 + slot) * 3_600_000},{10 + 3 * math.sin(slot * math.tau / 24) + noise[slot, stream]:.4f}"
-        for slot in range(400)
+        f"s{stream},{(475_000 + t) * 3_600_000},{10 + 3 * math.sin(t * math.tau / 24) + noise[t, stream]:.4f}"
+        for t in range(400)
         for stream in range(2)
     ]
     path.write_text("\n".join(["unique_id,ds,y", *lines]))
@@ -126,15 +126,15 @@ def test_the_exit_code_says_whether_a_candidate_may_be_promoted(
     assert cli.main(["model", "promote", str(tmp_path / "models"), pushed["model_id"]]) == 0
     capsys.readouterr()
     arguments = ["universal:1h", "--against", f"{tmp_path}/models@live", str(data), "--hold-out", "96"]
-    code, told = run(capsys, *arguments, "--coverage-tolerance", "0.5")
-    assert (code, told["may_be_promoted"], told["reasons"]) == (0, True, [])
-    assert told["candidate"] == told["live"]
-    assert told["candidate"]["model"].endswith(pushed["model_id"])
-    assert told["origins"] == 2 * 2, "96 slots hold two origins of 48 steps in each stream"
-    code, told = run(capsys, *arguments, "--coverage-tolerance", "0")
-    assert (code, told["may_be_promoted"], len(told["reasons"])) == (7, False, 1)
+    code, found = run(capsys, *arguments, "--coverage-tolerance", "0.5")
+    assert (code, found["may_be_promoted"], found["reasons"]) == (0, True, [])
+    assert found["candidate"] == found["live"]
+    assert found["candidate"]["model"].endswith(pushed["model_id"])
+    assert found["origins"] == 2 * 2, "96 periods hold two origins of 48 steps in each stream"
+    code, found = run(capsys, *arguments, "--coverage-tolerance", "0")
+    assert (code, found["may_be_promoted"], len(found["reasons"])) == (7, False, 1)
 
 
-def test_models_of_other_slots_are_not_compared(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_models_of_different_frequencies_are_not_compared(data: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["evaluate", "universal:1h", "--against", "universal:1d", str(data)]) == 2
-    assert "cannot take over" in capsys.readouterr().err
+    assert "compare models of one frequency" in capsys.readouterr().err

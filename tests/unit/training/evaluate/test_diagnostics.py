@@ -32,7 +32,7 @@ def test_the_calibration_curve_of_true_quantiles_is_the_diagonal() -> None:
     np.testing.assert_allclose([point.share for point in points], LEVELS, atol=0.02)
 
 
-def test_steps_are_told_apart_and_a_step_without_observations_has_no_figures() -> None:
+def test_steps_are_separate_and_a_step_without_observations_has_no_figures() -> None:
     actual = np.array([[1.0, 4.0, np.nan], [1.0, -4.0, np.nan]])
     forecast = np.zeros((2, 3, 5)) + np.array([-2.0, -1.0, 0.0, 1.0, 2.0])
     first, second, third = diagnose(actual, forecast, LEVELS, np.zeros(2, np.int64), np.array([2.0])).steps

@@ -1,4 +1,4 @@
-"""The allocator of a training process: what is freed is used again, without the kernel."""
+"""The allocator of a training process: freed memory is used again, without the kernel."""
 
 from __future__ import annotations
 

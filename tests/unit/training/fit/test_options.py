@@ -1,4 +1,4 @@
-"""The options of training and search: what importing them costs, and that each says what it is."""
+"""The options of training and search: cheap to import, all documented."""
 
 from __future__ import annotations
 

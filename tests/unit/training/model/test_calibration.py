@@ -1,4 +1,4 @@
-"""Tracking brings coverage to its nominal share, keeps quantiles in order, and remembers a bounded number of them."""
+"""Tracking brings coverage to its nominal share, keeps quantiles in order, and stores a bounded number of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ LEVELS = (0.1, 0.5, 0.9)
 
 def empty(tracker: QuantileTracker, streams: int) -> Tracks:
     return Tracks(
-        torch.zeros(streams, tracker.places, tracker.width),
+        torch.zeros(streams, tracker.entries, tracker.width),
         torch.zeros(streams, tracker.num_levels, tracker.num_anchors),
     )
 
@@ -40,8 +40,8 @@ def test_at_most_four_horizons_are_tracked_the_first_and_the_last_among_them(
 
 
 def test_memory_does_not_grow_with_the_horizon() -> None:
-    places = {horizon: QuantileTracker(horizon, LEVELS).places for horizon in (24, 48, 168, 1_000)}
-    assert max(places.values()) <= 1 + 3 * 8
+    entries = {horizon: QuantileTracker(horizon, LEVELS).entries for horizon in (24, 48, 168, 1_000)}
+    assert max(entries.values()) <= 1 + 3 * 8
 
 
 @pytest.mark.parametrize(("quantiles", "limit"), [(LEVELS, 1_024), (tuple(q / 10 for q in range(1, 10)), 2_560)])
@@ -59,14 +59,14 @@ def test_coverage_reaches_its_share_for_a_forecast_that_is_far_too_narrow() -> N
     own = forecast(tracker, streams, 0.1)
     for t in range(1, steps + 1):
         y = torch.from_numpy(rng.normal(0.5, 1.0, streams).astype(np.float32))
-        slot = torch.full((streams,), t)
-        settled, tracks = tracker.settle(tracks, y, slot, slot, advances)
-        low, _, high = settled.published.chunk(3, dim=1)
+        period = torch.full((streams,), t)
+        resolved, tracks = tracker.resolve(tracks, y, period, period, advances)
+        low, _, high = resolved.published.chunk(3, dim=1)
         if t > steps // 2:
-            covered.append(torch.where(settled.there, ((low <= y[:, None]) & (y[:, None] <= high)).float(), torch.nan))
+            covered.append(torch.where(resolved.valid, ((low <= y[:, None]) & (y[:, None] <= high)).float(), torch.nan))
         at_anchors = tracker.parts_at_anchors(own)
         tracks = tracker.remember(
-            tracks, at_anchors, tracker.correct(at_anchors, tracks.offsets, at_anchors=True), slot
+            tracks, at_anchors, tracker.correct(at_anchors, tracks.offsets, at_anchors=True), period
         )
     share = torch.stack(covered).nanmean(dim=(0, 1))
     assert ((share - 0.8).abs() < 0.02).all(), share
@@ -80,7 +80,7 @@ def test_corrected_quantiles_keep_their_order() -> None:
     levels = (0.1, 0.2, 0.5, 0.8, 0.9)
     tracker = QuantileTracker(8, levels)
     offsets = torch.zeros(1, 5, tracker.num_anchors)
-    offsets[:, 1], offsets[:, 3] = -5.0, 5.0  # beyond what the outer levels are at
+    offsets[:, 1], offsets[:, 3] = -5.0, 5.0  # beyond the outer levels
     moved = tracker.quantiles(tracker.correct(forecast(tracker, 1, 1.0), offsets)).reshape(5, 8)
     assert (moved.diff(dim=0) >= 0).all()
     assert moved[:, 0].tolist() == [-6, -6, 0, 6, 6]
@@ -101,37 +101,37 @@ def test_offsets_between_anchors_lie_on_a_line() -> None:
     np.testing.assert_allclose(moved, np.interp(np.arange(1, 25), tracker.horizons, range(4)), rtol=1e-6)
 
 
-def test_a_forecast_of_another_context_is_not_settled() -> None:
+def test_a_forecast_of_another_segment_is_not_resolved() -> None:
     tracker, one = QuantileTracker(4, LEVELS), torch.ones(1, dtype=torch.bool)
     own = tracker.parts_at_anchors(forecast(tracker, 1, 1.0))
     tracks = tracker.remember(empty(tracker, 1), own, own, torch.tensor([10]))
-    y, slot = torch.tensor([0.0]), torch.tensor([11])
-    assert tracker.settle(tracks, y, slot, torch.tensor([2]), one)[0].there[0].tolist() == [True, False, False]
-    assert not tracker.settle(tracks, y, slot, torch.tensor([1]), one)[0].there.any()
+    y, period = torch.tensor([0.0]), torch.tensor([11])
+    assert tracker.resolve(tracks, y, period, torch.tensor([2]), one)[0].valid[0].tolist() == [True, False, False]
+    assert not tracker.resolve(tracks, y, period, torch.tensor([1]), one)[0].valid.any()
 
 
-def test_an_empty_place_is_never_taken_for_a_forecast() -> None:
+def test_an_empty_entry_is_never_taken_for_a_forecast() -> None:
     tracker, one = QuantileTracker(24, LEVELS), torch.ones(1, dtype=torch.bool)
-    for slot in (-3, 0, 1, 12, 23, 24, (1 << 22) - 1, 1 << 22):
+    for period in (-3, 0, 1, 12, 23, 24, (1 << 22) - 1, 1 << 22):
         known = torch.tensor([1_000])
-        settled, tracks = tracker.settle(empty(tracker, 1), torch.tensor([5.0]), torch.tensor([slot]), known, one)
-        assert not settled.there.any()
+        resolved, tracks = tracker.resolve(empty(tracker, 1), torch.tensor([5.0]), torch.tensor([period]), known, one)
+        assert not resolved.valid.any()
         assert (tracks.offsets == 0).all()
 
 
 @pytest.mark.parametrize("horizon", [1, 7, 24, 48, 168])
-def test_a_forecast_of_the_last_slot_before_a_new_place_is_found_when_it_is_due(horizon: int) -> None:
-    """Each anchor settles regularly: every slot, or once in as many slots as share a place."""
+def test_a_forecast_of_the_last_period_before_a_new_entry_is_found_when_it_is_due(horizon: int) -> None:
+    """Each anchor is resolved regularly: every period, or once in as many periods as share an entry."""
     tracker, one = QuantileTracker(horizon, LEVELS), torch.ones(1, dtype=torch.bool)
     own, tracks, found = tracker.parts_at_anchors(forecast(tracker, 1, 1.0)), empty(tracker, 1), []
     for t in range(1, 6 * horizon + 1):
-        slot = torch.tensor([t])
-        settled, tracks = tracker.settle(tracks, torch.tensor([0.0]), slot, slot, one)
-        tracks = tracker.remember(tracks, own, own, slot)
-        found.append(settled.there[0])
-    settled_per_slot = torch.stack(found)[2 * horizon :].float().mean(0)
+        period = torch.tensor([t])
+        resolved, tracks = tracker.resolve(tracks, torch.tensor([0.0]), period, period, one)
+        tracks = tracker.remember(tracks, own, own, period)
+        found.append(resolved.valid[0])
+    resolved_per_period = torch.stack(found)[2 * horizon :].float().mean(0)
     shared = [1 if h <= 8 else 2 ** int(np.ceil(np.log2((h - 1) / 7))) for h in tracker.horizons]
-    np.testing.assert_allclose(settled_per_slot, [1 / s for s in shared], atol=0.5 / horizon)
+    np.testing.assert_allclose(resolved_per_period, [1 / s for s in shared], atol=0.5 / horizon)
 
 
 def test_errors_to_one_side_widen_an_interval_and_do_not_move_it() -> None:
@@ -139,9 +139,9 @@ def test_errors_to_one_side_widen_an_interval_and_do_not_move_it() -> None:
     tracker = QuantileTracker(1, LEVELS)
     tracks, one, own = empty(tracker, 1), torch.ones(1, dtype=torch.bool), forecast(tracker, 1, 0.0)
     for t in range(1, 20):
-        slot = torch.tensor([t])
-        _, tracks = tracker.settle(tracks, torch.tensor([5.0]), slot, slot, one)
-        tracks = tracker.remember(tracks, own, own, slot)
+        period = torch.tensor([t])
+        _, tracks = tracker.resolve(tracks, torch.tensor([5.0]), period, period, one)
+        tracks = tracker.remember(tracks, own, own, period)
     low, middle, high = tracks.offsets[0, :, 0].tolist()
     assert middle == 0.0
     assert low == -high < 0
@@ -158,8 +158,8 @@ def test_an_error_without_end_leaves_a_bounded_offset() -> None:
     tracker = QuantileTracker(1, LEVELS)
     tracks, one, own = empty(tracker, 1), torch.ones(1, dtype=torch.bool), forecast(tracker, 1, 0.0, scale=1e-20)
     for t in range(1, 3_000):
-        slot = torch.tensor([t])
-        _, tracks = tracker.settle(tracks, torch.tensor([1e30]), slot, slot, one)
-        tracks = tracker.remember(tracks, own, own, slot)
+        period = torch.tensor([t])
+        _, tracks = tracker.resolve(tracks, torch.tensor([1e30]), period, period, one)
+        tracks = tracker.remember(tracks, own, own, period)
     assert bool(tracks.offsets.isfinite().all())
     assert 10 < float(tracks.offsets.max()) <= 16

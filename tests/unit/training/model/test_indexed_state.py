@@ -1,4 +1,4 @@
-"""An event reads and writes the places of a stream's forecasts that it needs, and no other."""
+"""An event reads and writes the entries of a stream's forecasts that it needs, and no other."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from rillcast_training.model.indexed_state import put, take
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config
 
 
-def test_what_is_put_is_what_is_taken_and_the_rest_stays() -> None:
+def test_take_returns_values_that_were_put_and_put_leaves_the_rest() -> None:
     table = torch.arange(2 * 3 * 2, dtype=torch.float32).reshape(2, 3, 2)
-    places = torch.tensor([[[1, 0], [1, 2]], [[0, 1], [0, 2]]])
-    assert take(table, places).tolist() == [[[6, 7], [10, 11]], [[2, 3], [4, 5]]]
-    changed = put(table, places, torch.zeros(2, 2, 2))
+    entries = torch.tensor([[[1, 0], [1, 2]], [[0, 1], [0, 2]]])
+    assert take(table, entries).tolist() == [[[6, 7], [10, 11]], [[2, 3], [4, 5]]]
+    changed = put(table, entries, torch.zeros(2, 2, 2))
     assert changed.flatten().nonzero().flatten().tolist() == [1, 8, 9]
     assert table[1, 2].tolist() == [10, 11]
 
 
-def test_the_exported_step_reads_and_writes_forecasts_at_places() -> None:
+def test_the_exported_step_reads_and_writes_forecasts_at_entries() -> None:
     model = to_onnx(random_forecaster(small_config()))
     readers = {node.op_type: node for node in model.graph.node if "state.probes" in node.input}
     assert readers.keys() == {"GatherND", "ScatterND"}
@@ -36,7 +36,7 @@ def test_the_exported_step_reads_and_writes_forecasts_at_places() -> None:
     assert "row" not in {name for node in model.graph.node for name in node.input}
 
 
-def test_an_event_changes_the_places_of_its_slot_alone() -> None:
+def test_an_event_changes_the_entries_of_its_period_alone() -> None:
     forecaster = random_forecaster(small_config())
     tracker, model = forecaster.tracker, to_onnx(forecaster)
     session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
@@ -44,20 +44,20 @@ def test_an_event_changes_the_places_of_its_slot_alone() -> None:
     states: dict[str, AnyArray] = {
         f"state.{spec.name}": np.full((9, *spec.row_shape), 7, spec.dtype) for spec in forecaster.state_specs()
     }
-    slot = 450_001
-    states["state.clock"][:] = slot - 1, 40
-    event = {"slots": np.array([5, 2]), "ds": np.full(2, slot * HOUR_MS), "y": np.ones(2, np.float32)}
+    period = 450_001
+    states["state.clock"][:] = period - 1, 40
+    event = {"slots": np.array([5, 2]), "ds": np.full(2, period * HOUR_MS), "y": np.ones(2, np.float32)}
     (after,) = session.run(
         [session.get_outputs()[probes].name], event | states | {"calibrate": np.array(1, np.float32)}
     )
     changed = (after != 7).any(axis=2)
     assert sorted(np.flatnonzero(changed.any(axis=1))) == [2, 5]
-    issued = sorted(tracker.issued[slot % tracker.repeat].tolist())
+    issued = sorted(tracker.issued[period % tracker.repeat].tolist())
     assert [np.flatnonzero(changed[row]).tolist() for row in (2, 5)] == [issued, issued]
 
 
 @pytest.mark.parametrize("branches", [True, False])
-def test_a_quarantined_event_changes_no_place(
+def test_a_quarantined_event_changes_no_entry(
     branches: bool, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path_factory.mktemp("bundle") / "model.onnx"
@@ -67,9 +67,9 @@ def test_a_quarantined_event_changes_no_place(
     monkeypatch.setattr(quarantine, "add", lambda model, states, **_: add(model, states, branches=branches))
     engine, ids = StepEngine(Bundle.load(path), Device("cpu")), ["a", "poisoned", "b"]
 
-    def step(turn: int, y: list[float]) -> list[int]:
-        ds = np.full(3, (450_000 + turn) * HOUR_MS)
-        result = engine.step(EventBatch.of(ids, ds, np.array(y, np.float32), first_offset=turn * 3))
+    def step(period: int, y: list[float]) -> list[int]:
+        ds = np.full(3, (450_000 + period) * HOUR_MS)
+        result = engine.step(EventBatch.of(ids, ds, np.array(y, np.float32), first_offset=period * 3))
         return [int(outcome) for outcome in result.outcome]
 
     def rows() -> dict[str, AnyArray]:
@@ -77,8 +77,8 @@ def test_a_quarantined_event_changes_no_place(
         at = [page.unique_ids.index(name) for name in ids]
         return {name: values[at] for name, values in page.rows.items()}
 
-    for turn in range(20):
-        assert step(turn, [turn, turn + 1, turn + 2]) == [Outcome.STEPPED] * 3
+    for period in range(20):
+        assert step(period, [period, period + 1, period + 2]) == [Outcome.STEPPED] * 3
     before = rows()
     assert step(20, [1, 1e25, 2]) == [Outcome.STEPPED, Outcome.QUARANTINED, Outcome.STEPPED]
     after = rows()
@@ -96,4 +96,4 @@ def test_indices_of_the_lags_stay_short() -> None:
         for node in model.graph.node
         if node.op_type == "GatherElements" and types[node.input[1]] == onnx.TensorProto.INT32
     )
-    assert lags.input[0] != "state.lags.rows", "the newest value stands before them"
+    assert lags.input[0] != "state.lags.rows", "the newest value is joined before them"

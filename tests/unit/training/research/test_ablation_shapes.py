@@ -1,4 +1,4 @@
-"""The forecasters that were tried: each is what its name says, and learns."""
+"""The forecasters that were tried: each does what its name says, and learns."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ LEVELS = torch.tensor(CONFIG.quantiles)
 
 
 def batch_of(y: np.ndarray) -> Batch:
-    """Return one series' last 20 slots as targets, four origins."""
-    slots = np.arange(1_000, 1_000 + len(y))
-    (batch,) = batches(CONFIG, [Series("a", slots, y.astype(np.float32))], {"a": 980 + len(y)})
+    """Return one series' last 20 periods as targets, four origins."""
+    periods = np.arange(1_000, 1_000 + len(y))
+    (batch,) = batches(CONFIG, [Series("a", periods, y.astype(np.float32))], {"a": 980 + len(y)})
     return batch
 
 
@@ -63,7 +63,7 @@ def test_it_learns_and_its_quantiles_do_not_cross(make: Callable[[ForecasterConf
 
 
 @pytest.mark.parametrize("make", SHAPES)
-def test_what_comes_after_an_origin_changes_nothing(make: Callable[[ForecasterConfig], Forecaster]) -> None:
+def test_events_after_an_origin_change_nothing(make: Callable[[ForecasterConfig], Forecaster]) -> None:
     forecaster, _ = trained(make, 5)
     later = wave()
     later[-4:] += 3
@@ -86,7 +86,7 @@ def test_an_ensemble_is_the_mean_of_two_and_each_has_its_own_loss() -> None:
     assert count == single[0][1]
 
 
-def test_the_dilated_layer_sees_the_same_place_of_earlier_seasons_alone() -> None:
+def test_the_dilated_layer_sees_the_same_phase_of_earlier_seasons_alone() -> None:
     torch.manual_seed(0)
     dilated, inputs = Dilated(CONFIG).eval(), torch.randn(2, 14, CONFIG.hidden)
     changed = inputs.clone()
@@ -99,7 +99,7 @@ def test_the_dilated_layer_sees_the_same_place_of_earlier_seasons_alone() -> Non
 def test_arcsinh_undoes_the_limit() -> None:
     batch = batch_of(100 * wave())
     limited, own = (make(CONFIG).view(batch.sequences).features for make in (Forecaster, Arcsinh))
-    calendar = 2 * len(Forecaster(CONFIG).features.periods)
+    calendar = 2 * len(Forecaster(CONFIG).features.cycles)
     there = limited[..., :-calendar]
     torch.testing.assert_close(own[..., :-calendar].sinh(), there / (1 - there.abs() / 8), rtol=1e-3, atol=1e-4)
     assert torch.equal(own[..., -calendar:], limited[..., -calendar:])

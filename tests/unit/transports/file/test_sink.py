@@ -63,9 +63,7 @@ def test_lines_that_cannot_become_parquet_are_kept_and_named(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize(("append", "expected"), [(False, b"two\n"), (True, b"one\ntwo\n")])
-def test_a_run_writes_its_output_anew_unless_it_goes_on_with_an_earlier_one(
-    tmp_path: Path, append: bool, expected: bytes
-) -> None:
+def test_a_run_replaces_its_output_unless_it_appends(tmp_path: Path, append: bool, expected: bytes) -> None:
     for value in (b"one", b"two"):
         with closing(sink_for(tmp_path, append=append)) as sink:
             sink.publish(Channel.FORECASTS, Records([None], [value]))

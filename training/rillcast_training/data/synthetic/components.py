@@ -1,7 +1,7 @@
-"""The parts that synthetic series are made of: cycles, trends, shifts, noise.
+"""The parts of synthetic series: cycles, trends, shifts, noise.
 
-Owns: one function per part, `(rng, n, ...) -> [n] float64`, each of about unit size so that whoever combines them
-decides how much of each there is. Does not know: families, units, time, missing values.
+Owns: one function per part, `(rng, n, ...) -> [n] float64`, each of about unit size, so that the caller sets the amount
+of each. Does not know: families, units, time, missing values.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _WEEK_DAYS = 7
 
 
 def shape(rng: Generator, m: int) -> Floats:
-    """Return one cycle of `m` slots with mean 0 and standard deviation 1: harmonics, humps, or steps."""
+    """Return one cycle of `m` periods with mean 0 and standard deviation 1: harmonics, humps, or steps."""
     phase = np.arange(m) / m
     kind = rng.choice(("harmonics", "humps", "steps"), p=(0.45, 0.35, 0.2))
     if kind == "harmonics":
@@ -40,14 +40,14 @@ def shape(rng: Generator, m: int) -> Floats:
         levels[-1] = levels[0]  # the cycle closes
         cycle = levels[np.searchsorted(edges, phase)]
     spread = float(cycle.std())
-    if spread < 1e-9:  # steps that all fell between two slots
+    if spread < 1e-9:  # steps that all fell between two periods
         cycle, spread = np.cos(2 * np.pi * phase), float(np.sqrt(0.5))
     standard: Floats = (cycle - cycle.mean()) / spread
     return standard
 
 
 def season(rng: Generator, n: int, m: int) -> Floats:
-    """Repeat a shape of `m` slots over `n`, from a random phase on, with an amplitude that may drift."""
+    """Repeat a shape of `m` periods over `n`, from a random phase on, with an amplitude that may drift."""
     first = int(rng.integers(m))
     wave = np.tile(shape(rng, m), n // m + 2)[first : first + n]
     if rng.random() < 0.4:
@@ -59,9 +59,9 @@ def week_of_days(rng: Generator, n: int, day: int) -> Floats:
     """Return a daily cycle whose height, level and sometimes shape depend on the day of the week.
 
     Args:
-        rng: source of randomness.
-        n: slots.
-        day: slots in a day.
+        rng: Source of randomness.
+        n: Periods.
+        day: Periods in a day.
     """
     work, rest = shape(rng, day), shape(rng, day)
     if rng.random() < 0.6:
@@ -80,11 +80,11 @@ def week_of_days(rng: Generator, n: int, day: int) -> Floats:
 
 
 def smooth(rng: Generator, n: int, width: float) -> Floats:
-    """Return a stationary curve of unit size that forgets itself after about `width` slots (a twice-filtered noise)."""
+    """Return twice-filtered noise of unit size, stationary, with a memory of about `width` periods."""
     decay = np.exp(-2.0 / max(width, 1.0))
     lead = int(min(4 * width, 4 * n)) + 1
     curve = _filter(_filter(rng.normal(size=n + lead), decay), decay)[lead:]
-    # Its variance in the long run: of an AR(2) with the double root `decay`.
+    # Its stationary variance: that of an AR(2) with the double root `decay`.
     variance = (1 + decay**2) / (1 - decay**2) ** 3
     unit: Floats = curve / np.sqrt(variance)
     return unit
@@ -138,7 +138,7 @@ def noise(rng: Generator, n: int) -> Floats:
 
 
 def regimes(rng: Generator, n: int) -> Floats:
-    """Return a noise level in `[n]`, > 0, that switches between a few states of about 10 to `n` slots."""
+    """Return a noise level in `[n]`, > 0, that switches between a few states of about 10 to `n` periods."""
     states = np.exp(rng.normal(0, 0.8, int(rng.integers(2, 4))))
     mean_length = np.exp(rng.uniform(np.log(10), np.log(n)))
     switches = rng.random(n) < 1 / mean_length

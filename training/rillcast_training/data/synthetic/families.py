@@ -1,8 +1,7 @@
-"""Families of synthetic series: what kind of process a stream may be.
+"""Families of synthetic series: kinds of process behind a stream.
 
-Owns: one function per family, `(rng, n, Rhythm) -> [n] float64` in no particular unit, and how often each is drawn.
-Does not
-know: units, time stamps, missing values (`generator` adds those), files. `docs/synthetic.md` describes each.
+Owns: one function per family, `(rng, n, Rhythm) -> [n] float64` in arbitrary units, and how often each is drawn. Does
+not know: units, time stamps, missing values (`generator` adds those), files. `docs/synthetic.md` describes each.
 """
 
 from __future__ import annotations
@@ -20,12 +19,12 @@ from rillcast_training.data.synthetic.components import Floats
 
 @dataclass(frozen=True, slots=True)
 class Rhythm:
-    """What a frequency suggests a series may repeat after.
+    """Cycles that a frequency suggests for a series.
 
     Attributes:
-        main: slots in the main season; 1 = none.
-        cycles: all natural cycles in slots, shortest first, the main season among them.
-        days: whether the main season is a day whose seven-fold is a cycle too, so that days of the week may differ.
+        main: Periods in the main season; 1 = none.
+        cycles: All natural cycles in periods, shortest first, with the main season.
+        days: Whether the main season is a day whose seven-fold is a cycle too, so that days of the week may differ.
     """
 
     main: int
@@ -41,7 +40,7 @@ def seasonal(rng: Generator, n: int, rhythm: Rhythm) -> Floats:
     wave = _rhythm(rng, n, rhythm)
     noise = components.noise(rng, n) * _log_uniform(rng, 0.01, 0.7)
     if rng.random() < 0.3:
-        noise *= np.exp(0.5 * wave)  # more noise where there is more of everything
+        noise *= np.exp(0.5 * wave)  # noise grows with the level
     drift = components.trend(rng, n) * _log_uniform(rng, 0.05, 4) if rng.random() < 0.6 else np.zeros(n)
     if rng.random() < 0.4:
         depth = rng.uniform(0.1, 0.9)
@@ -110,7 +109,7 @@ def bounded(rng: Generator, n: int, rhythm: Rhythm) -> Floats:
     if rng.random() < 0.3:
         return values.clip(low, high)
     floor: Floats = values.clip(min=low) - low
-    if rng.random() < 0.4:  # the weather: what is there comes through only in part
+    if rng.random() < 0.4:  # the weather lets only part of it through
         share = 1 / (1 + np.exp(-components.smooth(rng, n, max(2.0, rhythm.main * rng.uniform(0.1, 2))) - 1))
         floor = floor * share
     return floor
@@ -129,7 +128,7 @@ FAMILIES: Final[dict[str, tuple[Family, float]]] = {
 
 
 def _rhythm(rng: Generator, n: int, rhythm: Rhythm) -> Floats:
-    """Return cycles of unit size: the main one most of the time, others beside it or in its place."""
+    """Return cycles of unit size: usually the main one, and others with it or instead of it."""
     if not rhythm.cycles:
         return components.smooth(rng, n, n * rng.uniform(0.02, 0.3))
     if rhythm.days and rng.random() < 0.6:

@@ -1,9 +1,9 @@
-"""Synthetic data sets: many series of many families, in units of their own, with what real input lacks.
+"""Synthetic data sets: many series of many families, each in its own units, with the defects of real input.
 
-Owns: which family a series is of, mixtures, units, time stamps, missing values; the recipe by which a data set can
-be made again. Does not know: how a family is made (`families`), files, models.
+Owns: the family of each series, mixtures, units, time stamps, missing values; the recipe that reproduces a data set.
+Does not know: how a family is made (`families`), files, models.
 
-Invariant: series `i` of a recipe is a function of the recipe alone, whatever was drawn before it; so a larger data set
+Invariant: series `i` of a recipe is a function of the recipe alone, independent of earlier draws; so a larger data set
 begins with the smaller one.
 """
 
@@ -31,50 +31,50 @@ _FIRST_MS: Final = 946_684_800_000  # 2000-01-01
 _LAST_MS: Final = 1_735_689_600_000  # 2025-01-01
 _CONTEXTS: Final = 6  # default length, in lag windows
 _SHORTEST: Final = 16
-_DRAWS: Final = 20  # until a series is one to learn from
-_LEAST_CHANGE: Final = 0.003  # of the spread, from season to season: less is a constant or an exact repetition
-_LEAST_SHARE: Final = 0.2  # of the change of the whole, in each third: less is a stream that all but died
+_DRAWS: Final = 20  # at most, until a series is fit to learn from
+_LEAST_CHANGE: Final = 0.003  # share of the spread, from season to season: less is a constant or an exact repetition
+_LEAST_SHARE: Final = 0.2  # share of the change of the whole, in each third: less is a nearly constant stream
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
-    """What to generate."""
+    """Recipe of a data set."""
 
     freq: str
-    """Frequency of the slots; it also says which cycles are natural."""
+    """Frequency of the periods, which also gives the natural cycles."""
     series: int = 1_000
-    """How many."""
+    """Number of series."""
     length: int | None = None
-    """Slots per series; by default six lag windows of the frequency."""
+    """Periods per series; by default six lag windows of the frequency."""
     seed: int = 0
-    """Of everything random."""
+    """Seed of everything random."""
     missing: float = 0.1
-    """Share of the series that have holes: values missing, or slots without an event."""
+    """Share of the series that have holes: values missing, or periods without an event."""
 
     def __post_init__(self) -> None:
         try:
             parse(self.freq)
         except ValueError as error:
             raise SettingsError(str(error)) from error
-        if self.series < 1 or self.slots < _SHORTEST:
+        if self.series < 1 or self.periods < _SHORTEST:
             raise SettingsError(
-                f"synthetic data: {self.series} series of {self.slots} slots; expected at least 1 of {_SHORTEST}"
+                f"synthetic data: {self.series} series of {self.periods} periods; expected at least 1 of {_SHORTEST}"
             )
         if not 0 <= self.missing <= 1:
             raise SettingsError(f"synthetic data: missing is {self.missing}, expected a share between 0 and 1")
 
     @property
-    def slots(self) -> int:
-        """Slots per series."""
+    def periods(self) -> int:
+        """Periods per series."""
         return self.length if self.length is not None else _CONTEXTS * default_context(default_seasons(self.freq))
 
     def to_dict(self) -> dict[str, Any]:
-        """Return plain values, which make the recipe again."""
-        return asdict(self) | {"length": self.slots}
+        """Return plain values that reproduce the recipe."""
+        return asdict(self) | {"length": self.periods}
 
 
 def synthesize(recipe: Recipe) -> list[Series]:
-    """Return the series of a recipe; their names tell number and family, such as `synthetic/000017/seasonal`."""
+    """Return the series of a recipe; their names hold number and family, such as `synthetic/000017/seasonal`."""
     main = default_seasons(recipe.freq)[0]
     natural = cycles(recipe.freq)
     rhythm = Rhythm(main, natural, days=main * parse(recipe.freq).nominal_ms * 7 == WEEK_MS and 7 * main in natural)
@@ -83,19 +83,19 @@ def synthesize(recipe: Recipe) -> list[Series]:
 
 def _one(recipe: Recipe, rhythm: Rhythm, number: int) -> Series:
     rng = np.random.default_rng((recipe.seed, number))
-    kind, values = _draw(rng, recipe.slots, rhythm)
+    kind, values = _draw(rng, recipe.periods, rhythm)
     for _ in range(_DRAWS):
         if _is_alive(values, rhythm.main):
             break
-        kind, values = _draw(rng, recipe.slots, rhythm)
+        kind, values = _draw(rng, recipe.periods, rhythm)
     values = _in_a_unit(rng, values, counts=kind == "intermittent")
     period_of = parse(recipe.freq).period_of
-    n = recipe.slots
+    n = recipe.periods
     earliest = period_of(_FIRST_MS)
     first = int(rng.integers(earliest, max(period_of(_LAST_MS) - n, earliest) + 1))
-    slots = np.arange(first, first + n, dtype=np.int64)
-    values, slots = _with_holes(rng, recipe.missing, values, slots)
-    return Series(f"synthetic/{number:06d}/{kind}", slots, values.astype(np.float32))
+    periods = np.arange(first, first + n, dtype=np.int64)
+    values, periods = _with_holes(rng, recipe.missing, values, periods)
+    return Series(f"synthetic/{number:06d}/{kind}", periods, values.astype(np.float32))
 
 
 def _draw(rng: Generator, n: int, rhythm: Rhythm) -> tuple[str, Floats]:
@@ -110,7 +110,8 @@ def _draw(rng: Generator, n: int, rhythm: Rhythm) -> tuple[str, Floats]:
 def _is_alive(values: Floats, season: int) -> bool:
     """Whether the series changes from season to season, and in all of its parts.
 
-    One that does not has a scale near zero, by which its errors are divided: a few such series would make up the loss.
+    A series that does not has a scale near zero, by which its errors are divided: a few such series would dominate the
+    loss.
     """
     change = np.abs(values[season:] - values[:-season])
     if len(change) < 3:
@@ -123,7 +124,7 @@ def _is_alive(values: Floats, season: int) -> bool:
 def _mixture(rng: Generator, n: int, rhythm: Rhythm, names: list[str], shares: list[float]) -> Floats:
     """Return a convex mixture of two or three series, each of unit mean size.
 
-    TSMixup of Ansari et al. (2024), Chronos, section 4.1; with one series it would be no mixture.
+    TSMixup of Ansari et al. (2024), Chronos, section 4.1, without mixtures of one.
     """
     weights = rng.dirichlet([_MIX_CONCENTRATION] * int(rng.integers(2, _MAX_MIXED + 1)))
     total = np.zeros(n)
@@ -158,15 +159,15 @@ def _in_a_unit(rng: Generator, values: Floats, *, counts: bool) -> Floats:
     return values
 
 
-def _with_holes(rng: Generator, share: float, values: Floats, slots: np.ndarray) -> tuple[Floats, np.ndarray]:
+def _with_holes(rng: Generator, share: float, values: Floats, periods: np.ndarray) -> tuple[Floats, np.ndarray]:
     if rng.random() >= share:
-        return values, slots
+        return values, periods
     n = len(values)
     lost = rng.random(n) < np.exp(rng.uniform(np.log(0.002), np.log(0.1)))
     for _ in range(int(rng.integers(0, 4))):
         begin, length = int(rng.integers(1, n)), int(np.exp(rng.uniform(0, np.log(max(2, n / 20)))))
         lost[begin : begin + length] = True
     lost[0] = False
-    if rng.random() < 0.5:  # the event came without a value; else it never came
-        return np.where(lost, np.nan, values), slots
-    return values[~lost], slots[~lost]
+    if rng.random() < 0.5:  # an event without a value; else no event
+        return np.where(lost, np.nan, values), periods
+    return values[~lost], periods[~lost]

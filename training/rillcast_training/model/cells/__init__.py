@@ -1,8 +1,7 @@
 """Recurrent cells by name: one interface, two views of one set of weights.
 
-Owns: the table of names. The interface is `rillcast_training.model.cells.base.Cell`; each cell, with its equations
-and sources, has a
-file of its own. Those that PyTorch has a fused kernel for stand on `fused.FusedCell`, the others on
+Owns: the table of names. The interface is `rillcast_training.model.cells.base.Cell`; each cell, with its equations and
+sources, has its own file. Cells with a fused kernel in PyTorch build on `fused.FusedCell`, the others on
 `residual.ResidualCell`. docs/recurrence.md teaches the method on them.
 """
 

@@ -1,12 +1,13 @@
-"""What every recurrent cell is: a step over state rows, and the same over a whole sequence.
+"""The interface of a recurrent cell: a step over state rows, and the same over a whole sequence.
 
 Owns: the interface, and how the layers of a stack share a state row. Does not know: equations, features, heads, streams
 or ONNX.
 
 Invariants: a state of zeros is the state before the first step; the output is a function of the state alone, so an
-event that leaves the state alone leaves the forecast alone; `sequence` from zeros gives what `step` by `step` gives;
-rows never meet. tests/conformance/test_cells.py holds every cell to them. Under autocast (mixed precision in training)
-products are bfloat16, but what a cell adds up over time in its own code is float32: bfloat16 has no decay of 0.999.
+event that leaves the state unchanged leaves the forecast unchanged; `sequence` from zeros gives the same as `step` by
+`step`; rows do not affect each other. tests/conformance/test_cells.py holds every cell to them. Under autocast (mixed
+precision in training) products are bfloat16, but sums over time in a cell's own code are float32: bfloat16 has no decay
+of 0.999.
 
 Notation in the cells' files: x_t input, h_t hidden state, * elementwise, s() logistic function.
 """
@@ -24,8 +25,9 @@ class Cell(nn.Module, ABC):
     """A stack of recurrent layers.
 
     Attributes:
-        name: what `--cell` and the bundle's metadata call it.
-        states: names of the state tensors; each is `[B, layers * hidden]`, the layers side by side, first layer first.
+        name: Name for `--cell` and in the bundle's metadata.
+        states: Names of the state tensors; each is `[B, layers * hidden]`, the layers next to each other, first layer
+            first.
     """
 
     name: ClassVar[str]
@@ -53,7 +55,7 @@ class Cell(nn.Module, ABC):
 
     @abstractmethod
     def output(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Return what the state says to the head, `[B, hidden]`."""
+        """Return the head's input from the state, `[B, hidden]`."""
 
     def initial_state(self, batch: int) -> tuple[Tensor, ...]:
         """Return the state before the first step, zeros."""
@@ -65,6 +67,6 @@ class Cell(nn.Module, ABC):
         return tuple(part[:, layer * width : (layer + 1) * width] for part in state)
 
 
-def side_by_side(layers: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+def join_layers(layers: list[tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
     """Join the states of the layers, each `[B, hidden]`, into rows `[B, layers * hidden]`."""
     return tuple(torch.cat(parts, dim=1) if len(parts) > 1 else parts[0] for parts in zip(*layers, strict=True))

@@ -1,9 +1,9 @@
-"""Cells that PyTorch has a fused sequence kernel for.
+"""Cells with a fused sequence kernel in PyTorch.
 
 Owns: the agreement of a cell's equations with that kernel, whose parameters they read. Weights are PyTorch's: rows of
 `weight_ih`, `weight_hh` are stacked by gate, and every gate has two biases, b (input) and b' (recurrent). Where weights
-cross to ONNX's fused operators the gates are reordered: (r, z, n) to (z, r, h) and (i, f, g, o) to (i, o, f, c).
-A stack feeds each layer's h to the next, without residuals, as PyTorch's kernels do.
+cross to ONNX's fused operators the gates are reordered: (r, z, n) to (z, r, h) and (i, f, g, o) to (i, o, f, c). A
+stack feeds each layer's h to the next, without residuals, as PyTorch's kernels do.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - PyTorch's own name for it
 
-from rillcast_training.model.cells.base import Cell, side_by_side
+from rillcast_training.model.cells.base import Cell, join_layers
 from rillcast_training.model.precision import supported_kernels
 
 
@@ -28,7 +28,7 @@ class FusedCell(Cell):
     @staticmethod
     @abstractmethod
     def _fused(input_size: int, hidden_size: int, num_layers: int) -> nn.RNNBase:
-        """Return PyTorch's module that runs whole sequences, batch first; it holds the weights."""
+        """Return PyTorch's module for whole sequences, batch first; it holds the weights."""
 
     @abstractmethod
     def _equations(self, inputs: Tensor, state: tuple[Tensor, ...], layer: int) -> tuple[Tensor, ...]:
@@ -36,8 +36,8 @@ class FusedCell(Cell):
 
         Args:
             inputs: `[B, input]`, x_t of the layer.
-            state: one `[B, hidden]` per name in `states`, before the step; the first is h.
-            layer: its number.
+            state: One `[B, hidden]` per name in `states`, before the step; the first is h.
+            layer: Number of the layer.
         """
 
     def sequence(self, inputs: Tensor) -> Tensor:
@@ -52,7 +52,7 @@ class FusedCell(Cell):
         for layer in range(self.num_layers):
             following.append(self._equations(inputs, self._layer(state, layer), layer))
             inputs = following[-1][0]
-        return side_by_side(following)
+        return join_layers(following)
 
     def output(self, state: tuple[Tensor, ...]) -> Tensor:
         """Return the last layer's h, `[B, hidden]`."""

@@ -1,13 +1,12 @@
 """minGRU: a GRU whose gate and candidate see the input alone, so that a sequence is one parallel scan.
 
-    (1)  z_t = s(W_z x_t + b_z)                          update gate: what is replaced (a GRU's z is what is kept)
+    (1)  z_t = s(W_z x_t + b_z)                          update gate: share replaced (a GRU's z is the share kept)
     (2)  v_t = g(W_v x_t + b_v),  g(v) = v + 1/2 for v >= 0, else s(v)      candidate, positive
     (3)  h_t = (1 - z_t) * h_(t-1) + z_t * v_t
 
 Source: Feng, Tung, Ahmed, Bengio & Hajimirsadeghi (2024), Were RNNs all we needed? arXiv:2410.01201, section 3.1 and
-appendix B.2, whose g this is. They scan (3) in log space, which needs v > 0; `rillcast_training.model.cells.scan`
-says why it is done
-otherwise here.
+appendix B.2, which defines g. They scan (3) in log space, which needs v > 0; `rillcast_training.model.cells.scan` says
+why this code does not.
 """
 
 from __future__ import annotations

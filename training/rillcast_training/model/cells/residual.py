@@ -1,15 +1,15 @@
-"""Stacks of layers with residual connections, for cells that PyTorch has no fused kernel for.
+"""Stacks of layers with residual connections, for cells without a fused kernel in PyTorch.
 
-Owns: how such layers stand upon each other. Does not know: their equations.
+Owns: how such layers are stacked. Does not know: their equations.
 
 With u_l the input of layer l and y_l its output:
 
     (1)  u_1 = x_t,  u_l = LayerNorm(y_1 + ... + y_(l-1)) for l > 1
     (2)  output = y_1 + ... + y_L
 
-which is a pre-norm residual stack (Xiong et al. 2020, On layer normalization in the transformer architecture; He et
-al. 2016, Deep residual learning) without a skip around the first layer, whose input has another width and reaches the
-head anyway. So the output is a function of the layers' states, as the interface asks. One layer has no norm at all.
+This is a pre-norm residual stack (Xiong et al. 2020, On layer normalization in the transformer architecture; He et al.
+2016, Deep residual learning) without a skip around the first layer, whose input has another width and reaches the head
+anyway. So the output is a function of the layers' states, as the interface asks. One layer has no norm.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import ClassVar, cast
 
 from torch import Tensor, nn
 
-from rillcast_training.model.cells.base import Cell, side_by_side
+from rillcast_training.model.cells.base import Cell, join_layers
 
 
 class Layer(nn.Module, ABC):
@@ -39,7 +39,7 @@ class Layer(nn.Module, ABC):
 
     @abstractmethod
     def output(self, state: tuple[Tensor, ...]) -> Tensor:
-        """Return what the state says, `[B, hidden]`."""
+        """Return the layer's output from its state, `[B, hidden]`."""
 
 
 class ResidualCell(Cell):
@@ -71,7 +71,7 @@ class ResidualCell(Cell):
             for number, (norm, layer) in enumerate(zip(self.norms, others, strict=True), start=1):
                 following.append(layer.step(norm(outputs), self._layer(state, number)))
                 outputs = outputs + layer.output(following[-1])
-        return side_by_side(following)
+        return join_layers(following)
 
     def output(self, state: tuple[Tensor, ...]) -> Tensor:
         """Return the sum of the layers' outputs, `[B, hidden]`."""
@@ -82,4 +82,4 @@ class ResidualCell(Cell):
         return outputs
 
     def _stack(self) -> list[Layer]:
-        return cast("list[Layer]", list(self.layers))  # a ModuleList does not say what it holds
+        return cast("list[Layer]", list(self.layers))  # a ModuleList has no element type

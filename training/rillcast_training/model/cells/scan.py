@@ -3,14 +3,14 @@
 Owns: `linear_scan`, h_t = a_t * h_(t-1) + b_t from h_0 = 0, and its gradient. Does not know: cells.
 
 Method: two neighbouring steps are one step of the same kind, (a_2 a_1, a_2 b_1 + b_2). So pairs are merged, the
-half-as-long sequence is scanned, and the steps left out are filled in: work O(T), depth 2 log2 T (Blelloch 1990, Prefix
-sums and their applications; odd-even form as in Ladner & Fischer 1980). The gradient of a linear recurrence is a linear
-recurrence that runs backwards (Martin & Cundy 2018, Parallelizing linear recurrent neural nets over sequence length),
-so nothing between the levels has to be kept for it.
+sequence of half the length is scanned, and the steps left out are filled in: work O(T), depth 2 log2 T (Blelloch 1990,
+Prefix sums and their applications; odd-even form as in Ladner & Fischer 1980). The gradient of a linear recurrence is a
+linear recurrence that runs backwards (Martin & Cundy 2018, Parallelizing linear recurrent neural nets over sequence
+length), so the intermediate levels need not be kept for it.
 
-Feng et al. (2024) scan in log space with a cumulative sum and a log-cumulative-sum-exp instead (Heinsen 2023, Efficient
-parallelization of a ubiquitous sequential computation). That subtracts sums of log a that grow with T, so its error in
-float32 grows with them; here nothing is subtracted, and for |a| <= 1 no factor grows. tests/conformance/test_scan.py
+Feng et al. (2024) scan in log space with a cumulative sum and a log-cumulative-sum-exp (Heinsen 2023, Efficient
+parallelization of a ubiquitous sequential computation). That subtracts sums of log a that grow with T, and its error in
+float32 grows with them. Here nothing is subtracted, and for |a| <= 1 no factor grows. tests/conformance/test_scan.py
 measures both.
 """
 
@@ -48,7 +48,7 @@ class _LinearScan(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor]:
         decay, states = ctx.saved_tensors
-        # What reaches h_t: its own gradient and, through h_(t+1), a_(t+1) times what reaches that one.
+        # The gradient at h_t: its own and, through h_(t+1), a_(t+1) times the gradient there.
         later = torch.cat([decay[:, 1:], torch.zeros_like(decay[:, :1])], dim=1).conj()
         to_drive = _scan(later.flip(1), gradient.flip(1)).flip(1)
         earlier = torch.cat([torch.zeros_like(states[:, :1]), states[:, :-1]], dim=1).conj()

@@ -10,16 +10,15 @@
     (8)  h_t = o_t * c_t / n_t
 
 Source: Beck et al. (2024), xLSTM: Extended long short-term memory. NeurIPS, arXiv:2405.04517, equations 8 to 17, with
-the logistic one of its two forget gates and one head; each b is kept in two parts, as PyTorch's cells do.
+the logistic one of its two forget gates and one head; each b is kept in two parts, as in PyTorch's cells.
 
 m cancels in (8): it only keeps the exponentials within range. One exponent of (6) is 0 and the other is not positive,
-so n_t >= 1 after any step: the division is safe, |c_t / n_t| <= 1, and n = 0 marks a state before its first step.
+so n_t >= 1 after any step. The division is safe, |c_t / n_t| <= 1, and n = 0 marks a state before its first step.
 
-W_f's bias starts as log(u), u uniform in 1 to `_LONGEST` - 1, which spreads the times that the units remember over that
-range (Tallec & Ollivier 2018, Can recurrent neural networks warp time?). The input of a step depends on the output of
-the one before, so a sequence is a loop over time: that is the cell's nature, not a shortcut. `_Unroll` makes the loop
-cheap: no graph of it is built, and the gradient is written out. There m counts as a constant, because h does not depend
-on it.
+W_f's bias starts as log(u), u uniform in 1 to `_LONGEST` - 1, which spreads the units' memory over that range (Tallec &
+Ollivier 2018, Can recurrent neural networks warp time?). The input of a step depends on the output of the step before,
+so a sequence needs a loop over time. `_Unroll` makes the loop cheap: it builds no graph, and its gradient is written
+out. There m counts as a constant, because h does not depend on it.
 """
 
 from __future__ import annotations
@@ -67,7 +66,7 @@ class _SlstmLayer(Layer):
 
 
 class _Step(NamedTuple):
-    """What a step computes: the next (h, c, n, m), and what its gradient needs."""
+    """Results of a step: the next (h, c, n, m), and the values that its gradient needs."""
 
     state: tuple[Tensor, ...]
     candidate: Tensor

@@ -1,4 +1,4 @@
-"""Calls that do not end are given up, and tidied up after when they end at last."""
+"""Calls that do not end in time are left behind, and cleaned up when they end at last."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ def test_what_a_call_raises_comes_out_of_it(kind: type[BaseException]) -> None:
 
 
 @pytest.mark.parametrize("fails", [True, False])
-def test_a_call_that_is_given_up_is_tidied_up_after_when_it_ends_and_not_before(fails: bool) -> None:
-    end, tidied = threading.Event(), threading.Event()
+def test_a_call_that_is_left_behind_is_cleaned_up_when_it_ends_and_not_before(fails: bool) -> None:
+    end, cleaned = threading.Event(), threading.Event()
 
     def slow() -> None:
         end.wait()
@@ -36,7 +36,7 @@ def test_a_call_that_is_given_up_is_tidied_up_after_when_it_ends_and_not_before(
             raise ValueError
 
     with pytest.raises(TimedOut, match=r"0\.05 s"):
-        call_within(0.05, slow, tidied.set)
-    assert not tidied.is_set()
+        call_within(0.05, slow, cleaned.set)
+    assert not cleaned.is_set()
     end.set()
-    assert tidied.wait(5.0)
+    assert cleaned.wait(5.0)

@@ -1,4 +1,4 @@
-"""kafka-python asks for a group's members until the cluster knows who could tell."""
+"""kafka-python asks for the members of a group until a coordinator answers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from rillcast.transports.kafka.kafka_python.group import KafkaPythonGroup
 
 
 class Admin:
-    """Answers with what it is given, one after the other."""
+    """Returns the given answers, one after the other."""
 
     def __init__(self, answers: list[KafkaError | int]) -> None:
         self.answers = answers
@@ -38,10 +38,10 @@ def test_a_coordinator_that_is_not_there_yet_is_asked_again(monkeypatch: pytest.
     assert members(monkeypatch, CoordinatorNotAvailableError(), CoordinatorNotAvailableError(), 2) == 2
 
 
-def test_a_group_that_nobody_knows_has_no_members(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unknown_group_has_no_members(monkeypatch: pytest.MonkeyPatch) -> None:
     assert members(monkeypatch, GroupIdNotFoundError()) == 0
 
 
-def test_what_will_not_change_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_refusal_is_an_error_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(TransportError, match="asking for the members"):
         members(monkeypatch, GroupAuthorizationFailedError(), 2)

@@ -1,7 +1,7 @@
-"""Accuracy of forecasts that were published: the records that a worker wrote, against what came.
+"""Accuracy of published forecasts: the records that a worker wrote, against the observations.
 
-Owns: reading forecast records and lining them up with the observations and with the seasonal-naive forecast. The
-figures are `rillcast_training.evaluate.accuracy`'s. Does not know: the model, or how the records were made.
+Owns: reading forecast records and aligning them with the observations and with the seasonal-naive forecast. The figures
+are those of `rillcast_training.evaluate.accuracy`. Does not know: the model, or how the records were made.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from rillcast.errors import DataError
 from rillcast_training.data.series import Series
 from rillcast_training.evaluate.accuracy import Accuracy, Floats, SeasonalNaive, accuracy
 
-# Every fifth slot: five has no factor in common with 24, so that every hour of the day has its turn as an origin.
+# Five has no factor in common with 24, so that every hour of the day is an origin at times.
 ORIGIN_STRIDE: Final = 5
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
@@ -28,7 +28,7 @@ _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 
 @dataclass(frozen=True, slots=True)
 class PublishedAccuracy:
-    """Figures of what was published and of the forecast to beat, at the same origins."""
+    """Figures of the published forecasts and of the seasonal-naive one, at the same origins."""
 
     model: Accuracy
     seasonal_naive: Accuracy
@@ -51,11 +51,11 @@ def score_records(
     """Score the forecasts in a JSON Lines file that were made at or after `split`.
 
     Args:
-        path: what the worker published.
-        metadata: of the bundle that it ran.
-        data: the whole series, before and after `split`.
-        split: what lies before it gives the scales and the naive forecast's errors.
-        stride: slots between the origins that are scored.
+        path: Records that the worker published.
+        metadata: Metadata of the bundle that it ran.
+        data: The whole series, before and after `split`.
+        split: Time before which data give the scales and the naive forecast's errors.
+        stride: Periods between the origins that are scored.
 
     Raises:
         DataError: nothing in the file can be scored.
@@ -67,12 +67,12 @@ def score_records(
     number = {series.unique_id: index for index, series in enumerate(data)}
     forecasts, actuals, naives, series_of = [], [], [], []
     for record in _records(path):
-        slot = period_of(_milliseconds(record.ds))
-        if slot < first_scored or slot % stride:
+        period = period_of(_milliseconds(record.ds))
+        if period < first_scored or period % stride:
             continue
         index = number[record.unique_id]
         first, grid = grids[index]
-        seen, coming = grid[: slot - first + 1], grid[slot - first + 1 : slot - first + 1 + horizon]
+        seen, coming = grid[: period - first + 1], grid[period - first + 1 : period - first + 1 + horizon]
         if np.isnan(coming).all():
             continue
         forecasts.append(np.array(list(record.quantiles.values())).T)
@@ -80,7 +80,7 @@ def score_records(
         naives.append(naive[index].forecast(seen, horizon))
         series_of.append(index)
     if not forecasts:
-        raise DataError(f"{path}: no forecast from {split:%Y-%m-%d} on has an observation to be compared with")
+        raise DataError(f"{path}: no forecast from {split:%Y-%m-%d} on has an observation to compare with")
     actual, series = np.stack(actuals), np.array(series_of, dtype=np.int64)
     scale = np.array([one.scale for one in naive])
     return PublishedAccuracy(
@@ -101,10 +101,10 @@ def _records(path: Path) -> Iterator[_Forecast]:
 
 
 def _grid(series: Series) -> tuple[int, Floats]:
-    """Return the first slot, and the observations from it on by slot, NaN = none."""
-    first = int(series.slots[0])
-    grid = np.full(int(series.slots[-1]) - first + 1, np.nan)
-    grid[series.slots - first] = series.y
+    """Return the first period, and the observations from it on by period, NaN = none."""
+    first = int(series.periods[0])
+    grid = np.full(int(series.periods[-1]) - first + 1, np.nan)
+    grid[series.periods - first] = series.y
     return first, grid
 
 

@@ -1,4 +1,4 @@
-"""The state of models that served once: kept for a roll-back for as long as it was said, and then removed."""
+"""The state of models that served before: kept for a rollback as long as the setting says, then removed."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Service:
         return harness
 
     def promote(self, name: str) -> Callable[[], None]:
-        """Return what makes a model the one that is wanted."""
+        """Return a function that makes a model the requested one."""
 
         def act() -> None:
             self.live = name
@@ -127,7 +127,7 @@ def test_each_of_several_goes_in_its_own_time() -> None:
     assert service.stored == {"newest"}
 
 
-def test_a_model_that_serves_again_has_its_time_anew() -> None:
+def test_a_model_that_serves_again_is_kept_for_the_full_time_again() -> None:
     service = Service()
     service.run(130, {20: service.promote("new"), 110: service.promote("old")})
     service.run(150)
@@ -165,7 +165,7 @@ def test_a_model_that_was_replaced_by_a_restart_is_superseded_too() -> None:
     assert service.stored == {"new"}
 
 
-def test_zero_keeps_it_for_ever() -> None:
+def test_zero_keeps_it_forever() -> None:
     service = Service(ttl_s=0)
     service.run(2_000, {20: service.promote("new")})
     assert service.stored == {"old", "new"}

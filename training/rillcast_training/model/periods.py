@@ -1,4 +1,4 @@
-"""The slots of times in the graph: `rillcast.bundle.frequency`'s arithmetic on tensors, in int64 alone.
+"""Periods of times in the graph: the arithmetic of `rillcast.bundle.frequency` on tensors, in int64 alone.
 
 Owns: the two divisions as the exporter keeps them in whole numbers (docs/adr/0001). Does not know: frequencies.
 """
@@ -16,11 +16,11 @@ _floor = partial(torch.div, rounding_mode="floor")
 _whole = partial(torch.div, rounding_mode="trunc")  # one operator in ONNX; rounding down takes nine more
 
 
-def slots_of(ds: Tensor, frequency: Frequency) -> Tensor:
-    """Return the slots that times lie in.
+def periods_of(ds: Tensor, frequency: Frequency) -> Tensor:
+    """Return the periods in which times lie.
 
     Args:
         ds: `[...]` int64, milliseconds since the epoch.
-        frequency: of the slots.
+        frequency: Frequency of the periods.
     """
     return frequency.period_of(ds, _floor, _whole)

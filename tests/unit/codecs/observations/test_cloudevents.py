@@ -39,11 +39,11 @@ def decode(value: bytes | None, headers: Headers, decoder: ObservationDecoder | 
     return (events.unique_ids[0], int(events.ds[0]), float(events.y[0])) if len(events) else rejections[0].reason
 
 
-def test_binary_mode_holds_the_observation_as_it_is() -> None:
+def test_binary_mode_contains_the_observation() -> None:
     assert decode(record(), BINARY) == ("a", NOON_MS, 1.5)
 
 
-def test_structured_mode_holds_it_within_the_event() -> None:
+def test_structured_mode_contains_it_in_the_event() -> None:
     assert decode(event(), STRUCTURED) == ("a", NOON_MS, 1.5)
 
 
@@ -55,7 +55,7 @@ def test_structured_data_in_base64_is_read_in_the_format_of_the_topic() -> None:
     assert decode(msgspec.msgpack.encode(DATA), BINARY, decoder) == ("a", NOON_MS, 1.5)
 
 
-def test_both_modes_may_stand_in_one_poll() -> None:
+def test_both_modes_may_come_in_one_poll() -> None:
     decoder = ObservationDecoder(cloudevents=True)
     events, rejections = decoder.decode(polled([record(), event()], headers=[BINARY, STRUCTURED]))
     assert rejections == []
@@ -106,5 +106,5 @@ def test_attributes_can_be_stream_and_time(structured: bool) -> None:
         (b"[" + event() + b"]", [("content-type", b"application/cloudevents-batch+json")], Reason.NOT_CLOUDEVENT),
     ],
 )
-def test_what_is_no_event_is_refused_with_its_reason(value: bytes | None, headers: Headers, reason: Reason) -> None:
+def test_other_records_are_refused_with_their_reason(value: bytes | None, headers: Headers, reason: Reason) -> None:
     assert decode(value, headers) is reason

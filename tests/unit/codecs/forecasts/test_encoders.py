@@ -1,4 +1,4 @@
-"""Every codec says the same, and the reader reads what each wrote."""
+"""All codecs write the same facts, and the reader reads each of them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_reader_reads_what_a_codec_wrote(codec: Codec, horizon: int, levels: int
 
 
 @pytest.mark.parametrize("codec", CODECS)
-def test_a_reader_knows_when_the_slots_ahead_begin(codec: Codec) -> None:
+def test_a_reader_knows_when_the_periods_ahead_begin(codec: Codec) -> None:
     given = columns(["a"], horizon=3)
     given.ds[:] = np.datetime64("2023-12-31T12:00", "ms").astype(np.int64)
     about = metadata(horizon=3).model_copy(update={"freq": "1mo"})
@@ -119,7 +119,7 @@ def test_decimals_bound_the_digits_of_a_json_forecast() -> None:
 
 
 @pytest.mark.parametrize("value", [b"", b"[]", b"{}", b'{"unique_id": 1}', b"\x81\xa1a", b"RCF1", b"RCF1" + bytes(60)])
-def test_what_is_no_forecast_is_refused(value: bytes) -> None:
+def test_other_records_are_refused(value: bytes) -> None:
     with pytest.raises(DataError):
         decode_forecast(value, b"key") if len(value) < 60 else decode_forecast(value)
 

@@ -91,7 +91,7 @@ def test_an_interrupted_run_resumes_to_the_same_weights(
             trainer_of(options).run()
     resumed = trainer_of(options).run()
     assert resumed.epoch == whole.epoch
-    assert resumed.history == whole.history
+    assert resumed.curve == whole.curve
     assert same_weights(resumed, whole)
 
 
@@ -105,7 +105,7 @@ def test_a_finished_checkpoint_trains_no_further(data: Path, tmp_path: Path) -> 
 def test_a_checkpoint_of_other_options_is_refused_by_name(data: Path, tmp_path: Path) -> None:
     checkpoint = tmp_path / "run.ckpt"
     trainer_of(quick_options(data, tmp_path, checkpoint=checkpoint, epochs=1)).run()
-    with pytest.raises(SettingsError, match="hidden 8 there and 9 here"):
+    with pytest.raises(SettingsError, match="hidden is 8, expected 9"):
         trainer_of(quick_options(data, tmp_path, checkpoint=checkpoint, epochs=1, hidden=9)).run()
 
 
@@ -185,7 +185,7 @@ def test_few_series_are_validated_at_more_origins_each(
     assert asked == [-(-1_200 // few), 24]
 
 
-def test_an_average_spans_half_of_the_steps_until_it_spans_what_is_asked_for(data: Path, tmp_path: Path) -> None:
+def test_an_average_spans_half_of_the_steps_until_it_has_the_span_asked_for(data: Path, tmp_path: Path) -> None:
     trainer = trainer_of(quick_options(data, tmp_path, averaging=0.9))
     for steps, oldest in ((4, 0), (100, None)):
         weights = torch.zeros(steps)
@@ -199,9 +199,9 @@ def test_an_average_spans_half_of_the_steps_until_it_spans_what_is_asked_for(dat
 
 
 def test_larger_series_count_for_more_by_their_scale_to_the_power_of_the_balance() -> None:
-    slots = np.arange(200, dtype=np.int64)
-    season = np.tile([0.0, 1.0, 3.0, 2.0], 50) + slots * 0.25
-    series = [Series(str(n), slots, (size * season).astype(np.float32)) for n, size in enumerate((1.0, 100.0, 1e9))]
+    periods = np.arange(200, dtype=np.int64)
+    season = np.tile([0.0, 1.0, 3.0, 2.0], 50) + periods * 0.25
+    series = [Series(str(n), periods, (size * season).astype(np.float32)) for n, size in enumerate((1.0, 100.0, 1e9))]
     config = small_config()
     assert {part.weight for part in split(series, config, 0.1)} == {1.0}
     small, large, _ = (part.weight for part in split(series, config, 0.1, 0.5))
@@ -214,8 +214,8 @@ def test_nothing_of_the_validation_part_is_shown_in_training(data: Path, tmp_pat
     config = forecaster_shape(quick_options(data, tmp_path))
     series = load(data, "1h")
     for one in series:
-        cut = int(one.slots[-1]) + 1 - 30
-        one.y[one.slots >= cut] = np.float32(7e20)
+        cut = int(one.periods[-1]) + 1 - 30
+        one.y[one.periods >= cut] = np.float32(7e20)
     sampler = trainer_of(quick_options(data, tmp_path)).sampler
     poisoned = type(sampler)(split(series, config, 0.1), config, window=48, origins=8, batch=64)
     for batch in poisoned.epoch(0, 0, 4):

@@ -12,15 +12,15 @@ import pytest
 
 from rillcast.errors import DataError
 from rillcast_training.data.series import Series
-from rillcast_training.research.record_accuracy import PublishedAccuracy, score_records
+from rillcast_training.evaluate.record_accuracy import PublishedAccuracy, score_records
 from tests.support.live_views import HORIZON, HOUR_MS, QUANTILES, START_MS, metadata
 
 LENGTH = 40
-SPLIT_SLOT = 30
+SPLIT_PERIOD = 30
 
 
 def ramp() -> Series:
-    """A series whose value is its place in the series, with a season of one slot by the metadata."""
+    """A series whose value is its index, with a season of one period by the metadata."""
     first = START_MS // HOUR_MS
     return Series("ramp", np.arange(first, first + LENGTH), np.arange(LENGTH, dtype=np.float32))
 
@@ -38,7 +38,7 @@ def write(path: Path, forecast: Callable[[int, int], float], spread: float) -> N
 
 
 def score(path: Path, stride: int = 1) -> PublishedAccuracy:
-    split = dt.datetime.fromtimestamp((START_MS + SPLIT_SLOT * HOUR_MS) / 1000, dt.UTC)
+    split = dt.datetime.fromtimestamp((START_MS + SPLIT_PERIOD * HOUR_MS) / 1000, dt.UTC)
     return score_records(path, metadata(), [ramp()], split, stride)
 
 
@@ -48,7 +48,7 @@ def test_perfect_forecasts_have_no_error_and_cover_everything(tmp_path: Path) ->
     found = score(tmp_path / "f.jsonl")
 
     # The last origin has nothing after it; the two before it have two and one of three targets.
-    assert found.origins == LENGTH - SPLIT_SLOT - 1
+    assert found.origins == LENGTH - SPLIT_PERIOD - 1
     assert found.model.targets == 3 * (found.origins - 2) + 2 + 1
     assert found.model.mase == 0.0
     assert found.model.coverage == 1.0
@@ -56,7 +56,7 @@ def test_perfect_forecasts_have_no_error_and_cover_everything(tmp_path: Path) ->
     assert found.seasonal_naive.mase == pytest.approx((9 * 1 + 8 * 2 + 7 * 3) / (9 + 8 + 7))
 
 
-def test_a_forecast_that_is_one_slot_off_is_told_apart(tmp_path: Path) -> None:
+def test_a_forecast_that_is_one_period_off_is_noticed(tmp_path: Path) -> None:
     write(tmp_path / "f.jsonl", lambda origin, step: origin + step - 1, spread=0.5)
 
     found = score(tmp_path / "f.jsonl")
@@ -65,12 +65,12 @@ def test_a_forecast_that_is_one_slot_off_is_told_apart(tmp_path: Path) -> None:
     assert found.model.coverage == 0.0
 
 
-def test_only_every_stride_th_slot_is_an_origin(tmp_path: Path) -> None:
+def test_only_every_stride_th_period_is_an_origin(tmp_path: Path) -> None:
     write(tmp_path / "f.jsonl", lambda origin, step: origin + step, spread=0.5)
 
     first = START_MS // HOUR_MS
     assert score(tmp_path / "f.jsonl", stride=2).origins == sum(
-        (first + place) % 2 == 0 for place in range(SPLIT_SLOT, LENGTH - 1)
+        (first + place) % 2 == 0 for place in range(SPLIT_PERIOD, LENGTH - 1)
     )
 
 

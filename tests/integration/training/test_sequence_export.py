@@ -1,4 +1,4 @@
-"""The two graphs of a bundle, and what a stream sees of the batches that it is stepped in: nothing."""
+"""The two graphs of a bundle agree, and a stream is independent of the batches that it is stepped in."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_a_forecast_depends_neither_on_the_batch_size_nor_on_the_neighbours(cell
 
 
 @pytest.mark.parametrize(("cell", "layers"), [*((cell, 1) for cell in sorted(CELLS)), ("gru", 2)])
-def test_runs_give_what_the_step_gives_bit_for_bit(cell: str, layers: int) -> None:
+def test_runs_equal_the_step_bit_for_bit(cell: str, layers: int) -> None:
     by_step, by_run = engine(cell, layers=layers), engine(cell, layers=layers, runs=Runs((16, 4), 64))
     rng = np.random.default_rng(2)
     hour, taken = 473_000, 0

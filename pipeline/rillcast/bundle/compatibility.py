@@ -1,4 +1,4 @@
-"""Which model may replace the serving one without a restart.
+"""The rule by which a model may replace the serving one without a restart.
 
 Consumers read the forecasts of both models as one stream of records, and the live page, metrics and read API continue
 through the change. So both models need the same frequency, horizon, levels, scores and covariates. Any other change

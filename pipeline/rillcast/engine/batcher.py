@@ -24,7 +24,7 @@ from rillcast.arrays import IntArray
 
 @dataclass(frozen=True, slots=True)
 class Runs:
-    """When consecutive events of a stream go through the sequence graph together.
+    """Conditions under which consecutive events of a stream go through the sequence graph together.
 
     Attributes:
         lengths: Lengths T of runs in events, decreasing, each at least 2; empty = no runs.
@@ -41,7 +41,7 @@ DEFAULT_RUNS: Final = Runs(lengths=(256, 64, 16, 4), max_rows=1024)
 
 @dataclass(frozen=True, slots=True)
 class Batching:
-    """How events are put into calls.
+    """Rules by which events are put into calls.
 
     Attributes:
         rows: Largest number of events in one call of the step.

@@ -1,4 +1,4 @@
-"""Which ONNX Runtime provider runs the model, and how sessions are created on it.
+"""The choice of the ONNX Runtime provider, and the sessions on it.
 
 `cuda` without a working GPU is an error; only `auto` falls back to the CPU, and logs why. ONNX Runtime's GPU build
 lists CUDA on machines without a GPU, so a small model runs as a probe.

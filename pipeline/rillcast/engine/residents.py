@@ -1,4 +1,4 @@
-"""The resident streams: which streams have a slot, and how they enter, leave, are stored and come back.
+"""The resident streams: streams with a slot, and how they enter, leave, are stored and come back.
 
 Owns: the slots of all streams, their state, the watermarks of partitions, limits on new streams, and eviction.
 Does not know: the model, events' values, where exported pages go.
@@ -37,7 +37,7 @@ NO_ARRIVALS: Final = Arrivals()
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Which streams may be resident.
+    """Limits on resident streams.
 
     Attributes:
         idle_ttl_ms: Milliseconds by which a stream's newest event may lie behind the partition's watermark before the
@@ -63,8 +63,8 @@ class Residents:
         Args:
             metadata: Metadata of the bundle.
             device: Device of the state.
-            limits: Which streams may be resident.
-            lateness: How late events may be; None = nothing is retained for late events.
+            limits: Limits on resident streams.
+            lateness: Allowed lateness of events; None = nothing is retained for late events.
         """
         self._limits = limits
         self._tick_ms = max(1, limits.idle_ttl_ms // _TICKS_PER_TTL)

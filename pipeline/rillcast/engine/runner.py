@@ -32,7 +32,7 @@ Outputs: TypeAlias = dict[str, AnyArray]
 
 
 class Calls(NamedTuple):
-    """What a runner did since its counts were last taken.
+    """Counts of a runner since they were last taken.
 
     Attributes:
         calls: Calls of the model.
@@ -53,7 +53,7 @@ class BatchRunner:
             bundle: The model.
             state: State of all slots, on the same device.
             on: Device that runs the graphs.
-            batching: How events are put into calls.
+            batching: Rules by which events are put into calls.
             calibrate: Whether a bundle that learns an online correction of its forecasts applies it.
 
         Raises:
@@ -102,7 +102,7 @@ class BatchRunner:
                 self._in_runs += call.size - refused
 
     def take_calls(self) -> Calls:
-        """Return what the runner did since the last call of this method."""
+        """Return the counts since the last call of this method."""
         taken = Calls(self._calls, self._in_runs)
         self._calls = self._in_runs = 0
         return taken

@@ -1,4 +1,4 @@
-"""Which row of the state belongs to which stream.
+"""The directory of slots: the row of state of each stream.
 
 A page is `PAGE_SLOTS` consecutive slots of one partition, so that a partition's state can be loaded and released as a
 unit. Within its partition a page has a number, under which it is stored.

@@ -38,7 +38,7 @@ NO_LIMITS: Final = Limits()
 
 
 class Outcome(enum.IntEnum):
-    """What the engine did with an event."""
+    """The engine's decision on an event."""
 
     STEPPED = 0
     ALREADY_APPLIED = 1  # the stream's restored state already contains the event
@@ -49,7 +49,7 @@ class Outcome(enum.IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class StepStats:
-    """What one call of `StepEngine.step` did.
+    """Counts of one call of `StepEngine.step`.
 
     Attributes:
         events: Number of events given.
@@ -118,9 +118,9 @@ class StepEngine:
         Args:
             bundle: The model.
             on: Device that runs it.
-            batching: How events are put into calls of the model.
-            limits: Which streams may be resident.
-            lateness: How late an event may be; None = late events are left to the model.
+            batching: Rules by which events are put into calls of the model.
+            limits: Limits on resident streams.
+            lateness: Allowed lateness of events; None = late events are left to the model.
             calibrate: Whether a bundle that learns an online correction of its forecasts applies it.
             timer: Returns monotonic seconds, for the statistics only.
 

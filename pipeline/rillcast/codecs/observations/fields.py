@@ -1,4 +1,4 @@
-"""Which members of a record are the stream, the time and the observation.
+"""The members of a record that are the stream, the time and the observation.
 
 A mapping becomes a generated msgspec type with the renamed and nested members. So the same compiled code decodes and
 checks a mapped record and a plain one.
@@ -90,7 +90,7 @@ class PolledRecords(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class RecordContext:
-    """What one record has in addition to its value: key, timestamp, headers, CloudEvents attributes."""
+    """Key, timestamp, headers and CloudEvents attributes of one record."""
 
     records: PolledRecords
     row: int

@@ -1,4 +1,4 @@
-"""Why a record cannot be used: the reason codes of dead letters, which `docs/records.md` lists."""
+"""The reason codes of dead letters, which `docs/records.md` lists."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class Reason(enum.StrEnum):
-    """Why a record became a dead letter."""
+    """The reason for which a record became a dead letter."""
 
     EMPTY = "empty"
     TOO_LARGE = "too_large"

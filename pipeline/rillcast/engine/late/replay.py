@@ -63,7 +63,7 @@ class Revised:
 
 @dataclass(slots=True)
 class LateResults:
-    """What late events add to the results of one call of the engine.
+    """The part that late events add to the results of one call of the engine.
 
     Attributes:
         revision: `(n,)` int32, how often the forecast of the event's period had been revised before this one.

@@ -1,4 +1,4 @@
-"""What each slot retains so that a late event can be applied: two older rows, and the inputs since the first.
+"""The retained steps of each slot, which late events need: two older rows, and the inputs since the first.
 
 To go back by up to K periods, a stream could keep its last K rows. Two are enough. An *anchor* is a copy of a stream's
 row that contains every event up to a period. The older anchor is always at least K + 1 periods behind the stream's
@@ -58,7 +58,7 @@ class Steps(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class AllowedLateness:
-    """How late an event may be.
+    """Limit on the lateness of events.
 
     Attributes:
         periods: K; an event at most K periods older than its stream's newest event is applied.

@@ -8,69 +8,8 @@ import pytest
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.forecasts.columns import ForecastColumns
 from rillcast.codecs.forecasts.encoders import make_encoder
-from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
-from rillcast.codecs.observations.rejections import Reason
-from tests.support.hostile import HOSTILE, NOON_MS, polled, record
+from tests.support.hostile import NOON_MS
 from tests.support.toy import ToyGraph
-
-
-@pytest.mark.parametrize(
-    ("ds", "expected"),
-    [
-        (NOON_MS, NOON_MS),
-        ("2024-05-01T12:00:00Z", NOON_MS),
-        ("2024-05-01T12:00:00", NOON_MS),
-        ("2024-05-01 12:00:00", NOON_MS),
-        ("2024-05-01T14:00:00+02:00", NOON_MS),
-        ("2024-05-01T12:00:00.123Z", NOON_MS + 123),
-        ("2024-05-01T12:00:00.123999Z", NOON_MS + 123),
-        ("1969-12-31T23:59:59.999Z", -1),
-        (-1, -1),
-    ],
-)
-def test_event_times_become_milliseconds(ds: object, expected: int) -> None:
-    events, rejections = ObservationDecoder().decode(polled([record(ds=ds)]))
-    assert rejections == []
-    assert events.ds.tolist() == [expected]
-
-
-@pytest.mark.parametrize("value", [record(y=None), b'{"unique_id": "a", "ds": 0}'])
-def test_null_and_absent_y_are_missing(value: bytes) -> None:
-    events, _ = ObservationDecoder().decode(polled([value]))
-    assert np.isnan(events.y).tolist() == [True]
-
-
-def test_whole_numbers_and_further_members_are_taken() -> None:
-    events, rejections = ObservationDecoder().decode(polled([record(y=3, x={"temp": [1, 2]}, note="hello")]))
-    assert events.y.tolist() == [3.0]
-    assert rejections == []
-
-
-@pytest.mark.parametrize(("value", "reason"), HOSTILE)
-def test_bad_record_is_rejected_with_its_reason_and_good_neighbours_are_kept(
-    value: bytes | None, reason: Reason
-) -> None:
-    events, rejections = ObservationDecoder().decode(
-        polled([record(unique_id="before"), value, record(unique_id="after")])
-    )
-    assert events.unique_ids == ["before", "after"]
-    assert events.rows.tolist() == [0, 2]
-    assert [(r.row, r.reason) for r in rejections] == [(1, reason)]
-    assert rejections[0].detail
-
-
-def test_ids_at_the_limit_are_taken() -> None:
-    events, rejections = ObservationDecoder(DecodeLimits(max_id_bytes=6)).decode(
-        polled([record(unique_id="\u20ac\u20ac"), record(unique_id="abcdef")])
-    )
-    assert events.unique_ids == ["\u20ac\u20ac", "abcdef"]
-    assert rejections == []
-
-
-def test_an_empty_poll_decodes_to_nothing() -> None:
-    events, rejections = ObservationDecoder().decode(polled([]))
-    assert len(events) == 0
-    assert rejections == []
 
 
 def columns(n: int, **changes: object) -> ForecastColumns:
@@ -92,10 +31,10 @@ def encode(given: ForecastColumns) -> tuple[list[bytes], list[dict[str, object]]
     return keys, [json.loads(value) for value in values]
 
 
-def test_forecast_record_has_the_documented_form() -> None:
-    keys, (record_,) = encode(columns(1, status=np.array([Status.WARMING_UP], np.int8)))
+def test_forecast_recordhas_the_documented_form() -> None:
+    keys, (record,) = encode(columns(1, status=np.array([Status.WARMING_UP], np.int8)))
     assert keys == [b"s0"]
-    assert record_ == {
+    assert record == {
         "unique_id": "s0",
         "ds": "2024-05-01T12:00:00.000Z",
         "freq": "1h",
@@ -114,8 +53,8 @@ def test_forecast_record_has_the_documented_form() -> None:
 def test_numbers_read_back_to_the_same_float32() -> None:
     given = columns(50, forecast=np.random.default_rng(1).normal(scale=1e6, size=(50, 2, 3)).astype(np.float32))
     _, records = encode(given)
-    for row, record_ in enumerate(records):
-        quantiles = record_["quantiles"]
+    for row, record in enumerate(records):
+        quantiles = record["quantiles"]
         assert isinstance(quantiles, dict)
         read = np.array([quantiles[level] for level in ("0.1", "0.5", "0.9")], np.float32).T
         np.testing.assert_array_equal(read, given.forecast[row])

@@ -9,7 +9,7 @@ addresses, so a call allocates nothing, and a CUDA graph can be captured over th
 Owns: the session, the bindings, padding to row buckets, and where outputs are written.
 Does not know: streams, order, what the graph computes.
 Invariant: only events go to the device and only outputs come back. The state arrays stay on the device, each bound as
-input and output.
+input and output. A value that outlives a call is allocated outside of the session that captures.
 """
 
 from __future__ import annotations
@@ -30,6 +30,11 @@ from rillcast.engine.device import Device
 from rillcast.engine.inputs import PADS, Inputs
 
 Bind: TypeAlias = Callable[[ort.IOBinding], None]
+"""Binds values that all calls share. They are values of `Device.upload` and never `bind_cpu_input`.
+
+`bind_cpu_input` copies its array into the memory arena of the session, perhaps into a block that an earlier captured
+run had used and freed. The replays of that graph still write there. `Device.upload` allocates outside of every session.
+"""
 
 
 @dataclass(frozen=True, slots=True)

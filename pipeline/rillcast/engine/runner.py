@@ -62,7 +62,8 @@ class BatchRunner:
         self._bundle, self._state = bundle, state
         self._batching = batching
         self._runs = batching.runs if bundle.sequence is not None else Runs()
-        self._calibrate = np.array(calibrate, np.float32)
+        # On the device, like the state: see `executor.Bind`.
+        self._calibrate = on.upload(np.array(calibrate, np.float32))
         states, bind = bundle.metadata.states, self._bind
         self._step = Executor(bundle.model, states, on, bind, batching.row_buckets)
         self._sequence = Executor(bundle.sequence, states, on, bind) if bundle.sequence is not None else None
@@ -111,7 +112,7 @@ class BatchRunner:
         """Bind what stays the same from call to call."""
         self._state.slab.bind(binding)
         if self._bundle.has_calibrate:
-            binding.bind_cpu_input(CALIBRATE, self._calibrate)
+            binding.bind_ortvalue_input(CALIBRATE, self._calibrate)
 
     def _follows(self, batch: SlotBatch) -> npt.NDArray[np.bool_]:
         """Guess for each event whether it is observed and lies in the period after its stream's event before it.

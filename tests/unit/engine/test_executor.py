@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import numpy as np
+import onnxruntime as ort
 import pytest
 
-from rillcast.engine.batcher import Batching
+from rillcast.bundle.bundle import Bundle
+from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.device import Device
 from rillcast.engine.slab import Slab
 from rillcast.engine.step_engine import Outcome, StepEngine
 from rillcast.events import EventBatch
-from tests.support.toy import toy_bundle, unroll
+from tests.support.toy import HOUR_MS, toy_bundle, unroll
 
 BUCKETS = (2, 8)
 
@@ -77,3 +79,17 @@ def test_only_a_gpu_pads_to_a_few_sizes() -> None:
     assert Device("cuda").row_buckets(256) == (16, 64, 256)
     assert Device("cuda").row_buckets(100) == (16, 64, 100)
     assert Device("cuda").row_buckets(8) == (8,)
+
+
+def test_nothing_that_stays_is_in_the_arena_of_a_session_that_may_capture(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`bind_cpu_input` allocates in the session's arena, where the replays of another size's graph write."""
+    bound: list[str] = []
+    monkeypatch.setattr(ort.IOBinding, "bind_cpu_input", lambda _, name, __: bound.append(name))
+    engine = StepEngine(Bundle.load("universal:1h"), Device("cpu"), batching=Batching(8, BUCKETS, Runs()))
+    assert engine.bundle.has_calibrate
+    for number, streams in enumerate(([1, 2], [1, 2, 3, 4, 5])):
+        n, ids = len(streams), [f"s{s}" for s in streams]
+        engine.step(EventBatch.of(ids, np.full(n, number * HOUR_MS), np.ones(n, np.float32), first_offset=10 * number))
+    calibrate = engine._runner._calibrate
+    assert isinstance(calibrate, ort.OrtValue)
+    assert set(bound) <= {"rows", "slots", "from", "to"}, "only the slab's own sessions, which capture nothing"

@@ -17,10 +17,10 @@ SIGNATURES = {
     "Bundle": "(metadata, model, has_anomaly, has_calibrate=False, sequence=None)",
     "Bundle.from_bytes": "(data)",
     "Bundle.load": "(path)",
-    "Device": "(name, threads=1, cuda_graphs=False)",
+    "Device": "(name, threads=1, cuda_graphs=False, tf32=False)",
     "EventBatch.of": "(unique_ids, ds, y, x=None, future=None, *, partition=0, first_offset=0)",
     "StepEngine.step": "(self, events)",
-    "choose_device": "(name, threads=1, *, cuda_graphs=False)",
+    "choose_device": "(name, threads=1, *, cuda_graphs=False, tf32=False)",
     "decode_forecast": "(value, key=None)",
     "load_settings": "(file=None, flags=None)",
 }

@@ -1,7 +1,8 @@
 """The choice of the ONNX Runtime provider, and the sessions on it.
 
 `cuda` without a working GPU is an error; only `auto` falls back to the CPU, and logs why. ONNX Runtime's GPU build
-lists CUDA on machines without a GPU, so a small model runs as a probe.
+lists CUDA on machines without a GPU, and on a GPU for which it has no kernels. So a small model computes as a probe,
+and its result is compared.
 
 Owns: the choice of the provider, and the options of sessions.
 Does not know: bundles, state.
@@ -9,9 +10,13 @@ Does not know: bundles, state.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import io
 import logging
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from pathlib import Path
+from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
@@ -24,7 +29,11 @@ log = logging.getLogger(__name__)
 DeviceName: TypeAlias = Literal["auto", "cuda", "cpu"]
 OPSET = 18
 IR_VERSION = 10
+GRAPHS_SINCE: Final = (1, 31)
+"""The first version of ONNX Runtime that replays a captured step rightly (its issues 32120 and 32121)."""
 _WARNING, _FATAL = 2, 4
+_CUDA: Final = "CUDAExecutionProvider"
+_ADVICE: Final = "install an NVIDIA driver of 580 or later, and CUDA 13 (pip install 'rillcast[cuda]')"
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,11 +45,13 @@ class Device:
         threads: Threads of ONNX Runtime inside one call.
         cuda_graphs: Whether calls with fixed buffers are captured as CUDA graphs. The CPU provider ignores it; `choose`
             refuses it there.
+        tf32: Whether CUDA may round factors of float32 products to TensorFloat-32, 10 bits of mantissa for 23.
     """
 
     name: Literal["cuda", "cpu"]
     threads: int = 1
     cuda_graphs: bool = False
+    tf32: bool = False
 
     def providers(self, *, fixed_buffers: bool = False) -> list[str | tuple[str, dict[str, str]]]:
         """Return the providers for a session, the preferred one first.
@@ -50,9 +61,10 @@ class Device:
         """
         if self.name == "cpu":
             return ["CPUExecutionProvider"]
-        captured = self.cuda_graphs and fixed_buffers
-        cuda = ("CUDAExecutionProvider", {"enable_cuda_graph": "1"}) if captured else "CUDAExecutionProvider"
-        return [cuda, "CPUExecutionProvider"]
+        options = {"use_tf32": str(int(self.tf32))}  # ONNX Runtime's default is 1
+        if self.cuda_graphs and fixed_buffers:
+            options["enable_cuda_graph"] = "1"
+        return [(_CUDA, options), "CPUExecutionProvider"]
 
     def session(self, model: bytes, *, fixed_buffers: bool = False) -> ort.InferenceSession:
         """Load a model on this device.
@@ -72,13 +84,14 @@ class Device:
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         providers = self.providers(fixed_buffers=fixed_buffers)
         try:
-            session = ort.InferenceSession(model, options, providers=providers)
+            # With its fallback ONNX Runtime prints to stdout and loads the model on the CPU.
+            session = ort.InferenceSession(model, options, providers=providers, enable_fallback=False)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
             captured = " with CUDA graphs (or set cuda_graphs=false)" if self.cuda_graphs and fixed_buffers else ""
             raise DeviceError(
                 f"ONNX Runtime {ort.__version__} cannot load the model on {self.name}{captured}: {error}"
             ) from error
-        if self.name == "cuda" and "CUDAExecutionProvider" not in session.get_providers():
+        if self.name == "cuda" and _CUDA not in session.get_providers():
             raise DeviceError(f"ONNX Runtime runs the model on {session.get_providers()}, expected {self.name}")
         return session
 
@@ -98,44 +111,94 @@ class Device:
         return ort.OrtValue.ortvalue_from_numpy(array, self.name, 0)
 
 
-def choose(name: DeviceName, threads: int = 1, *, cuda_graphs: bool = False) -> Device:
+def choose(name: DeviceName, threads: int = 1, *, cuda_graphs: bool = False, tf32: bool = False) -> Device:
     """Return the device to use.
 
     Raises:
-        DeviceError: CUDA was requested and does not work here, or CUDA graphs were requested on another device.
+        DeviceError: CUDA was requested and does not work here, or CUDA graphs were requested on another device or with
+            an ONNX Runtime that replays them wrongly.
     """
     if name == "cpu":
         if cuda_graphs:
             raise DeviceError("cuda_graphs=true, but device=cpu; set device=cuda, or cuda_graphs=false")
         return Device("cpu", threads)
+    if cuda_graphs and _version() < GRAPHS_SINCE:
+        raise DeviceError(
+            f"cuda_graphs=true, but ONNX Runtime {ort.__version__} replays the graphs of a step with wrong results; "
+            "install onnxruntime-gpu 1.31 or later, or set cuda_graphs=false"
+        )
     reason = _cuda_missing()
     if reason is None:
-        return Device("cuda", threads, cuda_graphs)
+        return Device("cuda", threads, cuda_graphs, tf32)
     if name == "cuda":
-        raise DeviceError(f"device=cuda, but {reason}; install a CUDA 12 driver and runtime, or set device=cpu or auto")
+        raise DeviceError(f"device=cuda, but {reason}; {_ADVICE}, or set device=cpu or auto")
     if cuda_graphs:
         raise DeviceError(
-            f"cuda_graphs=true, but device=auto found no CUDA: {reason}; install a CUDA 12 driver and runtime, or set "
-            "cuda_graphs=false"
+            f"cuda_graphs=true, but device=auto found no CUDA: {reason}; {_ADVICE}, or set cuda_graphs=false"
         )
     log.info("device=auto: running on the CPU because %s", reason)
     return Device("cpu", threads)
 
 
+def _version() -> tuple[int, ...]:
+    """Return the major and the minor version of ONNX Runtime."""
+    return tuple(int(part) for part in ort.__version__.split(".")[:2])
+
+
 def _cuda_missing() -> str | None:
     """Return why CUDA cannot be used; None where it can."""
-    if "CUDAExecutionProvider" not in ort.get_available_providers():
+    if _CUDA not in ort.get_available_providers():
         return f"this build of ONNX Runtime ({ort.__version__}) has no CUDA provider"
-    value = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1])
-    same = helper.make_tensor_value_info("same", TensorProto.FLOAT, [1])
-    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["same"])], "probe", [value], [same])
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    missing = _missing_library()
+    if missing is not None:
+        return f"ONNX Runtime {ort.__version__} cannot load its CUDA provider: {missing}"
     ort.set_default_logger_severity(_FATAL)  # the caller reports a failed probe in one line
     try:
-        session = Device("cuda").session(model.SerializeToString())
-        session.run(None, {"x": np.ones(1, np.float32)})
+        return _wrong_result()
     except Exception as error:  # noqa: BLE001  ONNX Runtime's exceptions share no other base
         return str(error)
     finally:
         ort.set_default_logger_severity(_WARNING)
+
+
+def _missing_library() -> str | None:
+    """Load the libraries that the CUDA provider needs; return the linker's message if it misses one, else None.
+
+    The provider has no search path of its own, so `ort.preload_dlls` looks into NVIDIA's wheels first. ONNX Runtime
+    writes the linker's message to its log only; loading the provider's file here gives the same message.
+    """
+    try:
+        ctypes.CDLL("libcuda.so.1")  # the driver's; without it the other libraries would be loaded for nothing
+        with contextlib.redirect_stdout(io.StringIO()):  # it prints, and stdout may be the output of a command
+            ort.preload_dlls()
+        folder = Path(ort.__file__).parent / "capi"
+        for library in ("shared", "cuda"):
+            ctypes.CDLL(str(folder / f"libonnxruntime_providers_{library}.so"))
+    except OSError as error:
+        return str(error)
     return None
+
+
+def _wrong_result() -> str | None:
+    """Compute a Gemm and an Add on CUDA; return how their result is wrong, else None.
+
+    A copy would not do: it works on a GPU for which ONNX Runtime has no kernels. The numbers are whole and small, so
+    that every way to compute them is exact.
+
+    Raises:
+        DeviceError: The model cannot be loaded on CUDA.
+    """
+    x = np.arange(6, dtype=np.float32).reshape(2, 3)
+    w = np.arange(12, dtype=np.float32).reshape(3, 4)
+    b = np.arange(8, dtype=np.float32).reshape(2, 4)
+    given = {"x": x, "w": w, "b": b}
+    nodes = [helper.make_node("Gemm", ["x", "w"], ["product"]), helper.make_node("Add", ["product", "b"], ["sum"])]
+    inputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, value.shape) for name, value in given.items()]
+    output = helper.make_tensor_value_info("sum", TensorProto.FLOAT, b.shape)
+    graph = helper.make_graph(nodes, "probe", inputs, [output])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
+    (found,) = Device("cuda").session(model.SerializeToString()).run(None, given)
+    expected = x @ w + b
+    if np.array_equal(found, expected):
+        return None
+    return f"the GPU computed {found.tolist()} in a probe, expected {expected.tolist()}"

@@ -96,7 +96,7 @@ def build(
     """
     bundle = Bundle.load(settings.model)
     metadata = bundle.metadata
-    on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs)
+    on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs, tf32=settings.tf32)
     require_supported(settings, bundle)
     engine = make_engine(settings, bundle, on)
     log.info(

@@ -157,9 +157,10 @@ def test_runs_of_events_are_never_captured(captures: list[Capturing]) -> None:
 
 
 def test_the_provider_is_asked_for_graphs_only_over_fixed_buffers() -> None:
-    captured = ("CUDAExecutionProvider", {"enable_cuda_graph": "1"})
+    plain = [("CUDAExecutionProvider", {"use_tf32": "0"}), "CPUExecutionProvider"]
+    captured = [("CUDAExecutionProvider", {"use_tf32": "0", "enable_cuda_graph": "1"}), "CPUExecutionProvider"]
     on = Device("cuda", cuda_graphs=True)
-    assert on.providers(fixed_buffers=True) == [captured, "CPUExecutionProvider"]
-    assert on.providers() == ["CUDAExecutionProvider", "CPUExecutionProvider"]
-    assert Device("cuda").providers(fixed_buffers=True) == ["CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert on.providers(fixed_buffers=True) == captured
+    assert on.providers() == plain
+    assert Device("cuda").providers(fixed_buffers=True) == plain
     assert Device("cpu").providers(fixed_buffers=True) == ["CPUExecutionProvider"]

@@ -140,7 +140,7 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
 
     bundle, on = (
         Bundle.load(settings.model),
-        device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs),
+        device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs, tf32=settings.tf32),
     )
     rows = settings.worker.batch_rows
     engine = StepEngine(

@@ -39,6 +39,7 @@ RUN python -m pip uninstall --quiet --yes pip setuptools wheel \
 ENV PATH=/opt/rillcast/bin:$PATH \
     PYTHONDONTWRITEBYTECODE=1 \
     PYTHONUNBUFFERED=1 \
+    ORT_DISABLE_TELEMETRY=1 \
     RILLCAST_MODEL=/models/model.onnx \
     RILLCAST_STATE__PATH=/state \
     RILLCAST_HTTP__HOST=0.0.0.0 \

@@ -14,6 +14,7 @@ package imports torch or `rillcast_training`.
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from rillcast.settings import load as load_settings
 
     __version__: str
+
+# From 1.31 on the packages of ONNX Runtime report its use to Microsoft unless this is set when it is loaded. This
+# module runs before every other one of the package.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 __all__ = [
     "Bundle",

@@ -142,5 +142,5 @@ def test_the_probe_compares_what_a_gpu_computes(monkeypatch: pytest.MonkeyPatch,
     if computes:
         assert device.choose("cuda").name == "cuda"
         return
-    with pytest.raises(DeviceError, match="the GPU computed .* in a probe, expected"):
+    with pytest.raises(DeviceError, match=r"the GPU computed .* in a probe, expected"):
         device.choose("cuda")

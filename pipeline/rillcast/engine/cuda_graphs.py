@@ -20,6 +20,8 @@ from typing import Final
 
 import onnxruntime as ort
 
+from rillcast.engine.capture_lock import CAPTURES
+
 RUN_OPTION: Final = "gpu_graph_id"
 FIRST_NUMBER: Final = 1
 """ONNX Runtime uses 0 itself, and -1 for a run without capture."""
@@ -43,16 +45,19 @@ class CudaGraph:
         self._binding = binding
         self._of_thread = threading.local()
 
-    def run(self, idle: Callable[[], None], fill: Callable[[], None]) -> None:
-        """Execute the session once on filled buffers.
+    def capture(self, idle: Callable[[], None]) -> None:
+        """Capture the session, unless this thread already has; no other thread works on the GPU meanwhile.
 
         Args:
             idle: Fills the inputs so that any number of executions changes no stream.
-            fill: Fills the inputs that are executed exactly once.
         """
-        if not getattr(self._of_thread, "captured", False):
+        if getattr(self._of_thread, "captured", False):
+            return
+        with CAPTURES.capture():
             idle()
             self._session.run_with_iobinding(self._binding, self._options)
-            self._of_thread.captured = True
-        fill()
+        self._of_thread.captured = True
+
+    def replay(self) -> None:
+        """Execute the session once on the filled inputs, after `capture` in the same thread."""
         self._session.run_with_iobinding(self._binding, self._options)

@@ -14,6 +14,7 @@ import contextlib
 import ctypes
 import io
 import logging
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
@@ -22,6 +23,7 @@ import numpy as np
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from rillcast.engine.capture_lock import CAPTURES
 from rillcast.errors import DeviceError
 
 log = logging.getLogger(__name__)
@@ -85,7 +87,8 @@ class Device:
         providers = self.providers(fixed_buffers=fixed_buffers)
         try:
             # With its fallback ONNX Runtime prints to stdout and loads the model on the CPU.
-            session = ort.InferenceSession(model, options, providers=providers, enable_fallback=False)
+            with self.work():
+                session = ort.InferenceSession(model, options, providers=providers, enable_fallback=False)
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
             captured = " with CUDA graphs (or set cuda_graphs=false)" if self.cuda_graphs and fixed_buffers else ""
             raise DeviceError(
@@ -108,7 +111,12 @@ class Device:
 
     def upload(self, array: np.ndarray[Any, Any]) -> ort.OrtValue:
         """Copy an array to the device. On the CPU the value and the array share memory."""
-        return ort.OrtValue.ortvalue_from_numpy(array, self.name, 0)
+        with self.work():
+            return ort.OrtValue.ortvalue_from_numpy(array, self.name, 0)
+
+    def work(self) -> AbstractContextManager[None]:
+        """Return a context for work on the device, in which no other thread captures a CUDA graph."""
+        return CAPTURES.work() if self.cuda_graphs else nullcontext()
 
 
 def choose(name: DeviceName, threads: int = 1, *, cuda_graphs: bool = False, tf32: bool = False) -> Device:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -115,7 +116,8 @@ class Executor:
         if self._sizes.size:
             self._run_in_bucket(slots, inputs, rows, columns)
         else:
-            self._run_in_place(slots, inputs, rows, columns)
+            with self._on.work():
+                self._run_in_place(slots, inputs, rows, columns)
 
     def _run_in_place(self, slots: IntArray, inputs: Inputs, rows: IntArray, columns: Mapping[str, AnyArray]) -> None:
         binding = self._binding
@@ -148,12 +150,15 @@ class Executor:
         if self._captures:
             graph = self._graphs.get(size) or self._make_graph(size, bucket)
             nothing = {name: column[:0] for name, column in events.items()}
-            graph.run(idle=lambda: bucket.fill(nothing), fill=lambda: bucket.fill(events))
+            graph.capture(lambda: bucket.fill(nothing))
+            run = graph.replay
         else:
+            run = partial(self._session.run_with_iobinding, bucket.binding)
+        with self._on.work():
             bucket.fill(events)
-            self._session.run_with_iobinding(bucket.binding)
-        for name, value in bucket.outputs.items():
-            columns[name][rows] = value.numpy()[:n]
+            run()
+            for name, value in bucket.outputs.items():
+                columns[name][rows] = value.numpy()[:n]
 
     def _make_graph(self, size: int, bucket: _Bucket) -> CudaGraph:
         graph = self._graphs[size] = CudaGraph(next(self._numbers), self._session, bucket.binding)

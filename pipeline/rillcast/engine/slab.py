@@ -90,8 +90,9 @@ class Slab:
         grown = max(num_slots, 2 * self._num_slots)
         for spec in self._specs:
             array = self._zeros(spec, grown)
-            array[: self._num_slots] = self._values[spec.name].numpy()
-            self._values[spec.name] = self._device.upload(array)
+            with self._device.work():
+                array[: self._num_slots] = self._values[spec.name].numpy()
+                self._values[spec.name] = self._device.upload(array)
         self._num_slots = grown
         return True
 
@@ -110,12 +111,13 @@ class Slab:
         self._check(slots)
         rows: dict[str, AnyArray] = {}
         for spec in self._specs:
-            binding = self._gather[spec.name].io_binding()
-            binding.bind_ortvalue_input("state", self._values[spec.name])
-            binding.bind_cpu_input("slots", slots)
-            binding.bind_output("rows", "cpu")
-            self._gather[spec.name].run_with_iobinding(binding)
-            rows[spec.name] = np.array(binding.get_outputs()[0].numpy())
+            with self._device.work():
+                binding = self._gather[spec.name].io_binding()
+                binding.bind_ortvalue_input("state", self._values[spec.name])
+                binding.bind_cpu_input("slots", slots)
+                binding.bind_output("rows", "cpu")
+                self._gather[spec.name].run_with_iobinding(binding)
+                rows[spec.name] = np.array(binding.get_outputs()[0].numpy())
         return rows
 
     def scatter(self, slots: IntArray, rows: Mapping[str, AnyArray]) -> None:
@@ -140,12 +142,13 @@ class Slab:
                     f"rows of state {spec.name!r}: found {found}, expected {spec.dtype}{[slots.size, *spec.row_shape]}"
                 )
         for spec in self._specs:
-            binding = self._scatter[spec.name].io_binding()
-            binding.bind_ortvalue_input("state", self._values[spec.name])
-            binding.bind_cpu_input("slots", slots[:, None].copy())
-            binding.bind_cpu_input("rows", np.ascontiguousarray(rows[spec.name]))
-            binding.bind_ortvalue_output("next", self._values[spec.name])
-            self._scatter[spec.name].run_with_iobinding(binding)
+            with self._device.work():
+                binding = self._scatter[spec.name].io_binding()
+                binding.bind_ortvalue_input("state", self._values[spec.name])
+                binding.bind_cpu_input("slots", slots[:, None].copy())
+                binding.bind_cpu_input("rows", np.ascontiguousarray(rows[spec.name]))
+                binding.bind_ortvalue_output("next", self._values[spec.name])
+                self._scatter[spec.name].run_with_iobinding(binding)
 
     def copy_from(self, other: Slab, slots: IntArray) -> None:
         """Overwrite rows with the same rows of another slab, on the device.
@@ -161,13 +164,14 @@ class Slab:
         other._check(slots)
         if self._copy is None:
             self._copy = self._device.session(_copy_model(self._specs))
-        binding = self._copy.io_binding()
-        binding.bind_cpu_input("slots", np.ascontiguousarray(slots))
-        for spec in self._specs:
-            binding.bind_ortvalue_input("from." + spec.name, other._values[spec.name])
-            binding.bind_ortvalue_input("to." + spec.name, self._values[spec.name])
-            binding.bind_ortvalue_output("next." + spec.name, self._values[spec.name])
-        self._copy.run_with_iobinding(binding)
+        with self._device.work():
+            binding = self._copy.io_binding()
+            binding.bind_cpu_input("slots", np.ascontiguousarray(slots))
+            for spec in self._specs:
+                binding.bind_ortvalue_input("from." + spec.name, other._values[spec.name])
+                binding.bind_ortvalue_input("to." + spec.name, self._values[spec.name])
+                binding.bind_ortvalue_output("next." + spec.name, self._values[spec.name])
+            self._copy.run_with_iobinding(binding)
 
     def clear(self, slots: IntArray) -> None:
         """Set rows to zero, the state of a new stream."""

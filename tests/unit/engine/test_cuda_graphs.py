@@ -121,6 +121,33 @@ def test_each_thread_captures_for_itself(captures: list[Capturing]) -> None:
     assert len({thread for thread, _ in session.captured}) == 2
 
 
+def test_no_other_thread_loads_a_model_during_a_capture(
+    captures: list[Capturing], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A capture is global to the process: an allocation of another thread fails, and spoils it."""
+    streams = Streams(capturing_engine())
+    capturing, loaded = threading.Event(), threading.Event()
+    plain = Capturing.run_with_iobinding
+
+    def slowly(self: Capturing, binding: ort.IOBinding, options: ort.RunOptions | None = None) -> None:
+        if not self.captured:
+            capturing.set()
+            assert not loaded.wait(0.5), "another model was loaded during the capture"
+        plain(self, binding, options)
+
+    def load() -> None:
+        capturing.wait(30)
+        Device("cpu", cuda_graphs=True).upload(np.zeros(1))
+        loaded.set()
+
+    monkeypatch.setattr(Capturing, "run_with_iobinding", slowly)
+    thread = threading.Thread(target=load)
+    thread.start()
+    streams.step([1, 2], 4)
+    thread.join()
+    assert loaded.is_set()
+
+
 def test_state_that_moved_is_captured_again(captures: list[Capturing], monkeypatch: pytest.MonkeyPatch) -> None:
     # On the CPU the state never moves; on a GPU it grows by doubling.
     monkeypatch.setattr("rillcast.engine.residents.room", lambda *arguments: arguments[-1])

@@ -1,0 +1,169 @@
+"""ONNX Runtime's real CUDA provider over a CUDA that computes nothing: what it decides on the host, without a GPU.
+
+Each test runs in a process of its own, because the libraries are found when a process starts.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support.ci import cannot_run
+from tests.support.cuda_stand_in.build import StandIn, build, has_provider, missing_tools
+
+HEAD = """
+import ctypes, json, threading
+import numpy as np
+import onnxruntime as ort
+from rillcast import Bundle, EventBatch, StepEngine
+from rillcast.engine import device
+from rillcast.engine.batcher import Batching, Runs
+from rillcast.engine.device import Device
+from tests.support.cuda_stand_in.build import Seen
+
+BUCKETS = 10, 1000
+seen = Seen()
+ort.preload_dlls = lambda: None  # the libraries of NVIDIA's wheels do not work without a driver
+offset = 0
+
+def load(on):
+    return StepEngine(Bundle.load("universal:1h"), on, batching=Batching(BUCKETS[-1], BUCKETS, Runs()))
+
+def step(engine, rows):
+    global offset
+    ids, ds = [f"s{row}" for row in range(rows)], np.full(rows, offset * 3_600_000)
+    engine.step(EventBatch.of(ids, ds, np.ones(rows, np.float32), first_offset=offset))
+    offset += rows
+"""
+
+
+@pytest.fixture(scope="module")
+def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
+    if not has_provider():
+        pytest.skip("the installed ONNX Runtime has no CUDA provider")
+    if reason := missing_tools():
+        cannot_run(f"no stand-in for CUDA: {reason}")
+    return build(tmp_path_factory.mktemp("cuda"))
+
+
+def found(stand_in: StandIn, code: str, **variables: str) -> dict[str, Any]:
+    """Run a test's code and return the JSON object that it prints last."""
+    done = stand_in.run(HEAD + code, variables)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return result
+
+
+def refusal(stand_in: StandIn, before: str = "", **variables: str) -> str:
+    """Return the error of `device=cuda`."""
+    code = f"""
+{before}
+try:
+    device.choose("cuda")
+    print(json.dumps(dict(error="")))
+except device.DeviceError as error:
+    print(json.dumps(dict(error=str(error))))
+"""
+    return str(found(stand_in, code, **variables)["error"])
+
+
+def test_replays_of_one_size_write_over_nothing_that_another_size_reads(stand_in: StandIn) -> None:
+    """The switch for calibration is the only value that stays and came from the host in 4 bytes, as 1.0."""
+    result = found(
+        stand_in,
+        """
+engine = load(Device("cuda", cuda_graphs=True))
+step(engine, 1000)  # captures; its memory in the session's arena is free afterwards
+step(engine, 10)
+value_at = lambda address: ctypes.c_float.from_address(address).value
+switches = [address for address in seen.copied_from_host(4) if value_at(address) == 1.0]
+step(engine, 1000)  # replays
+step(engine, 10)
+values = [value_at(address) for address in switches]
+print(json.dumps(dict(values=values, captures=seen.captures, replays=seen.replays, faults=seen.faults)))
+""",
+    )
+    assert result["captures"] == 2
+    assert result["replays"] >= 4
+    assert result["faults"] == []
+    assert result["values"]
+    assert set(result["values"]) == {1.0}
+
+
+def test_a_model_may_be_loaded_while_another_is_captured(stand_in: StandIn) -> None:
+    result = found(
+        stand_in,
+        """
+on = Device("cuda", cuda_graphs=True)
+engine, failed, loaded, done = load(on), [], [], threading.Event()
+
+def watch():
+    try:
+        while not done.is_set():
+            loaded.append(load(on))
+    except Exception as error:
+        failed.append(str(error))
+
+thread = threading.Thread(target=watch)
+thread.start()
+try:
+    for rows in BUCKETS:
+        step(engine, rows)
+except Exception as error:
+    failed.append(str(error))
+done.set()
+thread.join()
+print(json.dumps(dict(failed=failed, faults=seen.faults, captures=seen.captures, loaded=len(loaded))))
+""",
+        CUDA_STAND_IN_CAPTURE_MS="500",
+    )
+    assert result["faults"] == []
+    assert result["failed"] == []
+    assert result["captures"] == 2
+    assert result["loaded"] >= 1
+
+
+@pytest.mark.parametrize("tf32", [False, True])
+def test_products_keep_float32_unless_tf32_is_on(stand_in: StandIn, tf32: bool) -> None:
+    chosen = "Device('cuda', tf32=True)" if tf32 else "Device('cuda')"
+    code = f"step(load({chosen}), 10); print(json.dumps(dict(products=seen.products, tf32=seen.tf32_modes)))"
+    result = found(stand_in, code)
+    assert result["products"] > 0
+    assert (result["tf32"] > 0) == tf32
+
+
+def test_a_gpu_that_computes_wrong_numbers_is_refused(stand_in: StandIn) -> None:
+    error = refusal(stand_in)
+    assert "the GPU computed" in error
+    assert "in a probe, expected" in error
+
+
+def test_a_gpu_without_kernels_is_refused(stand_in: StandIn) -> None:
+    assert "no kernel image is available" in refusal(stand_in, CUDA_STAND_IN_NO_KERNELS="1")
+
+
+def test_the_error_names_the_missing_library(stand_in: StandIn, tmp_path: Path) -> None:
+    folder = tmp_path / "without"
+    shutil.copytree(stand_in.folder, folder)
+    (folder / "libcurand.so.10").unlink()
+    error = refusal(StandIn(folder))
+    assert "libcurand.so.10: cannot open shared object file" in error
+    assert "CUDA 13" in error
+
+
+def test_libraries_of_the_wheels_are_loaded_before_the_provider(stand_in: StandIn, tmp_path: Path) -> None:
+    """The provider names no place to look in, and finds libraries that are loaded already."""
+    wheels = tmp_path / "wheels"
+    shutil.copytree(stand_in.folder, wheels)
+    searched = tmp_path / "searched"
+    searched.mkdir()
+    for name in ("libcuda.so.1", "libcudart.so.13", "libcublas.so.13"):  # the driver's, and what `Seen` opens
+        shutil.copy(wheels / name, searched)
+    preload = f"ort.preload_dlls = lambda: [ctypes.CDLL({str(wheels)!r} + '/' + name) for name in LIBRARIES]"
+    names = ["libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10"]
+    error = refusal(StandIn(searched), f"LIBRARIES = {names}\n{preload}")
+    assert "the GPU computed" in error, "the provider was loaded, and its probe ran"

@@ -25,6 +25,7 @@ DROPPED = (
 # Turns of a sentence that are dropped with them: a clause with 'what' or 'that' at its beginning, 'for' as 'because'.
 DROPPED_TURNS = (r"(?:^|[.!?] +)(?:what|that which|whoever)\b", r", for (?:it|they|there|its|their)\b")
 PATTERN = re.compile("|".join((*(rf"\b{re.escape(word)}\b" for word in DROPPED), *DROPPED_TURNS)), re.IGNORECASE)
+PRINTS = {"print", "_say"}
 LOG_LEVELS = {"debug", "info", "warning", "error", "exception", "critical"}
 MODULES = sorted(
     [*(ROOT / "pipeline" / "rillcast").rglob("*.py"), *(ROOT / "training" / "rillcast_training").rglob("*.py")]
@@ -84,7 +85,7 @@ def is_message(call: ast.Call) -> bool:
     if isinstance(called, ast.Attribute):
         name, of = called.attr, ast.unparse(called.value)
         return name.endswith(("Error", "Aborted")) or (name in LOG_LEVELS and of.split(".")[-1] in ("log", "logger"))
-    return isinstance(called, ast.Name) and (called.id.endswith(("Error", "Aborted")) or called.id == "print")
+    return isinstance(called, ast.Name) and (called.id.endswith(("Error", "Aborted")) or called.id in PRINTS)
 
 
 def messages(path: Path) -> Iterator[tuple[int, str]]:

@@ -69,16 +69,16 @@ class Candidate:
 
     Attributes:
         model_id: The model.
+        pacing: How much of the loop's time it gets.
         follower: Steps the model; None unless it is following or handing over.
-        pacing: How much of the loop's time it gets; None unless there is a follower.
         retry_at: When a model that failed is tried again, in monotonic seconds.
         caught_up_at: When it last had no lag in any partition, in monotonic seconds; None = not yet.
     """
 
-    def __init__(self, model_id: str) -> None:
+    def __init__(self, model_id: str, pacing: Pacing) -> None:
         self.model_id = model_id
+        self.pacing = pacing
         self.follower: Follower | None = None
-        self.pacing: Pacing | None = None
         self.retry_at = 0.0
         self.caught_up_at: float | None = None
         self._machine = StateMachine(f"roll-out of model {model_id}", CandidateState.PREPARING, LEGAL)
@@ -88,10 +88,15 @@ class Candidate:
         """The current state."""
         return self._machine.state
 
-    def follow(self, follower: Follower, pacing: Pacing) -> None:
+    @property
+    def stopped(self) -> bool:
+        """Whether it failed or was refused, so that it waits for the time or for the alias."""
+        return self.state in (CandidateState.FAILED, CandidateState.REFUSED)
+
+    def follow(self, follower: Follower) -> None:
         """Begin to follow: the model is open. Raises `IllegalTransitionError`, as all methods below, if not legal."""
         self._machine.become(CandidateState.FOLLOWING)
-        self.follower, self.pacing = follower, pacing
+        self.follower = follower
 
     def hand_over(self) -> None:
         """Begin to take partitions over."""
@@ -115,6 +120,7 @@ class Candidate:
     def retry(self) -> None:
         """Prepare the model again."""
         self._machine.become(CandidateState.PREPARING)
+        self.pacing.restart()
 
     def end(self) -> None:
         """Stop for good."""
@@ -124,4 +130,4 @@ class Candidate:
     def _close(self) -> None:
         if self.follower is not None:
             self.follower.close()
-        self.follower = self.pacing = self.caught_up_at = None
+        self.follower = self.caught_up_at = None

@@ -25,8 +25,12 @@ class Pacing:
         """
         self._most_events = most_events
         self._clock = clock
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget how long the model took."""
         self._rests_until = 0.0
-        self.slice_events = min(most_events, _FIRST_SLICE)
+        self.slice_events = min(self._most_events, _FIRST_SLICE)
 
     @property
     def resting(self) -> bool:

@@ -24,30 +24,22 @@ import logging
 import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Final
 
-from rillcast.codecs.observations.decoder import ObservationDecoder
-from rillcast.durability.assignment import Partitions
-from rillcast.durability.checkpoint import Checkpoint
-from rillcast.durability.restorer import Restorer
 from rillcast.errors import RillcastError, RolloutRefusedError
 from rillcast.observability.metrics import Metrics
 from rillcast.rollout.candidate import Candidate, CandidateState
 from rillcast.rollout.comparison import Comparison
 from rillcast.rollout.follower import Follower
+from rillcast.rollout.handover import Handover, HandoverLimits
+from rillcast.rollout.member import Member
 from rillcast.rollout.models import Models, Names
 from rillcast.rollout.pacing import Pacing
 from rillcast.rollout.warm_up import WarmUp
-from rillcast.serving.router import Router
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import RolloutSettings
 from rillcast.transports.kafka.common.partition_reader import PartitionReader
 
 log = logging.getLogger(__name__)
-
-_CLOSE_SLICES: Final = 4  # a model this many slices of events behind, or fewer, is brought to the position at once
-_CLOSING_S: Final = 0.25  # longest that the loop stands still for it
-_CLOSING_ROUNDS: Final = 40
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,38 +57,6 @@ class RolloutParts:
     open_reader: Callable[[], PartitionReader] | None = None
     settings: RolloutSettings = field(default_factory=RolloutSettings)
     wall_clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000
-
-
-@dataclass(frozen=True, slots=True)
-class Member:
-    """What this member serves, as a roll-out sees it.
-
-    Attributes:
-        router: Which model serves which partition.
-        partitions: The partitions that this member owns.
-        checkpoint: Knows the position at which each of them is served.
-        restorer: Loads kept state.
-        decoder: Decodes records as on the serving path.
-    """
-
-    router: Router
-    partitions: Partitions
-    checkpoint: Checkpoint
-    restorer: Restorer
-    decoder: ObservationDecoder
-
-
-@dataclass(frozen=True, slots=True)
-class HandoverLimits:
-    """How often, and how much at once.
-
-    Attributes:
-        interval_s: Shortest time in seconds between two attempts to hand partitions over.
-        pages: Most pages that a commit hands over; it always hands over at least one partition.
-    """
-
-    interval_s: float
-    pages: int
 
 
 class Rollout:
@@ -122,13 +82,12 @@ class Rollout:
         self._parts = parts
         self._member = member
         self._router = member.router
-        self._limits = limits
+        self._handover = Handover(member, limits, clock)
         self._metrics = metrics
         self._clock = clock
         self._warm_up = WarmUp(parts.settings.warm_up, member.router, parts.wall_clock_ms)
         self._names = Names()
         self._candidates: dict[str, Candidate] = {}
-        self._attempt_at = clock()
         self._pending_since: float | None = None
         self._handed_any = False  # since then
         self.comparison = Comparison(metrics)
@@ -139,14 +98,14 @@ class Rollout:
         return any(
             lag != 0
             for each in self._candidates.values()
-            if each.follower is not None and each.pacing is not None and not each.pacing.resting
-            for lag in each.follower.lags(self._positions(each.follower)).values()
+            if each.follower is not None and not each.pacing.resting
+            for lag in each.follower.lags(self._member.positions(each.follower.partitions)).values()
         )
 
     @property
     def due(self) -> bool:
         """Whether a partition may be about to change its model."""
-        return self._clock() >= self._attempt_at and bool(self._close_by())
+        return self._handover.due(self._wanted)
 
     def advance(self, finish_step: Callable[[], object]) -> None:
         """Look which models are asked for, and let each that follows catch up by a slice.
@@ -157,7 +116,7 @@ class Rollout:
         self._names = self._parts.models.names()
         self._router.expect(filter(None, self._names))
         for model_id, numbers in self._targets().items():
-            candidate = self._candidates.setdefault(model_id, Candidate(model_id))
+            candidate = self._candidates.get(model_id) or self._add(model_id)
             if self._waits(candidate):
                 continue
             try:
@@ -167,33 +126,14 @@ class Rollout:
         self._note_done()
 
     def handovers(self) -> dict[int, ServedModel]:
-        """Bring models that are close to it to the position at which partitions are served; return who takes over.
-
-        The states stand still meanwhile. The result is empty if the time was too short; the next commit tries again.
-        """
-        started = self._clock()
-        self._attempt_at = started + self._limits.interval_s
-        close_by, candidate = self._close_by(), self._candidates.get(self._names.wanted or "")
-        if not close_by or candidate is None or candidate.follower is None or candidate.pacing is None:
+        """Return the model that takes over each of some partitions, if one has come to where they are served."""
+        if (candidate := self._wanted) is None:
             return {}
-        follower, positions = candidate.follower, self._positions(candidate.follower)
         try:
-            for _ in range(_CLOSING_ROUNDS):
-                lags = follower.lags(positions)
-                if not any(lags[number] for number in close_by) or self._clock() >= started + _CLOSING_S:
-                    break
-                follower.advance(positions, candidate.pacing.slice_events)
+            chosen = self._handover.choose(candidate)
         except Exception as error:  # noqa: BLE001  here too the path that serves has to go on
             self._fail(candidate, error)
             return {}
-        # If the time was too short, the loop goes on for at least as long as it stood still.
-        self._attempt_at = max(self._attempt_at, 2 * self._clock() - started)
-        chosen: dict[int, ServedModel] = {}
-        lags, pages = follower.lags(positions), 0
-        for number in close_by:
-            if lags[number] == 0 and (not chosen or pages < self._limits.pages):
-                chosen[number] = follower.model
-                pages += len(follower.model.residents.changed(number))
         if chosen:
             candidate.hand_over()
         return chosen
@@ -218,7 +158,7 @@ class Rollout:
         if handovers:
             self._go_on()
             self._handed_any = True
-            self._attempt_at = self._clock()  # the next partitions follow at once
+            self._handover.try_next()
             self._note_done()
 
     def forget(self, partitions: Iterable[int]) -> None:
@@ -236,6 +176,10 @@ class Rollout:
             self._end(model_id)
         self._parts.models.close()
 
+    @property
+    def _wanted(self) -> Candidate | None:
+        return self._candidates.get(self._names.wanted or "")
+
     def _targets(self) -> dict[str, set[int]]:
         """Return which models have to follow which partitions; end the candidates that are not needed any more."""
         targets: dict[str, set[int]] = {}
@@ -246,8 +190,7 @@ class Rollout:
                 if behind:
                     targets[model_id] = behind
         for model_id, candidate in list(self._candidates.items()):
-            stopped = candidate.state in (CandidateState.FAILED, CandidateState.REFUSED)
-            if model_id not in (self._names if stopped else targets):
+            if model_id not in (self._names if candidate.stopped else targets):
                 self._end(model_id)
         return targets
 
@@ -255,23 +198,27 @@ class Rollout:
         """Return whether a candidate does nothing now; a failed one whose time has come is prepared again."""
         if candidate.state is CandidateState.FAILED and self._clock() >= candidate.retry_at:
             candidate.retry()
-        stopped = candidate.state in (CandidateState.FAILED, CandidateState.REFUSED)
-        return stopped or (candidate.pacing is not None and candidate.pacing.resting)
+        return candidate.stopped or candidate.pacing.resting
+
+    def _add(self, model_id: str) -> Candidate:
+        pacing = Pacing(self._parts.settings.events_per_iteration, self._clock)
+        candidate = self._candidates[model_id] = Candidate(model_id, pacing)
+        return candidate
 
     def _follow(self, candidate: Candidate, numbers: set[int], finish_step: Callable[[], object]) -> None:
         if candidate.state is CandidateState.PREPARING:
             self._open(candidate)
-        follower, pacing, model_id = candidate.follower, candidate.pacing, candidate.model_id
-        if follower is None or pacing is None:
+        follower, model_id = candidate.follower, candidate.model_id
+        if follower is None:
             return
         follower.restrict(numbers)
         for number in numbers - follower.partitions:
             follower.follow(number)
         if follower.model in self._router.all:
             finish_step()  # it serves other partitions: one thread at a time
-        positions, started = self._positions(follower), self._clock()
-        stepped = follower.advance(positions, pacing.slice_events)
-        pacing.took(stepped, started)
+        positions, started = self._member.positions(follower.partitions), self._clock()
+        stepped = follower.advance(positions, candidate.pacing.slice_events)
+        candidate.pacing.took(stepped, started)
         lags = follower.lags(positions)
         if model_id == self._names.shadow and model_id != self._names.wanted:
             self._compare(candidate, positions, lags)
@@ -314,24 +261,11 @@ class Rollout:
             begin_at=self._warm_up.begin_at,
             on_result=self.comparison.shadow_stepped,
         )
-        candidate.follow(follower, Pacing(self._parts.settings.events_per_iteration, self._clock))
+        candidate.follow(follower)
         wanted = model_id == self._names.wanted
         log.info("model %s follows, %s", model_id, "to take over" if wanted else "as a shadow")
         if wanted:
             self._metrics.swap("started")
-
-    def _positions(self, follower: Follower) -> dict[int, int]:
-        return {number: self._member.checkpoint.position(number) for number in follower.partitions}
-
-    def _close_by(self) -> list[int]:
-        """Return the partitions whose coming model is nearly where they are served."""
-        candidate = self._candidates.get(self._names.wanted or "")
-        if candidate is None or candidate.follower is None or candidate.pacing is None:
-            return []
-        enough = _CLOSE_SLICES * candidate.pacing.slice_events
-        live = self._member.partitions.live
-        lags = sorted(candidate.follower.lags(self._positions(candidate.follower)).items())
-        return [number for number, lag in lags if lag is not None and lag <= enough and number in live]
 
     def _note_done(self) -> None:
         """Let new partitions begin with the wanted model once it serves all that this member has."""

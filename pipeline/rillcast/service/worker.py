@@ -40,8 +40,10 @@ from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.observability.stages import StageClock
 from rillcast.publishing.dead_letters import DeadLetters
+from rillcast.rollout.handover import HandoverLimits
+from rillcast.rollout.member import Member
 from rillcast.rollout.models import NoModels
-from rillcast.rollout.rollout import HandoverLimits, Member, Rollout, RolloutParts
+from rillcast.rollout.rollout import Rollout, RolloutParts
 from rillcast.service.stepper import Stepper
 from rillcast.serving.router import ModelResult, Router
 from rillcast.serving.served_model import ServedModel

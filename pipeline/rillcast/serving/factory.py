@@ -149,7 +149,7 @@ def require_supported(settings: Settings, bundle: Bundle) -> None:
     needed = settings.anomalies.topic is not None or settings.anomalies.path is not None
     if needed and not bundle.has_anomaly:
         raise SettingsError(
-            f"{bundle.metadata.name}: the model has no output 'anomaly', which the anomalies need; unset "
+            f"{bundle.metadata.name}: the model has no output 'anomaly'; unset "
             f"anomalies.topic and anomalies.path, or serve a model that was exported with it"
         )
     require_room(settings, bundle.metadata)

@@ -1,8 +1,9 @@
-"""Where the settings come from: defaults < `rillcast.toml` < secret files < environment < command-line flags.
+"""Sources of the settings: defaults < `rillcast.toml` < secret files < environment < command-line flags.
 
-Owns: reading each source, and the error for a name that no setting has, in whichever source. Does not know: what a
-setting means. In the environment a setting is `RILLCAST_` and its path, joined by two underscores:
-`kafka.bootstrap_servers` is `RILLCAST_KAFKA__BOOTSTRAP_SERVERS`.
+Owns: reading each source, and the error for an unknown name in any of them. Does not know: the meaning of a setting.
+
+In the environment a setting is `RILLCAST_` and its path, joined by two underscores: `kafka.bootstrap_servers` is
+`RILLCAST_KAFKA__BOOTSTRAP_SERVERS`.
 """
 
 from __future__ import annotations

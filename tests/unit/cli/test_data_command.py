@@ -32,11 +32,11 @@ def test_the_list_names_package_licence_and_frequency(capsys: pytest.CaptureFixt
     }
 
 
-def test_show_measures_holes_repeats_and_the_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_show_measures_gaps_repeats_and_the_step(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rows = ["host,at,cpu"]
     rows += [
         f"a,{minute * 300_000},{minute % 7}" for minute in range(100) if minute not in (40, 41)
-    ]  # two slots absent
+    ]  # two periods absent
     rows += ["a,29999999,1", "b,0,", "b,300000,2"]  # a repeat, a missing value
     path = tmp_path / "hosts.csv"
     path.write_text("\n".join(rows) + "\n")

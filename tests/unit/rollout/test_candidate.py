@@ -9,12 +9,13 @@ import pytest
 
 from rillcast.errors import IllegalTransitionError
 from rillcast.rollout.candidate import LEGAL, Candidate, CandidateState
+from rillcast.rollout.pacing import Pacing
 
 S = CandidateState
 
 
 class Following:
-    """As much of a follower and its pacing as a candidate calls."""
+    """As much of a follower as a candidate calls."""
 
     def __init__(self) -> None:
         self.closed = 0
@@ -29,7 +30,7 @@ def follow(candidate: Candidate) -> None:
         candidate.go_on()
     else:
         anything: Any = Following()
-        candidate.follow(anything, anything)
+        candidate.follow(anything)
 
 
 WAYS: dict[CandidateState, list[CandidateState]] = {
@@ -51,7 +52,7 @@ CALLS: dict[CandidateState, Callable[[Candidate], None]] = {
 
 
 def candidate_in(state: CandidateState) -> Candidate:
-    candidate = Candidate("0123")
+    candidate = Candidate("0123", Pacing(10, lambda: 0.0))
     for each in WAYS[state]:
         CALLS[each](candidate)
     assert candidate.state is state

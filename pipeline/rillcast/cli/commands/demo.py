@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
 
     speed = args.speed if args.speed is not None else 0.0 if args.headless else _SPEED
     if speed < 0 or not 0 <= args.port <= 65_535:
-        raise SettingsError(f"--speed {speed} must not be negative, and --port {args.port} must lie in 0 to 65535")
+        raise SettingsError(f"--speed {speed}, --port {args.port}: expected at least 0, and 0 to 65535")
     logs.configure("warning", "console")
     files = _make_directory(args.workdir)
     started = time.perf_counter()
@@ -118,7 +118,7 @@ def run(args: argparse.Namespace) -> int:
         service.worker.run()
         served = time.perf_counter()
 
-        _say("4/4  What was published, against what came")
+        _say("4/4  Accuracy of the published forecasts, against the observations")
         figures = {
             "model": f"{bundle.metadata.name}@{bundle.metadata.model_id}",
             "streams": streams,

@@ -148,15 +148,15 @@ def add_options(parser: argparse.ArgumentParser, options: type, command: _Comman
                 exclusive[flag.excludes] = container.add_mutually_exclusive_group()
             container = exclusive[flag.excludes]
         default = flag.tune_default if command == "tune" and flag.tune_default is not None else field.default
-        required = field.default is MISSING and not (flag.init == "default" and command == "train")
+        init = flag.init == "default" and command == "train"
         action = container.add_argument(
             flag_name(field, flag),
             dest=field.name,
-            help=_help(flag.help or documented[field.name], default),
+            help=_help(flag.help or documented[field.name], default) + (" (with --init: its own)" if init else ""),
             default=argparse.SUPPRESS if default is field.default else default,
             **_value(options, field, flag),
         )
-        action.required = required
+        action.required = field.default is MISSING and not init
 
 
 def given(args: argparse.Namespace, options: type, command: _Command) -> dict[str, Any]:

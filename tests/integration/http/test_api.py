@@ -150,14 +150,14 @@ def test_a_prefix_chooses_streams(running: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("query", "told"),
+    ("query", "reason"),
     [("limit=0", "1 to 1000"), ("limit=x", "limit is 'x'"), ("limit=1001", "1001"), ("page=2", "'page'"),
      ("after=a&after=b", "twice"), ("limit=٣", "limit is")],
 )  # fmt: skip
-def test_parameters_that_make_no_sense_are_refused_with_the_reason(running: Running, query: str, told: str) -> None:
+def test_parameters_that_make_no_sense_are_refused_with_the_reason(running: Running, query: str, reason: str) -> None:
     status, document = running.described("/streams", f"/streams?{quote(query, safe='=&')}")
     assert status == 400
-    assert told in document["error"]
+    assert reason in document["error"]
 
 
 def test_the_status_is_described_before_and_after_the_first_event(running: Running) -> None:

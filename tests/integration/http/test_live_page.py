@@ -53,7 +53,7 @@ class Live:
         return int(json.loads(self.process.get("/api/summary")[1])["events"])
 
     def show(self, fragment: str = "") -> None:
-        """Load the page anew and wait until it shows every stream."""
+        """Reload the page and wait until it shows every stream."""
         self.page.open("about:blank")
         self.page.resize(1280, 900, scheme="light")
         self.page.open(self.url + fragment)
@@ -221,16 +221,16 @@ def test_everything_that_can_be_used_has_a_name_for_those_who_do_not_see_it(page
     page.type(STREAMS[2])
     page.press("Enter")
     page.wait_for("document.getElementById('detail').open")
-    told = page.accessible()
-    assert ("dialog", STREAMS[2]) in told
+    read = page.accessible()
+    assert ("dialog", STREAMS[2]) in read
     page.press("Escape")
     page.wait_for("!document.getElementById('detail').open")
-    told += page.accessible()
-    used = [(role, name) for role, name in told if role in ("button", "searchbox", "textbox", "combobox", "link")]
+    read += page.accessible()
+    used = [(role, name) for role, name in read if role in ("button", "searchbox", "textbox", "combobox", "link")]
     assert len(used) > len(STREAMS)
     assert [role for role, name in used if not name.strip()] == []
-    assert {"main", "banner", "contentinfo", "status", "search"} <= {role for role, _ in told}
-    assert ("heading", "Rillcast") in told
+    assert {"main", "banner", "contentinfo", "status", "search"} <= {role for role, _ in read}
+    assert ("heading", "Rillcast") in read
     assert page.evaluate("document.documentElement.lang") == "en"
 
 

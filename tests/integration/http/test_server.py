@@ -145,7 +145,7 @@ def test_the_page_and_all_that_it_names_are_served_from_here(running: Running) -
         assert running.ask(path)[0] == 200
 
 
-def test_the_browser_is_told_to_load_nothing_from_elsewhere(running: Running) -> None:
+def test_headers_forbid_loading_from_elsewhere(running: Running) -> None:
     for path in ("/", "/static/page.js", "/api/summary", "/livez", "/nowhere"):
         headers = running.ask(path)[1]
         policy = dict(part.strip().split(" ", 1) for part in headers["content-security-policy"].split(";"))
@@ -258,7 +258,7 @@ def ask_with(running: Running, path: str, authorization: str | None) -> int:
 
 
 @pytest.mark.parametrize("path", ["/", "/metrics", "/api/streams", "/api/summary", "/static/page.js", "/nowhere"])
-def test_with_a_token_set_nothing_is_told_without_it(guarded: Running, path: str) -> None:
+def test_with_a_token_set_nothing_is_answered_without_it(guarded: Running, path: str) -> None:
     status, headers, body = guarded.ask(path)
     assert (status, headers["www-authenticate"]) == (401, 'Bearer realm="rillcast"')
     assert b"s3cret" not in body

@@ -95,7 +95,7 @@ def wait_until(condition: Callable[[], bool], what: str, deadline_s: float = DEA
     return time.monotonic() - started
 
 
-# What is visible
+# Visibility
 
 
 def test_records_of_several_topics_and_positions_become_visible_together(pipe: Pipe) -> None:

@@ -21,7 +21,7 @@ from tests.support.memory import Log, MemorySink
 NAMES = st.text(st.characters(codec="utf-8"), max_size=8) | st.sampled_from(["a_base64", "rillcast-reason", "value"])
 
 
-def buried(
+def dead_lettered(
     value: bytes | None, headers: Headers = (), key: bytes | None = b"k", max_bytes: int = 100
 ) -> tuple[bytes | None, bytes, Headers]:
     log = Log(partitions={0: []})
@@ -42,7 +42,7 @@ def buried(
 def test_a_dead_letter_is_read_as_it_was_written(
     value: bytes, key: bytes | None, headers: list[tuple[str, bytes]]
 ) -> None:
-    letter = DeadLetter.read(*buried(value, headers, key))
+    letter = DeadLetter.read(*dead_lettered(value, headers, key))
     assert (letter.key, letter.value, letter.headers) == (key, value[:100], headers)
     assert (letter.reason, letter.detail, letter.source) == ("not_json", "a\nb", "observations")
     assert (letter.partition, letter.offset, letter.timestamp_ms, letter.model) == (0, 0, NOON_MS, "toy@1")

@@ -128,7 +128,7 @@ def test_a_store_that_hangs_at_revocation_ends_the_member_instead_of_holding_the
 
 
 class StuckProducer:
-    """A transactional producer that hangs in one of its calls until it is told to go on."""
+    """A transactional producer that hangs in one of its calls until a test releases it."""
 
     def __init__(self, hangs_in: str) -> None:
         self.calls: list[str] = []

@@ -78,7 +78,7 @@ def test_replay_does_not_repeat_dead_letters() -> None:
     assert len(log.published[Channel.DEAD_LETTERS]) == 1
 
 
-def test_cold_recovery_starts_streams_anew_at_the_committed_offset() -> None:
+def test_cold_recovery_starts_new_streams_at_the_committed_offset() -> None:
     log = Log({0: [(None, observation("a", 5)), (None, observation("a", 6))]}, committed={0: 1})
     workers.build(log, settings=WorkerSettings(recovery="cold")).worker.run()
     assert forecasts_by_stream(log) == {"a": unroll([6])}

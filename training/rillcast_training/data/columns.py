@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Which columns of a table hold what.
+    """Roles of the columns of a table.
 
     Attributes:
         unique_id: Columns that name a stream, joined by `/`; without any, the whole table is one stream.

@@ -173,7 +173,7 @@ def backtest(
     latest = {(series_, period): forecast for series_, period, forecast in taken}
     kept = {key: f for key, f in latest.items() if not np.isnan(grids[names[key[0]]].after(key[1], horizon)).all()}
     if not kept:
-        raise DataError("no origin has an observation after it; is DATA what follows --train?")
+        raise DataError("no origin has an observation after it; give data that continue --train")
     series_of = np.array([key[0] for key in kept], np.int64)
     forecast = np.stack(list(kept.values()))
     actual = np.stack([grids[names[s]].after(period, horizon) for s, period in kept])

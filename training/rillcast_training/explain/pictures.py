@@ -33,27 +33,27 @@ def draw_gradients(
     figure, axes = plt.subplots(1, panels, figsize=(5.2 * panels, 4.2), dpi=120, layout="constrained")
     for number, (name, pair) in enumerate(profiles.items()):
         colour = _COLOURS[number % len(_COLOURS)]
-        for place, profile in zip(axes[:2], pair, strict=True):
+        for panel, profile in zip(axes[:2], pair, strict=True):
             peak = max(profile.median)
             lags = range(len(profile.median))
-            place.plot(lags, [value / peak for value in profile.median], color=colour, label=name)
-            place.fill_between(
+            panel.plot(lags, [value / peak for value in profile.median], color=colour, label=name)
+            panel.fill_between(
                 lags, [v / peak for v in profile.low], [v / peak for v in profile.high], color=colour, alpha=0.12
             )
-    for place, what in zip(axes[:2], ("state", "input"), strict=True):
-        place.set(yscale="log", xlabel="steps back, k", ylabel="norm / its largest", ylim=(1e-7, 3))
-        place.set_title(f"d output(T) / d {what}(T - k)")
-        place.axhline(0.01, color="#7a8ba3", linestyle=":", linewidth=1)
-        _plain(place)
+    for panel, what in zip(axes[:2], ("state", "input"), strict=True):
+        panel.set(yscale="log", xlabel="steps back, k", ylabel="norm / its largest", ylim=(1e-7, 3))
+        panel.set_title(f"d output(T) / d {what}(T - k)")
+        panel.axhline(0.01, color="#7a8ba3", linestyle=":", linewidth=1)
+        _plain(panel)
     axes[1].legend(frameon=False)
     if clippings:
-        place = axes[2]
+        panel = axes[2]
         for number, (name, one) in enumerate(clippings.items()):
-            place.plot(sorted(one.norms), color=_COLOURS[number % len(_COLOURS)], marker=".", label=name)
-        place.axhline(next(iter(clippings.values())).bound, color="#7a8ba3", linestyle=":", linewidth=1)
-        place.set(yscale="log", xlabel="batch, by size", ylabel="norm of the loss's gradient")
-        place.set_title("before clipping (dotted: the bound)")
-        _plain(place)
+            panel.plot(sorted(one.norms), color=_COLOURS[number % len(_COLOURS)], marker=".", label=name)
+        panel.axhline(next(iter(clippings.values())).bound, color="#7a8ba3", linestyle=":", linewidth=1)
+        panel.set(yscale="log", xlabel="batch, by size", ylabel="norm of the loss's gradient")
+        panel.set_title("before clipping (dotted: the bound)")
+        _plain(panel)
     figure.savefig(path)
     plt.close(figure)
 
@@ -86,23 +86,23 @@ def draw_forecast(path: Path, explanation: Explanation, *, title: str) -> None:
     added.set(xlabel="periods before the origin", ylabel="added to the forecast")
     _bars(figure.add_subplot(grid[2, 0]), explanation.parts, "by way into the forecast")
     _bars(figure.add_subplot(grid[2, 1]), explanation.features, "features, by group")
-    for place in figure.axes:
-        _plain(place)
+    for panel in figure.axes:
+        _plain(panel)
     figure.savefig(path)
     plt.close(figure)
 
 
-def _bars(place: Axes, values: Mapping[str, float], title: str) -> None:
+def _bars(panel: Axes, values: Mapping[str, float], title: str) -> None:
     names = sorted(values, key=lambda name: abs(values[name]))
-    place.barh(names, [values[name] for name in names], color=_signs([values[name] for name in names]))
-    place.axvline(0, color="#2f4858", linewidth=0.8)
-    place.set_title(title)
+    panel.barh(names, [values[name] for name in names], color=_signs([values[name] for name in names]))
+    panel.axvline(0, color="#2f4858", linewidth=0.8)
+    panel.set_title(title)
 
 
 def _signs(values: Sequence[float]) -> list[str]:
     return [_UP if value >= 0 else _DOWN for value in values]
 
 
-def _plain(place: Axes) -> None:
-    place.grid(alpha=0.25)
-    place.spines[["top", "right"]].set_visible(False)
+def _plain(panel: Axes) -> None:
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)

@@ -214,13 +214,13 @@ class TrainOptions:
             if getattr(self, name) < 1:
                 raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
         if self.data is None and not self.synthetic:
-            raise SettingsError("nothing to train on: name a data set, or ask for synthetic series")
+            raise SettingsError("nothing to train on; name a data set, or ask for synthetic series")
         if self.synthetic < 0:
             raise SettingsError(f"synthetic is {self.synthetic}, expected a number of series")
         if self.covariates and self.data is None:
-            raise SettingsError("covariates are columns of a data set, and there is none: name one")
+            raise SettingsError("covariates are columns of a data set; name one")
         if self.covariates and self.init is not None:
-            raise SettingsError("covariates cannot be changed with init: the weights are for those that it has")
+            raise SettingsError("covariates cannot be changed with init, whose weights are for its own")
         if not 0 < self.validation < 1:
             raise SettingsError(f"validation is {self.validation}, expected a share between 0 and 1")
         if not self.lr > 0 or not 0 <= self.averaging < 1:

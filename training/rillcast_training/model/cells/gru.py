@@ -1,7 +1,7 @@
 """The gated recurrent unit, reset gate after the recurrent product.
 
     (1)  r_t = s(W_r x_t + b_r + U_r h_(t-1) + b'_r)                  reset gate
-    (2)  z_t = s(W_z x_t + b_z + U_z h_(t-1) + b'_z)                  update gate: what is kept
+    (2)  z_t = s(W_z x_t + b_z + U_z h_(t-1) + b'_z)                  update gate: share kept
     (3)  n_t = tanh(W_n x_t + b_n + r_t * (U_n h_(t-1) + b'_n))       candidate
     (4)  h_t = (1 - z_t) * n_t + z_t * h_(t-1)
 

@@ -1,4 +1,4 @@
-"""What a Kafka client library brings: one maker for each part that the rest of the program uses.
+"""The parts of a Kafka client library: one maker for each part that the rest of the program uses.
 
 Owns: the list of parts. Does not know: either library. `rillcast.transports.connect` chooses one.
 """

@@ -1,4 +1,4 @@
-"""What topics look like from outside, and how one is created.
+"""Topics as an outsider sees them, and their creation.
 
 Owns: the questions that a client library is asked. Does not know: either library (each brings a `TopicAdmin`), or what
 a topic is for.

@@ -1,6 +1,6 @@
-"""What errors of kafka-python mean for a transport.
+"""Classes of kafka-python's errors, and their translation into errors of a transport.
 
-Owns: the classes of errors and their translation. Does not know: sources and sinks.
+Owns: these classes and the translation. Does not know: sources and sinks.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def as_transport_errors(settings: KafkaSettings, topic: str, doing: str) -> Iter
     Args:
         settings: Say which brokers were asked and for how long.
         topic: Topic that was asked about.
-        doing: What was tried, for the message: "listing topics".
+        doing: Name of the attempt, for the message, such as "listing topics".
     """
     try:
         yield

@@ -1,4 +1,4 @@
-"""What the brokers know of partitions: the group's committed position, the beginning and the end.
+"""Asks the brokers about partitions: the group's committed position, the beginning and the end.
 
 Owns: the questions and their repetition. Does not know: whose partitions they are, or what follows from the answers.
 """

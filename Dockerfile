@@ -60,8 +60,9 @@ ENV RILLCAST_DEVICE=cpu
 
 FROM serving AS cuda
 COPY --from=build-cuda /opt/rillcast /opt/rillcast
+# /usr/local/nvidia/lib64 is where GKE mounts the driver; NVIDIA's container toolkit puts it on the linker's own path.
 # With device=cuda a missing GPU is an error at the start, never a silent fallback to the CPU.
 ENV RILLCAST_DEVICE=cuda \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
-    LD_LIBRARY_PATH=/opt/rillcast/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/rillcast/lib/python3.11/site-packages/nvidia/cudnn/lib
+    LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/opt/rillcast/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/rillcast/lib/python3.11/site-packages/nvidia/cudnn/lib

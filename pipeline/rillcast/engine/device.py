@@ -33,7 +33,7 @@ OPSET = 18
 IR_VERSION = 10
 GRAPHS_SINCE: Final = (1, 31)
 """The first version of ONNX Runtime that replays a captured step rightly (its issues 32120 and 32121)."""
-_WARNING, _FATAL = 2, 4
+_WARNING, _ERROR, _FATAL = 2, 3, 4
 _CUDA: Final = "CUDAExecutionProvider"
 _ADVICE: Final = "install an NVIDIA driver of 580 or later, and CUDA 13 (pip install 'rillcast[cuda]')"
 
@@ -137,6 +137,8 @@ def choose(name: DeviceName, threads: int = 1, *, cuda_graphs: bool = False, tf3
         )
     reason = _cuda_missing()
     if reason is None:
+        # On CUDA each ScatterND of a model warns that slots have to be unique, which they are.
+        ort.set_default_logger_severity(_ERROR)
         return Device("cuda", threads, cuda_graphs, tf32)
     if name == "cuda":
         raise DeviceError(f"device=cuda, but {reason}; {_ADVICE}, or set device=cpu or auto")

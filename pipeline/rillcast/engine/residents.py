@@ -45,11 +45,13 @@ class Limits:
         max_streams_per_partition: Streams of a partition; the engine refuses further new ones; 0 = no limit.
         max_new_streams_per_s: New streams of a partition in a second of their records' timestamps; the engine refuses
             further ones; 0 = no limit.
+        initial_streams: Streams for which a GPU has room from the start. The CPU has room for all.
     """
 
     idle_ttl_ms: int = 0
     max_streams_per_partition: int = 0
     max_new_streams_per_s: int = 0
+    initial_streams: int = 0
 
 
 class Residents:
@@ -72,7 +74,8 @@ class Residents:
         host_bytes = HOST_BYTES
         if lateness is not None:
             host_bytes += 2 * metadata.row_bytes + RetainedSteps.host_bytes(metadata, lateness)
-        slots = room(metadata.states, device, host_bytes, self._table.num_slots)
+        least = self._table.num_slots + (0 if device.name == "cpu" else limits.initial_streams)
+        slots = room(metadata.states, device, host_bytes, least)
         self.state = SlotState(Slab(metadata.states, device, slots))
         self.retained = None if lateness is None else RetainedSteps(metadata, device, self.state.slab, lateness)
         self._watermarks: dict[int, int] = {}

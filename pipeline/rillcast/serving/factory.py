@@ -124,6 +124,7 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
             round(settings.state.idle_ttl_s * 1000),
             settings.state.max_streams_per_partition,
             settings.state.max_new_streams_per_s,
+            settings.state.initial_streams,
         ),
         calibrate=settings.calibration == "on",
         lateness=allowed_lateness(settings, bundle.metadata.frequency),

@@ -42,6 +42,9 @@ class StateSettings(Section):
     """Limits the new streams of a partition per second of the records' timestamps; 0 = no limit. Events of further
     streams become dead letters (reason `too_many_new_streams`) until the next second. Set it if a faulty producer could
     fill the memory with new ids."""
+    initial_streams: Annotated[int, Field(ge=0)] = 0
+    """Streams of a member for which a GPU has memory from the start. Beyond them the memory doubles: the state is
+    copied through the host, and CUDA graphs are captured again. The CPU ignores it."""
     superseded_ttl_s: Annotated[float, Field(ge=0)] = 604_800.0
     """Keeps the state of a superseded model for a [roll-back](rollout.md), in seconds of wall-clock time; 0 = for ever.
     It helps only while the input retains the events since then; Kafka's default is a week too."""

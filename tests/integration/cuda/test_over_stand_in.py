@@ -23,6 +23,7 @@ from rillcast import Bundle, EventBatch, StepEngine
 from rillcast.engine import device
 from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.device import Device
+from rillcast.engine.step_engine import NO_LIMITS, Limits
 from tests.support.cuda_stand_in.build import Seen
 
 BUCKETS = 10, 1000
@@ -30,8 +31,9 @@ seen = Seen()
 ort.preload_dlls = lambda: None  # the libraries of NVIDIA's wheels do not work without a driver
 offset = 0
 
-def load(on):
-    return StepEngine(Bundle.load("universal:1h"), on, batching=Batching(BUCKETS[-1], BUCKETS, Runs()))
+def load(on, limits=NO_LIMITS):
+    batching = Batching(BUCKETS[-1], BUCKETS, Runs())
+    return StepEngine(Bundle.load("universal:1h"), on, batching=batching, limits=limits)
 
 def step(engine, rows):
     global offset
@@ -167,3 +169,29 @@ def test_libraries_of_the_wheels_are_loaded_before_the_provider(stand_in: StandI
     names = ["libcudart.so.13", "libcublasLt.so.13", "libcublas.so.13", "libcurand.so.10"]
     error = refusal(StandIn(searched), f"LIBRARIES = {names}\n{preload}")
     assert "the GPU computed" in error, "the provider was loaded, and its probe ran"
+
+
+@pytest.mark.parametrize("initial_streams", [0, 5_000])
+def test_state_of_the_right_first_size_never_moves(stand_in: StandIn, initial_streams: int) -> None:
+    result = found(
+        stand_in,
+        f"""
+engine = load(Device("cuda", cuda_graphs=True), Limits(initial_streams={initial_streams}))
+for rows in (10, 1000, 4000, 10):
+    step(engine, rows)
+print(json.dumps(dict(captures=seen.captures, slots=engine.residents.state.num_slots)))
+""",
+    )
+    assert result["slots"] > 4_000
+    assert (result["captures"] == 2) == (initial_streams > 0), "once for each size of call, unless the state moved"
+
+
+def test_models_load_without_warnings(stand_in: StandIn) -> None:
+    """They would stand between the lines of a JSON log, 15 for each model."""
+    code = """
+device._wrong_result = lambda: None
+load(device.choose("cuda"))
+"""
+    done = stand_in.run(HEAD + code)
+    assert done.returncode == 0, done.stderr
+    assert "ScatterND" not in done.stderr

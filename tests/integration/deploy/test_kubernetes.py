@@ -284,6 +284,16 @@ def test_a_gpu_is_asked_for_where_the_image_needs_one() -> None:
     assert "nvidia.com/gpu" not in container("cpu")["resources"]["limits"]
 
 
+def test_the_line_for_a_runtime_class_works(tmp_path: Path) -> None:
+    shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    overlay = tmp_path / "kubernetes" / "overlays" / "gpu" / "kustomization.yaml"
+    assert "# - {op: add, path: /spec/template/spec/runtimeClassName" in overlay.read_text()
+    overlay.write_text(overlay.read_text().replace("# - {op: add, path: /spec", "- {op: add, path: /spec"))
+    (member,) = (m for m in render(overlay.parent) if m["kind"] == "StatefulSet")
+    assert member["spec"]["template"]["spec"]["runtimeClassName"] == "nvidia"
+    check(member, VERSIONS[-1])
+
+
 # Retraining.
 
 

@@ -65,7 +65,8 @@ def test_the_cpu_image_takes_the_pinned_onnxruntime() -> None:
 def test_the_cuda_image_finds_its_libraries_in_its_own_python(dockerfile: Dockerfile) -> None:
     version = re.match(r"python:(\d+\.\d+)-", dockerfile.arguments("build-cuda")["PYTHON_IMAGE"])
     assert version
-    paths = dockerfile.environment("cuda")["LD_LIBRARY_PATH"].split(":")
+    driver, *paths = dockerfile.environment("cuda")["LD_LIBRARY_PATH"].split(":")
+    assert driver == "/usr/local/nvidia/lib64", "GKE mounts the driver here"
     assert paths
     assert all(path.startswith(f"/opt/rillcast/lib/python{version[1]}/site-packages/nvidia/") for path in paths)
     assert dockerfile.environment("cuda")["RILLCAST_DEVICE"] == "cuda"

@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import hypothesis
 import pytest
 
+import rillcast  # noqa: F401  it switches off what ONNX Runtime would report, before a test loads ONNX Runtime
 from tests.support.ci import in_ci
 from tests.support.kafka_broker import missing_tools, running_broker
 from tests.support.kafka_cluster import KafkaCluster

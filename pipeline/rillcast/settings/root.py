@@ -61,8 +61,9 @@ class Settings(BaseSettings):
     """Captures each batch size of the step as a CUDA graph and replays it, which saves the launch of single kernels. An
     error where the device is not CUDA, and with an ONNX Runtime before 1.31. Its speed has not been measured yet."""
     tf32: bool = False
-    """Lets CUDA round the factors of float32 products to TensorFloat-32, which is faster on large models and moves
-    forecasts by more than an export's tolerance. The CPU ignores it. Not measured on a GPU yet."""
+    """Lets CUDA round the factors of float32 products to TensorFloat-32 (10 bits of mantissa for 23), which may be
+    faster on wide models and moves some forecasts by more than an export's tolerance. The CPU ignores it. Neither has
+    been measured on a GPU yet."""
     calibration: Literal["on", "off"] = "on"
     """Corrects the forecasts of each stream by its past errors. The correction is learnt with `off` too."""
     secrets_dir: Path | None = None

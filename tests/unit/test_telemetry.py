@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -52,6 +53,19 @@ def test_the_switch_is_set_before_onnx_runtime_is_loaded(code: str) -> None:
 
 def test_a_value_of_the_user_is_kept() -> None:
     assert at_load("from rillcast.engine import device", **{SWITCH: "0"}) == ["0"]
+
+
+def test_onnx_runtime_keeps_no_device_id_and_starts_no_thread(tmp_path: Path) -> None:
+    """With reports it writes an id of the device and a database below the home, and a thread sends them."""
+    code = """
+import os
+from rillcast import Bundle, StepEngine, choose_device
+engine = StepEngine(Bundle.load("universal:1h"), choose_device("cpu"))
+threads = os.listdir("/proc/self/task") if os.path.exists("/proc/self/task") else [0]
+assert len(threads) == 1, threads
+"""
+    assert at_load(code, HOME=str(tmp_path), XDG_CACHE_HOME=str(tmp_path / "cache"), OMP_NUM_THREADS="1") == ["1"]
+    assert list(tmp_path.rglob("*")) == []
 
 
 @pytest.mark.parametrize("image", ["cpu", "cuda"])

@@ -159,29 +159,39 @@ def _cuda_missing() -> str | None:
     """Return why CUDA cannot be used; None where it can."""
     if _CUDA not in ort.get_available_providers():
         return f"this build of ONNX Runtime ({ort.__version__}) has no CUDA provider"
-    missing = _missing_library()
-    if missing is not None:
-        return f"ONNX Runtime {ort.__version__} cannot load its CUDA provider: {missing}"
+    cannot_load = f"ONNX Runtime {ort.__version__} cannot load its CUDA provider"
+    try:
+        _load_libraries()
+    except OSError as error:
+        return f"{cannot_load}: {error}"
     ort.set_default_logger_severity(_FATAL)  # the caller reports a failed probe in one line
     try:
         return _wrong_result()
     except Exception as error:  # noqa: BLE001  ONNX Runtime's exceptions share no other base
-        return str(error)
+        missing = _missing_library()
+        return str(error) if missing is None else f"{cannot_load}: {missing}"
     finally:
         ort.set_default_logger_severity(_WARNING)
 
 
-def _missing_library() -> str | None:
-    """Load the libraries that the CUDA provider needs; return the linker's message if it misses one, else None.
+def _load_libraries() -> None:
+    """Load the CUDA libraries of NVIDIA's wheels, because the provider has no search path of its own.
 
-    The provider has no search path of its own, so `ort.preload_dlls` looks into NVIDIA's wheels first. ONNX Runtime
-    writes the linker's message to its log only; loading the provider's file here gives the same message.
+    Raises:
+        OSError: The driver's library is missing.
     """
+    ctypes.CDLL("libcuda.so.1")  # the driver's; without it the other libraries would be loaded for nothing
+    with contextlib.redirect_stdout(io.StringIO()):  # it prints, and stdout may be the output of a command
+        ort.preload_dlls()
+
+
+def _missing_library() -> str | None:
+    """Return the linker's message where a library that the CUDA provider needs is missing, else None.
+
+    ONNX Runtime writes that message to its log only, and goes on with the CPU. Loading the provider's file gives it.
+    """
+    folder = Path(ort.__file__).parent / "capi"
     try:
-        ctypes.CDLL("libcuda.so.1")  # the driver's; without it the other libraries would be loaded for nothing
-        with contextlib.redirect_stdout(io.StringIO()):  # it prints, and stdout may be the output of a command
-            ort.preload_dlls()
-        folder = Path(ort.__file__).parent / "capi"
         for library in ("shared", "cuda"):
             ctypes.CDLL(str(folder / f"libonnxruntime_providers_{library}.so"))
     except OSError as error:

@@ -137,7 +137,7 @@ def choose(name: DeviceName, threads: int = 1, *, cuda_graphs: bool = False, tf3
         )
     reason = _cuda_missing()
     if reason is None:
-        # On CUDA each ScatterND of a model warns that slots have to be unique, which they are.
+        # On CUDA each ScatterND of a model warns that slots have to be unique. Only the scratch slot repeats.
         ort.set_default_logger_severity(_ERROR)
         return Device("cuda", threads, cuda_graphs, tf32)
     if name == "cuda":

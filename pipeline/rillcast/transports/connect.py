@@ -78,14 +78,26 @@ def open_sink(settings: Settings) -> Sink:
     It is a `TransactionalSink` if `worker.delivery` is `exactly_once`.
 
     Raises:
-        SettingsError: The client that was asked for is not installed, a file cannot be written, or the settings name a
-            file where only a topic works.
-        TransportError: No broker answers, or a topic does not exist.
+        SettingsError: The client that was asked for is not installed, a file cannot be written or is an input, or the
+            settings name a file where only a topic works.
+        TransportError: No broker answers, a topic does not exist, or another process writes a file.
     """
     _require_topics_where_needed(settings)
     if settings.output.path is not None:
-        from rillcast.transports.file.sink import FileSink
+        from rillcast.transports.file.sink import FileSink, check
 
+        check(
+            {
+                "input.path": settings.input.path,
+                "input.streams_path": settings.input.streams_path,
+                "model": settings.model,
+            },
+            {
+                "output.path": settings.output.path,
+                "dead_letters.path": settings.dead_letters.path,
+                "anomalies.path": settings.anomalies.path,
+            },
+        )
         resumes = settings.input.path is None
         if resumes and settings.output.path.lower().endswith(".parquet"):
             raise SettingsError(

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 STANDARD: Final = "-"
 """Standard input or standard output, in place of a path."""
-PICTURES: Final = (".png", ".svg", ".pdf", ".jpg", ".jpeg", ".webp")
+PICTURES: Final = (".png", ".svg", ".pdf", ".jpg", ".webp")
 _OS_ERROR: Final = re.compile(r"\(os error (\d+)\)")  # how libraries written in Rust name an errno
 _TAIL_BYTES: Final = 1 << 16
 
@@ -67,16 +67,23 @@ def check(inputs: Paths, outputs: Paths) -> None:
             _check_writable(name, Path(path))
 
 
-def require_ending(name: str, path: str | Path, endings: Sequence[str], content: str) -> None:
+def require_ending(name: str, path: str | Path, content: str, endings: Sequence[str], also: Sequence[str] = ()) -> None:
     """Refuse the name of a file that would not hold what its ending says; devices and pipes have any name.
+
+    Args:
+        name: Flag or setting of the path.
+        path: The file.
+        content: What it will hold, for the message.
+        endings: Endings that fit, for the message too.
+        also: Further endings that fit.
 
     Raises:
         SettingsError: The name has another ending.
     """
     path = Path(path)
-    if str(path) != STANDARD and not is_special(path) and path.suffix.lower() not in endings:
-        listed = " or ".join(ending for ending in endings if ending)
-        raise SettingsError(f"{name} {path}: the file holds {content}; give it a name that ends with {listed}")
+    if str(path) != STANDARD and not is_special(path) and path.suffix.lower() not in (*endings, *also):
+        listed = " or ".join(", ".join(endings).rsplit(", ", 1))
+        raise SettingsError(f"{name} {path}: the file would hold {content}; expected {listed} as its ending")
 
 
 def check_folder(name: str, path: Path) -> None:
@@ -86,7 +93,7 @@ def check_folder(name: str, path: Path) -> None:
         SettingsError: It cannot be used.
     """
     if path.exists() and not path.is_dir():
-        raise SettingsError(f"{name} {path}: is a file; name a directory")
+        raise SettingsError(f"{name} {path} is a file; name a directory")
     existing = path.absolute()
     while not existing.exists() and existing != existing.parent:
         existing = existing.parent
@@ -117,7 +124,7 @@ def is_special(path: Path) -> bool:
 def _check_writable(name: str, path: Path) -> None:
     try:
         if path.is_dir():
-            raise SettingsError(f"{name} {path}: is a directory; name a file")
+            raise SettingsError(f"{name} {path} is a directory; name a file")
         if not path.parent.is_dir():
             raise SettingsError(f"{name} {path}: the directory {path.parent} does not exist")
         if is_special(path):

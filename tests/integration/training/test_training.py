@@ -61,6 +61,7 @@ def test_training_beats_the_seasonal_naive_forecast_and_says_so_in_the_bundle(da
     assert metadata.training["observations"] == 3 * 300 - 4 - 8
     assert metadata.training["first_ds"] == "2024-01-01T00:00:00.000Z"
     assert {"torch", "onnx", "numpy", "rillcast"} <= metadata.versions.keys()
+    assert report.curve is not None
     assert report.curve.read_bytes().startswith(b"\x89PNG")
 
 

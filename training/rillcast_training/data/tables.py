@@ -27,13 +27,13 @@ _HAS_OFFSET: Final = r"[+-]\d{2}:?\d{2}$"
 FUTURE: Final = "future."
 """Prefix of a covariate's name in the column of its values for the next periods; records in service have it too."""
 _WRITERS: Final[Mapping[str, Callable[[pl.DataFrame, Path], Any]]] = {
-    ".parquet": pl.DataFrame.write_parquet,
     ".csv": pl.DataFrame.write_csv,
     ".jsonl": pl.DataFrame.write_ndjson,
     ".ndjson": pl.DataFrame.write_ndjson,
+    ".parquet": pl.DataFrame.write_parquet,
 }
-ENDINGS: Final = tuple(_WRITERS)
-"""Endings of the files that `write` writes."""
+ENDINGS: Final = (".csv", ".jsonl", ".parquet")
+"""Endings of the files that `write` writes; `.ndjson` is `.jsonl`."""
 _TIME_EXPECTED: Final = "ISO 8601 or whole milliseconds since the epoch"
 
 

@@ -64,12 +64,10 @@ def run(args: argparse.Namespace) -> int:
     from rillcast_training.evaluate.backtest import backtest, check_trained_for
     from rillcast_training.evaluate.skill import skills
 
-    for name, path, endings, content in (
-        ("--forecasts", args.forecasts, (".parquet",), "Parquet"),
-        ("--report", args.report, (".html", ".htm"), "HTML"),
-    ):
-        if path is not None:
-            outputs.require_ending(name, path, endings, content)
+    if args.forecasts:
+        outputs.require_ending("--forecasts", args.forecasts, "Parquet", [".parquet"])
+    if args.report:
+        outputs.require_ending("--report", args.report, "HTML", [".html"], [".htm"])
     outputs.check(
         {"MODEL": args.model, "DATA": args.data, "--train": args.train},
         {"--forecasts": args.forecasts, "--report": args.report},

@@ -114,7 +114,7 @@ def _synthesize(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 def _check_out(args: argparse.Namespace) -> None:
     from rillcast_training.data.tables import ENDINGS
 
-    outputs.require_ending("FILE", args.out, ENDINGS, "a table, uncompressed")
+    outputs.require_ending("FILE", args.out, "an uncompressed table", ENDINGS, [".ndjson"])
     outputs.check({"DATA": getattr(args, "data", None)}, {"FILE": args.out})
 
 

@@ -216,7 +216,7 @@ def _print_gradients(found: Sequence[GradientFigures], longest: int) -> None:
 def _picture(args: argparse.Namespace, kind: str, *models: Path) -> Path:
     """Return the picture to write, once it is known that it can be."""
     picture: Path = args.out or models[0].with_name(f"{models[0].name}.{kind}.png")
-    outputs.require_ending("--out", picture, outputs.PICTURES, "a picture")
+    outputs.require_ending("--out", picture, "a picture", outputs.PICTURES, [".jpeg"])
     outputs.check({**{f"MODEL {n}": model for n, model in enumerate(models, 1)}, "DATA": args.data}, {"--out": picture})
     return picture
 

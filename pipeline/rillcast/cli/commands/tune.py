@@ -6,6 +6,7 @@ import argparse
 import json
 import shlex
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rillcast.cli import flags
@@ -48,9 +49,9 @@ def run(args: argparse.Namespace) -> int:
     base = TrainOptions(data=args.data, columns=flags.columns(args), out=args.study, quiet=True, **shared)
     options = TuneOptions(base=base, **flags.given(args, TuneOptions, "tune"))
     found = tune(options, progress=(lambda _trial: None) if args.json else _say)
-    picture = picture_of(args.study)
+    picture: Path | None = picture_of(args.study)
     try:
-        tune_plot.draw(picture, found, title=f"{base.source}, {len(found.trials)} trials")
+        tune_plot.draw(picture_of(args.study), found, title=f"{base.source}, {len(found.trials)} trials")
     except OutputError as error:
         print(f"rillcast: warning: the picture is not written: {error}", file=sys.stderr)
         picture = None

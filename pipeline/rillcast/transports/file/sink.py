@@ -20,7 +20,8 @@ from rillcast.transports.base import Channel, Records
 from rillcast.transports.file import dead_letter_lines
 from rillcast.transports.file.readers import import_polars
 
-_LINES: Final = ("", ".jsonl", ".ndjson", ".json")
+_LINES: Final = ".jsonl"
+_ALSO_LINES: Final = (".ndjson", ".json", "")
 _PARQUET: Final = ".parquet"
 _PENDING_SUFFIX: Final = ".pending.jsonl"
 
@@ -145,9 +146,9 @@ def check(inputs: outputs.Paths, settings: Mapping[str, str | None]) -> None:
         if path is None:
             continue
         if name == "output.path":
-            outputs.require_ending(name, path, (*_LINES, _PARQUET), "JSON Lines, or Parquet, uncompressed")
+            outputs.require_ending(name, path, "JSON Lines or Parquet", (_LINES, _PARQUET), _ALSO_LINES)
         else:
-            outputs.require_ending(name, path, _LINES, "JSON Lines, uncompressed")
+            outputs.require_ending(name, path, "JSON Lines", [_LINES], _ALSO_LINES)
         written[name] = path
         if path != outputs.STANDARD and not outputs.is_special(Path(path)):
             working = _pending(path) if _is_parquet(path) else outputs.working_file(Path(path))

@@ -25,7 +25,7 @@ def _refusing(method: str) -> Any:
     return refuse
 
 
-@pytest.fixture(autouse=True, scope="session")
+@pytest.fixture(autouse=True, scope="module")  # by session it would stay for the tests of other folders
 def _no_sockets() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         for method in ("bind", "connect", "connect_ex"):

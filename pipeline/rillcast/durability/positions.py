@@ -27,11 +27,6 @@ class Positions:
         """The partitions whose position has to be committed."""
         return self._pending
 
-    @property
-    def partitions(self) -> Collection[int]:
-        """Every partition that has a position."""
-        return self._positions.keys()
-
     def of(self, partition: int) -> int:
         """Return the position of a partition."""
         return self._positions[partition]

@@ -121,7 +121,7 @@ class Rollout:
                 continue
             try:
                 self._follow(candidate, numbers, finish_step)
-            except Exception as error:  # noqa: BLE001  whatever it is, the path that serves has to go on
+            except Exception as error:  # noqa: BLE001  the path that serves goes on after any error
                 self._fail(candidate, error)
         self._note_done()
 
@@ -131,7 +131,7 @@ class Rollout:
             return {}
         try:
             chosen = self._handover.choose(candidate)
-        except Exception as error:  # noqa: BLE001  here too the path that serves has to go on
+        except Exception as error:  # noqa: BLE001  here too
             self._fail(candidate, error)
             return {}
         if chosen:

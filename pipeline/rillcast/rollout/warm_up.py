@@ -13,7 +13,7 @@ from rillcast.serving.router import Router
 from rillcast.serving.served_model import ServedModel
 from rillcast.transports.kafka.common.partition_reader import PartitionReader
 
-_CONTEXTS: Final = 2  # contexts of events: allows for gaps, and for statistics that settle
+_CONTEXTS: Final = 2  # contexts of events: allows for gaps, and for statistics that converge
 
 
 class WarmUp:

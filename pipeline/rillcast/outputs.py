@@ -133,7 +133,7 @@ def _check_writable(name: str, path: Path) -> None:
             return
         with contextlib.suppress(FileNotFoundError), path.open("r+b"):
             pass  # it exists and may be written
-        partial = _beside(path.resolve())
+        partial = _partial(path.resolve())
         try:
             with partial.open("xb"):
                 pass
@@ -150,15 +150,15 @@ def _check_writable(name: str, path: Path) -> None:
 def replacing(path: Path) -> Iterator[Path]:
     """Yield a path to write to, which takes the place of `path` if the block ends without an error.
 
-    It has the same ending and lies in the same directory; it is gone afterwards in any case. What is written to a
-    device or a pipe is copied there.
+    It has the same ending, lies in the same directory, and is removed afterwards in any case. Data for a device or a
+    pipe are copied there at the end.
 
     Raises:
         OutputError: The file cannot be written; an existing one is unchanged.
     """
     special = is_special(path)
     target = path.resolve()
-    partial = _beside(Path(tempfile.gettempdir(), path.name) if special else target)
+    partial = _partial(Path(tempfile.gettempdir(), path.name) if special else target)
     try:
         yield partial
         if special:
@@ -209,7 +209,7 @@ def _why(error: Exception, partial: Path) -> str | None:
     return None
 
 
-def _beside(path: Path) -> Path:
+def _partial(path: Path) -> Path:
     """Return a hidden name in the same directory with the same ending, which tells a library the format to write."""
     return path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
 

@@ -37,7 +37,7 @@ from rillcast.serving.factory import Observers, ServedModelFactory, make_engine,
 from rillcast.settings import Settings, WorkerSettings
 from rillcast.stores.connect import prepare_store
 from rillcast.transports.base import Sink, Source
-from rillcast.transports.connect import chosen_client, open_input_reader, open_sink, open_source
+from rillcast.transports.connect import check_output_files, chosen_client, open_input_reader, open_sink, open_source
 
 if TYPE_CHECKING:
     from rillcast.publishing.spans import Spans  # needs an extra
@@ -95,6 +95,7 @@ def build(
         DeviceError: The device is missing or cannot run the model.
         SettingsError: The settings contradict each other, or need something that is not installed.
     """
+    check_output_files(settings)
     bundle = Bundle.load(settings.model)
     metadata = bundle.metadata
     on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs)

@@ -262,6 +262,8 @@ class GrowingFile:
                 if append:
                     _end_half_line(self._target)
                     self.file = self._target.open("ab")
+                    if size := self.file.tell():
+                        log.info("%s has %d bytes; this run appends to it", self._target, size)
                 else:
                     self.working = working_file(self._target) if working is None else working
                     self.file = self.working.open("wb")

@@ -21,9 +21,14 @@ from rillcast.transports.file import dead_letter_lines
 from rillcast.transports.file.readers import import_polars
 
 _LINES: Final = ".jsonl"
-_ALSO_LINES: Final = (".ndjson", ".json", "")
 _PARQUET: Final = ".parquet"
 _PENDING_SUFFIX: Final = ".pending.jsonl"
+_CONTENTS: Final = {"output.path": ("JSON Lines or Parquet", [_LINES, _PARQUET])}
+# Endings that promise another format; an ending of the user's own promises none.
+_OTHER_FORMATS: Final = frozenset(
+    (".gz .bz2 .xz .zst .lz4 .zip .tar .tgz .csv .tsv .txt .xls .xlsx .ods .parquet .arrow .feather .avro .orc .msgpack "
+     ".pb .proto .pickle .pkl .npy .npz .h5 .hdf5 .db .sqlite .html .xml .yaml .yml .toml .onnx .png .pdf").split()
+)  # fmt: skip
 
 
 class FileSink:
@@ -145,10 +150,9 @@ def check(inputs: outputs.Paths, settings: Mapping[str, str | None]) -> None:
     for name, path in settings.items():
         if path is None:
             continue
-        if name == "output.path":
-            outputs.require_ending(name, path, "JSON Lines or Parquet", (_LINES, _PARQUET), _ALSO_LINES)
-        else:
-            outputs.require_ending(name, path, "JSON Lines", [_LINES], _ALSO_LINES)
+        if Path(path).suffix.lower() in _OTHER_FORMATS:
+            content, endings = _CONTENTS.get(name, ("JSON Lines", [_LINES]))
+            outputs.require_ending(name, path, content, endings)
         written[name] = path
         if path != outputs.STANDARD and not outputs.is_special(Path(path)):
             working = _pending(path) if _is_parquet(path) else outputs.working_file(Path(path))

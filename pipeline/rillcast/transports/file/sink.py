@@ -25,10 +25,10 @@ _PARQUET: Final = ".parquet"
 _PENDING_SUFFIX: Final = ".pending.jsonl"
 _CONTENTS: Final = {"output.path": ("JSON Lines or Parquet", [_LINES, _PARQUET])}
 # Endings that promise another format; an ending of the user's own promises none.
-_OTHER_FORMATS: Final = frozenset(
-    (".gz .bz2 .xz .zst .lz4 .zip .tar .tgz .csv .tsv .txt .xls .xlsx .ods .parquet .arrow .feather .avro .orc .msgpack "
-     ".pb .proto .pickle .pkl .npy .npz .h5 .hdf5 .db .sqlite .html .xml .yaml .yml .toml .onnx .png .pdf").split()
-)  # fmt: skip
+_OTHER_FORMATS: Final = frozenset({
+    ".gz", ".bz2", ".xz", ".zst", ".zip", ".csv", ".tsv", ".txt", ".xls", ".xlsx", ".parquet", ".arrow", ".feather",
+    ".avro", ".orc", ".msgpack", ".pb", ".npy", ".npz", ".h5", ".db", ".sqlite", ".html", ".xml", ".yaml", ".toml",
+})  # fmt: skip
 
 
 class FileSink:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import IO, Final
 
 from rillcast import outputs
-from rillcast.errors import DeliveryError, OutputError, SettingsError, TransportError
+from rillcast.errors import DeliveryError, InUseError, OutputError, SettingsError, TransportError
 from rillcast.outputs import GrowingFile
 from rillcast.transports.base import Channel, Records
 from rillcast.transports.file import dead_letter_lines
@@ -56,9 +56,9 @@ class FileSink:
             except OSError as error:
                 self.close()
                 raise SettingsError(f"{channel.value} file {path}: {outputs.reason(error)}") from error
-            except TransportError:
+            except InUseError as error:
                 self.close()
-                raise
+                raise InUseError(f"{channel.value} file {error}") from error
             self._files[channel] = self._outputs[channel].file
 
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:  # noqa: ARG002  a file has none

@@ -88,6 +88,14 @@ class TransportError(RillcastError):
     exit_code = 5
 
 
+class InUseError(TransportError):
+    """Another process, or another part of this one, writes the file or directory."""
+
+
+class OutputError(TransportError):
+    """A file cannot be written (disk full). A file that had its name before is unchanged."""
+
+
 class DeliveryError(TransportError):
     """Some published records were not acknowledged; the commit that covers them must not happen."""
 

@@ -8,6 +8,7 @@ another's imports.
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib
 import os
 import sys
@@ -16,7 +17,7 @@ from importlib.metadata import version
 from typing import Final
 
 from rillcast.cli.lazy import LazyParser
-from rillcast.errors import RillcastError, SettingsError
+from rillcast.errors import OutputError, RillcastError, SettingsError
 
 COMMANDS: Final[Mapping[str, str]] = {
     "train": "train a forecaster on a data set and export it as a bundle",
@@ -39,6 +40,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 """Every command with its line in `rillcast --help`; each is a module of `rillcast.cli.commands`."""
 INTERRUPTED: Final = 130  # 128 + SIGINT, as in shells
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _EXTRA_OF: Final = {
     "torch": "training",
     "matplotlib": "training",
@@ -85,7 +87,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     args = parser().parse_args(argv)
     try:
-        return int(args.run_command(args))
+        code = int(args.run_command(args))
+        sys.stdout.flush()
+        return code
     except RillcastError as error:
         return _fail(error)
     except ModuleNotFoundError as error:
@@ -97,9 +101,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("rillcast: interrupted", file=sys.stderr)
         return INTERRUPTED
     except BrokenPipeError:
-        # The reader of our standard output left (`| head`). Keep Python from failing again when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _discard_output()  # the reader of our standard output left (`| head`)
         return 1
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        _discard_output()
+        return _fail(OutputError(f"{error.filename or 'standard output'}: {error.strerror}"))
+
+
+def _discard_output() -> None:
+    """Keep Python from failing again when it flushes standard output at exit."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(error: RillcastError) -> int:

@@ -17,6 +17,7 @@ import numpy as np
 from rillcast.bundle.covariates import Kind
 from rillcast.cli import topic_reading
 from rillcast.errors import DataError, SettingsError
+from rillcast.outputs import replacing
 from rillcast.settings import Settings
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ def write(
     Raises:
         SettingsError: The input is a file, or the covariates cannot be read.
         TransportError: The topic cannot be read.
-        DataError: The topic holds no observation, or the file cannot be written.
+        DataError: The topic holds no observation.
+        OutputError: The file cannot be written.
     """
     import polars as pl
     import polars.selectors as cs
@@ -111,10 +113,9 @@ def write(
     if not taken.events:
         found = f"{refused.total():,} records that were all rejected ({taken.example})" if refused else "none"
         raise DataError(f"topic {topic}: expected observations, found {found}")
-    try:
-        pl.concat(parts).with_columns(cs.float().fill_nan(None)).write_parquet(path)
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+    frame = pl.concat(parts).with_columns(cs.float().fill_nan(None))
+    with replacing(path) as partial:
+        frame.write_parquet(partial)
     return taken
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
@@ -36,7 +37,7 @@ from rillcast.serving.factory import Observers, ServedModelFactory, make_engine,
 from rillcast.settings import Settings, WorkerSettings
 from rillcast.stores.connect import prepare_store
 from rillcast.transports.base import Sink, Source
-from rillcast.transports.connect import chosen_client, open_input_reader, open_sink, open_source
+from rillcast.transports.connect import check_output_files, chosen_client, open_input_reader, open_sink, open_source
 
 if TYPE_CHECKING:
     from rillcast.publishing.spans import Spans  # needs an extra
@@ -94,6 +95,7 @@ def build(
         DeviceError: The device is missing or cannot run the model.
         SettingsError: The settings contradict each other, or need something that is not installed.
     """
+    check_output_files(settings)
     bundle = Bundle.load(settings.model)
     metadata = bundle.metadata
     on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs, tf32=settings.tf32)
@@ -118,31 +120,34 @@ def build(
     keeps = settings.http.cached_streams if settings.http.enabled else 0
     forecast_cache = ForecastCache(keeps) if keeps else None
     prepare_store(settings, metadata)
-    source, sink = open_source(settings, metadata.covariates), open_sink(settings)
+    source = open_source(settings, metadata.covariates)
     if around_source is not None:
         source = around_source(source)
     metrics = Metrics(registry, metadata, on.name)
     stages = stages or StageClock(metrics.stage)
     spans = _spans(settings)
-    watching = [live_view, forecast_cache, _anomalies(settings, sink, metrics)]
-    observers = Observers(
-        metrics,
-        [Latency(metrics.latency, live_view.record_latency), *(each for each in watching if each is not None)],
-        stages,
-        spans,
-    )
-    factory = ServedModelFactory(settings, on, sink, observers)
-    parts = Parts(
-        source=source,
-        sink=sink,
-        model=factory.assemble(engine),
-        decoder=open_decoder(settings, metadata),
-        dead_letters=DeadLetters(source.name, settings.dead_letters.max_bytes),
-        metrics=metrics,
-        health=health,
-        stages=stages,
-        rollout=_rollout(settings, follows, factory, metadata, metrics),
-    )
+    with ExitStack() as opened:  # what is opened here is closed if another part cannot be made
+        sink = opened.enter_context(closing(open_sink(settings)))
+        watching = [live_view, forecast_cache, _anomalies(settings, sink, metrics)]
+        observers = Observers(
+            metrics,
+            [Latency(metrics.latency, live_view.record_latency), *(each for each in watching if each is not None)],
+            stages,
+            spans,
+        )
+        factory = ServedModelFactory(settings, on, sink, observers)
+        parts = Parts(
+            source=source,
+            sink=sink,
+            model=factory.assemble(engine),
+            decoder=open_decoder(settings, metadata),
+            dead_letters=DeadLetters(source.name, settings.dead_letters.max_bytes),
+            metrics=metrics,
+            health=health,
+            stages=stages,
+            rollout=_rollout(settings, follows, factory, metadata, metrics),
+        )
+        opened.pop_all()
     worker = Worker(parts, worker_settings(settings), settings.state, start_at=settings.kafka.auto_offset_reset)
     server = None
     if settings.http.enabled:

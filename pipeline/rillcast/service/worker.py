@@ -48,7 +48,7 @@ from rillcast.service.stepper import Stepper
 from rillcast.serving.router import ModelResult, Router
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import StateSettings, WorkerSettings
-from rillcast.transports.base import Assignment, Polled, Sink, Source, TransactionalSink
+from rillcast.transports.base import Assignment, Polled, ReplacingSink, Sink, Source, TransactionalSink
 
 log = logging.getLogger(__name__)
 
@@ -167,6 +167,8 @@ class Worker:
             while not self._stop.is_set() and not self._source.exhausted:
                 self._iterate()
             self._drain()
+            if isinstance(parts.sink, ReplacingSink):
+                parts.sink.finish()
         finally:
             parts.health.restored = False
             self._stepper.close()

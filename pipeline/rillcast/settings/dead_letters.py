@@ -15,7 +15,7 @@ class DeadLetterSettings(Section):
     topic: str = "dead-letters"
     """Kafka topic of the dead letters."""
     path: str = "dead-letters.jsonl"
-    """File of the dead letters, if `output.path` is set."""
+    """File of the dead letters (.jsonl), if `output.path` is set; replaced or appended to as `output.path`."""
     max_bytes: Annotated[int, Field(gt=0)] = 900_000
     """Limits the size of the original in a dead letter, in bytes; a longer one is cut. The header
     `rillcast-original-bytes` has its full size."""

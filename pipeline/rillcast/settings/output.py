@@ -15,7 +15,8 @@ class OutputSettings(Section):
     topic: str = "forecasts"
     """Kafka topic of the forecasts, keyed by stream id. Written unless `output.path` is set."""
     path: str | None = None
-    """File of the forecasts (.jsonl or .parquet); `-` is standard output."""
+    """File of the forecasts (.jsonl or .parquet); `-` is standard output. A run over a file replaces an existing one
+    when it ends well, a run over a topic appends to it, see [delivery.md](delivery.md)."""
     codec: Literal["json", "msgpack", "float32", "avro"] = "json"
     """Format of a forecast record, see [records.md](records.md). Files take json only; `avro` needs `registry.url`."""
     decimals: Annotated[int, Field(ge=0, le=20)] | None = None

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import logging
 import os
 import time
@@ -31,7 +30,8 @@ from pathlib import Path
 from typing import Final
 
 from rillcast.engine.pages import Page
-from rillcast.errors import TransportError
+from rillcast.errors import InUseError, TransportError
+from rillcast.outputs import acquire
 from rillcast.stores.base import Claim, Mark, Restored, Superseded
 from rillcast.stores.format.framing import damaged
 from rillcast.stores.format.pages import PageCodec, decode_claim
@@ -51,10 +51,6 @@ class _Staged:
     pages: dict[int, int | None] = field(default_factory=dict)
     mark: Mark | None = None
     erased: bool = False
-
-
-class InUseError(TransportError):
-    """Another process, or another store of this process, holds the directory of a model."""
 
 
 class LocalStore:
@@ -329,19 +325,12 @@ def _locked(root: Path) -> int:
     """Create `root` if it is missing, and return the descriptor that holds its lock until it is closed."""
     with _errors_at(root):
         _make_folder(root)
-        lock = os.open(root / LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            holder = os.pread(lock, 32, 0).decode(errors="replace").strip()
-            os.close(lock)
-            raise InUseError(
-                f"state store {root} is in use by process {holder or 'unknown'}, and a directory serves one process at "
-                f"a time; stop that one, give each its own state.path, or keep the state in Kafka (state.store=kafka)"
-            ) from error
-        os.ftruncate(lock, 0)
-        os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
-    return lock
+        return acquire(
+            root / LOCK,
+            f"state store {root}",
+            "and a directory serves one process at a time; stop that one, give each its own state.path, or keep the "
+            "state in Kafka (state.store=kafka)",
+        )
 
 
 def _make_folder(folder: Path) -> None:

@@ -20,6 +20,10 @@ Sink
      the caller must not commit.
   3. `close()` does not wait for records that were not flushed. It may be called twice.
 
+ReplacingSink (a Sink whose results replace those of an earlier run)
+  1. `finish` is called once, after the last `flush` of a run that ends well, and before `close`. Without it, the
+     results of the earlier run stay.
+
 TransactionalSink (a Sink whose records become visible to read_committed readers together, or never)
   1. `publish` opens a transaction when none is open.
   2. `commit(positions, group)` puts the positions into the transaction, with the group's live metadata (KIP-447), and
@@ -250,6 +254,19 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Release resources."""
+        ...
+
+
+@runtime_checkable
+class ReplacingSink(Sink, Protocol):
+    """A sink whose results replace those of an earlier run, if this one ends well."""
+
+    def finish(self) -> None:
+        """Let the results replace the earlier ones.
+
+        Raises:
+            TransportError: They could not; the earlier ones are unchanged.
+        """
         ...
 
 

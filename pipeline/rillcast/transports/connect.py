@@ -72,6 +72,30 @@ def open_partition_reader(settings: KafkaSettings, topic: str, fetch_wait_ms: in
     return client_of(settings).partition_reader(settings, topic, fetch_wait_ms)
 
 
+def check_output_files(settings: Settings) -> None:
+    """Refuse output files that are inputs or cannot be written, before anything is opened.
+
+    Raises:
+        SettingsError: A file is refused.
+    """
+    if settings.output.path is None:
+        return
+    from rillcast.transports.file.sink import check
+
+    check(
+        {
+            "input.path": settings.input.path,
+            "input.streams_path": settings.input.streams_path,
+            "model": settings.model,
+        },
+        {
+            "output.path": settings.output.path,
+            "dead_letters.path": settings.dead_letters.path,
+            "anomalies.path": settings.anomalies.path,
+        },
+    )
+
+
 def open_sink(settings: Settings) -> Sink:
     """Return the sink that `output.path`, or else `output.topic` and `kafka.client`, name, connected.
 
@@ -80,7 +104,7 @@ def open_sink(settings: Settings) -> Sink:
     Raises:
         SettingsError: The client that was asked for is not installed, a file cannot be written, or the settings name a
             file where only a topic works.
-        TransportError: No broker answers, or a topic does not exist.
+        TransportError: No broker answers, a topic does not exist, or another process writes a file.
     """
     _require_topics_where_needed(settings)
     if settings.output.path is not None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +16,7 @@ import torch
 
 from rillcast.bundle.bundle import Bundle
 from rillcast.cli.commands import train as command
-from rillcast.errors import DataError, SettingsError
+from rillcast.errors import DataError, OutputError, SettingsError
 from rillcast_training.data.series import Series, load
 from rillcast_training.data.windows import split, validation_batches
 from rillcast_training.export.restore import restore
@@ -22,6 +25,7 @@ from rillcast_training.fit.shape import forecaster_shape
 from rillcast_training.fit.training import Trainer, train
 from rillcast_training.model.forecaster import ForecasterConfig
 from tests.support.forecasters import small_config
+from tests.support.paths import ROOT
 from tests.support.training import quick_options, trainer_of
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
@@ -61,7 +65,42 @@ def test_training_beats_the_seasonal_naive_forecast_and_says_so_in_the_bundle(da
     assert metadata.training["observations"] == 3 * 300 - 4 - 8
     assert metadata.training["first_ds"] == "2024-01-01T00:00:00.000Z"
     assert {"torch", "onnx", "numpy", "rillcast"} <= metadata.versions.keys()
+    assert report.curve is not None
     assert report.curve.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_picture_that_cannot_be_written_never_costs_the_model(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def full(path: Path, *_args: object, **_more: object) -> None:
+        assert (tmp_path / "model.onnx").exists()
+        raise OutputError(f"{path}: No space left on device")
+
+    monkeypatch.setattr("rillcast_training.fit.curve.draw", full)
+    report = train(quick_options(data, tmp_path, epochs=1, batches=2))
+    assert (report.curve, report.to_dict()["curve"]) == (None, None)
+    assert Bundle.load(report.model).metadata.model_id == report.model_id
+    assert "model.onnx.training.png: No space left on device" in caplog.text
+
+
+def test_a_full_disk_is_one_line_and_leaves_the_model_before(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "m.onnx").write_text("before")
+    flags = "--freq 1h --horizon 3 --hidden 8 --epochs 1 --batches 2 --season 24 --context 30 --window 24"
+    argv = ["train", str(data), *flags.split(), "--out", "m.onnx", "--checkpoint", "c"]
+    code = (
+        "import resource, sys; from rillcast import cli; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"
+        f"sys.exit(cli.main({argv!r}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(map(str, [ROOT / "pipeline", ROOT / "training"]))},
+    )  # fmt: skip
+    assert done.returncode == 5
+    assert done.stderr.splitlines() == [
+        "epoch 1 has no checkpoint: c: File too large", "rillcast: error: m.onnx: File too large",
+    ]  # fmt: skip
+    assert (tmp_path / "m.onnx").read_text() == "before"
+    assert not (tmp_path / "c").exists()
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(data: Path, tmp_path: Path) -> None:

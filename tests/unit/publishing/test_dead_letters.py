@@ -100,6 +100,7 @@ def file(tmp_path: Path) -> Path:
         Rejection(2, Reason.NOT_JSON, "bytes"),
     ]
     DeadLetters("observations", 40).publish(sink, poll, rejections, "toy@1")
+    sink.finish()
     sink.close()
     return path
 

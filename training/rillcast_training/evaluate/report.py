@@ -17,6 +17,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from rillcast.outputs import replace
 from rillcast_training.evaluate.accuracy import Accuracy, Floats
 from rillcast_training.evaluate.diagnostics import Diagnostics
 from rillcast_training.evaluate.skill import Skill
@@ -77,7 +78,11 @@ class Page:
 
 
 def write(page: Page, path: Path) -> None:
-    """Write the report; replaces `path` if it exists."""
+    """Write the report; replaces `path` if it exists.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     title = html.escape(page.title)
     facts = "<br>".join(f"{html.escape(name)}: {html.escape(value)}" for name, value in page.facts.items())
     plots = (_calibration(page), _by_step(page, "coverage"), _by_step(page, "mase"), _by_step(page, "width"))
@@ -89,11 +94,11 @@ def write(page: Page, path: Path) -> None:
         f"<h2>Calibration, and by steps ahead</h2><div class=plots>{''.join(plots)}</div>",
         f"<h2>Examples</h2><div class=plots>{''.join(_example(page, row) for row in _examples(page))}</div>",
     ]
-    path.write_text(
+    text = (
         f'<!doctype html><html lang=en><meta charset=utf-8><meta name=viewport content="width=device-width">'
-        f"<title>{title}</title><style>{_STYLE}</style><body>{''.join(body)}</body></html>\n",
-        encoding="utf-8",
+        f"<title>{title}</title><style>{_STYLE}</style><body>{''.join(body)}</body></html>\n"
     )
+    replace(path, text.encode())
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

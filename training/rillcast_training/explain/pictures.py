@@ -12,6 +12,7 @@ mpl.use("Agg")  # works without a display
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 
+from rillcast.outputs import replacing
 from rillcast_training.explain.forecast import Explanation
 from rillcast_training.explain.gradients import Clipping, Profile
 
@@ -54,7 +55,8 @@ def draw_gradients(
         panel.set(yscale="log", xlabel="batch, by size", ylabel="norm of the loss's gradient")
         panel.set_title("before clipping (dotted: the bound)")
         _plain(panel)
-    figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial)
     plt.close(figure)
 
 
@@ -88,7 +90,8 @@ def draw_forecast(path: Path, explanation: Explanation, *, title: str) -> None:
     _bars(figure.add_subplot(grid[2, 1]), explanation.features, "features, by group")
     for panel in figure.axes:
         _plain(panel)
-    figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial)
     plt.close(figure)
 
 

@@ -8,7 +8,6 @@ found it equal to the module. Does not know: how the forecaster was trained, or 
 from __future__ import annotations
 
 import logging
-import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata as distributions
@@ -22,6 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from rillcast.bundle.bundle import CALIBRATE, BundleMetadata, seal
+from rillcast.outputs import replacing
 from rillcast_training.export.parity import ParityReport, check_parity
 from rillcast_training.export.restore import attach
 from rillcast_training.export.sequence_export import (
@@ -62,6 +62,7 @@ def export(
     Raises:
         ParityError: the exported graph and the module disagree, or the sequence graph and the step.
         BundleError: the graph breaks the bundle contract.
+        OutputError: the file cannot be written.
     """
     path = Path(path)
     forecaster = forecaster.eval()
@@ -69,21 +70,14 @@ def export(
     model = to_onnx(forecaster)
     attach(model, forecaster)
     sealed = seal(model, metadata, sequence_to_onnx(forecaster))
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("xb") as file:
-            file.write(sealed)
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(path) as partial:
+        partial.write_bytes(sealed)
         report = check_parity(forecaster, partial)
         if not check_sequence(forecaster, partial):
             log.warning(
                 "%s: sequence graph and step differ in their last bits on this processor; a replay may differ too",
                 path,
             )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
     return report
 
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from rillcast.errors import SettingsError
+from rillcast.outputs import replacing
 
 _VERSION: Final = 1
 
@@ -69,25 +70,25 @@ class Progress:
 
 
 def save(path: Path, progress: Progress, run: Mapping[str, Any], parts: Mapping[str, Stateful]) -> None:
-    """Write a checkpoint.
+    """Write a checkpoint, as a whole.
 
     Args:
         path: File; replaced if it exists.
         progress: Progress of the run.
         run: Identity of the run: plain values that a resumed one must share.
         parts: Everything else that has a state, by name.
+
+    Raises:
+        OutputError: It cannot be written; the previous one is unchanged.
     """
-    partial = path.with_name(f".{path.name}.partial")
-    torch.save(
-        {
-            "version": _VERSION,
-            "run": dict(run),
-            "progress": _to_file(progress),
-            "parts": {name: part.state_dict() for name, part in parts.items()},
-        },
-        partial,
-    )
-    partial.replace(path)
+    content = {
+        "version": _VERSION,
+        "run": dict(run),
+        "progress": _to_file(progress),
+        "parts": {name: part.state_dict() for name, part in parts.items()},
+    }
+    with replacing(path) as partial:
+        torch.save(content, partial)
 
 
 def restore(path: Path, run: Mapping[str, Any], parts: Mapping[str, Stateful]) -> Progress:

@@ -11,6 +11,8 @@ mpl.use("Agg")  # works without a display
 
 from matplotlib import pyplot as plt
 
+from rillcast.outputs import replacing
+
 
 def draw(path: Path, records: Sequence[tuple[int, float, float]], *, best_epoch: int, title: str) -> None:
     """Write a PNG.
@@ -30,5 +32,6 @@ def draw(path: Path, records: Sequence[tuple[int, float, float]], *, best_epoch:
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial)
     plt.close(figure)

@@ -10,6 +10,7 @@ every epoch. So a run that is stopped and resumed ends with the same weights as 
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import math
 import sys
 import time
@@ -26,7 +27,8 @@ from tqdm import tqdm
 
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import parse
-from rillcast.errors import DataError, SettingsError
+from rillcast.errors import DataError, OutputError
+from rillcast.outputs import check
 from rillcast_training.data.covariates import declare, nothing
 from rillcast_training.data.series import Series, newest, table, to_series
 from rillcast_training.data.synthetic.generator import Recipe, synthesize
@@ -41,6 +43,8 @@ from rillcast_training.fit.losses import ValidationFigures, quantile_loss
 from rillcast_training.fit.options import TrainOptions
 from rillcast_training.fit.shape import forecaster_shape
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
+
+log = logging.getLogger(__name__)
 
 _VALIDATION_ORIGINS: Final = 24  # per series, at least
 _VALIDATION_IN_ALL: Final = 1_200  # over all series, at least: fewer cannot distinguish the epochs of a few series
@@ -61,7 +65,7 @@ class TrainReport:
     Attributes:
         model: Bundle file.
         model_id: Its identity.
-        curve: Picture of the training curve.
+        curve: Picture of the training curve; None = it could not be written.
         training: Summary that is also in the bundle's metadata.
         figures: Validation figures, with those of the seasonal-naive forecast.
         parity: Worst disagreement between the exported file and the module.
@@ -69,14 +73,14 @@ class TrainReport:
 
     model: Path
     model_id: str
-    curve: Path
+    curve: Path | None
     training: dict[str, Any]
     figures: dict[str, float]
     parity: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as JSON-ready values."""
-        return asdict(self) | {"model": str(self.model), "curve": str(self.curve)}
+        return asdict(self) | {"model": str(self.model), "curve": self.curve and str(self.curve)}
 
 
 def train(options: TrainOptions) -> TrainReport:
@@ -87,11 +91,11 @@ def train(options: TrainOptions) -> TrainReport:
         SettingsError: the options cannot be used, or the checkpoint belongs to other options.
         ParityError: the exported file differs from the module; nothing was written.
         DeviceError: the device or the precision that was asked for is unavailable.
+        OutputError: the bundle cannot be written. A picture that cannot is a warning.
     """
+    check_outputs(options)
     compute = choose(options.device, options.precision)
     shape = forecaster_shape(options)
-    if not options.out.parent.is_dir():
-        raise SettingsError(f"{options.out}: the directory {options.out.parent} does not exist")
     series, config = series_of(options, shape)
     parts = split(series, config, options.validation, options.balance)
     if not any(part.cut <= int(part.segments[-1].periods[-1]) for part in parts):
@@ -101,8 +105,6 @@ def train(options: TrainOptions) -> TrainReport:
         )
     with threads(options.threads), compute.repeatable():
         trainer, progress = fitted(options, config, parts)
-        picture = options.out.with_name(options.out.name + ".training.png")
-        curve.draw(picture, progress.curve, best_epoch=progress.best_epoch, title=options.out.name)
         summary = _summary(options, series, progress, trainer)
         parity = export(
             trainer.forecaster,
@@ -112,7 +114,38 @@ def train(options: TrainOptions) -> TrainReport:
             backtest=progress.best_figures,
         )
     identity = Bundle.load(options.out).metadata.model_id
+    picture: Path | None = _picture(options)
+    try:
+        curve.draw(_picture(options), progress.curve, best_epoch=progress.best_epoch, title=options.out.name)
+    except OutputError as error:
+        log.warning("the picture of the training curve is not written: %s", error)
+        picture = None
     return TrainReport(options.out, identity, picture, summary, progress.best_figures, parity.worst)
+
+
+def check_outputs(options: TrainOptions, table: Path | None = None) -> None:
+    """Refuse output files that are inputs, or that cannot be written.
+
+    Args:
+        options: Options with the files.
+        table: File of the table that is made of a topic first, if any.
+
+    Raises:
+        SettingsError: A file is refused.
+    """
+    check(
+        {"DATA": None if options.data == table else options.data, "--init": options.init},
+        {
+            "--out": options.out,
+            "the picture of the training curve": _picture(options),
+            "--checkpoint": options.checkpoint,
+            "--table": table,
+        },
+    )
+
+
+def _picture(options: TrainOptions) -> Path:
+    return options.out.with_name(options.out.name + ".training.png")
 
 
 def fitted(
@@ -226,8 +259,14 @@ class Trainer:
             while progress.epoch < options.epochs and progress.epoch - progress.best_epoch < options.patience:
                 self._epoch(progress, bar)
                 if options.checkpoint is not None:
-                    save(options.checkpoint, progress, self._identity(), self._parts)
+                    self._save(options.checkpoint, progress)
         return progress
+
+    def _save(self, path: Path, progress: Progress) -> None:
+        try:
+            save(path, progress, self._identity(), self._parts)
+        except OutputError as error:  # it costs a continuation at most, and the run goes on
+            log.warning("epoch %d has no checkpoint: %s", progress.epoch, error)
 
     def refit(self, epochs: int) -> dict[str, Tensor]:
         """Train `epochs` epochs of the same schedule without validation; return the averaged weights.

@@ -16,6 +16,7 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -30,8 +31,9 @@ from rillcast.bundle.covariates import Covariate
 from rillcast.engine import device
 from rillcast.engine.batcher import Batching
 from rillcast.engine.step_engine import StepEngine
-from rillcast.errors import DataError, SettingsError
+from rillcast.errors import DataError, OutputError, SettingsError
 from rillcast.events import EventBatch
+from rillcast.outputs import check, reason
 from rillcast_training.data.series import Series
 from rillcast_training.data.windows import SplitSeries, split
 from rillcast_training.export.bundle import describe, to_onnx
@@ -127,20 +129,30 @@ def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda 
         SettingsError: the options contradict each other, or the study's file belongs to other data or options.
         DataError: the data cannot be used.
         DeviceError: the device or the precision that was asked for is unavailable.
+        OutputError: the study cannot be written.
     """
+    check({"DATA": options.base.data}, {"--study": options.study, "the picture": picture_of(options.study)})
     compute = choose(options.base.device, options.base.precision)
     study = _open(options)
     series, shape = series_of(options.base, forecaster_shape(options.base))
     splits = _Splits(series, options.base.validation, shape.covariates)
     before = len(study.trials)
-    with threads(options.base.threads), compute.repeatable():
-        study.optimize(
-            lambda trial: _run(trial, options, splits),
-            n_trials=options.trials,
-            timeout=options.budget_s,
-            callbacks=[lambda _study, trial: progress(_result(trial))],
-        )
+    try:
+        with threads(options.base.threads), compute.repeatable():
+            study.optimize(
+                lambda trial: _run(trial, options, splits),
+                n_trials=options.trials,
+                timeout=options.budget_s,
+                callbacks=[lambda _study, trial: progress(_result(trial))],
+            )
+    except OSError as error:
+        raise OutputError(f"{options.study}: {reason(error)}; continue with the same command") from error
     return report(study, ran=len(study.trials) - before)
+
+
+def picture_of(study: Path) -> Path:
+    """Return the file of the picture of a study."""
+    return study.with_name(study.name + ".png")
 
 
 def report(study: optuna.Study, *, ran: int) -> TuneReport:
@@ -173,8 +185,6 @@ class _Splits:
 def _open(options: TuneOptions) -> optuna.Study:
     """Open or create the study; trials that an earlier call left unfinished count as failed."""
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    if not options.study.parent.is_dir():
-        raise SettingsError(f"{options.study}: the directory {options.study.parent} does not exist")
     backend = JournalFileBackend(str(options.study), lock_obj=JournalFileOpenLock(str(options.study)))
     try:
         study = optuna.create_study(

@@ -10,6 +10,7 @@ mpl.use("Agg")  # works without a display
 
 from matplotlib import pyplot as plt
 
+from rillcast.outputs import replacing
 from rillcast_training.fit.tune import TuneReport
 
 _COLOURS = ("#0b6e99", "#c77b30", "#5b8c5a", "#8b5a8c", "#7a8ba3", "#b04a4a")
@@ -42,5 +43,6 @@ def draw(path: Path, report: TuneReport, *, title: str) -> None:
     axes.grid(alpha=0.25, which="both")
     axes.spines[["top", "right"]].set_visible(False)
     axes.legend(frameon=False)
-    figure.savefig(path)
+    with replacing(path) as partial:
+        figure.savefig(partial)
     plt.close(figure)

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rillcast import outputs
 from rillcast.cli import flags
 
 if TYPE_CHECKING:
@@ -63,6 +64,14 @@ def run(args: argparse.Namespace) -> int:
     from rillcast_training.evaluate.backtest import backtest, check_trained_for
     from rillcast_training.evaluate.skill import skills
 
+    if args.forecasts:
+        outputs.require_ending("--forecasts", args.forecasts, "Parquet", [".parquet"])
+    if args.report:
+        outputs.require_ending("--report", args.report, "HTML", [".html"], [".htm"])
+    outputs.check(
+        {"MODEL": args.model, "DATA": args.data, "--train": args.train},
+        {"--forecasts": args.forecasts, "--report": args.report},
+    )
     bundle = Bundle.load(args.model)
     check_trained_for(bundle)
     metadata = bundle.metadata
@@ -76,8 +85,6 @@ def run(args: argparse.Namespace) -> int:
         test_fraction=args.test_fraction,
         stride=args.stride,
     )
-    if args.forecasts:
-        result.write_forecasts(args.forecasts)
     others: dict[str, Floats] = {_NAIVE: result.naive}
     for name in args.baseline:
         others[name] = baselines.forecast(
@@ -85,11 +92,22 @@ def run(args: argparse.Namespace) -> int:
         )
     own = result.score(result.forecast.astype("float64"))
     against = {name: skills(own, result.score(forecast)) for name, forecast in others.items()}
+    if args.json:
+        print(json.dumps(_document(metadata, result, others, against)), flush=True)
+    else:
+        _print(metadata, result, others, against)
+    if args.forecasts:  # after the figures, which a full disk must not cost
+        result.write_forecasts(args.forecasts)
     if args.report:
         _write_report(args, metadata, result, others, against)
-    if args.json:
-        print(json.dumps(_document(metadata, result, others, against)))
-        return 0
+        if not args.json:
+            print(f"report: {args.report}")
+    return 0
+
+
+def _print(
+    metadata: BundleMetadata, result: Backtest, others: dict[str, Floats], against: dict[str, dict[str, Skill]]
+) -> None:
     figures = {"model": result.model.as_dict()}
     figures |= {name: result.score(forecast).accuracy(result.levels).as_dict() for name, forecast in others.items()}
     print(f"{metadata.name}@{metadata.model_id}: {len(result.unique_ids)} origins, {result.model.targets:,} targets")
@@ -99,10 +117,7 @@ def run(args: argparse.Namespace) -> int:
             f"{figure.upper()} {s.skill:+.1%} [{s.low:+.1%}, {s.high:+.1%}]" for figure, s in found.items()
         )
         print(f"skill against {name}, with 95 % intervals over series: {shown}")
-    print(f"{result.events:,} events in {result.seconds:.1f} s of engine time")
-    if args.report:
-        print(f"report: {args.report}")
-    return 0
+    print(f"{result.events:,} events in {result.seconds:.1f} s of engine time", flush=True)
 
 
 def comparison(rows: dict[str, dict[str, float]]) -> str:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rillcast import outputs
 from rillcast.cli import flags
 from rillcast.errors import DataError
 
@@ -95,18 +96,26 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 def _export(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     from rillcast_training.data.series import table
 
+    _check_out(args)
     return _write(args.out, table(args.data, flags.columns(args)))
 
 
 def _synthesize(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
-
     from rillcast_training.data.series import to_table
     from rillcast_training.data.synthetic.generator import Recipe, synthesize
 
+    _check_out(args)
     recipe = Recipe(freq=args.freq, series=args.series, length=args.length, seed=args.seed, missing=args.missing)
     frame: pl.DataFrame = to_table(synthesize(recipe), args.freq)
     document, lines = _write(args.out, frame)
     return document | {"recipe": recipe.to_dict()}, lines
+
+
+def _check_out(args: argparse.Namespace) -> None:
+    from rillcast_training.data.tables import ENDINGS
+
+    outputs.require_ending("FILE", args.out, "an uncompressed table", ENDINGS, [".ndjson"])
+    outputs.check({"DATA": getattr(args, "data", None)}, {"FILE": args.out})
 
 
 def _write(path: Path, frame: pl.DataFrame) -> tuple[dict[str, Any], list[str]]:

@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rillcast import outputs
 from rillcast.bundle.bundle import Bundle
 from rillcast.cli.commands.backtest import comparison
 from rillcast.errors import SettingsError
@@ -56,6 +57,10 @@ class _Files:
     @property
     def replay(self) -> Path:
         return self.directory / "replay.csv"
+
+    @property
+    def whole(self) -> Path:
+        return self.directory / "weather.csv"
 
     @property
     def model(self) -> Path:
@@ -140,7 +145,10 @@ def _make_directory(directory: Path) -> _Files:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise SettingsError(f"--workdir {directory}: {error.strerror or error}") from error
-    return _Files(directory)
+    files = _Files(directory)
+    paths = (files.train, files.replay, files.whole, files.model, files.forecasts, files.dead_letters)
+    outputs.check({}, {f"--workdir {directory}, {path.name}": path for path in paths})
+    return files
 
 
 def _train(files: _Files, epochs: int) -> None:
@@ -197,9 +205,10 @@ def _score(files: _Files, bundle: Bundle, rows: Sequence[Row]) -> dict[str, Any]
     from rillcast_training.data import series, weather
     from rillcast_training.evaluate.record_accuracy import score_records
 
-    whole = files.directory / "weather.csv"
-    weather.write(whole, rows)
-    published = score_records(files.forecasts, bundle.metadata, series.load(whole, bundle.metadata.freq), weather.SPLIT)
+    weather.write(files.whole, rows)
+    published = score_records(
+        files.forecasts, bundle.metadata, series.load(files.whole, bundle.metadata.freq), weather.SPLIT
+    )
     return {
         "origins": published.origins,
         "accuracy": asdict(published.model),

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rillcast import outputs
 from rillcast.errors import SettingsError
 
 if TYPE_CHECKING:
+    from rillcast_training.explain.compare import GradientFigures
     from rillcast_training.explain.forecast import Explanation
 
 EXAMPLES: Final = """\
@@ -69,6 +73,7 @@ def _forecast(args: argparse.Namespace) -> int:
     from rillcast_training.explain.pictures import draw_forecast
     from rillcast_training.export.restore import restore
 
+    picture = _picture(args, "forecast", args.model)
     bundle = Bundle.load(args.model)
     metadata, forecaster = bundle.metadata, restore(bundle)
     series = find(load(args.data, metadata.freq, covariates=metadata.covariates), args.stream)
@@ -88,8 +93,6 @@ def _forecast(args: argparse.Namespace) -> int:
     what = f"quantile {level:g}, " + (
         "mean of all periods ahead" if target.step is None else f"period {target.step} ahead"
     )
-    picture = args.out or args.model.with_name(args.model.name + ".forecast.png")
-    draw_forecast(picture, found, title=f"{history.unique_id} at {origin}: {what}")
     document = {
         "model": f"{metadata.name}@{metadata.model_id}",
         "stream": history.unique_id,
@@ -105,6 +108,8 @@ def _forecast(args: argparse.Namespace) -> int:
         print(json.dumps(document))
     else:
         _print_forecast(document, what)
+    sys.stdout.flush()  # the figures, which a full disk must not cost
+    draw_forecast(picture, found, title=f"{history.unique_id} at {origin}: {what}")
     return 0
 
 
@@ -171,18 +176,25 @@ def _gradients(args: argparse.Namespace) -> int:
     for name, least in (("lags", 1), ("streams", 1), ("batches", 0)):
         if getattr(args, name) < least:
             raise SettingsError(f"--{name} {getattr(args, name)}: expected at least {least}")
+    picture = _picture(args, "gradients", *args.models)
     found = compare(args.models, args.data, lags=args.lags, streams=args.streams, batches=args.batches, seed=args.seed)
-    picture = args.out or args.models[0].with_name(args.models[0].name + ".gradients.png")
+    if args.json:
+        print(json.dumps({"models": [one.to_dict() for one in found], "lags": args.lags, "picture": str(picture)}))
+    else:
+        _print_gradients(found, args.lags)
+        print(f"picture: {picture}")
+    sys.stdout.flush()  # the figures, which a full disk must not cost
     draw_gradients(
         picture,
         {one.name: (one.to_state, one.to_input) for one in found},
         {one.name: one.clipping for one in found if one.clipping is not None},
     )
-    if args.json:
-        print(json.dumps({"models": [one.to_dict() for one in found], "lags": args.lags, "picture": str(picture)}))
-        return 0
+    return 0
+
+
+def _print_gradients(found: Sequence[GradientFigures], longest: int) -> None:
     print(f"norm of d output(T) / d input(T - k), relative to its largest; median of {found[0].streams} streams")
-    lags = [k for k in (1, 2, 4, 8, 24, 48, 96, 168, 336, 672) if k <= args.lags]
+    lags = [k for k in (1, 2, 4, 8, 24, 48, 96, 168, 336, 672) if k <= longest]
     print(f"{'':<16} {'cell':<8}" + "".join(f"{f'k={k}':>9}" for k in lags) + "   below 1 %")
     for one in found:
         largest = max(one.to_input.median)
@@ -199,8 +211,14 @@ def _gradients(args: argparse.Namespace) -> int:
             f"{figures['clipped_share']:.0%} above the bound of {figures['bound']:g}, "
             f"the median one keeps {figures['kept']:.0%} of its length"
         )
-    print(f"picture: {picture}")
-    return 0
+
+
+def _picture(args: argparse.Namespace, kind: str, *models: Path) -> Path:
+    """Return the picture to write, once it is known that it can be."""
+    picture: Path = args.out or models[0].with_name(f"{models[0].name}.{kind}.png")
+    outputs.require_ending("--out", picture, "a picture", outputs.PICTURES, [".jpeg"])
+    outputs.check({**{f"MODEL {n}": model for n, model in enumerate(models, 1)}, "DATA": args.data}, {"--out": picture})
+    return picture
 
 
 def _level(level: float | None, levels: tuple[float, ...]) -> int:

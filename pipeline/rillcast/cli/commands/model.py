@@ -8,12 +8,11 @@ from __future__ import annotations
 import argparse
 import datetime as dt
 import json
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rillcast.errors import BundleError
+from rillcast import outputs
 
 if TYPE_CHECKING:
     from rillcast.bundle.registry.model_registry import ModelRegistry, Promotion
@@ -153,17 +152,10 @@ def _moved(args: argparse.Namespace, made: Promotion) -> int:
 
 
 def _pull(args: argparse.Namespace) -> int:
-    pulled = _registry(args).pull(args.model)
     out: Path = args.out
-    written = out.with_name(f".{out.name}.{uuid.uuid4().hex}")
-    try:
-        try:
-            written.write_bytes(pulled.data)
-            written.replace(out)
-        finally:
-            written.unlink(missing_ok=True)
-    except OSError as error:
-        raise BundleError("readable", f"{out}: cannot be written: {error.strerror or error}") from error
+    outputs.check({}, {"--out": out})
+    pulled = _registry(args).pull(args.model)
+    outputs.replace(out, pulled.data)
     manifest = pulled.manifest
     if args.json:
         print(json.dumps({"registry": args.registry, "file": str(out), **manifest.model_dump(mode="json")}))

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rillcast import outputs
 from rillcast.cli import flags
 from rillcast.errors import SettingsError
 from rillcast.observability import logs
@@ -110,6 +111,8 @@ def _copy(settings: Settings, directory: Path, action: str, *, replace: bool, as
     from rillcast.stores.copying import copy_state
     from rillcast.stores.local import LocalStore, stored_partitions
 
+    if action == "export":
+        outputs.check_folder("DIRECTORY", directory)
     metadata = Bundle.load(settings.model).metadata
     kept = kind_of(settings) == "kafka" or _directory(settings)
     if isinstance(kept, Path) and directory.resolve() == kept.resolve():

@@ -91,7 +91,7 @@ def _print(report: TrainReport) -> None:
     print(f"                WQL {figures['wql']:.4f} (seasonal naive {figures['seasonal_naive_wql']:.4f})")
     print(f"                coverage {figures['coverage']:.3f} (nominal {figures['nominal_coverage']:.3f})")
     print(f"  parity        {report.parity:.1e} at most, between the file and the trained module")
-    print(f"  curve         {report.curve}")
+    print(f"  curve         {report.curve or 'not written'}")
 
 
 def _data(args: argparse.Namespace, given: Mapping[str, Any], init: BundleMetadata | None) -> Path | None:
@@ -113,11 +113,14 @@ def _data(args: argparse.Namespace, given: Mapping[str, Any], init: BundleMetada
         raise SettingsError(f"--events {args.events}: expected at least 1")
     from rillcast import settings
     from rillcast.cli import topic_table
+    from rillcast_training.fit.options import TrainOptions
+    from rillcast_training.fit.training import check_outputs
 
     out: Path = given["out"]
     path: Path = args.table or out.with_name(f"{out.name}.parquet")
     if path.suffix != ".parquet":
         raise SettingsError(f"--table {path}: expected a name that ends with .parquet")
+    check_outputs(TrainOptions(data=path, **given), table=path)
     covariates = given.get("covariates", ()) if init is None else [(one.name, one.kind) for one in init.covariates]
     taken = topic_table.write(settings.load(args.config), path, args.events, covariates, given["horizon"])
     print(taken.summary(path), file=sys.stderr)

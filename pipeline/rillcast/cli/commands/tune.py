@@ -5,9 +5,12 @@ from __future__ import annotations
 import argparse
 import json
 import shlex
+import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rillcast.cli import flags
+from rillcast.errors import OutputError
 
 if TYPE_CHECKING:
     from rillcast_training.fit.tune import TrialResult, TuneReport
@@ -39,22 +42,26 @@ def run(args: argparse.Namespace) -> int:
     from rillcast_training.fit import tune_plot
     from rillcast_training.fit.allocator import keep_freed_memory
     from rillcast_training.fit.options import TrainOptions, TuneOptions
-    from rillcast_training.fit.tune import tune
+    from rillcast_training.fit.tune import picture_of, tune
 
     keep_freed_memory()
     shared = flags.given(args, TrainOptions, "tune")
     base = TrainOptions(data=args.data, columns=flags.columns(args), out=args.study, quiet=True, **shared)
     options = TuneOptions(base=base, **flags.given(args, TuneOptions, "tune"))
     found = tune(options, progress=(lambda _trial: None) if args.json else _say)
-    picture = args.study.with_name(args.study.name + ".png")
-    tune_plot.draw(picture, found, title=f"{base.source}, {len(found.trials)} trials")
+    picture: Path | None = picture_of(args.study)
+    try:
+        tune_plot.draw(picture_of(args.study), found, title=f"{base.source}, {len(found.trials)} trials")
+    except OutputError as error:
+        print(f"rillcast: warning: the picture is not written: {error}", file=sys.stderr)
+        picture = None
     best = found.of(found.recommended)
     command = _command(args, best)
     if args.json:
-        print(json.dumps(found.to_dict() | {"picture": str(picture), "command": command}))
+        print(json.dumps(found.to_dict() | {"picture": picture and str(picture), "command": command}))
         return 0
     _print(found)
-    print(f"\npicture      {picture}\nrecommended  {command}")
+    print(f"\npicture      {picture or 'not written'}\nrecommended  {command}")
     return 0
 
 

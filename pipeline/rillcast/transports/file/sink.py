@@ -1,51 +1,65 @@
 """The sink on files: one file for each channel.
 
-Each run writes its outputs from the beginning. Only a run over a topic appends, because it does not see the committed
-part of the topic again.
+A run over a file writes its outputs from the beginning; they replace those of an earlier run when it ends well
+(`finish`). Only a run over a topic appends, because it does not see the committed part of the topic again.
 
-Owns: the output files. Does not know: what a record means.
+Owns: the output files of a run. Does not know: what a record means, or how a file is locked and replaced
+(`rillcast.outputs`).
 """
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Final
 
-from rillcast.errors import DeliveryError, SettingsError, TransportError
+from rillcast import outputs
+from rillcast.errors import DeliveryError, InUseError, OutputError, SettingsError, TransportError
+from rillcast.outputs import GrowingFile
 from rillcast.transports.base import Channel, Records
 from rillcast.transports.file import dead_letter_lines
 from rillcast.transports.file.readers import import_polars
 
+_LINES: Final = ".jsonl"
+_PARQUET: Final = ".parquet"
 _PENDING_SUFFIX: Final = ".pending.jsonl"
+_CONTENTS: Final = {"output.path": ("JSON Lines or Parquet", [_LINES, _PARQUET])}
+# Endings that promise another format; an ending of the user's own promises none.
+_OTHER_FORMATS: Final = frozenset({
+    ".gz", ".bz2", ".xz", ".zst", ".zip", ".csv", ".tsv", ".txt", ".xls", ".xlsx", ".parquet", ".arrow", ".feather",
+    ".avro", ".orc", ".msgpack", ".pb", ".npy", ".npz", ".h5", ".db", ".sqlite", ".html", ".xml", ".yaml", ".toml",
+})  # fmt: skip
 
 
 class FileSink:
     """Forecasts and dead letters as JSON Lines (`-` is standard output), or forecasts as Parquet.
 
-    A dead letter is one object, in the form of `rillcast.transports.file.dead_letter_lines`. Parquet is written when
-    the sink closes, from a `.pending.jsonl` in the same folder, which stays if that fails.
+    A dead letter is one object, in the form of `rillcast.transports.file.dead_letter_lines`. Parquet is written by
+    `finish`, from a `.pending.jsonl` in the same folder, which stays if that fails.
 
     Raises:
         SettingsError: A file cannot be opened for writing.
+        InUseError: Another process writes a file.
     """
 
     def __init__(self, paths: Mapping[Channel, str], *, append: bool = False) -> None:
         self._paths = dict(paths)
-        self._parquet: dict[Channel, Path] = {}
+        self._outputs: dict[Channel, GrowingFile] = {}
         self._files: dict[Channel, IO[bytes]] = {}
         for channel, path in self._paths.items():
-            if path.lower().endswith(".parquet"):
+            working = None
+            if _is_parquet(path):
                 import_polars()
-                self._parquet[channel] = Path(path)
-                path = path + _PENDING_SUFFIX
+                working = _pending(path)
             try:
-                self._files[channel] = _open_output(path, append=append)
+                self._outputs[channel] = GrowingFile(path, append=append, working=working)
             except OSError as error:
                 self.close()
-                raise SettingsError(f"{channel.value} file {path}: {error.strerror or error}") from error
+                raise SettingsError(f"{channel.value} file {path}: {outputs.reason(error)}") from error
+            except InUseError as error:
+                self.close()
+                raise InUseError(f"{channel.value} file {error}") from error
+            self._files[channel] = self._outputs[channel].file
 
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:  # noqa: ARG002  a file has none
         """Write one line per record.
@@ -63,7 +77,7 @@ class FileSink:
         try:
             self._file(channel).write(b"\n".join(lines) + b"\n")
         except OSError as error:
-            raise TransportError(f"{channel.value} file {self._paths[channel]}: {error.strerror or error}") from error
+            raise TransportError(self._failure(channel, error)) from error
 
     def flush(self, timeout_s: float) -> None:  # noqa: ARG002  a disk gives no way to stop waiting
         """Write everything to the disk.
@@ -71,39 +85,50 @@ class FileSink:
         Raises:
             DeliveryError: A file could not be written.
         """
-        for channel in self._files:
+        for channel, output in self._outputs.items():
             try:
-                file = self._file(channel)
-                file.flush()
-                if file.seekable():  # a pipe or a terminal has nothing to sync
-                    os.fsync(file.fileno())
+                output.flush()
+                if not _is_parquet(self._paths[channel]):
+                    output.keep()
             except OSError as error:
-                raise DeliveryError(
-                    f"{channel.value} file {self._paths[channel]}: {error.strerror or error}"
-                ) from error
+                raise DeliveryError(self._failure(channel, error)) from error
 
-    def close(self) -> None:
-        """Close the files; Parquet is written now.
+    def finish(self) -> None:
+        """Let the outputs replace those of an earlier run; Parquet is written now.
 
         Raises:
-            TransportError: It could not be written; the lines are kept in the same folder.
+            TransportError: A file could not be written; the earlier one is unchanged.
         """
-        files, self._files = self._files, {}
-        parquet, self._parquet = self._parquet, {}
-        failures: list[TransportError] = []
-        for channel, file in files.items():
+        for channel, output in self._outputs.items():
             try:
-                file.close()
-                if channel in parquet:
-                    _convert(Path(f"{parquet[channel]}{_PENDING_SUFFIX}"), parquet[channel])
+                if _is_parquet(self._paths[channel]):
+                    output.flush()
+                    _convert(_pending(self._paths[channel]), Path(self._paths[channel]))
+                else:
+                    output.finish()
             except OSError as error:
-                failures.append(
-                    TransportError(f"{channel.value} file {self._paths[channel]}: {error.strerror or error}")
-                )
-            except TransportError as error:
-                failures.append(error)
+                raise TransportError(self._failure(channel, error)) from error
+
+    def close(self) -> None:
+        """Close the files.
+
+        Raises:
+            TransportError: The last lines could not be written.
+        """
+        opened, self._outputs, self._files = self._outputs, {}, {}
+        failures: list[TransportError] = []
+        for channel, output in opened.items():
+            try:
+                output.close()
+            except OSError as error:
+                failures.append(TransportError(self._failure(channel, error)))
         if failures:
             raise failures[0]
+
+    def _failure(self, channel: Channel, error: OSError) -> str:
+        path = self._paths[channel]
+        where = f"{path} (standard output)" if path == outputs.STANDARD else path
+        return f"{channel.value} file {where}: {outputs.reason(error)}"
 
     def _file(self, channel: Channel) -> IO[bytes]:
         if channel not in self._files:
@@ -111,23 +136,51 @@ class FileSink:
         return self._files[channel]
 
 
-def _open_output(path: str, *, append: bool) -> IO[bytes]:
-    if path == "-":
-        return os.fdopen(os.dup(sys.stdout.fileno()), "wb")  # a duplicate: closing it leaves standard output open
-    return Path(path).open("ab" if append else "wb")
+def check(inputs: outputs.Paths, settings: Mapping[str, str | None]) -> None:
+    """Refuse output files that cannot or must not be written, before any is opened.
+
+    Args:
+        inputs: The files that the run reads, by setting.
+        settings: `output.path`, `dead_letters.path` and `anomalies.path`.
+
+    Raises:
+        SettingsError: See `rillcast.outputs`.
+    """
+    written: dict[str, str | Path] = {}
+    for name, path in settings.items():
+        if path is None:
+            continue
+        if Path(path).suffix.lower() in _OTHER_FORMATS:
+            content, endings = _CONTENTS.get(name, ("JSON Lines", [_LINES]))
+            outputs.require_ending(name, path, content, endings)
+        written[name] = path
+        if path != outputs.STANDARD and not outputs.is_special(Path(path)):
+            working = _pending(path) if _is_parquet(path) else outputs.working_file(Path(path))
+            written[f"{name}, until the run ends,"] = working
+    outputs.check(inputs, written)
+
+
+def _is_parquet(path: str) -> bool:
+    return path.lower().endswith(_PARQUET)
+
+
+def _pending(path: str) -> Path:
+    """Return the file of the lines that become Parquet."""
+    return Path(path + _PENDING_SUFFIX)
 
 
 def _convert(lines: Path, target: Path) -> None:
     """Write `target` from JSON Lines, whole or not at all."""
     pl = import_polars()
-    unfinished = target.with_name(target.name + ".tmp")
     try:
-        if lines.stat().st_size:
-            pl.scan_ndjson(lines, infer_schema_length=None).sink_parquet(unfinished)
-        else:
-            pl.DataFrame().write_parquet(unfinished)
-        unfinished.replace(target)
-    except (pl.exceptions.PolarsError, OSError) as error:
+        with outputs.replacing(target) as partial:
+            if lines.stat().st_size:
+                pl.scan_ndjson(lines, infer_schema_length=None).sink_parquet(partial)
+            else:
+                pl.DataFrame().write_parquet(partial)
+    except OutputError as error:
+        raise TransportError(f"forecasts file {error}; the records are in {lines}") from error
+    except pl.exceptions.PolarsError as error:
         raise TransportError(
             f"forecasts file {target} could not be written: {error}; the records are in {lines}"
         ) from error

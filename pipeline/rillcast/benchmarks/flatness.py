@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
 from typing import Any, Final
 
 from rillcast.benchmarks.load import Load
@@ -34,16 +33,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     for block in range(args.blocks):
         load.engine.residents.release(1)
         load.age(1, young, args.young)
-        at = args.age + block * _CALLS
         # Each is first in every second block, so that neither profits from the other's warm cache.
-        pair: list[tuple[list[float], Callable[[int], None]]] = [
-            (young_times, lambda call: load.step(1, young, args.young + call)),
-            (old_times, lambda call, at=at: load.step(0, old, at + call)),  # type: ignore[misc]
-        ]
-        for times, step in pair if block % 2 else reversed(pair):
+        pair = [(young_times, 1, young, args.young), (old_times, 0, old, args.age + block * _CALLS)]
+        for times, partition, unique_ids, period in pair if block % 2 else reversed(pair):
             started = time.perf_counter()
             for call in range(_CALLS):
-                step(call)
+                load.step(partition, unique_ids, period + call)
             times.append((time.perf_counter() - started) / (_CALLS * args.batch))
     ratios = [o / y for o, y in zip(old_times, young_times, strict=True)]
     return load.about | {

@@ -131,7 +131,7 @@ class Rollout:
             return {}
         try:
             chosen = self._handover.choose(candidate)
-        except Exception as error:  # noqa: BLE001  here too
+        except Exception as error:  # noqa: BLE001  the path that serves goes on after any error
             self._fail(candidate, error)
             return {}
         if chosen:

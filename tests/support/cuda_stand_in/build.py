@@ -155,7 +155,7 @@ class Seen:
         return str(self._runtime.stand_in_faults().decode()).splitlines()
 
     def copied_from_host(self, n_bytes: int) -> list[int]:
-        """Return the addresses to which so many bytes of host memory were copied, in order."""
+        """Return the addresses to which copies of this many bytes from host memory went, in order."""
         size, found = ctypes.c_size_t(), []
         for index in range(int(self._runtime.stand_in_host_copies())):
             address = self._runtime.stand_in_host_copy(index, ctypes.byref(size))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rillcast.observability.metrics import TABLE
+from rillcast.observability.metric_table import TABLE
 from tests.support.ci import cannot_run
 from tests.support.paths import ROOT
 from tests.support.prometheus import PrometheusError, programs

@@ -7,7 +7,8 @@ import numpy as np
 from prometheus_client import CollectorRegistry
 
 from rillcast.events import EventBatch
-from rillcast.observability.metrics import TABLE, Metrics
+from rillcast.observability.metric_table import TABLE
+from rillcast.observability.metrics import Metrics
 from tests.support.live_views import published, stepped
 from tests.support.paths import ROOT
 from tests.support.toy import toy_bundle

@@ -12,6 +12,8 @@ HEADLESS ?=
 KILLS ?=
 QUICK ?=
 SEED ?=
+# File in which results of the chaos suite accumulate; a suite that was stopped continues with what it lacks.
+RESULTS ?=
 # More options of the chaos suite, e.g. CHAOS='--client librdkafka --store kafka'.
 CHAOS ?=
 # Processes of the test suite, and more options of pytest, e.g. TESTS='-k kafka'. Each process has a broker of its own;
@@ -38,7 +40,7 @@ help:
 	@echo 'make docs         build the documentation site in build/site and check its links'
 	@echo 'make bench        run every benchmark, on a broker of its own (QUICK=1: a short run that shows that they work)'
 	@echo 'make accuracy     train on public series and score the forecasts (ACCURACY_DATA=folder; SEEDS=5: median and spread)'
-	@echo 'make chaos        kill, stop and restart every process, and count lost events (KILLS=5 SEED=7: short and repeatable)'
+	@echo 'make chaos        kill, stop and restart every process, and count lost events (KILLS=5 SEED=7: short and repeatable; RESULTS=file: resumable)'
 	@echo 'make fuzz         feed a million hostile inputs to decoders and bundle loader (FUZZ="--inputs 10000 --seed 7")'
 	@echo 'make audit        look up known vulnerabilities of the pinned versions (asks PyPI)'
 	@echo 'make image        build the container images rillcast:cpu and rillcast:cuda (needs Docker)'
@@ -68,7 +70,7 @@ unit: $(VENV)/.dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile tests/unit $(TESTS)
 
 chaos: $(VENV)/.dev-installed
-	$(BIN)/python -m tests.faults.chaos $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(CHAOS)
+	$(BIN)/python -m tests.faults.chaos --all $(if $(RESULTS),--results $(RESULTS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(CHAOS)
 
 fuzz: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.fuzz.run $(FUZZ)

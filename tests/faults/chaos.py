@@ -4,7 +4,8 @@ For each client, store and delivery: its own broker, a run, and a line
 
     librdkafka kafka exactly_once seed=7: kills / events / lost / doubled / wrong = 50 / 1,000,000 / 0 / 0 / 0
 
-Exit code 0 if every zero is a zero, else 1; then the logs stay, and their folder is named.
+and a table at the end. Exit code 0 if every zero is a zero; 1 after a finding; 3 if the harness itself failed and
+nothing else was found. In both cases the logs stay, and their folder is named.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import itertools
 import logging
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -22,101 +24,169 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.faults.fleet import Finding
 from tests.faults.load import gru_load, toy_load
 from tests.faults.plan import Plan
-from tests.faults.run import Combination, Run
-from tests.support.kafka_broker import running_broker
+from tests.faults.results import Outcome, Result, ResultsFile, Task, exit_code, table
+from tests.faults.run import Combination, Report, Run
+from tests.support.kafka_broker import KafkaBroker, running_broker
 from tests.support.kafka_cluster import KafkaCluster
 
 CLIENTS: Final = ("librdkafka", "kafka-python")
 STORES: Final = ("kafka", "local")
 DELIVERIES: Final = ("exactly_once", "at_least_once")
 LOADS: Final = {"toy": toy_load, "gru": gru_load}
-_KILLS: Final = 50
+_KILLS: Final = 50  # of a run; more are split into runs with seeds of their own
 _EVENTS_PER_KILL: Final = {"toy": 20_000, "gru": 2_000}
+_INTERRUPTED: Final = 130
 
 
 def parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     root = argparse.ArgumentParser(prog="chaos", description="Kill, stop and restart everything; lose nothing.")
-    root.add_argument("--kills", type=int, default=_KILLS, help=f"kill -9 per run ({_KILLS})")
+    root.add_argument(
+        "--kills", type=int, default=_KILLS, help=f"kill -9 per line ({_KILLS}); more than {_KILLS} are split into runs"
+    )
     root.add_argument("--events", type=int, help="events per run (20,000 per kill; gru: 2,000 per kill)")
     root.add_argument("--seed", type=int, help="of the schedule and the events; drawn and printed if not given")
     root.add_argument("--client", action="append", choices=CLIENTS, help="only this client; may be repeated")
     root.add_argument("--store", action="append", choices=STORES, help="only this store; may be repeated")
     root.add_argument("--delivery", action="append", choices=DELIVERIES, help="only this delivery; may be repeated")
     root.add_argument("--load", action="append", choices=LOADS, help="only this bundle; may be repeated")
+    root.add_argument("--all", action="store_true", help="go on with the other lines after a finding")
+    root.add_argument("--results", type=Path, help="file of results; runs that it has are not repeated")
     root.add_argument("--quiet", action="store_true", help="one line per run, nothing else unless it fails")
     return root
 
 
-def full_plan(seed: int, kills: int, events: int) -> Plan:
+def tasks(args: argparse.Namespace, seed: int) -> list[Task]:
+    """Return the runs: all lines with the first seed, then all lines with the next, until each has its kills."""
+    toys = itertools.product(args.client or CLIENTS, args.store or STORES, args.delivery or DELIVERIES)
+    lines = [(*line, "toy") for line in toys]
+    store, delivery = (args.store or STORES)[0], (args.delivery or DELIVERIES)[0]
+    lines += [(client, store, delivery, "gru") for client in args.client or CLIENTS]
+    return [
+        Task(
+            client=client,
+            store=store,
+            delivery=delivery,
+            load=load,
+            seed=seed + number,
+            kills=kills,
+            events=args.events or kills * _EVENTS_PER_KILL[load],
+        )
+        for number, kills in enumerate(_parts(args.kills))
+        for client, store, delivery, load in lines
+        if load in (args.load or LOADS)
+    ]
+
+
+def _parts(kills: int) -> list[int]:
+    return [min(_KILLS, kills - done) for done in range(0, kills, _KILLS)]
+
+
+def full_plan(task: Task) -> Plan:
     """Return the plan of a run with everything in it."""
     return Plan(
-        seed,
-        kills,
-        events,
+        task.seed,
+        task.kills,
+        task.events,
         members=(1, 3, 5, 2, 1),
-        stops=max(1, kills // 12),
-        brokers_hard=max(1, kills // 25),
+        stops=max(1, task.kills // 12),
+        brokers_hard=max(1, task.kills // 25),
         brokers_clean=1,
     )
 
 
-def run_one(combination: Combination, load_name: str, plan: Plan, folder: Path, *, quiet: bool) -> bool:
-    """Run one combination on its own broker, print the verdict, and return whether it is clean."""
+def run_one(task: Task, *, quiet: bool) -> Result:
+    """Do one run on its own broker, print the verdict, and return what came of it."""
     started = time.monotonic()
-    load, model = LOADS[load_name](plan.events, plan.seed, folder)
+    folder = Path(tempfile.mkdtemp(prefix="rillcast-chaos-"))
+    try:
+        report = _report_of(task, folder)
+    except Exception as error:  # noqa: BLE001  what is no finding is a failure of the harness, and ends this run only
+        outcome: Outcome = "finding" if isinstance(error, Finding) else "harness failed"
+        print(f"{task}: {outcome.upper()} after {time.monotonic() - started:.0f} s", flush=True)
+        traceback.print_exc(file=sys.stdout)
+        print(f"    the logs of the members, and the broker's folder, are in {folder}", flush=True)
+        said = f"{type(error).__name__}: {error}".splitlines()[0]
+        seconds = time.monotonic() - started
+        return Result(task=task, outcome=outcome, seconds=seconds, said=said, logs=str(folder))
+    print(report, flush=True)
+    verdict = report.verdict
+    if not quiet or not verdict.clean:
+        print(report.details(), flush=True)
+    if verdict.clean:
+        shutil.rmtree(folder)
+    else:
+        print(f"    the logs of the members are in {folder}", flush=True)
+    return Result(
+        task=task,
+        outcome="clean" if verdict.clean else "finding",
+        seconds=report.seconds,
+        kills=report.kills,
+        events=verdict.events,
+        lost=verdict.lost,
+        doubled=verdict.doubled,
+        wrong=verdict.wrong,
+        said=next(iter(verdict.cases), ""),
+        logs="" if verdict.clean else str(folder),
+    )
+
+
+def _report_of(task: Task, folder: Path) -> Report:
+    load, model = LOADS[task.load](task.events, task.seed, folder)
     with running_broker(own_controller=True) as broker:
         cluster = KafkaCluster(broker.bootstrap_servers, broker)
+        combination = Combination(task.client, task.store, task.delivery)
         try:
-            report = Run(cluster, combination, plan, load, model, folder).run()
-        except AssertionError:
-            print(f"{combination} {load_name} seed={plan.seed}: FAILED after {time.monotonic() - started:.0f} s")
-            traceback.print_exc(file=sys.stdout)
-            shutil.copytree(broker.folder, folder / "broker")
-            return False
+            return Run(cluster, combination, full_plan(task), load, model, folder).run()
+        except Exception:
+            _keep(broker, folder)
+            raise
         finally:
             cluster.close()
             if torn := broker.torn_transactions:
                 print(f"    the broker itself took {torn} transactions for complete without their markers", flush=True)
-    print(report, flush=True)
-    if not quiet or not report.verdict.clean:
-        print(report.details(), flush=True)
-    return report.verdict.clean
+
+
+def _keep(broker: KafkaBroker, folder: Path) -> None:
+    """Copy the broker's folder. It is stopped first: a running one deletes files while they are copied."""
+    broker.close()
+    shutil.copytree(broker.folder, folder / "broker")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the matrix and return the exit code."""
     args = parser().parse_args(argv)
-    seed = random.randrange(10**6) if args.seed is None else args.seed  # noqa: S311
     logging.basicConfig(
         level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr
     )
+    file = None if args.results is None else ResultsFile(args.results)
+    # What failed for the harness's own reasons is run again.
+    results = [] if file is None else [result for result in file.read() if result.outcome != "harness failed"]
+    seed = args.seed
+    if seed is None:
+        seed = min((result.task.seed for result in results), default=random.randrange(10**6))  # noqa: S311
     print(f"seed {seed}", flush=True)
-    runs = [
-        (Combination(client, store, delivery), "toy")
-        for client, store, delivery in itertools.product(
-            args.client or CLIENTS, args.store or STORES, args.delivery or DELIVERIES
-        )
-        if "toy" in (args.load or LOADS)
-    ]
-    if "gru" in (args.load or LOADS):
-        runs += [
-            (Combination(client, (args.store or STORES)[0], (args.delivery or DELIVERIES)[0]), "gru")
-            for client in args.client or CLIENTS[:1]
-        ]
-    clean = True
-    for combination, load in runs:
-        folder = Path(tempfile.mkdtemp(prefix="rillcast-chaos-"))
-        plan = full_plan(seed, args.kills, args.events or args.kills * _EVENTS_PER_KILL[load])
-        if run_one(combination, load, plan, folder, quiet=args.quiet):
-            shutil.rmtree(folder)
-        else:
-            clean = False
-            print(f"    the logs of the members, and the broker's folder if it hung, are in {folder}", flush=True)
-    return 0 if clean else 1
+    known = {result.task for result in results}
+    try:
+        for task in tasks(args, seed):
+            if task in known:
+                continue
+            results.append(run_one(task, quiet=args.quiet))
+            if file is not None:
+                file.append(results[-1])
+            if results[-1].outcome != "clean" and not args.all:
+                break
+    except KeyboardInterrupt:
+        print("interrupted", flush=True)
+        return _INTERRUPTED
+    finally:
+        print(table(results), flush=True)
+    return exit_code(results)
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it leaves no process behind
     sys.exit(main())

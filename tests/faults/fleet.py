@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
+import subprocess
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -102,14 +103,15 @@ class Fleet:
         """Ask a member to end, and wait for it.
 
         Raises:
-            Finding: it ended with another code than a clean end has, or one that lost its broker.
+            Finding: it did not end, or with another code than a clean end has, or one that lost its broker.
         """
         member = self.members.pop(number)
         try:
             code = member.process.stop(signal.SIGTERM)
-        except BaseException:
+        except subprocess.TimeoutExpired as error:
+            raise Finding(f"member {number} did not end {error.timeout:g} s after SIGTERM:\n{tail(member)}") from error
+        finally:
             member.process.kill()
-            raise
         unheeded = code == -signal.SIGTERM and not member.listened  # it did not handle signals yet
         if code not in _STOPPED and not unheeded:
             raise Finding(f"member {number} ended with {code} after SIGTERM:\n{tail(member)}")

@@ -21,7 +21,7 @@ from tests.faults.fleet import GUEST, Finding, Fleet, Member, tail
 from tests.faults.load import PARTITIONS, Load
 from tests.faults.plan import Fault, Plan, Step
 from tests.faults.verdict import Verdict, judge
-from tests.faults.watch import ClusterWatch
+from tests.faults.watch import ClusterWatch, surely
 from tests.support.kafka_cluster import KafkaCluster, unique
 
 log = logging.getLogger(__name__)
@@ -147,7 +147,14 @@ class Run:
 
         Raises:
             Finding: a member ended as it should not, or there was no progress.
+            Exception: The harness itself failed; nothing is known about the service.
         """
+        try:
+            return self._run()
+        finally:
+            self._watch.close()
+
+    def _run(self) -> Report:
         started = time.monotonic()
         with self._fleet.running(self._plan.members[0]), self._feeder.running():
             for step in self._plan.steps():
@@ -158,13 +165,10 @@ class Run:
             self._struck_at = len(self._load)
             self._until(lambda: self._all_committed, "everything committed")
             self._fleet.scale(0)
-        try:
-            return self._judged(started)
-        finally:
-            self._watch.close()
+        return self._judged(started)
 
     def _judged(self, started: float) -> Report:
-        ends = self._watch.ends(self._input, PARTITIONS)
+        ends = surely(lambda: self._watch.ends(self._input, PARTITIONS), "the ends of the input")
         assert ends == self._counts, f"the input is not what was to be fed: {ends}, expected {self._counts}"
         report = self._report
         report.verdict = judge(
@@ -175,7 +179,8 @@ class Run:
         )
         report.restarts = sum(self._fleet.exits.values())
         if self._combination.store == "kafka":
-            report.state_offsets = sum((self._watch.ends(self._state, PARTITIONS) or {}).values())
+            ends = surely(lambda: self._watch.ends(self._state, PARTITIONS), "the ends of the state topic")
+            report.state_offsets = sum(ends.values())
             report.state_records = sum(1 for _ in self._watch.records(self._state, PARTITIONS))
         report.seconds = time.monotonic() - started
         return report

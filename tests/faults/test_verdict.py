@@ -100,6 +100,11 @@ def test_a_forecast_of_no_event_is_wrong(source: object, load: Load, clean: Sequ
     assert judge(load, "at_least_once", values, []).wrong == 1
 
 
+@pytest.mark.parametrize("value", [None, b"", b"rubbish", b'{"unique_id": 1}'])
+def test_a_record_that_is_no_forecast_is_wrong(value: bytes | None, load: Load, clean: Sequence[bytes]) -> None:
+    assert judge(load, "exactly_once", [*clean, value], []).wrong == 1
+
+
 def test_forecasts_of_a_stream_out_of_order_are_wrong(load: Load, clean: Sequence[bytes]) -> None:
     first, second = (load.stream == load.stream[0]).nonzero()[0][:2].tolist()
     values = [*clean]

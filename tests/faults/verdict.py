@@ -63,7 +63,12 @@ def judge(
     first = np.full(len(load), _UNSEEN, np.int64)  # hash of the first forecast
     newest = np.full(len(load.ids), _UNSEEN, np.int64)  # event of each stream's newest first forecast
     for value in forecasts:
-        published = decode(value or b"")
+        try:
+            published = decode(value or b"")
+        except msgspec.MsgspecError as error:
+            verdict.wrong += 1
+            verdict.note(f"wrong: no forecast ({error}): {value!r}")
+            continue
         source = published.source
         if source is None or not (source.partition < PARTITIONS and source.offset < events[source.partition].size):
             verdict.wrong += 1

@@ -1,7 +1,7 @@
 """The driver's view of the cluster: positions, transactions, the group, the state topic, and the output at the end.
 
 Owns: its own admin client. Does not know: members or faults. While the broker is unavailable every look returns None,
-and callers ask again, because the driver itself stops the broker.
+and callers ask again, because the driver itself stops the broker. `surely` does so for them.
 """
 
 from __future__ import annotations
@@ -17,20 +17,15 @@ from confluent_kafka import (
     KafkaException,
     TopicPartition,
 )
-from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not list what it re-exports
-    AdminClient,
-    AlterConfigOpType,
-    ConfigEntry,
-    ConfigResource,
-    ResourceType,
-)
+from confluent_kafka.admin import AdminClient
 
 from tests.support.kafka_cluster import unique
 
 T = TypeVar("T")
 
 _ANSWER_S: Final = 2.0
-_READ_S: Final = 120.0
+_PATIENCE_S: Final = 120.0  # with a broker that should answer, on a busy machine
+_PAUSE_S: Final = 0.2
 _OFFSETS_TOPIC: Final = "__consumer_offsets"
 _MOVING: Final = ("PreparingRebalance", "CompletingRebalance")
 _LOG_LEVEL: Final = 2  # nothing short of critical
@@ -104,17 +99,23 @@ class ClusterWatch:
         """Yield the value of every committed record, each partition to its high watermark, by partition in order.
 
         Judged by the position, which passes transaction markers; an open transaction is waited for.
+
+        Raises:
+            TimeoutError: The broker does not answer, or no record came for two minutes.
         """
-        ends = self.ends(topic, partitions)
-        assert ends is not None, f"the broker does not tell the ends of {topic}"
+        ends = surely(lambda: self.ends(topic, partitions), f"the ends of {topic}")
         remaining = {partition for partition, end in ends.items() if end}
         consumer = Consumer(self._config(unique("judge"), "read_committed"))
         try:
             consumer.assign([TopicPartition(topic, partition, OFFSET_BEGINNING) for partition in remaining])
-            deadline = time.monotonic() + _READ_S
+            deadline = time.monotonic() + _PATIENCE_S
             while remaining:
-                assert time.monotonic() < deadline, f"partitions {sorted(remaining)} of {topic} did not end"
-                for message in consumer.consume(10_000, 0.05):
+                messages = consumer.consume(10_000, 0.05)
+                if messages:
+                    deadline = time.monotonic() + _PATIENCE_S
+                elif time.monotonic() > deadline:
+                    raise TimeoutError(f"partitions {sorted(remaining)} of {topic} did not end")
+                for message in messages:
                     partition, offset, error = message.partition(), message.offset(), message.error()
                     assert partition is not None
                     assert offset is not None
@@ -127,13 +128,6 @@ class ClusterWatch:
                         remaining.discard(partition)
         finally:
             consumer.close()
-
-    def compact_often(self, *, often: bool = True) -> None:
-        """Let the broker's cleaner look for work every 0.1 s, or as often as it is configured to."""
-        operation = AlterConfigOpType.SET if often else AlterConfigOpType.DELETE
-        entry = ConfigEntry("log.cleaner.backoff.ms", "100", incremental_operation=operation)
-        resource = ConfigResource(ResourceType.BROKER, "1", incremental_configs=[entry])
-        self._admin.incremental_alter_configs([resource])[resource].result(_READ_S)
 
     def _described(self) -> Any:
         return _look(lambda: self._admin.list_groups(self._group, timeout=_ANSWER_S)[0])
@@ -149,6 +143,20 @@ class ClusterWatch:
             "enable.partition.eof": True,
             "fetch.queue.backoff.ms": 5,
         }
+
+
+def surely(look: Callable[[], T | None], what: str) -> T:
+    """Return what is seen, looking again while the broker does not answer.
+
+    Raises:
+        TimeoutError: It did not answer for two minutes.
+    """
+    deadline = time.monotonic() + _PATIENCE_S
+    while (seen := look()) is None:
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the broker did not tell {what} within {_PATIENCE_S:g} s")
+        time.sleep(_PAUSE_S)
+    return seen
 
 
 def _ends(consumer: Consumer, topic: str, partitions: int) -> dict[int, int]:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import time
 import uuid
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from confluent_kafka import (
     Consumer,
@@ -24,11 +24,19 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from rillcast.settings import KafkaSettings
+from rillcast.transports.kafka.common.retries import retry_until
 from tests.support.kafka_broker import KafkaBroker, running_broker
 
+T = TypeVar("T")
+
 _TIMEOUT_S: Final = 20.0
+_PATIENCE_S: Final = 120.0  # with a broker that does not answer in time, because the machine is busy
 # What a broker answers that has just been started.
 _NOT_READY: Final = (
+    KafkaError.REQUEST_TIMED_OUT,
+    KafkaError.NOT_CONTROLLER,
+    KafkaError.BROKER_NOT_AVAILABLE,
+    KafkaError.INVALID_REPLICATION_FACTOR,  # its controller has not heard of it yet
     KafkaError.NOT_LEADER_FOR_PARTITION,
     KafkaError.LEADER_NOT_AVAILABLE,
     KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
@@ -76,17 +84,31 @@ class KafkaCluster:
         name = unique(prefix)
         settings = {key.replace("_", "."): str(value) for key, value in config.items()}
         topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
-        self._admin.create_topics([topic], operation_timeout=_TIMEOUT_S)[name].result(_TIMEOUT_S)
-        deadline = time.monotonic() + _TIMEOUT_S
-        while name not in self._admin.list_topics(timeout=_TIMEOUT_S).topics:
-            assert time.monotonic() < deadline, f"topic {name} was created but is not listed"
+        answered(lambda: self._create(topic))
+
+        def listed() -> None:
+            if name not in self._admin.list_topics(timeout=_TIMEOUT_S).topics:
+                raise TimeoutError(f"topic {name} was created but is not listed")
+
+        answered(listed)
         return name
+
+    def _create(self, topic: NewTopic) -> None:
+        """Create a topic. One that is there already was created by a request whose answer came too late."""
+        try:
+            self._admin.create_topics([topic], operation_timeout=_TIMEOUT_S)[topic.topic].result(_TIMEOUT_S)
+        except KafkaException as error:
+            if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:
+                raise
 
     def delete_records(self, topic: str, partition: int, before: int) -> None:
         """Drop the records of `partition` below the offset `before`, as retention would."""
-        future = self._admin.delete_records([TopicPartition(topic, partition, before)])
-        for each in future.values():
-            each.result(_TIMEOUT_S)
+
+        def delete() -> None:
+            for each in self._admin.delete_records([TopicPartition(topic, partition, before)]).values():
+                each.result(_TIMEOUT_S)
+
+        answered(delete)
 
     def produce(
         self,
@@ -125,9 +147,8 @@ class KafkaCluster:
         """
         consumer = self._reader("read_committed" if committed else "read_uncommitted")
         try:
-            partitions = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
             ends: dict[int, int] = {}
-            for number in partitions:
+            for number in _partitions(consumer, topic):
                 low, high = _watermarks(consumer, topic, number)
                 if high > low:
                     ends[number] = high
@@ -143,25 +164,18 @@ class KafkaCluster:
         admin client of librdkafka 2.16 crashes the process when the answer is that the coordinator has moved.
         """
         consumer = self._reader("read_committed", group)
-        deadline = time.monotonic() + _TIMEOUT_S
         try:
-            while True:
-                try:
-                    partitions = consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions
-                    found = consumer.committed([TopicPartition(topic, n) for n in partitions], timeout=_TIMEOUT_S)
-                    break
-                except KafkaException as error:
-                    if error.args[0].code() not in _NOT_READY or time.monotonic() > deadline:
-                        raise
-                    time.sleep(0.1)
+            asked = [TopicPartition(topic, number) for number in _partitions(consumer, topic)]
+            found = answered(lambda: consumer.committed(asked, timeout=_TIMEOUT_S))
         finally:
             consumer.close()
         return {each.partition: each.offset for each in found if each.offset >= 0}
 
     def members(self, group: str) -> int:
         """Return how many members the group has."""
-        future = self._admin.describe_consumer_groups([group])[group]
-        return len(future.result(_TIMEOUT_S).members)
+        return answered(
+            lambda: len(self._admin.describe_consumer_groups([group])[group].result(_TIMEOUT_S).members),
+        )
 
     def settings(self, **changes: object) -> KafkaSettings:
         """Return client settings for this broker with a group of its own, changed as asked."""
@@ -210,19 +224,36 @@ def unique(prefix: str) -> str:
     return f"{prefix}-{uuid.uuid4().hex[:12]}"
 
 
-def _watermarks(consumer: Consumer, topic: str, partition: int) -> tuple[int, int]:
+def answered(ask: Callable[[], T]) -> T:
+    """Return the answer to a request of the test's own, repeating it while the broker is not ready or not in time.
+
+    Raises:
+        TimeoutError: There was no answer for two minutes.
+        KafkaException: The broker refuses, or was not ready for two minutes.
+    """
+    return retry_until(time.monotonic() + _PATIENCE_S, ask, _may_pass)
+
+
+def _may_pass(error: Exception) -> bool:
+    if isinstance(error, KafkaException):
+        return error.args[0].code() in _NOT_READY
+    return isinstance(error, TimeoutError)
+
+
+def _partitions(consumer: Consumer, topic: str) -> Sequence[int]:
+    return answered(lambda: list(consumer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions))
+
+
+def _watermarks(consumer: Consumer, topic: str, number: int) -> tuple[int, int]:
     """Return beginning and end; just after a restart of the broker the partition has no leader yet."""
-    deadline = time.monotonic() + _TIMEOUT_S
-    while True:
-        try:
-            found = consumer.get_watermark_offsets(TopicPartition(topic, partition), timeout=_TIMEOUT_S)
-        except KafkaException as error:
-            if error.args[0].code() not in _NOT_READY or time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
-        else:
-            assert found is not None, f"no answer about partition {partition} of {topic}"
-            return found
+
+    def ask() -> tuple[int, int]:
+        found = consumer.get_watermark_offsets(TopicPartition(topic, number), timeout=_TIMEOUT_S)
+        if found is None:
+            raise TimeoutError(f"no answer about partition {number} of {topic}")
+        return found
+
+    return answered(ask)
 
 
 def _read_to(consumer: Consumer, topic: str, ends: dict[int, int]) -> Iterable[Record]:

@@ -4,13 +4,19 @@
     grafana/dashboards.py    ->  grafana/json/*.json, docs/dashboards.md
     rillcast.settings        ->  docs/settings.md
 
+The alerts link to their runbooks on the documentation site that pyproject.toml names.
+`--docs-url URL` lets them link to a site of your own.
+
 Owns: which file is made from which. `tests/unit/deploy/test_generated.py` compares them with their sources.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
+import re
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -20,6 +26,8 @@ from deploy.grafana.dashboards import DASHBOARDS
 from deploy.settings_page import settings_page
 
 HERE: Final = Path(__file__).parent
+ALERTS: Final = (HERE / "prometheus" / "rules" / "alerts.yml", HERE / "prometheus" / "tests" / "alerts_test.yml")
+_RUNBOOK: Final = re.compile(r"(?P<key>runbook_url: )\S+/runbooks/")
 _DASHBOARDS_PAGE: Final = """\
 # Dashboards
 
@@ -72,8 +80,19 @@ def files() -> dict[Path, str]:
     return made
 
 
-def main() -> int:
+def linked_to(rules: str, docs_url: str) -> str:
+    """Return alerting rules, or their tests, with runbooks on another site."""
+    return _RUNBOOK.sub(lambda found: f"{found['key']}{docs_url.rstrip('/')}/runbooks/", rules)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
     """Write the generated files."""
+    parser = argparse.ArgumentParser(prog="python -m deploy.generate")
+    parser.add_argument("--docs-url", metavar="URL", help="address of the documentation site that the alerts link to")
+    docs_url = parser.parse_args(argv).docs_url
+    if docs_url is not None:
+        for path in ALERTS:
+            path.write_text(linked_to(path.read_text(), docs_url))
     for path, content in files().items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(content)

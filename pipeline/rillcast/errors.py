@@ -61,6 +61,10 @@ class RolloutRefusedError(RillcastError):
     exit_code = 3
 
 
+class OtherRecordsError(RolloutRefusedError):
+    """A model publishes records of another kind than the serving model, so that consumers would notice the change."""
+
+
 class ParityError(RillcastError):
     """The exported graph and the PyTorch module disagree; nothing was written."""
 
@@ -118,3 +122,15 @@ class RecoveryError(RillcastError):
     """The state cannot be restored to the committed offset; an operator must decide."""
 
     exit_code = 6
+
+
+class ServedByAnotherKindError(RecoveryError):
+    """A partition is served by a model whose records differ from those of the model that this member started with.
+
+    Attributes:
+        model_id: The model that serves the partition.
+    """
+
+    def __init__(self, model_id: str, message: str) -> None:
+        super().__init__(message)
+        self.model_id = model_id

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rillcast.errors import TransactionAborted, TransportError
+from rillcast.errors import ServedByAnotherKindError, TransactionAborted, TransportError
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore, Superseded
 from rillcast.transports.base import Channel
@@ -452,4 +452,35 @@ def test_a_model_that_served_and_is_unavailable_is_replaced_from_the_retained_ev
     world = World(log, "exactly_once", visible=False, shelf=world.shelf, live=37)
     run(world, lambda: 3, models=workers.MemoryModels({IDS[37]: BUNDLES[37]}))
     assert [world.served()[0, n] for n in (39, 40, 49)] == [IDS[31], IDS[37], IDS[37]]
+    assert set(world.shelf.serving.values()) == {IDS[37]}
+
+
+def refuse_as_another_kind(model_id: str) -> None:
+    raise ServedByAnotherKindError(model_id, f"model {model_id} is of another kind")
+
+
+def test_a_member_that_starts_does_not_take_over_from_a_model_of_another_kind() -> None:
+    """An alias that came to name the wrong model must not cost the streams their state at the next restart."""
+    log, _ = fill([(0, n % 4, n + 1) for n in range(40)])
+    world = World(log, "exactly_once", visible=False)
+    run(world, lambda: 3)
+    log.append(0, observation("0/1", 41))
+    world = World(log, "exactly_once", visible=False, shelf=world.shelf, live=37)
+    with pytest.raises(ServedByAnotherKindError) as caught:
+        run(world, lambda: 3, models=workers.MemoryModels({}, fail_open=refuse_as_another_kind))
+    assert caught.value.model_id == IDS[31]
+    assert set(world.shelf.serving.values()) == {IDS[31]}
+    assert (0, 40) not in world.served()
+
+
+def test_a_member_that_serves_already_takes_over_from_a_model_of_another_kind() -> None:
+    """Its kind of records is fixed by now, and the partition has to be served."""
+    log, _ = fill([(n % 3, n % 4, n + 1) for n in range(60)])
+    world = World(log, "exactly_once", visible=False)
+    run(world, lambda: 3)
+    assert world.shelf.serving.keys() == {0, 1, 2}
+    world = World(log, "exactly_once", visible=False, shelf=world.shelf, live=37)
+    for begun_first in (0, 1):
+        del world.shelf.claims[begun_first]
+    run(world, lambda: 3, models=workers.MemoryModels({}, fail_open=refuse_as_another_kind))
     assert set(world.shelf.serving.values()) == {IDS[37]}

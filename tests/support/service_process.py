@@ -74,9 +74,9 @@ class ServiceProcess:
 
     @property
     def port(self) -> int:
-        """Its HTTP port; 0 while it has none."""
-        found = re.search(r"listening on http://127\.0\.0\.1:(\d+)", self.log)
-        return int(found[1]) if found else 0
+        """Its HTTP port, the last one that it opened; 0 while it has none."""
+        found = re.findall(r"listening on http://127\.0\.0\.1:(\d+)", self.log)
+        return int(found[-1]) if found else 0
 
     def get(self, path: str) -> tuple[int, str]:
         """Return status and body of an HTTP request to the service; (0, "") while it does not answer."""

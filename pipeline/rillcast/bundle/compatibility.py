@@ -13,7 +13,7 @@ from __future__ import annotations
 from typing import Final
 
 from rillcast.bundle.metadata import BundleMetadata
-from rillcast.errors import RolloutRefusedError
+from rillcast.errors import OtherRecordsError
 
 _SAME: Final = ("freq", "horizon", "quantiles", "scores", "covariates")
 
@@ -22,17 +22,14 @@ def require_compatible(serving: BundleMetadata, candidate: BundleMetadata) -> No
     """Raise unless the candidate may replace the serving model.
 
     Raises:
-        RolloutRefusedError: The models differ; the error names the first difference.
+        OtherRecordsError: The models differ; the error names the first difference.
     """
     for name in _SAME:
         found, expected = getattr(candidate, name), getattr(serving, name)
         if (
             sorted(found) != sorted(expected) if name == "scores" else found != expected
         ):  # the order of scores has no meaning
-            raise RolloutRefusedError(
-                f"its {name} is {_shown(found)}, that of the serving model {_shown(expected)}; "
-                f"to change it, restart the service with --model naming this one"
-            )
+            raise OtherRecordsError(f"its {name} is {_shown(found)}, that of {serving.model_id} {_shown(expected)}")
 
 
 def _shown(value: object) -> str:

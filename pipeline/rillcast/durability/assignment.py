@@ -21,6 +21,7 @@ from rillcast.durability.checkpoint import Checkpoint
 from rillcast.durability.partition import Partition, PartitionState
 from rillcast.durability.recovery import StartRules, decide, is_ahead
 from rillcast.durability.restorer import Purpose, Restorer, put_in_place
+from rillcast.errors import ServedByAnotherKindError
 from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.serving.router import Router
@@ -123,6 +124,7 @@ class Partitions:
         Raises:
             StateError: Stored state is damaged.
             RecoveryError: It cannot be brought to the committed offset.
+            ServedByAnotherKindError: At the start: another kind of model serves a partition, and such claims decide.
             TransportError: A store cannot be reached.
         """
         for model in list(self._router.all):
@@ -189,7 +191,7 @@ class Partitions:
         number, claim = restored.partition, restored.claim
         if claim is None or claim.model_id == model.model_id:
             return False
-        other = self._router.open(claim.model_id)
+        other = self._open_claimed(claim.model_id)
         if other is None:
             log.warning(
                 "%s: model %s, which served it, is unavailable; %s takes over and steps the retained events",
@@ -209,6 +211,19 @@ class Partitions:
         self._router.assign(number, other)
         self._restorer.begin(other, number, Purpose.SERVE)
         return True
+
+    def _open_claimed(self, model_id: str) -> ServedModel | None:
+        """Return the model that a stored state names; None if it is unavailable.
+
+        A member that serves already cannot change its kind of records, so it takes over.
+        """
+        try:
+            return self._router.open(model_id)
+        except ServedByAnotherKindError as error:
+            if not self._recovered:
+                raise
+            log.warning("%s", error)
+            return None
 
     def _begin(self, assignment: Assignment, restored: Restored | None) -> int:
         """Put stored state in place, if there is any, and return the position to read from."""

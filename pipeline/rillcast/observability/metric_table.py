@@ -151,6 +151,11 @@ TABLE: Final = (
         "Seconds for which the wanted model has not served all partitions of this member; 0 = it does.",
     ),
     Metric(
+        "rillcast_model_refused",
+        "gauge",
+        "1 while the wanted model can never take over in this member, so that its alias has to move; else 0.",
+    ),
+    Metric(
         "rillcast_model_warm_up_lag_records",
         "gauge",
         "Records between a model that follows and the positions at which its partitions are served.",

@@ -242,9 +242,10 @@ class Metrics(Observer):
         """Count a look-up in the registry that failed; may be called from any thread."""
         self._counters["rillcast_model_registry_errors_total"].inc()
 
-    def swap_pending(self, seconds: float) -> None:
-        """Set for how many seconds the wanted model has not served all partitions yet."""
+    def swap_pending(self, seconds: float, *, refused: bool) -> None:
+        """Set for how many seconds the wanted model has not served all partitions yet, and whether it was refused."""
         self._gauges["rillcast_model_swap_pending_seconds"].set(seconds)
+        self._gauges["rillcast_model_refused"].set(int(refused))
 
     def following(self, model_id: str, lag: int, partitions: int) -> None:
         """Set the lag of a model that follows the serving one, in records, and the partitions that it follows."""

@@ -23,7 +23,7 @@ from rillcast.bundle.metadata import BundleMetadata
 from rillcast.bundle.registry.model_registry import ModelRegistry
 from rillcast.bundle.registry.reference import Reference
 from rillcast.engine.step_engine import StepEngine
-from rillcast.errors import RillcastError, RolloutRefusedError
+from rillcast.errors import OtherRecordsError, RillcastError, RolloutRefusedError, ServedByAnotherKindError
 from rillcast.observability.metrics import Metrics
 from rillcast.rollout.models import Names
 from rillcast.serving.factory import ServedModelFactory
@@ -42,11 +42,14 @@ class Aliases:
         wanted: The alias of the model that should serve; None = the model that serves stays.
         shadow: The alias of the model that is compared with it; None = none.
         poll_interval_s: Seconds between two questions to the registry.
+        claims_decide: Whether a member that starts goes on with a model of another kind that it finds serving a
+            partition, instead of taking over from it.
     """
 
     wanted: Reference | None
     shadow: Reference | None
     poll_interval_s: float
+    claims_decide: bool = False
 
 
 class RegistryWatcher:
@@ -123,15 +126,25 @@ class RegistryWatcher:
         again.
 
         Raises:
+            ServedByAnotherKindError: Its records differ from those of the model that this service began with, and such
+                claims decide.
             RillcastError: As for `open`.
         """
-        if self._aliases.wanted is None:
+        wanted = self._aliases.wanted
+        if wanted is None:
             return None
         with self._lock:
             self._names = Names(None, self._names.shadow)
             self._look_at = self._clock()
         self._wake.set()
-        return self._factory.assemble(self._prepare(model_id, self._aliases.wanted.registry))
+        try:
+            return self._factory.assemble(self._prepare(model_id, wanted.registry))
+        except OtherRecordsError as error:
+            if not self._aliases.claims_decide:
+                raise
+            raise ServedByAnotherKindError(
+                model_id, f"model {model_id}, which serves a partition, is of another kind: {error}"
+            ) from error
 
     def close(self) -> None:
         """End the thread; wait at most 5 s for a pull that is under way."""

@@ -25,7 +25,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from rillcast.errors import RillcastError, RolloutRefusedError
+from rillcast.errors import OtherRecordsError, RillcastError, RolloutRefusedError
 from rillcast.observability.metrics import Metrics
 from rillcast.rollout.candidate import Candidate, CandidateState
 from rillcast.rollout.comparison import Comparison
@@ -278,7 +278,9 @@ class Rollout:
                 self._pending_since = self._clock()
         elif self._pending_since is not None or wanted != self._router.default.model_id:
             self._done(models.pop())
-        self._metrics.swap_pending(0.0 if self._pending_since is None else self._clock() - self._pending_since)
+        pending_s = 0.0 if self._pending_since is None else self._clock() - self._pending_since
+        refused = self._wanted is not None and self._wanted.state is CandidateState.REFUSED
+        self._metrics.swap_pending(pending_s, refused=refused)
 
     def _done(self, model: ServedModel) -> None:
         self._pending_since, handed_any, self._handed_any = None, self._handed_any, False
@@ -308,7 +310,7 @@ class Rollout:
             "was refused" if refused else "failed",
             "" if isinstance(error, RillcastError) else f"{type(error).__name__}: ",
             error,
-            "Promote another one, or roll the alias back" if refused else f"It is tried again in {retry_s:g} s",
+            _remedy(error) if refused else f"It is tried again in {retry_s:g} s",
             exc_info=None if isinstance(error, RillcastError) else error,
         )
         if wanted:
@@ -336,3 +338,9 @@ class Rollout:
             self._router.release(follower.model)
         self._metrics.not_following(model_id)
         self.comparison.end(model_id)
+
+
+def _remedy(refused: Exception) -> str:
+    if isinstance(refused, OtherRecordsError):
+        return "Promote another one, roll the alias back, or start the service with --model REGISTRY@MODEL_ID"
+    return "Promote another one, or roll the alias back"

@@ -80,6 +80,7 @@ def build(
     around_source: Callable[[Source], Source] | None = None,
     stages: StageClock | None = None,
     follows: Reference | None = None,
+    claims_decide: bool = False,
 ) -> Service:
     """Return the service that the settings describe; nothing is connected yet.
 
@@ -89,6 +90,7 @@ def build(
         stages: The stop-watch of the loop, for a measurement; None = a sample goes to the metrics.
         follows: The reference by which `settings.model` was looked up in a registry. When it comes to mean another
             model, that one is rolled out.
+        claims_decide: See `Aliases`.
 
     Raises:
         BundleError: The model breaks the bundle contract.
@@ -145,7 +147,7 @@ def build(
             metrics=metrics,
             health=health,
             stages=stages,
-            rollout=_rollout(settings, follows, factory, metadata, metrics),
+            rollout=_rollout(settings, follows, factory, metadata, metrics, claims_decide=claims_decide),
         )
         opened.pop_all()
     worker = Worker(parts, worker_settings(settings), settings.state, start_at=settings.kafka.auto_offset_reset)
@@ -173,6 +175,8 @@ def _rollout(
     factory: ServedModelFactory,
     serving: BundleMetadata,
     metrics: Metrics,
+    *,
+    claims_decide: bool,
 ) -> RolloutParts | None:
     """Return how other models come to serve; None where none can.
 
@@ -188,7 +192,7 @@ def _rollout(
         return None
     if follows is None and shadow is None:
         return None
-    aliases = Aliases(follows, shadow, settings.rollout.poll_interval_s)
+    aliases = Aliases(follows, shadow, settings.rollout.poll_interval_s, claims_decide=claims_decide)
     return RolloutParts(
         RegistryWatcher(aliases, factory, serving, metrics),
         partial(open_input_reader, settings),

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rillcast.engine.step_engine import StepResult
-from rillcast.errors import RillcastError
+from rillcast.errors import RillcastError, ServedByAnotherKindError
 from rillcast.events import EventBatch
 from rillcast.serving.served_model import ServedModel
 
@@ -85,11 +85,17 @@ class Router:
         return next((model for model in self._open if model.model_id == model_id), None)
 
     def open(self, model_id: str) -> ServedModel | None:
-        """Return the model with an id, opened now if it is not open yet; None if it is unavailable."""
+        """Return the model with an id, opened now if it is not open yet; None if it is unavailable.
+
+        Raises:
+            ServedByAnotherKindError: It cannot run beside the models of this service.
+        """
         if (model := self.find(model_id)) is not None:
             return model
         try:
             return self._open_model(model_id)
+        except ServedByAnotherKindError:
+            raise
         except RillcastError as error:
             log.warning("model %s, which served before, cannot be opened: %s", model_id, error)
             return None

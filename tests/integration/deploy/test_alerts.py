@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from typing import Any
 
 import pytest
@@ -25,6 +26,7 @@ def rules(name: str) -> list[dict[str, Any]]:
     return [rule for group in document["groups"] for rule in group["rules"]]
 
 
+DOCS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Documentation"]
 ALERTS = [rule["alert"] for rule in rules("alerts")]
 
 
@@ -69,7 +71,7 @@ def test_an_alert_says_how_bad_it_is_and_links_to_its_runbook(alert: str) -> Non
     assert rule["labels"]["severity"] in {"critical", "warning"}
     assert rule["annotations"]["summary"]
     assert rule["annotations"]["description"]
-    assert rule["annotations"]["runbook_url"] == f"docs/runbooks/{alert}.md"
+    assert rule["annotations"]["runbook_url"] == f"{DOCS}/runbooks/{alert}.html"
     page = (RUNBOOKS / f"{alert}.md").read_text()
     assert page.startswith(f"# {alert}\n")
     for section in ("## What it means", "## What to look at", "## What to do"):

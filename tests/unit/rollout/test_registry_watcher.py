@@ -16,7 +16,13 @@ from rillcast.bundle.compatibility import require_compatible
 from rillcast.bundle.registry.model_registry import ModelRegistry
 from rillcast.bundle.registry.reference import Reference
 from rillcast.engine.device import Device
-from rillcast.errors import RegistryUnreachableError, RillcastError, RolloutRefusedError
+from rillcast.errors import (
+    OtherRecordsError,
+    RegistryUnreachableError,
+    RillcastError,
+    RolloutRefusedError,
+    ServedByAnotherKindError,
+)
 from rillcast.observability.metrics import Metrics
 from rillcast.rollout.models import Names
 from rillcast.rollout.registry_watcher import Aliases, RegistryWatcher
@@ -34,7 +40,7 @@ DEADLINE_S = 30.0
 class Desk:
     """A registry in a folder, and a service's models in it."""
 
-    def __init__(self, folder: Path, **settings: Any) -> None:
+    def __init__(self, folder: Path, *, claims_decide: bool = False, **settings: Any) -> None:
         self.folder = folder
         self.registry = ModelRegistry.at(str(folder))
         self.away = False
@@ -43,7 +49,9 @@ class Desk:
         metrics = Metrics(self.series, SERVING.metadata, "cpu")
         given = Settings.model_validate({"state": {"store": "none"}, **settings})
         factory = ServedModelFactory(given, Device("cpu"), MemorySink(Log()), Observers(metrics))
-        aliases = Aliases(Reference(str(folder), "live"), Reference(str(folder), "shadow"), 10.0)
+        aliases = Aliases(
+            Reference(str(folder), "live"), Reference(str(folder), "shadow"), 10.0, claims_decide=claims_decide
+        )
         self.models = RegistryWatcher(
             aliases, factory, SERVING.metadata, metrics, registry_at=self._registry_at, clock=self.clock
         )
@@ -161,7 +169,7 @@ def test_a_bundle_that_was_tampered_with_is_refused(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("changes", "what"),
     [
-        ({"freq": "30min"}, "its freq is 30min, that of the serving model 1h"),
+        ({"freq": "30min"}, "its freq is 30min, that of {serving} 1h"),
         ({"horizon": 3}, "its horizon is 3"),
         ({"quantiles": (0.1, 0.5, 0.8)}, "its quantiles is [0.1, 0.5, 0.8]"),
         ({"scores": ("pinball",)}, "its scores is [pinball]"),
@@ -169,10 +177,9 @@ def test_a_bundle_that_was_tampered_with_is_refused(desk: Desk) -> None:
 )
 def test_a_model_with_forecasts_of_another_kind_is_refused(changes: dict[str, object], what: str) -> None:
     candidate = SERVING.metadata.model_copy(update={"model_id": "0" * 16, **changes})
-    with pytest.raises(RolloutRefusedError) as caught:
+    with pytest.raises(OtherRecordsError) as caught:
         require_compatible(SERVING.metadata, candidate)
-    assert what in str(caught.value)
-    assert "restart the service" in str(caught.value)
+    assert what.format(serving=SERVING.metadata.model_id) in str(caught.value)
 
 
 def test_a_model_of_the_same_kind_may_follow() -> None:
@@ -185,11 +192,23 @@ def test_the_order_of_its_scores_says_nothing_of_a_model() -> None:
 
 
 def test_a_pulled_model_of_another_kind_is_refused(desk: Desk) -> None:
-    other = ToyGraph(multiplier=37)
-    data = seal(other.model(), other.metadata().model_copy(update={"freq": "30min"}))
-    live = desk.promote(data)
+    live = desk.promote(of_another_kind())
     until(lambda: desk.models.names().wanted == live)
-    assert isinstance(refusal(desk, live), RolloutRefusedError)
+    assert isinstance(refusal(desk, live), OtherRecordsError)
+
+
+def test_a_start_goes_on_with_the_model_of_another_kind_that_serves_a_partition(tmp_path: Path) -> None:
+    desk = Desk(tmp_path, claims_decide=True)
+    served = desk.registry.push(of_another_kind(), NOW)[0].model_id
+    with pytest.raises(ServedByAnotherKindError, match="its freq is 30min") as caught:
+        desk.models.open_now(served)
+    assert caught.value.model_id == served
+    desk.models.close()
+
+
+def test_a_service_whose_operator_named_the_model_takes_over_from_one_of_another_kind(desk: Desk) -> None:
+    with pytest.raises(RolloutRefusedError, match="its freq is 30min"):
+        desk.models.open_now(desk.registry.push(of_another_kind(), NOW)[0].model_id)
 
 
 def test_a_model_without_an_output_that_the_settings_need_is_refused(tmp_path: Path) -> None:
@@ -209,6 +228,11 @@ def test_closing_ends_the_thread(desk: Desk) -> None:
     desk.models.close()
     desk.models.close()
     assert not thread.is_alive()
+
+
+def of_another_kind() -> bytes:
+    other = ToyGraph(multiplier=37)
+    return seal(other.model(), other.metadata().model_copy(update={"freq": "30min"}))
 
 
 def toy(multiplier: int) -> bytes:

@@ -12,7 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from rillcast.engine.step_engine import Outcome, StepResult, StepStats
-from rillcast.errors import RolloutRefusedError
+from rillcast.errors import OtherRecordsError, RolloutRefusedError
 from rillcast.events import EventBatch
 from rillcast.observability.metrics import Metrics
 from rillcast.rollout.comparison import Comparison
@@ -226,11 +226,24 @@ def test_a_refusal_is_logged_once_and_the_model_not_tried_again_until_the_alias_
     harness, log, _ = serve(registry, at_poll=move)
     assert tried == [OTHER_ID, OTHER_ID]
     assert harness.metric("rillcast_model_swaps_total", outcome="refused") == 1
+    assert harness.metric("rillcast_model_refused") == 0, "the alias moved"
     assert harness.metric("rillcast_model_swaps_total", outcome="completed") == 1
     assert len(log.published[Channel.FORECASTS]) == 400
     refused = "which is to take over, was refused: its freq is 30min, that of the serving model 1h"
     assert caplog.text.count(refused) == 1
     assert "Promote another one, or roll the alias back" in caplog.text
+
+
+def test_a_refused_model_is_shown_for_as_long_as_the_alias_names_it() -> None:
+    registry = Registry({OTHER_ID: OTHER}, wanted=OTHER_ID)
+
+    def refuse(_model_id: str) -> None:
+        raise OtherRecordsError("its freq is 30min")
+
+    registry.fail_open = refuse
+    harness, log, expected = serve(registry)
+    assert forecasts_by_stream(log) == expected
+    assert harness.metric("rillcast_model_refused") == 1
 
 
 def test_a_model_that_is_wanted_and_fails_is_pending_until_it_takes_over() -> None:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import datetime as dt
 import hashlib
+import logging
 import re
 from dataclasses import dataclass
 from typing import Annotated, Final, Literal, TypeVar
@@ -24,8 +25,12 @@ from typing import Annotated, Final, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rillcast.bundle.bundle import MAX_BUNDLE_BYTES, Bundle
+from rillcast.bundle.compatibility import require_compatible
+from rillcast.bundle.metadata import BundleMetadata
 from rillcast.bundle.registry.storage import Storage, open_storage
-from rillcast.errors import RegistryError
+from rillcast.errors import BundleError, OtherRecordsError, RegistryError
+
+log = logging.getLogger(__name__)
 
 LIVE: Final = "live"
 _MODEL_ID: Final = re.compile(r"[0-9a-f]{16}")
@@ -126,7 +131,7 @@ class ModelRegistry:
     def models(self) -> list[Manifest]:
         """Return the pushed models, oldest first."""
         ids = [name.removesuffix(".json") for name in self._storage.names("models")]
-        found = [self.manifest(one) for one in ids if _MODEL_ID.fullmatch(one)]
+        found = [self.manifest(one) for one in ids if is_model_id(one)]
         return sorted(found, key=lambda one: (one.pushed_at, one.model_id))
 
     def aliases(self) -> dict[str, list[Promotion]]:
@@ -166,24 +171,37 @@ class ModelRegistry:
         Raises:
             RegistryError: There is no such alias or model.
         """
-        if _MODEL_ID.fullmatch(name):
+        if is_model_id(name):
             return self.manifest(name).model_id
         return self._current(name).model_id
 
-    def promote(self, name: str, now: dt.datetime, *, alias: str = LIVE, note: str = "") -> Promotion:
+    def promote(
+        self, name: str, now: dt.datetime, *, alias: str = LIVE, note: str = "", other_records: bool = False
+    ) -> Promotion:
         """Move an alias to a model, given by its id or by another alias.
 
+        Args:
+            name: A model id or an alias.
+            now: Noted in the history.
+            alias: The alias that moves.
+            note: Noted in the history.
+            other_records: Whether the model may publish records of another kind than the alias's model before. Services
+                that follow the alias refuse such a model.
+
         Raises:
+            OtherRecordsError: It publishes such records, and may not. The alias is unchanged.
             RegistryError: There is no such model, the alias already names it, another writer moved the alias at the
                 same time, or the storage fails. The alias is unchanged.
         """
         _require_alias(alias)
         model_id = self.resolve(name)
-        self.pull(model_id)  # so that every alias names a model that can be served
+        candidate = self._metadata(model_id)  # every alias names a model that can be served
         numbers = self._numbers(alias)
         before = self._promotion(alias, numbers[-1]) if numbers else None
         if before is not None and before.model_id == model_id:
             raise RegistryError(f"registry {self.address}: {alias} is already {model_id}; nothing was changed")
+        if before is not None and not other_records:
+            self._require_same_records(alias, before.model_id, candidate)
         back_to = before.number if before is not None else None
         return self._move(alias, "promote", model_id, back_to, (before.number if before else 0) + 1, now, note)
 
@@ -219,6 +237,25 @@ class ModelRegistry:
         check(data, manifest, self.address)
         return Pulled(manifest, data)
 
+    def _require_same_records(self, alias: str, before_id: str, candidate: BundleMetadata) -> None:
+        try:
+            before = self._metadata(before_id)
+        except (RegistryError, BundleError) as error:
+            if error.retriable:
+                raise
+            log.warning("%s; %s moves without a comparison with it", error, alias)
+            return  # a model that nobody can serve any more must not keep its alias
+        try:
+            require_compatible(before, candidate)
+        except OtherRecordsError as error:
+            raise OtherRecordsError(
+                f"registry {self.address}: {alias} stays {before_id}, {candidate.model_id} publishes other records: "
+                f"{error}; services that follow {alias} would refuse it; to move it all the same, add --other-records"
+            ) from error
+
+    def _metadata(self, model_id: str) -> BundleMetadata:
+        return Bundle.from_bytes(self.pull(model_id).data).metadata
+
     def _move(
         self,
         alias: str,
@@ -253,7 +290,7 @@ class ModelRegistry:
         return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
 
     def _manifest(self, model_id: str) -> Manifest | None:
-        if not _MODEL_ID.fullmatch(model_id):
+        if not is_model_id(model_id):
             raise RegistryError(
                 f"{model_id!r} is not a model id; expected 16 hex digits, as `rillcast inspect` shows them"
             )
@@ -306,8 +343,13 @@ def check(data: bytes, manifest: Manifest, where: str) -> None:
         )
 
 
+def is_model_id(name: str) -> bool:
+    """Return whether a name is a model id; it cannot be an alias then."""
+    return _MODEL_ID.fullmatch(name) is not None
+
+
 def _require_alias(alias: str) -> None:
-    if not _ALIAS.fullmatch(alias) or _MODEL_ID.fullmatch(alias):
+    if not _ALIAS.fullmatch(alias) or is_model_id(alias):
         raise RegistryError(
             f"{alias!r} cannot be an alias; expected a lower-case letter, then up to 62 of a-z, 0-9, _ and -, and not "
             f"16 hex digits, which is a model id"

@@ -14,7 +14,7 @@ import uuid
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from rillcast.bundle.registry.model_registry import LIVE, ModelRegistry, check
+from rillcast.bundle.registry.model_registry import LIVE, ModelRegistry, check, is_model_id
 from rillcast.errors import BundleError, SettingsError
 
 # The name follows the last @. It has no dot, which would begin a file's suffix.
@@ -28,6 +28,14 @@ class Reference(NamedTuple):
 
     registry: str
     name: str
+
+    @property
+    def is_alias(self) -> bool:
+        """Whether the name may come to mean another model."""
+        return not is_model_id(self.name)
+
+    def __str__(self) -> str:
+        return f"{self.registry}@{self.name}"
 
 
 def parse(model: str) -> Reference | None:

@@ -31,6 +31,10 @@ A registry is a folder, file:///folder, or any file system of fsspec (extra obje
 A pushed bundle never changes and is named by its model id. An alias (default: live) names one model and can move.
 Exit codes: 0 done, 2 wrong address, 3 no such model or alias, or refused, 5 the storage does not answer.
 """
+_OTHER_RECORDS: Final = (
+    "allow a model of another frequency, horizon, levels, scores or covariates than the alias's model before, which "
+    "services that follow the alias refuse"
+)
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -43,8 +47,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--promote", nargs="?", const="live", metavar="ALIAS", help="then move an alias to it (default: live)"
     )
     push.add_argument("--note", default="", help="note in the history, with --promote")
+    push.add_argument("--other-records", action="store_true", help=f"with --promote, {_OTHER_RECORDS}")
     promote = _add(actions, "promote", "move an alias to a model", _promote)
     promote.add_argument("model", metavar="MODEL", help="model id, or another alias")
+    promote.add_argument("--other-records", action="store_true", help=_OTHER_RECORDS)
     rollback = _add(actions, "rollback", "move an alias back to its previous model", _rollback)
     for moving in (promote, rollback):
         moving.add_argument("--alias", default="live", help="alias to move (default: live)")
@@ -120,7 +126,7 @@ def _push(args: argparse.Namespace) -> int:
     manifest, new = registry.push(Bundle.load(args.model).model, _now())
     moves = alias is not None and registry.target(alias) != manifest.model_id
     if moves:
-        registry.promote(manifest.model_id, _now(), alias=alias, note=args.note)
+        registry.promote(manifest.model_id, _now(), alias=alias, note=args.note, other_records=args.other_records)
     if args.json:
         print(
             json.dumps({"registry": args.registry, "new": new, "promoted": moves, **manifest.model_dump(mode="json")})
@@ -136,7 +142,10 @@ def _push(args: argparse.Namespace) -> int:
 
 
 def _promote(args: argparse.Namespace) -> int:
-    return _moved(args, _registry(args).promote(args.model, _now(), alias=args.alias, note=args.note))
+    made = _registry(args).promote(
+        args.model, _now(), alias=args.alias, note=args.note, other_records=args.other_records
+    )
+    return _moved(args, made)
 
 
 def _rollback(args: argparse.Namespace) -> int:

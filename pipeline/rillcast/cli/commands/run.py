@@ -15,7 +15,7 @@ from typing import Final
 from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.reference import Reference
 from rillcast.cli import flags
-from rillcast.errors import RillcastError, SettingsError
+from rillcast.errors import RillcastError, ServedByAnotherKindError, SettingsError
 from rillcast.observability import logs
 from rillcast.settings import Settings
 
@@ -76,11 +76,28 @@ def serve_as_member(settings: Settings, follows: Reference | None = None) -> Non
 
 
 def _serve(settings: Settings, follows: Reference | None) -> None:
-    from rillcast.service import build
-
     logs.configure(settings.log.level, settings.log.format)
     log.info("settings: %s", settings.model_dump_json())
-    built = build.build(settings, follows=follows)
+    try:
+        _build_and_run(settings, follows, claims_decide=follows is not None and follows.is_alias)
+    except ServedByAnotherKindError as error:
+        assert follows is not None  # else no claim decides
+        serving = Reference(follows.registry, error.model_id)
+        log.error(
+            "%s. %s@%s is not served: going on with %s. Roll the alias back, or start with --model %s@MODEL_ID",
+            error,
+            *follows,
+            error.model_id,
+            follows.registry,
+        )
+        settings = settings.model_copy(update={"model": str(serving)})
+        _build_and_run(flags.with_local_model(settings), follows, claims_decide=False)
+
+
+def _build_and_run(settings: Settings, follows: Reference | None, *, claims_decide: bool) -> None:
+    from rillcast.service import build
+
+    built = build.build(settings, follows=follows, claims_decide=claims_decide)
     _on_signal(built.worker.stop)
     built.run()
 

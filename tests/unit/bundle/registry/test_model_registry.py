@@ -22,7 +22,7 @@ from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.model_registry import ModelRegistry
 from rillcast.bundle.registry.storage import Folder, open_storage
 from rillcast.cli import flags
-from rillcast.errors import BundleError, RegistryError, RegistryUnreachableError, SettingsError
+from rillcast.errors import BundleError, OtherRecordsError, RegistryError, RegistryUnreachableError, SettingsError
 from rillcast.settings import Settings
 from rillcast.settings import load as load_settings
 from tests.support.toy import ToyGraph
@@ -35,6 +35,11 @@ def toy(multiplier: int = 31, name: str = "toy") -> bytes:
     graph = ToyGraph()
     graph.initializers[0] = numpy_helper.from_array(np.array(multiplier, np.int64), "multiplier")
     return seal(graph.model(), graph.metadata().model_copy(update={"name": name}))
+
+
+def of_another_kind() -> bytes:
+    graph = ToyGraph(multiplier=37)
+    return seal(graph.model(), graph.metadata().model_copy(update={"freq": "30min"}))
 
 
 def pushed(registry: ModelRegistry, *multipliers: int) -> list[str]:
@@ -70,6 +75,32 @@ def test_what_was_pushed_comes_out_by_id_and_by_alias(registry: ModelRegistry) -
     for name in (manifest.model_id, "live"):
         assert registry.pull(name).data == toy()
     assert registry.models() == [manifest]
+
+
+def test_an_alias_keeps_to_models_whose_records_are_of_one_kind(registry: ModelRegistry) -> None:
+    [before] = pushed(registry, 31)
+    other = registry.push(of_another_kind(), NOW)[0].model_id
+    registry.promote(before, NOW)
+    with pytest.raises(OtherRecordsError) as caught:
+        registry.promote(other, NOW)
+    assert f"live stays {before}, {other} publishes other records: its freq is 30min, that of {before} 1h" in str(
+        caught.value
+    )
+    assert registry.target("live") == before
+    registry.promote(other, NOW, alias="weekly")  # an alias that nobody follows yet
+    registry.promote(other, NOW, other_records=True)
+    assert registry.rollback(NOW).model_id == before, "back to what members still serve"
+
+
+def test_a_damaged_model_does_not_keep_its_alias(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    registry = ModelRegistry.at(str(tmp_path))
+    before, after = pushed(registry, 31, 37)
+    registry.promote(before, NOW)
+    blob = tmp_path / "blobs" / f"{registry.manifest(before).sha256}.onnx"
+    blob.chmod(0o644)
+    blob.write_bytes(b"")
+    assert registry.promote(after, NOW).model_id == after
+    assert "live moves without a comparison with it" in caplog.text
 
 
 def test_a_model_that_was_pushed_never_changes(registry: ModelRegistry) -> None:

@@ -1,7 +1,9 @@
 """The schema registry, through confluent-kafka's client: schemas by id, and the meaning of its errors for a record.
 
-A record that names an unknown schema becomes a dead letter. A registry that does not answer stops the service, which
-restarts; no record is lost.
+A record that names an unknown schema becomes a dead letter. Only a registry's own error code says so: any other answer
+(a proxy's 404, a login page, an empty object) and no answer stop the service, which restarts; no record is lost.
+
+Source of the codes: Confluent Schema Registry API reference, "Errors".
 
 Owns: the client's configuration, the frame of Confluent's serialisers, and that distinction.
 Does not know: the content of a schema.
@@ -11,8 +13,7 @@ from __future__ import annotations
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
 
 from rillcast.codecs.observations.rejections import Reason, RefusedError
@@ -20,13 +21,15 @@ from rillcast.errors import SettingsError, TransportError
 from rillcast.settings import RegistrySettings
 
 _MAX_ID: Final = 2**31 - 1
-# Status codes of the 4xx range that no record causes: unauthorised, forbidden, time-out, too many requests.
-_OUR_FAULTS: Final = frozenset({401, 403, 408, 429})
-_CLIENT_FAULTS: Final = range(400, 500)
+# The first three digits of the five of a registry's own error codes: subject, version or schema not found; invalid.
+_NOT_THERE: Final = frozenset({404, 422})
+_INCOMPATIBLE: Final = 409  # the only code of three digits that is the registry's own
 # Writers register a schema before they use it, so an unknown id stays unknown unless the registry lags.
 _UNKNOWN_FOR_S: Final = 30.0
 _MOST_UNKNOWN: Final = 10_000
 _RETRIES: Final = 3
+_UNREADABLE: Final = -1  # the client's code for an error answer that it cannot read
+_SHOWN_CHARACTERS: Final = 200
 _FRAME_BYTES: Final = 6  # magic byte, schema id, and at least one byte of payload
 
 
@@ -46,6 +49,7 @@ class Registry:
         self.url = settings.url
         self._clock = clock
         self._unknown: OrderedDict[int, float] = OrderedDict()
+        self.asked: Any = _Asked(self)
         try:
             self.client: Any = SchemaRegistryClient.new_client(_config(settings))
         except (ValueError, TypeError, OSError) as error:
@@ -67,8 +71,13 @@ class Registry:
             raise RefusedError(Reason.UNKNOWN_SCHEMA, f"{number} cannot be a schema id")
         if (until := self._unknown.get(number)) is not None and self._clock() < until:
             raise RefusedError(Reason.UNKNOWN_SCHEMA, f"schema {number} is not in {self.url}")
-        with self.asking(number):
-            schema = self.client.get_schema(number)
+        try:
+            schema = self.asked.get_schema(number)
+        except RefusedError as error:
+            self._remember_unknown(number)
+            raise RefusedError(error.reason, f"schema {number}: {error.detail}") from error
+        if not isinstance(schema.schema_str, str):
+            raise self.no_registry("get_schema", f"an object without a schema for the id {number}")
         if (found := schema.schema_type or "AVRO") != schema_type:
             raise RefusedError(Reason.UNKNOWN_SCHEMA, f"schema {number} is of type {found}, expected {schema_type}")
 
@@ -83,43 +92,72 @@ class Registry:
 
         wanted = Schema(schema, "AVRO")
         try:
-            with self.asking():
-                if register:
-                    return int(self.client.register_schema(subject, wanted))
-                return int(self.client.lookup_schema(subject, wanted).schema_id)
+            if register:
+                return int(self.asked.register_schema(subject, wanted))
+            return int(self.asked.lookup_schema(subject, wanted).schema_id)
         except RefusedError as error:
             advice = "" if register else "; register it, or set registry.auto_register"
             raise SettingsError(
                 f"subject {subject!r} does not accept the schema of forecasts: {error}{advice}"
             ) from error
 
-    @contextmanager
-    def asking(self, number: int | None = None) -> Iterator[None]:
-        """Translate the client's errors.
-
-        Raises:
-            RefusedError: The registry does not have the schema.
-            TransportError: The registry does not answer, or denies access.
-        """
-        import httpx2
-        from confluent_kafka.schema_registry.error import SchemaRegistryError
-
-        try:
-            yield
-        except SchemaRegistryError as error:
-            if error.http_status_code in _CLIENT_FAULTS and error.http_status_code not in _OUR_FAULTS:
-                if number is not None:
-                    self._remember_unknown(number)
-                raise RefusedError(Reason.UNKNOWN_SCHEMA, f"schema {number or ''} in {self.url}: {error}") from error
-            raise TransportError(f"schema registry {self.url}: {error}") from error
-        except httpx2.HTTPError as error:
-            raise TransportError(f"schema registry {self.url} does not answer: {error}") from error
+    def no_registry(self, asked: str, answer: object) -> TransportError:
+        """Return the error for an answer that no registry gives."""
+        return TransportError(
+            f"schema registry {self.url} answers {asked} with {answer}, which no registry does; check registry.url and "
+            f"what stands between (a proxy, a login page)"
+        )
 
     def _remember_unknown(self, number: int) -> None:
         self._unknown[number] = self._clock() + _UNKNOWN_FOR_S
         self._unknown.move_to_end(number)
         if len(self._unknown) > _MOST_UNKNOWN:
             self._unknown.popitem(last=False)
+
+
+class _Asked:
+    """The registry's client; the failures of its methods are translated. A deserialiser takes it for the client.
+
+    Raises:
+        RefusedError: The registry says that it does not have a schema, or does not accept one.
+        TransportError: No registry answers, or it denies access.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._registry.client, name)
+
+        def ask(*arguments: Any, **options: Any) -> Any:
+            try:
+                return method(*arguments, **options)
+            except Exception as error:  # also of the client's, at an answer that it does not expect
+                raise self._translated(name, error) from error
+
+        return ask
+
+    def _translated(self, asked: str, error: Exception) -> Exception:
+        import httpx2
+        from confluent_kafka.schema_registry.error import SchemaRegistryError
+
+        url = self._registry.url
+        if isinstance(error, httpx2.HTTPError):
+            return TransportError(f"schema registry {url} does not answer: {error}")
+        if not isinstance(error, SchemaRegistryError):
+            return self._registry.no_registry(asked, f"{type(error).__name__}: {_cut(error)}")
+        code = error.error_code if isinstance(error.error_code, int) else _UNREADABLE
+        if code == _INCOMPATIBLE or code // 100 in _NOT_THERE:
+            return RefusedError(Reason.UNKNOWN_SCHEMA, f"{url} says: {error}")
+        if code == _UNREADABLE:
+            return self._registry.no_registry(asked, f"HTTP {error.http_status_code}: {_cut(error)}")
+        return TransportError(f"schema registry {url}: {_cut(error)}; check registry.url")
+
+
+def _cut(error: Exception) -> str:
+    """Return an error's text without the rest of a long page."""
+    text = str(error)
+    return text if len(text) <= _SHOWN_CHARACTERS else f"{text[:_SHOWN_CHARACTERS]} ..."
 
 
 def _config(settings: RegistrySettings) -> dict[str, Any]:

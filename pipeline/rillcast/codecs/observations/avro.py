@@ -24,17 +24,16 @@ class AvroFormat:
         from confluent_kafka.schema_registry.avro import AvroDeserializer
 
         self._registry = registry
-        self._deserialize = AvroDeserializer(registry.client)
+        self._deserialize = AvroDeserializer(registry.asked)
 
     def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
         """Return confluent-kafka's deserialiser followed by a check of the members."""
-        require, asking, deserialize = self._registry.require, self._registry.asking, self._deserialize
+        require, deserialize = self._registry.require, self._deserialize
 
         def decode(value: bytes) -> Any:
             require(value, "AVRO")
             try:
-                with asking():
-                    document = deserialize(value)
+                document = deserialize(value)
             except (RillcastError, RefusedError):
                 raise
             except Exception as error:  # fastavro raises unrelated types

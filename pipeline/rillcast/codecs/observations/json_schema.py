@@ -32,7 +32,7 @@ class JsonSchemaFormat:
             context = SerializationContext("observations", MessageField.VALUE)
             deserialize = JSONDeserializer(
                 None,
-                schema_registry_client=registry.client,
+                schema_registry_client=registry.asked,
                 conf={"subject.name.strategy": lambda _context, _name: None},
                 json_decode=msgspec.json.decode,
             )
@@ -41,15 +41,14 @@ class JsonSchemaFormat:
 
     def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
         """Return a check of the frame, the validation if it is on, then msgspec's decoder."""
-        require, asking, validate = self._registry.require, self._registry.asking, self._validate
+        require, validate = self._registry.require, self._validate
         read = self._json.decoder(shape)
 
         def decode(value: bytes) -> Any:
             require(value, "JSON")
             if validate is not None:
                 try:
-                    with asking():
-                        validate(value)
+                    validate(value)
                 except (RillcastError, RefusedError, msgspec.MsgspecError):
                     raise
                 except Exception as error:  # the validator raises unrelated types

@@ -166,8 +166,7 @@ class HttpServer:
             answer = _json(HTTPStatus.UNAUTHORIZED, {"error": "expected a bearer token, see http.token"})
             answer.headers.append(("WWW-Authenticate", 'Bearer realm="rillcast"'))
         elif method in ("GET", "HEAD") and path == "/metrics":
-            body = self._metrics({**environ, "REQUEST_METHOD": "GET"}, start_response)
-            return [] if method == "HEAD" else body
+            return self._scrape(environ, start_response)
         elif method in ("GET", "HEAD"):
             answer = self._route(path, environ.get("QUERY_STRING", ""))
         else:
@@ -183,6 +182,18 @@ class HttpServer:
             ],
         )
         return [] if method == "HEAD" else [answer.body]
+
+    def _scrape(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        """Answer with the metrics; HEAD has the headers of GET (RFC 9110, section 9.3.2)."""
+        began: list[Any] = []
+
+        def begin(status: str, headers: list[tuple[str, str]], *_error: Any) -> Any:
+            began[:] = status, headers
+
+        body = b"".join(self._metrics({**environ, "REQUEST_METHOD": "GET"}, begin))
+        status, headers = began
+        start_response(status, [*headers, ("Content-Length", str(len(body)))])
+        return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
 
     def _allowed(self, path: str, environ: WSGIEnvironment) -> bool:
         """Return whether a request may be answered: the probes always, because a kubelet has no token."""

@@ -346,7 +346,7 @@ def test_closing_commits_nothing(topic: KafkaBackend) -> None:
 def test_keys_headers_and_empty_and_missing_values_arrive_as_they_were_sent(topic: KafkaBackend) -> None:
     values = [b"v", b"", None, b"\xff\xfe", b"x" * 1_000_000]
     keys = [b"k", None, b"tombstone", b"", b"big"]
-    headers = [("reason", b"\x00\xff"), ("reason", b"again")]
+    headers = [("reason", b"\x00\xff"), ("reason", b"again"), ("empty", b""), ("null", None)]
     topic.cluster.produce(topic.topic, values, keys, partition=0, headers=headers)
     with closing(topic.source()) as source:
         source.open(Listener())

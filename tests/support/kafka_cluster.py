@@ -24,6 +24,7 @@ from confluent_kafka.admin import AdminClient
 from confluent_kafka.cimpl import NewTopic
 
 from rillcast.settings import KafkaSettings
+from rillcast.transports.base import Headers
 from rillcast.transports.kafka.common.retries import retry_until
 from tests.support.kafka_broker import KafkaBroker, running_broker
 
@@ -57,7 +58,7 @@ class Record(NamedTuple):
     offset: int
     key: bytes | None
     value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
+    headers: tuple[tuple[str, bytes | None], ...] = ()
 
 
 class KafkaCluster:
@@ -116,7 +117,7 @@ class KafkaCluster:
         values: Sequence[bytes | None],
         keys: Sequence[bytes | None] | None = None,
         partition: int | None = None,
-        headers: Sequence[tuple[str, bytes]] | None = None,
+        headers: Headers | None = None,
         timestamps_ms: Sequence[int] | None = None,
     ) -> None:
         """Append `values` and wait until the broker has them all; without `timestamps_ms` they are of now."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -38,7 +39,8 @@ class Log:
     committed: dict[int, int] = field(default_factory=dict)
     beginning: int = 0
     timestamp_ms: int = -1  # of every record
-    published: dict[Channel, list[tuple[bytes | None, bytes, Headers]]] = field(
+    # A value is bytes; only the dead letter of a tombstone has none.
+    published: dict[Channel, list[tuple[bytes | None, Any, Headers]]] = field(
         default_factory=lambda: {channel: [] for channel in Channel}
     )
 
@@ -216,13 +218,13 @@ class MemorySink:
 
     def __init__(self, log: Log) -> None:
         self._log = log
-        self._pending: list[tuple[Channel, tuple[bytes | None, bytes, Headers]]] = []
+        self._pending: list[tuple[Channel, tuple[bytes | None, Any, Headers]]] = []
         self.fail_flush: Callable[[], None] = lambda: None
         self.closed = 0
 
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
         for row, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
-            assert value is not None, "the worker publishes no tombstones"
+            assert value is not None or channel is Channel.DEAD_LETTERS, "the worker publishes no tombstones"
             self._pending.append((channel, (key, value, records.headers[row] if records.headers else ())))
 
     def flush(self, timeout_s: float) -> None:

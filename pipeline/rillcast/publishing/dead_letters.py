@@ -26,7 +26,7 @@ class DeadLetter:
 
     Attributes:
         key: Key of the original record.
-        value: Value of the original, cut where `original_bytes` is set; empty where the original had none.
+        value: Value of the original, cut where `original_bytes` is set; None for a tombstone.
         headers: Headers of the original.
         reason: Code of the reason; "" if the record is no dead letter of Rillcast.
         detail: The particulars, for people.
@@ -39,7 +39,7 @@ class DeadLetter:
     """
 
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: Headers
     reason: str
     detail: str
@@ -62,11 +62,11 @@ class DeadLetter:
         The original may have headers with the names of Rillcast's: of each name, the last one is Rillcast's.
         """
         last = {name: index for index, (name, _) in enumerate(headers) if name in _OWN_HEADERS}
-        own = {name: headers[index][1].decode(errors="replace") for name, index in last.items()}
+        own = {name: (headers[index][1] or b"").decode(errors="replace") for name, index in last.items()}
         cut = own.get("rillcast-original-bytes")
         return cls(
             key=key,
-            value=value or b"",
+            value=value,
             headers=[header for index, header in enumerate(headers) if index not in last.values()],
             reason=own.get("rillcast-reason", ""),
             detail=own.get("rillcast-detail", ""),
@@ -106,9 +106,12 @@ class DeadLetters:
         """
         ordered = sorted(rejections)
         keys = [polled.keys[rejection.row] for rejection in ordered]
-        values = [(polled.values[rejection.row] or b"")[: self._max_bytes] for rejection in ordered]
+        values = [self._value(polled.values[rejection.row]) for rejection in ordered]
         headers = [self._headers(polled, rejection, model) for rejection in ordered]
         sink.publish(Channel.DEAD_LETTERS, Records(keys, values, headers))
+
+    def _value(self, value: bytes | None) -> bytes | None:
+        return None if value is None else value[: self._max_bytes]
 
     def _headers(self, polled: Polled, rejection: Rejection, model: str) -> Headers:
         row, reason, detail = rejection

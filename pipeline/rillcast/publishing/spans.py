@@ -85,7 +85,7 @@ class Spans:
         self._provider.shutdown()
 
     def _span(self, attributes: dict[str, str | int], context: Headers, start: int, end: int) -> Headers:
-        carrier = {name: value.decode("ascii", errors="replace") for name, value in context}
+        carrier = {name: (value or b"").decode("ascii", errors="replace") for name, value in context}
         parent = self._propagator.extract(carrier)
         if not trace.get_current_span(parent).get_span_context().trace_flags.sampled:
             return context

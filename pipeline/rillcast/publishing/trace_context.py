@@ -75,10 +75,10 @@ def _context(headers: Headers) -> Headers:
     # By the specification, several parents are as good as none.
     if len(parents) != 1 or not _valid(parents[0]):
         return _NONE
-    states = [(_STATE, value) for name, value in headers if name.lower() == _STATE]
+    states = [(_STATE, value) for name, value in headers if name.lower() == _STATE and value is not None]
     return [(_PARENT, parents[0]), *states]
 
 
-def _valid(parent: bytes) -> bool:
-    match = _VALID.fullmatch(parent)
+def _valid(parent: bytes | None) -> bool:
+    match = _VALID.fullmatch(parent or b"")
     return match is not None and (match["more"] is None or match["version"] != b"00")

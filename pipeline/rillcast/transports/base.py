@@ -49,7 +49,8 @@ import numpy as np
 
 from rillcast.arrays import IntArray
 
-Headers: TypeAlias = Sequence[tuple[str, bytes]]
+Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
+"""Names and values in their order; a value may be null, which is not the same as empty."""
 
 
 def no_headers(_index: int) -> Headers:

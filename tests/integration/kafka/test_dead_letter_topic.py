@@ -22,9 +22,14 @@ def test_a_dead_letter_goes_back_to_the_partition_that_it_came_from(
 ) -> None:
     observations, dead = kafka.create_topic("observations", 3), kafka.create_topic("dead", 2)
     sink = kafka_sink(client, kafka.settings(), {Channel.DEAD_LETTERS: dead})
-    poll = polled([b"{", b"\xff", b"["], keys=[b"a", None, b"c"], headers=[[("h", b"\x00")], [], []])
-    poll.partitions[:] = [2, 1, 0]
-    rejections = [Rejection(row, Reason.NOT_JSON, "x") for row in range(2)] + [Rejection(2, Reason.LATE, "x")]
+    null = [("note", None), ("empty", b"")]
+    poll = polled(
+        [b"{", b"\xff", b"[", None, None, b""],
+        keys=[b"a", None, b"c", b"tombstone", None, b""],
+        headers=[[("h", b"\x00")], [], [], null, null, null],
+    )
+    poll.partitions[:] = [2, 1, 0, 0, 1, 2]
+    rejections = [Rejection(row, Reason.NOT_JSON, "x") for row in (0, 1, 3, 4, 5)] + [Rejection(2, Reason.LATE, "x")]
     DeadLetters(observations, 1000).publish(sink, poll, rejections, "toy@1")
     sink.flush(20)
     sink.close()
@@ -37,15 +42,19 @@ def test_a_dead_letter_goes_back_to_the_partition_that_it_came_from(
     ]
 
     assert cli.main(["dlq", "list", "--count", *flags]) == 0
-    assert json.loads(capsys.readouterr().out) == {"not_json": 2, "late": 1}
+    assert json.loads(capsys.readouterr().out) == {"not_json": 5, "late": 1}
     assert cli.main(["dlq", "replay", "--reason", "not_json", *flags]) == 0
-    assert json.loads(capsys.readouterr().out)["sent"] == 2
+    assert json.loads(capsys.readouterr().out)["sent"] == 5
 
-    back = {record.partition: record for record in kafka.read_all(observations)}
-    contents = {number: (record.key, record.value) for number, record in back.items()}
-    assert contents == {2: (b"a", b"{"), 1: (None, b"\xff")}
-    assert back[2].headers[0] == ("h", b"\x00")
-    assert [name for name, _ in back[2].headers] == ["h", REPLAYED]
+    back = {(record.partition, record.key, record.value): record.headers for record in kafka.read_all(observations)}
+    assert {row: list(headers[:-1]) for row, headers in back.items()} == {
+        (2, b"a", b"{"): [("h", b"\x00")],
+        (1, None, b"\xff"): [],
+        (0, b"tombstone", None): null,
+        (1, None, None): null,
+        (2, b"", b""): null,
+    }
+    assert {headers[-1][0] for headers in back.values()} == {REPLAYED}
 
 
 def test_a_topic_without_dead_letters_lists_none(kafka: KafkaCluster, capsys: pytest.CaptureFixture[str]) -> None:

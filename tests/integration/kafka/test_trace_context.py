@@ -59,6 +59,6 @@ def test_with_a_collector_the_forecast_names_the_span_of_the_service(kafka: Kafk
     (record,) = kafka.read_all(str(settings["output.topic"]))
     (span,) = collector.spans
     assert span.parent_span_id.hex() == PARENT.split(b"-")[2].decode()
-    version, trace, parent, flags = dict(record.headers)["traceparent"].split(b"-")
+    version, trace, parent, flags = (dict(record.headers)["traceparent"] or b"").split(b"-")
     assert (version, trace, flags) == (b"00", PARENT.split(b"-")[1], b"01")
     assert parent.decode() == span.span_id.hex()

@@ -19,6 +19,7 @@ from rillcast.codecs.observations.msgpack import MessagePackFormat
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
+from rillcast.publishing.dead_letters import DeadLetter
 from rillcast.publishing.filters import Policy
 from rillcast.settings import Settings
 from rillcast.transports.base import Channel
@@ -270,7 +271,7 @@ def test_cell(bundle: Bundle, name: str, per_poll: int) -> None:
     log, harness = run(bundle, cell, per_poll=lambda: per_poll)
     records = [json.loads(value) for _, value, _ in log.published[Channel.FORECASTS]]
     assert [record["status"] for record in records] == cell.published
-    reasons = [dict(headers)["rillcast-reason"].decode() for _, _, headers in log.published[Channel.DEAD_LETTERS]]
+    reasons = [DeadLetter.read(*record).reason for record in log.published[Channel.DEAD_LETTERS]]
     assert reasons == cell.dead
     for status, count in cell.counted.items():
         assert harness.metric("rillcast_events_total", status=status) == count

@@ -21,6 +21,7 @@ from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError, SettingsError
 from rillcast.events import EventBatch
+from rillcast.publishing.dead_letters import DeadLetter
 from rillcast.transports.base import Channel
 from rillcast_training.export.bundle import export
 from tests.support.covariates import EVERY_KIND, config_with
@@ -135,7 +136,7 @@ def test_cell(bundles: dict[bool, Bundle], name: str, per_poll: int) -> None:
     log.append(0, record(before, x=cell.x, future=cell.future))
     harness = build(log, bundle=bundle, decoder=decoder(cell), per_poll=lambda: per_poll)
     harness.worker.run()
-    reasons = [dict(headers)["rillcast-reason"].decode() for _, _, headers in log.published[Channel.DEAD_LETTERS]]
+    reasons = [DeadLetter.read(*record).reason for record in log.published[Channel.DEAD_LETTERS]]
     forecasts = [json.loads(value) for _, value, _ in log.published[Channel.FORECASTS]]
     for reason in ("missing", "out_of_range", "unknown"):
         if cell.dead is None:

@@ -35,6 +35,7 @@ key, value and headers to the original partition, unchanged; it skips records th
 """
 REPLAYED: Final = "rillcast-replayed"
 _SHOWN_BYTES: Final = 10_000
+_NULL: Final = "null"
 
 
 class _Found(NamedTuple):
@@ -175,9 +176,12 @@ def _show(letters: Iterable[_Found], place: str, *, as_json: bool) -> int:
         if name not in ("headers", "value"):
             print(f"{name:<15} {topic_reading.printable(str(value).encode())}")
     for name, text in document["headers"]:
-        print(f"header          {name}: {text}")
+        print(f"header          {topic_reading.printable(name.encode())}: {_NULL if text is None else text}")
+    if found.letter.value is None:
+        print(f"value           {_NULL} (a tombstone)")
+        return 0
     print(f"value           {len(found.letter.value)} bytes")
-    print(topic_reading.printable(found.letter.value[:_SHOWN_BYTES]))
+    print(document["value"])
     return 0
 
 
@@ -193,11 +197,16 @@ def _document(found: _Found) -> dict[str, Any]:
         "time": topic_reading.time_text(letter.timestamp_ms),
         "model": letter.model,
         "original_bytes": letter.original_bytes,
-        "key": None if letter.key is None else topic_reading.printable(letter.key),
-        "headers": [[name, topic_reading.printable(data)] for name, data in letter.headers],
-        "value": topic_reading.printable(letter.value[:_SHOWN_BYTES]),
+        "key": _text(letter.key),
+        "headers": [[name, _text(data)] for name, data in letter.headers],
+        "value": _text(letter.value),
     }
     return members
+
+
+def _text(data: bytes | None) -> str | None:
+    """Return bytes as text that may be printed, and null as None."""
+    return None if data is None else topic_reading.printable(data[:_SHOWN_BYTES])
 
 
 # Sending again.

@@ -52,7 +52,7 @@ def open_event(records: PolledRecords, row: int) -> Opened:
         RefusedError: The record is no CloudEvent, has another version, lacks an attribute, or has no data.
     """
     value = records.values[row]
-    headers = records.headers(row)
+    headers = [(name, data or b"") for name, data in records.headers(row)]
     content_type = next((data.decode("latin-1") for name, data in headers if name.lower() == "content-type"), "")
     if content_type.lower().startswith(_STRUCTURED):
         if not value:

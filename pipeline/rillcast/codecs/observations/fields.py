@@ -83,7 +83,7 @@ class PolledRecords(Protocol):
         ...
 
     @property
-    def headers(self) -> Callable[[int], Sequence[tuple[str, bytes]]]:
+    def headers(self) -> Callable[[int], Sequence[tuple[str, bytes | None]]]:
         """The headers of a row."""
         ...
 
@@ -112,7 +112,7 @@ class RecordContext:
                     return timestamp
             elif kind == "$header":
                 for given, value in self.records.headers(self.row):
-                    if given == name:
+                    if given == name and value is not None:
                         return value.decode()
             elif name in self.attributes:
                 return self.attributes[name]

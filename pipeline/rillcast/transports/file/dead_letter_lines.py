@@ -1,7 +1,8 @@
 """Dead letters as JSON Lines: one object with `key`, `value` and `headers`, written and read back byte for byte.
 
 Bytes that are UTF-8 are stored as text. Other bytes are stored as base64, in a member `key_base64`, `value_base64` or,
-within `headers`, `<name>_base64`. A header that occurs more than once has a list of its values.
+within `headers`, `<name>_base64`. A header that occurs more than once has a list of its values. What is
+null in the record (a tombstone, a missing key, a header without a value) is null here.
 """
 
 from __future__ import annotations
@@ -56,10 +57,12 @@ def read(line: bytes) -> Line:
         raise ValueError(f"not a dead letter: {error}") from error
 
 
-def _headers(members: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+def _headers(members: dict[str, Any]) -> Iterator[tuple[str, bytes | None]]:
     for member, found in members.items():
         for text in found if isinstance(found, list) else [found]:
-            if member.endswith(_SUFFIX):
+            if text is None:
+                yield member, None
+            elif member.endswith(_SUFFIX):
                 yield member.removesuffix(_SUFFIX), base64.b64decode(text, validate=True)
             else:
                 yield member, text.encode()

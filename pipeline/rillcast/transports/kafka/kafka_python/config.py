@@ -15,7 +15,7 @@ from rillcast.errors import SettingsError, TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.kafka_python.oauth import ClientCredentials
-from rillcast.transports.kafka.kafka_python.workarounds import OneOwnerAssignor, keep_secrets_out_of_logs
+from rillcast.transports.kafka.kafka_python.workarounds import NullValues, OneOwnerAssignor, keep_secrets_out_of_logs
 
 _FETCH_WAIT_MS: Final = 500
 _LINGER_MS: Final = 5
@@ -54,6 +54,7 @@ def producer_config(settings: KafkaSettings, transactional_id: str | None = None
         "compression_type": None if settings.compression == "none" else settings.compression,
         "max_request_size": settings.max_message_bytes,
         "metrics_enabled": False,
+        "value_serializer": NullValues(),
         "linger_ms": _LINGER_MS,
         "batch_size": _BATCH_BYTES,
     }

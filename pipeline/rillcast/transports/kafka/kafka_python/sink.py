@@ -22,7 +22,7 @@ from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.ledger import FailureLedger
 from rillcast.transports.kafka.kafka_python.config import create, producer_config, require_topics
 from rillcast.transports.kafka.kafka_python.errors import REJECTED
-from rillcast.transports.kafka.kafka_python.workarounds import close_without_waiting
+from rillcast.transports.kafka.kafka_python.workarounds import close_without_waiting, send
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,7 @@ class KafkaPythonSink:
         headers: Iterable[Headers] = records.headers if records.headers is not None else ((),) * len(records)
         for key, value, fields in zip(records.keys, records.values, headers, strict=True):
             try:
-                self._pending.append(producer.send(topic, value, key, list(fields), partition))
+                self._pending.append(send(producer, topic, value, key, fields, partition))
             except (KafkaError, ValueError) as error:
                 self._note(error, f"{error} (topic {topic}, {len(value or b'')} bytes)")
         if len(self._pending) > _MAX_IN_FLIGHT:

@@ -286,5 +286,5 @@ def columns(records: Sequence[Any]) -> Polled:
         timestamps_ms=np.fromiter((record.timestamp for record in records), np.int64, count),
         keys=[record.key for record in records],
         values=[record.value for record in records],
-        headers=lambda index: [(name, value or b"") for name, value in records[index].headers],
+        headers=lambda index: records[index].headers,
     )

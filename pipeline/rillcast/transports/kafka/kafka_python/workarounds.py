@@ -14,7 +14,12 @@ from kafka import TopicPartition
 from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.future import Future as KafkaFuture
+from kafka.producer import record_accumulator
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
+from kafka.record.memory_records import MemoryRecordsBuilder
+from kafka.serializer import Serializer
+
+from rillcast.transports.base import Headers
 
 # Fault (3.0.12): a join that ends while nobody polls is begun again by the next poll, and every member of the group
 # has to join again. Members whose polls did not overlap kept each other from ever finishing. So a poll during a
@@ -118,6 +123,48 @@ def keep_secrets_out_of_logs() -> None:
     """
     if (logger := logging.getLogger("kafka")).getEffectiveLevel() < logging.INFO:
         logger.setLevel(logging.INFO)
+
+
+class _Null(bytes):
+    """Stands for null where the client insists on bytes."""
+
+
+_NULL: Final = _Null()
+
+
+class NullValues(Serializer):  # type: ignore[misc]  # the package has no type information
+    """The value serialiser of every producer: it lets `send` publish a record with neither key nor value."""
+
+    def serialize(self, topic: str, headers: object, data: bytes) -> bytes | None:  # noqa: ARG002  the client's interface
+        """Return the value."""
+        return None if isinstance(data, _Null) else data
+
+
+class NullHeaders(MemoryRecordsBuilder):  # type: ignore[misc]  # as above
+    """Builds the records of a batch; `send` marks headers without a value."""
+
+    __slots__ = ()
+
+    def append(self, timestamp: int, key: Any, value: Any, headers: Any = None) -> Any:
+        """Add a record."""
+        plain = [(name, None if isinstance(data, _Null) else data) for name, data in headers or ()]
+        return super().append(timestamp, key, value, plain)
+
+
+record_accumulator.MemoryRecordsBuilder = NullHeaders
+
+
+def send(
+    producer: Any, topic: str, value: bytes | None, key: bytes | None, headers: Headers, partition: int | None
+) -> Any:
+    """Hand a record to a producer that was configured with `NullValues`, and return the future of its acknowledgement.
+
+    Fault (3.0.12): the client refuses records with neither key nor value, and headers without a value, although it can
+    write and read both. Delete, with `NullValues` and `NullHeaders`, when its `send` takes them.
+    """
+    if value is None and key is None:
+        value = _NULL
+    return producer.send(topic, value, key, [(n, _NULL if v is None else v) for n, v in headers], partition)
 
 
 def close_without_waiting(producer: Any, timeout_s: float) -> None:

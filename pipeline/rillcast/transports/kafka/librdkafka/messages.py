@@ -44,6 +44,5 @@ def columns(messages: Sequence[Message]) -> Polled:
 
 
 def _headers(message: Message) -> Headers:
-    """Return the headers in the contract's form; Kafka's null header is an empty one."""
     fields: Any = message.headers()  # typed as a list or a dict for the producer's sake; a consumer returns a list
-    return [(name, value or b"") for name, value in fields or ()]
+    return fields or ()

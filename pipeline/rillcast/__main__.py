@@ -2,7 +2,7 @@
 
 import sys
 
-from rillcast.cli import main
+from rillcast.cli import console_script
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console_script())

@@ -5,6 +5,6 @@ Rule: a command parses, calls and prints; the work is done by the packages below
 Does not know: how anything is computed, stored or transported.
 """
 
-from rillcast.cli.entry import main, parser
+from rillcast.cli.entry import console_script, main, parser
 
-__all__ = ["main", "parser"]
+__all__ = ["console_script", "main", "parser"]

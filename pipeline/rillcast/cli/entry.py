@@ -17,6 +17,7 @@ from importlib.metadata import version
 from typing import Final
 
 from rillcast.cli.lazy import LazyParser
+from rillcast.cli.signals import keep_exit_code
 from rillcast.errors import OutputError, RillcastError, SettingsError
 
 COMMANDS: Final[Mapping[str, str]] = {
@@ -81,6 +82,14 @@ def _configure_from(module_name: str) -> Callable[[argparse.ArgumentParser], Non
         command.set_defaults(run_command=module.run)
 
     return configure
+
+
+def console_script() -> int:
+    """Run the command of this process, which ends with the returned exit code whatever signals still come."""
+    try:
+        return main()
+    finally:
+        keep_exit_code()
 
 
 def main(argv: Sequence[str] | None = None) -> int:

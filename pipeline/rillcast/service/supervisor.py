@@ -165,7 +165,8 @@ class Supervisor(Generic[T]):
     def _note_end(self, member: _Member[T]) -> None:
         code = member.ended(self._clock(), self._first_pause_s)
         if self._stopping:
-            self._code = self._code or code
+            if code != -signal.SIGTERM:  # else it had begun nothing: it was asked to end before it heeds signals
+                self._code = self._code or code
         elif code in NEEDS_OPERATOR:
             log.error(
                 "worker %d ended with exit code %d, which needs operator action; stopping all workers",

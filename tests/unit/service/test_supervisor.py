@@ -62,6 +62,27 @@ def test_stop_asks_every_member_to_finish(tmp_path: Path) -> None:
     assert all(path.exists() for path in paths)
 
 
+def wait_without_handler(path: Path) -> None:
+    """Be asked to end while still starting."""
+    path.touch()
+    signal.pause()
+
+
+def test_a_member_that_is_stopped_while_it_starts_has_done_nothing_wrong(tmp_path: Path) -> None:
+    supervisor = Supervisor(wait_without_handler, [tmp_path / "0"])
+
+    def stop_when_it_runs() -> None:
+        deadline = time.monotonic() + DEADLINE_S
+        while not (tmp_path / "0").exists() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        supervisor.stop()
+
+    watcher = threading.Thread(target=stop_when_it_runs)
+    watcher.start()
+    assert supervisor.run() == 0
+    watcher.join()
+
+
 def test_members_have_names_and_ports_of_their_own() -> None:
     settings = Settings(kafka=KafkaSettings(transactional_id="t"), http=HttpSettings(port=9000))
     made = members(settings, 3, "host")

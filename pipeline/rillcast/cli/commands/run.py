@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import argparse
 import logging
-import signal
 import socket
 import sys
-from collections.abc import Callable
 from functools import partial
-from types import FrameType
 from typing import Final
 
 from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.reference import Reference
 from rillcast.cli import flags
+from rillcast.cli.signals import keep_exit_code, on_request_to_stop
 from rillcast.errors import RillcastError, ServedByAnotherKindError, SettingsError
 from rillcast.observability import logs
 from rillcast.settings import Settings
@@ -62,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
     supervisor = Supervisor(
         partial(serve_as_member, follows=follows), members(settings, args.workers, socket.gethostname())
     )
-    _on_signal(supervisor.stop)
+    on_request_to_stop(supervisor.stop)
     return supervisor.run()
 
 
@@ -73,6 +71,8 @@ def serve_as_member(settings: Settings, follows: Reference | None = None) -> Non
     except RillcastError as error:
         log.error("%s", error)
         sys.exit(error.exit_code)
+    finally:
+        keep_exit_code()
 
 
 def _serve(settings: Settings, follows: Reference | None) -> None:
@@ -98,17 +98,5 @@ def _build_and_run(settings: Settings, follows: Reference | None, *, claims_deci
     from rillcast.service import build
 
     built = build.build(settings, follows=follows, claims_decide=claims_decide)
-    _on_signal(built.worker.stop)
+    on_request_to_stop(built.worker.stop)
     built.run()
-
-
-def _on_signal(stop: Callable[[], None]) -> None:
-    """Stop at the first SIGINT or SIGTERM, and at once at a second SIGINT."""
-
-    def handle(number: int, _frame: FrameType | None) -> None:
-        log.info("%s: finishing", signal.Signals(number).name)
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        stop()
-
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, handle)

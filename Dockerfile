@@ -6,12 +6,24 @@
 #   docker build --target cuda --tag rillcast:cuda .
 #
 # The images have no compiler, no torch and no package installer. They run as an unprivileged user without a home, on a
-# read-only root file system, and write to /state only (with state.store=local).
+# read-only root file system, and write to /state (state.store=local) and /tmp (models of a registry) only.
+#
+# Build arguments:
+#
+#   PYTHON_IMAGE                       another base, for example one with your certificate authority
+#   PIP_INDEX_URL, UV_DEFAULT_INDEX    your package index (both: pip installs uv, uv installs the rest)
+#   EXTRAS, PACKAGES                   more than the image needs by itself, for example
+#                                      --build-arg EXTRAS=object-store --build-arg PACKAGES=s3fs
+#   REVISION                           the commit, for the image's labels (`make image` sets it)
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
 FROM ${PYTHON_IMAGE} AS build
 ARG UV_VERSION=0.13.9
+ARG PIP_INDEX_URL
+ARG UV_DEFAULT_INDEX
+ARG EXTRAS=
+ARG PACKAGES=
 ENV UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never PIP_NO_CACHE_DIR=1
 RUN python -m pip install --quiet --disable-pip-version-check "uv==${UV_VERSION}"
 WORKDIR /src
@@ -33,6 +45,11 @@ COPY training training
 RUN deploy/container/install.sh package /opt/rillcast
 
 FROM ${PYTHON_IMAGE} AS serving
+ARG REVISION=unknown
+LABEL org.opencontainers.image.title=rillcast \
+    org.opencontainers.image.description="Streaming time-series forecasting: one recurrent step per event" \
+    org.opencontainers.image.licenses=Apache-2.0 \
+    org.opencontainers.image.revision=${REVISION}
 RUN python -m pip uninstall --quiet --yes pip setuptools wheel \
     && mkdir /models /state \
     && chown 65532:65532 /state
@@ -41,6 +58,7 @@ ENV PATH=/opt/rillcast/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     ORT_DISABLE_TELEMETRY=1 \
     RILLCAST_MODEL=/models/model.onnx \
+    RILLCAST_MODEL_CACHE=/tmp/rillcast/models \
     RILLCAST_STATE__PATH=/state \
     RILLCAST_HTTP__HOST=0.0.0.0 \
     RILLCAST_LOG__FORMAT=json

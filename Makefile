@@ -99,8 +99,8 @@ docs: $(VENV)/.dev-installed
 	$(BIN)/python -m mkdocs build --quiet
 
 image:
-	docker build --target cpu --tag rillcast:cpu .
-	docker build --target cuda --tag rillcast:cuda .
+	docker build --target cpu --tag rillcast:cpu --build-arg REVISION=$$(git rev-parse HEAD) .
+	docker build --target cuda --tag rillcast:cuda --build-arg REVISION=$$(git rev-parse HEAD) .
 
 constraints: | $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 \

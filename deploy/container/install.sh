@@ -5,11 +5,15 @@
 #   install.sh package VENV                  install Rillcast itself into VENV
 #
 # The Dockerfile runs each step in its own layer, because code changes more often than dependencies.
+# EXTRAS and PACKAGES in the environment name more extras of Rillcast and other packages, in words.
 # tests/integration/deploy/test_container.py runs the same steps in a clean directory. Needs uv on the PATH.
 set -eu
 cd "$(dirname "$0")/../.."
 
 extras="--extra librdkafka --extra registry"
+for extra in ${EXTRAS:-}; do
+    extras="$extras --extra $extra"
+done
 
 dependencies() {
     variant=$1 venv=$2
@@ -21,9 +25,9 @@ dependencies() {
         cuda) set -- --extra cuda ;;
         *) echo "install.sh: variant is cpu or cuda, not '$variant'" >&2; exit 2 ;;
     esac
-    # shellcheck disable=SC2086  # the extras are words
+    # shellcheck disable=SC2086  # extras and packages are words
     uv pip install --quiet --python "$venv/bin/python" --only-binary :all: --compile-bytecode \
-        --constraints constraints.txt --requirements pyproject.toml $extras "$@"
+        --constraints constraints.txt --requirements pyproject.toml $extras ${PACKAGES:-} "$@"
 }
 
 package() {

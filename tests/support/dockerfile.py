@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 _KNOWN: Final = {
-    "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "RUN", "STOPSIGNAL", "USER", "WORKDIR",
+    "ARG", "CMD", "COPY", "ENTRYPOINT", "ENV", "EXPOSE", "FROM", "HEALTHCHECK", "LABEL", "RUN", "STOPSIGNAL", "USER",
+    "WORKDIR",
 }  # fmt: skip
 
 

@@ -19,6 +19,7 @@ from typing import Final
 from rillcast.cli.lazy import LazyParser
 from rillcast.cli.signals import keep_exit_code
 from rillcast.errors import OutputError, RillcastError, SettingsError
+from rillcast.observability import logs
 
 COMMANDS: Final[Mapping[str, str]] = {
     "train": "train a forecaster on a data set and export it as a bundle",
@@ -125,5 +126,5 @@ def _discard_output() -> None:
 
 
 def _fail(error: RillcastError) -> int:
-    print(f"rillcast: error: {error}", file=sys.stderr)
+    logs.report(error)
     return error.exit_code

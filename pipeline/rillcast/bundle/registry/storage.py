@@ -20,6 +20,8 @@ from rillcast.errors import RegistryError, RegistryUnreachableError, SettingsErr
 
 _KEY: Final = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]*(/[A-Za-z0-9_-][A-Za-z0-9._-]*)*")
 _FILE_SCHEME: Final = "file://"
+# Stores of buckets and keys. Making a "directory" there makes a bucket, which is an operator's decision.
+_WITHOUT_DIRECTORIES: Final = frozenset({"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az"})
 _NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
 
 
@@ -40,6 +42,7 @@ class Storage(Protocol):
         """Create an object; False = the key is taken, and its object stays unchanged.
 
         Raises:
+            RegistryError: The bucket or container of the address does not exist.
             RegistryUnreachableError: The storage does not answer, or denies the write.
         """
 
@@ -141,6 +144,7 @@ class ObjectStore:
     def __init__(self, file_system: Any, root: str, address: str) -> None:
         self.address = address
         self._fs, self._root = file_system, root.rstrip("/")
+        self._scheme = address.partition("://")[0]
 
     def read(self, key: str, max_bytes: int) -> bytes | None:
         """See `Storage.read`."""
@@ -160,10 +164,16 @@ class ObjectStore:
         """See `Storage.create`."""
         path = self._path(key)
         try:
-            self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
+            if self._scheme not in _WITHOUT_DIRECTORIES:
+                self._fs.makedirs(path.rpartition("/")[0], exist_ok=True)
             self._fs.pipe_file(path, data, mode="create")
         except FileExistsError:
             return False
+        except FileNotFoundError as error:
+            raise RegistryError(
+                f"registry {self.address}: there is no {path.split('/')[0]} ({error}); create the bucket or container "
+                f"with the store's own tools, or correct the address"
+            ) from error
         except Exception as error:  # stores raise unrelated types
             raise self._unreachable(error) from error
         return True

@@ -69,7 +69,7 @@ def serve_as_member(settings: Settings, follows: Reference | None = None) -> Non
     try:
         _serve(settings, follows)
     except RillcastError as error:
-        log.error("%s", error)
+        logs.report(error)
         sys.exit(error.exit_code)
     finally:
         keep_exit_code()
@@ -77,7 +77,7 @@ def serve_as_member(settings: Settings, follows: Reference | None = None) -> Non
 
 def _serve(settings: Settings, follows: Reference | None) -> None:
     logs.configure(settings.log.level, settings.log.format)
-    log.info("settings: %s", settings.model_dump_json())
+    log.info("settings", extra={"fields": {"settings": settings.model_dump(mode="json")}})
     try:
         _build_and_run(settings, follows, claims_decide=follows is not None and follows.is_alias)
     except ServedByAnotherKindError as error:

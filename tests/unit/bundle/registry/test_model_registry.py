@@ -20,7 +20,7 @@ from rillcast import cli
 from rillcast.bundle.bundle import Bundle, seal
 from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.model_registry import ModelRegistry
-from rillcast.bundle.registry.storage import Folder, open_storage
+from rillcast.bundle.registry.storage import Folder, ObjectStore, open_storage
 from rillcast.cli import flags
 from rillcast.errors import BundleError, OtherRecordsError, RegistryError, RegistryUnreachableError, SettingsError
 from rillcast.settings import Settings
@@ -428,3 +428,22 @@ def test_a_service_serves_what_the_alias_meant_when_it_started(
         )
         (line,) = (tmp_path / f"{model_id}.jsonl").read_text().splitlines()
         assert json.loads(line)["model"] == f"toy@{model_id}"
+
+
+def test_a_push_does_not_make_a_misspelt_bucket() -> None:
+    memory = pytest.importorskip("fsspec.implementations.memory")
+    base: Any = memory.MemoryFileSystem
+
+    class Buckets(base):  # type: ignore[misc]  # fsspec is not typed
+        """Makes a bucket for the first part of a path, as s3fs and gcsfs do."""
+
+        def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **_: object) -> None:
+            raise FileNotFoundError("The specified bucket does not exist")
+
+        def makedirs(self, path: str, exist_ok: bool = False) -> None:
+            raise AssertionError("a bucket was made")
+
+    store = ObjectStore(Buckets(), "bukcet/models", "s3://bukcet/models")
+    with pytest.raises(RegistryError, match="there is no bukcet") as caught:
+        store.create("models/a.json", b"{}")
+    assert not caught.value.retriable

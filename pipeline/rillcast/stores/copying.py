@@ -30,7 +30,7 @@ class Copied(NamedTuple):
 
 
 def copy_state(
-    source: StateStore,
+    read: Callable[[int], Restored],
     target: StateStore,
     partitions: Iterable[int],
     commit: Callable[[], None],
@@ -40,7 +40,7 @@ def copy_state(
     """Copy partitions that have a complete snapshot, each in one commit, and yield each when it is durable.
 
     Args:
-        source: Store to read.
+        read: Returns the stored state of a partition, such as `load` of a store.
         target: Store to write; of the same model.
         partitions: Partitions to copy; one without a snapshot is skipped.
         commit: Commits the target's transport, between the target's `stage` and `commit`.
@@ -51,7 +51,7 @@ def copy_state(
         TransportError: A store cannot be read or written.
     """
     for partition in partitions:
-        found, present = load(source, partition), load(target, partition)
+        found, present = read(partition), load(target, partition)
         if found.mark is None:
             continue
         if present.mark is not None and not replace:

@@ -71,6 +71,21 @@ def test_inspect_says_what_is_stored_of_every_model(
     assert first["bytes"] == sum(file.stat().st_size for file in files)
 
 
+def test_an_export_needs_no_stop_of_the_service(
+    command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nor does it change anything: what the service has staged and not committed yet stays."""
+    with closing(LocalStore(tmp_path / "state", CODEC)) as service:
+        save(service, [page(0, 0), page(1, 0, unique_ids=("x",))])
+        service.stage([page(0, 0, 200)], [Mark(0, 200, 0, 1)])
+        assert command("export", str(tmp_path / "backup"), "--json") == 0
+        exported = json.loads(capsys.readouterr().out)["partitions"]
+        assert [(row["partition"], row["offset"]) for row in exported] == [(0, 100), (1, 100)]
+        service.commit()
+    assert_same_pages(stored(tmp_path / "backup", 0)[1], [page(0, 0)])
+    assert_same_pages(stored(tmp_path / "state", 0)[1], [page(0, 0, 200)])
+
+
 def test_inspect_prints_a_table(command: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     fill(tmp_path / "state", page(0, 0, offset=12_345))
     assert command("inspect") == 0

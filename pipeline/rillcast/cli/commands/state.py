@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +30,8 @@ examples:
   rillcast state import backup --model model.onnx --replace
   rillcast state rebuild --partition 3 --model model.onnx
 
-The store is that of the settings, as for `run`. Stop the service before an import or a rebuild.
+The store is that of the settings, as for `run`. Stop the service before an import or a rebuild, not for
+an export.
 Exit codes: 0 done, 2 settings, or not confirmed, 5 the store is unreachable or in use, 6 stored state is damaged, or
 exists already.
 """
@@ -108,8 +110,9 @@ def _inspect(settings: Settings, *, as_json: bool) -> int:
 def _copy(settings: Settings, directory: Path, action: str, *, replace: bool, as_json: bool) -> int:
     from rillcast.bundle.bundle import Bundle
     from rillcast.stores.connect import codec_of, kind_of
-    from rillcast.stores.copying import copy_state
+    from rillcast.stores.copying import copy_state, load
     from rillcast.stores.local import LocalStore, stored_partitions
+    from rillcast.stores.local_snapshot import read_snapshot
 
     if action == "export":
         outputs.check_folder("DIRECTORY", directory)
@@ -119,18 +122,22 @@ def _copy(settings: Settings, directory: Path, action: str, *, replace: bool, as
         raise SettingsError(f"{directory} is the store itself (state.path); use another directory")
     if action == "import" and not stored_partitions(directory, metadata.model_id):
         raise SettingsError(f"{directory} has no state of model {metadata.model_id} ({settings.model})")
+    codec = codec_of(settings, metadata)
     with ExitStack() as stack:
-        store, commit = opened(settings, metadata, stack, writing=action == "import")
-        backup = stack.enter_context(closing(LocalStore(directory, codec_of(settings, metadata))))
-        partitions: Sequence[int]
+        backup = stack.enter_context(closing(LocalStore(directory, codec)))
         if action == "import":
+            store, commit = opened(settings, metadata, stack, writing=True)
             partitions = stored_partitions(directory, metadata.model_id)
-            copies = list(copy_state(backup, store, partitions, commit, replace=replace))
-        else:
-            partitions = (
-                stored_partitions(kept, metadata.model_id) if isinstance(kept, Path) else _topic_partitions(settings)
+            copies = list(copy_state(partial(load, backup), store, partitions, commit, replace=replace))
+        elif isinstance(kept, Path):  # without its lock, since a service may be using it
+            partitions = stored_partitions(kept, metadata.model_id)
+            copies = list(
+                copy_state(partial(read_snapshot, kept, codec), backup, partitions, _nothing, replace=replace)
             )
-            copies = list(copy_state(store, backup, partitions, _nothing, replace=replace))
+        else:
+            store, _ = opened(settings, metadata, stack, writing=False)
+            found = _topic_partitions(settings)
+            copies = list(copy_state(partial(load, store), backup, found, _nothing, replace=replace))
     rows = [each._asdict() for each in copies]
     if as_json:
         print(json.dumps({"model": metadata.model_id, "directory": str(directory), "partitions": rows}))

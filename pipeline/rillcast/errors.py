@@ -65,6 +65,12 @@ class OtherRecordsError(RolloutRefusedError):
     """A model publishes records of another kind than the serving model, so that consumers would notice the change."""
 
 
+class NoForecastError(RillcastError):
+    """A file was read to its end and gave no forecast: none of its records could be used, or it has none."""
+
+    exit_code = 7
+
+
 class ParityError(RillcastError):
     """The exported graph and the PyTorch module disagree; nothing was written."""
 

@@ -282,8 +282,8 @@ class GrowingFile:
             os.fsync(self.file.fileno())
 
     def keep(self) -> None:
-        """Give the working file the name of the file, unless an earlier file has it."""
-        if self.working is not None and not self._target.exists():
+        """Give the working file the name of the file, unless it is empty or an earlier file has the name."""
+        if self.working is not None and self.file.tell() and not self._target.exists():
             self.finish()
 
     def finish(self) -> None:

@@ -21,6 +21,7 @@ from rillcast.engine.step_engine import StepEngine
 from rillcast.observability.health import Health
 from rillcast.observability.latency import Latency
 from rillcast.observability.metrics import Metrics
+from rillcast.observability.run_summary import RunSummary
 from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.publishing.filters import Policy
 from rillcast.publishing.publisher import ForecastOutput, Publisher
@@ -112,6 +113,7 @@ def build(
     models: MemoryModels | None = None,
     rollout: RolloutSettings | None = None,
     clock: Clock | None = None,
+    needs_forecast: bool = False,
 ) -> Harness:
     """Return a worker that reads `log` to its end when run; `clock` starts at zero unless given."""
     # Polls of three events and more are stepped in the step thread, smaller ones in the loop: tests cover both.
@@ -121,6 +123,7 @@ def build(
     bundle = bundle or toy_bundle()
     registry, health = CollectorRegistry(), Health(clock=clock)
     metrics = Metrics(registry, bundle.metadata, "cpu")
+    summary = RunSummary(source.name, "dead letters")
 
     def make_model(bundle: Bundle, store: StateStore | None) -> ServedModel:
         engine = StepEngine(
@@ -132,7 +135,7 @@ def build(
             timer=clock,
         )
         output = ForecastOutput(sink, make_encoder("json", bundle.metadata))
-        observers = [Latency(metrics.latency, wall_clock=clock), metrics]
+        observers = [Latency(metrics.latency, wall_clock=clock), metrics, summary]
         return ServedModel(engine, Publisher(engine, output, [policy or Policy()], observers, late), store)
 
     rollout_parts = None
@@ -154,8 +157,10 @@ def build(
         decoder=decoder or ObservationDecoder(),
         dead_letters=DeadLetters(source.name, 1000),
         metrics=metrics,
+        summary=summary,
         health=health,
         rollout=rollout_parts,
+        needs_forecast=needs_forecast,
     )
     worker = Worker(
         parts,

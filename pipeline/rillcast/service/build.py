@@ -25,6 +25,7 @@ from rillcast.observability.health import Health
 from rillcast.observability.latency import Latency
 from rillcast.observability.live_view import LiveView
 from rillcast.observability.metrics import Metrics
+from rillcast.observability.run_summary import RunSummary
 from rillcast.observability.server import HttpServer
 from rillcast.observability.stages import StageClock
 from rillcast.publishing.anomalies import AnomalyPublisher
@@ -35,7 +36,8 @@ from rillcast.service.garbage_collection import sparing
 from rillcast.service.worker import Parts, Worker
 from rillcast.serving.factory import Observers, ServedModelFactory, make_engine, require_supported
 from rillcast.settings import Settings, WorkerSettings
-from rillcast.stores.connect import prepare_store
+from rillcast.stores.connect import kind_of, prepare_store
+from rillcast.stores.local import stored_partitions
 from rillcast.transports.base import Sink, Source
 from rillcast.transports.connect import check_output_files, chosen_client, open_input_reader, open_sink, open_source
 
@@ -122,15 +124,17 @@ def build(
     keeps = settings.http.cached_streams if settings.http.enabled else 0
     forecast_cache = ForecastCache(keeps) if keeps else None
     prepare_store(settings, metadata)
+    _say_what_is_replaced(settings, metadata)
     source = open_source(settings, metadata.covariates)
     if around_source is not None:
         source = around_source(source)
     metrics = Metrics(registry, metadata, on.name)
+    summary = RunSummary(source.name, _place_of_dead_letters(settings))
     stages = stages or StageClock(metrics.stage)
     spans = _spans(settings)
     with ExitStack() as opened:  # what is opened here is closed if another part cannot be made
         sink = opened.enter_context(closing(open_sink(settings)))
-        watching = [live_view, forecast_cache, _anomalies(settings, sink, metrics)]
+        watching = [live_view, forecast_cache, summary, _anomalies(settings, sink, metrics)]
         observers = Observers(
             metrics,
             [Latency(metrics.latency, live_view.record_latency), *(each for each in watching if each is not None)],
@@ -145,9 +149,11 @@ def build(
             decoder=open_decoder(settings, metadata),
             dead_letters=DeadLetters(source.name, settings.dead_letters.max_bytes),
             metrics=metrics,
+            summary=summary,
             health=health,
             stages=stages,
             rollout=_rollout(settings, follows, factory, metadata, metrics, claims_decide=claims_decide),
+            needs_forecast=settings.input.path is not None,
         )
         opened.pop_all()
     worker = Worker(parts, worker_settings(settings), settings.state, start_at=settings.kafka.auto_offset_reset)
@@ -157,12 +163,36 @@ def build(
     return Service(worker, live_view, health, registry, server, spans)
 
 
+def _say_what_is_replaced(settings: Settings, metadata: BundleMetadata) -> None:
+    """Log that a run over a file replaces the state of an earlier one; see `worker_settings`."""
+    if settings.input.path is None or kind_of(settings) != "local":
+        return
+    if stored := stored_partitions(settings.state.path, metadata.model_id):
+        log.warning(
+            "state store %s has state of an earlier run (%d partitions); a run over a file starts at its beginning "
+            "without it, and replaces it at the first commit",
+            settings.state.path,
+            len(stored),
+        )
+
+
+def _place_of_dead_letters(settings: Settings) -> str:
+    """Return where the dead letters are, for a person."""
+    if settings.output.path is None:
+        return f"topic {settings.dead_letters.topic} (`rillcast dlq list`)"
+    path = settings.dead_letters.path
+    return f"{path} (`rillcast dlq list --file {path}`)"
+
+
 def worker_settings(settings: Settings) -> WorkerSettings:
-    """Return the worker's settings, with those that depend on the client.
+    """Return the worker's settings, with those that depend on the source.
 
     kafka-python has a thread that always competes for the interpreter. A third thread, for the steps, gains nothing
-    then.
+    then. A file keeps no position that stored state could belong to, so a run over it begins without the state of an
+    earlier run, and replaces that.
     """
+    if settings.input.path is not None and settings.worker.recovery == "restore":
+        return settings.worker.model_copy(update={"recovery": "rebuild"})
     crowded = settings.input.path is None and chosen_client(settings.kafka) == "kafka-python"
     if settings.worker.step_thread_min_events is not None or not crowded:
         return settings.worker

@@ -35,9 +35,10 @@ from rillcast.durability.checkpoint import Checkpoint
 from rillcast.durability.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from rillcast.durability.recovery import StartRules
 from rillcast.durability.restorer import Restorer
-from rillcast.errors import DeliveryError, TransactionAborted, TransportError
+from rillcast.errors import DeliveryError, NoForecastError, TransactionAborted, TransportError
 from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
+from rillcast.observability.run_summary import RunSummary
 from rillcast.observability.stages import StageClock
 from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.rollout.handover import HandoverLimits
@@ -48,7 +49,7 @@ from rillcast.service.stepper import Stepper
 from rillcast.serving.router import ModelResult, Router
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import StateSettings, WorkerSettings
-from rillcast.transports.base import Assignment, Polled, ReplacingSink, Sink, Source, TransactionalSink
+from rillcast.transports.base import Assignment, Channel, Polled, ReplacingSink, Sink, Source, TransactionalSink
 
 log = logging.getLogger(__name__)
 
@@ -68,9 +69,11 @@ class Parts:
         decoder: Turns records into events.
         dead_letters: Makes dead letters of records that cannot be used.
         metrics: Counts, once per poll.
+        summary: Counts for the log what became of the records.
         health: The conditions of the probes.
         stages: The stop-watch of the loop.
         rollout: How another model comes to serve; None = none does.
+        needs_forecast: Whether a source that ends without a forecast is an error.
     """
 
     source: Source
@@ -79,9 +82,11 @@ class Parts:
     decoder: ObservationDecoder
     dead_letters: DeadLetters
     metrics: Metrics
+    summary: RunSummary
     health: Health = field(default_factory=Health)
     stages: StageClock = field(default_factory=StageClock)
     rollout: RolloutParts | None = None
+    needs_forecast: bool = False
 
 
 class Worker:
@@ -159,6 +164,8 @@ class Worker:
             TransportError: Source, sink or store failed. Nothing after the last commit counts; start again.
             RecoveryError: The state cannot be brought to the committed offset.
             StateError: Stored state is damaged.
+            NoForecastError: The source ended, and there is no forecast although one is needed. The forecasts of an
+                earlier run are unchanged.
         """
         parts = self._parts
         try:
@@ -167,8 +174,7 @@ class Worker:
             while not self._stop.is_set() and not self._source.exhausted:
                 self._iterate()
             self._drain()
-            if isinstance(parts.sink, ReplacingSink):
-                parts.sink.finish()
+            self._finish()
         finally:
             parts.health.restored = False
             self._stepper.close()
@@ -177,6 +183,16 @@ class Worker:
             self._rollout.close()
             self._router.close()
         log.info("closed after %d events of %d streams", self._events, self._num_streams)
+
+    def _finish(self) -> None:
+        """Let the results replace those of an earlier run; a run without a forecast replaces no forecasts."""
+        sink, summary = self._parts.sink, self._parts.summary
+        if isinstance(sink, ReplacingSink):
+            sink.finish(Channel if summary.forecasts else (Channel.DEAD_LETTERS,))
+        if self._parts.needs_forecast and not summary.forecasts and self._source.exhausted:
+            raise NoForecastError(f"{self._source.name}: no forecast; {summary.why_no_forecast()}")
+        for line in summary.report(always=True):
+            log.warning("%s", line)
 
     # One iteration.
 
@@ -240,6 +256,7 @@ class Worker:
             if (comparison := self._rollout.comparison).active:
                 comparison.live_stepped(model, events, result)
         self._dead_letter(polled, [rejection for rejection in rejections if live[rejection.row]])
+        self._parts.summary.polled(int(np.count_nonzero(live)))
         self._checkpoint.processed(polled.partitions, polled.offsets, self._partitions.reached(polled))
         self._metrics.polled(len(polled), self._clock() - started)
         self._stages.lap("account")
@@ -248,6 +265,7 @@ class Worker:
         if rejections:
             model = model_name(self._router.default.engine.bundle.metadata)
             self._parts.dead_letters.publish(self._parts.sink, polled, rejections, model)
+            self._parts.summary.dead_lettered(polled, rejections)
             for rejection in rejections:
                 self._metrics.dead_lettered(rejection.reason)
 
@@ -381,6 +399,8 @@ class Worker:
             self._next_summary = now + SUMMARY_INTERVAL_S
             owned = len(self._partitions.owned)
             log.info("%d events, %d streams, %d partitions", self._events, self._num_streams, owned)
+            for line in self._parts.summary.report():
+                log.warning("%s", line)
 
 
 def _delivery(parts: Parts, settings: WorkerSettings) -> Delivery:

@@ -21,8 +21,8 @@ Sink
   3. `close()` does not wait for records that were not flushed. It may be called twice.
 
 ReplacingSink (a Sink whose results replace those of an earlier run)
-  1. `finish` is called once, after the last `flush` of a run that ends well, and before `close`. Without it, the
-     results of the earlier run stay.
+  1. `finish` is called once, after the last `flush` of a run that ends well, and before `close`. The earlier results
+     of the channels that it does not name stay; without the call, all of them.
 
 TransactionalSink (a Sink whose records become visible to read_committed readers together, or never)
   1. `publish` opens a transaction when none is open.
@@ -41,7 +41,7 @@ A transport knows nothing of models, state or metrics. It is used from one threa
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
 
@@ -262,8 +262,8 @@ class Sink(Protocol):
 class ReplacingSink(Sink, Protocol):
     """A sink whose results replace those of an earlier run, if this one ends well."""
 
-    def finish(self) -> None:
-        """Let the results replace the earlier ones.
+    def finish(self, channels: Iterable[Channel]) -> None:
+        """Let the results of these channels replace the earlier ones.
 
         Raises:
             TransportError: They could not; the earlier ones are unchanged.

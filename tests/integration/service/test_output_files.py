@@ -24,11 +24,11 @@ def events(unique_id: str, count: int) -> bytes:
     return b"".join(observation(unique_id, 1.0, HOUR_MS * n) + b"\n" for n in range(count))
 
 
-def run(folder: Path, source: str | Path, *, out: str = "out.jsonl") -> int:
+def run(folder: Path, source: str | Path, *, out: str = "out.jsonl", flags: Sequence[str] = ()) -> int:
     """Run from a file, with the files of yesterday in place."""
     for name in (out, "dead.jsonl", "anomalies.jsonl"):
         (folder / name).write_bytes(YESTERDAY)
-    flags = ["--model", MODEL, "--input.path", str(source), "--http.enabled", "false"]
+    flags = [*flags, "--model", MODEL, "--input.path", str(source), "--http.enabled", "false"]
     flags += ["--output.path", str(folder / out), "--dead-letters.path", str(folder / "dead.jsonl")]
     flags += ["--anomalies.path", str(folder / "anomalies.jsonl")]
     return cli.main(["run", *flags])
@@ -66,6 +66,69 @@ def test_a_run_that_ends_well_replaces_them_and_leaves_nothing_else(tmp_path: Pa
         "in.jsonl",
         "out.jsonl",
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "said", "letters"),
+    [
+        (b"unique_id,ds,y\n" + b'a,2024-05-01T00:00:00,"10,000.0"\n' * 3, "3 of 3 records became dead letters", 3),
+        (b"unique_id,ds,y\n", "it has 0 records", 0),
+    ],
+    ids=["all-dead-letters", "no-records"],
+)
+@pytest.mark.parametrize("out", ["out.jsonl", "out.parquet"])
+def test_a_run_without_a_forecast_is_an_error_and_leaves_the_forecasts_of_yesterday(
+    tmp_path: Path, out: str, content: bytes, said: str, letters: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "in.csv").write_bytes(content)
+    assert run(tmp_path, tmp_path / "in.csv", out=out) == 7
+    assert (tmp_path / out).read_bytes() == YESTERDAY
+    assert (tmp_path / "anomalies.jsonl").read_bytes() == YESTERDAY
+    assert len((tmp_path / "dead.jsonl").read_bytes().splitlines()) == letters
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f"in.csv: no forecast; {said}" in error
+    if letters:
+        assert "(3 wrong_type), in" in error
+        assert f"rillcast dlq list --file {tmp_path / 'dead.jsonl'}" in error
+        assert "in.csv[0]@0: " in error
+
+
+def test_a_run_without_a_forecast_leaves_no_empty_file(tmp_path: Path) -> None:
+    (tmp_path / "in.jsonl").write_bytes(b"rubbish\n")
+    flags = ["--input.path", str(tmp_path / "in.jsonl"), "--output.path", str(tmp_path / "out.jsonl")]
+    flags += ["--dead-letters.path", str(tmp_path / "dead.jsonl"), "--http.enabled", "false", "--model", MODEL]
+    assert cli.main(["run", *flags]) == 7
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["dead.jsonl", "in.jsonl"]
+
+
+def test_a_run_says_how_many_records_have_no_forecast_and_why(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    again, before = observation("a", 1.0, 2 * HOUR_MS), observation("a", 1.0, 0)
+    (tmp_path / "in.jsonl").write_bytes(events("a", 3) + again + b"\n" + before + b"\nrubbish\n{}\n{}\n")
+    assert run(tmp_path, tmp_path / "in.jsonl") == 0
+    said = capsys.readouterr().err
+    assert "4 of 8 records became dead letters (2 missing_field, 1 " in said
+    assert "the first missing_field at" in said
+    assert "in.jsonl[0]@6: " in said
+    assert "1 of 8 records repeated the period of an earlier event and were ignored, the first at" in said
+    assert "in.jsonl[0]@3: stream 'a' at 1970-01-01T02:00:00.000Z" in said
+
+
+def test_a_run_with_a_local_store_can_be_repeated(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "in.jsonl").write_bytes(events("a", 300))
+    flags = ["--state.store", "local", "--state.path", str(tmp_path / "state")]
+    assert run(tmp_path, tmp_path / "in.jsonl", flags=flags) == 0
+    first = (tmp_path / "out.jsonl").read_bytes()
+    assert "has state of an earlier run" not in capsys.readouterr().err
+    assert run(tmp_path, tmp_path / "in.jsonl", flags=flags) == 0
+    assert (tmp_path / "out.jsonl").read_bytes() == first
+    assert "has state of an earlier run (1 partitions); a run over a file starts" in capsys.readouterr().err
+    (tmp_path / "in.jsonl").write_bytes(events("b", 3))
+    assert run(tmp_path, tmp_path / "in.jsonl", flags=flags) == 0
+    assert cli.main(["state", "inspect", "--json", *flags]) == 0
+    (stored,) = json.loads(capsys.readouterr().out)["partitions"]
+    assert (stored["offset"], stored["streams"]) == (3, 1), "nothing of the earlier runs is left"
 
 
 @pytest.mark.parametrize("shared", ["output.path", "dead_letters.path", "anomalies.path"])

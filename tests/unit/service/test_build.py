@@ -26,3 +26,9 @@ def test_a_setting_is_kept() -> None:
 def test_a_file_needs_no_client() -> None:
     settings = Settings.model_validate({"kafka": {"client": "kafka-python"}, "input": {"path": "a.csv"}})
     assert worker_settings(settings).step_thread_min_events is None
+
+
+@pytest.mark.parametrize(("recovery", "then"), [("restore", "rebuild"), ("rebuild", "rebuild"), ("cold", "cold")])
+def test_a_file_has_no_position_to_restore_to(recovery: str, then: str) -> None:
+    settings = Settings.model_validate({"input": {"path": "a.csv"}, "worker": {"recovery": recovery}})
+    assert worker_settings(settings).recovery == then

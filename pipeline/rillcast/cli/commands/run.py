@@ -29,10 +29,12 @@ With --workers N, N processes share the partitions. Process I (from 0) has the p
 name kafka.group_instance_id-I (default: the host's name). A process that crashes is restarted; one that ends with 2, 3,
 4 or 6 ends all of them.
 
-With --input.path, existing output files are replaced when the run ends well; over a topic, it appends to them.
+With --input.path, existing output files are replaced when the run ends well; over a topic, it appends to them. A run
+over a file without any forecast is an error, and leaves an existing file of forecasts as it is.
 
 Ctrl-C or SIGTERM commits the published forecasts and ends with 0; a second Ctrl-C ends at once.
-Exit codes: 0 done, 2 settings, 3 model, 4 device, 5 source, sink or registry (a restart may help), 6 recovery.
+Exit codes: 0 done, 2 settings, 3 model, 4 device, 5 source, sink or registry (a restart may help), 6 recovery, 7 a
+file gave no forecast.
 """
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,7 @@ Owns: the output files of a run. Does not know: what a record means, or how a fi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import IO, Final
 
@@ -93,13 +93,14 @@ class FileSink:
             except OSError as error:
                 raise DeliveryError(self._failure(channel, error)) from error
 
-    def finish(self) -> None:
-        """Let the outputs replace those of an earlier run; Parquet is written now.
+    def finish(self, channels: Iterable[Channel] = Channel) -> None:
+        """Let the outputs of some channels replace those of an earlier run; Parquet is written now.
 
         Raises:
             TransportError: A file could not be written; the earlier one is unchanged.
         """
-        for channel, output in self._outputs.items():
+        wanted = set(channels)
+        for channel, output in ((channel, output) for channel, output in self._outputs.items() if channel in wanted):
             try:
                 if _is_parquet(self._paths[channel]):
                     output.flush()

@@ -295,6 +295,32 @@ def test_a_static_member_that_was_replaced_is_fenced_by_its_group(pipe: Pipe) ->
     assert pipe.committed == {}
 
 
+@pytest.mark.parametrize("notices", ["poll", "commit"])
+def test_a_static_member_that_is_fenced_by_a_join_that_no_process_has_ends_and_its_restart_goes_on(
+    pipe: Pipe, notices: str
+) -> None:
+    """As after a crash of the broker that lost the member's last join, or a join that the member gave up itself."""
+    fenced = pipe.source(group_instance_id="pod-0")
+    read(fenced, 20)
+    gone = pipe.source(group_instance_id="pod-0")
+    read(gone, 20)
+    gone.close()  # a static member stays in its group
+    started = time.monotonic()
+
+    def go_on() -> None:
+        while notices == "poll":  # it has no events, so nothing but a heartbeat tells it
+            assert time.monotonic() - started < DEADLINE_S, "it idles without partitions"
+            fenced.poll(10, 0.1)
+        fenced.commit({0: 9})
+
+    with pytest.raises(FencedError, match=r"kafka\.group_instance_id pod-0"):
+        go_on()
+    fenced.close()
+    restarted = pipe.source(group_instance_id="pod-0", session_timeout_s=LONG_S)
+    assert len(read(restarted, 20)) == 20
+    assert pipe.committed == {}
+
+
 def test_a_member_that_was_too_slow_for_its_own_transaction_resets_and_continues(pipe: Pipe) -> None:
     source, sink = pipe.source(), pipe.sink(transaction_timeout_s=1.0)
     read(source, 20)

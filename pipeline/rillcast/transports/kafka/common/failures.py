@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rillcast.errors import DeliveryError, TransportError
+from rillcast.errors import DeliveryError, FencedError, TransportError
+from rillcast.settings import KafkaSettings
 
 
 def unreachable(bootstrap_servers: str, waited_s: float, cause: object) -> TransportError:
@@ -30,6 +31,16 @@ def missing_topics(bootstrap_servers: str, topics: Iterable[str]) -> TransportEr
 def refused(bootstrap_servers: str, topic: str, doing: str, cause: object) -> TransportError:
     """Return the error for a request that the cluster keeps refusing: authorisation, a bad position, fencing."""
     return TransportError(f"kafka {bootstrap_servers}, topic {topic}: {doing} failed: {cause}")
+
+
+def fenced(settings: KafkaSettings, topic: str, cause: object) -> FencedError:
+    """Return the error for a static member whose name its group gave to another member id (KIP-345)."""
+    return FencedError(
+        f"kafka {settings.bootstrap_servers}, topic {topic}: group {settings.group_id} knows another member as "
+        f"kafka.group_instance_id {settings.group_instance_id} ({cause}), so nothing after the last commit counts. A "
+        f"broker that crashed during a rebalance does that, or a second process with this name: start again, and look "
+        f"for a second process if it happens repeatedly"
+    )
 
 
 def not_committed(bootstrap_servers: str, topic: str, group_id: str, cause: object) -> TransportError:

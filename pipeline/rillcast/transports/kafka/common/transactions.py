@@ -301,8 +301,8 @@ class KafkaTransactionalSink:
     def _become_fenced(self, cause: object) -> FencedError:
         self._fenced = FencedError(
             f"{self._where()}: another member has taken over this transactional id or group_instance_id ({cause}); "
-            f"nothing after the last commit counts; if that is unexpected, look for two processes with the same "
-            f"kafka.transactional_id or kafka.group_instance_id"
+            f"nothing after the last commit counts. Start again, and look for two processes with the same "
+            f"kafka.transactional_id or kafka.group_instance_id if it happens repeatedly"
         )
         return self._fenced
 

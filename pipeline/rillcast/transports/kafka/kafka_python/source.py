@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 from kafka import KafkaConsumer, OffsetAndMetadata, TopicPartition
-from kafka.errors import IllegalStateError, KafkaError
+from kafka.errors import FencedInstanceIdError, IllegalStateError, KafkaError
 
 from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
@@ -68,6 +68,7 @@ class KafkaPythonSource:
         require_topics(self._settings, [self._topic])
         self._consumer = create(self._settings, "consumer", lambda: KafkaConsumer(**consumer_config(self._settings)))
         workarounds.read_compacted(self._consumer)
+        workarounds.on_fenced_heartbeat(self._consumer, self._note_fenced)
         self._poller.attach(self._consumer)
         self._consumer.subscribe([self._topic], listener=Listener(self._poller.ask))
         workarounds.learn_of_topic(self._consumer, self._topic)
@@ -141,6 +142,8 @@ class KafkaPythonSource:
 
         try:
             retry_until(deadline, commit, is_rebalancing, pause=self._advance_rebalance)
+        except FencedInstanceIdError as error:
+            raise failures.fenced(self._settings, self._topic, error) from error
         except KafkaError as error:
             raise failures.not_committed(
                 self._settings.bootstrap_servers, self._topic, self._settings.group_id, error
@@ -176,6 +179,9 @@ class KafkaPythonSource:
         if self._consumer is None:
             raise TransportError(f"kafka source {self._topic} is not open")
         return self._consumer
+
+    def _note_fenced(self, error: FencedInstanceIdError) -> None:
+        self._failure = self._failure or self._as_transport_error(error)
 
     def _raise_failure(self) -> None:
         if self._failure is not None:
@@ -270,9 +276,13 @@ class KafkaPythonSource:
         """Return `error`; one of the client as a `TransportError`."""
         if not isinstance(error, KafkaError):
             return error
-        wrapped = failures.refused(
-            self._settings.bootstrap_servers, self._topic, f"reading as group {self._settings.group_id}", error
-        )
+        wrapped: TransportError
+        if isinstance(error, FencedInstanceIdError):
+            wrapped = failures.fenced(self._settings, self._topic, error)
+        else:
+            wrapped = failures.refused(
+                self._settings.bootstrap_servers, self._topic, f"reading as group {self._settings.group_id}", error
+            )
         wrapped.__cause__ = error
         return wrapped
 

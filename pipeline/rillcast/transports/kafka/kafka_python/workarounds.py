@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 
 from kafka import TopicPartition
 from kafka.consumer.fetcher import Fetcher
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import FencedInstanceIdError
 from kafka.future import Future as KafkaFuture
 from kafka.producer import record_accumulator
 from kafka.protocol.consumer.metadata import ConsumerProtocolAssignment
@@ -104,6 +105,25 @@ def answer_from_another_thread(consumer: Any, answered: KafkaFuture) -> None:
         answered.success(None)
 
     consumer._net.call_soon_threadsafe(complete)
+
+
+def on_fenced_heartbeat(consumer: Any, fenced: Callable[[FencedInstanceIdError], None]) -> None:
+    """Call `fenced`, on the IO thread, when a heartbeat is refused because the group has another member of this name.
+
+    Fault (3.0.12): the client stops its heartbeats then, and `poll` neither fails nor joins again, so a member without
+    events would idle forever. Java's client raises from `poll`. Delete when this one does.
+    """
+    coordinator = consumer._coordinator
+    handle = coordinator._handle_heartbeat_response
+
+    def handle_and_tell(response: Any, sent_at: float) -> Any:
+        try:
+            return handle(response, sent_at)
+        except FencedInstanceIdError as error:
+            fenced(error)
+            raise
+
+    coordinator._handle_heartbeat_response = handle_and_tell
 
 
 def learn_of_topic(consumer: Any, topic: str) -> None:

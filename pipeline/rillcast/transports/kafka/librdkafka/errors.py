@@ -79,6 +79,12 @@ def is_permanent(error: KafkaError) -> bool:
     return error.fatal() or error.code() in _PERMANENT
 
 
+def is_fenced(error: KafkaError) -> bool:
+    """Return whether the group has another member under this one's static name. A fatal error says so in its text."""
+    reason = KafkaError(KafkaError.FENCED_INSTANCE_ID)
+    return error.code() == reason.code() or (error.code() == KafkaError._FATAL and reason.str() in error.str())
+
+
 def may_pass(error: Exception) -> bool:
     """Return whether a request is worth repeating. The client says so of almost none of its errors."""
     return isinstance(error, KafkaException) and error.args[0].code() not in _PERMANENT
@@ -99,9 +105,12 @@ class TransientWarnings:
             log.warning("kafka %s: %s; retrying", self._bootstrap_servers, error)
 
 
-def refused(settings: KafkaSettings, topic: str, doing: str, error: KafkaException) -> TransportError:
+def refused(settings: KafkaSettings, topic: str, doing: str, error: KafkaException | KafkaError) -> TransportError:
     """Return the error for a request that the cluster refuses; `doing` says what was tried."""
-    return failures.refused(settings.bootstrap_servers, topic, doing, error.args[0])
+    cause = error.args[0] if isinstance(error, KafkaException) else error
+    if is_fenced(cause):
+        return failures.fenced(settings, topic, cause)
+    return failures.refused(settings.bootstrap_servers, topic, doing, cause)
 
 
 def as_transport_error(error: BaseException, settings: KafkaSettings, topic: str) -> BaseException:

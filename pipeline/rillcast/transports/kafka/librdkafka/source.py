@@ -32,6 +32,7 @@ from rillcast.transports.kafka.librdkafka.errors import (
     REBALANCING,
     TransientWarnings,
     as_transport_error,
+    is_fenced,
     is_permanent,
     refused,
 )
@@ -188,6 +189,8 @@ class LibrdkafkaSource:
             retry_until(started + self._settings.max_poll_interval_s, commit_in_time, passes)
         except (KafkaException, TimedOut) as error:
             cause = error.args[0] if isinstance(error, KafkaException) else error
+            if isinstance(cause, KafkaError) and is_fenced(cause):
+                raise failures.fenced(self._settings, self._topic, cause) from error
             raise failures.not_committed(
                 self._settings.bootstrap_servers, self._topic, self._settings.group_id, cause
             ) from error
@@ -262,7 +265,7 @@ class LibrdkafkaSource:
             else:
                 del self._to_seek[number]
 
-    def _refused(self, doing: str, error: KafkaException) -> TransportError:
+    def _refused(self, doing: str, error: KafkaException | KafkaError) -> TransportError:
         return refused(self._settings, self._topic, doing, error)
 
     def _without_reports(self, messages: Sequence[Message]) -> list[Message]:
@@ -278,16 +281,14 @@ class LibrdkafkaSource:
                 if partition is not None and position is not None:
                     self._advance(partition, position)
             elif is_permanent(error):
-                raise failures.refused(
-                    self._settings.bootstrap_servers, self._topic, f"reading as group {self._settings.group_id}", error
-                )
+                raise self._refused(f"reading as group {self._settings.group_id}", error)
             else:
                 self._warn(error)
         return records
 
     def _on_error(self, error: KafkaError) -> None:
         if is_permanent(error):
-            self._failure = failures.refused(self._settings.bootstrap_servers, self._topic, "reading", error)
+            self._failure = self._refused("reading", error)
         else:
             self._warn(error)
 

@@ -30,6 +30,12 @@ def on_request_to_stop(stop: Callable[[], None]) -> None:
         signal.signal(number, handle)
 
 
+def end_at_once() -> None:
+    """Let SIGINT and SIGTERM end the process again, as before `on_request_to_stop`: there is nothing to finish."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
 def keep_exit_code() -> None:
     """Let nothing but SIGKILL change the exit code of this process, whose work is done.
 

@@ -12,7 +12,7 @@ from typing import Final
 from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.reference import Reference
 from rillcast.cli import flags
-from rillcast.cli.signals import keep_exit_code, on_request_to_stop
+from rillcast.cli.signals import end_at_once, keep_exit_code, on_request_to_stop
 from rillcast.errors import RillcastError, ServedByAnotherKindError, SettingsError
 from rillcast.observability import logs
 from rillcast.settings import Settings
@@ -84,6 +84,7 @@ def _serve(settings: Settings, follows: Reference | None) -> None:
         _build_and_run(settings, follows, claims_decide=follows is not None and follows.is_alias)
     except ServedByAnotherKindError as error:
         assert follows is not None  # else no claim decides
+        end_at_once()  # the worker that signals would stop has ended; the next one is built first
         serving = Reference(follows.registry, error.model_id)
         log.error(
             "%s. %s@%s is not served: going on with %s. Roll the alias back, or start with --model %s@MODEL_ID",

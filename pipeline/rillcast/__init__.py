@@ -19,7 +19,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from rillcast.bundle.bundle import Bundle, Status
+    from rillcast.bundle.bundle import Bundle, BundleMetadata, StateSpec, Status, seal
     from rillcast.codecs.forecasts.reader import Forecast, decode_forecast
     from rillcast.engine.device import Device
     from rillcast.engine.device import choose as choose_device
@@ -38,6 +38,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 __all__ = [
     "Bundle",
     "BundleError",
+    "BundleMetadata",
     "DataError",
     "Device",
     "DeviceError",
@@ -47,6 +48,7 @@ __all__ = [
     "RillcastError",
     "Settings",
     "SettingsError",
+    "StateSpec",
     "Status",
     "StepEngine",
     "StepResult",
@@ -54,12 +56,14 @@ __all__ = [
     "choose_device",
     "decode_forecast",
     "load_settings",
+    "seal",
 ]
 
 # Public name -> the module that has it, and its name there.
 _HOMES: Final = {
     "Bundle": ("rillcast.bundle.bundle", "Bundle"),
     "BundleError": ("rillcast.errors", "BundleError"),
+    "BundleMetadata": ("rillcast.bundle.bundle", "BundleMetadata"),
     "DataError": ("rillcast.errors", "DataError"),
     "Device": ("rillcast.engine.device", "Device"),
     "DeviceError": ("rillcast.errors", "DeviceError"),
@@ -69,12 +73,14 @@ _HOMES: Final = {
     "RillcastError": ("rillcast.errors", "RillcastError"),
     "Settings": ("rillcast.settings", "Settings"),
     "SettingsError": ("rillcast.errors", "SettingsError"),
+    "StateSpec": ("rillcast.bundle.bundle", "StateSpec"),
     "Status": ("rillcast.bundle.bundle", "Status"),
     "StepEngine": ("rillcast.engine.step_engine", "StepEngine"),
     "StepResult": ("rillcast.engine.step_engine", "StepResult"),
     "choose_device": ("rillcast.engine.device", "choose"),
     "decode_forecast": ("rillcast.codecs.forecasts.reader", "decode_forecast"),
     "load_settings": ("rillcast.settings", "load"),
+    "seal": ("rillcast.bundle.bundle", "seal"),
 }
 
 

@@ -200,7 +200,7 @@ def _load(data: bytes) -> None:
         if not refused.clause:
             raise
     else:
-        quarantine.add(bundle.model, bundle.metadata.states, branches=True)
+        quarantine.add(bundle.step.served, bundle.metadata.states, branches=True)
 
 
 def _bundle_seeds() -> list[bytes]:

@@ -44,6 +44,7 @@ class ToyGraph:
     outputs: list[onnx.ValueInfoProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     multiplier: int = MULTIPLIER
+    opset: int = 18
 
     def __post_init__(self) -> None:
         info = helper.make_tensor_value_info
@@ -86,7 +87,7 @@ class ToyGraph:
 
     def model(self) -> onnx.ModelProto:
         graph = helper.make_graph(self.nodes, "toy", self.inputs, self.outputs, self.initializers)
-        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+        return helper.make_model(graph, opset_imports=[helper.make_opsetid("", self.opset)], ir_version=10)
 
     def metadata(self) -> BundleMetadata:
         return BundleMetadata(

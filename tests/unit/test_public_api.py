@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 
 # The public names. A change here is a change for users: say it in CHANGELOG.md.
 SIGNATURES = {
-    "Bundle": "(metadata, model, has_anomaly, has_calibrate=False, sequence=None)",
+    "Bundle": "(metadata, model, step, has_calibrate=False, sequence=None)",
     "Bundle.from_bytes": "(data)",
     "Bundle.load": "(path)",
     "Device": "(name, threads=1, cuda_graphs=False, tf32=False)",
@@ -23,13 +23,19 @@ SIGNATURES = {
     "choose_device": "(name, threads=1, *, cuda_graphs=False, tf32=False)",
     "decode_forecast": "(value, key=None)",
     "load_settings": "(file=None, flags=None)",
+    "seal": "(model, metadata, sequence=None)",
 }
 FIELDS = {
+    "BundleMetadata": [
+        "schema_version", "name", "model_id", "cell", "freq", "horizon", "quantiles", "context", "season", "states",
+        "scores", "covariates", "training", "backtest", "versions",
+    ],
     "EventBatch": ["partitions", "offsets", "unique_ids", "ds", "y", "x", "future", "timestamps_ms"],
     "Forecast": [
         "unique_id", "ds", "freq", "model", "status", "quantiles", "values", "anomaly", "partition", "offset",
         "revision",
     ],
+    "StateSpec": ["name", "dtype", "row_shape"],
     "StepResult": ["outcome", "forecast", "status", "score", "anomaly", "stats", "revision", "late", "revised"],
 }  # fmt: skip
 MEMBERS = {

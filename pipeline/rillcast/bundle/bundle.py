@@ -10,8 +10,9 @@ Owns: how a file is read and sealed, and the identity of a model.
 Does not know: the members of the metadata (`rillcast.bundle.metadata`), the clauses on a graph
 (`rillcast.bundle.contract`), how a bundle is made (`rillcast_training.export.bundle`), where it runs
 (`rillcast.engine`).
-Invariants of a loaded bundle: every state tensor is gathered exactly once and its scatter depends on that gather, so
-one buffer may be bound as `state.<name>` and `state.<name>.next`. A row of zeros is the state of a new stream.
+Invariants of a loaded bundle: as served, each graph gathers every state tensor exactly once and its scatter depends on
+that gather, so one buffer may be bound as `state.<name>` and `state.<name>.next`. A row of zeros is the state of a new
+stream.
 """
 
 from __future__ import annotations
@@ -24,13 +25,14 @@ from pathlib import Path
 from typing import Final
 
 import onnx
-from onnx import checker
+from onnx import checker, shape_inference
 from pydantic import ValidationError
 
-from rillcast.bundle import contract, onnx_safety, shipped
+from rillcast.bundle import contract, onnx_safety, shipped, state_access
 from rillcast.bundle import sequence as sequences
-from rillcast.bundle.contract import CALIBRATE, NEXT_SUFFIX, REGULAR, STATE_PREFIX
+from rillcast.bundle.contract import CALIBRATE, REGULAR
 from rillcast.bundle.metadata import SCHEMA_VERSION, BundleMetadata, StateSpec, Status
+from rillcast.bundle.state_access import NEXT_SUFFIX, STATE_PREFIX
 from rillcast.errors import BundleError
 
 __all__ = ["CALIBRATE", "NEXT_SUFFIX", "REGULAR", "STATE_PREFIX", "Bundle", "BundleMetadata", "StateSpec", "Status"]
@@ -39,15 +41,51 @@ METADATA_KEY: Final = "rillcast"
 MAX_BUNDLE_BYTES: Final = 512 * 2**20
 
 
+MIN_OPSET: Final = 12
+"""Opset since which ONNX has every operator that serving adds to a graph."""
+EXPORTER: Final = "rillcast"
+"""Producer of the models that Rillcast's own export writes, after it compared them with their modules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Graph:
+    """A graph of a bundle.
+
+    Attributes:
+        model: As the file has it, with its weights.
+        served: As it runs: one buffer may be the input and the output of each state.
+        outputs: Names of the outputs, without the states.
+        compared: Whether Rillcast's own export made it, which compared it with the module that it comes from.
+    """
+
+    model: bytes
+    served: bytes
+    outputs: frozenset[str]
+    compared: bool
+
+
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A model file that keeps every clause of the contract."""
+    """A model file that keeps every clause of the contract that can be checked without running it.
+
+    Attributes:
+        metadata: The metadata.
+        model: Bytes of the file.
+        step: The graph that takes one event of each stream.
+        has_calibrate: Whether the graphs have the input `calibrate`.
+        sequence: The graph that takes T events of each stream; None where the file has none.
+    """
 
     metadata: BundleMetadata
     model: bytes
-    has_anomaly: bool
+    step: Graph
     has_calibrate: bool = False
-    sequence: bytes | None = None  # steps [B, T] events; None where the file has no sequence graph
+    sequence: Graph | None = None
+
+    @property
+    def has_anomaly(self) -> bool:
+        """Whether the graph says how unlikely each observation was."""
+        return "anomaly" in self.step.outputs
 
     @property
     def has_score(self) -> bool:
@@ -86,21 +124,16 @@ class Bundle:
                 "model-id",
                 f"changed or damaged: metadata says {metadata.model_id!r}, the graph hashes to {identity!r}",
             )
-        inputs, outputs = contract.check_graph(model, metadata, "B")
-        second = sequences.extract(model)
+        step, inputs = _graph(model, metadata, "B", data)
+        second, sequence = sequences.extract(model), None
         if second is not None:
             with _of_the_sequence():
                 onnx_safety.check_model(second)
                 _check_valid(second)
-                if contract.check_graph(second, metadata, "B, T") != (inputs, outputs | {REGULAR}):
+                sequence, of_sequence = _graph(second, metadata, "B, T", second.SerializeToString())
+                if (of_sequence, sequence.outputs) != (inputs, step.outputs | {REGULAR}):
                     raise BundleError("outputs", f"expected the step's inputs, its outputs and {REGULAR!r}")
-        return cls(
-            metadata=metadata,
-            model=data,
-            has_anomaly="anomaly" in outputs,
-            has_calibrate=CALIBRATE in inputs,
-            sequence=second.SerializeToString() if second is not None else None,
-        )
+        return cls(metadata, data, step, has_calibrate=CALIBRATE in inputs, sequence=sequence)
 
 
 def seal(model: onnx.ModelProto, metadata: BundleMetadata, sequence: onnx.ModelProto | None = None) -> bytes:
@@ -132,6 +165,22 @@ def model_id(model: onnx.ModelProto) -> str:
     if (second := sequences.packed(model)) is not None:
         digest.update(second.encode())
     return digest.hexdigest()[:16]
+
+
+def _graph(model: onnx.ModelProto, metadata: BundleMetadata, events: str, data: bytes) -> tuple[Graph, set[str]]:
+    """Check a graph, which `data` holds too; return the form in which it is served, and the names of its inputs."""
+    opset = max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=0)
+    if opset < MIN_OPSET:
+        raise BundleError("operators", f"opset {opset} of ai.onnx; export with opset {MIN_OPSET} or later")
+    try:
+        inferred = shape_inference.infer_shapes(model, data_prop=True)
+    except Exception as error:  # the types that onnx's C++ code raises have no common base
+        raise BundleError("onnx", f"its shapes cannot be inferred: {_first_line(error)}") from error
+    inputs, outputs = contract.check_graph(inferred.graph, metadata, events)
+    if state_access.in_place(inferred, metadata.states):
+        return Graph(data, data, frozenset(outputs), model.producer_name == EXPORTER), inputs
+    served = state_access.over_rows(model, metadata.states).SerializeToString()
+    return Graph(data, served, frozenset(outputs), compared=False), inputs
 
 
 def _parse(data: bytes) -> onnx.ModelProto:

@@ -1,9 +1,10 @@
-"""The clauses of the bundle contract on the graph: its inputs, its outputs, and the state in place.
+"""The clauses of the bundle contract on a graph's inputs and outputs.
 
 `docs/bundle.md` has the clauses in prose.
 
-Owns: the tensors' names, types and shapes, and the proof that one buffer may be bound as a state's input and output.
-Does not know: files, the members of the metadata (`rillcast.bundle.metadata`).
+Owns: the tensors' names, types and shapes.
+Does not know: files, the members of the metadata (`rillcast.bundle.metadata`), how the graph reads and writes a state
+(`rillcast.bundle.state_access`).
 """
 
 from __future__ import annotations
@@ -14,11 +15,10 @@ from typing import Final, TypeVar
 import onnx
 from onnx import helper
 
-from rillcast.bundle.metadata import BundleMetadata, StateSpec
+from rillcast.bundle.metadata import BundleMetadata
+from rillcast.bundle.state_access import NEXT_SUFFIX, STATE_PREFIX
 from rillcast.errors import BundleError
 
-STATE_PREFIX: Final = "state."
-NEXT_SUFFIX: Final = ".next"
 REGULAR: Final = "regular"
 CALIBRATE: Final = "calibrate"
 X: Final = "x"
@@ -47,7 +47,13 @@ def _expect(
     if found != dtype:
         raise BundleError("types", f"{kind} {name!r} is {found}, the contract says {dtype}")
     symbols = rows.split(", ")
-    if dims != [*(None for _ in symbols), *rest]:
+    expected = [*(None for _ in symbols), *rest]
+    if kind == "output":
+        if not values[name].type.tensor_type.HasField("shape"):
+            return
+        if len(dims) == len(expected):
+            dims = [number if dim is None else dim for dim, number in zip(dims, expected, strict=True)]
+    if dims != expected:
         shown = [next(iter(symbols[n : n + 1]), "?") if d is None else d for n, d in enumerate(dims)]
         raise BundleError("shapes", f"{kind} {name!r} has shape {shown}, the contract says {[*symbols, *rest]}")
 
@@ -59,14 +65,6 @@ def _by_name(values: Iterable[_T]) -> dict[str, _T]:
     return {value.name: value for value in values}
 
 
-def check_graph(model: onnx.ModelProto, metadata: BundleMetadata, events: str) -> tuple[set[str], set[str]]:
-    """Check a step (`events` is "B") or a sequence ("B, T"); return the names of its inputs and outputs."""
-    names = _check_interface(model.graph, metadata, events)
-    for spec in metadata.states:
-        _check_in_place(model.graph, spec)
-    return names
-
-
 def _check_scalar(value: onnx.ValueInfoProto, dtype: str) -> None:
     if _numpy_dtype(value) != dtype:
         raise BundleError("types", f"input {value.name!r} is {_numpy_dtype(value)}, the contract says {dtype}")
@@ -74,8 +72,15 @@ def _check_scalar(value: onnx.ValueInfoProto, dtype: str) -> None:
         raise BundleError("shapes", f"input {value.name!r} has shape {dims}, the contract says a scalar, []")
 
 
-def _check_interface(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -> tuple[set[str], set[str]]:
-    """Require the inputs and outputs of the contract; return the names of both, without the states."""
+def check_graph(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -> tuple[set[str], set[str]]:
+    """Require the inputs and outputs of a step (`events` is "B") or a sequence ("B, T").
+
+    The outputs' shapes should have been inferred: exporters write symbols where they did not compute a number. A size
+    that stays symbolic is no fault.
+
+    Returns:
+        The names of inputs and of outputs, without the states.
+    """
     initializers = {tensor.name for tensor in graph.initializer}
     inputs = _by_name(value for value in graph.input if value.name not in initializers)
     outputs = _by_name(graph.output)
@@ -133,65 +138,3 @@ def _check_covariates(inputs: dict[str, onnx.ValueInfoProto], metadata: BundleMe
             raise BundleError("covariates", f"the metadata declares covariates, but input {name!r} is missing")
         _expect(inputs, "input", name, "float32", shape, events)
     return set(shapes)
-
-
-def _check_in_place(graph: onnx.GraphProto, spec: StateSpec) -> None:
-    """Require that one buffer may be the state's input and output: one gather, then one scatter that depends on it.
-
-    A Gather reads whole rows, a GatherND single elements of them.
-    """
-    name, following = STATE_PREFIX + spec.name, STATE_PREFIX + spec.name + NEXT_SUFFIX
-    for node in graph.node:
-        if any(attribute.HasField("g") or attribute.graphs for attribute in node.attribute) and (
-            _names_in_subgraphs(node) & {name, following}
-        ):
-            raise BundleError("in-place", f"{name!r} is read inside the control flow of node {node.name!r}")
-    readers = [node for node in graph.node if name in node.input]
-    gathers = [node for node in readers if node.op_type in ("Gather", "GatherND") and node.input[0] == name]
-    scatters = [node for node in readers if node.op_type == "ScatterND" and node.input[0] == name]
-    if len(gathers) != 1 or len(scatters) != 1 or len(readers) != 2:
-        found = [node.op_type for node in readers]
-        raise BundleError(
-            "gathered-once", f"{name!r} must be read by exactly one Gather or GatherND and one ScatterND, found {found}"
-        )
-    gather, scatter = gathers[0], scatters[0]
-    axis = next((attribute.i for attribute in gather.attribute if attribute.name in ("axis", "batch_dims")), 0)
-    of_slots = gather.input[1] == "slots" if gather.op_type == "Gather" else _depends(graph, gather.input[1], "slots")
-    if axis != 0 or not of_slots:
-        raise BundleError("gathered-once", f"the {gather.op_type} of {name!r} must take rows `slots` along axis 0")
-    if list(scatter.output) != [following]:
-        raise BundleError("in-place", f"the ScatterND of {name!r} must write {following!r}, not {list(scatter.output)}")
-    if next((a.s for a in scatter.attribute if a.name == "reduction"), b"none") != b"none":
-        raise BundleError("in-place", f"the ScatterND of {name!r} must not reduce")
-    if any(following in node.input for node in graph.node):
-        raise BundleError("in-place", f"{following!r} is read again inside the graph")
-    if not _depends(graph, scatter.input[1], "slots"):
-        raise BundleError("in-place", f"the ScatterND of {name!r} does not write to rows `slots`")
-    if not _depends(graph, scatter.input[2], gather.output[0]):
-        raise BundleError("in-place", f"the ScatterND of {name!r} does not wait for its Gather")
-
-
-def _names_in_subgraphs(node: onnx.NodeProto) -> set[str]:
-    names: set[str] = set()
-    for attribute in node.attribute:
-        for graph in [*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])]:
-            for inner in graph.node:
-                names.update(inner.input)
-                names |= _names_in_subgraphs(inner)
-    return names
-
-
-def _depends(graph: onnx.GraphProto, value: str, source: str) -> bool:
-    """Return whether `value` is computed from `source`."""
-    producers = {output: node for node in graph.node for output in node.output}
-    pending, seen = [value], set()
-    while pending:
-        current = pending.pop()
-        if current == source:
-            return True
-        if current in seen or current not in producers:
-            continue
-        seen.add(current)
-        pending.extend(producers[current].input)
-        pending.extend(_names_in_subgraphs(producers[current]))
-    return False

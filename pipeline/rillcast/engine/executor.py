@@ -29,6 +29,7 @@ from rillcast.engine import quarantine
 from rillcast.engine.cuda_graphs import FIRST_NUMBER, CudaGraph
 from rillcast.engine.device import Device
 from rillcast.engine.inputs import PADS, Inputs
+from rillcast.errors import DeviceError
 
 Bind: TypeAlias = Callable[[ort.IOBinding], None]
 """Binds values that all calls share. They are values of `Device.upload` and never `bind_cpu_input`.
@@ -106,6 +107,9 @@ class Executor:
                 `healthy`, which goes to all its events.
             columns: By name of the output, `(n, ...)`.
             generation: Changes whenever the state arrays have moved.
+
+        Raises:
+            DeviceError: ONNX Runtime fails, for lack of memory or by what the graph does with these events.
         """
         if self._bound != generation:
             self._bind(self._binding)
@@ -138,7 +142,7 @@ class Executor:
             else:
                 target = copied[name] = np.empty(shape, column.dtype)
             binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
-        self._session.run_with_iobinding(binding)
+        self._call(partial(self._session.run_with_iobinding, binding), slots.size)
         for name, target in copied.items():
             columns[name][rows] = target[:, None] if name == quarantine.HEALTHY and rows.ndim == 2 else target
 
@@ -156,9 +160,16 @@ class Executor:
             run = partial(self._session.run_with_iobinding, bucket.binding)
         with self._on.work():
             bucket.fill(events)
-            run()
+            self._call(run, size)
             for name, value in bucket.outputs.items():
                 columns[name][rows] = value.numpy()[:n]
+
+    def _call(self, run: Callable[[], None], streams: int) -> None:
+        try:
+            run()
+        except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
+            reason = " ".join(str(error).split())
+            raise DeviceError(f"ONNX Runtime cannot step {streams} streams on {self._on.name}: {reason}") from error
 
     def _make_graph(self, size: int, bucket: _Bucket) -> CudaGraph:
         graph = self._graphs[size] = CudaGraph(next(self._numbers), self._session, bucket.binding)

@@ -30,13 +30,14 @@ MAX_ABS: Final = MAX_SQUARES**0.5
 _OWN: Final = "rillcast.quarantine."
 _LIMIT: Final = _OWN + "limit"
 _SLOTS: Final = "slots"
+_AXES_ARE_AN_INPUT: Final = 18  # the opset since which ReduceSumSquare takes its axes as an input
 
 
 def add(data: bytes, states: Sequence[StateSpec], *, branches: bool) -> bytes:
     """Return a bundle's model, the step or the sequence, with the quarantine in it.
 
     Args:
-        data: Bytes of the model.
+        data: Bytes of the model as it is served, see `rillcast.bundle.state_access`.
         states: The bundle's states.
         branches: Whether the graph may branch. It then checks the whole batch at a sixth of the cost, and single rows
             only where that fails. A CUDA graph cannot branch.
@@ -52,15 +53,16 @@ def add(data: bytes, states: Sequence[StateSpec], *, branches: bool) -> bytes:
     floats = [spec for spec in states if np.issubdtype(spec.numpy_dtype, np.floating)]
     values = ["forecast", *(_as_float32(graph, updates[spec.name], spec.dtype) for spec in floats)]
     taken = REGULAR if any(output.name == REGULAR for output in graph.output) else None
+    opset = next(opset.version for opset in model.opset_import if opset.domain in ("", "ai.onnx"))
     graph.initializer.append(numpy_helper.from_array(np.array(MAX_SQUARES, np.float32), _LIMIT))
     if branches:
         graph.node.extend(_batch_is_usable(values))
-        whole, each = _branch("whole", _all_rows(taken)), _branch("each", _usable_rows(values, taken))
+        whole, each = _branch("whole", _all_rows(taken)), _branch("each", _usable_rows(values, taken, opset))
         graph.node.append(
             helper.make_node("If", [_OWN + "whole"], [HEALTHY], _OWN + "if", then_branch=whole, else_branch=each)
         )
     else:
-        graph.node.extend(_usable_rows(values, taken))
+        graph.node.extend(_usable_rows(values, taken, opset))
         graph.node.append(helper.make_node("Identity", [_OWN + "each"], [HEALTHY]))
     graph.output.append(helper.make_tensor_value_info(HEALTHY, TensorProto.BOOL, ["B"]))
 
@@ -109,16 +111,21 @@ def _all_rows(taken: str | None) -> list[onnx.NodeProto]:
     ]
 
 
-def _usable_rows(values: Sequence[str], taken: str | None) -> list[onnx.NodeProto]:
+def _usable_rows(values: Sequence[str], taken: str | None, opset: int) -> list[onnx.NodeProto]:
     """Return nodes whose last output, `each`, says for each row whether it is usable and the graph accepts it."""
     nodes: list[onnx.NodeProto] = []
     verdicts = [] if taken is None else [taken]
     for value in values:
         own = _OWN + value
-        rows = helper.make_node("Flatten", [value], [own + ".rows"], axis=1)
-        axes = helper.make_node("Constant", [], [own + ".axes"], value_ints=[1])
-        squares = helper.make_node("ReduceSumSquare", [own + ".rows", own + ".axes"], [own + ".squares"], keepdims=0)
-        nodes += [rows, axes, squares, helper.make_node("LessOrEqual", [own + ".squares", _LIMIT], [own + ".usable"])]
+        nodes.append(helper.make_node("Flatten", [value], [own + ".rows"], axis=1))
+        if opset < _AXES_ARE_AN_INPUT:
+            nodes.append(helper.make_node("ReduceSumSquare", [own + ".rows"], [own + ".squares"], axes=[1], keepdims=0))
+        else:
+            nodes.append(helper.make_node("Constant", [], [own + ".axes"], value_ints=[1]))
+            nodes.append(
+                helper.make_node("ReduceSumSquare", [own + ".rows", own + ".axes"], [own + ".squares"], keepdims=0)
+            )
+        nodes.append(helper.make_node("LessOrEqual", [own + ".squares", _LIMIT], [own + ".usable"]))
         verdicts.append(own + ".usable")
     for number, verdict in enumerate(verdicts[1:], 1):
         nodes.append(helper.make_node("And", [verdicts[0], verdict], [f"{_OWN}and.{number}"]))

@@ -65,8 +65,8 @@ class BatchRunner:
         # On the device, like the state: see `executor.Bind`.
         self._calibrate = on.upload(np.array(calibrate, np.float32))
         states, bind = bundle.metadata.states, self._bind
-        self._step = Executor(bundle.model, states, on, bind, batching.row_buckets)
-        self._sequence = Executor(bundle.sequence, states, on, bind) if bundle.sequence is not None else None
+        self._step = Executor(bundle.step.served, states, on, bind, batching.row_buckets)
+        self._sequence = Executor(bundle.sequence.served, states, on, bind) if bundle.sequence is not None else None
         self._calls = self._in_runs = 0
 
     def empty_outputs(self, n: int) -> Outputs:

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from rillcast.arrays import FloatArray, IntArray, StatusArray
 from rillcast.bundle.bundle import Bundle
-from rillcast.engine import quarantine
+from rillcast.engine import dry_run, quarantine
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.inputs import Inputs, SlotBatch
@@ -125,8 +125,10 @@ class StepEngine:
             timer: Returns monotonic seconds, for the statistics only.
 
         Raises:
+            BundleError: The bundle's graphs cannot be served; see `rillcast.engine.dry_run`.
             DeviceError: The device cannot run the bundle.
         """
+        dry_run.check(bundle)
         self.bundle = bundle
         self.residents = Residents(bundle.metadata, on, limits, lateness)
         state, retained = self.residents.state, self.residents.retained

@@ -37,8 +37,8 @@ def check_sequence(forecaster: Forecaster, path: Path, *, seed: int = 0) -> bool
     """
     bundle = Bundle.load(path)
     assert bundle.sequence is not None  # sealed with one
-    one = InPlaceSession(bundle.model, forecaster, _STREAMS + 1)
-    many = InPlaceSession(bundle.sequence, forecaster, _STREAMS + 1, (*STEP_OUTPUTS, REGULAR))
+    one = InPlaceSession(bundle.step.served, forecaster, _STREAMS + 1)
+    many = InPlaceSession(bundle.sequence.served, forecaster, _STREAMS + 1, (*STEP_OUTPUTS, REGULAR))
     identical = True
     frequency = forecaster.config.features.frequency
     first = frequency.ahead(_START_MS, 0)

@@ -24,12 +24,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Load the bundle, which checks it, and print its metadata and size."""
+    """Load the bundle, which checks it, run its graphs on a few events, and print its metadata and size."""
     import onnx
 
     from rillcast.bundle.bundle import Bundle
+    from rillcast.engine import dry_run
 
     bundle = Bundle.load(args.model)
+    dry_run.check(bundle)
     metadata = bundle.metadata
     graph = onnx.load_model_from_string(bundle.model).graph
     description: dict[str, Any] = {

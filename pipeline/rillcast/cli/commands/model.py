@@ -121,9 +121,12 @@ def _list(args: argparse.Namespace) -> int:
 
 def _push(args: argparse.Namespace) -> int:
     from rillcast.bundle.bundle import Bundle
+    from rillcast.engine import dry_run
 
     registry, alias = _registry(args), args.promote
-    manifest, new = registry.push(Bundle.load(args.model).model, _now())
+    bundle = Bundle.load(args.model)
+    dry_run.check(bundle)
+    manifest, new = registry.push(bundle.model, _now())
     moves = alias is not None and registry.target(alias) != manifest.model_id
     if moves:
         registry.promote(manifest.model_id, _now(), alias=alias, note=args.note, other_records=args.other_records)

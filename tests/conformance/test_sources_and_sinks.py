@@ -486,10 +486,12 @@ def kafka_case(request: pytest.FixtureRequest, kafka: KafkaCluster) -> Iterator[
 def test_a_record_that_is_too_large_fails_the_flush_and_every_one_after_it(
     kafka_case: tuple[Sink, KafkaCluster, str], size: int
 ) -> None:
-    sink, _, _ = kafka_case
+    sink, _, topic = kafka_case
     sink.publish(Channel.FORECASTS, Records([b"k"], [b"x" * size]))
-    with pytest.raises(DeliveryError, match="1 published records were not delivered"):
+    with pytest.raises(DeliveryError, match="1 published records were not delivered") as raised:
         sink.flush(10.0)
+    assert f"topic {topic}, key 'k', {size + 93} bytes" in str(raised.value)
+    assert "raise max.message.bytes of topic" in str(raised.value)
     with pytest.raises(DeliveryError):
         sink.publish(Channel.FORECASTS, Records([b"k"], [b"small"]))
     with pytest.raises(DeliveryError):

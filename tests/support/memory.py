@@ -220,7 +220,11 @@ class MemorySink:
         self._log = log
         self._pending: list[tuple[Channel, tuple[bytes | None, Any, Headers]]] = []
         self.fail_flush: Callable[[], None] = lambda: None
+        self.largest: dict[Channel, int] = {}
         self.closed = 0
+
+    def largest_record(self, channel: Channel) -> int | None:
+        return self.largest.get(channel)
 
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
         for row, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):

@@ -167,7 +167,7 @@ def kafka_source(client: str, settings: KafkaSettings, topic: str) -> Source:
 
 def kafka_sink(client: str, settings: KafkaSettings, topics: Mapping[Channel, str]) -> Sink:
     """Return a sink with the named client."""
-    return client_named(client).sink(settings, topics)
+    return client_named(client).sink(settings, topics, {})
 
 
 def by_partition(records: Sequence[Read]) -> dict[int, list[Read]]:

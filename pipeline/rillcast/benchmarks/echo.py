@@ -79,7 +79,7 @@ def _librdkafka(settings: Settings, events: int, reply: _Reply, watch: Stopwatch
     from rillcast.transports.kafka.librdkafka.config import consumer_config, producer_config
 
     consumer = Consumer(consumer_config(settings.kafka, _ignore) | {"auto.offset.reset": "earliest"})
-    producer = Producer(producer_config(settings.kafka, _ignore, _ignore))
+    producer = Producer(producer_config(settings.kafka, _ignore, _ignore, {}))
     consumer.subscribe([settings.input.topic])
     topic, taken, clock = settings.output.topic, 0, time.thread_time
     while taken < events:
@@ -127,7 +127,7 @@ def _kafka_python(settings: Settings, events: int, reply: _Reply, watch: Stopwat
     from rillcast.transports.kafka.kafka_python.config import consumer_config, producer_config
 
     consumer = KafkaConsumer(**(consumer_config(settings.kafka) | {"auto_offset_reset": "earliest"}))
-    producer = KafkaProducer(**producer_config(settings.kafka))
+    producer = KafkaProducer(**producer_config(settings.kafka, {}))
     consumer.subscribe([settings.input.topic])
     topic, taken, clock = settings.output.topic, 0, time.thread_time
     while taken < events:

@@ -8,7 +8,7 @@ Invariant: no forecast depends on an observer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from rillcast.arrays import IntArray
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.codecs.observations.rejections import Rejection
 from rillcast.engine.step_engine import StepEngine, StepResult
 from rillcast.events import EventBatch
 from rillcast.transports.base import Polled
@@ -35,6 +36,7 @@ class Published:
         forecasts: The `m` forecasts that were handed to the sink.
         causes: `(m,)` int64, the event that caused each forecast.
         values: The `m` encoded forecasts.
+        rejections: Observers add the records of which they could not publish something.
     """
 
     engine: StepEngine
@@ -46,6 +48,7 @@ class Published:
     forecasts: ForecastColumns
     causes: IntArray
     values: Sequence[bytes]
+    rejections: list[Rejection] = field(default_factory=list)
 
     @property
     def metadata(self) -> BundleMetadata:

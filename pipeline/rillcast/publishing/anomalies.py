@@ -24,6 +24,7 @@ from rillcast.arrays import FloatArray
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.forecasts.columns import STATUS_NAMES, model_name
 from rillcast.codecs.forecasts.reader import decode_forecast
+from rillcast.codecs.observations.rejections import Reason, Rejection
 from rillcast.errors import DataError
 from rillcast.observability.observer import Observer, Published
 from rillcast.publishing.trace_context import carried
@@ -140,8 +141,19 @@ class AnomalyPublisher(Observer):
         headers = carried(published.polled, events.rows[rows].tolist()) if self._trace_context else None
         keys = [events.unique_ids[row].encode() for row in rows.tolist()]
         values = [_record(published, result.anomaly, row) for row in rows.tolist()]
-        self._sink.publish(Channel.ANOMALIES, Records(keys, values, headers))
-        self._count(rows.size)
+        records, too_large = Records(keys, values, headers), dict[int, int]()
+        if (limit := self._sink.largest_record(Channel.ANOMALIES)) is not None:
+            records, too_large = records.within(limit)
+        for index, size in too_large.items():
+            row = int(rows[index])
+            detail = (
+                f"its anomaly takes {size} bytes, and the topic of anomalies at most {limit} (max.message.bytes, "
+                f"kafka.max_message_bytes); the state of stream {events.unique_ids[row]!r} has the event"
+            )
+            published.rejections.append(Rejection(int(events.rows[row]), Reason.ANOMALY_TOO_LARGE, detail))
+        if len(records):
+            self._sink.publish(Channel.ANOMALIES, records)
+        self._count(len(records))
 
 
 def _record(published: Published, anomaly: FloatArray, row: int) -> bytes:

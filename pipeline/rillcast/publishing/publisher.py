@@ -8,7 +8,7 @@ know: transports' names, codecs' bytes, commits, recovery, what filters and obse
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +24,7 @@ from rillcast.observability.stages import StageClock
 from rillcast.publishing.filters import Filter
 from rillcast.publishing.revisions import with_revisions
 from rillcast.publishing.trace_context import TraceContext
-from rillcast.transports.base import Channel, Polled, Records, Sink
+from rillcast.transports.base import Channel, Polled, Records, Sink, record_bytes
 
 _ADVANCED: Final = np.array([status.advanced for status in Status])
 # The encoder holds the interpreter. Larger parts keep the engine, which steps in another thread, waiting for it
@@ -80,11 +80,29 @@ class Publisher:
             if not kept.all():
                 rows = np.flatnonzero(kept)
                 forecasts, causes = forecasts.take(rows), causes[rows]
-        values = self._output.write(polled, events.rows[causes], forecasts, result.stats.seconds)
-        published = Published(self._engine, polled, events, result, live, stepped, forecasts, causes, values)
+        written = self._output.write(polled, events.rows[causes], forecasts, result.stats.seconds)
+        rejections = _rejections(events, result, late_are_dead=self._late == "dead_letter")
+        if written.too_large:
+            rejections += self._too_large(events, causes, written)
+            kept = np.array([row not in written.too_large for row in range(len(causes))])
+            forecasts, causes = forecasts.take(np.flatnonzero(kept)), causes[kept]
+        published = Published(self._engine, polled, events, result, live, stepped, forecasts, causes, written.values)
         for observer in self._observers:
             observer.observe(published)
-        return _rejections(events, result, late_are_dead=self._late == "dead_letter")
+        return rejections + published.rejections
+
+    def _too_large(self, events: EventBatch, causes: IntArray, written: Written) -> list[Rejection]:
+        """Return the events whose forecasts the sink does not take, each once."""
+        found: dict[int, Rejection] = {}
+        for row, size in written.too_large.items():
+            event = int(causes[row])
+            detail = (
+                f"its forecast takes {size} bytes, and the topic of forecasts at most {written.limit} "
+                f"(max.message.bytes, kafka.max_message_bytes); the state of stream {events.unique_ids[event]!r} has "
+                f"the event"
+            )
+            found[event] = Rejection(int(events.rows[event]), Reason.FORECAST_TOO_LARGE, detail)
+        return list(found.values())
 
     def serve(self) -> None:
         """Tell the observers that this model serves from now on."""
@@ -101,6 +119,20 @@ class Publisher:
         """Forget what filters keep of a partition: another model's forecasts are published from now on."""
         for each in self._filters:
             each.forget(partition)
+
+
+class Written(NamedTuple):
+    """What became of some forecasts.
+
+    Attributes:
+        values: The encoded forecasts that the sink has, in their order.
+        too_large: Of the others, the row among all forecasts, and the bytes of the record.
+        limit: Bytes of the largest record that the sink takes; None = it takes any.
+    """
+
+    values: list[bytes]
+    too_large: dict[int, int]
+    limit: int | None
 
 
 class ForecastOutput:
@@ -126,8 +158,8 @@ class ForecastOutput:
         self._trace = trace
         self._stages = stages or StageClock()
 
-    def write(self, polled: Polled, records: IntArray, forecasts: ForecastColumns, seconds: float) -> list[bytes]:
-        """Encode forecasts, hand them to the sink, and return the encoded values.
+    def write(self, polled: Polled, records: IntArray, forecasts: ForecastColumns, seconds: float) -> Written:
+        """Encode forecasts and hand those to the sink that it takes.
 
         Args:
             polled: The poll of their events.
@@ -139,16 +171,30 @@ class ForecastOutput:
             TransportError: The sink is broken.
         """
         headers = None if self._trace is None else self._trace.headers(polled, records, forecasts, seconds)
-        written: list[bytes] = []
+        limit, first = self._sink.largest_record(Channel.FORECASTS), 0
+        written = Written([], {}, limit)
         for part in forecasts.parts(_PART_ROWS):
             keys, values = self._encoder.encode(part)
             self._stages.lap("encode")
-            first = len(written)
-            written += values
             part_headers = None if headers is None else headers[first : first + len(values)]
-            self._sink.publish(Channel.FORECASTS, Records(keys, values, part_headers))
+            encoded = Records(keys, values, part_headers)
+            if limit is not None and not _surely_within(limit, encoded):
+                encoded, too_large = encoded.within(limit)
+                written.too_large.update({first + row: size for row, size in too_large.items()})
+            first += len(values)
+            written.values.extend(value for value in encoded.values if value is not None)
+            self._sink.publish(Channel.FORECASTS, encoded)
             self._stages.lap("produce")
         return written
+
+
+def _surely_within(limit: int, records: Records) -> bool:
+    """Return whether the longest key and the longest value together are within the limit, which is quick to say."""
+    if records.headers is not None or not len(records):
+        return False
+    longest_key = max(records.keys, key=lambda key: len(key or b""))
+    longest_value = max(records.values, key=lambda value: len(value or b""))
+    return record_bytes(longest_key, longest_value) <= limit
 
 
 def _forecasts(

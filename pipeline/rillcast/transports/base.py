@@ -19,6 +19,8 @@ Sink
   2. `flush(timeout_s)` returns when every record handed over so far is durable. Otherwise it raises `DeliveryError`:
      the caller must not commit.
   3. `close()` does not wait for records that were not flushed. It may be called twice.
+  4. `largest_record(channel)` returns the bytes of the largest record that the channel takes, as `record_bytes` counts
+     them; None = there is no limit. A larger one that is published nevertheless fails like any record that is lost.
 
 ReplacingSink (a Sink whose results replace those of an earlier run)
   1. `finish` is called once, after the last `flush` of a run that ends well, and before `close`. The earlier results
@@ -43,7 +45,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
@@ -56,6 +58,11 @@ Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 def no_headers(_index: int) -> Headers:
     """Headers of a transport that has none."""
     return ()
+
+
+_BATCH_BYTES: Final = 61
+_RECORD_BYTES: Final = 21  # its length, attributes, deltas of time and offset, count of headers; at most
+_FIELD_BYTES: Final = 5  # the length of a key, a value, or a header's name or value; at most
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +124,29 @@ class Records:
 
     def __len__(self) -> int:
         return len(self.values)
+
+    def within(self, limit: int) -> tuple[Records, dict[int, int]]:
+        """Return the records that take at most `limit` bytes, and the bytes of the others by their row."""
+        headers = self.headers if self.headers is not None else [()] * len(self)
+        rows = enumerate(zip(self.keys, self.values, headers, strict=True))
+        too_large = {row: size for row, record in rows if (size := record_bytes(*record)) > limit}
+        if not too_large:
+            return self, too_large
+        kept = [row for row in range(len(self)) if row not in too_large]
+        some = None if self.headers is None else [self.headers[row] for row in kept]
+        return Records([self.keys[row] for row in kept], [self.values[row] for row in kept], some), too_large
+
+
+def record_bytes(key: bytes | None, value: bytes | None, headers: Headers = ()) -> int:
+    """Return the most bytes that a record takes in a topic: alone in its batch, and without compression.
+
+    So a topic takes what its limit allows, however the record compresses. Source of the layout: the Kafka protocol
+    guide, "Record Batch" (magic 2).
+    """
+    size = _BATCH_BYTES + _RECORD_BYTES + 2 * _FIELD_BYTES + len(key or b"") + len(value or b"")
+    for name, data in headers:
+        size += 2 * _FIELD_BYTES + len(name.encode()) + len(data or b"")
+    return size
 
 
 class Assignment(NamedTuple):
@@ -243,6 +273,10 @@ class Sink(Protocol):
         Raises:
             TransportError: The sink is broken; nothing may be committed any more.
         """
+        ...
+
+    def largest_record(self, channel: Channel) -> int | None:
+        """Return the bytes of the largest record that the channel takes; None = there is no limit."""
         ...
 
     def flush(self, timeout_s: float) -> None:

@@ -21,8 +21,9 @@ from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.client import KafkaClient
 from rillcast.transports.kafka.common.groups import GroupView
 from rillcast.transports.kafka.common.partition_reader import PartitionReader
+from rillcast.transports.kafka.common.record_size import Limits, limits_of
 from rillcast.transports.kafka.common.topic_admin import TopicAdmin
-from rillcast.transports.kafka.common.transactions import KafkaTransactionalSink
+from rillcast.transports.kafka.common.transactions import KafkaTransactionalSink, TransactionalProducer
 
 log = logging.getLogger(__name__)
 
@@ -127,7 +128,7 @@ def open_sink(settings: Settings) -> Sink:
         topics[Channel.STATE] = settings.state_topic
     if settings.worker.delivery == "exactly_once":
         return open_transactional_sink(settings.kafka, topics, settings.input.topic)
-    return client_of(settings.kafka).sink(settings.kafka, topics)
+    return client_of(settings.kafka).sink(settings.kafka, topics, _limits(settings.kafka, topics))
 
 
 def open_transactional_sink(
@@ -141,7 +142,17 @@ def open_transactional_sink(
     """
     name = transactional_id(settings)
     client = client_of(settings)
-    return KafkaTransactionalSink(settings, name, lambda: client.transactions(settings, topics, source_topic, name))
+    limits = _limits(settings, topics)
+
+    def make() -> TransactionalProducer:
+        return client.transactions(settings, topics, limits, source_topic, name)
+
+    return KafkaTransactionalSink(settings, name, make, limits)
+
+
+def _limits(settings: KafkaSettings, topics: Mapping[Channel, str]) -> Limits:
+    with closing(open_topic_admin(settings)) as admin:
+        return limits_of(admin, topics, settings)
 
 
 def open_group(settings: Settings) -> GroupView:

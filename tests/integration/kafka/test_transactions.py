@@ -159,8 +159,13 @@ def test_a_record_that_is_refused_for_its_content_ends_the_sink(pipe: Pipe, by_b
     sink = pipe.sink(max_message_bytes=1_000_000 if by_broker else 10_000)
     sink.publish(Channel.FORECASTS, Records([b"k"], [b"small"]))
     sink.publish(Channel.STATE, Records([b"k"], [b"x" * 20_000]))
-    with pytest.raises(DeliveryError, match="1 published records were not delivered"):
+    with pytest.raises(DeliveryError, match="1 published records were not delivered") as raised:
         sink.commit({0: 10}, source.group())
+    said = str(raised.value)
+    assert f"topic {pipe.topics[Channel.STATE]}" in said
+    assert "key 'k', 20" in said
+    assert "max.message.bytes" in said
+    assert pipe.topics[Channel.FORECASTS] not in said
     assert pipe.seen() == []
     assert pipe.committed == {}
 

@@ -13,6 +13,7 @@ import pytest
 from rillcast import cli
 from rillcast.codecs.forecasts.columns import CODECS, Codec, ForecastColumns
 from rillcast.codecs.forecasts.encoders import make_encoder
+from rillcast.codecs.observations.rejections import Reason
 from rillcast.errors import DataError, SettingsError
 from rillcast.events import EventBatch
 from rillcast.publishing.anomalies import Anomaly, AnomalyPublisher, anomalous
@@ -67,6 +68,21 @@ def test_records_keep_their_schema_and_are_read_back() -> None:
     first = Anomaly.read(anomalies(ANOMALIES)[0])
     assert first == Anomaly("s2", START_MS + 2 * HOUR_MS, 0.1, 0.995, "toy@0123456789abcdef", 3, 42)
     assert first.tail_probability == pytest.approx(0.005)
+
+
+def test_an_anomaly_that_its_topic_does_not_take_is_left_out_and_named() -> None:
+    log, counts = Log({0: []}), list[int]()
+    sink = MemorySink(log)
+    sink.largest[Channel.ANOMALIES] = 500
+    events = EventBatch.of(["a", "b" * 300, "c"], [START_MS] * 3, [0.1] * 3)
+    results = published(events, stepped(3, anomaly=[1.0] * 3))
+    AnomalyPublisher(sink, 0.01, count=counts.append).observe(results)
+    sink.flush(1.0)
+    assert [key for key, _, _ in log.published[Channel.ANOMALIES]] == [b"a", b"c"]
+    assert counts == [2]
+    (rejection,) = results.rejections
+    assert (rejection.row, rejection.reason) == (1, Reason.ANOMALY_TOO_LARGE)
+    assert "topic of anomalies at most 500 (max.message.bytes" in rejection.detail
 
 
 def test_only_live_events_are_published() -> None:

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from rillcast import cli
 from rillcast.codecs.observations.rejections import Reason, Rejection
 from rillcast.publishing.dead_letters import DeadLetter, DeadLetters
-from rillcast.transports.base import Channel, Headers
+from rillcast.transports.base import Channel, Headers, record_bytes
 from rillcast.transports.file import dead_letter_lines
 from rillcast.transports.file.sink import FileSink
+from rillcast.transports.kafka.common.record_size import LEAST_BYTES
 from tests.support.hostile import NOON_MS, polled
 from tests.support.memory import Log, MemorySink
 
@@ -51,6 +52,40 @@ def test_a_dead_letter_is_read_as_it_was_written(
     cut = value is not None and len(value) > 100
     assert letter.original_bytes == (len(value or b"") if cut else None)
     assert letter.is_whole == (not cut)
+
+
+LARGE = st.none() | st.binary(max_size=2_000) | st.integers(0, 5_000).map(bytes)
+
+
+@given(
+    key=LARGE,
+    value=LARGE,
+    headers=st.lists(st.tuples(st.sampled_from(["a", "b" * 300]), LARGE), max_size=5),
+    detail=st.text(max_size=3_000),
+    limit=st.integers(LEAST_BYTES, 10_000),
+)
+def test_a_dead_letter_fits_and_says_what_is_not_whole(
+    key: bytes | None, value: bytes | None, headers: list[tuple[str, bytes | None]], detail: str, limit: int
+) -> None:
+    log = Log(partitions={0: []})
+    sink = MemorySink(log)
+    sink.largest[Channel.DEAD_LETTERS] = limit
+    poll = polled([value], keys=[key], headers=[headers], timestamp_ms=NOON_MS)
+    rejection = Rejection(0, Reason.COVARIATE_OUT_OF_RANGE, detail)
+    DeadLetters("t" * 249, 4_000).publish(sink, poll, [rejection], "m" * 40 + "@0123456789abcdef")
+    sink.flush(0)
+    (record,) = log.published[Channel.DEAD_LETTERS]
+    assert record_bytes(*record) <= limit
+    letter = DeadLetter.read(*record)
+    assert (letter.reason, letter.source, letter.offset) == ("covariate_out_of_range", "t" * 249, 0)
+    assert ("key" in letter.cut, "headers" in letter.cut) == (letter.key != key, letter.headers != headers)
+    assert ("value" in letter.cut) == (letter.value != value)
+    assert letter.original_bytes == (len(value or b"") if "value" in letter.cut else None)
+    assert (letter.key is None, letter.value is None) == (key is None, value is None)
+    for part, whole in ((letter.key, key), (letter.value, value)):
+        assert whole is None or whole.startswith(part or b"")
+    if record_bytes(key, (value or b"")[:4_000], headers) + len(detail.encode()) + 1_000 < limit:
+        assert letter.cut == (["value"] if len(value or b"") > 4_000 else []), "nothing is cut without need"
 
 
 @given(

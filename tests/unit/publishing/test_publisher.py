@@ -8,6 +8,7 @@ from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.forecasts.encoders import make_encoder
+from rillcast.codecs.observations.rejections import Reason
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.events import EventBatch
@@ -15,7 +16,7 @@ from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.metrics import Metrics
 from rillcast.publishing.filters import Policy
 from rillcast.publishing.publisher import ForecastOutput, Publisher
-from rillcast.transports.base import Channel, Polled
+from rillcast.transports.base import Channel, Polled, record_bytes
 from tests.support.memory import Log, MemorySink
 from tests.support.toy import toy_bundle
 
@@ -54,6 +55,30 @@ def test_only_every_nth_period_is_published(every: int, periods: list[int]) -> N
         published(Policy(every=every, frequency=Frequency(HOUR_MS)), [period * HOUR_MS for period in range(7)])
         == periods
     )
+
+
+@pytest.mark.parametrize("sizes", [[5], [300], [5, 300, 6, 301], [300] * 260 + [5]])
+def test_a_forecast_that_its_topic_does_not_take_is_left_out_everywhere_and_named(sizes: list[int]) -> None:
+    bundle, n, limit = toy_bundle(), len(sizes), 300
+    engine, log, registry = StepEngine(bundle, Device("cpu")), Log({0: []}), CollectorRegistry()
+    sink, cache, metrics = MemorySink(log), ForecastCache(1_000), Metrics(registry, bundle.metadata, "cpu")
+    sink.largest[Channel.FORECASTS] = limit
+    publisher = Publisher(engine, ForecastOutput(sink, make_encoder("float32", bundle.metadata)), [], [metrics, cache])
+    zeros, offsets = np.zeros(n, np.int64), np.arange(n)
+    polled = Polled(zeros, offsets, np.full(n, -1), [None] * n, [b""] * n)
+    ids = [f"{i:x}".rjust(size, "s") for i, size in enumerate(sizes)]
+    events = EventBatch(zeros, offsets, ids, np.zeros(n, np.int64), np.ones(n, np.float32))
+    rejections = publisher.publish(polled, events, engine.step(events), np.ones(n, dtype=bool))
+    sink.flush(1.0)
+    records = log.published[Channel.FORECASTS]
+    assert [key for key, _, _ in records] == [each.encode() for each in ids if len(each) < 100]
+    assert all(record_bytes(*record) <= limit for record in records)
+    assert dict(cache.page(1_000).records) == {(key or b"").decode(): value for key, value, _ in records}
+    assert registry.get_sample_value("rillcast_forecasts_total") == len(records)
+    assert [(each.row, each.reason) for each in rejections] == [
+        (row, Reason.FORECAST_TOO_LARGE) for row, size in enumerate(sizes) if size > 100
+    ]
+    assert all("topic of forecasts at most 300 (max.message.bytes" in each.detail for each in rejections)
 
 
 def test_an_event_counts_for_the_period_that_it_falls_into_also_before_the_epoch() -> None:

@@ -95,6 +95,9 @@ class RecordingSink:
             (channel, key, value, partition) for key, value in zip(records.keys, records.values, strict=True)
         ]
 
+    def largest_record(self, channel: Channel) -> int | None:
+        return None
+
     def flush(self, timeout_s: float) -> None:
         raise AssertionError("flushing is the checkpoint's")
 

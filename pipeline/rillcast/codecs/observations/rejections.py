@@ -32,6 +32,8 @@ class Reason(enum.StrEnum):
     QUARANTINED = "quarantined"
     TOO_MANY_STREAMS = "too_many_streams"
     TOO_MANY_NEW_STREAMS = "too_many_new_streams"
+    FORECAST_TOO_LARGE = "forecast_too_large"
+    ANOMALY_TOO_LARGE = "anomaly_too_large"
 
 
 class Rejection(NamedTuple):

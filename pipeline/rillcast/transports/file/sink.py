@@ -79,6 +79,10 @@ class FileSink:
         except OSError as error:
             raise TransportError(self._failure(channel, error)) from error
 
+    def largest_record(self, channel: Channel) -> int | None:  # noqa: ARG002  it is the same for all
+        """Return None: a file takes records of any size."""
+        return None
+
     def flush(self, timeout_s: float) -> None:  # noqa: ARG002  a disk gives no way to stop waiting
         """Write everything to the disk.
 

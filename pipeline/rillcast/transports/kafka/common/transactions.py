@@ -32,6 +32,7 @@ from rillcast.errors import DeliveryError, FencedError, TransactionAborted, Tran
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Channel, Records
 from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.common.record_size import Limits
 from rillcast.transports.kafka.common.watchdog import TimedOut, call_within
 
 log = logging.getLogger(__name__)
@@ -115,11 +116,16 @@ class KafkaTransactionalSink:
     """
 
     def __init__(
-        self, settings: KafkaSettings, transactional_id: str, make: Callable[[], TransactionalProducer]
+        self,
+        settings: KafkaSettings,
+        transactional_id: str,
+        make: Callable[[], TransactionalProducer],
+        limits: Limits | None = None,
     ) -> None:
         self._settings = settings
         self._transactional_id = transactional_id
         self._make = make
+        self._limits = limits or {}
         self._open = False
         self._begun_at = 0.0
         self._closed = False
@@ -127,6 +133,10 @@ class KafkaTransactionalSink:
         self._busy: TransactionalProducer | None = None  # a call of it timed out and continues
         self._give_up_at: float | None = None  # deadline of a commit with a time-out
         self._producer: TransactionalProducer | None = self._successor()
+
+    def largest_record(self, channel: Channel) -> int | None:
+        """Return what the topic takes, as far as it is known, and the client."""
+        return self._limits.get(channel, self._settings.max_message_bytes)
 
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
         """Queue the records, in a transaction that begins now if none is open.

@@ -14,6 +14,7 @@ from kafka.errors import KafkaConfigurationError, KafkaError, KafkaTimeoutError
 from rillcast.errors import SettingsError, TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.common.record_size import Limits, batch_bytes
 from rillcast.transports.kafka.kafka_python.oauth import ClientCredentials
 from rillcast.transports.kafka.kafka_python.workarounds import NullValues, OneOwnerAssignor, keep_secrets_out_of_logs
 
@@ -45,7 +46,7 @@ def consumer_config(settings: KafkaSettings) -> dict[str, Any]:
     }
 
 
-def producer_config(settings: KafkaSettings, transactional_id: str | None = None) -> dict[str, Any]:
+def producer_config(settings: KafkaSettings, limits: Limits, transactional_id: str | None = None) -> dict[str, Any]:
     """Return the producer's configuration in kafka-python's names. Its partitioner is Java's: murmur2 of the key."""
     config = connection_config(settings) | {
         "enable_idempotence": True,
@@ -56,7 +57,7 @@ def producer_config(settings: KafkaSettings, transactional_id: str | None = None
         "metrics_enabled": False,
         "value_serializer": NullValues(),
         "linger_ms": _LINGER_MS,
-        "batch_size": _BATCH_BYTES,
+        "batch_size": batch_bytes(limits, _BATCH_BYTES),
     }
     if transactional_id is not None:
         config |= {

@@ -28,12 +28,12 @@ from kafka.errors import (
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
 
+TOO_LARGE: Final = (MessageSizeTooLargeError, RecordListTooLargeError)
 # Errors that a record meets again however often it is sent. ValueError: the client cannot encode it, or there is no
 # such partition.
 REJECTED: Final = (
     ValueError,
-    MessageSizeTooLargeError,
-    RecordListTooLargeError,
+    *TOO_LARGE,
     InvalidRecordError,
     PolicyViolationError,
     TopicAuthorizationFailedError,

@@ -16,6 +16,7 @@ from kafka.structs import ConsumerGroupMetadata
 from rillcast.errors import DeliveryError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Channel
+from rillcast.transports.kafka.common.record_size import Limits
 from rillcast.transports.kafka.common.transactions import Ending, TransactionFault, not_a_member
 from rillcast.transports.kafka.kafka_python import workarounds
 from rillcast.transports.kafka.kafka_python.sink import KafkaPythonSink
@@ -30,9 +31,14 @@ class KafkaPythonTransactions(KafkaPythonSink):
     """
 
     def __init__(
-        self, settings: KafkaSettings, topics: Mapping[Channel, str], source_topic: str, transactional_id: str
+        self,
+        settings: KafkaSettings,
+        topics: Mapping[Channel, str],
+        limits: Limits,
+        source_topic: str,
+        transactional_id: str,
     ) -> None:
-        super().__init__(settings, topics, transactional_id)
+        super().__init__(settings, topics, limits, transactional_id)
         self._source_topic = source_topic
         workarounds.refuse_epoch_bumps(self._live())
 

@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from rillcast.errors import SettingsError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.common.record_size import Limits, batch_bytes
 from rillcast.transports.kafka.librdkafka import workarounds
 
 # The coordinator refuses the next transaction while it still writes the markers of the last one. The default of 100 ms
@@ -21,6 +22,7 @@ _TRANSACTION_RETRY_MS: Final = 5
 # With one request in flight records gather by themselves while the brokers are busy. The default of 5 ms would delay
 # every forecast, and would be most of its latency.
 _LINGER_MS: Final = 1
+_BATCH_BYTES: Final = 1_000_000  # the default
 _LOG_LEVEL: Final = 2  # critical: the error callback reports everything below
 
 
@@ -52,6 +54,7 @@ def producer_config(
     settings: KafkaSettings,
     on_delivery: Callable[[KafkaError | None, Message], None],
     on_error: Callable[[KafkaError], None],
+    limits: Limits,
     transactional_id: str | None = None,
 ) -> dict[str, Any]:
     """Return the producer's configuration in librdkafka's names."""
@@ -64,6 +67,7 @@ def producer_config(
         "partitioner": "murmur2_random",  # as Java and kafka-python: a key has one partition, whichever client writes
         "compression.type": settings.compression,
         "message.max.bytes": settings.max_message_bytes,
+        "batch.size": batch_bytes(limits, _BATCH_BYTES),  # the client splits no batch that a topic refuses
         "delivery.report.only.error": True,
         "on_delivery": on_delivery,
     }

@@ -13,9 +13,10 @@ from confluent_kafka import KafkaError, KafkaException, Message, Producer
 
 from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
-from rillcast.transports.base import Channel, Headers, Records, required_topics
+from rillcast.transports.base import Channel, Headers, Records, record_bytes, required_topics
 from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.ledger import FailureLedger
+from rillcast.transports.kafka.common.record_size import Limits, described
 from rillcast.transports.kafka.librdkafka.config import create, producer_config, require_topics
 from rillcast.transports.kafka.librdkafka.errors import REJECTED, TransientWarnings, is_permanent
 
@@ -32,13 +33,18 @@ class LibrdkafkaSink:
     """
 
     def __init__(
-        self, settings: KafkaSettings, topics: Mapping[Channel, str], transactional_id: str | None = None
+        self,
+        settings: KafkaSettings,
+        topics: Mapping[Channel, str],
+        limits: Limits,
+        transactional_id: str | None = None,
     ) -> None:
         self._settings = settings
         self._topics = dict(topics)
+        self._limits = limits
         self._ledger = FailureLedger(settings.bootstrap_servers)
         self._warn = TransientWarnings(settings.bootstrap_servers)
-        config = producer_config(settings, self._on_delivery, self._on_error, transactional_id)
+        config = producer_config(settings, self._on_delivery, self._on_error, limits, transactional_id)
         self._producer: Producer | None = create(lambda: Producer(config, logger=log), "kafka producer settings")
         require_topics(self._producer, settings, required_topics(self._topics))
 
@@ -46,6 +52,10 @@ class LibrdkafkaSink:
     def rejected(self) -> bool:
         """Whether a record was refused for its content (too large, not allowed) and would be refused again."""
         return self._ledger.rejected
+
+    def largest_record(self, channel: Channel) -> int | None:
+        """Return what the topic takes, as far as it is known, and the client."""
+        return self._limits.get(channel, self._settings.max_message_bytes)
 
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
         """Queue the records; wait while the queue is full.
@@ -119,15 +129,20 @@ class LibrdkafkaSink:
             else:
                 return
         cause = error.args[0]
-        self._note(cause, f"{cause} (topic {topic}, {len(value or b'')} bytes)")
+        self._note_record(cause, topic, key, record_bytes(key, value, headers))
 
     def _note(self, error: KafkaError, reason: object) -> None:
         self._ledger.note(reason, rejected=error.code() in REJECTED)
 
+    def _note_record(self, error: KafkaError, topic: str, key: bytes | None, size: int | None) -> None:
+        too_large = error.code() == KafkaError.MSG_SIZE_TOO_LARGE
+        self._note(error, described(topic, key, size, error, too_large=too_large))
+
     def _on_delivery(self, error: KafkaError | None, message: Message) -> None:
         """Take the report about a failed record; a report about every record would cost 2 us each."""
         if error is not None and self._producer is not None:
-            self._note(error, f"{error} (topic {message.topic()})")
+            size = record_bytes(message.key(), message.value())
+            self._note_record(error, message.topic() or "", message.key(), size)
 
     def _on_error(self, error: KafkaError) -> None:
         if is_permanent(error):

@@ -13,7 +13,8 @@ from typing import Final
 from confluent_kafka import KafkaError, KafkaException, TopicPartition
 
 from rillcast.settings import KafkaSettings
-from rillcast.transports.base import Channel
+from rillcast.transports.base import Channel, Records
+from rillcast.transports.kafka.common.record_size import Limits, Transaction
 from rillcast.transports.kafka.common.transactions import Ending, TransactionFault, not_a_member
 from rillcast.transports.kafka.librdkafka.errors import REJECTED
 from rillcast.transports.kafka.librdkafka.sink import LibrdkafkaSink
@@ -28,10 +29,16 @@ class LibrdkafkaTransactions(LibrdkafkaSink):
     """One transactional producer; the contract is that of `TransactionalProducer`."""
 
     def __init__(
-        self, settings: KafkaSettings, topics: Mapping[Channel, str], source_topic: str, transactional_id: str
+        self,
+        settings: KafkaSettings,
+        topics: Mapping[Channel, str],
+        limits: Limits,
+        source_topic: str,
+        transactional_id: str,
     ) -> None:
-        super().__init__(settings, topics, transactional_id)
+        super().__init__(settings, topics, limits, transactional_id)
         self._source_topic = source_topic
+        self._transaction = Transaction(self._topics, limits)
 
     def initialize(self, timeout_s: float) -> None:
         """Fence earlier producers under the id and wait until their last transaction has ended."""
@@ -39,7 +46,13 @@ class LibrdkafkaTransactions(LibrdkafkaSink):
 
     def begin(self) -> None:
         """Begin a transaction."""
+        self._transaction.clear()
         self._judged(self._live().begin_transaction)
+
+    def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
+        """Queue the records, and note them: the client reports a refusal without the record."""
+        self._transaction.note(channel, records)
+        super().publish(channel, records, partition)
 
     def send_offsets(self, positions: Mapping[int, int], group: object, timeout_s: float) -> None:
         """Make positions part of the transaction."""
@@ -71,7 +84,8 @@ class LibrdkafkaTransactions(LibrdkafkaSink):
         except KafkaException as error:
             cause: KafkaError = error.args[0]
             if cause.code() in REJECTED:  # a record's error, raised by whichever call comes next
-                self._note(cause, cause)
+                too_large = cause.code() == KafkaError.MSG_SIZE_TOO_LARGE
+                self._note(cause, self._transaction.described(cause, too_large=too_large))
                 self._ledger.raise_failure()
             raise TransactionFault(_ending(cause), cause) from error
 

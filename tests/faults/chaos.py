@@ -27,7 +27,7 @@ from typing import Final
 from tests.faults.fleet import Finding
 from tests.faults.load import gru_load, toy_load
 from tests.faults.plan import Plan
-from tests.faults.results import Outcome, Result, ResultsFile, Task, exit_code, table
+from tests.faults.results import HARNESS_FAILED, Outcome, Result, ResultsFile, Task, exit_code, table
 from tests.faults.run import Combination, Report, Run
 from tests.support.kafka_broker import KafkaBroker, running_broker
 from tests.support.kafka_cluster import KafkaCluster
@@ -104,6 +104,9 @@ def run_one(task: Task, *, quiet: bool) -> Result:
     folder = Path(tempfile.mkdtemp(prefix="rillcast-chaos-"))
     try:
         report = _report_of(task, folder)
+    except KeyboardInterrupt:
+        shutil.rmtree(folder)
+        raise
     except Exception as error:  # noqa: BLE001  what is no finding is a failure of the harness, and ends this run only
         outcome: Outcome = "finding" if isinstance(error, Finding) else "harness failed"
         print(f"{task}: {outcome.upper()} after {time.monotonic() - started:.0f} s", flush=True)
@@ -163,8 +166,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr
     )
     file = None if args.results is None else ResultsFile(args.results)
-    # What failed for the harness's own reasons is run again.
-    results = [] if file is None else [result for result in file.read() if result.outcome != "harness failed"]
+    try:
+        # What failed for the harness's own reasons is run again.
+        results = [] if file is None else [result for result in file.read() if result.outcome != "harness failed"]
+    except ValueError as error:
+        parser().error(str(error))
     seed = args.seed
     if seed is None:
         seed = min((result.task.seed for result in results), default=random.randrange(10**6))  # noqa: S311
@@ -189,4 +195,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 if __name__ == "__main__":
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that it leaves no process behind
-    sys.exit(main())
+    try:
+        code = main()
+    except Exception:  # noqa: BLE001  Python's own exit code would be that of a finding
+        traceback.print_exc()
+        code = HARNESS_FAILED
+    sys.exit(code)

@@ -113,6 +113,13 @@ def test_half_a_last_result_is_written_again(tmp_path: Path) -> None:
         file.read()
 
 
+def test_another_file_is_no_file_of_results(suite: Suite, tmp_path: Path) -> None:
+    (tmp_path / "other.jsonl").write_text("{}\n")
+    with pytest.raises(SystemExit, match="2"):
+        suite("--results", str(tmp_path / "other.jsonl"))
+    assert suite.ran == []
+
+
 def test_the_table_sums_the_runs_of_a_line() -> None:
     other = Task(client="kafka-python", store="kafka", delivery="exactly_once", load="gru", seed=8, kills=5, events=10)
     lines = table([result(TASK), result(TASK, "finding", lost=3), result(other)]).splitlines()

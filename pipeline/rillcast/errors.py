@@ -98,6 +98,10 @@ class TransportError(RillcastError):
     exit_code = 5
 
 
+class UnreachableError(TransportError):
+    """No broker answers."""
+
+
 class InUseError(TransportError):
     """Another process, or another part of this one, writes the file or directory."""
 

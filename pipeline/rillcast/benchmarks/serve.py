@@ -21,24 +21,23 @@ def serve(settings: Settings, events: int) -> Measured:
     sources: list[_Backlog] = []
 
     def until_done(source: Source) -> Source:
-        sources.append(_Backlog(source, events, watch))
+        sources.append(_Backlog(source, events, watch, lambda: service.stop()))
         return sources[0]
 
-    built = build.build(settings, around_source=until_done, stages=stages)
-    sources[0].on_done = built.worker.stop
-    built.run()
+    service = build.build(settings, around_source=until_done, stages=stages)
+    service.run()
     return watch.measured(sources[0].taken, stages.totals())
 
 
 class _Backlog:
     """A source that starts the stopwatch with its first record, and stops the worker after the last one that counts."""
 
-    def __init__(self, source: Source, events: int, watch: Stopwatch) -> None:
+    def __init__(self, source: Source, events: int, watch: Stopwatch, on_done: Callable[[], None]) -> None:
         self._source = source
         self._events = events
         self._watch = watch
         self.taken = 0
-        self.on_done: Callable[[], None] = lambda: None
+        self._on_done = on_done
 
     @property
     def name(self) -> str:
@@ -57,7 +56,7 @@ class _Backlog:
             self._watch.start()
             self.taken += len(polled)
             if self.taken >= self._events:
-                self.on_done()
+                self._on_done()
         return polled
 
     def pause(self, partitions: Sequence[int]) -> None:

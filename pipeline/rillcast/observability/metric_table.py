@@ -97,6 +97,11 @@ TABLE: Final = (
     Metric("rillcast_partitions", "gauge", "Partitions that this member owns."),
     Metric("rillcast_partitions_restoring", "gauge", "Owned partitions whose state is still being replayed."),
     Metric("rillcast_source_lag_records", "gauge", "Records between position and end.", ("partition",)),
+    Metric(
+        "rillcast_brokers_away_seconds",
+        "gauge",
+        "Seconds for which no broker has answered this member, which waits for them; 0 = it does not.",
+    ),
     Metric("rillcast_streams", "gauge", "Streams that have state."),
     Metric("rillcast_state_bytes", "gauge", "Bytes of state on the device, spare rows of pages in use included."),
     Metric(

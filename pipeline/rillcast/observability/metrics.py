@@ -320,6 +320,10 @@ class Metrics(Observer):
         self._gauges["rillcast_partitions"].set(owned)
         self._gauges["rillcast_partitions_restoring"].set(restoring)
 
+    def brokers_away(self, seconds: float) -> None:
+        """Set for how many seconds no broker has answered."""
+        self._gauges["rillcast_brokers_away_seconds"].set(seconds)
+
     def lag(self, by_partition: Mapping[int, int]) -> None:
         """Set the lag of the owned partitions and drop the series of partitions that left."""
         gauge = self._gauges["rillcast_source_lag_records"]

@@ -6,9 +6,10 @@ Owns: the choice of parts, and nothing else; every part is tested on its own.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from contextlib import ExitStack, closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.reference import Reference
 from rillcast.codecs.connect import open_decoder
 from rillcast.engine import device
+from rillcast.engine.device import Device
 from rillcast.errors import SettingsError
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
@@ -32,48 +34,26 @@ from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.rollout.registry_watcher import Aliases, RegistryWatcher
 from rillcast.rollout.rollout import RolloutParts
-from rillcast.service.garbage_collection import sparing
+from rillcast.service.service import Outages, Service, Views
 from rillcast.service.worker import Parts, Worker
 from rillcast.serving.factory import Observers, ServedModelFactory, make_engine, require_supported
 from rillcast.settings import Settings, WorkerSettings
 from rillcast.stores.connect import kind_of, prepare_store
 from rillcast.stores.local import stored_partitions
 from rillcast.transports.base import Sink, Source
-from rillcast.transports.connect import check_output_files, chosen_client, open_input_reader, open_sink, open_source
+from rillcast.transports.connect import (
+    brokers_answer,
+    check_output_files,
+    chosen_client,
+    open_input_reader,
+    open_sink,
+    open_source,
+)
 
 if TYPE_CHECKING:
     from rillcast.publishing.spans import Spans  # needs an extra
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Service:
-    """A worker and the views of it."""
-
-    worker: Worker
-    live_view: LiveView
-    health: Health
-    registry: CollectorRegistry
-    server: HttpServer | None
-    spans: Spans | None = None
-
-    def run(self) -> None:
-        """Serve HTTP, if that is on, and run the worker to its end.
-
-        Raises:
-            RillcastError: See `Worker.run` and `HttpServer.start`.
-        """
-        if self.server is not None:
-            self.server.start()
-        try:
-            with sparing():
-                self.worker.run()
-        finally:
-            if self.server is not None:
-                self.server.stop()
-            if self.spans is not None:
-                self.spans.close()
 
 
 def build(
@@ -104,7 +84,6 @@ def build(
     metadata = bundle.metadata
     on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs, tf32=settings.tf32)
     require_supported(settings, bundle)
-    engine = make_engine(settings, bundle, on)
     log.info(
         "model %s@%s (%s, %s, %d horizons, %d quantiles) on %s; %d bytes of state per stream",
         metadata.name,
@@ -120,47 +99,96 @@ def build(
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
-    health, live_view = Health(), LiveView(metadata)
+    health, metrics, live_view = Health(), Metrics(registry, metadata, on.name), LiveView(metadata)
     keeps = settings.http.cached_streams if settings.http.enabled else 0
     forecast_cache = ForecastCache(keeps) if keeps else None
-    prepare_store(settings, metadata)
-    _say_what_is_replaced(settings, metadata)
-    source = open_source(settings, metadata.covariates)
-    if around_source is not None:
-        source = around_source(source)
-    metrics = Metrics(registry, metadata, on.name)
-    summary = RunSummary(source.name, _place_of_dead_letters(settings))
-    stages = stages or StageClock(metrics.stage)
-    spans = _spans(settings)
-    with ExitStack() as opened:  # what is opened here is closed if another part cannot be made
-        sink = opened.enter_context(closing(open_sink(settings)))
-        watching = [live_view, forecast_cache, summary, _anomalies(settings, sink, metrics)]
-        observers = Observers(
-            metrics,
-            [Latency(metrics.latency, live_view.record_latency), *(each for each in watching if each is not None)],
-            stages,
-            spans,
-        )
-        factory = ServedModelFactory(settings, on, sink, observers)
-        parts = Parts(
-            source=source,
-            sink=sink,
-            model=factory.assemble(engine),
-            decoder=open_decoder(settings, metadata),
-            dead_letters=DeadLetters(source.name, settings.dead_letters.max_bytes),
-            metrics=metrics,
-            summary=summary,
-            health=health,
-            stages=stages,
-            rollout=_rollout(settings, follows, factory, metadata, metrics, claims_decide=claims_decide),
-            needs_forecast=settings.input.path is not None,
-        )
-        opened.pop_all()
-    worker = Worker(parts, worker_settings(settings), settings.state, start_at=settings.kafka.auto_offset_reset)
     server = None
     if settings.http.enabled:
         server = HttpServer(settings.http, registry, health, live_view, forecast_cache)
-    return Service(worker, live_view, health, registry, server, spans)
+    stages = stages or StageClock(metrics.stage)
+    views = Views(health, metrics, registry, server, _spans(settings))
+    summary = RunSummary(settings.input.path or settings.input.topic, _place_of_dead_letters(settings))
+    watching = [live_view, forecast_cache, summary]
+    observers = Observers(
+        metrics,
+        [Latency(metrics.latency, live_view.record_latency), *(each for each in watching if each is not None)],
+        stages,
+        views.spans,
+    )
+    assembly = _Assembly(
+        settings=settings,
+        bundle=bundle,
+        on=on,
+        observers=observers,
+        stages=stages,
+        summary=summary,
+        health=health,
+        around_source=around_source,
+        follows=follows,
+        claims_decide=claims_decide,
+    )
+    return Service(assembly.worker, views, _outages(settings))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Assembly:
+    """What every worker of a service is made of; see `build`."""
+
+    settings: Settings
+    bundle: Bundle
+    on: Device
+    observers: Observers
+    stages: StageClock
+    summary: RunSummary
+    health: Health
+    around_source: Callable[[Source], Source] | None
+    follows: Reference | None
+    claims_decide: bool
+
+    def worker(self) -> Worker:
+        """Connect, and return a worker.
+
+        Raises:
+            RillcastError: A part cannot be made; what was opened before is closed.
+        """
+        settings, metadata, metrics = self.settings, self.bundle.metadata, self.observers.metrics
+        prepare_store(settings, metadata)
+        _say_what_is_replaced(settings, metadata)
+        source = open_source(settings, metadata.covariates)
+        if self.around_source is not None:
+            source = self.around_source(source)
+        with ExitStack() as opened:
+            sink = opened.enter_context(closing(open_sink(settings)))
+            observers = self.observers
+            if (anomalies := _anomalies(settings, sink, metrics)) is not None:
+                observers = replace(observers, others=[*observers.others, anomalies])
+            factory = ServedModelFactory(settings, self.on, sink, observers)
+            rollout = _rollout(settings, self.follows, factory, metadata, metrics, claims_decide=self.claims_decide)
+            model = factory.assemble(make_engine(settings, self.bundle, self.on))
+            model.publisher.serve()  # another one may have served before an outage
+            parts = Parts(
+                source=source,
+                sink=sink,
+                model=model,
+                decoder=open_decoder(settings, metadata),
+                dead_letters=DeadLetters(source.name, settings.dead_letters.max_bytes),
+                metrics=metrics,
+                summary=self.summary,
+                health=self.health,
+                stages=self.stages,
+                rollout=rollout,
+                needs_forecast=settings.input.path is not None,
+            )
+            opened.pop_all()
+        return Worker(parts, worker_settings(settings), settings.state, start_at=settings.kafka.auto_offset_reset)
+
+
+def _outages(settings: Settings) -> Outages | None:
+    """Return how the service survives an outage; None where it reads or writes a file."""
+    if settings.input.path is not None or settings.output.path is not None:
+        return None
+    longest_s = settings.kafka.outage_timeout_s
+    return Outages(partial(brokers_answer, settings.kafka), math.inf if longest_s is None else longest_s)
 
 
 def _say_what_is_replaced(settings: Settings, metadata: BundleMetadata) -> None:

@@ -43,6 +43,9 @@ class KafkaSettings(Section):
     """Limits the size of one fetch, in bytes."""
     request_timeout_s: Positive = 30.0
     """Limits the wait for one answer of the broker, in seconds."""
+    outage_timeout_s: Annotated[float, Field(ge=0)] | None = None
+    """Time for which a service that has served waits for brokers that are away, in seconds; then it ends with exit
+    code 5. Empty = for as long as it takes; 0 = it ends at once."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     """Protocol of the brokers' listener."""
     sasl_mechanism: Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"] = "PLAIN"

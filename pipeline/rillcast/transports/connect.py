@@ -14,7 +14,7 @@ from contextlib import closing
 from typing import Final, Literal
 
 from rillcast.bundle.covariates import Covariate
-from rillcast.errors import SettingsError
+from rillcast.errors import SettingsError, TransportError, UnreachableError
 from rillcast.settings import KafkaSettings, Settings
 from rillcast.transports.base import Channel, Sink, Source, TransactionalSink
 from rillcast.transports.kafka.common import failures
@@ -28,6 +28,7 @@ from rillcast.transports.kafka.common.transactions import KafkaTransactionalSink
 log = logging.getLogger(__name__)
 
 _Client = Literal["librdkafka", "kafka-python"]
+_PROBE_S: Final = 5.0
 _FOLLOWING_FETCH_WAIT_MS: Final = 500  # the clients' default
 
 
@@ -187,6 +188,19 @@ def partitions_of(settings: KafkaSettings, topic: str) -> int:
     if partitions is None:
         raise failures.missing_topics(settings.bootstrap_servers, [topic])
     return partitions
+
+
+def brokers_answer(settings: KafkaSettings) -> bool:
+    """Return whether any broker answers, within a few seconds."""
+    asking = settings.model_copy(update={"request_timeout_s": min(_PROBE_S, settings.request_timeout_s)})
+    try:
+        with closing(open_topic_admin(asking)) as admin:
+            admin.partitions("")
+    except UnreachableError:
+        return False
+    except TransportError as error:
+        log.debug("a broker answers: %s", error)  # if only to refuse
+    return True
 
 
 def transactional_id(settings: KafkaSettings) -> str:

@@ -6,7 +6,8 @@ import json
 import math
 from pathlib import Path
 
-from rillcast.service.build import Service, build
+from rillcast.service.build import build
+from rillcast.service.service import Service
 from rillcast.settings import Settings
 
 STREAMS, STEPS, HOUR_MS = 5, 120, 3_600_000
@@ -27,7 +28,7 @@ def run(folder: Path, on_change: float) -> tuple[Service, list[bytes]]:
 
 
 def metric(service: Service, name: str) -> float:
-    value = service.registry.get_sample_value(name)
+    value = service.views.registry.get_sample_value(name)
     assert value is not None
     return value
 

@@ -25,7 +25,7 @@ from rillcast.observability import logs
 from rillcast.settings import DeadLetterSettings, HttpSettings, InputSettings, OutputSettings, Settings
 
 if TYPE_CHECKING:
-    from rillcast.service.build import Service
+    from rillcast.service.service import Service
     from rillcast_training.data.weather import Row
 
 EXAMPLES: Final = """\
@@ -120,7 +120,7 @@ def run(args: argparse.Namespace) -> int:
     _say(f"3/4  Replaying the weeks that the model has not seen: {replayed:,} events at {pace}")
     with _page(_build(files, speed, None if args.headless else args.port)) as service:
         replay_started = time.perf_counter()
-        service.worker.run()
+        service.work()
         served = time.perf_counter()
 
         _say("4/4  Accuracy of the published forecasts, against the observations")
@@ -134,8 +134,8 @@ def run(args: argparse.Namespace) -> int:
             "seconds": time.perf_counter() - started,
         }
         _report(figures, as_json=args.json)
-        if service.server is not None:
-            _say(f"\nThe page stays at {service.server.url} until Ctrl-C.")
+        if service.views.server is not None:
+            _say(f"\nThe page stays at {service.views.server.url} until Ctrl-C.")
             _wait_for_interrupt()
     return 0
 
@@ -190,15 +190,10 @@ def _build(files: _Files, speed: float, port: int | None) -> Service:
 @contextlib.contextmanager
 def _page(service: Service) -> Iterator[Service]:
     """Serve the page for longer than the worker runs."""
-    if service.server is None:
+    with service.answering():
+        if service.views.server is not None:
+            _say(f"     Watch them at {service.views.server.url}")
         yield service
-        return
-    service.server.start()
-    try:
-        _say(f"     Watch them at {service.server.url}")
-        yield service
-    finally:
-        service.server.stop()
 
 
 def _score(files: _Files, bundle: Bundle, rows: Sequence[Row]) -> dict[str, Any]:

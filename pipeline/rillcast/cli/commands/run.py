@@ -101,5 +101,5 @@ def _build_and_run(settings: Settings, follows: Reference | None, *, claims_deci
     from rillcast.service import build
 
     built = build.build(settings, follows=follows, claims_decide=claims_decide)
-    on_request_to_stop(built.worker.stop)
+    on_request_to_stop(built.stop)
     built.run()

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rillcast.errors import DeliveryError, FencedError, TransportError
+from rillcast.errors import DeliveryError, FencedError, TransportError, UnreachableError
 from rillcast.settings import KafkaSettings
 
 
-def unreachable(bootstrap_servers: str, waited_s: float, cause: object) -> TransportError:
+def unreachable(bootstrap_servers: str, waited_s: float, cause: object) -> UnreachableError:
     """Return the error for brokers that did not answer."""
-    return TransportError(
+    return UnreachableError(
         f"kafka {bootstrap_servers}: no broker answered within {waited_s:g} s ({cause}); check "
         f"kafka.bootstrap_servers, kafka.security_protocol and that the brokers are up"
     )

@@ -1,0 +1,184 @@
+"""A worker and the views of it. The views outlive the worker when brokers that were away are back.
+
+An outage ends a worker: what it published since its last commit is in doubt, and its clients may be of no use any more.
+The process stays: it answers probes and scrapes, waits until a broker answers, and then begins again with a new worker,
+which restores its state. So an outage is not a crash loop, whose pauses would outlast it.
+
+Owns: the life of the worker within the process. Does not know: how a worker is put together (`build`).
+"""
+
+from __future__ import annotations
+
+import gc
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from prometheus_client import CollectorRegistry
+
+from rillcast.errors import FencedError, InUseError, OutputError, TransportError
+from rillcast.observability.health import Health
+from rillcast.observability.metrics import Metrics
+from rillcast.observability.server import HttpServer
+from rillcast.service.garbage_collection import sparing
+from rillcast.service.worker import Worker
+
+if TYPE_CHECKING:
+    from rillcast.publishing.spans import Spans  # needs an extra
+
+log = logging.getLogger(__name__)
+
+_PAUSE_S: Final = 1.0
+# Another process has what this one needs, or a file cannot be written: no broker can help.
+_NO_OUTAGE: Final = (FencedError, InUseError, OutputError)
+
+
+@dataclass(frozen=True, slots=True)
+class Views:
+    """What outlives a worker.
+
+    Attributes:
+        health: The conditions of the probes.
+        metrics: Counts and gauges.
+        registry: The series of `/metrics`.
+        server: Serves probes, metrics and the live page; None = HTTP is off.
+        spans: Sends traces; None = there are none.
+    """
+
+    health: Health
+    metrics: Metrics
+    registry: CollectorRegistry
+    server: HttpServer | None = None
+    spans: Spans | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outages:
+    """How a service survives brokers that are away.
+
+    Attributes:
+        brokers_answer: Asks whether a broker answers, within seconds.
+        longest_s: Seconds after which the service ends all the same.
+    """
+
+    brokers_answer: Callable[[], bool]
+    longest_s: float = math.inf
+
+
+class Service:
+    """One worker at a time. `stop` may be called from a signal handler or another thread, `run` once."""
+
+    def __init__(
+        self,
+        make_worker: Callable[[], Worker],
+        views: Views,
+        outages: Outages | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            make_worker: Puts a worker together; it may connect.
+            views: What outlives the worker.
+            outages: What to do while brokers are away; None = there are no brokers.
+            clock: Monotonic seconds.
+        """
+        self._make_worker = make_worker
+        self.views = views
+        self._outages = outages
+        self._clock = clock
+        self._worker: Worker | None = None
+        self._has_served = False
+        self._stopping = threading.Event()
+
+    def stop(self) -> None:
+        """Ask the worker to finish, commit and close."""
+        self._stopping.set()
+        if self._worker is not None:
+            self._worker.stop()
+
+    def run(self) -> None:
+        """Serve HTTP, if that is on, and work to the end of the input, or until `stop`.
+
+        Raises:
+            RillcastError: See `Worker.run` and `HttpServer.start`.
+        """
+        with self.answering():
+            self.work()
+
+    @contextmanager
+    def answering(self) -> Iterator[None]:
+        """Serve HTTP meanwhile, if that is on."""
+        if self.views.server is not None:
+            self.views.server.start()
+        try:
+            yield
+        finally:
+            if self.views.server is not None:
+                self.views.server.stop()
+            if self.views.spans is not None:
+                self.views.spans.close()
+
+    def work(self) -> None:
+        """Work to the end of the input, or until `stop`; begin again after an outage of the brokers.
+
+        Raises:
+            RillcastError: See `Worker.run`.
+        """
+        failure = self._work_once()
+        while failure is not None:
+            self._await_brokers(failure)
+            gc.collect()  # the worker before has cycles, and may have held most of the memory
+            failure = self._work_once()
+
+    def _work_once(self) -> TransportError | None:
+        """Work until the end, or until a failure that an outage may have caused; return that failure.
+
+        At the first start a broker that does not answer is a mistake in the settings until one has answered once.
+        """
+        health = self.views.health
+        health.assigned = health.restored = False
+        try:
+            self._worker = self._make_worker()
+            if self._stopping.is_set():
+                self._worker.stop()
+            with sparing():
+                self._worker.run()
+        except _NO_OUTAGE:
+            raise
+        except TransportError as error:
+            self._has_served |= health.assigned
+            if self._outages is None or self._stopping.is_set() or not self._has_served:
+                raise
+            return error.with_traceback(None)  # its frames would keep the worker
+        finally:
+            self._worker = None
+        return None
+
+    def _await_brokers(self, failure: TransportError) -> None:
+        """Wait until a broker answers.
+
+        Raises:
+            TransportError: `failure`: a broker answers at once, so that it has another cause; the wait has taken too
+                long; or the service is to stop.
+        """
+        assert self._outages is not None
+        began, away_s = self._clock(), 0.0
+        while not self._outages.brokers_answer():
+            if away_s == 0.0:
+                log.error("%s", failure)
+            away_s = self._clock() - began
+            self.views.metrics.brokers_away(away_s)
+            self.views.health.beat()
+            log.warning("no broker answers for %.0f s; waiting", away_s)
+            if away_s >= self._outages.longest_s or self._stopping.wait(_PAUSE_S):
+                raise failure
+        if away_s == 0.0:
+            raise failure
+        self.views.metrics.brokers_away(0.0)
+        log.warning("a broker answers again; a new worker restores its state and goes on from the last commit")

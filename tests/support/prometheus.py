@@ -18,6 +18,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -51,14 +52,27 @@ def programs() -> Programs:
     found = shutil.which("prometheus"), shutil.which("promtool")
     if found[0] and found[1]:
         return Programs(Path(found[0]), Path(found[1]))
-    target = fetched("prometheus", _unpack_from_debian)
+    target = fetched("prometheus", partial(_unpack_from_debian, "prometheus"))
     return Programs(target / "usr/bin/prometheus", target / "usr/bin/promtool")
 
 
-def _unpack_from_debian(scratch: Path) -> Path:
+@functools.cache
+def amtool() -> Path:
+    """Return Alertmanager's own tool, fetching it if this machine does not have it yet.
+
+    Raises:
+        PrometheusError: It is unavailable; the message says why and what to do.
+    """
+    if (found := shutil.which("amtool")) is not None:
+        return Path(found)
+    package = "prometheus-alertmanager"
+    return fetched(package, partial(_unpack_from_debian, package)) / "usr/bin/amtool"
+
+
+def _unpack_from_debian(package: str, scratch: Path) -> Path:
     if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        raise PrometheusError("prometheus and promtool are not installed (macOS: brew install prometheus)")
-    download = ["apt-get", "download", "-q", "prometheus"]
+        raise PrometheusError(f"{package} is not installed, and there is no apt-get to fetch it (macOS: brew)")
+    download = ["apt-get", "download", "-q", package]
     # Without apt's own user, which may not write into our folder; the archive is checked all the same.
     download[1:1] = ["-o", "APT::Sandbox::User=root"]
     done = _run(download, scratch)
@@ -68,8 +82,8 @@ def _unpack_from_debian(scratch: Path) -> Path:
     archives = list(scratch.glob("*.deb"))
     if done.returncode != 0 or not archives:
         raise PrometheusError(
-            f"apt-get could not download prometheus ({done.stdout}{done.stderr}); install it, or put prometheus and"
-            " promtool on the PATH"
+            f"apt-get could not download {package} ({done.stdout}{done.stderr}); install it, or put its programs on"
+            " the PATH"
         )
     unpacked = scratch / "unpacked"
     done = _run(["dpkg", "-x", str(archives[0]), str(unpacked)], scratch)

@@ -278,7 +278,7 @@ class GrowingFile:
             OSError: It is not.
         """
         self.file.flush()
-        if self.file.seekable():  # a pipe or a terminal has nothing to sync
+        if stat.S_ISREG(os.fstat(self.file.fileno()).st_mode):  # a pipe or a device refuses to sync
             os.fsync(self.file.fileno())
 
     def keep(self) -> None:

@@ -109,6 +109,14 @@ def test_a_device_is_written_and_never_replaced() -> None:
     assert Path("/dev/full").is_char_device()
 
 
+def test_a_device_is_written_by_a_run() -> None:
+    growing = outputs.GrowingFile("/dev/null")
+    growing.file.write(b"line\n")
+    growing.flush()  # a device refuses to be made durable
+    growing.finish()
+    growing.close()
+
+
 @pytest.mark.parametrize(
     "write",
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from rillcast_training.data.windows import split
+from rillcast_training.data.split import split
 from rillcast_training.fit.options import TrainOptions
 from rillcast_training.fit.shape import forecaster_shape
 from rillcast_training.fit.training import Trainer, series_of

@@ -18,7 +18,8 @@ from rillcast.bundle.bundle import Bundle
 from rillcast.cli.commands import train as command
 from rillcast.errors import DataError, OutputError, SettingsError
 from rillcast_training.data.series import Series, load
-from rillcast_training.data.windows import split, validation_batches
+from rillcast_training.data.split import split
+from rillcast_training.data.windows import validation_batches
 from rillcast_training.export.restore import restore
 from rillcast_training.fit.checkpoint import Progress
 from rillcast_training.fit.shape import forecaster_shape
@@ -252,9 +253,8 @@ def test_larger_series_count_for_more_by_their_scale_to_the_power_of_the_balance
 def test_nothing_of_the_validation_part_is_shown_in_training(data: Path, tmp_path: Path) -> None:
     config = forecaster_shape(quick_options(data, tmp_path))
     series = load(data, "1h")
-    for one in series:
-        cut = int(one.periods[-1]) + 1 - 30
-        one.y[one.periods >= cut] = np.float32(7e20)
+    for one, part in zip(series, split(series, config, 0.1), strict=True):
+        one.y[one.periods >= part.cut] = np.float32(7e20)
     sampler = trainer_of(quick_options(data, tmp_path)).sampler
     poisoned = type(sampler)(split(series, config, 0.1), config, window=48, origins=8, batch=64)
     for batch in poisoned.epoch(0, 0, 4):
@@ -282,7 +282,7 @@ def test_options_that_make_no_sense_are_refused(
 
 
 def test_series_too_short_to_validate_on_are_refused(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no series is long enough"):
+    with pytest.raises(DataError, match="3 of 3 is not long enough"):
         train(quick_options(data, tmp_path, horizon=150))
 
 

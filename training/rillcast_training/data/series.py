@@ -11,9 +11,11 @@ it sees in service.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +27,12 @@ from rillcast.errors import DataError
 from rillcast_training.data import datasets, tables
 from rillcast_training.data.columns import Columns
 from rillcast_training.data.covariates import SeriesCovariates, Wanted, of_series
+from rillcast_training.data.outlying import iso, outlying_rows
 from rillcast_training.model.features import MAX_ABS_Y
+
+log = logging.getLogger(__name__)
+
+_SHOWN: Final = 3  # outlying events that a warning names
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,15 +128,30 @@ def _of_dataset(name: str, covariates: Sequence[Wanted]) -> pl.DataFrame:
 
 
 def to_series(frame: pl.DataFrame, freq: str, covariates: Sequence[Covariate] = ()) -> list[Series]:
-    """Return the series of a table `unique_id, ds, y` with its covariates, by name; their events in time order."""
+    """Return the series of a table `unique_id, ds, y` with its covariates, by name; their events in time order.
+
+    Events at outlying dates (`rillcast_training.data.outlying`) are left out, with a warning that names them.
+    """
     frame = frame.with_columns(pl.Series("period", parse(freq).period_of(frame["ds"].to_numpy())))
     frame = frame.sort("unique_id", "ds", maintain_order=True)
+    frame = _without_outlying(frame)
     series = []
     for (name,), part in frame.partition_by("unique_id", as_dict=True, maintain_order=True).items():
         periods = part["period"].to_numpy().astype(np.int64)
         y = part["y"].to_numpy().astype(np.float32)
         series.append(Series(str(name), periods, y, of_series(part, periods, covariates)))
     return series
+
+
+def _without_outlying(frame: pl.DataFrame) -> pl.DataFrame:
+    outlying = outlying_rows(frame)
+    if not outlying.any():
+        return frame
+    found = frame.filter(outlying)
+    named = [f"{iso(ds)} of stream {name!r}" for name, ds in found.select("unique_id", "ds").head(_SHOWN).rows()]
+    more = f" and {len(found) - _SHOWN:,} more" if len(found) > _SHOWN else ""
+    log.warning("events at outlying dates are left out: %s%s; correct or drop these rows", ", ".join(named), more)
+    return frame.filter(~outlying)
 
 
 def newest(series: Sequence[Series], hold_out: int) -> tuple[list[Series], list[Series]]:
@@ -149,7 +171,12 @@ def newest(series: Sequence[Series], hold_out: int) -> tuple[list[Series], list[
                 covariates = None if one.covariates is None else one.covariates.take(rows)
                 part.append(Series(one.unique_id, one.periods[rows], one.y[rows], covariates))
     if not parts[0]:
-        raise DataError(f"--hold-out {hold_out}: no event is older than the newest {hold_out} periods")
+        span = cut + hold_out + 1 - min(int(one.periods[0]) for one in series)
+        raise DataError(
+            f"--hold-out {hold_out}: no event is older than the newest {hold_out} periods; the data span {span} periods"
+        )
+    if young := len(series) - len(parts[0]):
+        log.warning("--hold-out %d: %d of %d series begin within these periods", hold_out, young, len(series))
     return parts
 
 

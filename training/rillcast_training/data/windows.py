@@ -1,7 +1,7 @@
 """Training windows: runs of events within segments, batched for `Forecaster.forward`.
 
-Owns: which part of which series a training batch shows, the future that it is scored on, and the time-based split. Does
-not know: the model or the loss.
+Owns: which part of which series a training batch shows, and the future that it is scored on. Does not know: where a
+series is cut (`rillcast_training.data.split`), the model or the loss.
 
 Invariants: an observation at or after a series' cut is never a training target nor a training input. The windows of an
 epoch are a function of the seed and the epoch's number alone, so an interrupted run resumes exactly.
@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -20,34 +19,12 @@ import torch
 from torch import Tensor
 
 from rillcast.bundle.covariates import ahead
-from rillcast_training.data.series import Segment, Series, seasonal_scale, segments
+from rillcast_training.data.series import Segment
+from rillcast_training.data.split import SplitSeries
 from rillcast_training.model.forecaster import ForecasterConfig, Sequences
 
-_MIN_TRAINING_HORIZONS: Final = 2  # a series with less before the cut is trained on in full and not validated
-_MAX_WEIGHT: Final = 20.0
 _FORGOTTEN_SHARE: Final = 0.05  # share of each covariate's windows in training
 _FRESH_SHARE: Final = 0.15  # share of windows that start as an unknown stream
-
-
-@dataclass(frozen=True, slots=True)
-class SplitSeries:
-    """A series' segments, the start of its validation part, and its scale.
-
-    Attributes:
-        segments: Segments in time order.
-        cut: First period of the validation part; after the end if the series is too short to split.
-        scale: Mean |y_t - y_(t - season)| before the cut, the unit of its losses; > 0.
-        weight: Weight of its losses, one on average over all series.
-    """
-
-    segments: tuple[Segment, ...]
-    cut: int
-    scale: float
-    weight: float = 1.0
-
-    def whole(self) -> SplitSeries:
-        """Return the series without a validation part."""
-        return replace(self, cut=int(self.segments[-1].periods[-1]) + 1)
 
 
 class Batch(NamedTuple):
@@ -66,51 +43,6 @@ class Batch(NamedTuple):
     target: Tensor
     scale: Tensor
     weight: Tensor
-
-
-def split(
-    series: Sequence[Series], config: ForecasterConfig, validation: float, balance: float = 0.0
-) -> list[SplitSeries]:
-    """Cut off the last share `validation` of every series, in periods, and at least one horizon.
-
-    A series without any observation before its cut is left out. With a `balance`, series count by their scale to this
-    power: at 0 equally, as in MASE; at 1 by the size of their errors, as in a pooled loss (WQL). None counts more than
-    `_MAX_WEIGHT` times the average one.
-    """
-    parts = []
-    for one in series:
-        found = segments(
-            one.periods, one.y, season=config.seasons[0], max_gap=config.max_gap, covariates=one.covariates
-        )
-        start, end = int(one.periods[0]), int(one.periods[-1]) + 1
-        cut = end - max(config.horizon, round(validation * (end - start)))
-        if cut - start < _MIN_TRAINING_HORIZONS * config.horizon:
-            cut = end
-        if (scale := _scale(found, config.seasons[0], cut)) > 0:
-            parts.append(SplitSeries(tuple(found), cut, scale))
-    return _balanced(parts, balance)
-
-
-def _balanced(parts: list[SplitSeries], balance: float) -> list[SplitSeries]:
-    if not balance or not parts:
-        return parts
-    logs = balance * np.log([part.scale for part in parts])
-    powers = np.exp(logs - logs.max())  # scales differ by many orders of magnitude; only their ratios count
-    weights = np.minimum(powers / powers.mean(), _MAX_WEIGHT)
-    return [replace(part, weight=float(w)) for part, w in zip(parts, weights / weights.mean(), strict=True)]
-
-
-def _scale(segments: Sequence[Segment], season: int, cut: int) -> float:
-    """Return the seasonal-naive error before the cut, or a substitute where there is no full season."""
-    for lag in (season, 1):
-        sums = [seasonal_scale(segment, lag, cut) for segment in segments]
-        total, pairs = sum(s for s, _ in sums), sum(n for _, n in sums)
-        if total > 0:
-            break
-    seen = np.concatenate([np.abs(c.truth[: max(0, int(cut - c.periods[0]))]) for c in segments])
-    seen = seen[np.isfinite(seen)].astype(np.float64)
-    level = float(seen.mean()) if len(seen) else 0.0
-    return max(total / max(pairs, 1), 1e-6 * level)
 
 
 class WindowSampler:
@@ -153,7 +85,8 @@ def validation_batches(
 ) -> Iterator[Batch]:
     """Yield, for every series that was split, its validation part with the events before it as run-up.
 
-    At most `origins` origins per series, evenly spread, from the last event before the cut on.
+    At most `origins` origins per segment, evenly spread over those with an observation to score, from the last event
+    before the cut on.
     """
     windows, chosen = [], []
     for one in series:
@@ -164,8 +97,14 @@ def validation_batches(
                 continue
             first = max(first, 0)
             start = max(0, first - window)
-            at = np.unique(np.linspace(first, end - 2, min(origins, end - 1 - first)).round().astype(np.int64)) - start
-            windows.append(Window(segment, start, end - start, None, one.scale, fresh=False))
+            shown = Window(segment, start, end - start, None, one.scale, fresh=False)
+            scored = np.arange(first, end - 1) - start
+            scored = scored[~np.isnan(_targets(shown, scored, config.horizon)).all(1)]
+            if not scored.size:
+                continue
+            spread = np.linspace(first, first + scored.size - 1, min(origins, scored.size)).round().astype(np.int64)
+            at = scored[np.unique(spread) - first]
+            windows.append(shown)
             chosen.append(np.pad(at, (0, origins - len(at)), constant_values=-1))
     for begin in range(0, len(windows), batch):
         yield collate(windows[begin : begin + batch], config, chosen[begin : begin + batch])

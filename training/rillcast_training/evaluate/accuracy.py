@@ -2,7 +2,7 @@
 
     MASE      mean over series of  mean |y - median| / scale           (Hyndman & Koehler 2006; M4 averages over series)
     RMSSE     mean over series of  root of mean (y - median)^2 / squared scale       (that of M5, with a seasonal scale)
-    sMAPE     mean over series of  mean 200 |y - median| / (|y| + |median|), 0/0 = 0               (M4's, per cent)
+    sMAPE     mean over series of  mean 200 |y - median| / (|y| + |median|)                         (M4's, per cent)
     WQL       mean over levels of  2 sum pinball / sum |y|, sums over all series, origins and steps
     CRPS      mean over series of  mean over targets and levels of 2 pinball / scale   (Gneiting & Raftery 2007, section
               4.2: the integral over levels, here a mean over the given levels)
@@ -10,26 +10,34 @@
 
 `scale` is the series' in-sample seasonal-naive mean absolute error, `squared scale` its mean squared error. A target
 that was never observed does not count. A series without a scale (constant, or shorter than a season) does not count in
-MASE, RMSSE and CRPS.
+MASE, RMSSE and CRPS. In sMAPE 0/0 = 0, where a sum |y| + |median| counts as 0 that float32 cannot tell from it: of a
+stream of zeros, whose forecasts are some 1e-22, and below the spacing of float32 at the series' largest |y|.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
 from rillcast.errors import DataError
+from rillcast.figures import Undefined
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+NO_SCALE: Final = "no series has a scale: each is constant, or shorter than a season, before it is scored"
+NO_VOLUME: Final = "every observation that is scored is 0"
+_ZERO: Final = 1e-18  # a hundred times the least scale of a stream in the model
+_SPACING: Final = 2.0**-23  # of float32, as a share
+
 
 @dataclass(frozen=True, slots=True)
 class Accuracy:
-    """The figures; see the module's docstring. NaN without any target."""
+    """The figures; see the module's docstring. One without a value is `Undefined`."""
 
     mase: float
     rmsse: float
@@ -75,17 +83,23 @@ class SeriesScores:
         """Return the figures over all series."""
         volume = float(self.volume.sum())
         return Accuracy(
-            mase=_mean(self.mase),
-            rmsse=_mean(self.rmsse),
+            mase=mean(self.mase, NO_SCALE),
+            rmsse=mean(self.rmsse, NO_SCALE),
             smape=float(self.smape.mean()),
-            wql=float(self.loss.sum()) / volume if volume > 0 else float("nan"),
-            crps=_mean(self.crps),
+            wql=float(self.loss.sum()) / volume if volume > 0 else Undefined(NO_VOLUME),
+            crps=mean(self.crps, NO_SCALE),
             coverage=float(self.inside.sum() / self.targets.sum()),
             nominal_coverage=float(levels[-1] - levels[0]),
             targets=int(self.targets.sum()),
             series=int(self.targets.size),
             series_without_scale=int(np.isnan(self.mase).sum()),
         )
+
+
+def mean(values: Floats, lacking: str) -> float:
+    """Return the mean of the values that are not NaN; without any, an undefined figure with the reason `lacking`."""
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if known.size else Undefined(lacking)
 
 
 def pinball(actual: Floats, forecast: Floats, levels: Sequence[float]) -> Floats:
@@ -126,7 +140,10 @@ def score_series(
     median = forecast[..., list(levels).index(0.5)]
     error = np.where(known, np.abs(y - median), 0.0)
     size = np.abs(y) + np.abs(median)
-    relative = np.where(known & (size > 0), 200 * error / np.where(size > 0, size, 1), 0.0)
+    largest = np.zeros(scale.size)
+    np.maximum.at(largest, series, np.abs(y).max(1))
+    there = size > np.maximum(_ZERO, _SPACING * largest)[series, None]
+    relative = np.where(known & there, 200 * error / np.where(there, size, 1), 0.0)
     loss = pinball(y, forecast, levels).mean(2) * known
     inside = known & (forecast[..., 0] <= y) & (y <= forecast[..., -1])
 
@@ -166,11 +183,6 @@ def accuracy(
 ) -> Accuracy:
     """Score forecasts against observations; arguments and errors are those of `score_series`."""
     return score_series(actual, forecast, levels, series, scale, squared_scale).accuracy(levels)
-
-
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")
 
 
 class SeasonalNaive:

@@ -4,9 +4,9 @@ Owns: which forecasts are taken (origins), which observations they are compared 
 know: PyTorch, or other models at the same origins (`rillcast_training.evaluate.baselines`). A backtest measures the
 served model: the same file, the same engine, the same state.
 
-Origins: with a training set, the last period of each series in it; else the period before the last `test_fraction` of
-each series. From there every `stride` periods, as long as an observation follows. The engine has stepped all events up
-to an origin.
+Origins: with a training set, the last period of each series in it; else that of the newest event before the last
+`test_fraction` of the observations of each series. From there every `stride` periods, as long as an observation
+follows. The engine has stepped all events up to an origin.
 """
 
 from __future__ import annotations
@@ -180,7 +180,8 @@ def backtest(
     latest = {(series_, period): forecast for series_, period, forecast in taken}
     kept = {key: f for key, f in latest.items() if not np.isnan(grids[names[key[0]]].after(key[1], horizon)).all()}
     if not kept:
-        raise DataError("no origin has an observation after it; give data that continue --train")
+        remedy = "give data that continue --train" if train else "the scored part of each series has no observation"
+        raise DataError(f"no origin has an observation after it: {remedy}")
     series_of = np.array([key[0] for key in kept], np.int64)
     forecast = np.stack(list(kept.values()))
     actual = np.stack([grids[names[s]].after(period, horizon) for s, period in kept])
@@ -224,12 +225,18 @@ def _grids(data: Sequence[Series], train: Sequence[Series], test_fraction: float
         first, last = int(periods.min()), int(periods.max())
         grid = np.full(last - first + 1, np.nan)
         grid[periods[::-1] - first] = y[::-1]  # backwards, so that the first event of a period stays
-        if train:
-            origin = last_trained.get(name, first - 1)
-        else:
-            origin = last - max(1, round((last - first + 1) * test_fraction))
+        origin = last_trained.get(name, first - 1) if train else _origin(grid, np.unique(periods), test_fraction)
         grids[name] = _Grid(first, grid, origin)
     return grids
+
+
+def _origin(grid: Floats, periods: Ints, test_fraction: float) -> int:
+    """Return the newest period with an event before the last `test_fraction` of a series' observations."""
+    observed = np.flatnonzero(~np.isnan(grid)) + periods[0]
+    if not observed.size:
+        return int(periods[-1])
+    first_scored = int(observed[-max(1, round(observed.size * test_fraction))])
+    return int(periods[max(0, int(np.searchsorted(periods, first_scored)) - 1)])
 
 
 def _in_time_order(

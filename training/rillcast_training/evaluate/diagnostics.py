@@ -12,7 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from rillcast_training.evaluate.accuracy import Floats, Ints, pinball
+from rillcast.figures import Undefined
+from rillcast_training.evaluate.accuracy import NO_SCALE, NO_VOLUME, Floats, Ints, mean, pinball
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,30 +88,26 @@ def _interval(actual: Floats, forecast: Floats, levels: Sequence[float], low: in
     known = ~np.isnan(actual)
     inside = (forecast[..., low] <= actual) & (actual <= forecast[..., high])
     width = ((forecast[..., high] - forecast[..., low]) / unit)[known]
-    return Interval(levels[low], levels[high], levels[high] - levels[low], float(inside[known].mean()), _mean(width))
+    return Interval(
+        levels[low], levels[high], levels[high] - levels[low], float(inside[known].mean()), mean(width, NO_SCALE)
+    )
 
 
 def _step(actual: Floats, forecast: Floats, levels: Sequence[float], step: int, unit: Floats) -> StepFigures:
     known = ~np.isnan(actual[:, step])
     y, quantiles, scale = actual[known, step], forecast[known, step], unit[known]
     if not y.size:
-        nan = float("nan")
-        return StepFigures(step + 1, nan, nan, nan, nan, nan, nan)
+        return StepFigures(step + 1, *[Undefined("nothing was observed at this step of any forecast")] * 6)
     median = quantiles[:, list(levels).index(0.5)]
     loss = pinball(y, quantiles, levels).mean(1)
     volume = float(np.abs(y).sum())
     inside = (quantiles[:, 0] <= y) & (y <= quantiles[:, -1])
     return StepFigures(
         step + 1,
-        mase=_mean(np.abs(y - median) / scale),
-        crps=_mean(loss / scale),
-        wql=float(loss.sum()) / volume if volume > 0 else float("nan"),
-        bias=_mean((median - y) / scale),
+        mase=mean(np.abs(y - median) / scale, NO_SCALE),
+        crps=mean(loss / scale, NO_SCALE),
+        wql=float(loss.sum()) / volume if volume > 0 else Undefined(NO_VOLUME),
+        bias=mean((median - y) / scale, NO_SCALE),
         coverage=float(inside.mean()),
-        width=_mean((quantiles[:, -1] - quantiles[:, 0]) / scale),
+        width=mean((quantiles[:, -1] - quantiles[:, 0]) / scale, NO_SCALE),
     )
-
-
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if known.size else float("nan")

@@ -17,6 +17,7 @@ import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
 
+from rillcast.figures import reasons_of, shown
 from rillcast.outputs import replace
 from rillcast_training.evaluate.accuracy import Accuracy, Floats
 from rillcast_training.evaluate.diagnostics import Diagnostics
@@ -110,26 +111,29 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 def _table_of_figures(forecasters: Sequence[Compared]) -> str:
     nominal = forecasters[0].accuracy.nominal_coverage
     rows = [
-        [one.name, *(format(getattr(one.accuracy, name), form) for name, (_, form) in _FIGURES.items())]
+        [one.name, *(shown(getattr(one.accuracy, name), form) for name, (_, form) in _FIGURES.items())]
         for one in forecasters
     ]
     head = ["", *(label for label, _ in _FIGURES.values())]
-    return (
-        _table(head, rows) + f"<p class=note>Coverage should be near {nominal:.2f}; lower is better for the rest.</p>"
-    )
+    note = f"Coverage should be near {nominal:.2f}; lower is better for the rest."
+    lacking = {
+        f"{_FIGURES[name][0]} -: {reason}."
+        for one in forecasters
+        for name, reason in reasons_of(one.accuracy.as_dict())
+        if name in _FIGURES
+    }
+    return _table(head, rows) + "".join(f"<p class=note>{html.escape(text)}</p>" for text in (note, *sorted(lacking)))
 
 
 def _table_of_skill(skill: Mapping[str, Skill]) -> str:
-    rows = [
-        [_FIGURES[name][0], f"{one.skill:+.1%}", f"{one.low:+.1%} to {one.high:+.1%}"] for name, one in skill.items()
-    ]
+    rows = [[_FIGURES[name][0], one.shown()] for name, one in skill.items()]
     note = "<p class=note>1 - figure / figure of the other; 95 % percentile bootstrap over series.</p>"
-    return _table(["", "skill", "95 % interval"], rows) + note
+    return _table(["", "skill [95 % interval]"], rows) + note
 
 
 def _table_of_intervals(forecasters: Sequence[Compared]) -> str:
     rows = [
-        [one.name, f"{i.low:g} to {i.high:g}", f"{i.nominal:.2f}", f"{i.coverage:.3f}", f"{i.width:.3f}"]
+        [one.name, f"{i.low:g} to {i.high:g}", f"{i.nominal:.2f}", f"{i.coverage:.3f}", shown(i.width, ".3f")]
         for one in forecasters
         for i in one.diagnostics.intervals
     ]

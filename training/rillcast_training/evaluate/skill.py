@@ -9,6 +9,7 @@ because errors within a series depend on each other and those of different serie
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
@@ -16,6 +17,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 
+from rillcast.figures import Undefined, reason_of
 from rillcast_training.evaluate.accuracy import Floats, SeriesScores
 
 SAMPLES: Final = 2_000
@@ -26,11 +28,19 @@ _Sums = Callable[[SeriesScores], tuple[Floats, Floats]]
 
 @dataclass(frozen=True, slots=True)
 class Skill:
-    """A skill and the ends of its interval; the ends are NaN for a single series."""
+    """A skill and the ends of its interval. One without a value is `Undefined`; the ends are, of a single series."""
 
     skill: float
     low: float
     high: float
+
+    def shown(self) -> str:
+        """Return the skill with its interval, or the reason why there is none."""
+        if not math.isfinite(self.skill):
+            return f"- ({reason_of(self.skill)})"
+        if not math.isfinite(self.low):
+            return f"{self.skill:+.1%} [-: {reason_of(self.low)}]"
+        return f"{self.skill:+.1%} [{self.low:+.1%}, {self.high:+.1%}]"
 
 
 def _means(name: str) -> _Sums:
@@ -73,9 +83,20 @@ def _skill(model: tuple[Floats, Floats], other: tuple[Floats, Floats], draws: Fl
             return np.asarray(1 - ours / theirs, np.float64)
 
     whole = float(of(np.ones((1, model[0].size)))[0])
-    if model[0].size < 2 or not np.isfinite(whole):
-        return Skill(whole, float("nan"), float("nan"))
+    if not np.isfinite(whole):
+        missing = Undefined(_why(model, other))
+        return Skill(missing, missing, missing)
+    if model[0].size < 2:
+        single = Undefined("an interval takes two series")
+        return Skill(whole, single, single)
     found = of(draws)
     tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(found[np.isfinite(found)], [tail, 1 - tail])
     return Skill(whole, float(low), float(high))
+
+
+def _why(model: tuple[Floats, Floats], other: tuple[Floats, Floats]) -> str:
+    """Return why there is no skill."""
+    if not model[1].sum() or not other[1].sum():
+        return "no forecast has this figure"
+    return "the other forecast has no error" + (", and this one has" if model[0].sum() else "; nor has this one")

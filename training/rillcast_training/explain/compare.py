@@ -16,7 +16,8 @@ import torch
 from rillcast.bundle.bundle import Bundle
 from rillcast.errors import DataError
 from rillcast_training.data.series import Series, load
-from rillcast_training.data.windows import WindowSampler, split
+from rillcast_training.data.split import split
+from rillcast_training.data.windows import WindowSampler
 from rillcast_training.explain.gradients import Clipping, Profile, clipping, gradient_profiles
 from rillcast_training.explain.history import history_of
 from rillcast_training.export.restore import restore

@@ -32,6 +32,7 @@ from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import ParityError
 from rillcast.events import EventBatch
+from rillcast.figures import Undefined
 from rillcast_training.explain.history import History, iso
 from rillcast_training.explain.integrated import Attribution, Inputs, integrated_gradients
 from rillcast_training.model.features import LagView
@@ -293,12 +294,13 @@ def _seen(forecaster: Forecaster, history: History, y: Tensor, *, missing: bool 
 
 
 def _agreement(attributions: Floats, occlusions: Floats) -> tuple[float | None, int | None]:
-    """Return Pearson's correlation, None where one does not vary, and the number of common strongest periods."""
+    """Return Pearson's correlation and the number of common strongest periods; None of fewer than two periods."""
     if len(attributions) < 2:
         return None, None
     spread = attributions.std() * occlusions.std()
-    correlation = float(np.mean((attributions - attributions.mean()) * (occlusions - occlusions.mean())) / spread)
+    common = np.mean((attributions - attributions.mean()) * (occlusions - occlusions.mean()))
+    correlation = float(common / spread) if spread > 0 else Undefined("attributions or occlusions do not vary")
     strongest: Sequence[set[int]] = [
         set(np.argsort(-np.abs(one), kind="stable")[:_STRONGEST].tolist()) for one in (attributions, occlusions)
     ]
-    return correlation if spread > 0 else None, len(strongest[0] & strongest[1])
+    return correlation, len(strongest[0] & strongest[1])

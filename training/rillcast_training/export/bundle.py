@@ -8,6 +8,7 @@ found it equal to the module. Does not know: how the forecaster was trained, or 
 from __future__ import annotations
 
 import logging
+import math
 import platform
 from collections.abc import Mapping
 from importlib import metadata as distributions
@@ -84,7 +85,7 @@ def export(
 def describe(
     forecaster: Forecaster, *, name: str, training: Mapping[str, Any], backtest: Mapping[str, float]
 ) -> BundleMetadata:
-    """Return the metadata of a forecaster; the model id is set when the bundle is sealed."""
+    """Return the metadata of a forecaster, without figures that have no value; sealing sets the model id."""
     config = forecaster.config
     return BundleMetadata(
         name=name,
@@ -98,7 +99,7 @@ def describe(
         covariates=config.covariates,
         scores=forecaster.scores,
         training=dict(training),
-        backtest=dict(backtest),
+        backtest={name: value for name, value in backtest.items() if math.isfinite(value)},
         versions={
             "rillcast": _distribution_version("rillcast"),
             "python": platform.python_version(),

@@ -27,12 +27,13 @@ from tqdm import tqdm
 
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import parse
-from rillcast.errors import DataError, OutputError
+from rillcast.errors import OutputError
 from rillcast.outputs import check
 from rillcast_training.data.covariates import declare, nothing
 from rillcast_training.data.series import Series, newest, table, to_series
+from rillcast_training.data.split import SplitSeries, left_out, split_to_validate
 from rillcast_training.data.synthetic.generator import Recipe, synthesize
-from rillcast_training.data.windows import Batch, SplitSeries, WindowSampler, split, validation_batches
+from rillcast_training.data.windows import Batch, WindowSampler, validation_batches
 from rillcast_training.export.bundle import export
 from rillcast_training.export.restore import restore as restore_bundle
 from rillcast_training.export.restore import shorten
@@ -97,12 +98,9 @@ def train(options: TrainOptions) -> TrainReport:
     compute = choose(options.device, options.precision)
     shape = forecaster_shape(options)
     series, config = series_of(options, shape)
-    parts = split(series, config, options.validation, options.balance)
-    if not any(part.cut <= int(part.segments[-1].periods[-1]) for part in parts):
-        raise DataError(
-            f"{options.source}: no series is long enough to validate on; one needs more than three horizons "
-            f"({3 * options.horizon} periods of {options.freq})"
-        )
+    parts = split_to_validate(series, config, options.validation, options.balance, source=options.source)
+    if lacking := left_out(series, config, options.validation):
+        log.warning("%s: %s", options.source, lacking)
     with threads(options.threads), compute.repeatable():
         trainer, progress = fitted(options, config, parts)
         summary = _summary(options, series, progress, trainer)

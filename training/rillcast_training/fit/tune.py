@@ -35,7 +35,7 @@ from rillcast.errors import DataError, OutputError, SettingsError
 from rillcast.events import EventBatch
 from rillcast.outputs import check, reason
 from rillcast_training.data.series import Series
-from rillcast_training.data.windows import SplitSeries, split
+from rillcast_training.data.split import SplitSeries, split_to_validate
 from rillcast_training.export.bundle import describe, to_onnx
 from rillcast_training.fit.compute import choose
 from rillcast_training.fit.options import TrainOptions, TuneOptions
@@ -135,7 +135,7 @@ def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda 
     compute = choose(options.base.device, options.base.precision)
     study = _open(options)
     series, shape = series_of(options.base, forecaster_shape(options.base))
-    splits = _Splits(series, options.base.validation, shape.covariates)
+    splits = _Splits(series, options.base, shape.covariates)
     before = len(study.trials)
     try:
         with threads(options.base.threads), compute.repeatable():
@@ -167,19 +167,16 @@ def report(study: optuna.Study, *, ran: int) -> TuneReport:
 class _Splits:
     """The series, cut into training and validation part, for each shape of a trial."""
 
-    def __init__(self, series: Sequence[Series], share: float, covariates: tuple[Covariate, ...]) -> None:
-        self._series, self._share, self.covariates = series, share, covariates
+    def __init__(self, series: Sequence[Series], base: TrainOptions, covariates: tuple[Covariate, ...]) -> None:
+        self._series, self._base, self.covariates = series, base, covariates
 
     def of(self, config: ForecasterConfig) -> list[SplitSeries]:
         """Return the split series.
 
         Raises:
-            DataError: no series is long enough to validate on.
+            DataError: no series can be validated on.
         """
-        parts = split(self._series, config, self._share)
-        if not any(part.cut <= int(part.segments[-1].periods[-1]) for part in parts):
-            raise DataError("no series is long enough to validate on; one needs more than three horizons")
-        return parts
+        return split_to_validate(self._series, config, self._base.validation, source=self._base.source)
 
 
 def _open(options: TuneOptions) -> optuna.Study:

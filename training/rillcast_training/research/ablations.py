@@ -30,7 +30,8 @@ import torch
 
 from rillcast.errors import DataError, RillcastError
 from rillcast_training.data.series import Series, seasonal_scale, segments
-from rillcast_training.data.windows import Batch, Window, collate, split
+from rillcast_training.data.split import split
+from rillcast_training.data.windows import Batch, Window, collate
 from rillcast_training.fit.allocator import keep_freed_memory
 from rillcast_training.fit.losses import ValidationFigures
 from rillcast_training.fit.options import TrainOptions

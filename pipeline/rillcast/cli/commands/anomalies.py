@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from rillcast.cli import flags, topic_reading
 from rillcast.errors import DataError, SettingsError
+from rillcast.figures import to_json
 from rillcast.observability import logs
 from rillcast.settings import Settings
 
@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> int:
         _count(found, as_json=args.json)
     else:
         for anomaly in found:
-            print(json.dumps(_document(anomaly)) if args.json else _line(anomaly), flush=args.follow)
+            print(to_json(_document(anomaly)) if args.json else _line(anomaly), flush=args.follow)
     return 0
 
 
@@ -128,7 +128,7 @@ def _document(anomaly: Anomaly) -> dict[str, object]:
 def _count(anomalies: Iterator[Anomaly], *, as_json: bool) -> None:
     counts = Counter(each.unique_id for each in anomalies)
     if as_json:
-        print(json.dumps(dict(counts.most_common())))
+        print(to_json(dict(counts.most_common())))
         return
     for unique_id, count in counts.most_common():
         print(f"{count:>9,}  {topic_reading.printable(unique_id.encode(errors='replace'))}")

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
 from rillcast.cli import flags
+from rillcast.figures import reasons_of, shown, to_json
 
 if TYPE_CHECKING:
     from rillcast.bundle.bundle import BundleMetadata
@@ -26,6 +26,12 @@ examples:
 The bundle runs through the serving engine, event by event; PyTorch is not used. docs/accuracy.md defines the figures.
 """
 _NAIVE: Final = "seasonal naive"
+_COLUMNS: Final = {
+    "mase": ("MASE", "8.3f"),
+    "smape": ("sMAPE", "8.2f"),
+    "wql": ("WQL", "8.4f"),
+    "coverage": ("coverage", "9.3f"),
+}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -93,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     own = result.score(result.forecast.astype("float64"))
     against = {name: skills(own, result.score(forecast)) for name, forecast in others.items()}
     if args.json:
-        print(json.dumps(_document(metadata, result, others, against)), flush=True)
+        print(to_json(_document(metadata, result, others, against)), flush=True)
     else:
         _print(metadata, result, others, against)
     if args.forecasts:  # after the figures, which a full disk must not cost
@@ -113,31 +119,28 @@ def _print(
     print(f"{metadata.name}@{metadata.model_id}: {len(result.unique_ids)} origins, {result.model.targets:,} targets")
     print(comparison(figures))
     for name, found in against.items():
-        shown = ", ".join(
-            f"{figure.upper()} {s.skill:+.1%} [{s.low:+.1%}, {s.high:+.1%}]" for figure, s in found.items()
-        )
-        print(f"skill against {name}, with 95 % intervals over series: {shown}")
+        listed = ", ".join(f"{figure.upper()} {skill.shown()}" for figure, skill in found.items())
+        print(f"skill against {name}, with 95 % intervals over series: {listed}")
     print(f"{result.events:,} events in {result.seconds:.1f} s of engine time", flush=True)
 
 
 def comparison(rows: dict[str, dict[str, float]]) -> str:
-    """Return a table of figures, one row per forecaster."""
+    """Return a table of figures, one row per forecaster, and the reasons of figures without a value below it."""
     width = max(map(len, rows))
-    lines = [f"{'':<{width}}  {'MASE':>8} {'sMAPE':>8} {'WQL':>8} {'coverage':>9}"]
+    lines = [f"{'':<{width}}  " + " ".join(f"{label:>{form[0]}}" for label, form in _COLUMNS.values())]
+    lacking: dict[str, None] = {}
     for name, figures in rows.items():
-        lines.append(
-            f"{name:<{width}}  {figures['mase']:>8.3f} {figures['smape']:>8.2f} {figures['wql']:>8.4f} "
-            f"{figures['coverage']:>9.3f}"
-        )
+        lines.append(f"{name:<{width}}  " + " ".join(shown(figures[key], form) for key, (_, form) in _COLUMNS.items()))
+        lacking |= {f"({_COLUMNS[key][0]} -: {reason})": None for key, reason in reasons_of(figures) if key in _COLUMNS}
     nominal = next(iter(rows.values()))["nominal_coverage"]
     lines.append(f"(coverage of the outer interval, nominal {nominal:.3f}; lower is better for the rest)")
-    return "\n".join(lines)
+    return "\n".join([*lines, *lacking])
 
 
 def _document(
     metadata: BundleMetadata, result: Backtest, others: dict[str, Floats], against: dict[str, dict[str, Skill]]
 ) -> dict[str, Any]:
-    """Return everything as JSON-ready values; NaN is null."""
+    """Return everything as values for `to_json`."""
     own = result.diagnose(result.forecast.astype("float64")).as_dict()
     document: dict[str, Any] = {"model": f"{metadata.name}@{metadata.model_id}", **result.model.as_dict()}
     document |= {"origins": len(result.unique_ids), "seasonal_naive": result.seasonal_naive.as_dict()}
@@ -153,17 +156,7 @@ def _document(
         for name, found in against.items()
     }
     document |= {"calibration": own["levels"], "intervals": own["intervals"], "steps": own["steps"]}
-    document |= {"events": result.events, "engine_seconds": result.seconds}
-    finite: dict[str, Any] = _without_nan(document)
-    return finite
-
-
-def _without_nan(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_nan(inner) for key, inner in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(inner) for inner in value]
-    return None if isinstance(value, float) and value != value else value
+    return document | {"events": result.events, "engine_seconds": result.seconds}
 
 
 def _write_report(

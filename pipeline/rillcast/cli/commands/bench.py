@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import importlib
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Final, Literal, NamedTuple, NoReturn
 
 from rillcast.cli import flags
 from rillcast.cli.lazy import LazyParser
+from rillcast.figures import to_json
 
 EXAMPLES: Final = """\
 examples:
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     given = (args, flags.load_settings(args)) if BENCHMARKS[kind].runs == "kafka" else (args,)
     figures, on = module.measure(*given), machine()
     if args.json:
-        print(json.dumps(figures | {"machine": on}))
+        print(to_json(figures | {"machine": on}))
         return 0
     module.show(figures)
     print(f"{on['cpu']}, {on['cores']} cores; ONNX Runtime {on['onnxruntime']}")

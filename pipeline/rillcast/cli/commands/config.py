@@ -7,6 +7,7 @@ import json
 from typing import Any, Final
 
 from rillcast.cli import flags
+from rillcast.figures import to_json
 
 EXAMPLES: Final = """\
 examples:
@@ -25,7 +26,7 @@ def run(args: argparse.Namespace) -> int:
     """Print the settings that `rillcast run` would use with the same file, environment and flags."""
     effective = flags.load_settings(args).redacted()
     if args.json:
-        print(json.dumps(effective))
+        print(to_json(effective))
         return 0
     _print_table(effective)
     return 0

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
 from rillcast.cli import flags
 from rillcast.errors import DataError
+from rillcast.figures import to_json
 
 if TYPE_CHECKING:
     import polars as pl
@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do the action, and print its result."""
     document, lines = {"list": _list, "show": _show, "export": _export, "synthesize": _synthesize}[args.what](args)
-    print(json.dumps(document) if args.json else "\n".join(lines))
+    print(to_json(document) if args.json else "\n".join(lines))
     return 0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import datetime as dt
-import json
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from rillcast import outputs
 from rillcast.bundle.bundle import Bundle
 from rillcast.cli.commands.backtest import comparison
 from rillcast.errors import SettingsError
+from rillcast.figures import to_json
 from rillcast.observability import logs
 from rillcast.settings import DeadLetterSettings, HttpSettings, InputSettings, OutputSettings, Settings
 
@@ -213,7 +213,7 @@ def _score(files: _Files, bundle: Bundle, rows: Sequence[Row]) -> dict[str, Any]
 
 def _report(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
-        print(json.dumps(figures), flush=True)
+        print(to_json(figures), flush=True)
         return
     print()
     print(comparison({figures["model"]: figures["accuracy"], "seasonal naive": figures["seasonal_naive"]}))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from rillcast.cli import flags, topic_reading
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.errors import SettingsError
+from rillcast.figures import to_json
 from rillcast.observability import logs
 from rillcast.settings import Settings
 from rillcast.transports.base import Channel, Records
@@ -146,7 +146,7 @@ def _list(letters: Iterable[_Found], *, as_json: bool) -> int:
     for found in letters:
         letter = found.letter
         if as_json:
-            print(json.dumps(_document(found)))
+            print(to_json(_document(found)))
         else:
             origin = f"{letter.source}[{letter.partition}]@{letter.offset}"
             when = topic_reading.time_text(letter.timestamp_ms)
@@ -158,7 +158,7 @@ def _list(letters: Iterable[_Found], *, as_json: bool) -> int:
 def _count(letters: Iterable[_Found], *, as_json: bool) -> int:
     counts = Counter(found.letter.reason or "(not a dead letter of Rillcast)" for found in letters)
     if as_json:
-        print(json.dumps(dict(counts.most_common())))
+        print(to_json(dict(counts.most_common())))
     for reason, count in counts.most_common() if not as_json else ():
         print(f"{count:>9,}  {reason}")
     return 0
@@ -170,7 +170,7 @@ def _show(letters: Iterable[_Found], place: str, *, as_json: bool) -> int:
         raise SettingsError(f"no dead letter at {place}; `rillcast dlq list` prints their positions")
     document = _document(found)
     if as_json:
-        print(json.dumps(document))
+        print(to_json(document))
         return 0
     for name, value in document.items():
         if name not in ("headers", "value"):
@@ -246,7 +246,7 @@ def _replay(settings: Settings, letters: Iterable[_Found], to: str | None, *, dr
             sink.close()
     figures = {"sent": 0 if dry_run else sent, "would_send": sent, "left_out": dict(left_out), "topic": topic}
     if as_json:
-        print(json.dumps(figures))
+        print(to_json(figures))
     else:
         print(f"{'would send' if dry_run else 'sent'} {sent:,} records to {topic}")
         for why, count in left_out.items():

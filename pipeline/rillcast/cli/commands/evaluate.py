@@ -7,7 +7,7 @@ Owns: the arguments, the printed result, and the exit code. Does not know: how t
 from __future__ import annotations
 
 import argparse
-import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rillcast.cli import flags
 from rillcast.cli.commands.backtest import comparison
 from rillcast.errors import SettingsError
+from rillcast.figures import to_json
 
 if TYPE_CHECKING:
     from rillcast.bundle.bundle import Bundle
@@ -96,7 +97,7 @@ def run(args: argparse.Namespace) -> int:
     )
     found = compare(*results, Tolerances(args.tolerance, args.coverage_tolerance))
     if args.json:
-        print(json.dumps(_document(candidate, live, found)))
+        print(to_json(_document(candidate, live, found)))
     else:
         _print(candidate, live, found)
     return 0 if found.may_be_promoted else REFUSED
@@ -108,7 +109,17 @@ def _data(args: argparse.Namespace, bundle: Bundle) -> tuple[Sequence[Series], S
 
     metadata = bundle.metadata
     series = load(args.data, metadata.freq, flags.columns(args), metadata.covariates)
-    return newest(series, args.hold_out) if args.hold_out is not None else ((), series)
+    if args.hold_out is None:
+        return (), series
+    seen, scored = newest(series, args.hold_out)
+    longest = max(int(one.periods[-1] - one.periods[0]) + 1 for one in seen)
+    if longest < metadata.context:
+        print(
+            f"--hold-out {args.hold_out} leaves at most {longest} periods before those that are scored; "
+            f"{_identity(bundle)} needs {metadata.context} to be warm",
+            file=sys.stderr,
+        )
+    return seen, scored
 
 
 def _identity(bundle: Bundle) -> str:
@@ -119,28 +130,20 @@ def _document(candidate: Bundle, live: Bundle, found: Comparison) -> dict[str, A
     return {
         "may_be_promoted": found.may_be_promoted,
         "reasons": list(found.reasons),
-        "candidate": {"model": _identity(candidate), **_finite(found.candidate.as_dict())},
-        "live": {"model": _identity(live), **_finite(found.live.as_dict())},
-        "skill": {figure: _finite(asdict(one)) for figure, one in found.skill.items()},
+        "candidate": {"model": _identity(candidate), **found.candidate.as_dict()},
+        "live": {"model": _identity(live), **found.live.as_dict()},
+        "skill": {figure: asdict(one) for figure, one in found.skill.items()},
         "steps": found.steps,
         "levels": list(found.levels),
         "origins": found.origins,
     }
 
 
-def _finite(figures: dict[str, float]) -> dict[str, float | None]:
-    """Return figures for JSON, which has no NaN."""
-    return {name: value if value == value else None for name, value in figures.items()}
-
-
 def _print(candidate: Bundle, live: Bundle, found: Comparison) -> None:
     print(f"candidate {_identity(candidate)} against {_identity(live)}")
     print(f"{found.origins} origins, {found.steps} steps, {found.candidate.targets:,} targets")
     print(comparison({"candidate": found.candidate.as_dict(), "live": found.live.as_dict()}))
-    wql = found.skill["wql"]
-    print(
-        f"skill of the candidate by WQL {wql.skill:+.1%}, 95 % interval over series [{wql.low:+.1%}, {wql.high:+.1%}]"
-    )
+    print(f"skill of the candidate by WQL, with a 95 % interval over series: {found.skill['wql'].shown()}")
     if found.may_be_promoted:
         print("the candidate may be promoted")
     for reason in found.reasons:

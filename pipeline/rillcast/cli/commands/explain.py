@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
 from rillcast.errors import SettingsError
+from rillcast.figures import shown, to_json
 
 if TYPE_CHECKING:
     from rillcast_training.explain.compare import GradientFigures
@@ -105,7 +105,7 @@ def _forecast(args: argparse.Namespace) -> int:
         "picture": str(picture),
     }
     if args.json:
-        print(json.dumps(document))
+        print(to_json(document))
     else:
         _print_forecast(document, what)
     sys.stdout.flush()  # the figures, which a full disk must not cost
@@ -162,7 +162,8 @@ def _print_forecast(document: dict[str, Any], what: str) -> None:
     if occlusion["correlation"] is not None:
         print(
             f"  occlusion  of {occlusion['slots']} periods through the exported file: correlation "
-            f"{occlusion['correlation']:.3f}, {occlusion['strongest_in_common']} of the 10 strongest in common"
+            f"{shown(occlusion['correlation'], '.3f')}, "
+            f"{occlusion['strongest_in_common']} of the 10 strongest in common"
         )
     if document["events_left_out"]:
         print(f"  {document['events_left_out']} earlier events were left out (--history)")
@@ -179,7 +180,7 @@ def _gradients(args: argparse.Namespace) -> int:
     picture = _picture(args, "gradients", *args.models)
     found = compare(args.models, args.data, lags=args.lags, streams=args.streams, batches=args.batches, seed=args.seed)
     if args.json:
-        print(json.dumps({"models": [one.to_dict() for one in found], "lags": args.lags, "picture": str(picture)}))
+        print(to_json({"models": [one.to_dict() for one in found], "lags": args.lags, "picture": str(picture)}))
     else:
         _print_gradients(found, args.lags)
         print(f"picture: {picture}")

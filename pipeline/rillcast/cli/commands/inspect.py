@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections import Counter
 from pathlib import Path
 from typing import Any, Final
+
+from rillcast.figures import to_json
 
 EXAMPLES: Final = """\
 examples:
@@ -43,7 +44,7 @@ def run(args: argparse.Namespace) -> int:
         "metadata": metadata.model_dump(mode="json"),
     }
     if args.json:
-        print(json.dumps(description))
+        print(to_json(description))
         return 0
     print(f"{metadata.name}@{metadata.model_id}: {metadata.cell}, {metadata.freq}, {metadata.horizon} horizons")
     print(f"  quantiles    {', '.join(f'{q:g}' for q in metadata.quantiles)}")

@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
+from rillcast.figures import to_json
 
 if TYPE_CHECKING:
     from rillcast.bundle.registry.model_registry import ModelRegistry, Promotion
@@ -97,7 +97,7 @@ def _list(args: argparse.Namespace) -> int:
                 if moves
             },
         }
-        print(json.dumps(document))
+        print(to_json(document))
         return 0
     if not models:
         print(f"{args.registry} has no models; `rillcast model push {args.registry} MODEL.onnx` adds one")
@@ -131,9 +131,7 @@ def _push(args: argparse.Namespace) -> int:
     if moves:
         registry.promote(manifest.model_id, _now(), alias=alias, note=args.note, other_records=args.other_records)
     if args.json:
-        print(
-            json.dumps({"registry": args.registry, "new": new, "promoted": moves, **manifest.model_dump(mode="json")})
-        )
+        print(to_json({"registry": args.registry, "new": new, "promoted": moves, **manifest.model_dump(mode="json")}))
         return 0
     if new:
         print(f"pushed {manifest.name}@{manifest.model_id}, {manifest.size_bytes:,} bytes")
@@ -157,7 +155,7 @@ def _rollback(args: argparse.Namespace) -> int:
 
 def _moved(args: argparse.Namespace, made: Promotion) -> int:
     if args.json:
-        print(json.dumps({"registry": args.registry, "alias": args.alias, **made.model_dump(mode="json")}))
+        print(to_json({"registry": args.registry, "alias": args.alias, **made.model_dump(mode="json")}))
     else:
         print(f"{args.alias} is {made.model_id} now; services that follow it change to it")
     return 0
@@ -170,7 +168,7 @@ def _pull(args: argparse.Namespace) -> int:
     outputs.replace(out, pulled.data)
     manifest = pulled.manifest
     if args.json:
-        print(json.dumps({"registry": args.registry, "file": str(out), **manifest.model_dump(mode="json")}))
+        print(to_json({"registry": args.registry, "file": str(out), **manifest.model_dump(mode="json")}))
     else:
         print(f"{out}: {manifest.name}@{manifest.model_id}, {manifest.size_bytes:,} bytes")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,6 +12,7 @@ import msgspec
 
 from rillcast.cli import flags
 from rillcast.errors import SettingsError
+from rillcast.figures import to_json
 from rillcast.observability import logs
 from rillcast.transports.base import Assignment, Channel, Records
 
@@ -88,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     seconds = time.perf_counter() - started
     figures = {"events": sent, "seconds": seconds, "events_per_second": sent / seconds, "topic": settings.output.topic}
     if args.json:
-        print(json.dumps(figures))
+        print(to_json(figures))
     else:
         print(f"sent {sent:,} events to {settings.output.topic} in {seconds:.1f} s ({sent / seconds:,.0f} events/s)")
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
@@ -14,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from rillcast import outputs
 from rillcast.cli import flags
 from rillcast.errors import SettingsError
+from rillcast.figures import to_json
 from rillcast.observability import logs
 from rillcast.settings import Settings
 
@@ -99,7 +99,7 @@ def _inspect(settings: Settings, *, as_json: bool) -> int:
     ]
     if as_json:
         models = sorted({each.model_id for each in found})
-        print(json.dumps({"store": kind, "where": where, "models": models, "partitions": rows}))
+        print(to_json({"store": kind, "where": where, "models": models, "partitions": rows}))
         return 0
     streams, stored = sum(each.streams for each in found), sum(each.stored_bytes for each in found)
     print(f"{where}: {streams:,} streams, {stored:,} bytes")
@@ -140,7 +140,7 @@ def _copy(settings: Settings, directory: Path, action: str, *, replace: bool, as
             copies = list(copy_state(partial(load, store), backup, found, _nothing, replace=replace))
     rows = [each._asdict() for each in copies]
     if as_json:
-        print(json.dumps({"model": metadata.model_id, "directory": str(directory), "partitions": rows}))
+        print(to_json({"model": metadata.model_id, "directory": str(directory), "partitions": rows}))
         return 0
     print(f"{action}ed {sum(each.streams for each in copies):,} streams of model {metadata.model_id}")
     _print_table(rows)
@@ -175,7 +175,7 @@ def _rebuild(settings: Settings, args: argparse.Namespace) -> int:
         confirm(args, plan)
         erased = erase(store, plan, commit)
     if args.json:
-        print(json.dumps({"model": metadata.model_id, "erased": erased, "partitions": [x._asdict() for x in plan]}))
+        print(to_json({"model": metadata.model_id, "erased": erased, "partitions": [x._asdict() for x in plan]}))
     else:
         print(f"erased {len(erased)} partitions; start the service with worker.recovery = restore to replay the events")
     return 0

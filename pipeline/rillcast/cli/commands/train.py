@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rillcast.bundle.bundle import Bundle, BundleMetadata
 from rillcast.cli import flags
 from rillcast.errors import SettingsError
+from rillcast.figures import to_json
 
 if TYPE_CHECKING:
     from rillcast_training.fit.training import TrainReport
@@ -75,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
             )
         raise
     if args.json:
-        print(json.dumps(report.to_dict()))
+        print(to_json(report.to_dict()))
     else:
         _print(report)
     return 0

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import shlex
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 from rillcast.cli import flags
 from rillcast.errors import OutputError
+from rillcast.figures import to_json
 
 if TYPE_CHECKING:
     from rillcast_training.fit.tune import TrialResult, TuneReport
@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
     best = found.of(found.recommended)
     command = _command(args, best)
     if args.json:
-        print(json.dumps(found.to_dict() | {"picture": picture and str(picture), "command": command}))
+        print(to_json(found.to_dict() | {"picture": picture and str(picture), "command": command}))
         return 0
     _print(found)
     print(f"\npicture      {picture or 'not written'}\nrecommended  {command}")

@@ -8,7 +8,6 @@ without a position could not be paired with the input again; a position without 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
@@ -16,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from rillcast.cli import flags
 from rillcast.errors import SettingsError, StateError, TransportError
+from rillcast.figures import to_json
 from rillcast.observability import logs
 from rillcast.settings import FieldSettings, Settings
 from rillcast.transports.base import Assignment, Source
@@ -275,7 +275,7 @@ def _print(warming: Warming, positions: Mapping[int, int], *, as_json: bool) -> 
             "refused": dict(taken.refused),
             "partitions": rows,
         }
-        print(json.dumps(figures))
+        print(to_json(figures))
         return
     streams, cold = sum(row["streams"] for row in rows), sum(row["warming_up"] for row in rows)
     print(f"stepped {taken.events:,} events of {streams:,} streams; {cold:,} of them are still warming up")

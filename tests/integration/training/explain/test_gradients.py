@@ -11,7 +11,8 @@ import torch
 
 from rillcast import cli
 from rillcast_training.data.series import Series
-from rillcast_training.data.windows import WindowSampler, split
+from rillcast_training.data.split import split
+from rillcast_training.data.windows import WindowSampler
 from rillcast_training.explain.gradients import Clipping, Profile, clipping, gradient_profiles
 from rillcast_training.export.bundle import export
 from rillcast_training.fit.training import CLIP_NORM

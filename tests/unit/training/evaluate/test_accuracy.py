@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from rillcast.errors import DataError
+from rillcast.figures import reasons_of
 from rillcast_training.evaluate.accuracy import SeasonalNaive, accuracy
 
 LEVELS = (0.1, 0.5, 0.9)
@@ -28,6 +29,33 @@ def test_series_without_scale_counts_nowhere_in_mase() -> None:
     figures = accuracy(actual, forecast, LEVELS, np.array([0, 1]), np.array([1.0, np.nan]))
     assert figures.mase == pytest.approx(1.0)
     assert figures.series_without_scale == 1
+
+
+@pytest.mark.parametrize(
+    ("actual", "median", "smape"),
+    [
+        ([0.0, 0.0], [2e-22, -3e-22], 0.0),  # the forecasts of a stream of zeros
+        ([0.0, 0.0], [1e-9, 0.0], 100.0),
+        ([0.0, 1e6], [0.01, 1e6], 0.0),  # float32 has a spacing of 0.06 at a million
+        ([0.0, 1e6], [1.0, 1e6], 100.0),
+        ([1e-30, 1e-30], [2e-30, 2e-22], 0.0),
+        ([1e-12, 1e-12], [3e-12, 1e-12], 50.0),
+    ],
+)
+def test_a_forecast_that_float32_cannot_tell_from_zero_is_no_error(
+    actual: list[float], median: list[float], smape: float
+) -> None:
+    forecast = np.repeat(np.array([median])[..., None], 3, axis=2)
+    figures = accuracy(np.array([actual]), forecast, LEVELS, np.array([0]), np.array([np.nan]))
+    assert figures.smape == pytest.approx(smape)
+
+
+def test_a_figure_without_a_value_says_why() -> None:
+    figures = accuracy(np.zeros((1, 2)), np.zeros((1, 2, 3)), LEVELS, np.array([0]), np.array([0.0]))
+    found = dict(reasons_of(figures.as_dict()))
+    assert found.keys() == {"mase", "rmsse", "wql", "crps"}
+    assert "no series has a scale" in found["mase"]
+    assert found["wql"] == "every observation that is scored is 0"
 
 
 def test_several_origins_of_a_series_weigh_as_one_series() -> None:

@@ -83,6 +83,17 @@ def test_one_series_has_a_skill_without_an_interval() -> None:
     mase = skills(score_series(actual, ours, *arguments), score_series(actual, theirs, *arguments))["mase"]
     assert mase.skill == pytest.approx(0.75)
     assert np.isnan([mase.low, mase.high]).all()
+    assert mase.shown().endswith("[-: an interval takes two series]")
+
+
+def test_a_skill_against_no_error_has_no_value_and_says_why() -> None:
+    series, scale = np.arange(2), np.ones(2)
+    actual, perfect = scores_of(np.zeros(2))
+    _, worse = scores_of(np.ones(2))
+    ours, theirs = (score_series(actual, one, LEVELS, series, scale) for one in (worse, perfect))
+    assert skills(ours, theirs)["mase"].shown() == "- (the other forecast has no error, and this one has)"
+    assert skills(theirs, theirs)["mase"].shown() == "- (the other forecast has no error; nor has this one)"
+    assert skills(ours, ours)["rmsse"].shown() == "- (no forecast has this figure)"
 
 
 def test_rmsse_and_crps_are_means_over_series() -> None:

@@ -9,7 +9,7 @@ Invariant: an event is counted once by this process, also when a reset to the co
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import pairwise
 from typing import Final, Literal, NamedTuple, TypeAlias, get_args
@@ -25,70 +25,12 @@ from rillcast.engine.step_engine import Outcome, StepResult
 from rillcast.events import Masked
 from rillcast.observability.metric_table import TABLE
 from rillcast.observability.observer import Observer, Published, chosen
+from rillcast.observability.score_counters import ScoreCounters
 from rillcast.observability.stages import STAGES
 
 ANOMALOUS: Final = 0.99
 Role: TypeAlias = Literal["live", "shadow"]
 Swap: TypeAlias = Literal["started", "completed", "failed", "refused"]
-
-
-class ScoreCounters:
-    """The counters that the columns of `score` are added to, by the names of the columns.
-
-    `covered` is the score of the next period, `covered_6` that of the sixth. Columns of other names are left alone.
-    """
-
-    def __init__(
-        self,
-        counters: Mapping[str, Counter],
-        names: Sequence[str],
-        prefix: str = "rillcast_",
-        labels: tuple[str, ...] = (),
-    ) -> None:
-        """Find the columns.
-
-        Args:
-            counters: Counters by name.
-            names: Names of the columns.
-            prefix: Prefix of the counters' names.
-            labels: Values of the labels before the horizon.
-        """
-        self._columns: list[tuple[int, str, tuple[Counter, ...]]] = []
-        for column, name in enumerate(names):
-            kind, _, periods = name.partition("_")
-            horizon = periods or "1"
-            if not horizon.isdecimal():
-                continue
-            if kind == "covered":
-                scored = counters[prefix + "scored_forecasts_total"].labels(*labels, horizon)
-                covered = counters[prefix + "covered_forecasts_total"].labels(*labels, horizon)
-                self._columns.append((column, kind, (scored, covered)))
-            elif kind == "pinball":
-                self._columns.append(
-                    (column, kind, (counters[prefix + "pinball_loss_total"].labels(*labels, horizon),))
-                )
-            elif kind == "bias":
-                error = counters[prefix + "forecast_error_total"]
-                sides = error.labels(*labels, horizon, "over"), error.labels(*labels, horizon, "under")
-                self._columns.append((column, kind, sides))
-            elif kind == "naive":
-                self._columns.append((column, kind, (counters[prefix + "naive_error_total"].labels(*labels, horizon),)))
-
-    def add(self, score: FloatArray) -> None:
-        """Add the scores of some events, `(n, K)`; NaN where nothing was scored."""
-        known = ~np.isnan(score)
-        counts = known.sum(axis=0).tolist()
-        sums = np.where(known, score, 0).sum(axis=0, dtype=np.float64).tolist()
-        over = np.where(known, np.maximum(score, 0), 0).sum(axis=0, dtype=np.float64).tolist()
-        for column, kind, counters in self._columns:
-            if kind == "covered":
-                counters[0].inc(counts[column])
-                counters[1].inc(over[column])
-            elif kind == "bias":
-                counters[0].inc(over[column])
-                counters[1].inc(over[column] - sums[column])
-            else:
-                counters[0].inc(sums[column])
 
 
 class _ModelCounters(NamedTuple):

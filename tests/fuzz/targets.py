@@ -26,11 +26,12 @@ from rillcast.bundle import onnx_safety
 from rillcast.bundle.bundle import METADATA_KEY, Bundle, model_id
 from rillcast.bundle.covariates import Covariate
 from rillcast.codecs.observations.covariates import CovariateColumns, CovariateRules
-from rillcast.codecs.observations.decoder import MAX_DS, MIN_DS, ObservationDecoder
+from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.fields import Fields
 from rillcast.engine import quarantine
 from rillcast.errors import BundleError, DataError
 from rillcast.publishing.dead_letters import DeadLetter
+from rillcast.reading.times import MAX_DS, MIN_DS
 from rillcast.transports.base import Headers
 from rillcast.transports.file import dead_letter_lines
 from rillcast.transports.file.readers import CsvReader

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import partial
-from typing import Final
+from typing import Any, Final
 
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.bundle.covariates import Covariate, Kind, check
+from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.forecasts.columns import ForecastEncoder
 from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.codecs.observations import stream_table
+from rillcast.codecs.observations.cloudevents import open_event
 from rillcast.codecs.observations.covariates import CovariateColumns, CovariateRules, Vocabulary
 from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
-from rillcast.codecs.observations.fields import Fields
+from rillcast.codecs.observations.fields import Fields, PolledRecords
+from rillcast.codecs.observations.first_look import FirstLook, Members
 from rillcast.codecs.observations.format import Format
 from rillcast.codecs.observations.json import JsonFormat
 from rillcast.errors import SettingsError
@@ -39,7 +42,8 @@ def open_decoder(settings: Settings, metadata: BundleMetadata | None) -> Observa
     """
     covariates = metadata.covariates if metadata is not None else ()
     columns = _columns(settings.input, covariates, metadata.horizon) if metadata is not None and covariates else None
-    return _decoder(settings, covariates, columns)
+    frequency = None if metadata is None else metadata.frequency
+    return _decoder(settings, covariates, columns, frequency)
 
 
 def open_learning_decoder(
@@ -62,7 +66,10 @@ def open_learning_decoder(
 
 
 def _decoder(
-    settings: Settings, covariates: Sequence[Covariate], columns: CovariateColumns | None
+    settings: Settings,
+    covariates: Sequence[Covariate],
+    columns: CovariateColumns | None,
+    frequency: Frequency | None = None,
 ) -> ObservationDecoder:
     given = settings.input
     limits = DecodeLimits(
@@ -73,16 +80,33 @@ def _decoder(
         paths = (names.unique_id, names.ds, names.y, names.ds_unit, names.x, names.future)
         # The reader of a table has renamed its columns to the plain names.
         own = Fields(covariates=covariates)
-        fields = own if given.is_table else Fields(*paths, covariates)
+        fields = own if given.is_table else Fields(*paths, covariates, given.stream_of_file)
     except ValueError as error:
         raise SettingsError(str(error)) from error
+    form = _format(given, settings.registry)
+    source = given.topic if given.path is None else given.path
+    members = None if given.is_table or given.format == "protobuf" else _members(given, form)
     return ObservationDecoder(
         limits,
-        _format(given, settings.registry),
+        form,
         fields,
         cloudevents=given.envelope == "cloudevents",
         columns=columns,
+        first_look=FirstLook(source, frequency, fields, members, refuse=given.path is not None),
     )
+
+
+def _members(given: InputSettings, form: Format) -> Members:
+    """Return a function that returns all members of a record that can be decoded."""
+    decode, decode_json = form.decoder(dict), JsonFormat().decoder(dict)
+
+    def members(records: PolledRecords, row: int) -> Any:
+        if given.envelope != "cloudevents":
+            return decode(records.values[row] or b"")
+        value, is_json, _ = open_event(records, row)
+        return decode_json(value) if is_json else decode(value)
+
+    return members
 
 
 def open_encoder(settings: Settings, metadata: BundleMetadata) -> ForecastEncoder:
@@ -109,7 +133,7 @@ def _columns(
     vocabularies: Mapping[str, Vocabulary] | None = None,
 ) -> CovariateColumns:
     rules = CovariateRules(given.max_abs_x, given.covariates_missing, given.covariates_out_of_range)
-    streams = stream_table.read(given.streams_path, covariates) if given.streams_path else None
+    streams = stream_table.read(given.streams_path, covariates, given.form) if given.streams_path else None
     return CovariateColumns(covariates, horizon, rules, streams, vocabularies)
 
 

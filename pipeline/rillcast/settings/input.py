@@ -8,8 +8,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator, model_validator
 
+from rillcast.reading.files import TextForm, stream_of
 from rillcast.settings.section import Positive, Section
 
 FILE_FORMATS: Final = ("csv", "parquet")
@@ -25,14 +26,14 @@ class FieldSettings(Section):
 
     unique_id: str = "unique_id"
     """Member with the stream id. A name, a path of names (`tags.host`), `$key`, `$header.NAME`, or `$ce.NAME` (a
-    CloudEvents attribute)."""
+    CloudEvents attribute). Of a file it may be empty: the whole file is one stream, called like the file."""
     ds: str = "ds"
     """Member with the event time. A name, a path of names, `$timestamp` (the record's own), `$header.NAME`, or
     `$ce.NAME`."""
     y: str = "y"
     """Member with the observation. A name or a path of names."""
     ds_unit: Literal["s", "ms", "us", "ns"] = "ms"
-    """Unit of a `ds` that is a whole number."""
+    """Unit of a `ds` that is a number."""
     x: str = "x"
     """Object with the covariates at the event. A name or a path of names; empty = they are members of the record
     itself."""
@@ -53,6 +54,13 @@ class InputSettings(Section):
     envelope: Literal["none", "cloudevents"] = "none"
     """Envelope of a record. `cloudevents`: each record is a CloudEvent 1.0, in binary or structured mode, and its data
     are the observation."""
+    separator: str = ","
+    r"""Separates the cells of a CSV file: one character, such as `;`, or `\t` for a tab."""
+    decimal: Literal[".", ","] = "."
+    """Stands between the whole part and the fraction of a number in a CSV file."""
+    encoding: str = "utf-8"
+    """Encoding of a CSV or JSON Lines file, by Python's names (`latin-1`, `cp1252`). UTF-16 is recognised by the mark
+    at its beginning."""
     fields: FieldSettings = FieldSettings()
     protobuf_descriptors: Path | None = None
     """File that `protoc --include_imports --descriptor_set_out` wrote. Needed for any `input.protobuf_message` but the
@@ -92,6 +100,31 @@ class InputSettings(Section):
     duplicates: Literal["ignore", "last_wins"] = "ignore"
     """Handles a second value for a period of a stream. `ignore` keeps the first; `last_wins` replaces it, within
     `input.allowed_lateness_periods`."""
+
+    @field_validator("separator")
+    @classmethod
+    def _tab_by_name(cls, value: str) -> str:
+        return "\t" if value in ("\\t", "tab") else value
+
+    @model_validator(mode="after")
+    def _file_can_be_read(self) -> InputSettings:
+        self.form.check()
+        if not self.fields.unique_id and (self.path is None or self.path == "-"):
+            raise ValueError(
+                "input.fields.unique_id is empty, but the input is no file, whose name the only stream could have; "
+                "name the member with the stream id"
+            )
+        return self
+
+    @property
+    def form(self) -> TextForm:
+        """How a text file is written."""
+        return TextForm(self.separator, self.decimal, self.encoding)
+
+    @property
+    def stream_of_file(self) -> str:
+        """Id of the only stream of a file without ids; empty where the records have ids."""
+        return "" if self.path is None or self.fields.unique_id else stream_of(Path(self.path))
 
     @property
     def is_table(self) -> bool:

@@ -44,12 +44,13 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import numpy as np
 
 from rillcast.arrays import IntArray
+from rillcast.reading.refusals import RefusedValueError
 
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 """Names and values in their order; a value may be null, which is not the same as empty."""
@@ -65,6 +66,14 @@ _RECORD_BYTES: Final = 21  # its length, attributes, deltas of time and offset, 
 _FIELD_BYTES: Final = 5  # the length of a key, a value, or a header's name or value; at most
 
 
+def no_place(_index: int) -> str:
+    """Place of a record of a transport whose offsets say it all."""
+    return ""
+
+
+NO_FAULTS: Final[Mapping[int, RefusedValueError]] = {}
+
+
 @dataclass(frozen=True, slots=True)
 class Polled:
     """Raw records as columns; row `i` of every column belongs to one record.
@@ -77,6 +86,8 @@ class Polled:
         keys: Raw keys, None for a record without one.
         values: Raw values, None for a tombstone.
         headers: Returns the headers of record `i`; a function because only dead letters and traces need them.
+        place: Returns where record `i` stands in a file (`row 6 (line 7)`), or an empty text.
+        faults: By record, why a file's reader could not read it. Such a record is a dead letter.
     """
 
     partitions: IntArray
@@ -85,6 +96,8 @@ class Polled:
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
     headers: Callable[[int], Headers] = no_headers
+    place: Callable[[int], str] = no_place
+    faults: Mapping[int, RefusedValueError] = field(default_factory=lambda: NO_FAULTS)
 
     def __len__(self) -> int:
         return len(self.values)
@@ -99,6 +112,8 @@ class Polled:
             [self.keys[row] for row in chosen],
             [self.values[row] for row in chosen],
             lambda index: self.headers(chosen[index]),
+            lambda index: self.place(chosen[index]),
+            {at: self.faults[row] for at, row in enumerate(chosen) if row in self.faults} if self.faults else NO_FAULTS,
         )
 
     @classmethod

@@ -43,8 +43,9 @@ def open_source(settings: Settings, covariates: Sequence[Covariate] = ()) -> Sou
         from rillcast.transports.file.source import FileSource
 
         given = settings.input
-        columns = FileColumns.of(given.fields, covariates) if given.is_table else None
-        return FileSource(settings.input.path, given.format, given.rate, columns)
+        stream = given.stream_of_file
+        columns = FileColumns.of(given.fields, covariates, stream) if given.is_table else None
+        return FileSource(settings.input.path, given.format, given.rate, columns, given.form)
     return client_of(settings.kafka).source(settings.kafka, settings.input.topic)
 
 

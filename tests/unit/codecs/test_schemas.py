@@ -13,9 +13,10 @@ import pytest
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.forecasts.columns import ForecastColumns
 from rillcast.codecs.forecasts.encoders import make_encoder
-from rillcast.codecs.observations.decoder import MAX_DS, MIN_DS, ObservationDecoder
+from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.protobuf import OBSERVATION, observation_message
 from rillcast.codecs.observations.rejections import Reason
+from rillcast.reading.times import MAX_DS, MIN_DS
 from tests.support.formats import SCHEMAS
 from tests.support.hostile import HOSTILE, NOON_MS, polled, record
 from tests.support.toy import ToyGraph, toy_bundle

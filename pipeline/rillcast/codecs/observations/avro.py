@@ -26,7 +26,7 @@ class AvroFormat:
         self._registry = registry
         self._deserialize = AvroDeserializer(registry.asked)
 
-    def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+    def decoder(self, shape: type[Any]) -> Callable[[bytes], Any]:
         """Return confluent-kafka's deserialiser followed by a check of the members."""
         require, deserialize = self._registry.require, self._deserialize
 

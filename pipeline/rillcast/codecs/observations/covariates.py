@@ -14,7 +14,7 @@ Does not know: bytes, how a model uses the columns.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -26,6 +26,7 @@ from rillcast.arrays import FloatArray
 from rillcast.bundle.covariates import UNKNOWN, Covariate, ahead
 from rillcast.codecs.observations.rejections import Reason, RefusedError
 from rillcast.events import Masked
+from rillcast.reading.values import read_category, read_number
 
 Policy: TypeAlias = Literal["mask", "dead_letter"]
 _Wide: TypeAlias = np.ndarray[Any, np.dtype[np.float64]]
@@ -69,6 +70,11 @@ def types(covariates: Sequence[Covariate]) -> Types:
 def type_of(covariate: Covariate) -> Any:
     """Return the type of a covariate's value at the event."""
     return str | int | None if covariate.kind == "category" else float | None
+
+
+def reader_of(covariate: Covariate) -> Callable[[Any], Any]:
+    """Return the function that reads a value of any type as that covariate."""
+    return read_category if covariate.kind == "category" else read_number
 
 
 def type_ahead() -> Any:
@@ -155,8 +161,8 @@ class CovariateColumns:
             x[:, self._numbers] = np.array([read(one) for one in given], np.float64).reshape(n, len(self._numbers))
         unknown = 0
         for index, name, categories in self._categories:
-            texts = [getattr(one, name) for one in given]
-            x[:, index] = [np.nan if text is None else categories.get(str(text), UNKNOWN) for text in texts]
+            texts = [_category(getattr(one, name)) for one in given]
+            x[:, index] = [categories.get(text, UNKNOWN) if text else np.nan for text in texts]
             unknown += int((x[:, index] == UNKNOWN).sum())
         if self._rows:
             rows = self._rows
@@ -211,6 +217,11 @@ class CovariateColumns:
 
 def _categories(category: Covariate) -> dict[str, float]:
     return {text: float(number) for number, text in enumerate(category.categories, start=1)}
+
+
+def _category(value: str | int | None) -> str:
+    """Return a category as `rillcast.reading.values.read_category` reads it; an empty text is missing."""
+    return "" if value is None else str(value).strip()
 
 
 def _tuple_getter(names: Sequence[str]) -> Any:

@@ -12,27 +12,27 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import numpy as np
 
-from rillcast.arrays import FloatArray
+from rillcast.arrays import FloatArray, IntArray
 from rillcast.codecs.observations.cloudevents import open_event
 from rillcast.codecs.observations.covariates import CovariateColumns
 from rillcast.codecs.observations.fields import Fields, Observation, PolledRecords, RecordContext
+from rillcast.codecs.observations.first_look import FirstLook
 from rillcast.codecs.observations.format import Format
 from rillcast.codecs.observations.json import JsonFormat
 from rillcast.codecs.observations.rejections import Reason, RefusedError, Rejection
 from rillcast.events import NOTHING_MASKED, EventBatch, Masked
+from rillcast.reading.times import MAX_DS_MS, MIN_DS_MS, is_date_number
 
-MIN_DS: Final = dt.datetime(1900, 1, 1, tzinfo=dt.UTC)
-MAX_DS: Final = dt.datetime(2200, 1, 1, tzinfo=dt.UTC)
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
-_MIN_DS_MS: Final = (MIN_DS - _EPOCH) // _MILLISECOND
-_MAX_DS_MS: Final = (MAX_DS - _EPOCH) // _MILLISECOND
-_DETAIL_CHARS: Final = 200
+_LIKELY_DS_MS: Final = 22_001_232
+"""Whole numbers below are early on 1970-01-01, or dates without dashes."""
+_DETAIL_CHARS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +56,8 @@ class DecodeLimits:
 class ObservationDecoder:
     """PolledRecords to columns.
 
-    A batch of good records costs one list comprehension per column. Only a batch with a bad record is decoded one by
-    one.
+    A batch of records in the usual forms costs one list comprehension per column. Only a batch with a record of another
+    form, or a bad one, is read one by one.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class ObservationDecoder:
         *,
         cloudevents: bool = False,
         columns: CovariateColumns | None = None,
+        first_look: FirstLook | None = None,
     ) -> None:
         """Prepare the decoder.
 
@@ -77,16 +78,18 @@ class ObservationDecoder:
             fields: Where a record has its stream, time and observation; None = members of the plain names.
             cloudevents: Whether each record is a CloudEvent around its value.
             columns: Reader of the covariates that `fields` declares; None where it declares none.
+            first_look: Judges the first events; None = nothing is judged.
         """
         self._limits = limits or DecodeLimits()
         self._format = form or JsonFormat()
+        self._json = JsonFormat()
         fields = fields or Fields()
-        self._decode: Callable[[bytes], Any] = self._format.decoder(fields.shape)
-        self._get = fields.getter()
+        shape, any_shape = fields.shape, fields.any_shape
+        self._usual = _Path(self._format.decoder(shape), self._json.decoder(shape), fields.getter())
+        self._careful = _Path(self._format.decoder(any_shape), self._json.decoder(any_shape), fields.any_getter())
         self._cloudevents = cloudevents
         self._columns = columns
-        self._json = JsonFormat()
-        self._decode_json: Callable[[bytes], Any] = self._json.decoder(fields.shape)
+        self._first_look = first_look
         self._read: Callable[[PolledRecords], list[Observation]] = self._read_values
         if cloudevents or fields.needs_context:
             self._read = self._read_records
@@ -98,9 +101,10 @@ class ObservationDecoder:
 
         Raises:
             TransportError: A schema registry does not answer.
+            DataError: The first events of a file have unlikely times.
         """
         try:
-            return self._decode_all(records), []
+            decoded = self._decode_all(records), []
         except (
             _NeedsCareError,
             RefusedError,
@@ -110,18 +114,21 @@ class ObservationDecoder:
             ArithmeticError,
             RecursionError,
         ):
-            return self._decode_one_by_one(records)
+            decoded = self._decode_one_by_one(records)
+        if self._first_look is not None and self._first_look.done(records, decoded[0]):
+            self._first_look = None
+        return decoded
 
     def _decode_all(self, records: PolledRecords) -> EventBatch:
         limits, values = self._limits, records.values
-        if any(value is None or len(value) > limits.max_record_bytes for value in values):
+        if records.faults or any(value is None or len(value) > limits.max_record_bytes for value in values):
             raise _NeedsCareError
         events = self._read(records)
         ids = [event.unique_id for event in events]
         if ids and max(map(len, ids)) * 4 > limits.max_id_bytes:  # UTF-8 takes at most 4 bytes a character
             raise _NeedsCareError
         ds = np.fromiter((_epoch_ms(event.ds) for event in events), dtype=np.int64, count=len(events))
-        if ds.size and (ds.min() < _MIN_DS_MS or ds.max() > _MAX_DS_MS):
+        if ds.size and (ds.min() < _LIKELY_DS_MS or ds.max() > MAX_DS_MS) and not _all_usual(ds):
             raise _NeedsCareError
         if limits.max_future_ms and np.any((ds - records.timestamps_ms > limits.max_future_ms) & _known(records)):
             raise _NeedsCareError
@@ -148,17 +155,17 @@ class ObservationDecoder:
     # Three functions for the same list; the first is the hot path.
 
     def _read_values(self, records: PolledRecords) -> list[Observation]:
-        decode = self._decode
-        return [decode(value) for value in records.values]  # type: ignore[arg-type]  # None was ruled out
+        decode = self._usual.decode
+        return [decode(value) for value in records.values]
 
     def _read_mapped(self, records: PolledRecords) -> list[Observation]:
-        decode, get = self._decode, self._get
-        return [get(decode(value), None) for value in records.values]  # type: ignore[arg-type]  # None was ruled out
+        decode, get = self._usual.decode, self._usual.get
+        return [get(decode(value), None) for value in records.values]
 
     def _read_records(self, records: PolledRecords) -> list[Observation]:
-        return [self._observe(records, row) for row in range(len(records.values))]
+        return [self._observe(records, row, self._usual) for row in range(len(records.values))]
 
-    def _observe(self, records: PolledRecords, row: int) -> Observation:
+    def _observe(self, records: PolledRecords, row: int, path: _Path) -> Observation:
         """Return the observation of one record.
 
         Raises:
@@ -166,16 +173,16 @@ class ObservationDecoder:
         """
         value = records.values[row]
         context = RecordContext(records, row)
-        decode, form = self._decode, self._format
+        decode, form = path.decode, self._format
         if self._cloudevents:
             value, is_json, attributes = open_event(records, row)
             context = RecordContext(records, row, attributes)
             if is_json:
-                decode, form = self._decode_json, self._json
+                decode, form = path.decode_json, self._json
         if not value:
             raise RefusedError(Reason.EMPTY, "the record has no value")
         try:
-            return self._get(decode(value), context)
+            return path.get(decode(value), context)
         except (msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError, TypeError) as error:
             raise RefusedError(*form.refusal(value, error)) from error
 
@@ -187,12 +194,14 @@ class ObservationDecoder:
             try:
                 event = self._checked(records, row)
             except RefusedError as refused:
-                rejections.append(Rejection(row, refused.reason, refused.detail[:_DETAIL_CHARS]))
+                place = records.place(row)
+                detail = f"{place}: {refused.detail}" if place else refused.detail
+                rejections.append(Rejection(row, refused.reason, detail[:_DETAIL_CHARS]))
             else:
                 rows.append(row)
                 events.append(event)
         ids = [event.unique_id for event in events]
-        ds = np.array([_epoch_ms(event.ds) for event in events], np.int64)
+        ds = np.array([event.ds for event in events], np.int64)
         y = np.array([np.nan if event.y is None else event.y for event in events], np.float64).astype(np.float32)
         x, future, masked = self._covariates(events)
         at = np.array(rows, np.int64)
@@ -200,7 +209,7 @@ class ObservationDecoder:
         return EventBatch(partitions, offsets, ids, ds, y, x, future, timestamps_ms, at, masked), rejections
 
     def _checked(self, records: PolledRecords, row: int) -> Observation:
-        """Return the observation of one record, checked against the limits.
+        """Return the observation of one record, read with care and checked against the limits.
 
         Raises:
             RefusedError: The record has no observation, or the observation exceeds a limit.
@@ -210,29 +219,36 @@ class ObservationDecoder:
             raise RefusedError(
                 Reason.TOO_LARGE, f"{len(value)} bytes, input.max_record_bytes is {limits.max_record_bytes}"
             )
-        event = self._observe(records, row)
+        if (fault := records.faults.get(row)) is not None:
+            raise RefusedError(Reason(fault.kind), fault.detail)
+        event = self._observe(records, row, self._careful)
         if (size := len(event.unique_id.encode(errors="surrogatepass"))) > limits.max_id_bytes:
             raise RefusedError(
                 Reason.BAD_ID, f"unique_id has {size} bytes, input.max_id_bytes is {limits.max_id_bytes}"
             )
-        ds = _epoch_ms(event.ds)
-        if not _MIN_DS_MS <= ds <= _MAX_DS_MS:
-            raise RefusedError(
-                Reason.DS_OUT_OF_RANGE, f"ds {event.ds} is not between {MIN_DS.date()} and {MAX_DS.date()}"
-            )
+        assert isinstance(event.ds, int)  # read with care, it is milliseconds
         timestamp = int(records.timestamps_ms[row])
-        if limits.max_future_ms and timestamp >= 0 and ds - timestamp > limits.max_future_ms:
+        if limits.max_future_ms and timestamp >= 0 and event.ds - timestamp > limits.max_future_ms:
             raise RefusedError(
                 Reason.FROM_THE_FUTURE,
-                f"ds lies {(ds - timestamp) / 1000:g} s after the record's timestamp, "
+                f"ds lies {(event.ds - timestamp) / 1000:g} s after the record's timestamp, "
                 f"input.max_future_s is {limits.max_future_ms / 1000:g}",
             )
         if event.y is not None and abs(event.y) > limits.max_abs_y:
             raise RefusedError(
                 Reason.Y_OUT_OF_RANGE, f"|y| = {abs(event.y):g}, input.max_abs_y is {limits.max_abs_y:g}"
             )
-        self._covariates([event])
+        if self._columns is not None:
+            self._covariates([event])
         return event
+
+
+class _Path(NamedTuple):
+    """A way from a value to an observation: how it is decoded, also as JSON, and what is taken of it."""
+
+    decode: Callable[[Any], Any]
+    decode_json: Callable[[Any], Any]
+    get: Callable[[Any, Any], Observation]
 
 
 class _NeedsCareError(Exception):
@@ -243,8 +259,15 @@ def _known(records: PolledRecords) -> Any:
     return records.timestamps_ms >= 0
 
 
+def _all_usual(ds: IntArray) -> bool:
+    """Whether every time is in range, and none may be a date without dashes (20240501)."""
+    if ds.min() < MIN_DS_MS or ds.max() > MAX_DS_MS:
+        return False
+    return not any(is_date_number(value) for value in ds[(ds >= 0) & (ds < _LIKELY_DS_MS)].tolist())
+
+
 def _epoch_ms(ds: int | dt.datetime) -> int:
     if isinstance(ds, int):
         # numpy refuses a number beyond int64; a clipped date is still out of range.
-        return min(max(ds, _MIN_DS_MS - 1), _MAX_DS_MS + 1)
+        return min(max(ds, MIN_DS_MS - 1), MAX_DS_MS + 1)
     return ((ds if ds.tzinfo else ds.replace(tzinfo=dt.UTC)) - _EPOCH) // _MILLISECOND

@@ -3,6 +3,10 @@
 A mapping becomes a generated msgspec type with the renamed and nested members. So the same compiled code decodes and
 checks a mapped record and a plain one.
 
+There are two types. `shape` has the usual forms of each member, and compiled code reads it. `any_shape` takes members
+of any type, which `rillcast.reading` then reads: other forms, and the reason why a member has none. Both read a member
+that `shape` accepts alike.
+
 Owns: `Observation`, to which every format decodes; the mapping of other names, nested members and the record's context
 (key, timestamp, headers, CloudEvents attributes) onto it.
 Does not know: how bytes become members (`rillcast.codecs.observations.format`), which values are allowed
@@ -13,8 +17,9 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from typing import Annotated, Any, Final, Literal, Protocol, TypeAlias
 
@@ -24,12 +29,15 @@ from rillcast.arrays import IntArray
 from rillcast.bundle.covariates import Covariate, ahead
 from rillcast.codecs.observations import covariates as of_covariates
 from rillcast.codecs.observations.rejections import Reason, RefusedError
+from rillcast.reading.refusals import Cause, RefusedValueError
+from rillcast.reading.times import PER_MS, Unit, is_date_number, read_time
+from rillcast.reading.values import read_id, read_number, read_numbers
 
-Unit: TypeAlias = Literal["s", "ms", "us", "ns"]
-_PER_MS: Final[dict[str, tuple[int, int]]] = {"s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
 _NAMES: Final = ("unique_id", "ds", "y")
 _REQUIRED: Final = ("unique_id", "ds")
 _UNESCAPED_DOT: Final = re.compile(r"(?<!\\)\.")
+_FIRST_DATE, _LAST_DATE = 19_000_101, 22_001_231
+_REMEDIES: Final[Mapping[Cause, str]] = {"unit": "set input.fields.ds_unit"}
 
 Text: TypeAlias = Annotated[str, msgspec.Meta(min_length=1)]
 Time: TypeAlias = int | dt.datetime
@@ -87,6 +95,16 @@ class PolledRecords(Protocol):
         """The headers of a row."""
         ...
 
+    @property
+    def place(self) -> Callable[[int], str]:
+        """Where a row stands in a file, or an empty text."""
+        ...
+
+    @property
+    def faults(self) -> Mapping[int, RefusedValueError]:
+        """By row, why the reader of a file could not read it."""
+        ...
+
 
 @dataclass(frozen=True, slots=True)
 class RecordContext:
@@ -133,25 +151,30 @@ class Fields:
         x: str = "x",
         future: str = "future",
         covariates: Sequence[Covariate] = (),
+        stream: str = "",
     ) -> None:
         r"""Name the members.
 
         Args:
             unique_id: Source of the stream id: a path into the value (`"tags.host"`; `\.` is a dot within a name), or
-                `$key`, `$header.NAME`, `$ce.NAME`. Under another than the plain name it may be a whole number.
+                `$key`, `$header.NAME`, `$ce.NAME`. Empty = every record is of the one stream `stream`.
             ds: Source of the time: a path, or `$timestamp`, `$header.NAME`, `$ce.NAME`.
             y: Path of the observation.
             ds_unit: Unit of a `ds` that is a number.
             x: Path of the object with the covariates at the event; empty = the covariates are members of the value.
             future: Path of the object with the covariates for the next periods.
             covariates: Covariates to read.
+            stream: Id of the only stream, where `unique_id` is empty.
 
         Raises:
             ValueError: A path is empty, or a source does not fit its field.
         """
         self._paths: dict[str, tuple[str, ...]] = {}
         self._sources: dict[str, str] = {}
+        self._stream = stream if not unique_id else ""
         for name, where in zip(_NAMES, (unique_id, ds, y), strict=True):
+            if name == "unique_id" and self._stream:
+                continue
             if where.startswith("$"):
                 self._sources[name] = _source(name, where)
             else:
@@ -167,7 +190,7 @@ class Fields:
             for b, other in self._paths.items():
                 if a != b and one[: len(other)] == other:
                     raise ValueError(f"input.fields.{a} {'.'.join(one)!r} leads through input.fields.{b}")
-        self._scale = _PER_MS[ds_unit]
+        self._unit = ds_unit
         own = {name: (name,) for name in _NAMES}
         self.plain = (x, future) == ("x", "future") and ds_unit == "ms"
         self.plain &= {name: path for name, path in self._paths.items() if name in own} == own and not self._sources
@@ -179,47 +202,106 @@ class Fields:
 
     @property
     def shape(self) -> type[msgspec.Struct]:
-        """The type to which a value is decoded."""
-        if self.plain:
-            return self._plain_shape()
-        tree: dict[str, Any] = {}
-        for name, path in self._paths.items():
-            branch = tree
-            for step in path[:-1]:
-                branch = branch.setdefault(step, {})
-            branch[path[-1]] = name
-        return _struct("Value", tree, {name: self._type_of(name) for name in self._paths})
+        """The type to which a value with members of the usual forms is decoded."""
+        return self._plain_shape() if self.plain else self._shape(self._type_of)
+
+    @property
+    def any_shape(self) -> type[msgspec.Struct]:
+        """The type to which a value with members of any type is decoded."""
+        return self._shape(lambda _name: Any)
 
     def getter(self) -> Callable[[Any, RecordContext | None], Observation]:
-        """Return a function that makes an observation of a decoded value and its record's context.
+        """Return a function that makes an observation of a value of `shape` and its record's context.
 
-        The function raises `RefusedError` where a field is missing or of a wrong type.
+        The function raises `RefusedError` or `ValueError` where a member has no usual form.
         """
         if self.plain:
             return lambda value, _context: value
         read_x, read_future = self._covariate_reader("x"), self._covariate_reader("future")
-        readers = {
-            name: attrgetter(".".join(_attribute(step) for step in path))
-            for name, path in self._paths.items()
-            if name in _NAMES
-        }
-        sources, (times, per) = dict(self._sources), self._scale
+        readers, sources = self._readers(), dict(self._sources)
+        (times, per), stream = PER_MS[self._unit], self._stream
 
         def get(value: Any, context: RecordContext | None) -> Observation:
             found: dict[str, Any] = {name: _read(read, value) for name, read in readers.items()}
             for name, source in sources.items():
                 assert context is not None  # the decoder passes it where `needs_context`
-                found[name] = _converted(name, source, context.find(source))
+                found[name] = self._from_context(name, source, context)
             ds = found["ds"]
-            if isinstance(ds, int) and sources.get("ds") != "$timestamp":
+            if "ds" in readers and isinstance(ds, int):
+                if _FIRST_DATE <= ds <= _LAST_DATE and is_date_number(ds):
+                    raise ValueError(ds)  # to be read with care
                 ds = ds * times // per
-            unique_id = found["unique_id"]
+            unique_id = stream or found["unique_id"]
             unique_id = unique_id if isinstance(unique_id, str) else str(unique_id)
             if not self._covariates:
                 return Observation(unique_id, ds, found["y"])
             return CovariateObservation(unique_id, ds, found["y"], read_x(value), read_future(value))
 
         return get
+
+    def any_getter(self) -> Callable[[Any, RecordContext], Observation]:
+        """Return a function that makes an observation of a value of `any_shape` and its record's context.
+
+        The function raises `RefusedError` where a member cannot be read.
+        """
+        readers, sources = self._readers(), dict(self._sources)
+        of = {"unique_id": read_id, "ds": partial(read_time, unit=self._unit), "y": read_number}
+        paths = {name: ".".join(path) for name, path in self._paths.items()}
+        covariates = [(f"x.{one.name}", of_covariates.reader_of(one)) for one in self._covariates]
+        covariates += [(f"future.{one.name}", read_numbers) for one in ahead(self._covariates)]
+        at = {name: _path_reader(self._paths[name]) for name, _ in covariates}
+
+        def get(value: Any, context: RecordContext) -> Observation:
+            found: dict[str, Any] = {"unique_id": self._stream}
+            for name, read in readers.items():
+                found[name] = _understood(paths[name], of[name], _read(read, value))
+            for name, source in sources.items():
+                found[name] = self._from_context(name, source, context)
+            if not covariates:
+                return Observation(found["unique_id"], found["ds"], found["y"])
+            parts: dict[str, dict[str, Any]] = {"x": {}, "future": {}}
+            for name, read_value in covariates:
+                part, _, own = name.partition(".")
+                member = _understood(paths[name], read_value, _read(at[name], value), of_y=False)
+                parts[part][of_covariates.attribute(own)] = member
+            x, future = self._types.x(**parts["x"]), self._types.future(**parts["future"])
+            return CovariateObservation(found["unique_id"], found["ds"], found["y"], x, future)
+
+        return get
+
+    def has_y(self, members: Any) -> bool:
+        """Whether the object of a record has the member of the observation, null or not."""
+        at = members
+        for step in self._paths["y"]:
+            if not isinstance(at, dict) or step not in at:
+                return False
+            at = at[step]
+        return True
+
+    @property
+    def y(self) -> str:
+        """Path of the observation, for messages."""
+        return ".".join(self._paths["y"])
+
+    def _shape(self, type_of: Callable[[str], Any]) -> type[msgspec.Struct]:
+        tree: dict[str, Any] = {}
+        for name, path in self._paths.items():
+            branch = tree
+            for step in path[:-1]:
+                branch = branch.setdefault(step, {})
+            branch[path[-1]] = name
+        return _struct("Value", tree, {name: type_of(name) for name in self._paths})
+
+    def _readers(self) -> dict[str, Callable[[Any], Any]]:
+        """Return a function for each of stream, time and observation that takes it out of a decoded value."""
+        return {name: _path_reader(path) for name, path in self._paths.items() if name in _NAMES}
+
+    def _from_context(self, name: str, source: str, context: RecordContext) -> Any:
+        """Return the id or the time that the record's context has."""
+        found = context.find(source)
+        if name == "unique_id":
+            return _understood(source, read_id, found)
+        return _understood(source, partial(read_time, unit="ms" if source == "$timestamp" else self._unit), found)
 
     def _plain_shape(self) -> type[msgspec.Struct]:
         if not self._covariates:
@@ -234,9 +316,7 @@ class Fields:
         """Return a function that makes `x` or `future` of a decoded value with members at any path."""
         kind: Any = self._types.x if part == "x" else self._types.future
         readers = {
-            of_covariates.attribute(name.removeprefix(f"{part}.")): attrgetter(
-                ".".join(_attribute(step) for step in path)
-            )
+            of_covariates.attribute(name.removeprefix(f"{part}.")): _path_reader(path)
             for name, path in self._paths.items()
             if name.startswith(f"{part}.")
         }
@@ -299,13 +379,16 @@ def _read(read: Callable[[Any], Any], value: Any) -> Any:
         return None
 
 
-def _converted(name: str, source: str, found: str | int) -> Any:
-    """Return a value from the record's context as the type of its field."""
-    if name == "unique_id" and isinstance(found, str) and not found:
-        raise RefusedError(Reason.BAD_ID, f"{source} is empty")
-    if name == "unique_id" or isinstance(found, int):
-        return found
+def _path_reader(path: Sequence[str]) -> Callable[[Any], Any]:
+    return attrgetter(".".join(_attribute(step) for step in path))
+
+
+def _understood(where: str, read: Callable[[Any], Any], found: Any, *, of_y: bool = True) -> Any:
+    """Return what a value means; `where` names it in the refusal."""
     try:
-        return int(found) if found.lstrip("-").isdecimal() else msgspec.convert(found, dt.datetime)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise RefusedError(Reason.DS_OUT_OF_RANGE, f"{source}: {error}") from error
+        return read(found)
+    except RefusedValueError as error:
+        reason = Reason(error.kind)
+        if not of_y and reason is Reason.Y_OUT_OF_RANGE:
+            reason = Reason.COVARIATE_OUT_OF_RANGE
+        raise RefusedError(reason, f"{where}: {error.explain(_REMEDIES)}") from error

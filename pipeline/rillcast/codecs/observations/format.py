@@ -19,7 +19,7 @@ from rillcast.codecs.observations.rejections import Reason
 class Format(Protocol):
     """A format of observations."""
 
-    def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+    def decoder(self, shape: type[Any]) -> Callable[[bytes], Any]:
         """Return a function that decodes a value to `shape`.
 
         The function may raise errors that `refusal` explains, and `RefusedError`, which has its own reason. An error

@@ -14,7 +14,7 @@ from rillcast.codecs.observations.rejections import Reason
 class JsonFormat:
     """Implements `rillcast.codecs.observations.format.Format`."""
 
-    def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+    def decoder(self, shape: type[Any]) -> Callable[[bytes], Any]:
         """Return msgspec's bound method: no Python code runs between a record and its members."""
         return msgspec.json.Decoder(shape).decode
 

@@ -39,7 +39,7 @@ class JsonSchemaFormat:
             self._validate = lambda value: deserialize(value, context)
         self._json = JsonFormat()
 
-    def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+    def decoder(self, shape: type[Any]) -> Callable[[bytes], Any]:
         """Return a check of the frame, the validation if it is on, then msgspec's decoder."""
         require, validate = self._registry.require, self._validate
         read = self._json.decoder(shape)

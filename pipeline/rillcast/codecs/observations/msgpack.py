@@ -17,7 +17,7 @@ from rillcast.codecs.observations.rejections import Reason
 class MessagePackFormat:
     """Implements `rillcast.codecs.observations.format.Format`."""
 
-    def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+    def decoder(self, shape: type[Any]) -> Callable[[bytes], Any]:
         """Return msgspec's bound method."""
         return msgspec.msgpack.Decoder(shape).decode
 

@@ -41,7 +41,7 @@ class ProtobufFormat:
         # serves in the form that it needs.
         self._deserialize = ProtobufDeserializer(message, {"use.deprecated.format": False})
 
-    def decoder(self, shape: type[msgspec.Struct]) -> Callable[[bytes], Any]:
+    def decoder(self, shape: type[Any]) -> Callable[[bytes], Any]:
         """Return confluent-kafka's deserialiser followed by a check of the members."""
         require, deserialize, members = self._registry.require, self._deserialize, _reader(self._descriptor, shape)
 

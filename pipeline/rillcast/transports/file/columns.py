@@ -1,7 +1,8 @@
 """The columns of a CSV or Parquet file that hold the stream, the time, the observation and the covariates.
 
 Owns: the names, and the translation of a row of cells into the members of a plain observation record, so that the
-decoder sees files like topics. Does not know: how a file is read (`rillcast.transports.file.readers`).
+decoder sees files like topics. Does not know: how a file is read (`rillcast.transports.file.readers`), the forms of a
+value (`rillcast.reading`).
 
 A covariate has a column of its own name. Its values for the periods ahead have a column `future.NAME`: a list in
 Parquet, the text of a JSON list in CSV. If the column of a covariate is absent, the covariate is missing in every row.
@@ -9,29 +10,38 @@ Parquet, the text of a JSON list in CSV. If the column of a covariate is absent,
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
-import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
-
-import msgspec
+from functools import partial
+from typing import Any, Final, NamedTuple
 
 from rillcast.bundle.covariates import Covariate, ahead
 from rillcast.errors import DataError, SettingsError
+from rillcast.reading.files import OptionNames, TextForm, UnreadableError, positions
+from rillcast.reading.refusals import Cause, RefusedValueError, listed, shown
+from rillcast.reading.times import read_time
+from rillcast.reading.values import read_category, read_id, read_number, read_numbers
 from rillcast.settings import FieldSettings
 
 log = logging.getLogger(__name__)
 
-_DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_MIDNIGHT: Final = "T00:00:00Z"
-_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
-_NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?", re.ASCII)
-_MISSING: Final = frozenset({"", "nan", "na", "null", "none"})
-_PER_MS: Final[dict[str, tuple[int, int]]] = {"s": (1_000, 1), "ms": (1, 1), "us": (1, 1_000), "ns": (1, 1_000_000)}
-_list = msgspec.json.Decoder(list[Any]).decode
+NAMES: Final = OptionNames("set input.separator to", "set input.decimal to", "set input.encoding to", "input.fields")
+REMEDIES: Final[Mapping[Cause, str]] = {"decimal": "set input.decimal to ','", "unit": "set input.fields.ds_unit"}
+# Text that the decoder of JSON takes as it stands; all other forms become milliseconds here.
+_RFC3339: Final = re.compile(
+    r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}(\.[0-9]{1,6})?(Z|[+-][0-9]{2}:[0-9]{2})?", re.ASCII
+)
+Read = Callable[[Any], Any]
+
+
+class Cell(NamedTuple):
+    """One member of a record: the path to it, its column, and the function that reads a cell; None = as it is."""
+
+    member: tuple[str, ...]
+    column: str
+    read: Read | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,23 +49,25 @@ class FileColumns:
     """Names of columns.
 
     Attributes:
-        unique_id: Column of the stream id.
+        unique_id: Column of the stream id; empty = the whole file is the stream `stream`.
         ds: Column of the time.
         y: Column of the observation.
-        scale: Factor and divisor that turn a whole-number time into milliseconds.
+        unit: Unit of a time that is a number.
         covariates: Covariates to read.
         future: Prefix, before a dot and the covariate's name, of the columns of values ahead.
+        stream: Id of the stream of a file without ids.
     """
 
     unique_id: str = "unique_id"
     ds: str = "ds"
     y: str = "y"
-    scale: tuple[int, int] = (1, 1)
+    unit: str = "ms"
     covariates: tuple[Covariate, ...] = ()
     future: str = "future"
+    stream: str = ""
 
     @classmethod
-    def of(cls, fields: FieldSettings, covariates: Sequence[Covariate]) -> FileColumns:
+    def of(cls, fields: FieldSettings, covariates: Sequence[Covariate], stream: str = "") -> FileColumns:
         r"""Return the columns that a mapping names; a path is a name, since a column has no members.
 
         Raises:
@@ -65,12 +77,12 @@ class FileColumns:
             if (where := getattr(fields, name)).startswith("$"):
                 raise SettingsError(f"input.fields.{name} is {where!r}, which a CSV or Parquet file does not have")
         unique_id, ds, y = (name.replace("\\.", ".") for name in (fields.unique_id, fields.ds, fields.y))
-        return cls(unique_id, ds, y, _PER_MS[fields.ds_unit], tuple(covariates), fields.future)
+        return cls(unique_id, ds, y, fields.ds_unit, tuple(covariates), fields.future, stream)
 
     @property
-    def required(self) -> tuple[str, str, str]:
+    def required(self) -> list[str]:
         """Columns without which a file cannot be read."""
-        return self.unique_id, self.ds, self.y
+        return [name for name in (self.unique_id, self.ds, self.y) if name != ""]
 
     def of_now(self, header: Sequence[str]) -> dict[str, str]:
         """Return the file's columns of covariates at the event, by the covariate's name."""
@@ -81,77 +93,70 @@ class FileColumns:
         columns = {one.name: f"{self.future}.{one.name}" for one in ahead(self.covariates)}
         return {name: column for name, column in columns.items() if column in header}
 
-    def check(self, header: Sequence[str], name: str) -> None:
-        """Require the columns of a plain observation, and log those that are not read.
+    def check(self, header: Sequence[str], name: str, form: TextForm | None = None) -> None:
+        """Require the columns of a plain observation, and log those that are not read; `form` is that of CSV.
 
         Raises:
-            DataError: A required column is missing.
+            DataError: A required column is missing, or stands twice.
         """
-        if missing := [column for column in self.required if column not in header]:
-            raise DataError(
-                f"input.path {name}: columns {missing} are missing; found {list(header)}, expected "
-                f"{list(self.required)}; input.fields can name others"
-            )
-        read = {*self.required, *self.of_now(header).values(), *self.of_future(header).values()}
+        now, future = self.of_now(header).values(), self.of_future(header).values()
+        read = [*self.required, *now, *future]
+        try:
+            positions(header, self.required, NAMES, form)
+            positions(header, list(dict.fromkeys(read)), NAMES, form)
+        except UnreadableError as error:
+            raise DataError(f"input.path {name}: {error}") from error
         if extra := [column for column in header if column not in read]:
-            log.info("%s: columns %s are not used", name, extra)
+            log.info("%s: columns %s are not used", name, listed(extra))
         if absent := [one.name for one in self.covariates if one.name not in header]:
-            log.warning("%s: no columns for covariates %s; they are missing in every row", name, absent)
+            log.warning("%s: no columns for covariates %s; they are missing in every row", name, listed(absent))
 
-    def is_text(self, covariate: str) -> bool:
-        """Whether a covariate is a category."""
-        return next(one for one in self.covariates if one.name == covariate).kind == "category"
+    def cells(self, header: Sequence[str], decimal: str = ".") -> list[Cell]:
+        """Return the members of a record and how a cell becomes each of them."""
+        number = partial(read_number, decimal=decimal)
+        kinds = {one.name: read_category if one.kind == "category" else number for one in self.covariates}
+        found = [Cell(("unique_id",), self.unique_id, read_id)] if self.unique_id else []
+        found += [Cell(("ds",), self.ds, self.time), Cell(("y",), self.y, number)]
+        found += [Cell(("x", name), column, kinds[name]) for name, column in self.of_now(header).items()]
+        return found + [Cell(("future", name), column, read_numbers) for name, column in self.of_future(header).items()]
 
-    def time(self, value: Any) -> Any:
-        """Return a time as records have it: whole numbers in milliseconds, dates at midnight, the rest unchanged."""
-        if isinstance(value, int):
-            return value * self.scale[0] // self.scale[1]
-        if isinstance(value, dt.date) and not isinstance(value, dt.datetime):
-            return f"{value}{_MIDNIGHT}"
-        return value
+    def time(self, value: Any) -> int | str:
+        """Return a time as records have it: milliseconds, or text that the decoder reads as it stands.
 
-    def text_time(self, text: str) -> int | str:
-        """Return the time in a cell of text as records have it."""
-        if _INTEGER.fullmatch(text):
-            return int(self.time(int(text)))
-        return text + _MIDNIGHT if _DATE.fullmatch(text) else text
+        Raises:
+            RefusedValueError: The cell is no time.
+        """
+        if isinstance(value, str) and _RFC3339.fullmatch(value):
+            return value
+        return read_time(value, self.unit)
 
+    def record(self, cells: Sequence[Cell], row: Sequence[Any]) -> dict[str, Any]:
+        """Return the members of the record of a row.
 
-def number(text: str) -> float | str | None:
-    """Return a cell of text as a number, None if it is empty, or unchanged so that the decoder refuses it."""
-    stripped = text.strip()
-    if stripped.lower() in _MISSING:
-        return None
-    if _NUMBER.fullmatch(stripped) and math.isfinite(value := float(stripped)):
-        return value
-    return text
+        Raises:
+            RefusedValueError: A cell cannot be read.
+        """
+        members: dict[str, Any] = {} if self.unique_id else {"unique_id": self.stream}
+        for (path, _, read), value in zip(cells, row, strict=True):
+            found = value if read is None else read(value)
+            if len(path) == 1:
+                members[path[0]] = found
+            else:
+                members.setdefault(path[0], {})[path[1]] = found
+        return members
 
-
-def category(text: str) -> str | None:
-    """Return a cell of text as a category, None if it is empty."""
-    return text.strip() or None
-
-
-def numbers(text: str) -> list[Any] | str | None:
-    """Return a cell of text as a list, None if it is empty, or unchanged so that the decoder refuses it."""
-    if text.strip().lower() in _MISSING:
-        return None
-    try:
-        return _list(text)
-    except (msgspec.MsgspecError, ValueError, RecursionError):
-        return text
-
-
-def finite(value: Any) -> Any:
-    """Return an infinity as text, which the decoder refuses; JSON has none, and null would count as a missing value."""
-    return str(value) if isinstance(value, float) and math.isinf(value) else value
-
-
-def record(unique_id: Any, ds: Any, y: Any, x: Mapping[str, Any], future: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the members of a plain observation."""
-    members = {"unique_id": unique_id, "ds": ds, "y": y}
-    if x:
-        members["x"] = x
-    if future:
-        members["future"] = future
-    return members
+    def refused(self, cells: Sequence[Cell], row: Sequence[Any]) -> tuple[dict[str, Any], RefusedValueError]:
+        """Return the record of a row that cannot be read, with such cells as they stand, and the first reason."""
+        members: dict[str, Any] = {} if self.unique_id else {"unique_id": self.stream}
+        reason: RefusedValueError | None = None
+        for (path, column, read), value in zip(cells, row, strict=True):
+            found = value
+            try:
+                found = value if read is None else read(value)
+            except RefusedValueError as error:
+                detail = f"column {shown(column)}: {error.explain(REMEDIES)}"
+                reason = reason or RefusedValueError(error.kind, detail)
+            at = members if len(path) == 1 else members.setdefault(path[0], {})
+            at[path[-1]] = found
+        assert reason is not None  # called for rows in which a cell is refused
+        return members, reason

@@ -1,31 +1,29 @@
 """Readers of observation files: each turns one format into raw JSON records, a chunk at a time.
 
-Owns: JSON Lines, CSV and Parquet (and gzip for the first two), and standard input. Does not know: offsets, pacing, or
-whether a record is valid. Nothing is dropped here: a row that cannot become a record is handed over in a form that the
-decoder refuses, so that it becomes a dead letter with its reason.
+Owns: JSON Lines, CSV and Parquet, and standard input. Does not know: offsets, pacing, the forms of a value
+(`rillcast.reading`). Nothing is dropped here: a row that cannot become a record is handed over with its fault, so that
+it becomes a dead letter with its reason. Blank lines are no records.
 """
 
 from __future__ import annotations
 
+import codecs
 import contextlib
-import csv
-import gzip
-import io
 import itertools
-import logging
 import os
 import select
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, Protocol
+from typing import IO, Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from rillcast.errors import DataError, SettingsError, TransportError
-from rillcast.transports.file.columns import FileColumns, category, finite, number, numbers, record
-
-log = logging.getLogger(__name__)
+from rillcast.reading import files
+from rillcast.reading.files import TextForm, UnreadableError
+from rillcast.reading.refusals import RefusedValueError
+from rillcast.transports.file.columns import NAMES, Cell, FileColumns
 
 _READ_BYTES: Final = 1 << 20
 _PARQUET_ROWS: Final = 65_536
@@ -33,8 +31,27 @@ _PARQUET_ROWS: Final = 65_536
 _encode = msgspec.json.Encoder().encode
 
 
+class Batch(NamedTuple):
+    """Raw records that were read together.
+
+    Attributes:
+        values: Records.
+        places: Line of each record in a text file, its row in Parquet.
+        faults: By index of a record, why it cannot be read.
+    """
+
+    values: list[bytes]
+    places: Sequence[int]
+    faults: dict[int, RefusedValueError]
+
+
 class Reader(Protocol):
     """A file that is being read."""
+
+    @property
+    def place(self) -> str:
+        """Form of the place of a record, with `row` and `line`."""
+        ...
 
     @property
     def ended(self) -> bool:
@@ -46,7 +63,7 @@ class Reader(Protocol):
         """Number of records; None while it is unknown."""
         ...
 
-    def read(self, max_records: int, timeout_s: float) -> list[bytes]:
+    def read(self, max_records: int, timeout_s: float) -> Batch:
         """Return at most `max_records` raw records; only a pipe waits, at most `timeout_s`."""
         ...
 
@@ -55,10 +72,13 @@ class Reader(Protocol):
         ...
 
 
-def open_reader(path: str, file_format: str, columns: FileColumns | None = None) -> Reader:
+def open_reader(
+    path: str, file_format: str, columns: FileColumns | None = None, form: TextForm | None = None
+) -> Reader:
     """Open `path` (`-` is standard input) as `json`, `csv`, `parquet`, or by its name (`auto`).
 
-    `columns` names the columns of CSV and Parquet; by default they are named like the members of a record.
+    `columns` names the columns of CSV and Parquet; by default they are named like the members of a record. `form` says
+    how a text file is written.
 
     Raises:
         SettingsError: The name has no known ending, or the path cannot be read in that format.
@@ -70,32 +90,63 @@ def open_reader(path: str, file_format: str, columns: FileColumns | None = None)
                 f"input.format is {file_format!r}, but standard input must be JSON Lines; set it to json"
             )
         return PipeReader()
-    chosen = _format_of(path) if file_format == "auto" else file_format
+    chosen, form = _format_of(path) if file_format == "auto" else file_format, form or TextForm()
     try:
         if chosen == "parquet":
             return ParquetReader(Path(path), columns)
-        stream = _open_binary(Path(path))
-        return CsvReader(stream, path, columns) if chosen == "csv" else LineReader(stream, path)
+        stream = files.open_bytes(Path(path))
+        if chosen == "csv":
+            return CsvReader(stream, path, columns, form)
+        return _line_reader(stream, path, form.encoding)
+    except UnreadableError as error:
+        raise DataError(f"input.path {path}: {error}") from error
     except OSError as error:
         raise DataError(f"input.path {path}: {error.strerror or error}") from error
 
 
 class LineReader:
-    """JSON Lines: every line is a record, an empty one too."""
+    """JSON Lines in UTF-8 with LF or CRLF: every line that is not blank is a record."""
 
+    place = "line {line}"
     total: int | None = None
 
     def __init__(self, stream: IO[bytes], name: str) -> None:
-        self._stream = stream
-        self._name = name
+        self._stream, self._name = stream, name
+        self._line = 0
         self.ended = False
 
-    def read(self, max_records: int, timeout_s: float) -> list[bytes]:  # noqa: ARG002  a file never waits
-        """Return the next lines without their ends."""
+    def read(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002  a file never waits
+        """Return the next lines without the blanks at their ends."""
         with _reading(self._name):
             lines = list(itertools.islice(self._stream, max_records))
         self.ended = len(lines) < max_records
-        return [line.rstrip(b"\r\n") for line in lines]
+        first, self._line = self._line + 1, self._line + len(lines)
+        if first == 1 and lines:
+            lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
+        return _without_blanks(lines, first)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._stream.close()
+
+
+class DecodedLineReader:
+    """JSON Lines of another encoding, or with lines that end with CR."""
+
+    place = "line {line}"
+    total: int | None = None
+
+    def __init__(self, stream: IO[bytes], name: str, encoding: str) -> None:
+        self._stream, self._name = stream, name
+        self._lines = files.lines(stream, encoding)
+        self.ended = False
+
+    def read(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002  a file never waits
+        """Return the next lines."""
+        with _reading(self._name):
+            found = list(itertools.islice(self._lines, max_records))
+        self.ended = len(found) < max_records
+        return Batch([line for _, line in found], [number for number, _ in found], {})
 
     def close(self) -> None:
         """Close the file."""
@@ -105,11 +156,14 @@ class LineReader:
 class PipeReader:
     """JSON Lines from a file descriptor that may stay silent; it waits with `select`, so Ctrl-C and time-outs work."""
 
+    place = "line {line}"
     total: int | None = None
 
     def __init__(self, descriptor: int = 0) -> None:
         self._descriptor = descriptor
         self._lines: list[bytes] = []
+        self._places: list[int] = []
+        self._line = 0
         self._partial: list[bytes] = []
         self._closed = False
 
@@ -118,16 +172,17 @@ class PipeReader:
         """Whether the writer has closed the pipe and every line has been read."""
         return self._closed and not self._lines
 
-    def read(self, max_records: int, timeout_s: float) -> list[bytes]:
+    def read(self, max_records: int, timeout_s: float) -> Batch:
         """Return the lines that are there, waiting at most `timeout_s` for a first one."""
         deadline = time.monotonic() + timeout_s
         while not self._lines and not self._closed:
             remaining = max(0.0, deadline - time.monotonic())
             if not select.select([self._descriptor], [], [], remaining)[0]:
-                return []
+                return Batch([], [], {})
             self._take(os.read(self._descriptor, _READ_BYTES))
         taken, self._lines = self._lines[:max_records], self._lines[max_records:]
-        return taken
+        places, self._places = self._places[:max_records], self._places[max_records:]
+        return Batch(taken, places, {})
 
     def close(self) -> None:
         """Stop reading; the owner of the descriptor closes it."""
@@ -137,79 +192,87 @@ class PipeReader:
     def _take(self, data: bytes) -> None:
         if not data:
             self._closed = True
-            if rest := b"".join(self._partial):
-                self._lines.append(rest.rstrip(b"\r"))
+            self._append([b"".join(self._partial)])
             return
         first, *lines = data.split(b"\n")
         self._partial.append(first)
         if lines:
             complete = [b"".join(self._partial), *lines[:-1]]
-            self._lines = [line.rstrip(b"\r") for line in complete]
             self._partial = [lines[-1]]
+            self._append(complete)
+
+    def _append(self, lines: list[bytes]) -> None:
+        if not self._line and lines:
+            lines[0] = lines[0].removeprefix(codecs.BOM_UTF8)
+        found = _without_blanks(lines, self._line + 1)
+        self._line += len(lines)
+        self._lines += found.values
+        self._places += found.places
 
 
 class CsvReader:
     """CSV with a header that names at least stream, time and observation; other columns are left out.
 
-    `unique_id` stays text. `ds` becomes a number if it is a whole number. `y` becomes a number if it is finite, and
-    null if it is empty or NaN. Any other text is unchanged. A row with more or fewer fields than the header is handed
-    over as a JSON array, and a row that is not UTF-8 as its bytes: the decoder accepts neither as a record.
+    A row with a fault is handed over with its reason. One with more or fewer fields than the header is a JSON array of
+    its cells, and one with a cell that cannot be read is a record with that cell unchanged. A row that is not of the
+    encoding is handed over as its bytes.
     """
 
+    place = "row {row} (line {line})"
     total: int | None = None
 
-    def __init__(self, stream: IO[bytes], name: str, columns: FileColumns | None = None) -> None:
-        self._stream = stream
-        self._name = name
-        self._columns = columns or FileColumns()
+    def __init__(
+        self, stream: IO[bytes], name: str, columns: FileColumns | None = None, form: TextForm | None = None
+    ) -> None:
+        self._stream, self._name = stream, name
+        self._columns, self._form = columns or FileColumns(), form or TextForm()
         self.ended = False
-        text = io.TextIOWrapper(stream, "utf-8-sig", errors="surrogateescape", newline="")
-        self._rows = csv.reader(text)
         with _reading(name):
-            header = [column.strip() for column in next(self._rows, [])]
-        self._width = len(header)
-        self._columns.check(header, name)
-        self._positions = [header.index(column) for column in self._columns.required]
-        now, future = self._columns.of_now(header), self._columns.of_future(header)
-        self._x = [
-            (one, header.index(at), category if self._columns.is_text(one) else number) for one, at in now.items()
-        ]
-        self._future = [(one, header.index(at)) for one, at in future.items()]
+            rows = files.CsvRows(stream, self._form)
+        self._columns.check(rows.header, name, self._form)
+        self._rows = iter(rows)
+        self._cells = self._columns.cells(rows.header, self._form.decimal)
+        self._at = [rows.header.index(cell.column) for cell in self._cells]
 
-    def read(self, max_records: int, timeout_s: float) -> list[bytes]:  # noqa: ARG002  a file never waits
+    def read(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002  a file never waits
         """Return the next rows as JSON records."""
+        batch = Batch([], [], {})
+        places: list[int] = []
         with _reading(self._name):
-            records = list(itertools.islice(self._records(), max_records))
-        self.ended = len(records) < max_records
-        return records
+            for line, cells, fault in itertools.islice(self._rows, max_records):
+                value, refused = self._record(cells, fault)
+                if refused is not None:
+                    batch.faults[len(places)] = refused
+                batch.values.append(value)
+                places.append(line)
+        self.ended = len(places) < max_records
+        return batch._replace(places=places)
 
     def close(self) -> None:
         """Close the file."""
         self._stream.close()
 
-    def _records(self) -> Iterator[bytes]:
-        (unique_id, ds, y), time_of = self._positions, self._columns.text_time
-        while True:
+    def _record(self, cells: list[str], fault: str) -> tuple[bytes, RefusedValueError | None]:
+        """Return the record of a row, and why it cannot be read."""
+        try:
+            if fault:
+                return _encode(cells), RefusedValueError("wrong_type", fault)
+            row = [cells[at] for at in self._at]
             try:
-                row = next(self._rows, None)
-            except csv.Error as error:  # a field beyond the csv module's limit; the next row is read as usual
-                yield _encode([f"line {self._rows.line_num}: {error}"])
-                continue
-            if row is None:
-                return
-            try:
-                if len(row) != self._width:
-                    yield _encode(row)
-                else:
-                    x = {name: read(row[at]) for name, at, read in self._x}
-                    future = {name: numbers(row[at]) for name, at in self._future}
-                    yield _encode(record(row[unique_id], time_of(row[ds]), number(row[y]), x, future))
-            except UnicodeEncodeError:
-                yield ",".join(row).encode("utf-8", "surrogateescape")
+                return _encode(self._columns.record(self._cells, row)), None
+            except RefusedValueError:
+                members, refused = self._columns.refused(self._cells, row)
+                return _encode(members), refused
+        except UnicodeEncodeError:
+            text = self._form.separator.join(cells)
+            detail = files.not_of_encoding(text, self._form, NAMES)
+            return text.encode("utf-8", "surrogateescape"), RefusedValueError("not_utf8", detail)
 
 
 class ParquetReader:
     """Parquet with columns for stream, time and observation; times without a zone are UTC."""
+
+    place = "row {row}"
 
     def __init__(self, path: Path, columns: FileColumns | None = None) -> None:
         pl = import_polars()
@@ -220,39 +283,44 @@ class ParquetReader:
             frame = pl.scan_parquet(path)
             schema = frame.collect_schema()
             self._columns.check(schema.names(), str(path))
-            self._x = self._columns.of_now(schema.names())
-            self._future = self._columns.of_future(schema.names())
-            self._frame = frame.select(_json_columns(pl, schema, self._columns))
+            self._cells, expressions = _typed_cells(pl, schema, self._columns)
+            self._frame = frame.select(expressions)
             self.total: int | None = int(frame.select(pl.len()).collect().item())
         except pl.exceptions.PolarsError as error:
             raise DataError(f"input.path {path} is not a Parquet file that can be read: {error}") from error
         self._path = path
         self._position = 0
-        self._rows: list[bytes] = []
+        self._rows: list[tuple[bytes, RefusedValueError | None]] = []
+        self._taken = 0
 
     @property
     def ended(self) -> bool:
         """Whether every row has been read."""
         return self._position == self.total and not self._rows
 
-    def read(self, max_records: int, timeout_s: float) -> list[bytes]:  # noqa: ARG002  a file never waits
+    def read(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002  a file never waits
         """Return the next rows as JSON records."""
         if not self._rows and self._position != self.total:
             chunk = self._frame.slice(self._position, _PARQUET_ROWS).collect()
             self._position += chunk.height
-            rows = zip(*(chunk[name].to_list() for name in self._columns.required), strict=True)
-            xs = _by_row({one: chunk[column].to_list() for one, column in self._x.items()}, chunk.height)
-            futures = _by_row({one: chunk[column].to_list() for one, column in self._future.items()}, chunk.height)
-            self._rows = [
-                _encode(record(unique_id, ds, finite(y), x, future))
-                for (unique_id, ds, y), x, future in zip(rows, xs, futures, strict=True)
-            ]
+            columns = [chunk[cell.column].to_list() for cell in self._cells]
+            self._rows = [self._record(row) for row in zip(*columns, strict=True)]
         taken, self._rows = self._rows[:max_records], self._rows[max_records:]
-        return taken
+        places = range(self._taken + 1, self._taken + 1 + len(taken))
+        self._taken += len(taken)
+        faults = {at: fault for at, (_, fault) in enumerate(taken) if fault is not None}
+        return Batch([value for value, _ in taken], places, faults)
 
     def close(self) -> None:
         """Drop rows that were read ahead."""
         self._rows = []
+
+    def _record(self, row: Sequence[Any]) -> tuple[bytes, RefusedValueError | None]:
+        try:
+            return _encode(self._columns.record(self._cells, row)), None
+        except RefusedValueError:
+            members, refused = self._columns.refused(self._cells, row)
+            return msgspec.json.encode(members, enc_hook=str), refused
 
 
 def import_polars() -> Any:
@@ -282,10 +350,18 @@ def _format_of(path: str) -> str:
     raise SettingsError(f"input.path {path}: unknown format, expected .csv, .jsonl, .parquet or .gz; set input.format")
 
 
-def _open_binary(path: Path) -> IO[bytes]:
-    if path.suffix.lower() == ".gz":
-        return gzip.open(path, "rb")  # type: ignore[return-value]  # a GzipFile is a binary file object
-    return path.open("rb")
+def _line_reader(stream: IO[bytes], name: str, encoding: str) -> LineReader | DecodedLineReader:
+    if files.is_plain(stream, encoding):
+        return LineReader(stream, name)
+    return DecodedLineReader(stream, name, encoding)
+
+
+def _without_blanks(lines: Sequence[bytes], first: int) -> Batch:
+    """Return lines that are not blank, without the blanks at their ends, and their numbers."""
+    values = [stripped for line in lines if (stripped := line.rstrip())]
+    if len(values) == len(lines):
+        return Batch(values, range(first, first + len(lines)), {})
+    return Batch(values, [number for number, line in enumerate(lines, first) if line.rstrip()], {})
 
 
 @contextlib.contextmanager
@@ -297,23 +373,28 @@ def _reading(name: str) -> Iterator[None]:
         raise TransportError(f"input.path {name}: reading failed: {error}") from error
 
 
-def _by_row(columns: dict[str, list[Any]], rows: int) -> list[dict[str, Any]]:
-    """Return columns as one object per row."""
-    if not columns:
-        return [{}] * rows
-    return [dict(zip(columns, map(finite, values), strict=True)) for values in zip(*columns.values(), strict=True)]
+def _typed_cells(pl: Any, schema: Any, columns: FileColumns) -> tuple[list[Cell], list[Any]]:
+    """Return the cells of a row, and the expression of each column.
 
-
-def _json_columns(pl: Any, schema: Any, columns: FileColumns) -> list[Any]:
-    """Return expressions that turn each column into values for JSON; the decoder judges other types."""
-    ds = pl.col(columns.ds)
-    if isinstance(schema[columns.ds], pl.Datetime | pl.Date):
-        ds = ds.dt.epoch("ms")
-    elif schema[columns.ds].is_integer() and columns.scale != (1, 1):
-        ds = ds.cast(pl.Int64) * columns.scale[0] // columns.scale[1]
-    unique_id = pl.col(columns.unique_id)
-    if not schema[columns.unique_id].is_nested():
-        unique_id = unique_id.cast(pl.String)
-    others = [columns.y, *columns.of_now(schema.names()).values()]
-    numeric = [pl.col(name).fill_nan(None) if schema[name].is_float() else pl.col(name) for name in others]
-    return [unique_id, ds, *numeric, *(pl.col(name) for name in columns.of_future(schema.names()).values())]
+    A column whose every value is what a record has needs no reader; polars turns whole columns of the usual types into
+    such values.
+    """
+    cells, expressions = [], []
+    for cell in columns.cells(schema.names()):
+        kind, column = schema[cell.column], pl.col(cell.column)
+        plain = None
+        if cell.member == ("unique_id",) and kind.is_integer():
+            plain = column.cast(pl.String)
+        elif cell.member == ("unique_id",) and kind in (pl.Categorical, pl.Enum):
+            column = column.cast(pl.String)
+        elif cell.member == ("ds",) and isinstance(kind, pl.Datetime | pl.Date):
+            plain = column.dt.epoch("ms")
+        elif cell.member == ("ds",) and kind.is_integer() and columns.unit == "ms":
+            plain = column
+        elif cell.member in (("y",), ("x", cell.column)) and kind.is_decimal():
+            column = column.cast(pl.Float64)
+        elif cell.member == ("y",) and kind.is_integer():
+            plain = column
+        cells.append(cell if plain is None else cell._replace(read=None))
+        expressions.append(column if plain is None else plain)
+    return cells, expressions

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 
 from rillcast.errors import TransportError
+from rillcast.reading.files import TextForm
 from rillcast.transports.base import Assignment, AssignmentListener, Polled
 from rillcast.transports.file.columns import FileColumns
 from rillcast.transports.file.pacer import Pacer
@@ -28,7 +29,12 @@ class FileSource:
     """Observations from a file or standard input. See `rillcast.transports.base.Source` for the contract."""
 
     def __init__(
-        self, path: str, file_format: str = "auto", rate: float = 0.0, columns: FileColumns | None = None
+        self,
+        path: str,
+        file_format: str = "auto",
+        rate: float = 0.0,
+        columns: FileColumns | None = None,
+        form: TextForm | None = None,
     ) -> None:
         """Remember the arguments.
 
@@ -37,9 +43,10 @@ class FileSource:
             file_format: Format of the file, or `auto` to go by its name.
             rate: Records a second; 0 = no limit.
             columns: Columns of CSV and Parquet.
+            form: How a text file is written.
         """
         self._path = path
-        self._columns = columns
+        self._columns, self._form = columns, form
         self._format = file_format
         self._pacer = Pacer(rate)
         self._reader: Reader | None = None
@@ -72,7 +79,7 @@ class FileSource:
             DataError: The file does not exist, or lacks a column.
         """
         self._listener = listener
-        self._reader = open_reader(self._path, self._format, self._columns)
+        self._reader = open_reader(self._path, self._format, self._columns, self._form)
 
     def poll(self, max_records: int, timeout_s: float) -> Polled:
         """Return the next records; only a pipe or the rate makes it wait.
@@ -92,9 +99,10 @@ class FileSource:
             count = self._pacer.due(max_records)
         if not count or reader.ended:
             return Polled.empty()
-        values = reader.read(count, max(0.0, deadline - time.monotonic()))
+        values, places, faults = reader.read(count, max(0.0, deadline - time.monotonic()))
         self._pacer.passed(len(values))
-        offsets = np.arange(self._position, self._position + len(values), dtype=np.int64)
+        first = self._position
+        offsets = np.arange(first, first + len(values), dtype=np.int64)
         self._position += len(values)
         return Polled(
             partitions=np.full(len(values), PARTITION, dtype=np.int64),
@@ -103,6 +111,8 @@ class FileSource:
             timestamps_ms=np.full(len(values), time.time_ns() // 1_000_000, dtype=np.int64),
             keys=[None] * len(values),
             values=values,
+            place=lambda index: reader.place.format(row=first + index + 1, line=places[index]),
+            faults=faults,
         )
 
     def pause(self, partitions: Sequence[int]) -> None:
@@ -127,7 +137,7 @@ class FileSource:
                     f"use a file"
                 )
             reader.close()
-            reader = self._reader = open_reader(self._path, self._format, self._columns)
+            reader = self._reader = open_reader(self._path, self._format, self._columns, self._form)
             self._position = 0
         self._skip(reader, position)
 
@@ -179,4 +189,4 @@ class FileSource:
 
     def _skip(self, reader: Reader, position: int) -> None:
         while self._position < position and not reader.ended:
-            self._position += len(reader.read(min(_SKIP_RECORDS, position - self._position), timeout_s=1.0))
+            self._position += len(reader.read(min(_SKIP_RECORDS, position - self._position), timeout_s=1.0).values)

@@ -48,7 +48,7 @@ def test_an_observation_is_missing_wherever_its_path_ends(members: dict[str, obj
         ({"tags": {"host": ""}, "ds": 0}, Reason.BAD_ID),
         ({"tags": {"host": 1.5}, "ds": 0}, Reason.WRONG_TYPE),
         ({"tags": {"host": "a"}, "ds": "soon"}, Reason.DS_OUT_OF_RANGE),
-        ({"tags": {"host": "a"}, "ds": 0, "y": "1"}, Reason.WRONG_TYPE),
+        ({"tags": {"host": "a"}, "ds": 0, "y": "one"}, Reason.WRONG_TYPE),
     ],
 )
 def test_a_mapped_record_is_refused_for_the_same_reasons(members: dict[str, object], reason: Reason) -> None:

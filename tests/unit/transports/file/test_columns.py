@@ -76,7 +76,7 @@ def test_columns_of_a_table_can_have_any_name(tmp_path: Path, kind: str) -> None
 
 @pytest.mark.parametrize("kind", ["csv", "parquet"])
 def test_a_column_that_is_not_there_is_named(tmp_path: Path, kind: str) -> None:
-    with pytest.raises(DataError, match=r"columns \['load'\] are missing.*input.fields"):
+    with pytest.raises(DataError, match=r"no column 'load'; found .*input.fields"):
         read(write(tmp_path, kind), unique_id="host", ds="at", y="load")
 
 

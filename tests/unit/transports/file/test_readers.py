@@ -25,7 +25,7 @@ def values(path: Path, file_format: str = "auto") -> list[bytes]:
     with closing(open_reader(str(path), file_format)) as reader:
         records: list[bytes] = []
         while not reader.ended:
-            records += reader.read(3, 0.0)
+            records += reader.read(3, 0.0).values
     return records
 
 
@@ -34,9 +34,11 @@ def write(path: Path, content: str | bytes) -> Path:
     return path
 
 
-def test_lines_are_handed_over_as_they_stand_with_empty_ones_and_without_their_ends(tmp_path: Path) -> None:
-    path = write(tmp_path / "in.jsonl", b'{"a": 1}\r\n\nnot json\n\xff\xfe\n{"last": 1}')
-    assert values(path) == [b'{"a": 1}', b"", b"not json", b"\xff\xfe", b'{"last": 1}']
+def test_lines_are_handed_over_as_they_stand_without_blank_ones_and_their_ends(tmp_path: Path) -> None:
+    path = write(tmp_path / "in.jsonl", b'{"a": 1}\r\n\nnot json\n\xff\xfe\n \n{"last": 1}')
+    assert values(path) == [b'{"a": 1}', b"not json", b"\xff\xfe", b'{"last": 1}']
+    with closing(open_reader(str(path), "auto")) as reader:
+        assert list(reader.read(9, 0.0).places) == [1, 3, 4, 6]
 
 
 @pytest.mark.parametrize("name", ["in.jsonl.gz", "in.csv.gz"])
@@ -70,7 +72,6 @@ def test_a_cut_gzip_stream_is_an_error_that_names_the_file(tmp_path: Path) -> No
         ('"two\nlines",1,2', {"unique_id": "two\nlines", "ds": 1, "y": 2.0}),
         ("a,1", ["a", "1"]),
         ("a,1,2,3", ["a", "1", "2", "3"]),
-        ("", []),
     ],
 )
 def test_a_csv_row_becomes_the_record_that_it_stands_for(tmp_path: Path, row: str, expected: object) -> None:
@@ -88,9 +89,10 @@ def test_a_csv_row_that_is_not_utf8_is_handed_over_as_its_bytes(tmp_path: Path) 
 
 def test_a_csv_field_beyond_the_limit_of_the_csv_module_spoils_one_row_only(tmp_path: Path) -> None:
     path = write(tmp_path / "in.csv", f"{HEADER}{'x' * 200_000},1,2\nb,1,2\n")
-    first, second = values(path)
-    assert "field larger than field limit" in json.loads(first)[0]
-    assert json.loads(second)["unique_id"] == "b"
+    with closing(open_reader(str(path), "auto")) as reader:
+        found = reader.read(9, 0.0)
+    assert "field larger than field limit" in found.faults[0].detail
+    assert json.loads(found.values[1])["unique_id"] == "b"
 
 
 def test_csv_columns_may_stand_in_any_order_after_a_byte_order_mark(tmp_path: Path) -> None:
@@ -100,7 +102,7 @@ def test_csv_columns_may_stand_in_any_order_after_a_byte_order_mark(tmp_path: Pa
 
 @pytest.mark.parametrize("content", ["", "unique_id,ds\na,1\n", "a,1,2\n"])
 def test_a_csv_header_without_the_needed_columns_is_refused(tmp_path: Path, content: str) -> None:
-    with pytest.raises(DataError, match=r"columns .* are missing"):
+    with pytest.raises(DataError, match=r"no columns? .*; found|is empty"):
         values(write(tmp_path / "in.csv", content))
 
 
@@ -113,7 +115,7 @@ def test_parquet_times_become_milliseconds_and_nan_becomes_null(tmp_path: Path) 
     assert [json.loads(value) for value in values(tmp_path / "in.parquet")] == [
         {"unique_id": "1", "ds": 1714564800000, "y": 0.5},
         {"unique_id": "2", "ds": 1714564800000, "y": None},
-        {"unique_id": "3", "ds": 1714564800000, "y": "inf"},
+        {"unique_id": "3", "ds": 1714564800000, "y": None},  # and a fault, for JSON has no infinity
     ]
 
 
@@ -159,7 +161,7 @@ def test_a_silent_pipe_is_waited_for_once_until_the_timeout_and_is_not_ended(
         return wait(readable, writable, failed, timeout)
 
     monkeypatch.setattr(select, "select", watched)
-    assert reader.read(10, 0.05) == []
+    assert reader.read(10, 0.05).values == []
     assert len(waits) == 1, "it waits in the system, and does not ask again and again"
     assert 0 < waits[0] <= 0.05
     assert not reader.ended
@@ -169,14 +171,13 @@ def test_a_silent_pipe_is_waited_for_once_until_the_timeout_and_is_not_ended(
 def test_lines_of_a_pipe_come_whole_however_they_were_written(pipe: tuple[PipeReader, int]) -> None:
     reader, sending = pipe
     os.write(sending, b"one\ntw")
-    assert reader.read(10, 1.0) == [b"one"]
-    assert reader.read(10, 0.01) == []
+    assert reader.read(10, 1.0).values == [b"one"]
+    assert reader.read(10, 0.01).values == []
     os.write(sending, b"o\r\n\nthree\nfo")
-    assert reader.read(2, 1.0) == [b"two", b""]
+    assert reader.read(2, 1.0) == ([b"two", b"three"], [2, 4], {})
     os.write(sending, b"ur")
     os.close(sending)
-    assert reader.read(10, 1.0) == [b"three"]
     assert not reader.ended
-    assert reader.read(10, 1.0) == [b"four"]
-    assert reader.ended or reader.read(10, 1.0) == []
+    assert reader.read(10, 1.0).values == [b"four"]
+    assert reader.ended or reader.read(10, 1.0).values == []
     assert reader.ended

@@ -13,7 +13,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
 
@@ -173,9 +173,13 @@ def _csv(data: bytes) -> None:
         return
     decoder = ObservationDecoder()
     while not reader.ended:
-        values = reader.read(100, 0)
-        events, rejections = decoder.decode(polled(values))
+        try:
+            values, _, faults = reader.read(100, 0)
+        except DataError:  # UTF-16 that is cut short
+            return
+        events, rejections = decoder.decode(replace(polled(values), faults=faults))
         assert len(events) + len(rejections) == len(values)
+        assert {rejection.row for rejection in rejections} >= faults.keys()
 
 
 def _bundle(data: bytes) -> None:

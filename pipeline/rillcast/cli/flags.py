@@ -23,6 +23,7 @@ from pydantic_settings import CliSettingsSource
 
 from rillcast import settings
 from rillcast.bundle.registry import reference
+from rillcast.errors import SettingsError
 from rillcast.settings import Settings
 from rillcast.settings.deprecated import RENAMED
 
@@ -94,6 +95,11 @@ def add_data(parser: argparse.ArgumentParser, *, optional: bool = False) -> None
         nargs="?" if optional else None,
         help="table (.csv, .jsonl, .parquet; the first two also .gz), or name of a data set (`rillcast data list`)",
     )
+    add_columns(parser)
+
+
+def add_columns(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name the columns of a table, and those that say how its file is written."""
     group = parser.add_argument_group("columns")
     group.add_argument(
         "--id-column",
@@ -108,19 +114,55 @@ def add_data(parser: argparse.ArgumentParser, *, optional: bool = False) -> None
         metavar="NAME[,NAME]",
         help="columns of the observations (default: y); each of several is a stream",
     )
+    group.add_argument(
+        "--time-unit", choices=["s", "ms", "us", "ns"], help="unit of times that are numbers (default: ms)"
+    )
+    group.add_argument("--separator", metavar="CHAR", help="between the cells of a CSV file (default: ,); '\\t' = tab")
+    group.add_argument("--decimal", choices=[".", ","], help="decimal sign in a CSV file (default: .)")
+    group.add_argument(
+        "--encoding", metavar="NAME", help="encoding of a CSV or JSON Lines file (default: utf-8; or latin-1, ...)"
+    )
 
 
 def columns(args: argparse.Namespace) -> Columns | None:
-    """Return the columns that the flags name; None = the usual ones."""
+    """Return the columns that the flags name; None = the usual ones.
+
+    Raises:
+        SettingsError: No file is written in the form that the flags name.
+    """
+    from rillcast.reading.files import TextForm
     from rillcast_training.data.columns import Columns
 
     usual = Columns()
+    separator = "\t" if args.separator in ("\\t", "tab") else args.separator
+    form = TextForm(
+        usual.form.separator if separator is None else separator,
+        args.decimal or usual.form.decimal,
+        args.encoding or usual.form.encoding,
+    )
+    try:
+        form.check()
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
     named = Columns(
         usual.unique_id if args.id_column is None else args.id_column,
         args.time_column or usual.ds,
         args.value_column or usual.y,
+        unit=args.time_unit or usual.unit,
+        form=form,
     )
     return None if named == usual else named
+
+
+def column_flags(args: argparse.Namespace) -> list[str]:
+    """Return the flags of the columns as they were given, for a command that is printed."""
+    joined = {"id_column": args.id_column, "value_column": args.value_column}
+    values = {name: None if names is None else ",".join(names) for name, names in joined.items()}
+    for name in ("time_column", "time_unit", "separator", "decimal", "encoding"):
+        values[name] = getattr(args, name)
+    return [
+        part for name, value in values.items() if value is not None for part in (f"--{name.replace('_', '-')}", value)
+    ]
 
 
 def _names(text: str) -> tuple[str, ...]:

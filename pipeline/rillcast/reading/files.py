@@ -258,5 +258,5 @@ def _encoding(head: bytes, wanted: str) -> str:
 
 def _peek(stream: IO[bytes]) -> tuple[bytes, Any]:
     """Return the first two bytes, and a stream that still has them."""
-    buffered: Any = stream if hasattr(stream, "peek") else io.BufferedReader(stream)  # type: ignore[arg-type]
+    buffered: Any = stream if hasattr(stream, "peek") else io.BufferedReader(stream)
     return buffered.peek(2)[:2], buffered

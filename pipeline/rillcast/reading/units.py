@@ -49,7 +49,7 @@ def doubt(first_ms: int, last_ms: int, events: int, streams: int, periods: int |
     else:
         return None
     if (unit := likely(first_ms, last_ms)) == "s":
-        then = f"{_text(first_ms * 1_000)} to {_text(last_ms * 1_000)}"
+        then = f"{_text(first_ms * 1_000)} and {_text(last_ms * 1_000)}"
         return f"{why}; as seconds they would lie between {then}: {remedy} s"
     if unit == "years":
         return f"{why}; they may be years: write them as dates, such as {first_ms}-01-01"

@@ -109,11 +109,6 @@ class InputSettings(Section):
     @model_validator(mode="after")
     def _file_can_be_read(self) -> InputSettings:
         self.form.check()
-        if not self.fields.unique_id and (self.path is None or self.path == "-"):
-            raise ValueError(
-                "input.fields.unique_id is empty, but the input is no file, whose name the only stream could have; "
-                "name the member with the stream id"
-            )
         return self
 
     @property
@@ -124,7 +119,7 @@ class InputSettings(Section):
     @property
     def stream_of_file(self) -> str:
         """Id of the only stream of a file without ids; empty where the records have ids."""
-        return "" if self.path is None or self.fields.unique_id else stream_of(Path(self.path))
+        return "" if self.path in (None, "-") or self.fields.unique_id else stream_of(Path(str(self.path)))
 
     @property
     def is_table(self) -> bool:

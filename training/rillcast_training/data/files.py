@@ -6,6 +6,7 @@ Owns: which files can be read, and the place of a fault in them. Does not know: 
 
 from __future__ import annotations
 
+import zlib
 from array import array
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
@@ -56,8 +57,8 @@ def read(path: Path, required: Sequence[str], optional: Sequence[str], form: Tex
                 return _json_lines(files.lines(stream, form.encoding), required, optional, form)
     except UnreadableError as error:
         raise DataError(f"{path}: {error}") from error
-    except EOFError as error:
-        raise DataError(f"{path}: the file is cut short: {error}") from error
+    except (EOFError, zlib.error) as error:
+        raise DataError(f"{path}: the gzip file is cut short or damaged: {error}") from error
     except UnicodeError as error:
         raise DataError(f"{path}: {error}; name the encoding with --encoding") from error
     except OSError as error:

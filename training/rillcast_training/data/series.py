@@ -24,6 +24,7 @@ import polars as pl
 from rillcast.bundle.covariates import Covariate
 from rillcast.bundle.frequency import parse
 from rillcast.errors import DataError
+from rillcast.reading.units import doubt
 from rillcast_training.data import datasets, tables
 from rillcast_training.data.columns import Columns
 from rillcast_training.data.covariates import SeriesCovariates, Wanted, of_series
@@ -91,7 +92,22 @@ def load(
         DataError: the data cannot be used; it says which column and row.
         ModuleNotFoundError: the package that ships the data set is not installed.
     """
-    return to_series(table(source, columns, [(one.name, one.kind) for one in covariates]), freq, covariates)
+    frame = table(source, columns, [(one.name, one.kind) for one in covariates])
+    require_likely_times(frame, freq, source)
+    return to_series(frame, freq, covariates)
+
+
+def require_likely_times(frame: pl.DataFrame, freq: str, source: str | Path) -> None:
+    """Refuse a table whose times are probably in another unit: epoch seconds, years, row numbers.
+
+    Raises:
+        DataError: They are; it says the likely unit.
+    """
+    pairs = frame.select("unique_id", pl.Series("period", parse(freq).period_of(frame["ds"].to_numpy())))
+    first, last = int(frame["ds"].to_numpy().min()), int(frame["ds"].to_numpy().max())
+    streams, periods = frame["unique_id"].n_unique(), pairs.n_unique()
+    if (why := doubt(first, last, len(frame), streams, periods, "--time-unit")) is not None:
+        raise DataError(f"{source}: {why}")
 
 
 def table(source: str | Path, columns: Columns | None = None, covariates: Sequence[Wanted] = ()) -> pl.DataFrame:

@@ -39,8 +39,8 @@ def read(path: Path, columns: Columns | None = None) -> pl.DataFrame:
     """Read a table.
 
     Args:
-        path: `.csv`, `.jsonl`, `.ndjson` (each also `.gz`) or `.parquet`. `rillcast.reading` defines the forms of a time
-            and a value.
+        path: `.csv`, `.jsonl`, `.ndjson` (each also `.gz`) or `.parquet`. `rillcast.reading` defines the forms of times
+            and values.
         columns: Names of its columns, and the form of the file; by default `unique_id, ds, y`.
 
     Returns:

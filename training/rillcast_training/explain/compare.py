@@ -15,6 +15,7 @@ import torch
 
 from rillcast.bundle.bundle import Bundle
 from rillcast.errors import DataError
+from rillcast_training.data.columns import Columns
 from rillcast_training.data.series import Series, load
 from rillcast_training.data.split import split
 from rillcast_training.data.windows import WindowSampler
@@ -62,13 +63,21 @@ class GradientFigures:
 
 
 def compare(
-    models: Sequence[Path], data: Path, *, lags: int, streams: int, batches: int, seed: int
+    models: Sequence[Path],
+    data: Path,
+    columns: Columns | None = None,
+    *,
+    lags: int,
+    streams: int,
+    batches: int,
+    seed: int,
 ) -> list[GradientFigures]:
     """Measure every model on the end of the same streams.
 
     Args:
         models: Bundles that `rillcast train` made.
         data: Data set; read at each model's frequency.
+        columns: Names of its columns; by default `unique_id, ds, y`.
         lags: Steps back.
         streams: Number of streams, evenly spread over those that are long enough.
         batches: Training batches whose gradients are taken; 0 = none.
@@ -82,7 +91,7 @@ def compare(
     for path in models:
         bundle = Bundle.load(path)
         forecaster = restore(bundle)
-        series = load(data, bundle.metadata.freq, covariates=bundle.metadata.covariates)
+        series = load(data, bundle.metadata.freq, columns, bundle.metadata.covariates)
         inputs = _inputs(forecaster, series, lags, streams)
         to_state, to_input = gradient_profiles(forecaster.cell, inputs, lags=lags, seed=seed)
         clipped = _clipping(forecaster, series, batches, seed) if batches else None

@@ -30,7 +30,7 @@ from rillcast.bundle.frequency import parse
 from rillcast.errors import OutputError
 from rillcast.outputs import check
 from rillcast_training.data.covariates import declare, nothing
-from rillcast_training.data.series import Series, newest, table, to_series
+from rillcast_training.data.series import Series, newest, require_likely_times, table, to_series
 from rillcast_training.data.split import SplitSeries, left_out, split_to_validate
 from rillcast_training.data.synthetic.generator import Recipe, synthesize
 from rillcast_training.data.windows import Batch, WindowSampler, validation_batches
@@ -182,6 +182,7 @@ def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Seri
         frame = table(options.data, options.columns, wanted)
         if options.covariates:
             shape = replace(shape, covariates=declare(frame, options.covariates, str(options.data)))
+        require_likely_times(frame, options.freq, options.data)
         series = to_series(frame, options.freq, shape.covariates)
         if options.hold_out:
             series, _ = newest(series, options.hold_out)

@@ -37,8 +37,8 @@ _COLUMNS: Final = {
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument("model", type=Path, help="bundle (.onnx)")
-    parser.add_argument("data", type=Path, help="table of unique_id, ds, y (.csv, .jsonl, .parquet)")
-    parser.add_argument("--train", type=Path, help="table of earlier data: stepped first, not scored")
+    flags.add_data(parser)
+    parser.add_argument("--train", type=Path, help="table of earlier data, of the same form: stepped first, not scored")
     parser.add_argument(
         "--test-fraction", type=float, default=0.2, help="share of each series to score, without --train (default: 0.2)"
     )
@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         {"MODEL": args.model, "DATA": args.data, "--train": args.train},
         {"--forecasts": args.forecasts, "--report": args.report},
     )
-    bundle = Bundle.load(args.model)
+    bundle, columns = Bundle.load(args.model), flags.columns(args)
     check_trained_for(bundle)
     metadata = bundle.metadata
     for name in args.baseline:
@@ -86,8 +86,8 @@ def run(args: argparse.Namespace) -> int:
     calibrate = args.calibration == "on"
     result = backtest(
         StepEngine(bundle, device.choose(args.device), batching=Batching(1_024), calibrate=calibrate),
-        load(args.data, metadata.freq, covariates=metadata.covariates),
-        train=load(args.train, metadata.freq, covariates=metadata.covariates) if args.train else (),
+        load(args.data, metadata.freq, columns, metadata.covariates),
+        train=load(args.train, metadata.freq, columns, metadata.covariates) if args.train else (),
         test_fraction=args.test_fraction,
         stride=args.stride,
     )

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import argparse
 import datetime as dt
+import shlex
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -77,10 +79,14 @@ def _list(_args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 
 def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    from rillcast.reading.units import doubt
     from rillcast_training.data.series import table
     from rillcast_training.data.survey import survey
 
     found = survey(table(args.data, flags.columns(args)), args.freq)
+    why = doubt(found.first_ms, found.last_ms, found.events, found.streams, None, "--time-unit")
+    train = ["rillcast", "train", str(args.data), *flags.column_flags(args), "--freq", found.freq]
+    train += ["--horizon", str(found.seasons[0]), "--out", "model.onnx"]
     lines = [
         f"streams    {found.streams:,}, of {found.shortest:,} to {found.longest:,} events; {found.events:,} in all",
         f"time       {_iso(found.first_ms)} to {_iso(found.last_ms)}",
@@ -88,16 +94,22 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         f"gaps       {found.missing:.1%} of the events have no value, {found.absent:.1%} of the periods no event",
         f"repeated   {found.repeated:.1%} of the events are not the first of their period",
         f"seasons    {', '.join(map(str, found.seasons))} periods; lag window {found.context} periods",
-        f"train with rillcast train {args.data} --freq {found.freq} --horizon {found.seasons[0]} --out model.onnx",
+        f"train with {shlex.join(train)}" if why is None else f"doubtful   {why}",
     ]
-    return found.to_dict(), lines
+    return found.to_dict() | {"doubt": why}, lines
 
 
 def _export(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
+    from rillcast.reading.units import doubt
     from rillcast_training.data.series import table
 
     _check_out(args)
-    return _write(args.out, table(args.data, flags.columns(args)))
+    frame = table(args.data, flags.columns(args))
+    first, last = int(frame["ds"].to_numpy().min()), int(frame["ds"].to_numpy().max())
+    why = doubt(first, last, len(frame), frame["unique_id"].n_unique(), None, "--time-unit")
+    if why is not None:
+        print(f"rillcast: warning: {args.data}: {why}", file=sys.stderr)
+    return _write(args.out, frame)
 
 
 def _synthesize(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
+from rillcast.cli import flags
 from rillcast.errors import SettingsError
 from rillcast.figures import shown, to_json
 
@@ -33,7 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     forecast = kinds.add_parser("forecast", help="attribute a forecast to past periods and features")
     forecast.add_argument("model", type=Path, help="bundle (.onnx)")
-    forecast.add_argument("data", type=Path, help="table of unique_id, ds, y (.csv, .jsonl, .parquet)")
+    flags.add_data(forecast)
     forecast.add_argument("--stream", required=True, help="unique_id of the stream")
     forecast.add_argument(
         "--at", metavar="TIME", help="explain the forecast of the last event until then (default: the last)"
@@ -55,6 +56,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     gradients.add_argument("--seed", type=int, default=0, help="seed of the probes and batches (default: 0)")
     gradients.add_argument("--out", type=Path, help="picture (default: MODEL.gradients.png of the first)")
+    flags.add_columns(gradients)
     for kind in (forecast, gradients):
         kind.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -76,7 +78,7 @@ def _forecast(args: argparse.Namespace) -> int:
     picture = _picture(args, "forecast", args.model)
     bundle = Bundle.load(args.model)
     metadata, forecaster = bundle.metadata, restore(bundle)
-    series = find(load(args.data, metadata.freq, covariates=metadata.covariates), args.stream)
+    series = find(load(args.data, metadata.freq, flags.columns(args), metadata.covariates), args.stream)
     at = period_of(args.at, metadata.freq) if args.at is not None else None
     history = history_of(series, forecaster.config, at=at, limit=args.history)
     target = Target(_level(args.quantile, metadata.quantiles), _step(args.step, metadata.horizon))
@@ -178,7 +180,15 @@ def _gradients(args: argparse.Namespace) -> int:
         if getattr(args, name) < least:
             raise SettingsError(f"--{name} {getattr(args, name)}: expected at least {least}")
     picture = _picture(args, "gradients", *args.models)
-    found = compare(args.models, args.data, lags=args.lags, streams=args.streams, batches=args.batches, seed=args.seed)
+    found = compare(
+        args.models,
+        args.data,
+        flags.columns(args),
+        lags=args.lags,
+        streams=args.streams,
+        batches=args.batches,
+        seed=args.seed,
+    )
     if args.json:
         print(to_json({"models": [one.to_dict() for one in found], "lags": args.lags, "picture": str(picture)}))
     else:

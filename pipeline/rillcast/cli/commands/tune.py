@@ -92,12 +92,7 @@ def _command(args: argparse.Namespace, trial: TrialResult) -> str:
     """Return the command that trains the trial's forecaster in full."""
     options = trial.options
     parts = ["rillcast", "train", str(args.data), "--freq", args.freq, "--horizon", str(args.horizon)]
-    for flag, value in (
-        ("--id-column", None if args.id_column is None else ",".join(args.id_column)),
-        ("--time-column", args.time_column),
-        ("--value-column", None if args.value_column is None else ",".join(args.value_column)),
-    ):
-        parts += [] if value is None else [flag, value]
+    parts += flags.column_flags(args)
     parts += ["--cell", options["cell"], "--hidden", str(options["hidden"]), "--layers", str(options["layers"])]
     parts += ["--season", ",".join(map(str, options["seasons"])), "--context", str(options["context"])]
     parts += ["--lr", f"{options['lr']:.2g}", "--out", "model.onnx"]

@@ -22,6 +22,7 @@ from rillcast.transports.base import Assignment, Source
 
 if TYPE_CHECKING:
     from rillcast.durability.warming import Warming
+    from rillcast.reading.times import Unit
 
 EXAMPLES: Final = """\
 examples:
@@ -44,6 +45,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     history = parser.add_mutually_exclusive_group(required=True)
     history.add_argument("--history", metavar="FILE", help="file of the history")
     history.add_argument("--from-topic", action="store_true", help="read the events that the input topic retains")
+    parser.add_argument(
+        "--time-unit",
+        choices=["s", "ms", "us", "ns"],
+        default="ms",
+        help="unit of times of the file that are numbers (default: ms)",
+    )
     parser.add_argument(
         "--events", type=int, metavar="N", help="only the last N events of each partition, with --from-topic"
     )
@@ -85,9 +92,9 @@ def run(args: argparse.Namespace) -> int:
                 f"model {metadata.model_id} already has state of partitions {present}; nothing was changed. "
                 f"Start the service to continue from it, or use --force to replace it"
             )
-        warming = _warming(settings, len(partitions) if args.history else None)
+        warming = _warming(settings, len(partitions), args.history, args.time_unit)
         if args.history:
-            _take_file(settings, warming, args.history)
+            _take_file(settings, warming, args.history, args.time_unit)
         source = _Member(settings, partitions)
         try:
             source.join()
@@ -127,8 +134,8 @@ def _partitions(settings: Settings) -> range:
     return range(partitions_of(settings.kafka, settings.input.topic))
 
 
-def _warming(settings: Settings, partitions: int | None) -> Warming:
-    """Return the warming from a file into a number of partitions, or from the topic itself (None)."""
+def _warming(settings: Settings, partitions: int, history: str | None, unit: Unit) -> Warming:
+    """Return the warming from a file into a number of partitions, or from the topic itself (`history` is None)."""
     from rillcast.bundle.bundle import Bundle
     from rillcast.codecs.connect import open_decoder
     from rillcast.durability.warming import Warming
@@ -152,24 +159,25 @@ def _warming(settings: Settings, partitions: int | None) -> Warming:
         lateness=allowed_lateness(settings, bundle.metadata.frequency),
         calibrate=settings.calibration == "on",
     )
-    if partitions is None:
+    if history is None:
         return Warming(engine, open_decoder(settings, bundle.metadata), None)
     from rillcast.transports.kafka.kafka_python.partitioner import partition_of
 
-    decoder = open_decoder(_of_file(settings, None), bundle.metadata)
+    decoder = open_decoder(_of_file(settings, history, unit), bundle.metadata)
     return Warming(engine, decoder, partial(partition_of, partitions=partitions))
 
 
-def _of_file(settings: Settings, path: str | None) -> Settings:
+def _of_file(settings: Settings, path: str, unit: Unit) -> Settings:
     """Return the settings for a history file, whose members have the default names and whose clock is unknown."""
-    plain = {"path": path, "format": "auto", "envelope": "none", "fields": FieldSettings(), "max_future_s": 0.0}
+    fields = FieldSettings(ds_unit=unit)
+    plain = {"path": path, "format": "auto", "envelope": "none", "fields": fields, "max_future_s": 0.0}
     return settings.model_copy(update={"input": settings.input.model_copy(update={**plain, "rate": 0.0})})
 
 
-def _take_file(settings: Settings, warming: Warming, path: str) -> None:
+def _take_file(settings: Settings, warming: Warming, path: str, unit: Unit) -> None:
     from rillcast.transports.connect import open_source
 
-    source = open_source(_of_file(settings, path))
+    source = open_source(_of_file(settings, path, unit))
     try:
         source.open(_FromTheStart())
         while not source.exhausted:

@@ -104,7 +104,7 @@ class ObservationDecoder:
             DataError: The first events of a file have unlikely times.
         """
         try:
-            decoded = self._decode_all(records), []
+            decoded: tuple[EventBatch, list[Rejection]] = self._decode_all(records), []
         except (
             _NeedsCareError,
             RefusedError,

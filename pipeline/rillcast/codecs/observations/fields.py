@@ -245,7 +245,11 @@ class Fields:
         The function raises `RefusedError` where a member cannot be read.
         """
         readers, sources = self._readers(), dict(self._sources)
-        of = {"unique_id": read_id, "ds": partial(read_time, unit=self._unit), "y": read_number}
+        of: dict[str, Callable[[Any], Any]] = {
+            "unique_id": read_id,
+            "ds": partial(read_time, unit=self._unit),
+            "y": read_number,
+        }
         paths = {name: ".".join(path) for name, path in self._paths.items()}
         covariates = [(f"x.{one.name}", of_covariates.reader_of(one)) for one in self._covariates]
         covariates += [(f"future.{one.name}", read_numbers) for one in ahead(self._covariates)]
@@ -343,6 +347,10 @@ def _source(name: str, where: str) -> str:
 
 def _path(name: str, where: str) -> tuple[str, ...]:
     steps = tuple(step.replace("\\.", ".") for step in _UNESCAPED_DOT.split(where))
+    if name == "unique_id" and not where:
+        raise ValueError(
+            "input.fields.unique_id is empty, which only a file may have: its name is then the only stream"
+        )
     if not all(steps):
         raise ValueError(f"input.fields.{name} is {where!r}: a name in it is empty")
     return steps

@@ -13,9 +13,10 @@ import itertools
 import os
 import select
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import IO, Any, Final, NamedTuple, Protocol
+from typing import IO, Final, Protocol
 
 import msgspec
 
@@ -23,26 +24,13 @@ from rillcast.errors import DataError, SettingsError, TransportError
 from rillcast.reading import files
 from rillcast.reading.files import TextForm, UnreadableError
 from rillcast.reading.refusals import RefusedValueError
-from rillcast.transports.file.columns import NAMES, Cell, FileColumns
+from rillcast.transports.file.batch import Batch
+from rillcast.transports.file.columns import NAMES, FileColumns
+from rillcast.transports.file.parquet import ParquetReader
 
 _READ_BYTES: Final = 1 << 20
-_PARQUET_ROWS: Final = 65_536
 
 _encode = msgspec.json.Encoder().encode
-
-
-class Batch(NamedTuple):
-    """Raw records that were read together.
-
-    Attributes:
-        values: Records.
-        places: Line of each record in a text file, its row in Parquet.
-        faults: By index of a record, why it cannot be read.
-    """
-
-    values: list[bytes]
-    places: Sequence[int]
-    faults: dict[int, RefusedValueError]
 
 
 class Reader(Protocol):
@@ -228,7 +216,10 @@ class CsvReader:
         self._columns, self._form = columns or FileColumns(), form or TextForm()
         self.ended = False
         with _reading(name):
-            rows = files.CsvRows(stream, self._form)
+            try:
+                rows = files.CsvRows(stream, self._form)
+            except UnreadableError as error:
+                raise DataError(f"input.path {name}: {error}") from error
         self._columns.check(rows.header, name, self._form)
         self._rows = iter(rows)
         self._cells = self._columns.cells(rows.header, self._form.decimal)
@@ -269,73 +260,6 @@ class CsvReader:
             return text.encode("utf-8", "surrogateescape"), RefusedValueError("not_utf8", detail)
 
 
-class ParquetReader:
-    """Parquet with columns for stream, time and observation; times without a zone are UTC."""
-
-    place = "row {row}"
-
-    def __init__(self, path: Path, columns: FileColumns | None = None) -> None:
-        pl = import_polars()
-        self._columns = columns or FileColumns()
-        if not path.is_file():
-            raise DataError(f"input.path {path}: no such file")
-        try:
-            frame = pl.scan_parquet(path)
-            schema = frame.collect_schema()
-            self._columns.check(schema.names(), str(path))
-            self._cells, expressions = _typed_cells(pl, schema, self._columns)
-            self._frame = frame.select(expressions)
-            self.total: int | None = int(frame.select(pl.len()).collect().item())
-        except pl.exceptions.PolarsError as error:
-            raise DataError(f"input.path {path} is not a Parquet file that can be read: {error}") from error
-        self._path = path
-        self._position = 0
-        self._rows: list[tuple[bytes, RefusedValueError | None]] = []
-        self._taken = 0
-
-    @property
-    def ended(self) -> bool:
-        """Whether every row has been read."""
-        return self._position == self.total and not self._rows
-
-    def read(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002  a file never waits
-        """Return the next rows as JSON records."""
-        if not self._rows and self._position != self.total:
-            chunk = self._frame.slice(self._position, _PARQUET_ROWS).collect()
-            self._position += chunk.height
-            columns = [chunk[cell.column].to_list() for cell in self._cells]
-            self._rows = [self._record(row) for row in zip(*columns, strict=True)]
-        taken, self._rows = self._rows[:max_records], self._rows[max_records:]
-        places = range(self._taken + 1, self._taken + 1 + len(taken))
-        self._taken += len(taken)
-        faults = {at: fault for at, (_, fault) in enumerate(taken) if fault is not None}
-        return Batch([value for value, _ in taken], places, faults)
-
-    def close(self) -> None:
-        """Drop rows that were read ahead."""
-        self._rows = []
-
-    def _record(self, row: Sequence[Any]) -> tuple[bytes, RefusedValueError | None]:
-        try:
-            return _encode(self._columns.record(self._cells, row)), None
-        except RefusedValueError:
-            members, refused = self._columns.refused(self._cells, row)
-            return msgspec.json.encode(members, enc_hook=str), refused
-
-
-def import_polars() -> Any:
-    """Return the polars module.
-
-    Raises:
-        SettingsError: It is not installed.
-    """
-    try:
-        import polars
-    except ImportError as error:
-        raise SettingsError("Parquet needs polars: install the extra rillcast[parquet]") from error
-    return polars
-
-
 def _format_of(path: str) -> str:
     name = path.lower().removesuffix(".gz")
     for suffix, file_format in {
@@ -369,32 +293,7 @@ def _reading(name: str) -> Iterator[None]:
     """Name the file whose reading failed: a cut gzip stream, a disk error."""
     try:
         yield
-    except (OSError, EOFError) as error:
+    except (OSError, EOFError, zlib.error) as error:
         raise TransportError(f"input.path {name}: reading failed: {error}") from error
-
-
-def _typed_cells(pl: Any, schema: Any, columns: FileColumns) -> tuple[list[Cell], list[Any]]:
-    """Return the cells of a row, and the expression of each column.
-
-    A column whose every value is what a record has needs no reader; polars turns whole columns of the usual types into
-    such values.
-    """
-    cells, expressions = [], []
-    for cell in columns.cells(schema.names()):
-        kind, column = schema[cell.column], pl.col(cell.column)
-        plain = None
-        if cell.member == ("unique_id",) and kind.is_integer():
-            plain = column.cast(pl.String)
-        elif cell.member == ("unique_id",) and kind in (pl.Categorical, pl.Enum):
-            column = column.cast(pl.String)
-        elif cell.member == ("ds",) and isinstance(kind, pl.Datetime | pl.Date):
-            plain = column.dt.epoch("ms")
-        elif cell.member == ("ds",) and kind.is_integer() and columns.unit == "ms":
-            plain = column
-        elif cell.member in (("y",), ("x", cell.column)) and kind.is_decimal():
-            column = column.cast(pl.Float64)
-        elif cell.member == ("y",) and kind.is_integer():
-            plain = column
-        cells.append(cell if plain is None else cell._replace(read=None))
-        expressions.append(column if plain is None else plain)
-    return cells, expressions
+    except UnicodeError as error:
+        raise DataError(f"input.path {name}: {error}; set input.encoding") from error

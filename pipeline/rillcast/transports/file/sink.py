@@ -18,7 +18,7 @@ from rillcast.errors import DeliveryError, InUseError, OutputError, SettingsErro
 from rillcast.outputs import GrowingFile
 from rillcast.transports.base import Channel, Records
 from rillcast.transports.file import dead_letter_lines
-from rillcast.transports.file.readers import import_polars
+from rillcast.transports.file.parquet import import_polars
 
 _LINES: Final = ".jsonl"
 _PARQUET: Final = ".parquet"

@@ -1,0 +1,22 @@
+"""What a reader of a file hands over: records, where they stand, and which of them have a fault."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from rillcast.reading.refusals import RefusedValueError
+
+
+class Batch(NamedTuple):
+    """Raw records that were read together.
+
+    Attributes:
+        values: Records.
+        places: Line of each record in a text file, its row in Parquet.
+        faults: By index of a record, why it cannot be read.
+    """
+
+    values: list[bytes]
+    places: Sequence[int]
+    faults: dict[int, RefusedValueError]

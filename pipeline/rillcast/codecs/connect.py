@@ -84,7 +84,7 @@ def _decoder(
     except ValueError as error:
         raise SettingsError(str(error)) from error
     form = _format(given, settings.registry)
-    source = given.topic if given.path is None else given.path
+    source = given.topic if given.path is None else "standard input" if given.path == "-" else given.path
     members = None if given.is_table or given.format == "protobuf" else _members(given, form)
     return ObservationDecoder(
         limits,
@@ -92,7 +92,7 @@ def _decoder(
         fields,
         cloudevents=given.envelope == "cloudevents",
         columns=columns,
-        first_look=FirstLook(source, frequency, fields, members, refuse=given.path is not None),
+        first_look=FirstLook(source, frequency, fields, members, refuse=given.path not in (None, "-")),
     )
 
 

@@ -11,6 +11,7 @@ import polars as pl
 import pytest
 
 from rillcast.bundle.covariates import Kind
+from rillcast.bundle.frequency import parse
 from rillcast.cli import topic_table
 from rillcast.codecs.connect import open_decoder
 from rillcast.errors import SettingsError
@@ -62,7 +63,7 @@ def test_training_sees_the_covariates_that_serving_would_have_seen(settings: Set
     assert declared[2].categories == ("7", "corner", "mall", "pier")
 
     class Metadata:
-        covariates, horizon = declared, HORIZON
+        covariates, horizon, frequency = declared, HORIZON, parse("1h")
 
     served, _ = open_decoder(settings, Metadata()).decode(polled(values()))  # type: ignore[arg-type]  # all it reads
     assert served.x is not None

@@ -85,8 +85,8 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
     found = survey(table(args.data, flags.columns(args)), args.freq)
     why = doubt(found.first_ms, found.last_ms, found.events, found.streams, None, "--time-unit")
-    train = ["rillcast", "train", str(args.data), *flags.column_flags(args), "--freq", found.freq]
-    train += ["--horizon", str(found.seasons[0]), "--out", "model.onnx"]
+    train = ["rillcast", "train", str(args.data), "--freq", found.freq, "--horizon", str(found.seasons[0])]
+    train += [*flags.column_flags(args), "--out", "model.onnx"]
     lines = [
         f"streams    {found.streams:,}, of {found.shortest:,} to {found.longest:,} events; {found.events:,} in all",
         f"time       {_iso(found.first_ms)} to {_iso(found.last_ms)}",

@@ -1,8 +1,8 @@
 """A look at the first events of an input: times of a likely wrong unit, and a `y` that no record has.
 
 Both lose every observation without an error: all events of a stream fall into one period, or all count as missing. A
-file with unlikely times is refused, because it has not been stepped yet; a topic is only warned about, because others
-may write to it.
+file with unlikely times is refused, because nothing of it has been stepped; a topic or a pipe is only warned about,
+because it goes on.
 
 Owns: what is remembered of the first events, and the verdict. Does not know: which times are unlikely
 (`rillcast.reading.units`), formats.

@@ -77,10 +77,13 @@ def test_times_are_read_as_utc_unless_they_say_otherwise(ds: str, period: int, t
     [
         ("unique_id,time,y\na,1,1\n", "no column 'ds'; found .*'time'"),
         ("unique_id,ds,y\n", "no rows"),
-        ("unique_id,ds,y\na,1,1\na,yesterday,1\n", "column 'ds', row 2: found 'yesterday', expected ISO 8601"),
+        (
+            "unique_id,ds,y\na,1,1\na,yesterday,1\n",
+            "column 'ds', row 2 .line 3.: found 'yesterday', expected a time: ISO 8601",
+        ),
         ("unique_id,ds,y\na,2024-13-01T00:00:00,1\n", "column 'ds', row 1"),
-        ("unique_id,ds,y\na,1,1\na,2,many\n", "column 'y', row 2: found 'many', expected a number"),
-        ("unique_id,ds,y\na,1,inf\n", "column 'y', row 1: found 'inf', expected a finite number"),
+        ("unique_id,ds,y\na,1,1\na,2,many\n", "column 'y', row 2 .line 3.: found 'many', expected a number"),
+        ("unique_id,ds,y\na,1,inf\n", "column 'y', row 1 .line 2.: found 'inf', expected a finite number"),
         ("unique_id,ds,y\n,1,1\n", "column 'unique_id', row 1"),
         ("unique_id,ds,y\na,,1\n", "column 'ds', row 1"),
     ],

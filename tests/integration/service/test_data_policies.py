@@ -208,7 +208,7 @@ CELLS = {
         [*WARMED, "ok"],
         ["missing_field"] * 2,
     ),
-    "wrong-type": Cell([*WARM, observation("a", "1", START_MS), *events(12)], [*WARMED, "ok"], ["wrong_type"]),  # type: ignore[arg-type]
+    "wrong-type": Cell([*WARM, observation("a", "one", START_MS), *events(12)], [*WARMED, "ok"], ["wrong_type"]),  # type: ignore[arg-type]
     "too-large": Cell(
         [*WARM, b" " * 2_000_000, *events(12)], [*WARMED, "ok"], ["too_large"]
     ),

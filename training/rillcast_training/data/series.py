@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from rillcast.bundle import precision
 from rillcast.bundle.covariates import Covariate
 from rillcast.bundle.frequency import parse
 from rillcast.errors import DataError
@@ -151,11 +152,17 @@ def to_series(frame: pl.DataFrame, freq: str, covariates: Sequence[Covariate] = 
     frame = frame.with_columns(pl.Series("period", parse(freq).period_of(frame["ds"].to_numpy())))
     frame = frame.sort("unique_id", "ds", maintain_order=True)
     frame = _without_outlying(frame)
-    series = []
+    series, unresolved = [], []
     for (name,), part in frame.partition_by("unique_id", as_dict=True, maintain_order=True).items():
         periods = part["period"].to_numpy().astype(np.int64)
-        y = part["y"].to_numpy().astype(np.float32)
-        series.append(Series(str(name), periods, y, of_series(part, periods, covariates)))
+        y = part["y"].to_numpy()
+        if (reason := precision.unresolved(y)) is not None:
+            unresolved.append((str(name), reason))
+        series.append(Series(str(name), periods, y.astype(np.float32), of_series(part, periods, covariates)))
+    if unresolved:
+        name, reason = unresolved[0]
+        others = f"; {len(unresolved) - 1} more series are like it" if len(unresolved) > 1 else ""
+        log.warning("series %r: %s%s", name, reason, others)
     return series
 
 

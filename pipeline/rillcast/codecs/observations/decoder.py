@@ -24,6 +24,7 @@ from rillcast.codecs.observations.fields import Fields, Observation, PolledRecor
 from rillcast.codecs.observations.first_look import FirstLook
 from rillcast.codecs.observations.format import Format
 from rillcast.codecs.observations.json import JsonFormat
+from rillcast.codecs.observations.precision import PrecisionWatch
 from rillcast.codecs.observations.rejections import Reason, RefusedError, Rejection
 from rillcast.events import NOTHING_MASKED, EventBatch, Masked
 from rillcast.reading.times import MAX_DS_MS, MIN_DS_MS, is_date_number
@@ -90,6 +91,7 @@ class ObservationDecoder:
         self._cloudevents = cloudevents
         self._columns = columns
         self._first_look = first_look
+        self._precision = PrecisionWatch()
         self._read: Callable[[PolledRecords], list[Observation]] = self._read_values
         if cloudevents or fields.needs_context:
             self._read = self._read_records
@@ -135,6 +137,7 @@ class ObservationDecoder:
         y = np.array([event.y for event in events], dtype=np.float64)  # None becomes NaN
         if np.any(np.abs(y) > limits.max_abs_y):
             raise _NeedsCareError
+        self._precision.see(ids, y)
         x, future, masked = self._covariates(events)
         return EventBatch(
             records.partitions,
@@ -202,11 +205,15 @@ class ObservationDecoder:
                 events.append(event)
         ids = [event.unique_id for event in events]
         ds = np.array([event.ds for event in events], np.int64)
-        y = np.array([np.nan if event.y is None else event.y for event in events], np.float64).astype(np.float32)
+        y = np.array([np.nan if event.y is None else event.y for event in events], np.float64)
+        self._precision.see(ids, y)
         x, future, masked = self._covariates(events)
         at = np.array(rows, np.int64)
         partitions, offsets, timestamps_ms = records.partitions[at], records.offsets[at], records.timestamps_ms[at]
-        return EventBatch(partitions, offsets, ids, ds, y, x, future, timestamps_ms, at, masked), rejections
+        return (
+            EventBatch(partitions, offsets, ids, ds, y.astype(np.float32), x, future, timestamps_ms, at, masked),
+            rejections,
+        )
 
     def _checked(self, records: PolledRecords, row: int) -> Observation:
         """Return the observation of one record, read with care and checked against the limits.

@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from rillcast.errors import DataError
-from rillcast_training.data.series import load, segments
+from rillcast_training.data.series import load, segments, to_series
 
 CSV = "unique_id,ds,y\nb,2024-01-01T01:00:00,2\na,2024-01-01T00:00:00,1.5\nb,2024-01-01T00:00:00,\n"
 HOUR_2024 = 473_352  # hours from the epoch to 2024-01-01
@@ -143,3 +143,22 @@ def test_nothing_is_known_before_the_first_observation() -> None:
 def test_a_gap_beyond_the_limit_starts_a_new_segment() -> None:
     assert context_of([0, 1, 12], [1, 2, 3]) == [[1, 2], [3]]
     assert len(context_of([0, 1, 11], [1, 2, 3])) == 1
+
+
+def test_series_whose_changes_float32_cannot_hold_are_warned_about(caplog: pytest.LogCaptureFixture) -> None:
+    n = 48
+    levels = {"counter": 1e9, "other": 1e9, "plain": 10.0}
+    frame = pl.DataFrame(
+        {
+            "unique_id": [name for name in levels for _ in range(n)],
+            "ds": [hour * 3_600_000 for _ in levels for hour in range(n)],
+            "y": [level + hour for level in levels.values() for hour in range(n)],
+        }
+    )
+    to_series(frame, "1h")
+    (message,) = [entry.getMessage() for entry in caplog.records]
+    assert message.startswith("series 'counter': its values lie near 1e+09 and change by 1")
+    assert message.endswith("1 more series are like it")
+    caplog.clear()
+    to_series(frame.filter(pl.col("unique_id") == "plain"), "1h")
+    assert not caplog.records

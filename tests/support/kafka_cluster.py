@@ -21,7 +21,7 @@ from confluent_kafka import (
     TopicPartition,
 )
 from confluent_kafka.admin import AdminClient
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Headers
@@ -110,6 +110,14 @@ class KafkaCluster:
                 each.result(_TIMEOUT_S)
 
         answered(delete)
+
+    def add_partitions(self, topic: str, partitions: int) -> None:
+        """Let the topic have this many partitions."""
+        self._admin.create_partitions([NewPartitions(topic, partitions)])[topic].result(_TIMEOUT_S)
+        deadline = time.monotonic() + _TIMEOUT_S
+        while len(self._producer.list_topics(topic, timeout=_TIMEOUT_S).topics[topic].partitions) < partitions:
+            assert time.monotonic() < deadline, f"the broker does not list {partitions} partitions of {topic}"
+            time.sleep(0.05)
 
     def produce(
         self,

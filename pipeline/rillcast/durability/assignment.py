@@ -109,6 +109,11 @@ class Partitions:
             number, model = assignment.partition, self._router.default
             self._partitions[number] = Partition(assignment, self._reporting.clock())
             self._router.assign(number, model)
+            if assignment.added:
+                log.warning(
+                    "%s: the topic has grown. Streams whose records go to this partition now begin here without state",
+                    self._name_of(number),
+                )
             if model.store is not None and self._rules_of(number).policy == "restore":
                 self._restorer.begin(model, number, Purpose.SERVE)
                 starts[number] = None

@@ -67,7 +67,7 @@ def decide(where: str, assignment: Assignment, mark: Mark | None, rules: StartRu
     Raises:
         RecoveryError: State and offsets do not belong together, or events that are needed were deleted.
     """
-    _, committed, beginning, end = assignment
+    _, committed, beginning, end, added = assignment
     passed_over = rules.policy != "restore"
     if committed is None:
         if mark is not None:
@@ -76,8 +76,9 @@ def decide(where: str, assignment: Assignment, mark: Mark | None, rules: StartRu
                 f"offsets expired or were deleted, or the state belongs to another group (state.topic, state.path). "
                 f"To go on, {_WAYS_OUT}"
             )
-        position = beginning if rules.start_at == "earliest" else end
-        log.info("%s: never committed; starting at offset %d (%s)", where, position, rules.start_at)
+        start_at = "earliest" if added else rules.start_at  # nobody has read what it has already
+        position = beginning if start_at == "earliest" else end
+        log.info("%s: never committed; starting at offset %d (%s)", where, position, start_at)
         return Start(position, position, new_life=passed_over)
     if not beginning <= committed <= end:
         raise RecoveryError(

@@ -18,7 +18,7 @@ from rillcast.stores.base import StateStore
 from rillcast.stores.format.pages import PageCodec
 from rillcast.stores.kafka import KafkaStore
 from rillcast.stores.local import LocalStore
-from rillcast.stores.state_topic import ensure_topic
+from rillcast.stores.state_topic import ensure_topic, grow
 from rillcast.transports.base import Sink
 from rillcast.transports.connect import open_partition_reader, open_topic_admin, partitions_of
 from rillcast.transports.kafka.common.partition_reader import PartitionReader
@@ -90,7 +90,32 @@ def open_store(settings: Settings, metadata: BundleMetadata, sink: Sink) -> Stat
     codec = codec_of(settings, metadata)
     if kind == "local":
         return LocalStore(settings.state.path, codec)
-    return KafkaStore(settings.state_topic, codec, sink, reader_of(settings))
+    return KafkaStore(settings.state_topic, codec, sink, reader_of(settings), require_partition=_Partitions(settings))
+
+
+class _Partitions:
+    """Makes sure that the state topic has a partition: the input may have grown since the start."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._settings = settings
+        self._known = 0
+
+    def __call__(self, partition: int) -> None:
+        """Grow the topic if it lacks the partition.
+
+        Raises:
+            SettingsError: It cannot be grown; the message has the command.
+            TransportError: No broker answers.
+        """
+        if partition < self._known:
+            return
+        topic = self._settings.state_topic
+        with closing(open_topic_admin(self._settings.kafka)) as admin:
+            self._known = admin.partitions(topic) or 0
+            if partition >= self._known:
+                wanted = max(partition + 1, admin.partitions(self._settings.input.topic) or 0)
+                grow(admin, topic, wanted, self._known)
+                self._known = wanted
 
 
 def codec_of(settings: Settings, metadata: BundleMetadata) -> PageCodec:

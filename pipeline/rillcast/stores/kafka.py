@@ -87,6 +87,7 @@ class KafkaStore:
         sink: The worker's sink, which writes `Channel.STATE` to the topic; None if nothing is written.
         open_reader: Connects a reader, when a restore first needs one.
         clock: Monotonic time in seconds.
+        require_partition: Makes sure that the topic has a partition, before it is restored.
     """
 
     def __init__(
@@ -96,19 +97,26 @@ class KafkaStore:
         sink: Sink | None,
         open_reader: Callable[[], PartitionReader],
         clock: Callable[[], float] = time.monotonic,
+        require_partition: Callable[[int], None] = lambda _partition: None,
     ) -> None:
         self._topic = topic
         self._codec = codec
         self._prefix = f"{codec.model_id}/".encode()
         self._sink = sink
         self._open_reader = open_reader
+        self._require_partition = require_partition
         self._clock = clock
         self._reader: PartitionReader | None = None
         self._loading: dict[int, _Loading] = {}
         self._bytes = 0
 
     def begin_restore(self, partition: int) -> None:
-        """Start loading a partition."""
+        """Start loading a partition.
+
+        Raises:
+            SettingsError: The topic lacks it and cannot be grown.
+        """
+        self._require_partition(partition)
         self._opened().read_to_end(partition)
         self._loading[partition] = _Loading(self._clock())
 

@@ -4,7 +4,8 @@ Owns: its configuration, and the reasons to refuse a topic that would lose or mi
 library, or what is written.
 
 Invariants: the topic has as many partitions as the input, since its partition `p` holds the state of partition `p` of
-the input. It is compacted and nothing else, since retention by time would delete the pages of quiet streams.
+the input. Where the input has grown, so does the topic; nothing of the partitions before changes. It is compacted and
+nothing else, since retention by time would delete the pages of quiet streams.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from rillcast.errors import SettingsError
+from rillcast.errors import SettingsError, TransportError
 from rillcast.transports.kafka.common.topic_admin import TopicAdmin
 
 log = logging.getLogger(__name__)
@@ -36,13 +37,16 @@ def ensure_topic(admin: TopicAdmin, topic: str, partitions: int, max_message_byt
         max_message_bytes: Size of the largest record that is produced.
 
     Raises:
-        SettingsError: It has another number of partitions, is not compacted, or takes only smaller records.
+        SettingsError: It has more partitions, cannot be grown, is not compacted, or takes only smaller records.
         TransportError: The cluster does not answer or refuses.
     """
     found = admin.partitions(topic)
     if found is None:
         admin.create(topic, partitions, wanted_config(max_message_bytes))
         log.info("created the state topic %s with %d partitions", topic, partitions)
+        found = admin.partitions(topic)
+    if found is not None and found < partitions:
+        grow(admin, topic, partitions, found)
         found = admin.partitions(topic)
     if found != partitions:
         raise SettingsError(
@@ -60,6 +64,35 @@ def ensure_topic(admin: TopicAdmin, topic: str, partitions: int, max_message_byt
             f"state topic {topic} has max.message.bytes={allowed}, expected at least kafka.max_message_bytes="
             f"{max_message_bytes}; alter the topic"
         )
+
+
+def grow(admin: TopicAdmin, topic: str, partitions: int, found: int) -> None:
+    """Add partitions to the state topic, because the input has more; log what that means.
+
+    Args:
+        admin: Administrator of the brokers.
+        topic: Name of the state topic.
+        partitions: Number of partitions of the input.
+        found: Number of partitions of the state topic.
+
+    Raises:
+        SettingsError: They cannot be added; the message has the command.
+    """
+    try:
+        admin.grow(topic, partitions)
+    except TransportError as error:
+        raise SettingsError(
+            f"state topic {topic} has {found} partitions, expected {partitions} like the input, and could not be grown "
+            f"({error}); its state is kept if you run `kafka-topics.sh --bootstrap-server HOST:9092 --alter --topic "
+            f"{topic} --partitions {partitions}`, or grant ALTER on it"
+        ) from error
+    log.warning(
+        "the input has %d partitions, and the state topic %s had %d: it was grown to as many, and its state is kept. "
+        "Streams whose records go to another partition now begin there without state",
+        partitions,
+        topic,
+        found,
+    )
 
 
 def wanted_config(max_message_bytes: int) -> dict[str, str]:

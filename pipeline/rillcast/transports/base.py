@@ -172,12 +172,14 @@ class Assignment(NamedTuple):
         committed: The group's committed position; None if it never committed here.
         beginning: Earliest offset that the source still has.
         end: Position after the last record at the time of the assignment.
+        added: Whether the topic did not have the partition yet when the source was opened.
     """
 
     partition: int
     committed: int | None
     beginning: int
     end: int
+    added: bool = False
 
 
 class AssignmentListener(Protocol):

@@ -21,10 +21,11 @@ from rillcast.stores.connect import codec_of, open_store, prepare_store, reader_
 from rillcast.stores.format.pages import PageCodec
 from rillcast.stores.kafka import KafkaStore
 from rillcast.stores.local import LocalStore
-from rillcast.stores.state_topic import ensure_topic
-from rillcast.transports.base import Channel, TransactionalSink
+from rillcast.stores.state_topic import ensure_topic, grow
+from rillcast.transports.base import Channel, Records, TransactionalSink
 from rillcast.transports.connect import open_group, open_topic_admin, open_transactional_sink
 from tests.support.kafka_cluster import KafkaCluster, unique
+from tests.support.service_process import service
 from tests.support.stores import (
     SPECS,
     assert_same_pages,
@@ -36,8 +37,9 @@ from tests.support.stores import (
     tombstone,
     topic_reader,
 )
-from tests.support.toy import toy_bundle, write_toy
+from tests.support.toy import toy_bundle, unroll, write_toy
 from tests.support.transports import CLIENTS, Listener, kafka_sink, kafka_source, poll_until
+from tests.support.workers import observation
 
 Client = Literal["librdkafka", "kafka-python"]
 MODEL: Final = "0123456789abcdef"
@@ -268,6 +270,96 @@ def test_two_members_may_create_the_topic_at_once(kafka: KafkaCluster, client: C
         for admin in (first, second):
             admin.create(settings.state_topic, 2, {"cleanup.policy": "compact"})
         ensure_topic(second, settings.state_topic, 2, 1_000)
+
+
+@pytest.mark.parametrize(
+    ("client", "delivery", "start_at"),
+    [("librdkafka", "exactly_once", "earliest"), ("kafka-python", "at_least_once", "latest")],
+)
+def test_partitions_that_are_added_while_the_service_runs_are_read_and_their_state_is_kept(
+    client: str, delivery: str, start_at: str, kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    source, out = kafka.create_topic("observations"), kafka.create_topic("forecasts", 2)
+    group = unique("group")
+    settings = {
+        "model": write_toy(tmp_path / "toy.onnx"),
+        "input.topic": source,
+        "output.topic": out,
+        "dead_letters.topic": kafka.create_topic("dead"),
+        "kafka.client": client,
+        "kafka.bootstrap_servers": kafka.bootstrap_servers,
+        "kafka.group_id": group,
+        "kafka.auto_offset_reset": start_at,
+        "worker.delivery": delivery,
+        "state.snapshot_interval_s": 0.2,
+        "state.snapshot_max_interval_s": 0.2,
+    }
+    streams: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+
+    def send(*partitions: int) -> int:
+        for number in partitions:
+            values = range(len(streams["abc"[number]]) + 1, len(streams["abc"[number]]) + 11)
+            streams["abc"[number]] += values
+            kafka.produce(source, [observation("abc"[number], y) for y in values], partition=number)
+        return sum(map(len, streams.values()))
+
+    def forecasts() -> dict[str, list[int]]:
+        found: dict[str, list[int]] = {"a": [], "b": [], "c": []}
+        for record in kafka.read_all(out):
+            members = json.loads(record.value or b"")
+            found[members["unique_id"]].append(int(members["quantiles"]["0.5"][0]))
+        return found
+
+    def expected() -> dict[str, list[int]]:
+        return {name: unroll(values) for name, values in streams.items()}
+
+    with service(settings, tmp_path) as first:
+        first.wait_until(lambda: first.get("/readyz")[0] == 200, "a member that is ready")
+        count = send(0)
+        first.wait_until(lambda: first.metric("rillcast_forecasts_total") == count, "the first partition")
+        kafka.add_partitions(source, 3)
+        count = send(0, 1, 2)
+        first.wait_until(lambda: first.metric("rillcast_forecasts_total") == count, "the new partitions")
+        assert first.stop() == 0
+        assert f"the input has 3 partitions, and the state topic {group}-state had 1: it was grown" in first.log
+        assert f"{source}[2]: the topic has grown." in first.log
+    assert forecasts() == expected()
+    with service(settings, tmp_path) as second:
+        send(0, 1, 2)
+        second.wait_until(lambda: forecasts() == expected(), "forecasts that go on from the stored states")
+        assert second.stop() == 0
+        for number in range(3):
+            assert f"{source}[{number}]: state as of offset" in second.log
+
+
+def test_a_sink_writes_to_a_partition_that_was_added_since_it_was_opened(kafka: KafkaCluster, client: Client) -> None:
+    topic = kafka.create_topic("state")
+    with closing(kafka_sink(client, kafka.settings(), {Channel.STATE: topic})) as sink:
+        sink.publish(Channel.STATE, Records([b"k"], [b"before"]), partition=0)
+        sink.flush(10.0)
+        kafka.add_partitions(topic, 3)
+        sink.publish(Channel.STATE, Records([b"k"], [b"after"]), partition=2)
+        sink.flush(10.0)
+    assert [(each.partition, each.value) for each in kafka.read_all(topic)] == [(0, b"before"), (2, b"after")]
+
+
+def test_an_input_that_has_grown_while_the_service_was_away_lets_the_state_topic_grow(
+    kafka: KafkaCluster, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = kafka.create_topic("observations")
+    settings = settings_for(kafka, client, source, topic=unique("state"))
+    prepare_store(settings, toy_bundle().metadata)
+    kafka.add_partitions(source, 4)
+    with closing(open_topic_admin(settings.kafka)) as first, closing(open_topic_admin(settings.kafka)) as second:
+        prepare_store(settings, toy_bundle().metadata)
+        assert first.partitions(settings.state_topic) == 4
+        second.grow(settings.state_topic, 3)  # another member was quicker
+        assert first.partitions(settings.state_topic) == 4
+        with pytest.raises(SettingsError, match=r"--alter --topic nowhere --partitions 4`"):
+            grow(first, "nowhere", 4, 1)
+    assert (
+        f"the state topic {settings.state_topic} had 1: it was grown to as many, and its state is kept" in caplog.text
+    )
 
 
 @pytest.mark.parametrize(

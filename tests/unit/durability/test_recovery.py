@@ -31,6 +31,8 @@ def test_never_committed_starts_where_it_is_told() -> None:
     assert start(committed=None, mark=None, beginning=10) == Start(10, 10, new_life=False)
     latest = decide("events[0]", Assignment(0, None, 10, 100), None, StartRules("restore", "latest"))
     assert latest == Start(100, 100, new_life=False)
+    added = decide("events[0]", Assignment(0, None, 0, 7, added=True), None, StartRules("restore", "latest"))
+    assert added == Start(0, 0, new_life=False), "nobody has read what a new partition has already"
 
 
 def test_rebuild_and_cold_pass_over_what_is_stored() -> None:

@@ -7,7 +7,10 @@ a topic is for.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Final, Protocol
+
+METADATA_AGE_MS: Final = 10_000
+"""Partitions that are added to a topic are noticed within this time; the clients' default is five minutes."""
 
 
 class TopicAdmin(Protocol):
@@ -23,6 +26,10 @@ class TopicAdmin(Protocol):
 
     def create(self, topic: str, partitions: int, config: Mapping[str, str]) -> None:
         """Create the topic with the brokers' replication factor and wait until it is listed; it may exist already."""
+        ...
+
+    def grow(self, topic: str, partitions: int) -> None:
+        """Let the topic have at least this many partitions, and wait until they are listed."""
         ...
 
     def close(self) -> None:

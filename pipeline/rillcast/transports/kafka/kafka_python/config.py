@@ -15,6 +15,7 @@ from rillcast.errors import SettingsError, TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.record_size import Limits, batch_bytes
+from rillcast.transports.kafka.common.topic_admin import METADATA_AGE_MS
 from rillcast.transports.kafka.kafka_python.oauth import ClientCredentials
 from rillcast.transports.kafka.kafka_python.workarounds import NullValues, OneOwnerAssignor, keep_secrets_out_of_logs
 
@@ -77,6 +78,7 @@ def connection_config(settings: KafkaSettings) -> dict[str, Any]:
         "bootstrap_servers": [server.strip() for server in settings.bootstrap_servers.split(",")],
         "client_id": "rillcast",
         "security_protocol": settings.security_protocol,
+        "metadata_max_age_ms": METADATA_AGE_MS,
         "request_timeout_ms": milliseconds(settings.request_timeout_s),
         "bootstrap_timeout_ms": milliseconds(settings.request_timeout_s),
     }

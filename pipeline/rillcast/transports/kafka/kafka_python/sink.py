@@ -23,7 +23,7 @@ from rillcast.transports.kafka.common.ledger import FailureLedger
 from rillcast.transports.kafka.common.record_size import Limits, described
 from rillcast.transports.kafka.kafka_python.config import create, producer_config, require_topics
 from rillcast.transports.kafka.kafka_python.errors import REJECTED, TOO_LARGE
-from rillcast.transports.kafka.kafka_python.workarounds import close_without_waiting, send
+from rillcast.transports.kafka.kafka_python.workarounds import close_without_waiting, learn_of_partition, send
 
 log = logging.getLogger(__name__)
 
@@ -79,6 +79,8 @@ class KafkaPythonSink:
         producer = self._live()
         self._ledger.raise_failure()
         topic = self._topics[channel]
+        if partition is not None:
+            learn_of_partition(producer, topic, partition, self._settings.request_timeout_s)
         headers: Iterable[Headers] = records.headers if records.headers is not None else ((),) * len(records)
         for key, value, fields in zip(records.keys, records.values, headers, strict=True):
             try:

@@ -46,6 +46,7 @@ class KafkaPythonSource:
         self._partitions = Partitions()
         self._failure: BaseException | None = None
         self._joined = False
+        self._first_added = 0  # partitions from this number on were added after `open`
 
     @property
     def name(self) -> str:
@@ -71,7 +72,7 @@ class KafkaPythonSource:
         workarounds.on_fenced_heartbeat(self._consumer, self._note_fenced)
         self._poller.attach(self._consumer)
         self._consumer.subscribe([self._topic], listener=Listener(self._poller.ask))
-        workarounds.learn_of_topic(self._consumer, self._topic)
+        self._first_added = workarounds.learn_of_topic(self._consumer, self._topic)
 
     def poll(self, max_records: int, timeout_s: float) -> Polled:
         """Return the records that are there, waiting at most `timeout_s` for a first one.
@@ -209,11 +210,12 @@ class KafkaPythonSource:
             return
         assignments = self._look_up(numbers)
         starts = self._listener.on_assigned(assignments)
-        for number, _, _, end in assignments:
+        for assignment in assignments:
+            number = assignment.partition
             key = TopicPartition(self._topic, number)
             if starts[number] is None:
                 self._consumer.pause(key)
-            self._consumer.seek(key, self._partitions.assign(number, starts[number], end))
+            self._consumer.seek(key, self._partitions.assign(number, starts[number], assignment.end))
 
     def _stop_partitions(self, question: Question) -> None:
         numbers = [number for number in question.partitions if number in self._partitions.owned]
@@ -227,7 +229,8 @@ class KafkaPythonSource:
                 self._partitions.drop(number, polling=self._poller.busy)
 
     def _look_up(self, numbers: Sequence[int]) -> list[Assignment]:
-        return look_up(self._live(), self._topic, numbers, self._settings.request_timeout_s)
+        found = look_up(self._live(), self._topic, numbers, self._settings.request_timeout_s)
+        return [each._replace(added=each.partition >= self._first_added) for each in found]
 
     def _note_joined(self) -> None:
         """Tell the listener of a join that brought no partition; the client does not report one."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
 from kafka.errors import TopicAlreadyExistsError
 
+from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
+from rillcast.transports.kafka.common.retries import PAUSE_S
 from rillcast.transports.kafka.kafka_python.config import connection_config, create
 from rillcast.transports.kafka.kafka_python.errors import as_transport_errors
 
@@ -42,6 +45,20 @@ class KafkaPythonTopicAdmin:
                 self._admin.create_topics({topic: options}, wait_for_metadata=True)
             except TopicAlreadyExistsError:  # another member was quicker
                 self._admin.wait_for_topics([topic])
+
+    def grow(self, topic: str, partitions: int) -> None:
+        """Add partitions and wait until they are listed."""
+        if (self.partitions(topic) or 0) >= partitions:
+            return
+        try:
+            with as_transport_errors(self._settings, topic, "adding partitions"):
+                self._admin.create_partitions({topic: partitions})
+        except TransportError:
+            if (self.partitions(topic) or 0) < partitions:  # otherwise another member was quicker
+                raise
+        deadline = time.monotonic() + self._settings.request_timeout_s
+        while (self.partitions(topic) or 0) < partitions and time.monotonic() < deadline:
+            time.sleep(PAUSE_S)
 
     def close(self) -> None:
         """Close the client."""

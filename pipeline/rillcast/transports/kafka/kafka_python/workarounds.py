@@ -6,6 +6,7 @@ Owns: every access to private members of the library. Does not know: sources, si
 from __future__ import annotations
 
 import logging
+import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
@@ -21,6 +22,7 @@ from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.serializer import Serializer
 
 from rillcast.transports.base import Headers
+from rillcast.transports.kafka.common.retries import PAUSE_S
 
 # Fault (3.0.12): a join that ends while nobody polls is begun again by the next poll, and every member of the group
 # has to join again. Members whose polls did not overlap kept each other from ever finishing. So a poll during a
@@ -126,13 +128,25 @@ def on_fenced_heartbeat(consumer: Any, fenced: Callable[[FencedInstanceIdError],
     coordinator._handle_heartbeat_response = handle_and_tell
 
 
-def learn_of_topic(consumer: Any, topic: str) -> None:
-    """Fetch the topic's metadata before the first join.
+def learn_of_topic(consumer: Any, topic: str) -> int:
+    """Fetch the topic's metadata before the first join, and return its number of partitions.
 
     Fault (3.0.12): a leader that has not heard of the topic assigns nothing to anybody, and the group joins twice.
     Delete when the leader asks for the metadata of subscribed topics before it assigns.
     """
-    consumer.partitions_for_topic(topic)
+    return len(consumer.partitions_for_topic(topic) or ())
+
+
+def learn_of_partition(producer: Any, topic: str, partition: int, timeout_s: float) -> None:
+    """Fetch the topic's metadata again while it lacks a partition, at most for `timeout_s`.
+
+    Fault (3.0.12): `send` refuses a partition that was added to the topic since the last refresh, and no call asks for
+    one. Delete when `send` asks.
+    """
+    deadline = time.monotonic() + timeout_s
+    while partition not in producer.partitions_for(topic) and time.monotonic() < deadline:
+        producer._metadata.request_update()
+        time.sleep(PAUSE_S)
 
 
 def keep_secrets_out_of_logs() -> None:

@@ -5,7 +5,7 @@ Owns: librdkafka's names, and the values that are not settings. Does not know: w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Producer
@@ -14,6 +14,7 @@ from rillcast.errors import SettingsError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.record_size import Limits, batch_bytes
+from rillcast.transports.kafka.common.topic_admin import METADATA_AGE_MS
 from rillcast.transports.kafka.librdkafka import workarounds
 
 # The coordinator refuses the next transaction while it still writes the markers of the last one. The default of 100 ms
@@ -92,6 +93,7 @@ def connection_config(settings: KafkaSettings, on_error: Callable[[KafkaError], 
         "client.id": "rillcast",
         "security.protocol": settings.security_protocol,
         "socket.timeout.ms": milliseconds(settings.request_timeout_s),
+        "topic.metadata.refresh.interval.ms": METADATA_AGE_MS,
         "error_cb": on_error,
         "log_level": _LOG_LEVEL,
     }
@@ -141,8 +143,10 @@ def create(make: Callable[[], Any], what: str) -> Any:
         raise SettingsError(f"{what} were refused by librdkafka: {cause}") from error
 
 
-def require_topics(client: Consumer | Producer, settings: KafkaSettings, topics: Iterable[str]) -> None:
-    """Raise if a topic is missing. It lists all topics, since asking for one by name may create it.
+def require_topics(client: Consumer | Producer, settings: KafkaSettings, topics: Iterable[str]) -> Mapping[str, int]:
+    """Return the number of partitions of each topic; raise if one is missing.
+
+    It lists all topics, since asking for one by name may create it.
 
     Raises:
         TransportError: A topic does not exist, or no broker answers.
@@ -154,6 +158,7 @@ def require_topics(client: Consumer | Producer, settings: KafkaSettings, topics:
         raise failures.unreachable(settings.bootstrap_servers, settings.request_timeout_s, cause) from error
     if missing := set(topics) - set(present):
         raise failures.missing_topics(settings.bootstrap_servers, missing)
+    return {topic: len(present[topic].partitions) for topic in topics}
 
 
 def milliseconds(seconds: float) -> int:

@@ -60,7 +60,7 @@ REJECTED: Final = frozenset(
 REBALANCING: Final = frozenset({KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION})
 
 
-# Answers about a topic that was created, or whose leader came back, just now, until that is known everywhere.
+# Answers about a topic that was created or has grown, or whose leader came back, just now, until all know it.
 NOT_READY: Final = frozenset(
     {
         KafkaError.UNKNOWN_TOPIC_OR_PART,
@@ -70,6 +70,7 @@ NOT_READY: Final = frozenset(
         KafkaError.UNKNOWN_LEADER_EPOCH,
         KafkaError._UNKNOWN_PARTITION,
         KafkaError._UNKNOWN_TOPIC,
+        KafkaError._NOENT,  # "no leaders found": of a partition that was added just now
     }
 )
 

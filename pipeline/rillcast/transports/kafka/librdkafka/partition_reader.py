@@ -175,7 +175,17 @@ class LibrdkafkaPartitionReader:
             except KafkaException as error:
                 if error.args[0].code() not in NOT_READY or time.monotonic() >= reading.patient_until:
                     raise refused(self._settings, self._topic, "asking for the end of a partition", error) from error
+                self._refresh_metadata()
                 self._ask_end(partition)
+
+    def _refresh_metadata(self) -> None:
+        """Let both clients hear of partitions that were added just now; by themselves they ask much later."""
+        assert self._admin is not None  # it was asked
+        try:
+            for client in (self._admin, self._live()):
+                client.list_topics(self._topic, timeout=self._settings.request_timeout_s)
+        except KafkaException as error:
+            self._warn(error.args[0])
 
     def _raise_or_warn(self, error: KafkaError, reading: Reading | None = None) -> None:
         patient = error.code() in NOT_READY and reading is not None and time.monotonic() < reading.patient_until

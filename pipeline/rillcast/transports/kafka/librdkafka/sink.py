@@ -6,6 +6,7 @@ Owns: the producer. Does not know: what is in a record. Invariant: a sink that l
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping
 from typing import Final
 
@@ -24,6 +25,10 @@ log = logging.getLogger(__name__)
 
 _BACK_PRESSURE_S: Final = 0.05
 _BY_KEY: Final = -1  # librdkafka's RD_KAFKA_PARTITION_UA: the partitioner decides
+
+
+def _is_new_partition(error: Exception) -> bool:
+    return isinstance(error, KafkaException) and error.args[0].code() == KafkaError._UNKNOWN_PARTITION
 
 
 class LibrdkafkaSink:
@@ -117,9 +122,12 @@ class LibrdkafkaSink:
     def _produce_slowly(
         self, error: Exception, topic: str, value: bytes | None, key: bytes | None, to: int, headers: Headers
     ) -> None:
-        """Produce a record that was refused once: wait for room in the queue, or note that it is lost."""
+        """Produce a record that was refused once: wait for room or its partition, or note that it is lost."""
         producer = self._live()
-        while isinstance(error, BufferError):
+        deadline = time.monotonic() + self._settings.request_timeout_s
+        while isinstance(error, BufferError) or (_is_new_partition(error) and time.monotonic() < deadline):
+            if not isinstance(error, BufferError):  # the topic has grown, and this client has not heard of it
+                producer.list_topics(topic, timeout=self._settings.request_timeout_s)
             producer.poll(_BACK_PRESSURE_S)
             self._ledger.raise_failure()
             try:

@@ -59,6 +59,7 @@ class LibrdkafkaSource:
         self._failure: BaseException | None = None
         self._closing = False
         self._answering = False  # whether the listener is answering a rebalance
+        self._first_added = 0  # partitions from this number on were added after `open`
         self._changes = 0  # counts changes of which partitions may be handed out
         self._warn = TransientWarnings(settings.bootstrap_servers)
 
@@ -84,7 +85,7 @@ class LibrdkafkaSource:
             lambda: Consumer(consumer_config(self._settings, self._on_error), logger=log), "kafka consumer settings"
         )
         self._consumer = consumer
-        require_topics(consumer, self._settings, [self._topic])
+        self._first_added = require_topics(consumer, self._settings, [self._topic])[self._topic]
         consumer.subscribe([self._topic], on_assign=self._on_assign, on_revoke=self._on_revoke, on_lost=self._on_lost)
 
     def poll(self, max_records: int, timeout_s: float) -> Polled:
@@ -147,7 +148,7 @@ class LibrdkafkaSource:
         """
         consumer = self._live()
         try:
-            return look_up(consumer, self._settings, self._topic, sorted(self._owned))
+            return self._look_up(consumer, sorted(self._owned))
         except KafkaException as error:
             raise self._refused("asking for the committed positions", error) from error
 
@@ -249,6 +250,10 @@ class LibrdkafkaSource:
         if self._hands_out(partition) and position > self._positions[partition]:
             self._positions[partition] = position
 
+    def _look_up(self, consumer: Consumer, numbers: Sequence[int]) -> list[Assignment]:
+        found = look_up(consumer, self._settings, self._topic, numbers)
+        return [each._replace(added=each.partition >= self._first_added) for each in found]
+
     def _hands_out(self, partition: int | None) -> bool:
         return partition in self._positions and partition not in self._to_seek
 
@@ -299,7 +304,7 @@ class LibrdkafkaSource:
         try:
             assert self._listener is not None  # subscribed by open(), which set it
             numbers = [partition.partition for partition in partitions]
-            assignments = look_up(consumer, self._settings, self._topic, numbers)
+            assignments = self._look_up(consumer, numbers)
             starts = self._listener.on_assigned(assignments)
             # A paused partition needs an offset too; there is nothing to fetch at the end.
             placed = {a.partition: (starts[a.partition], a.end) for a in assignments}

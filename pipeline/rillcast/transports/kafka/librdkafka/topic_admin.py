@@ -11,7 +11,7 @@ from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package
     ConfigResource,
     ResourceType,
 )
-from confluent_kafka.cimpl import NewTopic
+from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
@@ -58,12 +58,30 @@ class LibrdkafkaTopicAdmin:
             if error.args[0].code() != KafkaError.TOPIC_ALREADY_EXISTS:  # otherwise another member was quicker
                 raise refused(self._settings, topic, "creating it", error) from error
 
+        self._wait_for(topic, 1)
+
+    def grow(self, topic: str, partitions: int) -> None:
+        """Add partitions and wait until they are listed."""
+        if (self.partitions(topic) or 0) >= partitions:
+            return
+        timeout_s = self._settings.request_timeout_s
+        new = [NewPartitions(topic, partitions)]
+        future = self._admin.create_partitions(new, operation_timeout=timeout_s, request_timeout=timeout_s)[topic]
+        try:
+            future.result()
+        except KafkaException as error:
+            if (self.partitions(topic) or 0) < partitions:  # otherwise another member was quicker
+                raise refused(self._settings, topic, "adding partitions", error) from error
+        self._wait_for(topic, partitions)
+
+    def _wait_for(self, topic: str, partitions: int) -> None:
         def require_listed() -> None:
-            if self.partitions(topic) is None:
+            if (self.partitions(topic) or 0) < partitions:
                 raise _NotListedError
 
+        deadline = time.monotonic() + self._settings.request_timeout_s
         try:
-            retry_until(time.monotonic() + timeout_s, require_listed, lambda error: isinstance(error, _NotListedError))
+            retry_until(deadline, require_listed, lambda error: isinstance(error, _NotListedError))
         except _NotListedError:
             raise failures.missing_topics(self._settings.bootstrap_servers, [topic]) from None
 
@@ -72,4 +90,4 @@ class LibrdkafkaTopicAdmin:
 
 
 class _NotListedError(Exception):
-    """A broker does not know the new topic yet."""
+    """A broker does not know the new topic, or its new partitions, yet."""

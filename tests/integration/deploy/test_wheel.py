@@ -39,9 +39,10 @@ class Environment:
         """Put this interpreter's packages at the end of the path. Its `.pth` files are not run: no editable install."""
         (self.site / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")
 
-    def run(self, program: str, *arguments: str, cwd: Path) -> str:
+    def run(self, program: str, *arguments: str, cwd: Path, path: str = "") -> str:
         """Run a program of the environment, without this checkout on its path, and return what it prints."""
         outside = {k: v for k, v in os.environ.items() if not k.startswith(("RILLCAST_", "PYTHON"))}
+        outside |= {"PYTHONPATH": path} if path else {}
         done = subprocess.run(
             [self.bin / program, *arguments], cwd=cwd, env=outside, capture_output=True, text=True, check=False
         )
@@ -119,6 +120,24 @@ def test_the_installed_command_serves_a_file(environment: Environment, tmp_path:
     forecasts = [json.loads(line) for line in (tmp_path / "forecasts.jsonl").read_text().splitlines()]
     assert len(forecasts) == len((tmp_path / "history.csv").read_text().splitlines()) - 1
     assert {forecast["freq"] for forecast in forecasts} == {"1h"}
+
+
+def test_packages_of_other_projects_do_not_take_over_the_command(environment: Environment, tmp_path: Path) -> None:
+    """A project with top-level packages `pipeline` and `training` is installed, or stands in the working directory."""
+    environment.add_dependencies()
+    for folder in (environment.site, tmp_path):
+        for name in ("pipeline", "training"):
+            (folder / name).mkdir()
+            (folder / name / "__init__.py").write_text('raise SystemExit("the other project ran")\n')
+    try:
+        for path in ("", "."):
+            for command in (["rillcast"], ["python", "-m", "rillcast"]):
+                assert environment.run(*command, "--version", cwd=tmp_path, path=path) == f"rillcast {VERSION}\n"
+            shown = environment.run("rillcast", "inspect", "universal:1h", cwd=tmp_path, path=path)
+            assert shown.startswith("universal-1h@")
+    finally:
+        for name in ("pipeline", "training"):
+            shutil.rmtree(environment.site / name)
 
 
 def test_the_installed_package_has_its_public_names(environment: Environment, tmp_path: Path) -> None:

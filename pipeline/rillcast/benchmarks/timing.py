@@ -94,7 +94,7 @@ def in_process(loop: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
     """Run `loop` in a new process, so that runs do not share memory, threads or warm caches.
 
     Raises:
-        RillcastError: The loop failed or took too long; its message is passed on.
+        RillcastError: The loop failed or took too long; its message and exit code are passed on.
     """
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe(duplex=False)
@@ -122,6 +122,9 @@ def in_process(loop: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
 def _child(connection: Connection, loop: Callable[..., Any], args: Any, kwargs: Any) -> None:
     try:
         outcome = loop(*args, **kwargs)
+    except RillcastError as error:  # its class may not survive the pipe, its policy does
+        outcome = RillcastError(str(error))
+        outcome.exit_code, outcome.retriable = error.exit_code, error.retriable
     except Exception as error:  # noqa: BLE001  the parent raises it
         outcome = RillcastError(f"{type(error).__name__}: {error}")
     connection.send(outcome)

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from rillcast.benchmarks.timing import Measured, Stopwatch, in_process
-from rillcast.errors import RillcastError
+from rillcast.errors import BundleError, RillcastError
 
 
 def test_stopwatch_takes_the_first_start_and_the_first_stop() -> None:
@@ -45,3 +45,13 @@ def _fail() -> Measured:
 def test_a_run_that_fails_says_why() -> None:
     with pytest.raises(RillcastError, match="this is why"):
         in_process(_fail)
+
+
+def _refuse() -> Measured:
+    raise BundleError("runs", "it does not")
+
+
+def test_an_error_of_ours_keeps_its_message_and_exit_code() -> None:
+    with pytest.raises(RillcastError) as refused:
+        in_process(_refuse)
+    assert (str(refused.value), refused.value.exit_code) == ("bundle refused [runs]: it does not", 3)

@@ -77,10 +77,10 @@ def read_number(value: Any, decimal: str = ".") -> float | None:
     Raises:
         RefusedValueError: It is neither a finite number nor missing.
     """
+    if type(value) is str:
+        return _number_of_text(value, decimal)
     if value is None:
         return None
-    if isinstance(value, str):
-        return _number_of_text(value, decimal)
     if isinstance(value, bool) or not isinstance(value, int | float | Decimal):
         raise RefusedValueError("wrong_type", f"found {_typed(value)}, expected {_EXPECTED_NUMBER}")
     try:
@@ -140,6 +140,8 @@ def join_ids(parts: Sequence[str]) -> str:
 
 
 def _number_of_text(text: str, decimal: str) -> float | None:
+    if decimal == "." and _NUMBER.fullmatch(text) and (number := float(text)) - number == 0.0:
+        return number  # the usual form, before all others
     bare = text.strip()
     if bare.lower() in MISSING:
         return None

@@ -138,11 +138,7 @@ class FileColumns:
         """
         members: dict[str, Any] = {} if self.unique_id else {"unique_id": self.stream}
         for (path, _, read), value in zip(cells, row, strict=True):
-            found = value if read is None else read(value)
-            if len(path) == 1:
-                members[path[0]] = found
-            else:
-                members.setdefault(path[0], {})[path[1]] = found
+            _put(members, path, value if read is None else read(value))
         return members
 
     def refused(self, cells: Sequence[Cell], row: Sequence[Any]) -> tuple[dict[str, Any], RefusedValueError]:
@@ -156,7 +152,11 @@ class FileColumns:
             except RefusedValueError as error:
                 detail = f"column {shown(column)}: {error.explain(REMEDIES)}"
                 reason = reason or RefusedValueError(error.kind, detail)
-            at = members if len(path) == 1 else members.setdefault(path[0], {})
-            at[path[-1]] = found
+            _put(members, path, found)
         assert reason is not None  # called for rows in which a cell is refused
         return members, reason
+
+
+def _put(members: dict[str, Any], path: tuple[str, ...], value: Any) -> None:
+    at = members if len(path) == 1 else members.setdefault(path[0], {})
+    at[path[-1]] = value

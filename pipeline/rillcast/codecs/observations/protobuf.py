@@ -3,8 +3,8 @@
 The message is `rillcast.v1.Observation` (`docs/schemas/observation.proto`), or another message whose descriptors are
 given (`protoc --include_imports --descriptor_set_out`). Its schema must be in the registry, where Confluent's
 serialisers put it. A protobuf message contains no names, so the local descriptor reads the bytes. A zero member without
-presence counts as zero; an unset member with presence counts as absent. `ds` may be a number or a
-`google.protobuf.Timestamp`.
+presence counts as zero; an unset member with presence counts as absent. A wrapper (`google.protobuf.DoubleValue`,
+`StringValue`, ...) or a `google.protobuf.Value` is what it contains, and a `google.protobuf.Timestamp` is a time.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, timestamp_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2, timestamp_pb2, wrappers_pb2
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
@@ -26,6 +26,8 @@ from rillcast.errors import SettingsError
 
 OBSERVATION: Final = "rillcast.v1.Observation"
 _TIMESTAMP: Final = timestamp_pb2.Timestamp.DESCRIPTOR.full_name
+_WRAPPERS: Final = frozenset(one.full_name for one in wrappers_pb2.DESCRIPTOR.message_types_by_name.values())
+_ANY_VALUE: Final = struct_pb2.Value.DESCRIPTOR.full_name
 _Reader = Callable[[Message], dict[str, Any]]
 
 
@@ -154,8 +156,13 @@ def _value_of(field: FieldDescriptor, wanted: Any) -> Callable[[Any], Any]:
         return _from_map
     if inner is not None and field.message_type is not None:
         return _reader(field.message_type, inner)
-    if field.message_type is not None and field.message_type.full_name == _TIMESTAMP:
+    kind = None if field.message_type is None else field.message_type.full_name
+    if kind == _TIMESTAMP:
         return _moment
+    if kind in _WRAPPERS:
+        return lambda wrapper: wrapper.value
+    if kind == _ANY_VALUE:
+        return _of_any_value
     return lambda value: value
 
 
@@ -170,6 +177,11 @@ def _plain(value: Any) -> Any:
     for field, inner in value.ListFields():
         return list(inner) if field.name == "values" else inner
     return None
+
+
+def _of_any_value(value: Any) -> Any:
+    which = value.WhichOneof("kind")
+    return None if which in (None, "null_value") else getattr(value, which)
 
 
 def _moment(timestamp: Any) -> dt.datetime:

@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import io
 import json
+import uuid
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import fastavro
 import msgspec
 import numpy as np
 import pytest
 from confluent_kafka.schema_registry import Schema
 from confluent_kafka.schema_registry.avro import AvroSerializer
+from confluent_kafka.schema_registry.protobuf import ProtobufSerializer
 from confluent_kafka.serialization import MessageField, SerializationContext
-from google.protobuf import descriptor_pb2
+from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 
 from rillcast.codecs.observations.avro import AvroFormat
 from rillcast.codecs.observations.decoder import ObservationDecoder
@@ -160,6 +165,93 @@ def test_avro_members_are_mapped_from_any_schema() -> None:
     assert events.unique_ids == ["7"] * 3
     assert events.ds.tolist() == [NOON_MS] * 3
     np.testing.assert_array_equal(events.y, np.array([0.5, np.nan, np.nan], np.float32))
+
+
+DEVICE = "0F8FAD5B-d9cb-469f-a165-70867728950e"  # in capitals, which stay
+LOGICAL_IDS = [
+    ({"type": "string", "logicalType": "uuid"}, DEVICE, DEVICE),
+    ({"type": "fixed", "name": "U", "size": 16, "logicalType": "uuid"}, bytes(15) + b"\x07", str(uuid.UUID(int=7))),
+    ("long", 7, "7"),
+    ("bytes", b"web", "web"),
+    ({"type": "enum", "name": "E", "symbols": ["north"]}, "north", "north"),
+]
+
+
+@pytest.mark.parametrize(("kind", "given", "right"), LOGICAL_IDS)
+def test_an_avro_id_of_a_logical_type_is_its_text(kind: object, given: object, right: str) -> None:
+    events, rejections = decoded(avro_fields(unique_id=(kind, given)))
+    assert (events.unique_ids, rejections) == ([right], [])
+
+
+LOGICAL_TIMES = [
+    ("timestamp-millis", "long", NOON_MS),
+    ("timestamp-micros", "long", NOON_MS * 1_000 + 999),
+    ("timestamp-nanos", "long", NOON_MS * 1_000_000 + 999_999),
+    ("local-timestamp-nanos", "long", NOON_MS * 1_000_000),
+    ("date", "int", NOON_MS // 86_400_000),
+]
+
+
+@pytest.mark.parametrize(("logical", "kind", "given"), LOGICAL_TIMES)
+def test_an_avro_time_of_a_logical_type_has_its_unit(logical: str, kind: str, given: int) -> None:
+    events, rejections = decoded(avro_fields(ds=({"type": kind, "logicalType": logical}, given)))
+    assert rejections == []
+    assert events.ds.tolist() == [NOON_MS - (12 * 3_600_000 if logical == "date" else 0)]
+
+
+def test_an_avro_time_of_day_is_no_time() -> None:
+    _, rejections = decoded(avro_fields(ds=({"type": "int", "logicalType": "time-millis"}, 43_200_000)))
+    assert [(one.reason, "12:00:00 without a date" in one.detail) for one in rejections] == [(Reason.WRONG_TYPE, True)]
+
+
+def test_an_avro_decimal_is_a_number() -> None:
+    kind = {"type": "bytes", "logicalType": "decimal", "precision": 9, "scale": 3}
+    events, rejections = decoded(avro_fields(y=(kind, Decimal("10.841"))))
+    assert (events.y.tolist(), rejections) == ([np.float32(10.841)], [])
+
+
+def avro_fields(**fields: tuple[object, object]) -> dict[str, tuple[object, object]]:
+    return {"unique_id": ("string", "a"), "ds": ("long", NOON_MS), "y": ("double", 1.5)} | fields
+
+
+def decoded(fields: dict[str, tuple[object, object]]) -> Any:
+    """Write a record as an Avro producer does (fastavro, without a writer's checks of ours), and decode it."""
+    registry, out = mock_registry(), io.BytesIO()
+    schema = {"type": "record", "name": "R", "fields": [{"name": n, "type": kind} for n, (kind, _) in fields.items()]}
+    number = registry.client.register_schema("t-value", Schema(json.dumps(schema), "AVRO"))
+    plain = json.loads(json.dumps(schema))
+    for field in plain["fields"]:
+        if isinstance(field["type"], dict) and field["type"].get("logicalType") != "decimal":
+            field["type"].pop("logicalType", None)  # the raw number or text is at hand
+    fastavro.schemaless_writer(out, fastavro.parse_schema(plain), {name: value for name, (_, value) in fields.items()})
+    value = b"\0" + number.to_bytes(4, "big") + out.getvalue()
+    return ObservationDecoder(form=AvroFormat(registry)).decode(polled([value]))
+
+
+def test_wrappers_of_protobuf_are_what_they_contain() -> None:
+    file = descriptor_pb2.FileDescriptorProto(name="wrapped.proto", package="t", syntax="proto3")
+    file.dependency.extend(["google/protobuf/wrappers.proto", "google/protobuf/struct.proto"])
+    message = file.message_type.add(name="Reading")
+    kinds = {"unique_id": "StringValue", "ds": "Int64Value", "y": "DoubleValue", "z": "Value"}
+    for number, (name, kind) in enumerate(kinds.items(), 1):
+        message.field.add(
+            name=name, number=number, type=descriptor_pb2.FieldDescriptorProto.TYPE_MESSAGE,
+            label=descriptor_pb2.FieldDescriptorProto.LABEL_OPTIONAL, type_name=f".google.protobuf.{kind}",
+        )  # fmt: skip
+    pool = descriptor_pool.Default()
+    pool.Add(file)
+    reading: Any = message_factory.GetMessageClass(pool.FindMessageTypeByName("t.Reading"))
+    registry = mock_registry()
+    write = ProtobufSerializer(reading, registry.client, {"subject.name.strategy.type": "TOPIC"})
+    full, bare = reading(), reading()
+    full.unique_id.value, full.ds.value, full.y.value, full.z.number_value = "a", NOON_MS, 2.5, 7.5
+    bare.unique_id.value, bare.ds.value = "b", NOON_MS
+    values = [bytes(write(one, SerializationContext("t", MessageField.VALUE))) for one in (full, bare)]
+    for y, right in (("y", [2.5, np.nan]), ("z", [7.5, np.nan]), ("y.value", [2.5, np.nan])):
+        decoder = ObservationDecoder(form=ProtobufFormat(registry, reading), fields=Fields(y=y))
+        events, rejections = decoder.decode(polled(values))
+        assert (events.unique_ids, events.ds.tolist(), rejections) == (["a", "b"], [NOON_MS] * 2, [])
+        np.testing.assert_array_equal(events.y, right)
 
 
 def test_avro_without_the_members_is_refused() -> None:

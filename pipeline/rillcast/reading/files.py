@@ -230,6 +230,13 @@ def _cause(header: Sequence[str], missing: Sequence[str], names: OptionNames, fo
     return f"{others} ({listed(found)} differ by capitals only)" if found else others
 
 
+def json_cause(text: bytes) -> str:
+    """Return the likely cause why a text is no JSON, to stand after the error; empty if none is known."""
+    if b"NaN" in text or b"Infinity" in text:
+        return "; JSON has no NaN and no infinity: write null for a missing value"
+    return ""
+
+
 def not_of_encoding(text: str, form: TextForm, names: OptionNames) -> str:
     """Return why a text that could not be decoded is refused."""
     shown_text = shown(text.encode("utf-8", "surrogateescape"))

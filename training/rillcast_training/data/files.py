@@ -167,8 +167,8 @@ def _json_lines(
 def _json_fault(line: bytes, error: Exception, form: TextForm) -> str:
     if isinstance(error, UnicodeDecodeError):
         return files.not_of_encoding(line.decode("utf-8", "surrogateescape"), form, NAMES)
-    if b"NaN" in line or b"Infinity" in line:
-        return f"{error}; JSON has no NaN and no infinity: write null for a missing value"
+    if cause := files.json_cause(line):
+        return f"{error}{cause}"
     return f"{error}; found {shown(line.decode('utf-8', 'replace'))}, expected one JSON object"
 
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
@@ -14,7 +15,14 @@ from rillcast.cli import flags
 from rillcast.errors import SettingsError
 from rillcast.figures import to_json
 from rillcast.observability import logs
+from rillcast.reading.refusals import RefusedValueError
+from rillcast.reading.values import read_id
+from rillcast.settings import Settings
+from rillcast.settings.input import TOPIC_FORMATS
 from rillcast.transports.base import Assignment, Channel, Records
+
+if TYPE_CHECKING:
+    from rillcast.codecs.observations.decoder import ObservationDecoder
 
 EXAMPLES: Final = """\
 examples:
@@ -25,7 +33,7 @@ _CHUNK: Final = 2_000
 
 
 class _Keyed(msgspec.Struct):
-    unique_id: str
+    unique_id: Any
 
 
 class _FromTheStart:
@@ -73,20 +81,38 @@ def run(args: argparse.Namespace) -> int:
     )
     covariates = Bundle.load(args.covariates_of).metadata.covariates if args.covariates_of is not None else ()
     source, sink = open_source(settings, covariates), open_sink(settings)
-    started, sent = time.perf_counter(), 0
+    look = _first_look(settings)
+    started, sent, refused, example = time.perf_counter(), 0, 0, ""
     try:
         source.open(_FromTheStart())
         while not source.exhausted:
             polled = source.poll(_CHUNK, settings.worker.poll_timeout_s)
+            if not sent and look is not None:
+                look.decode(polled)  # raises where the times are in another unit
             values = [value or b"" for value in polled.values]
             sink.publish(Channel.FORECASTS, Records([_key(value) for value in values], values))
             sent += len(values)
+            refused += len(polled.faults)
+            for row, fault in sorted(polled.faults.items())[:1]:
+                example = example or f"{polled.place(row)}: {fault.detail}"
         sink.flush(settings.worker.flush_timeout_s)
     finally:
         source.close()
         sink.close()
     seconds = time.perf_counter() - started
-    figures = {"events": sent, "seconds": seconds, "events_per_second": sent / seconds, "topic": settings.output.topic}
+    figures = {
+        "events": sent,
+        "seconds": seconds,
+        "events_per_second": sent / seconds,
+        "topic": settings.output.topic,
+        "unreadable": refused,
+    }
+    if refused:
+        print(
+            f"rillcast: warning: {refused:,} rows of {args.data} cannot be read and were sent as they are, the first: "
+            f"{example}",
+            file=sys.stderr,
+        )
     if args.json:
         print(to_json(figures))
     else:
@@ -94,8 +120,16 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _first_look(settings: Settings) -> ObservationDecoder | None:
+    """Return a decoder that judges the first records of the file; None = they are in an envelope."""
+    from rillcast.codecs.connect import open_decoder
+
+    given = settings.input
+    return open_decoder(settings, None) if given.envelope == "none" and given.format not in TOPIC_FORMATS else None
+
+
 def _key(value: bytes) -> bytes | None:
     try:
-        return msgspec.json.decode(value, type=_Keyed).unique_id.encode()
-    except (msgspec.MsgspecError, UnicodeDecodeError):
+        return read_id(msgspec.json.decode(value, type=_Keyed).unique_id).encode()
+    except (msgspec.MsgspecError, UnicodeError, RefusedValueError):
         return None  # a replay sends all records of the file, bad ones too

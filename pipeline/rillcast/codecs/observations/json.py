@@ -9,6 +9,7 @@ import msgspec
 
 from rillcast.codecs.observations.format import reason_of_shape
 from rillcast.codecs.observations.rejections import Reason
+from rillcast.reading.files import json_cause
 
 
 class JsonFormat:
@@ -26,4 +27,4 @@ class JsonFormat:
             return Reason.NOT_UTF8, str(not_text)
         if isinstance(error, msgspec.ValidationError):
             return reason_of_shape(error)
-        return Reason.NOT_JSON, str(error)
+        return Reason.NOT_JSON, f"{error}{json_cause(value)}"

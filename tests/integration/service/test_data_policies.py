@@ -146,6 +146,30 @@ CELLS = {
         [*WARM, json.dumps({"unique_id": "a", "ds": START_MS + 12 * HOUR_MS}).encode()], [*WARMED, "missing"],
         check=finite
     ),
+    "missing-word": Cell(
+        [*WARM, json.dumps({"unique_id": "a", "ds": START_MS + 12 * HOUR_MS, "y": "N/A"}).encode()],
+        [*WARMED, "missing"],
+        counted={"missing": 1},
+        check=finite,
+    ),
+    "other-forms": Cell(
+        [
+            b'{"unique_id": 7, "ds": " 2024-05-01 12:00 +02:00", "y": "1.5"}',
+            b'{"unique_id": "7", "ds": "1714561200000", "y": 2}',
+        ],
+        ["warming_up"] * 2,
+    ),
+    "two-meanings": Cell(
+        [
+            *WARM,
+            b'{"unique_id": "a", "ds": "05/01/2024", "y": 1}',
+            b'{"unique_id": "a", "ds": 20240501, "y": 1}',
+            b'{"unique_id": "a", "ds": "2024-05-01", "y": "1,5"}',
+            *events(12),
+        ],
+        [*WARMED, "ok"],
+        ["ds_out_of_range", "ds_out_of_range", "wrong_type"],
+    ),
     "nan": Cell([*WARM, observation("a", float("nan"), START_MS)], WARMED, ["not_json"]),
     "nan-msgpack": Cell(
         [packed(slot) for slot in range(CONTEXT)] + [packed(12, float("nan"))],
@@ -283,7 +307,7 @@ def test_cell(bundle: Bundle, name: str, per_poll: int) -> None:
 
 def table() -> list[list[str]]:
     """Return the rows of the table: input, setting, what happens, published, dead letter, test."""
-    text = (ROOT / "docs" / "data.md").read_text().split("## Covariates")[0]
+    text = (ROOT / "docs" / "data.md").read_text().split("\n## ")[0]
     lines = [line for line in text.splitlines() if line.startswith("| ")][2:]  # behind the header
     return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
 

@@ -31,7 +31,6 @@ from typing import NoReturn, Protocol
 from rillcast.errors import DeliveryError, FencedError, TransactionAborted, TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Channel, Records
-from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.record_size import Limits
 from rillcast.transports.kafka.common.watchdog import TimedOut, call_within
 
@@ -257,11 +256,8 @@ class KafkaTransactionalSink:
             self._discard(producer)
             if fault.ending is Ending.FENCED:
                 raise self._become_fenced(fault) from fault
-            raise failures.refused(
-                self._settings.bootstrap_servers,
-                self._transactional_id,
-                f"initialising transactions within {timeout_s:g} s",
-                fault,
+            raise TransportError(
+                f"{self._where()}: initialising transactions within {timeout_s:g} s failed: {fault}"
             ) from fault
         return producer
 

@@ -19,7 +19,14 @@ from tempfile import TemporaryDirectory
 from typing import Final
 
 import trustme
-from confluent_kafka.admin import AdminClient
+from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not list what it re-exports
+    AclBinding,
+    AclOperation,
+    AclPermissionType,
+    AdminClient,
+    ResourcePatternType,
+    ResourceType,
+)
 from confluent_kafka.admin._scram import ScramCredentialInfo, ScramMechanism, UserScramCredentialUpsertion
 from cryptography.hazmat.primitives.serialization import (
     BestAvailableEncryption,
@@ -45,6 +52,9 @@ ssl.truststore.location={folder}/ca.pem
 listener.name.tls.ssl.client.auth=none
 listener.name.mutual.ssl.client.auth=required
 sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS
+allow.everyone.if.no.acl.found=true
 """
 _JAAS: Final = """
 listener.name.{name}.plain.sasl.jaas.config=org.apache.kafka.common.security.plain.PlainLoginModule required \
@@ -98,6 +108,14 @@ class SecureKafka:
             ways[mechanism] = "SASL", self._sasl(mechanism) | tls
         listener, values = ways[way]
         return self.cluster.settings(**{"bootstrap_servers": self.broker.address(listener), **values, **changes})
+
+    def may_only_describe(self, topic: str) -> None:
+        """Take every other right to a topic from the user; topics without such a rule are open to everyone."""
+        rights = AclOperation.DESCRIBE, AclPermissionType.ALLOW
+        rule = AclBinding(ResourceType.TOPIC, topic, ResourcePatternType.LITERAL, f"User:{USER}", "*", *rights)
+        admin = AdminClient({"bootstrap.servers": self.cluster.bootstrap_servers, "log_level": 2})
+        for done in admin.create_acls([rule]).values():
+            done.result(20)
 
     @staticmethod
     def _sasl(mechanism: str) -> dict[str, object]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import polars as pl
@@ -16,10 +17,14 @@ from pydantic import SecretStr
 
 from rillcast import cli, settings
 from rillcast.cli import topic_table
+from rillcast.errors import DeliveryError
+from rillcast.transports.base import Channel, Records, TransactionalSink
+from rillcast.transports.connect import open_transactional_sink
 from tests.support.hostile import NOON_MS
 from tests.support.secure_kafka import KEY_PASSWORD, PASSWORD, SecureKafka, secure_kafka
 from tests.support.service_process import service
 from tests.support.toy import unroll, write_toy
+from tests.support.transports import CLIENTS
 
 TOKEN = "tell-nobody"  # noqa: S105  of a port that is open for some seconds
 EVENTS = list(range(1, 31))
@@ -54,6 +59,26 @@ def deployment(secure: SecureKafka, way: str, client: str, folder: Path) -> dict
         else:
             flags[f"kafka.{name}"] = value
     return flags
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_right_that_is_missing_under_exactly_once_is_told_with_its_topic(secure: SecureKafka, client: str) -> None:
+    out, dead = secure.cluster.create_topic("forecasts"), secure.cluster.create_topic("dead")
+    secure.may_only_describe(dead)
+    given = secure.settings("clear", client=client)
+    topics = {Channel.FORECASTS: out, Channel.DEAD_LETTERS: dead}
+
+    def commit_until_refused(sink: TransactionalSink) -> None:
+        for _ in range(200):  # a rule is in force shortly after the broker has taken it
+            for channel in topics:
+                sink.publish(channel, Records([b"k"], [b"v"]))
+            sink.commit({}, None)
+
+    with closing(open_transactional_sink(given, topics, "in")) as sink:
+        with pytest.raises(DeliveryError) as refused:
+            commit_until_refused(sink)
+        assert f"(topic {dead}" in str(refused.value)
+        assert out not in str(refused.value)
 
 
 @pytest.mark.parametrize(("way", "client"), [("mutual tls", "kafka-python"), ("OAUTHBEARER", "librdkafka")])

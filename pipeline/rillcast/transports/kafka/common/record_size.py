@@ -84,15 +84,8 @@ class Transaction:
         """The topics that it writes to."""
         return [self._topics[channel] for channel in self._largest]
 
-    def described(self, cause: object, *, too_large: bool) -> str:
-        """Return the words for a refusal: the record or topic, if only one comes into question, or else each that does.
-
-        Args:
-            cause: The client's error.
-            too_large: Whether a record was refused for its size.
-        """
-        if not too_large:
-            return f"{cause} (one of the topics of the transaction: {', '.join(self.topics)})"
+    def described(self, cause: object) -> str:
+        """Return the words for a record that was refused for its size, or for each that may have been."""
         beyond = {c: each for c, each in self._largest.items() if c in self._limits and each[0] > self._limits[c]}
         asked = beyond or self._largest
         return " or ".join(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
-from confluent_kafka import KafkaError, KafkaException
+from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not list what it re-exports
+    AclOperation,
     AdminClient,
     ConfigResource,
     ResourceType,
@@ -84,6 +86,19 @@ class LibrdkafkaTopicAdmin:
             retry_until(deadline, require_listed, lambda error: isinstance(error, _NotListedError))
         except _NotListedError:
             raise failures.missing_topics(self._settings.bootstrap_servers, [topic]) from None
+
+    def not_writable(self, topics: Sequence[str]) -> list[str]:
+        """Return the topics that this client may not write to; none where the brokers do not say."""
+        timeout_s = self._settings.request_timeout_s
+        asked = TopicCollection(list(topics))
+        found = self._admin.describe_topics(asked, include_authorized_operations=True, request_timeout=timeout_s)
+        refused_to: list[str] = []
+        for topic, future in found.items():
+            with contextlib.suppress(KafkaException):  # it is asked to complete the message about another failure
+                operations = future.result().authorized_operations
+                if operations is not None and AclOperation.WRITE not in operations:
+                    refused_to.append(topic)
+        return refused_to
 
     def close(self) -> None:
         """Do nothing: the client ends with its last reference."""

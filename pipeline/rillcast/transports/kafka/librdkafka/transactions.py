@@ -18,6 +18,7 @@ from rillcast.transports.kafka.common.record_size import Limits, Transaction
 from rillcast.transports.kafka.common.transactions import Ending, TransactionFault, not_a_member
 from rillcast.transports.kafka.librdkafka.errors import REJECTED
 from rillcast.transports.kafka.librdkafka.sink import LibrdkafkaSink
+from rillcast.transports.kafka.librdkafka.topic_admin import LibrdkafkaTopicAdmin
 from rillcast.transports.kafka.librdkafka.workarounds import is_member
 
 log = logging.getLogger(__name__)
@@ -77,6 +78,15 @@ class LibrdkafkaTransactions(LibrdkafkaSink):
         except KafkaException as error:  # the producer is fenced or cut off: the coordinator ends the transaction
             log.debug("kafka %s: closing a producer: %s", self._settings.bootstrap_servers, error.args[0])
 
+    def _described(self, cause: KafkaError) -> str:
+        """Return a refusal with the record or topic, which the client does not name."""
+        if cause.code() == KafkaError.MSG_SIZE_TOO_LARGE:
+            return self._transaction.described(cause)
+        topics = self._transaction.topics
+        if cause.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
+            topics = LibrdkafkaTopicAdmin(self._settings).not_writable(topics) or topics
+        return f"{cause} (topic {' or '.join(topics)})"
+
     def _judged(self, call: Callable[[], object]) -> None:
         """Make a call and raise its failure as a `TransactionFault`."""
         try:
@@ -84,8 +94,7 @@ class LibrdkafkaTransactions(LibrdkafkaSink):
         except KafkaException as error:
             cause: KafkaError = error.args[0]
             if cause.code() in REJECTED:  # a record's error, raised by whichever call comes next
-                too_large = cause.code() == KafkaError.MSG_SIZE_TOO_LARGE
-                self._note(cause, self._transaction.described(cause, too_large=too_large))
+                self._note(cause, self._described(cause))
                 self._ledger.raise_failure()
             raise TransactionFault(_ending(cause), cause) from error
 

@@ -24,7 +24,7 @@ from rillcast.observability.stages import StageClock
 from rillcast.publishing.filters import Filter
 from rillcast.publishing.revisions import with_revisions
 from rillcast.publishing.trace_context import TraceContext
-from rillcast.transports.base import Channel, Polled, Records, Sink, record_bytes
+from rillcast.transports.base import Channel, Polled, Records, Sink
 
 _ADVANCED: Final = np.array([status.advanced for status in Status])
 # The encoder holds the interpreter. Larger parts keep the engine, which steps in another thread, waiting for it
@@ -178,7 +178,7 @@ class ForecastOutput:
             self._stages.lap("encode")
             part_headers = None if headers is None else headers[first : first + len(values)]
             encoded = Records(keys, values, part_headers)
-            if limit is not None and not _surely_within(limit, encoded):
+            if limit is not None:
                 encoded, too_large = encoded.within(limit)
                 written.too_large.update({first + row: size for row, size in too_large.items()})
             first += len(values)
@@ -186,15 +186,6 @@ class ForecastOutput:
             self._sink.publish(Channel.FORECASTS, encoded)
             self._stages.lap("produce")
         return written
-
-
-def _surely_within(limit: int, records: Records) -> bool:
-    """Return whether the longest key and the longest value together are within the limit, which is quick to say."""
-    if records.headers is not None or not len(records):
-        return False
-    longest_key = max(records.keys, key=lambda key: len(key or b""))
-    longest_value = max(records.values, key=lambda value: len(value or b""))
-    return record_bytes(longest_key, longest_value) <= limit
 
 
 def _forecasts(

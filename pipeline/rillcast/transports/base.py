@@ -140,8 +140,16 @@ class Records:
     def __len__(self) -> int:
         return len(self.values)
 
+    @property
+    def most_bytes(self) -> int:
+        """An upper bound of the bytes of each record, quick to say; see `record_bytes`."""
+        most_headers = max((record_bytes(None, None, each) for each in self.headers or ()), default=0)
+        return record_bytes(None, None) + _longest(self.keys) + _longest(self.values) + most_headers
+
     def within(self, limit: int) -> tuple[Records, dict[int, int]]:
         """Return the records that take at most `limit` bytes, and the bytes of the others by their row."""
+        if self.most_bytes <= limit:
+            return self, {}
         headers = self.headers if self.headers is not None else [()] * len(self)
         rows = enumerate(zip(self.keys, self.values, headers, strict=True))
         too_large = {row: size for row, record in rows if (size := record_bytes(*record)) > limit}
@@ -162,6 +170,12 @@ def record_bytes(key: bytes | None, value: bytes | None, headers: Headers = ()) 
     for name, data in headers:
         size += 2 * _FIELD_BYTES + len(name.encode()) + len(data or b"")
     return size
+
+
+def _longest(column: Sequence[bytes | None]) -> int:
+    if None in column:
+        return max(len(each or b"") for each in column)
+    return max(map(len, column), default=0)  # type: ignore[arg-type]  # none is null
 
 
 class Assignment(NamedTuple):

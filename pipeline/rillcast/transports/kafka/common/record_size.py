@@ -70,6 +70,8 @@ class Transaction:
 
     def note(self, channel: Channel, records: Records) -> None:
         """Note the largest of some records."""
+        if records.most_bytes <= self._largest.get(channel, (0, None))[0]:
+            return
         headers = records.headers if records.headers is not None else ((),) * len(records)
         for key, value, fields in zip(records.keys, records.values, headers, strict=True):
             if (size := record_bytes(key, value, fields)) > self._largest.get(channel, (0, None))[0]:

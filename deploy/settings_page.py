@@ -27,6 +27,8 @@ Defaults < `rillcast.toml` (or `--config FILE`) < files of `secrets_dir` < envir
     rillcast run --kafka.group-id blue         # as a flag
 
 An unknown key is an error in each of them.
+An empty text unsets an optional setting, and is an error for the others and for secrets.
+A `~` at the beginning of a path is the home directory.
 `rillcast config` prints the effective settings, secrets redacted, and `rillcast run` logs them once.
 `python -m deploy.generate` makes this page from the code.
 """

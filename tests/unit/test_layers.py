@@ -16,12 +16,12 @@ SERVING, TRAINING = ROOT / "pipeline" / "rillcast", ROOT / "training" / "rillcas
 # A package may import packages that stand after it, and itself.
 SERVING_ORDER = [
     "cli", "benchmarks", "service", "rollout", "durability", "serving", "publishing", "observability", "stores",
-    "engine", "codecs", "transports", "bundle", "settings", "outputs", "figures", "reading", "events", "arrays",
+    "engine", "codecs", "transports", "bundle", "settings", "outputs", "figures", "reading", "text", "events", "arrays",
     "errors",
 ]  # fmt: skip
 TRAINING_ORDER = ["research", "explain", "fit", "evaluate", "export", "data", "model"]
 # Of serving, training knows the bundle and the engine that a back-test runs; never transports, stores or the service.
-TRAINING_MAY_IMPORT = {"bundle", "engine", "outputs", "figures", "reading", "events", "arrays", "errors"}
+TRAINING_MAY_IMPORT = {"bundle", "engine", "outputs", "figures", "reading", "text", "events", "arrays", "errors"}
 HEAVY = {"torch", "pandas", "polars", "matplotlib", "rillcast_training"}
 
 

@@ -26,6 +26,7 @@ from rillcast.bundle.registry import reference
 from rillcast.errors import SettingsError
 from rillcast.settings import Settings
 from rillcast.settings.deprecated import RENAMED
+from rillcast.settings.section import with_home
 
 if TYPE_CHECKING:
     from rillcast_training.data.columns import Columns
@@ -34,13 +35,36 @@ if TYPE_CHECKING:
 
 _Command: TypeAlias = Literal["train", "tune"]
 
+
+def path(text: str) -> Path:
+    """Return the path of a flag, with the home directory in place of a leading `~`.
+
+    Shells replace it in `--out ~/m.onnx`, and many do not in `--out=~/m.onnx`.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is empty.
+    """
+    return Path(path_text(text))
+
+
+def path_text(text: str) -> str:
+    """Return the same as text, where the name of a model or `-` may stand too.
+
+    Raises:
+        argparse.ArgumentTypeError: The text is empty.
+    """
+    if not text.strip():
+        raise argparse.ArgumentTypeError("expected a name, found an empty text")
+    return str(with_home(text))
+
+
 # The settings.
 
 
 def add_settings(parser: argparse.ArgumentParser) -> None:
     """Add `--config` and one flag per setting, such as `--kafka.bootstrap-servers`."""
     parser.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings file (default: rillcast.toml if it exists)"
+        "--config", type=path, metavar="FILE", help="settings file (default: rillcast.toml if it exists)"
     )
     source = CliSettingsSource[argparse.ArgumentParser](
         Settings,
@@ -90,7 +114,7 @@ def add_data(parser: argparse.ArgumentParser, *, optional: bool = False) -> None
     """Add `DATA` and the flags that name its columns."""
     parser.add_argument(
         "data",
-        type=Path,
+        type=path,
         metavar="DATA",
         nargs="?" if optional else None,
         help="table (.csv, .jsonl, .parquet; the first two also .gz), or name of a data set (`rillcast data list`)",
@@ -249,7 +273,7 @@ def _type(annotation: Any) -> Callable[[str], Any]:
     """Return the type of an annotation, without None."""
     if isinstance(annotation, types.UnionType):
         annotation = next(one for one in typing.get_args(annotation) if one is not types.NoneType)
-    found: Callable[[str], Any] = annotation
+    found: Callable[[str], Any] = path if annotation is Path else annotation
     return found
 
 

@@ -1,7 +1,6 @@
 """Reading of a topic or a file by commands, from outside the service: all records, or new ones.
 
-Owns: a consumer group of one member, which commits nothing, and how text from records is shown. Does not know: the
-content of the records.
+Owns: a consumer group of one member, which commits nothing. Does not know: the content of the records.
 """
 
 from __future__ import annotations
@@ -105,12 +104,6 @@ def moment(text: str) -> int:
     """Return the time of a flag (RFC 3339, UTC if it has no zone) as milliseconds since the epoch."""
     found = datetime.fromisoformat(text)
     return int((found if found.tzinfo else found.replace(tzinfo=UTC)).timestamp() * 1000)
-
-
-def printable(data: bytes) -> str:
-    """Return text without effect on a terminal: control characters and bytes that are no text are escaped."""
-    text = data.decode("utf-8", errors="backslashreplace")
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def time_text(timestamp_ms: int) -> str:

@@ -19,6 +19,7 @@ from rillcast.cli import topic_reading
 from rillcast.errors import DataError, SettingsError
 from rillcast.outputs import replacing
 from rillcast.settings import Settings
+from rillcast.text import printable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -109,7 +110,7 @@ def write(
             schema_overrides={"unique_id": pl.String},
         )
         parts.append(frame.with_columns(_covariate_columns(events, covariates, vocabularies)))
-    taken = Taken(topic, sum(map(len, parts)), refused, topic_reading.printable(example.encode()))
+    taken = Taken(topic, sum(map(len, parts)), refused, printable(example))
     if not taken.events:
         found = f"{refused.total():,} records that were all rejected ({taken.example})" if refused else "none"
         raise DataError(f"topic {topic}: expected observations, found {found}")

@@ -19,6 +19,7 @@ from rillcast.bundle.bundle import Status
 from rillcast.codecs.observations.rejections import Reason, Rejection
 from rillcast.events import EventBatch
 from rillcast.observability.observer import Observer, Published
+from rillcast.text import printable
 from rillcast.transports.base import Polled
 
 _ADVANCED: Final = np.array([status.advanced for status in Status])
@@ -126,5 +127,5 @@ class RunSummary(Observer):
 
 def _one_line(text: str) -> str:
     """Return text that a terminal shows in one line: no control characters, and not the whole of a long record."""
-    shown = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text[:_SHOWN_CHARACTERS])
+    shown = printable(text[:_SHOWN_CHARACTERS])
     return shown if len(text) <= _SHOWN_CHARACTERS else f"{shown} ..."

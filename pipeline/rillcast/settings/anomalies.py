@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rillcast.settings.section import Section
+from rillcast.settings.section import FileText, Section
 
 
 class AnomalySettings(Section):
@@ -14,7 +14,7 @@ class AnomalySettings(Section):
 
     topic: str | None = None
     """Kafka topic of the anomalous observations, keyed by stream id; unset = no such records."""
-    path: str | None = None
+    path: FileText | None = None
     """File of the anomalous observations (.jsonl), if `output.path` is set; unset = no such records. It is
     replaced or appended to as `output.path`."""
     tail_probability: Annotated[float, Field(gt=0, lt=1)] = 0.01

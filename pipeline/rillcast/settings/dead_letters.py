@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from rillcast.settings.section import Section
+from rillcast.settings.section import FileText, Section
 
 
 class DeadLetterSettings(Section):
@@ -14,7 +14,7 @@ class DeadLetterSettings(Section):
 
     topic: str = "dead-letters"
     """Kafka topic of the dead letters."""
-    path: str = "dead-letters.jsonl"
+    path: FileText = "dead-letters.jsonl"
     """File of the dead letters (.jsonl), if `output.path` is set; replaced or appended to as `output.path`."""
     max_bytes: Annotated[int, Field(gt=0)] = 900_000
     """Limits the size of the original in a dead letter, in bytes; a longer one is cut. The header

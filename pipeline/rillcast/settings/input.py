@@ -11,7 +11,7 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rillcast.reading.files import TextForm, stream_of
-from rillcast.settings.section import Positive, Section
+from rillcast.settings.section import MAY_BE_EMPTY, FilePath, FileText, Positive, Section
 
 FILE_FORMATS: Final = ("csv", "parquet")
 TOPIC_FORMATS: Final = ("msgpack", "avro", "protobuf", "json_schema")
@@ -24,7 +24,7 @@ class FieldSettings(Section):
     In CSV and Parquet files they are names of columns; only JSON-like records have paths, keys and headers.
     """
 
-    unique_id: str = "unique_id"
+    unique_id: Annotated[str, MAY_BE_EMPTY] = "unique_id"
     """Member with the stream id. A name, a path of names (`tags.host`), `$key`, `$header.NAME`, or `$ce.NAME` (a
     CloudEvents attribute). Of a file it may be empty: the whole file is one stream, called like the file."""
     ds: str = "ds"
@@ -34,7 +34,7 @@ class FieldSettings(Section):
     """Member with the observation. A name or a path of names."""
     ds_unit: Literal["s", "ms", "us", "ns"] = "ms"
     """Unit of a `ds` that is a number."""
-    x: str = "x"
+    x: Annotated[str, MAY_BE_EMPTY] = "x"
     """Object with the covariates at the event. A name or a path of names; empty = they are members of the record
     itself."""
     future: str = "future"
@@ -46,7 +46,7 @@ class InputSettings(Section):
 
     topic: str = "observations"
     """Kafka topic of the observations, keyed by stream id. Read unless `input.path` is set."""
-    path: str | None = None
+    path: FileText | None = None
     """File of the observations (.csv, .jsonl or .parquet; .gz allowed for the first two); `-` is standard input."""
     format: Literal["auto", "json", "csv", "parquet", "msgpack", "avro", "protobuf", "json_schema"] = "auto"
     """Format of the observations. Of a topic: json (`auto`), msgpack, or with a schema registry avro, protobuf or
@@ -54,7 +54,7 @@ class InputSettings(Section):
     envelope: Literal["none", "cloudevents"] = "none"
     """Envelope of a record. `cloudevents`: each record is a CloudEvent 1.0, in binary or structured mode, and its data
     are the observation."""
-    separator: str = ","
+    separator: Annotated[str, MAY_BE_EMPTY] = ","
     r"""Separates the cells of a CSV file: one character, such as `;`, or `\t` for a tab."""
     decimal: Literal[".", ","] = "."
     """Stands between the whole part and the fraction of a number in a CSV file."""
@@ -62,7 +62,7 @@ class InputSettings(Section):
     """Encoding of a CSV or JSON Lines file, by Python's names (`latin-1`, `cp1252`). UTF-16 is recognised by the mark
     at its beginning."""
     fields: FieldSettings = FieldSettings()
-    protobuf_descriptors: Path | None = None
+    protobuf_descriptors: FilePath | None = None
     """File that `protoc --include_imports --descriptor_set_out` wrote. Needed for any `input.protobuf_message` but the
     default."""
     protobuf_message: str = "rillcast.v1.Observation"
@@ -84,7 +84,7 @@ class InputSettings(Section):
     covariates_out_of_range: Literal["mask", "dead_letter"] = "mask"
     """Handles an event with a covariate beyond `input.max_abs_x`. `mask` treats the value as missing; `dead_letter`
     rejects the record."""
-    streams_path: Path | None = None
+    streams_path: FilePath | None = None
     """Table (.csv, .jsonl, .parquet) with `unique_id` and columns of static covariates and categories, for events that
     bring none. It is read once, at the start."""
     max_future_s: Annotated[float, Field(ge=0)] = 86_400.0

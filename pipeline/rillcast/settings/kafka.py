@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, SecretStr, field_validator, model_validator
 
-from rillcast.settings.section import Positive, Section, require_no_user
+from rillcast.settings.section import FilePath, Positive, Section, require_no_user
 
 _LOOPBACK: Final = ("127.0.0.1", "::1", "localhost")
 
@@ -54,11 +53,11 @@ class KafkaSettings(Section):
     """User name for SASL."""
     sasl_password: SecretStr | None = None
     """Password for SASL; never printed."""
-    ssl_ca_file: Path | None = None
+    ssl_ca_file: FilePath | None = None
     """CA certificates (PEM) that verify the brokers; empty = the system's."""
-    ssl_certificate_file: Path | None = None
+    ssl_certificate_file: FilePath | None = None
     """Certificate (PEM) of this client, for mutual TLS."""
-    ssl_key_file: Path | None = None
+    ssl_key_file: FilePath | None = None
     """Private key (PEM) of this client, for mutual TLS."""
     ssl_key_password: SecretStr | None = None
     """Password of `kafka.ssl_key_file`, if it is encrypted; never printed."""
@@ -70,7 +69,7 @@ class KafkaSettings(Section):
     """Client secret for OAUTHBEARER; never printed."""
     oauth_scope: str | None = None
     """Scope of the requested token, for OAUTHBEARER."""
-    oauth_ca_file: Path | None = None
+    oauth_ca_file: FilePath | None = None
     """CA certificates (PEM) that verify the token endpoint; empty = the system's."""
 
     @field_validator("oauth_token_url")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rillcast.settings.section import Section
+from rillcast.settings.section import FileText, Section
 
 
 class OutputSettings(Section):
@@ -14,7 +14,7 @@ class OutputSettings(Section):
 
     topic: str = "forecasts"
     """Kafka topic of the forecasts, keyed by stream id. Written unless `output.path` is set."""
-    path: str | None = None
+    path: FileText | None = None
     """File of the forecasts (.jsonl or .parquet); `-` is standard output. A run over a file replaces an existing one
     when it ends well, a run over a topic appends to it, see [delivery.md](delivery.md)."""
     codec: Literal["json", "msgpack", "float32", "avro"] = "json"

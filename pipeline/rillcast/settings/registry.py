@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from typing import Annotated
 
 from pydantic import SecretStr, field_validator
 
-from rillcast.settings.section import Positive, Section, require_no_user
+from rillcast.settings.section import MAY_BE_EMPTY, FilePath, Positive, Section, require_no_user
 
 
 class RegistrySettings(Section):
@@ -20,13 +20,13 @@ class RegistrySettings(Section):
     """Password for HTTP basic authentication; never printed."""
     token: SecretStr | None = None
     """Bearer token, as an alternative to a user name; never printed."""
-    logical_cluster: str = ""
+    logical_cluster: Annotated[str, MAY_BE_EMPTY] = ""
     """Id of the logical cluster that is sent with a token (Confluent Cloud)."""
-    ssl_ca_file: Path | None = None
+    ssl_ca_file: FilePath | None = None
     """CA certificates (PEM) that verify the registry; empty = the system's."""
-    ssl_certificate_file: Path | None = None
+    ssl_certificate_file: FilePath | None = None
     """Certificate (PEM) of this client, for mutual TLS."""
-    ssl_key_file: Path | None = None
+    ssl_key_file: FilePath | None = None
     """Private key (PEM) of this client, for mutual TLS."""
     timeout_s: Positive = 10.0
     """Limits the wait for one answer, in seconds."""

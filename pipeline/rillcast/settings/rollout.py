@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rillcast.settings.section import Positive, Section
+from rillcast.settings.section import FileText, Positive, Section
 
 
 class RolloutSettings(Section):
@@ -14,7 +14,7 @@ class RolloutSettings(Section):
 
     poll_interval_s: Positive = 30.0
     """Time between look-ups of the registry's aliases, in seconds. For `model` and `rollout.shadow`."""
-    shadow: str | None = None
+    shadow: FileText | None = None
     """Second model (`s3://bucket/models@shadow`) that steps every event too and publishes nothing. Its scores become
     metrics, to compare with those of the serving model."""
     warm_up: Literal["context", "retained"] = "context"

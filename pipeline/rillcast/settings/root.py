@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from rillcast.settings import deprecated
@@ -23,7 +23,7 @@ from rillcast.settings.output import OutputSettings
 from rillcast.settings.publish import PublishSettings
 from rillcast.settings.registry import RegistrySettings
 from rillcast.settings.rollout import RolloutSettings
-from rillcast.settings.section import require_no_user
+from rillcast.settings.section import FilePath, named, require_no_user, with_home
 from rillcast.settings.state import StateSettings
 from rillcast.settings.worker import WorkerSettings
 
@@ -47,11 +47,11 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    model: Annotated[str, BeforeValidator(_as_text)] = "universal:1h"
+    model: Annotated[str, BeforeValidator(_as_text), AfterValidator(with_home)] = "universal:1h"
     """Bundle to serve. One of: a file; a shipped bundle by its frequency (`universal:1h`), which forecasts streams that
     it was not trained on; an alias or a model id of a registry (`s3://bucket/models@live`). The service follows an
     alias without a restart, see [rollout.md](rollout.md)."""
-    model_cache: Path = Path("~/.cache/rillcast/models")
+    model_cache: FilePath = Path("~/.cache/rillcast/models")
     """Directory of bundles from a registry, named by the SHA-256 of their bytes. It may be emptied at any time."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     """Device of state and model; `auto` takes CUDA where it works, else the CPU."""
@@ -66,7 +66,7 @@ class Settings(BaseSettings):
     been measured on a GPU yet."""
     calibration: Literal["on", "off"] = "on"
     """Corrects the forecasts of each stream by its past errors. The correction is learnt with `off` too."""
-    secrets_dir: Path | None = None
+    secrets_dir: FilePath | None = None
     """Directory of files that each hold one setting and have its name (`kafka.sasl_password`), as Kubernetes and Docker
     mount secrets. They override the settings file; environment and flags override them."""
     input: InputSettings = InputSettings()
@@ -81,6 +81,11 @@ class Settings(BaseSettings):
     rollout: RolloutSettings = RolloutSettings()
     http: HttpSettings = HttpSettings()
     log: LogSettings = LogSettings()
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _named(cls, value: Any, info: ValidationInfo) -> Any:
+        return named(cls, str(info.field_name), value)
 
     @classmethod
     def settings_customise_sources(

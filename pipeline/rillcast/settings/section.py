@@ -2,18 +2,58 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import os
+from pathlib import Path
+from typing import Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator
 
 Positive = Annotated[float, Field(gt=0)]
+
+
+def with_home(path: Any) -> Any:
+    """Return a path, a `Path` or its text, with the home directory in place of a leading `~`."""
+    # `Path.expanduser` fails for the home of an unknown user, which may well be the name of a file.
+    return type(path)(os.path.expanduser(path)) if path is not None else None  # noqa: PTH111
+
+
+FilePath = Annotated[Path, AfterValidator(with_home)]
+"""A path; a leading `~` is the home directory, also where no shell has replaced it."""
+FileText = Annotated[str, AfterValidator(with_home)]
+"""The same as text, where `-` or the address of a registry may stand too."""
+MAY_BE_EMPTY: Final = "may be empty"
+"""Metadata of a setting whose empty text has a meaning of its own."""
+
+
+def named(model: type[BaseModel], name: str, value: Any) -> Any:
+    """Return the value of a setting; an empty text unsets a setting that is optional.
+
+    Compose files and shells write an empty variable for one that is not set. Taken as a value it would name every
+    host, the working directory, or a password that is none.
+
+    Raises:
+        ValueError: The text is empty, and the setting is not optional, or a secret.
+    """
+    field = model.model_fields[name]
+    if not isinstance(value, str) or value.strip() or MAY_BE_EMPTY in field.metadata:
+        return value
+    if field.default is not None:
+        raise ValueError(f"is empty; remove it to have the default, {field.default}")
+    if "Secret" in str(field.annotation):
+        raise ValueError("is empty; remove it to have none")
+    return None
 
 
 class Section(BaseModel):
     """A table of settings; an unknown key in it is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _named(cls, value: Any, info: ValidationInfo) -> Any:
+        return named(cls, str(info.field_name), value)
 
 
 def require_no_user(address: str, instead: str) -> None:

@@ -19,7 +19,7 @@ from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSett
 from rillcast.errors import SettingsError
 from rillcast.settings.deprecated import RENAMED, translate
 from rillcast.settings.root import ENV_PREFIX, Settings
-from rillcast.settings.section import setting_paths
+from rillcast.settings.section import setting_paths, with_home
 
 DEFAULT_FILE: Final = Path("rillcast.toml")
 MAX_SECRET_BYTES: Final = 65_536
@@ -52,9 +52,9 @@ def load(file: Path | None = None, flags: PydanticBaseSettingsSource | None = No
             found = [] if flags is None else [translate(flags(), "the flags")]
             found.append(translate(env_settings(), "the environment"))
             toml = {} if chosen is None else translate(read_toml(chosen), str(chosen))
-            folder = next((values["secrets_dir"] for values in (*found, toml) if values.get("secrets_dir")), None)
-            if folder is not None:
-                found.append(translate(read_secrets(Path(folder)), f"secrets_dir {folder}"))
+            folders = (str(values.get("secrets_dir") or "").strip() for values in (*found, toml))
+            if folder := next(filter(None, folders), ""):
+                found.append(translate(read_secrets(with_home(Path(folder))), f"secrets_dir {folder}"))
             return init_settings, *(InitSettingsSource(settings_cls, values) for values in (*found, toml))
 
     try:

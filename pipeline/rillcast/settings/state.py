@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from rillcast.settings.section import Positive, Section
+from rillcast.settings.section import FilePath, Positive, Section
 
 
 class StateSettings(Section):
@@ -20,7 +20,7 @@ class StateSettings(Section):
     topic: str | None = None
     """Compacted topic of the state, with as many partitions as the input; it is created if absent. Default:
     `<kafka.group_id>-state`. Each group needs its own."""
-    path: Path = Path("rillcast-state")
+    path: FilePath = Path("rillcast-state")
     """Directory of the local store."""
     snapshot_interval_s: Positive = 30.0
     """Minimum time between snapshots of changed pages, in seconds. Revocation and shutdown write them too."""

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -61,6 +62,27 @@ def test_standard_input_to_standard_output_carries_only_forecasts(tmp_path: Path
     assert [f["quantiles"]["0.5"][0] for f in forecasts] == [5, 31 * 5 + 6]
     letter = json.loads(dead.read_text())
     assert (letter["value"], letter["headers"]["rillcast-reason"]) == ("rubbish", "not_json")
+
+
+def test_what_the_terminal_cannot_print_is_escaped(tmp_path: Path) -> None:
+    unique_id = "stra\u00dfe\u6e29\x1b[31m"
+    anomaly = {"unique_id": unique_id, "ds": "2024-05-01T00:00:00Z", "y": 1.0, "anomaly": 0.9999,
+               "tail_probability": 0.0001, "status": "ok", "freq": "1h", "model": "m@1",
+               "source": {"partition": 0, "offset": 0}}  # fmt: skip
+    (tmp_path / "anomalies.jsonl").write_text(json.dumps(anomaly) + "\n", encoding="utf-8")
+    data = tmp_path / f"{unique_id}.csv"
+    data.write_text("unique_id,ds,y\n" + "".join(f"{unique_id},{hour * 3_600_000},1\n" for hour in range(3)), "utf-8")
+    for arguments in (
+        ("anomalies", "--file", str(tmp_path / "anomalies.jsonl")),
+        ("anomalies", "--count", "--file", str(tmp_path / "anomalies.jsonl")),
+        ("data", "show", str(data)),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", "rillcast", *arguments],
+            env=os.environ | {"PYTHONIOENCODING": "ascii"}, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert "stra\\xdfe\\u6e29\\x1b[31m" in done.stdout
 
 
 def test_missing_package_names_its_extra(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -14,6 +14,7 @@ import pytest
 
 from rillcast import cli
 from rillcast.bundle import shipped
+from rillcast.cli import flags
 from tests.unit.docs.test_language import subparsers
 
 
@@ -126,7 +127,7 @@ def test_the_list_of_outputs_is_complete() -> None:
         for parser in leaves(cli.parser())
         if " bench " not in parser.prog  # reads a model and writes to temporary folders
         for action in parser._actions
-        if action.type is Path
+        if action.type is flags.path
     }
     written = {
         ("data export", "out"),

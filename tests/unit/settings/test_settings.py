@@ -229,3 +229,55 @@ def test_settings_that_cannot_work_together_are_refused(clean: Path, text: str, 
     with pytest.raises(SettingsError, match=what) as refused:
         settings.load()
     assert "me:pass" not in str(refused.value)
+
+
+def texts() -> list[tuple[str, Any, str]]:
+    """Path, default and type of every setting that takes a text or a path."""
+    found = []
+    for path in setting_paths(Settings):
+        *sections, name = path.split(".")
+        model: Any = Settings
+        for section in sections:
+            model = model.model_fields[section].annotation
+        field = model.model_fields[name]
+        if re.search(r"\bstr\b|Path|Secret", str(field.annotation)) or field.annotation in (str, Path):
+            found.append((path, field.default, str(field.annotation)))
+    return found
+
+
+# Here an empty text has a meaning.
+MEANT = {"input.fields.unique_id", "input.fields.x", "registry.logical_cluster"}
+# Has a check of its own: a blank is a character.
+OWN = {"input.separator"}
+
+
+def test_an_empty_text_of_a_setting_is_unset_or_refused(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert {"http.host", "kafka.group_id", "input.topic", "model", "state.path"} <= {path for path, *_ in texts()}
+    (clean / "empty.toml").write_text("")
+    for path, default, kind in texts():
+        if path in OWN:
+            continue
+        for empty in ("", "  "):
+            section, _, name = path.rpartition(".")
+            (clean / "rillcast.toml").write_text((f"[{section}]\n" if section else "") + f'{name} = "{empty}"\n')
+            monkeypatch.setenv("RILLCAST_" + path.upper().replace(".", "__"), empty)
+            for file in (None, clean / "empty.toml"):  # both sources, and the environment alone
+                if (default is not None and path not in MEANT) or "Secret" in kind:
+                    with pytest.raises(SettingsError, match=f"{path}: Value error, is empty; remove it"):
+                        settings.load(file)
+                    continue
+                found: Any = settings.load(file)
+                for step in path.split("."):
+                    found = getattr(found, step)
+                assert found == (empty if path in MEANT else None)
+        monkeypatch.delenv("RILLCAST_" + path.upper().replace(".", "__"))
+
+
+def test_a_tilde_is_the_home_directory_in_every_path(clean: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/somebody")
+    paths = [path for path, *_ in texts() if re.search(r"(path|_file|_dir|_cache|_descriptors|^model|shadow)$", path)]
+    assert len(paths) == 18
+    for path in paths:
+        section, _, name = path.rpartition(".")
+        model: Any = Settings.model_fields[section].annotation if section else Settings
+        assert str(getattr(model(**{name: "~/x.jsonl"}), name)) == "/home/somebody/x.jsonl", path

@@ -7,7 +7,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rillcast.cli import flags, topic_reading
@@ -15,6 +14,7 @@ from rillcast.errors import DataError, SettingsError
 from rillcast.figures import to_json
 from rillcast.observability import logs
 from rillcast.settings import Settings
+from rillcast.text import printable
 
 if TYPE_CHECKING:
     from rillcast.publishing.anomalies import Anomaly
@@ -37,7 +37,7 @@ end. Exit codes: 0 done, 2 settings, 5 the topic cannot be read.
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     where = parser.add_mutually_exclusive_group()
-    where.add_argument("--file", type=Path, help="file of anomalies or forecasts (.jsonl), instead of a topic")
+    where.add_argument("--file", type=flags.path, help="file of anomalies or forecasts (.jsonl), instead of a topic")
     where.add_argument("--topic", help="topic of anomalies or forecasts, instead of that of the settings")
     parser.add_argument("--follow", action="store_true", help="read new records until Ctrl-C")
     parser.add_argument(
@@ -109,7 +109,7 @@ def _chosen(anomalies: Iterator[Anomaly], args: argparse.Namespace, limit: float
 
 def _line(anomaly: Anomaly) -> str:
     observed = "" if anomaly.y != anomaly.y else f"  y {anomaly.y:g}"
-    stream = topic_reading.printable(anomaly.unique_id.encode(errors="replace"))
+    stream = printable(anomaly.unique_id)
     return f"{_time(anomaly.ds)}  p {anomaly.tail_probability:<8.3g}  {stream}{observed}"
 
 
@@ -131,7 +131,7 @@ def _count(anomalies: Iterator[Anomaly], *, as_json: bool) -> None:
         print(to_json(dict(counts.most_common())))
         return
     for unique_id, count in counts.most_common():
-        print(f"{count:>9,}  {topic_reading.printable(unique_id.encode(errors='replace'))}")
+        print(f"{count:>9,}  {printable(unique_id)}")
 
 
 def _time(ds: int) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
@@ -36,9 +35,11 @@ _COLUMNS: Final = {
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("model", type=Path, help="bundle (.onnx)")
+    parser.add_argument("model", type=flags.path, help="bundle (.onnx)")
     flags.add_data(parser)
-    parser.add_argument("--train", type=Path, help="table of earlier data, of the same form: stepped first, not scored")
+    parser.add_argument(
+        "--train", type=flags.path, help="table of earlier data, of the same form: stepped first, not scored"
+    )
     parser.add_argument(
         "--test-fraction", type=float, default=0.2, help="share of each series to score, without --train (default: 0.2)"
     )
@@ -53,8 +54,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME",
         help="model of statsforecast to compare with; repeatable",
     )
-    parser.add_argument("--forecasts", type=Path, help="Parquet file to write, with unique_id, origin, step, q, value")
-    parser.add_argument("--report", type=Path, help="HTML file to write, with figures and plots")
+    parser.add_argument(
+        "--forecasts", type=flags.path, help="Parquet file to write, with unique_id, origin, step, q, value"
+    )
+    parser.add_argument("--report", type=flags.path, help="HTML file to write, with figures and plots")
     flags.add_device(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 

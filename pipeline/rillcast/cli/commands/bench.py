@@ -6,7 +6,6 @@ import argparse
 import importlib
 import sys
 from collections.abc import Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import Final, Literal, NamedTuple, NoReturn
 
@@ -82,7 +81,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def _add_arguments(parser: argparse.ArgumentParser, kind: str) -> None:
     runs = BENCHMARKS[kind].runs
     if runs != "kafka":
-        parser.add_argument("model", type=Path, help="bundle (.onnx)")
+        parser.add_argument("model", type=flags.path, help="bundle (.onnx)")
     if runs == "engine":
         flags.add_device(parser, threads=True)
     _module(kind).add_arguments(parser)

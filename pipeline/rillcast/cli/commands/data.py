@@ -13,6 +13,7 @@ from rillcast import outputs
 from rillcast.cli import flags
 from rillcast.errors import DataError
 from rillcast.figures import to_json
+from rillcast.text import printable
 
 if TYPE_CHECKING:
     import polars as pl
@@ -48,7 +49,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     synthesize.add_argument("--seed", type=int, default=0, help="seed of everything random (default: 0)")
     for sub in (export, synthesize):
         sub.add_argument(
-            "out", type=Path, metavar="FILE", help="file to write, with unique_id, ds, y (.csv, .jsonl, .parquet)"
+            "out", type=flags.path, metavar="FILE", help="file to write, with unique_id, ds, y (.csv, .jsonl, .parquet)"
         )
     for sub in (listing, show, export, synthesize):
         sub.add_argument("--json", action="store_true", help="print one JSON object")
@@ -94,7 +95,7 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         f"gaps       {found.missing:.1%} of the events have no value, {found.absent:.1%} of the periods no event",
         f"repeated   {found.repeated:.1%} of the events are not the first of their period",
         f"seasons    {', '.join(map(str, found.seasons))} periods; lag window {found.context} periods",
-        f"train with {shlex.join(train)}" if why is None else f"doubtful   {why}",
+        f"train with {printable(shlex.join(train))}" if why is None else f"doubtful   {why}",
     ]
     return found.to_dict() | {"doubt": why}, lines
 

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
 from rillcast.bundle.bundle import Bundle
+from rillcast.cli import flags
 from rillcast.cli.commands.backtest import comparison
 from rillcast.errors import SettingsError
 from rillcast.figures import to_json
@@ -83,7 +84,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--epochs", type=int, default=_EPOCHS, help="training epochs (default: %(default)s)")
     parser.add_argument(
-        "--workdir", type=Path, default=Path(".demo"), help="directory of the files (default: %(default)s)"
+        "--workdir", type=flags.path, default=Path(".demo"), help="directory of the files (default: %(default)s)"
     )
     parser.add_argument(
         "--speed", type=float, help=f"events per second (default: {_SPEED:.0f}, with --headless no limit)"

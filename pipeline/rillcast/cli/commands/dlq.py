@@ -15,6 +15,7 @@ from rillcast.errors import SettingsError
 from rillcast.figures import to_json
 from rillcast.observability import logs
 from rillcast.settings import Settings
+from rillcast.text import printable
 from rillcast.transports.base import Channel, Records
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         )
         each.add_argument("--limit", type=int, default=0, help="most dead letters (default: all)")
     for each in (listing, showing, replay):
-        each.add_argument("--file", type=Path, help="file of dead letters (.jsonl), instead of the topic")
+        each.add_argument("--file", type=flags.path, help="file of dead letters (.jsonl), instead of the topic")
         each.add_argument("--json", action="store_true", help="print JSON")
         flags.add_settings(each)
 
@@ -151,7 +152,7 @@ def _list(letters: Iterable[_Found], *, as_json: bool) -> int:
             origin = f"{letter.source}[{letter.partition}]@{letter.offset}"
             when = topic_reading.time_text(letter.timestamp_ms)
             line = f"{found.place}  {when}  {letter.reason}  {origin}  {letter.detail}"
-            print(topic_reading.printable(line.encode()))
+            print(printable(line))
     return 0
 
 
@@ -160,7 +161,7 @@ def _count(letters: Iterable[_Found], *, as_json: bool) -> int:
     if as_json:
         print(to_json(dict(counts.most_common())))
     for reason, count in counts.most_common() if not as_json else ():
-        print(f"{count:>9,}  {reason}")
+        print(f"{count:>9,}  {printable(reason)}")
     return 0
 
 
@@ -174,9 +175,9 @@ def _show(letters: Iterable[_Found], place: str, *, as_json: bool) -> int:
         return 0
     for name, value in document.items():
         if name not in ("headers", "value"):
-            print(f"{name:<15} {topic_reading.printable(str(value).encode())}")
+            print(f"{name:<15} {printable(str(value))}")
     for name, text in document["headers"]:
-        print(f"header          {topic_reading.printable(name.encode())}: {_NULL if text is None else text}")
+        print(f"header          {printable(name)}: {_NULL if text is None else text}")
     if found.letter.value is None:
         print(f"value           {_NULL} (a tombstone)")
         return 0
@@ -206,7 +207,7 @@ def _document(found: _Found) -> dict[str, Any]:
 
 def _text(data: bytes | None) -> str | None:
     """Return bytes as text that may be printed, and null as None."""
-    return None if data is None else topic_reading.printable(data[:_SHOWN_BYTES])
+    return None if data is None else printable(data[:_SHOWN_BYTES])
 
 
 # Sending again.

@@ -39,8 +39,10 @@ REFUSED: Final = 7
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("candidate", metavar="CANDIDATE", help="bundle (.onnx), or REGISTRY@NAME")
-    parser.add_argument("--against", required=True, metavar="LIVE", help="bundle that serves, or REGISTRY@live")
+    parser.add_argument("candidate", type=flags.path_text, metavar="CANDIDATE", help="bundle (.onnx), or REGISTRY@NAME")
+    parser.add_argument(
+        "--against", type=flags.path_text, required=True, metavar="LIVE", help="bundle that serves, or REGISTRY@live"
+    )
     flags.add_data(parser)
     scored = parser.add_mutually_exclusive_group()
     scored.add_argument("--hold-out", type=int, metavar="PERIODS", help="newest periods of the data to score")

@@ -33,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     kinds = parser.add_subparsers(dest="kind", required=True, metavar="KIND")
     forecast = kinds.add_parser("forecast", help="attribute a forecast to past periods and features")
-    forecast.add_argument("model", type=Path, help="bundle (.onnx)")
+    forecast.add_argument("model", type=flags.path, help="bundle (.onnx)")
     flags.add_data(forecast)
     forecast.add_argument("--stream", required=True, help="unique_id of the stream")
     forecast.add_argument(
@@ -43,11 +43,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
     forecast.add_argument("--step", type=int, help="period ahead to explain, from 1 (default: the mean of all)")
     forecast.add_argument("--history", type=int, default=2_048, help="most past events to use (default: 2048)")
     forecast.add_argument("--occlude", type=int, help="newest observations to occlude (default: two contexts)")
-    forecast.add_argument("--out", type=Path, help="picture (default: MODEL.forecast.png)")
+    forecast.add_argument("--out", type=flags.path, help="picture (default: MODEL.forecast.png)")
     gradients = kinds.add_parser("gradients", help="compare norms of gradients through time, by cell")
-    gradients.add_argument("models", type=Path, nargs="+", metavar="MODEL", help="bundles (.onnx)")
+    gradients.add_argument("models", type=flags.path, nargs="+", metavar="MODEL", help="bundles (.onnx)")
     gradients.add_argument(
-        "--data", type=Path, required=True, help="table of unique_id, ds, y (.csv, .jsonl, .parquet)"
+        "--data", type=flags.path, required=True, help="table of unique_id, ds, y (.csv, .jsonl, .parquet)"
     )
     gradients.add_argument("--lags", type=int, default=168, help="steps back (default: 168)")
     gradients.add_argument("--streams", type=int, default=32, help="streams to use (default: 32)")
@@ -55,7 +55,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--batches", type=int, default=8, help="training batches for the clipping; 0 = none (default: 8)"
     )
     gradients.add_argument("--seed", type=int, default=0, help="seed of the probes and batches (default: 0)")
-    gradients.add_argument("--out", type=Path, help="picture (default: MODEL.gradients.png of the first)")
+    gradients.add_argument("--out", type=flags.path, help="picture (default: MODEL.gradients.png of the first)")
     flags.add_columns(gradients)
     for kind in (forecast, gradients):
         kind.add_argument("--json", action="store_true", help="print one JSON object")

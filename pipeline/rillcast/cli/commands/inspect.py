@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 from collections import Counter
-from pathlib import Path
 from typing import Any, Final
 
+from rillcast.cli import flags
 from rillcast.figures import to_json
 
 EXAMPLES: Final = """\
@@ -20,7 +20,7 @@ Exit codes: 0 the bundle meets the contract, 3 it does not (the message names th
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("model", type=Path, help="bundle (.onnx)")
+    parser.add_argument("model", type=flags.path, help="bundle (.onnx)")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
+from rillcast.cli import flags
 from rillcast.figures import to_json
 
 if TYPE_CHECKING:
@@ -42,7 +43,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
     _add(actions, "list", "list models, aliases and their history", _list)
     push = _add(actions, "push", "check a bundle and store it", _push)
-    push.add_argument("model", metavar="MODEL", help="bundle (.onnx), or a shipped one: universal:1h")
+    push.add_argument(
+        "model", type=flags.path_text, metavar="MODEL", help="bundle (.onnx), or a shipped one: universal:1h"
+    )
     push.add_argument(
         "--promote", nargs="?", const="live", metavar="ALIAS", help="then move an alias to it (default: live)"
     )
@@ -57,12 +60,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         moving.add_argument("--note", default="", help="note in the history")
     pull = _add(actions, "pull", "check a model and write it to a file", _pull)
     pull.add_argument("model", metavar="MODEL", help="alias or model id")
-    pull.add_argument("--out", type=Path, required=True, help="file to write")
+    pull.add_argument("--out", type=flags.path, required=True, help="file to write")
 
 
 def _add(actions: Any, name: str, text: str, does: Callable[[argparse.Namespace], int]) -> argparse.ArgumentParser:
     action: argparse.ArgumentParser = actions.add_parser(name, help=text, description=f"{text[0].upper()}{text[1:]}.")
-    action.add_argument("registry", metavar="REGISTRY", help="folder or URL")
+    action.add_argument("registry", type=flags.path_text, metavar="REGISTRY", help="folder or URL")
     action.add_argument("--json", action="store_true", help="print one JSON object")
     action.set_defaults(run_action=does)
     return action

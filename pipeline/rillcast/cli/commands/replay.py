@@ -6,7 +6,6 @@ import argparse
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
@@ -51,12 +50,14 @@ class _FromTheStart:
 
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("data", help="file with unique_id, ds, y (.csv, .jsonl or .parquet); - is standard input")
+    parser.add_argument(
+        "data", type=flags.path_text, help="file with unique_id, ds, y (.csv, .jsonl or .parquet); - is standard input"
+    )
     parser.add_argument("--topic", help="topic to write to (default: the setting input.topic)")
     parser.add_argument("--rate", type=float, default=0.0, help="events per second (default: no limit)")
     parser.add_argument(
         "--covariates-of",
-        type=Path,
+        type=flags.path,
         metavar="MODEL",
         help="bundle whose covariates are sent too, from columns of the file (.csv, .parquet)",
     )

@@ -48,7 +48,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     export = actions.add_parser("export", help="copy the model's state from the store to a directory")
     importing = actions.add_parser("import", help="copy the model's state from such a directory to the store")
     for each in (export, importing):
-        each.add_argument("directory", type=Path, help="directory in the format of the local store")
+        each.add_argument("directory", type=flags.path, help="directory in the format of the local store")
         each.add_argument("--replace", action="store_true", help="replace existing state of the target")
     rebuild = actions.add_parser(
         "rebuild", help="erase the model's state, so that the next start replays all retained events"

@@ -44,10 +44,10 @@ def configure(parser: argparse.ArgumentParser) -> None:
     topic = parser.add_argument_group("data from the input topic")
     topic.add_argument("--from-topic", action="store_true", help="train on the input topic in place of DATA")
     topic.add_argument(
-        "--config", type=Path, metavar="FILE", help="settings file (default: rillcast.toml if it exists)"
+        "--config", type=flags.path, metavar="FILE", help="settings file (default: rillcast.toml if it exists)"
     )
     topic.add_argument("--events", type=int, metavar="N", help="only the last N records of each partition")
-    topic.add_argument("--table", type=Path, metavar="FILE", help="file of the table (default: OUT.parquet)")
+    topic.add_argument("--table", type=flags.path, metavar="FILE", help="file of the table (default: OUT.parquet)")
     flags.add_options(parser, TrainOptions, "train")
     parser.add_argument("--json", action="store_true", help="print one JSON object with the figures")
 

@@ -43,7 +43,7 @@ _JOIN_TIMEOUT_S: Final = 120.0
 def configure(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     history = parser.add_mutually_exclusive_group(required=True)
-    history.add_argument("--history", metavar="FILE", help="file of the history")
+    history.add_argument("--history", type=flags.path_text, metavar="FILE", help="file of the history")
     history.add_argument("--from-topic", action="store_true", help="read the events that the input topic retains")
     parser.add_argument(
         "--time-unit",

@@ -18,7 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, Final, NamedTuple
 
-from rillcast.reading.refusals import listed, shown
+from rillcast.reading.refusals import RefusedValueError, listed, shown
+from rillcast.reading.times import read_time
+from rillcast.reading.values import read_number
 
 _GZIP: Final = b"\x1f\x8b"
 _UTF16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -223,6 +225,8 @@ def _cause(header: Sequence[str], missing: Sequence[str], names: OptionNames, fo
         for mark, text in _SEPARATORS.items():
             if mark != form.separator and mark in first:
                 return f"; the header has {text} between its names: {names.separator} {text}"
+        if any(_is_data(name) for name in header):
+            return "; the first line looks like data: write the names of the columns above it"
         if any("\udc80" <= letter <= "\udcff" for name in header for letter in name):
             return f"; the header is not {form.encoding}: {names.encoding} latin-1, or cp1252"
     alike = {name.casefold(): name for name in header}
@@ -235,6 +239,17 @@ def json_cause(text: bytes) -> str:
     if b"NaN" in text or b"Infinity" in text:
         return "; JSON has no NaN and no infinity: write null for a missing value"
     return ""
+
+
+def _is_data(cell: str) -> bool:
+    """Whether a cell of a header is a number or a time."""
+    for read in (read_number, read_time):
+        try:
+            if read(cell) is not None:
+                return True
+        except RefusedValueError:
+            continue
+    return False
 
 
 def not_of_encoding(text: str, form: TextForm, names: OptionNames) -> str:

@@ -46,6 +46,7 @@ _BASIC: Final = re.compile(r"(\d{4})(\d\d)(\d\d)[Tt](\d\d)(\d\d)(?:(\d\d)(?:[.,]
 _MONTH: Final = re.compile(r"(\d{4})-(\d\d?)", re.ASCII)
 _WHOLE: Final = re.compile(r"[+-]?\d{1,25}", re.ASCII)
 _FRACTION: Final = re.compile(r"[+-]?(?:\d{1,25}\.?\d{0,25}|\.\d{1,25})(?:[eE][+-]?\d{1,2})?", re.ASCII)
+_MOMENT_DIGITS: Final = re.compile(r"\d{14}", re.ASCII)
 _AMERICAN: Final = re.compile(r"\d\d?[./-]\d\d?[./-]\d{2,4}\b.*", re.ASCII)
 _DATE_NUMBERS: Final = (19_000_101, 22_001_231)
 
@@ -185,7 +186,10 @@ def _of_moment(moment: dt.datetime) -> int:
 def _in_range(milliseconds: int, found: Any, unit: str | None = None) -> int:
     if MIN_DS_MS <= milliseconds <= MAX_DS_MS:
         return milliseconds
-    hint = ""
+    hint, digits = "", str(found).strip()
+    if unit is not None and _MOMENT_DIGITS.fullmatch(digits) and is_date_number(int(digits[:8])):
+        text = f"{digits[:4]}-{digits[4:6]}-{digits[6:8]}T{digits[8:10]}:{digits[10:12]}:{digits[12:]}"
+        raise RefusedValueError("ds_out_of_range", f"found {shown(found)}; write a date and time as {text}")
     if unit is not None:
         number = milliseconds * PER_MS[unit][1] // PER_MS[unit][0]
         for other in UNITS:

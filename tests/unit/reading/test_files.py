@@ -63,6 +63,7 @@ HEADERS = [
     ("unique_id\tds\ty\n", r"the header has '\\t' between"),
     ("# made by x\n" + HEAD + GOOD, "the first line begins with '#'"),
     ("Unique_ID,DS,y\n" + GOOD, r"\['Unique_ID', 'DS'\] differ by capitals only"),
+    ("a,2024-05-01,1.5\na,2024-05-02,1\n", "the first line looks like data"),
     ("unique_id,ds,y,y\na,2024-05-01,1,2\n", "column 'y' stands twice"),
     ("", "the file is empty"),
     (",".join(f"column{n}" for n in range(10_000)) + "\n", "and 9,988 more"),

@@ -87,6 +87,7 @@ REFUSED: list[tuple[Any, str]] = [
     ("2024-05-01T24:01", "only time in hour 24"),
     ("2024-05-01T12:00+24:00", "within a day"),
     ("1599-12-31", "from 1600 to 2200"),
+    (20_240_501_120_000, "write a date and time as 2024-05-01T12:00:00"),
     (NOON * 1_000, r"in us it would be 2024-05-01T12:00:00Z, in ms it is not"),
     (float("nan"), "expected a time"),
     (float("inf"), "expected a time"),

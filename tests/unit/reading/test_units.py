@@ -21,6 +21,8 @@ MILLIS = MAY * 1_000
         (2_000, 2_029, 30, 1, 1, "they may be years: write them as dates, such as 2000-01-01"),
         (0, 29, 30, 1, 1, "row numbers, or another unit"),
         (0, 1, 2, 1, None, "row numbers"),
+        (2_024_050_100, 2_024_050_115, 16, 1, 1, "dates and hours without separators"),
+        (MAY // 60, MAY // 60 + 40, 40, 1, None, "another unit"),
         (MILLIS, MILLIS, 30, 2, 2, "30 events of 2 streams repeat one period each"),
     ],
 )

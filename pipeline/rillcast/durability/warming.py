@@ -10,17 +10,22 @@ Nothing of history is published. Unusable records are counted by reason, with on
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 
+from rillcast.arrays import FloatArray
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.durability.snapshot_schedule import mark_of
 from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.events import EventBatch
 from rillcast.stores.base import StateStore
 from rillcast.transports.base import Polled
+
+_CHUNK: Final = 5_000  # events that are stepped at once
 
 
 @dataclass
@@ -28,13 +33,15 @@ class Taken:
     """What was made of the history.
 
     Attributes:
-        events: Events that were stepped.
+        events: Events that were read.
+        stepped: Events that advanced their stream; the others were late, repeated, or left out.
         outcomes: Events by status, or by outcome if the model did not step them.
         refused: Records that are not observations, by reason.
         example: Detail of the first record that was refused.
     """
 
     events: int = 0
+    stepped: int = 0
     outcomes: Counter[str] = field(default_factory=Counter)
     refused: Counter[str] = field(default_factory=Counter)
     example: str = ""
@@ -61,10 +68,35 @@ class Warming:
 
     def take(self, polled: Polled) -> None:
         """Step some records, in their order."""
+        self._step(self._decode(polled))
+
+    def take_sorted(self, polls: Iterable[Polled]) -> None:
+        """Step all records in the order of their times, as they would have come; they are held in memory."""
+        batches = [batch for batch in map(self._decode, polls) if len(batch)]
+        if not batches:
+            return
+        events = EventBatch(
+            partitions=np.concatenate([batch.partitions for batch in batches]),
+            offsets=np.concatenate([batch.offsets for batch in batches]),
+            unique_ids=[unique_id for batch in batches for unique_id in batch.unique_ids],
+            ds=np.concatenate([batch.ds for batch in batches]),
+            y=np.concatenate([batch.y for batch in batches]),
+            x=_joined([batch.x for batch in batches]),
+            future=_joined([batch.future for batch in batches]),
+        )
+        order = np.argsort(events.ds, kind="stable")
+        for first in range(0, len(order), _CHUNK):
+            rows = order[first : first + _CHUNK]
+            self._step(replace(events.take(rows), offsets=np.arange(first, first + len(rows), dtype=np.int64)))
+
+    def _decode(self, polled: Polled) -> EventBatch:
         events, rejections = self._decoder.decode(polled)
         for rejection in rejections:
             self.taken.refused[rejection.reason.value] += 1
             self.taken.example = self.taken.example or rejection.detail
+        return events
+
+    def _step(self, events: EventBatch) -> None:
         if not len(events):
             return
         # The timestamps of history do not say how fast new streams arrive, so the limit on these does not apply.
@@ -82,6 +114,7 @@ class Warming:
             name = Status(status).name if stepped else Outcome(outcome).name
             self.taken.outcomes[name.lower()] += 1
             if stepped and Status(status).advanced:
+                self.taken.stepped += 1
                 self._warm[partition, unique_id] = status != Status.WARMING_UP
 
     def streams(self, partition: int) -> tuple[int, int]:
@@ -105,3 +138,9 @@ class Warming:
             store.stage(residents.export(partition, position), [mark_of(partition, position, residents)])
             commit()
             store.commit()
+
+
+def _joined(parts: Sequence[FloatArray | None]) -> FloatArray | None:
+    """Return a column of covariates; all batches have it or none does."""
+    given = [part for part in parts if part is not None]
+    return np.concatenate(given) if given else None

@@ -133,6 +133,17 @@ def open_sink(settings: Settings) -> Sink:
     return client_of(settings.kafka).sink(settings.kafka, topics, _limits(settings.kafka, topics))
 
 
+def open_topic_sink(settings: KafkaSettings, topic: str) -> Sink:
+    """Return a sink that writes to one topic alone, as `Channel.FORECASTS` and without transactions, connected.
+
+    Raises:
+        SettingsError: The client that was asked for is not installed.
+        TransportError: No broker answers, or the topic does not exist.
+    """
+    topics = {Channel.FORECASTS: topic}
+    return client_of(settings).sink(settings, topics, _limits(settings, topics))
+
+
 def open_transactional_sink(
     settings: KafkaSettings, topics: Mapping[Channel, str], source_topic: str
 ) -> TransactionalSink:

@@ -95,11 +95,12 @@ def test_history_from_a_file(
 ) -> None:
     settings = new_deployment(kafka, model, client)
     history = tmp_path / "history.jsonl"
-    by_stream = sorted(some_events(range(HISTORY)), key=lambda event: event.unique_id)
-    history.write_bytes(b"\n".join([*as_records(by_stream), b"garbage"]) + b"\n")
+    newest_first = sorted(some_events(range(HISTORY)), key=lambda event: (event.unique_id, -event.ds))
+    history.write_bytes(b"\n".join([*as_records(newest_first), b"garbage"]) + b"\n")
     assert warm(settings, "--history", str(history), "--json") == 0
     told = json.loads(capsys.readouterr().out)
     assert (told["events"], told["refused"]) == (7 * HISTORY, {"not_json": 1})
+    assert told["stepped"] == sum(told["outcomes"].values()) == 7 * HISTORY
     assert sum(row["streams"] for row in told["partitions"]) == 7
     assert sum(row["warming_up"] for row in told["partitions"]) == 0
 

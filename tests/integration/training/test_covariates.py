@@ -123,7 +123,7 @@ def test_a_replay_sends_the_covariates_of_a_bundle(
     knowing: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log = Log()
-    monkeypatch.setattr("rillcast.transports.connect.open_sink", lambda _settings: MemorySink(log))
+    monkeypatch.setattr("rillcast.transports.connect.open_topic_sink", lambda _settings, _topic: MemorySink(log))
     arguments = ["replay", str(folder / "test.parquet"), "--topic", "t"]
     assert cli.main([*arguments, "--covariates-of", str(knowing), "--json"]) == 0
     sent = [json.loads(value) for _, value, _ in log.published[Channel.FORECASTS]]

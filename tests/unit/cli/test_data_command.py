@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
@@ -79,6 +80,29 @@ def test_a_step_of_calendar_months_is_found(times: pl.Expr, freq: str) -> None:
     found = survey(frame)
     assert (found.freq, found.absent) == (freq, 0)
     assert found.step_share == 1
+
+
+@pytest.mark.parametrize(
+    ("step_ms", "jitter_ms", "unit_ms", "freq"),
+    [
+        (300_000, 5_000, 1, "5min"),
+        (300_000, 5_000, 1_000, "5min"),
+        (7 * 86_400_000, 86_400_000, 86_400_000, "1w"),
+        (86_400_000, 3_600_000, 1_000, "1d"),
+        (1_000, 40, 1, "1s"),
+        (7 * 60_000, 0, 1, "7min"),  # unusual, and regular
+    ],
+)
+def test_a_step_with_jitter_is_the_usual_frequency_next_to_it(
+    step_ms: int, jitter_ms: int, unit_ms: int, freq: str
+) -> None:
+    rng = np.random.default_rng(0)
+    off = rng.integers(-jitter_ms // unit_ms, jitter_ms // unit_ms + 1, 300) * unit_ms
+    ds = np.arange(300) * step_ms + off + 1_714_521_600_000
+    found = survey(pl.DataFrame({"unique_id": ["a"] * 300, "ds": ds, "y": [1.0] * 300}))
+    assert found.freq == freq
+    assert (found.jitter_ms > 0) == (jitter_ms > 0)
+    assert found.jitter_ms <= 2 * jitter_ms
 
 
 def test_without_a_step_the_frequency_has_to_be_given() -> None:

@@ -88,15 +88,18 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     why = doubt(found.first_ms, found.last_ms, found.events, found.streams, None, "--time-unit")
     train = ["rillcast", "train", str(args.data), "--freq", found.freq, "--horizon", str(found.seasons[0])]
     train += [*flags.column_flags(args), "--out", "model.onnx"]
+    jitter = f"; jitter of {_duration(found.jitter_ms)}" if found.jitter_ms else ""
     lines = [
         f"streams    {found.streams:,}, of {found.shortest:,} to {found.longest:,} events; {found.events:,} in all",
         f"time       {_iso(found.first_ms)} to {_iso(found.last_ms)}",
-        f"step       {found.freq}; {found.step_share:.1%} of neighbouring events are one step apart",
+        f"step       {found.freq}; {found.step_share:.1%} of neighbouring events are one step apart{jitter}",
         f"gaps       {found.missing:.1%} of the events have no value, {found.absent:.1%} of the periods no event",
         f"repeated   {found.repeated:.1%} of the events are not the first of their period",
         f"seasons    {', '.join(map(str, found.seasons))} periods; lag window {found.context} periods",
         f"train with {printable(shlex.join(train))}" if why is None else f"doubtful   {why}",
     ]
+    if found.outlying:
+        lines.insert(2, f"outlying   {found.outlying:,} events at outlying dates, which training leaves out")
     return found.to_dict() | {"doubt": why}, lines
 
 
@@ -139,6 +142,13 @@ def _write(path: Path, frame: pl.DataFrame) -> tuple[dict[str, Any], list[str]]:
     return {"file": str(path), "streams": streams, "events": len(frame)}, [
         f"{path}: {streams:,} streams, {len(frame):,} events"
     ]
+
+
+def _duration(milliseconds: int) -> str:
+    """Return a duration in the largest unit that it has one of."""
+    units = (("d", 86_400_000), ("h", 3_600_000), ("min", 60_000), ("s", 1_000), ("ms", 1))
+    unit, length = next((unit, length) for unit, length in units if milliseconds >= length)
+    return f"{milliseconds / length:.3g} {unit}"
 
 
 def _iso(milliseconds: int) -> str:

@@ -214,22 +214,14 @@ def _text(data: bytes | None) -> str | None:
 
 
 def _replay(settings: Settings, letters: Iterable[_Found], to: str | None, *, dry_run: bool, as_json: bool) -> int:
-    from rillcast.transports.connect import open_sink
+    from rillcast.transports.connect import open_topic_sink
 
     topic = to or settings.input.topic
     left_out = Counter[str]()
     sent = 0
-    plain = {"delivery": "at_least_once"}
-    target = settings.model_copy(
-        update={
-            "output": settings.output.model_copy(update={"path": None, "topic": topic}),
-            "worker": settings.worker.model_copy(update=plain),
-            "state": settings.state.model_copy(update={"store": "none"}),
-        }
-    )
     # Read all before anything is sent: a record that fails again must not be read again.
     found = list(letters)
-    sink = None if dry_run else open_sink(target)
+    sink = None if dry_run else open_topic_sink(settings.kafka, topic)
     try:
         for place, letter in found:
             if not letter.reason or not letter.is_whole:

@@ -68,7 +68,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Send every record with its stream id as the key; one without an id is sent without a key, unchanged."""
     from rillcast.bundle.bundle import Bundle
-    from rillcast.transports.connect import open_sink, open_source
+    from rillcast.transports.connect import open_source, open_topic_sink
 
     settings = flags.load_settings(args)
     if args.rate < 0:
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
         }
     )
     covariates = Bundle.load(args.covariates_of).metadata.covariates if args.covariates_of is not None else ()
-    source, sink = open_source(settings, covariates), open_sink(settings)
+    source, sink = open_source(settings, covariates), open_topic_sink(settings.kafka, settings.output.topic)
     look = _first_look(settings)
     started, sent, refused, example = time.perf_counter(), 0, 0, ""
     try:

@@ -8,7 +8,7 @@ without a position could not be paired with the input again; a position without 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -23,6 +23,7 @@ from rillcast.transports.base import Assignment, Source
 if TYPE_CHECKING:
     from rillcast.durability.warming import Warming
     from rillcast.reading.times import Unit
+    from rillcast.transports.base import Polled
 
 EXAMPLES: Final = """\
 examples:
@@ -30,7 +31,7 @@ examples:
   rillcast warm --from-topic --model model.onnx --kafka.bootstrap-servers localhost:9092
   rillcast warm --from-topic --events 5000 --json
 
---history reads a file with unique_id, ds and y (.csv, .jsonl or .parquet), the events of a stream in the order of time.
+--history reads a file with unique_id, ds and y (.csv, .jsonl or .parquet) in any order, and steps it in that of time.
 The service then begins at the group's position, or without one at kafka.auto_offset_reset. Streams are assigned to
 partitions by murmur2 of their id, as by the producers of Java, kafka-python and Rillcast.
 --from-topic reads the input topic: the last --events of each partition, or all that are retained. The service then
@@ -180,10 +181,14 @@ def _take_file(settings: Settings, warming: Warming, path: str, unit: Unit) -> N
     source = open_source(_of_file(settings, path, unit))
     try:
         source.open(_FromTheStart())
-        while not source.exhausted:
-            warming.take(source.poll(_CHUNK, settings.worker.poll_timeout_s))
+        warming.take_sorted(_polls(source, settings.worker.poll_timeout_s))
     finally:
         source.close()
+
+
+def _polls(source: Source, timeout_s: float) -> Iterator[Polled]:
+    while not source.exhausted:
+        yield source.poll(_CHUNK, timeout_s)
 
 
 class _FromTheStart:
@@ -279,6 +284,7 @@ def _print(warming: Warming, positions: Mapping[int, int], *, as_json: bool) -> 
     if as_json:
         figures = {
             "events": taken.events,
+            "stepped": taken.stepped,
             "outcomes": dict(taken.outcomes),
             "refused": dict(taken.refused),
             "partitions": rows,
@@ -286,7 +292,11 @@ def _print(warming: Warming, positions: Mapping[int, int], *, as_json: bool) -> 
         print(to_json(figures))
         return
     streams, cold = sum(row["streams"] for row in rows), sum(row["warming_up"] for row in rows)
-    print(f"stepped {taken.events:,} events of {streams:,} streams; {cold:,} of them are still warming up")
+    print(f"stepped {taken.stepped:,} events of {streams:,} streams; {cold:,} of them are still warming up")
+    if taken.stepped < taken.events:
+        kinds = ("ok", "warming_up", "missing", "gap")  # those that advanced
+        others = ", ".join(f"{count:,} {kind}" for kind, count in taken.outcomes.items() if kind not in kinds)
+        print(f"{taken.events - taken.stepped:,} of {taken.events:,} events changed nothing: {others}")
     if taken.refused:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in taken.refused.items())
         print(f"{taken.refused.total():,} records were rejected ({reasons}), the first: {taken.example}")

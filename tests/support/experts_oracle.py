@@ -1,0 +1,428 @@
+"""The experts as plain arithmetic in float64, written from their definition and not from the layer.
+
+Every expert's forecast stands in an array of its own; states of unseen things are NaN; loops are loops. Shapes: R rows
+(streams), K experts, A anchors, H horizon, C units of width, Q levels.
+
+The method is a mixture of experts weighted by their delayed errors. Experts that have nothing to say of a slot sleep,
+and are compared with the others on the slots at which they were awake (Freund, Schapire, Singer & Warmuth 1997, Using
+and combining predictors that specialize; Blum 1997, Empirical support for Winnow and weighted-majority algorithms).
+"""
+
+from __future__ import annotations
+
+from statistics import NormalDist
+from typing import Any
+
+import numpy as np
+
+from rillcast_training.model.experts.config import ExpertsConfig, Season
+
+Array = Any
+UNITS = 3  # trusted, proportional, phase
+LEAST_SHARE = 0.12345
+
+
+class SeasonOracle:
+    """What is remembered of one season: newest values, running mean, part and width of each bin."""
+
+    def __init__(self, season: Season, rows: int) -> None:
+        self.season, self.rows = season, np.arange(rows)
+        shape = (rows, season.bins)
+        self.newest = np.full((*shape, season.kept), np.nan)
+        self.mean, self.part = np.full(shape, np.nan), np.full(shape, np.nan)
+        self.width = np.ones(shape)
+        self.sums = np.zeros((rows, 4))  # of the visited bin's values, parts, widths, and the number of widths
+        self.count = np.zeros(rows)
+
+    def visit(self, period: Array) -> Array:
+        """The number of a bin's visit; bins are of equal length, so their ends need not be those of slots."""
+        return period * self.season.bins // self.season.slots
+
+    def bin_of(self, period: Array) -> Array:
+        return self.visit(period) % self.season.bins
+
+    def smoothed(self, memory: Array, at: Array) -> Array:
+        reach = self.season.reach
+        window = memory[self.rows[:, None], (at[:, None] + np.arange(-reach, reach + 1)) % self.season.bins]
+        known = np.isfinite(window)
+        total = np.where(known, window, 0).sum(1)
+        return np.where(known.any(1), total / np.maximum(known.sum(1), 1), np.nan)
+
+    def read(self, what: str, period: Array) -> Array:
+        """The value of a slot `[R]`: between the middles of two bins, or at the phase itself; NaN = unknown."""
+        season = self.season
+        of = {"newest": self.newest[:, :, 0], "mean": self.mean, "smooth": self.mean, "part": self.part}
+        memory = self.width if what == "width" else of[what.removeprefix("smooth ")]
+        place = (period % season.slots + 0.5) * season.bins / season.slots - 0.5
+        left = np.floor(place + 1e-9).astype(int)
+        share = place - left
+        values = []
+        for at in (left, left + 1):
+            values.append(self.smoothed(memory, at) if what.startswith("smooth") else memory[self.rows, at % season.bins])
+        weights = [(1 - share) * np.isfinite(values[0]), share * np.isfinite(values[1])]
+        total = weights[0] + weights[1]
+        value = sum(w * np.nan_to_num(v) for w, v in zip(weights, values, strict=True))
+        return np.where(total > LEAST_SHARE, value / np.maximum(total, LEAST_SHARE), np.nan)
+
+
+class ExpertsOracle:
+    """The streams' states, and one step of each."""
+
+    def __init__(self, rows: int, config: ExpertsConfig) -> None:
+        self.config, self.rows = config, rows
+        H, A, K, Q = config.horizon, len(config.anchors), len(config.experts), len(config.quantiles)
+        self.anchors = np.array(config.anchors)
+        steps = np.arange(1, H + 1)
+        self.between = np.stack([np.interp(steps, self.anchors, row) for row in np.eye(A)])
+        self.bases = [base for base, _ in config.experts]
+        self.decays = np.array([decay for _, decay in config.experts])
+        self.season_of = np.array([self._season_of(base) for base in self.bases], float)
+
+        def z(*shape: int) -> Array:
+            return np.zeros((rows, *shape))
+
+        self.period, self.first, self.last_seen = (np.full(rows, np.iinfo(np.int64).min) for _ in range(3))
+        self.known = np.zeros(rows, np.int64)  # slots since the first value, which included
+        self.offset, self.n, self.last = z(), z(), z()
+        self.level, self.slow, self.drift, self.holt, self.trend = z(), z(), z(), z(), z()
+        self.median, self.spread, self.size, self.season_drift, self.phase_anomaly = z(), z(), z(), z(), z()
+        self.seasons = [SeasonOracle(season, rows) for season in config.memories]
+        # What was known at each of the newest slots, by slot modulo their number.
+        self.kept = config.horizon + 1
+        self.stamp = np.full((rows, self.kept), np.iinfo(np.int64).min)
+        self.past: dict[str, Array] = {}
+        self.distance = {base: z() for base in set(self.bases)}
+        self.L, self.R, self.N, self.G, self.GN = z(K, A), z(K, A), z(K, A), z(A), z(A)
+        self.miss, self.unit, self.loss, self.miss_n = z(A, UNITS), z(A, UNITS), z(A, UNITS), z(A)
+        normal = np.array([NormalDist().inv_cdf(q) for q in config.quantiles]) * np.sqrt(np.pi / 2)
+        self.quantile = np.broadcast_to(normal, (rows, A, UNITS, Q)).copy()
+
+    def _season_of(self, base: str) -> int:
+        if base == "double":
+            return self.config.seasons[0]
+        return self.config.seasons[int(base[-1])] if base[-1] in "01" and not base.startswith("naive_d") and (
+            not base.startswith("phase_a")) else self.config.seasons[0] if base[-1] == "0" else 0
+
+    # What the bases say of a slot.
+
+    def _base(self, base: str, period: Array) -> Array:
+        if base == "level":
+            return self.level
+        if base == "double":
+            parts = [self.seasons[0].read("part", period), self.seasons[1].read("smooth part", period)]
+            return self.slow + sum(np.nan_to_num(part) for part in parts)
+        if base == "naive_drift0":
+            return self.seasons[0].read("newest", period) + self.season_drift
+        if base == "phase_anomaly0":
+            return self.seasons[0].read("mean", period) + self.phase_anomaly
+        kind, number = base[:-1], int(base[-1])
+        return self.seasons[number].read({"naive": "newest", "phase": "mean", "smooth": "smooth"}[kind], period)
+
+    def _trend_sum(self, steps: Array) -> Array:
+        d = self.config.constants.damping
+        return d * (1 - d**steps) / (1 - d)
+
+    def _ahead(self, h: int) -> Array:
+        """`[R, K]`: what every expert says of the slot h after the newest one; NaN = it sleeps."""
+        idle = self.period - self.last_seen
+        out = np.full((self.rows, len(self.bases)), np.nan)
+        for k, (base, decay) in enumerate(zip(self.bases, self.decays, strict=True)):
+            if base == "holt":
+                out[:, k] = self.holt + self.trend * self._trend_sum(h + np.maximum(idle, 0))
+            elif base == "drift":
+                out[:, k] = self.last + self.drift * (h + np.maximum(idle, 0))
+            elif base == "median":
+                out[:, k] = self.median
+            else:
+                value = self._base(base, self.period + h)
+                away = self.distance[base] * decay ** (h + np.maximum(idle, 0)) if decay else 0.0
+                out[:, k] = value + away
+        out[self.n == 0] = np.nan
+        return out
+
+    # One event of each row that has one.
+
+    def step(self, period: Array, y: Array, active: Array | None = None) -> None:
+        c = self.config.constants
+        active = np.ones(self.rows, bool) if active is None else active
+        advances = active & (period > self.period)
+        observed = np.isfinite(y) & (np.abs(np.nan_to_num(y)) <= 1e30)
+        on = advances & observed
+        new = on & (self.n == 0)
+        self.offset = np.where(new, np.nan_to_num(y), self.offset)
+        self.known = np.where(self.known > 0, self.known + np.where(advances, period - self.period, 0), new)
+        self.period = np.where(advances, period, self.period)
+        v = np.where(on, np.nan_to_num(y) - self.offset, 0.0)
+        width = self._learn(v, on)
+        more = on & ~new
+
+        def towards(old: Array, rate: Array, target: Array) -> Array:
+            return np.where(more, old + rate * (target - old), np.where(new, 0.0, old))
+
+        n, change = np.maximum(self.n, 1), v - self.last
+        self.drift = towards(self.drift, np.maximum(c.drift, 1 / n), change)
+        self.level = towards(self.level, np.maximum(c.level, 1 / (n + 1)), v)
+        self.slow = towards(self.slow, np.maximum(c.slow, 1 / (n + 1)), v)
+        self.spread = towards(self.spread, np.maximum(c.spread, 1 / n), np.abs(v - self.median))
+        limit = c.median * self.spread
+        self.median = np.where(more, self.median + np.clip(v - self.median, -limit, limit), self.median)
+        before = self.holt
+        moved = before + c.damping * self.trend
+        self.holt = towards(self.holt, 1.0, moved + c.holt * (v - moved))
+        self.trend = towards(self.trend, 1.0, c.trend * (self.holt - before) + (1 - c.trend) * c.damping * self.trend)
+        absolute = np.abs(np.nan_to_num(y))
+        self.size = np.where(more, self.size + c.size * (absolute - self.size), np.where(new, absolute, self.size))
+        self._remember(v, on, width)
+        self.last = np.where(on, v, self.last)
+        self.n = self.n + on
+        self.last_seen = np.where(on, self.period, self.last_seen)
+        self._note(on)
+
+    def _remember(self, v: Array, on: Array, width: Array) -> None:
+        """Write the value into the seasons' memories."""
+        c, short = self.config.constants, self.seasons[0]
+        rows, period = short.rows, self.period
+        # What the season says of this slot, before it learns it.
+        at = short.bin_of(period)
+        known = on & np.isfinite(short.mean[rows, at])
+        cycle = np.maximum(c.season_drift, 1 / np.maximum(self.known - self.config.seasons[0], 1))
+        step = cycle * (v - short.newest[rows, at, 0] - self.season_drift)
+        self.season_drift = self.season_drift + np.where(known, np.nan_to_num(step), 0)
+        step = c.anomaly * (v - short.mean[rows, at] - self.phase_anomaly)
+        self.phase_anomaly = self.phase_anomaly + np.where(known, np.nan_to_num(step), 0)
+        places = [season.bin_of(period) for season in self.seasons]
+        for number, season in enumerate(self.seasons):
+            part = np.zeros(self.rows)
+            if len(self.seasons) == 2:
+                other = self.seasons[1 - number]
+                part = v - self.slow - np.nan_to_num(other.part[rows, places[1 - number]])
+            values = np.stack([v, part, np.nan_to_num(width), np.isfinite(width)], axis=1)
+            if season.season.exact:
+                self._write(season, number, places[number], values, np.ones(self.rows), on)
+                continue
+            # A bin is written when the stream has left it.
+            left = on & (self.n > 0) & self._other_bin(season)
+            old = season.bin_of(np.where(self.n > 0, self.last_seen, 0))
+            self._write(season, number, old, season.sums, np.maximum(season.count, 1), left)
+            fresh = left | (on & (self.n == 0))
+            keep = np.where(on, np.where(fresh, 0.0, 1.0), 1.0)[:, None]
+            season.sums = season.sums * keep + np.where(on[:, None], values, 0)
+            season.count = season.count * keep[:, 0] + on
+
+    def _other_bin(self, season: SeasonOracle) -> Array:
+        """Whether the newest value lies in another visit of a bin than the one before."""
+        before = np.where(self.n > 0, self.last_seen, self.period)
+        return season.visit(before) != season.visit(self.period)
+
+    def _write(self, season: SeasonOracle, number: int, at: Array, sums: Array, count: Array, on: Array) -> None:
+        c, rows = self.config.constants, season.rows
+        v, x = sums[:, 0] / count, sums[:, 1] / count
+        width = np.where(sums[:, 3] > 0, sums[:, 2] / np.maximum(sums[:, 3], 1), np.nan)
+        known = np.isfinite(season.mean[rows, at])
+        age = np.floor(np.maximum(self.known - 1, 0) / season.season.slots)
+        mean, part, old = season.mean[rows, at], season.part[rows, at], season.width[rows, at]
+        rate = np.maximum(c.phase, 1 / (age + 1))
+        mean = np.where(known, mean + rate * (v - mean), v)
+        rate = np.maximum(c.parts[number], 1 / (age + 1))
+        start = c.part_start if number else 1.0
+        part = np.where(known, part + rate * (x - part), start * x)
+        rate = np.maximum(c.width, 1 / (age + 4))
+        new = np.where(np.isfinite(width), old + rate * (np.nan_to_num(width) - old), old)
+        newest = np.concatenate([v[:, None], season.newest[rows, at][:, :-1]], axis=1)
+        season.newest[rows[on], at[on]] = newest[on]
+        season.mean[rows[on], at[on]], season.part[rows[on], at[on]] = mean[on], part[on]
+        season.width[rows[on], at[on]] = np.maximum(new, 0.02)[on]
+
+    def _note(self, on: Array) -> None:
+        """Keep what the forecasts made at this slot follow from."""
+        now = {base: self._base(base, self.period) for base in set(self.bases) if base not in
+               ("holt", "drift", "median", "naive_drift0", "phase_anomaly0")}  # fmt: skip
+        for base, value in now.items():
+            away = np.where(np.isfinite(value), self.last - np.nan_to_num(value), 0.0)
+            self.distance[base] = np.where(on, away, self.distance[base])
+        names = ("last", "level", "slow", "holt", "trend", "median", "season_drift", "phase_anomaly")
+        known = {name: getattr(self, name) for name in names}
+        known |= {f"away from {base}": distance for base, distance in self.distance.items()}
+        rows = np.flatnonzero(on)
+        at = self.period[rows] % self.kept
+        self.stamp[rows, at] = self.period[rows]
+        for name, value in known.items():
+            self.past.setdefault(name, np.zeros((self.rows, self.kept)))[rows, at] = value[rows]
+
+    # Errors of what was said of this slot.
+
+    def _said(self, a: int, expert: int, reads: dict[str, Array]) -> Array:
+        """What an expert said of the newest slot, `a` slots before it: `[R]`."""
+        at = (np.arange(self.rows), (self.period - a) % self.kept)
+        then = {name: values[at] for name, values in self.past.items()}
+        base, decay = self.bases[expert], self.decays[expert]
+        if base == "holt":
+            return then["holt"] + then["trend"] * self._trend_sum(a)
+        if base == "drift":
+            return then["last"] + self.drift * a
+        if base == "median":
+            return then["median"]
+        if base == "naive_drift0":
+            return self._naive(0, a) + then["season_drift"]
+        if base == "phase_anomaly0":
+            return reads["mean0"] + then["phase_anomaly"]
+        if base == "level":
+            value = then["level"]
+        elif base == "double":
+            value = then["slow"] + np.nan_to_num(reads["part0"]) + np.nan_to_num(reads["smooth part1"])
+        elif base.startswith("naive"):
+            value = self._naive(int(base[-1]), a)
+        else:
+            value = reads[{"phase": "mean", "smooth": "smooth"}[base[:-1]] + base[-1]]
+        return value + (then[f"away from {base}"] * decay**a if decay else 0.0)
+
+    def _naive(self, number: int, a: int) -> Array:
+        season = self.seasons[number]
+        back = -(-a // season.season.slots)
+        entry = season.rows, season.bin_of(self.period)
+        # A value that should be there by the stream's age, but was missing, counts as the stream's first one.
+        known = np.isfinite(season.newest[(*entry, 0)]) & (self.known > back * season.season.slots)
+        return np.where(known, np.nan_to_num(season.newest[(*entry, back - 1)]), np.nan)
+
+    def _learn(self, y: Array, on: Array) -> Array:
+        """Learn from the forecasts of this slot; return the mean relative miss `[R]`, NaN where there is none."""
+        c, anchors, K = self.config.constants, self.anchors, len(self.bases)
+        reads = {}
+        for number, season in enumerate(self.seasons):
+            at = season.bin_of(self.period)
+            pick = (season.rows, at)
+            reads |= {f"mean{number}": season.mean[pick], f"part{number}": season.part[pick],
+                      f"smooth{number}": season.smoothed(season.mean, at),
+                      f"smooth part{number}": season.smoothed(season.part, at),
+                      f"width{number}": season.width[pick]}  # fmt: skip
+        said = np.full((self.rows, K, len(anchors)), np.nan)
+        for i, (a, stride) in enumerate(zip(anchors, self.config.strides, strict=True)):
+            made = self.period - a
+            there = on & (self.stamp[np.arange(self.rows), made % self.kept] == made) & (made % stride == 0)
+            for k in range(K if there.any() else 0):
+                said[:, k, i] = np.where(there, self._said(int(a), k, reads), np.nan)
+        weights = self.weights(np.isfinite(said))
+        e = np.abs(y[:, None, None] - said)
+        awake = np.isfinite(e)
+        levels = [k for k, base in enumerate(self.bases) if base == "level"]
+        there = awake[:, levels[0]]
+        plain = np.where(there, np.nan_to_num(e[:, levels]).mean(1), 0)
+        self.G = np.where(there, c.forget * self.G + plain, self.G)
+        self.GN = np.where(there, c.forget * self.GN + 1, self.GN)
+        reference = plain + c.reference * self.G / np.maximum(self.GN, 1e-9)
+        mean = self.trusted_width(weights)
+        mix = (weights * np.nan_to_num(said)).sum(1)
+        use = awake & there[:, None]
+        self.L = np.where(use, c.forget * self.L + np.nan_to_num(e), self.L)
+        self.R = np.where(use, c.forget * self.R + reference[:, None], self.R)
+        self.N = np.where(use, c.forget * self.N + 1, self.N)
+        # Widths.
+        miss = np.where(there, y[:, None] - mix, 0)
+        unit = self._units(mix, np.repeat(reads[f"width{len(self.seasons) - 1}"][:, None], len(anchors), 1))
+        spread = self._spread(mean, unit)
+        good = (there & (self.miss_n > 0))[:, :, None] & (spread > 0)
+        d = miss[:, :, None, None] - self.quantile * spread[..., None]
+        tau = np.array(self.config.quantiles)
+        pinball = np.maximum(tau * d, (tau - 1) * d).sum(3)
+        covered = np.clip(0.5 - d / np.where(spread > 0, spread, 1)[..., None] / c.ramp, 0, 1)
+        self.loss = np.where(good, c.unit_forget * self.loss + pinball, self.loss)
+        rate = np.maximum(c.quantile, 0.5 / (self.miss_n + 10))[:, :, None, None]
+        self.quantile = self.quantile + np.where(good[..., None], rate * (tau - covered), 0)
+        valid = there & (mean > 0)
+        relative = np.where(valid, np.abs(miss) / np.where(valid, mean, 1), 0)
+        count = valid.sum(1)
+        self.miss = np.where(there[..., None], c.unit_forget * self.miss + np.abs(miss)[..., None], self.miss)
+        self.unit = np.where(there[..., None], c.unit_forget * self.unit + unit, self.unit)
+        self.miss_n = np.where(there, c.unit_forget * self.miss_n + 1, self.miss_n)
+        return np.where(count > 0, relative.sum(1) / np.maximum(count, 1), np.nan)
+
+    def trusted_width(self, weights: Array) -> Array:
+        """`[R, A]`: what the experts that are trusted now have missed by."""
+        scored = self.N > 0
+        mean = np.where(scored, self.L / np.where(scored, self.N, 1), 0)
+        return (weights * mean).sum(1)
+
+    def _units(self, point: Array, width: Array) -> Array:
+        """The units of width, `[R, n, C]`, of forecasts `[R, n]` of slots with these relative widths."""
+        size = np.abs(point + self.offset[:, None]) + 0.1 * self.size[:, None]
+        return np.stack([np.ones_like(point), size, width], axis=2)
+
+    def _spread(self, trusted: Array, unit: Array) -> Array:
+        mean = self.miss / np.maximum(self.unit, 1e-30)
+        spread = mean * unit
+        spread[:, :, 0] = trusted
+        return np.minimum(spread, 6 * trusted[:, :, None])
+
+    # Weights and forecast.
+
+    def weights(self, awake: Array) -> Array:
+        """`[R, K, A]`: sums to 1 over the experts that are awake, zeros where none is."""
+        c = self.config.constants
+        scored = awake & (self.N > 0)
+        relative = np.where(scored, self.L / np.where(self.R > 0, self.R, 1), 0)
+        total, count = relative.copy(), scored.astype(float)
+        for here, there in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
+            total[:, :, here] += c.neighbour * relative[:, :, there]
+            count[:, :, here] += c.neighbour * scored[:, :, there]
+        relative = total / np.maximum(count, 1e-9)
+        best = np.where(scored, relative, 1e30).min(1, keepdims=True)
+        trust = np.minimum(1, self.N / (c.patience + self.anchors + 2 * self.season_of[:, None]))
+        w = np.where(scored, ((best + 1e-6) / (relative + 1e-6)) ** c.power * trust, 0)
+        first = np.full(len(self.bases), 1e-6)
+        first[[k for k, (b, d) in enumerate(zip(self.bases, self.decays, strict=True)) if b == "level" and d == 1]] = 1e-3
+        w = np.where(awake & ~scored, first[None, :, None], w)
+        return w / np.maximum(w.sum(1, keepdims=True), 1e-30)
+
+    def forecast(self) -> Array:
+        """Quantiles `[R, H, Q]` of the slots after the newest one."""
+        c, H = self.config.constants, self.config.horizon
+        at_anchors = np.stack([self._ahead(int(a)) for a in self.anchors], 2)
+        w = self.weights(np.isfinite(at_anchors))
+        seasonal = {base for base in self.bases if base[:-1] in ("naive", "phase", "smooth")}
+        # The part that has a shape over the season is taken at each slot, the rest on lines between the anchors.
+        rest = np.nan_to_num(at_anchors).copy()
+        shaped = np.zeros((self.rows, len(self.bases), H))
+        for k, base in enumerate(self.bases):
+            of_season = base if base in seasonal else {"naive_drift0": "naive0", "phase_anomaly0": "phase0"}.get(base)
+            for h in range(1, H + 1):
+                if of_season is not None:
+                    value = self._base(of_season, self.period + h)
+                    shaped[:, k, h - 1] = np.where(np.isfinite(value), value, self.last)
+                elif base == "double":
+                    shaped[:, k, h - 1] = self._base(base, self.period + h) - self.slow
+            if of_season is not None or base == "double":
+                rest[:, k] -= np.where(np.isfinite(at_anchors[:, k]), shaped[:, k][:, self.anchors - 1], 0)
+        point = np.einsum("rkh,rkh->rh", np.einsum("rka,ah->rkh", w, self.between), shaped)
+        point += np.einsum("ra,ah->rh", (w * rest).sum(1), self.between)
+        return self._quantiles(point, w)
+
+    def _quantiles(self, point: Array, w: Array) -> Array:
+        c, A = self.config.constants, len(self.anchors)
+        mean = np.concatenate([self.trusted_width(w)[:, :, None], (self.miss / np.maximum(self.unit, 1e-30))[:, :, 1:]], 2)
+        known = self.miss_n > 0
+        prior = c.prior * (np.abs(self.last + self.offset) + 0.1 * self.size)
+        start = np.zeros((self.rows, UNITS))
+        start[:, 0] = np.where(self.n > 0, prior, 0)
+        for i in range(A):
+            grow = np.sqrt(self.anchors[i] / (self.anchors[i - 1] if i else 1))
+            before = mean[:, i - 1] if i else start
+            mean[:, i] = np.where(known[:, i, None], mean[:, i], before * grow)
+        seen = self.loss[:, :, :1] > 0
+        loss = np.where(seen, self.loss, 1.0)
+        trust = (self.miss_n / (self.miss_n + 5))[:, :, None]
+        ratio = (loss.min(2, keepdims=True) + 1e-30) / (loss + 1e-30)
+        share = trust * ratio**c.unit_power + (1 - trust) * np.array([1.0, 0.0, 0.0])
+        share = np.where(seen, share, np.array([1.0, 0.0, 0.0]))
+        share = share / share.sum(2, keepdims=True)
+        steps = range(1, self.config.horizon + 1)
+        width = np.stack([self.seasons[-1].read("width", self.period + h) for h in steps], axis=1)
+        unit = self._units(point, width)
+        middle = min(range(len(self.config.quantiles)), key=lambda i: abs(self.config.quantiles[i] - 0.5))
+        q = self.quantile - c.pin * self.quantile[..., middle : middle + 1]
+        q[..., middle:] = np.maximum.accumulate(q[..., middle:], axis=-1)
+        q[..., : middle + 1] = np.minimum.accumulate(q[..., middle::-1], axis=-1)[..., ::-1]
+        spread = np.einsum("rac,ah->rhc", mean, self.between) * unit
+        spread = np.minimum(spread, 6 * np.einsum("ra,ah->rh", mean[:, :, 0], self.between)[:, :, None])
+        each = np.einsum("racq,ah->rhcq", share[..., None] * q, self.between)
+        out: Array = point[:, :, None] + np.einsum("rhc,rhcq->rhq", spread, each) + self.offset[:, None, None]
+        return out

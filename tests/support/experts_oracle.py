@@ -95,7 +95,8 @@ class ExpertsOracle:
         self.L, self.R, self.N, self.G, self.GN = z(K, A), z(K, A), z(K, A), z(A), z(A)
         self.miss, self.unit, self.loss, self.miss_n = z(A, UNITS), z(A, UNITS), z(A, UNITS), z(A)
         normal = np.array([NormalDist().inv_cdf(q) for q in config.quantiles]) * np.sqrt(np.pi / 2)
-        self.quantile = np.broadcast_to(normal, (rows, A, UNITS, Q)).copy()
+        self.quantile = np.broadcast_to(normal, (rows, A, Q)).copy()
+        self.w, self.trusted = z(K, A), z(A)  # of the newest forecast
 
     def _season_of(self, base: str) -> int:
         if base == "double":
@@ -177,6 +178,10 @@ class ExpertsOracle:
         self.n = self.n + on
         self.last_seen = np.where(on, self.period, self.last_seen)
         self._note(on)
+        said = np.stack([self._ahead(int(a)) for a in self.anchors], 2)
+        w = self.weights(np.isfinite(said))
+        self.w = np.where(active[:, None, None], w, self.w)
+        self.trusted = np.where(active[:, None], self.trusted_width(w), self.trusted)
 
     def _remember(self, v: Array, on: Array, width: Array) -> None:
         """Write the value into the seasons' memories."""
@@ -276,6 +281,13 @@ class ExpertsOracle:
             value = reads[{"phase": "mean", "smooth": "smooth"}[base[:-1]] + base[-1]]
         return value + (then[f"away from {base}"] * decay**a if decay else 0.0)
 
+    def _asleep(self, a: int, expert: int) -> Array:
+        """What stands for an expert of the mixture that has fallen asleep since."""
+        at = (np.arange(self.rows), (self.period - a) % self.kept)
+        base, decay = self.bases[expert], self.decays[expert]
+        away = self.past[f"away from {base}"][at] * decay**a if decay else 0.0
+        return self.past["last"][at] + away
+
     def _naive(self, number: int, a: int) -> Array:
         season = self.seasons[number]
         back = -(-a // season.season.slots)
@@ -295,13 +307,13 @@ class ExpertsOracle:
                       f"smooth{number}": season.smoothed(season.mean, at),
                       f"smooth part{number}": season.smoothed(season.part, at),
                       f"width{number}": season.width[pick]}  # fmt: skip
-        said = np.full((self.rows, K, len(anchors)), np.nan)
+        said, mix = np.full((self.rows, K, len(anchors)), np.nan), np.zeros((self.rows, len(anchors)))
         for i, (a, stride) in enumerate(zip(anchors, self.config.strides, strict=True)):
             made = self.period - a
             there = on & (self.stamp[np.arange(self.rows), made % self.kept] == made) & (made % stride == 0)
             for k in range(K if there.any() else 0):
                 said[:, k, i] = np.where(there, self._said(int(a), k, reads), np.nan)
-        weights = self.weights(np.isfinite(said))
+                mix[:, i] += self.w[:, k, i] * np.where(np.isfinite(said[:, k, i]), said[:, k, i], self._asleep(int(a), k))
         e = np.abs(y[:, None, None] - said)
         awake = np.isfinite(e)
         levels = [k for k, base in enumerate(self.bases) if base == "level"]
@@ -310,8 +322,7 @@ class ExpertsOracle:
         self.G = np.where(there, c.forget * self.G + plain, self.G)
         self.GN = np.where(there, c.forget * self.GN + 1, self.GN)
         reference = plain + c.reference * self.G / np.maximum(self.GN, 1e-9)
-        mean = self.trusted_width(weights)
-        mix = (weights * np.nan_to_num(said)).sum(1)
+        mean = self.trusted
         use = awake & there[:, None]
         self.L = np.where(use, c.forget * self.L + np.nan_to_num(e), self.L)
         self.R = np.where(use, c.forget * self.R + reference[:, None], self.R)
@@ -320,13 +331,15 @@ class ExpertsOracle:
         miss = np.where(there, y[:, None] - mix, 0)
         unit = self._units(mix, np.repeat(reads[f"width{len(self.seasons) - 1}"][:, None], len(anchors), 1))
         spread = self._spread(mean, unit)
-        good = (there & (self.miss_n > 0))[:, :, None] & (spread > 0)
-        d = miss[:, :, None, None] - self.quantile * spread[..., None]
+        width = (self._shares() * spread).sum(2)
+        good = there & (self.miss_n > 0) & (width > 0)
         tau = np.array(self.config.quantiles)
+        d = miss[:, :, None, None] - self.quantile[:, :, None] * spread[..., None]
         pinball = np.maximum(tau * d, (tau - 1) * d).sum(3)
-        covered = np.clip(0.5 - d / np.where(spread > 0, spread, 1)[..., None] / c.ramp, 0, 1)
-        self.loss = np.where(good, c.unit_forget * self.loss + pinball, self.loss)
-        rate = np.maximum(c.quantile, 0.5 / (self.miss_n + 10))[:, :, None, None]
+        d = miss[..., None] / np.where(width > 0, width, 1)[..., None] - self.quantile
+        covered = np.clip(0.5 - d / c.ramp, 0, 1)
+        self.loss = np.where(good[..., None], c.unit_forget * self.loss + pinball, self.loss)
+        rate = np.maximum(c.quantile, 0.5 / (self.miss_n + 10))[..., None]
         self.quantile = self.quantile + np.where(good[..., None], rate * (tau - covered), 0)
         valid = there & (mean > 0)
         relative = np.where(valid, np.abs(miss) / np.where(valid, mean, 1), 0)
@@ -353,6 +366,16 @@ class ExpertsOracle:
         spread[:, :, 0] = trusted
         return np.minimum(spread, 6 * trusted[:, :, None])
 
+    def _shares(self) -> Array:
+        """`[R, A, C]`: how much each unit counts, by the loss of its quantiles."""
+        c, first = self.config.constants, np.array([1.0, 0.0, 0.0])
+        seen = self.loss[:, :, :1] > 0
+        loss = np.where(seen, self.loss, 1.0)
+        trust = (self.miss_n / (self.miss_n + 5))[:, :, None]
+        ratio = (loss.min(2, keepdims=True) + 1e-30) / (loss + 1e-30)
+        share = np.where(seen, trust * ratio**c.unit_power + (1 - trust) * first, first)
+        return share / share.sum(2, keepdims=True)
+
     # Weights and forecast.
 
     def weights(self, awake: Array) -> Array:
@@ -377,7 +400,7 @@ class ExpertsOracle:
         """Quantiles `[R, H, Q]` of the slots after the newest one."""
         c, H = self.config.constants, self.config.horizon
         at_anchors = np.stack([self._ahead(int(a)) for a in self.anchors], 2)
-        w = self.weights(np.isfinite(at_anchors))
+        w = self.w
         seasonal = {base for base in self.bases if base[:-1] in ("naive", "phase", "smooth")}
         # The part that has a shape over the season is taken at each slot, the rest on lines between the anchors.
         rest = np.nan_to_num(at_anchors).copy()
@@ -394,11 +417,11 @@ class ExpertsOracle:
                 rest[:, k] -= np.where(np.isfinite(at_anchors[:, k]), shaped[:, k][:, self.anchors - 1], 0)
         point = np.einsum("rkh,rkh->rh", np.einsum("rka,ah->rkh", w, self.between), shaped)
         point += np.einsum("ra,ah->rh", (w * rest).sum(1), self.between)
-        return self._quantiles(point, w)
+        return self._quantiles(point)
 
-    def _quantiles(self, point: Array, w: Array) -> Array:
+    def _quantiles(self, point: Array) -> Array:
         c, A = self.config.constants, len(self.anchors)
-        mean = np.concatenate([self.trusted_width(w)[:, :, None], (self.miss / np.maximum(self.unit, 1e-30))[:, :, 1:]], 2)
+        mean = np.concatenate([self.trusted[:, :, None], (self.miss / np.maximum(self.unit, 1e-30))[:, :, 1:]], 2)
         known = self.miss_n > 0
         prior = c.prior * (np.abs(self.last + self.offset) + 0.1 * self.size)
         start = np.zeros((self.rows, UNITS))
@@ -407,13 +430,6 @@ class ExpertsOracle:
             grow = np.sqrt(self.anchors[i] / (self.anchors[i - 1] if i else 1))
             before = mean[:, i - 1] if i else start
             mean[:, i] = np.where(known[:, i, None], mean[:, i], before * grow)
-        seen = self.loss[:, :, :1] > 0
-        loss = np.where(seen, self.loss, 1.0)
-        trust = (self.miss_n / (self.miss_n + 5))[:, :, None]
-        ratio = (loss.min(2, keepdims=True) + 1e-30) / (loss + 1e-30)
-        share = trust * ratio**c.unit_power + (1 - trust) * np.array([1.0, 0.0, 0.0])
-        share = np.where(seen, share, np.array([1.0, 0.0, 0.0]))
-        share = share / share.sum(2, keepdims=True)
         steps = range(1, self.config.horizon + 1)
         width = np.stack([self.seasons[-1].read("width", self.period + h) for h in steps], axis=1)
         unit = self._units(point, width)
@@ -421,8 +437,9 @@ class ExpertsOracle:
         q = self.quantile - c.pin * self.quantile[..., middle : middle + 1]
         q[..., middle:] = np.maximum.accumulate(q[..., middle:], axis=-1)
         q[..., : middle + 1] = np.minimum.accumulate(q[..., middle::-1], axis=-1)[..., ::-1]
-        spread = np.einsum("rac,ah->rhc", mean, self.between) * unit
-        spread = np.minimum(spread, 6 * np.einsum("ra,ah->rh", mean[:, :, 0], self.between)[:, :, None])
-        each = np.einsum("racq,ah->rhcq", share[..., None] * q, self.between)
-        out: Array = point[:, :, None] + np.einsum("rhc,rhcq->rhq", spread, each) + self.offset[:, None, None]
+        parts = np.einsum("rac,ah->rhc", self._shares() * mean, self.between)
+        trusted = np.einsum("ra,ah->rh", mean[:, :, 0], self.between)
+        spread = np.minimum((parts * unit).sum(2), 6 * trusted)
+        each = np.einsum("raq,ah->rhq", q, self.between)
+        out: Array = point[:, :, None] + spread[..., None] * each + self.offset[:, None, None]
         return out

@@ -160,7 +160,12 @@ class ExpertForecaster(nn.Module):
         return ExpertRows.from_flat(tuple(rows))
 
     def step(
-        self, ds: Tensor, y: Tensor, rows: ExpertRows, row: Tensor | None = None
+        self,
+        ds: Tensor,
+        y: Tensor,
+        rows: ExpertRows,
+        calibrate: Tensor | float = 1.0,
+        row: Tensor | None = None,
     ) -> tuple[StepOutputs, ExpertRows]:
         """Advance each stream by one event.
 
@@ -168,6 +173,8 @@ class ExpertForecaster(nn.Module):
             ds: `[B]` int64, milliseconds since the epoch.
             y: `[B]` float32; NaN, or beyond `MAX_ABS_Y`, is missing.
             rows: State of the streams.
+            calibrate: `[]`, 1 = quantiles as the stream's own errors have them, 0 = those of a normal distribution. What
+                is learnt does not depend on it.
             row: `[B]` int64, row of the tables of each event; None = the order of the events.
 
         Returns:
@@ -208,7 +215,7 @@ class ExpertForecaster(nn.Module):
         note = torch.stack([stamp(time.period, self.config.horizon), *(f[name] for name in NOTE[1:])])
         note = torch.cat([note, f["away"]])
         pending = self.layout.pending.write(rows.pending, row, time.period, time.newest_value == time.period, note)
-        quantiles = self._forecast(f, ahead, time)
+        quantiles = self._forecast(f, ahead, time, calibrate)
         score, anomaly = self._score(f, y, own[0].newest[0], quantiles, time)
         forecast = quantiles.reshape(-1, quantiles.shape[2]).t()
         forecast = forecast.reshape(-1, self.config.horizon, len(self.config.quantiles))
@@ -245,13 +252,12 @@ class ExpertForecaster(nn.Module):
         away = torch.cat([then["last"] - then["level"], notes[:, len(NOTE) :]], dim=1)
         distance = stamp(time.period, self.config.horizon) - then["stamp"]
         valid = time.on & (distance == self.anchors)
-        said = torch.cat([self._said(base, f, then, own, entries) for base in self.bases], dim=1)[:, self.base_of]
-        said = said + self.decay * away[:, self.away_of]
-        awake = self._awake_then(valid, time, own)
+        awake, by_group = self._awake_then(valid, time, own)
+        bases = [self._said(base, f, then, own, entries, by_group) for base in self.bases]
+        said = torch.cat(bases, dim=1)[:, self.base_of] + self.decay * away[:, self.away_of]
         errors = Errors(f["error"], f["reference"], f["judged"], f["plain"])
-        weights = self.weights(errors, awake)
-        trusted = self.weights.missed(errors, weights)
-        point = (weights * said).sum(dim=1, keepdim=True)
+        trusted = f["trusted"]
+        point = (f["weight"] * said).sum(dim=1, keepdim=True)
         misses = Misses(f["miss"], f["missed"], f["unit"], f["loss"], f["quantile"])
         unit = self.widths.units(point, f["offset"], f["size"], own[-1].width.unsqueeze(1) + 0 * point)
         miss = torch.where(valid, value - point, 0.0)
@@ -262,9 +268,16 @@ class ExpertForecaster(nn.Module):
         number = counts.to(torch.float32).sum(dim=0)[0]
         return relative / number.clamp(min=1), number > 0
 
-    def _said(self, base: str, f: Figures, then: Figures, own: list[SeasonView], entries: list[Tensor]) -> Tensor:
-        """Return what a base said of this slot at each anchor, `[A, 1, B]`."""
-        ones = torch.ones(len(self.config.anchors), 1, 1)
+    def _said(
+        self,
+        base: str,
+        f: Figures,
+        then: Figures,
+        own: list[SeasonView],
+        entries: list[Tensor],
+        awake: dict[str, Tensor],
+    ) -> Tensor:
+        """Return what a base said of this slot at each anchor, `[A, 1, B]`; the last value then, where it slept."""
         if base == "level":
             return then["level"]
         if base == "holt":
@@ -275,33 +288,32 @@ class ExpertForecaster(nn.Module):
             return then["median"]
         if base == "double":
             return then["slow"] + (own[0].part + own[1].part)
-        if base == "phase_anomaly0":
-            return own[0].mean + then["phase_anomaly"]
-        if base == "naive_drift0":
-            return self._newest(0, entries) + then["season_drift"]
-        number = int(base[-1])
-        if base.startswith("naive"):
-            return self._newest(number, entries)
-        return ones * getattr(own[number], _OF_SEASON[base[:-1]])
+        trend = {"phase_anomaly0": "phase_anomaly", "naive_drift0": "season_drift"}.get(base)
+        kind, number = (base.split("_")[0], 0) if trend else (base[:-1], int(base[-1]))
+        value = self._newest(number, entries) if kind == "naive" else getattr(own[number], _OF_SEASON[kind])
+        value = value + then[trend] if trend else value
+        return torch.where(awake[f"{kind}{number}"], value, then["last"])
 
     def _newest(self, number: int, entries: list[Tensor]) -> Tensor:
         """Return the newest values of this phase that there were at each anchor, `[A, 1, B]`."""
-        entry = entries[number][self.layout.places[number].own]
+        entry = entries[number][self.layout.places[number].first]
         return entry[getattr(self, f"back{number}")].unsqueeze(1)
 
-    def _awake_then(self, valid: Tensor, time: _Time, own: list[SeasonView]) -> Tensor:
-        """Return which groups had something to say of this slot, `[A, G, B]` bool."""
-        states = []
+    def _awake_then(
+        self, valid: Tensor, time: _Time, own: list[SeasonView]
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return which groups had something to say of this slot, `[A, G, B]` bool and `[A, 1, B]` by group."""
+        states = {}
         for group in self.groups:
             if group in ("plain", "double"):
-                states.append(valid)
+                states[group] = valid
                 continue
             number = int(group[-1])
             known = own[number].smooth_known if group.startswith("smooth") else own[number].known
             if group.startswith("naive"):
                 known = known & (time.known > getattr(self, f"needed{number}"))
-            states.append(valid & known.unsqueeze(1))
-        return torch.cat(states, dim=1)
+            states[group] = valid & known.unsqueeze(1)
+        return torch.cat(list(states.values()), dim=1), states
 
     # What follows the values.
 
@@ -343,7 +355,7 @@ class ExpertForecaster(nn.Module):
     def _part(self, number: int, entries: Tensor) -> Tensor:
         """Return a season's part of this slot, `[B]`."""
         memory = self.memories[number]
-        return entries[memory.places.own, memory.season.kept + 1] if memory.both else entries[0, 0] * 0
+        return entries[memory.places.first, memory.season.kept + 1] if memory.both else entries[0, 0] * 0
 
     def _visit(self, f: Figures, number: int, visit: Visit, old: Tensor, time: _Time) -> Tensor:
         """Return the entry of the bin that is written: the slot's own, or the one that the stream has left."""
@@ -377,7 +389,9 @@ class ExpertForecaster(nn.Module):
 
     # The forecast.
 
-    def _forecast(self, f: Figures, ahead: list[SeasonView], time: _Time) -> Tensor:
+    def _forecast(
+        self, f: Figures, ahead: list[SeasonView], time: _Time, calibrate: Tensor | float
+    ) -> Tensor:
         """Return the quantiles of the H slots that follow, `[H, Q, B]`."""
         config, last = self.config, f["last"]
         errors = Errors(f["error"], f["reference"], f["judged"], f["plain"])
@@ -393,20 +407,24 @@ class ExpertForecaster(nn.Module):
         prior = config.constants.prior * ((last + f["offset"]).abs() + 0.1 * f["size"])
         prior = torch.where(f["count"] > 0, prior, 0.0)
         misses = Misses(f["miss"], f["missed"], f["unit"], f["loss"], f["quantile"])
-        width, quantile = self.widths.at_anchors(misses, trusted, prior)
-        at_anchors = torch.cat([*shares, rest, width, quantile.flatten(1, 2)], dim=1)
-        lines = torch.matmul(self.between, at_anchors.reshape(len(config.anchors), -1))
-        lines = lines.reshape(config.horizon, at_anchors.shape[1], -1)
-        count = len(shares)
-        point = lines[:, count : count + 1]
-        for number, values in enumerate(shaped):
-            point = point + lines[:, number : number + 1] * values.unsqueeze(1)
+        f["weight"], f["trusted"] = weights, trusted
+        width, quantile = self.widths.at_anchors(misses, trusted, prior, calibrate)
+        lines = self._lines(torch.cat([rest, width[:, :1], self.widths.shared(misses, width)], dim=1))
+        point = lines[:, :1]
+        if shaped:
+            weighted = self._lines(torch.cat(shares, dim=1)) * torch.stack(shaped, dim=1)
+            point = point + weighted.sum(dim=1, keepdim=True)
         unit = self.widths.units(point, f["offset"], f["size"], ahead[-1].width[1:].unsqueeze(1))
-        width = self.widths.capped(lines[:, count + 1 : count + 4], unit)
-        forecast = point + f["offset"]
-        each = torch.split(lines[:, count + 4 :], len(config.quantiles), dim=1)
-        spread = width[:, :1] * each[0] + width[:, 1:2] * each[1] + width[:, 2:] * each[2]
-        return forecast + spread
+        spread = self.widths.width(lines[:, 2:], lines[:, 1:2], unit)
+        return (point + f["offset"]) + spread * self._lines(quantile)
+
+    def _lines(self, at_anchors: Tensor) -> Tensor:
+        """Return `[H, n, B]`, figures `[A, n, B]` on lines between the anchors.
+
+        There are several columns, as a product with a single one may round differently (`rillcast_training.model.features`).
+        """
+        lines = torch.matmul(self.between, at_anchors.reshape(len(self.config.anchors), -1))
+        return lines.reshape(self.config.horizon, at_anchors.shape[1], -1)
 
     def _awake_ahead(self, f: Figures, ahead: list[SeasonView]) -> Tensor:
         """Return which groups have something to say of the slots at the anchors, `[A, G, B]` bool."""

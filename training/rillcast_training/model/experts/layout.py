@@ -54,13 +54,17 @@ class Packed:
 class SeasonPlaces(nn.Module):
     """Places of a season's memory that an event reads: around the slot's own bin, and ahead over the horizon.
 
+    A season that is shorter than that is read once, and unrolled.
+
     Attributes:
-        own: Index of the slot's own bin among the places.
-        count: Number of places.
+        own: Index of the slot's own bin among the places when they are unrolled.
+        count: Number of places when they are unrolled.
+        first: Index of the own bin among the places that are read.
     """
 
     table: Tensor
     row_selector: Tensor
+    order: Tensor
 
     def __init__(self, season: Season, horizon: int) -> None:
         super().__init__()
@@ -69,9 +73,23 @@ class SeasonPlaces(nn.Module):
         ahead = horizon if season.exact else math.ceil(horizon * season.bins / season.slots) + 1
         self.own = lead + season.reach
         self.count = self.own + ahead + season.reach + 1
-        places = (torch.arange(season.bins).unsqueeze(1) + torch.arange(self.count) - self.own) % season.bins
+        self.repeats = self.count > season.bins
+        self.first = 0 if self.repeats else self.own
+        self.taken = min(self.count, season.bins)
+        places = (torch.arange(season.bins).unsqueeze(1) + torch.arange(self.taken) - self.first) % season.bins
+        order = (torch.arange(self.count) - self.own + self.first) % season.bins
         self.register_buffer("table", _with_row_zeros(places), persistent=False)
-        self.register_buffer("row_selector", torch.tensor([1, 0]).repeat(self.count), persistent=False)
+        self.register_buffer("order", order, persistent=False)
+        self.register_buffer("row_selector", torch.tensor([1, 0]).repeat(self.taken), persistent=False)
+
+    def unrolled(self, entries: Tensor) -> Tensor:
+        """Return all places in the order of time, `[count, width, B]`."""
+        return entries[self.order] if self.repeats else entries
+
+    def around(self, entries: Tensor) -> Tensor:
+        """Return the own bin and its neighbours, `[2 reach + 1, width, B]`."""
+        near = slice(self.own - self.season.reach, self.own + self.season.reach + 1)
+        return entries[self.order[near]] if self.repeats else entries[near]
 
     def visit(self, period: Tensor) -> Tensor:
         """Return the number of a bin's visit, counted from the epoch: it grows by one from bin to bin."""
@@ -84,15 +102,15 @@ class SeasonPlaces(nn.Module):
         return torch.remainder(self.visit(period), self.season.bins)
 
     def read(self, memory: Tensor, row: Tensor, own: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the places around the bin `own`, `[count, width, B]`, and the bin to be written, `[width, B]`."""
+        """Return the places around the bin `own`, `[n, width, B]`, and the bin to be written, `[width, B]`."""
         width = memory.shape[2]
-        places = (self.table[own] + row.unsqueeze(1) * self.row_selector).reshape(-1, self.count, 2)
+        places = (self.table[own] + row.unsqueeze(1) * self.row_selector).reshape(-1, self.taken, 2)
         if self.season.exact:
-            taken = take(memory, places).reshape(-1, self.count * width).t().reshape(self.count, width, -1)
-            return taken, taken[self.own]
+            taken = take(memory, places).reshape(-1, self.taken * width).t().reshape(self.taken, width, -1)
+            return taken, taken[self.first]
         places = torch.cat([places, _place(row, written)], dim=1)
-        taken = take(memory, places).reshape(-1, (self.count + 1) * width).t().reshape(self.count + 1, width, -1)
-        return taken[: self.count], taken[self.count]
+        taken = take(memory, places).reshape(-1, (self.taken + 1) * width).t().reshape(self.taken + 1, width, -1)
+        return taken[: self.taken], taken[self.taken]
 
     def write(self, memory: Tensor, row: Tensor, at: Tensor, entry: Tensor) -> Tensor:
         """Return the memory with `entry`, `[width, B]`, at a bin."""
@@ -155,7 +173,7 @@ class Layout(nn.Module):
         super().__init__()
         self.config = config
         anchors, levels, experts = len(config.anchors), len(config.quantiles), len(config.experts)
-        scalars = ("offset", "count", "last", "level", "slow", "drift", "holt", "trend", "median", "spread", "size")
+        scalars = ("offset", "count", "last", "level", "slow", "drift", "spread", "holt", "trend", "median", "size")
         figures: dict[str, tuple[int, ...]] = dict.fromkeys((*scalars, "season_drift", "phase_anomaly"), ())
         figures |= {
             "away": (len(away),),
@@ -167,7 +185,9 @@ class Layout(nn.Module):
             "missed": (anchors, 1),
             "unit": (anchors, 2),
             "loss": (anchors, 3),
-            "quantile": (anchors, 3, levels),
+            "quantile": (anchors, levels),
+            "weight": (anchors, experts),
+            "trusted": (anchors, 1),
             "published": (levels + 1, len(scored)),
         }
         figures |= {f"visit{n}": (5,) for n, season in enumerate(config.memories) if not season.exact}

@@ -55,7 +55,7 @@ class Visit(NamedTuple):
 
 
 class SeasonMemory(nn.Module):
-    """Reads and writes the entries of one season; `entries` are `[count, width, B]` of `SeasonPlaces.read`."""
+    """Reads and writes the entries of one season; `entries` are `[n, width, B]` of `SeasonPlaces.read`."""
 
     steps: Tensor
     own_place: Tensor
@@ -67,19 +67,17 @@ class SeasonMemory(nn.Module):
         self.both, self.horizon = len(seasons) == 2, horizon
         steps = torch.arange(horizon + 1, dtype=torch.float32).unsqueeze(1)
         self.register_buffer("steps", steps, persistent=False)
-        own = (torch.arange(places.count) - places.own) % self.season.bins == 0
-        self.register_buffer("own_place", own.reshape(-1, 1, 1), persistent=False)
-        number_of_place = (torch.arange(places.count) % self.season.bins).unsqueeze(1)
+        numbers = torch.arange(places.taken)
+        self.register_buffer("own_place", (numbers == places.first).reshape(-1, 1, 1), persistent=False)
+        number_of_place = numbers.unsqueeze(1)
         self.register_buffer("number_of_place", number_of_place, persistent=False)
 
     # What it says.
 
     def own(self, entries: Tensor) -> SeasonView:
         """Return what the slot's own bin says, `[1, B]` each."""
-        reach, own = self.season.reach, self.places.own
-        around = entries[own - reach : own + reach + 1]
-        smooth, part, count = self._smoothed(around)
-        entry = entries[own : own + 1]
+        smooth, part, count = self._smoothed(self.places.around(entries))
+        entry = entries[self.places.first : self.places.first + 1]
         known = entry[:, -1] > 0
         kept = self.season.kept
         return SeasonView(
@@ -94,6 +92,7 @@ class SeasonMemory(nn.Module):
 
     def ahead(self, entries: Tensor, period: Tensor) -> SeasonView:
         """Return what the memory says of the newest slot and the H slots that follow, `[H + 1, B]` each."""
+        entries = self.places.unrolled(entries)
         smooth, smooth_part, count = self._smoothed(entries)
         own, reach, kept = self.places.own, self.season.reach, self.season.kept
         known = entries[:, -1] > 0
@@ -178,7 +177,7 @@ class SeasonMemory(nn.Module):
         """Return the entries with the written one in its place. For an exact season it is always the own one."""
         if self.season.exact:
             return torch.where(self.own_place, entry.unsqueeze(0), entries)
-        distance = torch.remainder(written - own + self.places.own, self.season.bins)
+        distance = torch.remainder(written - own + self.places.first, self.season.bins)
         here = self.number_of_place == distance
         return torch.where(here.unsqueeze(1), entry.unsqueeze(0), entries)
 

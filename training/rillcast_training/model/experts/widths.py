@@ -2,13 +2,13 @@
 
 Owns: the units, the trackers of the quantiles, and the quantiles at the anchors. Does not know: experts.
 
-The width of a forecast is a unit times a mean ratio of miss and unit, at each anchor. Three units compete by the loss
-of their quantiles: what the trusted experts have missed by so far; the size of the value; the relative width of its
-phase. Quantiles of the misses are tracked in units of the width (the quantile tracker of Angelopoulos, Candes &
+The width of a forecast is a unit times a mean ratio of miss and unit, at each anchor. Three units share it by their
+quantile losses: what the trusted experts have missed by so far; the size of the value; the relative width of its phase.
+Quantiles of the misses are tracked in units of the width (the quantile tracker of Angelopoulos, Candes &
 Tibshirani 2023, Conformal PID control for time series prediction). Its step is a ramp, so that two machines whose
 results differ in the last bit stay together.
 
-Shapes: `[A, C, B]`, anchors, units, batch; `[A, C, Q, B]` with levels.
+Shapes: `[A, C, B]`, anchors, units, batch; `[A, Q, B]`, levels.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Misses(NamedTuple):
         missed: `[A, 1, B]` their number.
         unit: `[A, 2, B]` the second and third unit of the forecasts.
         loss: `[A, 3, B]` quantile loss of each unit.
-        quantile: `[A, 3, Q, B]` minus the quantiles of a normal distribution, in widths.
+        quantile: `[A, Q, B]` minus the quantiles of a normal distribution, in widths.
     """
 
     miss: Tensor
@@ -53,8 +53,7 @@ class Widths(nn.Module):
 
     normal: Tensor
     levels: Tensor
-    growth: Tensor
-    start: Tensor
+    first_unit: Tensor
 
     def __init__(self, config: ExpertsConfig) -> None:
         super().__init__()
@@ -90,13 +89,16 @@ class Widths(nn.Module):
             valid: `[A, 1, B]` bool, whether there was a forecast.
         """
         c = self.constants
-        width = self._width(misses, unit, trusted)
+        ratio = misses.miss / misses.unit.clamp(min=_TINY)
+        each = torch.cat([trusted, torch.minimum(ratio * unit, _LARGEST * trusted)], dim=1)
+        width = (self._shares(misses) * each).sum(dim=1, keepdim=True)
         good = valid & (misses.missed > 0) & (width > 0)
         quantile = misses.quantile + self.normal
-        above = quantile - (miss / width.clamp(min=_TINY)).clamp(-_FAR, _FAR).unsqueeze(2)
-        pinball = torch.maximum(-self.levels * above, (1 - self.levels) * above).sum(dim=2) * width
+        distance = miss.unsqueeze(2) - quantile.unsqueeze(1) * each.unsqueeze(2)
+        pinball = torch.maximum(self.levels * distance, (self.levels - 1) * distance).sum(dim=2)
+        above = quantile - (miss / width.clamp(min=_TINY)).clamp(-_FAR, _FAR)
         covered = (above * (1 / c.ramp) + 0.5).clamp(0, 1)
-        rate = (torch.full((1,), 0.5) / (misses.missed + 10)).clamp(min=c.quantile).unsqueeze(2)
+        rate = (torch.full((1,), 0.5) / (misses.missed + 10)).clamp(min=c.quantile)
         moved = misses.quantile + rate * (self.levels - covered)
         size = miss.abs()
         return Misses(
@@ -104,53 +106,64 @@ class Widths(nn.Module):
             missed=torch.where(valid, c.unit_forget * misses.missed + 1, misses.missed),
             unit=torch.where(valid, c.unit_forget * misses.unit + unit, misses.unit),
             loss=torch.where(good, c.unit_forget * misses.loss + pinball, misses.loss),
-            quantile=torch.where(good.unsqueeze(2), moved, misses.quantile),
+            quantile=torch.where(good, moved, misses.quantile),
         )
 
-    def at_anchors(self, misses: Misses, trusted: Tensor, prior: Tensor) -> tuple[Tensor, Tensor]:
-        """Return what widths and quantiles at all horizons follow from: `[A, 3, B]` and `[A, 3, Q, B]`.
+    def at_anchors(
+        self, misses: Misses, trusted: Tensor, prior: Tensor, calibrate: Tensor | float
+    ) -> tuple[Tensor, Tensor]:
+        """Return what widths and quantiles at all horizons follow from: `[A, 3, B]` and `[A, Q, B]`.
 
         Args:
             misses: Misses so far.
             trusted: `[A, 1, B]` what the trusted experts missed by.
             prior: `[B]` width one slot ahead before anything is known.
+            calibrate: `[]`, share of the tracked quantiles; 0 = those of a normal distribution.
 
         Returns:
-            Width of each unit, the second and third per unit; and quantiles in widths, times the units' shares, not
-            decreasing along Q. An anchor that was not judged yet takes those of the one before, growing with the root
-            of the horizon.
+            Widths per unit times the units' shares, whose sum is the width; and quantiles in widths, not decreasing
+            along Q. An anchor that was not judged yet takes the width of the one before, growing with the root of the
+            horizon.
         """
-        c = self.constants
         ratio = torch.cat([trusted, misses.miss / misses.unit.clamp(min=_TINY)], dim=1)
         known, widths = misses.missed > 0, []
         before = prior * self.first_unit
         for anchor, growth in enumerate(self.growth):
             before = torch.where(known[anchor], ratio[anchor], before * growth)
             widths.append(before)
+        quantile = calibrate * misses.quantile + self.normal
+        quantile = quantile - self.constants.pin * quantile[:, self.middle : self.middle + 1]
+        return torch.stack(widths), self._in_order(quantile)
+
+    def shared(self, misses: Misses, width: Tensor) -> Tensor:
+        """Return the units' parts of the width, `[A, 3, B]`."""
+        return self._shares(misses) * width
+
+    def width(self, parts: Tensor, trusted: Tensor, unit: Tensor) -> Tensor:
+        """Return the width in the stream's unit, `[n, 1, B]`.
+
+        Args:
+            parts: `[n, 3, B]` the units' parts.
+            trusted: `[n, 1, B]` what the trusted experts missed by.
+            unit: `[n, 2, B]` the second and third unit.
+        """
+        own, size, phase = parts.split(1, dim=1)
+        return torch.minimum(own + size * unit[:, :1] + phase * unit[:, 1:], _LARGEST * trusted)
+
+    def _shares(self, misses: Misses) -> Tensor:
+        """Return how much each unit counts, `[A, 3, B]`."""
         loss = misses.loss
-        seen = loss[:, :1] > 0
         best = loss.amin(dim=1, keepdim=True)
-        close = power((best + _TINY) / (loss + _TINY), c.unit_power)
+        close = power((best + _TINY) / (loss + _TINY), self.constants.unit_power)
         trust = misses.missed / (misses.missed + _PATIENCE)
-        share = torch.where(seen, trust * close + (1 - trust) * self.first_unit, self.first_unit)
-        share = share / share.sum(dim=1, keepdim=True)
-        quantile = misses.quantile + self.normal
-        quantile = quantile - c.pin * quantile[:, :, self.middle : self.middle + 1]
-        return torch.stack(widths), share.unsqueeze(2) * self._in_order(quantile)
-
-    def capped(self, width: Tensor, unit: Tensor) -> Tensor:
-        """Return `[n, 3, B]` widths in the stream's unit, of widths per unit and the second and third unit."""
-        trusted = width[:, :1]
-        return torch.cat([trusted, torch.minimum(width[:, 1:] * unit, _LARGEST * trusted)], dim=1)
-
-    def _width(self, misses: Misses, unit: Tensor, trusted: Tensor) -> Tensor:
-        return self.capped(torch.cat([trusted, misses.miss / misses.unit.clamp(min=_TINY)], dim=1), unit)
+        share = torch.where(loss[:, :1] > 0, trust * close + (1 - trust) * self.first_unit, self.first_unit)
+        return share / share.sum(dim=1, keepdim=True)
 
     def _in_order(self, quantile: Tensor) -> Tensor:
         """Keep each level at least as far from the middle as the level before it."""
-        rows = list(quantile.unbind(2))
+        rows = list(quantile.split(1, dim=1))
         for q in range(self.middle + 1, self.count):
             rows[q] = torch.maximum(rows[q], rows[q - 1])
         for q in reversed(range(self.middle)):
             rows[q] = torch.minimum(rows[q], rows[q + 1])
-        return torch.stack(rows, dim=2)
+        return torch.cat(rows, dim=1)

@@ -3,8 +3,8 @@
 Every expert's forecast stands in an array of its own; states of unseen things are NaN; loops are loops. Shapes: R rows
 (streams), K experts, A anchors, H horizon, C units of width, Q levels.
 
-The method is a mixture of experts weighted by their delayed errors. Experts that have nothing to say of a slot sleep,
-and are compared with the others on the slots at which they were awake (Freund, Schapire, Singer & Warmuth 1997, Using
+The method is a mixture of experts weighted by their delayed errors. Experts that have nothing to say of a period sleep,
+and are compared with the others on the periods at which they were awake (Freund, Schapire, Singer & Warmuth 1997, Using
 and combining predictors that specialize; Blum 1997, Empirical support for Winnow and weighted-majority algorithms).
 """
 
@@ -35,8 +35,8 @@ class SeasonOracle:
         self.count = np.zeros(rows)
 
     def visit(self, period: Array) -> Array:
-        """The number of a bin's visit; bins are of equal length, so their ends need not be those of slots."""
-        return period * self.season.bins // self.season.slots
+        """The number of a bin's visit; bins are of equal length, so their ends need not be those of periods."""
+        return period * self.season.bins // self.season.periods
 
     def bin_of(self, period: Array) -> Array:
         return self.visit(period) % self.season.bins
@@ -49,16 +49,15 @@ class SeasonOracle:
         return np.where(known.any(1), total / np.maximum(known.sum(1), 1), np.nan)
 
     def read(self, what: str, period: Array) -> Array:
-        """The value of a slot `[R]`: between the middles of two bins, or at the phase itself; NaN = unknown."""
+        """The value of a period `[R]`: between the middles of two bins, or at the phase itself; NaN = unknown."""
         season = self.season
         of = {"newest": self.newest[:, :, 0], "mean": self.mean, "smooth": self.mean, "part": self.part}
         memory = self.width if what == "width" else of[what.removeprefix("smooth ")]
-        place = (period % season.slots + 0.5) * season.bins / season.slots - 0.5
+        place = (period % season.periods + 0.5) * season.bins / season.periods - 0.5
         left = np.floor(place + 1e-9).astype(int)
         share = place - left
-        values = []
-        for at in (left, left + 1):
-            values.append(self.smoothed(memory, at) if what.startswith("smooth") else memory[self.rows, at % season.bins])
+        smooth, sides = what.startswith("smooth"), (left, left + 1)
+        values = [self.smoothed(memory, at) if smooth else memory[self.rows, at % season.bins] for at in sides]
         weights = [(1 - share) * np.isfinite(values[0]), share * np.isfinite(values[1])]
         total = weights[0] + weights[1]
         value = sum(w * np.nan_to_num(v) for w, v in zip(weights, values, strict=True))
@@ -70,10 +69,10 @@ class ExpertsOracle:
 
     def __init__(self, rows: int, config: ExpertsConfig) -> None:
         self.config, self.rows = config, rows
-        H, A, K, Q = config.horizon, len(config.anchors), len(config.experts), len(config.quantiles)
+        anchors, experts, levels = len(config.anchors), len(config.experts), len(config.quantiles)
         self.anchors = np.array(config.anchors)
-        steps = np.arange(1, H + 1)
-        self.between = np.stack([np.interp(steps, self.anchors, row) for row in np.eye(A)])
+        steps = np.arange(1, config.horizon + 1)
+        self.between = np.stack([np.interp(steps, self.anchors, row) for row in np.eye(anchors)])
         self.bases = [base for base, _ in config.experts]
         self.decays = np.array([decay for _, decay in config.experts])
         self.season_of = np.array([self._season_of(base) for base in self.bases], float)
@@ -82,49 +81,58 @@ class ExpertsOracle:
             return np.zeros((rows, *shape))
 
         self.period, self.first, self.last_seen = (np.full(rows, np.iinfo(np.int64).min) for _ in range(3))
-        self.known = np.zeros(rows, np.int64)  # slots since the first value, which included
+        self.known = np.zeros(rows, np.int64)  # periods since the first value, which included
         self.offset, self.n, self.last = z(), z(), z()
         self.level, self.slow, self.drift, self.holt, self.trend = z(), z(), z(), z(), z()
         self.median, self.spread, self.size, self.season_drift, self.phase_anomaly = z(), z(), z(), z(), z()
         self.seasons = [SeasonOracle(season, rows) for season in config.memories]
-        # What was known at each of the newest slots, by slot modulo their number.
+        # What was known at each of the newest periods, by period modulo their number.
         self.kept = config.horizon + 1
         self.stamp = np.full((rows, self.kept), np.iinfo(np.int64).min)
         self.past: dict[str, Array] = {}
         self.distance = {base: z() for base in set(self.bases)}
-        self.L, self.R, self.N, self.G, self.GN = z(K, A), z(K, A), z(K, A), z(A), z(A)
-        self.miss, self.unit, self.loss, self.miss_n = z(A, UNITS), z(A, UNITS), z(A, UNITS), z(A)
+        self.reads: dict[tuple[int, str, int], Array] = {}
+        self.L, self.R, self.N = z(experts, anchors), z(experts, anchors), z(experts, anchors)
+        self.G, self.GN = z(anchors), z(anchors)
+        self.miss, self.unit, self.loss = z(anchors, UNITS), z(anchors, UNITS), z(anchors, UNITS)
+        self.miss_n = z(anchors)
         normal = np.array([NormalDist().inv_cdf(q) for q in config.quantiles]) * np.sqrt(np.pi / 2)
-        self.quantile = np.broadcast_to(normal, (rows, A, Q)).copy()
-        self.w, self.trusted = z(K, A), z(A)  # of the newest forecast
+        self.quantile = np.broadcast_to(normal, (rows, anchors, levels)).copy()
+        self.w, self.trusted = z(experts, anchors), z(anchors)  # of the newest forecast
 
     def _season_of(self, base: str) -> int:
         if base == "double":
             return self.config.seasons[0]
-        return self.config.seasons[int(base[-1])] if base[-1] in "01" and not base.startswith("naive_d") and (
-            not base.startswith("phase_a")) else self.config.seasons[0] if base[-1] == "0" else 0
+        return self.config.seasons[int(base[-1])] if base[-1] in "01" else 0
 
-    # What the bases say of a slot.
+    # What the bases say of a period.
 
-    def _base(self, base: str, period: Array) -> Array:
+    def _read(self, number: int, what: str, ahead: int) -> Array:
+        """What a season says of the period `ahead` after the newest one; kept until the next event."""
+        key = (number, what, ahead)
+        if key not in self.reads:
+            self.reads[key] = self.seasons[number].read(what, self.period + ahead)
+        return self.reads[key]
+
+    def _base(self, base: str, ahead: int) -> Array:
         if base == "level":
             return self.level
         if base == "double":
-            parts = [self.seasons[0].read("part", period), self.seasons[1].read("smooth part", period)]
+            parts = [self._read(0, "part", ahead), self._read(1, "smooth part", ahead)]
             return self.slow + sum(np.nan_to_num(part) for part in parts)
         if base == "naive_drift0":
-            return self.seasons[0].read("newest", period) + self.season_drift
+            return self._read(0, "newest", ahead) + self.season_drift
         if base == "phase_anomaly0":
-            return self.seasons[0].read("mean", period) + self.phase_anomaly
+            return self._read(0, "mean", ahead) + self.phase_anomaly
         kind, number = base[:-1], int(base[-1])
-        return self.seasons[number].read({"naive": "newest", "phase": "mean", "smooth": "smooth"}[kind], period)
+        return self._read(number, {"naive": "newest", "phase": "mean", "smooth": "smooth"}[kind], ahead)
 
     def _trend_sum(self, steps: Array) -> Array:
         d = self.config.constants.damping
         return d * (1 - d**steps) / (1 - d)
 
     def _ahead(self, h: int) -> Array:
-        """`[R, K]`: what every expert says of the slot h after the newest one; NaN = it sleeps."""
+        """`[R, K]`: what every expert says of the period h after the newest one; NaN = it sleeps."""
         idle = self.period - self.last_seen
         out = np.full((self.rows, len(self.bases)), np.nan)
         for k, (base, decay) in enumerate(zip(self.bases, self.decays, strict=True)):
@@ -135,7 +143,7 @@ class ExpertsOracle:
             elif base == "median":
                 out[:, k] = self.median
             else:
-                value = self._base(base, self.period + h)
+                value = self._base(base, h)
                 away = self.distance[base] * decay ** (h + np.maximum(idle, 0)) if decay else 0.0
                 out[:, k] = value + away
         out[self.n == 0] = np.nan
@@ -187,7 +195,7 @@ class ExpertsOracle:
         """Write the value into the seasons' memories."""
         c, short = self.config.constants, self.seasons[0]
         rows, period = short.rows, self.period
-        # What the season says of this slot, before it learns it.
+        # What the season says of this period, before it learns it.
         at = short.bin_of(period)
         known = on & np.isfinite(short.mean[rows, at])
         cycle = np.maximum(c.season_drift, 1 / np.maximum(self.known - self.config.seasons[0], 1))
@@ -224,7 +232,7 @@ class ExpertsOracle:
         v, x = sums[:, 0] / count, sums[:, 1] / count
         width = np.where(sums[:, 3] > 0, sums[:, 2] / np.maximum(sums[:, 3], 1), np.nan)
         known = np.isfinite(season.mean[rows, at])
-        age = np.floor(np.maximum(self.known - 1, 0) / season.season.slots)
+        age = np.floor(np.maximum(self.known - 1, 0) / season.season.periods)
         mean, part, old = season.mean[rows, at], season.part[rows, at], season.width[rows, at]
         rate = np.maximum(c.phase, 1 / (age + 1))
         mean = np.where(known, mean + rate * (v - mean), v)
@@ -239,8 +247,9 @@ class ExpertsOracle:
         season.width[rows[on], at[on]] = np.maximum(new, 0.02)[on]
 
     def _note(self, on: Array) -> None:
-        """Keep what the forecasts made at this slot follow from."""
-        now = {base: self._base(base, self.period) for base in set(self.bases) if base not in
+        """Keep what the forecasts made at this period follow from."""
+        self.reads = {}
+        now = {base: self._base(base, 0) for base in set(self.bases) if base not in
                ("holt", "drift", "median", "naive_drift0", "phase_anomaly0")}  # fmt: skip
         for base, value in now.items():
             away = np.where(np.isfinite(value), self.last - np.nan_to_num(value), 0.0)
@@ -254,12 +263,10 @@ class ExpertsOracle:
         for name, value in known.items():
             self.past.setdefault(name, np.zeros((self.rows, self.kept)))[rows, at] = value[rows]
 
-    # Errors of what was said of this slot.
+    # Errors of what was said of this period.
 
-    def _said(self, a: int, expert: int, reads: dict[str, Array]) -> Array:
-        """What an expert said of the newest slot, `a` slots before it: `[R]`."""
-        at = (np.arange(self.rows), (self.period - a) % self.kept)
-        then = {name: values[at] for name, values in self.past.items()}
+    def _said(self, a: int, expert: int, reads: dict[str, Array], then: dict[str, Array]) -> Array:
+        """What an expert said of the newest period, `a` periods before it: `[R]`. NaN = it slept."""
         base, decay = self.bases[expert], self.decays[expert]
         if base == "holt":
             return then["holt"] + then["trend"] * self._trend_sum(a)
@@ -281,25 +288,18 @@ class ExpertsOracle:
             value = reads[{"phase": "mean", "smooth": "smooth"}[base[:-1]] + base[-1]]
         return value + (then[f"away from {base}"] * decay**a if decay else 0.0)
 
-    def _asleep(self, a: int, expert: int) -> Array:
-        """What stands for an expert of the mixture that has fallen asleep since."""
-        at = (np.arange(self.rows), (self.period - a) % self.kept)
-        base, decay = self.bases[expert], self.decays[expert]
-        away = self.past[f"away from {base}"][at] * decay**a if decay else 0.0
-        return self.past["last"][at] + away
-
     def _naive(self, number: int, a: int) -> Array:
         season = self.seasons[number]
-        back = -(-a // season.season.slots)
+        back = -(-a // season.season.periods)
         entry = season.rows, season.bin_of(self.period)
         # A value that should be there by the stream's age, but was missing, counts as the stream's first one.
-        known = np.isfinite(season.newest[(*entry, 0)]) & (self.known > back * season.season.slots)
+        known = np.isfinite(season.newest[(*entry, 0)]) & (self.known > back * season.season.periods)
         return np.where(known, np.nan_to_num(season.newest[(*entry, back - 1)]), np.nan)
 
     def _learn(self, y: Array, on: Array) -> Array:
-        """Learn from the forecasts of this slot; return the mean relative miss `[R]`, NaN where there is none."""
-        c, anchors, K = self.config.constants, self.anchors, len(self.bases)
-        reads = {}
+        """Learn from the forecasts of this period; return the mean relative miss `[R]`, NaN where there is none."""
+        c, anchors, experts = self.config.constants, self.anchors, len(self.bases)
+        reads: dict[str, Array] = {}
         for number, season in enumerate(self.seasons):
             at = season.bin_of(self.period)
             pick = (season.rows, at)
@@ -307,13 +307,16 @@ class ExpertsOracle:
                       f"smooth{number}": season.smoothed(season.mean, at),
                       f"smooth part{number}": season.smoothed(season.part, at),
                       f"width{number}": season.width[pick]}  # fmt: skip
-        said, mix = np.full((self.rows, K, len(anchors)), np.nan), np.zeros((self.rows, len(anchors)))
+        said, mix = np.full((self.rows, experts, len(anchors)), np.nan), np.zeros((self.rows, len(anchors)))
         for i, (a, stride) in enumerate(zip(anchors, self.config.strides, strict=True)):
             made = self.period - a
             there = on & (self.stamp[np.arange(self.rows), made % self.kept] == made) & (made % stride == 0)
-            for k in range(K if there.any() else 0):
-                said[:, k, i] = np.where(there, self._said(int(a), k, reads), np.nan)
-                mix[:, i] += self.w[:, k, i] * np.where(np.isfinite(said[:, k, i]), said[:, k, i], self._asleep(int(a), k))
+            at = (np.arange(self.rows), made % self.kept)
+            then = {name: values[at] for name, values in self.past.items()}
+            for k in range(experts if there.any() else 0):
+                said[:, k, i] = np.where(there, self._said(int(a), k, reads, then), np.nan)
+                asleep = then["last"] + then[f"away from {self.bases[k]}"] * self.decays[k] ** a
+                mix[:, i] += self.w[:, k, i] * np.where(np.isfinite(said[:, k, i]), said[:, k, i], asleep)
         e = np.abs(y[:, None, None] - said)
         awake = np.isfinite(e)
         levels = [k for k, base in enumerate(self.bases) if base == "level"]
@@ -356,7 +359,7 @@ class ExpertsOracle:
         return (weights * mean).sum(1)
 
     def _units(self, point: Array, width: Array) -> Array:
-        """The units of width, `[R, n, C]`, of forecasts `[R, n]` of slots with these relative widths."""
+        """The units of width, `[R, n, C]`, of forecasts `[R, n]` of periods with these relative widths."""
         size = np.abs(point + self.offset[:, None]) + 0.1 * self.size[:, None]
         return np.stack([np.ones_like(point), size, width], axis=2)
 
@@ -392,27 +395,29 @@ class ExpertsOracle:
         trust = np.minimum(1, self.N / (c.patience + self.anchors + 2 * self.season_of[:, None]))
         w = np.where(scored, ((best + 1e-6) / (relative + 1e-6)) ** c.power * trust, 0)
         first = np.full(len(self.bases), 1e-6)
-        first[[k for k, (b, d) in enumerate(zip(self.bases, self.decays, strict=True)) if b == "level" and d == 1]] = 1e-3
+        first[[k for k, (b, d) in enumerate(zip(self.bases, self.decays, strict=True)) if b == "level" and d == 1]] = (
+            1e-3
+        )
         w = np.where(awake & ~scored, first[None, :, None], w)
         return w / np.maximum(w.sum(1, keepdims=True), 1e-30)
 
     def forecast(self) -> Array:
-        """Quantiles `[R, H, Q]` of the slots after the newest one."""
-        c, H = self.config.constants, self.config.horizon
+        """Quantiles `[R, H, Q]` of the periods after the newest one."""
+        horizon = self.config.horizon
         at_anchors = np.stack([self._ahead(int(a)) for a in self.anchors], 2)
         w = self.w
         seasonal = {base for base in self.bases if base[:-1] in ("naive", "phase", "smooth")}
-        # The part that has a shape over the season is taken at each slot, the rest on lines between the anchors.
+        # The part that has a shape over the season is taken at each period, the rest on lines between the anchors.
         rest = np.nan_to_num(at_anchors).copy()
-        shaped = np.zeros((self.rows, len(self.bases), H))
+        shaped = np.zeros((self.rows, len(self.bases), horizon))
         for k, base in enumerate(self.bases):
             of_season = base if base in seasonal else {"naive_drift0": "naive0", "phase_anomaly0": "phase0"}.get(base)
-            for h in range(1, H + 1):
+            for h in range(1, horizon + 1):
                 if of_season is not None:
-                    value = self._base(of_season, self.period + h)
+                    value = self._base(of_season, h)
                     shaped[:, k, h - 1] = np.where(np.isfinite(value), value, self.last)
                 elif base == "double":
-                    shaped[:, k, h - 1] = self._base(base, self.period + h) - self.slow
+                    shaped[:, k, h - 1] = self._base(base, h) - self.slow
             if of_season is not None or base == "double":
                 rest[:, k] -= np.where(np.isfinite(at_anchors[:, k]), shaped[:, k][:, self.anchors - 1], 0)
         point = np.einsum("rkh,rkh->rh", np.einsum("rka,ah->rkh", w, self.between), shaped)
@@ -420,18 +425,18 @@ class ExpertsOracle:
         return self._quantiles(point)
 
     def _quantiles(self, point: Array) -> Array:
-        c, A = self.config.constants, len(self.anchors)
+        c = self.config.constants
         mean = np.concatenate([self.trusted[:, :, None], (self.miss / np.maximum(self.unit, 1e-30))[:, :, 1:]], 2)
         known = self.miss_n > 0
         prior = c.prior * (np.abs(self.last + self.offset) + 0.1 * self.size)
         start = np.zeros((self.rows, UNITS))
         start[:, 0] = np.where(self.n > 0, prior, 0)
-        for i in range(A):
+        for i in range(len(self.anchors)):
             grow = np.sqrt(self.anchors[i] / (self.anchors[i - 1] if i else 1))
             before = mean[:, i - 1] if i else start
             mean[:, i] = np.where(known[:, i, None], mean[:, i], before * grow)
         steps = range(1, self.config.horizon + 1)
-        width = np.stack([self.seasons[-1].read("width", self.period + h) for h in steps], axis=1)
+        width = np.stack([self._read(len(self.seasons) - 1, "width", h) for h in steps], axis=1)
         unit = self._units(point, width)
         middle = min(range(len(self.config.quantiles)), key=lambda i: abs(self.config.quantiles[i] - 0.5))
         q = self.quantile - c.pin * self.quantile[..., middle : middle + 1]

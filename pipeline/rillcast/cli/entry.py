@@ -25,6 +25,7 @@ from rillcast.observability import logs
 COMMANDS: Final[Mapping[str, str]] = {
     "train": "train a forecaster on a data set and export it as a bundle",
     "tune": "search for the cell, hidden size and lag window that fit the data and the cost limit",
+    "universal": "export a bundle of experts for any frequency, without training",
     "data": "list built-in data sets, describe data, write data sets and synthetic series to files",
     "run": "serve forecasts: one step of the model per event",
     "warm": "load history into the state store, so that a new deployment starts with warm streams",

@@ -15,8 +15,11 @@ from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine, StepResult
 from rillcast.events import EventBatch
 from rillcast_training.export.bundle import describe, to_onnx
+from rillcast_training.export.experts import describe_experts, experts_to_onnx
 from rillcast_training.export.sequence_export import sequence_to_onnx
 from rillcast_training.model.cells import CELLS
+from rillcast_training.model.experts.config import ExpertsConfig
+from rillcast_training.model.experts.forecaster import ExpertForecaster
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 
 BATCH_SIZES = (1, 2, 3, 4, 5, 6, 7, 8, 15, 16, 17, 31, 64)
@@ -26,11 +29,14 @@ Outputs = dict[str, AnyArray]
 
 @cache
 def bundle(cell: str, layers: int = 1) -> Bundle:
-    """A small forecaster with odd sizes everywhere, so that no row is aligned like its neighbour.
+    """A small forecaster, or experts alone, with odd sizes everywhere, so that no row is aligned like its neighbour.
 
     But for the sLSTM: ONNX Runtime's softplus treats groups of four apart from what is left over.
     """
     hidden = 8 if cell == "slstm" else 9
+    if cell == "experts":
+        experts = ExpertForecaster(ExpertsConfig("1h", 7, (5, 11), (0.1, 0.3, 0.5, 0.7, 0.9)))
+        return Bundle.from_bytes(seal(experts_to_onnx(experts), describe_experts(experts, name="m")))
     config = small_config(cell=cell, layers=layers, context=15, seasons=(5, 11), max_gap=15, horizon=7, hidden=hidden,
                           quantiles=(0.1, 0.3, 0.5, 0.7, 0.9))  # fmt: skip
     forecaster = random_forecaster(config)
@@ -78,7 +84,7 @@ def polls(streams: int, rounds: int) -> Iterator[tuple[list[str], AnyArray, AnyA
         yield ids, hours, np.where(rng.random(streams) < 0.05, np.nan, y), number * streams
 
 
-@pytest.mark.parametrize("cell", sorted(CELLS))
+@pytest.mark.parametrize("cell", [*sorted(CELLS), "experts"])
 def test_a_forecast_depends_neither_on_the_batch_size_nor_on_the_neighbours(cell: str) -> None:
     streams = BATCH_SIZES[-1]
     engines = {rows: engine(cell, batch_rows=rows) for rows in BATCH_SIZES}

@@ -29,6 +29,7 @@ from rillcast.arrays import AnyArray, FloatArray, IntArray
 from rillcast.bundle.bundle import CALIBRATE, NEXT_SUFFIX, STATE_PREFIX
 from rillcast.bundle.contract import FUTURE, X
 from rillcast.errors import ParityError
+from rillcast_training.model.experts.forecaster import ExpertForecaster
 from rillcast_training.model.forecaster import Forecaster, Rows
 
 TOLERANCE: Final = 1e-4
@@ -173,7 +174,11 @@ class InPlaceSession:
     """A graph of a bundle on ONNX Runtime's CPU provider with one buffer per state, as the engine binds it."""
 
     def __init__(
-        self, model: Path | bytes, forecaster: Forecaster, streams: int, outputs: Sequence[str] = _OUTPUTS
+        self,
+        model: Path | bytes,
+        forecaster: Forecaster | ExpertForecaster,
+        streams: int,
+        outputs: Sequence[str] = _OUTPUTS,
     ) -> None:
         self._outputs = outputs
         options = onnxruntime.SessionOptions()

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from rillcast.bundle.bundle import CALIBRATE, REGULAR
 from rillcast.bundle.contract import FUTURE, X
 from rillcast_training.export.tracing import graft_state, row_inputs, row_outputs, trace, value
+from rillcast_training.model.experts.forecaster import ExpertForecaster
 from rillcast_training.model.forecaster import Forecaster, Rows
 from rillcast_training.model.recurrence import DOMAIN
 from rillcast_training.model.sequence_calibration import OFFSETS
@@ -90,7 +91,7 @@ def covariates_and_rows(forecaster: Forecaster, tensors: tuple[Tensor, ...]) -> 
     return tensors[:count], Rows.from_flat(tensors[count:])
 
 
-def results(forecaster: Forecaster, events: Sequence[str]) -> list[onnx.ValueInfoProto]:
+def results(forecaster: Forecaster | ExpertForecaster, events: Sequence[str]) -> list[onnx.ValueInfoProto]:
     """Return the descriptions of the step's outputs; `events` names their leading dimensions."""
     config = forecaster.config
     return [

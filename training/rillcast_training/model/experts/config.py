@@ -18,7 +18,7 @@ MAX_BINS: Final = 168
 LEVELS: Final = tuple(n / 10 for n in range(1, 10))
 _ANCHORS: Final = (1, 2, 4, 8, 16, 24, 36, 48)
 _SMOOTHING: Final = 48  # the smoothed phases of a season are means over 2 / 48 of it
-_DENSE: Final = 8  # anchors up to here are judged at every slot
+_DENSE: Final = 8  # anchors up to here are judged at every period
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +29,7 @@ class Constants:
         power: Power of an expert's error in its weight; a positive whole number.
         forget: Share of the errors' sums that is kept at each event.
         neighbour: Weight of the errors at the neighbouring anchors.
-        reference: Share of its long mean in the reference error, so that one slot without an error is no proof.
+        reference: Share of its long mean in the reference error, so that one period without an error is no proof.
         patience: Slots until an expert is trusted; a season's expert takes two cycles more.
         level: Rate of the level.
         slow: Rate of the level under the two seasons.
@@ -38,7 +38,7 @@ class Constants:
         median: Largest move of the median in units of that distance.
         holt: Rate of the level with trend.
         trend: Rate of the trend.
-        damping: Share of the trend that is left a slot later.
+        damping: Share of the trend that is left a period later.
         phase: Rate of the mean of a phase.
         parts: Rates of the two seasons' parts.
         part_start: Share of its first value that the longer season's part starts with.
@@ -87,19 +87,19 @@ class Season:
     """Memory of one season.
 
     Attributes:
-        slots: Length in slots.
+        periods: Length in periods.
         bins: Parts of equal length that it is kept in.
-        kept: Newest values of a phase that are kept, so that the horizon's last slot has one.
+        kept: Newest values of a phase that are kept, so that the horizon's last period has one.
     """
 
-    slots: int
+    periods: int
     bins: int
     kept: int
 
     @property
     def exact(self) -> bool:
-        """Whether each slot of the season has a bin of its own."""
-        return self.bins == self.slots
+        """Whether each period of the season has a bin of its own."""
+        return self.bins == self.periods
 
     @property
     def reach(self) -> int:
@@ -114,7 +114,7 @@ class ExpertsConfig:
     Attributes:
         freq: Frequency, such as `1h` or `1mo`.
         horizon: Slots ahead, H.
-        seasons: One or two lengths in slots, the shorter first.
+        seasons: One or two lengths in periods, the shorter first.
         quantiles: Increasing levels in (0, 1), Q of them.
         constants: Rates and powers.
         experts: Base and decay of each: the base's value ahead plus decay^h times the newest distance from it. None =
@@ -138,9 +138,9 @@ class ExpertsConfig:
         if not levels or any(not 0 < q < 1 for q in levels) or any(b <= a for a, b in itertools.pairwise(levels)):
             raise ValueError(f"quantile levels must increase strictly within (0, 1), got {list(levels)}")
         if self.horizon < 1:
-            raise ValueError(f"horizon {self.horizon}: expected at least 1 slot")
+            raise ValueError(f"horizon {self.horizon}: expected at least 1 period")
         if not 1 <= len(self.seasons) <= 2 or min(self.seasons) < 1 or sorted(set(self.seasons)) != list(self.seasons):
-            raise ValueError(f"seasons {list(self.seasons)}: expected one or two lengths in slots, the shorter first")
+            raise ValueError(f"seasons {list(self.seasons)}: expected one or two lengths in periods, the shorter first")
         if not self.experts:
             object.__setattr__(self, "experts", default_experts(len(self.seasons)))
         if not self.anchors:
@@ -156,14 +156,15 @@ class ExpertsConfig:
     @property
     def memories(self) -> tuple[Season, ...]:
         """Memories of the seasons."""
-        bins = (math.ceil(slots / math.ceil(slots / MAX_BINS)) for slots in self.seasons)
+        bins = (math.ceil(periods / math.ceil(periods / MAX_BINS)) for periods in self.seasons)
         return tuple(
-            Season(slots, count, math.ceil(self.horizon / slots)) for slots, count in zip(self.seasons, bins, strict=True)
+            Season(periods, count, math.ceil(self.horizon / periods))
+            for periods, count in zip(self.seasons, bins, strict=True)
         )
 
     @property
     def strides(self) -> tuple[int, ...]:
-        """For each anchor, the slots between forecasts that are judged at it."""
+        """For each anchor, the periods between forecasts that are judged at it."""
         return tuple(1 if anchor <= _DENSE else self.stride for anchor in self.anchors)
 
     @property

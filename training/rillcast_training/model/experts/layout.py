@@ -1,6 +1,6 @@
 """The state of a stream in the experts' layer: which figures there are, and where they stand.
 
-Owns: the shapes of the state rows, packing and unpacking, and the places of a slot in the seasons' memories and among
+Owns: the shapes of the state rows, packing and unpacking, and the places of a period in the seasons' memories and among
 the pending forecasts. Does not know: what the figures mean.
 
 A row of zeros is a stream never seen. In the layer the batch comes last (`rillcast_training.model.layout` says why), so
@@ -20,9 +20,9 @@ from rillcast.bundle.bundle import StateSpec
 from rillcast_training.model.experts.config import ExpertsConfig, Season
 from rillcast_training.model.indexed_state import put, take
 
-STAMPS: Final = 1 << 22  # slots until stamps repeat; float32 knows all integers below 2^24
+STAMPS: Final = 1 << 22  # periods until stamps repeat; float32 knows all integers below 2^24
 NOTE: Final = ("stamp", "last", "level", "slow", "holt", "trend", "median", "season_drift", "phase_anomaly")
-"""Figures of a slot from which the forecasts made at it follow, before the distances from the bases."""
+"""Figures of a period from which the forecasts made at it follow, before the distances from the bases."""
 
 
 class Packed:
@@ -40,9 +40,7 @@ class Packed:
     def unpack(self, row: Tensor) -> dict[str, Tensor]:
         """Split `[B, width]` into figures `[*shape, B]`."""
         parts = torch.split(row.t(), self.sizes, dim=0)
-        return {
-            name: part.reshape(*shape, -1) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)
-        }
+        return {name: part.reshape(*shape, -1) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)}
 
     def pack(self, figures: Mapping[str, Tensor]) -> Tensor:
         """Undo `unpack`."""
@@ -52,12 +50,12 @@ class Packed:
 
 
 class SeasonPlaces(nn.Module):
-    """Places of a season's memory that an event reads: around the slot's own bin, and ahead over the horizon.
+    """Places of a season's memory that an event reads: around the period's own bin, and ahead over the horizon.
 
     A season that is shorter than that is read once, and unrolled.
 
     Attributes:
-        own: Index of the slot's own bin among the places when they are unrolled.
+        own: Index of the period's own bin among the places when they are unrolled.
         count: Number of places when they are unrolled.
         first: Index of the own bin among the places that are read.
     """
@@ -70,7 +68,7 @@ class SeasonPlaces(nn.Module):
         super().__init__()
         self.season = season
         lead = 0 if season.exact else 1  # between two bins, the one before may count
-        ahead = horizon if season.exact else math.ceil(horizon * season.bins / season.slots) + 1
+        ahead = horizon if season.exact else math.ceil(horizon * season.bins / season.periods) + 1
         self.own = lead + season.reach
         self.count = self.own + ahead + season.reach + 1
         self.repeats = self.count > season.bins
@@ -95,10 +93,10 @@ class SeasonPlaces(nn.Module):
         """Return the number of a bin's visit, counted from the epoch: it grows by one from bin to bin."""
         if self.season.exact:
             return period
-        return torch.div(period * self.season.bins, self.season.slots, rounding_mode="floor")
+        return torch.div(period * self.season.bins, self.season.periods, rounding_mode="floor")
 
     def bin_of(self, period: Tensor) -> Tensor:
-        """Return the bin of a slot."""
+        """Return the bin of a period."""
         return torch.remainder(self.visit(period), self.season.bins)
 
     def read(self, memory: Tensor, row: Tensor, own: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,9 +116,9 @@ class SeasonPlaces(nn.Module):
 
 
 class PendingPlaces(nn.Module):
-    """Places of the slots whose forecasts are still to be judged: rings of slots, and one place that nobody reads.
+    """Places of the periods whose forecasts are still to be judged: rings of periods, and one place that nobody reads.
 
-    An anchor's ring keeps each slot that is a multiple of its stride.
+    An anchor's ring keeps each period that is a multiple of its stride.
     """
 
     due: Tensor
@@ -153,14 +151,14 @@ class PendingPlaces(nn.Module):
         return torch.where(period % stride == 0, entry, self.entries - 1)
 
     def read(self, pending: Tensor, row: Tensor, period: Tensor) -> Tensor:
-        """Return what was noted at the slots whose forecasts are due, `[A, width, B]`."""
+        """Return what was noted at the periods whose forecasts are due, `[A, width, B]`."""
         anchors, width = self.due.shape[1] // 2, pending.shape[2]
         places = self.due[torch.remainder(period, self.repeat)] + row.unsqueeze(1) * self.row_selector
         taken = take(pending, places.reshape(-1, anchors, 2))
         return taken.reshape(-1, anchors * width).t().reshape(anchors, width, -1)
 
     def write(self, pending: Tensor, row: Tensor, period: Tensor, valid: Tensor, note: Tensor) -> Tensor:
-        """Return the pending slots with the note `[width, B]` of one more, where it is valid."""
+        """Return the pending periods with the note `[width, B]` of one more, where it is valid."""
         places = torch.where(valid.unsqueeze(1), self.made[torch.remainder(period, self.repeat)], self.entries - 1)
         indices = [_place(row, place.squeeze(1)) for place in torch.split(places, 1, dim=1)]
         return put(pending, torch.cat(indices, dim=1), torch.stack([note.t()] * len(indices), dim=1))
@@ -193,11 +191,12 @@ class Layout(nn.Module):
         figures |= {f"visit{n}": (5,) for n, season in enumerate(config.memories) if not season.exact}
         self.core = Packed(figures)
         self.note_width = len(NOTE) + len(away)
-        self.places = nn.ModuleList(SeasonPlaces(season, config.horizon) for season in config.memories)
+        self.seasons = [SeasonPlaces(season, config.horizon) for season in config.memories]
+        self.places = nn.ModuleList(self.seasons)
         self.pending = PendingPlaces(config)
 
     def specs(self) -> tuple[StateSpec, ...]:
-        """Return the kinds of state: clock (newest slot, slots known plus one, slot of the newest value), then floats."""
+        """Return the kinds of state. The clock: newest period, periods known plus one, period of the newest value."""
         both = len(self.config.seasons) == 2
         return (
             StateSpec(name="clock", dtype="int64", row_shape=(3,)),
@@ -211,7 +210,7 @@ class Layout(nn.Module):
 
 
 def stamp(period: Tensor, horizon: int) -> Tensor:
-    """Return `[B]` float32: the slot modulo `STAMPS`, so far from 0 that an empty place is never due."""
+    """Return `[B]` float32: the period modulo `STAMPS`, so far from 0 that an empty place is never due."""
     return (torch.remainder(period, STAMPS) + (horizon + 1)).to(torch.float32)
 
 

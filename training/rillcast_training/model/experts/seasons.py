@@ -1,10 +1,10 @@
 """A season's memory: the newest values, the running mean, the part and the relative width of each bin.
 
-Owns: what a memory says of a slot, and how a value is written into it. Does not know: experts, errors, weights.
+Owns: what a memory says of a period, and how a value is written into it. Does not know: experts, errors, weights.
 
 A bin is a phase of the season, or several neighbouring ones where the season is long. A phase has its value at once. A
-bin of several slots is written when the stream has left it, with the means of its visit, so that an expert is not
-judged by a bin that has seen the slot's neighbours; between the middles of two bins, a slot's value lies on a line.
+bin of several periods is written when the stream has left it, with the means of its visit, so that an expert is not
+judged by a bin that has seen the period's neighbours; between the middles of two bins, a period's value lies on a line.
 
 A width of zero marks a bin that was never written.
 """
@@ -24,12 +24,12 @@ _LEAST_SHARE: Final = 0.12345  # of a known bin between two; no common fraction,
 
 
 class SeasonView(NamedTuple):
-    """What a memory says of some slots, `[n, B]` each; `known` and `smooth_known` are bool.
+    """What a memory says of some periods, `[n, B]` each; `known` and `smooth_known` are bool.
 
     Attributes:
         newest: Value of the newest visit.
         mean: Running mean.
-        smooth: Mean of the running means around the slot.
+        smooth: Mean of the running means around the period.
         part: The season's part of the sum of two seasons; zeros for a single one. Of the longer season it is smoothed.
         width: Relative width; 1 where unknown.
         known: Whether there is a value.
@@ -75,7 +75,7 @@ class SeasonMemory(nn.Module):
     # What it says.
 
     def own(self, entries: Tensor) -> SeasonView:
-        """Return what the slot's own bin says, `[1, B]` each."""
+        """Return what the period's own bin says, `[1, B]` each."""
         smooth, part, count = self._smoothed(self.places.around(entries))
         entry = entries[self.places.first : self.places.first + 1]
         known = entry[:, -1] > 0
@@ -91,7 +91,7 @@ class SeasonMemory(nn.Module):
         )
 
     def ahead(self, entries: Tensor, period: Tensor) -> SeasonView:
-        """Return what the memory says of the newest slot and the H slots that follow, `[H + 1, B]` each."""
+        """Return what the memory says of the newest period and the H periods that follow, `[H + 1, B]` each."""
         entries = self.places.unrolled(entries)
         smooth, smooth_part, count = self._smoothed(entries)
         own, reach, kept = self.places.own, self.season.reach, self.season.kept
@@ -110,7 +110,7 @@ class SeasonMemory(nn.Module):
                 smooth_known=count > 0,
             )
         place, share = self._between(period)
-        is_known, is_smooth = known.to(torch.float32), (count > 0).to(torch.float32)
+        is_known, is_smooth = known.to(torch.float32), (count > 0).to(torch.float32)  # unknown values are zeros
 
         def line(values: Tensor, first: int) -> Tensor:
             left = place - first
@@ -118,14 +118,19 @@ class SeasonMemory(nn.Module):
 
         weight, smooth_weight = line(is_known, 0), line(is_smooth, reach)
         divisor, smooth_divisor = weight.clamp(min=_LEAST_SHARE), smooth_weight.clamp(min=_LEAST_SHARE)
+        known, smooth_known = weight > _LEAST_SHARE, smooth_weight > _LEAST_SHARE
+        if self.number:
+            part = torch.where(smooth_known, line(part, reach) / smooth_divisor, 0.0)
+        else:
+            part = torch.where(known, line(part, 0) / divisor, 0.0)
         return SeasonView(
             newest=line(entries[:, 0], 0) / divisor,
             mean=line(entries[:, kept], 0) / divisor,
             smooth=line(smooth, reach) / smooth_divisor,
-            part=line(part, reach if self.number else 0),
+            part=part,
             width=line(width, 0),
-            known=weight > _LEAST_SHARE,
-            smooth_known=smooth_weight > _LEAST_SHARE,
+            known=known,
+            smooth_known=smooth_known,
         )
 
     def _part(self, entries: Tensor) -> Tensor:
@@ -145,15 +150,15 @@ class SeasonMemory(nn.Module):
         return total[:, 0] / divisor, total[:, -2] / divisor, number
 
     def _between(self, period: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the place to the left of each slot's position, `[H + 1, B]`, and how far the position is from it."""
+        """Return the place to the left of each period's position, `[H + 1, B]`, and how far the position is from it."""
         season = self.season
-        phase = torch.remainder(period, season.slots)
-        own = torch.div(phase * season.bins, season.slots, rounding_mode="floor")
+        phase = torch.remainder(period, season.periods)
+        own = torch.div(phase * season.bins, season.periods, rounding_mode="floor")
         start = (self.places.own - own).to(torch.float32)
-        ratio = season.bins / season.slots
+        ratio = season.bins / season.periods
         position = (phase.to(torch.float32) + 0.5) * ratio - 0.5 + start + self.steps * ratio
         left = position.floor()
-        return left.to(torch.int64), position - left
+        return left.to(torch.int32).to(torch.int64), position - left  # the exporter drops the second conversion
 
     # How a value is written.
 

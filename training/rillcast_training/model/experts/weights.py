@@ -4,8 +4,8 @@ Owns: the errors, what they are compared with, and the power that turns them int
 expert says, or how wide a forecast is.
 
 Source: 'sleeping experts' (Freund, Schapire, Singer & Warmuth 1997; Blum 1997). An expert that has nothing to say of a
-slot sleeps. Its errors are compared with those of the plain experts on the slots at which it was awake, so that one
-that wakes late, or on easy slots only, is neither punished nor favoured. Experts that wake together form a group.
+period sleeps. Its errors are compared with those of the plain experts on the periods at which it was awake, so that one
+that wakes late, or on easy periods only, is neither punished nor favoured. Experts that wake together form a group.
 
 Shapes: `[A, K, B]`, anchors, experts, batch; `[A, G, B]` by group. `own` maps K to G.
 """
@@ -31,8 +31,8 @@ class Errors(NamedTuple):
 
     Attributes:
         error: `[A, K, B]` absolute errors.
-        reference: `[A, G, B]` reference errors on the same slots.
-        judged: `[A, G, B]` number of those slots.
+        reference: `[A, G, B]` reference errors on the same periods.
+        judged: `[A, G, B]` number of those periods.
         plain: `[A, 1, B]` mean errors of the level and the last value.
     """
 
@@ -88,7 +88,7 @@ class ExpertWeights(nn.Module):
         return (weights * errors.error * self._each(share)).sum(dim=1, keepdim=True)
 
     def learn(self, errors: Errors, missed: Tensor, awake: Tensor, valid: Tensor) -> Errors:
-        """Return the errors after a slot has come.
+        """Return the errors after a period has come.
 
         Args:
             errors: Errors before.

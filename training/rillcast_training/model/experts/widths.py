@@ -79,7 +79,7 @@ class Widths(nn.Module):
         return torch.cat([(point + offset).abs() + _SIZE_SHARE * size, width], dim=1)
 
     def learn(self, misses: Misses, miss: Tensor, unit: Tensor, trusted: Tensor, valid: Tensor) -> Misses:
-        """Return the misses after a slot has come.
+        """Return the misses after a period has come.
 
         Args:
             misses: Misses before.
@@ -117,7 +117,7 @@ class Widths(nn.Module):
         Args:
             misses: Misses so far.
             trusted: `[A, 1, B]` what the trusted experts missed by.
-            prior: `[B]` width one slot ahead before anything is known.
+            prior: `[B]` width one period ahead before anything is known.
             calibrate: `[]`, share of the tracked quantiles; 0 = those of a normal distribution.
 
         Returns:
@@ -147,7 +147,7 @@ class Widths(nn.Module):
             trusted: `[n, 1, B]` what the trusted experts missed by.
             unit: `[n, 2, B]` the second and third unit.
         """
-        own, size, phase = parts.split(1, dim=1)
+        own, size, phase = torch.split(parts, 1, dim=1)
         return torch.minimum(own + size * unit[:, :1] + phase * unit[:, 1:], _LARGEST * trusted)
 
     def _shares(self, misses: Misses) -> Tensor:
@@ -161,7 +161,7 @@ class Widths(nn.Module):
 
     def _in_order(self, quantile: Tensor) -> Tensor:
         """Keep each level at least as far from the middle as the level before it."""
-        rows = list(quantile.split(1, dim=1))
+        rows = list(torch.split(quantile, 1, dim=1))
         for q in range(self.middle + 1, self.count):
             rows[q] = torch.maximum(rows[q], rows[q - 1])
         for q in reversed(range(self.middle)):

@@ -1,0 +1,224 @@
+"""The experts' layer computes what their definition says, and learns nothing of a period before it has come."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from rillcast.arrays import AnyArray
+from rillcast.bundle.bundle import Status
+from rillcast_training.model.experts.config import Constants, ExpertsConfig
+from rillcast_training.model.experts.defaults import default_horizon, default_seasons
+from rillcast_training.model.experts.forecaster import ExpertForecaster
+from rillcast_training.model.experts.weights import power
+from tests.support.experts_oracle import ExpertsOracle
+
+HOUR_MS = 3_600_000
+LEVEL = np.array([0.0, 1e3, 1e-2, 1e6, -50.0])
+CHANGE = np.array([1.0, 10.0, 1e-2, 1e3, 5.0])
+STREAMS = len(LEVEL)
+TOLERANCE = 1e-4
+SMALL = ExpertsConfig("1h", 7, (5, 11))
+
+
+def polls(config: ExpertsConfig, steps: int, *, seed: int = 0) -> list[tuple[AnyArray, AnyArray]]:
+    """Slots and values of one event of each stream at a time: gaps, repeats, late events, missing values."""
+    rng = np.random.default_rng(seed)
+    period, noise, events = 400_000 + np.arange(STREAMS), np.zeros(STREAMS), []
+    for number in range(steps):
+        odd = rng.choice([0, -1, 2, 3, 9, 60, 400], STREAMS)
+        now = period + np.where((rng.random(STREAMS) < 0.05) & (number > 0), odd, 1)
+        period = np.maximum(period, now)
+        noise = 0.9 * noise + 0.2 * rng.normal(size=STREAMS)
+        waves = sum(np.sin(2 * np.pi * now / season) for season in config.seasons)
+        y = np.where(rng.random(STREAMS) < 0.04, np.nan, LEVEL + CHANGE * (waves + noise))
+        events.append((now, y.astype(np.float32)))
+    return events
+
+
+def disagreement(found: AnyArray, expected: AnyArray) -> float:
+    """Largest |a - b| in units of a stream's change, less some float32 roundings of its level."""
+    rounding = 8 * np.finfo(np.float32).eps * np.abs(LEVEL)
+    far = np.abs(found.astype(np.float64) - expected).max(axis=(1, 2))
+    return float((np.maximum(far - rounding, 0) / CHANGE).max())
+
+
+@pytest.mark.parametrize(
+    ("config", "steps"),
+    [
+        pytest.param(SMALL, 2_000, id="two seasons"),
+        pytest.param(ExpertsConfig("1h", 48, (24, 168)), 40, id="hours"),
+        pytest.param(ExpertsConfig("1h", 8, (4,)), 100, id="one season, twice in the horizon"),
+        pytest.param(ExpertsConfig("1h", 3, (1,)), 40, id="no season"),
+        pytest.param(ExpertsConfig("1h", 6, (4, 173)), 360, id="a long season in bins that no period divides"),
+    ],
+)
+def test_the_layer_is_the_float64_oracle(config: ExpertsConfig, steps: int) -> None:
+    forecaster, oracle = ExpertForecaster(config), ExpertsOracle(STREAMS, config)
+    rows = forecaster.initial_rows(STREAMS)
+    worst = 0.0
+    for number, (period, y) in enumerate(polls(config, steps)):
+        with torch.no_grad():
+            outputs, rows = forecaster.step(torch.from_numpy(period * HOUR_MS), torch.from_numpy(y), rows)
+        oracle.step(period, y.astype(np.float64))
+        if number < 12 or number % 100 == 0 or number == steps - 1:
+            worst = max(worst, disagreement(outputs.forecast.numpy(), oracle.forecast()))
+            assert worst < TOLERANCE, f"step {number}"
+    assert worst > 0  # float32 is not float64
+
+
+def test_what_comes_later_changes_nothing_before() -> None:
+    """Values, missing ones and silence after a period leave every forecast up to it as it was."""
+    config, cut = SMALL, 150
+    before = polls(config, cut)
+    later = [polls(config, 20, seed=seed)[5:] for seed in (1, 2)]
+    found = []
+    for end in later:
+        forecaster = ExpertForecaster(config)
+        rows, forecasts = forecaster.initial_rows(STREAMS), []
+        for period, y in [*before, *((period + 1_000, y + 1e3) for period, y in end)]:
+            with torch.no_grad():
+                outputs, rows = forecaster.step(torch.from_numpy(period * HOUR_MS), torch.from_numpy(y), rows)
+            forecasts.append(outputs.forecast.numpy())
+        found.append(np.stack(forecasts))
+    np.testing.assert_array_equal(found[0][:cut], found[1][:cut])
+    assert not np.array_equal(found[0][cut:], found[1][cut:], equal_nan=True)
+
+
+def test_repeated_and_late_events_leave_the_state_and_bring_the_same_forecast() -> None:
+    forecaster = ExpertForecaster(SMALL)
+    rows = forecaster.initial_rows(STREAMS)
+    for period, y in polls(SMALL, 60):
+        with torch.no_grad():
+            outputs, rows = forecaster.step(torch.from_numpy(period * HOUR_MS), torch.from_numpy(y), rows)
+    newest = rows.clock[:, 0]
+    for back, status in ((0, Status.DUPLICATE), (3, Status.LATE)):
+        again, after = forecaster.step((newest - back) * HOUR_MS, torch.full((STREAMS,), 7.0), rows)
+        assert again.status.tolist() == [status] * STREAMS
+        np.testing.assert_array_equal(again.forecast, outputs.forecast)
+        for name, old, new in zip(("clock", "core", "first", "second"), rows.flat()[:4], after.flat()[:4], strict=True):
+            np.testing.assert_array_equal(old, new, err_msg=name)
+
+
+def test_the_hourly_default_takes_at_most_8_kib_a_stream() -> None:
+    forecaster = ExpertForecaster(ExpertsConfig("1h", 48, (24, 168)))
+    assert sum(spec.row_bytes for spec in forecaster.state_specs()) <= 8_192
+
+
+def test_a_long_season_is_kept_in_few_bins() -> None:
+    _, week = ExpertsConfig("5min", 48, (288, 2016)).memories
+    assert (week.periods, week.bins) == (2016, 168)
+
+
+def test_a_large_level_keeps_its_digits() -> None:
+    """The same series a million higher has the same forecasts, up to the roundings of the numbers themselves."""
+    forecaster = ExpertForecaster(SMALL)
+    rng = np.random.default_rng(3)
+    wave = np.round(64 * (np.sin(2 * np.pi * np.arange(200) / 5) + 0.3 * rng.normal(size=200))) / 64
+    offsets = np.array([0.0, 1e6])
+    rows = forecaster.initial_rows(2)
+    for hour, y in enumerate(wave):
+        with torch.no_grad():
+            values = torch.from_numpy((offsets + y).astype(np.float32))
+            outputs, rows = forecaster.step(torch.full((2,), 400_000 + hour) * HOUR_MS, values, rows)
+    low, high = (forecast[:, 4] - offset for forecast, offset in zip(outputs.forecast.numpy(), offsets, strict=True))
+    assert np.abs(low - high).max() < 0.1  # steps of float32 at a million: 0.06
+
+
+def test_quantiles_do_not_cross() -> None:
+    forecaster = ExpertForecaster(SMALL)
+    rows = forecaster.initial_rows(STREAMS)
+    for period, y in polls(SMALL, 120, seed=4):
+        with torch.no_grad():
+            outputs, rows = forecaster.step(torch.from_numpy(period * HOUR_MS), torch.from_numpy(y), rows)
+        assert (outputs.forecast.diff(dim=2) >= 0).all()
+        assert outputs.forecast.isfinite().all()
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, 0.0, 1e-30, float("nan"), float("inf")])
+def test_the_state_stays_finite_whatever_the_values(value: float) -> None:
+    forecaster = ExpertForecaster(SMALL)
+    rows = forecaster.initial_rows(1)
+    for hour in range(60):
+        y = torch.tensor([value if hour % 7 else (-1.0) ** hour * 1e30])
+        with torch.no_grad():
+            outputs, rows = forecaster.step(torch.tensor([(400_000 + hour) * HOUR_MS]), y, rows)
+        assert outputs.forecast.isfinite().all()
+        assert all(part.isfinite().all() for part in rows.flat())
+
+
+@pytest.mark.parametrize(
+    ("freq", "seasons", "horizon"),
+    [
+        ("10s", (360,), 60),
+        ("1min", (60, 1440), 48),
+        ("5min", (288, 2016), 48),
+        ("7min", (206, 1440), 48),
+        ("10min", (144, 1008), 48),
+        ("15min", (96, 672), 48),
+        ("30min", (48, 336), 48),
+        ("1h", (24, 168), 48),
+        ("1d", (7, 365), 30),
+        ("1w", (52,), 13),
+        ("1mo", (12,), 18),
+        ("3mo", (4,), 8),
+        ("12mo", (1,), 6),
+    ],
+)
+def test_every_frequency_has_usual_seasons_and_a_usual_horizon(
+    freq: str, seasons: tuple[int, ...], horizon: int
+) -> None:
+    assert default_seasons(freq) == seasons
+    assert default_horizon(freq) == horizon
+    ExpertForecaster(ExpertsConfig(freq, horizon, seasons))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"seasons": (168, 24)}, "the shorter first"),
+        ({"seasons": (1, 2, 3)}, "one or two"),
+        ({"horizon": 0}, "at least 1 period"),
+        ({"quantiles": (0.5, 0.1)}, "increase strictly"),
+        ({"anchors": (1, 2)}, "from 1 to 48"),
+        ({"experts": (("nobody", 1.0),)}, "'nobody'"),
+        ({"constants": Constants(power=0)}, "power 0"),
+    ],
+)
+def test_a_shape_that_cannot_be_is_refused(wrong: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        ExpertsConfig(**({"freq": "1h", "horizon": 48, "seasons": (24, 168)} | wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("exponent", [1, 2, 3, 12, 20])
+def test_power_by_squaring(exponent: int) -> None:
+    x = torch.tensor([0.0, 0.5, 1.0])
+    np.testing.assert_allclose(power(x, exponent), x**exponent, rtol=1e-6)
+
+
+def test_constants_change_the_forecast() -> None:
+    """Each constant is in use."""
+    base = Constants()
+    events = polls(SMALL, 45, seed=5)
+
+    def forecast(constants: Constants) -> AnyArray:
+        forecaster = ExpertForecaster(ExpertsConfig("1h", 7, (5, 11), constants=constants))
+        rows, found = forecaster.initial_rows(STREAMS), []
+        with torch.no_grad():
+            for period, y in events:
+                outputs, rows = forecaster.step(torch.from_numpy(period * HOUR_MS), torch.from_numpy(y), rows)
+                found.append(outputs.forecast.numpy())
+        return np.stack([found[0], found[-1]])
+
+    usual = forecast(base)
+    unused = []
+    for name, value in asdict(base).items():
+        other: object = value + 1 if not isinstance(value, tuple) else tuple(4 * part for part in value)
+        if isinstance(value, float) and value < 1:
+            other = 4 * value if value < 0.2 else 0.9 * value  # rates have a floor that an old stream alone reaches
+        if np.array_equal(forecast(Constants(**(asdict(base) | {name: other}))), usual):
+            unused.append(name)
+    assert unused == []

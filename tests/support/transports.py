@@ -86,12 +86,12 @@ def read(source: Source, count: int, max_records: int = 1_000) -> list[Read]:
     return taken
 
 
-def poll_until(source: Source, condition: Callable[[], bool], what: str) -> None:
+def poll_until(source: Source, condition: Callable[[], bool], what: str, poll_s: float = 0.05) -> None:
     """Poll, expecting no record, until `condition` holds."""
     deadline = time.monotonic() + DEADLINE_S
     while not condition():
         assert time.monotonic() < deadline, f"{source.name}: {what} not within {DEADLINE_S:g} s"
-        assert not len(source.poll(1, 0.05))
+        assert not len(source.poll(1, poll_s))
 
 
 def decoded(records: Sequence[Read]) -> list[Row]:

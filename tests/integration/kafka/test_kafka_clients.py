@@ -15,11 +15,12 @@ from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Assignment, Channel, Records, Source
 from tests.support.kafka_cluster import KafkaCluster
-from tests.support.transports import CLIENTS, Listener, from_beginning, kafka_sink, kafka_source, read
+from tests.support.transports import CLIENTS, Listener, from_beginning, kafka_sink, kafka_source, poll_until, read
 
 PARTITIONS: Final = 6
 RECORDS: Final = 6_000
 DEADLINE_S: Final = 30.0
+CLOSE_S: Final = 8.0
 
 
 class Member:
@@ -75,6 +76,34 @@ class Member:
             self.owned[partition] = offset + 1
         self.source.commit(self.owned)
         self._group.note(records)
+
+
+class TooLate:
+    """A listener that fails to take partitions over, after its group has given up on the member."""
+
+    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int]:
+        if assignments:
+            time.sleep(3.0)
+        raise TransportError("the brokers are away")
+
+    def on_revoked(self, partitions: Sequence[int]) -> None:
+        raise AssertionError(f"partitions {list(partitions)} were revoked that were never taken over")
+
+    on_lost = on_revoked
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_partitions_that_are_lost_while_taking_them_over_fails_leave_the_failure_as_it_is(
+    client: str, kafka: KafkaCluster
+) -> None:
+    settings = kafka.settings(session_timeout_s=1.0, max_poll_interval_s=1.0)
+    source = kafka_source(client, settings, kafka.create_topic("group", PARTITIONS))
+    source.open(TooLate())
+    with pytest.raises(TransportError, match="the brokers are away"):
+        poll_until(source, lambda: False, "its failure", poll_s=6.0)
+    started = time.monotonic()
+    source.close()
+    assert time.monotonic() - started < CLOSE_S
 
 
 class Group:

@@ -38,7 +38,7 @@ from rillcast.transports.kafka.librdkafka.errors import (
 )
 from rillcast.transports.kafka.librdkafka.lookup import look_up
 from rillcast.transports.kafka.librdkafka.messages import columns, take
-from rillcast.transports.kafka.librdkafka.workarounds import close_within, commit_within, have_errors
+from rillcast.transports.kafka.librdkafka.workarounds import Assigned, close_within, commit_within, have_errors
 
 log = logging.getLogger(__name__)
 
@@ -53,6 +53,7 @@ class LibrdkafkaSource:
         self._topic = topic
         self._consumer: Consumer | None = None
         self._listener: AssignmentListener | None = None
+        self._assigned = Assigned()
         self._owned: set[int] = set()
         self._positions: dict[int, int] = {}  # of the owned partitions that are not paused
         self._to_seek: dict[int, int] = {}  # resumed here, not in the client yet
@@ -299,7 +300,7 @@ class LibrdkafkaSource:
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:
         if self._closing:
-            consumer.incremental_assign(partitions)
+            self._assigned.assign(consumer, partitions)
             return
         try:
             assert self._listener is not None  # subscribed by open(), which set it
@@ -310,11 +311,12 @@ class LibrdkafkaSource:
             placed = {a.partition: (starts[a.partition], a.end) for a in assignments}
         except BaseException as error:  # noqa: BLE001  no exception may cross the C library: poll() raises it
             self._failure = self._failure or as_transport_error(error, self._settings, self._topic)
-            consumer.incremental_assign([])
+            self._assigned.assign(consumer, [])
             return
         self._owned.update(placed)
-        consumer.incremental_assign(
-            [TopicPartition(self._topic, n, end if start is None else start) for n, (start, end) in placed.items()]
+        self._assigned.assign(
+            consumer,
+            [TopicPartition(self._topic, n, end if start is None else start) for n, (start, end) in placed.items()],
         )
         self._positions |= {number: start for number, (start, _) in placed.items() if start is not None}
         if paused := [TopicPartition(self._topic, number) for number in placed if number not in self._positions]:
@@ -341,4 +343,4 @@ class LibrdkafkaSource:
             self._owned.discard(number)
             self._positions.pop(number, None)
             self._to_seek.pop(number, None)
-        consumer.incremental_unassign(partitions)
+        self._assigned.unassign(consumer, partitions)

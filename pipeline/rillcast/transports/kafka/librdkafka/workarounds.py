@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from confluent_kafka import Consumer, Message
+from confluent_kafka import Consumer, Message, TopicPartition
 
 from rillcast.errors import TransportError
 from rillcast.transports.kafka.common.watchdog import call_within
@@ -94,6 +94,31 @@ def close_within(timeout_s: float, consumer: Consumer) -> None:
         TimedOut: The consumer did not close in time.
     """
     call_within(timeout_s, consumer.close, at_late_end=lambda: None)
+
+
+class Assigned:
+    """The partitions that a consumer has been given, whatever its group says.
+
+    Fault (2.16.0): a callback is also called for partitions that an earlier callback left out of its
+    `incremental_assign`, because it failed. Giving those up is refused ("can't be unassigned since it is not in the
+    current assignment"); then `poll` raises a `KafkaError`, which is no exception class and cannot be caught, and
+    `close` waits forever. The client's own `assignment` fails while it closes. Delete when giving up a partition that
+    was never assigned does nothing.
+    """
+
+    def __init__(self) -> None:
+        self._numbers: set[int] = set()
+
+    def assign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Answer an assignment."""
+        consumer.incremental_assign(list(partitions))
+        self._numbers.update(each.partition for each in partitions)
+
+    def unassign(self, consumer: Consumer, partitions: Sequence[TopicPartition]) -> None:
+        """Answer a revocation or a loss."""
+        held = [each for each in partitions if each.partition in self._numbers]
+        self._numbers.difference_update(each.partition for each in held)
+        consumer.incremental_unassign(held)
 
 
 def is_member(group: object) -> bool:

@@ -176,7 +176,7 @@ def test_a_table_of_streams_is_read(tmp_path: Path, file: str, text: str) -> Non
         ("t.csv", "stream,size\na,1\n", "expected unique_id and some of"),
         ("t.csv", "unique_id,temp\na,1\n", "expected unique_id and some of"),
         ("t.csv", "unique_id,size\na,1\na,2\n", "'a' appears twice"),
-        ("t.csv", "unique_id,size\na,large\n", "row 1: size is 'large', expected a number"),
+        ("t.csv", "unique_id,size\na,large\n", "line 2: column 'size': found 'large', expected a number"),
         ("t.jsonl", "[]\n", "cannot be read"),
         ("t.txt", "", "unknown format"),
     ],

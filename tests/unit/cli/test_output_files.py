@@ -65,6 +65,7 @@ OUTPUTS = [
     ),
     Output("explain gradients m.onnx n.onnx --data data.csv", "--out", ".png", ("m.onnx", "n.onnx", "data.csv")),
     Output("model pull registry live", "--out", ".onnx"),
+    Output("universal export --freq 1h", "--out", ".onnx"),
     Output(RUN, "--output.path", ".jsonl", ("in.jsonl", "streams.csv"), ("dead-letters.jsonl",), NOT_LINES),
     Output(
         f"{RUN} --output.path out.jsonl", "--dead-letters.path", ".jsonl", ("in.jsonl", "streams.csv"),

@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from rillcast import outputs
 from rillcast.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -45,9 +46,10 @@ def run(args: argparse.Namespace) -> int:
     """Write the bundle and describe it.
 
     Raises:
-        SettingsError: A value cannot be used.
+        SettingsError: A value cannot be used, or the file cannot be written.
         ParityError: The file differs from the module.
     """
+    outputs.check({}, {"--out": args.out})
     from rillcast.bundle.bundle import Bundle
     from rillcast_training.export.experts import export_experts
 

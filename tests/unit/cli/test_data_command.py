@@ -140,3 +140,15 @@ def test_export_writes_the_usual_columns(tmp_path: Path, capsys: pytest.CaptureF
 def test_a_format_without_a_writer_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "export", "lincoln-weather", str(tmp_path / "x.xlsx")]) == 2
     assert "expected .csv, .jsonl or .parquet" in capsys.readouterr().err
+
+
+def test_show_names_the_likely_unit_and_takes_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "d.csv"
+    rows = [f"a;{1_714_521_600 + 3_600 * hour};{hour},5" for hour in range(30)]
+    path.write_text("unique_id;ds;y\n" + "\n".join(rows) + "\n")
+    form = ["--separator", ";", "--decimal", ","]
+    assert "as seconds" in printed(capsys, "show", str(path), *form)["doubt"]
+    found = printed(capsys, "show", str(path), *form, "--time-unit", "s")
+    assert (found["doubt"], found["freq"], found["events"]) == (None, "1h", 30)
+    assert cli.main(["data", "show", str(path), *form, "--time-unit", "s"]) == 0
+    assert "--time-unit s --separator ';' --decimal , --out model.onnx" in capsys.readouterr().out

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from rillcast.errors import DataError
+from rillcast.reading.values import join_ids
 from rillcast_training.data.columns import Columns
 from rillcast_training.data.tables import read
 
@@ -28,6 +29,13 @@ def test_columns_of_other_names_are_read(tmp_path: Path) -> None:
 def test_several_columns_name_a_stream_together(tmp_path: Path) -> None:
     path = write(tmp_path / "d.csv", "shop,item,ds,y\nnorth,7,0,1\nnorth,8,0,2\n")
     assert read(path, Columns(("shop", "item")))["unique_id"].to_list() == ["north/7", "north/8"]
+
+
+def test_different_parts_of_a_name_are_different_streams(tmp_path: Path) -> None:
+    path = write(tmp_path / "d.csv", "region,shop,ds,y,z\na/b,c,0,1,3\na,b/c,0,2,4\n")
+    assert read(path, Columns(("region", "shop")))["unique_id"].to_list() == ["a\\/b/c", "a/b\\/c"]
+    assert read(path, Columns(("region",), y=("y", "z")))["unique_id"].to_list() == ["a\\/b/y", "a/y", "a\\/b/z", "a/z"]
+    assert join_ids(["a/b", "c"]) == "a\\/b/c"
 
 
 def test_a_table_without_names_is_one_stream_called_like_the_file(tmp_path: Path) -> None:

@@ -147,7 +147,7 @@ def test_show_names_the_likely_unit_and_takes_it(tmp_path: Path, capsys: pytest.
     rows = [f"a;{1_714_521_600 + 3_600 * hour};{hour},5" for hour in range(30)]
     path.write_text("unique_id;ds;y\n" + "\n".join(rows) + "\n")
     form = ["--separator", ";", "--decimal", ","]
-    assert "as seconds" in printed(capsys, "show", str(path), *form)["doubt"]
+    assert "as seconds" in str(printed(capsys, "show", str(path), *form)["doubt"])
     found = printed(capsys, "show", str(path), *form, "--time-unit", "s")
     assert (found["doubt"], found["freq"], found["events"]) == (None, "1h", 30)
     assert cli.main(["data", "show", str(path), *form, "--time-unit", "s"]) == 0

@@ -99,7 +99,7 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         f"train with {printable(shlex.join(train))}" if why is None else f"doubtful   {why}",
     ]
     if found.outlying:
-        lines.insert(2, f"outlying   {found.outlying:,} events at outlying dates, which training leaves out")
+        lines.insert(2, f"outlying   {found.outlying:,} of the events have outlying dates; training leaves them out")
     return found.to_dict() | {"doubt": why}, lines
 
 

@@ -85,14 +85,15 @@ def test_other_origins_or_observations_are_not_compared() -> None:
         verdict(made(), made(actual=ACTUAL + 1))
 
 
-def test_the_newest_periods_are_those_of_the_whole_data_set() -> None:
+def test_the_newest_periods_are_those_of_the_whole_data_set(caplog: pytest.LogCaptureFixture) -> None:
     def series(name: str, *periods: int) -> Series:
         return Series(name, np.array(periods, np.int64), np.array(periods, np.float32))
 
     seen, scored = newest([series("ended", 1, 2, 3), series("goes on", 1, 9, 10), series("new", 10)], 2)
     assert [(one.unique_id, one.periods.tolist()) for one in seen] == [("ended", [1, 2, 3]), ("goes on", [1])]
     assert [(one.unique_id, one.periods.tolist()) for one in scored] == [("goes on", [9, 10]), ("new", [10])]
-    with pytest.raises(DataError, match="older than the newest 10"):
+    assert "--hold-out 2: 1 of 3 series begin within these periods" in caplog.text
+    with pytest.raises(DataError, match="older than the newest 10 periods; the data span 5 periods"):
         newest([series("short", 1, 5)], 10)
 
 
@@ -131,6 +132,10 @@ def test_the_exit_code_says_whether_a_candidate_may_be_promoted(
     assert found["candidate"] == found["live"]
     assert found["candidate"]["model"].endswith(pushed["model_id"])
     assert found["origins"] == 2 * 2, "96 periods hold two origins of 48 steps in each stream"
+    assert cli.main(["evaluate", *arguments[:-1], "350"]) == 0
+    captured = capsys.readouterr()
+    assert "leaves at most 50 periods before those that are scored" in captured.err
+    assert "nan" not in captured.out
     code, found = run(capsys, *arguments, "--coverage-tolerance", "0")
     assert (code, found["may_be_promoted"], len(found["reasons"])) == (7, False, 1)
 

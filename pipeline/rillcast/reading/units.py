@@ -47,7 +47,8 @@ def doubt(first_ms: int, last_ms: int, events: int, streams: int, periods: int |
     elif events >= _LEAST and periods == streams and events >= 2 * streams:
         return (
             f"all {events:,} events of {streams:,} {'stream' if streams == 1 else 'streams'} repeat one period each "
-            f"({_text(first_ms)} to {_text(last_ms)}): is the unit of the times wrong ({remedy}), or the frequency?"
+            f"({_text(first_ms)} to {_text(last_ms)}): is the unit of the times wrong ({remedy} s, ms, us or ns), or "
+            f"the frequency?"
         )
     else:
         return None

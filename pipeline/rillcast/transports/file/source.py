@@ -149,7 +149,7 @@ class FileSource:
         """Return None: a file has no group."""
         return None
 
-    def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:  # noqa: ARG002
+    def commit(self, positions: Mapping[int, int], timeout_s: float | None = None) -> None:  # noqa: ARG002  a file takes none
         """Remember `positions` until the process ends: a file has no place to keep them."""
         self._committed.update(positions)
 

@@ -14,6 +14,7 @@ from kafka.errors import KafkaConfigurationError, KafkaError, KafkaTimeoutError
 from rillcast.errors import SettingsError, TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.common.durations import milliseconds
 from rillcast.transports.kafka.common.record_size import Limits, batch_bytes
 from rillcast.transports.kafka.common.topic_admin import METADATA_AGE_MS
 from rillcast.transports.kafka.kafka_python.oauth import ClientCredentials
@@ -137,8 +138,3 @@ def require_topics(settings: KafkaSettings, topics: Iterable[str]) -> None:
         admin.close()
     if missing:
         raise failures.missing_topics(settings.bootstrap_servers, missing)
-
-
-def milliseconds(seconds: float) -> int:
-    """Return whole milliseconds, at least one."""
-    return max(1, round(seconds * 1_000))

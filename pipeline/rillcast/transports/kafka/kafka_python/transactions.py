@@ -64,7 +64,7 @@ class KafkaPythonTransactions(KafkaPythonSink):
                 raise TransactionFault(Ending.FENCED, error) from error
             raise
 
-    def send_offsets(self, positions: Mapping[int, int], group: object, timeout_s: float) -> None:  # noqa: ARG002
+    def send_offsets(self, positions: Mapping[int, int], group: object, timeout_s: float) -> None:  # noqa: ARG002  as `commit`
         """Make positions part of the transaction."""
         assert isinstance(group, ConsumerGroupMetadata)  # what this client's source returned
         if group.generation_id < 0 or not group.member_id:
@@ -75,11 +75,11 @@ class KafkaPythonTransactions(KafkaPythonSink):
         }
         self._judged(lambda: self._live().send_offsets_to_transaction(offsets, group))
 
-    def commit(self, timeout_s: float) -> None:  # noqa: ARG002
+    def commit(self, timeout_s: float) -> None:  # noqa: ARG002  the client takes none
         """End the transaction; its records and positions become visible."""
         self._judged(lambda: self._live().commit_transaction())
 
-    def abort(self, timeout_s: float) -> None:  # noqa: ARG002
+    def abort(self, timeout_s: float) -> None:  # noqa: ARG002  the client takes none
         """End the transaction; nothing of it becomes visible."""
         self._judged(lambda: self._live().abort_transaction())
         workarounds.drop_refused_positions(self._live())

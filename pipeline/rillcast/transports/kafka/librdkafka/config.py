@@ -13,6 +13,7 @@ from confluent_kafka import Consumer, KafkaError, KafkaException, Message, Produ
 from rillcast.errors import SettingsError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.common.durations import milliseconds
 from rillcast.transports.kafka.common.record_size import Limits, batch_bytes
 from rillcast.transports.kafka.common.topic_admin import METADATA_AGE_MS
 from rillcast.transports.kafka.librdkafka import workarounds
@@ -159,8 +160,3 @@ def require_topics(client: Consumer | Producer, settings: KafkaSettings, topics:
     if missing := set(topics) - set(present):
         raise failures.missing_topics(settings.bootstrap_servers, missing)
     return {topic: len(present[topic].partitions) for topic in topics}
-
-
-def milliseconds(seconds: float) -> int:
-    """Return whole milliseconds, at least one."""
-    return max(1, round(seconds * 1_000))

@@ -17,6 +17,8 @@ MAX_BINS: Final = 168
 """A longer season is kept in as many bins of equal length at most."""
 LEVELS: Final = tuple(n / 10 for n in range(1, 10))
 _ANCHORS: Final = (1, 2, 4, 8, 16, 24, 36, 48)
+_SHORT: Final = 20  # a horizon up to here has more anchors, and all of its forecasts are judged: the state stays small
+_MORE_ANCHORS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
 _SMOOTHING: Final = 48  # the smoothed phases of a season are means over 2 / 48 of it
 _DENSE: Final = 8  # anchors up to here are judged at every period
 
@@ -130,7 +132,7 @@ class ExpertsConfig:
     constants: Constants = field(default_factory=Constants)
     experts: tuple[tuple[str, float], ...] = ()
     anchors: tuple[int, ...] = ()
-    stride: int = 2
+    stride: int = 0
 
     def __post_init__(self) -> None:
         parse(self.freq)
@@ -145,6 +147,8 @@ class ExpertsConfig:
             object.__setattr__(self, "experts", default_experts(len(self.seasons)))
         if not self.anchors:
             object.__setattr__(self, "anchors", default_anchors(self.horizon))
+        if not self.stride:
+            object.__setattr__(self, "stride", 1 if self.horizon <= _SHORT else 2)
         if self.anchors[0] != 1 or self.anchors[-1] != self.horizon or list(self.anchors) != sorted(set(self.anchors)):
             raise ValueError(f"anchors {list(self.anchors)}: expected increasing horizons from 1 to {self.horizon}")
         if unknown := sorted({base for base, _ in self.experts} - set(bases(len(self.seasons)))):
@@ -197,4 +201,5 @@ def default_experts(seasons: int) -> tuple[tuple[str, float], ...]:
 
 def default_anchors(horizon: int) -> tuple[int, ...]:
     """Return the usual anchors of a horizon."""
-    return tuple(sorted({anchor for anchor in _ANCHORS if anchor < horizon} | {horizon}))
+    usual = _MORE_ANCHORS if horizon <= _SHORT else _ANCHORS
+    return tuple(sorted({anchor for anchor in usual if anchor < horizon} | {horizon}))

@@ -155,6 +155,6 @@ def test_a_candidate_is_trained_held_to_the_live_model_pushed_and_promoted(
     assert judged["may_be_promoted"] is True
     pushed = rillcast("model", "push", "models", "candidate.onnx")
     assert pushed["model_id"] == trained["model_id"]
-    rillcast("model", "promote", "models", str(pushed["model_id"]))
+    rillcast("model", "promote", "models", str(pushed["model_id"]), "--other-records")  # no service follows it yet
     assert rillcast("model", "list", "models")["aliases"]["live"]["model_id"] == trained["model_id"]
     assert settings.load().input.topic == topic

@@ -32,6 +32,7 @@ COMMANDS = [
     ("model list registry", 0),
     ("model promote registry live --alias next", 0),
     ("model pull registry live --out pulled.onnx", 0),
+    ("universal export --freq 1d --season 7 --horizon 3 --out experts.onnx", 0),
     ("run", 0),
     ("anomalies --file forecasts.jsonl --tail-probability 1", 0),
     ("anomalies --file forecasts.jsonl --tail-probability 1 --count", 0),

@@ -158,8 +158,9 @@ def test_a_backtest_has_months_for_origins(folder: Path, tmp_path: Path, capsys:
     table = tmp_path / "forecasts.parquet"
     figures = printed(capsys, "backtest", str(folder / "m.onnx"), str(folder / "events.csv"), "--forecasts", str(table))
     assert np.isfinite(figures["seasonal_naive"]["mase"])
-    origins = month_starts(pl.read_parquet(table)["origin"].dt.epoch("ms").unique().sort().to_numpy())
-    assert set(np.diff(origins)) == {HORIZON}
+    for _, made in pl.read_parquet(table).group_by("unique_id"):
+        origins = month_starts(made["origin"].dt.epoch("ms").unique().sort().to_numpy())
+        assert set(np.diff(origins)) == {HORIZON}
 
 
 def test_an_explanation_names_months_and_is_of_the_forecast_that_is_served(

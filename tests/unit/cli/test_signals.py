@@ -19,6 +19,7 @@ NUMBERS = (signal.SIGINT, signal.SIGTERM)
 @pytest.fixture(autouse=True)
 def _as_before() -> Iterator[None]:
     handlers = {number: signal.getsignal(number) for number in NUMBERS}
+    signals.end_at_once()  # another test of this process may have left its own
     yield
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
 from rillcast.errors import SettingsError
+from rillcast.figures import to_json
 
 if TYPE_CHECKING:
     from rillcast_training.model.experts.config import Constants, ExpertsConfig
@@ -66,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
         "parity": report.worst,
     }
     if args.json:
-        print(json.dumps(document))
+        print(to_json(document))
         return 0
     print(f"{args.out}: {metadata.model_id}")
     print(

@@ -143,7 +143,8 @@ class Bases(nn.Module):
         """Return the sums of the weights of each base's experts, `[A, 1, B]` each."""
         sizes = [sum(base == one for one, _ in self.config.experts) for base in self.names]
         return [
-            part if part.shape[1] == 1 else part.sum(dim=1, keepdim=True) for part in torch.split(weights, sizes, dim=1)
+            part if size == 1 else part.sum(dim=1, keepdim=True)
+            for part, size in zip(torch.split(weights, sizes, dim=1), sizes, strict=True)
         ]
 
     def without_shape(self, base: str, f: Figures, idle: Tensor) -> Tensor | None:

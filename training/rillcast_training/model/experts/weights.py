@@ -52,6 +52,7 @@ class ExpertWeights(nn.Module):
     def __init__(self, config: ExpertsConfig, groups: tuple[str, ...], group_of: tuple[int, ...]) -> None:
         super().__init__()
         self.constants = config.constants
+        self.anchors = len(config.anchors)
         self.levels = [number for number, (base, _) in enumerate(config.experts) if base == "level"]
         cycles = torch.tensor([2.0 * _season(group, config) for group in groups])
         patience = config.constants.patience + torch.tensor(config.anchors).unsqueeze(1) + cycles
@@ -71,8 +72,8 @@ class ExpertWeights(nn.Module):
         scored = awake & (errors.judged > 0)
         counts = scored.to(torch.float32)
         share = counts / errors.reference.clamp(min=_TINY)
-        relative = _with_neighbours(errors.error * self._each(share), c.neighbour)
-        number = _with_neighbours(counts, c.neighbour).clamp(min=_TINY)
+        relative = _with_neighbours(errors.error * self._each(share), c.neighbour, self.anchors)
+        number = _with_neighbours(counts, c.neighbour, self.anchors).clamp(min=_TINY)
         asleep = torch.where(scored, 0.0, _NEVER)
         relative = relative / self._each(number) + self._each(asleep)
         best = relative.amin(dim=1, keepdim=True)
@@ -126,9 +127,9 @@ def power(x: Tensor, exponent: int) -> Tensor:
     return result
 
 
-def _with_neighbours(values: Tensor, share: float) -> Tensor:
+def _with_neighbours(values: Tensor, share: float, anchors: int) -> Tensor:
     """Return `[A, ...]` plus a share of the values of the neighbouring anchors."""
-    if len(values) == 1:
+    if anchors == 1:
         return values
     nothing = values[:1] * 0
     shared = share * values

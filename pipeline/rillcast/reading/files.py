@@ -121,7 +121,7 @@ def open_bytes(path: Path) -> IO[bytes]:
 
 def is_plain(stream: IO[bytes], encoding: str) -> bool:
     """Whether a stream with `peek` holds UTF-8 whose lines end with LF or CRLF."""
-    head: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES]  # type: ignore[attr-defined]
+    head: bytes = stream.peek(_PEEK_BYTES)[:_PEEK_BYTES]  # type: ignore[attr-defined]  # callers bring one that has it
     return _encoding(head, encoding) == "utf-8-sig" and not (b"\r" in head and b"\n" not in head)
 
 

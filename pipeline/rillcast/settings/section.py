@@ -15,7 +15,7 @@ Positive = Annotated[float, Field(gt=0)]
 def with_home(path: Any) -> Any:
     """Return a path, a `Path` or its text, with the home directory in place of a leading `~`."""
     # `Path.expanduser` fails for the home of an unknown user, which may well be the name of a file.
-    return type(path)(os.path.expanduser(path)) if path is not None else None  # noqa: PTH111
+    return type(path)(os.path.expanduser(path)) if path is not None else None  # noqa: PTH111  see above
 
 
 FilePath = Annotated[Path, AfterValidator(with_home)]

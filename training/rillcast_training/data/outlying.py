@@ -1,6 +1,6 @@
 """Outlying dates: a placeholder such as 1970-01-01 or 2099-12-31, or a lone event long after all others.
 
-Owns: which events have one. Does not know: frequencies, what becomes of these events.
+Owns: the rule for outlying dates. Does not know: frequencies, or whether a caller drops or reports the events.
 
 Training, validation and back-tests go by the first and the last event of a series. One wrong date would move these by
 decades and leave nothing between them.
@@ -17,7 +17,7 @@ import polars as pl
 from rillcast.arrays import IntArray
 
 _LEAST_EVENTS: Final = 20  # of fewer events none is known to be outlying
-_SHARE: Final = 100  # one event of so many may be outlying at each end, and at least one
+_EVENTS_PER_OUTLIER: Final = 100  # at each end of a stream; at least one event may be outlying
 
 
 def outlying_rows(frame: pl.DataFrame) -> pl.Series:
@@ -46,7 +46,7 @@ def iso(milliseconds: int) -> str:
 
 def _bounds(times: IntArray) -> tuple[int, int]:
     """Return the first and the last time that are not outlying."""
-    few = max(1, len(times) // _SHARE)
+    few = max(1, len(times) // _EVENTS_PER_OUTLIER)
     first, last = 0, len(times) - 1
     rest = times[few : len(times) - few]
     if len(times) >= _LEAST_EVENTS and (span := rest[-1] - rest[0]) > 0:

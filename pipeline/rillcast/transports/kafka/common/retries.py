@@ -1,6 +1,6 @@
-"""Repeats a request that fails for a reason that passes by itself.
+"""Repeats a request until it succeeds, or its answer is the one that is waited for.
 
-Owns: the loop and its pause. Does not know: which failures pass; the caller says.
+Owns: the loops and their pause. Does not know: which failures pass; the caller says.
 """
 
 from __future__ import annotations
@@ -42,3 +42,10 @@ def retry_until(
             if not passes(error) or time.monotonic() > deadline:
                 raise
         pause()
+
+
+def wait_until(deadline: float, holds: Callable[[], bool]) -> bool:
+    """Ask until a condition holds, at least once; return whether it did by `deadline`, in monotonic seconds."""
+    while not (held := holds()) and time.monotonic() < deadline:
+        _pause()
+    return held

@@ -11,7 +11,8 @@ from kafka.errors import TopicAlreadyExistsError
 
 from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
-from rillcast.transports.kafka.common.retries import PAUSE_S
+from rillcast.transports.kafka.common import failures
+from rillcast.transports.kafka.common.retries import wait_until
 from rillcast.transports.kafka.kafka_python.config import connection_config, create
 from rillcast.transports.kafka.kafka_python.errors import as_transport_errors
 
@@ -57,8 +58,8 @@ class KafkaPythonTopicAdmin:
             if (self.partitions(topic) or 0) < partitions:  # otherwise another member was quicker
                 raise
         deadline = time.monotonic() + self._settings.request_timeout_s
-        while (self.partitions(topic) or 0) < partitions and time.monotonic() < deadline:
-            time.sleep(PAUSE_S)
+        if not wait_until(deadline, lambda: (self.partitions(topic) or 0) >= partitions):
+            raise failures.missing_topics(self._settings.bootstrap_servers, [topic])
 
     def close(self) -> None:
         """Close the client."""

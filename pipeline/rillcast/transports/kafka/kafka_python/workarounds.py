@@ -22,7 +22,7 @@ from kafka.record.memory_records import MemoryRecordsBuilder
 from kafka.serializer import Serializer
 
 from rillcast.transports.base import Headers
-from rillcast.transports.kafka.common.retries import PAUSE_S
+from rillcast.transports.kafka.common.retries import wait_until
 
 # Fault (3.0.12): a join that ends while nobody polls is begun again by the next poll, and every member of the group
 # has to join again. Members whose polls did not overlap kept each other from ever finishing. So a poll during a
@@ -143,10 +143,14 @@ def learn_of_partition(producer: Any, topic: str, partition: int, timeout_s: flo
     Fault (3.0.12): `send` refuses a partition that was added to the topic since the last refresh, and no call asks for
     one. Delete when `send` asks.
     """
-    deadline = time.monotonic() + timeout_s
-    while partition not in producer.partitions_for(topic) and time.monotonic() < deadline:
+
+    def is_known() -> bool:
+        if partition in producer.partitions_for(topic):
+            return True
         producer._metadata.request_update()
-        time.sleep(PAUSE_S)
+        return False
+
+    wait_until(time.monotonic() + timeout_s, is_known)  # if it never is, `send` says so
 
 
 def keep_secrets_out_of_logs() -> None:

@@ -17,7 +17,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
-from rillcast.transports.kafka.common.retries import retry_until
+from rillcast.transports.kafka.common.retries import wait_until
 from rillcast.transports.kafka.librdkafka.config import connection_config, create
 from rillcast.transports.kafka.librdkafka.errors import TransientWarnings, refused
 
@@ -77,15 +77,9 @@ class LibrdkafkaTopicAdmin:
         self._wait_for(topic, partitions)
 
     def _wait_for(self, topic: str, partitions: int) -> None:
-        def require_listed() -> None:
-            if (self.partitions(topic) or 0) < partitions:
-                raise _NotListedError
-
         deadline = time.monotonic() + self._settings.request_timeout_s
-        try:
-            retry_until(deadline, require_listed, lambda error: isinstance(error, _NotListedError))
-        except _NotListedError:
-            raise failures.missing_topics(self._settings.bootstrap_servers, [topic]) from None
+        if not wait_until(deadline, lambda: (self.partitions(topic) or 0) >= partitions):
+            raise failures.missing_topics(self._settings.bootstrap_servers, [topic])
 
     def not_writable(self, topics: Sequence[str]) -> list[str]:
         """Return the topics that this client may not write to; none where the brokers do not say."""
@@ -102,7 +96,3 @@ class LibrdkafkaTopicAdmin:
 
     def close(self) -> None:
         """Do nothing: the client ends with its last reference."""
-
-
-class _NotListedError(Exception):
-    """A broker does not know the new topic, or its new partitions, yet."""

@@ -18,7 +18,7 @@ from importlib.metadata import version
 from typing import Final
 
 from rillcast.cli.lazy import LazyParser
-from rillcast.cli.signals import keep_exit_code
+from rillcast.cli.signals import Interrupted, interruptible, keep_exit_code
 from rillcast.errors import OutputError, RillcastError, SettingsError
 from rillcast.observability import logs
 
@@ -89,6 +89,7 @@ def _configure_from(module_name: str) -> Callable[[argparse.ArgumentParser], Non
 
 def console_script() -> int:
     """Run the command of this process, which ends with the returned exit code whatever signals still come."""
+    interruptible()
     try:
         return main()
     finally:
@@ -111,9 +112,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if extra is None:
             raise
         return _fail(SettingsError(f"`{args.command}` needs {error.name}: pip install 'rillcast[{extra}]'"))
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as interrupt:
         print("rillcast: interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return interrupt.exit_code if isinstance(interrupt, Interrupted) else INTERRUPTED
     except BrokenPipeError:
         _discard_output()  # the reader of our standard output left (`| head`)
         return 1

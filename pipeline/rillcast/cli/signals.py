@@ -5,6 +5,10 @@ Owns: the handlers. Does not know: what a command does when it is asked to stop.
 Python restores the default action of a signal while it shuts the interpreter down, which takes up to a second where
 large libraries are loaded. A SIGTERM in that time would replace the exit code that the command has reached: a
 supervisor would see -15 (143 in a shell) instead of the 5 that says why.
+
+An exception that a handler raises may be lost: it is raised in whatever Python code runs at that moment, and in a
+callback of a client library, a `__del__` or a garbage collection it is printed or dropped. So the handler also notes
+the signal, and every loop that waits for records calls `raise_if_interrupted` between two polls.
 """
 
 from __future__ import annotations
@@ -16,6 +20,41 @@ from collections.abc import Callable
 from types import FrameType
 
 log = logging.getLogger(__name__)
+
+
+class Interrupted(KeyboardInterrupt):
+    """A signal interrupts the command.
+
+    Attributes:
+        exit_code: 128 and the number of the signal, as in shells.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(signal.Signals(number).name)
+        self.exit_code = 128 + number
+
+
+_received: int | None = None  # of the process, as its handlers are
+
+
+def interruptible() -> None:
+    """Let SIGINT and SIGTERM raise `Interrupted`, at once or else at the next `raise_if_interrupted`."""
+    global _received
+    _received = None
+
+    def handle(number: int, _frame: FrameType | None) -> None:
+        global _received
+        _received = number
+        raise Interrupted(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handle)
+
+
+def raise_if_interrupted() -> None:
+    """Raise `Interrupted` if a signal has come since `interruptible`, whatever became of the exception then."""
+    if _received is not None:
+        raise Interrupted(_received)
 
 
 def on_request_to_stop(stop: Callable[[], None]) -> None:

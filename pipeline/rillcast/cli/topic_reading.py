@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from rillcast.cli.signals import raise_if_interrupted
 from rillcast.errors import TransportError
 from rillcast.settings import Settings
 from rillcast.transports.base import Assignment
@@ -89,6 +90,7 @@ def _read(source: Source, *, follow: bool, last: int | None) -> Iterator[Polled]
     deadline = time.monotonic() + _JOIN_TIMEOUT_S
     while not source.exhausted:
         polled = source.poll(_POLL_RECORDS, 0.2)
+        raise_if_interrupted()
         if len(polled):
             yield polled
         if not reader.ends:

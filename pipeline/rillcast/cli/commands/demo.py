@@ -20,6 +20,7 @@ from rillcast import outputs
 from rillcast.bundle.bundle import Bundle
 from rillcast.cli import flags
 from rillcast.cli.commands.backtest import comparison
+from rillcast.cli.signals import raise_if_interrupted
 from rillcast.errors import SettingsError
 from rillcast.figures import to_json
 from rillcast.observability import logs
@@ -229,7 +230,8 @@ def _report(figures: dict[str, Any], *, as_json: bool) -> None:
 def _wait_for_interrupt() -> None:
     with contextlib.suppress(KeyboardInterrupt):
         while True:
-            time.sleep(3_600)
+            time.sleep(1)
+            raise_if_interrupted()
 
 
 def _say(text: str) -> None:

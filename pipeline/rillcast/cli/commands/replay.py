@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 import msgspec
 
 from rillcast.cli import flags
+from rillcast.cli.signals import raise_if_interrupted
 from rillcast.errors import SettingsError
 from rillcast.figures import to_json
 from rillcast.observability import logs
@@ -88,6 +89,7 @@ def run(args: argparse.Namespace) -> int:
         source.open(_FromTheStart())
         while not source.exhausted:
             polled = source.poll(_CHUNK, settings.worker.poll_timeout_s)
+            raise_if_interrupted()
             if not sent and look is not None:
                 look.decode(polled)  # raises where the times are in another unit
             values = [value or b"" for value in polled.values]

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from rillcast.cli import flags
+from rillcast.cli.signals import raise_if_interrupted
 from rillcast.errors import SettingsError, StateError, TransportError
 from rillcast.figures import to_json
 from rillcast.observability import logs
@@ -189,6 +190,7 @@ def _take_file(settings: Settings, warming: Warming, path: str, unit: Unit) -> N
 def _polls(source: Source, timeout_s: float) -> Iterator[Polled]:
     while not source.exhausted:
         yield source.poll(_CHUNK, timeout_s)
+        raise_if_interrupted()
 
 
 class _FromTheStart:
@@ -236,6 +238,7 @@ class _Member:
         deadline = time.monotonic() + _JOIN_TIMEOUT_S
         while self._assigned.keys() != self._partitions:
             self._source.poll(1, self._settings.worker.poll_timeout_s)
+            raise_if_interrupted()
             if time.monotonic() > deadline:
                 missing = sorted(self._partitions - self._assigned.keys())
                 raise TransportError(
@@ -261,6 +264,7 @@ class _Member:
         waiting = set(positions)
         while waiting:
             polled = self._source.poll(self._settings.worker.max_poll_records, self._settings.worker.poll_timeout_s)
+            raise_if_interrupted()
             ends = np.array([positions.get(number, 0) for number in polled.partitions.tolist()], np.int64)
             warming.take(polled.take(np.flatnonzero(polled.offsets < ends)))
             at = self._source.positions()

@@ -345,7 +345,7 @@ class ExpertsOracle:
         rate = np.maximum(c.quantile, 0.5 / (self.miss_n + 10))[..., None]
         self.quantile = self.quantile + np.where(good[..., None], rate * (tau - covered), 0)
         valid = there & (mean > 0)
-        relative = np.where(valid, np.abs(miss) / np.where(valid, mean, 1), 0)
+        relative = np.where(valid, np.minimum(np.abs(miss) / np.where(valid, mean, 1), 100), 0)
         count = valid.sum(1)
         self.miss = np.where(there[..., None], c.unit_forget * self.miss + np.abs(miss)[..., None], self.miss)
         self.unit = np.where(there[..., None], c.unit_forget * self.unit + unit, self.unit)

@@ -150,6 +150,19 @@ def test_the_state_stays_finite_whatever_the_values(value: float) -> None:
         assert all(part.isfinite().all() for part in rows.flat())
 
 
+@pytest.mark.parametrize("shape", ["ramp", "constant", "steps"])
+def test_a_stream_without_noise_leaves_a_state_of_the_size_of_its_values(shape: str) -> None:
+    """The experts miss by nothing until the ramp starts again; the engine quarantines states beyond 1e19."""
+    forecaster = ExpertForecaster(ExpertsConfig("1h", 8, (6, 24)))
+    rows, values = forecaster.initial_rows(2), {"ramp": 24, "constant": 1, "steps": 2}[shape]
+    for hour in range(120):
+        y = torch.full((2,), float((hour // 12 if shape == "steps" else hour) % values))
+        with torch.no_grad():
+            outputs, rows = forecaster.step(torch.full((2,), hour * HOUR_MS), y, rows)
+        assert max(float(season.abs().max()) for season in rows.seasons) < 1e3, hour
+        assert float(outputs.forecast.abs().max()) < 200, hour
+
+
 @pytest.mark.parametrize(
     ("freq", "seasons", "horizon"),
     [

@@ -45,6 +45,7 @@ from rillcast_training.model.scores import ForecastScores
 
 _LEAST_SCALE: Final = 1e-6  # of the size, for the scores of a constant stream
 _ABSOLUTE_FLOOR: Final = 1e-20
+_LARGEST_MISS: Final = 100.0  # in units of what was trusted to be missed, next to nothing on a stream without noise
 
 
 class ExpertRows(NamedTuple):
@@ -253,7 +254,8 @@ class ExpertForecaster(nn.Module):
         f.update(self.weights.learn(errors, (value - said).abs(), awake, valid)._asdict())
         f.update(self.widths.learn(misses, miss, unit, trusted, valid)._asdict())
         counts = valid & (trusted > 0)
-        relative = torch.where(counts, miss.abs() / trusted.clamp(min=1e-30), 0.0).sum(dim=0)[0]
+        relative = (miss.abs() / trusted.clamp(min=1e-30)).clamp(max=_LARGEST_MISS)
+        relative = torch.where(counts, relative, 0.0).sum(dim=0)[0]
         number = counts.to(torch.float32).sum(dim=0)[0]
         return relative / number.clamp(min=1), number > 0
 

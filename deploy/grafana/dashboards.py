@@ -276,10 +276,12 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Streams",
-                    "Streams that have state.",
+                    "Streams that have state, and those that have it in two partitions.",
                     "short",
-                    (Query('rillcast_streams{job="$job"}', "{{instance}}"),),
-                    stack=True,
+                    (
+                        Query('rillcast_streams{job="$job"}', "{{instance}}"),
+                        Query('rillcast_split_streams{job="$job"}', "{{instance}} split"),
+                    ),
                 ),
                 Panel(
                     "Memory",

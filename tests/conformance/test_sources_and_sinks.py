@@ -509,6 +509,16 @@ def test_headers_and_missing_values_are_published_as_given(kafka_case: tuple[Sin
     assert (second.key, second.value, list(second.headers)) == (b"b", None, [])
 
 
+def test_timestamps_are_published_as_given(kafka_case: tuple[Sink, KafkaCluster, str]) -> None:
+    sink, cluster, topic = kafka_case
+    now = time.time_ns() // 1_000_000
+    sink.publish(Channel.FORECASTS, Records([b"a", b"b"], [b"1", b"2"], None, [now - 3_600_000, -1]))
+    sink.flush(10.0)
+    first, second = cluster.read_all(topic)
+    assert first.timestamp_ms == now - 3_600_000
+    assert now <= second.timestamp_ms < now + 60_000
+
+
 @pytest.mark.parametrize("client", CLIENTS)
 def test_the_first_records_of_a_new_topic_are_all_there(kafka: KafkaCluster, client: str) -> None:
     """With several requests in flight librdkafka silently lost the small records in one of fifteen new topics."""

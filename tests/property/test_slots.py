@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+from collections import Counter
+
+import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -34,6 +37,31 @@ class SlotTableMachine(RuleBasedStateMachine):
         self.table.release(partition)
         self.zeroed -= before
         self.model = {key: slot for key, slot in self.model.items() if key[0] != partition}
+
+    @rule(partition=st.integers(0, 3), share=st.integers(1, 3))
+    def forget(self, partition: int, share: int) -> None:
+        leaving = [key for key in self.model if key[0] == partition][::share]
+        if leaving:
+            self.table.forget(partition, np.array([self.model.pop(key) for key in leaving], np.int64))
+
+    @rule(partition=st.integers(0, 3), number=st.integers(0, 2), ids=st.sets(st.integers(0, 700).map(str), max_size=9))
+    def restore(self, partition: int, number: int, ids: set[str]) -> None:
+        page = self.table.pages(partition)[number : number + 1]
+        taken = {slot for slot in self.model.values() if slot // PAGE_SLOTS in page}
+        names = iter(ids)
+        row = [next(names, "") if page and page[0] * PAGE_SLOTS + at not in taken else "" for at in range(PAGE_SLOTS)]
+        if page:
+            self.table.restore(partition, number, row)
+            for at, unique_id in enumerate(row):
+                if unique_id:
+                    self.model[partition, unique_id] = page[0] * PAGE_SLOTS + at
+
+    @invariant()
+    def streams_in_two_partitions_are_known(self) -> None:
+        counts = Counter(unique_id for _, unique_id in self.model)
+        assert self.table.num_split == sum(count > 1 for count in counts.values())
+        if self.table.num_split:
+            assert self.table.last_split is not None
 
     @invariant()
     def no_slot_has_two_tenants(self) -> None:

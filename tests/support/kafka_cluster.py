@@ -59,6 +59,7 @@ class Record(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: tuple[tuple[str, bytes | None], ...] = ()
+    timestamp_ms: int = -1
 
 
 class KafkaCluster:
@@ -283,4 +284,5 @@ def _read_to(consumer: Consumer, topic: str, ends: dict[int, int]) -> Iterable[R
                 remaining.discard(partition)
                 continue
             headers: Any = message.headers()
-            yield Record(partition, offset, message.key(), message.value(), tuple(headers or ()))
+            sent = message.timestamp()[1]
+            yield Record(partition, offset, message.key(), message.value(), tuple(headers or ()), sent)

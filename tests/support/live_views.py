@@ -57,7 +57,7 @@ def published(
 ) -> Published:
     """Return what an observer gets of some events: all of their forecasts were published, as empty records."""
     n = len(events)
-    residents = SimpleNamespace(num_streams=num_streams, size_bytes=0)
+    residents = SimpleNamespace(num_streams=num_streams, size_bytes=0, num_split=0, last_split=None)
     engine: Any = SimpleNamespace(bundle=SimpleNamespace(metadata=model or metadata()), residents=residents)
     are_live = np.ones(n, np.bool_) if live is None else np.array(live, np.bool_)
     forecasts = ForecastColumns(

@@ -37,6 +37,7 @@ COMMANDS: Final[Mapping[str, str]] = {
     "state": "inspect the stored state, copy it to and from a directory, or erase it so that it is rebuilt",
     "dlq": "list dead letters, show one, or send them again",
     "anomalies": "list or follow observations that their forecasts did not expect",
+    "rekey": "copy a topic to another one, keyed by stream, for topics that are not",
     "replay": "send events from a file to the input topic at a fixed speed",
     "demo": "train on real weather, then forecast the unseen weeks live",
     "config": "print the effective settings, secrets redacted",

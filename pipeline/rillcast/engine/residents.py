@@ -87,6 +87,16 @@ class Residents:
         return self._table.num_streams
 
     @property
+    def num_split(self) -> int:
+        """Number of streams that have state in more than one partition. Any thread may read it."""
+        return self._table.num_split
+
+    @property
+    def last_split(self) -> str | None:
+        """The stream that was found last in more than one partition. Any thread may read it."""
+        return self._table.last_split
+
+    @property
     def size_bytes(self) -> int:
         """Bytes of state on the device, including free slots of the pages in use."""
         retained = 0 if self.retained is None else self.retained.slot_bytes

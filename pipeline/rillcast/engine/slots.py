@@ -44,6 +44,8 @@ class SlotTable:
         self._names: dict[int, list[str]] = {}  # by page, the stream of each slot; "" = free
         self._num_pages = 1
         self._num_streams = 0
+        self._split: set[str] = set()
+        self._last_split: str | None = None
 
     @property
     def num_slots(self) -> int:
@@ -54,6 +56,16 @@ class SlotTable:
     def num_streams(self) -> int:
         """Number of streams that have a slot. Any thread may read it."""
         return self._num_streams
+
+    @property
+    def num_split(self) -> int:
+        """Number of streams that have a slot in more than one partition. Any thread may read it."""
+        return len(self._split)
+
+    @property
+    def last_split(self) -> str | None:
+        """The stream that was found last in more than one partition. Any thread may read it."""
+        return self._last_split
 
     def locate(
         self,
@@ -78,6 +90,7 @@ class SlotTable:
         # `map` straight into the array takes half the time of a list in between.
         found = np.fromiter(map(find, unique_ids, repeat(NO_SLOT)), np.int64, len(unique_ids))
         if not found.all():
+            new: list[str] = []
             for row in np.flatnonzero(found == NO_SLOT).tolist():
                 unique_id = unique_ids[row]
                 # A new stream may appear in the batch more than once.
@@ -87,8 +100,10 @@ class SlotTable:
                     continue
                 elif takes is None or takes(row):
                     found[row] = self._allocate(owner, unique_id)
+                    new.append(unique_id)
                 else:
                     found[row] = TOO_MANY_AT_ONCE
+            self._note_split(owner, new)
         return found
 
     def restore(self, partition: int, number: int, unique_ids: Sequence[str]) -> tuple[IntArray, IntArray]:
@@ -120,17 +135,21 @@ class SlotTable:
                 self._names[page][index] = unique_id
                 taken.append(slot)
         owner.free = sorted(set(owner.free) - set(taken), reverse=True)
+        self._note_split(owner, [unique_id for unique_id in unique_ids if unique_id])
         return np.array(taken, dtype=np.int64), np.array(vacated, dtype=np.int64)
 
     def forget(self, partition: int, slots: IntArray) -> None:
         """Free slots of a partition; the caller zeroes their rows."""
         owner = self._partitions[partition]
+        names: list[str] = []
         for slot in slots.tolist():
             page, index = divmod(slot, PAGE_SLOTS)
-            del owner.slots[self._names[page][index]]
+            names.append(self._names[page][index])
+            del owner.slots[names[-1]]
             self._names[page][index] = ""
             owner.free.append(slot)
         self._num_streams -= slots.size
+        self._forget_split(names)
 
     def release(self, partition: int) -> None:
         """Forget a partition's streams and free its pages for others. An unknown partition is ignored."""
@@ -140,6 +159,7 @@ class SlotTable:
             self._free_pages.extend(owner.pages)
             for page in owner.pages:
                 del self._names[page]
+            self._forget_split(owner.slots)
 
     def take_new_pages(self) -> tuple[list[int], list[int]]:
         """Return the pages handed out since the last call: those never used before, and those used before.
@@ -167,6 +187,20 @@ class SlotTable:
         """Return the slots of all streams of a partition."""
         owner = self._partitions.get(partition)
         return np.array(sorted(owner.slots.values()) if owner else [], dtype=np.int64)
+
+    def _note_split(self, owner: _Partition, new: Sequence[str]) -> None:
+        """Note which streams that are new to a partition another partition has; known streams are not looked up."""
+        for other in self._partitions.values() if new else ():
+            if other is not owner and not other.slots.keys().isdisjoint(new):
+                found = [unique_id for unique_id in new if unique_id in other.slots]
+                self._split.update(found)
+                self._last_split = found[-1]
+
+    def _forget_split(self, left: Iterable[str]) -> None:
+        """Note which streams are in one partition again after they left another."""
+        for unique_id in self._split.intersection(left) if self._split else ():
+            if sum(unique_id in owner.slots for owner in self._partitions.values()) < 2:
+                self._split.discard(unique_id)
 
     @staticmethod
     def _slots_of(page: int) -> Iterable[int]:

@@ -103,6 +103,7 @@ TABLE: Final = (
         "Seconds for which no broker has answered this member, which waits for them; 0 = it does not.",
     ),
     Metric("rillcast_streams", "gauge", "Streams that have state."),
+    Metric("rillcast_split_streams", "gauge", "Streams that have state in more than one partition of this member."),
     Metric("rillcast_state_bytes", "gauge", "Bytes of state on the device, spare rows of pages in use included."),
     Metric(
         "rillcast_scored_forecasts_total",

@@ -102,6 +102,7 @@ class Metrics(Observer):
         self._count_results(published.metadata, result, rows)
         residents = published.engine.residents
         self._gauges["rillcast_streams"].set(residents.num_streams)
+        self._gauges["rillcast_split_streams"].set(residents.num_split)
         self._gauges["rillcast_state_bytes"].set(residents.size_bytes)
 
     def _count_results(self, metadata: BundleMetadata, result: StepResult, rows: slice | IntArray) -> None:

@@ -47,7 +47,8 @@ class RunSummary(Observer):
         self._examples: dict[Reason | Status, str] = {}
         self._rejected_to: dict[int, int] = {}  # by partition, the last offset that was counted
         self._ignored_to: dict[tuple[Status, int], int] = {}
-        self._reported = 0
+        self._split, self._split_example = 0, ""
+        self._reported = (0, 0)
         self.records = 0
         self.forecasts = 0
         self.kept_back = 0
@@ -74,6 +75,9 @@ class RunSummary(Observer):
     def observe(self, published: Published) -> None:
         """Count forecasts, and events that changed no state."""
         events, status = published.events, published.result.status
+        residents = published.engine.residents
+        if (split := residents.num_split) > self._split:
+            self._split, self._split_example = split, residents.last_split or self._split_example
         advanced = _ADVANCED[status]
         self.forecasts += len(published.forecasts)
         self.kept_back += max(0, int(np.count_nonzero(published.stepped & advanced)) - len(published.forecasts))
@@ -95,15 +99,22 @@ class RunSummary(Observer):
                 self._examples[kind] = _one_line(f"{example} at {moment}Z")
 
     def report(self, *, always: bool = False) -> list[str]:
-        """Return a line for each kind of loss, if there were losses since the last report, or else if `always`."""
-        if not always and self.losses == self._reported:
+        """Return a line for each kind of trouble, if there was any since the last report, or else if `always`."""
+        found = self.losses, self._split
+        if not always and found == self._reported:
             return []
-        self._reported = self.losses
+        self._reported = found
         lines = [self._dead_letters()] if self._reasons else []
         for kind, words in _IGNORED.items():
             # A late event that became a dead letter is in the first line.
             if count := self._ignored[kind] - (self._reasons[Reason.LATE] if kind is Status.LATE else 0):
                 lines.append(f"{count:,} of {self.records:,} records {words}, the first at {self._examples[kind]}")
+        if self._split:
+            lines.append(
+                f"{self._split:,} {'stream has' if self._split == 1 else 'streams have'} events in more than one "
+                f"partition of {self._source_name}, such as {_one_line(repr(self._split_example))}. Each partition "
+                f"forecasts them by its own share of the events; key the topic by stream (`rillcast rekey`)"
+            )
         return lines
 
     def why_no_forecast(self) -> str:

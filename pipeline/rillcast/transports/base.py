@@ -131,11 +131,14 @@ class Records:
         keys: Keys, None for a record without one.
         values: Values, None for a tombstone.
         headers: Headers of each record; None = no record has any.
+        timestamps_ms: Timestamp of each record in milliseconds since the epoch, -1 = the time at which it is written;
+            None = that time for all. A topic with `message.timestamp.type=LogAppendTime` replaces it.
     """
 
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
     headers: Sequence[Headers] | None = None
+    timestamps_ms: Sequence[int] | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -157,7 +160,8 @@ class Records:
             return self, too_large
         kept = [row for row in range(len(self)) if row not in too_large]
         some = None if self.headers is None else [self.headers[row] for row in kept]
-        return Records([self.keys[row] for row in kept], [self.values[row] for row in kept], some), too_large
+        times = None if self.timestamps_ms is None else [self.timestamps_ms[row] for row in kept]
+        return Records([self.keys[row] for row in kept], [self.values[row] for row in kept], some, times), too_large
 
 
 def record_bytes(key: bytes | None, value: bytes | None, headers: Headers = ()) -> int:

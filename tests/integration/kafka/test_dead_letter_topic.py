@@ -31,6 +31,7 @@ def test_a_dead_letter_goes_back_to_the_partition_that_it_came_from(
     poll.partitions[:] = [2, 1, 0, 0, 1, 2]
     rejections = [Rejection(row, Reason.NOT_JSON, "x") for row in (0, 1, 3, 4, 5)] + [Rejection(2, Reason.LATE, "x")]
     DeadLetters(observations, 1000).publish(sink, poll, rejections, "toy@1")
+    DeadLetters("raw", 1000).publish(sink, poll, rejections[:1], "none (rekey)")
     sink.flush(20)
     sink.close()
     flags = [
@@ -42,9 +43,11 @@ def test_a_dead_letter_goes_back_to_the_partition_that_it_came_from(
     ]
 
     assert cli.main(["dlq", "list", "--count", *flags]) == 0
-    assert json.loads(capsys.readouterr().out) == {"not_json": 5, "late": 1}
+    assert json.loads(capsys.readouterr().out) == {"not_json": 6, "late": 1}
     assert cli.main(["dlq", "replay", "--reason", "not_json", *flags]) == 0
-    assert json.loads(capsys.readouterr().out)["sent"] == 5
+    done = json.loads(capsys.readouterr().out)
+    assert done["sent"] == 5
+    assert done["left_out"] == {"of raw: name it with --input.topic, or another topic with --to": 1}
 
     back = {(record.partition, record.key, record.value): record.headers for record in kafka.read_all(observations)}
     assert {row: list(headers[:-1]) for row, headers in back.items()} == {

@@ -113,3 +113,16 @@ def test_forecasts_that_were_kept_back_are_named_where_there_is_none() -> None:
     harness = workers.build(log, policy=Policy(every=2), needs_forecast=True)
     with pytest.raises(NoForecastError, match=r"memory: no forecast; 1 forecasts were kept back \(publish"):
         harness.worker.run()
+
+
+def test_streams_in_two_partitions_are_named_until_they_have_left_one(caplog: pytest.LogCaptureFixture) -> None:
+    log = Log({0: [], 1: []})
+    for unique_id, partition in (("a", 0), ("b", 1), ("a", 1), ("b\n", 0), ("a", 0)):
+        log.append(partition, observation(unique_id, 1, ds=len(log.partitions[partition])))
+    harness = workers.build(log)
+    with caplog.at_level(logging.WARNING, LOG):
+        harness.worker.run()
+    (line,) = [record.message for record in caplog.records if "partition" in record.message]
+    assert line.startswith("1 stream has events in more than one partition of memory, such as 'a'.")
+    assert "rillcast rekey" in line
+    assert harness.metric("rillcast_split_streams") == 1

@@ -31,8 +31,9 @@ examples:
   rillcast dlq list --file dead-letters.jsonl --json
 
 The name of a dead letter is its position: PARTITION/OFFSET, in a file 0/LINE (from 0). `replay` writes the original
-key, value and headers to the original partition, unchanged; it skips records that were cut. The topic is
-`dead_letters.topic`, unless --file names a file. Exit codes: 0 done, 2 settings, 5 the topic cannot be read or written.
+key, value and headers to the original partition, unchanged. It skips records that were cut, and those of another topic
+than `input.topic` (`rillcast rekey` writes such) unless --to says where they go. The topic is `dead_letters.topic`,
+unless --file names a file. Exit codes: 0 done, 2 settings, 5 the topic cannot be read or written.
 """
 REPLAYED: Final = "rillcast-replayed"
 _SHOWN_BYTES: Final = 10_000
@@ -87,7 +88,8 @@ def run(args: argparse.Namespace) -> int:
     chosen = _chosen(letters, args)
     if args.action == "list":
         return _count(chosen, as_json=args.json) if args.count else _list(chosen, as_json=args.json)
-    return _replay(settings, chosen, args.to, dry_run=args.dry_run, as_json=args.json)
+    source = settings.input.topic if args.file is None and args.to is None else None
+    return _replay(settings, chosen, args.to, source, dry_run=args.dry_run, as_json=args.json)
 
 
 # Reading.
@@ -213,7 +215,10 @@ def _text(data: bytes | None) -> str | None:
 # Sending again.
 
 
-def _replay(settings: Settings, letters: Iterable[_Found], to: str | None, *, dry_run: bool, as_json: bool) -> int:
+def _replay(
+    settings: Settings, letters: Iterable[_Found], to: str | None, source: str | None, *, dry_run: bool, as_json: bool
+) -> int:
+    """Send the originals; only those of `source`, unless that is None: others have to go where they came from."""
     from rillcast.transports.connect import open_topic_sink
 
     topic = to or settings.input.topic
@@ -226,6 +231,9 @@ def _replay(settings: Settings, letters: Iterable[_Found], to: str | None, *, dr
         for place, letter in found:
             if not letter.reason or not letter.is_whole:
                 left_out["cut" if letter.reason else "not a dead letter of Rillcast"] += 1
+                continue
+            if source is not None and letter.source != source:
+                left_out[f"of {letter.source}: name it with --input.topic, or another topic with --to"] += 1
                 continue
             if sink is not None:
                 headers = [*letter.headers, (REPLAYED, place.encode())]

@@ -82,9 +82,10 @@ class KafkaPythonSink:
         if partition is not None:
             learn_of_partition(producer, topic, partition, self._settings.request_timeout_s)
         headers: Iterable[Headers] = records.headers if records.headers is not None else ((),) * len(records)
-        for key, value, fields in zip(records.keys, records.values, headers, strict=True):
+        times = records.timestamps_ms if records.timestamps_ms is not None else (-1,) * len(records)
+        for key, value, fields, time_ms in zip(records.keys, records.values, headers, times, strict=True):
             try:
-                future = send(producer, topic, value, key, fields, partition)
+                future = send(producer, topic, value, key, fields, partition, time_ms)
             except (KafkaError, ValueError) as error:
                 self._note(error, topic, key, record_bytes(key, value, fields))
             else:

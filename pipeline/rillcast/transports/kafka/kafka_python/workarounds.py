@@ -193,7 +193,13 @@ record_accumulator.MemoryRecordsBuilder = NullHeaders
 
 
 def send(
-    producer: Any, topic: str, value: bytes | None, key: bytes | None, headers: Headers, partition: int | None
+    producer: Any,
+    topic: str,
+    value: bytes | None,
+    key: bytes | None,
+    headers: Headers,
+    partition: int | None,
+    timestamp_ms: int = -1,
 ) -> Any:
     """Hand a record to a producer that was configured with `NullValues`, and return the future of its acknowledgement.
 
@@ -202,7 +208,8 @@ def send(
     """
     if value is None and key is None:
         value = _NULL
-    return producer.send(topic, value, key, [(n, _NULL if v is None else v) for n, v in headers], partition)
+    fields = [(n, _NULL if v is None else v) for n, v in headers]
+    return producer.send(topic, value, key, fields, partition, timestamp_ms if timestamp_ms >= 0 else None)
 
 
 def close_without_waiting(producer: Any, timeout_s: float) -> None:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from itertools import repeat
 from typing import Final
 
 from confluent_kafka import KafkaError, KafkaException, Message, Producer
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _BACK_PRESSURE_S: Final = 0.05
 _BY_KEY: Final = -1  # librdkafka's RD_KAFKA_PARTITION_UA: the partitioner decides
+_NOW: Final = 0  # librdkafka's timestamp of a record that is given none
 
 
 def _is_new_partition(error: Exception) -> bool:
@@ -72,18 +74,22 @@ class LibrdkafkaSink:
         self._ledger.raise_failure()
         topic = self._topics[channel]
         to = _BY_KEY if partition is None else partition
-        if records.headers is None:
+        if records.headers is None and records.timestamps_ms is None:
             for key, value in zip(records.keys, records.values, strict=True):
                 try:
                     producer.produce(topic, value, key, to)
                 except (BufferError, KafkaException) as error:
-                    self._produce_slowly(error, topic, value, key, to, ())
+                    self._produce_slowly(error, topic, value, key, to, (), _NOW)
         else:
-            for key, value, fields in zip(records.keys, records.values, records.headers, strict=True):
+            n = len(records)
+            headers: Iterable[Headers] = records.headers if records.headers is not None else repeat((), n)
+            times: Iterable[int] = records.timestamps_ms if records.timestamps_ms is not None else repeat(_NOW, n)
+            for key, value, fields, time_ms in zip(records.keys, records.values, headers, times, strict=True):
+                at = max(_NOW, time_ms)
                 try:
-                    producer.produce(topic, value, key, to, headers=list(fields))
+                    producer.produce(topic, value, key, to, timestamp=at, headers=list(fields))
                 except (BufferError, KafkaException) as error:
-                    self._produce_slowly(error, topic, value, key, to, fields)
+                    self._produce_slowly(error, topic, value, key, to, fields, at)
         self._serve(lambda: producer.poll(0))
 
     def flush(self, timeout_s: float) -> None:
@@ -120,7 +126,7 @@ class LibrdkafkaSink:
             raise self._ledger.error() from error
 
     def _produce_slowly(
-        self, error: Exception, topic: str, value: bytes | None, key: bytes | None, to: int, headers: Headers
+        self, error: Exception, topic: str, value: bytes | None, key: bytes | None, to: int, headers: Headers, at: int
     ) -> None:
         """Produce a record that was refused once: wait for room or its partition, or note that it is lost."""
         producer = self._live()
@@ -131,7 +137,7 @@ class LibrdkafkaSink:
             producer.poll(_BACK_PRESSURE_S)
             self._ledger.raise_failure()
             try:
-                producer.produce(topic, value, key, to, headers=list(headers))
+                producer.produce(topic, value, key, to, timestamp=at, headers=list(headers))
             except (BufferError, KafkaException) as again:
                 error = again
             else:

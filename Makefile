@@ -29,13 +29,14 @@ SEEDS ?= 1
 ACCURACY := .accuracy
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test unit chaos fuzz audit check format bench accuracy docs image constraints clean
+.PHONY: help demo test test-cluster unit chaos fuzz audit check format bench accuracy docs image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
 	@echo 'make check        check format, lint and types'
 	@echo 'make unit         run the unit tests: about a minute, no network, no broker'
 	@echo 'make test         run all tests, on a real Apache Kafka (JOBS=2: processes; TESTS="-k kafka": options of pytest)'
+	@echo 'make test-cluster  apply manifests and chart to a real Kubernetes API server (needs Go and kubectl; builds for 20 minutes once)'
 	@echo 'make format       format the code and fix what the linter can fix'
 	@echo 'make docs         build the documentation site in build/site and check its links'
 	@echo 'make bench        run every benchmark, on a broker of its own (QUICK=1: a short run that shows that they work)'
@@ -65,6 +66,10 @@ demo: $(VENV)/.demo-installed
 
 test: $(VENV)/.dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile $(TESTS)
+
+test-cluster: $(VENV)/.dev-installed
+	$(BIN)/python -m tests.cluster.build
+	$(BIN)/python -m pytest tests/cluster tests/integration/deploy/test_helm.py $(TESTS)
 
 unit: $(VENV)/.dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile tests/unit $(TESTS)

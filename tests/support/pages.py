@@ -1,14 +1,17 @@
-"""Pages whose Python blocks are run, and whose `text` blocks show the output."""
+"""Blocks of pages: Python that is run, with the output in `text` blocks; files with a title; shell commands."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import re
+import textwrap
 from pathlib import Path
 from typing import NamedTuple
 
 NUMBER = re.compile(r"[+-]?\d[\d,]*(?:\.\d+)?(?:e[+-]?\d+)?")
+_TITLED = re.compile(r'```\w+ title="([^"]+)"\n(.*?)```\n', re.DOTALL)
+_INDENTED = re.compile(r"(?:(?<=\n\n)(?: {4}.*\n)+)")
 _BLOCK = re.compile(r"```python\n(.*?)```\n(?:\n```text\n(.*?)```)?", re.DOTALL)
 
 
@@ -47,3 +50,13 @@ def words(text: str) -> list[str]:
 def numbers(text: str) -> list[float]:
     """Return the text's numbers in order."""
     return [float(number.replace(",", "")) for number in NUMBER.findall(text)]
+
+
+def titled(page: Path) -> dict[str, str]:
+    """Return the files that a page shows, by their titles."""
+    return {found[1]: found[2] for found in _TITLED.finditer(page.read_text())}
+
+
+def commands(page: Path) -> list[str]:
+    """Return the indented blocks of a page, which are shell commands."""
+    return [textwrap.dedent(found[0]) for found in _INDENTED.finditer(page.read_text())]

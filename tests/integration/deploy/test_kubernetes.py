@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import shutil
 import subprocess
 import tomllib
@@ -19,6 +20,7 @@ import yaml
 from rillcast import cli, settings
 from rillcast.bundle.registry import reference
 from rillcast.observability.health import LIVENESS_TIMEOUT_S
+from tests.support import pages
 from tests.support.kustomize import Manifest, render
 from tests.support.paths import ROOT
 
@@ -133,6 +135,53 @@ def test_our_rendering_is_that_of_kustomize(overlay: str) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     theirs = {(m["kind"], m["metadata"]["name"]): m for m in yaml.safe_load_all(done.stdout)}
     assert {(m["kind"], m["metadata"]["name"]): m for m in rendered(overlay)} == theirs
+
+
+def test_two_services_of_a_namespace_do_not_select_each_other(tmp_path: Path) -> None:
+    if shutil.which("kubectl") is None:
+        pytest.skip("kubectl is not installed; tests.support.kustomize knows neither namePrefix nor configurations")
+    shutil.copytree(FOLDER, tmp_path / "kubernetes")
+    shown = pages.titled(ROOT / "docs" / "how-to" / "kubernetes.md")
+    members, selectors = {}, {}
+    for name in ("north", "south"):
+        overlay = tmp_path / "kubernetes" / "overlays" / name
+        overlay.mkdir()
+        for file in ("kustomization.yaml", "names.yaml"):
+            (overlay / file).write_text(shown[f"north/{file}"].replace("north", name))
+        command = ["kubectl", "kustomize", str(overlay)]
+        done = subprocess.run(command, capture_output=True, text=True, check=True)
+        of_kind = {m["kind"]: m for m in yaml.safe_load_all(done.stdout)}
+        for manifest in of_kind.values():
+            check(manifest, VERSIONS[-1])
+        assert of_kind["ScaledObject"]["spec"]["scaleTargetRef"]["name"] == f"{name}-rillcast"
+        members[name] = of_kind["StatefulSet"]["spec"]["template"]["metadata"]["labels"]
+        selectors[name] = [
+            of_kind["Service"]["spec"]["selector"],
+            of_kind["StatefulSet"]["spec"]["selector"]["matchLabels"],
+            of_kind["PodDisruptionBudget"]["spec"]["selector"]["matchLabels"],
+            of_kind["NetworkPolicy"]["spec"]["podSelector"]["matchLabels"],
+            of_kind["PodMonitor"]["spec"]["selector"]["matchLabels"],
+        ]
+    assert all(selector.items() <= members["north"].items() for selector in selectors["north"])
+    assert not any(selector.items() <= members["north"].items() for selector in selectors["south"])
+
+
+def test_the_way_to_an_autoscaler_takes_the_number_out_of_what_kubectl_remembers() -> None:
+    """`make test-cluster` runs it on a real API server; here only its filter is held to the form of kubectl's YAML."""
+    (command,) = (c for c in pages.commands(ROOT / "docs" / "how-to" / "kubernetes.md") if "set-last-applied" in c)
+    (line,) = (line for line in command.splitlines() if "grep" in line)
+    (pattern,) = re.findall("'(.*)'", line)
+    member = {"apiVersion": "apps/v1", "kind": "StatefulSet", "spec": {"replicas": 4, "serviceName": "rillcast"}}
+    kept = [text for text in yaml.safe_dump(member).splitlines() if not re.search(pattern, text)]
+    assert yaml.safe_load("\n".join(kept))["spec"] == {"serviceName": "rillcast"}
+
+
+@pytest.mark.parametrize("component", ["hpa", "keda"])
+def test_an_autoscaler_owns_the_number_of_members(component: str) -> None:
+    """An overlay that states a number and an autoscaler would set it back with every apply."""
+    base = yaml.safe_load((FOLDER / "base" / "statefulset.yaml").read_text())
+    assert "replicas" not in base["spec"]
+    assert "patches" not in yaml.safe_load((FOLDER / "components" / component / "kustomization.yaml").read_text())
 
 
 # Membership.

@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from rillcast import cli, settings
+from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.registry import reference
 from rillcast.observability.health import LIVENESS_TIMEOUT_S
 from tests.support import pages
@@ -402,6 +403,19 @@ def test_every_step_of_the_job_is_a_command_line_and_hands_on_to_the_next(
     assert train.hold_out == evaluate.hold_out > train.horizon
     assert reference.parse(evaluate.against) == (promote.registry, promote.promote)
     assert with_retraining["CronJob/rillcast-retraining"]["spec"]["jobTemplate"]["spec"]["backoffLimit"] == 0
+
+
+def test_the_first_model_is_pushed_where_there_is_none(with_retraining: dict[str, Manifest]) -> None:
+    pod = with_retraining["Job/rillcast-first-model"]["spec"]["template"]
+    (push,) = pod["spec"]["containers"]
+    args = cli.parser().parse_args(push["args"])
+    assert (args.registry, args.promote, args.if_unset) == ("/registry", "live", True)
+    first = Bundle.load(args.model).metadata
+    train = cli.parser().parse_args(retraining_pod(with_retraining)["spec"]["initContainers"][0]["args"])
+    assert (first.freq, first.horizon) == (train.freq, train.horizon), "the nightly candidate would be refused"
+    assert push["image"] == "registry.example/rillcast:0.1.0-cpu"
+    policy = with_retraining["NetworkPolicy/rillcast-retraining"]["spec"]["podSelector"]["matchLabels"]
+    assert policy.items() <= pod["metadata"]["labels"].items()
 
 
 def test_the_job_keeps_the_restricted_standard_and_is_no_member(with_retraining: dict[str, Manifest]) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
 from rillcast.cli import flags
+from rillcast.errors import SettingsError
 from rillcast.figures import to_json
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ EXAMPLES: Final = """\
 examples:
   rillcast model push s3://bucket/models model.onnx
   rillcast model push s3://bucket/models model.onnx --promote
+  rillcast model push /registry universal:1h --promote --if-unset
   rillcast model list s3://bucket/models
   rillcast model promote s3://bucket/models 0123456789abcdef --note 'more series'
   rillcast model rollback s3://bucket/models
@@ -50,6 +52,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--promote", nargs="?", const="live", metavar="ALIAS", help="then move an alias to it (default: live)"
     )
     push.add_argument("--note", default="", help="note in the history, with --promote")
+    push.add_argument(
+        "--if-unset", action="store_true", help="with --promote, leave an alias alone that names a model already"
+    )
     push.add_argument("--other-records", action="store_true", help=f"with --promote, {_OTHER_RECORDS}")
     promote = _add(actions, "promote", "move an alias to a model", _promote)
     promote.add_argument("model", metavar="MODEL", help="model id, or another alias")
@@ -127,10 +132,13 @@ def _push(args: argparse.Namespace) -> int:
     from rillcast.engine import dry_run
 
     registry, alias = _registry(args), args.promote
+    if args.if_unset and alias is None:
+        raise SettingsError("--if-unset says when an alias moves: it needs --promote")
     bundle = Bundle.load(args.model)
     dry_run.check(bundle)
     manifest, new = registry.push(bundle.model, _now())
-    moves = alias is not None and registry.target(alias) != manifest.model_id
+    target = None if alias is None else registry.target(alias)
+    moves = alias is not None and target != manifest.model_id and (target is None or not args.if_unset)
     if moves:
         registry.promote(manifest.model_id, _now(), alias=alias, note=args.note, other_records=args.other_records)
     if args.json:
@@ -140,8 +148,10 @@ def _push(args: argparse.Namespace) -> int:
         print(f"pushed {manifest.name}@{manifest.model_id}, {manifest.size_bytes:,} bytes")
     else:
         print(f"{manifest.name}@{manifest.model_id} exists already, since {manifest.pushed_at:%Y-%m-%d %H:%M}")
-    if alias is not None:
-        print(f"{alias} is {manifest.model_id} {'now; services that follow it change to it' if moves else 'already'}")
+    if moves:
+        print(f"{alias} is {manifest.model_id} now; services that follow it change to it")
+    elif alias is not None:
+        print(f"{alias} is {target} already")
     return 0
 
 

@@ -370,6 +370,18 @@ def test_pushing_can_promote_and_does_nothing_the_second_time(
     assert move.model_id == first["model_id"]
 
 
+def test_a_first_model_does_not_replace_a_live_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    registry, file = str(tmp_path / "models"), tmp_path / "model.onnx"
+    found = []
+    for multiplier in (31, 37):
+        file.write_bytes(toy(multiplier))
+        found.append(command(capsys, "push", registry, str(file), "--promote", "--if-unset"))
+    assert [each["promoted"] for each in found] == [True, False]
+    assert ModelRegistry.at(registry).target("live") == found[0]["model_id"]
+    assert cli.main(["model", "push", registry, str(file), "--promote", "--if-unset"]) == 0
+    assert f"live is {found[0]['model_id']} already" in capsys.readouterr().out
+
+
 def test_the_command_shows_which_model_each_alias_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     registry = ModelRegistry.at(str(tmp_path))
     assert cli.main(["model", "list", str(tmp_path)]) == 0
@@ -390,6 +402,7 @@ def test_the_command_shows_which_model_each_alias_means(tmp_path: Path, capsys: 
         (("pull", "live", "--out", "x.onnx"), 3, "has no alias"),
         (("rollback",), 3, "has no alias"),
         (("push", "no-such-file.onnx"), 3, "no-such-file.onnx"),
+        (("push", "universal:1h", "--if-unset"), 2, "--promote"),
     ],
 )
 def test_the_command_ends_with_the_code_of_the_error(

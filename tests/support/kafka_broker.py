@@ -64,19 +64,25 @@ def fetch_jars() -> Path:
     """
     pom = HERE / "pom.xml"
     return fetched(
-        f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}", lambda scratch: _copy_jars(pom, scratch)
+        f"kafka-{hashlib.sha256(pom.read_bytes()).hexdigest()[:12]}",
+        lambda scratch: copy_jars(pom, scratch, "kafka_*.jar"),
     )
 
 
-def _copy_jars(pom: Path, scratch: Path) -> Path:
+def copy_jars(pom: Path, scratch: Path, expected: str) -> Path:
+    """Let Maven copy the dependencies of `pom` into a folder, which it returns; one of them is `expected`.
+
+    Raises:
+        BrokerError: Maven failed; the message has its output.
+    """
     jars = scratch / "jars"
     command = ["mvn", "-q", "-B", "-f", str(pom), "dependency:copy-dependencies", f"-DoutputDirectory={jars}"]
     try:
         run = subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False)
     except subprocess.TimeoutExpired as error:
-        raise BrokerError(f"maven did not fetch Kafka within {_FETCH_TIMEOUT_S:g} s") from error
-    if run.returncode != 0 or not any(jars.glob("kafka_*.jar")):
-        raise BrokerError(f"maven could not fetch Kafka (exit {run.returncode}):\n{run.stdout}{run.stderr}")
+        raise BrokerError(f"maven did not fetch {pom} within {_FETCH_TIMEOUT_S:g} s") from error
+    if run.returncode != 0 or not any(jars.glob(expected)):
+        raise BrokerError(f"maven could not fetch {pom} (exit {run.returncode}):\n{run.stdout}{run.stderr}")
     return jars
 
 

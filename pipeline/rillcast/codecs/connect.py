@@ -6,7 +6,7 @@ Does not know: how a format is written.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 
@@ -14,7 +14,8 @@ from rillcast.bundle.bundle import BundleMetadata
 from rillcast.bundle.covariates import Covariate, Kind, check
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.forecasts.columns import ForecastEncoder
-from rillcast.codecs.forecasts.encoders import make_encoder
+from rillcast.codecs.forecasts.encoders import make_encoder, make_row_encoder
+from rillcast.codecs.forecasts.selection import Selection
 from rillcast.codecs.observations import stream_table
 from rillcast.codecs.observations.cloudevents import open_event
 from rillcast.codecs.observations.covariates import CovariateColumns, CovariateRules, Vocabulary
@@ -113,17 +114,44 @@ def open_encoder(settings: Settings, metadata: BundleMetadata) -> ForecastEncode
     """Return the encoder of forecasts; Avro asks the registry with the first record.
 
     Raises:
-        SettingsError: The registry's client refuses its settings.
+        SettingsError: The registry's client refuses its settings, or the model has no such level or step.
     """
     output = settings.output
+    selection = published_part(settings, metadata)
+    if output.shape == "rows":
+        ask_both = None
+        if output.codec == "avro":
+            ask = _asking(settings)
+            ask_both = lambda key, value: (ask("key", key), ask("value", value))  # noqa: E731
+        connect = output.envelope == "connect"
+        return make_row_encoder(selection, output.decimals, ask_both, key=output.row_key, connect=connect)
+    part = selection if settings.publish.levels or settings.publish.horizons else None
     if output.codec != "avro":
-        return make_encoder(output.codec, metadata, output.decimals)
-    from rillcast.codecs.forecasts.avro import SCHEMA_TEXT
+        return make_encoder(output.codec, metadata, output.decimals, selection=part)
+    from rillcast.codecs.forecasts.avro import schema
+
+    schema_id = partial(_asking(settings), "value", schema(selection.named_steps))
+    return make_encoder("avro", metadata, schema_id=schema_id, selection=part)
+
+
+def published_part(settings: Settings, metadata: BundleMetadata) -> Selection:
+    """Return the part of a model's forecasts that is published.
+
+    Raises:
+        SettingsError: The model has no such level or step.
+    """
+    try:
+        return Selection.of(metadata, settings.publish.chosen_levels, settings.publish.chosen_steps)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def _asking(settings: Settings) -> Callable[[str, str], int]:
+    """Return a function that asks the registry for the id of the schema of the forecasts' keys or values."""
     from rillcast.codecs.schema_registry import Registry
 
-    registry, subject = Registry(settings.registry), f"{output.topic}-value"
-    ask = partial(registry.id_of, subject, SCHEMA_TEXT, register=settings.registry.auto_register)
-    return make_encoder("avro", metadata, schema_id=ask)
+    registry, register = Registry(settings.registry), settings.registry.auto_register
+    return lambda part, text: registry.id_of(f"{settings.output.topic}-{part}", text, register=register)
 
 
 def _columns(

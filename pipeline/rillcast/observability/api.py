@@ -292,6 +292,7 @@ def _entry(record: Record) -> StreamEntry:
 def _forecast(record: Record) -> Forecast:
     # A float32's shortest digits, as the JSON codec writes them, not those of the float64 that holds it.
     columns = orjson.loads(orjson.dumps(record.values.T.copy(), option=orjson.OPT_SERIALIZE_NUMPY))
+    named = {} if record.steps == tuple(range(1, len(record.values) + 1)) else {"steps": list(record.steps)}
     return Forecast(
         unique_id=record.unique_id,
         ds=_moment(record.ds),
@@ -301,6 +302,7 @@ def _forecast(record: Record) -> Forecast:
         quantiles=dict(zip(map(level_name, record.quantiles), columns, strict=True)),
         anomaly=None if record.anomaly != record.anomaly else record.anomaly,
         source=Source(partition=record.partition, offset=record.offset),
+        **named,
     )
 
 

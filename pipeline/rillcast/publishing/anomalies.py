@@ -23,7 +23,7 @@ import orjson
 from rillcast.arrays import FloatArray
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.forecasts.columns import STATUS_NAMES, model_name
-from rillcast.codecs.forecasts.reader import decode_forecast
+from rillcast.codecs.forecasts.reader import decode_forecast, read_avro
 from rillcast.codecs.observations.rejections import Reason, Rejection
 from rillcast.errors import DataError
 from rillcast.observability.observer import Observer, Published
@@ -63,13 +63,19 @@ class Anomaly:
 
     @classmethod
     def read(cls, value: bytes, key: bytes | None = None) -> Anomaly:
-        """Read an anomaly record, or a forecast record of any codec.
+        """Read an anomaly record, or a forecast record of any codec and shape.
+
+        Of a forecast that is published as rows, only the first row has the anomaly; it is unknown in the others.
 
         Raises:
             DataError: The record is neither.
         """
-        if value[:1] == b"{" and b'"quantiles":' not in value:
+        if value[:1] == b"{" and b'"tail_probability":' in value and b'"quantiles":' not in value:
             return cls._from_own(value)
+        if value[:1] == b"\0" and "origin" in (row := read_avro(value)):
+            rated = math.nan if row["anomaly"] is None else float(row["anomaly"])
+            where = row["source_partition"], row["source_offset"]
+            return cls(row["unique_id"], row["origin"], math.nan, rated, row["model"], *where)
         forecast = decode_forecast(value, key)
         where = forecast.partition, forecast.offset
         return cls(forecast.unique_id, forecast.ds, math.nan, forecast.anomaly, forecast.model, *where)

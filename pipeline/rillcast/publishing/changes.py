@@ -39,7 +39,8 @@ class Changes:
         """Begin with nothing published.
 
         Args:
-            metadata: The description of the model that forecasts.
+            metadata: The description of the model that forecasts; forecasts are compared up to its horizon, which may
+                be shorter than theirs.
             share: Share of the outer interval's width by which a forecast has to move. A bundle with one level has no
                 such interval, so that any difference counts.
             count: Is called with the number of forecasts that were kept back.
@@ -75,9 +76,11 @@ class Changes:
         # A wave has one forecast of a stream: its second one is compared after its first was noted, or not.
         for wave in _waves(rows):
             at = rows[wave]
-            differs = forced[wave] | self._differ(at, periods[wave], forecasts.forecast[wave, :, self._middle])
+            differs = forced[wave] | self._differ(
+                at, periods[wave], forecasts.forecast[wave, : self._horizon, self._middle]
+            )
             moved[wave] = differs
-            self._note(at[differs], periods[wave][differs], forecasts.forecast[wave[differs]])
+            self._note(at[differs], periods[wave][differs], forecasts.forecast[wave[differs], : self._horizon])
         self._count(int(np.count_nonzero(~moved)))
         return moved
 

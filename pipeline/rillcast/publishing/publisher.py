@@ -24,7 +24,7 @@ from rillcast.observability.stages import StageClock
 from rillcast.publishing.filters import Filter
 from rillcast.publishing.revisions import with_revisions
 from rillcast.publishing.trace_context import TraceContext
-from rillcast.transports.base import Channel, Polled, Records, Sink
+from rillcast.transports.base import Channel, Headers, Polled, Records, Sink
 
 _ADVANCED: Final = np.array([status.advanced for status in Status])
 # The encoder holds the interpreter. Larger parts keep the engine, which steps in another thread, waiting for it
@@ -173,19 +173,38 @@ class ForecastOutput:
         headers = None if self._trace is None else self._trace.headers(polled, records, forecasts, seconds)
         limit, first = self._sink.largest_record(Channel.FORECASTS), 0
         written = Written([], {}, limit)
+        per = self._encoder.records_per_forecast
         for part in forecasts.parts(_PART_ROWS):
             keys, values = self._encoder.encode(part)
+            whole = self._encoder.whole(part, values)
             self._stages.lap("encode")
-            part_headers = None if headers is None else headers[first : first + len(values)]
+            part_headers = None if headers is None else _each(headers[first : first + len(part)], per)
             encoded = Records(keys, values, part_headers)
             if limit is not None:
-                encoded, too_large = encoded.within(limit)
-                written.too_large.update({first + row: size for row, size in too_large.items()})
-            first += len(values)
-            written.values.extend(value for value in encoded.values if value is not None)
+                _, sizes = encoded.within(limit)
+                too_large: dict[int, int] = {}
+                for record, size in sizes.items():
+                    too_large.setdefault(record // per, size)
+                if too_large:
+                    kept = [row for row in range(len(part)) if row not in too_large]
+                    encoded = _of_forecasts(encoded, kept, per)
+                    whole = [whole[row] for row in kept]
+                    written.too_large.update({first + row: size for row, size in too_large.items()})
+            first += len(part)
+            written.values.extend(whole)
             self._sink.publish(Channel.FORECASTS, encoded)
             self._stages.lap("produce")
         return written
+
+
+def _each(headers: list[Headers], per: int) -> list[Headers]:
+    """Return the headers of each forecast once for each of its records."""
+    return headers if per == 1 else [each for each in headers for _ in range(per)]
+
+
+def _of_forecasts(records: Records, kept: Sequence[int], per: int) -> Records:
+    """Return the records of some forecasts, each of which has `per`."""
+    return records.take([row * per + record for row in kept for record in range(per)])
 
 
 def _forecasts(

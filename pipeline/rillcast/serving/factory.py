@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from rillcast.bundle.bundle import Bundle, BundleMetadata
 from rillcast.bundle.frequency import Frequency
-from rillcast.codecs.connect import open_encoder
+from rillcast.codecs.connect import open_encoder, published_part
 from rillcast.codecs.forecasts.columns import model_name
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
@@ -102,7 +102,9 @@ class ServedModelFactory:
         policy = Policy(warming_up=publish.warming_up, every=publish.every, frequency=metadata.frequency)
         if not publish.on_change:
             return [policy]
-        return [policy, Changes(metadata, publish.on_change, self._observers.metrics.unchanged)]
+        last = int(published_part(self._settings, metadata).steps[-1])  # readers have no later step to compare
+        seen = metadata.model_copy(update={"horizon": last})
+        return [policy, Changes(seen, publish.on_change, self._observers.metrics.unchanged)]
 
     def _trace(self, metadata: BundleMetadata) -> TraceContext | None:
         if not self._settings.publish.trace_context:
@@ -145,8 +147,9 @@ def require_supported(settings: Settings, bundle: Bundle) -> None:
     """Check that a bundle has the outputs that the settings need, and that its state fits.
 
     Raises:
-        SettingsError: It has no output `anomaly`, or its state is too large.
+        SettingsError: It has no output `anomaly`, no level or step that is to be published, or too large a state.
     """
+    published_part(settings, bundle.metadata)
     needed = settings.anomalies.topic is not None or settings.anomalies.path is not None
     if needed and not bundle.has_anomaly:
         raise SettingsError(

@@ -108,6 +108,12 @@ class Settings(BaseSettings):
             raise ValueError("output.codec is 'avro', which needs registry.url")
         if self.output.path is not None and self.output.codec != "json":
             raise ValueError(f"output.codec is {self.output.codec!r}, but output.path is a file, which takes json only")
+        if self.output.shape == "rows" and self.output.codec not in ("json", "avro"):
+            raise ValueError(f"output.shape is 'rows', which takes output.codec json or avro, not {self.output.codec}")
+        if self.output.envelope == "connect" and (self.output.shape, self.output.codec) != ("rows", "json"):
+            raise ValueError("output.envelope is 'connect', which needs output.shape 'rows' and output.codec 'json'")
+        if self.output.envelope == "connect" and self.output.path is not None:
+            raise ValueError("output.envelope is 'connect', but output.path is a file, not a topic of Kafka Connect")
         if self.input.path is None and self.output.path is None:
             topics = [self.input.topic, self.output.topic, self.dead_letters.topic]
             if len(set(topics)) != len(topics):

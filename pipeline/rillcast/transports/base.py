@@ -158,10 +158,13 @@ class Records:
         too_large = {row: size for row, record in rows if (size := record_bytes(*record)) > limit}
         if not too_large:
             return self, too_large
-        kept = [row for row in range(len(self)) if row not in too_large]
-        some = None if self.headers is None else [self.headers[row] for row in kept]
-        times = None if self.timestamps_ms is None else [self.timestamps_ms[row] for row in kept]
-        return Records([self.keys[row] for row in kept], [self.values[row] for row in kept], some, times), too_large
+        return self.take([row for row in range(len(self)) if row not in too_large]), too_large
+
+    def take(self, rows: Sequence[int]) -> Records:
+        """Return some of the records, in the order of `rows`."""
+        some = None if self.headers is None else [self.headers[row] for row in rows]
+        times = None if self.timestamps_ms is None else [self.timestamps_ms[row] for row in rows]
+        return Records([self.keys[row] for row in rows], [self.values[row] for row in rows], some, times)
 
 
 def record_bytes(key: bytes | None, value: bytes | None, headers: Headers = ()) -> int:

@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from rillcast.codecs.forecasts.avro import SCHEMA_TEXT
+from rillcast.codecs.forecasts.avro import schema
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.codecs.schema_registry import Registry
@@ -157,10 +157,10 @@ def test_the_schema_of_forecasts_is_refused_only_by_a_registry(register: bool) -
         answering(lambda _path: incompatible if register else unknown) as url,
         pytest.raises(SettingsError, match="subject 'f-value' does not accept") as raised,
     ):
-        registry_at(url).id_of("f-value", SCHEMA_TEXT, register=register)
+        registry_at(url).id_of("f-value", schema(), register=register)
     assert "  " not in str(raised.value)
     with (
         answering(lambda _path: NO_REGISTRY["ingress"]) as url,
         pytest.raises(TransportError, match="no registry does"),
     ):
-        registry_at(url).id_of("f-value", SCHEMA_TEXT, register=register)
+        registry_at(url).id_of("f-value", schema(), register=register)

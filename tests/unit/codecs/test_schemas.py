@@ -13,6 +13,7 @@ import pytest
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.forecasts.columns import ForecastColumns
 from rillcast.codecs.forecasts.encoders import make_encoder
+from rillcast.codecs.forecasts.selection import Selection
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.protobuf import OBSERVATION, observation_message
 from rillcast.codecs.observations.rejections import Reason
@@ -67,22 +68,25 @@ def test_the_bounds_of_time_are_the_decoders() -> None:
 @pytest.mark.parametrize("status", [status for status in Status if status.advanced])
 @pytest.mark.parametrize("anomaly", [None, np.array([np.nan], np.float32), np.array([0.5], np.float32)])
 @pytest.mark.parametrize("revised", [False, True])
-def test_every_forecast_keeps_its_schema(status: Status, anomaly: Any, revised: bool) -> None:
+@pytest.mark.parametrize("steps", [(1, 2), (2, 4)])
+def test_every_forecast_keeps_its_schema(status: Status, anomaly: Any, revised: bool, steps: tuple[int, ...]) -> None:
     columns = ForecastColumns(
         unique_ids=["€"],
         ds=np.array([NOON_MS]),
         status=np.array([status], np.int8),
-        forecast=np.ones((1, 2, 3), np.float32),
+        forecast=np.ones((1, 4, 3), np.float32),
         anomaly=anomaly,
         partitions=np.array([3]),
         offsets=np.array([2**40]),
         revision=np.array([2], np.int32) if revised else None,
     )
-    _, (value,) = make_encoder("json", toy_bundle().metadata).encode(columns)
+    metadata = toy_bundle().metadata.model_copy(update={"horizon": 4})
+    part = Selection.of(metadata, (), steps)
+    _, (value,) = make_encoder("json", metadata, selection=part).encode(columns)
     document = json.loads(value)
     validator("forecast.schema.json").validate(document)
     members = set(json.loads((SCHEMAS / "forecast.schema.json").read_text())["properties"])
-    assert set(document) == members - (set() if revised else {"revision"})
+    assert set(document) == members - (set() if revised else {"revision"}) - ({"steps"} if steps == (1, 2) else set())
 
 
 def test_the_schema_of_forecasts_lists_the_statuses_that_are_published() -> None:

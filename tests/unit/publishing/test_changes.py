@@ -153,3 +153,11 @@ def test_nothing_to_judge_is_nothing() -> None:
     assert Changes(metadata(), 0.1).keep(columns()).tolist() == []
     with pytest.raises(ValueError, match="above 0"):
         Changes(metadata(), 0.0)
+
+
+def test_steps_that_are_not_published_do_not_count() -> None:
+    changes = Changes(metadata().model_copy(update={"horizon": 2}), 0.1)  # only two of the four steps are published
+    assert moved(changes, ("a", 0, [1, 1, 1, 1])) == [True]
+    assert moved(changes, ("a", 0, [1, 1, 99, 99])) == [False]
+    assert moved(changes, ("a", 0, [1, 9, 1, 1])) == [True]
+    assert moved(changes, ("a", 2, [1, 9, 1, 1])) == [True], "half of what readers have has passed"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.frequency import Frequency
-from rillcast.codecs.forecasts.encoders import make_encoder
+from rillcast.codecs.forecasts.encoders import make_encoder, make_row_encoder
+from rillcast.codecs.forecasts.reader import decode_forecast
+from rillcast.codecs.forecasts.selection import Selection
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
@@ -86,3 +90,30 @@ def test_an_event_counts_for_the_period_that_it_falls_into_also_before_the_epoch
     assert published(Policy(every=2, frequency=Frequency(HOUR_MS)), ds) == [0, 4, 5]
     days = [day * 24 * HOUR_MS for day in (0, 30, 31, 59, 89, 90)]  # 1970 up to 1 April
     assert published(Policy(every=3, frequency=Frequency(1, in_months=True)), days) == [0, 1, 5]
+
+
+def test_rows_are_published_together_or_not_at_all_and_the_cache_has_whole_forecasts() -> None:
+    bundle, sizes = toy_bundle(), [5, 300, 6]
+    engine, log, registry = StepEngine(bundle, Device("cpu")), Log({0: []}), CollectorRegistry()
+    sink, cache, metrics = MemorySink(log), ForecastCache(1_000), Metrics(registry, bundle.metadata, "cpu")
+    encoder = make_row_encoder(Selection.of(bundle.metadata, (0.5,)))
+    publisher = Publisher(engine, ForecastOutput(sink, encoder), [], [metrics, cache])
+    n = len(sizes)
+    zeros, offsets = np.zeros(n, np.int64), np.arange(n)
+    polled = Polled(zeros, offsets, np.full(n, -1), [None] * n, [b""] * n)
+    ids = [f"{i:x}".rjust(size, "s") for i, size in enumerate(sizes)]
+    events = EventBatch(zeros, offsets, ids, np.zeros(n, np.int64), np.ones(n, np.float32))
+    sink.largest[Channel.FORECASTS] = 700
+    rejections = publisher.publish(polled, events, engine.step(events), np.ones(n, dtype=bool))
+    sink.flush(1.0)
+    records = log.published[Channel.FORECASTS]
+    rows = [json.loads(value or b"") for _, value, _ in records]
+    assert [(row["unique_id"], row["step"]) for row in rows] == [(ids[i], s) for i in (0, 2) for s in (1, 2)]
+    assert [(each.row, each.reason) for each in rejections] == [(1, Reason.FORECAST_TOO_LARGE)]
+    assert registry.get_sample_value("rillcast_forecasts_total") == 2
+    kept = {unique_id: decode_forecast(value) for unique_id, value in cache.page(10).records}
+    assert kept.keys() == {ids[0], ids[2]}
+    for row in rows:
+        whole = kept[row["unique_id"]]
+        assert (whole.model, whole.offset) == (row["model"], row["source_offset"])
+        assert whole.values[row["step"] - 1, 0] == row["q50"]

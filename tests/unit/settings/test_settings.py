@@ -222,6 +222,15 @@ def test_a_wrong_value_is_not_printed_with_its_secret(clean: Path, monkeypatch: 
         ('[kafka]\nsecurity_protocol = "SASL_SSL"', r"kafka\.sasl_username, kafka\.sasl_password"),
         ('[kafka]\nsecurity_protocol = "SASL_SSL"\nsasl_mechanism = "OAUTHBEARER"', r"kafka\.oauth_token_url"),
         ('[kafka]\noauth_token_url = "http://idp.example/token"', "https"),
+        ('[output]\nshape = "rows"\ncodec = "msgpack"', "json or avro"),
+        ('[output]\nenvelope = "connect"', "output.shape 'rows'"),
+        ('[output]\nshape = "rows"\nenvelope = "connect"\npath = "f.jsonl"', "not a topic"),
+        ('[publish]\nlevels = "0.1;0.9"', r"publish\.levels"),
+        ('[publish]\nlevels = "0.1,0.1"', r"publish\.levels"),
+        ('[publish]\nlevels = "0.1,1"', r"publish\.levels"),
+        ('[publish]\nhorizons = "0-3"', r"publish\.horizons"),
+        ('[publish]\nhorizons = "3-1"', r"publish\.horizons"),
+        ('[publish]\nhorizons = "1,x"', r"publish\.horizons"),
     ],
 )
 def test_settings_that_cannot_work_together_are_refused(clean: Path, text: str, what: str) -> None:

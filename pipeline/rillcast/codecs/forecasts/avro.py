@@ -12,14 +12,15 @@ counted blocks that end with an empty one).
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+import operator
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from rillcast.arrays import AnyArray, IntArray
 from rillcast.bundle.bundle import BundleMetadata, Status
-from rillcast.codecs.forecasts.columns import STATUS_NAMES, ForecastColumns, level_name, model_name
+from rillcast.codecs.forecasts.columns import STATUS_NAMES, ForecastColumns, OneRecord, level_name, model_name
 
 SCHEMA: Final[dict[str, Any]] = {
     "type": "record",
@@ -68,22 +69,31 @@ SCHEMA: Final[dict[str, Any]] = {
     ],
 }
 """The schema in `docs/schemas/forecast.avsc`, which the service registers."""
-SCHEMA_TEXT: Final = json.dumps(SCHEMA)
+STEPS: Final[dict[str, Any]] = {
+    "name": "steps",
+    "type": {"type": "array", "items": "int"},
+    "default": [],
+    "doc": "The steps of the values, counted from 1; empty = 1, 2, 3, ...",
+}
+"""The last field of records whose steps are not simply the first ones."""
 FRAME_BYTES: Final = 5
 _GROUPS: Final = 10  # groups of 7 bits in the longest number
 _END: Final = b"\0"  # end of a map or an array
 _NULL: Final = b"\0"  # the first branch of a union
 
 
-class AvroEncoder:
+class AvroEncoder(OneRecord):
     """Encodes columns as Avro records, keyed by stream id."""
 
-    def __init__(self, metadata: BundleMetadata, schema_id: Callable[[], int]) -> None:
+    def __init__(
+        self, metadata: BundleMetadata, schema_id: Callable[[], int], steps: Sequence[int] | None = None
+    ) -> None:
         """Prepare the encoder without asking the registry.
 
         Args:
             metadata: Metadata of the model.
-            schema_id: Asks the registry for the id of `SCHEMA`; called once, with the first records.
+            schema_id: Asks the registry for the id of `schema(steps)`; called once, with the first records.
+            steps: The steps, where they are not simply the first ones; records then name them.
         """
         self._schema_id = schema_id
         self._frame: bytes | None = None
@@ -91,7 +101,7 @@ class AvroEncoder:
         constants: dict[str, bytes] = {}
         opening = number(len(metadata.quantiles))
         for level, quantile in enumerate(metadata.quantiles):
-            constants[f"level{level}"] = opening + _text(level_name(quantile)) + number(metadata.horizon)
+            constants[f"level{level}"] = opening + text(level_name(quantile)) + number(metadata.horizon)
             members.append((f"level{level}", f"V{len(constants[f'level{level}'])}"))
             members.append((f"values{level}", ("<f4", (metadata.horizon,))))
             opening = _END  # ends the array before
@@ -102,7 +112,8 @@ class AvroEncoder:
         for name, packed in constants.items():
             self._constants[name] = np.void(packed)
         self._levels = len(metadata.quantiles)
-        self._model = _text(metadata.freq) + _text(model_name(metadata))
+        self._steps = b"" if steps is None else number(len(steps)) + b"".join(map(number, steps)) + _END
+        self._model = text(metadata.freq) + text(model_name(metadata))
         self._status = [number(status) for status in Status]
 
     def encode(self, columns: ForecastColumns) -> tuple[list[bytes], list[bytes]]:
@@ -120,7 +131,7 @@ class AvroEncoder:
         block = np.full(n, self._constants)
         for level in range(self._levels):
             block[f"values{level}"] = columns.forecast[:, :, level]
-        data, frame = block.tobytes(), self._frame
+        data, frame, steps = block.tobytes(), self._frame, self._steps
         revisions = [number(0)] * n if columns.revision is None else numbers(columns.revision.astype(np.int64))
         keys = [unique_id.encode() for unique_id in columns.unique_ids]
         lengths = numbers(np.array([len(key) for key in keys], np.int64))
@@ -130,7 +141,7 @@ class AvroEncoder:
             numbers(columns.ds),
             columns.status.tolist(),
             range(0, n * size, size),
-            _anomalies(columns.anomaly, n),
+            anomalies(columns.anomaly, n),
             numbers(columns.partitions),
             numbers(columns.offsets),
             revisions,
@@ -138,11 +149,29 @@ class AvroEncoder:
         )
         values = [
             b"".join(
-                (frame, length, key, ds, model, status[of], data[at : at + size], anomaly, partition, offset, revision)
+                (
+                    frame,
+                    length,
+                    key,
+                    ds,
+                    model,
+                    status[of],
+                    data[at : at + size],
+                    anomaly,
+                    partition,
+                    offset,
+                    revision,
+                    steps,
+                )
             )
             for length, key, ds, of, at, anomaly, partition, offset, revision in rows
         ]
         return keys, values
+
+
+def schema(steps: Sequence[int] | None = None) -> str:
+    """Return the text of the schema that records with these steps are written by."""
+    return json.dumps(SCHEMA if steps is None else SCHEMA | {"fields": [*SCHEMA["fields"], STEPS]})
 
 
 def number(value: int) -> bytes:
@@ -161,12 +190,19 @@ def numbers(values: IntArray) -> list[bytes]:
     return [data[_GROUPS * row : _GROUPS * row + length] for row, length in enumerate(lengths.tolist())]
 
 
-def _text(text: str) -> bytes:
-    data = text.encode()
+def text(given: str) -> bytes:
+    """Return an Avro string."""
+    data = given.encode()
     return number(len(data)) + data
 
 
-def _anomalies(anomaly: AnyArray | None, n: int) -> list[bytes]:
+def texts(given: Sequence[bytes]) -> list[bytes]:
+    """Return Avro strings of UTF-8."""
+    return list(map(operator.add, numbers(np.array([len(data) for data in given], np.int64)), given))
+
+
+def anomalies(anomaly: AnyArray | None, n: int) -> list[bytes]:
+    """Return Avro unions of null and float; an unknown one is null."""
     if anomaly is None:
         return [_NULL] * n
     data = anomaly.astype("<f4").tobytes()

@@ -79,11 +79,30 @@ class ForecastColumns:
 
 
 class ForecastEncoder(Protocol):
-    """Encodes columns as records, keyed by stream id."""
+    """Encodes columns as records."""
+
+    @property
+    def records_per_forecast(self) -> int:
+        """Number of records that each row of the columns becomes."""
+        ...
 
     def encode(self, columns: ForecastColumns) -> tuple[list[bytes], list[bytes]]:
-        """Return keys and values, one of each per row."""
+        """Return keys and values, `records_per_forecast` of each per row, in the order of the rows."""
         ...
+
+    def whole(self, columns: ForecastColumns, values: list[bytes]) -> list[bytes]:
+        """Return one record per row that `decode_forecast` reads; `values` are those that `encode` returned."""
+        ...
+
+
+class OneRecord:
+    """The part of an encoder that writes one record per forecast."""
+
+    records_per_forecast: Final = 1
+
+    def whole(self, columns: ForecastColumns, values: list[bytes]) -> list[bytes]:  # noqa: ARG002  they have it all
+        """See `ForecastEncoder.whole`."""
+        return values
 
 
 def model_name(metadata: BundleMetadata) -> str:

@@ -8,16 +8,17 @@ Owns: the layout (`layout`), which `docs/records.md` repeats.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import numpy as np
 
 from rillcast.bundle.bundle import BundleMetadata
-from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.codecs.forecasts.columns import ForecastColumns, OneRecord
 
 MAGIC: Final = b"RCF1"
-# Little-endian, packed: 64 bytes, then the levels, then the revision where forecasts are revised (`values_at` shows
-# it), then the values by horizon and level.
+# Little-endian, packed: 64 bytes, the levels, the revision where forecasts are revised or steps are named,
+# the steps where they are not simply the first ones (`values_at` shows both), and the values by horizon and level.
 HEADER: Final = np.dtype(
     [
         ("magic", "S4"),
@@ -36,19 +37,22 @@ HEADER: Final = np.dtype(
 )
 
 
-def layout(horizon: int, levels: int, *, revised: bool = False) -> np.dtype[Any]:
-    """Return the type of a whole record; `revised` = with the number of its revision."""
-    revision = [("revision", "<u4")] if revised else []
-    return np.dtype(
-        [("header", HEADER), ("quantiles", "<f4", (levels,)), *revision, ("values", "<f4", (horizon, levels))]
-    )
+def layout(horizon: int, levels: int, *, revised: bool = False, steps: bool = False) -> np.dtype[Any]:
+    """Return the type of a whole record; `revised` = with the number of its revision, `steps` = with its steps."""
+    members: list[Any] = [("header", HEADER), ("quantiles", "<f4", (levels,))]
+    if revised or steps:
+        members.append(("revision", "<u4"))
+    if steps:
+        members.append(("steps", "<u2", (horizon,)))
+    return np.dtype([*members, ("values", "<f4", (horizon, levels))])
 
 
-class Float32Encoder:
+class Float32Encoder(OneRecord):
     """Encodes columns as raw float32 records, keyed by stream id."""
 
-    def __init__(self, metadata: BundleMetadata) -> None:
-        self._plain, self._revised = (_constants(metadata, revised=revised) for revised in (False, True))
+    def __init__(self, metadata: BundleMetadata, steps: Sequence[int] | None = None) -> None:
+        """Prepare the encoder; `steps` are named in records where they are not simply the first ones."""
+        self._plain, self._revised = (_constants(metadata, steps, revised=revised) for revised in (False, True))
 
     def encode(self, columns: ForecastColumns) -> tuple[list[bytes], list[bytes]]:
         """Return keys and values, one of each per row."""
@@ -69,16 +73,20 @@ class Float32Encoder:
         return [unique_id.encode() for unique_id in columns.unique_ids], values
 
 
-def _constants(metadata: BundleMetadata, *, revised: bool) -> np.ndarray[Any, Any]:
+def _constants(metadata: BundleMetadata, steps: Sequence[int] | None, *, revised: bool) -> np.ndarray[Any, Any]:
     """Return a record with all values that a model's records share."""
     levels = len(metadata.quantiles)
-    constants = np.zeros((), layout(metadata.horizon, levels, revised=revised))
+    kind = layout(metadata.horizon, levels, revised=revised, steps=steps is not None)
+    constants = np.zeros((), kind)
     header = constants["header"]
     header["magic"] = MAGIC
-    header["values_at"] = HEADER.itemsize + 4 * levels + (4 if revised else 0)
+    assert kind.fields is not None  # it is a record
+    header["values_at"] = kind.fields["values"][1]
     header["horizon"] = metadata.horizon
     header["levels"] = levels
     header["model_id"] = metadata.model_id.encode()
     header["freq"] = metadata.freq.encode()
     constants["quantiles"] = metadata.quantiles
+    if steps is not None:
+        constants["steps"] = steps
     return constants

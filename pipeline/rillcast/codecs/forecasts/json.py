@@ -10,6 +10,7 @@ Owns: the text of a record.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Final
 
@@ -18,21 +19,25 @@ import orjson
 
 from rillcast.arrays import AnyArray, IntArray
 from rillcast.bundle.bundle import BundleMetadata
-from rillcast.codecs.forecasts.columns import STATUS_NAMES, ForecastColumns, level_name, model_name
+from rillcast.codecs.forecasts.columns import STATUS_NAMES, ForecastColumns, OneRecord, level_name, model_name
 
 _NUMPY: Final = orjson.OPT_SERIALIZE_NUMPY
 
 
-class JsonEncoder:
+class JsonEncoder(OneRecord):
     """Encodes columns as JSON records, keyed by stream id."""
 
-    def __init__(self, metadata: BundleMetadata, decimals: int | None = None) -> None:
+    def __init__(
+        self, metadata: BundleMetadata, decimals: int | None = None, steps: Sequence[int] | None = None
+    ) -> None:
+        """Prepare the encoder; `steps` are named in records where they are not simply the first ones."""
         constant = b'Z","freq":%b,"model":%b,"status":"' % (
             orjson.dumps(metadata.freq),
             orjson.dumps(model_name(metadata)),
         )
         levels = [b'"%b":[' % level_name(quantile).encode() for quantile in metadata.quantiles]
-        self._levels = [b'","quantiles":{' + levels[0], *(b"]," + level for level in levels[1:])]
+        named = b"" if steps is None else b'"steps":%b,' % orjson.dumps(list(steps))
+        self._levels = [b'",' + named + b'"quantiles":{' + levels[0], *(b"]," + level for level in levels[1:])]
         self._constant = constant
         self._decimals = decimals
         self._status = [name.encode() for name in STATUS_NAMES]
@@ -47,34 +52,35 @@ class JsonEncoder:
         if self._decimals is not None:
             np.round(lists, self._decimals, out=lists)
         cut = orjson.dumps(lists, option=_NUMPY)[2:-2].split(b"],[")
-        parts = [repeat(b'{"unique_id":"'), _texts(list(columns.unique_ids)), repeat(b'","ds":"'), _times(columns.ds)]
+        parts = [repeat(b'{"unique_id":"'), texts(list(columns.unique_ids)), repeat(b'","ds":"'), times(columns.ds)]
         parts += [repeat(self._constant), [self._status[status] for status in columns.status.tolist()]]
         for number, name in enumerate(self._levels):
             parts += [repeat(name), cut[number::quantiles]]
         anomaly = columns.anomaly if columns.anomaly is not None else np.full(n, np.nan, np.float32)
         parts += [
-            *(repeat(b']},"anomaly":'), _numbers(anomaly)),
-            *(repeat(b',"source":{"partition":'), _numbers(columns.partitions)),
-            *(repeat(b',"offset":'), _numbers(columns.offsets)),
+            *(repeat(b']},"anomaly":'), numbers(anomaly)),
+            *(repeat(b',"source":{"partition":'), numbers(columns.partitions)),
+            *(repeat(b',"offset":'), numbers(columns.offsets)),
         ]
         if columns.revision is not None:
-            parts += [repeat(b'},"revision":'), _numbers(columns.revision), repeat(b"}")]
+            parts += [repeat(b'},"revision":'), numbers(columns.revision), repeat(b"}")]
         else:
             parts += [repeat(b"}}")]
         values = list(map(b"".join, zip(*parts, strict=False)))  # constants repeat without end
         return [unique_id.encode() for unique_id in columns.unique_ids], values
 
 
-def _texts(texts: list[str]) -> list[bytes]:
+def texts(texts: list[str]) -> list[bytes]:
     """Return texts as JSON writes them between quotes. Quotes inside are escaped, so `","` separates two texts."""
     return orjson.dumps(texts)[2:-2].split(b'","')
 
 
-def _numbers(numbers: AnyArray) -> list[bytes]:
-    return orjson.dumps(numbers, option=_NUMPY)[1:-1].split(b",")
+def numbers(array: AnyArray) -> list[bytes]:
+    """Return numbers of one dimension as JSON writes them; NaN is null."""
+    return orjson.dumps(array, option=_NUMPY)[1:-1].split(b",")
 
 
-def _times(ds: IntArray) -> list[bytes]:
+def times(ds: IntArray) -> list[bytes]:
     """Return times in RFC 3339 without the `Z`. The events of a poll mostly share a few times, each printed once."""
     different, which = np.unique(ds, return_inverse=True)
     texts = np.datetime_as_string(different.astype("datetime64[ms]")).astype("S").tolist()

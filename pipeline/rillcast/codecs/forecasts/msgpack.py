@@ -8,6 +8,7 @@ Owns: the bytes of a record.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rillcast.bundle.bundle import BundleMetadata
-from rillcast.codecs.forecasts.columns import STATUS_NAMES, ForecastColumns, level_name, model_name
+from rillcast.codecs.forecasts.columns import STATUS_NAMES, ForecastColumns, OneRecord, level_name, model_name
 
 _pack = msgspec.msgpack.Encoder().encode
 _FLOAT32: Final = 0xCA
@@ -23,15 +24,16 @@ _INT64: Final = 0xD3
 _NULL: Final = b"\xc0"
 _NUMBER: Final = np.dtype([("type", "u1"), ("value", ">f4")])
 _WHOLE: Final = np.dtype([("type", "u1"), ("value", ">i8")])
-_MEMBERS: Final = 8  # members of a record without a revision
+_MEMBERS: Final = 8  # members of a record without steps and revision
 _REVISION: Final = np.dtype([("type", "u1"), ("value", ">i4")])
 _INT32: Final = 0xD2
 
 
-class MsgpackEncoder:
+class MsgpackEncoder(OneRecord):
     """Encodes columns as MessagePack records, keyed by stream id."""
 
-    def __init__(self, metadata: BundleMetadata) -> None:
+    def __init__(self, metadata: BundleMetadata, steps: Sequence[int] | None = None) -> None:
+        """Prepare the encoder; `steps` are named in records where they are not simply the first ones."""
         horizon = metadata.horizon
         members: list[tuple[str, Any]] = []
         constants: dict[str, bytes] = {}
@@ -43,6 +45,8 @@ class MsgpackEncoder:
         constant("ds_name", _pack("ds"))
         members.append(("ds", _WHOLE))
         constant("model", b"".join(map(_pack, ("freq", metadata.freq, "model", model_name(metadata)))))
+        if steps is not None:
+            constant("steps", _pack("steps") + _pack(list(steps)))
         constant("quantiles", _pack("quantiles") + _map_of(len(metadata.quantiles)))
         for number, quantile in enumerate(metadata.quantiles):
             constant(f"level{number}", _pack(level_name(quantile)) + _array_of(horizon))
@@ -57,8 +61,9 @@ class MsgpackEncoder:
         self._constants = np.zeros((), self._row)
         for name, packed in constants.items():
             self._constants[name] = np.void(packed)
-        self._head = _map_of(_MEMBERS) + _pack("unique_id")
-        self._head_revised = _map_of(_MEMBERS + 1) + _pack("unique_id")
+        count = _MEMBERS + (steps is not None)
+        self._head = _map_of(count) + _pack("unique_id")
+        self._head_revised = _map_of(count + 1) + _pack("unique_id")
         self._status = [_pack("status") + _pack(name) for name in STATUS_NAMES]
         self._levels = len(metadata.quantiles)
 

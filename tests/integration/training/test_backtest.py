@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from rillcast import cli
+from rillcast_training.export.bundle import export
 from rillcast_training.model.forecaster import Forecaster
 from tests.support.unrolls import LEVELS, START_MS, hourly_forecaster, some_streams, unroll, write_bundle
 
@@ -74,6 +75,74 @@ def test_without_training_data_the_last_part_of_each_series_is_scored(
     figures = backtest(folder, capsys, str(folder / "all.csv"), "--test-fraction", "0.1", "--stride", "6")
     assert figures["origins"] == STREAMS * 5  # at 26, 20, 14, 8 and 2 periods before the end
     assert figures["seasonal_naive"]["mase"] > 0
+    assert figures["last_value"]["mase"] > 0
+    assert (figures["season"], figures["horizon"]) == (SEASON, HORIZON)
+    assert figures["learnt_from"] is None, "the metadata name no training data"
+
+
+def test_fewer_steps_are_the_first_ones(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data = (str(folder / "test.csv"), "--train", str(folder / "train.csv"))
+    whole = backtest(folder, capsys, *data, "--stride", "12")
+    figures = backtest(folder, capsys, *data, "--stride", "12", "--steps", "3")
+    assert figures["targets"] == 3 * STREAMS * 3
+    assert [one["step"] for one in figures["steps"]] == [1, 2, 3]
+    assert figures["steps"] == whole["steps"][:3]
+    assert pl.read_parquet(folder / "forecasts.parquet")["step"].max() == 3
+    assert cli.main(["backtest", str(folder / "model.onnx"), *data, "--steps", "13"]) == 2
+    assert "expected 1 to 12" in capsys.readouterr().err
+
+
+def test_what_is_left_out_is_said(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    frame = pl.read_csv(folder / "all.csv")
+    hour = pl.int_range(pl.len()).over("unique_id")
+    first = STEPS - 3 * HORIZON - 1  # the first origin of every series
+    frame = frame.with_columns(hour=hour).filter(
+        ~((pl.col("unique_id") == "s0") & (pl.col("hour") == first + HORIZON)),  # no event at its second origin
+        ~((pl.col("unique_id") == "s1") & (pl.col("hour") > first)),  # ends at its first origin
+        ~((pl.col("unique_id") == "s2") & (pl.col("hour") > first) & (pl.col("hour") <= first + HORIZON)),  # a hole
+    )
+    frame.drop("hour").write_csv(tmp_path / "all.csv")
+    frame.filter(pl.col("hour") <= first).drop("hour").write_csv(tmp_path / "train.csv")
+    frame.filter(pl.col("hour") > first).drop("hour").write_csv(tmp_path / "test.csv")
+    data = (str(tmp_path / "test.csv"), "--train", str(tmp_path / "train.csv"))
+    figures = backtest(folder, capsys, *data)
+    assert figures["part"] == {
+        "series": STREAMS,
+        "series_scored": STREAMS - 1,
+        "series_that_end": 1,
+        "series_without_origin": 0,
+        "origins_scored": 3 * STREAMS - 6,
+        "origins_without_event": 2,
+        "origins_without_observation": 1,
+    }
+    assert cli.main(["backtest", str(folder / "model.onnx"), *data]) == 0
+    printed = capsys.readouterr().out
+    assert "scored: 5 of 6 series, 12 origins\n" in printed
+    assert (
+        "left out: 1 series without an observation after their first origin; 2 origins in periods without an event; "
+        "1 origins without an observation within reach\n"
+    ) in printed
+    assert "last value" in printed
+    assert f"in units of the mean change over a season of {SEASON} periods before the first origin)" in printed
+
+
+def test_a_bundle_that_has_learnt_what_it_is_scored_on_is_told(
+    folder: Path, forecaster: Forecaster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = START_MS + (STEPS - 3 * HORIZON - 1) * 3_600_000
+    model, data = tmp_path / "trained.onnx", (str(folder / "test.csv"), "--train", str(folder / "train.csv"))
+    for until, seen in ((first, 0), (first + 1, STREAMS), (first + 13 * 3_600_000, 2 * STREAMS)):
+        moment = np.datetime_as_string(np.datetime64(until, "ms"), timezone="UTC")
+        export(forecaster, model, name="trained", training={"data": "past.csv", "last_ds": str(moment)})
+        assert cli.main(["backtest", str(model), *data, "--json"]) == 0
+        captured = capsys.readouterr()
+        found = json.loads(captured.out)["learnt_from"]
+        warned = f"trained on past.csv, up to {moment}, and {seen} of {3 * STREAMS} origins lie before that"
+        assert (warned in captured.err) == (seen > 0)
+        assert (found or {"origins": 0})["origins"] == seen
+    export(forecaster, model, name="made", training={"data": "20 synthetic series", "last_ds": "2199-01-01T00:00:00Z"})
+    assert cli.main(["backtest", str(model), *data]) == 0
+    assert "trained on" not in capsys.readouterr().err
 
 
 def test_the_breakdowns_are_in_the_json_and_fit_together(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -143,6 +212,36 @@ def test_a_baseline_forecasts_at_the_same_origins(folder: Path, capsys: pytest.C
     # its points are those of our own seasonal naive; its intervals are made otherwise
     assert found["mase"] == pytest.approx(figures["seasonal_naive"]["mase"], rel=1e-4)
     assert "SeasonalNaive" in figures["skill"]
+
+
+@pytest.mark.parametrize("baseline", ["WindowAverage:window_size=24", "CrostonClassic", "Naive"])
+def test_a_baseline_needs_neither_a_season_nor_intervals(
+    baseline: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("statsforecast")
+    data = (str(folder / "test.csv"), "--train", str(folder / "train.csv"), "--steps", "6")
+    found = backtest(folder, capsys, *data, "--baseline", baseline)
+    own = found["baselines"][baseline]
+    assert own["targets"] == found["targets"]
+    assert 0.2 < own["coverage"] <= 1
+    if baseline == "Naive":
+        assert own["mase"] == pytest.approx(found["last_value"]["mase"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("baseline", "message"),
+    [
+        ("WindowAverage", "it needs window_size=..."),
+        ("AutoETS:speed=3", "with arguments of season_length, "),
+        ("Naive:alias", "expected Naive or Naive:ARGUMENT=VALUE"),
+    ],
+)
+def test_a_baseline_with_other_arguments_is_refused(
+    baseline: str, message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("statsforecast")
+    assert cli.main(["backtest", str(folder / "model.onnx"), str(folder / "all.csv"), "--baseline", baseline]) == 2
+    assert message in capsys.readouterr().err
 
 
 def scored_by_hand(forecasts: pl.DataFrame, actuals: pl.DataFrame) -> dict[str, float]:

@@ -50,7 +50,19 @@ def test_show_measures_gaps_repeats_and_the_step(tmp_path: Path, capsys: pytest.
     assert found["absent"] == pytest.approx(2 / 102)
     assert (found["seasons"], found["context"]) == ([288], 576)
     assert cli.main(["data", "show", str(path), *flags]) == 0
-    assert f"rillcast train {path} --freq 5min --horizon 288" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    options = "--id-column host --value-column cpu --time-column at --out model.onnx"
+    assert f"train with rillcast train {path} --freq 5min --horizon 288 {options}" in shown
+    assert "sparse" not in shown
+
+
+def test_show_says_where_most_periods_are_empty(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "sales.csv"
+    hours = [day * 24 + hour for day in range(20) for hour in (9, 10, 11, 12)]  # of 24
+    path.write_text("unique_id,ds,y\n" + "".join(f"a,{(470_000 + hour) * 3_600_000},1\n" for hour in hours))
+    assert printed(capsys, "show", str(path))["absent"] == pytest.approx(1 - 80 / 460)
+    assert cli.main(["data", "show", str(path)]) == 0
+    assert "sparse     most periods are empty" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,7 @@ from rillcast.outputs import replacing
 from rillcast_training.data.series import Series
 from rillcast_training.evaluate.accuracy import Accuracy, Floats, Ints, SeasonalNaive, SeriesScores, score_series
 from rillcast_training.evaluate.diagnostics import Diagnostics, diagnose
+from rillcast_training.evaluate.scored_part import ScoredPart, count_parts
 
 _EVENTS_PER_STEP: Final = 4_096
 
@@ -44,11 +45,13 @@ class Backtest:
         history: Per origin, the observations by period up to it, NaN = none.
         forecast: `[n, H, Q]`.
         naive: `[n, H, Q]`, the seasonal-naive forecast.
+        last_value: `[n, H, Q]`, the forecast that nothing changes.
         actual: `[n, H]`, NaN = never observed.
         scale: `[S]` in-sample seasonal-naive mean absolute error, NaN = none.
         squared_scale: `[S]` its mean squared error.
         levels: Quantile levels.
         season: Periods in a season.
+        part: How much of the data was scored, and what was left out.
         events: Events stepped.
         seconds: Time in the engine.
     """
@@ -59,11 +62,13 @@ class Backtest:
     history: list[Floats]
     forecast: npt.NDArray[np.float32]
     naive: Floats
+    last_value: Floats
     actual: Floats
     scale: Floats
     squared_scale: Floats
     levels: tuple[float, ...]
     season: int
+    part: ScoredPart
     events: int
     seconds: float
 
@@ -185,23 +190,41 @@ def backtest(
     series_of = np.array([key[0] for key in kept], np.int64)
     forecast = np.stack(list(kept.values()))
     actual = np.stack([grids[names[s]].after(period, horizon) for s, period in kept])
-    naives = [SeasonalNaive(grid.until(grid.first_origin), season, metadata.quantiles) for grid in grids.values()]
+    periods_of = np.array([key[1] for key in kept], np.int64)
     seen = [grids[names[s]].until(period) for s, period in kept]
+    naives, plain = (_naives(grids, length, metadata.quantiles) for length in (season, 1))
+
+    def of_each(forecasters: list[SeasonalNaive]) -> Floats:
+        return np.stack([forecasters[s].forecast(past, horizon) for s, past in zip(series_of, seen, strict=True)])
+
     return Backtest(
         unique_ids=[names[s] for s in series_of.tolist()],
-        origins_ms=metadata.frequency.start_of(np.array([period for _, period in kept], np.int64)),
+        origins_ms=metadata.frequency.start_of(periods_of),
         series=series_of,
         history=seen,
         forecast=forecast,
-        naive=np.stack([naives[s].forecast(history, horizon) for (s, _), history in zip(kept, seen, strict=True)]),
+        naive=of_each(naives),
+        last_value=of_each(plain),
         actual=actual,
         scale=np.array([naive.scale for naive in naives]),
         squared_scale=np.array([naive.squared_scale for naive in naives]),
         levels=metadata.quantiles,
         season=season,
+        part=count_parts(
+            [(grid.grid, grid.first_period, grid.first_origin) for grid in grids.values()],
+            stride,
+            horizon,
+            series_of,
+            periods_of,
+        ),
         events=done,
         seconds=seconds,
     )
+
+
+def _naives(grids: dict[str, _Grid], season: int, levels: Sequence[float]) -> list[SeasonalNaive]:
+    """Return the seasonal-naive forecaster of each series, whose errors are those up to the first origin."""
+    return [SeasonalNaive(grid.until(grid.first_origin), season, levels) for grid in grids.values()]
 
 
 def check_trained_for(bundle: Bundle) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
@@ -20,11 +22,14 @@ examples:
   rillcast backtest model.onnx data.csv                     # origins over the last fifth of each series
   rillcast backtest model.onnx test.csv --train train.csv   # origins from the end of the training data on
   rillcast backtest model.onnx data.parquet --stride 24 --json --forecasts forecasts.parquet
+  rillcast backtest model.onnx data.csv --steps 24          # only the first 24 steps of its horizon
   rillcast backtest model.onnx data.csv --baseline AutoETS --baseline MSTL --report report.html
+  rillcast backtest model.onnx data.csv --baseline WindowAverage:window_size=24
 
 The bundle runs through the serving engine, event by event; PyTorch is not used. docs/accuracy.md defines the figures.
 """
 _NAIVE: Final = "seasonal naive"
+_LAST: Final = "last value"
 _COLUMNS: Final = {
     "mase": ("MASE", "8.3f"),
     "smape": ("sMAPE", "8.2f"),
@@ -43,7 +48,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--test-fraction", type=float, default=0.2, help="share of each series to score, without --train (default: 0.2)"
     )
-    parser.add_argument("--stride", type=int, help="periods between origins (default: the horizon)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps ahead that are scored (default: the horizon)")
+    parser.add_argument("--stride", type=int, help="periods between origins (default: the steps that are scored)")
     parser.add_argument(
         "--calibration", choices=["on", "off"], default="on", help="setting `calibration` (default: on)"
     )
@@ -51,7 +57,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--baseline",
         action="append",
         default=[],
-        metavar="NAME",
+        metavar="NAME[:ARGUMENT=VALUE,...]",
         help="model of statsforecast to compare with; repeatable",
     )
     parser.add_argument(
@@ -71,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from rillcast_training.data.series import load
     from rillcast_training.evaluate import baselines
     from rillcast_training.evaluate.backtest import backtest, check_trained_for
+    from rillcast_training.evaluate.scored_part import learnt_from
     from rillcast_training.evaluate.skill import skills
 
     if args.forecasts:
@@ -93,16 +100,21 @@ def run(args: argparse.Namespace) -> int:
         train=load(args.train, metadata.freq, columns, metadata.covariates) if args.train else (),
         test_fraction=args.test_fraction,
         stride=args.stride,
+        steps=args.steps,
     )
-    others: dict[str, Floats] = {_NAIVE: result.naive}
+    learnt = learnt_from(metadata, result.origins_ms)
+    if learnt is not None:
+        print(f"rillcast: warning: {learnt.warning()}", file=sys.stderr)
+    others: dict[str, Floats] = {_NAIVE: result.naive, _LAST: result.last_value}
     for name in args.baseline:
         others[name] = baselines.forecast(
-            name, result.history, horizon=metadata.horizon, levels=result.levels, season=metadata.season
+            name, result.history, horizon=result.actual.shape[1], levels=result.levels, season=metadata.season
         )
     own = result.score(result.forecast.astype("float64"))
     against = {name: skills(own, result.score(forecast)) for name, forecast in others.items()}
     if args.json:
-        print(to_json(_document(metadata, result, others, against)), flush=True)
+        document = _document(metadata, result, others, against)
+        print(to_json(document | {"learnt_from": None if learnt is None else asdict(learnt)}), flush=True)
     else:
         _print(metadata, result, others, against)
     if args.forecasts:  # after the figures, which a full disk must not cost
@@ -119,8 +131,9 @@ def _print(
 ) -> None:
     figures = {"model": result.model.as_dict()}
     figures |= {name: result.score(forecast).accuracy(result.levels).as_dict() for name, forecast in others.items()}
+    steps = result.actual.shape[1]
     print(f"{metadata.name}@{metadata.model_id}: {len(result.unique_ids)} origins, {result.model.targets:,} targets")
-    print(comparison(figures))
+    print("\n".join([*result.part.lines(), comparison(figures), scale_of(metadata, result, steps)]))
     for name, found in against.items():
         listed = ", ".join(f"{figure.upper()} {skill.shown()}" for figure, skill in found.items())
         print(f"skill against {name}, with 95 % intervals over series: {listed}")
@@ -140,17 +153,27 @@ def comparison(rows: dict[str, dict[str, float]]) -> str:
     return "\n".join([*lines, *lacking])
 
 
+def scale_of(metadata: BundleMetadata, result: Backtest, steps: int) -> str:
+    """Return what a MASE of 1 means, and how far ahead was scored."""
+    season, without = metadata.season, result.model.series_without_scale
+    unit = "a period" if season == 1 else f"a season of {season} periods"
+    lacking = f"; {without:,} series have none and are left out of it" if without else ""
+    return f"(MASE: errors over {steps} steps in units of the mean change over {unit} before the first origin{lacking})"
+
+
 def _document(
     metadata: BundleMetadata, result: Backtest, others: dict[str, Floats], against: dict[str, dict[str, Skill]]
 ) -> dict[str, Any]:
     """Return everything as values for `to_json`."""
     own = result.diagnose(result.forecast.astype("float64")).as_dict()
     document: dict[str, Any] = {"model": f"{metadata.name}@{metadata.model_id}", **result.model.as_dict()}
-    document |= {"origins": len(result.unique_ids), "seasonal_naive": result.seasonal_naive.as_dict()}
+    document |= {"origins": len(result.unique_ids), "horizon": result.actual.shape[1], "season": result.season}
+    document |= {"part": result.part.as_dict(), "seasonal_naive": result.seasonal_naive.as_dict()}
+    document["last_value"] = result.score(result.last_value).accuracy(result.levels).as_dict()
     document["baselines"] = {
         name: result.score(forecast).accuracy(result.levels).as_dict()
         for name, forecast in others.items()
-        if name != _NAIVE
+        if name not in (_NAIVE, _LAST)
     }
     document["skill"] = {
         name.replace(" ", "_"): {

@@ -28,6 +28,7 @@ examples:
 
 Every command that takes DATA takes the name of a data set. See docs/data-sets.md and docs/synthetic.md.
 """
+_MOSTLY_EMPTY: Final = 0.5  # share of periods without an event from which on there is a warning
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -98,6 +99,11 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
         f"seasons    {', '.join(map(str, found.seasons))} periods; lag window {found.context} periods",
         f"train with {printable(shlex.join(train))}" if why is None else f"doubtful   {why}",
     ]
+    if found.absent > _MOSTLY_EMPTY:
+        lines.append(
+            "sparse     most periods are empty: a longer --freq may fit better; if only working hours or days have "
+            "events, this is as it should be"
+        )
     if found.outlying:
         lines.insert(2, f"outlying   {found.outlying:,} of the events have outlying dates; training leaves them out")
     return found.to_dict() | {"doubt": why}, lines

@@ -15,6 +15,7 @@ from rillcast.errors import DataError
 from rillcast_training.data.series import Series, newest
 from rillcast_training.evaluate.backtest import Backtest
 from rillcast_training.evaluate.comparison import Comparison, Tolerances, compare
+from rillcast_training.evaluate.scored_part import ScoredPart
 
 ORIGINS, STEPS, LEVELS = 6, 4, (0.1, 0.5, 0.9)
 ACTUAL = np.random.default_rng(3).normal(50, 1, (ORIGINS, STEPS))
@@ -30,11 +31,13 @@ def made(*, off: float = 0.0, width: float = 1.3, levels: tuple[float, ...] = LE
         "history": [],
         "forecast": np.broadcast_to(quantiles.astype(np.float32), (ORIGINS, STEPS, len(levels))),
         "naive": np.zeros((ORIGINS, STEPS, len(levels))),
+        "last_value": np.zeros((ORIGINS, STEPS, len(levels))),
         "actual": ACTUAL,
         "scale": np.ones(2),
         "squared_scale": np.ones(2),
         "levels": levels,
         "season": 24,
+        "part": ScoredPart(2, 2, 0, 0, ORIGINS, 0, 0),
         "events": 0,
         "seconds": 0.0,
     }

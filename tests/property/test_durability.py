@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 from rillcast.bundle.frequency import Frequency
 from rillcast.engine.late import AllowedLateness
 from rillcast.engine.pages import Page
+from rillcast.engine.periods import Aggregation
 from rillcast.engine.residents import Limits
 from rillcast.settings import StateSettings, WorkerSettings
 from rillcast.stores.base import Claim, Mark, StateStore, Superseded
@@ -144,6 +145,7 @@ def run_once(
     crash: tuple[str, int] | None = None,
     limits: Limits | None = None,
     lateness: AllowedLateness | None = None,
+    aggregation: Aggregation | None = None,
 ) -> workers.Harness:
     stores: list[MemoryStore] = []
 
@@ -159,6 +161,7 @@ def run_once(
         store=make,
         limits=limits,
         lateness=lateness,
+        aggregation=aggregation,
     )
     harness.source.before_poll.extend([tick(harness)] * 10_000)
     if crash is not None:

@@ -16,6 +16,7 @@ from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.late import AllowedLateness
+from rillcast.engine.periods import Aggregation
 from rillcast.engine.residents import Limits
 from rillcast.engine.step_engine import StepEngine
 from rillcast.observability.health import Health
@@ -106,6 +107,8 @@ def build(
     snapshots: StateSettings | None = None,
     limits: Limits | None = None,
     lateness: AllowedLateness | None = None,
+    aggregation: Aggregation | None = None,
+    ends: bool = False,
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     policy: Policy | None = None,
@@ -132,6 +135,7 @@ def build(
             batching=Batching(batch_rows, row_buckets),
             limits=limits or Limits(),
             lateness=lateness,
+            aggregation=aggregation,
             timer=clock,
         )
         output = ForecastOutput(sink, make_encoder("json", bundle.metadata))
@@ -160,6 +164,7 @@ def build(
         summary=summary,
         health=health,
         rollout=rollout_parts,
+        ends=ends,
         needs_forecast=needs_forecast,
     )
     worker = Worker(

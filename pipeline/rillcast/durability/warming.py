@@ -20,7 +20,8 @@ from rillcast.arrays import FloatArray
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.durability.snapshot_schedule import mark_of
-from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.engine.periods import RawOutcome
+from rillcast.engine.step_engine import Advanced, Outcome, StepEngine
 from rillcast.events import EventBatch
 from rillcast.stores.base import StateStore
 from rillcast.transports.base import Polled
@@ -104,8 +105,17 @@ class Warming:
         if (partition_of := self._partition_of) is not None:
             partitions = np.fromiter((partition_of(each) for each in events.unique_ids), np.int64, len(events))
             events = replace(events, partitions=partitions)
-        result = self._engine.step(events)
         self.taken.events += len(events)
+        for advanced in self._engine.advance(events):
+            self._note(advanced)
+
+    def _note(self, advanced: Advanced) -> None:
+        """Count what was stepped, and raw events that joined no period."""
+        events, result = advanced.events, advanced.result
+        if advanced.taken is not None:
+            for outcome in RawOutcome:
+                if (refused := int(np.count_nonzero(advanced.taken.outcome == outcome))) and outcome:
+                    self.taken.outcomes[outcome.name.lower()] += refused
         rows = zip(
             events.partitions.tolist(), events.unique_ids, result.outcome.tolist(), result.status.tolist(), strict=True
         )

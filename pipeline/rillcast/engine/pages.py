@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from rillcast.arrays import AnyArray, IntArray
+from rillcast.bundle.bundle import StateSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,3 +41,17 @@ class Arrivals(NamedTuple):
 
     second: int = 0
     streams: int = 0
+
+
+def page_column(name: str, dtype: str, row_shape: tuple[int, ...]) -> StateSpec:
+    """Return the type of a column that a page has in addition, under a name that no bundle's state can have.
+
+    Raises:
+        ValueError: No state could have this type or shape.
+    """
+    return StateSpec(name="column", dtype=dtype, row_shape=row_shape).model_copy(update={"name": name})
+
+
+def is_additional(name: str) -> bool:
+    """Return whether a column of a page is none of the bundle's states: only those have names without a dot."""
+    return "." in name

@@ -22,8 +22,9 @@ import numpy.typing as npt
 from rillcast.arrays import IntArray
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.engine.device import Device
-from rillcast.engine.late import PREFIX, AllowedLateness, RetainedSteps
-from rillcast.engine.pages import Arrivals, Page
+from rillcast.engine.late import AllowedLateness, RetainedSteps
+from rillcast.engine.pages import Arrivals, Page, is_additional
+from rillcast.engine.periods import Aggregation, Partials
 from rillcast.engine.slab import Slab, room
 from rillcast.engine.slot_state import HOST_BYTES, NEVER, SlotState
 from rillcast.engine.slots import PAGE_SLOTS, SlotTable
@@ -58,7 +59,12 @@ class Residents:
     """The streams that have state. Used from one thread."""
 
     def __init__(
-        self, metadata: BundleMetadata, device: Device, limits: Limits, lateness: AllowedLateness | None = None
+        self,
+        metadata: BundleMetadata,
+        device: Device,
+        limits: Limits,
+        lateness: AllowedLateness | None = None,
+        aggregation: Aggregation | None = None,
     ) -> None:
         """Allocate the state.
 
@@ -67,6 +73,7 @@ class Residents:
             device: Device of the state.
             limits: Limits on resident streams.
             lateness: Allowed lateness of events; None = nothing is retained for late events.
+            aggregation: How raw events become observations; None = each event is one.
         """
         self._limits = limits
         self._tick_ms = max(1, limits.idle_ttl_ms // _TICKS_PER_TTL)
@@ -74,10 +81,13 @@ class Residents:
         host_bytes = HOST_BYTES
         if lateness is not None:
             host_bytes += 2 * metadata.row_bytes + RetainedSteps.host_bytes(metadata, lateness)
+        if aggregation is not None:
+            host_bytes += Partials.host_bytes(aggregation)
         least = self._table.num_slots + (0 if device.name == "cpu" else limits.initial_streams)
         slots = room(metadata.states, device, host_bytes, least)
         self.state = SlotState(Slab(metadata.states, device, slots))
         self.retained = None if lateness is None else RetainedSteps(metadata, device, self.state.slab, lateness)
+        self.partials = None if aggregation is None else Partials(aggregation, self.state.num_slots)
         self._watermarks: dict[int, int] = {}
         self._arrivals: dict[int, Arrivals] = {}
 
@@ -100,7 +110,8 @@ class Residents:
     def size_bytes(self) -> int:
         """Bytes of state on the device, including free slots of the pages in use."""
         retained = 0 if self.retained is None else self.retained.slot_bytes
-        return self._table.num_slots * (self.state.slab.row_bytes + retained)
+        partials = 0 if self.partials is None else Partials.host_bytes(self.partials.aggregation)
+        return self._table.num_slots * (self.state.slab.row_bytes + retained + partials)
 
     # Events.
 
@@ -141,7 +152,10 @@ class Residents:
         evicted = 0
         for partition, watermark in due.items():
             slots = self._table.slots(partition)
-            idle = slots[watermark - self.state.newest(slots) > self._limits.idle_ttl_ms]
+            newest = self.state.newest(slots)
+            if self.partials is not None:
+                newest = np.maximum(newest, self.partials.newest(slots))
+            idle = slots[watermark - newest > self._limits.idle_ttl_ms]
             if idle.size:
                 self._table.forget(partition, idle)
                 self._clear(idle)
@@ -206,6 +220,14 @@ class Residents:
         """Return how many new streams a partition took in the last second that brought any."""
         return self._arrivals.get(partition, Arrivals())
 
+    def slots(self, partition: int) -> IntArray:
+        """Return the slots of all streams of a partition, in increasing order."""
+        return self._table.slots(partition)
+
+    def ids(self, slots: IntArray) -> list[str]:
+        """Return the streams in some slots."""
+        return self._table.ids(slots)
+
     def num_pages(self, partition: int) -> int:
         """Return the number of pages of a partition."""
         return len(self._table.pages(partition))
@@ -240,6 +262,8 @@ class Residents:
         rows = self.state.slab.gather(every)
         if self.retained is not None:
             rows |= self.retained.export(every)
+        if self.partials is not None:
+            rows |= self.partials.export(every)
         pages, first = [], 0
         for (number, page, names), own in zip(changed, slots, strict=True):
             last = first + len(names)
@@ -259,10 +283,12 @@ class Residents:
             self._clear(vacated)
             named = np.array([bool(name) for name in page.unique_ids], dtype=bool)
             rows = {name: values[named] for name, values in page.rows.items()}
-            self.state.slab.scatter(slots, {name: row for name, row in rows.items() if not name.startswith(PREFIX)})
+            self.state.slab.scatter(slots, {name: row for name, row in rows.items() if not is_additional(name)})
             self.state.restore(slots, page.last_ds[named], page.offset)
             if self.retained is not None:
                 self.retained.load(slots, rows, page.last_ds[named])
+            if self.partials is not None:
+                self.partials.load(slots, rows)
 
     def release(self, partition: int) -> None:
         """Forget the streams of a partition."""
@@ -273,14 +299,16 @@ class Residents:
 
     def _grow(self) -> None:
         """Make room for the pages that were handed out, and prepare their slots."""
-        if self.state.ensure(self._table.num_slots) and self.retained is not None:
-            self.retained.grow()
+        if self.state.ensure(self._table.num_slots):
+            if self.retained is not None:
+                self.retained.grow()
+            if self.partials is not None:
+                self.partials.grow(self.state.num_slots)
         fresh, used = self._table.take_new_pages()
         for page in fresh:
             slots = np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64)
             self.state.open(slots)
-            if self.retained is not None:
-                self.retained.clear(slots)
+            self._clear_host(slots)
         for page in used:
             self._clear(np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64))
 
@@ -288,5 +316,10 @@ class Residents:
         """Reset slots to their state before a stream's first event."""
         if slots.size:
             self.state.clear(slots)
-            if self.retained is not None:
-                self.retained.clear(slots)
+            self._clear_host(slots)
+
+    def _clear_host(self, slots: IntArray) -> None:
+        if self.retained is not None:
+            self.retained.clear(slots)
+        if self.partials is not None:
+            self.partials.clear(slots)

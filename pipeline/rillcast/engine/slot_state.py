@@ -58,7 +58,10 @@ class SlotState:
 
     def mark_changed(self, slots: IntArray) -> None:
         """Record that rows changed, so that their pages need an export."""
-        self.changed_pages.update(np.unique(slots // PAGE_SLOTS).tolist())
+        if slots.size:
+            pages = slots // PAGE_SLOTS
+            first = int(pages.min())
+            self.changed_pages.update((np.flatnonzero(np.bincount(pages - first)) + first).tolist())
 
     def restore(self, slots: IntArray, newest_ds: IntArray, offset: int) -> None:
         """Record what a stored page says of the streams in `slots`.

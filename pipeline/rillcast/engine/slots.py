@@ -183,6 +183,11 @@ class SlotTable:
             size -= 1
         return tuple(names[:size])
 
+    def ids(self, slots: IntArray) -> list[str]:
+        """Return the streams in some slots."""
+        names = self._names
+        return [names[slot // PAGE_SLOTS][slot % PAGE_SLOTS] for slot in slots.tolist()]
+
     def slots(self, partition: int) -> IntArray:
         """Return the slots of all streams of a partition."""
         owner = self._partitions.get(partition)

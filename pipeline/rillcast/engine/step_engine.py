@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,8 +28,10 @@ from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.inputs import Inputs, SlotBatch
 from rillcast.engine.late import AllowedLateness, LateReplay, LateResults, Revised
+from rillcast.engine.periods import Aggregation, Taken
+from rillcast.engine.periods.stage import Closed, PeriodStage
 from rillcast.engine.residents import Limits, Residents
-from rillcast.engine.runner import BatchRunner
+from rillcast.engine.runner import BatchRunner, Outputs
 from rillcast.engine.slots import NO_SLOT, TOO_MANY_AT_ONCE
 from rillcast.events import EventBatch
 
@@ -99,6 +101,21 @@ class StepResult:
     revised: Revised | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Advanced:
+    """Events that were stepped: the given ones, or the periods that these closed.
+
+    Attributes:
+        events: The events of which each advanced its stream by a step.
+        result: Row `i` belongs to event `i`.
+        taken: The raw events that closed these periods; None where events are not aggregated.
+    """
+
+    events: EventBatch
+    result: StepResult
+    taken: Taken | None = None
+
+
 class StepEngine:
     """The states of many streams and the model that steps them. Used from one thread."""
 
@@ -110,6 +127,7 @@ class StepEngine:
         batching: Batching = DEFAULT_BATCHING,
         limits: Limits = NO_LIMITS,
         lateness: AllowedLateness | None = None,
+        aggregation: Aggregation | None = None,
         calibrate: bool = True,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -121,6 +139,7 @@ class StepEngine:
             batching: Rules by which events are put into calls of the model.
             limits: Limits on resident streams.
             lateness: Allowed lateness of events; None = late events are left to the model.
+            aggregation: How raw events become one event per period, in `advance`; None = each event is one.
             calibrate: Whether a bundle that learns an online correction of its forecasts applies it.
             timer: Returns monotonic seconds, for the statistics only.
 
@@ -130,21 +149,50 @@ class StepEngine:
         """
         dry_run.check(bundle)
         self.bundle = bundle
-        self.residents = Residents(bundle.metadata, on, limits, lateness)
+        self.residents = Residents(bundle.metadata, on, limits, lateness, aggregation)
+        partials = self.residents.partials
+        self._stage = None if partials is None else PeriodStage(self.residents, partials)
         state, retained = self.residents.state, self.residents.retained
         self._state = state
         self._runner = BatchRunner(bundle, state, on, batching, calibrate=calibrate)
         self._replay = None if retained is None else LateReplay(self._runner, state, retained)
         self._timer = timer
 
+    def advance(self, events: EventBatch) -> Iterator[Advanced]:
+        """Take events as they come, aggregated or not, and advance their streams.
+
+        Args:
+            events: Events in their order. Where events are aggregated, one raw event may close any number of periods.
+
+        Yields:
+            What was stepped, in its order.
+        """
+        if self._stage is None:
+            yield Advanced(events, self.step(events))
+            return
+        started = self._timer()
+        for closed in self._stage.take(events):
+            yield self._step_closed(closed, started)
+            started = self._timer()
+
+    def finish(self, partition: int, offset: int) -> Advanced | None:
+        """Close and step the open periods of a partition that has ended; None where events are not aggregated.
+
+        Args:
+            partition: The partition.
+            offset: Offset of its last record.
+        """
+        if self._stage is None:
+            return None
+        started = self._timer()
+        return self._step_closed(self._stage.finish(partition, offset), started)
+
     def step(self, events: EventBatch) -> StepResult:
         """Advance each event's stream by one step; return one row of output per event, in the order given."""
-        started, n = self._timer(), len(events)
+        started = self._timer()
         unique_ids, timestamps_ms = events.unique_ids, events.timestamps_ms
-        outputs = self._runner.empty_outputs(n)
-        outcome: StatusArray = np.zeros(n, np.int8)
-        late = None if self._replay is None else LateResults.empty(n)
-        evicted = 0
+        outputs = _Outputs.empty(self._runner, len(events), late=self._replay is not None)
+        outcome, evicted = outputs.outcome, 0
         for rows, evictions in self.residents.until_evictions(events.partitions, events.ds):
             evicted += self.residents.evict(evictions)
             times = None if timestamps_ms is None else timestamps_ms[rows]
@@ -157,22 +205,37 @@ class StepEngine:
             stepped = outcome[rows] == Outcome.STEPPED
             if not stepped.all():
                 rows, slots = rows[stepped], slots[stepped]
-            batch = SlotBatch(rows, slots, self._inputs(events, rows))
-            if self._replay is None or late is None:
-                self._runner.run(batch, outputs)
-                self._state.note(slots, batch.inputs.ds)
-            else:
-                self._replay.run(batch, outputs, late)
-        outcome[~outputs[quarantine.HEALTHY]] = Outcome.QUARANTINED
+            self._run(events, rows, slots, outputs)
+        return self._result(outputs, evicted, started)
+
+    def _step_closed(self, closed: Closed, started: float) -> Advanced:
+        """Step closed periods, whose streams have slots and do not have them in their state yet."""
+        outputs = _Outputs.empty(self._runner, len(closed.events), late=self._replay is not None)
+        self._run(closed.events, np.arange(closed.slots.size, dtype=np.int64), closed.slots, outputs)
+        return Advanced(closed.events, self._result(outputs, closed.evicted, started), closed.taken)
+
+    def _run(self, events: EventBatch, rows: IntArray, slots: IntArray, outputs: _Outputs) -> None:
+        """Step some of the events, whose streams have slots."""
+        batch = SlotBatch(rows, slots, self._inputs(events, rows))
+        if self._replay is None or outputs.late is None:
+            self._runner.run(batch, outputs.columns)
+            self._state.note(slots, batch.inputs.ds)
+        else:
+            self._replay.run(batch, outputs.columns, outputs.late)
+
+    def _result(self, outputs: _Outputs, evicted: int, started: float) -> StepResult:
+        """Return the results of the events that were run since `started`."""
+        columns, outcome, late = outputs.columns, outputs.outcome, outputs.late
+        outcome[~columns[quarantine.HEALTHY]] = Outcome.QUARANTINED
         calls, seconds = self._runner.take_calls(), self._timer() - started
         applied, replayed = (0, 0) if late is None else (late.applied, late.replayed)
         return StepResult(
             outcome,
-            outputs["forecast"],
-            outputs["status"],
-            outputs.get("score"),
-            outputs.get("anomaly"),
-            StepStats(n, *calls, evicted, seconds, applied, replayed),
+            columns["forecast"],
+            columns["status"],
+            columns.get("score"),
+            columns.get("anomaly"),
+            StepStats(outcome.size, *calls, evicted, seconds, applied, replayed),
             revision=None if late is None else late.revision,
             late=None if late is None else late.late,
             revised=None if late is None else late.revised,
@@ -186,6 +249,20 @@ class StepEngine:
         if ahead := len(metadata.known_ahead):
             future = _rows_or_missing(events.future, rows, (ahead, metadata.horizon))
         return Inputs(events.ds[rows], events.y[rows], x, future)
+
+
+@dataclass(frozen=True, slots=True)
+class _Outputs:
+    """The outputs of one call, filled in parts."""
+
+    columns: Outputs
+    outcome: StatusArray
+    late: LateResults | None
+
+    @classmethod
+    def empty(cls, runner: BatchRunner, n: int, *, late: bool) -> _Outputs:
+        """Return outputs for `n` events."""
+        return cls(runner.empty_outputs(n), np.zeros(n, np.int8), LateResults.empty(n) if late else None)
 
 
 def _rows_or_missing(column: FloatArray | None, rows: IntArray, shape: tuple[int, ...]) -> FloatArray:

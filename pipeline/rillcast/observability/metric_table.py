@@ -34,6 +34,12 @@ TABLE: Final = (
         ("name", "model_id", "cell", "freq", "device"),
     ),
     Metric("rillcast_events_total", "counter", "Events stepped, by status.", ("status",)),
+    Metric(
+        "rillcast_raw_events_total",
+        "counter",
+        "Raw events that were aggregated (`input.aggregate`), by what became of them; a stepped event is a period.",
+        ("outcome",),
+    ),
     Metric("rillcast_replayed_events_total", "counter", "Events stepped again during recovery, output suppressed."),
     Metric("rillcast_skipped_events_total", "counter", "Events read again that the restored state contained already."),
     Metric("rillcast_forecasts_total", "counter", "Forecasts handed to the sink."),

@@ -21,6 +21,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from rillcast.arrays import FloatArray, IntArray
 from rillcast.bundle.bundle import BundleMetadata, Status
 from rillcast.codecs.observations.rejections import Reason
+from rillcast.engine.periods import RawOutcome, Taken
 from rillcast.engine.step_engine import Outcome, StepResult
 from rillcast.events import Masked
 from rillcast.observability.metric_table import TABLE
@@ -64,6 +65,8 @@ class Metrics(Observer):
         self._infos["rillcast_build"].info({"version": version("rillcast")})
         # A series that exists from the start with 0 lets `rate()` see its first increase.
         self._events = [self._counters["rillcast_events_total"].labels(status.name.lower()) for status in Status]
+        raw = self._counters["rillcast_raw_events_total"]
+        self._raw = {outcome: raw.labels(outcome.name.lower()) for outcome in RawOutcome}
         self._letters = {r: self._counters["rillcast_dead_letters_total"].labels(r.value) for r in Reason}
         masked = self._counters["rillcast_covariates_masked_total"]
         self._masked = [masked.labels(reason) for reason in Masked._fields]
@@ -74,6 +77,7 @@ class Metrics(Observer):
         self._lag_partitions: set[int] = set()
         self._of_models: dict[str, _ModelCounters] = {}
         self._counted_to: dict[int, int] = {}  # by partition, kept for good: it may come back
+        self._raw_counted_to: dict[int, int] = {}
         self.serve(metadata)
 
     # Results, as an observer.
@@ -95,8 +99,10 @@ class Metrics(Observer):
         counters["rillcast_put_events_total"].inc(stats.late_events)
         counters["rillcast_steps_again_total"].inc(stats.replayed_steps)
         self._histograms["rillcast_step_duration_seconds"].observe(stats.seconds)
+        if published.taken is not None:
+            self._count_raw(published, published.taken)
         rows = chosen(stepped)
-        new = self._not_counted_before(events.partitions[rows], events.offsets[rows])
+        new = self._not_counted_before(events.partitions[rows], events.offsets[rows], self._counted_to)
         if not new.all():
             rows = np.flatnonzero(stepped)[new]
         self._count_results(published.metadata, result, rows)
@@ -104,6 +110,14 @@ class Metrics(Observer):
         self._gauges["rillcast_streams"].set(residents.num_streams)
         self._gauges["rillcast_split_streams"].set(residents.num_split)
         self._gauges["rillcast_state_bytes"].set(residents.size_bytes)
+
+    def _count_raw(self, published: Published, taken: Taken) -> None:
+        """Count the raw events of a batch by their outcome."""
+        events = taken.events
+        new = self._not_counted_before(events.partitions, events.offsets, self._raw_counted_to)
+        for outcome, counter in self._raw.items():
+            rows = published.raw(outcome)
+            counter.inc(int(np.count_nonzero(new[rows])))
 
     def _count_results(self, metadata: BundleMetadata, result: StepResult, rows: slice | IntArray) -> None:
         status = result.status[rows]
@@ -117,17 +131,20 @@ class Metrics(Observer):
             of_model.rated.inc(int(np.count_nonzero(~np.isnan(anomaly))))
             of_model.anomalous.inc(int(np.count_nonzero(anomaly > ANOMALOUS)))
 
-    def _not_counted_before(self, partitions: IntArray, offsets: IntArray) -> npt.NDArray[np.bool_]:
+    @staticmethod
+    def _not_counted_before(
+        partitions: IntArray, offsets: IntArray, counted_to: dict[int, int]
+    ) -> npt.NDArray[np.bool_]:
         """Return `(n,)` whether each event was not counted before; all of them count as counted from now on."""
         new = np.ones(offsets.size, np.bool_)
         starts = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), offsets.size]
         for first, end in pairwise(starts):
             if end > first:
                 partition, to = int(partitions[first]), int(offsets[end - 1]) + 1
-                known = self._counted_to.get(partition, 0)
+                known = counted_to.get(partition, 0)
                 if offsets[first] < known:
                     new[first:end] = offsets[first:end] >= known
-                self._counted_to[partition] = max(known, to)
+                counted_to[partition] = max(known, to)
         return new
 
     def _of_model(self, metadata: BundleMetadata) -> _ModelCounters:

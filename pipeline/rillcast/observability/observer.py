@@ -17,6 +17,7 @@ from rillcast.arrays import IntArray
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.codecs.forecasts.columns import ForecastColumns
 from rillcast.codecs.observations.rejections import Rejection
+from rillcast.engine.periods import RawOutcome, Taken
 from rillcast.engine.step_engine import StepEngine, StepResult
 from rillcast.events import EventBatch
 from rillcast.transports.base import Polled
@@ -36,6 +37,8 @@ class Published:
         forecasts: The `m` forecasts that were handed to the sink.
         causes: `(m,)` int64, the event that caused each forecast.
         values: The `m` encoded forecasts.
+        taken: The raw events that the events were aggregated from; None where events are not aggregated.
+        live_records: `(len(polled),)` bool, like `live` for each record of the poll.
         rejections: Observers add the records of which they could not publish something.
     """
 
@@ -48,7 +51,16 @@ class Published:
     forecasts: ForecastColumns
     causes: IntArray
     values: Sequence[bytes]
+    taken: Taken | None = None
+    live_records: npt.NDArray[np.bool_] | None = None
     rejections: list[Rejection] = field(default_factory=list)
+
+    def raw(self, outcome: RawOutcome) -> IntArray:
+        """Return the rows of the live raw events with an outcome."""
+        if self.taken is None or self.live_records is None:
+            return np.empty(0, np.int64)
+        found = (self.taken.outcome == outcome) & self.live_records[self.taken.events.rows]
+        return np.flatnonzero(found)
 
     @property
     def metadata(self) -> BundleMetadata:

@@ -17,6 +17,7 @@ import numpy as np
 from rillcast.arrays import IntArray
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.observations.rejections import Reason, Rejection
+from rillcast.engine.periods import RawOutcome
 from rillcast.events import EventBatch
 from rillcast.observability.observer import Observer, Published
 from rillcast.text import printable
@@ -83,8 +84,13 @@ class RunSummary(Observer):
         self.kept_back += max(0, int(np.count_nonzero(published.stepped & advanced)) - len(published.forecasts))
         for kind in _IGNORED if not advanced.all() else ():
             rows = np.flatnonzero(published.stepped & (status == kind))
-            for partition in np.unique(events.partitions[rows]).tolist():
-                self._ignore(kind, partition, events, rows[events.partitions[rows] == partition])
+            self._ignore_all(kind, events, rows)
+        if published.taken is not None and (rows := published.raw(RawOutcome.LATE)).size:
+            self._ignore_all(Status.LATE, published.taken.events, rows)
+
+    def _ignore_all(self, kind: Status, events: EventBatch, rows: IntArray) -> None:
+        for partition in np.unique(events.partitions[rows]).tolist():
+            self._ignore(kind, partition, events, rows[events.partitions[rows] == partition])
 
     def _ignore(self, kind: Status, partition: int, events: EventBatch, rows: IntArray) -> None:
         """Count events of one partition that changed no state."""

@@ -17,6 +17,7 @@ from rillcast.arrays import IntArray
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.forecasts.columns import ForecastColumns, ForecastEncoder
 from rillcast.codecs.observations.rejections import Reason, Rejection
+from rillcast.engine.periods import RawOutcome, Taken
 from rillcast.engine.step_engine import Outcome, StepEngine, StepResult
 from rillcast.events import EventBatch
 from rillcast.observability.observer import Observer, Published, chosen, chosen_ids
@@ -59,7 +60,12 @@ class Publisher:
         self._late = late
 
     def publish(
-        self, polled: Polled, events: EventBatch, result: StepResult, live_records: npt.NDArray[np.bool_]
+        self,
+        polled: Polled,
+        events: EventBatch,
+        result: StepResult,
+        live_records: npt.NDArray[np.bool_],
+        taken: Taken | None = None,
     ) -> list[Rejection]:
         """Publish the forecasts of live events and return the events that become dead letters.
 
@@ -68,6 +74,7 @@ class Publisher:
             events: The events of the poll that the model stepped.
             result: Their results.
             live_records: `(len(polled),)`, whether a record's results are published.
+            taken: The raw events that `events` were aggregated from; None = they are the events of the poll.
 
         Raises:
             TransportError: The sink is broken.
@@ -82,11 +89,25 @@ class Publisher:
                 forecasts, causes = forecasts.take(rows), causes[rows]
         written = self._output.write(polled, events.rows[causes], forecasts, result.stats.seconds)
         rejections = _rejections(events, result, late_are_dead=self._late == "dead_letter")
+        if taken is not None:
+            rejections += _raw_rejections(taken, late_are_dead=self._late == "dead_letter")
         if written.too_large:
             rejections += self._too_large(events, causes, written)
             kept = np.array([row not in written.too_large for row in range(len(causes))])
             forecasts, causes = forecasts.take(np.flatnonzero(kept)), causes[kept]
-        published = Published(self._engine, polled, events, result, live, stepped, forecasts, causes, written.values)
+        published = Published(
+            self._engine,
+            polled,
+            events,
+            result,
+            live,
+            stepped,
+            forecasts,
+            causes,
+            written.values,
+            taken=taken,
+            live_records=live_records,
+        )
         for observer in self._observers:
             observer.observe(published)
         return rejections + published.rejections
@@ -242,11 +263,32 @@ def _rejections(events: EventBatch, result: StepResult, *, late_are_dead: bool) 
         elif quarantined[row]:
             reason = Reason.QUARANTINED
             detail = f"y {events.y[row]:g} would have left stream {unique_id!r} without a usable state or forecast"
-        elif at_once[row]:
-            reason = Reason.TOO_MANY_NEW_STREAMS
-            detail = f"stream {unique_id!r} is new, and this second brought state.max_new_streams_per_s already"
         else:
-            reason = Reason.TOO_MANY_STREAMS
-            detail = f"stream {unique_id!r} is new, and its partition has state.max_streams_per_partition already"
+            reason, detail = _too_many(unique_id, at_once=bool(at_once[row]))
         rejections.append(Rejection(int(events.rows[row]), reason, detail))
     return rejections
+
+
+def _raw_rejections(taken: Taken, *, late_are_dead: bool) -> list[Rejection]:
+    """Return the raw events that could be decoded but joined no period."""
+    events, outcome = taken.events, taken.outcome
+    refused = (outcome == RawOutcome.TOO_MANY_STREAMS) | (outcome == RawOutcome.TOO_MANY_NEW_STREAMS)
+    if late_are_dead:
+        refused |= outcome == RawOutcome.LATE
+    rejections = []
+    for row in np.flatnonzero(refused).tolist():
+        unique_id = events.unique_ids[row]
+        if outcome[row] == RawOutcome.LATE:
+            reason, detail = Reason.LATE, f"ds {events.ds[row]} lies in a period of stream {unique_id!r} that is closed"
+        else:
+            reason, detail = _too_many(unique_id, at_once=bool(outcome[row] == RawOutcome.TOO_MANY_NEW_STREAMS))
+        rejections.append(Rejection(int(events.rows[row]), reason, detail))
+    return rejections
+
+
+def _too_many(unique_id: str, *, at_once: bool) -> tuple[Reason, str]:
+    if at_once:
+        detail = f"stream {unique_id!r} is new, and this second brought state.max_new_streams_per_s already"
+        return Reason.TOO_MANY_NEW_STREAMS, detail
+    detail = f"stream {unique_id!r} is new, and its partition has state.max_streams_per_partition already"
+    return Reason.TOO_MANY_STREAMS, detail

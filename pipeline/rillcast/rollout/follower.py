@@ -162,7 +162,8 @@ class Follower:
                 within |= (events.partitions == partition) & (events.offsets < limits[partition])
             now = events if within.all() else events.take(np.flatnonzero(within))
             if len(now):
-                self._on_result(self.model, now, self.model.engine.step(now))
+                for advanced in self.model.engine.advance(now):
+                    self._on_result(self.model, advanced.events, advanced.result)
                 stepped += len(now)
             if len(now) < len(events):
                 rest.append(events.take(np.flatnonzero(~within)))

@@ -177,6 +177,7 @@ class _Assembly:
                 health=self.health,
                 stages=self.stages,
                 rollout=rollout,
+                ends=settings.input.path is not None,
                 needs_forecast=settings.input.path is not None,
             )
             opened.pop_all()

@@ -73,6 +73,7 @@ class Parts:
         health: The conditions of the probes.
         stages: The stop-watch of the loop.
         rollout: How another model comes to serve; None = none does.
+        ends: Whether the input ends for good (a file), so that its open periods close then.
         needs_forecast: Whether a source that ends without a forecast is an error.
     """
 
@@ -86,6 +87,7 @@ class Parts:
     health: Health = field(default_factory=Health)
     stages: StageClock = field(default_factory=StageClock)
     rollout: RolloutParts | None = None
+    ends: bool = False
     needs_forecast: bool = False
 
 
@@ -173,6 +175,8 @@ class Worker:
             parts.health.started = True
             while not self._stop.is_set() and not self._source.exhausted:
                 self._iterate()
+            if self._parts.ends and self._source.exhausted:
+                self._close_open_periods()
             self._drain()
             self._finish()
         finally:
@@ -248,18 +252,36 @@ class Worker:
     ) -> None:
         """Publish the results of a poll, and note its positions; only then is it part of a commit."""
         self._stages.lap("wait")
+        self._publish_results(polled, rejections, live, results)
+        self._parts.summary.polled(int(np.count_nonzero(live)))
+        self._metrics.polled(len(polled), self._clock() - started)
+        self._stages.lap("account")
+
+    def _publish_results(
+        self,
+        polled: Polled,
+        rejections: Sequence[Rejection],
+        live: npt.NDArray[np.bool_],
+        results: Sequence[ModelResult],
+    ) -> None:
         rejections = list(rejections)
-        for model, events, result in results:
+        for model, events, result, taken in results:
             self._events += len(events)
             self._stages.add("step", result.stats.seconds)
-            rejections += model.publisher.publish(polled, events, result, live)
+            rejections += model.publisher.publish(polled, events, result, live, taken)
             if (comparison := self._rollout.comparison).active:
                 comparison.live_stepped(model, events, result)
         self._dead_letter(polled, [rejection for rejection in rejections if live[rejection.row]])
-        self._parts.summary.polled(int(np.count_nonzero(live)))
         self._checkpoint.processed(polled.partitions, polled.offsets, self._partitions.reached(polled))
-        self._metrics.polled(len(polled), self._clock() - started)
-        self._stages.lap("account")
+
+    def _close_open_periods(self) -> None:
+        """Step and publish the periods that are open at the end of the input; nothing more can join them."""
+        self._finish_step()
+        for partition in self._partitions.owned:
+            if (position := self._checkpoint.position(partition)) > 0:
+                last = Polled.nothing_at(partition, position - 1)
+                results = self._router.finish(partition, position - 1)
+                self._publish_results(last, (), np.ones(1, np.bool_), results)
 
     def _dead_letter(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
         if rejections:

@@ -29,7 +29,7 @@ from rillcast.publishing.publisher import ForecastOutput, Publisher
 from rillcast.publishing.trace_context import TraceContext
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
-from rillcast.stores.connect import open_store, require_room
+from rillcast.stores.connect import aggregation_of, open_store, require_room
 from rillcast.transports.base import Sink
 
 if TYPE_CHECKING:
@@ -130,6 +130,7 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
         ),
         calibrate=settings.calibration == "on",
         lateness=allowed_lateness(settings, bundle.metadata.frequency),
+        aggregation=aggregation_of(settings.input, bundle.metadata),
     )
 
 
@@ -147,13 +148,16 @@ def require_supported(settings: Settings, bundle: Bundle) -> None:
     """Check that a bundle has the outputs that the settings need, and that its state fits.
 
     Raises:
-        SettingsError: It has no output `anomaly`, no level or step that is to be published, or too large a state.
+        SettingsError: It has no output `anomaly`, no level or step that is to be published, observations that cannot be
+            aggregated, or too large a state.
     """
-    published_part(settings, bundle.metadata)
+    metadata = bundle.metadata
+    published_part(settings, metadata)
+    aggregation_of(settings.input, metadata)
     needed = settings.anomalies.topic is not None or settings.anomalies.path is not None
     if needed and not bundle.has_anomaly:
         raise SettingsError(
-            f"{bundle.metadata.name}: the model has no output 'anomaly'; unset "
+            f"{metadata.name}: the model has no output 'anomaly'; unset "
             f"anomalies.topic and anomalies.path, or serve a model that was exported with it"
         )
-    require_room(settings, bundle.metadata)
+    require_room(settings, metadata)

@@ -15,7 +15,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rillcast.engine.step_engine import StepResult
+from rillcast.engine.periods import Taken
+from rillcast.engine.step_engine import Advanced, StepResult
 from rillcast.errors import RillcastError, ServedByAnotherKindError
 from rillcast.events import EventBatch
 from rillcast.serving.served_model import ServedModel
@@ -28,13 +29,15 @@ class ModelResult(NamedTuple):
 
     Attributes:
         model: The model that stepped the events.
-        events: The events of its partitions.
+        events: The events of its partitions, or the periods that these closed.
         result: Row `i` belongs to event `i`.
+        taken: The raw events that closed these periods; None where events are not aggregated.
     """
 
     model: ServedModel
     events: EventBatch
     result: StepResult
+    taken: Taken | None = None
 
 
 class Router:
@@ -136,17 +139,23 @@ class Router:
         self._close_unused(before)
 
     def step(self, events: EventBatch) -> list[ModelResult]:
-        """Step each event with the model of its partition."""
+        """Let each event advance its stream, with the model of its partition."""
         if len(self.all) == 1:
-            return [ModelResult(self.default, events, self.default.engine.step(events))]
+            return _results(self.default, self.default.engine.advance(events))
         shares: dict[ServedModel, list[int]] = {}
         for partition in np.unique(events.partitions).tolist():
             shares.setdefault(self.model_of(partition), []).append(partition)
-        results = []
+        results: list[ModelResult] = []
         for model, partitions in shares.items():
             share = events.take(np.flatnonzero(np.isin(events.partitions, partitions)))
-            results.append(ModelResult(model, share, model.engine.step(share)))
+            results += _results(model, model.engine.advance(share))
         return results
+
+    def finish(self, partition: int, offset: int) -> list[ModelResult]:
+        """Step the open periods of a partition that has ended with a record."""
+        model = self.model_of(partition)
+        advanced = model.engine.finish(partition, offset)
+        return [] if advanced is None else _results(model, [advanced])
 
     def discard(self) -> None:
         """Discard everything that was staged for a commit that failed."""
@@ -169,3 +178,7 @@ class Router:
             if model not in self._open and model.store is not None:
                 self._closed_bytes += model.store.bytes_staged
                 model.close()
+
+
+def _results(model: ServedModel, advanced: Iterable[Advanced]) -> list[ModelResult]:
+    return [ModelResult(model, each.events, each.result, each.taken) for each in advanced]

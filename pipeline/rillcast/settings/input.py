@@ -101,10 +101,43 @@ class InputSettings(Section):
     """Handles a second value for a period of a stream. `ignore` keeps the first; `last_wins` replaces it, within
     `input.allowed_lateness_periods`."""
 
+    aggregate: Literal["none", "last", "first", "mean", "sum", "count", "min", "max"] = "none"
+    """Aggregates the events of each stream and period of the model's frequency, by event time, into one observation,
+    see [data.md](data.md#aggregation). `none`: every event is an observation. `count` counts events, with or without
+    `y`; the others use those that have a `y`."""
+    close: Literal["stream", "partition"] = "stream"
+    """Closes a period, so that its aggregate is forecast. `stream`: with the stream's first event of a later period.
+    `partition`: for all streams of a partition at once, when the partition's newest event time, less `input.grace_s`,
+    passes the end of the period."""
+    grace_s: Annotated[float, Field(ge=0)] = 0.0
+    """Keeps periods open for late events with `input.close = partition`, in seconds of event time. Each period's length
+    of it costs 16 bytes of state per stream (24 for `first` and `last`)."""
+    empty: Literal["auto", "missing", "zero"] = "auto"
+    """Value of a period without values, of a stream that is not silent: a missing observation, or 0. `auto` is `zero`
+    for `sum` and `count`, else `missing`."""
+    silent_after: Annotated[int, Field(ge=1, le=10_000)] = 100
+    """Lets a stream sleep after this many consecutive periods without events: further ones are not stepped, until its
+    next event."""
+
     @field_validator("separator")
     @classmethod
     def _tab_by_name(cls, value: str) -> str:
         return "\t" if value in ("\\t", "tab") else value
+
+    @model_validator(mode="after")
+    def _aggregation_is_possible(self) -> InputSettings:
+        if self.aggregate != "none" and self.allowed_lateness_periods:
+            raise ValueError(
+                f"input.aggregate is {self.aggregate!r} and input.allowed_lateness_periods is "
+                f"{self.allowed_lateness_periods}: a closed period is not corrected; use input.close = 'partition' "
+                f"with input.grace_s, which keeps periods open for late events"
+            )
+        if self.grace_s and (self.aggregate == "none" or self.close != "partition"):
+            raise ValueError(
+                "input.grace_s is set, which needs input.aggregate and input.close = 'partition'; a period that closes "
+                "with its stream's next event has no grace"
+            )
+        return self
 
     @model_validator(mode="after")
     def _file_can_be_read(self) -> InputSettings:

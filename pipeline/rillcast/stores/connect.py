@@ -5,15 +5,18 @@ Owns: the choice, and the errors for an impossible one. Does not know: how a sto
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
 from typing import Final, Literal
 
 from rillcast.bundle.bundle import BundleMetadata
+from rillcast.engine import periods
 from rillcast.engine.late import page_columns
+from rillcast.engine.periods import Aggregation
 from rillcast.errors import SettingsError
-from rillcast.settings import Settings
+from rillcast.settings import InputSettings, Settings
 from rillcast.stores.base import StateStore
 from rillcast.stores.format.pages import PageCodec
 from rillcast.stores.kafka import KafkaStore
@@ -24,6 +27,7 @@ from rillcast.transports.connect import open_partition_reader, open_topic_admin,
 from rillcast.transports.kafka.common.partition_reader import PartitionReader
 
 Kind = Literal["kafka", "local", "none"]
+_MOST_OPEN_PERIODS: Final = 64
 _RECORD_OVERHEAD_BYTES: Final = 1_024  # key, record and batch headers
 # A broker holds a fetch at the end of a partition this long before it reports the end; the default is 500 ms.
 _FETCH_WAIT_MS: Final = 20
@@ -118,9 +122,43 @@ class _Partitions:
                 self._known = wanted
 
 
+def aggregation_of(given: InputSettings, metadata: BundleMetadata) -> Aggregation | None:
+    """Return how raw events become observations of a model; None = every event is one.
+
+    Raises:
+        SettingsError: The model has covariates, or the grace is too long for its frequency.
+    """
+    if given.aggregate == "none":
+        return None
+    if metadata.covariates:
+        raise SettingsError(
+            f"input.aggregate is {given.aggregate!r}, but model {metadata.name} has covariates "
+            f"({', '.join(each.name for each in metadata.covariates)}), which are not aggregated; aggregate in front "
+            f"of Rillcast, or serve a model without covariates"
+        )
+    zero = given.empty == "zero" or (given.empty == "auto" and given.aggregate in ("sum", "count"))
+    aggregation = Aggregation(
+        given.aggregate,
+        metadata.frequency,
+        given.close,
+        round(given.grace_s * 1000),
+        0.0 if zero else math.nan,
+        given.silent_after,
+    )
+    if aggregation.open_periods > _MOST_OPEN_PERIODS:
+        raise SettingsError(
+            f"input.grace_s is {given.grace_s:g}, which keeps {aggregation.open_periods} periods of {metadata.freq} "
+            f"open for each stream; the limit is {_MOST_OPEN_PERIODS}. Lower it, or serve a model of a longer period"
+        )
+    return aggregation
+
+
 def codec_of(settings: Settings, metadata: BundleMetadata) -> PageCodec:
     """Return the codec of the bundle's pages, in the form that the settings name."""
-    extra = page_columns(metadata, settings.input.allowed_lateness_periods)
+    extra = (
+        *page_columns(metadata, settings.input.allowed_lateness_periods),
+        *periods.page_columns(aggregation_of(settings.input, metadata)),
+    )
     return PageCodec(metadata.model_id, metadata.states, settings.state.rows, settings.state.compression, extra)
 
 

@@ -117,6 +117,12 @@ class Polled:
         )
 
     @classmethod
+    def nothing_at(cls, partition: int, offset: int) -> Polled:
+        """Return a record without key, value and timestamp, for what happens after a record without any record."""
+        at = np.array([partition], np.int64)
+        return cls(at, np.array([offset], np.int64), np.array([-1], np.int64), [None], [None])
+
+    @classmethod
     def empty(cls) -> Polled:
         """Return a poll without records."""
         none: IntArray = np.empty(0, dtype=np.int64)

@@ -290,3 +290,20 @@ def test_a_tilde_is_the_home_directory_in_every_path(clean: Path, monkeypatch: p
         section, _, name = path.rpartition(".")
         model: Any = Settings.model_fields[section].annotation if section else Settings
         assert str(getattr(model(**{name: "~/x.jsonl"}), name)) == "/home/somebody/x.jsonl", path
+
+
+@pytest.mark.parametrize(
+    ("flags", "named"),
+    [
+        (["--input.aggregate", "mean", "--input.allowed-lateness-periods", "2"], "input.allowed_lateness_periods"),
+        (["--input.grace-s", "60"], "input.aggregate"),
+        (["--input.aggregate", "sum", "--input.grace-s", "60"], "input.close = 'partition'"),
+        (["--input.aggregate", "median"], "input.aggregate"),
+        (["--input.aggregate", "sum", "--input.silent-after", "0"], "input.silent_after"),
+    ],
+)
+def test_an_aggregation_that_is_impossible_is_refused(
+    flags: list[str], named: str, clean: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert cli.main(["config", *flags]) == 2
+    assert named in capsys.readouterr().err

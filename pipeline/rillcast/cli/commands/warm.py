@@ -146,6 +146,7 @@ def _warming(settings: Settings, partitions: int, history: str | None, unit: Uni
     from rillcast.engine.residents import Limits
     from rillcast.engine.step_engine import StepEngine
     from rillcast.serving.factory import allowed_lateness
+    from rillcast.stores.connect import aggregation_of
 
     bundle, on = (
         Bundle.load(settings.model),
@@ -159,6 +160,7 @@ def _warming(settings: Settings, partitions: int, history: str | None, unit: Uni
         # A file may hold one stream after the other: by event time all but the last would be idle.
         limits=Limits(0, settings.state.max_streams_per_partition),
         lateness=allowed_lateness(settings, bundle.metadata.frequency),
+        aggregation=aggregation_of(settings.input, bundle.metadata),
         calibrate=settings.calibration == "on",
     )
     if history is None:
@@ -297,10 +299,11 @@ def _print(warming: Warming, positions: Mapping[int, int], *, as_json: bool) -> 
         return
     streams, cold = sum(row["streams"] for row in rows), sum(row["warming_up"] for row in rows)
     print(f"stepped {taken.stepped:,} events of {streams:,} streams; {cold:,} of them are still warming up")
-    if taken.stepped < taken.events:
-        kinds = ("ok", "warming_up", "missing", "gap")  # those that advanced
-        others = ", ".join(f"{count:,} {kind}" for kind, count in taken.outcomes.items() if kind not in kinds)
-        print(f"{taken.events - taken.stepped:,} of {taken.events:,} events changed nothing: {others}")
+    advanced = ("ok", "warming_up", "missing", "gap")
+    others = {kind: count for kind, count in taken.outcomes.items() if kind not in advanced}
+    if others:
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.items())
+        print(f"{sum(others.values()):,} of {taken.events:,} events changed nothing: {kinds}")
     if taken.refused:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in taken.refused.items())
         print(f"{taken.refused.total():,} records were rejected ({reasons}), the first: {taken.example}")

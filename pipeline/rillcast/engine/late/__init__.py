@@ -8,16 +8,14 @@ The engine, the residents and the stores import from this package only, not from
 
 from rillcast.engine.late.replay import LateReplay, LateResults, Revised
 from rillcast.engine.late.retained import AllowedLateness, RetainedSteps
-from rillcast.engine.late.stored import PREFIX, is_row, page_column, page_columns
+from rillcast.engine.late.stored import is_row, page_columns
 
 __all__ = [
-    "PREFIX",
     "AllowedLateness",
     "LateReplay",
     "LateResults",
     "RetainedSteps",
     "Revised",
     "is_row",
-    "page_column",
     "page_columns",
 ]

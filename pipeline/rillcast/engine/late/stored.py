@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Final
 
 from rillcast.bundle.bundle import BundleMetadata, StateSpec
+from rillcast.engine.pages import page_column
 
 PREFIX: Final = "rewind."
 OLDER: Final = PREFIX + "older."
@@ -55,15 +56,6 @@ def page_columns(metadata: BundleMetadata, periods: int) -> tuple[StateSpec, ...
         *(page_column(INPUT + name, "float32", (inputs, *shape)) for name, shape in shapes.items()),
         page_column(REVISIONS, "int32", (inputs,)),
     )
-
-
-def page_column(name: str, dtype: str, row_shape: tuple[int, ...]) -> StateSpec:
-    """Return the type of an additional column, under a name that no bundle's state can have.
-
-    Raises:
-        ValueError: No state could have this type or shape.
-    """
-    return StateSpec(name="column", dtype=dtype, row_shape=row_shape).model_copy(update={"name": name})
 
 
 def is_row(name: str) -> bool:

@@ -7,7 +7,7 @@ Does not know: where forms are kept (`rillcast.stores.local`, `rillcast.stores.k
 Invariants: a form names its model, partition and number, and is refused if others were requested. Free slots of a page
 are not stored and come back as zeros, so that no stream ever sees the state of another. The form of the rows may differ
 from page to page and from the settings, and so may the columns that a page has in addition to the bundle's states
-(`rillcast.engine.late.retained`): the reader skips columns that it does not need.
+(`rillcast.engine.late.retained`, `rillcast.engine.periods.partials`): the reader skips columns that it does not need.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ import numpy as np
 
 from rillcast.arrays import AnyArray, IntArray
 from rillcast.bundle.bundle import StateSpec
-from rillcast.engine.late import PREFIX, is_row, page_column
-from rillcast.engine.pages import Arrivals, Page
+from rillcast.engine.late import is_row
+from rillcast.engine.pages import Arrivals, Page, is_additional, page_column
 from rillcast.engine.slots import PAGE_SLOTS
 from rillcast.stores.base import Claim, Mark, Superseded
 from rillcast.stores.format import rows
@@ -110,7 +110,7 @@ class PageCodec:
                 spec.name,
                 spec.dtype,
                 spec.row_shape,
-                rows.form_of(spec, form if is_row(spec.name) or not spec.name.startswith(PREFIX) else "exact"),
+                rows.form_of(spec, form if is_row(spec.name) or not is_additional(spec.name) else "exact"),
             )
             for spec in self._columns
         )
@@ -157,7 +157,7 @@ class PageCodec:
         _expect(where, "model", header.model_id, self.model_id)
         _expect(where, "partition", header.partition, partition)
         _expect(where, "page number", header.number, number)
-        own = [(s.name, s.dtype, s.row_shape) for s in header.states if not s.name.startswith(PREFIX)]
+        own = [(s.name, s.dtype, s.row_shape) for s in header.states if not is_additional(s.name)]
         _expect(where, "states", own, [(spec.name, spec.dtype, spec.row_shape) for spec in self._specs])
         try:
             specs = [page_column(s.name, s.dtype, s.row_shape) for s in header.states]

@@ -32,6 +32,8 @@ __all__ = ["add_arguments", "measure", "show"]
 
 _POLL: Final = 2_000
 _PARTITIONS: Final = 8
+_FEW: Final = _POLL * _PARTITIONS
+"""Streams that are there before memory is measured: a poll of each partition."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -45,8 +47,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Return bytes per stream, and the longest polls while streams are added and while they are stored.
 
     Raises:
-        SettingsError: This system does not show the memory of a process.
+        SettingsError: This system does not show the memory of a process, or there is nothing to measure.
     """
+    if args.streams <= _FEW or args.rounds < 1:
+        raise SettingsError(
+            f"--streams {args.streams} --rounds {args.rounds}: expected more than {_FEW:,}, and at least 1"
+        )
     if not Path("/proc/self/statm").exists():
         raise SettingsError("bench memory reads /proc/self/statm, which this system lacks")
     figures: dict[str, Any] = in_process(_measure, args.model, args.streams, args.rounds, args.pages)
@@ -56,11 +62,10 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 def _measure(model: Path, streams: int, rounds: int, pages: int) -> dict[str, Any]:
     bundle = Bundle.load(model)
     engine = StepEngine(bundle, device.choose("cpu"), batching=Batching(1_000))
-    few = _POLL * _PARTITIONS
-    _round(engine, 0, few, 0, bundle.metadata.frequency)
+    _round(engine, 0, _FEW, 0, bundle.metadata.frequency)
     gc.collect()
     before = _resident_bytes()
-    coming = _round(engine, few, streams, 0, bundle.metadata.frequency)
+    coming = _round(engine, _FEW, streams, 0, bundle.metadata.frequency)
     gc.collect()
     grown = _resident_bytes() - before
     stepping = [
@@ -69,7 +74,7 @@ def _measure(model: Path, streams: int, rounds: int, pages: int) -> dict[str, An
         for seconds in _round(engine, 0, streams, period, bundle.metadata.frequency)
     ]
     row_bytes = bundle.metadata.row_bytes
-    per_stream = grown / (streams - few)
+    per_stream = grown / (streams - _FEW)
     return {
         "model": name_of(bundle),
         "streams": streams,

@@ -24,6 +24,7 @@ examples:
   rillcast bench late-events model.onnx --periods 6
   rillcast bench memory model.onnx --streams 1000000
   rillcast bench file model.onnx
+  rillcast bench sizing model.onnx --streams 50000 --rates 2000
   rillcast bench kafka --model model.onnx --kafka.bootstrap-servers localhost:9092 --codecs json,float32
   rillcast bench latency --model model.onnx --kafka.bootstrap-servers localhost:9092
   rillcast bench recovery --model model.onnx --kafka.bootstrap-servers localhost:9092 --streams 100000 --json
@@ -55,6 +56,9 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "catch-up": Benchmark("events per second of a backlog, through the sequence graph and event by event", "engine"),
     "late-events": Benchmark("cost of late events, against the same events in order", "engine"),
     "memory": Benchmark("bytes per resident stream, and the effect of growth on the step", "model"),
+    "sizing": Benchmark(
+        "members, memory, partitions and bytes of a deployment, by streams and events per second", "model"
+    ),
     "file": Benchmark("events per second of the service from a file to a file", "model"),
     "kafka": Benchmark("events per second of the service on Kafka, against the limit of client and codec", "kafka"),
     "latency": Benchmark("time from the append of an observation to the append of its forecast", "kafka"),

@@ -164,7 +164,7 @@ def _forecast_bytes(bundle: Bundle) -> dict[str, float]:
     columns = ForecastColumns(
         unique_ids, ds, result.status, result.forecast, result.anomaly, events.partitions, events.offsets
     )
-    sizes = {}
+    sizes: dict[str, float] = {}
     for codec in CODECS:
         encoder = make_encoder(codec, bundle.metadata, schema_id=lambda: 1)
         sizes[codec] = sum(map(len, encoder.encode(columns)[1])) / _SAMPLE

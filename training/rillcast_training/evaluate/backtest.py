@@ -30,6 +30,7 @@ from rillcast_training.data.series import Series
 from rillcast_training.evaluate.accuracy import Accuracy, Floats, Ints, SeasonalNaive, SeriesScores, score_series
 from rillcast_training.evaluate.diagnostics import Diagnostics, diagnose
 from rillcast_training.evaluate.scored_part import ScoredPart, count_parts
+from rillcast_training.evaluate.tail_shares import TailShares
 
 _EVENTS_PER_STEP: Final = 4_096
 
@@ -54,6 +55,7 @@ class Backtest:
         part: How much of the data was scored, and what was left out.
         events: Events stepped.
         seconds: Time in the engine.
+        tails: Shares of the observations beyond levels of anomaly, of all events; None = the bundle has no anomaly.
     """
 
     unique_ids: list[str]
@@ -71,6 +73,7 @@ class Backtest:
     part: ScoredPart
     events: int
     seconds: float
+    tails: TailShares | None
 
     @property
     def model(self) -> Accuracy:
@@ -164,6 +167,7 @@ def backtest(
     grids = _grids(data, train, test_fraction)
     names = list(grids)
     taken: list[tuple[int, int, npt.NDArray[np.float32]]] = []
+    tails = TailShares(len(names))
     done, seconds = 0, 0.0
     total = sum(s.periods.size for s in (*train, *data))
     events = _in_time_order([*train, *data], {name: i for i, name in enumerate(names)}, metadata.horizon)
@@ -174,6 +178,8 @@ def backtest(
             EventBatch.of(ids, ds, y, covariates.get("x"), covariates.get("future"), first_offset=done)
         )
         seconds += time.perf_counter() - started
+        if result.anomaly is not None:
+            tails.add(series, result.status, result.anomaly)
         taken.extend(
             (int(series[row]), int(periods[row]), result.forecast[row, :horizon].copy())
             for row in np.flatnonzero(_is_origin(series, periods, grids, names, stride)).tolist()
@@ -219,6 +225,7 @@ def backtest(
         ),
         events=done,
         seconds=seconds,
+        tails=tails if bundle.has_anomaly else None,
     )
 
 

@@ -29,8 +29,10 @@ from rillcast.arrays import AnyArray, FloatArray, IntArray
 from rillcast.bundle.bundle import CALIBRATE, NEXT_SUFFIX, STATE_PREFIX
 from rillcast.bundle.contract import FUTURE, X
 from rillcast.errors import ParityError
+from rillcast_training.model.calibration import Resolved
 from rillcast_training.model.experts.forecaster import ExpertForecaster
 from rillcast_training.model.forecaster import Forecaster, Rows
+from rillcast_training.model.tails import WIDTH
 
 TOLERANCE: Final = 1e-4
 BATCHES: Final = (1, 2, 7, 256)
@@ -144,15 +146,33 @@ def _units(
     width = np.maximum(np.diff(one_ahead, axis=1).min(1, keepdims=True), 0) if tracker.num_levels > 1 else scale
     anomaly = 1 + rounding / np.maximum(width, rounding * TOLERANCE + np.finfo(np.float32).tiny) / TOLERANCE
     moved = 1 + tracker.sensitivity * (loss - 1)
+    tail, at_knot = _tail_rounding(forecaster, y, before, resolved, rounding)
     each = loss + 0 * edges  # at every horizon
     return scale, {
         "score": np.concatenate([each, near, each, loss], axis=1),  # the last is the naive forecast's
-        "anomaly": anomaly,
+        "anomaly": anomaly + tail / TOLERANCE,
+        "tails": np.concatenate([np.where(at_knot, np.inf, 1) + np.zeros((1, WIDTH - 1)), scale * loss], axis=1),
         "offsets": moved,
         "forecast": scale * moved,
         "probes": scale * moved,
         **dict.fromkeys(forecaster.cell.states, np.ones_like(scale)),
     }
+
+
+def _tail_rounding(
+    forecaster: Forecaster, y: Tensor, before: Rows, resolved: Resolved, rounding: FloatArray
+) -> tuple[FloatArray, AnyArray]:
+    """Return by how much rounding moves the anomaly beyond the quantiles, and whether it moves a knot, `[B, 1]`."""
+    value, state, valid = y.nan_to_num(), before.tails.t(), resolved.valid[:, 0]
+    off = torch.from_numpy(rounding[:, 0].astype(np.float32))
+    with torch.no_grad():
+        ends = [
+            forecaster.tails(state, forecaster.miss(at, resolved.published), valid) for at in (value - off, value + off)
+        ]
+    (less, rare), (more, common) = ends
+    tail: FloatArray = 2 * (1 / rare - 1 / common).abs().amax(dim=0).numpy()[:, None]
+    at_knot: AnyArray = (less[:-1] != more[:-1]).any(dim=0).numpy()[:, None]
+    return np.where(at_knot, np.float32(np.inf), tail), at_knot
 
 
 def _disagreement(found: AnyArray, expected: AnyArray, scale: FloatArray) -> AnyArray:

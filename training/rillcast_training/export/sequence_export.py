@@ -25,7 +25,8 @@ from rillcast_training.model.experts.forecaster import ExpertForecaster
 from rillcast_training.model.forecaster import Forecaster, Rows
 from rillcast_training.model.recurrence import DOMAIN
 from rillcast_training.model.sequence_calibration import OFFSETS
-from rillcast_training.model.sequence_step import CELLS, SequenceStep
+from rillcast_training.model.sequence_step import CELLS, TAILS, SequenceStep
+from rillcast_training.model.tails import MISS, WIDTH
 
 _EVENT: Final = ("ds", "y", CALIBRATE)
 STEP_OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
@@ -61,7 +62,8 @@ def sequence_to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
             "ignore", category=torch.jit._trace.TracerWarning
         )  # a scan's eager loop is not in the graph
         traced = trace(_Flat(sequence), example, inputs, outputs, axes, {DOMAIN: 1})
-    _put_in(traced.graph, {CELLS: _body_of_cells(sequence), OFFSETS: _body_of_learning(sequence)})
+    bodies = {CELLS: _body_of_cells, OFFSETS: _body_of_learning, TAILS: _body_of_tails}
+    _put_in(traced.graph, {name: body(sequence) for name, body in bodies.items()})
     described = [*results(forecaster, ["B", "T"]), value(REGULAR, TensorProto.BOOL, ["B"])]
     return graft_state(traced, "rillcast.sequence", specs, events, described)
 
@@ -112,6 +114,11 @@ def _body_of_learning(sequence: SequenceStep) -> onnx.GraphProto:
     tracker = sequence.forecaster.tracker
     example = torch.zeros(_TRACE_BATCH, tracker.num_levels * tracker.num_anchors)
     return _body(sequence.calibration.learning, (example, example, example.to(torch.bool)))
+
+
+def _body_of_tails(sequence: SequenceStep) -> onnx.GraphProto:
+    state, miss = torch.zeros(_TRACE_BATCH, WIDTH), torch.zeros(_TRACE_BATCH, MISS)
+    return _body(sequence.tails, (state, miss, torch.zeros(_TRACE_BATCH, 1, dtype=torch.bool)))
 
 
 def _body(module: nn.Module, example: tuple[Tensor, ...]) -> onnx.GraphProto:

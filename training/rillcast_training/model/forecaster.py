@@ -10,6 +10,7 @@ State of a stream, one row each, in this order; a row of zeros is a stream never
     hidden   float32 [..]    the cells' state, layers next to each other; other cells name others (`cell` of an LSTM)
     probes   float32 [E, W]  pending forecasts (rillcast_training.model.calibration)
     offsets  float32 [Q, K]  the online correction of each quantile at K horizons, in units of the scale
+    tails    float32 [7]     the tails beyond the outermost quantiles (rillcast_training.model.tails)
 
 Segment: events of a stream between two restarts. A gap beyond `max_gap` restarts the stream.
 
@@ -42,6 +43,8 @@ from rillcast_training.model.head import QuantileHead
 from rillcast_training.model.periods import periods_of
 from rillcast_training.model.precision import mixed
 from rillcast_training.model.scores import ForecastScores
+from rillcast_training.model.tails import TailModel, miss_of
+from rillcast_training.model.tails import WIDTH as TAILS
 
 _EVENT_FEATURES: Final = 2
 
@@ -165,6 +168,7 @@ class Rows(NamedTuple):
     cells: tuple[Tensor, ...]
     pending: Tensor
     offsets: Tensor
+    tails: Tensor
 
     @property
     def tracks(self) -> Tracks:
@@ -173,12 +177,12 @@ class Rows(NamedTuple):
 
     def flat(self) -> tuple[Tensor, ...]:
         """Return the tensors in the order of `Forecaster.state_specs`."""
-        return (self.clock, self.lags, *self.cells, self.pending, self.offsets)
+        return (self.clock, self.lags, *self.cells, self.pending, self.offsets, self.tails)
 
     @classmethod
     def from_flat(cls, rows: tuple[Tensor, ...]) -> Rows:
         """Undo `flat`."""
-        return cls(rows[0], rows[1], tuple(rows[2:-2]), rows[-2], rows[-1])
+        return cls(rows[0], rows[1], tuple(rows[2:-3]), *rows[-3:])
 
 
 class StepOutputs(NamedTuple):
@@ -223,6 +227,7 @@ class Forecaster(nn.Module):
         )
         self.tracker = QuantileTracker(config.horizon, config.quantiles)
         self.forecast_scores = ForecastScores(config.quantiles, self.tracker.horizons)
+        self.tails = TailModel(config.quantiles)
         source = _shift_sources(config)
         self.register_buffer("season_ago", source[:, -1].contiguous(), persistent=False)
         source = torch.cat([source[:, :-1] + 1, torch.zeros_like(source[:, -1:])], dim=1)
@@ -240,6 +245,7 @@ class Forecaster(nn.Module):
             ),
             StateSpec(name="probes", dtype="float32", row_shape=(tracker.entries, tracker.width)),
             StateSpec(name="offsets", dtype="float32", row_shape=(tracker.num_levels, tracker.num_anchors)),
+            StateSpec(name="tails", dtype="float32", row_shape=(TAILS,)),
         )
 
     @property
@@ -361,11 +367,13 @@ class Forecaster(nn.Module):
         status = torch.where(shift > 1, int(Status.GAP), status)
         status = torch.where(known < context, int(Status.WARMING_UP), status)
         status = torch.where(advances, status, torch.where(gap < 0, int(Status.LATE), int(Status.DUPLICATE)))
+        miss = self.miss(value, resolved.published)
+        tails, periods = self.tails(rows.tails.t(), miss, resolved.valid[:, 0])
         score, anomaly = self.forecast_scores(
-            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=seasonal
+            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=seasonal, periods=periods
         )
         clock = torch.stack([period, known + 1], dim=1)
-        following = Rows(clock, lags, cells, tracks.pending, tracks.offsets)
+        following = Rows(clock, lags, cells, tracks.pending, tracks.offsets, tails.t())
         return StepOutputs(tracker.by_horizon(published), status.to(torch.int8), score, anomaly), following
 
     def forecast(self, outputs: Tensor, view: LagView) -> Forecast:
@@ -373,6 +381,11 @@ class Forecaster(nn.Module):
         seen = [outputs, view.features] if view.ahead is None else [outputs, view.features, view.ahead]
         middle, distances = self.head(torch.cat(seen, dim=-1), view.directions)
         return Forecast(middle, distances, view.base, view.scale, self.tracker.middle)
+
+    def miss(self, y: Tensor, published: Tensor) -> Tensor:
+        """Return `[4, B]`, how observations miss the forecasts `[B, Q K]` of their periods (`miss_of`)."""
+        horizons, middle = self.tracker.num_anchors, self.tracker.middle * self.tracker.num_anchors
+        return miss_of(y, published[:, 0], published[:, middle], published[:, -horizons])
 
     def cell_inputs(self, view: LagView, gap: Tensor, observed: Tensor) -> Tensor:
         """Return the cells' inputs: the features, the gap before the event, and whether it was observed."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 _KINDS: Final = ("pinball", "covered", "bias")
 NAIVE: Final = "naive"
 _MIN_WIDTH: Final = 1e-30
-_LEAST_TAIL: Final = 0.1  # share of the mean width
+_LEAST_ANOMALY: Final = 1e-7
 
 
 class ForecastScores(nn.Module):
@@ -43,7 +43,7 @@ class ForecastScores(nn.Module):
         self.register_buffer("mass", quantiles.diff().unsqueeze(1).repeat(1, 4), persistent=False)
 
     def forward(
-        self, y: Tensor, published: Tensor, scale: Tensor, resolved: Tensor, naive: Tensor
+        self, y: Tensor, published: Tensor, scale: Tensor, resolved: Tensor, naive: Tensor, periods: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Score the observations.
 
@@ -54,6 +54,7 @@ class ForecastScores(nn.Module):
             scale: `[B]` scale of the stream.
             resolved: `[B, K]` bool: whether such a forecast was made and `y` was observed.
             naive: `[B]` the seasonal-naive forecast for this period, the value of a season ago.
+            periods: `[2, B]` return periods below and above (`rillcast_training.model.tails`).
 
         Returns:
             `[B, 3 K + 1]` scores, each for all horizons. `pinball` is twice the mean pinball loss in units of the
@@ -72,26 +73,21 @@ class ForecastScores(nn.Module):
         naive_error = (y - naive).abs().unsqueeze(1) / unit
         valid = torch.cat([resolved, resolved, resolved, resolved[:, :1]], dim=1)
         columns = torch.where(valid, torch.cat([pinball, covered, bias, naive_error], dim=1), torch.nan)
-        below = self.distribution(y, published[:, ::count], scale)
-        anomaly = 1 - 2 * torch.minimum(below, 1 - below)
+        anomaly = 1 - 2 * self.tail(y, published[:, ::count], periods)
+        anomaly = anomaly.clamp(min=_LEAST_ANOMALY)
         return columns, torch.where(resolved[:, 0], anomaly, torch.nan)
 
-    def distribution(self, y: Tensor, quantiles: Tensor, scale: Tensor) -> Tensor:
-        """Return `[B]`, the distribution function at `y`: linear between quantiles, exponential beyond them.
+    def tail(self, y: Tensor, quantiles: Tensor, periods: Tensor) -> Tensor:
+        """Return `[B]`, min(F, 1 - F) with F the distribution function at `y`.
 
-        The tails continue the density of the outermost interval. Where a correction has closed that interval, they
-        continue a tenth of the mean interval's density. A single quantile has tails of one scale each.
+        It is linear between the quantiles `[B, Q]`; beyond them it follows from the return periods.
         """
-        first, last = self.levels[0], self.levels[-1]
-        low, high = (quantiles[:, 0] - y).clamp(min=0), (y - quantiles[:, -1]).clamp(min=0)
         if len(self.levels) == 1:
             between = torch.zeros_like(y)
-            below, above = low / scale, high / scale
         else:
             width = (quantiles[:, 1:] - quantiles[:, :-1]).clamp(min=_MIN_WIDTH)
             between = torch.matmul(((y.unsqueeze(1) - quantiles[:, :-1]) / width).clamp(0, 1), self.mass)[:, 0]
-            least = (quantiles[:, -1] - quantiles[:, 0]) * (_LEAST_TAIL / len(self.levels))
-            below = low / torch.maximum(width[:, 0], least) * ((self.levels[1] - first) / first)
-            above = high / torch.maximum(width[:, -1], least) * ((last - self.levels[-2]) / (1 - last))
-        total = first * torch.exp(-below) + between + (1 - last) * (1 - torch.exp(-above))
-        return total.clamp(0, 1)
+        below = (self.levels[0] + between).clamp(max=1)
+        inside = torch.minimum(below, 1 - below)
+        above = torch.where(y > quantiles[:, -1], 1 / periods[1], inside)
+        return torch.where(y < quantiles[:, 0], 1 / periods[0], above)

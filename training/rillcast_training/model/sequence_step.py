@@ -27,8 +27,10 @@ from rillcast_training.model.forecaster import Forecaster, Rows, StepOutputs
 from rillcast_training.model.periods import periods_of
 from rillcast_training.model.recurrence import scan
 from rillcast_training.model.sequence_calibration import RunCalibration
+from rillcast_training.model.tails import TailModel
 
 CELLS: Final = "cells"
+TAILS: Final = "tails"
 
 
 class RunOutputs(NamedTuple):
@@ -51,6 +53,7 @@ class SequenceStep(nn.Module):
         self.forecaster = forecaster
         self.cells = CellsBody(forecaster.cell)
         self.calibration = RunCalibration(forecaster.tracker)
+        self.tails = TailsBody(forecaster.tails)
 
     def forward(
         self,
@@ -104,15 +107,22 @@ class SequenceStep(nn.Module):
         season_ago = config.context - config.seasons[0]  # in the window before the event
         naive = torch.cat([rows.lags[:, season_ago].unsqueeze(0), by_time(lags[:, season_ago])[:-1]]).reshape(-1)
         resolved = calibrated.resolved
+        miss = by_time(forecaster.miss(value, resolved.published).t())
+        (tails,), (return_periods,) = scan(TAILS, self.tails, (rows.tails,), (miss, by_time(resolved.valid[:, :1])))
         score, anomaly = forecaster.forecast_scores(
-            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=naive
+            value,
+            resolved.published,
+            view.scale.squeeze(1),
+            resolved.valid,
+            naive=naive,
+            periods=return_periods.reshape(-1, 2).t(),
         )
         status = torch.where(count < config.context, int(Status.WARMING_UP), int(Status.OK)).to(torch.int8)
 
         events = StepOutputs(tracker.by_horizon(published), status, score, anomaly)
         by_stream = StepOutputs(*(by_time(part).transpose(0, 1) for part in events))
         clock = torch.stack([periods[:, -1], known[:, -1] + 1], dim=1)
-        return RunOutputs(by_stream, regular), Rows(clock, by_time(lags)[-1], cells, *calibrated.tracks)
+        return RunOutputs(by_stream, regular), Rows(clock, by_time(lags)[-1], cells, *calibrated.tracks, tails)
 
 
 class CellsBody(nn.Module):
@@ -126,3 +136,16 @@ class CellsBody(nn.Module):
         """See the class."""
         state = self.cell.step(state_and_inputs[-1], state_and_inputs[:-1])
         return (*state, self.cell.output(state))
+
+
+class TailsBody(nn.Module):
+    """One event of the tails: `(state, miss, valid) -> (state, periods)`, `[B, ...]` each."""
+
+    def __init__(self, tails: TailModel) -> None:
+        super().__init__()
+        self.tails = tails
+
+    def forward(self, state: Tensor, miss: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        following, periods = self.tails(state.t(), miss.t(), valid[:, 0])
+        return following.t(), periods.t()

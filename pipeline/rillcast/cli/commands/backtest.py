@@ -137,6 +137,8 @@ def _print(
     for name, found in against.items():
         listed = ", ".join(f"{figure.upper()} {skill.shown()}" for figure, skill in found.items())
         print(f"skill against {name}, with 95 % intervals over series: {listed}")
+    if result.tails is not None:
+        print(result.tails.table())
     print(f"{result.events:,} events in {result.seconds:.1f} s of engine time", flush=True)
 
 
@@ -182,6 +184,8 @@ def _document(
         for name, found in against.items()
     }
     document |= {"calibration": own["levels"], "intervals": own["intervals"], "steps": own["steps"]}
+    if result.tails is not None:
+        document["beyond_anomaly"] = {"events": result.tails.events, "shares": result.tails.shares()}
     return document | {"events": result.events, "engine_seconds": result.seconds}
 
 

@@ -42,6 +42,7 @@ from rillcast_training.model.features import MAX_ABS_Y
 from rillcast_training.model.forecaster import StepOutputs
 from rillcast_training.model.periods import periods_of
 from rillcast_training.model.scores import ForecastScores
+from rillcast_training.model.tails import TailModel, miss_of
 
 _LEAST_SCALE: Final = 1e-6  # of the size, for the scores of a constant stream
 _ABSOLUTE_FLOOR: Final = 1e-20
@@ -113,6 +114,7 @@ class ExpertForecaster(nn.Module):
         self.weights = ExpertWeights(config, groups, group_of)
         self.widths = Widths(config)
         self.forecast_scores = ForecastScores(config.quantiles, self.horizons)
+        self.tails = TailModel(config.quantiles)
         names, away = self.bases.names, ("level", *self.away)
         decays = torch.tensor([decay for _, decay in config.experts], dtype=torch.float64)
         idle = torch.arange(LONGEST_IDLE + 1, dtype=torch.float64)
@@ -367,7 +369,9 @@ class ExpertForecaster(nn.Module):
         scale = f["plain"][0, 0] / f["judged"][0, 0].clamp(min=1e-9)
         scale = torch.maximum(scale, _LEAST_SCALE * f["size"]).clamp(min=_ABSOLUTE_FLOOR)
         published = kept[:-1].reshape(-1, kept.shape[2]).t()
-        score, anomaly = self.forecast_scores(value, published, scale, resolved.t(), naive + f["offset"])
+        miss = miss_of(value, kept[0, 0], kept[self.forecast_scores.middle, 0], kept[-2, 0])
+        f["tails"], periods = self.tails(f["tails"], miss, resolved[0])
+        score, anomaly = self.forecast_scores(value, published, scale, resolved.t(), naive + f["offset"], periods)
         new = torch.cat([quantiles[self.scored_steps].transpose(0, 1), (now + 0 * kept[-1]).unsqueeze(0)])
         begins = torch.remainder(time.period, self.scored) == 0
         f["published"] = torch.where(begins, new, kept)

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rillcast.bundle.bundle import StateSpec
 from rillcast_training.model.experts.config import ExpertsConfig, Season
 from rillcast_training.model.indexed_state import put, take
+from rillcast_training.model.tails import WIDTH as TAILS
 
 STAMPS: Final = 1 << 22  # periods until stamps repeat; float32 knows all integers below 2^24
 NOTE: Final = ("stamp", "last", "level", "slow", "holt", "trend", "median", "season_drift", "phase_anomaly")
@@ -187,6 +188,7 @@ class Layout(nn.Module):
             "weight": (anchors, experts),
             "trusted": (anchors, 1),
             "published": (levels + 1, len(scored)),
+            "tails": (TAILS,),
         }
         figures |= {f"visit{n}": (5,) for n, season in enumerate(config.memories) if not season.exact}
         self.core = Packed(figures)

@@ -149,6 +149,12 @@ TABLE: Final = (
         "Of those, events whose anomaly exceeds 0.99: one in a hundred where forecasts are calibrated.",
         ("model_id",),
     ),
+    Metric(
+        "rillcast_rare_events_total",
+        "counter",
+        "Of those, events whose anomaly exceeds 0.999: one in a thousand where tails are right.",
+        ("model_id",),
+    ),
     Metric("rillcast_unchanged_forecasts_total", "counter", "Forecasts kept back because they had not moved."),
     Metric("rillcast_anomalies_published_total", "counter", "Anomalous observations handed to the sink."),
     Metric(

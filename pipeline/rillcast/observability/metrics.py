@@ -30,6 +30,7 @@ from rillcast.observability.score_counters import ScoreCounters
 from rillcast.observability.stages import STAGES
 
 ANOMALOUS: Final = 0.99
+RARE: Final = 0.999
 Role: TypeAlias = Literal["live", "shadow"]
 Swap: TypeAlias = Literal["started", "completed", "failed", "refused"]
 
@@ -40,6 +41,7 @@ class _ModelCounters(NamedTuple):
     scores: ScoreCounters
     rated: Counter
     anomalous: Counter
+    rare: Counter
 
 
 class Metrics(Observer):
@@ -130,6 +132,7 @@ class Metrics(Observer):
             anomaly = result.anomaly[rows]
             of_model.rated.inc(int(np.count_nonzero(~np.isnan(anomaly))))
             of_model.anomalous.inc(int(np.count_nonzero(anomaly > ANOMALOUS)))
+            of_model.rare.inc(int(np.count_nonzero(anomaly > RARE)))
 
     @staticmethod
     def _not_counted_before(
@@ -154,6 +157,7 @@ class Metrics(Observer):
                 ScoreCounters(self._counters, metadata.scores, labels=(model_id,)),
                 self._counters["rillcast_rated_events_total"].labels(model_id),
                 self._counters["rillcast_anomalous_events_total"].labels(model_id),
+                self._counters["rillcast_rare_events_total"].labels(model_id),
             )
         return self._of_models[model_id]
 

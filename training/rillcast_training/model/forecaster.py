@@ -43,8 +43,8 @@ from rillcast_training.model.head import QuantileHead
 from rillcast_training.model.periods import periods_of
 from rillcast_training.model.precision import mixed
 from rillcast_training.model.scores import ForecastScores
-from rillcast_training.model.tails import TailModel, miss_of
 from rillcast_training.model.tails import WIDTH as TAILS
+from rillcast_training.model.tails import TailModel, miss_of
 
 _EVENT_FEATURES: Final = 2
 

@@ -40,6 +40,7 @@ def made(*, off: float = 0.0, width: float = 1.3, levels: tuple[float, ...] = LE
         "part": ScoredPart(2, 2, 0, 0, ORIGINS, 0, 0),
         "events": 0,
         "seconds": 0.0,
+        "tails": None,
     }
     return Backtest(**parts | changes)
 

@@ -122,7 +122,9 @@ class SequenceStep(nn.Module):
         events = StepOutputs(tracker.by_horizon(published), status, score, anomaly)
         by_stream = StepOutputs(*(by_time(part).transpose(0, 1) for part in events))
         clock = torch.stack([periods[:, -1], known[:, -1] + 1], dim=1)
-        return RunOutputs(by_stream, regular), Rows(clock, by_time(lags)[-1], cells, *calibrated.tracks, tails)
+        tracks = calibrated.tracks
+        following = Rows(clock, by_time(lags)[-1], cells, tracks.pending, tracks.offsets, tails)
+        return RunOutputs(by_stream, regular), following
 
 
 class CellsBody(nn.Module):

@@ -174,7 +174,7 @@ def _csv(data: bytes) -> None:
     decoder = ObservationDecoder()
     while not reader.ended:
         try:
-            values, _, faults = reader.read(100, 0)
+            values, _, faults, _ = reader.read(100, 0)
         except DataError:  # UTF-16 that is cut short
             return
         events, rejections = decoder.decode(replace(polled(values), faults=faults))

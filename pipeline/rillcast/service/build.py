@@ -154,7 +154,8 @@ class _Assembly:
         settings, metadata, metrics = self.settings, self.bundle.metadata, self.observers.metrics
         prepare_store(settings, metadata)
         _say_what_is_replaced(settings, metadata)
-        source = open_source(settings, metadata.covariates)
+        decoder = open_decoder(settings, metadata)
+        source = open_source(settings, metadata.covariates, decoder.streams if _takes_turns(settings) else None)
         if self.around_source is not None:
             source = self.around_source(source)
         with ExitStack() as opened:
@@ -170,7 +171,7 @@ class _Assembly:
                 source=source,
                 sink=sink,
                 model=model,
-                decoder=open_decoder(settings, metadata),
+                decoder=decoder,
                 dead_letters=DeadLetters(source.name, settings.dead_letters.max_bytes),
                 metrics=metrics,
                 summary=self.summary,
@@ -182,6 +183,13 @@ class _Assembly:
             )
             opened.pop_all()
         return Worker(parts, worker_settings(settings), settings.state, start_at=settings.kafka.auto_offset_reset)
+
+
+def _takes_turns(settings: Settings) -> bool:
+    """Return whether the streams of a file may be taken in turns; with limits, their order says which are refused."""
+    limits = settings.state
+    limited = limits.max_streams_per_partition or limits.max_new_streams_per_s or limits.idle_ttl_s
+    return settings.input.order == "auto" and not limited
 
 
 def _outages(settings: Settings) -> Outages | None:

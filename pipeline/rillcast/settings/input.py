@@ -69,6 +69,10 @@ class InputSettings(Section):
     """Full name of the Protobuf message of an observation."""
     rate: Annotated[float, Field(ge=0)] = 0.0
     """Limits how fast a file is read, in events per second; 0 = no limit. Set it for demonstrations."""
+    order: Literal["auto", "file"] = "auto"
+    """Order in which a file is read. `auto`: where its streams stand one after the other, their records are taken in
+    turns, so that the model steps many streams at once; each stream keeps its order. `file`: as they stand. So does a
+    pipe, a file with `input.rate`, and a run that limits its streams."""
     max_record_bytes: Annotated[int, Field(gt=0)] = 1_048_576
     """Limits the size of a record, in bytes; a larger record becomes a dead letter."""
     max_id_bytes: Annotated[int, Field(gt=0)] = 512

@@ -9,14 +9,14 @@ from __future__ import annotations
 import importlib.util
 import logging
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from typing import Final, Literal
 
 from rillcast.bundle.covariates import Covariate
 from rillcast.errors import SettingsError, TransportError, UnreachableError
 from rillcast.settings import KafkaSettings, Settings
-from rillcast.transports.base import Channel, Sink, Source, TransactionalSink
+from rillcast.transports.base import Channel, Polled, Sink, Source, TransactionalSink
 from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.client import KafkaClient
 from rillcast.transports.kafka.common.groups import GroupView
@@ -32,8 +32,17 @@ _PROBE_S: Final = 5.0
 _FOLLOWING_FETCH_WAIT_MS: Final = 500  # the clients' default
 
 
-def open_source(settings: Settings, covariates: Sequence[Covariate] = ()) -> Source:
+def open_source(
+    settings: Settings,
+    covariates: Sequence[Covariate] = (),
+    streams: Callable[[Polled], Sequence[str | None]] | None = None,
+) -> Source:
     """Return the source that `input.path`, or else `input.topic` and `kafka.client`, name; it has not joined its group.
+
+    Args:
+        settings: The settings.
+        covariates: Covariates of the model, which a file has as columns.
+        streams: Returns the streams of records of a file, to take them in turns; None = as they stand.
 
     Raises:
         SettingsError: The client that was asked for is not installed.
@@ -45,7 +54,7 @@ def open_source(settings: Settings, covariates: Sequence[Covariate] = ()) -> Sou
         given = settings.input
         stream = given.stream_of_file
         columns = FileColumns.of(given.fields, covariates, stream) if given.is_table else None
-        return FileSource(settings.input.path, given.format, given.rate, columns, given.form)
+        return FileSource(settings.input.path, given.format, given.rate, columns, given.form, streams)
     return client_of(settings.kafka).source(settings.kafka, settings.input.topic)
 
 

@@ -121,6 +121,21 @@ class ObservationDecoder:
             self._first_look = None
         return decoded
 
+    def streams(self, records: PolledRecords) -> list[str | None]:
+        """Return the stream of each record, None for one that `decode` would reject. Nothing is noted of them."""
+        if not records.faults:
+            try:
+                return [event.unique_id for event in self._read(records)]
+            except (RefusedError, TypeError, msgspec.MsgspecError, ValueError, ArithmeticError, RecursionError):
+                pass  # some record needs care; decoding one by one finds out which
+        found: list[str | None] = []
+        for row in range(len(records.values)):
+            try:
+                found.append(self._checked(records, row).unique_id)
+            except RefusedError:
+                found.append(None)
+        return found
+
     def _decode_all(self, records: PolledRecords) -> EventBatch:
         limits, values = self._limits, records.values
         if records.faults or any(value is None or len(value) > limits.max_record_bytes for value in values):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from rillcast.arrays import IntArray
 from rillcast.reading.refusals import RefusedValueError
 
 
@@ -15,8 +16,10 @@ class Batch(NamedTuple):
         values: Records.
         places: Line of each record in a text file, its row in Parquet.
         faults: By index of a record, why it cannot be read.
+        rows: `(n,)` int64, number of each record in the file, from 0; None = they follow those that were read before.
     """
 
     values: list[bytes]
     places: Sequence[int]
     faults: dict[int, RefusedValueError]
+    rows: IntArray | None = None

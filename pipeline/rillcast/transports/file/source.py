@@ -1,6 +1,7 @@
 """The source on a file: the embedded transport, without a broker.
 
-A file is one partition, number 0; the offset of a record is its number, counted from 0. A file keeps no positions:
+A file is one partition, number 0; the offset of a record is its number, counted from 0, in the order in which the file
+is read (`rillcast.transports.file.interleaved`). A file keeps no positions:
 `committed` is always None, a run over a file starts at its beginning, and `commit` only remembers.
 
 Owns: the position in the file, and pausing. Does not know: the input formats (`rillcast.transports.file.readers`).
@@ -9,7 +10,8 @@ Owns: the position in the file, and pausing. Does not know: the input formats (`
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Final
 
 import numpy as np
@@ -17,7 +19,9 @@ import numpy as np
 from rillcast.errors import TransportError
 from rillcast.reading.files import TextForm
 from rillcast.transports.base import Assignment, AssignmentListener, Polled
+from rillcast.transports.file.batch import Batch
 from rillcast.transports.file.columns import FileColumns
+from rillcast.transports.file.interleaved import InterleavedReader
 from rillcast.transports.file.pacer import Pacer
 from rillcast.transports.file.readers import Reader, open_reader
 
@@ -35,6 +39,7 @@ class FileSource:
         rate: float = 0.0,
         columns: FileColumns | None = None,
         form: TextForm | None = None,
+        streams: Callable[[Polled], Sequence[str | None]] | None = None,
     ) -> None:
         """Remember the arguments.
 
@@ -44,9 +49,11 @@ class FileSource:
             rate: Records a second; 0 = no limit.
             columns: Columns of CSV and Parquet.
             form: How a text file is written.
+            streams: Returns the streams of records, to take them in turns; None = as they stand.
         """
         self._path = path
         self._columns, self._form = columns, form
+        self._streams = None if path == "-" or rate else streams  # a pipe or a pace hands records out as they come
         self._format = file_format
         self._pacer = Pacer(rate)
         self._reader: Reader | None = None
@@ -79,7 +86,7 @@ class FileSource:
             DataError: The file does not exist, or lacks a column.
         """
         self._listener = listener
-        self._reader = open_reader(self._path, self._format, self._columns, self._form)
+        self._reader = self._opened()
 
     def poll(self, max_records: int, timeout_s: float) -> Polled:
         """Return the next records; only a pipe or the rate makes it wait.
@@ -99,7 +106,7 @@ class FileSource:
             count = self._pacer.due(max_records)
         if not count or reader.ended:
             return Polled.empty()
-        values, places, faults = reader.read(count, max(0.0, deadline - time.monotonic()))
+        values, places, faults, rows = reader.read(count, max(0.0, deadline - time.monotonic()))
         self._pacer.passed(len(values))
         first = self._position
         offsets = np.arange(first, first + len(values), dtype=np.int64)
@@ -111,7 +118,9 @@ class FileSource:
             timestamps_ms=np.full(len(values), time.time_ns() // 1_000_000, dtype=np.int64),
             keys=[None] * len(values),
             values=values,
-            place=lambda index: reader.place.format(row=first + index + 1, line=places[index]),
+            place=lambda index: reader.place.format(
+                row=(first + index if rows is None else rows[index]) + 1, line=places[index]
+            ),
             faults=faults,
         )
 
@@ -137,7 +146,7 @@ class FileSource:
                     f"use a file"
                 )
             reader.close()
-            reader = self._reader = open_reader(self._path, self._format, self._columns, self._form)
+            reader = self._reader = self._opened()
             self._position = 0
         self._skip(reader, position)
 
@@ -175,6 +184,10 @@ class FileSource:
             raise TransportError(f"file source {self.name} is not open")
         return self._reader
 
+    def _opened(self) -> Reader:
+        reader = open_reader(self._path, self._format, self._columns, self._form)
+        return reader if self._streams is None else InterleavedReader(reader, partial(_streams_of, self._streams))
+
     def _announce(self, reader: Reader) -> None:
         assert self._listener is not None  # set by open(), which also made the reader
         self._announced = True
@@ -190,3 +203,15 @@ class FileSource:
     def _skip(self, reader: Reader, position: int) -> None:
         while self._position < position and not reader.ended:
             self._position += len(reader.read(min(_SKIP_RECORDS, position - self._position), timeout_s=1.0).values)
+
+
+def _streams_of(streams: Callable[[Polled], Sequence[str | None]], batch: Batch) -> list[str | None]:
+    """Return the streams of a batch, a part at a time: a record that has to be read with care slows down its part."""
+    found: list[str | None] = []
+    for first in range(0, len(batch.values), _SKIP_RECORDS):
+        values = batch.values[first : first + _SKIP_RECORDS]
+        unknown = np.full(len(values), -1, np.int64)
+        faults = {at - first: fault for at, fault in batch.faults.items() if first <= at < first + len(values)}
+        offsets = np.arange(first, first + len(values))
+        found += streams(Polled(np.zeros_like(offsets), offsets, unknown, [None] * len(values), values, faults=faults))
+    return found

@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 
 from rillcast.errors import DataError, SettingsError, TransportError
+from rillcast.transports.file.batch import Batch
 from rillcast.transports.file.readers import PipeReader, open_reader
 
 HEADER = "unique_id,ds,y\n"
@@ -174,7 +175,7 @@ def test_lines_of_a_pipe_come_whole_however_they_were_written(pipe: tuple[PipeRe
     assert reader.read(10, 1.0).values == [b"one"]
     assert reader.read(10, 0.01).values == []
     os.write(sending, b"o\r\n\nthree\nfo")
-    assert reader.read(2, 1.0) == ([b"two", b"three"], [2, 4], {})
+    assert reader.read(2, 1.0) == Batch([b"two", b"three"], [2, 4], {})
     os.write(sending, b"ur")
     os.close(sending)
     assert not reader.ended

@@ -161,8 +161,8 @@ class MemoryPartitionReader:
         self.fail: Callable[[], None] = lambda: None
         self.started: list[tuple[int, int]] = []
 
-    def beginning(self, partition: int) -> int:
-        return self._log.beginning
+    def extent(self, partition: int) -> tuple[int, int]:
+        return self._log.beginning, len(self._log.partitions[partition])
 
     def offset_at(self, partition: int, timestamp_ms: int) -> int | None:
         return self._log.beginning if self._log.timestamp_ms >= timestamp_ms else None

@@ -23,6 +23,7 @@ from rillcast.errors import OutputError, RillcastError, SettingsError
 from rillcast.observability import logs
 
 COMMANDS: Final[Mapping[str, str]] = {
+    "init": "look at a topic or a file, and write the settings that fit it",
     "train": "train a forecaster on a data set and export it as a bundle",
     "tune": "search for the cell, hidden size and lag window that fit the data and the cost limit",
     "universal": "export a bundle of experts for any frequency, without training",

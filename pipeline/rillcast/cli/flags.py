@@ -78,14 +78,14 @@ def add_settings(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(settings_source=source)
 
 
-def load_settings(args: argparse.Namespace) -> Settings:
-    """Return the effective settings.
+def load_settings(args: argparse.Namespace, default_file: Path | None = settings.DEFAULT_FILE) -> Settings:
+    """Return the effective settings; `default_file` is read if `--config` names none.
 
     Raises:
         SettingsError: They are invalid.
     """
     values = {name: value for name, value in vars(args).items() if name not in ("settings_source", "config")}
-    return settings.load(args.config, args.settings_source(parsed_args=values))
+    return settings.load(args.config, args.settings_source(parsed_args=values), default_file)
 
 
 def with_local_model(given: Settings) -> Settings:

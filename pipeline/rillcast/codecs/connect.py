@@ -97,6 +97,15 @@ def _decoder(
     )
 
 
+def open_members(settings: Settings) -> Members:
+    """Return a function that returns all members of a record, or raises what the format raises.
+
+    Raises:
+        SettingsError: The registry's client refuses its settings.
+    """
+    return _members(settings.input, _format(settings.input, settings.registry))
+
+
 def _members(given: InputSettings, form: Format) -> Members:
     """Return a function that returns all members of a record that can be decoded."""
     decode, decode_json = form.decoder(dict), JsonFormat().decoder(dict)

@@ -135,7 +135,7 @@ class Follower:
 
     def _begin(self, restored: Restored, limit: int) -> None:
         partition, mark = restored.partition, restored.mark
-        kept = mark is not None and self._reader.beginning(partition) <= mark.offset <= limit
+        kept = mark is not None and self._reader.extent(partition)[0] <= mark.offset <= limit
         if mark is not None and kept:
             put_in_place(self.model, restored)
             position = mark.offset

@@ -39,7 +39,7 @@ class WarmUp:
         Raises:
             TransportError: No broker answers.
         """
-        beginning = reader.beginning(partition)
+        beginning = reader.extent(partition)[0]
         if self._extent == "retained":
             return beginning
         metadata, newest = model.engine.bundle.metadata, self._wall_clock_ms()

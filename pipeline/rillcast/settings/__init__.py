@@ -17,11 +17,12 @@ from rillcast.settings.registry import RegistrySettings
 from rillcast.settings.rollout import RolloutSettings
 from rillcast.settings.root import ENV_PREFIX, Settings
 from rillcast.settings.section import setting_paths
-from rillcast.settings.sources import load
+from rillcast.settings.sources import DEFAULT_FILE, load
 from rillcast.settings.state import StateSettings
 from rillcast.settings.worker import WorkerSettings
 
 __all__ = [
+    "DEFAULT_FILE",
     "ENV_PREFIX",
     "AnomalySettings",
     "DeadLetterSettings",

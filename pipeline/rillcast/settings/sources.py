@@ -25,19 +25,24 @@ DEFAULT_FILE: Final = Path("rillcast.toml")
 MAX_SECRET_BYTES: Final = 65_536
 
 
-def load(file: Path | None = None, flags: PydanticBaseSettingsSource | None = None) -> Settings:
+def load(
+    file: Path | None = None,
+    flags: PydanticBaseSettingsSource | None = None,
+    default_file: Path | None = DEFAULT_FILE,
+) -> Settings:
     """Read the effective settings.
 
     Args:
-        file: A TOML file that has to exist; None takes `rillcast.toml` of the working directory if it exists.
+        file: A TOML file that has to exist; None takes `default_file` if that exists.
         flags: The source with the flags of the command line.
+        default_file: `rillcast.toml` of the working directory; None = no file.
 
     Raises:
         SettingsError: A key is unknown, a value is wrong, or the file cannot be read.
     """
     if file is not None and not file.is_file():
         raise SettingsError(f"settings file {file} does not exist")
-    chosen = file or (DEFAULT_FILE if DEFAULT_FILE.is_file() else None)
+    chosen = file or (default_file if default_file is not None and default_file.is_file() else None)
 
     class Loaded(Settings):
         @classmethod

@@ -17,6 +17,7 @@ from pydantic import SecretStr
 
 from rillcast import cli, settings
 from rillcast.cli import topic_table
+from rillcast.discovery.check import check
 from rillcast.errors import DeliveryError
 from rillcast.transports.base import Channel, Records, TransactionalSink
 from rillcast.transports.connect import open_transactional_sink
@@ -79,6 +80,26 @@ def test_a_right_that_is_missing_under_exactly_once_is_told_with_its_topic(secur
             commit_until_refused(sink)
         assert f"(topic {dead}" in str(refused.value)
         assert out not in str(refused.value)
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_rights_that_are_missing_are_found_without_a_start(secure: SecureKafka, client: str) -> None:
+    topics = [secure.cluster.create_topic(name) for name in ("in", "out", "dead")]
+    given = settings.Settings(
+        kafka=secure.settings("SCRAM-SHA-256", client=client),
+        input=settings.InputSettings(topic=topics[0]),
+        output=settings.OutputSettings(topic=topics[1]),
+        dead_letters=settings.DeadLetterSettings(topic=topics[2]),
+    )
+    secure.cluster.produce(topics[0], [b'{"unique_id": "a", "ds": 1764547200000, "y": 1}'])
+    assert not [each for each in check(given, seconds=5, records=10) if each.level == "error"]
+    for topic in topics[:2]:
+        secure.may_only_describe(topic)
+    found = {each.about: each.text for each in check(given, seconds=5, records=10) if each.level == "error"}
+    assert found == {
+        topics[0]: "this user lacks the right READ",
+        topics[1]: "this user lacks the right WRITE",
+    }
 
 
 @pytest.mark.parametrize(("way", "client"), [("mutual tls", "kafka-python"), ("OAUTHBEARER", "librdkafka")])

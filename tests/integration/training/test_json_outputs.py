@@ -34,6 +34,8 @@ COMMANDS = [
     ("model pull registry live --out pulled.onnx", 0),
     ("universal export --freq 1d --season 7 --horizon 3 --out experts.onnx", 0),
     ("run", 0),
+    ("init --input.path late.csv --out found.toml", 0),
+    ("init --check --input.path late.csv --output.path found.jsonl", 0),
     ("anomalies --file forecasts.jsonl --tail-probability 1", 0),
     ("anomalies --file forecasts.jsonl --tail-probability 1 --count", 0),
     ("dlq list --file dead-letters.jsonl", 0),

@@ -41,7 +41,7 @@ class ScriptedReader:
     closed: int = 0
     _ended: Sequence[int] = ()
 
-    def beginning(self, partition: int) -> int:
+    def extent(self, partition: int) -> tuple[int, int]:
         raise AssertionError("a restore always reads from the beginning")
 
     def offset_at(self, partition: int, timestamp_ms: int) -> int | None:

@@ -30,8 +30,8 @@ from rillcast.transports.base import Polled
 class PartitionReader(Protocol):
     """See the module's docstring for the contract."""
 
-    def beginning(self, partition: int) -> int:
-        """Return the earliest offset that is retained.
+    def extent(self, partition: int) -> tuple[int, int]:
+        """Return the earliest offset that is retained, and the offset of the next record that is written.
 
         Raises:
             TransportError: No broker answers, or the cluster refuses; every other method raises it for the same causes.

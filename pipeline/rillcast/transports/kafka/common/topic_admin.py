@@ -24,6 +24,10 @@ class TopicAdmin(Protocol):
         """Return the topic's configuration, defaults included."""
         ...
 
+    def operations(self, topic: str) -> frozenset[str] | None:
+        """Return what this client may do with a topic, such as `READ`, `WRITE`; None = the brokers do not say."""
+        ...
+
     def create(self, topic: str, partitions: int, config: Mapping[str, str]) -> None:
         """Create the topic with the brokers' replication factor and wait until it is listed; it may exist already."""
         ...

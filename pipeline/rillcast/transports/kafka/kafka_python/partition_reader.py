@@ -42,11 +42,12 @@ class KafkaPythonPartitionReader:
         read_compacted(self._consumer)
         self._admin: Any = None  # connected by the first `read_to_end`
 
-    def beginning(self, partition: int) -> int:
-        """Ask for the earliest offset."""
-        key = self._key(partition)
-        with as_transport_errors(self._settings, self._topic, "asking for the beginning"):
-            return int(self._live().beginning_offsets([key], timeout_ms=self._timeout_ms)[key])
+    def extent(self, partition: int) -> tuple[int, int]:
+        """Ask for the earliest and the next offset."""
+        key, wait_ms = self._key(partition), self._timeout_ms
+        with as_transport_errors(self._settings, self._topic, "asking for its extent"):
+            beginning = self._live().beginning_offsets([key], timeout_ms=wait_ms)[key]
+            return int(beginning), int(self._live().end_offsets([key], timeout_ms=wait_ms)[key])
 
     def offset_at(self, partition: int, timestamp_ms: int) -> int | None:
         """Ask for the offset at a time."""

@@ -38,6 +38,13 @@ class KafkaPythonTopicAdmin:
             described = self._admin.describe_configs([resource], config_filter="all")
         return {name: entry["value"] for name, entry in described["topic"][topic].items()}
 
+    def operations(self, topic: str) -> frozenset[str] | None:
+        """Return what this client may do with the topic; None = the brokers do not say."""
+        with as_transport_errors(self._settings, topic, "listing topics"):
+            found = {each["name"]: each for each in self._admin.describe_topics()}
+        operations = found.get(topic, {}).get("authorized_operations")
+        return None if operations is None else frozenset(operations)
+
     def create(self, topic: str, partitions: int, config: Mapping[str, str]) -> None:
         """Create the topic and wait until it is listed."""
         options = {"num_partitions": partitions, "replication_factor": -1, "configs": dict(config)}

@@ -57,16 +57,16 @@ class LibrdkafkaPartitionReader:
         self._consumer: Consumer | None = create(lambda: Consumer(config, logger=log), "kafka reader settings")
         self._admin: AdminClient | None = None  # made by the first `read_to_end`
 
-    def beginning(self, partition: int) -> int:
-        """Ask for the earliest offset."""
+    def extent(self, partition: int) -> tuple[int, int]:
+        """Ask for the earliest and the next offset."""
         timeout_s = self._settings.request_timeout_s
         try:
             watermarks = self._live().get_watermark_offsets(TopicPartition(self._topic, partition), timeout=timeout_s)
         except KafkaException as error:
-            raise refused(self._settings, self._topic, "asking for the beginning", error) from error
+            raise refused(self._settings, self._topic, "asking for its extent", error) from error
         if watermarks is None:
             raise failures.unreachable(self._settings.bootstrap_servers, timeout_s, "offsets of a partition")
-        return watermarks[0]
+        return watermarks[0], watermarks[1]
 
     def offset_at(self, partition: int, timestamp_ms: int) -> int | None:
         """Ask for the offset at a time."""

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not list what it re-exports
-    AclOperation,
     AdminClient,
     ConfigResource,
     ResourceType,
@@ -49,6 +48,16 @@ class LibrdkafkaTopicAdmin:
         except KafkaException as error:
             raise refused(self._settings, topic, "describing its configuration", error) from error
 
+    def operations(self, topic: str) -> frozenset[str] | None:
+        """Return what this client may do with the topic; None = the brokers do not say."""
+        timeout_s = self._settings.request_timeout_s
+        asked = TopicCollection([topic])
+        found = self._admin.describe_topics(asked, include_authorized_operations=True, request_timeout=timeout_s)
+        with contextlib.suppress(KafkaException):
+            if (operations := found[topic].result().authorized_operations) is not None:
+                return frozenset(operation.name for operation in operations)
+        return None
+
     def create(self, topic: str, partitions: int, config: Mapping[str, str]) -> None:
         """Create the topic and wait until it is listed."""
         new = NewTopic(topic, num_partitions=partitions, replication_factor=-1, config=dict(config))
@@ -80,19 +89,6 @@ class LibrdkafkaTopicAdmin:
         deadline = time.monotonic() + self._settings.request_timeout_s
         if not wait_until(deadline, lambda: (self.partitions(topic) or 0) >= partitions):
             raise failures.missing_topics(self._settings.bootstrap_servers, [topic])
-
-    def not_writable(self, topics: Sequence[str]) -> list[str]:
-        """Return the topics that this client may not write to; none where the brokers do not say."""
-        timeout_s = self._settings.request_timeout_s
-        asked = TopicCollection(list(topics))
-        found = self._admin.describe_topics(asked, include_authorized_operations=True, request_timeout=timeout_s)
-        refused_to: list[str] = []
-        for topic, future in found.items():
-            with contextlib.suppress(KafkaException):  # it is asked to complete the message about another failure
-                operations = future.result().authorized_operations
-                if operations is not None and AclOperation.WRITE not in operations:
-                    refused_to.append(topic)
-        return refused_to
 
     def close(self) -> None:
         """Do nothing: the client ends with its last reference."""

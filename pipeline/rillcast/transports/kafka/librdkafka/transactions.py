@@ -84,7 +84,9 @@ class LibrdkafkaTransactions(LibrdkafkaSink):
             return self._transaction.described(cause)
         topics = self._transaction.topics
         if cause.code() == KafkaError.TOPIC_AUTHORIZATION_FAILED:
-            topics = LibrdkafkaTopicAdmin(self._settings).not_writable(topics) or topics
+            admin = LibrdkafkaTopicAdmin(self._settings)
+            allowed = {topic: admin.operations(topic) for topic in topics}
+            topics = [topic for topic, found in allowed.items() if found is not None and "WRITE" not in found] or topics
         return f"{cause} (topic {' or '.join(topics)})"
 
     def _judged(self, call: Callable[[], object]) -> None:

@@ -12,7 +12,7 @@ import dataclasses
 import platform
 from importlib import metadata as distributions
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import onnx
@@ -21,9 +21,9 @@ import torch
 from torch import Tensor, nn
 
 from rillcast.arrays import AnyArray, IntArray
-from rillcast.bundle.bundle import CALIBRATE, BundleMetadata, seal
+from rillcast.bundle.bundle import CALIBRATE, Bundle, BundleMetadata, seal
 from rillcast.bundle.frequency import parse
-from rillcast.errors import ParityError
+from rillcast.errors import DataError, ParityError
 from rillcast.outputs import replacing
 from rillcast_training.export.parity import TOLERANCE, InPlaceSession, ParityReport
 from rillcast_training.export.sequence_export import STEP_OUTPUTS, results
@@ -84,6 +84,38 @@ def describe_experts(forecaster: ExpertForecaster, *, name: str) -> BundleMetada
             "numpy": distributions.version("numpy"),
         },
     )
+
+
+def restore_experts(bundle: Bundle) -> ExpertForecaster:
+    """Return the module that a bundle of experts was exported from, by its metadata.
+
+    Raises:
+        DataError: it is no bundle of experts, or one of constants that this version does not know.
+    """
+    metadata = bundle.metadata
+    if "experts" not in metadata.training:
+        raise DataError(f"bundle {metadata.name}@{metadata.model_id}: is no mixture of experts")
+    try:
+        return ExpertForecaster(_rebuilt(ExpertsConfig, metadata.training["experts"])).eval()
+    except (TypeError, ValueError, KeyError) as error:
+        raise DataError(
+            f"bundle {metadata.name}@{metadata.model_id}: this version cannot build its experts: {error}"
+        ) from error
+
+
+def _rebuilt(kind: type[Any], values: dict[str, Any]) -> Any:
+    """Return a dataclass from its values in JSON, where tuples are lists."""
+    inner = {one.name: one.default_factory for one in dataclasses.fields(kind)}
+    return kind(
+        **{
+            name: _rebuilt(cast("type[Any]", inner[name]), value) if isinstance(value, dict) else _as_tuples(value)
+            for name, value in values.items()
+        }
+    )
+
+
+def _as_tuples(value: Any) -> Any:
+    return tuple(_as_tuples(one) for one in value) if isinstance(value, list) else value
 
 
 def experts_to_onnx(forecaster: ExpertForecaster) -> onnx.ModelProto:

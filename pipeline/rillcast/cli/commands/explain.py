@@ -14,6 +14,7 @@ from rillcast.errors import SettingsError
 from rillcast.figures import shown, to_json
 
 if TYPE_CHECKING:
+    from rillcast.bundle.bundle import Bundle
     from rillcast_training.explain.compare import GradientFigures
     from rillcast_training.explain.forecast import Explanation
 
@@ -25,7 +26,8 @@ examples:
 
 `forecast` attributes one forecast to past observations and to features (integrated gradients), and checks the result by
 occlusion through the exported file. `gradients` compares how cells pass gradients back in time, on the same data.
-Both need a bundle of `rillcast train`. See docs/explain.md.
+Both need a bundle of `rillcast train`. Of a bundle of experts, as those that ship, `forecast` lists the weights of its
+experts in words. See docs/explain.md.
 """
 
 
@@ -75,8 +77,11 @@ def _forecast(args: argparse.Namespace) -> int:
     from rillcast_training.explain.pictures import draw_forecast
     from rillcast_training.export.restore import restore
 
-    picture = _picture(args, "forecast", args.model)
+    picture = None if args.out is None else _picture(args, "forecast", args.model)
     bundle = Bundle.load(args.model)
+    if "experts" in bundle.metadata.training:  # which have no picture
+        return _experts(args, bundle)
+    picture = picture or _picture(args, "forecast", args.model)
     metadata, forecaster = bundle.metadata, restore(bundle)
     series = find(load(args.data, metadata.freq, flags.columns(args), metadata.covariates), args.stream)
     at = period_of(args.at, metadata.freq) if args.at is not None else None
@@ -112,6 +117,35 @@ def _forecast(args: argparse.Namespace) -> int:
         _print_forecast(document, what)
     sys.stdout.flush()  # the figures, which a full disk must not cost
     draw_forecast(picture, found, title=f"{history.unique_id} at {origin}: {what}")
+    return 0
+
+
+def _experts(args: argparse.Namespace, bundle: Bundle) -> int:
+    """Print the weights of a mixture; there is nothing to attribute, and no picture."""
+    from rillcast_training.data.series import load
+    from rillcast_training.explain.experts import explain_experts
+    from rillcast_training.explain.history import find, iso, period_of
+
+    given = {"--quantile": args.quantile, "--step": args.step, "--occlude": args.occlude, "--out": args.out}
+    if lone := [flag for flag, value in given.items() if value is not None]:
+        raise SettingsError(f"{', '.join(lone)}: not with a bundle of experts, whose weights are listed")
+    metadata = bundle.metadata
+    series = find(load(args.data, metadata.freq, flags.columns(args), metadata.covariates), args.stream)
+    at = period_of(args.at, metadata.freq) if args.at is not None else None
+    found = explain_experts(bundle, series, at=at, limit=args.history)
+    document = {
+        "model": f"{metadata.name}@{metadata.model_id}",
+        "stream": series.unique_id,
+        "at": iso(found.periods[-1], metadata.freq),
+        "events": len(found.periods),
+        "weights": [{"step": one.step, "shares": one.shares} for one in found.by_step],
+    }
+    if args.json:
+        print(to_json(document))
+        return 0
+    print(f"{document['stream']} at {document['at']}, {document['model']}, after {document['events']:,} events")
+    for one in found.by_step:
+        print(f"  {one.step:>4} ahead: {found.forecast[one.step - 1]:.6g} = {one.sentence()}")
     return 0
 
 

@@ -37,9 +37,9 @@ class FailingEngine:
         self._engine = engine
         self._before = before
 
-    def step(self, events: EventBatch) -> Any:
+    def advance(self, events: EventBatch) -> Any:
         self._before(len(events))
-        return self._engine.step(events)
+        return self._engine.advance(events)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._engine, name)

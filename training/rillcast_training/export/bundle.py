@@ -9,24 +9,18 @@ from __future__ import annotations
 
 import logging
 import math
-import platform
 from collections.abc import Mapping
-from importlib import metadata as distributions
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
-import numpy as np
 import onnx
-import onnxruntime
-import torch
 from torch import Tensor, nn
 
-from rillcast.bundle.bundle import CALIBRATE, BundleMetadata, seal
+from rillcast.bundle.bundle import BundleMetadata, seal
 from rillcast.outputs import replacing
 from rillcast_training.export.parity import ParityReport, check_parity
 from rillcast_training.export.restore import attach
 from rillcast_training.export.sequence_export import (
-    STEP_OUTPUTS,
     covariates_and_rows,
     event_example,
     event_inputs,
@@ -34,13 +28,10 @@ from rillcast_training.export.sequence_export import (
     sequence_to_onnx,
 )
 from rillcast_training.export.sequence_parity import check_sequence
-from rillcast_training.export.tracing import ROW, graft_state, row_inputs, row_outputs, trace
+from rillcast_training.export.step_export import step_to_onnx, versions
 from rillcast_training.model.forecaster import Forecaster
-from rillcast_training.model.layout import batch_last
 
 log = logging.getLogger(__name__)
-
-_TRACE_BATCH: Final = 3  # not 1, which the tracer would squeeze
 
 
 def export(
@@ -100,33 +91,18 @@ def describe(
         scores=forecaster.scores,
         training=dict(training),
         backtest={name: value for name, value in backtest.items() if math.isfinite(value)},
-        versions={
-            "rillcast": _distribution_version("rillcast"),
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "numpy": distributions.version("numpy"),
-        },
+        versions=versions(),
     )
 
 
 def to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
     """Return the step over whole states: `(slots, ds, y, ..., calibrate, state.*) -> (forecast, ..., state.*.next)`."""
-    specs, events = forecaster.state_specs(), event_inputs(forecaster)
-    inputs, outputs = [ROW, *events, *row_inputs(specs)], [*STEP_OUTPUTS, *row_outputs(specs)]
-    axes = {name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE}
 
     def example(size: int) -> tuple[Tensor, ...]:
-        rows = forecaster.initial_rows(size).flat()
-        return (torch.arange(size), *event_example(forecaster, (size,)), *rows)
+        return (*event_example(forecaster, (size,)), *forecaster.initial_rows(size).flat())
 
-    def of_batch(size: int) -> dict[str, np.ndarray[Any, Any]]:
-        return {name: value.numpy() for name, value in zip(inputs, example(size), strict=True)}
-
-    traced = trace(_StepOverRows(forecaster), example(_TRACE_BATCH), inputs, outputs, axes)
-
-    return graft_state(batch_last(traced, of_batch), "rillcast.step", specs, events, results(forecaster, ["B"]))
+    step, events = _StepOverRows(forecaster), event_inputs(forecaster)
+    return step_to_onnx(step, forecaster.state_specs(), events, example, results(forecaster, ["B"]))
 
 
 class _StepOverRows(nn.Module):
@@ -141,10 +117,3 @@ class _StepOverRows(nn.Module):
         x, future = (*covariates, None, None)[:2]
         outputs, following = self.forecaster.step(ds, y, rows, calibrate, x, future, row)
         return (*outputs, *following.flat())
-
-
-def _distribution_version(name: str) -> str:
-    try:
-        return distributions.version(name)
-    except distributions.PackageNotFoundError:
-        return "not installed"  # run from a source tree

@@ -9,14 +9,11 @@ Every constant stands in the metadata, in the member `training`, entry `experts`
 from __future__ import annotations
 
 import dataclasses
-import platform
-from importlib import metadata as distributions
 from pathlib import Path
 from typing import Any, Final, cast
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from torch import Tensor, nn
 
@@ -26,15 +23,13 @@ from rillcast.bundle.frequency import parse
 from rillcast.errors import DataError, ParityError
 from rillcast.outputs import replacing
 from rillcast_training.export.parity import TOLERANCE, InPlaceSession, ParityReport
-from rillcast_training.export.sequence_export import STEP_OUTPUTS, results
-from rillcast_training.export.tracing import ROW, graft_state, row_inputs, row_outputs, trace
+from rillcast_training.export.sequence_export import results
+from rillcast_training.export.step_export import step_to_onnx, versions
 from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.forecaster import ExpertForecaster, ExpertRows
-from rillcast_training.model.layout import batch_last
 
 CELL: Final = "experts"
 _EVENTS: Final = ("ds", "y", CALIBRATE)
-_TRACE_BATCH: Final = 3  # not 1, which the tracer would squeeze
 _STREAMS: Final = 7
 _STEPS: Final = 120
 _ROUNDINGS: Final = 16
@@ -75,14 +70,7 @@ def describe_experts(forecaster: ExpertForecaster, *, name: str) -> BundleMetada
         states=forecaster.state_specs(),
         scores=forecaster.scores,
         training={"experts": dataclasses.asdict(config)},
-        versions={
-            "rillcast": _distribution_version("rillcast"),
-            "python": platform.python_version(),
-            "torch": str(torch.__version__),
-            "onnx": onnx.__version__,
-            "onnxruntime": onnxruntime.__version__,
-            "numpy": distributions.version("numpy"),
-        },
+        versions=versions(),
     )
 
 
@@ -120,19 +108,13 @@ def _as_tuples(value: Any) -> Any:
 
 def experts_to_onnx(forecaster: ExpertForecaster) -> onnx.ModelProto:
     """Return the step over whole states: `(slots, ds, y, calibrate, state.*) -> (forecast, ..., state.*.next)`."""
-    specs = forecaster.state_specs()
-    inputs, outputs = [ROW, *_EVENTS, *row_inputs(specs)], [*STEP_OUTPUTS, *row_outputs(specs)]
-    axes = {name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE}
 
     def example(size: int) -> tuple[Tensor, ...]:
         events = (torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.tensor(1.0))
-        return (torch.arange(size), *events, *forecaster.initial_rows(size).flat())
+        return (*events, *forecaster.initial_rows(size).flat())
 
-    def of_batch(size: int) -> dict[str, np.ndarray[Any, Any]]:
-        return {name: value.numpy() for name, value in zip(inputs, example(size), strict=True)}
-
-    traced = trace(_StepOverRows(forecaster), example(_TRACE_BATCH), inputs, outputs, axes)
-    return graft_state(batch_last(traced, of_batch), "rillcast.step", specs, _EVENTS, results(forecaster, ["B"]))
+    step = _StepOverRows(forecaster)
+    return step_to_onnx(step, forecaster.state_specs(), _EVENTS, example, results(forecaster, ["B"]))
 
 
 class _StepOverRows(nn.Module):
@@ -213,10 +195,3 @@ def _compare(
             f"(ds {ds[row]}, y {y[row]}); nothing was written"
         )
     return float(ratio.max())
-
-
-def _distribution_version(name: str) -> str:
-    try:
-        return distributions.version(name)
-    except distributions.PackageNotFoundError:
-        return "not installed"  # run from a source tree

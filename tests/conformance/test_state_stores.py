@@ -10,7 +10,7 @@ from typing import Final, Protocol
 
 import pytest
 
-from rillcast.engine.pages import Arrivals, Page
+from rillcast.engine.pages import Arrivals, Page, Silence
 from rillcast.engine.slots import PAGE_SLOTS
 from rillcast.errors import StateError
 from rillcast.stores.base import Claim, Mark, Restored, StateStore, Superseded
@@ -174,8 +174,9 @@ def test_pages_and_mark_come_back_as_they_were(backend: Backend) -> None:
     assert_same_pages(found.pages, pages)
 
 
-def test_a_mark_comes_back_with_its_arrivals(backend: Backend) -> None:
-    mark = Mark(0, 90, 1_700_000_000_000, 1, Arrivals(1_700_000_000, 3))
+def test_a_mark_comes_back_with_its_arrivals_and_silences(backend: Backend) -> None:
+    silences = (Silence(90, 1_700_000_000_500), Silence(95, 1_700_000_001_000))
+    mark = Mark(0, 90, 1_700_000_000_000, 1, Arrivals(1_700_000_000, 3), silences)
     with closing(backend.open()) as store:
         save(backend, store, [make_page()], [mark])
     with closing(backend.open()) as store:

@@ -87,6 +87,7 @@ class Harness:
     registry: CollectorRegistry
     health: Health
     clock: Clock
+    store: StateStore | None = None
 
     def metric(self, name: str, **labels: str) -> float:
         value = self.registry.get_sample_value(name, labels)
@@ -109,6 +110,7 @@ def build(
     lateness: AllowedLateness | None = None,
     aggregation: Aggregation | None = None,
     ends: bool = False,
+    idle_s: float = 0.0,
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     policy: Policy | None = None,
@@ -157,7 +159,7 @@ def build(
     parts = Parts(
         source=source,
         sink=sink,
-        model=make_model(bundle, store(sink) if store else None),
+        model=make_model(bundle, state_store := store(sink) if store else None),
         decoder=decoder or ObservationDecoder(),
         dead_letters=DeadLetters(source.name, 1000),
         metrics=metrics,
@@ -172,10 +174,11 @@ def build(
         settings,
         snapshots or StateSettings(),
         start_at=start_at,
+        idle_s=idle_s,
         clock=clock,
         wall_clock_ms=lambda: round(clock.now * 1000),
     )
-    return Harness(worker, source, sink, registry, health, clock)
+    return Harness(worker, source, sink, registry, health, clock, state_store)
 
 
 def observation(unique_id: str, y: float | None, ds: int = 0) -> bytes:

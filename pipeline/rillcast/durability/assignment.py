@@ -94,6 +94,11 @@ class Partitions:
         return bool(self._in(PartitionState.LOADING))
 
     @property
+    def loading_numbers(self) -> list[int]:
+        """The partitions whose stored state is being read."""
+        return self._in(PartitionState.LOADING)
+
+    @property
     def idle(self) -> bool:
         """Whether every partition is loading, so that there is nothing else to do."""
         return len(self._in(PartitionState.LOADING)) == len(self._partitions)
@@ -172,6 +177,10 @@ class Partitions:
             if partition.state is not PartitionState.LIVE:
                 live[(polled.partitions == number) & (polled.offsets < partition.live_from)] = False
         return live
+
+    def publishes_at(self, number: int, position: int) -> bool:
+        """Return whether what happens at a position, behind the events below it, may not have been published yet."""
+        return position >= self._partitions[number].live_from
 
     def reached(self, polled: Polled) -> set[int]:
         """Return the partitions of which something in the poll was published, so that it has to be committed."""

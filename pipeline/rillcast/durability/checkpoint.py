@@ -81,7 +81,9 @@ class Checkpoint:
         """Whether there is something to commit and it is time."""
         if self._clock() < self._due_at:
             return False
-        return bool(self._positions.pending or self._schedule.first_marks or self._schedule.due or self._retention.due)
+        schedule = self._schedule
+        written = schedule.decided_marks or schedule.first_marks or schedule.due
+        return bool(self._positions.pending or written or self._retention.due)
 
     @property
     def has_pages(self) -> bool:
@@ -98,7 +100,8 @@ class Checkpoint:
             found: What the store had; None = it was not asked.
         """
         self._positions.begin(partition, position)
-        self._schedule.begin(partition, position, new_life=new_life)
+        mark = None if found is None or new_life else found.mark
+        self._schedule.begin(partition, position, new_life=new_life, mark=mark)
         self._retention.begin(partition, found)
 
     def processed(self, partitions: IntArray, offsets: IntArray, live: Collection[int]) -> None:
@@ -108,6 +111,10 @@ class Checkpoint:
     def position(self, partition: int) -> int:
         """Return the offset up to which a partition's events are in the state."""
         return self._positions.of(partition)
+
+    def decided(self, partition: int) -> None:
+        """Let the next commit write down the decisions on a partition that its model knows."""
+        self._schedule.decided(partition)
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Drop partitions that are no longer ours to commit."""
@@ -153,6 +160,7 @@ class Checkpoint:
         stored = {share.partition for share in shares} | handovers.keys()
         stored |= {p for snapshot in snapshots.values() for p, _ in snapshot.retired}
         stored |= self._schedule.first_marks.keys() & set(live)
+        stored |= self._schedule.decided_marks.keys()
         positions = {p: self.position(p) for p in {*self._positions.pending, *stored}}
         # 6.
         if positions or snapshots:
@@ -174,20 +182,23 @@ class Checkpoint:
     def _snapshots(self, shares: Sequence[Share], handovers: Mapping[int, ServedModel]) -> dict[ServedModel, Snapshot]:
         """Return what is stored of each model; a model that takes over comes after the one that it takes over from."""
         found: dict[ServedModel, Snapshot] = {}
-        marks = {**self._schedule.first_marks, **{s.partition: s.mark for s in shares if s.mark is not None}}
+        marks = {**self._schedule.first_marks, **self._schedule.decided_marks}
+        marks |= {s.partition: s.mark for s in shares if s.mark is not None}
         for share in shares:
             p, model = share.partition, self._router.model_of(share.partition)
             if (snapshot := _of(found, model)) is not None:
                 snapshot.pages.extend(model.residents.export(p, self.position(p), share.numbers))
         for p, mark in marks.items():
             if (snapshot := _of(found, model := self._router.model_of(p))) is not None:
-                snapshot.marks.append(mark)
+                # Decisions may have come since the mark was made.
+                snapshot.marks.append(mark._replace(silences=model.residents.silences(p, mark.offset)))
                 if not self._retention.claims(p, model):
                     snapshot.claims[p] = self._retention.claim_for(p, model)
         for p, model in handovers.items():
             if (snapshot := _of(found, model)) is not None:
                 snapshot.pages.extend(model.residents.export(p, self.position(p)))
-                snapshot.marks.append(mark_of(p, self.position(p), model.residents))
+                mark = mark_of(p, self.position(p), model.residents)
+                snapshot.marks.append(mark._replace(silences=model.residents.silences(p, mark.offset)))
                 snapshot.claims[p] = self._retention.claim_for(p, model)
         return found
 
@@ -200,11 +211,12 @@ class Checkpoint:
                 snapshot.claims[p] = retirement.claim
 
     def _note(
-        self, shares: Sequence[Share], handovers: Iterable[int], snapshots: Mapping[ServedModel, Snapshot]
+        self, shares: Sequence[Share], handovers: Mapping[int, ServedModel], snapshots: Mapping[ServedModel, Snapshot]
     ) -> None:
         """Note what is durable now."""
-        marked = {share.partition: share.mark.offset for share in shares if share.mark is not None}
-        self._schedule.written(marked | {p: self.position(p) for p in handovers})
+        marked = {share.partition: share.mark for share in shares if share.mark is not None}
+        marked |= {p: mark_of(p, self.position(p), model.residents) for p, model in handovers.items()}
+        self._schedule.written(marked)
         for snapshot in snapshots.values():
             self._retention.committed(snapshot.claims, snapshot.retired)
         self._positions.committed()

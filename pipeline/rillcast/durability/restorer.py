@@ -73,4 +73,4 @@ def put_in_place(model: ServedModel, restored: Restored) -> None:
     mark = restored.mark
     assert mark is not None  # else there is nothing to put in place
     pages = [page for page in restored.pages if page.number < mark.pages]
-    model.residents.load(restored.partition, pages, mark.watermark_ms, mark.arrivals)
+    model.residents.load(restored.partition, pages, mark.watermark_ms, mark.arrivals, mark.silences)

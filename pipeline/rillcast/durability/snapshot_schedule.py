@@ -50,6 +50,7 @@ class _Stored:
     position: int  # a replay begins here or above
     at: float  # when that became true, in monotonic seconds
     marked: int | None = None  # offset of the last mark that this process wrote
+    mark: Mark | None = None  # the mark that is stored, by this process or one before
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +82,7 @@ class SnapshotSchedule:
         self._clock = clock
         self._stored: dict[int, _Stored] = {}
         self._first_marks: dict[int, Mark] = {}
+        self._decided: set[int] = set()
         self._queue: deque[int] = deque()
         self._writing: _Writing | None = None
         self._snapshot_at = clock() + settings.snapshot_interval_s
@@ -95,16 +97,31 @@ class SnapshotSchedule:
         """The marks, by partition, that end what the store may have of an earlier life."""
         return self._first_marks
 
-    def begin(self, partition: int, position: int, *, new_life: bool) -> None:
+    @property
+    def decided_marks(self) -> Mapping[int, Mark]:
+        """The marks, by partition, that are written again because of a decision; their pages are stored already."""
+        return {partition: self._mark_of(partition) for partition in self._decided}
+
+    def decided(self, partition: int) -> None:
+        """Note that a decision on a partition has to be written down."""
+        self._decided.add(partition)
+
+    def _mark_of(self, partition: int) -> Mark:
+        """Return the mark that is stored; if none is, the one of a state without streams from which a replay begins."""
+        stored = self._stored[partition]
+        return stored.mark or Mark(partition, stored.position, NO_WATERMARK, 0)
+
+    def begin(self, partition: int, position: int, *, new_life: bool, mark: Mark | None = None) -> None:
         """Note where the state of a partition begins.
 
         Args:
             partition: The partition.
             position: Events below it are in the state.
             new_life: Whether the state begins without any streams, so that the stored pages no longer count.
+            mark: The mark that is stored and counts; None = there is none.
         """
         self._stop_writing([partition])
-        self._stored[partition] = _Stored(position, self._clock())
+        self._stored[partition] = _Stored(position, self._clock(), mark=mark)
         if new_life and self._router.stores_state:
             # Otherwise a crash between two snapshots could leave pages of the old life among those of the new one.
             self._first_marks[partition] = Mark(partition, position, NO_WATERMARK, 0)
@@ -115,6 +132,7 @@ class SnapshotSchedule:
         for partition in partitions:
             self._stored.pop(partition, None)
             self._first_marks.pop(partition, None)
+            self._decided.discard(partition)
 
     def last(self, partitions: Iterable[int], live: Collection[int]) -> list[Share]:
         """Return what the last commit of some partitions carries of them: all changed pages."""
@@ -142,11 +160,13 @@ class SnapshotSchedule:
             shares.append(Share(writing.partition, numbers, None if writing.numbers else writing.mark))
         return shares
 
-    def written(self, marks: Mapping[int, int]) -> None:
-        """Note that a commit succeeded, and the offsets of the marks, by partition, that it carried with pages."""
-        for partition, offset in marks.items():
-            self._stored[partition] = _Stored(offset, self._clock(), offset)
+    def written(self, marks: Mapping[int, Mark]) -> None:
+        """Note that a commit succeeded, and the marks, by partition, that it carried with pages."""
+        for partition, mark in marks.items():
+            self._stored[partition] = _Stored(mark.offset, self._clock(), mark.offset, mark)
+            self._router.model_of(partition).residents.forget_silences(partition, mark.offset)
         self._first_marks.clear()
+        self._decided.clear()
 
     @property
     def _begins(self) -> bool:

@@ -43,6 +43,20 @@ class Arrivals(NamedTuple):
     streams: int = 0
 
 
+class Silence(NamedTuple):
+    """The decision that a partition's time goes on although it is silent (`input.idle_s`).
+
+    It was taken by the wall clock once; whoever steps the partition again takes it from here.
+
+    Attributes:
+        position: Input position at which it was taken: behind all events below it, and before the others.
+        watermark_ms: The event time that the partition has reached by it, in milliseconds since the epoch.
+    """
+
+    position: int
+    watermark_ms: int
+
+
 def page_column(name: str, dtype: str, row_shape: tuple[int, ...]) -> StateSpec:
     """Return the type of a column that a page has in addition, under a name that no bundle's state can have.
 

@@ -23,7 +23,7 @@ from rillcast.arrays import IntArray
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.engine.device import Device
 from rillcast.engine.late import AllowedLateness, RetainedSteps
-from rillcast.engine.pages import Arrivals, Page, is_additional
+from rillcast.engine.pages import Arrivals, Page, Silence, is_additional
 from rillcast.engine.periods import Aggregation, Partials
 from rillcast.engine.slab import Slab, room
 from rillcast.engine.slot_state import HOST_BYTES, NEVER, SlotState
@@ -90,6 +90,8 @@ class Residents:
         self.partials = None if aggregation is None else Partials(aggregation, self.state.num_slots)
         self._watermarks: dict[int, int] = {}
         self._arrivals: dict[int, Arrivals] = {}
+        self._silences: dict[int, list[Silence]] = {}
+        self._silent_to: dict[int, int] = {}
 
     @property
     def num_streams(self) -> int:
@@ -216,6 +218,37 @@ class Residents:
         """Return the newest event time of a partition in milliseconds, `NO_WATERMARK` if it has had no event."""
         return self._watermarks.get(partition, NO_WATERMARK)
 
+    def silent_to(self, partition: int) -> int:
+        """Return the event time that a partition has reached by silence, `NO_WATERMARK` if it was never silent."""
+        return self._silent_to.get(partition, NO_WATERMARK)
+
+    def silences(self, partition: int, since: int = 0) -> tuple[Silence, ...]:
+        """Return the decisions at or behind a position, and the last one, in the order of their positions."""
+        known = self._silences.get(partition, [])
+        return tuple(each for nth, each in enumerate(known, 1) if each.position >= since or nth == len(known))
+
+    def due_silences(self, partition: int) -> list[Silence]:
+        """Return the known decisions of a partition that have not been applied yet."""
+        return [each for each in self._silences.get(partition, ()) if each.watermark_ms > self.silent_to(partition)]
+
+    def know_silence(self, partition: int, silence: Silence) -> None:
+        """Take in a decision that is not applied yet; a later one at the same position replaces the one before."""
+        known = self._silences.setdefault(partition, [])
+        if silence not in known:
+            known[:] = [each for each in known if each.position != silence.position]
+            known.append(silence)
+            known.sort()
+
+    def note_silence(self, partition: int, silence: Silence) -> None:
+        """Take in a decision that is applied now."""
+        self.know_silence(partition, silence)
+        self._silent_to[partition] = max(silence.watermark_ms, self.silent_to(partition))
+
+    def forget_silences(self, partition: int, before: int) -> None:
+        """Forget the decisions before a position, from which a replay begins at the earliest, but for the last one."""
+        if partition in self._silences:
+            self._silences[partition] = list(self.silences(partition, before))
+
     def arrivals(self, partition: int) -> Arrivals:
         """Return how many new streams a partition took in the last second that brought any."""
         return self._arrivals.get(partition, Arrivals())
@@ -273,9 +306,17 @@ class Residents:
             first = last
         return pages
 
-    def load(self, partition: int, pages: Sequence[Page], watermark: int, arrivals: Arrivals = NO_ARRIVALS) -> None:
+    def load(
+        self,
+        partition: int,
+        pages: Sequence[Page],
+        watermark: int,
+        arrivals: Arrivals = NO_ARRIVALS,
+        silences: Sequence[Silence] = (),
+    ) -> None:
         """Load stored pages of a partition that has no streams yet; the newest page of a stream wins."""
         self._watermarks[partition] = watermark
+        self._silences[partition] = list(silences)
         self._arrivals[partition] = arrivals
         for page in sorted(pages, key=lambda page: page.offset):
             slots, vacated = self._table.restore(partition, page.number, page.unique_ids)
@@ -296,6 +337,8 @@ class Residents:
         self._table.release(partition)
         self._watermarks.pop(partition, None)
         self._arrivals.pop(partition, None)
+        self._silences.pop(partition, None)
+        self._silent_to.pop(partition, None)
 
     def _grow(self) -> None:
         """Make room for the pages that were handed out, and prepare their slots."""

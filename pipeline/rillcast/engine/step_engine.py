@@ -28,6 +28,7 @@ from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.inputs import Inputs, SlotBatch
 from rillcast.engine.late import AllowedLateness, LateReplay, LateResults, Revised
+from rillcast.engine.pages import Silence
 from rillcast.engine.periods import Aggregation, Taken
 from rillcast.engine.periods.stage import Closed, PeriodStage
 from rillcast.engine.residents import Limits, Residents
@@ -186,6 +187,23 @@ class StepEngine:
             return None
         started = self._timer()
         return self._step_closed(self._stage.finish(partition, offset), started)
+
+    def closes_by(self, partition: int, watermark_ms: int) -> bool:
+        """Return whether a partition's periods close when its time comes to a watermark without another event."""
+        stage = self._stage
+        return stage is not None and stage.closes_by(partition, watermark_ms)
+
+    def silence(self, partition: int, silence: Silence) -> Advanced | None:
+        """Let a partition's time go on without an event; None if it has come so far already.
+
+        Args:
+            partition: The partition.
+            silence: The decision; repeated, it changes nothing.
+        """
+        if self._stage is None or silence.watermark_ms <= self.residents.silent_to(partition):
+            return None
+        started = self._timer()
+        return self._step_closed(self._stage.silence(partition, silence), started)
 
     def step(self, events: EventBatch) -> StepResult:
         """Advance each event's stream by one step; return one row of output per event, in the order given."""

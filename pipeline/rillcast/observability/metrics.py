@@ -105,6 +105,8 @@ class Metrics(Observer):
             self._count_raw(published, published.taken)
         rows = chosen(stepped)
         new = self._not_counted_before(events.partitions[rows], events.offsets[rows], self._counted_to)
+        if published.taken is not None and not len(published.taken.events):
+            new[:] = True  # periods that closed without an event are counted under the offset before
         if not new.all():
             rows = np.flatnonzero(stepped)[new]
         self._count_results(published.metadata, result, rows)

@@ -14,13 +14,15 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
 import numpy as np
 
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.durability.restorer import Purpose, Restorer, put_in_place
+from rillcast.durability.silences import all_due, cut
+from rillcast.engine.pages import Silence
 from rillcast.engine.step_engine import StepResult
 from rillcast.events import EventBatch
 from rillcast.serving.served_model import ServedModel
@@ -45,6 +47,7 @@ class Follower:
         *,
         begin_at: Callable[[ServedModel, PartitionReader, int], int],
         on_result: Callable[[ServedModel, EventBatch, StepResult], None],
+        silences: Callable[[int], Sequence[Silence]] = lambda _partition: (),
     ) -> None:
         """Follow nothing yet.
 
@@ -55,6 +58,7 @@ class Follower:
             restorer: Loads kept state.
             begin_at: Returns the offset from which a partition without kept state is followed.
             on_result: Called with everything that was stepped.
+            silences: Returns the decisions on a silent partition that the serving model has taken.
         """
         self.model = model
         self._reader = reader
@@ -62,6 +66,7 @@ class Follower:
         self._restorer = restorer
         self._begin_at = begin_at
         self._on_result = on_result
+        self._silences = silences
         self._loading: set[int] = set()
         self._following: set[int] = set()
         self._waiting: deque[EventBatch] = deque()
@@ -115,7 +120,17 @@ class Follower:
         return stepped
 
     def lags(self, limits: Mapping[int, int]) -> dict[int, int | None]:
-        """Return how many offsets lie between the model's state and each limit; None while kept state is loaded."""
+        """Return how many offsets lie between the model's state and each limit; None while kept state is loaded.
+
+        A decision on a silent partition that has to be taken first counts like an event.
+        """
+        lags = self._lags_of_events(limits)
+        for number, lag in lags.items():
+            if lag == 0 and any(each.position <= limits[number] for each in self._due(number)):
+                lags[number] = 1
+        return lags
+
+    def _lags_of_events(self, limits: Mapping[int, int]) -> dict[int, int | None]:
         positions: dict[int, int | None] = dict.fromkeys(self._loading)
         positions |= {number: at for number, at in self._reader.positions().items() if number in self._following}
         for events in reversed(self._waiting):
@@ -162,10 +177,38 @@ class Follower:
                 within |= (events.partitions == partition) & (events.offsets < limits[partition])
             now = events if within.all() else events.take(np.flatnonzero(within))
             if len(now):
-                for advanced in self.model.engine.advance(now):
-                    self._on_result(self.model, advanced.events, advanced.result)
+                self._advance(now)
                 stepped += len(now)
             if len(now) < len(events):
                 rest.append(events.take(np.flatnonzero(~within)))
         self._waiting = rest
+        self._go_on_in_silence(limits)
         return stepped
+
+    def _advance(self, events: EventBatch) -> None:
+        """Step events, with the decisions on silent partitions where the serving model took them."""
+        due = all_due(np.unique(events.partitions).tolist(), self._due)
+        parts = cut(events.partitions, events.offsets, due) if due else (((), None),)
+        for decisions, rows in parts:
+            for partition, silence in decisions:
+                self._silence(partition, silence)
+            for advanced in self.model.engine.advance(events if rows is None else events.take(rows)):
+                self._on_result(self.model, advanced.events, advanced.result)
+
+    def _go_on_in_silence(self, limits: Mapping[int, int]) -> None:
+        """Take the decisions at the limits of partitions that are followed up to them."""
+        if due := all_due(self._following, self._due):
+            lags = self._lags_of_events(limits)
+            for partition, silences in due.items():
+                for silence in silences:
+                    if lags[partition] == 0 and silence.position <= limits[partition]:
+                        self._silence(partition, silence)
+
+    def _due(self, partition: int) -> Sequence[Silence]:
+        """Return the decisions of the serving model that this one has not taken yet."""
+        silent_to = self.model.residents.silent_to(partition)
+        return [each for each in self._silences(partition) if each.watermark_ms > silent_to]
+
+    def _silence(self, partition: int, silence: Silence) -> None:
+        if (advanced := self.model.engine.silence(partition, silence)) is not None:
+            self._on_result(self.model, advanced.events, advanced.result)

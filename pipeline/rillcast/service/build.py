@@ -182,7 +182,13 @@ class _Assembly:
                 needs_forecast=settings.input.path is not None,
             )
             opened.pop_all()
-        return Worker(parts, worker_settings(settings), settings.state, start_at=settings.kafka.auto_offset_reset)
+        return Worker(
+            parts,
+            worker_settings(settings),
+            settings.state,
+            start_at=settings.kafka.auto_offset_reset,
+            idle_s=settings.input.idle_s,
+        )
 
 
 def _takes_turns(settings: Settings) -> bool:

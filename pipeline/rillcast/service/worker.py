@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final, Literal
@@ -30,11 +30,13 @@ import numpy.typing as npt
 from rillcast.codecs.forecasts.columns import model_name
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.rejections import Rejection
+from rillcast.durability import silences
 from rillcast.durability.assignment import Partitions, Reporting
 from rillcast.durability.checkpoint import Checkpoint
 from rillcast.durability.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from rillcast.durability.recovery import StartRules
 from rillcast.durability.restorer import Restorer
+from rillcast.engine.pages import Silence
 from rillcast.errors import DeliveryError, NoForecastError, TransactionAborted, TransportError
 from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
@@ -101,6 +103,7 @@ class Worker:
         snapshots: StateSettings,
         *,
         start_at: Literal["earliest", "latest"] = "earliest",
+        idle_s: float = 0.0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -111,7 +114,9 @@ class Worker:
             settings: Sizes, intervals, delivery and recovery.
             snapshots: When state is stored.
             start_at: Where a partition starts that the group has never committed.
-            clock: Monotonic seconds, for intervals; never for anything that changes state.
+            idle_s: Seconds after which a partition without records is silent; 0 = never.
+            clock: Monotonic seconds, for intervals; never for anything that changes state, but for the decision that a
+                partition is silent, which is written down.
             wall_clock_ms: Milliseconds since the epoch, for how long the state of earlier models is kept.
         """
         self._parts = parts
@@ -150,6 +155,7 @@ class Worker:
         if thread_min_events is None:  # a poll that is half full says that more events wait
             thread_min_events = max(1, settings.max_poll_records // 2)
         self._stepper = Stepper[Sequence[ModelResult]](self._router.step, thread_min_events=thread_min_events)
+        self._silence_clock = silences.SilenceClock(idle_s, clock)
         self._stop = threading.Event()
         self._reset_due = False
         self._events = self._state_bytes = 0
@@ -213,10 +219,11 @@ class Worker:
                 self._reset_to_committed()
                 return  # the records of this poll are read again
             if worked := len(polled) > 0:
-                self._process(polled)
+                self._process_cut(polled)
             else:
                 worked = self._finish_step()
             self._advance_partitions(loading=loading)
+            self._advance_silent(polled)
             self._commit_if_due()
             if worked:
                 self._stages.end()
@@ -224,6 +231,71 @@ class Worker:
             log.warning("%s; resetting to the committed positions", error)
             self._reset_due = True
         self._report()
+
+    def _process_cut(self, polled: Polled) -> None:
+        """Process a poll; where a replay comes to a decision on a silent partition, take it again."""
+        due = self._due_silences()
+        if not due:
+            self._process(polled)
+            return
+        for decisions, rows in silences.cut(polled.partitions, polled.offsets, due):
+            for partition, silence in decisions:
+                self._apply_silence(partition, silence)
+            if rows.size:
+                self._process(polled.take(rows))
+
+    def _due_silences(self) -> Mapping[int, Sequence[Silence]]:
+        """Return the decisions of restored partitions that the replay has not come to yet."""
+        router = self._router
+        return silences.all_due(
+            self._partitions.owned, lambda number: router.model_of(number).residents.due_silences(number)
+        )
+
+    def _advance_silent(self, polled: Polled) -> None:
+        """Take decisions again that a replay has come to, and let the time of silent partitions go on."""
+        loading = self._partitions.loading_numbers
+        for partition, due in self._due_silences().items():
+            for silence in due:
+                if partition not in loading and self._checkpoint.position(partition) >= silence.position:
+                    self._apply_silence(partition, silence)
+        self._silence_clock.passed(self._partitions.live, polled.partitions, self._source.lag)
+        for partition, seconds in self._silence_clock.silent().items():
+            self._decide(partition, seconds)
+
+    def _decide(self, partition: int, seconds: float) -> None:
+        """Let the time of a partition go on by the seconds that it was silent, if that closes periods."""
+        model = self._router.model_of(partition)
+        watermark_ms = model.residents.watermark(partition) + round(seconds * 1000)
+        if self._stepper.busy or not model.engine.closes_by(partition, watermark_ms):
+            return
+        silence = Silence(self._checkpoint.position(partition), watermark_ms)
+        model.residents.know_silence(partition, silence)
+        self._checkpoint.decided(partition)
+        # At least once, the decision is durable before its forecasts: a repeat is then the same. Exactly once, both are
+        # in one transaction.
+        if self._settings.delivery == "at_least_once":
+            self._commit()
+            self._apply_silence(partition, silence)
+        else:
+            self._apply_silence(partition, silence, decided=True)
+            self._commit()
+
+    def _apply_silence(self, partition: int, silence: Silence, *, decided: bool = False) -> None:
+        """Let the time of a partition go on, and publish what closes unless that was published before.
+
+        A decision that is found in the store was committed with its forecasts, or, at least once, before them.
+        """
+        self._finish_step()
+        again = self._settings.delivery == "at_least_once" and self._partitions.publishes_at(
+            partition, silence.position
+        )
+        self._publish_behind(partition, self._router.silence(partition, silence), live=decided or again)
+
+    def _publish_behind(self, partition: int, results: Sequence[ModelResult], *, live: bool) -> None:
+        """Publish results that no record of a poll has caused; they name the partition's last record."""
+        if results:
+            last = Polled.nothing_at(partition, self._checkpoint.position(partition) - 1)
+            self._publish_results(last, (), np.full(1, live), results, {partition} if live else ())
 
     def _process(self, polled: Polled) -> None:
         """Decode a poll, step its events or begin to, and publish the results that there are."""
@@ -252,7 +324,7 @@ class Worker:
     ) -> None:
         """Publish the results of a poll, and note its positions; only then is it part of a commit."""
         self._stages.lap("wait")
-        self._publish_results(polled, rejections, live, results)
+        self._publish_results(polled, rejections, live, results, self._partitions.reached(polled))
         self._parts.summary.polled(int(np.count_nonzero(live)))
         self._metrics.polled(len(polled), self._clock() - started)
         self._stages.lap("account")
@@ -263,6 +335,7 @@ class Worker:
         rejections: Sequence[Rejection],
         live: npt.NDArray[np.bool_],
         results: Sequence[ModelResult],
+        reached: Collection[int],
     ) -> None:
         rejections = list(rejections)
         for model, events, result, taken in results:
@@ -272,16 +345,14 @@ class Worker:
             if (comparison := self._rollout.comparison).active:
                 comparison.live_stepped(model, events, result)
         self._dead_letter(polled, [rejection for rejection in rejections if live[rejection.row]])
-        self._checkpoint.processed(polled.partitions, polled.offsets, self._partitions.reached(polled))
+        self._checkpoint.processed(polled.partitions, polled.offsets, reached)
 
     def _close_open_periods(self) -> None:
         """Step and publish the periods that are open at the end of the input; nothing more can join them."""
         self._finish_step()
         for partition in self._partitions.owned:
             if (position := self._checkpoint.position(partition)) > 0:
-                last = Polled.nothing_at(partition, position - 1)
-                results = self._router.finish(partition, position - 1)
-                self._publish_results(last, (), np.ones(1, np.bool_), results)
+                self._publish_behind(partition, self._router.finish(partition, position - 1), live=True)
 
     def _dead_letter(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
         if rejections:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from rillcast.engine.pages import Silence
 from rillcast.engine.periods import Taken
 from rillcast.engine.step_engine import Advanced, StepResult
 from rillcast.errors import RillcastError, ServedByAnotherKindError
@@ -150,6 +151,12 @@ class Router:
             share = events.take(np.flatnonzero(np.isin(events.partitions, partitions)))
             results += _results(model, model.engine.advance(share))
         return results
+
+    def silence(self, partition: int, silence: Silence) -> list[ModelResult]:
+        """Let the time of a partition go on without an event; nothing where it has come so far already."""
+        model = self.model_of(partition)
+        advanced = model.engine.silence(partition, silence)
+        return [] if advanced is None else _results(model, [advanced])
 
     def finish(self, partition: int, offset: int) -> list[ModelResult]:
         """Step the open periods of a partition that has ended with a record."""

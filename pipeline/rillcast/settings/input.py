@@ -116,6 +116,10 @@ class InputSettings(Section):
     grace_s: Annotated[float, Field(ge=0)] = 0.0
     """Keeps periods open for late events with `input.close = partition`, in seconds of event time. Each period's length
     of it costs 16 bytes of state per stream (24 for `first` and `last`)."""
+    idle_s: Annotated[float, Field(ge=0)] = 0.0
+    """Lets the event time of a partition without records go on like the clock, after this many seconds, with
+    `input.close = partition`; 0 = never: its last periods stay open. Choose it longer than producers and brokers may be
+    away: what they send afterwards for closed periods is late."""
     empty: Literal["auto", "missing", "zero"] = "auto"
     """Value of a period without values, of a stream that is not silent: a missing observation, or 0. `auto` is `zero`
     for `sum` and `count`, else `missing`."""
@@ -135,6 +139,12 @@ class InputSettings(Section):
                 f"input.aggregate is {self.aggregate!r} and input.allowed_lateness_periods is "
                 f"{self.allowed_lateness_periods}: a closed period is not corrected; use input.close = 'partition' "
                 f"with input.grace_s, which keeps periods open for late events"
+            )
+        if self.idle_s and (self.aggregate == "none" or self.close != "partition"):
+            raise ValueError("input.idle_s is set, which needs input.aggregate and input.close = 'partition'")
+        if self.idle_s and self.path is not None:
+            raise ValueError(
+                f"input.idle_s is set, but input.path is {self.path!r}: a file closes its periods at its end"
             )
         if self.grace_s and (self.aggregate == "none" or self.close != "partition"):
             raise ValueError(

@@ -160,6 +160,21 @@ class Settings(BaseSettings):
         return self
 
     @model_validator(mode="after")
+    def _silence_is_written_down(self) -> Settings:
+        to_file = self.output.path is not None and self.state.store == "auto"
+        if self.input.idle_s and (to_file or self.state.store == "none"):
+            raise ValueError(
+                "input.idle_s is set, but no state is stored: a restart could not close periods at the same point; set "
+                "state.store to kafka or local"
+            )
+        if self.input.idle_s and self.worker.delivery == "exactly_once" and self.state.store == "local":
+            raise ValueError(
+                "input.idle_s and worker.delivery = 'exactly_once' need state.store = 'kafka': in a directory the "
+                "decision to close a silent partition's periods is not in the transaction of their forecasts"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _input_can_be_read(self) -> Settings:
         given = self.input
         if given.path is None and given.format in FILE_FORMATS:

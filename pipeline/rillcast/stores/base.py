@@ -38,7 +38,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol
 
-from rillcast.engine.pages import Arrivals, Page
+from rillcast.engine.pages import Arrivals, Page, Silence
 
 
 class Mark(NamedTuple):
@@ -50,6 +50,7 @@ class Mark(NamedTuple):
         watermark_ms: Newest event time in the partition below `offset`; eviction uses it.
         pages: Number of pages of the partition; those numbered from 0 to `pages - 1` exist or are tombstones.
         arrivals: New streams below `offset`; the limit on new streams uses them.
+        silences: Decisions that a replay from `offset` takes again, in the order of their positions, and the last one.
     """
 
     partition: int
@@ -57,6 +58,7 @@ class Mark(NamedTuple):
     watermark_ms: int
     pages: int
     arrivals: Arrivals = Arrivals()
+    silences: tuple[Silence, ...] = ()
 
 
 class Superseded(NamedTuple):

@@ -12,7 +12,7 @@ from typing import Final
 
 import msgspec
 
-from rillcast.engine.pages import Arrivals
+from rillcast.engine.pages import Arrivals, Silence
 from rillcast.errors import TransportError
 from rillcast.stores.base import Mark
 from rillcast.stores.format.framing import foreign, seal, unseal
@@ -27,6 +27,7 @@ class _Header(msgspec.Struct, frozen=True, tag="manifest"):
     pages: dict[int, int]
     mark: tuple[int, int, int] | None  # offset, watermark_ms, pages
     arrivals: tuple[int, int] = Arrivals()  # of the mark
+    silences: tuple[tuple[int, int], ...] = ()  # of the mark
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,14 +65,16 @@ class Manifest:
         ]:  # fmt: skip
             if found != expected:
                 raise foreign(str(path), what, found, expected)
-        mark = None if header.mark is None else Mark(partition, *header.mark, Arrivals(*header.arrivals))
+        silences = tuple(Silence(*each) for each in header.silences)
+        mark = None if header.mark is None else Mark(partition, *header.mark, Arrivals(*header.arrivals), silences)
         return cls(header.generation, header.pages, mark)
 
     def encode(self, model_id: str, partition: int) -> bytes:
         """Return its stored form."""
         mark = None if self.mark is None else (self.mark.offset, self.mark.watermark_ms, self.mark.pages)
         arrivals = Arrivals() if self.mark is None else self.mark.arrivals
-        return seal(_Header(model_id, partition, self.generation, dict(self.pages), mark, arrivals))
+        silences = () if self.mark is None else self.mark.silences
+        return seal(_Header(model_id, partition, self.generation, dict(self.pages), mark, arrivals, silences))
 
     def following(self, pages: Mapping[int, int | None], mark: Mark | None) -> Manifest:
         """Return the manifest after a commit of `pages` (number to generation, None = tombstone) and `mark`."""

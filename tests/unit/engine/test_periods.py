@@ -157,3 +157,9 @@ def test_an_open_period_counts_for_eviction() -> None:
     assert evicting.residents.num_streams == 2, "a's open period began 4 hours before the watermark"
     take(evicting, ("b", 16, 1.0), first=4)
     assert evicting.residents.num_streams == 1
+
+
+def test_empty_periods_close_where_nothing_joins() -> None:
+    waiting = engine(Aggregation("count", HOURLY, "partition", empty=0.0), Limits(max_streams_per_partition=1))
+    take(waiting, ("a", 0.5, 1.0), ("a", 1.5, 1.0), ("b", 2.5, 1.0))
+    assert closed(take(waiting, ("b", 4, 1.0), first=3)) == [("a", 2.0, 0.0, 3), ("a", 3.0, 0.0, 3)]

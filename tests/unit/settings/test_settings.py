@@ -292,12 +292,19 @@ def test_a_tilde_is_the_home_directory_in_every_path(clean: Path, monkeypatch: p
         assert str(getattr(model(**{name: "~/x.jsonl"}), name)) == "/home/somebody/x.jsonl", path
 
 
+IDLE = ["--input.aggregate", "sum", "--input.close", "partition", "--input.idle-s", "9"]
+
+
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
         (["--input.aggregate", "mean", "--input.allowed-lateness-periods", "2"], "input.allowed_lateness_periods"),
         (["--input.grace-s", "60"], "input.aggregate"),
         (["--input.aggregate", "sum", "--input.grace-s", "60"], "input.close = 'partition'"),
+        (["--input.idle-s", "60"], "input.close = 'partition'"),
+        ([*IDLE, "--state.store", "none"], "state.store"),
+        ([*IDLE, "--input.path", "x.csv"], "input.path"),
+        ([*IDLE, "--state.store", "local", "--worker.delivery", "exactly_once"], "state.store = 'kafka'"),
         (["--input.aggregate", "median"], "input.aggregate"),
         (["--input.aggregate", "sum", "--input.silent-after", "0"], "input.silent_after"),
     ],

@@ -21,6 +21,7 @@ import numpy.typing as npt
 
 from rillcast.arrays import FloatArray, IntArray, StatusArray
 from rillcast.bundle.frequency import Whole
+from rillcast.engine.pages import Silence
 from rillcast.engine.periods import closing
 from rillcast.engine.periods.aggregates import Cells
 from rillcast.engine.periods.partials import Partials
@@ -85,8 +86,7 @@ class PeriodStage:
     def take(self, events: EventBatch) -> Iterator[Closed]:
         """Take raw events in their order; give the periods that they close, in parts between evictions."""
         before = {
-            partition: self._boundary(self._residents.watermark(partition))
-            for partition in np.unique(events.partitions).tolist()
+            partition: self._boundary(self._reached(partition)) for partition in np.unique(events.partitions).tolist()
         }
         watermarks = self._watermarks(events) if self._aggregation.close == "partition" else None
         for rows, evictions in self._residents.until_evictions(events.partitions, events.ds):
@@ -108,23 +108,45 @@ class PeriodStage:
         """
         streams, cursor = self._residents.slots(partition), self._partials.cursor(self._residents.slots(partition))
         if self._aggregation.close == "partition":
-            newest = int(self._period_of(self._residents.watermark(partition)))
+            newest = int(self._period_of(self._reached(partition)))
             horizon = np.maximum(cursor, newest + 1)
         else:
             found, horizon = self._partials.open(streams), cursor.copy()
             np.maximum.at(horizon, found.which, found.periods + 1)
+        return self._close_after(partition, offset, streams, horizon)
+
+    def _close_after(self, partition: int, offset: int, streams: IntArray, horizon: IntArray) -> Closed:
+        """Close periods of a partition behind its last record so far, without another event."""
         none = np.empty(0, np.int64)
         at, no_events = np.array([partition], np.int64), EventBatch(none, none, (), none, np.empty(0, np.float32))
         closing_record = EventBatch(at, np.array([offset], np.int64), ("",), at, np.zeros(1, np.float32))
         part = self._close(no_events, streams, horizon, _Joined(none, none, none), none, (np.zeros(1, np.int64), None))
         return Closed(Taken(no_events, np.empty(0, np.int8)), *self._events(closing_record, [part]), 0)
 
+    def closes_by(self, partition: int, watermark_ms: int) -> bool:
+        """Return whether a partition with streams has open periods before a watermark."""
+        if self._aggregation.close != "partition" or self._residents.num_pages(partition) == 0:
+            return False
+        return bool(self._boundary(watermark_ms) > self._boundary(self._reached(partition)))
+
+    def silence(self, partition: int, silence: Silence) -> Closed:
+        """Close the periods of a partition up to the watermark of a silence."""
+        self._residents.note_silence(partition, silence)
+        streams = self._residents.slots(partition)
+        boundary = self._boundary(self._reached(partition))
+        horizon = np.maximum(self._partials.cursor(streams), boundary)
+        return self._close_after(partition, silence.position - 1, streams, horizon)
+
+    def _reached(self, partition: int) -> int:
+        """Return the event time that a partition has come to, by its events or by silence."""
+        return max(self._residents.watermark(partition), self._residents.silent_to(partition))
+
     def _watermarks(self, events: EventBatch) -> IntArray:
         """Return the watermark of each event's partition after the event."""
         watermarks = np.empty_like(events.ds)
         for partition in np.unique(events.partitions).tolist():
             rows = np.flatnonzero(events.partitions == partition)
-            known = self._residents.watermark(partition)
+            known = self._reached(partition)
             watermarks[rows] = np.maximum.accumulate(np.maximum(events.ds[rows], known))
         return watermarks
 
@@ -252,8 +274,9 @@ class PeriodStage:
             rows = np.full(done.periods.size, closed_by[0][0])
         else:
             rows = closed_by[0][np.searchsorted(boundaries, done.periods, side="right")]
-        results = found.cells.results()
-        y = np.where(done.cells >= 0, results[done.cells], np.float32(self._aggregation.empty))
+        y: FloatArray = np.full(done.cells.size, self._aggregation.empty, np.float32)
+        with_events = done.cells >= 0
+        y[with_events] = found.cells.results()[done.cells[with_events]]
         partials.advance(streams, horizon, done.last)
         still = np.flatnonzero(found.periods >= horizon[found.which])
         into = partials.cell_of(streams[found.which[still]], found.periods[still])
@@ -261,7 +284,7 @@ class PeriodStage:
             column[into] = found.cells.columns[name][still]
         self._state.mark_changed(streams)
         order = np.lexsort((done.which, done.periods, rows))
-        return _Part(rows[order], streams[done.which[order]], done.periods[order], y[order].astype(np.float32))
+        return _Part(rows[order], streams[done.which[order]], done.periods[order], y[order])
 
     def _events(self, events: EventBatch, parts: Sequence[_Part]) -> tuple[EventBatch, IntArray]:
         """Return closed periods as events, and their slots."""

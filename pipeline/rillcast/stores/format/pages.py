@@ -21,7 +21,7 @@ import numpy as np
 from rillcast.arrays import AnyArray, IntArray
 from rillcast.bundle.bundle import StateSpec
 from rillcast.engine.late import is_row
-from rillcast.engine.pages import Arrivals, Page, is_additional, page_column
+from rillcast.engine.pages import Arrivals, Page, Silence, is_additional, page_column
 from rillcast.engine.slots import PAGE_SLOTS
 from rillcast.stores.base import Claim, Mark, Superseded
 from rillcast.stores.format import rows
@@ -69,7 +69,8 @@ class MarkHeader(msgspec.Struct, frozen=True, tag="mark"):
     offset: int
     watermark_ms: int
     pages: int
-    arrivals: tuple[int, int] = Arrivals()  # newer than the other fields, hence the default
+    arrivals: tuple[int, int] = Arrivals()  # this and the next are newer than the other fields, hence the defaults
+    silences: tuple[tuple[int, int], ...] = ()
 
 
 class ClaimHeader(msgspec.Struct, frozen=True, tag="claim"):
@@ -187,7 +188,9 @@ class PageCodec:
     def encode_mark(self, mark: Mark) -> bytes:
         """Return the stored form of a mark."""
         return seal(
-            MarkHeader(self.model_id, mark.partition, mark.offset, mark.watermark_ms, mark.pages, mark.arrivals)
+            MarkHeader(
+                self.model_id, mark.partition, mark.offset, mark.watermark_ms, mark.pages, mark.arrivals, mark.silences
+            )
         )
 
     def decode_mark(self, data: bytes, partition: int, where: str) -> Mark:
@@ -201,7 +204,8 @@ class PageCodec:
         _expect(where, "partition", header.partition, partition)
         if body:
             raise damaged(where, f"{len(body)} bytes after the mark")
-        return Mark(partition, header.offset, header.watermark_ms, header.pages, Arrivals(*header.arrivals))
+        silences = tuple(Silence(*each) for each in header.silences)
+        return Mark(partition, header.offset, header.watermark_ms, header.pages, Arrivals(*header.arrivals), silences)
 
     def encode_claim(self, partition: int, claim: Claim) -> bytes:
         """Return the stored form of the model's claim to a partition."""

@@ -15,7 +15,7 @@ from rillcast.arrays import FloatArray
 from rillcast.bundle.bundle import StateSpec
 from rillcast.bundle.covariates import Covariate
 from rillcast.engine.late import page_columns
-from rillcast.engine.pages import Arrivals, Page
+from rillcast.engine.pages import Arrivals, Page, Silence
 from rillcast.engine.slots import PAGE_SLOTS
 from rillcast.errors import StateError
 from rillcast.stores.base import Mark
@@ -111,7 +111,7 @@ def test_a_page_without_streams_is_a_tombstone() -> None:
 
 
 def test_a_mark_comes_back() -> None:
-    mark = Mark(3, 2**40, -5, 17, Arrivals(2**33, 4))
+    mark = Mark(3, 2**40, -5, 17, Arrivals(2**33, 4), (Silence(2**40, -3),))
     assert codec().decode_mark(codec().encode_mark(mark), 3, "here") == mark
 
 

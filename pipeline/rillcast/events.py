@@ -39,7 +39,8 @@ class EventBatch:
 
     Attributes:
         partitions: `(n,)` int64, the partition of each event; equal ids in different partitions are different streams.
-        offsets: `(n,)` int64, the offset of each event in its partition, increasing within a partition.
+        offsets: `(n,)` int64, the offset of each event's record in its partition, never decreasing within a partition.
+            The events of one record share it, and are in one batch.
         unique_ids: The `n` stream ids.
         ds: `(n,)` int64, event times in milliseconds since the epoch.
         y: `(n,)` float32, observations; NaN = missing.
@@ -49,6 +50,8 @@ class EventBatch:
             goes by them, does not apply.
         rows: `(n,)` int64, the record of the poll that each event came from; 0 to n - 1 where none are given.
         masked: How many values of covariates the model does not see.
+        left_out: Records and elements of arrays that the settings leave out, which have no event.
+        keys: The `n` ids of the entities that the streams belong to (a host of `host/cpu`); None = the stream ids.
     """
 
     partitions: IntArray
@@ -61,6 +64,8 @@ class EventBatch:
     timestamps_ms: IntArray | None = None
     rows: IntArray = field(default_factory=lambda: _ALL_ROWS)
     masked: Masked = NOTHING_MASKED
+    left_out: int = 0
+    keys: Sequence[str] | None = None
 
     def __post_init__(self) -> None:
         if self.rows is _ALL_ROWS:
@@ -88,7 +93,7 @@ class EventBatch:
         return cls(np.full(n, partition, np.int64), offsets, unique_ids, times, observations, x, future)
 
     def take(self, rows: IntArray) -> EventBatch:
-        """Return some of the events, in the order of `rows`; what was masked stays with the whole batch."""
+        """Return some of the events, in the order of `rows`; what is counted stays with the whole batch."""
         return EventBatch(
             self.partitions[rows],
             self.offsets[rows],
@@ -99,4 +104,5 @@ class EventBatch:
             None if self.future is None else self.future[rows],
             None if self.timestamps_ms is None else self.timestamps_ms[rows],
             self.rows[rows],
+            keys=None if self.keys is None else [self.keys[row] for row in rows.tolist()],
         )

@@ -27,7 +27,11 @@ from rillcast.bundle.bundle import METADATA_KEY, Bundle, model_id
 from rillcast.bundle.covariates import Covariate
 from rillcast.codecs.observations.covariates import CovariateColumns, CovariateRules
 from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.codecs.observations.expansion import Expansion
 from rillcast.codecs.observations.fields import Fields
+from rillcast.codecs.observations.format import Format
+from rillcast.codecs.observations.influx import InfluxFormat
+from rillcast.codecs.observations.telegraf import TelegrafFormat
 from rillcast.engine import quarantine
 from rillcast.errors import BundleError, DataError
 from rillcast.publishing.dead_letters import DeadLetter
@@ -85,6 +89,43 @@ def _check(decoder: ObservationDecoder, good: bytes, good_headers: Headers, data
     for rejection in rejections:
         assert rejection.detail
         assert len(rejection.detail) <= 200
+
+
+def _expanded(decoder: ObservationDecoder, good: bytes) -> Target:
+    """Records that are any number of events: each is an event, a dead letter, or left out, and harms no neighbour."""
+    expected = decoder.decode(polled([good]))[0].unique_ids
+
+    def run(data: bytes) -> None:
+        events, rejections = decoder.decode(polled([good, data, good]))
+        ids, rows = list(events.unique_ids), events.rows.tolist()
+        assert [unique_id for unique_id, row in zip(ids, rows, strict=True) if row != 1] == [*expected, *expected]
+        assert rows == sorted(rows)
+        assert len({rejection.row for rejection in rejections}) == len(rejections) <= 1
+        assert 1 in rows or rejections or events.left_out, "a record is lost without a word"
+        assert all(unique_id and len(unique_id.encode()) <= 512 for unique_id in ids)
+        assert all(_MOMENT[0] <= ds <= _MOMENT[1] for ds in events.ds.tolist())
+        assert not (np.abs(events.y) > 1.001e15).any()
+        assert all(0 < len(rejection.detail) <= 300 for rejection in rejections)
+
+    return Target(run, [good], 0.1)
+
+
+def _wide() -> Target:
+    good = json.dumps(
+        {"tags": {"host": "a", "dc": 1}, "m": [{"t": NOON_MS, "v": {"a": 1, "b": None}, "w": 2.5}]}
+    ).encode()
+    expansion = Expansion("tags.*,m[].t", "m[].t", "m[].v.*,m[].w", only="tags.dc=1|2")
+    return _expanded(ObservationDecoder(expansion=expansion), good)
+
+
+def _metrics(name: str) -> Target:
+    good = b'cpu,host=a\\ b,dc=x v=1.5,w=2i,s="t,\\"u" %d' % NOON_MS
+    form: Format = InfluxFormat()
+    if name == "telegraf":
+        metric = {"name": "cpu", "tags": {"host": "a"}, "fields": {"v": 1, "s": "x"}, "timestamp": NOON_MS}
+        good, form = json.dumps({"metrics": [metric, metric]}).encode(), TelegrafFormat()
+    expansion = Expansion("name,tags.*", "timestamp", "fields.*", in_array=True)
+    return _expanded(ObservationDecoder(form=form, expansion=expansion), good)
 
 
 def _json_seeds() -> list[bytes]:
@@ -178,8 +219,8 @@ def _csv(data: bytes) -> None:
         except DataError:  # UTF-16 that is cut short
             return
         events, rejections = decoder.decode(replace(polled(values), faults=faults))
-        assert len(events) + len(rejections) == len(values)
-        assert {rejection.row for rejection in rejections} >= faults.keys()
+        assert len(events) + len(rejections) == len(batch.values)
+        assert {rejection.row for rejection in rejections} >= batch.faults.keys()
 
 
 def _bundle(data: bytes) -> None:
@@ -237,6 +278,9 @@ def targets() -> dict[str, Target]:
         "mapped": Target(
             _decoding(ObservationDecoder(fields=Fields("tags.host", "at", "f.v", ds_unit="s")), mapped), [mapped], 0.1
         ),
+        "wide": _wide(),
+        "telegraf": _metrics("telegraf"),
+        "influx": _metrics("influx"),
         "msgpack": Target(
             _decoding(ObservationDecoder(form=format_of("msgpack", mock_registry())), packed),
             [packed, msgspec.msgpack.encode(message)],

@@ -19,6 +19,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rillcast.bundle.frequency import Frequency
+from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.engine.late import AllowedLateness
 from rillcast.engine.pages import Page
 from rillcast.engine.periods import Aggregation
@@ -146,6 +147,7 @@ def run_once(
     limits: Limits | None = None,
     lateness: AllowedLateness | None = None,
     aggregation: Aggregation | None = None,
+    decoder: ObservationDecoder | None = None,
 ) -> workers.Harness:
     stores: list[MemoryStore] = []
 
@@ -162,6 +164,7 @@ def run_once(
         limits=limits,
         lateness=lateness,
         aggregation=aggregation,
+        decoder=decoder,
     )
     harness.source.before_poll.extend([tick(harness)] * 10_000)
     if crash is not None:

@@ -20,12 +20,14 @@ from rillcast.codecs.observations import stream_table
 from rillcast.codecs.observations.cloudevents import open_event
 from rillcast.codecs.observations.covariates import CovariateColumns, CovariateRules, Vocabulary
 from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
+from rillcast.codecs.observations.expansion import Expansion
 from rillcast.codecs.observations.fields import Fields, PolledRecords
 from rillcast.codecs.observations.first_look import FirstLook, Members
 from rillcast.codecs.observations.format import Format
 from rillcast.codecs.observations.json import JsonFormat
 from rillcast.errors import SettingsError
 from rillcast.settings import InputSettings, RegistrySettings, Settings
+from rillcast.settings.input import METRIC_FORMATS
 
 _UNSEEN: Final = ("",)  # a category needs at least one text; a vocabulary replaces it
 
@@ -76,17 +78,14 @@ def _decoder(
     limits = DecodeLimits(
         given.max_record_bytes, given.max_id_bytes, given.max_abs_y, round(given.max_future_s * 1_000)
     )
-    names = given.fields
     try:
-        paths = (names.unique_id, names.ds, names.y, names.ds_unit, names.x, names.future)
-        # The reader of a table has renamed its columns to the plain names.
-        own = Fields(covariates=covariates)
-        fields = own if given.is_table else Fields(*paths, covariates, given.stream_of_file)
+        fields, expansion = _mapping(given, covariates)
     except ValueError as error:
-        raise SettingsError(str(error)) from error
+        raise SettingsError(f"input.fields, input.only: {error}") from error
     form = _format(given, settings.registry)
     source = given.topic if given.path is None else "standard input" if given.path == "-" else given.path
-    members = None if given.is_table or given.format == "protobuf" else _members(given, form)
+    looks = not given.is_table and given.format != "protobuf" and expansion is None
+    members = _members(given, form) if looks else None
     return ObservationDecoder(
         limits,
         form,
@@ -94,6 +93,33 @@ def _decoder(
         cloudevents=given.envelope == "cloudevents",
         columns=columns,
         first_look=FirstLook(source, frequency, fields, members, refuse=given.path not in (None, "-")),
+        expansion=expansion,
+    )
+
+
+def _mapping(given: InputSettings, covariates: Sequence[Covariate]) -> tuple[Fields, Expansion | None]:
+    """Return where a record has its members; None where each record is one observation.
+
+    Raises:
+        ValueError: The mapping is invalid.
+    """
+    names = given.fields
+    if given.is_table:  # its reader has renamed the columns to the plain names, and made a record of each observation
+        return Fields(covariates=covariates), None
+    if not given.is_expanded:
+        paths = (names.unique_id, names.ds, names.y, given.time_unit, names.x, names.future)
+        return Fields(*paths, covariates, given.stream_of_file), None
+    if not names.unique_id and given.path in (None, "-"):
+        raise ValueError("input.fields.unique_id is empty, which only a file may have")
+    return Fields(), Expansion(
+        *given.members,
+        unit=given.time_unit,
+        only=given.only,
+        x=names.x,
+        future=names.future,
+        covariates=covariates,
+        in_array=given.format in METRIC_FORMATS,
+        stream=given.stream_of_file,
     )
 
 
@@ -204,5 +230,13 @@ def _format(given: InputSettings, settings: RegistrySettings) -> Format:
             from rillcast.codecs.schema_registry import Registry
 
             return JsonSchemaFormat(Registry(settings), validate=settings.validate_json)
+        case "telegraf":
+            from rillcast.codecs.observations.telegraf import TelegrafFormat
+
+            return TelegrafFormat()
+        case "influx":
+            from rillcast.codecs.observations.influx import InfluxFormat
+
+            return InfluxFormat()
         case _:
             return JsonFormat()  # file sources turn CSV and Parquet rows into JSON records

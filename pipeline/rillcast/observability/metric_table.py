@@ -52,6 +52,11 @@ TABLE: Final = (
     Metric("rillcast_steps_again_total", "counter", "Steps of earlier events that this took."),
     Metric("rillcast_dead_letters_total", "counter", "Records handed to the dead-letter channel.", ("reason",)),
     Metric(
+        "rillcast_left_out_records_total",
+        "counter",
+        "Records, elements of arrays and rows of tables that `input.only` leaves out, replayed ones included.",
+    ),
+    Metric(
         "rillcast_covariates_masked_total",
         "counter",
         "Values of the model's covariates that it does not see, replayed events included.",

@@ -253,6 +253,10 @@ class Metrics(Observer):
             for counter, count in zip(self._masked, masked, strict=True):
                 counter.inc(count)
 
+    def left_out(self, records: int) -> None:
+        """Count records that the settings leave out."""
+        self._counters["rillcast_left_out_records_total"].inc(records)
+
     def committed(self, seconds: float, pages: int, marks: int, retired: int) -> None:
         """Count a commit, its seconds, and the pages and marks of a snapshot in it."""
         self._counters["rillcast_state_pages_written_total"].inc(pages)

@@ -50,9 +50,11 @@ class RunSummary(Observer):
         self._ignored_to: dict[tuple[Status, int], int] = {}
         self._split, self._split_example = 0, ""
         self._reported = (0, 0)
+        self._several = False  # whether a record has had several events
         self.records = 0
         self.forecasts = 0
         self.kept_back = 0
+        self.left_out = 0
 
     @property
     def losses(self) -> int:
@@ -80,6 +82,7 @@ class RunSummary(Observer):
         if (split := residents.num_split) > self._split:
             self._split, self._split_example = split, residents.last_split or self._split_example
         advanced = _ADVANCED[status]
+        self._several |= bool((np.diff(events.rows) == 0).any())
         self.forecasts += len(published.forecasts)
         self.kept_back += max(0, int(np.count_nonzero(published.stepped & advanced)) - len(published.forecasts))
         for kind in _IGNORED if not advanced.all() else ():
@@ -114,7 +117,8 @@ class RunSummary(Observer):
         for kind, words in _IGNORED.items():
             # A late event that became a dead letter is in the first line.
             if count := self._ignored[kind] - (self._reasons[Reason.LATE] if kind is Status.LATE else 0):
-                lines.append(f"{count:,} of {self.records:,} records {words}, the first at {self._examples[kind]}")
+                noun = "events of" if self._several else "of"
+                lines.append(f"{count:,} {noun} {self.records:,} records {words}, the first at {self._examples[kind]}")
         if self._split:
             lines.append(
                 f"{self._split:,} {'stream has' if self._split == 1 else 'streams have'} events in more than one "
@@ -128,6 +132,8 @@ class RunSummary(Observer):
         found = self.report(always=True)
         if self.kept_back:
             found.append(f"{self.kept_back:,} forecasts were kept back (publish.warming_up, .every, .on_change)")
+        if self.left_out:
+            found.append(f"{self.left_out:,} records were left out (input.only)")
         return "; ".join(found) or f"it has {self.records:,} records"
 
     def _dead_letters(self) -> str:

@@ -39,6 +39,7 @@ _COMMA_NUMBER: Final = re.compile(NUMBER.replace(r"\.", ","), re.ASCII)
 _INFINITE: Final = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE | re.ASCII)
 _EXPECTED_ID: Final = "a stream's name: text or a whole number"
 _EXPECTED_NUMBER: Final = "a number, or nothing if missing"
+_PART: Final = re.compile(r"(?:[^/\\]|\\.)+")
 _list = msgspec.json.Decoder(list[Any]).decode
 
 
@@ -137,6 +138,12 @@ def join_ids(parts: Sequence[str]) -> str:
     if len(parts) == 1:
         return parts[0]
     return "/".join(part.replace("\\", "\\\\").replace("/", "\\/") for part in parts)
+
+
+def entity_of(unique_id: str) -> str:
+    """Return the id without its last part, where `join_ids` made it of several: the host of `host/cpu`."""
+    parts = [part.replace("\\/", "/").replace("\\\\", "\\") for part in _PART.findall(unique_id)]
+    return join_ids(parts[:-1]) if len(parts) > 1 else unique_id
 
 
 def _number_of_text(text: str, decimal: str) -> float | None:

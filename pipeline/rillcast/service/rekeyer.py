@@ -132,7 +132,11 @@ class Rekeyer:
     def _copy(self, polled: Polled) -> None:
         """Publish the copies and dead letters of a poll, and note its positions."""
         events, rejections = self._parts.decoder.decode(polled)
-        copies, rows = _copies(polled, events)
+        keys = _keys(events)
+        several = [row for row, of in keys.items() if len(of) > 1]
+        rejections = [each for each in rejections if each.row not in keys]  # of the others some event can be used
+        rejections += [_several(row, keys.pop(row)) for row in several]
+        copies, rows = _copies(polled, keys), list(keys)
         if (limit := self._sink.largest_record(Channel.FORECASTS)) is not None:
             copies, too_large = copies.within(limit)
             rejections = [*rejections, *(_too_large(rows[at], size, limit) for at, size in too_large.items())]
@@ -217,18 +221,33 @@ class Rekeyer:
         return f"{self._source.name}: copied {self._copied:,} records; {dead or 'no'} dead letters"
 
 
-def _copies(polled: Polled, events: EventBatch) -> tuple[Records, list[int]]:
-    """Return the copies of the records that have events, and the row of each in the poll."""
-    rows = events.rows.tolist()
-    keys = [unique_id.encode() for unique_id in events.unique_ids]
-    headers = [polled.headers(row) for row in rows]
-    copies = Records(
-        keys,
-        [polled.values[row] for row in rows],
+def _keys(events: EventBatch) -> dict[int, list[str]]:
+    """Return the keys of each record that has events: of each stream the id without the member of the observation."""
+    found: dict[int, list[str]] = {}
+    ids = events.unique_ids if events.keys is None else events.keys
+    for row, key in zip(events.rows.tolist(), ids, strict=True):
+        if key not in (keys := found.setdefault(row, [])):
+            keys.append(key)
+    return found
+
+
+def _copies(polled: Polled, keys: Mapping[int, Sequence[str]]) -> Records:
+    """Return the copies of these records, each with its only key."""
+    headers = [polled.headers(row) for row in keys]
+    return Records(
+        [key.encode() for (key,) in keys.values()],
+        [polled.values[row] for row in keys],
         headers if any(headers) else None,
-        np.asarray(polled.timestamps_ms)[events.rows].tolist(),
+        np.asarray(polled.timestamps_ms)[list(keys)].tolist(),
     )
-    return copies, rows
+
+
+def _several(row: int, keys: Sequence[str]) -> Rejection:
+    detail = (
+        f"it has observations of {len(keys)} entities ({keys[0]!r}, {keys[1]!r}, ...), which one key cannot keep "
+        f"together; let the producer send a record for each (Telegraf: use_batch_format = false)"
+    )
+    return Rejection(row, Reason.BAD_ID, detail)
 
 
 def _too_large(row: int, size: int, limit: int) -> Rejection:

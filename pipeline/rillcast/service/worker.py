@@ -29,7 +29,7 @@ import numpy.typing as npt
 
 from rillcast.codecs.forecasts.columns import model_name
 from rillcast.codecs.observations.decoder import ObservationDecoder
-from rillcast.codecs.observations.rejections import Rejection
+from rillcast.codecs.observations.rejections import Rejection, one_a_record
 from rillcast.durability import silences
 from rillcast.durability.assignment import Partitions, Reporting
 from rillcast.durability.checkpoint import Checkpoint
@@ -218,6 +218,7 @@ class Worker:
             if self._reset_due:
                 self._reset_to_committed()
                 return  # the records of this poll are read again
+            self._leave_out(polled.left_out)
             if worked := len(polled) > 0:
                 self._process_cut(polled)
             else:
@@ -303,12 +304,19 @@ class Worker:
         events, rejections = self._parts.decoder.decode(polled)
         publish = partial(self._publish, polled, rejections, self._partitions.are_live(polled), started)
         self._stages.lap("decode")
+        self._leave_out(events.left_out)
         if len(events):
             self._metrics.covariates_masked(events.masked)
             self._stepper.step(events, publish)
         else:
             self._finish_step()
             publish(())
+
+    def _leave_out(self, records: int) -> None:
+        """Count records that the settings leave out."""
+        if records:
+            self._metrics.left_out(records)
+            self._parts.summary.left_out += records
 
     def _finish_step(self) -> bool:
         """Wait for the step in flight and publish its results; return whether there was one."""
@@ -355,6 +363,7 @@ class Worker:
                 self._publish_behind(partition, self._router.finish(partition, position - 1), live=True)
 
     def _dead_letter(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
+        rejections = one_a_record(rejections)
         if rejections:
             model = model_name(self._router.default.engine.bundle.metadata)
             self._parts.dead_letters.publish(self._parts.sink, polled, rejections, model)

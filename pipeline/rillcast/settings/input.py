@@ -11,11 +11,14 @@ from typing import Annotated, Final, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rillcast.reading.files import TextForm, stream_of
+from rillcast.reading.paths import conditions, is_plain, names
+from rillcast.reading.times import Unit
 from rillcast.settings.section import MAY_BE_EMPTY, FilePath, FileText, Positive, Section
 
 FILE_FORMATS: Final = ("csv", "parquet")
 TOPIC_FORMATS: Final = ("msgpack", "avro", "protobuf", "json_schema")
 REGISTRY_FORMATS: Final = TOPIC_FORMATS[1:]
+METRIC_FORMATS: Final = ("telegraf", "influx")
 
 
 class FieldSettings(Section):
@@ -26,19 +29,27 @@ class FieldSettings(Section):
 
     unique_id: Annotated[str, MAY_BE_EMPTY] = "unique_id"
     """Member with the stream id. A name, a path of names (`tags.host`), `$key`, `$header.NAME`, or `$ce.NAME` (a
-    CloudEvents attribute). Of a file it may be empty: the whole file is one stream, called like the file."""
+    CloudEvents attribute). Several, separated by commas, are joined by `/`; `tags.*` joins all members of an object. Of
+    a file it may be empty: the whole file is one stream, called like the file."""
     ds: str = "ds"
     """Member with the event time. A name, a path of names, `$timestamp` (the record's own), `$header.NAME`, or
     `$ce.NAME`."""
     y: str = "y"
-    """Member with the observation. A name or a path of names."""
-    ds_unit: Literal["s", "ms", "us", "ns"] = "ms"
-    """Unit of a `ds` that is a number."""
+    """Member with the observation. A name or a path of names. Several, separated by commas, are streams of their own,
+    and so is each number in an object (`fields.*`); the member's name is the last part of their ids. `readings[].v` is
+    the member `v` of each element of an array, see [records.md](records.md)."""
+    ds_unit: Literal["auto", "s", "ms", "us", "ns"] = "auto"
+    """Unit of a `ds` that is a number. `auto` is ms, with `input.format` telegraf s, and with influx ns."""
     x: Annotated[str, MAY_BE_EMPTY] = "x"
     """Object with the covariates at the event. A name or a path of names; empty = they are members of the record
     itself."""
     future: str = "future"
     """Object with the covariates of the periods ahead, a list for each covariate. A name or a path of names."""
+
+    @property
+    def unit(self) -> Unit:
+        """Unit of a time that is a number, where the format says nothing else."""
+        return "ms" if self.ds_unit == "auto" else self.ds_unit
 
 
 class InputSettings(Section):
@@ -48,9 +59,12 @@ class InputSettings(Section):
     """Kafka topic of the observations, keyed by stream id. Read unless `input.path` is set."""
     path: FileText | None = None
     """File of the observations (.csv, .jsonl or .parquet; .gz allowed for the first two); `-` is standard input."""
-    format: Literal["auto", "json", "csv", "parquet", "msgpack", "avro", "protobuf", "json_schema"] = "auto"
-    """Format of the observations. Of a topic: json (`auto`), msgpack, or with a schema registry avro, protobuf or
-    json_schema. Of a file: json, csv or parquet; `auto` takes it from the file's name, and json for standard input."""
+    format: Literal[
+        "auto", "json", "csv", "parquet", "msgpack", "avro", "protobuf", "json_schema", "telegraf", "influx"
+    ] = "auto"
+    """Format of the observations. Of a topic: json (`auto`), msgpack, telegraf (metrics in Telegraf's JSON), influx
+    (metrics in InfluxDB's line protocol), or with a schema registry avro, protobuf or json_schema. Of a file: json,
+    telegraf, influx, csv or parquet; `auto` takes it from the file's name, and json for standard input."""
     envelope: Literal["none", "cloudevents"] = "none"
     """Envelope of a record. `cloudevents`: each record is a CloudEvent 1.0, in binary or structured mode, and its data
     are the observation."""
@@ -62,6 +76,9 @@ class InputSettings(Section):
     """Encoding of a CSV or JSON Lines file, by Python's names (`latin-1`, `cp1252`). UTF-16 is recognised by the mark
     at its beginning."""
     fields: FieldSettings = FieldSettings()
+    only: str | None = None
+    """Takes only records whose members have these texts, such as `name=cpu,tags.dc=eu|us`; the others are counted and
+    left out. In a table the members are columns. Unset = all records."""
     protobuf_descriptors: FilePath | None = None
     """File that `protoc --include_imports --descriptor_set_out` wrote. Needed for any `input.protobuf_message` but the
     default."""
@@ -152,6 +169,37 @@ class InputSettings(Section):
                 "with its stream's next event has no grace"
             )
         return self
+
+    @model_validator(mode="after")
+    def _mapping_can_be_read(self) -> InputSettings:
+        conditions(self.only)
+        return self
+
+    @property
+    def time_unit(self) -> Unit:
+        """Unit of a time that is a number."""
+        own: dict[str, Unit] = {"telegraf": "s", "influx": "ns"}
+        return own.get(self.format, "ms") if self.fields.ds_unit == "auto" else self.fields.ds_unit
+
+    @property
+    def members(self) -> tuple[str, str, str]:
+        """Names of the members of stream, time and observation; metrics have names of their own."""
+        given = self.fields.unique_id, self.fields.ds, self.fields.y
+        if self.format not in METRIC_FORMATS:
+            return given
+        own = {"unique_id": "name,tags.*", "ds": "timestamp", "y": "fields.*"}
+        return own.get(given[0], given[0]), own.get(given[1], given[1]), own.get(given[2], given[2])
+
+    @property
+    def is_expanded(self) -> bool:
+        """Whether a record may be several observations, or is left out by its members."""
+        plain = all(name.startswith("$") or is_plain(name) for name in self.members)
+        return not plain or self.only is not None or self.format in METRIC_FORMATS
+
+    @property
+    def has_members(self) -> bool:
+        """Whether the last part of a stream's id is the member of its observation."""
+        return len(names(self.members[2])) > 1 or self.members[2].endswith("*")
 
     @model_validator(mode="after")
     def _file_can_be_read(self) -> InputSettings:

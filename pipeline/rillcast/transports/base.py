@@ -88,6 +88,7 @@ class Polled:
         headers: Returns the headers of record `i`; a function because only dead letters and traces need them.
         place: Returns where record `i` stands in a file (`row 6 (line 7)`), or an empty text.
         faults: By record, why a file's reader could not read it. Such a record is a dead letter.
+        left_out: Rows of a table that the settings leave out, which are no records.
     """
 
     partitions: IntArray
@@ -98,6 +99,7 @@ class Polled:
     headers: Callable[[int], Headers] = no_headers
     place: Callable[[int], str] = no_place
     faults: Mapping[int, RefusedValueError] = field(default_factory=lambda: NO_FAULTS)
+    left_out: int = 0
 
     def __len__(self) -> int:
         return len(self.values)

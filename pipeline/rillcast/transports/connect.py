@@ -53,7 +53,7 @@ def open_source(
 
         given = settings.input
         stream = given.stream_of_file
-        columns = FileColumns.of(given.fields, covariates, stream) if given.is_table else None
+        columns = FileColumns.of(given.fields, covariates, stream, given.only) if given.is_table else None
         return FileSource(settings.input.path, given.format, given.rate, columns, given.form, streams)
     return client_of(settings.kafka).source(settings.kafka, settings.input.topic)
 

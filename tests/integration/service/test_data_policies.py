@@ -15,6 +15,8 @@ import pytest
 from rillcast.bundle.bundle import Bundle, Status
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
+from rillcast.codecs.observations.expansion import Expansion
+from rillcast.codecs.observations.influx import InfluxFormat
 from rillcast.codecs.observations.msgpack import MessagePackFormat
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.engine.late import AllowedLateness
@@ -57,6 +59,14 @@ class Cell:
 
 def events(*slots: float, y: float | None = 1.0, unique_id: str = "a") -> list[bytes]:
     return [observation(unique_id, y, START_MS + round(slot * HOUR_MS)) for slot in slots]
+
+
+def wide(slot: int, **members: object) -> bytes:
+    return json.dumps({"host": "a", "at": START_MS + slot * HOUR_MS} | members).encode()
+
+
+WIDE = ObservationDecoder(expansion=Expansion("host", "at", "cpu,mem"))
+READINGS = ObservationDecoder(expansion=Expansion("host", "r[].t", "r[].v"))
 
 
 def finite(records: list[dict[str, Any]]) -> None:
@@ -226,6 +236,61 @@ CELLS = {
     ),
     "not-cloudevent": Cell(
         events(0, 1), [], ["not_cloudevent"] * 2, options={"decoder": ObservationDecoder(cloudevents=True)}
+    ),
+    "not-influx": Cell(
+        [b"m v=1 %d" % START_MS, b"m"],
+        ["warming_up"],
+        ["not_influx"],
+        options={
+            "decoder": ObservationDecoder(
+                form=InfluxFormat(), expansion=Expansion("name", "timestamp", "fields.v", in_array=True)
+            )
+        },
+    ),
+    "wide-some": Cell(
+        [wide(0, cpu=1, mem=2), wide(1, mem=None), wide(1, cpu=3)],
+        ["warming_up"] * 4,
+        options={"decoder": WIDE},
+    ),
+    "wide-none": Cell([wide(0, disk=1), wide(0, cpu=1)], ["warming_up"], ["missing_field"], options={"decoder": WIDE}),
+    "wide-wrong-type": Cell(
+        [wide(0, cpu="high", mem=2), wide(0, cpu=1)], ["warming_up"] * 2, ["wrong_type"], options={"decoder": WIDE}
+    ),
+    "wide-late": Cell(
+        [wide(1, cpu=1, mem=2), wide(0, cpu=1, mem=2)],
+        ["warming_up"] * 2,
+        ["late"],
+        counted={"late": 2},
+        options={"decoder": WIDE},
+    ),
+    "joined-id-absent": Cell(
+        [wide(0, cpu=1), wide(0, cpu=1, rack="r")],
+        ["warming_up"],
+        ["missing_field"],
+        options={"decoder": ObservationDecoder(expansion=Expansion("host,rack", "at", "cpu"))},
+    ),
+    "joined-id-nothing": Cell(
+        [wide(0, cpu=1, tags={}), wide(0, cpu=1, tags={"dc": "eu"})],
+        ["warming_up"],
+        ["bad_id"],
+        options={"decoder": ObservationDecoder(expansion=Expansion("tags.*", "at", "cpu"))},
+    ),
+    "array-element": Cell(
+        [wide(0, r=[{"t": START_MS, "v": 1}, {"v": 2}, {"t": START_MS + HOUR_MS, "v": 3}])],
+        ["warming_up"] * 2,
+        ["missing_field"],
+        options={"decoder": READINGS},
+    ),
+    "array-absent": Cell(
+        [wide(0), wide(0, r={}), wide(0, r=[{"t": START_MS, "v": 1}])],
+        ["warming_up"],
+        ["missing_field", "wrong_type"],
+        options={"decoder": READINGS},
+    ),
+    "left-out": Cell(
+        [wide(0, cpu=1, kind="a"), wide(1, cpu=1, kind="b"), None],
+        ["warming_up"],
+        options={"decoder": ObservationDecoder(expansion=Expansion("host", "at", "cpu", only="kind=a"))},
     ),
     "member-absent": Cell(
         [*WARM, b'{"ds": 0, "y": 1}', b'{"unique_id": "a", "y": 1}', *events(12)],

@@ -23,6 +23,7 @@ from rillcast.transports.base import Assignment, Channel, Records
 
 if TYPE_CHECKING:
     from rillcast.codecs.observations.decoder import ObservationDecoder
+    from rillcast.transports.base import Polled
 
 EXAMPLES: Final = """\
 examples:
@@ -83,17 +84,15 @@ def run(args: argparse.Namespace) -> int:
     )
     covariates = Bundle.load(args.covariates_of).metadata.covariates if args.covariates_of is not None else ()
     source, sink = open_source(settings, covariates), open_topic_sink(settings.kafka, settings.output.topic)
-    look = _first_look(settings)
+    decoder = _decoder(settings)
     started, sent, refused, example = time.perf_counter(), 0, 0, ""
     try:
         source.open(_FromTheStart())
         while not source.exhausted:
             polled = source.poll(_CHUNK, settings.worker.poll_timeout_s)
             raise_if_interrupted()
-            if not sent and look is not None:
-                look.decode(polled)  # raises where the times are in another unit
             values = [value or b"" for value in polled.values]
-            sink.publish(Channel.FORECASTS, Records([_key(value) for value in values], values))
+            sink.publish(Channel.FORECASTS, Records(_keys(decoder, polled), values))
             sent += len(values)
             refused += len(polled.faults)
             for row, fault in sorted(polled.faults.items())[:1]:
@@ -123,15 +122,26 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _first_look(settings: Settings) -> ObservationDecoder | None:
-    """Return a decoder that judges the first records of the file; None = they are in an envelope."""
+def _decoder(settings: Settings) -> ObservationDecoder | None:
+    """Return the decoder of the file's records, which refuses times in another unit; None = they are in an envelope."""
     from rillcast.codecs.connect import open_decoder
 
     given = settings.input
     return open_decoder(settings, None) if given.envelope == "none" and given.format not in TOPIC_FORMATS else None
 
 
+def _keys(decoder: ObservationDecoder | None, polled: Polled) -> list[bytes | None]:
+    """Return the key of each record: its stream's id, or what the ids of its streams have in common."""
+    found: list[bytes | None] = [None] * len(polled)
+    if decoder is not None:
+        events, _ = decoder.decode(polled)
+        for row, key in zip(events.rows.tolist(), events.keys or events.unique_ids, strict=True):
+            found[row] = found[row] or key.encode()
+    return [_key(value or b"") if key is None else key for key, value in zip(found, polled.values, strict=True)]
+
+
 def _key(value: bytes) -> bytes | None:
+    """Return the id of a record of which nothing else can be read, if it has one."""
     try:
         return read_id(msgspec.json.decode(value, type=_Keyed).unique_id).encode()
     except (msgspec.MsgspecError, UnicodeError, RefusedValueError):

@@ -18,6 +18,7 @@ from rillcast.cli.signals import raise_if_interrupted
 from rillcast.errors import SettingsError, StateError, TransportError
 from rillcast.figures import to_json
 from rillcast.observability import logs
+from rillcast.reading.values import entity_of
 from rillcast.settings import FieldSettings, Settings
 from rillcast.transports.base import Assignment, Source
 
@@ -168,7 +169,10 @@ def _warming(settings: Settings, partitions: int, history: str | None, unit: Uni
     from rillcast.transports.kafka.kafka_python.partitioner import partition_of
 
     decoder = open_decoder(_of_file(settings, history, unit), bundle.metadata)
-    return Warming(engine, decoder, partial(partition_of, partitions=partitions))
+    of_stream = partial(partition_of, partitions=partitions)
+    if settings.input.has_members:  # the producer keys a record by what its streams have in common
+        return Warming(engine, decoder, lambda unique_id: of_stream(entity_of(unique_id)))
+    return Warming(engine, decoder, of_stream)
 
 
 def _of_file(settings: Settings, path: str, unit: Unit) -> Settings:

@@ -20,12 +20,14 @@ import numpy as np
 from rillcast.arrays import FloatArray, IntArray
 from rillcast.codecs.observations.cloudevents import open_event
 from rillcast.codecs.observations.covariates import CovariateColumns
+from rillcast.codecs.observations.expanded import ExpandedDecoder
+from rillcast.codecs.observations.expansion import Event, Expansion
 from rillcast.codecs.observations.fields import Fields, Observation, PolledRecords, RecordContext
 from rillcast.codecs.observations.first_look import FirstLook
 from rillcast.codecs.observations.format import Format
 from rillcast.codecs.observations.json import JsonFormat
 from rillcast.codecs.observations.precision import PrecisionWatch
-from rillcast.codecs.observations.rejections import Reason, RefusedError, Rejection
+from rillcast.codecs.observations.rejections import Reason, RefusedError, Rejection, rejection_of
 from rillcast.events import NOTHING_MASKED, EventBatch, Masked
 from rillcast.reading.times import MAX_DS_MS, MIN_DS_MS, is_date_number
 
@@ -33,7 +35,6 @@ _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 _LIKELY_DS_MS: Final = 22_001_232
 """Whole numbers below are early on 1970-01-01, or dates without dashes."""
-_DETAIL_CHARS: Final = 300
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +71,7 @@ class ObservationDecoder:
         cloudevents: bool = False,
         columns: CovariateColumns | None = None,
         first_look: FirstLook | None = None,
+        expansion: Expansion | None = None,
     ) -> None:
         """Prepare the decoder.
 
@@ -80,18 +82,27 @@ class ObservationDecoder:
             cloudevents: Whether each record is a CloudEvent around its value.
             columns: Reader of the covariates that `fields` declares; None where it declares none.
             first_look: Judges the first events; None = nothing is judged.
+            expansion: Mapping under which a record may be several events, in place of `fields`; None = each is one.
         """
         self._limits = limits or DecodeLimits()
         self._format = form or JsonFormat()
         self._json = JsonFormat()
-        fields = fields or Fields()
-        shape, any_shape = fields.shape, fields.any_shape
-        self._usual = _Path(self._format.decoder(shape), self._json.decoder(shape), fields.getter())
-        self._careful = _Path(self._format.decoder(any_shape), self._json.decoder(any_shape), fields.any_getter())
         self._cloudevents = cloudevents
         self._columns = columns
         self._first_look = first_look
         self._precision = PrecisionWatch()
+        self._expanded: ExpandedDecoder | None = None
+        if expansion is not None:
+            whole: Any = Any  # a type to the formats, and none to a type checker
+            get: Any = lambda document, context: (document, context)  # noqa: E731
+            own_json = self._format if isinstance(self._format, JsonFormat) else self._json
+            self._whole = _Path(self._format.decoder(whole), own_json.decoder(whole), get)
+            self._expanded = ExpandedDecoder(expansion, self._open, self._check, columns)
+            return
+        fields = fields or Fields()
+        shape, any_shape = fields.shape, fields.any_shape
+        self._usual = _Path(self._format.decoder(shape), self._json.decoder(shape), fields.getter())
+        self._careful = _Path(self._format.decoder(any_shape), self._json.decoder(any_shape), fields.any_getter())
         self._read: Callable[[PolledRecords], list[Observation]] = self._read_values
         if cloudevents or fields.needs_context:
             self._read = self._read_records
@@ -105,8 +116,18 @@ class ObservationDecoder:
             TransportError: A schema registry does not answer.
             DataError: The first events of a file have unlikely times.
         """
+        decoded = self._decoded(records)
+        if self._first_look is not None and self._first_look.done(records, decoded[0]):
+            self._first_look = None
+        return decoded
+
+    def _decoded(self, records: PolledRecords) -> tuple[EventBatch, list[Rejection]]:
+        if self._expanded is not None:
+            found = self._expanded.decode(records)
+            self._precision.see(found[0].unique_ids, found[0].y.astype(np.float64))
+            return found
         try:
-            decoded: tuple[EventBatch, list[Rejection]] = self._decode_all(records), []
+            return self._decode_all(records), []
         except (
             _NeedsCareError,
             RefusedError,
@@ -116,13 +137,16 @@ class ObservationDecoder:
             ArithmeticError,
             RecursionError,
         ):
-            decoded = self._decode_one_by_one(records)
-        if self._first_look is not None and self._first_look.done(records, decoded[0]):
-            self._first_look = None
-        return decoded
+            return self._decode_one_by_one(records)
 
     def streams(self, records: PolledRecords) -> list[str | None]:
-        """Return the stream of each record, None for one that `decode` would reject. Nothing is noted of them."""
+        """Return the stream of each record, None for one that `decode` would reject. Nothing is noted of them.
+
+        Of a record with several events it is what the ids of its streams have in common. Where these may be different
+        entities, no record has a stream.
+        """
+        if self._expanded is not None:
+            return self._expanded.keys(records)
         if not records.faults:
             try:
                 return [event.unique_id for event in self._read(records)]
@@ -212,9 +236,7 @@ class ObservationDecoder:
             try:
                 event = self._checked(records, row)
             except RefusedError as refused:
-                place = records.place(row)
-                detail = f"{place}: {refused.detail}" if place else refused.detail
-                rejections.append(Rejection(row, refused.reason, detail[:_DETAIL_CHARS]))
+                rejections.append(rejection_of(records, row, refused.reason, refused.detail))
             else:
                 rows.append(row)
                 events.append(event)
@@ -236,6 +258,26 @@ class ObservationDecoder:
         Raises:
             RefusedError: The record has no observation, or the observation exceeds a limit.
         """
+        self._usable(records, row)
+        event = self._observe(records, row, self._careful)
+        self._check(event, int(records.timestamps_ms[row]))
+        if self._columns is not None:
+            self._covariates([event])
+        return event
+
+    def _open(self, records: PolledRecords, row: int) -> tuple[Any, RecordContext]:
+        """Return the whole document of one record, and its context.
+
+        Raises:
+            RefusedError: The record is no document.
+        """
+        self._usable(records, row)
+        opened: Any = self._observe(records, row, self._whole)
+        document, context = opened
+        return document, context
+
+    def _usable(self, records: PolledRecords, row: int) -> None:
+        """Refuse a record that is too large, or that the reader of a file could not read."""
         limits, value = self._limits, records.values[row]
         if value is not None and len(value) > limits.max_record_bytes:
             raise RefusedError(
@@ -243,13 +285,15 @@ class ObservationDecoder:
             )
         if (fault := records.faults.get(row)) is not None:
             raise RefusedError(Reason(fault.kind), fault.detail)
-        event = self._observe(records, row, self._careful)
+
+    def _check(self, event: Observation | Event, timestamp: int) -> None:
+        """Refuse an observation that exceeds a limit; `timestamp` is its record's, -1 = unknown."""
+        limits = self._limits
         if (size := len(event.unique_id.encode(errors="surrogatepass"))) > limits.max_id_bytes:
             raise RefusedError(
                 Reason.BAD_ID, f"unique_id has {size} bytes, input.max_id_bytes is {limits.max_id_bytes}"
             )
         assert isinstance(event.ds, int)  # read with care, it is milliseconds
-        timestamp = int(records.timestamps_ms[row])
         if limits.max_future_ms and timestamp >= 0 and event.ds - timestamp > limits.max_future_ms:
             raise RefusedError(
                 Reason.FROM_THE_FUTURE,
@@ -260,9 +304,6 @@ class ObservationDecoder:
             raise RefusedError(
                 Reason.Y_OUT_OF_RANGE, f"|y| = {abs(event.y):g}, input.max_abs_y is {limits.max_abs_y:g}"
             )
-        if self._columns is not None:
-            self._covariates([event])
-        return event
 
 
 class _Path(NamedTuple):

@@ -29,6 +29,7 @@ from rillcast.arrays import IntArray
 from rillcast.bundle.covariates import Covariate, ahead
 from rillcast.codecs.observations import covariates as of_covariates
 from rillcast.codecs.observations.rejections import Reason, RefusedError
+from rillcast.reading.paths import unescaped
 from rillcast.reading.refusals import Cause, RefusedValueError
 from rillcast.reading.times import PER_MS, Unit, is_date_number, read_time
 from rillcast.reading.values import read_id, read_number, read_numbers
@@ -176,7 +177,7 @@ class Fields:
             if name == "unique_id" and self._stream:
                 continue
             if where.startswith("$"):
-                self._sources[name] = _source(name, where)
+                self._sources[name] = source_of(name, where)
             else:
                 self._paths[name] = _path(name, where)
         self._covariates = tuple(covariates)
@@ -258,7 +259,7 @@ class Fields:
         def get(value: Any, context: RecordContext) -> Observation:
             found: dict[str, Any] = {"unique_id": self._stream}
             for name, read in readers.items():
-                found[name] = _understood(paths[name], of[name], _read(read, value))
+                found[name] = understood(paths[name], of[name], _read(read, value))
             for name, source in sources.items():
                 found[name] = self._from_context(name, source, context)
             if not covariates:
@@ -266,7 +267,7 @@ class Fields:
             parts: dict[str, dict[str, Any]] = {"x": {}, "future": {}}
             for name, read_value in covariates:
                 part, _, own = name.partition(".")
-                member = _understood(paths[name], read_value, _read(at[name], value), of_y=False)
+                member = understood(paths[name], read_value, _read(at[name], value), of_y=False)
                 parts[part][of_covariates.attribute(own)] = member
             x, future = self._types.x(**parts["x"]), self._types.future(**parts["future"])
             return CovariateObservation(found["unique_id"], found["ds"], found["y"], x, future)
@@ -304,8 +305,8 @@ class Fields:
         """Return the id or the time that the record's context has."""
         found = context.find(source)
         if name == "unique_id":
-            return _understood(source, read_id, found)
-        return _understood(source, partial(read_time, unit="ms" if source == "$timestamp" else self._unit), found)
+            return understood(source, read_id, found)
+        return understood(source, partial(read_time, unit="ms" if source == "$timestamp" else self._unit), found)
 
     def _plain_shape(self) -> type[msgspec.Struct]:
         if not self._covariates:
@@ -336,7 +337,12 @@ class Fields:
         return Time if name == "ds" else float | None
 
 
-def _source(name: str, where: str) -> str:
+def source_of(name: str, where: str) -> str:
+    """Return the place outside of the value that a field comes from.
+
+    Raises:
+        ValueError: The field cannot come from there.
+    """
     kind, _, rest = where.partition(".")
     allowed = {"unique_id": ("$key", "$header", "$ce"), "ds": ("$timestamp", "$header", "$ce"), "y": ()}[name]
     if kind not in allowed or (kind in ("$header", "$ce")) != bool(rest):
@@ -346,7 +352,7 @@ def _source(name: str, where: str) -> str:
 
 
 def _path(name: str, where: str) -> tuple[str, ...]:
-    steps = tuple(step.replace("\\.", ".") for step in _UNESCAPED_DOT.split(where))
+    steps = tuple(map(unescaped, _UNESCAPED_DOT.split(where)))
     if name == "unique_id" and not where:
         raise ValueError(
             "input.fields.unique_id is empty, which only a file may have: its name is then the only stream"
@@ -391,7 +397,7 @@ def _path_reader(path: Sequence[str]) -> Callable[[Any], Any]:
     return attrgetter(".".join(_attribute(step) for step in path))
 
 
-def _understood(where: str, read: Callable[[Any], Any], found: Any, *, of_y: bool = True) -> Any:
+def understood(where: str, read: Callable[[Any], Any], found: Any, *, of_y: bool = True) -> Any:
     """Return what a value means; `where` names it in the refusal."""
     try:
         return read(found)

@@ -15,7 +15,15 @@ from pathlib import Path
 from typing import Any, Final
 
 import msgspec
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory, struct_pb2, timestamp_pb2, wrappers_pb2
+from google.protobuf import (
+    descriptor_pb2,
+    descriptor_pool,
+    json_format,
+    message_factory,
+    struct_pb2,
+    timestamp_pb2,
+    wrappers_pb2,
+)
 from google.protobuf.descriptor import Descriptor, FieldDescriptor
 from google.protobuf.message import Message
 
@@ -44,8 +52,13 @@ class ProtobufFormat:
         self._deserialize = ProtobufDeserializer(message, {"use.deprecated.format": False})
 
     def decoder(self, shape: type[Any]) -> Callable[[bytes], Any]:
-        """Return confluent-kafka's deserialiser followed by a check of the members."""
-        require, deserialize, members = self._registry.require, self._deserialize, _reader(self._descriptor, shape)
+        """Return confluent-kafka's deserialiser followed by a check of the members.
+
+        `Any` as the shape takes the whole message, with the names of its members and the values of its JSON form.
+        """
+        require, deserialize = self._registry.require, self._deserialize
+        whole = shape is Any
+        members = _whole if whole else _reader(self._descriptor, shape)
 
         def decode(value: bytes) -> Any:
             require(value, "PROTOBUF")
@@ -53,7 +66,7 @@ class ProtobufFormat:
                 message = deserialize(value)
             except Exception as error:  # the frame's varints and protobuf's parser raise unrelated types
                 raise RefusedError(Reason.NOT_PROTOBUF, f"{type(error).__name__}: {error}") from error
-            return msgspec.convert(members(message), shape)
+            return members(message) if whole else msgspec.convert(members(message), shape)
 
         return decode
 
@@ -122,6 +135,11 @@ def message_from_descriptors(path: Path, name: str) -> type[Message]:
             f"`protoc --include_imports --descriptor_set_out`"
         ) from error
     return found
+
+
+def _whole(message: Message) -> dict[str, Any]:
+    members: dict[str, Any] = json_format.MessageToDict(message, preserving_proto_field_name=True)
+    return members
 
 
 def _reader(descriptor: Descriptor, shape: type[msgspec.Struct]) -> _Reader:

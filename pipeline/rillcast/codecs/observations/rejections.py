@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import enum
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple, Protocol
+
+_DETAIL_CHARS: Final = 300
 
 
 class Reason(enum.StrEnum):
@@ -19,6 +22,7 @@ class Reason(enum.StrEnum):
     NOT_FRAMED = "not_framed"
     UNKNOWN_SCHEMA = "unknown_schema"
     SCHEMA_VIOLATION = "schema_violation"
+    NOT_INFLUX = "not_influx"
     NOT_CLOUDEVENT = "not_cloudevent"
     MISSING_FIELD = "missing_field"
     WRONG_TYPE = "wrong_type"
@@ -42,6 +46,29 @@ class Rejection(NamedTuple):
     row: int
     reason: Reason
     detail: str
+
+
+def one_a_record(rejections: Sequence[Rejection]) -> list[Rejection]:
+    """Return the first rejection of each record, which may have had several observations."""
+    first: dict[int, Rejection] = {}
+    for rejection in rejections:
+        first.setdefault(rejection.row, rejection)
+    return list(first.values())
+
+
+class Placed(Protocol):
+    """Records of which each may have a place in a file."""
+
+    @property
+    def place(self) -> Callable[[int], str]:
+        """Where a row stands in a file, or an empty text."""
+        ...
+
+
+def rejection_of(records: Placed, row: int, reason: Reason, detail: str) -> Rejection:
+    """Return the rejection of a record, with its place in front of the details."""
+    place = records.place(row)
+    return Rejection(row, reason, (f"{place}: {detail}" if place else detail)[:_DETAIL_CHARS])
 
 
 class RefusedError(Exception):

@@ -13,16 +13,18 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Final, NamedTuple
 
 from rillcast.bundle.covariates import Covariate, ahead
 from rillcast.errors import DataError, SettingsError
+from rillcast.reading import paths
 from rillcast.reading.files import OptionNames, TextForm, UnreadableError, positions
+from rillcast.reading.paths import Condition
 from rillcast.reading.refusals import Cause, RefusedValueError, listed, shown
 from rillcast.reading.times import read_time
-from rillcast.reading.values import read_category, read_id, read_number, read_numbers
+from rillcast.reading.values import join_ids, read_category, read_id, read_number, read_numbers
 from rillcast.settings import FieldSettings
 
 log = logging.getLogger(__name__)
@@ -48,6 +50,9 @@ class Cell(NamedTuple):
 class FileColumns:
     """Names of columns.
 
+    With several columns of ids or observations, or with conditions, a row is as many records as it has observations, or
+    none (`is_spread`).
+
     Attributes:
         unique_id: Column of the stream id; empty = the whole file is the stream `stream`.
         ds: Column of the time.
@@ -56,6 +61,9 @@ class FileColumns:
         covariates: Covariates to read.
         future: Prefix, before a dot and the covariate's name, of the columns of values ahead.
         stream: Id of the stream of a file without ids.
+        ids: Columns that are joined to the id, where they are several or none.
+        ys: Columns of the observations, where they are several; each is a stream, with its name as the id's last part.
+        only: Conditions that a row has to meet.
     """
 
     unique_id: str = "unique_id"
@@ -65,9 +73,14 @@ class FileColumns:
     covariates: tuple[Covariate, ...] = ()
     future: str = "future"
     stream: str = ""
+    ids: tuple[str, ...] = ()
+    ys: tuple[str, ...] = ()
+    only: tuple[Condition, ...] = ()
 
     @classmethod
-    def of(cls, fields: FieldSettings, covariates: Sequence[Covariate], stream: str = "") -> FileColumns:
+    def of(
+        cls, fields: FieldSettings, covariates: Sequence[Covariate], stream: str = "", only: str | None = None
+    ) -> FileColumns:
         r"""Return the columns that a mapping names; a path is a name, since a column has no members.
 
         Raises:
@@ -76,12 +89,37 @@ class FileColumns:
         for name in ("unique_id", "ds", "y"):
             if (where := getattr(fields, name)).startswith("$"):
                 raise SettingsError(f"input.fields.{name} is {where!r}, which a CSV or Parquet file does not have")
-        unique_id, ds, y = (name.replace("\\.", ".") for name in (fields.unique_id, fields.ds, fields.y))
-        return cls(unique_id, ds, y, fields.ds_unit, tuple(covariates), fields.future, stream)
+        ids = tuple(map(paths.unescaped, paths.names(fields.unique_id))) if fields.unique_id else ()
+        ys = tuple(map(paths.unescaped, paths.names(fields.y)))
+        if not all((*ids, *ys)) or len(set(ys)) < len(ys):
+            raise SettingsError(
+                f"input.fields.unique_id {fields.unique_id!r}, input.fields.y {fields.y!r}: a name is empty or twice"
+            )
+        chosen = tuple(paths.conditions(only))
+        plain = cls(
+            ids[0] if ids else "",
+            paths.unescaped(fields.ds),
+            ys[0],
+            fields.unit,
+            tuple(covariates),
+            fields.future,
+            stream,
+        )
+        if len(ids) <= 1 and len(ys) == 1 and not chosen:
+            return plain
+        return replace(plain, ids=ids, ys=ys, only=chosen)
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether a row may be several records, or none."""
+        return bool(self.ys)
 
     @property
     def required(self) -> list[str]:
         """Columns without which a file cannot be read."""
+        if self.is_spread:
+            asked = [column_of(condition) for condition in self.only]
+            return list(dict.fromkeys([*self.ids, self.ds, *self.ys, *asked]))
         return [name for name in (self.unique_id, self.ds, self.y) if name != ""]
 
     def of_now(self, header: Sequence[str]) -> dict[str, str]:
@@ -117,6 +155,9 @@ class FileColumns:
         kinds = {one.name: read_category if one.kind == "category" else number for one in self.covariates}
         found = [Cell(("unique_id",), self.unique_id, read_id)] if self.unique_id else []
         found += [Cell(("ds",), self.ds, self.time), Cell(("y",), self.y, number)]
+        if self.is_spread:
+            found = [Cell(("ids", name), name, read_id) for name in self.ids]
+            found += [Cell(("ds",), self.ds, self.time), *(Cell(("ys", name), name, number) for name in self.ys)]
         found += [Cell(("x", name), column, kinds[name]) for name, column in self.of_now(header).items()]
         return found + [Cell(("future", name), column, read_numbers) for name, column in self.of_future(header).items()]
 
@@ -143,18 +184,49 @@ class FileColumns:
 
     def refused(self, cells: Sequence[Cell], row: Sequence[Any]) -> tuple[dict[str, Any], RefusedValueError]:
         """Return the record of a row that cannot be read, with such cells as they stand, and the first reason."""
-        members: dict[str, Any] = {} if self.unique_id else {"unique_id": self.stream}
-        reason: RefusedValueError | None = None
+        members, reasons = self._understood(cells, row)
+        return members, next(iter(reasons.values()))  # called for rows in which a cell is refused
+
+    def spread(
+        self, cells: Sequence[Cell], row: Sequence[Any]
+    ) -> list[tuple[dict[str, Any], RefusedValueError | None]]:
+        """Return a record for each observation of a row, and why it cannot be read; one where none can be."""
+        members, reasons = self._understood(cells, row)
+        observations = members.pop("ys")
+        parts = list(members.pop("ids", {}).values())
+        common = next((reason for path, reason in reasons.items() if path[0] != "ys"), None)
+        if common is not None:
+            return [({"unique_id": parts, **members, "y": observations}, common)]
+        found = []
+        for name, y in observations.items():
+            own = [] if len(self.ys) == 1 else [name]
+            unique_id = join_ids([*parts, *own]) if parts or own else self.stream
+            found.append(({"unique_id": unique_id, **members, "y": y}, reasons.get(("ys", name))))
+        return found
+
+    def left_out(self, cells: Mapping[str, Any]) -> bool:
+        """Return whether a row, by column, does not meet the conditions."""
+        return not all(condition.holds(cells[column_of(condition)]) for condition in self.only)
+
+    def _understood(
+        self, cells: Sequence[Cell], row: Sequence[Any]
+    ) -> tuple[dict[str, Any], dict[tuple[str, ...], RefusedValueError]]:
+        """Return the members of a row, cells that cannot be read as they stand, and the reasons by member."""
+        members: dict[str, Any] = {} if self.unique_id or self.is_spread else {"unique_id": self.stream}
+        reasons: dict[tuple[str, ...], RefusedValueError] = {}
         for (path, column, read), value in zip(cells, row, strict=True):
             found = value
             try:
                 found = value if read is None else read(value)
             except RefusedValueError as error:
-                detail = f"column {shown(column)}: {error.explain(REMEDIES)}"
-                reason = reason or RefusedValueError(error.kind, detail)
+                reasons[path] = RefusedValueError(error.kind, f"column {shown(column)}: {error.explain(REMEDIES)}")
             _put(members, path, found)
-        assert reason is not None  # called for rows in which a cell is refused
-        return members, reason
+        return members, reasons
+
+
+def column_of(condition: Condition) -> str:
+    """Return the column of a condition; a column has no members, so that a path is its name."""
+    return paths.unescaped(condition.path.text)
 
 
 def _put(members: dict[str, Any], path: tuple[str, ...], value: Any) -> None:

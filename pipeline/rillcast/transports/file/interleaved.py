@@ -63,13 +63,14 @@ class InterleavedReader:
             self._first += len(self._block.values)
             self._block, self._at = self._in_turns(self._reader.read(self._size, timeout_s)), 0
         first, last = self._at, min(self._at + max_records, len(self._block.values))
-        values, places, faults, rows = self._block
-        self._at = last
+        values, places, faults, rows, left_out = self._block
+        self._at, self._block = last, self._block._replace(left_out=0)
         return Batch(
             values[first:last],
             places[first:last],
             {at - first: fault for at, fault in faults.items() if first <= at < last},
             None if rows is None else rows[first:last],
+            left_out,
         )
 
     def close(self) -> None:
@@ -89,6 +90,7 @@ class InterleavedReader:
             [batch.places[row] for row in taken],
             {place[row]: fault for row, fault in batch.faults.items()},
             rows[order],
+            batch.left_out,
         )
 
 

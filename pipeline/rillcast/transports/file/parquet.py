@@ -6,7 +6,7 @@ Owns: which columns polars turns into values of records as a whole. Does not kno
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +14,9 @@ import msgspec
 
 from rillcast.errors import DataError, SettingsError
 from rillcast.reading.refusals import RefusedValueError
-from rillcast.transports.file.batch import Batch
-from rillcast.transports.file.columns import Cell, FileColumns
+from rillcast.reading.values import read_id
+from rillcast.transports.file.batch import Batch, Pending
+from rillcast.transports.file.columns import Cell, FileColumns, column_of
 
 _PARQUET_ROWS: Final = 65_536
 
@@ -45,19 +46,22 @@ class ParquetReader:
         self._position = 0
         self._rows: list[tuple[bytes, RefusedValueError | None]] = []
         self._taken = 0
+        self._height, self._pending = self.total, Pending()
+        if self._columns.is_spread:
+            self.place = "row {line}"  # the number of a record is not that of its row
+            self.total = None
 
     @property
     def ended(self) -> bool:
         """Whether every row has been read."""
-        return self._position == self.total and not self._rows
+        return self._position == self._height and not self._rows and not len(self._pending)
 
     def read(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002  a file never waits
         """Return the next rows as JSON records."""
-        if not self._rows and self._position != self.total:
-            chunk = self._frame.slice(self._position, _PARQUET_ROWS).collect()
-            self._position += chunk.height
-            columns = [chunk[cell.column].to_list() for cell in self._cells]
-            self._rows = [self._record(row) for row in zip(*columns, strict=True)]
+        if self._columns.is_spread:
+            return self._read_spread(max_records)
+        if not self._rows and self._position != self._height:
+            self._rows = [self._record(row) for row in self._next_rows()]
         taken, self._rows = self._rows[:max_records], self._rows[max_records:]
         places = range(self._taken + 1, self._taken + 1 + len(taken))
         self._taken += len(taken)
@@ -66,7 +70,25 @@ class ParquetReader:
 
     def close(self) -> None:
         """Drop rows that were read ahead."""
-        self._rows = []
+        self._rows, self._pending = [], Pending()
+
+    def _next_rows(self) -> Iterator[tuple[Any, ...]]:
+        chunk = self._frame.slice(self._position, _PARQUET_ROWS).collect()
+        self._position += chunk.height
+        return zip(*(column.to_list() for column in chunk), strict=True)
+
+    def _read_spread(self, max_records: int) -> Batch:
+        """Return records of the next rows, each of which may be several or none."""
+        names, count = [cell.column for cell in self._cells], len(self._cells) - len(self._columns.only)
+        while len(self._pending) < max_records and self._position != self._height:
+            first = self._position + 1
+            for place, row in enumerate(self._next_rows(), start=first):
+                if self._columns.left_out(dict(zip(names, row, strict=True))):
+                    self._pending.leave_out()
+                    continue
+                for members, refused in self._columns.spread(self._cells[:count], row[:count]):
+                    self._pending.add(msgspec.json.encode(members, enc_hook=str), place, refused)
+        return self._pending.take(max_records)
 
     def _record(self, row: Sequence[Any]) -> tuple[bytes, RefusedValueError | None]:
         try:
@@ -99,9 +121,9 @@ def _typed_cells(pl: Any, schema: Any, columns: FileColumns) -> tuple[list[Cell]
     for cell in columns.cells(schema.names()):
         kind, column = schema[cell.column], pl.col(cell.column)
         plain = None
-        if cell.member == ("unique_id",) and kind.is_integer():
+        if cell.read is read_id and kind.is_integer():
             plain = column.cast(pl.String)
-        elif cell.member == ("unique_id",) and kind in (pl.Categorical, pl.Enum):
+        elif cell.read is read_id and kind in (pl.Categorical, pl.Enum):
             column = column.cast(pl.String)
         elif cell.member == ("ds",) and isinstance(kind, pl.Datetime | pl.Date):
             plain = column.dt.epoch("ms")
@@ -112,5 +134,8 @@ def _typed_cells(pl: Any, schema: Any, columns: FileColumns) -> tuple[list[Cell]
         elif cell.member == ("y",) and kind.is_integer():
             plain = column
         cells.append(cell if plain is None else cell._replace(read=None))
-        expressions.append(column if plain is None else plain)
+        expressions.append((column if plain is None else plain).alias(f"{len(cells)}"))
+    for condition in columns.only:
+        cells.append(Cell(("only",), column_of(condition), None))
+        expressions.append(pl.col(column_of(condition)).alias(f"{len(cells)}"))
     return cells, expressions

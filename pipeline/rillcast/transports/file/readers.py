@@ -27,7 +27,8 @@ from rillcast.reading import files
 from rillcast.reading.files import TextForm, UnreadableError
 from rillcast.reading.refusals import RefusedValueError
 from rillcast.reading.values import read_number
-from rillcast.transports.file.batch import Batch
+from rillcast.settings.input import METRIC_FORMATS
+from rillcast.transports.file.batch import Batch, Pending
 from rillcast.transports.file.columns import NAMES, FileColumns
 from rillcast.transports.file.parquet import ParquetReader
 
@@ -69,6 +70,8 @@ def open_reader(
 ) -> Reader:
     """Open `path` (`-` is standard input) as `json`, `csv`, `parquet`, or by its name (`auto`).
 
+    Metrics (`telegraf`, `influx`) are lines, like JSON.
+
     `columns` names the columns of CSV and Parquet; by default they are named like the members of a record. `form` says
     how a text file is written.
 
@@ -77,9 +80,10 @@ def open_reader(
         DataError: The file does not exist, does not have the format, or lacks a column.
     """
     if path == "-":
-        if file_format not in ("auto", "json"):
+        if file_format not in ("auto", "json", *METRIC_FORMATS):
             raise SettingsError(
-                f"input.format is {file_format!r}, but standard input must be JSON Lines; set it to json"
+                f"input.format is {file_format!r}, but standard input has records of one line each; set it to json, "
+                f"{' or '.join(METRIC_FORMATS)}"
             )
         return PipeReader()
     chosen, form = _format_of(path) if file_format == "auto" else file_format, form or TextForm()
@@ -228,10 +232,17 @@ class CsvReader:
         self._rows = iter(rows)
         self._cells = self._columns.cells(rows.header, self._form.decimal)
         self._take = itemgetter(*(rows.header.index(cell.column) for cell in self._cells))
+        self._header = rows.header
+        self._pending = Pending()
+        self._at_end = False
+        if self._columns.is_spread:
+            self.place = "line {line}"  # the number of a record is not that of its row
         self._of_time, self._of_number = self._columns.time, partial(read_number, decimal=self._form.decimal)
 
     def read(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002  a file never waits
         """Return the next rows as JSON records."""
+        if self._columns.is_spread:
+            return self._read_spread(max_records)
         batch = Batch([], [], {})
         places: list[int] = []
         with _reading(self._name):
@@ -248,6 +259,32 @@ class CsvReader:
         """Close the file."""
         self._stream.close()
 
+    def _read_spread(self, max_records: int) -> Batch:
+        """Return records of the next rows, each of which may be several or none."""
+        with _reading(self._name):
+            while len(self._pending) < max_records and not self._at_end:
+                rows = list(itertools.islice(self._rows, max_records))
+                self._at_end = len(rows) < max_records
+                for line, cells, fault in rows:
+                    if not fault and self._columns.left_out(dict(zip(self._header, cells, strict=True))):
+                        self._pending.leave_out()
+                        continue
+                    for value, refused in self._records(cells, fault):
+                        self._pending.add(value, line, refused)
+        batch = self._pending.take(max_records)
+        self.ended = self._at_end and not len(self._pending)
+        return batch
+
+    def _records(self, cells: list[str], fault: str) -> list[tuple[bytes, RefusedValueError | None]]:
+        """Return the records of a row, and why each cannot be read."""
+        if fault:
+            return [self._record(cells, fault)]
+        try:
+            found = self._columns.spread(self._cells, self._take(cells))
+            return [(_encode(members), refused) for members, refused in found]
+        except UnicodeEncodeError:
+            return [self._not_of_encoding(cells)]
+
     def _record(self, cells: list[str], fault: str) -> tuple[bytes, RefusedValueError | None]:
         """Return the record of a row, and why it cannot be read."""
         try:
@@ -263,9 +300,12 @@ class CsvReader:
                 members, refused = self._columns.refused(self._cells, row)
                 return _encode(members), refused
         except UnicodeEncodeError:
-            text = self._form.separator.join(cells)
-            detail = files.not_of_encoding(text, self._form, NAMES)
-            return text.encode("utf-8", "surrogateescape"), RefusedValueError("not_utf8", detail)
+            return self._not_of_encoding(cells)
+
+    def _not_of_encoding(self, cells: list[str]) -> tuple[bytes, RefusedValueError]:
+        text = self._form.separator.join(cells)
+        detail = files.not_of_encoding(text, self._form, NAMES)
+        return text.encode("utf-8", "surrogateescape"), RefusedValueError("not_utf8", detail)
 
 
 def _format_of(path: str) -> str:

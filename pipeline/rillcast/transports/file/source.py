@@ -106,7 +106,7 @@ class FileSource:
             count = self._pacer.due(max_records)
         if not count or reader.ended:
             return Polled.empty()
-        values, places, faults, rows = reader.read(count, max(0.0, deadline - time.monotonic()))
+        values, places, faults, rows, left_out = reader.read(count, max(0.0, deadline - time.monotonic()))
         self._pacer.passed(len(values))
         first = self._position
         offsets = np.arange(first, first + len(values), dtype=np.int64)
@@ -122,6 +122,7 @@ class FileSource:
                 row=(first + index if rows is None else rows[index]) + 1, line=places[index]
             ),
             faults=faults,
+            left_out=left_out,
         )
 
     def pause(self, partitions: Sequence[int]) -> None:

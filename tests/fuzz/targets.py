@@ -215,10 +215,10 @@ def _csv(data: bytes) -> None:
     decoder = ObservationDecoder()
     while not reader.ended:
         try:
-            values, _, faults, _ = reader.read(100, 0)
+            batch = reader.read(100, 0)
         except DataError:  # UTF-16 that is cut short
             return
-        events, rejections = decoder.decode(replace(polled(values), faults=faults))
+        events, rejections = decoder.decode(replace(polled(batch.values), faults=batch.faults))
         assert len(events) + len(rejections) == len(batch.values)
         assert {rejection.row for rejection in rejections} >= batch.faults.keys()
 

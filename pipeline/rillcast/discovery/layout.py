@@ -88,7 +88,7 @@ def of_topic(settings: Settings, polled: Polled) -> Layout:
     assert tried is not None
     if tried.input.format == "protobuf":
         names = tried.input.fields
-        return Layout(tried, fields.Chosen(names.unique_id, names.ds, names.ds_unit, names.y, {}, {}), 3, 0.0)
+        return Layout(tried, fields.Chosen(names.unique_id, names.ds, tried.input.time_unit, names.y, {}, {}), 3, 0.0)
     attributes = None if envelope == "none" else [_attributes(some, row) for row in range(len(some))]
     found = columns.of_members(members, paths=True) + columns.of_context(some, attributes)
     return _layout(tried, found, members, some.partitions)

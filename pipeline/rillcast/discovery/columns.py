@@ -17,6 +17,7 @@ from typing import Any, Final
 import numpy as np
 
 from rillcast.arrays import FloatArray
+from rillcast.reading.paths import escaped
 from rillcast.reading.refusals import RefusedValueError
 from rillcast.reading.times import PER_MS, UNITS, Unit, read_time
 from rillcast.reading.values import MISSING, read_id, read_number
@@ -128,7 +129,7 @@ def of_members(records: Sequence[Any], *, paths: bool) -> list[Column]:
     Args:
         records: The decoded records; one that is no object has no members.
         paths: Whether a member within an object has the path `outer.inner`, with `\.` for a dot in a name. Names of
-            columns in a table stand as they are.
+            columns in a table stand as they are, but for commas.
     """
     found: dict[tuple[str, ...], list[Any]] = {}
     for row, record in enumerate(records):
@@ -139,7 +140,8 @@ def of_members(records: Sequence[Any], *, paths: bool) -> list[Column]:
                     continue
                 column = found[path] = [ABSENT] * len(records)
             column[row] = value
-    return [Column(_path(path) if paths else ".".join(path), path[-1], values) for path, values in found.items()]
+    whole = _path if paths else lambda path: ".".join(path).replace(",", "\\,")
+    return [Column(whole(path), path[-1], values) for path, values in found.items()]
 
 
 def of_context(polled: Polled, attributes: Sequence[Mapping[str, str]] | None) -> list[Column]:
@@ -181,7 +183,7 @@ def _leaves(record: Any, before: tuple[str, ...] = ()) -> list[tuple[tuple[str, 
 
 
 def _path(path: Sequence[str]) -> str:
-    return ".".join(step.replace(".", "\\.") for step in path)
+    return ".".join(map(escaped, path))
 
 
 def _decoded(value: Any) -> Any:

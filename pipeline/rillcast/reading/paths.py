@@ -20,6 +20,7 @@ _DOT: Final = re.compile(r"(?<!\\)\.")
 _BAR: Final = re.compile(r"(?<!\\)\|")
 _EQUALS: Final = re.compile(r"(?<!\\)=")
 _ESCAPED: Final = re.compile(r"\\([.,*\[\]=|])")
+_TO_ESCAPE: Final = re.compile(r"([.,*\[\]])")
 _ARRAY: Final = "[]"
 
 ABSENT: Final[Any] = object()
@@ -59,6 +60,11 @@ def walk(at: Any, steps: tuple[str, ...]) -> Any:
 def names(text: str) -> list[str]:
     """Return the names of a list, still escaped, without blanks around them."""
     return [name.strip() for name in _COMMA.split(text)]
+
+
+def escaped(name: str) -> str:
+    """Return a name as settings have it."""
+    return _TO_ESCAPE.sub(r"\\\1", name)
 
 
 def unescaped(name: str) -> str:

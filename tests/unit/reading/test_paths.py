@@ -43,6 +43,13 @@ def test_a_list_of_names_ends_at_commas_that_are_not_escaped() -> None:
     assert not is_plain("a,b")
 
 
+@pytest.mark.parametrize("name", ["a", "a.b", "a,b", "*", "a[]", "Temp, [C]", "a=b|c"])
+def test_an_escaped_name_is_itself(name: str) -> None:
+    path = parse(paths.escaped(name))
+    assert (path.steps, path.array, path.every) == ((name,), None, False)
+    assert len(paths.names(paths.escaped(name))) == 1
+
+
 def test_a_path_that_ends_early_leads_to_nothing() -> None:
     path = parse("a.b")
     assert path.find({"a": {"b": 0}}) == 0

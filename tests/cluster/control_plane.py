@@ -70,9 +70,9 @@ class ControlPlane:
         self._wait("the API server", lambda: self.kubectl("get", "--raw", "/readyz", check=False) == "ok")
         client = {"kubeconfig": self.kubeconfig, "bind-address": "127.0.0.1", "leader-elect": "false"}
         # An HPA has no metrics to ask here; what it does to the number of members is not what is tested.
-        self._run(
-            "kube-controller-manager", client | {"secure-port": _free_port(), "service-account-private-key-file": key}
-        )
+        # kwok renews no leases of its nodes, which would be taken for lost after a minute.
+        controllers = {"service-account-private-key-file": key, "node-monitor-grace-period": "24h"}
+        self._run("kube-controller-manager", client | {"secure-port": _free_port()} | controllers)
         self._run("kube-scheduler", client | {"secure-port": _free_port()})
         address = f"127.0.0.1:{_free_port()}"
         nodes: dict[str, object] = {"manage-all-nodes": "true", "node-ip": "127.0.0.1", "server-address": address}

@@ -215,6 +215,7 @@ def test_the_defaults_are_those_of_the_base() -> None:
     assert [v["secret"]["secretName"] for v in pod("cpu")["volumes"] if "secret" in v] == list(
         values["secrets"].values()
     )
+    assert values["terminationGracePeriodSeconds"] == pod("cpu")["terminationGracePeriodSeconds"]
     keda = one("cpu", "ScaledObject")["spec"]
     scaling = values["autoscaling"]
     assert (scaling["minReplicas"], scaling["maxReplicas"]) == (keda["minReplicaCount"], keda["maxReplicaCount"])

@@ -33,6 +33,7 @@ TARGETS: Mapping[str, str] = {
     "latency_p99_ms": "under 25",
     "rss_bytes_per_stream_1m": "under 4,294 (4 GiB in all)",
     "catch_up_ratio": "at least 5",
+    "raw_joining_to_decoding_ratio": "at most 2.5",
 }
 
 

@@ -72,6 +72,13 @@ PARTS: Final = (
         quick=("--many", "20000", "--blocks", "4"),
     ),
     Part(
+        "raw",
+        ("raw", "MODEL"),
+        on_kafka=False,
+        figures=lambda result: {"raw_joining_to_decoding_ratio": result["joining_to_decoding_ratio"]},
+        quick=("--streams", "500", "--periods", "1"),
+    ),
+    Part(
         "peak",
         ("MODEL",),
         on_kafka=False,
@@ -138,6 +145,7 @@ FIGURES: Final = (
     *("ratio_to_echo_json", "ratio_to_echo_float32", "ratio_to_quix", "kafka_python_ratio_to_echo"),
     *("hot_streams_ratio", "peak_share_h128", "peak_share_h64_whole_step", "flatness_steps", "flatness_streams"),
     *("latency_p50_ms", "latency_p99_ms", "rss_bytes_per_stream_1m", "catch_up_ratio"),
+    "raw_joining_to_decoding_ratio",
 )
 
 

@@ -111,6 +111,7 @@ def build(
     aggregation: Aggregation | None = None,
     ends: bool = False,
     idle_s: float = 0.0,
+    overdue_periods: int = 0,
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     policy: Policy | None = None,
@@ -175,6 +176,7 @@ def build(
         snapshots or StateSettings(),
         start_at=start_at,
         idle_s=idle_s,
+        overdue_periods=overdue_periods,
         clock=clock,
         wall_clock_ms=lambda: round(clock.now * 1000),
     )

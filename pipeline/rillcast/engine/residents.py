@@ -257,6 +257,21 @@ class Residents:
         """Return the slots of all streams of a partition, in increasing order."""
         return self._table.slots(partition)
 
+    def newest(self, partition: int) -> IntArray:
+        """Return the time of each stream's newest event in milliseconds: with aggregation, when its period began.
+
+        Periods without events do not count, though they were stepped.
+        """
+        pages = np.array(self._table.pages(partition), np.int64)
+        slots = (pages[:, None] * PAGE_SLOTS + np.arange(PAGE_SLOTS)).ravel()
+        newest = self.state.newest(slots) if self.partials is None else self.partials.newest_event(slots)
+        known: IntArray = newest[newest != NEVER]
+        return known
+
+    def reached(self, partition: int) -> int:
+        """Return the event time that a partition has come to, by its events or by silence."""
+        return max(self.watermark(partition), self.silent_to(partition))
+
     def ids(self, slots: IntArray) -> list[str]:
         """Return the streams in some slots."""
         return self._table.ids(slots)

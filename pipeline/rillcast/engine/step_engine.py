@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +117,18 @@ class Advanced:
     taken: Taken | None = None
 
 
+class SilentStreams(NamedTuple):
+    """Streams without events.
+
+    Attributes:
+        overdue: Streams whose newest event lies too many periods behind their partition.
+        sleeping: Aggregated streams whose empty periods are not stepped any more.
+    """
+
+    overdue: int
+    sleeping: int
+
+
 class StepEngine:
     """The states of many streams and the model that steps them. Used from one thread."""
 
@@ -187,6 +199,23 @@ class StepEngine:
             return None
         started = self._timer()
         return self._step_closed(self._stage.finish(partition, offset), started)
+
+    def silent_streams(self, partitions: Iterable[int], overdue_periods: int) -> SilentStreams:
+        """Count streams without events by how far their partition's event time has come.
+
+        Args:
+            partitions: The partitions.
+            overdue_periods: Periods after a stream's newest event for which it is not overdue.
+        """
+        period_of = self.bundle.metadata.frequency.period_of
+        partials, overdue, sleeping = self.residents.partials, 0, 0
+        for partition in partitions:
+            newest = self.residents.newest(partition)
+            behind = period_of(self.residents.reached(partition)) - period_of(newest)
+            overdue += int(np.count_nonzero(behind > overdue_periods))
+            if partials is not None:
+                sleeping += int(np.count_nonzero(behind > partials.aggregation.silent_after))
+        return SilentStreams(overdue, sleeping)
 
     def closes_by(self, partition: int, watermark_ms: int) -> bool:
         """Return whether a partition's periods close when its time comes to a watermark without another event."""

@@ -114,6 +114,16 @@ TABLE: Final = (
         "Seconds for which no broker has answered this member, which waits for them; 0 = it does not.",
     ),
     Metric("rillcast_streams", "gauge", "Streams that have state."),
+    Metric(
+        "rillcast_overdue_streams",
+        "gauge",
+        "Of those, streams whose newest event lies more than `input.overdue_periods` behind their partition's newest.",
+    ),
+    Metric(
+        "rillcast_sleeping_streams",
+        "gauge",
+        "Aggregated streams that had no event for more than `input.silent_after` periods.",
+    ),
     Metric("rillcast_split_streams", "gauge", "Streams that have state in more than one partition of this member."),
     Metric("rillcast_state_bytes", "gauge", "Bytes of state on the device, spare rows of pages in use included."),
     Metric(

@@ -290,6 +290,11 @@ class Metrics(Observer):
         self._gauges["rillcast_partitions"].set(owned)
         self._gauges["rillcast_partitions_restoring"].set(restoring)
 
+    def silent_streams(self, overdue: int, sleeping: int) -> None:
+        """Set how many streams are overdue, and how many sleep."""
+        self._gauges["rillcast_overdue_streams"].set(overdue)
+        self._gauges["rillcast_sleeping_streams"].set(sleeping)
+
     def brokers_away(self, seconds: float) -> None:
         """Set for how many seconds no broker has answered."""
         self._gauges["rillcast_brokers_away_seconds"].set(seconds)

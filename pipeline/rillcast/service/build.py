@@ -188,6 +188,7 @@ class _Assembly:
             settings.state,
             start_at=settings.kafka.auto_offset_reset,
             idle_s=settings.input.idle_s,
+            overdue_periods=settings.input.overdue_periods,
         )
 
 

@@ -104,6 +104,7 @@ class Worker:
         *,
         start_at: Literal["earliest", "latest"] = "earliest",
         idle_s: float = 0.0,
+        overdue_periods: int = 0,
         clock: Callable[[], float] = time.monotonic,
         wall_clock_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000,
     ) -> None:
@@ -114,6 +115,7 @@ class Worker:
             settings: Sizes, intervals, delivery and recovery.
             snapshots: When state is stored.
             start_at: Where a partition starts that the group has never committed.
+            overdue_periods: Periods without an event after which a stream is overdue; 0 = none is.
             idle_s: Seconds after which a partition without records is silent; 0 = never.
             clock: Monotonic seconds, for intervals; never for anything that changes state, but for the decision that a
                 partition is silent, which is written down.
@@ -155,6 +157,7 @@ class Worker:
         if thread_min_events is None:  # a poll that is half full says that more events wait
             thread_min_events = max(1, settings.max_poll_records // 2)
         self._stepper = Stepper[Sequence[ModelResult]](self._router.step, thread_min_events=thread_min_events)
+        self._overdue_periods = overdue_periods
         self._silence_clock = silences.SilenceClock(idle_s, clock)
         self._stop = threading.Event()
         self._reset_due = False
@@ -492,6 +495,17 @@ class Worker:
     def _num_streams(self) -> int:
         return sum(model.residents.num_streams for model in self._router.all)
 
+    def _count_silent(self) -> None:
+        """Count the streams without events, in the partitions that are live."""
+        if not self._overdue_periods or self._stepper.busy:
+            return
+        overdue = sleeping = 0
+        for model in self._router.all:
+            own = [number for number in self._partitions.live if self._router.model_of(number) is model]
+            found = model.engine.silent_streams(own, self._overdue_periods)
+            overdue, sleeping = overdue + found.overdue, sleeping + found.sleeping
+        self._metrics.silent_streams(overdue, sleeping)
+
     def _report(self) -> None:
         now = self._clock()
         if now >= self._next_lag:
@@ -499,6 +513,7 @@ class Worker:
             self._metrics.lag(self._source.lag())
         if now >= self._next_summary:
             self._next_summary = now + SUMMARY_INTERVAL_S
+            self._count_silent()
             owned = len(self._partitions.owned)
             log.info("%d events, %d streams, %d partitions", self._events, self._num_streams, owned)
             for line in self._parts.summary.report():

@@ -144,6 +144,11 @@ class InputSettings(Section):
     """Lets a stream sleep after this many consecutive periods without events: further ones are not stepped, until its
     next event."""
 
+    overdue_periods: Annotated[int, Field(ge=0)] = 3
+    """Counts a stream as overdue (`rillcast_overdue_streams`) when its newest event lies more than this many periods of
+    the model's frequency behind the newest event time of its partition; 0 = none is counted. Raise it where streams
+    are sparse."""
+
     @field_validator("separator")
     @classmethod
     def _tab_by_name(cls, value: str) -> str:

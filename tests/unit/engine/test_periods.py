@@ -8,7 +8,7 @@ import pytest
 
 from rillcast.bundle.frequency import Frequency, parse
 from rillcast.engine.device import Device
-from rillcast.engine.periods import Aggregation, Kind, Partials, RawOutcome
+from rillcast.engine.periods import Aggregation, Close, Kind, Partials, RawOutcome
 from rillcast.engine.residents import Limits
 from rillcast.engine.step_engine import Advanced, StepEngine
 from rillcast.events import EventBatch
@@ -163,3 +163,23 @@ def test_empty_periods_close_where_nothing_joins() -> None:
     waiting = engine(Aggregation("count", HOURLY, "partition", empty=0.0), Limits(max_streams_per_partition=1))
     take(waiting, ("a", 0.5, 1.0), ("a", 1.5, 1.0), ("b", 2.5, 1.0))
     assert closed(take(waiting, ("b", 4, 1.0), first=3)) == [("a", 2.0, 0.0, 3), ("a", 3.0, 0.0, 3)]
+
+
+@pytest.mark.parametrize("close", ["stream", "partition"])
+def test_streams_without_events_are_overdue_and_then_asleep(close: Close) -> None:
+    quiet = engine(Aggregation("count", HOURLY, close, empty=0.0, silent_after=5))
+    take(quiet, ("a", 0, 1.0), ("b", 0, 1.0), ("b", 3, 1.0))
+    assert quiet.silent_streams([0], 3) == (0, 0)
+    take(quiet, ("b", 4, 1.0), first=3)
+    assert quiet.silent_streams([0], 3) == (1, 0), "empty periods that were stepped are no events"
+    take(quiet, ("b", 6, 1.0), first=4)
+    assert quiet.silent_streams([0], 3) == (1, 1)
+    take(quiet, ("a", 6, 1.0), first=5)
+    assert quiet.silent_streams([0], 3) == (0, 0)
+
+
+def test_streams_are_overdue_without_aggregation_too() -> None:
+    plain = StepEngine(toy_bundle(), Device("cpu"))
+    plain.step(EventBatch.of(["a", "b", "b"], [0, 0, 4 * HOUR_MS], [1.0, 1.0, 1.0]))
+    assert plain.silent_streams([0, 7], 3) == (1, 0)
+    assert plain.silent_streams([0], 4) == (0, 0)

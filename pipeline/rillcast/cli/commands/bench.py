@@ -22,6 +22,7 @@ examples:
   rillcast bench residents model.onnx --many 1000000
   rillcast bench catch-up model.onnx
   rillcast bench late-events model.onnx --periods 6
+  rillcast bench raw model.onnx --aggregate mean
   rillcast bench memory model.onnx --streams 1000000
   rillcast bench file model.onnx
   rillcast bench sizing model.onnx --streams 50000 --rates 2000
@@ -55,6 +56,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "residents": Benchmark("cost of an event among few and many resident streams", "engine"),
     "catch-up": Benchmark("events per second of a backlog, through the sequence graph and event by event", "engine"),
     "late-events": Benchmark("cost of late events, against the same events in order", "engine"),
+    "raw": Benchmark("cost of a raw event that joins an open period, against decoding it", "engine"),
     "memory": Benchmark("bytes per resident stream, and the effect of growth on the step", "model"),
     "sizing": Benchmark(
         "members, memory, partitions and bytes of a deployment, by streams and events per second", "model"

@@ -105,6 +105,13 @@ class Partials:
         np.maximum.at(newest, found.which, self.aggregation.frequency.start_of(found.periods))
         return newest
 
+    def newest_event(self, slots: IntArray) -> IntArray:
+        """Return when the newest period with events of each stream began, open or closed; `NEVER` = none has."""
+        last = self._last[slots]
+        known = last != NEVER
+        closed = np.where(known, self.aggregation.frequency.start_of(np.where(known, last, 0)), NEVER)
+        return np.maximum(closed, self.newest(slots))
+
     def advance(self, slots: IntArray, cursor: IntArray, last: IntArray) -> None:
         """Empty the cells of some streams, and set how far these are closed."""
         self.cells.clear(self._all_cells(slots))

@@ -85,9 +85,8 @@ class PeriodStage:
 
     def take(self, events: EventBatch) -> Iterator[Closed]:
         """Take raw events in their order; give the periods that they close, in parts between evictions."""
-        before = {
-            partition: self._boundary(self._reached(partition)) for partition in np.unique(events.partitions).tolist()
-        }
+        reached, partitions = self._residents.reached, np.unique(events.partitions).tolist()
+        before = {partition: self._boundary(reached(partition)) for partition in partitions}
         watermarks = self._watermarks(events) if self._aggregation.close == "partition" else None
         for rows, evictions in self._residents.until_evictions(events.partitions, events.ds):
             evicted = self._residents.evict(evictions)
@@ -108,7 +107,7 @@ class PeriodStage:
         """
         streams, cursor = self._residents.slots(partition), self._partials.cursor(self._residents.slots(partition))
         if self._aggregation.close == "partition":
-            newest = int(self._period_of(self._reached(partition)))
+            newest = int(self._period_of(self._residents.reached(partition)))
             horizon = np.maximum(cursor, newest + 1)
         else:
             found, horizon = self._partials.open(streams), cursor.copy()
@@ -127,26 +126,22 @@ class PeriodStage:
         """Return whether a partition with streams has open periods before a watermark."""
         if self._aggregation.close != "partition" or self._residents.num_pages(partition) == 0:
             return False
-        return bool(self._boundary(watermark_ms) > self._boundary(self._reached(partition)))
+        return bool(self._boundary(watermark_ms) > self._boundary(self._residents.reached(partition)))
 
     def silence(self, partition: int, silence: Silence) -> Closed:
         """Close the periods of a partition up to the watermark of a silence."""
         self._residents.note_silence(partition, silence)
         streams = self._residents.slots(partition)
-        boundary = self._boundary(self._reached(partition))
+        boundary = self._boundary(self._residents.reached(partition))
         horizon = np.maximum(self._partials.cursor(streams), boundary)
         return self._close_after(partition, silence.position - 1, streams, horizon)
-
-    def _reached(self, partition: int) -> int:
-        """Return the event time that a partition has come to, by its events or by silence."""
-        return max(self._residents.watermark(partition), self._residents.silent_to(partition))
 
     def _watermarks(self, events: EventBatch) -> IntArray:
         """Return the watermark of each event's partition after the event."""
         watermarks = np.empty_like(events.ds)
         for partition in np.unique(events.partitions).tolist():
             rows = np.flatnonzero(events.partitions == partition)
-            known = self._reached(partition)
+            known = self._residents.reached(partition)
             watermarks[rows] = np.maximum.accumulate(np.maximum(events.ds[rows], known))
         return watermarks
 

@@ -18,7 +18,7 @@ import numpy as np
 from rillcast_training.model.experts.config import ExpertsConfig, Season
 
 Array = Any
-UNITS = 3  # trusted, proportional, phase
+UNITS = 5  # trusted, newest misses, size, phase, phase times trusted
 LEAST_SHARE = 0.12345
 
 
@@ -43,7 +43,7 @@ class SeasonOracle:
 
     def smoothed(self, memory: Array, at: Array) -> Array:
         reach = self.season.reach
-        window = memory[self.rows[:, None], (at[:, None] + np.arange(-reach, reach + 1)) % self.season.bins]
+        window = memory[self.rows[:, None], (at[:, None] + np.arange(reach + 1)) % self.season.bins]
         known = np.isfinite(window)
         total = np.where(known, window, 0).sum(1)
         return np.where(known.any(1), total / np.maximum(known.sum(1), 1), np.nan)
@@ -75,7 +75,6 @@ class ExpertsOracle:
         self.between = np.stack([np.interp(steps, self.anchors, row) for row in np.eye(anchors)])
         self.bases = [base for base, _ in config.experts]
         self.decays = np.array([decay for _, decay in config.experts])
-        self.season_of = np.array([self._season_of(base) for base in self.bases], float)
 
         def z(*shape: int) -> Array:
             return np.zeros((rows, *shape))
@@ -92,18 +91,15 @@ class ExpertsOracle:
         self.past: dict[str, Array] = {}
         self.distance = {base: z() for base in set(self.bases)}
         self.reads: dict[tuple[int, str, int], Array] = {}
-        self.L, self.R, self.N = z(experts, anchors), z(experts, anchors), z(experts, anchors)
+        self.prior = np.array(config.prior.relative).T
+        self.growth = np.array(config.prior.growth)
+        self.before: dict[str, Array] = {}
+        self.L, self.R = z(experts, anchors), z(experts, anchors)
         self.G, self.GN = z(anchors), z(anchors)
-        self.miss, self.unit, self.loss = z(anchors, UNITS), z(anchors, UNITS), z(anchors, UNITS)
-        self.miss_n = z(anchors)
+        self.miss, self.unit, self.newest, self.loss = z(anchors), z(anchors, 3), z(anchors, 2), z(anchors, UNITS)
         normal = np.array([NormalDist().inv_cdf(q) for q in config.quantiles]) * np.sqrt(np.pi / 2)
         self.quantile = np.broadcast_to(normal, (rows, anchors, levels)).copy()
         self.w, self.trusted = z(experts, anchors), z(anchors)  # of the newest forecast
-
-    def _season_of(self, base: str) -> int:
-        if base == "double":
-            return self.config.seasons[0]
-        return self.config.seasons[int(base[-1])] if base[-1] in "01" else 0
 
     # What the bases say of a period.
 
@@ -125,7 +121,7 @@ class ExpertsOracle:
         if base == "phase_anomaly0":
             return self._read(0, "mean", ahead) + self.phase_anomaly
         kind, number = base[:-1], int(base[-1])
-        return self._read(number, {"naive": "newest", "phase": "mean", "smooth": "smooth"}[kind], ahead)
+        return self._read(number, {"naive": "newest", "phase": "mean"}[kind], ahead)
 
     def _trend_sum(self, steps: Array) -> Array:
         d = self.config.constants.damping
@@ -187,15 +183,17 @@ class ExpertsOracle:
         self.last_seen = np.where(on, self.period, self.last_seen)
         self._note(on)
         said = np.stack([self._ahead(int(a)) for a in self.anchors], 2)
-        w = self.weights(np.isfinite(said))
+        w, trusted = self.weights(np.isfinite(said))
         self.w = np.where(active[:, None, None], w, self.w)
-        self.trusted = np.where(active[:, None], self.trusted_width(w), self.trusted)
+        self.trusted = np.where(active[:, None], trusted, self.trusted)
 
     def _remember(self, v: Array, on: Array, width: Array) -> None:
         """Write the value into the seasons' memories."""
         c, short = self.config.constants, self.seasons[0]
         rows, period = short.rows, self.period
         # What the season says of this period, before it learns it.
+        for number, season in enumerate(self.seasons):
+            self.before[f"naive{number}"] = season.newest[rows, season.bin_of(period), 0].copy()
         at = short.bin_of(period)
         known = on & np.isfinite(short.mean[rows, at])
         cycle = np.maximum(c.season_drift, 1 / np.maximum(self.known - self.config.seasons[0], 1))
@@ -249,12 +247,12 @@ class ExpertsOracle:
     def _note(self, on: Array) -> None:
         """Keep what the forecasts made at this period follow from."""
         self.reads = {}
-        now = {base: self._base(base, 0) for base in set(self.bases) if base not in
+        now = {base: self._now(base) for base in set(self.bases) if base not in
                ("holt", "drift", "median", "naive_drift0", "phase_anomaly0")}  # fmt: skip
         for base, value in now.items():
             away = np.where(np.isfinite(value), self.last - np.nan_to_num(value), 0.0)
             self.distance[base] = np.where(on, away, self.distance[base])
-        names = ("last", "level", "slow", "holt", "trend", "median", "season_drift", "phase_anomaly")
+        names = ("last", "level", "slow", "drift", "holt", "trend", "median", "season_drift", "phase_anomaly")
         known = {name: getattr(self, name) for name in names}
         known |= {f"away from {base}": distance for base, distance in self.distance.items()}
         rows = np.flatnonzero(on)
@@ -262,6 +260,11 @@ class ExpertsOracle:
         self.stamp[rows, at] = self.period[rows]
         for name, value in known.items():
             self.past.setdefault(name, np.zeros((self.rows, self.kept)))[rows, at] = value[rows]
+
+    def _now(self, base: str) -> Array:
+        """What a base says of the newest period itself; the value a season ago is the one before it."""
+        exact = base.startswith("naive") and self.seasons[int(base[-1])].season.exact
+        return self.before[base] if exact else self._base(base, 0)
 
     # Errors of what was said of this period.
 
@@ -271,13 +274,13 @@ class ExpertsOracle:
         if base == "holt":
             return then["holt"] + then["trend"] * self._trend_sum(a)
         if base == "drift":
-            return then["last"] + self.drift * a
+            return then["last"] + then["drift"] * a
         if base == "median":
             return then["median"]
         if base == "naive_drift0":
             return self._naive(0, a) + then["season_drift"]
         if base == "phase_anomaly0":
-            return reads["mean0"] + then["phase_anomaly"]
+            return self._mean(0, a) + then["phase_anomaly"]
         if base == "level":
             value = then["level"]
         elif base == "double":
@@ -285,7 +288,7 @@ class ExpertsOracle:
         elif base.startswith("naive"):
             value = self._naive(int(base[-1]), a)
         else:
-            value = reads[{"phase": "mean", "smooth": "smooth"}[base[:-1]] + base[-1]]
+            value = self._mean(int(base[-1]), a)
         return value + (then[f"away from {base}"] * decay**a if decay else 0.0)
 
     def _naive(self, number: int, a: int) -> Array:
@@ -293,8 +296,25 @@ class ExpertsOracle:
         back = -(-a // season.season.periods)
         entry = season.rows, season.bin_of(self.period)
         # A value that should be there by the stream's age, but was missing, counts as the stream's first one.
-        known = np.isfinite(season.newest[(*entry, 0)]) & (self.known > back * season.season.periods)
-        return np.where(known, np.nan_to_num(season.newest[(*entry, back - 1)]), np.nan)
+        return self._awake(number, a, np.nan_to_num(season.newest[(*entry, back - 1)]))
+
+    def _mean(self, number: int, a: int) -> Array:
+        """The running mean of the newest period's phase, `a` periods ago: what was learnt since is taken back."""
+        season, c = self.seasons[number], self.config.constants
+        entry = season.rows, season.bin_of(self.period)
+        mean = np.nan_to_num(season.mean[entry])
+        cycles = np.maximum(self.known - 1, 0) // season.season.periods
+        for visit in range(1, -(-a // season.season.periods)):
+            rate = np.maximum(c.phase, 1 / np.maximum(cycles - visit + 1, 2))
+            mean = (mean - rate * np.nan_to_num(season.newest[(*entry, visit - 1)])) / (1 - rate)
+        return self._awake(number, a, mean)
+
+    def _awake(self, number: int, a: int, value: Array) -> Array:
+        """What a season said of the newest period, NaN where that phase had no value yet, `a` periods ago."""
+        season = self.seasons[number]
+        periods = -(-a // season.season.periods) * season.season.periods
+        known = np.isfinite(season.newest[season.rows, season.bin_of(self.period), 0]) & (self.known > periods)
+        return np.where(known, value, np.nan)
 
     def _learn(self, y: Array, on: Array) -> Array:
         """Learn from the forecasts of this period; return the mean relative miss `[R]`, NaN where there is none."""
@@ -303,8 +323,7 @@ class ExpertsOracle:
         for number, season in enumerate(self.seasons):
             at = season.bin_of(self.period)
             pick = (season.rows, at)
-            reads |= {f"mean{number}": season.mean[pick], f"part{number}": season.part[pick],
-                      f"smooth{number}": season.smoothed(season.mean, at),
+            reads |= {f"part{number}": season.part[pick],
                       f"smooth part{number}": season.smoothed(season.part, at),
                       f"width{number}": season.width[pick]}  # fmt: skip
         said, mix = np.full((self.rows, experts, len(anchors)), np.nan), np.zeros((self.rows, len(anchors)))
@@ -321,92 +340,99 @@ class ExpertsOracle:
         awake = np.isfinite(e)
         levels = [k for k, base in enumerate(self.bases) if base == "level"]
         there = awake[:, levels[0]]
-        plain = np.where(there, np.nan_to_num(e[:, levels]).mean(1), 0)
+        plain, judged = np.where(there, np.nan_to_num(e[:, levels]).mean(1), 0), self.GN
         self.G = np.where(there, c.forget * self.G + plain, self.G)
         self.GN = np.where(there, c.forget * self.GN + 1, self.GN)
         reference = plain + c.reference * self.G / np.maximum(self.GN, 1e-9)
-        mean = self.trusted
         use = awake & there[:, None]
         self.L = np.where(use, c.forget * self.L + np.nan_to_num(e), self.L)
         self.R = np.where(use, c.forget * self.R + reference[:, None], self.R)
-        self.N = np.where(use, c.forget * self.N + 1, self.N)
         # Widths.
         miss = np.where(there, y[:, None] - mix, 0)
         unit = self._units(mix, np.repeat(reads[f"width{len(self.seasons) - 1}"][:, None], len(anchors), 1))
-        spread = self._spread(mean, unit)
-        width = (self._shares() * spread).sum(2)
-        good = there & (self.miss_n > 0) & (width > 0)
+        spread = np.minimum(self._ratios() * unit, 6 * self.trusted[:, :, None])
+        width = (self._shares(judged) * spread).sum(2)
+        good = there & (width > 0)
         tau = np.array(self.config.quantiles)
         d = miss[:, :, None, None] - self.quantile[:, :, None] * spread[..., None]
         pinball = np.maximum(tau * d, (tau - 1) * d).sum(3)
         d = miss[..., None] / np.where(width > 0, width, 1)[..., None] - self.quantile
         covered = np.clip(0.5 - d / c.ramp, 0, 1)
-        self.loss = np.where(good[..., None], c.unit_forget * self.loss + pinball, self.loss)
-        rate = np.maximum(c.quantile, 0.5 / (self.miss_n + 10))[..., None]
+        self.loss = np.where(good[..., None], c.forget * self.loss + pinball, self.loss)
+        rate = np.maximum(c.quantile, 0.5 / (judged + 10))[..., None]
         self.quantile = self.quantile + np.where(good[..., None], rate * (tau - covered), 0)
-        valid = there & (mean > 0)
-        relative = np.where(valid, np.minimum(np.abs(miss) / np.where(valid, mean, 1), 100), 0)
+        valid = there & (self.trusted > 0)
+        relative = np.where(valid, np.minimum(np.abs(miss) / np.where(valid, self.trusted, 1), 100), 0)
         count = valid.sum(1)
-        self.miss = np.where(there[..., None], c.unit_forget * self.miss + np.abs(miss)[..., None], self.miss)
-        self.unit = np.where(there[..., None], c.unit_forget * self.unit + unit, self.unit)
-        self.miss_n = np.where(there, c.unit_forget * self.miss_n + 1, self.miss_n)
+        size, each = np.abs(miss), there[..., None]
+        self.miss = np.where(there, c.forget * self.miss + size, self.miss)
+        self.unit = np.where(each, c.forget * self.unit + unit[:, :, 2:], self.unit)
+        self.newest = np.where(each, c.newest * self.newest + np.stack([size, 1 + 0 * size], 2), self.newest)
         return np.where(count > 0, relative.sum(1) / np.maximum(count, 1), np.nan)
 
-    def trusted_width(self, weights: Array) -> Array:
-        """`[R, A]`: what the experts that are trusted now have missed by."""
-        scored = self.N > 0
-        mean = np.where(scored, self.L / np.where(scored, self.N, 1), 0)
-        return (weights * mean).sum(1)
+    def _usual_size(self) -> Array:
+        """`[R, 1]`: the unit of size of the newest value."""
+        return (np.abs(self.last + self.offset) + 0.1 * self.size)[:, None]
 
     def _units(self, point: Array, width: Array) -> Array:
-        """The units of width, `[R, n, C]`, of forecasts `[R, n]` of periods with these relative widths."""
-        size = np.abs(point + self.offset[:, None]) + 0.1 * self.size[:, None]
-        return np.stack([np.ones_like(point), size, width], axis=2)
+        """The units of width, `[R, A, C]`, of forecasts `[R, A]` of periods with these relative widths."""
+        size, one = np.abs(point + self.offset[:, None]) + 0.1 * self.size[:, None], np.ones_like(point)
+        return np.stack([one, one, size, width, width * self.trusted], axis=2)
 
-    def _spread(self, trusted: Array, unit: Array) -> Array:
-        mean = self.miss / np.maximum(self.unit, 1e-30)
-        spread = mean * unit
-        spread[:, :, 0] = trusted
-        return np.minimum(spread, 6 * trusted[:, :, None])
+    def _ratios(self) -> Array:
+        """`[R, A, C]`: what a forecast misses by in each unit."""
+        m0, trusted = self.config.constants.prior_misses, self.trusted
+        of = np.stack([self._usual_size() + 0 * trusted, 1 + 0 * trusted, trusted], 2)
+        by_unit = (self.miss + m0 * trusted)[..., None] / np.maximum(self.unit + m0 * of, 1e-30)
+        newest = (self.newest[..., 0] + m0 * trusted) / (self.newest[..., 1] + m0)
+        return np.concatenate([trusted[..., None], newest[..., None], by_unit], 2)
 
-    def _shares(self) -> Array:
+    def _shares(self, judged: Array) -> Array:
         """`[R, A, C]`: how much each unit counts, by the loss of its quantiles."""
-        c, first = self.config.constants, np.array([1.0, 0.0, 0.0])
+        c, first = self.config.constants, np.eye(UNITS)[0]
         seen = self.loss[:, :, :1] > 0
         loss = np.where(seen, self.loss, 1.0)
-        trust = (self.miss_n / (self.miss_n + 5))[:, :, None]
+        trust = (judged / (judged + 5))[:, :, None]
         ratio = (loss.min(2, keepdims=True) + 1e-30) / (loss + 1e-30)
         share = np.where(seen, trust * ratio**c.unit_power + (1 - trust) * first, first)
         return share / share.sum(2, keepdims=True)
 
     # Weights and forecast.
 
-    def weights(self, awake: Array) -> Array:
-        """`[R, K, A]`: sums to 1 over the experts that are awake, zeros where none is."""
-        c = self.config.constants
-        scored = awake & (self.N > 0)
-        relative = np.where(scored, self.L / np.where(self.R > 0, self.R, 1), 0)
-        total, count = relative.copy(), scored.astype(float)
+    def scale(self) -> Array:
+        """`[R, A]`: the plain experts' error, grown from the anchor before where little is known."""
+        c, one = self.config.constants, self.GN[:, 0]
+        start = c.prior * self._usual_size()[:, 0]
+        scale = [np.where(one > 0, self.G[:, 0] / np.where(one > 0, one, 1), start)]
+        for i in range(1, len(self.anchors)):
+            grown = scale[-1] * self.growth[i] / self.growth[i - 1]
+            scale.append((self.G[:, i] + c.prior_growth * grown) / (self.GN[:, i] + c.prior_growth))
+        return (1 + c.reference) * np.maximum(np.stack(scale, 1), 1e-6 * self.size[:, None])
+
+    def weights(self, awake: Array) -> tuple[Array, Array]:
+        """`[R, K, A]`, which sums to 1 over the experts that are awake, or zeros; `[R, A]`, what they miss by."""
+        c, scale = self.config.constants, np.maximum(self.scale(), 1e-30)
+        error, reference = self.L / scale[:, None], self.R / scale[:, None]
+        shift = (c.prior_shift + error.sum(2)) / (c.prior_shift + (self.prior * reference).sum(2))
+        relative = (error + c.prior_errors * self.prior * shift[:, :, None]) / (reference + c.prior_errors)
+        total, count = relative.copy(), np.ones(len(self.anchors))
         for here, there in ((slice(1, None), slice(None, -1)), (slice(None, -1), slice(1, None))):
             total[:, :, here] += c.neighbour * relative[:, :, there]
-            count[:, :, here] += c.neighbour * scored[:, :, there]
-        relative = total / np.maximum(count, 1e-9)
-        best = np.where(scored, relative, 1e30).min(1, keepdims=True)
-        trust = np.minimum(1, self.N / (c.patience + self.anchors + 2 * self.season_of[:, None]))
-        w = np.where(scored, ((best + 1e-6) / (relative + 1e-6)) ** c.power * trust, 0)
-        first = np.full(len(self.bases), 1e-6)
-        first[[k for k, (b, d) in enumerate(zip(self.bases, self.decays, strict=True)) if b == "level" and d == 1]] = (
-            1e-3
-        )
-        w = np.where(awake & ~scored, first[None, :, None], w)
-        return w / np.maximum(w.sum(1, keepdims=True), 1e-30)
+            count[here] += c.neighbour
+        smooth = total / count
+        best = np.where(awake, smooth, 1e15).min(1, keepdims=True)
+        followed = (self.n + c.evidence_start)[:, None]
+        power = c.power * followed / (followed + c.evidence * self.anchors)
+        w = np.where(awake, np.exp(-power[:, None] * 2 * (smooth - best) / (smooth + best)), 0)
+        w = w / np.maximum(w.sum(1, keepdims=True), 1e-30)
+        return w, scale * (w * relative).sum(1)
 
     def forecast(self) -> Array:
         """Quantiles `[R, H, Q]` of the periods after the newest one."""
         horizon = self.config.horizon
         at_anchors = np.stack([self._ahead(int(a)) for a in self.anchors], 2)
         w = self.w
-        seasonal = {base for base in self.bases if base[:-1] in ("naive", "phase", "smooth")}
+        seasonal = {base for base in self.bases if base[:-1] in ("naive", "phase")}
         # The part that has a shape over the season is taken at each period, the rest on lines between the anchors.
         rest = np.nan_to_num(at_anchors).copy()
         shaped = np.zeros((self.rows, len(self.bases), horizon))
@@ -426,25 +452,18 @@ class ExpertsOracle:
 
     def _quantiles(self, point: Array) -> Array:
         c = self.config.constants
-        mean = np.concatenate([self.trusted[:, :, None], (self.miss / np.maximum(self.unit, 1e-30))[:, :, 1:]], 2)
-        known = self.miss_n > 0
-        prior = c.prior * (np.abs(self.last + self.offset) + 0.1 * self.size)
-        start = np.zeros((self.rows, UNITS))
-        start[:, 0] = np.where(self.n > 0, prior, 0)
-        for i in range(len(self.anchors)):
-            grow = np.sqrt(self.anchors[i] / (self.anchors[i - 1] if i else 1))
-            before = mean[:, i - 1] if i else start
-            mean[:, i] = np.where(known[:, i, None], mean[:, i], before * grow)
         steps = range(1, self.config.horizon + 1)
         width = np.stack([self._read(len(self.seasons) - 1, "width", h) for h in steps], axis=1)
-        unit = self._units(point, width)
+        size = np.abs(point + self.offset[:, None]) + 0.1 * self.size[:, None]
         middle = min(range(len(self.config.quantiles)), key=lambda i: abs(self.config.quantiles[i] - 0.5))
         q = self.quantile - c.pin * self.quantile[..., middle : middle + 1]
         q[..., middle:] = np.maximum.accumulate(q[..., middle:], axis=-1)
         q[..., : middle + 1] = np.minimum.accumulate(q[..., middle::-1], axis=-1)[..., ::-1]
-        parts = np.einsum("rac,ah->rhc", self._shares() * mean, self.between)
-        trusted = np.einsum("ra,ah->rh", mean[:, :, 0], self.between)
-        spread = np.minimum((parts * unit).sum(2), 6 * trusted)
+        parts = self._shares(self.GN) * self._ratios()
+        parts[:, :, 4] *= self.trusted
+        own, newest, by_size, by_phase, both = np.einsum("rac,ah->crh", parts, self.between)
+        spread = own + newest + by_size * size + (by_phase + both) * width
+        spread = np.minimum(spread, 6 * np.einsum("ra,ah->rh", self.trusted, self.between))
         each = np.einsum("raq,ah->rhq", q, self.between)
         out: Array = point[:, :, None] + spread[..., None] * each + self.offset[:, None, None]
         return out

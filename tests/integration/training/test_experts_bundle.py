@@ -125,7 +125,7 @@ def test_a_state_that_moves_goes_on_as_it_was(bundle: Bundle) -> None:
         (["--freq", "1h", "--horizon", "0"], "horizon 0"),
         (["--freq", "1h", "--quantiles", "0.9,0.1"], "increase strictly"),
         (["--freq", "1h", "--set", "magic=1"], "expected NAME=VALUE with a name of power"),
-        (["--freq", "1h", "--set", "power=0"], "power 0"),
+        (["--freq", "1h", "--set", "unit_power=0"], "unit_power 0"),
     ],
 )
 def test_what_cannot_be_is_refused(

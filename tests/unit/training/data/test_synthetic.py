@@ -108,6 +108,18 @@ def test_a_smooth_curve_has_unit_size() -> None:
     assert components.smooth(np.random.default_rng(2), 300_000, 30.0).std() == pytest.approx(1, abs=0.1)
 
 
+def test_series_without_a_season_repeat_nothing_a_day_later() -> None:
+    """Among hours, the value a day ago is nearer than that of half a day ago only where there is a day."""
+
+    def daily(seasonless: float) -> float:
+        made = synthesize(Recipe(freq="1h", series=60, length=400, missing=0, seasonless=seasonless))
+        near = [np.abs(s.y[24:] - s.y[:-24]).mean() < 0.7 * np.abs(s.y[12:] - s.y[:-12]).mean() for s in made]
+        return float(np.mean(near))
+
+    assert daily(0.0) > 0.3
+    assert daily(1.0) < 0.05
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -115,6 +127,7 @@ def test_a_smooth_curve_has_unit_size() -> None:
         ({"series": 0}, "0 series"),
         ({"length": 3}, "of 3 periods"),
         ({"missing": 1.5}, "missing is 1.5"),
+        ({"seasonless": -0.1}, "seasonless is -0.1"),
     ],
 )
 def test_a_recipe_that_makes_no_sense_is_refused(options: dict[str, object], message: str) -> None:

@@ -13,6 +13,7 @@ from rillcast.bundle.bundle import Status
 from rillcast_training.model.experts.config import Constants, ExpertsConfig
 from rillcast_training.model.experts.defaults import default_horizon, default_seasons
 from rillcast_training.model.experts.forecaster import ExpertForecaster
+from rillcast_training.model.experts.priors import Prior
 from rillcast_training.model.experts.weights import power
 from tests.support.experts_oracle import ExpertsOracle
 
@@ -198,12 +199,18 @@ def test_every_frequency_has_usual_seasons_and_a_usual_horizon(
         ({"quantiles": (0.5, 0.1)}, "increase strictly"),
         ({"anchors": (1, 2)}, "from 1 to 48"),
         ({"experts": (("nobody", 1.0),)}, "'nobody'"),
-        ({"constants": Constants(power=0)}, "power 0"),
+        ({"prior": Prior(((1.0,),), (1.0,))}, "prior: expected 8 anchors of 25 experts"),
     ],
 )
 def test_a_shape_that_cannot_be_is_refused(wrong: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ExpertsConfig(**({"freq": "1h", "horizon": 48, "seasons": (24, 168)} | wrong))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("name", ["power", "unit_power", "prior_errors"])
+def test_a_constant_that_cannot_be_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match=f"^{name} 0: expected"):
+        Constants(**{name: 0})  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("exponent", [1, 2, 3, 12, 20])
@@ -214,7 +221,7 @@ def test_power_by_squaring(exponent: int) -> None:
 
 def test_constants_change_the_forecast() -> None:
     """Each constant is in use."""
-    base = Constants()
+    base = SMALL.constants
     events = polls(SMALL, 45, seed=5)
 
     def forecast(constants: Constants) -> AnyArray:
@@ -231,7 +238,7 @@ def test_constants_change_the_forecast() -> None:
     for name, value in asdict(base).items():
         other: object = value + 1 if not isinstance(value, tuple) else tuple(4 * part for part in value)
         if isinstance(value, float) and value < 1:
-            other = 4 * value if value < 0.2 else 0.9 * value  # rates have a floor that an old stream alone reaches
+            other = 8 * value if value < 0.1 else 0.9 * value  # rates have a floor that an old stream alone reaches
         if np.array_equal(forecast(Constants(**(asdict(base) | {name: other}))), usual):
             unused.append(name)
     assert unused == []

@@ -31,6 +31,7 @@ _FIRST_MS: Final = 946_684_800_000  # 2000-01-01
 _LAST_MS: Final = 1_735_689_600_000  # 2025-01-01
 _CONTEXTS: Final = 6  # default length, in lag windows
 _SHORTEST: Final = 16
+_WITHOUT_CYCLES: Final = Rhythm(main=1, cycles=(), days=False)
 _DRAWS: Final = 20  # at most, until a series is fit to learn from
 _LEAST_CHANGE: Final = 0.003  # share of the spread, from season to season: less is a constant or an exact repetition
 _LEAST_SHARE: Final = 0.2  # share of the change of the whole, in each third: less is a nearly constant stream
@@ -50,6 +51,8 @@ class Recipe:
     """Seed of everything random."""
     missing: float = 0.1
     """Share of the series that have holes: values missing, or periods without an event."""
+    seasonless: float = 0.0
+    """Share of the series that are drawn without any cycle."""
 
     def __post_init__(self) -> None:
         try:
@@ -62,6 +65,8 @@ class Recipe:
             )
         if not 0 <= self.missing <= 1:
             raise SettingsError(f"synthetic data: missing is {self.missing}, expected a share between 0 and 1")
+        if not 0 <= self.seasonless <= 1:
+            raise SettingsError(f"synthetic data: seasonless is {self.seasonless}, expected a share between 0 and 1")
 
     @property
     def periods(self) -> int:
@@ -83,6 +88,8 @@ def synthesize(recipe: Recipe) -> list[Series]:
 
 def _one(recipe: Recipe, rhythm: Rhythm, number: int) -> Series:
     rng = np.random.default_rng((recipe.seed, number))
+    if recipe.seasonless and rng.random() < recipe.seasonless:
+        rhythm = _WITHOUT_CYCLES
     kind, values = _draw(rng, recipe.periods, rhythm)
     for _ in range(_DRAWS):
         if _is_alive(values, rhythm.main):

@@ -22,7 +22,7 @@ from rillcast_training.model.experts.seasons import SeasonView
 LONGEST_IDLE: Final = 1023  # periods without a value until a decaying distance no longer changes
 Figures = dict[str, Tensor]
 _TRENDS: Final = ("holt", "drift", "median")
-_OF_SEASON: Final = {"naive": "newest", "phase": "mean", "smooth": "smooth"}
+_OF_SEASON: Final = {"naive": "newest", "phase": "mean"}
 _WITH_TREND: Final = {"naive_drift0": ("naive", "season_drift"), "phase_anomaly0": ("phase", "phase_anomaly")}
 
 
@@ -70,74 +70,82 @@ class Bases(nn.Module):
     def said(
         self,
         base: str,
-        f: Figures,
         then: Figures,
         own: list[SeasonView],
         entries: list[Tensor],
+        means: list[Tensor],
         awake: dict[str, Tensor],
     ) -> Tensor:
-        """Return what a base said of this period at each anchor, `[A, 1, B]`; the last value then, where it slept."""
+        """Return what a base said of this period at each anchor, `[A, 1, B]`; the last value then, where it slept.
+
+        Args:
+            base: Its name.
+            then: Figures at the periods when it was said.
+            own: What the seasons say of this period before they learn it.
+            entries: Entries of the seasons' memories.
+            means: `[kept, B]` of each season, `SeasonMemory.means_before`.
+            awake: `awake_then` by group.
+        """
         if base == "level":
             return then["level"]
         if base == "holt":
             return then["holt"] + then["trend"] * self.damped
         if base == "drift":
-            return then["last"] + f["drift"] * self.anchors
+            return then["last"] + then["drift"] * self.anchors
         if base == "median":
             return then["median"]
         if base == "double":
             return then["slow"] + (own[0].part + own[1].part)
         kind, trend = _WITH_TREND.get(base, (base[:-1], ""))
         number = int(base[-1])
-        value = self.newest(number, entries) if kind == "naive" else getattr(own[number], _OF_SEASON[kind])
+        value = self.newest(number, entries) if kind == "naive" else self._then(number, means[number])
         value = value + then[trend] if trend else value
-        return torch.where(awake[f"{kind}{number}"], value, then["last"])
+        return torch.where(awake[f"season{number}"], value, then["last"])
 
     def newest(self, number: int, entries: list[Tensor]) -> Tensor:
         """Return the newest values of this phase that there were at each anchor, `[A, 1, B]`."""
-        entry = entries[number][self.own_places[number]]
-        return entry[self.get_buffer(f"back{number}")].unsqueeze(1)
+        return self._then(number, entries[number][self.own_places[number]])
+
+    def _then(self, number: int, by_visit: Tensor) -> Tensor:
+        """Return of figures before each of the newest visits those that there were at each anchor, `[A, 1, B]`."""
+        return by_visit[self.get_buffer(f"back{number}")].unsqueeze(1)
 
     def awake_then(
         self, valid: Tensor, known_periods: Tensor, own: list[SeasonView]
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return which groups had something to say of this period, `[A, G, B]` bool and `[A, 1, B]` by group."""
-        states = {}
-        for group in self.groups:
-            if group in ("plain", "double"):
-                states[group] = valid
-                continue
-            number = int(group[-1])
-            known = own[number].smooth_known if group.startswith("smooth") else own[number].known
-            if group.startswith("naive"):
-                known = known & (known_periods > self.get_buffer(f"needed{number}"))
-            states[group] = valid & known.unsqueeze(1)
+        states = {"plain": valid}
+        for number, view in enumerate(own):
+            known = view.known & (known_periods > self.get_buffer(f"needed{number}"))
+            states[f"season{number}"] = valid & known.unsqueeze(1)
         return torch.cat(list(states.values()), dim=1), states
 
-    def at_period(self, f: Figures, ahead: list[SeasonView]) -> Tensor:
-        """Return what each base with a decay says of the newest period itself, `[n, B]`."""
+    def at_period(self, f: Figures, own: list[SeasonView], ahead: list[SeasonView]) -> Tensor:
+        """Return what each base with a decay says of the newest period itself, `[n, B]`.
+
+        Args:
+            f: Figures after the period's value.
+            own: What the seasons said of it before they learnt it.
+            ahead: What they say since.
+        """
         figures = []
         for base in self.away:
             if base == "double":
                 figures.append(f["slow"] + ahead[0].part[0] + ahead[1].part[0])
                 continue
-            view = ahead[int(base[-1])]
-            known = view.smooth_known[0] if base.startswith("smooth") else view.known[0]
-            figures.append(torch.where(known, getattr(view, _OF_SEASON[base[:-1]])[0], f["last"]))
+            number = int(base[-1])
+            # The newest value of a phase is the period's own by now; that of a bin of several periods is not.
+            before = base.startswith("naive") and self.config.memories[number].exact
+            view = own[number] if before else ahead[number]
+            figures.append(torch.where(view.known[0], getattr(view, _OF_SEASON[base[:-1]])[0], f["last"]))
         return torch.stack(figures)
 
     def awake_ahead(self, f: Figures, ahead: list[SeasonView]) -> Tensor:
         """Return which groups have something to say of the periods at the anchors, `[A, G, B]` bool."""
         any_value = (f["count"] > 0).reshape(1, 1, -1)
-        states = []
-        for group in self.groups:
-            if group in ("plain", "double"):
-                states.append(any_value & torch.ones(len(self.config.anchors), 1, 1, dtype=torch.bool))
-                continue
-            view = ahead[int(group[-1])]
-            known = view.smooth_known if group.startswith("smooth") else view.known
-            states.append(known[self.anchors_ahead].unsqueeze(1) & any_value)
-        return torch.cat(states, dim=1)
+        plain = any_value & torch.ones(len(self.config.anchors), 1, 1, dtype=torch.bool)
+        known = [view.known[self.anchors_ahead].unsqueeze(1) & any_value for view in ahead]
+        return torch.cat([plain, *known], dim=1)
 
     def by_base(self, weights: Tensor) -> list[Tensor]:
         """Return the sums of the weights of each base's experts, `[A, 1, B]` each."""
@@ -168,9 +176,7 @@ class Bases(nn.Module):
             if base[:-1] not in _OF_SEASON:
                 continue
             view = ahead[int(base[-1])]
-            known = view.smooth_known if base.startswith("smooth") else view.known
-            values = getattr(view, _OF_SEASON[base[:-1]])[1:]
-            shaped.append(torch.where(known[1:], values, last))
+            shaped.append(torch.where(view.known[1:], getattr(view, _OF_SEASON[base[:-1]])[1:], last))
             companion = {"naive0": "naive_drift0", "phase0": "phase_anomaly0"}.get(base)
             shares.append(weight + by_base[companion] if companion in by_base else weight)
         if "double" in by_base:
@@ -187,13 +193,5 @@ def away_from(config: ExpertsConfig) -> tuple[str, ...]:
 
 def groups_of(config: ExpertsConfig) -> tuple[tuple[str, ...], tuple[int, ...]]:
     """Return the groups of experts that wake together, the plain ones first, and the group of each expert."""
-    of: list[str] = []
-    for base, _ in config.experts:
-        if base in ("level", *_TRENDS):
-            of.append("plain")
-        elif base in ("naive_drift0", "phase_anomaly0"):
-            of.append(f"{base.split('_')[0]}0")
-        else:
-            of.append(base)
-    names = tuple(dict.fromkeys(of))
-    return names, tuple(names.index(group) for group in of)
+    names = ("plain", *(f"season{number}" for number in range(len(config.seasons))))
+    return names, tuple(1 + int(base[-1]) if base[-1].isdigit() else 0 for base, _ in config.experts)

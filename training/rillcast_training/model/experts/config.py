@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import itertools
 import math
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 from rillcast.bundle.frequency import parse
+from rillcast_training.model.experts.priors import Prior, usual_prior
 
 MAX_BINS: Final = 168
 """A longer season is kept in as many bins of equal length at most."""
@@ -19,8 +20,10 @@ LEVELS: Final = tuple(n / 10 for n in range(1, 10))
 _ANCHORS: Final = (1, 2, 4, 8, 16, 24, 36, 48)
 _SHORT: Final = 20  # a horizon up to here has more anchors, and all of its forecasts are judged: the state stays small
 _MORE_ANCHORS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
-_SMOOTHING: Final = 48  # the smoothed phases of a season are means over 2 / 48 of it
+_SMOOTHING: Final = 48  # the smoothed part of a season is a mean over 1 / 48 of it
 _DENSE: Final = 8  # anchors up to here are judged at every period
+_POSITIVE: Final = ("power", "evidence_start", "prior_errors", "prior_shift", "prior_growth", "prior_misses")
+_DAY_MS: Final = 86_400_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,11 +31,16 @@ class Constants:
     """Rates and powers. A rate is the weight of the newest value; with an age, it is at least 1 / age.
 
     Attributes:
-        power: Power of an expert's error in its weight; a positive whole number.
-        forget: Share of the errors' sums that is kept at each event.
+        power: Power of an expert's error in its weight on a stream that has been followed for very long.
+        evidence: Stretches as long as the horizon after which the power is half of that.
+        evidence_start: Slots that count as followed when a stream begins.
+        prior_errors: Errors of each expert at each anchor that the prior counts as.
+        prior_shift: Errors, in units of the reference, until an expert's own ones move its prior half of the way.
+        prior_growth: Errors that the growth of the reference error with the horizon counts as.
+        prior_misses: Misses that a unit of width starts from.
+        forget: Share of the sums of errors and misses that is kept at each event.
         neighbour: Weight of the errors at the neighbouring anchors.
         reference: Share of its long mean in the reference error, so that one period without an error is no proof.
-        patience: Slots until an expert is trusted; a season's expert takes two cycles more.
         level: Rate of the level.
         slow: Rate of the level under the two seasons.
         drift: Rate of the mean change.
@@ -41,26 +49,31 @@ class Constants:
         holt: Rate of the level with trend.
         trend: Rate of the trend.
         damping: Share of the trend that is left a period later.
-        phase: Rate of the mean of a phase.
-        parts: Rates of the two seasons' parts.
+        phase: Rate of the mean of a phase; 0 = by frequency.
+        parts: Rates of the two seasons' parts; 0 = by frequency.
         part_start: Share of its first value that the longer season's part starts with.
         season_drift: Rate of the change over a season.
         anomaly: Rate of the mean distance from the phase.
         size: Rate of the mean size of the values.
         width: Rate of the relative width of a phase.
         unit_power: Power of a unit's loss in its weight; a positive whole number.
-        unit_forget: Share of the units' sums that is kept at each event.
+        newest: Share of the sum of the newest misses that is kept at each event.
         quantile: Rate of the quantiles, in units of the width.
         ramp: Width of the step of the quantiles' loss, in units of the width, so that roundings have small effects.
         pin: Share of the running median of the errors that is taken out of the quantiles.
         prior: Width before any error is known, relative to the value.
     """
 
-    power: int = 12
+    power: float = 20.0
+    evidence: float = 80.0
+    evidence_start: float = 200.0
+    prior_errors: float = 10.0
+    prior_shift: float = 25.0
+    prior_growth: float = 3.0
+    prior_misses: float = 5.0
     forget: float = 0.998
     neighbour: float = 0.5
     reference: float = 0.05
-    patience: float = 4.0
     level: float = 0.4
     slow: float = 0.02
     drift: float = 0.01
@@ -69,19 +82,27 @@ class Constants:
     holt: float = 0.5
     trend: float = 0.1
     damping: float = 0.95
-    phase: float = 0.06
-    parts: tuple[float, float] = (0.06, 0.1)
+    phase: float = 0.0
+    parts: tuple[float, float] = (0.0, 0.0)
     part_start: float = 0.5
     season_drift: float = 0.05
     anomaly: float = 0.05
     size: float = 0.02
     width: float = 0.25
     unit_power: int = 20
-    unit_forget: float = 0.995
-    quantile: float = 0.01
+    newest: float = 0.95
+    quantile: float = 0.0025
     ramp: float = 0.1
     pin: float = 0.3
     prior: float = 0.05
+
+    def __post_init__(self) -> None:
+        for one in fields(self):
+            if one.type == "int" and getattr(self, one.name) < 1:
+                raise ValueError(f"{one.name} {getattr(self, one.name)}: expected at least 1")
+        for name in _POSITIVE:
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} {getattr(self, name)}: expected more than 0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +126,7 @@ class Season:
 
     @property
     def reach(self) -> int:
-        """Bins on either side that a smoothed phase is a mean of."""
+        """Bins after a phase that its smoothed part is a mean of, with its own: those before have learnt since."""
         return max(1, self.bins // _SMOOTHING)
 
 
@@ -123,6 +144,7 @@ class ExpertsConfig:
             the usual ones for the seasons.
         anchors: Horizons at which experts are judged, from 1 to H. None = the usual ones.
         stride: Slots between forecasts that are judged at anchors beyond 8.
+        prior: What is known of the experts before a stream begins. Empty = by seasons, from the shipped table.
     """
 
     freq: str
@@ -133,6 +155,7 @@ class ExpertsConfig:
     experts: tuple[tuple[str, float], ...] = ()
     anchors: tuple[int, ...] = ()
     stride: int = 0
+    prior: Prior = field(default_factory=Prior)
 
     def __post_init__(self) -> None:
         parse(self.freq)
@@ -144,18 +167,19 @@ class ExpertsConfig:
         if not 1 <= len(self.seasons) <= 2 or min(self.seasons) < 1 or sorted(set(self.seasons)) != list(self.seasons):
             raise ValueError(f"seasons {list(self.seasons)}: expected one or two lengths in periods, the shorter first")
         if not self.experts:
-            object.__setattr__(self, "experts", default_experts(len(self.seasons)))
+            object.__setattr__(self, "experts", default_experts(self.seasons))
         if not self.anchors:
             object.__setattr__(self, "anchors", default_anchors(self.horizon))
         if not self.stride:
             object.__setattr__(self, "stride", 1 if self.horizon <= _SHORT else 2)
         if self.anchors[0] != 1 or self.anchors[-1] != self.horizon or list(self.anchors) != sorted(set(self.anchors)):
             raise ValueError(f"anchors {list(self.anchors)}: expected increasing horizons from 1 to {self.horizon}")
+        object.__setattr__(self, "constants", _resolved(self.constants, self.freq))
         if unknown := sorted({base for base, _ in self.experts} - set(bases(len(self.seasons)))):
             raise ValueError(f"experts {unknown}: expected {', '.join(bases(len(self.seasons)))}")
-        for one in fields(self.constants):
-            if one.type == "int" and getattr(self.constants, one.name) < 1:
-                raise ValueError(f"{one.name} {getattr(self.constants, one.name)}: expected at least 1")
+        if not self.prior.relative:
+            object.__setattr__(self, "prior", usual_prior(self.seasons, self.experts, self.anchors))
+        self.prior.check(len(self.anchors), len(self.experts))
 
     @property
     def memories(self) -> tuple[Season, ...]:
@@ -177,26 +201,36 @@ class ExpertsConfig:
         return self.strides
 
 
+def _resolved(constants: Constants, freq: str) -> Constants:
+    """Return the constants with those that the frequency decides: a day's shape changes faster than a year's."""
+    frequency = parse(freq)
+    daily = not frequency.in_months and frequency.step < _DAY_MS
+    short, long = constants.parts
+    if daily:
+        return replace(constants, phase=constants.phase or 0.1, parts=(short or 0.1, long or 0.12))
+    return replace(constants, phase=constants.phase or 0.06, parts=(short or 0.06, long or 0.1))
+
+
 def bases(seasons: int) -> tuple[str, ...]:
     """Return the names of all bases; those of a season end in its number, 0 or 1."""
-    of_seasons = tuple(f"{kind}{n}" for n in range(seasons) for kind in ("naive", "phase", "smooth"))
+    of_seasons = tuple(f"{kind}{n}" for n in range(seasons) for kind in ("naive", "phase"))
     both = ("double",) if seasons == 2 else ()
     return ("level", *of_seasons, *both, "holt", "drift", "median", "naive_drift0", "phase_anomaly0")
 
 
-def default_experts(seasons: int) -> tuple[tuple[str, float], ...]:
-    """Return the usual experts for one or two seasons."""
+def default_experts(seasons: tuple[int, ...]) -> tuple[tuple[str, float], ...]:
+    """Return the usual experts for one or two seasons. A slow decay falls to 1 / e within a season."""
+    slow = [round(math.exp(-1 / season), 4) for season in seasons]
     chosen: dict[str, tuple[float, ...]] = {
         "level": (0.0, 1.0),
-        "naive0": (0.0, 0.9, 1.0),
-        "phase0": (0.0, 0.9, 1.0),
-        "smooth0": (0.0, 0.9),
+        "naive0": (0.0, 0.9, slow[0], 1.0),
+        "phase0": (0.0, 0.9, slow[0], 1.0),
         "naive1": (0.9, 1.0),
-        "phase1": (0.0, 0.9, 1.0),
-        "smooth1": (0.9,),
-        "double": (0.0, 0.9, 1.0),
+        "phase1": (0.0, 0.9, slow[-1], 1.0),
+        "double": (0.0, 0.9, slow[0], 1.0),
     }
-    return tuple((base, decay) for base in bases(seasons) for decay in chosen.get(base, (0.0,)))
+    each = {base: dict.fromkeys(sorted(decays)) for base, decays in chosen.items()}
+    return tuple((base, decay) for base in bases(len(seasons)) for decay in each.get(base, {0.0: None}))
 
 
 def default_anchors(horizon: int) -> tuple[int, ...]:

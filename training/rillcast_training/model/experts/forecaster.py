@@ -4,8 +4,8 @@ Owns: the semantics of an event, the bases, and how their mixture becomes a fore
 widths are learnt (`weights`, `widths`), or how a season is remembered (`seasons`).
 
 An expert is a base and a decay: it says `base(t + h) + decay^h * (y_t - base(t))`. Decay 0 returns to the base at once,
-1 never does. Bases are the level, and of each season the newest value, the running mean and the smoothed mean of the
-phase, the sum of two seasons, and a few trends. The mixture is taken by bases and not by experts: with w the weights at
+1 never does. Bases are the level, and of each season the newest value and the running mean of the phase,
+ the sum of two seasons, and a few trends. The mixture is taken by bases and not by experts: with w the weights at
 the anchors, W_b their sum over the experts of base b, and both on lines between the anchors,
 
     median(h) = sum_b W_b(h) base_b(t + h) + sum_b sum_k-of-b w_k decay_k^h (y_t - base_b(t)) + trends
@@ -188,21 +188,26 @@ class ExpertForecaster(nn.Module):
             written.append((before, old))
             own.append(memory.own(around))
         notes = self.layout.pending.read(rows.pending, row, time.period)
-        width, has_width = self._learn(f, value, time, notes, own, entries)
+        ages = [self._age(time, memory) for memory in self._memories]
+        means = [
+            memory.means_before(around, age, self.config.constants)
+            for memory, around, age in zip(self._memories, entries, ages, strict=True)
+        ]
+        width, has_width = self._learn(f, value, time, notes, own, entries, means)
         self._follow(f, value, time, own[0])
         ahead, tables = [], []
         for number, (memory, table) in enumerate(zip(self._memories, rows.seasons, strict=True)):
             at, old = written[number]
             other = [self._part(n, entries[n]) for n in range(len(entries))]
             part = value - f["slow"] - other[1 - number] if len(other) == 2 else value * 0
-            entry = self._visit(f, number, Visit(value, part, width, has_width), old, time)
+            entry = self._visit(f, number, Visit(value, part, width, has_width), old, time, ages[number])
             entries[number] = memory.replaced(entries[number], memory.places.bin_of(time.period), at, entry)
             tables.append(memory.places.write(table, row, at, entry))
         for memory, around in zip(self._memories, entries, strict=True):
             ahead.append(memory.ahead(around, time.period))
         f["last"] = value
         f["count"] = f["count"] + time.on.to(torch.float32)
-        now = self.bases.at_period(f, ahead)
+        now = self.bases.at_period(f, own, ahead)
         f["away"] = torch.where(time.on, value - now, f["away"]) if self.away else f["away"]
         note = torch.stack([stamp(time.period, self.config.horizon), *(f[name] for name in NOTE[1:])])
         note = torch.cat([note, f["away"]])
@@ -237,7 +242,14 @@ class ExpertForecaster(nn.Module):
     # Errors of what was said of this period.
 
     def _learn(
-        self, f: Figures, value: Tensor, time: _Time, notes: Tensor, own: list[SeasonView], entries: list[Tensor]
+        self,
+        f: Figures,
+        value: Tensor,
+        time: _Time,
+        notes: Tensor,
+        own: list[SeasonView],
+        entries: list[Tensor],
+        means: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
         """Learn from the forecasts of this period; return the mean relative miss, `[B]`, and whether there is one."""
         then = dict(zip(NOTE, torch.split(notes[:, : len(NOTE)], 1, dim=1), strict=True))
@@ -245,16 +257,17 @@ class ExpertForecaster(nn.Module):
         distance = stamp(time.period, self.config.horizon) - then["stamp"]
         valid = time.on & (distance == self.bases.anchors)
         awake, by_group = self.bases.awake_then(valid, time.known, own)
-        bases = [self.bases.said(base, f, then, own, entries, by_group) for base in self.bases.names]
+        bases = [self.bases.said(base, then, own, entries, means, by_group) for base in self.bases.names]
         said = torch.cat(bases, dim=1)[:, self.base_of] + self.decay * away[:, self.away_of]
-        errors = Errors(f["error"], f["reference"], f["judged"], f["plain"])
+        errors = Errors(*(f[name] for name in Errors._fields))
         trusted = f["trusted"]
         point = (f["weight"] * said).sum(dim=1, keepdim=True)
-        misses = Misses(f["miss"], f["missed"], f["unit"], f["loss"], f["quantile"])
+        misses = Misses(*(f[name] for name in Misses._fields))
         unit = self.widths.units(point, f["offset"], f["size"], own[-1].width.unsqueeze(1) + 0 * point)
         miss = torch.where(valid, value - point, 0.0)
+        size = self.widths.usual_size(f["last"], f["offset"], f["size"])
+        f.update(self.widths.learn(misses, miss, unit, trusted, errors.judged, size, valid)._asdict())
         f.update(self.weights.learn(errors, (value - said).abs(), awake, valid)._asdict())
-        f.update(self.widths.learn(misses, miss, unit, trusted, valid)._asdict())
         counts = valid & (trusted > 0)
         relative = (miss.abs() / trusted.clamp(min=1e-30)).clamp(max=_LARGEST_MISS)
         relative = torch.where(counts, relative, 0.0).sum(dim=0)[0]
@@ -303,10 +316,14 @@ class ExpertForecaster(nn.Module):
         memory = self._memories[number]
         return entries[memory.places.first, memory.season.kept + 1] if memory.both else entries[0, 0] * 0
 
-    def _visit(self, f: Figures, number: int, visit: Visit, old: Tensor, time: _Time) -> Tensor:
+    def _age(self, time: _Time, memory: SeasonMemory) -> Tensor:
+        """Return the number of whole cycles that the stream has had before this period, `[B]`."""
+        before = (time.known - 1).clamp(min=0)
+        return torch.div(before, memory.season.periods, rounding_mode="floor").to(torch.float32)
+
+    def _visit(self, f: Figures, number: int, visit: Visit, old: Tensor, time: _Time, age: Tensor) -> Tensor:
         """Return the entry of the bin that is written: the period's own, or the one that the stream has left."""
         memory, c = self._memories[number], self.config.constants
-        age = torch.div((time.known - 1).clamp(min=0), memory.season.periods, rounding_mode="floor").to(torch.float32)
         if memory.season.exact:
             return torch.where(time.on, memory.entry(old, visit, age, c), old)
         visits = memory.places.visit
@@ -325,10 +342,13 @@ class ExpertForecaster(nn.Module):
 
     def _forecast(self, f: Figures, ahead: list[SeasonView], time: _Time, calibrate: Tensor | float) -> Tensor:
         """Return the quantiles of the H periods that follow, `[H, Q, B]`."""
-        config, last = self.config, f["last"]
-        errors = Errors(f["error"], f["reference"], f["judged"], f["plain"])
-        weights = self.weights(errors, self.bases.awake_ahead(f, ahead))
-        trusted = self.weights.missed(errors, weights)
+        c, last = self.config.constants, f["last"]
+        size = self.widths.usual_size(last, f["offset"], f["size"])
+        errors = Errors(*(f[name] for name in Errors._fields))
+        scale = self.weights.scale(errors, c.prior * size, _LEAST_SCALE * f["size"])
+        relative = self.weights.relative(errors, scale)
+        weights = self.weights(relative, self.bases.awake_ahead(f, ahead), f["count"])
+        trusted = scale * (weights * relative).sum(dim=1, keepdim=True)
         idle = (time.period - time.newest_value).clamp(0, LONGEST_IDLE)
         away = torch.cat([(last - f["level"]).unsqueeze(0), f["away"]])[self.away_of] * self.idle_decay[idle].t()
         rest = (weights * (self.decay * away)).sum(dim=1, keepdim=True)
@@ -336,18 +356,16 @@ class ExpertForecaster(nn.Module):
         for base, weight in by_base.items():
             rest = rest + weight * value if (value := self.bases.without_shape(base, f, idle)) is not None else rest
         shaped, shares = self.bases.shapes(by_base, ahead, last)
-        prior = config.constants.prior * ((last + f["offset"]).abs() + 0.1 * f["size"])
-        prior = torch.where(f["count"] > 0, prior, 0.0)
-        misses = Misses(f["miss"], f["missed"], f["unit"], f["loss"], f["quantile"])
+        misses = Misses(*(f[name] for name in Misses._fields))
         f["weight"], f["trusted"] = weights, trusted
-        width, quantile = self.widths.at_anchors(misses, trusted, prior, calibrate)
-        lines = self._lines(torch.cat([rest, width[:, :1], self.widths.shared(misses, width)], dim=1))
+        width, quantile = self.widths.at_anchors(misses, trusted, errors.judged, size, calibrate)
+        lines = self._lines(torch.cat([rest, width], dim=1))
         point = lines[:, :1]
         if shaped:
             weighted = self._lines(torch.cat(shares, dim=1)) * torch.stack(shaped, dim=1)
             point = point + weighted.sum(dim=1, keepdim=True)
         unit = self.widths.units(point, f["offset"], f["size"], ahead[-1].width[1:].unsqueeze(1))
-        spread = self.widths.width(lines[:, 2:], lines[:, 1:2], unit)
+        spread = self.widths.width(lines[:, 1:], unit)
         return (point + f["offset"]) + spread * self._lines(quantile)
 
     def _lines(self, at_anchors: Tensor) -> Tensor:

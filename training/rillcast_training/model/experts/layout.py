@@ -22,7 +22,7 @@ from rillcast_training.model.indexed_state import put, take
 from rillcast_training.model.tails import WIDTH as TAILS
 
 STAMPS: Final = 1 << 22  # periods until stamps repeat; float32 knows all integers below 2^24
-NOTE: Final = ("stamp", "last", "level", "slow", "holt", "trend", "median", "season_drift", "phase_anomaly")
+NOTE: Final = ("stamp", "last", "level", "slow", "drift", "holt", "trend", "median", "season_drift", "phase_anomaly")
 """Figures of a period from which the forecasts made at it follow, before the distances from the bases."""
 
 
@@ -51,7 +51,7 @@ class Packed:
 
 
 class SeasonPlaces(nn.Module):
-    """Places of a season's memory that an event reads: around the period's own bin, and ahead over the horizon.
+    """Places of a season's memory that an event reads: the period's own bin, and ahead over the horizon.
 
     A season that is shorter than that is read once, and unrolled.
 
@@ -70,7 +70,7 @@ class SeasonPlaces(nn.Module):
         self.season = season
         lead = 0 if season.exact else 1  # between two bins, the one before may count
         ahead = horizon if season.exact else math.ceil(horizon * season.bins / season.periods) + 1
-        self.own = lead + season.reach
+        self.own = lead
         self.count = self.own + ahead + season.reach + 1
         self.repeats = self.count > season.bins
         self.first = 0 if self.repeats else self.own
@@ -86,8 +86,8 @@ class SeasonPlaces(nn.Module):
         return entries[self.order] if self.repeats else entries
 
     def around(self, entries: Tensor) -> Tensor:
-        """Return the own bin and its neighbours, `[2 reach + 1, width, B]`."""
-        near = slice(self.own - self.season.reach, self.own + self.season.reach + 1)
+        """Return the own bin and those after it, `[reach + 1, width, B]`."""
+        near = slice(self.own, self.own + self.season.reach + 1)
         return entries[self.order[near]] if self.repeats else entries[near]
 
     def visit(self, period: Tensor) -> Tensor:
@@ -178,12 +178,12 @@ class Layout(nn.Module):
             "away": (len(away),),
             "error": (anchors, experts),
             "reference": (anchors, groups),
-            "judged": (anchors, groups),
             "plain": (anchors, 1),
+            "judged": (anchors, 1),
             "miss": (anchors, 1),
-            "missed": (anchors, 1),
-            "unit": (anchors, 2),
-            "loss": (anchors, 3),
+            "unit": (anchors, 3),
+            "newest": (anchors, 2),
+            "loss": (anchors, 5),
             "quantile": (anchors, levels),
             "weight": (anchors, experts),
             "trusted": (anchors, 1),

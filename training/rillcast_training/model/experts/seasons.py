@@ -24,25 +24,22 @@ _LEAST_SHARE: Final = 0.12345  # of a known bin between two; no common fraction,
 
 
 class SeasonView(NamedTuple):
-    """What a memory says of some periods, `[n, B]` each; `known` and `smooth_known` are bool.
+    """What a memory says of some periods, `[n, B]` each; `known` is bool.
 
     Attributes:
         newest: Value of the newest visit.
         mean: Running mean.
-        smooth: Mean of the running means around the period.
-        part: The season's part of the sum of two seasons; zeros for a single one. Of the longer season it is smoothed.
+        part: The season's part of the sum of two seasons; zeros for a single one. Of the longer season it is the
+            mean over the period's bin and some after it.
         width: Relative width; 1 where unknown.
         known: Whether there is a value.
-        smooth_known: Whether there is a smoothed one.
     """
 
     newest: Tensor
     mean: Tensor
-    smooth: Tensor
     part: Tensor
     width: Tensor
     known: Tensor
-    smooth_known: Tensor
 
 
 class Visit(NamedTuple):
@@ -76,78 +73,79 @@ class SeasonMemory(nn.Module):
 
     def own(self, entries: Tensor) -> SeasonView:
         """Return what the period's own bin says, `[1, B]` each."""
-        smooth, part, count = self._smoothed(self.places.around(entries))
         entry = entries[self.places.first : self.places.first + 1]
         known = entry[:, -1] > 0
-        kept = self.season.kept
         return SeasonView(
             newest=entry[:, 0],
-            mean=entry[:, kept],
-            smooth=smooth,
-            part=part if self.number else self._part(entry),
+            mean=entry[:, self.season.kept],
+            part=self._smoothed(self.places.around(entries))[0] if self.number else self._part(entry),
             width=torch.where(known, entry[:, -1], 1.0),
             known=known,
-            smooth_known=count > 0,
         )
+
+    def means_before(self, entries: Tensor, age: Tensor, constants: Constants) -> Tensor:
+        """Return the running mean of the period's bin `[kept, B]`: today's, and before each of its newest visits.
+
+        Args:
+            entries: Entries.
+            age: `[B]` number of cycles before.
+            constants: Rates.
+        """
+        entry, kept = entries[self.places.first], self.season.kept
+        means = [entry[kept]]
+        for visit in range(1, kept):
+            rate = _rate(constants.phase, (age - visit + 1).clamp(min=2))
+            means.append((means[-1] - rate * entry[visit - 1]) / (1 - rate))
+        return torch.stack(means)
 
     def ahead(self, entries: Tensor, period: Tensor) -> SeasonView:
         """Return what the memory says of the newest period and the H periods that follow, `[H + 1, B]` each."""
         entries = self.places.unrolled(entries)
-        smooth, smooth_part, count = self._smoothed(entries)
-        own, reach, kept = self.places.own, self.season.reach, self.season.kept
+        own, kept = self.places.own, self.season.kept
         known = entries[:, -1] > 0
         width = torch.where(known, entries[:, -1], 1.0)
-        part = smooth_part if self.number else self._part(entries)
         if self.season.exact:
             here = slice(own, own + self.horizon + 1)
             return SeasonView(
                 newest=entries[here, 0],
                 mean=entries[here, kept],
-                smooth=smooth,
-                part=part if self.number else part[here],
+                part=self._smoothed(entries)[0] if self.number else self._part(entries)[here],
                 width=width[here],
                 known=known[here],
-                smooth_known=count > 0,
             )
         place, share = self._between(period)
-        is_known, is_smooth = known.to(torch.float32), (count > 0).to(torch.float32)  # unknown values are zeros
 
-        def line(values: Tensor, first: int) -> Tensor:
-            left = place - first
-            return (1 - share) * values.gather(0, left) + share * values.gather(0, left + 1)
+        def line(values: Tensor) -> Tensor:
+            return (1 - share) * values.gather(0, place) + share * values.gather(0, place + 1)
 
-        weight, smooth_weight = line(is_known, 0), line(is_smooth, reach)
-        divisor, smooth_divisor = weight.clamp(min=_LEAST_SHARE), smooth_weight.clamp(min=_LEAST_SHARE)
-        known, smooth_known = weight > _LEAST_SHARE, smooth_weight > _LEAST_SHARE
+        weight = line(known.to(torch.float32))  # unknown values are zeros
+        divisor, known = weight.clamp(min=_LEAST_SHARE), weight > _LEAST_SHARE
         if self.number:
-            part = torch.where(smooth_known, line(part, reach) / smooth_divisor, 0.0)
+            part, number = self._smoothed(entries)
+            some = line((number > 0).to(torch.float32))
+            part = torch.where(some > _LEAST_SHARE, line(part) / some.clamp(min=_LEAST_SHARE), 0.0)
         else:
-            part = torch.where(known, line(part, 0) / divisor, 0.0)
+            part = torch.where(known, line(self._part(entries)) / divisor, 0.0)
         return SeasonView(
-            newest=line(entries[:, 0], 0) / divisor,
-            mean=line(entries[:, kept], 0) / divisor,
-            smooth=line(smooth, reach) / smooth_divisor,
+            newest=line(entries[:, 0]) / divisor,
+            mean=line(entries[:, kept]) / divisor,
             part=part,
-            width=line(width, 0),
+            width=line(width),
             known=known,
-            smooth_known=smooth_known,
         )
 
     def _part(self, entries: Tensor) -> Tensor:
         column = entries[:, self.season.kept + 1]
         return column if self.both else column * 0
 
-    def _smoothed(self, entries: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return means over the neighbours of running mean and part, `[n - 2 reach, B]`, and how many are known."""
-        kept, count = self.season.kept, entries.shape[0] - 2 * self.season.reach
-        known = (entries[:, -1:] > 0).to(torch.float32)
-        values = torch.cat([entries[:, kept : kept + 1 + self.both], known], dim=1)
+    def _smoothed(self, entries: Tensor) -> tuple[Tensor, Tensor]:
+        """Return means of the parts of each bin and those after it, `[n - reach, B]`, and how many are known."""
+        column, count = self.season.kept + 1, entries.shape[0] - self.season.reach
+        values = torch.stack([entries[:, column], (entries[:, -1] > 0).to(torch.float32)], dim=1)
         total = values[:count]
-        for shift in range(1, 2 * self.season.reach + 1):
+        for shift in range(1, self.season.reach + 1):
             total = total + values[shift : shift + count]
-        number = total[:, -1]
-        divisor = number.clamp(min=1)
-        return total[:, 0] / divisor, total[:, -2] / divisor, number
+        return total[:, 0] / total[:, 1].clamp(min=1), total[:, 1]
 
     def _between(self, period: Tensor) -> tuple[Tensor, Tensor]:
         """Return the place to the left of each period's position, `[H + 1, B]`, and how far the position is from it."""

@@ -7,6 +7,9 @@ Source: 'sleeping experts' (Freund, Schapire, Singer & Warmuth 1997; Blum 1997).
 period sleeps. Its errors are compared with those of the plain experts on the periods at which it was awake, so that one
 that wakes late, or on easy periods only, is neither punished nor favoured. Experts that wake together form a group.
 
+A stream begins with a prior: errors that the experts usually make at each anchor, relative to the plain ones', which
+count as a few errors of its own.
+
 Shapes: `[A, K, B]`, anchors, experts, batch; `[A, G, B]` by group. `own` maps K to G.
 """
 
@@ -19,11 +22,8 @@ from torch import Tensor, nn
 
 from rillcast_training.model.experts.config import ExpertsConfig
 
-_FLOOR: Final = 1e-6  # of a relative error, below which experts are equal
-_NEVER: Final = 1e30
+_NEVER: Final = 1e15  # the relative error of an expert that sleeps
 _TINY: Final = 1e-30
-_LAST_VALUE: Final = 1e-3  # weight before any error is known
-_ANY: Final = 1e-6
 
 
 class Errors(NamedTuple):
@@ -32,61 +32,97 @@ class Errors(NamedTuple):
     Attributes:
         error: `[A, K, B]` absolute errors.
         reference: `[A, G, B]` reference errors on the same periods.
-        judged: `[A, G, B]` number of those periods.
         plain: `[A, 1, B]` mean errors of the level and the last value.
+        judged: `[A, 1, B]` number of those.
     """
 
     error: Tensor
     reference: Tensor
-    judged: Tensor
     plain: Tensor
+    judged: Tensor
 
 
 class ExpertWeights(nn.Module):
     """No parameters."""
 
     own: Tensor
-    patience: Tensor
-    first: Tensor
+    prior: Tensor
+    prior_sum: Tensor
+    growth: Tensor
+    neighbours: Tensor
+    anchors: Tensor
 
     def __init__(self, config: ExpertsConfig, groups: tuple[str, ...], group_of: tuple[int, ...]) -> None:
         super().__init__()
         self.constants = config.constants
-        self.anchors = len(config.anchors)
+        self.later = len(config.anchors) - 1
         self.levels = [number for number, (base, _) in enumerate(config.experts) if base == "level"]
-        cycles = torch.tensor([2.0 * _season(group, config) for group in groups])
-        patience = config.constants.patience + torch.tensor(config.anchors).unsqueeze(1) + cycles
-        first = [_LAST_VALUE if expert == ("level", 1.0) else _ANY for expert in config.experts]
-        self.register_buffer("own", torch.tensor(group_of), persistent=False)
-        self.register_buffer("patience", 1 / patience.unsqueeze(2), persistent=False)
-        self.register_buffer("first", torch.tensor(first).reshape(1, -1, 1), persistent=False)
+        growth, prior = torch.tensor(config.prior.growth), torch.tensor(config.prior.relative)
+        of_group = nn.functional.one_hot(torch.tensor(group_of), len(groups)).float()
+        tables = {
+            "own": torch.tensor(group_of),
+            "prior": prior.unsqueeze(2),
+            # [K, A * G]: sums over the anchors of each expert's prior times its group's reference error
+            "prior_sum": (prior.t().unsqueeze(2) * of_group.unsqueeze(1)).flatten(1),
+            "growth": (growth[1:] / growth[:-1]).reshape(-1, 1, 1),
+            "neighbours": _with_neighbours(len(config.anchors), config.constants.neighbour),
+            "anchors": torch.tensor(config.anchors, dtype=torch.float32).reshape(-1, 1, 1),
+        }
+        for name, table in tables.items():
+            self.register_buffer(name, table, persistent=False)
 
-    def forward(self, errors: Errors, awake: Tensor) -> Tensor:
-        """Return weights `[A, K, B]` that sum to 1 over the experts that are awake, or are 0 where none is.
+    def scale(self, errors: Errors, first: Tensor, least: Tensor) -> Tensor:
+        """Return the plain experts' error at each anchor, `[A, 1, B]`.
+
+        Where few errors are known, it is that of the anchor before, grown as it usually does.
 
         Args:
             errors: Errors so far.
-            awake: `[A, G, B]` bool, the groups that say something.
+            first: `[B]`, one period ahead before anything is known.
+            least: `[B]`, its smallest value.
         """
         c = self.constants
-        scored = awake & (errors.judged > 0)
-        counts = scored.to(torch.float32)
-        share = counts / errors.reference.clamp(min=_TINY)
-        relative = _with_neighbours(errors.error * self._each(share), c.neighbour, self.anchors)
-        number = _with_neighbours(counts, c.neighbour, self.anchors).clamp(min=_TINY)
-        asleep = torch.where(scored, 0.0, _NEVER)
-        relative = relative / self._each(number) + self._each(asleep)
-        best = relative.amin(dim=1, keepdim=True)
-        trust = (errors.judged * self.patience).clamp(max=1)
-        weight = power((best + _FLOOR) / (relative + _FLOOR), c.power) * self._each(trust)
-        unknown = torch.where(awake & ~scored, 1.0, 0.0)
-        weight = weight + self._each(unknown) * self.first
-        return weight / weight.sum(dim=1, keepdim=True).clamp(min=_TINY)
+        known = torch.ones(1) / (errors.judged[1:] + c.prior_growth)
+        own, grown = errors.plain[1:] * known, (c.prior_growth * self.growth) * known
+        before = torch.where(errors.judged[0] > 0, errors.plain[0] / errors.judged[0].clamp(min=_TINY), first)
+        scales = [before]
+        for anchor in range(self.later):
+            before = own[anchor] + grown[anchor] * before
+            scales.append(before)
+        return ((1 + c.reference) * torch.maximum(torch.stack(scales), least)).clamp(min=_TINY)
 
-    def missed(self, errors: Errors, weights: Tensor) -> Tensor:
-        """Return `[A, 1, B]`, the mean error of the experts by today's weights."""
-        share = torch.where(errors.judged > 0, 1.0, 0.0) / errors.judged.clamp(min=_TINY)
-        return (weights * errors.error * self._each(share)).sum(dim=1, keepdim=True)
+    def relative(self, errors: Errors, scale: Tensor) -> Tensor:
+        """Return the experts' errors over those of the plain ones, `[A, K, B]`, the prior included.
+
+        What an expert missed by near ahead moves its prior far ahead.
+        """
+        c = self.constants
+        unit = torch.ones(1) / scale
+        error, reference = errors.error * unit, errors.reference * unit
+        usual = torch.matmul(self.prior_sum, reference.flatten(0, 1))
+        shift = (error.sum(dim=0) + c.prior_shift) / (usual + c.prior_shift)
+        share = self._each(torch.ones(1) / (reference + c.prior_errors))
+        return (error + (c.prior_errors * self.prior) * shift) * share
+
+    def forward(self, relative: Tensor, awake: Tensor, count: Tensor) -> Tensor:
+        """Return weights `[A, K, B]` that sum to 1 over the experts that are awake, or are 0 where none is.
+
+        The power of the errors grows with what is known: a stream has as many independent errors as it has stretches
+        of the horizon.
+
+        Args:
+            relative: `[A, K, B]` relative errors.
+            awake: `[A, G, B]` bool, the groups that say something.
+            count: `[B]` number of values.
+        """
+        c = self.constants
+        followed = count + c.evidence_start
+        exponent = c.power * followed / (followed + c.evidence * self.anchors)
+        asleep = self._each(torch.where(awake, 0.0, _NEVER))
+        smooth = torch.matmul(self.neighbours, relative.flatten(1)).reshape(relative.shape) + asleep
+        best = smooth.amin(dim=1, keepdim=True)
+        weight = torch.exp(-exponent * log_ratio(smooth, best) - asleep)
+        return weight / weight.sum(dim=1, keepdim=True).clamp(min=_TINY)
 
     def learn(self, errors: Errors, missed: Tensor, awake: Tensor, valid: Tensor) -> Errors:
         """Return the errors after a period has come.
@@ -99,19 +135,27 @@ class ExpertWeights(nn.Module):
         """
         c = self.constants
         levels = missed[:, self.levels[0] : self.levels[-1] + 1].sum(dim=1, keepdim=True) / len(self.levels)
-        judged = torch.where(awake, c.forget * errors.judged + 1, errors.judged)
+        judged = torch.where(valid, c.forget * errors.judged + 1, errors.judged)
         plain = torch.where(valid, c.forget * errors.plain + levels, errors.plain)
-        reference = levels + c.reference * plain / judged[:, :1].clamp(min=1e-9)
+        reference = levels + c.reference * plain / judged.clamp(min=1e-9)
         return Errors(
             error=torch.where(self._each(awake), c.forget * errors.error + missed, errors.error),
             reference=torch.where(awake, c.forget * errors.reference + reference, errors.reference),
-            judged=judged,
             plain=plain,
+            judged=judged,
         )
 
     def _each(self, of_groups: Tensor) -> Tensor:
         """Repeat a figure of the groups for their experts."""
         return of_groups[:, self.own]
+
+
+def log_ratio(x: Tensor, y: Tensor) -> Tensor:
+    """Return about log(x / y), less than it for large ratios.
+
+    The first term of 2 artanh((x - y) / (x + y)): a logarithm's last bits may depend on the place in the batch.
+    """
+    return 2 * (x - y) / (x + y)
 
 
 def power(x: Tensor, exponent: int) -> Tensor:
@@ -127,17 +171,9 @@ def power(x: Tensor, exponent: int) -> Tensor:
     return result
 
 
-def _with_neighbours(values: Tensor, share: float, anchors: int) -> Tensor:
-    """Return `[A, ...]` plus a share of the values of the neighbouring anchors."""
-    if anchors == 1:
-        return values
-    nothing = values[:1] * 0
-    shared = share * values
-    return values + torch.cat([shared[1:], nothing]) + torch.cat([nothing, shared[:-1]])
-
-
-def _season(group: str, config: ExpertsConfig) -> int:
-    """Return the season that a group's experts need, 0 for none."""
-    if group == "plain":
-        return 0
-    return config.seasons[0 if group == "double" else int(group[-1])]
+def _with_neighbours(anchors: int, share: float) -> Tensor:
+    """Return `[A, A]`: means of each anchor and a share of its neighbours."""
+    near = torch.eye(anchors)
+    for number in range(anchors - 1):
+        near[number, number + 1] = near[number + 1, number] = share
+    return near / near.sum(dim=1, keepdim=True)

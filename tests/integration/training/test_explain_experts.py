@@ -61,7 +61,7 @@ def test_the_words_name_the_forecast_and_the_time(folder: Path, capsys: pytest.C
     assert ", after 51 events\n     1 ahead: " in printed
     first = explained(folder, capsys, "--stream", "cycle", "--at", "2024-01-01T00:30:00Z")
     assert "after 1 events" in first
-    assert "100 % level, and the last value" in first
+    assert "% level, and the last value, " in first  # by the prior
 
 
 def test_options_of_attributions_are_refused(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

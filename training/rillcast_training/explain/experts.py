@@ -35,7 +35,6 @@ _PLAIN: Final = {
     "phase_anomaly": "mean of the same time of the {season}, with its mean distance",
     "naive": "value a {season} ago",
     "phase": "mean of the same time of the {season}",
-    "smooth": "smoothed mean around the same time of the {season}",
 }
 
 

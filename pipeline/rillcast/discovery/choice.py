@@ -15,12 +15,14 @@ from rillcast.bundle.frequency import Frequency, parse
 from rillcast.discovery.fields import Chosen
 from rillcast.discovery.profile import Profile
 from rillcast.discovery.words import SUMMED_WORDS, words
+from rillcast.reading.paths import names
 
 _NEAR: Final = 1.2  # ratio up to which the cadence of streams is that of a model
 _FEW_REPEATS: Final = 0.02  # share of events that may repeat a period before aggregation pays
 _REGULAR: Final = 0.5
 _EVENTS_A_PERIOD: Final = 3  # at least, of a stream whose events come irregularly
 _LATE: Final = 0.001
+_OF_ONE_KIND: Final = 0.95  # share of streams of one cadence from which on the others need no word
 _MOST_LATENESS: Final = 48
 _ROUND_S: Final = (1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1_800, 3_600, 7_200, 21_600, 86_400)
 _ASYNCHRONOUS: Final = 10  # periods by which the streams of a partition are apart in time
@@ -66,6 +68,12 @@ def choose(chosen: Chosen, found: Profile, repeated: Callable[[str], float]) -> 
     choice = Choice()
     counted = chosen.y is None
     freq, aggregate = _frequency(found, repeated, choice, counted=counted)
+    if found.frequency is not None and found.frequencies.get(found.frequency, 1.0) < _OF_ONE_KIND and not aggregate:
+        others = [f"{share:.0%} {each}" for each, share in found.frequencies.items() if each != found.frequency]
+        choice.notes.append(
+            f"not all streams have the cadence of the model ({', '.join(others)}); of slower ones the periods between "
+            f"count as gaps. A service of their own serves them better"
+        )
     if aggregate:
         _aggregate(choice, chosen, found, parse(freq))
     elif found.late > _LATE:
@@ -136,6 +144,6 @@ def _kind(chosen: Chosen, found: Profile) -> tuple[str, str]:
         return "count", "no member looks like a value, so the events are counted"
     if found.constant == 1:
         return "sum", "every value is 1"
-    if words(chosen.y) & SUMMED_WORDS and not found.negative:
+    if all(words(name.rpartition(".")[2]) & SUMMED_WORDS for name in names(chosen.y)) and not found.negative:
         return "sum", f"by its name, {chosen.y} adds up over a period; or: mean, last, max, ..."
     return "mean", "values of a period are averaged; or: sum, last, max, count, ..."

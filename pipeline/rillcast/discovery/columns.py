@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -123,14 +124,8 @@ class Column:
         return float(np.mean([_time(value, unit) is not None for value in some]))
 
 
-def of_members(records: Sequence[Any], *, paths: bool) -> list[Column]:
-    r"""Return a column for each member.
-
-    Args:
-        records: The decoded records; one that is no object has no members.
-        paths: Whether a member within an object has the path `outer.inner`, with `\.` for a dot in a name. Names of
-            columns in a table stand as they are, but for commas.
-    """
+def of_members(records: Sequence[Any]) -> list[Column]:
+    """Return a column for each member, also of objects within the record; one that is no object has no members."""
     found: dict[tuple[str, ...], list[Any]] = {}
     for row, record in enumerate(records):
         for path, value in _leaves(record):
@@ -140,8 +135,7 @@ def of_members(records: Sequence[Any], *, paths: bool) -> list[Column]:
                     continue
                 column = found[path] = [ABSENT] * len(records)
             column[row] = value
-    whole = _path if paths else lambda path: ".".join(path).replace(",", "\\,")
-    return [Column(whole(path), path[-1], values) for path, values in found.items()]
+    return [Column(_path(path), path[-1], values) for path, values in found.items()]
 
 
 def of_context(polled: Polled, attributes: Sequence[Mapping[str, str]] | None) -> list[Column]:
@@ -169,12 +163,59 @@ def of_context(polled: Polled, attributes: Sequence[Mapping[str, str]] | None) -
     return columns
 
 
+class InArray(str):
+    """The step of a path to each element of an array: `readings[]`, or `[]` where the record is the array."""
+
+    __slots__ = ()
+
+
+def exploded(records: Sequence[Any]) -> tuple[list[Any], list[int]] | None:
+    """Return a record for each element of the array of objects that most records have, and its row among the records.
+
+    The element stands in its record as the member `name[]`. None = most records have no such array.
+    """
+    found = Counter(path for record in records for path in _arrays(record))
+    if not found or found.most_common(1)[0][1] < 0.5 * len(records):
+        return None
+    path = found.most_common(1)[0][0]
+    rows, numbers = list[Any](), list[int]()
+    for number, record in enumerate(records):
+        for element in _elements(record, path):
+            rows.append(_with_element(record, path, element))
+            numbers.append(number)
+    return rows, numbers
+
+
+def _arrays(record: Any, before: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if isinstance(record, list):
+        return [before] if record and isinstance(record[0], Mapping) else []
+    if not isinstance(record, Mapping) or len(before) >= _MOST_DEPTH:
+        return []
+    return [path for name, value in record.items() for path in _arrays(value, (*before, str(name)))]
+
+
+def _elements(record: Any, path: tuple[str, ...]) -> list[Any]:
+    for step in path:
+        record = record.get(step) if isinstance(record, Mapping) else None
+    return record if isinstance(record, list) else []
+
+
+def _with_element(record: Any, path: tuple[str, ...], element: Any) -> dict[str, Any]:
+    if not path:
+        return {InArray("[]"): element}
+    name, *rest = path
+    own = {each: value for each, value in record.items() if each != name}
+    if rest:
+        return own | {name: _with_element(record[name], tuple(rest), element)}
+    return own | {InArray(f"{escaped(name)}[]"): element}
+
+
 def _leaves(record: Any, before: tuple[str, ...] = ()) -> list[tuple[tuple[str, ...], Any]]:
     if not isinstance(record, Mapping):
         return []
     found: list[tuple[tuple[str, ...], Any]] = []
     for name, value in record.items():
-        path = (*before, str(name))
+        path = (*before, name if isinstance(name, InArray) else str(name))
         if isinstance(value, Mapping) and len(path) < _MOST_DEPTH:
             found += _leaves(value, path)
         elif not isinstance(value, list | Mapping):
@@ -183,7 +224,7 @@ def _leaves(record: Any, before: tuple[str, ...] = ()) -> list[tuple[tuple[str, 
 
 
 def _path(path: Sequence[str]) -> str:
-    return ".".join(map(escaped, path))
+    return ".".join(step if isinstance(step, InArray) else escaped(step) for step in path)
 
 
 def _decoded(value: Any) -> Any:

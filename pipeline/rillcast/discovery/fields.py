@@ -1,45 +1,30 @@
-"""Which members of a record are its stream, its time and its observation.
+"""Which members of a record are its stream, its time and its observations.
 
-Every column gets points for its name (`rillcast.discovery.words`) and its values, and the one with most is chosen.
+The column with most points is chosen (`rillcast.discovery.points`). Where several numbers look alike, all of them are
+observations; where one id has several events at most times, further members are joined to it.
 
-Owns: the points, the choice, and its reasons in words. Does not know: how records are decoded.
+Owns: the choice, and its reasons in words. Does not know: how records are decoded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, NamedTuple
-
-import numpy as np
+from typing import Final
 
 from rillcast.arrays import IntArray
 from rillcast.discovery.columns import Column
-from rillcast.discovery.words import (
-    ID_NAMES,
-    ID_WORDS,
-    NO_ID_WORDS,
-    NO_VALUE_WORDS,
-    OTHER_TIME_WORDS,
-    TIME_NAMES,
-    TIME_WORDS,
-    VALUE_NAMES,
-    VALUE_WORDS,
-    bare,
-)
-from rillcast.discovery.words import words as words_of
+from rillcast.discovery.points import Scored, as_id, as_time, as_value
+from rillcast.discovery.words import VALUE_NAMES, bare
 from rillcast.reading.times import Unit
 
-_FEW: Final = 20
-"""Records below which it says little that a value comes once only."""
-
-
-class Scored(NamedTuple):
-    """A column, its points, and what speaks for it."""
-
-    column: Column
-    points: float
-    reasons: tuple[str, ...]
+_LEAST: Final = {"ds": 0.5, "unique_id": -2.5, "y": -1.5}
+"""Points below which nothing is chosen."""
+_ALIKE: Final = 1.6  # points by which several observations may differ
+_OBSERVATION: Final = 0.5  # points that each of several observations has at least
+_MOST_MEMBERS: Final = 12  # observations that are listed; more of one object are `object.*`
+_MOST_PARTS: Final = 4
+_REPEATED: Final = 0.2  # share of events with the id and time of another from which on the id lacks a part
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +32,17 @@ class Chosen:
     """The fields of a record.
 
     Attributes:
-        unique_id: Source of the stream's id; None = no column looks like one.
+        unique_id: Source of the stream's id, several joined by commas; None = no column looks like one.
         ds: Source of the time; None = no column looks like one.
-        ds_unit: Unit of a time that is a number.
-        y: Source of the observation; None = no column looks like one.
+        ds_unit: Unit of a time that is a number, or `auto`.
+        y: Source of the observation, several joined by commas; None = no column looks like one.
         why: By field, what speaks for the choice.
         others: By field, other columns that came near.
     """
 
     unique_id: str | None
     ds: str | None
-    ds_unit: Unit
+    ds_unit: str
     y: str | None
     why: dict[str, str]
     others: dict[str, list[str]]
@@ -72,170 +57,83 @@ def choose(columns: Sequence[Column], partitions: IntArray, fixed: dict[str, str
         fixed: Sources that the caller has named, by field.
     """
     by_source = {column.source: column for column in columns}
-    stamps = by_source.get("$timestamp")
-    why: dict[str, str] = {}
+    why = dict.fromkeys(fixed, "as you said")
     others: dict[str, list[str]] = {}
 
-    def best(field: str, found: list[Scored], least: float) -> Column | None:
+    def ranked(field: str, found: Iterable[Scored | None]) -> list[Scored]:
         if field in fixed:
-            why[field] = "as you said"
-            return by_source.get(fixed[field]) or Column(fixed[field], fixed[field], ())
-        found = sorted((each for each in found if each.points >= least), key=lambda each: -each.points)
-        others[field] = [each.column.source for each in found[1:4]]
-        if not found:
-            return None
-        why[field] = ", ".join(found[0].reasons)
-        return found[0].column
+            named = fixed[field]
+            return [Scored(by_source.get(named, Column(named, named, ())), 0.0, ())]
+        likely = [each for each in found if each is not None and each.points >= _LEAST[field]]
+        return sorted(likely, key=lambda each: -each.points)
 
-    time = best("ds", [each for column in columns if (each := _as_time(column, stamps, partitions))], 0.5)
+    stamps, key = by_source.get("$timestamp"), by_source.get("$key")
+    times = ranked("ds", (as_time(column, stamps, partitions) for column in columns))
+    time = times[0].column if times else None
     rest = [column for column in columns if column is not time and column.source != "$timestamp"]
-    key = by_source.get("$key")
-    ids = best("unique_id", [each for column in rest if (each := _as_id(column, key, columns))], -2.5)
-    rest = [column for column in rest if column is not ids and not column.source.startswith("$")]
-    value = best("y", [each for column in rest if (each := _as_value(column, partitions))], -1.5)
+    ids = ranked("unique_id", (as_id(column, key, columns) for column in rest))
+    parts = ids[:1] if "unique_id" in fixed else _parts(ids, time)
+    taken = {each.column.source for each in parts}
+    rest = [column for column in rest if column.source not in taken and not column.source.startswith("$")]
+    values = ranked("y", (as_value(column, partitions) for column in rest))
+    members = values[:1] if "y" in fixed else _observations(values)
+    for field, chosen, found in (("ds", times[:1], times), ("unique_id", parts, ids), ("y", members, values)):
+        if field not in fixed and chosen:
+            why[field] = ", ".join(chosen[0].reasons)
+            others[field] = [each.column.source for each in found if each not in chosen][:3]
+    if len(parts) > 1:
+        why["unique_id"] += "; without the others it has several events at a time"
+    if len(members) > 1:
+        why["y"] = f"{len(members)} numbers that look alike: each is a stream"
     unit: Unit = (time.time_unit if time is not None and time.source != "$timestamp" else None) or "ms"
-    sources = [None if column is None else column.source for column in (ids, time, value)]
-    return Chosen(sources[0], sources[1], unit, sources[2], why, others)
+    return Chosen(
+        ",".join(each.column.source for each in parts) or None,
+        None if time is None else time.source,
+        unit,
+        _listed([each.column.source for each in members], by_source) or None,
+        why,
+        others,
+    )
 
 
-def _as_time(column: Column, stamps: Column | None, partitions: IntArray) -> Scored | None:
-    unit = column.time_unit
-    if unit is None or column.source == "$key" or column.share_present < 0.9:
-        return None
-    name, words = bare(column.name), words_of(column.name)
-    if column.source == "$timestamp":
-        return Scored(column, 1.0, ("the record's own timestamp, since no member looks like a time",))
-    points, reasons = 0.0, []
-    if name in TIME_NAMES:
-        points += 3 - 0.05 * TIME_NAMES.index(name)
-        reasons.append("its name")
-    elif words & TIME_WORDS:
-        points += 2.2
-        reasons.append("its name")
-    if words & OTHER_TIME_WORDS:
-        points -= 1.0
-    if not column.is_numeric:
-        points += 2.0
-        reasons.append("it is a date and time in text")
-    else:
-        reasons.append(f"its numbers are times in {unit}")
-    times = column.times(unit)
-    if column.is_numeric and stamps is not None and _near(times, stamps):
-        points += 1.5
-        reasons.append("they lie near the records' timestamps")
-    if len(set(times)) <= 1 and len(times) >= _FEW:
-        points -= 2.0
-    if _share_rising(times, partitions) >= 0.9:
-        points += 0.7
-        reasons.append("it rises")
-    if column.source.startswith("$"):
-        points -= 0.5
-    return Scored(column, points, tuple(reasons))
+def _parts(ids: Sequence[Scored], time: Column | None) -> list[Scored]:
+    """Return the id, and further members while it has several events at one time without them."""
+    chosen = list(ids[:1])
+    if not chosen or time is None:
+        return chosen
+    unit: Unit = time.time_unit or "ms"
+    times = [*time.values] if time.source == "$timestamp" else time.times(unit)
+    repeated = _repeated(chosen, times)
+    while repeated > _REPEATED and len(chosen) < _MOST_PARTS:
+        more = [each for each in ids if each not in chosen and not each.column.source.startswith("$")]
+        found = [(_repeated([*chosen, each], times), -each.points, number) for number, each in enumerate(more)]
+        if not found or min(found)[0] > repeated / 2:
+            return chosen
+        repeated = min(found)[0]
+        chosen.append(more[min(found)[2]])
+    return chosen
 
 
-def _as_id(column: Column, key: Column | None, columns: Sequence[Column]) -> Scored | None:
-    known = [unique_id for unique_id in column.ids if unique_id is not None]
-    words, name = words_of(column.name), bare(column.name)
-    named = name in ID_NAMES or bool(words & ID_WORDS)
-    if not known or len(known) < 0.9 * len(column.ids) or not _may_be_id(column, named=named):
-        return None
-    points, reasons = 0.0, list[str]()
-    if name in ID_NAMES:
-        points += 3 - 0.05 * ID_NAMES.index(name)
-    elif named:
-        points += 1.5 if words & NO_ID_WORDS else 2.0
-    elif words & NO_ID_WORDS:
-        points -= 1.5
-    if named:
-        reasons.append("its name")
-    if column.source == "$key":
-        points, reasons = 1.2, ["the records are keyed by it"]
-    elif column.source.startswith("$header"):
-        points -= 0.7
-    elif key is not None and key.present and _share_equal(column, key) >= 0.99:
-        points += 3.0
-        reasons.append("it is the key of the records")
-    repeats, reason = _repeats(len(known), column.distinct)
-    if float(np.mean([len(unique_id) for unique_id in known[:200]])) > 64:
-        points -= 2.0
-    position = next((at for at, each in enumerate(columns) if each is column), 0)
-    return Scored(column, points + repeats - 0.001 * position, (*reasons, *reason) or ("it is text",))
+def _repeated(parts: Sequence[Scored], times: Sequence[object]) -> float:
+    """Return the share of records with the id and time of another."""
+    rows = list(zip(*(each.column.ids for each in parts), times, strict=True))
+    return 1 - len(set(rows)) / max(1, len(rows))
 
 
-def _may_be_id(column: Column, *, named: bool) -> bool:
-    if column.time_unit is not None and not named:
-        return False
-    if column.is_numeric:
-        named = named and not words_of(column.name) & VALUE_WORDS
-        return column.is_whole and (named or column.source == "$key")
-    return True
+def _observations(values: Sequence[Scored]) -> list[Scored]:
+    """Return the best observation, or several that look alike."""
+    if not values or bare(values[0].column.name) in VALUE_NAMES:
+        return list(values[:1])
+    least = max(_OBSERVATION, values[0].points - _ALIKE)
+    alike = [each for each in values if each.points >= least]
+    return alike if len(alike) > 1 else list(values[:1])
 
 
-def _repeats(n: int, distinct: int) -> tuple[float, tuple[str, ...]]:
-    """Return points for how often an id comes again: one that never does is that of an event."""
-    if n >= _FEW and distinct == n:
-        return -6.0, ()
-    if n >= _FEW and distinct > 0.9 * n:
-        return -2.0, ()
-    if distinct > 1:
-        return 0.5, (f"{distinct:,} different ones in {n:,} records",)
-    return -0.8, ()
-
-
-def _as_value(column: Column, partitions: IntArray) -> Scored | None:
-    if not column.is_numeric or column.share_present < 0.05:
-        return None
-    name, words = bare(column.name), words_of(column.name)
-    points, reasons = 0.0, list[str]()
-    if name in VALUE_NAMES:
-        points += 3 - 0.05 * VALUE_NAMES.index(name)
-        reasons.append("its name")
-    elif words & VALUE_WORDS and not words & NO_VALUE_WORDS:
-        points += 1.5
-        reasons.append("its name")
-    if words & NO_VALUE_WORDS:
-        points -= 2.5
-    if column.time_unit is not None:
-        points -= 2.0
-    if not column.is_whole:
-        points += 1.0
-        reasons.append("it has fractions")
-    if column.share_present < 0.5:
-        points -= 1.0
-    numbers = column.numbers
-    if numbers.size >= _FEW and np.nanmax(numbers) == np.nanmin(numbers):
-        points -= 1.5
-    elif _is_sequence(column, partitions):
-        points -= 3.0
-    return Scored(column, points, tuple(reasons) or ("it is a number that changes",))
-
-
-def _near(times: Sequence[int | None], stamps: Column) -> bool:
-    apart = [
-        abs(time - stamp)
-        for time, stamp in zip(times, stamps.values, strict=True)
-        if time is not None and isinstance(stamp, int)
-    ]
-    return bool(apart) and float(np.median(apart)) < 30 * 86_400_000
-
-
-def _share_rising(times: Sequence[int | None], partitions: IntArray) -> float:
-    known = np.array([0 if time is None else time for time in times], np.int64)
-    same = np.diff(partitions) == 0
-    return float(np.mean(np.diff(known)[same] >= 0)) if same.any() else 0.0
-
-
-def _share_equal(column: Column, other: Column) -> float:
-    return float(np.mean([a is not None and a == b for a, b in zip(column.ids, other.ids, strict=True)]))
-
-
-def _is_sequence(column: Column, partitions: IntArray) -> bool:
-    """Whether the numbers count the records: each is greater than the one before by one step."""
-    numbers = np.array([np.nan if value is None else float(value) for value in map(_whole, column.values)])
-    steps = np.diff(numbers)[np.diff(partitions) == 0]
-    steps = steps[~np.isnan(steps)]
-    return steps.size >= _FEW and bool(np.all(steps == steps[0])) and float(steps[0]) > 0
-
-
-def _whole(value: object) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) else None
+def _listed(sources: Sequence[str], columns: Iterable[str]) -> str:
+    """Return the observations by their names, or all members of the object that contains nothing but them."""
+    if len(sources) > _MOST_MEMBERS:
+        outer = sources[0].rpartition(".")[0]
+        within = {source for source in columns if source.startswith(f"{outer}.")}
+        if outer and within == set(sources):
+            return f"{outer}.*"
+    return ",".join(sources)

@@ -5,9 +5,8 @@ Owns: the choice of format and envelope, and the records that the choice rests o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,20 +17,17 @@ from rillcast.arrays import IntArray
 from rillcast.codecs.connect import open_members
 from rillcast.codecs.observations.cloudevents import open_event
 from rillcast.codecs.observations.rejections import RefusedError
-from rillcast.discovery import columns, fields
+from rillcast.discovery import columns, fields, file_rows
 from rillcast.discovery.columns import Column
 from rillcast.errors import DataError, SettingsError
-from rillcast.reading import files
-from rillcast.reading.files import TextForm, UnreadableError
 from rillcast.settings import Settings
+from rillcast.settings.input import METRIC_FORMATS
 from rillcast.transports.base import Polled
 
 LOOKED_AT: Final = 20_000
 """Records that fields are chosen by."""
 _TRIED: Final = 200
 _ENOUGH: Final = 0.5
-_SEPARATORS: Final = (",", ";", "\t", "|")
-_ENCODINGS: Final = ("utf-8", "cp1252", "latin-1")
 _FRAMED: Final = ("avro", "json_schema")
 _FAILURES: Final = (
     RefusedError,
@@ -86,12 +82,19 @@ def of_topic(settings: Settings, polled: Polled) -> Layout:
             f"{_shown(some.values[0])}. Say with --input.format what they are"
         )
     assert tried is not None
+    if tried.input.format in METRIC_FORMATS:
+        return _metrics(tried, members)
     if tried.input.format == "protobuf":
         names = tried.input.fields
         return Layout(tried, fields.Chosen(names.unique_id, names.ds, tried.input.time_unit, names.y, {}, {}), 3, 0.0)
     attributes = None if envelope == "none" else [_attributes(some, row) for row in range(len(some))]
-    found = columns.of_members(members, paths=True) + columns.of_context(some, attributes)
-    return _layout(tried, found, members, some.partitions)
+    context = columns.of_context(some, attributes)
+    chosen = _layout(tried, columns.of_members(members) + context, members, some.partitions)
+    if chosen.chosen.y is None and (elements := columns.exploded(members)) is not None:
+        rows, numbers = elements
+        again = [Column(each.source, each.name, [each.values[number] for number in numbers]) for each in context]
+        return _layout(tried, columns.of_members(rows) + again, rows, some.partitions[numbers])
+    return chosen
 
 
 def of_file(settings: Settings) -> Layout:
@@ -101,28 +104,35 @@ def of_file(settings: Settings) -> Layout:
         DataError: The file cannot be read, or is empty.
     """
     path = Path(str(settings.input.path))
-    name = path.name.lower().removesuffix(".gz")
-    if not path.is_file():
-        raise DataError(f"input.path {path}: there is no such file")
-    form, table = settings.input.form, settings.input.is_table
-    try:
-        if name.endswith(".csv"):
-            form, rows = _csv(path, form)
-        elif name.endswith(".parquet"):
-            rows = list(islice(_parquet(path), LOOKED_AT))
-        else:
-            rows = list(islice(_json_lines(path, form), LOOKED_AT))
-    except (OSError, UnreadableError, UnicodeError) as error:
-        raise DataError(f"input.path {path}: {error}") from error
+    form, rows = file_rows.read(path, settings.input.form, LOOKED_AT)
     if not rows:
         raise DataError(f"input.path {path}: the file has no records")
+    if not settings.input.is_table and 2 * sum(map(_is_metric, rows[:_TRIED])) > len(rows[:_TRIED]):
+        given = settings.input.model_copy(update={"format": "telegraf"})
+        documents = [row.get("metrics", [row]) for row in rows if row is not None]
+        return _metrics(settings.model_copy(update={"input": given}), documents)
     given = settings.input.model_copy(
         update={"separator": form.separator, "decimal": form.decimal, "encoding": form.encoding}
     )
-    found = columns.of_members(rows, paths=not table)
+    found = columns.of_members(rows)
     if form.decimal == ",":
-        found = [_with_points(column) for column in found]
+        found = [file_rows.with_points(column) for column in found]
     return _layout(settings.model_copy(update={"input": given}), found, rows, np.zeros(len(rows), np.int64))
+
+
+def _metrics(settings: Settings, documents: Sequence[Any]) -> Layout:
+    """Return the layout of metrics, whose members have names of their own; only the unit of their times differs."""
+    metrics = [metric for document in documents if document is not None for metric in document][:LOOKED_AT]
+    stamps = Column("timestamp", "timestamp", [metric.get("timestamp") for metric in metrics])
+    given = settings.input.fields
+    ds, unit = given.ds, "auto"
+    if stamps.share_present < _ENOUGH and ds == type(given)().ds:
+        ds = "$timestamp"
+    elif stamps.time_unit is not None and stamps.time_unit != settings.input.time_unit:
+        unit = stamps.time_unit
+    why = {"ds": "most metrics have no time of their own"}
+    unreadable = sum(document is None for document in documents) / max(1, len(documents))
+    return Layout(settings, fields.Chosen(given.unique_id, ds, unit, given.y, why, {}), 4, unreadable)
 
 
 def _layout(settings: Settings, found: Sequence[Column], members: Sequence[Any], partitions: IntArray) -> Layout:
@@ -176,7 +186,26 @@ def _likely_formats(settings: Settings, polled: Polled) -> list[str]:
                 f"{number}); name the registry with --registry.url"
             )
         return list(_FRAMED)
-    return ["json", "msgpack"]
+    if 2 * sum(_is_metric(_json(value)) for value in values) > len(values):
+        return ["telegraf"]
+    return ["json", "msgpack", "influx"]
+
+
+def _json(value: bytes) -> Any:
+    try:
+        return msgspec.json.decode(value)
+    except _FAILURES:
+        return None
+
+
+def _is_metric(document: Any) -> bool:
+    """Whether a document is a metric, or a batch of them, as Telegraf writes them in JSON."""
+    if isinstance(document, Mapping) and isinstance(document.get("metrics"), list):
+        document = document["metrics"]
+    first = document[0] if isinstance(document, list) and document else document
+    return (
+        isinstance(first, Mapping) and isinstance(first.get("fields"), Mapping) and isinstance(first.get("name"), str)
+    )
 
 
 def _decoded(settings: Settings, polled: Polled) -> list[Any]:
@@ -193,10 +222,11 @@ def _decoded(settings: Settings, polled: Polled) -> list[Any]:
 
 def _or_none(members: Callable[[Polled, int], Any], polled: Polled, row: int) -> Any:
     try:
-        found = members(polled, row)
+        value = polled.values[row] or b""
+        found = msgspec.json.decode(value) if value[:1] == b"[" else members(polled, row)
     except _FAILURES:
         return None
-    return found if isinstance(found, Mapping) else None
+    return found if isinstance(found, Mapping) or (isinstance(found, list) and found) else None
 
 
 def _attributes(polled: Polled, row: int) -> Mapping[str, str]:
@@ -208,75 +238,3 @@ def _attributes(polled: Polled, row: int) -> Mapping[str, str]:
 
 def _shown(value: bytes | None) -> str:
     return repr((value or b"")[:40])
-
-
-# Files.
-
-
-def _csv(path: Path, form: TextForm) -> tuple[TextForm, list[dict[str, Any]]]:
-    """Return how a CSV file is written, and its first rows."""
-    usual = TextForm()
-    separators = _SEPARATORS if form.separator == usual.separator else (form.separator,)
-    encodings = _ENCODINGS if form.encoding == usual.encoding else (form.encoding,)
-    best: tuple[TextForm, list[dict[str, Any]]] = (form, [])
-    width = 0
-    for separator in separators:
-        tried = TextForm(separator, form.decimal, form.encoding)
-        with files.open_bytes(path) as stream:
-            rows = files.CsvRows(stream, tried)
-            header = rows.header
-            some = [dict(zip(header, row.cells, strict=True)) for row in islice(rows, LOOKED_AT) if not row.fault]
-        if some and len(header) > width:
-            best, width = (tried, some), len(header)
-    tried, rows_found = best
-    encoding = next((name for name in encodings if _is_of(rows_found, name)), form.encoding)
-    tried = TextForm(tried.separator, tried.decimal, encoding)
-    if tried.separator != "," and form.decimal == usual.decimal and _has_commas(rows_found):
-        tried = TextForm(tried.separator, ",", encoding)
-    if encoding != form.encoding:
-        return _csv(path, tried)
-    return tried, rows_found
-
-
-def _is_of(rows: Sequence[Mapping[str, Any]], encoding: str) -> bool:
-    """Whether text that was read as UTF-8 is of an encoding; bytes that are not UTF-8 were kept as surrogates."""
-    if encoding == "utf-8":
-        return not any("\udc80" <= letter <= "\udcff" for row in rows for cell in row.values() for letter in cell)
-    try:
-        for row in rows:
-            for cell in row.values():
-                cell.encode("utf-8", "surrogateescape").decode(encoding)
-    except UnicodeDecodeError:
-        return False
-    return True
-
-
-def _has_commas(rows: Sequence[Mapping[str, str]]) -> bool:
-    """Whether some column has numbers with decimal commas, and none with decimal points."""
-    found = columns.of_members(rows, paths=False)
-    return any(not column.is_numeric and _with_points(column).is_numeric for column in found)
-
-
-def _with_points(column: Column) -> Column:
-    """Return a column with a decimal point in place of a comma in every number."""
-    values = [value.replace(",", ".") if isinstance(value, str) else value for value in column.values]
-    changed = Column(column.source, column.name, values)
-    return changed if changed.is_numeric else column
-
-
-def _json_lines(path: Path, form: TextForm) -> Iterator[Any]:
-    decode = msgspec.json.Decoder(dict[str, Any]).decode
-    with files.open_bytes(path) as stream:
-        for _, line in files.lines(stream, form.encoding):
-            try:
-                yield decode(line)
-            except _FAILURES:
-                yield None
-
-
-def _parquet(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        import polars
-    except ImportError as error:
-        raise SettingsError("Parquet needs polars: install the extra rillcast[parquet]") from error
-    yield from polars.scan_parquet(path).head(LOOKED_AT).collect().iter_rows(named=True)

@@ -148,7 +148,8 @@ def _choose_input(choice: Choice, layout: Layout) -> None:
     usual = FieldSettings()
     fields = {"unique_id": unique_id, "ds": chosen.ds, "y": chosen.y, "ds_unit": chosen.ds_unit}
     for name, value in fields.items():
-        if value is not None and value != getattr(usual, name):
+        implied = name == "ds_unit" and value in ("auto", given.time_unit)
+        if value is not None and value != getattr(usual, name) and not implied:
             choice.set(f"input.fields.{name}", value, _reason(choice, chosen.why, chosen.others, name))
 
 

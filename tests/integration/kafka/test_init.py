@@ -126,6 +126,29 @@ def test_clicks_are_counted(kafka: KafkaCluster, tmp_path: Path) -> None:
     assert len({each["unique_id"] for each in published}) == 9
 
 
+def test_wide_metrics_of_telegraf_are_forecast(kafka: KafkaCluster, tmp_path: Path) -> None:
+    given, out = topics(kafka, 2), tmp_path / "rillcast.toml"
+    rng = np.random.default_rng(5)
+    for partition in range(2):
+        metrics = [
+            {
+                "name": "cpu",
+                "tags": {"host": f"web-{partition}"},
+                "fields": {"usage_user": round(float(rng.random()), 3), "usage_idle": round(float(rng.random()), 3)},
+                "timestamp": START_MS // 1_000 + step * 60,
+            }
+            for step in range(80)
+        ]
+        kafka.produce(given["input.topic"], [json.dumps(each).encode() for each in metrics], partition=partition)
+    assert init(given, out) == 0
+    chosen = load(out)
+    assert (chosen.input.format, chosen.model, chosen.input.aggregate) == ("telegraf", "universal:1min", "none")
+    published = forecasts_of(kafka, given, out, tmp_path, 2 * 2 * 80)
+    assert Counter(each["unique_id"] for each in published) == {
+        f"cpu/host=web-{n}/{name}": 80 for n in range(2) for name in ("usage_user", "usage_idle")
+    }
+
+
 def test_an_existing_file_is_kept_and_an_empty_topic_is_said(
     kafka: KafkaCluster, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,8 +65,19 @@ def test_parquet_and_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(forecasts()) == len(rows)
 
 
+def test_a_file_of_metrics(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [
+        {"name": "cpu", "tags": {"host": "a"}, "fields": {"u": n / 9, "v": n / 7}, "timestamp": 1_772_323_200 + n * 60}
+        for n in range(90)
+    ]
+    Path("metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    init(capsys, "metrics.jsonl")
+    assert load().input.format == "telegraf"
+    assert {each["unique_id"] for each in forecasts()} == {"cpu/host=a/u", "cpu/host=a/v"}
+
+
 def test_raw_events_of_a_file_are_summed_as_by_polars(capsys: pytest.CaptureFixture[str]) -> None:
-    rows = [(f"shop-{n % 3}", 1_772_323_200 + n * 40, 1 + n % 4) for n in range(4_000)]
+    rows = [(f"shop-{n % 3}", 1_772_323_200 + n * 40, 1 + n % 4) for n in range(3_990)]  # whole periods
     lines = "".join(f"{shop},{at},{sold}\n" for shop, at, sold in rows)
     Path("sales.csv").write_text("shop,ts,units_sold\n" + lines)
     said = init(capsys, "sales.csv")
@@ -74,8 +85,14 @@ def test_raw_events_of_a_file_are_summed_as_by_polars(capsys: pytest.CaptureFixt
     assert said["settings"]["input.fields.ds_unit"] == "s"
     frame = pl.DataFrame(rows, schema=["shop", "ts", "sold"], orient="row").with_columns(ds=pl.from_epoch("ts"))
     every = {"1min": "1m", "5min": "5m"}[said["settings"]["model"].removeprefix("universal:")]
-    expected = frame.sort("ds").group_by_dynamic("ds", every=every, group_by="shop").agg(pl.len())
-    assert len(forecasts()) >= len(expected)
+    sums = frame.sort("ds").group_by_dynamic("ds", every=every, group_by="shop").agg(pl.col("sold").sum())
+    raw = {(each["unique_id"], each["ds"]): each["quantiles"] for each in forecasts()}
+    sums.rename({"shop": "unique_id", "sold": "y"}).write_csv("sums.csv")
+    assert cli.main(["init", "--input.path", "sums.csv", "--force"]) == 0
+    settings = load()
+    assert (settings.model, settings.input.aggregate) == (said["settings"]["model"], "none")
+    assert cli.main(["run", "--http.enabled", "false"]) == 0
+    assert raw == {(each["unique_id"], each["ds"]): each["quantiles"] for each in forecasts()}
 
 
 def test_what_the_flags_say_stays(capsys: pytest.CaptureFixture[str]) -> None:

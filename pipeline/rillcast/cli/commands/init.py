@@ -168,7 +168,7 @@ def _findings(proposal: Proposal) -> Iterator[tuple[str, str]]:
     yield "repeats", f"{found.repeated:.2%} of the events have the stream and time of another"
     kind = "whole numbers" if found.whole else "numbers with fractions"
     yield "values", f"{kind}; {found.zeros:.1%} are 0, {found.missing:.1%} missing"
-    if found.events_per_s:
+    if found.events_per_s and proposal.settings.input.path is None:
         yield "rate", f"{found.events_per_s:,.1f} events/s by the records' timestamps"
 
 

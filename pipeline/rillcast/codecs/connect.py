@@ -84,7 +84,7 @@ def _decoder(
         raise SettingsError(f"input.fields, input.only: {error}") from error
     form = _format(given, settings.registry)
     source = given.topic if given.path is None else "standard input" if given.path == "-" else given.path
-    looks = not given.is_table and given.format != "protobuf" and expansion is None
+    looks = not given.is_table and given.format != "protobuf" and expansion is None and given.aggregate != "count"
     members = _members(given, form) if looks else None
     return ObservationDecoder(
         limits,

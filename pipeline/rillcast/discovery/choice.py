@@ -127,7 +127,12 @@ def _aggregate(choice: Choice, chosen: Chosen, found: Profile, frequency: Freque
     choice.set("input.aggregate", kind, why)
     apart = found.disorder_ms
     if found.streams_per_partition[1] > 1 and apart <= _ASYNCHRONOUS * frequency.nominal_ms:
-        choice.set("input.close", "partition", "the streams of a partition run at the same time")
+        choice.set(
+            "input.close",
+            "partition",
+            "the streams of a partition run at the same time. With input.idle_s a partition that falls silent closes "
+            "its periods too",
+        )
         if apart:
             grace_s = next((s for s in _ROUND_S if s * 1_000 >= apart), math.ceil(apart / 1_000))
             choice.set(

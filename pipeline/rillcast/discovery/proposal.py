@@ -86,7 +86,8 @@ def propose(settings: Settings, layout: Layout, read: Callable[[Settings], Sampl
     """
     choice = Choice()
     _choose_input(choice, layout)
-    proposed = settings_with(settings, choice.values)
+    counted = {"input.aggregate": "count"} if layout.chosen.y is None else {}
+    proposed = settings_with(settings, choice.values | counted)
     sample = read(proposed)
     events, rejections = open_decoder(proposed, None).decode(sample.polled)
     refused = Counter(rejection.reason.value for rejection in rejections)

@@ -53,7 +53,10 @@ def open_source(
 
         given = settings.input
         stream = given.stream_of_file
-        columns = FileColumns.of(given.fields, covariates, stream, given.only) if given.is_table else None
+        counted = given.aggregate == "count"
+        columns = None
+        if given.is_table:
+            columns = FileColumns.of(given.fields, covariates, stream, given.only, counted=counted)
         return FileSource(settings.input.path, given.format, given.rate, columns, given.form, streams)
     return client_of(settings.kafka).source(settings.kafka, settings.input.topic)
 

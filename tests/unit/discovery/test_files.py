@@ -65,6 +65,20 @@ def test_parquet_and_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(forecasts()) == len(rows)
 
 
+@pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])
+def test_rows_without_a_value_are_counted(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [{"page": f"/p{n % 3}", "time": f"2026-03-01T{n // 120:02d}:{n // 2 % 60:02d}:00Z"} for n in range(2_400)]
+    path = Path(f"clicks.{kind}")
+    if kind == "jsonl":
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    else:
+        frame = pl.DataFrame(rows)
+        (frame.write_csv if kind == "csv" else frame.write_parquet)(path)
+    said = init(capsys, str(path))
+    assert said["settings"]["input.aggregate"] == "count"
+    assert {each["unique_id"] for each in forecasts()} == {"/p0", "/p1", "/p2"}
+
+
 def test_a_file_of_metrics(capsys: pytest.CaptureFixture[str]) -> None:
     rows = [
         {"name": "cpu", "tags": {"host": "a"}, "fields": {"u": n / 9, "v": n / 7}, "timestamp": 1_772_323_200 + n * 60}

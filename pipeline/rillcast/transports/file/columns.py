@@ -64,6 +64,7 @@ class FileColumns:
         ids: Columns that are joined to the id, where they are several or none.
         ys: Columns of the observations, where they are several; each is a stream, with its name as the id's last part.
         only: Conditions that a row has to meet.
+        counted: Whether rows are counted, so that a file without the column `y` is as good.
     """
 
     unique_id: str = "unique_id"
@@ -76,10 +77,17 @@ class FileColumns:
     ids: tuple[str, ...] = ()
     ys: tuple[str, ...] = ()
     only: tuple[Condition, ...] = ()
+    counted: bool = False
 
     @classmethod
     def of(
-        cls, fields: FieldSettings, covariates: Sequence[Covariate], stream: str = "", only: str | None = None
+        cls,
+        fields: FieldSettings,
+        covariates: Sequence[Covariate],
+        stream: str = "",
+        only: str | None = None,
+        *,
+        counted: bool = False,
     ) -> FileColumns:
         r"""Return the columns that a mapping names; a path is a name, since a column has no members.
 
@@ -104,6 +112,7 @@ class FileColumns:
             tuple(covariates),
             fields.future,
             stream,
+            counted=counted,
         )
         if len(ids) <= 1 and len(ys) == 1 and not chosen:
             return plain
@@ -120,7 +129,7 @@ class FileColumns:
         if self.is_spread:
             asked = [column_of(condition) for condition in self.only]
             return list(dict.fromkeys([*self.ids, self.ds, *self.ys, *asked]))
-        return [name for name in (self.unique_id, self.ds, self.y) if name != ""]
+        return [name for name in (self.unique_id, self.ds, "" if self.counted else self.y) if name != ""]
 
     def of_now(self, header: Sequence[str]) -> dict[str, str]:
         """Return the file's columns of covariates at the event, by the covariate's name."""
@@ -154,7 +163,9 @@ class FileColumns:
         number = partial(read_number, decimal=decimal)
         kinds = {one.name: read_category if one.kind == "category" else number for one in self.covariates}
         found = [Cell(("unique_id",), self.unique_id, read_id)] if self.unique_id else []
-        found += [Cell(("ds",), self.ds, self.time), Cell(("y",), self.y, number)]
+        found.append(Cell(("ds",), self.ds, self.time))
+        if not self.counted or self.y in header:
+            found.append(Cell(("y",), self.y, number))
         if self.is_spread:
             found = [Cell(("ids", name), name, read_id) for name in self.ids]
             found += [Cell(("ds",), self.ds, self.time), *(Cell(("ys", name), name, number) for name in self.ys)]

@@ -27,7 +27,7 @@ from tests.support.postgres import PostgresError, Server, running_postgres
 
 PAGE: Final = ROOT / "docs" / "how-to" / "postgresql.md"
 TIMEOUT_S: Final = 150.0
-STREAMS, DAYS, STEPS = 2, 366, 7
+STREAMS, PERIODS, STEPS = 4, 287, 12  # the last period of the day stays open
 
 
 def files(page: str) -> dict[str, str]:
@@ -72,6 +72,7 @@ def test_every_command_of_the_page_runs_and_the_table_has_what_was_published(
         programs.mkdir()
         (programs / "rillcast").write_text(f'#!/bin/sh\nexec {sys.executable} -m rillcast "$@"\n')
         (programs / "rillcast").chmod(0o755)
+        (programs / "python").symlink_to(sys.executable)
         kafka_connect.write_script(programs / "connect-standalone.sh")
         environment = {name: value for name, value in os.environ.items() if not name.startswith("RILLCAST_")} | {
             "PATH": f"{programs}:{server.programs}:{os.environ['PATH']}",
@@ -85,24 +86,25 @@ def test_every_command_of_the_page_runs_and_the_table_has_what_was_published(
         }  # fmt: skip
         lines = [line.replace("--topic observations", f"--topic {topics['observations']}") for line in commands(page)]
         assert [line.split()[0] for line in lines] == [
-            "rillcast", "rillcast", "rillcast", "connect-standalone.sh", "psql", "psql",
+            "python", "rillcast", "rillcast", "connect-standalone.sh", "psql", "psql",
         ]  # fmt: skip
         shell = opened.enter_context(_shell(tmp_path, environment))
         for line in lines[:4]:
             shell.run(line)
-        expected = STREAMS * DAYS * STEPS
+        expected = STREAMS * PERIODS * STEPS
         deadline = time.monotonic() + TIMEOUT_S
         while (found := query(server, "SELECT count(*) AS n FROM forecasts")) != [{"n": str(expected)}]:
             logs = "".join((tmp_path / name).read_text()[-2000:] for name in ("service.log", "connect.log"))
+            assert all(process.poll() is None for process in shell.background), f"a program has ended\n{logs}"
             assert time.monotonic() < deadline, f"the table has {found} of {expected} rows\n{logs}"
             time.sleep(0.5)
         said = [shell.run(line) for line in lines[4:]]
-        assert f"{DAYS * STEPS}" in said[0]
+        assert f"{PERIODS * STEPS}" in said[0]
         assert said[1].count("\n") > STREAMS * STEPS
         _table_is_topic(server, kafka, topics["forecasts"])
-        panel = files(page)["panel.sql"].replace("$unique_id", "LOW").replace("$__timeFilter(ds)", "ds > '2016-12-01'")
+        panel = files(page)["panel.sql"].replace("$unique_id", "LOW").replace("$__timeFilter(ds)", "ds > '2024-04-30'")
         ids = [row["unique_id"] for row in query(server, "SELECT DISTINCT unique_id FROM forecasts")]
-        assert len(ids) == STREAMS
+        assert sorted(ids) == [f"web-{host}/usage_{kind}" for host in (1, 2) for kind in ("system", "user")]
         times = [row["time"] for row in query(server, panel.replace("'LOW'", f"'{ids[0]}'"))]
         assert times == sorted(set(times))
         assert len(times) > STEPS

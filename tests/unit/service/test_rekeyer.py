@@ -9,6 +9,7 @@ from collections import defaultdict
 import pytest
 
 from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.codecs.observations.expansion import Expansion
 from rillcast.codecs.observations.fields import Fields
 from rillcast.errors import DeliveryError, TransactionAborted
 from rillcast.publishing.dead_letters import DeadLetter, DeadLetters
@@ -59,6 +60,25 @@ def test_a_copy_that_its_topic_does_not_take_is_a_dead_letter() -> None:
     (letter,) = (DeadLetter.read(*record) for record in log.published[Channel.DEAD_LETTERS])
     assert (letter.reason, letter.offset) == ("too_large", 1)
     assert "max.message.bytes" in letter.detail
+
+
+def test_a_record_of_several_streams_is_copied_once_with_what_their_ids_have_in_common() -> None:
+    log = Log()
+    records = [
+        {"host": "a/b", "r": [{"ds": 1, "id": "x", "cpu": 1, "mem": "bad"}]},  # of one entity, and of half its events
+        {"host": "c", "r": []},  # nothing
+        {"host": "d", "r": [{"ds": 1, "id": "x", "cpu": 1}, {"ds": 1, "id": "y", "cpu": 1}]},  # of two entities
+        {"host": "e", "r": [{}]},  # nothing that can be read
+    ]
+    for record in records:
+        log.append(0, json.dumps(record).encode())
+    decoder = ObservationDecoder(expansion=Expansion("host,r[].id", "r[].ds", "r[].cpu,r[].mem"))
+    parts = RekeyParts(MemorySource(log), MemorySink(log), decoder, DeadLetters("memory", 1_000))
+    Rekeyer(parts, WorkerSettings(commit_interval_s=3.0), clock=Clock()).run()
+    assert log.published[Channel.FORECASTS] == [(rb"a\/b/x", json.dumps(records[0]).encode(), ())]
+    letters = [DeadLetter.read(*record) for record in log.published[Channel.DEAD_LETTERS]]
+    assert [(letter.offset, letter.reason) for letter in letters] == [(2, "bad_id"), (3, "missing_field")]
+    assert "2 entities ('d/x', 'd/y', ...)" in letters[0].detail
 
 
 @pytest.mark.parametrize("delivery", ["exactly_once", "at_least_once"])

@@ -322,3 +322,10 @@ def test_a_mapping_that_means_nothing_is_refused_at_the_start(
 def test_one_member_each_is_read_by_the_faster_way() -> None:
     assert decoder({"unique_id": "a.b", "ds": "at", "y": "v"})._expanded is None
     assert decoder({"unique_id": "$key", "ds": "$timestamp", "y": r"a\,b"})._expanded is None
+
+
+def test_a_file_is_taken_in_turns_of_entities_and_as_it_stands_where_a_record_has_several() -> None:
+    records = [WIDE, WIDE | {"host": "b"}, {"host": "c"}]
+    assert decoder().streams(of(*records)) == ["web-17", "b", None]
+    inside = decoder({"unique_id": "[].s", "ds": "[].t", "y": "[].a"})
+    assert inside.streams(of([{"s": "x", "t": NOON_MS, "a": 1}])) == [None]

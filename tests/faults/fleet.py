@@ -112,7 +112,8 @@ class Fleet:
             raise Finding(f"member {number} did not end {error.timeout:g} s after SIGTERM:\n{tail(member)}") from error
         finally:
             member.process.kill()
-        unheeded = code == -signal.SIGTERM and not member.listened  # it did not handle signals yet
+        # It did not serve yet: it handled no signals, or had only begun with its command.
+        unheeded = code in (-signal.SIGTERM, 128 + signal.SIGTERM) and not member.listened
         if code not in _STOPPED and not unheeded:
             raise Finding(f"member {number} ended with {code} after SIGTERM:\n{tail(member)}")
 

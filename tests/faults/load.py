@@ -12,18 +12,19 @@ not depend on when exactly the service looks. The last partitions never have an 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from rillcast.arrays import AnyArray, FloatArray, IntArray
 from rillcast.bundle.bundle import Status
 from tests.support import unrolls
-from tests.support.toy import MODULUS, MULTIPLIER, write_toy
+from tests.support.toy import HOUR_MS, MODULUS, MULTIPLIER, write_toy
 
 PARTITIONS: Final = 8
 EMPTY_PARTITIONS: Final = 2
@@ -37,6 +38,7 @@ _ALWAYS, _NOMADS, _CROWD = 180, 40, 320
 _CROWD_ROUNDS: Final = 20
 _MAX_Y: Final = 1_000
 
+_RAW_STREAMS, _RAW_PER_PERIOD = 200, 10
 _GRU_STREAMS: Final = 200
 _GRU_MISSING: Final = 0.02
 GRU_TOLERANCE: Final = 1e-4
@@ -80,6 +82,8 @@ class Load:
         y: `(events,)` float64, NaN = missing.
         idle_ttl_s: The setting `state.idle_ttl_s` that the oracle assumes.
         oracle: The expected forecasts.
+        answered: `(events,)` bool, whether an event has a forecast; None = every event has one.
+        settings: Further settings of the service.
     """
 
     name: str
@@ -90,6 +94,8 @@ class Load:
     y: FloatArray
     idle_ttl_s: float
     oracle: Oracle
+    answered: npt.NDArray[np.bool_] | None = None
+    settings: Mapping[str, object] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return int(self.stream.size)
@@ -190,6 +196,40 @@ def _unroll_evicting(stream: IntArray, at: IntArray, y: IntArray, streams: int) 
         seen[number] = now
         after.append(states[number])
     return np.array(after, np.int64)
+
+
+def raw_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
+    """Return a load of raw events, ten of each stream in a period in any order, for the toy, and the bundle's file.
+
+    The service sums them. A stream's first event of a period closes the one before, and has its forecast.
+    """
+    rng = np.random.default_rng(seed)
+    a_period = _RAW_STREAMS * _RAW_PER_PERIOD
+    periods = -(-events // a_period)
+    which = np.repeat(np.arange(_RAW_STREAMS), _RAW_PER_PERIOD)
+    stream = np.concatenate([rng.permutation(which) for _ in range(periods)])[:events]
+    period = np.arange(events) // a_period
+    y = rng.integers(1, _MAX_Y, events)
+    key = period * _RAW_STREAMS + stream
+    sums = np.bincount(key, y, periods * _RAW_STREAMS).astype(np.int64).reshape(periods, _RAW_STREAMS)
+    states = np.zeros_like(sums)
+    for number in range(periods):
+        states[number] = (MULTIPLIER * (states[number - 1] if number else 0) + sums[number]) % MODULUS
+    _, first = np.unique(key, return_index=True)
+    first = first[period[first] > 0]
+    answered = np.zeros(events, np.bool_)
+    answered[first] = True
+    state, closed = np.zeros(events, np.int64), np.zeros(events, np.int64)
+    start_ms = _START_MS // HOUR_MS * HOUR_MS
+    state[first] = states[period[first] - 1, stream[first]]
+    closed[first] = start_ms + (period[first] - 1) * HOUR_MS
+    ids = [f"raw-{number}" for number in range(_RAW_STREAMS)]
+    ds = start_ms + period * HOUR_MS + rng.integers(0, HOUR_MS, events)
+    load = Load(
+        "raw", ids, np.arange(_RAW_STREAMS) % _BUSY, stream, ds,
+        y.astype(np.float64), 0.0, ToyOracle(ids, stream, closed, state), answered, {"input.aggregate": "sum"},
+    )  # fmt: skip
+    return load, write_toy(folder / "toy.onnx")
 
 
 def gru_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:

@@ -130,6 +130,7 @@ class Run:
             "state.snapshot_max_interval_s": 0.3,
             "state.pages_per_commit": 1,  # so that a snapshot of the crowd's partition takes several commits
             "state.idle_ttl_s": load.idle_ttl_s,
+            **load.settings,
         }
         self._watch = ClusterWatch(cluster.bootstrap_servers, group)
         self._fleet = Fleet(settings, folder)

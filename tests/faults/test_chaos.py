@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.load import toy_load
+from tests.faults.load import raw_load, toy_load
 from tests.faults.plan import Fault, Plan
 from tests.faults.run import Combination, Run
 from tests.support.kafka_cluster import KafkaCluster, restartable_cluster
@@ -40,3 +40,12 @@ def test_nothing_is_lost_doubled_or_wrong_through_kills(
     assert report.kills >= plan.kills
     assert report.verdict.events == plan.events
     assert report.faults[Fault.BROKER_HARD] == plan.brokers_hard
+
+
+@pytest.mark.timeout(240)
+def test_raw_events_are_aggregated_once_through_kills(kafka: KafkaCluster, tmp_path: Path) -> None:
+    plan = Plan(SEED, 2, EVENTS, members=(1,))
+    load, model = raw_load(plan.events, plan.seed, tmp_path)
+    report = Run(kafka, Combination("librdkafka", "kafka", "exactly_once"), plan, load, model, tmp_path).run()
+    assert report.verdict.clean, f"{report}\n{report.details()}"
+    assert report.kills >= plan.kills

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.faults.load import Load, gru_load, toy_load
+from tests.faults.load import Load, gru_load, raw_load, toy_load
 from tests.faults.plan import Fault, Plan
 from tests.faults.verdict import judge
 from tests.support.toy import HORIZON, QUANTILES
@@ -145,3 +145,14 @@ def test_a_plan_is_the_same_for_a_seed_and_has_what_it_was_asked_for() -> None:
     assert all(plan.members_at(step.at) > 1 for step in steps if step.fault is Fault.STOP)
     assert {step.fault for step in steps} == set(Fault)
     assert [step.at for step in steps] == sorted(step.at for step in steps)
+
+
+def test_of_raw_events_only_those_that_close_a_period_have_a_forecast(tmp_path: Path) -> None:
+    load, _ = raw_load(6_500, 7, tmp_path)
+    assert load.answered is not None
+    answered = np.flatnonzero(load.answered)
+    assert 200 * 2 < answered.size <= 200 * 3, "two thousand events are a period of two hundred streams"
+    verdict = judge(load, "exactly_once", [], [])
+    assert verdict.lost == answered.size
+    joins = int(np.flatnonzero(~load.answered)[0])
+    assert judge(load, "exactly_once", [forecast(load, joins, 1)], []).wrong == 1

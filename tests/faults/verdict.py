@@ -2,7 +2,7 @@
 
 Owns: the counts of lost, doubled and wrong. Does not know: what happened to the service.
 
-    lost      an event without a forecast
+    lost      an event that has to have a forecast, and has none
     doubled   exactly_once: a forecast beyond the first of its event. at_least_once: one that differs from the first in
               any byte, or has no `source` by which a reader could drop it
     wrong     a first forecast that is not the unroll's, or names no event, or comes before an earlier one of its
@@ -85,13 +85,15 @@ def judge(
         first[event] = digest
         stream = load.stream[event]
         fault = load.oracle.fault_of(event, published)
+        if load.answered is not None and not load.answered[event]:
+            fault = "this event has no forecast: it only joins its period"
         if event < newest[stream]:
             fault = f"comes after that of a later event of its stream, {newest[stream]}"
         newest[stream] = max(newest[stream], event)
         if fault is not None:
             verdict.wrong += 1
             verdict.note(f"wrong: partition {source.partition} offset {source.offset}: {fault}")
-    lost = np.flatnonzero(first == _UNSEEN)
+    lost = np.flatnonzero((first == _UNSEEN) & (True if load.answered is None else load.answered))
     verdict.lost = int(lost.size)
     for event in lost[:_EXAMPLES].tolist():
         partition = load.home[load.stream[event]]

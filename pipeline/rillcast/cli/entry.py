@@ -102,7 +102,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not know the characters of an id
-    args = parser().parse_args(argv)
+    try:
+        args = parser().parse_args(argv)  # which imports the command's module
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(interrupt)
     try:
         code = int(args.run_command(args))
         sys.stdout.flush()
@@ -115,8 +118,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         return _fail(SettingsError(f"`{args.command}` needs {error.name}: pip install 'rillcast[{extra}]'"))
     except KeyboardInterrupt as interrupt:
-        print("rillcast: interrupted", file=sys.stderr)
-        return interrupt.exit_code if isinstance(interrupt, Interrupted) else INTERRUPTED
+        return _interrupted(interrupt)
     except BrokenPipeError:
         _discard_output()  # the reader of our standard output left (`| head`)
         return 1
@@ -125,6 +127,11 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise
         _discard_output()
         return _fail(OutputError(f"{error.filename or 'standard output'}: {error.strerror}"))
+
+
+def _interrupted(interrupt: KeyboardInterrupt) -> int:
+    print("rillcast: interrupted", file=sys.stderr)
+    return interrupt.exit_code if isinstance(interrupt, Interrupted) else INTERRUPTED
 
 
 def _discard_output() -> None:

@@ -2,14 +2,17 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from rillcast import cli
 from rillcast.cli.entry import COMMANDS
+from rillcast.cli.signals import Interrupted
 from tests.support.toy import ToyGraph, write_toy
 from tests.support.workers import observation
 
@@ -114,3 +117,15 @@ def test_the_help_names_every_command_and_imports_no_library_of_models() -> None
     assert done.stdout.splitlines()[-1] == "[]"
     for name in COMMANDS:
         assert f"\n    {name}" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_while_a_command_is_loaded_ends_in_one_line(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_name: str) -> ModuleType:
+        raise Interrupted(number)
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert cli.main(["run"]) == code
+    assert capsys.readouterr().err == "rillcast: interrupted\n"

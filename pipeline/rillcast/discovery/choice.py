@@ -141,7 +141,9 @@ def _aggregate(choice: Choice, chosen: Chosen, found: Profile, frequency: Freque
                 f"nearly all events are at most {duration(apart)} older than the newest of their partition",
             )
     else:
-        choice.set("input.close", "stream", "the streams of a partition do not run at the same time")
+        alone = found.streams_per_partition[1] == 1
+        why = "a partition has one stream" if alone else "the streams of a partition do not run at the same time"
+        choice.set("input.close", "stream", why)
 
 
 def _kind(chosen: Chosen, found: Profile) -> tuple[str, str]:

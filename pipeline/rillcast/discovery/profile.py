@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
+import numpy.typing as npt
 
 from rillcast.arrays import FloatArray, IntArray
 from rillcast.bundle.cadence import frequency_of, share_apart
@@ -32,7 +33,7 @@ class Profile:
         last_ms: Latest event time.
         frequency: Frequency of most streams that have one; None = no stream has two events at different times.
         frequencies: Share of the streams with a cadence, by their frequency, largest first.
-        regular: Share of neighbours within a stream that are exactly one step of `frequency` apart.
+        regular: Share of neighbours that are exactly one step of `frequency` apart, within streams of that frequency.
         step_ms: Median step between neighbours within a stream; 0 = unknown.
         repeated: Share of events with the same stream and time as an earlier one.
         late: Share of events older than the newest of their stream.
@@ -83,7 +84,7 @@ def profile(events: EventBatch) -> Profile:
     same = np.diff(codes[order]) == 0
     later, before, owner = ds[order][1:][same], ds[order][:-1][same], codes[order][1:][same]
     apart = later > before
-    frequency, shares = _frequencies(later[apart], before[apart], owner[apart])
+    frequency, shares, steady = _frequencies(later[apart], before[apart], owner[apart])
     late = _behind(codes, ds)
     owners = np.unique(np.stack([codes, partitions]), axis=1)
     split = np.flatnonzero(np.bincount(owners[0]) > 1)
@@ -96,7 +97,9 @@ def profile(events: EventBatch) -> Profile:
         last_ms=int(ds.max()),
         frequency=frequency,
         frequencies=shares,
-        regular=0.0 if frequency is None else share_apart(later[apart], before[apart], parse(frequency)),
+        regular=0.0
+        if frequency is None
+        else share_apart(later[apart][steady], before[apart][steady], parse(frequency)),
         step_ms=int(np.median((later - before)[apart])) if apart.any() else 0,
         repeated=float(np.count_nonzero(~apart)) / len(events),
         late=float(np.mean(late > 0)),
@@ -121,21 +124,31 @@ def repeated_periods(events: EventBatch, freq: str) -> float:
     return 1 - len(set(zip(events.unique_ids, periods.tolist(), strict=True))) / len(events)
 
 
-def _frequencies(later: IntArray, before: IntArray, owner: IntArray) -> tuple[str | None, dict[str, float]]:
-    """Return the frequency of most streams, and the share of streams of each frequency."""
+def _frequencies(
+    later: IntArray, before: IntArray, owner: IntArray
+) -> tuple[str | None, dict[str, float], npt.NDArray[np.bool_]]:
+    """Return the frequency of most streams, the share of streams of each, and which pairs are of streams of the first.
+
+    All pairs are where no frequency is that of most streams.
+    """
+    every = np.ones(later.size, np.bool_)
     if not later.size:
-        return None, {}
+        return None, {}, every
+    of_stream: dict[int, str] = {}
     counts = Counter[str]()
     starts = np.flatnonzero(np.diff(owner, prepend=-1))
     for first, end in zip(starts, [*starts[1:], owner.size], strict=True):
         if end - first >= _STEPS and (found := frequency_of(later[first:end], before[first:end])) is not None:
             counts[found] += 1
+            of_stream[int(owner[first])] = found
     if not counts:
-        return frequency_of(later, before), {}
+        return frequency_of(later, before), {}, every
     total = counts.total()
     shares = {freq: count / total for freq, count in counts.most_common()}
     steady = next((freq for freq in shares if shares[freq] >= 0.5), None)
-    return steady or frequency_of(later, before), shares
+    if steady is None:
+        return frequency_of(later, before), shares, every
+    return steady, shares, np.isin(owner, [each for each, found in of_stream.items() if found == steady])
 
 
 def _behind(groups: IntArray, ds: IntArray) -> IntArray:

@@ -17,6 +17,7 @@ from rillcast.observability import logs
 from rillcast.text import printable
 
 if TYPE_CHECKING:
+    from rillcast.discovery.profile import Profile
     from rillcast.discovery.proposal import Proposal
 
 EXAMPLES: Final = """\
@@ -35,6 +36,8 @@ With --check it compares the settings that there are (rillcast.toml, environment
 nothing. Passwords are never written: give them to the service as variables or secret files.
 Exit codes: 0 done, 2 settings, data, or --check has found an error, 5 the topic cannot be read.
 """
+_REGULAR: Final = 0.2
+"""Share of exact steps below which a cadence is not shown as a frequency; jitter leaves some of them exact."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -155,8 +158,7 @@ def _findings(proposal: Proposal) -> Iterator[tuple[str, str]]:
                 f"stream, see `rillcast rekey`"
             ),
         )
-    shares = ", ".join(f"{freq} {share:.0%}" for freq, share in list(found.frequencies.items())[:5])
-    yield "cadence", f"{found.frequency or 'unknown'} ({found.regular:.0%} of the steps are exact); streams: {shares}"
+    yield "cadence", _cadence(found)
     yield "times", f"{_time(found.first_ms)} to {_time(found.last_ms)}"
     yield (
         "order",
@@ -167,9 +169,21 @@ def _findings(proposal: Proposal) -> Iterator[tuple[str, str]]:
     )
     yield "repeats", f"{found.repeated:.2%} of the events have the stream and time of another"
     kind = "whole numbers" if found.whole else "numbers with fractions"
-    yield "values", f"{kind}; {found.zeros:.1%} are 0, {found.missing:.1%} missing"
+    values = f"{kind}; {found.zeros:.1%} are 0, {found.missing:.1%} missing"
+    yield "values", "none: the events are counted" if proposal.layout.chosen.y is None else values
     if found.events_per_s and proposal.settings.input.path is None:
         yield "rate", f"{found.events_per_s:,.1f} events/s by the records' timestamps"
+
+
+def _cadence(found: Profile) -> str:
+    from rillcast.discovery.choice import duration
+
+    if found.frequency is None:
+        return "unknown: no stream has two events"
+    if found.regular < _REGULAR:
+        return f"irregular, {duration(found.step_ms)} apart in the middle"
+    shares = ", ".join(f"{freq} {share:.0%}" for freq, share in list(found.frequencies.items())[:5])
+    return f"{found.frequency} ({found.regular:.0%} of the steps are exact); streams: {shares}"
 
 
 def _span(numbers: tuple[int, int]) -> str:

@@ -29,6 +29,15 @@ from rillcast.observability.live_view import LiveView
 ROOT: Final = "/api/v1"
 MAX_LIMIT: Final = 1_000
 DEFAULT_LIMIT: Final = 100
+_MEMBERS: Final = (
+    "events",
+    "events_per_second",
+    "streams",
+    "overdue_streams",
+    "sleeping_streams",
+    "coverage",
+    "latency_s",
+)
 _REFERENCE: Final = "#/components/schemas/{model}"
 
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
@@ -173,6 +182,11 @@ class Status(_Form):
     """Latest event time of all streams."""
     streams: int | None
     """Streams that have state; null = no event yet."""
+    overdue_streams: int | None
+    """Of those, streams whose newest event lies more than `input.overdue_periods` behind their partition's newest, as
+    of the last half minute; null = not counted yet."""
+    sleeping_streams: int | None
+    """With `input.aggregate`, streams whose empty periods are not stepped any more; null = not counted yet."""
     listed: int
     """Streams that `/streams` lists, at most twice `http.cached_streams`."""
     coverage: Coverage
@@ -225,7 +239,7 @@ class ReadApi:
 
     def _status(self) -> Status:
         summary = self._live_view.summary()
-        members = {name: summary[name] for name in ("events", "events_per_second", "streams", "coverage", "latency_s")}
+        members = {name: summary[name] for name in _MEMBERS}
         newest = summary["newest_ds"]
         return Status(
             version=self._version,

@@ -64,6 +64,8 @@ class LiveView(Observer):
         self._max_asked = max_asked
         self._clock = clock
         self._lock = threading.Lock()
+        self._overdue: int | None = None  # one thread writes this and the next, others read
+        self._sleeping: int | None = None
         levels = np.asarray(metadata.quantiles)
         # Lower end, middle and upper end of the one-step forecast: enough for the trail behind the actuals.
         self._trail_columns = np.array([0, int(np.abs(levels - 0.5).argmin()), levels.size - 1])
@@ -181,6 +183,10 @@ class LiveView(Observer):
             copies = [self._copy(name, row, overview) for name, row in heard]
         return {"summary": self.summary(), "streams": [copied.as_json(self._metadata) for copied in copies]}
 
+    def silent_streams(self, overdue: int, sleeping: int) -> None:
+        """See `Observer.silent_streams`."""
+        self._overdue, self._sleeping = overdue, sleeping
+
     def summary(self) -> dict[str, Any]:
         """Return the figures over all streams as plain JSON values."""
         metadata = self._metadata
@@ -203,6 +209,8 @@ class LiveView(Observer):
             "events": events,
             "events_per_second": rate,
             "streams": num_streams,
+            "overdue_streams": self._overdue,
+            "sleeping_streams": self._sleeping,
             "followed": followed,
             "newest_ds": newest,
             "coverage": {

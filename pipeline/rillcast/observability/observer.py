@@ -78,6 +78,9 @@ class Observer:
     def forget(self, partition: int) -> None:
         """Forget a partition that leaves, or is read again from its committed position."""
 
+    def silent_streams(self, overdue: int, sleeping: int) -> None:
+        """Note how many streams are overdue by the time of their partitions, and how many aggregated ones sleep."""
+
     def serve(self, metadata: BundleMetadata) -> None:
         """Note the model that serves from now on."""
 

@@ -130,6 +130,11 @@ class Publisher:
         for observer in self._observers:
             observer.serve(self._engine.bundle.metadata)
 
+    def silent_streams(self, overdue: int, sleeping: int) -> None:
+        """Tell the observers how many streams of this member are overdue, and how many sleep."""
+        for observer in self._observers:
+            observer.silent_streams(overdue, sleeping)
+
     def forget(self, partition: int) -> None:
         """Forget what was published of a partition that leaves, or is read again from its committed position."""
         for observer in self._observers:

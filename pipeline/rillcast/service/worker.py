@@ -504,7 +504,7 @@ class Worker:
             own = [number for number in self._partitions.live if self._router.model_of(number) is model]
             found = model.engine.silent_streams(own, self._overdue_periods)
             overdue, sleeping = overdue + found.overdue, sleeping + found.sleeping
-        self._metrics.silent_streams(overdue, sleeping)
+        self._router.default.publisher.silent_streams(overdue, sleeping)
 
     def _report(self) -> None:
         now = self._clock()

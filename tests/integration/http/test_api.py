@@ -165,7 +165,10 @@ def test_the_status_is_described_before_and_after_the_first_event(running: Runni
     assert (status, empty["events"], empty["newest_ds"], empty["latency_s"]["p50"]) == (200, 0, None, None)
     put(running.live_view, ["a", "b"], [0, 1], [1.0, 2.0], covered=[1.0, 0.0], num_streams=2)
     published(running.forecast_cache, ["a", "b"])
+    assert empty["overdue_streams"] is None
+    running.live_view.silent_streams(1, 0)
     document = running.described("/status", "/status")[1]
+    assert document["overdue_streams"] == 1
     assert (document["events"], document["streams"], document["listed"]) == (2, 2, 2)
     assert document["newest_ds"] == "2024-05-01T01:00:00.000Z"
     assert document["coverage"] == {"nominal": 0.8, "observed": 0.5, "forecasts": 2}

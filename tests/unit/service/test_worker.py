@@ -11,8 +11,8 @@ from rillcast.settings import WorkerSettings
 from rillcast.transports.base import Channel, Headers
 from tests.support import workers
 from tests.support.hostile import HOSTILE
-from tests.support.memory import Log, broken_flush
-from tests.support.toy import unroll
+from tests.support.memory import Log, MemorySource, broken_flush
+from tests.support.toy import HOUR_MS, unroll
 from tests.support.workers import forecasts_by_stream, observation
 
 
@@ -196,3 +196,18 @@ def late_bundle() -> Bundle:
         node("Cast", ["status_int"], ["status"], to=TensorProto.INT8),
     ]
     return Bundle.from_bytes(toy.build())
+
+
+def test_streams_without_events_are_counted_now_and_then() -> None:
+    log = Log({0: []})
+    for unique_id, hour in (("a", 0), ("b", 0), ("b", 5)):
+        log.append(0, observation(unique_id, 1, hour * HOUR_MS))
+    harness = workers.build(log, overdue_periods=3)
+
+    def pass_time(_source: MemorySource) -> None:
+        harness.clock.now += 31
+
+    harness.source.before_poll.extend([pass_time, pass_time])
+    harness.worker.run()
+    assert harness.metric("rillcast_overdue_streams") == 1
+    assert harness.metric("rillcast_sleeping_streams") == 0

@@ -82,6 +82,8 @@ function showSummary(summary) {
   byId("interval").textContent = `of ${percent(coverage.nominal, 0)}`;
   byId("coverage").textContent = percent(coverage.observed);
   byId("streams").textContent = (summary.streams ?? summary.followed).toLocaleString("en-US");
+  const overdue = summary.overdue_streams ?? 0;
+  byId("overdue").textContent = overdue > 0 ? `, ${overdue.toLocaleString("en-US")} overdue` : "";
   byId("shown").textContent = `${summary.followed.toLocaleString("en-US")} shown here`;
   const bar = byId("coverage-bar");
   bar.querySelector(".value").setAttribute("width", 100 * (coverage.observed ?? 0));

@@ -32,6 +32,8 @@ from rillcast.transports.base import Channel, Records, Sink
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
+_OF_FORECASTS: Final = (b'"quantiles":', b'"origin":')
+"""Members that only forecasts have, whole or as rows; within a text their quotes would be escaped."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Anomaly:
         Raises:
             DataError: The record is neither.
         """
-        if value[:1] == b"{" and b'"tail_probability":' in value and b'"quantiles":' not in value:
+        if value[:1] == b"{" and not any(member in value for member in _OF_FORECASTS):
             return cls._from_own(value)
         if value[:1] == b"\0" and "origin" in (row := read_avro(value)):
             rated = math.nan if row["anomaly"] is None else float(row["anomaly"])

@@ -65,6 +65,7 @@ class Widths(nn.Module):
         normal = [NormalDist().inv_cdf(q) * math.sqrt(math.pi / 2) for q in config.quantiles]
         self.register_buffer("normal", torch.tensor(normal).unsqueeze(1), persistent=False)
         self.register_buffer("levels", torch.tensor(config.quantiles).unsqueeze(1), persistent=False)
+        self.sum_of_levels = math.fsum(config.quantiles)
         first_unit = torch.tensor([1.0] + [0.0] * (UNITS - 1)).unsqueeze(1)
         self.register_buffer("first_unit", first_unit, persistent=False)
 
@@ -120,8 +121,10 @@ class Widths(nn.Module):
         width = (self._shares(misses, judged) * each).sum(dim=1, keepdim=True)
         good = valid & (width > 0)
         quantile = misses.quantile + self.normal
-        distance = miss.unsqueeze(2) - quantile.unsqueeze(1) * each.unsqueeze(2)
-        pinball = torch.maximum(self.levels * distance, (self.levels - 1) * distance).sum(dim=2)
+        # Over the levels, the sum of max(l d, (l - 1) d) with d = miss - quantile each is that of l d plus max(-d, 0).
+        beyond = torch.relu(quantile.unsqueeze(1) * each.unsqueeze(2) - miss.unsqueeze(2)).sum(dim=2)
+        weighted = (self.levels * quantile).sum(dim=1, keepdim=True)
+        pinball = beyond + self.sum_of_levels * miss - weighted * each
         above = quantile - (miss / width.clamp(min=_TINY)).clamp(-_FAR, _FAR)
         covered = (above * (1 / c.ramp) + 0.5).clamp(0, 1)
         rate = (torch.full((1,), 0.5) / (judged + 10)).clamp(min=c.quantile)

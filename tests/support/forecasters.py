@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
 from rillcast_training.export import parity
+from rillcast_training.export.bundle import export
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 
 HOUR_MS = 3_600_000
@@ -37,6 +39,13 @@ def random_forecaster(config: ForecasterConfig, seed: int = 0) -> Forecaster:
     forecaster = Forecaster(config).eval()
     torch.nn.init.normal_(forecaster.head.out.weight, std=0.3)
     return forecaster
+
+
+def write_network(path: Path) -> Path:
+    """Write a small bundle with a network, a sequence graph and its module, as `rillcast train` does."""
+    with brief_parity():
+        export(random_forecaster(small_config()), path, name=path.stem)
+    return path
 
 
 @contextmanager

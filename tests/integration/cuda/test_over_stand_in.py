@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +15,10 @@ import pytest
 
 from tests.support.ci import cannot_run
 from tests.support.cuda_stand_in.build import StandIn, build, has_provider, missing_tools
+from tests.support.forecasters import write_network
 
 HEAD = """
-import ctypes, json, threading
+import ctypes, json, os, threading
 import numpy as np
 import onnxruntime as ort
 from rillcast import Bundle, EventBatch, StepEngine
@@ -33,7 +35,7 @@ offset = 0
 
 def load(on, limits=NO_LIMITS):
     batching = Batching(BUCKETS[-1], BUCKETS, Runs())
-    return StepEngine(Bundle.load("universal:1h"), on, batching=batching, limits=limits)
+    return StepEngine(Bundle.load(os.environ["NETWORK"]), on, batching=batching, limits=limits)
 
 def step(engine, rows):
     global offset
@@ -50,6 +52,14 @@ def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
     if reason := missing_tools():
         cannot_run(f"no stand-in for CUDA: {reason}")
     return build(tmp_path_factory.mktemp("cuda"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """A bundle for the processes. Not a shipped one: it reduces by cuDNN, which has no stand-in."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("NETWORK", str(write_network(tmp_path_factory.mktemp("network") / "network.onnx")))
+        yield
 
 
 def found(stand_in: StandIn, code: str, **variables: str) -> dict[str, Any]:

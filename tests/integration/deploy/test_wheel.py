@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 
 SOURCES = ("pyproject.toml", "README.md", "LICENSE", "pipeline", "training")
 VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-FREQUENCIES = ("1min", "5min", "15min", "30min", "1h", "1d", "1w", "1mo")
+FREQUENCIES = ("10s", "1min", "5min", "10min", "15min", "30min", "1h", "1d", "1w", "1mo", "3mo", "12mo")
 
 
 class Environment:

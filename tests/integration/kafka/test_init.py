@@ -67,9 +67,9 @@ def test_sensor_readings_are_averaged_and_forecast_without_an_edit(
     given, out = topics(kafka, 2) | {"kafka.client": client}, tmp_path / "rillcast.toml"
     rng = np.random.default_rng(1)
     rows = []
-    for step in range(400):  # every 10 s
+    for step in range(200):  # every 20 s
         for stream in range(6):
-            at_s = START_MS // 1_000 + step * 10 + int(rng.integers(0, 3))
+            at_s = START_MS // 1_000 + step * 20 + int(rng.integers(0, 3))
             rows.append((f"pump-{stream}", at_s, round(20 + float(rng.normal()), 3)))
     for partition in range(2):
         mine = [row for row in rows if int(row[0][-1]) % 2 == partition]
@@ -89,7 +89,7 @@ def test_sensor_readings_are_averaged_and_forecast_without_an_edit(
     assert (fields.unique_id, fields.ds, fields.ds_unit, fields.y) == ("tags.device", "time", "s", "fields.temp")
     assert (chosen.model, chosen.input.aggregate, chosen.input.close) == ("universal:1min", "mean", "partition")
     assert found["records"] == len(rows)
-    assert found["profile"]["frequencies"] == {"10s": 1.0}
+    assert found["profile"]["frequencies"] == {"20s": 1.0}
 
     frame = pl.DataFrame(rows, schema=["unique_id", "s", "y"], orient="row")
     frame = frame.with_columns(ds=pl.from_epoch("s")).sort("ds")

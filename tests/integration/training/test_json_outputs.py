@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from rillcast import cli
+from tests.support.forecasters import write_network
 from tests.unit.docs.test_language import subparsers
 
 # In this order: a command may read what one before it wrote. The second member is the exit code.
@@ -26,8 +27,8 @@ COMMANDS = [
     ("backtest universal:1h short.csv", 0),
     ("evaluate universal:1h --against universal:1h constant.csv", 7),
     ("evaluate universal:1h --against universal:1h zero.csv", 7),
-    ("explain forecast universal:1h constant.csv --stream a --out p.png", 0),
-    ("explain gradients universal:1h --data constant.csv --lags 20 --batches 1 --out g.png", 0),
+    ("explain forecast network.onnx constant.csv --stream a --out p.png", 0),
+    ("explain gradients network.onnx --data constant.csv --lags 20 --batches 1 --out g.png", 0),
     ("model push registry universal:1h --promote", 0),
     ("model list registry", 0),
     ("model promote registry live --alias next", 0),
@@ -90,6 +91,7 @@ def test_every_command_prints_finite_numbers(
     for name, value, hours in (("constant", "7", 400), ("zero", "0", 400), ("short", "7", 40)):
         write(Path(f"{name}.csv"), value, hours)
     write(Path("late.csv"), "7", 200)
+    write_network(Path("network.onnx"))
     with Path("late.csv").open("a") as file:
         file.write(f"a,{START},7\n")
     for command, code in COMMANDS:

@@ -1,4 +1,4 @@
-"""The shipped bundles: served without any training, small, current, and a start for training."""
+"""The shipped bundles: served without any training, small, current, and no network to train further."""
 
 from __future__ import annotations
 
@@ -18,14 +18,22 @@ from rillcast.bundle.frequency import parse
 from rillcast.engine import device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import BundleError
+from rillcast.events import EventBatch
 from rillcast_training.data.series import Series
 from rillcast_training.evaluate.backtest import backtest
+from rillcast_training.export.experts import describe_experts
 from rillcast_training.export.restore import restore
+from rillcast_training.model.experts.config import ExpertsConfig
+from rillcast_training.model.experts.defaults import default_horizon, default_seasons
+from rillcast_training.model.experts.forecaster import ExpertForecaster
+from rillcast_training.research import universal
 from rillcast_training.research.universal import MAX_BYTES, SHIPPED
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
 NAMES = [shipped.PREFIX + freq for freq in SHIPPED]
+HORIZONS = (60, 48, 48, 48, 48, 48, 48, 30, 13, 18, 8, 6)
+AGAIN = "write it again: python -m rillcast_training.research.universal"
 
 
 def waves(streams: int, periods: int, season: int, freq: str) -> list[Series]:
@@ -47,30 +55,64 @@ def waves(streams: int, periods: int, season: int, freq: str) -> list[Series]:
 
 
 def test_every_bundle_that_should_be_shipped_is_and_no_other() -> None:
-    assert shipped.names() == sorted(NAMES)
+    assert shipped.names() == NAMES
 
 
-@pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_bundle_is_small_and_says_where_it_comes_from(name: str) -> None:
+@pytest.mark.parametrize(("name", "horizon"), list(zip(NAMES, HORIZONS, strict=True)))
+def test_a_shipped_bundle_is_small_and_says_what_it_is(name: str, horizon: int) -> None:
     assert shipped.locate(name).stat().st_size <= MAX_BYTES
     metadata = Bundle.load(name).metadata
     assert name == f"universal:{metadata.freq}"
-    assert metadata.training["data"].endswith("synthetic series")
-    assert metadata.backtest["mase"] < metadata.backtest["seasonal_naive_mase"]
+    assert metadata.name == f"universal-{metadata.freq}"
+    assert metadata.horizon == horizon
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_shipped_bundle_fits_the_module_of_today(name: str) -> None:
-    bundle = Bundle.load(name)
-    specs = restore(bundle).state_specs()
-    assert bundle.metadata.states == specs, "export it again: python -m rillcast_training.research.universal export"
+def test_a_shipped_bundle_is_what_the_code_of_today_describes(name: str) -> None:
+    """Seasons, constants, states and scores; the next test compares what one of them computes."""
+    found = Bundle.load(name).metadata
+    freq = found.freq
+    config = ExpertsConfig(freq=freq, horizon=default_horizon(freq), seasons=default_seasons(freq))
+    expected = describe_experts(ExpertForecaster(config), name=f"universal-{freq}")
+    differ = {"model_id", "versions"}
+    assert found.model_dump_json(exclude=differ) == expected.model_dump_json(exclude=differ), AGAIN
+
+
+def test_a_shipped_bundle_computes_what_the_command_writes_today(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert universal.main(["3mo", "--folder", str(tmp_path)]) == 0
+    assert Bundle.load(tmp_path / "3mo.onnx").metadata.model_id in capsys.readouterr().out
+    series = waves(5, 60, 4, "3mo")
+    begins = parse("3mo").start_of(series[0].periods)
+    engines = [StepEngine(Bundle.load(path), device.choose("cpu")) for path in (tmp_path / "3mo.onnx", "universal:3mo")]
+    for number, ds in enumerate(begins):
+        y = np.array([one.y[number] for one in series])
+        events = EventBatch.of([one.unique_id for one in series], np.full(5, ds), y, first_offset=5 * number)
+        today, shipped_one = (engine.step(events).forecast for engine in engines)
+        np.testing.assert_allclose(shipped_one, today, rtol=1e-5, err_msg=AGAIN)
+
+
+def test_the_command_refuses_a_frequency_that_is_not_shipped(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        universal.main(["7min"])
+    assert ended.value.code == 2
+    assert "no bundle is shipped for 7min; choose from 10s, 1min" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spelling", "name"), [("60min", "1h"), ("24h", "1d"), ("q", "3mo"), ("YS", "12mo"), ("h", "1h")]
+)
+def test_any_spelling_of_a_frequency_names_its_bundle(spelling: str, name: str) -> None:
+    assert shipped.locate(f"universal:{spelling}") == shipped.locate(f"universal:{name}")
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_unseen_streams_are_forecast_better_than_by_the_seasonal_naive(name: str) -> None:
     bundle = Bundle.load(name)
     metadata = bundle.metadata
-    series = waves(32, 3 * metadata.context + metadata.horizon, metadata.season, metadata.freq)
+    length = max(60, 2 * metadata.context) + metadata.horizon  # the context is two seasons
+    series = waves(8, length, metadata.season, metadata.freq)
     found = backtest(StepEngine(bundle, device.choose("cpu")), series, stride=max(1, metadata.season // 3))
     assert found.model.mase < found.seasonal_naive.mase
     assert found.model.wql < found.seasonal_naive.wql
@@ -93,29 +135,34 @@ def test_run_needs_neither_model_nor_training(tmp_path: Path) -> None:
     assert np.abs(np.array(forecasts[-1]["quantiles"]["0.5"][:24]) - (20 + np.arange(60, 84) % 24)).max() < 6
 
 
-@pytest.mark.parametrize("name", ["universal:7min", "universal:", "universal:../../etc/passwd"])
-def test_a_frequency_without_a_bundle_is_refused_with_the_choice(name: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(BundleError, match=r"no bundle 'universal:.*' is shipped, expected one of .*universal:1h"):
-        Bundle.load(name)
-    assert cli.main(["inspect", name]) == 3
-    assert "rillcast train --synthetic" in capsys.readouterr().err
-
-
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("name", "message"),
     [
-        ("--hidden 8", "--hidden cannot be changed with --init"),
-        ("--horizon 49", "expected 1 to 48"),
-        ("--freq 1d", "freq is 1d, but universal:1h has 1h"),
-        ("--quantiles 0.1,0.9", "quantiles is"),
+        (
+            "universal:7min",
+            r"expected one of universal:10s, .* in seconds: `rillcast universal export --freq 7min --out 7min.onnx`",
+        ),
+        ("universal:", "frequency '' is not .*; shipped are universal:10s, "),
+        ("universal:../../etc/passwd", "is not a positive whole number and a unit"),
     ],
 )
-def test_options_that_the_weights_cannot_fit_are_refused(
-    flags: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_a_frequency_without_a_bundle_is_refused_with_the_way_to_one(
+    name: str, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    arguments = ["train", "nycflights13", "--init", "universal:1h", *flags.split(), "--out", str(tmp_path / "m.onnx")]
+    with pytest.raises(BundleError, match=message):
+        Bundle.load(name)
+    assert cli.main(["inspect", name]) == 3
+    assert name in capsys.readouterr().err
+
+
+def test_a_shipped_bundle_cannot_be_trained_further(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The error comes before the data are read, and says what to do."""
+    arguments = ["train", "no-such-file.csv", "--init", "universal:1w", "--out", str(tmp_path / "m.onnx")]
     assert cli.main(arguments) == 2
-    assert message in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "universal-1w" in message
+    assert "learns on each stream by itself" in message
+    assert "rillcast train --synthetic --freq 1w --horizon 13 --out start.onnx" in message
 
 
 def test_nothing_to_train_on_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -140,5 +187,14 @@ def test_training_needs_no_data_and_goes_on_from_any_bundle(tmp_path: Path, caps
     metadata = Bundle.load(second).metadata
     assert (metadata.freq, metadata.horizon, metadata.context) == ("1w", 2, 9)
     assert (metadata.training["init"], metadata.training["data"]) == ("first.onnx", "waves.csv")
+    for flags, message in (
+        ("--hidden 8", "--hidden cannot be changed with --init"),
+        ("--horizon 4", "expected 1 to 3"),
+        ("--freq 1d", "first.onnx has 1w, and its weights fit only that"),
+        ("--quantiles 0.1,0.9", "quantiles is"),
+    ):
+        refused = ["train", str(data), "--init", str(first), *flags.split(), "--out", str(tmp_path / "m.onnx")]
+        assert cli.main(refused) == 2
+        assert message in capsys.readouterr().err
     before, after = restore(first).state_dict(), restore(second).state_dict()
     torch.testing.assert_close(after["head.trunk.weight"], before["head.trunk.weight"], rtol=0, atol=1e-6)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import onnx
 import pytest
@@ -10,6 +11,7 @@ from onnx import helper
 
 from rillcast.bundle.bundle import Bundle
 from rillcast.errors import BundleError
+from tests.support.forecasters import write_network
 from tests.support.state_access import (
     TORCH_WAYS,
     at_places,
@@ -35,8 +37,8 @@ def test_one_gather_and_one_scatter_are_served_as_they_are(change: Callable[[Toy
     assert bundle.step.served is bundle.step.model is bundle.model
 
 
-def test_own_bundles_are_served_as_they_are_and_were_compared() -> None:
-    bundle = Bundle.load("universal:1h")
+def test_own_bundles_are_served_as_they_are_and_were_compared(tmp_path: Path) -> None:
+    bundle = Bundle.load(write_network(tmp_path / "network.onnx"))
     assert bundle.sequence is not None
     for graph in (bundle.step, bundle.sequence):
         assert graph.served is graph.model

@@ -11,6 +11,7 @@ import pytest
 
 from rillcast import cli
 from rillcast.cli.commands.bench import BENCHMARKS, MOVED
+from tests.support.forecasters import write_network
 from tests.support.toy import write_toy
 
 
@@ -47,9 +48,10 @@ def test_residents_compare_few_with_many(model: str, capsys: pytest.CaptureFixtu
     assert figures["many_to_few_ratio"] > 0
 
 
-def test_catch_up_compares_runs_with_single_steps(capsys: pytest.CaptureFixture[str]) -> None:
+def test_catch_up_compares_runs_with_single_steps(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    network = str(write_network(tmp_path / "network.onnx"))
     flags = ["--streams", "1,2", "--backlog", "64", "--rounds", "1"]
-    figures = figures_of(capsys, "catch-up", "universal:1h", *flags)
+    figures = figures_of(capsys, "catch-up", network, *flags)
     assert [row["streams"] for row in figures["catch_up"]] == [1, 2]
     assert all(row["share_in_runs"] > 0 and row["ratio_to_single"] > 0 for row in figures["catch_up"])
 

@@ -40,7 +40,7 @@ def test_a_flag_that_is_not_given_leaves_the_default_to_the_options() -> None:
         (["--synthetic", "7"], {"synthetic": 7}),
         (["--no-calendar", "--refit", "--quiet"], {"calendar": False, "refit": True, "quiet": True}),
         (["--lr", "0.01", "--max-gap", "5", "--checkpoint", "c"], {"lr": 0.01, "max_gap": 5, "checkpoint": Path("c")}),
-        (["--init", "universal:1h", "--device", "cpu"], {"init": Path("universal:1h"), "device": "cpu"}),
+        (["--init", "last.onnx", "--device", "cpu"], {"init": Path("last.onnx"), "device": "cpu"}),
     ],
 )
 def test_flags_have_the_values_of_their_fields(arguments: list[str], expected: dict[str, Any]) -> None:

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import pytest
 
 from rillcast import cli
-from rillcast.bundle import shipped
 from rillcast.cli import flags
+from tests.support.forecasters import write_network
 from tests.unit.docs.test_language import subparsers
 
 
@@ -85,8 +85,13 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
+@pytest.fixture(scope="module")
+def network(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_network(tmp_path_factory.mktemp("network") / "start.onnx")
+
+
 @pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(network: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with every input and output that the commands name."""
     monkeypatch.chdir(tmp_path)
     for one in OUTPUTS:
@@ -95,7 +100,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("in.jsonl").write_text("")
     Path("folder").mkdir()
     # `train --init` reads the metadata of its bundle before it knows its options.
-    shutil.copy(shipped.locate("universal:1h"), "start.onnx")
+    shutil.copy(network, "start.onnx")
     return tmp_path
 
 

@@ -39,7 +39,8 @@ def chosen_for(events: EventBatch, y: str | None = "value") -> tuple[Choice, Pro
 
 
 @pytest.mark.parametrize(
-    ("step_s", "model"), [(60, "1min"), (300, "5min"), (900, "15min"), (3_600, "1h"), (86_400, "1d"), (604_800, "1w")]
+    ("step_s", "model"),
+    [(10, "10s"), (60, "1min"), (300, "5min"), (900, "15min"), (3_600, "1h"), (86_400, "1d"), (604_800, "1w")],
 )
 def test_a_cadence_that_a_shipped_model_has_needs_no_aggregation(step_s: int, model: str) -> None:
     choice, found = chosen_for(events_of([step_s]))
@@ -53,11 +54,11 @@ def test_months_are_months() -> None:
     assert chosen_for(events)[0].values == {"model": "universal:1mo"}
 
 
-def test_readings_every_ten_seconds_are_averaged() -> None:
-    choice, _ = chosen_for(events_of([10], count=120))
+def test_readings_every_twenty_seconds_are_averaged() -> None:
+    choice, _ = chosen_for(events_of([20], count=120))
     assert choice.values == {"model": "universal:1min", "input.aggregate": "mean", "input.close": "partition"}
-    assert "every 10s" in choice.why["model"]
-    assert "universal export --freq 10s" in choice.why["model"]
+    assert "every 20s" in choice.why["model"]
+    assert "universal export --freq 20s" in choice.why["model"]
 
 
 def test_jitter_across_the_end_of_a_period_is_aggregated() -> None:
@@ -80,11 +81,11 @@ def test_irregular_events_have_several_in_a_period() -> None:
 
 
 def test_amounts_are_summed_and_events_without_a_value_counted() -> None:
-    assert chosen_for(events_of([10], count=120), "sales.amount")[0].values["input.aggregate"] == "mean"  # some below 0
-    positive = events_of([10], count=120, y=3.0)
+    assert chosen_for(events_of([20], count=120), "sales.amount")[0].values["input.aggregate"] == "mean"  # some below 0
+    positive = events_of([20], count=120, y=3.0)
     assert chosen_for(positive, "sales.amount")[0].values["input.aggregate"] == "sum"
     assert chosen_for(positive, "temperature")[0].values["input.aggregate"] == "mean"
-    assert chosen_for(events_of([10], count=120, y=1.0), "n")[0].values["input.aggregate"] == "sum"
+    assert chosen_for(events_of([20], count=120, y=1.0), "n")[0].values["input.aggregate"] == "sum"
     choice, _ = chosen_for(events_of([3_600], y=float("nan")), None)
     assert choice.values["input.aggregate"] == "count"
 
@@ -100,16 +101,16 @@ def test_late_events_are_let_in_by_as_many_periods() -> None:
 
 
 def test_disorder_between_streams_becomes_a_grace_in_a_round_number() -> None:
-    events = events_of([10], count=120)
+    events = events_of([20], count=120)
     order = np.arange(len(events))
     order[50:60] = order[50:60][::-1]
     choice, found = chosen_for(EventBatch.of(*events_columns(events, order)))
-    assert found.disorder_ms == 10_000
-    assert choice.values["input.grace_s"] == 10.0
+    assert found.disorder_ms == 20_000
+    assert choice.values["input.grace_s"] == 30.0
 
 
 def test_streams_that_follow_each_other_in_a_file_close_by_themselves() -> None:
-    events = events_of([10], count=2_000)
+    events = events_of([20], count=2_000)
     order = np.lexsort((events.ds, np.array(events.unique_ids)))
     choice, _ = chosen_for(EventBatch.of(*events_columns(events, order)))
     assert choice.values["input.close"] == "stream"

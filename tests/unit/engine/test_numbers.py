@@ -51,13 +51,13 @@ def error(forecast: FloatArray) -> float:
 def test_level_against_change(forecasts: dict[str, FloatArray]) -> None:
     errors = {level: error(forecasts[f"level {level:g}"]) for level in LEVELS}
     print(errors)
-    assert errors[0.0] < 1.1
-    assert errors[1e5] < 1.2
-    assert 1.5 < errors[1e6] < errors[1e7] / 5
+    assert errors[0.0] < 0.9
+    assert errors[1e6] < 1.05 * errors[0.0], "a stream's values are kept minus its first one"
+    assert 1.2 * errors[0.0] < errors[1e7] < 1.6, "float32 tells values there apart by 1, a third of the amplitude"
 
 
 def test_tiny(forecasts: dict[str, FloatArray]) -> None:
-    assert error(forecasts["unit 1e-30"]) > 1e6
+    assert error(forecasts["unit 1e-30"]) < 0.9
 
 
 def test_any_unit(forecasts: dict[str, FloatArray]) -> None:

@@ -47,7 +47,7 @@ def restore(source: str | Path | Bundle) -> Forecaster:
     """Return the forecaster that a bundle was exported from, in evaluation mode.
 
     Args:
-        source: Bundle, its file, or the name of a shipped one.
+        source: Bundle or its file.
 
     Raises:
         BundleError: it is no bundle.
@@ -55,7 +55,7 @@ def restore(source: str | Path | Bundle) -> Forecaster:
     """
     bundle = source if isinstance(source, Bundle) else Bundle.load(source)
     name = f"bundle {bundle.metadata.name}@{bundle.metadata.model_id}"
-    document = _document(bundle, name)
+    document = _document(bundle)
     try:
         config = _config(document["forecaster"])
         forecaster = Forecaster(config)
@@ -104,16 +104,38 @@ def _of_fewer_periods_ahead(forecaster: Forecaster, horizon: int) -> Tensor:
     return torch.cat([others, kept.flatten(1)], dim=1)
 
 
-def _document(bundle: Bundle, name: str) -> dict[str, Any]:
-    model = onnx.load_model_from_string(bundle.model)
-    entries = [entry.value for entry in model.metadata_props if entry.key == MODULE_KEY]
-    if len(entries) != 1:
-        raise DataError(
-            f"{name}: has no module (metadata entry {MODULE_KEY!r}); it can be served, but neither trained further "
-            "nor explained. Use a bundle that `rillcast train` made"
-        )
-    document: dict[str, Any] = json.loads(entries[0])
+def require_module(bundle: Bundle) -> None:
+    """Refuse a bundle that carries no module.
+
+    Raises:
+        DataError: it carries none; the error says what to do.
+    """
+    _entry(bundle)
+
+
+def _document(bundle: Bundle) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads(_entry(bundle))
     return document
+
+
+def _entry(bundle: Bundle) -> str:
+    metadata, model = bundle.metadata, onnx.load_model_from_string(bundle.model)
+    name = f"bundle {metadata.name}@{metadata.model_id}"
+    entries = [entry.value for entry in model.metadata_props if entry.key == MODULE_KEY]
+    if len(entries) == 1:
+        found: str = entries[0]
+        return found
+    if "experts" in metadata.training:
+        raise DataError(
+            f"{name}: is a mixture of experts, without weights: it learns on each stream by itself, and cannot be "
+            "trained further. `rillcast train DATA` without --init trains a network; for one without "
+            f"data to start from: `rillcast train --synthetic --freq {metadata.freq} --horizon {metadata.horizon} "
+            "--out start.onnx`"
+        )
+    raise DataError(
+        f"{name}: has no module (metadata entry {MODULE_KEY!r}); it can be served, but neither trained further "
+        "nor explained. Use a bundle that `rillcast train` made"
+    )
 
 
 def _config(values: dict[str, Any]) -> ForecasterConfig:

@@ -129,8 +129,8 @@ class TrainOptions:
     synthetic: Annotated[int, Flag(metavar="SERIES", bare=_SYNTHETIC)] = 0
     """Number of synthetic series to train on, with or without DATA (2000 if no number is given)."""
     init: Annotated[Path | None, Flag(metavar="MODEL")] = None
-    """Bundle to train further, or a shipped one such as universal:1h. Its cells, seasons and context are kept; the
-    horizon may be shorter than its own."""
+    """Bundle to train further, one that `rillcast train` made. Its cells, seasons and context are kept; the horizon may
+    be shorter than its own."""
     out: Annotated[Path, Flag()]
     """Bundle to write. The training curve is `<out>.training.png`."""
     freq: Annotated[str, Flag(tune="", init="default")]

@@ -23,7 +23,7 @@ examples:
   rillcast train cpu.jsonl --freq 5min --horizon 36 --season 288 --quantiles 0.05,0.5,0.95 --out cpu.onnx --json
   rillcast train shops.csv --id-column shop --time-column day --value-column sold --freq 1d --horizon 7 --out s.onnx
   rillcast train sales.csv --freq 1d --horizon 14 --covariate promo:known --covariate shop:category --out sales.onnx
-  rillcast train load.csv --init universal:1h --horizon 24 --out load.onnx
+  rillcast train load.csv --init last-month.onnx --horizon 24 --out load.onnx
   rillcast train --from-topic --config rillcast.toml --freq 5min --horizon 36 --hold-out 288 --out candidate.onnx
   rillcast train --from-topic --freq 1d --horizon 14 --covariate promo:known --covariate shop:category --out s.onnx
   rillcast train --synthetic --freq 15min --horizon 96 --out pretrained.onnx
@@ -132,6 +132,7 @@ def _init(given: Mapping[str, Any]) -> BundleMetadata | None:
 
     Raises:
         SettingsError: A flag is missing without it, or contradicts it.
+        DataError: The bundle has no weights to go on from.
     """
     from rillcast_training.fit.options import TrainOptions
 
@@ -143,4 +144,8 @@ def _init(given: Mapping[str, Any]) -> BundleMetadata | None:
     fixed = [flag for field, flag in flags.flag_names(TrainOptions, init="fixed").items() if field in given]
     if fixed:
         raise SettingsError(f"{', '.join(fixed)} cannot be changed with --init: the weights have that shape already")
-    return Bundle.load(given["init"]).metadata
+    from rillcast_training.export.restore import require_module
+
+    bundle = Bundle.load(given["init"])
+    require_module(bundle)
+    return bundle.metadata

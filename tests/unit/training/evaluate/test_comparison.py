@@ -136,9 +136,9 @@ def test_the_exit_code_says_whether_a_candidate_may_be_promoted(
     assert found["candidate"] == found["live"]
     assert found["candidate"]["model"].endswith(pushed["model_id"])
     assert found["origins"] == 2 * 2, "96 periods hold two origins of 48 steps in each stream"
-    assert cli.main(["evaluate", *arguments[:-1], "350"]) == 0
+    assert cli.main(["evaluate", *arguments[:-1], "360"]) == 0
     captured = capsys.readouterr()
-    assert "leaves at most 50 periods before those that are scored" in captured.err
+    assert "leaves at most 40 periods before those that are scored" in captured.err
     assert "nan" not in captured.out
     code, found = run(capsys, *arguments, "--coverage-tolerance", "0")
     assert (code, found["may_be_promoted"], len(found["reasons"])) == (7, False, 1)

@@ -22,7 +22,7 @@ SIGNATURES = {
     "StepEngine.step": "(self, events)",
     "choose_device": "(name, threads=1, *, cuda_graphs=False, tf32=False)",
     "decode_forecast": "(value, key=None)",
-    "load_settings": "(file=None, flags=None)",
+    "load_settings": "(file=None, flags=None, default_file=PosixPath('rillcast.toml'))",
     "seal": "(model, metadata, sequence=None)",
 }
 FIELDS = {

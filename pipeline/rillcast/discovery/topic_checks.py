@@ -19,7 +19,7 @@ from rillcast.discovery.choice import duration
 from rillcast.discovery.findings import Finding
 from rillcast.errors import SettingsError, TransportError
 from rillcast.settings import Settings
-from rillcast.stores.connect import kind_of, require_room
+from rillcast.stores.connect import kind_of, page_bytes, require_room
 from rillcast.transports.base import record_bytes
 from rillcast.transports.connect import open_group
 from rillcast.transports.kafka.common.record_size import LEAST_BYTES, SETTING
@@ -153,12 +153,8 @@ def _state(settings: Settings, metadata: BundleMetadata, admin: TopicAdmin, part
         return
     if (policy := config.get("cleanup.policy")) != "compact":
         yield Finding("error", topic, f"it has cleanup.policy={policy}, expected compact")
-    if (limit := int(config[SETTING])) < settings.kafka.max_message_bytes:
-        yield Finding(
-            "error",
-            topic,
-            f"it has {SETTING}={limit}, expected at least kafka.max_message_bytes={settings.kafka.max_message_bytes}",
-        )
+    if (limit := int(config[SETTING])) < (needed := page_bytes(settings, metadata)):
+        yield Finding("error", topic, f"it has {SETTING}={limit}, expected at least {needed} for a page of state")
 
 
 def _rights(admin: TopicAdmin, topic: str, needed: tuple[str, ...]) -> Iterator[Finding]:

@@ -54,7 +54,13 @@ def prepare_store(settings: Settings, metadata: BundleMetadata) -> None:
     require_room(settings, metadata)
     partitions = 1 if settings.input.path is not None else partitions_of(settings.kafka, settings.input.topic)
     with closing(open_topic_admin(settings.kafka)) as admin:
-        ensure_topic(admin, settings.state_topic, partitions, settings.kafka.max_message_bytes)
+        limit, needed = settings.kafka.max_message_bytes, page_bytes(settings, metadata)
+        ensure_topic(admin, settings.state_topic, partitions, limit, needed)
+
+
+def page_bytes(settings: Settings, metadata: BundleMetadata) -> int:
+    """Return the size of the largest record of a bundle's pages."""
+    return codec_of(settings, metadata).max_page_bytes(settings.input.max_id_bytes) + _RECORD_OVERHEAD_BYTES
 
 
 def require_room(settings: Settings, metadata: BundleMetadata) -> None:
@@ -66,7 +72,7 @@ def require_room(settings: Settings, metadata: BundleMetadata) -> None:
     if kind_of(settings) != "kafka":
         return
     limit = settings.kafka.max_message_bytes
-    needed = codec_of(settings, metadata).max_page_bytes(settings.input.max_id_bytes) + _RECORD_OVERHEAD_BYTES
+    needed = page_bytes(settings, metadata)
     if needed > limit:
         smaller = "" if settings.state.rows == "float16" else ", or set state.rows=float16"
         raise SettingsError(

@@ -27,14 +27,15 @@ _SEGMENT_MS: Final = 10 * 60_000
 _DIRTY_RATIO: Final = 0.1
 
 
-def ensure_topic(admin: TopicAdmin, topic: str, partitions: int, max_message_bytes: int) -> None:
+def ensure_topic(admin: TopicAdmin, topic: str, partitions: int, max_message_bytes: int, needed_bytes: int) -> None:
     """Create the state topic if it is missing, and check it.
 
     Args:
         admin: Administrator of the brokers.
         topic: Name of the state topic.
         partitions: Number of partitions of the input.
-        max_message_bytes: Size of the largest record that is produced.
+        max_message_bytes: Size of the largest record that a new topic takes.
+        needed_bytes: Size of the largest record that is produced.
 
     Raises:
         SettingsError: It has more partitions, cannot be grown, is not compacted, or takes only smaller records.
@@ -59,10 +60,10 @@ def ensure_topic(admin: TopicAdmin, topic: str, partitions: int, max_message_byt
             f"state topic {topic} has cleanup.policy={policy}, expected compact, since anything else deletes the state "
             f"of quiet streams; alter the topic, or set state.topic to a new name (the topic is created)"
         )
-    if (allowed := int(config["max.message.bytes"])) < max_message_bytes:
+    if (allowed := int(config["max.message.bytes"])) < needed_bytes:
         raise SettingsError(
-            f"state topic {topic} has max.message.bytes={allowed}, expected at least kafka.max_message_bytes="
-            f"{max_message_bytes}; alter the topic"
+            f"state topic {topic} has max.message.bytes={allowed}, expected at least {needed_bytes} for a page of "
+            f"state; alter the topic, or set state.topic to a new name (the topic is created)"
         )
 
 

@@ -269,7 +269,7 @@ def test_two_members_may_create_the_topic_at_once(kafka: KafkaCluster, client: C
     with closing(open_topic_admin(settings.kafka)) as first, closing(open_topic_admin(settings.kafka)) as second:
         for admin in (first, second):
             admin.create(settings.state_topic, 2, {"cleanup.policy": "compact"})
-        ensure_topic(second, settings.state_topic, 2, 1_000)
+        ensure_topic(second, settings.state_topic, 2, 1_000, 1_000)
 
 
 @pytest.mark.parametrize(
@@ -529,10 +529,10 @@ def into(settings: Settings, topic: str) -> Settings:
 
 def test_pages_that_no_record_could_hold_are_refused_before_anything_is_connected() -> None:
     metadata: BundleMetadata = toy_bundle().metadata.model_copy(
-        update={"states": (StateSpec(name="lags", dtype="float32", row_shape=(1_000,)),)}
+        update={"states": (StateSpec(name="lags", dtype="float32", row_shape=(10_000,)),)}
     )
     settings = Settings.model_validate({"kafka": {"bootstrap_servers": "127.0.0.1:1"}})
-    with pytest.raises(SettingsError, match=r"kafka\.max_message_bytes is 1000000; raise it to at least 11\d{5} "):
+    with pytest.raises(SettingsError, match=r"kafka\.max_message_bytes is 4000000; raise it to at least 10\d{6} "):
         prepare_store(settings, metadata)
 
 

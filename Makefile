@@ -27,9 +27,10 @@ FUZZ ?=
 ACCURACY_DATA ?=
 SEEDS ?= 1
 ACCURACY := .accuracy
+ALARMS := build/alarms
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster unit chaos fuzz audit check format bench accuracy docs image constraints clean
+.PHONY: help demo test test-cluster unit chaos fuzz audit check format bench accuracy alarms docs image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
@@ -41,6 +42,7 @@ help:
 	@echo 'make docs         build the documentation site in build/site and check its links'
 	@echo 'make bench        run every benchmark, on a broker of its own (QUICK=1: a short run that shows that they work)'
 	@echo 'make accuracy     train on public series and score the forecasts (ACCURACY_DATA=folder; SEEDS=5: median and spread)'
+	@echo 'make alarms       score alarms on labelled public series (ACCURACY_DATA=folder)'
 	@echo 'make chaos        kill, stop and restart every process, and count lost events (KILLS=5 SEED=7: short and repeatable; RESULTS=file: resumable)'
 	@echo 'make fuzz         feed a million hostile inputs to decoders and bundle loader (FUZZ="--inputs 10000 --seed 7")'
 	@echo 'make audit        look up known vulnerabilities of the pinned versions (asks PyPI)'
@@ -99,6 +101,10 @@ bench: $(VENV)/.dev-installed
 accuracy: $(VENV)/.dev-installed
 	rm -rf $(ACCURACY)
 	$(BIN)/python -m rillcast_training.research.public_benchmarks --data '$(ACCURACY_DATA)' --work $(ACCURACY) --seeds $(SEEDS)
+
+alarms: $(VENV)/.dev-installed
+	rm -rf $(ALARMS)
+	$(BIN)/python -m rillcast_training.research.alarms --data '$(ACCURACY_DATA)' --out $(ALARMS)
 
 docs: $(VENV)/.dev-installed
 	$(BIN)/python -m mkdocs build --quiet

@@ -75,6 +75,7 @@ def stepped(
     forecast: FloatArray | None = None,
     score: FloatArray | None = None,
     anomaly: Sequence[float] | None = None,
+    alarm: Sequence[Sequence[float]] | None = None,
 ) -> StepResult:
     """Return the results of `n` events that were stepped."""
     return StepResult(
@@ -84,6 +85,7 @@ def stepped(
         score=score,
         anomaly=None if anomaly is None else np.array(anomaly, np.float32),
         stats=StepStats(n, 1, 0, 0, 0.1),
+        alarm=None if alarm is None else np.array(alarm, np.float32),
     )
 
 

@@ -16,8 +16,8 @@ SERVING, TRAINING = ROOT / "pipeline" / "rillcast", ROOT / "training" / "rillcas
 # A package may import packages that stand after it, and itself.
 SERVING_ORDER = [
     "cli", "discovery", "benchmarks", "service", "rollout", "durability", "serving", "publishing", "observability",
-    "stores", "engine", "codecs", "transports", "bundle", "settings", "outputs", "figures", "reading", "text", "events",
-    "arrays", "errors",
+    "stores", "engine", "codecs", "transports", "bundle", "settings", "outputs", "figures", "reading", "text", "rate",
+    "events", "arrays", "errors",
 ]  # fmt: skip
 TRAINING_ORDER = ["research", "explain", "fit", "evaluate", "export", "data", "model"]
 # Of serving, training knows the bundle and the engine that a back-test runs; never transports, stores or the service.

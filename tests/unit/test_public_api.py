@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 
 # The public names. A change here is a change for users: say it in CHANGELOG.md.
 SIGNATURES = {
-    "Bundle": "(metadata, model, step, has_calibrate=False, sequence=None)",
+    "Bundle": "(metadata, model, step, has_calibrate=False, has_alarm_interval=False, sequence=None)",
     "Bundle.from_bytes": "(data)",
     "Bundle.load": "(path)",
     "Device": "(name, threads=1, cuda_graphs=False, tf32=False)",
@@ -36,7 +36,9 @@ FIELDS = {
         "revision",
     ],
     "StateSpec": ["name", "dtype", "row_shape"],
-    "StepResult": ["outcome", "forecast", "status", "score", "anomaly", "stats", "revision", "late", "revised"],
+    "StepResult": [
+        "outcome", "forecast", "status", "score", "anomaly", "stats", "revision", "late", "revised", "alarm",
+    ],
 }  # fmt: skip
 MEMBERS = {
     "Outcome": ["STEPPED", "ALREADY_APPLIED", "TOO_MANY_STREAMS", "QUARANTINED", "TOO_MANY_NEW_STREAMS"],

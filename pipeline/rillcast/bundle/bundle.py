@@ -30,6 +30,7 @@ from pydantic import ValidationError
 
 from rillcast.bundle import contract, onnx_safety, shipped, state_access
 from rillcast.bundle import sequence as sequences
+from rillcast.bundle.alarms import ALARM, ALARM_INTERVAL
 from rillcast.bundle.contract import CALIBRATE, REGULAR
 from rillcast.bundle.metadata import SCHEMA_VERSION, BundleMetadata, StateSpec, Status
 from rillcast.bundle.state_access import NEXT_SUFFIX, STATE_PREFIX
@@ -73,6 +74,7 @@ class Bundle:
         model: Bytes of the file.
         step: The graph that takes one event of each stream.
         has_calibrate: Whether the graphs have the input `calibrate`.
+        has_alarm_interval: Whether the graphs have the input `alarm_interval`.
         sequence: The graph that takes T events of each stream; None where the file has none.
     """
 
@@ -80,12 +82,18 @@ class Bundle:
     model: bytes
     step: Graph
     has_calibrate: bool = False
+    has_alarm_interval: bool = False
     sequence: Graph | None = None
 
     @property
     def has_anomaly(self) -> bool:
         """Whether the graph says how unlikely each observation was."""
         return "anomaly" in self.step.outputs
+
+    @property
+    def has_alarm(self) -> bool:
+        """Whether the graph says when alarms of a stream open and close."""
+        return ALARM in self.step.outputs
 
     @property
     def has_score(self) -> bool:
@@ -133,7 +141,8 @@ class Bundle:
                 sequence, of_sequence = _graph(second, metadata, "B, T", second.SerializeToString())
                 if (of_sequence, sequence.outputs) != (inputs, step.outputs | {REGULAR}):
                     raise BundleError("outputs", f"expected the step's inputs, its outputs and {REGULAR!r}")
-        return cls(metadata, data, step, has_calibrate=CALIBRATE in inputs, sequence=sequence)
+        scalars = {"has_calibrate": CALIBRATE in inputs, "has_alarm_interval": ALARM_INTERVAL in inputs}
+        return cls(metadata, data, step, **scalars, sequence=sequence)
 
 
 def seal(model: onnx.ModelProto, metadata: BundleMetadata, sequence: onnx.ModelProto | None = None) -> bytes:

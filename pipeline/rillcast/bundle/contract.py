@@ -15,6 +15,7 @@ from typing import Final, TypeVar
 import onnx
 from onnx import helper
 
+from rillcast.bundle.alarms import ALARM, ALARM_COLUMNS, ALARM_INTERVAL
 from rillcast.bundle.metadata import BundleMetadata
 from rillcast.bundle.state_access import NEXT_SUFFIX, STATE_PREFIX
 from rillcast.errors import BundleError
@@ -89,14 +90,16 @@ def check_graph(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -
     _expect(inputs, "input", "ds", "int64", [], events)
     _expect(inputs, "input", "y", "float32", [], events)
     covariates = _check_covariates(inputs, metadata, events)
-    if CALIBRATE in inputs:
-        _check_scalar(inputs[CALIBRATE], "float32")
+    for name in {CALIBRATE, ALARM_INTERVAL} & set(inputs):
+        _check_scalar(inputs[name], "float32")
     _expect(outputs, "output", "forecast", "float32", [metadata.horizon, len(metadata.quantiles)], events)
     _expect(outputs, "output", "status", "int8", [], events)
     if metadata.scores:
         _expect(outputs, "output", "score", "float32", [len(metadata.scores)], events)
     if "anomaly" in outputs:
         _expect(outputs, "output", "anomaly", "float32", [], events)
+    if ALARM in outputs:
+        _expect(outputs, "output", ALARM, "float32", [len(ALARM_COLUMNS)], events)
     of_runs = {REGULAR} if events != "B" else set()
     for name in of_runs:
         _expect(outputs, "output", name, "bool", [], "B")
@@ -114,10 +117,10 @@ def check_graph(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -
         _expect(inputs, "input", name, spec.dtype, spec.row_shape, "N")
         _expect(outputs, "output", name + NEXT_SUFFIX, spec.dtype, spec.row_shape, "N")
 
-    known = {"slots", "ds", "y", CALIBRATE, *covariates, *states}
+    known = {"slots", "ds", "y", CALIBRATE, ALARM_INTERVAL, *covariates, *states}
     if unknown := sorted(set(inputs) - known):
         raise BundleError("inputs", f"unknown inputs {unknown}; the engine feeds {sorted(known)}")
-    known = {"forecast", "status", "anomaly", *(name + NEXT_SUFFIX for name in states)}
+    known = {"forecast", "status", "anomaly", ALARM, *(name + NEXT_SUFFIX for name in states)}
     known |= of_runs | ({"score"} if metadata.scores else set())
     if unknown := sorted(set(outputs) - known):
         raise BundleError("outputs", f"unknown outputs {unknown}; the engine reads {sorted(known)}")

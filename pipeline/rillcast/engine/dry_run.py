@@ -22,6 +22,7 @@ import numpy as np
 import onnxruntime as ort
 
 from rillcast.arrays import AnyArray, IntArray
+from rillcast.bundle.alarms import ALARM, ALARM_COLUMNS, ALARM_INTERVAL, LEAST_SLOTS
 from rillcast.bundle.bundle import CALIBRATE, NEXT_SUFFIX, REGULAR, STATE_PREFIX, Bundle, BundleMetadata, Graph
 from rillcast.engine import quarantine
 from rillcast.engine.device import Device
@@ -147,6 +148,8 @@ class _DryRun:
             inputs["future"] = future.copy()
         if self.bundle.has_calibrate:
             inputs[CALIBRATE] = np.array(1, np.float32)
+        if self.bundle.has_alarm_interval:
+            inputs[ALARM_INTERVAL] = np.array(LEAST_SLOTS, np.float32)
         return inputs
 
     def _plain(
@@ -190,6 +193,7 @@ class _DryRun:
             "status": ("int8", of_events),
             "score": ("float32", (*of_events, len(metadata.scores))),
             "anomaly": ("float32", of_events),
+            ALARM: ("float32", (*of_events, len(ALARM_COLUMNS))),
             REGULAR: ("bool", (streams,)),
         }
         for name, array in outputs.items():

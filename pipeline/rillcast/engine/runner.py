@@ -19,6 +19,7 @@ import numpy.typing as npt
 import onnxruntime as ort
 
 from rillcast.arrays import AnyArray, IntArray
+from rillcast.bundle.alarms import ALARM, ALARM_COLUMNS, ALARM_INTERVAL, ONE_A_WEEK, slots_per_alarm
 from rillcast.bundle.bundle import CALIBRATE, Bundle
 from rillcast.engine import batcher, quarantine
 from rillcast.engine.batcher import Batching, Runs
@@ -46,7 +47,16 @@ class Calls(NamedTuple):
 class BatchRunner:
     """The graphs of a bundle on a device, over the state of all slots. Used from one thread."""
 
-    def __init__(self, bundle: Bundle, state: SlotState, on: Device, batching: Batching, *, calibrate: bool) -> None:
+    def __init__(
+        self,
+        bundle: Bundle,
+        state: SlotState,
+        on: Device,
+        batching: Batching,
+        *,
+        calibrate: bool,
+        alarms: str = ONE_A_WEEK,
+    ) -> None:
         """Load the graphs.
 
         Args:
@@ -55,6 +65,7 @@ class BatchRunner:
             on: Device that runs the graphs.
             batching: Rules by which events are put into calls.
             calibrate: Whether a bundle that learns an online correction of its forecasts applies it.
+            alarms: Rate of the alarms that are wanted of a stream.
 
         Raises:
             DeviceError: The device cannot run the bundle.
@@ -64,6 +75,8 @@ class BatchRunner:
         self._runs = batching.runs if bundle.sequence is not None else Runs()
         # On the device, like the state: see `executor.Bind`.
         self._calibrate = on.upload(np.array(calibrate, np.float32))
+        interval = slots_per_alarm(alarms, bundle.metadata.frequency)
+        self._alarm_interval = on.upload(np.array(interval, np.float32))
         states, bind = bundle.metadata.states, self._bind
         self._step = Executor(bundle.step.served, states, on, bind, batching.row_buckets)
         self._sequence = Executor(bundle.sequence.served, states, on, bind) if bundle.sequence is not None else None
@@ -81,6 +94,8 @@ class BatchRunner:
             outputs["score"] = np.empty((n, len(metadata.scores)), np.float32)
         if self._bundle.has_anomaly:
             outputs["anomaly"] = np.empty(n, np.float32)
+        if self._bundle.has_alarm:
+            outputs[ALARM] = np.zeros((n, len(ALARM_COLUMNS)), np.float32)
         return outputs
 
     def run(self, batch: SlotBatch, outputs: Outputs) -> None:
@@ -113,6 +128,8 @@ class BatchRunner:
         self._state.slab.bind(binding)
         if self._bundle.has_calibrate:
             binding.bind_ortvalue_input(CALIBRATE, self._calibrate)
+        if self._bundle.has_alarm_interval:
+            binding.bind_ortvalue_input(ALARM_INTERVAL, self._alarm_interval)
 
     def _follows(self, batch: SlotBatch) -> npt.NDArray[np.bool_]:
         """Guess for each event whether it is observed and lies in the period after its stream's event before it.

@@ -22,6 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rillcast.arrays import FloatArray, IntArray, StatusArray
+from rillcast.bundle.alarms import ALARM, ONE_A_WEEK
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import dry_run, quarantine
 from rillcast.engine.batcher import Batching
@@ -89,6 +90,7 @@ class StepResult:
         late: `(n,)` bool, whether the event was late, or another value for its period, and was applied; None where no
             lateness is allowed.
         revised: Forecasts of earlier events that these events changed; None where they changed none.
+        alarm: `(n, 8)` float32, see `rillcast.bundle.alarms`; None where the bundle has no such output.
     """
 
     outcome: StatusArray
@@ -100,6 +102,7 @@ class StepResult:
     revision: npt.NDArray[np.int32] | None = None
     late: npt.NDArray[np.bool_] | None = None
     revised: Revised | None = None
+    alarm: FloatArray | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,6 +145,7 @@ class StepEngine:
         lateness: AllowedLateness | None = None,
         aggregation: Aggregation | None = None,
         calibrate: bool = True,
+        alarms: str = ONE_A_WEEK,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Load the bundle on a device.
@@ -154,6 +158,7 @@ class StepEngine:
             lateness: Allowed lateness of events; None = late events are left to the model.
             aggregation: How raw events become one event per period, in `advance`; None = each event is one.
             calibrate: Whether a bundle that learns an online correction of its forecasts applies it.
+            alarms: Rate of the alarms that are wanted of a stream, such as `1/week`.
             timer: Returns monotonic seconds, for the statistics only.
 
         Raises:
@@ -167,7 +172,7 @@ class StepEngine:
         self._stage = None if partials is None else PeriodStage(self.residents, partials)
         state, retained = self.residents.state, self.residents.retained
         self._state = state
-        self._runner = BatchRunner(bundle, state, on, batching, calibrate=calibrate)
+        self._runner = BatchRunner(bundle, state, on, batching, calibrate=calibrate, alarms=alarms)
         self._replay = None if retained is None else LateReplay(self._runner, state, retained)
         self._timer = timer
 
@@ -286,6 +291,7 @@ class StepEngine:
             revision=None if late is None else late.revision,
             late=None if late is None else late.late,
             revised=None if late is None else late.revised,
+            alarm=columns.get(ALARM),
         )
 
     def _inputs(self, events: EventBatch, rows: IntArray) -> Inputs:

@@ -173,6 +173,12 @@ TABLE: Final = (
     Metric("rillcast_unchanged_forecasts_total", "counter", "Forecasts kept back because they had not moved."),
     Metric("rillcast_anomalies_published_total", "counter", "Anomalous observations handed to the sink."),
     Metric(
+        "rillcast_alarms_total",
+        "counter",
+        "Alarms of streams handed to the sink, by change: opened, closed.",
+        ("change",),
+    ),
+    Metric(
         "rillcast_model_swaps_total",
         "counter",
         "Roll-outs of another model: started, completed, failed (tried again), refused (it cannot take over).",

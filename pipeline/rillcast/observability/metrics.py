@@ -171,6 +171,10 @@ class Metrics(Observer):
         """Count anomalous observations that were handed to the sink."""
         self._counters["rillcast_anomalies_published_total"].inc(anomalies)
 
+    def alarms_published(self, change: str, alarms: int) -> None:
+        """Count alarms that were handed to the sink where they opened or closed."""
+        self._counters["rillcast_alarms_total"].labels(change).inc(alarms)
+
     def latency(self, seconds: FloatArray) -> None:
         """Take in the ages of some events."""
         for value in seconds.tolist():

@@ -30,6 +30,7 @@ from rillcast.observability.metrics import Metrics
 from rillcast.observability.run_summary import RunSummary
 from rillcast.observability.server import HttpServer
 from rillcast.observability.stages import StageClock
+from rillcast.publishing.alarms import AlarmPublisher
 from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.rollout.registry_watcher import Aliases, RegistryWatcher
@@ -163,6 +164,8 @@ class _Assembly:
             observers = self.observers
             if (anomalies := _anomalies(settings, sink, metrics)) is not None:
                 observers = replace(observers, others=[*observers.others, anomalies])
+            if (alarms := _alarms(settings, sink, metrics)) is not None:
+                observers = replace(observers, others=[*observers.others, alarms])
             factory = ServedModelFactory(settings, self.on, sink, observers)
             rollout = _rollout(settings, self.follows, factory, metadata, metrics, claims_decide=self.claims_decide)
             model = factory.assemble(make_engine(settings, self.bundle, self.on))
@@ -285,6 +288,13 @@ def _anomalies(settings: Settings, sink: Sink, metrics: Metrics) -> AnomalyPubli
         trace_context=settings.publish.trace_context,
         count=metrics.anomalies_published,
     )
+
+
+def _alarms(settings: Settings, sink: Sink, metrics: Metrics) -> AlarmPublisher | None:
+    """Return the observer that publishes alarms; None = they are not published."""
+    if settings.alarms.topic is None and settings.alarms.path is None:
+        return None
+    return AlarmPublisher(sink, trace_context=settings.publish.trace_context, count=metrics.alarms_published)
 
 
 def _spans(settings: Settings) -> Spans | None:

@@ -129,6 +129,7 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
             settings.state.initial_streams,
         ),
         calibrate=settings.calibration == "on",
+        alarms=settings.alarms.per_stream,
         lateness=allowed_lateness(settings, bundle.metadata.frequency),
         aggregation=aggregation_of(settings.input, bundle.metadata),
     )
@@ -148,8 +149,8 @@ def require_supported(settings: Settings, bundle: Bundle) -> None:
     """Check that a bundle has the outputs that the settings need, and that its state fits.
 
     Raises:
-        SettingsError: It has no output `anomaly`, no level or step that is to be published, observations that cannot be
-            aggregated, or too large a state.
+        SettingsError: It lacks an output, a level or a step that is to be published, observations cannot be
+            aggregated, or its state is too large.
     """
     metadata = bundle.metadata
     published_part(settings, metadata)
@@ -159,5 +160,10 @@ def require_supported(settings: Settings, bundle: Bundle) -> None:
         raise SettingsError(
             f"{metadata.name}: the model has no output 'anomaly'; unset "
             f"anomalies.topic and anomalies.path, or serve a model that was exported with it"
+        )
+    if (settings.alarms.topic is not None or settings.alarms.path is not None) and not bundle.has_alarm:
+        raise SettingsError(
+            f"{bundle.metadata.name}: the model has no output 'alarm', as only bundles of experts do; unset "
+            f"alarms.topic and alarms.path, or serve one (rillcast universal export)"
         )
     require_room(settings, metadata)

@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, fie
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
 from rillcast.settings import deprecated
+from rillcast.settings.alarms import AlarmSettings
 from rillcast.settings.anomalies import AnomalySettings
 from rillcast.settings.dead_letters import DeadLetterSettings
 from rillcast.settings.http import HttpSettings
@@ -75,6 +76,7 @@ class Settings(BaseSettings):
     publish: PublishSettings = PublishSettings()
     dead_letters: DeadLetterSettings = DeadLetterSettings()
     anomalies: AnomalySettings = AnomalySettings()
+    alarms: AlarmSettings = AlarmSettings()
     kafka: KafkaSettings = KafkaSettings()
     worker: WorkerSettings = WorkerSettings()
     state: StateSettings = StateSettings()
@@ -118,19 +120,26 @@ class Settings(BaseSettings):
             topics = [self.input.topic, self.output.topic, self.dead_letters.topic]
             if len(set(topics)) != len(topics):
                 raise ValueError(f"input.topic, output.topic and dead_letters.topic must differ, got {topics}")
-            if self.anomalies.topic in topics:
-                raise ValueError(f"anomalies.topic is {self.anomalies.topic!r}, which is one of {topics}")
+            for name, topic in (("anomalies", self.anomalies.topic), ("alarms", self.alarms.topic)):
+                if topic in topics:
+                    raise ValueError(f"{name}.topic is {topic!r}, which is one of {topics}")
+                if topic is not None:
+                    topics.append(topic)
         return self
 
     @model_validator(mode="after")
-    def _anomalies_go_where_the_forecasts_go(self) -> Settings:
+    def _anomalies_and_alarms_go_where_the_forecasts_go(self) -> Settings:
         to_file = self.output.path is not None
-        if to_file and self.anomalies.topic is not None:
-            raise ValueError("anomalies.topic is set, but output.path is a file; use anomalies.path")
-        if not to_file and self.anomalies.path is not None:
-            raise ValueError("anomalies.path is set, but forecasts go to a topic; use anomalies.topic")
-        if to_file and self.anomalies.path in (self.output.path, self.dead_letters.path):
-            raise ValueError(f"anomalies.path is {self.anomalies.path!r}, as is the path of another output")
+        taken = [self.output.path, self.dead_letters.path]
+        for name, section in (("anomalies", self.anomalies), ("alarms", self.alarms)):
+            if to_file and section.topic is not None:
+                raise ValueError(f"{name}.topic is set, but output.path is a file; use {name}.path")
+            if not to_file and section.path is not None:
+                raise ValueError(f"{name}.path is set, but forecasts go to a topic; use {name}.topic")
+            if to_file and section.path is not None:
+                if section.path in taken:
+                    raise ValueError(f"{name}.path is {section.path!r}, as is the path of another output")
+                taken.append(section.path)
         return self
 
     @model_validator(mode="after")

@@ -302,6 +302,7 @@ class Channel(enum.Enum):
     FORECASTS = "forecasts"
     DEAD_LETTERS = "dead_letters"
     ANOMALIES = "anomalies"
+    ALARMS = "alarms"
     STATE = "state"
 
 

@@ -107,6 +107,7 @@ def check_output_files(settings: Settings) -> None:
             "output.path": settings.output.path,
             "dead_letters.path": settings.dead_letters.path,
             "anomalies.path": settings.anomalies.path,
+            "alarms.path": settings.alarms.path,
         },
     )
 
@@ -134,10 +135,14 @@ def open_sink(settings: Settings) -> Sink:
         paths = {Channel.FORECASTS: settings.output.path, Channel.DEAD_LETTERS: settings.dead_letters.path}
         if settings.anomalies.path is not None:
             paths[Channel.ANOMALIES] = settings.anomalies.path
+        if settings.alarms.path is not None:
+            paths[Channel.ALARMS] = settings.alarms.path
         return FileSink(paths, append=resumes)
     topics = {Channel.FORECASTS: settings.output.topic, Channel.DEAD_LETTERS: settings.dead_letters.topic}
     if settings.anomalies.topic is not None:
         topics[Channel.ANOMALIES] = settings.anomalies.topic
+    if settings.alarms.topic is not None:
+        topics[Channel.ALARMS] = settings.alarms.topic
     if settings.state.store == "kafka" or (settings.state.store == "auto" and settings.input.path is None):
         topics[Channel.STATE] = settings.state_topic
     if settings.worker.delivery == "exactly_once":

@@ -398,6 +398,10 @@ def test_a_row_says_what_its_cell_expects(row: list[str]) -> None:
 
 def test_every_reason_of_a_dead_letter_stands_in_a_row() -> None:
     of_covariates = {Reason.COVARIATE_MISSING, Reason.COVARIATE_OUT_OF_RANGE}
-    of_outputs = {Reason.FORECAST_TOO_LARGE, Reason.ANOMALY_TOO_LARGE}  # tests/integration/kafka/test_too_large.py
+    of_outputs = {
+        Reason.FORECAST_TOO_LARGE,
+        Reason.ANOMALY_TOO_LARGE,
+        Reason.ALARM_TOO_LARGE,
+    }  # tests/integration/kafka/test_too_large.py
     said = set[str]().union(*(codes(row[4]) for row in table()))
     assert said == {str(reason) for reason in Reason} - of_covariates - of_outputs

@@ -140,3 +140,52 @@ def test_what_cannot_be_is_refused(
 def test_inspect_describes_it(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["inspect", str(path), "--json"]) == 0
     assert "experts" in json.dumps(json.loads(capsys.readouterr().out))
+
+
+def test_alarms_travel_with_the_state_and_do_not_depend_on_the_batch(bundle: Bundle) -> None:
+    """A trouble before the state moves and one after it; each stream alone, all together, and moved."""
+    y = series(420)
+    y[200:203, 0] += 100
+    y[330:340, 1] -= 4_000
+
+    def alarms_of(engine: StepEngine, values: AnyArray, first: int, columns: list[int]) -> AnyArray:
+        found = []
+        for number, row in enumerate(values):
+            ds = np.full(len(columns), (START + first + number) * STEP_MS, np.int64)
+            ids = [STREAMS[column] for column in columns]
+            result = engine.step(EventBatch.of(ids, ds, row[columns], first_offset=3 * (first + number)))
+            assert result.alarm is not None
+            found.append(result.alarm)
+        return np.stack(found)
+
+    whole = alarms_of(engine(bundle), y, 0, [0, 1, 2])
+    assert (whole[200:203, 0, 0] == 1).sum() == 1
+    assert (whole[330:340, 1, 0] == 1).sum() == 1
+    for column in range(3):
+        np.testing.assert_array_equal(alarms_of(engine(bundle), y, 0, [column])[:, 0], whole[:, column])
+    first, second = engine(bundle), engine(bundle)
+    before = alarms_of(first, y[:202], 0, [0, 1, 2])
+    second.residents.load(0, first.residents.export(0, 3 * 202), first.residents.watermark(0))
+    after = alarms_of(second, y[202:], 202, [0, 1, 2])
+    np.testing.assert_array_equal(np.concatenate([before, after]), whole)
+
+
+def test_a_service_publishes_alarms_with_the_forecasts(path: Path, tmp_path: Path) -> None:
+    y = series(420)
+    y[200:203, 0] += 100
+    lines = [
+        json.dumps({"unique_id": name, "ds": (START + number) * STEP_MS, "y": None if value != value else float(value)})
+        for number, row in enumerate(y)
+        for name, value in zip(STREAMS, row, strict=True)
+    ]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    where = {"input": "in.jsonl", "output": "out.jsonl", "dead-letters": "dead.jsonl", "alarms": "alarms.jsonl"}
+    flags = [flag for name, file in where.items() for flag in (f"--{name}.path", str(tmp_path / file))]
+    state = ["--state.path", str(tmp_path / "state"), "--http.port", "0"]
+    assert cli.main(["run", "--model", str(path), *flags, *state, "--alarms.per-stream", "1/month"]) == 0
+    records = [json.loads(line) for line in (tmp_path / "alarms.jsonl").read_text().splitlines()]
+    of_a = [record for record in records if record["unique_id"] == "a"]
+    opened = [record for record in of_a if record["change"] == "opened"]
+    assert [record["source"]["offset"] // 3 for record in opened] == [200]
+    assert (opened[0]["direction"], opened[0]["severity"]) == ("up", "critical")
+    assert opened[0]["observed"] > 100

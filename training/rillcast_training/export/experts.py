@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from rillcast.arrays import AnyArray, IntArray
+from rillcast.bundle.alarms import ALARM_INTERVAL
 from rillcast.bundle.bundle import CALIBRATE, Bundle, BundleMetadata, seal
 from rillcast.bundle.frequency import parse
 from rillcast.errors import DataError, ParityError
@@ -29,7 +30,7 @@ from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.forecaster import ExpertForecaster, ExpertRows
 
 CELL: Final = "experts"
-_EVENTS: Final = ("ds", "y", CALIBRATE)
+_EVENTS: Final = ("ds", "y", CALIBRATE, ALARM_INTERVAL)
 _STREAMS: Final = 7
 _STEPS: Final = 120
 _ROUNDINGS: Final = 16
@@ -110,7 +111,7 @@ def experts_to_onnx(forecaster: ExpertForecaster) -> onnx.ModelProto:
     """Return the step over whole states: `(slots, ds, y, calibrate, state.*) -> (forecast, ..., state.*.next)`."""
 
     def example(size: int) -> tuple[Tensor, ...]:
-        events = (torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.tensor(1.0))
+        events = (torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.tensor(1.0), torch.tensor(168.0))
         return (*events, *forecaster.initial_rows(size).flat())
 
     step = _StepOverRows(forecaster)
@@ -124,8 +125,11 @@ class _StepOverRows(nn.Module):
         super().__init__()
         self.forecaster = forecaster
 
-    def forward(self, row: Tensor, ds: Tensor, y: Tensor, calibrate: Tensor, *rows: Tensor) -> tuple[Tensor, ...]:
-        outputs, following = self.forecaster.step(ds, y, ExpertRows.from_flat(rows), calibrate, row)
+    def forward(
+        self, row: Tensor, ds: Tensor, y: Tensor, calibrate: Tensor, alarm_interval: Tensor, *rows: Tensor
+    ) -> tuple[Tensor, ...]:
+        state = ExpertRows.from_flat(rows)
+        outputs, following = self.forecaster.step(ds, y, state, calibrate, row, alarm_interval)
         return (*outputs, *following.flat())
 
 

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 
 from rillcast.arrays import AnyArray, FloatArray, IntArray
+from rillcast.bundle.alarms import ALARM_INTERVAL
 from rillcast.bundle.bundle import CALIBRATE, NEXT_SUFFIX, STATE_PREFIX
 from rillcast.bundle.contract import FUTURE, X
 from rillcast.errors import ParityError
@@ -40,6 +41,7 @@ STEPS: Final = 420
 _STARTS_MS: Final = (1_704_067_200_000, -86_400_000 * 30 - 1)  # 2024-01-01, and before 1970, off the period's edge
 _OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
 _ROUNDINGS: Final = 8
+_ALARM_INTERVAL: Final = 168.0
 _UNCALIBRATED_SHARE: Final = 0.2  # share of the calls
 _MISSING_SHARE: Final = 0.1  # share of the covariates
 _EDGE_SHARE: Final = 0.1  # share of the events, in the first or the last millisecond of their periods
@@ -205,6 +207,7 @@ class InPlaceSession:
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        self._takes_alarm_interval = any(one.name == ALARM_INTERVAL for one in self._session.get_inputs())
         self._states = {
             spec.name: onnxruntime.OrtValue.ortvalue_from_numpy(
                 np.zeros((streams, *spec.row_shape), dtype=spec.numpy_dtype)
@@ -223,6 +226,8 @@ class InPlaceSession:
         """Step the streams in rows `slots` and return the outputs by name. The states are updated in place."""
         binding = self._session.io_binding()
         inputs = {"slots": slots, "ds": ds, "y": y, CALIBRATE: np.array(calibrate, np.float32), **(covariates or {})}
+        if self._takes_alarm_interval:
+            inputs[ALARM_INTERVAL] = np.array(_ALARM_INTERVAL, np.float32)
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)
         for name, value in self._states.items():

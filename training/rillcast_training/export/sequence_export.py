@@ -18,6 +18,7 @@ import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
+from rillcast.bundle.alarms import ALARM, ALARM_COLUMNS
 from rillcast.bundle.bundle import CALIBRATE, REGULAR
 from rillcast.bundle.contract import FUTURE, X
 from rillcast_training.export.tracing import graft_state, row_inputs, row_outputs, trace, value
@@ -96,12 +97,15 @@ def covariates_and_rows(forecaster: Forecaster, tensors: tuple[Tensor, ...]) -> 
 def results(forecaster: Forecaster | ExpertForecaster, events: Sequence[str]) -> list[onnx.ValueInfoProto]:
     """Return the descriptions of the step's outputs; `events` names their leading dimensions."""
     config = forecaster.config
-    return [
+    described = [
         value("forecast", TensorProto.FLOAT, [*events, config.horizon, len(config.quantiles)]),
         value("status", TensorProto.INT8, events),
         value("score", TensorProto.FLOAT, [*events, len(forecaster.scores)]),
         value("anomaly", TensorProto.FLOAT, events),
     ]
+    if isinstance(forecaster, ExpertForecaster):
+        described.append(value(ALARM, TensorProto.FLOAT, [*events, len(ALARM_COLUMNS)]))
+    return described
 
 
 def _body_of_cells(sequence: SequenceStep) -> onnx.GraphProto:

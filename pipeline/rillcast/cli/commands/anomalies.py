@@ -26,11 +26,16 @@ examples:
   rillcast anomalies --stream web-17/cpu --since 2024-05-01 --json
   rillcast anomalies --count
   rillcast anomalies --file forecasts.jsonl
+  rillcast anomalies --score labels.json --file alarms.jsonl --data history.csv.gz
 
 The command reads `anomalies.topic` if it is set, else the forecasts in `output.topic`, which lack the observation
 itself. It lists observations with a tail probability below `anomalies.tail_probability`. Without --follow it reads all
 records and ends; with --follow it reads new records until Ctrl-C. It counts unreadable records and reports them at the
-end. Exit codes: 0 done, 2 settings, 5 the topic cannot be read.
+end.
+
+--score reads the records of alarms instead (`alarms.topic`, or --file), and compares them with the windows of a file
+in the form of the Numenta Anomaly Benchmark: {"STREAM": [["FIRST", "LAST"], ...]}. --data has the observations of these
+streams, whose times it needs. Exit codes: 0 done, 2 settings, 5 the topic cannot be read.
 """
 
 
@@ -53,6 +58,8 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--limit", type=int, default=0, help="most observations to list (default: all)")
     parser.add_argument("--count", action="store_true", help="count the observations of each stream, instead of a list")
+    parser.add_argument("--score", type=flags.path, metavar="LABELS", help="score alarms by labelled windows (.json)")
+    parser.add_argument("--data", type=flags.path, nargs="+", help="tables of the observations, for --score")
     parser.add_argument("--json", action="store_true", help="print JSON")
     flags.add_settings(parser)
 
@@ -61,6 +68,12 @@ def run(args: argparse.Namespace) -> int:
     """List or count."""
     settings = flags.load_settings(args)
     logs.configure(settings.log.level, settings.log.format)
+    if (args.score is None) != (args.data is None):
+        raise SettingsError("--score and --data need each other: the labelled windows, and the times of the streams")
+    if args.score is not None:
+        if args.follow or args.count:
+            raise SettingsError("--score needs records with an end, and lists nothing: leave out --follow and --count")
+        return _score(settings, args)
     limit = settings.anomalies.tail_probability if args.tail_probability is None else args.tail_probability
     if not 0 < limit <= 1:
         raise SettingsError(f"--tail-probability {limit:g}: expected more than 0 and at most 1")
@@ -72,6 +85,31 @@ def run(args: argparse.Namespace) -> int:
     else:
         for anomaly in found:
             print(to_json(_document(anomaly)) if args.json else _line(anomaly), flush=args.follow)
+    return 0
+
+
+def _score(settings: Settings, args: argparse.Namespace) -> int:
+    """Print how alarms meet labelled windows."""
+    from dataclasses import asdict
+
+    from rillcast.publishing.alarms import Alarm
+    from rillcast_training.evaluate.alarm_scores import score_alarms
+    from rillcast_training.evaluate.labelled import labelled
+
+    topic = args.topic or settings.alarms.topic
+    if topic is None and args.file is None:
+        raise SettingsError("alarms.topic is not set; give --topic or --file")
+    alarms, unreadable = [], 0
+    for polled in topic_reading.polls(settings, "alarms", topic=topic or settings.output.topic, file=args.file):
+        for value in polled.values:
+            try:
+                alarms.append(Alarm.read(value or b""))
+            except DataError:
+                unreadable += 1
+    if unreadable:
+        print(f"{unreadable:,} records are no alarms", file=sys.stderr)
+    scores = score_alarms(labelled(args.score, args.data, alarms))
+    print(to_json(asdict(scores)) if args.json else scores.table())
     return 0
 
 

@@ -87,6 +87,7 @@ def _settings(settings: Settings, source: str, target: str, *, at_least_once: bo
                 update={"delivery": "at_least_once" if at_least_once else "exactly_once"}
             ),
             "anomalies": settings.anomalies.model_copy(update={"topic": None, "path": None}),
+            "alarms": settings.alarms.model_copy(update={"topic": None, "path": None}),
         }
     )
 

@@ -38,6 +38,7 @@ class Reason(enum.StrEnum):
     TOO_MANY_NEW_STREAMS = "too_many_new_streams"
     FORECAST_TOO_LARGE = "forecast_too_large"
     ANOMALY_TOO_LARGE = "anomaly_too_large"
+    ALARM_TOO_LARGE = "alarm_too_large"
 
 
 class Rejection(NamedTuple):

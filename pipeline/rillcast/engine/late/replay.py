@@ -27,6 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rillcast.arrays import AnyArray, FloatArray, IntArray, StatusArray
+from rillcast.bundle.alarms import ALARM
 from rillcast.bundle.bundle import Status
 from rillcast.engine import quarantine
 from rillcast.engine.inputs import SlotBatch
@@ -336,3 +337,5 @@ def _ignore(rows: IntArray, outputs: Outputs) -> None:
     for name in ("forecast", "score", "anomaly"):
         if name in outputs:
             outputs[name][rows] = np.nan
+    if ALARM in outputs:
+        outputs[ALARM][rows] = 0

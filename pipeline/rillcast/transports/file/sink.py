@@ -146,7 +146,7 @@ def check(inputs: outputs.Paths, settings: Mapping[str, str | None]) -> None:
 
     Args:
         inputs: The files that the run reads, by setting.
-        settings: `output.path`, `dead_letters.path` and `anomalies.path`.
+        settings: `output.path`, `dead_letters.path`, `anomalies.path` and `alarms.path`.
 
     Raises:
         SettingsError: See `rillcast.outputs`.

@@ -24,13 +24,15 @@ Invariants: nothing is learnt of a period before it has come; rows do not affect
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import Final, NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
+from rillcast.bundle.alarms import LONGEST_SILENCE, ONE_A_WEEK, slots_per_alarm
 from rillcast.bundle.bundle import StateSpec, Status
 from rillcast.bundle.frequency import parse
+from rillcast_training.model.alarms import AlarmModel, Observed
 from rillcast_training.model.calibration import anchor_horizons
 from rillcast_training.model.experts.bases import LONGEST_IDLE, Bases, Figures, away_from, groups_of
 from rillcast_training.model.experts.config import ExpertsConfig
@@ -39,13 +41,13 @@ from rillcast_training.model.experts.seasons import SeasonMemory, SeasonView, Vi
 from rillcast_training.model.experts.weights import Errors, ExpertWeights
 from rillcast_training.model.experts.widths import Misses, Widths
 from rillcast_training.model.features import MAX_ABS_Y
-from rillcast_training.model.forecaster import StepOutputs
 from rillcast_training.model.periods import periods_of
 from rillcast_training.model.scores import ForecastScores
 from rillcast_training.model.tails import TailModel, miss_of
 
 _LEAST_SCALE: Final = 1e-6  # of the size, for the scores of a constant stream
 _ABSOLUTE_FLOOR: Final = 1e-20
+Interval: TypeAlias = Tensor | float
 _LARGEST_MISS: Final = 100.0  # in units of what was trusted to be missed, next to nothing on a stream without noise
 
 
@@ -65,6 +67,16 @@ class ExpertRows(NamedTuple):
     def from_flat(cls, rows: tuple[Tensor, ...]) -> ExpertRows:
         """Undo `flat`."""
         return cls(rows[0], rows[1], tuple(rows[2:-1]), rows[-1])
+
+
+class ExpertOutputs(NamedTuple):
+    """Outputs of a step for each event: those of `StepOutputs`, and `[B, 8]` of `rillcast_training.model.alarms`."""
+
+    forecast: Tensor
+    status: Tensor
+    score: Tensor
+    anomaly: Tensor
+    alarm: Tensor
 
 
 class _Time(NamedTuple):
@@ -115,6 +127,7 @@ class ExpertForecaster(nn.Module):
         self.widths = Widths(config)
         self.forecast_scores = ForecastScores(config.quantiles, self.horizons)
         self.tails = TailModel(config.quantiles)
+        self.alarms = AlarmModel()
         names, away = self.bases.names, ("level", *self.away)
         decays = torch.tensor([decay for _, decay in config.experts], dtype=torch.float64)
         idle = torch.arange(LONGEST_IDLE + 1, dtype=torch.float64)
@@ -158,7 +171,8 @@ class ExpertForecaster(nn.Module):
         rows: ExpertRows,
         calibrate: Tensor | float = 1.0,
         row: Tensor | None = None,
-    ) -> tuple[StepOutputs, ExpertRows]:
+        alarm_interval: Tensor | float | None = None,
+    ) -> tuple[ExpertOutputs, ExpertRows]:
         """Advance each stream by one event.
 
         Args:
@@ -168,6 +182,7 @@ class ExpertForecaster(nn.Module):
             calibrate: `[]`, 1 = quantiles as the stream's own errors have them, 0 = those of a normal distribution.
                 What is learnt does not depend on it.
             row: `[B]` int64, row of the tables of each event; None = the order of the events.
+            alarm_interval: `[]`, slots in which one alarm a stream is wanted; None = a week's.
 
         Returns:
             Outputs for the events, and the next state.
@@ -213,12 +228,15 @@ class ExpertForecaster(nn.Module):
         note = torch.cat([note, f["away"]])
         pending = self.layout.pending.write(rows.pending, row, time.period, time.newest_value == time.period, note)
         quantiles = self._forecast(f, ahead, time, calibrate)
-        score, anomaly = self._score(f, y, own[0].newest[0], quantiles, time)
+        value = torch.where(time.on, y, f["offset"] + f["last"])
+        score, anomaly, tail, resolved = self._score(f, value, own[0].newest[0], quantiles, time)
+        interval = slots_per_alarm(ONE_A_WEEK, parse(self.config.freq)) if alarm_interval is None else alarm_interval
+        alarm = self._alarm(f, value, tail, resolved, rows.clock, time, interval)
         forecast = quantiles.reshape(-1, quantiles.shape[2]).t()
         forecast = forecast.reshape(-1, self.config.horizon, len(self.config.quantiles))
         clock = torch.stack([time.period, time.known + 1, time.newest_value], dim=1)
         following = ExpertRows(clock, self.layout.core.pack(f), tuple(tables), pending)
-        return StepOutputs(forecast, status, score, anomaly), following
+        return ExpertOutputs(forecast, status, score, anomaly, alarm.t()), following
 
     def _time(self, ds: Tensor, observed: Tensor, clock: Tensor) -> tuple[_Time, Tensor]:
         """Return when the events are, and their status."""
@@ -378,22 +396,52 @@ class ExpertForecaster(nn.Module):
 
     # How well earlier forecasts did.
 
-    def _score(self, f: Figures, y: Tensor, naive: Tensor, quantiles: Tensor, time: _Time) -> tuple[Tensor, Tensor]:
-        """Score the forecasts of this period, and keep today's: one of each horizon at a time, until it is due."""
+    def _score(
+        self, f: Figures, value: Tensor, naive: Tensor, quantiles: Tensor, time: _Time
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Score the forecasts of this period, and keep today's: one of each horizon at a time, until it is due.
+
+        Returns:
+            Scores, anomaly, the return period of the observation beyond the quantiles, and whether there was a
+            forecast of it.
+        """
         now = stamp(time.period, self.config.horizon)
         kept = f["published"]
         resolved = time.on & (now - kept[-1] == self.scored.to(torch.float32))
-        value = torch.where(time.on, y, 0.0)
         scale = f["plain"][0, 0] / f["judged"][0, 0].clamp(min=1e-9)
         scale = torch.maximum(scale, _LEAST_SCALE * f["size"]).clamp(min=_ABSOLUTE_FLOOR)
         published = kept[:-1].reshape(-1, kept.shape[2]).t()
-        miss = miss_of(value, kept[0, 0], kept[self.forecast_scores.middle, 0], kept[-2, 0])
-        f["tails"], periods = self.tails(f["tails"], miss, resolved[0])
+        low, middle, high = kept[0, 0], kept[self.forecast_scores.middle, 0], kept[-2, 0]
+        f["tails"], periods = self.tails(f["tails"], miss_of(value, low, middle, high), resolved[0])
         score, anomaly = self.forecast_scores(value, published, scale, resolved.t(), naive + f["offset"], periods)
+        tail = torch.where(value < low, periods[0], torch.where(value > high, periods[1], 0.0))
+        tail = torch.where(resolved[0], tail / 2, 0.0)
+        f["said"] = torch.where(resolved[0], middle, value)
         new = torch.cat([quantiles[self.scored_steps].transpose(0, 1), (now + 0 * kept[-1]).unsqueeze(0)])
         begins = torch.remainder(time.period, self.scored) == 0
         f["published"] = torch.where(begins, new, kept)
-        return score, anomaly
+        return score, anomaly, tail, resolved[0]
+
+    def _alarm(
+        self, f: Figures, value: Tensor, tail: Tensor, resolved: Tensor, clock: Tensor, time: _Time, interval: Interval
+    ) -> Tensor:
+        """Take the event in as evidence that something is wrong; return what there is of an alarm, `[8, B]`."""
+        newest, age, newest_value = clock.unbind(1)
+        had, passed = age > 1, (time.period - newest).clamp(max=LONGEST_SILENCE)
+        idle = (time.period - newest_value).clamp(max=LONGEST_SILENCE)
+        now = Observed(
+            y=value,
+            expected=f["said"],
+            valid=resolved,
+            has=time.on,
+            advances=time.on | (had & (passed > 0)),
+            idle=torch.where(had, idle, 0).to(torch.float32),
+            passed=torch.where(had, passed, 0).to(torch.float32),
+            tail=tail,
+        )
+        alarm: Tensor
+        f["alarms"], alarm = self.alarms(f["alarms"], now, interval)
+        return alarm
 
 
 def _lines_between(anchors: tuple[int, ...], horizon: int) -> Tensor:

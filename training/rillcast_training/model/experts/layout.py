@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from rillcast.bundle.bundle import StateSpec
+from rillcast_training.model.alarms import WIDTH as ALARMS
 from rillcast_training.model.experts.config import ExpertsConfig, Season
 from rillcast_training.model.indexed_state import put, take
 from rillcast_training.model.tails import WIDTH as TAILS
@@ -189,6 +190,7 @@ class Layout(nn.Module):
             "trusted": (anchors, 1),
             "published": (levels + 1, len(scored)),
             "tails": (TAILS,),
+            "alarms": (ALARMS,),
         }
         figures |= {f"visit{n}": (5,) for n, season in enumerate(config.memories) if not season.exact}
         self.core = Packed(figures)

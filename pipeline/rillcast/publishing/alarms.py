@@ -1,0 +1,165 @@
+"""Alarms of streams as records: one where an alarm opens, one where it closes.
+
+Owns: the form of the records, written and read. Does not know: how the model finds an alarm, where records go, commits.
+An alarm is part of the stream's state, and its record follows from one event alone. So it is published in the commit of
+that event, and as often as the event's forecast: once, if the delivery is exactly once.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import orjson
+
+from rillcast.arrays import FloatArray
+from rillcast.bundle.alarms import CHANGES, described, time_text
+from rillcast.codecs.forecasts.columns import model_name
+from rillcast.codecs.observations.rejections import Reason, Rejection
+from rillcast.errors import DataError
+from rillcast.observability.observer import Observer, Published
+from rillcast.publishing.trace_context import carried
+from rillcast.transports.base import Channel, Records, Sink
+
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MILLISECOND: Final = dt.timedelta(milliseconds=1)
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """An alarm where it opened or closed, as its record says.
+
+    Attributes:
+        unique_id: The stream.
+        change: `opened` or `closed`.
+        ds: Time of the event that opened or closed it, in milliseconds since the epoch.
+        kind: `spike`, `level shift`, `drift`, `variance`, `flat line` or `silence`.
+        direction: `up` or `down`; None where the kind has none.
+        severity: `warning` or `critical`.
+        strength: Return period of the strongest evidence, in periods of the bundle.
+        first: Start of the period in which it opened, in milliseconds since the epoch.
+        last: Start of the period of the last evidence, in milliseconds since the epoch.
+        expected: Middle quantile that was forecast where the evidence was strongest.
+        observed: The observation there.
+        model: Name and id of the bundle.
+        partition: Partition of the event in the source.
+        offset: Offset of the event in the source. A repeat has the same partition and offset.
+    """
+
+    unique_id: str
+    change: str
+    ds: int
+    kind: str
+    direction: str | None
+    severity: str
+    strength: float
+    first: int
+    last: int
+    expected: float
+    observed: float
+    model: str
+    partition: int
+    offset: int
+
+    @classmethod
+    def read(cls, value: bytes) -> Alarm:
+        """Read an alarm record.
+
+        Raises:
+            DataError: It is none.
+        """
+        try:
+            members = orjson.loads(value)
+            return cls(
+                unique_id=str(members["unique_id"]),
+                change=str(members["change"]),
+                ds=_milliseconds(members["ds"]),
+                kind=str(members["kind"]),
+                direction=members["direction"],
+                severity=str(members["severity"]),
+                strength=float(members["strength"]),
+                first=_milliseconds(members["first"]),
+                last=_milliseconds(members["last"]),
+                expected=float(members["expected"]),
+                observed=float(members["observed"]),
+                model=str(members["model"]),
+                partition=int(members["source"]["partition"]),
+                offset=int(members["source"]["offset"]),
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(f"no alarm record: {error!r}") from error
+
+
+class AlarmPublisher(Observer):
+    """Hands alarms to the sink where they open and close."""
+
+    def __init__(
+        self,
+        sink: Sink,
+        *,
+        trace_context: bool = False,
+        count: Callable[[str, int], None] = lambda _change, _number: None,
+    ) -> None:
+        """Begin with nothing published.
+
+        Args:
+            sink: Takes the records, as `Channel.ALARMS`.
+            trace_context: Whether a record gets the trace headers of its observation.
+            count: Is called with a change, `opened` or `closed`, and the number of its records that were handed over.
+        """
+        self._sink = sink
+        self._trace_context = trace_context
+        self._count = count
+
+    def observe(self, published: Published) -> None:
+        """Hand a record for each alarm that opens or closes to the sink, in the order of the poll.
+
+        Raises:
+            TransportError: The sink is broken.
+        """
+        events, alarm = published.events, published.result.alarm
+        if alarm is None:
+            return
+        rows = np.flatnonzero(published.stepped & np.isin(alarm[:, 0], list(CHANGES)))
+        if not rows.size:
+            return
+        headers = carried(published.polled, events.rows[rows].tolist()) if self._trace_context else None
+        keys = [events.unique_ids[row].encode() for row in rows.tolist()]
+        records = Records(keys, [_record(published, alarm, row) for row in rows.tolist()], headers)
+        too_large: dict[int, int] = {}
+        if (limit := self._sink.largest_record(Channel.ALARMS)) is not None:
+            records, too_large = records.within(limit)
+        for index, size in too_large.items():
+            row = int(rows[index])
+            detail = (
+                f"its alarm takes {size} bytes, and the topic of alarms at most {limit} (max.message.bytes, "
+                f"kafka.max_message_bytes); the state of stream {events.unique_ids[row]!r} has the event"
+            )
+            published.rejections.append(Rejection(int(events.rows[row]), Reason.ALARM_TOO_LARGE, detail))
+        if len(records):
+            self._sink.publish(Channel.ALARMS, records)
+        kept = np.delete(rows, list(too_large))
+        for code, change in CHANGES.items():
+            if number := int((alarm[kept, 0] == code).sum()):
+                self._count(change, number)
+
+
+def _record(published: Published, alarm: FloatArray, row: int) -> bytes:
+    events, metadata = published.events, published.metadata
+    members = {
+        "unique_id": events.unique_ids[row],
+        "ds": time_text(int(events.ds[row])),
+        "change": CHANGES[int(alarm[row, 0])],
+        **described(alarm[row], int(events.ds[row]), metadata.frequency),
+        "freq": metadata.freq,
+        "model": model_name(metadata),
+        "source": {"partition": int(events.partitions[row]), "offset": int(events.offsets[row])},
+    }
+    return orjson.dumps(members)
+
+
+def _milliseconds(text: str) -> int:
+    return (dt.datetime.fromisoformat(text) - _EPOCH) // _MILLISECOND

@@ -1,0 +1,123 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from rillcast.arrays import AnyArray
+from rillcast_training.model.alarms import OUTPUTS, WIDTH, AlarmModel, Observed
+from tests.support.alarms_oracle import AlarmsOracle
+
+INTERVAL = 500.0
+
+
+def noisy(length: int, seed: int = 0) -> AnyArray:
+    return 10 + np.random.default_rng(seed).normal(size=length).astype(np.float32)
+
+
+def alarms(
+    y: AnyArray, *, tail: AnyArray | None = None, idle: AnyArray | None = None, interval: float = INTERVAL
+) -> AnyArray:
+    """Return the outputs `[T, 8]` for values that were expected to be 10; NaN = missing."""
+    model, state, found = AlarmModel(), torch.zeros(WIDTH, 1), []
+    since = 1
+    for number, value in enumerate(y.tolist()):
+        has = bool(np.isfinite(value))
+        waited = float(since if idle is None else idle[number])
+        event = Observed(
+            y=torch.tensor([value if has else 0.0]),
+            expected=torch.tensor([10.0]),
+            valid=torch.tensor([has]),
+            has=torch.tensor([has]),
+            advances=torch.tensor([True]),
+            idle=torch.tensor([waited if number else 0.0]),
+            passed=torch.tensor([1.0 if number else 0.0]),
+            tail=torch.tensor([0.0 if tail is None else float(tail[number])]),
+        )
+        state, outputs = model(state, event, torch.tensor(interval))
+        found.append(outputs[:, 0].numpy())
+        since = 1 if has else since + 1
+    return np.stack(found)
+
+
+def opened(found: AnyArray) -> list[int]:
+    return np.flatnonzero(found[:, 0] == 1).tolist()
+
+
+def test_alarms_are_those_of_the_definition() -> None:
+    rng = np.random.default_rng(4)
+    y = noisy(1_800, 4)
+    y[700:] += 6
+    y[900] = 60
+    y[1_200:1_280] = y[1_200]
+    y[1_500:1_530] = np.nan
+    tail = np.where(rng.random(y.size) < 0.01, 10 ** rng.uniform(1, 5, y.size), 0).astype(np.float32)
+    tail[np.isnan(y)] = 0
+    found = alarms(y, tail=tail)
+    oracle, expected, since = AlarmsOracle(INTERVAL), [], 1
+    for number, value in enumerate(y.tolist()):
+        has = np.isfinite(value)
+        waited, passed = (since, 1) if number else (0, 0)
+        expected.append(oracle.step(value if has else None, 10.0, float(tail[number]), waited, passed))
+        since = 1 if has else since + 1
+    np.testing.assert_array_equal(found[:, 0], np.array(expected)[:, 0])
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-5)
+    assert set(found[:, 0]) == {0, 1, 2, 3}
+    assert {1, 2, 5} <= set(np.abs(found[:, 1]))
+
+
+@pytest.mark.parametrize(
+    ("kinds", "change"),
+    [
+        ({1}, lambda y: np.where(np.arange(y.size) == 400, 60, y)),
+        ({-1}, lambda y: np.where(np.arange(y.size) == 400, -60, y)),
+        ({2, 3}, lambda y: y + np.clip(np.arange(y.size) - 400, 0, None) * 0.02),
+        ({4}, lambda y: np.where(np.arange(y.size) > 400, 10 + 2.4 * np.sign(y - 10), y)),
+        ({5}, lambda y: np.where(np.arange(y.size) > 400, y[400], y)),
+        ({6}, lambda y: np.where((np.arange(y.size) > 400) & (np.arange(y.size) < 460), np.nan, y)),
+    ],
+)
+def test_each_trouble_is_found_and_named(kinds: set[int], change: object) -> None:
+    """The figures that show a drift first may be those of a level shift."""
+    found = alarms(change(noisy(750)), interval=1_000.0)  # type: ignore[operator]
+    during = found[400:][found[400:, 0] > 0]
+    assert kinds & set(during[:, 1])
+
+
+def test_one_trouble_is_one_alarm_and_it_closes_after_it() -> None:
+    y = noisy(1_000)
+    y[500:600] += 50 * np.random.default_rng(1).normal(size=100).astype(np.float32)
+    found = alarms(y, interval=5_000.0)
+    (at,) = opened(found)
+    assert 500 <= at < 505
+    (end,) = np.flatnonzero(found[:, 0] == 3).tolist()
+    assert 600 + 100 < end <= 600 + 250
+
+
+@pytest.mark.parametrize(
+    "draw", [lambda rng, shape: rng.normal(size=shape), lambda rng, shape: rng.standard_t(1.5, shape)]
+)
+def test_alarms_come_as_often_as_they_are_wanted(draw: object) -> None:
+    """Without any trouble, and whatever the distribution: 20 streams over 15 intervals of 100 slots."""
+    y = torch.from_numpy(draw(np.random.default_rng(2), (1_500, 20)).astype(np.float32))  # type: ignore[operator]
+    model, state, opens = AlarmModel(), torch.zeros(WIDTH, 20), torch.zeros(20)
+    one, yes = torch.ones(20), torch.ones(20, dtype=torch.bool)
+    for values in y:
+        state, outputs = model(state, Observed(values, 0 * one, yes, yes, yes, one, one, 0 * one), 100.0)
+        opens += (outputs[0] == 1).to(torch.float32)
+    assert 0.3 * 15 < float(opens.mean()) < 3 * 15
+
+
+def test_a_stream_without_an_alarm_says_nothing() -> None:
+    found = alarms(noisy(140))
+    assert found.shape == (140, OUTPUTS)
+    assert not found.any()
+
+
+def test_a_repeated_event_changes_nothing() -> None:
+    model = AlarmModel()
+    state = torch.rand(WIDTH, 3)
+    one, off = torch.ones(3), torch.zeros(3, dtype=torch.bool)
+    following, outputs = model(state, Observed(one, one, off, off, off, one, one, one), 500.0)
+    assert torch.equal(following, state)
+    assert not outputs.any()

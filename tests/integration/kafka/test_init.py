@@ -193,7 +193,7 @@ def test_a_check_says_what_is_wrong_with_topics_and_records(
     assert seen(kafka)[0] == before[0]
 
     small = kafka.create_topic("small", max_message_bytes=900)
-    state = kafka.create_topic("state", 3)
+    state = kafka.create_topic("state", 3, max_message_bytes=4_000_000)  # room for a page
     code, found = check(given | {"output.topic": small, "state.topic": state}, out, capsys)
     assert code == 2
     assert "records of 900 bytes" in found[small].pop()

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from rillcast.engine import residents, slot_state, slots
+from rillcast.engine import slots
 from rillcast.stores.format import pages
 
 
@@ -15,6 +15,6 @@ from rillcast.stores.format import pages
 def small_pages(size: int) -> Iterator[None]:
     """Let pages have `size` slots."""
     with pytest.MonkeyPatch.context() as patch:
-        for module in (slots, slot_state, residents, pages):
+        for module in (slots, pages):
             patch.setattr(module, "PAGE_SLOTS", size)
         yield

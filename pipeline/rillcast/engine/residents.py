@@ -27,7 +27,7 @@ from rillcast.engine.pages import Arrivals, Page, Silence, is_additional
 from rillcast.engine.periods import Aggregation, Partials
 from rillcast.engine.slab import Slab, room
 from rillcast.engine.slot_state import HOST_BYTES, NEVER, SlotState
-from rillcast.engine.slots import PAGE_SLOTS, SlotTable
+from rillcast.engine.slots import SlotTable
 
 _TICKS_PER_TTL: Final = 8
 _MAX_SLICES: Final = 64
@@ -47,12 +47,14 @@ class Limits:
         max_new_streams_per_s: New streams of a partition in a second of their records' timestamps; the engine refuses
             further ones; 0 = no limit.
         initial_streams: Streams for which a GPU has room from the start. The CPU has room for all.
+        page_slots: Streams of a page of state; 0 = as many as a page may have.
     """
 
     idle_ttl_ms: int = 0
     max_streams_per_partition: int = 0
     max_new_streams_per_s: int = 0
     initial_streams: int = 0
+    page_slots: int = 0
 
 
 class Residents:
@@ -77,7 +79,7 @@ class Residents:
         """
         self._limits = limits
         self._tick_ms = max(1, limits.idle_ttl_ms // _TICKS_PER_TTL)
-        self._table = SlotTable()
+        self._table = SlotTable(limits.page_slots)
         host_bytes = HOST_BYTES
         if lateness is not None:
             host_bytes += 2 * metadata.row_bytes + RetainedSteps.host_bytes(metadata, lateness)
@@ -85,7 +87,7 @@ class Residents:
             host_bytes += Partials.host_bytes(aggregation)
         least = self._table.num_slots + (0 if device.name == "cpu" else limits.initial_streams)
         slots = room(metadata.states, device, host_bytes, least)
-        self.state = SlotState(Slab(metadata.states, device, slots))
+        self.state = SlotState(Slab(metadata.states, device, slots), self._table.page_slots)
         self.retained = None if lateness is None else RetainedSteps(metadata, device, self.state.slab, lateness)
         self.partials = None if aggregation is None else Partials(aggregation, self.state.num_slots)
         self._watermarks: dict[int, int] = {}
@@ -262,8 +264,8 @@ class Residents:
 
         Periods without events do not count, though they were stepped.
         """
-        pages = np.array(self._table.pages(partition), np.int64)
-        slots = (pages[:, None] * PAGE_SLOTS + np.arange(PAGE_SLOTS)).ravel()
+        pages, size = np.array(self._table.pages(partition), np.int64), self._table.page_slots
+        slots = (pages[:, None] * size + np.arange(size)).ravel()
         newest = self.state.newest(slots) if self.partials is None else self.partials.newest_event(slots)
         known: IntArray = newest[newest != NEVER]
         return known
@@ -287,7 +289,7 @@ class Residents:
 
     def num_to_write(self, partition: int) -> int:
         """Return an upper bound for the number of streams in the pages that the next export returns."""
-        return min(len(self.changed(partition)) * PAGE_SLOTS, self._table.slots(partition).size)
+        return min(len(self.changed(partition)) * self._table.page_slots, self._table.slots(partition).size)
 
     def export(self, partition: int, offset: int, numbers: Sequence[int] | None = None) -> list[Page]:
         """Return pages of a partition that changed since their last export.
@@ -305,7 +307,7 @@ class Residents:
         ]
         if not changed:
             return []
-        slots = [np.arange(page * PAGE_SLOTS, page * PAGE_SLOTS + len(names)) for _, page, names in changed]
+        slots = [np.array(self._table.slots_of(page)[: len(names)]) for _, page, names in changed]
         every = np.concatenate(slots)
         rows = self.state.slab.gather(every)
         if self.retained is not None:
@@ -364,11 +366,11 @@ class Residents:
                 self.partials.grow(self.state.num_slots)
         fresh, used = self._table.take_new_pages()
         for page in fresh:
-            slots = np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64)
+            slots = np.array(self._table.slots_of(page))
             self.state.open(slots)
             self._clear_host(slots)
         for page in used:
-            self._clear(np.arange(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS, dtype=np.int64))
+            self._clear(np.array(self._table.slots_of(page)))
 
     def _clear(self, slots: IntArray) -> None:
         """Reset slots to their state before a stream's first event."""

@@ -14,7 +14,6 @@ import numpy.typing as npt
 
 from rillcast.arrays import IntArray
 from rillcast.engine.slab import Slab
-from rillcast.engine.slots import PAGE_SLOTS
 
 NEVER: Final = int(np.iinfo(np.int64).min) // 2
 """A time before all others, in milliseconds or in periods: the newest event of a stream that has had none."""
@@ -25,18 +24,20 @@ HOST_BYTES: Final = 16
 class SlotState:
     """Rows and times by slot. Used from one thread."""
 
-    def __init__(self, slab: Slab) -> None:
+    def __init__(self, slab: Slab, page_slots: int) -> None:
         """Take over the rows of a slab.
 
         Args:
             slab: Rows of state, all zero.
+            page_slots: Slots of a page.
         """
         self.slab = slab
         self.changed_pages: set[int] = set()
         # Zeros take no memory until they are written; `open` sets a slot's values when its page is handed out.
         self._newest_ds: IntArray = np.zeros(slab.num_slots, np.int64)
         self._applied_to: IntArray = np.zeros(slab.num_slots, np.int64)
-        self._newest_ds[:PAGE_SLOTS] = NEVER
+        self._newest_ds[:page_slots] = NEVER
+        self._page_slots = page_slots
 
     @property
     def num_slots(self) -> int:
@@ -59,7 +60,7 @@ class SlotState:
     def mark_changed(self, slots: IntArray) -> None:
         """Record that rows changed, so that their pages need an export."""
         if slots.size:
-            pages = slots // PAGE_SLOTS
+            pages = slots // self._page_slots
             first = int(pages.min())
             self.changed_pages.update((np.flatnonzero(np.bincount(pages - first)) + first).tolist())
 

@@ -1,7 +1,7 @@
 """The directory of slots: the row of state of each stream.
 
-A page is `PAGE_SLOTS` consecutive slots of one partition, so that a partition's state can be loaded and released as a
-unit. Within its partition a page has a number, under which it is stored.
+A page is some consecutive slots of one partition, at most `PAGE_SLOTS`, so that a partition's state can be loaded and
+released as a unit. Within its partition a page has a number, under which it is stored.
 
 Owns: the directory from (partition, stream id) to slot and back, and the pages in which slots are handed out.
 Does not know: what a row holds, or where it is.
@@ -36,7 +36,13 @@ class _Partition:
 class SlotTable:
     """The directory of slots. Used from one thread."""
 
-    def __init__(self) -> None:
+    def __init__(self, page_slots: int = 0) -> None:
+        """Begin without streams.
+
+        Args:
+            page_slots: Slots of a page, at most `PAGE_SLOTS`; 0 = that many.
+        """
+        self.page_slots = page_slots or PAGE_SLOTS
         self._partitions: dict[int, _Partition] = {}
         self._free_pages: list[int] = []
         self._fresh_pages: list[int] = []
@@ -50,7 +56,7 @@ class SlotTable:
     @property
     def num_slots(self) -> int:
         """Number of rows that the state needs, including the scratch page."""
-        return self._num_pages * PAGE_SLOTS
+        return self._num_pages * self.page_slots
 
     @property
     def num_streams(self) -> int:
@@ -114,7 +120,7 @@ class SlotTable:
         Args:
             partition: Partition of the input.
             number: Number of the page, from 0; missing pages up to it are added.
-            unique_ids: At most `PAGE_SLOTS` stream ids in slot order; "" = free.
+            unique_ids: At most `page_slots` stream ids in slot order; "" = free.
 
         Returns:
             The slots of the streams, and the slots from which streams moved away.
@@ -129,7 +135,7 @@ class SlotTable:
                 if (elsewhere := owner.slots.get(unique_id)) is not None:
                     self.forget(partition, np.array([elsewhere], dtype=np.int64))
                     vacated.append(elsewhere)
-                slot = page * PAGE_SLOTS + index
+                slot = page * self.page_slots + index
                 owner.slots[unique_id] = slot
                 self._num_streams += 1
                 self._names[page][index] = unique_id
@@ -143,7 +149,7 @@ class SlotTable:
         owner = self._partitions[partition]
         names: list[str] = []
         for slot in slots.tolist():
-            page, index = divmod(slot, PAGE_SLOTS)
+            page, index = divmod(slot, self.page_slots)
             names.append(self._names[page][index])
             del owner.slots[names[-1]]
             self._names[page][index] = ""
@@ -178,15 +184,15 @@ class SlotTable:
     def names(self, page: int) -> tuple[str, ...]:
         """Return the streams of a page in slot order, without free slots at its end; "" = free."""
         names = self._names[page]
-        size = PAGE_SLOTS
+        size = self.page_slots
         while size and not names[size - 1]:
             size -= 1
         return tuple(names[:size])
 
     def ids(self, slots: IntArray) -> list[str]:
         """Return the streams in some slots."""
-        names = self._names
-        return [names[slot // PAGE_SLOTS][slot % PAGE_SLOTS] for slot in slots.tolist()]
+        names, size = self._names, self.page_slots
+        return [names[slot // size][slot % size] for slot in slots.tolist()]
 
     def slots(self, partition: int) -> IntArray:
         """Return the slots of all streams of a partition."""
@@ -207,9 +213,9 @@ class SlotTable:
             if sum(unique_id in owner.slots for owner in self._partitions.values()) < 2:
                 self._split.discard(unique_id)
 
-    @staticmethod
-    def _slots_of(page: int) -> Iterable[int]:
-        return range(page * PAGE_SLOTS, (page + 1) * PAGE_SLOTS)
+    def slots_of(self, page: int) -> range:
+        """Return the slots of a page."""
+        return range(page * self.page_slots, (page + 1) * self.page_slots)
 
     def _add_page(self, owner: _Partition) -> None:
         if self._free_pages:
@@ -220,8 +226,8 @@ class SlotTable:
             self._num_pages += 1
             self._fresh_pages.append(page)
         owner.pages.append(page)
-        self._names[page] = [""] * PAGE_SLOTS
-        owner.free.extend(reversed(list(self._slots_of(page))))
+        self._names[page] = [""] * self.page_slots
+        owner.free.extend(reversed(self.slots_of(page)))
 
     def _allocate(self, owner: _Partition, unique_id: str) -> int:
         if not owner.free:
@@ -229,6 +235,6 @@ class SlotTable:
         slot = owner.free.pop()
         owner.slots[unique_id] = slot
         self._num_streams += 1
-        page, index = divmod(slot, PAGE_SLOTS)
+        page, index = divmod(slot, self.page_slots)
         self._names[page][index] = unique_id
         return slot

@@ -29,7 +29,7 @@ from rillcast.publishing.publisher import ForecastOutput, Publisher
 from rillcast.publishing.trace_context import TraceContext
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import Settings
-from rillcast.stores.connect import aggregation_of, open_store, require_room
+from rillcast.stores.connect import aggregation_of, codec_of, open_store, require_room
 from rillcast.transports.base import Sink
 
 if TYPE_CHECKING:
@@ -127,6 +127,7 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
             settings.state.max_streams_per_partition,
             settings.state.max_new_streams_per_s,
             settings.state.initial_streams,
+            codec_of(settings, bundle.metadata).page_slots,
         ),
         calibrate=settings.calibration == "on",
         alarms=settings.alarms.per_stream,

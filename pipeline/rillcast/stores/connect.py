@@ -165,7 +165,12 @@ def codec_of(settings: Settings, metadata: BundleMetadata) -> PageCodec:
         *page_columns(metadata, settings.input.allowed_lateness_periods),
         *periods.page_columns(aggregation_of(settings.input, metadata)),
     )
-    return PageCodec(metadata.model_id, metadata.states, settings.state.rows, settings.state.compression, extra)
+    state = settings.state
+    codec = PageCodec(metadata.model_id, metadata.states, state.rows, state.compression, extra)
+    if kind_of(settings) == "kafka":  # a page is one record
+        room = settings.kafka.max_message_bytes - _RECORD_OVERHEAD_BYTES
+        codec.keep_within(room, settings.input.max_id_bytes)
+    return codec
 
 
 def reader_of(settings: Settings) -> Callable[[], PartitionReader]:

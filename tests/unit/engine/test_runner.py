@@ -10,6 +10,7 @@ from rillcast.engine.inputs import Inputs, SlotBatch
 from rillcast.engine.runner import BatchRunner
 from rillcast.engine.slab import Slab
 from rillcast.engine.slot_state import SlotState
+from rillcast.engine.slots import PAGE_SLOTS
 from tests.support.toy import HOUR_MS, toy_bundle, unroll
 
 BUNDLE = toy_bundle(sequence=True)
@@ -17,7 +18,7 @@ BUNDLE = toy_bundle(sequence=True)
 
 def runner(batching: Batching) -> BatchRunner:
     device = Device("cpu")
-    state = SlotState(Slab(BUNDLE.metadata.states, device, 512))
+    state = SlotState(Slab(BUNDLE.metadata.states, device, 512), PAGE_SLOTS)
     return BatchRunner(BUNDLE, state, device, batching, calibrate=True)
 
 

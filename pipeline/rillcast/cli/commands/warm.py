@@ -147,7 +147,7 @@ def _warming(settings: Settings, partitions: int, history: str | None, unit: Uni
     from rillcast.engine.residents import Limits
     from rillcast.engine.step_engine import StepEngine
     from rillcast.serving.factory import allowed_lateness
-    from rillcast.stores.connect import aggregation_of
+    from rillcast.stores.connect import aggregation_of, codec_of
 
     bundle, on = (
         Bundle.load(settings.model),
@@ -159,7 +159,11 @@ def _warming(settings: Settings, partitions: int, history: str | None, unit: Uni
         on,
         batching=Batching(rows, on.row_buckets(rows)),
         # A file may hold one stream after the other: by event time all but the last would be idle.
-        limits=Limits(0, settings.state.max_streams_per_partition),
+        limits=Limits(
+            0,
+            settings.state.max_streams_per_partition,
+            page_slots=codec_of(settings, bundle.metadata).page_slots,
+        ),
         lateness=allowed_lateness(settings, bundle.metadata.frequency),
         aggregation=aggregation_of(settings.input, bundle.metadata),
         calibrate=settings.calibration == "on",

@@ -23,6 +23,7 @@ from rillcast.bundle.bundle import StateSpec
 from rillcast.engine.late import is_row
 from rillcast.engine.pages import Arrivals, Page, Silence, is_additional, page_column
 from rillcast.engine.slots import PAGE_SLOTS
+from rillcast.errors import StateError
 from rillcast.stores.base import Claim, Mark, Superseded
 from rillcast.stores.format import rows
 from rillcast.stores.format.framing import OVERHEAD_BYTES, damaged, foreign, seal, unseal
@@ -103,6 +104,7 @@ class PageCodec:
             extra: Columns that pages have in addition; pages that are read may have others, or none.
         """
         self.model_id = model_id
+        self.page_slots = PAGE_SLOTS
         self._specs = tuple(specs)
         self._compression = compression
         self._columns = (*specs, *extra)
@@ -116,12 +118,20 @@ class PageCodec:
             for spec in self._columns
         )
 
+    def keep_within(self, limit_bytes: int, max_id_bytes: int) -> None:
+        """Halve the slots of a page until a page of one slot, or any page, takes at most `limit_bytes`.
+
+        The slots of pages that are stored already do not change: where they have more, `decode` refuses them.
+        """
+        while self.page_slots > 1 and self.max_page_bytes(max_id_bytes) > limit_bytes:
+            self.page_slots //= 2
+
     def encode(self, page: Page) -> bytes | None:
         """Return the stored form of a page; None, a tombstone, for a page without streams."""
         occupied = occupied_slots(page.unique_ids)
         if not len(occupied):
             return None
-        assert len(page.unique_ids) <= PAGE_SLOTS, f"page of {len(page.unique_ids)} slots"
+        assert len(page.unique_ids) <= self.page_slots, f"page of {len(page.unique_ids)} slots"
         pick = slice(None) if len(occupied) == len(page.unique_ids) else occupied
         body = b"".join(
             rows.pack(self._rows_of(page, spec)[pick], spec, state.form)
@@ -169,6 +179,11 @@ class PageCodec:
         sizes = [rows.packed_bytes(spec, form, len(occupied)) for spec, form in zip(specs, forms, strict=True)]
         if len(header.unique_ids) > PAGE_SLOTS or len(header.last_ds) != len(occupied) * _DS_TYPE.itemsize:
             raise damaged(where, f"{len(header.unique_ids)} slots with {len(header.last_ds)} bytes of event times")
+        if len(header.unique_ids) > self.page_slots:
+            raise StateError(
+                f"{where}: a page of {len(header.unique_ids)} streams, but pages have {self.page_slots} by "
+                f"kafka.max_message_bytes (and input.max_id_bytes); set it to what it was when the page was written"
+            )
         packed = memoryview(_unpacked(body, header.compression, sum(sizes), where))
         columns: dict[str, AnyArray] = {}
         for spec, form, size in zip(specs, forms, sizes, strict=True):
@@ -215,11 +230,11 @@ class PageCodec:
     def max_page_bytes(self, max_id_bytes: int) -> int:
         """Return an upper bound of the bytes of any page, given the longest stream id in bytes."""
         body = sum(
-            rows.packed_bytes(spec, state.form, PAGE_SLOTS)
+            rows.packed_bytes(spec, state.form, self.page_slots)
             for spec, state in zip(self._columns, self._states, strict=True)
         )
         states = len(self._columns) * _PER_STATE_BYTES
-        return OVERHEAD_BYTES + _HEADER_BYTES + states + PAGE_SLOTS * (max_id_bytes + _PER_STREAM_BYTES) + body
+        return OVERHEAD_BYTES + _HEADER_BYTES + states + self.page_slots * (max_id_bytes + _PER_STREAM_BYTES) + body
 
     def _rows_of(self, page: Page, spec: StateSpec) -> AnyArray:
         values = page.rows[spec.name]

@@ -36,9 +36,9 @@ class KafkaSettings(Section):
     default it is made of `group_id` and `group_instance_id`, and random without the latter."""
     transaction_timeout_s: Positive = 10.0
     """Time after which the broker aborts an open transaction of a dead member, in seconds. Until then, readers wait."""
-    max_message_bytes: Annotated[int, Field(gt=0)] = 4_000_000
-    """Limits the size of a produced record, in bytes. The largest is a page of state; the state topic is created with
-    this limit. Of other topics, their `max.message.bytes` counts where it is less."""
+    max_message_bytes: Annotated[int, Field(gt=0)] = 1_000_000
+    """Limits the size of a produced record, in bytes. The largest is a page of state, which has as many streams as fit;
+    the state topic is created with this limit. Of other topics, their `max.message.bytes` counts where it is less."""
     max_fetch_bytes: Annotated[int, Field(gt=0)] = 52_428_800
     """Limits the size of one fetch, in bytes."""
     request_timeout_s: Positive = 30.0

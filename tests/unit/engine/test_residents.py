@@ -35,6 +35,20 @@ def test_exported_pages_bring_the_streams_back() -> None:
     assert states(step(other, ids, [1] * len(ids), offset=266)) == [unroll([n + 1, 1])[-1] for n in range(len(ids))]
 
 
+def test_pages_of_fewer_streams_come_back_into_pages_of_as_many_or_more() -> None:
+    ids = [f"s{n}" for n in range(20)]
+    one = engine(page_slots=8)
+    step(one, ids, [n + 1 for n in range(len(ids))])
+    pages = one.residents.export(0, 20)
+    assert [(page.number, len(page.unique_ids)) for page in pages] == [(0, 8), (1, 8), (2, 4)]
+    for page_slots in (8, 16):
+        other = engine(page_slots=page_slots)
+        other.residents.load(0, pages, 0)
+        assert states(step(other, ids, [1] * 20, offset=20)) == [unroll([n + 1, 1])[-1] for n in range(20)]
+        again = other.residents.export(0, 40)
+        assert [len([i for i in page.unique_ids if i]) for page in again] == [8, 8, 4], "streams keep their places"
+
+
 def test_only_changed_pages_are_exported() -> None:
     ids = [f"s{n}" for n in range(3 * PAGE_SLOTS)]
     of = engine()

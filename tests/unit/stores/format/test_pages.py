@@ -125,6 +125,24 @@ def test_a_page_is_read_with_any_form_in_the_settings() -> None:
 # Sizes
 
 
+def test_a_page_has_as_many_streams_as_a_record_takes() -> None:
+    using, whole = codec("exact", "none"), codec("exact", "none").max_page_bytes(512)
+    using.keep_within(whole, 512)
+    assert using.page_slots == PAGE_SLOTS
+    using.keep_within(whole - 1, 512)
+    assert using.page_slots == PAGE_SLOTS // 2
+    using.keep_within(1, 512)
+    assert using.page_slots == 1, "the check of the settings refuses a row that no record takes"
+
+
+def test_a_page_of_more_streams_than_the_settings_allow_is_refused_with_their_names() -> None:
+    data = encoded(make_page(unique_ids=FULL), codec("exact", "none"))
+    smaller = codec("exact", "none")
+    smaller.keep_within(smaller.max_page_bytes(512) - 1, 512)
+    with pytest.raises(StateError, match=r"a page of 256 streams, but pages have 128 by kafka\.max_message_bytes"):
+        smaller.decode(data, 0, 0, "here")
+
+
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("compression", COMPRESSIONS)
 def test_no_page_is_larger_than_the_bound(form: Form, compression: Compression) -> None:

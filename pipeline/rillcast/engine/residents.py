@@ -307,7 +307,7 @@ class Residents:
         ]
         if not changed:
             return []
-        slots = [np.array(self._table.slots_of(page)[: len(names)]) for _, page, names in changed]
+        slots = [self._table.slots_of(page)[: len(names)] for _, page, names in changed]
         every = np.concatenate(slots)
         rows = self.state.slab.gather(every)
         if self.retained is not None:
@@ -366,11 +366,11 @@ class Residents:
                 self.partials.grow(self.state.num_slots)
         fresh, used = self._table.take_new_pages()
         for page in fresh:
-            slots = np.array(self._table.slots_of(page))
+            slots = self._table.slots_of(page)
             self.state.open(slots)
             self._clear_host(slots)
         for page in used:
-            self._clear(np.array(self._table.slots_of(page)))
+            self._clear(self._table.slots_of(page))
 
     def _clear(self, slots: IntArray) -> None:
         """Reset slots to their state before a stream's first event."""

@@ -213,9 +213,9 @@ class SlotTable:
             if sum(unique_id in owner.slots for owner in self._partitions.values()) < 2:
                 self._split.discard(unique_id)
 
-    def slots_of(self, page: int) -> range:
+    def slots_of(self, page: int) -> IntArray:
         """Return the slots of a page."""
-        return range(page * self.page_slots, (page + 1) * self.page_slots)
+        return np.arange(page * self.page_slots, (page + 1) * self.page_slots, dtype=np.int64)
 
     def _add_page(self, owner: _Partition) -> None:
         if self._free_pages:
@@ -227,7 +227,7 @@ class SlotTable:
             self._fresh_pages.append(page)
         owner.pages.append(page)
         self._names[page] = [""] * self.page_slots
-        owner.free.extend(reversed(self.slots_of(page)))
+        owner.free.extend(self.slots_of(page)[::-1].tolist())
 
     def _allocate(self, owner: _Partition, unique_id: str) -> int:
         if not owner.free:

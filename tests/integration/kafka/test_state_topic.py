@@ -529,10 +529,10 @@ def into(settings: Settings, topic: str) -> Settings:
 
 def test_pages_that_no_record_could_hold_are_refused_before_anything_is_connected() -> None:
     metadata: BundleMetadata = toy_bundle().metadata.model_copy(
-        update={"states": (StateSpec(name="lags", dtype="float32", row_shape=(10_000,)),)}
+        update={"states": (StateSpec(name="lags", dtype="float32", row_shape=(300_000,)),)}
     )
     settings = Settings.model_validate({"kafka": {"bootstrap_servers": "127.0.0.1:1"}})
-    with pytest.raises(SettingsError, match=r"kafka\.max_message_bytes is 4000000; raise it to at least 10\d{6} "):
+    with pytest.raises(SettingsError, match=r"kafka\.max_message_bytes is 1000000; raise it to at least 12\d{5} "):
         prepare_store(settings, metadata)
 
 

@@ -24,11 +24,10 @@ from typing import Any, Final, NamedTuple
 
 from websockets.sync.client import ClientConnection, connect
 
-from tests.support.fetched import fetched
+from tests.support import debian
 
 _NAMES: Final = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 _MAC: Final = Path("/Applications/Google Chrome.app/Contents/MacOS/Google Chrome")
-_FETCH_TIMEOUT_S: Final = 600.0
 _START_TIMEOUT_S: Final = 60.0
 _TIMEOUT_S: Final = 30.0
 _POLL_S: Final = 0.05
@@ -71,36 +70,11 @@ def program() -> Program:
         return Program(Path(found), {})
     if _MAC.exists():
         return Program(_MAC, {})
-    folder = fetched("chromium", _unpack_from_debian)
-    libraries = sorted({str(path.parent) for path in (folder / "usr/lib").rglob("*.so*")})
-    return Program(folder / "usr/lib/chromium/chromium", {"LD_LIBRARY_PATH": ":".join(libraries)})
-
-
-def _unpack_from_debian(scratch: Path) -> Path:
-    """Unpack Chromium and those of its libraries that are not installed."""
-    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        raise BrowserError("no Chromium is installed (macOS: Google Chrome does as well)")
-    (scratch / "archives/partial").mkdir(parents=True)
-    download = ["apt-get", "-q", "-y", "--no-install-recommends", "--download-only", "install", "chromium"]
-    # Nothing is installed and nothing locked: only what would be installed is downloaded, and checked, into our folder.
-    options = ("Debug::NoLocking=1", "APT::Sandbox::User=root", f"Dir::Cache::Archives={scratch / 'archives'}")
-    download[1:1] = [part for option in options for part in ("-o", option)]
-    done = _run(download)
-    if done.returncode != 0 and os.geteuid() == 0:  # a fresh container has no package lists
-        _run(["apt-get", "update", "-q"])
-        done = _run(download)
-    archives = sorted((scratch / "archives").glob("*.deb"))
-    if done.returncode != 0 or not archives:
-        raise BrowserError(f"apt-get could not download chromium; install it\n{done.stdout}{done.stderr}")
-    for archive in archives:
-        done = _run(["dpkg", "-x", str(archive), str(scratch / "unpacked")])
-        if done.returncode != 0:
-            raise BrowserError(f"dpkg could not unpack {archive.name}: {done.stderr}")
-    return scratch / "unpacked"
-
-
-def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False)
+    try:
+        folder = debian.unpacked("chromium", needs=True)
+    except debian.DebianError as error:
+        raise BrowserError(f"{error} (macOS: Google Chrome does as well)") from error
+    return Program(folder / "usr/lib/chromium/chromium", {"LD_LIBRARY_PATH": debian.libraries(folder)})
 
 
 class Page:

@@ -1,4 +1,4 @@
-"""A real PostgreSQL for tests, of this machine (Debian: `apt-get install postgresql`).
+"""A real PostgreSQL for tests: found on this machine, else unpacked from Debian's package; no root needed.
 
 Owns: finding the programs, and a server process on a free loopback port. Does not know: tables.
 """
@@ -11,10 +11,11 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+from tests.support import debian
 from tests.support.kafka_broker import free_ports
 
 _INIT_TIMEOUT_S: Final = 120.0
@@ -34,6 +35,7 @@ class Server(NamedTuple):
 
     port: int
     programs: Path
+    environment: Mapping[str, str]
 
     @property
     def url(self) -> str:
@@ -41,28 +43,47 @@ class Server(NamedTuple):
         return f"postgresql://{USER}@127.0.0.1:{self.port}/postgres"
 
 
-def programs() -> Path:
-    """Return the folder with `initdb`, `postgres` and `psql`.
+def installed() -> Path | None:
+    """Return the folder with `initdb`, `postgres` and `psql` on this machine; None = they are not installed."""
+    found = [Path(program).resolve().parent for program in [shutil.which("postgres")] if program]
+    return _newest(found) or _newest(Path("/usr/lib/postgresql").glob("*/bin"))
+
+
+def _newest(places: Iterable[Path]) -> Path | None:
+    whole = (place for place in places if all((place / name).exists() for name in ("initdb", "postgres", "psql")))
+    return max(whole, key=lambda place: (len(place.parent.name), place.parent.name), default=None)
+
+
+def _programs(home: Path) -> tuple[Path, dict[str, str]]:
+    """Return the folder with the programs, and the variables that they need.
 
     Raises:
-        PostgresError: They are not on this machine.
+        PostgresError: They are not on this machine and cannot be fetched.
     """
-    places = [Path(found).resolve().parent for found in [shutil.which("postgres")] if found]
-    places += sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True)
-    for place in places:
-        if all((place / program).exists() for program in ("initdb", "postgres", "psql")):
-            return place
-    raise PostgresError("PostgreSQL is not installed (Debian: apt-get install postgresql)")
+    if (place := installed()) is not None:
+        return place, {}
+    try:
+        folder = debian.unpacked("postgresql", needs=True)
+    except debian.DebianError as error:
+        raise PostgresError(str(error)) from error
+    if os.geteuid() == 0:  # the server's user may not read the cache of root
+        folder = Path(shutil.copytree(folder, home / "unpacked", symlinks=True))
+    place = _newest((folder / "usr/lib/postgresql").glob("*/bin"))
+    if place is None:
+        raise PostgresError(f"{folder} has no PostgreSQL; remove it, and it is fetched again")
+    return place, {"LD_LIBRARY_PATH": debian.libraries(folder)}
 
 
 @contextlib.contextmanager
 def running_postgres() -> Iterator[Server]:
     """Start a server with its own data, yield it, and stop it."""
-    bin_folder, (port,) = programs(), free_ports(1)
+    (port,) = free_ports(1)
     as_user: dict[str, Any] = {"user": _NOBODY} if os.geteuid() == 0 else {}
     with tempfile.TemporaryDirectory(prefix="rillcast-postgres-") as folder:
         home = Path(folder)
-        if as_user:
+        bin_folder, variables = _programs(home)
+        as_user["env"] = environment = os.environ | variables
+        if os.geteuid() == 0:
             shutil.chown(home, _NOBODY)
         data = home / "data"
         init = [str(bin_folder / "initdb"), "-D", str(data), "-U", USER, "-A", "trust", "-E", "UTF8", "--no-sync"]
@@ -80,7 +101,7 @@ def running_postgres() -> Iterator[Server]:
             )  # fmt: skip
             try:
                 _wait_until_it_serves(process, data / "postmaster.pid", log)
-                yield Server(port, bin_folder)
+                yield Server(port, bin_folder, environment)
             finally:
                 process.terminate()
                 with contextlib.suppress(subprocess.TimeoutExpired):

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -18,14 +17,12 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from tests.support.fetched import fetched
+from tests.support import debian
 from tests.support.kafka_broker import free_ports
 
-_FETCH_TIMEOUT_S: Final = 300.0
 _START_TIMEOUT_S: Final = 30.0
 _STOP_TIMEOUT_S: Final = 15.0
 _POLL_S: Final = 0.05
@@ -52,7 +49,7 @@ def programs() -> Programs:
     found = shutil.which("prometheus"), shutil.which("promtool")
     if found[0] and found[1]:
         return Programs(Path(found[0]), Path(found[1]))
-    target = fetched("prometheus", partial(_unpack_from_debian, "prometheus"))
+    target = _unpacked("prometheus")
     return Programs(target / "usr/bin/prometheus", target / "usr/bin/promtool")
 
 
@@ -65,37 +62,14 @@ def amtool() -> Path:
     """
     if (found := shutil.which("amtool")) is not None:
         return Path(found)
-    package = "prometheus-alertmanager"
-    return fetched(package, partial(_unpack_from_debian, package)) / "usr/bin/amtool"
+    return _unpacked("prometheus-alertmanager") / "usr/bin/amtool"
 
 
-def _unpack_from_debian(package: str, scratch: Path) -> Path:
-    if shutil.which("apt-get") is None or shutil.which("dpkg") is None:
-        raise PrometheusError(f"{package} is not installed, and there is no apt-get to fetch it (macOS: brew)")
-    download = ["apt-get", "download", "-q", package]
-    # Without apt's own user, which may not write into our folder; the archive is checked all the same.
-    download[1:1] = ["-o", "APT::Sandbox::User=root"]
-    done = _run(download, scratch)
-    if done.returncode != 0 and os.geteuid() == 0:  # a fresh container has no package lists
-        _run(["apt-get", "update", "-q"], scratch)
-        done = _run(download, scratch)
-    archives = list(scratch.glob("*.deb"))
-    if done.returncode != 0 or not archives:
-        raise PrometheusError(
-            f"apt-get could not download {package} ({done.stdout}{done.stderr}); install it, or put its programs on"
-            " the PATH"
-        )
-    unpacked = scratch / "unpacked"
-    done = _run(["dpkg", "-x", str(archives[0]), str(unpacked)], scratch)
-    if done.returncode != 0:
-        raise PrometheusError(f"dpkg could not unpack {archives[0].name}: {done.stderr}")
-    return unpacked
-
-
-def _run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, cwd=folder, capture_output=True, text=True, timeout=_FETCH_TIMEOUT_S, check=False
-    )  # fmt: skip
+def _unpacked(package: str) -> Path:
+    try:
+        return debian.unpacked(package, needs=False)
+    except debian.DebianError as error:
+        raise PrometheusError(f"{error} (macOS: brew)") from error
 
 
 class Prometheus:

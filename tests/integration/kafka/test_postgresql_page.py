@@ -44,8 +44,9 @@ def commands(page: str) -> list[str]:
 def query(server: Server, sql: str) -> list[dict[str, str]]:
     """Return the rows of a query as texts by column; no rows while the table is not there."""
     run = subprocess.run(
-        [server.programs / "psql", server.url, "--csv", "-c", sql], capture_output=True, text=True, check=False
-    )
+        [server.programs / "psql", server.url, "--csv", "-c", sql],
+        capture_output=True, text=True, check=False, env=server.environment,
+    )  # fmt: skip
     return list(csv.DictReader(io.StringIO(run.stdout)))
 
 
@@ -74,7 +75,8 @@ def test_every_command_of_the_page_runs_and_the_table_has_what_was_published(
         (programs / "rillcast").chmod(0o755)
         (programs / "python").symlink_to(sys.executable)
         kafka_connect.write_script(programs / "connect-standalone.sh")
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("RILLCAST_")} | {
+        of_server = {name: value for name, value in server.environment.items() if not name.startswith("RILLCAST_")}
+        environment = of_server | {
             "PATH": f"{programs}:{server.programs}:{os.environ['PATH']}",
             "PGHOST": "127.0.0.1", "PGPORT": str(server.port), "PGUSER": "rillcast", "PGDATABASE": "postgres",
             "RILLCAST_INPUT__TOPIC": topics["observations"],

@@ -6,7 +6,6 @@ proposal is shown or written.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,6 @@ from typing import Any, Final
 
 from pydantic import SecretStr
 
-from rillcast.bundle.bundle import Bundle
 from rillcast.codecs.connect import open_decoder
 from rillcast.discovery import layout as layouts
 from rillcast.discovery import sample as samples
@@ -27,7 +25,6 @@ from rillcast.errors import DataError
 from rillcast.events import EventBatch
 from rillcast.settings import FieldSettings, Settings, setting_paths
 from rillcast.settings.section import with_home
-from rillcast.stores.connect import kind_of, page_bytes
 
 _EXAMPLE_CHARS: Final = 200
 
@@ -104,7 +101,6 @@ def propose(settings: Settings, layout: Layout, read: Callable[[Settings], Sampl
     further = choose(layout.chosen, figures, lambda freq: repeated_periods(events, freq))
     ordered = Choice(further.values | choice.values, further.why | choice.why, further.notes)
     _choose_rest(ordered, settings)
-    _make_room(ordered, settings_with(settings, ordered.values))
     values = {path: ordered.values[path] for path in setting_paths(Settings) if path in ordered.values}
     ordered.values = values
     final = settings_with(settings, values)
@@ -156,16 +152,6 @@ def _choose_input(choice: Choice, layout: Layout) -> None:
         implied = name == "ds_unit" and value in ("auto", given.time_unit)
         if value is not None and value != getattr(usual, name) and not implied:
             choice.set(f"input.fields.{name}", value, _reason(choice, chosen.why, chosen.others, name))
-
-
-def _make_room(choice: Choice, proposed: Settings) -> None:
-    """Let a page of the model's state fit into a record of the state topic, which the service creates accordingly."""
-    if kind_of(proposed) != "kafka":
-        return
-    needed = page_bytes(proposed, Bundle.load(proposed.model).metadata)
-    if needed > proposed.kafka.max_message_bytes:
-        rounded = math.ceil(needed / 100_000) * 100_000
-        choice.set("kafka.max_message_bytes", rounded, f"a page of the model's state may take {needed:,} bytes")
 
 
 def _reason(choice: Choice, why: Mapping[str, str], others: Mapping[str, list[str]], name: str) -> str:

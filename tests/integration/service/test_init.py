@@ -1,4 +1,4 @@
-"""Public data as it comes: what `init` writes is served unedited (NAB's raw metrics, of `../shared/data`)."""
+"""Public data as it comes: what `init` writes is served unedited (NAB's raw metrics)."""
 
 from __future__ import annotations
 

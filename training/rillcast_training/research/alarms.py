@@ -1,8 +1,8 @@
 """Alarms on public series: NAB's labelled ones, and series without labels.
 
-    python -m rillcast_training.research.alarms --data ../shared/data --out build/alarms
+    python -m rillcast_training.research.alarms --data FOLDER --out build/alarms
 
-Owns: the series, their frequencies, and the two halves of which settings were chosen on the first. Does not know: how
+Owns: the series, their frequencies, and the two halves. Does not know: how
 alarms are found or scored. Each series goes through a bundle of experts of its frequency, as `rillcast universal
 export` writes it, and the serving engine; there is one setting for all.
 

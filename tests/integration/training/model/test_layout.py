@@ -13,7 +13,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from rillcast.bundle.covariates import Covariate
-from rillcast_training.export import bundle
+from rillcast_training.export import step_export
 from rillcast_training.export.bundle import to_onnx
 from rillcast_training.model.layout import batch_last
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
@@ -69,7 +69,7 @@ def events(model: onnx.ModelProto, batch: int, steps: int) -> Iterator[dict[str,
 def test_both_layouts_give_the_same_bits(name: str, batch: int, monkeypatch: pytest.MonkeyPatch) -> None:
     forecaster = random_forecaster(CONFIGS[name])
     rewritten = to_onnx(forecaster)
-    monkeypatch.setattr(bundle, "batch_last", lambda model, _example: model)
+    monkeypatch.setattr(step_export, "batch_last", lambda model, _example: model)
     plain = to_onnx(forecaster)
     states = {
         f"state.{spec.name}": np.zeros((batch + 1, *spec.row_shape), spec.dtype) for spec in forecaster.state_specs()
@@ -101,7 +101,7 @@ def test_broadcasts_over_small_rows_have_the_batch_last(monkeypatch: pytest.Monk
         return found
 
     rewritten = row_by_row(to_onnx(forecaster))
-    monkeypatch.setattr(bundle, "batch_last", lambda model, _example: model)
+    monkeypatch.setattr(step_export, "batch_last", lambda model, _example: model)
     assert row_by_row(to_onnx(forecaster)) >= 10
     assert rewritten == 0
 

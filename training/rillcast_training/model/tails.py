@@ -88,7 +88,9 @@ class TailModel(nn.Module):
         """
         knots, usual, ratio = self._ratios(state, miss)
         over = ratio > 1
-        beyond = torch.where(over, torch.minimum(ratio * ratio, self.room) * self.periods, 0.0).amax(dim=1)
+        of_knots = torch.where(over, torch.minimum(ratio * ratio, self.room) * self.periods, 0.0)
+        # Not `amax`: on CUDA, ONNX Runtime reduces with cuDNN, which a network's bundle does not need otherwise.
+        beyond = torch.maximum(torch.maximum(of_knots[:, 0], of_knots[:, 1]), of_knots[:, 2])
         near = self.nearest + self.rise * ratio[:, 0].clamp(max=1)
         moved = (knots * torch.where(over, self.grows, self.shrinks)).clamp(min=_LEAST_KNOT)
         usual = usual + _MISS_RATE * (torch.minimum(miss[3], _MISS_LIMIT * usual) - usual)

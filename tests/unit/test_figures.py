@@ -58,10 +58,12 @@ OTHERWISE = {
     "pipeline/rillcast/figures.py",
     "pipeline/rillcast/observability/logs.py",  # texts alone
     "pipeline/rillcast/codecs/forecasts/avro.py",  # a schema
+    "pipeline/rillcast/codecs/forecasts/avro_rows.py",  # two schemas
     "pipeline/rillcast/cli/commands/config.py",  # the TOML form of a setting
     "training/rillcast_training/export/restore.py",  # the shape of a module
     "training/rillcast_training/research/public_benchmarks.py",
     "training/rillcast_training/research/ablations.py",
+    "training/rillcast_training/research/expert_priors.py",
     "training/rillcast_training/research/record_cells.py",
 }
 

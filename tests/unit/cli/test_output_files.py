@@ -51,6 +51,7 @@ OUTPUTS = [
     Output("train --from-topic --out m.onnx --freq 1h --horizon 2", "--table", ".parquet", (), ("m.onnx",)),
     Output("tune data.csv --freq 1h --horizon 2 --budget 1s", "--study", ".study", ("data.csv",)),
     Output("data export data.csv", "", ".parquet", ("data.csv",), (), (".csv.gz", ".xlsx", "")),
+    Output("init --force --input.path data.csv", "--out", ".toml", ("data.csv",)),
     Output("data synthesize --freq 1h", "", ".csv", (), (), (".csv.gz", ".xlsx", "")),
     Output(
         "backtest m.onnx data.csv --train before.csv --report r.html", "--forecasts", ".parquet",
@@ -77,7 +78,7 @@ OUTPUTS = [
     ),
 ]  # fmt: skip
 IDS = [f"{' '.join(one.command.split()[:2])} {one.flag}" for one in OUTPUTS]
-READ = {"--config", "--covariates-of", "--data", "--file", "--init", "--train", "data", "model", "models"}
+READ = {"--config", "--covariates-of", "--data", "--file", "--init", "--score", "--train", "data", "model", "models"}
 ELSEWHERE = {"directory", "--workdir"}  # directories, with tests of their own
 
 

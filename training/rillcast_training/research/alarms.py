@@ -13,7 +13,6 @@ of each row, which NAB's own scorers take. It prints the figures of all series, 
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -28,6 +27,7 @@ from rillcast.bundle.frequency import Frequency
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine
 from rillcast.events import EventBatch
+from rillcast.figures import to_json
 from rillcast_training.data.series import table
 from rillcast_training.evaluate.alarm_scores import PROFILES, Labelled, nab_score, score_alarms
 from rillcast_training.evaluate.labelled import milliseconds, read_windows
@@ -75,7 +75,7 @@ def _nab(data: Path, out: Path, per_stream: str) -> dict[str, Labelled]:
         print("file,ds,score", file=scores)
         for file in NAB:
             for name, times, records in _alarms(data / file, out, per_stream):
-                all_records.writelines(json.dumps(one) + "\n" for one in records)
+                all_records.writelines(to_json(one) + "\n" for one in records)
                 series[name] = Labelled(times, windows[name], *_opened(records))
                 by_row = np.zeros(times.size)
                 by_row[np.searchsorted(times, series[name].opened, side="right") - 1] = series[name].strengths

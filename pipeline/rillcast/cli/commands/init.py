@@ -65,9 +65,9 @@ def run(args: argparse.Namespace) -> int:
         return _check(args)
     given = flags.load_settings(args, default_file=None)
     logs.configure(given.log.level, given.log.format)
+    outputs.check({"--input.path": given.input.path}, {"--out": args.out})
     if args.out.exists() and not args.force:
         raise SettingsError(f"--out {args.out} exists; use --force to replace it, or --check to check it")
-    outputs.check({}, {"--out": args.out})
     proposal = look(given, seconds=args.seconds, records=args.records)
     with outputs.replacing(args.out) as partial:
         partial.write_text(_text(proposal), encoding="utf-8")

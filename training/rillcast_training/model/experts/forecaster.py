@@ -123,7 +123,7 @@ class ExpertForecaster(nn.Module):
         ]
         self.memories = nn.ModuleList(self._memories)
         self.bases = Bases(config, tuple(places.first for places in self.layout.seasons))
-        self.weights = ExpertWeights(config, groups, group_of)
+        self.weights = ExpertWeights(config, group_of)
         self.widths = Widths(config)
         self.forecast_scores = ForecastScores(config.quantiles, self.horizons)
         self.tails = TailModel(config.quantiles)

@@ -47,23 +47,19 @@ class ExpertWeights(nn.Module):
 
     own: Tensor
     prior: Tensor
-    prior_sum: Tensor
     growth: Tensor
     neighbours: Tensor
     anchors: Tensor
 
-    def __init__(self, config: ExpertsConfig, groups: tuple[str, ...], group_of: tuple[int, ...]) -> None:
+    def __init__(self, config: ExpertsConfig, group_of: tuple[int, ...]) -> None:
         super().__init__()
         self.constants = config.constants
         self.later = len(config.anchors) - 1
         self.levels = [number for number, (base, _) in enumerate(config.experts) if base == "level"]
         growth, prior = torch.tensor(config.prior.growth), torch.tensor(config.prior.relative)
-        of_group = nn.functional.one_hot(torch.tensor(group_of), len(groups)).float()
         tables = {
             "own": torch.tensor(group_of),
             "prior": prior.unsqueeze(2),
-            # [K, A * G]: sums over the anchors of each expert's prior times its group's reference error
-            "prior_sum": (prior.t().unsqueeze(2) * of_group.unsqueeze(1)).flatten(1),
             "growth": (growth[1:] / growth[:-1]).reshape(-1, 1, 1),
             "neighbours": _with_neighbours(len(config.anchors), config.constants.neighbour),
             "anchors": torch.tensor(config.anchors, dtype=torch.float32).reshape(-1, 1, 1),
@@ -99,7 +95,8 @@ class ExpertWeights(nn.Module):
         c = self.constants
         unit = torch.ones(1) / scale
         error, reference = errors.error * unit, errors.reference * unit
-        usual = torch.matmul(self.prior_sum, reference.flatten(0, 1))
+        # Not a product of matrices: with a batch of one it adds in another order.
+        usual = (self.prior * self._each(reference)).sum(dim=0)
         shift = (error.sum(dim=0) + c.prior_shift) / (usual + c.prior_shift)
         share = self._each(torch.ones(1) / (reference + c.prior_errors))
         return (error + (c.prior_errors * self.prior) * shift) * share

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ from rillcast.bundle.frequency import Frequency
 from rillcast.engine.periods import Aggregation, Close, Kind
 from tests.support.aggregation import BEGIN_MS, MINUTE_MS, Raw, expected, offline, published
 from tests.support.kafka_cluster import KafkaCluster, unique
-from tests.support.service_process import json_lines, service
+from tests.support.service_process import ServiceProcess, json_lines, service
 from tests.support.toy import HOUR_MS, unroll, write_toy
 from tests.support.transports import CLIENTS
 from tests.support.workers import observation
@@ -73,18 +74,22 @@ def test_raw_events_are_aggregated_once_through_a_crash_and_rebalances(
     def committed() -> int:
         return sum(kafka.committed(str(settings["kafka.group_id"]), topic).values())
 
+    def member(name: str) -> AbstractContextManager[ServiceProcess]:
+        """Start a member; the next of its name ends the transaction that a kill left open."""
+        return service(settings | {"kafka.group_instance_id": name}, tmp_path)
+
     third = EVENTS // 3
     produce(kafka, topic, events[:third])
-    with service(settings, tmp_path) as first:
+    with member("killed") as first:
         first.wait_until(lambda: committed() >= third // 2, "a sixth of the events are committed")
-        with service(settings, tmp_path) as second:
+        with member("survivor") as second:
             second.wait_until(lambda: kafka.members(str(settings["kafka.group_id"])) == 2, "both are members")
             produce(kafka, topic, events[third : 2 * third])
             first.kill()
             second.wait_until(lambda: committed() == 2 * third, "the survivor has taken over")
             assert second.stop() == 0, second.log[-4000:]
     produce(kafka, topic, events[2 * third :])
-    with service(settings, tmp_path) as last:
+    with member("killed") as last:
         last.wait_until(lambda: committed() == EVENTS, "all events are committed")
         assert last.stop() == 0, last.log[-4000:]
     aggregation = Aggregation(kind, Frequency(HOUR_MS), close, grace_s * 1000, 0.0)

@@ -1,7 +1,7 @@
 """What a bundle says of alarms, and how many are wanted.
 
 Owns: the names of the graph's input and output, the meaning of the output's columns, and the conversion of a budget.
-Does not know: how a graph finds an alarm, or what becomes of it.
+Does not know: how a graph finds an alarm, or who reads its records.
 """
 
 from __future__ import annotations

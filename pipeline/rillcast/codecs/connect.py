@@ -154,10 +154,7 @@ def open_encoder(settings: Settings, metadata: BundleMetadata) -> ForecastEncode
     output = settings.output
     selection = published_part(settings, metadata)
     if output.shape == "rows":
-        ask_both = None
-        if output.codec == "avro":
-            ask = _asking(settings)
-            ask_both = lambda key, value: (ask("key", key), ask("value", value))  # noqa: E731
+        ask_both = partial(_ids, _asking(settings)) if output.codec == "avro" else None
         connect = output.envelope == "connect"
         return make_row_encoder(selection, output.decimals, ask_both, key=output.row_key, connect=connect)
     part = selection if settings.publish.levels or settings.publish.horizons else None
@@ -179,6 +176,11 @@ def published_part(settings: Settings, metadata: BundleMetadata) -> Selection:
         return Selection.of(metadata, settings.publish.chosen_levels, settings.publish.chosen_steps)
     except ValueError as error:
         raise SettingsError(str(error)) from error
+
+
+def _ids(ask: Callable[[str, str], int], key: str, value: str) -> tuple[int, int]:
+    """Return the ids of the schemas of keys and values."""
+    return ask("key", key), ask("value", value)
 
 
 def _asking(settings: Settings) -> Callable[[str, str], int]:

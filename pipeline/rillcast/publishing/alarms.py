@@ -18,9 +18,9 @@ import orjson
 from rillcast.arrays import FloatArray
 from rillcast.bundle.alarms import CHANGES, described, time_text
 from rillcast.codecs.forecasts.columns import model_name
-from rillcast.codecs.observations.rejections import Reason, Rejection
 from rillcast.errors import DataError
 from rillcast.observability.observer import Observer, Published
+from rillcast.publishing.side_records import publish_fitting
 from rillcast.publishing.trace_context import carried
 from rillcast.transports.base import Channel, Records, Sink
 
@@ -129,19 +129,7 @@ class AlarmPublisher(Observer):
         headers = carried(published.polled, events.rows[rows].tolist()) if self._trace_context else None
         keys = [events.unique_ids[row].encode() for row in rows.tolist()]
         records = Records(keys, [_record(published, alarm, row) for row in rows.tolist()], headers)
-        too_large: dict[int, int] = {}
-        if (limit := self._sink.largest_record(Channel.ALARMS)) is not None:
-            records, too_large = records.within(limit)
-        for index, size in too_large.items():
-            row = int(rows[index])
-            detail = (
-                f"its alarm takes {size} bytes, and the topic of alarms at most {limit} (max.message.bytes, "
-                f"kafka.max_message_bytes); the state of stream {events.unique_ids[row]!r} has the event"
-            )
-            published.rejections.append(Rejection(int(events.rows[row]), Reason.ALARM_TOO_LARGE, detail))
-        if len(records):
-            self._sink.publish(Channel.ALARMS, records)
-        kept = np.delete(rows, list(too_large))
+        kept = publish_fitting(self._sink, Channel.ALARMS, records, rows, published)
         for code, change in CHANGES.items():
             if number := int((alarm[kept, 0] == code).sum()):
                 self._count(change, number)

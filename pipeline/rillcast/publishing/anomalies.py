@@ -24,9 +24,9 @@ from rillcast.arrays import FloatArray
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.forecasts.columns import STATUS_NAMES, model_name
 from rillcast.codecs.forecasts.reader import decode_forecast, read_avro
-from rillcast.codecs.observations.rejections import Reason, Rejection
 from rillcast.errors import DataError
 from rillcast.observability.observer import Observer, Published
+from rillcast.publishing.side_records import publish_fitting
 from rillcast.publishing.trace_context import carried
 from rillcast.transports.base import Channel, Records, Sink
 
@@ -149,19 +149,8 @@ class AnomalyPublisher(Observer):
         headers = carried(published.polled, events.rows[rows].tolist()) if self._trace_context else None
         keys = [events.unique_ids[row].encode() for row in rows.tolist()]
         values = [_record(published, result.anomaly, row) for row in rows.tolist()]
-        records, too_large = Records(keys, values, headers), dict[int, int]()
-        if (limit := self._sink.largest_record(Channel.ANOMALIES)) is not None:
-            records, too_large = records.within(limit)
-        for index, size in too_large.items():
-            row = int(rows[index])
-            detail = (
-                f"its anomaly takes {size} bytes, and the topic of anomalies at most {limit} (max.message.bytes, "
-                f"kafka.max_message_bytes); the state of stream {events.unique_ids[row]!r} has the event"
-            )
-            published.rejections.append(Rejection(int(events.rows[row]), Reason.ANOMALY_TOO_LARGE, detail))
-        if len(records):
-            self._sink.publish(Channel.ANOMALIES, records)
-        self._count(len(records))
+        kept = publish_fitting(self._sink, Channel.ANOMALIES, Records(keys, values, headers), rows, published)
+        self._count(kept.size)
 
 
 def _record(published: Published, anomaly: FloatArray, row: int) -> bytes:

@@ -47,7 +47,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
 
 @dataclass
 class Cell:
-    """One row of the table: what comes, and what becomes of it."""
+    """One row of the table: an input, and the outcome that the page promises."""
 
     values: Sequence[bytes | None]
     published: list[str]

@@ -35,7 +35,7 @@ _RATES: Final = (0.4, 0.6, 1.5)  # largest change of a knot's logarithm
 _FIRST: Final = (0.45, 1.0, 1.8)
 _LEAST_KNOT: Final = 1e-6
 _MISS_RATE: Final = 0.02
-_MISS_LIMIT: Final = 3.0  # an observation counts as at most so many usual misses
+_MISS_LIMIT: Final = 3.0  # largest miss that counts, in usual misses
 _ROUNDING: Final = 1e-6  # of the size
 _TINY: Final = 1e-30
 

@@ -94,9 +94,8 @@ class ObservationDecoder:
         self._expanded: ExpandedDecoder | None = None
         if expansion is not None:
             whole: Any = Any  # a type to the formats, and none to a type checker
-            get: Any = lambda document, context: (document, context)  # noqa: E731
             own_json = self._format if isinstance(self._format, JsonFormat) else self._json
-            self._whole = _Path(self._format.decoder(whole), own_json.decoder(whole), get)
+            self._whole = _Path(self._format.decoder(whole), own_json.decoder(whole), _whole)
             self._expanded = ExpandedDecoder(expansion, self._open, self._check, columns)
             return
         fields = fields or Fields()
@@ -334,3 +333,8 @@ def _epoch_ms(ds: int | dt.datetime) -> int:
         # numpy refuses a number beyond int64; a clipped date is still out of range.
         return min(max(ds, MIN_DS_MS - 1), MAX_DS_MS + 1)
     return ((ds if ds.tzinfo else ds.replace(tzinfo=dt.UTC)) - _EPOCH) // _MILLISECOND
+
+
+def _whole(document: Any, context: Any) -> Any:
+    """Return a document as it is, for the decoder of several observations."""
+    return document, context

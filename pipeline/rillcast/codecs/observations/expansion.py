@@ -6,7 +6,7 @@ With `unique_id = "tags.host"` and `y = "fields.cpu,fields.mem"` these are two e
 `web-17/mem`. Members are read from the whole document, by `rillcast.reading`; a mapping of one member each is read
 faster (`rillcast.codecs.observations.fields`).
 
-Owns: which events a document is, and the ids of their streams. Does not know: bytes, limits, what becomes of a refusal.
+Owns: which events a document is, and the ids of their streams. Does not know: bytes, limits, dead letters.
 
 Invariants: the events of a record depend on the record alone, and come in its order. A member that cannot be read costs
 its own event; the others of the record are events all the same.

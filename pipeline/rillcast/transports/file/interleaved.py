@@ -22,7 +22,7 @@ from rillcast.transports.file.readers import Reader
 BLOCK: Final = 131_072
 """Records in a block: some 25 MB, and the streams that can be taken in turns."""
 _WINDOW: Final = 4_096
-_ENOUGH: Final = 256  # streams in a window with which a call has so many rows that more would hardly help
+_ENOUGH: Final = 256  # streams in a window; with more rows a call is hardly faster per row
 
 Streams = Callable[[Batch], Sequence[str | None]]
 """Returns the stream of each record, None = no stream."""

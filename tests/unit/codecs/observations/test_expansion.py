@@ -1,4 +1,4 @@
-"""Records that are several observations: which events they are, and what becomes of their bad members."""
+"""Records that are several observations: which events they are, and how bad members are refused."""
 
 from __future__ import annotations
 

@@ -30,13 +30,11 @@ import numpy.typing as npt
 from rillcast.codecs.forecasts.columns import model_name
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.rejections import Rejection, one_a_record
-from rillcast.durability import silences
 from rillcast.durability.assignment import Partitions, Reporting
 from rillcast.durability.checkpoint import Checkpoint
 from rillcast.durability.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from rillcast.durability.recovery import StartRules
 from rillcast.durability.restorer import Restorer
-from rillcast.engine.pages import Silence
 from rillcast.errors import DeliveryError, NoForecastError, TransactionAborted, TransportError
 from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
@@ -47,6 +45,7 @@ from rillcast.rollout.handover import HandoverLimits
 from rillcast.rollout.member import Member
 from rillcast.rollout.models import NoModels
 from rillcast.rollout.rollout import Rollout, RolloutParts
+from rillcast.service.silence import Loop, SilentPartitions, count_silent_streams
 from rillcast.service.stepper import Stepper
 from rillcast.serving.router import ModelResult, Router
 from rillcast.serving.served_model import ServedModel
@@ -158,7 +157,15 @@ class Worker:
             thread_min_events = max(1, settings.max_poll_records // 2)
         self._stepper = Stepper[Sequence[ModelResult]](self._router.step, thread_min_events=thread_min_events)
         self._overdue_periods = overdue_periods
-        self._silence_clock = silences.SilenceClock(idle_s, clock)
+        self._silent = SilentPartitions(
+            Loop(lambda: self._stepper.busy, self._finish_step, self._publish_behind, self._commit, self._source.lag),
+            self._router,
+            self._partitions,
+            self._checkpoint,
+            idle_s,
+            clock,
+            repeats=settings.delivery == "at_least_once",
+        )
         self._stop = threading.Event()
         self._reset_due = False
         self._events = self._state_bytes = 0
@@ -223,11 +230,12 @@ class Worker:
                 return  # the records of this poll are read again
             self._leave_out(polled.left_out)
             if worked := len(polled) > 0:
-                self._process_cut(polled)
+                for part in self._silent.cut(polled):
+                    self._process(part)
             else:
                 worked = self._finish_step()
             self._advance_partitions(loading=loading)
-            self._advance_silent(polled)
+            self._silent.advance(polled.partitions)
             self._commit_if_due()
             if worked:
                 self._stages.end()
@@ -236,66 +244,7 @@ class Worker:
             self._reset_due = True
         self._report()
 
-    def _process_cut(self, polled: Polled) -> None:
-        """Process a poll; where a replay comes to a decision on a silent partition, take it again."""
-        due = self._due_silences()
-        if not due:
-            self._process(polled)
-            return
-        for decisions, rows in silences.cut(polled.partitions, polled.offsets, due):
-            for partition, silence in decisions:
-                self._apply_silence(partition, silence)
-            if rows.size:
-                self._process(polled.take(rows))
-
-    def _due_silences(self) -> Mapping[int, Sequence[Silence]]:
-        """Return the decisions of restored partitions that the replay has not come to yet."""
-        router = self._router
-        return silences.all_due(
-            self._partitions.owned, lambda number: router.model_of(number).residents.due_silences(number)
-        )
-
-    def _advance_silent(self, polled: Polled) -> None:
-        """Take decisions again that a replay has come to, and let the time of silent partitions go on."""
-        loading = self._partitions.loading_numbers
-        for partition, due in self._due_silences().items():
-            for silence in due:
-                if partition not in loading and self._checkpoint.position(partition) >= silence.position:
-                    self._apply_silence(partition, silence)
-        self._silence_clock.passed(self._partitions.live, polled.partitions, self._source.lag)
-        for partition, seconds in self._silence_clock.silent().items():
-            self._decide(partition, seconds)
-
-    def _decide(self, partition: int, seconds: float) -> None:
-        """Let the time of a partition go on by the seconds that it was silent, if that closes periods."""
-        model = self._router.model_of(partition)
-        watermark_ms = model.residents.watermark(partition) + round(seconds * 1000)
-        if self._stepper.busy or not model.engine.closes_by(partition, watermark_ms):
-            return
-        silence = Silence(self._checkpoint.position(partition), watermark_ms)
-        model.residents.know_silence(partition, silence)
-        self._checkpoint.decided(partition)
-        # At least once, the decision is durable before its forecasts: a repeat is then the same. Exactly once, both are
-        # in one transaction.
-        if self._settings.delivery == "at_least_once":
-            self._commit()
-            self._apply_silence(partition, silence)
-        else:
-            self._apply_silence(partition, silence, decided=True)
-            self._commit()
-
-    def _apply_silence(self, partition: int, silence: Silence, *, decided: bool = False) -> None:
-        """Let the time of a partition go on, and publish what closes unless that was published before.
-
-        A decision that is found in the store was committed with its forecasts, or, at least once, before them.
-        """
-        self._finish_step()
-        again = self._settings.delivery == "at_least_once" and self._partitions.publishes_at(
-            partition, silence.position
-        )
-        self._publish_behind(partition, self._router.silence(partition, silence), live=decided or again)
-
-    def _publish_behind(self, partition: int, results: Sequence[ModelResult], *, live: bool) -> None:
+    def _publish_behind(self, partition: int, results: Sequence[ModelResult], live: bool) -> None:
         """Publish results that no record of a poll has caused; they name the partition's last record."""
         if results:
             last = Polled.nothing_at(partition, self._checkpoint.position(partition) - 1)
@@ -363,7 +312,7 @@ class Worker:
         self._finish_step()
         for partition in self._partitions.owned:
             if (position := self._checkpoint.position(partition)) > 0:
-                self._publish_behind(partition, self._router.finish(partition, position - 1), live=True)
+                self._publish_behind(partition, self._router.finish(partition, position - 1), True)
 
     def _dead_letter(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
         rejections = one_a_record(rejections)
@@ -495,17 +444,6 @@ class Worker:
     def _num_streams(self) -> int:
         return sum(model.residents.num_streams for model in self._router.all)
 
-    def _count_silent(self) -> None:
-        """Count the streams without events, in the partitions that are live."""
-        if not self._overdue_periods or self._stepper.busy:
-            return
-        overdue = sleeping = 0
-        for model in self._router.all:
-            own = [number for number in self._partitions.live if self._router.model_of(number) is model]
-            found = model.engine.silent_streams(own, self._overdue_periods)
-            overdue, sleeping = overdue + found.overdue, sleeping + found.sleeping
-        self._router.default.publisher.silent_streams(overdue, sleeping)
-
     def _report(self) -> None:
         now = self._clock()
         if now >= self._next_lag:
@@ -513,7 +451,8 @@ class Worker:
             self._metrics.lag(self._source.lag())
         if now >= self._next_summary:
             self._next_summary = now + SUMMARY_INTERVAL_S
-            self._count_silent()
+            if self._overdue_periods and not self._stepper.busy:
+                count_silent_streams(self._router, self._partitions.live, self._overdue_periods)
             owned = len(self._partitions.owned)
             log.info("%d events, %d streams, %d partitions", self._events, self._num_streams, owned)
             for line in self._parts.summary.report():

@@ -1,0 +1,144 @@
+"""Partitions and streams without events: when the time of a partition goes on without them, and how many streams wait.
+
+The clock decides that a partition is silent, once; the decision is written down with the commit that applies it, and a
+replay takes it again at the same position (`rillcast.durability.silences`).
+
+Owns: when a decision is taken and applied, before or after its commit; the counts of streams without events. Does not
+know: what closes by a decision, or how results are published and commits made (`Loop`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from rillcast.arrays import IntArray
+from rillcast.durability import silences
+from rillcast.durability.assignment import Partitions
+from rillcast.durability.checkpoint import Checkpoint
+from rillcast.engine.pages import Silence
+from rillcast.serving.router import ModelResult, Router
+from rillcast.transports.base import Polled
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What the loop does for this module.
+
+    Attributes:
+        busy: Whether a poll is in flight in the step thread.
+        finish_step: Waits for the step in flight and publishes its results.
+        publish: Publishes results that no record of a poll has caused, if they are live.
+        commit: Commits everything that is pending.
+        lag: Returns the records that wait, by partition.
+    """
+
+    busy: Callable[[], bool]
+    finish_step: Callable[[], object]
+    publish: Callable[[int, Sequence[ModelResult], bool], None]
+    commit: Callable[[], None]
+    lag: Callable[[], Mapping[int, int]]
+
+
+class SilentPartitions:
+    """Used from the thread of the loop."""
+
+    def __init__(
+        self,
+        loop: Loop,
+        router: Router,
+        partitions: Partitions,
+        checkpoint: Checkpoint,
+        idle_s: float,
+        clock: Callable[[], float],
+        *,
+        repeats: bool,
+    ) -> None:
+        """Begin without a silent partition.
+
+        Args:
+            loop: What the loop does.
+            router: Which model serves which partition.
+            partitions: The partitions of this member.
+            checkpoint: Knows the positions, and writes decisions down.
+            idle_s: Seconds after which a partition without records is silent; 0 = never.
+            clock: Monotonic seconds.
+            repeats: Whether delivery is at least once, so that a decision is committed before its results.
+        """
+        self._loop = loop
+        self._router = router
+        self._partitions = partitions
+        self._checkpoint = checkpoint
+        self._repeats = repeats
+        self._clock = silences.SilenceClock(idle_s, clock)
+
+    def cut(self, polled: Polled) -> Iterator[Polled]:
+        """Yield the records of a poll in parts; between them, decisions that a replay has come to are taken again."""
+        due = self._due()
+        if not due:
+            yield polled
+            return
+        for decisions, rows in silences.cut(polled.partitions, polled.offsets, due):
+            for partition, silence in decisions:
+                self._apply(partition, silence)
+            if rows.size:
+                yield polled.take(rows)
+
+    def advance(self, polled: IntArray) -> None:
+        """Take decisions again that a replay has come to, and let the time of silent partitions go on.
+
+        Args:
+            polled: Partitions of the records of this iteration.
+        """
+        loading = self._partitions.loading_numbers
+        for partition, due in self._due().items():
+            for silence in due:
+                if partition not in loading and self._checkpoint.position(partition) >= silence.position:
+                    self._apply(partition, silence)
+        self._clock.passed(self._partitions.live, polled, self._loop.lag)
+        for partition, seconds in self._clock.silent().items():
+            self._decide(partition, seconds)
+
+    def _due(self) -> Mapping[int, Sequence[Silence]]:
+        """Return the decisions of restored partitions that the replay has not come to yet."""
+        router = self._router
+        return silences.all_due(
+            self._partitions.owned, lambda number: router.model_of(number).residents.due_silences(number)
+        )
+
+    def _decide(self, partition: int, seconds: float) -> None:
+        """Let the time of a partition go on by the seconds that it was silent, if that closes periods."""
+        model = self._router.model_of(partition)
+        watermark_ms = model.residents.watermark(partition) + round(seconds * 1000)
+        if self._loop.busy() or not model.engine.closes_by(partition, watermark_ms):
+            return
+        silence = Silence(self._checkpoint.position(partition), watermark_ms)
+        model.residents.know_silence(partition, silence)
+        self._checkpoint.decided(partition)
+        # At least once, the decision is durable before its forecasts: a repeat is then the same. Exactly once, both are
+        # in one transaction.
+        if self._repeats:
+            self._loop.commit()
+            self._apply(partition, silence)
+        else:
+            self._apply(partition, silence, decided=True)
+            self._loop.commit()
+
+    def _apply(self, partition: int, silence: Silence, *, decided: bool = False) -> None:
+        """Let the time of a partition go on, and publish what closes unless that was published before.
+
+        A decision that is found in the store was committed with its forecasts, or, at least once, before them.
+        """
+        self._loop.finish_step()
+        again = self._repeats and self._partitions.publishes_at(partition, silence.position)
+        self._loop.publish(partition, self._router.silence(partition, silence), decided or again)
+
+
+def count_silent_streams(router: Router, live: Collection[int], overdue_periods: int) -> None:
+    """Tell the observers how many streams of the live partitions have no events; no step may be in flight."""
+    overdue = sleeping = 0
+    for model in router.all:
+        own = [number for number in live if router.model_of(number) is model]
+        found = model.engine.silent_streams(own, overdue_periods)
+        overdue, sleeping = overdue + found.overdue, sleeping + found.sleeping
+    router.default.publisher.silent_streams(overdue, sleeping)

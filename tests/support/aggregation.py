@@ -51,9 +51,17 @@ def in_time(events: Sequence[Raw], aggregation: Aggregation) -> tuple[list[Raw],
     return kept, open_from
 
 
-def offline(events: Sequence[Raw], aggregation: Aggregation) -> dict[str, dict[int, float]]:
-    """Return by stream the value of each closed period, by its number."""
-    kept, open_from = in_time(events, aggregation)
+def offline(events: Sequence[Raw], aggregation: Aggregation, *, whole: bool = False) -> dict[str, dict[int, float]]:
+    """Return by stream the value of each closed period, by its number; `whole` = no event is late, and all close."""
+    if whole:
+        newest: dict[object, int] = {}
+        keys = {e.unique_id: e.unique_id if aggregation.close == "stream" else e.partition for e in events}
+        for event in events:
+            key = keys[event.unique_id]
+            newest[key] = max(newest.get(key, event.ds), event.ds)
+        kept, open_from = list(events), {name: newest[key] // HOUR_MS + 1 for name, key in keys.items()}
+    else:
+        kept, open_from = in_time(events, aggregation)
     table = pl.DataFrame(
         [(e.unique_id, e.ds, None if e.y is None else float(e.y)) for e in kept],
         schema={"unique_id": pl.String, "ds": pl.Int64, "y": pl.Float64},

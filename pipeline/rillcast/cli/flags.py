@@ -17,22 +17,24 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from pydantic_settings import CliSettingsSource
 
 from rillcast import settings
 from rillcast.bundle.registry import reference
 from rillcast.errors import SettingsError
-from rillcast.settings import Settings
+from rillcast.settings import InputSettings, Settings
 from rillcast.settings.deprecated import RENAMED
 from rillcast.settings.section import with_home
 
 if TYPE_CHECKING:
-    from rillcast_training.data.columns import Columns
+    from rillcast_training.data.columns import Aggregate, Columns
     from rillcast_training.fit.options import Flag
 
 
+_TEXT_FLAGS: Final = ("time_column", "time_unit", "separator", "decimal", "encoding")
+_AGGREGATE_FLAGS: Final = ("aggregate", "close", "empty", "silent_after")
 _Command: TypeAlias = Literal["train", "tune"]
 
 
@@ -123,7 +125,7 @@ def add_data(parser: argparse.ArgumentParser, *, optional: bool = False) -> None
 
 
 def add_columns(parser: argparse.ArgumentParser) -> None:
-    """Add the flags that name the columns of a table, and those that say how its file is written."""
+    """Add the flags that name the columns of a table, say how its file is written, and aggregate its rows."""
     group = parser.add_argument_group("columns")
     group.add_argument(
         "--id-column",
@@ -146,17 +148,73 @@ def add_columns(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--encoding", metavar="NAME", help="encoding of a CSV or JSON Lines file (default: utf-8; or latin-1, ...)"
     )
+    _add_aggregate(parser)
+
+
+def _add_aggregate(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that aggregate the events of a table; their values are those of the settings `input.*`."""
+    group = parser.add_argument_group("aggregation of raw events, as in the service (docs/data.md)")
+    group.add_argument(
+        "--aggregate",
+        choices=_choices("aggregate"),
+        help="make one observation of the events of each stream and period; as input.aggregate (default: none)",
+    )
+    group.add_argument(
+        "--close",
+        choices=_choices("close"),
+        help="a stream's periods end with its own events (stream), or with the newest of all (partition); as "
+        "input.close (default: stream)",
+    )
+    group.add_argument(
+        "--empty",
+        choices=_choices("empty"),
+        help="value of a period without values; as input.empty (default: auto, 0 for sum and count)",
+    )
+    group.add_argument(
+        "--silent-after",
+        type=int,
+        metavar="N",
+        help="leave out empty periods after the first N of a silence; as input.silent_after (default: 100)",
+    )
+
+
+def _choices(setting: str) -> tuple[str, ...]:
+    return typing.get_args(InputSettings.model_fields[setting].annotation)
+
+
+def aggregate(args: argparse.Namespace) -> Aggregate | None:
+    """Return how the flags aggregate the events of a table; None = they are observations.
+
+    Raises:
+        SettingsError: Flags contradict each other.
+    """
+    from rillcast_training.data.columns import Aggregate
+
+    given = {name: getattr(args, name) for name in ("close", "empty", "silent_after")}
+    given = {name: value for name, value in given.items() if value is not None}
+    if args.aggregate in (None, "none"):
+        if given:
+            flags = ", ".join(f"--{name.replace('_', '-')}" for name in given)
+            raise SettingsError(f"{flags}: only with --aggregate")
+        return None
+    found = Aggregate(args.aggregate, **given)
+    if found.silent_after < 1:
+        raise SettingsError(f"--silent-after {found.silent_after}: expected at least 1")
+    return found
 
 
 def columns(args: argparse.Namespace) -> Columns | None:
-    """Return the columns that the flags name; None = the usual ones.
+    """Return the columns that the flags name, and how events are aggregated; None = the usual ones, and not at all.
+
+    Events that are counted need no column of observations: one is read where a flag names it.
 
     Raises:
-        SettingsError: No file is written in the form that the flags name.
+        SettingsError: No file is written in the form that the flags name, or flags contradict each other.
     """
     from rillcast.reading.files import TextForm
     from rillcast_training.data.columns import Columns
 
+    given = aggregate(args)
     usual = Columns()
     separator = "\t" if args.separator in ("\\t", "tab") else args.separator
     form = TextForm(
@@ -171,21 +229,25 @@ def columns(args: argparse.Namespace) -> Columns | None:
     named = Columns(
         usual.unique_id if args.id_column is None else args.id_column,
         args.time_column or usual.ds,
-        args.value_column or usual.y,
+        args.value_column or (() if given is not None and given.kind == "count" else usual.y),
         unit=args.time_unit or usual.unit,
         form=form,
+        aggregate=given,
     )
     return None if named == usual else named
 
 
 def column_flags(args: argparse.Namespace) -> list[str]:
-    """Return the flags of the columns as they were given, for a command that is printed."""
+    """Return the flags of columns and aggregation as they were given, for a command that is printed."""
     joined = {"id_column": args.id_column, "value_column": args.value_column}
     values = {name: None if names is None else ",".join(names) for name, names in joined.items()}
-    for name in ("time_column", "time_unit", "separator", "decimal", "encoding"):
+    for name in (*_TEXT_FLAGS, *_AGGREGATE_FLAGS):
         values[name] = getattr(args, name)
     return [
-        part for name, value in values.items() if value is not None for part in (f"--{name.replace('_', '-')}", value)
+        part
+        for name, value in values.items()
+        if value is not None
+        for part in (f"--{name.replace('_', '-')}", str(value))
     ]
 
 

@@ -6,10 +6,12 @@ bundles come from, or which model serves. Any thread may call `prepare`; only th
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from rillcast.bundle import trained_aggregate
 from rillcast.bundle.bundle import Bundle, BundleMetadata
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.connect import open_encoder, published_part
@@ -17,6 +19,7 @@ from rillcast.codecs.forecasts.columns import model_name
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.late import AllowedLateness
+from rillcast.engine.periods import value_of_empty
 from rillcast.engine.residents import Limits
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
@@ -28,12 +31,15 @@ from rillcast.publishing.filters import Filter, Policy
 from rillcast.publishing.publisher import ForecastOutput, Publisher
 from rillcast.publishing.trace_context import TraceContext
 from rillcast.serving.served_model import ServedModel
-from rillcast.settings import Settings
+from rillcast.settings import InputSettings, Settings
 from rillcast.stores.connect import aggregation_of, codec_of, open_store, require_room
 from rillcast.transports.base import Sink
 
 if TYPE_CHECKING:
     from rillcast.publishing.spans import Spans  # needs an extra
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +84,8 @@ class ServedModelFactory:
             SettingsError: See `require_supported`.
         """
         require_supported(self._settings, bundle)
+        if (why := _aggregate_doubt(self._settings.input, bundle.metadata)) is not None:
+            log.warning("%s", why)
         return make_engine(self._settings, bundle, self._on)
 
     def assemble(self, engine: StepEngine) -> ServedModel:
@@ -155,7 +163,7 @@ def require_supported(settings: Settings, bundle: Bundle) -> None:
     """
     metadata = bundle.metadata
     published_part(settings, metadata)
-    aggregation_of(settings.input, metadata)
+    _require_aggregate(settings, metadata)
     needed = settings.anomalies.topic is not None or settings.anomalies.path is not None
     if needed and not bundle.has_anomaly:
         raise SettingsError(
@@ -168,3 +176,15 @@ def require_supported(settings: Settings, bundle: Bundle) -> None:
             f"alarms.topic and alarms.path, or serve one (rillcast universal export)"
         )
     require_room(settings, metadata)
+
+
+def _require_aggregate(settings: Settings, metadata: BundleMetadata) -> None:
+    given = settings.input
+    aggregation_of(given, metadata)
+    if (why := trained_aggregate.contradiction(metadata, given.aggregate)) is not None:
+        raise SettingsError(f"input.aggregate is {given.aggregate!r}: {why}; set it as the model was trained")
+
+
+def _aggregate_doubt(given: InputSettings, metadata: BundleMetadata) -> str | None:
+    empty = "missing" if given.aggregate == "none" else value_of_empty(given.aggregate, given.empty)
+    return trained_aggregate.doubt(metadata, given.aggregate, empty)

@@ -14,7 +14,7 @@ from typing import Final, Literal
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.engine import periods
 from rillcast.engine.late import page_columns
-from rillcast.engine.periods import Aggregation
+from rillcast.engine.periods import Aggregation, value_of_empty
 from rillcast.errors import SettingsError
 from rillcast.settings import InputSettings, Settings
 from rillcast.stores.base import StateStore
@@ -142,13 +142,12 @@ def aggregation_of(given: InputSettings, metadata: BundleMetadata) -> Aggregatio
             f"({', '.join(each.name for each in metadata.covariates)}), which are not aggregated; aggregate in front "
             f"of Rillcast, or serve a model without covariates"
         )
-    zero = given.empty == "zero" or (given.empty == "auto" and given.aggregate in ("sum", "count"))
     aggregation = Aggregation(
         given.aggregate,
         metadata.frequency,
         given.close,
         round(given.grace_s * 1000),
-        0.0 if zero else math.nan,
+        0.0 if value_of_empty(given.aggregate, given.empty) == "zero" else math.nan,
         given.silent_after,
     )
     if aggregation.open_periods > _MOST_OPEN_PERIODS:

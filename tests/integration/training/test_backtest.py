@@ -80,6 +80,36 @@ def test_without_training_data_the_last_part_of_each_series_is_scored(
     assert figures["learnt_from"] is None, "the metadata name no training data"
 
 
+@pytest.mark.parametrize("kind", ["sum", "count", "last"])
+def test_raw_events_are_scored_as_the_service_and_polars_aggregate_them(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], kind: str
+) -> None:
+    """Each hour is three events in disorder; an hour of each day has none."""
+    hours = pl.read_csv(folder / "all.csv", try_parse_dates=True).with_columns(pl.col("y").round(2))
+    parts = [
+        hours.with_columns(pl.col("ds") + pl.duration(minutes=at), pl.col("y") * share)
+        for at, share in ((50, 0.25), (5, 0.5), (20, 0.25))
+    ]
+    raw = pl.concat(parts).filter(pl.col("ds").dt.hour() != 3)
+    raw.write_csv(tmp_path / "raw.csv")
+    value = {"sum": pl.col("y").sum(), "count": pl.len().alias("y"), "last": pl.col("y").last()}[kind]
+    grouped = raw.sort("ds").group_by_dynamic("ds", every="1h", group_by="unique_id").agg(value)
+    every = pl.DataFrame({"ds": grouped["ds"].unique().sort().to_frame().upsample("ds", every="1h")["ds"]})
+    whole = grouped.select("unique_id").unique().join(every, how="cross").join(grouped, ["unique_id", "ds"], "left")
+    if kind != "last":
+        whole = whole.with_columns(pl.col("y").fill_null(0))
+    whole.sort("ds").write_csv(tmp_path / "hours.csv")
+    flags = ["--aggregate", kind, "--close", "partition"]
+    own = backtest(folder, capsys, str(tmp_path / "raw.csv"), *flags)
+    forecasts = pl.read_parquet(folder / "forecasts.parquet")
+    offline = backtest(folder, capsys, str(tmp_path / "hours.csv"))
+    assert own | {"engine_seconds": 0} == offline | {"engine_seconds": 0}
+    by = ["unique_id", "origin", "step", "q"]
+    assert forecasts.sort(by).equals(pl.read_parquet(folder / "forecasts.parquet").sort(by))
+    assert cli.main(["backtest", str(folder / "model.onnx"), str(tmp_path / "raw.csv"), "--close", "stream"]) == 2
+    assert "--close: only with --aggregate" in capsys.readouterr().err
+
+
 def test_fewer_steps_are_the_first_ones(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     data = (str(folder / "test.csv"), "--train", str(folder / "train.csv"))
     whole = backtest(folder, capsys, *data, "--stride", "12")

@@ -17,7 +17,9 @@ import torch
 from rillcast.bundle.bundle import Bundle
 from rillcast.cli.commands import train as command
 from rillcast.errors import DataError, OutputError, SettingsError
-from rillcast_training.data.series import Series, load
+from rillcast_training.data import tables
+from rillcast_training.data.columns import Aggregate, Columns
+from rillcast_training.data.series import Series, load, observations
 from rillcast_training.data.split import split
 from rillcast_training.data.windows import validation_batches
 from rillcast_training.export.restore import restore
@@ -108,6 +110,28 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_does_not(data: Pat
     first, again, other = (trainer_of(quick_options(data, tmp_path, seed=seed)).run() for seed in (3, 3, 4))
     assert same_weights(first, again)
     assert not same_weights(first, other)
+
+
+def test_a_model_of_aggregated_events_is_that_of_the_aggregates_and_remembers_how(data: Path, tmp_path: Path) -> None:
+    hours = load(data, "1h")
+    rows = [
+        f"{one.unique_id},{int(period) * 3_600_000 + minute * 60_000},{'' if y != y else y + change}"
+        for one in hours
+        for period, y in zip(one.periods.tolist(), one.y.tolist(), strict=True)
+        for minute, change in ((40, 0.0), (10, 7.0))
+    ]
+    raw = tmp_path / "raw.csv"
+    raw.write_text("\n".join(["unique_id,ds,y", *rows]) + "\n")
+    columns = Columns(aggregate=Aggregate("last", empty="missing"))
+    (tmp_path / "raw").mkdir()
+    aggregated = train(replace(quick_options(raw, tmp_path / "raw", epochs=1, batches=3), columns=columns))
+    tables.write(tmp_path / "hours.csv", observations(raw, "1h", columns))
+    plain = train(quick_options(tmp_path / "hours.csv", tmp_path, epochs=1, batches=3))
+    assert aggregated.figures == plain.figures
+    assert aggregated.training["observations"] == 3 * 300 - 4 - 8
+    remembered = Bundle.load(aggregated.model).metadata.training["aggregate"]
+    assert remembered == {"aggregate": "last", "close": "stream", "empty": "missing", "silent_after": 100}
+    assert "aggregate" not in Bundle.load(plain.model).metadata.training
 
 
 def test_an_interrupted_run_resumes_to_the_same_weights(

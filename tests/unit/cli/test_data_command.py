@@ -149,6 +149,29 @@ def test_export_writes_the_usual_columns(tmp_path: Path, capsys: pytest.CaptureF
     assert path.read_text().startswith("unique_id,ds,y\n")
 
 
+def test_raw_events_are_shown_and_exported_by_period(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Events that are counted need no column of values."""
+    path, out = tmp_path / "clicks.csv", tmp_path / "hours.csv"
+    times = [0, 5, 61, 62, 63, 250]
+    path.write_text("\n".join(["page,at", *(f"a,{minute * 60_000 + 1_704_067_200_000}" for minute in times)]) + "\n")
+    flags = ["--id-column", "page", "--time-column", "at", "--aggregate", "count", "--freq", "1h"]
+    found = printed(capsys, "show", str(path), *flags)
+    assert (found["events"], found["repeated"], found["absent"]) == (5, 0, 0)
+    assert cli.main(["data", "show", str(path), *flags]) == 0
+    shown = capsys.readouterr().out
+    assert "--id-column page --time-column at --aggregate count --out model.onnx" in shown
+    assert printed(capsys, "export", str(path), str(out), *flags)["events"] == 5
+    assert pl.read_csv(out)["y"].to_list() == [2, 3, 0, 0, 1]
+    for wrong, words in (
+        (["--aggregate", "count"], "needs --freq"),
+        (["--freq", "1h"], "needs --aggregate"),
+        (["--aggregate", "count", "--freq", "1h", "--silent-after", "0"], "expected at least 1"),
+        (["--aggregate", "count", "--freq", "1x"], "1x"),
+    ):
+        assert cli.main(["data", "export", str(path), str(out), *flags[:4], *wrong]) in (2, 3)
+        assert words in capsys.readouterr().err
+
+
 def test_a_format_without_a_writer_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["data", "export", "lincoln-weather", str(tmp_path / "x.xlsx")]) == 2
     assert "expected .csv, .jsonl or .parquet" in capsys.readouterr().err

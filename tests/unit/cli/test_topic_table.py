@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import argparse
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -13,9 +15,11 @@ import pytest
 from rillcast.bundle.covariates import Kind
 from rillcast.bundle.frequency import parse
 from rillcast.cli import topic_table
+from rillcast.cli.commands import train
 from rillcast.codecs.connect import open_decoder
 from rillcast.errors import SettingsError
 from rillcast.settings import Settings
+from rillcast_training.data.columns import Aggregate, Columns
 from rillcast_training.data.covariates import declare
 from rillcast_training.data.series import table, to_series
 from tests.support.covariates import EVERY_KIND
@@ -95,3 +99,31 @@ def test_covariates_that_cannot_be_columns_are_refused(
 ) -> None:
     with pytest.raises(SettingsError, match=message):
         topic_table.write(settings, tmp_path / "table.parquet", covariates=wanted, horizon=HORIZON)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ("", Columns(aggregate=Aggregate("sum", "partition", "auto", 7))),
+        ("--aggregate count", Columns(y=(), aggregate=Aggregate("count"))),
+        ("--aggregate none", None),
+    ],
+)
+def test_events_of_a_topic_are_aggregated_as_the_flags_or_the_settings_say(
+    flags: str, expected: Columns | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, seen = tmp_path / "rillcast.toml", list[Settings]()
+    config.write_text('[input]\naggregate = "sum"\nclose = "partition"\nsilent_after = 7\n')
+
+    def write(settings: Settings, *_: object) -> topic_table.Taken:
+        seen.append(settings)
+        return topic_table.Taken("observations", 1, Counter(), "")
+
+    monkeypatch.setattr(topic_table, "write", write)
+    parser = argparse.ArgumentParser()
+    train.configure(parser)
+    out = tmp_path / "m.onnx"
+    args = parser.parse_args(f"--from-topic --config {config} {flags} --freq 1h --horizon 2 --out {out}".split())
+    path, columns = train._data(args, {"freq": "1h", "horizon": 2, "out": out}, None)
+    assert (path, columns) == (tmp_path / "m.onnx.parquet", expected)
+    assert seen[0].input.aggregate == (flags.split()[-1] if flags else "sum")

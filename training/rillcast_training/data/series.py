@@ -27,6 +27,7 @@ from rillcast.bundle.frequency import parse
 from rillcast.errors import DataError
 from rillcast.reading.units import doubt
 from rillcast_training.data import datasets, tables
+from rillcast_training.data.aggregation import aggregated
 from rillcast_training.data.columns import Columns
 from rillcast_training.data.covariates import SeriesCovariates, Wanted, of_series
 from rillcast_training.data.outlying import iso, outlying_rows
@@ -93,9 +94,24 @@ def load(
         DataError: the data cannot be used; it says which column and row.
         ModuleNotFoundError: the package that ships the data set is not installed.
     """
-    frame = table(source, columns, [(one.name, one.kind) for one in covariates])
-    require_likely_times(frame, freq, source)
+    frame = observations(source, freq, columns, [(one.name, one.kind) for one in covariates])
     return to_series(frame, freq, covariates)
+
+
+def observations(
+    source: str | Path, freq: str, columns: Columns | None = None, covariates: Sequence[Wanted] = ()
+) -> pl.DataFrame:
+    """Return `table`, with its events aggregated where `columns` says so.
+
+    Raises:
+        DataError, ModuleNotFoundError: as `load`.
+    """
+    frame = table(source, columns, covariates)
+    require_likely_times(frame, freq, source)
+    if columns is None or columns.aggregate is None:
+        return frame
+    frame = _without_outlying(frame.sort("unique_id", "ds", maintain_order=True))
+    return aggregated(frame, freq, columns.aggregate, source)
 
 
 def require_likely_times(frame: pl.DataFrame, freq: str, source: str | Path) -> None:
@@ -121,7 +137,7 @@ def table(source: str | Path, columns: Columns | None = None, covariates: Sequen
     """
     path = Path(source)
     if str(source) in datasets.DATASETS and not path.exists():
-        if columns is not None and columns != Columns():
+        if columns is not None and not columns.are_usual:
             raise DataError(
                 f"{source}: a built-in data set has the columns {list(Columns().all)}; leave out the column flags"
             )

@@ -90,6 +90,10 @@ def _conformed(raw: Raw, columns: Columns, source: str) -> pl.DataFrame:
     texts = [reader.categories(name, given[name]) for name in columns.texts]
     lists = [reader.lists(name, given[name]) for name in (FUTURE + one for one in columns.ahead) if name in given]
     parts = []
+    if not columns.y:
+        missing = pl.Series("y", [float("nan")]).new_from_index(0, len(raw))
+        ids = _ids(parts_of_ids, Path(source), len(raw))
+        return pl.DataFrame([ids, times, missing, *numbers, *texts, *lists])
     for column in columns.y:
         own = [] if len(columns.y) == 1 else [pl.Series([column], dtype=pl.String).new_from_index(0, len(raw))]
         ids = _ids([*parts_of_ids, *own], Path(source), len(raw))

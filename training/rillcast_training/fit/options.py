@@ -17,7 +17,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
 
 from rillcast.bundle.covariates import KINDS, Kind
 from rillcast.errors import SettingsError
-from rillcast_training.data.columns import Columns
+from rillcast_training.data.columns import Aggregate, Columns
 
 DeviceName: TypeAlias = Literal["auto", "cpu", "cuda"]
 PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]
@@ -232,6 +232,11 @@ class TrainOptions:
             )
         if not 0 <= self.balance <= 1:
             raise SettingsError(f"balance is {self.balance}, expected 0 to 1")
+
+    @property
+    def aggregate(self) -> Aggregate | None:
+        """How the events of `data` become observations; None = they are."""
+        return None if self.columns is None else self.columns.aggregate
 
     @property
     def source(self) -> str:

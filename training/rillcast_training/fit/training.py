@@ -25,12 +25,13 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
+from rillcast.bundle import trained_aggregate
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import parse
 from rillcast.errors import OutputError
 from rillcast.outputs import check
 from rillcast_training.data.covariates import declare, nothing
-from rillcast_training.data.series import Series, newest, require_likely_times, table, to_series
+from rillcast_training.data.series import Series, newest, observations, to_series
 from rillcast_training.data.split import SplitSeries, left_out, split_to_validate
 from rillcast_training.data.synthetic.generator import Recipe, synthesize
 from rillcast_training.data.windows import Batch, WindowSampler, validation_batches
@@ -179,10 +180,9 @@ def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Seri
     series: list[Series] = []
     if options.data is not None:
         wanted = [(one.name, one.kind) for one in shape.covariates] or list(options.covariates)
-        frame = table(options.data, options.columns, wanted)
+        frame = observations(options.data, options.freq, options.columns, wanted)
         if options.covariates:
             shape = replace(shape, covariates=declare(frame, options.covariates, str(options.data)))
-        require_likely_times(frame, options.freq, options.data)
         series = to_series(frame, options.freq, shape.covariates)
         if options.hold_out:
             series, _ = newest(series, options.hold_out)
@@ -344,6 +344,7 @@ def _summary(options: TrainOptions, series: Sequence[Series], progress: Progress
     start_of = parse(options.freq).start_of
     return {
         "data": options.source,
+        **({} if options.aggregate is None else {trained_aggregate.MEMBER: options.aggregate.as_settings()}),
         **({"init": options.init.name} if options.init is not None else {}),
         "series": len(series),
         "observations": sum(int((one.y == one.y).sum()) for one in series),

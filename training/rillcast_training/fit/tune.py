@@ -213,6 +213,7 @@ def _identity(options: TuneOptions) -> dict[str, Any]:
         "horizon": base.horizon,
         "quantiles": list(base.quantiles),
         **({"covariates": [list(one) for one in base.covariates]} if base.covariates else {}),
+        **({} if base.aggregate is None else {"aggregate": base.aggregate.as_settings()}),
         "seasons": list(base.seasons or default_seasons(base.freq)),
         "contexts": list(contexts(options)),
         "epochs": base.epochs,

@@ -8,11 +8,14 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
+from rillcast.bundle import trained_aggregate
 from rillcast.cli import flags
+from rillcast.errors import SettingsError
 from rillcast.figures import reasons_of, shown, to_json
 
 if TYPE_CHECKING:
     from rillcast.bundle.bundle import BundleMetadata
+    from rillcast_training.data.columns import Aggregate
     from rillcast_training.evaluate.accuracy import Floats
     from rillcast_training.evaluate.backtest import Backtest
     from rillcast_training.evaluate.skill import Skill
@@ -25,6 +28,7 @@ examples:
   rillcast backtest model.onnx data.csv --steps 24          # only the first 24 steps of its horizon
   rillcast backtest model.onnx data.csv --baseline AutoETS --baseline MSTL --report report.html
   rillcast backtest model.onnx data.csv --baseline WindowAverage:window_size=24
+  rillcast backtest model.onnx clicks.csv --aggregate count --close partition
 
 The bundle runs through the serving engine, event by event; PyTorch is not used. docs/accuracy.md defines the figures.
 """
@@ -90,7 +94,9 @@ def run(args: argparse.Namespace) -> int:
     )
     bundle, columns = Bundle.load(args.model), flags.columns(args)
     check_trained_for(bundle)
-    metadata = bundle.metadata
+    metadata, given = bundle.metadata, flags.aggregate(args)
+    if given is not None and (why := trained_aggregate.contradiction(metadata, given.kind)) is not None:
+        raise SettingsError(f"--aggregate {given.kind}: {why}")
     for name in args.baseline:
         baselines.check(name)
     calibrate = args.calibration == "on"
@@ -105,6 +111,8 @@ def run(args: argparse.Namespace) -> int:
     learnt = learnt_from(metadata, result.origins_ms)
     if learnt is not None:
         print(f"rillcast: warning: {learnt.warning()}", file=sys.stderr)
+    if (doubt := aggregate_doubt(metadata, given)) is not None:
+        print(f"rillcast: warning: {doubt}", file=sys.stderr)
     others: dict[str, Floats] = {_NAIVE: result.naive, _LAST: result.last_value}
     for name in args.baseline:
         others[name] = baselines.forecast(
@@ -124,6 +132,13 @@ def run(args: argparse.Namespace) -> int:
         if not args.json:
             print(f"report: {args.report}")
     return 0
+
+
+def aggregate_doubt(metadata: BundleMetadata, given: Aggregate | None) -> str | None:
+    """Return why events that are aggregated as the flags say may not fit the model; None = no doubt."""
+    if given is None:
+        return trained_aggregate.doubt(metadata, "none", "missing")
+    return trained_aggregate.doubt(metadata, given.kind, given.resolved_empty)
 
 
 def _print(

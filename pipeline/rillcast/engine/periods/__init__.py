@@ -8,7 +8,8 @@ Code outside of the engine imports from this package only, not from its modules.
 the residents, which stand on the partial aggregates.
 """
 
-from rillcast.engine.periods.aggregates import KINDS, Aggregation, Close, Kind
+from rillcast.engine.periods.aggregates import KINDS, Aggregation, Close, Empty, Kind, value_of_empty
+from rillcast.engine.periods.offline import Observations, aggregate
 from rillcast.engine.periods.partials import Partials, page_columns
 from rillcast.engine.periods.taken import RawOutcome, Taken
 
@@ -16,9 +17,13 @@ __all__ = [
     "KINDS",
     "Aggregation",
     "Close",
+    "Empty",
     "Kind",
+    "Observations",
     "Partials",
     "RawOutcome",
     "Taken",
+    "aggregate",
     "page_columns",
+    "value_of_empty",
 ]

@@ -20,12 +20,20 @@ from rillcast.engine.slot_state import NEVER
 
 Kind: TypeAlias = Literal["last", "first", "mean", "sum", "count", "min", "max"]
 Close: TypeAlias = Literal["stream", "partition"]
+Empty: TypeAlias = Literal["auto", "missing", "zero"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 AFTER_ALL: Final = -NEVER
 """A time after all others."""
 _SHORTEST_MONTH_MS: Final = 28 * 86_400_000
 _IDENTITY: Final = {"min": np.inf, "max": -np.inf}
 _FIRST_TIME: Final = {"first": AFTER_ALL, "last": NEVER}
+
+
+def value_of_empty(kind: Kind, empty: Empty) -> Literal["missing", "zero"]:
+    """Return what a period without values has; `auto` is 0 for `sum` and `count`."""
+    if empty == "auto":
+        return "zero" if kind in ("sum", "count") else "missing"
+    return empty
 
 
 @dataclass(frozen=True, slots=True)

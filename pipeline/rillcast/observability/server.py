@@ -31,10 +31,11 @@ import orjson
 from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from rillcast.errors import SettingsError
-from rillcast.observability import api
+from rillcast.observability.api import ReadApi
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
 from rillcast.observability.live_view import LiveView
+from rillcast.observability.openapi import ROOT
 from rillcast.settings import HttpSettings
 
 if TYPE_CHECKING:
@@ -107,7 +108,7 @@ class HttpServer:
         self._files = _page_files() if live_view is not None else {}
         self._api = None
         if live_view is not None and forecast_cache is not None:
-            self._api = api.ReadApi(forecast_cache, live_view, health)
+            self._api = ReadApi(forecast_cache, live_view, health)
         self._server: _ThreadingServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -217,7 +218,7 @@ class HttpServer:
             return self._files["index.html"]
         if path.startswith(_STATIC):
             return self._files.get(path.removeprefix(_STATIC)) or _not_found(path)
-        if path.startswith(api.ROOT + "/"):
+        if path.startswith(ROOT + "/"):
             return self._read(path, query)
         if path == "/api/summary":
             return _json(HTTPStatus.OK, self._live_view.summary())
@@ -230,7 +231,7 @@ class HttpServer:
     def _read(self, path: str, query: str) -> _Answer:
         if self._api is None:
             return _not_found(path, "the read API is off (http.cached_streams is 0)")
-        reply = self._api.answer(path.removeprefix(api.ROOT), query)
+        reply = self._api.answer(path.removeprefix(ROOT), query)
         return _not_found(path) if reply is None else _Answer(reply.status, "application/json", reply.body)
 
     def _probe(self, conditions: Mapping[str, bool]) -> _Answer:

@@ -17,10 +17,10 @@ from prometheus_client import CollectorRegistry
 
 from rillcast.codecs.forecasts.columns import Codec, ForecastColumns
 from rillcast.codecs.forecasts.encoders import make_encoder
-from rillcast.observability.api import openapi
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
 from rillcast.observability.live_view import LiveView
+from rillcast.observability.openapi import openapi
 from rillcast.observability.server import HttpServer
 from rillcast.settings import HttpSettings
 from tests.support.live_views import START_MS, metadata, put

@@ -1,0 +1,165 @@
+"""The forms of the read API's answers, as pydantic models.
+
+Owns: which members an answer has and what they mean. Does not know: where the values come from, routes, parameters.
+The description of the API (`rillcast.observability.openapi`) is made from these models and their docstrings.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+State = Literal["ok", "warming_up", "missing", "gap"]
+
+
+class _Form(BaseModel):
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, extra="forbid")
+
+
+class Problem(_Form):
+    """Why a request was not answered."""
+
+    error: str
+    """For people."""
+
+
+class Source(_Form):
+    """Position of an event."""
+
+    partition: int
+    """Partition of the input."""
+    offset: int
+    """Offset in the partition."""
+
+
+class StreamEntry(_Form):
+    """A stream in a list."""
+
+    unique_id: str
+    """The stream."""
+    ds: Moment
+    """Time of the event that its newest forecast was made from."""
+    status: State
+    """Status of that event."""
+    anomaly: float | None
+    """How unlikely the forecast before made its observation, 0 to 1; null = unknown."""
+    model: str
+    """Name and id of the bundle."""
+    source: Source
+    """Position of the event."""
+
+
+class StreamList(_Form):
+    """A page of streams, in the order of their ids."""
+
+    streams: list[StreamEntry]
+    """At most `limit`."""
+    total: int
+    """Number of streams with this prefix, on all pages."""
+    next: str | None
+    """Value of `after` for the next page; null = this is the last one."""
+
+
+class Forecast(BaseModel):
+    """A forecast: the members of a record of the output topic."""
+
+    model_config = ConfigDict(frozen=True, use_attribute_docstrings=True, extra="allow")
+
+    unique_id: str
+    """The stream."""
+    ds: Moment
+    """Time of the event: the origin of the forecast."""
+    freq: str
+    """Length of a period."""
+    model: str
+    """Name and id of the bundle."""
+    status: State
+    """Status of the event."""
+    quantiles: dict[str, list[float]]
+    """By level; the i-th value (from 0) is for the period i + 1 after that of `ds`."""
+    anomaly: float | None
+    """How unlikely the forecast before made the observation, 0 to 1; null = unknown."""
+    source: Source
+    """Position of the event."""
+
+
+class Model(_Form):
+    """The bundle that serves."""
+
+    name: str
+    """Name, for people."""
+    model_id: str
+    """Identity; equal ids compute the same."""
+    cell: str | None
+    """Kind of the recurrent layers."""
+    freq: str
+    """Length of a period."""
+    horizon: int
+    """Periods ahead."""
+    quantiles: list[float]
+    """Levels of the quantiles."""
+
+
+class Conditions(_Form):
+    """The conditions of `/readyz`."""
+
+    started: bool
+    """The bundle is loaded and the source is open."""
+    assigned: bool
+    """The member knows its partitions."""
+    restored: bool
+    """Their state is loaded and up to date."""
+    live: bool
+    """The loop runs."""
+
+
+class Coverage(_Form):
+    """How often observations lay in the outer interval of the forecast one period before."""
+
+    nominal: float
+    """Share that the interval is meant to hold."""
+    observed: float | None
+    """Share that it held; null = no forecast was scored yet."""
+    forecasts: int
+    """Number of forecasts that were scored."""
+
+
+class Latency(_Form):
+    """Ages of the last few thousand events when their forecasts were handed over, in seconds."""
+
+    p50: float | None
+    """Median; null = unknown."""
+    p99: float | None
+    """99th percentile; null = unknown."""
+
+
+class Status(_Form):
+    """The state of this member."""
+
+    version: str
+    """Version of Rillcast."""
+    model: Model
+    """The bundle that serves."""
+    conditions: Conditions
+    """All true = events are served."""
+    events: int
+    """Events stepped since the start, without those that a recovery stepped again."""
+    events_per_second: float
+    """Rate over the last 5 seconds."""
+    newest_ds: Moment | None
+    """Latest event time of all streams."""
+    streams: int | None
+    """Streams that have state; null = no event yet."""
+    overdue_streams: int | None
+    """Of those, streams whose newest event lies more than `input.overdue_periods` behind their partition's newest, as
+    of the last half minute; null = not counted yet."""
+    sleeping_streams: int | None
+    """With `input.aggregate`, streams whose empty periods are not stepped any more; null = not counted yet."""
+    listed: int
+    """Streams that `/streams` lists, at most twice `http.cached_streams`."""
+    coverage: Coverage
+    """Coverage since the start, over all streams."""
+    latency_s: Latency
+    """Ages of events."""

@@ -1,0 +1,104 @@
+"""The OpenAPI description of the read API, made from the forms of its answers.
+
+Owns: the routes, parameters and summaries of the description. Does not know: who answers.
+"""
+
+from __future__ import annotations
+
+from http import HTTPStatus
+from importlib.metadata import version
+from typing import Any, Final
+
+from pydantic import BaseModel
+from pydantic.json_schema import models_json_schema
+
+from rillcast.observability.api_forms import Forecast, Problem, Status, StreamList
+
+ROOT: Final = "/api/v1"
+MAX_LIMIT: Final = 1_000
+DEFAULT_LIMIT: Final = 100
+_REFERENCE: Final = "#/components/schemas/{model}"
+
+
+def openapi() -> dict[str, Any]:
+    """Return the description of the API (OpenAPI 3.1)."""
+    forms: list[type[BaseModel]] = [Status, StreamList, Forecast, Problem]
+    _, schemas = models_json_schema([(form, "serialization") for form in forms], ref_template=_REFERENCE)
+    text = {"schema": {"type": "string"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Rillcast",
+            "version": version("rillcast"),
+            "description": "The newest forecasts of one member of a Rillcast service. It changes nothing.",
+            "license": {"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        },
+        "servers": [{"url": ROOT}],
+        "security": [{}, {"token": []}],
+        "paths": {
+            "/status": {"get": _operation("status", "The state of this member", Status)},
+            "/streams": {
+                "get": _operation(
+                    "listStreams",
+                    "Streams with the status of their newest event, by id",
+                    StreamList,
+                    HTTPStatus.BAD_REQUEST,
+                    parameters=[
+                        {
+                            "name": "limit",
+                            "in": "query",
+                            "description": "Largest number of streams on a page.",
+                            "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
+                        },
+                        {"name": "after", "in": "query", "description": "Only streams after this id."} | text,
+                        {"name": "prefix", "in": "query", "description": "Only streams whose id begins like this."}
+                        | text,
+                    ],
+                )
+            },
+            "/streams/{unique_id}": {
+                "get": _operation(
+                    "getForecast",
+                    "The newest forecast of a stream",
+                    Forecast,
+                    HTTPStatus.NOT_FOUND,
+                    parameters=[
+                        {
+                            "name": "unique_id",
+                            "in": "path",
+                            "required": True,
+                            "description": "The stream's id, URL-encoded.",
+                        }
+                        | text
+                    ],
+                )
+            },
+        },
+        "components": {
+            "schemas": schemas["$defs"],
+            "securitySchemes": {
+                "token": {"type": "http", "scheme": "bearer", "description": "Required if http.token is set."}
+            },
+        },
+    }
+
+
+def _operation(
+    name: str,
+    summary: str,
+    form: type[BaseModel],
+    *problems: HTTPStatus,
+    parameters: list[dict[str, Any]] | None = None,
+) -> dict[str, Any]:
+    responses = {HTTPStatus.OK: ("The answer.", form)} | {
+        status: (status.phrase, Problem) for status in (*problems, HTTPStatus.UNAUTHORIZED)
+    }
+    described = {
+        str(status.value): {
+            "description": description,
+            "content": {"application/json": {"schema": {"$ref": _REFERENCE.format(model=shown.__name__)}}},
+        }
+        for status, (description, shown) in responses.items()
+    }
+    operation: dict[str, Any] = {"operationId": name, "summary": summary, "responses": described}
+    return operation | ({"parameters": parameters} if parameters else {})

@@ -60,6 +60,11 @@ def dashboards_page() -> str:
     parts = [_DASHBOARDS_PAGE]
     for dashboard in DASHBOARDS:
         parts += [f"## {dashboard.title.removeprefix('Rillcast: ').capitalize()}\n", f"{dashboard.description}\n"]
+        if dashboard.annotations:
+            parts += ["### Spans over the curves\n", "| span | meaning | query |", "| --- | --- | --- |"]
+            for span in dashboard.annotations:
+                parts.append(f"| {span.name} | {span.help} | `{span.query.expr}` |")
+            parts.append("")
         for row in dashboard.rows:
             parts += [f"### {row.title}\n", "| panel | meaning | query |", "| --- | --- | --- |"]
             for panel in row.panels:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from deploy.grafana.model import Dashboard, Panel, Query, Row
+from deploy.grafana.model import Annotation, Dashboard, Panel, Query, Row
 
 
 def _quantile(level: float, histogram: str, by: str = "") -> str:
@@ -66,8 +66,23 @@ def _scores(prefix: str, by: str, whose: str, help_: str) -> tuple[Panel, ...]:
     )
 
 
+_ALARMS: Final = Annotation(
+    "Alarms of streams",
+    "While a stream has an open alarm; at most `alarms.labelled_streams` of each member.",
+    Query('max by (unique_id, kind, direction, severity) (rillcast_stream_alarm{job="$job"}) > 0', "{{unique_id}}"),
+    "{{kind}} {{direction}}",
+    "red",
+)
+_ROLL_OUTS: Final = Annotation(
+    "Roll-outs",
+    "When another model has taken over.",
+    Query('sum by (job) (increase(rillcast_model_swaps_total{job="$job", outcome="completed"}[1m])) > 0', "Roll-out"),
+    "{{job}}",
+    "blue",
+)
 HEALTH: Final = Dashboard(
     uid="rillcast-health",
+    annotations=(_ALARMS, _ROLL_OUTS),
     title="Rillcast: is it healthy?",
     description="For the operator: members, lag, commits, restores, dead letters.",
     rows=(
@@ -299,6 +314,7 @@ HEALTH: Final = Dashboard(
 
 QUALITY: Final = Dashboard(
     uid="rillcast-quality",
+    annotations=(_ALARMS, _ROLL_OUTS),
     title="Rillcast: are the forecasts good?",
     description="For the data scientist: coverage, loss, error against the seasonal-naive forecast, bias, by horizon.",
     since="now-2d",
@@ -420,7 +436,15 @@ QUALITY: Final = Dashboard(
                     "Gaps and missing values make forecasts worse; late events are dead letters.",
                     "ops",
                     (Query(_rate("rillcast_events_total", "status"), "{{status}}"),),
-                    width=6,
+                    width=5,
+                    stack=True,
+                ),
+                Panel(
+                    "Open alarms",
+                    "Streams that have an open alarm, by severity. `/api/v1/alarms` and the live page name them.",
+                    "short",
+                    (Query('sum by (severity) (rillcast_open_alarms{job="$job"})', "{{severity}}"),),
+                    width=4,
                     stack=True,
                 ),
                 Panel(
@@ -428,7 +452,7 @@ QUALITY: Final = Dashboard(
                     "Share beyond the 99 % mark of the forecast made one period before.",
                     "percentunit",
                     (Query('job:rillcast_anomalous_events:ratio_rate1h{job="$job"}', "share"),),
-                    width=6,
+                    width=5,
                 ),
                 Panel(
                     "Drift of the inputs",
@@ -436,14 +460,14 @@ QUALITY: Final = Dashboard(
                     "over an hour. It does not depend on the model: if it moves, the inputs have changed.",
                     "short",
                     (Query('job:rillcast_naive_error:mean1h{job="$job"}', "distance"),),
-                    width=6,
+                    width=5,
                 ),
                 Panel(
                     "Forecasts scored",
                     "Within the last hour, by horizon: the sample size of the other panels.",
                     "short",
                     (Query('job_horizon:rillcast_scored_forecasts:increase1h{job="$job"}', "{{horizon}} ahead"),),
-                    width=6,
+                    width=5,
                 ),
             ),
         ),

@@ -54,6 +54,27 @@ class Panel:
 
 
 @dataclass(frozen=True, slots=True)
+class Annotation:
+    """Spans over all curves of a dashboard, while a query has a value.
+
+    Attributes:
+        name: Its switch at the top of the dashboard.
+        help: What a span means.
+        query: The series that make spans, and their titles.
+        text: More words of a span, which may hold `{{label}}`.
+        colour: One of Grafana's colours.
+        shown: Whether it is shown until somebody switches it off.
+    """
+
+    name: str
+    help: str
+    query: Query
+    text: str
+    colour: str
+    shown: bool = True
+
+
+@dataclass(frozen=True, slots=True)
 class Row:
     """Panels side by side under a heading."""
 
@@ -82,6 +103,7 @@ class Dashboard:
     rows: tuple[Row, ...]
     refresh: str = "30s"
     since: str = "now-6h"
+    annotations: tuple[Annotation, ...] = ()
 
     def places(self) -> Iterator[Place]:
         """Yield every panel with its place."""
@@ -125,6 +147,7 @@ class Dashboard:
             "timezone": "utc",
             "schemaVersion": _SCHEMA_VERSION,
             "templating": {"list": _VARIABLES},
+            "annotations": {"list": [_SHOWN_BY_GRAFANA, *map(_annotation, self.annotations)]},
             "links": [
                 {"type": "dashboards", "title": "Rillcast", "tags": ["rillcast"], "keepTime": True, "includeVars": True}
             ],
@@ -144,6 +167,31 @@ _VARIABLES: Final = [
         "sort": 1,
     },
 ]
+
+
+_SHOWN_BY_GRAFANA: Final[Mapping[str, Any]] = {
+    "builtIn": 1,
+    "datasource": {"type": "grafana", "uid": "-- Grafana --"},
+    "enable": True,
+    "hide": True,
+    "iconColor": "rgba(0, 211, 255, 1)",
+    "name": "Annotations & Alerts",
+    "type": "dashboard",
+}
+
+
+def _annotation(annotation: Annotation) -> dict[str, Any]:
+    return {
+        "name": annotation.name,
+        "datasource": _SOURCE,
+        "enable": annotation.shown,
+        "iconColor": annotation.colour,
+        "expr": annotation.query.expr,
+        "step": "60s",
+        "titleFormat": annotation.query.legend,
+        "textFormat": annotation.text,
+        "tagKeys": "severity",
+    }
 
 
 def _panel(place: Place, number: int) -> dict[str, Any]:

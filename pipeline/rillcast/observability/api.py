@@ -11,6 +11,9 @@ not by number: streams that come and go between two pages neither repeat nor hid
 from __future__ import annotations
 
 import datetime as dt
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import Final, NamedTuple
@@ -23,19 +26,23 @@ from rillcast.codecs.forecasts.columns import level_name
 from rillcast.codecs.forecasts.reader import Forecast as Record
 from rillcast.codecs.forecasts.reader import decode_forecast
 from rillcast.observability.api_forms import (
+    AlarmList,
     Conditions,
     Forecast,
     Model,
     Problem,
     Source,
     Status,
+    StreamAlarm,
     StreamEntry,
     StreamList,
 )
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
 from rillcast.observability.live_view import LiveView
-from rillcast.observability.openapi import DEFAULT_LIMIT, MAX_LIMIT, openapi
+from rillcast.observability.openapi import ALARM_STATES, DEFAULT_LIMIT, MAX_LIMIT, openapi
+from rillcast.observability.stream_alarms import StreamAlarm as Alarm
+from rillcast.observability.stream_alarms import StreamAlarms
 
 _MEMBERS: Final = (
     "events",
@@ -46,6 +53,7 @@ _MEMBERS: Final = (
     "coverage",
     "latency_s",
 )
+_TIMES_OF_ALARM: Final = ("first", "last", "closed")
 
 
 class Reply(NamedTuple):
@@ -58,14 +66,18 @@ class Reply(NamedTuple):
 class ReadApi:
     """May be asked from any thread."""
 
-    def __init__(self, forecast_cache: ForecastCache, live_view: LiveView, health: Health) -> None:
+    def __init__(
+        self, forecast_cache: ForecastCache, live_view: LiveView, health: Health, alarms: StreamAlarms
+    ) -> None:
         """Begin.
 
         Args:
             forecast_cache: The newest forecasts.
             live_view: The figures over all streams.
             health: The conditions.
+            alarms: The alarms.
         """
+        self._alarms = alarms
         self._forecast_cache = forecast_cache
         self._live_view = live_view
         self._health = health
@@ -85,7 +97,9 @@ class ReadApi:
             case "/status":
                 return _reply(self._status())
             case "/streams":
-                return self._list(query)
+                return self._answered(self._list, query)
+            case "/alarms":
+                return self._answered(self._alarm_list, query)
         if path.startswith("/streams/"):
             return self._stream(path.removeprefix("/streams/"))
         return None
@@ -99,19 +113,38 @@ class ReadApi:
             model=Model(**{name: summary["model"][name] for name in Model.model_fields}),
             conditions=Conditions(**self._health.readiness()),
             newest_ds=None if newest is None else _moment(newest),
+            open_alarms=len(self._alarms.open()),
             listed=len(self._forecast_cache),
             **members,
         )
 
-    def _list(self, query: str) -> Reply:
+    @staticmethod
+    def _answered(answer: Callable[[str], BaseModel], query: str) -> Reply:
+        """Return an answer, or why the parameters of a request make no sense."""
         try:
-            asked = _parameters(query)
+            return _reply(answer(query))
         except ValueError as error:
             return _reply(Problem(error=str(error)), HTTPStatus.BAD_REQUEST)
-        page = self._forecast_cache.page(asked.limit, after=asked.after, prefix=asked.prefix)
-        entries = [_entry(_decoded(unique_id, value)) for unique_id, value in page.records]
+
+    def _list(self, query: str) -> StreamList:
+        asked = _given(query, "limit", "after", "prefix")
+        limit, after, prefix = _limit(asked), asked.get("after", ""), asked.get("prefix", "")
+        page = self._forecast_cache.page(limit, after=after, prefix=prefix)
+        alarms = self._alarms.of(unique_id for unique_id, _ in page.records)
+        entries = [_entry(_decoded(unique_id, value), alarms.get(unique_id, [])) for unique_id, value in page.records]
         following = page.records[-1][0] if page.more else None
-        return _reply(StreamList(streams=entries, total=page.total, next=following))
+        return StreamList(streams=entries, total=page.total, next=following)
+
+    def _alarm_list(self, query: str) -> AlarmList:
+        asked = _given(query, "limit", "state")
+        limit, state = _limit(asked), asked.get("state", "all")
+        if state not in ALARM_STATES:
+            raise ValueError(f"state is {state[:20]!r}, expected {', '.join(ALARM_STATES)}")
+        opened = self._alarms.open()
+        found = opened[::-1] if state != "closed" else []
+        if state != "open" and len(found) < limit:
+            found += self._alarms.closed(limit - len(found))
+        return AlarmList(alarms=[_alarm(alarm) for alarm in found[:limit]], open=len(opened))
 
     def _stream(self, unique_id: str) -> Reply:
         value = self._forecast_cache.get(unique_id)
@@ -123,37 +156,51 @@ class ReadApi:
         return _reply(_forecast(_decoded(unique_id, value)))
 
 
-class _Parameters(NamedTuple):
-    limit: int = DEFAULT_LIMIT
-    after: str = ""
-    prefix: str = ""
-
-
-def _parameters(query: str) -> _Parameters:
-    """Read the parameters of a list.
+def _given(query: str, *known: str) -> dict[str, str]:
+    """Read the parameters of a request.
 
     Raises:
-        ValueError: A parameter is unknown, is given twice, or has an impossible value.
+        ValueError: A parameter is unknown, or is given twice.
     """
     given = parse_qs(query, keep_blank_values=True, max_num_fields=16)
-    if unknown := sorted(set(given) - set(_Parameters._fields)):
-        raise ValueError(f"unknown parameter {unknown[0]!r}; expected {', '.join(_Parameters._fields)}")
+    if unknown := sorted(set(given) - set(known)):
+        raise ValueError(f"unknown parameter {unknown[0]!r}; expected {', '.join(known)}")
     if twice := [name for name, values in given.items() if len(values) > 1]:
         raise ValueError(f"parameter {twice[0]!r} is given twice")
-    texts = {name: values[0] for name, values in given.items()}
-    limit = texts.pop("limit", str(DEFAULT_LIMIT))
+    return {name: values[0] for name, values in given.items()}
+
+
+def _limit(given: dict[str, str]) -> int:
+    """Return the largest number of entries.
+
+    Raises:
+        ValueError: It is an impossible one.
+    """
+    limit = given.get("limit", str(DEFAULT_LIMIT))
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIMIT):
         raise ValueError(f"limit is {limit[:20]!r}, expected 1 to {MAX_LIMIT}")
-    return _Parameters(limit=int(limit), **texts)
+    return int(limit)
 
 
 def _decoded(unique_id: str, value: bytes) -> Record:
     return decode_forecast(value, unique_id.encode())
 
 
-def _entry(record: Record) -> StreamEntry:
+def _entry(record: Record, alarms: Sequence[Alarm]) -> StreamEntry:
     common = _forecast(record)
-    return StreamEntry(**{name: getattr(common, name) for name in StreamEntry.model_fields})
+    kinds = [alarm.kind for alarm in alarms if alarm.closed is None]
+    shared = {name: getattr(common, name) for name in StreamEntry.model_fields if name in Forecast.model_fields}
+    return StreamEntry(**shared, alarm=kinds[-1] if kinds else None)
+
+
+def _alarm(alarm: Alarm) -> StreamAlarm:
+    times = {name: None if (ms := getattr(alarm, name)) is None else _moment(ms) for name in _TIMES_OF_ALARM}
+    numbers = {name: _finite(getattr(alarm, name)) for name in ("expected", "observed")}
+    return StreamAlarm(**{**asdict(alarm), **times, **numbers})
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def _forecast(record: Record) -> Forecast:

@@ -34,6 +34,42 @@ class Source(_Form):
     """Offset in the partition."""
 
 
+class StreamAlarm(_Form):
+    """An alarm of a stream, as of the newest event that had it; records of the topic of alarms have the same words."""
+
+    unique_id: str
+    """The stream; with `first` it names the alarm."""
+    kind: str
+    """`spike`, `level shift`, `drift`, `variance`, `flat line` or `silence`."""
+    direction: Literal["up", "down"] | None
+    """null where the kind has none."""
+    severity: Literal["warning", "critical"]
+    """`critical` from ten times the stream's level."""
+    strength: float
+    """How long a stream that is well takes, on average, to something as unusual, in periods."""
+    first: Moment
+    """The period in which it opened."""
+    last: Moment
+    """The period of the last evidence."""
+    closed: Moment | None
+    """Time of the event at which it was over; null = it is open."""
+    expected: float | None
+    """The median that was forecast where the evidence was strongest."""
+    observed: float | None
+    """The observation there."""
+    model: str
+    """Name and id of the bundle."""
+
+
+class AlarmList(_Form):
+    """Alarms of this member's streams."""
+
+    alarms: list[StreamAlarm]
+    """At most `limit`: open ones, the newest first, then closed ones, the last closed first."""
+    open: int
+    """Number of open alarms."""
+
+
 class StreamEntry(_Form):
     """A stream in a list."""
 
@@ -45,6 +81,8 @@ class StreamEntry(_Form):
     """Status of that event."""
     anomaly: float | None
     """How unlikely the forecast before made its observation, 0 to 1; null = unknown."""
+    alarm: str | None
+    """Kind of its open alarm; null = it has none."""
     model: str
     """Name and id of the bundle."""
     source: Source
@@ -157,6 +195,8 @@ class Status(_Form):
     of the last half minute; null = not counted yet."""
     sleeping_streams: int | None
     """With `input.aggregate`, streams whose empty periods are not stepped any more; null = not counted yet."""
+    open_alarms: int
+    """Streams that have an open alarm."""
     listed: int
     """Streams that `/streams` lists, at most twice `http.cached_streams`."""
     coverage: Coverage

@@ -159,29 +159,29 @@ class LiveView(Observer):
             self._asked[unique_id] = None
             self._row_of[unique_id] = self._free.pop()
 
-    def snapshot(self, stream: str | None = None) -> dict[str, Any]:
-        """Return the view as plain JSON values; numbers carry six significant digits, unknown ones are None.
+    def stream(self, unique_id: str) -> dict[str, Any]:
+        """Return everything that is kept of a stream as plain JSON values.
 
-        Args:
-            stream: A stream id, for everything that is kept of that stream. None returns the summary and a short form
-                of every followed stream that has had an event.
+        Numbers carry six significant digits; unknown ones are None.
 
         Raises:
-            KeyError: `stream` is not followed, or has had no event.
+            KeyError: The stream is not followed, or has had no event.
         """
-        if stream is not None:
-            with self._lock:
-                row = self._row_of.get(stream)
-                if row is None or not self._count[row]:
-                    raise KeyError(stream)
-                copied = self._copy(stream, row, self._y.shape[1])
-            return copied.as_json(self._metadata) | {"revisions": copied.revisions_as_json(self._metadata)}
+        with self._lock:
+            row = self._row_of.get(unique_id)
+            if row is None or not self._count[row]:
+                raise KeyError(unique_id)
+            copied = self._copy(unique_id, row, self._y.shape[1])
+        return copied.as_json(self._metadata) | {"revisions": copied.revisions_as_json(self._metadata)}
+
+    def streams(self) -> list[dict[str, Any]]:
+        """Return a short form of every followed stream that has had an event, in the form of `stream`."""
         # A small chart has room for as much past as future, and should show a daily shape.
         overview = max(48, self._metadata.horizon)
         with self._lock:
             heard = [(name, row) for name, row in self._row_of.items() if self._count[row]]
             copies = [self._copy(name, row, overview) for name, row in heard]
-        return {"summary": self.summary(), "streams": [copied.as_json(self._metadata) for copied in copies]}
+        return [copied.as_json(self._metadata) for copied in copies]
 
     def silent_streams(self, overdue: int, sleeping: int) -> None:
         """See `Observer.silent_streams`."""

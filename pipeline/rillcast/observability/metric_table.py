@@ -1,7 +1,7 @@
 """The table of the series that Prometheus scrapes: names, types, labels and help texts.
 
 Owns: the table, which `docs/metrics.md` repeats and a test compares. Does not know: who counts.
-Invariant: a stream id is never a label.
+Invariant: a stream id is a label of `rillcast_stream_alarm` only, whose number of series a setting bounds.
 """
 
 from __future__ import annotations
@@ -25,6 +25,16 @@ class Metric:
     buckets: tuple[float, ...] = ()
 
 
+COLLECTED: Final = (
+    Metric("rillcast_open_alarms", "gauge", "Streams that have an open alarm, by severity.", ("severity",)),
+    Metric(
+        "rillcast_stream_alarm",
+        "gauge",
+        "1 for each open alarm, of those that opened first; at most `alarms.labelled_streams`.",
+        ("unique_id", "kind", "direction", "severity"),
+    ),
+)
+"""Series of which the values are made when Prometheus asks (`rillcast.observability.stream_alarms`)."""
 TABLE: Final = (
     Metric("rillcast_build", "info", "Version of Rillcast; the value is always 1.", ("version",)),
     Metric(
@@ -178,6 +188,7 @@ TABLE: Final = (
         "Alarms of streams handed to the sink, by change: opened, closed.",
         ("change",),
     ),
+    *COLLECTED,
     Metric(
         "rillcast_model_swaps_total",
         "counter",

@@ -24,7 +24,7 @@ from rillcast.codecs.observations.rejections import Reason
 from rillcast.engine.periods import RawOutcome, Taken
 from rillcast.engine.step_engine import Outcome, StepResult
 from rillcast.events import Masked
-from rillcast.observability.metric_table import TABLE
+from rillcast.observability.metric_table import COLLECTED, TABLE
 from rillcast.observability.observer import Observer, Published, chosen
 from rillcast.observability.score_counters import ScoreCounters
 from rillcast.observability.stages import STAGES
@@ -53,7 +53,7 @@ class Metrics(Observer):
         self._histograms: dict[str, Histogram] = {}
         self._infos: dict[str, Info] = {}
         self._device = device
-        for row in TABLE:
+        for row in (row for row in TABLE if row not in COLLECTED):
             if row.kind == "counter":
                 self._counters[row.name] = Counter(row.name, row.help, row.labels, registry=registry)
             elif row.kind == "gauge":

@@ -12,17 +12,18 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from rillcast.observability.api_forms import Forecast, Problem, Status, StreamList
+from rillcast.observability.api_forms import AlarmList, Forecast, Problem, Status, StreamList
 
 ROOT: Final = "/api/v1"
 MAX_LIMIT: Final = 1_000
 DEFAULT_LIMIT: Final = 100
+ALARM_STATES: Final = ("open", "closed", "all")
 _REFERENCE: Final = "#/components/schemas/{model}"
 
 
 def openapi() -> dict[str, Any]:
     """Return the description of the API (OpenAPI 3.1)."""
-    forms: list[type[BaseModel]] = [Status, StreamList, Forecast, Problem]
+    forms: list[type[BaseModel]] = [Status, StreamList, AlarmList, Forecast, Problem]
     _, schemas = models_json_schema([(form, "serialization") for form in forms], ref_template=_REFERENCE)
     text = {"schema": {"type": "string"}}
     return {
@@ -44,15 +45,27 @@ def openapi() -> dict[str, Any]:
                     StreamList,
                     HTTPStatus.BAD_REQUEST,
                     parameters=[
-                        {
-                            "name": "limit",
-                            "in": "query",
-                            "description": "Largest number of streams on a page.",
-                            "schema": {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT},
-                        },
+                        _limit("Largest number of streams on a page."),
                         {"name": "after", "in": "query", "description": "Only streams after this id."} | text,
                         {"name": "prefix", "in": "query", "description": "Only streams whose id begins like this."}
                         | text,
+                    ],
+                )
+            },
+            "/alarms": {
+                "get": _operation(
+                    "listAlarms",
+                    "Alarms of streams, open ones first",
+                    AlarmList,
+                    HTTPStatus.BAD_REQUEST,
+                    parameters=[
+                        _limit("Largest number of alarms."),
+                        {
+                            "name": "state",
+                            "in": "query",
+                            "description": "Which alarms are listed.",
+                            "schema": {"type": "string", "enum": list(ALARM_STATES), "default": "all"},
+                        },
                     ],
                 )
             },
@@ -81,6 +94,11 @@ def openapi() -> dict[str, Any]:
             },
         },
     }
+
+
+def _limit(description: str) -> dict[str, Any]:
+    bounds = {"type": "integer", "minimum": 1, "maximum": MAX_LIMIT, "default": DEFAULT_LIMIT}
+    return {"name": "limit", "in": "query", "description": description, "schema": bounds}
 
 
 def _operation(

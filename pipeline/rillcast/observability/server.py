@@ -36,6 +36,8 @@ from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
 from rillcast.observability.live_view import LiveView
 from rillcast.observability.openapi import ROOT
+from rillcast.observability.page_data import PageData
+from rillcast.observability.stream_alarms import StreamAlarms
 from rillcast.settings import HttpSettings
 
 if TYPE_CHECKING:
@@ -90,6 +92,7 @@ class HttpServer:
         health: Health,
         live_view: LiveView | None,
         forecast_cache: ForecastCache | None = None,
+        alarms: StreamAlarms | None = None,
     ) -> None:
         """Prepare; nothing is bound yet.
 
@@ -99,16 +102,18 @@ class HttpServer:
             health: The conditions of the probes.
             live_view: The view that the page shows; None = metrics and probes only.
             forecast_cache: The forecasts of the read API; None = there is no read API.
+            alarms: The alarms of streams; None = there are none.
         """
         self._settings = settings
         self._health = health
-        self._live_view = live_view
+        alarms = alarms or StreamAlarms()
+        self._page = None if live_view is None else PageData(live_view, alarms)
         self._token = settings.token.get_secret_value().encode() if settings.token is not None else None
         self._metrics = make_wsgi_app(registry)
         self._files = _page_files() if live_view is not None else {}
         self._api = None
         if live_view is not None and forecast_cache is not None:
-            self._api = ReadApi(forecast_cache, live_view, health)
+            self._api = ReadApi(forecast_cache, live_view, health, alarms)
         self._server: _ThreadingServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -212,7 +217,7 @@ class HttpServer:
                 return self._probe(self._health.readiness())
             case "/startupz":
                 return self._probe(self._health.startup())
-        if self._live_view is None:
+        if self._page is None:
             return _not_found(path, "this server has metrics and probes only")
         if path == "/":
             return self._files["index.html"]
@@ -221,11 +226,11 @@ class HttpServer:
         if path.startswith(ROOT + "/"):
             return self._read(path, query)
         if path == "/api/summary":
-            return _json(HTTPStatus.OK, self._live_view.summary())
+            return _json(HTTPStatus.OK, self._page.summary())
         if path == _STREAMS:
-            return _json(HTTPStatus.OK, self._live_view.snapshot())
+            return _json(HTTPStatus.OK, self._page.streams())
         if path.startswith(_STREAMS + "/"):
-            return _stream(self._live_view, path.removeprefix(_STREAMS + "/"))
+            return _stream(self._page, path.removeprefix(_STREAMS + "/"))
         return _not_found(path)
 
     def _read(self, path: str, query: str) -> _Answer:
@@ -303,11 +308,11 @@ def _page_files() -> dict[str, _Answer]:
     return files
 
 
-def _stream(live_view: LiveView, unique_id: str) -> _Answer:
+def _stream(page: PageData, unique_id: str) -> _Answer:
     try:
-        return _json(HTTPStatus.OK, live_view.snapshot(unique_id))
+        return _json(HTTPStatus.OK, page.stream(unique_id))
     except KeyError:
-        live_view.follow(unique_id)
+        page.follow(unique_id)
         return _json(
             HTTPStatus.NOT_FOUND,
             {"error": f"no event of stream {unique_id!r} has come yet; it is followed from its next event on"},

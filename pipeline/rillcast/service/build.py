@@ -30,6 +30,7 @@ from rillcast.observability.metrics import Metrics
 from rillcast.observability.run_summary import RunSummary
 from rillcast.observability.server import HttpServer
 from rillcast.observability.stages import StageClock
+from rillcast.observability.stream_alarms import AlarmCollector, StreamAlarms
 from rillcast.publishing.alarms import AlarmPublisher
 from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.dead_letters import DeadLetters
@@ -101,15 +102,17 @@ def build(
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
     health, metrics, live_view = Health(), Metrics(registry, metadata, on.name), LiveView(metadata)
+    alarms = StreamAlarms()
+    AlarmCollector(alarms, settings.alarms.labelled_streams, registry)
     keeps = settings.http.cached_streams if settings.http.enabled else 0
     forecast_cache = ForecastCache(keeps) if keeps else None
     server = None
     if settings.http.enabled:
-        server = HttpServer(settings.http, registry, health, live_view, forecast_cache)
+        server = HttpServer(settings.http, registry, health, live_view, forecast_cache, alarms)
     stages = stages or StageClock(metrics.stage)
     views = Views(health, metrics, registry, server, _spans(settings))
     summary = RunSummary(settings.input.path or settings.input.topic, _place_of_dead_letters(settings))
-    watching = [live_view, forecast_cache, summary]
+    watching = [live_view, forecast_cache, alarms, summary]
     observers = Observers(
         metrics,
         [Latency(metrics.latency, live_view.record_latency), *(each for each in watching if each is not None)],

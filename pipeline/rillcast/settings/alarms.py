@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from rillcast.rate import days_between
 from rillcast.settings.section import FileText, Section
@@ -16,7 +16,7 @@ def _rate(value: str) -> str:
 
 
 class AlarmSettings(Section):
-    """Records where an alarm of a stream opens and closes, in the same commits as the forecasts."""
+    """Alarms of streams: how many are wanted, and where a record goes when one opens and when it closes."""
 
     topic: str | None = None
     """Kafka topic of the alarms, keyed by stream id; unset = no such records."""
@@ -26,3 +26,6 @@ class AlarmSettings(Section):
     per_stream: Annotated[str, AfterValidator(_rate)] = "1/week"
     """How many alarms of a stream are wanted, as a number and `hour`, `day`, `week`, `month` or `year`. Each stream
     learns the level at which its alarms come so often. At most one in 50 periods."""
+    labelled_streams: Annotated[int, Field(ge=0)] = 100
+    """Largest number of open alarms that `/metrics` of a member names by stream (`rillcast_stream_alarm`), so that
+    Alertmanager can have a notification for each; 0 = none. It bounds the number of series."""

@@ -32,13 +32,21 @@ def run_amtool(*arguments: str) -> str:
 
 
 def test_the_example_is_well_formed() -> None:
-    assert "4 inhibit rules" in run_amtool("check-config", str(CONFIG))
+    assert "5 inhibit rules" in run_amtool("check-config", str(CONFIG))
 
 
 @pytest.mark.parametrize(("alert", "receiver"), [("RillcastKafkaAway", "pager"), ("RillcastDrift", "tickets")])
 def test_critical_alerts_page_and_others_make_a_ticket(alert: str, receiver: str) -> None:
     labels = [f"alertname={alert}", f"severity={SEVERITY[alert]}", "job=rillcast"]
     assert run_amtool("config", "routes", "test", f"--config.file={CONFIG}", *labels).strip() == receiver
+
+
+@pytest.mark.parametrize("severity", ["critical", "warning"])
+def test_an_alarm_of_a_stream_wakes_nobody_and_has_a_group_of_its_own(severity: str) -> None:
+    labels = ["alertname=RillcastStreamAlarm", f"severity={severity}", "job=rillcast", "unique_id=web-17/cpu"]
+    assert run_amtool("config", "routes", "test", f"--config.file={CONFIG}", *labels).strip() == "streams"
+    (route,) = (one for one in yaml.safe_load(CONFIG.read_text())["route"]["routes"] if one["receiver"] == "streams")
+    assert route["group_by"] == ["job", "unique_id"]
 
 
 def test_causes_and_consequences_are_alerts_that_exist_and_of_one_service() -> None:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import quote, urlencode
 
@@ -17,13 +18,16 @@ from prometheus_client import CollectorRegistry
 
 from rillcast.codecs.forecasts.columns import Codec, ForecastColumns
 from rillcast.codecs.forecasts.encoders import make_encoder
+from rillcast.events import EventBatch
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
 from rillcast.observability.live_view import LiveView
 from rillcast.observability.openapi import openapi
 from rillcast.observability.server import HttpServer
+from rillcast.observability.stream_alarms import StreamAlarms
 from rillcast.settings import HttpSettings
-from tests.support.live_views import START_MS, metadata, put
+from tests.support.live_views import HOUR_MS, START_MS, metadata, put, stepped
+from tests.support.live_views import published as observed
 from tests.support.paths import ROOT
 
 
@@ -32,6 +36,12 @@ class Running:
     port: int
     forecast_cache: ForecastCache
     live_view: LiveView
+    alarms: StreamAlarms = field(default_factory=StreamAlarms)
+
+    def alarm(self, unique_ids: list[str], rows: list[tuple[float, ...]], hour: int = 0) -> None:
+        """Let the alarms of these streams be what a graph says of them."""
+        events = EventBatch.of(unique_ids, [START_MS + HOUR_MS * hour] * len(rows), [1.0] * len(rows))
+        self.alarms.observe(observed(events, stepped(len(rows), alarm=rows)))
 
     def ask(self, path: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=10)
@@ -56,11 +66,11 @@ class Running:
 
 @pytest.fixture
 def running() -> Iterator[Running]:
-    forecast_cache, live_view = ForecastCache(1_000), LiveView(metadata())
-    server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), live_view, forecast_cache)
+    forecast_cache, live_view, alarms = ForecastCache(1_000), LiveView(metadata()), StreamAlarms()
+    server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), live_view, forecast_cache, alarms)
     server.start()
     try:
-        yield Running(server.port, forecast_cache, live_view)
+        yield Running(server.port, forecast_cache, live_view, alarms)
     finally:
         server.stop()
 
@@ -147,6 +157,37 @@ def test_a_prefix_chooses_streams(running: Running) -> None:
     published(running.forecast_cache, ["db-1", "web-1", "web-2", "www"])
     page = running.described("/streams", "/streams?prefix=web-")[1]
     assert ([entry["unique_id"] for entry in page["streams"]], page["total"]) == (["web-1", "web-2"], 2)
+
+
+def test_alarms_are_listed_open_ones_first_and_a_stream_shows_its_own(running: Running) -> None:
+    published(running.forecast_cache, ["a", "b", "c"])
+    running.alarm(["a"], [(3, -1, 5_000, 5, 3, 10.5, 0.25, 168)])
+    running.alarm(["b"], [(1, 4, 200, 0, 0, 1, 2, 168)])
+    running.alarm(["c"], [(1, 6, 200, 0, 0, 1, math.nan, 168)], hour=1)
+    every = running.described("/alarms", "/alarms")[1]
+    assert ([alarm["unique_id"] for alarm in every["alarms"]], every["open"]) == (["c", "b", "a"], 2)
+    assert every["alarms"][2] == {
+        "unique_id": "a",
+        "kind": "spike",
+        "direction": "down",
+        "severity": "critical",
+        "strength": 5000.0,
+        "first": "2024-04-30T19:00:00.000Z",
+        "last": "2024-04-30T21:00:00.000Z",
+        "closed": "2024-05-01T00:00:00.000Z",
+        "expected": 10.5,
+        "observed": 0.25,
+        "model": "toy@0123456789abcdef",
+    }
+    assert (every["alarms"][0]["kind"], every["alarms"][0]["observed"]) == ("silence", None)
+    for query, ids in (("state=open&limit=1", ["c"]), ("state=closed", ["a"]), ("limit=3", ["c", "b", "a"])):
+        page = running.described("/alarms", f"/alarms?{query}")[1]
+        assert [alarm["unique_id"] for alarm in page["alarms"]] == ids
+    listed = running.described("/streams", "/streams")[1]["streams"]
+    assert {entry["unique_id"]: entry["alarm"] for entry in listed} == {"a": None, "b": "variance", "c": "silence"}
+    assert running.described("/status", "/status")[1]["open_alarms"] == 2
+    status, document = running.described("/alarms", "/alarms?state=sleeping")
+    assert (status, "open, closed, all" in document["error"]) == (400, True)
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ START_MS = 1_714_521_600_000
 HOUR_MS = 3_600_000
 STREAMS = ["boiler-1", "boiler-2", "web/cpu ☂"]
 HISTORY = 120
+ALARMING = 170  # events before a stream has alarms, and some more
 PNG = b"\x89PNG\r\n\x1a\n"
 CARD = "document.querySelector('#grid .card')"
 
@@ -40,12 +41,12 @@ class Live:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.process.port}/"
 
-    def feed(self, unique_id: str, events: int) -> None:
-        """Send the next events of a stream: a daily wave of its own."""
+    def feed(self, unique_id: str, events: int, above: float = 0.0) -> None:
+        """Send the next events of a stream: a daily wave of its own, with what is added to it."""
         first = self.hours.get(unique_id, 0)
         self.hours[unique_id] = first + events
         for hour in range(first, first + events):
-            y = 20 + len(unique_id) + 5 * math.sin(2 * math.pi * hour / 24) + 0.5 * math.cos(hour * hour)
+            y = above + 20 + len(unique_id) + 5 * math.sin(2 * math.pi * hour / 24) + 0.5 * math.cos(hour * hour)
             record = {"unique_id": unique_id, "ds": START_MS + hour * HOUR_MS, "y": y}
             self.process.write(json.dumps(record).encode() + b"\n")
 
@@ -244,6 +245,30 @@ def test_an_address_opens_a_stream_and_one_unknown_appears_with_its_first_event(
     page.wait_for("document.querySelector('#detail-plot path.actual')?.getAttribute('d')")
     page.wait_for("!document.getElementById('detail-plot').hidden")
     page.complaints.clear()
+
+
+def test_an_alarm_is_a_span_over_the_chart_and_leads_to_its_stream(live: Live, page: Page) -> None:
+    name = STREAMS[1]
+    live.feed(name, ALARMING - HISTORY)
+    live.feed(name, 3, above=400.0)
+    page.wait_for("!document.getElementById('alarms').hidden")
+    named = f"one.querySelector('.name').title === {json.dumps(name)}"
+    card = f"[...document.querySelectorAll('#grid .card')].find((one) => {named})"
+    page.wait_for(f"{card}.querySelector('.alarm')?.getBBox().width >= 3")
+    assert "1 open alarm" in page.evaluate("document.getElementById('alarm-count').textContent")
+    listed = page.evaluate("document.querySelector('#alarm-list button').textContent")
+    assert name in listed
+    assert "expected" in listed
+    assert page.evaluate(f"{card}.querySelector('.chip').textContent") in listed
+    page.evaluate("document.querySelector('#alarm-list button').click()")
+    page.wait_for("document.querySelector('#detail-alarms li') !== null")
+    page.wait_for("document.querySelector('#detail-plot .alarm')?.getBBox().height > 100")
+    told = page.evaluate("document.querySelector('#detail-alarms li').textContent")
+    assert "open since" in told
+    end = "document.querySelector('#detail-plot .alarm').getBoundingClientRect().right"
+    move = f"new PointerEvent('pointermove', {{ clientX: {end} - 2 }})"
+    page.evaluate(f"document.getElementById('detail-plot').dispatchEvent({move})")
+    page.wait_for("document.querySelector('.read-out').textContent.includes('alarm')")
 
 
 def test_a_service_that_goes_quiet_is_said_to_be(page: Page) -> None:

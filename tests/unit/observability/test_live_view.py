@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import defaultdict
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,7 +27,7 @@ def test_a_stream_shows_its_actuals_in_order_and_the_forecast_of_its_last_event(
     put(live_view, ["a", "b", "a"], [0, 0, 1], [1.0, 5.0, 2.0])
     put(live_view, ["a"], [2], [3.0])
 
-    shown = live_view.snapshot("a")
+    shown = live_view.stream("a")
 
     assert shown["ds"] == times(0, 1, 2)
     assert shown["y"] == [1.0, 2.0, 3.0]
@@ -45,7 +46,7 @@ def test_slots_of_calendar_months_are_shown_where_they_begin() -> None:
     live_view = LiveView(metadata(freq="1mo"))
     put(live_view, ["a", "a"], [7 * 24, 40 * 24], [1.0, 2.0])  # 8 May and 10 June 2024
 
-    shown = live_view.snapshot("a")
+    shown = live_view.stream("a")
 
     june, *later = (days * 24 for days in (31, 61, 92, 123))
     assert shown["one_step"]["ds"] == times(june, later[0])
@@ -61,20 +62,20 @@ def test_the_forecasts_before_the_newest_are_kept_however_their_events_were_poll
         put(live_view, ["a"] * count + ["b"], [*slots, slot], [*map(float, slots), 7.0])
         slot += count
 
-    revisions = live_view.snapshot("a")["revisions"]
+    revisions = live_view.stream("a")["revisions"]
 
     before = list(range(slot - 1))[-REVISIONS:]
     assert [each["ds"] for each in revisions] == [times(at + 1, at + 2, at + 3) for at in before]
     assert [each["median"] for each in revisions] == [[10.5 + y, 20.5 + y, 30.5 + y] for y in before]
-    assert "revisions" not in live_view.snapshot()["streams"][0], "small charts have no room for them"
+    assert "revisions" not in live_view.streams()[0], "small charts have no room for them"
 
 
 def test_events_that_moved_no_state_are_counted_but_not_shown() -> None:
     live_view = LiveView(metadata())
     put(live_view, ["a", "a", "a"], [5, 5, 3], [1.0, 8.0, 9.0], [Status.OK, Status.DUPLICATE, Status.LATE])
 
-    assert live_view.snapshot("a")["y"] == [1.0]
-    assert live_view.snapshot("a")["status"] == "ok"
+    assert live_view.stream("a")["y"] == [1.0]
+    assert live_view.stream("a")["status"] == "ok"
     assert live_view.summary()["events"] == 3
 
 
@@ -82,7 +83,7 @@ def test_missing_values_are_null_and_the_document_is_strict_json() -> None:
     live_view = LiveView(metadata())
     put(live_view, ["a", "a"], [0, 1], [math.nan, 2.0], [Status.MISSING, Status.OK], covered=[math.nan, 1.0])
 
-    document = live_view.snapshot()
+    document: dict[str, Any] = {"summary": live_view.summary(), "streams": live_view.streams()}
 
     assert json.loads(json.dumps(document, allow_nan=False)) == document
     assert document["streams"][0]["y"] == [None, 2.0]
@@ -94,18 +95,18 @@ def test_numbers_keep_six_significant_digits(value: float) -> None:
     live_view = LiveView(metadata())
     put(live_view, ["a"], [0], [value])
 
-    assert live_view.snapshot("a")["y"] == [pytest.approx(float(np.float32(value)), rel=5e-6)]
+    assert live_view.stream("a")["y"] == [pytest.approx(float(np.float32(value)), rel=5e-6)]
 
 
 def test_only_the_first_streams_are_followed() -> None:
     live_view = LiveView(metadata(), max_streams=2)
     put(live_view, ["a", "b", "c"], [0, 0, 0], [1.0, 2.0, 3.0], num_streams=3)
 
-    assert [stream["unique_id"] for stream in live_view.snapshot()["streams"]] == ["a", "b"]
+    assert [stream["unique_id"] for stream in live_view.streams()] == ["a", "b"]
     assert live_view.summary()["followed"] == 2
     assert live_view.summary()["streams"] == 3
     with pytest.raises(KeyError):
-        live_view.snapshot("c")
+        live_view.stream("c")
 
 
 def test_a_stream_that_was_asked_for_is_followed_from_its_next_event_on() -> None:
@@ -113,11 +114,11 @@ def test_a_stream_that_was_asked_for_is_followed_from_its_next_event_on() -> Non
     put(live_view, ["a", "z"], [0, 0], [1.0, 2.0])
     live_view.follow("z")
     with pytest.raises(KeyError):
-        live_view.snapshot("z")
+        live_view.stream("z")
 
     put(live_view, ["z"], [1], [3.0])
 
-    assert live_view.snapshot("z")["y"] == [3.0]
+    assert live_view.stream("z")["y"] == [3.0]
 
 
 def test_the_stream_asked_for_longest_ago_makes_room() -> None:
@@ -127,8 +128,8 @@ def test_the_stream_asked_for_longest_ago_makes_room() -> None:
         live_view.follow(name)
     put(live_view, ["x", "y", "z"], [0, 0, 0], [1.0, 2.0, 3.0])
 
-    assert {stream["unique_id"] for stream in live_view.snapshot()["streams"]} == {"a", "x", "z"}
-    assert live_view.snapshot("z")["y"] == [3.0]
+    assert {stream["unique_id"] for stream in live_view.streams()} == {"a", "x", "z"}
+    assert live_view.stream("z")["y"] == [3.0]
 
 
 def test_a_live_view_without_room_follows_nobody_and_still_counts() -> None:
@@ -136,7 +137,7 @@ def test_a_live_view_without_room_follows_nobody_and_still_counts() -> None:
     live_view.follow("a")
     put(live_view, ["a"], [0], [1.0], covered=[1.0])
 
-    assert live_view.snapshot()["streams"] == []
+    assert live_view.streams() == []
     assert live_view.summary()["events"] == 1
     assert live_view.summary()["coverage"]["observed"] == 1.0
 
@@ -158,7 +159,7 @@ def test_the_history_is_the_newest_events_of_each_stream_however_they_were_polle
             expected[name].append(value)
         put(live_view, poll, [int(value) for value in values], values)
 
-    shown = {stream["unique_id"]: live_view.snapshot(stream["unique_id"]) for stream in live_view.snapshot()["streams"]}
+    shown = {stream["unique_id"]: live_view.stream(stream["unique_id"]) for stream in live_view.streams()}
 
     assert {name: stream["y"] for name, stream in shown.items()} == {n: v[-history:] for n, v in expected.items()}
     assert {name: stream["events"] for name, stream in shown.items()} == {n: len(v) for n, v in expected.items()}
@@ -173,7 +174,7 @@ def test_coverage_counts_every_stream_and_leaves_out_what_met_no_forecast() -> N
     coverage = live_view.summary()["coverage"]
 
     assert coverage == {"nominal": 0.8, "observed": pytest.approx(2 / 3), "forecasts": 3}
-    assert live_view.snapshot("a")["coverage"] == 1.0
+    assert live_view.stream("a")["coverage"] == 1.0
 
 
 def test_coverage_is_unknown_where_the_bundle_does_not_score_it() -> None:
@@ -181,7 +182,7 @@ def test_coverage_is_unknown_where_the_bundle_does_not_score_it() -> None:
     put(live_view, ["a", "a"], [0, 1], [1.0, 1.0])
 
     assert live_view.summary()["coverage"]["observed"] is None
-    assert live_view.snapshot("a")["coverage"] is None
+    assert live_view.stream("a")["coverage"] is None
 
 
 def test_the_rate_covers_the_last_seconds_only() -> None:
@@ -217,13 +218,13 @@ def test_the_callers_arrays_are_copied() -> None:
     live_view.observe(published(EventBatch.of(["a"], [START_MS], y), stepped(1, forecast=forecast)))
     forecast[:] = y[:] = -1.0
 
-    assert live_view.snapshot("a")["y"] == [1.0]
-    assert live_view.snapshot("a")["forecast"]["quantiles"]["0.1"] == [1.0, 1.0, 1.0]
+    assert live_view.stream("a")["y"] == [1.0]
+    assert live_view.stream("a")["forecast"]["quantiles"]["0.1"] == [1.0, 1.0, 1.0]
 
 
-def test_a_snapshot_of_a_stream_nobody_heard_of_is_an_error() -> None:
+def test_a_stream_nobody_heard_of_is_an_error() -> None:
     with pytest.raises(KeyError, match="ghost"):
-        LiveView(metadata()).snapshot("ghost")
+        LiveView(metadata()).stream("ghost")
 
 
 @pytest.mark.parametrize("sizes", [{"max_streams": -1}, {"max_asked": -1}, {"history": 0}])

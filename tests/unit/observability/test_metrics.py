@@ -9,6 +9,7 @@ from prometheus_client import CollectorRegistry
 from rillcast.events import EventBatch
 from rillcast.observability.metric_table import TABLE
 from rillcast.observability.metrics import Metrics
+from rillcast.observability.stream_alarms import AlarmCollector, StreamAlarms
 from tests.support.live_views import published, stepped
 from tests.support.paths import ROOT
 from tests.support.toy import toy_bundle
@@ -28,6 +29,7 @@ def test_documented_table_is_the_table_in_the_code() -> None:
 def test_every_metric_of_the_table_is_exposed() -> None:
     registry = CollectorRegistry()
     metrics = Metrics(registry, toy_bundle().metadata, "cpu")
+    AlarmCollector(StreamAlarms(), 10, registry)
     metrics.lag({0: 5})
     exposed = {family.name for family in registry.collect()}
     for row in TABLE:
@@ -38,8 +40,8 @@ def test_names_follow_the_conventions() -> None:
     for row in TABLE:
         assert row.name.startswith("rillcast_")
         assert row.name.endswith("_total") == (row.kind == "counter"), row.name
-        assert "unique_id" not in row.labels
-        assert "stream" not in row.labels, "a stream id is never a label"
+        assert "stream" not in row.labels
+        assert ("unique_id" in row.labels) == (row.name == "rillcast_stream_alarm"), "the only one, and bounded"
         assert row.help.endswith("."), row.name
 
 

@@ -11,6 +11,7 @@ const TIME_STEPS = [
   1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 10_800_000, 21_600_000, 43_200_000,
   DAY, 2 * DAY, 7 * DAY, 14 * DAY,
 ];
+const GROUPS = ["grid", "alarms", "bands", "revisions", "marks"];
 const MONTH_STEPS = [1, 2, 3, 6, 12, 24, 60, 120, 240, 600, 1_200]; // wider apart, labels are of the calendar
 const clock = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", hour: "2-digit", minute: "2-digit" });
 const clockWithSeconds = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", timeStyle: "medium" });
@@ -51,8 +52,8 @@ export class FanChart {
     this.#axes = axes;
     svg.classList.add("fan");
     this.#parts = Object.fromEntries(
-      ["grid", "past", "trail", "bands", "revisions", "now", "median", "actual", "miss"].map((name) => {
-        const grouped = name === "grid" || name === "bands" || name === "revisions";
+      ["grid", "alarms", "past", "trail", "bands", "revisions", "now", "median", "actual", "miss", "marks"].map((name) => {
+        const grouped = GROUPS.includes(name);
         const part = svg.appendChild(document.createElementNS(SVG, grouped ? "g" : "path"));
         if (!grouped) part.setAttribute("class", name);
         return [name, part];
@@ -88,6 +89,7 @@ export class FanChart {
     const y = linear(low, high, height - margin.bottom, margin.top);
     Object.assign(this.#drawn, { x, y, past, margin, width, height });
 
+    this.#drawAlarms(stream, step, x, margin, width, height);
     const last = stream.y.at(-1);
     const here = x(stream.ds.at(-1));
     const anchor = last === null ? [] : [[here, y(last)]];
@@ -141,6 +143,8 @@ export class FanChart {
       actual: ahead < 0 ? stream.y[index] : undefined,
       covered: ahead < 0 ? stream.covered[index] : undefined,
       anomaly: ahead < 0 ? stream.anomaly[index] : undefined,
+      alarm: (stream.alarms ?? []).find((alarm) => ahead < 0 && alarm.first <= times[index]
+        && times[index] <= (alarm.closed === null ? Infinity : alarm.last)),
       oneStep: ahead < 0 && before >= 0
         ? { lower: past.lower[before], median: past.median[before], upper: past.upper[before] } : undefined,
       // Forecasts for this slot made before the newest, the latest first: how many events before, and what they said.
@@ -158,6 +162,27 @@ export class FanChart {
 
   #path(name, d) {
     this.#parts[name].setAttribute("d", d);
+  }
+
+  /** Spans of alarms behind the curves: from the period in which one opened to that of the last evidence. */
+  #drawAlarms(stream, step, x, margin, width, height) {
+    const [start, now] = [stream.ds[0], stream.ds.at(-1)];
+    const shown = (stream.alarms ?? []).filter((alarm) => (alarm.closed === null ? now : alarm.last) + step >= start);
+    const right = width - margin.right;
+    sync(this.#parts.alarms, shown.length, "rect", "alarm").forEach((rect, i) => {
+      const alarm = shown[i];
+      const left = Math.max(margin.left, x(alarm.first - step / 2));
+      const end = Math.min(right, x((alarm.closed === null ? Math.max(now, alarm.last) : alarm.last) + step / 2));
+      setAll(rect, {
+        class: `alarm ${alarm.severity}`, x: left.toFixed(1), y: margin.top, width: Math.max(3, end - left).toFixed(1),
+        height: height - margin.top - margin.bottom,
+      });
+    });
+    const bars = sync(this.#parts.marks, shown.length, "rect", "alarm-bar");
+    [...this.#parts.alarms.children].forEach((rect, i) => {
+      const at = (name) => rect.getAttribute(name);
+      setAll(bars[i], { class: `alarm-bar ${shown[i].severity}`, x: at("x"), y: margin.top, width: at("width"), height: 3 });
+    });
   }
 
   #drawAxes(ticks, start, end, x, y, margin, width, height) {

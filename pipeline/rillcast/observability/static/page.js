@@ -33,6 +33,7 @@ async function refresh() {
   const [all, one] = await Promise.all([getJson("/api/streams"), detail.stream === null ? null : fetchDetail(detail.stream)]);
   model = all.document.summary.model;
   showSummary(all.document.summary);
+  showAlarms(all.document.open_alarms, all.document.summary.open_alarms);
   showGrid(all.document.streams);
   if (one !== null && one.id === detail.stream) showDetail(one);
 }
@@ -122,6 +123,52 @@ function formatSeconds(seconds) {
   return `${seconds.toFixed(1)} s`;
 }
 
+// ---- Open alarms
+
+function showAlarms(alarms, counts) {
+  const total = counts.critical + counts.warning;
+  byId("alarms").hidden = total === 0;
+  byId("alarm-count").textContent = `${total.toLocaleString("en-US")} open ${total === 1 ? "alarm" : "alarms"}`
+    + (counts.critical ? `, ${counts.critical.toLocaleString("en-US")} critical` : "");
+  const list = byId("alarm-list");
+  const key = (alarm) => `${alarm.unique_id}\n${alarm.first}`;
+  const kept = new Map([...list.children].map((item) => [item.dataset.key, item]));
+  const critical = (alarm) => (alarm.severity === "critical" ? 0 : 1);
+  const items = alarms.toSorted((a, b) => critical(a) - critical(b)).map((alarm) => {
+    const item = kept.get(key(alarm)) ?? addAlarm(key(alarm), alarm.unique_id);
+    const [name, what, since] = item.firstChild.children;
+    item.firstChild.dataset.severity = alarm.severity;
+    name.textContent = name.title = alarm.unique_id;
+    what.textContent = alarmWords(alarm);
+    since.textContent = `since ${formatTime(alarm.first)}`;
+    return item;
+  });
+  if (items.length !== list.children.length || items.some((item, i) => item !== list.children[i])) list.replaceChildren(...items);
+}
+
+function addAlarm(key, id) {
+  const item = document.createElement("li");
+  item.dataset.key = key;
+  const button = make(item, "button");
+  button.type = "button";
+  make(button, "b");
+  make(button, "span");
+  make(button, "span", "quiet");
+  button.addEventListener("click", () => openDetail(id, button));
+  return item;
+}
+
+/** An alarm in a few words: what it is, and how far off the value was. */
+function alarmWords(alarm) {
+  const seen = alarm.observed === null || alarm.expected === null ? ""
+    : `: ${format(alarm.observed)}, expected ${format(alarm.expected)}`;
+  return `${alarm.kind}${alarm.direction ? ` ${alarm.direction}` : ""}${seen}`;
+}
+
+function openAlarm(stream) {
+  return stream.alarms.find((alarm) => alarm.closed === null);
+}
+
 // ---- The grid
 
 function showGrid(streams) {
@@ -135,7 +182,7 @@ function showGrid(streams) {
   for (const stream of streams) {
     const card = cards.get(stream.unique_id) ?? addCard(stream.unique_id);
     card.value.textContent = format(stream.y.at(-1));
-    card.chip.textContent = chipText(stream.status);
+    showChip(card.chip, stream);
     card.coverage.textContent = stream.coverage === null ? "" : `${percent(stream.coverage, 0)} covered`;
     card.time.textContent = formatTime(stream.ds.at(-1));
     card.chart.draw(stream, model);
@@ -172,6 +219,12 @@ function make(parent, tag, className = "") {
   return made;
 }
 
+function showChip(chip, stream) {
+  const alarm = openAlarm(stream);
+  chip.textContent = alarm === undefined ? chipText(stream.status) : alarm.kind;
+  chip.dataset.severity = alarm === undefined ? "" : alarm.severity;
+}
+
 function chipText(status) {
   return status === "ok" ? "" : status.replaceAll("_", " ");
 }
@@ -201,6 +254,7 @@ function openDetail(id, opener = null) {
   byId("detail-name").textContent = id;
   byId("detail-query").value = "";
   byId("detail-status").textContent = "";
+  byId("detail-alarms").replaceChildren();
   hideReadOut();
   history.replaceState(null, "", `#${encodeURIComponent(id)}`);
   if (!detail.dialog.open) detail.dialog.showModal();
@@ -211,13 +265,14 @@ function openDetail(id, opener = null) {
 
 function showDetail({ found, document: stream }) {
   byId("detail-missing").hidden = found;
-  detail.plot.hidden = byId("detail-figures").hidden = !found;
+  detail.plot.hidden = byId("detail-figures").hidden = byId("detail-alarms").hidden = !found;
   if (!found) {
     byId("detail-missing").textContent = `Nothing heard of “${detail.stream}” yet. It appears here with its next event.`;
     return;
   }
   detail.shown = stream;
-  byId("detail-status").textContent = chipText(stream.status);
+  showChip(byId("detail-status"), stream);
+  showDetailAlarms(stream.alarms);
   detail.chart.draw(stream, model);
   if (detail.position !== null) showReadOut(detail.position);
   const at = (level) => stream.forecast.quantiles[level]?.[0] ?? null;
@@ -229,6 +284,21 @@ function showDetail({ found, document: stream }) {
     "Anomaly score": stream.anomaly.at(-1) === null ? "–" : stream.anomaly.at(-1).toFixed(2),
     Events: stream.events.toLocaleString("en-US"),
   });
+}
+
+/** The alarms of the stream, the newest first, in words. */
+function showDetailAlarms(alarms) {
+  const list = byId("detail-alarms");
+  const shown = alarms.toReversed().slice(0, 4);
+  list.replaceChildren(...shown.map((alarm) => {
+    const item = document.createElement("li");
+    item.dataset.severity = alarm.closed === null ? alarm.severity : "closed";
+    const [what, when] = [make(item, "span"), make(item, "span", "quiet")];
+    what.textContent = `${alarm.severity === "critical" ? "Critical" : "Warning"}: ${alarmWords(alarm)}`;
+    const until = alarm.last === alarm.first ? "" : ` to ${formatTime(alarm.last)}`;
+    when.textContent = alarm.closed === null ? `open since ${formatTime(alarm.first)}` : formatTime(alarm.first) + until;
+    return item;
+  }));
 }
 
 function showFigures(figures) {
@@ -260,6 +330,7 @@ function showReadOut(position) {
     rows.push(["interval", `${format(near.oneStep.lower)} to ${format(near.oneStep.upper)}`]);
   }
   if (near.anomaly !== undefined && near.anomaly !== null) rows.push(["anomaly", near.anomaly.toFixed(2)]);
+  if (near.alarm) rows.push(["alarm", `${near.alarm.kind}${near.alarm.direction ? ` ${near.alarm.direction}` : ""}`, "missed"]);
   if (near.quantiles) {
     rows.push(["steps ahead", String(near.step)]);
     for (const [level, value] of near.quantiles.toReversed()) {

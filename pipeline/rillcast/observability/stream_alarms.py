@@ -1,0 +1,210 @@
+"""The alarms of streams that are open now, and those that closed last, for people and for Prometheus.
+
+Owns: a bounded table of alarms, safe to read from any thread, and the series that Prometheus scrapes of it. Does not
+know: how a model finds an alarm, HTTP, the topic of alarms.
+
+Invariants: at most `_MOST_OPEN` open and `_MOST_CLOSED` closed alarms are kept, however many come. A stream's id is a
+label of `rillcast_stream_alarm` only, for at most `labelled` streams. An alarm is part of the stream's state, and each
+event of the stream says whether it is open; so the table is right again after a restart when each stream has had an
+event. An event of a stream without an alarm costs one look-up, and nothing while no alarm is open; the words for
+readers are made when they ask.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import threading
+from collections import Counter, deque
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any, Final, NamedTuple
+
+import numpy as np
+from prometheus_client import CollectorRegistry
+from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+from rillcast.arrays import FloatArray
+from rillcast.bundle.alarms import CHANGES, described
+from rillcast.bundle.bundle import BundleMetadata, Status
+from rillcast.codecs.forecasts.columns import model_name
+from rillcast.observability.metric_table import COLLECTED
+from rillcast.observability.observer import Observer, Published
+
+_MOST_OPEN: Final = 10_000
+_MOST_CLOSED: Final = 1_000
+_EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_CLOSED: Final = next(phase for phase, change in CHANGES.items() if change == "closed")
+SEVERITIES: Final = ("critical", "warning")
+
+
+@dataclass(frozen=True, slots=True)
+class StreamAlarm:
+    """An alarm as of the newest event that had it; times are in milliseconds since the epoch.
+
+    Attributes:
+        unique_id: The stream.
+        kind: See `rillcast.bundle.alarms.KINDS`.
+        direction: `up` or `down`; None where the kind has none.
+        severity: One of `SEVERITIES`.
+        strength: Return period of the strongest evidence, in periods of the bundle.
+        first: Start of the period in which it opened.
+        last: Start of the period of the last evidence.
+        closed: Time of the event at which it was over; None = it is open.
+        expected: Middle quantile that was forecast where the evidence was strongest.
+        observed: The observation there.
+        model: Name and id of the bundle.
+    """
+
+    unique_id: str
+    kind: str
+    direction: str | None
+    severity: str
+    strength: float
+    first: int
+    last: int
+    closed: int | None
+    expected: float
+    observed: float
+    model: str
+
+
+class _Seen(NamedTuple):
+    """What the newest event of a stream with an alarm said of it; `closed` as in `StreamAlarm`."""
+
+    unique_id: str
+    partition: int
+    row: FloatArray
+    ds: int
+    metadata: BundleMetadata
+    closed: int | None = None
+
+    def described(self) -> StreamAlarm:
+        members: dict[str, Any] = described(self.row, self.ds, self.metadata.frequency)
+        first, last = (_milliseconds(members.pop(name)) for name in ("first", "last"))
+        return StreamAlarm(
+            unique_id=self.unique_id,
+            first=first,
+            last=last,
+            closed=self.closed,
+            model=model_name(self.metadata),
+            **members,
+        )
+
+
+class StreamAlarms(Observer):
+    """One thread writes, once per batch; any number read."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, _Seen] = {}  # the alarm that opened first is first
+        self._closed: deque[_Seen] = deque(maxlen=_MOST_CLOSED)
+
+    def observe(self, published: Published) -> None:
+        """Take in what the events of a batch say of alarms; late events say nothing of the present."""
+        events, result = published.events, published.result
+        present = published.stepped & (result.status != Status.LATE) & (result.status != Status.DUPLICATE)
+        if result.late is not None:
+            present &= ~result.late
+        alarm = result.alarm
+        alarmed = np.empty(0, np.int64) if alarm is None else np.flatnonzero(present & (alarm[:, 0] > 0))
+        if not self._open and not alarmed.size:
+            return
+        with self._lock:
+            # A stream whose alarm is open and that has none at this event: its state is another model's, or a new one.
+            known = {row for row, unique_id in enumerate(events.unique_ids) if unique_id in self._open and present[row]}
+            for row in sorted(known.union(alarmed.tolist())):
+                self._take(published, row, None if alarm is None else alarm[row])
+
+    def forget(self, partition: int) -> None:
+        """Drop the alarms of a partition: another member may serve its streams by now."""
+        with self._lock:
+            for unique_id in [one for one, seen in self._open.items() if seen.partition == partition]:
+                del self._open[unique_id]
+            self._closed = deque((seen for seen in self._closed if seen.partition != partition), _MOST_CLOSED)
+
+    def open(self, most: int | None = None) -> list[StreamAlarm]:
+        """Return the alarms that are open, the one that opened first being first.
+
+        Args:
+            most: Largest number of them; None = all.
+        """
+        with self._lock:
+            found = list(islice(self._open.values(), most))
+        return [seen.described() for seen in found]
+
+    def closed(self, most: int | None = None) -> list[StreamAlarm]:
+        """Return alarms that are over, the one that closed last being first.
+
+        Args:
+            most: Largest number of them; None = all that are kept.
+        """
+        with self._lock:
+            found = list(islice(reversed(self._closed), most))
+        return [seen.described() for seen in found]
+
+    def of(self, unique_ids: Iterable[str]) -> dict[str, list[StreamAlarm]]:
+        """Return the alarms of some streams by stream, the oldest first."""
+        wanted = set(unique_ids)
+        with self._lock:
+            found = [seen for seen in self._closed if seen.unique_id in wanted]
+            found += [self._open[unique_id] for unique_id in wanted if unique_id in self._open]
+        by_stream: dict[str, list[StreamAlarm]] = {}
+        for seen in found:
+            by_stream.setdefault(seen.unique_id, []).append(seen.described())
+        return by_stream
+
+    def severities(self) -> Counter[str]:
+        """Return how many alarms are open by severity."""
+        return Counter(alarm.severity for alarm in self.open())
+
+    def _take(self, published: Published, row: int, alarm: FloatArray | None) -> None:
+        events = published.events
+        unique_id, ds = events.unique_ids[row], int(events.ds[row])
+        before = self._open.get(unique_id)
+        if alarm is None or not alarm[0]:
+            if before is not None:
+                self._closed.append(self._open.pop(unique_id)._replace(closed=ds))
+            return
+        seen = _Seen(unique_id, int(events.partitions[row]), alarm.copy(), ds, published.metadata)
+        if alarm[0] == _CLOSED:
+            self._open.pop(unique_id, None)
+            self._closed.append(seen._replace(closed=ds))
+        elif before is not None or len(self._open) < _MOST_OPEN:
+            self._open[unique_id] = seen
+
+
+class AlarmCollector(Collector):
+    """The series of open alarms, made when Prometheus asks."""
+
+    def __init__(self, alarms: StreamAlarms, labelled: int, registry: CollectorRegistry) -> None:
+        """Register.
+
+        Args:
+            alarms: The alarms.
+            labelled: Largest number of streams that have a series of their own.
+            registry: Where the series are exposed.
+        """
+        self._alarms = alarms
+        self._labelled = labelled
+        registry.register(self)
+
+    def describe(self) -> Sequence[GaugeMetricFamily]:
+        """Return the series without their values."""
+        return [GaugeMetricFamily(row.name, row.help, labels=row.labels) for row in COLLECTED]
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        """Yield the series."""
+        count, by_stream = self.describe()
+        found = self._alarms.open()
+        by_severity = Counter(alarm.severity for alarm in found)
+        for severity in SEVERITIES:
+            count.add_metric([severity], by_severity[severity])
+        for alarm in found[: self._labelled]:
+            by_stream.add_metric([alarm.unique_id, alarm.kind, alarm.direction or "", alarm.severity], 1)
+        yield from (count, by_stream)
+
+
+def _milliseconds(text: str) -> int:
+    return (dt.datetime.fromisoformat(text) - _EPOCH) // dt.timedelta(milliseconds=1)

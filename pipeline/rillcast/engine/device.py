@@ -20,9 +20,12 @@ from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 import onnxruntime as ort
 from onnx import TensorProto, helper
 
+from rillcast.arrays import AnyArray
+from rillcast.engine import host_memory
 from rillcast.engine.capture_lock import CAPTURES
 from rillcast.errors import DeviceError
 
@@ -99,15 +102,23 @@ class Device:
         return session
 
     def row_buckets(self, batch_rows: int) -> tuple[int, ...]:
-        """Return the batch sizes to which calls are padded: on CUDA powers of four up to `batch_rows`, on the CPU none.
+        """Return the batch sizes to which calls are padded: on CUDA powers of two up to `batch_rows`, on the CPU none.
 
-        A GPU kernel costs as much for one row as for hundreds, and few shapes need few plans, buffers and kernels. On
-        the CPU every padding row costs time.
+        A small kernel costs as much for one row as for hundreds, and few shapes need few plans, buffers and graphs. All
+        rows of a bucket come back, so it is at most twice as large as its call, except for the smallest. On the CPU
+        every padding row costs time.
         """
         if self.name == "cpu":
             return ()
-        sizes = [size for size in (4**power for power in range(2, 16)) if size < batch_rows]
+        sizes = [size for size in (2**power for power in range(4, 31)) if size < batch_rows]
         return (*sizes, batch_rows)
+
+    def host_buffer(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> AnyArray:
+        """Return zeros on the host for copies to and from the device; page-locked on CUDA where that works."""
+        if self.name == "cpu":
+            return np.zeros(shape, dtype)
+        with self.work():
+            return host_memory.page_locked(shape, dtype)
 
     def upload(self, array: np.ndarray[Any, Any]) -> ort.OrtValue:
         """Copy an array to the device. On the CPU the value and the array share memory."""

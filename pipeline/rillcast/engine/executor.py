@@ -15,17 +15,18 @@ input and output. A value that outlives a call is allocated outside of the sessi
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
 
 from rillcast.arrays import AnyArray, IntArray
 from rillcast.bundle.bundle import StateSpec
-from rillcast.engine import quarantine
+from rillcast.engine import quarantine, reductions
 from rillcast.engine.cuda_graphs import FIRST_NUMBER, CudaGraph
 from rillcast.engine.device import Device
 from rillcast.engine.inputs import PADS, Inputs
@@ -41,12 +42,23 @@ run had used and freed. The replays of that graph still write there. `Device.upl
 
 @dataclass(frozen=True, slots=True)
 class _Bucket:
-    """Buffers of one batch size: on the host to assemble a call, on the device to run it."""
+    """Buffers of one batch size, all of which stay: on the host for the copies, on the device to run a call.
+
+    Attributes:
+        binding: Of the session, over the buffers on the device.
+        host: Inputs on the host, page-locked where possible, by name.
+        inputs: Inputs on the device.
+        outputs: Outputs on the device.
+        returned: Outputs on the host, page-locked where possible.
+        views: Arrays over `returned`.
+    """
 
     binding: ort.IOBinding
     host: Mapping[str, AnyArray]
     inputs: Mapping[str, ort.OrtValue]
     outputs: Mapping[str, ort.OrtValue]
+    returned: Mapping[str, ort.OrtValue]
+    views: Mapping[str, AnyArray]
 
     def fill(self, events: Mapping[str, AnyArray]) -> None:
         """Write events into the inputs, at most one for each row of the bucket, and padding rows after them.
@@ -58,6 +70,12 @@ class _Bucket:
             host[: len(given)] = given
             host[len(given) :] = PADS.get(name, 0)
             self.inputs[name].update_inplace(host)
+
+    def read(self, rows: IntArray | slice, n: int, columns: Mapping[str, AnyArray]) -> None:
+        """Store the first `n` rows of the outputs: one copy from the device, and one on the host."""
+        for name, value in self.outputs.items():
+            self.returned[name].update_inplace(value)
+            columns[name][rows] = self.views[name][:n]
 
 
 class Executor:
@@ -79,13 +97,16 @@ class Executor:
             DeviceError: The device cannot run the graph.
         """
         self._on = on
-        quarantined = quarantine.add(model, states, branches=on.name == "cpu" and not on.cuda_graphs)
-        self._session = on.session(quarantined, fixed_buffers=bool(row_buckets))
+        served = quarantine.add(model, states, branches=on.name == "cpu" and not on.cuda_graphs)
+        if on.name == "cuda":
+            served = reductions.as_elementwise(served)
+        self._session = on.session(served, fixed_buffers=bool(row_buckets))
         self._binding = self._session.io_binding()
         self._bind = bind
         self._bound: int | None = None
         self._sizes = np.sort(np.array(row_buckets, dtype=np.int64))
         self._buckets: dict[int, _Bucket] = {}
+        self._scattered: dict[str, AnyArray] = {}  # flat, of outputs whose rows are not consecutive
         self._captures = on.cuda_graphs and bool(row_buckets)
         self._numbers = itertools.count(FIRST_NUMBER)
         self._graphs: dict[int, CudaGraph] = {}  # by bucket size
@@ -129,18 +150,16 @@ class Executor:
         for name, column in inputs.columns().items():
             binding.bind_cpu_input(name, column)
         events = rows.shape
-        flat = rows.reshape(-1)
-        first, last = int(flat[0]), int(flat[-1])
         # Consecutive rows in order are a slice, which the model fills directly.
-        consecutive = last - first == flat.size - 1 and (rows.ndim == 1 or rows.shape[0] == 1)
+        target_rows = _as_slice(rows.reshape(-1)) if rows.ndim == 1 or rows.shape[0] == 1 else None
         copied: dict[str, AnyArray] = {}
         for name, column in columns.items():
             of_runs = name == quarantine.HEALTHY and rows.ndim == 2
             shape = (*(events[:1] if of_runs else events), *column.shape[1:])
-            if consecutive and not of_runs:
-                target = column[first : last + 1].reshape(shape)
+            if target_rows is not None and not of_runs:
+                target = column[target_rows].reshape(shape)
             else:
-                target = copied[name] = np.empty(shape, column.dtype)
+                target = copied[name] = self._buffer(name, shape, column.dtype)
             binding.bind_output(name, "cpu", 0, target.dtype.type, target.shape, target.ctypes.data)
         self._call(partial(self._session.run_with_iobinding, binding), slots.size)
         for name, target in copied.items():
@@ -161,8 +180,16 @@ class Executor:
         with self._on.work():
             bucket.fill(events)
             self._call(run, size)
-            for name, value in bucket.outputs.items():
-                columns[name][rows] = value.numpy()[:n]
+            consecutive = _as_slice(rows)
+            bucket.read(rows if consecutive is None else consecutive, n, columns)
+
+    def _buffer(self, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> AnyArray:
+        """Return memory that stays, for an output that is copied from there."""
+        size = math.prod(shape)
+        buffer = self._scattered.get(name)
+        if buffer is None or buffer.size < size:
+            buffer = self._scattered[name] = np.empty(size, dtype)
+        return buffer[:size].reshape(shape)
 
     def _call(self, run: Callable[[], None], streams: int) -> None:
         try:
@@ -179,17 +206,22 @@ class Executor:
         """Allocate the buffers of a batch size; called once for each size."""
         binding = self._session.io_binding()
         self._bind(binding)
-        host: dict[str, AnyArray] = {
-            "slots": np.zeros(size, np.int64),
-            **{name: np.zeros((size, *given.shape[1:]), given.dtype) for name, given in inputs.columns().items()},
-        }
+        host_buffer = self._on.host_buffer
+        given = {"slots": np.empty(0, np.int64), **inputs.columns()}
+        host = {name: host_buffer((size, *array.shape[1:]), array.dtype) for name, array in given.items()}
         on_device = {name: self._on.upload(array.copy()) for name, array in host.items()}
-        outputs = {
-            name: self._on.upload(np.zeros((size, *column.shape[1:]), column.dtype)) for name, column in columns.items()
-        }
+        views = {name: host_buffer((size, *column.shape[1:]), column.dtype) for name, column in columns.items()}
+        outputs = {name: self._on.upload(array.copy()) for name, array in views.items()}
+        returned = {name: ort.OrtValue.ortvalue_from_numpy(array) for name, array in views.items()}
         for name, value in on_device.items():
             binding.bind_ortvalue_input(name, value)
         for name, value in outputs.items():
             binding.bind_ortvalue_output(name, value)
-        bucket = self._buckets[size] = _Bucket(binding, host, on_device, outputs)
+        bucket = self._buckets[size] = _Bucket(binding, host, on_device, outputs, returned, views)
         return bucket
+
+
+def _as_slice(rows: IntArray) -> slice | None:
+    """Return the slice that row numbers `(n,)` in order are; None where they are not consecutive."""
+    first, last = int(rows[0]), int(rows[-1])
+    return slice(first, last + 1) if last - first == rows.size - 1 else None

@@ -13,8 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.ci import cannot_run
-from tests.support.cuda_stand_in.build import StandIn, build, has_provider, missing_tools
+from tests.support.cuda_stand_in.build import StandIn
 from tests.support.forecasters import write_network
 
 HEAD = """
@@ -45,18 +44,9 @@ def step(engine, rows):
 """
 
 
-@pytest.fixture(scope="module")
-def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
-    if not has_provider():
-        pytest.skip("the installed ONNX Runtime has no CUDA provider")
-    if reason := missing_tools():
-        cannot_run(f"no stand-in for CUDA: {reason}")
-    return build(tmp_path_factory.mktemp("cuda"))
-
-
 @pytest.fixture(scope="module", autouse=True)
 def network(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A bundle for the processes. Not a shipped one: it reduces by cuDNN, which has no stand-in."""
+    """A bundle for the processes, which loads in a tenth of a shipped one's time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("NETWORK", str(write_network(tmp_path_factory.mktemp("network") / "network.onnx")))
         yield
@@ -189,11 +179,63 @@ def test_state_of_the_right_first_size_never_moves(stand_in: StandIn, initial_st
 engine = load(Device("cuda", cuda_graphs=True), Limits(initial_streams={initial_streams}))
 for rows in (10, 1000, 4000, 10):
     step(engine, rows)
-print(json.dumps(dict(captures=seen.captures, slots=engine.residents.state.num_slots)))
+print(json.dumps(dict(captures=seen.captures, slots=engine.residents.state.num_slots, faults=seen.faults,
+                      pageable=seen.captured_pageable)))
 """,
     )
     assert result["slots"] > 4_000
+    assert result["faults"] == []
+    assert result["pageable"] == 0, "a graph would read memory of the host that somebody else uses by then"
     assert (result["captures"] == 2) == (initial_streams > 0), "once for each size of call, unless the state moved"
+
+
+@pytest.mark.parametrize("locked", [True, False])
+def test_copies_of_a_call_need_no_staging_buffer(stand_in: StandIn, locked: bool) -> None:
+    """Where no page-locked memory can be had, as under a limit on it, copies go through ordinary memory, and a log line
+    says so."""
+    code = """
+import logging
+logging.basicConfig()
+engine = load(Device("cuda", cuda_graphs=True))
+step(engine, 10)
+before = seen.counts()
+step(engine, 10)
+after = seen.counts()
+print(json.dumps({name: after[name] - before[name] for name in after}))
+"""
+    done = stand_in.run(HEAD + code, {} if locked else {"CUDA_STAND_IN_NO_PINNED": "1"})
+    assert done.returncode == 0, done.stderr
+    counts = json.loads(done.stdout.splitlines()[-1])
+    copies = counts["to_device"] + counts["to_host"]
+    assert copies > 0
+    assert counts["pageable"] == (0 if locked else copies)
+    assert counts["blocking"] == copies, "the host reads its buffers as soon as a copy returns"
+    warnings = done.stderr.count("copies to and from the GPU go through ordinary memory")
+    assert warnings == (0 if locked else 1)
+
+
+def test_a_run_of_events_is_never_read_back(stand_in: StandIn) -> None:
+    """Only its outputs come to the host, at its end: what loops in the graph does not wait for the host."""
+    result = found(
+        stand_in,
+        """
+engine = StepEngine(Bundle.load(os.environ["NETWORK"]), Device("cuda"), batching=Batching(10, (10,), Runs((16,))))
+def run():
+    global offset
+    ds = (offset + np.arange(16)) * 3_600_000
+    engine.step(EventBatch.of(["s"] * 16, ds, np.ones(16, np.float32), first_offset=offset))
+    offset += 16
+run()
+before = seen.counts()
+run()
+after = seen.counts()
+engine._runner._step = None  # the runs were refused, and stepped singly, had they needed it
+outputs = len(engine._runner.empty_outputs(1))
+print(json.dumps(dict(outputs=outputs, **{name: after[name] - before[name] for name in ("to_host", "syncs")})))
+""",
+    )
+    assert result["to_host"] == result["outputs"]
+    assert result["syncs"] == 2
 
 
 def test_models_load_without_warnings(stand_in: StandIn) -> None:

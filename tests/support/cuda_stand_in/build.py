@@ -25,6 +25,22 @@ from typing import Final
 
 HERE: Final = Path(__file__).parent
 WRITTEN: Final = {"cudart": HERE / "runtime.c", "cublas": HERE / "cublas.c", "cublasLt": None}
+COUNTS: Final = (
+    "kernels",
+    "captures",
+    "replays",
+    "allocations",
+    "to_device",
+    "to_host",
+    "within_device",
+    "pageable",
+    "captured_pageable",
+    "syncs",
+    "cudnn",
+    "blocking",
+)
+"""In the order of `runtime.c`; `blocking` copies wait for their end, `cudnn` counts reductions."""
+CUDNN: Final = "libcudnn.so.9"
 DRIVER: Final = "int cuInit(unsigned flags) { return 0; }\nint cuTensorMapEncodeTiled(void) { return 0; }\n"
 
 
@@ -83,6 +99,10 @@ def build(folder: Path) -> StandIn:
         _compile(folder, f"lib{library}.so.{version}", stubs, [*filter(None, [written]), *others])
     _compile(folder, "libcurand.so.10", "int curand;\n", [])
     _compile(folder, "libcuda.so.1", DRIVER, [], versioned=False)
+    # The provider opens cuDNN when an operator needs it, and finds the functions by name.
+    names = sorted(set(re.findall(rb"\0(cudnn[A-Z]\w+)(?=\0)", _provider().read_bytes())))
+    stubs = "".join(_cudnn_stub(name.decode()) for name in names)
+    _compile(folder, CUDNN, CUDNN_HEAD + stubs, [folder / f"libcudart.so.{version}"], versioned=False)
     return StandIn(folder)
 
 
@@ -91,6 +111,22 @@ def _stub(name: str) -> str:
     if re.search(r"Create(_v2)?$", name):
         return f"int {name}(void **handle) {{ *handle = calloc(1, 4096); return 0; }}\n"
     return f"int {name}(void) {{ return 0; }}\n"
+
+
+CUDNN_HEAD: Final = "#include <stdlib.h>\nextern void stand_in_add(int);\n"
+
+
+def _cudnn_stub(name: str) -> str:
+    if name == "cudnnGetVersion":
+        return f"unsigned long {name}(void) {{ return 92600; }}\n"
+    if re.search("Get(Last)?ErrorString$", name):
+        return f'const char *{name}(void) {{ return ""; }}\n'
+    if name.startswith("cudnnCreate"):
+        return f"int {name}(void **handle) {{ *handle = calloc(1, 4096); return 0; }}\n"
+    if name in ("cudnnGetReductionIndicesSize", "cudnnGetReductionWorkspaceSize"):
+        return f"int {name}(void *h, void *r, void *a, void *c, size_t *size) {{ *size = 256; return 0; }}\n"
+    counted = f"stand_in_add({COUNTS.index('cudnn')}); " if name == "cudnnReduceTensor" else ""
+    return f"int {name}(void) {{ {counted}return 0; }}\n"
 
 
 def _compile(folder: Path, name: str, stubs: str, sources: Sequence[Path], *, versioned: bool = True) -> None:
@@ -124,20 +160,11 @@ class Seen:
         self._runtime.stand_in_faults.restype = ctypes.c_char_p
         self._runtime.stand_in_host_copy.restype = ctypes.c_void_p
 
-    @property
-    def captures(self) -> int:
-        """Captures that ended, well or not."""
-        return int(self._runtime.stand_in_captures())
-
-    @property
-    def kernels(self) -> int:
-        """Launched kernels, without those of cuBLAS."""
-        return int(self._runtime.stand_in_kernels())
-
-    @property
-    def replays(self) -> int:
-        """Replays of captured graphs."""
-        return int(self._runtime.stand_in_replays())
+    def __getattr__(self, name: str) -> int:
+        """Return a count of `COUNTS`."""
+        if name not in COUNTS:
+            raise AttributeError(name)
+        return int(self._runtime.stand_in_count(COUNTS.index(name)))
 
     @property
     def products(self) -> int:
@@ -153,6 +180,10 @@ class Seen:
     def faults(self) -> list[str]:
         """Calls that broke the rules of a capture."""
         return str(self._runtime.stand_in_faults().decode()).splitlines()
+
+    def counts(self) -> dict[str, int]:
+        """Return all counts by name."""
+        return {name: int(getattr(self, name)) for name in (*COUNTS, "products")}
 
     def copied_from_host(self, n_bytes: int) -> list[int]:
         """Return the addresses to which copies of this many bytes from host memory went, in order."""

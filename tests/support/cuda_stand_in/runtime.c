@@ -16,12 +16,14 @@ typedef struct { char *start; size_t bytes; int on_device; } Block;
 typedef struct { void *to; const void *from; size_t bytes; } Write;  // from = NULL: what a kernel would write
 typedef struct { Write writes[MAX_WRITES]; int count; } Graph;
 typedef struct { void *to; size_t bytes; } HostCopy;
+// `PAGEABLE` copies have a side in host memory that CUDA did not allocate; `CAPTURED_PAGEABLE` ones are in a graph.
+typedef enum { KERNELS, CAPTURES, REPLAYS, ALLOCATIONS, TO_DEVICE, TO_HOST, WITHIN, PAGEABLE, CAPTURED_PAGEABLE, SYNCS, CUDNN, BLOCKING } What;
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static Block blocks[MAX_BLOCKS];
 static int block_count;
 static HostCopy host_copies[MAX_COPIES];
-static long host_copy_count, kernels, captures, replays;
+static long host_copy_count, counts[16];
 static char faults[TEXT];
 static cudaStream_t capturing;
 static int spoilt;
@@ -31,9 +33,8 @@ static __thread struct { dim3 grid, block; size_t shared; cudaStream_t stream; }
 static __thread int depth;
 
 // For the tests.
-long stand_in_kernels(void) { return kernels; }
-long stand_in_captures(void) { return captures; }
-long stand_in_replays(void) { return replays; }
+long stand_in_count(What what) { return counts[what]; }
+void stand_in_add(What what) { __atomic_add_fetch(&counts[what], 1, __ATOMIC_RELAXED); }
 const char *stand_in_faults(void) { return faults; }
 long stand_in_host_copies(void) { return host_copy_count; }
 void *stand_in_host_copy(long index, size_t *bytes) { *bytes = host_copies[index].bytes; return host_copies[index].to; }
@@ -48,16 +49,19 @@ static cudaError_t fault(const char *call) {
 }
 #define UNSAFE(call) do { if (capturing) return fault(call); } while (0)
 
-static int on_device(const void *address) {
-  int found = 0;
+typedef enum { UNKNOWN, PINNED, DEVICE } Place;
+static Place place_of(const void *address) {
+  Place found = UNKNOWN;
   pthread_mutex_lock(&lock);
   for (int i = 0; i < block_count && !found; i++)
-    found = blocks[i].on_device && (char *)address >= blocks[i].start && (char *)address < blocks[i].start + blocks[i].bytes;
+    if ((char *)address >= blocks[i].start && (char *)address < blocks[i].start + blocks[i].bytes)
+      found = blocks[i].on_device ? DEVICE : PINNED;
   pthread_mutex_unlock(&lock);
   return found;
 }
 
 static cudaError_t allocate(void **address, size_t bytes, int device) {
+  stand_in_add(ALLOCATIONS);
   if (posix_memalign(address, 512, bytes ? bytes : 1)) return last = cudaErrorMemoryAllocation;
   pthread_mutex_lock(&lock);
   if (block_count < MAX_BLOCKS) blocks[block_count++] = (Block){*address, bytes, device};
@@ -86,7 +90,10 @@ void stand_in_write(void *to, size_t bytes) {
 
 static void copy(void *to, const void *from, size_t bytes) {
   const void *again = from;
-  if (!on_device(from)) {
+  Place source = place_of(from), target = place_of(to);
+  stand_in_add(target != DEVICE ? TO_HOST : source == DEVICE ? WITHIN : TO_DEVICE);
+  if (source == UNKNOWN || target == UNKNOWN) stand_in_add(capturing ? CAPTURED_PAGEABLE : PAGEABLE);
+  if (source != DEVICE) {
     pthread_mutex_lock(&lock);
     if (host_copy_count < MAX_COPIES) host_copies[host_copy_count++] = (HostCopy){to, bytes};
     pthread_mutex_unlock(&lock);
@@ -98,14 +105,18 @@ static void copy(void *to, const void *from, size_t bytes) {
 
 // Memory.
 cudaError_t cudaMalloc(void **p, size_t n) { UNSAFE("cudaMalloc"); return allocate(p, n, 1); }
-cudaError_t cudaHostAlloc(void **p, size_t n, unsigned f) { UNSAFE("cudaHostAlloc"); return allocate(p, n, 0); }
+cudaError_t cudaHostAlloc(void **p, size_t n, unsigned f) {
+  UNSAFE("cudaHostAlloc");
+  if (getenv("CUDA_STAND_IN_NO_PINNED")) return last = cudaErrorMemoryAllocation;  // as where pages may not be locked
+  return allocate(p, n, 0);
+}
 cudaError_t cudaMallocHost(void **p, size_t n) { UNSAFE("cudaMallocHost"); return allocate(p, n, 0); }
 cudaError_t cudaMallocFromPoolAsync(void **p, size_t n, cudaMemPool_t m, cudaStream_t s) { return allocate(p, n, 1); }
 cudaError_t cudaFree(void *p) { if (!p) return cudaSuccess; UNSAFE("cudaFree"); return release(p); }
 cudaError_t cudaFreeHost(void *p) { if (!p) return cudaSuccess; UNSAFE("cudaFreeHost"); return release(p); }
 cudaError_t cudaFreeAsync(void *p, cudaStream_t s) { return release(p); }
 cudaError_t cudaMemGetInfo(size_t *available, size_t *total) { *available = *total = 80ull << 30; return cudaSuccess; }
-cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind k) { UNSAFE("cudaMemcpy"); copy(to, from, n); return cudaSuccess; }
+cudaError_t cudaMemcpy(void *to, const void *from, size_t n, enum cudaMemcpyKind k) { UNSAFE("cudaMemcpy"); stand_in_add(BLOCKING); copy(to, from, n); return cudaSuccess; }
 cudaError_t cudaMemcpyAsync(void *to, const void *from, size_t n, enum cudaMemcpyKind k, cudaStream_t s) { copy(to, from, n); return cudaSuccess; }
 cudaError_t cudaMemcpy2DAsync(void *to, size_t to_pitch, const void *from, size_t from_pitch, size_t width, size_t height, enum cudaMemcpyKind k, cudaStream_t s) {
   for (size_t row = 0; row < height; row++) copy((char *)to + row * to_pitch, (const char *)from + row * from_pitch, width);
@@ -116,7 +127,9 @@ cudaError_t cudaMemset(void *to, int value, size_t n) { memset(to, value, n); re
 cudaError_t cudaMemsetAsync(void *to, int value, size_t n, cudaStream_t s) { memset(to, value, n); return cudaSuccess; }
 cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, const void *p) {
   memset(attributes, 0, sizeof *attributes);
-  if (on_device(p)) *attributes = (struct cudaPointerAttributes){.type = cudaMemoryTypeDevice, .devicePointer = (void *)p};
+  Place place = place_of(p);
+  if (place != UNKNOWN)
+    *attributes = (struct cudaPointerAttributes){.type = place == DEVICE ? cudaMemoryTypeDevice : cudaMemoryTypeHost, .devicePointer = (void *)p};
   return cudaSuccess;
 }
 
@@ -124,7 +137,7 @@ cudaError_t cudaPointerGetAttributes(struct cudaPointerAttributes *attributes, c
 static cudaError_t launch(void) {
   // As on a GPU for which the provider has no machine code.
   if (getenv("CUDA_STAND_IN_NO_KERNELS")) return last = cudaErrorNoKernelImageForDevice;
-  __atomic_add_fetch(&kernels, 1, __ATOMIC_RELAXED);
+  stand_in_add(KERNELS);
   return cudaSuccess;
 }
 void **__cudaRegisterFatBinary(void *binary) { static void *handle; return &handle; }
@@ -181,17 +194,17 @@ const char *cudaGetErrorName(cudaError_t e) { return e == cudaErrorNoKernelImage
 const char *cudaGetErrorString(cudaError_t e) { return e == cudaErrorNoKernelImageForDevice ? "no kernel image is available for execution on the device" : e ? "failed" : "no error"; }
 cudaError_t cudaGetLastError(void) { cudaError_t e = last; last = cudaSuccess; return e; }
 cudaError_t cudaPeekAtLastError(void) { return last; }
-cudaError_t cudaDeviceSynchronize(void) { UNSAFE("cudaDeviceSynchronize"); return cudaSuccess; }
+cudaError_t cudaDeviceSynchronize(void) { stand_in_add(SYNCS); UNSAFE("cudaDeviceSynchronize"); return cudaSuccess; }
 
 // Streams and events.
 static cudaError_t make(void **handle) { *handle = calloc(1, 64); return cudaSuccess; }
 cudaError_t cudaStreamCreate(cudaStream_t *s) { return make((void **)s); }
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *s, unsigned flags) { return make((void **)s); }
-cudaError_t cudaStreamSynchronize(cudaStream_t s) { if (s == capturing) UNSAFE("cudaStreamSynchronize"); return cudaSuccess; }
+cudaError_t cudaStreamSynchronize(cudaStream_t s) { stand_in_add(SYNCS); if (s == capturing) UNSAFE("cudaStreamSynchronize"); return cudaSuccess; }
 cudaError_t cudaEventCreate(cudaEvent_t *e) { return make((void **)e); }
 cudaError_t cudaEventCreateWithFlags(cudaEvent_t *e, unsigned flags) { return make((void **)e); }
 cudaError_t cudaEventElapsedTime(float *ms, cudaEvent_t a, cudaEvent_t b) { *ms = 0; return cudaSuccess; }
-cudaError_t cudaEventSynchronize(cudaEvent_t e) { UNSAFE("cudaEventSynchronize"); return cudaSuccess; }
+cudaError_t cudaEventSynchronize(cudaEvent_t e) { stand_in_add(SYNCS); UNSAFE("cudaEventSynchronize"); return cudaSuccess; }
 cudaError_t cudaMemPoolCreate(cudaMemPool_t *pool, const struct cudaMemPoolProps *p) { return make((void **)pool); }
 cudaError_t cudaMemPoolGetAttribute(cudaMemPool_t pool, enum cudaMemPoolAttr a, void *value) { *(unsigned long *)value = 0; return cudaSuccess; }
 cudaError_t cudaLibraryLoadData(cudaLibrary_t *l, const void *code, enum cudaJitOption *o, void **v, unsigned n, enum cudaLibraryOption *lo, void **lv, unsigned ln) { return make((void **)l); }
@@ -213,7 +226,7 @@ cudaError_t cudaStreamBeginCapture(cudaStream_t s, enum cudaStreamCaptureMode mo
 }
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *captured) {
   capturing = NULL;
-  captures++;
+  stand_in_add(CAPTURES);
   *captured = spoilt ? NULL : (cudaGraph_t)graph;
   return spoilt ? (last = cudaErrorStreamCaptureInvalidated) : cudaSuccess;
 }
@@ -229,6 +242,6 @@ cudaError_t cudaGraphLaunch(cudaGraphExec_t exec, cudaStream_t s) {
     if (w->from) memmove(w->to, w->from, w->bytes);
     else memset(w->to, 0xa5, w->bytes);
   }
-  replays++;
+  stand_in_add(REPLAYS);
   return cudaSuccess;
 }

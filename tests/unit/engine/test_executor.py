@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import onnxruntime as ort
 import pytest
@@ -25,11 +27,16 @@ def step(engine: StepEngine, streams: list[int], y: int, offset: int) -> list[in
     return [int(state) for state in result.forecast[:, 0, 0]]
 
 
+def returned(bucket: Any) -> dict[str, ort.OrtValue]:
+    """Return the buffers on the host to which outputs are copied."""
+    return {f"returned {name}": value for name, value in bucket.returned.items()}
+
+
 def addresses(engine: StepEngine) -> dict[tuple[int, str], int]:
     return {
         (size, name): value.data_ptr()
         for size, bucket in engine._runner._step._buckets.items()
-        for name, value in [*bucket.inputs.items(), *bucket.outputs.items()]
+        for name, value in [*bucket.inputs.items(), *bucket.outputs.items(), *returned(bucket).items()]
     }
 
 
@@ -56,6 +63,21 @@ def test_padding_does_not_change_results() -> None:
             assert state == unroll(seen[stream])[-1], "no pad has touched a stream"
 
 
+@pytest.mark.parametrize("buckets", [(), BUCKETS])
+def test_results_kept_by_a_caller_do_not_change(buckets: tuple[int, ...]) -> None:
+    """Buffers stay from call to call; what a caller has is not in them."""
+    engine = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8, buckets))
+    kept = []
+    for number in range(3):  # streams repeat, so that the rows of a call are not consecutive
+        ids = [f"s{row % 3}" for row in range(7)]
+        events = EventBatch.of(ids, np.zeros(7, np.int64), np.full(7, number + 1, np.float32), first_offset=10 * number)
+        result = engine.step(events)
+        kept.append((result.forecast, result.forecast.copy()))
+    for found, then in kept:
+        np.testing.assert_array_equal(found, then)
+    assert len({then.tobytes() for _, then in kept}) == len(kept)
+
+
 def test_buckets_survive_growth_of_the_state() -> None:
     engine = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8, BUCKETS))
     for first in range(0, 2000, 8):
@@ -76,8 +98,8 @@ def test_steps_move_no_state_between_host_and_device(monkeypatch: pytest.MonkeyP
 
 def test_only_a_gpu_pads_to_a_few_sizes() -> None:
     assert Device("cpu").row_buckets(256) == ()
-    assert Device("cuda").row_buckets(256) == (16, 64, 256)
-    assert Device("cuda").row_buckets(100) == (16, 64, 100)
+    assert Device("cuda").row_buckets(256) == (16, 32, 64, 128, 256)
+    assert Device("cuda").row_buckets(100) == (16, 32, 64, 100)
     assert Device("cuda").row_buckets(8) == (8,)
 
 

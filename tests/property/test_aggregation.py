@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rillcast.bundle.frequency import Frequency
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.periods import KINDS, Aggregation, Close, Kind
 from rillcast.engine.residents import Limits
 from rillcast.settings import StateSettings, WorkerSettings
@@ -56,7 +57,13 @@ aggregations = st.builds(
     grace_ms=st.sampled_from([0, 30 * MINUTE_MS, 150 * MINUTE_MS]),
     empty=st.just(0.0),
     silent_after=st.sampled_from([1, 3, 100]),
+    correctable=st.sampled_from([0, 0, 1, 3]),
 )
+
+
+def lateness(aggregation: Aggregation) -> AllowedLateness | None:
+    periods = aggregation.correctable
+    return AllowedLateness(periods, aggregation.frequency, last_wins=True) if periods else None
 
 
 def raw_events(drawn: Sequence[tuple[int, int, int, int, int | None]]) -> list[Raw]:
@@ -84,20 +91,23 @@ def repeats(log: Log) -> int:
 
 
 @given(drawn=drawn, polls=sizes, aggregation=aggregations)
-@settings(max_examples=300, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=200, suppress_health_check=[HealthCheck.too_slow])
 def test_published_is_an_offline_group_by_and_unroll(
     drawn: list[tuple[int, int, int, int, int | None]], polls: list[int], aggregation: Aggregation
 ) -> None:
     events = raw_events(drawn)
     log = log_of(events)
-    harness = workers.build(log, per_poll=cycle(polls).__next__, aggregation=aggregation)
+    harness = workers.build(
+        log, per_poll=cycle(polls).__next__, aggregation=aggregation, lateness=lateness(aggregation)
+    )
     harness.worker.run()
     assert published(log) == expected(events, aggregation)
     assert repeats(log) == 0
     late = len(events) - len(in_time(events, aggregation)[0])
     assert len(log.published[Channel.DEAD_LETTERS]) == late
     assert harness.metric("rillcast_raw_events_total", outcome="late") == late
-    assert harness.metric("rillcast_raw_events_total", outcome="joined") == len(events) - late
+    taken = [harness.metric("rillcast_raw_events_total", outcome=outcome) for outcome in ("joined", "corrected")]
+    assert sum(taken) == len(events) - late
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
@@ -122,6 +132,7 @@ def test_open_periods_survive_crashes(
             per_poll=cycle(polls).__next__,
             crash=crash,
             aggregation=aggregation,
+            lateness=lateness(aggregation),
         )
     assert published(log) == expected(events, aggregation)
     if delivery == "exactly_once":
@@ -152,6 +163,7 @@ def test_open_periods_move_with_their_partition(
         snapshots=StateSettings(snapshot_interval_s=2, snapshot_max_interval_s=2, pages_per_commit=1),
         store=lambda _sink: MemoryStore(shelf, polls_per_restore=3),
         aggregation=aggregation,
+        lateness=lateness(aggregation),
     )
 
     def act(nth: int, move: str, source: MemorySource) -> None:
@@ -166,7 +178,15 @@ def test_open_periods_move_with_their_partition(
         harness.source.before_poll.append(lambda source, nth=nth, move=move: act(nth, move, source))  # type: ignore[misc]
     harness.source.before_poll.append(lambda source: source.assign([p for p in (0, 1) if p not in source.positions()]))
     harness.worker.run()
-    run_once(log, shelf, delivery, visible=False, per_poll=lambda: 1000, aggregation=aggregation)
+    run_once(
+        log,
+        shelf,
+        delivery,
+        visible=False,
+        per_poll=lambda: 1000,
+        aggregation=aggregation,
+        lateness=lateness(aggregation),
+    )
     assert published(log) == expected(events, aggregation)
     if delivery == "exactly_once":
         assert repeats(log) == 0
@@ -190,6 +210,7 @@ def test_eviction_and_refusal_of_raw_events_are_the_same_through_crashes(
         per_poll=lambda: 10**6,
         limits=limits,
         aggregation=aggregation,
+        lateness=lateness(aggregation),
     )
     for crash in [*crashes, None]:
         run_once(
@@ -201,6 +222,7 @@ def test_eviction_and_refusal_of_raw_events_are_the_same_through_crashes(
             crash=crash,
             limits=limits,
             aggregation=aggregation,
+            lateness=lateness(aggregation),
         )
     for channel in Channel:
         assert Counter(v for _, v, _ in crashed.published[channel]) == Counter(

@@ -34,14 +34,14 @@ class Raw(NamedTuple):
 
 
 def in_time(events: Sequence[Raw], aggregation: Aggregation) -> tuple[list[Raw], dict[str, int]]:
-    """Return the events that are not late, and by stream the first period that stays open at the end."""
+    """Return the events that are not too late, and by stream the first period that stays open at the end."""
     newest: dict[object, int] = {}
     kept = []
     for event in events:
         key = event.unique_id if aggregation.close == "stream" else event.partition
         grace = aggregation.grace_ms if aggregation.close == "partition" else 0
         newest[key] = max(newest.get(key, event.ds), event.ds)
-        if event.ds // HOUR_MS >= (newest[key] - grace) // HOUR_MS:
+        if event.ds // HOUR_MS >= (newest[key] - grace) // HOUR_MS - aggregation.correctable:
             kept.append(event)
     open_from = {}
     for event in kept:
@@ -96,14 +96,19 @@ def expected(events: Sequence[Raw], aggregation: Aggregation) -> dict[str, list[
 
 
 def published(values: Iterable[bytes]) -> dict[str, list[tuple[int, int]]]:
-    """Return the forecasts by stream and period; repeats are dropped by `unique_id` and `ds` and have to be equal."""
-    seen: dict[tuple[str, int], tuple[int, object]] = {}
+    """Return the last forecasts by stream and period.
+
+    Repeats are dropped by `unique_id`, `ds` and `revision` and have to be equal; no revision may be missing.
+    """
+    seen: dict[tuple[str, int], dict[int, tuple[int, object]]] = defaultdict(dict)
     for value in values:
         record = json.loads(value)
         forecast = int(record["quantiles"]["0.5"][0]), record["source"]
         where = record["unique_id"], round(dt.datetime.fromisoformat(record["ds"]).timestamp() * 1000)
-        assert seen.setdefault(where, forecast) == forecast, f"{where} was forecast as {seen[where]} and {forecast}"
+        revisions, number = seen[where], record.get("revision", 0)
+        assert revisions.setdefault(number, forecast) == forecast, f"{where}: {revisions[number]} and {forecast}"
     streams: dict[str, list[tuple[int, int]]] = defaultdict(list)
-    for (unique_id, ds), (state, _) in sorted(seen.items()):
-        streams[unique_id].append((ds // HOUR_MS, state))
+    for (unique_id, ds), revisions in sorted(seen.items()):
+        assert sorted(revisions) == list(range(len(revisions))), f"{unique_id} at {ds}: revisions {sorted(revisions)}"
+        streams[unique_id].append((ds // HOUR_MS, revisions[max(revisions)][0]))
     return dict(streams)

@@ -114,7 +114,8 @@ class Warming:
         events, result = advanced.events, advanced.result
         if advanced.taken is not None:
             for outcome in RawOutcome:
-                if (refused := int(np.count_nonzero(advanced.taken.outcome == outcome))) and outcome:
+                refused = int(np.count_nonzero(advanced.taken.outcome == outcome))
+                if refused and outcome not in (RawOutcome.JOINED, RawOutcome.CORRECTED):
                     self.taken.outcomes[outcome.name.lower()] += refused
         rows = zip(
             events.partitions.tolist(), events.unique_ids, result.outcome.tolist(), result.status.tolist(), strict=True

@@ -147,11 +147,10 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
 def allowed_lateness(settings: Settings, frequency: Frequency) -> AllowedLateness | None:
     """Return which late events are applied; None = none are."""
     given = settings.input
-    return (
-        AllowedLateness(given.allowed_lateness_periods, frequency, given.duplicates == "last_wins")
-        if given.allowed_lateness_periods
-        else None
-    )
+    if not given.allowed_lateness_periods:
+        return None
+    last_wins = given.duplicates == "last_wins" or given.aggregate != "none"  # a corrected aggregate replaces the first
+    return AllowedLateness(given.allowed_lateness_periods, frequency, last_wins)
 
 
 def require_supported(settings: Settings, bundle: Bundle) -> None:

@@ -116,11 +116,11 @@ class InputSettings(Section):
     `drop` only counts it."""
     allowed_lateness_periods: Annotated[int, Field(ge=0, le=1000)] = 0
     """Accepts an event up to this many periods older than the newest event of its stream; 0 = no late event. The
-    forecasts since then are published again as revisions. Costs two more rows of state per stream, see
-    [data.md](data.md)."""
+    forecasts since then are published again as revisions. With `input.aggregate`: lets an event correct the aggregate
+    of one of this many closed periods. Costs two more rows of state per stream, see [data.md](data.md)."""
     duplicates: Literal["ignore", "last_wins"] = "ignore"
     """Handles a second value for a period of a stream. `ignore` keeps the first; `last_wins` replaces it, within
-    `input.allowed_lateness_periods`."""
+    `input.allowed_lateness_periods`. Without effect with `input.aggregate`."""
 
     aggregate: Literal["none", "last", "first", "mean", "sum", "count", "min", "max"] = "none"
     """Aggregates the events of each stream and period of the model's frequency, by event time, into one observation,
@@ -156,12 +156,6 @@ class InputSettings(Section):
 
     @model_validator(mode="after")
     def _aggregation_is_possible(self) -> InputSettings:
-        if self.aggregate != "none" and self.allowed_lateness_periods:
-            raise ValueError(
-                f"input.aggregate is {self.aggregate!r} and input.allowed_lateness_periods is "
-                f"{self.allowed_lateness_periods}: a closed period is not corrected; use input.close = 'partition' "
-                f"with input.grace_s, which keeps periods open for late events"
-            )
         if self.idle_s and (self.aggregate == "none" or self.close != "partition"):
             raise ValueError("input.idle_s is set, which needs input.aggregate and input.close = 'partition'")
         if self.idle_s and self.path is not None:

@@ -149,6 +149,7 @@ def aggregation_of(given: InputSettings, metadata: BundleMetadata) -> Aggregatio
         round(given.grace_s * 1000),
         0.0 if value_of_empty(given.aggregate, given.empty) == "zero" else math.nan,
         given.silent_after,
+        given.allowed_lateness_periods,
     )
     if aggregation.open_periods > _MOST_OPEN_PERIODS:
         raise SettingsError(

@@ -16,6 +16,7 @@ import pytest
 from rillcast.bundle.bundle import Bundle, Status
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
+from rillcast.engine.late import AllowedLateness
 from rillcast.engine.periods import Aggregation
 from rillcast.engine.residents import Limits
 from rillcast.publishing.dead_letters import DeadLetter
@@ -59,6 +60,8 @@ def event(hour: float, y: Any = 1.0, unique_id: str = "a") -> bytes:
 
 SUM, MEAN, COUNT = (Aggregation(kind, HOURLY, empty=0.0) for kind in ("sum", "mean", "count"))
 BY_PARTITION = Aggregation("sum", HOURLY, "partition", grace_ms=HOUR_MS // 2, empty=0.0)
+CORRECTED = Aggregation("sum", HOURLY, empty=0.0, correctable=2)
+LATENESS = {"lateness": AllowedLateness(2, HOURLY, last_wins=True)}
 GAP = [event(0), event(2), event(3)]
 WARM = [event(hour) for hour in range(13)]
 WARMED = [("a", hour, "warming_up" if hour < 11 else "ok", hour + 1) for hour in range(13)]
@@ -72,6 +75,46 @@ CELLS = {
     ),
     "raw-late": Cell(
         [event(0), event(1), event(0.5)], [("a", 0, "warming_up", 1)], SUM, ["late"], {"late": 1, "joined": 2}
+    ),
+    "raw-corrected": Cell(
+        [event(0), event(1), event(0.5), event(2)],
+        [("a", 0, "warming_up", 1), ("a", 0, "warming_up", 2), ("a", 1, "warming_up", 3)],
+        CORRECTED,
+        [],
+        {"corrected": 1, "joined": 3},
+        LATENESS,
+    ),
+    "raw-corrected-later": Cell(
+        [event(0), event(1), event(2), event(0.5)],
+        [("a", 0, "warming_up", 1), ("a", 1, "warming_up", 2), ("a", 0, "warming_up", 3), ("a", 1, "warming_up", 3)],
+        CORRECTED,
+        [],
+        {"corrected": 1, "joined": 3},
+        LATENESS,
+    ),
+    "raw-uncorrected": Cell(
+        [event(0), event(1, 5.0), event(0.5, 1.0), event(2)],
+        [("a", 0, "warming_up", 1), ("a", 1, "warming_up", 3)],
+        Aggregation("max", HOURLY, correctable=2),
+        [],
+        {"corrected": 1, "joined": 3},
+        LATENESS,
+    ),
+    "raw-fills": Cell(
+        [event(1), event(4), event(3), event(5)],
+        [("a", 1, "warming_up", 1), ("a", 2, "warming_up", 1), ("a", 3, "warming_up", 2), ("a", 4, "warming_up", 3)],
+        Aggregation("sum", HOURLY, empty=0.0, silent_after=1, correctable=2),
+        [],
+        {"corrected": 1, "joined": 3},
+        LATENESS,
+    ),
+    "raw-beyond-lateness": Cell(
+        [event(0), event(3), event(0.5)],
+        [("a", 0, "warming_up", 1), ("a", 1, "warming_up", 1), ("a", 2, "warming_up", 1)],
+        CORRECTED,
+        ["late"],
+        {"late": 1, "corrected": 0, "joined": 2},
+        LATENESS,
     ),
     "raw-late-dropped": Cell(
         [event(0), event(1), event(0.5)],

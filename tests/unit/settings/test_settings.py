@@ -298,7 +298,6 @@ IDLE = ["--input.aggregate", "sum", "--input.close", "partition", "--input.idle-
 @pytest.mark.parametrize(
     ("flags", "named"),
     [
-        (["--input.aggregate", "mean", "--input.allowed-lateness-periods", "2"], "input.allowed_lateness_periods"),
         (["--input.grace-s", "60"], "input.aggregate"),
         (["--input.aggregate", "sum", "--input.grace-s", "60"], "input.close = 'partition'"),
         (["--input.idle-s", "60"], "input.close = 'partition'"),

@@ -49,6 +49,7 @@ class Aggregation:
         empty: Value of a period without values; NaN = missing.
         silent_after: A stream steps at most this many consecutive periods without events; then it sleeps until its next
             event. At least 1.
+        correctable: Closed periods of a stream that late events still correct.
     """
 
     kind: Kind
@@ -57,6 +58,7 @@ class Aggregation:
     grace_ms: int = 0
     empty: float = float("nan")
     silent_after: int = 100
+    correctable: int = 0
 
     @property
     def timed(self) -> bool:
@@ -71,6 +73,11 @@ class Aggregation:
         frequency = self.frequency
         shortest = frequency.step * _SHORTEST_MONTH_MS if frequency.in_months else frequency.step
         return self.grace_ms // shortest + 2
+
+    @property
+    def cells(self) -> int:
+        """Cells of a stream: of its open periods, and of the closed ones that may be corrected."""
+        return self.open_periods + self.correctable
 
 
 class Cells:
@@ -152,9 +159,9 @@ class Cells:
         which, nth = np.unique(cells[found], return_index=True)
         value[which] = y[found[nth]]
 
-    def results(self) -> FloatArray:
-        """Return the aggregate of each cell."""
-        columns = self.columns
+    def results(self, cells: slice | IntArray = slice(None)) -> FloatArray:
+        """Return the aggregate of some cells; all by default."""
+        columns = {name: column[cells] for name, column in self.columns.items()}
         if self._kind == "count":
             found, known = columns["events"].astype(np.float64), columns["events"] > 0
         else:

@@ -1,7 +1,7 @@
 """The open periods of each slot: partial aggregates, as part of the state of a stream.
 
-A stream has `open_periods` cells in a ring; the cell of a period is the period's number modulo their number. All
-periods before the stream's `cursor` are closed, and no cell has events of them.
+A stream has cells in a ring, `Aggregation.cells` of them; the cell of a period is the period's number modulo their
+number. All periods before the stream's `cursor` are closed. Only those that may be corrected have a cell.
 
 Owns: the cells and cursors of all slots, and their form in a stored page.
 Does not know: when a period closes (`rillcast.engine.periods.closing`), stream ids, the model.
@@ -30,7 +30,7 @@ _LAST: Final = PREFIX + "last"
 _CURSOR_BYTES: Final = 16
 
 
-class Open(NamedTuple):
+class Kept(NamedTuple):
     """Cells that have events.
 
     Attributes:
@@ -55,9 +55,9 @@ class Partials:
             num_slots: Number of slots.
         """
         self.aggregation = aggregation
-        self.open_periods = aggregation.open_periods
+        self._ring = aggregation.cells
         # Zeros take no memory until they are used; `clear` sets a slot's values when it is handed out.
-        self.cells = _zeros(aggregation, num_slots * self.open_periods)
+        self.cells = _zeros(aggregation, num_slots * self._ring)
         self._cursor: IntArray = np.zeros(num_slots, np.int64)
         self._last: IntArray = np.zeros(num_slots, np.int64)
         self._columns = page_columns(aggregation)
@@ -65,13 +65,13 @@ class Partials:
     @staticmethod
     def host_bytes(aggregation: Aggregation) -> int:
         """Return the bytes of host memory for each slot."""
-        return _CURSOR_BYTES + aggregation.open_periods * Cells.bytes_per_cell(aggregation)
+        return _CURSOR_BYTES + aggregation.cells * Cells.bytes_per_cell(aggregation)
 
     def grow(self, num_slots: int) -> None:
         """Make room for more slots."""
         more = num_slots - self._cursor.size
         for name, column in self.cells.columns.items():
-            self.cells.columns[name] = np.concatenate((column, np.zeros(more * self.open_periods, column.dtype)))
+            self.cells.columns[name] = np.concatenate((column, np.zeros(more * self._ring, column.dtype)))
         self._cursor = np.concatenate((self._cursor, np.zeros(more, np.int64)))
         self._last = np.concatenate((self._last, np.zeros(more, np.int64)))
 
@@ -89,15 +89,23 @@ class Partials:
         return self._last[slots]
 
     def cell_of(self, slots: IntArray, periods: IntArray) -> IntArray:
-        """Return the cell of an open period of each stream, among all cells."""
-        return slots * self.open_periods + periods % self.open_periods
+        """Return the cell of a period of each stream, open or kept, among all cells."""
+        return slots * self._ring + periods % self._ring
 
-    def open(self, slots: IntArray) -> Open:
-        """Return the cells of some streams that have events."""
+    def kept(self, slots: IntArray) -> Kept:
+        """Return the cells of some streams that have events, of open and of closed periods."""
         cells = self._all_cells(slots)
         which, nth = np.nonzero(self.cells.events[cells] > 0)
-        cursor = self._cursor[slots[which]]
-        return Open(which, cursor + (nth - cursor) % self.open_periods, cells[which, nth])
+        first = self._cursor[slots[which]] - self.aggregation.correctable
+        return Kept(which, first + (nth - first) % self._ring, cells[which, nth])
+
+    def open(self, slots: IntArray) -> Kept:
+        """Return the cells of some streams that have events, of open periods."""
+        found = self.kept(slots)
+        if not self.aggregation.correctable:
+            return found
+        is_open = found.periods >= self._cursor[slots[found.which]]
+        return Kept(*(column[is_open] for column in found))
 
     def newest(self, slots: IntArray) -> IntArray:
         """Return when the newest open period with events of each stream began, in milliseconds; `NEVER` = none has."""
@@ -117,13 +125,17 @@ class Partials:
         self.cells.clear(self._all_cells(slots))
         self._cursor[slots], self._last[slots] = cursor, last
 
+    def note(self, slots: IntArray, periods: IntArray) -> None:
+        """Note events in a closed period of each stream."""
+        self._last[slots] = np.maximum(self._last[slots], periods)
+
     def begin(self, slots: IntArray, cursor: IntArray | int) -> None:
         """Set the cursor of streams that have no event yet."""
         self._cursor[slots] = cursor
 
     def _all_cells(self, slots: IntArray) -> IntArray:
-        """Return the cells of slots, `(n, open_periods)`."""
-        return slots[:, None] * self.open_periods + np.arange(self.open_periods)
+        """Return the cells of slots, `(n, Aggregation.cells)`."""
+        return slots[:, None] * self._ring + np.arange(self._ring)
 
     # Stored pages.
 
@@ -139,7 +151,8 @@ class Partials:
     def load(self, slots: IntArray, columns: Mapping[str, AnyArray]) -> None:
         """Take in what `export` returned.
 
-        Streams have no open periods where columns are missing, or were written for another aggregate or grace.
+        Streams have no open periods where columns are missing, or were written for another aggregate, grace or
+        lateness.
         """
         if not slots.size:
             return
@@ -148,7 +161,7 @@ class Partials:
             if any(name.startswith(PREFIX) for name in columns):
                 log.warning(
                     "the open periods of %d stored streams were aggregated with other settings (input.aggregate, "
-                    ".close, .grace_s); these periods begin again without the events so far",
+                    ".close, .grace_s, .allowed_lateness_periods); these periods begin again without the events so far",
                     slots.size,
                 )
             return
@@ -166,7 +179,7 @@ def page_columns(aggregation: Aggregation | None) -> tuple[StateSpec, ...]:
     """Return what a stored page holds of each stream in addition; `value` has the bits of a float64."""
     if aggregation is None:
         return ()
-    shape, begin = (aggregation.open_periods,), f"{PREFIX}{aggregation.kind}."
+    shape, begin = (aggregation.cells,), f"{PREFIX}{aggregation.kind}."
     types = {"value": "int64", "values": "int32", "events": "int32"} | ({"at": "int64"} if aggregation.timed else {})
     return (
         page_column(_CURSOR, "int64", ()),

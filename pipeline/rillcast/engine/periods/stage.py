@@ -1,9 +1,10 @@
 """The stage in front of the model: takes raw events, and gives the periods that they close.
 
     raw events -> slots -> late? -> join the open cells -> closed periods, each with the record that closed it
+                             |---> join a closed cell  -> the corrected period, with the late record
 
 Owns: which events are late, which record closes a period, and the order of closed periods: by the record that closed
-them, then by period.
+them, then by period. Corrections come after the closings of events before, and before those of events after.
 Does not know: what an aggregate computes (`aggregates`), which periods are empty (`closing`), the model.
 
 Invariant: what an event does depends on its partition's events in their order. A stream whose restored state has an
@@ -22,8 +23,8 @@ import numpy.typing as npt
 from rillcast.arrays import FloatArray, IntArray, StatusArray
 from rillcast.bundle.frequency import Whole
 from rillcast.engine.pages import Silence
-from rillcast.engine.periods import closing
-from rillcast.engine.periods.aggregates import Cells
+from rillcast.engine.periods import corrections, joining
+from rillcast.engine.periods.joining import Joined
 from rillcast.engine.periods.partials import Partials
 from rillcast.engine.periods.taken import RawOutcome, Taken
 from rillcast.engine.residents import Residents
@@ -34,12 +35,12 @@ from rillcast.events import EventBatch
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The periods that some raw events closed.
+    """The periods that some raw events closed, or corrected.
 
     Attributes:
-        taken: The raw events; empty where the periods were not closed by events.
-        events: One event for each closed period: it begins at `ds`, and partition, offset and row are those of the
-            record that closed it.
+        taken: The raw events; empty where the periods were not closed by events, and of corrections.
+        events: One event for each period: it begins at `ds`, and partition, offset and row are those of the record that
+            closed or corrected it.
         slots: `(k,)` int64, the slot of each.
         evicted: Streams that left before.
     """
@@ -50,12 +51,29 @@ class Closed:
     evicted: int
 
 
-class _Joined(NamedTuple):
-    """Raw events that join, in the order of arrival; `rows` are their rows among all events."""
+class _Raw(NamedTuple):
+    """Raw events with their slots and periods.
 
-    rows: IntArray
+    Attributes:
+        events: The events.
+        slots: `(n,)` int64.
+        periods: `(n,)` int64.
+        outcome: `(n,)` int8, `RawOutcome`; filled in.
+        boundaries: `(n,)` int64, the first open period of each event's partition after it; None = streams have their
+            own.
+    """
+
+    events: EventBatch
     slots: IntArray
     periods: IntArray
+    outcome: StatusArray
+    boundaries: IntArray | None
+
+    def part(self, rows: slice) -> _Raw:
+        """Return some of the events."""
+        boundaries = None if self.boundaries is None else self.boundaries[rows]
+        events = self.events.take(np.arange(rows.start, rows.stop))
+        return _Raw(events, self.slots[rows], self.periods[rows], self.outcome[rows], boundaries)
 
 
 class _Part(NamedTuple):
@@ -82,9 +100,14 @@ class PeriodStage:
         self._partials = partials
         self._aggregation = partials.aggregation
         self._period_of = partials.aggregation.frequency.period_of
+        retained = residents.retained
+        self._corrections = None if retained is None else corrections.Corrections(partials, retained)
 
     def take(self, events: EventBatch) -> Iterator[Closed]:
-        """Take raw events in their order; give the periods that they close, in parts between evictions."""
+        """Take raw events in their order; give the periods that they close, in parts between evictions.
+
+        Periods have to be stepped before the next part is asked for, because corrections compare with them.
+        """
         reached, partitions = self._residents.reached, np.unique(events.partitions).tolist()
         before = {partition: self._boundary(reached(partition)) for partition in partitions}
         watermarks = self._watermarks(events) if self._aggregation.close == "partition" else None
@@ -92,11 +115,7 @@ class PeriodStage:
             evicted = self._residents.evict(evictions)
             part = events if rows.size == len(events) else events.take(rows)
             boundaries = None if watermarks is None else self._boundary(watermarks[rows])
-            yield self._take(part, boundaries, before, evicted)
-            if boundaries is not None:
-                for partition in before:
-                    own = boundaries[part.partitions == partition]
-                    before[partition] = int(own[-1]) if own.size else before[partition]
+            yield from self._take(part, boundaries, before, evicted)
 
     def finish(self, partition: int, offset: int) -> Closed:
         """Close all periods of a partition that have events, because it has ended.
@@ -116,10 +135,10 @@ class PeriodStage:
 
     def _close_after(self, partition: int, offset: int, streams: IntArray, horizon: IntArray) -> Closed:
         """Close periods of a partition behind its last record so far, without another event."""
-        none = np.empty(0, np.int64)
-        at, no_events = np.array([partition], np.int64), EventBatch(none, none, (), none, np.empty(0, np.float32))
+        none, no_events = np.empty(0, np.int64), joining.no_events()
+        at = np.array([partition], np.int64)
         closing_record = EventBatch(at, np.array([offset], np.int64), ("",), at, np.zeros(1, np.float32))
-        part = self._close(no_events, streams, horizon, _Joined(none, none, none), none, (np.zeros(1, np.int64), None))
+        part = self._close(no_events, streams, horizon, Joined(none, none, none), none, (np.zeros(1, np.int64), None))
         return Closed(Taken(no_events, np.empty(0, np.int8)), *self._events(closing_record, [part]), 0)
 
     def closes_by(self, partition: int, watermark_ms: int) -> bool:
@@ -151,7 +170,9 @@ class PeriodStage:
         boundary: Whole = self._period_of(behind - self._aggregation.grace_ms)
         return boundary
 
-    def _take(self, events: EventBatch, boundaries: IntArray | None, before: dict[int, int], evicted: int) -> Closed:
+    def _take(
+        self, events: EventBatch, boundaries: IntArray | None, before: dict[int, int], evicted: int
+    ) -> Iterator[Closed]:
         slots = self._residents.admit(events.partitions, events.unique_ids, events.timestamps_ms)
         outcome: StatusArray = np.zeros(len(events), np.int8)
         outcome[slots == NO_SLOT] = RawOutcome.TOO_MANY_STREAMS
@@ -160,12 +181,60 @@ class PeriodStage:
         outcome[(outcome == RawOutcome.JOINED) & self._state.applied(slots, events.offsets)] = (
             RawOutcome.ALREADY_APPLIED
         )
-        periods = self._period_of(events.ds)
+        raw = _Raw(events, slots, self._period_of(events.ds), outcome, boundaries)
+        if self._corrections is None:
+            yield self._join(raw, before, evicted)
+            return
+        first_open = self._first_open(raw)
+        for part in self._parts(raw, first_open, before):
+            some = raw if part == slice(0, len(events)) else raw.part(part)
+            yield self._join(some, before, evicted)
+            late = np.flatnonzero(some.outcome == RawOutcome.CORRECTED)
+            of_late = some.slots[late], some.periods[late], first_open[part][late]
+            for corrected in self._corrections.take(some.events, late, *of_late):
+                self._state.mark_changed(some.slots[late])
+                taken = Taken(joining.no_events(), np.empty(0, np.int8))
+                yield Closed(taken, *self._events(some.events, [_Part(*corrected)]), 0)
+            evicted = 0
+
+    def _first_open(self, raw: _Raw) -> IntArray:
+        """Return the first open period of each event's stream when the event comes; `NEVER` where there is none."""
+        if raw.boundaries is not None:
+            return raw.boundaries
+        first_open = np.full(len(raw.events), NEVER, np.int64)
+        rows = np.flatnonzero(raw.outcome == RawOutcome.JOINED)
+        streams, which = np.unique(raw.slots[rows], return_inverse=True)
+        first_open[rows] = joining.newest_so_far(which, raw.periods[rows], self._partials.cursor(streams))
+        return first_open
+
+    def _parts(self, raw: _Raw, first_open: IntArray, before: dict[int, int]) -> Sequence[slice]:
+        """Find the events that correct a closed period, and cut the events so that each comes between its closings."""
+        reach = first_open - self._aggregation.correctable
+        corrects = (raw.outcome == RawOutcome.JOINED) & (raw.periods < first_open) & (raw.periods >= reach)
+        if not corrects.any():
+            return [slice(0, len(raw.events))]
+        raw.outcome[corrects] = RawOutcome.CORRECTED
+        if raw.boundaries is None:
+            closes = (raw.outcome == RawOutcome.JOINED) & (raw.periods >= first_open)
+            return corrections.parts(corrects, closes, raw.slots)
+        partitions = raw.events.partitions
+        closes = np.zeros(len(raw.events), np.bool_)
+        for partition, boundary in before.items():
+            own = np.flatnonzero(partitions == partition)
+            closes[own] = np.diff(raw.boundaries[own], prepend=boundary) > 0
+        return corrections.parts(corrects, closes, partitions)
+
+    def _join(self, raw: _Raw, before: dict[int, int], evicted: int) -> Closed:
+        """Let events join, and close periods."""
+        events, boundaries = raw.events, raw.boundaries
         if boundaries is None:
-            parts = self._by_stream(events, slots, periods, outcome)
+            closed = self._by_stream(events, raw.slots, raw.periods, raw.outcome)
         else:
-            parts = self._by_watermark(events, slots, periods, outcome, boundaries, before)
-        return Closed(Taken(events, outcome), *self._events(events, parts), evicted)
+            closed = self._by_watermark(events, raw.slots, raw.periods, raw.outcome, boundaries, before)
+            for partition in before:
+                own = boundaries[events.partitions == partition]
+                before[partition] = int(own[-1]) if own.size else before[partition]
+        return Closed(Taken(events, raw.outcome), *self._events(events, closed), evicted)
 
     # A period of a stream closes with the stream's first event of a later period.
 
@@ -173,7 +242,7 @@ class PeriodStage:
         self, events: EventBatch, slots: IntArray, periods: IntArray, outcome: StatusArray
     ) -> Sequence[_Part]:
         rows = np.flatnonzero(outcome == RawOutcome.JOINED)
-        joined = _Joined(rows, slots[rows], periods[rows])
+        joined = Joined(rows, slots[rows], periods[rows])
         cursor = self._partials.cursor(joined.slots)
         moving = joined.periods > cursor
         if not moving.any():
@@ -182,11 +251,11 @@ class PeriodStage:
         streams = np.unique(joined.slots[moving])
         among = np.searchsorted(streams, joined.slots)
         moves = streams[np.minimum(among, streams.size - 1)] == joined.slots
-        self._join_open(events, _some(joined, ~moves), (joined.periods < cursor)[~moves], outcome)
-        joined, which = _some(joined, moves), among[moves]
-        late = _behind(which, joined.periods, self._partials.cursor(streams))
+        self._join_open(events, joining.some(joined, ~moves), (joined.periods < cursor)[~moves], outcome)
+        joined, which = joining.some(joined, moves), among[moves]
+        late = joined.periods < joining.newest_so_far(which, joined.periods, self._partials.cursor(streams))
         outcome[joined.rows[late]] = RawOutcome.LATE
-        joined, which = _some(joined, ~late), which[~late]
+        joined, which = joining.some(joined, ~late), which[~late]
         horizon = self._partials.cursor(streams)
         np.maximum.at(horizon, which, joined.periods)
         return [self._close(events, streams, horizon, joined, which, None)]
@@ -209,7 +278,7 @@ class PeriodStage:
             if not own.size:
                 continue
             rows, boundary = own[outcome[own] == RawOutcome.JOINED], int(boundaries[own[-1]])
-            joined = _Joined(rows, slots[rows], periods[rows])
+            joined = Joined(rows, slots[rows], periods[rows])
             if boundary == before[partition]:
                 new = self._partials.cursor(joined.slots) == NEVER
                 if new.any():
@@ -225,13 +294,11 @@ class PeriodStage:
 
     # Both.
 
-    def _join_open(
-        self, events: EventBatch, joined: _Joined, late: npt.NDArray[np.bool_], outcome: StatusArray
-    ) -> None:
+    def _join_open(self, events: EventBatch, joined: Joined, late: npt.NDArray[np.bool_], outcome: StatusArray) -> None:
         """Let events of open periods join, where nothing closes."""
         if late.any():
             outcome[joined.rows[late]] = RawOutcome.LATE
-            joined = _some(joined, ~late)
+            joined = joining.some(joined, ~late)
         if joined.rows.size:
             cells = self._partials.cell_of(joined.slots, joined.periods)
             self._partials.cells.join(cells, events.ds[joined.rows], events.y[joined.rows])
@@ -242,7 +309,7 @@ class PeriodStage:
         events: EventBatch,
         streams: IntArray,
         horizon: IntArray,
-        joined: _Joined,
+        joined: Joined,
         which: IntArray,
         closed_by: tuple[IntArray, IntArray | None] | None,
     ) -> _Part:
@@ -258,11 +325,9 @@ class PeriodStage:
                 None = a period is closed by the stream's first event of a later one.
         """
         partials = self._partials
-        found = _cells(partials, streams, joined, which, events)
+        found = joining.found_cells(partials, streams, joined, which, events)
         cursor = partials.cursor(streams)
-        done = closing.close(
-            cursor, partials.last(streams), horizon, found.which, found.periods, self._aggregation.silent_after
-        )
+        done = joining.close(found, cursor, partials.last(streams), horizon, self._aggregation)
         if closed_by is None:
             rows = found.first_row[done.following]
         elif (boundaries := closed_by[1]) is None:
@@ -273,7 +338,7 @@ class PeriodStage:
         with_events = done.cells >= 0
         y[with_events] = found.cells.results()[done.cells[with_events]]
         partials.advance(streams, horizon, done.last)
-        still = np.flatnonzero(found.periods >= horizon[found.which])
+        still = np.flatnonzero(found.periods >= horizon[found.which] - self._aggregation.correctable)
         into = partials.cell_of(streams[found.which[still]], found.periods[still])
         for name, column in partials.cells.columns.items():
             column[into] = found.cells.columns[name][still]
@@ -284,8 +349,7 @@ class PeriodStage:
     def _events(self, events: EventBatch, parts: Sequence[_Part]) -> tuple[EventBatch, IntArray]:
         """Return closed periods as events, and their slots."""
         if not parts:
-            none = np.empty(0, np.int64)
-            return EventBatch(none, none, (), none, np.empty(0, np.float32)), none
+            return joining.no_events(), np.empty(0, np.int64)
         rows, slots, periods, y = (np.concatenate(columns) for columns in zip(*parts, strict=True))
         closed = EventBatch(
             events.partitions[rows],
@@ -296,63 +360,3 @@ class PeriodStage:
             rows=events.rows[rows],
         )
         return closed, slots
-
-
-class _Found(NamedTuple):
-    """Cells of some streams that have events, sorted by stream, then by period.
-
-    Attributes:
-        which: `(c,)`, the stream of each.
-        periods: `(c,)`, its period.
-        first_row: `(c,)`, the row of its first event among those that join now; beyond all rows where none joins.
-        cells: The cells.
-    """
-
-    which: IntArray
-    periods: IntArray
-    first_row: IntArray
-    cells: Cells
-
-
-def _cells(partials: Partials, streams: IntArray, joined: _Joined, which: IntArray, events: EventBatch) -> _Found:
-    """Return the cells of some streams with the events that join them."""
-    stored = partials.open(streams)
-    stream = np.concatenate((stored.which, which))
-    period = np.concatenate((stored.periods, joined.periods))
-    order = np.lexsort((period, stream))
-    stream, period = stream[order], period[order]
-    is_first = np.ones(order.size, np.bool_)
-    is_first[1:] = (stream[1:] != stream[:-1]) | (period[1:] != period[:-1])
-    cell = np.empty(order.size, np.int64)
-    cell[order] = np.cumsum(is_first) - 1
-    number, held = int(np.count_nonzero(is_first)), stored.which.size
-    cells = Cells(partials.aggregation, number)
-    for name, column in cells.columns.items():
-        column[cell[:held]] = partials.cells.columns[name][stored.cells]
-    cells.join(cell[held:], events.ds[joined.rows], events.y[joined.rows])
-    first_row = np.full(number, len(events), np.int64)
-    np.minimum.at(first_row, cell[held:], joined.rows)
-    return _Found(stream[is_first], period[is_first], first_row, cells)
-
-
-def _some(joined: _Joined, which: npt.NDArray[np.bool_]) -> _Joined:
-    return _Joined(*(column[which] for column in joined))
-
-
-def _behind(which: IntArray, periods: IntArray, cursor: IntArray) -> npt.NDArray[np.bool_]:
-    """Return whether each event lies in a period before its stream's newest one.
-
-    Args:
-        which: `(n,)`, the stream of each event, in the order of arrival.
-        periods: `(n,)`, its period.
-        cursor: `(m,)`, the newest period of each stream before.
-    """
-    m = cursor.size
-    known, rank = np.unique(np.concatenate((cursor, periods)), return_inverse=True)
-    stream = np.concatenate((np.arange(m), which))
-    key = stream * known.size + rank
-    order = np.argsort(stream, kind="stable")
-    newest = np.empty_like(key)
-    newest[order] = np.maximum.accumulate(key[order])
-    behind: npt.NDArray[np.bool_] = (key < newest)[m:]
-    return behind

@@ -17,6 +17,7 @@ class RawOutcome(enum.IntEnum):
     LATE = 2  # its period is closed
     TOO_MANY_STREAMS = 3  # the stream is new, and its partition has reached the limit on streams
     TOO_MANY_NEW_STREAMS = 4  # the stream is new, and its partition has reached the limit on new streams a second
+    CORRECTED = 5  # its period is closed, and its aggregate was corrected
 
 
 @dataclass(frozen=True, slots=True)

@@ -259,16 +259,17 @@ class Residents:
         """Return the slots of all streams of a partition, in increasing order."""
         return self._table.slots(partition)
 
-    def newest(self, partition: int) -> IntArray:
-        """Return the time of each stream's newest event in milliseconds: with aggregation, when its period began.
+    def newest(self, partition: int) -> tuple[IntArray, IntArray]:
+        """Return the slots of a partition's streams, and the time of each stream's newest event in milliseconds.
 
-        Periods without events do not count, though they were stepped.
+        With aggregation, the time is when its period began. Periods without events do not count, though they were
+        stepped.
         """
         pages, size = np.array(self._table.pages(partition), np.int64), self._table.page_slots
         slots = (pages[:, None] * size + np.arange(size)).ravel()
         newest = self.state.newest(slots) if self.partials is None else self.partials.newest_event(slots)
-        known: IntArray = newest[newest != NEVER]
-        return known
+        known = newest != NEVER
+        return slots[known], newest[known]
 
     def reached(self, partition: int) -> int:
         """Return the event time that a partition has come to, by its events or by silence."""

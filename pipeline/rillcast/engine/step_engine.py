@@ -39,6 +39,8 @@ from rillcast.events import EventBatch
 
 DEFAULT_BATCHING: Final = Batching()
 NO_LIMITS: Final = Limits()
+MOST_NAMED: Final = 1_000
+_NEVER_ASLEEP: Final = 2**62
 
 
 class Outcome(enum.IntEnum):
@@ -120,16 +122,32 @@ class Advanced:
     taken: Taken | None = None
 
 
+class SilentStream(NamedTuple):
+    """A stream without events.
+
+    Attributes:
+        unique_id: The stream.
+        newest_ms: Time of its newest event in milliseconds since the epoch: with aggregation, when its period began.
+        asleep: Whether its empty periods are not stepped any more; else it is overdue.
+    """
+
+    unique_id: str
+    newest_ms: int
+    asleep: bool
+
+
 class SilentStreams(NamedTuple):
     """Streams without events.
 
     Attributes:
         overdue: Streams whose newest event lies too many periods behind their partition.
         sleeping: Aggregated streams whose empty periods are not stepped any more.
+        named: Some of both, at most `MOST_NAMED` of each partition: those that had an event last.
     """
 
     overdue: int
     sleeping: int
+    named: list[SilentStream]
 
 
 class StepEngine:
@@ -206,21 +224,27 @@ class StepEngine:
         return self._step_closed(self._stage.finish(partition, offset), started)
 
     def silent_streams(self, partitions: Iterable[int], overdue_periods: int) -> SilentStreams:
-        """Count streams without events by how far their partition's event time has come.
+        """Count and name streams without events, by how far their partition's event time has come.
 
         Args:
             partitions: The partitions.
             overdue_periods: Periods after a stream's newest event for which it is not overdue.
         """
         period_of = self.bundle.metadata.frequency.period_of
-        partials, overdue, sleeping = self.residents.partials, 0, 0
+        partials, overdue, sleeping, named = self.residents.partials, 0, 0, list[SilentStream]()
+        asleep_after = _NEVER_ASLEEP if partials is None else partials.aggregation.silent_after
         for partition in partitions:
-            newest = self.residents.newest(partition)
+            slots, newest = self.residents.newest(partition)
             behind = period_of(self.residents.reached(partition)) - period_of(newest)
             overdue += int(np.count_nonzero(behind > overdue_periods))
-            if partials is not None:
-                sleeping += int(np.count_nonzero(behind > partials.aggregation.silent_after))
-        return SilentStreams(overdue, sleeping)
+            sleeping += int(np.count_nonzero(behind > asleep_after))
+            silent = np.flatnonzero(behind > min(overdue_periods, asleep_after))
+            if silent.size > MOST_NAMED:
+                silent = silent[np.argpartition(-newest[silent], MOST_NAMED)[:MOST_NAMED]]
+            last = silent[np.argsort(-newest[silent], kind="stable")]
+            ids = self.residents.ids(slots[last])
+            named += map(SilentStream, ids, newest[last].tolist(), (behind[last] > asleep_after).tolist())
+        return SilentStreams(overdue, sleeping, named)
 
     def closes_by(self, partition: int, watermark_ms: int) -> bool:
         """Return whether a partition's periods close when its time comes to a watermark without another event."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from importlib.metadata import version
@@ -25,12 +25,16 @@ from pydantic import BaseModel
 from rillcast.codecs.forecasts.columns import level_name
 from rillcast.codecs.forecasts.reader import Forecast as Record
 from rillcast.codecs.forecasts.reader import decode_forecast
+from rillcast.engine.step_engine import SilentStream as Silent
 from rillcast.observability.api_forms import (
     AlarmList,
     Conditions,
     Forecast,
     Model,
     Problem,
+    Silence,
+    SilentList,
+    SilentStream,
     Source,
     Status,
     StreamAlarm,
@@ -40,7 +44,7 @@ from rillcast.observability.api_forms import (
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
 from rillcast.observability.live_view import LiveView
-from rillcast.observability.openapi import ALARM_STATES, DEFAULT_LIMIT, MAX_LIMIT, openapi
+from rillcast.observability.openapi import ALARM_STATES, DEFAULT_LIMIT, MAX_LIMIT, TROUBLES, openapi
 from rillcast.observability.stream_alarms import StreamAlarm as Alarm
 from rillcast.observability.stream_alarms import StreamAlarms
 
@@ -98,6 +102,8 @@ class ReadApi:
                 return _reply(self._status())
             case "/streams":
                 return self._answered(self._list, query)
+            case "/silent":
+                return self._answered(self._silent_list, query)
             case "/alarms":
                 return self._answered(self._alarm_list, query)
         if path.startswith("/streams/"):
@@ -127,13 +133,49 @@ class ReadApi:
             return _reply(Problem(error=str(error)), HTTPStatus.BAD_REQUEST)
 
     def _list(self, query: str) -> StreamList:
-        asked = _given(query, "limit", "after", "prefix")
-        limit, after, prefix = _limit(asked), asked.get("after", ""), asked.get("prefix", "")
-        page = self._forecast_cache.page(limit, after=after, prefix=prefix)
+        asked = _given(query, "limit", "after", "prefix", "contains", "trouble")
+        silent = {one.unique_id: one for one in self._silent()}
+        page = self._forecast_cache.page(
+            _limit(asked),
+            after=asked.get("after", ""),
+            prefix=asked.get("prefix", ""),
+            contains=asked.get("contains", ""),
+            among=self._in_trouble(asked.get("trouble"), silent),
+        )
         alarms = self._alarms.of(unique_id for unique_id, _ in page.records)
-        entries = [_entry(_decoded(unique_id, value), alarms.get(unique_id, [])) for unique_id, value in page.records]
+        entries = [
+            _entry(_decoded(unique_id, value), alarms.get(unique_id, []), silent.get(unique_id))
+            for unique_id, value in page.records
+        ]
         following = page.records[-1][0] if page.more else None
         return StreamList(streams=entries, total=page.total, next=following)
+
+    def _silent(self) -> Sequence[Silent]:
+        silent = self._live_view.silent
+        return () if silent is None else silent.named
+
+    def _in_trouble(self, trouble: str | None, silent: Collection[str]) -> set[str] | None:
+        """Return the streams in trouble; None = all streams are asked for.
+
+        Raises:
+            ValueError: There is no such trouble.
+        """
+        if trouble is None:
+            return None
+        if trouble not in TROUBLES:
+            raise ValueError(f"trouble is {trouble[:20]!r}, expected {', '.join(TROUBLES)}")
+        alarmed = {alarm.unique_id for alarm in self._alarms.open()} if trouble != "silence" else set()
+        return alarmed.union(silent if trouble != "alarm" else ())
+
+    def _silent_list(self, query: str) -> SilentList:
+        limit, counted = _limit(_given(query, "limit")), self._live_view.silent
+        found = sorted(self._silent(), key=lambda one: -one.newest_ms)[:limit]
+        entries = [
+            SilentStream(unique_id=one.unique_id, silence=_silence(one), since=_moment(one.newest_ms)) for one in found
+        ]
+        if counted is None:
+            return SilentList(streams=entries, overdue=None, sleeping=None)
+        return SilentList(streams=entries, overdue=counted.overdue, sleeping=counted.sleeping)
 
     def _alarm_list(self, query: str) -> AlarmList:
         asked = _given(query, "limit", "state")
@@ -186,11 +228,20 @@ def _decoded(unique_id: str, value: bytes) -> Record:
     return decode_forecast(value, unique_id.encode())
 
 
-def _entry(record: Record, alarms: Sequence[Alarm]) -> StreamEntry:
+def _silence(silent: Silent) -> Silence:
+    return "asleep" if silent.asleep else "overdue"
+
+
+def _entry(record: Record, alarms: Sequence[Alarm], silent: Silent | None) -> StreamEntry:
     common = _forecast(record)
     kinds = [alarm.kind for alarm in alarms if alarm.closed is None]
     shared = {name: getattr(common, name) for name in StreamEntry.model_fields if name in Forecast.model_fields}
-    return StreamEntry(**shared, alarm=kinds[-1] if kinds else None)
+    return StreamEntry(
+        **shared,
+        alarm=kinds[-1] if kinds else None,
+        silence=None if silent is None else _silence(silent),
+        silent_since=None if silent is None else _moment(silent.newest_ms),
+    )
 
 
 def _alarm(alarm: Alarm) -> StreamAlarm:

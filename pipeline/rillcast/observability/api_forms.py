@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+Silence = Literal["overdue", "asleep"]
 State = Literal["ok", "warming_up", "missing", "gap"]
 
 
@@ -70,6 +71,28 @@ class AlarmList(_Form):
     """Number of open alarms."""
 
 
+class SilentStream(_Form):
+    """A stream without events."""
+
+    unique_id: str
+    """The stream."""
+    silence: Silence
+    """`overdue` by the time of its partition, or `asleep`: its empty periods are not stepped any more."""
+    since: Moment
+    """Time of its newest event."""
+
+
+class SilentList(_Form):
+    """Streams without events, as of the last half minute."""
+
+    streams: list[SilentStream]
+    """At most `limit`, those first that had an event last."""
+    overdue: int | None
+    """Number of streams that are overdue; null = not counted yet."""
+    sleeping: int | None
+    """Number of streams that are asleep; null = not counted yet."""
+
+
 class StreamEntry(_Form):
     """A stream in a list."""
 
@@ -83,6 +106,11 @@ class StreamEntry(_Form):
     """How unlikely the forecast before made its observation, 0 to 1; null = unknown."""
     alarm: str | None
     """Kind of its open alarm; null = it has none."""
+    silence: Silence | None
+    """`overdue` while it has no event although the time of its partition goes on, `asleep` when its empty periods are
+    not stepped any more; null = it is heard. As of the last half minute."""
+    silent_since: Moment | None
+    """Time of its newest event; null = it is heard."""
     model: str
     """Name and id of the bundle."""
     source: Source
@@ -95,7 +123,7 @@ class StreamList(_Form):
     streams: list[StreamEntry]
     """At most `limit`."""
     total: int
-    """Number of streams with this prefix, on all pages."""
+    """Number of streams that the parameters choose, on all pages."""
     next: str | None
     """Value of `after` for the next page; null = this is the last one."""
 

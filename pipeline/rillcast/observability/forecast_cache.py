@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import heapq
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from rillcast.arrays import IntArray
@@ -83,10 +83,27 @@ class ForecastCache(Observer):
             found = self._younger.get(unique_id) or self._older.get(unique_id)
         return None if found is None else found[1]
 
-    def page(self, limit: int, *, after: str = "", prefix: str = "") -> Page:
-        """Return the first `limit` streams by id (in the order of code points) after `after`, with `prefix`."""
-        records = self._all()
-        matching = [unique_id for unique_id in records if unique_id.startswith(prefix)]
+    def page(
+        self,
+        limit: int,
+        *,
+        after: str = "",
+        prefix: str = "",
+        contains: str = "",
+        among: Collection[str] | None = None,
+    ) -> Page:
+        """Return the first streams by id, in the order of code points.
+
+        Args:
+            limit: Largest number of them.
+            after: Only streams after this id.
+            prefix: Only streams whose id begins like this.
+            contains: Only streams whose id has this part, in capital or small letters.
+            among: Only these streams; None = all.
+        """
+        records, part = self._all(), contains.casefold()
+        chosen_ids = records if among is None else [unique_id for unique_id in among if unique_id in records]
+        matching = [one for one in chosen_ids if one.startswith(prefix) and (not part or part in one.casefold())]
         chosen = heapq.nsmallest(limit + 1, (unique_id for unique_id in matching if unique_id > after))
         return Page(
             [(unique_id, records[unique_id][1]) for unique_id in chosen[:limit]], len(chosen) > limit, len(matching)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple
 
@@ -22,6 +22,7 @@ import numpy as np
 
 from rillcast.arrays import AnyArray, FloatArray, IntArray, StatusArray
 from rillcast.bundle.bundle import BundleMetadata, Status
+from rillcast.engine.step_engine import SilentStreams
 from rillcast.observability.observer import Observer, Published, chosen, chosen_ids
 
 COVERED: Final = "covered"
@@ -64,8 +65,7 @@ class LiveView(Observer):
         self._max_asked = max_asked
         self._clock = clock
         self._lock = threading.Lock()
-        self._overdue: int | None = None  # one thread writes this and the next, others read
-        self._sleeping: int | None = None
+        self._silent: SilentStreams | None = None  # one thread writes it, others read
         levels = np.asarray(metadata.quantiles)
         # Lower end, middle and upper end of the one-step forecast: enough for the trail behind the actuals.
         self._trail_columns = np.array([0, int(np.abs(levels - 0.5).argmin()), levels.size - 1])
@@ -174,22 +174,50 @@ class LiveView(Observer):
             copied = self._copy(unique_id, row, self._y.shape[1])
         return copied.as_json(self._metadata) | {"revisions": copied.revisions_as_json(self._metadata)}
 
-    def streams(self) -> list[dict[str, Any]]:
-        """Return a short form of every followed stream that has had an event, in the form of `stream`."""
+    def heard(self) -> dict[str, tuple[int, int]]:
+        """Return the followed streams that have had an event, in no order.
+
+        Returns:
+            By stream, how many of its forecasts that are kept were scored, and how many of them were covered.
+        """
+        with self._lock:
+            rows = {name: row for name, row in self._row_of.items() if self._count[row]}
+            covered = self._covered.copy()
+        scored = np.count_nonzero(~np.isnan(covered), axis=1).tolist()
+        held = np.count_nonzero(covered > 0, axis=1).tolist()
+        return {name: (scored[row], held[row]) for name, row in rows.items()}
+
+    def streams(self, unique_ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """Return a short form of followed streams that have had an event, in the form of `stream`.
+
+        Args:
+            unique_ids: The streams in their order; None = all.
+        """
         # A small chart has room for as much past as future, and should show a daily shape.
         overview = max(48, self._metadata.horizon)
         with self._lock:
-            heard = [(name, row) for name, row in self._row_of.items() if self._count[row]]
-            copies = [self._copy(name, row, overview) for name, row in heard]
+            rows, wanted = self._row_of, self._row_of if unique_ids is None else unique_ids
+            heard = [name for name in wanted if name in rows and self._count[rows[name]]]
+            copies = [self._copy(name, rows[name], overview) for name in heard]
         return [copied.as_json(self._metadata) for copied in copies]
 
-    def silent_streams(self, overdue: int, sleeping: int) -> None:
+    def silent_streams(self, silent: SilentStreams) -> None:
         """See `Observer.silent_streams`."""
-        self._overdue, self._sleeping = overdue, sleeping
+        self._silent = silent
+
+    @property
+    def nominal_coverage(self) -> float:
+        """Share of observations that the outer interval is meant to hold."""
+        return round(self._metadata.quantiles[-1] - self._metadata.quantiles[0], 9)
+
+    @property
+    def silent(self) -> SilentStreams | None:
+        """Streams without events, as of the last half minute; None = not counted yet."""
+        return self._silent
 
     def summary(self) -> dict[str, Any]:
         """Return the figures over all streams as plain JSON values."""
-        metadata = self._metadata
+        metadata, silent = self._metadata, self._silent
         with self._lock:
             latency = self._latency[: min(self._latency_count, _LATENCY_SAMPLES)].copy()
             coverage = self._met_covered / self._met if self._met else None
@@ -209,12 +237,12 @@ class LiveView(Observer):
             "events": events,
             "events_per_second": rate,
             "streams": num_streams,
-            "overdue_streams": self._overdue,
-            "sleeping_streams": self._sleeping,
+            "overdue_streams": None if silent is None else silent.overdue,
+            "sleeping_streams": None if silent is None else silent.sleeping,
             "followed": followed,
             "newest_ds": newest,
             "coverage": {
-                "nominal": round(metadata.quantiles[-1] - metadata.quantiles[0], 9),
+                "nominal": self.nominal_coverage,
                 "observed": coverage,
                 "forecasts": met,
             },
@@ -265,6 +293,7 @@ class LiveView(Observer):
 
     def _release(self, row: int) -> None:
         self._count[row] = 0
+        self._covered[row] = np.nan
         self._free.append(row)
 
     def _copy(self, unique_id: str, row: int, newest: int) -> _StreamCopy:

@@ -22,7 +22,7 @@ from rillcast.arrays import FloatArray, IntArray
 from rillcast.bundle.bundle import BundleMetadata, Status
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.engine.periods import RawOutcome, Taken
-from rillcast.engine.step_engine import Outcome, StepResult
+from rillcast.engine.step_engine import Outcome, SilentStreams, StepResult
 from rillcast.events import Masked
 from rillcast.observability.metric_table import COLLECTED, TABLE
 from rillcast.observability.observer import Observer, Published, chosen
@@ -294,10 +294,10 @@ class Metrics(Observer):
         self._gauges["rillcast_partitions"].set(owned)
         self._gauges["rillcast_partitions_restoring"].set(restoring)
 
-    def silent_streams(self, overdue: int, sleeping: int) -> None:
+    def silent_streams(self, silent: SilentStreams) -> None:
         """Set how many streams are overdue, and how many sleep."""
-        self._gauges["rillcast_overdue_streams"].set(overdue)
-        self._gauges["rillcast_sleeping_streams"].set(sleeping)
+        self._gauges["rillcast_overdue_streams"].set(silent.overdue)
+        self._gauges["rillcast_sleeping_streams"].set(silent.sleeping)
 
     def brokers_away(self, seconds: float) -> None:
         """Set for how many seconds no broker has answered."""

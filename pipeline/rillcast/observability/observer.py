@@ -18,7 +18,7 @@ from rillcast.bundle.bundle import BundleMetadata
 from rillcast.codecs.forecasts.columns import ForecastColumns
 from rillcast.codecs.observations.rejections import Rejection
 from rillcast.engine.periods import RawOutcome, Taken
-from rillcast.engine.step_engine import StepEngine, StepResult
+from rillcast.engine.step_engine import SilentStreams, StepEngine, StepResult
 from rillcast.events import EventBatch
 from rillcast.transports.base import Polled
 
@@ -78,8 +78,8 @@ class Observer:
     def forget(self, partition: int) -> None:
         """Forget a partition that leaves, or is read again from its committed position."""
 
-    def silent_streams(self, overdue: int, sleeping: int) -> None:
-        """Note how many streams are overdue by the time of their partitions, and how many aggregated ones sleep."""
+    def silent_streams(self, silent: SilentStreams) -> None:
+        """Note which streams are overdue by the time of their partitions, and which aggregated ones sleep."""
 
     def serve(self, metadata: BundleMetadata) -> None:
         """Note the model that serves from now on."""

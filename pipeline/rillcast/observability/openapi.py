@@ -12,18 +12,19 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from rillcast.observability.api_forms import AlarmList, Forecast, Problem, Status, StreamList
+from rillcast.observability.api_forms import AlarmList, Forecast, Problem, SilentList, Status, StreamList
 
 ROOT: Final = "/api/v1"
 MAX_LIMIT: Final = 1_000
 DEFAULT_LIMIT: Final = 100
+TROUBLES: Final = ("alarm", "silence", "any")
 ALARM_STATES: Final = ("open", "closed", "all")
 _REFERENCE: Final = "#/components/schemas/{model}"
 
 
 def openapi() -> dict[str, Any]:
     """Return the description of the API (OpenAPI 3.1)."""
-    forms: list[type[BaseModel]] = [Status, StreamList, AlarmList, Forecast, Problem]
+    forms: list[type[BaseModel]] = [Status, StreamList, AlarmList, SilentList, Forecast, Problem]
     _, schemas = models_json_schema([(form, "serialization") for form in forms], ref_template=_REFERENCE)
     text = {"schema": {"type": "string"}}
     return {
@@ -49,6 +50,18 @@ def openapi() -> dict[str, Any]:
                         {"name": "after", "in": "query", "description": "Only streams after this id."} | text,
                         {"name": "prefix", "in": "query", "description": "Only streams whose id begins like this."}
                         | text,
+                        {
+                            "name": "contains",
+                            "in": "query",
+                            "description": "Only streams whose id has this part, in capital or small letters.",
+                        }
+                        | text,
+                        {
+                            "name": "trouble",
+                            "in": "query",
+                            "description": "Only streams with an open alarm, or without events, or either of them.",
+                            "schema": {"type": "string", "enum": list(TROUBLES)},
+                        },
                     ],
                 )
             },
@@ -67,6 +80,15 @@ def openapi() -> dict[str, Any]:
                             "schema": {"type": "string", "enum": list(ALARM_STATES), "default": "all"},
                         },
                     ],
+                )
+            },
+            "/silent": {
+                "get": _operation(
+                    "listSilentStreams",
+                    "Streams without events, the last that was heard first",
+                    SilentList,
+                    HTTPStatus.BAD_REQUEST,
+                    parameters=[_limit("Largest number of streams.")],
                 )
             },
             "/streams/{unique_id}": {

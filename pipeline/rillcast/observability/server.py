@@ -107,7 +107,7 @@ class HttpServer:
         self._settings = settings
         self._health = health
         alarms = alarms or StreamAlarms()
-        self._page = None if live_view is None else PageData(live_view, alarms)
+        self._page = None if live_view is None else PageData(live_view, alarms, forecast_cache)
         self._token = settings.token.get_secret_value().encode() if settings.token is not None else None
         self._metrics = make_wsgi_app(registry)
         self._files = _page_files() if live_view is not None else {}
@@ -228,7 +228,7 @@ class HttpServer:
         if path == "/api/summary":
             return _json(HTTPStatus.OK, self._page.summary())
         if path == _STREAMS:
-            return _json(HTTPStatus.OK, self._page.streams())
+            return _json(HTTPStatus.OK, self._page.streams(query))
         if path.startswith(_STREAMS + "/"):
             return _stream(self._page, path.removeprefix(_STREAMS + "/"))
         return _not_found(path)
@@ -315,7 +315,10 @@ def _stream(page: PageData, unique_id: str) -> _Answer:
         page.follow(unique_id)
         return _json(
             HTTPStatus.NOT_FOUND,
-            {"error": f"no event of stream {unique_id!r} has come yet; it is followed from its next event on"},
+            {
+                "error": f"stream {unique_id!r} is not charted; it is from its next event on",
+                "forecast": page.is_forecast(unique_id),
+            },
         )
 
 

@@ -18,7 +18,7 @@ from rillcast.bundle.bundle import Status
 from rillcast.codecs.forecasts.columns import ForecastColumns, ForecastEncoder
 from rillcast.codecs.observations.rejections import Reason, Rejection
 from rillcast.engine.periods import RawOutcome, Taken
-from rillcast.engine.step_engine import Outcome, StepEngine, StepResult
+from rillcast.engine.step_engine import Outcome, SilentStreams, StepEngine, StepResult
 from rillcast.events import EventBatch
 from rillcast.observability.observer import Observer, Published, chosen, chosen_ids
 from rillcast.observability.stages import StageClock
@@ -130,10 +130,10 @@ class Publisher:
         for observer in self._observers:
             observer.serve(self._engine.bundle.metadata)
 
-    def silent_streams(self, overdue: int, sleeping: int) -> None:
-        """Tell the observers how many streams of this member are overdue, and how many sleep."""
+    def silent_streams(self, silent: SilentStreams) -> None:
+        """Tell the observers which streams of this member are overdue, and which sleep."""
         for observer in self._observers:
-            observer.silent_streams(overdue, sleeping)
+            observer.silent_streams(silent)
 
     def forget(self, partition: int) -> None:
         """Forget what was published of a partition that leaves, or is read again from its committed position."""

@@ -101,7 +101,8 @@ def build(
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
-    health, metrics, live_view = Health(), Metrics(registry, metadata, on.name), LiveView(metadata)
+    health, metrics = Health(), Metrics(registry, metadata, on.name)
+    live_view = LiveView(metadata, max_streams=settings.http.charted_streams)
     alarms = StreamAlarms()
     AlarmCollector(alarms, settings.alarms.labelled_streams, registry)
     keeps = settings.http.cached_streams if settings.http.enabled else 0

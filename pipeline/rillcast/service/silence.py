@@ -17,6 +17,7 @@ from rillcast.durability import silences
 from rillcast.durability.assignment import Partitions
 from rillcast.durability.checkpoint import Checkpoint
 from rillcast.engine.pages import Silence
+from rillcast.engine.step_engine import SilentStream, SilentStreams
 from rillcast.serving.router import ModelResult, Router
 from rillcast.transports.base import Polled
 
@@ -135,10 +136,11 @@ class SilentPartitions:
 
 
 def count_silent_streams(router: Router, live: Collection[int], overdue_periods: int) -> None:
-    """Tell the observers how many streams of the live partitions have no events; no step may be in flight."""
-    overdue = sleeping = 0
+    """Tell the observers which streams of the live partitions have no events; no step may be in flight."""
+    overdue, sleeping, named = 0, 0, list[SilentStream]()
     for model in router.all:
         own = [number for number in live if router.model_of(number) is model]
         found = model.engine.silent_streams(own, overdue_periods)
         overdue, sleeping = overdue + found.overdue, sleeping + found.sleeping
-    router.default.publisher.silent_streams(overdue, sleeping)
+        named += found.named
+    router.default.publisher.silent_streams(SilentStreams(overdue, sleeping, named))

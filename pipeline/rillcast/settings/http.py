@@ -21,6 +21,8 @@ class HttpSettings(Section):
     cached_streams: Annotated[int, Field(ge=0)] = 10_000
     """Keeps the newest forecast of at least this many streams for the [read API](api.md), those published last;
     0 = none. Raise it if the API must answer for more streams."""
+    charted_streams: Annotated[int, Field(ge=0)] = 96
+    """Charts this many streams on the [live page](live-page.md), those that appear first; each takes about 10 KiB."""
     token: SecretStr | None = None
     """Bearer token that every request except probes must carry; never printed. Without a token, anyone who reaches the
     port can read."""

@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from rillcast.codecs.forecasts.columns import Codec, ForecastColumns
 from rillcast.codecs.forecasts.encoders import make_encoder
+from rillcast.engine.step_engine import SilentStream, SilentStreams
 from rillcast.events import EventBatch
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
@@ -190,9 +191,33 @@ def test_alarms_are_listed_open_ones_first_and_a_stream_shows_its_own(running: R
     assert (status, "open, closed, all" in document["error"]) == (400, True)
 
 
+def test_streams_are_chosen_by_a_part_of_their_id_and_by_trouble(running: Running) -> None:
+    published(running.forecast_cache, ["db-1", "web-1", "WEB-2", "www"])
+    running.alarm(["web-1", "gone"], [(1, 4, 200, 0, 0, 1, 2, 168)] * 2)
+    silent = [SilentStream("www", START_MS, asleep=False), SilentStream("db-1", START_MS - HOUR_MS, asleep=True)]
+    assert running.described("/silent", "/silent")[1] == {"streams": [], "overdue": None, "sleeping": None}
+    running.live_view.silent_streams(SilentStreams(2, 1, silent))
+    for query, ids in (
+        ("contains=eb-", ["WEB-2", "web-1"]),
+        ("contains=1&prefix=w", ["web-1"]),
+        ("trouble=alarm", ["web-1"]),
+        ("trouble=silence", ["db-1", "www"]),
+        ("trouble=any&limit=2", ["db-1", "web-1"]),
+    ):
+        page = running.described("/streams", f"/streams?{query}")[1]
+        assert [entry["unique_id"] for entry in page["streams"]] == ids, query
+    listed = {entry["unique_id"]: entry for entry in running.described("/streams", "/streams")[1]["streams"]}
+    assert (listed["www"]["silence"], listed["www"]["silent_since"]) == ("overdue", "2024-05-01T00:00:00.000Z")
+    assert (listed["db-1"]["silence"], listed["web-1"]["silence"]) == ("asleep", None)
+    document = running.described("/silent", "/silent?limit=1")[1]
+    one = {"unique_id": "www", "silence": "overdue", "since": "2024-05-01T00:00:00.000Z"}
+    assert document == {"streams": [one], "overdue": 2, "sleeping": 1}
+
+
 @pytest.mark.parametrize(
     ("query", "reason"),
-    [("limit=0", "1 to 1000"), ("limit=x", "limit is 'x'"), ("limit=1001", "1001"), ("page=2", "'page'"),
+    [("trouble=noise", "alarm, silence, any"),
+     ("limit=0", "1 to 1000"), ("limit=x", "limit is 'x'"), ("limit=1001", "1001"), ("page=2", "'page'"),
      ("after=a&after=b", "twice"), ("limit=٣", "limit is")],
 )  # fmt: skip
 def test_parameters_that_make_no_sense_are_refused_with_the_reason(running: Running, query: str, reason: str) -> None:
@@ -207,7 +232,7 @@ def test_the_status_is_described_before_and_after_the_first_event(running: Runni
     put(running.live_view, ["a", "b"], [0, 1], [1.0, 2.0], covered=[1.0, 0.0], num_streams=2)
     published(running.forecast_cache, ["a", "b"])
     assert empty["overdue_streams"] is None
-    running.live_view.silent_streams(1, 0)
+    running.live_view.silent_streams(SilentStreams(1, 0, [SilentStream("a", START_MS, asleep=False)]))
     document = running.described("/status", "/status")[1]
     assert document["overdue_streams"] == 1
     assert (document["events"], document["streams"], document["listed"]) == (2, 2, 2)

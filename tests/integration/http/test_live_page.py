@@ -114,7 +114,6 @@ def test_every_stream_has_a_chart_with_its_past_its_forecast_and_its_bands(page:
         assert len(drawn) >= 2, f"nested bands of chart {number}: {boxes}"
     assert page.evaluate("document.getElementById('coverage').textContent").endswith("%")
     assert "universal-1h" in page.evaluate("document.getElementById('model').textContent")
-    assert page.evaluate("document.getElementById('link').textContent.trim()") == "Live"
 
 
 def test_the_page_follows_the_service_without_being_loaded_again(live: Live, page: Page) -> None:
@@ -209,6 +208,16 @@ def test_it_is_used_by_keyboard_alone(page: Page) -> None:
     assert page.evaluate(focus) == "query", "the focus is back where it was"
 
 
+def test_a_search_finds_parts_of_ids_and_says_where_there_is_nothing(page: Page) -> None:
+    page.press("/")
+    page.type("ER-2")
+    page.wait_for("document.querySelectorAll('#grid .card').length === 1")
+    assert page.evaluate(f"{CARD}.querySelector('.name').title") == "boiler-2"
+    page.type("x")
+    page.wait_for("!document.getElementById('empty').hidden")
+    assert "No stream has “ER-2x” in its id" in page.evaluate("document.getElementById('empty').textContent")
+
+
 def test_the_tab_key_reaches_every_stream(page: Page) -> None:
     reached = set()
     for _ in range(len(STREAMS) + 3):
@@ -260,6 +269,12 @@ def test_an_alarm_is_a_span_over_the_chart_and_leads_to_its_stream(live: Live, p
     assert name in listed
     assert "expected" in listed
     assert page.evaluate(f"{card}.querySelector('.chip').textContent") in listed
+    page.wait_for(f"{CARD}.querySelector('.name').title === {json.dumps(name)}")  # trouble comes first
+    assert page.evaluate("document.querySelector('#filters [data-show=alarm]').textContent") == "Alarm 1"
+    page.evaluate("document.querySelector('#filters [data-show=alarm]').click()")
+    page.wait_for("document.querySelectorAll('#grid .card').length === 1")
+    page.evaluate("document.querySelector('#filters [data-show=all]').click()")
+    page.wait_for(f"document.querySelectorAll('#grid .card').length >= {len(STREAMS)}")
     page.evaluate("document.querySelector('#alarm-list button').click()")
     page.wait_for("document.querySelector('#detail-alarms li') !== null")
     page.wait_for("document.querySelector('#detail-plot .alarm')?.getBBox().height > 100")
@@ -271,8 +286,14 @@ def test_an_alarm_is_a_span_over_the_chart_and_leads_to_its_stream(live: Live, p
     page.wait_for("document.querySelector('.read-out').textContent.includes('alarm')")
 
 
-def test_a_service_that_goes_quiet_is_said_to_be(page: Page) -> None:
+def test_a_service_that_goes_quiet_is_said_to_be(live: Live, page: Page) -> None:
+    live.feed(STREAMS[0], 1)
+    page.wait_for("document.getElementById('link').textContent.trim() === 'Live'")
+    live.show()
     page.wait_for("document.getElementById('link').dataset.state === 'idle'")
+    live.show()  # a page that is opened now does not say that events come
+    page.wait_for("document.getElementById('link').dataset.state !== 'connecting'")
+    assert page.evaluate("document.getElementById('link').dataset.state") == "idle"
     assert page.evaluate("document.getElementById('link').textContent.trim()") == "No new events"
 
 

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from rillcast.bundle.frequency import Frequency, parse
+from rillcast.engine import step_engine
 from rillcast.engine.device import Device
 from rillcast.engine.periods import Aggregation, Close, Kind, Partials, RawOutcome
 from rillcast.engine.residents import Limits
@@ -169,17 +170,26 @@ def test_empty_periods_close_where_nothing_joins() -> None:
 def test_streams_without_events_are_overdue_and_then_asleep(close: Close) -> None:
     quiet = engine(Aggregation("count", HOURLY, close, empty=0.0, silent_after=5))
     take(quiet, ("a", 0, 1.0), ("b", 0, 1.0), ("b", 3, 1.0))
-    assert quiet.silent_streams([0], 3) == (0, 0)
+    assert quiet.silent_streams([0], 3) == (0, 0, [])
     take(quiet, ("b", 4, 1.0), first=3)
-    assert quiet.silent_streams([0], 3) == (1, 0), "empty periods that were stepped are no events"
+    assert quiet.silent_streams([0], 3) == (1, 0, [("a", 0, False)]), "empty periods that were stepped are no events"
     take(quiet, ("b", 6, 1.0), first=4)
-    assert quiet.silent_streams([0], 3) == (1, 1)
+    assert quiet.silent_streams([0], 3) == (1, 1, [("a", 0, True)])
     take(quiet, ("a", 6, 1.0), first=5)
-    assert quiet.silent_streams([0], 3) == (0, 0)
+    assert quiet.silent_streams([0], 3) == (0, 0, [])
 
 
 def test_streams_are_overdue_without_aggregation_too() -> None:
     plain = StepEngine(toy_bundle(), Device("cpu"))
     plain.step(EventBatch.of(["a", "b", "b"], [0, 0, 4 * HOUR_MS], [1.0, 1.0, 1.0]))
-    assert plain.silent_streams([0, 7], 3) == (1, 0)
-    assert plain.silent_streams([0], 4) == (0, 0)
+    assert plain.silent_streams([0, 7], 3) == (1, 0, [("a", 0, False)])
+    assert plain.silent_streams([0], 4) == (0, 0, [])
+
+
+def test_of_many_silent_streams_those_are_named_that_had_an_event_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(step_engine, "MOST_NAMED", 3)
+    plain = StepEngine(toy_bundle(), Device("cpu"))
+    ids = [f"s{number}" for number in range(8)]
+    plain.step(EventBatch.of([*ids, "now"], [HOUR_MS * number for number in (*range(8), 99)], [1.0] * 9))
+    overdue, _, named = plain.silent_streams([0], 3)
+    assert (overdue, [one.unique_id for one in named]) == (8, ["s7", "s6", "s5"])

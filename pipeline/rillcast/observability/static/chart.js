@@ -36,6 +36,11 @@ export function formatTime(ms) {
   return moment.format(ms);
 }
 
+/** An event time in UTC, without its year. */
+export function formatShortly(ms) {
+  return `${day.format(ms)}, ${clock.format(ms)}`;
+}
+
 export class FanChart {
   #svg;
   #axes;

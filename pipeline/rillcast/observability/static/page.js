@@ -3,14 +3,14 @@
 // Owns: the state of the page (streams, the one that is open, the filter) and the calls to the server it came from.
 // It loads nothing from anywhere else, sends nothing, and rests while nobody looks at it.
 
-import { FanChart, element, format, formatTime, setAll } from "/static/chart.js";
+import { FanChart, element, format, formatShortly, formatTime, setAll } from "/static/chart.js";
 
 const PERIOD_MS = 500;
 const TIMEOUT_MS = 4_000;
 const IDLE_AFTER_MS = 6_000;
 const RATE_POINTS = 120;
+const PAGE = 24; // cards, as the server gives them
 const byId = (id) => document.getElementById(id);
-const collator = new Intl.Collator("en", { numeric: true });
 const percent = (ratio, digits = 1) => (ratio === null ? "–" : `${(100 * ratio).toFixed(digits)} %`);
 
 const cards = new Map(); // stream id -> { item, name, value, foot, chart }
@@ -18,8 +18,11 @@ const rates = [];
 const detail = {
   dialog: byId("detail"), plot: byId("detail-plot"), stream: null, shown: null, chart: null, position: null, opener: null,
 };
+const wanted = { find: "", show: "", from: 0 }; // of the grid
+const FILTERS = { all: "All", alarm: "Alarm", silence: "Silent", uncovered: "Uncovered" };
 let model = null;
-let lastEvents = { count: -1, at: 0 };
+let lastEvents = null;
+let asked = 0; // requests for the grid, so that an answer to an earlier one is not shown
 
 // ---- Fetching
 
@@ -30,11 +33,16 @@ async function getJson(path) {
 }
 
 async function refresh() {
-  const [all, one] = await Promise.all([getJson("/api/streams"), detail.stream === null ? null : fetchDetail(detail.stream)]);
+  const number = ++asked;
+  const query = new URLSearchParams(wanted);
+  const [all, one] = await Promise.all([getJson(`/api/streams?${query}`), detail.stream === null ? null : fetchDetail(detail.stream)]);
+  if (number < asked) return;
   model = all.document.summary.model;
   showSummary(all.document.summary);
   showAlarms(all.document.open_alarms, all.document.summary.open_alarms);
+  showTools(all.document);
   showGrid(all.document.streams);
+  showUncharted(all.document);
   if (one !== null && one.id === detail.stream) showDetail(one);
 }
 
@@ -68,7 +76,8 @@ function showLink(state, text) {
 
 function showSummary(summary) {
   const { coverage, latency_s: latency } = summary;
-  if (summary.events !== lastEvents.count) lastEvents = { count: summary.events, at: performance.now() };
+  const coming = lastEvents === null ? summary.events_per_second > 0 : summary.events !== lastEvents.count;
+  if (coming || lastEvents === null) lastEvents = { count: summary.events, at: coming ? performance.now() : -Infinity };
   if (performance.now() - lastEvents.at > IDLE_AFTER_MS) showLink("idle", "No new events");
   else showLink("live", "Live");
 
@@ -85,7 +94,7 @@ function showSummary(summary) {
   byId("streams").textContent = (summary.streams ?? summary.followed).toLocaleString("en-US");
   const overdue = summary.overdue_streams ?? 0;
   byId("overdue").textContent = overdue > 0 ? `, ${overdue.toLocaleString("en-US")} overdue` : "";
-  byId("shown").textContent = `${summary.followed.toLocaleString("en-US")} shown here`;
+  byId("shown").textContent = `${summary.followed.toLocaleString("en-US")} charted`;
   const bar = byId("coverage-bar");
   bar.querySelector(".value").setAttribute("width", 100 * (coverage.observed ?? 0));
   bar.querySelector(".nominal").setAttribute("x", 100 * coverage.nominal - 0.5);
@@ -171,20 +180,67 @@ function openAlarm(stream) {
 
 // ---- The grid
 
+/** Filters with their counts, and the place of this page among all. */
+function showTools({ counts, total, from, streams }) {
+  byId("tools").hidden = counts.all === 0 && wanted.find === "";
+  const filters = byId("filters");
+  for (const [name, label] of Object.entries(FILTERS)) {
+    const button = filters.querySelector(`[data-show="${name}"]`) ?? addFilter(filters, name);
+    button.textContent = `${label} ${counts[name].toLocaleString("en-US")}`;
+    button.setAttribute("aria-pressed", String((wanted.show || "all") === name));
+    button.hidden = name !== "all" && counts[name] === 0 && wanted.show !== name;
+  }
+  byId("place").textContent = total > streams.length ? `${from + 1} to ${from + streams.length} of ${total}` : "";
+  byId("page-before").hidden = byId("page-after").hidden = total <= streams.length;
+  byId("page-before").disabled = from === 0;
+  byId("page-after").disabled = from + streams.length >= total;
+}
+
+function addFilter(filters, name) {
+  const button = make(filters, "button");
+  button.type = "button";
+  button.dataset.show = name;
+  button.addEventListener("click", () => ask({ show: name === "all" ? "" : name, from: 0 }));
+  return button;
+}
+
+/** Ask for other streams at once. */
+function ask(change) {
+  Object.assign(wanted, change);
+  return refresh().catch(() => showLink("lost", "Connection lost"));
+}
+
+/** Streams that the search finds and that have no chart yet. */
+function showUncharted({ uncharted, total, counts }) {
+  byId("uncharted").hidden = uncharted.length === 0;
+  byId("uncharted-list").replaceChildren(...uncharted.map((id) => {
+    const item = document.createElement("li");
+    const button = make(item, "button");
+    button.type = "button";
+    button.textContent = id;
+    button.addEventListener("click", () => openDetail(id, byId("query")));
+    return item;
+  }));
+  byId("empty").hidden = total > 0 || uncharted.length > 0;
+  byId("empty").textContent = wanted.find ? `No stream has “${wanted.find}” in its id. Enter follows a stream of this id from its next event on.`
+    : counts.all ? "No stream is in this trouble now." : "Waiting for the first events…";
+}
+
 function showGrid(streams) {
-  byId("empty").hidden = streams.length > 0;
   const present = new Set(streams.map((stream) => stream.unique_id));
   for (const [id, card] of cards) {
     if (present.has(id)) continue;
     card.item.remove();
     cards.delete(id);
   }
-  for (const stream of streams) {
+  const grid = byId("grid");
+  for (const [i, stream] of streams.entries()) {
     const card = cards.get(stream.unique_id) ?? addCard(stream.unique_id);
     card.value.textContent = format(stream.y.at(-1));
     showChip(card.chip, stream);
     card.coverage.textContent = stream.coverage === null ? "" : `${percent(stream.coverage, 0)} covered`;
-    card.time.textContent = formatTime(stream.ds.at(-1));
+    card.time.textContent = stream.silence ? `silent since ${formatShortly(stream.silence.since)}` : formatTime(stream.ds.at(-1));
+    if (grid.children[i] !== card.item) grid.insertBefore(card.item, grid.children[i] ?? null);
     card.chart.draw(stream, model);
   }
 }
@@ -196,7 +252,11 @@ function addCard(id) {
   button.setAttribute("aria-label", `${id}: open`);
   const head = make(button, "div", "head");
   const name = make(head, "span", "name");
-  name.textContent = name.title = id;
+  name.title = id;
+  // The end of a long id is what tells it from its neighbours: only its middle is cut.
+  const cut = id.length > 18 ? id.length - Math.min(20, Math.ceil(0.42 * id.length)) : id.length;
+  make(name, "span").textContent = id.slice(0, cut);
+  make(name, "span").textContent = id.slice(cut);
   const chip = make(head, "span", "chip");
   const value = make(head, "span", "value");
   const svg = button.appendChild(element("svg", { "aria-hidden": "true" }));
@@ -206,10 +266,8 @@ function addCard(id) {
   };
   button.addEventListener("click", () => openDetail(id, button));
   cards.set(id, card);
-  const after = [...cards.keys()].filter((other) => other !== id && collator.compare(other, id) > 0).sort(collator.compare)[0];
-  byId("grid").insertBefore(item, after === undefined ? null : cards.get(after).item);
+  byId("grid").append(item);
   byId("known").replaceChildren(...shownIds().map((known) => Object.assign(document.createElement("option"), { value: known })));
-  filterGrid();
   return card;
 }
 
@@ -221,8 +279,9 @@ function make(parent, tag, className = "") {
 
 function showChip(chip, stream) {
   const alarm = openAlarm(stream);
-  chip.textContent = alarm === undefined ? chipText(stream.status) : alarm.kind;
-  chip.dataset.severity = alarm === undefined ? "" : alarm.severity;
+  const silence = stream.silence ? (stream.silence.asleep ? "asleep" : "overdue") : undefined;
+  chip.textContent = alarm?.kind ?? silence ?? chipText(stream.status);
+  chip.dataset.severity = alarm?.severity ?? (silence ? "silent" : "");
 }
 
 function chipText(status) {
@@ -230,12 +289,7 @@ function chipText(status) {
 }
 
 function shownIds() {
-  return [...cards.keys()].sort(collator.compare);
-}
-
-function filterGrid() {
-  const wanted = byId("query").value.trim().toLowerCase();
-  for (const [id, card] of cards) card.item.hidden = !id.toLowerCase().includes(wanted);
+  return [...document.querySelectorAll("#grid .name")].map((name) => name.title);
 }
 
 // ---- The large view
@@ -267,7 +321,9 @@ function showDetail({ found, document: stream }) {
   byId("detail-missing").hidden = found;
   detail.plot.hidden = byId("detail-figures").hidden = byId("detail-alarms").hidden = !found;
   if (!found) {
-    byId("detail-missing").textContent = `Nothing heard of “${detail.stream}” yet. It appears here with its next event.`;
+    byId("detail-missing").textContent = stream.forecast
+      ? `“${detail.stream}” is forecast, and charted from its next event on.`
+      : `No forecast of “${detail.stream}” is kept here. It is charted from its next event on.`;
     return;
   }
   detail.shown = stream;
@@ -418,13 +474,17 @@ function wireDetail() {
 }
 
 function wireSearch() {
-  byId("query").addEventListener("input", filterGrid);
-  byId("search").addEventListener("submit", (event) => {
+  byId("query").addEventListener("input", () => ask({ find: byId("query").value.trim(), from: 0 }));
+  byId("page-before").addEventListener("click", () => ask({ from: Math.max(0, wanted.from - PAGE) }));
+  byId("page-after").addEventListener("click", () => ask({ from: wanted.from + PAGE }));
+  byId("search").addEventListener("submit", async (event) => {
     event.preventDefault();
-    const wanted = byId("query").value.trim();
-    const [first] = shownIds().filter((id) => !cards.get(id).item.hidden);
-    // An id that is not shown is asked for by its full name: the server follows it from its next event on.
-    if (wanted) openDetail(cards.has(wanted) || first === undefined ? wanted : first, byId("query"));
+    const id = byId("query").value.trim();
+    if (!id) return;
+    await ask({ find: id, from: 0 });
+    const [first] = [...shownIds(), ...[...byId("uncharted-list").children].map((item) => item.textContent)];
+    // An id that nobody knows is asked for by its full name: the server follows it from its next event on.
+    openDetail(cards.has(id) || first === undefined ? id : first, byId("query"));
   });
   document.addEventListener("keydown", (event) => {
     if (event.key !== "/" || event.target instanceof HTMLInputElement) return;

@@ -20,7 +20,7 @@ SIGNATURES = {
     "Device": "(name, threads=1, cuda_graphs=False, tf32=False)",
     "EventBatch.of": "(unique_ids, ds, y, x=None, future=None, *, partition=0, first_offset=0)",
     "StepEngine.step": "(self, events)",
-    "choose_device": "(name, threads=1, *, cuda_graphs=False, tf32=False)",
+    "choose_device": "(name, threads=1, *, cuda_graphs='auto', tf32=False)",
     "decode_forecast": "(value, key=None)",
     "load_settings": "(file=None, flags=None, default_file=PosixPath('rillcast.toml'))",
     "seal": "(model, metadata, sequence=None)",

@@ -12,7 +12,7 @@ import numpy as np
 from rillcast.arrays import FloatArray, IntArray
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.batcher import DEFAULT_RUNS, Batching
+from rillcast.engine.batcher import DEFAULT_RUNS
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
 from rillcast.events import EventBatch
@@ -49,7 +49,7 @@ class Load:
 
     def __init__(self, bundle: Bundle, on: device.Device, batch_rows: int) -> None:
         # As in the service: on a GPU every call uses buffers that stay.
-        self.engine = StepEngine(bundle, on, batching=Batching(batch_rows, on.row_buckets(batch_rows)))
+        self.engine = StepEngine(bundle, on, batching=on.batching(batch_rows))
         self._frequency = bundle.metadata.frequency
         self._offset = 0
         self.about = {"model": name_of(bundle), "device": on.name}

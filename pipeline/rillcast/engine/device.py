@@ -15,7 +15,7 @@ import ctypes
 import io
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -26,18 +26,24 @@ from onnx import TensorProto, helper
 
 from rillcast.arrays import AnyArray
 from rillcast.engine import host_memory
+from rillcast.engine.batcher import DEFAULT_RUNS, Batching
 from rillcast.engine.capture_lock import CAPTURES
 from rillcast.errors import DeviceError
 
 log = logging.getLogger(__name__)
 
 DeviceName: TypeAlias = Literal["auto", "cuda", "cpu"]
+CudaGraphs: TypeAlias = bool | Literal["auto"]
+"""Whether to capture CUDA graphs; `auto` = on CUDA, for models that can be captured."""
 OPSET = 18
 IR_VERSION = 10
 GRAPHS_SINCE: Final = (1, 31)
 """The first version of ONNX Runtime that replays a captured step rightly (its issues 32120 and 32121)."""
 _WARNING, _ERROR, _FATAL = 2, 3, 4
 _CUDA: Final = "CUDAExecutionProvider"
+_CUDA_RUN_ROWS: Final = 16_384
+"""Events of one call of the sequence graph on CUDA. Its launches do not depend on the number of streams: 61 for each
+period of a GRU, where the step has 379 (by count, not by time). So runs are limited by memory: outputs of 30 MB."""
 _ADVICE: Final = "install an NVIDIA driver of 580 or later, and CUDA 13 (pip install 'rillcast[cuda]')"
 
 
@@ -48,14 +54,14 @@ class Device:
     Attributes:
         name: Name of the provider.
         threads: Threads of ONNX Runtime inside one call.
-        cuda_graphs: Whether calls with fixed buffers are captured as CUDA graphs. The CPU provider ignores it; `choose`
-            refuses it there.
+        cuda_graphs: Whether calls with fixed buffers are captured as CUDA graphs; with `auto` a model that cannot be
+            captured runs without. The CPU provider ignores it; `choose` refuses it there.
         tf32: Whether CUDA may round factors of float32 products to TensorFloat-32, 10 bits of mantissa for 23.
     """
 
     name: Literal["cuda", "cpu"]
     threads: int = 1
-    cuda_graphs: bool = False
+    cuda_graphs: CudaGraphs = False
     tf32: bool = False
 
     def providers(self, *, fixed_buffers: bool = False) -> list[str | tuple[str, dict[str, str]]]:
@@ -113,6 +119,11 @@ class Device:
         sizes = [size for size in (2**power for power in range(4, 31)) if size < batch_rows]
         return (*sizes, batch_rows)
 
+    def batching(self, rows: int) -> Batching:
+        """Return the rules by which calls of at most `rows` events suit the device."""
+        runs = DEFAULT_RUNS if self.name == "cpu" else replace(DEFAULT_RUNS, max_rows=_CUDA_RUN_ROWS)
+        return Batching(rows, self.row_buckets(rows), runs)
+
     def host_buffer(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> AnyArray:
         """Return zeros on the host for copies to and from the device; page-locked on CUDA where that works."""
         if self.name == "cpu":
@@ -130,30 +141,37 @@ class Device:
         return CAPTURES.work() if self.cuda_graphs else nullcontext()
 
 
-def choose(name: DeviceName, threads: int = 1, *, cuda_graphs: bool = False, tf32: bool = False) -> Device:
+def choose(name: DeviceName, threads: int = 1, *, cuda_graphs: CudaGraphs = "auto", tf32: bool = False) -> Device:
     """Return the device to use.
+
+    Args:
+        name: The device; `auto` = CUDA where it works, else the CPU.
+        threads: Threads of ONNX Runtime inside one call.
+        cuda_graphs: Whether to capture CUDA graphs; `auto` = on CUDA with an ONNX Runtime that replays them rightly.
+        tf32: See `Device`.
 
     Raises:
         DeviceError: CUDA was requested and does not work here, or CUDA graphs were requested on another device or with
             an ONNX Runtime that replays them wrongly.
     """
     if name == "cpu":
-        if cuda_graphs:
+        if cuda_graphs is True:
             raise DeviceError("cuda_graphs=true, but device=cpu; set device=cuda, or cuda_graphs=false")
         return Device("cpu", threads)
-    if cuda_graphs and _version() < GRAPHS_SINCE:
+    replays_rightly = _version() >= GRAPHS_SINCE
+    if cuda_graphs is True and not replays_rightly:
         raise DeviceError(
             f"cuda_graphs=true, but ONNX Runtime {ort.__version__} replays the graphs of a step with wrong results; "
             "install onnxruntime-gpu 1.31 or later, or set cuda_graphs=false"
         )
-    reason = _cuda_missing()
+    reason = cuda_missing()
     if reason is None:
         # On CUDA each ScatterND of a model warns that slots have to be unique. Only the scratch slot repeats.
         ort.set_default_logger_severity(_ERROR)
-        return Device("cuda", threads, cuda_graphs, tf32)
+        return Device("cuda", threads, cuda_graphs if replays_rightly else False, tf32)
     if name == "cuda":
         raise DeviceError(f"device=cuda, but {reason}; {_ADVICE}, or set device=cpu or auto")
-    if cuda_graphs:
+    if cuda_graphs is True:
         raise DeviceError(
             f"cuda_graphs=true, but device=auto found no CUDA: {reason}; {_ADVICE}, or set cuda_graphs=false"
         )
@@ -166,7 +184,7 @@ def _version() -> tuple[int, ...]:
     return tuple(int(part) for part in ort.__version__.split(".")[:2])
 
 
-def _cuda_missing() -> str | None:
+def cuda_missing() -> str | None:
     """Return why CUDA cannot be used; None where it can."""
     if _CUDA not in ort.get_available_providers():
         return f"this build of ONNX Runtime ({ort.__version__}) has no CUDA provider"

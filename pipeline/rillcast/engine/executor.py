@@ -15,6 +15,7 @@ input and output. A value that outlives a call is allocated outside of the sessi
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ from rillcast.engine.device import Device
 from rillcast.engine.inputs import PADS, Inputs
 from rillcast.errors import DeviceError
 
+log = logging.getLogger(__name__)
 Bind: TypeAlias = Callable[[ort.IOBinding], None]
 """Binds values that all calls share. They are values of `Device.upload` and never `bind_cpu_input`.
 
@@ -100,14 +102,13 @@ class Executor:
         served = quarantine.add(model, states, branches=on.name == "cpu" and not on.cuda_graphs)
         if on.name == "cuda":
             served = reductions.as_elementwise(served)
-        self._session = on.session(served, fixed_buffers=bool(row_buckets))
+        self._session, self._captures = _load(served, on, fixed_buffers=bool(row_buckets))
         self._binding = self._session.io_binding()
         self._bind = bind
         self._bound: int | None = None
         self._sizes = np.sort(np.array(row_buckets, dtype=np.int64))
         self._buckets: dict[int, _Bucket] = {}
         self._scattered: dict[str, AnyArray] = {}  # flat, of outputs whose rows are not consecutive
-        self._captures = on.cuda_graphs and bool(row_buckets)
         self._numbers = itertools.count(FIRST_NUMBER)
         self._graphs: dict[int, CudaGraph] = {}  # by bucket size
 
@@ -173,7 +174,7 @@ class Executor:
         if self._captures:
             graph = self._graphs.get(size) or self._make_graph(size, bucket)
             nothing = {name: column[:0] for name, column in events.items()}
-            graph.capture(lambda: bucket.fill(nothing))
+            self._call(partial(graph.capture, lambda: bucket.fill(nothing)), size)
             run = graph.replay
         else:
             run = partial(self._session.run_with_iobinding, bucket.binding)
@@ -196,7 +197,10 @@ class Executor:
             run()
         except Exception as error:  # ONNX Runtime's exceptions share no base below Exception
             reason = " ".join(str(error).split())
-            raise DeviceError(f"ONNX Runtime cannot step {streams} streams on {self._on.name}: {reason}") from error
+            graphs = " with CUDA graphs (or set cuda_graphs=false)" if self._captures else ""
+            raise DeviceError(
+                f"ONNX Runtime cannot step {streams} streams on {self._on.name}{graphs}: {reason}"
+            ) from error
 
     def _make_graph(self, size: int, bucket: _Bucket) -> CudaGraph:
         graph = self._graphs[size] = CudaGraph(next(self._numbers), self._session, bucket.binding)
@@ -219,6 +223,23 @@ class Executor:
             binding.bind_ortvalue_output(name, value)
         bucket = self._buckets[size] = _Bucket(binding, host, on_device, outputs, returned, views)
         return bucket
+
+
+def _load(model: bytes, on: Device, *, fixed_buffers: bool) -> tuple[ort.InferenceSession, bool]:
+    """Return the session of a graph, and whether it captures.
+
+    Raises:
+        DeviceError: The device cannot run the graph.
+    """
+    captures = fixed_buffers and on.cuda_graphs is not False
+    try:
+        return on.session(model, fixed_buffers=fixed_buffers), captures
+    except DeviceError as error:
+        if not captures or on.cuda_graphs is True:
+            raise
+        session = on.session(model)  # raises where the graph cannot be loaded at all
+        log.warning("the model runs without CUDA graphs, because it cannot be captured: %s", error)
+        return session, False
 
 
 def _as_slice(rows: IntArray) -> slice | None:

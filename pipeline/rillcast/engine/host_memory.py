@@ -41,6 +41,14 @@ def page_locked(shape: tuple[int, ...], dtype: npt.DTypeLike) -> AnyArray:
     return np.zeros(shape, dtype) if memory is None else np.frombuffer(memory, dtype, math.prod(shape)).reshape(shape)
 
 
+def is_page_locked(array: AnyArray) -> bool:
+    """Return whether an array of `page_locked` is what it is named after."""
+    base: Any = array
+    while isinstance(base, np.ndarray):
+        base = base.base
+    return base is not None
+
+
 def _allocate(size: int) -> Any:
     try:
         runtime = _runtime()

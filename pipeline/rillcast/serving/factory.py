@@ -16,7 +16,6 @@ from rillcast.bundle.bundle import Bundle, BundleMetadata
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.connect import open_encoder, published_part
 from rillcast.codecs.forecasts.columns import model_name
-from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.late import AllowedLateness
 from rillcast.engine.periods import value_of_empty
@@ -129,7 +128,7 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
     return StepEngine(
         bundle,
         on,
-        batching=Batching(settings.worker.batch_rows, on.row_buckets(settings.worker.batch_rows)),
+        batching=on.batching(settings.worker.batch_rows),
         limits=Limits(
             round(settings.state.idle_ttl_s * 1000),
             settings.state.max_streams_per_partition,

@@ -58,9 +58,10 @@ class Settings(BaseSettings):
     """Device of state and model; `auto` takes CUDA where it works, else the CPU."""
     threads: Annotated[int, Field(ge=1)] = 1
     """Threads of ONNX Runtime in one call."""
-    cuda_graphs: bool = False
-    """Captures each batch size of the step as a CUDA graph and replays it, which saves the launch of single kernels. An
-    error where the device is not CUDA, and with an ONNX Runtime before 1.31. Its speed has not been measured yet."""
+    cuda_graphs: bool | Literal["auto"] = "auto"
+    """Captures each batch size of the step as a CUDA graph and replays it, which saves the launch of single kernels.
+    `auto` = on CUDA, unless the model cannot be captured, which a log line says. `true` is an error where the device is
+    not CUDA, and with an ONNX Runtime before 1.31. It has not been measured on a GPU yet."""
     tf32: bool = False
     """Lets CUDA round the factors of float32 products to TensorFloat-32 (10 bits of mantissa for 23), which may be
     faster on wide models and moves some forecasts by more than an export's tolerance. The CPU ignores it. Neither has

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import onnxruntime as ort
@@ -14,6 +14,7 @@ from rillcast.engine.batcher import Batching
 from rillcast.engine.cuda_graphs import RUN_OPTION
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import Outcome, StepEngine
+from rillcast.errors import DeviceError
 from rillcast.events import EventBatch
 from tests.support.toy import toy_bundle, unroll
 
@@ -174,6 +175,40 @@ def test_nothing_is_captured_unless_asked_for(monkeypatch: pytest.MonkeyPatch) -
     streams.step([1, 2, 3], 1)
     assert given
     assert set(given) == {None}
+
+
+@pytest.mark.parametrize("graphs", [True, "auto"])
+def test_a_model_that_cannot_be_captured_runs_without_unless_graphs_were_asked_for(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, graphs: bool | Literal["auto"]
+) -> None:
+    plain = Device.session
+
+    def session(self: Device, model: bytes, *, fixed_buffers: bool = False) -> ort.InferenceSession:
+        if fixed_buffers:
+            raise DeviceError("a node runs on the CPU")
+        return plain(self, model)
+
+    monkeypatch.setattr(Device, "session", session)
+    on = Device("cpu", cuda_graphs=graphs)
+    if graphs is True:
+        with pytest.raises(DeviceError, match="a node runs on the CPU"):
+            StepEngine(toy_bundle(), on, batching=Batching(8, BUCKETS))
+        return
+    streams = Streams(StepEngine(toy_bundle(), on, batching=Batching(8, BUCKETS)))
+    for number, chosen in enumerate(([1, 2], [3, 1, 2], [1])):
+        streams.step(chosen, number + 1)
+    assert "without CUDA graphs, because it cannot be captured: a node runs on the CPU" in caplog.text
+
+
+def test_a_failed_capture_says_what_to_do(captures: list[Capturing], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    streams = Streams(capturing_engine())
+    monkeypatch.setattr(Capturing, "run_with_iobinding", fail)
+    with pytest.raises(DeviceError, match=r"or set cuda_graphs=false\): operation not permitted"):
+        streams.step([1], 1)
+    assert captures
 
 
 def test_runs_of_events_are_never_captured(captures: list[Capturing]) -> None:

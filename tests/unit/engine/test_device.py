@@ -9,6 +9,7 @@ import onnxruntime as ort
 import pytest
 
 from rillcast.engine import device
+from rillcast.engine.batcher import Batching
 from rillcast.errors import DeviceError
 from tests.support.paths import ROOT
 from tests.support.toy import ToyGraph
@@ -99,7 +100,7 @@ def test_without_a_driver_nothing_is_loaded(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_cuda_graphs_need_an_onnx_runtime_that_replays_them_rightly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(device, "_cuda_missing", lambda: None)
+    monkeypatch.setattr(device, "cuda_missing", lambda: None)
     monkeypatch.setattr(ort, "__version__", "1.30.0")
     with pytest.raises(DeviceError, match=r"1\.30\.0 replays .* wrong results; install onnxruntime-gpu 1\.31 or later"):
         device.choose("cuda", cuda_graphs=True)
@@ -107,6 +108,23 @@ def test_cuda_graphs_need_an_onnx_runtime_that_replays_them_rightly(monkeypatch:
     for version in ("1.31.0", "1.100.0", "2.0.0rc1"):
         monkeypatch.setattr(ort, "__version__", version)
         assert device.choose("cuda", cuda_graphs=True).cuda_graphs
+
+
+def test_graphs_are_captured_by_default_where_they_are_replayed_rightly(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert device.choose("cpu").cuda_graphs is False
+    monkeypatch.setattr(device, "cuda_missing", lambda: None)
+    monkeypatch.setattr(ort, "__version__", "1.31.0")
+    assert device.choose("auto").cuda_graphs == "auto"
+    assert device.choose("cuda", cuda_graphs=False).cuda_graphs is False
+    monkeypatch.setattr(ort, "__version__", "1.30.0")
+    assert device.choose("cuda").cuda_graphs is False
+
+
+def test_calls_suit_the_device() -> None:
+    assert device.Device("cpu").batching(256) == Batching(256)
+    on_gpu = device.Device("cuda").batching(100)
+    assert (on_gpu.rows, on_gpu.row_buckets) == (100, (16, 32, 64, 100))
+    assert on_gpu.runs.max_rows > Batching().runs.max_rows
 
 
 def test_the_package_requires_that_version() -> None:
@@ -119,7 +137,7 @@ def test_the_package_requires_that_version() -> None:
 
 @pytest.mark.parametrize("tf32", [False, True])
 def test_products_are_rounded_to_tf32_only_on_request(monkeypatch: pytest.MonkeyPatch, tf32: bool) -> None:
-    monkeypatch.setattr(device, "_cuda_missing", lambda: None)
+    monkeypatch.setattr(device, "cuda_missing", lambda: None)
     on = device.choose("cuda", tf32=tf32)
     for fixed_buffers in (False, True):
         preferred = on.providers(fixed_buffers=fixed_buffers)[0]

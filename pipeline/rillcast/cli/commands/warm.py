@@ -143,7 +143,6 @@ def _warming(settings: Settings, partitions: int, history: str | None, unit: Uni
     from rillcast.codecs.connect import open_decoder
     from rillcast.durability.warming import Warming
     from rillcast.engine import device
-    from rillcast.engine.batcher import Batching
     from rillcast.engine.residents import Limits
     from rillcast.engine.step_engine import StepEngine
     from rillcast.serving.factory import allowed_lateness
@@ -153,11 +152,10 @@ def _warming(settings: Settings, partitions: int, history: str | None, unit: Uni
         Bundle.load(settings.model),
         device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs, tf32=settings.tf32),
     )
-    rows = settings.worker.batch_rows
     engine = StepEngine(
         bundle,
         on,
-        batching=Batching(rows, on.row_buckets(rows)),
+        batching=on.batching(settings.worker.batch_rows),
         # A file may hold one stream after the other: by event time all but the last would be idle.
         limits=Limits(
             0,

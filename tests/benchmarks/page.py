@@ -51,9 +51,9 @@ def page(results: Mapping[str, Result]) -> str:
     ):
         parts.append(f"## {title}\n\n" + (body(results[name]) if name in results else "Not measured in this run."))
     gpu = """
-        Not measured: no GPU was at hand. So nothing is known of the speed of a GPU, or of the gain from `cuda_graphs`,
-        which has only been run against a stand-in for a capturing session. `rillcast bench step MODEL --device cuda
-        --cuda-graphs` measures the engine on a GPU, each batch size without and with CUDA graphs, in turns."""
+        Not measured: no GPU was at hand. So nothing is known of the speed of a GPU, or of the gain from `cuda_graphs`.
+        `rillcast bench gpu MODEL` measures both, and compares the forecasts with those of the CPU
+        ([how](how-to/gpu-sizing.md))."""
     parts.append(f"## GPU\n\n{_prose(gpu)}")
     return "\n\n".join(parts) + "\n"
 

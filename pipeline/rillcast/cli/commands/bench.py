@@ -25,6 +25,7 @@ examples:
   rillcast bench raw model.onnx --aggregate mean
   rillcast bench memory model.onnx --streams 1000000
   rillcast bench file model.onnx
+  rillcast bench gpu model.onnx > gpu.md
   rillcast bench sizing model.onnx --streams 50000 --rates 2000
   rillcast bench kafka --model model.onnx --kafka.bootstrap-servers localhost:9092 --codecs json,float32
   rillcast bench latency --model model.onnx --kafka.bootstrap-servers localhost:9092
@@ -61,6 +62,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "sizing": Benchmark(
         "members, memory, partitions and bytes of a deployment, by streams and events per second", "model"
     ),
+    "gpu": Benchmark("whether a GPU works, computes right, and is worth having: a page, in under 5 minutes", "model"),
     "file": Benchmark("events per second of the service from a file to a file", "model"),
     "kafka": Benchmark("events per second of the service on Kafka, against the limit of client and codec", "kafka"),
     "latency": Benchmark("time from the append of an observation to the append of its forecast", "kafka"),

@@ -26,7 +26,10 @@ from deploy.grafana.dashboards import DASHBOARDS
 from deploy.settings_page import settings_page
 
 HERE: Final = Path(__file__).parent
-ALERTS: Final = (HERE / "prometheus" / "rules" / "alerts.yml", HERE / "prometheus" / "tests" / "alerts_test.yml")
+ALERTS: Final = (
+    HERE / "prometheus" / "rules" / "alerts.yml",
+    *sorted((HERE / "prometheus" / "tests").glob("*_test.yml")),
+)
 _RUNBOOK: Final = re.compile(r"(?P<key>runbook_url: )\S+/runbooks/")
 _DASHBOARDS_PAGE: Final = """\
 # Dashboards

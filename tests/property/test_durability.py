@@ -343,7 +343,6 @@ def test_after_a_failed_transaction_the_worker_resets_and_nothing_is_lost_or_dou
     events: list[tuple[int, int, int]], polls: list[int], aborts: set[int], ambiguous: bool
 ) -> None:
     """The worker goes on. An ambiguous end looks like a failure although the transaction succeeded."""
-    from rillcast.errors import TransactionAborted
 
     log, expected = fill(events)
     shelf = Shelf()
@@ -354,19 +353,8 @@ def test_after_a_failed_transaction_the_worker_resets_and_nothing_is_lost_or_dou
         snapshots=StateSettings(snapshot_interval_s=3, snapshot_max_interval_s=3),
         store=lambda _sink: MemoryStore(shelf, polls_per_restore=2),
     )
-    count = 0
-
-    def fail() -> None:
-        nonlocal count
-        count += 1
-        if count in aborts:
-            raise TransactionAborted("the coordinator is away")
-
     assert isinstance(harness.sink, MemoryTransactionalSink)
-    if ambiguous:
-        harness.sink.after_end = fail
-    else:
-        harness.sink.before_end = fail
+    harness.sink.fail_at(aborts, ambiguous=ambiguous)
     harness.source.before_poll.extend([tick(harness)] * 10_000)
     harness.worker.run()
     assert harness.metric("rillcast_events_total", status="ok") == len(events), "each is counted once"

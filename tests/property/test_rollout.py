@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rillcast.errors import ServedByAnotherKindError, TransactionAborted, TransportError
+from rillcast.errors import ServedByAnotherKindError, TransportError
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore, Superseded
 from rillcast.transports.base import Channel
@@ -308,20 +308,10 @@ def test_a_transaction_that_fails_at_a_take_over_loses_and_doubles_nothing(
 ) -> None:
     log, _ = fill(events)
     world = World(log, "exactly_once", visible=False)
-    count = 0
-
-    def fail() -> None:
-        nonlocal count
-        count += 1
-        if count in aborts:
-            raise TransactionAborted("the coordinator is away")
 
     def prepare(harness: workers.Harness) -> None:
         assert isinstance(harness.sink, MemoryTransactionalSink)
-        if ambiguous:
-            harness.sink.after_end = fail
-        else:
-            harness.sink.before_end = fail
+        harness.sink.fail_at(aborts, ambiguous=ambiguous)
 
     run(world, cycle(polls).__next__, promote={2: 37, 9: 41, 12: 31}, rest=5, prepare=prepare)
     run(world, cycle(polls).__next__)
@@ -334,17 +324,10 @@ def test_a_model_that_is_ahead_of_the_positions_after_a_reset_begins_again(abort
     """Its partitions were reset to the committed positions before its next slice: it has seen later events."""
     log, _ = fill([(0, n % 4, n + 1) for n in range(60)])
     world = World(log, "exactly_once", visible=False, snapshot_interval_s=0.5, polls_per_restore=1)
-    count = 0
-
-    def fail() -> None:
-        nonlocal count
-        count += 1
-        if count == aborted:
-            raise TransactionAborted("the coordinator is away")
 
     def prepare(harness: workers.Harness) -> None:
         assert isinstance(harness.sink, MemoryTransactionalSink)
-        harness.sink.before_end = fail
+        harness.sink.fail_at({aborted}, ambiguous=False)
 
     harness = run(world, lambda: 3, promote={2: 37, 9: 31}, rest=20, prepare=prepare)
     assert harness.metric("rillcast_rewinds_total") == 1

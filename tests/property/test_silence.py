@@ -18,7 +18,6 @@ from hypothesis import strategies as st
 
 from rillcast.bundle.frequency import Frequency
 from rillcast.engine.periods import Aggregation
-from rillcast.errors import TransactionAborted
 from rillcast.publishing.dead_letters import DeadLetter
 from rillcast.settings import StateSettings, WorkerSettings
 from rillcast.transports.base import Channel, Polled
@@ -186,20 +185,11 @@ def test_a_silent_partition_closes_its_periods_at_one_point(
 def test_a_decision_and_its_forecasts_are_in_one_transaction(
     drawn: list[Action], aborts: set[int], ambiguous: bool
 ) -> None:
-    play, count = Play(drawn), 0
+    play = Play(drawn)
     harness = build(play, Shelf(), "exactly_once", cycle([5]), visible=False)
 
-    def fail() -> None:
-        nonlocal count
-        count += 1
-        if count in aborts:
-            raise TransactionAborted("the coordinator is away")
-
     assert isinstance(harness.sink, MemoryTransactionalSink)
-    if ambiguous:
-        harness.sink.after_end = fail
-    else:
-        harness.sink.before_end = fail
+    harness.sink.fail_at(aborts, ambiguous=ambiguous)
     in_the_transaction(harness)
     play.left.extend([1] * 60)
     harness.worker.run()

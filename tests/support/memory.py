@@ -7,7 +7,7 @@ A `Log` outlives a process: it holds the events, the group's committed positions
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -248,6 +248,21 @@ class MemoryTransactionalSink(MemorySink):
         super().__init__(log)
         self.before_end: Callable[[], None] = lambda: None
         self.after_end: Callable[[], None] = lambda: None
+
+    def fail_at(self, commits: Container[int], *, ambiguous: bool) -> None:
+        """Abort the commits of these numbers (from 1), before their end or, `ambiguous`, after it."""
+        count = 0
+
+        def fail() -> None:
+            nonlocal count
+            count += 1
+            if count in commits:
+                raise TransactionAborted("the coordinator is away")
+
+        if ambiguous:
+            self.after_end = fail
+        else:
+            self.before_end = fail
 
     def flush(self, timeout_s: float) -> None:
         raise AssertionError("a transactional sink is committed, not flushed")

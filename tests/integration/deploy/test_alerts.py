@@ -27,6 +27,7 @@ def rules(name: str) -> list[dict[str, Any]]:
 
 
 DOCS = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Documentation"]
+CASES = sorted((FOLDER / "tests").glob("*_test.yml"))
 ALERTS = [rule["alert"] for rule in rules("alerts")]
 
 
@@ -54,13 +55,13 @@ def test_the_rules_are_well_formed() -> None:
 
 
 def test_the_rules_do_what_their_tests_say() -> None:
-    promtool("test", "rules", str(FOLDER / "tests" / "alerts_test.yml"))
+    promtool("test", "rules", *map(str, CASES))
 
 
 @pytest.mark.parametrize("alert", ALERTS)
 def test_an_alert_is_tested_to_fire_and_not_to(alert: str) -> None:
-    document = yaml.safe_load((FOLDER / "tests" / "alerts_test.yml").read_text())
-    cases = [case for test in document["tests"] for case in test["alert_rule_test"] if case["alertname"] == alert]
+    tests = [test for path in CASES for test in yaml.safe_load(path.read_text())["tests"]]
+    cases = [case for test in tests for case in test["alert_rule_test"] if case["alertname"] == alert]
     assert any(case.get("exp_alerts") for case in cases), "no test in which it fires"
     assert any(not case.get("exp_alerts") for case in cases), "no test in which it does not"
 

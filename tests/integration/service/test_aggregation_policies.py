@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,19 +12,18 @@ from typing import Any
 
 import pytest
 
-from rillcast.bundle.bundle import Bundle, Status
+from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
 from rillcast.engine.late import AllowedLateness
 from rillcast.engine.periods import Aggregation
 from rillcast.engine.residents import Limits
 from rillcast.publishing.dead_letters import DeadLetter
-from rillcast.settings import Settings
 from rillcast.transports.base import Channel
 from rillcast_training.export.bundle import export
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 from tests.support.memory import Log
-from tests.support.paths import ROOT
+from tests.support.policy_tables import assert_settings_exist, codes, rows, statuses
 from tests.support.workers import build, observation
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
@@ -187,28 +185,14 @@ def test_cell(bundle: Bundle, name: str, per_poll: int) -> None:
     assert log.committed == {0: len(cell.values)}, "nothing stops the partition"
 
 
-def table() -> list[list[str]]:
-    """Return the rows of the table: input, setting, what happens, published, dead letter, test."""
-    (text,) = (part for part in (ROOT / "docs" / "data.md").read_text().split("\n## ") if part.startswith("Aggreg"))
-    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]  # behind the header
-    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
-
-
-def codes(text: str) -> set[str]:
-    return set(re.findall(r"`([^`]+)`", text))
-
-
 def test_the_table_and_the_cells_are_the_same() -> None:
-    assert sorted(row[5] for row in table()) == sorted(f"`{name}`" for name in CELLS)
+    assert sorted(row[5] for row in rows("Aggregation")) == sorted(f"`{name}`" for name in CELLS)
 
 
-@pytest.mark.parametrize("row", table(), ids=lambda row: row[5].strip("`"))
+@pytest.mark.parametrize("row", rows("Aggregation"), ids=lambda row: row[5].strip("`"))
 def test_a_row_says_what_its_cell_expects(row: list[str]) -> None:
     _, setting, _, published, dead, name = row
     cell = CELLS[name.strip("`")]
     assert codes(dead) == set(cell.dead)
-    statuses = {status for _, _, status, _ in cell.published}
-    assert codes(published) & {status.name.lower() for status in Status} <= statuses
-    for place in codes(setting) - {"auto"}:
-        section, _, member = place.split(" ")[0].partition(".")
-        assert member in type(getattr(Settings(), section)).model_fields, place
+    assert statuses(published) <= {status for _, _, status, _ in cell.published}
+    assert_settings_exist(codes(setting) - {"auto"})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -12,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from rillcast.bundle.bundle import Bundle, Status
+from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
 from rillcast.codecs.observations.expansion import Expansion
@@ -23,13 +22,12 @@ from rillcast.engine.late import AllowedLateness
 from rillcast.engine.residents import Limits
 from rillcast.publishing.dead_letters import DeadLetter
 from rillcast.publishing.filters import Policy
-from rillcast.settings import Settings
 from rillcast.transports.base import Channel
 from rillcast_training.export.bundle import export
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 from tests.support.formats import format_of, mock_registry, writer_of
 from tests.support.memory import Log
-from tests.support.paths import ROOT
+from tests.support.policy_tables import assert_settings_exist, codes, rows, statuses
 from tests.support.workers import Harness, build, observation
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
@@ -370,30 +368,17 @@ def test_cell(bundle: Bundle, name: str, per_poll: int) -> None:
     assert log.committed == {0: len(cell.values)}, "nothing stops the partition"
 
 
-def table() -> list[list[str]]:
-    """Return the rows of the table: input, setting, what happens, published, dead letter, test."""
-    text = (ROOT / "docs" / "data.md").read_text().split("\n## ")[0]
-    lines = [line for line in text.splitlines() if line.startswith("| ")][2:]  # behind the header
-    return [[cell.strip() for cell in line[1:-1].split("|")] for line in lines]
-
-
-def codes(text: str) -> set[str]:
-    return set(re.findall(r"`([^`]+)`", text))
-
-
 def test_the_table_and_the_cells_are_the_same() -> None:
-    assert sorted(row[5] for row in table()) == sorted(f"`{name}`" for name in CELLS)
+    assert sorted(row[5] for row in rows()) == sorted(f"`{name}`" for name in CELLS)
 
 
-@pytest.mark.parametrize("row", table(), ids=lambda row: row[5].strip("`"))
+@pytest.mark.parametrize("row", rows(), ids=lambda row: row[5].strip("`"))
 def test_a_row_says_what_its_cell_expects(row: list[str]) -> None:
     _, setting, _, published, dead, name = row
     cell = CELLS[name.strip("`")]
     assert codes(dead) == set(cell.dead)
-    assert codes(published) & {status.name.lower() for status in Status} <= set(cell.published)
-    for place in codes(setting):
-        section, _, member = place.split(" ")[0].partition(".")
-        assert member in type(getattr(Settings(), section)).model_fields, place
+    assert statuses(published) <= set(cell.published)
+    assert_settings_exist(codes(setting))
 
 
 def test_every_reason_of_a_dead_letter_stands_in_a_row() -> None:
@@ -403,5 +388,5 @@ def test_every_reason_of_a_dead_letter_stands_in_a_row() -> None:
         Reason.ANOMALY_TOO_LARGE,
         Reason.ALARM_TOO_LARGE,
     }  # tests/integration/kafka/test_too_large.py
-    said = set[str]().union(*(codes(row[4]) for row in table()))
+    said = set[str]().union(*(codes(row[4]) for row in rows()))
     assert said == {str(reason) for reason in Reason} - of_covariates - of_outputs

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from rillcast import cli
+from tests.support.commands import leaves
 from tests.support.forecasters import write_network
-from tests.unit.docs.test_language import subparsers
 
 # In this order: a command may read what one before it wrote. The second member is the exit code.
 COMMANDS = [
@@ -47,15 +45,6 @@ COMMANDS = [
 ELSEWHERE = ("bench", "demo", "dlq replay", "model rollback", "replay", "state", "train", "tune", "warm")
 START = 1_714_521_600_000
 RUN = "run --model universal:1h --input.path late.csv --output.path forecasts.jsonl --http.enabled false"
-
-
-def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    parser.format_help()  # adds the arguments
-    below = list(subparsers(parser))
-    for one in below:
-        yield from leaves(one)
-    if not below:
-        yield parser
 
 
 def test_the_list_of_commands_is_complete() -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,8 +12,8 @@ import pytest
 
 from rillcast import cli
 from rillcast.cli import flags
+from tests.support.commands import leaves
 from tests.support.forecasters import write_network
-from tests.unit.docs.test_language import subparsers
 
 
 class Output(NamedTuple):
@@ -116,15 +114,6 @@ def refused(argv: list[str], folder: Path, capsys: pytest.CaptureFixture[str]) -
     assert code == 2, message
     assert files_of(folder) == before
     return message
-
-
-def leaves(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    parser.format_help()  # adds the arguments
-    below = list(subparsers(parser))
-    for one in below:
-        yield from leaves(one)
-    if not below:
-        yield parser
 
 
 def test_the_list_of_outputs_is_complete() -> None:

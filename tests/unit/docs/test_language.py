@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import re
 from collections.abc import Iterator
@@ -14,6 +13,7 @@ from pydantic import BaseModel
 from rillcast import cli
 from rillcast.cli.entry import COMMANDS
 from rillcast.settings import Settings
+from tests.support.commands import subparsers
 from tests.support.paths import ROOT
 
 # The one list of words and phrases that no text for users has. Each is replaced by the plain word.
@@ -35,12 +35,6 @@ MODULES = sorted(
 def dropped(text: str) -> list[str]:
     """Return the dropped words of a text."""
     return sorted({found[0].strip(" .,").lower() for found in PATTERN.finditer(" ".join(text.split()))})
-
-
-def subparsers(parser: argparse.ArgumentParser) -> Iterator[argparse.ArgumentParser]:
-    for action in parser._actions:  # argparse has no other way
-        if isinstance(action, argparse._SubParsersAction):
-            yield from (action.choices[listed.dest] for listed in action._choices_actions)
 
 
 @pytest.mark.parametrize("command", COMMANDS)

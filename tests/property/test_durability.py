@@ -501,7 +501,10 @@ def test_partitions_may_come_and_go_in_any_state(
     ("delivery", "visible"), [("at_least_once", True), ("at_least_once", False), ("exactly_once", False)]
 )
 def test_every_crash_point_of_a_long_run_in_turn(point: str, delivery: Delivery, visible: bool) -> None:
-    """Random examples seldom crash late enough for a page that is newer than its mark; this tries every point."""
+    """Random examples seldom crash late enough for a page that is newer than its mark; this tries every point.
+
+    The cases with and without a transaction or a visible store begin at other numbers, so that each is tried by one.
+    """
     rng = np.random.default_rng(7)
     events = [(int(p), int(s), int(y)) for p, s, y in zip(*rng.integers(0, [[2], [6], [1000]], (3, 90)), strict=True)]
     limits = Limits(idle_ttl_ms=30)
@@ -516,7 +519,7 @@ def test_every_crash_point_of_a_long_run_in_turn(point: str, delivery: Delivery,
     run_once(whole, Shelf(), delivery, visible=False, per_poll=lambda: 10**6, limits=limits)
     expected = forecasts_by_stream(whole)
     crashed = 0
-    for count in range(1, 40):
+    for count in range(1 + visible + 2 * (delivery == "exactly_once"), 40, 3):
         log, shelf = timed(), Shelf()
         first = run_once(log, shelf, delivery, visible=visible, per_poll=lambda: 2, crash=(point, count), limits=limits)
         crashed += first.health.started and bool(first.source.before_poll)
@@ -524,4 +527,4 @@ def test_every_crash_point_of_a_long_run_in_turn(point: str, delivery: Delivery,
         assert forecasts_by_stream(log) == expected, f"after a crash at {point} number {count}"
         if delivery == "exactly_once":
             assert repeats(log) == 0
-    assert crashed >= 10, "this point is seldom reached"
+    assert crashed >= 4, "this point is seldom reached"

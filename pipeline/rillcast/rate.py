@@ -11,6 +11,9 @@ from typing import Final
 _DAYS: Final = {"hour": 1 / 24, "day": 1.0, "week": 7.0, "month": 30.436875, "year": 365.2425}
 _RATE: Final = re.compile(r"(\d+(?:\.\d+)?)/(hour|day|week|month|year)")
 
+NEVER: Final = ("off", "0")
+"""Texts for what is never to happen, which is no rate."""
+
 
 def days_between(rate: str) -> float:
     """Return the days between two of what happens at a rate, such as 7 for `1/week`.

@@ -25,7 +25,8 @@ from rillcast.events import EventBatch
 from rillcast_training.export.bundle import describe, to_onnx
 from rillcast_training.export.restore import attach, restore, shorten
 from rillcast_training.export.sequence_export import sequence_to_onnx
-from rillcast_training.model.forecaster import Forecaster, Rows
+from rillcast_training.model.forecaster import Forecaster
+from rillcast_training.model.rows import Rows
 from tests.support.covariates import EVERY_KIND, config_with, some_covariates
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 

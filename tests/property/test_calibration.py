@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from rillcast.bundle.bundle import Status
 from rillcast_training.model import calibration
 from rillcast_training.model.calibration import anchor_horizons
-from rillcast_training.model.forecaster import Forecaster, Rows
+from rillcast_training.model.forecaster import Forecaster
+from rillcast_training.model.rows import Rows
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 
 HORIZON = 20  # long enough that periods share a place for the forecasts of the farther horizons

@@ -12,7 +12,8 @@ from rillcast.bundle.bundle import Status
 from rillcast_training.data.series import segments
 from rillcast_training.data.windows import Window, collate
 from rillcast_training.model.cells import CELLS
-from rillcast_training.model.forecaster import Forecaster, Rows, StepOutputs
+from rillcast_training.model.forecaster import Forecaster
+from rillcast_training.model.rows import Rows, StepOutputs
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 
 TOLERANCE = 1e-4  # of |forecast| + scale: float32, two orders of summation
@@ -59,7 +60,7 @@ def run_steps(forecaster: Forecaster, ds: list[np.ndarray], y: list[np.ndarray])
         for whole, part in zip(rows.flat(), following.flat(), strict=True):
             whole[active] = part
         for position, i in enumerate(active):
-            outputs[i].append(StepOutputs(*(tensor[position] for tensor in found)))
+            outputs[i].append(StepOutputs(*(tensor[position] for tensor in found.flat())))
     return outputs
 
 

@@ -95,8 +95,8 @@ class AlarmsOracle:
         for name in FIGURES:
             middle = self.means["miss" if name == "miss" else "slow"]
             high, low = max(self.high[name], self.means[name]), min(self.low[name], self.means[name])
-            self.high[name] = high - 3e-5 * max(high - middle, 0)
-            self.low[name] = low + 3e-5 * max(middle - low, 0)
+            self.high[name] = high + 3e-5 * (middle - high)
+            self.low[name] = low + 3e-5 * (middle - low)
         if self.seen:
             self.longest_gap = max(self.longest_gap, idle)
         self.last, self.seen = y, self.seen + 1

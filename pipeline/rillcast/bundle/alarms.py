@@ -13,7 +13,7 @@ import numpy as np
 
 from rillcast.arrays import FloatArray
 from rillcast.bundle.frequency import DAY_MS, Frequency
-from rillcast.rate import days_between
+from rillcast.rate import NEVER, days_between
 
 ALARM: Final = "alarm"
 ALARM_INTERVAL: Final = "alarm_interval"
@@ -39,15 +39,17 @@ _SIDED: Final = ("spike", "level shift", "drift")
 def slots_per_alarm(rate: str, frequency: Frequency) -> float:
     """Return the periods in which one alarm a stream is wanted.
 
-    It is at least `LEAST_SLOTS`: a stream of weeks cannot have a well-founded alarm each week.
+    It is at least `LEAST_SLOTS`: a stream of weeks cannot have a well-founded alarm each week. 0 = no alarm is wanted.
 
     Args:
-        rate: As `1/week` or `0.5/day`.
+        rate: As `1/week` or `0.5/day`, or one of `NEVER`.
         frequency: Length of a period.
 
     Raises:
         ValueError: `rate` is no such text.
     """
+    if rate.strip() in NEVER:
+        return 0.0
     return max(LEAST_SLOTS, days_between(rate) * DAY_MS / frequency.nominal_ms)
 
 

@@ -90,8 +90,7 @@ def check_graph(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -
     _expect(inputs, "input", "ds", "int64", [], events)
     _expect(inputs, "input", "y", "float32", [], events)
     covariates = _check_covariates(inputs, metadata, events)
-    for name in {CALIBRATE, ALARM_INTERVAL} & set(inputs):
-        _check_scalar(inputs[name], "float32")
+    _check_optional(inputs)
     _expect(outputs, "output", "forecast", "float32", [metadata.horizon, len(metadata.quantiles)], events)
     _expect(outputs, "output", "status", "int8", [], events)
     if metadata.scores:
@@ -126,6 +125,14 @@ def check_graph(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -
         raise BundleError("outputs", f"unknown outputs {unknown}; the engine reads {sorted(known)}")
     inner_inputs, inner_outputs = ({n for n in names if not n.startswith(STATE_PREFIX)} for names in (inputs, outputs))
     return inner_inputs, inner_outputs
+
+
+def _check_optional(inputs: dict[str, onnx.ValueInfoProto]) -> None:
+    """Require the types and shapes of the inputs that a graph may have."""
+    if CALIBRATE in inputs:
+        _check_scalar(inputs[CALIBRATE], "float32")
+    if ALARM_INTERVAL in inputs:
+        _expect(inputs, "input", ALARM_INTERVAL, "float32", [], "B")
 
 
 def _check_covariates(inputs: dict[str, onnx.ValueInfoProto], metadata: BundleMetadata, events: str) -> set[str]:

@@ -149,7 +149,7 @@ class _DryRun:
         if self.bundle.has_calibrate:
             inputs[CALIBRATE] = np.array(1, np.float32)
         if self.bundle.has_alarm_interval:
-            inputs[ALARM_INTERVAL] = np.array(LEAST_SLOTS, np.float32)
+            inputs[ALARM_INTERVAL] = np.full(streams.size, LEAST_SLOTS, np.float32)
         return inputs
 
     def _plain(

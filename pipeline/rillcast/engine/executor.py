@@ -30,10 +30,12 @@ from rillcast.bundle.bundle import StateSpec
 from rillcast.engine import quarantine, reductions
 from rillcast.engine.cuda_graphs import FIRST_NUMBER, CudaGraph
 from rillcast.engine.device import Device
-from rillcast.engine.inputs import PADS, Inputs
+from rillcast.engine.inputs import PADS
 from rillcast.errors import DeviceError
 
 log = logging.getLogger(__name__)
+
+Columns: TypeAlias = Mapping[str, AnyArray]
 Bind: TypeAlias = Callable[[ort.IOBinding], None]
 """Binds values that all calls share. They are values of `Device.upload` and never `bind_cpu_input`.
 
@@ -115,16 +117,17 @@ class Executor:
     def run(
         self,
         slots: IntArray,
-        inputs: Inputs,
+        inputs: Columns,
         rows: IntArray,
-        columns: Mapping[str, AnyArray],
+        columns: Columns,
         generation: int,
     ) -> None:
         """Run the graph once and store its outputs.
 
         Args:
             slots: `(B,)` int64, unique.
-            inputs: Columns of `(B,)` events, or of `(B, T)` where the graph takes runs.
+            inputs: By name of the input, columns of `(B,)` streams or events, or of `(B, T)` events where the graph
+                takes runs.
             rows: `(B,)` or `(B, T)`, the row of `columns` for the outputs of each event. A run has one value of
                 `healthy`, which goes to all its events.
             columns: By name of the output, `(n, ...)`.
@@ -145,10 +148,10 @@ class Executor:
             with self._on.work():
                 self._run_in_place(slots, inputs, rows, columns)
 
-    def _run_in_place(self, slots: IntArray, inputs: Inputs, rows: IntArray, columns: Mapping[str, AnyArray]) -> None:
+    def _run_in_place(self, slots: IntArray, inputs: Columns, rows: IntArray, columns: Columns) -> None:
         binding = self._binding
         binding.bind_cpu_input("slots", slots)
-        for name, column in inputs.columns().items():
+        for name, column in inputs.items():
             binding.bind_cpu_input(name, column)
         events = rows.shape
         # Consecutive rows in order are a slice, which the model fills directly.
@@ -166,11 +169,11 @@ class Executor:
         for name, target in copied.items():
             columns[name][rows] = target[:, None] if name == quarantine.HEALTHY and rows.ndim == 2 else target
 
-    def _run_in_bucket(self, slots: IntArray, inputs: Inputs, rows: IntArray, columns: Mapping[str, AnyArray]) -> None:
+    def _run_in_bucket(self, slots: IntArray, inputs: Columns, rows: IntArray, columns: Columns) -> None:
         n = slots.size
         size = int(self._sizes[np.searchsorted(self._sizes, n)])
         bucket = self._buckets.get(size) or self._make_bucket(size, inputs, columns)
-        events = {"slots": slots, **inputs.columns()}
+        events = {"slots": slots, **inputs}
         if self._captures:
             graph = self._graphs.get(size) or self._make_graph(size, bucket)
             nothing = {name: column[:0] for name, column in events.items()}
@@ -206,12 +209,12 @@ class Executor:
         graph = self._graphs[size] = CudaGraph(next(self._numbers), self._session, bucket.binding)
         return graph
 
-    def _make_bucket(self, size: int, inputs: Inputs, columns: Mapping[str, AnyArray]) -> _Bucket:
+    def _make_bucket(self, size: int, inputs: Columns, columns: Columns) -> _Bucket:
         """Allocate the buffers of a batch size; called once for each size."""
         binding = self._session.io_binding()
         self._bind(binding)
         host_buffer = self._on.host_buffer
-        given = {"slots": np.empty(0, np.int64), **inputs.columns()}
+        given = {"slots": np.empty(0, np.int64), **inputs}
         host = {name: host_buffer((size, *array.shape[1:]), array.dtype) for name, array in given.items()}
         on_device = {name: self._on.upload(array.copy()) for name, array in host.items()}
         views = {name: host_buffer((size, *column.shape[1:]), column.dtype) for name, column in columns.items()}

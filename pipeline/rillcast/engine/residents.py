@@ -20,7 +20,10 @@ import numpy as np
 import numpy.typing as npt
 
 from rillcast.arrays import IntArray
+from rillcast.bundle.alarms import ONE_A_WEEK
 from rillcast.bundle.bundle import BundleMetadata
+from rillcast.engine.alarm_intervals import HOST_BYTES as ALARM_BYTES
+from rillcast.engine.alarm_intervals import AlarmIntervals, Budget
 from rillcast.engine.device import Device
 from rillcast.engine.late import AllowedLateness, RetainedSteps
 from rillcast.engine.pages import Arrivals, Page, Silence, is_additional
@@ -67,6 +70,7 @@ class Residents:
         limits: Limits,
         lateness: AllowedLateness | None = None,
         aggregation: Aggregation | None = None,
+        alarms: Budget = ONE_A_WEEK,
     ) -> None:
         """Allocate the state.
 
@@ -76,11 +80,12 @@ class Residents:
             limits: Limits on resident streams.
             lateness: Allowed lateness of events; None = nothing is retained for late events.
             aggregation: How raw events become observations; None = each event is one.
+            alarms: How many alarms of a stream are wanted.
         """
         self._limits = limits
         self._tick_ms = max(1, limits.idle_ttl_ms // _TICKS_PER_TTL)
         self._table = SlotTable(limits.page_slots)
-        host_bytes = HOST_BYTES
+        host_bytes = HOST_BYTES + (0 if isinstance(alarms, str) else ALARM_BYTES)
         if lateness is not None:
             host_bytes += 2 * metadata.row_bytes + RetainedSteps.host_bytes(metadata, lateness)
         if aggregation is not None:
@@ -90,6 +95,7 @@ class Residents:
         self.state = SlotState(Slab(metadata.states, device, slots), self._table.page_slots)
         self.retained = None if lateness is None else RetainedSteps(metadata, device, self.state.slab, lateness)
         self.partials = None if aggregation is None else Partials(aggregation, self.state.num_slots)
+        self.alarm_intervals = AlarmIntervals(alarms, metadata.frequency, self._table.ids)
         self._watermarks: dict[int, int] = {}
         self._arrivals: dict[int, Arrivals] = {}
         self._silences: dict[int, list[Silence]] = {}
@@ -380,6 +386,7 @@ class Residents:
             self._clear_host(slots)
 
     def _clear_host(self, slots: IntArray) -> None:
+        self.alarm_intervals.clear(slots)
         if self.retained is not None:
             self.retained.clear(slots)
         if self.partials is not None:

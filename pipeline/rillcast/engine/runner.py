@@ -11,6 +11,7 @@ Invariant: the events of one stream are stepped in the order of the batch, each 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -18,8 +19,8 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime as ort
 
-from rillcast.arrays import AnyArray, IntArray
-from rillcast.bundle.alarms import ALARM, ALARM_COLUMNS, ALARM_INTERVAL, ONE_A_WEEK, slots_per_alarm
+from rillcast.arrays import AnyArray, FloatArray, IntArray
+from rillcast.bundle.alarms import ALARM, ALARM_COLUMNS, ALARM_INTERVAL
 from rillcast.bundle.bundle import CALIBRATE, Bundle
 from rillcast.engine import batcher, quarantine
 from rillcast.engine.batcher import Batching, Runs
@@ -29,7 +30,7 @@ from rillcast.engine.inputs import SlotBatch
 from rillcast.engine.slot_state import NEVER, SlotState
 
 Outputs: TypeAlias = dict[str, AnyArray]
-"""Columns of results by name of the graph's output, `(n, ...)` each."""
+"""Columns by name of the graph's output or input, `(n, ...)` each."""
 
 
 class Calls(NamedTuple):
@@ -55,7 +56,7 @@ class BatchRunner:
         batching: Batching,
         *,
         calibrate: bool,
-        alarms: str = ONE_A_WEEK,
+        alarm_intervals: Callable[[IntArray], FloatArray] | None = None,
     ) -> None:
         """Load the graphs.
 
@@ -65,7 +66,8 @@ class BatchRunner:
             on: Device that runs the graphs.
             batching: Rules by which events are put into calls.
             calibrate: Whether a bundle that learns an online correction of its forecasts applies it.
-            alarms: Rate of the alarms that are wanted of a stream.
+            alarm_intervals: Returns the periods in which one alarm of the streams in some slots is wanted; None = no
+                alarm is.
 
         Raises:
             DeviceError: The device cannot run the bundle.
@@ -75,8 +77,7 @@ class BatchRunner:
         self._runs = batching.runs if bundle.sequence is not None else Runs()
         # On the device, like the state: see `executor.Bind`.
         self._calibrate = on.upload(np.array(calibrate, np.float32))
-        interval = slots_per_alarm(alarms, bundle.metadata.frequency)
-        self._alarm_interval = on.upload(np.array(interval, np.float32))
+        self._alarm_intervals = alarm_intervals
         states, bind = bundle.metadata.states, self._bind
         self._step = Executor(bundle.step.served, states, on, bind, batching.row_buckets)
         self._sequence = Executor(bundle.sequence.served, states, on, bind) if bundle.sequence is not None else None
@@ -128,8 +129,13 @@ class BatchRunner:
         self._state.slab.bind(binding)
         if self._bundle.has_calibrate:
             binding.bind_ortvalue_input(CALIBRATE, self._calibrate)
-        if self._bundle.has_alarm_interval:
-            binding.bind_ortvalue_input(ALARM_INTERVAL, self._alarm_interval)
+
+    def _of_streams(self, slots: IntArray) -> Outputs:
+        """Return the inputs that have one value of each stream."""
+        if not self._bundle.has_alarm_interval:
+            return {}
+        intervals = self._alarm_intervals
+        return {ALARM_INTERVAL: np.zeros(slots.size, np.float32) if intervals is None else intervals(slots)}
 
     def _follows(self, batch: SlotBatch) -> npt.NDArray[np.bool_]:
         """Guess for each event whether it is observed and lies in the period after its stream's event before it.
@@ -149,15 +155,17 @@ class BatchRunner:
 
     def _step_once(self, batch: SlotBatch, call: IntArray, outputs: Outputs) -> None:
         """Step one event of each of some streams; `call` `(B,)` indexes the batch."""
-        events = batch.slots[call], batch.inputs.take(call)
-        self._step.run(*events, batch.rows[call], outputs, self._state.num_slots)
+        slots, inputs = batch.slots[call], batch.inputs.take(call)
+        columns = inputs.columns() | self._of_streams(slots)
+        self._step.run(slots, columns, batch.rows[call], outputs, self._state.num_slots)
 
     def _step_runs(self, batch: SlotBatch, call: IntArray, outputs: Outputs) -> int:
         """Take `(B, T)` events through the sequence graph, step the refused ones singly, and return their number."""
         assert self._sequence is not None  # without it there are no runs
         rows = batch.rows[call]
         slots, inputs = batch.slots[call[:, 0]], batch.inputs.take(call)
-        self._sequence.run(slots, inputs, rows, outputs, self._state.num_slots)
+        columns = inputs.columns() | self._of_streams(slots)
+        self._sequence.run(slots, columns, rows, outputs, self._state.num_slots)
         refused = call[~outputs[quarantine.HEALTHY][rows[:, 0]]]
         for events in refused.T if refused.size else ():
             self._step_once(batch, np.sort(events), outputs)

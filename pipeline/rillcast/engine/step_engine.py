@@ -25,6 +25,7 @@ from rillcast.arrays import FloatArray, IntArray, StatusArray
 from rillcast.bundle.alarms import ALARM, ONE_A_WEEK
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import dry_run, quarantine
+from rillcast.engine.alarm_intervals import Budget
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.inputs import Inputs, SlotBatch
@@ -163,7 +164,7 @@ class StepEngine:
         lateness: AllowedLateness | None = None,
         aggregation: Aggregation | None = None,
         calibrate: bool = True,
-        alarms: str = ONE_A_WEEK,
+        alarms: Budget = ONE_A_WEEK,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Load the bundle on a device.
@@ -176,7 +177,7 @@ class StepEngine:
             lateness: Allowed lateness of events; None = late events are left to the model.
             aggregation: How raw events become one event per period, in `advance`; None = each event is one.
             calibrate: Whether a bundle that learns an online correction of its forecasts applies it.
-            alarms: Rate of the alarms that are wanted of a stream, such as `1/week`.
+            alarms: How many alarms of a stream are wanted, such as `1/week`, or by patterns of stream ids.
             timer: Returns monotonic seconds, for the statistics only.
 
         Raises:
@@ -185,12 +186,13 @@ class StepEngine:
         """
         dry_run.check(bundle)
         self.bundle = bundle
-        self.residents = Residents(bundle.metadata, on, limits, lateness, aggregation)
+        self.residents = Residents(bundle.metadata, on, limits, lateness, aggregation, alarms)
         partials = self.residents.partials
         self._stage = None if partials is None else PeriodStage(self.residents, partials)
         state, retained = self.residents.state, self.residents.retained
         self._state = state
-        self._runner = BatchRunner(bundle, state, on, batching, calibrate=calibrate, alarms=alarms)
+        intervals = self.residents.alarm_intervals.of
+        self._runner = BatchRunner(bundle, state, on, batching, calibrate=calibrate, alarm_intervals=intervals)
         self._replay = None if retained is None else LateReplay(self._runner, state, retained)
         self._timer = timer
 

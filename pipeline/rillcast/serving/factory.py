@@ -170,8 +170,8 @@ def require_supported(settings: Settings, bundle: Bundle) -> None:
         )
     if (settings.alarms.topic is not None or settings.alarms.path is not None) and not bundle.has_alarm:
         raise SettingsError(
-            f"{bundle.metadata.name}: the model has no output 'alarm', as only bundles of experts do; unset "
-            f"alarms.topic and alarms.path, or serve one (rillcast universal export)"
+            f"{bundle.metadata.name}: the model has no output 'alarm'; unset alarms.topic and alarms.path, or serve a "
+            f"bundle of experts (rillcast universal export) or a network of `rillcast train --alarms`"
         )
     require_room(settings, metadata)
 

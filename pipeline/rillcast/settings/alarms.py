@@ -6,12 +6,14 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field
 
-from rillcast.rate import days_between
+from rillcast.rate import NEVER, days_between
 from rillcast.settings.section import FileText, Section
 
 
-def _rate(value: str) -> str:
-    days_between(value)
+def _budget(value: str | dict[str, str]) -> str | dict[str, str]:
+    for rate in [value] if isinstance(value, str) else value.values():
+        if rate.strip() not in NEVER:
+            days_between(rate)
     return value
 
 
@@ -23,9 +25,11 @@ class AlarmSettings(Section):
     path: FileText | None = None
     """File of the alarms (.jsonl), if `output.path` is set; unset = no such records. It is replaced or appended to as
     `output.path`."""
-    per_stream: Annotated[str, AfterValidator(_rate)] = "1/week"
-    """How many alarms of a stream are wanted, as a number and `hour`, `day`, `week`, `month` or `year`. Each stream
-    learns the level at which its alarms come so often. At most one in 50 periods."""
+    per_stream: Annotated[str | dict[str, str], AfterValidator(_budget)] = "1/week"
+    """How many alarms of a stream are wanted, as a number and `hour`, `day`, `week`, `month` or `year`; `off` = none.
+    Each stream learns the level at which its alarms come so often. At most one in 50 periods. A table gives budgets by
+    patterns of stream ids (`{"db-*" = "1/day", "test-*" = "off"}`): the first that fits counts, and a stream that none
+    fits has `1/week`. In a flag or the environment the table is a JSON object."""
     labelled_streams: Annotated[int, Field(ge=0)] = 100
     """Largest number of open alarms that `/metrics` of a member names by stream (`rillcast_stream_alarm`), so that
     Alertmanager can have a notification for each; 0 = none. It bounds the number of series."""

@@ -38,7 +38,7 @@ def bundle(cell: str, layers: int = 1) -> Bundle:
         experts = ExpertForecaster(ExpertsConfig("1h", 7, (5, 11), (0.1, 0.3, 0.5, 0.7, 0.9)))
         return Bundle.from_bytes(seal(experts_to_onnx(experts), describe_experts(experts, name="m")))
     config = small_config(cell=cell, layers=layers, context=15, seasons=(5, 11), max_gap=15, horizon=7, hidden=hidden,
-                          quantiles=(0.1, 0.3, 0.5, 0.7, 0.9))  # fmt: skip
+                          quantiles=(0.1, 0.3, 0.5, 0.7, 0.9), alarms=cell != "elman")  # fmt: skip
     forecaster = random_forecaster(config)
     metadata = describe(forecaster, name="m", training={}, backtest={})
     return Bundle.from_bytes(seal(to_onnx(forecaster), metadata, sequence_to_onnx(forecaster)))
@@ -56,7 +56,13 @@ def step(one: StepEngine, ids: list[str], hours: AnyArray, y: AnyArray, offset: 
 def outputs(result: StepResult) -> Outputs:
     assert result.score is not None
     assert result.anomaly is not None
-    return {"forecast": result.forecast, "status": result.status, "score": result.score, "anomaly": result.anomaly}
+    found: Outputs = {
+        "forecast": result.forecast,
+        "status": result.status,
+        "score": result.score,
+        "anomaly": result.anomaly,
+    }
+    return found | ({} if result.alarm is None else {"alarm": result.alarm})
 
 
 def state(one: StepEngine, streams: int) -> Outputs:
@@ -107,16 +113,18 @@ def test_runs_equal_the_step_bit_for_bit(cell: str, layers: int) -> None:
     by_step, by_run = engine(cell, layers=layers), engine(cell, layers=layers, runs=Runs((16, 4), 64))
     rng = np.random.default_rng(2)
     hour, taken = 473_000, 0
-    for length in (1, 4, 40, 7, 16):
+    for length in (1, 4, 40, 7, 16, 90):
         ids = [f"s{stream}" for stream in range(3)] * length
         hours = np.repeat(hour + np.arange(length), 3)
         y = 100 + 10 * np.sin(hours / 3) + rng.normal(size=hours.size)
+        y[-9:] += 1_000 if length == 90 else 0
         expected, found = (step(one, ids, hours, y, 3 * hour) for one in (by_step, by_run))
         assert_same_bits(outputs(found), outputs(expected))
         taken += found.stats.in_runs
         assert expected.stats.in_runs == 0
         hour += length
-    assert taken == 3 * (4 + 40 + 4 + 16)
+    assert taken == 3 * (4 + 40 + 4 + 16 + 88)
+    assert found.alarm is None or np.flatnonzero(found.alarm[:, 0] == 1).tolist() == list(range(261, 264))
     assert_same_bits(state(by_run, 3), state(by_step, 3))
 
 

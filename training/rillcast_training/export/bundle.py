@@ -21,7 +21,7 @@ from rillcast.outputs import replacing
 from rillcast_training.export.parity import ParityReport, check_parity
 from rillcast_training.export.restore import attach
 from rillcast_training.export.sequence_export import (
-    covariates_and_rows,
+    Given,
     event_example,
     event_inputs,
     results,
@@ -113,7 +113,7 @@ class _StepOverRows(nn.Module):
         self.forecaster = forecaster
 
     def forward(self, row: Tensor, ds: Tensor, y: Tensor, calibrate: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        covariates, rows = covariates_and_rows(self.forecaster, others)
-        x, future = (*covariates, None, None)[:2]
-        outputs, following = self.forecaster.step(ds, y, rows, calibrate, x, future, row)
-        return (*outputs, *following.flat())
+        given = Given.of(self.forecaster, others)
+        x, future, interval = given.x, given.future, given.alarm_interval
+        outputs, following = self.forecaster.step(ds, y, given.rows, calibrate, x, future, row, interval)
+        return (*outputs.flat(), *following.flat())

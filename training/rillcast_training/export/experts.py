@@ -111,7 +111,7 @@ def experts_to_onnx(forecaster: ExpertForecaster) -> onnx.ModelProto:
     """Return the step over whole states: `(slots, ds, y, calibrate, state.*) -> (forecast, ..., state.*.next)`."""
 
     def example(size: int) -> tuple[Tensor, ...]:
-        events = (torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.tensor(1.0), torch.tensor(168.0))
+        events = (torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.tensor(1.0), torch.ones(size))
         return (*events, *forecaster.initial_rows(size).flat())
 
     step = _StepOverRows(forecaster)

@@ -11,26 +11,29 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import onnx
 import torch
 from onnx import TensorProto, helper
 from torch import Tensor, nn
 
-from rillcast.bundle.alarms import ALARM, ALARM_COLUMNS
+from rillcast.bundle.alarms import ALARM, ALARM_COLUMNS, ALARM_INTERVAL
 from rillcast.bundle.bundle import CALIBRATE, REGULAR
 from rillcast.bundle.contract import FUTURE, X
 from rillcast_training.export.tracing import graft_state, row_inputs, row_outputs, trace, value
 from rillcast_training.model.experts.forecaster import ExpertForecaster
-from rillcast_training.model.forecaster import Forecaster, Rows
+from rillcast_training.model.forecaster import Forecaster
+from rillcast_training.model.network_alarms import JUDGED
+from rillcast_training.model.network_alarms import WIDTH as OF_ALARMS
 from rillcast_training.model.recurrence import DOMAIN
+from rillcast_training.model.rows import Rows
 from rillcast_training.model.sequence_calibration import OFFSETS
-from rillcast_training.model.sequence_step import CELLS, TAILS, SequenceStep
+from rillcast_training.model.sequence_step import ALARMS, CELLS, TAILS, SequenceStep
 from rillcast_training.model.tails import MISS, WIDTH
 
 _EVENT: Final = ("ds", "y", CALIBRATE)
-STEP_OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
+_OUTPUTS: Final = ("forecast", "status", "score", "anomaly")
 _TRACE_BATCH: Final = 3  # not 1, which the tracer would squeeze, and unlike any other dimension
 _TRACE_LENGTH: Final = 5
 
@@ -43,36 +46,44 @@ class _Flat(nn.Module):
         self.sequence = sequence
 
     def forward(self, ds: Tensor, y: Tensor, calibrate: Tensor, *others: Tensor) -> tuple[Tensor, ...]:
-        covariates, rows = covariates_and_rows(self.sequence.forecaster, others)
-        outputs, following = self.sequence(ds, y, rows, calibrate, *covariates)
-        return (*outputs.events, outputs.regular, *following.flat())
+        given = Given.of(self.sequence.forecaster, others)
+        outputs, following = self.sequence(ds, y, given.rows, calibrate, given.x, given.future, given.alarm_interval)
+        return (*outputs.events.flat(), outputs.regular, *following.flat())
 
 
 def sequence_to_onnx(forecaster: Forecaster) -> onnx.ModelProto:
     """Return the sequence graph over whole states; `forecaster` is in evaluation mode."""
     specs, sequence, events = forecaster.state_specs(), SequenceStep(forecaster), event_inputs(forecaster)
-    inputs, outputs = [*events, *row_inputs(specs)], [*STEP_OUTPUTS, REGULAR, *row_outputs(specs)]
+    inputs, outputs = [*events, *row_inputs(specs)], [*step_outputs(forecaster), REGULAR, *row_outputs(specs)]
     example = (
         *event_example(forecaster, (_TRACE_BATCH, _TRACE_LENGTH)),
         *forecaster.initial_rows(_TRACE_BATCH).flat(),
     )
     axes = {name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE}
-    axes |= {name: {0: "B", 1: "T"} for name in (*events, *STEP_OUTPUTS) if name != CALIBRATE}
+    by_event = {*events, *step_outputs(forecaster)} - {CALIBRATE, ALARM_INTERVAL}
+    axes |= {name: {0: "B", 1: "T"} for name in sorted(by_event)}
     with warnings.catch_warnings():
         warnings.filterwarnings(
             "ignore", category=torch.jit._trace.TracerWarning
         )  # a scan's eager loop is not in the graph
         traced = trace(_Flat(sequence), example, inputs, outputs, axes, {DOMAIN: 1})
     bodies = {CELLS: _body_of_cells, OFFSETS: _body_of_learning, TAILS: _body_of_tails}
+    bodies |= {ALARMS: _body_of_alarms} if forecaster.alarms else {}
     _put_in(traced.graph, {name: body(sequence) for name, body in bodies.items()})
     described = [*results(forecaster, ["B", "T"]), value(REGULAR, TensorProto.BOOL, ["B"])]
     return graft_state(traced, "rillcast.sequence", specs, events, described)
 
 
 def event_inputs(forecaster: Forecaster) -> tuple[str, ...]:
-    """Return the names of the inputs that are not state rows: `ds`, `y`, `calibrate`, and those of the covariates."""
+    """Return the inputs that are not state rows: `ds`, `y`, `calibrate`, and those of alarms and covariates."""
     covariates = forecaster.covariates
-    return (*_EVENT, *((X,) if covariates else ()), *((FUTURE,) if covariates and covariates.ahead else ()))
+    alarms = (ALARM_INTERVAL,) if forecaster.alarms else ()
+    return (*_EVENT, *alarms, *((X,) if covariates else ()), *((FUTURE,) if covariates and covariates.ahead else ()))
+
+
+def step_outputs(forecaster: Forecaster) -> tuple[str, ...]:
+    """Return the names of the outputs that are no state."""
+    return (*_OUTPUTS, ALARM) if forecaster.alarms else _OUTPUTS
 
 
 def event_example(forecaster: Forecaster, events: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -84,14 +95,25 @@ def event_example(forecaster: Forecaster, events: tuple[int, ...]) -> tuple[Tens
         torch.zeros(events, dtype=torch.int64),
         torch.zeros(events),
         torch.tensor(1.0),
+        *([torch.ones(events[:1])] if forecaster.alarms else []),
         *(torch.zeros((*events, *shape)) for shape in shapes),
     )
 
 
-def covariates_and_rows(forecaster: Forecaster, tensors: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], Rows]:
-    """Split the arguments after `calibrate` of a flat call: the inputs of the covariates, then the rows."""
-    count = len(event_inputs(forecaster)) - len(_EVENT)
-    return tensors[:count], Rows.from_flat(tensors[count:])
+class Given(NamedTuple):
+    """The arguments after `calibrate` of a flat call."""
+
+    alarm_interval: Tensor | None
+    x: Tensor | None
+    future: Tensor | None
+    rows: Rows
+
+    @classmethod
+    def of(cls, forecaster: Forecaster, tensors: tuple[Tensor, ...]) -> Given:
+        """Take the arguments apart."""
+        names = event_inputs(forecaster)[len(_EVENT) :]
+        found = dict(zip(names, tensors, strict=False))
+        return cls(found.get(ALARM_INTERVAL), found.get(X), found.get(FUTURE), Rows.from_flat(tensors[len(names) :]))
 
 
 def results(forecaster: Forecaster | ExpertForecaster, events: Sequence[str]) -> list[onnx.ValueInfoProto]:
@@ -103,7 +125,7 @@ def results(forecaster: Forecaster | ExpertForecaster, events: Sequence[str]) ->
         value("score", TensorProto.FLOAT, [*events, len(forecaster.scores)]),
         value("anomaly", TensorProto.FLOAT, events),
     ]
-    if isinstance(forecaster, ExpertForecaster):
+    if isinstance(forecaster, ExpertForecaster) or forecaster.alarms:
         described.append(value(ALARM, TensorProto.FLOAT, [*events, len(ALARM_COLUMNS)]))
     return described
 
@@ -123,6 +145,12 @@ def _body_of_learning(sequence: SequenceStep) -> onnx.GraphProto:
 def _body_of_tails(sequence: SequenceStep) -> onnx.GraphProto:
     state, miss = torch.zeros(_TRACE_BATCH, WIDTH), torch.zeros(_TRACE_BATCH, MISS)
     return _body(sequence.tails, (state, miss, torch.zeros(_TRACE_BATCH, 1, dtype=torch.bool)))
+
+
+def _body_of_alarms(sequence: SequenceStep) -> onnx.GraphProto:
+    assert sequence.alarms is not None  # the graph has a scan of them
+    state, judged = torch.zeros(_TRACE_BATCH, OF_ALARMS), torch.zeros(_TRACE_BATCH, JUDGED)
+    return _body(sequence.alarms, (torch.ones(_TRACE_BATCH), state, judged))
 
 
 def _body(module: nn.Module, example: tuple[Tensor, ...]) -> onnx.GraphProto:

@@ -20,7 +20,7 @@ from rillcast.arrays import AnyArray, FloatArray, IntArray
 from rillcast.bundle.bundle import REGULAR, Bundle
 from rillcast.errors import ParityError
 from rillcast_training.export.parity import TOLERANCE, InPlaceSession, random_covariates
-from rillcast_training.export.sequence_export import STEP_OUTPUTS
+from rillcast_training.export.sequence_export import step_outputs
 from rillcast_training.model.forecaster import Forecaster
 
 _STREAMS: Final = 5
@@ -37,8 +37,9 @@ def check_sequence(forecaster: Forecaster, path: Path, *, seed: int = 0) -> bool
     """
     bundle = Bundle.load(path)
     assert bundle.sequence is not None  # sealed with one
-    one = InPlaceSession(bundle.step.served, forecaster, _STREAMS + 1)
-    many = InPlaceSession(bundle.sequence.served, forecaster, _STREAMS + 1, (*STEP_OUTPUTS, REGULAR))
+    names = step_outputs(forecaster)
+    one = InPlaceSession(bundle.step.served, forecaster, _STREAMS + 1, names)
+    many = InPlaceSession(bundle.sequence.served, forecaster, _STREAMS + 1, (*names, REGULAR))
     identical = True
     frequency = forecaster.config.features.frequency
     first = frequency.ahead(_START_MS, 0)
@@ -56,11 +57,11 @@ def check_sequence(forecaster: Forecaster, path: Path, *, seed: int = 0) -> bool
             many.copy_states(one)
             continue
         found = many.run(_slots(), ds, y, covariates=covariates)
-        expected = {name: np.stack([event[name] for event in events], axis=1) for name in STEP_OUTPUTS}
+        expected = {name: np.stack([event[name] for event in events], axis=1) for name in names}
         if not found[REGULAR].all():
             raise ParityError(f"{path.name}: the sequence graph refused a regular run of {ds.shape[1]} events")
         states = {spec.name: (many.state(spec.name)[1:], one.state(spec.name)[1:]) for spec in bundle.metadata.states}
-        for name, (a, b) in ({name: (found[name], expected[name]) for name in STEP_OUTPUTS} | states).items():
+        for name, (a, b) in ({name: (found[name], expected[name]) for name in names} | states).items():
             identical &= _same_bits(a, b)
             if name in _COMPARED and (worst := _worst(a, b, y)) > TOLERANCE:
                 raise ParityError(

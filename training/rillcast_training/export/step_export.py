@@ -16,12 +16,10 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from rillcast.bundle.alarms import ALARM_INTERVAL
 from rillcast.bundle.bundle import CALIBRATE, StateSpec
 from rillcast_training.export.tracing import ROW, graft_state, row_inputs, row_outputs, trace
 from rillcast_training.model.layout import batch_last
 
-_SCALARS: Final = (CALIBRATE, ALARM_INTERVAL)
 _TRACE_BATCH: Final = 3  # not 1, which the tracer would squeeze
 
 
@@ -42,7 +40,7 @@ def step_to_onnx(
         results: Descriptions of the outputs that are no state.
     """
     inputs, outputs = [ROW, *events, *row_inputs(specs)], [*(one.name for one in results), *row_outputs(specs)]
-    axes = {name: {0: "B"} for name in (*inputs, *outputs) if name not in _SCALARS}
+    axes = {name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE}
 
     def arguments(size: int) -> tuple[Tensor, ...]:
         return (torch.arange(size), *example(size))

@@ -41,6 +41,7 @@ def forecaster_shape(options: TrainOptions) -> ForecasterConfig:
             layers=options.layers,
             calendar=options.calendar,
             dropout=options.dropout,
+            alarms=options.alarms,
         )
         Forecaster(config)
     except ValueError as error:
@@ -49,7 +50,7 @@ def forecaster_shape(options: TrainOptions) -> ForecasterConfig:
 
 
 def _shape_of_bundle(options: TrainOptions, init: Path, freq: str) -> ForecasterConfig:
-    """Return the shape of the forecaster in a bundle, with the horizon and dropout of the options."""
+    """Return the shape of the forecaster in a bundle, with the horizon, dropout and further alarms of the options."""
     config = restore(init).config
     for name, asked, there in (
         ("freq", freq, canonical(config.freq)),
@@ -59,4 +60,4 @@ def _shape_of_bundle(options: TrainOptions, init: Path, freq: str) -> Forecaster
             raise SettingsError(f"{name} is {asked}, but {init} has {there}, and its weights fit only that")
     if not 1 <= options.horizon <= config.horizon:
         raise SettingsError(f"horizon is {options.horizon}, expected 1 to {config.horizon}, which {init} has")
-    return replace(config, horizon=options.horizon, dropout=options.dropout)
+    return replace(config, horizon=options.horizon, dropout=options.dropout, alarms=options.alarms or config.alarms)

@@ -19,7 +19,8 @@ does the knots of the tails: it rises by half a unit of its logarithm when an al
 interval in which none is open. So the alarms of a stream come once in an interval in the long run, whatever it is like,
 and nothing is learnt from labels.
 
-There are no logarithms and no powers, so a row's result does not depend on its place in the batch.
+There are no logarithms and no powers, so a row's result does not depend on its place in the batch. Nor are there
+reductions, for which ONNX Runtime needs cuDNN on CUDA.
 
 State `[WIDTH, B]`, in the order of `FIELDS`; zeros are a stream never seen. Silences count without observations too.
 """
@@ -32,13 +33,15 @@ import torch
 from torch import Tensor, nn
 
 FIELDS: Final = (
-    "seen", "last", "low", "low_fast", "low_slow", "low_miss", "high", "high_fast", "high_slow", "high_miss",
-    "fast", "slow", "miss", "run", "longest_run", "longest_gap", "level", "age", "calm", "kind", "strength",
-    "expected", "observed",
+    "low", "low_fast", "low_slow", "low_miss", "high", "high_fast", "high_slow", "high_miss", "fast", "slow", "miss",
+    "last", "run", "seen", "longest_run", "longest_gap", "level", "age", "calm", "kind", "strength", "expected",
+    "observed",
 )  # fmt: skip
 WIDTH: Final = len(FIELDS)
 OUTPUTS: Final = 8
 _TRACKED: Final = FIELDS.index("longest_gap")  # the figures before it change where there is an observation
+_SEEN: Final = FIELDS.index("seen")
+_PARTS: Final = (4, 4, 3, 1, 1, 1, 1)  # of the tracked ones: lows, highs, means, and single ones
 OPENS, OPEN, CLOSES = 1.0, 2.0, 3.0
 _WARM: Final = 150  # slots
 _STARTS: Final = (1.0, 30.0, 100.0, 30.0)  # observations before which a figure has no range, for it is one of few
@@ -52,6 +55,7 @@ _RISE: Final = 1.6487213  # e to the gain
 _CALM_SHARE: Final = 0.05
 _LEAST_CALM: Final = 3.0
 _LOWEST_LEVEL: Final = 20.0  # slots
+_NEVER: Final = 1e30  # slots
 _LONGEST: Final = 1e7
 _MOST_SEEN: Final = 1e6
 _LONGER: Final = 1.5
@@ -65,8 +69,8 @@ class Observed(NamedTuple):
     """An event of each stream, `[B]` each.
 
     Attributes:
-        y: The observation; any number where there is none.
-        expected: The middle quantile that was forecast for it.
+        y: The observation; the newest one where there is none.
+        expected: The middle quantile that was forecast for it; `y` where there was no forecast.
         valid: Whether there are an observation and a forecast of it.
         has: Whether there is an observation.
         advances: Whether the event advances its stream.
@@ -85,106 +89,128 @@ class Observed(NamedTuple):
     tail: Tensor
 
 
-class AlarmModel(nn.Module):
-    """No parameters; see the module's docstring. The batch comes last."""
+class _Evidence(NamedTuple):
+    """What an event says of its stream: evidence `[8, B]` with its signed kinds, and the tracked state after it."""
 
+    periods: Tensor
+    kinds: Tensor
+    tracked: Tensor
+
+
+class AlarmModel(nn.Module):
+    """No parameters; see the module's docstring. The batch comes last.
+
+    Figures of one kind stay rows of one tensor, `[k, B]`, because a step of a small batch costs by its operators.
+    """
+
+    one: Tensor
     least: Tensor
     kinds: Tensor
     two_sided: Tensor
     counts: Tensor
     starts: Tensor
+    margins: Tensor
+    run_kinds: Tensor
+    middles: Tensor
 
     def __init__(self) -> None:
         super().__init__()
         tables = {
-            "kinds": torch.tensor([1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0]),
+            "one": torch.ones(1),
+            "kinds": torch.tensor([1.0, 2.0, 3.0, 4.0]).unsqueeze(1),
+            "run_kinds": torch.tensor([5.0, 6.0]).unsqueeze(1),
             "two_sided": torch.tensor([1.0, 1.0, 1.0, 0.0]).unsqueeze(1),
             "counts": torch.tensor(_COUNTS).unsqueeze(1),
             "starts": torch.tensor(_STARTS).unsqueeze(1),
             "least": torch.tensor([_FAST, _SLOW, _FAST]).unsqueeze(1),
+            "margins": torch.tensor([_RUN_MARGIN, _GAP_MARGIN]).unsqueeze(1),
+            "middles": torch.tensor([2, 2, 2, 3] * 2),  # the slow mean, and the mean miss, among the figures
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
 
-    def forward(self, state: Tensor, now: Observed, interval: Tensor | float) -> tuple[Tensor, Tensor]:
+    def forward(self, state: Tensor, now: Observed, interval: Tensor) -> tuple[Tensor, Tensor]:
         """Take in an event of each stream.
 
         Args:
             state: `[WIDTH, B]`.
             now: The events.
-            interval: `[]`, slots in which one alarm a stream is wanted.
+            interval: `[]` or `[B]`, slots in which one alarm a stream is wanted; 0 = none is, and one that is open
+                closes.
 
         Returns:
             The next state, and `[8, B]`: 0 none, 1 opens, 2 open, 3 closes; kind, with the sign of the direction; the
             strongest evidence; slots since the alarm opened; slots since the last evidence; expected and observed value
             at the strongest evidence; and the level. All are 0 without an alarm.
         """
-        f = dict(zip(FIELDS, state.unbind(0), strict=True))
-        seen = f["seen"]
-        rate = torch.maximum(1 / (seen + 1), self.least)
-        means = torch.stack([f["fast"], f["slow"], f["miss"]])
-        distance = (now.y - now.expected).abs()
-        values = torch.stack([now.y, now.y, torch.where(now.valid, distance, f["miss"])])
-        means = torch.where(now.has, means + rate * (values - means), means)
-        figures = torch.cat([now.y.unsqueeze(0), means], dim=0)
-        low = torch.where(seen >= self.starts, state[2:6], figures)
-        high = torch.where(seen >= self.starts, state[6:10], figures)
-        upwards, records = self._records(figures, low, high, seen)
-        counted = now.has & (seen >= _WARM)
-        records = torch.where(now.has & (seen >= self.counts), records, 0.0)
-        run = torch.where(now.has, torch.where((now.y == f["last"]) & (seen > 0), f["run"] + 1, 0.0), f["run"])
-        flat = self._longer(run, f["longest_run"], _RUN_MARGIN, seen, counted)
-        silent = self._longer(now.idle, f["longest_gap"], _GAP_MARGIN, seen, now.advances & (seen >= _WARM))
-        evidence = torch.cat([now.tail.unsqueeze(0), records, flat.unsqueeze(0), silent.unsqueeze(0)], dim=0)
-        strongest = evidence.amax(dim=0)
-        which = evidence.argmax(dim=0)
-        shift = torch.where(now.y < now.expected, -1.0, 1.0)
-        sides = torch.cat([shift.unsqueeze(0), upwards, torch.ones_like(evidence[:2])], dim=0)
-        kind = self.kinds[which] * sides.gather(0, which.unsqueeze(0)).squeeze(0)
+        tracked, gap, level, age, calm, told = torch.split(state, [_TRACKED, 1, 1, 1, 1, 4])
+        y, seen = now.y.unsqueeze(0), state[_SEEN : _SEEN + 1]
+        evidence = self._evidence(tracked, gap, y, now)
+        strongest, kind = _strongest(evidence.periods, evidence.kinds)
 
-        level = torch.where(f["level"] > 0, f["level"], 1.0)
+        wanted = interval > 0
+        interval = torch.where(wanted, interval, _NEVER)
+        level = torch.where(level > 0, level, self.one)
         height = (level * interval).clamp(min=_LOWEST_LEVEL)
         active = now.advances & (seen >= _WARM) & (strongest > height)
-        was_open = f["age"] > 0
+        was_open = age > 0
         opens = active & ~was_open
-        calm = torch.where(active, 0.0, f["calm"] + now.passed)
-        ends = was_open & ~active & (calm >= _LEAST_CALM) & (calm >= interval * _CALM_SHARE)
-        age = torch.where(was_open, f["age"] + now.passed, opens.to(torch.float32))
-        stronger = opens | (active & (strongest > f["strength"]))
-        told = {
-            "kind": torch.where(stronger, kind, f["kind"]),
-            "strength": torch.where(stronger, strongest, f["strength"]),
-            "expected": torch.where(stronger, now.expected, f["expected"]),
-            "observed": torch.where(stronger, torch.where(now.has, now.y, f["last"]), f["observed"]),
-        }
-        lowered = torch.where(was_open, level, level * (1 - _GAIN / interval))
+        calm = torch.where(active, 0.0, calm + now.passed)
+        rests = torch.where(wanted, (interval * _CALM_SHARE).clamp(min=_LEAST_CALM), 0.0)
+        ends = was_open & ~active & (calm >= rests)
+        age = torch.where(was_open, age + now.passed, opens.to(torch.float32))
+        stronger = active & (strongest > told[1:2])  # an alarm that opens has nothing stronger yet
+        told = torch.where(stronger, torch.cat([kind, strongest, now.expected.unsqueeze(0), y]), told)
         phase = torch.where(was_open, torch.where(ends, CLOSES, OPEN), torch.where(opens, OPENS, 0.0))
-        outputs = torch.stack([phase, *list(told.values())[:2], age - 1, calm, *list(told.values())[2:], height])
+        outputs = torch.cat([phase, told[:2], age - 1, calm, told[2:], height])
         outputs = torch.where(now.advances & (phase > 0), outputs, 0.0)
 
-        middle = torch.cat([figures[2:3], figures[2:3], figures[2:3], figures[3:4]], dim=0)
-        high, low = torch.maximum(high, figures), torch.minimum(low, figures)
-        high = high - _FORGETS * (high - middle).clamp(min=0)
-        low = low + _FORGETS * (middle - low).clamp(min=0)
-        longest_run = torch.maximum(f["longest_run"], torch.where(run > 0, 0.0, f["run"]))
-        counts, runs = [(seen + 1).clamp(max=_MOST_SEEN), now.y], [run, longest_run]
-        tracked = torch.cat([torch.stack(counts), low, high, means, torch.stack(runs)], dim=0)
-        tracked = torch.where(now.has, tracked, state[:_TRACKED])
-        gap = torch.where(now.has & (seen > 0), torch.maximum(f["longest_gap"], now.idle), f["longest_gap"])
-        level = torch.where(opens, level * _RISE, lowered)
-        rest = [torch.where((age > 0) & ~ends, figure, 0.0) for figure in (age, calm, *told.values())]
-        following = torch.cat([tracked, torch.stack([gap, level, *rest])], dim=0)
+        factor = torch.where(was_open, self.one, self.one - _GAIN * self.one / interval)
+        level = level * torch.where(opens, _RISE, factor)
+        gap = torch.where(now.has & (seen > 0), torch.maximum(gap, now.idle), gap)
+        rest = torch.where((age > 0) & ~ends, torch.cat([age, calm, told]), 0.0)
+        following = torch.cat([torch.where(now.has, evidence.tracked, tracked), gap, level, rest])
         return torch.where(now.advances, following, state), outputs
 
-    def _records(self, figures: Tensor, low: Tensor, high: Tensor, seen: Tensor) -> tuple[Tensor, Tensor]:
-        """Return `[4, B]` the side of each figure beyond its range, 1 or -1, and the return period, 0 within it."""
-        width = (high - low) + _ROUNDING * high.abs() + _TINY
+    def _evidence(self, tracked: Tensor, gap: Tensor, y: Tensor, now: Observed) -> _Evidence:
+        low, high, means, last, run, seen, longest = torch.split(tracked, list(_PARTS))
+        more = seen + 1
+        distance = torch.where(now.valid, (y - now.expected).abs(), means[2:3])
+        rate = torch.maximum(self.one / more, self.least)
+        means = means + rate * (torch.cat([y, y, distance]) - means)
+        figures = torch.cat([y, means])
+        started = seen >= self.starts
+        low, high = torch.where(started, low, figures), torch.where(started, high, figures)
+
+        half = 0.5 * seen
         over, under = figures - high, (low - figures) * self.two_sided
         beyond = torch.maximum(over, under)
-        period = (seen / 2 * (1 + beyond / (width * _DELTA))).clamp(max=_LONGEST)
-        return torch.where(under > over, -1.0, 1.0), torch.where(beyond > 0, period, 0.0)
+        unit = _DELTA * (high - low) + (_DELTA * _ROUNDING) * high.abs() + _TINY
+        records = torch.where((beyond > 0) & (now.has & (seen >= self.counts)), half * (1 + beyond / unit), 0.0)
+        sides = torch.where(under > over, -self.kinds, self.kinds)
 
-    def _longer(self, run: Tensor, longest: Tensor, margin: float, seen: Tensor, counted: Tensor) -> Tensor:
-        """Return the return period of a run that passes the longest one before, `[B]`, else 0."""
-        period = (seen / 2 * (run / (longest + 1))).clamp(max=_LONGEST)
-        return torch.where(counted & (run > _LONGER * longest + margin), period, 0.0)
+        goes_on = now.has & (seen > 0) & (y == last)
+        now_run = torch.where(goes_on, run + 1, 0.0)
+        runs, before = torch.cat([now_run, now.idle.unsqueeze(0)]), torch.cat([longest, gap])
+        longer = runs > _LONGER * before + self.margins
+        lasting = torch.where(longer, half * (runs / (before + 1)), 0.0)
+        tail, side = now.tail.unsqueeze(0), torch.where(y < now.expected, -self.one, self.one)
+
+        # The tail's row comes twice: a number of rows that halves.
+        periods = torch.cat([records, lasting, tail, tail]).clamp(max=_LONGEST)
+        kinds = torch.cat([sides, torch.where(longer, self.run_kinds, 0.0), side, side])
+        ranges = torch.cat([torch.minimum(low, figures), torch.maximum(high, figures)])
+        ranges = ranges + _FORGETS * (figures[self.middles] - ranges)
+        longest = torch.maximum(longest, torch.where(goes_on, 0.0, run))
+        following = torch.cat([ranges, means, y, now_run, more.clamp(max=_MOST_SEEN), longest])
+        return _Evidence(periods, kinds, following)
+
+
+def _strongest(evidence: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
+    """Return `[1, B]` the largest evidence of `[8, B]`, and the kind that stands in its row."""
+    for half in (4, 2, 1):
+        first, second = torch.split(evidence, half)
+        of_first, of_second = torch.split(kinds, half)
+        kinds = torch.where(second > first, of_second, of_first)
+        evidence = torch.maximum(first, second)
+    return evidence, kinds

@@ -11,6 +11,7 @@ State of a stream, one row each, in this order; a row of zeros is a stream never
     probes   float32 [E, W]  pending forecasts (rillcast_training.model.calibration)
     offsets  float32 [Q, K]  the online correction of each quantile at K horizons, in units of the scale
     tails    float32 [7]     the tails beyond the outermost quantiles (rillcast_training.model.tails)
+    alarms   float32 [24]    with `alarms`: the evidence and the alarm (rillcast_training.model.network_alarms)
 
 Segment: events of a stream between two restarts. A gap beyond `max_gap` restarts the stream.
 
@@ -31,17 +32,21 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from rillcast.bundle.alarms import ONE_A_WEEK, slots_per_alarm
 from rillcast.bundle.bundle import StateSpec, Status
 from rillcast.bundle.covariates import Covariate
 from rillcast.bundle.covariates import check as check_covariates
 from rillcast.bundle.frequency import parse
-from rillcast_training.model.calibration import Parts, QuantileTracker, Tracks
+from rillcast_training.model.calibration import Parts, QuantileTracker
 from rillcast_training.model.cells import make_cell
 from rillcast_training.model.covariates import CovariateFeatures
 from rillcast_training.model.features import MAX_ABS_Y, FeatureConfig, LagFeatures, LagView
 from rillcast_training.model.head import QuantileHead
+from rillcast_training.model.network_alarms import WIDTH as ALARMS
+from rillcast_training.model.network_alarms import NetworkAlarms, judge
 from rillcast_training.model.periods import periods_of
 from rillcast_training.model.precision import mixed
+from rillcast_training.model.rows import Rows, StepOutputs
 from rillcast_training.model.scores import ForecastScores
 from rillcast_training.model.tails import WIDTH as TAILS
 from rillcast_training.model.tails import TailModel, miss_of
@@ -66,6 +71,7 @@ class ForecasterConfig:
         calendar: Whether the positions in day, week and year are inputs.
         dropout: Share of the cells' inputs and of the head's that is left out at random in training.
         covariates: Covariates in the order of the inputs; see `rillcast_training.model.covariates`.
+        alarms: Whether the step says when alarms of a stream open and close. It has no part in training.
     """
 
     freq: str
@@ -80,6 +86,7 @@ class ForecasterConfig:
     calendar: bool = True
     dropout: float = 0.0
     covariates: tuple[Covariate, ...] = ()
+    alarms: bool = False
 
     def __post_init__(self) -> None:
         check_covariates(self.covariates)
@@ -160,47 +167,6 @@ class Forecast(NamedTuple):
         return flat.reshape(*flat.shape[:-1], levels, horizon).transpose(-1, -2)
 
 
-class Rows(NamedTuple):
-    """State rows of a batch; see the module's docstring. `cells` is one `[B, layers * hidden]` per cell state."""
-
-    clock: Tensor
-    lags: Tensor
-    cells: tuple[Tensor, ...]
-    pending: Tensor
-    offsets: Tensor
-    tails: Tensor
-
-    @property
-    def tracks(self) -> Tracks:
-        """The calibrator's part."""
-        return Tracks(self.pending, self.offsets)
-
-    def flat(self) -> tuple[Tensor, ...]:
-        """Return the tensors in the order of `Forecaster.state_specs`."""
-        return (self.clock, self.lags, *self.cells, self.pending, self.offsets, self.tails)
-
-    @classmethod
-    def from_flat(cls, rows: tuple[Tensor, ...]) -> Rows:
-        """Undo `flat`."""
-        return cls(rows[0], rows[1], tuple(rows[2:-3]), *rows[-3:])
-
-
-class StepOutputs(NamedTuple):
-    """Outputs of a step for each event.
-
-    Attributes:
-        forecast: `[B, H, Q]` in the stream's own unit.
-        status: `[B]` int8, a `rillcast.bundle.bundle.Status`.
-        score: `[B, len(scores)]`; NaN where the event resolves no forecast from that many periods ahead.
-        anomaly: `[B]` in [0, 1]; NaN where the event resolves no forecast from one period ahead.
-    """
-
-    forecast: Tensor
-    status: Tensor
-    score: Tensor
-    anomaly: Tensor
-
-
 class Forecaster(nn.Module):
     """Global quantile forecaster; see the module's docstring."""
 
@@ -228,6 +194,7 @@ class Forecaster(nn.Module):
         self.tracker = QuantileTracker(config.horizon, config.quantiles)
         self.forecast_scores = ForecastScores(config.quantiles, self.tracker.horizons)
         self.tails = TailModel(config.quantiles)
+        self.alarms = NetworkAlarms() if config.alarms else None
         source = _shift_sources(config)
         self.register_buffer("season_ago", source[:, -1].contiguous(), persistent=False)
         source = torch.cat([source[:, :-1] + 1, torch.zeros_like(source[:, -1:])], dim=1)
@@ -246,6 +213,7 @@ class Forecaster(nn.Module):
             StateSpec(name="probes", dtype="float32", row_shape=(tracker.entries, tracker.width)),
             StateSpec(name="offsets", dtype="float32", row_shape=(tracker.num_levels, tracker.num_anchors)),
             StateSpec(name="tails", dtype="float32", row_shape=(TAILS,)),
+            *((StateSpec(name="alarms", dtype="float32", row_shape=(ALARMS,)),) if config.alarms else ()),
         )
 
     @property
@@ -308,6 +276,7 @@ class Forecaster(nn.Module):
         x: Tensor | None = None,
         future: Tensor | None = None,
         row: Tensor | None = None,
+        alarm_interval: Tensor | None = None,
     ) -> tuple[StepOutputs, Rows]:
         """Advance each stream by one event.
 
@@ -320,6 +289,7 @@ class Forecaster(nn.Module):
             x: `[B, C]` float32, the covariates of the events, NaN = missing; None = all missing.
             future: `[B, F, H]` float32, covariates known ahead, for the next H periods; None = all missing.
             row: `[B]` int64, row of `rows.pending` of each event; None = the order of the events.
+            alarm_interval: `[B]`, periods in which one alarm of a stream is wanted, 0 = none; None = one a week.
 
         Returns:
             Outputs for the events, and the next state.
@@ -374,7 +344,14 @@ class Forecaster(nn.Module):
         )
         clock = torch.stack([period, known + 1], dim=1)
         following = Rows(clock, lags, cells, tracks.pending, tracks.offsets, tails.t())
-        return StepOutputs(tracker.by_horizon(published), status.to(torch.int8), score, anomaly), following
+        alarm = None
+        if self.alarms is not None and rows.alarms is not None:
+            judged = judge(value, self.ends(resolved.published), periods, resolved.valid[:, 0])
+            interval = self.usual_interval(ds) if alarm_interval is None else alarm_interval
+            passed = torch.where(seen, gap, 0)
+            alarms, alarm = self.alarms(rows.alarms.t(), judged, advances & observed, advances, passed, interval)
+            following, alarm = following._replace(alarms=alarms.t()), alarm.t()
+        return StepOutputs(tracker.by_horizon(published), status.to(torch.int8), score, anomaly, alarm), following
 
     def forecast(self, outputs: Tensor, view: LagView) -> Forecast:
         """Return the forecasts for the cells' outputs, `[..., hidden]`, and the views of the same events."""
@@ -384,8 +361,16 @@ class Forecaster(nn.Module):
 
     def miss(self, y: Tensor, published: Tensor) -> Tensor:
         """Return `[4, B]`, how observations miss the forecasts `[B, Q K]` of their periods (`miss_of`)."""
+        return miss_of(y, *self.ends(published))
+
+    def ends(self, published: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the lowest, middle and highest quantile, `[B]` each, that were forecast one period before."""
         horizons, middle = self.tracker.num_anchors, self.tracker.middle * self.tracker.num_anchors
-        return miss_of(y, published[:, 0], published[:, middle], published[:, -horizons])
+        return published[:, 0], published[:, middle], published[:, -horizons]
+
+    def usual_interval(self, like: Tensor) -> Tensor:
+        """Return `[B]`, the periods of a week: one alarm of a stream is wanted in them unless something else is."""
+        return torch.full(like.shape[:1], slots_per_alarm(ONE_A_WEEK, parse(self.config.freq)))
 
     def cell_inputs(self, view: LagView, gap: Tensor, observed: Tensor) -> Tensor:
         """Return the cells' inputs: the features, the gap before the event, and whether it was observed."""

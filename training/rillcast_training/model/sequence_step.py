@@ -23,14 +23,17 @@ from rillcast.bundle.bundle import Status
 from rillcast.bundle.frequency import parse
 from rillcast_training.model.cells import Cell
 from rillcast_training.model.features import MAX_ABS_Y
-from rillcast_training.model.forecaster import Forecaster, Rows, StepOutputs
+from rillcast_training.model.forecaster import Forecaster
+from rillcast_training.model.network_alarms import Judged, NetworkAlarms, judge
 from rillcast_training.model.periods import periods_of
 from rillcast_training.model.recurrence import scan
+from rillcast_training.model.rows import Rows, StepOutputs
 from rillcast_training.model.sequence_calibration import RunCalibration
 from rillcast_training.model.tails import TailModel
 
 CELLS: Final = "cells"
 TAILS: Final = "tails"
+ALARMS: Final = "alarms"
 
 
 class RunOutputs(NamedTuple):
@@ -54,6 +57,7 @@ class SequenceStep(nn.Module):
         self.cells = CellsBody(forecaster.cell)
         self.calibration = RunCalibration(forecaster.tracker)
         self.tails = TailsBody(forecaster.tails)
+        self.alarms = None if forecaster.alarms is None else AlarmsBody(forecaster.alarms)
 
     def forward(
         self,
@@ -63,6 +67,7 @@ class SequenceStep(nn.Module):
         calibrate: Tensor,
         x: Tensor | None = None,
         future: Tensor | None = None,
+        alarm_interval: Tensor | None = None,
     ) -> tuple[RunOutputs, Rows]:
         """Advance each stream by T events.
 
@@ -73,6 +78,7 @@ class SequenceStep(nn.Module):
             calibrate: As in the step.
             x: `[B, T, C]` float32, covariates of the events.
             future: `[B, T, F, H]` float32, covariates known ahead.
+            alarm_interval: As in the step.
         """
         forecaster, config = self.forecaster, self.forecaster.config
         streams, length = ds.shape
@@ -109,21 +115,24 @@ class SequenceStep(nn.Module):
         resolved = calibrated.resolved
         miss = by_time(forecaster.miss(value, resolved.published).t())
         (tails,), (return_periods,) = scan(TAILS, self.tails, (rows.tails,), (miss, by_time(resolved.valid[:, :1])))
+        return_periods = return_periods.reshape(-1, 2).t()
         score, anomaly = forecaster.forecast_scores(
-            value,
-            resolved.published,
-            view.scale.squeeze(1),
-            resolved.valid,
-            naive=naive,
-            periods=return_periods.reshape(-1, 2).t(),
+            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=naive, periods=return_periods
         )
         status = torch.where(count < config.context, int(Status.WARMING_UP), int(Status.OK)).to(torch.int8)
 
-        events = StepOutputs(tracker.by_horizon(published), status, score, anomaly)
-        by_stream = StepOutputs(*(by_time(part).transpose(0, 1) for part in events))
+        alarms, alarm = rows.alarms, None
+        if self.alarms is not None and alarms is not None:
+            judged = judge(value, forecaster.ends(resolved.published), return_periods, resolved.valid[:, 0])
+            interval = forecaster.usual_interval(ds) if alarm_interval is None else alarm_interval
+            (alarms,), (alarm,) = scan(ALARMS, self.alarms, (alarms,), (by_time(torch.stack(judged, 1)),), (interval,))
+            alarm = alarm.reshape(-1, alarm.shape[-1])
+
+        events = StepOutputs(tracker.by_horizon(published), status, score, anomaly, alarm)
+        by_stream = StepOutputs(*(by_time(part).transpose(0, 1) for part in events.flat()))
         clock = torch.stack([periods[:, -1], known[:, -1] + 1], dim=1)
         tracks = calibrated.tracks
-        following = Rows(clock, by_time(lags)[-1], cells, tracks.pending, tracks.offsets, tails)
+        following = Rows(clock, by_time(lags)[-1], cells, tracks.pending, tracks.offsets, tails, alarms)
         return RunOutputs(by_stream, regular), following
 
 
@@ -151,3 +160,21 @@ class TailsBody(nn.Module):
         """See the class."""
         following, periods = self.tails(state.t(), miss.t(), valid[:, 0])
         return following.t(), periods.t()
+
+
+class AlarmsBody(nn.Module):
+    """One event of the alarms: `(interval, state, judged) -> (state, outputs)`, `[B]` and `[B, ...]`.
+
+    Every event of a regular run has an observation, a period after the event before it.
+    """
+
+    def __init__(self, alarms: NetworkAlarms) -> None:
+        super().__init__()
+        self.alarms = alarms
+
+    def forward(self, interval: Tensor, state: Tensor, judged: Tensor) -> tuple[Tensor, Tensor]:
+        """See the class."""
+        now = Judged(*judged.unbind(1))
+        yes = now.valid >= 0
+        following, outputs = self.alarms(state.t(), now, yes, yes, torch.ones_like(now.y), interval)
+        return following.t(), outputs.t()

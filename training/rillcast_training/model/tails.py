@@ -117,3 +117,17 @@ def miss_of(y: Tensor, low: Tensor, middle: Tensor, high: Tensor) -> Tensor:
     """
     width = (high - low) + _ROUNDING * middle.abs() + _TINY
     return torch.stack([low - y, y - high, width, (y - middle).abs()])
+
+
+def beyond(y: Tensor, low: Tensor, high: Tensor, periods: Tensor, valid: Tensor) -> Tensor:
+    """Return `[B]`, the return period of an observation on either side; 0 = it lies within the quantiles.
+
+    Args:
+        y: `[B]` observations.
+        low: `[B]` the lowest quantile of their forecasts.
+        high: `[B]` the highest one.
+        periods: `[2, B]` return periods below and above, of `TailModel`.
+        valid: `[B]` bool, whether there are an observation and a forecast of it.
+    """
+    one_sided = torch.where(y < low, periods[0], torch.where(y > high, periods[1], 0.0))
+    return torch.where(valid, one_sided / 2, 0.0)

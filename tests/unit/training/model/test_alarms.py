@@ -103,7 +103,7 @@ def test_alarms_come_as_often_as_they_are_wanted(draw: object) -> None:
     model, state, opens = AlarmModel(), torch.zeros(WIDTH, 20), torch.zeros(20)
     one, yes = torch.ones(20), torch.ones(20, dtype=torch.bool)
     for values in y:
-        state, outputs = model(state, Observed(values, 0 * one, yes, yes, yes, one, one, 0 * one), 100.0)
+        state, outputs = model(state, Observed(values, 0 * one, yes, yes, yes, one, one, 0 * one), torch.tensor(100.0))
         opens += (outputs[0] == 1).to(torch.float32)
     assert 0.3 * 15 < float(opens.mean()) < 3 * 15
 
@@ -118,6 +118,20 @@ def test_a_repeated_event_changes_nothing() -> None:
     model = AlarmModel()
     state = torch.rand(WIDTH, 3)
     one, off = torch.ones(3), torch.zeros(3, dtype=torch.bool)
-    following, outputs = model(state, Observed(one, one, off, off, off, one, one, one), 500.0)
+    following, outputs = model(state, Observed(one, one, off, off, off, one, one, one), torch.tensor(500.0))
     assert torch.equal(following, state)
     assert not outputs.any()
+
+
+def test_without_a_budget_no_alarm_opens_and_an_open_one_closes() -> None:
+    y = noisy(420)
+    y[200:] += 60
+    assert not (alarms(y, interval=0.0)[:, 0] == 1).any()
+    model, state = AlarmModel(), torch.zeros(WIDTH, 1)
+    phases = []
+    for number, value in enumerate(y[:210].tolist()):
+        event = [torch.tensor([part]) for part in (value, 10.0, True, True, True, 1.0, 1.0, 0.0)]
+        interval = torch.tensor([INTERVAL if number < 205 else 0.0])
+        state, outputs = model(state, Observed(*event), interval)
+        phases.append(int(outputs[0]))
+    assert phases[200:] == [1, 2, 2, 2, 2, 3, 0, 0, 0, 0]

@@ -24,7 +24,7 @@ Invariants: nothing is learnt of a period before it has come; rows do not affect
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple, TypeAlias
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +47,6 @@ from rillcast_training.model.tails import TailModel, miss_of
 
 _LEAST_SCALE: Final = 1e-6  # of the size, for the scores of a constant stream
 _ABSOLUTE_FLOOR: Final = 1e-20
-Interval: TypeAlias = Tensor | float
 _LARGEST_MISS: Final = 100.0  # in units of what was trusted to be missed, next to nothing on a stream without noise
 
 
@@ -171,7 +170,7 @@ class ExpertForecaster(nn.Module):
         rows: ExpertRows,
         calibrate: Tensor | float = 1.0,
         row: Tensor | None = None,
-        alarm_interval: Tensor | float | None = None,
+        alarm_interval: Tensor | None = None,
     ) -> tuple[ExpertOutputs, ExpertRows]:
         """Advance each stream by one event.
 
@@ -182,7 +181,7 @@ class ExpertForecaster(nn.Module):
             calibrate: `[]`, 1 = quantiles as the stream's own errors have them, 0 = those of a normal distribution.
                 What is learnt does not depend on it.
             row: `[B]` int64, row of the tables of each event; None = the order of the events.
-            alarm_interval: `[]`, slots in which one alarm a stream is wanted; None = a week's.
+            alarm_interval: `[]` or `[B]`, slots in which one alarm a stream is wanted, 0 = none; None = a week's.
 
         Returns:
             Outputs for the events, and the next state.
@@ -230,8 +229,9 @@ class ExpertForecaster(nn.Module):
         quantiles = self._forecast(f, ahead, time, calibrate)
         value = torch.where(time.on, y, f["offset"] + f["last"])
         score, anomaly, tail, resolved = self._score(f, value, own[0].newest[0], quantiles, time)
-        interval = slots_per_alarm(ONE_A_WEEK, parse(self.config.freq)) if alarm_interval is None else alarm_interval
-        alarm = self._alarm(f, value, tail, resolved, rows.clock, time, interval)
+        if alarm_interval is None:
+            alarm_interval = torch.tensor(slots_per_alarm(ONE_A_WEEK, parse(self.config.freq)))
+        alarm = self._alarm(f, value, tail, resolved, rows.clock, time, alarm_interval)
         forecast = quantiles.reshape(-1, quantiles.shape[2]).t()
         forecast = forecast.reshape(-1, self.config.horizon, len(self.config.quantiles))
         clock = torch.stack([time.period, time.known + 1, time.newest_value], dim=1)
@@ -423,7 +423,7 @@ class ExpertForecaster(nn.Module):
         return score, anomaly, tail, resolved[0]
 
     def _alarm(
-        self, f: Figures, value: Tensor, tail: Tensor, resolved: Tensor, clock: Tensor, time: _Time, interval: Interval
+        self, f: Figures, value: Tensor, tail: Tensor, resolved: Tensor, clock: Tensor, time: _Time, interval: Tensor
     ) -> Tensor:
         """Take the event in as evidence that something is wrong; return what there is of an alarm, `[8, B]`."""
         newest, age, newest_value = clock.unbind(1)

@@ -1,0 +1,83 @@
+"""Alarms of a network's streams: the evidence of `rillcast_training.model.alarms`, from the parts of its step.
+
+Owns: what the alarms need to know of an event, and the count of periods since a stream's newest value, which a network
+does not keep otherwise. Does not know: the network, or its other state.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rillcast.bundle.alarms import LONGEST_SILENCE
+from rillcast_training.model.alarms import FIELDS, AlarmModel, Observed
+from rillcast_training.model.alarms import WIDTH as OF_MODEL
+from rillcast_training.model.tails import beyond
+
+WIDTH: Final = OF_MODEL + 1
+JUDGED: Final = 4
+
+
+class Judged(NamedTuple):
+    """Observations and what was forecast for them, `[B]` each.
+
+    Attributes:
+        y: The observation.
+        expected: The middle quantile of the forecast made one period before.
+        tail: Return period of the observation beyond the quantiles; 0 = it lies within them.
+        valid: 1 where there are an observation and a forecast of it, else 0; the others need a value only there.
+    """
+
+    y: Tensor
+    expected: Tensor
+    tail: Tensor
+    valid: Tensor
+
+
+def judge(y: Tensor, ends: tuple[Tensor, Tensor, Tensor], periods: Tensor, valid: Tensor) -> Judged:
+    """Compare observations with their forecasts.
+
+    Args:
+        y: `[B]` observations.
+        ends: `[B]` each, the lowest, middle and highest quantile that was forecast for them.
+        periods: `[2, B]` return periods below and above, of the tails.
+        valid: `[B]` bool, whether there are an observation and a forecast of it.
+    """
+    low, middle, high = ends
+    return Judged(y, middle, beyond(y, low, high, periods, valid), valid.to(torch.float32))
+
+
+class NetworkAlarms(nn.Module):
+    """No parameters. State `[WIDTH, B]`: that of `AlarmModel`, then the periods since the newest value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alarms = AlarmModel()
+
+    def forward(
+        self, state: Tensor, judged: Judged, has: Tensor, advances: Tensor, passed: Tensor, interval: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Take in an event of each stream.
+
+        Args:
+            state: `[WIDTH, B]`.
+            judged: The observations, and their forecasts.
+            has: `[B]` bool, whether there is an observation.
+            advances: `[B]` bool, whether the event advances its stream.
+            passed: `[B]` periods since the event before, 0 for a stream's first.
+            interval: `[B]` periods in which one alarm of a stream is wanted, 0 = none.
+
+        Returns:
+            The next state, and `[8, B]` as of `AlarmModel`.
+        """
+        state, count = torch.split(state, [OF_MODEL, 1])
+        passed = passed.clamp(max=LONGEST_SILENCE).to(torch.float32)
+        idle = (count[0] + passed).clamp(max=LONGEST_SILENCE)
+        y, valid = torch.where(has, judged.y, state[FIELDS.index("last")]), judged.valid > 0
+        expected = torch.where(valid, judged.expected, y)
+        now = Observed(y, expected, valid, has, advances, idle, passed, judged.tail)
+        following, outputs = self.alarms(state, now, interval)
+        count = torch.where(advances, torch.where(has, 0.0, idle), count)
+        return torch.cat([following, count]), outputs

@@ -16,6 +16,7 @@ from tests.support.paths import ROOT
 
 _CHART: Final = str(ROOT / "deploy" / "helm" / "rillcast")
 _PAGE: Final = ROOT / "docs" / "how-to" / "kubernetes.md"
+_DRILLS: Final = ROOT / "docs" / "how-to" / "drills.md"
 
 
 def stateful_set(cluster: ControlPlane, namespace: str, name: str = "rillcast") -> Any:
@@ -77,6 +78,10 @@ def test_an_autoscaler_after_a_fixed_number_keeps_the_members_by_the_documented_
     apply(cluster, overlay_of(manifests, namespace, component=component))
     assert stateful_set(cluster, namespace)["spec"]["replicas"] == 4
     assert ready(cluster, namespace) == 4
+    for block in pages.section(_DRILLS, "An autoscaler takes over"):
+        cluster.shell(block.replace("--namespace rillcast ", f"--namespace {namespace} "))
+        if "rollout" in block:
+            apply(cluster, overlay_of(manifests, namespace, component=component))
 
 
 def test_an_autoscaler_without_that_way_loses_the_members(cluster: ControlPlane, manifests: Path) -> None:

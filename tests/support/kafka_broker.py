@@ -146,6 +146,12 @@ class _Node:
             return log.read().count(text)
 
     @property
+    def pid(self) -> int:
+        """Id of the process, which runs."""
+        assert self._process is not None
+        return self._process.pid
+
+    @property
     def log_end(self) -> int:
         """Where the log ends now."""
         return self._log.stat().st_size
@@ -265,6 +271,11 @@ class KafkaBroker:
         """Stop the broker, by a signal if it heeds one in time; do nothing if it is not running."""
         self._note_end()
         self._broker.stop()
+
+    @property
+    def pid(self) -> int:
+        """Id of the broker's process, which runs."""
+        return self._broker.pid
 
     def kill(self) -> None:
         """Kill the broker as a crash would; its data and ports stay for the next `start`."""

@@ -60,3 +60,9 @@ def titled(page: Path) -> dict[str, str]:
 def commands(page: Path) -> list[str]:
     """Return the indented blocks of a page, which are shell commands."""
     return [textwrap.dedent(found[0]) for found in _INDENTED.finditer(page.read_text())]
+
+
+def section(page: Path, heading: str) -> list[str]:
+    """Return the shell commands of one section of a page, by its heading."""
+    (text,) = re.findall(rf"^## {re.escape(heading)}\n(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL)
+    return [textwrap.dedent(found[0]) for found in _INDENTED.finditer(text)]

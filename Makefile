@@ -30,7 +30,7 @@ ACCURACY := .accuracy
 ALARMS := build/alarms
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster unit chaos fuzz audit check format bench accuracy alarms docs image constraints clean
+.PHONY: help demo test test-cluster unit chaos acceptance fuzz audit check format bench accuracy alarms docs image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
@@ -44,6 +44,7 @@ help:
 	@echo 'make accuracy     train on public series and score the forecasts (ACCURACY_DATA=folder; SEEDS=5: median and spread)'
 	@echo 'make alarms       score alarms on labelled public series (ACCURACY_DATA=folder)'
 	@echo 'make chaos        kill, stop and restart every process, and count lost events (KILLS=5 SEED=7: short and repeatable; RESULTS=file: resumable)'
+	@echo 'make acceptance   serve raw topics by what `rillcast init` writes, 10,000 streams of clicks among them (ACCURACY_DATA=folder: with public series)'
 	@echo 'make fuzz         feed a million hostile inputs to decoders and bundle loader (FUZZ="--inputs 10000 --seed 7")'
 	@echo 'make audit        look up known vulnerabilities of the pinned versions (asks PyPI)'
 	@echo 'make image        build the container images rillcast:cpu and rillcast:cuda (needs Docker)'
@@ -78,6 +79,9 @@ unit: $(VENV)/.dev-installed
 
 chaos: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.faults.chaos --all $(if $(RESULTS),--results $(RESULTS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(CHAOS)
+
+acceptance: $(VENV)/.dev-installed
+	$(BIN)/python -m tests.benchmarks.any_topic $(if $(ACCURACY_DATA),--data '$(ACCURACY_DATA)')
 
 fuzz: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.fuzz.run $(FUZZ)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import random
 import sys
 from collections import Counter
 from pathlib import Path
@@ -16,12 +15,12 @@ from confluent_kafka.admin import AdminClient
 
 from rillcast import cli
 from rillcast.settings import load
+from tests.benchmarks.any_topic import accept, clicks
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.service_process import ServiceProcess
 from tests.support.transports import CLIENTS
 
 START_MS = 1_764_547_200_000
-MINUTE_MS = 60_000
 
 
 def topics(kafka: KafkaCluster, partitions: int) -> dict[str, str]:
@@ -103,27 +102,15 @@ def test_sensor_readings_are_averaged_and_forecast_without_an_edit(
     assert {each for each in expected if each[1] < last} - set(origins) == set()
 
 
-def test_clicks_are_counted(kafka: KafkaCluster, tmp_path: Path) -> None:
-    given, out = topics(kafka, 3), tmp_path / "rillcast.toml"
-    rng = random.Random(3)  # noqa: S311  reproducible on purpose
-    clicks: dict[int, list[tuple[int, str]]] = {0: [], 1: [], 2: []}
-    for page in range(9):
-        at = float(START_MS)
-        while at < START_MS + 40 * MINUTE_MS:
-            at += rng.expovariate(1 / 9_000)  # about seven a minute
-            clicks[page % 3].append((int(at), f"/page/{page}"))
-    for partition, rows in clicks.items():
-        rows.sort()
-        values = [
-            json.dumps({"url": url, "user": f"u{rng.randrange(10**9)}", "eventTime": at}).encode() for at, url in rows
-        ]
-        kafka.produce(given["input.topic"], values, partition=partition)
-    assert init(given, out) == 0
-    chosen = load(out)
+def test_clicks_are_counted_and_forecast_as_polars_counts_them(kafka: KafkaCluster, tmp_path: Path) -> None:
+    """The short form of `make acceptance`."""
+    report = accept(kafka, clicks(streams=9, minutes=20), tmp_path)
+    assert report.clean, report.line()
+    assert (report.aggregate, report.model, report.streams) == ("count", "universal:1min", 9)
+    chosen = load(tmp_path / "clicks.toml")
     assert (chosen.input.fields.unique_id, chosen.input.fields.ds) == ("url", "eventTime")
-    assert (chosen.input.aggregate, chosen.model) == ("count", "universal:1min")
-    published = forecasts_of(kafka, given, out, tmp_path, 9 * 38)
-    assert len({each["unique_id"] for each in published}) == 9
+    assert report.forecasts >= 9 * 17
+    assert report.backtest["wql"] > 0
 
 
 def test_wide_metrics_of_telegraf_are_forecast(kafka: KafkaCluster, tmp_path: Path) -> None:

@@ -20,9 +20,11 @@ from rillcast.figures import to_json
 from rillcast.observability import logs
 from rillcast.reading.values import entity_of
 from rillcast.settings import FieldSettings, Settings
+from rillcast.settings.input import TOPIC_FORMATS
 from rillcast.transports.base import Assignment, Source
 
 if TYPE_CHECKING:
+    from rillcast.bundle.covariates import Covariate
     from rillcast.durability.warming import Warming
     from rillcast.reading.times import Unit
     from rillcast.transports.base import Polled
@@ -31,9 +33,11 @@ EXAMPLES: Final = """\
 examples:
   rillcast warm --history history.csv --model model.onnx --kafka.bootstrap-servers localhost:9092
   rillcast warm --from-topic --model model.onnx --kafka.bootstrap-servers localhost:9092
+  rillcast warm --history hosts.parquet --as-in-topic --input.fields.unique-id host --input.fields.y cpu,mem
   rillcast warm --from-topic --events 5000 --json
 
 --history reads a file with unique_id, ds and y (.csv, .jsonl or .parquet) in any order, and steps it in that of time.
+With --as-in-topic it has the members of the topic's records in their place. A table has covariates as columns.
 The service then begins at the group's position, or without one at kafka.auto_offset_reset. Streams are assigned to
 partitions by murmur2 of their id, as by the producers of Java, kafka-python and Rillcast.
 --from-topic reads the input topic: the last --events of each partition, or all that are retained. The service then
@@ -51,8 +55,13 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--time-unit",
         choices=["s", "ms", "us", "ns"],
-        default="ms",
         help="unit of times of the file that are numbers (default: ms)",
+    )
+    parser.add_argument(
+        "--as-in-topic",
+        action="store_true",
+        help="the file has the members of the topic's records, or columns of their names, as input.fields, input.only "
+        "and input.format say; by default it has unique_id, ds and y",
     )
     parser.add_argument(
         "--events", type=int, metavar="N", help="only the last N events of each partition, with --from-topic"
@@ -75,6 +84,8 @@ def run(args: argparse.Namespace) -> int:
     settings = flags.with_local_model(settings)
     if args.events is not None and (args.events < 1 or not args.from_topic):
         raise SettingsError(f"--events {args.events}: expected at least 1, and --from-topic")
+    if args.as_in_topic and (args.history is None or args.time_unit is not None):
+        raise SettingsError("--as-in-topic: only with --history, and input.fields.ds_unit in place of --time-unit")
     _require_topic(settings)
     from rillcast.bundle.bundle import Bundle
     from rillcast.cli.commands.state import opened
@@ -95,9 +106,12 @@ def run(args: argparse.Namespace) -> int:
                 f"model {metadata.model_id} already has state of partitions {present}; nothing was changed. "
                 f"Start the service to continue from it, or use --force to replace it"
             )
-        warming = _warming(settings, len(partitions), args.history, args.time_unit)
+        of_file = None
         if args.history:
-            _take_file(settings, warming, args.history, args.time_unit)
+            of_file = _of_file(settings, args.history, None if args.as_in_topic else args.time_unit or "ms")
+        warming = _warming(settings, len(partitions), of_file)
+        if of_file is not None:
+            _take_file(of_file, warming, metadata.covariates)
         source = _Member(settings, partitions)
         try:
             source.join()
@@ -137,8 +151,8 @@ def _partitions(settings: Settings) -> range:
     return range(partitions_of(settings.kafka, settings.input.topic))
 
 
-def _warming(settings: Settings, partitions: int, history: str | None, unit: Unit) -> Warming:
-    """Return the warming from a file into a number of partitions, or from the topic itself (`history` is None)."""
+def _warming(settings: Settings, partitions: int, of_file: Settings | None) -> Warming:
+    """Return the warming from a file into a number of partitions, or from the topic itself (`of_file` is None)."""
     from rillcast.bundle.bundle import Bundle
     from rillcast.codecs.connect import open_decoder
     from rillcast.durability.warming import Warming
@@ -166,31 +180,43 @@ def _warming(settings: Settings, partitions: int, history: str | None, unit: Uni
         aggregation=aggregation_of(settings.input, bundle.metadata),
         calibrate=settings.calibration == "on",
     )
-    if history is None:
+    if of_file is None:
         return Warming(engine, open_decoder(settings, bundle.metadata), None)
     from rillcast.transports.kafka.kafka_python.partitioner import partition_of
 
-    decoder = open_decoder(_of_file(settings, history, unit), bundle.metadata)
+    decoder = open_decoder(of_file, bundle.metadata)
     of_stream = partial(partition_of, partitions=partitions)
     if settings.input.has_members:  # the producer keys a record by what its streams have in common
         return Warming(engine, decoder, lambda unique_id: of_stream(entity_of(unique_id)))
     return Warming(engine, decoder, of_stream)
 
 
-def _of_file(settings: Settings, path: str, unit: Unit) -> Settings:
-    """Return the settings for a history file, whose members have the default names and whose clock is unknown."""
-    fields = FieldSettings(ds_unit=unit)
-    plain = {"path": path, "format": "auto", "envelope": "none", "fields": fields, "max_future_s": 0.0}
-    return settings.model_copy(update={"input": settings.input.model_copy(update={**plain, "rate": 0.0})})
+def _of_file(settings: Settings, path: str, unit: Unit | None) -> Settings:
+    """Return the settings for a history file, whose clock is unknown.
+
+    Its members have the default names, and times the unit; or they are those of the topic's records (unit = None).
+    """
+    changed: dict[str, object] = {"path": path, "max_future_s": 0.0, "rate": 0.0}
+    if unit is not None:
+        fields = FieldSettings(ds_unit=unit)
+        changed |= {"format": "auto", "envelope": "none", "only": None, "fields": fields}
+    of_file = settings.input.model_copy(update=changed)
+    if unit is None and (of_file.format in TOPIC_FORMATS or _is_table(path)):
+        of_file = of_file.model_copy(update={"format": "auto", "envelope": "none"})
+    return settings.model_copy(update={"input": of_file})
 
 
-def _take_file(settings: Settings, warming: Warming, path: str, unit: Unit) -> None:
+def _is_table(path: str) -> bool:
+    return path.lower().removesuffix(".gz").endswith((".csv", ".parquet"))
+
+
+def _take_file(of_file: Settings, warming: Warming, covariates: Sequence[Covariate]) -> None:
     from rillcast.transports.connect import open_source
 
-    source = open_source(_of_file(settings, path, unit))
+    source = open_source(of_file, covariates)
     try:
         source.open(_FromTheStart())
-        warming.take_sorted(_polls(source, settings.worker.poll_timeout_s))
+        warming.take_sorted(_polls(source, of_file.worker.poll_timeout_s))
     finally:
         source.close()
 

@@ -10,7 +10,7 @@ the watermark by more than the time to live leave. So a replay evicts the same s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
@@ -264,6 +264,10 @@ class Residents:
     def slots(self, partition: int) -> IntArray:
         """Return the slots of all streams of a partition, in increasing order."""
         return self._table.slots(partition)
+
+    def find(self, partition: int, unique_ids: Iterable[str]) -> dict[str, int]:
+        """Return the slots of those of some streams that have one in a partition."""
+        return self._table.find(partition, unique_ids)
 
     def newest(self, partition: int) -> tuple[IntArray, IntArray]:
         """Return the slots of a partition's streams, and the time of each stream's newest event in milliseconds.

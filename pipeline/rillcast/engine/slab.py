@@ -15,7 +15,7 @@ Invariant: row 0 is scratch. Padding reads and writes it; no stream gets it.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
 import numpy as np
@@ -96,11 +96,12 @@ class Slab:
         self._num_slots = grown
         return True
 
-    def gather(self, slots: IntArray) -> dict[str, AnyArray]:
+    def gather(self, slots: IntArray, names: Collection[str] | None = None) -> dict[str, AnyArray]:
         """Copy rows to the host.
 
         Args:
             slots: `(batch,)` int64 in `[0, num_slots)`.
+            names: States that are copied; None = all.
 
         Returns:
             By name of the state, `(batch, *row_shape)`; copies, never views.
@@ -110,7 +111,7 @@ class Slab:
         """
         self._check(slots)
         rows: dict[str, AnyArray] = {}
-        for spec in self._specs:
+        for spec in (spec for spec in self._specs if names is None or spec.name in names):
             with self._device.work():
                 binding = self._gather[spec.name].io_binding()
                 binding.bind_ortvalue_input("state", self._values[spec.name])

@@ -194,6 +194,12 @@ class SlotTable:
         names, size = self._names, self.page_slots
         return [names[slot // size][slot % size] for slot in slots.tolist()]
 
+    def find(self, partition: int, unique_ids: Iterable[str]) -> dict[str, int]:
+        """Return the slots of those of some streams that have one in a partition."""
+        owner = self._partitions.get(partition)
+        known = {} if owner is None else owner.slots
+        return {unique_id: known[unique_id] for unique_id in unique_ids if unique_id in known}
+
     def slots(self, partition: int) -> IntArray:
         """Return the slots of all streams of a partition."""
         owner = self._partitions.get(partition)

@@ -29,7 +29,10 @@ from rillcast.engine.step_engine import SilentStream as Silent
 from rillcast.observability.api_forms import (
     AlarmList,
     Conditions,
+    ExpertShare,
     Forecast,
+    MixtureAt,
+    MixtureOf,
     Model,
     Problem,
     Silence,
@@ -41,6 +44,7 @@ from rillcast.observability.api_forms import (
     StreamEntry,
     StreamList,
 )
+from rillcast.observability.expert_weights import ExpertWeights
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
 from rillcast.observability.live_view import LiveView
@@ -71,7 +75,12 @@ class ReadApi:
     """May be asked from any thread."""
 
     def __init__(
-        self, forecast_cache: ForecastCache, live_view: LiveView, health: Health, alarms: StreamAlarms
+        self,
+        forecast_cache: ForecastCache,
+        live_view: LiveView,
+        health: Health,
+        alarms: StreamAlarms,
+        weights: ExpertWeights,
     ) -> None:
         """Begin.
 
@@ -80,7 +89,9 @@ class ReadApi:
             live_view: The figures over all streams.
             health: The conditions.
             alarms: The alarms.
+            weights: The weights of experts.
         """
+        self._weights = weights
         self._alarms = alarms
         self._forecast_cache = forecast_cache
         self._live_view = live_view
@@ -104,6 +115,8 @@ class ReadApi:
                 return self._answered(self._list, query)
             case "/silent":
                 return self._answered(self._silent_list, query)
+            case "/mixture":
+                return self._answered(self._mixture, query)
             case "/alarms":
                 return self._answered(self._alarm_list, query)
         if path.startswith("/streams/"):
@@ -129,6 +142,8 @@ class ReadApi:
         """Return an answer, or why the parameters of a request make no sense."""
         try:
             return _reply(answer(query))
+        except KeyError as error:
+            return _reply(Problem(error=str(error.args[0])), HTTPStatus.NOT_FOUND)
         except ValueError as error:
             return _reply(Problem(error=str(error)), HTTPStatus.BAD_REQUEST)
 
@@ -149,6 +164,24 @@ class ReadApi:
         ]
         following = page.records[-1][0] if page.more else None
         return StreamList(streams=entries, total=page.total, next=following)
+
+    def _mixture(self, query: str) -> MixtureOf:
+        unique_id, sample = _given(query, "unique_id").get("unique_id"), self._weights.sample
+        if sample is None:
+            raise KeyError("no weights are known: the model has no experts, or no stream has had an event yet")
+        if unique_id is not None and unique_id not in sample.by_stream:
+            self._live_view.follow(unique_id)
+            raise KeyError(f"stream {unique_id!r} is not charted; it is from its next event on")
+        horizons = [
+            MixtureAt(
+                step=one.step,
+                shares=[ExpertShare(expert=words, share=share) for words, share in one.shares.items()],
+                words=one.sentence(),
+            )
+            for one in sample.shares(unique_id)
+        ]
+        streams = sample.streams if unique_id is None else 1
+        return MixtureOf(unique_id=unique_id, model=sample.model, streams=streams, horizons=horizons)
 
     def _silent(self) -> Sequence[Silent]:
         silent = self._live_view.silent

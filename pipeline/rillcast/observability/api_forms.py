@@ -83,7 +83,7 @@ class SilentStream(_Form):
 
 
 class SilentList(_Form):
-    """Streams without events, as of the last half minute."""
+    """Streams without events, as of the last five seconds."""
 
     streams: list[SilentStream]
     """At most `limit`, those first that had an event last."""
@@ -91,6 +91,39 @@ class SilentList(_Form):
     """Number of streams that are overdue; null = not counted yet."""
     sleeping: int | None
     """Number of streams that are asleep; null = not counted yet."""
+
+
+class ExpertShare(_Form):
+    """The weight of experts that say the same, apart from how fast they return to it."""
+
+    expert: str
+    """What they say, in words."""
+    share: float
+    """Their weight, above 0 to 1."""
+
+
+class MixtureAt(_Form):
+    """What forecasts at one horizon are made of."""
+
+    step: int
+    """Periods ahead."""
+    shares: list[ExpertShare]
+    """The largest first; they sum to 1, and are empty without any value yet."""
+    words: str
+    """The shares of at least 5 % in a sentence."""
+
+
+class MixtureOf(_Form):
+    """What forecasts are made of: the weights of a bundle's experts, as of the last five seconds."""
+
+    unique_id: str | None
+    """The stream; null = the mean of some streams."""
+    model: str
+    """Name and id of the bundle."""
+    streams: int
+    """Number of streams: 1, or that of the mean, at most 500."""
+    horizons: list[MixtureAt]
+    """The horizons at which experts are judged; between them weights lie on lines."""
 
 
 class StreamEntry(_Form):
@@ -108,7 +141,7 @@ class StreamEntry(_Form):
     """Kind of its open alarm; null = it has none."""
     silence: Silence | None
     """`overdue` while it has no event although the time of its partition goes on, `asleep` when its empty periods are
-    not stepped any more; null = it is heard. As of the last half minute."""
+    not stepped any more; null = it is heard. As of the last five seconds."""
     silent_since: Moment | None
     """Time of its newest event; null = it is heard."""
     model: str
@@ -220,7 +253,7 @@ class Status(_Form):
     """Streams that have state; null = no event yet."""
     overdue_streams: int | None
     """Of those, streams whose newest event lies more than `input.overdue_periods` behind their partition's newest, as
-    of the last half minute; null = not counted yet."""
+    of the last five seconds; null = not counted yet."""
     sleeping_streams: int | None
     """With `input.aggregate`, streams whose empty periods are not stepped any more; null = not counted yet."""
     open_alarms: int

@@ -174,6 +174,11 @@ class LiveView(Observer):
             copied = self._copy(unique_id, row, self._y.shape[1])
         return copied.as_json(self._metadata) | {"revisions": copied.revisions_as_json(self._metadata)}
 
+    def charted(self) -> list[str]:
+        """Return the streams that are followed."""
+        with self._lock:
+            return list(self._row_of)
+
     def heard(self) -> dict[str, tuple[int, int]]:
         """Return the followed streams that have had an event, in no order.
 
@@ -212,7 +217,7 @@ class LiveView(Observer):
 
     @property
     def silent(self) -> SilentStreams | None:
-        """Streams without events, as of the last half minute; None = not counted yet."""
+        """Streams without events, as of the last five seconds; None = not counted yet."""
         return self._silent
 
     def summary(self) -> dict[str, Any]:

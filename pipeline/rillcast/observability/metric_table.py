@@ -180,6 +180,12 @@ TABLE: Final = (
         "Of those, events whose anomaly exceeds 0.999: one in a thousand where tails are right.",
         ("model_id",),
     ),
+    Metric(
+        "rillcast_expert_weight_ratio",
+        "gauge",
+        "Mean weight of a base of the experts in the newest forecasts, over horizons and up to 500 streams.",
+        ("base",),
+    ),
     Metric("rillcast_unchanged_forecasts_total", "counter", "Forecasts kept back because they had not moved."),
     Metric("rillcast_anomalies_published_total", "counter", "Anomalous observations handed to the sink."),
     Metric(

@@ -77,6 +77,7 @@ class Metrics(Observer):
             self._counters["rillcast_model_swaps_total"].labels(outcome)
         self._compared: dict[tuple[Role, str], ScoreCounters] = {}
         self._lag_partitions: set[int] = set()
+        self._bases: set[str] = set()
         self._of_models: dict[str, _ModelCounters] = {}
         self._counted_to: dict[int, int] = {}  # by partition, kept for good: it may come back
         self._raw_counted_to: dict[int, int] = {}
@@ -179,6 +180,15 @@ class Metrics(Observer):
         """Take in the ages of some events."""
         for value in seconds.tolist():
             self._histograms["rillcast_event_latency_seconds"].observe(value)
+
+    def expert_weights(self, by_base: Mapping[str, float]) -> None:
+        """Set the mean weight of each base of the experts, and drop the series of other bases."""
+        gauge = self._gauges["rillcast_expert_weight_ratio"]
+        for base in self._bases - set(by_base):
+            gauge.remove(base)
+        for base, weight in by_base.items():
+            gauge.labels(base).set(weight)
+        self._bases = set(by_base)
 
     # Models come and go.
 

@@ -7,7 +7,7 @@ Invariant: no forecast depends on an observer.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -80,6 +80,9 @@ class Observer:
 
     def silent_streams(self, silent: SilentStreams) -> None:
         """Note which streams are overdue by the time of their partitions, and which aggregated ones sleep."""
+
+    def look(self, engine: StepEngine, partitions: Collection[int]) -> None:
+        """Read what is of interest in the states of a model's live partitions; called now and then, between steps."""
 
     def serve(self, metadata: BundleMetadata) -> None:
         """Note the model that serves from now on."""

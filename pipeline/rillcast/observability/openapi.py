@@ -12,7 +12,7 @@ from typing import Any, Final
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from rillcast.observability.api_forms import AlarmList, Forecast, Problem, SilentList, Status, StreamList
+from rillcast.observability.api_forms import AlarmList, Forecast, MixtureOf, Problem, SilentList, Status, StreamList
 
 ROOT: Final = "/api/v1"
 MAX_LIMIT: Final = 1_000
@@ -24,7 +24,7 @@ _REFERENCE: Final = "#/components/schemas/{model}"
 
 def openapi() -> dict[str, Any]:
     """Return the description of the API (OpenAPI 3.1)."""
-    forms: list[type[BaseModel]] = [Status, StreamList, AlarmList, SilentList, Forecast, Problem]
+    forms: list[type[BaseModel]] = [Status, StreamList, AlarmList, SilentList, MixtureOf, Forecast, Problem]
     _, schemas = models_json_schema([(form, "serialization") for form in forms], ref_template=_REFERENCE)
     text = {"schema": {"type": "string"}}
     return {
@@ -89,6 +89,23 @@ def openapi() -> dict[str, Any]:
                     SilentList,
                     HTTPStatus.BAD_REQUEST,
                     parameters=[_limit("Largest number of streams.")],
+                )
+            },
+            "/mixture": {
+                "get": _operation(
+                    "getMixture",
+                    "What forecasts of experts are made of",
+                    MixtureOf,
+                    HTTPStatus.BAD_REQUEST,
+                    HTTPStatus.NOT_FOUND,
+                    parameters=[
+                        {
+                            "name": "unique_id",
+                            "in": "query",
+                            "description": "A stream that the live page charts; without it, the mean of some streams.",
+                        }
+                        | text
+                    ],
                 )
             },
             "/streams/{unique_id}": {

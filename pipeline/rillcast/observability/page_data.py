@@ -11,6 +11,7 @@ from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
+from rillcast.observability.expert_weights import ExpertWeights
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.live_view import LiveView
 from rillcast.observability.stream_alarms import SEVERITIES, StreamAlarm, StreamAlarms
@@ -33,16 +34,24 @@ class _Troubles(NamedTuple):
 class PageData:
     """May be asked from any thread."""
 
-    def __init__(self, live_view: LiveView, alarms: StreamAlarms, forecast_cache: ForecastCache | None = None) -> None:
+    def __init__(
+        self,
+        live_view: LiveView,
+        alarms: StreamAlarms,
+        weights: ExpertWeights,
+        forecast_cache: ForecastCache | None = None,
+    ) -> None:
         """Begin.
 
         Args:
             live_view: The charted streams, and the figures over all streams.
             alarms: The alarms.
+            weights: The weights of experts.
             forecast_cache: Knows more streams than are charted; None = only these are found.
         """
         self._live_view = live_view
         self._alarms = alarms
+        self._weights = weights
         self._forecast_cache = forecast_cache
 
     def summary(self) -> dict[str, Any]:
@@ -82,6 +91,7 @@ class PageData:
             | {name: sum(getattr(found, name) for found in troubles.values()) for name in _Troubles._fields},
             "uncharted": self._uncharted(part) if part else [],
             "open_alarms": [_span(alarm) for alarm in newest],
+            "mixture": self._mixture(),
         }
 
     def is_forecast(self, unique_id: str) -> bool:
@@ -112,7 +122,21 @@ class PageData:
         """
         shown = self._live_view.stream(unique_id)
         alarms = self._alarms.of([unique_id]).get(unique_id, ())
-        return shown | {"alarms": [_span(alarm) for alarm in alarms], "silence": self._silence().get(unique_id)}
+        return shown | {
+            "alarms": [_span(alarm) for alarm in alarms],
+            "silence": self._silence().get(unique_id),
+            "mixture": self._mixture(unique_id),
+        }
+
+    def _mixture(self, unique_id: str | None = None) -> dict[str, Any] | None:
+        """Return what forecasts are made of, at the first, a middle and the last horizon; None = it is unknown."""
+        sample = self._weights.sample
+        if sample is None or (unique_id is not None and unique_id not in sample.by_stream):
+            return None
+        shares = sample.shares(unique_id)
+        places = sorted({0, len(shares) // 2, len(shares) - 1})
+        horizons = [{"step": shares[n].step, "shares": list(shares[n].shares.items())} for n in places]
+        return {"streams": sample.streams, "horizons": horizons}
 
     def _silence(self) -> dict[str, dict[str, Any]]:
         """Return since when silent streams have had no event, and whether they are asleep."""

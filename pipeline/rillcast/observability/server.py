@@ -32,6 +32,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 from rillcast.errors import SettingsError
 from rillcast.observability.api import ReadApi
+from rillcast.observability.expert_weights import ExpertWeights
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
 from rillcast.observability.live_view import LiveView
@@ -93,6 +94,7 @@ class HttpServer:
         live_view: LiveView | None,
         forecast_cache: ForecastCache | None = None,
         alarms: StreamAlarms | None = None,
+        weights: ExpertWeights | None = None,
     ) -> None:
         """Prepare; nothing is bound yet.
 
@@ -103,17 +105,18 @@ class HttpServer:
             live_view: The view that the page shows; None = metrics and probes only.
             forecast_cache: The forecasts of the read API; None = there is no read API.
             alarms: The alarms of streams; None = there are none.
+            weights: The weights of experts; None = there are none.
         """
         self._settings = settings
         self._health = health
-        alarms = alarms or StreamAlarms()
-        self._page = None if live_view is None else PageData(live_view, alarms, forecast_cache)
+        alarms, weights = alarms or StreamAlarms(), weights or ExpertWeights(list)
+        self._page = None if live_view is None else PageData(live_view, alarms, weights, forecast_cache)
         self._token = settings.token.get_secret_value().encode() if settings.token is not None else None
         self._metrics = make_wsgi_app(registry)
         self._files = _page_files() if live_view is not None else {}
         self._api = None
         if live_view is not None and forecast_cache is not None:
-            self._api = ReadApi(forecast_cache, live_view, health, alarms)
+            self._api = ReadApi(forecast_cache, live_view, health, alarms, weights)
         self._server: _ThreadingServer | None = None
         self._thread: threading.Thread | None = None
 

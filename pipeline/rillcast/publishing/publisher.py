@@ -7,7 +7,7 @@ know: transports' names, codecs' bytes, commits, recovery, what filters and obse
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final, Literal, NamedTuple
 
 import numpy as np
@@ -134,6 +134,11 @@ class Publisher:
         """Tell the observers which streams of this member are overdue, and which sleep."""
         for observer in self._observers:
             observer.silent_streams(silent)
+
+    def look(self, partitions: Collection[int]) -> None:
+        """Let the observers read the states of the live partitions of this model; no step may be in flight."""
+        for observer in self._observers:
+            observer.look(self._engine, partitions)
 
     def forget(self, partition: int) -> None:
         """Forget what was published of a partition that leaves, or is read again from its committed position."""

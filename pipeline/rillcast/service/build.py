@@ -22,6 +22,7 @@ from rillcast.codecs.connect import open_decoder
 from rillcast.engine import device
 from rillcast.engine.device import Device
 from rillcast.errors import SettingsError
+from rillcast.observability.expert_weights import ExpertWeights
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
 from rillcast.observability.latency import Latency
@@ -103,17 +104,17 @@ def build(
     GCCollector(registry=registry)
     health, metrics = Health(), Metrics(registry, metadata, on.name)
     live_view = LiveView(metadata, max_streams=settings.http.charted_streams)
-    alarms = StreamAlarms()
+    alarms, weights = StreamAlarms(), ExpertWeights(live_view.charted, metrics.expert_weights)
     AlarmCollector(alarms, settings.alarms.labelled_streams, registry)
     keeps = settings.http.cached_streams if settings.http.enabled else 0
     forecast_cache = ForecastCache(keeps) if keeps else None
     server = None
     if settings.http.enabled:
-        server = HttpServer(settings.http, registry, health, live_view, forecast_cache, alarms)
+        server = HttpServer(settings.http, registry, health, live_view, forecast_cache, alarms, weights)
     stages = stages or StageClock(metrics.stage)
     views = Views(health, metrics, registry, server, _spans(settings))
     summary = RunSummary(settings.input.path or settings.input.topic, _place_of_dead_letters(settings))
-    watching = [live_view, forecast_cache, alarms, summary]
+    watching = [live_view, forecast_cache, alarms, weights, summary]
     observers = Observers(
         metrics,
         [Latency(metrics.latency, live_view.record_latency), *(each for each in watching if each is not None)],

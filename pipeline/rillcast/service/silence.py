@@ -9,7 +9,7 @@ know: what closes by a decision, or how results are published and commits made (
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from rillcast.arrays import IntArray
@@ -17,7 +17,6 @@ from rillcast.durability import silences
 from rillcast.durability.assignment import Partitions
 from rillcast.durability.checkpoint import Checkpoint
 from rillcast.engine.pages import Silence
-from rillcast.engine.step_engine import SilentStream, SilentStreams
 from rillcast.serving.router import ModelResult, Router
 from rillcast.transports.base import Polled
 
@@ -133,14 +132,3 @@ class SilentPartitions:
         self._loop.finish_step()
         again = self._repeats and self._partitions.publishes_at(partition, silence.position)
         self._loop.publish(partition, self._router.silence(partition, silence), decided or again)
-
-
-def count_silent_streams(router: Router, live: Collection[int], overdue_periods: int) -> None:
-    """Tell the observers which streams of the live partitions have no events; no step may be in flight."""
-    overdue, sleeping, named = 0, 0, list[SilentStream]()
-    for model in router.all:
-        own = [number for number in live if router.model_of(number) is model]
-        found = model.engine.silent_streams(own, overdue_periods)
-        overdue, sleeping = overdue + found.overdue, sleeping + found.sleeping
-        named += found.named
-    router.default.publisher.silent_streams(SilentStreams(overdue, sleeping, named))

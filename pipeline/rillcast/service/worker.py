@@ -45,8 +45,9 @@ from rillcast.rollout.handover import HandoverLimits
 from rillcast.rollout.member import Member
 from rillcast.rollout.models import NoModels
 from rillcast.rollout.rollout import Rollout, RolloutParts
-from rillcast.service.silence import Loop, SilentPartitions, count_silent_streams
+from rillcast.service.silence import Loop, SilentPartitions
 from rillcast.service.stepper import Stepper
+from rillcast.service.stream_report import report_streams
 from rillcast.serving.router import ModelResult, Router
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import StateSettings, WorkerSettings
@@ -449,10 +450,10 @@ class Worker:
         if now >= self._next_lag:
             self._next_lag = now + LAG_INTERVAL_S
             self._metrics.lag(self._source.lag())
+            if not self._stepper.busy:
+                report_streams(self._router, self._partitions.live, self._overdue_periods)
         if now >= self._next_summary:
             self._next_summary = now + SUMMARY_INTERVAL_S
-            if self._overdue_periods and not self._stepper.busy:
-                count_silent_streams(self._router, self._partitions.live, self._overdue_periods)
             owned = len(self._partitions.owned)
             log.info("%d events, %d streams, %d partitions", self._events, self._num_streams, owned)
             for line in self._parts.summary.report():

@@ -16,10 +16,12 @@ import openapi_spec_validator
 import pytest
 from prometheus_client import CollectorRegistry
 
+from rillcast.bundle.mixture import Mixture
 from rillcast.codecs.forecasts.columns import Codec, ForecastColumns
 from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.engine.step_engine import SilentStream, SilentStreams
 from rillcast.events import EventBatch
+from rillcast.observability.expert_weights import ExpertWeights, Sample
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
 from rillcast.observability.live_view import LiveView
@@ -38,6 +40,7 @@ class Running:
     forecast_cache: ForecastCache
     live_view: LiveView
     alarms: StreamAlarms = field(default_factory=StreamAlarms)
+    weights: ExpertWeights = field(default_factory=lambda: ExpertWeights(list))
 
     def alarm(self, unique_ids: list[str], rows: list[tuple[float, ...]], hour: int = 0) -> None:
         """Let the alarms of these streams be what a graph says of them."""
@@ -68,10 +71,11 @@ class Running:
 @pytest.fixture
 def running() -> Iterator[Running]:
     forecast_cache, live_view, alarms = ForecastCache(1_000), LiveView(metadata()), StreamAlarms()
-    server = HttpServer(HttpSettings(port=0), CollectorRegistry(), Health(), live_view, forecast_cache, alarms)
+    settings, weights = HttpSettings(port=0), ExpertWeights(live_view.charted)
+    server = HttpServer(settings, CollectorRegistry(), Health(), live_view, forecast_cache, alarms, weights)
     server.start()
     try:
-        yield Running(server.port, forecast_cache, live_view, alarms)
+        yield Running(server.port, forecast_cache, live_view, alarms, weights)
     finally:
         server.stop()
 
@@ -212,6 +216,27 @@ def test_streams_are_chosen_by_a_part_of_their_id_and_by_trouble(running: Runnin
     document = running.described("/silent", "/silent?limit=1")[1]
     one = {"unique_id": "www", "silence": "overdue", "since": "2024-05-01T00:00:00.000Z"}
     assert document == {"streams": [one], "overdue": 2, "sleeping": 1}
+
+
+def test_what_forecasts_are_made_of_is_told_of_a_stream_and_of_some(running: Running) -> None:
+    assert running.described("/mixture", "/mixture")[0] == 404
+    config = {"freq": "1h", "seasons": [24], "quantiles": [0.5], "anchors": [1, 24]}
+    mixture = Mixture(config | {"experts": [["level", 1.0], ["naive0", 0.0], ["naive0", 1.0]]})
+    mean, own = np.array([[0.5, 0.25, 0.25], [0, 0, 1]]), np.array([[1, 0, 0], [0.02, 0.98, 0]], np.float32)
+    running.weights.show(Sample("toy@0123456789abcdef", mixture, 7, mean, {"a b": own}))
+    status, document = running.described("/mixture", "/mixture")
+    assert (status, document["unique_id"], document["streams"]) == (200, None, 7)
+    assert [one["step"] for one in document["horizons"]] == [1, 24]
+    assert document["horizons"][0]["shares"] == [
+        {"expert": "level, and the last value", "share": 0.5},
+        {"expert": "value a day ago", "share": 0.5},
+    ]
+    document = running.described("/mixture", "/mixture?unique_id=a+b")[1]
+    assert (document["unique_id"], document["streams"]) == ("a b", 1)
+    assert document["horizons"][1]["words"] == "98 % value a day ago, 2 % others"
+    status, document = running.described("/mixture", "/mixture?unique_id=c")
+    assert (status, "'c' is not charted" in document["error"]) == (404, True)
+    assert running.described("/mixture", "/mixture?stream=a")[0] == 400
 
 
 @pytest.mark.parametrize(

@@ -208,6 +208,17 @@ def test_it_is_used_by_keyboard_alone(page: Page) -> None:
     assert page.evaluate(focus) == "query", "the focus is back where it was"
 
 
+def test_what_forecasts_are_made_of_is_said_of_all_and_of_one(page: Page) -> None:
+    page.wait_for("!document.getElementById('fleet').hidden")
+    assert "mean of" in page.evaluate("document.querySelector('#fleet h3').textContent")
+    assert page.evaluate("document.querySelectorAll('#fleet rect').length") > 3
+    page.evaluate("document.querySelector('#grid .card').click()")
+    page.wait_for("document.querySelectorAll('#detail-mixture li').length === 3")
+    said = page.evaluate("[...document.querySelectorAll('#detail-mixture li')].map((one) => one.textContent)")
+    assert said[0].startswith("1 ahead")
+    assert all(" % " in one for one in said)
+
+
 def test_a_search_finds_parts_of_ids_and_says_where_there_is_nothing(page: Page) -> None:
     page.press("/")
     page.type("ER-2")

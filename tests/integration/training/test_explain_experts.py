@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from rillcast import cli
 from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.mixture import Mixture, Shares, in_words
 from rillcast.errors import DataError
-from rillcast_training.explain.experts import Shares, in_words
 from rillcast_training.export.experts import restore_experts
+from rillcast_training.model.experts.config import ExpertsConfig
+from rillcast_training.model.experts.defaults import default_horizon, default_seasons
+from rillcast_training.model.experts.forecaster import ExpertForecaster
 from tests.support.toy import toy_bundle
 
 HOUR_MS = 3_600_000
@@ -79,6 +84,18 @@ def test_the_module_comes_back_from_the_metadata(folder: Path) -> None:
     changed = bundle.metadata.model_copy(update={"training": {"experts": {"freq": "1h", "speed": 3}}})
     with pytest.raises(DataError, match="this version cannot build its experts"):
         restore_experts(Bundle(changed, bundle.model, bundle.step))
+
+
+@pytest.mark.parametrize("freq", ["10s", "7min", "1h", "1d", "1mo"])
+def test_the_weights_stand_where_the_service_reads_them(freq: str) -> None:
+    config = ExpertsConfig(freq, default_horizon(freq), default_seasons(freq))
+    core = ExpertForecaster(config).layout.core
+    figures = {name: torch.zeros(*shape, 3) for name, shape in core.shapes.items()}
+    given = torch.rand(figures["weight"].shape)
+    figures["weight"] = given / given.sum(dim=1, keepdim=True)
+    read = Mixture(json.loads(json.dumps(dataclasses.asdict(config)))).weights(core.pack(figures).numpy())
+    assert read is not None
+    assert np.array_equal(read, figures["weight"].permute(2, 0, 1).numpy())
 
 
 @pytest.mark.parametrize(

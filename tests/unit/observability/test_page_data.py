@@ -7,6 +7,7 @@ import pytest
 
 from rillcast.engine.step_engine import SilentStream, SilentStreams
 from rillcast.events import EventBatch
+from rillcast.observability.expert_weights import ExpertWeights
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.live_view import LiveView
 from rillcast.observability.page_data import PAGE, PageData
@@ -21,7 +22,7 @@ def page(ids: list[str], max_streams: int = 96) -> tuple[PageData, LiveView, Str
     view, alarms, cache = LiveView(metadata(), max_streams=max_streams), StreamAlarms(), ForecastCache(100)
     put(view, ids, [0] * len(ids), [1.0] * len(ids))
     cache.update(np.zeros(len(ids), np.int64), ids, [b""] * len(ids))
-    return PageData(view, alarms, cache), view, alarms, cache
+    return PageData(view, alarms, ExpertWeights(view.charted), cache), view, alarms, cache
 
 
 def shown(data: PageData, query: str = "") -> list[str]:

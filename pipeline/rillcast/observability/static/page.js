@@ -41,6 +41,8 @@ async function refresh() {
   showSummary(all.document.summary);
   showAlarms(all.document.open_alarms, all.document.summary.open_alarms);
   showTools(all.document);
+  showMixture(byId("fleet"), all.document.mixture, (mixture) => mixture.streams === 1
+    ? "What its forecasts are made of" : `What forecasts are made of, mean of ${mixture.streams.toLocaleString("en-US")} streams`);
   showGrid(all.document.streams);
   showUncharted(all.document);
   if (one !== null && one.id === detail.stream) showDetail(one);
@@ -319,6 +321,7 @@ function openDetail(id, opener = null) {
 
 function showDetail({ found, document: stream }) {
   byId("detail-missing").hidden = found;
+  byId("detail-mixture").hidden = !found;
   detail.plot.hidden = byId("detail-figures").hidden = byId("detail-alarms").hidden = !found;
   if (!found) {
     byId("detail-missing").textContent = stream.forecast
@@ -328,6 +331,7 @@ function showDetail({ found, document: stream }) {
   }
   detail.shown = stream;
   showChip(byId("detail-status"), stream);
+  showMixture(byId("detail-mixture"), stream.mixture, () => "What the forecast is made of");
   showDetailAlarms(stream.alarms);
   detail.chart.draw(stream, model);
   if (detail.position !== null) showReadOut(detail.position);
@@ -353,6 +357,29 @@ function showDetailAlarms(alarms) {
     what.textContent = `${alarm.severity === "critical" ? "Critical" : "Warning"}: ${alarmWords(alarm)}`;
     const until = alarm.last === alarm.first ? "" : ` to ${formatTime(alarm.last)}`;
     when.textContent = alarm.closed === null ? `open since ${formatTime(alarm.first)}` : formatTime(alarm.first) + until;
+    return item;
+  }));
+}
+
+/** The weights of the experts by horizon: a bar of parts, and the larger parts in words. */
+function showMixture(section, mixture, title) {
+  section.hidden = mixture === null || mixture === undefined;
+  if (section.hidden) return;
+  section.querySelector("h3").textContent = title(mixture);
+  const list = section.querySelector("ul");
+  list.replaceChildren(...mixture.horizons.map(({ step, shares }) => {
+    const item = document.createElement("li");
+    make(item, "span", "quiet").textContent = `${step} ahead`;
+    const svg = item.appendChild(element("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" }));
+    let left = 0;
+    shares.forEach(([, share], i) => {
+      svg.append(element("rect", { x: 100 * left, width: Math.max(0, 100 * share - 0.4), height: 8, "fill-opacity": Math.max(0.15, 0.95 - 0.22 * i) }));
+      left += share;
+    });
+    const large = shares.filter(([, share]) => share >= 0.05);
+    const rest = 1 - large.reduce((sum, [, share]) => sum + share, 0);
+    const parts = large.map(([what, share]) => `${percent(share, 0)} ${what}`).concat(rest >= 0.005 ? [`${percent(rest, 0)} others`] : []);
+    make(item, "span").textContent = shares.length ? parts.join(", ") : "no value is known yet";
     return item;
   }));
 }

@@ -1,0 +1,145 @@
+"""What a forecast of a bundle of experts is made of: the weight of each base, in words.
+
+Owns: the words, where the weights stand in a stream's state, and their sums by base. Does not know: how weights are
+learnt (`rillcast_training.model.experts`, whose layout a test compares), who asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+
+from rillcast.arrays import FloatArray
+from rillcast.bundle.frequency import Frequency, parse
+from rillcast.bundle.metadata import BundleMetadata
+
+MEMBER: Final = "experts"
+"""Member of `training` in the metadata of a bundle of experts: its configuration."""
+STATE: Final = "core"
+"""The state that has the weights of the newest forecast."""
+_SCALARS: Final = 13  # figures of a stream before those by base and horizon
+_BEFORE: Final = 13  # by horizon: of the plain experts, judgements, misses, three units, two newest misses, five losses
+_SUMS_TO_ONE: Final = 1e-3
+_CYCLES: Final = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000, "year": 31_556_952_000}
+_MONTHS_A_YEAR: Final = 12
+_PLAIN: Final = {
+    "level": "level, and the last value",
+    "holt": "level with a damped trend",
+    "drift": "last value with the mean change",
+    "median": "running median",
+    "double": "level with the parts of both seasons",
+    "naive_drift": "value a {season} ago with the mean change over a {season}",
+    "phase_anomaly": "mean of the same time of the {season}, with its mean distance",
+    "naive": "value a {season} ago",
+    "phase": "mean of the same time of the {season}",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Shares:
+    """Weights at one horizon.
+
+    Attributes:
+        step: Periods ahead.
+        shares: Weight of each base in words, the largest first; they sum to 1, or are empty without any value yet.
+    """
+
+    step: int
+    shares: dict[str, float]
+
+    def sentence(self, least: float = 0.05) -> str:
+        """Return the shares of at least `least`, as in `62 % value a day ago, 20 % running median`."""
+        shown = [f"{share:.0%} {what}" for what, share in self.shares.items() if share >= least]
+        rest = 1 - sum(share for share in self.shares.values() if share >= least)
+        listed = [*shown, *([f"{rest:.0%} others"] if shown and rest >= 0.005 else [])]
+        return ", ".join(listed).replace("%", " %") if listed else "no value is known yet"
+
+
+class Mixture:
+    """The experts of one bundle, as its metadata describe them.
+
+    Attributes:
+        bases: Base of each expert.
+        anchors: Horizons at which experts are judged, in periods ahead; between them weights lie on lines.
+    """
+
+    def __init__(self, config: Mapping[str, Any]) -> None:
+        """Read a configuration.
+
+        Args:
+            config: The member `MEMBER` of `training` in the metadata.
+
+        Raises:
+            KeyError, TypeError: It is none.
+        """
+        self.bases = [str(base) for base, _ in config["experts"]]
+        self.anchors = [int(anchor) for anchor in config["anchors"]]
+        seasons, freq = tuple(config["seasons"]), str(config["freq"])
+        self._words = [in_words(base, freq, seasons) for base in self.bases]
+        away = {base for base, decay in config["experts"] if decay and base != "level"}
+        by_anchor = len(self.bases) + (1 + len(seasons)) + _BEFORE + len(config["quantiles"])
+        self._start = _SCALARS + len(away) + len(self.anchors) * by_anchor
+
+    @classmethod
+    def of(cls, metadata: BundleMetadata) -> Mixture | None:
+        """Return the experts of a bundle; None = it has none."""
+        config = metadata.training.get(MEMBER)
+        return cls(config) if isinstance(config, Mapping) else None
+
+    def weights(self, rows: FloatArray) -> FloatArray | None:
+        """Return the weights of the newest forecasts.
+
+        Args:
+            rows: `[n, width]`, rows of the state `STATE`.
+
+        Returns:
+            `[n, A, K]` by horizon and expert; rows of 0 = no value is known yet. None = the rows have weights
+            elsewhere, because another version exported the bundle.
+        """
+        shape = len(self.anchors), len(self.bases)
+        end = self._start + shape[0] * shape[1]
+        if rows.shape[1] < end:
+            return None
+        weights: FloatArray = rows[:, self._start : end].reshape(-1, *shape)
+        total = weights.sum(axis=2)
+        sound = (weights >= 0).all() and ((np.abs(total - 1) < _SUMS_TO_ONE) | (total == 0)).all()
+        return weights if sound else None
+
+    def shares(self, weights: npt.NDArray[np.floating[Any]]) -> list[Shares]:
+        """Return weights `[A, K]` in words, by horizon."""
+        found = []
+        for anchor, row in zip(self.anchors, weights, strict=True):
+            shares: dict[str, float] = {}
+            for words, weight in zip(self._words, row.tolist(), strict=True):
+                shares[words] = shares.get(words, 0.0) + weight
+            positive = {what: share for what, share in sorted(shares.items(), key=lambda one: -one[1]) if share > 0}
+            found.append(Shares(anchor, positive))
+        return found
+
+    def by_base(self, weights: npt.NDArray[np.floating[Any]]) -> dict[str, float]:
+        """Return the mean weight of each base over all horizons, of weights `[A, K]`."""
+        means: dict[str, float] = dict.fromkeys(self.bases, 0.0)
+        for base, weight in zip(self.bases, weights.mean(axis=0).tolist(), strict=True):
+            means[base] += weight
+        return means
+
+
+def in_words(base: str, freq: str, seasons: tuple[int, ...]) -> str:
+    """Return what a base says, in words."""
+    name = base.rstrip("01")
+    season = seasons[int(base[-1])] if base != name else seasons[0]
+    return _PLAIN.get(name, base).format(season=_season(season, parse(freq)))
+
+
+def _season(periods: int, frequency: Frequency) -> str:
+    """Return the name of a season, or its length in periods."""
+    if frequency.in_months:
+        return "year" if periods * frequency.step == _MONTHS_A_YEAR else f"cycle of {periods} periods"
+    for name, length in _CYCLES.items():
+        if periods == round(length / frequency.step):
+            return name
+    return f"cycle of {periods} periods"

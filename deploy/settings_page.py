@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr
 
@@ -60,6 +60,14 @@ def _sections(model: type[BaseModel], path: str = "") -> Iterator[tuple[str, typ
     for name, field in model.model_fields.items():
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _sections(field.annotation, f"{path}.{name}" if path else name)
+        elif (tables := _of_tables(field.annotation)) is not None:
+            yield f"{path}{name}[]", tables
+
+
+def _of_tables(annotation: Any) -> type[BaseModel] | None:
+    """Return the section of each table where a setting is a list of tables."""
+    found = next(iter(get_args(annotation)), None) if get_origin(annotation) is tuple else None
+    return found if isinstance(found, type) and issubclass(found, BaseModel) else None
 
 
 def _rows(section: type[BaseModel], path: str) -> Iterator[str]:
@@ -68,5 +76,9 @@ def _rows(section: type[BaseModel], path: str) -> Iterator[str]:
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             continue
         default = field.default
-        shown = "" if default is None or isinstance(default, SecretStr) else f"`{json.dumps(default, default=str)}`"
+        shown = (
+            ""
+            if default is None or field.is_required() or isinstance(default, SecretStr)
+            else f"`{json.dumps(default, default=str)}`"
+        )
         yield f"| `{path}{'.' if path else ''}{name}` | {shown} | {' '.join((field.description or '').split())} |\n"

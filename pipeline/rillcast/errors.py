@@ -139,8 +139,10 @@ class ServedByAnotherKindError(RecoveryError):
 
     Attributes:
         model_id: The model that serves the partition.
+        route: Name of the table of models that it serves; empty where there is one model.
     """
 
     def __init__(self, model_id: str, message: str) -> None:
         super().__init__(message)
         self.model_id = model_id
+        self.route = ""

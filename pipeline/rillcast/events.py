@@ -52,6 +52,8 @@ class EventBatch:
         masked: How many values of covariates the model does not see.
         left_out: Records and elements of arrays that the settings leave out, which have no event.
         keys: The `n` ids of the entities that the streams belong to (a host of `host/cpu`); None = the stream ids.
+        routes: `(n,)` int64, the number of the model's table in the settings; None = there is one model.
+        unmatched: Events of the records that no table's model takes, which are left out.
     """
 
     partitions: IntArray
@@ -66,6 +68,8 @@ class EventBatch:
     masked: Masked = NOTHING_MASKED
     left_out: int = 0
     keys: Sequence[str] | None = None
+    routes: IntArray | None = None
+    unmatched: int = 0
 
     def __post_init__(self) -> None:
         if self.rows is _ALL_ROWS:
@@ -105,4 +109,5 @@ class EventBatch:
             None if self.timestamps_ms is None else self.timestamps_ms[rows],
             self.rows[rows],
             keys=None if self.keys is None else [self.keys[row] for row in rows.tolist()],
+            routes=None if self.routes is None else self.routes[rows],
         )

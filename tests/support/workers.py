@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Literal
 
 from prometheus_client import CollectorRegistry
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from rillcast.bundle.bundle import Bundle
 from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.codecs.observations.decoder import ObservationDecoder
+from rillcast.codecs.observations.matching import Matching
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.late import AllowedLateness
@@ -28,7 +30,7 @@ from rillcast.publishing.filters import Policy
 from rillcast.publishing.publisher import ForecastOutput, Publisher
 from rillcast.rollout.models import Names
 from rillcast.rollout.rollout import RolloutParts
-from rillcast.service.worker import Parts, Worker
+from rillcast.service.worker import Parts, RouteParts, Worker
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore
@@ -78,6 +80,15 @@ class MemoryModels:
 
 
 @dataclass
+class Table:
+    """A table of models: the model that serves it first, its store, and its roll-outs."""
+
+    bundle: Bundle
+    store: Callable[[MemorySink], StateStore] | None = None
+    models: MemoryModels | None = None
+
+
+@dataclass
 class Harness:
     """A worker and its parts."""
 
@@ -114,9 +125,11 @@ def build(
     overdue_periods: int = 0,
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
+    matching: Matching | None = None,
     policy: Policy | None = None,
     late: Literal["dead_letter", "drop"] = "dead_letter",
     models: MemoryModels | None = None,
+    tables: Mapping[str, Table] | None = None,
     rollout: RolloutSettings | None = None,
     clock: Clock | None = None,
     needs_forecast: bool = False,
@@ -128,10 +141,11 @@ def build(
     sink = MemoryTransactionalSink(log) if settings.delivery == "exactly_once" else MemorySink(log)
     bundle = bundle or toy_bundle()
     registry, health = CollectorRegistry(), Health(clock=clock)
-    metrics = Metrics(registry, bundle.metadata, "cpu")
+    tables = tables or {"": Table(bundle, store, models)}
+    metrics = Metrics(registry, {name: table.bundle.metadata for name, table in tables.items()}, "cpu")
     summary = RunSummary(source.name, "dead letters")
 
-    def make_model(bundle: Bundle, store: StateStore | None) -> ServedModel:
+    def make_model(bundle: Bundle, store: StateStore | None, route: str) -> ServedModel:
         engine = StepEngine(
             bundle,
             Device("cpu"),
@@ -143,30 +157,38 @@ def build(
         )
         output = ForecastOutput(sink, make_encoder("json", bundle.metadata))
         observers = [Latency(metrics.latency, wall_clock=clock), metrics, summary]
-        return ServedModel(engine, Publisher(engine, output, [policy or Policy()], observers, late), store)
+        return ServedModel(engine, Publisher(engine, output, [policy or Policy()], observers, late, route), store)
 
-    rollout_parts = None
-    if models is not None:
-        models.make = make_model
+    def rollout_of(models: MemoryModels, route: str) -> RolloutParts:
+        models.make = partial(make_model, route=route)
 
         def open_reader() -> MemoryPartitionReader:
             reader = MemoryPartitionReader(log, lambda: models.records_per_read)
             reader.fail = lambda: models.fail_reader()
             return reader
 
-        rollout_parts = RolloutParts(
+        return RolloutParts(
             models, open_reader, rollout or RolloutSettings(warm_up="retained"), wall_clock_ms=lambda: 0
         )
+
+    stores = {name: table.store(sink) if table.store else None for name, table in tables.items()}
+    routes = [
+        RouteParts(
+            make_model(table.bundle, stores[name], name),
+            None if table.models is None else rollout_of(table.models, name),
+            name,
+        )
+        for name, table in tables.items()
+    ]
     parts = Parts(
         source=source,
         sink=sink,
-        model=make_model(bundle, state_store := store(sink) if store else None),
-        decoder=decoder or ObservationDecoder(),
+        routes=routes,
+        decoder=decoder or ObservationDecoder(matching=matching),
         dead_letters=DeadLetters(source.name, 1000),
         metrics=metrics,
         summary=summary,
         health=health,
-        rollout=rollout_parts,
         ends=ends,
         needs_forecast=needs_forecast,
     )
@@ -180,7 +202,7 @@ def build(
         clock=clock,
         wall_clock_ms=lambda: round(clock.now * 1000),
     )
-    return Harness(worker, source, sink, registry, health, clock, state_store)
+    return Harness(worker, source, sink, registry, health, clock, next(iter(stores.values())))
 
 
 def observation(unique_id: str, y: float | None, ds: int = 0) -> bytes:

@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """Run the same backlog under both guarantees, in turns, and compare the rates."""
-    bundle = Bundle.load(settings.model)
+    bundle = Bundle.load(settings.one_model)
     rounds = max(1, args.events // args.streams)
     total = rounds * args.streams
     rates: dict[str, list[float]] = {"at_least_once": [], "exactly_once": []}

@@ -33,7 +33,7 @@ _Reply = Callable[[Sequence[bytes | None], Sequence[int | None], Sequence[int | 
 def echo(settings: Settings, events: int) -> Measured:
     """Echo `events` events that the input topic already has, and commit."""
     stages: dict[str, float] = dict.fromkeys(("poll", "decode", "encode", "produce", "commit"), 0.0)
-    reply = _replier(settings, Bundle.load(settings.model).metadata, stages)
+    reply = _replier(settings, Bundle.load(settings.one_model).metadata, stages)
     loop = _librdkafka if chosen_client(settings.kafka) == "librdkafka" else _kafka_python
     watch = Stopwatch()
     taken = loop(settings, events, reply, watch, stages)

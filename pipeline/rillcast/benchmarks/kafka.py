@@ -46,7 +46,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """Return rates, processor time and stages of the service and of its limit, by client and codec."""
-    bundle = Bundle.load(settings.model)
+    bundle = Bundle.load(settings.one_model)
     frequency = bundle.metadata.frequency
     cases = []
     for client in args.clients.split(","):

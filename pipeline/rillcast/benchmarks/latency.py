@@ -54,7 +54,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """Return the quantiles of the latency at a fixed rate."""
-    bundle = Bundle.load(settings.model)
+    bundle = Bundle.load(settings.one_model)
     frequency = bundle.metadata.frequency
     most = args.rate * 2
     if not args.rate:

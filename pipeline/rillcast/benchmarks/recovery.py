@@ -32,7 +32,7 @@ def measure(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     events in turn, so that no row changes twice within a commit: that is one row per event. Load and replay are means
     over the partitions; the first forecast may come before the last of them is live.
     """
-    bundle = Bundle.load(settings.model)
+    bundle = Bundle.load(settings.one_model)
     frequency, row_bytes = bundle.metadata.frequency, bundle.metadata.row_bytes
     topics = Topics(settings, args.partitions)
     rounds = args.rounds

@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def measure(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """Return processor time per event, rates and busy cores, with one worker and with two."""
-    bundle = Bundle.load(settings.model)
+    bundle = Bundle.load(settings.one_model)
     frequency = bundle.metadata.frequency
     half = args.partitions // 2, frequency, args.events // 2, args.streams // 2
     arrangements = {

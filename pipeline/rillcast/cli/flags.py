@@ -91,12 +91,12 @@ def load_settings(args: argparse.Namespace, default_file: Path | None = settings
 
 
 def with_local_model(given: Settings) -> Settings:
-    """Return the same settings with the model as a file; one of a registry is looked up and pulled now.
+    """Return the same settings with each model as a file; one of a registry is looked up and pulled now.
 
     Raises:
         SettingsError, RegistryError, BundleError: See `reference.locate`.
     """
-    return given.model_copy(update={"model": reference.locate(given.model, given.model_cache)})
+    return given.with_models({each.name: reference.locate(each.model, given.model_cache) for each in given.served})
 
 
 # The device of the serving engine.

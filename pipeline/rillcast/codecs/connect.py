@@ -25,6 +25,7 @@ from rillcast.codecs.observations.fields import Fields, PolledRecords
 from rillcast.codecs.observations.first_look import FirstLook, Members
 from rillcast.codecs.observations.format import Format
 from rillcast.codecs.observations.json import JsonFormat
+from rillcast.codecs.observations.matching import Matching, Rule
 from rillcast.errors import SettingsError
 from rillcast.settings import InputSettings, RegistrySettings, Settings
 from rillcast.settings.input import METRIC_FORMATS
@@ -37,7 +38,8 @@ def open_decoder(settings: Settings, metadata: BundleMetadata | None) -> Observa
 
     Args:
         settings: Settings of the service.
-        metadata: Metadata of the model; None = no covariates.
+        metadata: Metadata of the model, or of one of several; None = no covariates, and events are not divided among
+            tables of models.
 
     Raises:
         SettingsError: The mapping or the message is invalid, or the registry's client refuses its settings.
@@ -45,8 +47,8 @@ def open_decoder(settings: Settings, metadata: BundleMetadata | None) -> Observa
     """
     covariates = metadata.covariates if metadata is not None else ()
     columns = _columns(settings.input, covariates, metadata.horizon) if metadata is not None and covariates else None
-    frequency = None if metadata is None else metadata.frequency
-    return _decoder(settings, covariates, columns, frequency)
+    frequency = None if metadata is None or settings.models else metadata.frequency
+    return _decoder(settings, covariates, columns, frequency, divides=metadata is not None)
 
 
 def open_learning_decoder(
@@ -73,18 +75,21 @@ def _decoder(
     covariates: Sequence[Covariate],
     columns: CovariateColumns | None,
     frequency: Frequency | None = None,
+    *,
+    divides: bool = False,
 ) -> ObservationDecoder:
     given = settings.input
     limits = DecodeLimits(
         given.max_record_bytes, given.max_id_bytes, given.max_abs_y, round(given.max_future_s * 1_000)
     )
     try:
-        fields, expansion = _mapping(given, covariates)
+        matching = _matching(settings) if divides else None
+        fields, expansion = _mapping(given, covariates, matching)
     except ValueError as error:
-        raise SettingsError(f"input.fields, input.only: {error}") from error
+        raise SettingsError(f"input.fields, input.only, models: {error}") from error
     form = _format(given, settings.registry)
     source = given.topic if given.path is None else "standard input" if given.path == "-" else given.path
-    looks = not given.is_table and given.format != "protobuf" and expansion is None and given.aggregate != "count"
+    looks = not given.is_table and given.format != "protobuf" and expansion is None and not settings.counts
     members = _members(given, form) if looks else None
     return ObservationDecoder(
         limits,
@@ -94,19 +99,37 @@ def _decoder(
         columns=columns,
         first_look=FirstLook(source, frequency, fields, members, refuse=given.path not in (None, "-")),
         expansion=expansion,
+        matching=matching,
     )
 
 
-def _mapping(given: InputSettings, covariates: Sequence[Covariate]) -> tuple[Fields, Expansion | None]:
+def _matching(settings: Settings) -> Matching | None:
+    """Return which table of models takes an event; None where there is one model.
+
+    Raises:
+        ValueError: A condition cannot be read.
+    """
+    if not settings.models:
+        return None
+    in_array, in_table = settings.input.format in METRIC_FORMATS, settings.input.is_table
+    rules = [Rule.of(table.match, table.only, in_array=in_array, in_table=in_table) for table in settings.models]
+    return Matching(rules, unmatched_are_dead=settings.input.unmatched == "dead_letter")
+
+
+def _mapping(
+    given: InputSettings, covariates: Sequence[Covariate], matching: Matching | None
+) -> tuple[Fields, Expansion | None]:
     """Return where a record has its members; None where each record is one observation.
 
     Raises:
         ValueError: The mapping is invalid.
     """
     names = given.fields
+    by_members = matching is not None and matching.by_members
     if given.is_table:  # its reader has renamed the columns to the plain names, and made a record of each observation
-        return Fields(covariates=covariates), None
-    if not given.is_expanded:
+        plain = Expansion("unique_id", "ds", "y", covariates=covariates, matching=matching) if by_members else None
+        return Fields(covariates=covariates), plain
+    if not given.is_expanded and not by_members:
         paths = (names.unique_id, names.ds, names.y, given.time_unit, names.x, names.future)
         return Fields(*paths, covariates, given.stream_of_file), None
     if not names.unique_id and given.path in (None, "-"):
@@ -120,6 +143,7 @@ def _mapping(given: InputSettings, covariates: Sequence[Covariate]) -> tuple[Fie
         covariates=covariates,
         in_array=given.format in METRIC_FORMATS,
         stream=given.stream_of_file,
+        matching=matching,
     )
 
 

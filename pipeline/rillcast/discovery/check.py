@@ -28,7 +28,7 @@ def check(settings: Settings, *, seconds: float, records: int) -> list[Finding]:
         TransportError: No broker answers.
         BundleError: The model breaks the bundle contract.
     """
-    metadata = Bundle.load(settings.model).metadata
+    metadata = Bundle.load(settings.one_model).metadata
     found: list[Finding] = []
     if settings.input.path is None or settings.output.path is None:
         with closing(open_topic_admin(settings.kafka)) as admin:

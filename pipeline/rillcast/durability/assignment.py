@@ -1,8 +1,10 @@
 """The partitions that this member owns, and what brings each of them to life (`rillcast.durability.partition`).
 
-A partition begins with the default model. If the store says that another model serves it (a roll-out was interrupted,
-or another member is further with it), that model goes on with its own state, and the roll-out starts again. If that
-model is unavailable, the default model takes over and steps the retained events.
+A partition begins with the default model of each route. If the store says that another model serves it (a roll-out was
+interrupted, or another member is further with it), that model goes on with its own state, and the roll-out starts
+again. If that model is unavailable, the default model takes over and steps the retained events.
+
+The partition is read from the first event that the state of any route lacks. Routes whose state has it pass it over.
 
 Owns: which partitions there are, and what causes their transitions. Does not know: commits, polls, where results go.
 """
@@ -19,12 +21,13 @@ import numpy.typing as npt
 
 from rillcast.durability.checkpoint import Checkpoint
 from rillcast.durability.partition import Partition, PartitionState
-from rillcast.durability.recovery import StartRules, decide, is_ahead
+from rillcast.durability.recovery import Start, StartRules, decide, is_ahead
 from rillcast.durability.restorer import Purpose, Restorer, put_in_place
 from rillcast.errors import ServedByAnotherKindError
 from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.serving.router import Router
+from rillcast.serving.routes import Routes
 from rillcast.serving.served_model import ServedModel
 from rillcast.stores.base import Restored
 from rillcast.transports.base import Assignment, Polled, Source
@@ -53,7 +56,7 @@ class Partitions:
     def __init__(
         self,
         source: Source,
-        router: Router,
+        routes: Routes,
         checkpoint: Checkpoint,
         restorer: Restorer,
         rules: StartRules,
@@ -63,14 +66,14 @@ class Partitions:
 
         Args:
             source: Where events come from.
-            router: Which model serves which partition.
+            routes: Which models serve which partition.
             checkpoint: Notes where a partition's state stands.
             restorer: Loads stored state.
             rules: Where a partition starts.
             reporting: Where states and durations are reported.
         """
         self._source = source
-        self._router = router
+        self._routes = routes
         self._checkpoint = checkpoint
         self._restorer = restorer
         self._rules = rules
@@ -111,19 +114,19 @@ class Partitions:
         """
         starts = dict[int, int | None]()
         for assignment in assignments:
-            number, model = assignment.partition, self._router.default
+            number = assignment.partition
             self._partitions[number] = Partition(assignment, self._reporting.clock())
-            self._router.assign(number, model)
             if assignment.added:
                 log.warning(
                     "%s: the topic has grown. Streams whose records go to this partition now begin here without state",
                     self._name_of(number),
                 )
-            if model.store is not None and self._rules_of(number).policy == "restore":
-                self._restorer.begin(model, number, Purpose.SERVE)
-                starts[number] = None
-            else:
-                starts[number] = self._begin(assignment, None)
+            restores = self._routes.stores_state and self._rules_of(number).policy == "restore"
+            for router in self._routes:
+                router.assign(number, router.default)
+                if restores:
+                    self._restorer.begin(router.default, number, Purpose.SERVE)
+            starts[number] = None if restores else self._begin(assignment, {})
         self._reporting.health.assigned = True
         self.report()
         return starts
@@ -137,14 +140,17 @@ class Partitions:
             ServedByAnotherKindError: At the start: another kind of model serves a partition, and such claims decide.
             TransportError: A store cannot be reached.
         """
-        for model in list(self._router.all):
-            for restored in self._restorer.poll(model, Purpose.SERVE, timeout_s):
-                if self._belongs_to_another(model, restored):
-                    continue
-                partition = self._partitions[restored.partition]
-                position = self._begin(partition.assignment, restored)
+        for router in self._routes:
+            for model in list(router.all):
+                for restored in self._restorer.poll(model, Purpose.SERVE, timeout_s / len(self._routes)):
+                    if not self._belongs_to_another(router, model, restored):
+                        self._partitions[restored.partition].found[router.name] = restored
+        for number in self.loading_numbers:
+            partition = self._partitions[number]
+            if len(partition.found) == len(self._routes):
+                position = self._begin(partition.assignment, partition.found)
                 self._reporting.metrics.loaded(self._reporting.clock() - partition.since)
-                self._source.resume_from(restored.partition, position)
+                self._source.resume_from(number, position)
         self.report()
 
     def note_live(self) -> None:
@@ -165,8 +171,9 @@ class Partitions:
         for number in numbers:
             if (partition := self._partitions.get(number)) is not None:
                 partition.leave()
-                self._restorer.cancel(self._router.model_of(number), number)
-                self._router.drop(number)
+                for router in self._routes:
+                    self._restorer.cancel(router.model_of(number), number)
+                self._routes.drop(number)
                 del self._partitions[number]
         self.report()
 
@@ -200,12 +207,12 @@ class Partitions:
     def _in(self, state: PartitionState) -> list[int]:
         return [number for number, partition in self._partitions.items() if partition.state is state]
 
-    def _belongs_to_another(self, model: ServedModel, restored: Restored) -> bool:
+    def _belongs_to_another(self, router: Router, model: ServedModel, restored: Restored) -> bool:
         """Hand a partition that another model serves to that model, and return whether that was so."""
         number, claim = restored.partition, restored.claim
         if claim is None or claim.model_id == model.model_id:
             return False
-        other = self._open_claimed(claim.model_id)
+        other = self._open_claimed(router, claim.model_id)
         if other is None:
             log.warning(
                 "%s: model %s, which served it, is unavailable; %s takes over and steps the retained events",
@@ -222,38 +229,51 @@ class Partitions:
             claim.model_id,
             model.model_id,
         )
-        self._router.assign(number, other)
+        router.assign(number, other)
         self._restorer.begin(other, number, Purpose.SERVE)
         return True
 
-    def _open_claimed(self, model_id: str) -> ServedModel | None:
+    def _open_claimed(self, router: Router, model_id: str) -> ServedModel | None:
         """Return the model that a stored state names; None if it is unavailable.
 
         A member that serves already cannot change its kind of records, so it takes over.
         """
         try:
-            return self._router.open(model_id)
+            return router.open(model_id)
         except ServedByAnotherKindError as error:
             if not self._recovered:
+                error.route = router.name
                 raise
             log.warning("%s", error)
             return None
 
-    def _begin(self, assignment: Assignment, restored: Restored | None) -> int:
-        """Put stored state in place, if there is any, and return the position to read from."""
+    def _begin(self, assignment: Assignment, found: Mapping[str, Restored]) -> int:
+        """Put stored state in place, if there is any, by route, and return the position to read from."""
         number = assignment.partition
-        mark = restored.mark if restored is not None else None
-        if mark is not None and is_ahead(mark, assignment):
+        marks = {route: restored.mark for route, restored in found.items()}
+        if any(mark is not None and is_ahead(mark, assignment) for mark in marks.values()):
             assignment = self._ask_again(assignment)
-        start = decide(self._name_of(number), assignment, mark, self._rules_of(number))
+        starts = {
+            router.name: decide(self._name_of(number), assignment, marks.get(router.name), self._rules_of(number))
+            for router in self._routes
+        }
         self._recovered.add(number)
-        if restored is not None and mark is not None:
-            put_in_place(self._router.model_of(number), restored)
-        self._checkpoint.begin(number, start.position, new_life=start.new_life, found=restored)
-        self._partitions[number].replay(start.live_from)
-        if start.position >= start.live_from:
+        position = min(start.position for start in starts.values())
+        self._checkpoint.begin(number, position)
+        for router in self._routes:
+            self._begin_route(router, number, starts[router.name], found.get(router.name))
+            if starts[router.name].position > position:
+                router.start_at(number, starts[router.name].position)
+        live_from = max(start.live_from for start in starts.values())
+        self._partitions[number].replay(live_from)
+        if position >= live_from:
             self._go_live(number)
-        return start.position
+        return position
+
+    def _begin_route(self, router: Router, number: int, start: Start, restored: Restored | None) -> None:
+        if restored is not None and restored.mark is not None:
+            put_in_place(router.model_of(number), restored)
+        self._checkpoint.begin_route(router.name, number, start.position, new_life=start.new_life, found=restored)
 
     def _ask_again(self, assignment: Assignment) -> Assignment:
         """Return what the brokers say now of a partition whose state was found ahead of its committed position.
@@ -266,7 +286,7 @@ class Partitions:
 
     def _rules_of(self, number: int) -> StartRules:
         """Return where a partition starts: a policy other than `restore` applies once, not at every rebalance."""
-        if self._router.default.store is not None and number in self._recovered:
+        if self._routes.stores_state and number in self._recovered:
             return dataclasses.replace(self._rules, policy="restore")
         return self._rules
 

@@ -10,6 +10,8 @@ A commit is built and made durable in this order; a crash between any two steps 
     6. make results, positions and state durable, in the order of the delivery               (`delivery`)
     7. note what is durable now
 
+Steps 1 to 4 are done for each route (`route_snapshots`); all routes share the positions and the commit.
+
 A partition goes over from one model to another within one commit (`handovers`): it carries the last pages and the mark
 of the model before, then all pages, a mark and the claim of the model after, all as of the same position. A crash on
 either side of that commit finds the model before with its state, or the model after with its own.
@@ -21,18 +23,19 @@ Owns: the steps above. Does not know: events, metrics, how a store or a sink mak
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from rillcast.arrays import IntArray
-from rillcast.durability.delivery import Budget, Delivery, Snapshot
-from rillcast.durability.model_retention import ModelRetention
+from rillcast.durability.delivery import Budget, Delivery
 from rillcast.durability.positions import Positions
-from rillcast.durability.snapshot_schedule import Share, SnapshotSchedule, mark_of
-from rillcast.serving.router import Router
+from rillcast.durability.route_snapshots import RouteSnapshots
+from rillcast.serving.routes import Routes
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import StateSettings
 from rillcast.stores.base import Restored
+
+Handovers = Mapping[str, Mapping[int, ServedModel]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +53,7 @@ class Checkpoint:
     def __init__(
         self,
         delivery: Delivery,
-        router: Router,
+        routes: Routes,
         settings: StateSettings,
         *,
         interval_s: float,
@@ -61,19 +64,19 @@ class Checkpoint:
 
         Args:
             delivery: The order of a commit.
-            router: Knows the model whose pages a partition has.
+            routes: Know the model whose pages a partition has.
             settings: When state is stored, and for how long.
             interval_s: Seconds between commits.
             clock: Monotonic seconds.
             wall_clock_ms: Milliseconds since the epoch.
         """
         self._delivery = delivery
-        self._router = router
         self._interval_s = interval_s
         self._clock = clock
         self._positions = Positions()
-        self._schedule = SnapshotSchedule(router, self._positions, settings, clock)
-        self._retention = ModelRetention(router, settings, clock, wall_clock_ms)
+        self._routes = {
+            router.name: RouteSnapshots(router, self._positions, settings, clock, wall_clock_ms) for router in routes
+        }
         self._due_at = clock() + interval_s
 
     @property
@@ -81,28 +84,30 @@ class Checkpoint:
         """Whether there is something to commit and it is time."""
         if self._clock() < self._due_at:
             return False
-        schedule = self._schedule
-        written = schedule.decided_marks or schedule.first_marks or schedule.due
-        return bool(self._positions.pending or written or self._retention.due)
+        return bool(self._positions.pending) or any(route.due for route in self._routes.values())
 
     @property
     def has_pages(self) -> bool:
         """Whether the next commit may carry pages, so that the states have to stand where the positions do."""
-        return self._schedule.due
+        return any(route.has_pages for route in self._routes.values())
 
-    def begin(self, partition: int, position: int, *, new_life: bool, found: Restored | None = None) -> None:
-        """Note where a partition's state stands.
+    def begin(self, partition: int, position: int) -> None:
+        """Note the position of a partition: events below it are in the states of every route."""
+        self._positions.begin(partition, position)
+
+    def begin_route(
+        self, route: str, partition: int, position: int, *, new_life: bool, found: Restored | None = None
+    ) -> None:
+        """Note where a partition's state of one route stands.
 
         Args:
+            route: Name of the route.
             partition: The partition that begins.
-            position: Events below it are in the state.
+            position: Events of the route below it are in the state.
             new_life: Whether the state begins without any streams, so that the stored pages no longer count.
             found: What the store had; None = it was not asked.
         """
-        self._positions.begin(partition, position)
-        mark = None if found is None or new_life else found.mark
-        self._schedule.begin(partition, position, new_life=new_life, mark=mark)
-        self._retention.begin(partition, found)
+        self._routes[route].begin(partition, position, new_life=new_life, found=found)
 
     def processed(self, partitions: IntArray, offsets: IntArray, live: Collection[int]) -> None:
         """Note events that are in the state and whose results were handed to the sink; see `Positions.processed`."""
@@ -112,16 +117,16 @@ class Checkpoint:
         """Return the offset up to which a partition's events are in the state."""
         return self._positions.of(partition)
 
-    def decided(self, partition: int) -> None:
-        """Let the next commit write down the decisions on a partition that its model knows."""
-        self._schedule.decided(partition)
+    def decided(self, route: str, partition: int) -> None:
+        """Let the next commit write down the decisions on a partition that a route's model knows."""
+        self._routes[route].decided(partition)
 
     def forget(self, partitions: Iterable[int]) -> None:
         """Drop partitions that are no longer ours to commit."""
         partitions = list(partitions)
         self._positions.forget(partitions)
-        self._schedule.forget(partitions)
-        self._retention.forget(partitions)
+        for route in self._routes.values():
+            route.forget(partitions)
 
     def commit(
         self,
@@ -130,7 +135,7 @@ class Checkpoint:
         within_s: float | None = None,
         *,
         pages: bool = True,
-        handovers: Mapping[int, ServedModel] | None = None,
+        handovers: Handovers | None = None,
     ) -> Committed:
         """Commit everything that is pending, and the part of a snapshot that is due; the steps are in the module head.
 
@@ -140,89 +145,34 @@ class Checkpoint:
             within_s: Most seconds that the commit takes; None = unbounded. A bounded commit leaves the pages of other
                 partitions to a later one: if it runs out of time, this process goes on and still has to store them.
             pages: Whether the commit may carry pages, because the states stand where the positions do.
-            handovers: By partition, the model that serves it from this commit on, once the caller has assigned it. The
-                states of these models stand where the positions do. Requires `pages`.
+            handovers: By route and partition, the model that serves it from this commit on, once the caller has
+                assigned it. The states of these models stand where the positions do. Requires `pages`.
 
         Raises:
             TransportError: See `Delivery`.
         """
         handovers = handovers or {}
         assert pages or not handovers, "a partition changes its model where its position is"
-        budget = Budget(within_s, self._clock)
-        # 1.
-        shares = self._shares(set(live), {*final, *handovers}, others=within_s is None) if pages else []
-        # 2. and 3.
-        snapshots = self._snapshots(shares, handovers)
-        # 4.
-        if within_s is None and self._retention.due:
-            self._add_retirements(snapshots, live)
+        budget, others = Budget(within_s, self._clock), within_s is None
+        # 1. to 4.
+        commits = {
+            name: route.next(set(live), final, handovers.get(name, {}), pages=pages, others=others)
+            for name, route in self._routes.items()
+        }
         # 5. State is stored only with a committed position: without one, a restart could not pair the two.
-        stored = {share.partition for share in shares} | handovers.keys()
-        stored |= {p for snapshot in snapshots.values() for p, _ in snapshot.retired}
-        stored |= self._schedule.first_marks.keys() & set(live)
-        stored |= self._schedule.decided_marks.keys()
+        snapshots = [snapshot for commit in commits.values() for snapshot in commit.snapshots.values()]
+        stored = {p for commit in commits.values() for p in commit.stored}
         positions = {p: self.position(p) for p in {*self._positions.pending, *stored}}
         # 6.
         if positions or snapshots:
-            self._delivery.commit(positions, list(snapshots.values()), budget)
+            self._delivery.commit(positions, snapshots, budget)
         # 7.
-        self._note(shares, handovers, snapshots)
-        written = snapshots.values()
-        return Committed(
-            sum(len(each.pages) for each in written),
-            sum(len(each.marks) for each in written),
-            sum(len(each.retired) for each in written),
-        )
-
-    def _shares(self, live: Collection[int], last: Collection[int], *, others: bool) -> list[Share]:
-        """Return the pages and marks that this commit carries; `others` = also of partitions that stay."""
-        shares = self._schedule.last(last, live)
-        return [*shares, *self._schedule.next(set(live) - set(last))] if others else shares
-
-    def _snapshots(self, shares: Sequence[Share], handovers: Mapping[int, ServedModel]) -> dict[ServedModel, Snapshot]:
-        """Return what is stored of each model; a model that takes over comes after the one that it takes over from."""
-        found: dict[ServedModel, Snapshot] = {}
-        marks = {**self._schedule.first_marks, **self._schedule.decided_marks}
-        marks |= {s.partition: s.mark for s in shares if s.mark is not None}
-        for share in shares:
-            p, model = share.partition, self._router.model_of(share.partition)
-            if (snapshot := _of(found, model)) is not None:
-                snapshot.pages.extend(model.residents.export(p, self.position(p), share.numbers))
-        for p, mark in marks.items():
-            if (snapshot := _of(found, model := self._router.model_of(p))) is not None:
-                # Decisions may have come since the mark was made.
-                snapshot.marks.append(mark._replace(silences=model.residents.silences(p, mark.offset)))
-                if not self._retention.claims(p, model):
-                    snapshot.claims[p] = self._retention.claim_for(p, model)
-        for p, model in handovers.items():
-            if (snapshot := _of(found, model)) is not None:
-                snapshot.pages.extend(model.residents.export(p, self.position(p)))
-                mark = mark_of(p, self.position(p), model.residents)
-                snapshot.marks.append(mark._replace(silences=model.residents.silences(p, mark.offset)))
-                snapshot.claims[p] = self._retention.claim_for(p, model)
-        return found
-
-    def _add_retirements(self, snapshots: dict[ServedModel, Snapshot], live: Collection[int]) -> None:
-        """Add the end of state that superseded models have stored long enough."""
-        claimed = {p for snapshot in snapshots.values() for p in snapshot.claims}  # a partition has one claim a commit
-        for p, retirement in self._retention.retire(set(live) - claimed).items():
-            if (snapshot := _of(snapshots, self._router.model_of(p))) is not None:
-                snapshot.retired.update({(p, model_id): each for model_id, each in retirement.ended.items()})
-                snapshot.claims[p] = retirement.claim
-
-    def _note(
-        self, shares: Sequence[Share], handovers: Mapping[int, ServedModel], snapshots: Mapping[ServedModel, Snapshot]
-    ) -> None:
-        """Note what is durable now."""
-        marked = {share.partition: share.mark for share in shares if share.mark is not None}
-        marked |= {p: mark_of(p, self.position(p), model.residents) for p, model in handovers.items()}
-        self._schedule.written(marked)
-        for snapshot in snapshots.values():
-            self._retention.committed(snapshot.claims, snapshot.retired)
+        for name, commit in commits.items():
+            self._routes[name].committed(commit)
         self._positions.committed()
         self._due_at = self._clock() + self._interval_s
-
-
-def _of(snapshots: dict[ServedModel, Snapshot], model: ServedModel) -> Snapshot | None:
-    """Return the snapshot of a model, a new one the first time; None if its states are not stored."""
-    return None if model.store is None else snapshots.setdefault(model, Snapshot(model.store))
+        return Committed(
+            sum(len(each.pages) for each in snapshots),
+            sum(len(each.marks) for each in snapshots),
+            sum(len(each.retired) for each in snapshots),
+        )

@@ -32,6 +32,7 @@ import enum
 from typing import Final
 
 from rillcast.durability.state_machine import StateMachine
+from rillcast.stores.base import Restored
 from rillcast.transports.base import Assignment
 
 
@@ -58,12 +59,14 @@ class Partition:
     Attributes:
         assignment: As the source announced it.
         since: When it was assigned, in monotonic seconds.
+        found: The stored state of the routes that have loaded theirs, by the name of the route, while it is loading.
         live_from: Results of events below this offset are suppressed; known once it replays.
     """
 
     def __init__(self, assignment: Assignment, since: float) -> None:
         self.assignment = assignment
         self.since = since
+        self.found: dict[str, Restored] = {}
         self.live_from = 0
         self._machine = StateMachine(f"partition {assignment.partition}", PartitionState.LOADING, LEGAL)
 
@@ -79,6 +82,7 @@ class Partition:
             IllegalTransitionError: It is not loading.
         """
         self._machine.become(PartitionState.REPLAYING)
+        self.found = {}
         self.live_from = live_from
 
     def go_live(self) -> None:

@@ -10,14 +10,25 @@ Does not know: which periods close by a decision (`rillcast.engine.periods`), co
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, Protocol, TypeVar
 
 import numpy as np
 
 from rillcast.arrays import IntArray
-from rillcast.engine.pages import Silence
 
 _LONGEST_PASS_S: Final = 1.0  # a process that was stopped has not seen a partition being silent meanwhile
+
+
+class Positioned(Protocol):
+    """A decision, or what names one: `rillcast.engine.pages.Silence`."""
+
+    @property
+    def position(self) -> int:
+        """Events below it come before the decision."""
+        ...
+
+
+D = TypeVar("D", bound=Positioned)
 
 
 class SilenceClock:
@@ -34,6 +45,7 @@ class SilenceClock:
         self._clock = clock
         self._last = clock()
         self._silent_s: dict[int, float] = {}
+        self._waiting: Mapping[int, int] = {}
 
     def passed(self, partitions: Iterable[int], polled: IntArray, lag: Callable[[], Mapping[int, int]]) -> None:
         """Let the time since the last call pass.
@@ -48,21 +60,25 @@ class SilenceClock:
         now = self._clock()
         passed, self._last = min(_LONGEST_PASS_S, now - self._last), now
         with_records = set(np.unique(polled).tolist())
-        waiting = lag()
+        self._waiting = lag()
         self._silent_s = {
-            number: self._silent_s.get(number, 0.0) + passed
+            number: self._silent_s.get(number, 0.0) + (0.0 if self._waiting.get(number, 0) else passed)
             for number in partitions
-            if number not in with_records and not waiting.get(number, 0)
+            if number not in with_records
         }
 
     def silent(self) -> Mapping[int, float]:
-        """Return for how many seconds each silent partition has been silent."""
-        return {number: seconds for number, seconds in self._silent_s.items() if seconds >= self._idle_s > 0}
+        """Return for how many seconds each silent partition has been silent; where records wait, it may not be."""
+        return {
+            number: seconds
+            for number, seconds in self._silent_s.items()
+            if seconds >= self._idle_s > 0 and not self._waiting.get(number, 0)
+        }
 
 
 def cut(
-    partitions: IntArray, offsets: IntArray, due: Mapping[int, Sequence[Silence]]
-) -> Iterator[tuple[Sequence[tuple[int, Silence]], IntArray]]:
+    partitions: IntArray, offsets: IntArray, due: Mapping[int, Sequence[D]]
+) -> Iterator[tuple[Sequence[tuple[int, D]], IntArray]]:
     """Cut records where a decision comes before them.
 
     Args:
@@ -74,7 +90,7 @@ def cut(
         Decisions, and the rows that come after them. Decisions behind all records are left out.
     """
     part: IntArray = np.zeros(offsets.size, np.int64)
-    before: dict[int, list[tuple[int, Silence]]] = {}
+    before: dict[int, list[tuple[int, D]]] = {}
     for partition, silences in due.items():
         rows = np.flatnonzero(partitions == partition)
         nth = 0
@@ -87,6 +103,6 @@ def cut(
         yield before.get(nth, ()), np.flatnonzero(part == nth)
 
 
-def all_due(partitions: Collection[int], due_of: Callable[[int], Sequence[Silence]]) -> dict[int, Sequence[Silence]]:
+def all_due(partitions: Collection[int], due_of: Callable[[int], Sequence[D]]) -> dict[int, Sequence[D]]:
     """Return the decisions of some partitions; those without any are left out."""
     return {partition: due for partition in partitions if (due := due_of(partition))}

@@ -47,7 +47,7 @@ from rillcast.observability.api_forms import (
 from rillcast.observability.expert_weights import ExpertWeights
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
-from rillcast.observability.live_view import LiveView
+from rillcast.observability.live_views import View
 from rillcast.observability.openapi import ALARM_STATES, DEFAULT_LIMIT, MAX_LIMIT, TROUBLES, openapi
 from rillcast.observability.stream_alarms import StreamAlarm as Alarm
 from rillcast.observability.stream_alarms import StreamAlarms
@@ -77,7 +77,7 @@ class ReadApi:
     def __init__(
         self,
         forecast_cache: ForecastCache,
-        live_view: LiveView,
+        live_view: View,
         health: Health,
         alarms: StreamAlarms,
         weights: ExpertWeights,

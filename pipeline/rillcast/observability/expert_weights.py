@@ -80,7 +80,7 @@ class ExpertWeights(Observer):
     def observe(self, published: Published) -> None:
         """Take nothing from results: the weights are in the states."""
 
-    def serve(self, metadata: BundleMetadata) -> None:
+    def serve(self, metadata: BundleMetadata, route: str = "") -> None:  # noqa: ARG002  the first route is looked at
         """Forget the weights of the model before."""
         if self._sample is not None and self._sample.model != model_name(metadata):
             self._sample = None

@@ -96,7 +96,7 @@ class LiveView(Observer):
         self._latency: FloatArray = np.zeros(_LATENCY_SAMPLES, dtype=np.float32)
         self._latency_count = 0
 
-    def serve(self, metadata: BundleMetadata) -> None:
+    def serve(self, metadata: BundleMetadata, route: str = "") -> None:  # noqa: ARG002  `LiveViews` has one a route
         """Show the bundle that serves from now on; it has the horizon and levels of the one before."""
         assert metadata.horizon == self._metadata.horizon
         assert metadata.quantiles == self._metadata.quantiles
@@ -206,7 +206,7 @@ class LiveView(Observer):
             copies = [self._copy(name, rows[name], overview) for name in heard]
         return [copied.as_json(self._metadata) for copied in copies]
 
-    def silent_streams(self, silent: SilentStreams) -> None:
+    def silent_streams(self, silent: SilentStreams, route: str = "") -> None:  # noqa: ARG002  as above
         """See `Observer.silent_streams`."""
         self._silent = silent
 

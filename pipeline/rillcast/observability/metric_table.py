@@ -16,13 +16,23 @@ _ROWS: Final = (1, 4, 16, 64, 256, 1024, 4096)
 
 @dataclass(frozen=True, slots=True)
 class Metric:
-    """One row of the table of metrics."""
+    """One row of the table of metrics.
+
+    Attributes:
+        name: Name of the series.
+        kind: Its type.
+        help: Its help text.
+        labels: Its labels.
+        buckets: Upper ends of a histogram's buckets.
+        by_model: Whether a service with several models has the series for each, with the label `model`.
+    """
 
     name: str
     kind: Literal["counter", "gauge", "histogram", "info"]
     help: str
     labels: tuple[str, ...] = ()
     buckets: tuple[float, ...] = ()
+    by_model: bool = False
 
 
 COLLECTED: Final = (
@@ -42,17 +52,19 @@ TABLE: Final = (
         "info",
         "The bundle being served; the value is always 1.",
         ("name", "model_id", "cell", "freq", "device"),
+        by_model=True,
     ),
-    Metric("rillcast_events_total", "counter", "Events stepped, by status.", ("status",)),
+    Metric("rillcast_events_total", "counter", "Events stepped, by status.", ("status",), by_model=True),
     Metric(
         "rillcast_raw_events_total",
         "counter",
         "Raw events that were aggregated (`input.aggregate`), by what became of them; a stepped event is a period.",
         ("outcome",),
+        by_model=True,
     ),
     Metric("rillcast_replayed_events_total", "counter", "Events stepped again during recovery, output suppressed."),
     Metric("rillcast_skipped_events_total", "counter", "Events read again that the restored state contained already."),
-    Metric("rillcast_forecasts_total", "counter", "Forecasts handed to the sink."),
+    Metric("rillcast_forecasts_total", "counter", "Forecasts handed to the sink.", by_model=True),
     Metric(
         "rillcast_revised_forecasts_total",
         "counter",
@@ -67,6 +79,11 @@ TABLE: Final = (
         "Records, elements of arrays and rows of tables that `input.only` leaves out, replayed ones included.",
     ),
     Metric(
+        "rillcast_unmatched_events_total",
+        "counter",
+        "Events that no table of `models` takes and that are left out, replayed ones included.",
+    ),
+    Metric(
         "rillcast_covariates_masked_total",
         "counter",
         "Values of the model's covariates that it does not see, replayed events included.",
@@ -74,7 +91,9 @@ TABLE: Final = (
     ),
     Metric("rillcast_polls_total", "counter", "Polls that brought at least one record."),
     Metric("rillcast_poll_records", "histogram", "Records per poll that brought any.", buckets=_ROWS),
-    Metric("rillcast_model_calls_total", "counter", "Calls of the model; events / calls is the mean batch."),
+    Metric(
+        "rillcast_model_calls_total", "counter", "Calls of the model; events / calls is the mean batch.", by_model=True
+    ),
     Metric("rillcast_step_duration_seconds", "histogram", "Time in the engine per poll.", buckets=_SECONDS),
     Metric("rillcast_poll_duration_seconds", "histogram", "Time from decode to publish per poll.", buckets=_SECONDS),
     Metric(
@@ -114,7 +133,7 @@ TABLE: Final = (
         "Of that, the time until its stored state was loaded.",
         buckets=_LONG_SECONDS,
     ),
-    Metric("rillcast_evicted_streams_total", "counter", "Idle streams whose state was dropped."),
+    Metric("rillcast_evicted_streams_total", "counter", "Idle streams whose state was dropped.", by_model=True),
     Metric("rillcast_partitions", "gauge", "Partitions that this member owns."),
     Metric("rillcast_partitions_restoring", "gauge", "Owned partitions whose state is still being replayed."),
     Metric("rillcast_source_lag_records", "gauge", "Records between position and end.", ("partition",)),
@@ -123,19 +142,31 @@ TABLE: Final = (
         "gauge",
         "Seconds for which no broker has answered this member, which waits for them; 0 = it does not.",
     ),
-    Metric("rillcast_streams", "gauge", "Streams that have state."),
+    Metric("rillcast_streams", "gauge", "Streams that have state.", by_model=True),
     Metric(
         "rillcast_overdue_streams",
         "gauge",
         "Of those, streams whose newest event lies more than `input.overdue_periods` behind their partition's newest.",
+        by_model=True,
     ),
     Metric(
         "rillcast_sleeping_streams",
         "gauge",
         "Aggregated streams that had no event for more than `input.silent_after` periods.",
+        by_model=True,
     ),
-    Metric("rillcast_split_streams", "gauge", "Streams that have state in more than one partition of this member."),
-    Metric("rillcast_state_bytes", "gauge", "Bytes of state on the device, spare rows of pages in use included."),
+    Metric(
+        "rillcast_split_streams",
+        "gauge",
+        "Streams that have state in more than one partition of this member.",
+        by_model=True,
+    ),
+    Metric(
+        "rillcast_state_bytes",
+        "gauge",
+        "Bytes of state on the device, spare rows of pages in use included.",
+        by_model=True,
+    ),
     Metric(
         "rillcast_scored_forecasts_total",
         "counter",
@@ -148,7 +179,9 @@ TABLE: Final = (
         "Of those, forecasts whose outer interval held it.",
         ("model_id", "horizon"),
     ),
-    Metric("rillcast_nominal_coverage_ratio", "gauge", "Share that the outer interval is meant to hold."),
+    Metric(
+        "rillcast_nominal_coverage_ratio", "gauge", "Share that the outer interval is meant to hold.", by_model=True
+    ),
     Metric(
         "rillcast_pinball_loss_total",
         "counter",
@@ -200,16 +233,19 @@ TABLE: Final = (
         "counter",
         "Roll-outs of another model: started, completed, failed (tried again), refused (it cannot take over).",
         ("outcome",),
+        by_model=True,
     ),
     Metric(
         "rillcast_model_swap_pending_seconds",
         "gauge",
         "Seconds for which the wanted model has not served all partitions of this member; 0 = it does.",
+        by_model=True,
     ),
     Metric(
         "rillcast_model_refused",
         "gauge",
         "1 while the wanted model can never take over in this member, so that its alias has to move; else 0.",
+        by_model=True,
     ),
     Metric(
         "rillcast_model_warm_up_lag_records",
@@ -227,11 +263,13 @@ TABLE: Final = (
         "rillcast_shadow_drops_total",
         "counter",
         "Times that the shadow failed and was unloaded; it is tried again after `rollout.retry_s`.",
+        by_model=True,
     ),
     Metric(
         "rillcast_model_registry_errors_total",
         "counter",
         "Failed look-ups of an alias in the registry; the model that serves goes on.",
+        by_model=True,
     ),
     Metric(
         "rillcast_compared_scored_forecasts_total",

@@ -8,31 +8,30 @@ Invariant: an event is counted once by this process, also when a reset to the co
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 from importlib.metadata import version
 from itertools import pairwise
-from typing import Final, Literal, NamedTuple, TypeAlias, get_args
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
 from rillcast.arrays import FloatArray, IntArray
-from rillcast.bundle.bundle import BundleMetadata, Status
+from rillcast.bundle.bundle import BundleMetadata
 from rillcast.codecs.observations.rejections import Reason
-from rillcast.engine.periods import RawOutcome, Taken
+from rillcast.engine.periods import Taken
 from rillcast.engine.step_engine import Outcome, SilentStreams, StepResult
 from rillcast.events import Masked
 from rillcast.observability.metric_table import COLLECTED, TABLE
 from rillcast.observability.observer import Observer, Published, chosen
+from rillcast.observability.route_metrics import RouteMetrics
 from rillcast.observability.score_counters import ScoreCounters
 from rillcast.observability.stages import STAGES
 
 ANOMALOUS: Final = 0.99
 RARE: Final = 0.999
-Role: TypeAlias = Literal["live", "shadow"]
-Swap: TypeAlias = Literal["started", "completed", "failed", "refused"]
+BY_NAME: Final = {row.name: row for row in TABLE}
 
 
 class _ModelCounters(NamedTuple):
@@ -47,86 +46,105 @@ class _ModelCounters(NamedTuple):
 class Metrics(Observer):
     """All series of one worker."""
 
-    def __init__(self, registry: CollectorRegistry, metadata: BundleMetadata, device: str) -> None:
+    def __init__(self, registry: CollectorRegistry, models: Mapping[str, BundleMetadata], device: str) -> None:
+        """Show the series.
+
+        Args:
+            registry: Takes the series.
+            models: The models that serve, by the name of their table; the only one has the empty name.
+            device: Device of the models.
+        """
+        self._named = "" not in models
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
         self._histograms: dict[str, Histogram] = {}
         self._infos: dict[str, Info] = {}
         self._device = device
         for row in (row for row in TABLE if row not in COLLECTED):
+            labels = (*row.labels, "model") if row.by_model and self._named and row.kind != "info" else row.labels
             if row.kind == "counter":
-                self._counters[row.name] = Counter(row.name, row.help, row.labels, registry=registry)
+                self._counters[row.name] = Counter(row.name, row.help, labels, registry=registry)
             elif row.kind == "gauge":
-                self._gauges[row.name] = Gauge(row.name, row.help, row.labels, registry=registry)
+                self._gauges[row.name] = Gauge(row.name, row.help, labels, registry=registry)
             elif row.kind == "histogram":
                 self._histograms[row.name] = Histogram(
-                    row.name, row.help, row.labels, buckets=row.buckets, registry=registry
+                    row.name, row.help, labels, buckets=row.buckets, registry=registry
                 )
+            elif row.by_model and self._named:
+                self._infos[row.name] = Info(row.name, row.help, ("model",), registry=registry)
             else:
                 self._infos[row.name] = Info(row.name, row.help, registry=registry)
         self._infos["rillcast_build"].info({"version": version("rillcast")})
         # A series that exists from the start with 0 lets `rate()` see its first increase.
-        self._events = [self._counters["rillcast_events_total"].labels(status.name.lower()) for status in Status]
-        raw = self._counters["rillcast_raw_events_total"]
-        self._raw = {outcome: raw.labels(outcome.name.lower()) for outcome in RawOutcome}
+        series = {**self._counters, **self._gauges}
+        self._routes = {name: RouteMetrics(self.of, series, name) for name in models}
         self._letters = {r: self._counters["rillcast_dead_letters_total"].labels(r.value) for r in Reason}
         masked = self._counters["rillcast_covariates_masked_total"]
         self._masked = [masked.labels(reason) for reason in Masked._fields]
         self._stages = {s: self._histograms["rillcast_stage_seconds"].labels(s) for s in STAGES}
-        for outcome in get_args(Swap):
-            self._counters["rillcast_model_swaps_total"].labels(outcome)
-        self._compared: dict[tuple[Role, str], ScoreCounters] = {}
         self._lag_partitions: set[int] = set()
         self._bases: set[str] = set()
         self._of_models: dict[str, _ModelCounters] = {}
-        self._counted_to: dict[int, int] = {}  # by partition, kept for good: it may come back
-        self._raw_counted_to: dict[int, int] = {}
-        self.serve(metadata)
+        for name, metadata in models.items():
+            self.serve(metadata, name)
+
+    def of(self, name: str, route: str, *labels: str) -> Any:
+        """Return the series of a route, with the label `model` where the tables of models have names."""
+        metric = self._counters.get(name) or self._gauges.get(name) or self._infos[name]
+        row = BY_NAME[name]
+        values = (*labels, route) if row.by_model and self._named else labels
+        return metric.labels(*values) if values else metric
+
+    def of_route(self, route: str) -> RouteMetrics:
+        """Return what the roll-outs of a route count."""
+        return self._routes[route]
 
     # Results, as an observer.
 
     def observe(self, published: Published) -> None:
         """Count the events of a batch and their forecasts."""
         events, result, stepped = published.events, published.result, published.stepped
-        counters, stats = self._counters, result.stats
+        counters, stats, route = self._counters, result.stats, self._routes[published.route]
         counters["rillcast_replayed_events_total"].inc(int(np.count_nonzero(~published.live)))
         already_applied = int(np.count_nonzero(result.outcome == Outcome.ALREADY_APPLIED))
         counters["rillcast_skipped_events_total"].inc(already_applied)
-        counters["rillcast_forecasts_total"].inc(len(published.forecasts))
+        route.forecasts.inc(len(published.forecasts))
         if result.revised is not None:
             # A revision is of an earlier event than the one that caused it.
             revised = published.forecasts.ds != events.ds[published.causes]
             counters["rillcast_revised_forecasts_total"].inc(int(np.count_nonzero(revised)))
-        counters["rillcast_evicted_streams_total"].inc(stats.evicted)
-        counters["rillcast_model_calls_total"].inc(stats.calls)
+        route.evicted.inc(stats.evicted)
+        route.calls.inc(stats.calls)
         counters["rillcast_put_events_total"].inc(stats.late_events)
         counters["rillcast_steps_again_total"].inc(stats.replayed_steps)
         self._histograms["rillcast_step_duration_seconds"].observe(stats.seconds)
         if published.taken is not None:
-            self._count_raw(published, published.taken)
+            self._count_raw(published, published.taken, route)
         rows = chosen(stepped)
-        new = self._not_counted_before(events.partitions[rows], events.offsets[rows], self._counted_to)
+        new = self._not_counted_before(events.partitions[rows], events.offsets[rows], route.counted_to)
         if published.taken is not None and not len(published.taken.events):
             new[:] = True  # periods that closed without an event are counted under the offset before
         if not new.all():
             rows = np.flatnonzero(stepped)[new]
-        self._count_results(published.metadata, result, rows)
+        self._count_results(published.metadata, result, rows, route)
         residents = published.engine.residents
-        self._gauges["rillcast_streams"].set(residents.num_streams)
-        self._gauges["rillcast_split_streams"].set(residents.num_split)
-        self._gauges["rillcast_state_bytes"].set(residents.size_bytes)
+        self.of("rillcast_streams", published.route).set(residents.num_streams)
+        self.of("rillcast_split_streams", published.route).set(residents.num_split)
+        self.of("rillcast_state_bytes", published.route).set(residents.size_bytes)
 
-    def _count_raw(self, published: Published, taken: Taken) -> None:
+    def _count_raw(self, published: Published, taken: Taken, route: RouteMetrics) -> None:
         """Count the raw events of a batch by their outcome."""
         events = taken.events
-        new = self._not_counted_before(events.partitions, events.offsets, self._raw_counted_to)
-        for outcome, counter in self._raw.items():
+        new = self._not_counted_before(events.partitions, events.offsets, route.raw_counted_to)
+        for outcome, counter in route.raw.items():
             rows = published.raw(outcome)
             counter.inc(int(np.count_nonzero(new[rows])))
 
-    def _count_results(self, metadata: BundleMetadata, result: StepResult, rows: slice | IntArray) -> None:
+    def _count_results(
+        self, metadata: BundleMetadata, result: StepResult, rows: slice | IntArray, route: RouteMetrics
+    ) -> None:
         status = result.status[rows]
-        for counter, count in zip(self._events, np.bincount(status, minlength=len(self._events)), strict=True):
+        for counter, count in zip(route.events, np.bincount(status, minlength=len(route.events)), strict=True):
             counter.inc(int(count))
         of_model = self._of_model(metadata)
         if result.score is not None:
@@ -196,10 +214,10 @@ class Metrics(Observer):
         """Show the series of a model that may come to serve: from 0, so that `rate()` sees their first increase."""
         self._of_model(metadata)
 
-    def serve(self, metadata: BundleMetadata) -> None:
-        """Show the bundle that serves from now on."""
+    def serve(self, metadata: BundleMetadata, route: str = "") -> None:
+        """Show the bundle that serves a route from now on."""
         self.expect(metadata)
-        self._infos["rillcast_model"].info(
+        self.of("rillcast_model", route).info(
             {
                 "name": metadata.name,
                 "model_id": metadata.model_id,
@@ -208,42 +226,7 @@ class Metrics(Observer):
                 "device": self._device,
             }
         )
-        self._gauges["rillcast_nominal_coverage_ratio"].set(metadata.quantiles[-1] - metadata.quantiles[0])
-
-    def swap(self, outcome: Swap) -> None:
-        """Count an event of a roll-out."""
-        self._counters["rillcast_model_swaps_total"].labels(outcome).inc()
-
-    def shadow_dropped(self) -> None:
-        """Count that the shadow failed and was unloaded."""
-        self._counters["rillcast_shadow_drops_total"].inc()
-
-    def registry_error(self) -> None:
-        """Count a look-up in the registry that failed; may be called from any thread."""
-        self._counters["rillcast_model_registry_errors_total"].inc()
-
-    def swap_pending(self, seconds: float, *, refused: bool) -> None:
-        """Set for how many seconds the wanted model has not served all partitions yet, and whether it was refused."""
-        self._gauges["rillcast_model_swap_pending_seconds"].set(seconds)
-        self._gauges["rillcast_model_refused"].set(int(refused))
-
-    def following(self, model_id: str, lag: int, partitions: int) -> None:
-        """Set the lag of a model that follows the serving one, in records, and the partitions that it follows."""
-        self._gauges["rillcast_model_warm_up_lag_records"].labels(model_id).set(lag)
-        self._gauges["rillcast_model_warm_up_partitions"].labels(model_id).set(partitions)
-
-    def not_following(self, model_id: str) -> None:
-        """Drop the series of a model that no longer follows."""
-        for name in ("rillcast_model_warm_up_lag_records", "rillcast_model_warm_up_partitions"):
-            with contextlib.suppress(KeyError):  # it has not followed yet
-                self._gauges[name].remove(model_id)
-
-    def compared(self, role: Role, metadata: BundleMetadata, score: FloatArray) -> None:
-        """Add the scores of a model for events by which two models are compared."""
-        key = role, metadata.model_id
-        if key not in self._compared:
-            self._compared[key] = ScoreCounters(self._counters, metadata.scores, "rillcast_compared_", key)
-        self._compared[key].add(score)
+        self.of("rillcast_nominal_coverage_ratio", route).set(metadata.quantiles[-1] - metadata.quantiles[0])
 
     # The loop.
 
@@ -270,6 +253,10 @@ class Metrics(Observer):
     def left_out(self, records: int) -> None:
         """Count records that the settings leave out."""
         self._counters["rillcast_left_out_records_total"].inc(records)
+
+    def unmatched(self, events: int) -> None:
+        """Count events that no table of models takes."""
+        self._counters["rillcast_unmatched_events_total"].inc(events)
 
     def committed(self, seconds: float, pages: int, marks: int, retired: int) -> None:
         """Count a commit, its seconds, and the pages and marks of a snapshot in it."""
@@ -304,10 +291,10 @@ class Metrics(Observer):
         self._gauges["rillcast_partitions"].set(owned)
         self._gauges["rillcast_partitions_restoring"].set(restoring)
 
-    def silent_streams(self, silent: SilentStreams) -> None:
-        """Set how many streams are overdue, and how many sleep."""
-        self._gauges["rillcast_overdue_streams"].set(silent.overdue)
-        self._gauges["rillcast_sleeping_streams"].set(silent.sleeping)
+    def silent_streams(self, silent: SilentStreams, route: str = "") -> None:
+        """Set how many streams of a route are overdue, and how many sleep."""
+        self.of("rillcast_overdue_streams", route).set(silent.overdue)
+        self.of("rillcast_sleeping_streams", route).set(silent.sleeping)
 
     def brokers_away(self, seconds: float) -> None:
         """Set for how many seconds no broker has answered."""

@@ -37,6 +37,7 @@ class Published:
         forecasts: The `m` forecasts that were handed to the sink.
         causes: `(m,)` int64, the event that caused each forecast.
         values: The `m` encoded forecasts.
+        route: Name of the table of models that the model serves; empty for the only one.
         taken: The raw events that the events were aggregated from; None where events are not aggregated.
         live_records: `(len(polled),)` bool, like `live` for each record of the poll.
         rejections: Observers add the records of which they could not publish something.
@@ -51,6 +52,7 @@ class Published:
     forecasts: ForecastColumns
     causes: IntArray
     values: Sequence[bytes]
+    route: str = ""
     taken: Taken | None = None
     live_records: npt.NDArray[np.bool_] | None = None
     rejections: list[Rejection] = field(default_factory=list)
@@ -78,14 +80,14 @@ class Observer:
     def forget(self, partition: int) -> None:
         """Forget a partition that leaves, or is read again from its committed position."""
 
-    def silent_streams(self, silent: SilentStreams) -> None:
-        """Note which streams are overdue by the time of their partitions, and which aggregated ones sleep."""
+    def silent_streams(self, silent: SilentStreams, route: str = "") -> None:
+        """Note which streams of a route are overdue in their partitions, and which aggregated ones sleep."""
 
     def look(self, engine: StepEngine, partitions: Collection[int]) -> None:
         """Read what is of interest in the states of a model's live partitions; called now and then, between steps."""
 
-    def serve(self, metadata: BundleMetadata) -> None:
-        """Note the model that serves from now on."""
+    def serve(self, metadata: BundleMetadata, route: str = "") -> None:
+        """Note the model that serves a route from now on."""
 
 
 def chosen(mask: npt.NDArray[np.bool_]) -> slice | IntArray:

@@ -13,7 +13,7 @@ from urllib.parse import parse_qs
 
 from rillcast.observability.expert_weights import ExpertWeights
 from rillcast.observability.forecast_cache import ForecastCache
-from rillcast.observability.live_view import LiveView
+from rillcast.observability.live_views import View
 from rillcast.observability.stream_alarms import SEVERITIES, StreamAlarm, StreamAlarms
 
 PAGE: Final = 24
@@ -36,7 +36,7 @@ class PageData:
 
     def __init__(
         self,
-        live_view: LiveView,
+        live_view: View,
         alarms: StreamAlarms,
         weights: ExpertWeights,
         forecast_cache: ForecastCache | None = None,

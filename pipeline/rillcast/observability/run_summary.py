@@ -47,7 +47,7 @@ class RunSummary(Observer):
         self._ignored = Counter[Status]()
         self._examples: dict[Reason | Status, str] = {}
         self._rejected_to: dict[int, int] = {}  # by partition, the last offset that was counted
-        self._ignored_to: dict[tuple[Status, int], int] = {}
+        self._ignored_to: dict[tuple[str, Status, int], int] = {}  # by route, status and partition
         self._split, self._split_example = 0, ""
         self._reported = (0, 0)
         self._several = False  # whether a record has had several events
@@ -55,6 +55,7 @@ class RunSummary(Observer):
         self.forecasts = 0
         self.kept_back = 0
         self.left_out = 0
+        self.unmatched = 0
 
     @property
     def losses(self) -> int:
@@ -87,20 +88,20 @@ class RunSummary(Observer):
         self.kept_back += max(0, int(np.count_nonzero(published.stepped & advanced)) - len(published.forecasts))
         for kind in _IGNORED if not advanced.all() else ():
             rows = np.flatnonzero(published.stepped & (status == kind))
-            self._ignore_all(kind, events, rows)
+            self._ignore_all((published.route, kind), events, rows)
         if published.taken is not None and (rows := published.raw(RawOutcome.LATE)).size:
-            self._ignore_all(Status.LATE, published.taken.events, rows)
+            self._ignore_all((published.route, Status.LATE), published.taken.events, rows)
 
-    def _ignore_all(self, kind: Status, events: EventBatch, rows: IntArray) -> None:
+    def _ignore_all(self, kind: tuple[str, Status], events: EventBatch, rows: IntArray) -> None:
         for partition in np.unique(events.partitions[rows]).tolist():
             self._ignore(kind, partition, events, rows[events.partitions[rows] == partition])
 
-    def _ignore(self, kind: Status, partition: int, events: EventBatch, rows: IntArray) -> None:
-        """Count events of one partition that changed no state."""
-        rows = rows[events.offsets[rows] > self._ignored_to.get((kind, partition), -1)]
+    def _ignore(self, of: tuple[str, Status], partition: int, events: EventBatch, rows: IntArray) -> None:
+        """Count events of one route and partition that changed no state."""
+        rows, kind = rows[events.offsets[rows] > self._ignored_to.get((*of, partition), -1)], of[1]
         if rows.size:
             first, last = int(rows[0]), int(rows[-1])
-            self._ignored_to[kind, partition] = int(events.offsets[last])
+            self._ignored_to[(*of, partition)] = int(events.offsets[last])
             self._ignored[kind] += rows.size
             if kind not in self._examples:
                 moment = np.datetime64(int(events.ds[first]), "ms")
@@ -125,6 +126,8 @@ class RunSummary(Observer):
                 f"partition of {self._source_name}, such as {_one_line(repr(self._split_example))}. Each partition "
                 f"forecasts them by its own share of the events; key the topic by stream (`rillcast rekey`)"
             )
+        if always and self.unmatched:
+            lines.append(f"{self.unmatched:,} events were left out, because no table of models takes them")
         return lines
 
     def why_no_forecast(self) -> str:

@@ -35,7 +35,7 @@ from rillcast.observability.api import ReadApi
 from rillcast.observability.expert_weights import ExpertWeights
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
-from rillcast.observability.live_view import LiveView
+from rillcast.observability.live_views import View
 from rillcast.observability.openapi import ROOT
 from rillcast.observability.page_data import PageData
 from rillcast.observability.stream_alarms import StreamAlarms
@@ -91,7 +91,7 @@ class HttpServer:
         settings: HttpSettings,
         registry: CollectorRegistry,
         health: Health,
-        live_view: LiveView | None,
+        live_view: View | None,
         forecast_cache: ForecastCache | None = None,
         alarms: StreamAlarms | None = None,
         weights: ExpertWeights | None = None,

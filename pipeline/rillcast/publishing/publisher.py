@@ -43,6 +43,7 @@ class Publisher:
         filters: Sequence[Filter] = (),
         observers: Sequence[Observer] = (),
         late: Literal["dead_letter", "drop"] = "dead_letter",
+        route: str = "",
     ) -> None:
         """Begin with nothing published.
 
@@ -52,12 +53,14 @@ class Publisher:
             filters: Keep forecasts back; each sees what those before it let pass.
             observers: Get to see every batch, in this order.
             late: Whether a late event becomes a dead letter or is only counted.
+            route: Name of the table of models that the model serves; empty for the only one.
         """
         self._engine = engine
         self._output = output
         self._filters = filters
         self._observers = observers
         self._late = late
+        self._route = route
 
     def publish(
         self,
@@ -105,6 +108,7 @@ class Publisher:
             forecasts,
             causes,
             written.values,
+            route=self._route,
             taken=taken,
             live_records=live_records,
         )
@@ -128,12 +132,12 @@ class Publisher:
     def serve(self) -> None:
         """Tell the observers that this model serves from now on."""
         for observer in self._observers:
-            observer.serve(self._engine.bundle.metadata)
+            observer.serve(self._engine.bundle.metadata, self._route)
 
     def silent_streams(self, silent: SilentStreams) -> None:
         """Tell the observers which streams of this member are overdue, and which sleep."""
         for observer in self._observers:
-            observer.silent_streams(silent)
+            observer.silent_streams(silent, self._route)
 
     def look(self, partitions: Collection[int]) -> None:
         """Let the observers read the states of the live partitions of this model; no step may be in flight."""

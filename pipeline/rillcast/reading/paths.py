@@ -23,6 +23,10 @@ _ESCAPED: Final = re.compile(r"\\([.,*\[\]=|])")
 _TO_ESCAPE: Final = re.compile(r"([.,*\[\]])")
 _ARRAY: Final = "[]"
 
+HEADER: Final = "$header."
+"""Before the name of a header, where a condition asks for one in place of a member."""
+MATCHED: Final = "matched"
+"""The member of a file's record that holds the columns that tables of `[[models]]` ask for."""
 ABSENT: Final[Any] = object()
 """What a path leads to in a record that does not have it."""
 

@@ -16,14 +16,14 @@ import numpy as np
 
 from rillcast.engine.step_engine import Outcome, StepResult
 from rillcast.events import EventBatch
-from rillcast.observability.metrics import Metrics, Role
+from rillcast.observability.route_metrics import Role, RouteMetrics
 from rillcast.serving.served_model import ServedModel
 
 
 class Comparison:
     """Used from one thread."""
 
-    def __init__(self, metrics: Metrics) -> None:
+    def __init__(self, metrics: RouteMetrics) -> None:
         """Compare nothing yet."""
         self._metrics = metrics
         self._model_id: str | None = None

@@ -19,12 +19,12 @@ from typing import Final
 
 import numpy as np
 
-from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.durability.restorer import Purpose, Restorer, put_in_place
 from rillcast.durability.silences import all_due, cut
 from rillcast.engine.pages import Silence
 from rillcast.engine.step_engine import StepResult
 from rillcast.events import EventBatch
+from rillcast.rollout.decoding import Decoder
 from rillcast.serving.served_model import ServedModel
 from rillcast.stores.base import Restored
 from rillcast.transports.kafka.common.partition_reader import PartitionReader
@@ -42,7 +42,7 @@ class Follower:
         self,
         model: ServedModel,
         reader: PartitionReader,
-        decoder: ObservationDecoder,
+        decoder: Decoder,
         restorer: Restorer,
         *,
         begin_at: Callable[[ServedModel, PartitionReader, int], int],

@@ -8,10 +8,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.durability.assignment import Partitions
 from rillcast.durability.checkpoint import Checkpoint
 from rillcast.durability.restorer import Restorer
+from rillcast.rollout.decoding import Decoder
 from rillcast.serving.router import Router
 
 
@@ -31,7 +31,7 @@ class Member:
     partitions: Partitions
     checkpoint: Checkpoint
     restorer: Restorer
-    decoder: ObservationDecoder
+    decoder: Decoder
 
     def positions(self, partitions: Iterable[int]) -> dict[int, int]:
         """Return the position at which each of some partitions is served."""

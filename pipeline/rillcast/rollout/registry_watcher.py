@@ -24,7 +24,7 @@ from rillcast.bundle.registry.model_registry import ModelRegistry
 from rillcast.bundle.registry.reference import Reference
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import OtherRecordsError, RillcastError, RolloutRefusedError, ServedByAnotherKindError
-from rillcast.observability.metrics import Metrics
+from rillcast.observability.route_metrics import RouteMetrics
 from rillcast.rollout.models import Names
 from rillcast.serving.factory import ServedModelFactory
 from rillcast.serving.served_model import ServedModel
@@ -60,7 +60,7 @@ class RegistryWatcher:
         aliases: Aliases,
         factory: ServedModelFactory,
         serving: BundleMetadata,
-        metrics: Metrics,
+        metrics: RouteMetrics,
         *,
         registry_at: Callable[[str], ModelRegistry] = ModelRegistry.at,
         clock: Callable[[], float] = time.monotonic,

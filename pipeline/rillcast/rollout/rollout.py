@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rillcast.errors import OtherRecordsError, RillcastError, RolloutRefusedError
-from rillcast.observability.metrics import Metrics
+from rillcast.observability.route_metrics import RouteMetrics
 from rillcast.rollout.candidate import Candidate, CandidateState
 from rillcast.rollout.comparison import Comparison
 from rillcast.rollout.follower import Follower
@@ -67,7 +67,7 @@ class Rollout:
         parts: RolloutParts,
         member: Member,
         limits: HandoverLimits,
-        metrics: Metrics,
+        metrics: RouteMetrics,
         clock: Callable[[], float],
     ) -> None:
         """Follow nothing yet.

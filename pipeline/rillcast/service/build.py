@@ -7,15 +7,16 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry, GCCollector, PlatformCollector, ProcessCollector
 
-from rillcast.bundle.bundle import Bundle, BundleMetadata
+from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.compatibility import require_same_covariates
 from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.reference import Reference
 from rillcast.codecs.connect import open_decoder
@@ -26,7 +27,7 @@ from rillcast.observability.expert_weights import ExpertWeights
 from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.health import Health
 from rillcast.observability.latency import Latency
-from rillcast.observability.live_view import LiveView
+from rillcast.observability.live_views import LiveViews
 from rillcast.observability.metrics import Metrics
 from rillcast.observability.run_summary import RunSummary
 from rillcast.observability.server import HttpServer
@@ -38,10 +39,10 @@ from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.rollout.registry_watcher import Aliases, RegistryWatcher
 from rillcast.rollout.rollout import RolloutParts
 from rillcast.service.service import Outages, Service, Views
-from rillcast.service.worker import Parts, Worker
+from rillcast.service.worker import Parts, RouteParts, Worker
 from rillcast.serving.factory import Observers, ServedModelFactory, make_engine, require_supported
-from rillcast.settings import Settings, WorkerSettings
-from rillcast.stores.connect import kind_of, prepare_store
+from rillcast.settings import ModelTable, Settings, WorkerSettings
+from rillcast.stores.connect import directory_of, kind_of, prepare_store
 from rillcast.stores.local import stored_partitions
 from rillcast.transports.base import Sink, Source
 from rillcast.transports.connect import (
@@ -58,14 +59,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+NOTHING_FOLLOWED: Final[Mapping[str, Reference]] = {}
+
 
 def build(
     settings: Settings,
     *,
     around_source: Callable[[Source], Source] | None = None,
     stages: StageClock | None = None,
-    follows: Reference | None = None,
-    claims_decide: bool = False,
+    follows: Mapping[str, Reference] = NOTHING_FOLLOWED,
+    claims_decide: Collection[str] = (),
 ) -> Service:
     """Return the service that the settings describe; nothing is connected yet.
 
@@ -73,9 +76,9 @@ def build(
         settings: All settings.
         around_source: Wraps the source, for a measurement.
         stages: The stop-watch of the loop, for a measurement; None = a sample goes to the metrics.
-        follows: The reference by which `settings.model` was looked up in a registry. When it comes to mean another
-            model, that one is rolled out.
-        claims_decide: See `Aliases`.
+        follows: By the name of a table of models, the reference by which its model was looked up in a registry. When it
+            comes to mean another model, that one is rolled out. The only model has the empty name.
+        claims_decide: The tables for which claims decide; see `Aliases`.
 
     Raises:
         BundleError: The model breaks the bundle contract.
@@ -83,27 +86,18 @@ def build(
         SettingsError: The settings contradict each other, or need something that is not installed.
     """
     check_output_files(settings)
-    bundle = Bundle.load(settings.model)
-    metadata = bundle.metadata
     on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs, tf32=settings.tf32)
-    require_supported(settings, bundle)
-    log.info(
-        "model %s@%s (%s, %s, %d horizons, %d quantiles) on %s; %d bytes of state per stream",
-        metadata.name,
-        metadata.model_id,
-        metadata.cell,
-        metadata.freq,
-        metadata.horizon,
-        len(metadata.quantiles),
-        on.name,
-        metadata.row_bytes,
-    )
+    tables = [_Table.of(settings, table, follows, claims_decide) for table in settings.served]
+    require_same_covariates({table.name: table.bundle.metadata for table in tables})
+    for table in tables:
+        _log_model(table, on)
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
     PlatformCollector(registry=registry)
     GCCollector(registry=registry)
-    health, metrics = Health(), Metrics(registry, metadata, on.name)
-    live_view = LiveView(metadata, max_streams=settings.http.charted_streams)
+    served = {table.name: table.bundle.metadata for table in tables}
+    health, metrics = Health(), Metrics(registry, served, on.name)
+    live_view = LiveViews(served, max_streams=settings.http.charted_streams)
     alarms, weights = StreamAlarms(), ExpertWeights(live_view.charted, metrics.expert_weights)
     AlarmCollector(alarms, settings.alarms.labelled_streams, registry)
     keeps = settings.http.cached_streams if settings.http.enabled else 0
@@ -123,17 +117,57 @@ def build(
     )
     assembly = _Assembly(
         settings=settings,
-        bundle=bundle,
+        tables=tables,
         on=on,
         observers=observers,
         stages=stages,
         summary=summary,
         health=health,
         around_source=around_source,
-        follows=follows,
-        claims_decide=claims_decide,
     )
     return Service(assembly.worker, views, _outages(settings))
+
+
+@dataclass(frozen=True, slots=True)
+class _Table:
+    """A table of models, or the only model: what its route is made of.
+
+    Attributes:
+        name: Name of the table; empty for the only model.
+        settings: The settings as they are for a service with this model alone.
+        bundle: The model that it begins with.
+        follows: The reference that names the model; None = it stays.
+        shadow: The reference of the model that is compared; None = none is.
+        claims_decide: See `Aliases`.
+    """
+
+    name: str
+    settings: Settings
+    bundle: Bundle
+    follows: Reference | None
+    shadow: Reference | None
+    claims_decide: bool
+
+    @classmethod
+    def of(
+        cls, settings: Settings, table: ModelTable, follows: Mapping[str, Reference], claims_decide: Collection[str]
+    ) -> _Table:
+        """Load the model of a table, and check it against the settings.
+
+        Raises:
+            BundleError: The model breaks the bundle contract.
+            SettingsError: It lacks what the settings need, or the shadow is no alias of a registry.
+        """
+        where = f"models.{table.name}.shadow" if table.name else "rollout.shadow"
+        shadow = None if table.shadow is None else reference.parse(table.shadow)
+        if table.shadow is not None and shadow is None:
+            raise SettingsError(f"{where} {table.shadow}: expected REGISTRY@ALIAS")
+        if shadow is not None and settings.input.path is not None:
+            raise SettingsError(f"{where}: a model follows a topic, but input.path is a file")
+        own = settings.of_table(table)
+        bundle = Bundle.load(own.model)
+        require_supported(own, bundle)
+        return cls(table.name, own, bundle, follows.get(table.name), shadow, table.name in claims_decide)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,15 +175,13 @@ class _Assembly:
     """What every worker of a service is made of; see `build`."""
 
     settings: Settings
-    bundle: Bundle
+    tables: Sequence[_Table]
     on: Device
     observers: Observers
     stages: StageClock
     summary: RunSummary
     health: Health
     around_source: Callable[[Source], Source] | None
-    follows: Reference | None
-    claims_decide: bool
 
     def worker(self) -> Worker:
         """Connect, and return a worker.
@@ -157,9 +189,10 @@ class _Assembly:
         Raises:
             RillcastError: A part cannot be made; what was opened before is closed.
         """
-        settings, metadata, metrics = self.settings, self.bundle.metadata, self.observers.metrics
-        prepare_store(settings, metadata)
-        _say_what_is_replaced(settings, metadata)
+        settings, metrics, metadata = self.settings, self.observers.metrics, self.tables[0].bundle.metadata
+        for table in self.tables:
+            prepare_store(table.settings, table.bundle.metadata)
+            _say_what_is_replaced(table)
         decoder = open_decoder(settings, metadata)
         source = open_source(settings, metadata.covariates, decoder.streams if _takes_turns(settings) else None)
         if self.around_source is not None:
@@ -171,21 +204,19 @@ class _Assembly:
                 observers = replace(observers, others=[*observers.others, anomalies])
             if (alarms := _alarms(settings, sink, metrics)) is not None:
                 observers = replace(observers, others=[*observers.others, alarms])
-            factory = ServedModelFactory(settings, self.on, sink, observers)
-            rollout = _rollout(settings, self.follows, factory, metadata, metrics, claims_decide=self.claims_decide)
-            model = factory.assemble(make_engine(settings, self.bundle, self.on))
-            model.publisher.serve()  # another one may have served before an outage
+            routes = [self._route(table, sink, observers) for table in self.tables]
+            for route in routes:
+                route.model.publisher.serve()  # another one may have served before an outage
             parts = Parts(
                 source=source,
                 sink=sink,
-                model=model,
+                routes=routes,
                 decoder=decoder,
                 dead_letters=DeadLetters(source.name, settings.dead_letters.max_bytes),
                 metrics=metrics,
                 summary=self.summary,
                 health=self.health,
                 stages=self.stages,
-                rollout=rollout,
                 ends=settings.input.path is not None,
                 needs_forecast=settings.input.path is not None,
             )
@@ -198,6 +229,12 @@ class _Assembly:
             idle_s=settings.input.idle_s,
             overdue_periods=settings.input.overdue_periods,
         )
+
+    def _route(self, table: _Table, sink: Sink, observers: Observers) -> RouteParts:
+        """Return a table's model, on its device, and how another comes to serve."""
+        factory = ServedModelFactory(table.settings, self.on, sink, observers, table.name)
+        rollout = _rollout(table, factory, observers.metrics)
+        return RouteParts(factory.assemble(make_engine(table.settings, table.bundle, self.on)), rollout, table.name)
 
 
 def _takes_turns(settings: Settings) -> bool:
@@ -215,15 +252,32 @@ def _outages(settings: Settings) -> Outages | None:
     return Outages(partial(brokers_answer, settings.kafka), math.inf if longest_s is None else longest_s)
 
 
-def _say_what_is_replaced(settings: Settings, metadata: BundleMetadata) -> None:
+def _log_model(table: _Table, on: Device) -> None:
+    metadata = table.bundle.metadata
+    log.info(
+        "%smodel %s@%s (%s, %s, %d horizons, %d quantiles) on %s; %d bytes of state per stream",
+        f"models.{table.name}: " if table.name else "",
+        metadata.name,
+        metadata.model_id,
+        metadata.cell,
+        metadata.freq,
+        metadata.horizon,
+        len(metadata.quantiles),
+        on.name,
+        metadata.row_bytes,
+    )
+
+
+def _say_what_is_replaced(table: _Table) -> None:
     """Log that a run over a file replaces the state of an earlier one; see `worker_settings`."""
-    if settings.input.path is None or kind_of(settings) != "local":
+    if table.settings.input.path is None or kind_of(table.settings) != "local":
         return
-    if stored := stored_partitions(settings.state.path, metadata.model_id):
+    path = directory_of(table.settings, table.name)
+    if stored := stored_partitions(path, table.bundle.metadata.model_id):
         log.warning(
             "state store %s has state of an earlier run (%d partitions); a run over a file starts at its beginning "
             "without it, and replaces it at the first commit",
-            settings.state.path,
+            path,
             len(stored),
         )
 
@@ -251,32 +305,15 @@ def worker_settings(settings: Settings) -> WorkerSettings:
     return settings.worker.model_copy(update={"step_thread_min_events": 0})
 
 
-def _rollout(
-    settings: Settings,
-    follows: Reference | None,
-    factory: ServedModelFactory,
-    serving: BundleMetadata,
-    metrics: Metrics,
-    *,
-    claims_decide: bool,
-) -> RolloutParts | None:
-    """Return how other models come to serve; None where none can.
-
-    Raises:
-        SettingsError: `rollout.shadow` names no alias of a registry, or the input is a file.
-    """
-    shadow = None if settings.rollout.shadow is None else reference.parse(settings.rollout.shadow)
-    if settings.rollout.shadow is not None and shadow is None:
-        raise SettingsError(f"rollout.shadow {settings.rollout.shadow}: expected REGISTRY@ALIAS")
-    if settings.input.path is not None:
-        if shadow is not None:
-            raise SettingsError("rollout.shadow: a model follows a topic, but input.path is a file")
+def _rollout(table: _Table, factory: ServedModelFactory, metrics: Metrics) -> RolloutParts | None:
+    """Return how other models come to serve; None where none can."""
+    settings = table.settings
+    if settings.input.path is not None or (table.follows is None and table.shadow is None):
         return None
-    if follows is None and shadow is None:
-        return None
-    aliases = Aliases(follows, shadow, settings.rollout.poll_interval_s, claims_decide=claims_decide)
+    interval_s = settings.rollout.poll_interval_s
+    aliases = Aliases(table.follows, table.shadow, interval_s, claims_decide=table.claims_decide)
     return RolloutParts(
-        RegistryWatcher(aliases, factory, serving, metrics),
+        RegistryWatcher(aliases, factory, table.bundle.metadata, metrics.of_route(table.name)),
         partial(open_input_reader, settings),
         settings.rollout,
     )

@@ -11,14 +11,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
 
 from rillcast.arrays import IntArray
 from rillcast.durability import silences
 from rillcast.durability.assignment import Partitions
 from rillcast.durability.checkpoint import Checkpoint
 from rillcast.engine.pages import Silence
+from rillcast.events import EventBatch
 from rillcast.serving.router import ModelResult, Router
+from rillcast.serving.routes import Routes
 from rillcast.transports.base import Polled
+
+_NONE: Final[IntArray] = np.empty(0, np.int64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,13 +47,25 @@ class Loop:
     lag: Callable[[], Mapping[int, int]]
 
 
+@dataclass(frozen=True, slots=True)
+class _Decision:
+    """A decision of one route."""
+
+    router: Router
+    silence: Silence
+
+    @property
+    def position(self) -> int:
+        return self.silence.position
+
+
 class SilentPartitions:
     """Used from the thread of the loop."""
 
     def __init__(
         self,
         loop: Loop,
-        router: Router,
+        routes: Routes,
         partitions: Partitions,
         checkpoint: Checkpoint,
         idle_s: float,
@@ -58,7 +77,7 @@ class SilentPartitions:
 
         Args:
             loop: What the loop does.
-            router: Which model serves which partition.
+            routes: Which models serve which partition.
             partitions: The partitions of this member.
             checkpoint: Knows the positions, and writes decisions down.
             idle_s: Seconds after which a partition without records is silent; 0 = never.
@@ -66,11 +85,12 @@ class SilentPartitions:
             repeats: Whether delivery is at least once, so that a decision is committed before its results.
         """
         self._loop = loop
-        self._router = router
+        self._routes = routes
         self._partitions = partitions
         self._checkpoint = checkpoint
         self._repeats = repeats
-        self._clock = silences.SilenceClock(idle_s, clock)
+        self._clocks = [silences.SilenceClock(idle_s, clock) for _ in routes]
+        self._seen: list[list[IntArray]] = [[] for _ in routes]
 
     def cut(self, polled: Polled) -> Iterator[Polled]:
         """Yield the records of a poll in parts; between them, decisions that a replay has come to are taken again."""
@@ -79,56 +99,67 @@ class SilentPartitions:
             yield polled
             return
         for decisions, rows in silences.cut(polled.partitions, polled.offsets, due):
-            for partition, silence in decisions:
-                self._apply(partition, silence)
+            for partition, decision in decisions:
+                self._apply(decision.router, partition, decision.silence)
             if rows.size:
                 yield polled.take(rows)
 
-    def advance(self, polled: IntArray) -> None:
-        """Take decisions again that a replay has come to, and let the time of silent partitions go on.
+    def saw(self, polled: Polled, events: EventBatch) -> None:
+        """Note the records of this iteration; where there are routes, those that have events of a route."""
+        if events.routes is None:
+            self._seen[0].append(polled.partitions)
+            return
+        for number, seen in enumerate(self._seen):
+            seen.append(events.partitions[events.routes == number])
 
-        Args:
-            polled: Partitions of the records of this iteration.
-        """
+    def advance(self) -> None:
+        """Take decisions again that a replay has come to, and let the time of silent partitions go on."""
         loading = self._partitions.loading_numbers
         for partition, due in self._due().items():
-            for silence in due:
-                if partition not in loading and self._checkpoint.position(partition) >= silence.position:
-                    self._apply(partition, silence)
-        self._clock.passed(self._partitions.live, polled, self._loop.lag)
-        for partition, seconds in self._clock.silent().items():
-            self._decide(partition, seconds)
+            for decision in due:
+                if partition not in loading and self._checkpoint.position(partition) >= decision.position:
+                    self._apply(decision.router, partition, decision.silence)
+        for router, clock, seen in zip(self._routes, self._clocks, self._seen, strict=True):
+            clock.passed(self._partitions.live, np.concatenate([_NONE, *seen]), self._loop.lag)
+            seen.clear()
+            for partition, seconds in clock.silent().items():
+                self._decide(router, partition, seconds)
 
-    def _due(self) -> Mapping[int, Sequence[Silence]]:
-        """Return the decisions of restored partitions that the replay has not come to yet."""
-        router = self._router
-        return silences.all_due(
-            self._partitions.owned, lambda number: router.model_of(number).residents.due_silences(number)
-        )
+    def _due(self) -> Mapping[int, Sequence[_Decision]]:
+        """Return the decisions of restored partitions that the replay has not come to yet, in their order."""
+        return silences.all_due(self._partitions.owned, self._due_in)
 
-    def _decide(self, partition: int, seconds: float) -> None:
-        """Let the time of a partition go on by the seconds that it was silent, if that closes periods."""
-        model = self._router.model_of(partition)
+    def _due_in(self, partition: int) -> Sequence[_Decision]:
+        due = [
+            _Decision(router, silence)
+            for router in self._routes
+            for silence in router.model_of(partition).residents.due_silences(partition)
+        ]
+        return sorted(due, key=lambda decision: decision.position)
+
+    def _decide(self, router: Router, partition: int, seconds: float) -> None:
+        """Let the time of a partition go on by the seconds that it was silent, if that closes periods of a route."""
+        model = router.model_of(partition)
         watermark_ms = model.residents.watermark(partition) + round(seconds * 1000)
         if self._loop.busy() or not model.engine.closes_by(partition, watermark_ms):
             return
         silence = Silence(self._checkpoint.position(partition), watermark_ms)
         model.residents.know_silence(partition, silence)
-        self._checkpoint.decided(partition)
+        self._checkpoint.decided(router.name, partition)
         # At least once, the decision is durable before its forecasts: a repeat is then the same. Exactly once, both are
         # in one transaction.
         if self._repeats:
             self._loop.commit()
-            self._apply(partition, silence)
+            self._apply(router, partition, silence)
         else:
-            self._apply(partition, silence, decided=True)
+            self._apply(router, partition, silence, decided=True)
             self._loop.commit()
 
-    def _apply(self, partition: int, silence: Silence, *, decided: bool = False) -> None:
-        """Let the time of a partition go on, and publish what closes unless that was published before.
+    def _apply(self, router: Router, partition: int, silence: Silence, *, decided: bool = False) -> None:
+        """Let the time of a partition go on in one route, and publish what closes unless that was published before.
 
         A decision that is found in the store was committed with its forecasts, or, at least once, before them.
         """
         self._loop.finish_step()
         again = self._repeats and self._partitions.publishes_at(partition, silence.position)
-        self._loop.publish(partition, self._router.silence(partition, silence), decided or again)
+        self._loop.publish(partition, router.silence(partition, silence), decided or again)

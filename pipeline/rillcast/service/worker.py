@@ -31,7 +31,7 @@ from rillcast.codecs.forecasts.columns import model_name
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.rejections import Rejection, one_a_record
 from rillcast.durability.assignment import Partitions, Reporting
-from rillcast.durability.checkpoint import Checkpoint
+from rillcast.durability.checkpoint import Checkpoint, Handovers
 from rillcast.durability.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from rillcast.durability.recovery import StartRules
 from rillcast.durability.restorer import Restorer
@@ -45,10 +45,12 @@ from rillcast.rollout.handover import HandoverLimits
 from rillcast.rollout.member import Member
 from rillcast.rollout.models import NoModels
 from rillcast.rollout.rollout import Rollout, RolloutParts
+from rillcast.rollout.rollouts import Rollouts, RouteDecoder
 from rillcast.service.silence import Loop, SilentPartitions
 from rillcast.service.stepper import Stepper
 from rillcast.service.stream_report import report_streams
 from rillcast.serving.router import ModelResult, Router
+from rillcast.serving.routes import Routes
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import StateSettings, WorkerSettings
 from rillcast.transports.base import Assignment, Channel, Polled, ReplacingSink, Sink, Source, TransactionalSink
@@ -61,34 +63,47 @@ _RESTORE_SLICE_S: Final = 0.05  # other partitions wait at most this long for on
 
 
 @dataclass(frozen=True, slots=True)
+class RouteParts:
+    """A table of `[[models]]`, or the only model.
+
+    Attributes:
+        model: The model that partitions begin with.
+        rollout: How another model comes to serve; None = none does.
+        name: Name of the table; empty where there is one model.
+    """
+
+    model: ServedModel
+    rollout: RolloutParts | None = None
+    name: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Parts:
     """The parts of a worker.
 
     Attributes:
         source: Where events come from.
         sink: Takes forecasts and dead letters; a `TransactionalSink` under `exactly_once`.
-        model: The model that partitions begin with.
-        decoder: Turns records into events.
+        routes: The models, in the order in which the decoder numbers them.
+        decoder: Turns records into events, and says which route each takes.
         dead_letters: Makes dead letters of records that cannot be used.
         metrics: Counts, once per poll.
         summary: Counts for the log what became of the records.
         health: The conditions of the probes.
         stages: The stop-watch of the loop.
-        rollout: How another model comes to serve; None = none does.
         ends: Whether the input ends for good (a file), so that its open periods close then.
         needs_forecast: Whether a source that ends without a forecast is an error.
     """
 
     source: Source
     sink: Sink
-    model: ServedModel
+    routes: Sequence[RouteParts]
     decoder: ObservationDecoder
     dead_letters: DeadLetters
     metrics: Metrics
     summary: RunSummary
     health: Health = field(default_factory=Health)
     stages: StageClock = field(default_factory=StageClock)
-    rollout: RolloutParts | None = None
     ends: bool = False
     needs_forecast: bool = False
 
@@ -127,11 +142,16 @@ class Worker:
         self._stages = parts.stages
         self._settings = settings
         self._clock = clock
-        rollout = parts.rollout or RolloutParts(NoModels())
-        self._router = Router(parts.model, rollout.models.open_now)
+        rollouts = [each.rollout or RolloutParts(NoModels()) for each in parts.routes]
+        self._routes = Routes(
+            [
+                Router(each.model, rollout.models.open_now, each.name)
+                for each, rollout in zip(parts.routes, rollouts, strict=True)
+            ]
+        )
         self._checkpoint = Checkpoint(
             _delivery(parts, settings),
-            self._router,
+            self._routes,
             snapshots,
             interval_s=settings.commit_interval_s,
             clock=clock,
@@ -140,27 +160,33 @@ class Worker:
         restorer = Restorer()
         self._partitions = Partitions(
             parts.source,
-            self._router,
+            self._routes,
             self._checkpoint,
             restorer,
             StartRules(settings.recovery, start_at),
             Reporting(parts.metrics, parts.health, clock),
         )
-        self._rollout = Rollout(
-            rollout,
-            Member(self._router, self._partitions, self._checkpoint, restorer, parts.decoder),
-            HandoverLimits(settings.commit_interval_s, snapshots.pages_per_commit),
-            parts.metrics,
-            clock,
+        limits = HandoverLimits(settings.commit_interval_s, snapshots.pages_per_commit)
+        self._rollouts = Rollouts(
+            {
+                router.name: Rollout(
+                    rollout,
+                    Member(router, self._partitions, self._checkpoint, restorer, RouteDecoder(parts.decoder, number)),
+                    limits,
+                    parts.metrics.of_route(router.name),
+                    clock,
+                )
+                for number, (router, rollout) in enumerate(zip(self._routes, rollouts, strict=True))
+            }
         )
         thread_min_events = settings.step_thread_min_events
         if thread_min_events is None:  # a poll that is half full says that more events wait
             thread_min_events = max(1, settings.max_poll_records // 2)
-        self._stepper = Stepper[Sequence[ModelResult]](self._router.step, thread_min_events=thread_min_events)
+        self._stepper = Stepper[Sequence[ModelResult]](self._routes.step, thread_min_events=thread_min_events)
         self._overdue_periods = overdue_periods
         self._silent = SilentPartitions(
             Loop(lambda: self._stepper.busy, self._finish_step, self._publish_behind, self._commit, self._source.lag),
-            self._router,
+            self._routes,
             self._partitions,
             self._checkpoint,
             idle_s,
@@ -201,8 +227,8 @@ class Worker:
             self._stepper.close()
             self._source.close()
             parts.sink.close()
-            self._rollout.close()
-            self._router.close()
+            self._rollouts.close()
+            self._routes.close()
         log.info("closed after %d events of %d streams", self._events, self._num_streams)
 
     def _finish(self) -> None:
@@ -221,7 +247,7 @@ class Worker:
         """Take one poll through the pipeline, and do what is due."""
         self._stages.begin()
         loading = self._partitions.loading
-        wait_s = 0.0 if loading or self._stepper.busy or self._rollout.busy else self._settings.poll_timeout_s
+        wait_s = 0.0 if loading or self._stepper.busy or self._rollouts.busy else self._settings.poll_timeout_s
         polled = self._source.poll(self._settings.max_poll_records, wait_s)
         self._stages.lap("poll")
         self._parts.health.beat()
@@ -236,7 +262,7 @@ class Worker:
             else:
                 worked = self._finish_step()
             self._advance_partitions(loading=loading)
-            self._silent.advance(polled.partitions)
+            self._silent.advance()
             self._commit_if_due()
             if worked:
                 self._stages.end()
@@ -258,6 +284,9 @@ class Worker:
         publish = partial(self._publish, polled, rejections, self._partitions.are_live(polled), started)
         self._stages.lap("decode")
         self._leave_out(events.left_out)
+        self._metrics.unmatched(events.unmatched)
+        self._parts.summary.unmatched += events.unmatched
+        self._silent.saw(polled, events)
         if len(events):
             self._metrics.covariates_masked(events.masked)
             self._stepper.step(events, publish)
@@ -299,12 +328,11 @@ class Worker:
         reached: Collection[int],
     ) -> None:
         rejections = list(rejections)
-        for model, events, result, taken in results:
+        for model, events, result, route, taken in results:
             self._events += len(events)
             self._stages.add("step", result.stats.seconds)
             rejections += model.publisher.publish(polled, events, result, live, taken)
-            if (comparison := self._rollout.comparison).active:
-                comparison.live_stepped(model, events, result)
+            self._rollouts.live_stepped(route, model, events, result)
         self._dead_letter(polled, [rejection for rejection in rejections if live[rejection.row]])
         self._checkpoint.processed(polled.partitions, polled.offsets, reached)
 
@@ -313,13 +341,13 @@ class Worker:
         self._finish_step()
         for partition in self._partitions.owned:
             if (position := self._checkpoint.position(partition)) > 0:
-                self._publish_behind(partition, self._router.finish(partition, position - 1), True)
+                self._publish_behind(partition, self._routes.finish(partition, position - 1), True)
 
     def _dead_letter(self, polled: Polled, rejections: Sequence[Rejection]) -> None:
         rejections = one_a_record(rejections)
         if rejections:
-            model = model_name(self._router.default.engine.bundle.metadata)
-            self._parts.dead_letters.publish(self._parts.sink, polled, rejections, model)
+            models = ",".join(model_name(router.default.engine.bundle.metadata) for router in self._routes)
+            self._parts.dead_letters.publish(self._parts.sink, polled, rejections, models)
             self._parts.summary.dead_lettered(polled, rejections)
             for rejection in rejections:
                 self._metrics.dead_lettered(rejection.reason)
@@ -330,12 +358,12 @@ class Worker:
             self._finish_step()
             self._partitions.load(self._settings.poll_timeout_s if self._partitions.idle else _RESTORE_SLICE_S)
         self._partitions.note_live()
-        self._rollout.advance(self._finish_step)
+        self._rollouts.advance(self._finish_step)
 
     # Commits.
 
     def _commit_if_due(self) -> None:
-        if self._rollout.due:
+        if self._rollouts.due:
             self._hand_over()
         elif self._checkpoint.due:
             if self._checkpoint.has_pages:
@@ -346,18 +374,18 @@ class Worker:
     def _hand_over(self) -> None:
         """Commit, and let another model serve from the committed positions on where one has reached them."""
         self._finish_step()
-        handovers = self._rollout.handovers()
-        if not handovers and not self._checkpoint.due:
+        handovers = self._rollouts.handovers()
+        if not any(handovers.values()) and not self._checkpoint.due:
             return
         self._commit(handovers=handovers)
-        self._rollout.handed_over(handovers)
+        self._rollouts.handed_over(handovers)
         self._stages.lap("commit")
 
     def _commit(
         self,
         final: Sequence[int] = (),
         within_s: float | None = None,
-        handovers: Mapping[int, ServedModel] | None = None,
+        handovers: Handovers | None = None,
     ) -> None:
         started = self._clock()
         try:
@@ -368,7 +396,7 @@ class Worker:
             self._metrics.commit_failed()
             raise
         self._metrics.committed(self._clock() - started, done.pages, done.marks, done.retired)
-        written = self._router.bytes_staged
+        written = self._routes.bytes_staged
         self._metrics.state_written(written - self._state_bytes)
         self._state_bytes = written
 
@@ -392,7 +420,7 @@ class Worker:
         owned = self._partitions.owned
         if isinstance(self._parts.sink, TransactionalSink):
             self._parts.sink.abort()
-        self._router.discard()
+        self._routes.discard()
         self._source.pause(owned)
         self._drop(owned)
         for number, position in self.on_assigned(self._source.assignments()).items():
@@ -435,7 +463,7 @@ class Worker:
 
     def _drop(self, partitions: Sequence[int]) -> None:
         self._stepper.discard()  # events that are still in flight are read again
-        self._rollout.forget(partitions)
+        self._rollouts.forget(partitions)
         self._checkpoint.forget(partitions)
         self._partitions.drop(partitions)
 
@@ -443,7 +471,7 @@ class Worker:
 
     @property
     def _num_streams(self) -> int:
-        return sum(model.residents.num_streams for model in self._router.all)
+        return sum(model.residents.num_streams for model in self._routes.models)
 
     def _report(self) -> None:
         now = self._clock()
@@ -451,7 +479,8 @@ class Worker:
             self._next_lag = now + LAG_INTERVAL_S
             self._metrics.lag(self._source.lag())
             if not self._stepper.busy:
-                report_streams(self._router, self._partitions.live, self._overdue_periods)
+                for number, router in enumerate(self._routes):
+                    report_streams(router, self._partitions.live, self._overdue_periods, looks=number == 0)
         if now >= self._next_summary:
             self._next_summary = now + SUMMARY_INTERVAL_S
             owned = len(self._partitions.owned)

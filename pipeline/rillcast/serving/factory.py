@@ -61,19 +61,21 @@ class Observers:
 class ServedModelFactory:
     """See the module's docstring."""
 
-    def __init__(self, settings: Settings, on: Device, sink: Sink, observers: Observers) -> None:
+    def __init__(self, settings: Settings, on: Device, sink: Sink, observers: Observers, route: str = "") -> None:
         """Make nothing yet.
 
         Args:
-            settings: The settings of the service.
+            settings: The settings of a service with the models of one route alone.
             on: The device of the models.
             sink: The sink of the worker.
             observers: Observe the results of every model.
+            route: Name of the table of models; empty for the only one.
         """
         self._settings = settings
         self._on = on
         self._sink = sink
         self._observers = observers
+        self._route = route
 
     def prepare(self, bundle: Bundle) -> StepEngine:
         """Return a model on its device, without streams, checked against the settings.
@@ -101,8 +103,9 @@ class ServedModelFactory:
             self._filters(metadata),
             [observers.metrics, *observers.others],
             settings.input.late,
+            self._route,
         )
-        return ServedModel(engine, publisher, open_store(settings, metadata, self._sink))
+        return ServedModel(engine, publisher, open_store(settings, metadata, self._sink, self._route))
 
     def _filters(self, metadata: BundleMetadata) -> list[Filter]:
         publish = self._settings.publish

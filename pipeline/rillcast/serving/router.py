@@ -1,7 +1,8 @@
-"""The models that a worker runs, and which of them serves which partition.
+"""The models of one route, and which of them serves which partition.
 
-A worker has one model, the default, except during a roll-out (`rillcast.rollout.rollout`). Exactly one model serves a
-partition. A partition changes its model between two commits (`Checkpoint.commit(handovers=...)`), never within a poll.
+A route has one model, the default, except during a roll-out (`rillcast.rollout.rollout`). Exactly one of its models
+serves a partition. A partition changes its model between two commits (`Checkpoint.commit(handovers=...)`), never within
+a poll. A service has a route for each table of `[[models]]`, or else a single one (`rillcast.serving.routes`).
 
 Owns: which model serves which partition, which models are open, and how a poll's events are divided among them.
 Does not know: where models come from, when a partition changes its model, transports, commits.
@@ -32,12 +33,14 @@ class ModelResult(NamedTuple):
         model: The model that stepped the events.
         events: The events of its partitions, or the periods that these closed.
         result: Row `i` belongs to event `i`.
+        route: Name of the route that the model serves; empty where the service has one model.
         taken: The raw events that closed these periods; None where events are not aggregated.
     """
 
     model: ServedModel
     events: EventBatch
     result: StepResult
+    route: str = ""
     taken: Taken | None = None
 
 
@@ -45,15 +48,21 @@ class Router:
     """Used from one thread, except `step`: it may run in another while no partition is assigned or dropped."""
 
     def __init__(
-        self, default: ServedModel, open_model: Callable[[str], ServedModel | None] = lambda _model_id: None
+        self,
+        default: ServedModel,
+        open_model: Callable[[str], ServedModel | None] = lambda _model_id: None,
+        name: str = "",
     ) -> None:
         """Begin with one model.
 
         Args:
             default: The model that partitions begin with.
             open_model: Opens a model that served before, by its id; returns None if there is no such model.
+            name: Name of the route; empty where it is the only one and has none.
         """
         self.default = default
+        self.name = name
+        self._starts: dict[int, int] = {}
         self._open_model = open_model
         self._assigned: dict[int, ServedModel] = {}
         self._retained: set[ServedModel] = set()
@@ -114,8 +123,13 @@ class Router:
         self._assigned[partition] = model
         self._close_unused(before)
 
+    def start_at(self, partition: int, position: int) -> None:
+        """Pass over the events of a partition below a position: the states have them, and another route's lack them."""
+        self._starts[partition] = position
+
     def drop(self, partition: int) -> None:
         """Forget a partition and its states."""
+        self._starts.pop(partition, None)
         before = self._open
         model = self.model_of(partition)
         model.residents.release(partition)
@@ -141,28 +155,32 @@ class Router:
 
     def step(self, events: EventBatch) -> list[ModelResult]:
         """Let each event advance its stream, with the model of its partition."""
+        if self._starts:
+            events = self._from_start(events)
+        if not len(events):
+            return []
         if len(self.all) == 1:
-            return _results(self.default, self.default.engine.advance(events))
+            return self._results(self.default, self.default.engine.advance(events))
         shares: dict[ServedModel, list[int]] = {}
         for partition in np.unique(events.partitions).tolist():
             shares.setdefault(self.model_of(partition), []).append(partition)
         results: list[ModelResult] = []
         for model, partitions in shares.items():
             share = events.take(np.flatnonzero(np.isin(events.partitions, partitions)))
-            results += _results(model, model.engine.advance(share))
+            results += self._results(model, model.engine.advance(share))
         return results
 
     def silence(self, partition: int, silence: Silence) -> list[ModelResult]:
         """Let the time of a partition go on without an event; nothing where it has come so far already."""
         model = self.model_of(partition)
         advanced = model.engine.silence(partition, silence)
-        return [] if advanced is None else _results(model, [advanced])
+        return [] if advanced is None else self._results(model, [advanced])
 
     def finish(self, partition: int, offset: int) -> list[ModelResult]:
         """Step the open periods of a partition that has ended with a record."""
         model = self.model_of(partition)
         advanced = model.engine.finish(partition, offset)
-        return [] if advanced is None else _results(model, [advanced])
+        return [] if advanced is None else self._results(model, [advanced])
 
     def discard(self) -> None:
         """Discard everything that was staged for a commit that failed."""
@@ -186,6 +204,15 @@ class Router:
                 self._closed_bytes += model.store.bytes_staged
                 model.close()
 
+    def _from_start(self, events: EventBatch) -> EventBatch:
+        """Return the events that the states lack; a partition that has come to its start passes nothing over."""
+        lacking = np.ones(len(events), np.bool_)
+        for partition, position in list(self._starts.items()):
+            own = events.partitions == partition
+            lacking &= ~own | (events.offsets >= position)
+            if own.any() and events.offsets[own][-1] >= position - 1:
+                del self._starts[partition]
+        return events if lacking.all() else events.take(np.flatnonzero(lacking))
 
-def _results(model: ServedModel, advanced: Iterable[Advanced]) -> list[ModelResult]:
-    return [ModelResult(model, each.events, each.result, each.taken) for each in advanced]
+    def _results(self, model: ServedModel, advanced: Iterable[Advanced]) -> list[ModelResult]:
+        return [ModelResult(model, each.events, each.result, self.name, each.taken) for each in advanced]

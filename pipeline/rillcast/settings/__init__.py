@@ -11,6 +11,7 @@ from rillcast.settings.http import HttpSettings
 from rillcast.settings.input import FieldSettings, InputSettings
 from rillcast.settings.kafka import KafkaSettings
 from rillcast.settings.log import LogSettings
+from rillcast.settings.models import ModelTable
 from rillcast.settings.output import OutputSettings
 from rillcast.settings.publish import PublishSettings
 from rillcast.settings.registry import RegistrySettings
@@ -31,6 +32,7 @@ __all__ = [
     "InputSettings",
     "KafkaSettings",
     "LogSettings",
+    "ModelTable",
     "OutputSettings",
     "PublishSettings",
     "RegistrySettings",

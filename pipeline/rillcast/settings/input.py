@@ -84,6 +84,8 @@ class InputSettings(Section):
     default."""
     protobuf_message: str = "rillcast.v1.Observation"
     """Full name of the Protobuf message of an observation."""
+    unmatched: Literal["drop", "dead_letter"] = "drop"
+    """Handles an event that no table of `models` takes. `drop` only counts it; `dead_letter` rejects its record."""
     rate: Annotated[float, Field(ge=0)] = 0.0
     """Limits how fast a file is read, in events per second; 0 = no limit. Set it for demonstrations."""
     order: Literal["auto", "file"] = "auto"

@@ -6,12 +6,15 @@ Does not know: where the values come from (`sources`), or who reads them.
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, ValidationError, ValidationInfo, field_validator, model_validator
 from pydantic_settings import BaseSettings, InitSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
+from rillcast.errors import SettingsError
 from rillcast.settings import deprecated
 from rillcast.settings.alarms import AlarmSettings
 from rillcast.settings.anomalies import AnomalySettings
@@ -20,20 +23,17 @@ from rillcast.settings.http import HttpSettings
 from rillcast.settings.input import FILE_FORMATS, REGISTRY_FORMATS, TOPIC_FORMATS, InputSettings
 from rillcast.settings.kafka import KafkaSettings
 from rillcast.settings.log import LogSettings
+from rillcast.settings.models import ModelTable, ModelText
 from rillcast.settings.output import OutputSettings
 from rillcast.settings.publish import PublishSettings
 from rillcast.settings.registry import RegistrySettings
 from rillcast.settings.rollout import RolloutSettings
-from rillcast.settings.section import FilePath, named, require_no_user, with_home
+from rillcast.settings.section import FilePath, named
 from rillcast.settings.state import StateSettings
 from rillcast.settings.worker import WorkerSettings
 
 ENV_PREFIX: Final = "RILLCAST_"
-
-
-def _as_text(value: Any) -> Any:
-    """Accept a path from code; files and flags always have text."""
-    return str(value) if isinstance(value, Path) else value
+MOST_MODELS: Final = 32
 
 
 class Settings(BaseSettings):
@@ -48,10 +48,13 @@ class Settings(BaseSettings):
         use_attribute_docstrings=True,
     )
 
-    model: Annotated[str, BeforeValidator(_as_text), AfterValidator(with_home)] = "universal:1h"
+    model: ModelText = "universal:1h"
     """Bundle to serve. One of: a file; a shipped bundle by its frequency (`universal:1h`), which forecasts streams that
     it was not trained on; an alias or a model id of a registry (`s3://bucket/models@live`). The service follows an
     alias without a restart, see [rollout.md](rollout.md)."""
+    models: tuple[ModelTable, ...] = ()
+    """Several models in one service, in place of `model`: tables `[[models]]` in the settings file, a JSON list
+    elsewhere. An event belongs to the first table that takes it. See [several-models.md](how-to/several-models.md)."""
     model_cache: FilePath = Path("~/.cache/rillcast/models")
     """Directory of bundles from a registry, named by the SHA-256 of their bytes. It may be emptied at any time."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
@@ -153,12 +156,30 @@ class Settings(BaseSettings):
             )
         return self
 
-    @field_validator("model")
+    @field_validator("models", mode="before")
     @classmethod
-    def _no_keys_in_address(cls, value: str) -> str:
-        registry, _, _ = value.rpartition("@")
-        require_no_user(registry, "use the object store's own variables (AWS_ACCESS_KEY_ID, ...)")
-        return value
+    def _models_of_text(cls, value: Any) -> Any:
+        return json.loads(value) if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _models_are_several(self) -> Settings:
+        if not self.models:
+            return self
+        names = [table.name for table in self.models]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise ValueError(f"models: the name {twice[0]!r} stands twice; each table needs its own")
+        if len(names) > MOST_MODELS:
+            raise ValueError(f"models has {len(names)} tables, expected at most {MOST_MODELS}")
+        if self.model != Settings.model_fields["model"].default:
+            raise ValueError(f"model is {self.model!r} and models has tables; set one of them")
+        for table in self.models:
+            try:
+                self.of_table(table)
+            except ValidationError as error:
+                raise ValueError(f"models.{table.name}: {error.errors(include_url=False)[0]['msg']}") from error
+        if self.rollout.shadow is not None:
+            raise ValueError("rollout.shadow is set and models has tables; set shadow in the table that it is for")
+        return self
 
     @model_validator(mode="after")
     def _duplicates_need_allowed_lateness(self) -> Settings:
@@ -196,6 +217,48 @@ class Settings(BaseSettings):
         if given.envelope == "none" and "$ce." in f"{given.fields.unique_id} {given.fields.ds}":
             raise ValueError("input.fields names a CloudEvents attribute ($ce), but input.envelope is 'none'")
         return self
+
+    @property
+    def served(self) -> tuple[ModelTable, ...]:
+        """The tables of models; of a service with one model, a table without a name that takes every event."""
+        if self.models:
+            return self.models
+        return (ModelTable.model_construct(name="", model=self.model, shadow=self.rollout.shadow, aggregate=None),)
+
+    @property
+    def one_model(self) -> str:
+        """The model of a service that has one.
+
+        Raises:
+            SettingsError: There are tables of models.
+        """
+        if self.models:
+            names = ", ".join(table.name for table in self.models)
+            raise SettingsError(
+                f"the settings have tables of models ({names}), but this command looks after one model; give it "
+                f"settings without [[models]], and a model"
+            )
+        return self.model
+
+    def with_models(self, models: Mapping[str, str]) -> Settings:
+        """Return the settings with other models, by the name of their table; the only one has the empty name."""
+        tables = tuple(
+            each.model_copy(update={"model": models[each.name]}) if each.name in models else each
+            for each in self.models
+        )
+        return self.model_copy(update={"model": models.get("", self.model), "models": tables})
+
+    def of_table(self, table: ModelTable) -> Settings:
+        """Return the settings of one table's model, as those of a service with that model alone."""
+        given = self.input
+        if table.aggregate is not None:
+            given = InputSettings.model_validate({**given.model_dump(), "aggregate": table.aggregate})
+        return self.model_copy(update={"model": table.model, "models": (), "input": given})
+
+    @property
+    def counts(self) -> bool:
+        """Whether every model's events are counted, so that they need no `y`."""
+        return all((table.aggregate or self.input.aggregate) == "count" for table in self.served)
 
     @property
     def state_topic(self) -> str:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable
 from contextlib import closing
 from functools import partial
+from pathlib import Path
 from typing import Final, Literal
 
 from rillcast.bundle.bundle import BundleMetadata
@@ -20,7 +21,7 @@ from rillcast.settings import InputSettings, Settings
 from rillcast.stores.base import StateStore
 from rillcast.stores.format.pages import PageCodec
 from rillcast.stores.kafka import KafkaStore
-from rillcast.stores.local import LocalStore
+from rillcast.stores.local import ROUTE, LocalStore
 from rillcast.stores.state_topic import ensure_topic, grow
 from rillcast.transports.base import Sink
 from rillcast.transports.connect import open_partition_reader, open_topic_admin, partitions_of
@@ -82,13 +83,14 @@ def require_room(settings: Settings, metadata: BundleMetadata) -> None:
         )
 
 
-def open_store(settings: Settings, metadata: BundleMetadata, sink: Sink) -> StateStore | None:
+def open_store(settings: Settings, metadata: BundleMetadata, sink: Sink, route: str = "") -> StateStore | None:
     """Return the store that `state.store` names; None if it keeps no state.
 
     Args:
         settings: Settings of the service.
         metadata: Metadata of the bundle whose state it keeps.
         sink: The worker's sink; a Kafka store writes through it.
+        route: Name of the table of models; empty for the only one.
 
     Raises:
         SettingsError: The client that was asked for is not installed.
@@ -99,8 +101,15 @@ def open_store(settings: Settings, metadata: BundleMetadata, sink: Sink) -> Stat
         return None
     codec = codec_of(settings, metadata)
     if kind == "local":
-        return LocalStore(settings.state.path, codec)
-    return KafkaStore(settings.state_topic, codec, sink, reader_of(settings), require_partition=_Partitions(settings))
+        return LocalStore(directory_of(settings, route), codec)
+    return KafkaStore(
+        settings.state_topic, codec, sink, reader_of(settings), require_partition=_Partitions(settings), route=route
+    )
+
+
+def directory_of(settings: Settings, route: str) -> Path:
+    """Return the directory of the local store; each table of models has its own below it."""
+    return settings.state.path / f"{ROUTE}{route}" if route else settings.state.path
 
 
 class _Partitions:

@@ -1,6 +1,7 @@
 """A state store in a compacted Kafka topic: no further infrastructure, and part of the worker's own commits.
 
     key    <model id>/page/<number>  or  <model id>/mark  or  serving       partition: that of the input
+            all of them after `<table>:` where a table of `[[models]]` names the models
     value  the stored form; none (a tombstone) for a page without streams
 
 Owns: the keys, and the state that the records of a partition add up to. Does not know: either client library (a
@@ -43,7 +44,8 @@ _POLL_RECORDS: Final = 64
 _ERASE_POLL_S: Final = 0.5
 _MARK: Final = b"mark"
 _PAGE: Final = b"page/"
-SERVING: Final = b"serving"  # which model serves the partition: one key for all models
+SERVING: Final = b"serving"  # which model serves the partition: one key for all models of a route
+ROUTE_END: Final = ":"  # after the name of a table of models, which all keys of its route begin with
 
 
 class StoredRecord(NamedTuple):
@@ -88,6 +90,7 @@ class KafkaStore:
         open_reader: Connects a reader, when a restore first needs one.
         clock: Monotonic time in seconds.
         require_partition: Makes sure that the topic has a partition, before it is restored.
+        route: Name of the table of models, which all keys begin with; empty for the only one.
     """
 
     def __init__(
@@ -98,10 +101,13 @@ class KafkaStore:
         open_reader: Callable[[], PartitionReader],
         clock: Callable[[], float] = time.monotonic,
         require_partition: Callable[[int], None] = lambda _partition: None,
+        route: str = "",
     ) -> None:
         self._topic = topic
         self._codec = codec
-        self._prefix = f"{codec.model_id}/".encode()
+        self._route = f"{route}{ROUTE_END}".encode() if route else b""
+        self._prefix = self._route + f"{codec.model_id}/".encode()
+        self._serving = self._route + SERVING
         self._sink = sink
         self._open_reader = open_reader
         self._require_partition = require_partition
@@ -162,7 +168,7 @@ class KafkaStore:
             TransportError: The sink cannot take them.
         """
         for partition, claim in claims.items():
-            self._publish(partition, SERVING, self._codec.encode_claim(partition, claim))
+            self._publish(partition, self._serving, self._codec.encode_claim(partition, claim))
 
     def retire(self, partition: int, model_id: str, before: Superseded) -> None:
         """Publish tombstones for all keys that another model may have stored of a partition, without reading it.
@@ -170,7 +176,7 @@ class KafkaStore:
         Raises:
             TransportError: The sink cannot take them.
         """
-        prefix = f"{model_id}/".encode()
+        prefix = self._route + f"{model_id}/".encode()
         # The mark is first: pages without a mark belong to no snapshot.
         for name in (_MARK, *(_PAGE + str(number).encode() for number in range(before.pages))):
             self._publish(partition, prefix + name, None)
@@ -237,8 +243,8 @@ class KafkaStore:
             loading.moved_s = now
             if record.key is None:
                 continue  # it belongs to no store
-            if not record.key.startswith(self._prefix) and record.key != SERVING:
-                _note_other(loading.others, record)
+            if not record.key.startswith(self._prefix) and record.key != self._serving:
+                _note_other(loading.others, record.key, record.value, self._route)
                 continue  # another model's; it stays for a rollback
             if record.value is None:
                 loading.newest.pop(record.key, None)
@@ -280,7 +286,7 @@ class KafkaStore:
             name = key.removeprefix(self._prefix)
             where = f"{self._topic}[{partition}]@{record.offset}, key {key.decode(errors='replace')}"
             assert record.value is not None  # tombstones are not kept
-            if key == SERVING:
+            if key == self._serving:
                 claim = decode_claim(record.value, partition, where)
             elif name == _MARK:
                 mark = self._codec.decode_mark(record.value, partition, where)
@@ -293,10 +299,11 @@ class KafkaStore:
         yield Restored(partition, mark, pages if mark is not None else [], claim, others)
 
 
-def _note_other(others: dict[str, int], record: StoredRecord) -> None:
-    """Note the number of another model's page."""
-    model_id, _, name = (record.key or b"").partition(b"/")
+def _note_other(others: dict[str, int], key: bytes, value: bytes | None, route: bytes) -> None:
+    """Note the number of a page of another model of the same route."""
+    model_id, _, name = key.removeprefix(route).partition(b"/")
     number = name.removeprefix(_PAGE)
-    if record.value is not None and name.startswith(_PAGE) and number.isdigit():
+    own = key.startswith(route) and ROUTE_END.encode() not in model_id
+    if own and value is not None and name.startswith(_PAGE) and number.isdigit():
         model = model_id.decode(errors="replace")
         others[model] = max(others.get(model, 0), int(number) + 1)

@@ -4,6 +4,7 @@
     <path>/<model id>/<partition>/manifest      names the current pages, and the mark
     <path>/<model id>/<partition>/<page>.<generation>
     <path>/serving/<partition>                  names the model that serves it: one file for all models
+    <path>/models.<table>/...                   the same, of a table of `[[models]]`
 
 Owns: these files and the order in which they are written. Does not know: the content of a page, or the transport whose
 commits it follows.
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 
 LOCK: Final = "lock"
 SERVING: Final = "serving"
+ROUTE: Final = "models."  # before the name of a table of models, whose state is in a directory of its own
 _TEMPORARY: Final = "manifest.new"
 
 

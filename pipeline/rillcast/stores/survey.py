@@ -16,8 +16,8 @@ from rillcast.errors import TransportError
 from rillcast.stores.base import Mark
 from rillcast.stores.format.framing import damaged, unseal
 from rillcast.stores.format.pages import MarkHeader, PageHeader
-from rillcast.stores.kafka import SERVING, StoredRecord, stored_records
-from rillcast.stores.local import LOCK
+from rillcast.stores.kafka import ROUTE_END, SERVING, StoredRecord, stored_records
+from rillcast.stores.local import LOCK, ROUTE
 from rillcast.stores.manifest import MANIFEST, Manifest, page_file
 from rillcast.transports.kafka.common.partition_reader import PartitionReader
 
@@ -31,7 +31,7 @@ class Summary:
     """The stored state of one model in one partition.
 
     Attributes:
-        model_id: Id of the model.
+        model_id: Id of the model; of a table of models `TABLE:ID`.
         partition: Partition of the input.
         mark: Offset of the snapshot, and more; None while the first snapshot is incomplete.
         pages: Number of pages that have streams.
@@ -71,16 +71,21 @@ def survey_directory(path: Path) -> list[Summary]:
         TransportError: The directory does not exist or cannot be read.
     """
     try:
+        roots = [(path, ""), *((each, each.name.removeprefix(ROUTE) + ROUTE_END) for each in path.glob(f"{ROUTE}*"))]
         folders = sorted(
-            (model.name, int(folder.name))
-            for model in path.iterdir()
+            (root, route, model.name, int(folder.name))
+            for root, route in roots
+            for model in root.iterdir()
             if os.access(model / LOCK, os.F_OK)  # excludes a volume's lost+found
             for folder in model.iterdir()
             if folder.name.isdigit() and (folder / MANIFEST).is_file()
         )
     except OSError as error:
         raise TransportError(f"state store {path}: {error.strerror or error}") from error
-    return [_survey_folder(path / model_id / str(partition), model_id, partition) for model_id, partition in folders]
+    return [
+        _survey_folder(root / model_id / str(partition), model_id, partition, route)
+        for root, route, model_id, partition in folders
+    ]
 
 
 def survey_topic(topic: str, reader: PartitionReader, partitions: Iterable[int]) -> list[Summary]:
@@ -96,7 +101,7 @@ def survey_topic(topic: str, reader: PartitionReader, partitions: Iterable[int])
     found: dict[tuple[str, int], Summary] = {}
     for record in newest.values():
         where = f"{topic}[{record.partition}]@{record.offset}"
-        if record.key == SERVING:
+        if (record.key or b"").rpartition(ROUTE_END.encode())[2] == SERVING:
             continue  # it belongs to no single model
         key = _parse_key(record.key or b"", where)
         if record.value is None:
@@ -113,11 +118,11 @@ def survey_topic(topic: str, reader: PartitionReader, partitions: Iterable[int])
     return [found[key] for key in sorted(found)]
 
 
-def _survey_folder(folder: Path, model_id: str, partition: int) -> Summary:
+def _survey_folder(folder: Path, model_id: str, partition: int, route: str) -> Summary:
     """Read a folder whose manifest may be replaced meanwhile; a page that disappears is looked up again."""
     for attempt in range(_ATTEMPTS):
         manifest = Manifest.read(folder, model_id, partition)
-        summary = Summary(model_id, partition, manifest.mark)
+        summary = Summary(route + model_id, partition, manifest.mark)
         try:
             for number, generation in sorted(manifest.pages.items()):
                 path = folder / page_file(number, generation)

@@ -11,6 +11,7 @@ import logging
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import replace
 from typing import Final, Literal
 
 from rillcast.bundle.covariates import Covariate
@@ -53,10 +54,11 @@ def open_source(
 
         given = settings.input
         stream = given.stream_of_file
-        counted = given.aggregate == "count"
         columns = None
         if given.is_table:
-            columns = FileColumns.of(given.fields, covariates, stream, given.only, counted=counted)
+            columns = FileColumns.of(given.fields, covariates, stream, given.only, counted=settings.counts)
+            asked = [column for table in settings.models for column in table.columns]
+            columns = replace(columns, matched=tuple(dict.fromkeys(asked)))
         return FileSource(settings.input.path, given.format, given.rate, columns, given.form, streams)
     return client_of(settings.kafka).source(settings.kafka, settings.input.topic)
 
@@ -101,7 +103,7 @@ def check_output_files(settings: Settings) -> None:
         {
             "input.path": settings.input.path,
             "input.streams_path": settings.input.streams_path,
-            "model": settings.model,
+            **{f"models.{table.name}.model" if table.name else "model": table.model for table in settings.served},
         },
         {
             "output.path": settings.output.path,

@@ -16,6 +16,7 @@ from rillcast.bundle.frequency import Frequency
 from rillcast.codecs.observations.decoder import DecodeLimits, ObservationDecoder
 from rillcast.codecs.observations.expansion import Expansion
 from rillcast.codecs.observations.influx import InfluxFormat
+from rillcast.codecs.observations.matching import Matching, Rule
 from rillcast.codecs.observations.msgpack import MessagePackFormat
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.engine.late import AllowedLateness
@@ -102,6 +103,7 @@ FRAME = JSON_SCHEMA(events(0)[0])[:5]
 BESIDE_THE_SCHEMA = [JSON_SCHEMA(events(0)[0]), FRAME + b'{"unique_id": "b", "ds": 0, "y": 1, "x": {"temp": [1]}}']
 LATENESS = {"lateness": AllowedLateness(3, Frequency(HOUR_MS))}
 LAST_WINS = {"lateness": AllowedLateness(3, Frequency(HOUR_MS), last_wins=True)}
+ONLY_A = Matching([Rule("a")])
 WARM = events(*range(CONTEXT))
 WARMED = ["warming_up"] * (CONTEXT - 1) + ["ok"]
 CELLS = {
@@ -289,6 +291,13 @@ CELLS = {
         [wide(0, cpu=1, kind="a"), wide(1, cpu=1, kind="b"), None],
         ["warming_up"],
         options={"decoder": ObservationDecoder(expansion=Expansion("host", "at", "cpu", only="kind=a"))},
+    ),
+    "unmatched-dropped": Cell([*events(0), *events(0, unique_id="b")], ["warming_up"], options={"matching": ONLY_A}),
+    "unmatched-dead": Cell(
+        [*events(0), *events(0, unique_id="b")],
+        ["warming_up"],
+        ["unmatched"],
+        options={"matching": Matching([Rule("a")], unmatched_are_dead=True)},
     ),
     "member-absent": Cell(
         [*WARM, b'{"ds": 0, "y": 1}', b'{"unique_id": "a", "y": 1}', *events(12)],

@@ -59,7 +59,7 @@ LATE: list[Late] = []  # ends with the module
 
 def serve_and_be_stopped_late(settings: Settings) -> None:
     LATE.append(Late())
-    serve_as_member(settings)
+    serve_as_member(settings, {})
 
 
 def test_nor_does_it_change_that_of_a_worker(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import signal
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 
 import pytest
 
@@ -41,7 +41,7 @@ def test_the_first_signal_asks_and_a_sigint_after_it_interrupts() -> None:
 def test_no_ended_worker_swallows_the_signal_while_another_is_built(monkeypatch: pytest.MonkeyPatch) -> None:
     heard: list[object] = []
 
-    def build_and_run(_settings: Settings, _follows: Reference | None, *, claims_decide: bool) -> None:
+    def build_and_run(_settings: Settings, _follows: Mapping[str, Reference], claims_decide: Collection[str]) -> None:
         heard.append(signal.getsignal(signal.SIGTERM))
         signals.on_request_to_stop(lambda: None)
         if claims_decide:
@@ -50,7 +50,7 @@ def test_no_ended_worker_swallows_the_signal_while_another_is_built(monkeypatch:
     monkeypatch.setattr(run, "_build_and_run", build_and_run)
     monkeypatch.setattr("rillcast.cli.flags.with_local_model", lambda settings: settings)
     monkeypatch.setattr("rillcast.observability.logs.configure", lambda *_: None)
-    run._serve(Settings(), Reference("registry", "live"))
+    run._serve(Settings(), {"": Reference("registry", "live")})
     assert heard == [signal.SIG_DFL, signal.SIG_DFL]
 
 

@@ -28,7 +28,7 @@ def test_documented_table_is_the_table_in_the_code() -> None:
 
 def test_every_metric_of_the_table_is_exposed() -> None:
     registry = CollectorRegistry()
-    metrics = Metrics(registry, toy_bundle().metadata, "cpu")
+    metrics = Metrics(registry, {"": toy_bundle().metadata}, "cpu")
     AlarmCollector(StreamAlarms(), 10, registry)
     metrics.lag({0: 5})
     exposed = {family.name for family in registry.collect()}
@@ -52,7 +52,7 @@ def events(first_offset: int, n: int, partition: int = 0) -> EventBatch:
 
 def test_lag_of_partitions_that_left_is_dropped() -> None:
     registry = CollectorRegistry()
-    metrics = Metrics(registry, toy_bundle().metadata, "cpu")
+    metrics = Metrics(registry, {"": toy_bundle().metadata}, "cpu")
     metrics.lag({0: 5, 1: 7})
     metrics.lag({1: 6})
     assert registry.get_sample_value("rillcast_source_lag_records", {"partition": "0"}) is None
@@ -62,7 +62,7 @@ def test_lag_of_partitions_that_left_is_dropped() -> None:
 def test_model_and_build_are_named() -> None:
     registry = CollectorRegistry()
     metadata = toy_bundle().metadata
-    Metrics(registry, metadata, "cpu")
+    Metrics(registry, {"": metadata}, "cpu")
     labels = {"name": "toy", "model_id": metadata.model_id, "cell": "toy", "freq": "1h", "device": "cpu"}
     assert registry.get_sample_value("rillcast_model_info", labels) == 1
 
@@ -71,7 +71,7 @@ def test_scores_are_counted_by_their_names_and_unknown_ones_left_alone() -> None
     registry = CollectorRegistry()
     names = ("pinball", "covered", "bias", "naive", "covered_6", "bias_6", "covered_late", "mine")
     metadata = toy_bundle().metadata.model_copy(update={"scores": names})
-    metrics = Metrics(registry, metadata, "cpu")
+    metrics = Metrics(registry, {"": metadata}, "cpu")
     nan = np.nan
     score = np.array(
         [
@@ -104,7 +104,7 @@ def test_scores_are_counted_by_their_names_and_unknown_ones_left_alone() -> None
 def counted(batches: list[EventBatch]) -> list[float]:
     """Return how many events have been counted after each batch."""
     registry = CollectorRegistry()
-    metrics, seen = Metrics(registry, toy_bundle().metadata, "cpu"), []
+    metrics, seen = Metrics(registry, {"": toy_bundle().metadata}, "cpu"), []
     for batch in batches:
         metrics.observe(published(batch, stepped(len(batch)), model=toy_bundle().metadata))
         seen.append(registry.get_sample_value("rillcast_events_total", {"status": "ok"}) or 0.0)

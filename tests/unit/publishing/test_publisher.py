@@ -33,7 +33,7 @@ def published(policy: Policy, ds: list[int]) -> list[int]:
     engine = StepEngine(bundle, Device("cpu"))
     log = Log({0: []})
     registry = CollectorRegistry()
-    metrics = Metrics(registry, bundle.metadata, "cpu")
+    metrics = Metrics(registry, {"": bundle.metadata}, "cpu")
     sink, cache = MemorySink(log), ForecastCache(100)
     output = ForecastOutput(sink, make_encoder("float32", bundle.metadata))
     publisher = Publisher(engine, output, [policy], [metrics, cache])
@@ -65,7 +65,7 @@ def test_only_every_nth_period_is_published(every: int, periods: list[int]) -> N
 def test_a_forecast_that_its_topic_does_not_take_is_left_out_everywhere_and_named(sizes: list[int]) -> None:
     bundle, n, limit = toy_bundle(), len(sizes), 300
     engine, log, registry = StepEngine(bundle, Device("cpu")), Log({0: []}), CollectorRegistry()
-    sink, cache, metrics = MemorySink(log), ForecastCache(1_000), Metrics(registry, bundle.metadata, "cpu")
+    sink, cache, metrics = MemorySink(log), ForecastCache(1_000), Metrics(registry, {"": bundle.metadata}, "cpu")
     sink.largest[Channel.FORECASTS] = limit
     publisher = Publisher(engine, ForecastOutput(sink, make_encoder("float32", bundle.metadata)), [], [metrics, cache])
     zeros, offsets = np.zeros(n, np.int64), np.arange(n)
@@ -95,7 +95,7 @@ def test_an_event_counts_for_the_period_that_it_falls_into_also_before_the_epoch
 def test_rows_are_published_together_or_not_at_all_and_the_cache_has_whole_forecasts() -> None:
     bundle, sizes = toy_bundle(), [5, 300, 6]
     engine, log, registry = StepEngine(bundle, Device("cpu")), Log({0: []}), CollectorRegistry()
-    sink, cache, metrics = MemorySink(log), ForecastCache(1_000), Metrics(registry, bundle.metadata, "cpu")
+    sink, cache, metrics = MemorySink(log), ForecastCache(1_000), Metrics(registry, {"": bundle.metadata}, "cpu")
     encoder = make_row_encoder(Selection.of(bundle.metadata, (0.5,)))
     publisher = Publisher(engine, ForecastOutput(sink, encoder), [], [metrics, cache])
     n = len(sizes)

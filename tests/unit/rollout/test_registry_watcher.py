@@ -46,14 +46,14 @@ class Desk:
         self.away = False
         self.clock = Clock()
         self.series = CollectorRegistry()
-        metrics = Metrics(self.series, SERVING.metadata, "cpu")
+        metrics = Metrics(self.series, {"": SERVING.metadata}, "cpu")
         given = Settings.model_validate({"state": {"store": "none"}, **settings})
         factory = ServedModelFactory(given, Device("cpu"), MemorySink(Log()), Observers(metrics))
         aliases = Aliases(
             Reference(str(folder), "live"), Reference(str(folder), "shadow"), 10.0, claims_decide=claims_decide
         )
         self.models = RegistryWatcher(
-            aliases, factory, SERVING.metadata, metrics, registry_at=self._registry_at, clock=self.clock
+            aliases, factory, SERVING.metadata, metrics.of_route(""), registry_at=self._registry_at, clock=self.clock
         )
 
     def promote(self, data: bytes, alias: str = "live") -> str:

@@ -270,7 +270,7 @@ def result_of(scores: list[list[float]], outcomes: list[Outcome]) -> StepResult:
 def test_the_same_events_are_scored_for_both_from_where_the_shadow_has_caught_up() -> None:
     series = CollectorRegistry()
     metadata = SERVING.metadata.model_copy(update={"scores": ("pinball", "covered", "bias", "naive")})
-    comparison = Comparison(Metrics(series, metadata, "cpu"))
+    comparison = Comparison(Metrics(series, {"": metadata}, "cpu").of_route(""))
     live, shadow = model_of(metadata), model_of(metadata.model_copy(update={"model_id": OTHER_ID}))
     ok, refused = Outcome.STEPPED, Outcome.QUARANTINED
     events = EventBatch.of(["a", "b", "c"], np.zeros(3, np.int64), np.zeros(3, np.float32), first_offset=9)

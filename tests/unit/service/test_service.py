@@ -30,7 +30,7 @@ class World:
         self.away_for: list[float] = []
         self._acts = iter(acts)
         self._answers = iter(answers)
-        views = Views(self.health, Metrics(self.series, toy_bundle().metadata, "cpu"), self.series)
+        views = Views(self.health, Metrics(self.series, {"": toy_bundle().metadata}, "cpu"), self.series)
         outages = Outages(self._brokers_answer, longest_s)
         self.service = Service(lambda: cast("Worker", _Worker(self._acts)), views, outages, self.clock)
 

@@ -34,13 +34,18 @@ def run(args: argparse.Namespace) -> int:
 
 def _print_table(values: dict[str, Any], path: str = "") -> None:
     """Print plain values before tables, the order that TOML requires."""
+    tables = {name: value for name, value in values.items() if isinstance(value, dict) or _is_tables(value)}
     for name, value in values.items():
-        if not isinstance(value, dict):
+        if name not in tables:
             print(_line(name, value))
-    for name, value in values.items():
-        if isinstance(value, dict):
-            print(f"\n[{path}{name}]")
-            _print_table(value, f"{path}{name}.")
+    for name, value in tables.items():
+        for each in [value] if isinstance(value, dict) else value:
+            print(f"\n[{path}{name}]" if isinstance(value, dict) else f"\n[[{path}{name}]]")
+            _print_table(each, f"{path}{name}.")
+
+
+def _is_tables(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, dict) for each in value)
 
 
 def _line(name: str, value: object) -> str:

@@ -6,6 +6,7 @@ import argparse
 import logging
 import socket
 import sys
+from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Final
 
@@ -52,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
     if args.workers < 1:
         raise SettingsError(f"--workers {args.workers}: expected at least 1")
     logs.configure(settings.log.level, settings.log.format)
-    follows = reference.parse(settings.model)
+    follows = {table.name: found for table in settings.served if (found := reference.parse(table.model)) is not None}
     settings = flags.with_local_model(settings)  # once, so that all processes have the same model, restarted ones too
     if args.workers == 1:
         _serve(settings, follows)
@@ -66,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
     return supervisor.run()
 
 
-def serve_as_member(settings: Settings, follows: Reference | None = None) -> None:
+def serve_as_member(settings: Settings, follows: Mapping[str, Reference]) -> None:
     """Serve in a process of the supervisor; a Rillcast error becomes its exit code, as on the command line."""
     try:
         _serve(settings, follows)
@@ -77,27 +78,36 @@ def serve_as_member(settings: Settings, follows: Reference | None = None) -> Non
         keep_exit_code()
 
 
-def _serve(settings: Settings, follows: Reference | None) -> None:
+def _serve(settings: Settings, follows: Mapping[str, Reference]) -> None:
     logs.configure(settings.log.level, settings.log.format)
     log.info("settings", extra={"fields": {"settings": settings.model_dump(mode="json")}})
-    try:
-        _build_and_run(settings, follows, claims_decide=follows is not None and follows.is_alias)
-    except ServedByAnotherKindError as error:
-        assert follows is not None  # else no claim decides
-        end_at_once()  # the worker that signals would stop has ended; the next one is built first
-        serving = Reference(follows.registry, error.model_id)
-        log.error(
-            "%s. %s@%s is not served: going on with %s. Roll the alias back, or start with --model %s@MODEL_ID",
-            error,
-            *follows,
-            error.model_id,
-            follows.registry,
-        )
-        settings = settings.model_copy(update={"model": str(serving)})
-        _build_and_run(flags.with_local_model(settings), follows, claims_decide=False)
+    claims_decide = {name for name, each in follows.items() if each.is_alias}
+    while True:
+        try:
+            _build_and_run(settings, follows, claims_decide)
+        except ServedByAnotherKindError as error:
+            settings = _with_claimed(settings, follows, error)
+            claims_decide.discard(error.route)
+        else:
+            return
 
 
-def _build_and_run(settings: Settings, follows: Reference | None, *, claims_decide: bool) -> None:
+def _with_claimed(settings: Settings, follows: Mapping[str, Reference], error: ServedByAnotherKindError) -> Settings:
+    """Return the settings with the model that serves a partition already, which is of another kind than the alias's."""
+    end_at_once()  # the worker that signals would stop has ended; the next one is built first
+    asked = follows[error.route]  # else no claim decides
+    serving = Reference(asked.registry, error.model_id)
+    log.error(
+        "%s. %s@%s is not served: going on with %s. Roll the alias back, or start with %s@MODEL_ID as the model",
+        error,
+        *asked,
+        error.model_id,
+        asked.registry,
+    )
+    return flags.with_local_model(settings.with_models({error.route: str(serving)}))
+
+
+def _build_and_run(settings: Settings, follows: Mapping[str, Reference], claims_decide: Collection[str]) -> None:
     from rillcast.service import build
 
     built = build.build(settings, follows=follows, claims_decide=claims_decide)

@@ -116,12 +116,12 @@ def _copy(settings: Settings, directory: Path, action: str, *, replace: bool, as
 
     if action == "export":
         outputs.check_folder("DIRECTORY", directory)
-    metadata = Bundle.load(settings.model).metadata
+    metadata = Bundle.load(settings.one_model).metadata
     kept = kind_of(settings) == "kafka" or _directory(settings)
     if isinstance(kept, Path) and directory.resolve() == kept.resolve():
         raise SettingsError(f"{directory} is the store itself (state.path); use another directory")
     if action == "import" and not stored_partitions(directory, metadata.model_id):
-        raise SettingsError(f"{directory} has no state of model {metadata.model_id} ({settings.model})")
+        raise SettingsError(f"{directory} has no state of model {metadata.model_id} ({settings.one_model})")
     codec = codec_of(settings, metadata)
     with ExitStack() as stack:
         backup = stack.enter_context(closing(LocalStore(directory, codec)))
@@ -154,7 +154,7 @@ def _rebuild(settings: Settings, args: argparse.Namespace) -> int:
     from rillcast.stores.local import stored_partitions
     from rillcast.transports.connect import open_group
 
-    metadata = Bundle.load(settings.model).metadata
+    metadata = Bundle.load(settings.one_model).metadata
     assignments: Sequence[Assignment] = ()
     if kind_of(settings) == "kafka":
         partitions = _topic_partitions(settings)

@@ -92,7 +92,7 @@ def run(args: argparse.Namespace) -> int:
     from rillcast.cli.commands.state_rebuild import require_stopped
     from rillcast.transports.connect import open_group
 
-    metadata = Bundle.load(settings.model).metadata
+    metadata = Bundle.load(settings.one_model).metadata
     partitions = _partitions(settings)
     with ExitStack() as stack:
         group = stack.enter_context(closing(open_group(settings)))
@@ -163,7 +163,7 @@ def _warming(settings: Settings, partitions: int, of_file: Settings | None) -> W
     from rillcast.stores.connect import aggregation_of, codec_of
 
     bundle, on = (
-        Bundle.load(settings.model),
+        Bundle.load(settings.one_model),
         device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs, tf32=settings.tf32),
     )
     engine = StepEngine(

@@ -26,6 +26,7 @@ from rillcast.codecs.observations.fields import Fields, Observation, PolledRecor
 from rillcast.codecs.observations.first_look import FirstLook
 from rillcast.codecs.observations.format import Format
 from rillcast.codecs.observations.json import JsonFormat
+from rillcast.codecs.observations.matching import Matching
 from rillcast.codecs.observations.precision import PrecisionWatch
 from rillcast.codecs.observations.rejections import Reason, RefusedError, Rejection, rejection_of
 from rillcast.events import NOTHING_MASKED, EventBatch, Masked
@@ -72,6 +73,7 @@ class ObservationDecoder:
         columns: CovariateColumns | None = None,
         first_look: FirstLook | None = None,
         expansion: Expansion | None = None,
+        matching: Matching | None = None,
     ) -> None:
         """Prepare the decoder.
 
@@ -83,6 +85,8 @@ class ObservationDecoder:
             columns: Reader of the covariates that `fields` declares; None where it declares none.
             first_look: Judges the first events; None = nothing is judged.
             expansion: Mapping under which a record may be several events, in place of `fields`; None = each is one.
+            matching: Says which table of `[[models]]` takes an event; None = there is one model. One that asks for
+                members needs an expansion with it.
         """
         self._limits = limits or DecodeLimits()
         self._format = form or JsonFormat()
@@ -90,13 +94,14 @@ class ObservationDecoder:
         self._cloudevents = cloudevents
         self._columns = columns
         self._first_look = first_look
+        self._matching = matching
         self._precision = PrecisionWatch()
         self._expanded: ExpandedDecoder | None = None
         if expansion is not None:
             whole: Any = Any  # a type to the formats, and none to a type checker
             own_json = self._format if isinstance(self._format, JsonFormat) else self._json
             self._whole = _Path(self._format.decoder(whole), own_json.decoder(whole), _whole)
-            self._expanded = ExpandedDecoder(expansion, self._open, self._check, columns)
+            self._expanded = ExpandedDecoder(expansion, self._open, self._check, columns, matching)
             return
         fields = fields or Fields()
         shape, any_shape = fields.shape, fields.any_shape
@@ -126,7 +131,7 @@ class ObservationDecoder:
             self._precision.see(found[0].unique_ids, found[0].y.astype(np.float64))
             return found
         try:
-            return self._decode_all(records), []
+            events, rejections = self._decode_all(records), list[Rejection]()
         except (
             _NeedsCareError,
             RefusedError,
@@ -136,7 +141,11 @@ class ObservationDecoder:
             ArithmeticError,
             RecursionError,
         ):
-            return self._decode_one_by_one(records)
+            events, rejections = self._decode_one_by_one(records)
+        if self._matching is None:
+            return events, rejections
+        events, unmatched = self._matching.divide(records, events)
+        return events, rejections + unmatched
 
     def streams(self, records: PolledRecords) -> list[str | None]:
         """Return the stream of each record, None for one that `decode` would reject. Nothing is noted of them.

@@ -14,6 +14,7 @@ import numpy as np
 from rillcast.codecs.observations.covariates import CovariateColumns
 from rillcast.codecs.observations.expansion import Event, Expansion
 from rillcast.codecs.observations.fields import PolledRecords, RecordContext
+from rillcast.codecs.observations.matching import Matching
 from rillcast.codecs.observations.rejections import Reason, RefusedError, Rejection, rejection_of
 from rillcast.events import NOTHING_MASKED, EventBatch
 
@@ -30,6 +31,7 @@ class ExpandedDecoder:
         open_record: Open,
         check: Check,
         columns: CovariateColumns | None,
+        matching: Matching | None = None,
     ) -> None:
         """Prepare the decoder.
 
@@ -38,9 +40,11 @@ class ExpandedDecoder:
             open_record: Returns the document of a record, and its context. It raises `RefusedError`.
             check: Raises `RefusedError` where an event exceeds a limit; the second argument is the record's timestamp.
             columns: Reader of the covariates; None where none are declared.
+            matching: Says which table of `[[models]]` takes an event; None = there is one model.
         """
         self._expansion = expansion
         self._open, self._check, self._columns = open_record, check, columns
+        self._matching = matching
 
     def decode(self, records: PolledRecords) -> tuple[EventBatch, list[Rejection]]:
         """Decode a poll. A record has any number of events, and at most one rejection."""
@@ -76,7 +80,12 @@ class ExpandedDecoder:
             if refused is not None:
                 more = f" (and {others} more of this record)" if others else ""
                 rejections.append(rejection_of(records, row, refused.reason, refused.detail + more))
-        return self._batch(records, events, rows, left_out), rejections
+        batch = self._batch(records, events, rows, left_out)
+        if self._matching is None:
+            return batch, rejections
+        meets = np.array([event.meets for event in events], np.int64)
+        batch, unmatched = self._matching.divide(records, batch, meets)
+        return batch, rejections + unmatched
 
     def keys(self, records: PolledRecords) -> list[str | None]:
         """Return the id of each record's entity; None for a record without events, and for all of several entities."""

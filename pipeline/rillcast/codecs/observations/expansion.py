@@ -22,6 +22,7 @@ from typing import Any, Final, NamedTuple
 from rillcast.bundle.covariates import Covariate, ahead
 from rillcast.codecs.observations import covariates as of_covariates
 from rillcast.codecs.observations.fields import RecordContext, source_of, understood
+from rillcast.codecs.observations.matching import Matching
 from rillcast.codecs.observations.rejections import Reason, RefusedError
 from rillcast.reading import paths
 from rillcast.reading.paths import ABSENT, Condition, MemberPath
@@ -43,6 +44,7 @@ class Event(NamedTuple):
         where: Place of the observation in the record, for messages.
         x: Covariates at the event, where any are declared.
         future: Covariates of the next periods.
+        meets: The tables of `[[models]]` whose conditions on members it meets, a bit for each.
     """
 
     unique_id: str
@@ -52,6 +54,7 @@ class Event(NamedTuple):
     where: str
     x: Any = None
     future: Any = None
+    meets: int = -1
 
 
 class Expansion:
@@ -70,6 +73,7 @@ class Expansion:
         *,
         in_array: bool = False,
         stream: str = "",
+        matching: Matching | None = None,
     ) -> None:
         """Read the mapping.
 
@@ -83,6 +87,7 @@ class Expansion:
             future: Object with the covariates of the next periods.
             covariates: Covariates to read.
             stream: Id of the only stream, where `unique_id` is empty and `y` is one member.
+            matching: The tables of `[[models]]`; None = there is one model.
             in_array: Whether a document is a list of records, and all paths are those of an element.
 
         Raises:
@@ -99,6 +104,7 @@ class Expansion:
         self._unit = unit
         self._members = _member_names(self._ys)
         self._stream = stream
+        self._matching = matching
         self._read_time = partial(read_time, unit=unit)
         self._covariates = [
             (one.name, MemberPath(f"{x}.{one.name}", (*_steps(x, prefix), one.name), _array(x, prefix)), reader)
@@ -162,6 +168,7 @@ class Expansion:
         except RefusedError as error:
             yield RefusedError(error.reason, where + error.detail)
             return
+        meets = -1 if self._matching is None else self._matching.meets(document, element)
         key = join_ids(parts) if parts else self._stream
         start = "/".join(map(_escaped, parts)) + "/" if parts else ""
         found = False
@@ -180,7 +187,7 @@ class Expansion:
                 yield RefusedError(error.reason, where + error.detail)
                 continue
             unique_id = key if member is None else start + member
-            yield Event(unique_id, key or unique_id, ds, y, where, x, future)
+            yield Event(unique_id, key or unique_id, ds, y, where, x, future, meets)
         if not found:
             names = ", ".join(path.text for path in self._ys)
             yield RefusedError(Reason.MISSING_FIELD, f"{where}found no observation, expected a number in {names}")
@@ -244,6 +251,7 @@ class Expansion:
         """Return the way to the one array that paths lead through."""
         used = [path for path in [*self._ids, self._ds, *self._ys] if isinstance(path, MemberPath)]
         used += [condition.path for condition in self._only]
+        used += [] if self._matching is None else self._matching.members
         found = {path.array for path in used if path.array is not None}
         if len(found) > 1:
             raise ValueError(f"{', '.join(path.text for path in used)} lead through different arrays; one is possible")

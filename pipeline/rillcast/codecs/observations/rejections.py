@@ -32,6 +32,7 @@ class Reason(enum.StrEnum):
     Y_OUT_OF_RANGE = "y_out_of_range"
     COVARIATE_MISSING = "covariate_missing"
     COVARIATE_OUT_OF_RANGE = "covariate_out_of_range"
+    UNMATCHED = "unmatched"
     LATE = "late"
     QUARANTINED = "quarantined"
     TOO_MANY_STREAMS = "too_many_streams"

@@ -21,7 +21,7 @@ from rillcast.bundle.covariates import Covariate, ahead
 from rillcast.errors import DataError, SettingsError
 from rillcast.reading import paths
 from rillcast.reading.files import OptionNames, TextForm, UnreadableError, positions
-from rillcast.reading.paths import Condition
+from rillcast.reading.paths import MATCHED, Condition
 from rillcast.reading.refusals import Cause, RefusedValueError, listed, shown
 from rillcast.reading.times import read_time
 from rillcast.reading.values import join_ids, read_category, read_id, read_number, read_numbers
@@ -64,6 +64,7 @@ class FileColumns:
         ids: Columns that are joined to the id, where they are several or none.
         ys: Columns of the observations, where they are several; each is a stream, with its name as the id's last part.
         only: Conditions that a row has to meet.
+        matched: Columns that tables of `[[models]]` ask for; a record has them in its member `matched`.
         counted: Whether rows are counted, so that a file without the column `y` is as good.
     """
 
@@ -77,6 +78,7 @@ class FileColumns:
     ids: tuple[str, ...] = ()
     ys: tuple[str, ...] = ()
     only: tuple[Condition, ...] = ()
+    matched: tuple[str, ...] = ()
     counted: bool = False
 
     @classmethod
@@ -128,8 +130,9 @@ class FileColumns:
         """Columns without which a file cannot be read."""
         if self.is_spread:
             asked = [column_of(condition) for condition in self.only]
-            return list(dict.fromkeys([*self.ids, self.ds, *self.ys, *asked]))
-        return [name for name in (self.unique_id, self.ds, "" if self.counted else self.y) if name != ""]
+            return list(dict.fromkeys([*self.ids, self.ds, *self.ys, *asked, *self.matched]))
+        plain = [name for name in (self.unique_id, self.ds, "" if self.counted else self.y) if name != ""]
+        return list(dict.fromkeys([*plain, *self.matched])) if self.matched else plain
 
     def of_now(self, header: Sequence[str]) -> dict[str, str]:
         """Return the file's columns of covariates at the event, by the covariate's name."""
@@ -169,6 +172,7 @@ class FileColumns:
         if self.is_spread:
             found = [Cell(("ids", name), name, read_id) for name in self.ids]
             found += [Cell(("ds",), self.ds, self.time), *(Cell(("ys", name), name, number) for name in self.ys)]
+        found += [Cell((MATCHED, name), name, None) for name in self.matched]
         found += [Cell(("x", name), column, kinds[name]) for name, column in self.of_now(header).items()]
         return found + [Cell(("future", name), column, read_numbers) for name, column in self.of_future(header).items()]
 

@@ -28,9 +28,10 @@ ACCURACY_DATA ?=
 SEEDS ?= 1
 ACCURACY := .accuracy
 ALARMS := build/alarms
+TAILS := build/tails
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster unit chaos acceptance fuzz audit check format bench accuracy alarms docs image constraints clean
+.PHONY: help demo test test-cluster unit chaos acceptance fuzz audit check format bench accuracy alarms tails docs image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
@@ -43,6 +44,7 @@ help:
 	@echo 'make bench        run every benchmark, on a broker of its own (QUICK=1: a short run that shows that they work)'
 	@echo 'make accuracy     train on public series and score the forecasts (ACCURACY_DATA=folder; SEEDS=5: median and spread)'
 	@echo 'make alarms       score alarms on labelled public series (ACCURACY_DATA=folder)'
+	@echo 'make tails        print how rare anomalies are on public series (ACCURACY_DATA=folder)'
 	@echo 'make chaos        kill, stop and restart every process, and count lost events (KILLS=5 SEED=7: short and repeatable; RESULTS=file: resumable)'
 	@echo 'make acceptance   serve raw topics by what `rillcast init` writes, 10,000 streams of clicks among them (ACCURACY_DATA=folder: with public series)'
 	@echo 'make fuzz         feed a million hostile inputs to decoders and bundle loader (FUZZ="--inputs 10000 --seed 7")'
@@ -109,6 +111,10 @@ accuracy: $(VENV)/.dev-installed
 alarms: $(VENV)/.dev-installed
 	rm -rf $(ALARMS)
 	$(BIN)/python -m rillcast_training.research.alarms --data '$(ACCURACY_DATA)' --out $(ALARMS)
+
+tails: $(VENV)/.dev-installed
+	rm -rf $(TAILS)
+	$(BIN)/python -m rillcast_training.research.tails --data '$(ACCURACY_DATA)' --out $(TAILS)
 
 docs: $(VENV)/.dev-installed
 	$(BIN)/python -m mkdocs build --quiet

@@ -24,7 +24,7 @@ import numpy.typing as npt
 from rillcast.arrays import AnyArray, FloatArray, IntArray
 from rillcast.bundle.bundle import Status
 from tests.support import unrolls
-from tests.support.toy import HOUR_MS, MODULUS, MULTIPLIER, write_toy
+from tests.support.toy import ALARM_EVERY, HOUR_MS, MODULUS, MULTIPLIER, write_toy
 
 PARTITIONS: Final = 8
 EMPTY_PARTITIONS: Final = 2
@@ -61,6 +61,28 @@ class Published(msgspec.Struct, gc=False):
     source: Source | None = None
 
 
+class PublishedAlarm(msgspec.Struct, gc=False):
+    """The members of an alarm record that are judged."""
+
+    unique_id: str
+    change: str
+    strength: float
+    source: Source
+
+
+@dataclass(frozen=True)
+class Alarms:
+    """The expected alarm records.
+
+    Attributes:
+        phase: `(events,)` int64, 1 where an alarm opens, 3 where it closes, as of `rillcast.bundle.alarms.CHANGES`.
+        strength: `(events,)` int64, what the record has to say.
+    """
+
+    phase: IntArray
+    strength: IntArray
+
+
 class Oracle(Protocol):
     """Knows the right forecast after each event."""
 
@@ -84,6 +106,7 @@ class Load:
         oracle: The expected forecasts.
         answered: `(events,)` bool, whether an event has a forecast; None = every event has one.
         settings: Further settings of the service.
+        alarms: The expected alarm records; None = the bundle has none.
     """
 
     name: str
@@ -96,6 +119,7 @@ class Load:
     oracle: Oracle
     answered: npt.NDArray[np.bool_] | None = None
     settings: Mapping[str, object] = field(default_factory=dict)
+    alarms: Alarms | None = None
 
     def __len__(self) -> int:
         return int(self.stream.size)
@@ -178,24 +202,29 @@ def toy_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
     at = np.repeat(np.arange(number), [each.size for each in rounds])[:events]
     ds = _START_MS + at * _ROUND_MS
     y = rng.integers(1, _MAX_Y, events)
-    state = _unroll_evicting(stream, at, y, len(ids))
-    oracle = ToyOracle(ids, stream, ds, state)
-    load = Load("toy", ids, home, stream, ds, y.astype(np.float64), _TTL_ROUNDS * _ROUND_MS / 1000, oracle)
-    return load, write_toy(folder / "toy.onnx")
+    before, state = _unroll_evicting(stream, at, y, len(ids))
+    was, is_open = (states % ALARM_EVERY == 1 for states in (before, state))
+    alarms = Alarms(np.where(is_open, np.where(was, 2, 1), np.where(was, 3, 0)).astype(np.int64), state)
+    load = Load(
+        "toy", ids, home, stream, ds, y.astype(np.float64), _TTL_ROUNDS * _ROUND_MS / 1000,
+        ToyOracle(ids, stream, ds, state), alarms=alarms,
+    )  # fmt: skip
+    return load, write_toy(folder / "toy.onnx", alarms=True)
 
 
-def _unroll_evicting(stream: IntArray, at: IntArray, y: IntArray, streams: int) -> IntArray:
-    """Return the state after each event; a stream that paused for longer than the time to live starts from zero."""
+def _unroll_evicting(stream: IntArray, at: IntArray, y: IntArray, streams: int) -> tuple[IntArray, IntArray]:
+    """Return the states before and after each event; a stream that paused beyond the time to live starts from zero."""
     states, seen = [0] * streams, [0] * streams
-    after = []
+    before_each, after = [], []
     for number, now, value in zip(stream.tolist(), at.tolist(), y.tolist(), strict=True):
         pause = now - seen[number]
         assert pause <= 1 or pause > 1.25 * _TTL_ROUNDS or states[number] == 0, "this pause leaves eviction open"
         before = states[number] if pause <= _TTL_ROUNDS else 0
         states[number] = (MULTIPLIER * before + value) % MODULUS
         seen[number] = now
+        before_each.append(before)
         after.append(states[number])
-    return np.array(after, np.int64)
+    return np.array(before_each, np.int64), np.array(after, np.int64)
 
 
 def raw_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:

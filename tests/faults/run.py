@@ -111,6 +111,7 @@ class Run:
         self._letters = cluster.create_topic("dead-letters")
         self._state = cluster.create_topic("state", PARTITIONS, **_STATE_TOPIC)
         self._state_folder = folder
+        self._alarms = cluster.create_topic("alarms", PARTITIONS) if load.alarms is not None else None
         settings: dict[str, object] = {
             "model": model,
             "kafka.client": combination.client,
@@ -132,6 +133,8 @@ class Run:
             "state.idle_ttl_s": load.idle_ttl_s,
             **load.settings,
         }
+        if self._alarms is not None:
+            settings["alarms.topic"] = self._alarms
         self._watch = ClusterWatch(cluster.bootstrap_servers, group)
         self._fleet = Fleet(settings, folder)
         self._feeder = Feeder(cluster.bootstrap_servers, self._input, load)
@@ -177,6 +180,7 @@ class Run:
             self._combination.delivery,
             self._watch.records(self._output, PARTITIONS),
             self._watch.records(self._letters, 1),
+            None if self._alarms is None else self._watch.records(self._alarms, PARTITIONS),
         )
         report.restarts = sum(self._fleet.exits.values())
         if self._combination.store == "kafka":

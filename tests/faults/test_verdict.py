@@ -57,6 +57,36 @@ def test_a_clean_output_is_clean(delivery: str, load: Load, clean: Sequence[byte
     assert (verdict.events, verdict.repeats, verdict.cases) == (EVENTS, 0, [])
 
 
+def alarm_records(load: Load) -> list[bytes]:
+    """The alarms of a run without any fault."""
+    assert load.alarms is not None
+    positions = {int(e): (p, o) for p in range(8) for o, e in enumerate(load.of_partition(p).tolist())}
+    return [
+        json.dumps(
+            {
+                "unique_id": load.ids[load.stream[event]],
+                "change": {1: "opened", 3: "closed"}[int(load.alarms.phase[event])],
+                "strength": float(load.alarms.strength[event]),
+                "source": dict(zip(("partition", "offset"), positions[event], strict=True)),
+            }
+        ).encode()
+        for event in np.flatnonzero(np.isin(load.alarms.phase, [1, 3])).tolist()
+    ]
+
+
+def test_alarms_are_judged_like_forecasts(load: Load, clean: Sequence[bytes]) -> None:
+    right = alarm_records(load)
+    assert len(right) > EVENTS / 8
+    assert judge(load, "exactly_once", clean, [], right).clean
+    assert judge(load, "exactly_once", clean, [], right[1:]).lost == 1
+    again = [*right, right[3]]
+    assert judge(load, "exactly_once", clean, [], again).doubled == 1
+    assert judge(load, "at_least_once", clean, [], again).clean
+    other = right[5].replace(b"opened", b"?").replace(b"closed", b"opened").replace(b"?", b"closed")
+    assert judge(load, "exactly_once", clean, [], [*right[:5], other, *right[6:]]).wrong == 1
+    assert judge(load, "exactly_once", clean, [], [*right, b"{}"]).wrong == 1
+
+
 def test_a_missing_forecast_is_lost(load: Load, clean: Sequence[bytes]) -> None:
     verdict = judge(load, "exactly_once", [*clean[:100], *clean[101:]], [])
     assert (verdict.lost, verdict.doubled, verdict.wrong) == (1, 0, 0)

@@ -7,6 +7,8 @@ Owns: the counts of lost, doubled and wrong. Does not know: what happened to the
               any byte, or has no `source` by which a reader could drop it
     wrong     a first forecast that is not the unroll's, or names no event, or comes before an earlier one of its
               stream; and a dead letter, because no event of the loads deserves one
+
+Records of alarms are judged alike: every alarm of the unroll has a record where it opens and one where it closes.
 """
 
 from __future__ import annotations
@@ -18,7 +20,8 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from tests.faults.load import PARTITIONS, Load, Published
+from rillcast.bundle.alarms import CHANGES
+from tests.faults.load import PARTITIONS, Alarms, Load, Published, PublishedAlarm
 
 _EXAMPLES: Final = 20
 _UNSEEN: Final = -1
@@ -47,7 +50,11 @@ class Verdict:
 
 
 def judge(
-    load: Load, delivery: str, forecasts: Iterable[bytes | None], dead_letters: Iterable[bytes | None]
+    load: Load,
+    delivery: str,
+    forecasts: Iterable[bytes | None],
+    dead_letters: Iterable[bytes | None],
+    alarms: Iterable[bytes | None] | None = None,
 ) -> Verdict:
     """Return the verdict.
 
@@ -56,6 +63,8 @@ def judge(
         delivery: `exactly_once` or `at_least_once`.
         forecasts: values of the output topic; those of one stream in the order of their topic.
         dead_letters: values of the dead-letter topic.
+        alarms: values of the topic of alarms; those of one stream in the order of their topic; None = they are
+            not judged.
     """
     verdict = Verdict(len(load))
     decode = msgspec.json.Decoder(Published).decode
@@ -102,4 +111,41 @@ def judge(
     for letter in dead_letters:
         verdict.wrong += 1
         verdict.note(f"wrong: a dead letter: {letter!r}")
+    if load.alarms is not None and alarms is not None:
+        _judge_alarms(verdict, load, load.alarms, delivery, alarms)
     return verdict
+
+
+def _judge_alarms(
+    verdict: Verdict, load: Load, expected: Alarms, delivery: str, values: Iterable[bytes | None]
+) -> None:
+    decode = msgspec.json.Decoder(PublishedAlarm).decode
+    events = [load.of_partition(partition) for partition in range(PARTITIONS)]
+    seen: dict[int, bytes] = {}
+    newest = np.full(len(load.ids), _UNSEEN, np.int64)
+    for value in values:
+        try:
+            alarm = decode(value or b"")
+            event = int(events[alarm.source.partition][alarm.source.offset])
+        except (msgspec.MsgspecError, IndexError) as error:
+            verdict.wrong += 1
+            verdict.note(f"wrong: no alarm of an event that was fed ({error}): {value!r}")
+            continue
+        if event in seen:
+            if delivery == "at_least_once" and seen[event] == value:
+                verdict.repeats += 1
+            else:
+                verdict.doubled += 1
+                verdict.note(f"doubled: {value!r}")
+            continue
+        seen[event] = value or b""
+        stream = load.stream[event]
+        right = load.ids[stream], CHANGES.get(int(expected.phase[event])), float(expected.strength[event])
+        if (alarm.unique_id, alarm.change, alarm.strength) != right or event < newest[stream]:
+            verdict.wrong += 1
+            verdict.note(f"wrong: {value!r}, the unroll has {right} at this event; the one before is {newest[stream]}")
+        newest[stream] = max(newest[stream], event)
+    lacking = sorted(set(np.flatnonzero(np.isin(expected.phase, list(CHANGES))).tolist()) - seen.keys())
+    verdict.lost += len(lacking)
+    for event in lacking[:_EXAMPLES]:
+        verdict.note(f"lost: the alarm of {load.ids[load.stream[event]]} that {CHANGES[int(expected.phase[event])]}")

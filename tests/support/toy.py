@@ -2,7 +2,7 @@
 
 Its state is `(31 * state + y) mod 1_000_003` in int64 with `y` a whole number > 0, so that one observation lost,
 doubled, swapped or out of order changes every answer after it. Its forecast is the state itself (below 2**24, so
-exact in float32), for every horizon and quantile.
+exact in float32), for every horizon and quantile. With `alarms`, an alarm is open while the state is 1 modulo 8.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from rillcast.bundle.bundle import Bundle, BundleMetadata, StateSpec, seal
 MULTIPLIER = 31
 HOUR_MS = 3_600_000
 MODULUS = 1_000_003
+ALARM_EVERY = 8
 HORIZON = 2
 QUANTILES = (0.1, 0.5, 0.9)
 
@@ -45,6 +46,7 @@ class ToyGraph:
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     multiplier: int = MULTIPLIER
     opset: int = 18
+    alarms: bool = False
 
     def __post_init__(self) -> None:
         info = helper.make_tensor_value_info
@@ -84,6 +86,35 @@ class ToyGraph:
             node("Mul", ["ds", "zero"], ["no_status"]),
             node("Cast", ["no_status"], ["status"], to=TensorProto.INT8),
         ]
+
+        if self.alarms:
+            self._add_alarms()
+
+    def _add_alarms(self) -> None:
+        """Add the output `alarm`: phase, kind, and the state as strength and values."""
+        node, named = helper.make_node, {"one": 1, "two": 2, "three": 3, "every": ALARM_EVERY}
+        self.initializers += [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in named.items()]
+        for state, flag in (("row", "was"), ("next_row", "is")):
+            self.nodes += [
+                node("Mod", [state, "every"], [f"{flag}_rest"]),
+                node("Equal", [f"{flag}_rest", "one"], [f"{flag}_open"]),
+                node("Cast", [f"{flag}_open"], [flag], to=TensorProto.INT64),
+            ]
+        self.nodes += [
+            # is + 3 was - 2 is was: 1 = opens, 2 = open, 3 = closes
+            node("Mul", ["was", "three"], ["thrice"]),
+            node("Mul", ["is", "was"], ["both"]),
+            node("Mul", ["both", "two"], ["twice"]),
+            node("Add", ["is", "thrice"], ["at_most"]),
+            node("Sub", ["at_most", "twice"], ["phase"]),
+            node("Greater", ["phase", "zero"], ["has_alarm"]),
+            node("Cast", ["has_alarm"], ["has"], to=TensorProto.INT64),
+            node("Mul", ["next_row", "has"], ["said"]),
+            node("Mul", ["has", "zero"], ["none"]),
+            node("Concat", ["phase", "has", "said", "none", "none", "said", "said", "has"], ["alarm_row"], axis=1),
+            node("Cast", ["alarm_row"], ["alarm"], to=TensorProto.FLOAT),
+        ]
+        self.outputs.append(helper.make_tensor_value_info("alarm", TensorProto.FLOAT, ["B", 8]))
 
     def model(self) -> onnx.ModelProto:
         graph = helper.make_graph(self.nodes, "toy", self.inputs, self.outputs, self.initializers)
@@ -185,7 +216,7 @@ def toy_bundle(*, sequence: bool = False, multiplier: int = MULTIPLIER) -> Bundl
     return Bundle.from_bytes(seal(toy.model(), toy.metadata(), toy_sequence(multiplier) if sequence else None))
 
 
-def write_toy(path: Path, multiplier: int = MULTIPLIER) -> Path:
+def write_toy(path: Path, multiplier: int = MULTIPLIER, *, alarms: bool = False) -> Path:
     """Write the toy to a file and return its path."""
-    path.write_bytes(ToyGraph(multiplier=multiplier).build())
+    path.write_bytes(ToyGraph(multiplier=multiplier, alarms=alarms).build())
     return path

@@ -233,7 +233,8 @@ class LateReplay:
         own = np.flatnonzero(replayed.periods == periods[replayed.which])
         own = own[np.argsort(replayed.which[own])]
         for name, column in outputs.items():
-            column[events.rows] = replayed.outputs[name][own]
+            # What it opens or closes was told already, or is past: see docs/alarms.md.
+            column[events.rows] = 0 if name == ALARM else replayed.outputs[name][own]
         done = replayed.outputs[quarantine.HEALTHY][own]
         results.applied += int(np.count_nonzero(done))
         results.replayed += replayed.which.size - own.size

@@ -22,7 +22,8 @@ MEMBER: Final = "experts"
 STATE: Final = "core"
 """The state that has the weights of the newest forecast."""
 _SCALARS: Final = 13  # figures of a stream before those by base and horizon
-_BEFORE: Final = 13  # by horizon: of the plain experts, judgements, misses, three units, two newest misses, five losses
+_BEFORE: Final = 13  # by horizon: two misses, their number and three units, five losses, plain experts, judgements
+_AFTER: Final = 10  # by horizon: five ratios and shares of the units of width
 _SUMS_TO_ONE: Final = 1e-3
 _CYCLES: Final = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000, "year": 31_556_952_000}
 _MONTHS_A_YEAR: Final = 12
@@ -81,8 +82,8 @@ class Mixture:
         seasons, freq = tuple(config["seasons"]), str(config["freq"])
         self._words = [in_words(base, freq, seasons) for base in self.bases]
         away = {base for base, decay in config["experts"] if decay and base != "level"}
-        by_anchor = len(self.bases) + (1 + len(seasons)) + _BEFORE + len(config["quantiles"])
-        self._start = _SCALARS + len(away) + len(self.anchors) * by_anchor
+        self._first = _SCALARS + len(away)
+        self._before = len(self.bases) + (1 + len(seasons)) + _BEFORE + len(config["quantiles"])
 
     @classmethod
     def of(cls, metadata: BundleMetadata) -> Mixture | None:
@@ -100,11 +101,12 @@ class Mixture:
             `[n, A, K]` by horizon and expert; rows of 0 = no value is known yet. None = the rows have weights
             elsewhere, because another version exported the bundle.
         """
-        shape = len(self.anchors), len(self.bases)
-        end = self._start + shape[0] * shape[1]
-        if rows.shape[1] < end:
+        end = self._before + len(self.bases)
+        shape = len(self.anchors), end + _AFTER
+        if rows.shape[1] < self._first + shape[0] * shape[1]:
             return None
-        weights: FloatArray = rows[:, self._start : end].reshape(-1, *shape)
+        by_anchor = rows[:, self._first : self._first + shape[0] * shape[1]].reshape(-1, *shape)
+        weights: FloatArray = by_anchor[:, :, self._before : end]
         total = weights.sum(axis=2)
         sound = (weights >= 0).all() and ((np.abs(total - 1) < _SUMS_TO_ONE) | (total == 0)).all()
         return weights if sound else None

@@ -89,13 +89,16 @@ def test_the_module_comes_back_from_the_metadata(folder: Path) -> None:
 @pytest.mark.parametrize("freq", ["10s", "7min", "1h", "1d", "1mo"])
 def test_the_weights_stand_where_the_service_reads_them(freq: str) -> None:
     config = ExpertsConfig(freq, default_horizon(freq), default_seasons(freq))
-    core = ExpertForecaster(config).layout.core
-    figures = {name: torch.zeros(*shape, 3) for name, shape in core.shapes.items()}
-    given = torch.rand(figures["weight"].shape)
-    figures["weight"] = given / given.sum(dim=1, keepdim=True)
-    read = Mixture(json.loads(json.dumps(dataclasses.asdict(config)))).weights(core.pack(figures).numpy())
+    layout = ExpertForecaster(config).layout
+    figures = {name: torch.zeros(*shape, 3) for name, shape in layout.core.shapes.items()}
+    given = torch.rand(len(config.anchors), len(config.experts), 3)
+    given = given / given.sum(dim=1, keepdim=True)
+    columns = [torch.zeros(len(config.anchors), size, 3) for size in layout.by_anchor.values()]
+    columns[list(layout.by_anchor).index("weight")] = given
+    core = layout.core.pack(figures | {"anchors": torch.cat(columns, dim=1)})
+    read = Mixture(json.loads(json.dumps(dataclasses.asdict(config)))).weights(core.numpy())
     assert read is not None
-    assert np.array_equal(read, figures["weight"].permute(2, 0, 1).numpy())
+    assert np.array_equal(read, given.permute(2, 0, 1).numpy())
 
 
 @pytest.mark.parametrize(

@@ -80,7 +80,7 @@ def _stepped(
         for time, value in zip(ds, y, strict=True):
             outputs, rows = forecaster.step(torch.tensor([int(time)]), torch.tensor([float(value)]), rows)
     assert outputs is not None  # a series has an event
-    weights = forecaster.layout.core.unpack(rows.core)["weight"][:, :, 0]
+    weights = forecaster.layout.at_anchors(rows.core)["weight"][:, :, 0]
     return weights.numpy(), outputs.forecast[0].numpy()
 
 

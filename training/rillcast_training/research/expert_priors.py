@@ -113,7 +113,7 @@ def _errors(config: ExpertsConfig, entry: Entry, seed: int) -> list[tuple[AnyArr
             _, rows = forecaster.step(ds, values[:, age - 1], rows)
             if age not in entry.ages:
                 continue
-            f = forecaster.layout.core.unpack(rows.core)
+            f = forecaster.layout.at_anchors(rows.core)
             reference = f["reference"][:, own]
             ratio = torch.where(reference > 0, f["error"] / reference, torch.nan).clamp(_LEAST, _MOST)
             plain = torch.where(f["judged"] > 0, f["plain"] / f["judged"], torch.nan)[:, 0]

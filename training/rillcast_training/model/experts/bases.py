@@ -6,7 +6,11 @@ know: errors, weights, widths, or how a season is remembered.
 A base says nothing of a phase that has no value yet: its experts sleep. Where such an expert still has a weight,
 between two anchors or since the newest forecast, the last value stands for the base.
 
-Shapes: `[A, ..., B]`, anchors and batch; `[H, B]`, periods ahead.
+What an expert says at an anchor is a figure plus a factor times another figure: a base and its distance from the last
+value times the decay, a level and its trend times the periods, a season's value and its change. So all experts at all
+anchors are two selections of rows, a product with a constant, and a sum.
+
+Shapes: `[A, ..., B]`, anchors and batch; `[H, ..., B]`, periods ahead.
 """
 
 from __future__ import annotations
@@ -17,13 +21,16 @@ import torch
 from torch import Tensor, nn
 
 from rillcast_training.model.experts.config import ExpertsConfig
+from rillcast_training.model.experts.layout import NOTE, SeasonPlaces
+from rillcast_training.model.experts.levels import LEVELS
 from rillcast_training.model.experts.seasons import SeasonView
 
 LONGEST_IDLE: Final = 1023  # periods without a value until a decaying distance no longer changes
-Figures = dict[str, Tensor]
-_TRENDS: Final = ("holt", "drift", "median")
-_OF_SEASON: Final = {"naive": "newest", "phase": "mean"}
-_WITH_TREND: Final = {"naive_drift0": ("naive", "season_drift"), "phase_anomaly0": ("phase", "phase_anomaly")}
+_OF_SEASON: Final = {"naive": 0, "phase": 1}
+_COMPANIONS: Final = {"naive_drift0": "naive0", "phase_anomaly0": "phase0"}
+_PLAIN: Final = {"holt": "holt", "drift": "last", "median": "median"}
+_FACTOR: Final = {"holt": "trend", "drift": "drift", "naive_drift0": "season_drift", "phase_anomaly0": "phase_anomaly"}
+"""The figure that grows with the horizon, or is added to a season's value."""
 
 
 class Bases(nn.Module):
@@ -32,157 +39,246 @@ class Bases(nn.Module):
     Attributes:
         names: Names of the bases.
         away: Those whose distance from the newest value is kept.
-        groups: Groups of experts that wake together, the plain ones first.
-        group_of: Group of each expert.
     """
 
-    damped: Tensor
     anchors: Tensor
     anchors_ahead: Tensor
-    idle_damping: Tensor
+    factor: Tensor
+    change_rows: Tensor
+    said_rows: Tensor
+    said_factors: Tensor
+    then_rows: Tensor
+    then_groups: Tensor
+    needed: Tensor
+    ahead_rows: Tensor
+    ahead_factors: Tensor
+    idle_table: Tensor
 
-    def __init__(self, config: ExpertsConfig, own_places: tuple[int, ...]) -> None:
+    def __init__(self, config: ExpertsConfig, places: list[SeasonPlaces]) -> None:
         super().__init__()
-        self.config, self.own_places = config, own_places
+        self.config, self.seasons = config, len(places)
         self.names = tuple(dict.fromkeys(base for base, _ in config.experts))
         self.away = away_from(config)
-        self.groups, self.group_of = groups_of(config)
+        self.sizes = [sum(base == one for one, _ in config.experts) for base in self.names]
         d = config.constants.damping
-        anchors = torch.tensor(config.anchors, dtype=torch.float64)
+        anchors = torch.tensor(config.anchors, dtype=torch.float64).unsqueeze(1)
         idle = torch.arange(LONGEST_IDLE + 1, dtype=torch.float64)
 
         def damped(periods: Tensor) -> Tensor:
             return d * (1 - d**periods) / (1 - d)
 
+        decays = torch.tensor([decay for _, decay in config.experts], dtype=torch.float64)
+        factor, idle_table = decays**anchors, decays.unsqueeze(1) ** idle
+        for expert, (base, _) in enumerate(config.experts):
+            if base in _FACTOR:
+                factor[:, expert] = damped(anchors[:, 0]) if base == "holt" else anchors[:, 0] if base == "drift" else 1
+                idle_table[expert] = d**idle if base == "holt" else 1
+        idle_table = torch.cat([idle_table, damped(idle).unsqueeze(0), idle.unsqueeze(0)])
         tables = {
-            "damped": damped(anchors).reshape(-1, 1, 1).float(),
             "anchors": anchors.reshape(-1, 1, 1).float(),
-            "anchors_ahead": torch.tensor(config.anchors),
-            "idle_damping": torch.stack([d**idle, damped(idle)], dim=1).float(),
+            "anchors_ahead": torch.tensor(config.anchors) - 1,
+            "factor": factor.unsqueeze(2).float(),
+            "idle_table": idle_table.float(),
+            **self._said_tables(places),
+            **self._ahead_tables(),
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
-        for number, season in enumerate(config.memories):
-            back = torch.div(torch.tensor(config.anchors) - 1, season.periods, rounding_mode="floor")
-            self.register_buffer(f"back{number}", back, persistent=False)
-            self.register_buffer(f"needed{number}", ((back + 1) * season.periods).unsqueeze(1), persistent=False)
 
-    def said(
-        self,
-        base: str,
-        then: Figures,
-        own: list[SeasonView],
-        entries: list[Tensor],
-        means: list[Tensor],
-        awake: dict[str, Tensor],
-    ) -> Tensor:
-        """Return what a base said of this period at each anchor, `[A, 1, B]`; the last value then, where it slept.
+    def _said_tables(self, places: list[SeasonPlaces]) -> dict[str, Tensor]:
+        """Return which rows of which array `said` takes."""
+        then, needed = [], [torch.full((len(self.config.anchors),), -1)]
+        count = sum(one.columns.width for one in places)  # rows of the bins' entries; earlier means follow
+        start = 0
+        for one in places:
+            back = [(anchor - 1) // one.season.periods for anchor in self.config.anchors]
+            needed.append(torch.tensor([(visits + 1) * one.season.periods for visits in back]))
+            older = one.columns.width_column
+            then.append(torch.tensor([start if not visits else start + older + visits for visits in back]))
+            then.append(torch.tensor([start + 1 if not visits else count + visits - 1 for visits in back]))
+            start += one.columns.width
+            count += one.season.kept - 1
+        rows = {name: row for row, name in enumerate((*NOTE, *self.away))}  # of the notes; away from a base by its name
+        seasonal = {f"{kind} {n}": len(rows) + 2 * n + k for n in range(len(places)) for kind, k in _OF_SEASON.items()}
+        away_from_level = len(rows) + len(seasonal)
+        base, factor = [], []
+        for name, decay in self.config.experts:
+            companion = _COMPANIONS.get(name, name)
+            if name == "double":
+                base.append(away_from_level + 1 + len(_COMPANIONS))
+            elif companion[:-1] in _OF_SEASON:
+                base.append(seasonal[f"{companion[:-1]} {companion[-1]}"])
+            else:
+                base.append(NOTE.index(_PLAIN.get(name, name)))
+            if name in _COMPANIONS:
+                factor.append(away_from_level + 1 + list(_COMPANIONS).index(name))
+            elif name in _FACTOR:
+                factor.append(NOTE.index(_FACTOR[name]))
+            else:
+                factor.append(away_from_level if name == "level" or not decay or name == "median" else rows[name])
+        return {
+            "then_rows": torch.stack(then, dim=1),
+            "then_groups": torch.tensor([1 + n for n in range(len(places)) for _ in _OF_SEASON]),
+            "needed": torch.stack(needed, dim=1).unsqueeze(2),
+            "change_rows": torch.tensor([NOTE.index(_FACTOR[name]) for name in _COMPANIONS]),
+            "said_rows": torch.tensor(base),
+            "said_factors": torch.tensor(factor),
+        }
+
+    def _ahead_tables(self) -> dict[str, Tensor]:
+        """Return which rows `without_shape` takes of the levels and the last value, away, and some more."""
+        away = len(LEVELS) + 1
+        more = away + len(self.away)  # away from the level, holt and drift after the idle periods, zero
+        own = {"level": LEVELS.index("level"), "double": LEVELS.index("slow"), "median": LEVELS.index("median")}
+        own |= {"holt": more + 1, "drift": more + 2}
+        base, factor = [], []
+        for name, _ in self.config.experts:
+            base.append(own.get(name, more + 3))
+            if name in _FACTOR:
+                factor.append(LEVELS.index(_FACTOR[name]))
+            else:
+                factor.append(away + self.away.index(name) if name in self.away else more)
+        return {"ahead_rows": torch.tensor(base), "ahead_factors": torch.tensor(factor)}
+
+    # What was said of a period that has come.
+
+    def means_before(self, entries: list[Tensor], places: list[SeasonPlaces], ages: Tensor) -> list[Tensor]:
+        """Return the running means of the period's bins before each of the newest visits but the first, `[1, B]` each.
 
         Args:
-            base: Its name.
-            then: Figures at the periods when it was said.
-            own: What the seasons say of this period before they learn it.
-            entries: Entries of the seasons' memories.
-            means: `[kept, B]` of each season, `SeasonMemory.means_before`.
-            awake: `awake_then` by group.
+            entries: Own entries, `[width, B]` each.
+            places: Of the seasons.
+            ages: `[S, B]` number of cycles before.
         """
-        if base == "level":
-            return then["level"]
-        if base == "holt":
-            return then["holt"] + then["trend"] * self.damped
-        if base == "drift":
-            return then["last"] + then["drift"] * self.anchors
-        if base == "median":
-            return then["median"]
-        if base == "double":
-            return then["slow"] + (own[0].part + own[1].part)
-        kind, trend = _WITH_TREND.get(base, (base[:-1], ""))
-        number = int(base[-1])
-        value = self.newest(number, entries) if kind == "naive" else self._then(number, means[number])
-        value = value + then[trend] if trend else value
-        return torch.where(awake[f"season{number}"], value, then["last"])
+        means = []
+        for number, (entry, one) in enumerate(zip(entries, places, strict=True)):
+            mean, older = entry[1:2], one.columns.width_column
+            for visit in range(1, one.season.kept):
+                newest = entry[:1] if visit == 1 else entry[older + visit - 1 : older + visit]
+                age = (ages[number : number + 1] - visit + 1).clamp(min=2)
+                rate = (torch.ones(1) / age).clamp(min=self.config.constants.phase)
+                mean = (mean - rate * newest) / (1 - rate)
+                means.append(mean)
+        return means
 
-    def newest(self, number: int, entries: list[Tensor]) -> Tensor:
-        """Return the newest values of this phase that there were at each anchor, `[A, 1, B]`."""
-        return self._then(number, entries[number][self.own_places[number]])
+    def awake_then(self, due: Tensor, known_periods: Tensor, on: Tensor, known: Tensor) -> Tensor:
+        """Return which groups had something to say of this period, `[A, G, B]` bool, the plain ones first.
 
-    def _then(self, number: int, by_visit: Tensor) -> Tensor:
-        """Return of figures before each of the newest visits those that there were at each anchor, `[A, 1, B]`."""
-        return by_visit[self.get_buffer(f"back{number}")].unsqueeze(1)
+        Args:
+            due: `[A, 1, B]` bool, whether there is a note of the period at which it was said.
+            known_periods: `[1, B]` periods since the stream's first value.
+            on: `[1, B]` bool, whether the period has a value.
+            known: `[S, B]` bool, whether the seasons know the phase.
+        """
+        return (known_periods > self.needed) & torch.cat([on, known]) & due
 
-    def awake_then(
-        self, valid: Tensor, known_periods: Tensor, own: list[SeasonView]
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return which groups had something to say of this period, `[A, G, B]` bool and `[A, 1, B]` by group."""
-        states = {"plain": valid}
-        for number, view in enumerate(own):
-            known = view.known & (known_periods > self.get_buffer(f"needed{number}"))
-            states[f"season{number}"] = valid & known.unsqueeze(1)
-        return torch.cat(list(states.values()), dim=1), states
+    def said(self, notes: Tensor, entries: Tensor, parts: Tensor | None, awake: Tensor) -> Tensor:
+        """Return what every expert said of this period at each anchor, `[A, K, B]`.
 
-    def at_period(self, f: Figures, own: list[SeasonView], ahead: list[SeasonView]) -> Tensor:
+        Args:
+            notes: `[A, n, B]` figures of the periods when it was said.
+            entries: `[n, B]` own entries of the seasons before they learn it, then `means_before`.
+            parts: `[1, B]` sum of the seasons' parts of it.
+            awake: `[A, G, B]`, `awake_then`.
+        """
+        stamp_last, level, slow, _ = torch.split(notes, [2, 1, 1, notes.shape[1] - 4], dim=1)
+        last = stamp_last[:, 1:]
+        of_seasons = torch.where(awake[:, self.then_groups], entries[self.then_rows], last)
+        changes = torch.where(awake[:, 1:2], notes[:, self.change_rows], 0.0)  # that of a value which is not there is 0
+        figures = [notes, of_seasons, last - level, changes, *([] if parts is None else [slow + parts])]
+        rows = torch.cat(figures, dim=1)
+        return rows[:, self.said_rows] + self.factor * rows[:, self.said_factors]
+
+    # What is said of the periods ahead.
+
+    def at_period(
+        self, slow: Tensor, value: Tensor, entries: list[Tensor], known: Tensor, views: list[SeasonView]
+    ) -> Tensor:
         """Return what each base with a decay says of the newest period itself, `[n, B]`.
 
         Args:
-            f: Figures after the period's value.
-            own: What the seasons said of it before they learnt it.
-            ahead: What they say since.
+            slow: `[1, B]` slow level after the period's value.
+            value: `[1, B]`.
+            entries: Own entries before they learnt it.
+            known: `[S, B]` bool, which of them knew the phase.
+            views: What the seasons say since.
         """
         figures = []
         for base in self.away:
             if base == "double":
-                figures.append(f["slow"] + ahead[0].part[0] + ahead[1].part[0])
+                figures.append(slow + self.parts_now(views))
                 continue
-            number = int(base[-1])
+            number, view = int(base[-1]), views[int(base[-1])]
             # The newest value of a phase is the period's own by now; that of a bin of several periods is not.
-            before = base.startswith("naive") and self.config.memories[number].exact
-            view = own[number] if before else ahead[number]
-            figures.append(torch.where(view.known[0], getattr(view, _OF_SEASON[base[:-1]])[0], f["last"]))
-        return torch.stack(figures)
+            if base.startswith("naive") and self.config.memories[number].exact:
+                figures.append(torch.where(known[number : number + 1], entries[number][:1], value))
+            else:
+                row = _OF_SEASON[base[:-1]]
+                figures.append(view.values_now[row : row + 1])
+        return torch.cat(figures)
 
-    def awake_ahead(self, f: Figures, ahead: list[SeasonView]) -> Tensor:
+    def parts_now(self, views: list[SeasonView]) -> Tensor:
+        """Return the sum of the seasons' parts of the newest period, `[1, B]`."""
+        short, long = (view.part_now for view in views)
+        assert short is not None  # there are two seasons
+        assert long is not None
+        return short + long
+
+    def awake_ahead(self, count: Tensor, views: list[SeasonView]) -> Tensor:
         """Return which groups have something to say of the periods at the anchors, `[A, G, B]` bool."""
-        any_value = (f["count"] > 0).reshape(1, 1, -1)
-        plain = any_value & torch.ones(len(self.config.anchors), 1, 1, dtype=torch.bool)
-        known = [view.known[self.anchors_ahead].unsqueeze(1) & any_value for view in ahead]
-        return torch.cat([plain, *known], dim=1)
+        known = torch.cat([views[0].width > 0, *(view.known for view in views)], dim=1)
+        return known[self.anchors_ahead] & (count > 0)
 
-    def by_base(self, weights: Tensor) -> list[Tensor]:
+    def by_base(self, weights: Tensor) -> dict[str, Tensor]:
         """Return the sums of the weights of each base's experts, `[A, 1, B]` each."""
-        sizes = [sum(base == one for one, _ in self.config.experts) for base in self.names]
-        return [
-            part if size == 1 else part.sum(dim=1, keepdim=True)
-            for part, size in zip(torch.split(weights, sizes, dim=1), sizes, strict=True)
-        ]
+        parts = torch.split(weights, self.sizes, dim=1)
+        return {
+            name: part if size == 1 else part.sum(dim=1, keepdim=True)
+            for name, part, size in zip(self.names, parts, self.sizes, strict=True)
+        }
 
-    def without_shape(self, base: str, f: Figures, idle: Tensor) -> Tensor | None:
-        """Return the part of a base that needs no place of a season, `[A, 1, B]` or `[B]`; None = there is none."""
-        if base == "holt":
-            left, passed = self.idle_damping[idle].unbind(1)
-            return f["holt"] + f["trend"] * (passed + left * self.damped)
-        if base == "drift":
-            return f["last"] + f["drift"] * (self.anchors + idle.to(torch.float32))
-        if base == "median":
-            return f["median"]
-        names = {"level": "level", "double": "slow", "naive_drift0": "season_drift", "phase_anomaly0": "phase_anomaly"}
-        return f[names[base]] if base in names else None
+    def without_shape(self, levels: Tensor, value: Tensor, away: Tensor, idle: Tensor) -> Tensor:
+        """Return the part of every expert's forecast that needs no place of a season, `[A, K, B]`.
 
-    def shapes(
-        self, by_base: dict[str, Tensor], ahead: list[SeasonView], last: Tensor
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Return what the seasons say of the H periods, `[H, B]` each, and the weights `[A, 1, B]` of each."""
-        shaped, shares = [], []
-        for base, weight in by_base.items():
-            if base[:-1] not in _OF_SEASON:
-                continue
-            view = ahead[int(base[-1])]
-            shaped.append(torch.where(view.known[1:], getattr(view, _OF_SEASON[base[:-1]])[1:], last))
-            companion = {"naive0": "naive_drift0", "phase0": "phase_anomaly0"}.get(base)
-            shares.append(weight + by_base[companion] if companion in by_base else weight)
+        Args:
+            levels: Of `Levels`.
+            value: `[1, B]` newest value.
+            away: `[n, B]` distances from the bases with a decay.
+            idle: `[B]` periods since the newest value.
+        """
+        decayed, passed = torch.split(self.idle_table[:, idle], [len(self.config.experts), 2])
+        level = LEVELS.index("level")
+        trends = torch.cat([levels[LEVELS.index("trend") :], levels[LEVELS.index("drift") : LEVELS.index("drift") + 1]])
+        trends = torch.cat([levels[LEVELS.index("holt") : LEVELS.index("holt") + 1], value]) + trends * passed
+        rows = torch.cat([levels, value, away, value - levels[level : level + 1], trends, 0 * value])
+        return rows[self.ahead_rows] + self.factor * (rows[self.ahead_factors] * decayed)
+
+    def shapes(self, weights: Tensor, views: list[SeasonView]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what the seasons say of the H periods, `[H, n, B]` each, and the weights `[A, 1, B]` of each row."""
+        by_base = self.by_base(weights)
+        shares, shaped = [], []
+        for number, view in enumerate(views):
+            for row, kind in enumerate(_OF_SEASON):
+                base = f"{kind}{number}"
+                weight = [by_base[name] for name in (base, *_with(base)) if name in by_base]
+                if weight:
+                    shares.append(weight[0] if len(weight) == 1 else weight[0] + weight[1])
+                    shaped.append(view.values[:, row : row + 1])
+            whole = [f"{kind}{number}" in by_base for kind in _OF_SEASON]
+            if all(whole):
+                shaped[-2:] = [view.values]
         if "double" in by_base:
-            shaped.append(ahead[0].part[1:] + ahead[1].part[1:])
+            short, long = (view.part for view in views)
+            assert short is not None  # there are two seasons
+            assert long is not None
             shares.append(by_base["double"])
+            shaped.append(short + long)
         return shaped, shares
+
+
+def _with(base: str) -> list[str]:
+    """Return the bases that are another one plus a figure of the stream."""
+    return [name for name, of in _COMPANIONS.items() if of == base]
 
 
 def away_from(config: ExpertsConfig) -> tuple[str, ...]:

@@ -19,11 +19,13 @@ from torch import Tensor, nn
 from rillcast.bundle.bundle import StateSpec
 from rillcast_training.model.alarms import WIDTH as ALARMS
 from rillcast_training.model.experts.config import ExpertsConfig, Season
+from rillcast_training.model.experts.levels import LEVELS
+from rillcast_training.model.experts.widths import UNITS
 from rillcast_training.model.indexed_state import put, take
 from rillcast_training.model.tails import WIDTH as TAILS
 
 STAMPS: Final = 1 << 22  # periods until stamps repeat; float32 knows all integers below 2^24
-NOTE: Final = ("stamp", "last", "level", "slow", "drift", "holt", "trend", "median", "season_drift", "phase_anomaly")
+NOTE: Final = ("stamp", "last", *LEVELS[2:])
 """Figures of a period from which the forecasts made at it follow, before the distances from the bases."""
 
 
@@ -31,7 +33,7 @@ class Packed:
     """Named figures in one row.
 
     Args:
-        shapes: Shape of each; `()` for a single number.
+        shapes: Shape of each; `(1,)` for a single number.
     """
 
     def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -41,14 +43,30 @@ class Packed:
 
     def unpack(self, row: Tensor) -> dict[str, Tensor]:
         """Split `[B, width]` into figures `[*shape, B]`."""
-        parts = torch.split(row.t(), self.sizes, dim=0)
-        return {name: part.reshape(*shape, -1) for part, (name, shape) in zip(parts, self.shapes.items(), strict=True)}
+        parts = torch.split(turned(row, self.width), self.sizes, dim=0)
+        named = zip(parts, self.shapes.items(), strict=True)
+        return {name: part.reshape(*shape, -1) if len(shape) > 1 else part for part, (name, shape) in named}
 
     def pack(self, figures: Mapping[str, Tensor]) -> Tensor:
         """Undo `unpack`."""
         return torch.cat(
-            [figures[name].reshape(size, -1) for name, size in zip(self.shapes, self.sizes, strict=True)], dim=0
+            [
+                figures[name].reshape(size, -1) if len(shape) > 1 else figures[name]
+                for (name, shape), size in zip(self.shapes.items(), self.sizes, strict=True)
+            ],
+            dim=0,
         ).t()
+
+
+class Columns:
+    """Columns of an entry of a season's memory: newest value, mean, part of two seasons, width, older values."""
+
+    def __init__(self, season: Season, both: bool) -> None:
+        self.kept, self.values = season.kept, slice(0, 2)
+        self.newest, self.mean, self.part = 0, 1, 2 if both else None
+        self.width_column = 2 + both
+        self.older = slice(self.width_column + 1, None)
+        self.width = self.width_column + season.kept
 
 
 class SeasonPlaces(nn.Module):
@@ -66,9 +84,9 @@ class SeasonPlaces(nn.Module):
     row_selector: Tensor
     order: Tensor
 
-    def __init__(self, season: Season, horizon: int) -> None:
+    def __init__(self, season: Season, horizon: int, both: bool) -> None:
         super().__init__()
-        self.season = season
+        self.season, self.columns = season, Columns(season, both)
         lead = 0 if season.exact else 1  # between two bins, the one before may count
         ahead = horizon if season.exact else math.ceil(horizon * season.bins / season.periods) + 1
         self.own = lead
@@ -101,20 +119,27 @@ class SeasonPlaces(nn.Module):
         """Return the bin of a period."""
         return torch.remainder(self.visit(period), self.season.bins)
 
-    def read(self, memory: Tensor, row: Tensor, own: Tensor, written: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the places around the bin `own`, `[n, width, B]`, and the bin to be written, `[width, B]`."""
-        width = memory.shape[2]
-        places = (self.table[own] + row.unsqueeze(1) * self.row_selector).reshape(-1, self.taken, 2)
-        if self.season.exact:
-            taken = take(memory, places).reshape(-1, self.taken * width).t().reshape(self.taken, width, -1)
-            return taken, taken[self.first]
-        places = torch.cat([places, _place(row, written)], dim=1)
-        taken = take(memory, places).reshape(-1, (self.taken + 1) * width).t().reshape(self.taken + 1, width, -1)
-        return taken[: self.taken], taken[self.taken]
+    def read(self, memory: Tensor, row: Tensor, own: Tensor, written: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the places around the bin `own`, `[n, width, B]`, the one that may be written, and where that is.
 
-    def write(self, memory: Tensor, row: Tensor, at: Tensor, entry: Tensor) -> Tensor:
-        """Return the memory with `entry`, `[width, B]`, at a bin."""
-        return put(memory, _place(row, at), entry.t().unsqueeze(1))
+        Args:
+            memory: `[N, bins, width]`.
+            row: `[B, 1]` rows of the memory.
+            own: `[1, B]` bin.
+            written: `[1, B]` bin; of an exact season it is the own one.
+        """
+        width = memory.shape[2]
+        places = (self.table[own[0]] + row * self.row_selector).reshape(-1, self.taken, 2)
+        if self.season.exact:
+            entries = turned(take(memory, places), self.taken, width)
+            return entries, entries[self.first], places[:, self.first : self.first + 1]
+        at = torch.cat([row, written.reshape(-1, 1)], dim=1).unsqueeze(1)
+        entries = turned(take(memory, torch.cat([places, at], dim=1)), self.taken + 1, width)
+        return entries[: self.taken], entries[self.taken], at
+
+    def write(self, memory: Tensor, at: Tensor, entry: Tensor) -> Tensor:
+        """Return the memory with `entry`, `[width, B]`, at a place of `read`."""
+        return put(memory, at, entry.t().unsqueeze(1))
 
 
 class PendingPlaces(nn.Module):
@@ -126,6 +151,7 @@ class PendingPlaces(nn.Module):
     due: Tensor
     made: Tensor
     row_selector: Tensor
+    made_selector: Tensor
 
     def __init__(self, config: ExpertsConfig) -> None:
         super().__init__()
@@ -146,24 +172,31 @@ class PendingPlaces(nn.Module):
             start += size
         self.register_buffer("due", _with_row_zeros(due), persistent=False)
         self.register_buffer("row_selector", torch.tensor([1, 0]).repeat(len(config.anchors)), persistent=False)
-        self.register_buffer("made", made, persistent=False)
+        nowhere = torch.full((1, len(sizes)), self.entries - 1)
+        self.register_buffer("made", _with_row_zeros(torch.cat([made, nowhere])), persistent=False)
+        self.rings = len(sizes)
+        self.register_buffer("made_selector", torch.tensor([1, 0]).repeat(len(sizes)), persistent=False)
 
     def _entry(self, period: Tensor, stride: int, size: int, start: int) -> Tensor:
         entry = start + torch.div(period, stride, rounding_mode="floor") % size
         return torch.where(period % stride == 0, entry, self.entries - 1)
 
-    def read(self, pending: Tensor, row: Tensor, period: Tensor) -> Tensor:
-        """Return what was noted at the periods whose forecasts are due, `[A, width, B]`."""
-        anchors, width = self.due.shape[1] // 2, pending.shape[2]
-        places = self.due[torch.remainder(period, self.repeat)] + row.unsqueeze(1) * self.row_selector
-        taken = take(pending, places.reshape(-1, anchors, 2))
-        return taken.reshape(-1, anchors * width).t().reshape(anchors, width, -1)
+    def phase(self, period: Tensor) -> Tensor:
+        """Return `[B]`, where a period `[1, B]` lies among those that the tables know."""
+        return torch.remainder(period, self.repeat)[0]
 
-    def write(self, pending: Tensor, row: Tensor, period: Tensor, valid: Tensor, note: Tensor) -> Tensor:
-        """Return the pending periods with the note `[width, B]` of one more, where it is valid."""
-        places = torch.where(valid.unsqueeze(1), self.made[torch.remainder(period, self.repeat)], self.entries - 1)
-        indices = [_place(row, place.squeeze(1)) for place in torch.split(places, 1, dim=1)]
-        return put(pending, torch.cat(indices, dim=1), torch.stack([note.t()] * len(indices), dim=1))
+    def read(self, pending: Tensor, row: Tensor, phase: Tensor) -> Tensor:
+        """Return what was noted at the periods whose forecasts are due, `[A, width, B]`; `row` is `[B, 1]`."""
+        anchors = self.due.shape[1] // 2
+        places = self.due[phase] + row * self.row_selector
+        return turned(take(pending, places.reshape(-1, anchors, 2)), anchors, pending.shape[2])
+
+    def write(self, pending: Tensor, row: Tensor, phase: Tensor, valid: Tensor, note: Tensor) -> Tensor:
+        """Return the pending periods with the note `[width, B]` of one more, where it is valid, `[1, B]`."""
+        rings = self.rings
+        phase = torch.where(valid[0], phase, self.repeat)
+        places = (self.made[phase] + row * self.made_selector).reshape(-1, rings, 2)
+        return put(pending, places, torch.stack([note.t()] * rings, dim=1))
 
 
 class Layout(nn.Module):
@@ -173,48 +206,53 @@ class Layout(nn.Module):
         super().__init__()
         self.config = config
         anchors, levels, experts = len(config.anchors), len(config.quantiles), len(config.experts)
-        scalars = ("offset", "count", "last", "level", "slow", "drift", "spread", "holt", "trend", "median", "size")
-        figures: dict[str, tuple[int, ...]] = dict.fromkeys((*scalars, "season_drift", "phase_anomaly"), ())
+        self.by_anchor = {
+            "error": experts,
+            "reference": groups,
+            "missed": 2,
+            "unit": 4,
+            "loss": UNITS,
+            "quantile": levels,
+            "plain": 1,
+            "judged": 1,
+            "weight": experts,
+            "ratio": UNITS,
+            "share": UNITS,
+        }
+        figures: dict[str, tuple[int, ...]] = {"offset": (1,), "count": (1,), "last": (1,), "levels": (len(LEVELS),)}
+        figures |= {"away": (len(away),), "anchors": (anchors, sum(self.by_anchor.values()))}
+        figures |= {f"visit{n}": (5,) for n, season in enumerate(config.memories) if not season.exact}
         figures |= {
-            "away": (len(away),),
-            "error": (anchors, experts),
-            "reference": (anchors, groups),
-            "plain": (anchors, 1),
-            "judged": (anchors, 1),
-            "miss": (anchors, 1),
-            "unit": (anchors, 3),
-            "newest": (anchors, 2),
-            "loss": (anchors, 5),
-            "quantile": (anchors, levels),
-            "weight": (anchors, experts),
-            "trusted": (anchors, 1),
             "published": (levels + 1, len(scored)),
             "tails": (TAILS,),
             "alarms": (ALARMS,),
         }
-        figures |= {f"visit{n}": (5,) for n, season in enumerate(config.memories) if not season.exact}
         self.core = Packed(figures)
         self.note_width = len(NOTE) + len(away)
-        self.seasons = [SeasonPlaces(season, config.horizon) for season in config.memories]
+        self.seasons = [SeasonPlaces(season, config.horizon, len(config.seasons) == 2) for season in config.memories]
         self.places = nn.ModuleList(self.seasons)
         self.pending = PendingPlaces(config)
 
+    def at_anchors(self, core: Tensor) -> dict[str, Tensor]:
+        """Return the figures of each anchor by name, `[A, n, B]`, from rows of `core`."""
+        block = self.core.unpack(core)["anchors"]
+        return dict(zip(self.by_anchor, torch.split(block, list(self.by_anchor.values()), dim=1), strict=True))
+
     def specs(self) -> tuple[StateSpec, ...]:
         """Return the kinds of state. The clock: newest period, periods known plus one, period of the newest value."""
-        both = len(self.config.seasons) == 2
         return (
             StateSpec(name="clock", dtype="int64", row_shape=(3,)),
             StateSpec(name="core", dtype="float32", row_shape=(self.core.width,)),
             *(
-                StateSpec(name=f"season{n}", dtype="float32", row_shape=(season.bins, season.kept + 2 + both))
-                for n, season in enumerate(self.config.memories)
+                StateSpec(name=f"season{n}", dtype="float32", row_shape=(places.season.bins, places.columns.width))
+                for n, places in enumerate(self.seasons)
             ),
             StateSpec(name="pending", dtype="float32", row_shape=(self.pending.entries, self.note_width)),
         )
 
 
 def stamp(period: Tensor, horizon: int) -> Tensor:
-    """Return `[B]` float32: the period modulo `STAMPS`, so far from 0 that an empty place is never due."""
+    """Return `[1, B]` float32: the period modulo `STAMPS`, so far from 0 that an empty place is never due."""
     return (torch.remainder(period, STAMPS) + (horizon + 1)).to(torch.float32)
 
 
@@ -223,6 +261,10 @@ def _with_row_zeros(places: Tensor) -> Tensor:
     return torch.stack([torch.zeros_like(places), places], dim=2).flatten(1)
 
 
-def _place(row: Tensor, place: Tensor) -> Tensor:
-    """Return `[B, 1, 2]`, a place of each row."""
-    return torch.stack([row, place], dim=1).unsqueeze(1)
+def turned(taken: Tensor, *shape: int) -> Tensor:
+    """Return `[B, ...]` as `[*shape, B]`: as a matrix, for which the kernel is fast at any rank.
+
+    The reshape stays where the shape is that of the matrix: ONNX Runtime would move a transposition alone behind the
+    operators that follow, so that they would run over rows of few numbers.
+    """
+    return taken.reshape(-1, math.prod(shape)).t().reshape(*shape, -1)

@@ -1,6 +1,7 @@
 """A season's memory: the newest values, the running mean, the part and the relative width of each bin.
 
-Owns: what a memory says of a period, and how a value is written into it. Does not know: experts, errors, weights.
+Owns: what a memory says of the periods ahead. Does not know: experts, errors, weights, or how a value is written
+(`season_entries`).
 
 A bin is a phase of the season, or several neighbouring ones where the season is long. A phase has its value at once. A
 bin of several periods is written when the stream has left it, with the means of its visit, so that an expert is not
@@ -16,136 +17,133 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rillcast_training.model.experts.config import Constants, Season
 from rillcast_training.model.experts.layout import SeasonPlaces
 
-LEAST_WIDTH: Final = 0.02
 _LEAST_SHARE: Final = 0.12345  # of a known bin between two; no common fraction, so that no rounding decides
 
 
 class SeasonView(NamedTuple):
-    """What a memory says of some periods, `[n, B]` each; `known` is bool.
+    """What a memory says of the H periods ahead.
 
     Attributes:
-        newest: Value of the newest visit.
-        mean: Running mean.
-        part: The season's part of the sum of two seasons; zeros for a single one. Of the longer season it is the
-            mean over the period's bin and some after it.
-        width: Relative width; 1 where unknown.
-        known: Whether there is a value.
+        values: `[H, 2, B]` newest value and running mean; the last value where there is none.
+        part: `[H, 1, B]` the season's part of the sum of two seasons; None for a single one. Of the longer season it
+            is the mean over the period's bin and some after it.
+        width: `[H, 1, B]` relative width; 1 where unknown.
+        known: `[H, 1, B]` bool, whether there is a value.
+        values_now: `[2, B]` of the newest period itself, the last value where there is none.
+        part_now: `[1, B]`.
     """
 
-    newest: Tensor
-    mean: Tensor
-    part: Tensor
+    values: Tensor
+    part: Tensor | None
     width: Tensor
     known: Tensor
-
-
-class Visit(NamedTuple):
-    """A value for a bin, `[B]` each: the value, its part, its relative width, and whether that is known."""
-
-    value: Tensor
-    part: Tensor
-    width: Tensor
-    has_width: Tensor
+    values_now: Tensor
+    part_now: Tensor | None
 
 
 class SeasonMemory(nn.Module):
-    """Reads and writes the entries of one season; `entries` are `[n, width, B]` of `SeasonPlaces.read`."""
+    """Reads the entries of one season, `[n, width, B]` of `SeasonPlaces.read`."""
 
     steps: Tensor
     own_place: Tensor
     number_of_place: Tensor
 
-    def __init__(self, number: int, seasons: tuple[Season, ...], places: SeasonPlaces, horizon: int) -> None:
+    def __init__(self, number: int, places: SeasonPlaces, horizon: int) -> None:
         super().__init__()
-        self.season, self.places, self.number = seasons[number], places, number
-        self.both, self.horizon = len(seasons) == 2, horizon
+        self.season, self.places, self.number, self.horizon = places.season, places, number, horizon
+        self.columns = places.columns
         steps = torch.arange(horizon + 1, dtype=torch.float32).unsqueeze(1)
         self.register_buffer("steps", steps, persistent=False)
-        numbers = torch.arange(places.taken)
-        self.register_buffer("own_place", (numbers == places.first).reshape(-1, 1, 1), persistent=False)
-        number_of_place = numbers.unsqueeze(1)
+        number_of_place = torch.arange(places.taken).reshape(-1, 1, 1)
         self.register_buffer("number_of_place", number_of_place, persistent=False)
 
-    # What it says.
-
-    def own(self, entries: Tensor) -> SeasonView:
-        """Return what the period's own bin says, `[1, B]` each."""
-        entry = entries[self.places.first : self.places.first + 1]
-        known = entry[:, -1] > 0
-        return SeasonView(
-            newest=entry[:, 0],
-            mean=entry[:, self.season.kept],
-            part=self._smoothed(self.places.around(entries))[0] if self.number else self._part(entry),
-            width=torch.where(known, entry[:, -1], 1.0),
-            known=known,
-        )
-
-    def means_before(self, entries: Tensor, age: Tensor, constants: Constants) -> Tensor:
-        """Return the running mean of the period's bin `[kept, B]`: today's, and before each of its newest visits.
-
-        Args:
-            entries: Entries.
-            age: `[B]` number of cycles before.
-            constants: Rates.
-        """
-        entry, kept = entries[self.places.first], self.season.kept
-        means = [entry[kept]]
-        for visit in range(1, kept):
-            rate = _rate(constants.phase, (age - visit + 1).clamp(min=2))
-            means.append((means[-1] - rate * entry[visit - 1]) / (1 - rate))
-        return torch.stack(means)
-
-    def ahead(self, entries: Tensor, period: Tensor) -> SeasonView:
-        """Return what the memory says of the newest period and the H periods that follow, `[H + 1, B]` each."""
-        entries = self.places.unrolled(entries)
-        own, kept = self.places.own, self.season.kept
-        known = entries[:, -1] > 0
-        width = torch.where(known, entries[:, -1], 1.0)
-        if self.season.exact:
-            here = slice(own, own + self.horizon + 1)
-            return SeasonView(
-                newest=entries[here, 0],
-                mean=entries[here, kept],
-                part=self._smoothed(entries)[0] if self.number else self._part(entries)[here],
-                width=width[here],
-                known=known[here],
-            )
-        place, share = self._between(period)
-
-        def line(values: Tensor) -> Tensor:
-            return (1 - share) * values.gather(0, place) + share * values.gather(0, place + 1)
-
-        weight = line(known.to(torch.float32))  # unknown values are zeros
-        divisor, known = weight.clamp(min=_LEAST_SHARE), weight > _LEAST_SHARE
+    def part(self, entries: Tensor) -> Tensor:
+        """Return the part of the period's own bin as `ahead` has it, `[1, B]`; there are two seasons."""
         if self.number:
-            part, number = self._smoothed(entries)
-            some = line((number > 0).to(torch.float32))
-            part = torch.where(some > _LEAST_SHARE, line(part) / some.clamp(min=_LEAST_SHARE), 0.0)
-        else:
-            part = torch.where(known, line(self._part(entries)) / divisor, 0.0)
+            total, number = self._smoothed(self.places.around(entries), 1)
+            return total / number.clamp(min=1)
+        first = self.places.first
+        assert self.columns.part is not None  # there are two seasons
+        return entries[first, self.columns.part : self.columns.part + 1]
+
+    def replaced(self, entries: Tensor, own: Tensor, written: Tensor, entry: Tensor) -> Tensor:
+        """Return the entries with the written one in its place. For an exact season it is the own one, the first."""
+        if self.season.exact:
+            return torch.cat([entry.unsqueeze(0), entries[1:]])
+        distance = torch.remainder(written - own + self.places.first, self.season.bins)
+        return torch.where(self.number_of_place == distance, entry.unsqueeze(0), entries)
+
+    def ahead(self, entries: Tensor, period: Tensor, last: Tensor) -> SeasonView:
+        """Return what the memory says of the periods after `period`, `[1, B]`, and of itself."""
+        entries = self.places.unrolled(entries)
+        return self._of_phases(entries, last) if self.season.exact else self._of_bins(entries, period, last)
+
+    def _of_phases(self, entries: Tensor, last: Tensor) -> SeasonView:
+        columns, until = self.columns, self.horizon + 1
+        values, *part, width, _ = torch.split(entries[1:until], self._sizes(), dim=1)
+        known = width > 0
+        smooth, part_now = part[0] if part else None, entries[0, 2:3] if part else None
+        if self.number:
+            total, number = self._smoothed(entries, until)
+            smooth = (total / number.clamp(min=1)).unsqueeze(1)
+            smooth, part_now = smooth[1:], smooth[0]
         return SeasonView(
-            newest=line(entries[:, 0]) / divisor,
-            mean=line(entries[:, kept]) / divisor,
-            part=part,
-            width=line(width),
+            values=torch.where(known, values, last),
+            part=smooth,
+            width=torch.where(known, width, 1.0),
             known=known,
+            values_now=entries[0, columns.values],
+            part_now=part_now,
         )
 
-    def _part(self, entries: Tensor) -> Tensor:
-        column = entries[:, self.season.kept + 1]
-        return column if self.both else column * 0
+    def _of_bins(self, entries: Tensor, period: Tensor, last: Tensor) -> SeasonView:
+        values, *part, width, _ = torch.split(entries, self._sizes(), dim=1)
+        known = width > 0
+        figures = [values, *part, torch.where(known, width, 1.0), known.to(torch.float32)]  # unknown values are zeros
+        if self.number:
+            total, number = self._smoothed(entries, self.places.count - self.season.reach)
+            short = [figure[: self.places.count - self.season.reach] for figure in figures]
+            smooth = torch.stack([total / number.clamp(min=1), (number > 0).to(torch.float32)], dim=1)
+            figures = [short[0], smooth, *short[2:]]
+        block = torch.cat(figures, dim=1)
+        place, share = self._between(period)
+        place = place.unsqueeze(1).expand(-1, block.shape[1], -1)
+        share = share.unsqueeze(1)
+        lines = (1 - share) * block.gather(0, place) + share * block.gather(0, place + 1)
+        values, *part, width, weight = torch.split(lines, [2, *([1 + self.number] if part else []), 1, 1], dim=1)
+        known, divisor = weight > _LEAST_SHARE, weight.clamp(min=_LEAST_SHARE)
+        values = torch.where(known, values / divisor, last)
+        of_part: Tensor | None = None
+        if part and self.number:
+            some = part[0][:, 1:]
+            of_part = torch.where(some > _LEAST_SHARE, part[0][:, :1] / some.clamp(min=_LEAST_SHARE), 0.0)
+        elif part:
+            of_part = torch.where(known, part[0] / divisor, 0.0)
+        return SeasonView(
+            values=values[1:],
+            part=None if of_part is None else of_part[1:],
+            width=width[1:],
+            known=known[1:],
+            values_now=values[0],
+            part_now=None if of_part is None else of_part[0],
+        )
 
-    def _smoothed(self, entries: Tensor) -> tuple[Tensor, Tensor]:
-        """Return means of the parts of each bin and those after it, `[n - reach, B]`, and how many are known."""
-        column, count = self.season.kept + 1, entries.shape[0] - self.season.reach
-        values = torch.stack([entries[:, column], (entries[:, -1] > 0).to(torch.float32)], dim=1)
+    def _sizes(self) -> list[int]:
+        """Return the numbers of columns: values, part, width, older values."""
+        return [2, *([] if self.columns.part is None else [1]), 1, self.season.kept - 1]
+
+    def _smoothed(self, entries: Tensor, count: int) -> tuple[Tensor, Tensor]:
+        """Return sums of the parts of each bin and those after it, `[count, B]`, and how many are known."""
+        entries, part = entries[: count + self.season.reach], self.columns.part
+        assert part is not None  # there are two seasons
+        known = (entries[:, part + 1 : part + 2] > 0).to(torch.float32)
+        values = torch.cat([entries[:, part : part + 1], known], dim=1)
         total = values[:count]
         for shift in range(1, self.season.reach + 1):
             total = total + values[shift : shift + count]
-        return total[:, 0] / total[:, 1].clamp(min=1), total[:, 1]
+        return total[:, 0], total[:, 1]
 
     def _between(self, period: Tensor) -> tuple[Tensor, Tensor]:
         """Return the place to the left of each period's position, `[H + 1, B]`, and how far the position is from it."""
@@ -157,34 +155,3 @@ class SeasonMemory(nn.Module):
         position = (phase.to(torch.float32) + 0.5) * ratio - 0.5 + start + self.steps * ratio
         left = position.floor()
         return left.to(torch.int32).to(torch.int64), position - left  # the exporter drops the second conversion
-
-    # How a value is written.
-
-    def entry(self, old: Tensor, visit: Visit, age: Tensor, constants: Constants) -> Tensor:
-        """Return the entry `[width, B]` after a visit; `age` is the number of cycles before."""
-        kept, c = self.season.kept, constants
-        known = old[-1] > 0
-        mean, width = old[kept], torch.where(known, old[-1], 1.0)
-        rate = _rate(c.phase, age + 1)
-        columns = [visit.value, *old[: kept - 1].unbind(0)]
-        columns.append(torch.where(known, mean + rate * (visit.value - mean), visit.value))
-        if self.both:
-            part, start = old[kept + 1], c.part_start if self.number else 1.0
-            rate = _rate(c.parts[self.number], age + 1)
-            columns.append(torch.where(known, part + rate * (visit.part - part), start * visit.part))
-        moved = width + _rate(c.width, age + 4) * (visit.width - width)
-        columns.append(torch.where(visit.has_width, moved, width).clamp(min=LEAST_WIDTH))
-        return torch.stack(columns)
-
-    def replaced(self, entries: Tensor, own: Tensor, written: Tensor, entry: Tensor) -> Tensor:
-        """Return the entries with the written one in its place. For an exact season it is always the own one."""
-        if self.season.exact:
-            return torch.where(self.own_place, entry.unsqueeze(0), entries)
-        distance = torch.remainder(written - own + self.places.first, self.season.bins)
-        here = self.number_of_place == distance
-        return torch.where(here.unsqueeze(1), entry.unsqueeze(0), entries)
-
-
-def _rate(least: float, age: Tensor) -> Tensor:
-    """Return the weight of the newest value."""
-    return (torch.ones(1) / age).clamp(min=least)

@@ -47,45 +47,45 @@ class ExpertWeights(nn.Module):
 
     own: Tensor
     prior: Tensor
+    counted_prior: Tensor
     growth: Tensor
     neighbours: Tensor
-    anchors: Tensor
+    evidence: Tensor
 
     def __init__(self, config: ExpertsConfig, group_of: tuple[int, ...]) -> None:
         super().__init__()
         self.constants = config.constants
-        self.later = len(config.anchors) - 1
         self.levels = [number for number, (base, _) in enumerate(config.experts) if base == "level"]
         growth, prior = torch.tensor(config.prior.growth), torch.tensor(config.prior.relative)
+        c = config.constants
         tables = {
             "own": torch.tensor(group_of),
             "prior": prior.unsqueeze(2),
-            "growth": (growth[1:] / growth[:-1]).reshape(-1, 1, 1),
-            "neighbours": _with_neighbours(len(config.anchors), config.constants.neighbour),
-            "anchors": torch.tensor(config.anchors, dtype=torch.float32).reshape(-1, 1, 1),
+            "counted_prior": c.prior_errors * prior.unsqueeze(2),
+            "growth": c.prior_growth * torch.cat([growth[:1], growth[1:] / growth[:-1]]).reshape(-1, 1, 1),
+            "neighbours": _with_neighbours(len(config.anchors), c.neighbour),
+            "evidence": c.evidence * torch.tensor(config.anchors, dtype=torch.float32).reshape(-1, 1, 1),
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
 
     def scale(self, errors: Errors, first: Tensor, least: Tensor) -> Tensor:
-        """Return the plain experts' error at each anchor, `[A, 1, B]`.
+        """Return the plain experts' mean error at each anchor, `[A, 1, B]`.
 
         Where few errors are known, it is that of the anchor before, grown as it usually does.
 
         Args:
             errors: Errors so far.
-            first: `[B]`, one period ahead before anything is known.
-            least: `[B]`, its smallest value.
+            first: `[1, B]`, one period ahead before anything is known.
+            least: `[1, B]`, its smallest value.
         """
-        c = self.constants
-        known = torch.ones(1) / (errors.judged[1:] + c.prior_growth)
-        own, grown = errors.plain[1:] * known, (c.prior_growth * self.growth) * known
-        before = torch.where(errors.judged[0] > 0, errors.plain[0] / errors.judged[0].clamp(min=_TINY), first)
-        scales = [before]
-        for anchor in range(self.later):
-            before = own[anchor] + grown[anchor] * before
-            scales.append(before)
-        return ((1 + c.reference) * torch.maximum(torch.stack(scales), least)).clamp(min=_TINY)
+        known = torch.ones(1) / (errors.judged + self.constants.prior_growth)
+        own, grown = torch.split(errors.plain * known, 1), torch.split(self.growth * known, 1)
+        judged = errors.judged[0]
+        scales = [torch.where(judged > 0, errors.plain[0] / judged.clamp(min=_TINY), first).unsqueeze(0)]
+        for anchor in range(1, len(own)):
+            scales.append(own[anchor] + grown[anchor] * scales[-1])
+        return torch.maximum(torch.cat(scales), least.clamp(min=_TINY))
 
     def relative(self, errors: Errors, scale: Tensor) -> Tensor:
         """Return the experts' errors over those of the plain ones, `[A, K, B]`, the prior included.
@@ -94,12 +94,11 @@ class ExpertWeights(nn.Module):
         """
         c = self.constants
         unit = torch.ones(1) / scale
-        error, reference = errors.error * unit, errors.reference * unit
+        error, reference = errors.error * unit, self._each(errors.reference * unit)
         # Not a product of matrices: with a batch of one it adds in another order.
-        usual = (self.prior * self._each(reference)).sum(dim=0)
+        usual = (self.prior * reference).sum(dim=0)
         shift = (error.sum(dim=0) + c.prior_shift) / (usual + c.prior_shift)
-        share = self._each(torch.ones(1) / (reference + c.prior_errors))
-        return (error + (c.prior_errors * self.prior) * shift) * share
+        return (error + self.counted_prior * shift) / (reference + c.prior_errors)
 
     def forward(self, relative: Tensor, awake: Tensor, count: Tensor) -> Tensor:
         """Return weights `[A, K, B]` that sum to 1 over the experts that are awake, or are 0 where none is.
@@ -110,49 +109,36 @@ class ExpertWeights(nn.Module):
         Args:
             relative: `[A, K, B]` relative errors.
             awake: `[A, G, B]` bool, the groups that say something.
-            count: `[B]` number of values.
+            count: `[1, B]` number of values.
         """
         c = self.constants
         followed = count + c.evidence_start
-        exponent = c.power * followed / (followed + c.evidence * self.anchors)
+        exponent = (-2 * c.power) * followed / (followed + self.evidence)
         asleep = self._each(torch.where(awake, 0.0, _NEVER))
         smooth = torch.matmul(self.neighbours, relative.flatten(1)).reshape(relative.shape) + asleep
         best = smooth.amin(dim=1, keepdim=True)
-        weight = torch.exp(-exponent * log_ratio(smooth, best) - asleep)
+        # The first term of log(x / y) = 2 artanh((x - y) / (x + y)): a logarithm's last bits may depend on the batch.
+        weight = torch.exp(exponent * ((smooth - best) / (smooth + best)) - asleep)
         return weight / weight.sum(dim=1, keepdim=True).clamp(min=_TINY)
 
-    def learn(self, errors: Errors, missed: Tensor, awake: Tensor, valid: Tensor) -> Errors:
-        """Return the errors after a period has come.
+    def learn(self, errors: Errors, missed: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the sums `plain` and `judged` after a period has come, `[A, 2, B]`, and the new reference error.
 
         Args:
             errors: Errors before.
             missed: `[A, K, B]` absolute errors of what the experts said of it; of any value where they slept.
-            awake: `[A, G, B]` bool, which groups had said something.
             valid: `[A, 1, B]` bool, whether there was a forecast at all.
         """
         c = self.constants
         levels = missed[:, self.levels[0] : self.levels[-1] + 1].sum(dim=1, keepdim=True) / len(self.levels)
-        judged = torch.where(valid, c.forget * errors.judged + 1, errors.judged)
-        plain = torch.where(valid, c.forget * errors.plain + levels, errors.plain)
-        reference = levels + c.reference * plain / judged.clamp(min=1e-9)
-        return Errors(
-            error=torch.where(self._each(awake), c.forget * errors.error + missed, errors.error),
-            reference=torch.where(awake, c.forget * errors.reference + reference, errors.reference),
-            plain=plain,
-            judged=judged,
-        )
+        sums = torch.cat([errors.plain, errors.judged], dim=1)
+        sums = torch.where(valid, c.forget * sums + torch.cat([levels, valid.to(levels.dtype)], dim=1), sums)
+        plain, judged = torch.split(sums, 1, dim=1)
+        return sums, levels + c.reference * plain / judged.clamp(min=1e-9)
 
     def _each(self, of_groups: Tensor) -> Tensor:
         """Repeat a figure of the groups for their experts."""
         return of_groups[:, self.own]
-
-
-def log_ratio(x: Tensor, y: Tensor) -> Tensor:
-    """Return about log(x / y), less than it for large ratios.
-
-    The first term of 2 artanh((x - y) / (x + y)): a logarithm's last bits may depend on the place in the batch.
-    """
-    return 2 * (x - y) / (x + y)
 
 
 def power(x: Tensor, exponent: int) -> Tensor:

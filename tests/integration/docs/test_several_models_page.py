@@ -34,7 +34,7 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     done = [
         subprocess.run(
             ["bash", "-euc", f'rillcast() {{ "{sys.executable}" -m rillcast "$@"; }}\nexport -f rillcast\n{block}'],
-            capture_output=True, text=True, timeout=120, check=True,
+            capture_output=True, text=True, timeout=600, check=True,
         )
         for block in (serve, elsewhere)
     ]  # fmt: skip

@@ -12,6 +12,7 @@ import pytest
 
 from rillcast.engine.pages import Page
 from rillcast.errors import StateError
+from rillcast.stores.base import Claim, Superseded
 from rillcast.stores.format.pages import PageCodec
 from rillcast.stores.kafka import KafkaStore, StoredRecord
 from rillcast.transports.base import Channel, Polled, Records
@@ -139,6 +140,41 @@ def test_pages_come_before_their_mark_in_their_own_partition(clock: Clock, reade
     ]
     assert [value is None for _, _, value, _ in sink.published] == [False, True, False]
     assert store.bytes_staged == sum(len(value or b"") for _, _, value, _ in sink.published)
+
+
+@pytest.mark.parametrize(("route", "prefix"), [("", ""), ("hours", "hours:"), ("days", "days:")])
+def test_a_table_of_models_sees_its_own_keys_only(
+    clock: Clock, reader: ScriptedReader, route: str, prefix: str
+) -> None:
+    """The keys of a service with one model are those of before there were tables."""
+    pages = {"": make_page(0, 0, seed=1), "hours:": make_page(0, 0, seed=2), "days:": make_page(0, 0, seed=3)}
+    claims = {each: Claim(MODEL, since_ms) for since_ms, each in enumerate(pages, start=1)}
+    stored = [
+        (each + key, value)
+        for each, page in pages.items()
+        for key, value in (
+            (f"{MODEL}/page/0", CODEC.encode(page)),
+            (f"{MODEL}/mark", CODEC.encode_mark(marks_over([page])[0])),
+            ("serving", CODEC.encode_claim(0, claims[each])),
+            ("fedcba9876543210/page/6", b"another model's"),
+        )
+    ]
+    reader.reads.append(Read([StoredRecord(0, at, key.encode(), value) for at, (key, value) in enumerate(stored)], [0]))
+    sink = RecordingSink()
+    store = KafkaStore("state", CODEC, sink, lambda: reader, clock, route=route)
+    store.begin_restore(0)
+    restored = [found for _ in range(3) for found in store.poll_restore(1.0)]
+    (found,) = restored
+    assert_same_pages(found.pages, [pages[prefix]])
+    assert found.claim == claims[prefix]
+    assert found.others == {"fedcba9876543210": 7}
+    store.stage([], marks_over([pages[prefix]]))
+    store.claim({0: claims[prefix]})
+    store.retire(0, "fedcba9876543210", Superseded(0, 1))
+    assert [key for _, key, _, _ in sink.published] == [
+        f"{prefix}{key}".encode()
+        for key in (f"{MODEL}/mark", "serving", "fedcba9876543210/mark", "fedcba9876543210/page/0")
+    ]
 
 
 def test_no_reader_is_connected_before_a_restore_needs_one(clock: Clock) -> None:

@@ -34,7 +34,8 @@ from rillcast.engine.device import Device
 
 ENVIRONMENT: Final = "environment"
 _ERRORS: Final = 3  # of ONNX Runtime's log
-_SHORT_AMOUNT, _SHORT_EFFORT = Amount(streams=100, steps=8), Effort(batches=(1, 64), seconds=0.02, rounds=1, events=400)
+_SHORT_AMOUNT: Final = Amount(streams=100, steps=8)
+_SHORT_EFFORT: Final = Effort(batches=(1, 64), seconds=0.02, rounds=1, events=400, backlogs=(4,))
 
 
 class Part(NamedTuple):

@@ -92,6 +92,9 @@ def _of_rates(found: Found) -> Iterator[str]:
             ratios = {batch: by_way[better][batch] / by_way[worse][batch] for batch in both}
             text = ", ".join(f"{ratio:.2f} at {batch}" for batch, ratio in ratios.items())
             yield f"{gain if max(ratios.values()) >= WORTH else loss} (ratio by batch: {text})."
+    for name, each in found.items():
+        if name.startswith("catch-up of ") and "runs" in each:
+            yield f"{name}: runs have {each['runs'] / each['waves']:.2f} of the rate of waves."
     best = by_way["graphs"] or by_way["plain"]
     if best:
         enough = min(batch for batch, rate in best.items() if rate >= ENOUGH * max(best.values()))

@@ -25,6 +25,7 @@ from rillcast.benchmarks.load import Load
 from rillcast.benchmarks.serve import serve
 from rillcast.benchmarks.timing import in_process
 from rillcast.bundle.bundle import Bundle
+from rillcast.engine.batcher import DEFAULT_RUNS, Runs
 from rillcast.engine.device import Device
 from rillcast.settings import (
     DeadLetterSettings,
@@ -65,12 +66,14 @@ class Effort:
         seconds: For each batch size, way and round.
         rounds: Turns of the ways; the best counts.
         events: Events of each run of the service.
+        backlogs: Numbers of streams that have 256 events each.
     """
 
     batches: Sequence[int] = (1, 16, 64, 256, 1024, 4096)
     seconds: float = 0.4
     rounds: int = 2
     events: int = 200_000
+    backlogs: Sequence[int] = (4, 64, 1024)
 
 
 def rates(model: str, effort: Effort) -> Iterator[Measurement]:
@@ -84,6 +87,8 @@ def rates(model: str, effort: Effort) -> Iterator[Measurement]:
             loads[way] = f"{type(error).__name__}: {error}"
     for batch in effort.batches:
         yield f"steps per second batch {batch}", partial(_in_turns, loads, batch, effort)
+    for streams in effort.backlogs:
+        yield f"catch-up of {streams} streams", partial(_catch_up, bundle, streams, effort)
 
 
 def _in_turns(loads: dict[str, Load | str], batch: int, effort: Effort) -> dict[str, Any]:
@@ -109,6 +114,24 @@ def _rate(load: Load, ids: list[str], seconds: float, periods: Iterator[int]) ->
         load.step(0, ids, next(periods))
         done += 1
     return done * len(ids) / elapsed
+
+
+def _catch_up(bundle: Bundle, streams: int, effort: Effort) -> dict[str, Any]:
+    """Return the events per second of a backlog, in runs and in waves."""
+    if bundle.sequence is None:
+        return {"skipped": "the bundle has no sequence graph"}
+    on, length = Device("cuda", cuda_graphs=True), DEFAULT_RUNS.lengths[0]
+    ids = [f"s{number}" for number in range(streams)]
+    loads = {"runs": Load(bundle, on, BATCH_ROWS), "waves": Load(bundle, on, BATCH_ROWS, runs=Runs())}
+    found = {}
+    for way, load in loads.items():
+        load.step(0, ids, 0, length)
+        done, started = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - started) < effort.seconds:
+            done += 1
+            load.step(0, ids, done * length, length)
+        found[way] = done * length * streams / elapsed
+    return found
 
 
 def service(model: str, effort: Effort) -> Iterator[Measurement]:

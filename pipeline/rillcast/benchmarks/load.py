@@ -5,6 +5,7 @@ Owns: the shape of the events, which keeps states ordinary. Does not know: what 
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
@@ -12,7 +13,7 @@ import numpy as np
 from rillcast.arrays import FloatArray, IntArray
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import device
-from rillcast.engine.batcher import DEFAULT_RUNS
+from rillcast.engine.batcher import DEFAULT_RUNS, Runs
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import SettingsError
 from rillcast.events import EventBatch
@@ -47,9 +48,10 @@ def daily(streams: IntArray, periods: IntArray) -> FloatArray:
 class Load:
     """An engine of a model, and events for it: all streams in turn, then the next period."""
 
-    def __init__(self, bundle: Bundle, on: device.Device, batch_rows: int) -> None:
+    def __init__(self, bundle: Bundle, on: device.Device, batch_rows: int, runs: Runs | None = None) -> None:
         # As in the service: on a GPU every call uses buffers that stay.
-        self.engine = StepEngine(bundle, on, batching=on.batching(batch_rows))
+        batching = on.batching(batch_rows)
+        self.engine = StepEngine(bundle, on, batching=batching if runs is None else replace(batching, runs=runs))
         self._frequency = bundle.metadata.frequency
         self._offset = 0
         self.about = {"model": name_of(bundle), "device": on.name}

@@ -15,7 +15,7 @@ import ctypes
 import io
 import logging
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal, TypeAlias
 
@@ -26,7 +26,7 @@ from onnx import TensorProto, helper
 
 from rillcast.arrays import AnyArray
 from rillcast.engine import host_memory
-from rillcast.engine.batcher import DEFAULT_RUNS, Batching
+from rillcast.engine.batcher import DEFAULT_RUNS, Batching, Runs
 from rillcast.engine.capture_lock import CAPTURES
 from rillcast.errors import DeviceError
 
@@ -41,9 +41,10 @@ GRAPHS_SINCE: Final = (1, 31)
 """The first version of ONNX Runtime that replays a captured step rightly (its issues 32120 and 32121)."""
 _WARNING, _ERROR, _FATAL = 2, 3, 4
 _CUDA: Final = "CUDAExecutionProvider"
-_CUDA_RUN_ROWS: Final = 16_384
-"""Events of one call of the sequence graph on CUDA. Its launches do not depend on the number of streams: 61 for each
-period of a GRU, where the step has 379 (by count, not by time). So runs are limited by memory: outputs of 30 MB."""
+_CUDA_RUNS: Final = Runs(lengths=(256, 64, 16), max_rows=16_384)
+"""An estimate from counts of launches, which do not depend on the number of streams: of a GRU's sequence graph about
+330, and 60 for each period; of its step 380, in a CUDA graph. So runs pay for any number of streams that memory holds
+(outputs of 30 MB), from about 7 periods on if a launch outside of a CUDA graph costs three times one inside."""
 _ADVICE: Final = "install an NVIDIA driver of 580 or later, and CUDA 13 (pip install 'rillcast[cuda]')"
 
 
@@ -121,8 +122,7 @@ class Device:
 
     def batching(self, rows: int) -> Batching:
         """Return the rules by which calls of at most `rows` events suit the device."""
-        runs = DEFAULT_RUNS if self.name == "cpu" else replace(DEFAULT_RUNS, max_rows=_CUDA_RUN_ROWS)
-        return Batching(rows, self.row_buckets(rows), runs)
+        return Batching(rows, self.row_buckets(rows), DEFAULT_RUNS if self.name == "cpu" else _CUDA_RUNS)
 
     def host_buffer(self, shape: tuple[int, ...], dtype: npt.DTypeLike) -> AnyArray:
         """Return zeros on the host for copies to and from the device; page-locked on CUDA where that works."""

@@ -1,7 +1,7 @@
 """Reductions of a small axis as elementwise operators, so that a graph needs no cuDNN on CUDA.
 
 ONNX Runtime's CUDA provider reduces sums over leading or trailing axes by kernels of its own, and all else by cuDNN:
-sums over an axis in the middle, minima, maxima and their positions. cuDNN is another library of 0.6 GB, and ONNX
+sums over an axis in the middle, minima, maxima and their positions. cuDNN is another library of 0.8 GB, and ONNX
 Runtime opens it only when such an operator runs.
 
 Owns: this rewriting, which a CUDA executor does when it loads a graph.

@@ -50,3 +50,4 @@ def test_every_part_runs_and_no_number_passes(
     assert rates
     assert all(set(each) == ways and all(rate > 0 for rate in each.values()) for each in rates)
     assert found["probe"]["page_locked"]
+    assert all(rate > 0 for rate in found["catch-up of 4 streams"].values())

@@ -97,6 +97,7 @@ def test_settings_follow_from_rates() -> None:
     assert "Page-locked memory does not pay" in said
     assert "Set `worker.batch_rows = 256`" in said
     assert "from batches of 64 on" in said
+    assert "runs have 3.00 of the rate of waves" in advice({"catch-up of 4 streams": {"runs": 30.0, "waves": 10.0}})
     slower = {name: {"cpu": 900.0, "plain": 90.0, "graphs": 90.0} for name in rates}
     assert "nowhere faster" in advice(slower)
     assert "set `cuda_graphs = false`" in advice(slower)

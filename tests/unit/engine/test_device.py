@@ -125,6 +125,7 @@ def test_calls_suit_the_device() -> None:
     on_gpu = device.Device("cuda").batching(100)
     assert (on_gpu.rows, on_gpu.row_buckets) == (100, (16, 32, 64, 100))
     assert on_gpu.runs.max_rows > Batching().runs.max_rows
+    assert min(on_gpu.runs.lengths) > min(Batching().runs.lengths)
 
 
 def test_the_package_requires_that_version() -> None:

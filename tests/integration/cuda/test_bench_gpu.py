@@ -20,7 +20,7 @@ BENCH = """
 import os, sys
 from rillcast import cli
 if __name__ == "__main__":
-    sys.exit(cli.main(["bench", "gpu", os.environ["MODEL"], "--short", "--json"]))
+    sys.exit(cli.main(["bench", "gpu", os.environ["MODEL"], "--short", "--limit-s", "800", "--json"]))
 """
 
 

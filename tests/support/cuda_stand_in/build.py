@@ -82,7 +82,7 @@ class StandIn:
         """Run Python code in a process that finds these libraries before all others."""
         environment = os.environ | {"LD_LIBRARY_PATH": str(self.folder)} | dict(variables or {})
         command = [sys.executable, "-c", code]
-        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=200)
+        return subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=900)
 
 
 def build(folder: Path) -> StandIn:

@@ -24,6 +24,7 @@ if __name__ == "__main__":
 """
 
 
+@pytest.mark.timeout(900)  # 20 s of processor time in 10 processes, on a machine that may be busy
 def test_every_part_runs_and_no_number_passes(
     stand_in: StandIn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

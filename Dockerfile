@@ -1,20 +1,24 @@
 # syntax=docker/dockerfile:1
 
-# Serving images, with the versions of constraints.txt:
+# Images with the versions of constraints.txt, two that serve and one that trains:
 #
-#   docker build --target cpu  --tag rillcast:cpu  .
-#   docker build --target cuda --tag rillcast:cuda .
+#   docker build --target cpu      --tag rillcast:cpu      .
+#   docker build --target cuda     --tag rillcast:cuda     .
+#   docker build --target training --tag rillcast:training .
 #
-# The images have no compiler, no torch and no package installer. They run as an unprivileged user without a home, on a
-# read-only root file system, and write to /state (state.store=local) and /tmp (models of a registry) only.
+# The images have no compiler and no package installer, and those that serve no PyTorch. They run as an unprivileged user
+# without a home, on a read-only root file system, and write to /state (state.store=local) and /tmp (models of a
+# registry) only. /opt/rillcast/sbom.cdx.json lists every Python package in an image, in CycloneDX.
 #
 # Build arguments:
 #
 #   PYTHON_IMAGE                       another base, for example one with your certificate authority
 #   PIP_INDEX_URL, UV_DEFAULT_INDEX    your package index (both: pip installs uv, uv installs the rest)
 #   EXTRAS, PACKAGES                   more than the image needs by itself, for example
-#                                      --build-arg EXTRAS=object-store --build-arg PACKAGES=s3fs
-#   REVISION                           the commit, for the image's labels (`make image` sets it)
+#                                      --build-arg EXTRAS=s3, or EXTRAS=object-store with PACKAGES=gcsfs
+#   TORCH_BACKEND                      PyTorch of the training image: cpu, or for Jobs with a GPU for example cu130
+#   TORCH_INDEX_URL                    your own index that has PyTorch, in place of PyTorch's
+#   VERSION, REVISION, CREATED         the version, commit and time, for the image's labels (`make image` sets them)
 
 ARG PYTHON_IMAGE=python:3.11-slim-bookworm
 
@@ -24,7 +28,8 @@ ARG PIP_INDEX_URL
 ARG UV_DEFAULT_INDEX
 ARG EXTRAS=
 ARG PACKAGES=
-ENV UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never PIP_NO_CACHE_DIR=1
+# System certificates: those of a base image with your certificate authority.
+ENV UV_NO_CACHE=1 UV_LINK_MODE=copy UV_PYTHON_DOWNLOADS=never UV_SYSTEM_CERTS=1 PIP_NO_CACHE_DIR=1
 RUN python -m pip install --quiet --disable-pip-version-check "uv==${UV_VERSION}"
 WORKDIR /src
 COPY pyproject.toml constraints.txt ./
@@ -36,6 +41,7 @@ COPY README.md LICENSE ./
 COPY pipeline pipeline
 COPY training training
 RUN deploy/container/install.sh package /opt/rillcast
+RUN deploy/container/install.sh sbom /opt/rillcast
 
 FROM build AS build-cuda
 RUN deploy/container/install.sh dependencies cuda /opt/rillcast
@@ -43,13 +49,30 @@ COPY README.md LICENSE ./
 COPY pipeline pipeline
 COPY training training
 RUN deploy/container/install.sh package /opt/rillcast
+RUN deploy/container/install.sh sbom /opt/rillcast
+
+FROM build AS build-training
+ARG TORCH_BACKEND=cpu
+ARG TORCH_INDEX_URL
+RUN deploy/container/install.sh dependencies training /opt/rillcast
+COPY README.md LICENSE ./
+COPY pipeline pipeline
+COPY training training
+RUN deploy/container/install.sh package /opt/rillcast
+RUN deploy/container/install.sh sbom /opt/rillcast
 
 FROM ${PYTHON_IMAGE} AS serving
+ARG PYTHON_IMAGE
+ARG VERSION=unknown
 ARG REVISION=unknown
+ARG CREATED=1970-01-01T00:00:00Z
 LABEL org.opencontainers.image.title=rillcast \
     org.opencontainers.image.description="Streaming time-series forecasting: one recurrent step per event" \
     org.opencontainers.image.licenses=Apache-2.0 \
-    org.opencontainers.image.revision=${REVISION}
+    org.opencontainers.image.version=${VERSION} \
+    org.opencontainers.image.revision=${REVISION} \
+    org.opencontainers.image.created=${CREATED} \
+    org.opencontainers.image.base.name=${PYTHON_IMAGE}
 RUN python -m pip uninstall --quiet --yes pip setuptools wheel \
     && mkdir /models /state \
     && chown 65532:65532 /state
@@ -84,3 +107,9 @@ ENV RILLCAST_DEVICE=cuda \
     NVIDIA_VISIBLE_DEVICES=all \
     NVIDIA_DRIVER_CAPABILITIES=compute,utility \
     LD_LIBRARY_PATH=/usr/local/nvidia/lib64:/opt/rillcast/lib/python3.11/site-packages/nvidia/cu13/lib:/opt/rillcast/lib/python3.11/site-packages/nvidia/cudnn/lib
+
+FROM serving AS training
+COPY --from=build-training /opt/rillcast /opt/rillcast
+ENV RILLCAST_DEVICE=cpu \
+    MPLCONFIGDIR=/tmp
+CMD ["train", "--help"]

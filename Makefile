@@ -29,9 +29,12 @@ SEEDS ?= 1
 ACCURACY := .accuracy
 ALARMS := build/alarms
 TAILS := build/tails
+# What the labels of images say.
+LABELS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
+	--build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster unit chaos acceptance fuzz audit check format bench accuracy alarms tails docs image constraints clean
+.PHONY: help demo test test-cluster test-image test-s3 unit chaos acceptance fuzz audit check format bench accuracy alarms tails docs image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
@@ -39,6 +42,8 @@ help:
 	@echo 'make unit         run the unit tests: about a minute, no network, no broker'
 	@echo 'make test         run all tests, on a real Apache Kafka (JOBS=2: processes; TESTS="-k kafka": options of pytest)'
 	@echo 'make test-cluster  apply manifests and chart to a real Kubernetes API server (needs Go and kubectl; builds for 20 minutes once)'
+	@echo 'make test-image   build the CPU image with buildah, run it with runc and test it (root on Debian; results in build/test-image)'
+	@echo 'make test-s3      test the registry of models against a real S3, versitygw (needs Go; builds for some minutes once)'
 	@echo 'make format       format the code and fix what the linter can fix'
 	@echo 'make docs         build the documentation site in build/site and check its links'
 	@echo 'make bench        run every benchmark, on a broker of its own (QUICK=1: a short run that shows that they work)'
@@ -49,7 +54,7 @@ help:
 	@echo 'make acceptance   serve raw topics by what `rillcast init` writes, 10,000 streams of clicks among them (ACCURACY_DATA=folder: with public series)'
 	@echo 'make fuzz         feed a million hostile inputs to decoders and bundle loader (FUZZ="--inputs 10000 --seed 7")'
 	@echo 'make audit        look up known vulnerabilities of the pinned versions (asks PyPI)'
-	@echo 'make image        build the container images rillcast:cpu and rillcast:cuda (needs Docker)'
+	@echo 'make image        build the container images rillcast:cpu, rillcast:cuda and rillcast:training (needs Docker)'
 	@echo 'make constraints  resolve all pinned versions again'
 	@echo 'make clean        remove .venv, caches and build output'
 
@@ -75,6 +80,14 @@ test: $(VENV)/.dev-installed
 test-cluster: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.cluster.build
 	$(BIN)/python -m pytest tests/cluster tests/integration/deploy/test_helm.py $(TESTS)
+
+test-image: $(VENV)/.dev-installed
+	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest tests/image --timeout 1800 $(TESTS)
+
+test-s3: $(VENV)/.dev-installed
+	$(INSTALL) --editable '.[dev,s3]'
+	$(BIN)/python -m tests.s3.build
+	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest tests/s3 --timeout 1800 $(TESTS)
 
 unit: $(VENV)/.dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile tests/unit $(TESTS)
@@ -120,8 +133,7 @@ docs: $(VENV)/.dev-installed
 	$(BIN)/python -m mkdocs build --quiet
 
 image:
-	docker build --target cpu --tag rillcast:cpu --build-arg REVISION=$$(git rev-parse HEAD) .
-	docker build --target cuda --tag rillcast:cuda --build-arg REVISION=$$(git rev-parse HEAD) .
+	for target in cpu cuda training; do docker build --target $$target --tag rillcast:$$target $(LABELS) . || exit; done
 
 constraints: | $(BIN)/uv
 	$(BIN)/uv pip compile --quiet --upgrade pyproject.toml --all-extras --universal --python-version 3.11 \

@@ -16,7 +16,7 @@ from tests.support.paths import ROOT
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """Return a running control plane that knows the custom resources which the manifests use."""
-    if missing := build.missing():
+    if missing := build.PROGRAMS.missing():
         pytest.skip(
             f"{', '.join(missing)} are not built: `make test-cluster` builds them, with Go, in about 20 minutes"
         )

@@ -35,7 +35,7 @@ class ControlPlane:
 
     def __init__(self, work: Path) -> None:
         self._work = work
-        self._programs = build.folder()
+        self._programs = build.PROGRAMS.folder()
         self._processes: list[subprocess.Popen[bytes]] = []
         self._port = _free_port()
         self._token = secrets.token_hex(16)

@@ -41,7 +41,7 @@ LIKE_GPU = {
 
 @pytest.fixture(scope="module")
 def helm() -> str:
-    built = build.folder() / "helm"
+    built = build.PROGRAMS.folder() / "helm"
     found = shutil.which("helm") or (str(built) if built.is_file() else None)
     if found is None:
         pytest.skip("helm is not installed; `make test-cluster` builds it from its Go module")
@@ -117,11 +117,24 @@ def test_lint_has_nothing_to_say(helm: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "values", [{"replica": 3}, {"image": {"tags": "1"}}, {"autoscaling": {"kind": "lag"}}, {"replicas": "three"}]
+    "values",
+    [
+        {"replica": 3},
+        {"image": {"tags": "1"}},
+        {"image": {"digest": "latest"}},
+        {"autoscaling": {"kind": "lag"}},
+        {"replicas": "three"},
+    ],
 )
 def test_a_misspelt_value_is_refused(helm: str, tmp_path: Path, values: dict[str, Any]) -> None:
     with pytest.raises(AssertionError, match=next(iter(values))):
         render(helm, tmp_path, values)
+
+
+def test_a_digest_names_the_image_in_place_of_a_tag(helm: str, tmp_path: Path) -> None:
+    digest = f"sha256:{'0' * 64}"
+    member = render(helm, tmp_path, LIKE_CPU | {"image": {"digest": digest}})["StatefulSet/rillcast"]
+    assert member["spec"]["template"]["spec"]["containers"][0]["image"] == f"registry.example/rillcast@{digest}"
 
 
 def test_the_settings_are_laid_over_those_of_kustomize_and_load(

@@ -9,7 +9,7 @@ import pytest
 from tests.support.dockerfile import Dockerfile
 from tests.support.paths import ROOT
 
-IMAGES = ("cpu", "cuda")
+IMAGES = ("cpu", "cuda", "training")
 
 
 @pytest.fixture(scope="module")
@@ -70,3 +70,23 @@ def test_the_cuda_image_finds_its_libraries_in_its_own_python(dockerfile: Docker
     assert paths
     assert all(path.startswith(f"/opt/rillcast/lib/python{version[1]}/site-packages/nvidia/") for path in paths)
     assert dockerfile.environment("cuda")["RILLCAST_DEVICE"] == "cuda"
+
+
+def test_the_training_image_takes_pytorch_for_cpus_unless_asked_otherwise(dockerfile: Dockerfile) -> None:
+    """PyPI's PyTorch for Linux brings 5 GB of CUDA, which a Job on CPUs never calls."""
+    assert dockerfile.arguments("build-training")["TORCH_BACKEND"] == "cpu"
+    script = (ROOT / "deploy/container/install.sh").read_text()
+    assert '--torch-backend "${TORCH_BACKEND:-cpu}"' in script
+    assert "TORCH_BACKEND" not in dockerfile.arguments("build-cpu"), "the images that serve have no PyTorch"
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_images_say_what_they_are_and_what_is_in_them(dockerfile: Dockerfile, image: str) -> None:
+    labels = " ".join(text for name, text in dockerfile.stage(image) if name == "LABEL")
+    arguments = dockerfile.arguments(image)
+    for label, argument in (("version", "VERSION"), ("revision", "REVISION"), ("created", "CREATED")):
+        assert f"org.opencontainers.image.{label}=${{{argument}}}" in labels
+        assert argument in arguments
+        assert f"--build-arg {argument}=" in (ROOT / "Makefile").read_text()
+    builds = [text for name, text in dockerfile.stage(f"build-{image}") if name == "RUN"]
+    assert builds[-1].endswith("install.sh sbom /opt/rillcast")

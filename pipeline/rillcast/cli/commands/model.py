@@ -30,7 +30,7 @@ examples:
   rillcast model pull s3://bucket/models live --out model.onnx
   rillcast run --model s3://bucket/models@live
 
-A registry is a folder, file:///folder, or any file system of fsspec (extra object-store, and s3fs, gcsfs or adlfs).
+A registry is a folder, file:///folder, or any file system of fsspec (extra s3; or object-store, and gcsfs or adlfs).
 A pushed bundle never changes and is named by its model id. An alias (default: live) names one model and can move.
 Exit codes: 0 done, 2 wrong address, 3 no such model or alias, or refused, 5 the storage does not answer.
 """

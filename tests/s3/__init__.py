@@ -1,0 +1,1 @@
+"""A registry of models in a real S3: `make test-s3`."""

@@ -171,6 +171,7 @@ def test_a_service_runs_from_the_registry(store: Store) -> None:
         "model_cache": store.folder / "cache",
         "input.path": store.folder / "in.jsonl",
         "output.path": store.folder / "out.jsonl",
+        "dead_letters.path": store.folder / "dead.jsonl",
     }
     process = ServiceProcess(settings, store.folder, environment=store.environment)
     assert process.wait() == 0, process.log

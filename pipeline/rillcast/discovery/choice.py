@@ -72,7 +72,7 @@ def choose(chosen: Chosen, found: Profile, repeated: Callable[[str], float]) -> 
         others = [f"{share:.0%} {each}" for each, share in found.frequencies.items() if each != found.frequency]
         choice.notes.append(
             f"not all streams have the cadence of the model ({', '.join(others)}); of slower ones the periods between "
-            f"count as gaps. A service of their own serves them better"
+            f"count as gaps. A table of [[models]] of their own serves them better"
         )
     if aggregate:
         _aggregate(choice, chosen, found, parse(freq))

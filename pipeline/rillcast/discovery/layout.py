@@ -5,8 +5,9 @@ Owns: the choice of format and envelope, and the records that the choice rests o
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,6 +30,9 @@ LOOKED_AT: Final = 20_000
 _TRIED: Final = 200
 _ENOUGH: Final = 0.5
 _FRAMED: Final = ("avro", "json_schema")
+_MOST_TEXTS: Final = 12  # of a member that tells streams apart
+_LABEL: Final = re.compile(r"(?:\$header\.)?[\w.-]+")
+_TEXT: Final = re.compile(r"[\w./:-]+")  # needs no escape in a condition
 _FAILURES: Final = (
     RefusedError,
     msgspec.MsgspecError,
@@ -49,12 +53,14 @@ class Layout:
         chosen: The fields, and why.
         columns: Number of members, keys, headers and attributes that were looked at.
         unreadable: Share of the records that cannot be decoded.
+        labels: Members and headers with few texts, which may tell streams apart: their texts, by their source.
     """
 
     settings: Settings
     chosen: fields.Chosen
     columns: int
     unreadable: float
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def of_topic(settings: Settings, polled: Polled) -> Layout:
@@ -141,7 +147,22 @@ def _layout(settings: Settings, found: Sequence[Column], members: Sequence[Any],
     fixed = {name: source for name, source in named.items() if source != getattr(usual, name)}
     chosen = fields.choose(found, partitions, fixed)
     unreadable = sum(each is None for each in members) / max(1, len(members))
-    return Layout(settings, chosen, len(found), unreadable)
+    return Layout(settings, chosen, len(found), unreadable, _labels(found, chosen))
+
+
+def _labels(found: Sequence[Column], chosen: fields.Chosen) -> dict[str, tuple[str, ...]]:
+    """Return the members and headers with few texts; of arrays none, whose members have other paths in a condition."""
+    used = f"{chosen.unique_id},{chosen.ds},{chosen.y}"
+    if "[]" in used:
+        return {}
+    labels = {}
+    for column in found:
+        if column.source in used.split(",") or not _LABEL.fullmatch(column.source) or column.time_unit is not None:
+            continue
+        texts = {unique_id for unique_id in column.ids if unique_id is not None}
+        if 2 <= len(texts) <= _MOST_TEXTS and all(map(_TEXT.fullmatch, texts)):
+            labels[column.source] = tuple(sorted(texts))
+    return labels
 
 
 # Topics.

@@ -7,16 +7,19 @@ proposal is shown or written.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from pydantic import SecretStr
 
+from rillcast.bundle.bundle import Bundle
 from rillcast.codecs.connect import open_decoder
+from rillcast.discovery import cadences, telling
 from rillcast.discovery import layout as layouts
 from rillcast.discovery import sample as samples
+from rillcast.discovery.cadences import Kind
 from rillcast.discovery.choice import Choice, choose
 from rillcast.discovery.layout import Layout
 from rillcast.discovery.profile import Profile, profile, repeated_periods
@@ -27,6 +30,7 @@ from rillcast.settings import FieldSettings, Settings, setting_paths
 from rillcast.settings.section import with_home
 
 _EXAMPLE_CHARS: Final = 200
+_MOST_LABELS: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,13 +102,54 @@ def propose(settings: Settings, layout: Layout, read: Callable[[Settings], Sampl
             f"--input.fields.unique-id, --input.fields.ds and --input.fields.y where they have stream, time and value"
         )
     figures = profile(events)
-    further = choose(layout.chosen, figures, lambda freq: repeated_periods(events, freq))
+    kinds = [] if settings.models or settings.model != _default("model") else cadences.kinds(layout.chosen, events)
+    further = _tables(kinds, proposed, layout, read) if len(kinds) > 1 else None
+    if further is None:
+        further = choose(layout.chosen, figures, lambda freq: repeated_periods(events, freq))
+        if len(kinds) > 1:
+            further.notes.append(_untold(kinds))
     ordered = Choice(further.values | choice.values, further.why | choice.why, further.notes)
     _choose_rest(ordered, settings)
     values = {path: ordered.values[path] for path in setting_paths(Settings) if path in ordered.values}
     ordered.values = values
     final = settings_with(settings, values)
     return Proposal(sample, layout, events, figures, ordered, final, refused, example)
+
+
+def _tables(
+    kinds: Sequence[Kind], settings: Settings, layout: Layout, read: Callable[[Settings], Sample]
+) -> Choice | None:
+    """Return the choice of a model for each kind of streams; None = nothing tells them apart."""
+    streams = [kind.streams for kind in kinds]
+    found = telling.by_id(streams)
+    labels = iter(list(layout.labels.items())[:_MOST_LABELS])
+    while found is None and (label := next(labels, None)) is not None:
+        found = telling.by_member(label[0], _texts_of(settings, *label, read), streams)
+    return None if found is None else cadences.tables(kinds, *found)
+
+
+def _untold(kinds: Sequence[Kind]) -> str:
+    shares = ", ".join(f"{len(kind.streams):,} {'/'.join(kind.cadences[:3])}" for kind in kinds)
+    return (
+        f"streams of several cadences ({shares}) have one model, because neither a beginning or end of their ids nor a "
+        f"member with few texts tells them apart; write tables of [[models]] if something else does"
+    )
+
+
+def _texts_of(
+    settings: Settings, source: str, texts: Sequence[str], read: Callable[[Settings], Sample]
+) -> dict[str, set[str | None]]:
+    """Return the texts that a member has in the records of each stream, as the service's own tables find them."""
+    tables = [
+        {"name": f"text-{n}", "model": settings.model, "only": f"{source}={text}"} for n, text in enumerate(texts)
+    ]
+    asking = settings_with(settings, {"models": [*tables, {"name": "others", "model": settings.model}]})
+    events, _ = open_decoder(asking, Bundle.load(settings.model).metadata).decode(read(asking).polled)
+    assert events.routes is not None
+    found: dict[str, set[str | None]] = {}
+    for unique_id, route in zip(events.unique_ids, events.routes.tolist(), strict=True):
+        found.setdefault(unique_id, set()).add(texts[route] if route < len(texts) else None)
+    return found
 
 
 def settings_with(settings: Settings, values: Mapping[str, Any]) -> Settings:
@@ -165,6 +210,12 @@ def _choose_rest(choice: Choice, settings: Settings) -> None:
     """Choose where results go, and keep what the caller has set."""
     if settings.input.path is not None and settings.output.path is None:
         choice.set("output.path", "forecasts.jsonl")
+    if settings.models:
+        del choice.values["model"]
+        choice.set("models", [table.model_dump(exclude_defaults=True) for table in settings.models])
+    elif settings.model != _default("model") and settings.model != choice.values["model"]:
+        choice.notes.append(f"without --model it would be {choice.values['model']}: {choice.why['model']}")
+        choice.set("model", settings.model, "as you said")
     for path in setting_paths(Settings):
         value = _value_of(settings, path)
         if path in choice.values or isinstance(value, SecretStr) or value == _default(path):

@@ -18,19 +18,30 @@ def write(values: Mapping[str, Any], why: Mapping[str, str], head: Sequence[str]
     """Return the text of a settings file.
 
     Args:
-        values: Values by the path of their setting.
-        why: By path, a comment.
+        values: Values by the path of their setting; a list of tables, each with a `name`, is written as tables.
+        why: By path, and by `path.name` of a table, a comment.
         head: Lines of a comment at the beginning.
     """
     parts = ["".join(f"# {line}\n" if line else "#\n" for line in head)]
     sections: dict[str, list[str]] = {"": []}
+    tables: list[str] = []
     for path, value in values.items():
+        if isinstance(value, list):
+            tables += [_table(path, table, why.get(f"{path}.{table['name']}", "")) for table in value]
+            continue
         section, _, name = path.rpartition(".")
         sections.setdefault(section, []).append(_comment(why.get(path, "")) + f"{name} = {_value(value)}\n")
     for section, lines in sections.items():
         if lines:
             parts.append((f"[{section}]\n" if section else "") + "".join(lines))
+        if not section:
+            parts += tables
     return "\n".join(parts)
+
+
+def _table(path: str, table: Mapping[str, Any], why: str) -> str:
+    """Return one of several tables, with a comment above it."""
+    return _comment(why) + f"[[{path}]]\n" + "".join(f"{name} = {_value(value)}\n" for name, value in table.items())
 
 
 def _comment(text: str) -> str:

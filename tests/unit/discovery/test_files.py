@@ -65,21 +65,89 @@ def test_parquet_and_json_lines(capsys: pytest.CaptureFixture[str]) -> None:
     assert len(forecasts()) == len(rows)
 
 
+def mixed(days: list[str], hours: list[str], more: dict[str, str] | None = None) -> None:
+    """Write `mixed.csv`, whose streams have 56 days and 96 hours; `more` is a further column's text by stream."""
+    rows = [(stream, f"2026-{1 + day // 28:02d}-{1 + day % 28:02d} 00:00", day) for day in range(56) for stream in days]
+    rows += [(stream, hour, number) for number, hour in enumerate(HOURS) for stream in hours]
+    lines = [f"{stream},{at},{y}{f',{more[stream]}' if more else ''}\n" for stream, at, y in rows]
+    Path("mixed.csv").write_text(f"meter,at,kwh{',tariff' if more else ''}\n" + "".join(lines))
+
+
+def cadences() -> dict[str, str]:
+    """Return the frequency of each stream's forecasts."""
+    found = {(each["unique_id"], each["freq"]) for each in forecasts()}
+    assert len(found) == len(dict(found))
+    return dict(found)
+
+
 def test_what_was_found_is_printed_for_a_person(capsys: pytest.CaptureFixture[str]) -> None:
-    days = [(f"d{n}", f"2026-{1 + day // 28:02d}-{1 + day % 28:02d}", day) for day in range(56) for n in range(2)]
-    hours = [(f"h{n}", hour, number) for number, hour in enumerate(HOURS) for n in range(3)]
-    Path("mixed.csv").write_text("meter,at,kwh\n" + "".join(f"{m},{t},{y}\n" for m, t, y in days + hours))
+    mixed(["m3", "m7"], ["m1", "m20", "m30", "m31"])
     assert cli.main(["init", "--input.path", "mixed.csv"]) == 0
     said = capsys.readouterr().out
     for line in (
-        "records      400 of 400 of mixed.csv",
-        "cadence      1h (100% of the steps are exact); streams: 1h 60%, 1d 40%",
+        "records      496 of 496 of mixed.csv",
+        "cadence      1h (100% of the steps are exact); streams: 1h 67%, 1d 33%",
         "values       whole numbers; 1.2% are 0, 0.0% missing",
-        "input.fields.unique_id = meter: its name, 5 different ones in 400 records",
-        "note: not all streams have the cadence of the model (40% 1d)",
+        "input.fields.unique_id = meter: its name, 6 different ones in 496 records",
         "wrote rillcast.toml; start the service: rillcast run",
     ):
         assert line in said
+
+
+def test_streams_of_two_cadences_get_a_model_each_by_their_ids(capsys: pytest.CaptureFixture[str]) -> None:
+    days, hours = ["all?", "shop/1"], ["shop", "room/1", "allo"]
+    mixed(days, hours)
+    said = init(capsys, "mixed.csv")
+    assert {(table.name.split("-")[0], table.match) for table in load().models} == {
+        ("1d", "all[?]"),
+        ("1d", "shop/*"),
+        ("1h", "*"),
+    }
+    assert not said["notes"]
+    assert cadences() == dict.fromkeys(days, "1d") | dict.fromkeys(hours, "1h")
+
+
+def test_streams_of_two_cadences_get_a_model_each_by_a_member(capsys: pytest.CaptureFixture[str]) -> None:
+    streams = [f"{letter * 3}" for letter in "abcdefghi"]
+    days, hours = streams[:4], streams[4:]
+    kinds = dict.fromkeys(days[:2], "home") | dict.fromkeys(days[2:], "farm") | dict.fromkeys(hours, "mill")
+    mixed(days, hours, kinds | {hours[0]: "port"})
+    init(capsys, "mixed.csv")
+    assert [(table.name, table.only) for table in load().models] == [("1d", "tariff=farm|home"), ("1h", None)]
+    assert cadences() == dict.fromkeys(days, "1d") | dict.fromkeys(hours, "1h")
+
+
+def test_streams_that_nothing_tells_apart_get_one_model_and_a_note(capsys: pytest.CaptureFixture[str]) -> None:
+    streams = [f"{letter * 3}" for letter in "abcdefghi"]
+    mixed(streams[:4], streams[4:], {stream: "home" if n % 2 else "farm" for n, stream in enumerate(streams)})
+    said = init(capsys, "mixed.csv")
+    assert not load().models
+    assert said["settings"]["model"] == "universal:1h"
+    assert said["notes"][0].startswith("not all streams have the cadence of the model (44% 1d)")
+    assert said["notes"][1].startswith("streams of several cadences (5 1h, 4 1d) have one model")
+
+
+def test_raw_readings_beside_sales_by_the_day_are_averaged_and_sales_are_not(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    raw = [
+        (f"room/{n % 2}", f"2026-03-01 {n // 180:02d}:{n // 3 % 60:02d}:{n % 3 * 20:02d}", n / 7) for n in range(480)
+    ]
+    days = [(f"shop/{shop}", f"2026-02-{1 + day:02d} 00:00:00", day) for day in range(28) for shop in range(3)]
+    Path("raw.csv").write_text("id,at,value\n" + "".join(f"{i},{t},{y}\n" for i, t, y in days + raw))
+    init(capsys, "raw.csv")
+    found = {table.name: (table.match, table.aggregate) for table in load().models}
+    assert found == {"1min": ("room/*", "mean"), "1d": ("*", None)}
+    assert set(cadences().values()) == {"1d", "1min"}
+
+
+@pytest.mark.parametrize("flag", ["--model", "--models"])
+def test_a_model_that_the_flags_name_stays(flag: str, capsys: pytest.CaptureFixture[str]) -> None:
+    mixed(["d0", "d1"], ["h0", "h1", "h2"])
+    text = "universal:1d" if flag == "--model" else '[{"name": "all", "model": "universal:1d"}]'
+    assert cli.main(["init", "--input.path", "mixed.csv", flag, text]) == 0
+    assert [(each.name, each.model) for each in load().served] == [("" if flag == "--model" else "all", "universal:1d")]
+    assert ("without --model it would be universal:1h" in capsys.readouterr().out) == (flag == "--model")
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "jsonl"])

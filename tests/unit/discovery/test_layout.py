@@ -168,3 +168,24 @@ def test_what_cannot_be_chosen_is_said() -> None:
         found({"ts": at(step), "value": step} for step in range(STEPS))
     with pytest.raises(SettingsError, match=r"schema 7\); name the registry"):
         found([b"\x00\x00\x00\x00\x07data"] * 30)
+
+
+@pytest.mark.parametrize(
+    ("record", "only"),
+    [({"meta": {"kind": "sales"}}, "meta.kind=sales"), ({"kind": "sales"}, "kind=sales"), ({}, "$header.kind=sales")],
+)
+def test_streams_of_two_cadences_are_told_apart_by_a_member_or_header(record: dict[str, Any], only: str) -> None:
+    other = {"meta": {"kind": "heat"}} if "meta" in record else dict.fromkeys(record, "heat")
+    rows = [(at(step), f"{letter}x", other, b"heat") for step in range(STEPS) for letter in "abcde"]
+    rows += [(at(step * 1_440), f"{letter}x", record, b"sales") for step in range(30) for letter in "fghi"]
+    values = [
+        json.dumps({"id": unique_id, "ts": ts, "v": ts % 7 + 0.5, **more}).encode() for ts, unique_id, more, _ in rows
+    ]
+    n = len(rows)
+    offsets, stamps = np.arange(n, dtype=np.int64), np.array([row[0] * 1_000 for row in rows])
+    headers = [[("kind", kind)] if only.startswith("$") else [] for _, _, _, kind in rows]
+    poll = Polled(np.zeros(n, np.int64), offsets, stamps, [None] * n, values, lambda row: headers[row])
+    sample = Sample("topic", poll, 1, None)
+    proposal = propose(Settings(), layouts.of_topic(Settings(), poll), lambda _settings: sample)
+    found = [(table.model, table.only) for table in proposal.settings.models]
+    assert found == [("universal:1d", only), ("universal:1min", None)]

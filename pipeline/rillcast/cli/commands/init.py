@@ -126,6 +126,11 @@ def _lines(proposal: Proposal, out: Path) -> Iterator[str]:
     for name, text in _findings(proposal):
         yield f"  {name:<12} {printable(text)}"
     yield ""
+    for table in proposal.choice.values.get("models", []):
+        takes = [f"{name} {table[name]}" for name in ("match", "only") if name in table]
+        yield f"  models.{table['name']}: {printable(', '.join([table['model'], *takes]))}"
+        if why := proposal.choice.why.get(f"models.{table['name']}"):
+            yield f"    {printable(why)}"
     for path, value in proposal.choice.values.items():
         why = proposal.choice.why.get(path)
         if why is not None:

@@ -243,7 +243,7 @@ HEALTH: Final = Dashboard(
                     "Swap pending",
                     "Time for which a promoted model has not taken over. Above an hour: see RillcastModelSwapStuck.",
                     "s",
-                    (Query('rillcast_model_swap_pending_seconds{job="$job"}', "{{instance}}"),),
+                    (Query('rillcast_model_swap_pending_seconds{job="$job"}', "{{instance}} {{model}}"),),
                     width=6,
                 ),
                 Panel(
@@ -294,8 +294,8 @@ HEALTH: Final = Dashboard(
                     "Streams that have state, and those that have it in two partitions.",
                     "short",
                     (
-                        Query('rillcast_streams{job="$job"}', "{{instance}}"),
-                        Query('rillcast_split_streams{job="$job"}', "{{instance}} split"),
+                        Query('rillcast_streams{job="$job"}', "{{instance}} {{model}}"),
+                        Query('rillcast_split_streams{job="$job"}', "{{instance}} {{model}} split"),
                     ),
                 ),
                 Panel(
@@ -304,8 +304,33 @@ HEALTH: Final = Dashboard(
                     "bytes",
                     (
                         Query('process_resident_memory_bytes{job="$job"}', "{{instance}} process"),
-                        Query('rillcast_state_bytes{job="$job"}', "{{instance}} states"),
+                        Query('rillcast_state_bytes{job="$job"}', "{{instance}} {{model}} states"),
                     ),
+                ),
+            ),
+        ),
+        Row(
+            "Tables of models",
+            (
+                Panel(
+                    "Events by model",
+                    "Per second, by the table of models that took them; one curve for a service with one model.",
+                    "ops",
+                    (Query(_rate("rillcast_events_total", "model"), "events {{model}}"),),
+                    stack=True,
+                ),
+                Panel(
+                    "Streams by model",
+                    "Streams that have state, over all members.",
+                    "short",
+                    (Query('sum by (model) (rillcast_streams{job="$job"})', "streams {{model}}"),),
+                    stack=True,
+                ),
+                Panel(
+                    "Unmatched events",
+                    "Events that no table takes and that are left out, per second: a pattern may lack streams.",
+                    "ops",
+                    (Query(_rate("rillcast_unmatched_events_total"), "unmatched"),),
                 ),
             ),
         ),
@@ -353,9 +378,14 @@ QUALITY: Final = Dashboard(
                 ),
                 Panel(
                     "Model",
-                    "Members by the bundle that they serve. Two for long: a roll-out is stuck.",
+                    "Members by the bundle that they serve. Two of one table of models for long: a roll-out is stuck.",
                     "short",
-                    (Query('count by (name, model_id) (rillcast_model_info{job="$job"})', "{{name}}@{{model_id}}"),),
+                    (
+                        Query(
+                            'count by (model, name, model_id) (rillcast_model_info{job="$job"})',
+                            "{{name}}@{{model_id}} {{model}}",
+                        ),
+                    ),
                     "stat",
                     8,
                 ),

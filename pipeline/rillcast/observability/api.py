@@ -12,11 +12,11 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from http import HTTPStatus
 from importlib.metadata import version
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs
 
 import orjson
@@ -43,6 +43,7 @@ from rillcast.observability.api_forms import (
     StreamAlarm,
     StreamEntry,
     StreamList,
+    Table,
 )
 from rillcast.observability.expert_weights import ExpertWeights
 from rillcast.observability.forecast_cache import ForecastCache
@@ -129,7 +130,8 @@ class ReadApi:
         newest = summary["newest_ds"]
         return Status(
             version=self._version,
-            model=Model(**{name: summary["model"][name] for name in Model.model_fields}),
+            model=_model(summary),
+            models=[_table(name, each) for name, each in summary.get("models", {}).items()],
             conditions=Conditions(**self._health.readiness()),
             newest_ds=None if newest is None else _moment(newest),
             open_alarms=len(self._alarms.open()),
@@ -255,6 +257,22 @@ def _limit(given: dict[str, str]) -> int:
     if not (limit.isascii() and limit.isdigit() and 1 <= int(limit[:9]) <= MAX_LIMIT):
         raise ValueError(f"limit is {limit[:20]!r}, expected 1 to {MAX_LIMIT}")
     return int(limit)
+
+
+def _model(summary: Mapping[str, Any]) -> Model:
+    return Model(**{name: summary["model"][name] for name in Model.model_fields})
+
+
+def _table(name: str, summary: Mapping[str, Any]) -> Table:
+    newest = summary["newest_ds"]
+    members = {name: summary[name] for name in _MEMBERS if name in Table.model_fields}
+    return Table(
+        name=name,
+        model=_model(summary),
+        shadow=summary["shadow"],
+        newest_ds=None if newest is None else _moment(newest),
+        **members,
+    )
 
 
 def _decoded(unique_id: str, value: bytes) -> Record:

@@ -234,13 +234,40 @@ class Latency(_Form):
     """99th percentile; null = unknown."""
 
 
+class Table(_Form):
+    """A table of `[[models]]`: a model and what it has done in this member."""
+
+    name: str
+    """Name of the table."""
+    model: Model
+    """The bundle that serves its streams."""
+    shadow: str | None
+    """Alias of the model that steps its events too and publishes nothing; null = there is none."""
+    events: int
+    """Events stepped since the start."""
+    events_per_second: float
+    """Rate over the last 5 seconds."""
+    newest_ds: Moment | None
+    """Latest event time of its streams."""
+    streams: int | None
+    """Streams that have state; null = no event yet."""
+    overdue_streams: int | None
+    """Of those, streams that are overdue; null = not counted yet."""
+    sleeping_streams: int | None
+    """Streams whose empty periods are not stepped any more; null = not counted yet."""
+    coverage: Coverage
+    """Coverage since the start, over its streams."""
+
+
 class Status(_Form):
     """The state of this member."""
 
     version: str
     """Version of Rillcast."""
     model: Model
-    """The bundle that serves."""
+    """The bundle that serves; with several models that of the first table."""
+    models: list[Table]
+    """The tables of `[[models]]`, in their order; empty for a service with one model."""
     conditions: Conditions
     """All true = events are served."""
     events: int
@@ -261,6 +288,6 @@ class Status(_Form):
     listed: int
     """Streams that `/streams` lists, at most twice `http.cached_streams`."""
     coverage: Coverage
-    """Coverage since the start, over all streams."""
+    """Coverage since the start, over all streams; with several models that of the first table."""
     latency_s: Latency
     """Ages of events."""

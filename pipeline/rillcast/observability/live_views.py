@@ -54,13 +54,21 @@ class View(Protocol):
 class LiveViews(Observer):
     """As `LiveView`: one thread writes once per poll, any number read."""
 
-    def __init__(self, models: Mapping[str, BundleMetadata], *, max_streams: int = 24) -> None:
+    def __init__(
+        self,
+        models: Mapping[str, BundleMetadata],
+        *,
+        max_streams: int = 24,
+        shadows: Mapping[str, str] | None = None,
+    ) -> None:
         """Allocate the views.
 
         Args:
             models: The models that serve, by the name of their table; the only one has the empty name.
             max_streams: How many streams of each model are followed because they appeared first.
+            shadows: Aliases of the models that step the events of a table too, by its name.
         """
+        self._shadows = shadows or {}
         self._views = {name: LiveView(metadata, max_streams=max_streams) for name, metadata in models.items()}
         self._first = next(iter(self._views.values()))
 
@@ -139,8 +147,9 @@ class LiveViews(Observer):
             return whole
         for name in _ADDED:
             whole = whole | {name: _sum([each[name] for each in of.values()])}
+        tables = {name: each | {"shadow": self._shadows.get(name)} for name, each in of.items()}
         newest = [each["newest_ds"] for each in of.values() if each["newest_ds"] is not None]
-        return whole | {"newest_ds": max(newest, default=None), "models": of}
+        return whole | {"newest_ds": max(newest, default=None), "models": tables}
 
     def _named(self, name: str) -> dict[str, str]:
         return {"model": name} if len(self._views) > 1 else {}

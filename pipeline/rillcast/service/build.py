@@ -97,7 +97,8 @@ def build(
     GCCollector(registry=registry)
     served = {table.name: table.bundle.metadata for table in tables}
     health, metrics = Health(), Metrics(registry, served, on.name)
-    live_view = LiveViews(served, max_streams=settings.http.charted_streams)
+    shadows = {table.name: table.shadow.name for table in tables if table.shadow is not None}
+    live_view = LiveViews(served, max_streams=settings.http.charted_streams, shadows=shadows)
     alarms, weights = StreamAlarms(), ExpertWeights(live_view.charted, metrics.expert_weights)
     AlarmCollector(alarms, settings.alarms.labelled_streams, registry)
     keeps = settings.http.cached_streams if settings.http.enabled else 0

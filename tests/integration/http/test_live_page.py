@@ -10,6 +10,7 @@ import math
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import pytest
 
@@ -323,3 +324,32 @@ def test_it_fits_every_screen_and_both_schemes(page: Page, width: int, height: i
         image = page.screenshot(SCREENSHOTS / f"live-page-{name}-{width}-{scheme}.png")
         assert image.startswith(PNG)
         assert len(image) > 10_000, "more than an empty page"
+
+
+def test_a_card_of_several_models_names_its_table_and_is_drawn_by_its_model(live: Live, tmp_path: Path) -> None:
+    """The page of `live` only lends its browser."""
+    settings = {
+        "models": '[{"name": "hours", "model": "universal:1h", "match": "room"},'
+        ' {"name": "days", "model": "universal:1d"}]',
+        "input.path": "-",
+        "output.path": tmp_path / "forecasts.jsonl",
+        "dead_letters.path": tmp_path / "dead-letters.jsonl",
+    }
+    with service(settings, tmp_path, stdin=subprocess.PIPE) as process:
+        process.wait_until(lambda: process.get("/readyz")[0] == 200, "ready")
+        for period in range(40):
+            for unique_id, step_ms in (("room", HOUR_MS), ("shop", 24 * HOUR_MS)):
+                record = {"unique_id": unique_id, "ds": START_MS + period * step_ms, "y": 20 + period % 7}
+                process.write(json.dumps(record).encode() + b"\n")
+        live.page.complaints.clear()
+        live.page.open(f"http://127.0.0.1:{process.port}/")
+        live.page.wait_for("document.querySelectorAll('#grid .card svg path.median[d]').length === 2")
+        said = live.page.evaluate("[...document.querySelectorAll('#grid .card')].map((card) => card.textContent)")
+        lines = live.page.evaluate(
+            "[...document.querySelectorAll('#grid .card svg path.actual')]"
+            ".map((path) => path.getAttribute('d').match(/M/g).length)"
+        )
+        assert [("hours" in text, "days" in text) for text in said] == [(True, False), (False, True)]
+        assert lines == [1, 1], "by the hours' step, the line of days would break after each"
+        assert "hours: universal-1h" in live.page.evaluate("document.getElementById('model').textContent")
+        assert live.page.complaints == []

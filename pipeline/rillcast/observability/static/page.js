@@ -21,6 +21,7 @@ const detail = {
 const wanted = { find: "", show: "", from: 0 }; // of the grid
 const FILTERS = { all: "All", alarm: "Alarm", silence: "Silent", uncovered: "Uncovered" };
 let model = null;
+let tables = {}; // the tables of [[models]] by name; empty with one model
 let lastEvents = null;
 let asked = 0; // requests for the grid, so that an answer to an earlier one is not shown
 
@@ -38,6 +39,7 @@ async function refresh() {
   const [all, one] = await Promise.all([getJson(`/api/streams?${query}`), detail.stream === null ? null : fetchDetail(detail.stream)]);
   if (number < asked) return;
   model = all.document.summary.model;
+  tables = all.document.summary.models ?? {};
   showSummary(all.document.summary);
   showAlarms(all.document.open_alarms, all.document.summary.open_alarms);
   showTools(all.document);
@@ -46,6 +48,11 @@ async function refresh() {
   showGrid(all.document.streams);
   showUncharted(all.document);
   if (one !== null && one.id === detail.stream) showDetail(one);
+}
+
+/** The model that forecasts a stream; of several, the stream names its table. */
+function modelOf(stream) {
+  return tables[stream.model]?.model ?? model;
 }
 
 async function fetchDetail(id) {
@@ -84,7 +91,9 @@ function showSummary(summary) {
   else showLink("live", "Live");
 
   const steps = `${model.horizon} × ${model.freq} ahead`;
-  byId("model").textContent = [model.name, model.cell.toUpperCase(), steps, model.model_id].filter(Boolean).join(" · ");
+  const several = Object.entries(tables).map(([name, each]) => `${name}: ${each.model.name}, ${each.model.model_id}`);
+  byId("model").textContent = several.length ? several.join(" · ")
+    : [model.name, model.cell?.toUpperCase(), steps, model.model_id].filter(Boolean).join(" · ");
   document.title = `${model.name} · Rillcast`;
   byId("rate").textContent = formatRate(summary.events_per_second);
   byId("events").textContent = summary.events.toLocaleString("en-US");
@@ -243,7 +252,8 @@ function showGrid(streams) {
     card.coverage.textContent = stream.coverage === null ? "" : `${percent(stream.coverage, 0)} covered`;
     card.time.textContent = stream.silence ? `silent since ${formatShortly(stream.silence.since)}` : formatTime(stream.ds.at(-1));
     if (grid.children[i] !== card.item) grid.insertBefore(card.item, grid.children[i] ?? null);
-    card.chart.draw(stream, model);
+    card.table.textContent = stream.model ?? "";
+    card.chart.draw(stream, modelOf(stream));
   }
 }
 
@@ -264,7 +274,8 @@ function addCard(id) {
   const svg = button.appendChild(element("svg", { "aria-hidden": "true" }));
   const foot = make(button, "div", "foot");
   const card = {
-    item, button, chip, value, time: make(foot, "span"), coverage: make(foot, "span"), chart: new FanChart(svg, { axes: false }),
+    item, button, chip, value, time: make(foot, "span"), table: make(foot, "span"),
+    coverage: make(foot, "span"), chart: new FanChart(svg, { axes: false }),
   };
   button.addEventListener("click", () => openDetail(id, button));
   cards.set(id, card);
@@ -333,13 +344,15 @@ function showDetail({ found, document: stream }) {
   showChip(byId("detail-status"), stream);
   showMixture(byId("detail-mixture"), stream.mixture, () => "What the forecast is made of");
   showDetailAlarms(stream.alarms);
-  detail.chart.draw(stream, model);
+  const served = modelOf(stream);
+  detail.chart.draw(stream, served);
   if (detail.position !== null) showReadOut(detail.position);
   const at = (level) => stream.forecast.quantiles[level]?.[0] ?? null;
-  const [lowest, highest] = [model.quantiles[0], model.quantiles.at(-1)];
+  const [lowest, highest] = [served.quantiles[0], served.quantiles.at(-1)];
   showFigures({
     "Newest value": format(stream.y.at(-1)),
-    [`Next ${model.freq}, ${percent(highest - lowest, 0)} interval`]: `${format(at(lowest))} to ${format(at(highest))}`,
+    ...(stream.model ? { Model: stream.model } : {}),
+    [`Next ${served.freq}, ${percent(highest - lowest, 0)} interval`]: `${format(at(lowest))} to ${format(at(highest))}`,
     "Covered, in view": percent(stream.coverage),
     "Anomaly score": stream.anomaly.at(-1) === null ? "–" : stream.anomaly.at(-1).toFixed(2),
     Events: stream.events.toLocaleString("en-US"),
@@ -448,7 +461,7 @@ function showReadOut(position) {
 
 /** Outermost and middle levels: as many lines as a read-out can take. */
 function isRead(level) {
-  const levels = model.quantiles;
+  const levels = modelOf(detail.shown).quantiles;
   const index = levels.indexOf(level);
   const quarter = Math.round((levels.length - 1) / 4);
   return index % Math.max(1, quarter) === 0 || index === levels.length - 1;

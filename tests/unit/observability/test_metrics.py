@@ -67,6 +67,29 @@ def test_model_and_build_are_named() -> None:
     assert registry.get_sample_value("rillcast_model_info", labels) == 1
 
 
+def test_series_of_several_models_name_their_table_and_those_of_one_model_none() -> None:
+    registry = CollectorRegistry()
+    toy = toy_bundle().metadata
+    metrics = Metrics(registry, {"hours": toy, "days": toy.model_copy(update={"name": "slow", "freq": "1d"})}, "cpu")
+    labels = {"model_id": toy.model_id, "cell": "toy", "device": "cpu"}
+    of_days = labels | {"model": "days", "name": "slow", "freq": "1d"}
+    assert registry.get_sample_value("rillcast_model_info", of_days) == 1
+    assert (
+        registry.get_sample_value("rillcast_model_info", labels | {"model": "hours", "name": "toy", "freq": "1h"}) == 1
+    )
+    events = EventBatch.of(["a", "b"], [0, 0], [1.0, 1.0])
+    metrics.observe(replace(published(events, stepped(2), num_streams=2), route="days"))
+    counted = [
+        registry.get_sample_value("rillcast_events_total", {"status": "ok", "model": name})
+        for name in ("hours", "days")
+    ]
+    assert counted == [0, 2]
+    assert registry.get_sample_value("rillcast_streams", {"model": "days"}) == 2
+    alone = CollectorRegistry()
+    Metrics(alone, {"": toy}, "cpu").observe(published(events, stepped(2)))
+    assert alone.get_sample_value("rillcast_events_total", {"status": "ok"}) == 2
+
+
 def test_scores_are_counted_by_their_names_and_unknown_ones_left_alone() -> None:
     registry = CollectorRegistry()
     names = ("pinball", "covered", "bias", "naive", "covered_6", "bias_6", "covered_late", "mine")

@@ -54,6 +54,7 @@ class World:
     multipliers: dict[str, int] = field(default_factory=lambda: {"even": 31, "odd": 37})
     shelves: dict[str, Shelf] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
+    opened: dict[str, list[str]] = field(default_factory=dict)  # models of roll-outs, by table
 
     def store(self, table: str, model_id: str) -> MemoryStore:
         shelf = self.shelves.setdefault(table, Shelf())
@@ -89,8 +90,12 @@ def run(
     moves: Mapping[int, Callable[[MemorySource], None]] | None = None,
     rest: int = 0,
     dead_letters: bool = False,
+    shadow: int | None = None,
 ) -> workers.Harness:
-    """Run a worker to the end of the log or to its death; `promote` moves the alias of the table `even`, by poll."""
+    """Run a worker to the end of the log or to its death; `promote` moves the alias of the table `even`, by poll.
+
+    `shadow` names the shadow of that table.
+    """
     point, count = crash or ("none", 0)
     bomb = Bomb(count)
 
@@ -105,6 +110,8 @@ def run(
             IDS[world.multipliers[name]],
             store=lambda model_id: open_store(name, model_id),
         )
+        world.opened[name] = models.opened
+        models.shadow = IDS[shadow] if shadow is not None and name == "even" else None
         bundle = BUNDLES[world.multipliers[name]]
         return workers.Table(bundle, lambda _sink: open_store(name, bundle.metadata.model_id), models)
 
@@ -217,6 +224,22 @@ def test_one_table_changes_its_model_and_the_others_stay(
         assert world.repeats() == 0
     even = world.shelves["even"].serving
     assert set(even.values()) <= {IDS[world.multipliers["even"]]}, "every claim is the wanted model's"
+
+
+@given(events=arrivals, polls=sizes)
+@settings(max_examples=4, deadline=None)
+def test_a_shadow_of_one_table_publishes_nothing_and_is_no_other_tables(
+    events: list[tuple[int, int, int]], polls: list[int]
+) -> None:
+    log, _ = fill(events)
+    world = World(log, "exactly_once")
+    shadow = next(m for m in MULTIPLIERS if m not in world.multipliers.values())
+    harness = run(world, cycle(polls).__next__, rest=40, shadow=shadow)
+    assert IDS[shadow] not in world.check().values()
+    assert world.repeats() == 0
+    assert {name: IDS[shadow] in opened for name, opened in world.opened.items()} == {"even": True, "odd": False}
+    assert [harness.metric("rillcast_shadow_drops_total", model=name) for name in ("even", "odd")] == [0, 0]
+    assert {model for shelf in world.shelves.values() for model in shelf.serving.values()} == {IDS[31], IDS[37]}
 
 
 @given(events=arrivals, polls=sizes)

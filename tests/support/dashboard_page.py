@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -94,4 +95,4 @@ def _has_zero(curves: Sequence[tuple[str, list[Any]]]) -> bool:
 def _name(legend: str, labels: Mapping[str, str]) -> str:
     for label, value in labels.items():
         legend = legend.replace("{{" + label + "}}", value)
-    return legend
+    return re.sub(r" *\{\{\w+\}\}", "", legend)  # as Grafana shows a label that a series lacks

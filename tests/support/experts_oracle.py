@@ -22,6 +22,11 @@ UNITS = 5  # trusted, newest misses, size, phase, phase times trusted
 LEAST_SHARE = 0.12345
 
 
+def finite(values: Array) -> Array:
+    """The values with 0 where there is none; numpy's `nan_to_num` took a third of the oracle's time."""
+    return np.where(np.isfinite(values), values, 0.0)
+
+
 class SeasonOracle:
     """What is remembered of one season: newest values, running mean, part and width of each bin."""
 
@@ -60,7 +65,7 @@ class SeasonOracle:
         values = [self.smoothed(memory, at) if smooth else memory[self.rows, at % season.bins] for at in sides]
         weights = [(1 - share) * np.isfinite(values[0]), share * np.isfinite(values[1])]
         total = weights[0] + weights[1]
-        value = sum(w * np.nan_to_num(v) for w, v in zip(weights, values, strict=True))
+        value = sum(w * finite(v) for w, v in zip(weights, values, strict=True))
         return np.where(total > LEAST_SHARE, value / np.maximum(total, LEAST_SHARE), np.nan)
 
 
@@ -115,7 +120,7 @@ class ExpertsOracle:
             return self.level
         if base == "double":
             parts = [self._read(0, "part", ahead), self._read(1, "smooth part", ahead)]
-            return self.slow + sum(np.nan_to_num(part) for part in parts)
+            return self.slow + sum(finite(part) for part in parts)
         if base == "naive_drift0":
             return self._read(0, "newest", ahead) + self.season_drift
         if base == "phase_anomaly0":
@@ -151,13 +156,13 @@ class ExpertsOracle:
         c = self.config.constants
         active = np.ones(self.rows, bool) if active is None else active
         advances = active & (period > self.period)
-        observed = np.isfinite(y) & (np.abs(np.nan_to_num(y)) <= 1e30)
+        observed = np.isfinite(y) & (np.abs(finite(y)) <= 1e30)
         on = advances & observed
         new = on & (self.n == 0)
-        self.offset = np.where(new, np.nan_to_num(y), self.offset)
+        self.offset = np.where(new, finite(y), self.offset)
         self.known = np.where(self.known > 0, self.known + np.where(advances, period - self.period, 0), new)
         self.period = np.where(advances, period, self.period)
-        v = np.where(on, np.nan_to_num(y) - self.offset, 0.0)
+        v = np.where(on, finite(y) - self.offset, 0.0)
         width = self._learn(v, on)
         more = on & ~new
 
@@ -175,7 +180,7 @@ class ExpertsOracle:
         moved = before + c.damping * self.trend
         self.holt = towards(self.holt, 1.0, moved + c.holt * (v - moved))
         self.trend = towards(self.trend, 1.0, c.trend * (self.holt - before) + (1 - c.trend) * c.damping * self.trend)
-        absolute = np.abs(np.nan_to_num(y))
+        absolute = np.abs(finite(y))
         self.size = np.where(more, self.size + c.size * (absolute - self.size), np.where(new, absolute, self.size))
         self._remember(v, on, width)
         self.last = np.where(on, v, self.last)
@@ -198,16 +203,16 @@ class ExpertsOracle:
         known = on & np.isfinite(short.mean[rows, at])
         cycle = np.maximum(c.season_drift, 1 / np.maximum(self.known - self.config.seasons[0], 1))
         step = cycle * (v - short.newest[rows, at, 0] - self.season_drift)
-        self.season_drift = self.season_drift + np.where(known, np.nan_to_num(step), 0)
+        self.season_drift = self.season_drift + np.where(known, finite(step), 0)
         step = c.anomaly * (v - short.mean[rows, at] - self.phase_anomaly)
-        self.phase_anomaly = self.phase_anomaly + np.where(known, np.nan_to_num(step), 0)
+        self.phase_anomaly = self.phase_anomaly + np.where(known, finite(step), 0)
         places = [season.bin_of(period) for season in self.seasons]
         for number, season in enumerate(self.seasons):
             part = np.zeros(self.rows)
             if len(self.seasons) == 2:
                 other = self.seasons[1 - number]
-                part = v - self.slow - np.nan_to_num(other.part[rows, places[1 - number]])
-            values = np.stack([v, part, np.nan_to_num(width), np.isfinite(width)], axis=1)
+                part = v - self.slow - finite(other.part[rows, places[1 - number]])
+            values = np.stack([v, part, finite(width), np.isfinite(width)], axis=1)
             if season.season.exact:
                 self._write(season, number, places[number], values, np.ones(self.rows), on)
                 continue
@@ -238,7 +243,7 @@ class ExpertsOracle:
         start = c.part_start if number else 1.0
         part = np.where(known, part + rate * (x - part), start * x)
         rate = np.maximum(c.width, 1 / (age + 4))
-        new = np.where(np.isfinite(width), old + rate * (np.nan_to_num(width) - old), old)
+        new = np.where(np.isfinite(width), old + rate * (finite(width) - old), old)
         newest = np.concatenate([v[:, None], season.newest[rows, at][:, :-1]], axis=1)
         season.newest[rows[on], at[on]] = newest[on]
         season.mean[rows[on], at[on]], season.part[rows[on], at[on]] = mean[on], part[on]
@@ -250,7 +255,7 @@ class ExpertsOracle:
         now = {base: self._now(base) for base in set(self.bases) if base not in
                ("holt", "drift", "median", "naive_drift0", "phase_anomaly0")}  # fmt: skip
         for base, value in now.items():
-            away = np.where(np.isfinite(value), self.last - np.nan_to_num(value), 0.0)
+            away = np.where(np.isfinite(value), self.last - finite(value), 0.0)
             self.distance[base] = np.where(on, away, self.distance[base])
         names = ("last", "level", "slow", "drift", "holt", "trend", "median", "season_drift", "phase_anomaly")
         known = {name: getattr(self, name) for name in names}
@@ -284,7 +289,7 @@ class ExpertsOracle:
         if base == "level":
             value = then["level"]
         elif base == "double":
-            value = then["slow"] + np.nan_to_num(reads["part0"]) + np.nan_to_num(reads["smooth part1"])
+            value = then["slow"] + finite(reads["part0"]) + finite(reads["smooth part1"])
         elif base.startswith("naive"):
             value = self._naive(int(base[-1]), a)
         else:
@@ -296,17 +301,17 @@ class ExpertsOracle:
         back = -(-a // season.season.periods)
         entry = season.rows, season.bin_of(self.period)
         # A value that should be there by the stream's age, but was missing, counts as the stream's first one.
-        return self._awake(number, a, np.nan_to_num(season.newest[(*entry, back - 1)]))
+        return self._awake(number, a, finite(season.newest[(*entry, back - 1)]))
 
     def _mean(self, number: int, a: int) -> Array:
         """The running mean of the newest period's phase, `a` periods ago: what was learnt since is taken back."""
         season, c = self.seasons[number], self.config.constants
         entry = season.rows, season.bin_of(self.period)
-        mean = np.nan_to_num(season.mean[entry])
+        mean = finite(season.mean[entry])
         cycles = np.maximum(self.known - 1, 0) // season.season.periods
         for visit in range(1, -(-a // season.season.periods)):
             rate = np.maximum(c.phase, 1 / np.maximum(cycles - visit + 1, 2))
-            mean = (mean - rate * np.nan_to_num(season.newest[(*entry, visit - 1)])) / (1 - rate)
+            mean = (mean - rate * finite(season.newest[(*entry, visit - 1)])) / (1 - rate)
         return self._awake(number, a, mean)
 
     def _awake(self, number: int, a: int, value: Array) -> Array:
@@ -340,12 +345,12 @@ class ExpertsOracle:
         awake = np.isfinite(e)
         levels = [k for k, base in enumerate(self.bases) if base == "level"]
         there = awake[:, levels[0]]
-        plain, judged = np.where(there, np.nan_to_num(e[:, levels]).mean(1), 0), self.GN
+        plain, judged = np.where(there, finite(e[:, levels]).mean(1), 0), self.GN
         self.G = np.where(there, c.forget * self.G + plain, self.G)
         self.GN = np.where(there, c.forget * self.GN + 1, self.GN)
         reference = plain + c.reference * self.G / np.maximum(self.GN, 1e-9)
         use = awake & there[:, None]
-        self.L = np.where(use, c.forget * self.L + np.nan_to_num(e), self.L)
+        self.L = np.where(use, c.forget * self.L + finite(e), self.L)
         self.R = np.where(use, c.forget * self.R + reference[:, None], self.R)
         # Widths.
         miss = np.where(there, y[:, None] - mix, 0)
@@ -434,7 +439,7 @@ class ExpertsOracle:
         w = self.w
         seasonal = {base for base in self.bases if base[:-1] in ("naive", "phase")}
         # The part that has a shape over the season is taken at each period, the rest on lines between the anchors.
-        rest = np.nan_to_num(at_anchors).copy()
+        rest = finite(at_anchors).copy()
         shaped = np.zeros((self.rows, len(self.bases), horizon))
         for k, base in enumerate(self.bases):
             of_season = base if base in seasonal else {"naive_drift0": "naive0", "phase_anomaly0": "phase0"}.get(base)

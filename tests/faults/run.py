@@ -237,6 +237,7 @@ class Run:
         self._next_look = now + _LOOK_S
         held = self._watch.held_back(self._output, PARTITIONS)
         if held is None:
+            self._held = {}  # nobody answers, and nobody ends a transaction
             return
         self._held = {at: self._held.get(at, now) for at in held.items()}
         for (partition, offset), since in self._held.items():
@@ -346,3 +347,4 @@ class Run:
         else:
             broker.stop()
         broker.start()
+        self._held = {}  # it ended no transaction while it was away

@@ -79,7 +79,7 @@ test: $(VENV)/.dev-installed
 
 test-cluster: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.cluster.build
-	$(BIN)/python -m pytest tests/cluster tests/integration/deploy/test_helm.py $(TESTS)
+	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest tests/cluster tests/integration/deploy/test_helm.py $(TESTS)
 
 test-image: $(VENV)/.dev-installed
 	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest tests/image --timeout 1800 $(TESTS)

@@ -10,12 +10,14 @@ import pytest
 
 from tests.cluster import build
 from tests.cluster.control_plane import ControlPlane
+from tests.support.long_tests import runs_with
 from tests.support.paths import ROOT
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """Return a running control plane that knows the custom resources which the manifests use."""
+    runs_with("test-cluster")
     if missing := build.PROGRAMS.missing():
         pytest.skip(
             f"{', '.join(missing)} are not built: `make test-cluster` builds them, with Go, in about 20 minutes"

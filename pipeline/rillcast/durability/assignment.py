@@ -144,13 +144,7 @@ class Partitions:
             for model in list(router.all):
                 for restored in self._restorer.poll(model, Purpose.SERVE, timeout_s / len(self._routes)):
                     if not self._belongs_to_another(router, model, restored):
-                        self._partitions[restored.partition].found[router.name] = restored
-        for number in self.loading_numbers:
-            partition = self._partitions[number]
-            if len(partition.found) == len(self._routes):
-                position = self._begin(partition.assignment, partition.found)
-                self._reporting.metrics.loaded(self._reporting.clock() - partition.since)
-                self._source.resume_from(number, position)
+                        self._found(router, restored)
         self.report()
 
     def note_live(self) -> None:
@@ -246,6 +240,16 @@ class Partitions:
                 raise
             log.warning("%s", error)
             return None
+
+    def _found(self, router: Router, restored: Restored) -> None:
+        """Keep what a route's store had of a partition, and start the partition if that was the last."""
+        number = restored.partition
+        partition = self._partitions[number]
+        partition.found[router.name] = restored
+        if len(partition.found) == len(self._routes):
+            position = self._begin(partition.assignment, partition.found)
+            self._reporting.metrics.loaded(self._reporting.clock() - partition.since)
+            self._source.resume_from(number, position)
 
     def _begin(self, assignment: Assignment, found: Mapping[str, Restored]) -> int:
         """Put stored state in place, if there is any, by route, and return the position to read from."""

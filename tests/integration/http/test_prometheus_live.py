@@ -39,6 +39,7 @@ HOUR_MS = 3_600_000
 STREAMS = 40
 SCRAPES = 15
 DEADLINE_S = 180.0
+PAUSE_S = 0.3  # a topic without a pause leaves a shadow no time to catch up on a busy machine
 COMPLETED = 'rillcast_model_swaps_total{outcome="completed"}'
 NOW = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 
@@ -125,6 +126,7 @@ def feed(
         kafka.produce(topic, values, keys)
         sent += 24 * STREAMS
         process.wait_until(lambda sent=sent: events(process) >= sent, f"{sent} events stepped")  # type: ignore[misc]
+        time.sleep(PAUSE_S)
         watched = prometheus.query('count_over_time(rillcast_events_total{status="ok"}[5m] )')
         scrapes = float(watched[0]["value"][1]) if watched else 0
         models, roles = counted(prometheus, "model_id", "scored"), counted(prometheus, "role", "compared_scored")

@@ -107,7 +107,7 @@ def restore(path: Path, run: Mapping[str, Any], parts: Mapping[str, Stateful]) -
     if found.get("version") != _VERSION:
         raise SettingsError(f"checkpoint {path}: version {found.get('version')}, expected {_VERSION}; remove it")
     saved = found["run"]
-    if different := sorted(key for key in run if run[key] != saved.get(key)):
+    if different := sorted(key for key in run if _chosen(run[key]) != _chosen(saved.get(key))):
         listed = ", ".join(f"{key} is {saved.get(key)!r}, expected {run[key]!r}" for key in different)
         raise SettingsError(f"checkpoint {path}: belongs to another run: {listed}; remove it or name another")
     for name, part in parts.items():
@@ -126,3 +126,10 @@ def _from_file(plain: dict[str, Any]) -> Progress:
     """Undo `_to_file`."""
     records = [EpochRecord(*record) for record in plain["history"]]
     return Progress(**{name: value for name, value in plain.items() if name != "history"}, curve=records)
+
+
+def _chosen(value: Any) -> Any:
+    """Return an option without what is off in it: an option that has come since is absent in older checkpoints."""
+    if isinstance(value, Mapping):
+        return {name: _chosen(part) for name, part in value.items() if part is not None and part is not False}
+    return None if value is False else value

@@ -116,11 +116,9 @@ class Report:
         )
 
 
-def metrics(folder: Path, newest: int | None = None) -> Source:
-    """Return NAB's metrics of servers, all readings or the newest of each."""
+def metrics(folder: Path) -> Source:
+    """Return NAB's metrics of servers."""
     events = _nab(folder / "nab_aws_cloudwatch.csv.gz")
-    if newest is not None:
-        events = events.group_by("unique_id", maintain_order=True).tail(newest).sort("ds", maintain_order=True)
     return Source("metrics", events, lambda host, at, y: {"host": host, "time": at // 1_000, "value": y})
 
 
@@ -308,12 +306,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", type=Path, help="folder with NAB's series; without it only the clicks")
     parser.add_argument("--streams", type=int, default=10_000, help="pages that are clicked on (default: 10000)")
     parser.add_argument("--minutes", type=int, default=12, help="minutes of clicks (default: 12)")
-    parser.add_argument("--newest", type=int, help="readings of each metric of servers (default: all)")
     parser.add_argument("--only", choices=["metrics", "trips", "clicks"], action="append", help="repeatable")
     args = parser.parse_args(argv)
     makers: dict[str, Callable[[], Source]] = {"clicks": lambda: clicks(args.streams, args.minutes)}
     if args.data is not None:
-        makers = {"metrics": lambda: metrics(args.data, args.newest), "trips": lambda: trips(args.data)} | makers
+        makers = {"metrics": lambda: metrics(args.data), "trips": lambda: trips(args.data)} | makers
     clean = True
     for name in args.only or makers:
         with restartable_cluster() as kafka, tempfile.TemporaryDirectory() as folder:

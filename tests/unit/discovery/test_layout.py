@@ -56,6 +56,14 @@ def test_several_numbers_are_streams_of_their_own() -> None:
     assert proposal.choice.values["model"] == "universal:1min"
 
 
+@pytest.mark.parametrize("per_s", [1_000, 1_000_000])
+def test_a_time_without_a_telling_name_is_found_by_its_digits(per_s: int) -> None:
+    """A topic that was loaded at once has times far from those of its records; seconds could be other numbers."""
+    begin_s = 1_404_172_800
+    rides = ({"cab": "yellow", "picked_up": (begin_s + 97 * n) * per_s, "fare": 5.0 + n % 7} for n in range(STEPS))
+    assert found(rides).choice.values["input.fields.ds"] == "picked_up"
+
+
 def test_many_numbers_of_one_object_are_named_together() -> None:
     rng = np.random.default_rng(0)
     proposal = found(

@@ -1,7 +1,7 @@
 """Writes the generated files of `deploy/` and `docs/`: `python -m deploy.generate`.
 
     prometheus/rules/*.yml   ->  kubernetes/components/monitoring/prometheusrule.yaml
-    grafana/dashboards.py    ->  grafana/json/*.json, docs/dashboards.md
+    grafana/*.py             ->  grafana/json/*.json, docs/dashboards.md
     rillcast.settings        ->  docs/settings.md
 
 The alerts link to their runbooks on the documentation site that pyproject.toml names.
@@ -34,7 +34,7 @@ _RUNBOOK: Final = re.compile(r"(?P<key>runbook_url: )\S+/runbooks/")
 _DASHBOARDS_PAGE: Final = """\
 # Dashboards
 
-`deploy/grafana/dashboards.py` has the Grafana dashboards as code; `deploy/grafana/json` is for import.
+`deploy/grafana` has the Grafana dashboards as code, one module each; `deploy/grafana/json` is for import.
 `deploy/compose` and `deploy/kubernetes/components/monitoring` set up Prometheus with the rules that they need.
 `$job` is the scrape job of the service.
 `python -m deploy.generate` makes this page from the same code.

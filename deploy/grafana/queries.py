@@ -1,0 +1,44 @@
+"""What several dashboards ask: rates, quantiles and ratios of a service's metrics, and its annotations."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from deploy.grafana.model import Annotation, Query
+
+
+def quantile(level: float, histogram: str, by: str = "") -> str:
+    """Return the query of a quantile of a histogram."""
+    inner = f'sum by (le{", " + by if by else ""}) (rate({histogram}_bucket{{job="$job"}}[$__rate_interval]))'
+    return f"histogram_quantile({level}, {inner})"
+
+
+def quantiles(histogram: str) -> tuple[Query, ...]:
+    """Return the queries of the median and two high quantiles of a histogram."""
+    return tuple(Query(quantile(level, histogram), f"p{100 * level:g}") for level in (0.5, 0.9, 0.99))
+
+
+def rate(counter: str, by: str = "job", over: str = "$__rate_interval") -> str:
+    """Return the query of a counter's rate."""
+    return f'sum by ({by}) (rate({counter}{{job="$job"}}[{over}]))'
+
+
+def ratio(part: str, whole: str, by: str) -> str:
+    """Return the query of the ratio of two counters over an hour, where the second moves."""
+    return f"{rate(part, by, '1h')} / ({rate(whole, by, '1h')} > 0)"
+
+
+ALARMS: Final = Annotation(
+    "Alarms of streams",
+    "While a stream has an open alarm; at most `alarms.labelled_streams` of each member.",
+    Query('max by (unique_id, kind, direction, severity) (rillcast_stream_alarm{job="$job"}) > 0', "{{unique_id}}"),
+    "{{kind}} {{direction}}",
+    "red",
+)
+ROLL_OUTS: Final = Annotation(
+    "Roll-outs",
+    "When another model has taken over.",
+    Query('sum by (job) (increase(rillcast_model_swaps_total{job="$job", outcome="completed"}[1m])) > 0', "Roll-out"),
+    "{{job}}",
+    "blue",
+)

@@ -41,6 +41,7 @@ from rillcast.engine.step_engine import StepEngine
 from rillcast.events import EventBatch
 from rillcast.settings import Settings
 from rillcast.transports.kafka.kafka_python.partitioner import partition_of
+from tests.support.aggregation import POLARS
 from tests.support.kafka_cluster import KafkaCluster, restartable_cluster, unique
 from tests.support.service_process import ServiceProcess
 
@@ -203,18 +204,9 @@ def _by_polars(events: pl.DataFrame, chosen: Settings, partition: dict[str, int]
     if given.aggregate == "none":  # the first event of a period is its observation
         first = events.with_columns(period=pl.col("ds") // step).unique(["unique_id", "period"], keep="first")
         return first.select("unique_id", "ds", "y", closed=pl.lit(value=True)).sort("ds", maintain_order=True)
-    value = {
-        "last": pl.col("y").drop_nulls().last(),
-        "first": pl.col("y").drop_nulls().first(),
-        "mean": pl.col("y").mean(),
-        "sum": pl.col("y").sum(),
-        "count": pl.len().cast(pl.Float64).alias("y"),
-        "min": pl.col("y").min(),
-        "max": pl.col("y").max(),
-    }[given.aggregate]
     # Values are those of float32, as in service.
     events = events.with_columns(pl.from_epoch("ds", "ms"), pl.col("y").cast(pl.Float32).cast(pl.Float64))
-    grouped = events.group_by_dynamic("ds", every=every, group_by="unique_id").agg(value)
+    grouped = events.group_by_dynamic("ds", every=every, group_by="unique_id").agg(POLARS[given.aggregate])
     where = pl.DataFrame({"unique_id": list(partition), "partition": list(partition.values())})
     newest = events.join(where, "unique_id").with_columns(
         newest=pl.col("ds").max().over("unique_id" if given.close == "stream" else "partition")

@@ -19,16 +19,16 @@ from rillcast.engine.periods import KINDS, Aggregation, Close, Kind
 from rillcast.engine.residents import Limits
 from rillcast.settings import StateSettings, WorkerSettings
 from rillcast.transports.base import Channel
-from tests.property.test_durability import Delivery, crash_points, run_once
 from tests.property.test_oracle import cycle, sizes
 from tests.support import aggregation as aggregation_oracle
 from tests.support import workers
 from tests.support.aggregation import BEGIN_MS, MINUTE_MS, Raw, expected, in_time, offline
+from tests.support.crashes import Delivery, crash_points, run_once
 from tests.support.memory import Log, MemorySource
 from tests.support.small_pages import small_pages
 from tests.support.stores import MemoryStore, Shelf
 from tests.support.toy import HOUR_MS, unroll
-from tests.support.workers import observation
+from tests.support.workers import observation, repeats
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -83,11 +83,6 @@ def log_of(events: Sequence[Raw]) -> Log:
 
 def published(log: Log) -> dict[str, list[tuple[int, int]]]:
     return aggregation_oracle.published(value for _, value, _ in log.published[Channel.FORECASTS])
-
-
-def repeats(log: Log) -> int:
-    values = Counter(value for _, value, _ in log.published[Channel.FORECASTS])
-    return sum(values.values()) - len(values)
 
 
 @given(drawn=drawn, polls=sizes, aggregation=aggregations)

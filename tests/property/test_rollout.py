@@ -7,7 +7,6 @@ all observations of the stream, including those before it took over.
 from __future__ import annotations
 
 import contextlib
-from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -19,15 +18,15 @@ from rillcast.errors import ServedByAnotherKindError, TransportError
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore, Superseded
 from rillcast.transports.base import Channel
-from tests.property.test_durability import POINTS, Bomb, Delivery, VisibleStore, arm_store, arm_transport
 from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
+from tests.support.crashes import POINTS, Bomb, Delivery, VisibleStore, arm_store, arm_transport
 from tests.support.memory import Clock, Crash, Log, MemorySource, MemoryTransactionalSink
 from tests.support.rollouts import Source, changes, expect, served_by
 from tests.support.small_pages import small_pages
 from tests.support.stores import MemoryStore, Shelf
 from tests.support.toy import toy_bundle
-from tests.support.workers import observation
+from tests.support.workers import observation, repeats
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -107,10 +106,6 @@ class World:
     def served(self) -> dict[Source, str]:
         """Return which model forecast each event; every forecast has to be that model's own."""
         return served_by(((key, value) for key, value, _ in self.log.published[Channel.FORECASTS]), self.expected)
-
-    def repeats(self) -> int:
-        counts = Counter(value for _, value, _ in self.log.published[Channel.FORECASTS])
-        return sum(counts.values()) - len(counts)
 
 
 def run(
@@ -225,7 +220,7 @@ def test_every_forecast_is_that_of_the_model_it_names_through_swaps_and_crashes(
     run(world, cycle(polls).__next__)
     assert world.served().keys() == world.expected.keys()
     if delivery == "exactly_once":
-        assert world.repeats() == 0
+        assert repeats(world.log) == 0
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
@@ -238,7 +233,7 @@ def test_a_promoted_model_takes_over_and_a_roll_back_returns_to_kept_state(deliv
     assert harness.metric("rillcast_model_swaps_total", outcome="failed") == 0
     assert harness.metric("rillcast_model_swap_pending_seconds") == 0
     assert world.shelf.serving == {0: IDS[31], 1: IDS[31], 2: IDS[31]}
-    assert world.repeats() == 0
+    assert repeats(world.log) == 0
 
 
 def test_a_roll_back_replays_from_where_the_old_model_stopped() -> None:
@@ -295,7 +290,7 @@ def test_every_crash_point_around_a_take_over(delivery: Delivery, point: str) ->
         assert world.served().keys() == world.expected.keys()
         assert set(world.shelf.serving.values()) == {IDS[world.live]}
         if world.delivery == "exactly_once":
-            assert world.repeats() == 0
+            assert repeats(world.log) == 0
         if world.live == 37 and IDS[31] in served.values():
             assert second.metric("rillcast_model_swaps_total", outcome="completed") == 1
     assert crashed >= 8, "this point is seldom reached"
@@ -316,7 +311,7 @@ def test_a_transaction_that_fails_at_a_take_over_loses_and_doubles_nothing(
     run(world, cycle(polls).__next__, promote={2: 37, 9: 41, 12: 31}, rest=5, prepare=prepare)
     run(world, cycle(polls).__next__)
     assert world.served().keys() == world.expected.keys()
-    assert world.repeats() == 0
+    assert repeats(world.log) == 0
 
 
 @pytest.mark.parametrize("aborted", range(1, 13))
@@ -333,7 +328,7 @@ def test_a_model_that_is_ahead_of_the_positions_after_a_reset_begins_again(abort
     assert harness.metric("rillcast_rewinds_total") == 1
     assert world.served().keys() == world.expected.keys()
     assert set(world.served().values()) == {IDS[31], IDS[37]}
-    assert world.repeats() == 0
+    assert repeats(world.log) == 0
 
 
 @pytest.mark.parametrize("delivery", ["at_least_once", "exactly_once"])
@@ -375,7 +370,7 @@ def test_partitions_may_come_and_go_while_a_model_warms_up(
     run(world, lambda: 1000)
     assert world.served().keys() == world.expected.keys()
     if delivery == "exactly_once":
-        assert world.repeats() == 0
+        assert repeats(world.log) == 0
 
 
 @given(
@@ -409,7 +404,7 @@ def test_consumers_do_not_see_a_failure_of_a_model_that_does_not_serve(
     models.fail_reader, models.fail_open = fail_reader, fail_open
     run(world, cycle(polls).__next__, promote={2: 37}, rest=20, models=models)
     assert world.served().keys() == world.expected.keys()
-    assert world.repeats() == 0
+    assert repeats(world.log) == 0
 
 
 def test_a_member_that_is_given_a_partition_of_the_new_model_serves_it_with_that_model() -> None:

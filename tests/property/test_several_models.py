@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -21,14 +20,15 @@ from rillcast.codecs.observations.matching import Matching, Rule
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore
 from rillcast.transports.base import Channel
-from tests.property.test_durability import POINTS, Bomb, Delivery, VisibleStore, arm_store, arm_transport
 from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
+from tests.support.crashes import POINTS, Bomb, Delivery, VisibleStore, arm_store, arm_transport
 from tests.support.memory import Clock, Crash, Log, MemorySource
 from tests.support.rollouts import Expected, Source, changes, expect, served_by
 from tests.support.small_pages import small_pages
 from tests.support.stores import MemoryStore, Shelf
 from tests.support.toy import toy_bundle
+from tests.support.workers import repeats
 
 MATCHES = {"even": "*/[024]", "odd": "*/[135]"}
 UNMATCHED = "678"
@@ -74,10 +74,6 @@ class World:
         served = served_by(((key, value) for key, value, _ in self.log.published[Channel.FORECASTS]), expected)
         assert set(served) == {at for at, each in expected.items() if each.unique_id[-1] not in UNMATCHED}
         return served
-
-    def repeats(self) -> int:
-        counts = Counter(value for _, value, _ in self.log.published[Channel.FORECASTS])
-        return sum(counts.values()) - len(counts)
 
 
 def run(
@@ -194,7 +190,7 @@ def test_each_model_forecasts_its_share_as_it_would_alone(
     for at, model_id in served.items():
         assert model_id == IDS[world.multipliers["even" if int(expected[at].unique_id[-1]) % 2 == 0 else "odd"]]
     if delivery == "exactly_once":
-        assert world.repeats() == 0
+        assert repeats(world.log) == 0
     assert {p: at for p, at in log.committed.items() if at} == {p: len(r) for p, r in log.partitions.items() if r}
 
 
@@ -221,7 +217,7 @@ def test_one_table_changes_its_model_and_the_others_stay(
     odd = {at: model for at, model in served.items() if expected[at].unique_id[-1] in "135"}
     assert set(odd.values()) <= {IDS[37]}
     if delivery == "exactly_once":
-        assert world.repeats() == 0
+        assert repeats(world.log) == 0
     even = world.shelves["even"].serving
     assert set(even.values()) <= {IDS[world.multipliers["even"]]}, "every claim is the wanted model's"
 
@@ -236,7 +232,7 @@ def test_a_shadow_of_one_table_publishes_nothing_and_is_no_other_tables(
     shadow = next(m for m in MULTIPLIERS if m not in world.multipliers.values())
     harness = run(world, cycle(polls).__next__, rest=40, shadow=shadow)
     assert IDS[shadow] not in world.check().values()
-    assert world.repeats() == 0
+    assert repeats(world.log) == 0
     assert {name: IDS[shadow] in opened for name, opened in world.opened.items()} == {"even": True, "odd": False}
     assert [harness.metric("rillcast_shadow_drops_total", model=name) for name in ("even", "odd")] == [0, 0]
     assert {model for shelf in world.shelves.values() for model in shelf.serving.values()} == {IDS[31], IDS[37]}
@@ -257,7 +253,7 @@ def test_a_table_that_is_added_later_steps_what_is_retained_and_leaves_the_other
     run(world, cycle(polls).__next__, tables=("even", "odd"))
     expected = world.expected()
     served = served_by(((key, value) for key, value, _ in world.log.published[Channel.FORECASTS]), expected)
-    assert world.repeats() == 0
+    assert repeats(world.log) == 0
     for at, each in expected.items():
         new = at[1] >= committed[at[0]]
         assert (at in served) == (each.unique_id[-1] in "024" or (each.unique_id[-1] in "135" and new)), at

@@ -21,9 +21,9 @@ from rillcast.engine.periods import Aggregation
 from rillcast.publishing.dead_letters import DeadLetter
 from rillcast.settings import StateSettings, WorkerSettings
 from rillcast.transports.base import Channel, Polled
-from tests.property.test_durability import Delivery, VisibleStore, arm, crash_points
 from tests.property.test_oracle import cycle, sizes
 from tests.support import workers
+from tests.support.crashes import Delivery, VisibleStore, arm, crash_points
 from tests.support.memory import Crash, Log, MemorySource, MemoryTransactionalSink
 from tests.support.small_pages import small_pages
 from tests.support.stores import MemoryStore, Shelf

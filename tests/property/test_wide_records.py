@@ -14,12 +14,13 @@ from hypothesis import strategies as st
 from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.expansion import Expansion
 from rillcast.transports.base import Channel
-from tests.property.test_durability import Delivery, crash_points, repeats, run_once
 from tests.property.test_oracle import cycle, sizes
+from tests.support.crashes import Delivery, crash_points, run_once
 from tests.support.memory import Log
 from tests.support.small_pages import small_pages
 from tests.support.stores import Shelf
 from tests.support.toy import HOUR_MS, unroll
+from tests.support.workers import repeats
 
 # A record: partition, host, and for each element of its array the values of some members.
 records = st.lists(

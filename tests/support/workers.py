@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -208,6 +208,12 @@ def build(
 def observation(unique_id: str, y: float | None, ds: int = 0) -> bytes:
     """Return an observation record."""
     return json.dumps({"unique_id": unique_id, "ds": ds, "y": y}).encode()
+
+
+def repeats(log: Log) -> int:
+    """Return how many forecasts were published more than once."""
+    values = Counter(value for _, value, _ in log.published[Channel.FORECASTS])
+    return sum(values.values()) - len(values)
 
 
 def forecasts_by_stream(log: Log) -> dict[str, list[int]]:

@@ -107,7 +107,7 @@ def test_a_container_runs_as_nobody_and_writes_where_the_dockerfile_says(image: 
     found = look(image, tmp_path)
     assert found["user"] == [65532, 65532]
     written = {path for path, done in found["written"].items() if done is True}
-    assert written == {"/state", "/tmp"}, found["written"]  # noqa: S108 - the container's
+    assert written == {"/state", "/tmp"}, found["written"]  # noqa: S108  the container's
     installed = {name.lower() for name in found["distributions"]}
     assert not installed & {"torch", "onnxruntime-gpu", "pip", "setuptools", "wheel", "uv", "cyclonedx-bom"}
 

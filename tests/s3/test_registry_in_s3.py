@@ -71,9 +71,9 @@ class Store:
 def store(tmp_path: Path) -> Iterator[Store]:
     runs_with("test-s3")
     if missing := PROGRAMS.missing():
-        pytest.skip(f"{', '.join(missing)} is not built: `make test-s3` builds it, with Go")
+        pytest.fail(f"{', '.join(missing)} is not built; `make test-s3` builds it before, with Go")
     if importlib.util.find_spec("s3fs") is None:
-        pytest.skip("s3fs is not installed: `make test-s3` installs it")
+        pytest.fail("s3fs is not installed; `make test-s3` installs it before")
     (port,) = free_ports(1)
     data, sidecar = tmp_path / "data", tmp_path / "sidecar"
     (data / _BUCKET).mkdir(parents=True)

@@ -76,7 +76,8 @@ def _finish(folder: Path, kustomization: Manifest, manifests: list[Manifest]) ->
         for image in kustomization.get("images", ()):
             for container in _containers(manifest):
                 if container["image"].split(":")[0] == image["name"]:
-                    container["image"] = f"{image['newName']}:{image['newTag']}"
+                    which = f"@{image['digest']}" if "digest" in image else f":{image['newTag']}"
+                    container["image"] = image["newName"] + which
     return manifests
 
 

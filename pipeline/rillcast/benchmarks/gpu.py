@@ -189,7 +189,7 @@ def _child(connection: Connection, part: Part) -> None:
                 connection.send((name, measured()))
             except Exception as error:  # noqa: BLE001  it is in the report
                 connection.send((name, _Failure(f"{type(error).__name__}: {error}")))
-    except Exception as error:  # noqa: BLE001
+    except Exception as error:  # noqa: BLE001  as above, where the part cannot even begin
         connection.send((part.name, _Failure(f"{type(error).__name__}: {error}")))
     connection.send(None)
     connection.close()

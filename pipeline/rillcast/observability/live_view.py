@@ -206,7 +206,7 @@ class LiveView(Observer):
             copies = [self._copy(name, rows[name], overview) for name in heard]
         return [copied.as_json(self._metadata) for copied in copies]
 
-    def silent_streams(self, silent: SilentStreams, route: str = "") -> None:  # noqa: ARG002  as above
+    def silent_streams(self, silent: SilentStreams, route: str = "") -> None:  # noqa: ARG002  `LiveViews` has one a route
         """See `Observer.silent_streams`."""
         self._silent = silent
 

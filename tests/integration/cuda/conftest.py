@@ -11,7 +11,7 @@ from tests.support.cuda_stand_in.build import StandIn, build, has_provider, miss
 @pytest.fixture(scope="session")
 def stand_in(tmp_path_factory: pytest.TempPathFactory) -> StandIn:
     if not has_provider():
-        pytest.skip("the installed ONNX Runtime has no CUDA provider")
+        cannot_run("the installed ONNX Runtime has no CUDA provider")
     if reason := missing_tools():
         cannot_run(f"no stand-in for CUDA: {reason}")
     return build(tmp_path_factory.mktemp("cuda"))

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 
 import numpy as np
 
+from tests.support import killed_service
 from tests.support.kafka_cluster import KafkaCluster, unique
-from tests.support.service_process import service
 from tests.support.toy import HOUR_MS, unroll, write_toy
 
 PARTITIONS, STREAMS, RECORDS = 2, 10, 800
@@ -30,6 +30,7 @@ def test_each_model_forecasts_its_streams_once_through_a_crash(kafka: KafkaClust
         kafka.produce(topic, encoded, partition=partition)
     toys = {name: write_toy(tmp_path / f"{name}.onnx", m) for name, m in MULTIPLIERS.items()}
     settings: dict[str, object] = {
+        **killed_service.SETTINGS,
         "models": json.dumps(
             [
                 {"name": "even", "model": str(toys["even"]), "match": "s[02468]"},
@@ -38,32 +39,19 @@ def test_each_model_forecasts_its_streams_once_through_a_crash(kafka: KafkaClust
         ),
         "kafka.bootstrap_servers": kafka.bootstrap_servers,
         "kafka.group_id": unique("group"),
-        "kafka.group_instance_id": "one",  # its successor ends the transaction that the crash leaves open
-        "kafka.session_timeout_s": 6,
-        "worker.delivery": "exactly_once",
-        "worker.commit_interval_s": 0.05,
-        "worker.max_poll_records": 20,
-        "state.snapshot_interval_s": 0.2,
-        "state.snapshot_events_per_stream": 0,
         "input.topic": topic,
         "output.topic": kafka.create_topic("forecasts", PARTITIONS),
         "dead_letters.topic": kafka.create_topic("dead-letters"),
     }
-    with service(settings, tmp_path) as first:
-        first.wait_until(lambda: first.metric('rillcast_forecasts_total{model="odd"}') > 100, "some forecasts")
-        first.kill()
-    with service(settings, tmp_path) as last:
-        last.wait_until(
-            lambda: sum(kafka.committed(str(settings["kafka.group_id"]), topic).values()) == RECORDS, "all records"
-        )
-        assert last.stop() == 0, last.log[-4000:]
-    found = defaultdict[str, dict[str, int]](dict)
-    published = [record.value or b"" for record in kafka.read_all(str(settings["output.topic"]))]
-    for value in published:
-        record = json.loads(value)
-        found[record["unique_id"]][record["ds"]] = int(record["quantiles"]["0.5"][0])
-    assert {unique_id: [at[ds] for ds in sorted(at)] for unique_id, at in found.items()} == {
+    killed_service.serve_through_a_kill(
+        kafka,
+        settings,
+        tmp_path,
+        metric='rillcast_forecasts_total{model="odd"}',
+        forecasts=100,
+        records=RECORDS,
+    )
+    assert killed_service.medians(kafka, str(settings["output.topic"])) == {
         unique_id: unroll(ys, MULTIPLIERS["odd" if int(unique_id[1:]) % 2 else "even"])
         for unique_id, ys in values.items()
     }
-    assert max(Counter(published).values()) == 1, "each once"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections import Counter, defaultdict
+from collections import defaultdict
 from pathlib import Path
 from typing import Final
 
@@ -14,9 +14,9 @@ import polars as pl
 
 from rillcast.cli import topic_table
 from rillcast.settings import Settings
+from tests.support import killed_service
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.paths import ROOT
-from tests.support.service_process import service
 from tests.support.toy import HOUR_MS, unroll, write_toy
 
 PARTITIONS, HOSTS, RECORDS = 3, 12, 1_000
@@ -60,19 +60,13 @@ def test_every_member_of_a_record_is_forecast_once_through_a_crash(kafka: KafkaC
         "model": write_toy(tmp_path / "toy.onnx"),
         "kafka.bootstrap_servers": kafka.bootstrap_servers,
         "kafka.group_id": unique("group"),
-        "kafka.session_timeout_s": 6,
         "input.topic": topic,
         "input.format": "telegraf",
         "input.only": "name=cpu",
         "input.fields.unique_id": "tags.host",
     }
     settings = mapping | {
-        "worker.delivery": "exactly_once",
-        "kafka.group_instance_id": "one",  # its successor ends the transaction that the crash leaves open
-        "worker.commit_interval_s": 0.05,
-        "worker.max_poll_records": 20,
-        "state.snapshot_interval_s": 0.2,
-        "state.snapshot_events_per_stream": 0,
+        **killed_service.SETTINGS,
         "output.topic": kafka.create_topic("forecasts", PARTITIONS),
         "dead_letters.topic": kafka.create_topic("dead-letters"),
     }
@@ -82,24 +76,12 @@ def test_every_member_of_a_record_is_forecast_once_through_a_crash(kafka: KafkaC
     run("replay", file, *flags)
     keyed = {record.key for record in kafka.read_all(topic)}
     assert keyed == {f"web/{number}".encode() for number in range(HOSTS)} | {None}, "only what is left out has no key"
-    records = RECORDS
-    with service(settings, tmp_path) as first:
-        first.wait_until(lambda: first.metric("rillcast_forecasts_total") > 300, "some forecasts")
-        first.kill()
-    with service(settings, tmp_path) as last:
-        last.wait_until(
-            lambda: sum(kafka.committed(str(settings["kafka.group_id"]), topic).values()) == records, "all records"
-        )
-        assert last.stop() == 0, last.log[-4000:]
-    found = defaultdict[str, dict[str, int]](dict)
-    published = [record.value or b"" for record in kafka.read_all(str(settings["output.topic"]))]
-    for value in published:
-        record = json.loads(value)
-        found[record["unique_id"]][record["ds"]] = int(record["quantiles"]["0.5"][0])
-    assert {unique_id: [at[ds] for ds in sorted(at)] for unique_id, at in found.items()} == {
+    killed_service.serve_through_a_kill(
+        kafka, settings, tmp_path, metric="rillcast_forecasts_total", forecasts=300, records=RECORDS
+    )
+    assert killed_service.medians(kafka, str(settings["output.topic"])) == {
         unique_id: unroll(ys) for unique_id, ys in values.items()
     }
-    assert max(Counter(published).values()) == 1, "each once"
     assert not list(kafka.read_all(str(settings["dead_letters.topic"])))
     _other_commands_see_the_same(mapping, flags, values, tmp_path)
 

@@ -29,10 +29,10 @@ class Runtime:
         self.held[ctypes.addressof(buffer)] = buffer
         return flags.value
 
-    def cudaFreeHost(self, address: ctypes.c_void_p) -> None:  # noqa: N802
+    def cudaFreeHost(self, address: ctypes.c_void_p) -> None:  # noqa: N802  as above
         del self.held[address.value or 0]
 
-    def cudaGetLastError(self) -> int:  # noqa: N802
+    def cudaGetLastError(self) -> int:  # noqa: N802  as above
         return self._status
 
 

@@ -5,12 +5,15 @@ from __future__ import annotations
 import logging
 
 import pytest
+from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.bundle import Bundle, seal
 from rillcast.engine.device import Device
 from rillcast.errors import SettingsError
-from rillcast.serving.factory import ServedModelFactory
+from rillcast.observability.metrics import Metrics
+from rillcast.serving.factory import Observers, ServedModelFactory
 from rillcast.settings import InputSettings, Settings
+from tests.support.memory import Log, MemorySink
 from tests.support.toy import ToyGraph
 
 
@@ -19,14 +22,8 @@ def prepare(trained: object, **given: object) -> None:
     metadata = toy.metadata().model_copy(update={"training": {"aggregate": trained} if trained else {}})
     bundle = Bundle.from_bytes(seal(toy.model(), metadata))
     settings = Settings(input=InputSettings.model_validate(given))
-    ServedModelFactory.prepare(_Factory(settings), bundle)  # type: ignore[arg-type]
-
-
-class _Factory:
-    """What `prepare` needs."""
-
-    def __init__(self, settings: Settings) -> None:
-        self._settings, self._on = settings, Device("cpu")
+    observers = Observers(Metrics(CollectorRegistry(), {"": metadata}, "cpu"))
+    ServedModelFactory(settings, Device("cpu"), MemorySink(Log({})), observers).prepare(bundle)
 
 
 SUM = {"aggregate": "sum", "close": "stream", "empty": "zero", "silent_after": 100}

@@ -18,10 +18,14 @@ SERIES, ROWS = 3, 2_000
 
 
 @pytest.mark.parametrize(
-    ("name", "model"), [("nab_aws_cloudwatch.csv.gz", "universal:5min"), ("nab_known_cause.csv.gz", "universal:5min")]
+    ("name", "models"),
+    [
+        ("nab_aws_cloudwatch.csv.gz", ["universal:5min"]),
+        ("nab_known_cause.csv.gz", ["universal:1h", "universal:5min"]),
+    ],
 )
 def test_raw_metrics_are_forecast_from_what_init_writes(
-    name: str, model: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    name: str, models: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     if not (DATA / name).exists():
         pytest.skip(f"{DATA / name} is not here")
@@ -37,7 +41,7 @@ def test_raw_metrics_are_forecast_from_what_init_writes(
     assert cli.main(["init", "--input.path", "raw.csv", "--json"]) == 0
     said = json.loads(capsys.readouterr().out)
     settings = load()
-    assert settings.model == model
+    assert [table.model for table in settings.served] == models
     assert (settings.input.fields.unique_id, settings.input.fields.y) == ("metric", "reading")
     assert said["refused"] == {}
     assert cli.main(["run", "--http.enabled", "false"]) == 0

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from rillcast.settings.section import FileText, Section
 
@@ -28,6 +28,12 @@ class OutputSettings(Section):
     envelope: Literal["none", "connect"] = "none"
     """Envelope of rows in JSON. `connect` puts Kafka Connect's schema into each key and value, for a JsonConverter that
     has `schemas.enable`."""
-    decimals: Annotated[int, Field(ge=0, le=20)] | None = None
-    """Decimal places of each number in a JSON forecast; by default as many as float32 has. Set it to make records
-    smaller."""
+    decimals: Annotated[int, Field(ge=0, le=20)] | Literal["auto", "full"] = "full"
+    """Decimal places of each number in a JSON forecast. `full`: as many as float32 has. `auto`: as few as keep the unit
+    of the last place under a thousandth of the 80 % interval's width, see [records.md](records.md#digits). A number
+    such as 3: at most that many. Fewer places make records smaller, not faster to write."""
+
+    @field_validator("decimals", mode="before")
+    @classmethod
+    def _unset_is_full(cls, given: object) -> object:
+        return "full" if given is None else given  # files of settings from before `full` had a name

@@ -11,6 +11,7 @@ from rillcast.codecs.forecasts.columns import Codec, ForecastEncoder
 from rillcast.codecs.forecasts.float32 import Float32Encoder
 from rillcast.codecs.forecasts.json import JsonEncoder
 from rillcast.codecs.forecasts.msgpack import MsgpackEncoder
+from rillcast.codecs.forecasts.rounding import Decimals
 from rillcast.codecs.forecasts.rows import JsonRowEncoder, RowKey
 from rillcast.codecs.forecasts.selection import SelectedEncoder, Selection
 
@@ -18,7 +19,7 @@ from rillcast.codecs.forecasts.selection import SelectedEncoder, Selection
 def make_encoder(
     codec: Codec,
     metadata: BundleMetadata,
-    decimals: int | None = None,
+    decimals: Decimals = "full",
     schema_id: Callable[[], int] | None = None,
     selection: Selection | None = None,
 ) -> ForecastEncoder:
@@ -27,7 +28,7 @@ def make_encoder(
     Args:
         codec: Name of the codec.
         metadata: Metadata of the model whose forecasts it writes.
-        decimals: Decimal places of each number in codecs that write text; None = all.
+        decimals: Decimal places of each number in codecs that write text.
         schema_id: Asks a registry for the id of the schema; only Avro needs it.
         selection: The published part of forecasts; None = all of them.
 
@@ -42,7 +43,7 @@ def make_encoder(
 
 def make_row_encoder(
     selection: Selection,
-    decimals: int | None = None,
+    decimals: Decimals = "full",
     schema_ids: Callable[[str, str], tuple[int, int]] | None = None,
     *,
     key: RowKey = "origin",
@@ -52,7 +53,7 @@ def make_row_encoder(
 
     Args:
         selection: The published part of forecasts.
-        decimals: Decimal places of each number in JSON; None = all.
+        decimals: Decimal places of each number in JSON.
         schema_ids: Asks a registry for the ids of two schemas, of keys and of values; None = rows are JSON.
         key: Members of the key.
         connect: Whether JSON has Kafka Connect's envelope.
@@ -65,7 +66,7 @@ def make_row_encoder(
 def _whole(
     codec: Codec,
     metadata: BundleMetadata,
-    decimals: int | None,
+    decimals: Decimals,
     schema_id: Callable[[], int] | None,
     steps: list[int] | None,
 ) -> ForecastEncoder:

@@ -22,6 +22,7 @@ from rillcast.arrays import IntArray
 from rillcast.codecs.forecasts.columns import STATUS_NAMES, ForecastColumns, model_name
 from rillcast.codecs.forecasts.json import numbers, texts, times
 from rillcast.codecs.forecasts.msgpack import MsgpackEncoder
+from rillcast.codecs.forecasts.rounding import Decimals, rounded
 from rillcast.codecs.forecasts.selection import Selection
 
 T = TypeVar("T")
@@ -86,7 +87,7 @@ class JsonRowEncoder:
         *,
         key: RowKey = "origin",
         connect: bool = False,
-        decimals: int | None = None,
+        decimals: Decimals = "full",
     ) -> None:
         """Prepare the encoder.
 
@@ -94,13 +95,14 @@ class JsonRowEncoder:
             selection: The published part of the model.
             key: Members of the key.
             connect: Whether keys and values have Kafka Connect's envelope.
-            decimals: Decimal places of each number; None = all.
+            decimals: Decimal places of each number.
         """
         metadata = selection.metadata
         self._rows = RowColumns(selection)
         self.records_per_forecast = self._rows.per_forecast
         self._whole = MsgpackEncoder(metadata, selection.named_steps)
-        self._key, self._connect, self._decimals = key, connect, decimals
+        self._key, self._connect = key, connect
+        self._decimals, self._quantiles = decimals, metadata.quantiles
         names = [column_name(quantile) for quantile in metadata.quantiles]
         self._levels = [b'"%b":' % name.encode() for name in names]
         self._constant = b',"model":%b,"freq":%b,"status":"' % (
@@ -126,9 +128,8 @@ class JsonRowEncoder:
         steps = [str(step).encode() for step in rows.steps] * n
         parts: list[Any] = [repeat(self._value_start), ids, repeat(b'","ds":'), ds, repeat(b',"origin":'), origins]
         parts += [repeat(b',"step":'), steps]
-        forecast = columns.forecast.reshape(-1, columns.forecast.shape[2])
-        if self._decimals is not None:
-            forecast = np.round(forecast, self._decimals)
+        forecast = rounded(columns.forecast, self._quantiles, self._decimals)
+        forecast = forecast.reshape(-1, forecast.shape[2])
         for level, name in enumerate(self._levels):
             parts += [repeat(b"," + name), numbers(np.ascontiguousarray(forecast[:, level]))]
         parts += [self._ends(columns), repeat(self._value_end)]

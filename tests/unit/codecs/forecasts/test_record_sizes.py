@@ -1,4 +1,4 @@
-"""What levels and steps cost: the table of `docs/records.md`, which this prints (`-s`)."""
+"""What levels, steps and digits cost: the table of `docs/records.md`, which this prints (`-s`)."""
 
 from __future__ import annotations
 
@@ -48,6 +48,8 @@ def lines() -> list[str]:
         for codec in CODECS:
             values = make_encoder(codec, metadata, schema_id=lambda: 1, selection=part).encode(columns)[1]
             cells.append(round(np.mean([len(value) for value in values])))
+        shorter = make_encoder("json", metadata, "auto", selection=part).encode(columns)[1]
+        cells.insert(1, round(np.mean([len(value) for value in shorter])))
         encoders = (
             make_row_encoder(part), make_row_encoder(part, connect=True),
             make_row_encoder(part, schema_ids=lambda _key, _value: (1, 2)),

@@ -21,7 +21,7 @@ from rillcast.settings import InputSettings, Settings
 from rillcast.stores.base import StateStore
 from rillcast.stores.format.pages import PageCodec
 from rillcast.stores.kafka import KafkaStore
-from rillcast.stores.local import ROUTE, LocalStore
+from rillcast.stores.local import LocalStore, folder_of
 from rillcast.stores.state_topic import ensure_topic, grow
 from rillcast.transports.base import Sink
 from rillcast.transports.connect import open_partition_reader, open_topic_admin, partitions_of
@@ -109,7 +109,7 @@ def open_store(settings: Settings, metadata: BundleMetadata, sink: Sink, route: 
 
 def directory_of(settings: Settings, route: str) -> Path:
     """Return the directory of the local store; each table of models has its own below it."""
-    return settings.state.path / f"{ROUTE}{route}" if route else settings.state.path
+    return folder_of(settings.state.path, route)
 
 
 class _Partitions:

@@ -307,6 +307,11 @@ def stored_partitions(path: Path, model_id: str) -> list[int]:
     return sorted(int(each.parent.name) for each in manifests if each.parent.name.isdigit())
 
 
+def folder_of(path: Path, route: str) -> Path:
+    """Return the directory of a route in one of several models: each table of models has its own below it."""
+    return path / f"{ROUTE}{route}" if route else path
+
+
 def read_page(folder: Path, codec: PageCodec, partition: int, number: int, generation: int) -> Page:
     """Read one page.
 

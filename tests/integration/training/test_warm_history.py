@@ -11,6 +11,7 @@ import pytest
 
 from rillcast.bundle.bundle import Bundle
 from rillcast.cli.commands.warm import _of_file, _take_file, _warming
+from rillcast.cli.stored_tables import choose_tables
 from rillcast.durability.warming import Warming
 from rillcast.settings import InputSettings, Settings
 from rillcast.transports.kafka.kafka_python.partitioner import partition_of
@@ -32,7 +33,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def warmed(model: Path, history: Path, *, as_in_topic: bool = False, **given: object) -> Warming:
     settings = Settings(model=str(model), input=InputSettings.model_validate(given))
     of_file = _of_file(settings, str(history), None if as_in_topic else "ms")
-    warming = _warming(settings, PARTITIONS, of_file)
+    warming = _warming(settings, choose_tables(settings, None), PARTITIONS, of_file)
     _take_file(of_file, warming, Bundle.load(model).metadata.covariates)
     assert not warming.taken.refused
     return warming
@@ -40,7 +41,7 @@ def warmed(model: Path, history: Path, *, as_in_topic: bool = False, **given: ob
 
 def states(warming: Warming) -> dict[tuple[int, str], list[str]]:
     """Return partition, stream and all state columns."""
-    residents, found = warming._engine.residents, dict[tuple[int, str], list[str]]()
+    residents, found = warming._engines[0].residents, dict[tuple[int, str], list[str]]()
     for partition in range(PARTITIONS):
         for page in residents.export(partition, 0):
             for row, name in enumerate(page.unique_ids):

@@ -30,7 +30,8 @@ def history(order: int) -> list[Polled]:
 
 
 def warming() -> Warming:
-    return Warming(StepEngine(Bundle.load(locate("universal:1h")), Device("cpu")), ObservationDecoder(), lambda _id: 0)
+    engine = StepEngine(Bundle.load(locate("universal:1h")), Device("cpu"))
+    return Warming({0: engine}, ObservationDecoder(), lambda _id: 0)
 
 
 def test_history_of_any_order_is_stepped_in_that_of_time() -> None:
@@ -43,7 +44,7 @@ def test_history_of_any_order_is_stepped_in_that_of_time() -> None:
         assert warm.taken.refused == {"not_json": 1}
         assert warm.streams(0) == (2, 0)
         now = EventBatch.of(["a", "b"], [START + 200 * HOUR] * 2, [8.0, 9.0], first_offset=401)
-        forecasts.append(warm._engine.step(now).forecast)
+        forecasts.append(warm._engines[0].step(now).forecast)
     in_order, reversed_ = forecasts
     np.testing.assert_array_equal(in_order, reversed_)
 

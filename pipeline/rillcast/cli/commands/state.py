@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, closing
 from datetime import UTC, datetime
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rillcast import outputs
-from rillcast.cli import flags
+from rillcast.cli import flags, stored_tables
 from rillcast.errors import SettingsError
 from rillcast.figures import to_json
 from rillcast.observability import logs
 from rillcast.settings import Settings
 
 if TYPE_CHECKING:
-    from rillcast.bundle.bundle import BundleMetadata
-    from rillcast.stores.base import StateStore
     from rillcast.transports.base import Assignment
 
 EXAMPLES: Final = """\
@@ -29,14 +25,14 @@ examples:
   rillcast state export backup --model model.onnx
   rillcast state import backup --model model.onnx --replace
   rillcast state rebuild --partition 3 --model model.onnx
+  rillcast state export backup --config rillcast.toml --table hours
 
-The store is that of the settings, as for `run`. Stop the service before an import or a rebuild, not for
+Of a service with tables of models ([[models]]) the commands copy and erase the state of all tables, or of the one that
+--table names. The store is that of the settings, as for `run`. Stop the service before an import or a rebuild, not for
 an export.
 Exit codes: 0 done, 2 settings, or not confirmed, 5 the store is unreachable or in use, 6 stored state is damaged, or
 exists already.
 """
-# One transaction holds a whole partition; brokers allow up to 15 minutes by default.
-_TRANSACTION_TIMEOUT_S: Final = 300.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -45,16 +41,18 @@ def configure(parser: argparse.ArgumentParser) -> None:
     inspect = actions.add_parser(
         "inspect", help="list stored state per partition and model, and check that it is complete"
     )
-    export = actions.add_parser("export", help="copy the model's state from the store to a directory")
-    importing = actions.add_parser("import", help="copy the model's state from such a directory to the store")
+    export = actions.add_parser("export", help="copy the models' state from the store to a directory")
+    importing = actions.add_parser("import", help="copy the models' state from such a directory to the store")
     for each in (export, importing):
         each.add_argument("directory", type=flags.path, help="directory in the format of the local store")
         each.add_argument("--replace", action="store_true", help="replace existing state of the target")
     rebuild = actions.add_parser(
-        "rebuild", help="erase the model's state, so that the next start replays all retained events"
+        "rebuild", help="erase the models' state, so that the next start replays all retained events"
     )
     rebuild.add_argument("--partition", type=int, action="append", help="only this partition; repeatable")
     rebuild.add_argument("--yes", action="store_true", help="erase without asking")
+    for each in (export, importing, rebuild):
+        stored_tables.add_flag(each)
     for each in (inspect, export, importing, rebuild):
         each.add_argument("--json", action="store_true", help="print one JSON object")
         flags.add_settings(each)
@@ -69,22 +67,22 @@ def run(args: argparse.Namespace) -> int:
     settings = flags.with_local_model(settings)
     if args.action == "rebuild":
         return _rebuild(settings, args)
-    return _copy(settings, args.directory, args.action, replace=args.replace, as_json=args.json)
+    return _copy(settings, args)
 
 
 def _inspect(settings: Settings, *, as_json: bool) -> int:
+    from rillcast.cli.stored_tables import is_local, topic_partitions
     from rillcast.stores.connect import kind_of, reader_of
     from rillcast.stores.survey import survey_directory, survey_topic
 
-    kind = kind_of(settings)
-    if kind == "kafka":
+    if is_local(settings):
+        where = f"directory {settings.state.path}"
+        found = survey_directory(settings.state.path)
+    else:
         where = f"topic {settings.state_topic}"
-        partitions = _topic_partitions(settings)
+        partitions = topic_partitions(settings)
         with closing(reader_of(settings)()) as reader:
             found = survey_topic(settings.state_topic, reader, partitions)
-    else:
-        where = f"directory {_directory(settings)}"
-        found = survey_directory(_directory(settings))
     rows = [
         {
             "partition": each.partition,
@@ -99,7 +97,7 @@ def _inspect(settings: Settings, *, as_json: bool) -> int:
     ]
     if as_json:
         models = sorted({each.model_id for each in found})
-        print(to_json({"store": kind, "where": where, "models": models, "partitions": rows}))
+        print(to_json({"store": kind_of(settings), "where": where, "models": models, "partitions": rows}))
         return 0
     streams, stored = sum(each.streams for each in found), sum(each.stored_bytes for each in found)
     print(f"{where}: {streams:,} streams, {stored:,} bytes")
@@ -107,127 +105,70 @@ def _inspect(settings: Settings, *, as_json: bool) -> int:
     return 0
 
 
-def _copy(settings: Settings, directory: Path, action: str, *, replace: bool, as_json: bool) -> int:
-    from rillcast.bundle.bundle import Bundle
-    from rillcast.stores.connect import codec_of, kind_of
-    from rillcast.stores.copying import copy_state, load
-    from rillcast.stores.local import LocalStore, stored_partitions
-    from rillcast.stores.local_snapshot import read_snapshot
+def _copy(settings: Settings, args: argparse.Namespace) -> int:
+    from rillcast.cli.commands.state_copy import export_state, import_state
+    from rillcast.cli.stored_tables import choose_tables, is_local, models_of, row_of
 
+    directory, action = args.directory, args.action
     if action == "export":
         outputs.check_folder("DIRECTORY", directory)
-    metadata = Bundle.load(settings.one_model).metadata
-    kept = kind_of(settings) == "kafka" or _directory(settings)
-    if isinstance(kept, Path) and directory.resolve() == kept.resolve():
+    tables = choose_tables(settings, args.table)
+    if is_local(settings) and directory.resolve() == settings.state.path.resolve():
         raise SettingsError(f"{directory} is the store itself (state.path); use another directory")
-    if action == "import" and not stored_partitions(directory, metadata.model_id):
-        raise SettingsError(f"{directory} has no state of model {metadata.model_id} ({settings.one_model})")
-    codec = codec_of(settings, metadata)
-    with ExitStack() as stack:
-        backup = stack.enter_context(closing(LocalStore(directory, codec)))
-        if action == "import":
-            store, commit = opened(settings, metadata, stack, writing=True)
-            partitions = stored_partitions(directory, metadata.model_id)
-            copies = list(copy_state(partial(load, backup), store, partitions, commit, replace=replace))
-        elif isinstance(kept, Path):  # without its lock, since a service may be using it
-            partitions = stored_partitions(kept, metadata.model_id)
-            copies = list(
-                copy_state(partial(read_snapshot, kept, codec), backup, partitions, _nothing, replace=replace)
-            )
-        else:
-            store, _ = opened(settings, metadata, stack, writing=False)
-            found = _topic_partitions(settings)
-            copies = list(copy_state(partial(load, store), backup, found, _nothing, replace=replace))
-    rows = [each._asdict() for each in copies]
-    if as_json:
-        print(to_json({"model": metadata.model_id, "directory": str(directory), "partitions": rows}))
+    copy = import_state if action == "import" else export_state
+    copied = copy(directory, tables, replace=args.replace)
+    rows = [row_of(table, each._asdict()) for table, copies in zip(tables, copied, strict=True) for each in copies]
+    if args.json:
+        print(to_json({**models_of(tables), "directory": str(directory), "partitions": rows}))
         return 0
-    print(f"{action}ed {sum(each.streams for each in copies):,} streams of model {metadata.model_id}")
+    for table, copies in zip(tables, copied, strict=True):
+        print(f"{action}ed {sum(each.streams for each in copies):,} streams of {table}")
     _print_table(rows)
     return 0
 
 
 def _rebuild(settings: Settings, args: argparse.Namespace) -> int:
-    from rillcast.bundle.bundle import Bundle
     from rillcast.cli.commands.state_rebuild import chosen, confirm, erase, losses, require_stopped
-    from rillcast.stores.connect import kind_of
+    from rillcast.cli.stored_tables import choose_tables, is_local, models_of, open_stores, row_of, topic_partitions
+    from rillcast.stores.connect import directory_of
     from rillcast.stores.local import stored_partitions
     from rillcast.transports.connect import open_group
 
-    metadata = Bundle.load(settings.one_model).metadata
+    tables = choose_tables(settings, args.table)
     assignments: Sequence[Assignment] = ()
-    if kind_of(settings) == "kafka":
-        partitions = _topic_partitions(settings)
+    if is_local(settings):
+        found = {
+            number
+            for each in tables
+            for number in stored_partitions(directory_of(settings, each.name), each.metadata.model_id)
+        }
+        partitions: Sequence[int] = sorted(found)
     else:
-        partitions = stored_partitions(_directory(settings), metadata.model_id)
+        partitions = topic_partitions(settings)
     partitions = chosen(args.partition, partitions)
     with ExitStack() as stack:
         if settings.input.path is None:
             group = stack.enter_context(closing(open_group(settings)))
             require_stopped(settings.kafka.group_id, group.members())
             assignments = group.assignments(partitions)
-        store, commit = opened(settings, metadata, stack, writing=True)
-        plan = losses(store, partitions, assignments)
+        stores, commit = open_stores(tables, stack, writing=True)
+        plans = [losses(store, partitions, assignments) for store in stores]
         if not args.json:
-            print(f"model {metadata.model_id}:")
-            for loss in plan:
-                print(f"  partition {loss.partition}: {loss.consequence()}")
-        confirm(args, plan)
-        erased = erase(store, plan, commit)
+            for table, plan in zip(tables, plans, strict=True):
+                print(f"{table}:")
+                for loss in plan:
+                    print(f"  partition {loss.partition}: {loss.consequence()}")
+        confirm(args, [loss for plan in plans for loss in plan])
+        erased = [erase(store, plan, commit) for store, plan in zip(stores, plans, strict=True)]
     if args.json:
-        print(to_json({"model": metadata.model_id, "erased": erased, "partitions": [x._asdict() for x in plan]}))
+        rows = [row_of(table, loss._asdict()) for table, plan in zip(tables, plans, strict=True) for loss in plan]
+        by_table = {table.name: numbers for table, numbers in zip(tables, erased, strict=True)}
+        document = {"erased": by_table if tables[0].name else erased[0], "partitions": rows}
+        print(to_json({**models_of(tables), **document}))
     else:
-        print(f"erased {len(erased)} partitions; start the service with worker.recovery = restore to replay the events")
+        count = sum(map(len, erased))
+        print(f"erased {count} partitions; start the service with worker.recovery = restore to replay the events")
     return 0
-
-
-def opened(
-    settings: Settings, metadata: BundleMetadata, stack: ExitStack, *, writing: bool
-) -> tuple[StateStore, Callable[[], None]]:
-    """Open the store of the settings; return it with a function that commits all writes to it at once."""
-    from rillcast.stores.connect import codec_of, kind_of, prepare_store, reader_of
-    from rillcast.stores.kafka import KafkaStore
-    from rillcast.stores.local import LocalStore
-    from rillcast.transports.base import Channel
-    from rillcast.transports.connect import open_transactional_sink
-
-    codec = codec_of(settings, metadata)
-    if kind_of(settings) == "local":
-        return stack.enter_context(closing(LocalStore(settings.state.path, codec))), _nothing
-    topic, reader = settings.state_topic, reader_of(settings)
-    if not writing:
-        return stack.enter_context(closing(KafkaStore(topic, codec, None, reader))), _nothing
-    prepare_store(settings, metadata)
-    kafka = settings.kafka.model_copy(
-        update={
-            "transactional_id": f"{settings.kafka.group_id}-state-command",
-            "transaction_timeout_s": max(_TRANSACTION_TIMEOUT_S, settings.kafka.transaction_timeout_s),
-        }
-    )
-    sink = stack.enter_context(closing(open_transactional_sink(kafka, {Channel.STATE: topic}, settings.input.topic)))
-    store = stack.enter_context(closing(KafkaStore(topic, codec, sink, reader)))
-    return store, lambda: sink.commit({}, None)
-
-
-def _directory(settings: Settings) -> Path:
-    """Return the directory of a local store."""
-    from rillcast.stores.connect import kind_of
-
-    if kind_of(settings) == "none":
-        raise SettingsError(
-            "state.store keeps no state with these settings; choose a store, such as --state.store local"
-        )
-    return settings.state.path
-
-
-def _topic_partitions(settings: Settings) -> Sequence[int]:
-    from rillcast.transports.connect import partitions_of
-
-    return range(partitions_of(settings.kafka, settings.state_topic))
-
-
-def _nothing() -> None:
-    """Do nothing; a directory has no transport to commit."""
 
 
 def _print_table(rows: Sequence[Mapping[str, object]]) -> None:

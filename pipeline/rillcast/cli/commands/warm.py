@@ -8,12 +8,12 @@ without a position could not be paired with the input again; a position without 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from rillcast.cli import flags
+from rillcast.cli import flags, stored_tables
 from rillcast.cli.signals import raise_if_interrupted
 from rillcast.errors import SettingsError, StateError, TransportError
 from rillcast.figures import to_json
@@ -25,8 +25,12 @@ from rillcast.transports.base import Assignment, Source
 
 if TYPE_CHECKING:
     from rillcast.bundle.covariates import Covariate
+    from rillcast.cli.stored_tables import StoredTable
     from rillcast.durability.warming import Warming
+    from rillcast.engine.device import Device
+    from rillcast.engine.step_engine import StepEngine
     from rillcast.reading.times import Unit
+    from rillcast.stores.base import StateStore
     from rillcast.transports.base import Polled
 
 EXAMPLES: Final = """\
@@ -35,6 +39,7 @@ examples:
   rillcast warm --from-topic --model model.onnx --kafka.bootstrap-servers localhost:9092
   rillcast warm --history hosts.parquet --as-in-topic --input.fields.unique-id host --input.fields.y cpu,mem
   rillcast warm --from-topic --events 5000 --json
+  rillcast warm --history days.csv --config rillcast.toml --table days
 
 --history reads a file with unique_id, ds and y (.csv, .jsonl or .parquet) in any order, and steps it in that of time.
 With --as-in-topic it has the members of the topic's records in their place. A table has covariates as columns.
@@ -42,6 +47,8 @@ The service then begins at the group's position, or without one at kafka.auto_of
 partitions by murmur2 of their id, as by the producers of Java, kafka-python and Rillcast.
 --from-topic reads the input topic: the last --events of each partition, or all that are retained. The service then
 begins at the group's position, or without one after these events.
+Of a service with tables of models ([[models]]) all of them are warmed, each by the events that it takes; or the one
+that --table names, such as a table that was added. A condition on a header is met by no record of a file.
 """
 _CHUNK: Final = 5_000
 _JOIN_TIMEOUT_S: Final = 120.0
@@ -67,6 +74,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--events", type=int, metavar="N", help="only the last N events of each partition, with --from-topic"
     )
     parser.add_argument("--force", action="store_true", help="replace existing state")
+    stored_tables.add_flag(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     flags.add_settings(parser)
 
@@ -87,62 +95,68 @@ def run(args: argparse.Namespace) -> int:
     if args.as_in_topic and (args.history is None or args.time_unit is not None):
         raise SettingsError("--as-in-topic: only with --history, and input.fields.ds_unit in place of --time-unit")
     _require_topic(settings)
-    from rillcast.bundle.bundle import Bundle
-    from rillcast.cli.commands.state import opened
+    from rillcast.bundle.compatibility import require_same_covariates
     from rillcast.cli.commands.state_rebuild import require_stopped
+    from rillcast.stores.copying import load
     from rillcast.transports.connect import open_group
 
-    metadata = Bundle.load(settings.one_model).metadata
+    tables = stored_tables.choose_tables(settings, args.table)
+    require_same_covariates({table.name: table.metadata for table in tables})
     partitions = _partitions(settings)
     with ExitStack() as stack:
         group = stack.enter_context(closing(open_group(settings)))
         require_stopped(settings.kafka.group_id, group.members())
-        store, commit = opened(settings, metadata, stack, writing=True)
-        from rillcast.stores.copying import load
-
-        present = [number for number in partitions if load(store, number).mark is not None]
-        if present and not args.force:
-            raise StateError(
-                f"model {metadata.model_id} already has state of partitions {present}; nothing was changed. "
-                f"Start the service to continue from it, or use --force to replace it"
-            )
+        opened, commit = stored_tables.open_stores(tables, stack, writing=True)
+        stores = {table.number: store for table, store in zip(tables, opened, strict=True)}
+        present = [
+            [number for number in partitions if load(store, number).mark is not None] for store in stores.values()
+        ]
+        for table, found in zip(tables, present, strict=True):
+            if found and not args.force:
+                others = ", --table to warm another" if table.name else ""
+                raise StateError(
+                    f"{table} already has state of partitions {found}; nothing was changed. "
+                    f"Start the service to continue from it, or use --force to replace it{others}"
+                )
         of_file = None
         if args.history:
             of_file = _of_file(settings, args.history, None if args.as_in_topic else args.time_unit or "ms")
-        warming = _warming(settings, len(partitions), of_file)
+        warming = _warming(settings, tables, len(partitions), of_file)
         if of_file is not None:
-            _take_file(of_file, warming, metadata.covariates)
+            _take_file(of_file, warming, tables[0].metadata.covariates)
         source = _Member(settings, partitions)
         try:
             source.join()
             positions = source.positions(at_end=args.from_topic)
             if args.from_topic:
                 source.take(warming, positions, args.events)
-            for number in present:
-                store.erase(number)
-            if present:
-                commit()
-                store.commit()
+            _erase(stores.values(), present, commit)
             source.commit(positions)
         finally:
             source.close()
-        warming.store(store, positions, commit)
-    _print(warming, positions, as_json=args.json)
+        warming.store(stores, positions, commit)
+    _print(warming, tables, positions, as_json=args.json)
     return 0
 
 
-def _require_topic(settings: Settings) -> None:
-    from rillcast.stores.connect import kind_of
+def _erase(stores: Collection[StateStore], present: Sequence[Sequence[int]], commit: Callable[[], None]) -> None:
+    """Erase the partitions of which each store has state, in one commit."""
+    for store, partitions in zip(stores, present, strict=True):
+        for number in partitions:
+            store.erase(number)
+    if any(present):
+        commit()
+        for store in stores:
+            store.commit()
 
+
+def _require_topic(settings: Settings) -> None:
     if settings.input.path is not None:
         raise SettingsError(
             f"input.path is {settings.input.path!r}, expected a topic: every run reads a file from its beginning. "
             f"Put the history at the beginning of the file, or use a topic"
         )
-    if kind_of(settings) == "none":
-        raise SettingsError(
-            "state.store keeps no state with these settings; choose a store, such as --state.store local"
-        )
+    stored_tables.is_local(settings)  # refuses where no state is kept
 
 
 def _partitions(settings: Settings) -> range:
@@ -151,44 +165,46 @@ def _partitions(settings: Settings) -> range:
     return range(partitions_of(settings.kafka, settings.input.topic))
 
 
-def _warming(settings: Settings, partitions: int, of_file: Settings | None) -> Warming:
+def _warming(settings: Settings, tables: Sequence[StoredTable], partitions: int, of_file: Settings | None) -> Warming:
     """Return the warming from a file into a number of partitions, or from the topic itself (`of_file` is None)."""
-    from rillcast.bundle.bundle import Bundle
     from rillcast.codecs.connect import open_decoder
     from rillcast.durability.warming import Warming
     from rillcast.engine import device
+    from rillcast.transports.kafka.kafka_python.partitioner import partition_of
+
+    on = device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs, tf32=settings.tf32)
+    engines = {table.number: _engine(table, on) for table in tables}
+    decoder = open_decoder(of_file or settings, tables[0].metadata)
+    if of_file is None:
+        return Warming(engines, decoder, None)
+    of_stream = partial(partition_of, partitions=partitions)
+    if settings.input.has_members:  # the producer keys a record by what its streams have in common
+        return Warming(engines, decoder, lambda unique_id: of_stream(entity_of(unique_id)))
+    return Warming(engines, decoder, of_stream)
+
+
+def _engine(table: StoredTable, on: Device) -> StepEngine:
+    """Return the engine of a table's model, without streams."""
     from rillcast.engine.residents import Limits
     from rillcast.engine.step_engine import StepEngine
     from rillcast.serving.factory import allowed_lateness
     from rillcast.stores.connect import aggregation_of, codec_of
 
-    bundle, on = (
-        Bundle.load(settings.one_model),
-        device.choose(settings.device, settings.threads, cuda_graphs=settings.cuda_graphs, tf32=settings.tf32),
-    )
-    engine = StepEngine(
-        bundle,
+    settings, metadata = table.settings, table.metadata
+    return StepEngine(
+        table.bundle,
         on,
         batching=on.batching(settings.worker.batch_rows),
         # A file may hold one stream after the other: by event time all but the last would be idle.
         limits=Limits(
             0,
             settings.state.max_streams_per_partition,
-            page_slots=codec_of(settings, bundle.metadata).page_slots,
+            page_slots=codec_of(settings, metadata).page_slots,
         ),
-        lateness=allowed_lateness(settings, bundle.metadata.frequency),
-        aggregation=aggregation_of(settings.input, bundle.metadata),
+        lateness=allowed_lateness(settings, metadata.frequency),
+        aggregation=aggregation_of(settings.input, metadata),
         calibrate=settings.calibration == "on",
     )
-    if of_file is None:
-        return Warming(engine, open_decoder(settings, bundle.metadata), None)
-    from rillcast.transports.kafka.kafka_python.partitioner import partition_of
-
-    decoder = open_decoder(of_file, bundle.metadata)
-    of_stream = partial(partition_of, partitions=partitions)
-    if settings.input.has_members:  # the producer keys a record by what its streams have in common
-        return Warming(engine, decoder, lambda unique_id: of_stream(entity_of(unique_id)))
-    return Warming(engine, decoder, of_stream)
 
 
 def _of_file(settings: Settings, path: str, unit: Unit | None) -> Settings:
@@ -314,30 +330,36 @@ class _Member:
         self._source.close()
 
 
-def _print(warming: Warming, positions: Mapping[int, int], *, as_json: bool) -> None:
+def _print(warming: Warming, tables: Sequence[StoredTable], positions: Mapping[int, int], *, as_json: bool) -> None:
     taken, rows = warming.taken, []
-    for partition, position in positions.items():
-        streams, cold = warming.streams(partition)
-        rows.append({"partition": partition, "position": position, "streams": streams, "warming_up": cold})
+    for table in tables:
+        for partition, position in positions.items():
+            streams, cold = warming.streams(partition, table.number)
+            row = {"partition": partition, "position": position, "streams": streams, "warming_up": cold}
+            rows.append((table, row))
     if as_json:
         figures = {
             "events": taken.events,
             "stepped": taken.stepped,
+            "unmatched": taken.unmatched,
             "outcomes": dict(taken.outcomes),
             "refused": dict(taken.refused),
-            "partitions": rows,
+            "partitions": [stored_tables.row_of(table, row) for table, row in rows],
         }
         print(to_json(figures))
         return
-    streams, cold = sum(row["streams"] for row in rows), sum(row["warming_up"] for row in rows)
+    streams, cold = sum(row["streams"] for _, row in rows), sum(row["warming_up"] for _, row in rows)
     print(f"stepped {taken.stepped:,} events of {streams:,} streams; {cold:,} of them are still warming up")
     advanced = ("ok", "warming_up", "missing", "gap")
     others = {kind: count for kind, count in taken.outcomes.items() if kind not in advanced}
     if others:
         kinds = ", ".join(f"{count:,} {kind}" for kind, count in others.items())
         print(f"{sum(others.values()):,} of {taken.events:,} events changed nothing: {kinds}")
+    if taken.unmatched:
+        print(f"{taken.unmatched:,} events were left out: no table of models takes them")
     if taken.refused:
         reasons = ", ".join(f"{count:,} {reason}" for reason, count in taken.refused.items())
         print(f"{taken.refused.total():,} records were rejected ({reasons}), the first: {taken.example}")
-    for row in rows:
-        print(f"  partition {row['partition']}: {row['streams']:,} streams as of {row['position']:,}")
+    for table, row in rows:
+        where = f"models.{table.name}, " if table.name else ""
+        print(f"  {where}partition {row['partition']}: {row['streams']:,} streams as of {row['position']:,}")

@@ -34,7 +34,7 @@ LABELS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.to
 	--build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-image test-s3 unit chaos acceptance fuzz audit check format bench accuracy alarms tails docs image constraints clean
+.PHONY: help demo test test-cluster test-image test-s3 test-mlflow unit chaos acceptance fuzz audit check format bench accuracy alarms tails docs image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
@@ -44,6 +44,7 @@ help:
 	@echo 'make test-cluster  apply manifests and chart to a real Kubernetes API server (needs Go and kubectl; builds for 20 minutes once)'
 	@echo 'make test-image   build the CPU image with buildah, run it with runc and test it (root on Debian; results in build/test-image)'
 	@echo 'make test-s3      test the registry of models against a real S3, versitygw (needs Go; builds for some minutes once)'
+	@echo 'make test-mlflow  test registry and tracking against a real MLflow server (installs it from PyPI once, 650 MB)'
 	@echo 'make format       format the code and fix what the linter can fix'
 	@echo 'make docs         build the documentation site in build/site and check its links'
 	@echo 'make bench        run every benchmark, on a broker of its own (QUICK=1: a short run that shows that they work)'
@@ -88,6 +89,10 @@ test-s3: $(VENV)/.dev-installed
 	$(INSTALL) --editable '.[dev,s3]'
 	$(BIN)/python -m tests.s3.build
 	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest tests/s3 --timeout 1800 $(TESTS)
+
+test-mlflow: $(VENV)/.dev-installed
+	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest -k mlflow --timeout 1800 $(TESTS) \
+		tests/conformance/test_model_registries.py tests/integration/training/test_tracking.py tests/integration/kafka/test_hot_swap.py
 
 unit: $(VENV)/.dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile tests/unit $(TESTS)

@@ -20,6 +20,7 @@ import rillcast  # noqa: F401  it switches off what ONNX Runtime would report, b
 from tests.support.ci import in_ci
 from tests.support.kafka_broker import missing_tools, running_broker
 from tests.support.kafka_cluster import KafkaCluster
+from tests.support.mlflow_server import some_mlflow
 
 # The time that an example takes depends on the machine more than on the code.
 hypothesis.settings.register_profile("rillcast", deadline=None, print_blob=True)
@@ -71,6 +72,13 @@ def kafka() -> Iterator[KafkaCluster]:
         cluster = KafkaCluster(broker.bootstrap_servers, broker)
         yield cluster
         cluster.close()
+
+
+@pytest.fixture(scope="session")
+def mlflow() -> Iterator[str]:
+    """Address of an MLflow server, without a scheme: a real one with `make test-mlflow`, else one in this process."""
+    with some_mlflow() as address:
+        yield address
 
 
 @pytest.fixture(scope="module")

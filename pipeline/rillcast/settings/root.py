@@ -50,8 +50,8 @@ class Settings(BaseSettings):
 
     model: ModelText = "universal:1h"
     """Bundle to serve. One of: a file; a shipped bundle by its frequency (`universal:1h`), which forecasts streams that
-    it was not trained on; an alias or a model id of a registry (`s3://bucket/models@live`). The service follows an
-    alias without a restart, see [rollout.md](rollout.md)."""
+    it was not trained on; an alias or a model id of a registry (`s3://bucket/models@live`,
+    `mlflow://host:5000/load@live`). The service follows an alias without a restart, see [rollout.md](rollout.md)."""
     models: tuple[ModelTable, ...] = ()
     """Several models in one service, in place of `model`: tables `[[models]]` in the settings file, a JSON list
     elsewhere. An event belongs to the first table that takes it. See [several-models.md](how-to/several-models.md)."""

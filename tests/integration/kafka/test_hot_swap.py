@@ -93,25 +93,26 @@ class Load:
 
 
 @pytest.mark.parametrize(
-    ("client", "delivery", "store"),
+    ("client", "delivery", "store", "models"),
     [
-        ("librdkafka", "exactly_once", "kafka"),
-        ("kafka-python", "exactly_once", "kafka"),
-        ("librdkafka", "at_least_once", "local"),
-        ("kafka-python", "at_least_once", "kafka"),
+        ("librdkafka", "exactly_once", "kafka", "folder"),
+        ("kafka-python", "exactly_once", "kafka", "folder"),
+        ("librdkafka", "at_least_once", "local", "mlflow"),
+        ("kafka-python", "at_least_once", "kafka", "folder"),
     ],
 )
 def test_a_swap_under_load_and_through_kills_loses_doubles_and_mixes_nothing(
-    client: str, delivery: str, store: str, kafka: KafkaCluster, tmp_path: Path
+    client: str, delivery: str, store: str, models: str, mlflow: str, kafka: KafkaCluster, tmp_path: Path
 ) -> None:
-    registry = ModelRegistry.at(str(tmp_path / "registry"))
+    address = f"mlflow://{mlflow}/{unique('load')}" if models == "mlflow" else str(tmp_path / "registry")
+    registry = ModelRegistry.at(address)
     for multiplier in (OLD, NEW):
         registry.push(write_toy(tmp_path / f"{multiplier}.onnx", multiplier).read_bytes(), NOON)
     registry.promote(IDS[OLD], NOON)
     topic, output = kafka.create_topic("observations", PARTITIONS), kafka.create_topic("forecasts", PARTITIONS)
     group = unique("group")
     settings: dict[str, object] = {
-        "model": f"{tmp_path / 'registry'}@live",
+        "model": f"{address}@live",
         "model_cache": tmp_path / "cache",
         "kafka.client": client,
         "kafka.bootstrap_servers": kafka.bootstrap_servers,

@@ -1,16 +1,10 @@
 """A registry of bundles: the pushed models, and the model that each alias names, now and before.
 
-    blobs/<sha256>.onnx            the bytes of a bundle
-    models/<model id>.json         `Manifest`: facts of the model, and the blob that holds it
-    aliases/<alias>/<number>.json  `Promotion`: one for each move of the alias, numbered from 1
-
-Owns: the layout, the checks at push and pull, the history of an alias.
-Does not know: how objects are stored (`rillcast.bundle.registry.storage`), who serves a model, how accurate it is
-(`rillcast evaluate`).
-Invariants: an object never changes. A manifest is written after its blob, so a listed model is complete. An alias names
-the model of its newest promotion. One small write moves it, and two concurrent moves cannot take the same number.
-`pull` returns bytes with the pushed digest and model id and checks the contract again, even if others can write to the
-storage.
+Owns: the checks at push and pull, and how an alias moves forward and back.
+Does not know: where records and bundles are kept (`rillcast.bundle.registry.catalogue`), who serves a model, how
+accurate it is (`rillcast evaluate`).
+Invariants: an alias names the model of its newest promotion. `pull` returns bytes with the pushed digest and model id
+and checks the contract again, even if others can write to the storage.
 """
 
 from __future__ import annotations
@@ -18,59 +12,22 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import logging
-import re
 from dataclasses import dataclass
-from typing import Annotated, Final, Literal, TypeVar
+from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from rillcast.bundle.bundle import MAX_BUNDLE_BYTES, Bundle
+from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.compatibility import require_compatible
 from rillcast.bundle.metadata import BundleMetadata
-from rillcast.bundle.registry.storage import Storage, open_storage
+from rillcast.bundle.registry.catalogue import Catalogue, ObjectCatalogue
+from rillcast.bundle.registry.mlflow_catalogue import MlflowCatalogue
+from rillcast.bundle.registry.mlflow_client import MlflowClient, is_mlflow
+from rillcast.bundle.registry.records import LIVE, Manifest, Promotion, is_alias, is_model_id
 from rillcast.errors import BundleError, OtherRecordsError, RegistryError
 
 log = logging.getLogger(__name__)
 
-LIVE: Final = "live"
-_MODEL_ID: Final = re.compile(r"[0-9a-f]{16}")
-_ALIAS: Final = re.compile(r"[a-z][a-z0-9_-]{0,62}")
-_MAX_RECORD_BYTES: Final = 2**20
-_DIGITS: Final = 8  # so that names sort as numbers do
-
-_ModelId = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
-_Record = TypeVar("_Record", bound=BaseModel)
-
-
-class Manifest(BaseModel):
-    """A pushed model."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: Literal[1] = 1
-    model_id: _ModelId
-    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size_bytes: int
-    name: str
-    cell: str
-    freq: str
-    horizon: int
-    quantiles: tuple[float, ...]
-    pushed_at: dt.datetime
-
-
-class Promotion(BaseModel):
-    """One move of an alias; `back_to` is the number of the promotion that a rollback from here restores."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: Literal[1] = 1
-    number: Annotated[int, Field(ge=1)]
-    action: Literal["promote", "rollback"]
-    model_id: _ModelId
-    back_to: Annotated[int, Field(ge=1)] | None
-    at: dt.datetime
-    note: str = ""
+MLFLOW_RUN: Final = "mlflow_run"
+"""Member of a bundle's training summary: the MLflow run that `rillcast train --track` made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,20 +39,24 @@ class Pulled:
 
 
 class ModelRegistry:
-    """The registry at an address. It caches nothing: every call reads the storage."""
+    """The registry at an address. It caches nothing: every call reads the catalogue."""
 
-    def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self.address = storage.address
+    def __init__(self, catalogue: Catalogue) -> None:
+        self._catalogue = catalogue
+        self.address = catalogue.address
 
     @classmethod
     def at(cls, address: str) -> ModelRegistry:
-        """Return the registry at a folder or a URL; the first push creates it.
+        """Return the registry at a folder, a URL of an object store, or `mlflow://host:port/NAME`.
+
+        The first push creates it.
 
         Raises:
             SettingsError: The address cannot be used.
         """
-        return cls(open_storage(address))
+        if is_mlflow(address):
+            return cls(MlflowCatalogue(MlflowClient(address)))
+        return cls(ObjectCatalogue.at(address))
 
     def push(self, data: bytes, now: dt.datetime) -> tuple[Manifest, bool]:
         """Check a bundle and store it under its model id.
@@ -123,32 +84,30 @@ class ModelRegistry:
         )
         if (stored := self._manifest(metadata.model_id)) is not None:
             return stored, False
-        self._storage.create(_blob(digest), data)
-        if self._storage.create(_model(metadata.model_id), manifest.model_dump_json().encode()):
+        run = metadata.training.get(MLFLOW_RUN)
+        if self._catalogue.add_model(manifest, data, None if run is None else str(run)):
             return manifest, True
         return self.manifest(metadata.model_id), False  # another push was first
 
     def models(self) -> list[Manifest]:
         """Return the pushed models, oldest first."""
-        ids = [name.removesuffix(".json") for name in self._storage.names("models")]
-        found = [self.manifest(one) for one in ids if is_model_id(one)]
+        found = [self.manifest(one) for one in self._catalogue.model_ids()]
         return sorted(found, key=lambda one: (one.pushed_at, one.model_id))
 
     def aliases(self) -> dict[str, list[Promotion]]:
         """Return the history of every alias, oldest first."""
-        return {name: self.history(name) for name in self._storage.names("aliases") if _ALIAS.fullmatch(name)}
+        return {name: self.history(name) for name in self._catalogue.aliases()}
 
     def history(self, alias: str) -> list[Promotion]:
         """Return the promotions of an alias, oldest first; empty = it has never moved."""
         _require_alias(alias)
-        numbers = self._numbers(alias)
-        return [self._promotion(alias, number) for number in numbers]
+        return self._catalogue.history(alias)
 
     def target(self, alias: str) -> str | None:
         """Return the model id that an alias names now; None = it has never moved."""
         _require_alias(alias)
-        numbers = self._numbers(alias)
-        return self._promotion(alias, numbers[-1]).model_id if numbers else None
+        found = self._catalogue.current(alias)
+        return None if found is None else found.model_id
 
     def manifest(self, model_id: str) -> Manifest:
         """Return the manifest of a model.
@@ -158,7 +117,7 @@ class ModelRegistry:
         """
         found = self._manifest(model_id)
         if found is None:
-            known = [name.removesuffix(".json") for name in self._storage.names("models")]
+            known = self._catalogue.model_ids()
             raise RegistryError(
                 f"registry {self.address} has no model {model_id!r}, it has {', '.join(known) or 'none'}; "
                 f"add one with `rillcast model push {self.address} MODEL.onnx`"
@@ -196,8 +155,7 @@ class ModelRegistry:
         _require_alias(alias)
         model_id = self.resolve(name)
         candidate = self._metadata(model_id)  # every alias names a model that can be served
-        numbers = self._numbers(alias)
-        before = self._promotion(alias, numbers[-1]) if numbers else None
+        before = self._catalogue.current(alias)
         if before is not None and before.model_id == model_id:
             raise RegistryError(f"registry {self.address}: {alias} is already {model_id}; nothing was changed")
         if before is not None and not other_records:
@@ -219,7 +177,7 @@ class ModelRegistry:
                 f"registry {self.address}: {alias} is {current.model_id}, and its history has nothing before it; "
                 f"name another model with `rillcast model promote {self.address} MODEL_ID`"
             )
-        target = self._promotion(alias, current.back_to)
+        target = self._catalogue.promotion(alias, current.back_to)
         self.pull(target.model_id)
         return self._move(alias, "rollback", target.model_id, target.back_to, current.number + 1, now, note)
 
@@ -231,9 +189,7 @@ class ModelRegistry:
             BundleError: This release does not read the model.
         """
         manifest = self.manifest(self.resolve(name))
-        data = self._storage.read(_blob(manifest.sha256), MAX_BUNDLE_BYTES)
-        if data is None:
-            raise self._damaged(_blob(manifest.sha256), "it is missing")
+        data = self._catalogue.data(manifest)
         check(data, manifest, self.address)
         return Pulled(manifest, data)
 
@@ -267,7 +223,7 @@ class ModelRegistry:
         note: str,
     ) -> Promotion:
         made = Promotion(number=number, action=action, model_id=model_id, back_to=back_to, at=now, note=note)
-        if not self._storage.create(_promotion(alias, number), made.model_dump_json().encode()):
+        if not self._catalogue.add_promotion(alias, made):
             raise RegistryError(
                 f"registry {self.address}: another writer moved {alias} at the same time; nothing was changed; "
                 f"see its present model with `rillcast model list {self.address}`"
@@ -276,51 +232,21 @@ class ModelRegistry:
 
     def _current(self, alias: str) -> Promotion:
         _require_alias(alias)
-        numbers = self._numbers(alias)
-        if not numbers:
-            known = self._storage.names("aliases")
+        found = self._catalogue.current(alias)
+        if found is None:
+            known = self._catalogue.aliases()
             raise RegistryError(
                 f"registry {self.address} has no alias {alias!r}, it has {', '.join(known) or 'none'}; "
                 f"set it with `rillcast model promote {self.address} MODEL_ID --alias {alias}`"
             )
-        return self._promotion(alias, numbers[-1])
-
-    def _numbers(self, alias: str) -> list[int]:
-        stems = [name.removesuffix(".json") for name in self._storage.names(f"aliases/{alias}")]
-        return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdigit())
+        return found
 
     def _manifest(self, model_id: str) -> Manifest | None:
         if not is_model_id(model_id):
             raise RegistryError(
                 f"{model_id!r} is not a model id; expected 16 hex digits, as `rillcast inspect` shows them"
             )
-        found = self._record(_model(model_id), Manifest)
-        if found is not None and found.model_id != model_id:
-            raise self._damaged(_model(model_id), f"it describes {found.model_id}")
-        return found
-
-    def _promotion(self, alias: str, number: int) -> Promotion:
-        key = _promotion(alias, number)
-        found = self._record(key, Promotion)
-        if found is None or found.number != number or (found.back_to or 0) >= number:
-            raise self._damaged(key, "it is missing" if found is None else "its numbers do not fit its name")
-        return found
-
-    def _record(self, key: str, kind: type[_Record]) -> _Record | None:
-        data = self._storage.read(key, _MAX_RECORD_BYTES)
-        if data is None:
-            return None
-        try:
-            return kind.model_validate_json(data)
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise self._damaged(key, f"{'.'.join(map(str, first['loc'])) or 'document'}: {first['msg']}") from error
-
-    def _damaged(self, key: str, found: str) -> RegistryError:
-        return RegistryError(
-            f"registry {self.address}: {key} was changed or damaged: {found}; it was not used; "
-            f"restore it from a backup of the storage, or name another model"
-        )
+        return self._catalogue.manifest(model_id)
 
 
 def check(data: bytes, manifest: Manifest, where: str) -> None:
@@ -343,26 +269,9 @@ def check(data: bytes, manifest: Manifest, where: str) -> None:
         )
 
 
-def is_model_id(name: str) -> bool:
-    """Return whether a name is a model id; it cannot be an alias then."""
-    return _MODEL_ID.fullmatch(name) is not None
-
-
 def _require_alias(alias: str) -> None:
-    if not _ALIAS.fullmatch(alias) or is_model_id(alias):
+    if not is_alias(alias):
         raise RegistryError(
             f"{alias!r} cannot be an alias; expected a lower-case letter, then up to 62 of a-z, 0-9, _ and -, and not "
             f"16 hex digits, which is a model id"
         )
-
-
-def _blob(digest: str) -> str:
-    return f"blobs/{digest}.onnx"
-
-
-def _model(model_id: str) -> str:
-    return f"models/{model_id}.json"
-
-
-def _promotion(alias: str, number: int) -> str:
-    return f"aliases/{alias}/{number:0{_DIGITS}d}.json"

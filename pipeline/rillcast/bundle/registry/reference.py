@@ -14,7 +14,8 @@ import uuid
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from rillcast.bundle.registry.model_registry import LIVE, ModelRegistry, check, is_model_id
+from rillcast.bundle.registry.model_registry import ModelRegistry, check
+from rillcast.bundle.registry.records import LIVE, is_model_id
 from rillcast.errors import BundleError, SettingsError
 
 # The name follows the last @. It has no dot, which would begin a file's suffix.

@@ -17,7 +17,8 @@ from rillcast.errors import SettingsError
 from rillcast.figures import to_json
 
 if TYPE_CHECKING:
-    from rillcast.bundle.registry.model_registry import ModelRegistry, Promotion
+    from rillcast.bundle.registry.model_registry import ModelRegistry
+    from rillcast.bundle.registry.records import Promotion
 
 EXAMPLES: Final = """\
 examples:
@@ -28,9 +29,11 @@ examples:
   rillcast model promote s3://bucket/models 0123456789abcdef --note 'more series'
   rillcast model rollback s3://bucket/models
   rillcast model pull s3://bucket/models live --out model.onnx
+  rillcast model push mlflow://mlflow.example:5000/load model.onnx --promote
   rillcast run --model s3://bucket/models@live
 
-A registry is a folder, file:///folder, or any file system of fsspec (extra s3; or object-store, and gcsfs or adlfs).
+A registry is a folder, file:///folder, any file system of fsspec (extra s3; or object-store, and gcsfs or adlfs), or a
+registered model of an MLflow server (mlflow://HOST:PORT/NAME; mlflow+https:// with TLS).
 A pushed bundle never changes and is named by its model id. An alias (default: live) names one model and can move.
 Exit codes: 0 done, 2 wrong address, 3 no such model or alias, or refused, 5 the storage does not answer.
 """

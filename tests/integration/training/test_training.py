@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -308,20 +307,6 @@ def test_options_that_make_no_sense_are_refused(
 def test_series_too_short_to_validate_on_are_refused(data: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="3 of 3 is not long enough"):
         train(quick_options(data, tmp_path, horizon=150))
-
-
-def test_the_command_prints_one_json_object(data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parser = argparse.ArgumentParser()
-    command.configure(parser)
-    arguments = f"{data} --freq 1h --horizon 4 --season 8 --hidden 4 --epochs 1 --batches 2 --batch 4 --window 32"
-    out = tmp_path / "m.onnx"
-    args = parser.parse_args(
-        [*arguments.split(), "--quantiles", "0.1,0.9", "--out", str(out), "--json", "--threads", "1"]
-    )
-    assert command.run(args) == 0
-    printed = json.loads(capsys.readouterr().out)
-    assert printed["model"] == str(out)
-    assert printed["figures"]["seasonal_naive_mase"] > 0
 
 
 def test_the_command_says_that_it_trained_again_on_all_data(

@@ -208,6 +208,8 @@ class TrainOptions:
     float32."""
     checkpoint: Annotated[Path | None, Flag(group="training")] = None
     """File that is written after every epoch, and resumed from if it exists."""
+    track: Annotated[str | None, Flag(metavar="mlflow://HOST:PORT/NAME")] = None
+    """Log the training as a run of this MLflow server, in the experiment NAME."""
     quiet: Annotated[bool, Flag()] = False
     """Show no progress bar."""
 

@@ -28,6 +28,7 @@ from tqdm import tqdm
 from rillcast.bundle import trained_aggregate
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.frequency import parse
+from rillcast.bundle.registry.model_registry import MLFLOW_RUN
 from rillcast.errors import OutputError
 from rillcast.outputs import check
 from rillcast_training.data.covariates import declare, nothing
@@ -40,10 +41,11 @@ from rillcast_training.export.restore import restore as restore_bundle
 from rillcast_training.export.restore import shorten
 from rillcast_training.fit import curve
 from rillcast_training.fit.checkpoint import EpochRecord, Progress, Stateful, restore, save
-from rillcast_training.fit.compute import choose
+from rillcast_training.fit.compute import Compute, choose
 from rillcast_training.fit.losses import ValidationFigures, quantile_loss
 from rillcast_training.fit.options import TrainOptions
 from rillcast_training.fit.shape import forecaster_shape
+from rillcast_training.fit.tracking import Tracking, tracked
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 
 log = logging.getLogger(__name__)
@@ -53,7 +55,8 @@ _VALIDATION_IN_ALL: Final = 1_200  # over all series, at least: fewer cannot dis
 _VALIDATION_BATCH: Final = 128
 CLIP_NORM: Final = 1.0
 _MAY_DIFFER: Final = frozenset(  # when resuming
-    {"out", "name", "checkpoint", "quiet", "patience", "refit", "refit_if_stopped", "threads", "device", "precision"}
+    {"out", "name", "checkpoint", "quiet", "track", "patience", "refit", "refit_if_stopped"}
+    | {"threads", "device", "precision"}
 )
 _EPOCHS_PER_SEED: Final = 1_000_003
 _WARM_UP_SHARE: Final = 0.1  # share of all steps, until the learning rate peaks
@@ -94,6 +97,7 @@ def train(options: TrainOptions) -> TrainReport:
         ParityError: the exported file differs from the module; nothing was written.
         DeviceError: the device or the precision that was asked for is unavailable.
         OutputError: the bundle cannot be written. A picture that cannot is a warning.
+        RegistryError: MLflow, if the run is tracked, refuses or does not answer.
     """
     check_outputs(options)
     compute = choose(options.device, options.precision)
@@ -102,9 +106,26 @@ def train(options: TrainOptions) -> TrainReport:
     parts = split_to_validate(series, config, options.validation, options.balance, source=options.source)
     if lacking := left_out(series, config, options.validation):
         log.warning("%s: %s", options.source, lacking)
+    with tracked(options) as tracking:
+        report = _trained(options, compute, config, series, parts, tracking)
+        if tracking is not None:
+            tracking.finish(report.to_dict(), report.figures | {"parity": report.parity}, report.model, report.curve)
+    return report
+
+
+def _trained(
+    options: TrainOptions,
+    compute: Compute,
+    config: ForecasterConfig,
+    series: Sequence[Series],
+    parts: Sequence[SplitSeries],
+    tracking: Tracking | None,
+) -> TrainReport:
     with threads(options.threads), compute.repeatable():
-        trainer, progress = fitted(options, config, parts)
+        trainer, progress = fitted(options, config, parts, on_epoch=None if tracking is None else tracking.epoch)
         summary = _summary(options, series, progress, trainer)
+        if tracking is not None:
+            summary[MLFLOW_RUN] = tracking.run_id
         parity = export(
             trainer.forecaster,
             options.out,
@@ -152,13 +173,15 @@ def fitted(
     config: ForecasterConfig,
     parts: Sequence[SplitSeries],
     make: Callable[[ForecasterConfig], Forecaster] = Forecaster,
+    on_epoch: Callable[[EpochRecord], None] | None = None,
 ) -> tuple[Trainer, Progress]:
     """Run a training to its end; return its trainer, whose forecaster has the best weights, and its progress.
 
-    A refit is part of the run. The forecaster is on the CPU.
+    A refit is part of the run. The forecaster is on the CPU. `on_epoch` gets every point of the curve, those from
+    before the run was resumed too.
     """
     trainer = Trainer(options, config, parts, make)
-    progress = trainer.run()
+    progress = trainer.run(on_epoch)
     if _refits(options, progress):
         trainer = Trainer(options, config, [part.whole() for part in parts], make)
         progress.best_weights = trainer.refit(progress.best_epoch)
@@ -244,7 +267,7 @@ class Trainer:
         decay = min(self.options.averaging, (1 + updates) / (1 + _AVERAGING_POWER + updates))
         return old.lerp(new, 1 - decay)
 
-    def run(self) -> Progress:
+    def run(self, on_epoch: Callable[[EpochRecord], None] | None = None) -> Progress:
         """Train until the epochs or the patience are used up; return the best weights and the progress."""
         options = self.options
         progress = Progress()
@@ -252,6 +275,9 @@ class Trainer:
             progress = restore(options.checkpoint, self._identity(), self._parts)
         elif options.init is not None:  # weights that training cannot improve stay as they were
             progress.keep(self.averaged.eval().module.state_dict(), self.validate(), epoch=0)
+        if on_epoch is not None:
+            for record in progress.curve:
+                on_epoch(record)
         silent = options.quiet or not sys.stderr.isatty()
         total = options.epochs * options.batches
         with tqdm(total=total, initial=progress.epoch * options.batches, disable=silent, unit="batch") as bar:
@@ -259,6 +285,8 @@ class Trainer:
                 self._epoch(progress, bar)
                 if options.checkpoint is not None:
                     self._save(options.checkpoint, progress)
+                if on_epoch is not None:
+                    on_epoch(progress.curve[-1])
         return progress
 
     def _save(self, path: Path, progress: Progress) -> None:

@@ -6,7 +6,7 @@ refuse; nothing is written. Does not know: records.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from typing import Final
 
@@ -17,9 +17,10 @@ from rillcast.codecs.connect import open_encoder
 from rillcast.codecs.forecasts.columns import ForecastColumns
 from rillcast.discovery.choice import duration
 from rillcast.discovery.findings import Finding
-from rillcast.errors import SettingsError, TransportError
+from rillcast.discovery.tables import ServedTable
+from rillcast.errors import TransportError
 from rillcast.settings import Settings
-from rillcast.stores.connect import kind_of, page_bytes, require_room
+from rillcast.stores.connect import kind_of, page_bytes
 from rillcast.transports.base import record_bytes
 from rillcast.transports.connect import open_group
 from rillcast.transports.kafka.common.record_size import LEAST_BYTES, SETTING
@@ -28,8 +29,8 @@ from rillcast.transports.kafka.common.topic_admin import TopicAdmin
 _WIDE: Final = -1.2345678e-30  # as long as a number in a record may be
 
 
-def check_topics(settings: Settings, metadata: BundleMetadata, admin: TopicAdmin) -> Iterator[Finding]:
-    """Yield what was found of every topic that the settings name.
+def check_topics(settings: Settings, tables: Sequence[ServedTable], admin: TopicAdmin) -> Iterator[Finding]:
+    """Yield what was found of every topic that the settings name; the largest of the models decides.
 
     Raises:
         TransportError: No broker answers.
@@ -37,20 +38,20 @@ def check_topics(settings: Settings, metadata: BundleMetadata, admin: TopicAdmin
     partitions = None
     if settings.input.path is None:
         partitions = admin.partitions(settings.input.topic)
-        yield from _input(settings, metadata, admin, partitions)
+        yield from _input(settings, tables, admin, partitions)
         yield from _group(settings, partitions or 0)
     if settings.output.path is None:
         outputs = {"output.topic": settings.output.topic, "dead_letters.topic": settings.dead_letters.topic}
         if settings.anomalies.topic is not None:
             outputs["anomalies.topic"] = settings.anomalies.topic
         for setting, topic in outputs.items():
-            yield from _output(settings, metadata, admin, setting, topic)
+            yield from _output(settings, tables, admin, setting, topic)
     if kind_of(settings) == "kafka" and partitions is not None:
-        yield from _state(settings, metadata, admin, partitions)
+        yield from _state(settings, tables, admin, partitions)
 
 
 def _input(
-    settings: Settings, metadata: BundleMetadata, admin: TopicAdmin, partitions: int | None
+    settings: Settings, tables: Sequence[ServedTable], admin: TopicAdmin, partitions: int | None
 ) -> Iterator[Finding]:
     topic = settings.input.topic
     if partitions is None:
@@ -61,22 +62,22 @@ def _input(
     if config is None:
         yield Finding("warning", topic, "its configuration may not be described, so its retention is unknown")
         return
-    needed_ms = metadata.context * metadata.frequency.nominal_ms
+    longest = max(tables, key=lambda each: each.context_ms)
     kept_ms = int(config.get("retention.ms", "-1"))
     if "compact" in config.get("cleanup.policy", ""):
         yield Finding(
             "warning", topic, "it is compacted: only the newest event of a key is sure to be there for a replay"
         )
-    if 0 <= kept_ms < needed_ms:
+    if 0 <= kept_ms < longest.context_ms:
         yield Finding(
             "warning",
             topic,
-            f"it retains events for {duration(kept_ms)} (retention.ms), and the model looks back "
-            f"{metadata.context:,} periods of {metadata.freq}, {duration(needed_ms)}: a new model, and a service "
-            f"without stored state, start with too little. Raise it, or use `rillcast warm`",
+            f"it retains events for {duration(kept_ms)} (retention.ms), and {longest.subject} looks back "
+            f"{longest.metadata.context:,} periods of {longest.metadata.freq}, {duration(longest.context_ms)}: a new "
+            f"model, and a service without stored state, start with too little. Raise it, or use `rillcast warm`",
         )
     else:
-        yield Finding("good", topic, f"{partitions} partitions; it retains what the model looks back")
+        yield Finding("good", topic, f"{partitions} partitions; it retains what {longest.subject} looks back")
 
 
 def _group(settings: Settings, partitions: int) -> Iterator[Finding]:
@@ -93,7 +94,7 @@ def _group(settings: Settings, partitions: int) -> Iterator[Finding]:
 
 
 def _output(
-    settings: Settings, metadata: BundleMetadata, admin: TopicAdmin, setting: str, topic: str
+    settings: Settings, tables: Sequence[ServedTable], admin: TopicAdmin, setting: str, topic: str
 ) -> Iterator[Finding]:
     if admin.partitions(topic) is None:
         yield Finding(
@@ -116,7 +117,8 @@ def _output(
     limit = min(settings.kafka.max_message_bytes, int(config[SETTING]))
     needed, what = LEAST_BYTES, "a dead letter"
     if setting == "output.topic":
-        needed, what = _forecast_bytes(settings, metadata), "a forecast"
+        needed, which = max((_forecast_bytes(each.settings, each.metadata), each.table.name) for each in tables)
+        what = f"a forecast of models.{which}" if which else "a forecast"
     if limit < needed:
         yield Finding(
             "error",
@@ -128,12 +130,8 @@ def _output(
         yield Finding("good", topic, f"it takes records of {limit:,} bytes, and {what} may have {needed:,}")
 
 
-def _state(settings: Settings, metadata: BundleMetadata, admin: TopicAdmin, partitions: int) -> Iterator[Finding]:
+def _state(settings: Settings, tables: Sequence[ServedTable], admin: TopicAdmin, partitions: int) -> Iterator[Finding]:
     topic = settings.state_topic
-    try:
-        require_room(settings, metadata)
-    except SettingsError as error:
-        yield Finding("error", topic, str(error))
     found = admin.partitions(topic)
     if found is None:
         yield Finding("good", topic, "it is created with the first start, which needs the right CREATE")
@@ -153,8 +151,11 @@ def _state(settings: Settings, metadata: BundleMetadata, admin: TopicAdmin, part
         return
     if (policy := config.get("cleanup.policy")) != "compact":
         yield Finding("error", topic, f"it has cleanup.policy={policy}, expected compact")
-    if (limit := int(config[SETTING])) < (needed := page_bytes(settings, metadata)):
-        yield Finding("error", topic, f"it has {SETTING}={limit}, expected at least {needed} for a page of state")
+    needed, which = max((page_bytes(each.settings, each.metadata), each.subject) for each in tables)
+    if (limit := int(config[SETTING])) < needed:
+        yield Finding(
+            "error", topic, f"it has {SETTING}={limit}, expected at least {needed} for a page of state of {which}"
+        )
 
 
 def _rights(admin: TopicAdmin, topic: str, needed: tuple[str, ...]) -> Iterator[Finding]:

@@ -196,5 +196,12 @@ def test_a_check_says_what_is_wrong_with_topics_and_records(
     assert any("9 of 250 would become dead letters (9 not_json)" in each for each in found["records"])
     assert any("1 of 4 have events in several partitions, such as 's0'" in each for each in found["streams"])
     code, found = check(given | {"input.topic": brief}, out, capsys)
-    assert any("it retains events for 1 h" in each for each in found[brief])
+    assert any("it retains events for 1 h" in each and "the model looks back" in each for each in found[brief])
     assert any("no record came" in each for each in found["records"])
+    tables = json.dumps([{"name": f, "model": f"universal:{f}", "match": f"s{n}"} for n, f in enumerate(("1d", "1h"))])
+    code, found = check(given | {"input.topic": brief, "output.topic": small, "models": tables}, out, capsys)
+    assert code == 2
+    assert any("and models.1d looks back 14 periods of 1d" in each for each in found[brief])
+    assert any("a forecast of models." in each for each in found[small])
+    code, found = check(given | {"models": tables}, out, capsys)
+    assert any("no table takes 2 streams, such as 's2'" in each for each in found["models"])

@@ -3,8 +3,8 @@
 Three sources, each in a topic of a broker of its own:
 
 - NAB's metrics of servers (`nab_aws_cloudwatch.csv.gz` of the folder), readings about every five minutes;
-- trips of New York's taxis (`nab_known_cause.csv.gz`): each count of half an hour is spread into events, one for each
-  thousand trips;
+- trips of New York's taxis (`nab_known_cause.csv.gz`): each count of half an hour is spread into events, one for every
+  4,000 trips;
 - clicks on 10,000 pages, each a Poisson process of its own rate.
 
 For each, `rillcast init` looks at the topic, and `rillcast run` serves with the file that it wrote, unedited. Its
@@ -48,7 +48,7 @@ from tests.support.service_process import ServiceProcess
 PARTITIONS: Final = 2
 _EVENTS_A_STEP: Final = 4_096
 _WAIT_S: Final = 1_800.0
-_TRIPS_PER_EVENT: Final = 1_000
+_TRIPS_PER_EVENT: Final = 4_000
 _MINUTE_MS: Final = 60_000
 _START_MS: Final = 1_764_547_200_000
 

@@ -9,25 +9,32 @@ from __future__ import annotations
 
 import contextlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from fnmatch import fnmatch
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from rillcast.codecs.observations.matching import Matching, Rule
+from rillcast.engine.periods import Aggregation
+from rillcast.engine.residents import Limits
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore
 from rillcast.transports.base import Channel
+from tests.property.test_aggregation import aggregations, lateness, log_of, raw_events
+from tests.property.test_aggregation import drawn as raw_drawn
 from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
+from tests.support.aggregation import expected, published
 from tests.support.crashes import POINTS, Bomb, Delivery, VisibleStore, arm_store, arm_transport
 from tests.support.memory import Clock, Crash, Log, MemorySource
 from tests.support.rollouts import Expected, Source, changes, expect, served_by
 from tests.support.small_pages import small_pages
 from tests.support.stores import MemoryStore, Shelf
-from tests.support.toy import toy_bundle
+from tests.support.toy import HOUR_MS, toy_bundle
 from tests.support.workers import repeats
 
 MATCHES = {"even": "*/[024]", "odd": "*/[135]"}
@@ -55,6 +62,8 @@ class World:
     shelves: dict[str, Shelf] = field(default_factory=dict)
     clock: Clock = field(default_factory=Clock)
     opened: dict[str, list[str]] = field(default_factory=dict)  # models of roll-outs, by table
+    aggregations: Mapping[str, Aggregation | None] = field(default_factory=dict)
+    limits: Limits | None = None
 
     def store(self, table: str, model_id: str) -> MemoryStore:
         shelf = self.shelves.setdefault(table, Shelf())
@@ -108,8 +117,14 @@ def run(
         )
         world.opened[name] = models.opened
         models.shadow = IDS[shadow] if shadow is not None and name == "even" else None
-        bundle = BUNDLES[world.multipliers[name]]
-        return workers.Table(bundle, lambda _sink: open_store(name, bundle.metadata.model_id), models)
+        bundle, aggregation = BUNDLES[world.multipliers[name]], world.aggregations.get(name)
+        return workers.Table(
+            bundle,
+            lambda _sink: open_store(name, bundle.metadata.model_id),
+            models,
+            None if aggregation is None else lateness(aggregation),
+            aggregation,
+        )
 
     made = {name: table_of(name) for name in tables}
     harness = workers.build(
@@ -121,6 +136,7 @@ def run(
         snapshots=StateSettings(snapshot_interval_s=2, snapshot_max_interval_s=2, pages_per_commit=1),
         rollout=RolloutSettings(warm_up="retained", events_per_iteration=10, retry_s=3),
         clock=world.clock,
+        limits=world.limits,
     )
     polls = 0
 
@@ -133,7 +149,9 @@ def run(
             models.wanted = IDS[promote[polls]]
         if moves and polls in moves:
             moves[polls](source)
-        if all(lag == 0 for lag in source.lag().values()) and (rest := rest - 1) < 0:
+        if not source.positions() and polls > max(moves or (0,)):
+            source.assign(list(world.log.partitions))  # every partition moved away, and none is to come back
+        if source.positions() and all(lag == 0 for lag in source.lag().values()) and (rest := rest - 1) < 0:
             source.before_poll.clear()
 
     harness.source.before_poll.extend([pass_time] * 10_000)
@@ -257,6 +275,52 @@ def test_a_table_that_is_added_later_steps_what_is_retained_and_leaves_the_other
     for at, each in expected.items():
         new = at[1] >= committed[at[0]]
         assert (at in served) == (each.unique_id[-1] in "024" or (each.unique_id[-1] in "135" and new)), at
+
+
+@pytest.mark.parametrize("limited", [False, True])
+@given(
+    drawn=raw_drawn,
+    polls=sizes,
+    crashes=crash_points,
+    moved=st.dictionaries(st.integers(1, 12), st.integers(0, 1), max_size=3),
+    even=aggregations,
+    odd=st.one_of(st.none(), aggregations),
+)
+@settings(max_examples=5, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+def test_tables_aggregate_and_evict_as_each_model_would_alone(
+    limited: bool,
+    drawn: list[tuple[int, int, int, int, int | None]],
+    polls: list[int],
+    crashes: list[tuple[str, int]],
+    moved: dict[int, int],
+    even: Aggregation,
+    odd: Aggregation | None,
+) -> None:
+    events = raw_events(drawn)
+    own = {"even": even, "odd": odd}
+    limits = Limits(idle_ttl_ms=5 * HOUR_MS, max_streams_per_partition=1) if limited else None
+    together = World(log_of(events), "exactly_once", aggregations=own, limits=limits)
+    per_poll = cycle(polls).__next__
+    for crash in crashes:
+        run(together, per_poll, crash=crash)
+    run(together, per_poll, moves={poll: away_and_back(partition) for poll, partition in moved.items()})
+    run(together, per_poll)
+    records = {each: Counter[bytes | None]() for each in (Channel.FORECASTS, Channel.DEAD_LETTERS)}
+    for name in own:
+        alone = World(log_of(events), "exactly_once", aggregations=own, limits=limits)
+        run(alone, lambda: 10**6, tables=(name,))
+        for channel in records:
+            records[channel] = records[channel] + Counter(value for _, value, _ in alone.log.published[channel])
+    for channel, expected_records in records.items():
+        assert Counter(value for _, value, _ in together.log.published[channel]) == expected_records
+    if limited:
+        return
+    found = published(value for _, value, _ in together.log.published[Channel.FORECASTS])
+    for name, aggregation in own.items():
+        if aggregation is not None:
+            mine = [event for event in events if fnmatch(event.unique_id, MATCHES[name])]
+            of_table = {stream: steps for stream, steps in found.items() if fnmatch(stream, MATCHES[name])}
+            assert of_table == expected(mine, aggregation, together.multipliers[name])
 
 
 def test_what_no_table_takes_is_counted_or_becomes_a_dead_letter() -> None:

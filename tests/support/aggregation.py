@@ -11,7 +11,7 @@ from typing import NamedTuple
 import polars as pl
 
 from rillcast.engine.periods import Aggregation
-from tests.support.toy import HOUR_MS, unroll
+from tests.support.toy import HOUR_MS, MULTIPLIER, unroll
 
 MINUTE_MS = 60_000
 BEGIN_MS = 400_000 * HOUR_MS
@@ -87,10 +87,12 @@ def offline(events: Sequence[Raw], aggregation: Aggregation, *, whole: bool = Fa
     return found
 
 
-def expected(events: Sequence[Raw], aggregation: Aggregation) -> dict[str, list[tuple[int, int]]]:
+def expected(
+    events: Sequence[Raw], aggregation: Aggregation, multiplier: int = MULTIPLIER
+) -> dict[str, list[tuple[int, int]]]:
     """Return by stream the period and the toy's forecast of each step."""
     return {
-        unique_id: list(zip(values, unroll(int(y) for y in values.values()), strict=True))
+        unique_id: list(zip(values, unroll((int(y) for y in values.values()), multiplier), strict=True))
         for unique_id, values in offline(events, aggregation).items()
     }
 

@@ -81,11 +81,13 @@ class MemoryModels:
 
 @dataclass
 class Table:
-    """A table of models: the model that serves it first, its store, and its roll-outs."""
+    """A table of models: the model that serves it first, its store, its roll-outs, and its aggregation."""
 
     bundle: Bundle
     store: Callable[[MemorySink], StateStore] | None = None
     models: MemoryModels | None = None
+    lateness: AllowedLateness | None = None
+    aggregation: Aggregation | None = None
 
 
 @dataclass
@@ -141,7 +143,7 @@ def build(
     sink = MemoryTransactionalSink(log) if settings.delivery == "exactly_once" else MemorySink(log)
     bundle = bundle or toy_bundle()
     registry, health = CollectorRegistry(), Health(clock=clock)
-    tables = tables or {"": Table(bundle, store, models)}
+    tables = tables or {"": Table(bundle, store, models, lateness, aggregation)}
     metrics = Metrics(registry, {name: table.bundle.metadata for name, table in tables.items()}, "cpu")
     summary = RunSummary(source.name, "dead letters")
 
@@ -151,8 +153,8 @@ def build(
             Device("cpu"),
             batching=Batching(batch_rows, row_buckets),
             limits=limits or Limits(),
-            lateness=lateness,
-            aggregation=aggregation,
+            lateness=tables[route].lateness,
+            aggregation=tables[route].aggregation,
             timer=clock,
         )
         output = ForecastOutput(sink, make_encoder("json", bundle.metadata))

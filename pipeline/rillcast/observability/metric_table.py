@@ -252,12 +252,14 @@ TABLE: Final = (
         "gauge",
         "Records between a model that follows and the positions at which its partitions are served.",
         ("model_id",),
+        by_model=True,
     ),
     Metric(
         "rillcast_model_warm_up_partitions",
         "gauge",
         "Partitions in which a model follows the serving one.",
         ("model_id",),
+        by_model=True,
     ),
     Metric(
         "rillcast_shadow_drops_total",

@@ -80,9 +80,10 @@ class RouteMetrics:
 
     def not_following(self, model_id: str) -> None:
         """Drop the series of a model that no longer follows."""
+        labels = (model_id, self._route) if self._route else (model_id,)  # another table may follow the same model
         for name in _FOLLOWING:
             with contextlib.suppress(KeyError):  # it has not followed yet
-                self._series[name].remove(model_id)
+                self._series[name].remove(*labels)
 
     def compared(self, role: Role, metadata: BundleMetadata, score: FloatArray) -> None:
         """Add the scores of a model for events by which two models are compared."""

@@ -85,6 +85,14 @@ def test_series_of_several_models_name_their_table_and_those_of_one_model_none()
     ]
     assert counted == [0, 2]
     assert registry.get_sample_value("rillcast_streams", {"model": "days"}) == 2
+    for name, lag in (("hours", 5), ("days", 7)):
+        metrics.of_route(name).following("next", lag, 2)  # both tables, the same model
+    metrics.of_route("hours").not_following("next")
+    lags = [
+        registry.get_sample_value("rillcast_model_warm_up_lag_records", {"model_id": "next", "model": name})
+        for name in ("hours", "days")
+    ]
+    assert lags == [None, 7]
     alone = CollectorRegistry()
     Metrics(alone, {"": toy}, "cpu").observe(published(events, stepped(2)))
     assert alone.get_sample_value("rillcast_events_total", {"status": "ok"}) == 2

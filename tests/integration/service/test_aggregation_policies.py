@@ -20,8 +20,7 @@ from rillcast.engine.periods import Aggregation
 from rillcast.engine.residents import Limits
 from rillcast.publishing.dead_letters import DeadLetter
 from rillcast.transports.base import Channel
-from rillcast_training.export.bundle import export
-from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
+from tests.support.forecasters import HOUR_MS, write_network
 from tests.support.memory import Log
 from tests.support.policy_tables import assert_settings_exist, codes, rows, statuses
 from tests.support.workers import build, observation
@@ -35,7 +34,7 @@ HOURLY = Frequency(HOUR_MS)
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     path: Path = tmp_path_factory.mktemp("bundle") / "m.onnx"
-    export(random_forecaster(small_config()), path, name="m")
+    write_network(path)
     return Bundle.load(path)
 
 

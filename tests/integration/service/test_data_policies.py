@@ -24,8 +24,7 @@ from rillcast.engine.residents import Limits
 from rillcast.publishing.dead_letters import DeadLetter
 from rillcast.publishing.filters import Policy
 from rillcast.transports.base import Channel
-from rillcast_training.export.bundle import export
-from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
+from tests.support.forecasters import HOUR_MS, write_network
 from tests.support.formats import format_of, mock_registry, writer_of
 from tests.support.memory import Log
 from tests.support.policy_tables import assert_settings_exist, codes, rows, statuses
@@ -40,7 +39,7 @@ CONTEXT = 12
 @pytest.fixture(scope="module")
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     path = tmp_path_factory.mktemp("bundle") / "m.onnx"
-    export(random_forecaster(small_config()), path, name="m")
+    write_network(path)
     return Bundle.load(path)
 
 

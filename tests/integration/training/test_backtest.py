@@ -16,6 +16,7 @@ import torch
 from rillcast import cli
 from rillcast_training.export.bundle import export
 from rillcast_training.model.forecaster import Forecaster
+from tests.support.forecasters import brief_parity
 from tests.support.unrolls import LEVELS, START_MS, hourly_forecaster, some_streams, unroll, write_bundle
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
@@ -163,14 +164,18 @@ def test_a_bundle_that_has_learnt_what_it_is_scored_on_is_told(
     model, data = tmp_path / "trained.onnx", (str(folder / "test.csv"), "--train", str(folder / "train.csv"))
     for until, seen in ((first, 0), (first + 1, STREAMS), (first + 13 * 3_600_000, 2 * STREAMS)):
         moment = np.datetime_as_string(np.datetime64(until, "ms"), timezone="UTC")
-        export(forecaster, model, name="trained", training={"data": "past.csv", "last_ds": str(moment)})
+        with brief_parity():
+            export(forecaster, model, name="trained", training={"data": "past.csv", "last_ds": str(moment)})
         assert cli.main(["backtest", str(model), *data, "--json"]) == 0
         captured = capsys.readouterr()
         found = json.loads(captured.out)["learnt_from"]
         warned = f"trained on past.csv, up to {moment}, and {seen} of {3 * STREAMS} origins lie before that"
         assert (warned in captured.err) == (seen > 0)
         assert (found or {"origins": 0})["origins"] == seen
-    export(forecaster, model, name="made", training={"data": "20 synthetic series", "last_ds": "2199-01-01T00:00:00Z"})
+    with brief_parity():
+        export(
+            forecaster, model, name="made", training={"data": "20 synthetic series", "last_ds": "2199-01-01T00:00:00Z"}
+        )
     assert cli.main(["backtest", str(model), *data]) == 0
     assert "trained on" not in capsys.readouterr().err
 

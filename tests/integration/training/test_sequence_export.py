@@ -95,7 +95,7 @@ def test_a_forecast_depends_neither_on_the_batch_size_nor_on_the_neighbours(cell
     streams = BATCH_SIZES[-1]
     engines = {rows: engine(cell, batch_rows=rows) for rows in BATCH_SIZES}
     shuffle = np.random.default_rng(1)
-    for ids, hours, y, offset in polls(streams, 12):
+    for ids, hours, y, offset in polls(streams, 8):
         expected = outputs(step(engines[streams], ids, hours, y, offset))
         for rows in BATCH_SIZES[:-1]:
             order = shuffle.permutation(streams)

@@ -51,7 +51,7 @@ class JsonEncoder(OneRecord):
         _, horizon, quantiles = columns.forecast.shape
         forecast = rounded(columns.forecast, self._quantiles, self._decimals)
         lists = np.ascontiguousarray(forecast.transpose(0, 2, 1)).reshape(-1, horizon)
-        cut = (orjson.dumps(lists, option=_NUMPY)[2:-1] + b",").split(b"[")  # each list has its `],`
+        cut = orjson.dumps(lists, option=_NUMPY).split(b"[")[2:]  # each list with `],` behind it, the last with `]]`
         parts = [repeat(b'{"unique_id":"'), texts(list(columns.unique_ids)), repeat(b'","ds":"'), times(columns.ds)]
         parts += [repeat(self._constant), [self._status[status] for status in columns.status.tolist()]]
         for number, name in enumerate(self._levels):

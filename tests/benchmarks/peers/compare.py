@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.peers.compare --model MODEL --kafka.bootstrap-servers HOST:PORT [--json]
 
-Owns: the peers' environments, which are made once, and the comparison. A peer gets fewer events than the service,
-because it is slower by orders of magnitude. Both are timed from their first event in hand to the delivery of their last
-result. Each peer's script says what it keeps of its state, and where.
+Owns: the comparison. A peer's forecasts are compared with the engine's before it is timed. It gets fewer events than
+the service, because it is slower by orders of magnitude. Both are timed from their first event in hand to the delivery
+of their last result; the clock of the JVM's peers starts after a fifth of their events, when their code is compiled.
+Each program says what it keeps of its state, and where.
 """
 
 from __future__ import annotations
@@ -13,49 +14,33 @@ import argparse
 import json
 import logging
 import statistics
-import subprocess
 import sys
+import tempfile
 import uuid
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from rillcast.benchmarks.backlog import fill_backlog, for_one_run
+from rillcast.benchmarks.backlog import fill_backlog, for_one_run, observations
+from rillcast.benchmarks.load import name_of
 from rillcast.benchmarks.machine import machine
 from rillcast.benchmarks.output import show
+from rillcast.benchmarks.process import Topics
 from rillcast.benchmarks.serve import serve
 from rillcast.benchmarks.timing import Measured, in_process
 from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.shipped import locate
 from rillcast.cli import flags
 from rillcast.errors import RillcastError
 from rillcast.settings import Settings
+from tests.benchmarks.peers import equality
+from tests.benchmarks.peers.programs import PEERS, Peer, call, command
 
 log = logging.getLogger(__name__)
 
-_HERE: Final = Path(__file__).parent
-_DEADLINE_S: Final = 900.0
-_COMMON: Final = ("numpy", "onnxruntime", "orjson")
-
-
-@dataclass(frozen=True, slots=True)
-class Peer:
-    """A peer: its script, its packages, its share of the events, and the most streams that it gets."""
-
-    script: str
-    packages: tuple[str, ...]
-    share: float
-    streams: int = 10**9
-
-
-PEERS: Final = {
-    "quix": Peer("quix.py", ("quixstreams>=3.28,<4",), 0.1),
-    "bytewax": Peer("bytewax_flow.py", ("bytewax==0.21.1", "confluent-kafka"), 0.1),
-    "faust": Peer("faust_app.py", ("faust-streaming>=0.15.3,<0.16",), 0.05),
-    # Few, so that each has seen several seasons: before that, river has nothing to learn from.
-    "river": Peer("river_loop.py", ("river>=0.26,<0.27", "confluent-kafka"), 0.1, streams=20),
-    "plain": Peer("plain.py", ("confluent-kafka",), 0.2),
-    "window": Peer("window.py", ("confluent-kafka",), 0.01, streams=8),  # few, so that their windows are full
-}
+_SERVICES: Final = {"at_least_once": "rillcast", "exactly_once": "rillcast_exactly_once"}
+_CHECKED_STREAMS: Final = 20
+_CHECKED_EVENTS: Final = 2_000
 
 
 def main() -> int:
@@ -93,37 +78,42 @@ def compare(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     """Return rates and processor time of the service and of each peer, and the ratio of the rates.
 
     Raises:
-        RillcastError: A peer could not be installed or failed; its output is in the message.
+        RillcastError: A peer could not be installed, failed, or computes other forecasts; its output is in the message.
     """
-    metadata = Bundle.load(settings.model).metadata
+    settings = settings.model_copy(update={"model": str(locate(str(settings.model)))})
+    bundle = Bundle.load(settings.one_model)
     names = args.peers.split(",")
     if unknown := set(names) - set(PEERS):
         raise RillcastError(f"unknown peers {sorted(unknown)}; known are {sorted(PEERS)}")
-    pythons = {name: _environment(args.venvs, name) for name in names}
+    commands = {name: command(PEERS[name], name, args.venvs) for name in names}
+    for name in names:
+        if PEERS[name].same_forecasts:
+            _require_same(name, commands[name], settings, bundle, args.partitions)
+    services = {_SERVICES[PEERS[name].delivery]: PEERS[name].delivery for name in names}
     backlogs = {
         name: fill_backlog(
             settings,
             args.partitions,
-            metadata.frequency,
+            bundle.metadata.frequency,
             round(args.events * (PEERS[name].share if name in PEERS else 1)),
             min(args.streams, PEERS[name].streams) if name in PEERS else args.streams,
         )
-        for name in ("rillcast", *names)
+        for name in (*services, *names)
     }
-    runs: dict[str, list[Measured]] = {"rillcast": [], **{name: [] for name in names}}
+    runs: dict[str, list[Measured]] = {name: [] for name in backlogs}
     for number in range(args.repeat):
         for name in list(runs) if number % 2 else reversed(list(runs)):
             topics, events = backlogs[name]
             own = for_one_run(topics.settings, settings.kafka.client, "json")
             measured = (
-                _run(pythons[name], PEERS[name].script, own, events, args.partitions)
+                run(commands[name], PEERS[name], own, events, args.partitions)
                 if name in PEERS
-                else in_process(serve, own, events)
+                else in_process(serve, _with_delivery(own, services[name]), events)
             )
             log.info("%s: %s", name, measured.summary())
             runs[name].append(measured)
     return {
-        "model": f"{metadata.name}@{metadata.model_id}",
+        "model": name_of(bundle),
         "streams": args.streams,
         "runs": {
             name: {
@@ -131,48 +121,53 @@ def compare(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
                 "events_per_second": statistics.median(run.rate for run in measured),
                 "cpu_us_per_event": statistics.median(run.cpu_seconds / run.events * 1e6 for run in measured),
                 "peak_rss_mib": statistics.median(run.peak_rss_mib for run in measured),
-                "rillcast_is_faster_by": statistics.median(
-                    own.rate / run.rate for own, run in zip(runs["rillcast"], measured, strict=True)
-                ),
+                "rillcast_is_faster_by": _ratio(runs[_of(name)], measured),
             }
             for name, measured in runs.items()
         },
     }
 
 
-def _environment(folder: Path, name: str) -> Path:
-    """Return the interpreter of a peer's environment, which is made if absent."""
-    home = folder / name
-    python, ready = home / "bin" / "python", home / ".ready"
-    if not ready.exists():
-        log.info("installing %s into %s", name, home)
-        _call([sys.executable, "-m", "venv", "--clear", str(home)], f"the environment of {name}")
-        packages = [*PEERS[name].packages, *_COMMON]
-        _call([str(python), "-m", "pip", "install", "--quiet", *packages], f"installing {name}")
-        ready.touch()
-    return python
+def run(start: list[str], peer: Peer, settings: Settings, events: int, partitions: int) -> Measured:
+    """Run a peer over a backlog.
 
-
-def _run(python: Path, script: str, settings: Settings, events: int, partitions: int) -> Measured:
+    Raises:
+        RillcastError: It failed, or ended without a result.
+    """
     topics = settings.input.topic, settings.output.topic
     where = [settings.kafka.bootstrap_servers, *topics, f"peer-{uuid.uuid4().hex[:8]}"]
-    numbers = str(events), str(partitions)
-    output = _call([str(python), str(_HERE / script), *where, *numbers, str(settings.model)], script)
+    task = [*where, str(events), str(partitions), str(settings.model)]
+    with tempfile.TemporaryDirectory(prefix="rillcast-peer-") as scratch:
+        if peer.on_jvm:
+            start = [*start[:1], f"-Djava.io.tmpdir={scratch}", *start[1:]]
+            task += [peer.delivery, *peer.options]
+        output = call([*start, *task], peer.program)
     try:
         fields = json.loads(output.splitlines()[-1])
     except (IndexError, ValueError) as error:
-        raise RillcastError(f"{script} ended without a result; its output: {output[-1000:]!r}") from error
+        raise RillcastError(f"{peer.program} ended without a result; its output: {output[-1000:]!r}") from error
     return Measured(fields["events"], fields["seconds"], fields["cpu_seconds"], fields["peak_rss_mib"])
 
 
-def _call(command: list[str], what: str) -> str:
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=_DEADLINE_S, check=False)
-    except subprocess.TimeoutExpired as error:
-        raise RillcastError(f"{what} was not done within {_DEADLINE_S:g} s") from error
-    if done.returncode:
-        raise RillcastError(f"{what} failed with {done.returncode}:\n{done.stdout[-1000:]}{done.stderr[-3000:]}")
-    return done.stdout
+def _require_same(name: str, start: list[str], settings: Settings, bundle: Bundle, partitions: int) -> None:
+    keys, values = observations(bundle.metadata.frequency, _CHECKED_STREAMS, 0, _CHECKED_EVENTS // _CHECKED_STREAMS)
+    topics = Topics(settings, partitions)
+    topics.fill(keys, values)
+    run(start, PEERS[name], topics.settings, len(values), partitions)
+    equality.require_same(name, equality.of_engine(bundle, values), equality.of_topic(topics.settings, len(values)))
+
+
+def _with_delivery(settings: Settings, delivery: str) -> Settings:
+    return settings.model_copy(update={"worker": settings.worker.model_copy(update={"delivery": delivery})})
+
+
+def _of(name: str) -> str:
+    """Return the run of the service that a run is compared with."""
+    return _SERVICES[PEERS[name].delivery] if name in PEERS else name
+
+
+def _ratio(own: Sequence[Measured], others: Sequence[Measured]) -> float:
+    return statistics.median(one.rate / other.rate for one, other in zip(own, others, strict=True))
 
 
 if __name__ == "__main__":

@@ -34,6 +34,21 @@ TARGETS: Mapping[str, str] = {
     "rss_bytes_per_stream_1m": "under 4,294 (4 GiB in all)",
     "catch_up_ratio": "at least 5",
     "raw_joining_to_decoding_ratio": "at most 2.5",
+    "file_sorted_ratio": "at least 0.8",
+    "file_sorted_ratio_default": "at least 0.8",
+    "file_to_topic_ratio": "at least 0.7",
+    "ratio_to_echo_json_default": "none",
+    "latency_p50_ms_default": "none",
+    "ratio_to_kafka_streams": "at least 20",
+    "ratio_to_flink": "at least 20",
+    "ratio_to_kafka_streams_batched": "at least 3",
+}
+
+
+# Results of a part with another model or another part of its forecasts, by the end of their name.
+_OTHERS: Mapping[str, str] = {
+    "_default": "the default bundle",
+    "_default_selected": "the default bundle, 3 levels and 24 steps published",
 }
 
 
@@ -42,6 +57,7 @@ def page(results: Mapping[str, Result]) -> str:
     parts = [_head(results), _summary(results)]
     for name, title, body in (
         ("step", "Engine alone", _step),
+        ("file", "From a file to a file", _file),
         ("kafka", "Whole service over Kafka", _kafka),
         ("kafka_python", "The same with kafka-python", _kafka),
         ("workers", "Two workers against one", _workers),
@@ -50,6 +66,9 @@ def page(results: Mapping[str, Result]) -> str:
         ("peers", "Neighbours", _peers),
     ):
         parts.append(f"## {title}\n\n" + (body(results[name]) if name in results else "Not measured in this run."))
+        for suffix, of in _OTHERS.items():
+            if name + suffix in results:
+                parts.append(f"### {title}: {of}\n\n" + body(results[name + suffix]))
     gpu = """
         Not measured: no GPU was at hand. So nothing is known of the speed of a GPU, or of the gain from `cuda_graphs`.
         `rillcast bench gpu MODEL` measures both, and compares the forecasts with those of the CPU
@@ -66,7 +85,8 @@ def _head(results: Mapping[str, Result]) -> str:
     where = f"""
         Machine: {machine["cores"]} cores of an {machine["cpu"]} (KVM), no GPU, the broker on the same machine; Python
         {machine["python"]}, ONNX Runtime {machine["onnxruntime"]}, numpy {machine["numpy"]}. Model: GRU of 64, 168
-        lags, calendar, scores; 24 horizons, 3 levels; random weights."""
+        lags, calendar, scores; 24 horizons, 3 levels; random weights. The default bundle is `universal:1h`, experts and
+        no network, with 48 horizons and 9 levels."""
     why = """
         [Where the time goes](hot-path.md) explains the figures, [Scaling](scaling.md) has the arithmetic for many
         machines."""
@@ -87,28 +107,45 @@ def _step(result: Result) -> str:
     return _table(("streams per call", "steps/s", "us per step", "range"), rows)
 
 
+def _file(result: Result) -> str:
+    about = f"""
+        {result["streams"]:,} streams, {result["events"]:,} events, {result["format"]} in, JSON Lines out,
+        {result["bytes_per_forecast"]:,.0f} bytes a forecast; `rillcast run` in one process. `interleaved` is sorted by
+        time, `sorted` by stream. Its rate is {result["file_sorted_ratio"]:.2f} of the other one's."""
+    rows = [
+        (order, f"{run['events_per_second']:,.0f}", f"{run['cpu_us_per_event']:.1f}", _stages(run))
+        for order, run in result["runs"].items()
+    ]
+    return _prose(about) + "\n\n" + _table(("order", "events/s", "processor us", "stages"), rows)
+
+
+def _stages(run: Result) -> str:
+    return ", ".join(f"{stage} {us:.2f}" for stage, us in run["stages_us_per_event"].items())
+
+
 def _kafka(result: Result) -> str:
     about = f"""
         {result["streams"]:,} streams, `{result["delivery"]}`. The limit (`echo`) is a loop that reads the same events
         through the same client, decodes them, encodes forecasts of the same size with the same codec and writes them.
         Stages are microseconds of processor time of the loop's thread per event; `step` is wall time in the engine,
-        which may run in a second thread. `busy` is the service with 8 streams."""
+        which may run in a second thread. `busy` is the service with 8 streams, `file` the same events from a file."""
     rows = []
     for case in result["cases"]:
         for name, run in case["runs"].items():
-            stages = ", ".join(f"{stage} {us:.2f}" for stage, us in run["stages_us_per_event"].items())
             ratio = f"{case['ratio_to_echo']:.2f}" if name == "service" else ""
             rows.append(
                 (
                     case["codec"],
+                    f"{case['bytes_per_forecast']:,.0f}",
                     name,
                     f"{run['events_per_second']:,.0f}",
                     ratio,
                     f"{run['cpu_us_per_event']:.1f}",
-                    stages,
+                    _stages(run),
                 )
             )
-    return _prose(about) + "\n\n" + _table(("codec", "run", "events/s", "of the limit", "processor us", "stages"), rows)
+    head = "codec", "bytes a forecast", "run", "events/s", "of the limit", "processor us", "stages"
+    return _prose(about) + "\n\n" + _table(head, rows)
 
 
 def _workers(result: Result) -> str:
@@ -157,10 +194,15 @@ def _peers(result: Result) -> str:
     ]
     about = """
         The same events, model and broker, one process each, in turns. A neighbour steps the same bundle one event at a
-        time, as its per-key callback has to; the scripts are in `tests/benchmarks/peers/`. `plain` is a loop with
-        librdkafka and a dictionary of states, `window` steps through the last 96 events again for each one. `river` has
-        no recurrent model: it runs a seasonal autoregression of its own per stream, online, and gives points without
-        quantiles. Of these only Rillcast, Quix Streams and Faust keep state that survives a crash."""
+        time, as its per-key callback has to; the programs are in `tests/benchmarks/peers/`, and their forecasts are
+        compared with the engine's before they are timed. `plain` is a loop with librdkafka and a dictionary of states,
+        `window` steps through the last 96 events again for each one. `river` has no recurrent model: it runs a seasonal
+        autoregression of its own per stream, online, and gives points without quantiles. Kafka Streams and Flink have
+        ONNX Runtime's Java package and two threads that step. Kafka Streams keeps state in RocksDB and a changelog
+        topic, Flink on its heap with a checkpoint every second. Their clock starts after a fifth of the events, when
+        their code is compiled. `batched` collects up to 256 events by hand before it steps them, and loses those in a
+        crash. Names with `exactly_once` are compared with the service under `exactly_once`. Of these only Rillcast,
+        Kafka Streams, Flink, Quix Streams and Faust keep state that survives a crash."""
     head = ("", "events", "events/s", "processor us per event", "peak MiB", "Rillcast is faster by")
     return _prose(about) + "\n\n" + _table(head, rows)
 

@@ -31,11 +31,12 @@ class Part:
 
     Attributes:
         name: Name of the result.
-        arguments: Arguments of the command; `MODEL` stands for the bundle.
+        arguments: Arguments of the command; `MODEL` and `DEFAULT` stand for the bundles.
         on_kafka: Whether it takes the settings of a service.
         figures: Function from its result to the figures of acceptance.
         quick: Options of a short run, which override.
         module: Module to run, with its first arguments.
+        model: The bundle that a service serves.
     """
 
     name: str
@@ -44,6 +45,7 @@ class Part:
     figures: Callable[[Figures], Figures]
     quick: tuple[str, ...] = ()
     module: tuple[str, ...] = ("rillcast", "bench")
+    model: str = "MODEL"
 
 
 def _of_kafka(result: Figures) -> Figures:
@@ -52,9 +54,16 @@ def _of_kafka(result: Figures) -> Figures:
         "ratio_to_echo_json": cases["librdkafka", "json"]["ratio_to_echo"],
         "ratio_to_echo_float32": cases["librdkafka", "float32"]["ratio_to_echo"],
         "hot_streams_ratio": cases["librdkafka", "json"]["busy_ratio"],
+        "file_to_topic_ratio": cases["librdkafka", "json"]["file_to_topic_ratio"],
     }
 
 
+def _of_peers(result: Figures) -> Figures:
+    names = "quix", "kafka_streams", "flink", "kafka_streams_batched"
+    return {f"ratio_to_{name}": result["runs"][name]["rillcast_is_faster_by"] for name in names}
+
+
+_ON_KAFKA: Final = ("kafka", "--clients", "librdkafka", "--codecs", "json,msgpack,float32")
 PARTS: Final = (
     Part("step", ("step", "MODEL"), on_kafka=False, figures=lambda _: {}, quick=("--seconds", "0.2")),
     Part(
@@ -101,7 +110,21 @@ PARTS: Final = (
         quick=("--rounds", "1"),
         module=("tests.benchmarks.cells_and_head",),
     ),
-    Part("file", ("file", "MODEL"), on_kafka=False, figures=lambda _: {}, quick=("--events", "20000", "--repeat", "1")),
+    Part("step_default", ("step", "DEFAULT"), on_kafka=False, figures=lambda _: {}, quick=("--seconds", "0.2")),
+    Part(
+        "file",
+        ("file", "MODEL"),
+        on_kafka=False,
+        figures=lambda result: {"file_sorted_ratio": result["file_sorted_ratio"]},
+        quick=("--events", "20000", "--repeat", "1"),
+    ),
+    Part(
+        "file_default",
+        ("file", "DEFAULT"),
+        on_kafka=False,
+        figures=lambda result: {"file_sorted_ratio_default": result["file_sorted_ratio"]},
+        quick=("--events", "20000", "--repeat", "1"),
+    ),
     Part(
         "memory",
         ("memory", "MODEL"),
@@ -110,11 +133,34 @@ PARTS: Final = (
         quick=("--streams", "50000"),
     ),
     Part(
+        "memory_default",
+        ("memory", "DEFAULT", "--streams", "200000"),
+        on_kafka=False,
+        figures=lambda _: {},
+        quick=("--streams", "10000"),
+    ),
+    Part(
         "kafka",
-        ("kafka", "--clients", "librdkafka", "--codecs", "json,msgpack,float32", "--busy", "8", "--events", "1000000"),
+        (*_ON_KAFKA, "--busy", "8", "--file", "--events", "1000000"),
         on_kafka=True,
         figures=_of_kafka,
         quick=("--events", "40000", "--repeat", "1"),
+    ),
+    Part(
+        "kafka_default",
+        (*_ON_KAFKA, "--busy", "8", "--file"),
+        on_kafka=True,
+        figures=lambda result: {"ratio_to_echo_json_default": result["cases"][0]["ratio_to_echo"]},
+        quick=("--events", "20000", "--repeat", "1"),
+        model="DEFAULT",
+    ),
+    Part(
+        "kafka_default_selected",
+        (*_ON_KAFKA, "--publish.levels", "0.1,0.5,0.9", "--publish.horizons", "1-24"),
+        on_kafka=True,
+        figures=lambda _: {},
+        quick=("--events", "20000", "--repeat", "1"),
+        model="DEFAULT",
     ),
     Part(
         "kafka_python",
@@ -125,6 +171,14 @@ PARTS: Final = (
     ),
     Part("workers", ("workers",), on_kafka=True, figures=lambda _: {}, quick=("--events", "40000", "--repeat", "1")),
     Part(
+        "workers_default",
+        ("workers",),
+        on_kafka=True,
+        figures=lambda _: {},
+        quick=("--events", "20000", "--repeat", "1"),
+        model="DEFAULT",
+    ),
+    Part(
         "latency",
         ("latency",),
         on_kafka=True,
@@ -132,12 +186,29 @@ PARTS: Final = (
         quick=("--seconds", "4", "--events", "40000"),
     ),
     Part(
+        "latency_default",
+        ("latency",),
+        on_kafka=True,
+        figures=lambda result: {"latency_p50_ms_default": result["p50_ms"]},
+        quick=("--seconds", "4", "--events", "20000"),
+        model="DEFAULT",
+    ),
+    Part(
         "peers",
         (),
         on_kafka=True,
-        figures=lambda result: {"ratio_to_quix": result["runs"]["quix"]["rillcast_is_faster_by"]},
+        figures=_of_peers,
         quick=("--events", "20000", "--repeat", "1"),
         module=("tests.benchmarks.peers.compare",),
+    ),
+    Part(
+        "peers_default",
+        ("--peers", "kafka_streams,kafka_streams_batched,flink,quix,plain", "--events", "50000"),
+        on_kafka=True,
+        figures=lambda _: {},
+        quick=("--events", "10000", "--repeat", "1"),
+        module=("tests.benchmarks.peers.compare",),
+        model="DEFAULT",
     ),
 )
 # Every figure of acceptance stands in the last line; what no part gives is null.
@@ -145,7 +216,9 @@ FIGURES: Final = (
     *("ratio_to_echo_json", "ratio_to_echo_float32", "ratio_to_quix", "kafka_python_ratio_to_echo"),
     *("hot_streams_ratio", "peak_share_h128", "peak_share_h64_whole_step", "flatness_steps", "flatness_streams"),
     *("latency_p50_ms", "latency_p99_ms", "rss_bytes_per_stream_1m", "catch_up_ratio"),
-    "raw_joining_to_decoding_ratio",
+    *("raw_joining_to_decoding_ratio", "file_sorted_ratio", "file_sorted_ratio_default", "file_to_topic_ratio"),
+    *("ratio_to_echo_json_default", "latency_p50_ms_default"),
+    *("ratio_to_kafka_streams", "ratio_to_flink", "ratio_to_kafka_streams_batched"),
 )
 
 
@@ -157,7 +230,7 @@ def main() -> int:
     parser.add_argument("--only", help="parts to run, separated by commas; results of others in the folder are kept")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
-    models = {"MODEL": _untrained(args.folder, 64)}
+    models = {"MODEL": str(_untrained(args.folder, 64)), "DEFAULT": "universal:1h"}
     chosen = [part for part in PARTS if args.only is None or part.name in args.only.split(",")]
     written = args.folder / "results.json"
     results: dict[str, Figures] = json.loads(written.read_text()) if args.only and written.exists() else {}
@@ -187,10 +260,10 @@ def figures(results: Mapping[str, Figures]) -> Figures:
     return found
 
 
-def _run(part: Part, models: Mapping[str, Path], bootstrap: str, *, quick: bool) -> Figures | None:
-    arguments = [str(models.get(argument, argument)) for argument in part.arguments]
+def _run(part: Part, models: Mapping[str, str], bootstrap: str, *, quick: bool) -> Figures | None:
+    arguments = [models.get(argument, argument) for argument in part.arguments]
     if part.on_kafka:
-        arguments += ["--model", str(models["MODEL"]), "--kafka.bootstrap-servers", bootstrap]
+        arguments += ["--model", models[part.model], "--kafka.bootstrap-servers", bootstrap]
     arguments += part.quick if quick else ()
     command: Sequence[str] = [sys.executable, "-m", *part.module, *arguments, "--json"]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_DEADLINE_S, check=False)

@@ -1,9 +1,11 @@
-"""Backlogs of a service: observations, topics that hold them, and settings to read them from the beginning."""
+"""Backlogs of a service: observations, topics and files that hold them, and settings to read these from the start."""
 
 from __future__ import annotations
 
 import uuid
-from typing import Final
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final, Literal
 
 import msgspec
 
@@ -14,6 +16,9 @@ from rillcast.settings import Settings
 
 _PART_EVENTS: Final = 100_000
 _encode = msgspec.json.Encoder().encode
+Order = Literal["interleaved", "sorted"]
+ORDERS: Final[tuple[Order, ...]] = ("interleaved", "sorted")
+"""Orders of a file: by time, so that streams take turns; and by stream, as most tables are."""
 
 
 def observations(frequency: Frequency, streams: int, first: int, rounds: int) -> tuple[list[bytes], list[bytes]]:
@@ -40,6 +45,32 @@ def fill_backlog(
     for first in range(0, rounds, part):
         topics.fill(*observations(frequency, streams, first, min(part, rounds - first)))
     return topics, rounds * streams
+
+
+def write_file(path: Path, values: Sequence[bytes], streams: int, order: Order) -> None:
+    """Write observations of `observations`, which are in the order of time, as CSV or JSON Lines by the path's name."""
+    if order == "sorted":
+        values = [value for number in range(streams) for value in values[number::streams]]
+    if path.suffix == ".csv":
+        events = map(msgspec.json.decode, values)
+        lines = [f"{event['unique_id']},{event['ds']},{event['y']}\n" for event in events]
+        path.write_text("unique_id,ds,y\n" + "".join(lines))
+    else:
+        path.write_bytes(b"\n".join(values) + b"\n")
+
+
+def for_a_file(settings: Settings, path: Path) -> Settings:
+    """Return settings under which the file is read, and forecasts are written next to it as JSON Lines."""
+    return settings.model_copy(
+        update={
+            "input": settings.input.model_copy(update={"path": str(path)}),
+            "output": settings.output.model_copy(
+                update={"path": str(path.with_name("forecasts.jsonl")), "codec": "json"}
+            ),
+            "dead_letters": settings.dead_letters.model_copy(update={"path": str(path.with_name("dead.jsonl"))}),
+            "http": settings.http.model_copy(update={"port": 0}),
+        }
+    )
 
 
 def for_one_run(settings: Settings, client: str, codec: str) -> Settings:

@@ -15,6 +15,8 @@ from typing import Any, Final
 
 import numpy as np
 
+from rillcast.arrays import FloatArray
+from rillcast.benchmarks.load import START_MS
 from rillcast.benchmarks.timing import Measured, Stopwatch
 from rillcast.bundle.bundle import Bundle, BundleMetadata
 from rillcast.codecs.connect import open_encoder
@@ -44,10 +46,7 @@ def _replier(settings: Settings, metadata: BundleMetadata, stages: dict[str, flo
     """Return a function from observations to records as large as the service's."""
     decoder = ObservationDecoder()
     encoder = open_encoder(settings, metadata)
-    numbers = np.random.default_rng(0)
-    shape = _RECORDS, metadata.horizon, len(metadata.quantiles)
-    forecast = (100 + 10 * numbers.normal(size=shape)).astype(np.float32)
-    anomaly = numbers.random(_RECORDS).astype(np.float32)
+    forecast, anomaly = _forecasts(metadata)
 
     def reply(values: Sequence[bytes | None], partitions: Sequence[int | None], offsets: Sequence[int | None]) -> Any:
         started = time.thread_time()
@@ -71,6 +70,30 @@ def _replier(settings: Settings, metadata: BundleMetadata, stages: dict[str, flo
         return records
 
     return reply
+
+
+def bytes_per_forecast(settings: Settings, metadata: BundleMetadata) -> float:
+    """Return the mean length of the records that a forecast becomes, without their keys."""
+    forecast, anomaly = _forecasts(metadata)
+    rows = np.arange(len(forecast))
+    columns = ForecastColumns(
+        [f"stream-{row}" for row in rows],
+        np.full_like(rows, START_MS),
+        np.zeros(rows.size, np.int8),
+        forecast,
+        anomaly,
+        rows,
+        rows,
+    )
+    return sum(map(len, open_encoder(settings, metadata).encode(columns)[1])) / rows.size
+
+
+def _forecasts(metadata: BundleMetadata) -> tuple[FloatArray, FloatArray]:
+    """Return forecasts of a poll, `(n, H, Q)`, and their anomalies."""
+    numbers = np.random.default_rng(0)
+    shape = _RECORDS, metadata.horizon, len(metadata.quantiles)
+    forecast = np.sort(100 + 10 * numbers.normal(size=shape), axis=2)
+    return forecast.astype(np.float32), numbers.random(_RECORDS).astype(np.float32)
 
 
 def _librdkafka(settings: Settings, events: int, reply: _Reply, watch: Stopwatch, stages: dict[str, float]) -> int:

@@ -8,22 +8,25 @@ from __future__ import annotations
 
 import argparse
 import logging
-import statistics
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+import tempfile
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from rillcast.benchmarks.backlog import fill_backlog, for_one_run
-from rillcast.benchmarks.echo import echo
+from rillcast.benchmarks.backlog import fill_backlog, for_a_file, for_one_run, observations, write_file
+from rillcast.benchmarks.echo import bytes_per_forecast, echo
 from rillcast.benchmarks.load import name_of
-from rillcast.benchmarks.process import Topics
 from rillcast.benchmarks.serve import serve
-from rillcast.benchmarks.timing import Measured, in_process
+from rillcast.benchmarks.timing import Measured, in_process, medians, ratio
 from rillcast.bundle.bundle import Bundle
 from rillcast.settings import Settings
 
 log = logging.getLogger(__name__)
 
-_SERVICE, _LIMIT, _BUSY = "service", "echo", "busy"
+_Plan: TypeAlias = tuple[Callable[[Settings, int], Measured], Settings, int]
+
+_SERVICE, _LIMIT, _BUSY, _FILE = "service", "echo", "busy", "file"
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -41,6 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--events", type=int, default=200_000, help="events per run, a tenth with kafka-python (default: 200000)"
     )
+    parser.add_argument("--file", action="store_true", help="also measure the same events from a file to a file (json)")
     parser.add_argument("--repeat", type=int, default=3, help="rounds (default: 3)")
 
 
@@ -49,15 +53,25 @@ def measure(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     bundle = Bundle.load(settings.one_model)
     frequency = bundle.metadata.frequency
     cases = []
-    for client in args.clients.split(","):
-        # kafka-python is ten times slower, and a run of seconds is enough.
-        events = args.events if client == "librdkafka" else args.events // 10
-        backlog = fill_backlog(settings, args.partitions, frequency, events, args.streams)
-        busy = None
-        if args.busy:
-            busy = fill_backlog(settings, args.partitions, frequency, events // 4, args.busy)
-        for codec in args.codecs.split(","):
-            cases.append(_case(backlog, busy, client, codec, args))  # noqa: PERF401  each takes minutes
+    with tempfile.TemporaryDirectory(prefix="rillcast-bench-") as folder:
+        for client in args.clients.split(","):
+            # kafka-python is ten times slower, and a run of seconds is enough.
+            events = args.events if client == "librdkafka" else args.events // 10
+            topics, filled = fill_backlog(settings, args.partitions, frequency, events, args.streams)
+            busy = fill_backlog(settings, args.partitions, frequency, events // 4, args.busy) if args.busy else None
+            path = Path(folder) / "observations.jsonl" if args.file else None
+            if path is not None:
+                values = observations(frequency, args.streams, 0, filled // args.streams)[1]
+                write_file(path, values, args.streams, "interleaved")
+            for codec in args.codecs.split(","):
+                of_topic = for_one_run(topics.settings, client, codec)
+                plans: dict[str, _Plan] = {_SERVICE: (serve, of_topic, filled), _LIMIT: (echo, of_topic, filled)}
+                if busy is not None:
+                    plans[_BUSY] = serve, for_one_run(busy[0].settings, client, codec), busy[1]
+                if path is not None and codec == "json":
+                    plans[_FILE] = serve, for_a_file(of_topic, path), filled
+                size = bytes_per_forecast(of_topic, bundle.metadata)
+                cases.append({"client": client, "codec": codec, "bytes_per_forecast": size} | _case(plans, args))
     return {
         "model": name_of(bundle),
         "streams": args.streams,
@@ -66,53 +80,32 @@ def measure(args: argparse.Namespace, settings: Settings) -> dict[str, Any]:
     }
 
 
-def _case(
-    backlog: tuple[Topics, int], busy: tuple[Topics, int] | None, client: str, codec: str, args: argparse.Namespace
-) -> dict[str, Any]:
-    runs: dict[str, list[Measured]] = {_SERVICE: [], _LIMIT: []}
-    if busy is not None:
-        runs[_BUSY] = []
+def _case(plans: Mapping[str, _Plan], args: argparse.Namespace) -> dict[str, Any]:
+    runs: dict[str, list[Measured]] = {name: [] for name in plans}
     for number in range(args.repeat):
         for name in list(runs) if number % 2 else reversed(list(runs)):
-            topics, events = busy if name == _BUSY and busy is not None else backlog
-            of_run = for_one_run(topics.settings, client, codec)
-            runs[name].append(in_process(echo if name == _LIMIT else serve, of_run, events))
-            log.info("%s %s %s: %s", client, codec, name, runs[name][-1].summary())
-    figures = {name: _summary(measured) for name, measured in runs.items()}
-    ratio = _ratio(runs[_SERVICE], runs[_LIMIT])
-    case = {"client": client, "codec": codec, "events": backlog[1], "runs": figures, "ratio_to_echo": ratio}
-    if busy is not None:
-        case |= {"busy_streams": args.busy, "busy_ratio": _ratio(runs[_BUSY], runs[_SERVICE])}
-    return case
-
-
-def _ratio(runs: Sequence[Measured], limits: Sequence[Measured]) -> float:
-    """Return the median of the rounds' ratios of rates."""
-    return statistics.median(run.rate / limit.rate for run, limit in zip(runs, limits, strict=True))
-
-
-def _summary(runs: Sequence[Measured]) -> dict[str, Any]:
-    """Return medians, with the spread of the rate."""
-    each = [run.summary() for run in runs]
-    rates = [run.rate for run in runs]
-    stages: Final[Mapping[str, float]] = each[0]["stages_us_per_event"]
-    return {
-        "events_per_second": statistics.median(rates),
-        "min": min(rates),
-        "max": max(rates),
-        "cpu_us_per_event": statistics.median(run["cpu_us_per_event"] for run in each),
-        "peak_rss_mib": statistics.median(run["peak_rss_mib"] for run in each),
-        "stages_us_per_event": {
-            name: statistics.median(run["stages_us_per_event"][name] for run in each) for name in stages
-        },
+            loop, settings, events = plans[name]
+            kafka = settings.kafka.model_copy(update={"group_id": f"bench-{uuid.uuid4().hex[:8]}"})
+            runs[name].append(in_process(loop, settings.model_copy(update={"kafka": kafka}), events))
+            log.info("%s: %s", name, runs[name][-1].summary())
+    case: dict[str, Any] = {
+        "events": plans[_SERVICE][2],
+        "runs": {name: medians(measured) for name, measured in runs.items()},
+        "ratio_to_echo": ratio(runs[_SERVICE], runs[_LIMIT]),
     }
+    if _FILE in runs:
+        case["file_to_topic_ratio"] = ratio(runs[_FILE], runs[_SERVICE])
+    if _BUSY in runs:
+        case |= {"busy_streams": args.busy, "busy_ratio": ratio(runs[_BUSY], runs[_SERVICE])}
+    return case
 
 
 def show(figures: dict[str, Any]) -> None:
     """Print each case with its share of the limit, and the stages of its runs."""
     print(f"{figures['model']}, {figures['streams']:,} streams, {figures['delivery']}")
     for case in figures["cases"]:
-        print(f"{case['client']}, {case['codec']}: {case['ratio_to_echo']:.2f} of the limit")
+        size = f"{case['bytes_per_forecast']:,.0f} bytes a forecast"
+        print(f"{case['client']}, {case['codec']}, {size}: {case['ratio_to_echo']:.2f} of the limit")
         for name, run in case["runs"].items():
             stages = ", ".join(f"{stage} {us:.2f}" for stage, us in run["stages_us_per_event"].items())
             print(

@@ -137,8 +137,8 @@ def show(figures: dict[str, Any]) -> None:
 def _constants(args: argparse.Namespace, bundle: Bundle) -> Constants:
     residents = memory.measure(argparse.Namespace(model=args.model, streams=args.residents, rounds=1, pages=1))
     if args.cpu_us is None:
-        run = argparse.Namespace(model=args.model, streams=10_000, events=args.events, repeat=1)
-        cpu = float(file.measure(run)["cpu_us_per_event"])
+        runs, _ = file.serve_files(bundle, args.model, 10_000, args.events, "jsonl", ("interleaved",), 1)
+        cpu = float(runs["interleaved"][0].summary()["cpu_us_per_event"])
     else:
         cpu = args.cpu_us
     _, lines = observations(bundle.metadata.frequency, _SAMPLE, 0, 1)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import multiprocessing
 import resource
+import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection
 from typing import Any, Final, ParamSpec, TypeVar
@@ -84,6 +85,28 @@ class Stopwatch:
         assert self._measured is not None, "the stopwatch was not started and stopped"
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MIB
         return Measured(events, *self._measured, peak, dict(stages or {}))
+
+
+def medians(runs: Sequence[Measured]) -> dict[str, Any]:
+    """Return the medians of the runs' figures, with the spread of the rate."""
+    each = [run.summary() for run in runs]
+    rates = [run.rate for run in runs]
+    stages: Mapping[str, float] = each[0]["stages_us_per_event"]
+    return {
+        "events_per_second": statistics.median(rates),
+        "min": min(rates),
+        "max": max(rates),
+        "cpu_us_per_event": statistics.median(run["cpu_us_per_event"] for run in each),
+        "peak_rss_mib": statistics.median(run["peak_rss_mib"] for run in each),
+        "stages_us_per_event": {
+            name: statistics.median(run["stages_us_per_event"][name] for run in each) for name in stages
+        },
+    }
+
+
+def ratio(runs: Sequence[Measured], others: Sequence[Measured]) -> float:
+    """Return the median of the rounds' ratios of rates."""
+    return statistics.median(run.rate / other.rate for run, other in zip(runs, others, strict=True))
 
 
 P = ParamSpec("P")

@@ -74,7 +74,7 @@ def build(
 
     Args:
         settings: All settings.
-        around_source: Wraps the source, for a measurement.
+        around_source: Wraps the source, for a measurement or to watch it.
         stages: The stop-watch of the loop, for a measurement; None = a sample goes to the metrics.
         follows: By the name of a table of models, the reference by which its model was looked up in a registry. When it
             comes to mean another model, that one is rolled out. The only model has the empty name.

@@ -12,7 +12,7 @@ from typing import Final
 
 from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.reference import Reference
-from rillcast.cli import flags
+from rillcast.cli import flags, progress
 from rillcast.cli.signals import end_at_once, keep_exit_code, on_request_to_stop
 from rillcast.errors import RillcastError, ServedByAnotherKindError, SettingsError
 from rillcast.observability import logs
@@ -110,6 +110,12 @@ def _with_claimed(settings: Settings, follows: Mapping[str, Reference], error: S
 def _build_and_run(settings: Settings, follows: Mapping[str, Reference], claims_decide: Collection[str]) -> None:
     from rillcast.service import build
 
-    built = build.build(settings, follows=follows, claims_decide=claims_decide)
+    shown = progress.of_run(settings)
+    around = None if shown is None else shown.watch
+    built = build.build(settings, follows=follows, claims_decide=claims_decide, around_source=around)
     on_request_to_stop(built.stop)
-    built.run()
+    try:
+        built.run()
+    finally:
+        if shown is not None:
+            shown.clear()

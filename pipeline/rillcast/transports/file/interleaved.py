@@ -57,6 +57,12 @@ class InterleavedReader:
         """Number of records; None while it is unknown."""
         return self._reader.total
 
+    @property
+    def share(self) -> float | None:
+        """Share of the file that was handed out."""
+        share, read = self._reader.share, self._first + len(self._block.values)
+        return share if share is None or not read else share * (self._first + self._at) / read
+
     def read(self, max_records: int, timeout_s: float) -> Batch:
         """Return at most `max_records` records; a new block is read where one has ended."""
         if self._at == len(self._block.values):

@@ -56,6 +56,11 @@ class ParquetReader:
         """Whether every row has been read."""
         return self._position == self._height and not self._rows and not len(self._pending)
 
+    @property
+    def share(self) -> float:
+        """Share of the rows that were handed out."""
+        return (self._position - len(self._rows)) / self._height if self._height else 1.0
+
     def read(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002  a file never waits
         """Return the next rows as JSON records."""
         if self._columns.is_spread:

@@ -56,6 +56,11 @@ class Reader(Protocol):
         """Number of records; None while it is unknown."""
         ...
 
+    @property
+    def share(self) -> float | None:
+        """Share of the file that is read, 0 to 1; None = unknown."""
+        ...
+
     def read(self, max_records: int, timeout_s: float) -> Batch:
         """Return at most `max_records` raw records; only a pipe waits, at most `timeout_s`."""
         ...
@@ -111,6 +116,11 @@ class LineReader:
         self._line = 0
         self.ended = False
 
+    @property
+    def share(self) -> float:
+        """Share of the file's bytes that is read."""
+        return _share(self._stream)
+
     def read(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002  a file never waits
         """Return the next lines without the blanks at their ends."""
         with _reading(self._name):
@@ -137,6 +147,11 @@ class DecodedLineReader:
         self._lines = files.lines(stream, encoding)
         self.ended = False
 
+    @property
+    def share(self) -> float:
+        """Share of the file's bytes that is read."""
+        return _share(self._stream)
+
     def read(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002  a file never waits
         """Return the next lines."""
         with _reading(self._name):
@@ -154,6 +169,7 @@ class PipeReader:
 
     place = "line {line}"
     total: int | None = None
+    share: float | None = None
 
     def __init__(self, descriptor: int = 0) -> None:
         self._descriptor = descriptor
@@ -238,6 +254,11 @@ class CsvReader:
         if self._columns.is_spread:
             self.place = "line {line}"  # the number of a record is not that of its row
         self._of_time, self._of_number = self._columns.time, partial(read_number, decimal=self._form.decimal)
+
+    @property
+    def share(self) -> float:
+        """Share of the file's bytes that is read."""
+        return _share(self._stream)
 
     def read(self, max_records: int, timeout_s: float) -> Batch:  # noqa: ARG002  a file never waits
         """Return the next rows as JSON records."""
@@ -326,6 +347,14 @@ def _line_reader(stream: IO[bytes], name: str, encoding: str) -> LineReader | De
     if files.is_plain(stream, encoding):
         return LineReader(stream, name)
     return DecodedLineReader(stream, name, encoding)
+
+
+def _share(stream: IO[bytes]) -> float:
+    """Return the share of a file's bytes, packed ones of gzip, that were taken from the disk."""
+    if stream.closed:  # whoever reads text closes it at its end
+        return 1.0
+    size = os.fstat(stream.fileno()).st_size
+    return os.lseek(stream.fileno(), 0, os.SEEK_CUR) / size if size else 1.0
 
 
 def _without_blanks(lines: Sequence[bytes], first: int) -> Batch:

@@ -62,6 +62,8 @@ class FileSource:
         self._paused = False
         self._position = 0
         self._committed: dict[int, int] = {}
+        self.on_poll: Callable[[int, float | None], None] | None = None
+        """Called after each poll with the records so far, and their share of the file or None."""
 
     @property
     def name(self) -> str:
@@ -111,6 +113,8 @@ class FileSource:
         first = self._position
         offsets = np.arange(first, first + len(values), dtype=np.int64)
         self._position += len(values)
+        if self.on_poll is not None:
+            self.on_poll(self._position, reader.share)
         return Polled(
             partitions=np.full(len(values), PARTITION, dtype=np.int64),
             offsets=offsets,

@@ -105,6 +105,8 @@ class ExpertsOracle:
         normal = np.array([NormalDist().inv_cdf(q) for q in config.quantiles]) * np.sqrt(np.pi / 2)
         self.quantile = np.broadcast_to(normal, (rows, anchors, levels)).copy()
         self.w, self.trusted = z(experts, anchors), z(anchors)  # of the newest forecast
+        self.zeros, self.forecasts = z(2), z(2)  # after low and high forecasts
+        self.mean_point, self.negative, self.fractional = z(), np.zeros(rows, bool), np.zeros(rows, bool)
 
     # What the bases say of a period.
 
@@ -343,6 +345,7 @@ class ExpertsOracle:
                 mix[:, i] += self.w[:, k, i] * np.where(np.isfinite(said[:, k, i]), said[:, k, i], asleep)
         e = np.abs(y[:, None, None] - said)
         awake = np.isfinite(e)
+        self._learn_bounds(y + self.offset, mix[:, 0], on, awake[:, self.bases.index("level"), 0])
         levels = [k for k, base in enumerate(self.bases) if base == "level"]
         there = awake[:, levels[0]]
         plain, judged = np.where(there, finite(e[:, levels]).mean(1), 0), self.GN
@@ -401,6 +404,29 @@ class ExpertsOracle:
         ratio = (loss.min(2, keepdims=True) + 1e-30) / (loss + 1e-30)
         share = np.where(seen, trust * ratio**c.unit_power + (1 - trust) * first, first)
         return share / share.sum(2, keepdims=True)
+
+    def _learn_bounds(self, y: Array, point: Array, on: Array, judged: Array) -> None:
+        """Learn which values `[R]` the streams have, and how often they are zero after a low and a high forecast."""
+        self.negative |= on & (y < 0)
+        self.fractional |= on & (y != np.round(y))
+        high = point > self.mean_point
+        for side, here in enumerate((~high, high)):
+            self.zeros[:, side] = np.where(judged, 0.99 * self.zeros[:, side] + ((y == 0) & here), self.zeros[:, side])
+            self.forecasts[:, side] = np.where(judged, 0.99 * self.forecasts[:, side] + here, self.forecasts[:, side])
+        self.mean_point = np.where(judged, self.mean_point + 0.02 * (point - self.mean_point), self.mean_point)
+
+    def _bounded(self, quantiles: Array) -> Array:
+        """Quantiles `[R, H, Q]` kept to the values that the streams can have."""
+        share = self.zeros.sum(1) / (self.forecasts.sum(1) + 2)
+        share = ((self.zeros + 5 * share[:, None]) / (self.forecasts + 5)).min(1)
+        known = ~self.negative & (self.n > 8)
+        whole = known & ~self.fractional
+        out: Array = np.where(whole[:, None, None], np.round(np.maximum(quantiles, 0)), quantiles)
+        for q, level in enumerate(self.config.quantiles):
+            held = ~self.negative & (1 / (self.n + 2) < level)
+            zero = (known & (level <= share))[:, None]
+            out[:, :, q] = np.where(zero, 0, np.where(held[:, None], np.maximum(out[:, :, q], 0), out[:, :, q]))
+        return out
 
     # Weights and forecast.
 
@@ -470,5 +496,4 @@ class ExpertsOracle:
         spread = own + newest + by_size * size + (by_phase + both) * width
         spread = np.minimum(spread, 6 * np.einsum("ra,ah->rh", self.trusted, self.between))
         each = np.einsum("raq,ah->rhq", q, self.between)
-        out: Array = point[:, :, None] + spread[..., None] * each + self.offset[:, None, None]
-        return out
+        return self._bounded(point[:, :, None] + spread[..., None] * each + self.offset[:, None, None])

@@ -14,7 +14,7 @@ from tests.support.paths import ROOT
 
 # The public names. A change here is a change for users: say it in CHANGELOG.md.
 SIGNATURES = {
-    "Bundle": "(metadata, model, step, has_calibrate=False, has_alarm_interval=False, sequence=None)",
+    "Bundle": "(metadata, model, step, has_calibrate=False, has_bounds=False, has_alarm_interval=False, sequence=None)",
     "Bundle.from_bytes": "(data)",
     "Bundle.load": "(path)",
     "Device": "(name, threads=1, cuda_graphs=False, tf32=False)",

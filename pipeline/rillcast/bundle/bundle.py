@@ -1,6 +1,7 @@
 """The bundle contract: one `.onnx` file that holds a whole forecaster as a step over state rows.
 
-    (slots, ds, y [, x] [, future] [, calibrate], state.*)  ->  (forecast, status [, score] [, anomaly], state.*.next)
+    (slots, ds, y [, x] [, future] [, calibrate] [, bounds], state.*)
+        ->  (forecast, status [, score] [, anomaly], state.*.next)
 
 and, optionally, a second graph that steps T events of each stream in one call (`rillcast.bundle.sequence`).
 
@@ -31,12 +32,22 @@ from pydantic import ValidationError
 from rillcast.bundle import contract, onnx_safety, shipped, state_access
 from rillcast.bundle import sequence as sequences
 from rillcast.bundle.alarms import ALARM, ALARM_INTERVAL
-from rillcast.bundle.contract import CALIBRATE, REGULAR
+from rillcast.bundle.contract import BOUNDS, CALIBRATE, REGULAR
 from rillcast.bundle.metadata import SCHEMA_VERSION, BundleMetadata, StateSpec, Status
 from rillcast.bundle.state_access import NEXT_SUFFIX, STATE_PREFIX
 from rillcast.errors import BundleError
 
-__all__ = ["CALIBRATE", "NEXT_SUFFIX", "REGULAR", "STATE_PREFIX", "Bundle", "BundleMetadata", "StateSpec", "Status"]
+__all__ = [
+    "BOUNDS",
+    "CALIBRATE",
+    "NEXT_SUFFIX",
+    "REGULAR",
+    "STATE_PREFIX",
+    "Bundle",
+    "BundleMetadata",
+    "StateSpec",
+    "Status",
+]
 
 METADATA_KEY: Final = "rillcast"
 MAX_BUNDLE_BYTES: Final = 512 * 2**20
@@ -74,6 +85,7 @@ class Bundle:
         model: Bytes of the file.
         step: The graph that takes one event of each stream.
         has_calibrate: Whether the graphs have the input `calibrate`.
+        has_bounds: Whether the graphs have the input `bounds`.
         has_alarm_interval: Whether the graphs have the input `alarm_interval`.
         sequence: The graph that takes T events of each stream; None where the file has none.
     """
@@ -82,6 +94,7 @@ class Bundle:
     model: bytes
     step: Graph
     has_calibrate: bool = False
+    has_bounds: bool = False
     has_alarm_interval: bool = False
     sequence: Graph | None = None
 
@@ -141,8 +154,15 @@ class Bundle:
                 sequence, of_sequence = _graph(second, metadata, "B, T", second.SerializeToString())
                 if (of_sequence, sequence.outputs) != (inputs, step.outputs | {REGULAR}):
                     raise BundleError("outputs", f"expected the step's inputs, its outputs and {REGULAR!r}")
-        scalars = {"has_calibrate": CALIBRATE in inputs, "has_alarm_interval": ALARM_INTERVAL in inputs}
-        return cls(metadata, data, step, **scalars, sequence=sequence)
+        return cls(
+            metadata,
+            data,
+            step,
+            has_calibrate=CALIBRATE in inputs,
+            has_bounds=BOUNDS in inputs,
+            has_alarm_interval=ALARM_INTERVAL in inputs,
+            sequence=sequence,
+        )
 
 
 def seal(model: onnx.ModelProto, metadata: BundleMetadata, sequence: onnx.ModelProto | None = None) -> bytes:

@@ -22,6 +22,7 @@ from rillcast.errors import BundleError
 
 REGULAR: Final = "regular"
 CALIBRATE: Final = "calibrate"
+BOUNDS: Final = "bounds"
 X: Final = "x"
 FUTURE: Final = "future"
 
@@ -116,7 +117,7 @@ def check_graph(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -
         _expect(inputs, "input", name, spec.dtype, spec.row_shape, "N")
         _expect(outputs, "output", name + NEXT_SUFFIX, spec.dtype, spec.row_shape, "N")
 
-    known = {"slots", "ds", "y", CALIBRATE, ALARM_INTERVAL, *covariates, *states}
+    known = {"slots", "ds", "y", CALIBRATE, BOUNDS, ALARM_INTERVAL, *covariates, *states}
     if unknown := sorted(set(inputs) - known):
         raise BundleError("inputs", f"unknown inputs {unknown}; the engine feeds {sorted(known)}")
     known = {"forecast", "status", "anomaly", ALARM, *(name + NEXT_SUFFIX for name in states)}
@@ -129,8 +130,9 @@ def check_graph(graph: onnx.GraphProto, metadata: BundleMetadata, events: str) -
 
 def _check_optional(inputs: dict[str, onnx.ValueInfoProto]) -> None:
     """Require the types and shapes of the inputs that a graph may have."""
-    if CALIBRATE in inputs:
-        _check_scalar(inputs[CALIBRATE], "float32")
+    for name in (CALIBRATE, BOUNDS):
+        if name in inputs:
+            _check_scalar(inputs[name], "float32")
     if ALARM_INTERVAL in inputs:
         _expect(inputs, "input", ALARM_INTERVAL, "float32", [], "B")
 

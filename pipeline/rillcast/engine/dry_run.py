@@ -23,7 +23,7 @@ import onnxruntime as ort
 
 from rillcast.arrays import AnyArray, IntArray
 from rillcast.bundle.alarms import ALARM, ALARM_COLUMNS, ALARM_INTERVAL, LEAST_SLOTS
-from rillcast.bundle.bundle import CALIBRATE, NEXT_SUFFIX, REGULAR, STATE_PREFIX, Bundle, BundleMetadata, Graph
+from rillcast.bundle.bundle import BOUNDS, CALIBRATE, NEXT_SUFFIX, REGULAR, STATE_PREFIX, Bundle, BundleMetadata, Graph
 from rillcast.engine import quarantine
 from rillcast.engine.device import Device
 from rillcast.errors import BundleError, DeviceError
@@ -148,6 +148,8 @@ class _DryRun:
             inputs["future"] = future.copy()
         if self.bundle.has_calibrate:
             inputs[CALIBRATE] = np.array(1, np.float32)
+        if self.bundle.has_bounds:
+            inputs[BOUNDS] = np.array(1, np.float32)
         if self.bundle.has_alarm_interval:
             inputs[ALARM_INTERVAL] = np.full(streams.size, LEAST_SLOTS, np.float32)
         return inputs

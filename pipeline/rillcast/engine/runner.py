@@ -21,7 +21,7 @@ import onnxruntime as ort
 
 from rillcast.arrays import AnyArray, FloatArray, IntArray
 from rillcast.bundle.alarms import ALARM, ALARM_COLUMNS, ALARM_INTERVAL
-from rillcast.bundle.bundle import CALIBRATE, Bundle
+from rillcast.bundle.bundle import BOUNDS, CALIBRATE, Bundle
 from rillcast.engine import batcher, quarantine
 from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.device import Device
@@ -56,6 +56,7 @@ class BatchRunner:
         batching: Batching,
         *,
         calibrate: bool,
+        bounds: bool = True,
         alarm_intervals: Callable[[IntArray], FloatArray] | None = None,
     ) -> None:
         """Load the graphs.
@@ -66,6 +67,7 @@ class BatchRunner:
             on: Device that runs the graphs.
             batching: Rules by which events are put into calls.
             calibrate: Whether a bundle that learns an online correction of its forecasts applies it.
+            bounds: Whether a bundle that learns which values a stream can have keeps its forecasts to them.
             alarm_intervals: Returns the periods in which one alarm of the streams in some slots is wanted; None = no
                 alarm is.
 
@@ -77,6 +79,7 @@ class BatchRunner:
         self._runs = batching.runs if bundle.sequence is not None else Runs()
         # On the device, like the state: see `executor.Bind`.
         self._calibrate = on.upload(np.array(calibrate, np.float32))
+        self._bounds = on.upload(np.array(bounds, np.float32))
         self._alarm_intervals = alarm_intervals
         states, bind = bundle.metadata.states, self._bind
         self._step = Executor(bundle.step.served, states, on, bind, batching.row_buckets)
@@ -129,6 +132,8 @@ class BatchRunner:
         self._state.slab.bind(binding)
         if self._bundle.has_calibrate:
             binding.bind_ortvalue_input(CALIBRATE, self._calibrate)
+        if self._bundle.has_bounds:
+            binding.bind_ortvalue_input(BOUNDS, self._bounds)
 
     def _of_streams(self, slots: IntArray) -> Outputs:
         """Return the inputs that have one value of each stream."""

@@ -164,6 +164,7 @@ class StepEngine:
         lateness: AllowedLateness | None = None,
         aggregation: Aggregation | None = None,
         calibrate: bool = True,
+        bounds: bool = True,
         alarms: Budget = ONE_A_WEEK,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
@@ -177,6 +178,7 @@ class StepEngine:
             lateness: Allowed lateness of events; None = late events are left to the model.
             aggregation: How raw events become one event per period, in `advance`; None = each event is one.
             calibrate: Whether a bundle that learns an online correction of its forecasts applies it.
+            bounds: Whether a bundle that learns which values a stream can have keeps its forecasts to them.
             alarms: How many alarms of a stream are wanted, such as `1/week`, or by patterns of stream ids.
             timer: Returns monotonic seconds, for the statistics only.
 
@@ -192,7 +194,9 @@ class StepEngine:
         state, retained = self.residents.state, self.residents.retained
         self._state = state
         intervals = self.residents.alarm_intervals.of
-        self._runner = BatchRunner(bundle, state, on, batching, calibrate=calibrate, alarm_intervals=intervals)
+        self._runner = BatchRunner(
+            bundle, state, on, batching, calibrate=calibrate, bounds=bounds, alarm_intervals=intervals
+        )
         self._replay = None if retained is None else LateReplay(self._runner, state, retained)
         self._timer = timer
 

@@ -140,6 +140,7 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
             codec_of(settings, bundle.metadata).page_slots,
         ),
         calibrate=settings.calibration == "on",
+        bounds=settings.publish.bounds == "auto",
         alarms=settings.alarms.per_stream,
         lateness=allowed_lateness(settings, bundle.metadata.frequency),
         aggregation=aggregation_of(settings.input, bundle.metadata),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import Field, model_validator
@@ -25,6 +25,10 @@ class PublishSettings(Section):
     """Publishes only forecasts that moved since the last published one of the stream; 0 = all. The unit is the width of
     the interval that was published for the same period. A stream publishes at the latest after half of its horizon,
     and always after a restart or a move of its partition."""
+    bounds: Literal["auto", "none"] = "auto"
+    """Keeps forecasts to the values that a stream can have, where the model learns them: none below zero for a stream
+    that never was negative, whole numbers for counts, zeros where many values are zero. `none` publishes what the
+    model's widths say ([experts.md](experts.md#bounds))."""
     levels: str | None = None
     """Publishes only these quantiles of a forecast, such as `0.1,0.5,0.9`; unset = all levels of the model. Each has to
     be one of the model's. [records.md](records.md) says what they cost in bytes."""

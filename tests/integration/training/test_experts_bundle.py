@@ -18,6 +18,9 @@ from rillcast.engine.device import Device
 from rillcast.engine.late import AllowedLateness
 from rillcast.engine.step_engine import Outcome, StepEngine
 from rillcast.events import EventBatch
+from rillcast.serving.factory import make_engine
+from rillcast.settings import Settings
+from rillcast.settings.publish import PublishSettings
 
 MINUTES = 7
 STEP_MS = MINUTES * 60_000
@@ -103,6 +106,15 @@ def test_late_events_leave_no_trace(bundle: Bundle) -> None:
     for first in range(5, 85, 9):
         order[first : first + 3] = order[first : first + 3][::-1]
     assert_equal(feed(engine(bundle, reach=4), y, 0, order), feed(engine(bundle), y, 0))
+
+
+@pytest.mark.parametrize(("bounds", "least"), [("auto", 0.0), ("none", -0.1)])
+def test_the_setting_decides_whether_counts_may_be_negative(bundle: Bundle, bounds: str, least: float) -> None:
+    settings = Settings(publish=PublishSettings.model_validate({"bounds": bounds}))
+    y = np.random.default_rng(1).poisson(0.4, (80, len(STREAMS))).astype(np.float32)
+    found = np.stack(list(feed(make_engine(settings, bundle, Device("cpu")), y, 0).values()))
+    lowest = found[len(STREAMS) * 20 :].min()
+    assert lowest == least if bounds == "auto" else lowest < least
 
 
 def test_a_state_that_moves_goes_on_as_it_was(bundle: Bundle) -> None:

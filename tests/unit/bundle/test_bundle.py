@@ -70,6 +70,10 @@ def vector_calibrate(toy: ToyGraph) -> None:
     toy.inputs.append(INFO("calibrate", TensorProto.FLOAT, ["B"]))
 
 
+def vector_bounds(toy: ToyGraph) -> None:
+    toy.inputs.append(INFO("bounds", TensorProto.FLOAT, ["B"]))
+
+
 def integer_calibrate(toy: ToyGraph) -> None:
     toy.inputs.append(INFO("calibrate", TensorProto.INT64, []))
 
@@ -108,6 +112,7 @@ def unknown_output(toy: ToyGraph) -> None:
         (batch_of_three, "shapes"),
         (unknown_input, "inputs"),
         (vector_calibrate, "shapes"),
+        (vector_bounds, "shapes"),
         (integer_calibrate, "types"),
         (unknown_output, "outputs"),
     ],
@@ -120,11 +125,12 @@ def test_broken_graph_is_refused_with_its_clause(break_it: Callable[[ToyGraph], 
     assert refused.value.clause == clause
 
 
-def test_a_bundle_says_whether_its_calibration_can_be_switched() -> None:
+@pytest.mark.parametrize("name", ["calibrate", "bounds"])
+def test_a_bundle_says_whether_its_corrections_can_be_switched(name: str) -> None:
     toy = ToyGraph()
-    assert not Bundle.from_bytes(toy.build()).has_calibrate
-    toy.inputs.append(INFO("calibrate", TensorProto.FLOAT, []))
-    assert Bundle.from_bytes(toy.build()).has_calibrate
+    assert not getattr(Bundle.from_bytes(toy.build()), f"has_{name}")
+    toy.inputs.append(INFO(name, TensorProto.FLOAT, []))
+    assert getattr(Bundle.from_bytes(toy.build()), f"has_{name}")
 
 
 @pytest.mark.parametrize(

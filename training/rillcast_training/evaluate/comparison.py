@@ -92,6 +92,7 @@ def backtest_both(
     test_fraction: float = 0.2,
     stride: int | None = None,
     calibrate: bool = True,
+    bounds: bool = True,
 ) -> tuple[Backtest, Backtest]:
     """Run both through the serving engine.
 
@@ -103,6 +104,7 @@ def backtest_both(
         test_fraction: Share of each series that is scored if no data come before.
         stride: Periods between origins; None = the steps that are scored.
         calibrate: Whether forecasts are published with the online correction, as in the settings.
+        bounds: Whether they keep to the values that a stream can have, as in the settings.
 
     Raises:
         DataError: the two have different frequencies, or there is nothing to score.
@@ -118,7 +120,7 @@ def backtest_both(
     for bundle in (candidate, live):
         check_trained_for(bundle)
         seen, scored = load(bundle)
-        engine = StepEngine(bundle, on, batching=Batching(_BATCH_ROWS), calibrate=calibrate)
+        engine = StepEngine(bundle, on, batching=Batching(_BATCH_ROWS), calibrate=calibrate, bounds=bounds)
         results.append(backtest(engine, scored, train=seen, test_fraction=test_fraction, stride=stride, steps=steps))
     return results[0], results[1]
 

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from rillcast.arrays import AnyArray, IntArray
 from rillcast.bundle.alarms import ALARM_INTERVAL
-from rillcast.bundle.bundle import CALIBRATE, Bundle, BundleMetadata, seal
+from rillcast.bundle.bundle import BOUNDS, CALIBRATE, Bundle, BundleMetadata, seal
 from rillcast.bundle.frequency import parse
 from rillcast.errors import DataError, ParityError
 from rillcast.outputs import replacing
@@ -30,7 +30,7 @@ from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.forecaster import ExpertForecaster, ExpertRows
 
 CELL: Final = "experts"
-_EVENTS: Final = ("ds", "y", CALIBRATE, ALARM_INTERVAL)
+_EVENTS: Final = ("ds", "y", CALIBRATE, BOUNDS, ALARM_INTERVAL)
 _STREAMS: Final = 7
 _STEPS: Final = 120
 _ROUNDINGS: Final = 16
@@ -108,11 +108,11 @@ def _as_tuples(value: Any) -> Any:
 
 
 def experts_to_onnx(forecaster: ExpertForecaster) -> onnx.ModelProto:
-    """Return the step over whole states: `(slots, ds, y, calibrate, state.*) -> (forecast, ..., state.*.next)`."""
+    """Return the step over whole states: `(slots, ds, y, ..., state.*) -> (forecast, ..., state.*.next)`."""
 
     def example(size: int) -> tuple[Tensor, ...]:
-        events = (torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.tensor(1.0), torch.ones(size))
-        return (*events, *forecaster.initial_rows(size).flat())
+        events = (torch.zeros(size, dtype=torch.int64), torch.zeros(size), torch.tensor(1.0), torch.tensor(1.0))
+        return (*events, torch.ones(size), *forecaster.initial_rows(size).flat())
 
     step = _StepOverRows(forecaster)
     return step_to_onnx(step, forecaster.state_specs(), _EVENTS, example, results(forecaster, ["B"]))
@@ -126,10 +126,17 @@ class _StepOverRows(nn.Module):
         self.forecaster = forecaster
 
     def forward(
-        self, row: Tensor, ds: Tensor, y: Tensor, calibrate: Tensor, alarm_interval: Tensor, *rows: Tensor
+        self,
+        row: Tensor,
+        ds: Tensor,
+        y: Tensor,
+        calibrate: Tensor,
+        bounds: Tensor,
+        alarm_interval: Tensor,
+        *rows: Tensor,
     ) -> tuple[Tensor, ...]:
         state = ExpertRows.from_flat(rows)
-        outputs, following = self.forecaster.step(ds, y, state, calibrate, row, alarm_interval)
+        outputs, following = self.forecaster.step(ds, y, state, calibrate, row, alarm_interval, bounds)
         return (*outputs, *following.flat())
 
 

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from rillcast.arrays import AnyArray, FloatArray, IntArray
 from rillcast.bundle.alarms import ALARM, ALARM_INTERVAL
-from rillcast.bundle.bundle import CALIBRATE, NEXT_SUFFIX, STATE_PREFIX
+from rillcast.bundle.bundle import BOUNDS, CALIBRATE, NEXT_SUFFIX, STATE_PREFIX
 from rillcast.bundle.contract import FUTURE, X
 from rillcast.errors import ParityError
 from rillcast_training.model.calibration import Resolved
@@ -225,7 +225,7 @@ class InPlaceSession:
         options.intra_op_num_threads = 1
         options.log_severity_level = 3
         self._session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        self._takes_alarm_interval = any(one.name == ALARM_INTERVAL for one in self._session.get_inputs())
+        self._takes = {one.name for one in self._session.get_inputs()}
         self._states = {
             spec.name: onnxruntime.OrtValue.ortvalue_from_numpy(
                 np.zeros((streams, *spec.row_shape), dtype=spec.numpy_dtype)
@@ -244,7 +244,9 @@ class InPlaceSession:
         """Step the streams in rows `slots` and return the outputs by name. The states are updated in place."""
         binding = self._session.io_binding()
         inputs = {"slots": slots, "ds": ds, "y": y, CALIBRATE: np.array(calibrate, np.float32), **(covariates or {})}
-        if self._takes_alarm_interval:
+        if BOUNDS in self._takes:
+            inputs[BOUNDS] = np.array(1, np.float32)
+        if ALARM_INTERVAL in self._takes:
             inputs[ALARM_INTERVAL] = np.full(slots.size, _ALARM_INTERVAL, np.float32)
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)

@@ -16,7 +16,7 @@ import onnxruntime
 import torch
 from torch import Tensor, nn
 
-from rillcast.bundle.bundle import CALIBRATE, StateSpec
+from rillcast.bundle.bundle import BOUNDS, CALIBRATE, StateSpec
 from rillcast_training.export.tracing import ROW, graft_state, row_inputs, row_outputs, trace
 from rillcast_training.model.layout import batch_last
 
@@ -40,7 +40,7 @@ def step_to_onnx(
         results: Descriptions of the outputs that are no state.
     """
     inputs, outputs = [ROW, *events, *row_inputs(specs)], [*(one.name for one in results), *row_outputs(specs)]
-    axes = {name: {0: "B"} for name in (*inputs, *outputs) if name != CALIBRATE}
+    axes = {name: {0: "B"} for name in (*inputs, *outputs) if name not in (CALIBRATE, BOUNDS)}
 
     def arguments(size: int) -> tuple[Tensor, ...]:
         return (torch.arange(size), *example(size))

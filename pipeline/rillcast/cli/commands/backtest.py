@@ -58,6 +58,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "--calibration", choices=["on", "off"], default="on", help="setting `calibration` (default: on)"
     )
     parser.add_argument(
+        "--bounds", choices=["auto", "none"], default="auto", help="setting `publish.bounds` (default: auto)"
+    )
+    parser.add_argument(
         "--baseline",
         action="append",
         default=[],
@@ -99,9 +102,15 @@ def run(args: argparse.Namespace) -> int:
         raise SettingsError(f"--aggregate {given.kind}: {why}")
     for name in args.baseline:
         baselines.check(name)
-    calibrate = args.calibration == "on"
+    engine = StepEngine(
+        bundle,
+        device.choose(args.device),
+        batching=Batching(1_024),
+        calibrate=args.calibration == "on",
+        bounds=args.bounds == "auto",
+    )
     result = backtest(
-        StepEngine(bundle, device.choose(args.device), batching=Batching(1_024), calibrate=calibrate),
+        engine,
         load(args.data, metadata.freq, columns, metadata.covariates),
         train=load(args.train, metadata.freq, columns, metadata.covariates) if args.train else (),
         test_fraction=args.test_fraction,

@@ -70,6 +70,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--calibration", choices=["on", "off"], default="on", help="setting `calibration` (default: on)"
     )
+    parser.add_argument(
+        "--bounds", choices=["auto", "none"], default="auto", help="setting `publish.bounds` (default: auto)"
+    )
     flags.add_device(parser)
     parser.add_argument("--json", action="store_true", help="print one JSON object")
 
@@ -96,6 +99,7 @@ def run(args: argparse.Namespace) -> int:
         test_fraction=args.test_fraction,
         stride=args.stride,
         calibrate=args.calibration == "on",
+        bounds=args.bounds == "auto",
     )
     found = compare(*results, Tolerances(args.tolerance, args.coverage_tolerance))
     if args.json:

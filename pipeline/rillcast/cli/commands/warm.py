@@ -204,6 +204,7 @@ def _engine(table: StoredTable, on: Device) -> StepEngine:
         lateness=allowed_lateness(settings, metadata.frequency),
         aggregation=aggregation_of(settings.input, metadata),
         calibrate=settings.calibration == "on",
+        bounds=settings.publish.bounds == "auto",
     )
 
 

@@ -38,6 +38,7 @@ from rillcast.bundle.frequency import parse
 from rillcast_training.model.calibration import anchor_horizons
 from rillcast_training.model.experts import clock
 from rillcast_training.model.experts.bases import LONGEST_IDLE, Bases, away_from, groups_of
+from rillcast_training.model.experts.bounds import ValueBounds
 from rillcast_training.model.experts.clock import Time
 from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.layout import Layout, stamp
@@ -127,6 +128,7 @@ class ExpertForecaster(nn.Module):
         self.bases = Bases(config, self.layout.seasons)
         self.weights = ExpertWeights(config, group_of)
         self.widths = Widths(config)
+        self.bounds = ValueBounds(config.quantiles)
         self.judgement = Judgement(config, self.horizons)
         forget, kept = config.constants.forget, self.widths.kept()
         shares = [(len(config.experts) + len(groups), forget), *kept]
@@ -173,6 +175,7 @@ class ExpertForecaster(nn.Module):
         calibrate: Tensor | float = 1.0,
         row: Tensor | None = None,
         alarm_interval: Tensor | None = None,
+        bounds: Tensor | float = 1.0,
     ) -> tuple[ExpertOutputs, ExpertRows]:
         """Advance each stream by one event.
 
@@ -184,6 +187,7 @@ class ExpertForecaster(nn.Module):
                 What is learnt does not depend on it.
             row: `[B]` int64, row of the tables of each event; None = the order of the events.
             alarm_interval: `[]` or `[B]`, slots in which one alarm a stream is wanted, 0 = none; None = a week's.
+            bounds: `[]`, 1 = quantiles keep to the values that the stream can have, 0 = they do not.
 
         Returns:
             Outputs for the events, and the next state.
@@ -199,7 +203,7 @@ class ExpertForecaster(nn.Module):
         seasons = self._read(rows.seasons, row, time)
         phase = self.layout.pending.phase(time.period)
         notes = self.layout.pending.read(rows.pending, row, phase)
-        width, has_width = self._learn(f, value, time, notes, seasons)
+        width, has_width = self._learn(f, y, value, time, notes, seasons)
         cycles = (time.known - self.config.seasons[0]).clamp(min=1).to(torch.float32)
         own = seasons.own[0]
         f["levels"] = self.levels(
@@ -215,7 +219,7 @@ class ExpertForecaster(nn.Module):
             f["away"] = torch.where(time.on, value - now, f["away"])
         note = torch.cat([stamp(time.period, self.config.horizon), value, f["levels"][2:], f["away"]])
         pending = self.layout.pending.write(rows.pending, row, phase, time.newest_value == time.period, note)
-        quantiles, scale = self._forecast(f, views, time, calibrate)
+        quantiles, scale = self._forecast(f, views, time, calibrate, bounds)
         if alarm_interval is None:
             alarm_interval = torch.tensor(slots_per_alarm(ONE_A_WEEK, parse(self.config.freq)))
         said = Said(quantiles, scale, torch.where(time.on, y, f["offset"] + value), own[:1] + f["offset"])
@@ -293,7 +297,9 @@ class ExpertForecaster(nn.Module):
 
     # Errors of what was said of this period.
 
-    def _learn(self, f: Figures, value: Tensor, time: Time, notes: Tensor, seasons: _Seasons) -> tuple[Tensor, Tensor]:
+    def _learn(
+        self, f: Figures, y: Tensor, value: Tensor, time: Time, notes: Tensor, seasons: _Seasons
+    ) -> tuple[Tensor, Tensor]:
         """Learn from forecasts of this period; return the mean relative miss, `[1, B]`, and whether there is one."""
         experts, groups, levels = len(self.config.experts), len(self._memories) + 1, len(self.config.quantiles)
         sizes = [self.sums, 1, 1, experts, UNITS, UNITS]
@@ -312,6 +318,7 @@ class ExpertForecaster(nn.Module):
             notes, torch.cat([*seasons.own, *earlier]), parts[0] + parts[1] if parts else None, awake
         )
         point = (weight * said).sum(dim=1, keepdim=True)
+        f["bounds"] = self.bounds.learn(f["bounds"], y, time.on, point[0], valid[0])
         missed = (value - said).abs()
         errors = Errors(sums, sums, plain, judged)
         f["plain"], reference = self.weights.learn(errors, missed, valid)
@@ -334,7 +341,7 @@ class ExpertForecaster(nn.Module):
     # The forecast.
 
     def _forecast(
-        self, f: Figures, views: list[SeasonView], time: Time, calibrate: Tensor | float
+        self, f: Figures, views: list[SeasonView], time: Time, calibrate: Tensor | float, bounds: Tensor | float
     ) -> tuple[Tensor, Tensor]:
         """Return the quantiles of the H periods that follow, `[H, Q, B]`, and the error one ahead, `[1, B]`."""
         c, last, offset = self.config.constants, f["last"], f["offset"]
@@ -361,7 +368,9 @@ class ExpertForecaster(nn.Module):
         if shaped:
             point = point + (weight * torch.cat(shaped, dim=1)).sum(dim=1, keepdim=True)
         spread = self.widths.width(parts, point, mean_size, views[-1].width)
-        return point + spread * self._lines(self.widths.quantiles(misses, calibrate)), plain_error[0]
+        kept = self.bounds(f["bounds"], f["count"], bounds)
+        quantiles = kept.at_anchors(self.widths.quantiles(misses, calibrate))
+        return kept.keep(point + spread * self._lines(quantiles)), plain_error[0]
 
     def _lines(self, at_anchors: Tensor) -> Tensor:
         """Return `[H, n, B]`, figures `[A, n, B]` on lines between the anchors.

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from rillcast.bundle.bundle import StateSpec
 from rillcast_training.model.alarms import WIDTH as ALARMS
+from rillcast_training.model.experts.bounds import WIDTH as BOUNDS
 from rillcast_training.model.experts.config import ExpertsConfig, Season
 from rillcast_training.model.experts.levels import LEVELS
 from rillcast_training.model.experts.widths import UNITS
@@ -224,6 +225,7 @@ class Layout(nn.Module):
         figures |= {f"visit{n}": (5,) for n, season in enumerate(config.memories) if not season.exact}
         figures |= {
             "published": (levels + 1, len(scored)),
+            "bounds": (BOUNDS,),
             "tails": (TAILS,),
             "alarms": (ALARMS,),
         }

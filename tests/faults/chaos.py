@@ -25,7 +25,7 @@ from pathlib import Path
 from typing import Final
 
 from tests.faults.fleet import Finding
-from tests.faults.load import gru_load, raw_load, toy_load
+from tests.faults.load import gru_load, raw_load, tables_load, toy_load
 from tests.faults.plan import Plan
 from tests.faults.results import HARNESS_FAILED, Outcome, Result, ResultsFile, Task, exit_code, table
 from tests.faults.run import Combination, Report, Run
@@ -35,9 +35,9 @@ from tests.support.kafka_cluster import KafkaCluster
 CLIENTS: Final = ("librdkafka", "kafka-python")
 STORES: Final = ("kafka", "local")
 DELIVERIES: Final = ("exactly_once", "at_least_once")
-LOADS: Final = {"toy": toy_load, "gru": gru_load, "raw": raw_load}
+LOADS: Final = {"toy": toy_load, "gru": gru_load, "raw": raw_load, "tables": tables_load}
 _KILLS: Final = 50  # of a run; more are split into runs with seeds of their own
-_EVENTS_PER_KILL: Final = {"toy": 20_000, "gru": 2_000, "raw": 20_000}
+_EVENTS_PER_KILL: Final = {"toy": 20_000, "gru": 2_000, "raw": 20_000, "tables": 20_000}
 _INTERRUPTED: Final = 130
 
 
@@ -64,7 +64,7 @@ def tasks(args: argparse.Namespace, seed: int) -> list[Task]:
     toys = itertools.product(args.client or CLIENTS, args.store or STORES, args.delivery or DELIVERIES)
     lines = [(*line, "toy") for line in toys]
     store, delivery = (args.store or STORES)[0], (args.delivery or DELIVERIES)[0]
-    lines += [(client, store, delivery, load) for load in ("gru", "raw") for client in args.client or CLIENTS]
+    lines += [(client, store, delivery, load) for load in ("gru", "raw", "tables") for client in args.client or CLIENTS]
     return [
         Task(
             client=client,

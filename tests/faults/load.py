@@ -1,7 +1,8 @@
 """The events that are fed, as columns, and the expected forecasts: the uninterrupted offline unroll of every stream.
 
-Owns: the two loads (the toy's integers, a GRU's real values), their encoding, and the oracles. Does not know: faults,
-brokers, delivery. An event's offset identifies it, because nobody else writes to the topic.
+Owns: the loads (the toy's integers, also as raw events and for two models, and a GRU's real values), their encoding,
+and the oracles. Does not know: faults, brokers, delivery. An event's offset identifies it, because nobody else writes
+to the topic.
 
 The toy's streams are of three kinds, so that state is evicted and pages become empty (tombstones): some always have
 events; nomads pause for three times the time to live; and one partition has a crowd, more streams than a page holds,
@@ -39,6 +40,7 @@ _CROWD_ROUNDS: Final = 20
 _MAX_Y: Final = 1_000
 
 _RAW_STREAMS, _RAW_PER_PERIOD = 200, 10
+_OTHER_MULTIPLIER: Final = 37
 _GRU_STREAMS: Final = 200
 _GRU_MISSING: Final = 0.02
 GRU_TOLERANCE: Final = 1e-4
@@ -227,38 +229,83 @@ def _unroll_evicting(stream: IntArray, at: IntArray, y: IntArray, streams: int) 
     return np.array(before_each, np.int64), np.array(after, np.int64)
 
 
-def raw_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
-    """Return a load of raw events, ten of each stream in a period in any order, for the toy, and the bundle's file.
+@dataclass(frozen=True)
+class _RawEvents:
+    """Raw events, ten of each stream in a period in any order, and the forecasts of a toy that steps their sums.
 
-    The service sums them. A stream's first event of a period closes the one before, and has its forecast.
+    A stream's first event of a period closes the one before, and has its forecast (`answered`): the `state` after the
+    period that began at `closed`.
     """
-    rng = np.random.default_rng(seed)
-    a_period = _RAW_STREAMS * _RAW_PER_PERIOD
-    periods = -(-events // a_period)
-    which = np.repeat(np.arange(_RAW_STREAMS), _RAW_PER_PERIOD)
-    stream = np.concatenate([rng.permutation(which) for _ in range(periods)])[:events]
-    period = np.arange(events) // a_period
-    y = rng.integers(1, _MAX_Y, events)
-    key = period * _RAW_STREAMS + stream
-    sums = np.bincount(key, y, periods * _RAW_STREAMS).astype(np.int64).reshape(periods, _RAW_STREAMS)
-    states = np.zeros_like(sums)
-    for number in range(periods):
-        states[number] = (MULTIPLIER * (states[number - 1] if number else 0) + sums[number]) % MODULUS
-    _, first = np.unique(key, return_index=True)
-    first = first[period[first] > 0]
-    answered = np.zeros(events, np.bool_)
-    answered[first] = True
-    state, closed = np.zeros(events, np.int64), np.zeros(events, np.int64)
-    start_ms = _START_MS // HOUR_MS * HOUR_MS
-    state[first] = states[period[first] - 1, stream[first]]
-    closed[first] = start_ms + (period[first] - 1) * HOUR_MS
+
+    stream: IntArray
+    ds: IntArray
+    y: IntArray
+    answered: npt.NDArray[np.bool_]
+    closed: IntArray
+    state: IntArray
+
+    @classmethod
+    def draw(cls, events: int, seed: int) -> _RawEvents:
+        rng = np.random.default_rng(seed)
+        a_period = _RAW_STREAMS * _RAW_PER_PERIOD
+        periods = -(-events // a_period)
+        which = np.repeat(np.arange(_RAW_STREAMS), _RAW_PER_PERIOD)
+        stream = np.concatenate([rng.permutation(which) for _ in range(periods)])[:events]
+        period = np.arange(events) // a_period
+        y = rng.integers(1, _MAX_Y, events)
+        key = period * _RAW_STREAMS + stream
+        sums = np.bincount(key, y, periods * _RAW_STREAMS).astype(np.int64).reshape(periods, _RAW_STREAMS)
+        states = np.zeros_like(sums)
+        for number in range(periods):
+            states[number] = (MULTIPLIER * (states[number - 1] if number else 0) + sums[number]) % MODULUS
+        _, first = np.unique(key, return_index=True)
+        first = first[period[first] > 0]
+        answered = np.zeros(events, np.bool_)
+        answered[first] = True
+        state, closed = np.zeros(events, np.int64), np.zeros(events, np.int64)
+        start_ms = _START_MS // HOUR_MS * HOUR_MS
+        state[first] = states[period[first] - 1, stream[first]]
+        closed[first] = start_ms + (period[first] - 1) * HOUR_MS
+        ds = start_ms + period * HOUR_MS + rng.integers(0, HOUR_MS, events)
+        return cls(stream, ds, y, answered, closed, state)
+
+
+def raw_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
+    """Return a load of raw events that the service sums, for the toy, and the bundle's file."""
+    raw = _RawEvents.draw(events, seed)
     ids = [f"raw-{number}" for number in range(_RAW_STREAMS)]
-    ds = start_ms + period * HOUR_MS + rng.integers(0, HOUR_MS, events)
     load = Load(
-        "raw", ids, np.arange(_RAW_STREAMS) % _BUSY, stream, ds,
-        y.astype(np.float64), 0.0, ToyOracle(ids, stream, closed, state), answered, {"input.aggregate": "sum"},
+        "raw", ids, np.arange(_RAW_STREAMS) % _BUSY, raw.stream, raw.ds, raw.y.astype(np.float64), 0.0,
+        ToyOracle(ids, raw.stream, raw.closed, raw.state), raw.answered, {"input.aggregate": "sum"},
     )  # fmt: skip
     return load, write_toy(folder / "toy.onnx")
+
+
+def tables_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
+    """Return a load for two models in one service, and the first one's file.
+
+    One sums the raw events of the even streams; the other steps each event of the odd ones.
+    """
+    raw = _RawEvents.draw(events, seed)
+    single = raw.stream % 2 == 1
+    states, now = raw.state.copy(), [0] * _RAW_STREAMS
+    for event in np.flatnonzero(single).tolist():
+        stream = int(raw.stream[event])
+        now[stream] = (_OTHER_MULTIPLIER * now[stream] + int(raw.y[event])) % MODULUS
+        states[event] = now[stream]
+    ids = [f"{'one' if number % 2 else 'raw'}-{number}" for number in range(_RAW_STREAMS)]
+    sums, ones = write_toy(folder / "toy.onnx"), write_toy(folder / "other.onnx", _OTHER_MULTIPLIER)
+    tables = [
+        {"name": "sums", "model": str(sums), "match": "raw-*", "aggregate": "sum"},
+        {"name": "ones", "model": str(ones)},
+    ]
+    # Streams of both models are in each partition: those of a pair follow each other.
+    load = Load(
+        "tables", ids, np.arange(_RAW_STREAMS) // 2 % _BUSY, raw.stream, raw.ds, raw.y.astype(np.float64), 0.0,
+        ToyOracle(ids, raw.stream, np.where(single, raw.ds, raw.closed), states), raw.answered | single,
+        {"models": json.dumps(tables)},
+    )  # fmt: skip
+    return load, sums
 
 
 def gru_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:

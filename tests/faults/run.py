@@ -113,7 +113,7 @@ class Run:
         self._state_folder = folder
         self._alarms = cluster.create_topic("alarms", PARTITIONS) if load.alarms is not None else None
         settings: dict[str, object] = {
-            "model": model,
+            **({} if "models" in load.settings else {"model": model}),
             "kafka.client": combination.client,
             "kafka.bootstrap_servers": cluster.bootstrap_servers,
             "kafka.group_id": group,
@@ -303,7 +303,7 @@ class Run:
         """Return a value that changes as soon as any page of state is written."""
         if self._combination.store == "kafka":
             return self._watch.ends(self._state, PARTITIONS)
-        return {path.name for path in self._state_folder.glob("member-*/state/*/*/*")}
+        return {path.name for path in self._state_folder.glob("member-*/state/**/*")}
 
     def _kill_in_restore(self, step: Step) -> None:
         member = self._fleet.choose(step.draw)

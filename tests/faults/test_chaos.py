@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.load import raw_load, toy_load
+from tests.faults.load import tables_load, toy_load
 from tests.faults.plan import Fault, Plan
 from tests.faults.run import Combination, Run
 from tests.support.kafka_cluster import KafkaCluster, restartable_cluster
@@ -43,9 +43,9 @@ def test_nothing_is_lost_doubled_or_wrong_through_kills(
 
 
 @pytest.mark.timeout(240)
-def test_raw_events_are_aggregated_once_through_kills(kafka: KafkaCluster, tmp_path: Path) -> None:
+def test_two_models_of_which_one_sums_raw_events_survive_kills(kafka: KafkaCluster, tmp_path: Path) -> None:
     plan = Plan(SEED, 2, EVENTS, members=(1,))
-    load, model = raw_load(plan.events, plan.seed, tmp_path)
+    load, model = tables_load(plan.events, plan.seed, tmp_path)
     report = Run(kafka, Combination("librdkafka", "kafka", "exactly_once"), plan, load, model, tmp_path).run()
     assert report.verdict.clean, f"{report}\n{report.details()}"
     assert report.kills >= plan.kills

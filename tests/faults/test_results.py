@@ -11,7 +11,7 @@ from tests.faults import chaos
 from tests.faults.fleet import Finding
 from tests.faults.results import Outcome, Result, ResultsFile, Task, exit_code, table
 
-LINES = 12
+LINES = 14
 TASK = Task(client="librdkafka", store="kafka", delivery="exactly_once", load="toy", seed=7, kills=5, events=100_000)
 
 

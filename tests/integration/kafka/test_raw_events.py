@@ -43,11 +43,13 @@ def produce(kafka: KafkaCluster, topic: str, events: list[Raw]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("client", "kind", "close"), [(CLIENTS[0], "sum", "partition"), (CLIENTS[1], "last", "stream")]
+    ("client", "kind", "close", "correctable"),
+    [(CLIENTS[0], "sum", "partition", 0), (CLIENTS[1], "last", "stream", 1)],
 )
 def test_raw_events_are_aggregated_once_through_a_crash_and_rebalances(
-    client: str, kind: Kind, close: Close, kafka: KafkaCluster, tmp_path: Path
+    client: str, kind: Kind, close: Close, correctable: int, kafka: KafkaCluster, tmp_path: Path
 ) -> None:
+    """With `correctable` periods, late events correct closed ones, and the forecasts since are revised."""
     grace_s = 1_800 if close == "partition" else 0
     events, topic = raw_events(7), kafka.create_topic("raw", PARTITIONS)
     settings: dict[str, object] = {
@@ -67,6 +69,7 @@ def test_raw_events_are_aggregated_once_through_a_crash_and_rebalances(
         "input.grace_s": grace_s,
         "input.empty": "zero",
         "input.late": "drop",
+        "input.allowed_lateness_periods": correctable,
         "output.topic": kafka.create_topic("forecasts", PARTITIONS),
         "dead_letters.topic": kafka.create_topic("dead-letters"),
     }
@@ -92,10 +95,11 @@ def test_raw_events_are_aggregated_once_through_a_crash_and_rebalances(
     with member("killed") as last:
         last.wait_until(lambda: committed() == EVENTS, "all events are committed")
         assert last.stop() == 0, last.log[-4000:]
-    aggregation = Aggregation(kind, Frequency(HOUR_MS), close, grace_s * 1000, 0.0)
+    aggregation = Aggregation(kind, Frequency(HOUR_MS), close, grace_s * 1000, 0.0, correctable=correctable)
     values = [record.value or b"" for record in kafka.read_all(str(settings["output.topic"]))]
     assert published(values) == expected(events, aggregation)
     assert max(Counter(values).values()) == 1, "each once"
+    assert any(b'"revision"' in value for value in values) == bool(correctable)
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from rillcast.cli import flags, stored_tables
 from rillcast.cli.signals import raise_if_interrupted
-from rillcast.errors import SettingsError, StateError, TransportError
+from rillcast.errors import SettingsError, StateError
 from rillcast.figures import to_json
 from rillcast.observability import logs
 from rillcast.reading.values import entity_of
@@ -51,7 +51,6 @@ Of a service with tables of models ([[models]]) all of them are warmed, each by 
 that --table names, such as a table that was added. A condition on a header is met by no record of a file.
 """
 _CHUNK: Final = 5_000
-_JOIN_TIMEOUT_S: Final = 120.0
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -97,6 +96,7 @@ def run(args: argparse.Namespace) -> int:
     _require_topic(settings)
     from rillcast.bundle.compatibility import require_same_covariates
     from rillcast.cli.commands.state_rebuild import require_stopped
+    from rillcast.cli.commands.warm_member import OnlyMember
     from rillcast.stores.copying import load
     from rillcast.transports.connect import open_group
 
@@ -124,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         warming = _warming(settings, tables, len(partitions), of_file)
         if of_file is not None:
             _take_file(of_file, warming, tables[0].metadata.covariates)
-        source = _Member(settings, partitions)
+        source = OnlyMember(settings, partitions)
         try:
             source.join()
             positions = source.positions(at_end=args.from_topic)
@@ -255,80 +255,6 @@ class _FromTheStart:
 
     def on_lost(self, partitions: Sequence[int]) -> None:
         """Do nothing; the partition of a file never moves."""
-
-
-class _Member:
-    """The group's only member, with all of its partitions paused until history is read from them."""
-
-    def __init__(self, settings: Settings, partitions: Sequence[int]) -> None:
-        from rillcast.transports.connect import open_source
-
-        self._settings = settings
-        self._partitions = set(partitions)
-        self._assigned: dict[int, Assignment] = {}
-        self._source: Source = open_source(settings)
-
-    def on_assigned(self, assignments: Sequence[Assignment]) -> Mapping[int, int | None]:
-        self._assigned |= {assignment.partition: assignment for assignment in assignments}
-        return dict.fromkeys((assignment.partition for assignment in assignments), None)
-
-    def on_revoked(self, partitions: Sequence[int]) -> None:
-        raise TransportError(
-            f"group {self._settings.kafka.group_id}: another member took partitions {sorted(partitions)} during the "
-            f"warm-up; no state was stored. Stop the service and try again"
-        )
-
-    def on_lost(self, partitions: Sequence[int]) -> None:
-        self.on_revoked(partitions)
-
-    def join(self) -> None:
-        """Join, and wait for every partition."""
-        import time
-
-        self._source.open(self)
-        deadline = time.monotonic() + _JOIN_TIMEOUT_S
-        while self._assigned.keys() != self._partitions:
-            self._source.poll(1, self._settings.worker.poll_timeout_s)
-            raise_if_interrupted()
-            if time.monotonic() > deadline:
-                missing = sorted(self._partitions - self._assigned.keys())
-                raise TransportError(
-                    f"group {self._settings.kafka.group_id}: partitions {missing} were not assigned within "
-                    f"{_JOIN_TIMEOUT_S:g} s; no state was stored. Stop other members and try again"
-                )
-
-    def positions(self, *, at_end: bool) -> dict[int, int]:
-        """Return the positions of the service: the group's own, or else the end or `kafka.auto_offset_reset`."""
-        latest = at_end or self._settings.kafka.auto_offset_reset == "latest"
-        return {
-            number: one.committed if one.committed is not None else (one.end if latest else one.beginning)
-            for number, one in sorted(self._assigned.items())
-        }
-
-    def take(self, warming: Warming, positions: Mapping[int, int], events: int | None) -> None:
-        """Step the events of the topic before the positions."""
-        import numpy as np
-
-        for number, position in positions.items():
-            beginning = self._assigned[number].beginning
-            self._source.resume_from(number, beginning if events is None else max(beginning, position - events))
-        waiting = set(positions)
-        while waiting:
-            polled = self._source.poll(self._settings.worker.max_poll_records, self._settings.worker.poll_timeout_s)
-            raise_if_interrupted()
-            ends = np.array([positions.get(number, 0) for number in polled.partitions.tolist()], np.int64)
-            warming.take(polled.take(np.flatnonzero(polled.offsets < ends)))
-            at = self._source.positions()
-            done = {number for number in waiting if at.get(number, 0) >= positions[number]}
-            if done:
-                self._source.pause(sorted(done))
-                waiting -= done
-
-    def commit(self, positions: Mapping[int, int]) -> None:
-        self._source.commit(positions)
-
-    def close(self) -> None:
-        self._source.close()
 
 
 def _print(warming: Warming, tables: Sequence[StoredTable], positions: Mapping[int, int], *, as_json: bool) -> None:

@@ -22,18 +22,29 @@ RUN = {
 
 
 def results() -> dict[str, Any]:
-    case = {"client": "librdkafka", "bytes_per_forecast": 912.4, "ratio_to_echo": 0.5, "busy_ratio": 0.4}
+    case: dict[str, Any] = {
+        "client": "librdkafka",
+        "bytes_per_forecast": 912.4,
+        "ratio_to_echo": 0.5,
+        "busy_ratio": 0.4,
+    }
     runs = {"service": RUN, "echo": RUN, "file": RUN}
-    kafka = {
+    kafka: dict[str, Any] = {
         "streams": 10,
         "delivery": "at_least_once",
         "cases": [case | {"codec": codec, "runs": runs, "file_to_topic_ratio": 0.8} for codec in ("json", "float32")],
     }
-    file = {"streams": 10, "events": 100, "format": "csv", "bytes_per_forecast": 4_437.0, "file_sorted_ratio": 1.25}
-    file |= {"runs": {"interleaved": RUN, "sorted": RUN}}
+    file: dict[str, Any] = {
+        "streams": 10,
+        "events": 100,
+        "format": "csv",
+        "bytes_per_forecast": 4_437.0,
+        "file_sorted_ratio": 1.25,
+        "runs": {"interleaved": RUN, "sorted": RUN},
+    }
     peers = "rillcast", "quix", "flink", "kafka_streams", "kafka_streams_batched"
-    latency = {"rate": 5.0, "events": 10, "p50_ms": 4, "p99_ms": 20, "p999_ms": 30, "max_ms": 40}
-    one = {
+    latency: dict[str, Any] = {"rate": 5.0, "events": 10, "p50_ms": 4, "p99_ms": 20, "p999_ms": 30, "max_ms": 40}
+    one: dict[str, dict[str, Any]] = {
         "step": {"steps": [{"batch": 1, "min": 1, "max": 2, "steps_per_second": 1, "us_per_step": 1}]},
         "kafka": kafka,
         "file": file,

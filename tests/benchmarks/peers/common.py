@@ -71,7 +71,7 @@ class Step:
                 first += size
             elif given.name not in ("slots", "ds", "y"):
                 shape = tuple(1 if isinstance(size, str) else size for size in given.shape)
-                self._constant[given.name] = np.full(shape, given.name == "calibrate", dtype)
+                self._constant[given.name] = np.full(shape, given.name in ("calibrate", "bounds"), dtype)
         self._size = first
         self._names = ["forecast", *(name + ".next" for name, *_ in self._states)]
         assert set(self._names) <= set(outputs), f"{model} is no bundle of one step"

@@ -89,7 +89,8 @@ def test_a_shipped_bundle_steps_as_before() -> None:
     for period in range(30):
         y = draw.normal(100, 10, 3).astype(np.float32)
         given = {"slots": np.arange(1, 4), "ds": np.full(3, period * 3_600_000), "y": y}
-        given |= {"calibrate": np.array(1, np.float32), "alarm_interval": np.full(3, 168, np.float32)}
+        given |= {name: np.array(1, np.float32) for name in ("calibrate", "bounds")}
+        given |= {"alarm_interval": np.full(3, 168, np.float32)}
         found = []
         for number, session in enumerate(sessions):
             names = [output.name for output in session.get_outputs()]

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -166,6 +166,7 @@ def backtest(
         raise DataError(f"stride is {stride} and test_fraction {test_fraction}, expected at least 1, and within (0, 1)")
     grids = _grids(data, train, test_fraction)
     names = list(grids)
+    data = [_with_an_event_at_each_origin(s, grids[s.unique_id], stride) for s in data]
     taken: list[tuple[int, int, npt.NDArray[np.float32]]] = []
     tails = TailShares(len(names))
     done, seconds = 0, 0.0
@@ -258,6 +259,22 @@ def _grids(data: Sequence[Series], train: Sequence[Series], test_fraction: float
         origin = last_trained.get(name, first - 1) if train else _origin(grid, np.unique(periods), test_fraction)
         grids[name] = _Grid(first, grid, origin)
     return grids
+
+
+def _with_an_event_at_each_origin(series: Series, grid: _Grid, stride: int) -> Series:
+    """Return a series with a missing observation at each origin whose period has no event: a Sunday, of business days.
+
+    What covariates would be in such a period is unknown, so a series with covariates stays as it is.
+    """
+    last = grid.first_period + grid.grid.size - 1
+    origins = np.arange(grid.first_origin + stride, last, stride, dtype=np.int64)
+    lacking = np.setdiff1d(origins[origins > grid.first_period], series.periods)
+    if series.covariates is not None or not lacking.size:
+        return series
+    at = np.searchsorted(series.periods, lacking)
+    return replace(
+        series, periods=np.insert(series.periods, at, lacking), y=np.insert(series.y, at, np.float32(np.nan))
+    )
 
 
 def _origin(grid: Floats, periods: Ints, test_fraction: float) -> int:

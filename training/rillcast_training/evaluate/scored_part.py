@@ -30,7 +30,8 @@ class ScoredPart:
         series_that_end: Those without an observation after their first origin.
         series_without_origin: Those with observations there, and every origin left out.
         origins_scored: Origins that are scored.
-        origins_without_event: Those left out because their period has no event, so that no forecast was made in it.
+        origins_without_event: Those of series with covariates that are left out because their period has no
+            event, so that its covariates are unknown.
         origins_without_observation: Those left out because the steps after them have no observation, but later ones do.
     """
 
@@ -52,7 +53,7 @@ class ScoredPart:
         left_out = {
             "series without an observation after their first origin": self.series_that_end,
             "series without an event at any origin, or an observation within reach of one": self.series_without_origin,
-            "origins in periods without an event": self.origins_without_event,
+            "origins in periods without an event, whose covariates are unknown": self.origins_without_event,
             "origins without an observation within reach": self.origins_without_observation,
         }
         listed = "; ".join(f"{count:,} {what}" for what, count in left_out.items() if count)

@@ -59,8 +59,10 @@ final class Model {
             others.put(input.getKey(), info);
         }
         rowBytes = at;
-        if (given.containsKey("calibrate")) {
-            given.get("calibrate").putFloat(0, 1);
+        for (String name : List.of("calibrate", "bounds")) {
+            if (given.containsKey(name)) {
+                given.get(name).putFloat(0, 1);
+            }
         }
         for (int row = 0; row < most; row++) {
             given.get("slots").putLong(8 * row, row);

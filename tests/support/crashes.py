@@ -124,6 +124,7 @@ def run_once(
     lateness: AllowedLateness | None = None,
     aggregation: Aggregation | None = None,
     decoder: ObservationDecoder | None = None,
+    told_overdue: int = 0,
 ) -> workers.Harness:
     """Run a worker with stored state to the end of the log, or to its death at a point of a commit."""
     stores: list[MemoryStore] = []
@@ -142,6 +143,7 @@ def run_once(
         lateness=lateness,
         aggregation=aggregation,
         decoder=decoder,
+        told_overdue=told_overdue,
     )
     harness.source.before_poll.extend([tick(harness)] * 10_000)
     if crash is not None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,14 +11,16 @@ import numpy as np
 
 from rillcast.arrays import FloatArray
 from rillcast.bundle.bundle import BundleMetadata, StateSpec, Status
-from rillcast.codecs.forecasts.columns import Codec, ForecastColumns
-from rillcast.codecs.forecasts.encoders import make_encoder
+from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.engine.overdue import OverdueChange
 from rillcast.engine.step_engine import Outcome, StepResult, StepStats
 from rillcast.events import EventBatch
-from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.live_view import LiveView
 from rillcast.observability.observer import Published
-from rillcast.transports.base import Polled
+from rillcast.publishing.alarms import AlarmPublisher
+from rillcast.publishing.anomalies import AnomalyPublisher
+from rillcast.transports.base import Channel, Polled
+from tests.support.memory import Log, MemorySink
 
 HOUR_MS = 3_600_000
 START_MS = 1_714_521_600_000  # 2024-05-01T00:00:00Z
@@ -67,7 +70,10 @@ def published(
     )
     polled = Polled(events.partitions, events.offsets, np.full(n, -1), [None] * n, [b""] * n)
     stepped = are_live & (result.outcome == Outcome.STEPPED)
-    return Published(engine, polled, events, result, are_live, stepped, forecasts, np.arange(n), [b""] * n)
+    causes, values = np.arange(n), [b""] * n
+    return Published(
+        engine, polled, events, result, are_live, stepped, forecasts, causes, values, live_records=are_live
+    )
 
 
 def stepped(
@@ -91,6 +97,25 @@ def stepped(
     )
 
 
+def silence(*, over: bool) -> OverdueChange:
+    """Return that a stream falls silent with the second record of a poll, or wakes with the first."""
+    row, behind = (0, 40) if over else (1, 4)
+    reached = START_MS + (behind + 1) * HOUR_MS
+    spans = START_MS + HOUR_MS, reached - HOUR_MS
+    return OverdueChange("quiet", over, 3, 40 + row, row, reached, *spans, behind, allowed=3, interval=168.0)
+
+
+def silences(channel: Channel, live: Sequence[bool] | None = None) -> list[bytes]:
+    """Return the records that a channel gets of a silence and its end."""
+    sink = MemorySink(log := Log({0: []}))
+    events = EventBatch.of(["a", "b"], [START_MS] * 2, [0.1] * 2, partition=3, first_offset=40)
+    result = replace(stepped(2), overdue=[silence(over=False), silence(over=True)])
+    observer = AlarmPublisher(sink) if channel is Channel.ALARMS else AnomalyPublisher(sink, 0.01)
+    observer.observe(published(events, result, live=live))
+    sink.flush(1.0)
+    return [value for _, value, _ in log.published[channel] if value is not None]
+
+
 def put(
     live_view: LiveView,
     unique_ids: Sequence[str],
@@ -111,23 +136,3 @@ def put(
     events = EventBatch.of(unique_ids, START_MS + HOUR_MS * np.asarray(periods, dtype=np.int64), values)
     result = stepped(len(events), status=status, forecast=forecast.astype(np.float32), score=score)
     live_view.observe(published(events, result, num_streams=num_streams))
-
-
-def publish(
-    forecast_cache: ForecastCache, unique_ids: list[str], *, codec: Codec = "json", partition: int = 0, first: int = 0
-) -> list[bytes]:
-    """Publish one forecast for each id."""
-    n = len(unique_ids)
-    values = np.arange(n * 9, dtype=np.float32).reshape(n, 3, 3) + np.float32(0.1)
-    columns = ForecastColumns(
-        unique_ids=unique_ids,
-        ds=START_MS + np.arange(n),
-        status=np.zeros(n, np.int8),
-        forecast=values,
-        anomaly=np.array([np.nan] + [0.25] * (n - 1), np.float32),
-        partitions=np.full(n, partition),
-        offsets=first + np.arange(n),
-    )
-    _, records = make_encoder(codec, metadata(), schema_id=lambda: 7).encode(columns)
-    forecast_cache.update(columns.partitions, unique_ids, records)
-    return records

@@ -210,9 +210,9 @@ def toy_sequence(multiplier: int = MULTIPLIER) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
-def toy_bundle(*, sequence: bool = False, multiplier: int = MULTIPLIER) -> Bundle:
-    """Return the loaded toy, with or without its sequence graph; another multiplier makes another model."""
-    toy = ToyGraph(multiplier=multiplier)
+def toy_bundle(*, sequence: bool = False, multiplier: int = MULTIPLIER, alarms: bool = False) -> Bundle:
+    """Return the loaded toy, with or without sequence graph and alarms; another multiplier makes another model."""
+    toy = ToyGraph(multiplier=multiplier, alarms=alarms)
     return Bundle.from_bytes(seal(toy.model(), toy.metadata(), toy_sequence(multiplier) if sequence else None))
 
 

@@ -24,7 +24,10 @@ from rillcast.engine.step_engine import StepEngine
 from rillcast.observability.health import Health
 from rillcast.observability.latency import Latency
 from rillcast.observability.metrics import Metrics
+from rillcast.observability.observer import Observer
 from rillcast.observability.run_summary import RunSummary
+from rillcast.publishing.alarms import AlarmPublisher
+from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.publishing.filters import Policy
 from rillcast.publishing.publisher import ForecastOutput, Publisher
@@ -125,6 +128,7 @@ def build(
     ends: bool = False,
     idle_s: float = 0.0,
     overdue_periods: int = 0,
+    told_overdue: int = 0,
     start_at: Literal["earliest", "latest"] = "earliest",
     decoder: ObservationDecoder | None = None,
     matching: Matching | None = None,
@@ -136,7 +140,10 @@ def build(
     clock: Clock | None = None,
     needs_forecast: bool = False,
 ) -> Harness:
-    """Return a worker that reads `log` to its end when run; `clock` starts at zero unless given."""
+    """Return a worker that reads `log` to its end when run; `clock` starts at zero unless given.
+
+    With `told_overdue`, records of alarms and of anomalies tell the silences of streams.
+    """
     # Polls of three events and more are stepped in the step thread, smaller ones in the loop: tests cover both.
     clock, settings = clock or Clock(), (settings or WorkerSettings()).model_copy(update={"step_thread_min_events": 3})
     source = MemorySource(log, owned=owned, per_poll=per_poll)
@@ -155,10 +162,14 @@ def build(
             limits=limits or Limits(),
             lateness=tables[route].lateness,
             aggregation=tables[route].aggregation,
+            alarms="1/hour",
+            overdue_periods=told_overdue,
             timer=clock,
         )
         output = ForecastOutput(sink, make_encoder("json", bundle.metadata))
-        observers = [Latency(metrics.latency, wall_clock=clock), metrics, summary]
+        observers: list[Observer] = [Latency(metrics.latency, wall_clock=clock), metrics, summary]
+        if told_overdue:
+            observers += [AlarmPublisher(sink), AnomalyPublisher(sink, 0.01)]
         return ServedModel(engine, Publisher(engine, output, [policy or Policy()], observers, late, route), store)
 
     def rollout_of(models: MemoryModels, route: str) -> RolloutParts:

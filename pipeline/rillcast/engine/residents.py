@@ -26,6 +26,8 @@ from rillcast.engine.alarm_intervals import HOST_BYTES as ALARM_BYTES
 from rillcast.engine.alarm_intervals import AlarmIntervals, Budget
 from rillcast.engine.device import Device
 from rillcast.engine.late import AllowedLateness, RetainedSteps
+from rillcast.engine.overdue import HOST_BYTES as OVERDUE_BYTES
+from rillcast.engine.overdue import OverdueWatch
 from rillcast.engine.pages import Arrivals, Page, Silence, is_additional
 from rillcast.engine.periods import Aggregation, Partials
 from rillcast.engine.slab import Slab, room
@@ -71,6 +73,7 @@ class Residents:
         lateness: AllowedLateness | None = None,
         aggregation: Aggregation | None = None,
         alarms: Budget = ONE_A_WEEK,
+        overdue_periods: int = 0,
     ) -> None:
         """Allocate the state.
 
@@ -81,6 +84,7 @@ class Residents:
             lateness: Allowed lateness of events; None = nothing is retained for late events.
             aggregation: How raw events become observations; None = each event is one.
             alarms: How many alarms of a stream are wanted.
+            overdue_periods: See `OverdueWatch`; 0 = silences of streams are not watched.
         """
         self._limits = limits
         self._tick_ms = max(1, limits.idle_ttl_ms // _TICKS_PER_TTL)
@@ -90,12 +94,26 @@ class Residents:
             host_bytes += 2 * metadata.row_bytes + RetainedSteps.host_bytes(metadata, lateness)
         if aggregation is not None:
             host_bytes += Partials.host_bytes(aggregation)
+        if overdue_periods:
+            host_bytes += OVERDUE_BYTES
         least = self._table.num_slots + (0 if device.name == "cpu" else limits.initial_streams)
         slots = room(metadata.states, device, host_bytes, least)
         self.state = SlotState(Slab(metadata.states, device, slots), self._table.page_slots)
         self.retained = None if lateness is None else RetainedSteps(metadata, device, self.state.slab, lateness)
         self.partials = None if aggregation is None else Partials(aggregation, self.state.num_slots)
         self.alarm_intervals = AlarmIntervals(alarms, metadata.frequency, self._table.ids)
+        self.overdue = (
+            OverdueWatch(
+                overdue_periods,
+                metadata.frequency,
+                self._table.ids,
+                self.alarm_intervals.of,
+                self.state.applied,
+                self.state.num_slots,
+            )
+            if overdue_periods
+            else None
+        )
         self._watermarks: dict[int, int] = {}
         self._arrivals: dict[int, Arrivals] = {}
         self._silences: dict[int, list[Silence]] = {}
@@ -167,6 +185,8 @@ class Residents:
                 newest = np.maximum(newest, self.partials.newest(slots))
             idle = slots[watermark - newest > self._limits.idle_ttl_ms]
             if idle.size:
+                if self.overdue is not None:
+                    self.overdue.leave(partition, idle)
                 self._table.forget(partition, idle)
                 self._clear(idle)
                 self.state.mark_changed(idle)
@@ -277,9 +297,13 @@ class Residents:
         """
         pages, size = np.array(self._table.pages(partition), np.int64), self._table.page_slots
         slots = (pages[:, None] * size + np.arange(size)).ravel()
-        newest = self.state.newest(slots) if self.partials is None else self.partials.newest_event(slots)
+        newest = self._newest_of(slots)
         known = newest != NEVER
         return slots[known], newest[known]
+
+    def _newest_of(self, slots: IntArray) -> IntArray:
+        """Return the time of each stream's newest event as `newest` does; `NEVER` = it has had none."""
+        return self.state.newest(slots) if self.partials is None else self.partials.newest_event(slots)
 
     def reached(self, partition: int) -> int:
         """Return the event time that a partition has come to, by its events or by silence."""
@@ -325,6 +349,8 @@ class Residents:
             rows |= self.retained.export(every)
         if self.partials is not None:
             rows |= self.partials.export(every)
+        if self.overdue is not None:
+            rows |= self.overdue.export(every)
         pages, first = [], 0
         for (number, page, names), own in zip(changed, slots, strict=True):
             last = first + len(names)
@@ -346,6 +372,8 @@ class Residents:
         self._watermarks[partition] = watermark
         self._silences[partition] = list(silences)
         self._arrivals[partition] = arrivals
+        if self.overdue is not None:
+            self.overdue.begin(partition, watermark)
         for page in sorted(pages, key=lambda page: page.offset):
             slots, vacated = self._table.restore(partition, page.number, page.unique_ids)
             self._grow()
@@ -358,6 +386,8 @@ class Residents:
                 self.retained.load(slots, rows, page.last_ds[named])
             if self.partials is not None:
                 self.partials.load(slots, rows)
+            if self.overdue is not None:
+                self.overdue.load(partition, slots, self._newest_of(slots), rows)
 
     def release(self, partition: int) -> None:
         """Forget the streams of a partition."""
@@ -367,6 +397,8 @@ class Residents:
         self._arrivals.pop(partition, None)
         self._silences.pop(partition, None)
         self._silent_to.pop(partition, None)
+        if self.overdue is not None:
+            self.overdue.release(partition)
 
     def _grow(self) -> None:
         """Make room for the pages that were handed out, and prepare their slots."""
@@ -375,6 +407,8 @@ class Residents:
                 self.retained.grow()
             if self.partials is not None:
                 self.partials.grow(self.state.num_slots)
+            if self.overdue is not None:
+                self.overdue.grow(self.state.num_slots)
         fresh, used = self._table.take_new_pages()
         for page in fresh:
             slots = self._table.slots_of(page)
@@ -395,3 +429,5 @@ class Residents:
             self.retained.clear(slots)
         if self.partials is not None:
             self.partials.clear(slots)
+        if self.overdue is not None:
+            self.overdue.clear(slots)

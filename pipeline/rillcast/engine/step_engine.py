@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import enum
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rillcast.arrays import FloatArray, IntArray, StatusArray
-from rillcast.bundle.alarms import ALARM, ONE_A_WEEK
+from rillcast.bundle.alarms import ALARM, ONE_A_WEEK, leave_out_silences
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import dry_run, quarantine
 from rillcast.engine.alarm_intervals import Budget
@@ -30,6 +30,7 @@ from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.inputs import Inputs, SlotBatch
 from rillcast.engine.late import AllowedLateness, LateReplay, LateResults, Revised
+from rillcast.engine.overdue import OverdueChange
 from rillcast.engine.pages import Silence
 from rillcast.engine.periods import Aggregation, Taken
 from rillcast.engine.periods.stage import Closed, PeriodStage
@@ -94,6 +95,7 @@ class StepResult:
             lateness is allowed.
         revised: Forecasts of earlier events that these events changed; None where they changed none.
         alarm: `(n, 8)` float32, see `rillcast.bundle.alarms`; None where the bundle has no such output.
+        overdue: The streams that fell silent or woke meanwhile, in the order of the records that decided it.
     """
 
     outcome: StatusArray
@@ -106,6 +108,7 @@ class StepResult:
     late: npt.NDArray[np.bool_] | None = None
     revised: Revised | None = None
     alarm: FloatArray | None = None
+    overdue: Sequence[OverdueChange] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +169,7 @@ class StepEngine:
         calibrate: bool = True,
         bounds: bool = True,
         alarms: Budget = ONE_A_WEEK,
+        overdue_periods: int = 0,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         """Load the bundle on a device.
@@ -180,6 +184,8 @@ class StepEngine:
             calibrate: Whether a bundle that learns an online correction of its forecasts applies it.
             bounds: Whether a bundle that learns which values a stream can have keeps its forecasts to them.
             alarms: How many alarms of a stream are wanted, such as `1/week`, or by patterns of stream ids.
+            overdue_periods: Fewest periods behind its partition for which a stream is not overdue; its silence is told
+                where it is (`rillcast.engine.overdue`). 0 = silences are not told.
             timer: Returns monotonic seconds, for the statistics only.
 
         Raises:
@@ -188,11 +194,12 @@ class StepEngine:
         """
         dry_run.check(bundle)
         self.bundle = bundle
-        self.residents = Residents(bundle.metadata, on, limits, lateness, aggregation, alarms)
+        self.residents = Residents(bundle.metadata, on, limits, lateness, aggregation, alarms, overdue_periods)
         partials = self.residents.partials
         self._stage = None if partials is None else PeriodStage(self.residents, partials)
         state, retained = self.residents.state, self.residents.retained
         self._state = state
+        self._overdue = self.residents.overdue
         intervals = self.residents.alarm_intervals.of
         self._runner = BatchRunner(
             bundle, state, on, batching, calibrate=calibrate, bounds=bounds, alarm_intervals=intervals
@@ -274,7 +281,7 @@ class StepEngine:
         started = self._timer()
         unique_ids, timestamps_ms = events.unique_ids, events.timestamps_ms
         outputs = _Outputs.empty(self._runner, len(events), late=self._replay is not None)
-        outcome, evicted = outputs.outcome, 0
+        outcome, evicted, changes = outputs.outcome, 0, list[OverdueChange]()
         for rows, evictions in self.residents.until_evictions(events.partitions, events.ds):
             evicted += self.residents.evict(evictions)
             times = None if timestamps_ms is None else timestamps_ms[rows]
@@ -285,16 +292,18 @@ class StepEngine:
                 slots = np.maximum(slots, NO_SLOT)
             outcome[rows[self._state.applied(slots, events.offsets[rows])]] = Outcome.ALREADY_APPLIED
             stepped = outcome[rows] == Outcome.STEPPED
+            if self._overdue is not None:
+                changes += self._overdue.take(events, rows, slots, stepped)
             if not stepped.all():
                 rows, slots = rows[stepped], slots[stepped]
             self._run(events, rows, slots, outputs)
-        return self._result(outputs, evicted, started)
+        return self._result(outputs, evicted, started, changes)
 
     def _step_closed(self, closed: Closed, started: float) -> Advanced:
         """Step closed periods, whose streams have slots and do not have them in their state yet."""
         outputs = _Outputs.empty(self._runner, len(closed.events), late=self._replay is not None)
         self._run(closed.events, np.arange(closed.slots.size, dtype=np.int64), closed.slots, outputs)
-        return Advanced(closed.events, self._result(outputs, closed.evicted, started), closed.taken)
+        return Advanced(closed.events, self._result(outputs, closed.evicted, started, closed.overdue), closed.taken)
 
     def _run(self, events: EventBatch, rows: IntArray, slots: IntArray, outputs: _Outputs) -> None:
         """Step some of the events, whose streams have slots."""
@@ -305,9 +314,11 @@ class StepEngine:
         else:
             self._replay.run(batch, outputs.columns, outputs.late)
 
-    def _result(self, outputs: _Outputs, evicted: int, started: float) -> StepResult:
+    def _result(self, outputs: _Outputs, evicted: int, started: float, overdue: Sequence[OverdueChange]) -> StepResult:
         """Return the results of the events that were run since `started`."""
         columns, outcome, late = outputs.columns, outputs.outcome, outputs.late
+        if self._overdue is not None and ALARM in columns:
+            leave_out_silences(columns[ALARM])  # they are found where they are, and not with the event after
         outcome[~columns[quarantine.HEALTHY]] = Outcome.QUARANTINED
         calls, seconds = self._runner.take_calls(), self._timer() - started
         applied, replayed = (0, 0) if late is None else (late.applied, late.replayed)
@@ -322,6 +333,7 @@ class StepEngine:
             late=None if late is None else late.late,
             revised=None if late is None else late.revised,
             alarm=columns.get(ALARM),
+            overdue=overdue,
         )
 
     def _inputs(self, events: EventBatch, rows: IntArray) -> Inputs:

@@ -17,6 +17,7 @@ from rillcast.arrays import IntArray
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.codecs.forecasts.columns import ForecastColumns
 from rillcast.codecs.observations.rejections import Rejection
+from rillcast.engine.overdue import OverdueChange
 from rillcast.engine.periods import RawOutcome, Taken
 from rillcast.engine.step_engine import SilentStreams, StepEngine, StepResult
 from rillcast.events import EventBatch
@@ -63,6 +64,17 @@ class Published:
             return np.empty(0, np.int64)
         found = (self.taken.outcome == outcome) & self.live_records[self.taken.events.rows]
         return np.flatnonzero(found)
+
+    def causes_of(self, rows: IntArray) -> list[tuple[int, str]]:
+        """Return the record of the poll and the stream of some events."""
+        unique_ids = self.events.unique_ids
+        return list(zip(self.events.rows[rows].tolist(), [unique_ids[row] for row in rows.tolist()], strict=True))
+
+    @property
+    def overdue(self) -> list[OverdueChange]:
+        """The streams that fell silent or woke by live records."""
+        live = self.live_records
+        return [each for each in self.result.overdue if live is None or live[each.row]]
 
     @property
     def metadata(self) -> BundleMetadata:

@@ -6,8 +6,8 @@ know: how a model finds an alarm, HTTP, the topic of alarms.
 Invariants: at most `_MOST_OPEN` open and `_MOST_CLOSED` closed alarms are kept, however many come. A stream's id is a
 label of `rillcast_stream_alarm` only, for at most `labelled` streams. An alarm is part of the stream's state, and each
 event of the stream says whether it is open; so the table is right again after a restart when each stream has had an
-event. An event of a stream without an alarm costs one look-up, and nothing while no alarm is open; the words for
-readers are made when they ask.
+event. A silence is known from where it is decided; one that opened before a restart is not. An event of a stream
+without an alarm costs one look-up, and nothing while no alarm is open; the words for readers are made when they ask.
 """
 
 from __future__ import annotations
@@ -29,6 +29,8 @@ from rillcast.arrays import FloatArray
 from rillcast.bundle.alarms import CHANGES, described
 from rillcast.bundle.bundle import BundleMetadata, Status
 from rillcast.codecs.forecasts.columns import model_name
+from rillcast.engine.overdue import OverdueChange
+from rillcast.observability import silences
 from rillcast.observability.metric_table import COLLECTED
 from rillcast.observability.observer import Observer, Published
 
@@ -52,8 +54,8 @@ class StreamAlarm:
         first: Start of the period in which it opened.
         last: Start of the period of the last evidence.
         closed: Time of the event at which it was over; None = it is open.
-        expected: Middle quantile that was forecast where the evidence was strongest.
-        observed: The observation there.
+        expected: Middle quantile that was forecast where the evidence was strongest; None = the stream was silent.
+        observed: The observation there, likewise.
         model: Name and id of the bundle.
     """
 
@@ -65,8 +67,8 @@ class StreamAlarm:
     first: int
     last: int
     closed: int | None
-    expected: float
-    observed: float
+    expected: float | None
+    observed: float | None
     model: str
 
 
@@ -81,16 +83,26 @@ class _Seen(NamedTuple):
     closed: int | None = None
 
     def described(self) -> StreamAlarm:
-        members: dict[str, Any] = described(self.row, self.ds, self.metadata.frequency)
-        first, last = (_milliseconds(members.pop(name)) for name in ("first", "last"))
-        return StreamAlarm(
-            unique_id=self.unique_id,
-            first=first,
-            last=last,
-            closed=self.closed,
-            model=model_name(self.metadata),
-            **members,
-        )
+        return _alarm(self, described(self.row, self.ds, self.metadata.frequency))
+
+
+class _Silence(NamedTuple):
+    """A silence of a stream, as of its opening or its end; `closed` as in `StreamAlarm`."""
+
+    unique_id: str
+    partition: int
+    change: OverdueChange
+    metadata: BundleMetadata
+    closed: int | None = None
+
+    def described(self) -> StreamAlarm:
+        return _alarm(self, silences.described(self.change))
+
+
+def _alarm(seen: _Seen | _Silence, said: dict[str, Any]) -> StreamAlarm:
+    first, last = (_milliseconds(said.pop(name)) for name in ("first", "last"))
+    model = model_name(seen.metadata)
+    return StreamAlarm(unique_id=seen.unique_id, first=first, last=last, closed=seen.closed, model=model, **said)
 
 
 class StreamAlarms(Observer):
@@ -98,8 +110,9 @@ class StreamAlarms(Observer):
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: dict[str, _Seen] = {}  # the alarm that opened first is first
-        self._closed: deque[_Seen] = deque(maxlen=_MOST_CLOSED)
+        # By stream and whether it is a silence, which is a trouble of its own; the alarm that opened first is first.
+        self._open: dict[tuple[str, bool], _Seen | _Silence] = {}
+        self._closed: deque[_Seen | _Silence] = deque(maxlen=_MOST_CLOSED)
 
     def observe(self, published: Published) -> None:
         """Take in what the events of a batch say of alarms; late events say nothing of the present."""
@@ -109,19 +122,26 @@ class StreamAlarms(Observer):
             present &= ~result.late
         alarm = result.alarm
         alarmed = np.empty(0, np.int64) if alarm is None else np.flatnonzero(present & (alarm[:, 0] > 0))
-        if not self._open and not alarmed.size:
+        overdue = published.overdue
+        if not self._open and not alarmed.size and not overdue:
             return
         with self._lock:
+            for change in overdue:
+                self._take_silence(change, published.metadata)
             # A stream whose alarm is open and that has none at this event: its state is another model's, or a new one.
-            known = {row for row, unique_id in enumerate(events.unique_ids) if unique_id in self._open and present[row]}
+            known = {
+                row
+                for row, unique_id in enumerate(events.unique_ids)
+                if (unique_id, False) in self._open and present[row]
+            }
             for row in sorted(known.union(alarmed.tolist())):
                 self._take(published, row, None if alarm is None else alarm[row])
 
     def forget(self, partition: int) -> None:
         """Drop the alarms of a partition: another member may serve its streams by now."""
         with self._lock:
-            for unique_id in [one for one, seen in self._open.items() if seen.partition == partition]:
-                del self._open[unique_id]
+            for key in [one for one, seen in self._open.items() if seen.partition == partition]:
+                del self._open[key]
             self._closed = deque((seen for seen in self._closed if seen.partition != partition), _MOST_CLOSED)
 
     def open(self, most: int | None = None) -> list[StreamAlarm]:
@@ -149,7 +169,7 @@ class StreamAlarms(Observer):
         wanted = set(unique_ids)
         with self._lock:
             found = [seen for seen in self._closed if seen.unique_id in wanted]
-            found += [self._open[unique_id] for unique_id in wanted if unique_id in self._open]
+            found += [self._open[key] for one in wanted for key in ((one, False), (one, True)) if key in self._open]
         by_stream: dict[str, list[StreamAlarm]] = {}
         for seen in found:
             by_stream.setdefault(seen.unique_id, []).append(seen.described())
@@ -162,17 +182,26 @@ class StreamAlarms(Observer):
     def _take(self, published: Published, row: int, alarm: FloatArray | None) -> None:
         events = published.events
         unique_id, ds = events.unique_ids[row], int(events.ds[row])
-        before = self._open.get(unique_id)
+        key = unique_id, False
+        before = self._open.get(key)
         if alarm is None or not alarm[0]:
             if before is not None:
-                self._closed.append(self._open.pop(unique_id)._replace(closed=ds))
+                self._closed.append(self._open.pop(key)._replace(closed=ds))
             return
         seen = _Seen(unique_id, int(events.partitions[row]), alarm.copy(), ds, published.metadata)
         if alarm[0] == _CLOSED:
-            self._open.pop(unique_id, None)
+            self._open.pop(key, None)
             self._closed.append(seen._replace(closed=ds))
         elif before is not None or len(self._open) < _MOST_OPEN:
-            self._open[unique_id] = seen
+            self._open[key] = seen
+
+    def _take_silence(self, change: OverdueChange, metadata: BundleMetadata) -> None:
+        key, seen = (change.unique_id, True), _Silence(change.unique_id, change.partition, change, metadata)
+        if change.over:
+            self._open.pop(key, None)
+            self._closed.append(seen._replace(closed=change.ds))
+        elif len(self._open) < _MOST_OPEN:
+            self._open[key] = seen
 
 
 class AlarmCollector(Collector):

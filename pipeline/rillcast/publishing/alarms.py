@@ -1,14 +1,16 @@
 """Alarms of streams as records: one where an alarm opens, one where it closes.
 
 Owns: the form of the records, written and read. Does not know: how the model finds an alarm, where records go, commits.
-An alarm is part of the stream's state, and its record follows from one event alone. So it is published in the commit of
-that event, and as often as the event's forecast: once, if the delivery is exactly once.
+An alarm is part of the stream's state, and its record follows from one event alone: of its stream, or, of a silence, of
+its partition. So it is published in the commit of that event, and as often as the event's forecast: once, if the
+delivery is exactly once.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final
 
@@ -18,7 +20,9 @@ import orjson
 from rillcast.arrays import FloatArray
 from rillcast.bundle.alarms import CHANGES, described, time_text
 from rillcast.codecs.forecasts.columns import model_name
+from rillcast.engine.overdue import OverdueChange
 from rillcast.errors import DataError
+from rillcast.observability import silences
 from rillcast.observability.observer import Observer, Published
 from rillcast.publishing.side_records import publish_fitting
 from rillcast.publishing.trace_context import carried
@@ -35,15 +39,16 @@ class Alarm:
     Attributes:
         unique_id: The stream.
         change: `opened` or `closed`.
-        ds: Time of the event that opened or closed it, in milliseconds since the epoch.
+        ds: Time of the event that opened or closed it, in milliseconds since the epoch; of a silence that opens, the
+            event time that its partition had reached.
         kind: `spike`, `level shift`, `drift`, `variance`, `flat line` or `silence`.
         direction: `up` or `down`; None where the kind has none.
         severity: `warning` or `critical`.
         strength: Return period of the strongest evidence, in periods of the bundle.
         first: Start of the period in which it opened, in milliseconds since the epoch.
         last: Start of the period of the last evidence, in milliseconds since the epoch.
-        expected: Middle quantile that was forecast where the evidence was strongest.
-        observed: The observation there.
+        expected: Middle quantile that was forecast where the evidence was strongest; None = the stream was silent.
+        observed: The observation there, likewise.
         model: Name and id of the bundle.
         partition: Partition of the event in the source.
         offset: Offset of the event in the source. A repeat has the same partition and offset.
@@ -58,8 +63,8 @@ class Alarm:
     strength: float
     first: int
     last: int
-    expected: float
-    observed: float
+    expected: float | None
+    observed: float | None
     model: str
     partition: int
     offset: int
@@ -83,8 +88,8 @@ class Alarm:
                 strength=float(members["strength"]),
                 first=_milliseconds(members["first"]),
                 last=_milliseconds(members["last"]),
-                expected=float(members["expected"]),
-                observed=float(members["observed"]),
+                expected=_optional(members["expected"]),
+                observed=_optional(members["observed"]),
                 model=str(members["model"]),
                 partition=int(members["source"]["partition"]),
                 offset=int(members["source"]["offset"]),
@@ -120,6 +125,10 @@ class AlarmPublisher(Observer):
         Raises:
             TransportError: The sink is broken.
         """
+        self._observe_events(published)
+        self._observe_silences(published)
+
+    def _observe_events(self, published: Published) -> None:
         events, alarm = published.events, published.result.alarm
         if alarm is None:
             return
@@ -129,10 +138,21 @@ class AlarmPublisher(Observer):
         headers = carried(published.polled, events.rows[rows].tolist()) if self._trace_context else None
         keys = [events.unique_ids[row].encode() for row in rows.tolist()]
         records = Records(keys, [_record(published, alarm, row) for row in rows.tolist()], headers)
-        kept = publish_fitting(self._sink, Channel.ALARMS, records, rows, published)
-        for code, change in CHANGES.items():
-            if number := int((alarm[kept, 0] == code).sum()):
-                self._count(change, number)
+        kept = publish_fitting(self._sink, Channel.ALARMS, records, published.causes_of(rows), published)
+        self._count_all(CHANGES[code] for code in alarm[rows[kept], 0].tolist())
+
+    def _observe_silences(self, published: Published) -> None:
+        changes = published.overdue
+        if not changes:
+            return
+        keys, values = [each.unique_id.encode() for each in changes], [_silence(published, each) for each in changes]
+        causes = [(each.row, each.unique_id) for each in changes]
+        kept = publish_fitting(self._sink, Channel.ALARMS, Records(keys, values), causes, published)
+        self._count_all(_change_of(changes[index]) for index in kept.tolist())
+
+    def _count_all(self, changes: Iterable[str]) -> None:
+        for change, number in Counter(changes).items():
+            self._count(change, number)
 
 
 def _record(published: Published, alarm: FloatArray, row: int) -> bytes:
@@ -147,6 +167,27 @@ def _record(published: Published, alarm: FloatArray, row: int) -> bytes:
         "source": {"partition": int(events.partitions[row]), "offset": int(events.offsets[row])},
     }
     return orjson.dumps(members)
+
+
+def _silence(published: Published, change: OverdueChange) -> bytes:
+    members = {
+        "unique_id": change.unique_id,
+        "ds": time_text(change.ds),
+        "change": _change_of(change),
+        **silences.described(change),
+        "freq": published.metadata.freq,
+        "model": model_name(published.metadata),
+        "source": {"partition": change.partition, "offset": change.offset},
+    }
+    return orjson.dumps(members)
+
+
+def _change_of(change: OverdueChange) -> str:
+    return "closed" if change.over else "opened"
+
+
+def _optional(number: float | None) -> float | None:
+    return None if number is None else float(number)
 
 
 def _milliseconds(text: str) -> int:

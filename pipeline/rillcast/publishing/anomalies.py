@@ -6,6 +6,8 @@ commits. They are handed to the sink with the forecasts of their poll, so they a
 The model gives each observation an anomaly from 0 to 1: the share of the forecast's distribution that lies nearer to
 its middle. The rest is the tail probability: how often an observation lies at least that far out, if the forecast is
 right.
+
+A stream that falls silent has a record too, with the period that failed to come and without figures.
 """
 
 from __future__ import annotations
@@ -21,15 +23,19 @@ import numpy.typing as npt
 import orjson
 
 from rillcast.arrays import FloatArray
+from rillcast.bundle.alarms import time_text
 from rillcast.bundle.bundle import Status
 from rillcast.codecs.forecasts.columns import STATUS_NAMES, model_name
 from rillcast.codecs.forecasts.reader import decode_forecast, read_avro
+from rillcast.engine.overdue import OverdueChange
 from rillcast.errors import DataError
 from rillcast.observability.observer import Observer, Published
 from rillcast.publishing.side_records import publish_fitting
 from rillcast.publishing.trace_context import carried
 from rillcast.transports.base import Channel, Records, Sink
 
+SILENCE: Final = "silence"
+"""Status of a record of a period that failed to come."""
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _MILLISECOND: Final = dt.timedelta(milliseconds=1)
 _OF_FORECASTS: Final = (b'"quantiles":', b'"origin":')
@@ -42,12 +48,13 @@ class Anomaly:
 
     Attributes:
         unique_id: The stream.
-        ds: The event's time, milliseconds since the epoch.
-        y: The observation; NaN = unknown (a forecast record has none).
+        ds: The event's time, milliseconds since the epoch; of a silence, when the first period without an event began.
+        y: The observation; NaN = unknown (a forecast record, or a silence, has none).
         anomaly: 0 to 1; NaN = unknown.
         model: Name and id of the bundle.
         partition: Partition of the event in the source.
         offset: Offset of the event in the source. A repeat has the same partition and offset.
+        status: Result of the event, see `docs/records.md`; `SILENCE` where the stream had no event.
     """
 
     unique_id: str
@@ -57,6 +64,7 @@ class Anomaly:
     model: str
     partition: int
     offset: int
+    status: str
 
     @property
     def tail_probability(self) -> float:
@@ -77,10 +85,10 @@ class Anomaly:
         if value[:1] == b"\0" and "origin" in (row := read_avro(value)):
             rated = math.nan if row["anomaly"] is None else float(row["anomaly"])
             where = row["source_partition"], row["source_offset"]
-            return cls(row["unique_id"], row["origin"], math.nan, rated, row["model"], *where)
+            return cls(row["unique_id"], row["origin"], math.nan, rated, row["model"], *where, row["status"])
         forecast = decode_forecast(value, key)
         where = forecast.partition, forecast.offset
-        return cls(forecast.unique_id, forecast.ds, math.nan, forecast.anomaly, forecast.model, *where)
+        return cls(forecast.unique_id, forecast.ds, math.nan, forecast.anomaly, forecast.model, *where, forecast.status)
 
     @classmethod
     def _from_own(cls, value: bytes) -> Anomaly:
@@ -89,11 +97,12 @@ class Anomaly:
             return cls(
                 unique_id=str(members["unique_id"]),
                 ds=(dt.datetime.fromisoformat(members["ds"]) - _EPOCH) // _MILLISECOND,
-                y=float(members["y"]),
-                anomaly=float(members["anomaly"]),
+                y=_known(members["y"]),
+                anomaly=_known(members["anomaly"]),
                 model=str(members["model"]),
                 partition=int(members["source"]["partition"]),
                 offset=int(members["source"]["offset"]),
+                status=str(members["status"]),
             )
         except (KeyError, TypeError, ValueError) as error:
             raise DataError(f"neither an anomaly nor a forecast record: {error!r}") from error
@@ -134,11 +143,15 @@ class AnomalyPublisher(Observer):
         self._count = count
 
     def observe(self, published: Published) -> None:
-        """Hand one record for each anomalous event to the sink, in the order of the poll.
+        """Hand one record for each anomalous event to the sink, in the order of the poll, then those of silences.
 
         Raises:
             TransportError: The sink is broken.
         """
+        self._observe_events(published)
+        self._observe_silences(published)
+
+    def _observe_events(self, published: Published) -> None:
         events, result = published.events, published.result
         if result.anomaly is None:
             return
@@ -149,16 +162,23 @@ class AnomalyPublisher(Observer):
         headers = carried(published.polled, events.rows[rows].tolist()) if self._trace_context else None
         keys = [events.unique_ids[row].encode() for row in rows.tolist()]
         values = [_record(published, result.anomaly, row) for row in rows.tolist()]
-        kept = publish_fitting(self._sink, Channel.ANOMALIES, Records(keys, values, headers), rows, published)
-        self._count(kept.size)
+        records, causes = Records(keys, values, headers), published.causes_of(rows)
+        self._count(publish_fitting(self._sink, Channel.ANOMALIES, records, causes, published).size)
+
+    def _observe_silences(self, published: Published) -> None:
+        changes = [each for each in published.overdue if not each.over]
+        if not changes:
+            return
+        keys, values = [each.unique_id.encode() for each in changes], [_silence(published, each) for each in changes]
+        causes = [(each.row, each.unique_id) for each in changes]
+        self._count(publish_fitting(self._sink, Channel.ANOMALIES, Records(keys, values), causes, published).size)
 
 
 def _record(published: Published, anomaly: FloatArray, row: int) -> bytes:
     events, rated = published.events, _shortest(anomaly[row])
-    moment = _EPOCH + int(events.ds[row]) * _MILLISECOND
     members = {
         "unique_id": events.unique_ids[row],
-        "ds": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "ds": time_text(int(events.ds[row])),
         "y": _shortest(events.y[row]),
         "anomaly": rated,
         "tail_probability": _shortest(np.float32(1 - rated)),
@@ -168,6 +188,25 @@ def _record(published: Published, anomaly: FloatArray, row: int) -> bytes:
         "source": {"partition": int(events.partitions[row]), "offset": int(events.offsets[row])},
     }
     return orjson.dumps(members)
+
+
+def _silence(published: Published, change: OverdueChange) -> bytes:
+    members = {
+        "unique_id": change.unique_id,
+        "ds": time_text(change.first),
+        "y": None,
+        "anomaly": None,
+        "tail_probability": None,
+        "status": SILENCE,
+        "freq": published.metadata.freq,
+        "model": model_name(published.metadata),
+        "source": {"partition": change.partition, "offset": change.offset},
+    }
+    return orjson.dumps(members)
+
+
+def _known(number: float | None) -> float:
+    return math.nan if number is None else float(number)
 
 
 def _shortest(number: np.float32) -> float:

@@ -5,7 +5,7 @@ Owns: what happens to a record that its topic does not take. Does not know: the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -21,33 +21,35 @@ _OF: Final[Mapping[Channel, tuple[str, str, Reason]]] = {
 }
 
 
-def publish_fitting(sink: Sink, channel: Channel, records: Records, rows: IntArray, published: Published) -> IntArray:
-    """Publish the records that their topic takes; the others become rejections of their events.
+def publish_fitting(
+    sink: Sink, channel: Channel, records: Records, causes: Sequence[tuple[int, str]], published: Published
+) -> IntArray:
+    """Publish the records that their topic takes; the others become rejections of their causes.
 
     Args:
         sink: Takes the records.
         channel: Anomalies or alarms.
-        records: One for each of `rows`.
-        rows: `(k,)`, rows of the events.
-        published: The events; gets the rejections.
+        records: One for each of `causes`.
+        causes: The `k` records of the poll that caused them, each with the stream.
+        published: Gets the rejections.
 
     Returns:
-        The rows whose records were published.
+        Which of the records were published: indices in increasing order.
 
     Raises:
         TransportError: The sink is broken.
     """
-    events, too_large = published.events, dict[int, int]()
+    too_large = dict[int, int]()
     if (limit := sink.largest_record(channel)) is not None:
         records, too_large = records.within(limit)
     one, many, reason = _OF[channel]
     for index, size in too_large.items():
-        row = int(rows[index])
+        row, unique_id = causes[index]
         detail = (
             f"its {one} takes {size} bytes, and the topic of {many} at most {limit} (max.message.bytes, "
-            f"kafka.max_message_bytes); the state of stream {events.unique_ids[row]!r} has the event"
+            f"kafka.max_message_bytes); the state of stream {unique_id!r} has the event"
         )
-        published.rejections.append(Rejection(int(events.rows[row]), reason, detail))
+        published.rejections.append(Rejection(row, reason, detail))
     if len(records):
         sink.publish(channel, records)
-    return np.delete(rows, list(too_large))
+    return np.delete(np.arange(len(causes), dtype=np.int64), list(too_large))

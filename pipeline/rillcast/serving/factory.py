@@ -31,7 +31,7 @@ from rillcast.publishing.publisher import ForecastOutput, Publisher
 from rillcast.publishing.trace_context import TraceContext
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import InputSettings, Settings
-from rillcast.stores.connect import aggregation_of, codec_of, open_store, require_room
+from rillcast.stores.connect import aggregation_of, codec_of, open_store, require_room, watched_overdue
 from rillcast.transports.base import Sink
 
 if TYPE_CHECKING:
@@ -142,6 +142,7 @@ def make_engine(settings: Settings, bundle: Bundle, on: Device) -> StepEngine:
         calibrate=settings.calibration == "on",
         bounds=settings.publish.bounds == "auto",
         alarms=settings.alarms.per_stream,
+        overdue_periods=watched_overdue(settings),
         lateness=allowed_lateness(settings, bundle.metadata.frequency),
         aggregation=aggregation_of(settings.input, bundle.metadata),
     )
@@ -173,10 +174,11 @@ def require_supported(settings: Settings, bundle: Bundle) -> None:
             f"anomalies.topic and anomalies.path, or serve a model that was exported with it"
         )
     if (settings.alarms.topic is not None or settings.alarms.path is not None) and not bundle.has_alarm:
-        raise SettingsError(
-            f"{bundle.metadata.name}: the model has no output 'alarm'; unset alarms.topic and alarms.path, or serve a "
-            f"bundle of experts (rillcast universal export) or a network of `rillcast train --alarms`"
-        )
+        lacking = f"{metadata.name}: the model has no output 'alarm'"
+        serve = "a bundle of experts (rillcast universal export) or a network of `rillcast train --alarms`"
+        if not watched_overdue(settings):
+            raise SettingsError(f"{lacking}; unset alarms.topic and alarms.path, or serve {serve}")
+        log.warning("%s, so the only alarms are silences of streams; serve %s for the others", lacking, serve)
     require_room(settings, metadata)
 
 

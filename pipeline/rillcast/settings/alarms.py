@@ -27,7 +27,8 @@ class AlarmSettings(Section):
     `output.path`."""
     per_stream: Annotated[str | dict[str, str], AfterValidator(_budget)] = "1/week"
     """How many alarms of a stream are wanted, as a number and `hour`, `day`, `week`, `month` or `year`; `off` = none.
-    Each stream learns the level at which its alarms come so often. At most one in 50 periods. A table gives budgets by
+    Each stream learns the level at which its alarms come so often, and after how long a silence it has one. At most one
+    in 50 periods. A table gives budgets by
     patterns of stream ids (`{"db-*" = "1/day", "test-*" = "off"}`): the first that fits counts, and a stream that none
     fits has `1/week`. In a flag or the environment the table is a JSON object."""
     labelled_streams: Annotated[int, Field(ge=0)] = 100

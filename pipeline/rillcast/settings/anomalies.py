@@ -10,7 +10,7 @@ from rillcast.settings.section import FileText, Section
 
 
 class AnomalySettings(Section):
-    """Records of the observations that their forecasts did not expect, in the same commits as the forecasts."""
+    """Records of observations that their forecasts did not expect, and of silences, in the commits of the forecasts."""
 
     topic: str | None = None
     """Kafka topic of the anomalous observations, keyed by stream id; unset = no such records."""

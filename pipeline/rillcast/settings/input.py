@@ -149,7 +149,7 @@ class InputSettings(Section):
     overdue_periods: Annotated[int, Field(ge=0)] = 3
     """Counts a stream as overdue (`rillcast_overdue_streams`) when its newest event lies more than this many periods of
     the model's frequency behind the newest event time of its partition; 0 = none is counted. Raise it where streams
-    are sparse."""
+    are sparse. With a topic or file of alarms or anomalies, no shorter silence has a record; 0 = none has."""
 
     @field_validator("separator")
     @classmethod

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from rillcast.bundle.bundle import BundleMetadata
-from rillcast.engine import periods
+from rillcast.engine import overdue, periods
 from rillcast.engine.late import page_columns
 from rillcast.engine.periods import Aggregation, value_of_empty
 from rillcast.errors import SettingsError
@@ -168,11 +168,18 @@ def aggregation_of(given: InputSettings, metadata: BundleMetadata) -> Aggregatio
     return aggregation
 
 
+def watched_overdue(settings: Settings) -> int:
+    """Return the fewest periods after which the silence of a stream is told; 0 = nobody is told."""
+    told = (settings.alarms.topic, settings.alarms.path, settings.anomalies.topic, settings.anomalies.path)
+    return settings.input.overdue_periods if any(each is not None for each in told) else 0
+
+
 def codec_of(settings: Settings, metadata: BundleMetadata) -> PageCodec:
     """Return the codec of the bundle's pages, in the form that the settings name."""
     extra = (
         *page_columns(metadata, settings.input.allowed_lateness_periods),
         *periods.page_columns(aggregation_of(settings.input, metadata)),
+        *overdue.page_columns(watched=watched_overdue(settings) > 0),
     )
     state = settings.state
     codec = PageCodec(metadata.model_id, metadata.states, state.rows, state.compression, extra)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from rillcast.bundle.bundle import Status
 from rillcast.events import EventBatch
 from rillcast.observability import stream_alarms
 from rillcast.observability.stream_alarms import AlarmCollector, StreamAlarms
-from tests.support.live_views import HOUR_MS, START_MS, metadata, published, stepped
+from tests.support.live_views import HOUR_MS, START_MS, metadata, published, silence, stepped
 
 NONE = (0,) * 8
 OPENS = (1, 1, 5_000, 0, 0, 10.5, 20, 168)
@@ -110,3 +111,17 @@ def test_prometheus_has_a_series_for_the_first_streams_and_counts_them_all() -> 
     assert registry.get_sample_value("rillcast_open_alarms", {"severity": "critical"}) == 0
     assert b'unique_id="a"' not in generate_latest(registry)
     assert b'unique_id="c"' in generate_latest(registry), "the next one has the free place"
+
+
+def test_a_silence_is_an_alarm_beside_that_of_the_model_until_it_is_over() -> None:
+    alarms = StreamAlarms()
+    put(alarms, ["quiet"], [OPENS])
+    for over, kinds in ((False, ["spike", "silence"]), (True, ["spike"])):
+        events = EventBatch.of(["a", "b"], [START_MS] * 2, [0.1] * 2, partition=3, first_offset=40)
+        result = replace(stepped(2), overdue=[silence(over=over)])
+        alarms.observe(published(events, result))
+        assert [alarm.kind for alarm in alarms.open()] == kinds
+        assert len(alarms.of(["quiet"])["quiet"]) == 2
+    (closed,) = alarms.closed()
+    assert (closed.first, closed.last) == (START_MS + HOUR_MS, START_MS + 40 * HOUR_MS)
+    assert (closed.closed, closed.severity, closed.observed) == (START_MS + 41 * HOUR_MS, "critical", None)

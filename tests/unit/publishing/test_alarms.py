@@ -21,7 +21,7 @@ from rillcast.service.build import build
 from rillcast.settings import Settings
 from rillcast.transports.base import Channel
 from tests.support.formats import SCHEMAS
-from tests.support.live_views import HOUR_MS, START_MS, published, stepped
+from tests.support.live_views import HOUR_MS, START_MS, published, silences, stepped
 from tests.support.memory import Log, MemorySink
 from tests.support.toy import write_toy
 
@@ -99,8 +99,33 @@ def test_records_keep_their_schema_and_are_read_back() -> None:
         kind(schema, format_checker=kind.FORMAT_CHECKER).validate(json.loads(value))
     alarm = Alarm.read(found[0])
     assert (alarm.unique_id, alarm.ds, alarm.kind, alarm.offset) == ("s0", START_MS, "spike", 40)
+    silence, _ = silences(Channel.ALARMS)
+    kind(schema, format_checker=kind.FORMAT_CHECKER).validate(json.loads(silence))
+    assert (Alarm.read(silence).kind, Alarm.read(silence).observed) == ("silence", None)
     with pytest.raises(DataError, match="no alarm record"):
         Alarm.read(b'{"unique_id": "a"}')
+
+
+def test_a_silence_has_both_records_and_names_what_showed_it() -> None:
+    opened, closed = (json.loads(value) for value in silences(Channel.ALARMS))
+    assert opened == {
+        "unique_id": "quiet",
+        "ds": "2024-05-01T05:00:00.000Z",
+        "change": "opened",
+        "kind": "silence",
+        "direction": None,
+        "severity": "warning",
+        "strength": 224.0,
+        "first": "2024-05-01T01:00:00.000Z",
+        "last": "2024-05-01T04:00:00.000Z",
+        "expected": None,
+        "observed": None,
+        "freq": "1h",
+        "model": "toy@0123456789abcdef",
+        "source": {"partition": 3, "offset": 41},
+    }
+    assert (closed["change"], closed["severity"], closed["first"]) == ("closed", "critical", opened["first"])
+    assert len(silences(Channel.ALARMS, live=[True, False])) == 1, "the other was published before"
 
 
 @pytest.mark.parametrize(
@@ -119,7 +144,7 @@ def test_what_is_no_rate_is_refused(rate: str) -> None:
 
 def test_alarms_need_a_model_that_finds_them(tmp_path: Path) -> None:
     model = write_toy(tmp_path / "toy.onnx")
-    settings = {"path": str(tmp_path / "in.jsonl")}
+    settings = {"path": str(tmp_path / "in.jsonl"), "overdue_periods": 0}
     (tmp_path / "in.jsonl").write_text("")
     with pytest.raises(SettingsError, match="no output 'alarm'"):
         build(

@@ -21,7 +21,7 @@ from rillcast.service.build import build
 from rillcast.settings import Settings
 from rillcast.transports.base import Channel
 from tests.support.formats import SCHEMAS
-from tests.support.live_views import HOUR_MS, START_MS, metadata, published, stepped
+from tests.support.live_views import HOUR_MS, START_MS, metadata, published, silences, stepped
 from tests.support.memory import Log, MemorySink
 from tests.support.toy import write_toy
 
@@ -66,7 +66,7 @@ def test_records_keep_their_schema_and_are_read_back() -> None:
     for value in anomalies(ANOMALIES):
         kind(schema, format_checker=kind.FORMAT_CHECKER).validate(json.loads(value))
     first = Anomaly.read(anomalies(ANOMALIES)[0])
-    assert first == Anomaly("s2", START_MS + 2 * HOUR_MS, 0.1, 0.995, "toy@0123456789abcdef", 3, 42)
+    assert first == Anomaly("s2", START_MS + 2 * HOUR_MS, 0.1, 0.995, "toy@0123456789abcdef", 3, 42, "ok")
     assert first.tail_probability == pytest.approx(0.005)
 
 
@@ -83,6 +83,24 @@ def test_an_anomaly_that_its_topic_does_not_take_is_left_out_and_named() -> None
     (rejection,) = results.rejections
     assert (rejection.row, rejection.reason) == (1, Reason.ANOMALY_TOO_LARGE)
     assert "topic of anomalies at most 500 (max.message.bytes" in rejection.detail
+
+
+def test_a_silence_has_one_record_of_the_period_that_failed_to_come(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (value,) = silences(Channel.ANOMALIES)
+    schema = json.loads((SCHEMAS / "anomaly.schema.json").read_text())
+    jsonschema.validate(json.loads(value), schema)
+    read = Anomaly.read(value)
+    assert (read.unique_id, read.ds, read.status, read.offset) == ("quiet", START_MS + HOUR_MS, "silence", 41)
+    assert np.isnan([read.y, read.anomaly]).all()
+    path = tmp_path / "anomalies.jsonl"
+    path.write_bytes(value + b"\n" + anomalies(ANOMALIES)[0] + b"\n")
+    assert cli.main(["anomalies", "--file", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[0] == "2024-05-01T01:00:00.000Z  silence     quiet"
+    assert cli.main(["anomalies", "--file", str(path), "--json"]) == 0
+    document = json.loads(capsys.readouterr().out.splitlines()[0])
+    assert (document["status"], document["tail_probability"]) == ("silence", None)
 
 
 def test_only_live_events_are_published() -> None:

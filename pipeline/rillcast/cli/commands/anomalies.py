@@ -29,9 +29,9 @@ examples:
   rillcast anomalies --score labels.json --file alarms.jsonl --data history.csv.gz
 
 The command reads `anomalies.topic` if it is set, else the forecasts in `output.topic`, which lack the observation
-itself. It lists observations with a tail probability below `anomalies.tail_probability`. Without --follow it reads all
-records and ends; with --follow it reads new records until Ctrl-C. It counts unreadable records and reports them at the
-end.
+itself. It lists observations with a tail probability below `anomalies.tail_probability`, and streams that fell silent,
+each with the period that failed to come. Without --follow it reads all records and ends; with --follow it reads new
+records until Ctrl-C. It counts unreadable records and reports them at the end.
 
 --score reads the records of alarms instead (`alarms.topic`, or --file), and compares them with the windows of a file
 in the form of the Numenta Anomaly Benchmark: {"STREAM": [["FIRST", "LAST"], ...]}. --data has the observations of these
@@ -131,9 +131,11 @@ def _records(settings: Settings, args: argparse.Namespace) -> Iterator[Anomaly]:
 
 
 def _chosen(anomalies: Iterator[Anomaly], args: argparse.Namespace, limit: float) -> Iterator[Anomaly]:
+    from rillcast.publishing.anomalies import SILENCE
+
     taken = 0
     for each in anomalies:
-        if not each.tail_probability < limit:  # NaN, if unknown, is not below
+        if each.status != SILENCE and not each.tail_probability < limit:  # NaN, if unknown, is not below
             continue
         if args.stream and each.unique_id not in args.stream:
             continue
@@ -146,6 +148,8 @@ def _chosen(anomalies: Iterator[Anomaly], args: argparse.Namespace, limit: float
 
 
 def _line(anomaly: Anomaly) -> str:
+    if anomaly.tail_probability != anomaly.tail_probability:
+        return f"{_time(anomaly.ds)}  silence     {printable(anomaly.unique_id)}"
     observed = "" if anomaly.y != anomaly.y else f"  y {anomaly.y:g}"
     stream = printable(anomaly.unique_id)
     return f"{_time(anomaly.ds)}  p {anomaly.tail_probability:<8.3g}  {stream}{observed}"
@@ -155,12 +159,17 @@ def _document(anomaly: Anomaly) -> dict[str, object]:
     return {
         "unique_id": anomaly.unique_id,
         "ds": _time(anomaly.ds),
-        "y": None if anomaly.y != anomaly.y else anomaly.y,
-        "anomaly": anomaly.anomaly,
-        "tail_probability": anomaly.tail_probability,
+        "y": _known(anomaly.y),
+        "anomaly": _known(anomaly.anomaly),
+        "tail_probability": _known(anomaly.tail_probability),
+        "status": anomaly.status,
         "model": anomaly.model,
         "source": {"partition": anomaly.partition, "offset": anomaly.offset},
     }
+
+
+def _known(number: float) -> float | None:
+    return None if number != number else number
 
 
 def _count(anomalies: Iterator[Anomaly], *, as_json: bool) -> None:

@@ -188,7 +188,7 @@ def _engine(table: StoredTable, on: Device) -> StepEngine:
     from rillcast.engine.residents import Limits
     from rillcast.engine.step_engine import StepEngine
     from rillcast.serving.factory import allowed_lateness
-    from rillcast.stores.connect import aggregation_of, codec_of
+    from rillcast.stores.connect import aggregation_of, codec_of, watched_overdue
 
     settings, metadata = table.settings, table.metadata
     return StepEngine(
@@ -205,6 +205,8 @@ def _engine(table: StoredTable, on: Device) -> StepEngine:
         aggregation=aggregation_of(settings.input, metadata),
         calibrate=settings.calibration == "on",
         bounds=settings.publish.bounds == "auto",
+        alarms=settings.alarms.per_stream,
+        overdue_periods=watched_overdue(settings),
     )
 
 

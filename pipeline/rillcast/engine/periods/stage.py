@@ -14,7 +14,7 @@ event already does not take it again, and a period that is closed never closes a
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,6 +22,7 @@ import numpy.typing as npt
 
 from rillcast.arrays import FloatArray, IntArray, StatusArray
 from rillcast.bundle.frequency import Whole
+from rillcast.engine.overdue import OverdueChange
 from rillcast.engine.pages import Silence
 from rillcast.engine.periods import corrections, joining
 from rillcast.engine.periods.joining import Joined
@@ -43,12 +44,14 @@ class Closed:
             closed or corrected it.
         slots: `(k,)` int64, the slot of each.
         evicted: Streams that left before.
+        overdue: The streams that fell silent or woke by the raw events.
     """
 
     taken: Taken
     events: EventBatch
     slots: IntArray
     evicted: int
+    overdue: Sequence[OverdueChange] = ()
 
 
 class _Raw(NamedTuple):
@@ -153,7 +156,10 @@ class PeriodStage:
         streams = self._residents.slots(partition)
         boundary = self._boundary(self._residents.reached(partition))
         horizon = np.maximum(self._partials.cursor(streams), boundary)
-        return self._close_after(partition, silence.position - 1, streams, horizon)
+        closed = self._close_after(partition, silence.position - 1, streams, horizon)
+        if (watch := self._residents.overdue) is None:
+            return closed
+        return replace(closed, overdue=watch.let_pass(partition, silence.watermark_ms, silence.position))
 
     def _watermarks(self, events: EventBatch) -> IntArray:
         """Return the watermark of each event's partition after the event."""
@@ -182,12 +188,20 @@ class PeriodStage:
             RawOutcome.ALREADY_APPLIED
         )
         raw = _Raw(events, slots, self._period_of(events.ds), outcome, boundaries)
+        yield from self._close_and_correct(raw, before, evicted)
+        if (watch := self._residents.overdue) is not None:
+            came = (outcome == RawOutcome.JOINED) | (outcome == RawOutcome.CORRECTED)
+            if changes := watch.take(events, np.arange(len(events), dtype=np.int64), slots, came):
+                taken = Taken(joining.no_events(), np.empty(0, np.int8))
+                yield Closed(taken, *self._events(events, ()), 0, changes)
+
+    def _close_and_correct(self, raw: _Raw, before: dict[int, int], evicted: int) -> Iterator[Closed]:
         if self._corrections is None:
             yield self._join(raw, before, evicted)
             return
         first_open = self._first_open(raw)
         for part in self._parts(raw, first_open, before):
-            some = raw if part == slice(0, len(events)) else raw.part(part)
+            some = raw if part == slice(0, len(raw.events)) else raw.part(part)
             yield self._join(some, before, evicted)
             late = np.flatnonzero(some.outcome == RawOutcome.CORRECTED)
             of_late = some.slots[late], some.periods[late], first_open[part][late]

@@ -133,10 +133,12 @@ class PageCodec:
             return None
         assert len(page.unique_ids) <= self.page_slots, f"page of {len(page.unique_ids)} slots"
         pick = slice(None) if len(occupied) == len(page.unique_ids) else occupied
-        body = b"".join(
-            rows.pack(self._rows_of(page, spec)[pick], spec, state.form)
+        columns = [  # a page that was written with other settings, and is copied, may lack some
+            (spec, state)
             for spec, state in zip(self._columns, self._states, strict=True)
-        )
+            if spec.name in page.rows or not is_additional(spec.name)
+        ]
+        body = b"".join(rows.pack(self._rows_of(page, spec)[pick], spec, state.form) for spec, state in columns)
         compression: Compression = "none"
         if self._compression == "zlib" and len(smaller := rows.compress(body)) < len(body):
             compression, body = "zlib", smaller
@@ -147,7 +149,7 @@ class PageCodec:
             offset=page.offset,
             unique_ids=page.unique_ids,
             last_ds=page.last_ds[pick].astype(_DS_TYPE, copy=False).tobytes(),
-            states=self._states,
+            states=tuple(state for _, state in columns),
             compression=compression,
         )
         return seal(header, body)

@@ -15,6 +15,7 @@ from rillcast.arrays import FloatArray
 from rillcast.bundle.bundle import StateSpec
 from rillcast.bundle.covariates import Covariate
 from rillcast.engine.late import page_columns
+from rillcast.engine.overdue import page_columns as overdue_columns
 from rillcast.engine.pages import Arrivals, Page, Silence
 from rillcast.engine.slots import PAGE_SLOTS
 from rillcast.errors import StateError
@@ -345,6 +346,13 @@ def test_pages_with_and_without_extra_columns_are_read_by_either_setting() -> No
     long, short = make_page(specs=(*SPECS, *EXTRA)), make_page()
     assert_same_pages([without.decode(encoded(long, with_it), 0, 0, "here")], [long])
     assert_same_pages([with_it.decode(encoded(short, without), 0, 0, "here")], [short])
+
+
+def test_a_page_of_other_settings_is_copied_without_the_columns_that_it_lacks() -> None:
+    """`rillcast state export` writes pages with today's settings that were stored before these had columns more."""
+    page, with_more = make_page(unique_ids=("a", "", "b")), codec(extra=overdue_columns(watched=True))
+    found = with_more.decode(encoded(page, with_more), page.partition, page.number, "here")
+    assert_same_pages([found], [page])
 
 
 def test_inputs_are_stored_exactly_with_any_form_of_the_rows() -> None:

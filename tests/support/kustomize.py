@@ -154,6 +154,10 @@ def _label(manifest: Manifest, labels: Manifest) -> None:
             inner = inner.get(part, {})
         if inner:
             inner.update(labels["pairs"])
+    if labels.get("includeSelectors") and manifest["kind"] == "NetworkPolicy":
+        for rule in manifest["spec"].get("ingress", []) + manifest["spec"].get("egress", []):
+            for peer in rule.get("from", []) + rule.get("to", []):
+                peer.get("podSelector", {}).get("matchLabels", {}).update(labels["pairs"])
     for constraint in _pod(manifest).get("topologySpreadConstraints", ()):
         constraint["labelSelector"]["matchLabels"].update(labels["pairs"])
 

@@ -11,10 +11,12 @@ import numpy as np
 
 from rillcast.arrays import FloatArray
 from rillcast.bundle.bundle import BundleMetadata, StateSpec, Status
-from rillcast.codecs.forecasts.columns import ForecastColumns
+from rillcast.codecs.forecasts.columns import Codec, ForecastColumns
+from rillcast.codecs.forecasts.encoders import make_encoder
 from rillcast.engine.overdue import OverdueChange
 from rillcast.engine.step_engine import Outcome, StepResult, StepStats
 from rillcast.events import EventBatch
+from rillcast.observability.forecast_cache import ForecastCache
 from rillcast.observability.live_view import LiveView
 from rillcast.observability.observer import Published
 from rillcast.publishing.alarms import AlarmPublisher
@@ -136,3 +138,23 @@ def put(
     events = EventBatch.of(unique_ids, START_MS + HOUR_MS * np.asarray(periods, dtype=np.int64), values)
     result = stepped(len(events), status=status, forecast=forecast.astype(np.float32), score=score)
     live_view.observe(published(events, result, num_streams=num_streams))
+
+
+def publish(
+    forecast_cache: ForecastCache, unique_ids: list[str], *, codec: Codec = "json", partition: int = 0, first: int = 0
+) -> list[bytes]:
+    """Publish one forecast for each id."""
+    n = len(unique_ids)
+    values = np.arange(n * 9, dtype=np.float32).reshape(n, 3, 3) + np.float32(0.1)
+    columns = ForecastColumns(
+        unique_ids=unique_ids,
+        ds=START_MS + np.arange(n),
+        status=np.zeros(n, np.int8),
+        forecast=values,
+        anomaly=np.array([np.nan] + [0.25] * (n - 1), np.float32),
+        partitions=np.full(n, partition),
+        offsets=first + np.arange(n),
+    )
+    _, records = make_encoder(codec, metadata(), schema_id=lambda: 7).encode(columns)
+    forecast_cache.update(columns.partitions, unique_ids, records)
+    return records

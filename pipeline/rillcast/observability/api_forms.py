@@ -69,6 +69,8 @@ class AlarmList(_Form):
     """At most `limit`: open ones, the newest first, then closed ones, the last closed first."""
     open: int
     """Number of open alarms."""
+    away: list[str] = []
+    """With `http.peers`: members that did not answer, whose entries are missing."""
 
 
 class SilentStream(_Form):
@@ -91,6 +93,8 @@ class SilentList(_Form):
     """Number of streams that are overdue; null = not counted yet."""
     sleeping: int | None
     """Number of streams that are asleep; null = not counted yet."""
+    away: list[str] = []
+    """With `http.peers`: members that did not answer, whose entries are missing."""
 
 
 class ExpertShare(_Form):
@@ -159,6 +163,8 @@ class StreamList(_Form):
     """Number of streams that the parameters choose, on all pages."""
     next: str | None
     """Value of `after` for the next page; null = this is the last one."""
+    away: list[str] = []
+    """With `http.peers`: members that did not answer, whose entries are missing."""
 
 
 class Forecast(BaseModel):

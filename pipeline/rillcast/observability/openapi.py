@@ -19,6 +19,7 @@ MAX_LIMIT: Final = 1_000
 DEFAULT_LIMIT: Final = 100
 TROUBLES: Final = ("alarm", "silence", "any")
 ALARM_STATES: Final = ("open", "closed", "all")
+SCOPES: Final = ("group", "member")
 _REFERENCE: Final = "#/components/schemas/{model}"
 
 
@@ -46,6 +47,7 @@ def openapi() -> dict[str, Any]:
                     StreamList,
                     HTTPStatus.BAD_REQUEST,
                     parameters=[
+                        _scope(),
                         _limit("Largest number of streams on a page."),
                         {"name": "after", "in": "query", "description": "Only streams after this id."} | text,
                         {"name": "prefix", "in": "query", "description": "Only streams whose id begins like this."}
@@ -72,6 +74,7 @@ def openapi() -> dict[str, Any]:
                     AlarmList,
                     HTTPStatus.BAD_REQUEST,
                     parameters=[
+                        _scope(),
                         _limit("Largest number of alarms."),
                         {
                             "name": "state",
@@ -88,7 +91,7 @@ def openapi() -> dict[str, Any]:
                     "Streams without events, the last that was heard first",
                     SilentList,
                     HTTPStatus.BAD_REQUEST,
-                    parameters=[_limit("Largest number of streams.")],
+                    parameters=[_scope(), _limit("Largest number of streams.")],
                 )
             },
             "/mixture": {
@@ -115,13 +118,14 @@ def openapi() -> dict[str, Any]:
                     Forecast,
                     HTTPStatus.NOT_FOUND,
                     parameters=[
+                        _scope(),
                         {
                             "name": "unique_id",
                             "in": "path",
                             "required": True,
                             "description": "The stream's id, URL-encoded.",
                         }
-                        | text
+                        | text,
                     ],
                 )
             },
@@ -132,6 +136,16 @@ def openapi() -> dict[str, Any]:
                 "token": {"type": "http", "scheme": "bearer", "description": "Required if http.token is set."}
             },
         },
+    }
+
+
+def _scope() -> dict[str, Any]:
+    choice = {"type": "string", "enum": list(SCOPES), "default": SCOPES[0]}
+    return {
+        "name": "scope",
+        "in": "query",
+        "description": "All members that http.peers names, or the member that is asked, alone.",
+        "schema": choice,
     }
 
 

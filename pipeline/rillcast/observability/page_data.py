@@ -7,6 +7,7 @@ HTTP, how the page draws.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any, Final, NamedTuple
 from urllib.parse import parse_qs
@@ -17,8 +18,8 @@ from rillcast.observability.live_views import View
 from rillcast.observability.stream_alarms import SEVERITIES, StreamAlarm, StreamAlarms
 
 PAGE: Final = 24
-_LISTED_ALARMS: Final = 50
-_LISTED_UNCHARTED: Final = 20
+LISTED_ALARMS: Final = 50
+LISTED_UNCHARTED: Final = 20
 _LEAST_SCORED: Final = 20
 _SURE: Final = 3  # standard deviations of a share
 
@@ -59,7 +60,7 @@ class PageData:
         by_severity = self._alarms.severities()
         return self._live_view.summary() | {"open_alarms": {name: by_severity[name] for name in SEVERITIES}}
 
-    def streams(self, query: str = "") -> dict[str, Any]:
+    def streams(self, query: str = "", *, whole: bool = False) -> dict[str, Any]:
         """Return the summary, a page of charted streams in a short form, and the alarms that opened last.
 
         Streams in trouble come first: those with an open alarm, then silent ones, then those whose observations lie
@@ -68,20 +69,24 @@ class PageData:
         Args:
             query: The query string: `find` is a part of an id, `show` one of `_Troubles`, `from` the number of streams
                 before the page.
+            whole: Return the streams before the page too, and the troubles of each, so that the lists of several
+                members can be merged.
         """
         given = {name: values[0] for name, values in parse_qs(query, max_num_fields=16).items()}
         part, show, first = given.get("find", "").strip().casefold(), given.get("show", ""), given.get("from", "0")
         troubles = {one: found for one, found in self._troubles().items() if part in one.casefold()}
         shown = [one for one, found in troubles.items() if show not in _Troubles._fields or getattr(found, show)]
-        shown.sort(key=lambda one: (*(not holds for holds in troubles[one]), _natural(one)))
-        start = int(first) if first.isascii() and first.isdigit() and int(first[:9]) < len(shown) else 0
-        streams = self._live_view.streams(shown[start : start + PAGE])
+        shown.sort(key=lambda one: in_order(one, troubles[one]))
+        start = int(first[:9]) if first.isascii() and first.isdigit() else 0
+        start = start if whole or start < len(shown) else 0
+        streams = self._live_view.streams(shown[0 if whole else start : start + PAGE])
         alarms = self._alarms.of(stream["unique_id"] for stream in streams)
         silent = self._silence()
         for stream in streams:
+            stream["troubles"] = list(troubles[stream["unique_id"]])
             stream["silence"] = silent.get(stream["unique_id"])
             stream["alarms"] = [_span(alarm) for alarm in alarms.get(stream["unique_id"], ())]
-        newest = self._alarms.open()[: -_LISTED_ALARMS - 1 : -1]
+        newest = self._alarms.open()[: -LISTED_ALARMS - 1 : -1]
         return {
             "summary": self.summary(),
             "streams": streams,
@@ -103,8 +108,8 @@ class PageData:
         if self._forecast_cache is None:
             return []
         charted = self._live_view.heard()
-        page = self._forecast_cache.page(_LISTED_UNCHARTED + len(charted), contains=part)
-        return [unique_id for unique_id, _ in page.records if unique_id not in charted][:_LISTED_UNCHARTED]
+        page = self._forecast_cache.page(LISTED_UNCHARTED + len(charted), contains=part)
+        return [unique_id for unique_id, _ in page.records if unique_id not in charted][:LISTED_UNCHARTED]
 
     def _troubles(self) -> dict[str, _Troubles]:
         alarmed = {alarm.unique_id for alarm in self._alarms.open()}
@@ -157,6 +162,11 @@ def _too_few(held: int, scored: int, nominal: float) -> bool:
     """Return whether so few observations lay inside their intervals that chance does not explain it."""
     deviation = (nominal * (1 - nominal) / max(1, scored)) ** 0.5
     return scored >= _LEAST_SCORED and held / scored < nominal - _SURE * deviation
+
+
+def in_order(unique_id: str, troubles: Sequence[bool]) -> tuple[Any, ...]:
+    """Return the key of a stream's place: the worst trouble first, then by id."""
+    return (*(not holds for holds in troubles), _natural(unique_id))
 
 
 def _natural(unique_id: str) -> tuple[tuple[int, str], ...]:

@@ -34,12 +34,17 @@ from rillcast.errors import SettingsError
 from rillcast.observability.api import ReadApi
 from rillcast.observability.expert_weights import ExpertWeights
 from rillcast.observability.forecast_cache import ForecastCache
+from rillcast.observability.group_api import GroupApi
+from rillcast.observability.group_page import MEMBER_STREAMS, GroupPage
 from rillcast.observability.health import Health
 from rillcast.observability.live_views import View
+from rillcast.observability.member_figures import MemberFigures
 from rillcast.observability.openapi import ROOT
 from rillcast.observability.page_data import PageData
+from rillcast.observability.peers import MEMBER_HEADER, Peers
 from rillcast.observability.stream_alarms import StreamAlarms
 from rillcast.settings import HttpSettings
+from rillcast.settings.http import addresses_of
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIEnvironment
@@ -110,13 +115,18 @@ class HttpServer:
         self._settings = settings
         self._health = health
         alarms, weights = alarms or StreamAlarms(), weights or ExpertWeights(list)
-        self._page = None if live_view is None else PageData(live_view, alarms, weights, forecast_cache)
-        self._token = settings.token.get_secret_value().encode() if settings.token is not None else None
+        page = None if live_view is None else PageData(live_view, alarms, weights, forecast_cache)
+        token = None if settings.token is None else settings.token.get_secret_value()
+        self._token = None if token is None else token.encode()
+        self._peers = Peers(addresses_of(settings.peers), token)
+        self._group = None
+        if page is not None:
+            self._group = GroupPage(page, MemberFigures(registry, health), self._peers)
         self._metrics = make_wsgi_app(registry)
         self._files = _page_files() if live_view is not None else {}
         self._api = None
         if live_view is not None and forecast_cache is not None:
-            self._api = ReadApi(forecast_cache, live_view, health, alarms, weights)
+            self._api = GroupApi(ReadApi(forecast_cache, live_view, health, alarms, weights), self._peers)
         self._server: _ThreadingServer | None = None
         self._thread: threading.Thread | None = None
 
@@ -164,6 +174,7 @@ class HttpServer:
         self._server.shutdown()
         self._server.server_close()
         self._thread.join(timeout=_STOP_TIMEOUT_S)
+        self._peers.close()
         self._server = self._thread = None
 
     def _application(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
@@ -187,6 +198,7 @@ class HttpServer:
                 ("Content-Type", answer.media_type),
                 ("Content-Length", str(len(answer.body))),
                 *answer.headers,
+                (MEMBER_HEADER, self._peers.own_id),
                 *_SECURITY_HEADERS,
             ],
         )
@@ -220,7 +232,7 @@ class HttpServer:
                 return self._probe(self._health.readiness())
             case "/startupz":
                 return self._probe(self._health.startup())
-        if self._page is None:
+        if self._group is None:
             return _not_found(path, "this server has metrics and probes only")
         if path == "/":
             return self._files["index.html"]
@@ -228,13 +240,20 @@ class HttpServer:
             return self._files.get(path.removeprefix(_STATIC)) or _not_found(path)
         if path.startswith(ROOT + "/"):
             return self._read(path, query)
+        return self._page_document(self._group, path, query) or _not_found(path)
+
+    def _page_document(self, group: GroupPage, path: str, query: str) -> _Answer | None:
         if path == "/api/summary":
-            return _json(HTTPStatus.OK, self._page.summary())
+            return _json(HTTPStatus.OK, group.summary())
         if path == _STREAMS:
-            return _json(HTTPStatus.OK, self._page.streams(query))
+            return _json(HTTPStatus.OK, group.streams(query, self.port))
+        if path == MEMBER_STREAMS:
+            return _json(HTTPStatus.OK, group.member(query, self.port))
         if path.startswith(_STREAMS + "/"):
-            return _stream(self._page, path.removeprefix(_STREAMS + "/"))
-        return _not_found(path)
+            return _found(*group.stream(path.removeprefix(_STREAMS + "/")))
+        if path.startswith(MEMBER_STREAMS + "/"):
+            return _found(*group.member_stream(path.removeprefix(MEMBER_STREAMS + "/")))
+        return None
 
     def _read(self, path: str, query: str) -> _Answer:
         if self._api is None:
@@ -311,18 +330,8 @@ def _page_files() -> dict[str, _Answer]:
     return files
 
 
-def _stream(page: PageData, unique_id: str) -> _Answer:
-    try:
-        return _json(HTTPStatus.OK, page.stream(unique_id))
-    except KeyError:
-        page.follow(unique_id)
-        return _json(
-            HTTPStatus.NOT_FOUND,
-            {
-                "error": f"stream {unique_id!r} is not charted; it is from its next event on",
-                "forecast": page.is_forecast(unique_id),
-            },
-        )
+def _found(found: bool, document: Mapping[str, Any]) -> _Answer:
+    return _json(HTTPStatus.OK if found else HTTPStatus.NOT_FOUND, document)
 
 
 def _not_found(path: str, why: str = "no such page") -> _Answer:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import Annotated
+from urllib.parse import urlsplit
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, field_validator
 
 from rillcast.settings.section import Section
 
@@ -23,6 +24,36 @@ class HttpSettings(Section):
     0 = none. Raise it if the API must answer for more streams."""
     charted_streams: Annotated[int, Field(ge=0)] = 96
     """Charts this many streams on the [live page](live-page.md), those that appear first; each takes about 10 KiB."""
+    peers: str | None = None
+    """Other members of the service, as `host:port` separated by commas; page and API then show all members. A host may
+    be a name with the addresses of all members, such as that of a headless service: it is looked up again every 5 s.
+    This member may be among them. See [live-page.md](live-page.md#all-members-on-one-page)."""
     token: SecretStr | None = None
     """Bearer token that every request except probes must carry; never printed. Without a token, anyone who reaches the
     port can read."""
+
+    @field_validator("peers")
+    @classmethod
+    def _peers_are_addresses(cls, value: str | None) -> str | None:
+        addresses_of(value)
+        return value
+
+
+def addresses_of(peers: str | None) -> list[tuple[str, int]]:
+    """Return hosts and ports of the setting `http.peers`.
+
+    Raises:
+        ValueError: A part of it is not `host:port`.
+    """
+    return [] if peers is None else [_address(each.strip()) for each in peers.split(",")]
+
+
+def _address(text: str) -> tuple[str, int]:
+    parts = urlsplit(f"//{text}")
+    try:
+        port = parts.port
+    except ValueError:
+        port = None
+    if not parts.hostname or port is None or parts.path or parts.query or "@" in text:
+        raise ValueError(f"{text!r} is not the address of a member; expected host:port")
+    return parts.hostname, port

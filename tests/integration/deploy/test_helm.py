@@ -62,13 +62,20 @@ def render(helm: str, folder: Path, values: dict[str, Any], release: str = "rill
     return found
 
 
+def members_of(manifest: Manifest) -> list[Manifest]:
+    """Return the selectors of pods that a NetworkPolicy lets speak with its own."""
+    rules = manifest["spec"].get("ingress", []) + manifest["spec"].get("egress", []) if "spec" in manifest else []
+    peers = [peer for rule in rules for peer in rule.get("from", []) + rule.get("to", [])]
+    return [peer["podSelector"] for peer in peers if "podSelector" in peer]
+
+
 def without_names(manifest: Manifest) -> Manifest:
     """Return what does not come from the release: labels, annotations, names of a ConfigMap, pull policy."""
     found = copy.deepcopy(manifest)
     for name in ("labels", "annotations"):
         found["metadata"].pop(name, None)
     spec = found.get("spec", {})
-    for place in (spec, spec.get("selector", {}), spec.get("podSelector", {})):
+    for place in (spec, spec.get("selector", {}), spec.get("podSelector", {}), *members_of(found)):
         place.pop("matchLabels", None)
     if found["kind"] == "Service":
         spec.pop("selector")
@@ -172,6 +179,15 @@ def test_members_of_two_releases_are_not_selected_by_each_other(helm: str, tmp_p
         assert ours.items() <= labels.items(), kind
         assert not theirs.items() <= labels.items(), kind
     assert north["ScaledObject/north"]["spec"]["scaleTargetRef"]["name"] == "north"
+    spoken_with = members_of(north["NetworkPolicy/north"])
+    assert [each["matchLabels"] for each in spoken_with] == [
+        {name: text for name, text in labels.items() if name in each["matchLabels"]} for each in spoken_with
+    ]
+    assert all(each["matchLabels"]["app.kubernetes.io/instance"] == "north" for each in spoken_with)
+    assert len(spoken_with) == 2, "in and out"
+    member = north["StatefulSet/north"]["spec"]["template"]["spec"]["containers"][0]
+    assert {"name": "RILLCAST_HTTP__PEERS", "value": "north:9464"} in member["env"]
+    assert north["Service/north"]["spec"]["publishNotReadyAddresses"]
 
 
 def test_an_autoscaler_owns_the_number(helm: str, tmp_path: Path) -> None:

@@ -17,8 +17,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.mixture import Mixture
-from rillcast.codecs.forecasts.columns import Codec, ForecastColumns
-from rillcast.codecs.forecasts.encoders import make_encoder
+from rillcast.codecs.forecasts.columns import Codec
 from rillcast.engine.step_engine import SilentStream, SilentStreams
 from rillcast.events import EventBatch
 from rillcast.observability.expert_weights import ExpertWeights, Sample
@@ -29,7 +28,7 @@ from rillcast.observability.openapi import openapi
 from rillcast.observability.server import HttpServer
 from rillcast.observability.stream_alarms import StreamAlarms
 from rillcast.settings import HttpSettings
-from tests.support.live_views import HOUR_MS, START_MS, metadata, put, stepped
+from tests.support.live_views import HOUR_MS, START_MS, metadata, publish, put, stepped
 from tests.support.live_views import published as observed
 from tests.support.paths import ROOT
 
@@ -80,35 +79,15 @@ def running() -> Iterator[Running]:
         server.stop()
 
 
-def published(
-    forecast_cache: ForecastCache, unique_ids: list[str], *, codec: Codec = "json", partition: int = 0, first: int = 0
-) -> list[bytes]:
-    """Publish one forecast for each id."""
-    n = len(unique_ids)
-    values = np.arange(n * 9, dtype=np.float32).reshape(n, 3, 3) + np.float32(0.1)
-    columns = ForecastColumns(
-        unique_ids=unique_ids,
-        ds=START_MS + np.arange(n),
-        status=np.zeros(n, np.int8),
-        forecast=values,
-        anomaly=np.array([np.nan] + [0.25] * (n - 1), np.float32),
-        partitions=np.full(n, partition),
-        offsets=first + np.arange(n),
-    )
-    _, records = make_encoder(codec, metadata(), schema_id=lambda: 7).encode(columns)
-    forecast_cache.update(columns.partitions, unique_ids, records)
-    return records
-
-
 def test_the_description_is_openapi_and_the_published_one() -> None:
     description = openapi()
     openapi_spec_validator.validate(description)
     assert json.loads((ROOT / "docs/schemas/openapi.json").read_text()) == description
 
 
-def test_the_newest_forecast_of_a_stream_is_the_record_that_was_published(running: Running) -> None:
-    published(running.forecast_cache, ["a", "web-17/cpu ☂"], first=0)
-    records = published(running.forecast_cache, ["a", "web-17/cpu ☂"], first=2)
+def test_the_newest_forecast_of_a_stream_is_the_record_that_was_publish(running: Running) -> None:
+    publish(running.forecast_cache, ["a", "web-17/cpu ☂"], first=0)
+    records = publish(running.forecast_cache, ["a", "web-17/cpu ☂"], first=2)
     status, document = running.described("/streams/{unique_id}", f"/streams/{quote('web-17/cpu ☂', safe='')}")
     assert status == 200
     assert document == json.loads(records[1])
@@ -117,8 +96,8 @@ def test_the_newest_forecast_of_a_stream_is_the_record_that_was_published(runnin
 
 @pytest.mark.parametrize("codec", ["msgpack", "float32", "avro"])
 def test_a_forecast_of_another_codec_is_the_same_to_a_reader(running: Running, codec: Codec) -> None:
-    in_json = json.loads(published(running.forecast_cache, ["a", "b"])[1])
-    published(running.forecast_cache, ["a", "b"], codec=codec)
+    in_json = json.loads(publish(running.forecast_cache, ["a", "b"])[1])
+    publish(running.forecast_cache, ["a", "b"], codec=codec)
     status, document = running.described("/streams/{unique_id}", "/streams/b")
     assert status == 200
     if codec == "float32":  # it has the id of the bundle alone
@@ -134,7 +113,7 @@ def test_a_stream_that_is_not_kept_is_not_found(running: Running) -> None:
 
 def test_pages_put_together_are_all_streams_in_order(running: Running) -> None:
     ids = [f"s{number}" for number in range(250)]
-    published(running.forecast_cache, ids)
+    publish(running.forecast_cache, ids)
     found: list[str] = []
     query = {"limit": "60"}
     while True:
@@ -149,8 +128,8 @@ def test_pages_put_together_are_all_streams_in_order(running: Running) -> None:
 
 
 def test_a_stream_that_goes_between_two_pages_hides_no_other(running: Running) -> None:
-    published(running.forecast_cache, ["a", "b", "c", "d"])
-    published(running.forecast_cache, ["b"], partition=1)
+    publish(running.forecast_cache, ["a", "b", "c", "d"])
+    publish(running.forecast_cache, ["b"], partition=1)
     first = running.described("/streams", "/streams?limit=2")[1]
     running.forecast_cache.forget(1)
     second = running.described("/streams", f"/streams?limit=2&after={first['next']}")[1]
@@ -159,13 +138,13 @@ def test_a_stream_that_goes_between_two_pages_hides_no_other(running: Running) -
 
 
 def test_a_prefix_chooses_streams(running: Running) -> None:
-    published(running.forecast_cache, ["db-1", "web-1", "web-2", "www"])
+    publish(running.forecast_cache, ["db-1", "web-1", "web-2", "www"])
     page = running.described("/streams", "/streams?prefix=web-")[1]
     assert ([entry["unique_id"] for entry in page["streams"]], page["total"]) == (["web-1", "web-2"], 2)
 
 
 def test_alarms_are_listed_open_ones_first_and_a_stream_shows_its_own(running: Running) -> None:
-    published(running.forecast_cache, ["a", "b", "c"])
+    publish(running.forecast_cache, ["a", "b", "c"])
     running.alarm(["a"], [(3, -1, 5_000, 5, 3, 10.5, 0.25, 168)])
     running.alarm(["b"], [(1, 4, 200, 0, 0, 1, 2, 168)])
     running.alarm(["c"], [(1, 6, 200, 0, 0, 1, math.nan, 168)], hour=1)
@@ -196,10 +175,10 @@ def test_alarms_are_listed_open_ones_first_and_a_stream_shows_its_own(running: R
 
 
 def test_streams_are_chosen_by_a_part_of_their_id_and_by_trouble(running: Running) -> None:
-    published(running.forecast_cache, ["db-1", "web-1", "WEB-2", "www"])
+    publish(running.forecast_cache, ["db-1", "web-1", "WEB-2", "www"])
     running.alarm(["web-1", "gone"], [(1, 4, 200, 0, 0, 1, 2, 168)] * 2)
     silent = [SilentStream("www", START_MS, asleep=False), SilentStream("db-1", START_MS - HOUR_MS, asleep=True)]
-    assert running.described("/silent", "/silent")[1] == {"streams": [], "overdue": None, "sleeping": None}
+    assert running.described("/silent", "/silent")[1] == {"streams": [], "overdue": None, "sleeping": None, "away": []}
     running.live_view.silent_streams(SilentStreams(2, 1, silent))
     for query, ids in (
         ("contains=eb-", ["WEB-2", "web-1"]),
@@ -215,7 +194,7 @@ def test_streams_are_chosen_by_a_part_of_their_id_and_by_trouble(running: Runnin
     assert (listed["db-1"]["silence"], listed["web-1"]["silence"]) == ("asleep", None)
     document = running.described("/silent", "/silent?limit=1")[1]
     one = {"unique_id": "www", "silence": "overdue", "since": "2024-05-01T00:00:00.000Z"}
-    assert document == {"streams": [one], "overdue": 2, "sleeping": 1}
+    assert document == {"streams": [one], "overdue": 2, "sleeping": 1, "away": []}
 
 
 def test_what_forecasts_are_made_of_is_told_of_a_stream_and_of_some(running: Running) -> None:
@@ -255,7 +234,7 @@ def test_the_status_is_described_before_and_after_the_first_event(running: Runni
     status, empty = running.described("/status", "/status")
     assert (status, empty["events"], empty["newest_ds"], empty["latency_s"]["p50"]) == (200, 0, None, None)
     put(running.live_view, ["a", "b"], [0, 1], [1.0, 2.0], covered=[1.0, 0.0], num_streams=2)
-    published(running.forecast_cache, ["a", "b"])
+    publish(running.forecast_cache, ["a", "b"])
     assert empty["overdue_streams"] is None
     running.live_view.silent_streams(SilentStreams(1, 0, [SilentStream("a", START_MS, asleep=False)]))
     document = running.described("/status", "/status")[1]
@@ -267,7 +246,7 @@ def test_the_status_is_described_before_and_after_the_first_event(running: Runni
 
 
 def test_nothing_can_be_changed(running: Running) -> None:
-    published(running.forecast_cache, ["a"])
+    publish(running.forecast_cache, ["a"])
     for method in ("POST", "PUT", "DELETE", "PATCH"):
         assert running.ask("/api/v1/streams/a", method)[0] == 405
     assert running.ask("/api/v1/streams/a")[0] == 200
@@ -302,7 +281,7 @@ def test_the_last_streams_that_were_published_are_kept_and_about_twice_as_many_a
     while numbers:
         size = 1 + len(numbers) % 7
         ids, numbers = [f"s{number}" for number in numbers[:size]], numbers[size:]
-        records = published(forecast_cache, ids, first=len(numbers))
+        records = publish(forecast_cache, ids, first=len(numbers))
         for unique_id in ids:
             published_last = [*(one for one in published_last if one != unique_id), unique_id]
         assert all(forecast_cache.get(unique_id) is not None for unique_id in published_last[-5:])
@@ -313,7 +292,7 @@ def test_the_last_streams_that_were_published_are_kept_and_about_twice_as_many_a
 
 def test_the_last_of_several_records_of_a_stream_stays() -> None:
     forecast_cache = ForecastCache(3)
-    records = published(forecast_cache, ["a", "b", "a"])
+    records = publish(forecast_cache, ["a", "b", "a"])
     assert (forecast_cache.get("a"), len(forecast_cache)) == (records[2], 2)
-    (newer,) = published(forecast_cache, ["c"]) and published(forecast_cache, ["a"])
+    (newer,) = publish(forecast_cache, ["c"]) and publish(forecast_cache, ["a"])
     assert forecast_cache.get("a") == newer, "the younger table is asked first"

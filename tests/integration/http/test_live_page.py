@@ -17,6 +17,9 @@ import pytest
 from rillcast.observability.live_view import REVISIONS
 from tests.support.chromium import BrowserError, Page, program, running_browser
 from tests.support.ci import cannot_run
+from tests.support.kafka_broker import free_ports
+from tests.support.live_views import put
+from tests.support.members import member
 from tests.support.paths import ROOT
 from tests.support.service_process import ServiceProcess, service
 
@@ -357,5 +360,45 @@ def test_a_card_of_several_models_names_its_table_and_is_drawn_by_its_model(live
         )
         assert [("hours" in text, "days" in text) for text in said] == [(True, False), (False, True)]
         assert lines == [1, 1], "by the hours' step, the line of days would break after each"
+        tables = live.page.evaluate("[...document.querySelectorAll('#tables li')].map((one) => one.textContent)")
+        assert [text.partition("universal")[0] for text in tables] == ["hours", "days"]
+        assert all("covered, of " in text for text in tables), "each table has its own coverage"
+        live.page.screenshot(SCREENSHOTS / "live-page-tables-1280.png")
         assert "hours: universal-1h" in live.page.evaluate("document.getElementById('model').textContent")
+        assert live.page.complaints == []
+
+
+def test_all_members_stand_on_one_page_and_one_that_is_away_is_said_to_be(live: Live) -> None:
+    """The page of `live` only lends its browser."""
+    ports = free_ports(3)
+    peers = ",".join(f"127.0.0.1:{port}" for port in ports)
+    live.page.complaints.clear()
+    with member(ports[0], peers) as first, member(ports[1], peers) as second:
+        for number, each in enumerate((first, second)):
+            names = [f"plant-{number}/line-{line}/a-very-long-name-of-a-measuring-point/{line}" for line in range(3)]
+            for hour in range(30):
+                put(each.live_view, names, [hour] * 3, [math.sin(hour / 4 + number)] * 3, covered=[1.0] * 3)
+        second.health.restored = False
+        live.page.open(f"http://127.0.0.1:{ports[0]}/")
+        live.page.wait_for("document.querySelectorAll('#grid .card svg path.median[d]').length === 6")
+        live.page.wait_for("document.querySelectorAll('#member-list li').length === 3")
+        said = live.page.evaluate("[...document.querySelectorAll('#member-list li')].map((one) => one.textContent)")
+        states = live.page.evaluate("[...document.querySelectorAll('#member-list li')].map((one) => one.dataset.state)")
+        assert states == ["away", "waiting", "ready"], said
+        assert said[0].startswith(f"127.0.0.1:{ports[2]}away for ")
+        assert "restores 0 partitions" in said[1]
+        assert f"lag {ports[0]:,}" in said[2]
+        assert f"{ports[0]:,} dead letters" in said[2]
+        title = live.page.evaluate("document.getElementById('members-name').textContent")
+        assert title == "3 members, 1 away, 1 not ready"
+        scale = live.page.evaluate(f"[...{CARD}.querySelectorAll('text.scale')].map((text) => text.textContent)")
+        assert [text.startswith("-") for text in scale] == [False, True]
+        live.page.evaluate("[...document.querySelectorAll('#grid .card')].at(-1).click()")
+        live.page.wait_for("document.querySelector('#detail-plot path.actual')?.getAttribute('d')")
+        live.page.press("Escape")
+        for width, height in ((1280, 900), (390, 844)):
+            live.page.resize(width, height, scheme="light")
+            live.page.wait_for(f"innerWidth === {width}")
+            assert live.page.evaluate("document.documentElement.scrollWidth") <= width
+            live.page.screenshot(SCREENSHOTS / f"live-page-members-{width}-light.png")
         assert live.page.complaints == []

@@ -11,7 +11,7 @@ const TIME_STEPS = [
   1_000, 5_000, 15_000, 60_000, 300_000, 900_000, 1_800_000, 3_600_000, 10_800_000, 21_600_000, 43_200_000,
   DAY, 2 * DAY, 7 * DAY, 14 * DAY,
 ];
-const GROUPS = ["grid", "alarms", "bands", "revisions", "marks"];
+const GROUPS = ["grid", "alarms", "bands", "revisions", "marks", "scale"];
 const MONTH_STEPS = [1, 2, 3, 6, 12, 24, 60, 120, 240, 600, 1_200]; // wider apart, labels are of the calendar
 const clock = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", hour: "2-digit", minute: "2-digit" });
 const clockWithSeconds = new Intl.DateTimeFormat("en-GB", { timeZone: "UTC", timeStyle: "medium" });
@@ -57,7 +57,7 @@ export class FanChart {
     this.#axes = axes;
     svg.classList.add("fan");
     this.#parts = Object.fromEntries(
-      ["grid", "alarms", "past", "trail", "bands", "revisions", "now", "median", "actual", "miss", "marks"].map((name) => {
+      ["grid", "alarms", "past", "trail", "bands", "revisions", "now", "median", "actual", "miss", "marks", "scale"].map((name) => {
         const grouped = GROUPS.includes(name);
         const part = svg.appendChild(document.createElementNS(SVG, grouped ? "g" : "path"));
         if (!grouped) part.setAttribute("class", name);
@@ -127,6 +127,7 @@ export class FanChart {
     this.#parts.newest.setAttribute("visibility", last === null ? "hidden" : "visible");
     if (last !== null) place(this.#parts.newest, here, y(last));
     if (this.#axes) this.#drawAxes(ticks, start, end, x, y, margin, width, height);
+    else this.#drawScale(low, high, height);
   }
 
   /**
@@ -187,6 +188,15 @@ export class FanChart {
     [...this.#parts.alarms.children].forEach((rect, i) => {
       const at = (name) => rect.getAttribute(name);
       setAll(bars[i], { class: `alarm-bar ${shown[i].severity}`, x: at("x"), y: margin.top, width: at("width"), height: 3 });
+    });
+  }
+
+  /** The greatest and the least value that the small chart has room for, at its left edge. */
+  #drawScale(low, high, height) {
+    const labels = sync(this.#parts.scale, 2, "text", "scale", undefined, "scale");
+    [[high, 10], [low, height - 2]].forEach(([value, at], i) => {
+      setAll(labels[i], { x: 1, y: at });
+      labels[i].textContent = format(value);
     });
   }
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from rillcast.bundle import alarms
 from rillcast.bundle.frequency import Frequency
-from rillcast.engine import overdue
 from rillcast.engine.late import AllowedLateness
+from rillcast.engine.overdue import watch
 from rillcast.engine.periods import Aggregation
 from rillcast.engine.residents import Limits
 from rillcast.transports.base import Channel, Polled
@@ -50,7 +50,7 @@ events = st.lists(
 @pytest.fixture(scope="module", autouse=True)
 def _small() -> Iterator[None]:
     with small_pages(2), pytest.MonkeyPatch.context() as patch:
-        patch.setattr(overdue, "_WARM", WARM)
+        patch.setattr(watch, "_WARM", WARM)
         yield
 
 

@@ -31,10 +31,11 @@ import numpy.typing as npt
 from rillcast.arrays import AnyArray, FloatArray, IntArray
 from rillcast.bundle.bundle import StateSpec
 from rillcast.bundle.frequency import Frequency
+from rillcast.engine.overdue.changes import Found, OverdueChange, told
+from rillcast.engine.overdue.timetable import Timetable
 from rillcast.engine.pages import page_column
 from rillcast.engine.periods.joining import newest_so_far
 from rillcast.engine.slot_state import NEVER
-from rillcast.engine.timetable import Timetable
 from rillcast.events import EventBatch
 
 HOST_BYTES: Final = 36
@@ -45,52 +46,6 @@ _RISE: Final = 1.6487213
 _NONE: Final = int(np.iinfo(np.int64).max)
 _USUAL: Final = "overdue.usual"  # the names are part of the format of pages and never change
 _SINCE: Final = "overdue.since"
-
-
-class OverdueChange(NamedTuple):
-    """A stream falls silent, or its silence is over.
-
-    Attributes:
-        unique_id: The stream.
-        over: Whether the silence is over: the stream had an event, or has left for good.
-        partition: Partition of the record at which it is decided.
-        offset: Offset of this record.
-        row: The record in its poll.
-        ds: Event time that the partition has reached, or time of the event that wakes the stream; milliseconds since
-            the epoch, as `first` and `last`.
-        first: Start of the first period that failed to come.
-        last: Start of the last one so far.
-        behind: Periods between the stream's newest event and its partition.
-        allowed: Periods that it was allowed to be behind.
-        interval: Periods in which one alarm of the stream is wanted.
-    """
-
-    unique_id: str
-    over: bool
-    partition: int
-    offset: int
-    row: int
-    ds: int
-    first: int
-    last: int
-    behind: int
-    allowed: int
-    interval: float
-
-
-class _Found(NamedTuple):
-    """A change at the `at`-th record; `newest` is the stream's before, `last` the last period without events."""
-
-    at: int
-    over: bool
-    unique_id: str
-    slot: int
-    newest: int
-    allowed: int
-    last: int
-    behind: int
-    ds: int
-    interval: float
 
 
 class _Records(NamedTuple):
@@ -158,7 +113,7 @@ class OverdueWatch:
         self._usual: FloatArray = np.zeros(num_slots, np.float32)
         self._reached: dict[int, int] = {}  # by partition, milliseconds
         self._timetables: dict[int, Timetable] = {}
-        self._left: dict[int, list[_Found]] = {}
+        self._left: dict[int, list[Found]] = {}
 
     # Events.
 
@@ -196,36 +151,22 @@ class OverdueWatch:
         for slot, unique_id in zip(silent.tolist(), self._ids(silent), strict=True):
             newest, due = int(self._newest[slot]), int(self._due[slot])
             interval = float(self._intervals(np.array([slot]))[0])
-            left = _Found(0, True, unique_id, 0, newest, due - newest, NEVER, 0, 0, interval)
+            left = Found(0, True, unique_id, 0, newest, due - newest, NEVER, 0, 0, interval)
             self._left.setdefault(partition, []).append(left)
 
     def _changes(
-        self, partition: int, found: Sequence[_Found], offsets: IntArray, positions: IntArray, rows: IntArray
+        self, partition: int, found: Sequence[Found], offsets: IntArray, positions: IntArray, rows: IntArray
     ) -> list[OverdueChange]:
         """Return changes in their order, without those that the restored state of their stream has."""
         if not found:
             return []
         at = np.array([each.at for each in found], np.int64)
         known = self._applied(np.array([each.slot for each in found], np.int64), positions[at])
+        new = sorted(each for each, is_known in zip(found, known.tolist(), strict=True) if not is_known)
         start_of = self._frequency.start_of
-        return [
-            OverdueChange(
-                each.unique_id,
-                each.over,
-                partition,
-                int(offsets[each.at]),
-                int(rows[each.at]),
-                each.ds,
-                int(start_of(each.newest + 1)),
-                int(start_of(max(each.newest + 1, each.last))),
-                each.behind,
-                each.allowed,
-                each.interval,
-            )
-            for each in sorted(each for each, is_known in zip(found, known.tolist(), strict=True) if not is_known)
-        ]
+        return [told(each, partition, int(offsets[each.at]), int(rows[each.at]), start_of) for each in new]
 
-    def _pass(self, partition: int, slots: IntArray, ds: IntArray, counts: npt.NDArray[np.bool_]) -> list[_Found]:
+    def _pass(self, partition: int, slots: IntArray, ds: IntArray, counts: npt.NDArray[np.bool_]) -> list[Found]:
         before = self._reached.get(partition, int(ds[0]))
         reached_ms = np.maximum.accumulate(np.maximum(ds, before))
         self._reached[partition] = int(reached_ms[-1])
@@ -238,7 +179,7 @@ class OverdueWatch:
             found += self._step(records, self._steps(records, newer), period_of(before), timetable)
         return found + self._fall_silent(records, timetable)
 
-    def _over(self, records: _Records, left: Sequence[_Found]) -> list[_Found]:
+    def _over(self, records: _Records, left: Sequence[Found]) -> list[Found]:
         """Return the silences of streams that have left, which are over at the first record."""
         reached, ds = int(records.reached[0]), int(records.reached_ms[0])
         return [each._replace(last=reached - 1, behind=reached - each.newest, ds=ds) for each in left]
@@ -255,7 +196,7 @@ class OverdueWatch:
             which, first, before, periods, at = which[kept], first[kept], before[kept], periods[kept], at[kept]
         return _Steps(which, first, before, periods, at, streams)
 
-    def _step(self, records: _Records, steps: _Steps, was: int, timetable: Timetable) -> list[_Found]:
+    def _step(self, records: _Records, steps: _Steps, was: int, timetable: Timetable) -> list[Found]:
         """Let events of streams come; `was` is the period that the partition had reached before."""
         streams, which, reached = steps.streams, steps.which, records.reached[steps.at]
         number = np.bincount(which, minlength=streams.size)
@@ -284,7 +225,7 @@ class OverdueWatch:
         self._list(streams, timetable)
         return found
 
-    def _follow(self, records: _Records, slot: int, periods: IntArray, at: IntArray, was: int) -> list[_Found]:
+    def _follow(self, records: _Records, slot: int, periods: IntArray, at: IntArray, was: int) -> list[Found]:
         """Take the events of one stream one by one: it may fall silent and wake, or end its first events."""
         found, here = [], np.array([slot], np.int64)
         for period, record in zip(periods.tolist(), at.tolist(), strict=True):
@@ -309,16 +250,16 @@ class OverdueWatch:
             self._due[slot] = _NONE if self._learning(here)[0] else watched
         return found
 
-    def _silent(self, records: _Records, slot: int, newest: int, due: int) -> _Found:
+    def _silent(self, records: _Records, slot: int, newest: int, due: int) -> Found:
         """Return that a stream falls silent, at the first record whose time lies behind its due period."""
         at, here = int(np.searchsorted(records.reached, due, side="right")), np.array([slot], np.int64)
         reached = int(records.reached[at])
-        return _Found(
+        return Found(
             at, False, self._ids(here)[0], slot, newest, due - newest, reached - 1, reached - newest,
             int(records.reached_ms[at]), float(self._intervals(here)[0]),
         )  # fmt: skip
 
-    def _fall_silent(self, records: _Records, timetable: Timetable) -> list[_Found]:
+    def _fall_silent(self, records: _Records, timetable: Timetable) -> list[Found]:
         """Return the streams that are due before the time that the records reach, and list the others again."""
         reached, found = int(records.reached[-1]), []
         for period, listed in timetable.take_before(reached):

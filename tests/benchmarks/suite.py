@@ -137,7 +137,7 @@ PARTS: Final = (
         ("memory", "DEFAULT", "--streams", "200000"),
         on_kafka=False,
         figures=lambda _: {},
-        quick=("--streams", "10000"),
+        quick=("--streams", "20000"),
     ),
     Part(
         "kafka",

@@ -152,7 +152,7 @@ def check(given: dict[str, str], out: Path, capsys: pytest.CaptureFixture[str]) 
     """Run `init --check`, and return the exit code and the findings that are not good, by what they are about."""
     flags = [part for name, value in given.items() for part in (f"--{name}", value)]
     capsys.readouterr()
-    code = cli.main(["init", "--check", "--json", "--config", str(out), *flags])
+    code = cli.main(["init", "--check", "--json", "--seconds", "2", "--config", str(out), *flags])
     found: dict[str, set[str]] = {}
     for each in json.loads(capsys.readouterr().out)["findings"]:
         if each["level"] != "good":

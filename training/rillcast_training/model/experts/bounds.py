@@ -28,7 +28,6 @@ _MEAN_RATE: Final = 0.02
 _POOLED: Final = 5.0  # forecasts of either side that the share of both counts as
 _PRIOR: Final = 2.0  # forecasts without a zero that a stream starts with
 _FEW: Final = 8  # values after which the next one breaks a rule that none broke with a probability below 0.1
-_ROUNDS: Final = 12_582_912.0  # 1.5 * 2^23: added to a float32 and taken off again, it leaves a whole number
 _LEAST: Final = -3e38
 _FAR: Final = -1e6  # widths below the median, where a quantile is zero in any case
 
@@ -39,12 +38,12 @@ class Bounds(NamedTuple):
     Attributes:
         zero: `[Q, B]` bool, which quantiles are zero.
         least: `[Q, B]` smallest value of each.
-        rounds: `[1, B]` a number that rounds what it is added to and taken off from; 0 = no rounding.
+        whole: `[1, B]` bool, whether all are whole numbers.
     """
 
     zero: Tensor
     least: Tensor
-    rounds: Tensor
+    whole: Tensor
 
     def at_anchors(self, quantiles: Tensor) -> Tensor:
         """Return quantiles in widths, `[A, Q, B]`, those that are zero far below all others."""
@@ -52,7 +51,8 @@ class Bounds(NamedTuple):
 
     def keep(self, quantiles: Tensor) -> Tensor:
         """Return quantiles in the stream's unit, `[H, Q, B]`, within the bounds."""
-        return torch.maximum(quantiles, self.least) + self.rounds - self.rounds
+        held = torch.maximum(quantiles, self.least)
+        return torch.where(self.whole, held.round(), held)
 
 
 class ValueBounds(nn.Module):
@@ -102,4 +102,4 @@ class ValueBounds(nn.Module):
         known = never & (count > _FEW)
         zero, whole = known & (self.levels <= share), known & (fraction >= 0)
         held = zero | (never & (count > self.least_count))
-        return Bounds(zero, torch.where(held, 0.0, _LEAST), torch.where(whole, _ROUNDS, 0.0))
+        return Bounds(zero, torch.where(held, 0.0, _LEAST), whole)

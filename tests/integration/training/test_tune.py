@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -10,12 +12,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import optuna
 import pytest
+from optuna.trial import TrialState
 
 from rillcast import cli
-from rillcast.errors import DataError, SettingsError
+from rillcast.errors import DataError, OutputError, SettingsError
 from rillcast_training.fit.options import TrainOptions, TuneOptions
+from rillcast_training.fit.study import open_study, picture_of
 from rillcast_training.fit.tune import contexts, tune
+from tests.support.ci import cannot_run
+from tests.support.postgres import USER, running_postgres
 
 pytestmark = pytest.mark.usefixtures("brief_parity")
 
@@ -34,13 +41,13 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def options_for(data: Path, study: Path, *, trials: int = 2, **changes: Any) -> TuneOptions:
+def options_for(data: Path, out: Path, *, study: str | None = None, trials: int = 2, **changes: Any) -> TuneOptions:
     base = TrainOptions(
-        data=data, freq="1h", horizon=4, out=study, seasons=(6,), context=14, quantiles=(0.1, 0.5, 0.9), epochs=1,
+        data=data, freq="1h", horizon=4, out=out, seasons=(6,), context=14, quantiles=(0.1, 0.5, 0.9), epochs=1,
         batches=2, batch=4, window=32, origins=4, quiet=True,
     )  # fmt: skip
     space = {"cells": ("gru", "elman"), "hidden": (2, 4), "layers": (1,)} | changes
-    return TuneOptions(base=base, study=study, budget_s=3600, trials=trials, **space)
+    return TuneOptions(base=base, study=study or out, budget_s=3600, trials=trials, **space)
 
 
 def test_a_search_continues_and_recommends_from_the_front(data: Path, tmp_path: Path) -> None:
@@ -106,3 +113,38 @@ def test_the_command_prints_one_json_object_whose_command_trains(data: Path, tmp
     assert Path(found["picture"]).read_bytes().startswith(b"\x89PNG")
     assert found["command"].startswith(f"rillcast train {data} --freq 1h --horizon 4 --cell gru --hidden ")
     cli.parser().parse_args(found["command"].split()[1:])
+
+
+def test_two_processes_share_a_study_in_a_database(data: Path, tmp_path: Path) -> None:
+    if importlib.util.find_spec("psycopg") is None:
+        cannot_run("psycopg is not installed (the extra tune)")
+    with running_postgres() as server:
+        study = f"postgresql://{USER}:secret@127.0.0.1:{server.port}/postgres#waves"
+        options = options_for(data, tmp_path / "m.onnx", study=study, trials=1)
+        own: list[int] = []
+        first = tune(options, progress=lambda trial: own.append(trial.number))
+        running = optuna.load_study(study_name="waves", storage=study.partition("#")[0]).ask().number  # elsewhere
+        (tmp_path / "options").write_bytes(pickle.dumps(options))
+        code = (
+            "import pickle, sys, rillcast_training.fit.tune as fit; "
+            "found = fit.tune(pickle.load(open(sys.argv[1], 'rb'))); print(found.ran, len(found.trials))"
+        )
+        command = [sys.executable, "-c", code, str(tmp_path / "options")]
+        other = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert other.stdout.split() == ["1", "2"], other.stderr
+        assert (first.ran, own) == (1, [0])
+        trials = optuna.load_study(study_name="waves", storage=study.partition("#")[0]).get_trials()
+        assert trials[running].state == TrialState.RUNNING, "it is not taken for one that was left"
+        with pytest.raises(SettingsError, match=r":\*\*\*@.*belongs to another search: hidden is \[2, 4\]"):
+            tune(options_for(data, tmp_path / "m.onnx", study=study, hidden=(2, 8)))
+    with pytest.raises(OutputError, match=r"127\.0\.0\.1.*continue with the same command") as caught:
+        tune(options)
+    assert "secret" not in str(caught.value)
+    assert picture_of(study) == Path("waves.study.png")
+
+
+@pytest.mark.parametrize("place", ["nosuch://host/db", "postgresql+nosuch://me:secret@host/db#x"])
+def test_a_database_of_an_unknown_kind_is_refused_without_its_password(place: str) -> None:
+    with pytest.raises(SettingsError, match="the database cannot be opened") as caught:
+        open_study(place, {}, seed=0)
+    assert "secret" not in str(caught.value)

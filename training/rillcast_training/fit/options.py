@@ -116,6 +116,11 @@ def seconds(text: str) -> float:
     return float(match[1]) * _UNIT_S[match[2]]
 
 
+def study_place(text: str) -> Path | str:
+    """Return the file of a study, or the address of a database as it is."""
+    return text if "://" in text else Path(text).expanduser()
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
     """Data, shape of the forecaster, and training."""
@@ -255,8 +260,8 @@ class TuneOptions:
 
     base: TrainOptions
     """Options that all trials share: data, frequency, horizon, quantiles, epochs, batches. Its `out` is not written."""
-    study: Annotated[Path, Flag()]
-    """Journal file of the study; continued if it exists."""
+    study: Annotated[Path | str, Flag(metavar="FILE|URL", parse=study_place)]
+    """File of the study, or a database that several machines share (postgresql://...); continued if it exists."""
     budget_s: Annotated[float, Flag(name="--budget", parse=seconds)]
     """Time after which no trial begins: 90s, 20m, 2h. The trial that is running then is finished."""
     trials: Annotated[int | None, Flag()] = None

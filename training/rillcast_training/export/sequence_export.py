@@ -22,10 +22,10 @@ from rillcast.bundle.alarms import ALARM, ALARM_COLUMNS, ALARM_INTERVAL
 from rillcast.bundle.bundle import CALIBRATE, REGULAR
 from rillcast.bundle.contract import FUTURE, X
 from rillcast_training.export.tracing import graft_state, row_inputs, row_outputs, trace, value
+from rillcast_training.model.alarms import WIDTH as OF_ALARMS
 from rillcast_training.model.experts.forecaster import ExpertForecaster
 from rillcast_training.model.forecaster import Forecaster
 from rillcast_training.model.network_alarms import JUDGED
-from rillcast_training.model.network_alarms import WIDTH as OF_ALARMS
 from rillcast_training.model.recurrence import DOMAIN
 from rillcast_training.model.rows import Rows
 from rillcast_training.model.sequence_calibration import OFFSETS

@@ -171,7 +171,7 @@ class TrainOptions:
     ] = True
     """Whether the positions in day, week and year are inputs, where the frequency has them."""
     alarms: Annotated[bool, Flag(group="model", help="the bundle says when alarms of a stream open and close")] = False
-    """Whether the bundle finds alarms (docs/alarms.md): 96 bytes of state a stream more, and a slower step."""
+    """Whether the bundle finds alarms (docs/alarms.md): 88 bytes of state a stream more, and a slower step."""
     name: Annotated[str | None, Flag(group="model")] = None
     """Name of the model in the bundle (default: that of the file)."""
     epochs: Annotated[int, Flag(group="training", tune="each trial", tune_default=10)] = 30

@@ -11,7 +11,7 @@ Evidence is a return period in slots: how long one waits, on average, for someth
   a new record returns after n/2 slots; one that passes the range by the share d of it counts 1 + d/DELTA times as much.
   Tracked are the value itself (a spike), its fast mean (a level shift), its slow mean (a drift), and the mean miss of
   the forecasts (variance). The range forgets: it shrinks slowly towards the mean.
-- A run of equal values, and a silence, count by how far they pass the longest one before.
+- A run of equal values counts by how far it passes the longest one before.
 
 An alarm opens where the largest evidence exceeds a level, and closes after a twentieth of the interval without; in
 between there is no second one. The level begins at the interval in which one alarm is wanted. Feedback holds it, as it
@@ -22,7 +22,8 @@ and nothing is learnt from labels.
 There are no logarithms and no powers, so a row's result does not depend on its place in the batch. Nor are there
 reductions, for which ONNX Runtime needs cuDNN on CUDA.
 
-State `[WIDTH, B]`, in the order of `FIELDS`; zeros are a stream never seen. Silences count without observations too.
+State `[WIDTH, B]`, in the order of `FIELDS`; zeros are a stream never seen. A silence is found where the time of the
+stream's partition is known (`rillcast.engine.overdue`), and not here: the graph has no clock but its events.
 """
 
 from __future__ import annotations
@@ -34,12 +35,12 @@ from torch import Tensor, nn
 
 FIELDS: Final = (
     "low", "low_fast", "low_slow", "low_miss", "high", "high_fast", "high_slow", "high_miss", "fast", "slow", "miss",
-    "last", "run", "seen", "longest_run", "longest_gap", "level", "age", "calm", "kind", "strength", "expected",
+    "last", "run", "seen", "longest_run", "level", "age", "calm", "kind", "strength", "expected",
     "observed",
 )  # fmt: skip
 WIDTH: Final = len(FIELDS)
 OUTPUTS: Final = 8
-_TRACKED: Final = FIELDS.index("longest_gap")  # the figures before it change where there is an observation
+_TRACKED: Final = FIELDS.index("level")  # the figures before it change where there is an observation
 _SEEN: Final = FIELDS.index("seen")
 _PARTS: Final = (4, 4, 3, 1, 1, 1, 1)  # of the tracked ones: lows, highs, means, and single ones
 OPENS, OPEN, CLOSES = 1.0, 2.0, 3.0
@@ -60,7 +61,7 @@ _LONGEST: Final = 1e7
 _MOST_SEEN: Final = 1e6
 _LONGER: Final = 1.5
 _RUN_MARGIN: Final = 20.0
-_GAP_MARGIN: Final = 3.0
+_FLAT: Final = 5.0  # kind of a run
 _ROUNDING: Final = 1e-6
 _TINY: Final = 1e-30
 
@@ -74,7 +75,6 @@ class Observed(NamedTuple):
         valid: Whether there are an observation and a forecast of it.
         has: Whether there is an observation.
         advances: Whether the event advances its stream.
-        idle: Slots since the newest observation before.
         passed: Slots since the event before.
         tail: Return period of the observation by the tails; 0 = it lies within the quantiles, or is not known.
     """
@@ -84,7 +84,6 @@ class Observed(NamedTuple):
     valid: Tensor
     has: Tensor
     advances: Tensor
-    idle: Tensor
     passed: Tensor
     tail: Tensor
 
@@ -109,8 +108,6 @@ class AlarmModel(nn.Module):
     two_sided: Tensor
     counts: Tensor
     starts: Tensor
-    margins: Tensor
-    run_kinds: Tensor
     middles: Tensor
 
     def __init__(self) -> None:
@@ -118,12 +115,10 @@ class AlarmModel(nn.Module):
         tables = {
             "one": torch.ones(1),
             "kinds": torch.tensor([1.0, 2.0, 3.0, 4.0]).unsqueeze(1),
-            "run_kinds": torch.tensor([5.0, 6.0]).unsqueeze(1),
             "two_sided": torch.tensor([1.0, 1.0, 1.0, 0.0]).unsqueeze(1),
             "counts": torch.tensor(_COUNTS).unsqueeze(1),
             "starts": torch.tensor(_STARTS).unsqueeze(1),
             "least": torch.tensor([_FAST, _SLOW, _FAST]).unsqueeze(1),
-            "margins": torch.tensor([_RUN_MARGIN, _GAP_MARGIN]).unsqueeze(1),
             "middles": torch.tensor([2, 2, 2, 3] * 2),  # the slow mean, and the mean miss, among the figures
         }
         for name, table in tables.items():
@@ -143,9 +138,9 @@ class AlarmModel(nn.Module):
             strongest evidence; slots since the alarm opened; slots since the last evidence; expected and observed value
             at the strongest evidence; and the level. All are 0 without an alarm.
         """
-        tracked, gap, level, age, calm, told = torch.split(state, [_TRACKED, 1, 1, 1, 1, 4])
+        tracked, level, age, calm, told = torch.split(state, [_TRACKED, 1, 1, 1, 4])
         y, seen = now.y.unsqueeze(0), state[_SEEN : _SEEN + 1]
-        evidence = self._evidence(tracked, gap, y, now)
+        evidence = self._evidence(tracked, y, now)
         strongest, kind = _strongest(evidence.periods, evidence.kinds)
 
         wanted = interval > 0
@@ -167,12 +162,11 @@ class AlarmModel(nn.Module):
 
         factor = torch.where(was_open, self.one, self.one - _GAIN * self.one / interval)
         level = level * torch.where(opens, _RISE, factor)
-        gap = torch.where(now.has & (seen > 0), torch.maximum(gap, now.idle), gap)
         rest = torch.where((age > 0) & ~ends, torch.cat([age, calm, told]), 0.0)
-        following = torch.cat([torch.where(now.has, evidence.tracked, tracked), gap, level, rest])
+        following = torch.cat([torch.where(now.has, evidence.tracked, tracked), level, rest])
         return torch.where(now.advances, following, state), outputs
 
-    def _evidence(self, tracked: Tensor, gap: Tensor, y: Tensor, now: Observed) -> _Evidence:
+    def _evidence(self, tracked: Tensor, y: Tensor, now: Observed) -> _Evidence:
         low, high, means, last, run, seen, longest = torch.split(tracked, list(_PARTS))
         more = seen + 1
         distance = torch.where(now.valid, (y - now.expected).abs(), means[2:3])
@@ -191,14 +185,14 @@ class AlarmModel(nn.Module):
 
         goes_on = now.has & (seen > 0) & (y == last)
         now_run = torch.where(goes_on, run + 1, 0.0)
-        runs, before = torch.cat([now_run, now.idle.unsqueeze(0)]), torch.cat([longest, gap])
-        longer = runs > _LONGER * before + self.margins
-        lasting = torch.where(longer, half * (runs / (before + 1)), 0.0)
+        longer = now_run > _LONGER * longest + _RUN_MARGIN
+        lasting = torch.where(longer, half * (now_run / (longest + 1)), 0.0)
         tail, side = now.tail.unsqueeze(0), torch.where(y < now.expected, -self.one, self.one)
 
-        # The tail's row comes twice: a number of rows that halves.
-        periods = torch.cat([records, lasting, tail, tail]).clamp(max=_LONGEST)
-        kinds = torch.cat([sides, torch.where(longer, self.run_kinds, 0.0), side, side])
+        # Some rows come twice: a number of rows that halves.
+        periods = torch.cat([records, lasting, tail, lasting, tail]).clamp(max=_LONGEST)
+        run_kind = torch.where(longer, _FLAT * self.one, 0.0)
+        kinds = torch.cat([sides, run_kind, side, run_kind, side])
         ranges = torch.cat([torch.minimum(low, figures), torch.maximum(high, figures)])
         ranges = ranges + _FORGETS * (figures[self.middles] - ranges)
         longest = torch.maximum(longest, torch.where(goes_on, 0.0, run))

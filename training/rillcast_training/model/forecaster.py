@@ -11,7 +11,7 @@ State of a stream, one row each, in this order; a row of zeros is a stream never
     probes   float32 [E, W]  pending forecasts (rillcast_training.model.calibration)
     offsets  float32 [Q, K]  the online correction of each quantile at K horizons, in units of the scale
     tails    float32 [7]     the tails beyond the outermost quantiles (rillcast_training.model.tails)
-    alarms   float32 [24]    with `alarms`: the evidence and the alarm (rillcast_training.model.network_alarms)
+    alarms   float32 [22]    with `alarms`: the evidence and the alarm (rillcast_training.model.network_alarms)
 
 Segment: events of a stream between two restarts. A gap beyond `max_gap` restarts the stream.
 
@@ -37,12 +37,12 @@ from rillcast.bundle.bundle import StateSpec, Status
 from rillcast.bundle.covariates import Covariate
 from rillcast.bundle.covariates import check as check_covariates
 from rillcast.bundle.frequency import parse
+from rillcast_training.model.alarms import WIDTH as ALARMS
 from rillcast_training.model.calibration import Parts, QuantileTracker
 from rillcast_training.model.cells import make_cell
 from rillcast_training.model.covariates import CovariateFeatures
 from rillcast_training.model.features import MAX_ABS_Y, FeatureConfig, LagFeatures, LagView
 from rillcast_training.model.head import QuantileHead
-from rillcast_training.model.network_alarms import WIDTH as ALARMS
 from rillcast_training.model.network_alarms import NetworkAlarms, judge
 from rillcast_training.model.periods import periods_of
 from rillcast_training.model.precision import mixed

@@ -1,7 +1,6 @@
 """Alarms of a network's streams: the evidence of `rillcast_training.model.alarms`, from the parts of its step.
 
-Owns: what the alarms need to know of an event, and the count of periods since a stream's newest value, which a network
-does not keep otherwise. Does not know: the network, or its other state.
+Owns: what the alarms need to know of an event. Does not know: the network, or its other state.
 """
 
 from __future__ import annotations
@@ -13,10 +12,8 @@ from torch import Tensor, nn
 
 from rillcast.bundle.alarms import LONGEST_SILENCE
 from rillcast_training.model.alarms import FIELDS, AlarmModel, Observed
-from rillcast_training.model.alarms import WIDTH as OF_MODEL
 from rillcast_training.model.tails import beyond
 
-WIDTH: Final = OF_MODEL + 1
 JUDGED: Final = 4
 
 
@@ -50,7 +47,7 @@ def judge(y: Tensor, ends: tuple[Tensor, Tensor, Tensor], periods: Tensor, valid
 
 
 class NetworkAlarms(nn.Module):
-    """No parameters. State `[WIDTH, B]`: that of `AlarmModel`, then the periods since the newest value."""
+    """No parameters. State `[WIDTH, B]`: that of `AlarmModel`."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,12 +69,10 @@ class NetworkAlarms(nn.Module):
         Returns:
             The next state, and `[8, B]` as of `AlarmModel`.
         """
-        state, count = torch.split(state, [OF_MODEL, 1])
         passed = passed.clamp(max=LONGEST_SILENCE).to(torch.float32)
-        idle = (count[0] + passed).clamp(max=LONGEST_SILENCE)
         y, valid = torch.where(has, judged.y, state[FIELDS.index("last")]), judged.valid > 0
         expected = torch.where(valid, judged.expected, y)
-        now = Observed(y, expected, valid, has, advances, idle, passed, judged.tail)
+        now = Observed(y, expected, valid, has, advances, passed, judged.tail)
+        following: Tensor
         following, outputs = self.alarms(state, now, interval)
-        count = torch.where(advances, torch.where(has, 0.0, idle), count)
-        return torch.cat([following, count]), outputs
+        return following, outputs

@@ -77,14 +77,12 @@ class Judgement(nn.Module):
         new = torch.cat([said.quantiles[self.scored_steps].transpose(0, 1), (now + 0 * kept[-1]).unsqueeze(0)])
         f["published"] = torch.where(torch.remainder(time.period, self.scored) == 0, new, kept)
         passed, had = time.passed[0].clamp(max=LONGEST_SILENCE), time.had[0]
-        idle = (time.period - time.value_before).clamp(max=LONGEST_SILENCE)[0]
         event = Observed(
             y=value,
             expected=torch.where(first, middle, value),
             valid=first,
             has=on,
             advances=on | (had & (passed > 0)),
-            idle=torch.where(had, idle, 0).to(torch.float32),
             passed=torch.where(had, passed, 0).to(torch.float32),
             tail=beyond(value, low, high, periods, first),
         )

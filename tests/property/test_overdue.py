@@ -12,7 +12,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rillcast.bundle import alarms
 from rillcast.bundle.frequency import Frequency
 from rillcast.engine.late import AllowedLateness
 from rillcast.engine.overdue import watch
@@ -187,15 +186,3 @@ def test_a_model_that_takes_over_tells_the_silences_that_come_and_no_other(
     harness.source.before_poll.extend([lambda _source: None] * 60)
     harness.worker.run()
     check(log, RULE, once=True)
-
-
-def test_an_alarm_of_the_model_for_a_gap_is_left_out_where_silences_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The toy's alarms have kind 1."""
-    log = Log({0: [(None, observation("a", number + 1, BEGIN * HOUR_MS)) for number in range(64)]})
-    workers.build(log, bundle=toy_bundle(alarms=True), told_overdue=2).worker.run()
-    assert log.published[Channel.ALARMS]
-    log.committed.clear()
-    log.published[Channel.ALARMS].clear()
-    monkeypatch.setattr(alarms, "_SILENCE", 1)
-    workers.build(log, bundle=toy_bundle(alarms=True), told_overdue=2).worker.run()
-    assert not log.published[Channel.ALARMS]

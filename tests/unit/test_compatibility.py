@@ -29,7 +29,10 @@ from tests.support.memory import Log
 from tests.support.releases import V0_1_0
 from tests.support.workers import build
 
-OTHER_DEFAULTS = {"cuda_graphs": "auto"}  # changed on purpose; on the CPU it means what `false` meant
+OTHER_DEFAULTS = {
+    "cuda_graphs": "auto",
+    "output.decimals": "full",
+}  # other names of what `false` (on the CPU) and none meant
 
 
 def test_the_bundle_keeps_its_identity() -> None:

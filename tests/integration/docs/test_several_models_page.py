@@ -30,7 +30,7 @@ def test_the_commands_of_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     pages.run(PAGE)
     for name, text in pages.titled(PAGE).items():
         Path(name).write_text(text)
-    serve, elsewhere = pages.commands(PAGE)
+    serve, elsewhere, _of_state = pages.commands(PAGE)  # the last is for topics: tests/integration/kafka has it
     done = [
         subprocess.run(
             ["bash", "-euc", f'rillcast() {{ "{sys.executable}" -m rillcast "$@"; }}\nexport -f rillcast\n{block}'],

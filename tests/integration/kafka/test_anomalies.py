@@ -98,7 +98,7 @@ def test_the_topic_has_each_anomaly_once_through_a_kill(kafka: KafkaCluster, cli
 
 def test_new_anomalies_are_followed_until_it_is_interrupted(kafka: KafkaCluster, tmp_path: Path) -> None:
     topic = kafka.create_topic("anomalies", 2)
-    record = {"ds": "2024-05-01T00:00:00.000Z", "y": 9, "anomaly": 0.999, "model": "m", "source": {"partition": 0}}
+    record = {"ds": "2024-05-01T00:00:00.000Z", "y": 9, "anomaly": 0.999, "status": "ok", "model": "m"}
 
     def tell(unique_id: str, offset: int) -> None:
         source = {"partition": 0, "offset": offset}

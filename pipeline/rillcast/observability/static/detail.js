@@ -93,6 +93,7 @@ function showFigures(figures) {
 }
 
 function showReadOut(position) {
+  if (detail.shown === null) return; // until the stream's answer comes, the chart is that of the stream before
   const near = detail.chart.nearest(position);
   if (near === null) return;
   detail.position = position;

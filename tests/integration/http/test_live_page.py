@@ -198,6 +198,7 @@ def test_it_is_used_by_keyboard_alone(page: Page) -> None:
     if first != "boiler-1":
         page.press("ArrowRight")
         page.wait_for(f"{shown} === 'boiler-1'")
+    page.wait_for("!document.getElementById('detail').hasAttribute('aria-busy')")  # the chart is this stream's
     page.wait_for("document.querySelector('#detail-plot path.actual').getAttribute('d')")
     revised = "[...document.querySelectorAll('#detail-plot path.revision')].map((path) => path.getBBox().width)"
     assert len(page.evaluate(revised)) == REVISIONS

@@ -21,6 +21,7 @@ export function openDetail(id, opener = null) {
   }
   detail.stream = id;
   detail.shown = null;
+  detail.dialog.setAttribute("aria-busy", "true");
   detail.opener = opener ?? detail.opener;
   byId("detail-name").textContent = id;
   byId("detail-query").value = "";
@@ -35,6 +36,7 @@ export function openDetail(id, opener = null) {
 }
 
 export function showDetail({ found, document: stream }) {
+  detail.dialog.removeAttribute("aria-busy");
   byId("detail-missing").hidden = found;
   byId("detail-mixture").hidden = !found;
   detail.plot.hidden = byId("detail-figures").hidden = byId("detail-alarms").hidden = !found;

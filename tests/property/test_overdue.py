@@ -182,7 +182,7 @@ def test_a_model_that_takes_over_tells_the_silences_that_come_and_no_other(
         models.wanted = other if polled > at else None
         return poll(max_records, timeout_s)
 
-    harness.source.poll = promoting  # type: ignore[method-assign]
+    harness.source.poll = promoting  # type: ignore[method-assign]  # this source alone, not its class
     harness.source.before_poll.extend([lambda _source: None] * 60)
     harness.worker.run()
     check(log, RULE, once=True)

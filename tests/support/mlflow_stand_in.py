@@ -176,7 +176,7 @@ def running_stand_in() -> Iterator[tuple[str, MlflowStandIn]]:
 
         do_GET = do_POST = do_PUT = do_DELETE = _answer  # noqa: N815  names of http.server
 
-        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002  the name that http.server gives it
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

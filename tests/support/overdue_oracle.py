@@ -13,6 +13,8 @@ from rillcast.bundle.frequency import Frequency
 
 Told = tuple[int, int, str, str, int, int]
 """Partition, offset, stream, change, and the first and last silent period."""
+_Change = tuple[str, str, int, int]
+"""The same without the place of the record."""
 RISE = 1.6487213
 
 
@@ -24,6 +26,14 @@ class _Stream:
     usual: float = 0.0
     events: int = 0
     since: int = 0
+
+
+@dataclass(frozen=True)
+class _Time:
+    """Periods that a partition had reached before a record, and has reached with it."""
+
+    before: int
+    reached: int
 
 
 @dataclass(frozen=True)
@@ -46,49 +56,53 @@ class Rule:
     ttl_ms: int = 0
     in_time: bool = False
 
-    def expected(  # noqa: C901  in one piece it is the rule as the page has it
-        self, partition: int, values: Sequence[bytes | None]
-    ) -> list[Told]:
+    def expected(self, partition: int, values: Sequence[bytes | None]) -> list[Told]:
         """Return what has to be told of one partition's records."""
         told: list[Told] = []
         streams: dict[str, _Stream] = {}
-        reached_ms = before_ms = json.loads(values[0] or b"")["ds"] if values else 0
+        reached_ms = json.loads(values[0] or b"")["ds"] if values else 0
         period_of = self.frequency.period_of
         for offset, value in enumerate(values):
             event = json.loads(value or b"")
             before_ms, reached_ms = reached_ms, max(reached_ms, event["ds"])
-            before, reached = period_of(before_ms), period_of(reached_ms)
-            if self.ttl_ms and reached_ms // (self.ttl_ms // 8) > before_ms // (self.ttl_ms // 8):
-                for name, stream in list(streams.items()):
-                    if reached_ms - stream.newest_ms > self.ttl_ms:
-                        if stream.due < before:
-                            told.append((partition, offset, name, "closed", stream.newest + 1, reached - 1))
-                        del streams[name]
+            time = _Time(period_of(before_ms), period_of(reached_ms))
+            changes = self._leave(streams, time, before_ms, reached_ms)
             for name, stream in streams.items():
-                if before <= stream.due < reached:
-                    told.append((partition, offset, name, "opened", stream.newest + 1, reached - 1))
-            period, name = period_of(event["ds"]), event["unique_id"]
-            if self.in_time and period < reached:
-                continue
-            if name not in streams:
-                own = streams[name] = _Stream(period, event["ds"])
-                gap = 0
-            else:
-                own = streams[name]
-                own.newest_ms = max(own.newest_ms, event["ds"])
-                if period <= own.newest:
-                    continue
-                gap = reached - own.newest
-            if own.due < reached:
-                told.append((partition, offset, name, "closed", own.newest + 1, max(own.newest + 1, period - 1)))
-                own.usual, own.since = float(np.float32(RISE * (own.due - own.newest))), period
-            elif own.events < self.warm:
-                own.usual, own.events = max(own.usual, float(np.float32(1.5 * gap))), own.events + 1
-                own.since = period
-            own.newest = period
-            own.due = math.inf
-            if own.events >= self.warm:
-                allowed = max(self.least, own.usual / (1 + (RISE - 1) * (period - own.since) / self.interval))
-                if period + math.floor(allowed) >= reached:
-                    own.due = period + math.floor(allowed)
+                if time.before <= stream.due < time.reached:
+                    changes.append((name, "opened", stream.newest + 1, time.reached - 1))
+            changes += self._step(streams, time, event["unique_id"], event["ds"])
+            told += [(partition, offset, *change) for change in changes]
         return told
+
+    def _leave(self, streams: dict[str, _Stream], time: _Time, before_ms: int, reached_ms: int) -> list[_Change]:
+        """Remove the streams that leave, and return whose silence is over by that."""
+        if not self.ttl_ms or reached_ms // (self.ttl_ms // 8) == before_ms // (self.ttl_ms // 8):
+            return []
+        gone = [name for name, stream in streams.items() if reached_ms - stream.newest_ms > self.ttl_ms]
+        left = [(name, streams.pop(name)) for name in gone]
+        silent = [(name, stream) for name, stream in left if stream.due < time.before]
+        return [(name, "closed", stream.newest + 1, time.reached - 1) for name, stream in silent]
+
+    def _step(self, streams: dict[str, _Stream], time: _Time, name: str, ds: int) -> list[_Change]:
+        """Let an event of a stream come, and return that its silence is over, if it is."""
+        period, new = self.frequency.period_of(ds), name not in streams
+        if self.in_time and period < time.reached:
+            return []
+        own = streams.setdefault(name, _Stream(period, ds))
+        own.newest_ms = max(own.newest_ms, ds)
+        if not new and period <= own.newest:
+            return []
+        changes: list[_Change] = []
+        if own.due < time.reached:
+            changes.append((name, "closed", own.newest + 1, max(own.newest + 1, period - 1)))
+            own.usual, own.since = float(np.float32(RISE * (own.due - own.newest))), period
+        elif own.events < self.warm:
+            gap = 0 if new else time.reached - own.newest
+            own.usual, own.events = max(own.usual, float(np.float32(1.5 * gap))), own.events + 1
+            own.since = period
+        own.newest, own.due = period, math.inf
+        if own.events >= self.warm:
+            allowed = max(self.least, own.usual / (1 + (RISE - 1) * (period - own.since) / self.interval))
+            if period + math.floor(allowed) >= time.reached:
+                own.due = period + math.floor(allowed)
+        return changes

@@ -55,7 +55,7 @@ class StreamAlarm:
         last: Start of the period of the last evidence.
         closed: Time of the event at which it was over; None = it is open.
         expected: Middle quantile that was forecast where the evidence was strongest; None = the stream was silent.
-        observed: The observation there, likewise.
+        observed: The observation of the same period; None = the stream was silent.
         model: Name and id of the bundle.
     """
 

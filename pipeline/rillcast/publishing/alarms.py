@@ -48,7 +48,7 @@ class Alarm:
         first: Start of the period in which it opened, in milliseconds since the epoch.
         last: Start of the period of the last evidence, in milliseconds since the epoch.
         expected: Middle quantile that was forecast where the evidence was strongest; None = the stream was silent.
-        observed: The observation there, likewise.
+        observed: The observation of the same period; None = the stream was silent.
         model: Name and id of the bundle.
         partition: Partition of the event in the source.
         offset: Offset of the event in the source. A repeat has the same partition and offset.

@@ -1,8 +1,10 @@
 """Where the trials of a search are kept: a journal file of one machine, or a database that several machines share.
 
-Owns: opening a study, the check that it belongs to the same search, and what becomes of trials that nobody finishes.
-Does not know: what a trial does. Trials in a file that an earlier call left unfinished count as failed when the study
-is opened. In a database they may be another machine's, so each has a heartbeat, and fails without one.
+Owns: how a study is opened, the check that it belongs to the same search, and how unfinished trials are marked as
+failed. Does not know: what a trial does.
+
+Trials in a file that an earlier call left unfinished fail when the study is opened. Trials in a database may be running
+on another machine, so each sends a heartbeat, and fails when its heartbeat stops.
 """
 
 from __future__ import annotations

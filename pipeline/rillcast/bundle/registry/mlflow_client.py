@@ -185,9 +185,10 @@ class MlflowClient:
         self, method: str, path: str, data: bytes | None, kind: str | None, timeout_s: float, max_bytes: int
     ) -> bytes:
         headers = self._headers | ({"Content-Type": kind} if kind is not None and data is not None else {})
-        request = urllib.request.Request(self._server + path, data, headers, method=method)  # noqa: S310  http or https
+        # S310 is about schemes such as file:, and the server's address begins with one of SCHEMES: http or https.
+        request = urllib.request.Request(self._server + path, data, headers, method=method)  # noqa: S310  see above
         try:
-            with urllib.request.urlopen(request, timeout=timeout_s, context=self._tls) as answer:  # noqa: S310
+            with urllib.request.urlopen(request, timeout=timeout_s, context=self._tls) as answer:  # noqa: S310  see above
                 body: bytes = answer.read(max_bytes + 1)
         except urllib.error.HTTPError as error:
             with error:

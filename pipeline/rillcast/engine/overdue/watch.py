@@ -338,7 +338,15 @@ class OverdueWatch:
         return {_USUAL: np.where(watched, self._usual[slots], -self._usual[slots]), _SINCE: self._since[slots]}
 
     def load(self, partition: int, slots: IntArray, newest_ms: IntArray, columns: Mapping[str, AnyArray]) -> None:
-        """Take in what `export` returned, and the times of the newest events; without columns, streams learn anew."""
+        """Restore streams of a stored page.
+
+        Args:
+            partition: Their partition.
+            slots: `(n,)`, their slots.
+            newest_ms: `(n,)`, the times of their newest events.
+            columns: As `export` returned them. A page that was stored without has none of these columns; its streams
+                then begin to learn their usual distance again.
+        """
         if not slots.size:
             return
         self.clear(slots)

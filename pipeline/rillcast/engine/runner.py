@@ -86,6 +86,11 @@ class BatchRunner:
         self._sequence = Executor(bundle.sequence.served, states, on, bind) if bundle.sequence is not None else None
         self._calls = self._in_runs = 0
 
+    @property
+    def has_alarm(self) -> bool:
+        """Whether the outputs have alarms."""
+        return self._bundle.has_alarm
+
     def empty_outputs(self, n: int) -> Outputs:
         """Return columns for the outputs of `n` events; `healthy` is true until an event is quarantined."""
         metadata = self._bundle.metadata

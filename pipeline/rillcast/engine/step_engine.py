@@ -29,7 +29,7 @@ from rillcast.engine.alarm_intervals import Budget
 from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.inputs import Inputs, SlotBatch
-from rillcast.engine.late import AllowedLateness, LateReplay, LateResults, Revised
+from rillcast.engine.late import AlarmChange, AllowedLateness, LateReplay, LateResults, Revised
 from rillcast.engine.overdue import OverdueChange
 from rillcast.engine.pages import Silence
 from rillcast.engine.periods import Aggregation, Taken
@@ -95,6 +95,7 @@ class StepResult:
             lateness is allowed.
         revised: Forecasts of earlier events that these events changed; None where they changed none.
         alarm: `(n, 8)` float32, see `rillcast.bundle.alarms`; None where the bundle has no such output.
+        corrected_alarms: Alarms that open or close because these events corrected the past of their streams.
         overdue: The streams that fell silent or woke meanwhile, in the order of the records that decided it.
     """
 
@@ -108,6 +109,7 @@ class StepResult:
     late: npt.NDArray[np.bool_] | None = None
     revised: Revised | None = None
     alarm: FloatArray | None = None
+    corrected_alarms: Sequence[AlarmChange] = ()
     overdue: Sequence[OverdueChange] = ()
 
 
@@ -331,6 +333,7 @@ class StepEngine:
             late=None if late is None else late.late,
             revised=None if late is None else late.revised,
             alarm=columns.get(ALARM),
+            corrected_alarms=() if late is None else late.alarms,
             overdue=overdue,
         )
 

@@ -9,14 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 
 import numpy as np
 import numpy.typing as npt
 
 from rillcast.arrays import IntArray
+from rillcast.bundle.alarms import CHANGES
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.codecs.forecasts.columns import ForecastColumns
 from rillcast.codecs.observations.rejections import Rejection
+from rillcast.engine.late import AlarmChange
 from rillcast.engine.overdue import OverdueChange
 from rillcast.engine.periods import RawOutcome, Taken
 from rillcast.engine.step_engine import SilentStreams, StepEngine, StepResult
@@ -69,6 +72,16 @@ class Published:
         """Return the record of the poll and the stream of some events."""
         unique_ids = self.events.unique_ids
         return list(zip(self.events.rows[rows].tolist(), [unique_ids[row] for row in rows.tolist()], strict=True))
+
+    @property
+    def alarm_changes(self) -> list[AlarmChange]:
+        """The alarms that open or close by live events, or in the past that one of these corrects, in their order."""
+        events, alarm = self.events, self.result.alarm
+        found = [each for each in self.result.corrected_alarms if self.stepped[each.row]]
+        if alarm is not None:
+            rows = np.flatnonzero(self.stepped & np.isin(alarm[:, 0], list(CHANGES)))
+            found += [AlarmChange(row, int(events.ds[row]), alarm[row]) for row in rows.tolist()]
+        return sorted(found, key=attrgetter("row"))  # an event brings changes of one of these kinds
 
     @property
     def overdue(self) -> list[OverdueChange]:

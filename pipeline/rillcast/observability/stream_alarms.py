@@ -18,6 +18,7 @@ from collections import Counter, deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from operator import attrgetter
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -26,9 +27,10 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from rillcast.arrays import FloatArray
-from rillcast.bundle.alarms import CHANGES, described
+from rillcast.bundle.alarms import ALARM_COLUMNS, CHANGES, described
 from rillcast.bundle.bundle import BundleMetadata, Status
 from rillcast.codecs.forecasts.columns import model_name
+from rillcast.engine.late import AlarmChange
 from rillcast.engine.overdue import OverdueChange
 from rillcast.observability import silences
 from rillcast.observability.metric_table import COLLECTED
@@ -37,6 +39,7 @@ from rillcast.observability.observer import Observer, Published
 _MOST_OPEN: Final = 10_000
 _MOST_CLOSED: Final = 1_000
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_NO_ALARM: Final = np.zeros(len(ALARM_COLUMNS), np.float32)
 _CLOSED: Final = next(phase for phase, change in CHANGES.items() if change == "closed")
 SEVERITIES: Final = ("critical", "warning")
 
@@ -115,15 +118,16 @@ class StreamAlarms(Observer):
         self._closed: deque[_Seen | _Silence] = deque(maxlen=_MOST_CLOSED)
 
     def observe(self, published: Published) -> None:
-        """Take in what the events of a batch say of alarms; late events say nothing of the present."""
+        """Take in what the events of a batch say of alarms; of a late one, what it changes of the present."""
         events, result = published.events, published.result
         present = published.stepped & (result.status != Status.LATE) & (result.status != Status.DUPLICATE)
         if result.late is not None:
             present &= ~result.late
         alarm = result.alarm
         alarmed = np.empty(0, np.int64) if alarm is None else np.flatnonzero(present & (alarm[:, 0] > 0))
+        corrected = [each for each in result.corrected_alarms if published.stepped[each.row]]
         overdue = published.overdue
-        if not self._open and not alarmed.size and not overdue:
+        if not self._open and not alarmed.size and not overdue and not corrected:
             return
         with self._lock:
             for change in overdue:
@@ -134,8 +138,12 @@ class StreamAlarms(Observer):
                 for row, unique_id in enumerate(events.unique_ids)
                 if (unique_id, False) in self._open and present[row]
             }
-            for row in sorted(known.union(alarmed.tolist())):
-                self._take(published, row, None if alarm is None else alarm[row])
+            said = [
+                AlarmChange(row, int(events.ds[row]), _NO_ALARM if alarm is None else alarm[row])
+                for row in known.union(alarmed.tolist())
+            ]
+            for each in sorted(corrected + said, key=attrgetter("row")):
+                self._take(published, each)
 
     def forget(self, partition: int) -> None:
         """Drop the alarms of a partition: another member may serve its streams by now."""
@@ -179,19 +187,19 @@ class StreamAlarms(Observer):
         """Return how many alarms are open by severity."""
         return Counter(alarm.severity for alarm in self.open())
 
-    def _take(self, published: Published, row: int, alarm: FloatArray | None) -> None:
-        events = published.events
-        unique_id, ds = events.unique_ids[row], int(events.ds[row])
+    def _take(self, published: Published, said: AlarmChange) -> None:
+        events, (row, ds, alarm) = published.events, said
+        unique_id = events.unique_ids[row]
         key = unique_id, False
         before = self._open.get(key)
-        if alarm is None or not alarm[0]:
+        if not alarm[0]:
             if before is not None:
                 self._closed.append(self._open.pop(key)._replace(closed=ds))
             return
         seen = _Seen(unique_id, int(events.partitions[row]), alarm.copy(), ds, published.metadata)
         if alarm[0] == _CLOSED:
             self._open.pop(key, None)
-            self._closed.append(seen._replace(closed=ds))
+            self._closed.append(seen._replace(closed=int(events.ds[row])))
         elif before is not None or len(self._open) < _MOST_OPEN:
             self._open[key] = seen
 

@@ -17,9 +17,9 @@ from typing import Final
 import numpy as np
 import orjson
 
-from rillcast.arrays import FloatArray
-from rillcast.bundle.alarms import CHANGES, described, time_text
+from rillcast.bundle.alarms import described, time_text
 from rillcast.codecs.forecasts.columns import model_name
+from rillcast.engine.late import AlarmChange
 from rillcast.engine.overdue import OverdueChange
 from rillcast.errors import DataError
 from rillcast.observability import silences
@@ -39,8 +39,8 @@ class Alarm:
     Attributes:
         unique_id: The stream.
         change: `opened` or `closed`.
-        ds: Time of the event that opened or closed it, in milliseconds since the epoch; of a silence that opens, the
-            event time that its partition had reached.
+        ds: Time of the event that opened or closed it, in milliseconds since the epoch, which lies before `last` if a
+            late event corrected the past; of a silence that opens, the event time that its partition had reached.
         kind: `spike`, `level shift`, `drift`, `variance`, `flat line` or `silence`.
         direction: `up` or `down`; None where the kind has none.
         severity: `warning` or `critical`.
@@ -129,17 +129,15 @@ class AlarmPublisher(Observer):
         self._observe_silences(published)
 
     def _observe_events(self, published: Published) -> None:
-        events, alarm = published.events, published.result.alarm
-        if alarm is None:
+        changes = published.alarm_changes
+        if not changes:
             return
-        rows = np.flatnonzero(published.stepped & np.isin(alarm[:, 0], list(CHANGES)))
-        if not rows.size:
-            return
-        headers = carried(published.polled, events.rows[rows].tolist()) if self._trace_context else None
-        keys = [events.unique_ids[row].encode() for row in rows.tolist()]
-        records = Records(keys, [_record(published, alarm, row) for row in rows.tolist()], headers)
-        kept = publish_fitting(self._sink, Channel.ALARMS, records, published.causes_of(rows), published)
-        self._count_all(CHANGES[code] for code in alarm[rows[kept], 0].tolist())
+        rows = np.array([each.row for each in changes])
+        headers = carried(published.polled, published.events.rows[rows].tolist()) if self._trace_context else None
+        causes = published.causes_of(rows)
+        records = Records([key.encode() for _, key in causes], [_record(published, each) for each in changes], headers)
+        kept = publish_fitting(self._sink, Channel.ALARMS, records, causes, published)
+        self._count_all(changes[index].change for index in kept.tolist())
 
     def _observe_silences(self, published: Published) -> None:
         changes = published.overdue
@@ -155,13 +153,13 @@ class AlarmPublisher(Observer):
             self._count(change, number)
 
 
-def _record(published: Published, alarm: FloatArray, row: int) -> bytes:
-    events, metadata = published.events, published.metadata
+def _record(published: Published, change: AlarmChange) -> bytes:
+    events, metadata, row = published.events, published.metadata, change.row
     members = {
         "unique_id": events.unique_ids[row],
         "ds": time_text(int(events.ds[row])),
-        "change": CHANGES[int(alarm[row, 0])],
-        **described(alarm[row], int(events.ds[row]), metadata.frequency),
+        "change": change.change,
+        **described(change.alarm, change.ds, metadata.frequency),
         "freq": metadata.freq,
         "model": model_name(metadata),
         "source": {"partition": int(events.partitions[row]), "offset": int(events.offsets[row])},

@@ -10,6 +10,7 @@ import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
 from rillcast.bundle.bundle import Status
+from rillcast.engine.late import AlarmChange
 from rillcast.events import EventBatch
 from rillcast.observability import stream_alarms
 from rillcast.observability.stream_alarms import AlarmCollector, StreamAlarms
@@ -54,6 +55,25 @@ def test_an_alarm_is_open_from_the_event_that_opened_it_to_the_one_that_closed_i
     (closed,) = alarms.closed()
     assert (closed.first, closed.last, closed.closed) == (START_MS, START_MS + 2 * HOUR_MS, START_MS + 5 * HOUR_MS)
     assert alarms.of(["a", "b"]) == {"a": [closed]}
+
+
+def test_a_correction_of_the_past_changes_what_is_open_at_once() -> None:
+    """Events of a stream count in their order, corrections among them."""
+    alarms = StreamAlarms()
+    ends, begins = np.array(CLOSES, np.float32), np.array(OPENS, np.float32)
+
+    def correct(row: int, alarm: Sequence[Sequence[float]], found: list[AlarmChange]) -> None:
+        events = EventBatch.of(["a"] * 3, START_MS + np.array([7, 8, 9]) * HOUR_MS, [1.0] * 3)
+        result = replace(stepped(3, alarm=alarm), late=np.arange(3) == row, corrected_alarms=found)
+        alarms.observe(published(events, result, model=metadata()))
+
+    correct(1, [OPENS, NONE, STILL_OPEN], [AlarmChange(1, START_MS + 8 * HOUR_MS, ends)])
+    assert [one.first for one in alarms.open()] == [START_MS + 6 * HOUR_MS]  # the third event has one
+    correct(2, [STILL_OPEN, NONE, NONE], [AlarmChange(2, START_MS + 8 * HOUR_MS, ends)])
+    assert not alarms.open()
+    assert alarms.closed(1)[0].closed == START_MS + 9 * HOUR_MS
+    correct(2, [NONE, NONE, NONE], [AlarmChange(2, START_MS + 8 * HOUR_MS, begins)])
+    assert [one.first for one in alarms.open()] == [START_MS + 8 * HOUR_MS]
 
 
 def test_an_alarm_that_was_open_before_a_restart_is_known_after_one_event() -> None:

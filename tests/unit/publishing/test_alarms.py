@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import jsonschema
@@ -14,6 +15,7 @@ from rillcast import cli
 from rillcast.bundle.alarms import slots_per_alarm
 from rillcast.bundle.frequency import parse
 from rillcast.codecs.observations.rejections import Reason
+from rillcast.engine.late import AlarmChange
 from rillcast.errors import DataError, SettingsError
 from rillcast.events import EventBatch
 from rillcast.publishing.alarms import Alarm, AlarmPublisher
@@ -81,6 +83,25 @@ def test_an_alarm_that_its_topic_does_not_take_is_left_out_and_named() -> None:
 
 def test_events_that_were_published_before_or_not_stepped_bring_none() -> None:
     assert len(records([OPENS, OPENS], live=[True, False])[0]) == 1
+
+
+def test_a_late_event_has_the_records_of_what_it_corrects_in_their_place() -> None:
+    """Times of an alarm are those of the step that says it; `ds` and `source` are those of the event that corrected."""
+    log = Log({0: []})
+    sink = MemorySink(log)
+    events = EventBatch.of(["a", "b", "c"], START_MS + np.array([9, 2, 9]) * HOUR_MS, [0.1] * 3, first_offset=40)
+    ends, begins = np.array(CLOSES, np.float32), np.array(OPENS, np.float32)
+    found = [AlarmChange(1, START_MS + 8 * HOUR_MS, ends), AlarmChange(1, START_MS + 9 * HOUR_MS, begins)]
+    result = replace(stepped(3, alarm=[OPENS, NONE, CLOSES]), corrected_alarms=found)
+    AlarmPublisher(sink).observe(published(events, result))
+    sink.flush(1.0)
+    read = [json.loads(value or b"") for _, value, _ in log.published[Channel.ALARMS]]
+    assert [(one["unique_id"], one["change"]) for one in read] == [
+        ("a", "opened"), ("b", "closed"), ("b", "opened"), ("c", "closed"),
+    ]  # fmt: skip
+    assert {(one["ds"], one["source"]["offset"]) for one in read[1:3]} == {("2024-05-01T02:00:00.000Z", 41)}
+    assert (read[1]["first"], read[1]["last"]) == ("2024-04-30T12:00:00.000Z", "2024-05-01T00:00:00.000Z")
+    assert read[2]["first"] == "2024-05-01T09:00:00.000Z"
 
 
 def test_a_model_without_alarms_has_none() -> None:

@@ -31,6 +31,7 @@ from rillcast.bundle.alarms import ALARM
 from rillcast.bundle.bundle import Status
 from rillcast.engine import quarantine
 from rillcast.engine.inputs import SlotBatch
+from rillcast.engine.late.alarms import AlarmChange, OpenAlarms, changes
 from rillcast.engine.late.retained import RetainedSteps, Steps
 from rillcast.engine.runner import BatchRunner, Outputs
 from rillcast.engine.slot_state import SlotState
@@ -71,12 +72,14 @@ class LateResults:
         late: `(n,)` bool, whether the event was late or a correction, and was applied.
         applied: Number of such events that counted.
         replayed: Number of steps of earlier events that this took.
+        alarms: Alarms that open or close because of them; those of a stream in the order of its events.
     """
 
     revision: Revision
     late: Mask
     applied: int = 0
     replayed: int = 0
+    alarms: list[AlarmChange] = field(default_factory=list)
     _revised: list[Revised] = field(default_factory=list)
 
     @classmethod
@@ -227,13 +230,14 @@ class LateReplay:
         """
         retained, periods, slots = self._retained, self._periods(events), events.slots
         before = retained.get(slots, periods)
+        alarms = self._alarms(slots, periods, results)
         revisions = np.where(replaces, before.revisions, 0).astype(np.int32)
         retained.set(slots, periods, Steps(events.inputs, revisions))
         replayed = self._replay(slots, periods)
         own = np.flatnonzero(replayed.periods == periods[replayed.which])
         own = own[np.argsort(replayed.which[own])]
         for name, column in outputs.items():
-            # What it opens or closes was told already, or is past: see docs/alarms.md.
+            # What it opens and closes is the difference of two histories, and not what its own step says.
             column[events.rows] = 0 if name == ALARM else replayed.outputs[name][own]
         done = replayed.outputs[quarantine.HEALTHY][own]
         results.applied += int(np.count_nonzero(done))
@@ -245,6 +249,10 @@ class LateReplay:
                 results.replayed += self._replay(slots[lost], periods[lost]).which.size
         if (second := done & replaces).any():
             results.revision[events.rows[second]] = retained.count_revision(slots[second], periods[second])
+        if alarms is not None:
+            steps = _steps_of_alarms(replayed, done)
+            without = alarms.or_else(OpenAlarms.before(slots.size, *steps))
+            results.alarms += changes(events.rows, without, OpenAlarms.after(slots.size, *steps), self._frequency)
         changed = np.flatnonzero(
             done[replayed.which]
             & (replayed.periods > periods[replayed.which])
@@ -262,6 +270,17 @@ class LateReplay:
                     revision=retained.count_revision(slots[which], replayed.periods[changed]),
                 )
             )
+
+    def _alarms(self, slots: IntArray, periods: IntArray, results: LateResults) -> OpenAlarms | None:
+        """Return the alarms that the streams have before they are corrected; None where the bundle has no alarms.
+
+        Only the model knows the layout of its state, so the steps from the period on are stepped once more.
+        """
+        if not self._runner.has_alarm:
+            return None
+        replayed = self._replay(slots, periods)
+        results.replayed += replayed.which.size
+        return OpenAlarms.after(slots.size, *_steps_of_alarms(replayed, np.ones(slots.size, np.bool_)))
 
     def _replay(self, slots: IntArray, periods: IntArray) -> _Replayed:
         """Restore each stream to before a period, and step its inputs from there to the present."""
@@ -330,6 +349,12 @@ def _taken(outputs: Mapping[str, AnyArray], rows: IntArray) -> Mask:
     """Return for each row whether its event moved its stream."""
     taken: Mask = outputs[quarantine.HEALTHY][rows] & _ADVANCED[outputs["status"][rows]]
     return taken
+
+
+def _steps_of_alarms(replayed: _Replayed, of: Mask) -> tuple[IntArray, IntArray, FloatArray]:
+    """Return stream, time and alarm of the steps that moved some of the replayed streams."""
+    taken = _taken(replayed.outputs, np.arange(replayed.which.size)) & of[replayed.which]
+    return replayed.which[taken], replayed.ds[taken], replayed.outputs[ALARM][taken]
 
 
 def _ignore(rows: IntArray, outputs: Outputs) -> None:

@@ -26,16 +26,17 @@ from typing import Final
 
 from tests.faults.fleet import Finding
 from tests.faults.load import gru_load, raw_load, tables_load, toy_load
-from tests.faults.plan import Plan
+from tests.faults.plan import REPLICA_FAULTS, Fault, Plan
+from tests.faults.report import Combination, Report
 from tests.faults.results import HARNESS_FAILED, Outcome, Result, ResultsFile, Task, exit_code, table
-from tests.faults.run import Combination, Report, Run
-from tests.support.kafka_broker import KafkaBroker, running_broker
-from tests.support.kafka_cluster import KafkaCluster
+from tests.faults.run import Run
+from tests.support.kafka_cluster import replicated_cluster, restartable_cluster
 
 CLIENTS: Final = ("librdkafka", "kafka-python")
 STORES: Final = ("kafka", "local")
 DELIVERIES: Final = ("exactly_once", "at_least_once")
 LOADS: Final = {"toy": toy_load, "gru": gru_load, "raw": raw_load, "tables": tables_load}
+BROKERS: Final = {"one": restartable_cluster, "three": replicated_cluster}
 _KILLS: Final = 50  # of a run; more are split into runs with seeds of their own
 _EVENTS_PER_KILL: Final = {"toy": 20_000, "gru": 2_000, "raw": 20_000, "tables": 20_000}
 _INTERRUPTED: Final = 130
@@ -53,6 +54,7 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--store", action="append", choices=STORES, help="only this store; may be repeated")
     root.add_argument("--delivery", action="append", choices=DELIVERIES, help="only this delivery; may be repeated")
     root.add_argument("--load", action="append", choices=LOADS, help="only this bundle; may be repeated")
+    root.add_argument("--brokers", action="append", choices=BROKERS, help="only with so many; may be repeated")
     root.add_argument("--all", action="store_true", help="go on with the other lines after a finding")
     root.add_argument("--results", type=Path, help="file of results; runs that it has are not repeated")
     root.add_argument("--quiet", action="store_true", help="one line per run, nothing else unless it fails")
@@ -61,10 +63,7 @@ def parser() -> argparse.ArgumentParser:
 
 def tasks(args: argparse.Namespace, seed: int) -> list[Task]:
     """Return the runs: all lines with the first seed, then all lines with the next, until each has its kills."""
-    toys = itertools.product(args.client or CLIENTS, args.store or STORES, args.delivery or DELIVERIES)
-    lines = [(*line, "toy") for line in toys]
-    store, delivery = (args.store or STORES)[0], (args.delivery or DELIVERIES)[0]
-    lines += [(client, store, delivery, load) for load in ("gru", "raw", "tables") for client in args.client or CLIENTS]
+    lines = _lines(args)
     return [
         Task(
             client=client,
@@ -74,11 +73,21 @@ def tasks(args: argparse.Namespace, seed: int) -> list[Task]:
             seed=seed + number,
             kills=kills,
             events=args.events or kills * _EVENTS_PER_KILL[load],
+            brokers=brokers,
         )
         for number, kills in enumerate(_parts(args.kills))
-        for client, store, delivery, load in lines
-        if load in (args.load or LOADS)
+        for client, store, delivery, load, brokers in lines
+        if load in (args.load or LOADS) and brokers in (args.brokers or BROKERS)
     ]
+
+
+def _lines(args: argparse.Namespace) -> list[tuple[str, str, str, str, str]]:
+    """Return client, store, delivery, load and brokers of each line."""
+    clients, deliveries = args.client or CLIENTS, args.delivery or DELIVERIES
+    stores, store, delivery = args.store or STORES, (args.store or STORES)[0], (args.delivery or DELIVERIES)[0]
+    lines = [(*each, "toy", "one") for each in itertools.product(clients, stores, deliveries)]
+    lines += [(client, store, delivery, load, "one") for load in ("gru", "raw", "tables") for client in clients]
+    return lines + [(client, store, each, "toy", "three") for client in clients for each in deliveries]
 
 
 def _parts(kills: int) -> list[int]:
@@ -87,15 +96,11 @@ def _parts(kills: int) -> list[int]:
 
 def full_plan(task: Task) -> Plan:
     """Return the plan of a run with everything in it."""
-    return Plan(
-        task.seed,
-        task.kills,
-        task.events,
-        members=(1, 3, 5, 2, 1),
-        stops=max(1, task.kills // 12),
-        brokers_hard=max(1, task.kills // 25),
-        brokers_clean=1,
-    )
+    others = {Fault.BROKER_HARD: max(1, task.kills // 25), Fault.BROKER_CLEAN: 1}
+    if task.brokers == "three":
+        others = dict.fromkeys(REPLICA_FAULTS, max(1, task.kills // 25))
+    others[Fault.STOP] = max(1, task.kills // 12)
+    return Plan(task.seed, task.kills, task.events, others=others)
 
 
 def run_one(task: Task, *, quiet: bool) -> Result:
@@ -132,6 +137,7 @@ def run_one(task: Task, *, quiet: bool) -> Result:
         lost=verdict.lost,
         doubled=verdict.doubled,
         wrong=verdict.wrong,
+        longest_stall_s=report.longest_stall_s,
         said=next(iter(verdict.cases), ""),
         logs="" if verdict.clean else str(folder),
     )
@@ -139,24 +145,19 @@ def run_one(task: Task, *, quiet: bool) -> Result:
 
 def _report_of(task: Task, folder: Path) -> Report:
     load, model = LOADS[task.load](task.events, task.seed, folder)
-    with running_broker(own_controller=True) as broker:
-        cluster = KafkaCluster(broker.bootstrap_servers, broker)
-        combination = Combination(task.client, task.store, task.delivery)
+    with BROKERS[task.brokers]() as cluster:
+        combination = Combination(task.client, task.store, task.delivery, task.brokers)
+        servers = cluster.broker or cluster.replicas
+        assert servers is not None, "both kinds are started here"
         try:
             return Run(cluster, combination, full_plan(task), load, model, folder).run()
         except Exception:
-            _keep(broker, folder)
+            servers.close()  # running ones delete files while they are copied
+            shutil.copytree(servers.folder, folder / "broker")
             raise
         finally:
-            cluster.close()
-            if torn := broker.torn_transactions:
-                print(f"    the broker itself took {torn} transactions for complete without their markers", flush=True)
-
-
-def _keep(broker: KafkaBroker, folder: Path) -> None:
-    """Copy the broker's folder. It is stopped first: a running one deletes files while they are copied."""
-    broker.close()
-    shutil.copytree(broker.folder, folder / "broker")
+            if torn := servers.torn_transactions:
+                print(f"    the brokers themselves took {torn} transactions for complete without markers", flush=True)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -165,6 +166,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     logging.basicConfig(
         level=logging.WARNING if args.quiet else logging.INFO, format="%(asctime)s %(message)s", stream=sys.stderr
     )
+    logging.getLogger("kafka").setLevel(logging.ERROR)  # the harness's own client tells of each broker that it kills
     file = None if args.results is None else ResultsFile(args.results)
     try:
         # What failed for the harness's own reasons is run again.

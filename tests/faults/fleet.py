@@ -73,7 +73,7 @@ class Fleet:
         self._settings = settings
         self._folder = folder
         self.members: dict[int, Member] = {}
-        self.exits: Counter[int] = Counter()
+        self.exits: Counter[str] = Counter()  # the last line of each member that ended with code 5
 
     @contextlib.contextmanager
     def running(self, count: int) -> Iterator[Fleet]:
@@ -127,9 +127,9 @@ class Fleet:
             code = member.process.exit_code
             if code is None:
                 continue
-            self.exits[code] += 1
             if code != TransportError.exit_code:
                 raise Finding(f"member {member.number} ended by itself with {code}:\n{tail(member)}")
+            self.exits[(member.process.log.splitlines() or [""])[-1]] += 1
             member.restart()
 
     def choose(self, draw: float) -> Member:

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 _WHERE: Final = (0.04, 0.96)  # of the input: the first fault meets state, the last one leaves work
@@ -29,6 +29,13 @@ class Fault(enum.Enum):
     BROKER_HARD = "broker killed and started on its data"
     BROKER_CLEAN = "broker stopped and started"
     MEMBERS = "another number of members"
+    LEADER_KILLED = "leader of a partition killed and started on its data"
+    GROUP_COORDINATOR = "coordinator of the group killed and started on its data"
+    TRANSACTION_COORDINATOR = "coordinator of the transactions killed and started on its data"
+    TWO_BROKERS = "two of three brokers killed: nothing may be acknowledged until one is back"
+    ROLLED = "every broker stopped and started, one after the other"
+    REASSIGNED = "every partition reassigned, and given back with another leader"
+    LEADER_IN_RESTORE = "kill, and the leaders of the state moved during the restore that follows"
 
 
 KILLS: Final = (
@@ -38,6 +45,16 @@ KILLS: Final = (
     Fault.KILL_IN_SNAPSHOT,
     Fault.KILL_IN_RESTORE,
     Fault.KILL_IN_REBALANCE,
+)
+# Of three brokers; `LEADER_IN_RESTORE` kills a member too.
+REPLICA_FAULTS: Final = (
+    Fault.LEADER_KILLED,
+    Fault.GROUP_COORDINATOR,
+    Fault.TRANSACTION_COORDINATOR,
+    Fault.TWO_BROKERS,
+    Fault.ROLLED,
+    Fault.REASSIGNED,
+    Fault.LEADER_IN_RESTORE,
 )
 _WEIGHTS: Final = (14, 6, 8, 8, 8, 6)
 
@@ -73,18 +90,14 @@ class Plan:
         kills: how often a member is killed.
         events: in the input.
         members: how many members there are, one number per equal part of the input.
-        stops: how many members are stopped past their session and woken; takes at least two members.
-        brokers_hard: how often the broker is killed.
-        brokers_clean: how often it is stopped.
+        others: how often each other fault strikes; `STOP` takes at least two members.
     """
 
     seed: int
     kills: int
     events: int
     members: Sequence[int] = (1, 3, 5, 2, 1)
-    stops: int = 0
-    brokers_hard: int = 0
-    brokers_clean: int = 0
+    others: Mapping[Fault, int] = field(default_factory=dict)
 
     def steps(self) -> list[Step]:
         """Return the faults in their order."""
@@ -99,8 +112,7 @@ class Plan:
         kills = list(KILLS[: self.kills])  # each kind once, if there are enough
         rng.shuffle(kills)
         kills += rng.choices(KILLS, _WEIGHTS, k=max(0, self.kills - len(kills)))
-        brokers = [Fault.BROKER_HARD] * self.brokers_hard + [Fault.BROKER_CLEAN] * self.brokers_clean
-        return kills + brokers + [Fault.STOP] * self.stops
+        return kills + [fault for fault, count in self.others.items() for _ in range(count)]
 
     def _step(self, rng: random.Random, fault: Fault) -> Step:
         first, last = (round(share * self.events) for share in _WHERE)
@@ -114,6 +126,7 @@ class Plan:
             Fault.KILL_IN_RESTORE: rng.uniform(0.0, 0.1),
             Fault.KILL_IN_REBALANCE: rng.uniform(0.0, 0.3),
             Fault.STOP: rng.choice((0.0, 6.0)),  # 6 s more: past the transaction's time-out as well
+            Fault.TWO_BROKERS: rng.choice((6.0, 14.0)),
         }.get(fault, 0.0)
         return Step(at, fault, rng.random(), delay_s)
 

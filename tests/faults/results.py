@@ -16,7 +16,18 @@ import msgspec
 
 Outcome = Literal["clean", "finding", "harness failed"]
 CLEAN, FINDING, HARNESS_FAILED = 0, 1, 3  # exit codes; 2 is that of a wrong option
-_HEAD: Final = ("line", "runs", "kills", "events", "lost", "doubled", "wrong", "findings", "harness failed")
+_HEAD: Final = (
+    "line",
+    "runs",
+    "kills",
+    "events",
+    "lost",
+    "doubled",
+    "wrong",
+    "longest stall",
+    "findings",
+    "harness failed",
+)
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -30,6 +41,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         seed: Of the schedule and the events.
         kills: Members to kill.
         events: Events to feed.
+        brokers: `one`, or `three` with every topic on all of them.
     """
 
     client: str
@@ -39,11 +51,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     kills: int
     events: int
+    brokers: str = "one"
 
     @property
     def line(self) -> str:
         """The line of the table that it counts for."""
-        return f"{self.client} {self.store} {self.delivery} {self.load}"
+        more = "" if self.brokers == "one" else f" {self.brokers} brokers"
+        return f"{self.client} {self.store} {self.delivery} {self.load}{more}"
 
     def __str__(self) -> str:
         return f"{self.line} seed={self.seed} kills={self.kills}"
@@ -61,6 +75,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         lost: Events without a forecast.
         doubled: See `verdict`.
         wrong: See `verdict`.
+        longest_stall_s: Longest time without a forecast in a partition, in seconds.
         said: First line of what was found, or of what failed.
         logs: Folder of the members' logs; empty if it was removed.
     """
@@ -73,6 +88,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     lost: int = 0
     doubled: int = 0
     wrong: int = 0
+    longest_stall_s: float = 0.0
     said: str = ""
     logs: str = ""
 
@@ -90,7 +106,9 @@ def table(results: Sequence[Result]) -> str:
         of_line = [result for result in results if result.task.line == line]
         counts = [sum(getattr(each, name) for each in of_line) for name in _HEAD[2:7]]
         outcomes = [sum(each.outcome == outcome for each in of_line) for outcome in ("finding", "harness failed")]
-        rows.append((line, *(f"{count:,}" for count in (len(of_line), *counts, *outcomes))))
+        stall = max(result.longest_stall_s for result in of_line)
+        numbers = [f"{count:,}" for count in (len(of_line), *counts)]
+        rows.append((line, *numbers, f"{stall:.1f} s", *map(str, outcomes)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
     for result in results:

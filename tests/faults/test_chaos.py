@@ -9,8 +9,9 @@ import pytest
 
 from tests.faults.load import tables_load, toy_load
 from tests.faults.plan import Fault, Plan
-from tests.faults.run import Combination, Run
-from tests.support.kafka_cluster import KafkaCluster, restartable_cluster
+from tests.faults.report import Combination
+from tests.faults.run import Run
+from tests.support.kafka_cluster import KafkaCluster, replicated_cluster, restartable_cluster
 
 SEED, KILLS, EVENTS = 7, 4, 60_000
 
@@ -19,7 +20,10 @@ SEED, KILLS, EVENTS = 7, 4, 60_000
 @pytest.mark.parametrize(
     ("combination", "plan"),
     [
-        (Combination("librdkafka", "kafka", "exactly_once"), Plan(SEED, KILLS, EVENTS, members=(1,), brokers_hard=1)),
+        (
+            Combination("librdkafka", "kafka", "exactly_once"),
+            Plan(SEED, KILLS, EVENTS, members=(1,), others={Fault.BROKER_HARD: 1}),
+        ),
         (Combination("librdkafka", "local", "at_least_once"), Plan(SEED, KILLS, EVENTS, members=(1, 2))),
         (Combination("kafka-python", "kafka", "exactly_once"), Plan(SEED, KILLS, EVENTS, members=(1,))),
     ],
@@ -28,18 +32,18 @@ SEED, KILLS, EVENTS = 7, 4, 60_000
 def test_nothing_is_lost_doubled_or_wrong_through_kills(
     combination: Combination, plan: Plan, kafka: KafkaCluster, tmp_path: Path
 ) -> None:
-    if kafka.broker is None and plan.brokers_hard:
+    if kafka.broker is None and plan.others:
         pytest.skip("RILLCAST_TEST_BOOTSTRAP names the broker, which is not ours to kill")
     load, model = toy_load(plan.events, plan.seed, tmp_path)
     with ExitStack() as stack:
         cluster = kafka
-        if plan.brokers_hard:  # the one that all tests share is its own controller; see tests.support.kafka_broker
+        if plan.others:  # the one that all tests share is its own controller; see tests.support.kafka_broker
             cluster = stack.enter_context(restartable_cluster())
         report = Run(cluster, combination, plan, load, model, tmp_path).run()
     assert report.verdict.clean, f"{report}\n{report.details()}"
     assert report.kills >= plan.kills
     assert report.verdict.events == plan.events
-    assert report.faults[Fault.BROKER_HARD] == plan.brokers_hard
+    assert report.faults[Fault.BROKER_HARD] == plan.others.get(Fault.BROKER_HARD, 0)
 
 
 @pytest.mark.timeout(240)
@@ -49,3 +53,18 @@ def test_two_models_of_which_one_sums_raw_events_survive_kills(kafka: KafkaClust
     report = Run(kafka, Combination("librdkafka", "kafka", "exactly_once"), plan, load, model, tmp_path).run()
     assert report.verdict.clean, f"{report}\n{report.details()}"
     assert report.kills >= plan.kills
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.kafka
+def test_nothing_is_lost_doubled_or_wrong_when_brokers_of_a_cluster_die_and_leaders_move(tmp_path: Path) -> None:
+    kinds = (Fault.TWO_BROKERS, Fault.REASSIGNED, Fault.LEADER_IN_RESTORE)
+    plan = Plan(SEED, 0, EVENTS // 2, members=(1,), others=dict.fromkeys(kinds, 1))
+    load, model = toy_load(plan.events, plan.seed, tmp_path)
+    with replicated_cluster() as cluster:
+        combination = Combination("librdkafka", "kafka", "exactly_once", "three")
+        report = Run(cluster, combination, plan, load, model, tmp_path).run()
+    assert report.verdict.clean, f"{report}\n{report.details()}"
+    assert report.verdict.events == plan.events
+    assert report.longest_stall_s > 2.0, "while two brokers were away nothing may be acknowledged"
+    assert report.faults == dict.fromkeys(kinds, 1)

@@ -11,7 +11,7 @@ from tests.faults import chaos
 from tests.faults.fleet import Finding
 from tests.faults.results import Outcome, Result, ResultsFile, Task, exit_code, table
 
-LINES = 14
+LINES = 18
 TASK = Task(client="librdkafka", store="kafka", delivery="exactly_once", load="toy", seed=7, kills=5, events=100_000)
 
 
@@ -123,8 +123,8 @@ def test_another_file_is_no_file_of_results(suite: Suite, tmp_path: Path) -> Non
 def test_the_table_sums_the_runs_of_a_line() -> None:
     other = Task(client="kafka-python", store="kafka", delivery="exactly_once", load="gru", seed=8, kills=5, events=10)
     lines = table([result(TASK), result(TASK, "finding", lost=3), result(other)]).splitlines()
-    assert lines[1].split() == [*TASK.line.split(), "2", "10", "200,000", "3", "0", "0", "1", "0"]
-    assert lines[2].split() == [*other.line.split(), "1", "5", "10", "0", "0", "0", "0", "0"]
+    assert lines[1].split() == [*TASK.line.split(), "2", "10", "200,000", "3", "0", "0", "0.0", "s", "1", "0"]
+    assert lines[2].split() == [*other.line.split(), "1", "5", "10", "0", "0", "0", "0.0", "s", "0", "0"]
     assert lines[3].startswith(f"FINDING: {TASK}: why")
 
 

@@ -95,10 +95,13 @@ class ClusterWatch:
             _look(lambda: _ends(self._stable, _OFFSETS_TOPIC, 1) != _ends(self._newest, _OFFSETS_TOPIC, 1)),
         )
 
-    def records(self, topic: str, partitions: int) -> Iterator[bytes | None]:
+    def records(
+        self, topic: str, partitions: int, note: Callable[[int, int], None] = lambda _partition, _ms: None
+    ) -> Iterator[bytes | None]:
         """Yield the value of every committed record, each partition to its high watermark, by partition in order.
 
-        Judged by the position, which passes transaction markers; an open transaction is waited for.
+        Judged by the position, which passes transaction markers; an open transaction is waited for. `note` is called
+        with partition and time in milliseconds of each record.
 
         Raises:
             TimeoutError: The broker does not answer, or no record came for two minutes.
@@ -120,6 +123,7 @@ class ClusterWatch:
                     assert partition is not None
                     assert offset is not None
                     if error is None:
+                        note(partition, message.timestamp()[1])
                         yield message.value()
                         offset += 1
                     else:

@@ -1,7 +1,8 @@
 """A real Apache Kafka for tests: the official artefacts, one broker, on free loopback ports.
 
-Owns: fetching the jars once per machine, and the server processes. Does not know: topics or clients
-(`tests.support.kafka_cluster`). Invariant: a broker that was started is stopped, also when its start fails.
+Owns: fetching the jars once per machine, and a broker with its controller. Does not know: topics or clients
+(`tests.support.kafka_cluster`), or clusters of several brokers (`tests.support.kafka_replicas`). Invariant: a broker
+that was started is stopped, also when its start fails.
 
 Broker and controller are one process by default, which starts quickly. Tests that kill the broker under transactions
 give the controller its own process, as in production. A node that is both wrongly assumes after a restart that it still
@@ -18,37 +19,20 @@ import shutil
 import socket
 import subprocess
 import tempfile
-import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from tests.support.fetched import fetched
+from tests.support.kafka_node import HERE, JVM, BrokerError, Node
 
-HERE: Final = Path(__file__).parent / "kafka"
 _FETCH_TIMEOUT_S: Final = 300.0
-_START_TIMEOUT_S: Final = 180.0  # a busy machine takes two minutes
-_STOP_TIMEOUT_S: Final = 15.0
-_POLL_S: Final = 0.05
 _PROTOCOLS: Final = "PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT"
-_LOG_TAIL_LINES: Final = 40
+_ARCHIVE: Final = "classes.jsa"
 _BROKER_ID: Final = 1
 _CONTROLLER_ID: Final = 100  # of a controller in its own process
-_TORN: Final = b"these partitions are likely deleted already and hence can be skipped"
-# A test broker lives for a minute or two: start fast rather than run fast.
-_JVM: Final = (
-    "-Xmx512m",
-    "-Xms128m",
-    "-XX:+UseSerialGC",
-    "-XX:TieredStopAtLevel=1",
-    "-Xshare:auto",
-    "-Dlog4j2.level=INFO",
-)
-
-
-class BrokerError(Exception):
-    """The broker could not be fetched or started; the message carries the tail of its log."""
+TORN: Final = b"these partitions are likely deleted already and hence can be skipped"
 
 
 def missing_tools() -> list[str]:
@@ -86,104 +70,42 @@ def copy_jars(pom: Path, scratch: Path, expected: str) -> Path:
     return jars
 
 
-class _Node:
-    """One server process with its configuration, log and data, which survive restarts."""
+def java_options(jars: Path) -> list[str]:
+    """Return the options that name Kafka's classes, which this machine's JVM has archived once.
 
-    def __init__(self, name: str, classpath: str, folder: Path, roles: str, more: str = "") -> None:
-        self._name = name
-        self._classpath = classpath
-        self._folder = folder
-        self._log = folder / f"{name}.log"
-        self._properties = folder / f"{name}.properties"
-        self._process: subprocess.Popen[bytes] | None = None
-        common = (HERE / "server.properties").read_text()
-        self._properties.write_text(f"{roles}log.dirs={folder / name}-data\n{common}\n{more}")
+    With its classes in an archive (JEP 350) a broker starts in two thirds of the processor time.
 
-    def format(self, cluster_id: str) -> None:
-        """Prepare the data folder; once, before the first start.
+    Raises:
+        BrokerError: The JVM archived nothing that it can use.
+    """
+    version = subprocess.run(["java", "-version"], capture_output=True, check=True).stderr
+    name = f"{jars.name}-classes-{hashlib.sha256(version).hexdigest()[:12]}"
+    archive = fetched(name, lambda scratch: _archive(jars, scratch)) / _ARCHIVE
+    return ["-cp", str(jars / "*"), f"-XX:SharedArchiveFile={archive}"]
 
-        Raises:
-            BrokerError: the storage tool failed.
-        """
-        command = self._java("kafka.tools.StorageTool", "format", "-t", cluster_id, "-c", str(self._properties))
-        run = subprocess.run(command, capture_output=True, text=True, timeout=_START_TIMEOUT_S, check=False)
-        if run.returncode != 0:
-            raise BrokerError(f"kafka storage could not be formatted:\n{run.stdout}{run.stderr}")
 
-    def start(self) -> int:
-        """Start the process and return where in the log its part begins."""
-        assert self._process is None, f"the {self._name} runs already"
-        with self._log.open("ab") as output:
-            position = output.tell()
-            self._process = subprocess.Popen(
-                self._java("kafka.Kafka", str(self._properties)), stdout=output, stderr=subprocess.STDOUT
-            )
-        return position
-
-    def wait_for(self, text: bytes, position: int, ready: Callable[[], bool] = lambda: True) -> None:
-        """Wait until the log has `text` behind `position`, and `ready`.
-
-        Raises:
-            BrokerError: the process ended, or it took too long.
-        """
-        assert self._process is not None
-        deadline = time.monotonic() + _START_TIMEOUT_S
-        while not (self.said(text, position) and ready()):
-            if self._process.poll() is not None:
-                raise BrokerError(f"the {self._name} ended with {self._process.returncode}:\n{self._log_tail()}")
-            if time.monotonic() > deadline:
-                raise BrokerError(
-                    f"the {self._name} did not say {text!r} within {_START_TIMEOUT_S:g} s:\n{self._log_tail()}"
-                )
-            time.sleep(_POLL_S)
-
-    def said(self, text: bytes, position: int = 0) -> int:
-        """Return how often the log has `text` behind `position`."""
-        if not self._log.exists():
-            return 0
-        with self._log.open("rb") as log:
-            log.seek(position)
-            return log.read().count(text)
-
-    @property
-    def pid(self) -> int:
-        """Id of the process, which runs."""
-        assert self._process is not None
-        return self._process.pid
-
-    @property
-    def log_end(self) -> int:
-        """Where the log ends now."""
-        return self._log.stat().st_size
-
-    def stop(self) -> None:
-        """Stop the process, by a signal if it heeds one in time; do nothing if it is not running."""
-        if self._process is not None:
-            self._process.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                self._process.wait(_STOP_TIMEOUT_S)
-            self.kill()
-
-    def kill(self) -> None:
-        """End the process as a crash would."""
-        process, self._process = self._process, None
-        if process is not None:
-            process.kill()
-            process.wait()
-
-    def _java(self, *arguments: str) -> list[str]:
-        return ["java", *_JVM, f"-Dkafka.logs.dir={self._folder}", "-cp", self._classpath, *arguments]
-
-    def _log_tail(self) -> str:
-        lines = self._log.read_text(errors="replace").splitlines()
-        return "\n".join(lines[-_LOG_TAIL_LINES:])
+def _archive(jars: Path, scratch: Path) -> Path:
+    """Run a broker once and let its JVM archive the classes that it loaded; return the archive's folder."""
+    classes, server = scratch / "classes", scratch / "server"
+    classes.mkdir()
+    server.mkdir()
+    classpath = ["-cp", str(jars / "*")]
+    broker = KafkaBroker([*classpath, f"-XX:ArchiveClassesAtExit={classes / _ARCHIVE}"], server)
+    broker.format()
+    broker.start()
+    broker.close()
+    check = ["java", *JVM, *classpath, f"-XX:SharedArchiveFile={classes / _ARCHIVE}", "-Xshare:on", "-version"]
+    run = subprocess.run(check, capture_output=True, text=True, check=False)
+    if run.returncode != 0:
+        raise BrokerError(f"java cannot use the archive of Kafka's classes:\n{run.stdout}{run.stderr}")
+    return classes
 
 
 class KafkaBroker:
     """A broker with its data folder and ports, which survive restarts.
 
     Args:
-        jars: Folder as `fetch_jars` returns it.
+        java: Options as `java_options` returns them.
         folder: Folder of configuration, data and logs.
         own_controller: Whether the controller has its own process, which `kill` and `stop` leave running.
         listeners: More listeners, each a name and its security protocol.
@@ -192,7 +114,7 @@ class KafkaBroker:
 
     def __init__(
         self,
-        jars: Path,
+        java: Sequence[str],
         folder: Path,
         *,
         own_controller: bool = False,
@@ -210,14 +132,14 @@ class KafkaBroker:
         voter = _CONTROLLER_ID if own_controller else _BROKER_ID
         quorum = f"controller.quorum.voters={voter}@127.0.0.1:{controller_port}\n"
         broker = f"{quorum}node.id={_BROKER_ID}\nadvertised.listeners={client}\ninter.broker.listener.name=PLAINTEXT\n"
-        self._controller: _Node | None = None
+        self._controller: Node | None = None
         if own_controller:
             broker += f"process.roles=broker\nlisteners={client}\n"
             controller = f"{quorum}node.id={_CONTROLLER_ID}\nprocess.roles=controller\nlisteners={control}\n"
-            self._controller = _Node("controller", str(jars / "*"), folder, controller)
+            self._controller = Node("controller", java, folder, controller)
         else:
             broker += f"process.roles=broker,controller\nlisteners={client},{control}\n"
-        self._broker = _Node("broker", str(jars / "*"), folder, broker, properties)
+        self._broker = Node("broker", java, folder, broker, properties)
         self._left_at: int | None = None  # end of the controller's log when the broker was last ended
 
     @property
@@ -237,7 +159,7 @@ class KafkaBroker:
     @property
     def torn_transactions(self) -> int:
         """Transactions that the broker took for complete without their markers; see the module's docstring."""
-        return self._broker.said(_TORN)
+        return self._broker.said(TORN)
 
     def format(self) -> None:
         """Prepare the data folders; once, before the first start.
@@ -309,10 +231,10 @@ def running_broker(
     *, own_controller: bool = False, listeners: Mapping[str, str] | None = None, properties: str = ""
 ) -> Iterator[KafkaBroker]:
     """Fetch, format and start a broker with its own data; stop it and delete the data afterwards."""
-    jars = fetch_jars()
+    java = java_options(fetch_jars())
     with tempfile.TemporaryDirectory(prefix="rillcast-kafka-") as folder:
         broker = KafkaBroker(
-            jars, Path(folder), own_controller=own_controller, listeners=listeners, properties=properties
+            java, Path(folder), own_controller=own_controller, listeners=listeners, properties=properties
         )
         broker.format()
         broker.start()

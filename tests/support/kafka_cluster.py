@@ -27,6 +27,7 @@ from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Headers
 from rillcast.transports.kafka.common.retries import retry_until
 from tests.support.kafka_broker import KafkaBroker, running_broker
+from tests.support.kafka_replicas import KafkaReplicas, running_replicas
 
 T = TypeVar("T")
 
@@ -63,11 +64,14 @@ class Record(NamedTuple):
 
 
 class KafkaCluster:
-    """A broker to test against."""
+    """A broker to test against, or several (`replicas`): each topic is on all of them."""
 
-    def __init__(self, bootstrap_servers: str, broker: KafkaBroker | None = None) -> None:
+    def __init__(
+        self, bootstrap_servers: str, broker: KafkaBroker | None = None, replicas: KafkaReplicas | None = None
+    ) -> None:
         self.bootstrap_servers = bootstrap_servers
         self.broker = broker  # None: it is not ours to restart
+        self.replicas = replicas
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": _LOG_LEVEL})
         self._producer = Producer(
             {
@@ -85,7 +89,8 @@ class KafkaCluster:
         """Create a topic with a name of its own and return the name. `max_message_bytes=1` is `max.message.bytes`."""
         name = unique(prefix)
         settings = {key.replace("_", "."): str(value) for key, value in config.items()}
-        topic = NewTopic(name, num_partitions=partitions, replication_factor=1, config=settings)
+        copies = 1 if self.replicas is None else len(self.replicas.ids)
+        topic = NewTopic(name, num_partitions=partitions, replication_factor=copies, config=settings)
         answered(lambda: self._create(topic))
 
         def listed() -> None:
@@ -223,6 +228,17 @@ def restartable_cluster() -> Iterator[KafkaCluster]:
     """A broker of one's own, to be killed under transactions: its controller goes on."""
     with running_broker(own_controller=True) as broker:
         cluster = KafkaCluster(broker.bootstrap_servers, broker)
+        try:
+            yield cluster
+        finally:
+            cluster.close()
+
+
+@contextmanager
+def replicated_cluster() -> Iterator[KafkaCluster]:
+    """Three brokers of one's own, each topic on all of them."""
+    with running_replicas() as replicas:
+        cluster = KafkaCluster(replicas.bootstrap_servers, replicas=replicas)
         try:
             yield cluster
         finally:

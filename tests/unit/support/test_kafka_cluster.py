@@ -45,6 +45,7 @@ def create(monkeypatch: pytest.MonkeyPatch) -> Callable[[Admin], str]:
     def create(admin: Admin) -> str:
         cluster = KafkaCluster.__new__(KafkaCluster)
         monkeypatch.setattr(cluster, "_admin", admin, raising=False)
+        monkeypatch.setattr(cluster, "replicas", None, raising=False)
         return cluster.create_topic("topic")
 
     return create

@@ -54,6 +54,7 @@ class Metrics(Observer):
             models: The models that serve, by the name of their table; the only one has the empty name.
             device: Device of the models.
         """
+        self.commits = 0
         self._named = "" not in models
         self._counters: dict[str, Counter] = {}
         self._gauges: dict[str, Gauge] = {}
@@ -263,6 +264,7 @@ class Metrics(Observer):
         self._counters["rillcast_state_pages_written_total"].inc(pages)
         self._counters["rillcast_state_marks_written_total"].inc(marks)
         self._counters["rillcast_state_retired_total"].inc(retired)
+        self.commits += 1
         self._counters["rillcast_commits_total"].inc()
         self._histograms["rillcast_commit_duration_seconds"].observe(seconds)
 

@@ -46,9 +46,9 @@ from rillcast.stores.connect import directory_of, kind_of, prepare_store
 from rillcast.stores.local import stored_partitions
 from rillcast.transports.base import Sink, Source
 from rillcast.transports.connect import (
-    brokers_answer,
     check_output_files,
     chosen_client,
+    look_at_brokers,
     open_input_reader,
     open_sink,
     open_source,
@@ -250,7 +250,11 @@ def _outages(settings: Settings) -> Outages | None:
     if settings.input.path is not None or settings.output.path is not None:
         return None
     longest_s = settings.kafka.outage_timeout_s
-    return Outages(partial(brokers_answer, settings.kafka), math.inf if longest_s is None else longest_s)
+    topics = [settings.input.topic, settings.output.topic]
+    if settings.state.store == "kafka":
+        topics.append(settings.state_topic)
+    look = partial(look_at_brokers, settings.kafka, topics)
+    return Outages(look, math.inf if longest_s is None else longest_s)
 
 
 def _log_model(table: _Table, on: Device) -> None:

@@ -2,7 +2,8 @@
 
 An outage ends a worker: what it published since its last commit is in doubt, and its clients may be of no use any more.
 The process stays: it answers probes and scrapes, waits until a broker answers, and then begins again with a new worker,
-which restores its state. So an outage is not a crash loop, whose pauses would outlast it.
+which restores its state. So an outage is not a crash loop, whose pauses would outlast it. While some brokers are away
+the others answer, and may still refuse to write: a worker that fails meanwhile is replaced too.
 
 Owns: the life of the worker within the process. Does not know: how a worker is put together (`build`).
 """
@@ -27,6 +28,7 @@ from rillcast.observability.metrics import Metrics
 from rillcast.observability.server import HttpServer
 from rillcast.service.garbage_collection import sparing
 from rillcast.service.worker import Worker
+from rillcast.transports.kafka.common.topic_admin import Brokers
 
 if TYPE_CHECKING:
     from rillcast.publishing.spans import Spans  # needs an extra
@@ -62,11 +64,11 @@ class Outages:
     """How a service survives brokers that are away.
 
     Attributes:
-        brokers_answer: Asks whether a broker answers, within seconds.
+        look: Asks which brokers answer, within seconds.
         longest_s: Seconds after which the service ends all the same.
     """
 
-    brokers_answer: Callable[[], bool]
+    look: Callable[[], Brokers]
     longest_s: float = math.inf
 
 
@@ -94,6 +96,8 @@ class Service:
         self._clock = clock
         self._worker: Worker | None = None
         self._has_served = False
+        self._fails_since: float | None = None  # monotonic: the first failure after the last commit
+        self._commits = 0  # when a worker last failed
         self._stopping = threading.Event()
 
     def stop(self) -> None:
@@ -161,24 +165,43 @@ class Service:
         return None
 
     def _await_brokers(self, failure: TransportError) -> None:
-        """Wait until a broker answers.
+        """Wait until a broker answers; where some do and others are away, let another worker try, after a pause.
 
         Raises:
-            TransportError: `failure`: a broker answers at once, so that it has another cause; the wait has taken too
+            TransportError: `failure`: no broker is away, so that it has another cause; they have been away for too
                 long; or the service is to stop.
         """
         assert self._outages is not None
-        began, away_s = self._clock(), 0.0
-        while not self._outages.brokers_answer():
-            if away_s == 0.0:
-                log.error("%s", failure)
-            away_s = self._clock() - began
-            self.views.metrics.brokers_away(away_s)
-            self.views.health.beat()
-            log.warning("no broker answers for %.0f s; waiting", away_s)
-            if away_s >= self._outages.longest_s or self._stopping.wait(_PAUSE_S):
-                raise failure
-        if away_s == 0.0:
+        now = self._clock()
+        if self._fails_since is None or self.views.metrics.commits > self._commits:
+            self._fails_since = now  # since the last commit this is the first failure
+        self._commits = self.views.metrics.commits
+        brokers = self._outages.look()
+        if brokers is Brokers.COMPLETE:
             raise failure
+        log.error("%s", failure)
+        while brokers is Brokers.AWAY:
+            away_s = self._pause(failure)
+            self.views.metrics.brokers_away(away_s)
+            log.warning("no broker answers for %.0f s; waiting", away_s)
+            brokers = self._outages.look()
         self.views.metrics.brokers_away(0.0)
-        log.warning("a broker answers again; a new worker restores its state and goes on from the last commit")
+        if brokers is Brokers.SOME:
+            self._pause(failure)
+            log.warning("some brokers are away; a new worker tries to restore its state and to go on")
+        else:
+            log.warning("a broker answers again; a new worker restores its state and goes on from the last commit")
+
+    def _pause(self, failure: TransportError) -> float:
+        """Wait for a moment and return for how many seconds brokers have been away.
+
+        Raises:
+            TransportError: `failure`, after the longest wait or when the service is to stop.
+        """
+        assert self._outages is not None
+        assert self._fails_since is not None
+        away_s = self._clock() - self._fails_since
+        self.views.health.beat()
+        if away_s >= self._outages.longest_s or self._stopping.wait(_PAUSE_S):
+            raise failure
+        return away_s

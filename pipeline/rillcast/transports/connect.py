@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from typing import Final, Literal
@@ -23,13 +23,14 @@ from rillcast.transports.kafka.common.client import KafkaClient
 from rillcast.transports.kafka.common.groups import GroupView
 from rillcast.transports.kafka.common.partition_reader import PartitionReader
 from rillcast.transports.kafka.common.record_size import Limits, limits_of
-from rillcast.transports.kafka.common.topic_admin import TopicAdmin
+from rillcast.transports.kafka.common.topic_admin import Brokers, TopicAdmin
 from rillcast.transports.kafka.common.transactions import KafkaTransactionalSink, TransactionalProducer
 
 log = logging.getLogger(__name__)
 
 _Client = Literal["librdkafka", "kafka-python"]
 _PROBE_S: Final = 5.0
+_INTERNAL_TOPICS: Final = ("__consumer_offsets", "__transaction_state")
 _FOLLOWING_FETCH_WAIT_MS: Final = 500  # the clients' default
 
 
@@ -221,17 +222,21 @@ def partitions_of(settings: KafkaSettings, topic: str) -> int:
     return partitions
 
 
-def brokers_answer(settings: KafkaSettings) -> bool:
-    """Return whether any broker answers, within a few seconds."""
+def look_at_brokers(settings: KafkaSettings, topics: Collection[str]) -> Brokers:
+    """Return whether brokers answer, within a few seconds, and whether these topics have all their copies.
+
+    The topics in which Kafka keeps positions and transactions are looked at too, if this client may see them.
+    """
     asking = settings.model_copy(update={"request_timeout_s": min(_PROBE_S, settings.request_timeout_s)})
     try:
         with closing(open_topic_admin(asking)) as admin:
-            admin.partitions("")
+            lacking = admin.lacking([*topics, *_INTERNAL_TOPICS])
     except UnreachableError:
-        return False
+        return Brokers.AWAY
     except TransportError as error:
         log.debug("a broker answers: %s", error)  # if only to refuse
-    return True
+        return Brokers.COMPLETE
+    return Brokers.SOME if lacking else Brokers.COMPLETE
 
 
 def transactional_id(settings: KafkaSettings) -> str:

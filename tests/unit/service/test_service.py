@@ -14,6 +14,7 @@ from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.service.service import Outages, Service, Views
 from rillcast.service.worker import Worker
+from rillcast.transports.kafka.common.topic_admin import Brokers
 from tests.support.memory import Clock
 from tests.support.toy import toy_bundle
 
@@ -23,7 +24,7 @@ AWAY = DeliveryError("2 records were not acknowledged within 30 s")
 class World:
     """A service whose workers do what a test says, and brokers that answer as it says."""
 
-    def __init__(self, *acts: Callable[[], None], answers: list[bool], longest_s: float = math.inf) -> None:
+    def __init__(self, *acts: Callable[[], None], answers: list[Brokers], longest_s: float = math.inf) -> None:
         self.clock = Clock()
         self.series = CollectorRegistry()
         self.health = Health(clock=self.clock)
@@ -31,10 +32,11 @@ class World:
         self._acts = iter(acts)
         self._answers = iter(answers)
         views = Views(self.health, Metrics(self.series, {"": toy_bundle().metadata}, "cpu"), self.series)
-        outages = Outages(self._brokers_answer, longest_s)
+        outages = Outages(self._look, longest_s)
+        self.views = views
         self.service = Service(lambda: cast("Worker", _Worker(self._acts)), views, outages, self.clock)
 
-    def _brokers_answer(self) -> bool:
+    def _look(self) -> Brokers:
         self.clock.now += 10
         self.away_for.append(self.series.get_sample_value("rillcast_brokers_away_seconds") or 0.0)
         return next(self._answers)
@@ -66,7 +68,9 @@ def _no_pause(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_new_worker_goes_on_when_brokers_that_were_away_are_back() -> None:
     ran: list[str] = []
     world = World(
-        lambda: world.assigned_then(AWAY)(), lambda: ran.append("second"), answers=[False, False, False, True]
+        lambda: world.assigned_then(AWAY)(),
+        lambda: ran.append("second"),
+        answers=[Brokers.AWAY] * 3 + [Brokers.COMPLETE],
     )
     world.service.run()
     assert ran == ["second"]
@@ -84,16 +88,50 @@ def test_a_second_outage_during_the_restore_is_waited_for_as_well() -> None:
         lambda: world.assigned_then(AWAY)(),
         unreachable,
         lambda: ran.append("third"),
-        answers=[False, True, False, True],
+        answers=[Brokers.AWAY, Brokers.COMPLETE] * 2,
     )
     world.service.run()
     assert ran == ["third"]
 
 
 def test_a_failure_while_brokers_answer_ends_the_service_as_ever() -> None:
-    world = World(lambda: world.assigned_then(AWAY)(), answers=[True])
+    world = World(lambda: world.assigned_then(AWAY)(), answers=[Brokers.COMPLETE])
     with pytest.raises(DeliveryError):
         world.service.run()
+
+
+def test_while_some_brokers_are_away_workers_try_until_one_goes_on() -> None:
+    """They answer, but what two of three have to acknowledge is refused."""
+    ran: list[str] = []
+    world = World(
+        lambda: world.assigned_then(AWAY)(),
+        lambda: world.assigned_then(AWAY)(),
+        lambda: ran.append("third"),
+        answers=[Brokers.SOME] * 2,
+    )
+    world.service.run()
+    assert ran == ["third"]
+    assert world.series.get_sample_value("rillcast_brokers_away_seconds") == 0, "some answer"
+
+
+def test_workers_that_fail_while_some_brokers_are_away_have_the_time_of_an_outage() -> None:
+    world: World = World(*[lambda: world.assigned_then(AWAY)()] * 9, answers=[Brokers.SOME] * 9, longest_s=25)
+    with pytest.raises(DeliveryError):
+        world.service.run()
+    assert len(world.away_for) == 3
+
+
+def test_a_commit_ends_an_outage() -> None:
+    world: World
+
+    def commits_then_fails() -> None:
+        world.views.metrics.committed(0.1, 0, 0, 0)
+        world.assigned_then(AWAY)()
+
+    ran: list[str] = []
+    world = World(*[commits_then_fails] * 9, lambda: ran.append("tenth"), answers=[Brokers.SOME] * 9, longest_s=25)
+    world.service.run()
+    assert ran == ["tenth"], "each is an outage of its own"
 
 
 def test_brokers_that_have_never_answered_are_a_mistake_in_the_settings() -> None:
@@ -112,7 +150,7 @@ def test_a_member_that_was_replaced_ends() -> None:
 
 
 def test_the_wait_has_the_end_that_the_setting_says() -> None:
-    world = World(lambda: world.assigned_then(AWAY)(), answers=[False] * 10, longest_s=25)
+    world = World(lambda: world.assigned_then(AWAY)(), answers=[Brokers.AWAY] * 10, longest_s=25)
     with pytest.raises(DeliveryError):
         world.service.run()
     assert len(world.away_for) == 3
@@ -121,9 +159,9 @@ def test_the_wait_has_the_end_that_the_setting_says() -> None:
 def test_a_stop_ends_the_wait() -> None:
     world = World(lambda: world.assigned_then(AWAY)(), answers=[])
 
-    def answer() -> bool:
+    def answer() -> Brokers:
         world.service.stop()
-        return False
+        return Brokers.AWAY
 
     world.service._outages = Outages(answer)
     with pytest.raises(DeliveryError):

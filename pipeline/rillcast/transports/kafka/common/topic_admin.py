@@ -6,11 +6,23 @@ a topic is for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import enum
+from collections.abc import Collection, Mapping
 from typing import Final, Protocol
 
 METADATA_AGE_MS: Final = 10_000
 """Partitions that are added to a topic are noticed within this time; the clients' default is five minutes."""
+
+
+class Brokers(enum.Enum):
+    """Which brokers are there."""
+
+    AWAY = enum.auto()
+    """None answers."""
+    SOME = enum.auto()
+    """One answers, and of some partition a copy or the leader is away: what needs it may fail."""
+    COMPLETE = enum.auto()
+    """They answer, and nothing is away."""
 
 
 class TopicAdmin(Protocol):
@@ -18,6 +30,10 @@ class TopicAdmin(Protocol):
 
     def partitions(self, topic: str) -> int | None:
         """Return the number of partitions; None = there is no such topic."""
+        ...
+
+    def lacking(self, topics: Collection[str]) -> Collection[str]:
+        """Return those topics of which a partition has no leader, or a copy that is not in step with it."""
         ...
 
     def config(self, topic: str) -> Mapping[str, str]:

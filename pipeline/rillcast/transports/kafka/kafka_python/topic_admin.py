@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from kafka import KafkaAdminClient
 from kafka.admin import ConfigResource, ConfigResourceType
@@ -30,6 +30,19 @@ class KafkaPythonTopicAdmin:
             # All topics: asking by name may create one.
             found = {each["name"]: len(each["partitions"]) for each in self._admin.describe_topics()}
         return found.get(topic)
+
+    def lacking(self, topics: Collection[str]) -> Collection[str]:
+        """Return those topics of which a partition has no leader, or a copy that is not in step with it."""
+        with as_transport_errors(self._settings, ", ".join(topics), "listing topics"):
+            found = {each["name"]: each["partitions"] for each in self._admin.describe_topics()}
+        return [
+            topic
+            for topic in topics
+            if any(
+                each["leader_id"] < 0 or len(each["isr_nodes"]) < len(each["replica_nodes"])
+                for each in found.get(topic, ())
+            )
+        ]
 
     def config(self, topic: str) -> Mapping[str, str]:
         """Return the topic's configuration."""

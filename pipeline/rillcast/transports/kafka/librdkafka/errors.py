@@ -58,7 +58,21 @@ REJECTED: Final = frozenset(
 # connection, so it carries the previous generation. Repeating it in the new one is safe: in a cooperative group nobody
 # gets a partition before this member has given it up. A member that is out of its group gets UNKNOWN_MEMBER_ID.
 REBALANCING: Final = frozenset({KafkaError.REBALANCE_IN_PROGRESS, KafkaError.ILLEGAL_GENERATION})
-
+# Errors of a commit whose coordinator has moved to another broker, or is on its way. The client returns them at once,
+# and calls none of them retriable. A commit that had an effect all the same may be repeated: it says the same.
+COORDINATOR_MOVES: Final = frozenset(
+    {
+        KafkaError.COORDINATOR_LOAD_IN_PROGRESS,
+        KafkaError.COORDINATOR_NOT_AVAILABLE,
+        KafkaError.NOT_COORDINATOR,
+        KafkaError.REQUEST_TIMED_OUT,
+        KafkaError.NETWORK_EXCEPTION,
+        KafkaError._WAIT_COORD,
+        KafkaError._TRANSPORT,
+        KafkaError._ALL_BROKERS_DOWN,
+        KafkaError._TIMED_OUT,
+    }
+)
 
 # Answers about a topic that was created or has grown, or whose leader came back, just now, until all know it.
 NOT_READY: Final = frozenset(

@@ -29,6 +29,7 @@ from rillcast.transports.kafka.common.retries import retry_until
 from rillcast.transports.kafka.common.watchdog import TimedOut
 from rillcast.transports.kafka.librdkafka.config import consumer_config, create, require_topics
 from rillcast.transports.kafka.librdkafka.errors import (
+    COORDINATOR_MOVES,
     REBALANCING,
     TransientWarnings,
     as_transport_error,
@@ -182,9 +183,8 @@ class LibrdkafkaSource:
         def passes(error: Exception) -> bool:
             if not isinstance(error, KafkaException):
                 return False
-            cause = error.args[0]
-            rebalance_may_last = cause.code() in REBALANCING
-            return rebalance_may_last or (cause.retriable() and time.monotonic() - started < request_timeout_s)
+            code = error.args[0].code()
+            return code in REBALANCING or (code in COORDINATOR_MOVES and time.monotonic() - started < request_timeout_s)
 
         request_timeout_s = self._settings.request_timeout_s
         try:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from confluent_kafka import KafkaError, KafkaException, TopicCollection
 from confluent_kafka.admin import (  # type: ignore[attr-defined]  # the package does not list what it re-exports
     AdminClient,
     ConfigResource,
     ResourceType,
+    TopicMetadata,
 )
 from confluent_kafka.cimpl import NewPartitions, NewTopic
 
@@ -31,13 +32,29 @@ class LibrdkafkaTopicAdmin:
 
     def partitions(self, topic: str) -> int | None:
         """Return the number of partitions; None = there is no such topic."""
+        topics = self._listed()
+        return len(topics[topic].partitions) if topic in topics else None
+
+    def lacking(self, topics: Collection[str]) -> Collection[str]:
+        """Return those topics of which a partition has no leader, or a copy that is not in step with it."""
+        found = self._listed()
+        return [
+            topic
+            for topic in topics
+            if topic in found
+            and any(each.leader < 0 or len(each.isrs) < len(each.replicas) for each in found[topic].partitions.values())
+        ]
+
+    def _listed(self) -> Mapping[str, TopicMetadata]:
         try:
-            topics = self._admin.list_topics(timeout=self._settings.request_timeout_s).topics
+            topics: Mapping[str, TopicMetadata] = self._admin.list_topics(
+                timeout=self._settings.request_timeout_s
+            ).topics
         except KafkaException as error:
             raise failures.unreachable(
                 self._settings.bootstrap_servers, self._settings.request_timeout_s, error.args[0]
             ) from error
-        return len(topics[topic].partitions) if topic in topics else None
+        return topics
 
     def config(self, topic: str) -> Mapping[str, str]:
         """Return the topic's configuration."""

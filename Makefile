@@ -35,7 +35,7 @@ LABELS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.to
 	--build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-image test-s3 test-mlflow unit chaos acceptance fuzz audit check format bench accuracy alarms tails docs image constraints clean
+.PHONY: help demo test test-cluster test-image test-s3 test-mlflow unit chaos acceptance fuzz audit check format bench accuracy alarms tails docs picture image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
@@ -48,6 +48,7 @@ help:
 	@echo 'make test-mlflow  test registry and tracking against a real MLflow server (installs it from PyPI once, 650 MB)'
 	@echo 'make format       format the code and fix what the linter can fix'
 	@echo 'make docs         build the documentation site in build/site and check its links'
+	@echo 'make picture      take the picture of the documentation: the live page of the demo, in a browser (three minutes)'
 	@echo 'make bench        run every benchmark, on a broker of its own (QUICK=1: a short run that shows that they work)'
 	@echo 'make accuracy     train on public series and score the forecasts (ACCURACY_DATA=folder; SEEDS=5: median and spread)'
 	@echo 'make alarms       score alarms on labelled public series (ACCURACY_DATA=folder)'
@@ -137,6 +138,9 @@ tails: $(VENV)/.dev-installed
 
 docs: $(VENV)/.dev-installed
 	$(BIN)/python -m mkdocs build --quiet
+
+picture: $(VENV)/.dev-installed
+	$(BIN)/python -m tests.support.picture
 
 image:
 	for target in cpu cuda training; do docker build --target $$target --tag rillcast:$$target $(LABELS) . || exit; done

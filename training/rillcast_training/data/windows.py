@@ -25,6 +25,7 @@ from rillcast_training.model.forecaster import ForecasterConfig, Sequences
 
 _FORGOTTEN_SHARE: Final = 0.05  # share of each covariate's windows in training
 _FRESH_SHARE: Final = 0.15  # share of windows that start as an unknown stream
+_ALL: Final = slice(None)
 
 
 class Batch(NamedTuple):
@@ -60,8 +61,11 @@ class WindowSampler:
                     self._candidates.append((one, segment, events))
         self.events = sum(events for *_, events in self._candidates)
 
-    def epoch(self, seed: int, number: int, batches: int) -> Iterator[Batch]:
-        """Yield the batches of epoch `number`. Windows start anywhere; longer series appear in proportion."""
+    def epoch(self, seed: int, number: int, batches: int, share: slice = _ALL) -> Iterator[Batch]:
+        """Yield the batches of epoch `number`. Windows start anywhere; longer series appear in proportion.
+
+        Of each batch only the rows of `share` are made. They are the same whatever the share.
+        """
         rng = np.random.default_rng((seed, number))
         weights = np.array([events for *_, events in self._candidates], dtype=np.float64)
         picks = rng.choice(len(self._candidates), size=(batches, self.batch), p=weights / weights.sum())
@@ -73,20 +77,27 @@ class WindowSampler:
                 start = int(rng.integers(0, events - length + 1))
                 fresh = bool(rng.random() < _FRESH_SHARE)
                 windows.append(Window(segment, start, length, one.cut, one.scale, fresh, one.weight))
-            batch = collate(windows, self.config, [self._origins(rng, w) for w in windows])
-            yield batch._replace(sequences=forget_some(batch.sequences, rng))
+            origins = [self._origins(rng, w) for w in windows]
+            batch = collate(windows[share], self.config, origins[share])
+            yield batch._replace(sequences=forget_some(batch.sequences, rng, self.batch, share))
 
     def _origins(self, rng: np.random.Generator, window: Window) -> npt.NDArray[np.int64]:
         return np.sort(rng.integers(0, window.length, size=self.origins))
 
 
 def validation_batches(
-    series: Sequence[SplitSeries], config: ForecasterConfig, *, window: int, origins: int, batch: int
+    series: Sequence[SplitSeries],
+    config: ForecasterConfig,
+    *,
+    window: int,
+    origins: int,
+    batch: int,
+    share: slice = _ALL,
 ) -> Iterator[Batch]:
     """Yield, for every series that was split, its validation part with the events before it as run-up.
 
     At most `origins` origins per segment, evenly spread over those with an observation to score, from the last event
-    before the cut on.
+    before the cut on. Only the batches of `share` are made.
     """
     windows, chosen = [], []
     for one in series:
@@ -106,7 +117,7 @@ def validation_batches(
             at = scored[np.unique(spread) - first]
             windows.append(shown)
             chosen.append(np.pad(at, (0, origins - len(at)), constant_values=-1))
-    for begin in range(0, len(windows), batch):
+    for begin in range(0, len(windows), batch)[share]:
         yield collate(windows[begin : begin + batch], config, chosen[begin : begin + batch])
 
 
@@ -194,16 +205,17 @@ def _covariates(windows: Sequence[Window], config: ForecasterConfig, length: int
     return {"x": torch.from_numpy(x)} | ({"future": torch.from_numpy(future)} if known else {})
 
 
-def forget_some(sequences: Sequences, rng: np.random.Generator) -> Sequences:
+def forget_some(sequences: Sequences, rng: np.random.Generator, rows: int, share: slice) -> Sequences:
     """Make some covariates of some windows missing, so that the network learns to do without them.
 
-    A missing category is an unknown one: this also trains the bucket of those that were never seen.
+    A missing category is an unknown one: this also trains the bucket of those that were never seen. The windows are the
+    `share` of a batch of `rows`.
     """
     changed: dict[str, Tensor] = {}
     for name in ("x", "future"):
         values: Tensor | None = getattr(sequences, name)
         if values is not None:
-            forgotten = torch.from_numpy(rng.random((len(values), 1, values.shape[2])) < _FORGOTTEN_SHARE)
+            forgotten = torch.from_numpy(rng.random((rows, 1, values.shape[2])) < _FORGOTTEN_SHARE)[share]
             changed[name] = values.masked_fill(forgotten.reshape(*forgotten.shape, *[1] * (values.dim() - 3)), math.nan)
     return sequences._replace(**changed)
 

@@ -7,6 +7,7 @@ previous one.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -91,16 +92,30 @@ def save(path: Path, progress: Progress, run: Mapping[str, Any], parts: Mapping[
         torch.save(content, partial)
 
 
-def restore(path: Path, run: Mapping[str, Any], parts: Mapping[str, Stateful]) -> Progress:
-    """Read a checkpoint: load the state of `parts` and return the progress.
+def read(path: Path | None) -> bytes | None:
+    """Return the content of a checkpoint; None if there is no such file.
 
-    The file may come from another device: the parts copy its values to theirs.
+    Raises:
+        SettingsError: the file cannot be read.
+    """
+    if path is None or not path.exists():
+        return None
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SettingsError(f"checkpoint {path}: {error.strerror or error}") from error
+
+
+def restore(path: Path, content: bytes, run: Mapping[str, Any], parts: Mapping[str, Stateful]) -> Progress:
+    """Load the state of `parts` from a checkpoint's content and return the progress.
+
+    It may come from another device: the parts copy its values to theirs.
 
     Raises:
         SettingsError: the file is no checkpoint, or belongs to another run.
     """
     try:
-        found: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        found: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except Exception as error:  # torch, zip and pickle each raise their own types
         kind = type(error).__name__
         raise SettingsError(f"checkpoint {path}: not readable ({kind}); remove it to start again") from error

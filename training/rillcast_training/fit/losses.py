@@ -10,14 +10,26 @@ count.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Final
 
 import torch
 from torch import Tensor
 
 from rillcast_training.model.forecaster import Forecast
 
-_MAX_WEIGHT = 10.0
+_MAX_WEIGHT: Final = 10.0
+_MEASURES: Final = (
+    "targets",
+    "level",
+    "loss",
+    "scaled_loss",
+    "mase",
+    "seasonal_naive_mase",
+    "seasonal_naive_loss",
+    "coverage",
+)
 
 
 def pinball(levels: Tensor, error: Tensor) -> Tensor:
@@ -72,17 +84,27 @@ class ValidationFigures:
         unit = scale[:, None, None]
         loss = pinball(torch.tensor(self.levels, device=truth.device), truth.unsqueeze(-1) - quantiles).mean(-1)
         inside = (truth >= quantiles[..., 0]) & (truth <= quantiles[..., -1])
-        for name, values in {
-            "targets": known.to(torch.float64),
-            "level": truth.abs(),
-            "loss": loss,
-            "scaled_loss": loss / unit,
-            "mase": (truth - quantiles[..., centre]).abs() / unit,
-            "seasonal_naive_mase": (truth - forecast.base).abs() / unit,
-            "seasonal_naive_loss": (truth - forecast.base).abs(),
-            "coverage": inside.to(torch.float64),
-        }.items():
+        counted = (
+            known.to(torch.float64),
+            truth.abs(),
+            loss,
+            loss / unit,
+            (truth - quantiles[..., centre]).abs() / unit,
+            (truth - forecast.base).abs() / unit,
+            (truth - forecast.base).abs(),
+            inside.to(torch.float64),
+        )
+        for name, values in zip(_MEASURES, counted, strict=True):
             self._sums[name] = self._sums.get(name, 0.0) + float((values.double() * known).sum())
+
+    def pool(self, summed: Callable[[Tensor], Tensor]) -> None:
+        """Take the sums over all processes in place of this one's, which may have counted no batch.
+
+        Args:
+            summed: Returns the sum of a tensor over all processes.
+        """
+        own = torch.tensor([self._sums.get(name, 0.0) for name in _MEASURES], dtype=torch.float64)
+        self._sums = dict(zip(_MEASURES, summed(own).tolist(), strict=True))
 
     def figures(self) -> dict[str, float]:
         """Return the figures by name; means over all targets.

@@ -9,13 +9,12 @@ every epoch. So a run that is stopped and resumed ends with the same weights as 
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 import math
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -25,11 +24,9 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
-from rillcast.bundle import trained_aggregate
 from rillcast.bundle.bundle import Bundle
-from rillcast.bundle.frequency import parse
 from rillcast.bundle.registry.model_registry import MLFLOW_RUN
-from rillcast.errors import OutputError
+from rillcast.errors import OutputError, SettingsError
 from rillcast.outputs import check
 from rillcast_training.data.covariates import declare, nothing
 from rillcast_training.data.series import Series, newest, observations, to_series
@@ -39,12 +36,13 @@ from rillcast_training.data.windows import Batch, WindowSampler, validation_batc
 from rillcast_training.export.bundle import export
 from rillcast_training.export.restore import restore as restore_bundle
 from rillcast_training.export.restore import shorten
-from rillcast_training.fit import curve
-from rillcast_training.fit.checkpoint import EpochRecord, Progress, Stateful, restore, save
-from rillcast_training.fit.compute import Compute, choose
+from rillcast_training.fit import curve, parallel
+from rillcast_training.fit.checkpoint import EpochRecord, Progress, Stateful, read, restore, save
+from rillcast_training.fit.compute import choose
 from rillcast_training.fit.losses import ValidationFigures, quantile_loss
 from rillcast_training.fit.options import TrainOptions
 from rillcast_training.fit.shape import forecaster_shape
+from rillcast_training.fit.summary import summary
 from rillcast_training.fit.tracking import Tracking, tracked
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 
@@ -59,6 +57,7 @@ _MAY_DIFFER: Final = frozenset(  # when resuming
     | {"threads", "device", "precision"}
 )
 _EPOCHS_PER_SEED: Final = 1_000_003
+_SEEDS_PER_PROCESS: Final = 7_919
 _WARM_UP_SHARE: Final = 0.1  # share of all steps, until the learning rate peaks
 _AVERAGING_POWER: Final = 2  # the weights of a step grow linearly with its number
 
@@ -91,6 +90,8 @@ class TrainReport:
 def train(options: TrainOptions) -> TrainReport:
     """Train, validate, export, check.
 
+    With `torchrun`, every process calls it with the same options and gets the same report; the first one writes.
+
     Raises:
         DataError: the data cannot be used.
         SettingsError: the options cannot be used, or the checkpoint belongs to other options.
@@ -99,40 +100,38 @@ def train(options: TrainOptions) -> TrainReport:
         OutputError: the bundle cannot be written. A picture that cannot is a warning.
         RegistryError: MLflow, if the run is tracked, refuses or does not answer.
     """
-    check_outputs(options)
+    if parallel.is_first():
+        check_outputs(options)
     compute = choose(options.device, options.precision)
-    shape = forecaster_shape(options)
-    series, config = series_of(options, shape)
-    parts = split_to_validate(series, config, options.validation, options.balance, source=options.source)
-    if lacking := left_out(series, config, options.validation):
-        log.warning("%s: %s", options.source, lacking)
-    with tracked(options) as tracking:
-        report = _trained(options, compute, config, series, parts, tracking)
-        if tracking is not None:
-            tracking.finish(report.to_dict(), report.figures | {"parity": report.parity}, report.model, report.curve)
-    return report
+    with parallel.joined(compute.device), threads(options.threads), compute.repeatable():
+        if options.batch < parallel.size():
+            raise SettingsError(f"batch is {options.batch}, expected at least one window for each process")
+        shape = forecaster_shape(options)
+        series, config = series_of(options, shape)
+        parts = split_to_validate(series, config, options.validation, options.balance, source=options.source)
+        if parallel.is_first() and (lacking := left_out(series, config, options.validation)):
+            log.warning("%s: %s", options.source, lacking)
+        with tracked(options) if parallel.is_first() else nullcontext() as tracking:
+            on_epoch = None if tracking is None else tracking.epoch
+            trainer, progress = fitted(options, config, parts, on_epoch=on_epoch)
+            return parallel.from_first(lambda: _written(options, series, trainer, progress, tracking))
 
 
-def _trained(
-    options: TrainOptions,
-    compute: Compute,
-    config: ForecasterConfig,
-    series: Sequence[Series],
-    parts: Sequence[SplitSeries],
-    tracking: Tracking | None,
+def _written(
+    options: TrainOptions, series: Sequence[Series], trainer: Trainer, progress: Progress, tracking: Tracking | None
 ) -> TrainReport:
-    with threads(options.threads), compute.repeatable():
-        trainer, progress = fitted(options, config, parts, on_epoch=None if tracking is None else tracking.epoch)
-        summary = _summary(options, series, progress, trainer)
-        if tracking is not None:
-            summary[MLFLOW_RUN] = tracking.run_id
-        parity = export(
-            trainer.forecaster,
-            options.out,
-            name=options.name or options.out.name.removesuffix(".onnx"),
-            training=summary,
-            backtest=progress.best_figures,
-        )
+    """Export the trained forecaster, draw the curve, and log both if the run is tracked."""
+    again = _refits(options, progress)
+    said = summary(options, series, progress, trainer.compute, trainer.forecaster, refit=again)
+    if tracking is not None:
+        said[MLFLOW_RUN] = tracking.run_id
+    parity = export(
+        trainer.forecaster,
+        options.out,
+        name=options.name or options.out.name.removesuffix(".onnx"),
+        training=said,
+        backtest=progress.best_figures,
+    )
     identity = Bundle.load(options.out).metadata.model_id
     picture: Path | None = _picture(options)
     try:
@@ -140,7 +139,10 @@ def _trained(
     except OutputError as error:
         log.warning("the picture of the training curve is not written: %s", error)
         picture = None
-    return TrainReport(options.out, identity, picture, summary, progress.best_figures, parity.worst)
+    report = TrainReport(options.out, identity, picture, said, progress.best_figures, parity.worst)
+    if tracking is not None:
+        tracking.finish(report.to_dict(), report.figures | {"parity": report.parity}, report.model, report.curve)
+    return report
 
 
 def check_outputs(options: TrainOptions, table: Path | None = None) -> None:
@@ -271,19 +273,20 @@ class Trainer:
         """Train until the epochs or the patience are used up; return the best weights and the progress."""
         options = self.options
         progress = Progress()
-        if options.checkpoint is not None and options.checkpoint.exists():
-            progress = restore(options.checkpoint, self._identity(), self._parts)
+        kept = parallel.from_first(lambda: read(options.checkpoint))
+        if options.checkpoint is not None and kept is not None:
+            progress = restore(options.checkpoint, kept, self._identity(), self._parts)
         elif options.init is not None:  # weights that training cannot improve stay as they were
             progress.keep(self.averaged.eval().module.state_dict(), self.validate(), epoch=0)
         if on_epoch is not None:
             for record in progress.curve:
                 on_epoch(record)
-        silent = options.quiet or not sys.stderr.isatty()
+        silent = self._is_silent()
         total = options.epochs * options.batches
         with tqdm(total=total, initial=progress.epoch * options.batches, disable=silent, unit="batch") as bar:
             while progress.epoch < options.epochs and progress.epoch - progress.best_epoch < options.patience:
                 self._epoch(progress, bar)
-                if options.checkpoint is not None:
+                if options.checkpoint is not None and parallel.is_first():
                     self._save(options.checkpoint, progress)
                 if on_epoch is not None:
                     on_epoch(progress.curve[-1])
@@ -295,13 +298,15 @@ class Trainer:
         except OutputError as error:  # it costs a continuation at most, and the run goes on
             log.warning("epoch %d has no checkpoint: %s", progress.epoch, error)
 
+    def _is_silent(self) -> bool:
+        return self.options.quiet or not sys.stderr.isatty() or not parallel.is_first()
+
     def refit(self, epochs: int) -> dict[str, Tensor]:
         """Train `epochs` epochs of the same schedule without validation; return the averaged weights.
 
         Call it instead of `run`. It writes no checkpoint: a run that is stopped here repeats the refit.
         """
-        silent = self.options.quiet or not sys.stderr.isatty()
-        with tqdm(total=epochs * self.options.batches, disable=silent, unit="batch", desc="all data") as bar:
+        with tqdm(total=epochs * self.options.batches, disable=self._is_silent(), unit="batch", desc="all data") as bar:
             for number in range(epochs):
                 self._train(number, bar)
         return dict(self.averaged.module.state_dict())
@@ -313,12 +318,13 @@ class Trainer:
 
     def _train(self, number: int, bar: tqdm[Any]) -> float:
         """Take the steps of one epoch; return the mean loss."""
-        seed, batches = self.options.seed, self.options.batches
-        torch.manual_seed(seed * _EPOCHS_PER_SEED + number)  # for dropout; windows have their own
-        steps = [self._step(self.compute.put(batch), bar) for batch in self.sampler.epoch(seed, number, batches)]
-        losses: list[float] = torch.stack(
-            steps
-        ).tolist()  # read once an epoch, so that nothing waits for a GPU in between
+        seed = self.options.seed
+        # For dropout, which differs between processes; windows have their own.
+        torch.manual_seed((seed + parallel.rank() * _SEEDS_PER_PROCESS) * _EPOCHS_PER_SEED + number)
+        batches = self.sampler.epoch(seed, number, self.options.batches, parallel.own_share())
+        steps = [self._step(self.compute.put(batch), bar) for batch in batches]
+        # Read once an epoch, so that nothing waits for a GPU in between.
+        losses: list[float] = parallel.summed(torch.stack(steps)).tolist()
         return sum(losses) / len(losses)
 
     def _epoch(self, progress: Progress, bar: tqdm[Any]) -> None:
@@ -341,12 +347,16 @@ class Trainer:
         return options | plain
 
     def _step(self, batch: Batch, bar: tqdm[Any]) -> Tensor:
-        """Take one step of the optimiser; return the loss, `[]`. Nothing in here reads a value of the device."""
+        """Take one step of the optimiser; return this process's part of the loss, `[]`.
+
+        Nothing in here reads a value of the device.
+        """
         forecast = self.forecaster(batch.sequences, batch.origins, self.compute.products)
         loss, targets = quantile_loss(self.levels, forecast, batch.target, batch.scale, batch.weight)
-        loss = loss / targets.clamp(min=1)
+        loss = loss / parallel.summed(targets).clamp(min=1)
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]  # PyTorch has no annotation here
+        parallel.sum_gradients(self.forecaster.parameters())
         torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), CLIP_NORM)
         self.optimizer.step()
         self.schedule.step()
@@ -359,42 +369,18 @@ class Trainer:
         figures = ValidationFigures(self.config.quantiles)
         origins = max(_VALIDATION_ORIGINS, math.ceil(_VALIDATION_IN_ALL / len(self.series)))
         batches = validation_batches(
-            self.series, self.config, window=self.window, origins=origins, batch=_VALIDATION_BATCH
+            self.series,
+            self.config,
+            window=self.window,
+            origins=origins,
+            batch=_VALIDATION_BATCH,
+            share=parallel.own_share(),
         )
         with torch.no_grad():
             for batch in map(self.compute.put, batches):
                 figures.add(self.averaged.module(batch.sequences, batch.origins), batch.target, batch.scale)
+        figures.pool(parallel.summed)
         return figures.figures()
-
-
-def _summary(options: TrainOptions, series: Sequence[Series], progress: Progress, trainer: Trainer) -> dict[str, Any]:
-    """Return the summary of the training for the metadata."""
-    start_of = parse(options.freq).start_of
-    return {
-        "data": options.source,
-        **({} if options.aggregate is None else {trained_aggregate.MEMBER: options.aggregate.as_settings()}),
-        **({"init": options.init.name} if options.init is not None else {}),
-        "series": len(series),
-        "observations": sum(int((one.y == one.y).sum()) for one in series),
-        "first_ds": _iso(start_of(min(int(one.periods[0]) for one in series))),
-        "last_ds": _iso(start_of(max(int(one.periods[-1]) for one in series))),
-        "epochs": progress.epoch,
-        "best_epoch": progress.best_epoch,
-        "refit": _refits(options, progress),
-        "seconds": round(progress.seconds, 1),
-        "validation_loss": progress.best_loss,
-        "seed": options.seed,
-        "device": trainer.compute.device.type,
-        "precision": trainer.compute.precision,
-        "parameters": sum(parameter.numel() for parameter in trainer.forecaster.parameters()),
-        "forecaster": asdict(trainer.config),
-    }
-
-
-def _iso(milliseconds: int) -> str:
-    """Return a time as ISO 8601 in UTC, to the millisecond."""
-    moment = dt.datetime(1970, 1, 1, tzinfo=dt.UTC) + dt.timedelta(milliseconds=milliseconds)
-    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 @contextmanager

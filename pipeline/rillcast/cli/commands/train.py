@@ -59,6 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train and print the figures."""
+    from rillcast_training.fit import parallel
     from rillcast_training.fit.allocator import keep_freed_memory
     from rillcast_training.fit.options import TrainOptions
     from rillcast_training.fit.training import train
@@ -75,11 +76,13 @@ def run(args: argparse.Namespace) -> int:
     try:
         report = train(options)
     except KeyboardInterrupt:
-        if options.checkpoint is not None and options.checkpoint.exists():
+        if options.checkpoint is not None and options.checkpoint.exists() and parallel.is_first():
             print(
                 f"the best epoch so far is in {options.checkpoint}; run the same command to continue", file=sys.stderr
             )
         raise
+    if not parallel.is_first():
+        return 0
     if args.json:
         print(to_json(report.to_dict()))
     else:
@@ -114,6 +117,10 @@ def _data(
         if lone := [f"--{name}" for name in ("config", "events", "table") if getattr(args, name) is not None]:
             raise SettingsError(f"{', '.join(lone)}: only with --from-topic")
         return args.data, flags.columns(args)
+    from rillcast_training.fit import parallel
+
+    if parallel.are_several():
+        raise SettingsError("--from-topic: one process writes the table of a topic; use torchrun with a table as DATA")
     if args.data is not None:
         raise SettingsError(f"{args.data}: --from-topic replaces DATA; remove one of them")
     columns = flags.columns(args)

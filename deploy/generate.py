@@ -34,6 +34,8 @@ _RUNBOOK: Final = re.compile(r"(?P<key>runbook_url: )\S+/runbooks/")
 _DASHBOARDS_PAGE: Final = """\
 # Dashboards
 
+*For operators.*
+
 `deploy/grafana` has the Grafana dashboards as code, one module each; `deploy/grafana/json` is for import.
 `deploy/compose` and `deploy/kubernetes/components/monitoring` set up Prometheus with the rules that they need.
 `$job` is the scrape job of the service.

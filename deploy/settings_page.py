@@ -17,6 +17,8 @@ from rillcast.settings.deprecated import RENAMED
 _HEAD: Final = """\
 # Settings
 
+*For operators.*
+
 Defaults < `rillcast.toml` (or `--config FILE`) < files of `secrets_dir` < environment < flags.
 `kafka.group_id` is
 

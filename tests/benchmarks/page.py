@@ -90,7 +90,8 @@ def _head(results: Mapping[str, Result]) -> str:
     why = """
         [Where the time goes](hot-path.md) explains the figures, [Scaling](scaling.md) has the arithmetic for many
         machines."""
-    return "\n\n".join(("# Performance", _prose(generated), _prose(where), _prose(why)))
+    head = "# Performance\n\n*For operators and developers.*"
+    return "\n\n".join((head, _prose(generated), _prose(where), _prose(why)))
 
 
 def _summary(results: Mapping[str, Result]) -> str:

@@ -66,3 +66,20 @@ def test_files_that_the_docs_name_exist() -> None:
     for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *DOCS.rglob("*.md")]:
         for name in re.findall(r"`((?:pipeline|training|tests|docs|deploy)/[\w./-]+?\.\w+)`", page.read_text()):
             assert (ROOT / name).exists(), f"{page.relative_to(ROOT)} names {name}"
+
+
+def test_every_page_says_for_whom_it_is() -> None:
+    """Except the home page, decisions, and the runbooks, which have a head of their own."""
+    for page in DOCS.rglob("*.md"):
+        if page == DOCS / "index.md" or page.parent.name in ("adr", "runbooks"):
+            continue
+        head = page.read_text().split("\n")[2]
+        assert re.match(r"\*For .+\.\*$|This page is for ", head), f"{page.relative_to(ROOT)}: {head!r}"
+
+
+def test_the_picture_of_the_live_page_is_small_and_shown() -> None:
+    picture = DOCS / "live-page.png"
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert picture.stat().st_size < 200_000  # `make picture` keeps it so
+    assert "](docs/live-page.png)" in (ROOT / "README.md").read_text()
+    assert "](live-page.png)" in (DOCS / "index.md").read_text()

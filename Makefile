@@ -35,7 +35,7 @@ LABELS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.to
 	--build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-image test-s3 test-mlflow unit chaos acceptance fuzz audit check format bench accuracy alarms tails docs picture image constraints clean
+.PHONY: help demo test test-cluster test-image test-s3 test-mlflow unit chaos chaos-network acceptance fuzz audit check format bench accuracy alarms tails docs picture image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
@@ -54,6 +54,7 @@ help:
 	@echo 'make alarms       score alarms on labelled public series (ACCURACY_DATA=folder)'
 	@echo 'make tails        print how rare anomalies are on public series (ACCURACY_DATA=folder)'
 	@echo 'make chaos        kill, stop and restart every process, and count lost events (KILLS=5 SEED=7: short and repeatable; RESULTS=file: resumable)'
+	@echo 'make chaos-network  the same on three brokers behind proxies that delay, drop and reset (needs Go; builds for half a minute once)'
 	@echo 'make acceptance   serve raw topics by what `rillcast init` writes, 10,000 streams of clicks among them (ACCURACY_DATA=folder: with public series)'
 	@echo 'make fuzz         feed a million hostile inputs to decoders and bundle loader (FUZZ="--inputs 10000 --seed 7")'
 	@echo 'make audit        look up known vulnerabilities of the pinned versions (asks PyPI)'
@@ -101,6 +102,10 @@ unit: $(VENV)/.dev-installed
 
 chaos: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.faults.chaos --all $(if $(RESULTS),--results $(RESULTS)) $(if $(KILLS),--kills $(KILLS)) $(if $(SEED),--seed $(SEED)) $(CHAOS)
+
+chaos-network: $(VENV)/.dev-installed
+	$(BIN)/python -m tests.faults.build
+	$(MAKE) chaos CHAOS='--brokers proxied $(CHAOS)'
 
 acceptance: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.benchmarks.any_topic $(if $(ACCURACY_DATA),--data '$(ACCURACY_DATA)')

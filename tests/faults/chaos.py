@@ -26,7 +26,8 @@ from typing import Final
 
 from tests.faults.fleet import Finding
 from tests.faults.load import gru_load, raw_load, tables_load, toy_load
-from tests.faults.plan import REPLICA_FAULTS, Fault, Plan
+from tests.faults.network import proxied_cluster
+from tests.faults.plan import NETWORK_FAULTS, REPLICA_FAULTS, Fault, Plan
 from tests.faults.report import Combination, Report
 from tests.faults.results import HARNESS_FAILED, Outcome, Result, ResultsFile, Task, exit_code, table
 from tests.faults.run import Run
@@ -36,7 +37,8 @@ CLIENTS: Final = ("librdkafka", "kafka-python")
 STORES: Final = ("kafka", "local")
 DELIVERIES: Final = ("exactly_once", "at_least_once")
 LOADS: Final = {"toy": toy_load, "gru": gru_load, "raw": raw_load, "tables": tables_load}
-BROKERS: Final = {"one": restartable_cluster, "three": replicated_cluster}
+BROKERS: Final = {"one": restartable_cluster, "three": replicated_cluster, "proxied": proxied_cluster}
+_DEFAULT_BROKERS: Final = ("one", "three")  # the proxy has to be built first
 _KILLS: Final = 50  # of a run; more are split into runs with seeds of their own
 _EVENTS_PER_KILL: Final = {"toy": 20_000, "gru": 2_000, "raw": 20_000, "tables": 20_000}
 _INTERRUPTED: Final = 130
@@ -54,7 +56,9 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument("--store", action="append", choices=STORES, help="only this store; may be repeated")
     root.add_argument("--delivery", action="append", choices=DELIVERIES, help="only this delivery; may be repeated")
     root.add_argument("--load", action="append", choices=LOADS, help="only this bundle; may be repeated")
-    root.add_argument("--brokers", action="append", choices=BROKERS, help="only with so many; may be repeated")
+    root.add_argument(
+        "--brokers", action="append", choices=BROKERS, help="one; three; proxied: three, with faults of the network"
+    )
     root.add_argument("--all", action="store_true", help="go on with the other lines after a finding")
     root.add_argument("--results", type=Path, help="file of results; runs that it has are not repeated")
     root.add_argument("--quiet", action="store_true", help="one line per run, nothing else unless it fails")
@@ -77,7 +81,7 @@ def tasks(args: argparse.Namespace, seed: int) -> list[Task]:
         )
         for number, kills in enumerate(_parts(args.kills))
         for client, store, delivery, load, brokers in lines
-        if load in (args.load or LOADS) and brokers in (args.brokers or BROKERS)
+        if load in (args.load or LOADS) and brokers in (args.brokers or _DEFAULT_BROKERS)
     ]
 
 
@@ -87,7 +91,8 @@ def _lines(args: argparse.Namespace) -> list[tuple[str, str, str, str, str]]:
     stores, store, delivery = args.store or STORES, (args.store or STORES)[0], (args.delivery or DELIVERIES)[0]
     lines = [(*each, "toy", "one") for each in itertools.product(clients, stores, deliveries)]
     lines += [(client, store, delivery, load, "one") for load in ("gru", "raw", "tables") for client in clients]
-    return lines + [(client, store, each, "toy", "three") for client in clients for each in deliveries]
+    clusters = itertools.product(clients, deliveries, ("three", "proxied"))
+    return lines + [(client, store, each, "toy", brokers) for client, each, brokers in clusters]
 
 
 def _parts(kills: int) -> list[int]:
@@ -99,6 +104,8 @@ def full_plan(task: Task) -> Plan:
     others = {Fault.BROKER_HARD: max(1, task.kills // 25), Fault.BROKER_CLEAN: 1}
     if task.brokers == "three":
         others = dict.fromkeys(REPLICA_FAULTS, max(1, task.kills // 25))
+    elif task.brokers == "proxied":
+        others = dict.fromkeys(NETWORK_FAULTS, max(1, task.kills // 25))
     others[Fault.STOP] = max(1, task.kills // 12)
     return Plan(task.seed, task.kills, task.events, others=others)
 

@@ -14,7 +14,7 @@ import contextlib
 import signal
 import subprocess
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -69,9 +69,15 @@ class Member:
 class Fleet:
     """All members; leaves no process behind."""
 
-    def __init__(self, settings: Mapping[str, object], folder: Path) -> None:
+    def __init__(
+        self,
+        settings: Mapping[str, object],
+        folder: Path,
+        of_member: Callable[[int], Mapping[str, object]] = lambda _number: {},
+    ) -> None:
         self._settings = settings
         self._folder = folder
+        self._of_member = of_member  # settings of a member alone, by its number
         self.members: dict[int, Member] = {}
         self.exits: Counter[str] = Counter()  # the last line of each member that ended with code 5
 
@@ -96,7 +102,7 @@ class Fleet:
 
     def join(self, number: int) -> Member:
         """Start a member."""
-        self.members[number] = Member(number, self._settings, self._folder)
+        self.members[number] = Member(number, {**self._settings, **self._of_member(number)}, self._folder)
         return self.members[number]
 
     def leave(self, number: int) -> None:

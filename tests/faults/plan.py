@@ -36,6 +36,13 @@ class Fault(enum.Enum):
     ROLLED = "every broker stopped and started, one after the other"
     REASSIGNED = "every partition reassigned, and given back with another leader"
     LEADER_IN_RESTORE = "kill, and the leaders of the state moved during the restore that follows"
+    NETWORK_SLOW = "every connection delayed, by 150 ms give or take 100 ms in each direction"
+    NETWORK_RESETS = "every connection of members reset as soon as it is used"
+    NETWORK_HALF_OPEN = "a broker accepts members' connections and nothing passes"
+    NETWORK_NO_ANSWERS = "the requests of every other member arrive, and no answer comes back"
+    NETWORK_COORDINATOR = "members cut off from the coordinator, not from the leaders"
+    NETWORK_LEADERS = "members cut off from the leaders, not from the coordinator"
+    NETWORK_SPLIT = "the other brokers cannot copy from one broker"
 
 
 KILLS: Final = (
@@ -55,6 +62,15 @@ REPLICA_FAULTS: Final = (
     Fault.ROLLED,
     Fault.REASSIGNED,
     Fault.LEADER_IN_RESTORE,
+)
+NETWORK_FAULTS: Final = (
+    Fault.NETWORK_SLOW,
+    Fault.NETWORK_RESETS,
+    Fault.NETWORK_HALF_OPEN,
+    Fault.NETWORK_NO_ANSWERS,
+    Fault.NETWORK_COORDINATOR,
+    Fault.NETWORK_LEADERS,
+    Fault.NETWORK_SPLIT,
 )
 _WEIGHTS: Final = (14, 6, 8, 8, 8, 6)
 

@@ -49,6 +49,7 @@ class ReplicaFaults:
         *,
         transactions: bool,
     ) -> None:
+        self.ids = replicas.ids
         self._replicas = replicas
         self._leaders = leaders
         self._run = run
@@ -78,7 +79,7 @@ class ReplicaFaults:
                 self._reassign(step)
             case _:
                 raise AssertionError(f"no fault of brokers: {step}")
-        self._in_step()
+        self.in_step()
         self.away = False
 
     def prepare_move(self, topic: str) -> Callable[[], None]:
@@ -111,7 +112,7 @@ class ReplicaFaults:
 
     def _roll(self) -> None:
         for broker in self._replicas.ids:
-            self._in_step()
+            self.in_step()
             self._replicas.stop(broker)
             self._replicas.start(broker)
 
@@ -126,7 +127,7 @@ class ReplicaFaults:
         self._leaders.assign(
             {at: sorted(ids, key=lambda broker: (broker == leader, broker)) for at, leader in everywhere.items()}
         )
-        self._in_step()
+        self.in_step()
         self._leaders.elect(list(everywhere))
 
     def _goes_on(self, what: str) -> None:
@@ -138,7 +139,8 @@ class ReplicaFaults:
         until = time.monotonic() + seconds
         self._run.until(lambda: time.monotonic() >= until, f"{seconds:g} s to pass")
 
-    def _in_step(self) -> None:
+    def in_step(self) -> None:
+        """Wait until every partition has all its copies."""
         topics = [*self._topics, *self._coordinators]
         copies = len(self._replicas.ids)
         self._run.until(lambda: self._leaders.in_sync(topics, copies), "all brokers in step")

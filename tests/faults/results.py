@@ -41,7 +41,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         seed: Of the schedule and the events.
         kills: Members to kill.
         events: Events to feed.
-        brokers: `one`, or `three` with every topic on all of them.
+        brokers: `one`; `three` with every topic on all of them; `proxied`, three behind proxies.
     """
 
     client: str

@@ -19,7 +19,8 @@ from typing import Final
 from tests.faults.feeder import Feeder
 from tests.faults.fleet import GUEST, Finding, Fleet, Member, tail
 from tests.faults.load import PARTITIONS, Load
-from tests.faults.plan import REPLICA_FAULTS, Fault, Plan, Step
+from tests.faults.network import NetworkFaults, listener_of
+from tests.faults.plan import NETWORK_FAULTS, REPLICA_FAULTS, Fault, Plan, Step
 from tests.faults.replicas import ReplicaFaults
 from tests.faults.report import Combination, Report
 from tests.faults.stalls import Stalls
@@ -27,6 +28,7 @@ from tests.faults.verdict import Verdict, judge
 from tests.faults.watch import ClusterWatch, surely
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.kafka_leaders import Leaders
+from tests.support.kafka_replicas import KafkaReplicas
 
 log = logging.getLogger(__name__)
 
@@ -90,7 +92,8 @@ class Run:
             settings["alarms.topic"] = self._alarms
         self._watch = ClusterWatch(cluster.bootstrap_servers, group)
         self._replicas: ReplicaFaults | None = None
-        self._fleet = Fleet(settings, folder)
+        self._network: NetworkFaults | None = None
+        self._fleet = Fleet(settings, folder, self._addresses)
         self._feeder = Feeder(cluster.bootstrap_servers, self._input, load)
         self._counts = {p: self._load.of_partition(p).size for p in range(PARTITIONS)}
         self.committed = 0
@@ -111,15 +114,22 @@ class Run:
         with ExitStack() as stack:
             stack.callback(self._watch.close)
             if (replicas := self._cluster.replicas) is not None:
-                topics = [self._input, self._output, self._letters, self._state, *filter(None, [self._alarms])]
-                self._replicas = ReplicaFaults(
-                    replicas,
-                    stack.enter_context(Leaders(replicas.bootstrap_servers)),
-                    self,
-                    topics,
-                    transactions=self._combination.delivery == "exactly_once",
-                )
+                self._lead(replicas, stack.enter_context(Leaders(replicas.bootstrap_servers)))
             return self._run()
+
+    def _lead(self, replicas: KafkaReplicas, leaders: Leaders) -> None:
+        """Make the faults of several brokers, and those of the network between them, possible."""
+        topics = [self._input, self._output, self._letters, self._state, *filter(None, [self._alarms])]
+        transactions = self._combination.delivery == "exactly_once"
+        self._replicas = ReplicaFaults(replicas, leaders, self, topics, transactions=transactions)
+        if (proxies := self._cluster.proxies) is not None:
+            self._network = NetworkFaults(proxies, leaders, self._replicas, self, topics, transactions=transactions)
+
+    def _addresses(self, member: int) -> dict[str, object]:
+        """Return the settings of a member that has a way to the brokers of its own."""
+        if self._cluster.proxies is None or self._cluster.replicas is None:
+            return {}
+        return {"kafka.bootstrap_servers": self._cluster.replicas.addresses(listener_of(member))}
 
     def _run(self) -> Report:
         started = time.monotonic()
@@ -243,6 +253,9 @@ class Run:
             case fault if fault in REPLICA_FAULTS:
                 assert self._replicas is not None, "there are no three brokers"
                 self._replicas.strike(step)
+            case fault if fault in NETWORK_FAULTS:
+                assert self._network is not None, "there are no proxies"
+                self._network.strike(step)
             case Fault.KILL_IN_RESTORE:
                 self._kill(self._fleet.choose(step.draw), count=False)
                 self._kill_in_restore(step)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from tests.faults.load import Load, gru_load, raw_load, toy_load
-from tests.faults.plan import REPLICA_FAULTS, Fault, Plan
+from tests.faults.plan import NETWORK_FAULTS, REPLICA_FAULTS, Fault, Plan
 from tests.faults.verdict import judge
 from tests.support.toy import HORIZON, QUANTILES
 
@@ -174,7 +174,7 @@ def test_a_plan_is_the_same_for_a_seed_and_has_what_it_was_asked_for() -> None:
     assert [step.members for step in steps if step.fault is Fault.MEMBERS] == [3, 5, 2, 1]
     assert sum(step.fault is Fault.STOP for step in steps) == 4
     assert all(plan.members_at(step.at) > 1 for step in steps if step.fault is Fault.STOP)
-    assert {step.fault for step in steps} == set(Fault) - set(REPLICA_FAULTS)
+    assert {step.fault for step in steps} == set(Fault) - set(REPLICA_FAULTS) - set(NETWORK_FAULTS)
     assert [step.at for step in steps] == sorted(step.at for step in steps)
 
 

@@ -28,6 +28,7 @@ from rillcast.transports.base import Headers
 from rillcast.transports.kafka.common.retries import retry_until
 from tests.support.kafka_broker import KafkaBroker, running_broker
 from tests.support.kafka_replicas import KafkaReplicas, running_replicas
+from tests.support.toxiproxy import Toxiproxy
 
 T = TypeVar("T")
 
@@ -67,11 +68,16 @@ class KafkaCluster:
     """A broker to test against, or several (`replicas`): each topic is on all of them."""
 
     def __init__(
-        self, bootstrap_servers: str, broker: KafkaBroker | None = None, replicas: KafkaReplicas | None = None
+        self,
+        bootstrap_servers: str,
+        broker: KafkaBroker | None = None,
+        replicas: KafkaReplicas | None = None,
+        proxies: Toxiproxy | None = None,
     ) -> None:
         self.bootstrap_servers = bootstrap_servers
         self.broker = broker  # None: it is not ours to restart
         self.replicas = replicas
+        self.proxies = proxies  # between clients and replicas; not used by this class
         self._admin = AdminClient({"bootstrap.servers": bootstrap_servers, "log_level": _LOG_LEVEL})
         self._producer = Producer(
             {

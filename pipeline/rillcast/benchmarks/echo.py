@@ -1,7 +1,7 @@
 """The limit of the service's rate: an echo loop, which does all of its work except forecasting.
 
 It reads the same events through the same client, decodes them, encodes a forecast of the same size for each with the
-same codec, and writes it.
+same codec, and writes it. It polls as many events at once as the service (`worker.max_poll_records`).
 
 Owns: the two loops, one per client library, as plain as each library allows: no rebalances, dead letters, state or
 metrics. Does not know: the service that is compared with it.
@@ -26,7 +26,7 @@ from rillcast.settings import Settings
 from rillcast.transports.base import Polled
 from rillcast.transports.connect import chosen_client
 
-_RECORDS: Final = 2_000  # per poll: the service's default
+_SAMPLES: Final = 2_000  # forecasts of which the mean length is taken
 _WAIT_S: Final = 0.1
 _FLUSH_S: Final = 60.0
 _Reply = Callable[[Sequence[bytes | None], Sequence[int | None], Sequence[int | None]], tuple[list[bytes], list[bytes]]]
@@ -46,7 +46,7 @@ def _replier(settings: Settings, metadata: BundleMetadata, stages: dict[str, flo
     """Return a function from observations to records as large as the service's."""
     decoder = ObservationDecoder()
     encoder = open_encoder(settings, metadata)
-    forecast, anomaly = _forecasts(metadata)
+    forecast, anomaly = _forecasts(metadata, settings.worker.max_poll_records)
 
     def reply(values: Sequence[bytes | None], partitions: Sequence[int | None], offsets: Sequence[int | None]) -> Any:
         started = time.thread_time()
@@ -74,7 +74,7 @@ def _replier(settings: Settings, metadata: BundleMetadata, stages: dict[str, flo
 
 def bytes_per_forecast(settings: Settings, metadata: BundleMetadata) -> float:
     """Return the mean length of the records that a forecast becomes, without their keys."""
-    forecast, anomaly = _forecasts(metadata)
+    forecast, anomaly = _forecasts(metadata, _SAMPLES)
     rows = np.arange(len(forecast))
     columns = ForecastColumns(
         [f"stream-{row}" for row in rows],
@@ -88,12 +88,12 @@ def bytes_per_forecast(settings: Settings, metadata: BundleMetadata) -> float:
     return sum(map(len, open_encoder(settings, metadata).encode(columns)[1])) / rows.size
 
 
-def _forecasts(metadata: BundleMetadata) -> tuple[FloatArray, FloatArray]:
+def _forecasts(metadata: BundleMetadata, n: int) -> tuple[FloatArray, FloatArray]:
     """Return forecasts of a poll, `(n, H, Q)`, and their anomalies."""
     numbers = np.random.default_rng(0)
-    shape = _RECORDS, metadata.horizon, len(metadata.quantiles)
+    shape = n, metadata.horizon, len(metadata.quantiles)
     forecast = np.sort(100 + 10 * numbers.normal(size=shape), axis=2)
-    return forecast.astype(np.float32), numbers.random(_RECORDS).astype(np.float32)
+    return forecast.astype(np.float32), numbers.random(n).astype(np.float32)
 
 
 def _librdkafka(settings: Settings, events: int, reply: _Reply, watch: Stopwatch, stages: dict[str, float]) -> int:
@@ -105,9 +105,10 @@ def _librdkafka(settings: Settings, events: int, reply: _Reply, watch: Stopwatch
     producer = Producer(producer_config(settings.kafka, _ignore, _ignore, {}))
     consumer.subscribe([settings.input.topic])
     topic, taken, clock = settings.output.topic, 0, time.thread_time
+    most = settings.worker.max_poll_records
     while taken < events:
         started = clock()
-        messages = consumer.consume(_RECORDS, 0)
+        messages = consumer.consume(most, 0)
         if not messages:
             first = consumer.poll(_WAIT_S)
             messages = [first] if first is not None else []
@@ -153,9 +154,10 @@ def _kafka_python(settings: Settings, events: int, reply: _Reply, watch: Stopwat
     producer = KafkaProducer(**producer_config(settings.kafka, {}))
     consumer.subscribe([settings.input.topic])
     topic, taken, clock = settings.output.topic, 0, time.thread_time
+    most = settings.worker.max_poll_records
     while taken < events:
         started = clock()
-        polled = consumer.poll(timeout_ms=_WAIT_S * 1000, max_records=_RECORDS)
+        polled = consumer.poll(timeout_ms=_WAIT_S * 1000, max_records=most)
         messages = [message for records in polled.values() for message in records]
         if not messages:
             continue

@@ -2,7 +2,8 @@
 
 The step takes one event of each slot, `[B]`; the sequence graph takes runs of them, `[B, T]`.
 
-Without buckets every call binds the caller's arrays, which the model reads and fills on the CPU without a copy. With
+Without buckets a call binds the caller's arrays, which the model reads and fills on the CPU without a copy. To bind is
+most of what a call of few rows costs besides the model, so these calls have arrays that stay bound, and copy. With
 buckets (`Device.row_buckets`, on CUDA) the step has few shapes. Each shape has buffers on the device at fixed
 addresses, so a call allocates nothing, and a CUDA graph can be captured over them (`cuda_graphs.py`).
 
@@ -20,7 +21,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import numpy as np
 import onnxruntime as ort
@@ -34,6 +35,9 @@ from rillcast.engine.inputs import PADS
 from rillcast.errors import DeviceError
 
 log = logging.getLogger(__name__)
+
+# Calls of at most this many rows keep their arrays bound. Copies of more rows cost what they save.
+KEPT_ROWS: Final = 32
 
 Columns: TypeAlias = Mapping[str, AnyArray]
 Bind: TypeAlias = Callable[[ort.IOBinding], None]
@@ -82,6 +86,21 @@ class _Bucket:
             columns[name][rows] = self.views[name][:n]
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """Arrays of one small batch size on the CPU that stay bound, so that a call is two copies and the run.
+
+    Attributes:
+        binding: Of the session, over the arrays.
+        inputs: Inputs by name.
+        outputs: Outputs by name.
+    """
+
+    binding: ort.IOBinding
+    inputs: Mapping[str, AnyArray]
+    outputs: Mapping[str, AnyArray]
+
+
 class Executor:
     """A graph and its session. Used from one thread."""
 
@@ -110,6 +129,7 @@ class Executor:
         self._bound: int | None = None
         self._sizes = np.sort(np.array(row_buckets, dtype=np.int64))
         self._buckets: dict[int, _Bucket] = {}
+        self._kept: dict[int, _Kept] = {}  # by batch size
         self._scattered: dict[str, AnyArray] = {}  # flat, of outputs whose rows are not consecutive
         self._numbers = itertools.count(FIRST_NUMBER)
         self._graphs: dict[int, CudaGraph] = {}  # by bucket size
@@ -140,13 +160,25 @@ class Executor:
             self._bind(self._binding)
             for bucket in self._buckets.values():
                 self._bind(bucket.binding)
+            for kept in self._kept.values():
+                self._bind(kept.binding)
             self._graphs.clear()  # captured over arrays that no longer exist
             self._bound = generation
         if self._sizes.size:
             self._run_in_bucket(slots, inputs, rows, columns)
         else:
             with self._on.work():
-                self._run_in_place(slots, inputs, rows, columns)
+                keeps = self._on.name == "cpu" and rows.ndim == 1 and rows.size <= KEPT_ROWS
+                (self._run_kept if keeps else self._run_in_place)(slots, inputs, rows, columns)
+
+    def _run_kept(self, slots: IntArray, inputs: Columns, rows: IntArray, columns: Columns) -> None:
+        events = {"slots": slots, **inputs}
+        kept = self._kept.get(slots.size) or self._make_kept(slots.size, events, columns)
+        for name, given in events.items():
+            kept.inputs[name][...] = given
+        self._call(partial(self._session.run_with_iobinding, kept.binding), slots.size)
+        for name, column in columns.items():
+            column[rows] = kept.outputs[name]
 
     def _run_in_place(self, slots: IntArray, inputs: Columns, rows: IntArray, columns: Columns) -> None:
         binding = self._binding
@@ -204,6 +236,19 @@ class Executor:
             raise DeviceError(
                 f"ONNX Runtime cannot step {streams} streams on {self._on.name}{graphs}: {reason}"
             ) from error
+
+    def _make_kept(self, size: int, events: Columns, columns: Columns) -> _Kept:
+        """Allocate and bind the arrays of a small batch size; called once for each size."""
+        binding = self._session.io_binding()
+        self._bind(binding)
+        inputs = {name: np.empty((size, *given.shape[1:]), given.dtype) for name, given in events.items()}
+        outputs = {name: np.empty((size, *column.shape[1:]), column.dtype) for name, column in columns.items()}
+        for name, array in inputs.items():
+            binding.bind_ortvalue_input(name, self._on.upload(array))
+        for name, array in outputs.items():
+            binding.bind_ortvalue_output(name, self._on.upload(array))
+        kept = self._kept[size] = _Kept(binding, inputs, outputs)
+        return kept
 
     def _make_graph(self, size: int, bucket: _Bucket) -> CudaGraph:
         graph = self._graphs[size] = CudaGraph(next(self._numbers), self._session, bucket.binding)

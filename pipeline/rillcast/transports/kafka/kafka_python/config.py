@@ -15,6 +15,7 @@ from rillcast.errors import SettingsError, TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.durations import milliseconds
+from rillcast.transports.kafka.common.fetches import partition_bytes
 from rillcast.transports.kafka.common.record_size import Limits, batch_bytes
 from rillcast.transports.kafka.common.topic_admin import METADATA_AGE_MS
 from rillcast.transports.kafka.kafka_python.oauth import ClientCredentials
@@ -44,6 +45,7 @@ def consumer_config(settings: KafkaSettings) -> dict[str, Any]:
         "heartbeat_interval_ms": min(3_000, max(1, session_timeout_ms // 3)),
         "max_poll_interval_ms": milliseconds(settings.max_poll_interval_s),
         "fetch_max_bytes": settings.max_fetch_bytes,
+        "max_partition_fetch_bytes": partition_bytes(settings),
         "fetch_max_wait_ms": min(_FETCH_WAIT_MS, milliseconds(settings.request_timeout_s) // 2),
     }
 

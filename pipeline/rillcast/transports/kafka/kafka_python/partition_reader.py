@@ -38,6 +38,7 @@ class KafkaPythonPartitionReader:
         config = consumer_config(settings)
         fetch_wait_ms = min(fetch_wait_ms, config["fetch_max_wait_ms"])
         config |= {"group_id": None, "group_instance_id": None, "fetch_max_wait_ms": fetch_wait_ms}
+        del config["max_partition_fetch_bytes"]  # a page of state is large, and no order of partitions is better
         self._consumer: Any = create(settings, "partition reader", lambda: KafkaConsumer(**config))
         read_compacted(self._consumer)
         self._admin: Any = None  # connected by the first `read_to_end`

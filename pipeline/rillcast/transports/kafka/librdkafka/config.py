@@ -14,6 +14,7 @@ from rillcast.errors import SettingsError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.durations import milliseconds
+from rillcast.transports.kafka.common.fetches import partition_bytes
 from rillcast.transports.kafka.common.record_size import Limits, batch_bytes
 from rillcast.transports.kafka.common.topic_admin import METADATA_AGE_MS
 from rillcast.transports.kafka.librdkafka import workarounds
@@ -43,6 +44,7 @@ def consumer_config(settings: KafkaSettings, on_error: Callable[[KafkaError], No
         "heartbeat.interval.ms": min(3_000, max(1, milliseconds(settings.session_timeout_s) // 3)),
         "max.poll.interval.ms": milliseconds(settings.max_poll_interval_s),
         "fetch.max.bytes": settings.max_fetch_bytes,
+        "max.partition.fetch.bytes": partition_bytes(settings),
         "message.max.bytes": min(settings.max_fetch_bytes, settings.max_message_bytes),
         "receive.message.max.bytes": settings.max_fetch_bytes + 1_000_000,
         "fetch.queue.backoff.ms": workarounds.FETCH_QUEUE_BACKOFF_MS,

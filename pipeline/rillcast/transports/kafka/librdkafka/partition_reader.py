@@ -54,6 +54,7 @@ class LibrdkafkaPartitionReader:
         # The reader never joins the group that the configuration names, nor takes the name of its static member.
         config = consumer_config(settings.model_copy(update={"group_instance_id": None}), self._on_error)
         config |= {"fetch.wait.max.ms": fetch_wait_ms}
+        del config["max.partition.fetch.bytes"]  # a page of state is large, and no order of partitions is better
         self._consumer: Consumer | None = create(lambda: Consumer(config, logger=log), "kafka reader settings")
         self._admin: AdminClient | None = None  # made by the first `read_to_end`
 

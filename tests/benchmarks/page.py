@@ -60,7 +60,7 @@ def page(results: Mapping[str, Result]) -> str:
         ("file", "From a file to a file", _file),
         ("kafka", "Whole service over Kafka", _kafka),
         ("kafka_python", "The same with kafka-python", _kafka),
-        ("workers", "Two workers against one", _workers),
+        ("workers", "Several workers against one", _workers),
         ("latency", "Latency", _latency),
         ("memory", "Memory", _memory),
         ("peers", "Neighbours", _peers),
@@ -152,19 +152,23 @@ def _kafka(result: Result) -> str:
 def _workers(result: Result) -> str:
     rows = [
         (
-            name,
+            run["workers"],
+            "a core each" if run["pinned"] else "free",
             f"{run['events_per_second']:,.0f}",
+            f"{run['rate_ratio']:.2f}",
             f"{run['cpu_us_per_event']:.1f}",
-            f"{run['workers_cores']:.2f}",
-            f"{run['all_cores']:.2f} of {run['cores']:.0f}",
+            f"{run['cpu_per_event_ratio']:.2f}",
+            f"{run['rest_us_per_event']:.1f}",
+            f"{run['workers_cores']:.2f} of {run['cores']:.0f}",
         )
-        for name, run in result["runs"].items()
+        for run in result["runs"]
     ]
-    table = _table(("workers", "events/s", "processor us per event", "cores of the workers", "cores busy in all"), rows)
-    about = f"""
-        Processor time per event with two is {result["cpu_per_event_ratio"]:.2f} of that with one, the rate
-        {result["rate_ratio"]:.2f} times. The broker and the rest of the machine take the remaining cores."""
-    return table + "\n\n" + _prose(about)
+    head = "workers", "threads", "events/s", "ratio", "processor us", "ratio", "us of the rest", "cores of the workers"
+    about = """
+        Each worker has its share of streams and partitions. Ratios are to one worker whose threads are placed alike.
+        `us of the rest` is the processor time that everything else on the machine took per event, above all the broker,
+        from the start of the workers to their end."""
+    return _prose(about) + "\n\n" + _table(head, rows)
 
 
 def _latency(result: Result) -> str:

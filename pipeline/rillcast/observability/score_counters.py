@@ -58,10 +58,13 @@ class ScoreCounters:
 
     def add(self, score: FloatArray) -> None:
         """Add the scores of some events, `(n, K)`; NaN where nothing was scored."""
-        known = ~np.isnan(score)
-        counts = known.sum(axis=0).tolist()
-        sums = np.where(known, score, 0).sum(axis=0, dtype=np.float64).tolist()
-        over = np.where(known, np.maximum(score, 0), 0).sum(axis=0, dtype=np.float64).tolist()
+        # A row for each score: sums along the rows of `(n, K)` take ten times as long.
+        scores = score.T.astype(np.float64, order="C")
+        known = ~np.isnan(scores)
+        scores[~known] = 0
+        counts = np.count_nonzero(known, axis=1).tolist()
+        sums = scores.sum(axis=1).tolist()
+        over = np.maximum(scores, 0, out=scores).sum(axis=1).tolist()
         for column, kind, counters in self._columns:
             if kind == "covered":
                 counters[0].inc(counts[column])

@@ -16,7 +16,9 @@ RUN = {
     "stages_us_per_event": {"encode": 3.25},
     "rillcast_is_faster_by": 21.0,
     "workers_cores": 1.0,
-    "all_cores": 1.5,
+    "rest_us_per_event": 2.5,
+    "rate_ratio": 1.75,
+    "cpu_per_event_ratio": 1.25,
     "cores": 2.0,
 }
 
@@ -50,7 +52,7 @@ def results() -> dict[str, Any]:
         "file": file,
         "peers": {"runs": dict.fromkeys(peers, RUN)},
         "latency": latency,
-        "workers": {"runs": {"one": RUN}, "cpu_per_event_ratio": 1.1, "rate_ratio": 1.3},
+        "workers": {"runs": [RUN | {"workers": 1, "pinned": False}, RUN | {"workers": 2, "pinned": True}]},
         "memory": {"streams": 10, "rss_bytes": 100.0},
     }
     found = {part.name: one.get(part.name.removesuffix("_selected").removesuffix("_default")) for part in PARTS}
@@ -60,13 +62,14 @@ def results() -> dict[str, Any]:
 def test_every_figure_has_a_target_and_the_default_bundle_is_in_every_table() -> None:
     assert set(TARGETS) == set(FIGURES)
     text = page(results())
-    titles = "Engine alone", "From a file to a file", "Whole service over Kafka", "Two workers against one"
+    titles = "Engine alone", "From a file to a file", "Whole service over Kafka", "Several workers against one"
     for title in (*titles, "Latency", "Memory", "Neighbours"):
         assert f"## {title}\n" in text
         assert f"### {title}: the default bundle\n" in text
     assert "### Whole service over Kafka: the default bundle, 3 levels and 24 steps published\n" in text
     assert "| json | 912 | service | 1,000 | 0.50 | 7.0 | encode 3.25 |" in text
     assert "| sorted | 1,000 | 7.0 | encode 3.25 |" in text
+    assert "| 2 | a core each | 1,000 | 1.75 | 7.0 | 1.25 | 2.5 | 1.00 of 2 |" in text
 
 
 def test_figures_come_from_the_part_that_measures_them() -> None:

@@ -66,7 +66,7 @@ BENCHMARKS: Final[Mapping[str, Benchmark]] = {
     "file": Benchmark("events per second of the service from a file to a file", "model"),
     "kafka": Benchmark("events per second of the service on Kafka, against the limit of client and codec", "kafka"),
     "latency": Benchmark("time from the append of an observation to the append of its forecast", "kafka"),
-    "workers": Benchmark("two processes against one", "kafka"),
+    "workers": Benchmark("several processes against one, free and on a core each", "kafka"),
     "recovery": Benchmark("time from kill -9 to the first new forecast", "kafka"),
     "delivery": Benchmark("events per second of exactly_once, against at_least_once", "kafka"),
 }

@@ -177,7 +177,13 @@ def _latency(result: Result) -> str:
         Open loop at {result["rate"]:,.0f} events/s, half of the service's rate on a backlog; {result["events"]:,}
         events, each measured from the broker's append of the observation to its append of the forecast (`LogAppendTime`
         of both topics, whole milliseconds), whether or not the service kept up."""
-    return _prose(about) + "\n\n" + _table(("", "ms"), rows)
+    parts = f"""
+        Where the mean of {result["mean_ms"]:.1f} ms is spent: events were {result["handed_over_mean_ms"]:.1f} ms old
+        when their forecasts were handed to the client (of at most 32 events of each poll), of which a poll took
+        {result["poll_mean_ms"]:.1f} ms from decoding to hand-over, with {result["poll_mean_events"]:,.0f} events on
+        average. The rest is before it the fetch and the poll before, and after it the client and the broker's append.
+        A commit took {result["commit_mean_ms"]:.1f} ms, in which no poll is taken."""
+    return _prose(about) + "\n\n" + _table(("", "ms"), rows) + "\n\n" + _prose(parts)
 
 
 def _memory(result: Result) -> str:

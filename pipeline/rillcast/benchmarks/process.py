@@ -133,6 +133,11 @@ class ServiceProcess:
         lines = (line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
         return sum(float(value) for series, value in lines if series.split("{")[0] == name)
 
+    def mean(self, histogram: str) -> float:
+        """Return the mean of what a histogram has taken in; NaN while it has nothing."""
+        count = self.metric(f"{histogram}_count")
+        return self.metric(f"{histogram}_sum") / count if count else float("nan")
+
     def wait_for(self, condition: Callable[[], bool], what: str) -> None:
         """Wait for a condition.
 

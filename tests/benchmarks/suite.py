@@ -63,12 +63,13 @@ def _of_peers(result: Figures) -> Figures:
     return {f"ratio_to_{name}": result["runs"][name]["rillcast_is_faster_by"] for name in names}
 
 
-_ON_KAFKA: Final = ("kafka", "--clients", "librdkafka", "--codecs", "json,msgpack,float32")
+_ON_KAFKA: Final = ("kafka", "--clients", "librdkafka")
+_TWICE: Final = ("--repeat", "2")  # of what takes long, so that all of it takes less than half an hour
 PARTS: Final = (
     Part("step", ("step", "MODEL"), on_kafka=False, figures=lambda _: {}, quick=("--seconds", "0.2")),
     Part(
         "flatness",
-        ("flatness", "MODEL", "--age", "1000000", "--young", "10", "--batch", "16"),
+        ("flatness", "MODEL", "--age", "200000", "--young", "10", "--batch", "16"),
         on_kafka=False,
         figures=lambda result: {"flatness_steps": result["old_to_young_ratio"]},
         quick=("--age", "2000", "--blocks", "4"),
@@ -120,7 +121,7 @@ PARTS: Final = (
     ),
     Part(
         "file_default",
-        ("file", "DEFAULT"),
+        ("file", "DEFAULT", *_TWICE),
         on_kafka=False,
         figures=lambda result: {"file_sorted_ratio_default": result["file_sorted_ratio"]},
         quick=("--events", "20000", "--repeat", "1"),
@@ -141,14 +142,14 @@ PARTS: Final = (
     ),
     Part(
         "kafka",
-        (*_ON_KAFKA, "--busy", "8", "--file", "--events", "1000000"),
+        (*_ON_KAFKA, "--codecs", "json,msgpack,float32", "--busy", "8", "--file", "--events", "600000"),
         on_kafka=True,
         figures=_of_kafka,
         quick=("--events", "40000", "--repeat", "1"),
     ),
     Part(
         "kafka_default",
-        (*_ON_KAFKA, "--busy", "8", "--file"),
+        (*_ON_KAFKA, "--codecs", "json,float32", "--busy", "8", "--file", "--events", "100000", *_TWICE),
         on_kafka=True,
         figures=lambda result: {"ratio_to_echo_json_default": result["cases"][0]["ratio_to_echo"]},
         quick=("--events", "20000", "--repeat", "1"),
@@ -156,7 +157,10 @@ PARTS: Final = (
     ),
     Part(
         "kafka_default_selected",
-        (*_ON_KAFKA, "--publish.levels", "0.1,0.5,0.9", "--publish.horizons", "1-24"),
+        (
+            *(*_ON_KAFKA, "--codecs", "json,float32", "--events", "100000", *_TWICE),
+            *("--publish.levels", "0.1,0.5,0.9", "--publish.horizons", "1-24"),
+        ),
         on_kafka=True,
         figures=lambda _: {},
         quick=("--events", "20000", "--repeat", "1"),
@@ -164,15 +168,21 @@ PARTS: Final = (
     ),
     Part(
         "kafka_python",
-        ("kafka", "--clients", "kafka-python", "--codecs", "json", "--events", "1000000"),
+        ("kafka", "--clients", "kafka-python", "--codecs", "json", "--events", "1000000", *_TWICE),
         on_kafka=True,
         figures=lambda result: {"kafka_python_ratio_to_echo": result["cases"][0]["ratio_to_echo"]},
         quick=("--events", "100000", "--repeat", "1"),
     ),
-    Part("workers", ("workers",), on_kafka=True, figures=lambda _: {}, quick=("--events", "40000", "--repeat", "1")),
+    Part(
+        "workers",
+        ("workers", *_TWICE),
+        on_kafka=True,
+        figures=lambda _: {},
+        quick=("--events", "40000", "--repeat", "1"),
+    ),
     Part(
         "workers_default",
-        ("workers",),
+        ("workers", "--events", "100000", *_TWICE),
         on_kafka=True,
         figures=lambda _: {},
         quick=("--events", "20000", "--repeat", "1"),
@@ -187,7 +197,7 @@ PARTS: Final = (
     ),
     Part(
         "latency_default",
-        ("latency",),
+        ("latency", "--events", "100000"),
         on_kafka=True,
         figures=lambda result: {"latency_p50_ms_default": result["p50_ms"]},
         quick=("--seconds", "4", "--events", "20000"),
@@ -195,7 +205,7 @@ PARTS: Final = (
     ),
     Part(
         "peers",
-        (),
+        _TWICE,
         on_kafka=True,
         figures=_of_peers,
         quick=("--events", "20000", "--repeat", "1"),
@@ -203,7 +213,7 @@ PARTS: Final = (
     ),
     Part(
         "peers_default",
-        ("--peers", "kafka_streams,kafka_streams_batched,flink,quix,plain", "--events", "50000"),
+        ("--peers", "kafka_streams,kafka_streams_batched,flink,quix,plain", "--events", "50000", *_TWICE),
         on_kafka=True,
         figures=lambda _: {},
         quick=("--events", "10000", "--repeat", "1"),
@@ -226,7 +236,9 @@ def main() -> int:
     """Run every part, write results and pictures, and print the figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, default=Path(".bench"), help="where results and pictures go")
-    parser.add_argument("--quick", action="store_true", help="minutes instead of an hour; the figures mean little")
+    parser.add_argument(
+        "--quick", action="store_true", help="some minutes instead of half an hour; the figures mean little"
+    )
     parser.add_argument("--only", help="parts to run, separated by commas; results of others in the folder are kept")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)

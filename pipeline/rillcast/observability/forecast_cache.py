@@ -35,7 +35,7 @@ class Page(NamedTuple):
 
 
 class _Records(NamedTuple):
-    """Records by stream id; a table of pairs would take three times as long to fill.
+    """Records by stream id; one table of pairs takes a third longer to fill.
 
     Attributes:
         values: The records.

@@ -18,8 +18,8 @@ from importlib.metadata import version
 from typing import Final
 
 from rillcast.cli.lazy import LazyParser
-from rillcast.cli.signals import Interrupted, interruptible, keep_exit_code
-from rillcast.errors import OutputError, RillcastError, SettingsError
+from rillcast.cli.signals import Interrupted, interruptible, keep_exit_code, received
+from rillcast.errors import OutputError, RillcastError, SettingsError, TransportError
 from rillcast.observability import logs
 
 COMMANDS: Final[Mapping[str, str]] = {
@@ -47,6 +47,7 @@ COMMANDS: Final[Mapping[str, str]] = {
 """Every command with its line in `rillcast --help`; each is a module of `rillcast.cli.commands`."""
 INTERRUPTED: Final = 130  # 128 + SIGINT, as in shells
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
 _EXTRA_OF: Final = {
     "torch": "training",
     "matplotlib": "training",
@@ -103,10 +104,20 @@ def main(argv: Sequence[str] | None = None) -> int:
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # the terminal may not know the characters of an id
     try:
-        args = parser().parse_args(argv)  # which imports the command's module
+        return _run(argv)
     except KeyboardInterrupt as interrupt:
         return _interrupted(interrupt)
+    except Exception:
+        # A library that is being loaded may turn the exception of a signal's handler into an `ImportError` of its own.
+        if (interrupt := received()) is None:
+            raise
+        return _interrupted(interrupt)
+
+
+def _run(argv: Sequence[str] | None) -> int:
+    args: argparse.Namespace | None = None
     try:
+        args = parser().parse_args(argv)  # which imports the command's module
         code = int(args.run_command(args))
         sys.stdout.flush()
         return code
@@ -114,15 +125,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _fail(error)
     except ModuleNotFoundError as error:
         extra = _EXTRA_OF.get((error.name or "").split(".")[0])
-        if extra is None:
+        if extra is None or args is None:
             raise
         return _fail(SettingsError(f"`{args.command}` needs {error.name}: pip install 'rillcast[{extra}]'"))
-    except KeyboardInterrupt as interrupt:
-        return _interrupted(interrupt)
     except BrokenPipeError:
         _discard_output()  # the reader of our standard output left (`| head`)
         return 1
     except OSError as error:
+        if error.errno in _NO_DESCRIPTORS:
+            return _fail(
+                TransportError(f"{error.filename}: {error.strerror}; raise the limit of descriptors (ulimit -n)")
+            )
         if error.errno not in _FULL:
             raise
         _discard_output()

@@ -51,10 +51,15 @@ def interruptible() -> None:
         signal.signal(number, handle)
 
 
+def received() -> Interrupted | None:
+    """Return the interruption by a signal that has come since `interruptible`, whatever became of it then."""
+    return None if _received is None else Interrupted(_received)
+
+
 def raise_if_interrupted() -> None:
     """Raise `Interrupted` if a signal has come since `interruptible`, whatever became of the exception then."""
-    if _received is not None:
-        raise Interrupted(_received)
+    if (interrupt := received()) is not None:
+        raise interrupt
 
 
 def on_request_to_stop(stop: Callable[[], None]) -> None:

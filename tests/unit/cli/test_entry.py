@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -11,6 +12,7 @@ from types import ModuleType
 import pytest
 
 from rillcast import cli
+from rillcast.cli import signals
 from rillcast.cli.entry import COMMANDS
 from rillcast.cli.signals import Interrupted
 from tests.support.toy import ToyGraph, write_toy
@@ -129,3 +131,44 @@ def test_a_signal_while_a_command_is_loaded_ends_in_one_line(
     monkeypatch.setattr("importlib.import_module", interrupted)
     assert cli.main(["run"]) == code
     assert capsys.readouterr().err == "rillcast: interrupted\n"
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_that_a_library_takes_for_a_failed_import_ends_in_one_line(
+    number: int, code: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As numpy and ONNX Runtime do where it comes while their C code imports something."""
+
+    def failed(name: str) -> ModuleType:
+        assert name == "rillcast.cli.commands.run"
+        try:
+            signal.raise_signal(number)
+        except KeyboardInterrupt as error:
+            raise ImportError("initialization failed") from error
+        raise AssertionError("nothing hears the signal")
+
+    handlers = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+    signals.interruptible()
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr("importlib.import_module", failed)
+            assert cli.main(["run"]) == code
+        assert capsys.readouterr().err == "rillcast: interrupted\n"
+    finally:
+        signals.interruptible()  # forgets the signal
+        for each, handler in handlers.items():
+            signal.signal(each, handler)
+
+
+def test_without_descriptors_a_command_ends_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(_name: str) -> ModuleType:
+        raise OSError(errno.EMFILE, "Too many open files", "numpy/ma/extras.py")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("importlib.import_module", exhausted)
+        code = cli.main(["run"])
+    assert code == 5
+    message = "rillcast: error: numpy/ma/extras.py: Too many open files; raise the limit of descriptors (ulimit -n)\n"
+    assert capsys.readouterr().err == message

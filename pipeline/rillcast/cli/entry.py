@@ -109,9 +109,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _interrupted(interrupt)
     except Exception:
         # A library that is being loaded may turn the exception of a signal's handler into an `ImportError` of its own.
-        if (interrupt := received()) is None:
+        if (by_signal := received()) is None:
             raise
-        return _interrupted(interrupt)
+        return _interrupted(by_signal)
 
 
 def _run(argv: Sequence[str] | None) -> int:

@@ -351,3 +351,26 @@ def test_default_shape_follows_the_frequency(data: Path, tmp_path: Path) -> None
     assert shape("1mo") == ((12,), 36)
     assert shape("QS") == ((4,), 28)
     assert shape("5mo") == shape("1y") == ((1,), 28)
+
+
+def test_a_training_from_the_disk_has_the_weights_of_one_in_memory(data: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "table"
+    folder.mkdir()
+    frame = tables.read(data)
+    for number, part in enumerate(frame.iter_slices(200)):
+        tables.write(folder / f"part-{number}.parquet", part)
+    tables.write(tmp_path / "whole.parquet", frame)
+    (scratch := tmp_path / "scratch").mkdir()
+    from_disk = train(quick_options(folder, tmp_path, scratch=scratch))
+    in_memory = trainer_of(quick_options(tmp_path / "whole.parquet", tmp_path)).run()
+    weights = restore(from_disk.model).state_dict()
+    assert all(torch.equal(weights[name], tensor) for name, tensor in in_memory.best_weights.items())
+    assert from_disk.training["data"] == "table"
+    assert from_disk.training["observations"] == 3 * 300 - 4 - 8
+    assert not any(scratch.iterdir())
+
+
+def test_covariates_and_aggregation_are_refused_with_scratch(data: Path, tmp_path: Path) -> None:
+    for changes in ({"covariates": (("room", "past"),)}, {"columns": Columns(aggregate=Aggregate("count"))}):
+        with pytest.raises(SettingsError, match="scratch takes a table of observations as they are"):
+            quick_options(data, tmp_path, scratch=tmp_path, **changes)

@@ -63,18 +63,46 @@ def read(path: Path, required: Sequence[str], optional: Sequence[str], form: Tex
         raise DataError(f"{path}: {error}; name the encoding with --encoding") from error
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from error
+    if path.is_dir():
+        raise DataError(f"{path}: a folder; only `rillcast train` with --scratch takes a folder, of Parquet")
     raise DataError(f"{path}: format unknown; expected .csv, .jsonl (each also .gz) or .parquet")
 
 
-def of_frame(frame: pl.DataFrame, required: Sequence[str], optional: Sequence[str]) -> Raw:
-    """Return columns of a table that polars has.
+def of_frame(frame: pl.DataFrame, required: Sequence[str], optional: Sequence[str], before: int = 0) -> Raw:
+    """Return columns of a table that polars has; `before` rows of its file stand before it.
 
     Raises:
         UnreadableError: A column is missing.
     """
     positions(frame.columns, required, NAMES)
     present = [*required, *(name for name in optional if name in frame.columns)]
-    return Raw({name: frame[name] for name in present}, lambda row: f"row {row + 1}")
+    return Raw({name: frame[name] for name in present}, lambda row: f"row {before + row + 1}")
+
+
+def parquet_rows(path: Path) -> int:
+    """Return the number of rows of a Parquet file.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        return int(pl.scan_parquet(path).select(pl.len()).collect().item())
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path}: not readable as .parquet: {_first_line(error)}") from error
+
+
+def parquet_part(path: Path, wanted: Sequence[str], before: int, rows: int) -> pl.DataFrame:
+    """Return some rows of a Parquet file, with those of the wanted columns that it has.
+
+    Raises:
+        DataError: The file cannot be read.
+    """
+    try:
+        scan = pl.scan_parquet(path)
+        present = [name for name in scan.collect_schema() if name in wanted]
+        return scan.select(present).slice(before, rows).collect()
+    except (OSError, pl.exceptions.PolarsError) as error:
+        raise DataError(f"{path}: not readable as .parquet: {_first_line(error)}") from error
 
 
 def _parquet(path: Path, required: Sequence[str], optional: Sequence[str]) -> pl.DataFrame:

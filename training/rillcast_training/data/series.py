@@ -31,6 +31,7 @@ from rillcast_training.data.aggregation import aggregated
 from rillcast_training.data.columns import Columns
 from rillcast_training.data.covariates import SeriesCovariates, Wanted, of_series
 from rillcast_training.data.outlying import iso, outlying_rows
+from rillcast_training.data.scratch import Scratch
 from rillcast_training.model.features import MAX_ABS_Y
 
 log = logging.getLogger(__name__)
@@ -76,6 +77,19 @@ class Segment:
     grid: npt.NDArray[np.float32]
     truth: npt.NDArray[np.float32]
     covariates: SeriesCovariates | None = None
+
+    def kept(self, scratch: Scratch) -> Segment:
+        """Return the segment with its arrays on the disk; covariates stay in memory."""
+        keep = scratch.keep
+        return Segment(
+            keep(self.rows),
+            keep(self.periods),
+            keep(self.observed),
+            keep(self.known),
+            keep(self.grid),
+            keep(self.truth),
+            self.covariates,
+        )
 
 
 def load(

@@ -18,6 +18,7 @@ import numpy as np
 
 from rillcast.arrays import IntArray
 from rillcast.errors import DataError
+from rillcast_training.data.scratch import Scratch
 from rillcast_training.data.series import Segment, Series, seasonal_scale, segments
 from rillcast_training.model.forecaster import ForecasterConfig
 
@@ -55,26 +56,37 @@ class SplitSeries:
 
 
 def split(
-    series: Sequence[Series], config: ForecasterConfig, validation: float, balance: float = 0.0
+    series: Sequence[Series],
+    config: ForecasterConfig,
+    validation: float,
+    balance: float = 0.0,
+    scratch: Scratch | None = None,
 ) -> list[SplitSeries]:
     """Cut off the last share `validation` of every series, in periods, and at least one horizon.
 
     Periods without a forecast to score do not count: those without an observation, and gaps longer than a horizon. A
     series without any observation but zero before its cut is left out. With a `balance`, series count by their scale to
     this power: at 0 equally, as in MASE; at 1 by the size of their errors, as in a pooled loss (WQL). None counts more
-    than `_MAX_WEIGHT` times the average one.
+    than `_MAX_WEIGHT` times the average one. The segments' arrays are in memory, or in a `scratch`.
     """
     parts = []
     for one in series:
         found = _segments(one, config)
         cut = _cut(found, config.horizon, validation)
         if (scale := _scale(found, config.seasons[0], cut)) > 0:
-            parts.append(SplitSeries(tuple(found), cut, scale))
+            kept = found if scratch is None else [segment.kept(scratch) for segment in found]
+            parts.append(SplitSeries(tuple(kept), cut, scale))
     return _balanced(parts, balance)
 
 
 def split_to_validate(
-    series: Sequence[Series], config: ForecasterConfig, validation: float, balance: float = 0.0, *, source: str
+    series: Sequence[Series],
+    config: ForecasterConfig,
+    validation: float,
+    balance: float = 0.0,
+    scratch: Scratch | None = None,
+    *,
+    source: str,
 ) -> list[SplitSeries]:
     """Split as `split` does, and refuse data without anything to validate on.
 
@@ -83,12 +95,13 @@ def split_to_validate(
         config: The forecaster's shape.
         validation: Share of each series that is for validation.
         balance: Power of its scale by which a series counts.
+        scratch: Keeps the segments' arrays; None = memory does.
         source: Name of the data, for messages.
 
     Raises:
         DataError: no series can be validated on; it says why.
     """
-    parts = split(series, config, validation, balance)
+    parts = split(series, config, validation, balance, scratch)
     if not any(part.validated for part in parts):
         causes = Counter(_cause(one, config, validation) for one in series)
         listed = "; ".join(f"{count:,} of {len(series):,} {cause}" for cause, count in causes.most_common())

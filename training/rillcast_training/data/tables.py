@@ -56,10 +56,13 @@ def read(path: Path, columns: Columns | None = None) -> pl.DataFrame:
     return _conformed(raw, columns, str(path))
 
 
-def conform(frame: pl.DataFrame, columns: Columns, source: str) -> pl.DataFrame:
-    """Give a table of any column names and types the columns that `read` returns; `source` names it in errors."""
+def conform(frame: pl.DataFrame, columns: Columns, source: str, before: int = 0) -> pl.DataFrame:
+    """Give a table of any column names and types the columns that `read` returns.
+
+    `source` names it in errors; `before` rows of that file stand before it.
+    """
     try:
-        raw = files.of_frame(frame, columns.all, [FUTURE + name for name in columns.ahead])
+        raw = files.of_frame(frame, columns.all, [FUTURE + name for name in columns.ahead], before)
     except UnreadableError as error:
         raise DataError(f"{source}: {error}") from error
     return _conformed(raw, columns, source)

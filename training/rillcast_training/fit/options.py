@@ -129,6 +129,9 @@ class TrainOptions:
     """File of `unique_id, ds, y` as CSV, JSON Lines or Parquet, or name of a built-in data set."""
     columns: Columns | None = None
     """Names of the columns of `data`; by default `unique_id, ds, y`."""
+    scratch: Annotated[Path | None, Flag(metavar="FOLDER")] = None
+    """Folder on a disk that keeps the series, for tables larger than memory. DATA is then Parquet, a file or a folder
+    of them, and is read in parts."""
     hold_out: Annotated[int, Flag(metavar="PERIODS")] = 0
     """Newest periods of DATA to leave for `rillcast evaluate`. The run never sees them."""
     synthetic: Annotated[int, Flag(metavar="SERIES", bare=_SYNTHETIC)] = 0
@@ -230,6 +233,8 @@ class TrainOptions:
             raise SettingsError("covariates are columns of a data set; name one")
         if self.covariates and self.init is not None:
             raise SettingsError("covariates cannot be changed with init, whose weights are for its own")
+        if self.scratch is not None and (self.data is None or self.covariates or self.aggregate is not None):
+            raise SettingsError("scratch takes a table of observations as they are: no covariates, no aggregation")
         if not 0 < self.validation < 1:
             raise SettingsError(f"validation is {self.validation}, expected a share between 0 and 1")
         if not self.lr > 0 or not 0 <= self.averaging < 1:

@@ -28,7 +28,9 @@ from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.registry.model_registry import MLFLOW_RUN
 from rillcast.errors import OutputError, SettingsError
 from rillcast.outputs import check
+from rillcast_training.data import partitioned
 from rillcast_training.data.covariates import declare, nothing
+from rillcast_training.data.scratch import Scratch
 from rillcast_training.data.series import Series, newest, observations, to_series
 from rillcast_training.data.split import SplitSeries, left_out, split_to_validate
 from rillcast_training.data.synthetic.generator import Recipe, synthesize
@@ -53,7 +55,7 @@ _VALIDATION_IN_ALL: Final = 1_200  # over all series, at least: fewer cannot dis
 _VALIDATION_BATCH: Final = 128
 CLIP_NORM: Final = 1.0
 _MAY_DIFFER: Final = frozenset(  # when resuming
-    {"out", "name", "checkpoint", "quiet", "track", "patience", "refit", "refit_if_stopped"}
+    {"out", "name", "checkpoint", "quiet", "track", "scratch", "patience", "refit", "refit_if_stopped"}
     | {"threads", "device", "precision"}
 )
 _EPOCHS_PER_SEED: Final = 1_000_003
@@ -106,11 +108,11 @@ def train(options: TrainOptions) -> TrainReport:
     with parallel.joined(compute.device), threads(options.threads), compute.repeatable():
         if options.batch < parallel.size():
             raise SettingsError(f"batch is {options.batch}, expected at least one window for each process")
-        shape = forecaster_shape(options)
-        series, config = series_of(options, shape)
-        parts = split_to_validate(series, config, options.validation, options.balance, source=options.source)
-        if parallel.is_first() and (lacking := left_out(series, config, options.validation)):
-            log.warning("%s: %s", options.source, lacking)
+        scratch = None if options.scratch is None else Scratch(options.scratch)
+        series, config = series_of(options, forecaster_shape(options), scratch)
+        parts = split_to_validate(series, config, options.validation, options.balance, scratch, source=options.source)
+        if parallel.is_first() and len(parts) < len(series):
+            log.warning("%s: %s", options.source, left_out(series, config, options.validation))
         with tracked(options) if parallel.is_first() else nullcontext() as tracking:
             on_epoch = None if tracking is None else tracking.epoch
             trainer, progress = fitted(options, config, parts, on_epoch=on_epoch)
@@ -196,19 +198,26 @@ def _refits(options: TrainOptions, progress: Progress) -> bool:
     return options.refit or (options.refit_if_stopped and progress.epoch < options.epochs)
 
 
-def series_of(options: TrainOptions, shape: ForecasterConfig) -> tuple[list[Series], ForecasterConfig]:
+def series_of(
+    options: TrainOptions, shape: ForecasterConfig, scratch: Scratch | None = None
+) -> tuple[list[Series], ForecasterConfig]:
     """Return the series that the options name (a data set, synthetic series, or both), and the forecaster for them.
 
-    Its covariates are those of `shape`, a bundle that is trained further, or are declared from the data. Synthetic
-    series have no covariates: theirs are all missing.
+    Those of a data set are in memory, or with a `scratch` on its disk. Its covariates are those of `shape`, a bundle
+    that is trained further, or are declared from the data. Synthetic series have no covariates: theirs are all missing.
     """
     series: list[Series] = []
     if options.data is not None:
         wanted = [(one.name, one.kind) for one in shape.covariates] or list(options.covariates)
-        frame = observations(options.data, options.freq, options.columns, wanted)
-        if options.covariates:
-            shape = replace(shape, covariates=declare(frame, options.covariates, str(options.data)))
-        series = to_series(frame, options.freq, shape.covariates)
+        if scratch is None:
+            frame = observations(options.data, options.freq, options.columns, wanted)
+            if options.covariates:
+                shape = replace(shape, covariates=declare(frame, options.covariates, str(options.data)))
+            series = to_series(frame, options.freq, shape.covariates)
+        elif wanted:
+            raise SettingsError("--scratch: the bundle of --init has covariates, which are read into memory")
+        else:
+            series = partitioned.load(options.data, options.freq, options.columns, scratch)
         if options.hold_out:
             series, _ = newest(series, options.hold_out)
     if options.synthetic:

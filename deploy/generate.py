@@ -38,7 +38,7 @@ _DASHBOARDS_PAGE: Final = """\
 
 `deploy/grafana` has the Grafana dashboards as code, one module each; `deploy/grafana/json` is for import.
 `deploy/compose` and `deploy/kubernetes/components/monitoring` set up Prometheus with the rules that they need.
-`$job` is the scrape job of the service.
+`$job` is the scrape job of the service; with several chosen, each has rows of its own.
 `python -m deploy.generate` makes this page from the same code.
 `tests/integration/http/test_prometheus_live.py` asks every query of a running service through a real Prometheus, and
 writes pages that show the dashboards into `build/dashboards/`.

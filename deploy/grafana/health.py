@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.grafana.model import Dashboard, Panel, Query, Row
-from deploy.grafana.queries import ALARMS, ROLL_OUTS, quantile, quantiles, rate
+from deploy.grafana.queries import ALARMS, RESTARTS, ROLL_OUTS, quantile, quantiles, rate
 
 HEALTH: Final = Dashboard(
     uid="rillcast-health",
-    annotations=(ALARMS, ROLL_OUTS),
+    annotations=(ALARMS, ROLL_OUTS, RESTARTS),
     title="Rillcast: is it healthy?",
     description="For the operator: members, lag, commits, restores, dead letters.",
     rows=(

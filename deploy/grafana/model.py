@@ -2,7 +2,8 @@
 
 Owns: the JSON of a panel, and its place. Does not know: which panels there are (`dashboards.py`).
 Invariants: panels of a row share its height and are laid out from left to right; every query has the variables
-`$job` (the service) and `$__rate_interval` (at least four scrapes) only.
+`$job` (the service) and `$__rate_interval` (at least four scrapes) only. Rows are repeated for every chosen service,
+so `$job` is one service in a panel, and a regular expression of all of them in an annotation.
 """
 
 from __future__ import annotations
@@ -128,7 +129,8 @@ class Dashboard:
                 {
                     "id": len(panels) + 1,
                     "type": "row",
-                    "title": row.title,
+                    "title": f"{row.title} · $job",
+                    "repeat": "job",  # with several services chosen, each has its own; `$job` in it is that one
                     "collapsed": False,
                     "gridPos": {"x": 0, "y": top, "w": COLUMNS, "h": 1},
                     "panels": [],
@@ -148,9 +150,7 @@ class Dashboard:
             "schemaVersion": _SCHEMA_VERSION,
             "templating": {"list": _VARIABLES},
             "annotations": {"list": [_SHOWN_BY_GRAFANA, *map(_annotation, self.annotations)]},
-            "links": [
-                {"type": "dashboards", "title": "Rillcast", "tags": ["rillcast"], "keepTime": True, "includeVars": True}
-            ],
+            "links": [_OTHER_DASHBOARDS],
             "panels": panels,
         }
 
@@ -165,10 +165,23 @@ _VARIABLES: Final = [
         "query": {"query": "label_values(rillcast_build_info, job)", "refId": "job"},
         "refresh": 2,
         "sort": 1,
+        "multi": True,
+        "includeAll": True,
     },
 ]
 
 
+_OTHER_DASHBOARDS: Final[Mapping[str, Any]] = {
+    "type": "dashboards",
+    "title": "Rillcast",
+    "tooltip": "",
+    "tags": ["rillcast"],
+    "icon": "external link",
+    "asDropdown": False,
+    "targetBlank": False,
+    "keepTime": True,
+    "includeVars": True,
+}
 _SHOWN_BY_GRAFANA: Final[Mapping[str, Any]] = {
     "builtIn": 1,
     "datasource": {"type": "grafana", "uid": "-- Grafana --"},
@@ -240,12 +253,17 @@ def _defaults(panel: Panel) -> dict[str, Any]:
 
 
 _CURVES: Final[Mapping[str, Any]] = {
-    "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True},
+    "legend": {"displayMode": "list", "placement": "bottom", "showLegend": True, "calcs": []},
     "tooltip": {"mode": "multi", "sort": "desc"},
 }
 _STAT: Final[Mapping[str, Any]] = {
     "reduceOptions": {"calcs": ["lastNotNull"], "fields": "", "values": False},
     "colorMode": "value",
     "graphMode": "none",
+    "justifyMode": "auto",
+    "orientation": "auto",
+    "percentChangeColorMode": "standard",
+    "showPercentChange": False,
     "textMode": "auto",
+    "wideLayout": True,
 }

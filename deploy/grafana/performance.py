@@ -5,10 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.grafana.model import Dashboard, Panel, Query, Row
-from deploy.grafana.queries import quantiles, rate
+from deploy.grafana.queries import RESTARTS, ROLL_OUTS, quantiles, rate
 
 PERFORMANCE: Final = Dashboard(
     uid="rillcast-performance",
+    annotations=(ROLL_OUTS, RESTARTS),
     title="Rillcast: where does the time go?",
     description="For performance work: stages of the loop, batches, engine, commits, CPU per event.",
     since="now-1h",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.grafana.model import Dashboard, Panel, Query, Row
-from deploy.grafana.queries import ALARMS, ROLL_OUTS, rate, ratio
+from deploy.grafana.queries import ALARMS, RESTARTS, ROLL_OUTS, by_horizon, rate, ratio
 
 
 def _to_naive(prefix: str, by: str) -> str:
@@ -25,14 +25,14 @@ def _scores(prefix: str, by: str, whose: str, help_: str) -> tuple[Panel, ...]:
             f"Error against seasonal naive by {label}",
             f"Below 1: better than the value of a season ago. {help_}",
             "short",
-            (Query(_to_naive(prefix, by), legend),),
+            (by_horizon(_to_naive(prefix, by), legend),),
         ),
         Panel(
             f"Coverage by {label}",
             f"Share of observations inside the outer interval. {help_}",
             "percentunit",
             (
-                Query(ratio(f"{prefix}covered_forecasts_total", scored, each), legend),
+                by_horizon(ratio(f"{prefix}covered_forecasts_total", scored, each), legend),
                 Query('job:rillcast_nominal_coverage:ratio{job="$job"}', "nominal"),
             ),
             bounds=(0, 1),
@@ -41,14 +41,14 @@ def _scores(prefix: str, by: str, whose: str, help_: str) -> tuple[Panel, ...]:
             f"Quantile loss by {label}",
             f"In units of each model's own scale. {help_}",
             "short",
-            (Query(ratio(f"{prefix}pinball_loss_total", scored, each), legend),),
+            (by_horizon(ratio(f"{prefix}pinball_loss_total", scored, each), legend),),
         ),
     )
 
 
 QUALITY: Final = Dashboard(
     uid="rillcast-quality",
-    annotations=(ALARMS, ROLL_OUTS),
+    annotations=(ALARMS, ROLL_OUTS, RESTARTS),
     title="Rillcast: are the forecasts good?",
     description="For the data scientist: coverage, loss, error against the seasonal-naive forecast, bias, by horizon.",
     since="now-2d",
@@ -109,7 +109,7 @@ QUALITY: Final = Dashboard(
                     "Share of observations inside the outer interval, over an hour.",
                     "percentunit",
                     (
-                        Query('job_horizon:rillcast_coverage:ratio_rate1h{job="$job"}', "{{horizon}} ahead"),
+                        by_horizon('job_horizon:rillcast_coverage:ratio_rate1h{job="$job"}'),
                         Query('job:rillcast_nominal_coverage:ratio{job="$job"}', "nominal"),
                     ),
                     width=12,
@@ -119,7 +119,7 @@ QUALITY: Final = Dashboard(
                     "Quantile loss by horizon",
                     "Mean over an hour, in units of each stream's scale: comparable over streams; lower is better.",
                     "short",
-                    (Query('job_horizon:rillcast_pinball_loss:mean1h{job="$job"}', "{{horizon}} ahead"),),
+                    (by_horizon('job_horizon:rillcast_pinball_loss:mean1h{job="$job"}'),),
                     width=12,
                 ),
             ),
@@ -132,19 +132,19 @@ QUALITY: Final = Dashboard(
                     "Absolute error of the middle quantile over that of the value of a "
                     "season ago. Above 1 the model adds nothing.",
                     "short",
-                    (Query('job_horizon:rillcast_error_to_naive:ratio_rate1h{job="$job"}', "{{horizon}} ahead"),),
+                    (by_horizon('job_horizon:rillcast_error_to_naive:ratio_rate1h{job="$job"}'),),
                 ),
                 Panel(
                     "Absolute error",
                     "Error of the middle quantile, in units of the scale, mean over an hour.",
                     "short",
-                    (Query('job_horizon:rillcast_absolute_error:mean1h{job="$job"}', "{{horizon}} ahead"),),
+                    (by_horizon('job_horizon:rillcast_absolute_error:mean1h{job="$job"}'),),
                 ),
                 Panel(
                     "Bias",
                     "Middle quantile minus observation, in units of the scale; 0 is right, above 0 is too high.",
                     "short",
-                    (Query('job_horizon:rillcast_bias:mean1h{job="$job"}', "{{horizon}} ahead"),),
+                    (by_horizon('job_horizon:rillcast_bias:mean1h{job="$job"}'),),
                     bounds=(None, None),
                 ),
             ),
@@ -205,7 +205,7 @@ QUALITY: Final = Dashboard(
                     "Forecasts scored",
                     "Within the last hour, by horizon: the sample size of the other panels.",
                     "short",
-                    (Query('job_horizon:rillcast_scored_forecasts:increase1h{job="$job"}', "{{horizon}} ahead"),),
+                    (by_horizon('job_horizon:rillcast_scored_forecasts:increase1h{job="$job"}'),),
                     width=5,
                 ),
             ),

@@ -28,17 +28,33 @@ def ratio(part: str, whole: str, by: str) -> str:
     return f"{rate(part, by, '1h')} / ({rate(whole, by, '1h')} > 0)"
 
 
+def by_horizon(expr: str, legend: str = "{{horizon}} ahead") -> Query:
+    """Return a query whose series stand in the order of their horizons: 2 before 12.
+
+    Prometheus orders series by their labels as texts, and `ahead`, the horizon with zeros before it, is the first one.
+    """
+    padded = f'label_replace({expr}, "ahead", "000$1", "horizon", "(.+)")'
+    return Query(f'label_replace({padded}, "ahead", "$1", "ahead", ".*(.{{4}})")', legend)
+
+
 ALARMS: Final = Annotation(
     "Alarms of streams",
     "While a stream has an open alarm; at most `alarms.labelled_streams` of each member.",
-    Query('max by (unique_id, kind, direction, severity) (rillcast_stream_alarm{job="$job"}) > 0', "{{unique_id}}"),
+    Query('max by (unique_id, kind, direction, severity) (rillcast_stream_alarm{job=~"$job"}) > 0', "{{unique_id}}"),
     "{{kind}} {{direction}}",
     "red",
 )
 ROLL_OUTS: Final = Annotation(
     "Roll-outs",
     "When another model has taken over.",
-    Query('sum by (job) (increase(rillcast_model_swaps_total{job="$job", outcome="completed"}[1m])) > 0', "Roll-out"),
+    Query('sum by (job) (increase(rillcast_model_swaps_total{job=~"$job", outcome="completed"}[1m])) > 0', "Roll-out"),
     "{{job}}",
     "blue",
+)
+RESTARTS: Final = Annotation(
+    "Starts",
+    "When members have started: a roll-out of the deployment, more members, or a crash.",
+    Query('count by (job) (time() - process_start_time_seconds{job=~"$job"} < 60)', "Start"),
+    "{{job}}",
+    "purple",
 )

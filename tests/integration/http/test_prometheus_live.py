@@ -177,11 +177,27 @@ def test_every_query_of_every_panel_returns_numbers(dashboard: Dashboard, live: 
             values = [float(value) for one in series for _, value in one["values"]]
             if not any(math.isfinite(value) for value in values):
                 empty.append(f"{place.panel.title}: {query.expr}")
+            if query.legend == "{{horizon}} ahead":
+                horizons = [int(one["metric"]["horizon"]) for one in series]
+                assert horizons == sorted(horizons), "in the order of numbers, not of texts"
     assert not empty, "no data:\n" + "\n".join(empty)
     picture = ROOT / "build" / "dashboards" / f"{dashboard.uid}.png"
     dashboard_page.render(dashboard, found, picture)
     page = dashboard_page.write_page(dashboard, picture).read_text()
     assert all(html.escape(place.panel.title) in page for place in dashboard.places())
+
+
+def test_annotations_show_the_start_and_the_roll_out(live: Live) -> None:
+    """For one service and for all, as Grafana asks when several are chosen."""
+    for chosen in ("rillcast", "(rillcast|other)"):
+        seen = {
+            annotation.name: live.prometheus.query_range(
+                annotation.query.expr.replace("$job", chosen), live.started, time.time(), 1
+            )
+            for annotation in DASHBOARDS[0].annotations
+        }
+        assert [one["metric"] for one in seen["Starts"]] == [{"job": "rillcast"}]
+        assert [one["metric"] for one in seen["Roll-outs"]] == [{"job": "rillcast"}]
 
 
 def test_the_panels_say_what_happened(live: Live) -> None:

@@ -77,7 +77,7 @@ OUTPUTS = [
 ]  # fmt: skip
 IDS = [f"{' '.join(one.command.split()[:2])} {one.flag}" for one in OUTPUTS]
 READ = {"--config", "--covariates-of", "--data", "--file", "--init", "--score", "--train", "data", "model", "models"}
-ELSEWHERE = {"directory", "--workdir"}  # directories, with tests of their own
+ELSEWHERE = {"directory", "--workdir", "--scratch"}  # directories, with tests of their own
 
 
 def files_of(folder: Path) -> dict[str, bytes]:

@@ -37,7 +37,7 @@ def folder(tmp_path: Path) -> Path:
 def on_disk(values: object) -> bool:
     while isinstance(values, np.ndarray):
         values = values.base
-    return isinstance(values, memoryview) and isinstance(values.obj, mmap.mmap)
+    return isinstance(values, mmap.mmap)
 
 
 def test_series_and_segments_are_those_of_memory_and_lie_on_the_disk(folder: Path, tmp_path: Path) -> None:

@@ -367,7 +367,8 @@ class ExpertsOracle:
         d = miss[..., None] / np.where(width > 0, width, 1)[..., None] - self.quantile
         covered = np.clip(0.5 - d / c.ramp, 0, 1)
         self.loss = np.where(good[..., None], c.forget * self.loss + pinball, self.loss)
-        rate = np.maximum(c.quantile, 0.5 / (judged + 10))[..., None]
+        slowest = c.quantile / np.sqrt(self.anchors)
+        rate = np.maximum(slowest, 0.5 / (judged + 10))[..., None]
         self.quantile = self.quantile + np.where(good[..., None], rate * (tau - covered), 0)
         valid = there & (self.trusted > 0)
         relative = np.where(valid, np.minimum(np.abs(miss) / np.where(valid, self.trusted, 1), 100), 0)

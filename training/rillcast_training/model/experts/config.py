@@ -58,7 +58,8 @@ class Constants:
         width: Rate of the relative width of a phase.
         unit_power: Power of a unit's loss in its weight; a positive whole number.
         newest: Share of the sum of the newest misses that is kept at each event.
-        quantile: Rate of the quantiles, in units of the width.
+        quantile: Rate of the quantiles of the next period, in units of the width; that of period h is divided by the
+            root of h, because errors of as many forecasts in a row are alike.
         ramp: Width of the step of the quantiles' loss, in units of the width, so that roundings have small effects.
         pin: Share of the running median of the errors that is taken out of the quantiles.
         prior: Width before any error is known, relative to the value.
@@ -91,7 +92,7 @@ class Constants:
     width: float = 0.25
     unit_power: int = 20
     newest: float = 0.95
-    quantile: float = 0.0025
+    quantile: float = 0.01
     ramp: float = 0.1
     pin: float = 0.3
     prior: float = 0.05

@@ -65,6 +65,7 @@ class Widths(nn.Module):
     first_unit: Tensor
     misses: Tensor
     one: Tensor
+    slowest: Tensor
     prior: Tensor
     prior_size: Tensor
 
@@ -81,6 +82,7 @@ class Widths(nn.Module):
             "first_unit": torch.tensor([1.0] + [0.0] * (UNITS - 1)).unsqueeze(1),
             "misses": torch.tensor([1, 0, 0, 0]),  # of the newest misses, and of all of them for the other units
             "one": torch.ones(len(config.anchors), 1, 1),
+            "slowest": (c.quantile / torch.tensor(config.anchors).sqrt()).reshape(-1, 1, 1),
             "prior": c.prior_misses * torch.tensor([1.0, 0.0, 1.0]).reshape(1, 3, 1).repeat(len(config.anchors), 1, 1),
             "prior_size": c.prior_misses * torch.tensor([0.0, 1.0, 0.0]).unsqueeze(1),
         }
@@ -121,7 +123,7 @@ class Widths(nn.Module):
         pinball = beyond - (self.count - self.sum_of_levels) * miss - weighted * each
         above = quantile - (miss / spread.clamp(min=_TINY)).clamp(-_FAR, _FAR)
         covered = (above * (1 / c.ramp) + 0.5).clamp(0, 1)
-        rate = (torch.full((1,), 0.5) / (judged + 10)).clamp(min=c.quantile)
+        rate = torch.maximum(torch.full((1,), 0.5) / (judged + 10), self.slowest)
         absolute = miss.abs()
         added = [absolute, absolute, valid.to(miss.dtype), unit, pinball, rate * (self.levels - covered)]
         return Learnt(added, valid & (spread > 0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 import pytest
@@ -26,5 +27,5 @@ def test_joining_and_closing_are_told_apart(close: str, tmp_path: Path) -> None:
     )
     figures = measure(args)
     assert figures["joining_events"] == 2 * (600 - 100), "each period's first poll closes the one before"
-    assert figures["us_per_joining_event"] > 0
-    assert figures["us_per_closed_period"] > 0
+    times = figures["us_per_joining_event"], figures["us_per_closed_period"]
+    assert all(math.isfinite(time) for time in times)  # differences of times, below 0 where other work disturbs them

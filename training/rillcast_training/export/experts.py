@@ -28,7 +28,6 @@ from rillcast_training.export.sequence_export import results
 from rillcast_training.export.step_export import step_to_onnx, versions
 from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.forecaster import ExpertForecaster, ExpertRows
-from rillcast_training.model.layout import constants_folded
 
 CELL: Final = "experts"
 _EVENTS: Final = ("ds", "y", CALIBRATE, BOUNDS, ALARM_INTERVAL)
@@ -116,7 +115,7 @@ def experts_to_onnx(forecaster: ExpertForecaster) -> onnx.ModelProto:
         return (*events, torch.ones(size), *forecaster.initial_rows(size).flat())
 
     step = _StepOverRows(forecaster)
-    return step_to_onnx(step, forecaster.state_specs(), _EVENTS, example, results(forecaster, ["B"]), constants_folded)
+    return step_to_onnx(step, forecaster.state_specs(), _EVENTS, example, results(forecaster, ["B"]))
 
 
 class _StepOverRows(nn.Module):

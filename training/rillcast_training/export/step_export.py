@@ -29,7 +29,6 @@ def step_to_onnx(
     events: Sequence[str],
     example: Callable[[int], tuple[Tensor, ...]],
     results: Sequence[onnx.ValueInfoProto],
-    layout: Callable[[onnx.ModelProto, Callable[[int], dict[str, np.ndarray[Any, Any]]]], onnx.ModelProto] = batch_last,
 ) -> onnx.ModelProto:
     """Return the step over whole states: `(slots, ds, y, ..., calibrate, state.*) -> (forecast, ..., state.*.next)`.
 
@@ -39,7 +38,6 @@ def step_to_onnx(
         events: Names of the inputs that are no state.
         example: Returns the arguments after the rows of the tables, for a batch of some size.
         results: Descriptions of the outputs that are no state.
-        layout: Of `rillcast_training.model.layout`, by how the module lays out its batch.
     """
     inputs, outputs = [ROW, *events, *row_inputs(specs)], [*(one.name for one in results), *row_outputs(specs)]
     axes = {name: {0: "B"} for name in (*inputs, *outputs) if name not in (CALIBRATE, BOUNDS)}
@@ -51,7 +49,7 @@ def step_to_onnx(
         return {name: value.numpy() for name, value in zip(inputs, arguments(size), strict=True)}
 
     traced = trace(step, arguments(_TRACE_BATCH), inputs, outputs, axes)
-    return graft_state(layout(traced, of_batch), "rillcast.step", specs, events, results)
+    return graft_state(batch_last(traced, of_batch), "rillcast.step", specs, events, results)
 
 
 def versions() -> dict[str, str]:

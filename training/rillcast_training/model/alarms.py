@@ -33,8 +33,6 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rillcast_training.model.tails import as_row
-
 FIELDS: Final = (
     "low", "low_fast", "low_slow", "low_miss", "high", "high_fast", "high_slow", "high_miss", "fast", "slow", "miss",
     "last", "run", "seen", "longest_run", "level", "age", "calm", "kind", "strength", "expected",
@@ -69,7 +67,7 @@ _TINY: Final = 1e-30
 
 
 class Observed(NamedTuple):
-    """An event of each stream, `[B]` or `[1, B]` each.
+    """An event of each stream, `[B]` each.
 
     Attributes:
         y: The observation; the newest one where there is none.
@@ -140,10 +138,9 @@ class AlarmModel(nn.Module):
             strongest evidence; slots since the alarm opened; slots since the last evidence; expected and observed value
             at the strongest evidence; and the level. All are 0 without an alarm.
         """
-        now = Observed(*(as_row(one) for one in now))
         tracked, level, age, calm, told = torch.split(state, [_TRACKED, 1, 1, 1, 4])
-        y, seen = now.y, state[_SEEN : _SEEN + 1]
-        evidence = self._evidence(tracked, now)
+        y, seen = now.y.unsqueeze(0), state[_SEEN : _SEEN + 1]
+        evidence = self._evidence(tracked, y, now)
         strongest, kind = _strongest(evidence.periods, evidence.kinds)
 
         wanted = interval > 0
@@ -153,14 +150,13 @@ class AlarmModel(nn.Module):
         active = now.advances & (seen >= _WARM) & (strongest > height)
         was_open = age > 0
         opens = active & ~was_open
-        is_open, is_active, is_new = (one.to(torch.float32) for one in (was_open, active, opens))
-        calm = (1 - is_active) * (calm + now.passed)
+        calm = torch.where(active, 0.0, calm + now.passed)
         rests = torch.where(wanted, (interval * _CALM_SHARE).clamp(min=_LEAST_CALM), 0.0)
         ends = was_open & ~active & (calm >= rests)
-        age = is_open * (age + now.passed) + is_new
+        age = torch.where(was_open, age + now.passed, opens.to(torch.float32))
         stronger = active & (strongest > told[1:2])  # an alarm that opens has nothing stronger yet
-        told = torch.where(stronger, torch.cat([kind, strongest, now.expected, y]), told)
-        phase = OPEN * is_open + (CLOSES - OPEN) * ends.to(torch.float32) + OPENS * is_new
+        told = torch.where(stronger, torch.cat([kind, strongest, now.expected.unsqueeze(0), y]), told)
+        phase = torch.where(was_open, torch.where(ends, CLOSES, OPEN), torch.where(opens, OPENS, 0.0))
         outputs = torch.cat([phase, told[:2], age - 1, calm, told[2:], height])
         outputs = torch.where(now.advances & (phase > 0), outputs, 0.0)
 
@@ -170,8 +166,7 @@ class AlarmModel(nn.Module):
         following = torch.cat([torch.where(now.has, evidence.tracked, tracked), level, rest])
         return torch.where(now.advances, following, state), outputs
 
-    def _evidence(self, tracked: Tensor, now: Observed) -> _Evidence:
-        y = now.y
+    def _evidence(self, tracked: Tensor, y: Tensor, now: Observed) -> _Evidence:
         low, high, means, last, run, seen, longest = torch.split(tracked, list(_PARTS))
         more = seen + 1
         distance = torch.where(now.valid, (y - now.expected).abs(), means[2:3])
@@ -188,19 +183,19 @@ class AlarmModel(nn.Module):
         records = torch.where((beyond > 0) & (now.has & (seen >= self.counts)), half * (1 + beyond / unit), 0.0)
         sides = torch.where(under > over, -self.kinds, self.kinds)
 
-        goes_on = (now.has & (seen > 0) & (y == last)).to(torch.float32)
-        now_run = goes_on * (run + 1)
-        longer = (now_run > _LONGER * longest + _RUN_MARGIN).to(torch.float32)
-        lasting = longer * (half * (now_run / (longest + 1)))
-        side = torch.where(y < now.expected, -self.one, self.one)
+        goes_on = now.has & (seen > 0) & (y == last)
+        now_run = torch.where(goes_on, run + 1, 0.0)
+        longer = now_run > _LONGER * longest + _RUN_MARGIN
+        lasting = torch.where(longer, half * (now_run / (longest + 1)), 0.0)
+        tail, side = now.tail.unsqueeze(0), torch.where(y < now.expected, -self.one, self.one)
 
         # Some rows come twice: a number of rows that halves.
-        periods = torch.cat([records, lasting, now.tail, lasting, now.tail]).clamp(max=_LONGEST)
-        run_kind = _FLAT * longer
+        periods = torch.cat([records, lasting, tail, lasting, tail]).clamp(max=_LONGEST)
+        run_kind = torch.where(longer, _FLAT * self.one, 0.0)
         kinds = torch.cat([sides, run_kind, side, run_kind, side])
         ranges = torch.cat([torch.minimum(low, figures), torch.maximum(high, figures)])
         ranges = ranges + _FORGETS * (figures[self.middles] - ranges)
-        longest = torch.maximum(longest, run - goes_on * run)
+        longest = torch.maximum(longest, torch.where(goes_on, 0.0, run))
         following = torch.cat([ranges, means, y, now_run, more.clamp(max=_MOST_SEEN), longest])
         return _Evidence(periods, kinds, following)
 

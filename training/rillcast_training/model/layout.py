@@ -66,18 +66,6 @@ def batch_last(model: onnx.ModelProto, example: Callable[[int], Mapping[str, np.
     return _without_unused(rewritten)
 
 
-def constants_folded(model: onnx.ModelProto, example: Callable[[int], Mapping[str, np.ndarray]]) -> onnx.ModelProto:
-    """Return the graph of a module that has the batch last itself, with what does not depend on the batch as constants.
-
-    Args:
-        model: See `batch_last`.
-        example: See there.
-    """
-    folded, _ = _folded(model, example)
-    _keep_short_indices(folded.graph)
-    return _without_unused(folded)
-
-
 def _keep_short_indices(graph: onnx.GraphProto) -> None:
     """Give GatherElements its indices as they are computed: PyTorch wants them in int64, ONNX takes int32 too."""
     casts = {node.output[0]: node.input[0] for node in graph.node if node.op_type == "Cast"}

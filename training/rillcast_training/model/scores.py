@@ -48,12 +48,12 @@ class ForecastScores(nn.Module):
         """Score the observations.
 
         Args:
-            y: `[B]` or `[B, 1]` observations, as scale and naive.
+            y: `[B]` observations.
             published: `[B, Q K]` quantiles forecast for this period at K horizons, the next period first, in the
                 stream's own unit. The horizons of a level stand next to each other.
-            scale: Scale of the stream.
+            scale: `[B]` scale of the stream.
             resolved: `[B, K]` bool: whether such a forecast was made and `y` was observed.
-            naive: The seasonal-naive forecast for this period, the value of a season ago.
+            naive: `[B]` the seasonal-naive forecast for this period, the value of a season ago.
             periods: `[2, B]` return periods below and above (`rillcast_training.model.tails`).
 
         Returns:
@@ -65,30 +65,29 @@ class ForecastScores(nn.Module):
             NaN where not `resolved`.
         """
         count = self.num_horizons
-        y, unit, naive = (one if one.dim() > 1 else one.unsqueeze(1) for one in (y, scale, naive))
-        error = y - published
+        error = y.unsqueeze(1) - published
+        unit = scale.unsqueeze(1)
         pinball = torch.matmul(torch.maximum(self.quantiles * error, (self.quantiles - 1) * error), self.means) / unit
         covered = ((error[:, :count] >= 0) & (error[:, -count:] <= 0)).to(torch.float32)
         bias = -error[:, self.middle * count : (self.middle + 1) * count] / unit
-        naive_error = (y - naive).abs() / unit
+        naive_error = (y - naive).abs().unsqueeze(1) / unit
         valid = torch.cat([resolved, resolved, resolved, resolved[:, :1]], dim=1)
         columns = torch.where(valid, torch.cat([pinball, covered, bias, naive_error], dim=1), torch.nan)
-        anomaly = 1 - 2 * self.tail(y, published[:, ::count], periods.t())
+        anomaly = 1 - 2 * self.tail(y, published[:, ::count], periods)
         anomaly = anomaly.clamp(min=_LEAST_ANOMALY)
-        return columns, torch.where(resolved[:, :1], anomaly, torch.nan)[:, 0]
+        return columns, torch.where(resolved[:, 0], anomaly, torch.nan)
 
     def tail(self, y: Tensor, quantiles: Tensor, periods: Tensor) -> Tensor:
-        """Return `[B, 1]`, min(F, 1 - F) with F the distribution function at `y`, `[B, 1]`.
+        """Return `[B]`, min(F, 1 - F) with F the distribution function at `y`.
 
-        It is linear between the quantiles `[B, Q]`; beyond them it follows from the return periods, `[B, 2]`.
+        It is linear between the quantiles `[B, Q]`; beyond them it follows from the return periods.
         """
         if len(self.levels) == 1:
             between = torch.zeros_like(y)
         else:
             width = (quantiles[:, 1:] - quantiles[:, :-1]).clamp(min=_MIN_WIDTH)
-            between = torch.matmul(((y - quantiles[:, :-1]) / width).clamp(0, 1), self.mass)[:, :1]
+            between = torch.matmul(((y.unsqueeze(1) - quantiles[:, :-1]) / width).clamp(0, 1), self.mass)[:, 0]
         below = (self.levels[0] + between).clamp(max=1)
         inside = torch.minimum(below, 1 - below)
-        outside = 1 / periods
-        above = torch.where(y > quantiles[:, -1:], outside[:, 1:], inside)
-        return torch.where(y < quantiles[:, :1], outside[:, :1], above)
+        above = torch.where(y > quantiles[:, -1], 1 / periods[1], inside)
+        return torch.where(y < quantiles[:, 0], 1 / periods[0], above)

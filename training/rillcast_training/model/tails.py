@@ -68,8 +68,8 @@ class TailModel(nn.Module):
             "shrinks": torch.exp(-rates * at_knots),
             "periods": periods,
             "room": beyond / periods,
-            "nearest": nearest.unsqueeze(1),
-            "rise": (periods[:, 0] - nearest).unsqueeze(1),
+            "nearest": nearest,
+            "rise": periods[:, 0] - nearest,
         }
         for name, table in tables.items():
             self.register_buffer(name, table.float(), persistent=False)
@@ -86,52 +86,48 @@ class TailModel(nn.Module):
             The next state, and `[2, B]` return periods below and above: where an observation lies beyond the outermost
             quantile of that side, else that of the quantile.
         """
-        misses, width, distance = torch.split(miss, [2, 1, 1])
-        kept, usual = torch.split(state, [WIDTH - 1, 1])
-        knots = kept.reshape(2, 3, -1)
-        knots = torch.where(knots > 0, knots, self.first)
-        usual = torch.where(usual > 0, usual, distance)
-        ratio = (misses.clamp(min=0) / torch.maximum(width, usual)).unsqueeze(1) / knots
+        knots, usual, ratio = self._ratios(state, miss)
         over = ratio > 1
-        is_over = over.to(torch.float32)
-        of_knots = torch.split(is_over * (torch.minimum(ratio * ratio, self.room) * self.periods), 1, dim=1)
+        of_knots = torch.where(over, torch.minimum(ratio * ratio, self.room) * self.periods, 0.0)
         # Not `amax`: on CUDA, ONNX Runtime reduces with cuDNN, which a network's bundle does not need otherwise.
-        beyond = torch.maximum(torch.maximum(of_knots[0], of_knots[1]), of_knots[2])
-        near = self.nearest + self.rise * ratio[:, :1].clamp(max=1)
+        beyond = torch.maximum(torch.maximum(of_knots[:, 0], of_knots[:, 1]), of_knots[:, 2])
+        near = self.nearest + self.rise * ratio[:, 0].clamp(max=1)
         moved = (knots * torch.where(over, self.grows, self.shrinks)).clamp(min=_LEAST_KNOT)
-        usual = usual + _MISS_RATE * (torch.minimum(distance, _MISS_LIMIT * usual) - usual)
-        following = torch.where(valid, torch.cat([moved.reshape(WIDTH - 1, -1), usual]), state)
-        return following, torch.maximum(beyond, near).reshape(2, -1)
+        usual = usual + _MISS_RATE * (torch.minimum(miss[3], _MISS_LIMIT * usual) - usual)
+        following = torch.cat([moved.reshape(WIDTH - 1, -1), usual.unsqueeze(0)], dim=0)
+        return torch.where(valid, following, state), torch.maximum(beyond, near)
+
+    def _ratios(self, state: Tensor, miss: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the knots `[2, 3, B]`, the usual miss `[B]`, and the distances over the knots `[2, 3, B]`."""
+        knots = state[: WIDTH - 1].reshape(2, 3, -1)
+        knots = torch.where(knots > 0, knots, self.first)
+        usual = torch.where(state[WIDTH - 1] > 0, state[WIDTH - 1], miss[3])
+        distance = miss[:2].clamp(min=0) / torch.maximum(miss[2], usual)
+        return knots, usual, distance.unsqueeze(1) / knots
 
 
 def miss_of(y: Tensor, low: Tensor, middle: Tensor, high: Tensor) -> Tensor:
     """Return `[4, B]`: how far observations lie below the lowest and above the highest quantile, width, distance.
 
     Args:
-        y: `[B]` or `[1, B]` observations.
-        low: The lowest quantile of their forecasts.
-        middle: The middle one.
-        high: The highest one.
+        y: `[B]` observations.
+        low: `[B]` the lowest quantile of their forecasts.
+        middle: `[B]` the middle one.
+        high: `[B]` the highest one.
     """
     width = (high - low) + _ROUNDING * middle.abs() + _TINY
-    return torch.cat([as_row(one) for one in (low - y, y - high, width, (y - middle).abs())])
-
-
-def as_row(figure: Tensor) -> Tensor:
-    """Return a figure of the streams, `[B]` or `[1, B]`, as `[1, B]`."""
-    return figure if figure.dim() > 1 else figure.unsqueeze(0)
+    return torch.stack([low - y, y - high, width, (y - middle).abs()])
 
 
 def beyond(y: Tensor, low: Tensor, high: Tensor, periods: Tensor, valid: Tensor) -> Tensor:
-    """Return the return period of an observation on either side; 0 = it lies within the quantiles.
+    """Return `[B]`, the return period of an observation on either side; 0 = it lies within the quantiles.
 
     Args:
-        y: `[B]` or `[1, B]` observations, as all but the periods.
-        low: The lowest quantile of their forecasts.
-        high: The highest one.
+        y: `[B]` observations.
+        low: `[B]` the lowest quantile of their forecasts.
+        high: `[B]` the highest one.
         periods: `[2, B]` return periods below and above, of `TailModel`.
-        valid: Bool, whether there are an observation and a forecast of it.
+        valid: `[B]` bool, whether there are an observation and a forecast of it.
     """
-    below, above = torch.split(periods, 1) if y.dim() > 1 else periods.unbind(0)
-    one_sided = torch.where(y < low, below, torch.where(y > high, above, 0.0))
+    one_sided = torch.where(y < low, periods[0], torch.where(y > high, periods[1], 0.0))
     return torch.where(valid, one_sided / 2, 0.0)

@@ -17,7 +17,7 @@ from rillcast_training.model.experts.config import Constants, ExpertsConfig
 from rillcast_training.model.experts.defaults import default_horizon, default_seasons
 from rillcast_training.model.experts.forecaster import ExpertForecaster
 from rillcast_training.model.experts.priors import Prior
-from rillcast_training.model.experts.sums import power
+from rillcast_training.model.experts.weights import power
 from tests.support.experts_oracle import ExpertsOracle
 
 HOUR_MS = 3_600_000

@@ -24,7 +24,6 @@ from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.layout import NOTE, SeasonPlaces
 from rillcast_training.model.experts.levels import LEVELS
 from rillcast_training.model.experts.seasons import SeasonView
-from rillcast_training.model.experts.sums import total
 
 LONGEST_IDLE: Final = 1023  # periods without a value until a decaying distance no longer changes
 _OF_SEASON: Final = {"naive": 0, "phase": 1}
@@ -79,7 +78,7 @@ class Bases(nn.Module):
             "anchors": anchors.reshape(-1, 1, 1).float(),
             "anchors_ahead": torch.tensor(config.anchors) - 1,
             "factor": factor.unsqueeze(2).float(),
-            "idle_table": idle_table.t().float(),  # a row by idle periods, which is quicker to read than a column
+            "idle_table": idle_table.float(),
             **self._said_tables(places),
             **self._ahead_tables(),
         }
@@ -185,7 +184,7 @@ class Bases(nn.Module):
         stamp_last, level, slow, _ = torch.split(notes, [2, 1, 1, notes.shape[1] - 4], dim=1)
         last = stamp_last[:, 1:]
         of_seasons = torch.where(awake[:, self.then_groups], entries[self.then_rows], last)
-        changes = awake[:, 1:2].to(torch.float32) * notes[:, self.change_rows]  # of a value which is not there, 0
+        changes = torch.where(awake[:, 1:2], notes[:, self.change_rows], 0.0)  # that of a value which is not there is 0
         figures = [notes, of_seasons, last - level, changes, *([] if parts is None else [slow + parts])]
         rows = torch.cat(figures, dim=1)
         return rows[:, self.said_rows] + self.factor * rows[:, self.said_factors]
@@ -234,7 +233,7 @@ class Bases(nn.Module):
         """Return the sums of the weights of each base's experts, `[A, 1, B]` each."""
         parts = torch.split(weights, self.sizes, dim=1)
         return {
-            name: part if size == 1 else total(part, size, 1)
+            name: part if size == 1 else part.sum(dim=1, keepdim=True)
             for name, part, size in zip(self.names, parts, self.sizes, strict=True)
         }
 
@@ -247,7 +246,7 @@ class Bases(nn.Module):
             away: `[n, B]` distances from the bases with a decay.
             idle: `[B]` periods since the newest value.
         """
-        decayed, passed = torch.split(self.idle_table[idle].t(), [len(self.config.experts), 2])
+        decayed, passed = torch.split(self.idle_table[:, idle], [len(self.config.experts), 2])
         level = LEVELS.index("level")
         trends = torch.cat([levels[LEVELS.index("trend") :], levels[LEVELS.index("drift") : LEVELS.index("drift") + 1]])
         trends = torch.cat([levels[LEVELS.index("holt") : LEVELS.index("holt") + 1], value]) + trends * passed

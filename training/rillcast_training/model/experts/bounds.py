@@ -22,8 +22,6 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rillcast_training.model.experts.sums import total
-
 WIDTH: Final = 7
 _FORGET: Final = 0.99
 _MEAN_RATE: Final = 0.02
@@ -54,7 +52,7 @@ class Bounds(NamedTuple):
     def keep(self, quantiles: Tensor) -> Tensor:
         """Return quantiles in the stream's unit, `[H, Q, B]`, within the bounds."""
         held = torch.maximum(quantiles, self.least)
-        return held + self.whole.to(torch.float32) * (held.round() - held)  # that difference has no rounding
+        return torch.where(self.whole, held.round(), held)
 
 
 class ValueBounds(nn.Module):
@@ -97,7 +95,7 @@ class ValueBounds(nn.Module):
             bounds: `[]`, 0 = they keep to nothing.
         """
         zeros, numbers, _, lowest, fraction = torch.split(state, [2, 2, 1, 1, 1])
-        share = total(zeros, 2, 0) / (total(numbers, 2, 0) + _PRIOR)
+        share = zeros.sum(dim=0, keepdim=True) / (numbers.sum(dim=0, keepdim=True) + _PRIOR)
         shares = (zeros + _POOLED * share) / (numbers + _POOLED)
         share = torch.minimum(shares[:1], shares[1:])
         never = (lowest >= 0) & (bounds > torch.zeros(1))

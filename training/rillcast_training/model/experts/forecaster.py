@@ -111,7 +111,7 @@ class ExpertForecaster(nn.Module):
     between: Tensor
     periods: Tensor
     mask: Tensor
-    lost: Tensor
+    kept: Tensor
 
     def __init__(self, config: ExpertsConfig) -> None:
         super().__init__()
@@ -141,7 +141,7 @@ class ExpertForecaster(nn.Module):
             "between": _lines_between(config.anchors, config.horizon),
             "periods": torch.tensor([[season.periods] for season in config.memories]),
             "mask": torch.tensor(mask),
-            "lost": torch.tensor([1 - share for count, share in shares for _ in range(count)]).unsqueeze(1),
+            "kept": torch.tensor([share for count, share in shares for _ in range(count)]).unsqueeze(1),
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
@@ -224,9 +224,11 @@ class ExpertForecaster(nn.Module):
             alarm_interval = torch.tensor(slots_per_alarm(ONE_A_WEEK, parse(self.config.freq)))
         said = Said(quantiles, scale, torch.where(time.on, y, f["offset"] + value), own[:1] + f["offset"])
         score, anomaly, alarm = self.judgement(f, said, time, alarm_interval)
+        forecast = quantiles.reshape(-1, quantiles.shape[2]).t()
+        forecast = forecast.reshape(-1, self.config.horizon, len(self.config.quantiles))
         following = torch.cat([time.period, time.known + 1, time.newest_value]).t()
         state = ExpertRows(following, self.layout.core.pack(f), tuple(tables), pending)
-        return ExpertOutputs(quantiles.permute(2, 0, 1), status, score, anomaly, alarm.t()), state
+        return ExpertOutputs(forecast, status, score, anomaly, alarm.t()), state
 
     # The seasons' memories.
 
@@ -305,8 +307,7 @@ class ExpertForecaster(nn.Module):
         distance = stamp(time.period, self.config.horizon) - notes[:, :1]
         due = (distance == self.bases.anchors) & time.on
         awake = self.bases.awake_then(due, time.known, time.on, seasons.known)
-        is_awake = awake.to(torch.float32)
-        valid, is_valid = awake[:, :1], is_awake[:, :1]
+        valid = awake[:, :1]
         earlier = self.bases.means_before(seasons.own, self.layout.seasons, seasons.ages)
         parts = (
             [memory.part(one) for memory, one in zip(self._memories, seasons.entries, strict=True)]
@@ -320,20 +321,21 @@ class ExpertForecaster(nn.Module):
         f["bounds"] = self.bounds.learn(f["bounds"], y, time.on, point[0], valid[0])
         missed = (value - said).abs()
         errors = Errors(sums, sums, plain, judged)
-        f["plain"], reference = self.weights.learn(errors, missed, is_valid)
+        f["plain"], reference = self.weights.learn(errors, missed, valid)
         misses = Misses(*torch.split(sums[:, experts + groups :], [2, 4, 5, levels], dim=1))
-        miss = is_valid * (value - point)
+        miss = torch.where(valid, value - point, 0.0)
         size = self.widths.usual_size(point, f["offset"], f["levels"][1:2])
         last = self._memories[-1].columns.width_column
         phase = torch.where(seasons.known[-1:], seasons.own[-1][last : last + 1], 1.0)
-        learnt = self.widths.learn(misses, ratio, share, judged, size, miss, is_valid, phase)
+        learnt = self.widths.learn(misses, ratio, share, judged, size, miss, valid, phase)
         added = torch.cat([missed, *([reference] * groups), *learnt.added], dim=1)
-        counted = torch.cat([is_awake, learnt.good], dim=1)[:, self.mask]
-        f["sums"] = sums + counted * (added - self.lost * sums)
+        mask = torch.cat([awake, learnt.good], dim=1)[:, self.mask]
+        f["sums"] = torch.where(mask, self.kept * sums + added, sums)
         trusted = ratio[:, :1]
-        counts = is_valid * (trusted > 0).to(torch.float32)
+        counts = valid & (trusted > 0)
         relative = (miss.abs() / trusted.clamp(min=1e-30)).clamp(max=_LARGEST_MISS)
-        relative, number = torch.split(torch.cat([counts * relative, counts], dim=1).sum(dim=0), 1)
+        relative = torch.where(counts, relative, 0.0).sum(dim=0)
+        number = counts.to(torch.float32).sum(dim=0)
         return relative / number.clamp(min=1), number > 0
 
     # The forecast.

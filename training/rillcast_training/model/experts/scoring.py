@@ -43,21 +43,15 @@ class Judgement(nn.Module):
 
     scored: Tensor
     scored_steps: Tensor
-    each: Tensor
-    ends: Tensor
 
     def __init__(self, config: ExpertsConfig, horizons: tuple[int, ...]) -> None:
         super().__init__()
-        self.horizon, levels, count = config.horizon, len(config.quantiles), len(horizons)
-        self.sizes = [levels * count, count]
+        self.horizon = config.horizon
         self.scores = ForecastScores(config.quantiles, horizons)
         self.tails = TailModel(config.quantiles)
         self.alarms = AlarmModel()
         self.register_buffer("scored", torch.tensor(horizons).unsqueeze(1), persistent=False)
         self.register_buffer("scored_steps", torch.tensor(horizons) - 1, persistent=False)
-        self.register_buffer("each", torch.zeros(count, dtype=torch.int64), persistent=False)
-        ends = torch.tensor([0, self.scores.middle, levels - 1])
-        self.register_buffer("ends", ends * count, persistent=False)  # of the next period
 
     def forward(self, f: dict[str, Tensor], said: Said, time: Time, interval: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Judge the forecasts of this period, and keep today's.
@@ -72,17 +66,17 @@ class Judgement(nn.Module):
             `[B, 3 S + 1]` scores, `[B]` anomaly, and `[8, B]` of `AlarmModel`.
         """
         now, kept = stamp(time.period, self.horizon), f["published"]
-        value, on = said.value, time.on
-        published, stamps = torch.split(kept.flatten(0, 1), self.sizes)
-        resolved = on & (now - stamps == self.scored)
-        first = resolved[:1]
-        low, middle, high = torch.split(published[self.ends], 1)
+        value, on = said.value[0], time.on[0]
+        resolved = time.on & (now - kept[-1] == self.scored)
+        first = resolved[0]
+        low, middle, high = kept[0, 0], kept[self.scores.middle, 0], kept[-2, 0]
         f["tails"], periods = self.tails(f["tails"], miss_of(value, low, middle, high), first)
-        scale = said.scale.clamp(min=_ABSOLUTE_FLOOR)
-        score, anomaly = self.scores(value.t(), published.t(), scale.t(), resolved.t(), said.naive.t(), periods)
-        new = torch.cat([said.quantiles[self.scored_steps].transpose(0, 1), now[self.each].unsqueeze(0)])
+        published = kept[:-1].reshape(-1, kept.shape[2]).t()
+        scale, naive = said.scale.clamp(min=_ABSOLUTE_FLOOR)[0], said.naive[0]
+        score, anomaly = self.scores(value, published, scale, resolved.t(), naive, periods)
+        new = torch.cat([said.quantiles[self.scored_steps].transpose(0, 1), (now + 0 * kept[-1]).unsqueeze(0)])
         f["published"] = torch.where(torch.remainder(time.period, self.scored) == 0, new, kept)
-        passed, had = time.passed.clamp(max=LONGEST_SILENCE), time.had
+        passed, had = time.passed[0].clamp(max=LONGEST_SILENCE), time.had[0]
         event = Observed(
             y=value,
             expected=torch.where(first, middle, value),

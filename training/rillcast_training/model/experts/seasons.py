@@ -63,7 +63,7 @@ class SeasonMemory(nn.Module):
         """Return the part of the period's own bin as `ahead` has it, `[1, B]`; there are two seasons."""
         if self.number:
             total, number = self._smoothed(self.places.around(entries), 1)
-            return (total / number.clamp(min=1))[0]
+            return total / number.clamp(min=1)
         first = self.places.first
         assert self.columns.part is not None  # there are two seasons
         return entries[first, self.columns.part : self.columns.part + 1]
@@ -84,16 +84,15 @@ class SeasonMemory(nn.Module):
         columns, until = self.columns, self.horizon + 1
         values, *part, width, _ = torch.split(entries[1:until], self._sizes(), dim=1)
         known = width > 0
-        unknown = (width <= 0).to(torch.float32)  # whose values and widths are zeros
         smooth, part_now = part[0] if part else None, entries[0, 2:3] if part else None
         if self.number:
             total, number = self._smoothed(entries, until)
-            smooth = total / number.clamp(min=1)
+            smooth = (total / number.clamp(min=1)).unsqueeze(1)
             smooth, part_now = smooth[1:], smooth[0]
         return SeasonView(
-            values=values + unknown * last,
+            values=torch.where(known, values, last),
             part=smooth,
-            width=width + unknown,
+            width=torch.where(known, width, 1.0),
             known=known,
             values_now=entries[0, columns.values],
             part_now=part_now,
@@ -102,12 +101,11 @@ class SeasonMemory(nn.Module):
     def _of_bins(self, entries: Tensor, period: Tensor, last: Tensor) -> SeasonView:
         values, *part, width, _ = torch.split(entries, self._sizes(), dim=1)
         known = width > 0
-        of_known = known.to(torch.float32)
-        figures = [values, *part, width + (1 - of_known), of_known]  # unknown values and widths are zeros
+        figures = [values, *part, torch.where(known, width, 1.0), known.to(torch.float32)]  # unknown values are zeros
         if self.number:
             total, number = self._smoothed(entries, self.places.count - self.season.reach)
             short = [figure[: self.places.count - self.season.reach] for figure in figures]
-            smooth = torch.cat([total / number.clamp(min=1), (number > 0).to(torch.float32)], dim=1)
+            smooth = torch.stack([total / number.clamp(min=1), (number > 0).to(torch.float32)], dim=1)
             figures = [short[0], smooth, *short[2:]]
         block = torch.cat(figures, dim=1)
         place, share = self._between(period)
@@ -137,7 +135,7 @@ class SeasonMemory(nn.Module):
         return [2, *([] if self.columns.part is None else [1]), 1, self.season.kept - 1]
 
     def _smoothed(self, entries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Return sums of the parts of each bin and those after it, `[count, 1, B]`, and how many are known."""
+        """Return sums of the parts of each bin and those after it, `[count, B]`, and how many are known."""
         entries, part = entries[: count + self.season.reach], self.columns.part
         assert part is not None  # there are two seasons
         known = (entries[:, part + 1 : part + 2] > 0).to(torch.float32)
@@ -145,8 +143,7 @@ class SeasonMemory(nn.Module):
         total = values[:count]
         for shift in range(1, self.season.reach + 1):
             total = total + values[shift : shift + count]
-        parts, numbers = torch.split(total, 1, dim=1)
-        return parts, numbers
+        return total[:, 0], total[:, 1]
 
     def _between(self, period: Tensor) -> tuple[Tensor, Tensor]:
         """Return the place to the left of each period's position, `[H + 1, B]`, and how far the position is from it."""

@@ -21,7 +21,6 @@ import torch
 from torch import Tensor, nn
 
 from rillcast_training.model.experts.config import ExpertsConfig
-from rillcast_training.model.experts.sums import total
 
 _NEVER: Final = 1e15  # the relative error of an expert that sleeps
 _TINY: Final = 1e-30
@@ -52,12 +51,10 @@ class ExpertWeights(nn.Module):
     growth: Tensor
     neighbours: Tensor
     evidence: Tensor
-    all_anchors: Tensor
 
     def __init__(self, config: ExpertsConfig, group_of: tuple[int, ...]) -> None:
         super().__init__()
         self.constants = config.constants
-        self.experts = len(config.experts)
         self.levels = [number for number, (base, _) in enumerate(config.experts) if base == "level"]
         growth, prior = torch.tensor(config.prior.growth), torch.tensor(config.prior.relative)
         c = config.constants
@@ -67,7 +64,6 @@ class ExpertWeights(nn.Module):
             "counted_prior": c.prior_errors * prior.unsqueeze(2),
             "growth": c.prior_growth * torch.cat([growth[:1], growth[1:] / growth[:-1]]).reshape(-1, 1, 1),
             "neighbours": _with_neighbours(len(config.anchors), c.neighbour),
-            "all_anchors": torch.ones(2, len(config.anchors)),
             "evidence": c.evidence * torch.tensor(config.anchors, dtype=torch.float32).reshape(-1, 1, 1),
         }
         for name, table in tables.items():
@@ -99,8 +95,9 @@ class ExpertWeights(nn.Module):
         c = self.constants
         unit = torch.ones(1) / scale
         error, reference = errors.error * unit, self._each(errors.reference * unit)
-        usual = self._over_anchors(self.prior * reference)
-        shift = (self._over_anchors(error) + c.prior_shift) / (usual + c.prior_shift)
+        # Not a product of matrices: with a batch of one it adds in another order.
+        usual = (self.prior * reference).sum(dim=0)
+        shift = (error.sum(dim=0) + c.prior_shift) / (usual + c.prior_shift)
         return (error + self.counted_prior * shift) / (reference + c.prior_errors)
 
     def forward(self, relative: Tensor, awake: Tensor, count: Tensor) -> Tensor:
@@ -130,28 +127,31 @@ class ExpertWeights(nn.Module):
         Args:
             errors: Errors before.
             missed: `[A, K, B]` absolute errors of what the experts said of it; of any value where they slept.
-            valid: `[A, 1, B]`, 1 where there was a forecast at all, else 0.
+            valid: `[A, 1, B]` bool, whether there was a forecast at all.
         """
         c = self.constants
-        count = len(self.levels)
-        levels = total(missed[:, self.levels[0] : self.levels[-1] + 1], count, 1) / count
+        levels = missed[:, self.levels[0] : self.levels[-1] + 1].sum(dim=1, keepdim=True) / len(self.levels)
         sums = torch.cat([errors.plain, errors.judged], dim=1)
-        sums = sums + valid * (torch.cat([levels, torch.ones_like(levels)], dim=1) - (1 - c.forget) * sums)
+        sums = torch.where(valid, c.forget * sums + torch.cat([levels, valid.to(levels.dtype)], dim=1), sums)
         plain, judged = torch.split(sums, 1, dim=1)
         return sums, levels + c.reference * plain / judged.clamp(min=1e-9)
-
-    def _over_anchors(self, x: Tensor) -> Tensor:
-        """Return the sum of `[A, K, B]` over the anchors, `[1, K, B]`.
-
-        As a product of matrices of two equal rows, which is quicker than a sum: with a single row its last bits would
-        depend on the batch.
-        """
-        sums = torch.matmul(self.all_anchors, x.flatten(1))
-        return sums[:1].reshape(1, self.experts, -1)
 
     def _each(self, of_groups: Tensor) -> Tensor:
         """Repeat a figure of the groups for their experts."""
         return of_groups[:, self.own]
+
+
+def power(x: Tensor, exponent: int) -> Tensor:
+    """Return `x ** exponent` by squaring: no logarithm, whose last bits may depend on the place in the batch."""
+    result, square = None, x
+    while exponent:
+        if exponent % 2:
+            result = square if result is None else result * square
+        exponent //= 2
+        if exponent:
+            square = square * square
+    assert result is not None  # the exponent is positive
+    return result
 
 
 def _with_neighbours(anchors: int, share: float) -> Tensor:

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from rillcast_training.model.experts.config import ExpertsConfig
-from rillcast_training.model.experts.sums import power
+from rillcast_training.model.experts.weights import power
 
 _LARGEST: Final = 6.0  # width in units of what the trusted experts missed by
 _TINY: Final = 1e-30
@@ -51,7 +51,7 @@ class Misses(NamedTuple):
 
 
 class Learnt(NamedTuple):
-    """What a miss adds to `Misses`, and `[A, 1, B]`, 1 where it counts for loss and quantiles, else 0."""
+    """What a miss adds to `Misses`, and whether it counts for loss and quantiles, `[A, 1, B]` bool."""
 
     added: list[Tensor]
     good: Tensor
@@ -106,7 +106,7 @@ class Widths(nn.Module):
             judged: `[A, 1, B]` number of misses before.
             size: `[A, 1, B]` unit of size of the forecasts.
             miss: `[A, 1, B]` observation minus what the mixture said.
-            valid: `[A, 1, B]`, 1 where there was a forecast, else 0.
+            valid: `[A, 1, B]` bool, whether there was a forecast.
             width: `[1, B]` relative width of the period's phase.
         """
         c = self.constants
@@ -125,8 +125,8 @@ class Widths(nn.Module):
         covered = (above * (1 / c.ramp) + 0.5).clamp(0, 1)
         rate = torch.maximum(torch.full((1,), 0.5) / (judged + 10), self.slowest)
         absolute = miss.abs()
-        added = [absolute, absolute, valid, unit, pinball, rate * (self.levels - covered)]
-        return Learnt(added, valid * (spread > 0).to(torch.float32))
+        added = [absolute, absolute, valid.to(miss.dtype), unit, pinball, rate * (self.levels - covered)]
+        return Learnt(added, valid & (spread > 0))
 
     def kept(self) -> list[tuple[int, float]]:
         """Return runs of columns of `Misses`, and the share of each that is kept at a miss."""
@@ -150,7 +150,7 @@ class Widths(nn.Module):
         """Return how much each unit counts, `[A, 5, B]`, after `judged` misses, `[A, 1, B]`."""
         loss = misses.loss + _TINY
         close = power(loss.amin(dim=1, keepdim=True) / loss, self.constants.unit_power)
-        trust = (loss[:, :1] > _NO_LOSS).to(torch.float32) * (judged / (judged + _PATIENCE))
+        trust = torch.where(loss[:, :1] > _NO_LOSS, judged / (judged + _PATIENCE), 0.0)
         share = self.first_unit + trust * (close - self.first_unit)
         return share / share.sum(dim=1, keepdim=True)
 

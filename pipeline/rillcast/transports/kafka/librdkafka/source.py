@@ -44,6 +44,7 @@ from rillcast.transports.kafka.librdkafka.workarounds import Assigned, close_wit
 log = logging.getLogger(__name__)
 
 _CLOSE_S: Final = 10.0
+_PROBE_S: Final = 3.0  # for an answer of a broker that may be away
 
 
 class LibrdkafkaSource:
@@ -64,6 +65,7 @@ class LibrdkafkaSource:
         self._first_added = 0  # partitions from this number on were added after `open`
         self._changes = 0  # counts changes of which partitions may be handed out
         self._warn = TransientWarnings(settings.bootstrap_servers)
+        self._down_since: float | None = None  # monotonic: when the client lost its last broker
 
     @property
     def name(self) -> str:
@@ -94,10 +96,12 @@ class LibrdkafkaSource:
         """Return the records that are there, waiting at most `timeout_s` for a first one.
 
         Raises:
-            TransportError: The cluster refuses this member for good (topic deleted, not authorised, position expired).
+            TransportError: The cluster refuses this member for good (topic deleted, not authorised, position expired),
+                or no broker has answered for `kafka.request_timeout_s`.
         """
         consumer = self._live()
         self._raise_failure()
+        self._require_brokers(consumer)
         deadline = time.monotonic() + timeout_s
         messages: list[Message] = []
         self._seek_resumed(consumer)
@@ -239,6 +243,20 @@ class LibrdkafkaSource:
         if self._failure is not None:
             raise self._failure
 
+    def _require_brokers(self, consumer: Consumer) -> None:
+        """Ask for an answer where all brokers have been down for a while: without records nothing else would fail.
+
+        The client says that it lost them and not that they are back.
+        """
+        waited_s = self._settings.request_timeout_s
+        if self._down_since is None or time.monotonic() - self._down_since < waited_s:
+            return
+        try:
+            consumer.list_topics(self._topic, timeout=min(_PROBE_S, waited_s))
+        except KafkaException as error:
+            raise failures.unreachable(self._settings.bootstrap_servers, waited_s, error.args[0]) from error
+        self._down_since = None
+
     def _columns(self, messages: Sequence[Message]) -> Polled:
         polled = columns(messages)
         if len(polled):
@@ -296,6 +314,8 @@ class LibrdkafkaSource:
         if is_permanent(error):
             self._failure = self._refused("reading", error)
         else:
+            if error.code() == KafkaError._ALL_BROKERS_DOWN and self._down_since is None:
+                self._down_since = time.monotonic()
             self._warn(error)
 
     def _on_assign(self, consumer: Consumer, partitions: list[TopicPartition]) -> None:

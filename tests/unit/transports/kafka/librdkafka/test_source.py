@@ -1,13 +1,14 @@
-"""A commit is repeated while the group's coordinator moves to another broker, and for no longer."""
+"""A commit is repeated while its coordinator moves, and a poll without records says that the brokers are away."""
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
 from confluent_kafka import KafkaError, KafkaException
 
-from rillcast.errors import TransportError
+from rillcast.errors import TransportError, UnreachableError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.kafka.librdkafka.source import LibrdkafkaSource
 
@@ -60,3 +61,47 @@ def test_a_member_that_is_out_of_its_group_does_not_repeat_its_commit() -> None:
     with pytest.raises(TransportError, match="could not commit"):
         committing(consumer).commit({0: 5})
     assert consumer.commits == 1
+
+
+class Idle:
+    """Has no records; its brokers answer or not."""
+
+    def __init__(self, *, answers: bool) -> None:
+        self._answers = answers
+        self.asked = 0
+
+    def consume(self, _records: int, _timeout_s: float) -> list[Any]:
+        return []
+
+    def poll(self, _timeout_s: float) -> None:
+        return None
+
+    def list_topics(self, _topic: str, timeout: float) -> None:
+        assert timeout <= 3
+        self.asked += 1
+        if not self._answers:
+            raise KafkaException(KafkaError(KafkaError._TRANSPORT))
+
+
+def polling(consumer: Idle) -> LibrdkafkaSource:
+    """Return a source that lost its last broker, and has waited for it since."""
+    source = LibrdkafkaSource(KafkaSettings(bootstrap_servers="127.0.0.1:1", request_timeout_s=0.05), "observations")
+    source._consumer = consumer  # type: ignore[assignment]
+    source._on_error(KafkaError(KafkaError._ALL_BROKERS_DOWN))
+    source.poll(10, 0.0)
+    assert not consumer.asked, "they may be back within the time of a request"
+    time.sleep(0.06)
+    return source
+
+
+def test_an_idle_member_whose_brokers_stay_away_says_so() -> None:
+    with pytest.raises(UnreachableError, match="no broker answered"):
+        polling(Idle(answers=False)).poll(10, 0.0)
+
+
+def test_brokers_that_are_back_are_asked_once() -> None:
+    consumer = Idle(answers=True)
+    source = polling(consumer)
+    for _ in range(3):
+        source.poll(10, 0.0)
+    assert consumer.asked == 1

@@ -34,7 +34,10 @@ def proxied_cluster() -> Iterator[KafkaCluster]:
     if PROGRAMS.missing():
         raise FileNotFoundError("the proxy of the network faults is not built: python -m tests.faults.build (needs Go)")
     with running_toxiproxy(PROGRAMS.folder() / "toxiproxy-server") as proxies:
-        advertise = lambda listener, broker, port: proxies.open(_name(listener, broker), port)  # noqa: E731
+
+        def advertise(listener: str, broker: int, port: int) -> int:
+            return proxies.open(_name(listener, broker), port)
+
         with running_replicas(listeners=_MEMBERS, advertise=advertise) as replicas:
             cluster = KafkaCluster(replicas.bootstrap_servers, replicas=replicas, proxies=proxies)
             try:

@@ -52,9 +52,9 @@ def test_a_training_on_twenty_million_rows_takes_little_memory(table: Path, tmp_
         while process.poll() is None:
             try:
                 most = max(most, private_bytes(process.pid))
-            except FileNotFoundError:
+            except FileNotFoundError:  # it ended between the two looks
                 break
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S)  # between two samples
         assert process.stdout is not None
         report = process.stdout.read()
     assert process.returncode == 0

@@ -17,7 +17,7 @@ from rillcast.engine.late import AllowedLateness
 from rillcast.engine.overdue import watch
 from rillcast.engine.periods import Aggregation
 from rillcast.engine.residents import Limits
-from rillcast.transports.base import Channel, Polled
+from rillcast.transports.base import Channel
 from tests.property.test_oracle import cycle, sizes
 from tests.support import workers
 from tests.support.crashes import Delivery, crash_points, run_once
@@ -173,16 +173,13 @@ def test_a_model_that_takes_over_tells_the_silences_that_come_and_no_other(
     log, other, polled = fill(drawn), OTHER.metadata.model_id, 0
     models = workers.MemoryModels({other: OTHER})
     harness = workers.build(log, per_poll=cycle(polls).__next__, told_overdue=2, models=models)
-    poll = harness.source.poll
 
-    def promoting(max_records: int, timeout_s: float) -> Polled:
+    def promote(_source: MemorySource) -> None:
         nonlocal polled
         polled += 1
         harness.clock.now += 1
         models.wanted = other if polled > at else None
-        return poll(max_records, timeout_s)
 
-    harness.source.poll = promoting  # type: ignore[method-assign]  # this source alone, not its class
-    harness.source.before_poll.extend([lambda _source: None] * 60)
+    harness.source.before_poll.extend([promote] * 60)
     harness.worker.run()
     check(log, RULE, once=True)

@@ -27,7 +27,7 @@ class Collector:
                 self.send_response(200)
                 self.end_headers()
 
-            def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+            def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the name that http.server gives it
                 pass
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

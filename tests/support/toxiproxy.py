@@ -19,6 +19,7 @@ from tests.support.kafka_broker import free_ports
 
 _START_S: Final = 20.0
 _ANSWER_S: Final = 10.0
+_POLL_S: Final = 0.05
 
 
 class Toxiproxy:
@@ -66,7 +67,7 @@ class Toxiproxy:
         data = None if body is None else json.dumps(body).encode()
         url, headers = f"http://127.0.0.1:{self._port}{path}", {"Content-Type": "application/json"}
         request = urllib.request.Request(url, data, headers, method=method)
-        with urllib.request.urlopen(request, timeout=_ANSWER_S) as response:  # noqa: S310
+        with urllib.request.urlopen(request, timeout=_ANSWER_S) as response:  # noqa: S310  loopback
             answer = response.read()
         return json.loads(answer) if answer else None
 
@@ -94,7 +95,7 @@ def running_toxiproxy(program: Path) -> Iterator[Toxiproxy]:
         while not proxies._answers():
             if time.monotonic() > deadline or process.poll() is not None:
                 raise TimeoutError(f"{program} does not answer at port {port} (exit code {process.poll()})")
-            time.sleep(0.05)
+            time.sleep(_POLL_S)
         yield proxies
     finally:
         process.kill()

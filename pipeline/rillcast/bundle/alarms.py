@@ -24,7 +24,9 @@ ALARM_COLUMNS: Final = ("phase", "kind", "strength", "age", "calm", "expected", 
 the direction is down. `strength` and `level` are return periods in periods of the bundle. `age` counts the periods
 since the alarm opened, and `calm` those since the last evidence."""
 KINDS: Final = {1: "spike", 2: "level shift", 3: "drift", 4: "variance", 5: "flat line", 6: "silence"}
-CHANGES: Final = {1: "opened", 3: "closed"}
+OPENS: Final = 1
+CLOSES: Final = 3
+CHANGES: Final = {OPENS: "opened", CLOSES: "closed"}
 """By `phase`, the changes of an alarm."""
 ONE_A_WEEK: Final = "1/week"
 LONGEST_SILENCE: Final = 1_000_000

@@ -107,8 +107,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _run(argv)
     except KeyboardInterrupt as interrupt:
         return _interrupted(interrupt)
-    except Exception:
-        # A library that is being loaded may turn the exception of a signal's handler into an `ImportError` of its own.
+    except ImportError:
+        # A library that is being loaded may turn the exception of a signal's handler into one of these.
         if (by_signal := received()) is None:
             raise
         return _interrupted(by_signal)

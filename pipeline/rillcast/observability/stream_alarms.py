@@ -27,7 +27,7 @@ from prometheus_client.core import GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from rillcast.arrays import FloatArray
-from rillcast.bundle.alarms import ALARM_COLUMNS, CHANGES, described
+from rillcast.bundle.alarms import ALARM_COLUMNS, CLOSES, described
 from rillcast.bundle.bundle import BundleMetadata, Status
 from rillcast.codecs.forecasts.columns import model_name
 from rillcast.engine.late import AlarmChange
@@ -40,7 +40,6 @@ _MOST_OPEN: Final = 10_000
 _MOST_CLOSED: Final = 1_000
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _NO_ALARM: Final = np.zeros(len(ALARM_COLUMNS), np.float32)
-_CLOSED: Final = next(phase for phase, change in CHANGES.items() if change == "closed")
 SEVERITIES: Final = ("critical", "warning")
 
 
@@ -197,7 +196,7 @@ class StreamAlarms(Observer):
                 self._closed.append(self._open.pop(key)._replace(closed=ds))
             return
         seen = _Seen(unique_id, int(events.partitions[row]), alarm.copy(), ds, published.metadata)
-        if alarm[0] == _CLOSED:
+        if alarm[0] == CLOSES:
             self._open.pop(key, None)
             self._closed.append(seen._replace(closed=int(events.ds[row])))
         elif before is not None or len(self._open) < _MOST_OPEN:

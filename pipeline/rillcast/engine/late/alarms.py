@@ -14,13 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from rillcast.arrays import FloatArray, IntArray
-from rillcast.bundle.alarms import ALARM_COLUMNS, CHANGES
+from rillcast.bundle.alarms import ALARM_COLUMNS, CHANGES, CLOSES, OPENS
 from rillcast.bundle.frequency import Frequency
 
 _PHASE, _AGE = ALARM_COLUMNS.index("phase"), ALARM_COLUMNS.index("age")
-_NONE: Final = 0  # phases; the others are keys of `CHANGES`
-_OPENS: Final = 1
-_CLOSES: Final = 3
+_NONE: Final = 0  # phase without an alarm
 
 
 class AlarmChange(NamedTuple):
@@ -66,13 +64,13 @@ class OpenAlarms(NamedTuple):
             alarm: `(n, 8)`, rows of the output `alarm`.
         """
         last = np.flatnonzero(np.append(which[1:] != which[:-1], True)[: which.size])
-        return cls._of(k, which[last], ds[last], alarm[last], none=_CLOSES)
+        return cls._of(k, which[last], ds[last], alarm[last], none=CLOSES)
 
     @classmethod
     def before(cls, k: int, which: IntArray, ds: IntArray, alarm: FloatArray) -> OpenAlarms:
         """Return the alarms before the first of some steps; arguments as those of `after`."""
         first = np.flatnonzero(np.append(True, which[1:] != which[:-1])[: which.size])
-        return cls._of(k, which[first], ds[first], alarm[first], none=_OPENS)
+        return cls._of(k, which[first], ds[first], alarm[first], none=OPENS)
 
     @classmethod
     def _of(cls, k: int, which: IntArray, ds: IntArray, alarm: FloatArray, *, none: int) -> OpenAlarms:
@@ -111,9 +109,9 @@ def changes(rows: IntArray, before: OpenAlarms, after: OpenAlarms, frequency: Fr
         if old == new:
             continue
         if old is not None:
-            found.append(_told(int(rows[stream]), before, stream, _CLOSES))
+            found.append(_told(int(rows[stream]), before, stream, CLOSES))
         if new is not None:
-            found.append(_told(int(rows[stream]), after, stream, _OPENS))
+            found.append(_told(int(rows[stream]), after, stream, OPENS))
     return found
 
 

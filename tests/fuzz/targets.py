@@ -12,8 +12,8 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final
 
@@ -39,6 +39,8 @@ from rillcast.reading.times import MAX_DS, MIN_DS
 from rillcast.transports.base import Headers
 from rillcast.transports.file import dead_letter_lines
 from rillcast.transports.file.readers import CsvReader
+from tests.fuzz import doors, stored
+from tests.fuzz.target import Target
 from tests.support.formats import format_of, mock_registry, writer_of
 from tests.support.hostile import HOSTILE, NOON_MS, polled, record
 from tests.support.toy import ToyGraph
@@ -46,21 +48,6 @@ from tests.support.toy import ToyGraph
 _MOMENT: Final = (MIN_DS.timestamp() * 1000, MAX_DS.timestamp() * 1000)
 _MODEL_ID: Final = re.compile('"model_id":"[^"]*"')
 _LONGEST_SEED: Final = 2_000
-
-
-@dataclass(frozen=True)
-class Target:
-    """Something that takes bytes from outside.
-
-    Attributes:
-        run: Raises if a promise is broken.
-        seeds: Honest inputs, and some that are known to be bad.
-        share: Share of the inputs of a long run.
-    """
-
-    run: Callable[[bytes], None]
-    seeds: Sequence[bytes]
-    share: float
 
 
 def _decoding(decoder: ObservationDecoder, good: bytes, good_headers: Headers = ()) -> Callable[[bytes], None]:
@@ -292,5 +279,7 @@ def targets() -> dict[str, Target]:
         "cloudevents": _cloudevent(),
         "dead_letters": Target(_line, [line, b'{"key": null, "value": "", "headers": {"a": ["1", "2"]}}'], 0.05),
         "csv": Target(_csv, [b"unique_id,ds,y\na,2024-05-01,1.5\nb,0,\n", b'unique_id,ds,y\n"a\n""b",1,nan\n'], 0.03),
-        "bundle": Target(_bundle, _bundle_seeds(), 0.02),
+        "bundle": Target(_bundle, _bundle_seeds(), 0.02, 150),
+        **stored.targets(),
+        **doors.targets(),
     }

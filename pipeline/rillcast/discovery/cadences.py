@@ -6,6 +6,7 @@ Owns: which streams belong together, and the tables. Does not know: how records 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -138,8 +139,8 @@ def _cadences(codes: IntArray, ds: IntArray) -> dict[int, str]:
     same = (np.diff(codes[order]) == 0) & (np.diff(ds[order]) > 0)
     later, before, owner = ds[order][1:][same], ds[order][:-1][same], codes[order][1:][same]
     found: dict[int, str] = {}
-    starts = np.flatnonzero(np.diff(owner, prepend=-1))
-    for first, end in zip(starts.tolist(), [*starts[1:].tolist(), owner.size], strict=True):
+    borders = np.flatnonzero(np.diff(owner, prepend=-1, append=-1)).tolist()  # none where no stream has two times
+    for first, end in itertools.pairwise(borders):
         if end - first < _STEPS:
             continue
         frequency = frequency_of(later[first:end], before[first:end])

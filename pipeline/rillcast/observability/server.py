@@ -29,6 +29,7 @@ from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 import orjson
 from prometheus_client import CollectorRegistry, make_wsgi_app
+from prometheus_client.exposition import choose_encoder
 
 from rillcast.errors import SettingsError
 from rillcast.observability.api import ReadApi
@@ -74,6 +75,7 @@ _SECURITY_HEADERS: Final = [
 ]
 _IDLE_CONNECTION_S: Final = 10
 _MOST_CONNECTIONS: Final = 64
+_MOST_PARAMETERS: Final = 16
 _STOP_POLL_S: Final = 0.1
 _STOP_TIMEOUT_S: Final = 5.0
 
@@ -211,7 +213,8 @@ class HttpServer:
         def begin(status: str, headers: list[tuple[str, str]], *_error: Any) -> Any:
             began[:] = status, headers
 
-        body = b"".join(self._metrics({**environ, "REQUEST_METHOD": "GET"}, begin))
+        accept = _readable(environ.get("HTTP_ACCEPT", ""))
+        body = b"".join(self._metrics({**environ, "REQUEST_METHOD": "GET", "HTTP_ACCEPT": accept}, begin))
         status, headers = began
         start_response(status, [*headers, ("Content-Length", str(len(body)))])
         return [] if environ["REQUEST_METHOD"] == "HEAD" else [body]
@@ -234,6 +237,8 @@ class HttpServer:
                 return self._probe(self._health.startup())
         if self._group is None:
             return _not_found(path, "this server has metrics and probes only")
+        if query.count("&") >= _MOST_PARAMETERS:
+            return _json(HTTPStatus.BAD_REQUEST, {"error": f"more than {_MOST_PARAMETERS} parameters"})
         if path == "/":
             return self._files["index.html"]
         if path.startswith(_STATIC):
@@ -328,6 +333,15 @@ def _page_files() -> dict[str, _Answer]:
         if suffix in _MEDIA_TYPES:
             files[file.name] = _Answer(HTTPStatus.OK, _MEDIA_TYPES[suffix], file.read_bytes())
     return files
+
+
+def _readable(accept: str) -> str:
+    """Return the `Accept` header of a scrape; one with a version that is no number counts as none at all."""
+    try:
+        choose_encoder(accept)
+    except (TypeError, ValueError):  # prometheus_client compares the version without a look at it
+        return ""
+    return accept
 
 
 def _found(found: bool, document: Mapping[str, Any]) -> _Answer:

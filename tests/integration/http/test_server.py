@@ -70,6 +70,21 @@ def test_metrics_come_from_the_given_registry(running: Running) -> None:
     assert b"python_info" not in body
 
 
+def test_a_scrape_whose_wanted_version_is_no_number_is_answered_in_the_usual_form(running: Running) -> None:
+    connection = http.client.HTTPConnection("127.0.0.1", running.server.port, timeout=10)
+    with contextlib.closing(connection):
+        connection.request("GET", "/metrics", headers={"Accept": "application/openmetrics-text; version=1x.0"})
+        answer = connection.getresponse()
+        assert answer.status == 200
+        assert b"rillcast_events_total 7.0" in answer.read()
+
+
+@pytest.mark.parametrize("path", ["/api/streams", "/api/members/streams", "/api/v1/streams"])
+def test_too_many_parameters_are_refused(running: Running, path: str) -> None:
+    status, document = running.ask_json(f"{path}?{'&'.join(['find=a'] * 17)}")
+    assert (status, document) == (400, {"error": "more than 16 parameters"})
+
+
 def test_readiness_names_the_condition_that_fails(running: Running) -> None:
     running.health.started = running.health.assigned = True
 

@@ -56,6 +56,12 @@ def test_several_numbers_are_streams_of_their_own() -> None:
     assert proposal.choice.values["model"] == "universal:1min"
 
 
+def test_streams_of_one_time_each_have_no_cadence() -> None:
+    proposal = found({"unique_id": f"s{n % 2}", "ds": START_S * 1_000, "y": n} for n in range(6))
+    assert proposal.profile.frequency is None
+    assert streams(proposal) == {"s0", "s1"}
+
+
 @pytest.mark.parametrize("per_s", [1_000, 1_000_000])
 def test_a_time_without_a_telling_name_is_found_by_its_digits(per_s: int) -> None:
     """A topic that was loaded at once has times far from those of its records; seconds could be other numbers."""

@@ -42,6 +42,10 @@ _DASHBOARDS_PAGE: Final = """\
 `python -m deploy.generate` makes this page from the same code.
 `tests/integration/http/test_prometheus_live.py` asks every query of a running service through a real Prometheus, and
 writes pages that show the dashboards into `build/dashboards/`.
+`tests/unit/deploy/test_dashboards.py` compares the JSON with Grafana's own types, its foundation SDK.
+
+A panel of members has five curves, however many there are: three that stand out over the time that is shown, the
+median of all, and the other end.
 """
 _MADE: Final = "# Made by `python -m deploy.generate` from deploy/prometheus/rules; do not edit.\n"
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.grafana.model import Dashboard, Panel, Query, Row
-from deploy.grafana.queries import ALARMS, RESTARTS, ROLL_OUTS, quantile, quantiles, rate
+from deploy.grafana.queries import ALARMS, RESTARTS, ROLL_OUTS, quantile, quantiles, rate, spread
 
 HEALTH: Final = Dashboard(
     uid="rillcast-health",
@@ -92,9 +92,9 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Lag by partition",
-                    "One curve that climbs alone is one hot key or one slow member.",
+                    "The three with the most. One curve that climbs alone is one hot key or one slow member.",
                     "short",
-                    (Query('sum by (partition) (rillcast_source_lag_records{job="$job"})', "{{partition}}"),),
+                    spread('sum by (partition) (rillcast_source_lag_records{job="$job"})', "partition"),
                 ),
                 Panel(
                     "Age of an event when its forecast was published",
@@ -110,23 +110,21 @@ HEALTH: Final = Dashboard(
             (
                 Panel(
                     "Partitions by member",
-                    "An uneven share is normal for a moment, after a rebalance.",
+                    "The three with the most. An uneven share is normal for a moment, after a rebalance.",
                     "short",
-                    (Query('rillcast_partitions{job="$job"}', "{{instance}}"),),
-                    stack=True,
+                    spread('rillcast_partitions{job="$job"}'),
                 ),
                 Panel(
                     "Restoring by member",
-                    "Partitions whose state is not yet as of the committed offset.",
+                    "Partitions whose state is not yet as of the committed offset: the three with the most.",
                     "short",
-                    (Query('rillcast_partitions_restoring{job="$job"}', "{{instance}}"),),
-                    stack=True,
+                    spread('rillcast_partitions_restoring{job="$job"}'),
                 ),
                 Panel(
                     "Age of the process",
-                    "A sawtooth is a loop of restarts.",
+                    "The three that were youngest. A sawtooth is a loop of restarts.",
                     "s",
-                    (Query('time() - process_start_time_seconds{job="$job"}', "{{instance}}"),),
+                    spread('time() - process_start_time_seconds{job="$job"}', lowest=True),
                 ),
             ),
         ),
@@ -145,20 +143,17 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "State written",
-                    "Bytes per second handed to the state store.",
+                    "Bytes per second that members hand to the state store: the three that write most.",
                     "Bps",
-                    (Query(rate("rillcast_state_written_bytes_total", "instance"), "{{instance}}"),),
+                    spread(rate("rillcast_state_written_bytes_total", "instance")),
                 ),
                 Panel(
                     "Time to restore a partition",
-                    "From assignment to the first live event; mean since each member's start.",
+                    "From assignment to the first live event; mean since a member's start. The three slowest.",
                     "s",
-                    (
-                        Query(
-                            'rillcast_restore_duration_seconds_sum{job="$job"}'
-                            ' / (rillcast_restore_duration_seconds_count{job="$job"} > 0)',
-                            "{{instance}}",
-                        ),
+                    spread(
+                        'rillcast_restore_duration_seconds_sum{job="$job"}'
+                        ' / (rillcast_restore_duration_seconds_count{job="$job"} > 0)'
                     ),
                 ),
             ),
@@ -168,9 +163,10 @@ HEALTH: Final = Dashboard(
             (
                 Panel(
                     "Swap pending",
-                    "Time for which a promoted model has not taken over. Above an hour: see RillcastModelSwapStuck.",
+                    "Longest time for which a promoted model has not taken over in a member, by table of models. "
+                    "Above an hour: see RillcastModelSwapStuck.",
                     "s",
-                    (Query('rillcast_model_swap_pending_seconds{job="$job"}', "{{instance}} {{model}}"),),
+                    (Query('max by (model) (rillcast_model_swap_pending_seconds{job="$job"})', "pending {{model}}"),),
                     width=6,
                 ),
                 Panel(
@@ -218,20 +214,20 @@ HEALTH: Final = Dashboard(
                 ),
                 Panel(
                     "Streams",
-                    "Streams that have state, and those that have it in two partitions.",
+                    "Streams that have state, and those that have it in two partitions, over all members.",
                     "short",
                     (
-                        Query('rillcast_streams{job="$job"}', "{{instance}} {{model}}"),
-                        Query('rillcast_split_streams{job="$job"}', "{{instance}} {{model}} split"),
+                        Query('sum by (job) (rillcast_streams{job="$job"})', "streams"),
+                        Query('sum by (job) (rillcast_split_streams{job="$job"})', "split"),
                     ),
                 ),
                 Panel(
                     "Memory",
-                    "Memory of the process, and of the states on the device.",
+                    "Memory of the three largest processes, and of the most states that a member has on its device.",
                     "bytes",
                     (
-                        Query('process_resident_memory_bytes{job="$job"}', "{{instance}} process"),
-                        Query('rillcast_state_bytes{job="$job"}', "{{instance}} {{model}} states"),
+                        *spread('process_resident_memory_bytes{job="$job"}'),
+                        Query('max(sum by (instance) (rillcast_state_bytes{job="$job"}))', "states, most"),
                     ),
                 ),
             ),

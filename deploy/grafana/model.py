@@ -2,8 +2,8 @@
 
 Owns: the JSON of a panel, and its place. Does not know: which panels there are (`dashboards.py`).
 Invariants: panels of a row share its height and are laid out from left to right; every query has the variables
-`$job` (the service) and `$__rate_interval` (at least four scrapes) only. Rows are repeated for every chosen service,
-so `$job` is one service in a panel, and a regular expression of all of them in an annotation.
+`$job` (the service), `$__rate_interval` (at least four scrapes) and `$__range` (what is shown) only. Rows are repeated
+for every chosen service, so `$job` is one service in a panel, and a regular expression of all of them in an annotation.
 """
 
 from __future__ import annotations

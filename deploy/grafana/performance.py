@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Final
 
 from deploy.grafana.model import Dashboard, Panel, Query, Row
-from deploy.grafana.queries import RESTARTS, ROLL_OUTS, quantiles, rate
+from deploy.grafana.queries import RESTARTS, ROLL_OUTS, quantiles, rate, spread
+
+
+def _by_member(part: str, whole: str) -> str:
+    """Return the query of the ratio of two counters of each member, where the second moves."""
+    return f"{rate(part, 'instance')} / on (instance) ({rate(whole, 'instance')} > 0)"
+
 
 PERFORMANCE: Final = Dashboard(
     uid="rillcast-performance",
@@ -56,42 +62,21 @@ PERFORMANCE: Final = Dashboard(
             (
                 Panel(
                     "CPU per event",
-                    "All threads of the process; a member can use about one core.",
+                    "All threads of the process; a member can use about one core. The three that use most.",
                     "s",
-                    (
-                        Query(
-                            rate("process_cpu_seconds_total", "instance")
-                            + " / on (instance) "
-                            + rate("rillcast_events_total", "instance"),
-                            "{{instance}}",
-                        ),
-                    ),
+                    spread(_by_member("process_cpu_seconds_total", "rillcast_events_total")),
                 ),
                 Panel(
                     "Engine time per event",
-                    "The model, with gather and scatter of its rows.",
+                    "The model, with gather and scatter of its rows. The three slowest members.",
                     "s",
-                    (
-                        Query(
-                            rate("rillcast_step_duration_seconds_sum", "instance")
-                            + " / on (instance) "
-                            + rate("rillcast_events_total", "instance"),
-                            "{{instance}}",
-                        ),
-                    ),
+                    spread(_by_member("rillcast_step_duration_seconds_sum", "rillcast_events_total")),
                 ),
                 Panel(
                     "Events per call of the model",
-                    "Small batches at low load, large ones at high load.",
+                    "Small batches at low load, large ones at high load. The three members with the most.",
                     "short",
-                    (
-                        Query(
-                            rate("rillcast_events_total", "instance")
-                            + " / on (instance) "
-                            + rate("rillcast_model_calls_total", "instance"),
-                            "{{instance}}",
-                        ),
-                    ),
+                    spread(_by_member("rillcast_events_total", "rillcast_model_calls_total")),
                 ),
             ),
         ),
@@ -133,20 +118,17 @@ PERFORMANCE: Final = Dashboard(
                 ),
                 Panel(
                     "CPU",
-                    "Cores in use.",
+                    "Cores in use by the three members that use most.",
                     "short",
-                    (Query(rate("process_cpu_seconds_total", "instance"), "{{instance}}"),),
+                    spread(rate("process_cpu_seconds_total", "instance")),
                 ),
                 Panel(
                     "State per stream",
-                    "On the device, spare rows included.",
+                    "On the device, spare rows included. The three members with the most.",
                     "bytes",
-                    (
-                        Query(
-                            'sum by (instance) (rillcast_state_bytes{job="$job"})'
-                            ' / (sum by (instance) (rillcast_streams{job="$job"}) > 0)',
-                            "{{instance}}",
-                        ),
+                    spread(
+                        'sum by (instance) (rillcast_state_bytes{job="$job"})'
+                        ' / (sum by (instance) (rillcast_streams{job="$job"}) > 0)'
                     ),
                 ),
             ),

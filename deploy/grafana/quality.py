@@ -8,40 +8,46 @@ from deploy.grafana.model import Dashboard, Panel, Query, Row
 from deploy.grafana.queries import ALARMS, RESTARTS, ROLL_OUTS, by_horizon, rate, ratio
 
 
-def _to_naive(prefix: str, by: str) -> str:
-    """Return mean error by horizon over mean seasonal-naive error, which is scored at the next period only."""
-    scored = f'sum by ({by}) (rate({prefix}scored_forecasts_total{{job="$job", horizon="1"}}[1h]))'
-    naive = f"{rate(f'{prefix}naive_error_total', by, '1h')} / ({scored} > 0)"
-    error = ratio(f"{prefix}forecast_error_total", f"{prefix}scored_forecasts_total", f"{by}, horizon")
+def _to_naive(prefix: str, by: str, horizon: str) -> str:
+    """Return mean error over mean seasonal-naive error, which is scored at the next period only."""
+    naive = ratio(f"{prefix}naive_error_total", f"{prefix}scored_forecasts_total", by, "1")
+    each = by if horizon else f"{by}, horizon"
+    error = ratio(f"{prefix}forecast_error_total", f"{prefix}scored_forecasts_total", each, horizon)
     return f"{error} / on ({by}) group_left () ({naive})"
 
 
-def _scores(prefix: str, by: str, whose: str, help_: str) -> tuple[Panel, ...]:
-    legend, each = f"{whose}, {{{{horizon}}}} ahead", f"{by}, horizon"
+def _scores(prefix: str, by: str, whose: str, help_: str, horizon: str = "") -> tuple[Panel, ...]:
+    """Return the panels of the scores by a label, at one horizon or with a curve for each."""
     scored = f"{prefix}scored_forecasts_total"
     label = by.partition(",")[0].removesuffix("_id")
+    title = f"by {label}, next period" if horizon else f"by {label}"
+
+    def curves(expr: str) -> Query:
+        return Query(expr, whose) if horizon else by_horizon(expr, f"{whose}, {{{{horizon}}}} ahead")
+
+    each = by if horizon else f"{by}, horizon"
     return (
         Panel(
-            f"Error against seasonal naive by {label}",
+            f"Error against seasonal naive {title}",
             f"Below 1: better than the value of a season ago. {help_}",
             "short",
-            (by_horizon(_to_naive(prefix, by), legend),),
+            (curves(_to_naive(prefix, by, horizon)),),
         ),
         Panel(
-            f"Coverage by {label}",
+            f"Coverage {title}",
             f"Share of observations inside the outer interval. {help_}",
             "percentunit",
             (
-                by_horizon(ratio(f"{prefix}covered_forecasts_total", scored, each), legend),
+                curves(ratio(f"{prefix}covered_forecasts_total", scored, each, horizon)),
                 Query('job:rillcast_nominal_coverage:ratio{job="$job"}', "nominal"),
             ),
             bounds=(0, 1),
         ),
         Panel(
-            f"Quantile loss by {label}",
+            f"Quantile loss {title}",
             f"In units of each model's own scale. {help_}",
             "short",
-            (by_horizon(ratio(f"{prefix}pinball_loss_total", scored, each), legend),),
+            (curves(ratio(f"{prefix}pinball_loss_total", scored, each, horizon)),),
         ),
     )
 
@@ -156,6 +162,7 @@ QUALITY: Final = Dashboard(
                 "model_id",
                 "{{model_id}}",
                 "Over an hour, by the model that made the forecast: shows the effect of a roll-out.",
+                horizon="1",
             ),
         ),
         Row(

@@ -6,6 +6,8 @@ from typing import Final
 
 from deploy.grafana.model import Annotation, Query
 
+OUTSTANDING: Final = 3  # members with a name and a curve of their own
+
 
 def quantile(level: float, histogram: str, by: str = "") -> str:
     """Return the query of a quantile of a histogram."""
@@ -18,14 +20,33 @@ def quantiles(histogram: str) -> tuple[Query, ...]:
     return tuple(Query(quantile(level, histogram), f"p{100 * level:g}") for level in (0.5, 0.9, 0.99))
 
 
-def rate(counter: str, by: str = "job", over: str = "$__rate_interval") -> str:
-    """Return the query of a counter's rate."""
-    return f'sum by ({by}) (rate({counter}{{job="$job"}}[{over}]))'
+def rate(counter: str, by: str = "job", over: str = "$__rate_interval", horizon: str = "") -> str:
+    """Return the query of a counter's rate, at one horizon or over all."""
+    chosen = f', horizon="{horizon}"' if horizon else ""
+    return f'sum by ({by}) (rate({counter}{{job="$job"{chosen}}}[{over}]))'
 
 
-def ratio(part: str, whole: str, by: str) -> str:
+def spread(expr: str, by: str = "instance", *, lowest: bool = False) -> tuple[Query, ...]:
+    """Return five curves in place of one for each member: three that stand out, the median and the other end.
+
+    Args:
+        expr: One value for each member.
+        by: Label that names a member, or a partition.
+        lowest: Whether low values stand out; high ones by default.
+    """
+    pick, extreme, far, name = ("bottomk", "min", "max", "highest") if lowest else ("topk", "max", "min", "lowest")
+    # Chosen once, over all that is shown: `topk` by itself chooses at every point, and curves would be in pieces.
+    chosen = f"{pick}({OUTSTANDING}, {extreme}_over_time(({expr})[$__range:] @ end()))"
+    return (
+        Query(f"{expr} and on ({by}) {chosen}", f"{{{{{by}}}}}"),
+        Query(f"quantile(0.5, {expr})", "median"),
+        Query(f"{far}({expr})", name),
+    )
+
+
+def ratio(part: str, whole: str, by: str, horizon: str = "") -> str:
     """Return the query of the ratio of two counters over an hour, where the second moves."""
-    return f"{rate(part, by, '1h')} / ({rate(whole, by, '1h')} > 0)"
+    return f"{rate(part, by, '1h', horizon)} / ({rate(whole, by, '1h', horizon)} > 0)"
 
 
 def by_horizon(expr: str, legend: str = "{{horizon}} ahead") -> Query:

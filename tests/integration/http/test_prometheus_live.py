@@ -153,7 +153,7 @@ def events(process: ServiceProcess) -> float:
 
 def asked(expression: str) -> str:
     """Fill in Grafana's variables."""
-    return expression.replace("$job", "rillcast").replace("$__rate_interval", "10s")
+    return expression.replace("$job", "rillcast").replace("$__rate_interval", "10s").replace("$__range", "5m")
 
 
 def answers(live: Live, dashboard: Dashboard) -> dict[str, list[tuple[str, list[dict[str, Any]]]]]:

@@ -12,7 +12,7 @@ import pytest
 from deploy.grafana.dashboards import DASHBOARDS
 from deploy.grafana.model import Dashboard
 from deploy.grafana.queries import OUTSTANDING, spread
-from tests.support.ci import in_ci
+from tests.support.ci import cannot_run
 from tests.support.paths import ROOT
 
 # The newer classes are for the API of Kubernetes; files for import and provisioning are of this one.
@@ -79,8 +79,7 @@ def test_the_lowest_stand_out_where_low_is_bad() -> None:
 def schema() -> Any:
     """Grafana's schema, as its foundation SDK has it."""
     if importlib.util.find_spec("grafana_foundation_sdk") is None:
-        reason = "grafana-foundation-sdk is not installed; `make test` installs it before"
-        (pytest.fail if in_ci() else pytest.skip)(reason)
+        cannot_run("grafana-foundation-sdk is not installed; `make test` installs it before")
     return importlib.import_module("tests.support.grafana_schema")
 
 

@@ -65,6 +65,13 @@ class OtherRecordsError(RolloutRefusedError):
     """A model publishes records of another kind than the serving model, so that consumers would notice the change."""
 
 
+class OutOfMemoryError(RillcastError):
+    """The memory that this process may have is used up. Nothing after the last commit counts."""
+
+    retriable = True
+    exit_code = 5
+
+
 class NoForecastError(RillcastError):
     """A file was read to its end and gave no forecast: none of its records could be used, or it has none."""
 

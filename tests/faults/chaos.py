@@ -106,7 +106,9 @@ def full_plan(task: Task) -> Plan:
         others = dict.fromkeys(REPLICA_FAULTS, max(1, task.kills // 25))
     elif task.brokers == "proxied":
         others = dict.fromkeys(NETWORK_FAULTS, max(1, task.kills // 25))
-    others[Fault.STOP] = max(1, task.kills // 12)
+    # New kinds come last, so that a seed keeps the schedule of the others.
+    others |= {Fault.STOP: max(1, task.kills // 12), Fault.STOP_ALL: max(1, task.kills // 25)}
+    others[Fault.CLOCK] = max(2, task.kills // 12)
     return Plan(task.seed, task.kills, task.events, others=others)
 
 

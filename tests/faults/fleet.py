@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from rillcast.errors import TransportError
+from tests.support import stepped_clock
 from tests.support.service_process import ServiceProcess
 
 _DYNAMIC: Final = frozenset({2, 4})
@@ -40,11 +41,16 @@ class Member:
         self._settings = dict(settings) | {"state.path": self._folder / "state"}
         if number not in _DYNAMIC and number != GUEST:
             self._settings["kafka.group_instance_id"] = f"member-{number}"
-        self.stopped = False
+        self._clock = self._folder / "clock"
+        self.step_clock(0)
         self.process = self._start()
 
     def _start(self) -> ServiceProcess:
-        return ServiceProcess(self._settings, self._folder)
+        return ServiceProcess(self._settings, self._folder, command=stepped_clock.command(self._clock))
+
+    def step_clock(self, seconds: int) -> None:
+        """Let the wall clock of its processes be off by some seconds from now on."""
+        stepped_clock.step(self._clock, seconds)
 
     def restart(self) -> None:
         """Start a process in the place of one that has ended."""

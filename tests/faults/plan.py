@@ -26,6 +26,8 @@ class Fault(enum.Enum):
     KILL_IN_RESTORE = "kill, and again during the restore that follows"
     KILL_IN_REBALANCE = "kill during a rebalance"
     STOP = "SIGSTOP past the session time-out, then SIGCONT"
+    STOP_ALL = "SIGSTOP of all members past the session time-out, then SIGCONT"
+    CLOCK = "the wall clock of a member stepped by a day"
     BROKER_HARD = "broker killed and started on its data"
     BROKER_CLEAN = "broker stopped and started"
     MEMBERS = "another number of members"
@@ -143,7 +145,7 @@ class Plan:
             Fault.KILL_IN_REBALANCE: rng.uniform(0.0, 0.3),
             Fault.STOP: rng.choice((0.0, 6.0)),  # 6 s more: past the transaction's time-out as well
             Fault.TWO_BROKERS: rng.choice((6.0, 14.0)),
-        }.get(fault, 0.0)
+        }.get(Fault.STOP if fault is Fault.STOP_ALL else fault, 0.0)
         return Step(at, fault, rng.random(), delay_s)
 
     def members_at(self, at: int) -> int:

@@ -29,6 +29,7 @@ from tests.faults.watch import ClusterWatch, surely
 from tests.support.kafka_cluster import KafkaCluster, unique
 from tests.support.kafka_leaders import Leaders
 from tests.support.kafka_replicas import KafkaReplicas
+from tests.support.stepped_clock import DAY_S
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +41,10 @@ _TRANSACTION_S: Final = 10.0
 _HANGING_S: Final = 4 * _TRANSACTION_S
 _LOOK_S: Final = 1.0
 _MAX_AHEAD: Final = 30_000  # enough to keep members busy
+# A broker refuses records of members whose clock is more than an hour ahead where they bring their own time.
+_BROKERS_TIME: Final[dict[str, object]] = {"message_timestamp_type": "LogAppendTime"}
 _STATE_TOPIC: Final[dict[str, object]] = {
+    **_BROKERS_TIME,
     # Everything but the newest records is old after a second, and what was deleted is forgotten soon after.
     "cleanup_policy": "compact",
     "segment_ms": 1_000,
@@ -62,11 +66,11 @@ class Run:
         self._load = load
         group = unique("chaos")
         self._input = cluster.create_topic("observations", PARTITIONS)
-        self._output = cluster.create_topic("forecasts", PARTITIONS, message_timestamp_type="LogAppendTime")
-        self._letters = cluster.create_topic("dead-letters")
+        self._output = cluster.create_topic("forecasts", PARTITIONS, **_BROKERS_TIME)
+        self._letters = cluster.create_topic("dead-letters", 1, **_BROKERS_TIME)
         self._state = cluster.create_topic("state", PARTITIONS, **_STATE_TOPIC)
         self._state_folder = folder
-        self._alarms = cluster.create_topic("alarms", PARTITIONS) if load.alarms is not None else None
+        self._alarms = cluster.create_topic("alarms", PARTITIONS, **_BROKERS_TIME) if load.alarms is not None else None
         settings: dict[str, object] = {
             **({} if "models" in load.settings else {"model": model}),
             "kafka.client": combination.client,
@@ -248,6 +252,11 @@ class Run:
                 self._restart_broker(hard=step.fault is Fault.BROKER_HARD)
             case Fault.STOP:
                 self._stop_and_wake(step)
+            case Fault.STOP_ALL:
+                self._stop_all(step)
+            case Fault.CLOCK:
+                days = 1 if step.draw * 1_000 % 1 < 0.5 else -1
+                self._fleet.choose(step.draw).step_clock(days * DAY_S)
             case Fault.LEADER_IN_RESTORE:
                 self._move_leaders_in_restore(step)
             case fault if fault in REPLICA_FAULTS:
@@ -336,6 +345,24 @@ class Run:
         finally:
             member.process.send(signal.SIGCONT)
         self.until(lambda: self._watch.members() == count, "the woken member to be back")
+
+    def _stop_all(self, step: Step) -> None:
+        """Stop every member until the group has none, perhaps until their transactions have ended too."""
+        members = list(self._fleet.members.values())
+        self.until(lambda: self._watch.members() == len(members), f"{len(members)} members at rest")
+        for member in members:
+            member.process.send(signal.SIGSTOP)
+        try:
+            self.until(lambda: self._watch.members() == 0, "the group without members")
+            until = time.monotonic() + step.delay_s
+            self.until(lambda: time.monotonic() >= until, "the transactions of the stopped members to time out")
+        finally:
+            for member in members:
+                member.process.send(signal.SIGCONT)
+        before = self.committed
+        self.feed_on()
+        self.until(lambda: self.committed > before or self.all_committed, "the woken members to go on")
+        self.until(lambda: self._watch.members() == len(members), "the woken members to be back")
 
     def _restart_broker(self, *, hard: bool) -> None:
         broker = self._cluster.broker

@@ -19,9 +19,10 @@ from rillcast.transports.base import Assignment, AssignmentListener, Channel, He
 
 @dataclass
 class Clock:
-    """Seconds that pass only when a test says so."""
+    """Seconds that pass only when a test says so; the wall clock is off by as many as it was stepped."""
 
     now: float = 0.0
+    stepped_s: float = 0.0
 
     def __call__(self) -> float:
         return self.now

@@ -213,7 +213,7 @@ def build(
         idle_s=idle_s,
         overdue_periods=overdue_periods,
         clock=clock,
-        wall_clock_ms=lambda: round(clock.now * 1000),
+        wall_clock_ms=lambda: round((clock.now + clock.stepped_s) * 1000),
     )
     return Harness(worker, source, sink, registry, health, clock, next(iter(stores.values())))
 

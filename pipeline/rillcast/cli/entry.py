@@ -19,7 +19,7 @@ from typing import Final
 
 from rillcast.cli.lazy import LazyParser
 from rillcast.cli.signals import Interrupted, interruptible, keep_exit_code, received
-from rillcast.errors import OutputError, RillcastError, SettingsError, TransportError
+from rillcast.errors import OutOfMemoryError, OutputError, RillcastError, SettingsError, TransportError
 from rillcast.observability import logs
 
 COMMANDS: Final[Mapping[str, str]] = {
@@ -48,6 +48,14 @@ COMMANDS: Final[Mapping[str, str]] = {
 INTERRUPTED: Final = 130  # 128 + SIGINT, as in shells
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
+# What ONNX Runtime says, on a GPU too, and Python of a thread that gets no stack.
+_NO_MEMORY: Final = (
+    "Failed to allocate memory",
+    "bad allocation",
+    "std::bad_alloc",
+    "out of memory",
+    "start new thread",
+)
 _EXTRA_OF: Final = {
     "torch": "training",
     "matplotlib": "training",
@@ -128,6 +136,12 @@ def _run(argv: Sequence[str] | None) -> int:
         if extra is None or args is None:
             raise
         return _fail(SettingsError(f"`{args.command}` needs {error.name}: pip install 'rillcast[{extra}]'"))
+    except MemoryError as error:
+        return _fail(_out_of_memory(error))
+    except RuntimeError as error:  # of native code and of threads
+        if not any(words in str(error) for words in _NO_MEMORY):
+            raise
+        return _fail(_out_of_memory(error))
     except BrokenPipeError:
         _discard_output()  # the reader of our standard output left (`| head`)
         return 1
@@ -140,6 +154,14 @@ def _run(argv: Sequence[str] | None) -> int:
             raise
         _discard_output()
         return _fail(OutputError(f"{error.filename or 'standard output'}: {error.strerror}"))
+
+
+def _out_of_memory(error: Exception) -> OutOfMemoryError:
+    why = (str(error).splitlines() or ["no memory is left"])[0]
+    return OutOfMemoryError(
+        f"out of memory: {why}; raise the limit (of the container, ulimit -v), add members, or bound the streams "
+        f"(state.max_streams_per_partition, state.idle_ttl_s)"
+    )
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:

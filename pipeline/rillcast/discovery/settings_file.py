@@ -12,6 +12,7 @@ from typing import Any, Final
 import msgspec
 
 _WIDTH: Final = 100
+_DELETE: Final = "\x7f"
 
 
 def write(values: Mapping[str, Any], why: Mapping[str, str], head: Sequence[str]) -> str:
@@ -45,9 +46,11 @@ def _table(path: str, table: Mapping[str, Any], why: str) -> str:
 
 
 def _comment(text: str) -> str:
+    text = "".join(sign if sign >= " " and sign != _DELETE else " " for sign in text)  # TOML has no others in comments
     return "".join(f"# {line}\n" for line in textwrap.wrap(text, _WIDTH)) if text else ""
 
 
 def _value(value: Any) -> str:
-    # Text, numbers, truth values and lists of them are written alike in JSON and TOML, but for escaped surrogates.
-    return msgspec.json.encode(value).decode()
+    # Text, numbers, truth values and lists of them are written alike in JSON and TOML, but for escaped surrogates, and
+    # one character that TOML escapes.
+    return msgspec.json.encode(value).decode().replace(_DELETE, "\\u007f")

@@ -66,6 +66,7 @@ class ModelRetention:
         self._settings = settings
         self._clock = clock
         self._wall_clock_ms = wall_clock_ms
+        self._started_ms = wall_clock_ms() - round(clock() * 1000)
         self._claimed: dict[int, _Claimed] = {}
         self._look_at = clock() + settings.snapshot_interval_s
 
@@ -90,7 +91,9 @@ class ModelRetention:
 
     def claim_for(self, partition: int, model: ServedModel) -> Claim:
         """Return the claim of a model that takes over a partition, possibly from a model that has not claimed it."""
-        claimed, now_ms = self._claimed[partition], self._wall_clock_ms()
+        # A clock that was stepped gives two times. Where something began takes the later one, and its end (`_expired`)
+        # the earlier one: a step may keep state for longer, and never removes it too early.
+        claimed, now_ms = self._claimed[partition], max(self._wall_clock_ms(), self._steady_ms())
         serving = self._router.model_of(partition)
         pages = {**claimed.others, serving.model_id: serving.residents.num_pages(partition)}
         claim = claimed.claim or Claim(serving.model_id, now_ms)
@@ -131,5 +134,9 @@ class ModelRetention:
         claim = self._claimed[partition].claim
         if not self._settings.superseded_ttl_s or claim is None:
             return ()
-        expired_ms = self._wall_clock_ms() - self._settings.superseded_ttl_s * 1000
+        expired_ms = min(self._wall_clock_ms(), self._steady_ms()) - self._settings.superseded_ttl_s * 1000
         return [model_id for model_id, each in claim.before.items() if each.at_ms <= expired_ms]
+
+    def _steady_ms(self) -> int:
+        """Return the time since the epoch by the clock's state at the start, whatever steps it made since."""
+        return self._started_ms + round(self._clock() * 1000)

@@ -15,7 +15,10 @@ Invariant: row 0 is scratch. Padding reads and writes it; no stream gets it.
 from __future__ import annotations
 
 import os
+import resource
+import sys
 from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -28,6 +31,7 @@ from rillcast.engine.device import IR_VERSION, OPSET, Device
 from rillcast.errors import SlotError
 
 _MAX_ROOM: Final = 2**26  # rows; a process that needs more is misconfigured
+_STATM: Final = Path("/proc/self/statm")
 
 
 def room(specs: Sequence[StateSpec], device: Device, host_bytes: int, least: int) -> int:
@@ -42,8 +46,17 @@ def room(specs: Sequence[StateSpec], device: Device, host_bytes: int, least: int
     if device.name != "cpu":
         return least
     row_bytes = sum(spec.row_bytes for spec in specs) + host_bytes
-    rows = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // row_bytes
+    rows = min(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), _address_space()) // row_bytes
     return max(least, min(_MAX_ROOM, rows))
+
+
+def _address_space() -> int:
+    """Return half of the address space in bytes that `ulimit -v` leaves this process; the rest is for all else."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    if limit == resource.RLIM_INFINITY or not _STATM.exists():
+        return sys.maxsize
+    taken = int(_STATM.read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    return max(0, limit - taken) // 2
 
 
 class Slab:

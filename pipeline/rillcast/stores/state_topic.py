@@ -103,5 +103,7 @@ def wanted_config(max_message_bytes: int) -> dict[str, str]:
         "segment.bytes": str(_SEGMENT_BYTES),
         "segment.ms": str(_SEGMENT_MS),
         "min.cleanable.dirty.ratio": str(_DIRTY_RATIO),
+        # With the members' own time a broker refuses pages of a member whose clock is an hour ahead.
+        "message.timestamp.type": "LogAppendTime",
         "max.message.bytes": str(max(DEFAULT_MAX_MESSAGE_BYTES, max_message_bytes + _BATCH_OVERHEAD_BYTES)),
     }

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import errno
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from rillcast.bundle.registry.model_registry import ModelRegistry
 from tests.support.ci import cannot_run
 from tests.support.kafka_cluster import KafkaCluster, unique
-from tests.support.service_process import service
+from tests.support.service_process import ServiceProcess, service
 from tests.support.toy import unroll, write_toy
 from tests.support.workers import observation
 
@@ -48,54 +51,134 @@ def fill(disk: Path) -> Path:
     return filler
 
 
-def test_a_full_disk_under_the_local_store_ends_the_service_and_a_restart_goes_on(
-    kafka: KafkaCluster, tmp_path: Path
-) -> None:
-    topic, output = kafka.create_topic("observations"), kafka.create_topic("forecasts")
-    group = unique("group")
-    with small_disk(tmp_path / "disk", "4m") as disk:
-        settings: dict[str, object] = {
-            "model": write_toy(tmp_path / "model.onnx"),
-            "kafka.bootstrap_servers": kafka.bootstrap_servers,
-            "kafka.group_id": group,
+@dataclass
+class Stream:
+    """One stream of a topic, the group that serves it, and what is right."""
+
+    kafka: KafkaCluster
+    folder: Path
+
+    def __post_init__(self) -> None:
+        self.topic, self.output = self.kafka.create_topic("observations"), self.kafka.create_topic("forecasts")
+        self.group = unique("group")
+        self.fed = 0
+        self.settings: dict[str, object] = {
+            "model": write_toy(self.folder / "model.onnx"),
+            "kafka.bootstrap_servers": self.kafka.bootstrap_servers,
+            "kafka.group_id": self.group,
             "kafka.group_instance_id": "member",
             "kafka.session_timeout_s": 6,
             "kafka.request_timeout_s": 5,
-            "input.topic": topic,
-            "output.topic": output,
-            "dead_letters.topic": kafka.create_topic("dead-letters"),
+            "input.topic": self.topic,
+            "output.topic": self.output,
+            "dead_letters.topic": self.kafka.create_topic("dead-letters"),
+            "state.topic": self.kafka.create_topic("state", cleanup_policy="compact"),
             "worker.delivery": "exactly_once",
             "worker.commit_interval_s": 0.1,
-            "state.store": "local",
-            "state.path": disk / "state",
             "state.snapshot_interval_s": 0.1,
             "state.snapshot_max_interval_s": 0.1,
         }
 
-        def put(first: int) -> None:
-            numbers = range(first, first + EVENTS)
-            kafka.produce(topic, [observation("s", n + 1, ds=n) for n in numbers], [b"s"] * EVENTS)
+    def feed(self) -> None:
+        """Append the next observations."""
+        numbers = range(self.fed, self.fed + EVENTS)
+        self.kafka.produce(self.topic, [observation("s", n + 1, ds=n) for n in numbers], [b"s"] * EVENTS)
+        self.fed += EVENTS
 
-        def committed() -> int:
-            return sum(kafka.committed(group, topic).values())
+    def serve(self) -> contextlib.AbstractContextManager[ServiceProcess]:
+        return service(self.settings, self.folder)
 
-        put(0)
-        with service(settings, tmp_path) as process:
-            process.wait_until(lambda: committed() == EVENTS, "the first events")
+    def wait(self, process: ServiceProcess) -> None:
+        """Wait until everything that was fed is committed."""
+        committed = self.kafka.committed
+        process.wait_until(lambda: sum(committed(self.group, self.topic).values()) == self.fed, "every event")
+
+    def finish(self) -> None:
+        """Serve more observations, to a clean end."""
+        with self.serve() as process:
+            self.feed()
+            self.wait(process)
+            assert process.stop() == 0
+
+    def check(self, lines: Iterable[bytes | None] | None = None) -> None:
+        """Hold the published records against what is right: none is lost, doubled or wrong."""
+        if lines is None:
+            lines = [record.value for record in self.kafka.read_all(self.output)]
+        published = [json.loads(line or b"") for line in lines]
+        forecasts = [(each["source"]["offset"], int(each["quantiles"]["0.5"][0])) for each in published]
+        assert sorted(forecasts) == list(enumerate(unroll(range(1, self.fed + 1))))
+
+
+def last_line(process: ServiceProcess) -> str:
+    """Return the end of the log of a process that has ended with a code after which a restart may help."""
+    assert process.wait() == 5, process.log[-4000:]
+    assert "Traceback" not in process.log
+    return process.log.splitlines()[-1]
+
+
+def test_a_full_disk_under_the_local_store_ends_the_service_and_a_restart_goes_on(
+    kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    stream = Stream(kafka, tmp_path)
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        stream.settings |= {"state.store": "local", "state.path": disk / "state"}
+        stream.feed()
+        with stream.serve() as process:
+            stream.wait(process)
             filler = fill(disk)
-            put(EVENTS)
-            assert process.wait() == 5, process.log[-4000:]
-            last = process.log.splitlines()[-1]
+            stream.feed()
+            last = last_line(process)
             assert last.startswith(f"rillcast: error: state store {disk / 'state'}"), last
             assert "No space left on device" in last
-        with service(settings, tmp_path) as process:  # still full
-            assert process.wait() == 5, process.log[-4000:]
-            assert "Traceback" not in process.log
+        with stream.serve() as process:  # still full
+            last_line(process)
         filler.unlink()
-        with service(settings, tmp_path) as process:
-            put(2 * EVENTS)
-            process.wait_until(lambda: committed() == 3 * EVENTS, "every event")
-            assert process.stop() == 0
-    published = [json.loads(record.value or b"") for record in kafka.read_all(output)]
-    forecasts = [(each["source"]["offset"], int(each["quantiles"]["0.5"][0])) for each in published]
-    assert sorted(forecasts) == list(enumerate(unroll(range(1, 3 * EVENTS + 1)))), "none is lost, doubled or wrong"
+        stream.finish()
+    stream.check()
+
+
+def test_a_full_disk_under_the_file_of_forecasts_ends_the_service_and_a_restart_goes_on(
+    kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    stream = Stream(kafka, tmp_path)
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        del stream.settings["output.topic"], stream.settings["worker.delivery"]
+        stream.settings |= {"output.path": disk / "forecasts.jsonl", "dead_letters.path": disk / "dead-letters.jsonl"}
+        stream.feed()
+        with stream.serve() as process:
+            stream.wait(process)
+            filler = fill(disk)
+            for _ in range(10):  # more than the last block of the file takes
+                stream.feed()
+            last = last_line(process)
+            assert last == f"rillcast: error: forecasts file {disk / 'forecasts.jsonl'}: No space left on device", last
+        with stream.serve() as process:  # still full
+            last_line(process)
+        filler.unlink()
+        stream.finish()
+        lines = (disk / "forecasts.jsonl").read_bytes().splitlines()
+    # What was written and not committed is written again: at least once.
+    stream.check(dict.fromkeys(lines))
+
+
+def test_a_full_disk_under_the_cache_of_models_ends_the_start_and_a_restart_goes_on(
+    kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    stream = Stream(kafka, tmp_path)
+    registry = ModelRegistry.at(str(tmp_path / "registry"))
+    now = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
+    manifest, _ = registry.push(Path(str(stream.settings["model"])).read_bytes(), now)
+    registry.promote(manifest.model_id, now)
+    with small_disk(tmp_path / "disk", "4m") as disk:
+        stream.settings |= {"model": f"{tmp_path / 'registry'}@live", "model_cache": disk / "models"}
+        filler = fill(disk)
+        stream.feed()
+        with stream.serve() as process:
+            last = last_line(process)
+            assert last.startswith(f"rillcast: error: model_cache {disk / 'models'}"), last
+            assert "No space left on device; free some room" in last
+        filler.unlink()
+        stream.finish()
+        fill(disk)
+        stream.finish()  # what is in the cache needs no room
+    stream.check()

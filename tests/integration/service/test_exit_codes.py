@@ -12,8 +12,10 @@ import pytest
 
 from rillcast.cli.commands.run import serve_as_member
 from rillcast.settings import InputSettings, KafkaSettings, OutputSettings, Settings
+from tests.support.hostile import NOON_MS
 from tests.support.kafka_broker import free_ports
 from tests.support.toy import write_toy
+from tests.support.workers import observation
 
 DEADLINE_S = 60.0
 COMMAND = """
@@ -73,3 +75,37 @@ def test_nor_does_it_change_that_of_a_worker(tmp_path: Path) -> None:
     worker.start()
     worker.join(DEADLINE_S)
     assert worker.exitcode == 3
+
+
+MEMORY = """
+import gc, os, resource, sys
+from pathlib import Path
+from rillcast import cli
+
+few, many, out, memory = sys.argv[1:]
+flags = ["run", "--model", "universal:1h", "--device", "cpu", "--http.enabled", "false", "--output.path", out]
+assert cli.main([*flags, "--input.path", few]) == 0  # loads every library
+gc.collect()
+taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+resource.setrlimit(resource.RLIMIT_AS, (taken + int(memory), resource.RLIM_INFINITY))
+sys.exit(cli.main([*flags, "--input.path", many]))
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space is that of Linux")
+def test_a_run_that_may_have_no_more_memory_ends_in_one_line_and_leaves_the_results_of_the_run_before(
+    tmp_path: Path,
+) -> None:
+    few, many, out = (tmp_path / name for name in ("few.jsonl", "many.jsonl", "forecasts.jsonl"))
+    for path, streams in ((few, 10), (many, 10_000)):
+        path.write_bytes(b"\n".join(observation(f"s{n}", 1.0, ds=NOON_MS) for n in range(streams)))
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, str(few), str(many), str(out), str(24 * 2**20)],
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE_S,
+    )
+    assert done.returncode == 5, done.stderr[-3000:]
+    assert done.stderr.splitlines()[-1].startswith("rillcast: error: out of memory: "), done.stderr[-3000:]
+    assert "Traceback" not in done.stderr
+    assert len(out.read_bytes().splitlines()) == 10

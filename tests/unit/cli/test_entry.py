@@ -172,3 +172,35 @@ def test_without_descriptors_a_command_ends_in_one_line(
     assert code == 5
     message = "rillcast: error: numpy/ma/extras.py: Too many open files; raise the limit of descriptors (ulimit -n)\n"
     assert capsys.readouterr().err == message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        RuntimeError("can't start new thread"),
+        RuntimeError("[ONNXRuntimeError] : 6 : BFCArena::AllocateRawInternal Failed to allocate memory\nat 0x1"),
+    ],
+)
+def test_without_memory_a_command_ends_in_one_line(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted(_argv: object) -> None:
+        raise error
+
+    monkeypatch.setattr("argparse.ArgumentParser.parse_args", lambda _self, argv: exhausted(argv))
+    assert cli.main(["config"]) == 5
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(
+        f"rillcast: error: out of memory: {str(error).splitlines()[0] if str(error) else 'no memory'}"
+    )
+    assert "ulimit -v" in line
+
+
+def test_another_fault_of_a_library_is_none_of_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(_argv: object) -> None:
+        raise RuntimeError("no such thing")
+
+    monkeypatch.setattr("argparse.ArgumentParser.parse_args", lambda _self, argv: broken(argv))
+    with pytest.raises(RuntimeError, match="no such thing"):
+        cli.main(["config"])

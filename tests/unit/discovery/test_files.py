@@ -221,8 +221,8 @@ def test_a_file_that_is_no_input_is_refused(text: str, found: str, capsys: pytes
 
 
 def test_a_settings_file_is_read_back_whatever_its_values() -> None:
-    values = {"model": 'a"b\\c\n😀', "kafka.request_timeout_s": 1.5, "http.enabled": False, "input.topic": "t"}
-    why = {"model": "for " + "very " * 40 + "good reasons", "input.topic": "x"}
+    values = {"model": 'a"b\\c\n😀\x7f\x01', "kafka.request_timeout_s": 1.5, "http.enabled": False, "input.topic": "t"}
+    why = {"model": "for " + "very " * 40 + "good reasons", "input.topic": "x\x7f\x01\x00y"}
     Path("odd.toml").write_text(write(values, why, ["head", "", "more"]), encoding="utf-8")
     read = load(Path("odd.toml"))
     assert (read.model, read.kafka.request_timeout_s, read.http.enabled, read.input.topic) == tuple(values.values())

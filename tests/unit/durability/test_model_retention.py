@@ -111,6 +111,18 @@ def test_it_is_removed_when_it_was_superseded_for_that_long_and_not_before(caplo
     assert service.shelf.claims[0].before == {}
 
 
+@pytest.mark.parametrize("stepped_s", [86_400.0, -86_400.0])
+@pytest.mark.parametrize("at", [10, 30])  # before another model took over, and after it
+def test_a_step_of_the_clock_never_removes_it_early(at: int, stepped_s: float) -> None:
+    service = Service()
+
+    def step() -> None:
+        service.clock.stepped_s = stepped_s
+
+    service.run(TTL_S + 15, {at: step, 20: service.promote("new")})
+    assert service.stored == {"old", "new"}
+
+
 def test_it_is_removed_although_no_event_comes() -> None:
     service = Service()
     service.run(40, {20: service.promote("new")})

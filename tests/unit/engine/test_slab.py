@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import os
 import resource
+import sys
+from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
@@ -120,6 +122,15 @@ def test_room_on_a_cpu_fills_memory_only_when_it_is_used() -> None:
     slab.clear(np.arange(256, dtype=np.int64))
     assert not slab.ensure(rows)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < physical // 1024 // 10
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the limit of address space is that of Linux")
+def test_room_is_half_of_what_a_limit_of_address_space_leaves(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = int(Path("/proc/self/statm").read_text().split()[0]) * os.sysconf("SC_PAGE_SIZE")
+    monkeypatch.setattr(resource, "getrlimit", lambda _which: (taken + 2**30, resource.RLIM_INFINITY))
+    rows = room(SPECS, Device("cpu"), host_bytes=16, least=1)
+    row_bytes = sum(spec.row_bytes for spec in SPECS) + 16
+    assert 0.8 * 2**29 < rows * row_bytes <= 2**29
 
 
 def test_room_on_another_device_is_the_need() -> None:

@@ -16,7 +16,7 @@ from typing import Final, NamedTuple
 
 from rillcast.bundle.registry.model_registry import ModelRegistry, check
 from rillcast.bundle.registry.records import LIVE, is_model_id
-from rillcast.errors import BundleError, SettingsError
+from rillcast.errors import OutputError, SettingsError
 
 # The name follows the last @. It has no dot, which would begin a file's suffix.
 _REFERENCE: Final = re.compile(r"(?P<registry>.+)@(?P<name>[A-Za-z0-9_-]+)")
@@ -60,7 +60,8 @@ def locate(model: str, cache: Path) -> str:
 
     Raises:
         RegistryError: The registry does not have the model, or does not answer.
-        BundleError: The model breaks the contract, or the cache cannot be written.
+        BundleError: The model breaks the contract.
+        OutputError: The cache cannot be written.
         SettingsError: The address cannot be used.
     """
     reference = parse(model)
@@ -92,6 +93,6 @@ def _write(path: Path, data: bytes) -> None:
         finally:
             written.unlink(missing_ok=True)
     except OSError as error:
-        raise BundleError(
-            "readable", f"{path}: {error.strerror or error}; set model_cache to another folder"
+        raise OutputError(
+            f"model_cache {path}: {error.strerror or error}; free some room, or set model_cache to another folder"
         ) from error

@@ -53,9 +53,15 @@ def not_committed(bootstrap_servers: str, topic: str, group_id: str, cause: obje
 
 def not_delivered(bootstrap_servers: str, failed: int, first: object) -> DeliveryError:
     """Return the error for records that the brokers did not accept."""
+    remedy = "restart from the last commit"
+    if "timestamp" in str(first).lower():
+        remedy = (
+            "set the clocks of this machine and of the brokers, which differ by more than the topic takes "
+            "(message.timestamp.after.max.ms), or alter the topic to message.timestamp.type=LogAppendTime"
+        )
     return DeliveryError(
         f"kafka {bootstrap_servers}: {failed} published records were not delivered, the first because of: {first}; "
-        f"their input must not be committed, so restart from the last commit"
+        f"their input must not be committed, so {remedy}"
     )
 
 

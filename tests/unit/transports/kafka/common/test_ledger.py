@@ -19,3 +19,11 @@ def test_every_check_raises_the_first_reason_and_the_count_until_the_ledger_is_c
     ledger.clear()
     ledger.raise_failure()
     assert ledger.rejected, "the sink still asks after its abort"
+
+
+@pytest.mark.parametrize("said", ["Broker: Invalid timestamp", "[Error 32] InvalidTimestampError: out of range"])
+def test_a_time_that_the_broker_refuses_is_a_matter_of_clocks(said: str) -> None:
+    ledger = FailureLedger("broker:9092")
+    ledger.note(said, rejected=True)
+    with pytest.raises(DeliveryError, match=r"set the clocks .*message\.timestamp\.type=LogAppendTime"):
+        ledger.raise_failure()

@@ -76,7 +76,8 @@ def test_forward_over_a_sequence_equals_step_by_step(
     stepped = run_steps(forecaster, list(ds), list(y))
     for stream in range(len(events)):
         advanced = set()
-        for segment in segments(ds[stream] // HOUR_MS, y[stream], season=config.seasons[0], max_gap=config.max_gap):
+        season, max_gap, rule = config.seasons[0], config.max_gap, config.fill
+        for segment in segments(ds[stream] // HOUR_MS, y[stream], season=season, max_gap=max_gap, rule=rule):
             length = len(segment.periods)
             batch = collate([Window(segment, 0, length, None, 1.0, fresh=False)], config, [np.arange(length)])
             with torch.no_grad():

@@ -13,6 +13,7 @@ import torch
 from rillcast_training.export import parity
 from rillcast_training.export.bundle import export
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
+from rillcast_training.model.lags import MEDIAN
 
 HOUR_MS = 3_600_000
 
@@ -29,6 +30,7 @@ def small_config(**changes: Any) -> ForecasterConfig:
         "cell": "gru",
         "hidden": 6,
         "layers": 1,
+        "fill": MEDIAN,
     }
     return ForecasterConfig(**(options | changes))
 

@@ -1,4 +1,4 @@
-"""The checkpoint of a training that release 0.1.0 was killed in: this code ends the run as that release did."""
+"""What release 0.1.0 trained, or was killed in training, goes on as it did there."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 
 import rillcast
 from rillcast import cli
+from rillcast_training.export.restore import restore
+from rillcast_training.model.lags import SEASON
 from tests.support import releases
 from tests.support.releases import V0_1_0
 
@@ -33,3 +35,7 @@ def test_an_interrupted_training_is_ended_as_it_would_have_been(tmp_path: Path) 
     assert (before["epoch"], after["epoch"]) == (1, 2)
     assert after["history"][0] == before["history"][0], "the first epoch was not run again"
     np.testing.assert_allclose(forecast_of(model), forecast_of(releases.model()), rtol=1e-4)
+
+
+def test_the_module_of_a_bundle_fills_missing_values_as_its_graph_does() -> None:
+    assert restore(releases.model()).config.fill == SEASON

@@ -169,7 +169,7 @@ def test_the_views_of_a_forecaster_agree_on_covariates() -> None:
                 *(torch.from_numpy(part) for part in covariates),
             )  # fmt: skip
         stepped.append(found.forecast[0])
-    found_contexts = segments(periods, y, season=4, max_gap=config.max_gap, covariates=given)
+    found_contexts = segments(periods, y, season=4, max_gap=config.max_gap, rule=config.fill, covariates=given)
     assert len(found_contexts) == 2
     for context in found_contexts:
         length = len(context.periods)

@@ -5,8 +5,8 @@ Owns: the form of a data set for the rest of training, and how a series' events 
 (`rillcast_training.data.datasets`), models, windows, splits.
 
 Invariant: `segments` treats events as `Forecaster.step` does. Late and repeated events drop out, a gap beyond `max_gap`
-starts a new segment, a period without an observation takes its seasonal value. So the network trains on the inputs that
-it sees in service.
+starts a new segment, and the rule that fills a period without an observation is its own
+(`rillcast_training.model.lags`). So the network trains on the inputs that it sees in service.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ from rillcast_training.data.covariates import SeriesCovariates, Wanted, of_serie
 from rillcast_training.data.outlying import iso, outlying_rows
 from rillcast_training.data.scratch import Scratch
 from rillcast_training.model.features import MAX_ABS_Y
+from rillcast_training.model.lags import fill
 
 log = logging.getLogger(__name__)
 
@@ -255,6 +256,7 @@ def segments(
     *,
     season: int,
     max_gap: int,
+    rule: str,
     covariates: SeriesCovariates | None = None,
 ) -> list[Segment]:
     """Split one series' events, in order of arrival, into segments.
@@ -264,6 +266,7 @@ def segments(
         y: `[n]` observations; NaN, or beyond `MAX_ABS_Y`, is missing.
         season: Periods in the main season, which fills gaps.
         max_gap: Longest gap, in periods, within a segment.
+        rule: What fills a period without an observation, one of `rillcast_training.model.lags.FILLS`.
         covariates: Covariates of the same events.
     """
     if not len(periods):
@@ -271,7 +274,7 @@ def segments(
     newest = np.maximum.accumulate(periods)
     advancing = np.flatnonzero(np.concatenate([[True], periods[1:] > newest[:-1]]))
     breaks = np.flatnonzero(np.diff(periods[advancing]) > max_gap) + 1
-    found = [_segment(rows, periods[rows], y[rows], season) for rows in np.split(advancing, breaks)]
+    found = [_segment(rows, periods[rows], y[rows], season, rule) for rows in np.split(advancing, breaks)]
     if covariates is None:
         return found
     return [replace(segment, covariates=covariates.take(segment.rows)) for segment in found]
@@ -286,7 +289,11 @@ def seasonal_scale(segment: Segment, season: int, until_period: int) -> tuple[fl
 
 
 def _segment(
-    rows: npt.NDArray[np.int64], periods: npt.NDArray[np.int64], y: npt.NDArray[np.float32], season: int
+    rows: npt.NDArray[np.int64],
+    periods: npt.NDArray[np.int64],
+    y: npt.NDArray[np.float32],
+    season: int,
+    rule: str,
 ) -> Segment:
     observed = np.abs(y) <= MAX_ABS_Y  # False for NaN
     offsets = periods - periods[0]
@@ -295,7 +302,6 @@ def _segment(
     grid = truth.copy()
     first = int(offsets[observed][0]) if observed.any() else len(grid)
     grid[:first] = 0.0
-    for period in np.flatnonzero(np.isnan(grid)):
-        grid[period] = grid[period - season] if period - season >= first else grid[period - 1]
+    fill(grid, offsets, observed, season, rule)
     known = np.maximum(0, offsets - first + 1)
     return Segment(rows, periods, observed, known, grid, truth)

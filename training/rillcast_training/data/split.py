@@ -137,7 +137,14 @@ def _cause(one: Series, config: ForecasterConfig, validation: float) -> str:
 
 
 def _segments(one: Series, config: ForecasterConfig) -> list[Segment]:
-    return segments(one.periods, one.y, season=config.seasons[0], max_gap=config.max_gap, covariates=one.covariates)
+    return segments(
+        one.periods,
+        one.y,
+        season=config.seasons[0],
+        max_gap=config.max_gap,
+        rule=config.fill,
+        covariates=one.covariates,
+    )
 
 
 def _targets(segment: Segment, horizon: int) -> IntArray:

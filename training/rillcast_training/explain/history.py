@@ -4,14 +4,14 @@ Owns: which events make up a forecast's past, and how a change of one observatio
 are taken. Does not know: attribution, files, bundles.
 
 Invariant: `History.sequences` with the stream's own observations are the sequences that training would see. Periods
-without an observation follow the observation that fills them: the rule of `rillcast_training.data.series.segments`,
-applied to positions instead of values.
+without an observation follow the observations that fill them (`rillcast_training.model.lags`).
 """
 
 from __future__ import annotations
 
 import datetime as dt
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import numpy as np
@@ -23,7 +23,9 @@ from rillcast.bundle.frequency import parse
 from rillcast.errors import DataError
 from rillcast_training.data.series import Series, segments
 from rillcast_training.data.windows import Window, collate
+from rillcast_training.model.features import MAX_ABS_Y
 from rillcast_training.model.forecaster import ForecasterConfig, Sequences
+from rillcast_training.model.lags import fill
 
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
@@ -43,12 +45,13 @@ class History:
     periods: npt.NDArray[np.int64]
     y: npt.NDArray[np.float32]
     longer: int
-    _positions: Sequences
+    _config: ForecasterConfig
+    _sequences: Sequences
 
     @property
     def covariates(self) -> dict[str, npt.NDArray[np.float32]]:
         """The inputs `x`, `[T, C]`, and `future`, `[T, F, H]`, of the events, if the forecaster takes them."""
-        given = {"x": self._positions.x, "future": self._positions.future}
+        given = {"x": self._sequences.x, "future": self._sequences.future}
         return {name: values[0].numpy() for name, values in given.items() if values is not None}
 
     @property
@@ -62,12 +65,16 @@ class History:
         Args:
             y: `[S, T]`; values where the stream has no observation are not read. Gradients flow through.
         """
-        rows = len(y)
-        values = torch.cat([torch.zeros(rows, 1), y], dim=1)  # position 0: before the first observation
-        grid = values[:, self._positions.grid[0].to(torch.int64)]
+        rows, config = len(y), self._config
+        offsets = self.periods - self.periods[0]
+        values = [torch.zeros(rows)] * (int(offsets[-1]) + 1)
+        for event in self.observed:
+            values[offsets[event]] = y[:, event]
+        fill(values, offsets, np.isfinite(self.y), config.seasons[0], config.fill)
+        grid = torch.cat([torch.zeros(rows, config.context - 1), torch.stack(values, dim=1)], dim=1)
         others: dict[str, Any] = {
             name: None if tensor is None else tensor.expand(rows, *tensor.shape[1:])
-            for name, tensor in self._positions._asdict().items()
+            for name, tensor in self._sequences._asdict().items()
             if name != "grid"
         }
         return Sequences(grid=grid, **others)
@@ -86,24 +93,20 @@ def history_of(series: Series, config: ForecasterConfig, *, at: int | None = Non
         DataError: the stream has no observation by then.
     """
     end = len(series.periods) if at is None else int(np.searchsorted(series.periods, at, side="right"))
-    parts = segments(series.periods[:end], series.y[:end], season=config.seasons[0], max_gap=config.max_gap)
+    split = partial(segments, season=config.seasons[0], max_gap=config.max_gap, rule=config.fill)
+    parts = split(series.periods[:end], series.y[:end])
     if not parts or not parts[-1].observed.any():
         raise DataError(f"stream {series.unique_id!r}: no observation at or before the time to explain")
     rows = parts[-1].rows
     longer = max(0, len(rows) - limit) if limit is not None else 0
     rows = rows[longer:]
-    periods, y = series.periods[rows], np.where(np.abs(series.y[rows]) < np.inf, series.y[rows], np.float32(np.nan))
+    periods, y = series.periods[rows], series.y[rows]
+    y = np.where(np.abs(y) <= MAX_ABS_Y, y, np.float32(np.nan))
     covariates = None if series.covariates is None else series.covariates.take(rows)
-    (marked,) = segments(
-        periods,
-        np.where(np.isnan(y), np.nan, 1 + np.arange(len(y))).astype(np.float32),
-        season=config.seasons[0],
-        max_gap=config.max_gap,
-        covariates=covariates,
-    )
-    window = Window(marked, 0, len(periods), None, 1.0, fresh=False)
+    (segment,) = split(periods, y, covariates=covariates)
+    window = Window(segment, 0, len(periods), None, 1.0, fresh=False)
     batch = collate([window], config, [np.array([len(periods) - 1])])
-    return History(series.unique_id, periods, y.astype(np.float32), longer, batch.sequences)
+    return History(series.unique_id, periods, y, longer, config, batch.sequences)
 
 
 def find(series: list[Series], unique_id: str) -> Series:

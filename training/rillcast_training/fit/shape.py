@@ -11,6 +11,7 @@ from rillcast_training.export.restore import restore
 from rillcast_training.fit.options import TrainOptions
 from rillcast_training.model.features import default_context, default_seasons
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
+from rillcast_training.model.lags import MEDIAN
 
 
 def forecaster_shape(options: TrainOptions) -> ForecasterConfig:
@@ -42,6 +43,7 @@ def forecaster_shape(options: TrainOptions) -> ForecasterConfig:
             calendar=options.calendar,
             dropout=options.dropout,
             alarms=options.alarms,
+            fill=MEDIAN,
         )
         Forecaster(config)
     except ValueError as error:

@@ -99,12 +99,16 @@ class Parts(NamedTuple):
             levels: Q.
             centre: Index of the middle level.
         """
+        return self.middle if levels == 1 else torch.cat(self.by_level(levels, centre), dim=-1)
+
+    def by_level(self, levels: int, centre: int) -> list[Tensor]:
+        """Return `quantiles` as a tensor `[B, P]` for each level."""
         if levels == 1:
-            return self.middle
+            return [self.middle]
         rows = torch.chunk(self.scale * self.distances, levels - 1, dim=-1)
         below = [self.middle - row for row in rows[:centre]]
         above = [self.middle + row for row in rows[centre:]]
-        return torch.cat([*below, self.middle, *above], dim=-1)
+        return [*below, self.middle, *above]
 
 
 def anchor_horizons(horizon: int) -> tuple[int, ...]:
@@ -129,6 +133,7 @@ class QuantileTracker(nn.Module):
     sideways_at_anchors: Tensor
     at_anchors: Tensor
     distances_at_anchors: Tensor
+    quantiles_at_anchors: Tensor
 
     def __init__(self, horizon: int, levels: tuple[float, ...]) -> None:
         super().__init__()
@@ -174,6 +179,7 @@ class QuantileTracker(nn.Module):
             "sideways_at_anchors": torch.kron(sideways, anchors),
             "at_anchors": columns,
             "distances_at_anchors": (others + columns).reshape(-1),
+            "quantiles_at_anchors": (torch.arange(self.num_levels).unsqueeze(1) * horizon + columns).reshape(-1),
         }.items():
             self.register_buffer(name, values.contiguous(), persistent=False)
 
@@ -274,23 +280,23 @@ class QuantileTracker(nn.Module):
         """Return `[B, Q P]` quantiles in the stream's own unit, not decreasing along Q."""
         return parts.quantiles(self.num_levels, self.middle)
 
-    def by_horizon(self, parts: Parts) -> Tensor:
-        """Return `[B, H, Q]` quantiles of all horizons in the stream's own unit."""
-        return self.quantiles(parts).reshape(-1, self.num_levels, self.horizon).transpose(1, 2)
+    def by_horizon(self, quantiles: Tensor) -> Tensor:
+        """Return quantiles of all horizons, `[B, Q H]`, as `[B, H, Q]`."""
+        return quantiles.reshape(-1, self.num_levels, self.horizon).transpose(1, 2)
 
     def remember(
-        self, tracks: Tracks, own: Parts, published: Parts, period: Tensor, row: Tensor | None = None
+        self, tracks: Tracks, own: Parts, published: Tensor, period: Tensor, row: Tensor | None = None
     ) -> Tracks:
         """Store a new forecast until it is resolved.
 
         Args:
             tracks: State before.
             own: The model's forecasts at the anchors.
-            published: The corrected forecasts at the anchors.
+            published: `[B, Q K]` the corrected quantiles at the anchors, in the stream's own unit.
             period: `[B]` int64, the newest period.
             row: As in `resolve`.
         """
-        new = self.records(self.quantiles(own), self.quantiles(published), self.labels(own.scale, period))
+        new = self.records(*own.by_level(self.num_levels, self.middle), published, self.labels(own.scale, period))
         new = new.reshape(-1, self.num_anchors, self.width)
         return tracks._replace(pending=put(tracks.pending, self._indices(self.issued_in_row, row, period), new))
 
@@ -301,7 +307,7 @@ class QuantileTracker(nn.Module):
             scale: `[B, 1]` in the stream's own unit.
             period: `[B]` int64, the period of issue.
         """
-        return torch.cat([scale, self._stamp(period)], dim=1).repeat_interleave(self.num_anchors, dim=1)
+        return torch.cat([scale] * self.num_anchors + [self._stamp(period)] * self.num_anchors, dim=1)
 
     def rows(self, pending: Tensor) -> Tensor:
         """Return `[B * E, 2 Q + 2]`, a row per entry."""

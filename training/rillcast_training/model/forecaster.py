@@ -5,8 +5,7 @@ training, ONNX (`rillcast_training.export.bundle` traces `step`), or where rows 
 
 State of a stream, one row each, in this order; a row of zeros is a stream never seen:
     clock    int64 [2]       newest period; periods known since the segment began plus one (0 = never seen)
-    lags     float32 [L]     values by period, newest last, in the stream's unit; a period without an observation holds
-                             its seasonal value, a period before the known ones the newest value
+    lags     float32 [L]     values by period, newest last, in the stream's unit (rillcast_training.model.lags)
     hidden   float32 [..]    the cells' state, layers next to each other; other cells name others (`cell` of an LSTM)
     probes   float32 [E, W]  pending forecasts (rillcast_training.model.calibration)
     offsets  float32 [Q, K]  the online correction of each quantile at K horizons, in units of the scale
@@ -43,6 +42,7 @@ from rillcast_training.model.cells import make_cell
 from rillcast_training.model.covariates import CovariateFeatures
 from rillcast_training.model.features import MAX_ABS_Y, FeatureConfig, LagFeatures, LagView
 from rillcast_training.model.head import QuantileHead
+from rillcast_training.model.lags import FILLS, SEASON, LagWindow
 from rillcast_training.model.network_alarms import NetworkAlarms, judge
 from rillcast_training.model.periods import periods_of
 from rillcast_training.model.precision import mixed
@@ -72,6 +72,8 @@ class ForecasterConfig:
         dropout: Share of the cells' inputs and of the head's that is left out at random in training.
         covariates: Covariates in the order of the inputs; see `rillcast_training.model.covariates`.
         alarms: Whether the step says when alarms of a stream open and close. It has no part in training.
+        fill: What the lags hold for a period without an observation, one of `rillcast_training.model.lags.FILLS`; that
+            of bundles that do not say is the default.
     """
 
     freq: str
@@ -87,6 +89,7 @@ class ForecasterConfig:
     dropout: float = 0.0
     covariates: tuple[Covariate, ...] = ()
     alarms: bool = False
+    fill: str = SEASON
 
     def __post_init__(self) -> None:
         check_covariates(self.covariates)
@@ -96,6 +99,8 @@ class ForecasterConfig:
             raise ValueError("a forecaster needs at least one quantile, one step of horizon, one unit and one layer")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"dropout {self.dropout} must lie in 0 to below 1")
+        if self.fill not in FILLS:
+            raise ValueError(f"fill {self.fill!r} must be one of {', '.join(FILLS)}")
         if not 1 <= self.max_gap <= self.context:
             raise ValueError(f"max_gap {self.max_gap} must lie in 1 to {self.context}, the context length")
 
@@ -170,9 +175,6 @@ class Forecast(NamedTuple):
 class Forecaster(nn.Module):
     """Global quantile forecaster; see the module's docstring."""
 
-    source: Tensor
-    season_ago: Tensor
-
     def __init__(self, config: ForecasterConfig) -> None:
         super().__init__()
         self.config = config
@@ -195,10 +197,7 @@ class Forecaster(nn.Module):
         self.forecast_scores = ForecastScores(config.quantiles, self.tracker.horizons)
         self.tails = TailModel(config.quantiles)
         self.alarms = NetworkAlarms() if config.alarms else None
-        source = _shift_sources(config)
-        self.register_buffer("season_ago", source[:, -1].contiguous(), persistent=False)
-        source = torch.cat([source[:, :-1] + 1, torch.zeros_like(source[:, -1:])], dim=1)
-        self.register_buffer("source", source.to(torch.int32), persistent=False)
+        self.window = LagWindow(config.context, config.seasons[0], config.max_gap, config.fill)
 
     def state_specs(self) -> tuple[StateSpec, ...]:
         """Return the kinds of state of a stream, in the order of `Rows.flat`."""
@@ -310,12 +309,7 @@ class Forecaster(nn.Module):
         known = torch.where(known > 0, known + shift, (advances & observed).to(torch.int64))
         period = torch.where(advances, period, newest_period)
 
-        season_ago = rows.lags.gather(1, self.season_ago[shift].unsqueeze(1)).squeeze(1)
-        seasonal = torch.where(restarts, 0.0, season_ago)
-        newest = torch.where(advances & observed, value, seasonal).unsqueeze(1)
-        # The newest value comes first, as column 0 is the source of unknown periods: one pass over the lags.
-        columns = self.source[shift] * self.features.known_periods[known.clamp(max=context)].to(torch.int32)
-        lags = torch.cat([newest, rows.lags], dim=1).gather(1, columns.to(torch.int64))
+        lags, seasonal = self.window(rows.lags, shift, known, value, advances & observed, restarts)
 
         view = self.with_covariates(self.features(lags, known, period), x, future)
         kept = (~restarts).to(torch.float32).unsqueeze(1)
@@ -327,11 +321,9 @@ class Forecaster(nn.Module):
         tracker = self.tracker
         own = self.forecast(self.cell.output(cells), view).parts()
         resolved, tracks = tracker.resolve(rows.tracks, value, period, known, advances & observed, restarts, row)
-        offsets = calibrate * tracks.offsets
-        published = tracker.correct(own, offsets)
-        at_anchors = tracker.parts_at_anchors(own)
-        corrected = tracker.correct(at_anchors, offsets, at_anchors=True)
-        tracks = tracker.remember(tracks, at_anchors, corrected, period, row)
+        published = tracker.quantiles(tracker.correct(own, calibrate * tracks.offsets))
+        own, pending = tracker.parts_at_anchors(own), published[:, tracker.quantiles_at_anchors]
+        tracks = tracker.remember(tracks, own, pending, period, row)
 
         status = torch.where(observed, int(Status.OK), int(Status.MISSING))
         status = torch.where(shift > 1, int(Status.GAP), status)
@@ -377,15 +369,3 @@ class Forecaster(nn.Module):
         event = [self.features.log_gap(gap), observed.to(torch.float32)]
         inputs: Tensor = self.dropout(torch.cat([view.features, torch.stack(event, dim=-1)], dim=-1))
         return inputs
-
-
-def _shift_sources(config: ForecasterConfig) -> Tensor:
-    """Return `[max_gap + 1, L]` int64: row g says where each lag comes from when the lags move by g periods.
-
-    Lag j takes old lag j + g. Where that lies beyond the old lags (a period never seen), it takes its seasonal value,
-    whole seasons back. One row of the table serves ordinary steps, gaps and events that change nothing (g = 0).
-    """
-    length, season = config.context, config.seasons[0]
-    source = torch.arange(length) + torch.arange(config.max_gap + 1).unsqueeze(1)
-    beyond = (source - (length - 1)).clamp(min=0)
-    return source - season * torch.div(beyond + season - 1, season, rounding_mode="floor")

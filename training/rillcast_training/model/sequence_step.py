@@ -109,7 +109,7 @@ class SequenceStep(nn.Module):
         tracker = forecaster.tracker
         own = forecaster.forecast(hidden.reshape(-1, config.hidden), view).parts()
         calibrated = self.calibration(rows.tracks, tracker.parts_at_anchors(own), value, period, count, calibrate)
-        published = tracker.correct(own, calibrated.offsets)
+        published = tracker.quantiles(tracker.correct(own, calibrated.offsets))
         season_ago = config.context - config.seasons[0]  # in the window before the event
         naive = torch.cat([rows.lags[:, season_ago].unsqueeze(0), by_time(lags[:, season_ago])[:-1]]).reshape(-1)
         resolved = calibrated.resolved

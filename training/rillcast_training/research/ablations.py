@@ -178,7 +178,8 @@ def batches(config: ForecasterConfig, series: Sequence[Series], first: Mapping[s
     """Yield the windows to score: an origin every horizon, from the period before the first one on."""
     windows, origins = [], []
     for one in series:
-        segment = segments(one.periods, one.y, season=config.seasons[0], max_gap=config.max_gap)[-1]
+        season, max_gap = config.seasons[0], config.max_gap
+        segment = segments(one.periods, one.y, season=season, max_gap=max_gap, rule=config.fill)[-1]
         begin = int(np.searchsorted(segment.periods, first[one.unique_id])) - 1
         start, end = max(0, begin - _RUN_UP), len(segment.periods)
         total, pairs = seasonal_scale(segment, config.seasons[0], first[one.unique_id])

@@ -143,7 +143,8 @@ def test_the_history_equals_the_sequences_of_training() -> None:
     config, series = small_config(), stream(gaps=True)
     history = history_of(series, config)
     found = history.sequences(torch.from_numpy(np.nan_to_num(history.y)).unsqueeze(0))
-    (segment,) = segments(series.periods, series.y, season=config.seasons[0], max_gap=config.max_gap)
+    season, max_gap = config.seasons[0], config.max_gap
+    (segment,) = segments(series.periods, series.y, season=season, max_gap=max_gap, rule=config.fill)
     length = len(segment.periods)
     expected = collate([Window(segment, 0, length, None, 1.0, fresh=False)], config, [np.array([length - 1])]).sequences
     for name, tensor in expected._asdict().items():
@@ -151,15 +152,18 @@ def test_the_history_equals_the_sequences_of_training() -> None:
         assert other is None if tensor is None else torch.equal(tensor, other), name
 
 
-def test_a_period_without_an_observation_follows_the_one_that_fills_it() -> None:
+def test_a_period_without_an_observation_follows_those_that_fill_it() -> None:
     config, series = small_config(), stream(gaps=True)
     history = history_of(series, config)
     y = torch.from_numpy(np.nan_to_num(history.y)).unsqueeze(0).requires_grad_()
     grid = history.sequences(y).grid[0]
     hole = config.context - 1 + 21  # periods 20 and 21 are missing; a season of 4 before the second lies period 17
     (gradient,) = torch.autograd.grad(grid[hole], y)
-    (row,) = np.flatnonzero(history.periods == START + 17)
-    assert gradient[0].nonzero().flatten().tolist() == [row]
+    found = {int(history.periods[row]) - START: float(gradient[0, row]) for row in gradient[0].nonzero().flatten()}
+    at = {period - START: float(value) for period, value in zip(history.periods, history.y, strict=True)}
+    newest, seasonal, continued = at[19], at[17], at[17] + at[19] - at[15]
+    expected = {newest: {19: 1.0}, seasonal: {17: 1.0}, continued: {15: -1.0, 17: 1.0, 19: 1.0}}
+    assert found == expected[sorted(expected)[1]]
 
 
 def test_a_past_that_is_cut_short_says_so() -> None:

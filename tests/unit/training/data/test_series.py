@@ -10,6 +10,7 @@ import pytest
 
 from rillcast.errors import DataError
 from rillcast_training.data.series import load, segments, to_series
+from rillcast_training.model.lags import MEDIAN, SEASON
 
 CSV = "unique_id,ds,y\nb,2024-01-01T01:00:00,2\na,2024-01-01T00:00:00,1.5\nb,2024-01-01T00:00:00,\n"
 HOUR_2024 = 473_352  # hours from the epoch to 2024-01-01
@@ -108,13 +109,14 @@ def test_a_missing_file_is_refused_with_the_reason(tmp_path: Path) -> None:
         load(tmp_path / "none.csv", "1h")
 
 
-def context_of(periods: list[int], y: list[float], *, season: int = 3, max_gap: int = 10) -> list[list[float]]:
-    found = segments(np.array(periods), np.array(y, dtype=np.float32), season=season, max_gap=max_gap)
+def context_of(periods: list[int], y: list[float], rule: str = MEDIAN) -> list[list[float]]:
+    values = np.array(y, dtype=np.float32)
+    found = segments(np.array(periods), values, season=3, max_gap=10, rule=rule)
     return [segment.grid.tolist() for segment in found]
 
 
 def test_late_and_repeated_events_drop_out() -> None:
-    (segment,) = segments(np.array([5, 6, 6, 4, 7]), np.arange(5, dtype=np.float32), season=2, max_gap=5)
+    (segment,) = segments(np.array([5, 6, 6, 4, 7]), np.arange(5, dtype=np.float32), season=2, max_gap=5, rule=MEDIAN)
     assert segment.rows.tolist() == [0, 1, 4]
     assert segment.grid.tolist() == [0.0, 1.0, 4.0]
 
@@ -127,15 +129,35 @@ def test_a_gap_before_the_known_values_takes_the_newest_value() -> None:
     assert context_of([0, 1, 5], [10, 11, 15]) == [[10, 11, 11, 10, 11, 15]]
 
 
+def test_a_gap_takes_the_median_of_newest_value_season_and_season_with_the_newest_deviation() -> None:
+    # 14 lies 4 above the value of a season before. Medians of (14, 6, 10), (14, 12, 16) and (14, 14, 18).
+    assert context_of([0, 1, 2, 3, 8], [10, 6, 12, 14, 7]) == [[10, 6, 12, 14, 10, 14, 14, 10, 7]]
+
+
+def test_after_a_missing_value_its_own_deviation_is_the_newest() -> None:
+    # Medians of (14, 6, 10), (10, 12, 16) and (12, 14, 14).
+    assert context_of(list(range(8)), [10, 6, 12, 14, *[np.nan] * 3, 7]) == [[10, 6, 12, 14, 10, 12, 14, 7]]
+
+
+def test_older_bundles_fill_with_the_value_of_a_season_before() -> None:
+    assert context_of([0, 1, 2, 3, 8], [10, 6, 12, 14, 7], SEASON) == [[10, 6, 12, 14, 6, 12, 14, 6, 7]]
+
+
+def test_what_is_filled_from_filled_values_does_not_grow() -> None:
+    y = np.where(np.arange(700) % 4, np.nan, np.random.default_rng(0).uniform(-1, 1, 700))
+    (grid,) = context_of(list(range(700)), y.tolist())
+    assert np.abs(grid).max() <= 1
+
+
 def test_a_missing_value_is_filled_like_a_gap_and_is_no_truth() -> None:
-    (segment,) = segments(np.arange(5), np.array([1, 2, 3, np.nan, 5], np.float32), season=3, max_gap=5)
+    (segment,) = segments(np.arange(5), np.array([1, 2, 3, np.nan, 5], np.float32), season=3, max_gap=5, rule=MEDIAN)
     assert segment.grid.tolist() == [1, 2, 3, 1, 5]
     assert np.isnan(segment.truth[3])
     assert segment.known.tolist() == [1, 2, 3, 4, 5]
 
 
 def test_nothing_is_known_before_the_first_observation() -> None:
-    (segment,) = segments(np.arange(4), np.array([np.nan, np.nan, 7, 8], np.float32), season=2, max_gap=5)
+    (segment,) = segments(np.arange(4), np.array([np.nan, np.nan, 7, 8], np.float32), season=2, max_gap=5, rule=MEDIAN)
     assert segment.known.tolist() == [0, 0, 1, 2]
     assert segment.grid.tolist() == [0, 0, 7, 8]
 

@@ -64,10 +64,8 @@ def test_coverage_reaches_its_share_for_a_forecast_that_is_far_too_narrow() -> N
         low, _, high = resolved.published.chunk(3, dim=1)
         if t > steps // 2:
             covered.append(torch.where(resolved.valid, ((low <= y[:, None]) & (y[:, None] <= high)).float(), torch.nan))
-        at_anchors = tracker.parts_at_anchors(own)
-        tracks = tracker.remember(
-            tracks, at_anchors, tracker.correct(at_anchors, tracks.offsets, at_anchors=True), period
-        )
+        published = tracker.quantiles(tracker.correct(own, tracks.offsets))[:, tracker.quantiles_at_anchors]
+        tracks = tracker.remember(tracks, tracker.parts_at_anchors(own), published, period)
     share = torch.stack(covered).nanmean(dim=(0, 1))
     assert ((share - 0.8).abs() < 0.02).all(), share
 
@@ -104,7 +102,7 @@ def test_offsets_between_anchors_lie_on_a_line() -> None:
 def test_a_forecast_of_another_segment_is_not_resolved() -> None:
     tracker, one = QuantileTracker(4, LEVELS), torch.ones(1, dtype=torch.bool)
     own = tracker.parts_at_anchors(forecast(tracker, 1, 1.0))
-    tracks = tracker.remember(empty(tracker, 1), own, own, torch.tensor([10]))
+    tracks = tracker.remember(empty(tracker, 1), own, tracker.quantiles(own), torch.tensor([10]))
     y, period = torch.tensor([0.0]), torch.tensor([11])
     assert tracker.resolve(tracks, y, period, torch.tensor([2]), one)[0].valid[0].tolist() == [True, False, False]
     assert not tracker.resolve(tracks, y, period, torch.tensor([1]), one)[0].valid.any()
@@ -127,7 +125,7 @@ def test_a_forecast_of_the_last_period_before_a_new_entry_is_found_when_it_is_du
     for t in range(1, 6 * horizon + 1):
         period = torch.tensor([t])
         resolved, tracks = tracker.resolve(tracks, torch.tensor([0.0]), period, period, one)
-        tracks = tracker.remember(tracks, own, own, period)
+        tracks = tracker.remember(tracks, own, tracker.quantiles(own), period)
         found.append(resolved.valid[0])
     resolved_per_period = torch.stack(found)[2 * horizon :].float().mean(0)
     shared = [1 if h <= 8 else 2 ** int(np.ceil(np.log2((h - 1) / 7))) for h in tracker.horizons]
@@ -141,7 +139,7 @@ def test_errors_to_one_side_widen_an_interval_and_do_not_move_it() -> None:
     for t in range(1, 20):
         period = torch.tensor([t])
         _, tracks = tracker.resolve(tracks, torch.tensor([5.0]), period, period, one)
-        tracks = tracker.remember(tracks, own, own, period)
+        tracks = tracker.remember(tracks, own, tracker.quantiles(own), period)
     low, middle, high = tracks.offsets[0, :, 0].tolist()
     assert middle == 0.0
     assert low == -high < 0
@@ -160,6 +158,6 @@ def test_an_error_without_end_leaves_a_bounded_offset() -> None:
     for t in range(1, 3_000):
         period = torch.tensor([t])
         _, tracks = tracker.resolve(tracks, torch.tensor([1e30]), period, period, one)
-        tracks = tracker.remember(tracks, own, own, period)
+        tracks = tracker.remember(tracks, own, tracker.quantiles(own), period)
     assert bool(tracks.offsets.isfinite().all())
     assert 10 < float(tracks.offsets.max()) <= 16

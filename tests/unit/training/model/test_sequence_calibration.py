@@ -23,7 +23,7 @@ def event_by_event(
     offsets, resolved = [], []
     for t, parts in enumerate(own):
         due, tracks = tracker.resolve(tracks, y[t], period[t], known[t], always)
-        published = tracker.correct(parts, tracks.offsets, at_anchors=True)
+        published = tracker.quantiles(tracker.correct(parts, tracks.offsets, at_anchors=True))
         tracks = tracker.remember(tracks, parts, published, period[t])
         offsets.append(tracks.offsets)
         resolved.append(due)

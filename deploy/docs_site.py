@@ -1,4 +1,4 @@
-"""Completes the documentation site: its menu, the page of commands, and links that leave `docs/`.
+"""Completes the documentation site: its menu, its logo, the page of commands, and links that leave `docs/`.
 
 MkDocs calls it (see `hooks` in mkdocs.yml). In the menu, the name of a folder stands for all pages of that folder, and
 `more` for all pages that the menu does not name, so a new page is never missing. The page of commands is made from the
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rillcast import cli
+from rillcast import cli, observability
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from mkdocs.structure.pages import Page
 
 COMMANDS_PAGE: Final = "cli.md"
+LOGO: Final = Path(observability.__file__).parent / "static" / "icon.svg"
 MORE: Final = "more"
 
 
@@ -88,10 +89,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 
 
 def on_files(files: Files, *, config: MkDocsConfig) -> Files:
-    """Add the page of commands."""
+    """Add the page of commands, and the icon of the live page as the logo."""
     from mkdocs.structure.files import File
 
     files.append(File.generated(config, COMMANDS_PAGE, content=commands()))
+    files.append(File.generated(config, LOGO.name, abs_src_path=str(LOGO)))
     return files
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-from deploy.docs_site import menu
+from deploy.docs_site import LOGO, menu
 from rillcast.cli.entry import COMMANDS
 from tests.support.paths import ROOT
 
@@ -38,6 +39,17 @@ def test_every_command_explains_itself(site: Path) -> None:
 def test_the_site_loads_nothing_from_elsewhere(site: Path) -> None:
     page = (site / "index.html").read_text()
     assert "fonts.googleapis" not in page
+
+
+def test_the_site_has_the_logo_and_the_colours_of_the_live_page(site: Path) -> None:
+    page = (site / "index.html").read_text()
+    assert 'src="icon.svg" alt="logo"' in page
+    assert 'rel="icon" href="icon.svg"' in page
+    assert (site / "icon.svg").read_bytes() == LOGO.read_bytes()
+    colours = set(re.findall(r"#[0-9a-f]{6}\b", (site / "brand.css").read_text())) - {"#081f26"}  # a darker ground
+    ours = "".join(path.read_text() for path in (LOGO, LOGO.with_name("page.css")))
+    assert colours <= set(re.findall(r"#[0-9a-f]{6}\b", ours))
+    assert "brand.css" in page
 
 
 def test_a_page_that_the_menu_does_not_name_is_in_it_all_the_same(tmp_path: Path) -> None:

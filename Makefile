@@ -21,6 +21,8 @@ CHAOS ?=
 # One more than there are processors: tests wait for brokers and services.
 JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 TESTS ?=
+# What the long tests leave behind: outcome and time of each.
+KEPT = --junit-xml build/$@/results.xml
 # Options of the fuzz tests, e.g. FUZZ='--inputs 10000 --seed 7'.
 FUZZ ?=
 # Folder with the public series that are not shipped (training/rillcast_training/research/public_benchmarks.py names
@@ -84,22 +86,22 @@ test: $(VENV)/.dev-installed
 
 test-cluster: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.cluster.build
-	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest tests/cluster tests/integration/deploy/test_helm.py $(TESTS)
+	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest $(KEPT) tests/cluster tests/integration/deploy/test_helm.py $(TESTS)
 
 test-image: $(VENV)/.dev-installed
-	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest tests/image --timeout 1800 $(TESTS)
+	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest $(KEPT) tests/image --timeout 1800 $(TESTS)
 
 test-s3: $(VENV)/.dev-installed
 	$(INSTALL) --editable '.[dev,s3]'
 	$(BIN)/python -m tests.s3.build
-	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest tests/s3 --timeout 1800 $(TESTS)
+	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest $(KEPT) tests/s3 --timeout 1800 $(TESTS)
 
 test-mlflow: $(VENV)/.dev-installed
-	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest -k mlflow --timeout 1800 $(TESTS) \
+	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest $(KEPT) -k mlflow --timeout 1800 $(TESTS) \
 		tests/conformance/test_model_registries.py tests/integration/training/test_tracking.py tests/integration/kafka/test_hot_swap.py
 
 test-large: $(VENV)/.dev-installed
-	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest tests/large --timeout 1800 -s $(TESTS)
+	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest $(KEPT) tests/large --timeout 1800 -s $(TESTS)
 
 unit: $(VENV)/.dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile tests/unit $(TESTS)

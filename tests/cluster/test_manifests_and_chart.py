@@ -16,6 +16,7 @@ from tests.support.paths import ROOT
 
 _CHART: Final = str(ROOT / "deploy" / "helm" / "rillcast")
 _PAGE: Final = ROOT / "docs" / "how-to" / "kubernetes.md"
+_HELM: Final = ROOT / "docs" / "how-to" / "helm.md"
 _DRILLS: Final = ROOT / "docs" / "how-to" / "drills.md"
 
 
@@ -145,11 +146,85 @@ def healthy(cluster: ControlPlane, budget: str) -> int:
     return int(status.get("currentHealthy", 0))
 
 
+def test_keda_asks_brokers_with_tls_as_the_page_says(cluster: ControlPlane, manifests: Path) -> None:
+    folder = manifests / "overlays" / "keda-tls"
+    folder.mkdir()
+    for title, content in pages.titled(_PAGE).items():
+        if title.startswith("keda-tls/"):
+            (folder / Path(title).name).write_text(content.replace("namespace: rillcast", "namespace: keda-tls"))
+    cluster.kubectl("create", "namespace", "keda-tls")
+    apply(cluster, folder)
+    (trigger,) = cluster.get("scaledobject", "rillcast", "--namespace", "keda-tls")["spec"]["triggers"]
+    assert cluster.get("triggerauthentication", trigger["authenticationRef"]["name"], "--namespace", "keda-tls")
+
+
+def volume(cluster: ControlPlane, name: str, namespace: str, claim: str) -> None:
+    """Make a volume for a claim; no storage class makes one here."""
+    access = {"accessModes": ["ReadWriteMany"], "capacity": {"storage": "10Gi"}, "hostPath": {"path": "/models"}}
+    spec = access | {"claimRef": {"namespace": namespace, "name": claim}}
+    cluster.apply({"apiVersion": "v1", "kind": "PersistentVolume", "metadata": {"name": name}, "spec": spec})
+
+
+def pushed(cluster: ControlPlane, namespace: str, job: str) -> bool:
+    """Return whether a Job has ended well: PodSecurity let its pod in, and a node ran it."""
+    return bool(cluster.get("job", job, "--namespace", namespace)["status"].get("succeeded"))
+
+
+def test_the_first_model_of_the_retraining_loop_is_pushed_under_pod_security(
+    cluster: ControlPlane, manifests: Path
+) -> None:
+    folder = overlay_of(manifests, "retrained", component="retraining")
+    said = apply(cluster, folder)
+    assert "Warning" not in said
+    volume(cluster, "retrained", "retrained", "rillcast-models")
+    cluster.wait("the first model", lambda: pushed(cluster, "retrained", "rillcast-first-model"))
+    cluster.kubectl("create", "job", "night", "--from=cronjob/rillcast-retraining", "--namespace", "retrained")
+    cluster.wait("a night", lambda: pushed(cluster, "retrained", "night"))
+    cluster.wait("a member", lambda: ready(cluster, "retrained") == 1)
+
+
+def test_an_installation_that_waits_has_its_first_model(cluster: ControlPlane, tmp_path: Path) -> None:
+    cluster.kubectl("create", "namespace", "first")
+    cluster.kubectl("label", "namespace", "first", "pod-security.kubernetes.io/enforce=restricted")
+    claim = yaml.safe_load((ROOT / "deploy/kubernetes/components/retraining/registry.yaml").read_text())
+    cluster.apply(claim | {"metadata": {"name": "models", "namespace": "first"}})
+    volume(cluster, "first", "first", "models")
+    values = {"model": {"reference": "/registry@live"}}
+    values["modelRegistry"] = {"existingClaim": "models", "first": "universal:1h"}
+    (tmp_path / "values.yaml").write_text(yaml.safe_dump(values))
+    cluster.helm(
+        "install", "first", _CHART, "--namespace", "first", "--values", str(tmp_path / "values.yaml"),
+        "--wait", "--timeout", "90s",
+    )  # fmt: skip
+    assert ready(cluster, "first", "first") == 2
+    cluster.helm("uninstall", "first", "--namespace", "first", "--wait")
+
+
+def test_the_commands_of_the_page_on_helm_as_they_stand(cluster: ControlPlane, registry: str, tmp_path: Path) -> None:
+    """As a new user gives them in a checkout; the registry is one without TLS, and nothing else differs."""
+    (tmp_path / "deploy").symlink_to(ROOT / "deploy")
+    (tmp_path / "sales.yaml").write_text(pages.titled(_HELM)["sales.yaml"])
+    install, upgrade, publish, install_published = pages.commands(_HELM)
+
+    def run(command: str) -> None:
+        plain = re.sub(r"^(.*oci://.*)$", r"\1 --plain-http", command, flags=re.MULTILINE)
+        cluster.shell(f"cd {tmp_path}\n{plain.replace('registry.example', registry)}")
+
+    run(install)
+    cluster.wait("two members", lambda: ready(cluster, "forecasts", "sales") == 2)
+    run(upgrade)
+    run(publish)
+    cluster.helm("uninstall", "sales", "--namespace", "forecasts", "--wait")
+    run(install_published)
+    cluster.wait("two members", lambda: ready(cluster, "forecasts", "sales") == 2)
+    cluster.helm("uninstall", "sales", "--namespace", "forecasts", "--wait")
+
+
 def test_the_chart_installs_upgrades_scales_and_rolls_back(cluster: ControlPlane, tmp_path: Path) -> None:
     cluster.kubectl("create", "namespace", "sales")
     cluster.kubectl("label", "namespace", "sales", "pod-security.kubernetes.io/enforce=restricted")
     values = tmp_path / "sales.yaml"
-    values.write_text(pages.titled(ROOT / "docs" / "how-to" / "helm.md")["sales.yaml"])
+    values.write_text(pages.titled(_HELM)["sales.yaml"])
     in_place = ("sales", _CHART, "--namespace", "sales", "--values", str(values))
     cluster.helm("install", *in_place, "--set", "replicas=4")
     cluster.wait("four members", lambda: ready(cluster, "sales", "sales") == 4)

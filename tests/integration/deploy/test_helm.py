@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import shutil
 import subprocess
 import tomllib
@@ -213,6 +214,14 @@ def test_prometheus_gets_the_token_from_the_secret(helm: str, tmp_path: Path) ->
     assert endpoint["authorization"]["credentials"] == {"name": "rillcast", "key": "http__token"}
 
 
+def test_alerts_link_to_the_runbooks_of_a_site(helm: str, tmp_path: Path) -> None:
+    rules = {"enabled": True, "docsUrl": "https://docs.example.com/x/"}
+    rendered = render(helm, tmp_path, {"monitoring": {"rules": rules}})["PrometheusRule/rillcast"]["spec"]["groups"]
+    links = [r["annotations"]["runbook_url"] for group in rendered for r in group["rules"] if "annotations" in r]
+    assert links
+    assert all(re.fullmatch(r"https://docs\.example\.com/x/runbooks/Rillcast\w+\.html", link) for link in links)
+
+
 def test_dashboards_are_config_maps_for_the_sidecar(helm: str, tmp_path: Path) -> None:
     rendered = render(helm, tmp_path, {"monitoring": {"dashboards": {"enabled": True}}})
     found = [m for name, m in rendered.items() if "-dashboard-" in name]
@@ -223,12 +232,40 @@ def test_dashboards_are_config_maps_for_the_sidecar(helm: str, tmp_path: Path) -
         assert manifest["metadata"]["labels"]["grafana_dashboard"] == "1"
 
 
+def test_what_a_cluster_asks_of_its_pods_reaches_them(helm: str, tmp_path: Path) -> None:
+    volume = {"name": "certificates", "secret": {"secretName": "ours"}}
+    mount = {"name": "certificates", "mountPath": "/certificates"}
+    spread = {"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}
+    toleration = {"key": "forecasts", "operator": "Exists"}
+    values = {
+        "extraVolumes": [volume], "extraVolumeMounts": [mount], "topologySpreadConstraints": [spread],
+        "tolerations": [toleration], "nodeSelector": {"pool": "forecasts"}, "priorityClassName": "high",
+        "imagePullSecrets": [{"name": "registry"}], "podAnnotations": {"a": "b"}, "podLabels": {"team": "sales"},
+        "secrets": {"name": "mine", "tls": "my-tls"}, "serviceAccount": {"annotations": {"role": "reader"}},
+    }  # fmt: skip
+    rendered = render(helm, tmp_path, values)
+    template = rendered["StatefulSet/rillcast"]["spec"]["template"]
+    spec = template["spec"]
+    assert volume in spec["volumes"]
+    assert mount in spec["containers"][0]["volumeMounts"]
+    assert [each["topologyKey"] for each in spec["topologySpreadConstraints"]] == ["zone"]
+    assert (spec["tolerations"], spec["nodeSelector"]) == ([toleration], {"pool": "forecasts"})
+    assert (spec["priorityClassName"], spec["imagePullSecrets"]) == ("high", [{"name": "registry"}])
+    assert template["metadata"]["annotations"]["a"] == "b"
+    assert template["metadata"]["labels"]["team"] == "sales"
+    assert {"mine", "my-tls"} <= {v["secret"]["secretName"] for v in spec["volumes"] if "secret" in v}
+    assert rendered["ServiceAccount/rillcast"]["metadata"]["annotations"] == {"role": "reader"}
+
+
 def test_a_first_model_is_pushed_by_a_job_that_is_no_member(helm: str, tmp_path: Path) -> None:
     registry = {"existingClaim": "models", "first": "universal:1h"}
     values = {"modelRegistry": registry, "model": {"reference": "/registry@live"}}
     rendered = render(helm, tmp_path, values)
     job = rendered["Job/rillcast-first-model"]["spec"]["template"]
     assert job["spec"]["containers"][0]["args"][:4] == ["model", "push", "/registry", "universal:1h"]
+    hooks = rendered["Job/rillcast-first-model"]["metadata"]["annotations"]["helm.sh/hook"]
+    assert hooks == "pre-install,pre-upgrade", "`helm install --wait` would wait for members that have no model"
+    assert "serviceAccountName" not in job["spec"], "it is not there yet"
     check(rendered["Job/rillcast-first-model"], VERSIONS[-1])
     selector = rendered["StatefulSet/rillcast"]["spec"]["selector"]["matchLabels"]
     assert not selector.items() <= job["metadata"]["labels"].items()

@@ -317,6 +317,22 @@ def test_keda_watches_the_topic_and_group_of_the_service() -> None:
     assert trigger["metadata"]["bootstrapServers"] == document["kafka"]["bootstrap_servers"]
 
 
+def test_the_trigger_of_the_page_asks_brokers_with_tls_by_the_members_secrets(tmp_path: Path) -> None:
+    folder = Path(shutil.copytree(FOLDER, tmp_path / "kubernetes")) / "overlays" / "keda-tls"
+    folder.mkdir()
+    for title, content in pages.titled(ROOT / "docs" / "how-to" / "kubernetes.md").items():
+        if title.startswith("keda-tls/"):
+            (folder / Path(title).name).write_text(content)
+    manifests = {m["kind"]: m for m in render(folder)}
+    for kind in ("ScaledObject", "TriggerAuthentication"):
+        check(manifests[kind], VERSIONS[-1])
+    (trigger,) = manifests["ScaledObject"]["spec"]["triggers"]
+    assert trigger["authenticationRef"]["name"] == manifests["TriggerAuthentication"]["metadata"]["name"]
+    assert trigger["metadata"].items() >= {"tls": "enable", "sasl": "scram_sha512", "topic": "observations"}.items()
+    mounted = {v["secret"]["secretName"] for v in pod("cpu")["volumes"] if "secret" in v}
+    assert {each["name"] for each in manifests["TriggerAuthentication"]["spec"]["secretTargetRef"]} == mounted
+
+
 def test_scaling_takes_its_time_and_owns_the_number() -> None:
     spec = one("cpu", "ScaledObject")["spec"]
     behavior = spec["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]

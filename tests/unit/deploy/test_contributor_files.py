@@ -30,6 +30,20 @@ def test_both_ways_to_run_the_ci_run_the_checks_and_every_test() -> None:
     assert {line.split()[1] for line in (*runs, *script)} <= TARGETS
 
 
+def test_every_long_test_runs_at_night_and_keeps_its_outcome() -> None:
+    long = set(re.findall(r"^(test-[a-z0-9]+):", MAKEFILE, re.MULTILINE))
+    assert len(re.findall(r"RILLCAST_TEST_LONG=\$@ .* \$\(KEPT\) ", MAKEFILE)) == len(long)
+    jobs = yaml.safe_load((ROOT / ".github/workflows/nightly.yml").read_text())["jobs"]
+    targets = {
+        target for job in jobs.values() for target in job.get("strategy", {}).get("matrix", {}).get("target", ())
+    }
+    steps = [step for job in jobs.values() for step in job["steps"]]
+    targets |= {step["run"].removeprefix("make ") for step in steps if step.get("run", "").startswith("make test-")}
+    assert targets == long
+    kept = [step["with"]["path"] for step in steps if step.get("uses", "").startswith("actions/upload-artifact")]
+    assert kept == ["build/${{ matrix.target }}", "build/test-image"]
+
+
 def test_hooks_and_container_use_what_make_sets_up() -> None:
     (repository,) = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text())["repos"]
     checks = re.findall(r"\$\(BIN\)/(\w+)", MAKEFILE.split("\ncheck:")[1].split("\n\n")[0])

@@ -16,7 +16,8 @@
 #   PIP_INDEX_URL, UV_DEFAULT_INDEX    your package index (both: pip installs uv, uv installs the rest)
 #   EXTRAS, PACKAGES                   more than the image needs by itself, for example
 #                                      --build-arg EXTRAS=s3, or EXTRAS=object-store with PACKAGES=gcsfs
-#   TORCH_BACKEND                      PyTorch of the training image: cpu, or for Jobs with a GPU for example cu130
+#   TORCH_BACKEND                      PyTorch of the training image: cpu, or for Jobs with a GPU for example cu130, or
+#                                      index: the one that your package index has
 #   TORCH_INDEX_URL                    your own index that has PyTorch, in place of PyTorch's
 #   VERSION, REVISION, CREATED         the version, commit and time, for the image's labels (`make image` sets them)
 

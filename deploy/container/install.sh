@@ -7,7 +7,8 @@
 #
 # The Dockerfile runs each step in its own layer, because code changes more often than dependencies.
 # EXTRAS and PACKAGES in the environment name more extras of Rillcast and other packages, in words. The variant
-# `training` takes PyTorch from PyTorch's index of TORCH_BACKEND (cpu), or from TORCH_INDEX_URL where that is set.
+# `training` takes PyTorch from PyTorch's index of TORCH_BACKEND (cpu), or from TORCH_INDEX_URL where that is set;
+# TORCH_BACKEND=index takes what the index of all other packages has.
 # tests/integration/deploy/test_container.py runs the same steps in a clean directory. Needs uv on the PATH.
 set -eu
 cd "$(dirname "$0")/../.."
@@ -30,7 +31,7 @@ dependencies() {
             set -- --overrides deploy/container/cpu-overrides.txt onnxruntime --extra training
             if [ -n "${TORCH_INDEX_URL:-}" ]; then
                 set -- "$@" --index "$TORCH_INDEX_URL" --index-strategy unsafe-best-match
-            else
+            elif [ "${TORCH_BACKEND:-cpu}" != index ]; then
                 set -- "$@" --torch-backend "${TORCH_BACKEND:-cpu}"
             fi
             ;;

@@ -20,6 +20,20 @@ _BUILD_TIMEOUT_S: Final = 1800.0
 _POLICY: Final = {"default": [{"type": "insecureAcceptAnything"}]}
 
 
+def _storage_driver(folder: Path) -> str:
+    """Return `overlay` where the kernel mounts one over this folder, else `vfs`, which copies every layer whole."""
+    layers = {name: folder / "probe" / name for name in ("lowerdir", "upperdir", "workdir")}
+    merged = folder / "probe" / "merged"
+    for path in (*layers.values(), merged):
+        path.mkdir(parents=True)
+    options = ",".join(f"{name}={path}" for name, path in layers.items())
+    mount = ["mount", "--types", "overlay", "overlay", "--options", options, str(merged)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        return "vfs"
+    subprocess.run(["umount", str(merged)], check=True)
+    return "overlay"
+
+
 class Engine:
     """Images and containers in a folder, which is given back by `close`.
 
@@ -39,7 +53,8 @@ class Engine:
             "CONTAINERS_CONF": "/dev/null",
             "TMPDIR": str(folder),
         }
-        self._stores = ["--root", str(folder / "store"), "--runroot", str(folder / "run"), "--storage-driver", "vfs"]
+        stores = {"root": folder / "store", "runroot": folder / "run", "storage-driver": _storage_driver(folder)}
+        self._stores = [part for name, value in stores.items() for part in (f"--{name}", str(value))]
         self._policy = ["--signature-policy", str(policy)]
         self._containers: list[str] = []
 
@@ -147,4 +162,6 @@ class Engine:
         """Give the folder back."""
         for container in self._containers:
             self.buildah("umount", container)
+        # The driver has mounted its folder onto itself.
+        subprocess.run(["umount", str(self._folder / "store" / "overlay")], capture_output=True, check=False)
         shutil.rmtree(self._folder / "store", ignore_errors=True)

@@ -1,7 +1,6 @@
 """The image as the Dockerfile makes it: what is in it, and a service that runs from it as a restricted pod would.
 
-The base is made of Debian's packages (`tests.image.base`), because no registry of images is asked. What is built, its
-digest, its SBOM and the logs stay in build/test-image.
+What is built, its digest, its SBOM and the logs stay in build/test-image.
 """
 
 from __future__ import annotations
@@ -13,27 +12,20 @@ import re
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import pytest
 
 from rillcast.bundle.registry.model_registry import ModelRegistry
-from tests.image import base
 from tests.image.engine import Engine
+from tests.image.images import OUT, Image, built
 from tests.image.lookups import ADDRESS, BROKER, Lookups
-from tests.support.debian import DebianError
 from tests.support.kafka_cluster import KafkaCluster, unique
-from tests.support.long_tests import runs_with
-from tests.support.paths import ROOT
 from tests.support.service_process import ServiceProcess
 from tests.support.toy import ToyGraph, unroll
 from tests.support.workers import observation
 
-TAG: Final = "localhost/rillcast:cpu"
-OUT: Final = ROOT / "build" / "test-image"
 EVENTS, IDLE_S = 200, 30.0  # ONNX Runtime's reports would look its server up four times a minute
 # Runs in the container: what its kernel allows, and which distributions are there.
 LOOK = """
@@ -52,40 +44,9 @@ print(json.dumps({
 """
 
 
-@dataclass
-class Image:
-    """The built image."""
-
-    engine: Engine
-    root: Path
-    config: Any
-    digest: str
-
-
 @pytest.fixture(scope="module")
-def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
-    runs_with("test-image")
-    if os.geteuid() != 0:
-        pytest.skip("images are built and run by root")
-    shutil.rmtree(OUT, ignore_errors=True)
-    OUT.mkdir(parents=True)
-    folder = tmp_path_factory.mktemp("engine")
-    try:
-        engine = Engine(folder, OUT / "build.log")
-        context = base.context(tmp_path_factory.mktemp("base"))
-    except DebianError as error:
-        pytest.skip(f"{error}; make test-image needs buildah, runc and Debian's packages")
-    try:
-        engine.build("localhost/python", context)
-        revision = subprocess.run(["git", "rev-parse", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True)
-        arguments = {"PYTHON_IMAGE": "localhost/python", "VERSION": "0.1.0", "REVISION": revision.stdout.strip()}
-        engine.build(TAG, ROOT, target="cpu", arguments=arguments)
-        config, digest = engine.config(TAG), engine.push(TAG, OUT / "oci")
-        (OUT / "digest").write_text(f"{digest}\n")
-        (OUT / "config.json").write_text(json.dumps(config, indent=1))
-        yield Image(engine, engine.root(TAG), config, digest)
-    finally:
-        engine.close()
+def image(engine: Engine) -> Image:
+    return built(engine, "cpu", push=True)
 
 
 def look(image: Image, folder: Path) -> Any:

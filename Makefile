@@ -45,7 +45,7 @@ help:
 	@echo 'make unit         run the unit tests: about a minute, no network, no broker'
 	@echo 'make test         run all tests, on a real Apache Kafka (JOBS=2: processes; TESTS="-k kafka": options of pytest)'
 	@echo 'make test-cluster  apply manifests and chart to a real Kubernetes API server (needs Go and kubectl; builds for 20 minutes once)'
-	@echo 'make test-image   build the CPU image with buildah, run it with runc and test it (root on Debian; results in build/test-image)'
+	@echo 'make test-image   build the CPU and the training image with buildah, run them with runc (root on Debian; results in build/test-image)'
 	@echo 'make test-s3      test the registry of models against a real S3, versitygw (needs Go; builds for some minutes once)'
 	@echo 'make test-mlflow  test registry and tracking against a real MLflow server (installs it from PyPI once, 650 MB)'
 	@echo 'make test-large   train on 20 million rows whose series lie on the disk, and measure the memory'

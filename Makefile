@@ -23,6 +23,9 @@ JOBS ?= $(shell expr $$(getconf _NPROCESSORS_ONLN) + 1)
 TESTS ?=
 # What the long tests leave behind: outcome and time of each.
 KEPT = --junit-xml build/$@/results.xml
+# Minutes of the soak, and more options of it, e.g. SOAK='--rate 1000 --out samples.jsonl'.
+MINUTES ?=
+SOAK ?=
 # Options of the fuzz tests, e.g. FUZZ='--inputs 10000 --seed 7'.
 FUZZ ?=
 # Folder with the public series that are not shipped (training/rillcast_training/research/public_benchmarks.py names
@@ -37,7 +40,7 @@ LABELS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.to
 	--build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-image test-s3 test-mlflow test-large unit chaos chaos-network acceptance fuzz audit check format bench accuracy alarms tails docs picture image constraints clean
+.PHONY: help demo test test-cluster test-image test-s3 test-mlflow test-large unit chaos chaos-network soak acceptance fuzz audit check format bench accuracy alarms tails docs picture image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
@@ -58,6 +61,7 @@ help:
 	@echo 'make tails        print how rare anomalies are on public series (ACCURACY_DATA=folder)'
 	@echo 'make chaos        kill, stop and restart every process, and count lost events (KILLS=5 SEED=7: short and repeatable; RESULTS=file: resumable)'
 	@echo 'make chaos-network  the same on three brokers behind proxies that delay, drop and reset (needs Go; builds for half a minute once)'
+	@echo 'make soak         run a service for two hours, and see what grows (MINUTES=3: short)'
 	@echo 'make acceptance   serve raw topics by what `rillcast init` writes, 10,000 streams of clicks among them (ACCURACY_DATA=folder: with public series)'
 	@echo 'make fuzz         feed a million hostile inputs to decoders and bundle loader (FUZZ="--inputs 10000 --seed 7")'
 	@echo 'make audit        look up known vulnerabilities of the pinned versions (asks PyPI)'
@@ -112,6 +116,9 @@ chaos: $(VENV)/.dev-installed
 chaos-network: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.faults.build
 	$(MAKE) chaos CHAOS='--brokers proxied $(CHAOS)'
+
+soak: $(VENV)/.dev-installed
+	$(BIN)/python -m tests.faults.soak $(if $(MINUTES),--minutes $(MINUTES)) $(SOAK)
 
 acceptance: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.benchmarks.any_topic $(if $(ACCURACY_DATA),--data '$(ACCURACY_DATA)')

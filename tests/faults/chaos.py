@@ -24,9 +24,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from msgspec import structs
+
 from tests.faults.fleet import Finding
 from tests.faults.load import gru_load, raw_load, tables_load, toy_load
 from tests.faults.network import proxied_cluster
+from tests.faults.older import extract, running_commit
 from tests.faults.plan import NETWORK_FAULTS, REPLICA_FAULTS, Fault, Plan
 from tests.faults.report import Combination, Report
 from tests.faults.results import HARNESS_FAILED, Outcome, Result, ResultsFile, Task, exit_code, table
@@ -59,6 +62,9 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument(
         "--brokers", action="append", choices=BROKERS, help="one; three; proxied: three, with faults of the network"
     )
+    root.add_argument(
+        "--upgrade-from", metavar="COMMIT", default="", help="members begin with this release, and are swapped"
+    )
     root.add_argument("--all", action="store_true", help="go on with the other lines after a finding")
     root.add_argument("--results", type=Path, help="file of results; runs that it has are not repeated")
     root.add_argument("--quiet", action="store_true", help="one line per run, nothing else unless it fails")
@@ -78,6 +84,7 @@ def tasks(args: argparse.Namespace, seed: int) -> list[Task]:
             kills=kills,
             events=args.events or kills * _EVENTS_PER_KILL[load],
             brokers=brokers,
+            upgrade_from=args.upgrade_from,
         )
         for number, kills in enumerate(_parts(args.kills))
         for client, store, delivery, load, brokers in lines
@@ -109,6 +116,8 @@ def full_plan(task: Task) -> Plan:
     # New kinds come last, so that a seed keeps the schedule of the others.
     others |= {Fault.STOP: max(1, task.kills // 12), Fault.STOP_ALL: max(1, task.kills // 25)}
     others[Fault.CLOCK] = max(2, task.kills // 12)
+    if task.upgrade_from:
+        others[Fault.SWAP] = max(8, task.kills)
     return Plan(task.seed, task.kills, task.events, others=others)
 
 
@@ -155,11 +164,12 @@ def run_one(task: Task, *, quiet: bool) -> Result:
 def _report_of(task: Task, folder: Path) -> Report:
     load, model = LOADS[task.load](task.events, task.seed, folder)
     with BROKERS[task.brokers]() as cluster:
-        combination = Combination(task.client, task.store, task.delivery, task.brokers)
+        combination = Combination(task.client, task.store, task.delivery, task.brokers, task.upgrade_from)
+        older = extract(task.upgrade_from, folder / "older") if task.upgrade_from else None
         servers = cluster.broker or cluster.replicas
         assert servers is not None, "both kinds are started here"
         try:
-            return Run(cluster, combination, full_plan(task), load, model, folder).run()
+            return Run(cluster, combination, full_plan(task), load, model, folder, older).run()
         except Exception:
             servers.close()  # running ones delete files while they are copied
             shutil.copytree(servers.folder, folder / "broker")
@@ -187,11 +197,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         seed = min((result.task.seed for result in results), default=random.randrange(10**6))  # noqa: S311
     print(f"seed {seed}", flush=True)
     known = {result.task for result in results}
+    commit = running_commit()
     try:
         for task in tasks(args, seed):
             if task in known:
                 continue
-            results.append(run_one(task, quiet=args.quiet))
+            results.append(structs.replace(run_one(task, quiet=args.quiet), commit=commit))
             if file is not None:
                 file.append(results[-1])
             if results[-1].outcome != "clean" and not args.all:

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Final
 
 from rillcast.errors import TransportError
+from tests.faults.older import environment
 from tests.support import stepped_clock
 from tests.support.service_process import ServiceProcess
 
@@ -34,8 +35,10 @@ class Finding(AssertionError):  # noqa: N818  it is what a run is after
 class Member:
     """One place in the fleet, and the process that fills it."""
 
-    def __init__(self, number: int, settings: Mapping[str, object], folder: Path) -> None:
+    def __init__(self, number: int, settings: Mapping[str, object], folder: Path, older: Path | None = None) -> None:
         self.number = number
+        self._older = older
+        self.is_older = older is not None
         self._folder = folder / f"member-{number}"
         self._folder.mkdir(parents=True, exist_ok=True)
         self._settings = dict(settings) | {"state.path": self._folder / "state"}
@@ -46,7 +49,10 @@ class Member:
         self.process = self._start()
 
     def _start(self) -> ServiceProcess:
-        return ServiceProcess(self._settings, self._folder, command=stepped_clock.command(self._clock))
+        code = environment(self._older if self.is_older else None)
+        return ServiceProcess(
+            self._settings, self._folder, command=stepped_clock.command(self._clock), environment=code
+        )
 
     def step_clock(self, seconds: int) -> None:
         """Let the wall clock of its processes be off by some seconds from now on."""
@@ -80,10 +86,12 @@ class Fleet:
         settings: Mapping[str, object],
         folder: Path,
         of_member: Callable[[int], Mapping[str, object]] = lambda _number: {},
+        older: Path | None = None,
     ) -> None:
         self._settings = settings
         self._folder = folder
         self._of_member = of_member  # settings of a member alone, by its number
+        self._older = older  # code of an earlier release, with which members begin
         self.members: dict[int, Member] = {}
         self.exits: Counter[str] = Counter()  # the last line of each member that ended with code 5
 
@@ -108,7 +116,8 @@ class Fleet:
 
     def join(self, number: int) -> Member:
         """Start a member."""
-        self.members[number] = Member(number, {**self._settings, **self._of_member(number)}, self._folder)
+        settings = {**self._settings, **self._of_member(number)}
+        self.members[number] = Member(number, settings, self._folder, self._older)
         return self.members[number]
 
     def leave(self, number: int) -> None:

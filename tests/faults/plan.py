@@ -28,6 +28,7 @@ class Fault(enum.Enum):
     STOP = "SIGSTOP past the session time-out, then SIGCONT"
     STOP_ALL = "SIGSTOP of all members past the session time-out, then SIGCONT"
     CLOCK = "the wall clock of a member stepped by a day"
+    SWAP = "a member replaced by one of the other release, after a kill or a clean end"
     BROKER_HARD = "broker killed and started on its data"
     BROKER_CLEAN = "broker stopped and started"
     MEMBERS = "another number of members"

@@ -20,9 +20,11 @@ class Combination:
     store: str
     delivery: str
     brokers: str = "one"
+    upgrade_from: str = ""
 
     def __str__(self) -> str:
         more = "" if self.brokers == "one" else f" {self.brokers} brokers"
+        more += f" from {self.upgrade_from}" if self.upgrade_from else ""
         return f"{self.client} {self.store} {self.delivery}{more}"
 
 

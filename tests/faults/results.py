@@ -42,6 +42,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         kills: Members to kill.
         events: Events to feed.
         brokers: `one`; `three` with every topic on all of them; `proxied`, three behind proxies.
+        upgrade_from: Commit of the release with which members begin; empty = all run the working tree's.
     """
 
     client: str
@@ -52,11 +53,13 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     kills: int
     events: int
     brokers: str = "one"
+    upgrade_from: str = ""
 
     @property
     def line(self) -> str:
         """The line of the table that it counts for."""
         more = "" if self.brokers == "one" else f" {self.brokers} brokers"
+        more += f" from {self.upgrade_from}" if self.upgrade_from else ""
         return f"{self.client} {self.store} {self.delivery} {self.load}{more}"
 
     def __str__(self) -> str:
@@ -78,6 +81,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
         longest_stall_s: Longest time without a forecast in a partition, in seconds.
         said: First line of what was found, or of what failed.
         logs: Folder of the members' logs; empty if it was removed.
+        commit: What ran, with `+` where the working tree differed from it; empty = unknown.
     """
 
     task: Task
@@ -91,6 +95,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     longest_stall_s: float = 0.0
     said: str = ""
     logs: str = ""
+    commit: str = ""
 
 
 def exit_code(results: Iterable[Result]) -> int:
@@ -111,6 +116,8 @@ def table(results: Sequence[Result]) -> str:
         rows.append((line, *numbers, f"{stall:.1f} s", *map(str, outcomes)))
     widths = [max(len(row[column]) for row in rows) for column in range(len(_HEAD))]
     lines = ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+    if commits := dict.fromkeys(result.commit for result in results if result.commit):
+        lines.append(f"ran on {', '.join(commits)}")
     for result in results:
         if result.outcome != "clean":
             lines.append(f"{result.outcome.upper()}: {result.task}: {result.said}")

@@ -58,7 +58,14 @@ class Run:
     """See the module's docstring."""
 
     def __init__(
-        self, cluster: KafkaCluster, combination: Combination, plan: Plan, load: Load, model: Path, folder: Path
+        self,
+        cluster: KafkaCluster,
+        combination: Combination,
+        plan: Plan,
+        load: Load,
+        model: Path,
+        folder: Path,
+        older: Path | None = None,
     ) -> None:
         self._cluster = cluster
         self._combination = combination
@@ -97,7 +104,7 @@ class Run:
         self._watch = ClusterWatch(cluster.bootstrap_servers, group)
         self._replicas: ReplicaFaults | None = None
         self._network: NetworkFaults | None = None
-        self._fleet = Fleet(settings, folder, self._addresses)
+        self._fleet = Fleet(settings, folder, self._addresses, older)
         self._feeder = Feeder(cluster.bootstrap_servers, self._input, load)
         self._counts = {p: self._load.of_partition(p).size for p in range(PARTITIONS)}
         self.committed = 0
@@ -254,9 +261,8 @@ class Run:
                 self._stop_and_wake(step)
             case Fault.STOP_ALL:
                 self._stop_all(step)
-            case Fault.CLOCK:
-                days = 1 if step.draw * 1_000 % 1 < 0.5 else -1
-                self._fleet.choose(step.draw).step_clock(days * DAY_S)
+            case Fault.CLOCK | Fault.SWAP:
+                self._change(step)
             case Fault.LEADER_IN_RESTORE:
                 self._move_leaders_in_restore(step)
             case fault if fault in REPLICA_FAULTS:
@@ -293,6 +299,19 @@ class Run:
             self._aim(step.fault, lambda: self._state_written() != before_state)
         time.sleep(step.delay_s)
         self._kill(member)
+
+    def _change(self, step: Step) -> None:
+        """Step the clock of a member forward or back, or replace it by one of the other release."""
+        member, coin = self._fleet.choose(step.draw), step.draw * 1_000 % 1 < 0.5
+        if step.fault is Fault.CLOCK:
+            member.step_clock(DAY_S if coin else -DAY_S)
+            return
+        member.is_older = not member.is_older
+        if coin:
+            self._kill(member)
+        else:
+            member.process.stop()
+            member.restart()
 
     def _state_written(self) -> object:
         """Return a value that changes as soon as any page of state is written."""

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from msgspec import structs
 
-from tests.faults import chaos
+from tests.faults import chaos, older
 from tests.faults.fleet import Finding
+from tests.faults.plan import Fault
 from tests.faults.results import Outcome, Result, ResultsFile, Task, exit_code, table
 
 LINES = 18
@@ -118,6 +122,35 @@ def test_another_file_is_no_file_of_results(suite: Suite, tmp_path: Path) -> Non
     with pytest.raises(SystemExit, match="2"):
         suite("--results", str(tmp_path / "other.jsonl"))
     assert suite.ran == []
+
+
+def test_a_result_names_the_commit_that_ran(
+    suite: Suite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = ("--all", "--client", "librdkafka", "--load", "gru", "--results", str(tmp_path / "f"), "--seed", "3")
+    for commit, kills in (("aaaaaaa", "50"), ("bbbbbbb+", "100")):
+        monkeypatch.setattr(chaos, "running_commit", lambda commit=commit: commit)
+        assert suite(*flags, "--kills", kills) == 0
+    assert [each.commit for each in ResultsFile(tmp_path / "f").read()] == ["aaaaaaa", "bbbbbbb+"]
+    assert "ran on aaaaaaa, bbbbbbb+" in capsys.readouterr().out
+
+
+def test_a_run_from_another_release_is_a_line_of_its_own(suite: Suite) -> None:
+    assert suite("--client", "librdkafka", "--load", "gru", "--seed", "3", "--upgrade-from", "abc1234") == 0
+    (task,) = suite.ran
+    assert task.line == "librdkafka kafka exactly_once gru from abc1234"
+    assert chaos.full_plan(task).others[Fault.SWAP] == task.kills
+    assert Fault.SWAP not in chaos.full_plan(structs.replace(task, upgrade_from="")).others
+
+
+def test_members_of_an_older_release_import_its_code(tmp_path: Path) -> None:
+    (tmp_path / "rillcast").mkdir()
+    (tmp_path / "rillcast" / "__init__.py").write_text("")
+    where = [sys.executable, "-c", "import rillcast; print(rillcast.__file__)"]
+    done = subprocess.run(where, env=dict(older.environment(tmp_path)), capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == str(tmp_path / "rillcast" / "__init__.py")
+    with pytest.raises(RuntimeError, match="no code of 0000000000"):
+        older.extract("0000000000", tmp_path / "older")
 
 
 def test_the_table_sums_the_runs_of_a_line() -> None:

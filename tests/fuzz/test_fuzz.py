@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rillcast.codecs.observations import decoder
+from tests.fuzz import stored
 from tests.fuzz.mutation import mutant
 from tests.fuzz.run import functions
 from tests.fuzz.targets import targets
@@ -45,6 +46,15 @@ def test_any_json_breaks_no_promise(document: object) -> None:
     data = json.dumps(document).encode()
     for name in ("json", "mapped", "cloudevents", "json_schema", "dead_letters"):
         targets()[name].run(data)
+
+
+@pytest.mark.parametrize("name", sorted(stored.targets()))
+def test_a_flipped_bit_anywhere_in_stored_state_is_refused(name: str) -> None:
+    target = targets()[name]
+    for bit in range(8 * len(target.seeds[0])):
+        data = bytearray(target.seeds[0])
+        data[bit // 8] ^= 1 << bit % 8
+        target.run(bytes(data))
 
 
 def test_what_is_guided_by_coverage_are_all_functions_and_methods_of_a_module_and_no_others() -> None:

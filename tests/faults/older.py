@@ -1,0 +1,41 @@
+"""The commit that runs, and the code of an earlier one, with which some members of a run work.
+
+Owns: how it is taken out of the repository, and how a process comes to import it. Does not know: members.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+from tests.support.paths import ROOT
+
+
+def running_commit() -> str:
+    """Return the short id of the commit that is checked out, with `+` where files differ; empty = no repository."""
+    git = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
+    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+
+
+def extract(commit: str, folder: Path) -> Path:
+    """Put the service's code of a commit into a folder, and return the path to import it from.
+
+    Raises:
+        RuntimeError: The repository does not have the commit.
+    """
+    folder.mkdir(parents=True)
+    archive = subprocess.run(["git", "archive", commit, "pipeline"], cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        raise RuntimeError(f"no code of {commit}: {archive.stderr.decode().strip()}")
+    subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)
+    return folder / "pipeline"
+
+
+def environment(code: Path | None) -> Mapping[str, str]:
+    """Return the environment of a member that runs this code; None = the working tree's."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("RILLCAST_")}
+    if code is not None:
+        inherited["PYTHONPATH"] = os.pathsep.join(filter(None, [str(code), inherited.get("PYTHONPATH")]))
+    return inherited

@@ -1,0 +1,45 @@
+"""The report of a soak: what is flat passes, and what grows or stands still is said."""
+
+from __future__ import annotations
+
+import pytest
+from msgspec.structs import replace
+
+from tests.faults.flatness import Sample, figures, report
+
+FLAT = [
+    Sample(
+        seconds=float(n), committed=100 * n, resident_mib=150.0, descriptors=30, threads=12, series=400,
+        state_mib=1.0 + n % 2,
+    )
+    for n in range(80)
+]  # fmt: skip
+
+
+def test_what_stays_or_swings_is_flat_and_so_is_what_grew_in_the_first_quarter() -> None:
+    begun = [replace(each, resident_mib=10.0 * n) for n, each in enumerate(FLAT[:15])]
+    text, flat = report([*begun, *FLAT[15:]])
+    assert flat
+    assert "7,900 events in 79 s" in text
+    assert "NOT" not in text
+
+
+@pytest.mark.parametrize("name", ["resident_mib", "descriptors", "threads", "series", "state_mib"])
+def test_what_grows_is_named(name: str) -> None:
+    grown = [replace(each, **{name: getattr(each, name) + 10 * (n // 40)}) for n, each in enumerate(FLAT)]
+    text, flat = report(grown)
+    assert not flat
+    (line,) = (line for line in text.splitlines() if "NOT FLAT" in line)
+    assert line.startswith(name)
+    assert [each.name for each in figures(grown) if not each.is_flat(0.02)] == [name]
+
+
+def test_a_service_that_stands_still_is_not_flat() -> None:
+    text, flat = report([*FLAT[:60], *(replace(each, committed=6_000) for each in FLAT[60:])])
+    assert not flat
+    assert "NOT GOING ON" in text
+
+
+def test_too_few_samples_are_refused() -> None:
+    with pytest.raises(ValueError, match="7 samples, expected at least 8"):
+        figures(FLAT[:7])

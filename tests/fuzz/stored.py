@@ -101,7 +101,7 @@ def _target(own: Sequence[bytes], foreign: Sequence[bytes], read: Callable[[byte
         if (whole := _with_checksum(data)) is not None:
             _read(read, whole)
 
-    return Target(run, [*own, *foreign], 0.02, short=300)
+    return Target(run, [*own, *foreign], 0.02, short=200)
 
 
 def _read(read: Callable[[bytes], bytes], data: bytes) -> bytes | None:

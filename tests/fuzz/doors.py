@@ -48,6 +48,7 @@ def targets() -> dict[str, Target]:
     metric = b'{"metrics":[{"name":"cpu","tags":{"host":"a"},"fields":{"v":1},"timestamp":1714564800}]}'
     nested = msgspec.json.encode({"meta": {"id": "a b"}, "at": "2024-05-01 12:00", "v": [{"k": "x", "n": 1.5}]})
     deleted = msgspec.json.encode({"meter\x7f": "a", "at": NOON_MS, "kWh\x7f": 1.5})  # it broke the settings file
+    topics = [record(), record(ds="2024-05-01", y="1,5"), nested, deleted, metric, b"a b=1i 3"]
     requests = [
         b"GET /api/v1/streams/a%2Fb?limit=3&prefix=a HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer t\r\n\r\n",
         b"HEAD /metrics HTTP/1.0\r\nAccept: application/openmetrics-text; version=1.0.0\r\n\r\n",
@@ -60,7 +61,7 @@ def targets() -> dict[str, Target]:
         b"GET /\r\n",
     ]
     return {
-        "init": Target(_init, [record(), record(ds="2024-05-01", y="1,5"), nested, deleted, metric, b"a b=1i 3"], 0.01, 60),
+        "init": Target(_init, topics, 0.01, 60),
         "rekey": Target(_rekeyed(), [record(host="h"), record(host=7, y=None), record(host="\n"), b"[1"], 0.05, 300),
         "http": Target(_http, requests, 0.01, 200),
     }

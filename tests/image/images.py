@@ -43,6 +43,7 @@ def built(engine: Engine, target: str, *, push: bool = False, arguments: Mapping
     digest = engine.push(tag, OUT / "oci") if push else ""
     folder = OUT / target
     folder.mkdir()
-    (folder / "digest").write_text(f"{digest}\n")
+    if push:
+        (folder / "digest").write_text(f"{digest}\n")
     (folder / "config.json").write_text(json.dumps(config, indent=1))
     return Image(engine, engine.root(tag), config, digest)

@@ -218,28 +218,22 @@ class LagFeatures(nn.Module):
         scale = torch.maximum(scale, level * _LEVEL_FLOOR).clamp(min=_ABSOLUTE_FLOOR)
 
         base = self._seasonal_naive(lags, season)
-        newest_change = (newest - lags[..., -1 - season : length - season]) / scale
+        newest_change = newest - lags[..., -1 - season : length - season]
         centred = lags - newest
         phases, overall = torch.split(torch.matmul(centred, self.phase_mean), [season, 1], dim=-1)
         mean = self._repeat(phases, season)
-        directions = [(newest - base) / scale, newest_change, (mean + (newest - base)) / scale]
+        directions = [(newest - base) / scale, newest_change / scale, (mean + (newest - base)) / scale]
         profile = lags[..., length - season :: self.profile_stride]
-        shape = [(profile - newest) / scale]
-        summaries = [
-            newest_change,
-            (newest - lags[..., -2:-1]) / scale,
-            overall / scale,
-            _sum(centred.abs(), self.ones) / length / scale,
-            local / scale,
-            torch.log1p(level / scale * self.lanes)[..., :1] / 4,
-            known_f / length,
-        ]
+        shape = [profile - newest]
+        spread = _sum(centred.abs(), self.ones) / length
+        summaries = [newest_change, newest - lags[..., -2:-1], overall, spread, local]
+        others = [torch.log1p(level / scale * self.lanes)[..., :1] / 4, known_f / length]
         if len(self.config.seasons) == 2:
             second = self.config.seasons[1]
             directions.append((self._seasonal_naive(lags, second) - base) / scale)
             earlier = lags[..., length - second : length - second + season : self.profile_stride]
-            shape.append((earlier - profile) / scale)
-        features = torch.cat([*shape, *summaries], dim=-1)
+            shape.append(earlier - profile)
+        features = torch.cat([torch.cat([*shape, *summaries], dim=-1) / scale, *others], dim=-1)
         features = features / (1 + features.abs() / _SOFT_LIMIT)
         if self.cycles:
             features = torch.cat([features, self._calendar(period)], dim=-1)

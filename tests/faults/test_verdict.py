@@ -167,6 +167,7 @@ def test_a_real_model_is_judged_within_its_tolerance(tmp_path: Path) -> None:
 
 def test_a_plan_is_the_same_for_a_seed_and_has_what_it_was_asked_for() -> None:
     others = {Fault.BROKER_HARD: 2, Fault.BROKER_CLEAN: 1, Fault.STOP: 4}
+    others |= {Fault.STOP_ALL: 2, Fault.CLOCK: 4, Fault.SWAP: 8}
     plan = Plan(7, 50, 1_000_000, others=others)
     steps = plan.steps()
     assert steps == Plan(7, 50, 1_000_000, others=others).steps()

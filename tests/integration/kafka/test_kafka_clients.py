@@ -14,6 +14,7 @@ import pytest
 from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Assignment, Channel, Records, Source
+from rillcast.transports.kafka.kafka_python.source import KafkaPythonSource
 from tests.support.kafka_cluster import KafkaCluster
 from tests.support.transports import CLIENTS, Listener, from_beginning, kafka_sink, kafka_source, poll_until, read
 
@@ -258,6 +259,42 @@ def test_a_member_that_was_silent_for_too_long_loses_its_partitions_and_may_not_
             assert time.monotonic() < deadline, "the silent member did not hear of its loss"
             source.poll(1, 0.05)
         assert (listener.lost, listener.revoked) == ([0], [])
+
+
+def test_a_member_that_learns_in_its_join_that_it_was_forgotten_has_lost_its_partitions(kafka: KafkaCluster) -> None:
+    """As after a cut from the coordinator: the first thing that it sends is the join, and no heartbeat is refused."""
+    topic = kafka.create_topic("forgotten", 2)
+    for partition in range(2):
+        kafka.produce(topic, [b"v"] * 10, partition=partition)
+    settings = kafka.settings(session_timeout_s=1.0)
+    listener = Listener()
+    with ExitStack() as stack:
+        source = kafka_source("kafka-python", settings, topic)
+        assert isinstance(source, KafkaPythonSource)
+        stack.callback(source.close)
+        source.open(listener)
+        read(source, 20)
+        coordinator = source._consumer._coordinator
+        coordinator._disable_heartbeat()
+        deadline = time.monotonic() + DEADLINE_S
+        while kafka.members(settings.group_id):
+            assert time.monotonic() < deadline, "the member is still in its group"
+            time.sleep(0.05)
+        successor = kafka_source("kafka-python", settings, topic)
+        stack.callback(successor.close)
+        successor.open(Listener())
+        read(successor, 20)
+        successor.commit({0: 10, 1: 10})
+        successor.close()
+        coordinator.request_rejoin()
+        while not listener.lost:
+            assert time.monotonic() < deadline, f"nothing was lost, revoked are {listener.revoked}"
+            source.poll(1, 0.05)
+        while len(listener.assigned) < 4:
+            assert time.monotonic() < deadline, "it was not given the partitions again"
+            assert not len(source.poll(1, 0.05))
+        assert (sorted(listener.lost), listener.revoked) == ([0, 1], [])
+        assert [one.committed for one in listener.assigned] == [None, None, 10, 10]
 
 
 def test_both_clients_put_a_key_in_the_same_partition(kafka: KafkaCluster) -> None:

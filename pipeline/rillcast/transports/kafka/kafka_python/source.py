@@ -70,6 +70,7 @@ class KafkaPythonSource:
         self._consumer = create(self._settings, "consumer", lambda: KafkaConsumer(**consumer_config(self._settings)))
         workarounds.read_compacted(self._consumer)
         workarounds.on_fenced_heartbeat(self._consumer, self._note_fenced)
+        workarounds.lose_membership_in_join(self._consumer)
         self._poller.attach(self._consumer)
         self._consumer.subscribe([self._topic], listener=Listener(self._poller.ask))
         self._first_added = workarounds.learn_of_topic(self._consumer, self._topic)

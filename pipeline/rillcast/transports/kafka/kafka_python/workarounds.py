@@ -62,6 +62,31 @@ def _without(assignment: Any, disputed: set[TopicPartition]) -> Any:
     return ConsumerProtocolAssignment(assignment.version, topics, assignment.user_data)
 
 
+def lose_membership_in_join(consumer: Any) -> None:
+    """Make a consumer that is refused while it joins prepare its join again, and so lose its partitions.
+
+    Fault (3.0.12): the client prepares a join once, and only then sends it. A member that was cut off for longer than
+    its session learns in the answer that the group has forgotten it. It joins as a new member, still believes that it
+    owns its former partitions, and never calls `on_partitions_lost`. Those that the new generation does not give it are
+    *revoked* later, when its commits are valid again: its old positions replaced the newer ones of the owner in
+    between, whose state was then beyond the committed offset. Those that it is given are kept, with a position and a
+    state that another member has moved on from.
+
+    Here each reset of the generation makes the loop of the join prepare again. The generation is none by then, so the
+    client reports the partitions as lost and claims none, as Java's does (KIP-429).
+
+    Delete when `on_partitions_lost` is called for an `UNKNOWN_MEMBER_ID` in the answer to a JoinGroup.
+    """
+    coordinator = consumer._coordinator
+    reset = coordinator.reset_generation
+
+    def reset_and_prepare_again(*arguments: Any, **named: Any) -> None:
+        reset(*arguments, **named)
+        coordinator.rejoining = False
+
+    coordinator.reset_generation = reset_and_prepare_again
+
+
 def forget_claims(consumer: Any) -> None:
     """Make a consumer that has lost its partitions claim none when it joins again. See `OneOwnerAssignor`."""
     for assignor in consumer._coordinator._assignors.values():

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import zlib
+from collections.abc import Iterator
 from typing import Final
 
 import onnx
@@ -73,20 +74,28 @@ def extract(model: onnx.ModelProto) -> onnx.ModelProto | None:
         sequence = onnx.load_model_from_string(data)
     except (ValueError, zlib.error, DecodeError) as error:  # base64 raises ValueError and a subclass of it
         raise BundleError("sequence", f"the sequence graph cannot be read: {error}") from error
-    own = {tensor.name for tensor in sequence.graph.initializer}
-    wanted = _names(sequence.graph) - own
+    # The tracer numbers the values of each graph by itself: a result of this one may have a weight's name in the other.
+    wanted = _read(sequence.graph) - _own(sequence.graph)
     sequence.graph.initializer.extend(tensor for tensor in model.graph.initializer if tensor.name in wanted)
     return sequence
 
 
-def _names(graph: onnx.GraphProto) -> set[str]:
+def _read(graph: onnx.GraphProto) -> set[str]:
     """Return every value that a node of the graph, or of a subgraph, reads."""
-    names: set[str] = set()
+    names = {name for node in graph.node for name in node.input}
+    return names.union(*(_read(inner) for inner in _subgraphs(graph)))
+
+
+def _own(graph: onnx.GraphProto) -> set[str]:
+    """Return every value that the graph, or a subgraph, has itself."""
+    names = {name for node in graph.node for name in node.output}
+    names |= {one.name for one in (*graph.input, *graph.initializer)}
+    return names.union(*(_own(inner) for inner in _subgraphs(graph)))
+
+
+def _subgraphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
     for node in graph.node:
-        names.update(node.input)
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                names |= _names(attribute.g)
-            for body in attribute.graphs:
-                names |= _names(body)
-    return names
+                yield attribute.g
+            yield from attribute.graphs

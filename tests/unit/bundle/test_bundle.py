@@ -316,6 +316,24 @@ def test_a_sequence_graph_that_inflates_without_end_is_refused(monkeypatch: pyte
         sealed_with(toy_sequence())
 
 
+def test_a_result_of_a_sequence_graph_may_have_the_name_of_a_weight_of_the_step() -> None:
+    """The tracer numbers the values of both graphs, each from one."""
+    sequence = toy_sequence()
+    for node in sequence.graph.node:
+        node.output[:] = ["modulus" if name == "as_block" else name for name in node.output]
+        node.input[:] = ["modulus" if name == "as_block" else name for name in node.input]
+        for attribute in node.attribute:
+            for inner in attribute.g.node:  # which reads the weight
+                inner.input[:] = ["seven" if name == "modulus" else name for name in inner.input]
+    own = [tensor for tensor in sequence.graph.initializer if tensor.name != "modulus"]
+    del sequence.graph.initializer[:]
+    sequence.graph.initializer.extend(own)
+    bundle = Bundle.from_bytes(sealed_with(sequence))
+    assert bundle.sequence is not None
+    second = onnx.load_model_from_string(bundle.sequence.model)
+    assert "modulus" not in {tensor.name for tensor in second.graph.initializer}
+
+
 def test_another_sequence_graph_is_another_model() -> None:
     model = onnx.load_model_from_string(sealed_with(toy_sequence()))
     (entry,) = (entry for entry in model.metadata_props if entry.key == SEQUENCE_KEY)

@@ -191,13 +191,15 @@ def _renamed(
 ) -> onnx.GraphProto:
     """Return the body with names of its own; its weights move to the outer graph, its first inputs are outer values."""
     names = {given.name: outside for given, outside in zip(body.input, constants, strict=False)}
+    # The tracer numbers the values of each graph by itself: a weight may have the name of another graph's result.
+    taken = {*weights, *(given.name for given in outer.input), *(name for node in outer.node for name in node.output)}
     for tensor in body.initializer:
         if weights.get(tensor.name) == tensor:
             names[tensor.name] = tensor.name
             continue
         own = onnx.TensorProto()
         own.CopyFrom(tensor)
-        own.name = tensor.name if tensor.name not in weights else f"{prefix}.{tensor.name}"
+        own.name = tensor.name if tensor.name not in taken else f"{prefix}.{tensor.name}"
         names[tensor.name] = own.name
         weights[own.name] = own
         outer.initializer.append(own)

@@ -89,7 +89,7 @@ def _read(graph: onnx.GraphProto) -> set[str]:
 def _own(graph: onnx.GraphProto) -> set[str]:
     """Return every value that the graph, or a subgraph, has itself."""
     names = {name for node in graph.node for name in node.output}
-    names |= {one.name for one in (*graph.input, *graph.initializer)}
+    names |= {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
     return names.union(*(_own(inner) for inner in _subgraphs(graph)))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cache
 from typing import Any
 
@@ -42,7 +42,8 @@ def forecaster(kinds: str = "every kind") -> Forecaster:
 @cache
 def bundle() -> Bundle:
     model = to_onnx(forecaster())
-    attach(model, forecaster())
+    source = forecaster()
+    attach(model, asdict(source.config), source)
     metadata = describe(forecaster(), name="m", training={}, backtest={})
     return Bundle.from_bytes(seal(model, metadata, sequence_to_onnx(forecaster())))
 

@@ -8,7 +8,8 @@ from typing import Any
 from rillcast_training.data.split import split
 from rillcast_training.fit.options import TrainOptions
 from rillcast_training.fit.shape import forecaster_shape
-from rillcast_training.fit.training import Trainer, series_of
+from rillcast_training.fit.trainer import Trainer
+from rillcast_training.fit.training import series_of
 
 
 def quick_options(data: Path, folder: Path, **changes: Any) -> TrainOptions:

@@ -24,6 +24,7 @@ STATE: Final = "core"
 _SCALARS: Final = 13  # figures of a stream before those by base and horizon
 _BEFORE: Final = 13  # by horizon: two misses, their number and three units, five losses, plain experts, judgements
 _AFTER: Final = 10  # by horizon: five ratios and shares of the units of width
+_TOLD: Final = 2  # by horizon, with a network: what it and the mixture missed by, before the quantiles
 _SUMS_TO_ONE: Final = 1e-3
 _CYCLES: Final = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000, "year": 31_556_952_000}
 _MONTHS_A_YEAR: Final = 12
@@ -83,7 +84,8 @@ class Mixture:
         self._words = [in_words(base, freq, seasons) for base in self.bases]
         away = {base for base, decay in config["experts"] if decay and base != "level"}
         self._first = _SCALARS + len(away)
-        self._before = len(self.bases) + (1 + len(seasons)) + _BEFORE + len(config["quantiles"])
+        told = _TOLD + len(config["quantiles"]) if config.get("network") else 0
+        self._before = len(self.bases) + (1 + len(seasons)) + _BEFORE + len(config["quantiles"]) + told
 
     @classmethod
     def of(cls, metadata: BundleMetadata) -> Mixture | None:

@@ -24,7 +24,7 @@ from rillcast_training.fit import compute
 from rillcast_training.fit.checkpoint import Progress
 from rillcast_training.fit.compute import Compute, choose
 from rillcast_training.fit.losses import ValidationFigures
-from rillcast_training.fit.training import Trainer
+from rillcast_training.fit.trainer import Trainer
 from rillcast_training.model.cells import CELLS, make_cell
 from rillcast_training.model.precision import mixed
 from tests.support.forecasters import random_forecaster
@@ -84,7 +84,7 @@ def test_a_step_of_training_makes_its_tensors_on_the_device_and_reads_none_of_th
         return tensor
 
     monkeypatch.setattr(Tensor, "pin_memory", pin)
-    monkeypatch.setattr("rillcast_training.fit.training.choose", lambda *_asked: Compute(meta, "float32"))
+    monkeypatch.setattr("rillcast_training.fit.trainer.choose", lambda *_asked: Compute(meta, "float32"))
     covariates = (("promo", "known"), ("shop", "category"))
     trainer = trainer_of(options_for(data, tmp_path, cell=cell, layers=2, window=16, covariates=covariates))
     before = [parameter.device for parameter in (*trainer.forecaster.parameters(), *trainer.forecaster.buffers())]
@@ -107,7 +107,7 @@ def test_validation_makes_its_tensors_on_the_device(
 ) -> None:
     meta = torch.device("meta")
     monkeypatch.setattr(Tensor, "pin_memory", lambda tensor: tensor)
-    monkeypatch.setattr("rillcast_training.fit.training.choose", lambda *_asked: Compute(meta, "float32"))
+    monkeypatch.setattr("rillcast_training.fit.trainer.choose", lambda *_asked: Compute(meta, "float32"))
     trainer = trainer_of(options_for(data, tmp_path))
     batches = validation_batches(trainer.series, trainer.config, window=48, origins=6, batch=8)
     batch = trainer.compute.put(next(iter(batches)))

@@ -7,6 +7,7 @@ from functools import cache
 
 import numpy as np
 import pytest
+import torch
 
 from rillcast.arrays import AnyArray
 from rillcast.bundle.bundle import Bundle, seal
@@ -18,7 +19,7 @@ from rillcast_training.export.bundle import describe, to_onnx
 from rillcast_training.export.experts import describe_experts, experts_to_onnx
 from rillcast_training.export.sequence_export import sequence_to_onnx
 from rillcast_training.model.cells import CELLS
-from rillcast_training.model.experts.config import ExpertsConfig
+from rillcast_training.model.experts.config import ExpertsConfig, NetworkShape
 from rillcast_training.model.experts.forecaster import ExpertForecaster
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 
@@ -34,8 +35,12 @@ def bundle(cell: str, layers: int = 1) -> Bundle:
     But for the sLSTM: ONNX Runtime's softplus treats groups of four apart from what is left over.
     """
     hidden = 8 if cell == "slstm" else 9
-    if cell == "experts":
-        experts = ExpertForecaster(ExpertsConfig("1h", 7, (5, 11), (0.1, 0.3, 0.5, 0.7, 0.9)))
+    if cell.startswith("experts"):
+        network = NetworkShape("gru", 9) if cell == "experts and gru" else None
+        experts = ExpertForecaster(ExpertsConfig("1h", 7, (5, 11), (0.1, 0.3, 0.5, 0.7, 0.9), network=network))
+        if experts.network is not None:
+            torch.manual_seed(0)
+            torch.nn.init.normal_(experts.network.head.weight, std=0.1)
         return Bundle.from_bytes(seal(experts_to_onnx(experts), describe_experts(experts, name="m")))
     config = small_config(cell=cell, layers=layers, context=15, seasons=(5, 11), max_gap=15, horizon=7, hidden=hidden,
                           quantiles=(0.1, 0.3, 0.5, 0.7, 0.9), alarms=cell != "elman")  # fmt: skip
@@ -90,7 +95,7 @@ def polls(streams: int, rounds: int) -> Iterator[tuple[list[str], AnyArray, AnyA
         yield ids, hours, np.where(rng.random(streams) < 0.05, np.nan, y), number * streams
 
 
-@pytest.mark.parametrize("cell", [*sorted(CELLS), "experts"])
+@pytest.mark.parametrize("cell", [*sorted(CELLS), "experts", "experts and gru"])
 def test_a_forecast_depends_neither_on_the_batch_size_nor_on_the_neighbours(cell: str) -> None:
     streams = BATCH_SIZES[-1]
     engines = {rows: engine(cell, batch_rows=rows) for rows in BATCH_SIZES}

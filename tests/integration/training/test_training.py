@@ -20,11 +20,12 @@ from rillcast_training.data import tables
 from rillcast_training.data.columns import Aggregate, Columns
 from rillcast_training.data.series import Series, load, observations
 from rillcast_training.data.split import split
-from rillcast_training.data.windows import validation_batches
+from rillcast_training.data.windows import WindowSampler, validation_batches
 from rillcast_training.export.restore import restore
 from rillcast_training.fit.checkpoint import Progress
 from rillcast_training.fit.shape import forecaster_shape
-from rillcast_training.fit.training import Trainer, train
+from rillcast_training.fit.trainer import Trainer
+from rillcast_training.fit.training import train
 from rillcast_training.model.forecaster import ForecasterConfig
 from tests.support.forecasters import small_config
 from tests.support.paths import ROOT
@@ -239,7 +240,7 @@ def test_few_series_are_validated_at_more_origins_each(
         asked.append(origins)
         return validation_batches(*args, origins=origins, **others)
 
-    monkeypatch.setattr("rillcast_training.fit.training.validation_batches", counted)
+    monkeypatch.setattr("rillcast_training.fit.trainer.validation_batches", counted)
     trainer = trainer_of(quick_options(data, tmp_path))
     few = len(trainer.series)
     trainer.validate()
@@ -278,8 +279,7 @@ def test_nothing_of_the_validation_part_is_shown_in_training(data: Path, tmp_pat
     series = load(data, "1h")
     for one, part in zip(series, split(series, config, 0.1), strict=True):
         one.y[one.periods >= part.cut] = np.float32(7e20)
-    sampler = trainer_of(quick_options(data, tmp_path)).sampler
-    poisoned = type(sampler)(split(series, config, 0.1), config, window=48, origins=8, batch=64)
+    poisoned = WindowSampler(split(series, config, 0.1), config, window=48, origins=8, batch=64)
     for batch in poisoned.epoch(0, 0, 4):
         assert float(batch.sequences.grid.abs().max()) < 1e20
         assert float(batch.target.nan_to_num().abs().max()) < 1e20

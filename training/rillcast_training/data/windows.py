@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,14 +32,14 @@ class Batch(NamedTuple):
     """Input of one training step.
 
     Attributes:
-        sequences: Events.
+        sequences: Events, in the form that the module takes.
         origins: `[S, K]` int64, events to forecast from.
         target: `[S, K, H]` float32, observations after them; NaN = no loss.
         scale: `[S]` float32, scales of the series.
         weight: `[S]` float32, weights of their losses.
     """
 
-    sequences: Sequences
+    sequences: Any
     origins: Tensor
     target: Tensor
     scale: Tensor

@@ -22,7 +22,7 @@ from rillcast_training.data.windows import WindowSampler
 from rillcast_training.explain.gradients import Clipping, Profile, clipping, gradient_profiles
 from rillcast_training.explain.history import history_of
 from rillcast_training.export.restore import restore
-from rillcast_training.fit.training import CLIP_NORM
+from rillcast_training.fit.trainer import CLIP_NORM
 from rillcast_training.model.forecaster import Forecaster
 
 _BATCH: Final = 32

@@ -7,6 +7,7 @@ found it equal to the module. Does not know: how the forecaster was trained, or 
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Mapping
@@ -60,7 +61,7 @@ def export(
     forecaster = forecaster.eval()
     metadata = describe(forecaster, name=name, training=training or {}, backtest=backtest or {})
     model = to_onnx(forecaster)
-    attach(model, forecaster)
+    attach(model, dataclasses.asdict(forecaster.config), forecaster)
     sealed = seal(model, metadata, sequence_to_onnx(forecaster))
     with replacing(path) as partial:
         partial.write_bytes(sealed)

@@ -1,6 +1,6 @@
-"""From a configuration of experts to a bundle file, in seconds: there is nothing to train.
+"""From a mixture of experts, with or without a network on top of it, to a bundle file.
 
-Owns: the graph and the metadata of a bundle of experts alone, and the proof that the file computes what the module
+Owns: the graph and the metadata of a bundle of experts, and the proof that the file computes what the module
 does. Does not know: how a module is traced (`rillcast_training.export.tracing`), or what the experts do.
 
 Every constant stands in the metadata, in the member `training`, entry `experts`.
@@ -9,6 +9,8 @@ Every constant stands in the metadata, in the member `training`, entry `experts`
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -24,9 +26,10 @@ from rillcast.bundle.frequency import parse
 from rillcast.errors import DataError, ParityError
 from rillcast.outputs import replacing
 from rillcast_training.export.parity import TOLERANCE, InPlaceSession, ParityReport
+from rillcast_training.export.restore import attach, attached_weights
 from rillcast_training.export.sequence_export import results
 from rillcast_training.export.step_export import step_to_onnx, versions
-from rillcast_training.model.experts.config import ExpertsConfig
+from rillcast_training.model.experts.config import ExpertsConfig, NetworkShape
 from rillcast_training.model.experts.forecaster import ExpertForecaster, ExpertRows
 
 CELL: Final = "experts"
@@ -50,19 +53,54 @@ def export_experts(config: ExpertsConfig, path: str | Path, *, name: str) -> Par
         BundleError: the graph breaks the bundle contract.
         OutputError: the file cannot be written.
     """
-    path, forecaster = Path(path), ExpertForecaster(config).eval()
-    sealed = seal(experts_to_onnx(forecaster), describe_experts(forecaster, name=name))
+    return write_experts(ExpertForecaster(config), path, name=name)
+
+
+def write_experts(
+    forecaster: ExpertForecaster,
+    path: str | Path,
+    *,
+    name: str,
+    training: Mapping[str, Any] | None = None,
+    backtest: Mapping[str, float] | None = None,
+) -> ParityReport:
+    """Write a bundle of experts, with or without a network, as `export_experts` does.
+
+    Args:
+        forecaster: The module.
+        path: Bundle file; replaced if it exists, untouched if anything fails.
+        name: Name of the model in the metadata.
+        training: Summary of the network's training, for the metadata.
+        backtest: Figures of the validation part.
+
+    Raises:
+        ParityError: the exported graph and the module disagree.
+        BundleError: the graph breaks the bundle contract.
+        OutputError: the file cannot be written.
+    """
+    path, forecaster = Path(path), forecaster.eval()
+    model = experts_to_onnx(forecaster)
+    if forecaster.network is not None:
+        attach(model, {}, forecaster.network)
+    sealed = seal(model, describe_experts(forecaster, name=name, training=training or {}, backtest=backtest or {}))
     with replacing(path) as partial:
         partial.write_bytes(sealed)
         return check_experts(forecaster, partial)
 
 
-def describe_experts(forecaster: ExpertForecaster, *, name: str) -> BundleMetadata:
+def describe_experts(
+    forecaster: ExpertForecaster,
+    *,
+    name: str,
+    training: Mapping[str, Any] | None = None,
+    backtest: Mapping[str, float] | None = None,
+) -> BundleMetadata:
     """Return the metadata; the model id is set when the bundle is sealed."""
     config = forecaster.config
+    described = {name: value for name, value in dataclasses.asdict(config).items() if value is not None}
     return BundleMetadata(
         name=name,
-        cell=CELL,
+        cell=CELL if config.network is None else config.network.cell,
         freq=config.freq,
         horizon=config.horizon,
         quantiles=config.quantiles,
@@ -70,7 +108,8 @@ def describe_experts(forecaster: ExpertForecaster, *, name: str) -> BundleMetada
         season=config.seasons[0],
         states=forecaster.state_specs(),
         scores=forecaster.scores,
-        training={"experts": dataclasses.asdict(config)},
+        training={**(training or {}), "experts": described},
+        backtest={name: value for name, value in (backtest or {}).items() if math.isfinite(value)},
         versions=versions(),
     )
 
@@ -85,8 +124,16 @@ def restore_experts(bundle: Bundle) -> ExpertForecaster:
     if "experts" not in metadata.training:
         raise DataError(f"bundle {metadata.name}@{metadata.model_id}: is no mixture of experts")
     try:
-        return ExpertForecaster(_rebuilt(ExpertsConfig, metadata.training["experts"])).eval()
-    except (TypeError, ValueError, KeyError) as error:
+        values = dict(metadata.training["experts"])
+        network = values.pop("network", None)
+        config = _rebuilt(ExpertsConfig, values)
+        if network is None:
+            return ExpertForecaster(config).eval()
+        forecaster = ExpertForecaster(dataclasses.replace(config, network=NetworkShape(**network)))
+        assert forecaster.network is not None
+        forecaster.network.load_state_dict(attached_weights(bundle))
+        return forecaster.eval()
+    except (TypeError, ValueError, KeyError, RuntimeError) as error:
         raise DataError(
             f"bundle {metadata.name}@{metadata.model_id}: this version cannot build its experts: {error}"
         ) from error

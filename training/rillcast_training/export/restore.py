@@ -16,13 +16,14 @@ import dataclasses
 import io
 import json
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import onnx
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.covariates import Covariate
@@ -32,12 +33,18 @@ from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 MODULE_KEY: Final = "rillcast.module"
 
 
-def attach(model: onnx.ModelProto, forecaster: Forecaster) -> None:
-    """Write the forecaster's configuration and weights into the metadata of its graph."""
+def attach(model: onnx.ModelProto, config: Mapping[str, Any], module: nn.Module) -> None:
+    """Write a module's configuration and weights into the metadata of its graph.
+
+    Args:
+        model: The graph.
+        config: The forecaster's configuration; empty where the metadata of the bundle has it.
+        module: The module with the weights.
+    """
     buffer = io.BytesIO()
-    np.savez(buffer, **{name: tensor.detach().cpu().numpy() for name, tensor in forecaster.state_dict().items()})
+    np.savez(buffer, **{name: tensor.detach().cpu().numpy() for name, tensor in module.state_dict().items()})
     document = {
-        "forecaster": dataclasses.asdict(forecaster.config),
+        **({"forecaster": dict(config)} if config else {}),
         "weights": base64.b64encode(buffer.getvalue()).decode("ascii"),
     }
     model.metadata_props.add(key=MODULE_KEY, value=json.dumps(document))
@@ -64,6 +71,18 @@ def restore(source: str | Path | Bundle) -> Forecaster:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{name}: this version cannot build its module: {reason}") from error
     return forecaster.eval()
+
+
+def attached_weights(bundle: Bundle) -> dict[str, Tensor]:
+    """Return the weights that a bundle carries.
+
+    Raises:
+        DataError: it carries none.
+    """
+    found = _found(bundle)
+    if found is None:
+        raise DataError(f"bundle {bundle.metadata.name}@{bundle.metadata.model_id}: carries no weights")
+    return _weights(json.loads(found)["weights"])
 
 
 def shorten(forecaster: Forecaster, horizon: int) -> Forecaster:
@@ -119,16 +138,20 @@ def _document(bundle: Bundle) -> dict[str, Any]:
 
 
 def _entry(bundle: Bundle) -> str:
-    metadata, model = bundle.metadata, onnx.load_model_from_string(bundle.model)
+    metadata = bundle.metadata
     name = f"bundle {metadata.name}@{metadata.model_id}"
-    entries = [entry.value for entry in model.metadata_props if entry.key == MODULE_KEY]
-    if len(entries) == 1:
-        found: str = entries[0]
+    if "experts" in metadata.training and metadata.training["experts"].get("network"):
+        raise DataError(
+            f"{name}: is a network on top of experts, which cannot be trained further: the experts learn on each "
+            "stream by themselves, and `rillcast train DATA --experts` trains a new network in minutes"
+        )
+    if (found := _found(bundle)) is not None:
         return found
     if "experts" in metadata.training:
         raise DataError(
             f"{name}: is a mixture of experts, without weights: it learns on each stream by itself, and cannot be "
-            "trained further. `rillcast train DATA` without --init trains a network; for one without "
+            "trained further. `rillcast train DATA` without --init trains a network, with --experts on top of such a "
+            "mixture; for one without "
             f"data to start from: `rillcast train --synthetic --freq {metadata.freq} --horizon {metadata.horizon} "
             "--out start.onnx`"
         )
@@ -136,6 +159,12 @@ def _entry(bundle: Bundle) -> str:
         f"{name}: has no module (metadata entry {MODULE_KEY!r}); it can be served, but neither trained further "
         "nor explained. Use a bundle that `rillcast train` made"
     )
+
+
+def _found(bundle: Bundle) -> str | None:
+    model = onnx.load_model_from_string(bundle.model)
+    entries = [entry.value for entry in model.metadata_props if entry.key == MODULE_KEY]
+    return entries[0] if len(entries) == 1 else None
 
 
 def _config(values: dict[str, Any]) -> ForecasterConfig:

@@ -58,7 +58,7 @@ class Compute:
 
         sequences, *others = batch
         there = (None if part is None else moved(part) for part in sequences)
-        return Batch(type(sequences)(*there), *map(moved, others))  # type: ignore[arg-type]  # only x, future are None
+        return Batch(type(sequences)(*there), *map(moved, others))
 
     @contextmanager
     def repeatable(self) -> Iterator[None]:

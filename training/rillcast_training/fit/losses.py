@@ -55,13 +55,21 @@ def quantile_loss(
             weight is limited, so that no window dominates the others.
         importance: `[S]` weight of each series' losses; None = equal.
     """
+    losses, known = losses_of(levels, forecast, target, scale, importance)
+    return losses.sum(), known.sum()
+
+
+def losses_of(
+    levels: Tensor, forecast: Forecast, target: Tensor, scale: Tensor, importance: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Return the scaled loss of each target, `[S, K, H]`, 0 where there is none, and where there is one."""
     known = target.isfinite()
     error = torch.where(known, (target - forecast.base) / forecast.scale - forecast.middle, 0.0)
     losses = pinball(levels.unsqueeze(-1), error.unsqueeze(-2) - forecast.spread).mean(-2)
     weight = (forecast.scale / scale[:, None, None]).clamp(max=_MAX_WEIGHT)
     if importance is not None:
         weight = weight * importance[:, None, None]
-    return (losses * weight * known).sum(), known.sum()
+    return losses * weight * known, known
 
 
 @dataclass

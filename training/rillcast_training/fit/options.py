@@ -173,6 +173,9 @@ class TrainOptions:
         bool, Flag(group="model", init="fixed", help="leave out the positions in day, week and year as inputs")
     ] = True
     """Whether the positions in day, week and year are inputs, where the frequency has them."""
+    experts: Annotated[bool, Flag(group="model", init="fixed", help="train on top of a mixture of experts")] = False
+    """Whether the network corrects a mixture of experts (docs/experts.md), which learns on each stream by itself. It
+    takes no covariates."""
     alarms: Annotated[bool, Flag(group="model", help="the bundle says when alarms of a stream open and close")] = False
     """Whether the bundle finds alarms (docs/alarms.md): 88 bytes of state a stream more, and a slower step."""
     name: Annotated[str | None, Flag(group="model")] = None
@@ -246,6 +249,15 @@ class TrainOptions:
             )
         if not 0 <= self.balance <= 1:
             raise SettingsError(f"balance is {self.balance}, expected 0 to 1")
+        self._check_experts()
+
+    def _check_experts(self) -> None:
+        if not self.experts:
+            return
+        if self.covariates or self.init is not None:
+            raise SettingsError("experts take neither covariates nor a bundle to train further")
+        if self.context is not None or self.max_gap is not None:
+            raise SettingsError("experts have neither a context nor a longest gap: they remember seasons, over any gap")
 
     @property
     def aggregate(self) -> Aggregate | None:

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import asdict
 from typing import Any
+
+from torch import nn
 
 from rillcast.bundle import trained_aggregate
 from rillcast.bundle.frequency import parse
@@ -16,7 +17,6 @@ from rillcast_training.data.series import Series
 from rillcast_training.fit.checkpoint import Progress
 from rillcast_training.fit.compute import Compute
 from rillcast_training.fit.options import TrainOptions
-from rillcast_training.model.forecaster import Forecaster
 
 
 def summary(
@@ -24,7 +24,7 @@ def summary(
     series: Sequence[Series],
     progress: Progress,
     compute: Compute,
-    forecaster: Forecaster,
+    module: nn.Module,
     *,
     refit: bool,
 ) -> dict[str, Any]:
@@ -46,8 +46,7 @@ def summary(
         "seed": options.seed,
         "device": compute.device.type,
         "precision": compute.precision,
-        "parameters": sum(parameter.numel() for parameter in forecaster.parameters()),
-        "forecaster": asdict(forecaster.config),
+        "parameters": sum(parameter.numel() for parameter in module.parameters()),
     }
 
 

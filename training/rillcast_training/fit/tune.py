@@ -39,7 +39,8 @@ from rillcast_training.fit.options import TrainOptions, TuneOptions
 from rillcast_training.fit.pareto import Candidate, knee, pareto_front
 from rillcast_training.fit.shape import forecaster_shape
 from rillcast_training.fit.study import open_study, picture_of, usable
-from rillcast_training.fit.training import Trainer, series_of, threads
+from rillcast_training.fit.trainer import Trainer
+from rillcast_training.fit.training import series_of, threads
 from rillcast_training.model.features import default_context, default_seasons
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 

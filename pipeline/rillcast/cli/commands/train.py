@@ -96,8 +96,9 @@ def _print(report: TrainReport) -> None:
     print(f"{report.model}: {report.model_id}, epoch {training['best_epoch']} of {training['epochs']}{again}")
     print(f"  trained       {training['observations']:,} observations, {training['seconds']:.0f} s, "
           f"{training['device']}, {training['precision']}")  # fmt: skip
-    print(f"  validation    MASE {figures['mase']:.3f} (seasonal naive {figures['seasonal_naive_mase']:.3f})")
-    print(f"                WQL {figures['wql']:.4f} (seasonal naive {figures['seasonal_naive_wql']:.4f})")
+    other, words = ("experts", "experts alone") if "experts_mase" in figures else ("seasonal_naive", "seasonal naive")
+    print(f"  validation    MASE {figures['mase']:.3f} ({words} {figures[f'{other}_mase']:.3f})")
+    print(f"                WQL {figures['wql']:.4f} ({words} {figures[f'{other}_wql']:.4f})")
     print(f"                coverage {figures['coverage']:.3f} (nominal {figures['nominal_coverage']:.3f})")
     print(f"  parity        {report.parity:.1e} at most, between the file and the trained module")
     print(f"  curve         {report.curve or 'not written'}")

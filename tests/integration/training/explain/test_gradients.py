@@ -15,7 +15,7 @@ from rillcast_training.data.split import split
 from rillcast_training.data.windows import WindowSampler
 from rillcast_training.explain.gradients import Clipping, Profile, clipping, gradient_profiles
 from rillcast_training.export.bundle import export
-from rillcast_training.fit.training import CLIP_NORM
+from rillcast_training.fit.trainer import CLIP_NORM
 from rillcast_training.model.cells import CELLS
 from tests.support.cells import cell_of, inputs_of
 from tests.support.forecasters import HOUR_MS, brief_parity, random_forecaster, small_config

@@ -52,6 +52,7 @@ class Bases(nn.Module):
     needed: Tensor
     ahead_rows: Tensor
     ahead_factors: Tensor
+    shape_rows: Tensor
     idle_table: Tensor
 
     def __init__(self, config: ExpertsConfig, places: list[SeasonPlaces]) -> None:
@@ -84,6 +85,19 @@ class Bases(nn.Module):
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
+
+    def rows_of_experts(self) -> Tensor:
+        """Return `[K, R]`: which experts have which of the rows that `shapes` returns."""
+        present = set(self.names)
+        rows = [
+            {base, *_with(base)}
+            for number in range(self.seasons)
+            for base in (f"{kind}{number}" for kind in _OF_SEASON)
+            if present & {base, *_with(base)}
+        ]
+        if "double" in present:
+            rows.append({"double"})
+        return torch.tensor([[float(base in row) for row in rows] for base, _ in self.config.experts])
 
     def _said_tables(self, places: list[SeasonPlaces]) -> dict[str, Tensor]:
         """Return which rows of which array `said` takes."""
@@ -138,7 +152,14 @@ class Bases(nn.Module):
                 factor.append(LEVELS.index(_FACTOR[name]))
             else:
                 factor.append(away + self.away.index(name) if name in self.away else more)
-        return {"ahead_rows": torch.tensor(base), "ahead_factors": torch.tensor(factor)}
+        seasonal = [f"{kind}{n}" for n in range(self.seasons) for kind in _OF_SEASON]
+        places = {name: row for row, name in enumerate([*seasonal, *(["double"] if self.seasons == 2 else [])])}
+        shape = [places.get(_COMPANIONS.get(name, name), len(places)) for name, _ in self.config.experts]
+        return {
+            "ahead_rows": torch.tensor(base),
+            "ahead_factors": torch.tensor(factor),
+            "shape_rows": torch.tensor(shape),
+        }
 
     # What was said of a period that has come.
 
@@ -253,6 +274,22 @@ class Bases(nn.Module):
         rows = torch.cat([levels, value, away, value - levels[level : level + 1], trends, 0 * value])
         return rows[self.ahead_rows] + self.factor * (rows[self.ahead_factors] * decayed)
 
+    def at_anchors(self, without_shape: Tensor, views: list[SeasonView]) -> Tensor:
+        """Return what every expert says at the anchors, `[A, K, B]`, from its part without a place of a season."""
+        ahead = self.anchors_ahead
+        figures = [view.values[ahead] for view in views]
+        if len(views) == 2:
+            figures.append(self.parts_ahead(views)[ahead])
+        rows = torch.cat([*figures, torch.zeros_like(figures[0][:, :1])], dim=1)
+        return without_shape + rows[:, self.shape_rows]
+
+    def parts_ahead(self, views: list[SeasonView]) -> Tensor:
+        """Return the sum of the seasons' parts over the horizon, `[H, 1, B]`."""
+        short, long = (view.part for view in views)
+        assert short is not None  # there are two seasons
+        assert long is not None
+        return short + long
+
     def shapes(self, weights: Tensor, views: list[SeasonView]) -> tuple[list[Tensor], list[Tensor]]:
         """Return what the seasons say of the H periods, `[H, n, B]` each, and the weights `[A, 1, B]` of each row."""
         by_base = self.by_base(weights)
@@ -268,11 +305,8 @@ class Bases(nn.Module):
             if all(whole):
                 shaped[-2:] = [view.values]
         if "double" in by_base:
-            short, long = (view.part for view in views)
-            assert short is not None  # there are two seasons
-            assert long is not None
             shares.append(by_base["double"])
-            shaped.append(short + long)
+            shaped.append(self.parts_ahead(views))
         return shaped, shares
 
 

@@ -107,6 +107,29 @@ class Constants:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkShape:
+    """Shape of the network on top of the mixture.
+
+    Attributes:
+        cell: Recurrent cell, a name of `rillcast_training.model.cells`.
+        hidden: Width of a recurrent layer.
+        layers: Recurrent layers.
+        dropout: Share of what it sees that is left out at random in training.
+    """
+
+    cell: str
+    hidden: int
+    layers: int = 1
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.hidden < 1 or self.layers < 1:
+            raise ValueError(f"hidden {self.hidden}, layers {self.layers}: expected at least 1")
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout {self.dropout}: expected 0 to below 1")
+
+
+@dataclass(frozen=True, slots=True)
 class Season:
     """Memory of one season.
 
@@ -146,6 +169,7 @@ class ExpertsConfig:
         anchors: Horizons at which experts are judged, from 1 to H. None = the usual ones.
         stride: Slots between forecasts that are judged at anchors beyond 8.
         prior: What is known of the experts before a stream begins. Empty = by seasons, from the shipped table.
+        network: Shape of the network that corrects the mixture; None = there is none.
     """
 
     freq: str
@@ -157,6 +181,7 @@ class ExpertsConfig:
     anchors: tuple[int, ...] = ()
     stride: int = 0
     prior: Prior = field(default_factory=Prior)
+    network: NetworkShape | None = None
 
     def __post_init__(self) -> None:
         parse(self.freq)

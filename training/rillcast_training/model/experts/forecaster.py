@@ -38,20 +38,30 @@ from rillcast.bundle.frequency import parse
 from rillcast_training.model.calibration import anchor_horizons
 from rillcast_training.model.experts import clock
 from rillcast_training.model.experts.bases import LONGEST_IDLE, Bases, away_from, groups_of
-from rillcast_training.model.experts.bounds import ValueBounds
 from rillcast_training.model.experts.clock import Time
 from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.layout import Layout, stamp
+from rillcast_training.model.experts.learning import Learning, Learnt, SeasonsBefore, Sums
 from rillcast_training.model.experts.levels import Levels, row_of
+from rillcast_training.model.experts.network import (
+    Correction,
+    Mixed,
+    Network,
+    Sizes,
+    Traces,
+    compare,
+    lines_between,
+    trained_horizons,
+)
+from rillcast_training.model.experts.network import Said as Corrected
 from rillcast_training.model.experts.scoring import Judgement, Said
 from rillcast_training.model.experts.season_entries import SeasonEntries, Visit
 from rillcast_training.model.experts.seasons import SeasonMemory, SeasonView
-from rillcast_training.model.experts.weights import Errors, ExpertWeights
-from rillcast_training.model.experts.widths import UNITS, Misses, Widths
+from rillcast_training.model.experts.weights import Errors
 from rillcast_training.model.features import MAX_ABS_Y
 
+_TINY: Final = 1e-20
 _LEAST_SCALE: Final = 1e-6  # of the size, for the scores of a constant stream
-_LARGEST_MISS: Final = 100.0  # in units of what was trusted to be missed, next to nothing on a stream without noise
 Figures = dict[str, Tensor]
 
 
@@ -66,6 +76,10 @@ class ExpertRows(NamedTuple):
     def flat(self) -> tuple[Tensor, ...]:
         """Return the tensors in the order of `ExpertForecaster.state_specs`."""
         return (self.clock, self.core, *self.seasons, self.pending)
+
+    def head(self, streams: int) -> ExpertRows:
+        """Return the rows of the first streams."""
+        return ExpertRows.from_flat(tuple(part[:streams] for part in self.flat()))
 
     @classmethod
     def from_flat(cls, rows: tuple[Tensor, ...]) -> ExpertRows:
@@ -83,42 +97,73 @@ class ExpertOutputs(NamedTuple):
     alarm: Tensor
 
 
-class _Seasons(NamedTuple):
-    """The memories of the seasons before and after an event.
+class _Event(NamedTuple):
+    """An event that the memories have taken in.
 
     Attributes:
-        entries: `[n, width, B]` places around the period's bins, of each season.
-        own: `[width, B]` the period's own bins.
-        old: `[width, B]` the bins that may be written.
-        at: `[B, 1, 2]` where those are.
-        bins: `[1, B]` the own bin and the one that may be written.
-        known: `[S, B]` bool, whether the own bins have a value.
-        ages: `[S, B]` number of whole cycles that the stream has had before this period.
+        f: Figures of the streams after it.
+        y: `[1, B]` observation.
+        naive: `[1, B]` value a season ago, less the offset.
+        missed: `[A, 1, B]` what the mixture had missed it by, in widths; 0 where nothing was due.
+        time: When it is.
+        status: `[B]`.
+        row: `[B, 1]` rows of the tables.
+        phase: `[B]` where the period lies among the pending ones.
+        views: What the seasons say of the periods ahead.
+        tables: The seasons' memories after it.
     """
 
-    entries: list[Tensor]
-    own: list[Tensor]
-    old: list[Tensor]
-    at: list[Tensor]
-    bins: list[tuple[Tensor, Tensor]]
-    known: Tensor
-    ages: Tensor
+    f: Figures
+    y: Tensor
+    naive: Tensor
+    missed: Tensor
+    time: Time
+    status: Tensor
+    row: Tensor
+    phase: Tensor
+    views: list[SeasonView]
+    tables: list[Tensor]
+
+
+class _Mixture(NamedTuple):
+    """What a forecast follows from, at the anchors.
+
+    Attributes:
+        weights: `[A, K, B]` of the experts.
+        without_shape: `[A, K, B]` their forecasts without the places of the seasons.
+        plain_error: `[1, B]` what the plain experts missed by, one period ahead.
+        scale: `[A, 1, B]` the same at each anchor.
+        trusted: `[A, 1, B]` what the trusted experts missed by.
+        judged: `[A, 1, B]` number of errors.
+        sums: Errors and misses so far.
+        ratio: `[A, 5, B]` what is missed in each unit of width.
+        share: `[A, 5, B]` how much each unit counts.
+    """
+
+    weights: Tensor
+    without_shape: Tensor
+    plain_error: Tensor
+    scale: Tensor
+    trusted: Tensor
+    judged: Tensor
+    sums: Sums
+    ratio: Tensor
+    share: Tensor
 
 
 class ExpertForecaster(nn.Module):
-    """No parameters; see the module's docstring."""
+    """Parameters are those of the network, if there is one; see the module's docstring."""
 
     between: Tensor
     periods: Tensor
-    mask: Tensor
-    kept: Tensor
 
     def __init__(self, config: ExpertsConfig) -> None:
         super().__init__()
         self.config = config
         self.horizons = anchor_horizons(config.horizon)
         groups, group_of = groups_of(config)
-        self.layout = Layout(config, len(groups), away_from(config), self.horizons)
+        cell = {} if config.network is None else Network.states_of(config.network)
+        self.layout = Layout(config, len(groups), away_from(config), self.horizons, cell)
         self._memories = [
             SeasonMemory(number, places, config.horizon) for number, places in enumerate(self.layout.seasons)
         ]
@@ -126,25 +171,13 @@ class ExpertForecaster(nn.Module):
         self.entries = SeasonEntries(config, self.layout.seasons)
         self.levels = Levels(config.constants)
         self.bases = Bases(config, self.layout.seasons)
-        self.weights = ExpertWeights(config, group_of)
-        self.widths = Widths(config)
-        self.bounds = ValueBounds(config.quantiles)
+        self.network = None if config.network is None else Network(config, self.bases.rows_of_experts())
+        self.learning = Learning(config, self.layout, self.bases, self._memories, group_of)
+        self.weights, self.widths = self.learning.weights, self.learning.widths
         self.judgement = Judgement(config, self.horizons)
-        forget, kept = config.constants.forget, self.widths.kept()
-        shares = [(len(config.experts) + len(groups), forget), *kept]
-        good = len(
-            groups
-        )  # of the masks: the groups that were awake, and whether the miss counts for loss and quantile
-        self.sums = sum(count for count, _ in shares)
-        mask = [*group_of, *range(len(groups)), *([0] * 6), *([good] * (len(config.quantiles) + UNITS))]
-        tables = {
-            "between": _lines_between(config.anchors, config.horizon),
-            "periods": torch.tensor([[season.periods] for season in config.memories]),
-            "mask": torch.tensor(mask),
-            "kept": torch.tensor([share for count, share in shares for _ in range(count)]).unsqueeze(1),
-        }
-        for name, table in tables.items():
-            self.register_buffer(name, table, persistent=False)
+        periods = torch.tensor([[season.periods] for season in config.memories])
+        self.register_buffer("periods", periods, persistent=False)
+        self.register_buffer("between", lines_between(config.anchors, range(1, config.horizon + 1)), persistent=False)
 
     def state_specs(self) -> tuple[StateSpec, ...]:
         """Return the kinds of state of a stream, in the order of `ExpertRows.flat`."""
@@ -192,6 +225,52 @@ class ExpertForecaster(nn.Module):
         Returns:
             Outputs for the events, and the next state.
         """
+        event = self._advance(ds, y, rows, row)
+        f, time = event.f, event.time
+        mixture = self._mixture(f, event.views, time)
+        said = None if self.network is None else self._corrected(f, self._seen(f, event.views, mixture), event)
+        quantiles = self._forecast(f, event.views, mixture, calibrate, bounds, said)
+        if alarm_interval is None:
+            alarm_interval = torch.tensor(slots_per_alarm(ONE_A_WEEK, parse(self.config.freq)))
+        value = torch.where(time.on, event.y, f["offset"] + f["last"])
+        judged = Said(quantiles, mixture.plain_error, value, event.naive + f["offset"])
+        score, anomaly, alarm = self.judgement(f, judged, time, alarm_interval)
+        forecast = quantiles.reshape(-1, quantiles.shape[2]).t()
+        forecast = forecast.reshape(-1, self.config.horizon, len(self.config.quantiles))
+        note = None if said is None else said.correction
+        return ExpertOutputs(forecast, event.status, score, anomaly, alarm.t()), self._following(event, rows, note)
+
+    def trace(self, ds: Tensor, y: Tensor, rows: ExpertRows) -> tuple[Traces, ExpertRows]:
+        """Advance each stream by one event, without a forecast; return what a network would see, `[B, ...]` each.
+
+        Raises:
+            ValueError: the layer has a network, which is not what one is trained on.
+        """
+        if self.network is not None:
+            raise ValueError("traces are those of a mixture without a network")
+        event = self._advance(ds, y, rows, None)
+        mixture = self._mixture(event.f, event.views, event.time)
+        seen, f = self._seen(event.f, event.views, mixture), event.f
+        at = torch.tensor(trained_horizons(self.config.anchors)) - 1
+        point, width = self._points(f, event.views, mixture, mixture.weights)
+        shaped, _ = self.bases.shapes(mixture.weights, event.views)
+        places = torch.cat(shaped, dim=1)[at] if shaped else point[at][:, :0]
+        unit = width[:1].clamp(min=_TINY)
+        plain = self.bases.rows_of_experts().sum(dim=1).reshape(1, -1, 1) == 0
+        figures = (
+            event.missed,
+            mixture.weights,
+            torch.where(plain, mixture.without_shape - f["last"], mixture.without_shape) / unit,
+            (places - f["last"]) / unit,
+            self.widths.quantiles(mixture.sums.misses, 1.0),
+            point[at],
+            width[at],
+        )
+        traces = Traces(seen.seen().t(), *(figure.flatten(0, 1).t() for figure in figures))
+        return traces, self._following(event, rows, None)
+
+    def _advance(self, ds: Tensor, y: Tensor, rows: ExpertRows, row: Tensor | None) -> _Event:
+        """Learn from the events, and take them into the memories."""
         row = (torch.arange(len(ds)) if row is None else row).unsqueeze(1)
         y = y.unsqueeze(0)
         observed = y.abs() <= MAX_ABS_Y  # False for NaN
@@ -203,7 +282,7 @@ class ExpertForecaster(nn.Module):
         seasons = self._read(rows.seasons, row, time)
         phase = self.layout.pending.phase(time.period)
         notes = self.layout.pending.read(rows.pending, row, phase)
-        width, has_width = self._learn(f, y, value, time, notes, seasons)
+        learnt = self.learning(f, y, value, time, notes, seasons)
         cycles = (time.known - self.config.seasons[0]).clamp(min=1).to(torch.float32)
         own = seasons.own[0]
         f["levels"] = self.levels(
@@ -212,27 +291,29 @@ class ExpertForecaster(nn.Module):
         )  # fmt: skip
         f["count"] = f["count"] + time.on.to(torch.float32)
         f["last"] = value
-        views, tables = self._remember(f, seasons, rows.seasons, width, has_width, time)
+        views, tables = self._remember(f, seasons, rows.seasons, learnt, time)
         if self.bases.away:
             slow = f["levels"][row_of("slow") : row_of("slow") + 1]
             now = self.bases.at_period(slow, value, seasons.own, seasons.known, views)
             f["away"] = torch.where(time.on, value - now, f["away"])
-        note = torch.cat([stamp(time.period, self.config.horizon), value, f["levels"][2:], f["away"]])
-        pending = self.layout.pending.write(rows.pending, row, phase, time.newest_value == time.period, note)
-        quantiles, scale = self._forecast(f, views, time, calibrate, bounds)
-        if alarm_interval is None:
-            alarm_interval = torch.tensor(slots_per_alarm(ONE_A_WEEK, parse(self.config.freq)))
-        said = Said(quantiles, scale, torch.where(time.on, y, f["offset"] + value), own[:1] + f["offset"])
-        score, anomaly, alarm = self.judgement(f, said, time, alarm_interval)
-        forecast = quantiles.reshape(-1, quantiles.shape[2]).t()
-        forecast = forecast.reshape(-1, self.config.horizon, len(self.config.quantiles))
+        return _Event(f, y, own[:1], learnt.missed, time, status, row, phase, views, tables)
+
+    def _following(self, event: _Event, rows: ExpertRows, said: Correction | None) -> ExpertRows:
+        """Return the state after an event, with a note of what its forecasts follow from."""
+        f, time = event.f, event.time
+        note = torch.cat([
+            stamp(time.period, self.config.horizon), f["last"], f["levels"][2:], f["away"],
+            *([] if said is None else [torch.cat(said, dim=1).flatten(0, 1)]),
+        ])  # fmt: skip
+        pending = self.layout.pending.write(
+            rows.pending, event.row, event.phase, time.newest_value == time.period, note
+        )
         following = torch.cat([time.period, time.known + 1, time.newest_value]).t()
-        state = ExpertRows(following, self.layout.core.pack(f), tuple(tables), pending)
-        return ExpertOutputs(forecast, status, score, anomaly, alarm.t()), state
+        return ExpertRows(following, self.layout.core.pack(f), tuple(event.tables), pending)
 
     # The seasons' memories.
 
-    def _read(self, tables: tuple[Tensor, ...], row: Tensor, time: Time) -> _Seasons:
+    def _read(self, tables: tuple[Tensor, ...], row: Tensor, time: Time) -> SeasonsBefore:
         """Read the bins around the period."""
         entries, own, old, places, bins = [], [], [], [], []
         for memory, table in zip(self._memories, tables, strict=True):
@@ -246,10 +327,10 @@ class ExpertForecaster(nn.Module):
             bins.append((at, written))
         known = torch.cat([e[m.columns.width_column :][:1] for e, m in zip(own, self._memories, strict=True)]) > 0
         cycles = torch.div((time.known - 1).clamp(min=0), self.periods, rounding_mode="trunc").to(torch.float32)
-        return _Seasons(entries, own, old, places, bins, known, cycles)
+        return SeasonsBefore(entries, own, old, places, bins, known, cycles)
 
     def _remember(
-        self, f: Figures, seasons: _Seasons, tables: tuple[Tensor, ...], width: Tensor, has_width: Tensor, time: Time
+        self, f: Figures, seasons: SeasonsBefore, tables: tuple[Tensor, ...], learnt: Learnt, time: Time
     ) -> tuple[list[SeasonView], list[Tensor]]:
         """Write the value into the seasons' memories; return what they say since, and the tables."""
         value, both = f["last"], len(self._memories) == 2
@@ -258,7 +339,7 @@ class ExpertForecaster(nn.Module):
         for number, memory in enumerate(self._memories):
             if memory.season.exact:
                 part = rest - seasons.own[1][2:3] if both and not number else None
-                visits.append(Visit(value, part, width, has_width, time.on))
+                visits.append(Visit(value, part, learnt.width, learnt.has_width, time.on))
             else:
                 visits.append(self._left(f[f"visit{number}"], memory, time))
         written = self.entries(seasons.old, visits, seasons.ages, rest)
@@ -269,9 +350,8 @@ class ExpertForecaster(nn.Module):
             if not memory.season.exact:
                 other = others[number]
                 part = 0 * value if other is None else rest - other
-                f[f"visit{number}"] = self._visited(
-                    f[f"visit{number}"], visits[number], value, part, width, has_width, time
-                )
+                visited = self._visited(f[f"visit{number}"], visits[number], value, part, learnt, time)
+                f[f"visit{number}"] = visited
             if both and not number:
                 others[1] = entries[memory.places.first, 2:3]
             views.append(memory.ahead(entries, time.period, value))
@@ -287,68 +367,20 @@ class ExpertForecaster(nn.Module):
         of_part = None if memory.columns.part is None else part / done
         return Visit(value / done, of_part, width / widths.clamp(min=1), widths > 0, left)
 
-    def _visited(
-        self, sums: Tensor, visit: Visit, value: Tensor, part: Tensor, width: Tensor, has_width: Tensor, time: Time
-    ) -> Tensor:
+    def _visited(self, sums: Tensor, visit: Visit, value: Tensor, part: Tensor, learnt: Learnt, time: Time) -> Tensor:
         """Return the sums over the visit of a bin, `[5, B]`: value, part, width, number of widths, number of values."""
-        known = has_width.to(torch.float32)
-        newest = torch.cat([value, part, width * known, known, time.on.to(torch.float32)])
+        known = learnt.has_width.to(torch.float32)
+        newest = torch.cat([value, part, learnt.width * known, known, time.on.to(torch.float32)])
         return torch.where(time.on, torch.where(visit.on | time.new, newest, sums + newest), sums)
-
-    # Errors of what was said of this period.
-
-    def _learn(
-        self, f: Figures, y: Tensor, value: Tensor, time: Time, notes: Tensor, seasons: _Seasons
-    ) -> tuple[Tensor, Tensor]:
-        """Learn from forecasts of this period; return the mean relative miss, `[1, B]`, and whether there is one."""
-        experts, groups, levels = len(self.config.experts), len(self._memories) + 1, len(self.config.quantiles)
-        sizes = [self.sums, 1, 1, experts, UNITS, UNITS]
-        sums, plain, judged, weight, ratio, share = torch.split(f["anchors"], sizes, dim=1)
-        distance = stamp(time.period, self.config.horizon) - notes[:, :1]
-        due = (distance == self.bases.anchors) & time.on
-        awake = self.bases.awake_then(due, time.known, time.on, seasons.known)
-        valid = awake[:, :1]
-        earlier = self.bases.means_before(seasons.own, self.layout.seasons, seasons.ages)
-        parts = (
-            [memory.part(one) for memory, one in zip(self._memories, seasons.entries, strict=True)]
-            if groups == 3
-            else []
-        )
-        said = self.bases.said(
-            notes, torch.cat([*seasons.own, *earlier]), parts[0] + parts[1] if parts else None, awake
-        )
-        point = (weight * said).sum(dim=1, keepdim=True)
-        f["bounds"] = self.bounds.learn(f["bounds"], y, time.on, point[0], valid[0])
-        missed = (value - said).abs()
-        errors = Errors(sums, sums, plain, judged)
-        f["plain"], reference = self.weights.learn(errors, missed, valid)
-        misses = Misses(*torch.split(sums[:, experts + groups :], [2, 4, 5, levels], dim=1))
-        miss = torch.where(valid, value - point, 0.0)
-        size = self.widths.usual_size(point, f["offset"], f["levels"][1:2])
-        last = self._memories[-1].columns.width_column
-        phase = torch.where(seasons.known[-1:], seasons.own[-1][last : last + 1], 1.0)
-        learnt = self.widths.learn(misses, ratio, share, judged, size, miss, valid, phase)
-        added = torch.cat([missed, *([reference] * groups), *learnt.added], dim=1)
-        mask = torch.cat([awake, learnt.good], dim=1)[:, self.mask]
-        f["sums"] = torch.where(mask, self.kept * sums + added, sums)
-        trusted = ratio[:, :1]
-        counts = valid & (trusted > 0)
-        relative = (miss.abs() / trusted.clamp(min=1e-30)).clamp(max=_LARGEST_MISS)
-        relative = torch.where(counts, relative, 0.0).sum(dim=0)
-        number = counts.to(torch.float32).sum(dim=0)
-        return relative / number.clamp(min=1), number > 0
 
     # The forecast.
 
-    def _forecast(
-        self, f: Figures, views: list[SeasonView], time: Time, calibrate: Tensor | float, bounds: Tensor | float
-    ) -> tuple[Tensor, Tensor]:
-        """Return the quantiles of the H periods that follow, `[H, Q, B]`, and the error one ahead, `[1, B]`."""
+    def _mixture(self, f: Figures, views: list[SeasonView], time: Time) -> _Mixture:
+        """Weigh the experts and the units of width, and keep that for the day when the periods have come."""
         c, last, offset = self.config.constants, f["last"], f["offset"]
-        sizes = [len(self.config.experts), len(self._memories) + 1, 2, 4, 5, len(self.config.quantiles)]
-        error, reference, *missed = torch.split(f["sums"], sizes, dim=1)
+        sums = self.learning.sums(f["sums"])
         plain, judged = torch.split(f["plain"], 1, dim=1)
-        errors, misses = Errors(error, reference, plain, judged), Misses(*missed)
+        errors = Errors(sums.error, sums.reference, plain, judged)
         mean_size = f["levels"][1:2]
         size = self.widths.usual_size(last, offset, mean_size)
         plain_error = self.weights.scale(errors, c.prior * size, _LEAST_SCALE * mean_size)
@@ -356,21 +388,63 @@ class ExpertForecaster(nn.Module):
         relative = self.weights.relative(errors, scale)
         weights = self.weights(relative, self.bases.awake_ahead(f["count"], views), f["count"])
         trusted = scale * (weights * relative).sum(dim=1, keepdim=True)
-        ratio, share = self.widths.ratios(misses, trusted, size), self.widths.shares(misses, judged)
+        ratio, share = self.widths.ratios(sums.misses, trusted, size), self.widths.shares(sums.misses, judged)
         f["anchors"] = torch.cat([f["sums"], f["plain"], weights, ratio, share], dim=1)
-
         idle = (time.period - time.newest_value).clamp(0, LONGEST_IDLE)[0]
-        rest = (weights * self.bases.without_shape(f["levels"], last, f["away"], idle)).sum(dim=1, keepdim=True)
+        without_shape = self.bases.without_shape(f["levels"], last, f["away"], idle)
+        return _Mixture(weights, without_shape, plain_error[0], scale, trusted, judged, sums, ratio, share)
+
+    def _seen(self, f: Figures, views: list[SeasonView], mixture: _Mixture) -> Mixed:
+        """Return the mixture as the network sees it."""
+        experts = self.bases.at_anchors(mixture.without_shape, views)
+        middle = (mixture.weights * experts).sum(dim=1, keepdim=True)
+        phase, mean_size = views[-1].width[self.bases.anchors_ahead], f["levels"][1:2]
+        parts = list(torch.split(self.widths.at_anchors(mixture.ratio, mixture.share), 1, dim=1))
+        width = self.widths.width(parts, middle + f["offset"], mean_size, phase)
+        sizes = Sizes(width, mixture.trusted, mixture.scale, phase, mixture.judged, f["count"], mean_size)
+        return compare(experts, middle, mixture.weights, sizes)
+
+    def _corrected(self, f: Figures, seen: Mixed, event: _Event) -> Corrected:
+        """Advance the network; return what it says."""
+        assert self.network is not None
+        assert self.config.network is not None
+        names = list(Network.states_of(self.config.network))
+        state = tuple(f[name] for name in names)
+        said, following = self.network.step(seen, event.missed, state, event.time.on)
+        f |= dict(zip(names, following, strict=True))
+        return said
+
+    def _forecast(
+        self, f: Figures, views: list[SeasonView], mixture: _Mixture, calibrate: Tensor | float,
+        bounds: Tensor | float, said: Corrected | None,
+    ) -> Tensor:  # fmt: skip
+        """Return the quantiles of the H periods that follow, `[H, Q, B]`."""
+        weights, (misses, told) = mixture.weights, mixture.sums[2:]
+        if said is None or told is None:
+            quantiles = self.widths.quantiles(misses, calibrate)
+        else:
+            trust = self.learning.trust(told.missed)
+            weights = weights + trust * said.shares
+            own = self.widths.quantiles(misses._replace(quantile=told.quantile), calibrate)
+            quantiles = trust * said.offset + torch.exp(trust * said.correction.factor) * own
+        point, spread = self._points(f, views, mixture, weights)
+        kept = self.learning.bounds(f["bounds"], f["count"], bounds)
+        forecast: Tensor = kept.keep(point + spread * self._lines(kept.at_anchors(quantiles)))
+        return forecast
+
+    def _points(self, f: Figures, views: list[SeasonView], mixture: _Mixture, weights: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the middle of the H periods that follow by some weights, and its width, `[H, 1, B]`."""
+        offset, mean_size = f["offset"], f["levels"][1:2]
+        rest = (weights * mixture.without_shape).sum(dim=1, keepdim=True)
         shaped, shares = self.bases.shapes(weights, views)
-        lines = self._lines(torch.cat([rest, self.widths.at_anchors(ratio, share), *shares], dim=1))
+        widths = self.widths.at_anchors(mixture.ratio, mixture.share)
+        lines = self._lines(torch.cat([rest, widths, *shares], dim=1))
         point, *parts, weight = torch.split(lines, [1, 1, 1, 1, 1, len(shares)], dim=1)
         point = point + offset
         if shaped:
             point = point + (weight * torch.cat(shaped, dim=1)).sum(dim=1, keepdim=True)
         spread = self.widths.width(parts, point, mean_size, views[-1].width)
-        kept = self.bounds(f["bounds"], f["count"], bounds)
-        quantiles = kept.at_anchors(self.widths.quantiles(misses, calibrate))
-        return kept.keep(point + spread * self._lines(quantiles)), plain_error[0]
+        return point, spread
 
     def _lines(self, at_anchors: Tensor) -> Tensor:
         """Return `[H, n, B]`, figures `[A, n, B]` on lines between the anchors.
@@ -379,15 +453,3 @@ class ExpertForecaster(nn.Module):
         """
         lines = torch.matmul(self.between, at_anchors.flatten(1))
         return lines.reshape(self.config.horizon, at_anchors.shape[1], -1)
-
-
-def _lines_between(anchors: tuple[int, ...], horizon: int) -> Tensor:
-    """Return `[H, A]`: figures at the anchors times this lie on lines between them."""
-    between = torch.zeros(horizon, len(anchors))
-    for h in range(1, horizon + 1):
-        right = next(n for n, anchor in enumerate(anchors) if anchor >= h)
-        left = max(0, right - 1)
-        share = (h - anchors[left]) / (anchors[right] - anchors[left]) if right else 1.0
-        between[h - 1, left] += 1 - share
-        between[h - 1, right] += share
-    return between

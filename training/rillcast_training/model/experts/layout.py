@@ -203,7 +203,23 @@ class PendingPlaces(nn.Module):
 class Layout(nn.Module):
     """All states of a stream."""
 
-    def __init__(self, config: ExpertsConfig, groups: int, away: tuple[str, ...], scored: tuple[int, ...]) -> None:
+    def __init__(
+        self,
+        config: ExpertsConfig,
+        groups: int,
+        away: tuple[str, ...],
+        scored: tuple[int, ...],
+        cell: Mapping[str, int],
+    ) -> None:
+        """Lay out the states.
+
+        Args:
+            config: Shape of the layer.
+            groups: Number of groups of experts that wake together.
+            away: Bases whose distance from the newest value is kept.
+            scored: Horizons at which published forecasts are scored.
+            cell: Width of each state of the network's cell; empty = there is no network.
+        """
         super().__init__()
         self.config = config
         anchors, levels, experts = len(config.anchors), len(config.quantiles), len(config.experts)
@@ -214,6 +230,7 @@ class Layout(nn.Module):
             "unit": 4,
             "loss": UNITS,
             "quantile": levels,
+            **({"network": 2 + levels} if cell else {}),
             "plain": 1,
             "judged": 1,
             "weight": experts,
@@ -228,9 +245,11 @@ class Layout(nn.Module):
             "bounds": (BOUNDS,),
             "tails": (TAILS,),
             "alarms": (ALARMS,),
+            **{name: (width,) for name, width in cell.items()},
         }
         self.core = Packed(figures)
-        self.note_width = len(NOTE) + len(away)
+        self.said_width = len(NOTE) + len(away)
+        self.note_width = self.said_width + (2 * anchors if cell else 0)
         self.seasons = [SeasonPlaces(season, config.horizon, len(config.seasons) == 2) for season in config.memories]
         self.places = nn.ModuleList(self.seasons)
         self.pending = PendingPlaces(config)

@@ -51,10 +51,17 @@ class Misses(NamedTuple):
 
 
 class Learnt(NamedTuple):
-    """What a miss adds to `Misses`, and whether it counts for loss and quantiles, `[A, 1, B]` bool."""
+    """What a forecast's miss brings.
+
+    Attributes:
+        added: What it adds to `Misses`.
+        good: `[A, 1, B]` bool, whether it counts for loss and quantiles.
+        relative: `[A, 1, B]` the miss in widths of the forecast; of any value where it does not count.
+    """
 
     added: list[Tensor]
     good: Tensor
+    relative: Tensor
 
 
 class Widths(nn.Module):
@@ -109,7 +116,6 @@ class Widths(nn.Module):
             valid: `[A, 1, B]` bool, whether there was a forecast.
             width: `[1, B]` relative width of the period's phase.
         """
-        c = self.constants
         trusted, newest, by_unit = torch.split(ratio, [1, 1, 3], dim=1)
         phase = width * self.one
         unit = torch.cat([size, phase, phase * trusted], dim=1)
@@ -121,12 +127,23 @@ class Widths(nn.Module):
         beyond = torch.maximum(quantile.unsqueeze(1) * each.unsqueeze(2), miss.unsqueeze(2)).sum(dim=2)
         weighted = (self.levels * quantile).sum(dim=1, keepdim=True)
         pinball = beyond - (self.count - self.sum_of_levels) * miss - weighted * each
-        above = quantile - (miss / spread.clamp(min=_TINY)).clamp(-_FAR, _FAR)
-        covered = (above * (1 / c.ramp) + 0.5).clamp(0, 1)
-        rate = torch.maximum(torch.full((1,), 0.5) / (judged + 10), self.slowest)
+        relative = (miss / spread.clamp(min=_TINY)).clamp(-_FAR, _FAR)
         absolute = miss.abs()
-        added = [absolute, absolute, valid.to(miss.dtype), unit, pinball, rate * (self.levels - covered)]
-        return Learnt(added, valid & (spread > 0))
+        moved = self.moved(quantile, relative, judged)
+        added = [absolute, absolute, valid.to(miss.dtype), unit, pinball, moved]
+        return Learnt(added, valid & (spread > 0), relative)
+
+    def moved(self, quantile: Tensor, relative: Tensor, judged: Tensor) -> Tensor:
+        """Return by how much a miss moves the quantiles, `[A, Q, B]`.
+
+        Args:
+            quantile: `[A, Q, B]` in widths.
+            relative: `[A, 1, B]` the miss, in widths.
+            judged: `[A, 1, B]` number of misses before.
+        """
+        covered = ((quantile - relative) * (1 / self.constants.ramp) + 0.5).clamp(0, 1)
+        rate = torch.maximum(torch.full((1,), 0.5) / (judged + 10), self.slowest)
+        return rate * (self.levels - covered)
 
     def kept(self) -> list[tuple[int, float]]:
         """Return runs of columns of `Misses`, and the share of each that is kept at a miss."""

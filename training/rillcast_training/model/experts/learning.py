@@ -1,0 +1,192 @@
+"""What a stream learns when a period has come: from what each expert, the mixture and the network had said of it.
+
+Owns: the sums of errors and misses, and how a period's note becomes the forecasts that are judged. Does not know: how a
+forecast follows from the sums, or how the seasons' memories are written.
+
+Nothing is learnt where nothing was due, and nothing of the period is in what is judged: the seasons' entries are those
+before they took it in.
+"""
+
+from __future__ import annotations
+
+from typing import Final, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from rillcast_training.model.experts.bases import Bases
+from rillcast_training.model.experts.bounds import ValueBounds
+from rillcast_training.model.experts.clock import Time
+from rillcast_training.model.experts.config import ExpertsConfig
+from rillcast_training.model.experts.layout import Layout, stamp
+from rillcast_training.model.experts.network import Correction, Told, Trust
+from rillcast_training.model.experts.seasons import SeasonMemory
+from rillcast_training.model.experts.weights import Errors, ExpertWeights
+from rillcast_training.model.experts.widths import UNITS, Misses, Widths
+
+_LARGEST_MISS: Final = 100.0  # in units of what was trusted to be missed, next to nothing on a stream without noise
+
+
+class SeasonsBefore(NamedTuple):
+    """The memories of the seasons before an event, and where they stand.
+
+    Attributes:
+        entries: `[n, width, B]` places around the period's bins, of each season.
+        own: `[width, B]` the period's own bins.
+        old: `[width, B]` the bins that may be written.
+        at: `[B, 1, 2]` where those are.
+        bins: `[1, B]` the own bin and the one that may be written.
+        known: `[S, B]` bool, whether the own bins have a value.
+        ages: `[S, B]` number of whole cycles that the stream has had before this period.
+    """
+
+    entries: list[Tensor]
+    own: list[Tensor]
+    old: list[Tensor]
+    at: list[Tensor]
+    bins: list[tuple[Tensor, Tensor]]
+    known: Tensor
+    ages: Tensor
+
+
+class Sums(NamedTuple):
+    """Sums at the anchors.
+
+    Attributes:
+        error: `[A, K, B]` of the experts' errors.
+        reference: `[A, G, B]` of what they are compared with.
+        misses: Of the mixture's misses.
+        told: Of the network's; None without one.
+    """
+
+    error: Tensor
+    reference: Tensor
+    misses: Misses
+    told: Told | None
+
+
+class Learnt(NamedTuple):
+    """What an event has brought.
+
+    Attributes:
+        width: `[1, B]` mean relative miss, for the width of the period's phase.
+        has_width: `[1, B]` bool, whether there is one.
+        missed: `[A, 1, B]` what the mixture missed by, in widths; 0 where nothing was due.
+    """
+
+    width: Tensor
+    has_width: Tensor
+    missed: Tensor
+
+
+class Learning(nn.Module):
+    """No parameters."""
+
+    mask: Tensor
+    kept: Tensor
+    own_anchor: Tensor
+
+    def __init__(
+        self,
+        config: ExpertsConfig,
+        layout: Layout,
+        bases: Bases,
+        memories: list[SeasonMemory],
+        group_of: tuple[int, ...],
+    ) -> None:
+        super().__init__()
+        self.config, self.layout, self.bases, self._memories = config, layout, bases, memories
+        self.weights, self.widths = ExpertWeights(config, group_of), Widths(config)
+        self.bounds, self.trust = ValueBounds(config.quantiles), Trust()
+        groups, forget, levels = len(memories) + 1, config.constants.forget, len(config.quantiles)
+        told = [] if config.network is None else [(2, forget), (levels, 1.0)]
+        shares = [(len(config.experts) + groups, forget), *self.widths.kept(), *told]
+        self.count = sum(count for count, _ in shares)
+        self._sizes = [len(config.experts), groups, 2, 4, UNITS, levels, *(count for count, _ in told)]
+        # Of the masks: the groups that were awake, and then whether the miss counts for loss and quantile.
+        mask = [*group_of, *range(groups), *([0] * 6), *([groups] * (UNITS + levels + sum(count for count, _ in told)))]
+        self.register_buffer("mask", torch.tensor(mask), persistent=False)
+        kept = torch.tensor([share for count, share in shares for _ in range(count)]).unsqueeze(1)
+        self.register_buffer("kept", kept, persistent=False)
+        anchors = len(config.anchors)
+        self.register_buffer("own_anchor", torch.eye(anchors).reshape(anchors, anchors, 1, 1), persistent=False)
+
+    def sums(self, sums: Tensor) -> Sums:
+        """Split `[A, n, B]`."""
+        error, reference, missed, unit, loss, quantile, *told = torch.split(sums, self._sizes, dim=1)
+        return Sums(error, reference, Misses(missed, unit, loss, quantile), Told(*told) if told else None)
+
+    def forward(
+        self, f: dict[str, Tensor], y: Tensor, value: Tensor, time: Time, notes: Tensor, seasons: SeasonsBefore
+    ) -> Learnt:
+        """Learn from the forecasts of a period.
+
+        Args:
+            f: Figures of the streams; `bounds`, `plain` and `sums` are set.
+            y: `[1, B]` observation.
+            value: `[1, B]` the same less the offset; the newest value where there is none.
+            time: When the event is.
+            notes: `[A, width, B]` what was noted at the periods whose forecasts are due.
+            seasons: The memories before the event.
+        """
+        sizes = [self.count, 1, 1, len(self.config.experts), UNITS, UNITS]
+        sums, plain, judged, weight, ratio, share = torch.split(f["anchors"], sizes, dim=1)
+        correction = None
+        if self.config.network is not None:
+            notes, noted = torch.split(notes, [self.layout.said_width, notes.shape[1] - self.layout.said_width], dim=1)
+            correction = self._noted(noted)
+        distance = stamp(time.period, self.config.horizon) - notes[:, :1]
+        due = (distance == self.bases.anchors) & time.on
+        awake = self.bases.awake_then(due, time.known, time.on, seasons.known)
+        valid = awake[:, :1]
+        said = self._said(notes, seasons, awake)
+        point = (weight * said).sum(dim=1, keepdim=True)
+        f["bounds"] = self.bounds.learn(f["bounds"], y, time.on, point[0], valid[0])
+        missed = (value - said).abs()
+        before = self.sums(sums)
+        f["plain"], reference = self.weights.learn(Errors(sums, sums, plain, judged), missed, valid)
+        miss = torch.where(valid, value - point, 0.0)
+        size = self.widths.usual_size(point, f["offset"], f["levels"][1:2])
+        last = self._memories[-1].columns.width_column
+        phase = torch.where(seasons.known[-1:], seasons.own[-1][last : last + 1], 1.0)
+        learnt = self.widths.learn(before.misses, ratio, share, judged, size, miss, valid, phase)
+        more = []
+        if correction is not None:
+            assert before.told is not None  # there is a network
+            more = self._of_network(before.told, correction, learnt.relative, judged)
+        added = torch.cat([missed, *([reference] * (len(self._memories) + 1)), *learnt.added, *more], dim=1)
+        mask = torch.cat([awake, learnt.good], dim=1)[:, self.mask]
+        f["sums"] = torch.where(mask, self.kept * sums + added, sums)
+        width, has_width = self._relative(miss, ratio[:, :1], valid)
+        return Learnt(width, has_width, torch.where(learnt.good, learnt.relative, 0.0))
+
+    def _said(self, notes: Tensor, seasons: SeasonsBefore, awake: Tensor) -> Tensor:
+        """Return what every expert had said, `[A, K, B]`."""
+        earlier = self.bases.means_before(seasons.own, self.layout.seasons, seasons.ages)
+        parts = None
+        if len(self._memories) == 2:
+            short, long = (memory.part(one) for memory, one in zip(self._memories, seasons.entries, strict=True))
+            parts = short + long
+        return self.bases.said(notes, torch.cat([*seasons.own, *earlier]), parts, awake)
+
+    def _of_network(self, told: Told, correction: Correction, relative: Tensor, judged: Tensor) -> list[Tensor]:
+        """Return what a miss of the mixture, `[A, 1, B]` in widths, adds to `told`."""
+        published = correction.times(self.trust(told.missed))
+        own = (relative - published.middle) / torch.exp(published.factor)
+        quantile = told.quantile + self.widths.normal
+        return [self.trust.misses(relative, correction), self.widths.moved(quantile, own, judged)]
+
+    def _relative(self, miss: Tensor, trusted: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the mean of the misses in units of what was trusted to be missed, and whether there is one."""
+        counts = valid & (trusted > 0)
+        relative = (miss.abs() / trusted.clamp(min=1e-30)).clamp(max=_LARGEST_MISS)
+        relative = torch.where(counts, relative, 0.0).sum(dim=0)
+        number = counts.to(torch.float32).sum(dim=0)
+        return relative / number.clamp(min=1), number > 0
+
+    def _noted(self, noted: Tensor) -> Correction:
+        """Return what the network had said for each anchor, of notes of what it said for all, `[A, 2 A, B]`."""
+        anchors = len(self.config.anchors)
+        own = (noted.reshape(anchors, anchors, 2, -1) * self.own_anchor).sum(dim=1)
+        middle, factor = torch.split(own, 1, dim=1)
+        return Correction(middle, factor)

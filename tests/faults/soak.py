@@ -100,7 +100,7 @@ class Soak:
                 if passed >= next_action:
                     next_action += interval_s
                     next(self._actions)()
-                time.sleep(_TICK_S)
+                time.sleep(_TICK_S)  # between two looks at the clock; the run lasts as long as it was asked to
             self._leave()
             assert member.stop() == 0, member.log[-3000:]
         finally:

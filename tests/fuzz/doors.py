@@ -76,7 +76,7 @@ def _init(data: bytes) -> None:
             proposal = propose(
                 settings,
                 layouts.of_topic(settings, polled),
-                lambda _settings, polled=polled: Sample("topic", polled, 1, None),  # type: ignore[misc]
+                lambda _settings, polled=polled: Sample("topic", polled, 1, None),  # type: ignore[misc]  # mypy infers no type of a lambda with a default
             )
         except (DataError, SettingsError):
             continue

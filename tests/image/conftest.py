@@ -19,7 +19,7 @@ from tests.support.long_tests import runs_with
 def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
     runs_with("test-image")
     if os.geteuid() != 0:
-        pytest.skip("images are built and run by root")
+        pytest.skip("buildah and runc of these tests run as root; sudo make test-image")
     shutil.rmtree(OUT, ignore_errors=True)
     OUT.mkdir(parents=True)
     try:

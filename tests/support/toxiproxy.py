@@ -95,7 +95,7 @@ def running_toxiproxy(program: Path) -> Iterator[Toxiproxy]:
         while not proxies._answers():
             if time.monotonic() > deadline or process.poll() is not None:
                 raise TimeoutError(f"{program} does not answer at port {port} (exit code {process.poll()})")
-            time.sleep(_POLL_S)
+            time.sleep(_POLL_S)  # between two questions, up to the deadline; the proxy does not say when it is ready
         yield proxies
     finally:
         process.kill()

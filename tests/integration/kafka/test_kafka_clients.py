@@ -248,7 +248,7 @@ def test_a_member_that_was_silent_for_too_long_loses_its_partitions_and_may_not_
         deadline = time.monotonic() + DEADLINE_S
         while kafka.members(settings.group_id):
             assert time.monotonic() < deadline, "the silent member is still in its group"
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two questions, up to the deadline; the broker does not say when a session ends
         successor = kafka_source(client, settings, topic)
         stack.callback(successor.close)
         successor.open(Listener())
@@ -279,7 +279,7 @@ def test_a_member_that_learns_in_its_join_that_it_was_forgotten_has_lost_its_par
         deadline = time.monotonic() + DEADLINE_S
         while kafka.members(settings.group_id):
             assert time.monotonic() < deadline, "the member is still in its group"
-            time.sleep(0.05)
+            time.sleep(0.05)  # between two questions, up to the deadline; the broker does not say when a session ends
         successor = kafka_source("kafka-python", settings, topic)
         stack.callback(successor.close)
         successor.open(Listener())

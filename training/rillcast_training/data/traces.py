@@ -4,8 +4,7 @@ Owns: the run of the experts over series, and the windows of it that training ta
 loss, files.
 
 The mixture learns from each series alone and never from the network, so one run over the data serves all epochs. A
-trace has its targets at the anchors, the horizons at which the experts are judged; between them, corrections lie on
-lines.
+trace has its targets at the anchors, at which the experts are judged, and at some horizons between them.
 
 Invariants: what a trace shows of an event follows from this event and those before it; an observation at or after a
 series' cut is no target of training.
@@ -187,7 +186,7 @@ def validation_of(
         first, end = one.trained - 1, len(one.target)
         scored = np.arange(max(first, 0), end)
         scored = scored[np.isfinite(one.target[scored]).any(axis=1)]
-        if not scored.size or not np.isfinite(one.target[scored]).any() or one.cut > one.due[-1, 0]:
+        if not scored.size or one.cut > one.due[-1, 0]:
             continue
         start = max(0, first - window)
         at = scored[np.unique(np.linspace(0, scored.size - 1, min(origins, scored.size)).round().astype(np.int64))]

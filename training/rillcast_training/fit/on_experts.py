@@ -1,7 +1,7 @@
 """Training of a network on top of a mixture of experts.
 
 Owns: the shape of the mixture that options ask for, and the training of its network on traces. Does not know: the loop
-(`rillcast_training.fit.training`), how a trace is made (`rillcast_training.data.traces`).
+(`rillcast_training.fit.trainer`), how a trace is made (`rillcast_training.data.traces`).
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class TraceTrainer(Trainer):
         )
 
     def validate(self) -> dict[str, float]:
-        """Return the figures of the averaged weights, at the anchors, and those of the mixture alone."""
+        """Return the figures of the averaged weights, at the trained horizons, and those of the mixture alone."""
         network = self.averaged.module
         assert isinstance(network, Network)
         if not self._alone:

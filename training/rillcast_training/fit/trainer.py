@@ -227,7 +227,7 @@ class Trainer:
         loss, targets = quantile_loss(self.levels, forecast, batch.target, batch.scale, batch.weight)
         loss = loss / parallel.summed(targets).clamp(min=1)
         self.optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch has no annotation here
+        loss.backward()  # type: ignore[no-untyped-call]  # PyTorch does not annotate Tensor.backward
         parallel.sum_gradients(self.forecaster.parameters())
         torch.nn.utils.clip_grad_norm_(self.forecaster.parameters(), CLIP_NORM)
         self.optimizer.step()

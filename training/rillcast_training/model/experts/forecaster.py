@@ -1,4 +1,4 @@
-"""The forecaster of experts alone: the step of a stream, without a network.
+"""The forecaster of experts, alone or with a network on top: the step of a stream.
 
 Owns: the semantics of an event, and how the mixture of the bases becomes a forecast. Does not know: how weights and
 widths are learnt (`weights`, `widths`), or how a season is remembered (`seasons`).
@@ -44,6 +44,7 @@ from rillcast_training.model.experts.layout import Layout, stamp
 from rillcast_training.model.experts.learning import Learning, Learnt, SeasonsBefore, Sums
 from rillcast_training.model.experts.levels import Levels, row_of
 from rillcast_training.model.experts.network import (
+    Advice,
     Correction,
     Mixed,
     Network,
@@ -53,7 +54,6 @@ from rillcast_training.model.experts.network import (
     lines_between,
     trained_horizons,
 )
-from rillcast_training.model.experts.network import Said as Corrected
 from rillcast_training.model.experts.scoring import Judgement, Said
 from rillcast_training.model.experts.season_entries import SeasonEntries, Visit
 from rillcast_training.model.experts.seasons import SeasonMemory, SeasonView
@@ -156,6 +156,8 @@ class ExpertForecaster(nn.Module):
 
     between: Tensor
     periods: Tensor
+    plain: Tensor
+    trained: Tensor
 
     def __init__(self, config: ExpertsConfig) -> None:
         super().__init__()
@@ -171,7 +173,10 @@ class ExpertForecaster(nn.Module):
         self.entries = SeasonEntries(config, self.layout.seasons)
         self.levels = Levels(config.constants)
         self.bases = Bases(config, self.layout.seasons)
-        self.network = None if config.network is None else Network(config, self.bases.rows_of_experts())
+        rows = self.bases.rows_of_experts()
+        self.network = None if config.network is None else Network(config, rows)
+        self.register_buffer("plain", (rows.sum(dim=1) == 0).reshape(1, -1, 1), persistent=False)
+        self.register_buffer("trained", torch.tensor(trained_horizons(config.anchors)) - 1, persistent=False)
         self.learning = Learning(config, self.layout, self.bases, self._memories, group_of)
         self.weights, self.widths = self.learning.weights, self.learning.widths
         self.judgement = Judgement(config, self.horizons)
@@ -251,16 +256,15 @@ class ExpertForecaster(nn.Module):
         event = self._advance(ds, y, rows, None)
         mixture = self._mixture(event.f, event.views, event.time)
         seen, f = self._seen(event.f, event.views, mixture), event.f
-        at = torch.tensor(trained_horizons(self.config.anchors)) - 1
+        at = self.trained
         point, width = self._points(f, event.views, mixture, mixture.weights)
         shaped, _ = self.bases.shapes(mixture.weights, event.views)
         places = torch.cat(shaped, dim=1)[at] if shaped else point[at][:, :0]
         unit = width[:1].clamp(min=_TINY)
-        plain = self.bases.rows_of_experts().sum(dim=1).reshape(1, -1, 1) == 0
         figures = (
             event.missed,
             mixture.weights,
-            torch.where(plain, mixture.without_shape - f["last"], mixture.without_shape) / unit,
+            torch.where(self.plain, mixture.without_shape - f["last"], mixture.without_shape) / unit,
             (places - f["last"]) / unit,
             self.widths.quantiles(mixture.sums.misses, 1.0),
             point[at],
@@ -404,7 +408,7 @@ class ExpertForecaster(nn.Module):
         sizes = Sizes(width, mixture.trusted, mixture.scale, phase, mixture.judged, f["count"], mean_size)
         return compare(experts, middle, mixture.weights, sizes)
 
-    def _corrected(self, f: Figures, seen: Mixed, event: _Event) -> Corrected:
+    def _corrected(self, f: Figures, seen: Mixed, event: _Event) -> Advice:
         """Advance the network; return what it says."""
         assert self.network is not None
         assert self.config.network is not None
@@ -416,7 +420,7 @@ class ExpertForecaster(nn.Module):
 
     def _forecast(
         self, f: Figures, views: list[SeasonView], mixture: _Mixture, calibrate: Tensor | float,
-        bounds: Tensor | float, said: Corrected | None,
+        bounds: Tensor | float, said: Advice | None,
     ) -> Tensor:  # fmt: skip
         """Return the quantiles of the H periods that follow, `[H, Q, B]`."""
         weights, (misses, told) = mixture.weights, mixture.sums[2:]

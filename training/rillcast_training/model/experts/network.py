@@ -4,11 +4,11 @@ Owns: what the network sees, its weights, and the correction that it says. Does 
 widths are learnt; a stream's state.
 
 At each anchor the network sees the mixture from inside, without a unit: how far each expert is from the mixture, in
-widths of the forecast; what was missed lately; how the widths relate to each other. It says a correction
-of the middle, in widths, and a factor of the width. Part of the correction is a sum over the experts' distances, so
-that it can trust an expert more than its errors do, or go beyond all of them. So ES-RNN, the winner of the M4
-competition, combined exponential smoothing of each series with one network for all (Smyl 2020); here the smoothing
-is a mixture with weights.
+widths of the forecast; what was missed lately; how the widths relate to each other. It says a correction of the middle,
+in widths, and a factor of the width. Part of the correction is a sum over the experts' distances, so that it can trust
+an expert more than its errors do, or go beyond all of them. So ES-RNN, the winner of the M4 competition, combined
+exponential smoothing of each series with one network for all (Smyl 2020, A hybrid method of exponential smoothing and
+recurrent neural networks for time series forecasting); here the smoothing is a mixture with weights.
 
 The mixture learns from its own errors alone, never from the corrected ones. So what the network sees does not depend on
 what it says, and it is trained on traces of the mixture (`rillcast_training.data.traces`), made once.
@@ -34,18 +34,18 @@ from rillcast_training.model.experts.weights import power
 from rillcast_training.model.forecaster import Forecast
 from rillcast_training.model.precision import mixed, widened
 
-_FARTHEST: Final = 6.0  # an expert's distance from the mixture that the network can see, in widths
-_STORED: Final = 60.0  # and one that traces have
-_LARGEST_MISS: Final = 8.0  # likewise for a miss
+_FARTHEST: Final = 6.0  # largest distance of an expert from the mixture that the network can see, in widths
+_LARGEST_DISTANCE: Final = 60.0  # largest one that is kept, so that traces fit half precision
+_LARGEST_MISS: Final = 8.0  # largest miss that the network can see, in widths
 _WIDEST: Final = 2.0  # logarithm of the largest factor of the width, up and down
 _TINY: Final = 1e-20
 _RATIOS: Final = 5  # by anchor: how the widths relate to each other
-_OF_STREAM: Final = 2
-_HALF_AT: Final = 1.1
-_DISTRUST: Final = 16
-_MISSES: Final = 5.0  # in widths: what both are said to have missed by before a stream begins
-_JUDGED: Final = 20.0  # errors that are half of many
-_FOLLOWED: Final = 100.0  # and values
+_OF_STREAM: Final = 2  # figures of the stream that are the same at all anchors
+_HALF_AT: Final = 1.1  # ratio of the misses of network and mixture at which half of the correction is published
+_DISTRUST: Final = 16  # power of that ratio
+_MISSES: Final = 5.0  # sum of misses that both start from, in widths
+_JUDGED: Final = 20.0  # number of errors whose figure is a half
+_FOLLOWED: Final = 100.0  # number of values whose figure is a half
 
 
 class Mixed(NamedTuple):
@@ -55,7 +55,7 @@ class Mixed(NamedTuple):
         weights: `[A, K, B]` of the experts.
         away: `[A, K, B]` how far they are from the middle, in widths; 0 of those that sleep.
         ratios: `[A, 5, B]` figures between 0 and 1.
-        stream: `[2, B]` likewise, the same for all anchors.
+        stream: `[2, B]` figures between 0 and 1 that are the same at all anchors.
     """
 
     weights: Tensor
@@ -85,7 +85,7 @@ class Correction(NamedTuple):
         return Correction(share * self.middle, share * self.factor)
 
 
-class Said(NamedTuple):
+class Advice(NamedTuple):
     """A correction as it is applied at all horizons.
 
     Attributes:
@@ -173,7 +173,9 @@ def compare(experts: Tensor, middle: Tensor, weights: Tensor, sizes: Sizes) -> M
     counts = torch.cat([sizes.phase, sizes.judged / _JUDGED], dim=1)
     ratios = torch.cat([others / (others + width).clamp(min=_TINY), counts / (counts + 1)], dim=1)
     stream = torch.cat([first[0] / (first[0] + sizes.size).clamp(min=_TINY), sizes.values / (sizes.values + _FOLLOWED)])
-    return Mixed(weights, torch.where(weights > 0, away, 0.0).clamp(-_STORED, _STORED), ratios, stream)
+    return Mixed(
+        weights, torch.where(weights > 0, away, 0.0).clamp(-_LARGEST_DISTANCE, _LARGEST_DISTANCE), ratios, stream
+    )
 
 
 class Traces(NamedTuple):
@@ -183,11 +185,11 @@ class Traces(NamedTuple):
         seen: `[S, N, F]` what the network sees of N events.
         missed: `[S, N, A]` what the mixture missed by when the event came, in widths; 0 = nothing was due.
         weights: `[S, N, A K]` of the experts.
-        rest: `[S, N, A K]` what they say apart from the places of the seasons, less the newest value, in units.
-        shaped: `[S, N, T R]` the places of the seasons less the newest value, in units.
+        rest: `[S, N, A K]` what they say apart from the places of the seasons, less the newest value, in first widths.
+        shaped: `[S, N, T R]` the places of the seasons less the newest value, in first widths.
         quantile: `[S, N, A Q]` of the errors, in widths.
         middle: `[S, N, T]` of the mixture, in the stream's unit.
-        width: `[S, N, T]` likewise. The first is the unit.
+        width: `[S, N, T]` of the mixture's forecast, in the stream's unit; the first is the unit of the others.
     """
 
     seen: Tensor
@@ -234,8 +236,8 @@ class Network(nn.Module):
 
     def __init__(self, config: ExpertsConfig, rows: Tensor) -> None:
         super().__init__()
-        self.anchors, self.experts, self.levels = len(config.anchors), len(config.experts), len(config.quantiles)
-        self.centre = min(range(self.levels), key=lambda i: abs(config.quantiles[i] - 0.5))
+        self.anchors, self.experts = len(config.anchors), len(config.experts)
+        self.centre = min(range(len(config.quantiles)), key=lambda i: abs(config.quantiles[i] - 0.5))
         shape = config.network
         assert shape is not None  # the caller has asked for a network
         features = self.anchors * (self.experts + _RATIOS) + _OF_STREAM
@@ -262,7 +264,7 @@ class Network(nn.Module):
 
     def step(
         self, mixed: Mixed, missed: Tensor, state: tuple[Tensor, ...], on: Tensor
-    ) -> tuple[Said, tuple[Tensor, ...]]:
+    ) -> tuple[Advice, tuple[Tensor, ...]]:
         """Advance by one event.
 
         Args:
@@ -282,14 +284,14 @@ class Network(nn.Module):
         by_anchor = said.reshape(self.anchors, self.experts + 2, -1)
         return self._said(by_anchor, mixed.away, mixed.weights, axis=1), tuple(part.t() for part in after)
 
-    def _said(self, said: Tensor, away: Tensor, weights: Tensor, axis: int) -> Said:
+    def _said(self, said: Tensor, away: Tensor, weights: Tensor, axis: int) -> Advice:
         """Return what the network says, along an axis of experts."""
         shares, offset, factor = torch.split(said, [self.experts, 1, 1], dim=axis)
         # Of a distance beyond what it can see, only a share counts.
         shares = shares * (_FARTHEST / away.abs().clamp(min=_FARTHEST))
         middle = (shares * away).sum(dim=axis, keepdim=True) + offset
         added = shares - shares.sum(dim=axis, keepdim=True) * weights
-        return Said(Correction(middle, factor.clamp(-_WIDEST, _WIDEST)), added, offset)
+        return Advice(Correction(middle, factor.clamp(-_WIDEST, _WIDEST)), added, offset)
 
     def forward(self, traces: Traces, origins: Tensor, products: torch.dtype = torch.float32) -> Forecast:
         """Return corrected forecasts at the trained horizons, with leading dimensions `[S, K]`.

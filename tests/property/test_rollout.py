@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterator
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from rillcast.errors import ServedByAnotherKindError, TransportError
@@ -18,7 +18,7 @@ from rillcast.transports.base import Channel
 from tests.property.test_oracle import arrivals, cycle, fill, sizes
 from tests.support import workers
 from tests.support.crashes import POINTS, Delivery
-from tests.support.memory import MemorySource, MemoryTransactionalSink
+from tests.support.memory import MemorySink, MemorySource, MemoryTransactionalSink
 from tests.support.rollout_runs import BUNDLES, IDS, MULTIPLIERS, World, run
 from tests.support.rollouts import changes
 from tests.support.small_pages import small_pages
@@ -202,6 +202,7 @@ def test_a_model_that_is_ahead_of_the_positions_after_a_reset_begins_again(abort
     moves=st.lists(st.sampled_from(["revoke", "lose", "assign", "rest"]), max_size=25),
     promote=st.dictionaries(st.integers(1, 25), st.sampled_from(MULTIPLIERS), max_size=5),
 )
+@example(events=[(0, 0, 1)], polls=[1], moves=["rest", "revoke", "revoke", "lose"], promote={3: 37})
 @settings(max_examples=20, suppress_health_check=[HealthCheck.too_slow])
 def test_partitions_may_come_and_go_while_a_model_warms_up(
     delivery: Delivery,
@@ -210,8 +211,10 @@ def test_partitions_may_come_and_go_while_a_model_warms_up(
     moves: list[str],
     promote: dict[int, int],
 ) -> None:
+    """A partition that is lost before its first commit of all is like one whose process died there."""
     log, _ = fill(events)
     world = World(log, delivery, visible=False)
+    sinks: list[MemorySink] = []
 
     def make(nth: int, move: str) -> Callable[[MemorySource], None]:
         def act(source: MemorySource) -> None:
@@ -221,6 +224,8 @@ def test_partitions_may_come_and_go_while_a_model_warms_up(
                 source.revoke([partition])
             elif move == "lose" and owned:
                 source.lose([partition])
+                if delivery == "at_least_once":  # else what was published of it is taken back
+                    world.begin([partition], sinks[0].pending(Channel.FORECASTS))
             elif move == "assign" and not owned:
                 source.assign([partition])
 
@@ -230,7 +235,14 @@ def test_partitions_may_come_and_go_while_a_model_warms_up(
         source.assign([p for p in (0, 1, 2) if p not in source.positions()])
 
     acts = {nth + 1: make(nth, move) for nth, move in enumerate(moves)} | {len(moves) + 1: everything}
-    run(world, cycle(polls).__next__, promote=promote, moves=acts, rest=30)
+    run(
+        world,
+        cycle(polls).__next__,
+        promote=promote,
+        moves=acts,
+        rest=30,
+        prepare=lambda harness: sinks.append(harness.sink),
+    )
     run(world, lambda: 1000)
     assert world.served().keys() == world.expected.keys()
     if delivery == "exactly_once":

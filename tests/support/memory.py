@@ -227,6 +227,10 @@ class MemorySink:
     def largest_record(self, channel: Channel) -> int | None:
         return self.largest.get(channel)
 
+    def pending(self, channel: Channel) -> int:
+        """Return how many records are not visible yet."""
+        return sum(each is channel for each, _ in self._pending)
+
     def publish(self, channel: Channel, records: Records, partition: int | None = None) -> None:
         for row, (key, value) in enumerate(zip(records.keys, records.values, strict=True)):
             assert value is not None or channel is Channel.DEAD_LETTERS, "the worker publishes no tombstones"

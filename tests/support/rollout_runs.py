@@ -6,7 +6,7 @@ Toys with different multipliers are different models.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from itertools import pairwise
 
@@ -43,7 +43,7 @@ class World:
     polls_per_restore: int = 2
     ttl_s: float = 0.0
     ended: dict[tuple[int, str], float] = field(default_factory=dict)  # when another model took over
-    unclaimed: list[tuple[int, dict[int, int]]] = field(default_factory=list)  # at a start: see `begin`
+    unclaimed: list[tuple[int, dict[int, int]]] = field(default_factory=list)  # see `begin`
     retired: list[tuple[int, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -91,8 +91,8 @@ class World:
     def served(self) -> dict[Source, str]:
         """Return which model forecast each event; every forecast has to be that model's own.
 
-        No event has forecasts of two models, except where a process died before the first commit of a partition and
-        the next one was told to serve another model: nothing stored says who served the partition.
+        No event has forecasts of two models, except where a process died, or lost a partition, before the partition's
+        first commit and the next owner was told to serve another model: nothing stored says who served it.
         """
         records = [(key, value) for key, value, _ in self.log.published[Channel.FORECASTS]]
         served: dict[Source, str] = {}
@@ -102,10 +102,15 @@ class World:
                 assert served.setdefault(source, model_id) == model_id, f"{source} was forecast by two models"
         return served
 
-    def begin(self) -> None:
-        """Note how many forecasts a process finds, and the committed offsets of the partitions that nobody claimed."""
-        nobodys = self.log.partitions.keys() - self.shelf.claims.keys()
-        published = len(self.log.published[Channel.FORECASTS])
+    def begin(self, partitions: Collection[int] | None = None, pending: int = 0) -> None:
+        """Note how many forecasts an owner finds, and the committed offsets of the partitions that nobody claimed.
+
+        Args:
+            partitions: Those that get another owner; None = all, for another process begins.
+            pending: How many forecasts the owner before, which lives on, has yet to make visible.
+        """
+        nobodys = set(self.log.partitions if partitions is None else partitions) - self.shelf.claims.keys()
+        published = len(self.log.published[Channel.FORECASTS]) + pending
         self.unclaimed.append((published, {partition: self.log.committed.get(partition, 0) for partition in nobodys}))
 
 

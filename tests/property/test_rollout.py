@@ -6,9 +6,11 @@ all observations of the stream, including those before it took over.
 
 from __future__ import annotations
 
+import gc
 import json
 from collections.abc import Callable, Iterator
 
+import onnxruntime as ort
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -98,6 +100,28 @@ def test_a_promoted_model_takes_over_and_a_roll_back_returns_to_kept_state(deliv
     assert harness.metric("rillcast_model_swap_pending_seconds") == 0
     assert world.shelf.serving == {0: IDS[31], 1: IDS[31], 2: IDS[31]}
     assert repeats(world.log) == 0
+
+
+def test_models_that_were_replaced_leave_memory_without_the_garbage_collector() -> None:
+    """A service collects seldom, and a model in a cycle would stay until then."""
+    sessions: list[int] = []
+    for promote in ({}, {20: 37, 60: 31, 100: 37, 140: 31}):
+        log, _ = fill([(0, n % 4, n + 1) for n in range(600)])
+        world = World(log, "exactly_once", visible=False)
+        gc.collect()
+        before = _sessions()
+        gc.disable()
+        try:
+            harness = run(world, lambda: 3, promote=promote, rest=20)
+            sessions.append(_sessions() - before)
+        finally:
+            gc.enable()
+        assert harness.metric("rillcast_model_swaps_total", outcome="completed") == len(promote)
+    assert sessions[0] == sessions[1] > 0
+
+
+def _sessions() -> int:
+    return sum(isinstance(each, ort.InferenceSession) for each in gc.get_objects())
 
 
 def test_a_roll_back_replays_from_where_the_old_model_stopped() -> None:

@@ -11,7 +11,7 @@ Invariant: the events of one stream are stepped in the order of the batch, each 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import NamedTuple, TypeAlias
 
@@ -78,10 +78,10 @@ class BatchRunner:
         self._batching = batching
         self._runs = batching.runs if bundle.sequence is not None else Runs()
         # On the device, like the state: see `executor.Bind`.
-        self._calibrate = on.upload(np.array(calibrate, np.float32))
-        self._bounds = on.upload(np.array(bounds, np.float32))
+        shared = {CALIBRATE: (bundle.has_calibrate, calibrate), BOUNDS: (bundle.has_bounds, bounds)}
+        values = {name: on.upload(np.array(on_off, np.float32)) for name, (has, on_off) in shared.items() if has}
         self._alarm_intervals = alarm_intervals
-        states, bind = bundle.metadata.states, self._bind
+        states, bind = bundle.metadata.states, partial(_bind, state, values)
         self._step = Executor(bundle.step.served, states, on, bind, batching.row_buckets)
         self._sequence = Executor(bundle.sequence.served, states, on, bind) if bundle.sequence is not None else None
         self._calls = self._in_runs = 0
@@ -132,14 +132,6 @@ class BatchRunner:
         self._calls = self._in_runs = 0
         return taken
 
-    def _bind(self, binding: ort.IOBinding) -> None:
-        """Bind what stays the same from call to call."""
-        self._state.slab.bind(binding)
-        if self._bundle.has_calibrate:
-            binding.bind_ortvalue_input(CALIBRATE, self._calibrate)
-        if self._bundle.has_bounds:
-            binding.bind_ortvalue_input(BOUNDS, self._bounds)
-
     def _of_streams(self, slots: IntArray) -> Outputs:
         """Return the inputs that have one value of each stream."""
         if not self._bundle.has_alarm_interval:
@@ -180,3 +172,14 @@ class BatchRunner:
         for events in refused.T if refused.size else ():
             self._step_once(batch, np.sort(events), outputs)
         return refused.size
+
+
+def _bind(state: SlotState, values: Mapping[str, ort.OrtValue], binding: ort.IOBinding) -> None:
+    """Bind what stays the same from call to call.
+
+    As a method of the runner it would keep the runner and its sessions in a cycle, and the collector runs seldom
+    (`rillcast.service.garbage_collection`): each model that another replaced would stay in memory for long.
+    """
+    state.slab.bind(binding)
+    for name, value in values.items():
+        binding.bind_ortvalue_input(name, value)

@@ -20,7 +20,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Final, Literal
 
@@ -136,7 +136,7 @@ class Worker:
                 partition is silent, which is written down.
             wall_clock_ms: Milliseconds since the epoch, for how long the state of earlier models is kept.
         """
-        self._parts = parts
+        self._parts = replace(parts, routes=())  # a model that another replaced must not stay in memory
         self._source = parts.source
         self._metrics = parts.metrics
         self._stages = parts.stages

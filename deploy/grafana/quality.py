@@ -156,6 +156,28 @@ QUALITY: Final = Dashboard(
             ),
         ),
         Row(
+            "Experts",
+            (
+                Panel(
+                    "Network on experts",
+                    "Share of what the network says that counts, mean of the members. Equal misses give 82 %; falling: "
+                    "it has lost to the experts, train again.",
+                    "percentunit",
+                    (Query('avg by (model_id) (rillcast_network_share_ratio{job="$job"})', "{{model_id}}"),),
+                    width=12,
+                    bounds=(0, 1),
+                ),
+                Panel(
+                    "Weights of the experts",
+                    "By base, mean over streams and horizons. A base that gains says how the streams have changed.",
+                    "percentunit",
+                    (Query('avg by (base) (rillcast_expert_weight_ratio{job="$job"})', "{{base}}"),),
+                    width=12,
+                    stack=True,
+                ),
+            ),
+        ),
+        Row(
             "By model",
             _scores(
                 "rillcast_",

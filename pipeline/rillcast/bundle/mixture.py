@@ -22,7 +22,8 @@ MEMBER: Final = "experts"
 STATE: Final = "core"
 """The state that has the weights of the newest forecast."""
 _SCALARS: Final = 13  # figures of a stream before those by base and horizon
-_BEFORE: Final = 13  # by horizon: two misses, their number and three units, five losses, plain experts, judgements
+_MISSED: Final = 11  # by horizon: two misses, their number and three units, five losses, before the quantiles
+_PLAIN_AND_JUDGED: Final = 2  # by horizon
 _AFTER: Final = 10  # by horizon: five ratios and shares of the units of width
 _TOLD: Final = 2  # by horizon, with a network: what it and the mixture missed by, before the quantiles
 _SUMS_TO_ONE: Final = 1e-3
@@ -67,6 +68,8 @@ class Mixture:
     Attributes:
         bases: Base of each expert.
         anchors: Horizons at which experts are judged, in periods ahead; between them weights lie on lines.
+        horizon: Number of periods ahead.
+        has_network: Whether a network corrects them.
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
@@ -80,12 +83,14 @@ class Mixture:
         """
         self.bases = [str(base) for base, _ in config["experts"]]
         self.anchors = [int(anchor) for anchor in config["anchors"]]
+        self.horizon, self.has_network = int(config["horizon"]), bool(config.get("network"))
         seasons, freq = tuple(config["seasons"]), str(config["freq"])
         self._words = [in_words(base, freq, seasons) for base in self.bases]
         away = {base for base, decay in config["experts"] if decay and base != "level"}
         self._first = _SCALARS + len(away)
-        told = _TOLD + len(config["quantiles"]) if config.get("network") else 0
-        self._before = len(self.bases) + (1 + len(seasons)) + _BEFORE + len(config["quantiles"]) + told
+        levels = len(config["quantiles"])
+        self._told = len(self.bases) + (1 + len(seasons)) + _MISSED + levels
+        self._before = self._told + (_TOLD + levels if self.has_network else 0) + _PLAIN_AND_JUDGED
 
     @classmethod
     def of(cls, metadata: BundleMetadata) -> Mixture | None:
@@ -103,15 +108,31 @@ class Mixture:
             `[n, A, K]` by horizon and expert; rows of 0 = no value is known yet. None = the rows have weights
             elsewhere, because another version exported the bundle.
         """
-        end = self._before + len(self.bases)
-        shape = len(self.anchors), end + _AFTER
-        if rows.shape[1] < self._first + shape[0] * shape[1]:
+        by_anchor = self._at_anchors(rows)
+        if by_anchor is None:
             return None
-        by_anchor = rows[:, self._first : self._first + shape[0] * shape[1]].reshape(-1, *shape)
-        weights: FloatArray = by_anchor[:, :, self._before : end]
+        weights = by_anchor[:, :, self._before : self._before + len(self.bases)]
         total = weights.sum(axis=2)
         sound = (weights >= 0).all() and ((np.abs(total - 1) < _SUMS_TO_ONE) | (total == 0)).all()
         return weights if sound else None
+
+    def missed(self, rows: FloatArray) -> FloatArray | None:
+        """Return what the mixture and the network missed by, each alone.
+
+        Args:
+            rows: `[n, width]`, rows of the state `STATE`.
+
+        Returns:
+            `[n, A, 2]` sums over the past, in widths. None = there is no network, or the rows have them elsewhere.
+        """
+        by_anchor = self._at_anchors(rows) if self.has_network and self.weights(rows) is not None else None
+        return None if by_anchor is None else by_anchor[:, :, self._told : self._told + _TOLD]
+
+    def _at_anchors(self, rows: FloatArray) -> FloatArray | None:
+        """Return the figures of each horizon, `[n, A, width]`; None = the rows are too short."""
+        shape = len(self.anchors), self._before + len(self.bases) + _AFTER
+        end = self._first + shape[0] * shape[1]
+        return rows[:, self._first : end].reshape(-1, *shape) if rows.shape[1] >= end else None
 
     def shares(self, weights: npt.NDArray[np.floating[Any]]) -> list[Shares]:
         """Return weights `[A, K]` in words, by horizon."""

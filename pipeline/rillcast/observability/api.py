@@ -34,6 +34,7 @@ from rillcast.observability.api_forms import (
     MixtureAt,
     MixtureOf,
     Model,
+    NetworkAt,
     Problem,
     Silence,
     SilentList,
@@ -178,9 +179,10 @@ class ReadApi:
             MixtureAt(
                 step=one.step,
                 shares=[ExpertShare(expert=words, share=share) for words, share in one.shares.items()],
-                words=one.sentence(),
+                network=network and NetworkAt(share=network.share, median=network.median, width=network.width),
+                words="; ".join(part.sentence() for part in (one, network) if part is not None),
             )
-            for one in sample.shares(unique_id)
+            for one, network in zip(sample.shares(unique_id), sample.network_shares(unique_id), strict=True)
         ]
         streams = sample.streams if unique_id is None else 1
         return MixtureOf(unique_id=unique_id, model=sample.model, streams=streams, horizons=horizons)

@@ -106,6 +106,17 @@ class ExpertShare(_Form):
     """Their weight, above 0 to 1."""
 
 
+class NetworkAt(_Form):
+    """What a network on top of the experts does at one horizon."""
+
+    share: float
+    """Share of its correction that counts, 0 to 1: a half where its misses are a tenth larger than the experts'."""
+    median: float | None
+    """By how much it moves the median, in widths; of several streams the mean distance. Null = it is not known."""
+    width: float | None
+    """Factor by which it changes the width; of several streams the geometric mean. Null = it is not known."""
+
+
 class MixtureAt(_Form):
     """What forecasts at one horizon are made of."""
 
@@ -113,8 +124,10 @@ class MixtureAt(_Form):
     """Periods ahead."""
     shares: list[ExpertShare]
     """The largest first; they sum to 1, and are empty without any value yet."""
+    network: NetworkAt | None
+    """What a network on top of the experts does; null = there is none."""
     words: str
-    """The shares of at least 5 % in a sentence."""
+    """The shares of at least 5 % in a sentence, and what the network does."""
 
 
 class MixtureOf(_Form):

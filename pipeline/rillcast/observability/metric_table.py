@@ -219,6 +219,12 @@ TABLE: Final = (
         "Mean weight of a base of the experts in the newest forecasts, over horizons and up to 500 streams.",
         ("base",),
     ),
+    Metric(
+        "rillcast_network_share_ratio",
+        "gauge",
+        "Mean share of what a network on top of experts says that counts, over horizons and up to 500 streams.",
+        ("model_id",),
+    ),
     Metric("rillcast_unchanged_forecasts_total", "counter", "Forecasts kept back because they had not moved."),
     Metric("rillcast_anomalies_published_total", "counter", "Anomalous observations handed to the sink."),
     Metric(

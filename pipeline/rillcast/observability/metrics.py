@@ -85,6 +85,7 @@ class Metrics(Observer):
         self._stages = {s: self._histograms["rillcast_stage_seconds"].labels(s) for s in STAGES}
         self._lag_partitions: set[int] = set()
         self._bases: set[str] = set()
+        self._networks: set[str] = set()
         self._of_models: dict[str, _ModelCounters] = {}
         for name, metadata in models.items():
             self.serve(metadata, name)
@@ -208,6 +209,15 @@ class Metrics(Observer):
         for base, weight in by_base.items():
             gauge.labels(base).set(weight)
         self._bases = set(by_base)
+
+    def network_share(self, by_model: Mapping[str, float]) -> None:
+        """Set the mean share of a network on top of experts by id of the model, and drop the series of others."""
+        gauge = self._gauges["rillcast_network_share_ratio"]
+        for model_id in self._networks - set(by_model):
+            gauge.remove(model_id)
+        for model_id, share in by_model.items():
+            gauge.labels(model_id).set(share)
+        self._networks = set(by_model)
 
     # Models come and go.
 

@@ -138,9 +138,16 @@ class PageData:
         sample = self._weights.sample
         if sample is None or (unique_id is not None and unique_id not in sample.by_stream):
             return None
-        shares = sample.shares(unique_id)
+        shares, network = sample.shares(unique_id), sample.network_shares(unique_id)
         places = sorted({0, len(shares) // 2, len(shares) - 1})
-        horizons = [{"step": shares[n].step, "shares": list(shares[n].shares.items())} for n in places]
+        horizons = [
+            {
+                "step": shares[n].step,
+                "shares": list(shares[n].shares.items()),
+                "network": None if (one := network[n]) is None else one.sentence(),
+            }
+            for n in places
+        ]
         return {"streams": sample.streams, "horizons": horizons}
 
     def _silence(self) -> dict[str, dict[str, Any]]:

@@ -99,7 +99,8 @@ def build(
     health, metrics = Health(), Metrics(registry, served, on.name)
     shadows = {table.name: table.shadow.name for table in tables if table.shadow is not None}
     live_view = LiveViews(served, max_streams=settings.http.charted_streams, shadows=shadows)
-    alarms, weights = StreamAlarms(), ExpertWeights(live_view.charted, metrics.expert_weights)
+    alarms = StreamAlarms()
+    weights = ExpertWeights(live_view.charted, metrics.expert_weights, metrics.network_share)
     AlarmCollector(alarms, settings.alarms.labelled_streams, registry)
     keeps = settings.http.cached_streams if settings.http.enabled else 0
     forecast_cache = ForecastCache(keeps) if keeps else None

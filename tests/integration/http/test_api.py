@@ -199,10 +199,13 @@ def test_streams_are_chosen_by_a_part_of_their_id_and_by_trouble(running: Runnin
 
 def test_what_forecasts_are_made_of_is_told_of_a_stream_and_of_some(running: Running) -> None:
     assert running.described("/mixture", "/mixture")[0] == 404
-    config = {"freq": "1h", "seasons": [24], "quantiles": [0.5], "anchors": [1, 24]}
+    config = {"freq": "1h", "seasons": [24], "quantiles": [0.5], "anchors": [1, 24], "horizon": 24}
     mixture = Mixture(config | {"experts": [["level", 1.0], ["naive0", 0.0], ["naive0", 1.0]]})
     mean, own = np.array([[0.5, 0.25, 0.25], [0, 0, 1]]), np.array([[1, 0, 0], [0.02, 0.98, 0]], np.float32)
+    fleet, of_one = np.array([[0.9, 0.3, 0.0], [0.5, np.nan, np.nan]]), np.array([[0.96, -0.2, 0.1], [0.5, 0.0, 0.0]])
     running.weights.show(Sample("toy@0123456789abcdef", mixture, 7, mean, {"a b": own}))
+    assert running.described("/mixture", "/mixture")[1]["horizons"][0]["network"] is None
+    running.weights.show(Sample("toy@0123456789abcdef", mixture, 7, mean, {"a b": own}, fleet, {"a b": of_one}))
     status, document = running.described("/mixture", "/mixture")
     assert (status, document["unique_id"], document["streams"]) == (200, None, 7)
     assert [one["step"] for one in document["horizons"]] == [1, 24]
@@ -210,9 +213,14 @@ def test_what_forecasts_are_made_of_is_told_of_a_stream_and_of_some(running: Run
         {"expert": "level, and the last value", "share": 0.5},
         {"expert": "value a day ago", "share": 0.5},
     ]
+    assert document["horizons"][0]["network"] == {"share": 0.9, "median": 0.3, "width": 1.0}
+    assert document["horizons"][1]["network"] == {"share": 0.5, "median": None, "width": None}
     document = running.described("/mixture", "/mixture?unique_id=a+b")[1]
     assert (document["unique_id"], document["streams"]) == ("a b", 1)
-    assert document["horizons"][1]["words"] == "98 % value a day ago, 2 % others"
+    assert document["horizons"][0]["words"] == (
+        "100 % level, and the last value; network: counts 96 %, median -0.20 widths, width x 1.11"
+    )
+    assert document["horizons"][1]["words"].startswith("98 % value a day ago, 2 % others; network: counts 50 %")
     status, document = running.described("/mixture", "/mixture?unique_id=c")
     assert (status, "'c' is not charted" in document["error"]) == (404, True)
     assert running.described("/mixture", "/mixture?stream=a")[0] == 400

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.bundle import Bundle
 from rillcast.cli.entry import main
+from rillcast.engine.device import Device
+from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError, SettingsError
+from rillcast.events import EventBatch
+from rillcast.observability.expert_weights import ExpertWeights
+from rillcast.observability.metrics import Metrics
 from rillcast_training.export.experts import restore_experts
 from rillcast_training.export.restore import restore
 from rillcast_training.fit.training import train
@@ -87,6 +94,43 @@ def test_its_metadata_tell_of_both_and_its_weights_come_back(bundle: Path) -> No
     network = restore_experts(loaded).network
     assert network is not None
     assert float(network.head.weight.detach().abs().sum()) > 0
+
+
+def test_what_it_adds_is_shown_by_the_service_and_explained_in_words(
+    table: Path, bundle: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    engine, rows = StepEngine(Bundle.load(bundle), Device("cpu")), pl.read_parquet(table)
+    for group in rows.partition_by("ds"):
+        ds, y = group["ds"].dt.epoch("ms").to_list(), group["y"].to_list()
+        engine.step(EventBatch.of(group["unique_id"].to_list(), ds, y))
+    reported: dict[str, float] = {}
+    weights = ExpertWeights(lambda: ["s0"], report_network=reported.update)
+    weights.look(engine, [0])
+    sample = weights.sample
+    assert sample is not None
+    model_id = engine.bundle.metadata.model_id
+    fleet, own = sample.network_shares(), sample.network_shares("s0")
+    shares = [one.share for one in fleet if one is not None]
+    assert reported == {model_id: pytest.approx(np.mean(shares))}
+    assert len(shares) == len(sample.mixture.anchors)
+    assert shares[0] > 0.95  # it knows what no expert can say
+    metrics = Metrics(registry := CollectorRegistry(), {"": engine.bundle.metadata}, "cpu")
+    for by_model, seen in ((reported, True), ({}, False)):
+        metrics.network_share(by_model)
+        value = registry.get_sample_value("rillcast_network_share_ratio", {"model_id": model_id})
+        assert value == (reported[model_id] if seen else None)
+
+    command = ["explain", "forecast", str(bundle), str(table), "--stream", "s0"]
+    assert main([*command, "--json"]) == 0
+    explained = json.loads(capsys.readouterr().out)["network"]
+    for one, other in zip(own, explained, strict=True):
+        assert one is not None
+        assert (other["step"], other["share"]) == (one.step, pytest.approx(one.share, abs=1e-3))
+        assert other["median"] == pytest.approx(one.median, abs=1e-3)
+    assert explained[0]["weights"] > 0.02
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert re.search(r"1 ahead: .* = .*; network: counts \d+ %, median [+-]0\.\d\d widths, width x .*, moves", printed)
 
 
 def test_it_cannot_be_trained_further_and_takes_no_covariates(table: Path, bundle: Path, tmp_path: Path) -> None:

@@ -139,13 +139,18 @@ def _experts(args: argparse.Namespace, bundle: Bundle) -> int:
         "at": iso(found.periods[-1], metadata.freq),
         "events": len(found.periods),
         "weights": [{"step": one.step, "shares": one.shares} for one in found.by_step],
+        "network": [
+            {"step": one.step, "share": one.share, "weights": moved, "median": one.median, "width": one.width}
+            for one, moved in found.network
+        ],
     }
     if args.json:
         print(to_json(document))
         return 0
     print(f"{document['stream']} at {document['at']}, {document['model']}, after {document['events']:,} events")
-    for one in found.by_step:
-        print(f"  {one.step:>4} ahead: {found.forecast[one.step - 1]:.6g} = {one.sentence()}")
+    network = [f"; {said.sentence()}, moves {100 * moved:.0f} % of the weights" for said, moved in found.network]
+    for one, said in zip(found.by_step, network or [""] * len(found.by_step), strict=True):
+        print(f"  {one.step:>4} ahead: {found.forecast[one.step - 1]:.6g} = {one.sentence()}{said}")
     return 0
 
 

@@ -48,13 +48,13 @@ export function shownIds() {
   return [...document.querySelectorAll("#grid .name")].map((name) => name.title);
 }
 
-/** The weights of the experts by horizon: a bar of parts, and the larger parts in words. */
+/** The weights of the experts by horizon: a bar of parts, and in words the larger parts and what a network adds. */
 export function showMixture(section, mixture, title) {
   section.hidden = mixture === null || mixture === undefined;
   if (section.hidden) return;
   section.querySelector("h3").textContent = title(mixture);
   const list = section.querySelector("ul");
-  list.replaceChildren(...mixture.horizons.map(({ step, shares }) => {
+  list.replaceChildren(...mixture.horizons.map(({ step, shares, network }) => {
     const item = document.createElement("li");
     make(item, "span", "quiet").textContent = `${step} ahead`;
     const svg = item.appendChild(element("svg", { viewBox: "0 0 100 8", preserveAspectRatio: "none", "aria-hidden": "true" }));
@@ -66,7 +66,8 @@ export function showMixture(section, mixture, title) {
     const large = shares.filter(([, share]) => share >= 0.05);
     const rest = 1 - large.reduce((sum, [, share]) => sum + share, 0);
     const parts = large.map(([what, share]) => `${percent(share, 0)} ${what}`).concat(rest >= 0.005 ? [`${percent(rest, 0)} others`] : []);
-    make(item, "span").textContent = shares.length ? parts.join(", ") : "no value is known yet";
+    const words = shares.length ? parts.join(", ") : "no value is known yet";
+    make(item, "span").textContent = network ? `${words}; ${network}` : words;
     return item;
   }));
 }

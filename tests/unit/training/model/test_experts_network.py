@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from rillcast.bundle.mixture import Mixture
+from rillcast.bundle.network_share import STATES, mean_figures, network_figures, network_shares
 from rillcast_training.data.series import segments
 from rillcast_training.data.split import SplitSeries
 from rillcast_training.data.traces import TraceSampler, trace
 from rillcast_training.export.experts import describe_experts
 from rillcast_training.model.experts.config import ExpertsConfig, NetworkShape
 from rillcast_training.model.experts.forecaster import ExpertForecaster, ExpertRows
-from rillcast_training.model.experts.network import Network, Traces, Trust, trained_horizons
+from rillcast_training.model.experts.network import Advice, Network, Traces, Trust, trained_horizons
 from rillcast_training.model.lags import MEDIAN
 
 HOUR_MS = 3_600_000
@@ -169,6 +170,50 @@ def test_weights_of_the_experts_are_found_in_the_state_beside_a_network() -> Non
     assert found is not None
     expected = forecaster.layout.at_anchors(rows.core)["weight"].permute(2, 0, 1).numpy()
     np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+def test_what_a_service_reads_of_a_network_is_what_it_does(missing: float) -> None:
+    """From the states alone: the share that counts, and what it makes of the correction of the newest value's event."""
+    forecaster, y = with_network(spread=0.2), values(40, missing=missing)
+    network, said = forecaster.network, list[Advice]()
+    assert network is not None
+    network.telling.register_forward_hook(lambda _module, _arguments, advice: said.append(advice))
+    _, rows = played(forecaster, y)
+    mixture = Mixture.of(describe_experts(forecaster, name="one"))
+    assert mixture is not None
+    states = {spec.name: part.numpy() for spec, part in zip(forecaster.state_specs(), rows.flat(), strict=True)}
+    found = network_figures(mixture, {name: states[name] for name in STATES})
+    assert found is not None
+    told = forecaster.layout.at_anchors(rows.core)["network"][:, :2]
+    share = Trust()(told)
+    np.testing.assert_allclose(found[:, :, 0], share[:, 0].t().numpy(), rtol=1e-5)
+    for stream, newest in enumerate(y.isfinite().numpy().cumsum(axis=0).argmax(axis=0)):
+        for column, part in enumerate(said[newest].correction, start=1):
+            expected = (share * part)[:, 0, stream].numpy()
+            np.testing.assert_allclose(found[stream, :, column], expected, rtol=1e-4, atol=1e-7)
+    assert np.abs(found[:, :, 1]).max() > 0.01
+    (one, *_), mean = network_shares(mixture, found[0]), mean_figures(found)
+    assert one.step == 1
+    assert one.width == pytest.approx(np.exp(found[0, 0, 2]))
+    np.testing.assert_allclose(mean[:, 1], np.abs(found[:, :, 1]).mean(axis=0))
+
+
+def test_a_network_without_a_known_correction_says_how_far_it_is_believed() -> None:
+    forecaster = with_network()
+    mixture = Mixture.of(describe_experts(forecaster, name="one"))
+    assert mixture is not None
+    rows = dict(zip([spec.name for spec in forecaster.state_specs()], forecaster.initial_rows(2).flat(), strict=True))
+    found = network_figures(mixture, {name: rows[name].numpy() for name in STATES})
+    assert found is not None
+    (one, *_) = network_shares(mixture, found[0])
+    assert one.share == pytest.approx(float(Trust()(torch.zeros(1, 2, 1))))
+    assert (one.median, one.width) == (None, None)
+    assert one.sentence() == "network: counts 82 %"
+    assert np.isnan(mean_figures(found)[:, 1:]).all()
+    alone = Mixture.of(describe_experts(ExpertForecaster(ALONE), name="alone"))
+    assert alone is not None
+    assert network_figures(alone, {name: rows[name].numpy() for name in STATES}) is None
 
 
 def split_at(y: np.ndarray, cut: int) -> SplitSeries:

@@ -223,6 +223,23 @@ def lines_between(anchors: tuple[int, ...], horizons: Sequence[int]) -> Tensor:
     return between
 
 
+class Telling(nn.Module):
+    """What the network's last layer comes to. A module, so that an explanation can listen (a forward hook)."""
+
+    def __init__(self, experts: int) -> None:
+        super().__init__()
+        self.experts = experts
+
+    def forward(self, said: Tensor, away: Tensor, weights: Tensor, axis: int) -> Advice:
+        """Return what the network says, along an axis of experts."""
+        shares, offset, factor = torch.split(said, [self.experts, 1, 1], dim=axis)
+        # Of a distance beyond what it can see, only a share counts.
+        shares = shares * (_FARTHEST / away.abs().clamp(min=_FARTHEST))
+        middle = (shares * away).sum(dim=axis, keepdim=True) + offset
+        added = shares - shares.sum(dim=axis, keepdim=True) * weights
+        return Advice(Correction(middle, factor.clamp(-_WIDEST, _WIDEST)), added, offset)
+
+
 class Network(nn.Module):
     """A recurrent cell between two layers that see the mixture, and a head for all anchors.
 
@@ -246,6 +263,7 @@ class Network(nn.Module):
         self.cell: Cell = make_cell(shape.cell, 2 * shape.hidden + self.anchors, shape.hidden, shape.layers)
         self.trunk = nn.Linear(3 * shape.hidden, 2 * shape.hidden)
         self.head = nn.Linear(2 * shape.hidden, self.anchors * (self.experts + 2))
+        self.telling = Telling(self.experts)
         nn.init.zeros_(self.head.weight)
         nn.init.zeros_(self.head.bias)
         lines = lines_between(config.anchors, trained_horizons(config.anchors))
@@ -282,16 +300,7 @@ class Network(nn.Module):
         after = tuple(torch.where(on.t(), new, old) for new, old in zip(after, rows, strict=True))
         said = self.head(torch.relu(self.trunk(torch.cat([seen, self.cell.output(after)], dim=1)))).t()
         by_anchor = said.reshape(self.anchors, self.experts + 2, -1)
-        return self._said(by_anchor, mixed.away, mixed.weights, axis=1), tuple(part.t() for part in after)
-
-    def _said(self, said: Tensor, away: Tensor, weights: Tensor, axis: int) -> Advice:
-        """Return what the network says, along an axis of experts."""
-        shares, offset, factor = torch.split(said, [self.experts, 1, 1], dim=axis)
-        # Of a distance beyond what it can see, only a share counts.
-        shares = shares * (_FARTHEST / away.abs().clamp(min=_FARTHEST))
-        middle = (shares * away).sum(dim=axis, keepdim=True) + offset
-        added = shares - shares.sum(dim=axis, keepdim=True) * weights
-        return Advice(Correction(middle, factor.clamp(-_WIDEST, _WIDEST)), added, offset)
+        return self.telling(by_anchor, mixed.away, mixed.weights, axis=1), tuple(part.t() for part in after)
 
     def forward(self, traces: Traces, origins: Tensor, products: torch.dtype = torch.float32) -> Forecast:
         """Return corrected forecasts at the trained horizons, with leading dimensions `[S, K]`.
@@ -317,7 +326,7 @@ class Network(nn.Module):
     def _corrected(self, chosen: Traces, said: Tensor) -> Forecast:
         """Return forecasts from what the network says, `[S, K, A (K + 2)]`: as the step applies it, fully believed."""
         away = self._by_anchor(chosen.seen[..., :-_OF_STREAM])[..., : self.experts]
-        told = self._said(self._by_anchor(said), away, self._by_anchor(chosen.weights), axis=-1)
+        told: Advice = self.telling(self._by_anchor(said), away, self._by_anchor(chosen.weights), axis=-1)
         rest = (told.shares * self._by_anchor(chosen.rest)).sum(dim=-1)
         shares = torch.matmul(self.lines, torch.matmul(told.shares, self.rows))
         shaped = chosen.shaped.reshape(*shares.shape)

@@ -25,6 +25,7 @@ def run_of(wql: float, seed: int) -> dict[str, Any]:
 RESULT: dict[str, Any] = {
     "m4_hourly": [run_of(0.023, 0), run_of(0.027, 1), run_of(0.024, 2)],
     "etth1": [run_of(0.22, 0)],
+    "etth1_on_experts": [run_of(0.21, 0), run_of(0.20, 1), run_of(0.216, 2)],
     "universal": {"m4_hourly": run_of(0.03, 0), "etth1": run_of(0.25, 0)},
     "drift_coverage80": {"on": 0.81, "off": 0.72, "nominal": 0.8},
 }
@@ -47,15 +48,21 @@ def test_the_last_line_has_the_medians_over_the_seeds(
 ) -> None:
     monkeypatch.setattr(public_benchmarks, "run", lambda *_, **__: RESULT)
     page = tmp_path / "accuracy.md"
-    page.write_text(f"before\n{public_benchmarks._BEGIN}\nold\n{public_benchmarks._END}\nafter\n")
+    of_experts = f"{public_benchmarks._EXPERTS_BEGIN}\nolder\n{public_benchmarks._EXPERTS_END}"
+    page.write_text(f"before\n{public_benchmarks._BEGIN}\nold\n{public_benchmarks._END}\n{of_experts}\nafter\n")
     assert public_benchmarks.main(["--data", str(tmp_path), "--document", str(page)]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(last) == {"m4_hourly", "etth1", "universal", "drift_coverage80"}
-    assert last["m4_hourly"] == {"mase": 0.7, "smape": 9.0, "wql": 0.024, "coverage80": 0.8}
+    assert set(last) == {"m4_hourly", "etth1", "etth1_on_experts", "universal", "drift_coverage80"}
+    assert last["etth1"] == {"mase": 0.7, "smape": 9.0, "wql": 0.22, "coverage80": 0.8}
+    assert last["m4_hourly"]["wql"] == 0.024
+    assert last["m4_hourly"]["by_seed"]["wql"] == [0.023, 0.027, 0.024]
+    assert last["etth1_on_experts"]["wql"] == 0.21
     assert last["universal"]["etth1"]["wql"] == 0.25
     assert last["drift_coverage80"] == {"on": 0.81, "off": 0.72}
     text = page.read_text()
     assert "0.0240 (0.0230 to 0.0270)" in text
+    assert "| etth1 | median of 3 (lowest to highest) | 0.700 | 9.00 | 0.2100 (0.2000 to 0.2160) | 0.800 |" in text
+    assert "| etth1 | 1 | 0.700 | 9.00 | 0.2000 | 0.800 |" in text
     assert "old" not in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
@@ -85,6 +92,8 @@ def test_it_trains_exports_and_scores_from_scratch_and_writes_the_page(
 ) -> None:
     small = {"cell": "gru", "refit": True, "hidden": 4, "epochs": 1, "batches": 1, "batch": 2, "context": 48}
     monkeypatch.setattr(public_benchmarks, "RECIPE", small | {"seasons": (24,)})
+    on_experts = {name: value for name, value in small.items() if name != "context"} | {"experts": True}
+    monkeypatch.setattr(public_benchmarks, "ON_EXPERTS", on_experts | {"seasons": (6,)})
     protocols = (
         public_benchmarks.Protocol("m4_hourly", ("m4_hourly_train.csv.gz", "m4_hourly_test.csv.gz"), 6),
         public_benchmarks.Protocol("etth1", ("etth1.csv.gz",), 6, test=(1_300, 1_312)),
@@ -94,15 +103,18 @@ def test_it_trains_exports_and_scores_from_scratch_and_writes_the_page(
     hourly(tmp_path / "m4_hourly_test.csv.gz", "ab", 1_300, 6)
     hourly(tmp_path / "etth1.csv.gz", "cd", 1_000, 400)
     page = tmp_path / "accuracy.md"
-    page.write_text(f"{public_benchmarks._BEGIN}\n{public_benchmarks._END}\n")
+    markers = public_benchmarks._BEGIN, public_benchmarks._END
+    page.write_text("\n".join([*markers, public_benchmarks._EXPERTS_BEGIN, public_benchmarks._EXPERTS_END]))
     arguments = ["--data", str(tmp_path), "--work", str(tmp_path / "work"), "--document", str(page)]
-    assert public_benchmarks.main([*arguments, "--only", "m4_hourly", "--only", "etth1"]) == 0
+    asked = ("m4_hourly", "etth1", "m4_hourly_on_experts")
+    assert public_benchmarks.main([*arguments, *(word for name in asked for word in ("--only", name))]) == 0
     last = json.loads(capsys.readouterr().out.splitlines()[-1])
-    assert set(last) == {"m4_hourly", "etth1"}
+    assert set(last) == set(asked)
     assert all(0 < value < 200 for figures in last.values() for value in figures.values())
     kept = [json.loads((tmp_path / "work" / f"{name}.0.json").read_text()) for name in last]
-    assert [one["origins"] for one in kept] == [2, 4]
+    assert [one["origins"] for one in kept] == [2, 4, 2]
     assert page.read_text().count("seasonal naive") == 2
+    assert "\n| m4_hourly | 0 | " in page.read_text()
     monkeypatch.setattr(public_benchmarks, "RECIPE", small)
     assert public_benchmarks.main([*arguments, "--only", "etth1"]) == 2
     assert "remove it" in capsys.readouterr().err

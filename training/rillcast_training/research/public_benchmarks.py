@@ -3,8 +3,11 @@
     python -m rillcast_training.research.public_benchmarks --data FOLDER [--work FOLDER] [--seeds N] [--finished]
         [--document docs/accuracy.md]
 
-Owns: the public series and their protocols, the one command that trains every model, and the table in the docs. Does
+Owns: the public series and their protocols, the two commands that train the models, and the tables in the docs. Does
 not know: how training or scoring works. Finished runs are kept in the work folder and not repeated.
+
+Each data set is trained on twice: by a network alone, and by a network on top of a mixture of experts, whose results
+have `_on_experts` in their names.
 
 Protocols (the series are not shipped; FOLDER or the variable ACCURACY_DATA says where they are):
     M4 Hourly   m4_hourly_train.csv.gz, m4_hourly_test.csv.gz: 414 series of the M4 competition; trained on the train
@@ -43,10 +46,16 @@ UNIVERSAL: Final = "universal:1h"
 FREQ: Final = "1h"
 _BEGIN: Final = "<!-- measured by rillcast_training.research.public_benchmarks: begin -->"
 _END: Final = "<!-- measured by rillcast_training.research.public_benchmarks: end -->"
+_EXPERTS_BEGIN: Final = "<!-- measured by rillcast_training.research.public_benchmarks, on experts: begin -->"
+_EXPERTS_END: Final = "<!-- measured by rillcast_training.research.public_benchmarks, on experts: end -->"
+_ON_EXPERTS: Final = "_on_experts"
 _FIGURES: Final = {"mase": "MASE", "smape": "sMAPE", "wql": "WQL", "coverage80": "coverage of 80 %"}
 
 RECIPE: Final[dict[str, Any]] = {"cell": "lstm", "refit_if_stopped": True}
 """Differences from the defaults of `rillcast train`, the same for every data set."""
+
+ON_EXPERTS: Final[dict[str, Any]] = {"experts": True, "hidden": 32}
+"""The same, of a network on top of a mixture of experts."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +99,27 @@ PROTOCOLS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
+class _Training:
+    """A command of training on a data set.
+
+    Attributes:
+        name: Name in the result.
+        protocol: Protocol of the data set.
+        recipe: Differences from the defaults of `rillcast train`.
+    """
+
+    name: str
+    protocol: Protocol
+    recipe: dict[str, Any]
+
+
+def _trainings() -> list[_Training]:
+    return [_Training(p.name, p, RECIPE) for p in PROTOCOLS] + [
+        _Training(p.name + _ON_EXPERTS, p, ON_EXPERTS) for p in PROTOCOLS
+    ]
+
+
+@dataclass(frozen=True, slots=True)
 class Figures:
     """Figures of one model on one data set."""
 
@@ -107,8 +137,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--data", help=f"folder with the public series (default: ${DATA_VARIABLE})")
     parser.add_argument("--work", type=Path, default=Path(".accuracy"), help="folder for bundles and results")
     parser.add_argument("--seeds", type=int, default=1, help="training runs per data set; figures are their median")
-    parser.add_argument("--only", choices=[p.name for p in PROTOCOLS] + ["universal", "drift"], action="append")
-    parser.add_argument("--document", type=Path, help="page whose measured part is replaced")
+    parser.add_argument("--only", choices=[t.name for t in _trainings()] + ["universal", "drift"], action="append")
+    parser.add_argument("--document", type=Path, help="page whose measured parts are replaced, those with results")
     parser.add_argument("--finished", action="store_true", help="use finished training runs only; start none")
     args = parser.parse_args(argv)
     keep_freed_memory()
@@ -118,7 +148,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"public_benchmarks: error: {error}", file=sys.stderr)
         return error.exit_code
     if args.document:
-        write_into(args.document, measured_part(result), _BEGIN, _END)
+        on_experts = {name: found for name, found in result.items() if name.endswith(_ON_EXPERTS)}
+        if len(result) > len(on_experts):
+            write_into(args.document, measured_part(result), _BEGIN, _END)
+        if on_experts:
+            write_into(args.document, _trained_table(on_experts), _EXPERTS_BEGIN, _EXPERTS_END)
     print(json.dumps(summary(result)))
     return 0
 
@@ -132,17 +166,17 @@ def run(
         folder: Folder with the public series.
         work: Folder for bundles and finished results.
         seeds: Seeds, one training run each.
-        only: Names of protocols, `universal`, `drift`; None = all.
+        only: Names of protocols, the same with `_on_experts` behind them, `universal`, `drift`; None = all.
         finished: Leave out the seeds whose run is not finished, and a protocol without any.
     """
     work.mkdir(parents=True, exist_ok=True)
-    asked = only or [*(p.name for p in PROTOCOLS), "universal", "drift"]
+    asked = only or [*(t.name for t in _trainings()), "universal", "drift"]
     result: dict[str, Any] = {}
-    for protocol in PROTOCOLS:
-        wanted = seeds if protocol.name in asked else ()
-        wanted = [seed for seed in wanted if not finished or _result_file(protocol, work, seed).exists()]
+    for training in _trainings():
+        wanted = seeds if training.name in asked else ()
+        wanted = [seed for seed in wanted if not finished or _result_file(training, work, seed).exists()]
         if wanted:
-            result[protocol.name] = [_trained(protocol, folder, work, seed) for seed in wanted]
+            result[training.name] = [_trained(training, folder, work, seed) for seed in wanted]
     if "universal" in asked:
         result["universal"] = _universal(folder, work)
     if "drift" in asked:
@@ -151,12 +185,14 @@ def run(
 
 
 def summary(result: dict[str, Any]) -> dict[str, Any]:
-    """Return the figures to judge by: medians over the seeds."""
+    """Return the figures to judge by: medians over the seeds, and beside them each seed's if there are several."""
     figures: dict[str, Any] = {}
-    for protocol in PROTOCOLS:
-        if protocol.name in result:
-            runs = result[protocol.name]
-            figures[protocol.name] = {name: median(run["figures"][name] for run in runs) for name in _FIGURES}
+    for training in _trainings():
+        if training.name in result:
+            runs = {name: [run["figures"][name] for run in result[training.name]] for name in _FIGURES}
+            figures[training.name] = {name: median(values) for name, values in runs.items()}
+            if len(result[training.name]) > 1:
+                figures[training.name]["by_seed"] = runs
     if "universal" in result:
         figures["universal"] = {name: one["figures"] for name, one in result["universal"].items()}
     if "drift_coverage80" in result:
@@ -178,12 +214,13 @@ def _figures(accuracy: Any) -> dict[str, float]:
     return asdict(Figures(accuracy.mase, accuracy.smape, accuracy.wql, accuracy.coverage))
 
 
-def _result_file(protocol: Protocol, work: Path, seed: int) -> Path:
-    return work / f"{protocol.name}.{seed}.json"
+def _result_file(training: _Training, work: Path, seed: int) -> Path:
+    return work / f"{training.name}.{seed}.json"
 
 
-def _trained(protocol: Protocol, folder: Path, work: Path, seed: int) -> dict[str, Any]:
-    result_file = _result_file(protocol, work, seed)
+def _trained(training: _Training, folder: Path, work: Path, seed: int) -> dict[str, Any]:
+    protocol, recipe = training.protocol, training.recipe
+    result_file = _result_file(training, work, seed)
     out = result_file.with_suffix(".onnx")
     train_part, test = protocol.split(folder)
 
@@ -194,17 +231,17 @@ def _trained(protocol: Protocol, folder: Path, work: Path, seed: int) -> dict[st
             drift.write_csv(data, train_part)
         options = TrainOptions(
             data=data, freq=FREQ, horizon=protocol.horizon, out=out, seed=seed, quiet=True,
-            checkpoint=out.with_suffix(".ckpt"), **RECIPE,
+            checkpoint=out.with_suffix(".ckpt"), **recipe,
         )  # fmt: skip
-        _say(f"training {protocol.name}, seed {seed}: {_command(options)}")
+        _say(f"training {training.name}, seed {seed}: {_command(options, recipe)}")
         report = train(options)
         found = score(Bundle.load(out), train_part, test, protocol.horizon)
-        return found | {"seed": seed, "recipe": RECIPE, "training_seconds": report.training["seconds"]}
+        return found | {"seed": seed, "recipe": recipe, "training_seconds": report.training["seconds"]}
 
     kept = _kept(result_file, measure)
-    if kept["recipe"] != json.loads(json.dumps(RECIPE)):
-        raise DataError(f"{result_file}: made with {kept['recipe']}, expected {RECIPE}; remove it")
-    _say(f"{protocol.name}, seed {seed}: {kept['figures']}")
+    if kept["recipe"] != json.loads(json.dumps(recipe)):
+        raise DataError(f"{result_file}: made with {kept['recipe']}, expected {recipe}; remove it")
+    _say(f"{training.name}, seed {seed}: {kept['figures']}")
     return kept
 
 
@@ -247,6 +284,21 @@ def measured_part(result: dict[str, Any]) -> str:
         figures = f"{coverage['on']:.3f} with calibration and {coverage['off']:.3f} without"
         interval = f"the {coverage['nominal']:.0%} interval after the change"
         lines += ["", f"Drift (`training/rillcast_training/research/drift.py`): coverage of {interval} is {figures}."]
+    return "\n".join(lines)
+
+
+def _trained_table(result: dict[str, Any]) -> str:
+    """Return the figures of networks on top of experts, the median and each seed, in Markdown."""
+    lines = [
+        "| data | seed | MASE | sMAPE | WQL | coverage of 80 % |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, runs in result.items():
+        data = name.removesuffix(_ON_EXPERTS)
+        rows = [(str(run["seed"]), [run]) for run in runs]
+        if len(runs) > 1:
+            rows.insert(0, (f"median of {len(runs)} (lowest to highest)", runs))
+        lines += [f"| {data} | {seed} | {_cells([run['figures'] for run in some])} |" for seed, some in rows]
     return "\n".join(lines)
 
 
@@ -295,9 +347,9 @@ def data_folder(given: str | None) -> Path:
     return folder
 
 
-def _command(options: TrainOptions) -> str:
+def _command(options: TrainOptions, recipe: dict[str, Any]) -> str:
     flags = " ".join(
-        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in RECIPE.items()
+        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in recipe.items()
     )
     return (
         f"rillcast train {options.source} --freq {options.freq} --horizon {options.horizon} {flags} "

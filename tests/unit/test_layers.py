@@ -17,7 +17,7 @@ SERVING, TRAINING = ROOT / "pipeline" / "rillcast", ROOT / "training" / "rillcas
 SERVING_ORDER = [
     "cli", "discovery", "benchmarks", "service", "rollout", "durability", "serving", "publishing", "observability",
     "stores", "engine", "codecs", "transports", "bundle", "settings", "outputs", "figures", "reading", "text", "rate",
-    "events", "arrays", "errors",
+    "threads", "events", "arrays", "errors",
 ]  # fmt: skip
 TRAINING_ORDER = ["research", "explain", "fit", "evaluate", "export", "data", "model"]
 # Of serving, training knows the bundle and the engine that a back-test runs; never transports, stores or the service.

@@ -8,7 +8,6 @@ another's imports.
 from __future__ import annotations
 
 import argparse
-import errno
 import importlib
 import io
 import os
@@ -17,10 +16,10 @@ from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Final
 
+from rillcast.cli import failures
 from rillcast.cli.lazy import LazyParser
 from rillcast.cli.signals import Interrupted, interruptible, keep_exit_code, received
-from rillcast.errors import OutOfMemoryError, OutputError, RillcastError, SettingsError, TransportError
-from rillcast.observability import logs
+from rillcast.errors import OutputError, SettingsError
 
 COMMANDS: Final[Mapping[str, str]] = {
     "init": "look at a topic or a file, and write the settings that fit it",
@@ -46,16 +45,6 @@ COMMANDS: Final[Mapping[str, str]] = {
 }
 """Every command with its line in `rillcast --help`; each is a module of `rillcast.cli.commands`."""
 INTERRUPTED: Final = 130  # 128 + SIGINT, as in shells
-_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
-_NO_DESCRIPTORS: Final = (errno.EMFILE, errno.ENFILE)
-# What ONNX Runtime says, on a GPU too, and Python of a thread that gets no stack.
-_NO_MEMORY: Final = (
-    "Failed to allocate memory",
-    "bad allocation",
-    "std::bad_alloc",
-    "out of memory",
-    "start new thread",
-)
 _EXTRA_OF: Final = {
     "torch": "training",
     "matplotlib": "training",
@@ -129,39 +118,20 @@ def _run(argv: Sequence[str] | None) -> int:
         code = int(args.run_command(args))
         sys.stdout.flush()
         return code
-    except RillcastError as error:
-        return _fail(error)
     except ModuleNotFoundError as error:
         extra = _EXTRA_OF.get((error.name or "").split(".")[0])
         if extra is None or args is None:
             raise
-        return _fail(SettingsError(f"`{args.command}` needs {error.name}: pip install 'rillcast[{extra}]'"))
-    except MemoryError as error:
-        return _fail(_out_of_memory(error))
-    except RuntimeError as error:  # of native code and of threads
-        if not any(words in str(error) for words in _NO_MEMORY):
-            raise
-        return _fail(_out_of_memory(error))
+        return failures.report(SettingsError(f"`{args.command}` needs {error.name}: pip install 'rillcast[{extra}]'"))
     except BrokenPipeError:
         _discard_output()  # the reader of our standard output left (`| head`)
         return 1
-    except OSError as error:
-        if error.errno in _NO_DESCRIPTORS:
-            return _fail(
-                TransportError(f"{error.filename}: {error.strerror}; raise the limit of descriptors (ulimit -n)")
-            )
-        if error.errno not in _FULL:
+    except Exception as error:
+        if (found := failures.known(error)) is None:
             raise
-        _discard_output()
-        return _fail(OutputError(f"{error.filename or 'standard output'}: {error.strerror}"))
-
-
-def _out_of_memory(error: Exception) -> OutOfMemoryError:
-    why = (str(error).splitlines() or ["no memory is left"])[0]
-    return OutOfMemoryError(
-        f"out of memory: {why}; raise the limit (of the container, ulimit -v), add members, or bound the streams "
-        f"(state.max_streams_per_partition, state.idle_ttl_s)"
-    )
+        if isinstance(error, OSError) and isinstance(found, OutputError):
+            _discard_output()
+        return failures.report(found)
 
 
 def _interrupted(interrupt: KeyboardInterrupt) -> int:
@@ -172,8 +142,3 @@ def _interrupted(interrupt: KeyboardInterrupt) -> int:
 def _discard_output() -> None:
     """Keep Python from failing again when it flushes standard output at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-
-
-def _fail(error: RillcastError) -> int:
-    logs.report(error)
-    return error.exit_code

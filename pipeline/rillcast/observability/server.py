@@ -31,6 +31,7 @@ import orjson
 from prometheus_client import CollectorRegistry, make_wsgi_app
 from prometheus_client.exposition import choose_encoder
 
+from rillcast import threads
 from rillcast.errors import SettingsError
 from rillcast.observability.api import ReadApi
 from rillcast.observability.expert_weights import ExpertWeights
@@ -166,7 +167,7 @@ class HttpServer:
         self._thread = threading.Thread(
             target=self._server.serve_forever, args=(_STOP_POLL_S,), name="rillcast-http", daemon=True
         )
-        self._thread.start()
+        threads.start(self._thread)
         log.info("listening on %s", self.url)
 
     def stop(self) -> None:
@@ -305,11 +306,16 @@ class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
         super().__init__((host, port), _RequestHandler)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Answer in a thread of its own; hang up if there are too many already."""
-        if self._room.acquire(blocking=False):
-            super().process_request(request, client_address)
-        else:
+        """Answer in a thread of its own; hang up if there are too many already, or no room for another."""
+        if not self._room.acquire(blocking=False):
             self.shutdown_request(request)
+            return
+        try:
+            threads.require_room()
+            super().process_request(request, client_address)
+        except BaseException:
+            self._room.release()  # no thread does it
+            raise
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
         """Answer, and make room for the next connection."""

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from rillcast import threads
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.compatibility import require_compatible
 from rillcast.bundle.metadata import BundleMetadata
@@ -96,7 +97,7 @@ class RegistryWatcher:
         """Return the registry's last answer; no models before the first one."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="rillcast-models", daemon=True)
-            self._thread.start()
+            threads.start(self._thread)
         with self._lock:
             return self._names
 

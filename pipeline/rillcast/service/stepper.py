@@ -17,6 +17,7 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final, Generic, TypeVar
 
+from rillcast import threads
 from rillcast.events import EventBatch
 
 SWITCH_INTERVAL_S: Final = 0.0005  # Python's default, 5 ms, is several calls of the model
@@ -37,7 +38,9 @@ class Stepper(Generic[R]):
         self._thread_min_events = thread_min_events
         self._thread = ThreadPoolExecutor(1, "rillcast-step") if thread_min_events else None
         self._in_flight: tuple[Future[R], Callable[[R], None]] | None = None
-        if thread_min_events:
+        if self._thread is not None:
+            threads.require_room()
+            self._thread.submit(int).result()  # so that it runs before memory is short
             sys.setswitchinterval(min(sys.getswitchinterval(), SWITCH_INTERVAL_S))
 
     def step(self, events: EventBatch, hand_over: Callable[[R], None]) -> None:

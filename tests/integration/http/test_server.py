@@ -305,3 +305,18 @@ def test_a_crowd_of_connections_is_turned_away_and_the_next_one_answered(running
             break
         except (ConnectionError, http.client.HTTPException):
             assert time.monotonic() < deadline, "no room again"
+
+
+def test_connections_that_there_is_no_room_for_are_closed_and_leave_their_places(
+    running: Running, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def exhausted() -> None:
+        raise MemoryError("there is no room for another thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("rillcast.threads.require_room", exhausted)
+        for _ in range(70):  # more than there are places
+            with pytest.raises((ConnectionError, http.client.HTTPException)):
+                running.ask("/livez")
+    assert running.ask("/livez")[0] == 200
+    assert "no room for another thread" in capsys.readouterr().err

@@ -10,11 +10,12 @@ from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Final
 
+from rillcast import threads
 from rillcast.bundle.registry import reference
 from rillcast.bundle.registry.reference import Reference
-from rillcast.cli import flags, progress
+from rillcast.cli import failures, flags, progress
 from rillcast.cli.signals import end_at_once, keep_exit_code, on_request_to_stop
-from rillcast.errors import RillcastError, ServedByAnotherKindError, SettingsError
+from rillcast.errors import ServedByAnotherKindError, SettingsError
 from rillcast.observability import logs
 from rillcast.settings import Settings
 
@@ -68,12 +69,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def serve_as_member(settings: Settings, follows: Mapping[str, Reference]) -> None:
-    """Serve in a process of the supervisor; a Rillcast error becomes its exit code, as on the command line."""
+    """Serve in a process of the supervisor; an expected error becomes its exit code, as on the command line."""
     try:
         _serve(settings, follows)
-    except RillcastError as error:
-        logs.report(error)
-        sys.exit(error.exit_code)
+    except Exception as error:
+        if (found := failures.known(error)) is None:
+            raise
+        sys.exit(failures.report(found))
     finally:
         keep_exit_code()
 
@@ -115,7 +117,8 @@ def _build_and_run(settings: Settings, follows: Mapping[str, Reference], claims_
     built = build.build(settings, follows=follows, claims_decide=claims_decide, around_source=around)
     on_request_to_stop(built.stop)
     try:
-        built.run()
+        with threads.ending_process(failures.tell):
+            built.run()
     finally:
         if shown is not None:
             shown.clear()

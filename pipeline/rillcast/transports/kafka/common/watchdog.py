@@ -15,6 +15,8 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
+from rillcast import threads
+
 T = TypeVar("T")
 
 
@@ -32,6 +34,7 @@ def call_within(timeout_s: float, call: Callable[[], T], at_late_end: Callable[[
 
     Raises:
         TimedOut: The call has not ended in time.
+        MemoryError: There is no room for the thread; the call has not begun.
     """
     outcome: Future[T] = Future()
     lock = threading.Lock()
@@ -49,7 +52,7 @@ def call_within(timeout_s: float, call: Callable[[], T], at_late_end: Callable[[
         if given_up:
             at_late_end()
 
-    threading.Thread(target=run, name="watched call", daemon=True).start()
+    threads.start(threading.Thread(target=run, name="watched call", daemon=True))
     try:
         return outcome.result(timeout_s)
     except TimeoutError as error:

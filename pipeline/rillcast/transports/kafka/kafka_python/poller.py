@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from kafka.structs import MemberState
 
+from rillcast import threads
 from rillcast.transports.kafka.kafka_python.rebalance import Question
 from rillcast.transports.kafka.kafka_python.workarounds import REBALANCE_POLL_S, answer_from_another_thread
 
@@ -35,6 +36,8 @@ class Poller:
     def __init__(self) -> None:
         self._consumer: Any = None
         self._helper = ThreadPoolExecutor(max_workers=1, thread_name_prefix="kafka-python-poll")
+        threads.require_room()
+        self._helper.submit(int).result()  # so that it runs before memory is short
         self._inbox: queue.SimpleQueue[Question | Future[Any]] = queue.SimpleQueue()
         self._in_flight: Future[Any] | None = None
         self._unanswered: deque[Question] = deque()

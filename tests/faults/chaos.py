@@ -27,7 +27,8 @@ from typing import Final
 from msgspec import structs
 
 from tests.faults.fleet import Finding
-from tests.faults.load import gru_load, raw_load, tables_load, toy_load
+from tests.faults.load import raw_load, tables_load, toy_load
+from tests.faults.model_loads import experts_load, gru_load, network_load
 from tests.faults.network import proxied_cluster
 from tests.faults.older import extract, running_commit
 from tests.faults.plan import NETWORK_FAULTS, REPLICA_FAULTS, Fault, Plan
@@ -39,11 +40,25 @@ from tests.support.kafka_cluster import replicated_cluster, restartable_cluster
 CLIENTS: Final = ("librdkafka", "kafka-python")
 STORES: Final = ("kafka", "local")
 DELIVERIES: Final = ("exactly_once", "at_least_once")
-LOADS: Final = {"toy": toy_load, "gru": gru_load, "raw": raw_load, "tables": tables_load}
+LOADS: Final = {
+    "toy": toy_load,
+    "gru": gru_load,
+    "raw": raw_load,
+    "tables": tables_load,
+    "experts": experts_load,
+    "network": network_load,
+}
 BROKERS: Final = {"one": restartable_cluster, "three": replicated_cluster, "proxied": proxied_cluster}
 _DEFAULT_BROKERS: Final = ("one", "three")  # the proxy has to be built first
 _KILLS: Final = 50  # of a run; more are split into runs with seeds of their own
-_EVENTS_PER_KILL: Final = {"toy": 20_000, "gru": 2_000, "raw": 20_000, "tables": 20_000}
+_EVENTS_PER_KILL: Final = {
+    "toy": 20_000,
+    "gru": 2_000,
+    "raw": 20_000,
+    "tables": 20_000,
+    "experts": 2_000,
+    "network": 2_000,
+}
 _INTERRUPTED: Final = 130
 
 
@@ -53,12 +68,12 @@ def parser() -> argparse.ArgumentParser:
     root.add_argument(
         "--kills", type=int, default=_KILLS, help=f"kill -9 per line ({_KILLS}); more than {_KILLS} are split into runs"
     )
-    root.add_argument("--events", type=int, help="events per run (20,000 per kill; gru: 2,000 per kill)")
+    root.add_argument("--events", type=int, help="events per run (20,000 per kill; gru, experts and network: 2,000)")
     root.add_argument("--seed", type=int, help="of the schedule and the events; drawn and printed if not given")
     root.add_argument("--client", action="append", choices=CLIENTS, help="only this client; may be repeated")
     root.add_argument("--store", action="append", choices=STORES, help="only this store; may be repeated")
     root.add_argument("--delivery", action="append", choices=DELIVERIES, help="only this delivery; may be repeated")
-    root.add_argument("--load", action="append", choices=LOADS, help="only this bundle; may be repeated")
+    root.add_argument("--load", action="append", choices=LOADS, help="only this load; may be repeated")
     root.add_argument(
         "--brokers", action="append", choices=BROKERS, help="one; three; proxied: three, with faults of the network"
     )
@@ -97,7 +112,7 @@ def _lines(args: argparse.Namespace) -> list[tuple[str, str, str, str, str]]:
     clients, deliveries = args.client or CLIENTS, args.delivery or DELIVERIES
     stores, store, delivery = args.store or STORES, (args.store or STORES)[0], (args.delivery or DELIVERIES)[0]
     lines = [(*each, "toy", "one") for each in itertools.product(clients, stores, deliveries)]
-    lines += [(client, store, delivery, load, "one") for load in ("gru", "raw", "tables") for client in clients]
+    lines += [(client, store, delivery, load, "one") for load in list(LOADS)[1:] for client in clients]
     clusters = itertools.product(clients, deliveries, ("three", "proxied"))
     return lines + [(client, store, each, "toy", brokers) for client, each, brokers in clusters]
 

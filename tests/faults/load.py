@@ -1,8 +1,8 @@
 """The events that are fed, as columns, and the expected forecasts: the uninterrupted offline unroll of every stream.
 
-Owns: the loads (the toy's integers, also as raw events and for two models, and a GRU's real values), their encoding,
-and the oracles. Does not know: faults, brokers, delivery. An event's offset identifies it, because nobody else writes
-to the topic.
+Owns: the loads of the toy's integers (also as raw events and for two models), their encoding, and their oracle. Those
+of real models are in `model_loads`. Does not know: faults, brokers, delivery. An event's offset identifies it, because
+nobody else writes to the topic.
 
 The toy's streams are of three kinds, so that state is evicted and pages become empty (tombstones): some always have
 events; nomads pause for three times the time to live; and one partition has a crowd, more streams than a page holds,
@@ -22,14 +22,13 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from rillcast.arrays import AnyArray, FloatArray, IntArray
-from rillcast.bundle.bundle import Status
+from rillcast.arrays import FloatArray, IntArray
 from tests.support import unrolls
 from tests.support.toy import ALARM_EVERY, HOUR_MS, MODULUS, MULTIPLIER, write_toy
 
 PARTITIONS: Final = 8
 EMPTY_PARTITIONS: Final = 2
-_BUSY: Final = PARTITIONS - EMPTY_PARTITIONS
+BUSY: Final = PARTITIONS - EMPTY_PARTITIONS
 
 _START_MS: Final = unrolls.START_MS
 _ROUND_MS: Final = 60_000
@@ -41,9 +40,6 @@ _MAX_Y: Final = 1_000
 
 _RAW_STREAMS, _RAW_PER_PERIOD = 200, 10
 _OTHER_MULTIPLIER: Final = 37
-_GRU_STREAMS: Final = 200
-_GRU_MISSING: Final = 0.02
-GRU_TOLERANCE: Final = 1e-4
 
 
 class Source(msgspec.Struct, gc=False):
@@ -158,39 +154,13 @@ class ToyOracle:
         return None
 
 
-class GruOracle:
-    """Within a tolerance: relative to the value, or to the stream's spread where the value passes through zero."""
-
-    def __init__(
-        self, names: Sequence[str], stream: IntArray, forecast: AnyArray, status: AnyArray, spread: FloatArray
-    ) -> None:
-        self._names = names
-        self._stream = stream
-        self._forecast = forecast
-        self._status = status
-        self._spread = spread
-
-    def fault_of(self, event: int, published: Published) -> str | None:
-        """Return what is wrong."""
-        stream = self._stream[event]
-        if published.unique_id != self._names[stream]:
-            return f"it says {published.unique_id!r}, the event was of {self._names[stream]!r}"
-        status = Status(int(self._status[event])).name.lower()
-        if published.status != status:
-            return f"status {published.status}, the unroll has {status}"
-        seen = np.array([published.quantiles[f"{level:g}"] for level in unrolls.LEVELS]).T
-        expected = self._forecast[event]
-        error = np.abs(seen - expected) / np.maximum(np.abs(expected), self._spread[stream])
-        return f"off by {error.max():.2e}, relative" if error.max() > GRU_TOLERANCE else None
-
-
 def toy_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
     """Return a load for the toy bundle, and the bundle's file."""
     rng = np.random.default_rng(seed)
     crowd = np.arange(_ALWAYS + _NOMADS, _ALWAYS + _NOMADS + _CROWD)
     ids = [f"s{n}" for n in range(_ALWAYS)] + [f"nomad{n}" for n in range(_NOMADS)] + [f"c{n}" for n in range(_CROWD)]
-    home = np.arange(len(ids)) % _BUSY
-    home[crowd] = _BUSY - 1
+    home = np.arange(len(ids)) % BUSY
+    home[crowd] = BUSY - 1
     rounds: list[IntArray] = []
     fed = number = 0
     while fed < events:
@@ -275,7 +245,7 @@ def raw_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
     raw = _RawEvents.draw(events, seed)
     ids = [f"raw-{number}" for number in range(_RAW_STREAMS)]
     load = Load(
-        "raw", ids, np.arange(_RAW_STREAMS) % _BUSY, raw.stream, raw.ds, raw.y.astype(np.float64), 0.0,
+        "raw", ids, np.arange(_RAW_STREAMS) % BUSY, raw.stream, raw.ds, raw.y.astype(np.float64), 0.0,
         ToyOracle(ids, raw.stream, raw.closed, raw.state), raw.answered, {"input.aggregate": "sum"},
     )  # fmt: skip
     return load, write_toy(folder / "toy.onnx")
@@ -301,26 +271,8 @@ def tables_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
     ]
     # Streams of both models are in each partition: those of a pair follow each other.
     load = Load(
-        "tables", ids, np.arange(_RAW_STREAMS) // 2 % _BUSY, raw.stream, raw.ds, raw.y.astype(np.float64), 0.0,
+        "tables", ids, np.arange(_RAW_STREAMS) // 2 % BUSY, raw.stream, raw.ds, raw.y.astype(np.float64), 0.0,
         ToyOracle(ids, raw.stream, np.where(single, raw.ds, raw.closed), states), raw.answered | single,
         {"models": json.dumps(tables)},
     )  # fmt: skip
     return load, sums
-
-
-def gru_load(events: int, seed: int, folder: Path) -> tuple[Load, Path]:
-    """Return a load for a GRU of the size that people use, with random weights, and the bundle's file."""
-    forecaster = unrolls.hourly_forecaster("gru")
-    steps = -(-events // _GRU_STREAMS)
-    ds, y = unrolls.some_streams(steps, _GRU_STREAMS, seed)
-    y[np.random.default_rng(seed).random(y.shape) < _GRU_MISSING] = np.nan
-    forecast, status = unrolls.unroll(forecaster, ds, y)
-    ids = [f"gru-{number}" for number in range(_GRU_STREAMS)]
-    stream = np.tile(np.arange(_GRU_STREAMS), steps)[:events]
-    flat = forecast.reshape(-1, *forecast.shape[2:])[:events]
-    oracle = GruOracle(ids, stream, flat, status.reshape(-1)[:events], np.nanstd(y, axis=0))
-    load = Load(
-        "gru", ids, np.arange(_GRU_STREAMS) % _BUSY, stream, ds.reshape(-1)[:events],
-        y.reshape(-1)[:events].astype(np.float64), 0.0, oracle,
-    )  # fmt: skip
-    return load, unrolls.write_bundle(forecaster, folder)

@@ -37,7 +37,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
         client: `librdkafka` or `kafka-python`.
         store: `kafka` or `local`.
         delivery: `exactly_once` or `at_least_once`.
-        load: `toy` or `gru`.
+        load: The bundle and its events, by their name in `chaos.LOADS`.
         seed: Of the schedule and the events.
         kills: Members to kill.
         events: Events to feed.

@@ -15,7 +15,7 @@ from tests.faults.fleet import Finding
 from tests.faults.plan import Fault
 from tests.faults.results import Outcome, Result, ResultsFile, Task, exit_code, table
 
-LINES = 18
+LINES = 22
 TASK = Task(client="librdkafka", store="kafka", delivery="exactly_once", load="toy", seed=7, kills=5, events=100_000)
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from tests.faults.load import Load, gru_load, raw_load, toy_load
+from tests.faults.load import Load, raw_load, toy_load
+from tests.faults.model_loads import experts_load, gru_load
 from tests.faults.plan import NETWORK_FAULTS, REPLICA_FAULTS, Fault, Plan
 from tests.faults.verdict import judge
 from tests.support.toy import HORIZON, QUANTILES
@@ -158,8 +159,11 @@ def test_a_state_that_outlives_its_eviction_is_wrong(load: Load, tmp_path: Path)
     assert len(pauses) > 300
 
 
-def test_a_real_model_is_judged_within_its_tolerance(tmp_path: Path) -> None:
-    load, _ = gru_load(600, 7, tmp_path)
+@pytest.mark.parametrize("make", [gru_load, experts_load])
+def test_a_real_model_is_judged_within_its_tolerance(
+    make: Callable[[int, int, Path], tuple[Load, Path]], tmp_path: Path
+) -> None:
+    load, _ = make(600, 7, tmp_path)
     assert len(load) == 600
     verdict = judge(load, "exactly_once", [], [])
     assert verdict.lost == 600

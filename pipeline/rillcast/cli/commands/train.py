@@ -16,6 +16,7 @@ from rillcast.figures import to_json
 if TYPE_CHECKING:
     from rillcast.settings import InputSettings
     from rillcast_training.data.columns import Aggregate, Columns
+    from rillcast_training.fit.options import TrainOptions
     from rillcast_training.fit.training import TrainReport
 
 EXAMPLES: Final = """\
@@ -87,7 +88,20 @@ def run(args: argparse.Namespace) -> int:
         print(to_json(report.to_dict()))
     else:
         _print(report)
+        if (advice := _without_training(report.figures, options)) is not None:
+            print(advice)
     return 0
+
+
+def _without_training(figures: Mapping[str, float], options: TrainOptions) -> str | None:
+    """Return the command that does without the network on experts, where it is no better in validation; else None."""
+    if not options.experts or min(figures[name] / figures[f"experts_{name}"] for name in ("mase", "wql")) < 1:
+        return None
+    seasons = "" if options.seasons is None else f" --season {','.join(map(str, options.seasons))}"
+    return (
+        "  advice        the network is no better than the experts alone, which need no training: `rillcast universal "
+        f"export --freq {options.freq} --horizon {options.horizon}{seasons} --out experts.onnx`"
+    )
 
 
 def _print(report: TrainReport) -> None:

@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.bundle import Bundle
+from rillcast.cli.commands.train import _without_training
 from rillcast.cli.entry import main
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
@@ -133,13 +134,36 @@ def test_what_it_adds_is_shown_by_the_service_and_explained_in_words(
     assert re.search(r"1 ahead: .* = .*; network: counts \d+ %, median [+-]0\.\d\d widths, width x .*, moves", printed)
 
 
+@pytest.mark.parametrize(
+    ("figures", "advised"),
+    [
+        ({"mase": 0.9, "wql": 0.3, "experts_mase": 0.8, "experts_wql": 0.3}, True),
+        ({"mase": 0.7, "wql": 0.3, "experts_mase": 0.8, "experts_wql": 0.3}, False),
+        ({"mase": 0.8, "wql": 0.2, "experts_mase": 0.8, "experts_wql": 0.3}, False),
+    ],
+)
+def test_a_network_that_is_no_better_than_the_experts_is_said_to_be_so(
+    figures: dict[str, float], advised: bool, table: Path, tmp_path: Path
+) -> None:
+    options = quick_options(table, tmp_path, experts=True, seasons=(4, 12))
+    command = "`rillcast universal export --freq 1h --horizon 6 --season 4,12 --out experts.onnx`"
+    assert (command in (_without_training(figures, options) or "")) == advised
+    alone = quick_options(table, tmp_path)
+    assert _without_training({"mase": 2.0, "seasonal_naive_mase": 1.0}, alone) is None
+
+
 def test_it_cannot_be_trained_further_and_takes_no_covariates(table: Path, bundle: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="network on top of experts, which cannot be trained further"):
         restore(bundle)
-    with pytest.raises(SettingsError, match="neither covariates nor a bundle"):
-        quick_options(table, tmp_path, experts=True, covariates=(("promo", "known"),))
-    with pytest.raises(SettingsError, match="neither a context nor a longest gap"):
-        quick_options(table, tmp_path, experts=True, context=12)
+    for refused, reason in (
+        ({"covariates": (("promo", "known"),)}, "no covariates: .*; leave the covariates out, or train without"),
+        ({"init": bundle}, "cannot go on from .*: its network sees other inputs; leave init out and train anew"),
+        ({"context": 12}, "neither a context nor a longest gap: .*; leave both out"),
+        ({"max_gap": 12}, "neither a context nor a longest gap: .*; leave both out"),
+        ({"calendar": False}, "no calendar that could be left out"),
+    ):
+        with pytest.raises(SettingsError, match=reason):
+            quick_options(table, tmp_path, experts=True, **refused)
 
 
 def test_a_run_that_is_resumed_ends_like_one_that_was_not(table: Path, tmp_path: Path) -> None:

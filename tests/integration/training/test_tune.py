@@ -18,6 +18,8 @@ from optuna.trial import TrialState
 
 from rillcast import cli
 from rillcast.errors import DataError, OutputError, SettingsError
+from rillcast_training.data.traces import Trace
+from rillcast_training.fit.on_experts import traces_of
 from rillcast_training.fit.options import TrainOptions, TuneOptions
 from rillcast_training.fit.study import open_study, picture_of
 from rillcast_training.fit.tune import contexts, tune
@@ -65,6 +67,35 @@ def test_a_search_continues_and_recommends_from_the_front(data: Path, tmp_path: 
         assert trial.microseconds > 0
         assert trial.options["context"] in contexts(options_for(data, study))
         assert set(second.by_hidden()) <= {2, 4}
+
+
+def test_networks_on_experts_have_a_space_of_their_own(
+    data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    traced: list[int] = []
+
+    def counted(*arguments: Any, **options: Any) -> list[Trace]:
+        traced.append(1)
+        return traces_of(*arguments, **options)
+
+    monkeypatch.setattr("rillcast_training.fit.tune.traces_of", counted)
+    study = tmp_path / "experts.study"
+    flags = f"tune {data} --freq 1h --horizon 4 --experts --hidden 2,4 --budget 60s --trials 2 --study {study} --json"
+    each = "--epochs 1 --batches 2 --batch 4"
+    assert cli.main([*flags.split(), *each.split()]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert len(traced) == 1
+    for trial in found["trials"]:
+        options = trial["options"]
+        assert set(options) == {"cell", "hidden", "layers", "dropout", "lr", "seasons"}
+        assert (options["cell"], options["layers"], options["seasons"]) == ("gru", 1, [24, 168])
+        assert trial["state_bytes"] > 4_000  # that of experts
+        assert trial["loss"] > 0
+    assert found["command"].startswith(f"rillcast train {data} --freq 1h --horizon 4 --cell gru --hidden ")
+    args = cli.parser().parse_args(found["command"].split()[1:])
+    assert (args.experts, args.dropout in {0.0, 0.1, 0.2}) == (True, True)
+    with pytest.raises(SettingsError, match="belongs to another search"):
+        tune(options_for(data, study))
 
 
 def test_no_trial_begins_after_the_budget(data: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, TypeAlias, get_args
+from typing import Annotated, Any, Final, Literal, NamedTuple, TypeAlias, get_args
 
 from rillcast.bundle.covariates import KINDS, Kind
 from rillcast.errors import SettingsError
@@ -173,7 +173,9 @@ class TrainOptions:
         bool, Flag(group="model", init="fixed", help="leave out the positions in day, week and year as inputs")
     ] = True
     """Whether the positions in day, week and year are inputs, where the frequency has them."""
-    experts: Annotated[bool, Flag(group="model", init="fixed", help="train on top of a mixture of experts")] = False
+    experts: Annotated[
+        bool, Flag(group="model", tune="", init="fixed", help="train on top of a mixture of experts")
+    ] = False
     """Whether the network corrects a mixture of experts (docs/experts.md), which learns on each stream by itself. It
     takes no covariates."""
     alarms: Annotated[bool, Flag(group="model", help="the bundle says when alarms of a stream open and close")] = False
@@ -254,10 +256,23 @@ class TrainOptions:
     def _check_experts(self) -> None:
         if not self.experts:
             return
-        if self.covariates or self.init is not None:
-            raise SettingsError("experts take neither covariates nor a bundle to train further")
+        if self.covariates:
+            raise SettingsError(
+                "experts take no covariates: they know a stream by its own values alone; leave the covariates out, or "
+                "train without experts"
+            )
+        if self.init is not None:
+            raise SettingsError(
+                f"experts cannot go on from {self.init}: its network sees other inputs; leave init out and train anew, "
+                "which takes minutes, or train that network further without experts"
+            )
         if self.context is not None or self.max_gap is not None:
-            raise SettingsError("experts have neither a context nor a longest gap: they remember seasons, over any gap")
+            raise SettingsError(
+                "experts have neither a context nor a longest gap: they remember seasons, over any gap; leave both "
+                "out, or train without experts"
+            )
+        if not self.calendar:
+            raise SettingsError("experts have no calendar that could be left out; leave no-calendar out")
 
     @property
     def aggregate(self) -> Aggregate | None:
@@ -269,6 +284,18 @@ class TrainOptions:
         """Name of the data trained on, for titles and reports."""
         made = f"{self.synthetic} synthetic series" if self.synthetic else ""
         return " + ".join(part for part in (self.data.name if self.data else "", made) if part)
+
+
+class Space(NamedTuple):
+    """Shapes of a network to choose from."""
+
+    cells: tuple[str, ...]
+    hidden: tuple[int, ...]
+    layers: tuple[int, ...]
+
+
+_SPACE: Final = Space(("gru", "lstm", "elman"), (16, 32, 64, 96, 128), (1, 2))
+_SPACE_ON_EXPERTS: Final = Space(("gru",), (16, 24, 32, 48), (1,))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,19 +310,32 @@ class TuneOptions:
     """Time after which no trial begins: 90s, 20m, 2h. The trial that is running then is finished."""
     trials: Annotated[int | None, Flag()] = None
     """Most trials to run now (default: as many as the budget allows)."""
-    cells: Annotated[tuple[str, ...], Flag(group="search space", parse=words)] = ("gru", "lstm", "elman")
-    """Cells to choose from, separated by commas."""
-    hidden: Annotated[tuple[int, ...], Flag(group="search space", parse=numbers)] = (16, 32, 64, 96, 128)
-    """Widths to choose from."""
-    layers: Annotated[tuple[int, ...], Flag(group="search space", parse=numbers)] = (1, 2)
-    """Numbers of layers to choose from."""
+    cells: Annotated[tuple[str, ...] | None, Flag(group="search space", parse=words)] = None
+    """Cells to choose from, separated by commas (default: gru,lstm,elman; with --experts: gru)."""
+    hidden: Annotated[tuple[int, ...] | None, Flag(group="search space", parse=numbers)] = None
+    """Widths to choose from (default: 16,32,64,96,128; with --experts: 16,24,32,48)."""
+    layers: Annotated[tuple[int, ...] | None, Flag(group="search space", parse=numbers)] = None
+    """Numbers of layers to choose from (default: 1,2; with --experts: 1)."""
+    dropout: tuple[float, ...] = (0.0, 0.1, 0.2)
+    """Shares of inputs left out at random to choose from, with experts only."""
     lr: tuple[float, float] = (5e-4, 1e-2)
     """Range of peak learning rates, searched on a logarithmic scale."""
 
     def __post_init__(self) -> None:
         if not self.budget_s > 0 or (self.trials is not None and self.trials < 1):
             raise SettingsError(f"budget is {self.budget_s} s and trials {self.trials}: expected more than nothing")
-        if not self.cells or not self.hidden or not self.layers or min(*self.hidden, *self.layers) < 1:
+        space = self.space
+        if not all((space.cells, space.hidden, space.layers)) or min(*space.hidden, *space.layers) < 1:
             raise SettingsError("nothing to choose from: cells, hidden and layers each need at least one value")
         if not 0 < self.lr[0] <= self.lr[1]:
             raise SettingsError(f"lr is {self.lr}, expected two rates > 0, the smaller first")
+
+    @property
+    def space(self) -> Space:
+        """What each trial chooses from."""
+        usual = _SPACE_ON_EXPERTS if self.base.experts else _SPACE
+        return Space(
+            usual.cells if self.cells is None else self.cells,
+            usual.hidden if self.hidden is None else self.hidden,
+            usual.layers if self.layers is None else self.layers,
+        )

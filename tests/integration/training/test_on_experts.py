@@ -157,7 +157,7 @@ def test_it_cannot_be_trained_further_and_takes_no_covariates(table: Path, bundl
         restore(bundle)
     for refused, reason in (
         ({"covariates": (("promo", "known"),)}, "no covariates: .*; leave the covariates out, or train without"),
-        ({"init": bundle}, "cannot go on from .*: its network sees other inputs; leave init out and train anew"),
+        ({"init": bundle}, "cannot go on from .*: its network sees other inputs; leave init out to train a new one"),
         ({"context": 12}, "neither a context nor a longest gap: .*; leave both out"),
         ({"max_gap": 12}, "neither a context nor a longest gap: .*; leave both out"),
         ({"calendar": False}, "no calendar that could be left out"),

@@ -263,8 +263,8 @@ class TrainOptions:
             )
         if self.init is not None:
             raise SettingsError(
-                f"experts cannot go on from {self.init}: its network sees other inputs; leave init out and train anew, "
-                "which takes minutes, or train that network further without experts"
+                f"experts cannot go on from {self.init}: its network sees other inputs; leave init out to train a new "
+                "one, which takes minutes, or train that network further without experts"
             )
         if self.context is not None or self.max_gap is not None:
             raise SettingsError(
@@ -311,11 +311,11 @@ class TuneOptions:
     trials: Annotated[int | None, Flag()] = None
     """Most trials to run now (default: as many as the budget allows)."""
     cells: Annotated[tuple[str, ...] | None, Flag(group="search space", parse=words)] = None
-    """Cells to choose from, separated by commas (default: gru,lstm,elman; with --experts: gru)."""
+    """Cells to choose from, separated by commas (default: gru,lstm,elman). With --experts it is gru."""
     hidden: Annotated[tuple[int, ...] | None, Flag(group="search space", parse=numbers)] = None
-    """Widths to choose from (default: 16,32,64,96,128; with --experts: 16,24,32,48)."""
+    """Widths to choose from (default: 16,32,64,96,128). With --experts they are 16,24,32,48."""
     layers: Annotated[tuple[int, ...] | None, Flag(group="search space", parse=numbers)] = None
-    """Numbers of layers to choose from (default: 1,2; with --experts: 1)."""
+    """Numbers of layers to choose from (default: 1,2). With --experts it is 1."""
     dropout: tuple[float, ...] = (0.0, 0.1, 0.2)
     """Shares of inputs left out at random to choose from, with experts only."""
     lr: tuple[float, float] = (5e-4, 1e-2)

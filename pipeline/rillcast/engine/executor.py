@@ -122,7 +122,7 @@ class Executor:
         self._on = on
         served = quarantine.add(model, states, branches=on.name == "cpu" and not on.cuda_graphs)
         if on.name == "cuda":
-            served = reductions.as_elementwise(served)
+            served = reductions.without_cudnn(served)
         self._session, self._captures = _load(served, on, fixed_buffers=bool(row_buckets))
         self._binding = self._session.io_binding()
         self._bind = bind

@@ -24,7 +24,8 @@ from onnx import TensorProto, helper, numpy_helper
 from rillcast.bundle.bundle import REGULAR, STATE_PREFIX, StateSpec
 
 HEALTHY: Final = "healthy"
-# The sum of squares of a row must not exceed this, so no value exceeds 1e19. NaN and infinity fail the comparison too.
+# The sum of squares of a stream's rows must not exceed this, so no value exceeds 1e19. NaN and infinity fail the
+# comparison too.
 MAX_SQUARES: Final = 1e38
 MAX_ABS: Final = MAX_SQUARES**0.5
 _OWN: Final = "rillcast.quarantine."
@@ -114,7 +115,7 @@ def _all_rows(taken: str | None) -> list[onnx.NodeProto]:
 def _usable_rows(values: Sequence[str], taken: str | None, opset: int) -> list[onnx.NodeProto]:
     """Return nodes whose last output, `each`, says for each row whether it is usable and the graph accepts it."""
     nodes: list[onnx.NodeProto] = []
-    verdicts = [] if taken is None else [taken]
+    squares = []
     for value in values:
         own = _OWN + value
         nodes.append(helper.make_node("Flatten", [value], [own + ".rows"], axis=1))
@@ -125,12 +126,12 @@ def _usable_rows(values: Sequence[str], taken: str | None, opset: int) -> list[o
             nodes.append(
                 helper.make_node("ReduceSumSquare", [own + ".rows", own + ".axes"], [own + ".squares"], keepdims=0)
             )
-        nodes.append(helper.make_node("LessOrEqual", [own + ".squares", _LIMIT], [own + ".usable"]))
-        verdicts.append(own + ".usable")
-    for number, verdict in enumerate(verdicts[1:], 1):
-        nodes.append(helper.make_node("And", [verdicts[0], verdict], [f"{_OWN}and.{number}"]))
-        verdicts[0] = f"{_OWN}and.{number}"
-    return [*nodes, helper.make_node("Identity", [verdicts[0]], [_OWN + "each"])]
+        squares.append(own + ".squares")
+    nodes.append(helper.make_node("Sum", squares, [_OWN + "squares"]))
+    if taken is None:
+        return [*nodes, helper.make_node("LessOrEqual", [_OWN + "squares", _LIMIT], [_OWN + "each"])]
+    nodes.append(helper.make_node("LessOrEqual", [_OWN + "squares", _LIMIT], [_OWN + "usable"]))
+    return [*nodes, helper.make_node("And", [taken, _OWN + "usable"], [_OWN + "each"])]
 
 
 def _branch(name: str, nodes: Sequence[onnx.NodeProto]) -> onnx.GraphProto:

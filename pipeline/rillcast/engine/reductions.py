@@ -1,4 +1,4 @@
-"""Reductions of a small axis as elementwise operators, so that a graph needs no cuDNN on CUDA.
+"""Reductions of a small axis as products and elementwise operators, so that a graph needs no cuDNN on CUDA.
 
 ONNX Runtime's CUDA provider reduces sums over leading or trailing axes by kernels of its own, and all else by cuDNN:
 sums over an axis in the middle, minima, maxima and their positions. cuDNN is another library of 0.8 GB, and ONNX
@@ -17,20 +17,24 @@ import numpy as np
 import onnx
 from onnx import helper, numpy_helper
 
-_ELEMENTWISE: Final = {"ReduceSum": "Sum", "ReduceMin": "Min", "ReduceMax": "Max"}
+_OF_PARTS: Final = {"ReduceSum": "Sum", "ReduceMin": "Min", "ReduceMax": "Max"}
 _MOST_PARTS: Final = 32
 """Parts into which ONNX Runtime splits an axis in one launch; for more it copies their addresses from the host."""
+_MATRIX: Final = 2  # axes of a matrix, the last ones
 _OWN: Final = "rillcast.reductions."
 
 
-def as_elementwise(data: bytes) -> bytes:
-    """Return a model in which reductions that would take cuDNN are elementwise operators over slices.
+def without_cudnn(data: bytes) -> bytes:
+    """Return a model in which reductions that would take cuDNN are other operators.
 
-    Reductions over several axes, or over an axis whose length is unknown or above 32, stay as they are. A sum may be
+    A sum over the axis before the last one is a product with ones, in one launch; the others combine slices. Reductions
+    over several axes, or over an axis whose length is unknown or above 32, stay as they are. A sum may be
     added in another order than before.
     """
     model = onnx.load_model_from_string(data)
-    shapes = _shapes(model)
+    inferred = _inferred(model)
+    shapes = {name: [dim.dim_value for dim in kind.shape.dim] for name, kind in inferred.items()}
+    floats = {name for name, kind in inferred.items() if kind.elem_type == onnx.TensorProto.FLOAT}
     constants = {value.name: value for value in model.graph.initializer}
     nodes: list[onnx.NodeProto] = []
     for node in model.graph.node:
@@ -39,6 +43,8 @@ def as_elementwise(data: bytes) -> bytes:
             nodes.append(node)
         elif node.op_type == "ArgMax":
             nodes.extend(_position(model.graph, node, axis))
+        elif node.input[0] in floats and _is_sum_of_rows(node, axis, shape):
+            nodes.extend(_product(model.graph, node, axis, shape[:-1]))
         elif node.op_type != "ReduceSum" or 0 < axis % len(shape) < len(shape) - 1:
             nodes.extend(_over_parts(model.graph, node, axis, shape[axis]))
         else:
@@ -48,13 +54,10 @@ def as_elementwise(data: bytes) -> bytes:
     return bytes(model.SerializeToString())
 
 
-def _shapes(model: onnx.ModelProto) -> dict[str, list[int]]:
-    """Return the shapes that are known, 0 for a dimension that varies."""
+def _inferred(model: onnx.ModelProto) -> dict[str, onnx.TypeProto.Tensor]:
+    """Return the types that are known; a dimension that varies has the value 0."""
     inferred = onnx.shape_inference.infer_shapes(model).graph
-    return {
-        value.name: [dim.dim_value for dim in value.type.tensor_type.shape.dim]
-        for value in (*inferred.value_info, *inferred.input)
-    }
+    return {value.name: value.type.tensor_type for value in (*inferred.value_info, *inferred.input)}
 
 
 def _axis(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> int | None:
@@ -62,7 +65,7 @@ def _axis(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> in
     attributes = _attributes(node)
     if node.op_type == "ArgMax":
         return None if attributes.get("select_last_index") else int(attributes.get("axis", 0))
-    if node.op_type not in _ELEMENTWISE:
+    if node.op_type not in _OF_PARTS:
         return None
     axes = attributes.get("axes")
     if axes is None and len(node.input) > 1 and node.input[1] in constants:
@@ -70,8 +73,30 @@ def _axis(node: onnx.NodeProto, constants: Mapping[str, onnx.TensorProto]) -> in
     return int(axes[0]) if axes is not None and len(axes) == 1 else None
 
 
+def _is_sum_of_rows(node: onnx.NodeProto, axis: int, shape: Sequence[int]) -> bool:
+    """Return whether a reduction sums the rows of a known number of matrices.
+
+    Of a single one ONNX Runtime has a kernel of its own.
+    """
+    rank = len(shape)
+    return node.op_type == "ReduceSum" and rank > _MATRIX and axis % rank == rank - _MATRIX and all(shape[:-1])
+
+
 def _attributes(node: onnx.NodeProto) -> dict[str, Any]:
     return {attribute.name: helper.get_attribute_value(attribute) for attribute in node.attribute}
+
+
+def _product(graph: onnx.GraphProto, node: onnx.NodeProto, axis: int, shape: Sequence[int]) -> list[onnx.NodeProto]:
+    """Return nodes that multiply a row of ones with each matrix of the last two axes, `[..., shape[-1], B]`.
+
+    There are as many rows as matrices, for then no addresses of them are copied from the host.
+    """
+    output, ones = node.output[0], f"{_OWN}{node.output[0]}.ones"
+    graph.initializer.append(numpy_helper.from_array(np.ones((*shape[:-1], 1, shape[-1]), np.float32), ones))
+    if _attributes(node).get("keepdims", 1):
+        return [helper.make_node("MatMul", [ones, node.input[0]], [output])]
+    kept = f"{_OWN}{output}.kept"
+    return [helper.make_node("MatMul", [ones, node.input[0]], [kept]), _squeeze(graph, kept, output, axis)]
 
 
 def _over_parts(graph: onnx.GraphProto, node: onnx.NodeProto, axis: int, length: int) -> list[onnx.NodeProto]:
@@ -80,7 +105,7 @@ def _over_parts(graph: onnx.GraphProto, node: onnx.NodeProto, axis: int, length:
     parts = [f"{_OWN}{output}.{number}" for number in range(length)]
     sizes = _constant(graph, f"{_OWN}{output}.sizes", [1] * length)
     split = helper.make_node("Split", [node.input[0], sizes], parts, axis=axis)
-    combine = _ELEMENTWISE[node.op_type]
+    combine = _OF_PARTS[node.op_type]
     if _attributes(node).get("keepdims", 1):
         return [split, helper.make_node(combine, parts, [output])]
     kept = f"{_OWN}{output}.kept"

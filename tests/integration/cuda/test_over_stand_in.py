@@ -232,10 +232,14 @@ def run():
     engine.step(EventBatch.of(["s"] * 16, ds, np.ones(16, np.float32), first_offset=offset))
     offset += 16
 run()
+
+class Nothing:
+    run = staticmethod(lambda *_: None)
+
+engine._runner._step = Nothing()  # what computes nothing may refuse a run, whose events are stepped singly then
 before = seen.counts()
 run()
 after = seen.counts()
-engine._runner._step = None  # the runs were refused, and stepped singly, had they needed it
 outputs = len(engine._runner.empty_outputs(1))
 print(json.dumps(dict(outputs=outputs, **{name: after[name] - before[name] for name in ("to_host", "syncs")})))
 """,

@@ -58,8 +58,8 @@ def sabotaged(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
         values[0] += 0.01
         bias.CopyFrom(numpy_helper.from_array(values, bias.name))
     elif what == "clock":  # a period one millisecond short: wrong only at the edges of periods
-        (division,) = (node for node in graph.node if node.op_type == "Div" and "ds" in node.input)
-        (constant,) = (tensor for tensor in graph.initializer if tensor.name == division.input[1])
+        divisors = {node.input[1] for node in graph.node if node.op_type == "Div"}
+        (constant,) = (tensor for tensor in graph.initializer if tensor.name in divisors and is_hour(tensor))
         constant.CopyFrom(numpy_helper.from_array(np.array(HOUR_MS - 1), constant.name))
     elif what == "calendar":  # a day early: wrong only at the ends of months
         (constant,) = (tensor for tensor in graph.initializer if is_epoch(tensor))
@@ -71,6 +71,11 @@ def sabotaged(model: onnx.ModelProto, what: str) -> onnx.ModelProto:
         zero = onnx.helper.make_node("Sub", ["unused", "unused"], [rows], name="forgets")
         graph.node.insert(list(graph.node).index(gather) + 1, zero)
     return model
+
+
+def is_hour(tensor: onnx.TensorProto) -> bool:
+    """Whether this is the length of a period."""
+    return tensor.data_type == onnx.TensorProto.INT64 and numpy_helper.to_array(tensor).tolist() == HOUR_MS
 
 
 def is_epoch(tensor: onnx.TensorProto) -> bool:

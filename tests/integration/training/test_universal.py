@@ -97,7 +97,7 @@ def test_a_shipped_bundle_computes_what_the_command_writes_today(
 def test_a_step_of_an_hourly_stream_has_few_operators() -> None:
     """A step of a few streams costs as much as it has operators, about 1 us each."""
     graph = onnx.load_model_from_string(shipped.locate("universal:1h").read_bytes()).graph
-    assert len(graph.node) <= 1_015
+    assert len(graph.node) <= 894
 
 
 def test_the_command_refuses_a_frequency_that_is_not_shipped(capsys: pytest.CaptureFixture[str]) -> None:

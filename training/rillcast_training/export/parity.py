@@ -36,7 +36,7 @@ from rillcast_training.model.calibration import Resolved
 from rillcast_training.model.experts.forecaster import ExpertForecaster
 from rillcast_training.model.forecaster import Forecaster
 from rillcast_training.model.rows import Rows
-from rillcast_training.model.tails import WIDTH
+from rillcast_training.model.tails import WIDTH, miss_of
 
 TOLERANCE: Final = 1e-4
 BATCHES: Final = (1, 2, 7, 256)
@@ -187,7 +187,8 @@ def _tail_rounding(
     off = torch.from_numpy(rounding[:, 0].astype(np.float32))
     with torch.no_grad():
         ends = [
-            forecaster.tails(state, forecaster.miss(at, resolved.published), valid) for at in (value - off, value + off)
+            forecaster.tails(state, miss_of(at, forecaster.ends(resolved.published)), valid)
+            for at in (value - off, value + off)
         ]
     (less, rare), (more, common) = ends
     tail: FloatArray = 2 * (1 / rare - 1 / common).abs().amax(dim=0).numpy()[:, None]

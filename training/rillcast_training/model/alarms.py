@@ -19,8 +19,7 @@ does the knots of the tails: it rises by half a unit of its logarithm when an al
 interval in which none is open. So the alarms of a stream come once in an interval in the long run, whatever it is like,
 and nothing is learnt from labels.
 
-There are no logarithms and no powers, so a row's result does not depend on its place in the batch. Nor are there
-reductions, for which ONNX Runtime needs cuDNN on CUDA.
+There are no logarithms and no powers, so a row's result does not depend on its place in the batch.
 
 State `[WIDTH, B]`, in the order of `FIELDS`; zeros are a stream never seen. A silence is found where the time of the
 stream's partition is known (`rillcast.engine.overdue`), and not here: the graph has no clock but its events.
@@ -41,9 +40,9 @@ FIELDS: Final = (
 WIDTH: Final = len(FIELDS)
 OUTPUTS: Final = 8
 _TRACKED: Final = FIELDS.index("level")  # the figures before it change where there is an observation
-_SEEN: Final = FIELDS.index("seen")
 _PARTS: Final = (4, 4, 3, 1, 1, 1, 1)  # of the tracked ones: lows, highs, means, and single ones
-OPENS, OPEN, CLOSES = 1.0, 2.0, 3.0
+_SEEN: Final = 5  # among these
+OPEN, CLOSES = 2.0, 3.0  # 1 = opens
 _WARM: Final = 150  # slots
 _STARTS: Final = (1.0, 30.0, 100.0, 30.0)  # observations before which a figure has no range, for it is one of few
 _COUNTS: Final = (150.0, 200.0, 600.0, 200.0)  # observations before which its records do not count
@@ -89,7 +88,7 @@ class Observed(NamedTuple):
 
 
 class _Evidence(NamedTuple):
-    """What an event says of its stream: evidence `[8, B]` with its signed kinds, and the tracked state after it."""
+    """What an event says of its stream: evidence `[6, B]` with its signed kinds, and the tracked state after it."""
 
     periods: Tensor
     kinds: Tensor
@@ -138,8 +137,8 @@ class AlarmModel(nn.Module):
             strongest evidence; slots since the alarm opened; slots since the last evidence; expected and observed value
             at the strongest evidence; and the level. All are 0 without an alarm.
         """
-        tracked, level, age, calm, told = torch.split(state, [_TRACKED, 1, 1, 1, 4])
-        y, seen = now.y.unsqueeze(0), state[_SEEN : _SEEN + 1]
+        *tracked, level, age, calm, told = torch.split(state, [*_PARTS, 1, 1, 1, 4])
+        y, seen = now.y.unsqueeze(0), tracked[_SEEN]
         evidence = self._evidence(tracked, y, now)
         strongest, kind = _strongest(evidence.periods, evidence.kinds)
 
@@ -147,27 +146,28 @@ class AlarmModel(nn.Module):
         interval = torch.where(wanted, interval, _NEVER)
         level = torch.where(level > 0, level, self.one)
         height = (level * interval).clamp(min=_LOWEST_LEVEL)
-        active = now.advances & (seen >= _WARM) & (strongest > height)
+        active = now.has & ((seen >= _WARM) & (strongest > height))  # no evidence without an observation
         was_open = age > 0
-        opens = active & ~was_open
         calm = torch.where(active, 0.0, calm + now.passed)
         rests = torch.where(wanted, (interval * _CALM_SHARE).clamp(min=_LEAST_CALM), 0.0)
-        ends = was_open & ~active & (calm >= rests)
-        age = torch.where(was_open, age + now.passed, opens.to(torch.float32))
+        ends = was_open & (calm >= rests)  # none is active where no alarm is wanted
+        opens = active.to(torch.float32)  # where none was open
+        age = torch.where(was_open, age + now.passed, opens)
         stronger = active & (strongest > told[1:2])  # an alarm that opens has nothing stronger yet
         told = torch.where(stronger, torch.cat([kind, strongest, now.expected.unsqueeze(0), y]), told)
-        phase = torch.where(was_open, torch.where(ends, CLOSES, OPEN), torch.where(opens, OPENS, 0.0))
-        outputs = torch.cat([phase, told[:2], age - 1, calm, told[2:], height])
+        phase = torch.where(was_open, torch.where(ends, CLOSES, OPEN), opens)
+        of_kind, of_values = torch.split(told, 2)
+        outputs = torch.cat([phase, of_kind, age - 1, calm, of_values, height])
         outputs = torch.where(now.advances & (phase > 0), outputs, 0.0)
 
-        factor = torch.where(was_open, self.one, self.one - _GAIN * self.one / interval)
-        level = level * torch.where(opens, _RISE, factor)
-        rest = torch.where((age > 0) & ~ends, torch.cat([age, calm, told]), 0.0)
-        following = torch.cat([torch.where(now.has, evidence.tracked, tracked), level, rest])
+        factor = torch.where(active, _RISE, self.one - _GAIN * self.one / interval)
+        level = level * torch.where(was_open, self.one, factor)
+        rest = torch.where(ends, 0.0, torch.cat([age, calm, told]))
+        following = torch.cat([torch.where(now.has, evidence.tracked, state[:_TRACKED]), level, rest])
         return torch.where(now.advances, following, state), outputs
 
-    def _evidence(self, tracked: Tensor, y: Tensor, now: Observed) -> _Evidence:
-        low, high, means, last, run, seen, longest = torch.split(tracked, list(_PARTS))
+    def _evidence(self, tracked: list[Tensor], y: Tensor, now: Observed) -> _Evidence:
+        low, high, means, last, run, seen, longest = tracked
         more = seen + 1
         distance = torch.where(now.valid, (y - now.expected).abs(), means[2:3])
         rate = torch.maximum(self.one / more, self.least)
@@ -180,19 +180,17 @@ class AlarmModel(nn.Module):
         over, under = figures - high, (low - figures) * self.two_sided
         beyond = torch.maximum(over, under)
         unit = _DELTA * (high - low) + (_DELTA * _ROUNDING) * high.abs() + _TINY
-        records = torch.where((beyond > 0) & (now.has & (seen >= self.counts)), half * (1 + beyond / unit), 0.0)
+        records = torch.where((beyond > 0) & (seen >= self.counts), half * (1 + beyond / unit), 0.0)
         sides = torch.where(under > over, -self.kinds, self.kinds)
 
-        goes_on = now.has & (seen > 0) & (y == last)
-        now_run = torch.where(goes_on, run + 1, 0.0)
+        goes_on = y == last  # the run of a stream never seen is 0
+        now_run = torch.where(goes_on, run + seen.clamp(max=1), 0.0)
         longer = now_run > _LONGER * longest + _RUN_MARGIN
         lasting = torch.where(longer, half * (now_run / (longest + 1)), 0.0)
-        tail, side = now.tail.unsqueeze(0), torch.where(y < now.expected, -self.one, self.one)
+        side = torch.where(y < now.expected, -self.one, self.one)
 
-        # Some rows come twice: a number of rows that halves.
-        periods = torch.cat([records, lasting, tail, lasting, tail]).clamp(max=_LONGEST)
-        run_kind = torch.where(longer, _FLAT * self.one, 0.0)
-        kinds = torch.cat([sides, run_kind, side, run_kind, side])
+        periods = torch.cat([records, lasting, now.tail.unsqueeze(0)]).clamp(max=_LONGEST)
+        kinds = torch.cat([sides, torch.where(longer, _FLAT * self.one, 0.0), side])
         ranges = torch.cat([torch.minimum(low, figures), torch.maximum(high, figures)])
         ranges = ranges + _FORGETS * (figures[self.middles] - ranges)
         longest = torch.maximum(longest, torch.where(goes_on, 0.0, run))
@@ -201,10 +199,6 @@ class AlarmModel(nn.Module):
 
 
 def _strongest(evidence: Tensor, kinds: Tensor) -> tuple[Tensor, Tensor]:
-    """Return `[1, B]` the largest evidence of `[8, B]`, and the kind that stands in its row."""
-    for half in (4, 2, 1):
-        first, second = torch.split(evidence, half)
-        of_first, of_second = torch.split(kinds, half)
-        kinds = torch.where(second > first, of_second, of_first)
-        evidence = torch.maximum(first, second)
-    return evidence, kinds
+    """Return `[1, B]` the largest evidence of `[6, B]`, the first of equal ones, and the kind in its row."""
+    largest, row = torch.topk(evidence, 1, dim=0)
+    return largest, kinds.gather(0, row)

@@ -43,6 +43,7 @@ import torch
 from torch import Tensor, nn
 
 from rillcast_training.model.indexed_state import put, take
+from rillcast_training.model.operators import ramp
 
 _MAX_PENDING: Final = 8  # entries for the pending forecasts of one horizon
 _RATE: Final = 0.03  # scales, for a forecast that is stored in every period
@@ -215,7 +216,7 @@ class QuantileTracker(nn.Module):
         valid = self.are_valid(stamp, period, torch.where(observed, known, 0))
         offsets = tracks.offsets.reshape(-1, each)
         if restarts is not None:
-            offsets = offsets * (~restarts).to(torch.float32).unsqueeze(1)
+            offsets = torch.where(restarts.unsqueeze(1), 0.0, offsets)
         offsets = self.learn(offsets, self.errors(own, scale, y), self.for_each_level(valid))
         return Resolved(valid, published), tracks._replace(
             offsets=offsets.reshape(-1, self.num_levels, self.num_anchors)
@@ -239,7 +240,8 @@ class QuantileTracker(nn.Module):
             scale: `[B, K]` in the stream's own unit.
             y: `[B]` in the stream's own unit.
         """
-        return (own - y.unsqueeze(1)) * self.for_each_level(1 / scale.clamp(min=_LEAST_SCALE))
+        apart = (own - y.unsqueeze(1)).reshape(-1, self.num_levels, self.num_anchors)
+        return (apart / scale.clamp(min=_LEAST_SCALE).unsqueeze(1)).reshape(-1, self.num_levels * self.num_anchors)
 
     def learn(self, offsets: Tensor, errors: Tensor, valid: Tensor) -> Tensor:
         """Return the offsets after an event. Only this part depends on the event before.
@@ -249,7 +251,7 @@ class QuantileTracker(nn.Module):
             errors: `[B, Q K]`, see `errors`.
             valid: `[B, Q K]` bool, which forecasts there were.
         """
-        covered = ((errors + offsets) * (1 / _RAMP) + 0.5).clamp(0, 1)  # (1)
+        covered = ramp(errors + offsets, 1 / _RAMP)  # (1)
         moved = (offsets + torch.addmm(self.nominal, covered, self.learning)).clamp(-_LIMIT, _LIMIT)  # (2)
         return torch.where(valid, moved, offsets)
 

@@ -145,13 +145,12 @@ class LagFeatures(nn.Module):
     """Turn lags into features, base and scale. No parameters."""
 
     position: Tensor
-    ones: Tensor
-    ones_period: Tensor
-    ones_season: Tensor
+    mean: Tensor
+    sums_of_changes: Tensor
     lanes: Tensor
     phase_mean: Tensor
     gap_logs: Tensor
-    known_periods: Tensor
+    known_changes: Tensor
 
     def __init__(self, config: FeatureConfig) -> None:
         super().__init__()
@@ -163,16 +162,18 @@ class LagFeatures(nn.Module):
         self.num_directions = 2 + len(config.seasons)
         self.num_features = profile * len(config.seasons) + _NUM_SUMMARIES + 2 * len(self.cycles)
         self.register_buffer("position", torch.arange(config.context, dtype=torch.float32), persistent=False)
-        self.register_buffer("ones", torch.ones(config.context, _LANES), persistent=False)
-        self.register_buffer("ones_period", torch.ones(config.context - 1, _LANES), persistent=False)
-        self.register_buffer("ones_season", torch.ones(config.context - season, _LANES), persistent=False)
+        self.register_buffer("mean", torch.full((config.context, _LANES), 1 / config.context), persistent=False)
+        sums = torch.zeros(2 * config.context - 1 - season, _LANES)
+        sums[: config.context - 1, 0::2], sums[config.context - 1 :, 1::2] = 1, 1
+        self.register_buffer("sums_of_changes", sums, persistent=False)
         self.register_buffer("lanes", torch.ones(_LANES), persistent=False)
         self.register_buffer("phase_mean", _phase_mean(config.context, season), persistent=False)
         gaps = torch.arange(config.context + 1, dtype=torch.float32)
         self.register_buffer("gap_logs", torch.log1p(gaps), persistent=False)
         known_periods = torch.arange(config.context) >= config.context - torch.arange(config.context + 1).unsqueeze(1)
         # As bytes: it is the largest constant of a bundle, and grows with the square of the lags.
-        self.register_buffer("known_periods", known_periods.to(torch.int8), persistent=False)
+        known_changes = torch.cat([known_periods[:, :-1], known_periods[:, :-season]], dim=1)
+        self.register_buffer("known_changes", known_changes.to(torch.int8), persistent=False)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -206,13 +207,13 @@ class LagFeatures(nn.Module):
         newest = lags[..., -1:]
         within = known.clamp(max=length)
         known_f = within.to(torch.float32).unsqueeze(-1)
-        inside = self.known_periods[within].to(torch.float32)
+        inside = self.known_changes[within].to(torch.float32)
 
-        level = _sum(lags.abs(), self.ones) / length
-        changes = _sum((lags[..., 1:] - lags[..., :-1]).abs() * inside[..., :-1], self.ones_period)
-        local = (changes + _LEVEL_PRIOR * level) / known_f.clamp(min=1)
-        repeats = (lags[..., season:] - lags[..., :-season]).abs() * inside[..., :-season]
-        seasonal = _sum(repeats, self.ones_season)
+        level = _mean(lags.abs(), self.mean)
+        changes = [lags[..., 1:] - lags[..., :-1], lags[..., season:] - lags[..., :-season]]
+        sums = torch.matmul(torch.cat(changes, dim=-1).abs() * inside, self.sums_of_changes)
+        of_period, seasonal, *_ = torch.split(sums, 1, dim=-1)
+        local = (of_period + _LEVEL_PRIOR * level) / known_f.clamp(min=1)
         weight = max(1.0, season / 4)  # pairs that the local change counts as, until there are seasonal ones
         scale = (seasonal + weight * local) / ((known_f - season).clamp(min=0) + weight)
         scale = torch.maximum(scale, level * _LEVEL_FLOOR).clamp(min=_ABSOLUTE_FLOOR)
@@ -225,7 +226,7 @@ class LagFeatures(nn.Module):
         directions = [(newest - base) / scale, newest_change / scale, (mean + (newest - base)) / scale]
         profile = lags[..., length - season :: self.profile_stride]
         shape = [profile - newest]
-        spread = _sum(centred.abs(), self.ones) / length
+        spread = _mean(centred.abs(), self.mean)
         summaries = [newest_change, newest - lags[..., -2:-1], overall, spread, local]
         others = [torch.log1p(level / scale * self.lanes)[..., :1] / 4, known_f / length]
         if len(self.config.seasons) == 2:
@@ -263,9 +264,9 @@ class LagFeatures(nn.Module):
         return waves[..., : len(angles)]
 
 
-def _sum(values: Tensor, ones: Tensor) -> Tensor:
-    """Return the sums of `[..., K]`, `[..., 1]`; `ones` is `[K, 4]`, as one column would be a reduction again."""
-    return torch.matmul(values, ones)[..., :1]
+def _mean(values: Tensor, shares: Tensor) -> Tensor:
+    """Return the means of `[..., L]`, `[..., 1]`; `shares` is `[L, 4]`, as one column would be a reduction again."""
+    return torch.matmul(values, shares)[..., :1]
 
 
 def _phase_mean(length: int, season: int) -> Tensor:

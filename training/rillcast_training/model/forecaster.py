@@ -32,7 +32,7 @@ import torch
 from torch import Tensor, nn
 
 from rillcast.bundle.alarms import ONE_A_WEEK, slots_per_alarm
-from rillcast.bundle.bundle import StateSpec, Status
+from rillcast.bundle.bundle import StateSpec
 from rillcast.bundle.covariates import Covariate
 from rillcast.bundle.covariates import check as check_covariates
 from rillcast.bundle.frequency import parse
@@ -48,8 +48,9 @@ from rillcast_training.model.periods import periods_of
 from rillcast_training.model.precision import mixed
 from rillcast_training.model.rows import Rows, StepOutputs
 from rillcast_training.model.scores import ForecastScores
+from rillcast_training.model.status import status_of
 from rillcast_training.model.tails import WIDTH as TAILS
-from rillcast_training.model.tails import TailModel, miss_of
+from rillcast_training.model.tails import TailModel, miss_of, outside
 
 _EVENT_FEATURES: Final = 2
 
@@ -175,6 +176,8 @@ class Forecast(NamedTuple):
 class Forecaster(nn.Module):
     """Global quantile forecaster; see the module's docstring."""
 
+    outermost: Tensor
+
     def __init__(self, config: ForecasterConfig) -> None:
         super().__init__()
         self.config = config
@@ -196,6 +199,9 @@ class Forecaster(nn.Module):
         self.tracker = QuantileTracker(config.horizon, config.quantiles)
         self.forecast_scores = ForecastScores(config.quantiles, self.tracker.horizons)
         self.tails = TailModel(config.quantiles)
+        anchors = self.tracker.num_anchors
+        outermost = torch.tensor([0, self.tracker.middle * anchors, (len(config.quantiles) - 1) * anchors])
+        self.register_buffer("outermost", outermost, persistent=False)
         self.alarms = NetworkAlarms() if config.alarms else None
         self.window = LagWindow(config.context, config.seasons[0], config.max_gap, config.fill)
 
@@ -298,22 +304,19 @@ class Forecaster(nn.Module):
         newest_period, age = rows.clock[:, 0], rows.clock[:, 1]
         observed = y.abs() <= MAX_ABS_Y  # False for NaN
         value = torch.where(observed, y, 0.0)
-        gap = period - newest_period
         seen = age > 0
-        restarts = ~seen | (gap > self.config.max_gap)
-        advances = restarts | (gap > 0)
-        shift = torch.where(restarts, 0, gap.clamp(0, self.config.max_gap))
+        gap = torch.where(seen, period - newest_period, self.config.max_gap + 1)
+        restarts, advances = gap > self.config.max_gap, gap > 0
+        shift = torch.where(restarts, 0, torch.where(advances, gap, 0))
 
-        known_before = (age - 1).clamp(min=0)
-        known = torch.where(restarts, 0, known_before)
+        known = torch.where(restarts, 0, age - 1)
         known = torch.where(known > 0, known + shift, (advances & observed).to(torch.int64))
         period = torch.where(advances, period, newest_period)
 
         lags, seasonal = self.window(rows.lags, shift, known, value, advances & observed, restarts)
 
         view = self.with_covariates(self.features(lags, known, period), x, future)
-        kept = (~restarts).to(torch.float32).unsqueeze(1)
-        before = tuple(part * kept for part in rows.cells)
+        before = tuple(torch.where(restarts.unsqueeze(1), 0.0, part) for part in rows.cells)
         stepped = self.cell.step(self.cell_inputs(view, shift, observed), before)
         cells = tuple(
             torch.where(advances.unsqueeze(1), new, old) for new, old in zip(stepped, rows.cells, strict=True)
@@ -325,25 +328,24 @@ class Forecaster(nn.Module):
         own, pending = tracker.parts_at_anchors(own), published[:, tracker.quantiles_at_anchors]
         tracks = tracker.remember(tracks, own, pending, period, row)
 
-        status = torch.where(observed, int(Status.OK), int(Status.MISSING))
-        status = torch.where(shift > 1, int(Status.GAP), status)
-        status = torch.where(known < context, int(Status.WARMING_UP), status)
-        status = torch.where(advances, status, torch.where(gap < 0, int(Status.LATE), int(Status.DUPLICATE)))
-        miss = self.miss(value, resolved.published)
+        status = status_of(observed, gap, known < context)
+        ends = self.ends(resolved.published)
+        miss = miss_of(value, ends)
         tails, periods = self.tails(rows.tails.t(), miss, resolved.valid[:, 0])
+        beyond = outside(miss, periods)
         score, anomaly = self.forecast_scores(
-            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=seasonal, periods=periods
+            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=seasonal, outside=beyond
         )
         clock = torch.stack([period, known + 1], dim=1)
         following = Rows(clock, lags, cells, tracks.pending, tracks.offsets, tails.t())
         alarm = None
         if self.alarms is not None and rows.alarms is not None:
-            judged = judge(value, self.ends(resolved.published), periods, resolved.valid[:, 0])
+            judged = judge(value, ends[1], beyond, resolved.valid[:, 0])
             interval = self.usual_interval(ds) if alarm_interval is None else alarm_interval
             passed = torch.where(seen, gap, 0)
             alarms, alarm = self.alarms(rows.alarms.t(), judged, advances & observed, advances, passed, interval)
             following, alarm = following._replace(alarms=alarms.t()), alarm.t()
-        return StepOutputs(tracker.by_horizon(published), status.to(torch.int8), score, anomaly, alarm), following
+        return StepOutputs(tracker.by_horizon(published), status, score, anomaly, alarm), following
 
     def forecast(self, outputs: Tensor, view: LagView) -> Forecast:
         """Return the forecasts for the cells' outputs, `[..., hidden]`, and the views of the same events."""
@@ -351,14 +353,9 @@ class Forecaster(nn.Module):
         middle, distances = self.head(torch.cat(seen, dim=-1), view.directions)
         return Forecast(middle, distances, view.base, view.scale, self.tracker.middle)
 
-    def miss(self, y: Tensor, published: Tensor) -> Tensor:
-        """Return `[4, B]`, how observations miss the forecasts `[B, Q K]` of their periods (`miss_of`)."""
-        return miss_of(y, *self.ends(published))
-
-    def ends(self, published: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Return the lowest, middle and highest quantile, `[B]` each, that were forecast one period before."""
-        horizons, middle = self.tracker.num_anchors, self.tracker.middle * self.tracker.num_anchors
-        return published[:, 0], published[:, middle], published[:, -horizons]
+    def ends(self, published: Tensor) -> Tensor:
+        """Return the lowest, middle and highest quantile one period ahead, `[3, B]`, of `[B, Q K]` at the anchors."""
+        return published.t()[self.outermost]
 
     def usual_interval(self, like: Tensor) -> Tensor:
         """Return `[B]`, the periods of a week: one alarm of a stream is wanted in them unless something else is."""

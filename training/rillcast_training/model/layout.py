@@ -26,10 +26,27 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+from rillcast_training.model.simplify import simplified
+
 _ELEMENTWISE: Final = frozenset(
     {
         *("Abs", "Add", "And", "Cast", "Clip", "Div", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual"),
-        *("Max", "Min", "Mod", "Mul", "Neg", "Not", "Or", "Relu", "Sqrt", "Sub", "Where", "Xor"),
+        *(
+            "HardSigmoid",
+            "Max",
+            "Min",
+            "Mod",
+            "Mul",
+            "Neg",
+            "Not",
+            "Or",
+            "PRelu",
+            "Relu",
+            "Sqrt",
+            "Sub",
+            "Where",
+            "Xor",
+        ),
     }
 )
 _LARGEST_ROW: Final = 72  # numbers; beyond it both layouts cost about the same, and transpositions come on top
@@ -48,9 +65,10 @@ def batch_last(model: onnx.ModelProto, example: Callable[[int], Mapping[str, np.
         model: Graph whose inputs and outputs have the batch first.
         example: Returns its inputs, and possibly more, for a batch of a given size.
     """
-    folded, shapes = _folded(model, example)
-    rewriting = _Rewriting({t.name: numpy_helper.to_array(t) for t in folded.graph.initializer}, shapes)
-    for node in folded.graph.node:
+    folded, shapes, whole = _folded(model, example)
+    initializers = {t.name: numpy_helper.to_array(t) for t in folded.graph.initializer}
+    rewriting = _Rewriting(initializers, shapes, whole)
+    for node in simplified(folded.graph.node, initializers, shapes, {output.name for output in folded.graph.output}):
         rewriting.take(node)
     for output in folded.graph.output:
         rewriting.rows_of(output.name)
@@ -59,7 +77,10 @@ def batch_last(model: onnx.ModelProto, example: Callable[[int], Mapping[str, np.
         folded.graph.name,
         folded.graph.input,
         folded.graph.output,
-        initializer=[*folded.graph.initializer, *rewriting.constants()],
+        initializer=[
+            *(numpy_helper.from_array(values, name) for name, values in initializers.items()),
+            *rewriting.constants(),
+        ],
     )
     rewritten = helper.make_model(graph, opset_imports=folded.opset_import, ir_version=folded.ir_version)
     _keep_short_indices(rewritten.graph)
@@ -81,11 +102,13 @@ class _Rewriting:
     Attributes:
         initializers: Initializers by name.
         shapes: Shapes of all values, see `_folded`.
+        whole: Values that are int64, which stay as they are: places in a table, for which a transposition is no gain.
         nodes: Nodes of the new graph.
     """
 
     initializers: Mapping[str, np.ndarray]
     shapes: Mapping[str, Shape]
+    whole: frozenset[str]
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     _last: dict[str, str] = field(default_factory=dict)  # old name -> the name of its batch-last form
     _only_last: set[str] = field(default_factory=set)  # names without a batch-first form so far
@@ -142,7 +165,7 @@ class _Rewriting:
 
     def _suits(self, node: onnx.NodeProto) -> bool:
         """Return whether a node should work with the batch last."""
-        if node.domain or not all(map(self._has_rows, node.output)):
+        if node.domain or not all(map(self._has_rows, node.output)) or self.whole.intersection(node.output):
             return False
         inputs = [name for name in node.input if self._has_rows(name)]
         largest = max(self._size(name) for name in (*node.output, *inputs))
@@ -304,8 +327,8 @@ def _axis(node: onnx.NodeProto) -> int:
 
 def _folded(
     model: onnx.ModelProto, example: Callable[[int], Mapping[str, np.ndarray]]
-) -> tuple[onnx.ModelProto, dict[str, Shape]]:
-    """Return the graph with all constants as initializers, and the shape of every value.
+) -> tuple[onnx.ModelProto, dict[str, Shape], frozenset[str]]:
+    """Return the graph with all constants as initializers, the shape of every value, and which values are int64.
 
     Values that the tracer computes from shapes are constant too, unless they are the size of the batch.
     """
@@ -326,7 +349,7 @@ def _folded(
         nodes.append(node)
     graph = helper.make_graph(nodes, model.graph.name, model.graph.input, model.graph.output, initializers)
     folded = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
-    return _without_unused(folded), shapes
+    return _without_unused(folded), shapes, frozenset(name for name, value in few.items() if value.dtype == np.int64)
 
 
 def _values(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

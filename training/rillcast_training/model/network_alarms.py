@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from rillcast.bundle.alarms import LONGEST_SILENCE
 from rillcast_training.model.alarms import FIELDS, AlarmModel, Observed
-from rillcast_training.model.tails import beyond
+from rillcast_training.model.tails import of_both_sides
 
 JUDGED: Final = 4
 
@@ -33,17 +33,16 @@ class Judged(NamedTuple):
     valid: Tensor
 
 
-def judge(y: Tensor, ends: tuple[Tensor, Tensor, Tensor], periods: Tensor, valid: Tensor) -> Judged:
+def judge(y: Tensor, middle: Tensor, outside: Tensor, valid: Tensor) -> Judged:
     """Compare observations with their forecasts.
 
     Args:
         y: `[B]` observations.
-        ends: `[B]` each, the lowest, middle and highest quantile that was forecast for them.
-        periods: `[2, B]` return periods below and above, of the tails.
+        middle: `[B]` the middle quantile that was forecast for them.
+        outside: `[B]` their return periods beyond the outermost quantiles (`rillcast_training.model.tails`).
         valid: `[B]` bool, whether there are an observation and a forecast of it.
     """
-    low, middle, high = ends
-    return Judged(y, middle, beyond(y, low, high, periods, valid), valid.to(torch.float32))
+    return Judged(y, middle, of_both_sides(outside, valid), valid.to(torch.float32))
 
 
 class NetworkAlarms(nn.Module):

@@ -11,6 +11,8 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
+from rillcast_training.model.operators import bent
+
 _KINDS: Final = ("pinball", "covered", "bias")
 NAIVE: Final = "naive"
 _MIN_WIDTH: Final = 1e-30
@@ -25,7 +27,7 @@ class ForecastScores(nn.Module):
             `bias`, then `naive`.
     """
 
-    quantiles: Tensor
+    slopes: Tensor
     mass: Tensor
     means: Tensor
 
@@ -36,14 +38,16 @@ class ForecastScores(nn.Module):
         self.levels = levels
         self.middle = min(range(len(levels)), key=lambda i: abs(levels[i] - 0.5))
         quantiles = torch.tensor(levels)
-        self.register_buffer("quantiles", quantiles.repeat_interleave(len(horizons)), persistent=False)
-        means = torch.eye(len(horizons)).repeat(len(levels), 1) * (2 / len(levels))
+        # The pinball loss max(l e, (l - 1) e) is l times a line that is bent at 0.
+        each = quantiles.repeat_interleave(len(horizons))
+        self.register_buffer("slopes", (each - 1) / each, persistent=False)
+        means = each.unsqueeze(1) * torch.eye(len(horizons)).repeat(len(levels), 1) * (2 / len(levels))
         self.register_buffer("means", means, persistent=False)
         # Four columns: a product with one would be a reduction, whose last bits depend on the position in the batch.
-        self.register_buffer("mass", quantiles.diff().unsqueeze(1).repeat(1, 4), persistent=False)
+        self.register_buffer("mass", 2 * quantiles.diff().unsqueeze(1).repeat(1, 4), persistent=False)
 
     def forward(
-        self, y: Tensor, published: Tensor, scale: Tensor, resolved: Tensor, naive: Tensor, periods: Tensor
+        self, y: Tensor, published: Tensor, scale: Tensor, resolved: Tensor, naive: Tensor, outside: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Score the observations.
 
@@ -54,7 +58,8 @@ class ForecastScores(nn.Module):
             scale: `[B]` scale of the stream.
             resolved: `[B, K]` bool: whether such a forecast was made and `y` was observed.
             naive: `[B]` the seasonal-naive forecast for this period, the value of a season ago.
-            periods: `[2, B]` return periods below and above (`rillcast_training.model.tails`).
+            outside: `[B]` return period of an observation beyond the outermost quantiles, 0 = it lies within them
+                (`rillcast_training.model.tails`).
 
         Returns:
             `[B, 3 K + 1]` scores, each for all horizons. `pinball` is twice the mean pinball loss in units of the
@@ -67,27 +72,28 @@ class ForecastScores(nn.Module):
         count = self.num_horizons
         error = y.unsqueeze(1) - published
         unit = scale.unsqueeze(1)
-        pinball = torch.matmul(torch.maximum(self.quantiles * error, (self.quantiles - 1) * error), self.means) / unit
-        covered = ((error[:, :count] >= 0) & (error[:, -count:] <= 0)).to(torch.float32)
-        bias = -error[:, self.middle * count : (self.middle + 1) * count] / unit
+        pinball = torch.matmul(bent(error, self.slopes), self.means) / unit
+        of_levels = torch.split(error, count, dim=1)
+        covered = ((of_levels[0] >= 0) & (of_levels[-1] <= 0)).to(torch.float32)
+        bias = -of_levels[self.middle] / unit
         naive_error = (y - naive).abs().unsqueeze(1) / unit
         valid = torch.cat([resolved, resolved, resolved, resolved[:, :1]], dim=1)
         columns = torch.where(valid, torch.cat([pinball, covered, bias, naive_error], dim=1), torch.nan)
-        anomaly = 1 - 2 * self.tail(y, published[:, ::count], periods)
+        anomaly = torch.maximum(self.within(error[:, ::count]), 1 - 2 / outside.clamp(min=2))
         anomaly = anomaly.clamp(min=_LEAST_ANOMALY)
         return columns, torch.where(resolved[:, 0], anomaly, torch.nan)
 
-    def tail(self, y: Tensor, quantiles: Tensor, periods: Tensor) -> Tensor:
-        """Return `[B]`, min(F, 1 - F) with F the distribution function at `y`.
+    def within(self, error: Tensor) -> Tensor:
+        """Return `[B]`, |2 F - 1| with F the distribution function at `y`; linear between the quantiles.
 
-        It is linear between the quantiles `[B, Q]`; beyond them it follows from the return periods.
+        Beyond an outermost quantile it is that of the quantile.
+
+        Args:
+            error: `[B, Q]`, `y` less each quantile.
         """
         if len(self.levels) == 1:
-            between = torch.zeros_like(y)
-        else:
-            width = (quantiles[:, 1:] - quantiles[:, :-1]).clamp(min=_MIN_WIDTH)
-            between = torch.matmul(((y.unsqueeze(1) - quantiles[:, :-1]) / width).clamp(0, 1), self.mass)[:, 0]
-        below = (self.levels[0] + between).clamp(max=1)
-        inside = torch.minimum(below, 1 - below)
-        above = torch.where(y > quantiles[:, -1], 1 / periods[1], inside)
-        return torch.where(y < quantiles[:, 0], 1 / periods[0], above)
+            return abs(2 * self.levels[0] - 1) + torch.zeros_like(error[:, 0])
+        over, next_over = error[:, :-1], error[:, 1:]
+        width = (over - next_over).clamp(min=_MIN_WIDTH)
+        between = torch.matmul((over / width).clamp(0, 1), self.mass)[:, 0]
+        return (between + (2 * self.levels[0] - 1)).abs()

@@ -94,14 +94,11 @@ class RunCalibration(nn.Module):
             tracker.columns(judged, levels + 2), [each, tracker.num_anchors, tracker.num_anchors], dim=1
         )
         valid = tracker.are_valid(stamp, period, known)
-        by_step = (
+        by_step = tuple(
             part.reshape(-1, streams, each)
-            for part in (
-                tracker.errors(forecasts, scale, y),
-                tracker.for_each_level(valid),
-            )
+            for part in (tracker.errors(forecasts, scale, y), tracker.for_each_level(valid))
         )
-        (offsets,), (after_each,) = scan(OFFSETS, self.learning, (tracks.offsets.reshape(-1, each),), tuple(by_step))
+        (offsets,), (after_each,) = scan(OFFSETS, self.learning, (tracks.offsets.reshape(-1, each),), by_step)
         corrections = calibrate * after_each.reshape(-1, levels, tracker.num_anchors)
 
         published = tracker.quantiles(tracker.correct(own, corrections, at_anchors=True))

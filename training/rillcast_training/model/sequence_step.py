@@ -29,7 +29,7 @@ from rillcast_training.model.periods import periods_of
 from rillcast_training.model.recurrence import scan
 from rillcast_training.model.rows import Rows, StepOutputs
 from rillcast_training.model.sequence_calibration import RunCalibration
-from rillcast_training.model.tails import TailModel
+from rillcast_training.model.tails import TailModel, miss_of, outside
 
 CELLS: Final = "cells"
 TAILS: Final = "tails"
@@ -113,17 +113,19 @@ class SequenceStep(nn.Module):
         season_ago = config.context - config.seasons[0]  # in the window before the event
         naive = torch.cat([rows.lags[:, season_ago].unsqueeze(0), by_time(lags[:, season_ago])[:-1]]).reshape(-1)
         resolved = calibrated.resolved
-        miss = by_time(forecaster.miss(value, resolved.published).t())
-        (tails,), (return_periods,) = scan(TAILS, self.tails, (rows.tails,), (miss, by_time(resolved.valid[:, :1])))
-        return_periods = return_periods.reshape(-1, 2).t()
+        ends = forecaster.ends(resolved.published)
+        miss = miss_of(value, ends)
+        of_tails = by_time(miss.t()), by_time(resolved.valid[:, :1])
+        (tails,), (return_periods,) = scan(TAILS, self.tails, (rows.tails,), of_tails)
+        beyond = outside(miss, return_periods.reshape(-1, 2).t())
         score, anomaly = forecaster.forecast_scores(
-            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=naive, periods=return_periods
+            value, resolved.published, view.scale.squeeze(1), resolved.valid, naive=naive, outside=beyond
         )
         status = torch.where(count < config.context, int(Status.WARMING_UP), int(Status.OK)).to(torch.int8)
 
         alarms, alarm = rows.alarms, None
         if self.alarms is not None and alarms is not None:
-            judged = judge(value, forecaster.ends(resolved.published), return_periods, resolved.valid[:, 0])
+            judged = judge(value, ends[1], beyond, resolved.valid[:, 0])
             interval = forecaster.usual_interval(ds) if alarm_interval is None else alarm_interval
             (alarms,), (alarm,) = scan(ALARMS, self.alarms, (alarms,), (by_time(torch.stack(judged, 1)),), (interval,))
             alarm = alarm.reshape(-1, alarm.shape[-1])

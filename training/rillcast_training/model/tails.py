@@ -89,7 +89,7 @@ class TailModel(nn.Module):
         knots, usual, ratio = self._ratios(state, miss)
         over = ratio > 1
         of_knots = torch.where(over, torch.minimum(ratio * ratio, self.room) * self.periods, 0.0)
-        # Not `amax`: on CUDA, ONNX Runtime reduces with cuDNN, which a network's bundle does not need otherwise.
+        # Not `amax`: on CUDA, ONNX Runtime reduces with cuDNN, within a loop in any case.
         beyond = torch.maximum(torch.maximum(of_knots[:, 0], of_knots[:, 1]), of_knots[:, 2])
         near = self.nearest + self.rise * ratio[:, 0].clamp(max=1)
         moved = (knots * torch.where(over, self.grows, self.shrinks)).clamp(min=_LEAST_KNOT)
@@ -106,28 +106,34 @@ class TailModel(nn.Module):
         return knots, usual, distance.unsqueeze(1) / knots
 
 
-def miss_of(y: Tensor, low: Tensor, middle: Tensor, high: Tensor) -> Tensor:
+def miss_of(y: Tensor, ends: Tensor) -> Tensor:
     """Return `[4, B]`: how far observations lie below the lowest and above the highest quantile, width, distance.
 
     Args:
         y: `[B]` observations.
-        low: `[B]` the lowest quantile of their forecasts.
-        middle: `[B]` the middle one.
-        high: `[B]` the highest one.
+        ends: `[3, B]` the lowest, middle and highest quantile of their forecasts.
     """
+    y = y.unsqueeze(0)
+    low, middle, high = torch.split(ends, 1)
     width = (high - low) + _ROUNDING * middle.abs() + _TINY
-    return torch.stack([low - y, y - high, width, (y - middle).abs()])
+    return torch.cat([low - y, y - high, width, (y - middle).abs()])
 
 
-def beyond(y: Tensor, low: Tensor, high: Tensor, periods: Tensor, valid: Tensor) -> Tensor:
+def outside(miss: Tensor, periods: Tensor) -> Tensor:
+    """Return `[B]`, the return period beyond the outermost quantile of an observation's side; 0 = it lies within them.
+
+    Args:
+        miss: `[4, B]`, `miss_of`.
+        periods: `[2, B]` return periods below and above, of `TailModel`.
+    """
+    return torch.where(miss[:2] > 0, periods, 0.0).sum(dim=0)
+
+
+def of_both_sides(outside: Tensor, valid: Tensor) -> Tensor:
     """Return `[B]`, the return period of an observation on either side; 0 = it lies within the quantiles.
 
     Args:
-        y: `[B]` observations.
-        low: `[B]` the lowest quantile of their forecasts.
-        high: `[B]` the highest one.
-        periods: `[2, B]` return periods below and above, of `TailModel`.
+        outside: `[B]`, see there.
         valid: `[B]` bool, whether there are an observation and a forecast of it.
     """
-    one_sided = torch.where(y < low, periods[0], torch.where(y > high, periods[1], 0.0))
-    return torch.where(valid, one_sided / 2, 0.0)
+    return torch.where(valid, outside / 2, 0.0)

@@ -8,7 +8,7 @@ from rillcast.engine.overdue import page_columns
 from rillcast_training.model.alarms import WIDTH
 from rillcast_training.model.forecaster import Forecaster
 from rillcast_training.model.network_alarms import Judged, NetworkAlarms
-from rillcast_training.model.tails import beyond
+from rillcast_training.model.tails import miss_of, of_both_sides, outside
 from tests.support.alarms_oracle import AlarmsOracle
 from tests.support.forecasters import HOUR_MS, random_forecaster, small_config
 
@@ -73,6 +73,6 @@ def test_a_network_without_alarms_has_no_state_of_them() -> None:
 
 
 def test_the_tail_of_an_observation_counts_both_sides() -> None:
-    y, low, high = torch.tensor([0.0, 5.0, 9.0, 9.0]), torch.full((4,), 1.0), torch.full((4,), 8.0)
+    y, ends = torch.tensor([0.0, 5.0, 9.0, 9.0]), torch.tensor([[1.0], [4.0], [8.0]]).expand(3, 4)
     periods, valid = torch.tensor([[20.0], [40.0]]).expand(2, 4), torch.tensor([True, True, True, False])
-    assert beyond(y, low, high, periods, valid).tolist() == [10, 0, 20, 0]
+    assert of_both_sides(outside(miss_of(y, ends), periods), valid).tolist() == [10, 0, 20, 0]

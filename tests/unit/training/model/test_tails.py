@@ -17,8 +17,8 @@ def judged(y: AnyArray, forecast: AnyArray, levels: tuple[float, ...] = LEVELS) 
     model = TailModel(levels)
     state, tails = torch.zeros(WIDTH, y.shape[1]), []
     for now, quantiles in zip(torch.from_numpy(y.astype(np.float32)), forecast.astype(np.float32), strict=True):
-        low, middle, high = (torch.full_like(now, float(q)) for q in quantiles)
-        state, periods = model(state, miss_of(now, low, middle, high), now.isfinite())
+        ends = torch.stack([torch.full_like(now, float(q)) for q in quantiles])
+        state, periods = model(state, miss_of(now, ends), now.isfinite())
         tails.append(1 / periods.numpy())
     return np.stack(tails), state.numpy()
 
@@ -85,9 +85,9 @@ def test_an_anomaly_is_never_exactly_nothing_or_certain() -> None:
     scores = ForecastScores(LEVELS, (1,))
     quantiles = torch.tensor([[-1.0, 0, 1]]).repeat(4, 1)
     y = torch.tensor([0.0, 0.5, -1e30, 1e30])
-    periods = torch.tensor([[10.0, 10, 1e7, 10], [10, 10, 10, 1e7]])
+    outside = torch.tensor([0.0, 0, 1e7, 1e7])
     one = torch.ones(4)
-    _, anomaly = scores(y, quantiles, one, one.unsqueeze(1) > 0, one, periods)
+    _, anomaly = scores(y, quantiles, one, one.unsqueeze(1) > 0, one, outside)
     assert anomaly.tolist() == pytest.approx([1e-7, 0.4, 1 - 2e-7, 1 - 2e-7], abs=1e-7)
     assert float(anomaly.min()) > 0
     assert float(anomaly.max()) < 1

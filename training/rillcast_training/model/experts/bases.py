@@ -15,7 +15,7 @@ Shapes: `[A, ..., B]`, anchors and batch; `[H, ..., B]`, periods ahead.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -31,6 +31,22 @@ _COMPANIONS: Final = {"naive_drift0": "naive0", "phase_anomaly0": "phase0"}
 _PLAIN: Final = {"holt": "holt", "drift": "last", "median": "median"}
 _FACTOR: Final = {"holt": "trend", "drift": "drift", "naive_drift0": "season_drift", "phase_anomaly0": "phase_anomaly"}
 """The figure that grows with the horizon, or is added to a season's value."""
+
+
+class Noted(NamedTuple):
+    """Figures of the periods when something was said.
+
+    Attributes:
+        all: `[A, n, B]` of `NOTE`, and the distances from the bases.
+        last: `[A, 1, B]` newest value.
+        level: `[A, 1, B]`.
+        slow: `[A, 1, B]` slow level.
+    """
+
+    all: Tensor
+    last: Tensor
+    level: Tensor
+    slow: Tensor
 
 
 class Bases(nn.Module):
@@ -54,13 +70,15 @@ class Bases(nn.Module):
     ahead_factors: Tensor
     shape_rows: Tensor
     idle_table: Tensor
+    members: Tensor
+    is_member: Tensor
 
     def __init__(self, config: ExpertsConfig, places: list[SeasonPlaces]) -> None:
         super().__init__()
         self.config, self.seasons = config, len(places)
         self.names = tuple(dict.fromkeys(base for base, _ in config.experts))
         self.away = away_from(config)
-        self.sizes = [sum(base == one for one, _ in config.experts) for base in self.names]
+        self.rows = self._rows()
         d = config.constants.damping
         anchors = torch.tensor(config.anchors, dtype=torch.float64).unsqueeze(1)
         idle = torch.arange(LONGEST_IDLE + 1, dtype=torch.float64)
@@ -82,22 +100,34 @@ class Bases(nn.Module):
             "idle_table": idle_table.float(),
             **self._said_tables(places),
             **self._ahead_tables(),
+            **self._member_tables(),
         }
         for name, table in tables.items():
             self.register_buffer(name, table, persistent=False)
 
     def rows_of_experts(self) -> Tensor:
         """Return `[K, R]`: which experts have which of the rows that `shapes` returns."""
-        present = set(self.names)
-        rows = [
-            {base, *_with(base)}
-            for number in range(self.seasons)
-            for base in (f"{kind}{number}" for kind in _OF_SEASON)
-            if present & {base, *_with(base)}
+        return torch.tensor([[float(base in row) for row in self.rows.values()] for base, _ in self.config.experts])
+
+    def _rows(self) -> dict[str, set[str]]:
+        """Return the bases that have each of the rows that `shapes` returns."""
+        named = [*(f"{kind}{number}" for number in range(self.seasons) for kind in _OF_SEASON), "double"]
+        rows = {row: {row, *_with(row)} & set(self.names) for row in named}
+        return {row: bases for row, bases in rows.items() if bases}
+
+    def _member_tables(self) -> dict[str, Tensor]:
+        """Return the experts of each row, as many for all, and which of them count."""
+        experts = [
+            [k for k, (base, _) in enumerate(self.config.experts) if base in bases] for bases in self.rows.values()
         ]
-        if "double" in present:
-            rows.append({"double"})
-        return torch.tensor([[float(base in row) for row in rows] for base, _ in self.config.experts])
+        most = max(map(len, experts), default=0)
+        filled = [own + [own[0]] * (most - len(own)) for own in experts]
+        is_one = [[1.0] * len(own) + [0.0] * (most - len(own)) for own in experts]
+        shape = (len(experts), most)
+        return {
+            "members": torch.tensor(filled, dtype=torch.int64).reshape(shape),
+            "is_member": torch.tensor(is_one).reshape(-1, 1),
+        }
 
     def _said_tables(self, places: list[SeasonPlaces]) -> dict[str, Tensor]:
         """Return which rows of which array `said` takes."""
@@ -176,9 +206,9 @@ class Bases(nn.Module):
             mean, older = entry[1:2], one.columns.width_column
             for visit in range(1, one.season.kept):
                 newest = entry[:1] if visit == 1 else entry[older + visit - 1 : older + visit]
-                age = (ages[number : number + 1] - visit + 1).clamp(min=2)
-                rate = (torch.ones(1) / age).clamp(min=self.config.constants.phase)
-                mean = (mean - rate * newest) / (1 - rate)
+                age = ages[number : number + 1]
+                age = (age if visit == 1 else age - (visit - 1)).clamp(2, 1 / self.config.constants.phase)
+                mean = (mean * age - newest) / (age - 1)
                 means.append(mean)
         return means
 
@@ -193,19 +223,19 @@ class Bases(nn.Module):
         """
         return (known_periods > self.needed) & torch.cat([on, known]) & due
 
-    def said(self, notes: Tensor, entries: Tensor, parts: Tensor | None, awake: Tensor) -> Tensor:
+    def said(self, noted: Noted, entries: Tensor, parts: Tensor | None, awake: Tensor, awake_season: Tensor) -> Tensor:
         """Return what every expert said of this period at each anchor, `[A, K, B]`.
 
         Args:
-            notes: `[A, n, B]` figures of the periods when it was said.
+            noted: Of the periods when it was said.
             entries: `[n, B]` own entries of the seasons before they learn it, then `means_before`.
             parts: `[1, B]` sum of the seasons' parts of it.
             awake: `[A, G, B]`, `awake_then`.
+            awake_season: `[A, 1, B]`, that of the first season.
         """
-        stamp_last, level, slow, _ = torch.split(notes, [2, 1, 1, notes.shape[1] - 4], dim=1)
-        last = stamp_last[:, 1:]
+        notes, last, level, slow = noted
         of_seasons = torch.where(awake[:, self.then_groups], entries[self.then_rows], last)
-        changes = torch.where(awake[:, 1:2], notes[:, self.change_rows], 0.0)  # that of a value which is not there is 0
+        changes = torch.where(awake_season, notes[:, self.change_rows], 0.0)  # that of a value which is not there is 0
         figures = [notes, of_seasons, last - level, changes, *([] if parts is None else [slow + parts])]
         rows = torch.cat(figures, dim=1)
         return rows[:, self.said_rows] + self.factor * rows[:, self.said_factors]
@@ -250,14 +280,6 @@ class Bases(nn.Module):
         known = torch.cat([views[0].width > 0, *(view.known for view in views)], dim=1)
         return known[self.anchors_ahead] & (count > 0)
 
-    def by_base(self, weights: Tensor) -> dict[str, Tensor]:
-        """Return the sums of the weights of each base's experts, `[A, 1, B]` each."""
-        parts = torch.split(weights, self.sizes, dim=1)
-        return {
-            name: part if size == 1 else part.sum(dim=1, keepdim=True)
-            for name, part, size in zip(self.names, parts, self.sizes, strict=True)
-        }
-
     def without_shape(self, levels: Tensor, value: Tensor, away: Tensor, idle: Tensor) -> Tensor:
         """Return the part of every expert's forecast that needs no place of a season, `[A, K, B]`.
 
@@ -291,23 +313,25 @@ class Bases(nn.Module):
         return short + long
 
     def shapes(self, weights: Tensor, views: list[SeasonView]) -> tuple[list[Tensor], list[Tensor]]:
-        """Return what the seasons say of the H periods, `[H, n, B]` each, and the weights `[A, 1, B]` of each row."""
-        by_base = self.by_base(weights)
-        shares, shaped = [], []
+        """Return what the seasons say of the H periods, `[H, n, B]` each, and the weights of their rows, `[A, R, B]`.
+
+        Args:
+            weights: `[A, K, B]` of the experts.
+            views: What the seasons say.
+        """
+        shaped = []
         for number, view in enumerate(views):
-            for row, kind in enumerate(_OF_SEASON):
-                base = f"{kind}{number}"
-                weight = [by_base[name] for name in (base, *_with(base)) if name in by_base]
-                if weight:
-                    shares.append(weight[0] if len(weight) == 1 else weight[0] + weight[1])
-                    shaped.append(view.values[:, row : row + 1])
-            whole = [f"{kind}{number}" in by_base for kind in _OF_SEASON]
-            if all(whole):
-                shaped[-2:] = [view.values]
-        if "double" in by_base:
-            shares.append(by_base["double"])
+            rows = [row for row, kind in enumerate(_OF_SEASON) if f"{kind}{number}" in self.rows]
+            if len(rows) == len(_OF_SEASON):
+                shaped.append(view.values)
+            else:
+                shaped += [view.values[:, row : row + 1] for row in rows]
+        if "double" in self.rows:
             shaped.append(self.parts_ahead(views))
-        return shaped, shares
+        if not shaped:
+            return [], []
+        members = weights[:, self.members.flatten()] * self.is_member
+        return shaped, [members.reshape(weights.shape[0], *self.members.shape, -1).sum(dim=2)]
 
 
 def _with(base: str) -> list[str]:

@@ -60,31 +60,35 @@ class ValueBounds(nn.Module):
 
     levels: Tensor
     least_count: Tensor
+    low: Tensor
+    high: Tensor
+    kept: Tensor
 
     def __init__(self, levels: tuple[float, ...]) -> None:
         super().__init__()
         column = torch.tensor(levels).unsqueeze(1)
         self.register_buffer("levels", column, persistent=False)
         self.register_buffer("least_count", 1 / column - 2, persistent=False)
+        self.register_buffer("low", torch.tensor([[1.0], [0.0]]), persistent=False)
+        self.register_buffer("high", torch.tensor([[0.0], [1.0]]), persistent=False)
+        kept = torch.tensor([[_FORGET]] * 4 + [[1 - _MEAN_RATE]])
+        self.register_buffer("kept", kept, persistent=False)
 
-    def learn(self, state: Tensor, y: Tensor, on: Tensor, point: Tensor, valid: Tensor) -> Tensor:
+    def learn(self, state: Tensor, y: Tensor, point: Tensor, valid: Tensor) -> Tensor:
         """Take in a value of each stream.
 
         Args:
             state: `[7, B]`.
-            y: `[1, B]` observation.
-            on: `[1, B]` bool, whether there is one.
+            y: `[1, B]` observation; 0 where there is none.
             point: `[1, B]` what was forecast for it in the period before, in any unit of the stream.
             valid: `[1, B]` bool, whether something was, and there is an observation.
         """
-        seen, mean, extremes = torch.split(state, [4, 1, 2])
-        zero, high = y == 0, point > mean
-        low = ~high
-        counted = torch.cat([zero & low, zero & high, low, high]).to(torch.float32)
-        moved = torch.cat([_FORGET * seen + counted, mean + _MEAN_RATE * (point - mean)])
-        value = torch.where(on, y, 0.0)
-        extremes = torch.minimum(extremes, torch.cat([value, -(value - value.round()).abs()]))
-        return torch.cat([torch.where(valid, moved, state[:5]), extremes])
+        seen, extremes = torch.split(state, [5, 2])
+        side = torch.where(point > seen[4:], self.high, self.low)
+        zero = torch.where(y == 0, side, 0.0)
+        moved = self.kept * seen + torch.cat([zero, side, _MEAN_RATE * point])
+        extremes = torch.minimum(extremes, torch.cat([y, -(y - y.round()).abs()]))
+        return torch.cat([torch.where(valid, moved, seen), extremes])
 
     def forward(self, state: Tensor, count: Tensor, bounds: Tensor | float) -> Bounds:
         """Return what the quantiles keep to.
@@ -98,8 +102,9 @@ class ValueBounds(nn.Module):
         share = zeros.sum(dim=0, keepdim=True) / (numbers.sum(dim=0, keepdim=True) + _PRIOR)
         shares = (zeros + _POOLED * share) / (numbers + _POOLED)
         share = torch.minimum(shares[:1], shares[1:])
-        never = (lowest >= 0) & (bounds > torch.zeros(1))
-        known = never & (count > _FEW)
-        zero, whole = known & (self.levels <= share), known & (fraction >= 0)
-        held = zero | (never & (count > self.least_count))
+        never = lowest >= 1 - bounds  # it is never above zero
+        count = torch.where(never, count, -1.0)
+        known = count > _FEW
+        zero, whole = self.levels <= torch.where(known, share, -1.0), known & (fraction >= 0)
+        held = zero | (count > self.least_count)
         return Bounds(zero, torch.where(held, 0.0, _LEAST), whole)

@@ -10,10 +10,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from rillcast.bundle.bundle import Status
 from rillcast.bundle.frequency import parse
-from rillcast_training.model.experts.layout import turned
 from rillcast_training.model.periods import periods_of
+from rillcast_training.model.status import status_of
 
 
 class Time(NamedTuple):
@@ -24,8 +23,8 @@ class Time(NamedTuple):
         known: Periods since the stream's first value, that one included; 0 = no value yet.
         newest_value: Period of the newest value, this event's included.
         value_before: Period of the newest value before.
-        on: Whether the event advances its stream with a value.
-        new: Whether that is the stream's first one.
+        advances: Whether the event advances its stream.
+        on: Whether it does so with a value.
         had: Whether the stream had a value before.
         passed: Periods since the event before; 0 = it does not advance, or the stream is new.
     """
@@ -34,8 +33,8 @@ class Time(NamedTuple):
     known: Tensor
     newest_value: Tensor
     value_before: Tensor
+    advances: Tensor
     on: Tensor
-    new: Tensor
     had: Tensor
     passed: Tensor
 
@@ -51,26 +50,21 @@ def read(ds: Tensor, observed: Tensor, clock: Tensor, freq: str, context: int) -
         context: Slots until a stream counts as warm.
     """
     period = periods_of(ds, parse(freq)).unsqueeze(0)
-    newest, age, before = torch.split(turned(clock, 3), 1, dim=0)
+    newest, age, before = (part.reshape(1, -1) for part in torch.split(clock, 1, dim=1))
     gap = torch.where(age > 0, period - newest, 1)
     advances = gap > 0
     on = advances & observed
-    known = (age - 1).clamp(min=0)
-    had = known > 0
-    passed = gap.clamp(min=0)
-    known = torch.where(had, known + passed, on.to(torch.int64))
-    status = torch.where(observed, int(Status.OK), int(Status.MISSING))
-    status = torch.where(gap > 1, int(Status.GAP), status)
-    status = torch.where(known < context, int(Status.WARMING_UP), status)
-    status = torch.where(advances, status, torch.where(gap < 0, int(Status.LATE), int(Status.DUPLICATE)))
+    had = age > 1
+    passed = torch.where(advances, gap, 0)
+    age = torch.where(had, age + passed, torch.where(on, 2, 1))
     time = Time(
         period=torch.where(advances, period, newest),
-        known=known,
+        known=age - 1,
         newest_value=torch.where(on, period, before),
         value_before=before,
+        advances=advances,
         on=on,
-        new=on & ~had,
         had=had,
         passed=passed,
     )
-    return time, status[0].to(torch.int8)
+    return time, status_of(observed[0], gap[0], (age <= context)[0])

@@ -57,7 +57,6 @@ from rillcast_training.model.experts.network import (
 from rillcast_training.model.experts.scoring import Judgement, Said
 from rillcast_training.model.experts.season_entries import SeasonEntries, Visit
 from rillcast_training.model.experts.seasons import SeasonMemory, SeasonView
-from rillcast_training.model.experts.weights import Errors
 from rillcast_training.model.features import MAX_ABS_Y
 
 _TINY: Final = 1e-20
@@ -102,7 +101,7 @@ class _Event(NamedTuple):
 
     Attributes:
         f: Figures of the streams after it.
-        y: `[1, B]` observation.
+        y: `[1, B]` observation; 0 where there is none.
         naive: `[1, B]` value a season ago, less the offset.
         missed: `[A, 1, B]` what the mixture had missed it by, in widths; 0 where nothing was due.
         time: When it is.
@@ -257,7 +256,7 @@ class ExpertForecaster(nn.Module):
         mixture = self._mixture(event.f, event.views, event.time)
         seen, f = self._seen(event.f, event.views, mixture), event.f
         at = self.trained
-        point, width = self._points(f, event.views, mixture, mixture.weights)
+        point, width, _ = self._points(f, event.views, mixture, mixture.weights, [])
         shaped, _ = self.bases.shapes(mixture.weights, event.views)
         places = torch.cat(shaped, dim=1)[at] if shaped else point[at][:, :0]
         unit = width[:1].clamp(min=_TINY)
@@ -280,18 +279,18 @@ class ExpertForecaster(nn.Module):
         observed = y.abs() <= MAX_ABS_Y  # False for NaN
         time, status = clock.read(ds, observed, rows.clock, self.config.freq, self.context)
         f = self.layout.core.unpack(rows.core)
-        f["offset"] = torch.where(time.new, y, f["offset"])
+        y = torch.where(time.on, y, 0.0)
+        f["offset"] = torch.where(time.had, f["offset"], y)
         value = torch.where(time.on, y - f["offset"], f["last"])
 
         seasons = self._read(rows.seasons, row, time)
         phase = self.layout.pending.phase(time.period)
         notes = self.layout.pending.read(rows.pending, row, phase)
         learnt = self.learning(f, y, value, time, notes, seasons)
-        cycles = (time.known - self.config.seasons[0]).clamp(min=1).to(torch.float32)
+        cycles = (time.known - self.config.seasons[0]).to(torch.float32).clamp(min=1)
         own = seasons.own[0]
         f["levels"] = self.levels(
-            f["levels"], value, f["last"], f["offset"], f["count"], cycles, own[:1], own[1:2], time.on,
-            seasons.known[:1],
+            f["levels"], y, value, f["last"], f["count"], cycles, own[:2], time.on, seasons.known[:1],
         )  # fmt: skip
         f["count"] = f["count"] + time.on.to(torch.float32)
         f["last"] = value
@@ -312,7 +311,7 @@ class ExpertForecaster(nn.Module):
         pending = self.layout.pending.write(
             rows.pending, event.row, event.phase, time.newest_value == time.period, note
         )
-        following = torch.cat([time.period, time.known + 1, time.newest_value]).t()
+        following = torch.cat([part.reshape(-1, 1) for part in (time.period, time.known + 1, time.newest_value)], dim=1)
         return ExpertRows(following, self.layout.core.pack(f), tuple(event.tables), pending)
 
     # The seasons' memories.
@@ -330,7 +329,7 @@ class ExpertForecaster(nn.Module):
             places.append(place)
             bins.append((at, written))
         known = torch.cat([e[m.columns.width_column :][:1] for e, m in zip(own, self._memories, strict=True)]) > 0
-        cycles = torch.div((time.known - 1).clamp(min=0), self.periods, rounding_mode="trunc").to(torch.float32)
+        cycles = torch.div(time.known - 1, self.periods, rounding_mode="trunc").to(torch.float32).clamp(min=0)
         return SeasonsBefore(entries, own, old, places, bins, known, cycles)
 
     def _remember(
@@ -358,7 +357,7 @@ class ExpertForecaster(nn.Module):
                 f[f"visit{number}"] = visited
             if both and not number:
                 others[1] = entries[memory.places.first, 2:3]
-            views.append(memory.ahead(entries, time.period, value))
+            views.append(memory.ahead(entries, written[number], time.period, value))
             following.append(memory.places.write(table, seasons.at[number], written[number]))
         return views, following
 
@@ -375,7 +374,7 @@ class ExpertForecaster(nn.Module):
         """Return the sums over the visit of a bin, `[5, B]`: value, part, width, number of widths, number of values."""
         known = learnt.has_width.to(torch.float32)
         newest = torch.cat([value, part, learnt.width * known, known, time.on.to(torch.float32)])
-        return torch.where(time.on, torch.where(visit.on | time.new, newest, sums + newest), sums)
+        return torch.where(time.on, torch.where(visit.on, newest, sums + newest), sums)
 
     # The forecast.
 
@@ -383,8 +382,7 @@ class ExpertForecaster(nn.Module):
         """Weigh the experts and the units of width, and keep that for the day when the periods have come."""
         c, last, offset = self.config.constants, f["last"], f["offset"]
         sums = self.learning.sums(f["sums"])
-        plain, judged = torch.split(f["plain"], 1, dim=1)
-        errors = Errors(sums.error, sums.reference, plain, judged)
+        errors, judged = sums.errors, sums.errors.judged
         mean_size = f["levels"][1:2]
         size = self.widths.usual_size(last, offset, mean_size)
         plain_error = self.weights.scale(errors, c.prior * size, _LEAST_SCALE * mean_size)
@@ -393,7 +391,7 @@ class ExpertForecaster(nn.Module):
         weights = self.weights(relative, self.bases.awake_ahead(f["count"], views), f["count"])
         trusted = scale * (weights * relative).sum(dim=1, keepdim=True)
         ratio, share = self.widths.ratios(sums.misses, trusted, size), self.widths.shares(sums.misses, judged)
-        f["anchors"] = torch.cat([f["sums"], f["plain"], weights, ratio, share], dim=1)
+        f["anchors"] = torch.cat([f["sums"], weights, ratio, share], dim=1)
         idle = (time.period - time.newest_value).clamp(0, LONGEST_IDLE)[0]
         without_shape = self.bases.without_shape(f["levels"], last, f["away"], idle)
         return _Mixture(weights, without_shape, plain_error[0], scale, trusted, judged, sums, ratio, share)
@@ -423,7 +421,7 @@ class ExpertForecaster(nn.Module):
         bounds: Tensor | float, said: Advice | None,
     ) -> Tensor:  # fmt: skip
         """Return the quantiles of the H periods that follow, `[H, Q, B]`."""
-        weights, (misses, told) = mixture.weights, mixture.sums[2:]
+        weights, (_, misses, told) = mixture.weights, mixture.sums
         if said is None or told is None:
             quantiles = self.widths.quantiles(misses, calibrate)
         else:
@@ -431,24 +429,35 @@ class ExpertForecaster(nn.Module):
             weights = weights + trust * said.shares
             own = self.widths.quantiles(misses._replace(quantile=told.quantile), calibrate)
             quantiles = trust * said.offset + torch.exp(trust * said.correction.factor) * own
-        point, spread = self._points(f, views, mixture, weights)
         kept = self.learning.bounds(f["bounds"], f["count"], bounds)
-        forecast: Tensor = kept.keep(point + spread * self._lines(kept.at_anchors(quantiles)))
+        point, spread, lines = self._points(f, views, mixture, weights, [kept.at_anchors(quantiles)])
+        forecast: Tensor = kept.keep(point + spread * lines)
         return forecast
 
-    def _points(self, f: Figures, views: list[SeasonView], mixture: _Mixture, weights: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the middle of the H periods that follow by some weights, and its width, `[H, 1, B]`."""
+    def _points(
+        self, f: Figures, views: list[SeasonView], mixture: _Mixture, weights: Tensor, others: list[Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the middle of the H periods that follow by some weights, its width, and other figures.
+
+        Args:
+            f: Figures of the streams.
+            views: What the seasons say.
+            mixture: Units and errors.
+            weights: `[A, K, B]` of the experts.
+            others: `[A, n, B]`, at most one, to be taken on lines between the anchors.
+        """
         offset, mean_size = f["offset"], f["levels"][1:2]
         rest = (weights * mixture.without_shape).sum(dim=1, keepdim=True)
         shaped, shares = self.bases.shapes(weights, views)
         widths = self.widths.at_anchors(mixture.ratio, mixture.share)
-        lines = self._lines(torch.cat([rest, widths, *shares], dim=1))
-        point, *parts, weight = torch.split(lines, [1, 1, 1, 1, 1, len(shares)], dim=1)
+        count, more = len(self.bases.rows), sum(other.shape[1] for other in others)
+        lines = self._lines(torch.cat([rest, widths, *shares, *others], dim=1))
+        point, *parts, weight, lines = torch.split(lines, [1, 1, 1, 1, 1, count, more], dim=1)
         point = point + offset
         if shaped:
             point = point + (weight * torch.cat(shaped, dim=1)).sum(dim=1, keepdim=True)
         spread = self.widths.width(parts, point, mean_size, views[-1].width)
-        return point, spread
+        return point, spread, lines
 
     def _lines(self, at_anchors: Tensor) -> Tensor:
         """Return `[H, n, B]`, figures `[A, n, B]` on lines between the anchors.

@@ -23,6 +23,7 @@ from rillcast_training.model.experts.config import ExpertsConfig, Season
 from rillcast_training.model.experts.levels import LEVELS
 from rillcast_training.model.experts.widths import UNITS
 from rillcast_training.model.indexed_state import put, take
+from rillcast_training.model.periods import floor_div
 from rillcast_training.model.tails import WIDTH as TAILS
 
 STAMPS: Final = 1 << 22  # periods until stamps repeat; float32 knows all integers below 2^24
@@ -114,7 +115,7 @@ class SeasonPlaces(nn.Module):
         """Return the number of a bin's visit, counted from the epoch: it grows by one from bin to bin."""
         if self.season.exact:
             return period
-        return torch.div(period * self.season.bins, self.season.periods, rounding_mode="floor")
+        return floor_div(period * self.season.bins, self.season.periods)
 
     def bin_of(self, period: Tensor) -> Tensor:
         """Return the bin of a period."""

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from rillcast_training.model.experts.bases import Bases
+from rillcast_training.model.experts.bases import Bases, Noted
 from rillcast_training.model.experts.bounds import ValueBounds
 from rillcast_training.model.experts.clock import Time
 from rillcast_training.model.experts.config import ExpertsConfig
@@ -53,14 +53,12 @@ class Sums(NamedTuple):
     """Sums at the anchors.
 
     Attributes:
-        error: `[A, K, B]` of the experts' errors.
-        reference: `[A, G, B]` of what they are compared with.
+        errors: Of the experts.
         misses: Of the mixture's misses.
         told: Of the network's; None without one.
     """
 
-    error: Tensor
-    reference: Tensor
+    errors: Errors
     misses: Misses
     told: Told | None
 
@@ -100,11 +98,12 @@ class Learning(nn.Module):
         self.bounds, self.trust = ValueBounds(config.quantiles), Trust()
         groups, forget, levels = len(memories) + 1, config.constants.forget, len(config.quantiles)
         told = [] if config.network is None else [(2, forget), (levels, 1.0)]
-        shares = [(len(config.experts) + groups, forget), *self.widths.kept(), *told]
+        shares = [(len(config.experts) + groups, forget), *self.widths.kept(), *told, (2, forget)]
         self.count = sum(count for count, _ in shares)
-        self._sizes = [len(config.experts), groups, 2, 4, UNITS, levels, *(count for count, _ in told)]
+        self._sizes = [len(config.experts), groups, 2, 4, UNITS, levels, *(count for count, _ in told), 1, 1]
         # Of the masks: the groups that were awake, and then whether the miss counts for loss and quantile.
-        mask = [*group_of, *range(groups), *([0] * 6), *([groups] * (UNITS + levels + sum(count for count, _ in told)))]
+        of_losses = UNITS + levels + sum(count for count, _ in told)
+        mask = [*group_of, *range(groups), *([0] * 6), *([groups] * of_losses), 0, 0]
         self.register_buffer("mask", torch.tensor(mask), persistent=False)
         kept = torch.tensor([share for count, share in shares for _ in range(count)]).unsqueeze(1)
         self.register_buffer("kept", kept, persistent=False)
@@ -113,8 +112,9 @@ class Learning(nn.Module):
 
     def sums(self, sums: Tensor) -> Sums:
         """Split `[A, n, B]`."""
-        error, reference, missed, unit, loss, quantile, *told = torch.split(sums, self._sizes, dim=1)
-        return Sums(error, reference, Misses(missed, unit, loss, quantile), Told(*told) if told else None)
+        error, reference, missed, unit, loss, quantile, *told, plain, judged = torch.split(sums, self._sizes, dim=1)
+        misses = Misses(missed, unit, loss, quantile)
+        return Sums(Errors(error, reference, plain, judged), misses, Told(*told) if told else None)
 
     def forward(
         self, f: dict[str, Tensor], y: Tensor, value: Tensor, time: Time, notes: Tensor, seasons: SeasonsBefore
@@ -122,52 +122,55 @@ class Learning(nn.Module):
         """Learn from the forecasts of a period.
 
         Args:
-            f: Figures of the streams; `bounds`, `plain` and `sums` are set.
-            y: `[1, B]` observation.
+            f: Figures of the streams; `bounds` and `sums` are set.
+            y: `[1, B]` observation; 0 where there is none.
             value: `[1, B]` the same less the offset; the newest value where there is none.
             time: When the event is.
             notes: `[A, width, B]` what was noted at the periods whose forecasts are due.
             seasons: The memories before the event.
         """
-        sizes = [self.count, 1, 1, len(self.config.experts), UNITS, UNITS]
-        sums, plain, judged, weight, ratio, share = torch.split(f["anchors"], sizes, dim=1)
+        sizes = [self.count, len(self.config.experts), UNITS, UNITS]
+        sums, weight, ratio, share = torch.split(f["anchors"], sizes, dim=1)
         correction = None
         if self.config.network is not None:
             notes, noted = torch.split(notes, [self.layout.said_width, notes.shape[1] - self.layout.said_width], dim=1)
             correction = self._noted(noted)
-        distance = stamp(time.period, self.config.horizon) - notes[:, :1]
+        when, last, level, slow = torch.split(notes[:, :4], 1, dim=1)  # the first of `NOTE`
+        distance = stamp(time.period, self.config.horizon) - when
         due = (distance == self.bases.anchors) & time.on
         awake = self.bases.awake_then(due, time.known, time.on, seasons.known)
-        valid = awake[:, :1]
-        said = self._said(notes, seasons, awake)
+        valid, *awake_seasons = torch.split(awake, 1, dim=1)
+        said = self._said(Noted(notes, last, level, slow), seasons, awake, awake_seasons[0])
         point = (weight * said).sum(dim=1, keepdim=True)
-        f["bounds"] = self.bounds.learn(f["bounds"], y, time.on, point[0], valid[0])
+        f["bounds"] = self.bounds.learn(f["bounds"], y, point[0], valid[0])
         missed = (value - said).abs()
         before = self.sums(sums)
-        f["plain"], reference = self.weights.learn(Errors(sums, sums, plain, judged), missed, valid)
+        plain, reference = self.weights.learn(before.errors, missed)
+        judged, one = before.errors.judged, valid.to(torch.float32)
         miss = torch.where(valid, value - point, 0.0)
         size = self.widths.usual_size(point, f["offset"], f["levels"][1:2])
-        last = self._memories[-1].columns.width_column
-        phase = torch.where(seasons.known[-1:], seasons.own[-1][last : last + 1], 1.0)
+        column = self._memories[-1].columns.width_column
+        phase = torch.where(seasons.known[-1:], seasons.own[-1][column : column + 1], 1.0)
         learnt = self.widths.learn(before.misses, ratio, share, judged, size, miss, valid, phase)
         more = []
         if correction is not None:
             assert before.told is not None  # there is a network
             more = self._of_network(before.told, correction, learnt.relative, judged)
-        added = torch.cat([missed, *([reference] * (len(self._memories) + 1)), *learnt.added, *more], dim=1)
+        references = [reference] * (len(self._memories) + 1)
+        added = torch.cat([missed, *references, *learnt.added, *more, plain, one], dim=1)
         mask = torch.cat([awake, learnt.good], dim=1)[:, self.mask]
         f["sums"] = torch.where(mask, self.kept * sums + added, sums)
-        width, has_width = self._relative(miss, ratio[:, :1], valid)
+        width, has_width = self._relative(miss, learnt.trusted, valid)
         return Learnt(width, has_width, torch.where(learnt.good, learnt.relative, 0.0))
 
-    def _said(self, notes: Tensor, seasons: SeasonsBefore, awake: Tensor) -> Tensor:
+    def _said(self, noted: Noted, seasons: SeasonsBefore, awake: Tensor, awake_season: Tensor) -> Tensor:
         """Return what every expert had said, `[A, K, B]`."""
         earlier = self.bases.means_before(seasons.own, self.layout.seasons, seasons.ages)
         parts = None
         if len(self._memories) == 2:
             short, long = (memory.part(one) for memory, one in zip(self._memories, seasons.entries, strict=True))
             parts = short + long
-        return self.bases.said(notes, torch.cat([*seasons.own, *earlier]), parts, awake)
+        return self.bases.said(noted, torch.cat([*seasons.own, *earlier]), parts, awake, awake_season)
 
     def _of_network(self, told: Told, correction: Correction, relative: Tensor, judged: Tensor) -> list[Tensor]:
         """Return what a miss of the mixture, `[A, 1, B]` in widths, adds to `told`."""
@@ -178,10 +181,9 @@ class Learning(nn.Module):
 
     def _relative(self, miss: Tensor, trusted: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
         """Return the mean of the misses in units of what was trusted to be missed, and whether there is one."""
-        counts = valid & (trusted > 0)
+        counts = valid.to(torch.float32) * torch.sign(trusted)
         relative = (miss.abs() / trusted.clamp(min=1e-30)).clamp(max=_LARGEST_MISS)
-        relative = torch.where(counts, relative, 0.0).sum(dim=0)
-        number = counts.to(torch.float32).sum(dim=0)
+        relative, number = (relative * counts).sum(dim=0), counts.sum(dim=0)
         return relative / number.clamp(min=1), number > 0
 
     def _noted(self, noted: Tensor) -> Correction:

@@ -27,7 +27,8 @@ class Levels(nn.Module):
     """No parameters. Figures are `[10, B]`, in the order of `LEVELS`."""
 
     least: Tensor
-    age: Tensor
+    of_season: Tensor
+    gains: Tensor
     factor: Tensor
     start: Tensor
     mask: Tensor
@@ -36,12 +37,12 @@ class Levels(nn.Module):
         super().__init__()
         self.constants = c = constants
         least = {"phase_anomaly": c.anomaly}
-        ages = {"season_drift": 1}
         factor = {"size": _ONCE, "phase_anomaly": 0.0}
         start = {"spread": _NO_VALUE, "drift": _NO_VALUE, "season_drift": 0.0, "phase_anomaly": _ONCE}
         tables = {
             "least": torch.tensor([[least.get(name, getattr(c, name, 0.0))] for name in _RATES]),
-            "age": torch.tensor([ages.get(name, 0) for name in _RATES]),
+            "of_season": torch.tensor([[name == "season_drift"] for name in _RATES]),
+            "gains": torch.tensor([[c.holt], [c.trend * c.holt]]),
             "factor": torch.tensor([[factor.get(name, 1.0)] for name in _RATES]),
             "start": torch.tensor([[start.get(name, 1.0)] for name in _RATES]),
             "mask": torch.tensor([int(name in _OF_SEASON) for name in LEVELS]),
@@ -50,37 +51,36 @@ class Levels(nn.Module):
             self.register_buffer(name, table, persistent=False)
 
     def forward(
-        self, levels: Tensor, value: Tensor, last: Tensor, offset: Tensor, count: Tensor, cycles: Tensor,
-        newest: Tensor, mean: Tensor, on: Tensor, known: Tensor,
+        self, levels: Tensor, y: Tensor, value: Tensor, last: Tensor, count: Tensor, cycles: Tensor, before: Tensor,
+        on: Tensor, known: Tensor,
     ) -> Tensor:  # fmt: skip
         """Return the figures after a value.
 
         Args:
             levels: Figures before.
+            y: `[1, B]` value.
             value: `[1, B]`, minus the offset.
             last: `[1, B]` the value before.
-            offset: `[1, B]`.
             count: `[1, B]` number of values before.
             cycles: `[1, B]` periods for which the value a season ago can be known, at least 1.
-            newest: `[1, B]` value a season ago.
-            mean: `[1, B]` running mean of the phase before.
+            before: `[2, B]` value a season ago, and running mean of the phase before.
             on: `[1, B]` bool, whether there is a value.
             known: `[1, B]` bool, whether the phase has a value.
         """
         c = self.constants
         rated, median, holt, trend = torch.split(levels, [len(_RATES), 1, 1, 1])
         apart = value - median
-        targets = [apart.abs(), (value + offset).abs(), value, value, value - last, value - newest, value - mean]
-        ages = torch.cat([count, cycles])[self.age] * self.factor + self.start
-        rate = torch.maximum(torch.ones(1) / ages, self.least)
-        rated = rated + rate * (torch.cat(targets) - rated)
+        sizes, changes = torch.cat([apart, y]).abs(), value - torch.cat([last, before])
+        age = torch.where(self.of_season, cycles, count * self.factor + self.start)
+        rate = torch.maximum(torch.ones(1) / age, self.least)
+        rated = rated + rate * (torch.cat([sizes, value, value, changes]) - rated)
         limit = c.median * rated[:1]
         median = median + torch.maximum(torch.minimum(apart, limit), -limit)
         # A level with a trend that is damped: both follow from what the level missed by.
         damped = c.damping * trend
         level = holt + damped
-        missed = value - level
-        moved = torch.cat([rated, median, level + c.holt * missed, damped + (c.trend * c.holt) * missed])
+        followed = torch.cat([level, damped]) + self.gains * (value - level)
+        moved = torch.cat([rated, median, followed])
         return torch.where(torch.cat([on, on & known])[self.mask], moved, levels)
 
 

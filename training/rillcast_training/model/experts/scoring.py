@@ -17,7 +17,7 @@ from rillcast_training.model.experts.clock import Time
 from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.layout import stamp
 from rillcast_training.model.scores import ForecastScores
-from rillcast_training.model.tails import TailModel, beyond, miss_of
+from rillcast_training.model.tails import TailModel, miss_of, of_both_sides, outside
 
 _ABSOLUTE_FLOOR: Final = 1e-20
 
@@ -43,12 +43,15 @@ class Judgement(nn.Module):
 
     scored: Tensor
     scored_steps: Tensor
+    outermost: Tensor
 
     def __init__(self, config: ExpertsConfig, horizons: tuple[int, ...]) -> None:
         super().__init__()
-        self.horizon = config.horizon
+        self.horizon, self.scored_count = config.horizon, len(horizons)
         self.scores = ForecastScores(config.quantiles, horizons)
         self.tails = TailModel(config.quantiles)
+        outermost = torch.tensor([0, self.scores.middle, len(config.quantiles) - 1])
+        self.register_buffer("outermost", outermost, persistent=False)
         self.alarms = AlarmModel()
         self.register_buffer("scored", torch.tensor(horizons).unsqueeze(1), persistent=False)
         self.register_buffer("scored_steps", torch.tensor(horizons) - 1, persistent=False)
@@ -69,22 +72,25 @@ class Judgement(nn.Module):
         value, on = said.value[0], time.on[0]
         resolved = time.on & (now - kept[-1] == self.scored)
         first = resolved[0]
-        low, middle, high = kept[0, 0], kept[self.scores.middle, 0], kept[-2, 0]
-        f["tails"], periods = self.tails(f["tails"], miss_of(value, low, middle, high), first)
+        ends = kept[:, 0][self.outermost]
+        miss = miss_of(value, ends)
+        f["tails"], periods = self.tails(f["tails"], miss, first)
+        beyond = outside(miss, periods)
         published = kept[:-1].reshape(-1, kept.shape[2]).t()
         scale, naive = said.scale.clamp(min=_ABSOLUTE_FLOOR)[0], said.naive[0]
-        score, anomaly = self.scores(value, published, scale, resolved.t(), naive, periods)
-        new = torch.cat([said.quantiles[self.scored_steps].transpose(0, 1), (now + 0 * kept[-1]).unsqueeze(0)])
+        score, anomaly = self.scores(value, published, scale, resolved.t(), naive, beyond)
+        stamps = torch.cat([now] * self.scored_count).unsqueeze(0)
+        new = torch.cat([said.quantiles[self.scored_steps].transpose(0, 1), stamps])
         f["published"] = torch.where(torch.remainder(time.period, self.scored) == 0, new, kept)
-        passed, had = time.passed[0].clamp(max=LONGEST_SILENCE), time.had[0]
+        passed = torch.where(time.had, time.passed, 0).to(torch.float32).clamp(max=LONGEST_SILENCE)
         event = Observed(
             y=value,
-            expected=torch.where(first, middle, value),
+            expected=torch.where(first, ends[1], value),
             valid=first,
             has=on,
-            advances=on | (had & (passed > 0)),
-            passed=torch.where(had, passed, 0).to(torch.float32),
-            tail=beyond(value, low, high, periods, first),
+            advances=(time.advances & (time.known > 0))[0],
+            passed=passed[0],
+            tail=of_both_sides(beyond, first),
         )
         f["alarms"], alarm = self.alarms(f["alarms"], event, interval)
         return score, anomaly, alarm

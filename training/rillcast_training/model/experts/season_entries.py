@@ -79,7 +79,9 @@ class SeasonEntries(nn.Module):
         tables = {
             "old_rows": torch.tensor(old),
             "season_of": torch.tensor(season_of),
-            "width_rows": torch.tensor([row for row, one in zip(old, width, strict=True) if one]),
+            "width_rows": torch.tensor(
+                [[row for row, one in zip(old, width, strict=True) if one][n] for n in season_of]
+            ),
             "first": is_width.float(),
             "added_age": torch.where(is_width, float(_FIRST_WIDTH_AGE), 1.0),
             "least_rate": torch.tensor(least).unsqueeze(1),
@@ -104,19 +106,17 @@ class SeasonEntries(nn.Module):
         known = before[self.width_rows] > 0
         has = visits[0].has_width
         if self.both:
-            known, ages = known[self.season_of], ages[self.season_of]
+            ages = ages[self.season_of]
             has = has if self.exact else torch.cat([one.has_width for one in visits])[self.season_of]
         figures = torch.where(known, before[self.old_rows], self.first)
         rate = torch.maximum(torch.ones(1) / (ages + self.added_age), self.least_rate)
         rate = torch.where(known | self.is_width, rate, self.first_rate)
         rate = torch.where(has | self.no_width, rate, 0.0)
         targets = [figure for one in visits for figure in (one.value, one.width, one.part) if figure is not None]
-        sizes = [len(targets), self.late]
-        if sizes[1]:
-            (figures, late), (rate, late_rate) = torch.split(figures, sizes), torch.split(rate, sizes)
+        if self.late:
+            short = figures[2:3] + rate[2:3] * (targets[2] - figures[2:3])
+            targets.append(rest - short)
         moved = figures + rate * (torch.cat(targets) - figures)
-        if sizes[1]:
-            moved = torch.cat([moved, late + late_rate * (rest - moved[2:3] - late)])
         rows = list(torch.split(torch.maximum(moved, self.floor), 1))
         entries = []
         for number, (entry, visit, columns) in enumerate(zip(old, visits, self.columns, strict=True)):

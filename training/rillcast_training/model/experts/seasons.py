@@ -49,6 +49,7 @@ class SeasonMemory(nn.Module):
     steps: Tensor
     own_place: Tensor
     number_of_place: Tensor
+    following: Tensor
 
     def __init__(self, number: int, places: SeasonPlaces, horizon: int) -> None:
         super().__init__()
@@ -58,12 +59,15 @@ class SeasonMemory(nn.Module):
         self.register_buffer("steps", steps, persistent=False)
         number_of_place = torch.arange(places.taken).reshape(-1, 1, 1)
         self.register_buffer("number_of_place", number_of_place, persistent=False)
+        after = torch.arange(places.count) - torch.arange(places.count).unsqueeze(1)
+        following = ((after >= 0) & (after <= self.season.reach)).float()
+        self.register_buffer("following", following, persistent=False)
 
     def part(self, entries: Tensor) -> Tensor:
         """Return the part of the period's own bin as `ahead` has it, `[1, B]`; there are two seasons."""
         if self.number:
             total, number = self._smoothed(self.places.around(entries), 1)
-            return total / number.clamp(min=1)
+            return (total / number.clamp(min=1))[0]
         first = self.places.first
         assert self.columns.part is not None  # there are two seasons
         return entries[first, self.columns.part : self.columns.part + 1]
@@ -75,26 +79,33 @@ class SeasonMemory(nn.Module):
         distance = torch.remainder(written - own + self.places.first, self.season.bins)
         return torch.where(self.number_of_place == distance, entry.unsqueeze(0), entries)
 
-    def ahead(self, entries: Tensor, period: Tensor, last: Tensor) -> SeasonView:
-        """Return what the memory says of the periods after `period`, `[1, B]`, and of itself."""
-        entries = self.places.unrolled(entries)
-        return self._of_phases(entries, last) if self.season.exact else self._of_bins(entries, period, last)
+    def ahead(self, entries: Tensor, written: Tensor, period: Tensor, last: Tensor) -> SeasonView:
+        """Return what the memory says of the periods after `period`, `[1, B]`, and of itself.
 
-    def _of_phases(self, entries: Tensor, last: Tensor) -> SeasonView:
+        Args:
+            entries: After the event.
+            written: `[width, B]` the one that was written; of an exact season the period's own.
+            period: `[1, B]`.
+            last: `[1, B]` newest value.
+        """
+        entries = self.places.unrolled(entries)
+        return self._of_phases(entries, written, last) if self.season.exact else self._of_bins(entries, period, last)
+
+    def _of_phases(self, entries: Tensor, own: Tensor, last: Tensor) -> SeasonView:
         columns, until = self.columns, self.horizon + 1
         values, *part, width, _ = torch.split(entries[1:until], self._sizes(), dim=1)
         known = width > 0
-        smooth, part_now = part[0] if part else None, entries[0, 2:3] if part else None
+        smooth, part_now = part[0] if part else None, own[2:3] if part else None
         if self.number:
             total, number = self._smoothed(entries, until)
-            smooth = (total / number.clamp(min=1)).unsqueeze(1)
-            smooth, part_now = smooth[1:], smooth[0]
+            part_now, smooth = torch.split(total / number.clamp(min=1), [1, until - 1])
+            part_now = part_now[0]
         return SeasonView(
             values=torch.where(known, values, last),
             part=smooth,
             width=torch.where(known, width, 1.0),
             known=known,
-            values_now=entries[0, columns.values],
+            values_now=own[columns.values],
             part_now=part_now,
         )
 
@@ -105,7 +116,7 @@ class SeasonMemory(nn.Module):
         if self.number:
             total, number = self._smoothed(entries, self.places.count - self.season.reach)
             short = [figure[: self.places.count - self.season.reach] for figure in figures]
-            smooth = torch.stack([total / number.clamp(min=1), (number > 0).to(torch.float32)], dim=1)
+            smooth = torch.cat([total / number.clamp(min=1), number.clamp(max=1)], dim=1)
             figures = [short[0], smooth, *short[2:]]
         block = torch.cat(figures, dim=1)
         place, share = self._between(period)
@@ -135,21 +146,25 @@ class SeasonMemory(nn.Module):
         return [2, *([] if self.columns.part is None else [1]), 1, self.season.kept - 1]
 
     def _smoothed(self, entries: Tensor, count: int) -> tuple[Tensor, Tensor]:
-        """Return sums of the parts of each bin and those after it, `[count, B]`, and how many are known."""
+        """Return sums of the parts of each bin and those after it, `[count, 1, B]`, and how many are known."""
         entries, part = entries[: count + self.season.reach], self.columns.part
         assert part is not None  # there are two seasons
-        known = (entries[:, part + 1 : part + 2] > 0).to(torch.float32)
-        values = torch.cat([entries[:, part : part + 1], known], dim=1)
-        total = values[:count]
-        for shift in range(1, self.season.reach + 1):
-            total = total + values[shift : shift + count]
-        return total[:, 0], total[:, 1]
+        parts, widths = torch.split(entries[:, part : part + 2], 1, dim=1)
+        values = torch.cat([parts, torch.sign(widths)], dim=1)
+        if count == 1:
+            total = values.sum(dim=0, keepdim=True)
+        else:
+            total = torch.matmul(self.following[:count, : count + self.season.reach], values.flatten(1)).reshape(
+                count, 2, -1
+            )
+        total, number = torch.split(total, 1, dim=1)
+        return total, number
 
     def _between(self, period: Tensor) -> tuple[Tensor, Tensor]:
         """Return the place to the left of each period's position, `[H + 1, B]`, and how far the position is from it."""
         season = self.season
         phase = torch.remainder(period, season.periods)
-        own = torch.div(phase * season.bins, season.periods, rounding_mode="floor")
+        own = torch.div(phase * season.bins, season.periods, rounding_mode="trunc")  # of a number that is not negative
         start = (self.places.own - own).to(torch.float32)
         ratio = season.bins / season.periods
         position = (phase.to(torch.float32) + 0.5) * ratio - 0.5 + start + self.steps * ratio

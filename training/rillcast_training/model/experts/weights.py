@@ -121,20 +121,17 @@ class ExpertWeights(nn.Module):
         weight = torch.exp(exponent * ((smooth - best) / (smooth + best)) - asleep)
         return weight / weight.sum(dim=1, keepdim=True).clamp(min=_TINY)
 
-    def learn(self, errors: Errors, missed: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the sums `plain` and `judged` after a period has come, `[A, 2, B]`, and the new reference error.
+    def learn(self, errors: Errors, missed: Tensor) -> tuple[Tensor, Tensor]:
+        """Return what a period that has come adds to `plain`, and to `reference`, `[A, 1, B]` each.
 
         Args:
             errors: Errors before.
             missed: `[A, K, B]` absolute errors of what the experts said of it; of any value where they slept.
-            valid: `[A, 1, B]` bool, whether there was a forecast at all.
         """
         c = self.constants
         levels = missed[:, self.levels[0] : self.levels[-1] + 1].sum(dim=1, keepdim=True) / len(self.levels)
-        sums = torch.cat([errors.plain, errors.judged], dim=1)
-        sums = torch.where(valid, c.forget * sums + torch.cat([levels, valid.to(levels.dtype)], dim=1), sums)
-        plain, judged = torch.split(sums, 1, dim=1)
-        return sums, levels + c.reference * plain / judged.clamp(min=1e-9)
+        plain, judged = c.forget * errors.plain + levels, c.forget * errors.judged + 1
+        return levels, levels + c.reference * plain / judged
 
     def _each(self, of_groups: Tensor) -> Tensor:
         """Repeat a figure of the groups for their experts."""

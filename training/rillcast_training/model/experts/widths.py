@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.weights import power
+from rillcast_training.model.operators import ramp
 
 _LARGEST: Final = 6.0  # width in units of what the trusted experts missed by
 _TINY: Final = 1e-30
@@ -57,11 +58,13 @@ class Learnt(NamedTuple):
         added: What it adds to `Misses`.
         good: `[A, 1, B]` bool, whether it counts for loss and quantiles.
         relative: `[A, 1, B]` the miss in widths of the forecast; of any value where it does not count.
+        trusted: `[A, 1, B]` what the trusted experts were expected to miss by.
     """
 
     added: list[Tensor]
     good: Tensor
     relative: Tensor
+    trusted: Tensor
 
 
 class Widths(nn.Module):
@@ -131,7 +134,7 @@ class Widths(nn.Module):
         absolute = miss.abs()
         moved = self.moved(quantile, relative, judged)
         added = [absolute, absolute, valid.to(miss.dtype), unit, pinball, moved]
-        return Learnt(added, valid & (spread > 0), relative)
+        return Learnt(added, valid & (spread > 0), relative, trusted)
 
     def moved(self, quantile: Tensor, relative: Tensor, judged: Tensor) -> Tensor:
         """Return by how much a miss moves the quantiles, `[A, Q, B]`.
@@ -141,7 +144,7 @@ class Widths(nn.Module):
             relative: `[A, 1, B]` the miss, in widths.
             judged: `[A, 1, B]` number of misses before.
         """
-        covered = ((quantile - relative) * (1 / self.constants.ramp) + 0.5).clamp(0, 1)
+        covered = ramp(quantile - relative, 1 / self.constants.ramp)
         rate = torch.maximum(torch.full((1,), 0.5) / (judged + 10), self.slowest)
         return rate * (self.levels - covered)
 

@@ -13,19 +13,22 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import onnx
 import pytest
 
 from rillcast import cli
-from rillcast.bundle.bundle import Bundle
+from rillcast.bundle.bundle import METADATA_KEY, Bundle
 from rillcast.bundle.registry.model_registry import ModelRegistry
 from rillcast.codecs.forecasts.reader import decode_forecast
 from rillcast.engine.late.retained import AllowedLateness
+from rillcast.errors import BundleError, StateError
 from rillcast.settings import Settings
 from rillcast.settings.deprecated import RENAMED
 from rillcast.stores.connect import open_store
 from rillcast.transports.base import Channel
 from tests.support import releases
 from tests.support.memory import Log
+from tests.support.paths import ROOT
 from tests.support.releases import V0_1_0
 from tests.support.workers import build
 
@@ -95,6 +98,71 @@ def test_settings_and_environment_mean_what_they_meant(
     found = json.loads(capsys.readouterr().out)
     expected = flat(json.loads((V0_1_0 / "settings.json").read_text()))
     assert {path: flat(found)[RENAMED.get(path, path)] for path in expected} == expected | OTHER_DEFAULTS
+
+
+def table_of_compatibility() -> dict[str, dict[str, str]]:
+    """The rows of the page on upgrades, by who wrote; their cells by what is written."""
+    section = (ROOT / "docs" / "how-to" / "upgrading.md").read_text().split("### What works together")[1]
+    head, _, *rows = (line.strip("| ").split(" | ") for line in section.splitlines() if line.startswith("|"))
+    return {row[0]: dict(zip(head[1:], row[1:], strict=True)) for row in rows}
+
+
+def test_every_row_of_the_table_of_compatibility_is_held_by_something() -> None:
+    release, recent, newer = table_of_compatibility()
+    assert release.startswith("0.1.0 (9f9a08c)"), "tests/fixtures/v0.1.0, by the tests of this file"
+    assert f"--upgrade-from {recent.split()[0]}" in (ROOT / "docs" / "chaos.md").read_text(), "by a measurement"
+    assert newer.startswith("a newer release"), "by the tests below"
+
+
+def refusal_of_a_newer(what: str) -> str:
+    (row,) = (cells for name, cells in table_of_compatibility().items() if name.startswith("a newer release"))
+    return row[what]
+
+
+def test_a_bundle_of_a_newer_release_is_refused_as_the_table_says() -> None:
+    model = onnx.load_model_from_string(releases.model().read_bytes())
+    (entry,) = (each for each in model.metadata_props if each.key == METADATA_KEY)
+    entry.value = json.dumps(json.loads(entry.value) | {"schema_version": 2})
+    with pytest.raises(BundleError, match="schema version 2 is unknown") as refused:
+        Bundle.from_bytes(model.SerializeToString())
+    assert refusal_of_a_newer("bundle, registry") == f"refused (exit code {refused.value.exit_code})"
+
+
+def test_state_of_a_newer_release_is_refused_as_the_table_says_and_left_alone(tmp_path: Path) -> None:
+    bundle, state = Bundle.load(releases.model()), tmp_path / "state"
+    shutil.copytree(V0_1_0 / "state-exact", state)
+    page = state / bundle.metadata.model_id / "0" / "0.1"
+    newer = bytearray(page.read_bytes())
+    newer[8] = 2  # the version of its format
+    page.write_bytes(newer)
+    before = stored(state)
+    settings = Settings.model_validate({"state": {"store": "local", "path": state}})
+    harness = build(
+        log_at_the_stop(),
+        bundle=bundle,
+        store=lambda sink: open_store(settings, bundle.metadata, sink),  # type: ignore[arg-type,return-value]
+        snapshots=settings.state,
+    )
+    with pytest.raises(StateError) as refused:
+        harness.worker.run()
+    assert stored(state) == before
+    says = refusal_of_a_newer("stored state")
+    assert says == f"refused, and nothing is changed (exit code {refused.value.exit_code})"
+
+
+def stored(folder: Path) -> dict[Path, bytes]:
+    """The files of a store but its lock, which names a process."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != "lock"}
+
+
+def test_a_setting_of_a_newer_release_is_refused_as_the_table_says(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "rillcast.toml"
+    file.write_text("[state]\nkept_in_the_cloud = true\n")
+    code = cli.main(["config", "--config", str(file)])
+    assert "state.kept_in_the_cloud" in capsys.readouterr().err
+    assert refusal_of_a_newer("settings") == f"refused (exit code {code})"
 
 
 def flat(table: dict[str, Any], path: str = "") -> dict[str, Any]:

@@ -83,8 +83,8 @@ def decide(where: str, assignment: Assignment, mark: Mark | None, rules: StartRu
     if not beginning <= committed <= end:
         raise RecoveryError(
             f"{where}: the committed offset {committed} is outside what the topic retains, [{beginning}, {end}]: "
-            f"events were deleted before they were read, or the topic was recreated. Reset the group's offsets and "
-            f"{_WAYS_OUT}, or start under another kafka.group_id"
+            f"{_what_happened(committed, end)}. Reset the group's offsets and {_WAYS_OUT}, or start under another "
+            f"kafka.group_id"
         )
     if rules.policy == "cold":
         log.warning("%s: recovery=cold; every stream starts without state at offset %d", where, committed)
@@ -106,8 +106,8 @@ def decide(where: str, assignment: Assignment, mark: Mark | None, rules: StartRu
         )
     if mark.offset > end:
         raise RecoveryError(
-            f"{where}: stored state is as of offset {mark.offset}, but the topic ends at {end}: it was recreated. To "
-            f"go on, {_WAYS_OUT}"
+            f"{where}: stored state is as of offset {mark.offset}, but the topic ends at {end}: "
+            f"{_what_happened(mark.offset, end)}. To go on, {_WAYS_OUT}"
         )
     if mark.offset > committed:
         raise RecoveryError(
@@ -116,3 +116,10 @@ def decide(where: str, assignment: Assignment, mark: Mark | None, rules: StartRu
         )
     log.info("%s: state as of offset %d loaded; replaying to %d, results suppressed", where, mark.offset, committed)
     return Start(mark.offset, committed, new_life=False)
+
+
+def _what_happened(position: int, end: int) -> str:
+    """Return why a position is not among the events that a topic retains."""
+    if position <= end:
+        return "events were deleted before they were read, or the topic was recreated"
+    return "brokers lost events that they had acknowledged (unclean leader election), or the topic was recreated"

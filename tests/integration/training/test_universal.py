@@ -1,4 +1,4 @@
-"""The shipped bundles: served without any training, small, current, and no network to train further."""
+"""The shipped bundles: served without any training, small, current, some with a network on top of the experts."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from rillcast.events import EventBatch
 from rillcast_training.data.series import Series
 from rillcast_training.evaluate.backtest import backtest
 from rillcast_training.export.experts import describe_experts
+from rillcast_training.export.pretrained import PRETRAINED, pretrained
 from rillcast_training.export.restore import restore
 from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.defaults import default_horizon, default_seasons
@@ -34,6 +35,7 @@ pytestmark = pytest.mark.usefixtures("brief_parity")
 
 NAMES = [shipped.PREFIX + freq for freq in SHIPPED]
 HORIZONS = (60, 48, 48, 48, 48, 48, 48, 30, 13, 18, 8, 6)
+WITH_NETWORK = {"1h"}
 AGAIN = "write it again: python -m rillcast_training.research.universal"
 
 
@@ -74,7 +76,10 @@ def test_a_shipped_bundle_is_what_the_code_of_today_describes(name: str) -> None
     found = Bundle.load(name).metadata
     freq = found.freq
     config = ExpertsConfig(freq=freq, horizon=default_horizon(freq), seasons=default_seasons(freq))
-    expected = describe_experts(ExpertForecaster(config), name=f"universal-{freq}")
+    network = pretrained(freq)
+    forecaster = ExpertForecaster(config) if network is None else network.on(config)
+    training, figures = ({}, {}) if network is None else (network.training, network.figures)
+    expected = describe_experts(forecaster, name=f"universal-{freq}", training=training, backtest=figures)
     differ = {"model_id", "versions"}
     assert found.model_dump_json(exclude=differ) == expected.model_dump_json(exclude=differ), AGAIN
 
@@ -94,10 +99,36 @@ def test_a_shipped_bundle_computes_what_the_command_writes_today(
         np.testing.assert_allclose(shipped_one, today, rtol=1e-5, err_msg=AGAIN)
 
 
-def test_a_step_of_an_hourly_stream_has_few_operators() -> None:
-    """A step of a few streams costs as much as it has operators, about 1 us each."""
-    graph = onnx.load_model_from_string(shipped.locate("universal:1h").read_bytes()).graph
-    assert len(graph.node) <= 894
+@pytest.mark.parametrize(("name", "operators"), [("universal:1h", 1_053), ("universal:30min", 975)])
+def test_a_step_has_few_operators(name: str, operators: int) -> None:
+    """A step of a few streams costs as much as it has operators, about 1 us each; the first has a network."""
+    graph = onnx.load_model_from_string(shipped.locate(name).read_bytes()).graph
+    assert len(graph.node) <= operators
+
+
+@pytest.mark.parametrize("freq", SHIPPED)
+def test_some_have_a_network_that_says_how_it_was_trained(freq: str) -> None:
+    network = pretrained(freq)
+    assert (network is not None) == (freq in WITH_NETWORK)
+    if network is not None:
+        assert set(network.training[PRETRAINED]) == {"series", "real", "seed", "epochs"}
+        assert network.figures["scaled_loss"] < network.figures["experts_scaled_loss"]
+
+
+def test_an_export_has_the_network_where_it_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It was trained on top of the mixture of these seasons, horizon, quantiles and constants, and of no other."""
+    out = tmp_path / "m.onnx"
+    for flags, network in (
+        ("", "gru of 32"),
+        ("--experts-alone", None),
+        ("--horizon 24", None),
+        ("--season 24", None),
+        ("--set power=8", None),
+    ):
+        assert cli.main(["universal", "export", "--freq", "1h", *flags.split(), "--json", "--out", str(out)]) == 0
+        document = json.loads(capsys.readouterr().out)
+        assert document["network"] == network, flags
+        assert (PRETRAINED in Bundle.load(out).metadata.training) == (network is not None)
 
 
 def test_the_command_refuses_a_frequency_that_is_not_shipped(capsys: pytest.CaptureFixture[str]) -> None:

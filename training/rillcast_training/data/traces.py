@@ -33,7 +33,8 @@ from rillcast_training.model.experts.network import Traces, trained_horizons
 log = logging.getLogger(__name__)
 
 _TOGETHER: Final = 512  # series that are run at a time
-_MOST_EVENTS: Final = 600_000  # kept, of all series: about 1 GB
+MOST_EVENTS: Final = 600_000
+"""Events that are kept, of all series: about 1 GB."""
 _ALL: Final = slice(None)
 _F16: Final = np.float16
 _F32: Final = np.float32
@@ -75,18 +76,19 @@ class _Run(NamedTuple):
     part: SplitSeries
 
 
-def trace(series: Sequence[SplitSeries], config: ExpertsConfig, *, quiet: bool) -> list[Trace]:
+def trace(series: Sequence[SplitSeries], config: ExpertsConfig, *, quiet: bool, most: int = MOST_EVENTS) -> list[Trace]:
     """Run the mixture over the series.
 
     Args:
         series: Series that are split.
         config: Shape of the mixture, without a network.
         quiet: Whether to show no progress.
+        most: Events to keep, of all series; the newest of each.
     """
     runs = sorted((_run(part) for part in series), key=lambda run: -len(run.periods))
-    kept = _kept([len(run.periods) for run in runs])
+    kept = _kept([len(run.periods) for run in runs], most)
     if any(len(run.periods) > kept for run in runs):
-        log.info("the newest %d events of each series are trained on, of %d in all", kept, _MOST_EVENTS)
+        log.info("the newest %d events of each series are trained on, of %d in all", kept, most)
     traces: list[Trace] = []
     groups = [runs[start : start + _TOGETHER] for start in range(0, len(runs), _TOGETHER)]
     with tqdm(
@@ -103,12 +105,12 @@ def _run(part: SplitSeries) -> _Run:
     return _Run(periods, y.astype(_F32), part)
 
 
-def _kept(lengths: Sequence[int]) -> int:
-    """Return how many of the newest events of each series are kept, so that all are at most `_MOST_EVENTS`."""
+def _kept(lengths: Sequence[int], most: int) -> int:
+    """Return how many of the newest events of each series are kept, so that all are at most `most`."""
     low, high = 1, max(lengths)
     while low < high:
         middle = (low + high + 1) // 2
-        low, high = (middle, high) if sum(min(n, middle) for n in lengths) <= _MOST_EVENTS else (low, middle - 1)
+        low, high = (middle, high) if sum(min(n, middle) for n in lengths) <= most else (low, middle - 1)
     return low
 
 

@@ -1,12 +1,13 @@
-"""The bundles that ship with the package: `universal:<frequency>`, a mixture of experts for each.
+"""The bundles that ship with the package: `universal:<frequency>`, experts, and for some a network on top.
 
     python -m rillcast_training.research.universal [FREQ ...]    # into pipeline/rillcast, some 10 s each
 
 Owns: which frequencies have one. Does not know: seasons, horizons and constants, which are the usual ones of
-`rillcast universal export`, or the exporter.
+`rillcast universal export`, the exporter, or how a network is trained (`rillcast_training.research.pretraining`).
 
-The files are a function of the code and of the versions of torch and onnx: the same command writes the same bytes. It
-is repeated whenever the experts, their constants or the exporter change; a test says when that is due.
+The files are a function of the code, of the weights of the network in the file of before, and of the versions of torch
+and onnx: the same command writes the same bytes. It is repeated whenever the experts, their constants or the exporter
+change; a test says when that is due.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from typing import Final
 from rillcast.bundle.bundle import Bundle
 from rillcast.bundle.shipped import FOLDER
 from rillcast.errors import RillcastError
-from rillcast_training.export.experts import export_experts
+from rillcast_training.export.experts import write_experts
+from rillcast_training.export.pretrained import pretrained
 from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.defaults import default_horizon, default_seasons
+from rillcast_training.model.experts.forecaster import ExpertForecaster
 
 SHIPPED: Final = ("10s", "1min", "5min", "10min", "15min", "30min", "1h", "1d", "1w", "1mo", "3mo", "12mo")
 """Frequencies with a bundle in the package."""
@@ -39,7 +42,11 @@ def write(freq: str, folder: Path = FOLDER) -> Path:
     """
     path = folder / f"{freq}.onnx"
     config = ExpertsConfig(freq=freq, horizon=default_horizon(freq), seasons=default_seasons(freq))
-    export_experts(config, path, name=f"universal-{freq}")
+    name, network = f"universal-{freq}", pretrained(freq)
+    if network is None:
+        write_experts(ExpertForecaster(config), path, name=name)
+    else:
+        write_experts(network.on(config), path, name=name, training=network.training, backtest=network.figures)
     return path
 
 

@@ -1,4 +1,4 @@
-"""`rillcast universal`: a bundle of experts for any frequency, without training."""
+"""`rillcast universal`: a bundle for any frequency, without training."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ examples:
   rillcast universal export --freq 1h --set power=8 --set forget=0.995 --out mine.onnx
 
 The bundle learns on each stream by itself, within the step; it needs no training and no history of other streams.
+Where the package has a network for this frequency with these seasons, horizon, quantiles and constants, it is on top.
 --season takes one or two lengths in periods. Without it they are the hour, the day, the week or the year, as the
 frequency has it. See docs/experts.md.
 """
@@ -35,6 +36,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--horizon", type=int, metavar="H", help="periods ahead (default: by frequency)")
     export.add_argument("--quantiles", metavar="Q,...", help="levels in (0, 1) (default: 0.1 to 0.9)")
     export.add_argument("--name", help="name of the model (default: experts-FREQ)")
+    export.add_argument("--experts-alone", action="store_true", help="leave out the pretrained network")
     export.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a constant of the experts; may be repeated"
     )
@@ -51,10 +53,19 @@ def run(args: argparse.Namespace) -> int:
     """
     outputs.check({}, {"--out": args.out})
     from rillcast.bundle.bundle import Bundle
-    from rillcast_training.export.experts import export_experts
+    from rillcast_training.export.experts import write_experts
+    from rillcast_training.export.pretrained import pretrained
+    from rillcast_training.model.experts.forecaster import ExpertForecaster
 
     config = _config(args)
-    report = export_experts(config, args.out, name=args.name or f"experts-{config.freq}")
+    name = args.name or f"experts-{config.freq}"
+    network = None if args.experts_alone else pretrained(config.freq)
+    if network is None or not network.fits(config):
+        report = write_experts(ExpertForecaster(config), args.out, name=name)
+        on_top = None
+    else:
+        report = write_experts(network.on(config), args.out, name=name, training=network.training)
+        on_top = f"{network.shape.cell} of {network.shape.hidden}"
     metadata = Bundle.load(args.out).metadata
     document = {
         "model": str(args.out),
@@ -62,6 +73,7 @@ def run(args: argparse.Namespace) -> int:
         "freq": metadata.freq,
         "horizon": metadata.horizon,
         "seasons": list(config.seasons),
+        "network": on_top,
         "state_bytes": metadata.row_bytes,
         "parity": report.worst,
     }
@@ -72,6 +84,7 @@ def run(args: argparse.Namespace) -> int:
     print(
         f"  forecasts     {metadata.horizon} periods of {metadata.freq}; seasons of {_listed(config.seasons)} periods"
     )
+    print(f"  network       {on_top or 'none: experts alone'}")
     print(f"  state         {metadata.row_bytes:,} bytes per stream")
     print(f"  parity        {report.worst:.1e} at most, between the file and the module")
     return 0

@@ -86,7 +86,7 @@ def _head(results: Mapping[str, Result]) -> str:
         Machine: {machine["cores"]} cores of an {machine["cpu"]} (KVM), no GPU, the broker on the same machine; Python
         {machine["python"]}, ONNX Runtime {machine["onnxruntime"]}, numpy {machine["numpy"]}. Model: GRU of 64, 168
         lags, calendar, scores; 24 horizons, 3 levels; random weights. The default bundle is `universal:1h`, experts and
-        no network, with 48 horizons and 9 levels."""
+        a network, with 48 horizons and 9 levels."""
     why = """
         [Where the time goes](hot-path.md) explains the figures, [Scaling](scaling.md) has the arithmetic for many
         machines."""

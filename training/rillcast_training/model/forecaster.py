@@ -4,7 +4,7 @@ Owns: the semantics of an event (late, repeated, missing, after a gap) and the s
 training, ONNX (`rillcast_training.export.bundle` traces `step`), or where rows are stored.
 
 State of a stream, one row each, in this order; a row of zeros is a stream never seen:
-    clock    int64 [2]       newest period; periods known since the segment began plus one (0 = never seen)
+    clock    int64 [2]       newest period; periods known since the segment began plus one, up to a bound (0 = never seen)
     lags     float32 [L]     values by period, newest last, in the stream's unit (rillcast_training.model.lags)
     hidden   float32 [..]    the cells' state, layers next to each other; other cells name others (`cell` of an LSTM)
     probes   float32 [E, W]  pending forecasts (rillcast_training.model.calibration)
@@ -203,7 +203,9 @@ class Forecaster(nn.Module):
         outermost = torch.tensor([0, self.tracker.middle * anchors, (len(config.quantiles) - 1) * anchors])
         self.register_buffer("outermost", outermost, persistent=False)
         self.alarms = NetworkAlarms() if config.alarms else None
-        self.window = LagWindow(config.context, config.seasons[0], config.max_gap, config.fill)
+        # Nothing asks for more, and ONNX Runtime's Clip is wrong for int64 beyond 2^31, a month of milliseconds.
+        self.most_known = max(config.context, config.horizon) + 1
+        self.window = LagWindow(config.context, config.seasons[0], config.max_gap, config.fill, self.most_known)
 
     def state_specs(self) -> tuple[StateSpec, ...]:
         """Return the kinds of state of a stream, in the order of `Rows.flat`."""
@@ -311,6 +313,7 @@ class Forecaster(nn.Module):
 
         known = torch.where(restarts, 0, age - 1)
         known = torch.where(known > 0, known + shift, (advances & observed).to(torch.int64))
+        known = known.clamp(max=self.most_known)
         period = torch.where(advances, period, newest_period)
 
         lags, seasonal = self.window(rows.lags, shift, known, value, advances & observed, restarts)

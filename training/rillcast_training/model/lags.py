@@ -43,6 +43,7 @@ def fill(
         observed: `[T]` bool, whether the event has an observation.
         season: Periods in the season.
         rule: One of `FILLS`.
+        most_known: Largest number of known periods.
     """
     if not observed.any():
         return
@@ -94,12 +95,12 @@ class LagWindow(nn.Module):
     source: Tensor
     kept: Tensor
 
-    def __init__(self, context: int, season: int, max_gap: int, rule: str) -> None:
+    def __init__(self, context: int, season: int, max_gap: int, rule: str, most_known: int) -> None:
         super().__init__()
         self.context, self.season, self.rule = context, season, rule
         source = _sources(context, season, max_gap, filled=rule == MEDIAN).to(torch.int32)
         self.register_buffer("source", source, persistent=False)
-        position, known = torch.arange(context), torch.arange(context + 1).unsqueeze(1)
+        position, known = torch.arange(context), torch.arange(most_known + 1).unsqueeze(1)
         kept = (position >= context - known) & (position < context - 1)
         self.register_buffer("kept", kept, persistent=False)
 
@@ -109,7 +110,7 @@ class LagWindow(nn.Module):
         Args:
             lags: `[B, L]` before the event.
             shift: `[B]` int64, periods to move by; 0 for an event that does not advance, or begins a segment.
-            known: `[B]` int64, periods known since the segment began, the event's included.
+            known: `[B]` int64, periods known since the segment began, the event's included, up to `most_known`.
             value: `[B]` observations.
             taken: `[B]` bool, whether the observation is the newest value.
             new: `[B]` bool, whether the event begins a segment.
@@ -118,7 +119,7 @@ class LagWindow(nn.Module):
         filled = torch.where(new, 0.0, moved[:, -1])
         newest = torch.where(taken, value, filled).unsqueeze(1)
         seasonal = moved[:, self.context - 1 - self.season]
-        return Moved(torch.where(self.kept[known.clamp(max=self.context)], moved, newest), seasonal)
+        return Moved(torch.where(self.kept[known], moved, newest), seasonal)
 
     def _with_coming(self, lags: Tensor) -> Tensor:
         """Return the lags, and after them what the periods of the next season hold unless they are observed."""

@@ -88,7 +88,7 @@ class SequenceStep(nn.Module):
         observed = y.abs() <= MAX_ABS_Y
         regular = ((gaps == 1) & observed & (age > 0)).all(dim=1)
         steps = torch.arange(1, length + 1)
-        known = (age - 1).clamp(min=0) + steps
+        known = ((age - 1).clamp(min=0) + steps).clamp(max=forecaster.most_known)
 
         # Time comes first from here on, and a row is an event of a stream.
         grid = torch.cat([rows.lags[:, 1:], torch.where(observed, y, 0.0)], dim=1).t()

@@ -392,7 +392,8 @@ class ExpertForecaster(nn.Module):
         trusted = scale * (weights * relative).sum(dim=1, keepdim=True)
         ratio, share = self.widths.ratios(sums.misses, trusted, size), self.widths.shares(sums.misses, judged)
         f["anchors"] = torch.cat([f["sums"], weights, ratio, share], dim=1)
-        idle = (time.period - time.newest_value).clamp(0, LONGEST_IDLE)[0]
+        # As float32, for ONNX Runtime's Clip is wrong for int64 beyond 2^31, a month of milliseconds.
+        idle = (time.period - time.newest_value)[0].to(torch.float32).clamp(0, LONGEST_IDLE).to(torch.int64)
         without_shape = self.bases.without_shape(f["levels"], last, f["away"], idle)
         return _Mixture(weights, without_shape, plain_error[0], scale, trusted, judged, sums, ratio, share)
 

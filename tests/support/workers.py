@@ -104,6 +104,7 @@ class Harness:
     health: Health
     clock: Clock
     store: StateStore | None = None
+    parts: Parts | None = None
 
     def metric(self, name: str, **labels: str) -> float:
         value = self.registry.get_sample_value(name, labels)
@@ -215,7 +216,7 @@ def build(
         clock=clock,
         wall_clock_ms=lambda: round((clock.now + clock.stepped_s) * 1000),
     )
-    return Harness(worker, source, sink, registry, health, clock, next(iter(stores.values())))
+    return Harness(worker, source, sink, registry, health, clock, next(iter(stores.values())), parts)
 
 
 def observation(unique_id: str, y: float | None, ds: int = 0) -> bytes:

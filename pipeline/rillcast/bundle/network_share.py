@@ -24,7 +24,7 @@ STATES: Final = ("clock", STATE, "pending")
 """The states that have it."""
 _NEWEST_VALUE: Final = 2  # column of the clock
 _STAMPS: Final = 1 << 22  # periods until stamps of pending forecasts repeat
-_MISSES: Final = 5.0  # sum of misses that both start from, in widths
+_MISSES: Final = np.array([5.0, 6.5])  # sums that mixture and network start from, in widths
 _HALF_AT: Final = 1.1  # ratio of the misses at which half of the correction counts
 _DISTRUST: Final = 16  # power of that ratio
 

@@ -47,8 +47,9 @@ def test_partitions_that_cannot_be_committed_are_given_up_within_the_budget(kafk
     harness = workers.build(Log({}))
     blocked = Blocked()
     harness.sink.flush = blocked  # type: ignore[method-assign]
+    assert harness.parts is not None
     worker = Worker(
-        replace(harness.worker._parts, source=source),
+        replace(harness.parts, source=source),
         WorkerSettings(commit_interval_s=1000, revoke_timeout_s=0.5),
         StateSettings(),
         clock=time.monotonic,

@@ -48,7 +48,7 @@ def test_the_cells_on_the_command_line_are_those_there_are() -> None:
 def test_the_search_takes_the_options_that_its_trials_share() -> None:
     shared = {name for name, flag in flags(TrainOptions).items() if flag.tune is not None}
     assert shared == {"freq", "horizon", "epochs", "batches", "batch", "patience", "validation", "seed", "threads",
-                      "device", "precision"}  # fmt: skip
+                      "device", "precision", "experts"}  # fmt: skip
 
 
 @pytest.mark.parametrize(

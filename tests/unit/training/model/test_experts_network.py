@@ -209,7 +209,7 @@ def test_a_network_without_a_known_correction_says_how_far_it_is_believed() -> N
     (one, *_) = network_shares(mixture, found[0])
     assert one.share == pytest.approx(float(Trust()(torch.zeros(1, 2, 1))))
     assert (one.median, one.width) == (None, None)
-    assert one.sentence() == "network: counts 82 %"
+    assert one.sentence() == "network: counts 6 %"
     assert np.isnan(mean_figures(found)[:, 1:]).all()
     alone = Mixture.of(describe_experts(ExpertForecaster(ALONE), name="alone"))
     assert alone is not None

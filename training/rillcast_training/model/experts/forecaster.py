@@ -233,7 +233,7 @@ class ExpertForecaster(nn.Module):
         f, time = event.f, event.time
         mixture = self._mixture(f, event.views, time)
         said = None if self.network is None else self._corrected(f, self._seen(f, event.views, mixture), event)
-        quantiles = self._forecast(f, event.views, mixture, calibrate, bounds, said)
+        quantiles = self._forecast(event, mixture, calibrate, bounds, said)
         if alarm_interval is None:
             alarm_interval = torch.tensor(slots_per_alarm(ONE_A_WEEK, parse(self.config.freq)))
         value = torch.where(time.on, event.y, f["offset"] + f["last"])
@@ -418,15 +418,17 @@ class ExpertForecaster(nn.Module):
         return said
 
     def _forecast(
-        self, f: Figures, views: list[SeasonView], mixture: _Mixture, calibrate: Tensor | float,
-        bounds: Tensor | float, said: Advice | None,
-    ) -> Tensor:  # fmt: skip
+        self, event: _Event, mixture: _Mixture, calibrate: Tensor | float, bounds: Tensor | float, said: Advice | None
+    ) -> Tensor:
         """Return the quantiles of the H periods that follow, `[H, Q, B]`."""
+        f, views = event.f, event.views
         weights, (_, misses, told) = mixture.weights, mixture.sums
         if said is None or told is None:
             quantiles = self.widths.quantiles(misses, calibrate)
         else:
-            trust = self.learning.trust(told.missed)
+            # What is said in a period without a value is never judged, and does not count.
+            judged = (event.time.newest_value == event.time.period).to(torch.float32)
+            trust = judged * self.learning.trust(told.missed)
             weights = weights + trust * said.shares
             own = self.widths.quantiles(misses._replace(quantile=told.quantile), calibrate)
             quantiles = trust * said.offset + torch.exp(trust * said.correction.factor) * own

@@ -43,7 +43,7 @@ _RATIOS: Final = 5  # by anchor: how the widths relate to each other
 _OF_STREAM: Final = 2  # figures of the stream that are the same at all anchors
 _HALF_AT: Final = 1.1  # ratio of the misses of network and mixture at which half of the correction is published
 _DISTRUST: Final = 16  # power of that ratio
-_MISSES: Final = 5.0  # sum of misses that both start from, in widths
+_MISSES: Final = torch.tensor([[5.0], [6.5]])  # sums that mixture and network start from, in widths
 _JUDGED: Final = 20.0  # number of errors whose figure is a half
 _FOLLOWED: Final = 100.0  # number of values whose figure is a half
 
@@ -116,7 +116,7 @@ class Trust(nn.Module):
     """How far the network is believed, by what it and the mixture would have missed by, each alone.
 
     The share of the correction that is published falls to a half where the network's misses are a tenth larger than the
-    mixture's. So a network that was trained on other streams, or long ago, leaves its place to what the stream itself
+    mixture's, and is next to nothing at a horizon that has not been judged on the stream. So a network that was trained on other streams, or long ago, leaves its place to what the stream itself
     has shown.
     """
 

@@ -34,8 +34,10 @@ def after_a_silence(path: Path, silence: int) -> FloatArray:
     ids = [f"s{number}" for number in range(STREAMS)]
     for event in range(60):
         y = 5 + np.sin(event + np.arange(STREAMS)) + 0.1 * rng.normal(size=STREAMS)
-        engine.step(EventBatch.of(ids, np.full(STREAMS, START + event), y, first_offset=STREAMS * event))
-    late = EventBatch.of(ids, np.full(STREAMS, START + 59 + silence), np.full(STREAMS, np.nan), first_offset=1_000)
+        ds = np.full(STREAMS, START + event)
+        engine.step(EventBatch.of(ids, ds, y.astype(np.float32), first_offset=STREAMS * event))
+    missing = np.full(STREAMS, np.nan, np.float32)
+    late = EventBatch.of(ids, np.full(STREAMS, START + 59 + silence), missing, first_offset=1_000)
     return engine.step(late).forecast.copy()
 
 

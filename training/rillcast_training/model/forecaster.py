@@ -4,7 +4,7 @@ Owns: the semantics of an event (late, repeated, missing, after a gap) and the s
 training, ONNX (`rillcast_training.export.bundle` traces `step`), or where rows are stored.
 
 State of a stream, one row each, in this order; a row of zeros is a stream never seen:
-    clock    int64 [2]       newest period; periods known since the segment began plus one, up to a bound (0 = never seen)
+    clock    int64 [2]       newest period; periods known since the segment began plus one, bounded (0 = never seen)
     lags     float32 [L]     values by period, newest last, in the stream's unit (rillcast_training.model.lags)
     hidden   float32 [..]    the cells' state, layers next to each other; other cells name others (`cell` of an LSTM)
     probes   float32 [E, W]  pending forecasts (rillcast_training.model.calibration)

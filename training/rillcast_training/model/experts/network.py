@@ -116,8 +116,8 @@ class Trust(nn.Module):
     """How far the network is believed, by what it and the mixture would have missed by, each alone.
 
     The share of the correction that is published falls to a half where the network's misses are a tenth larger than the
-    mixture's, and is next to nothing at a horizon that has not been judged on the stream. So a network that was trained on other streams, or long ago, leaves its place to what the stream itself
-    has shown.
+    mixture's, and is next to nothing at a horizon that has not been judged on the stream. So a network that was trained
+    on other streams, or long ago, leaves its place to what the stream itself has shown.
     """
 
     def forward(self, missed: Tensor) -> Tensor:

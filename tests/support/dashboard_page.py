@@ -71,7 +71,7 @@ def _draw(axes: Any, panel: Panel, found: Sequence[tuple[str, list[dict[str, Any
     curves = [(_name(legend, series["metric"]), series["values"]) for legend, all_of in found for series in all_of]
     axes.set_title(f"{panel.title}  [{panel.unit}]", fontsize=8, loc="left")
     axes.tick_params(labelsize=6)
-    if panel.kind == "stat":
+    if panel.kind == "stat" or not curves:
         text = "\n".join(f"{float(values[-1][1]):.4g}  {name}" for name, values in curves)
         axes.text(0.5, 0.5, text, ha="center", va="center", fontsize=11, transform=axes.transAxes)
         axes.set_axis_off()

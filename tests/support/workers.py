@@ -140,10 +140,12 @@ def build(
     rollout: RolloutSettings | None = None,
     clock: Clock | None = None,
     needs_forecast: bool = False,
+    keep_parts: bool = False,
 ) -> Harness:
     """Return a worker that reads `log` to its end when run; `clock` starts at zero unless given.
 
-    With `told_overdue`, records of alarms and of anomalies tell the silences of streams.
+    With `told_overdue`, records of alarms and of anomalies tell the silences of streams. With `keep_parts` the harness
+    has what another worker can be made of, and so keeps the first model in memory.
     """
     # Polls of three events and more are stepped in the step thread, smaller ones in the loop: tests cover both.
     clock, settings = clock or Clock(), (settings or WorkerSettings()).model_copy(update={"step_thread_min_events": 3})
@@ -216,7 +218,8 @@ def build(
         clock=clock,
         wall_clock_ms=lambda: round((clock.now + clock.stepped_s) * 1000),
     )
-    return Harness(worker, source, sink, registry, health, clock, next(iter(stores.values())), parts)
+    kept = parts if keep_parts else None
+    return Harness(worker, source, sink, registry, health, clock, next(iter(stores.values())), kept)
 
 
 def observation(unique_id: str, y: float | None, ds: int = 0) -> bytes:

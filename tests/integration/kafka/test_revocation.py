@@ -44,7 +44,7 @@ def test_partitions_that_cannot_be_committed_are_given_up_within_the_budget(kafk
         kafka.produce(topic, [observation(f"s{partition}", y + 1) for y in range(EVENTS)], partition=partition)
     settings = kafka.settings(max_poll_interval_s=20.0)
     source = kafka_source(client, settings, topic)
-    harness = workers.build(Log({}))
+    harness = workers.build(Log({}), keep_parts=True)
     blocked = Blocked()
     harness.sink.flush = blocked  # type: ignore[method-assign]
     assert harness.parts is not None

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Final
 
 from torch import Tensor
 
@@ -21,7 +21,7 @@ from rillcast_training.export.experts import restore_experts
 from rillcast_training.model.experts.config import ExpertsConfig, NetworkShape
 from rillcast_training.model.experts.forecaster import ExpertForecaster
 
-PRETRAINED = "pretrained"
+PRETRAINED: Final = "pretrained"
 """Entry of `training` in the metadata with how a network was trained."""
 
 

@@ -78,7 +78,7 @@ def test_a_state_folder_is_restored_and_goes_on_with_the_same_forecasts(
     harness = build(
         log,
         bundle=bundle,
-        store=lambda sink: open_store(settings, bundle.metadata, sink),  # type: ignore[arg-type,return-value]
+        store=lambda sink: open_store(settings, bundle.metadata, sink),  # type: ignore[arg-type,return-value]  # the sink in memory is enough for it
         snapshots=settings.state,
         lateness=lateness,
     )
@@ -140,7 +140,7 @@ def test_state_of_a_newer_release_is_refused_as_the_table_says_and_left_alone(tm
     harness = build(
         log_at_the_stop(),
         bundle=bundle,
-        store=lambda sink: open_store(settings, bundle.metadata, sink),  # type: ignore[arg-type,return-value]
+        store=lambda sink: open_store(settings, bundle.metadata, sink),  # type: ignore[arg-type,return-value]  # the sink in memory is enough for it
         snapshots=settings.state,
     )
     with pytest.raises(StateError) as refused:

@@ -25,7 +25,7 @@ from rillcast_training.data.synthetic.generator import Recipe, synthesize
 from rillcast_training.research.pretraining.sources import Source
 
 HELD_OUT: Final = 7
-"""Of so many real series, one is never trained on."""
+"""One real series in this many is used for validation only."""
 _SYNTHETIC: Final = 0.2  # share of the set
 _SEASONLESS: Final = 0.4  # share of those without a cycle
 _MIXED: Final = 0.7  # share of the real windows that are sums

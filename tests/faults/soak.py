@@ -131,6 +131,7 @@ class Soak:
             self._fed = until
 
     def _sample(self, member: ServiceProcess, seconds: float) -> Sample:
+        assert member.exit_code is None, f"the member ended after {seconds:.0f} s:\n{member.log[-3000:]}"
         proc = Path(f"/proc/{member.pid}")
         status = dict(line.split(":", 1) for line in (proc / "status").read_text().splitlines())
         lines = member.get("/metrics")[1].splitlines()

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 
-from confluent_kafka import Consumer, KafkaException, TopicPartition
+from confluent_kafka import Consumer, KafkaError, KafkaException, TopicPartition
 
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Assignment
@@ -37,11 +37,36 @@ def look_up(consumer: Consumer, settings: KafkaSettings, topic: str, partitions:
         for committed in consumer.committed(asked, timeout=timeout_s):
             if committed.error is not None:
                 raise KafkaException(committed.error)
-            watermarks = consumer.get_watermark_offsets(committed, timeout=timeout_s)
-            if watermarks is None:
-                raise failures.unreachable(settings.bootstrap_servers, timeout_s, "offsets of a partition")
             position = committed.offset if committed.offset >= 0 else None
-            found.append(Assignment(committed.partition, position, *watermarks))
+            found.append(
+                Assignment(committed.partition, position, *watermarks(consumer, settings, committed, deadline))
+            )
         return found
 
     return retry_until(deadline, ask, may_pass)
+
+
+def watermarks(
+    consumer: Consumer, settings: KafkaSettings, partition: TopicPartition, deadline: float
+) -> tuple[int, int]:
+    """Return the earliest and the next offset of a partition that exists, asking again until `deadline`.
+
+    Raises:
+        KafkaException: No answer, or a refusal.
+        TransportError: No answer.
+    """
+
+    def ask() -> tuple[int, int]:
+        timeout_s = max(0.0, deadline - time.monotonic())
+        found = consumer.get_watermark_offsets(partition, timeout=timeout_s)
+        if found is None:
+            raise failures.unreachable(settings.bootstrap_servers, timeout_s, "offsets of a partition")
+        return found
+
+    return retry_until(deadline, ask, _may_pass_for_a_known_partition)
+
+
+def _may_pass_for_a_known_partition(error: Exception) -> bool:
+    # Of a partition that the group has just assigned, the client said it on a stalled machine, and knew it again later.
+    unknown = isinstance(error, KafkaException) and error.args[0].code() == KafkaError._UNKNOWN_PARTITION
+    return unknown or may_pass(error)

@@ -35,6 +35,7 @@ from rillcast.transports.kafka.common import failures
 from rillcast.transports.kafka.common.partition_reader import Reading
 from rillcast.transports.kafka.librdkafka.config import connection_config, consumer_config, create
 from rillcast.transports.kafka.librdkafka.errors import NOT_READY, TransientWarnings, is_permanent, refused
+from rillcast.transports.kafka.librdkafka.lookup import watermarks
 from rillcast.transports.kafka.librdkafka.messages import columns, take
 
 log = logging.getLogger(__name__)
@@ -60,14 +61,11 @@ class LibrdkafkaPartitionReader:
 
     def extent(self, partition: int) -> tuple[int, int]:
         """Ask for the earliest and the next offset."""
-        timeout_s = self._settings.request_timeout_s
+        deadline = time.monotonic() + self._settings.request_timeout_s
         try:
-            watermarks = self._live().get_watermark_offsets(TopicPartition(self._topic, partition), timeout=timeout_s)
+            return watermarks(self._live(), self._settings, TopicPartition(self._topic, partition), deadline)
         except KafkaException as error:
             raise refused(self._settings, self._topic, "asking for its extent", error) from error
-        if watermarks is None:
-            raise failures.unreachable(self._settings.bootstrap_servers, timeout_s, "offsets of a partition")
-        return watermarks[0], watermarks[1]
 
     def offset_at(self, partition: int, timestamp_ms: int) -> int | None:
         """Ask for the offset at a time."""

@@ -19,6 +19,7 @@ from rillcast.codecs.forecasts.reader import Forecast, decode_forecast
 from tests.support.paths import ROOT
 
 V0_1_0: Final = ROOT / "tests" / "fixtures" / "v0.1.0"
+STATE: Final = ROOT / "tests" / "fixtures" / "state"  # a folder for each form of stored state that came since
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +31,9 @@ class Stored:
     value: bytes | None
 
 
-def lines(name: str) -> list[dict[str, Any]]:
+def lines(name: str, folder: Path = V0_1_0) -> list[dict[str, Any]]:
     """Return the rows of a compressed file of JSON Lines."""
-    return [json.loads(line) for line in gzip.decompress((V0_1_0 / name).read_bytes()).splitlines()]
+    return [json.loads(line) for line in gzip.decompress((folder / name).read_bytes()).splitlines()]
 
 
 def records(name: str) -> list[Stored]:
@@ -55,9 +56,9 @@ def model() -> Path:
     return path
 
 
-def committed() -> dict[int, int]:
+def committed(folder: Path = V0_1_0) -> dict[int, int]:
     """Return the positions that the release had committed when it was stopped."""
-    document = json.loads((V0_1_0 / "committed.json").read_text())
+    document = json.loads((folder / "committed.json").read_text())
     return {int(partition): position for partition, position in document.items()}
 
 

@@ -54,10 +54,10 @@ def test_the_registry_lists_what_it_listed_and_its_aliases_resolve(capsys: pytes
     assert registry.target("live") == registry.target("next") == expected["models"][0]["model_id"]
 
 
-def log_at_the_stop() -> Log:
+def log_at_the_stop(folder: Path = V0_1_0) -> Log:
     """Return all events; those before the stop are committed, and unreadable: only stored state can stand for them."""
-    log = Log({}, committed=releases.committed())
-    for event in releases.lines("events.jsonl.gz"):
+    log = Log({}, committed=releases.committed(folder))
+    for event in releases.lines("events.jsonl.gz", folder):
         log.append(event["partition"], event["value"].encode() if event["after"] else b"", event["key"].encode())
     return log
 

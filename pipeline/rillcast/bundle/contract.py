@@ -134,6 +134,12 @@ def _check_optional(inputs: dict[str, onnx.ValueInfoProto]) -> None:
         if name in inputs:
             _check_scalar(inputs[name], "float32")
     if ALARM_INTERVAL in inputs:
+        if _dims(inputs[ALARM_INTERVAL]) == []:
+            raise BundleError(
+                "shapes",
+                f"input {ALARM_INTERVAL!r} is one number for all streams, the contract says ['B']: an early release "
+                f"exported it; export it again (`rillcast universal export`, `rillcast train`)",
+            )
         _expect(inputs, "input", ALARM_INTERVAL, "float32", [], "B")
 
 

@@ -63,7 +63,11 @@ def raise_if_interrupted() -> None:
 
 
 def on_request_to_stop(stop: Callable[[], None]) -> None:
-    """Call `stop` at SIGINT and SIGTERM; a SIGINT after the first of them raises `KeyboardInterrupt`."""
+    """Call `stop` at SIGINT and SIGTERM; a SIGINT after the first of them raises `KeyboardInterrupt`.
+
+    Raises:
+        Interrupted: A signal came before, and something dropped the exception: there is nothing to finish yet.
+    """
 
     def handle(number: int, _frame: FrameType | None) -> None:
         log.info("%s: finishing", signal.Signals(number).name)
@@ -72,6 +76,7 @@ def on_request_to_stop(stop: Callable[[], None]) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, handle)
+    raise_if_interrupted()
 
 
 def end_at_once() -> None:

@@ -113,6 +113,29 @@ def test_the_demo_ends_at_a_signal_that_a_callback_swallows(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("number", NUMBERS)
+def test_a_signal_that_is_swallowed_while_the_service_is_built_ends_it(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Service:
+        def stop(self) -> None:
+            raise AssertionError("no signal comes to it")
+
+        def run(self) -> None:
+            raise AssertionError("the signal was lost")
+
+    def build(*_: object, **__: object) -> Service:
+        with contextlib.suppress(KeyboardInterrupt):
+            signal.raise_signal(number)
+        return Service()
+
+    monkeypatch.setattr("rillcast.service.build.build", build)
+    signals.interruptible()
+    with pytest.raises(signals.Interrupted) as ended:
+        run._build_and_run(Settings(), {}, ())
+    assert ended.value.exit_code == 128 + number
+
+
+@pytest.mark.parametrize("number", NUMBERS)
 def test_an_interrupted_command_ends_with_the_code_of_its_signal(number: int, monkeypatch: pytest.MonkeyPatch) -> None:
     def interrupted(_args: object) -> int:
         signal.raise_signal(number)

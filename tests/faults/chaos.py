@@ -31,6 +31,7 @@ from tests.faults.load import raw_load, tables_load, toy_load
 from tests.faults.model_loads import experts_load, gru_load, network_load
 from tests.faults.network import proxied_cluster
 from tests.faults.older import extract, running_commit
+from tests.faults.overrun import within
 from tests.faults.plan import NETWORK_FAULTS, REPLICA_FAULTS, Fault, Plan
 from tests.faults.report import Combination, Report
 from tests.faults.results import HARNESS_FAILED, Outcome, Result, ResultsFile, Task, exit_code, table
@@ -60,6 +61,7 @@ _EVENTS_PER_KILL: Final = {
     "network": 2_000,
 }
 _INTERRUPTED: Final = 130
+_LIMIT_S: Final = 7_200.0  # of a run: minutes on an idle machine, more than an hour on one with much other work
 
 
 def parser() -> argparse.ArgumentParser:
@@ -82,6 +84,9 @@ def parser() -> argparse.ArgumentParser:
     )
     root.add_argument("--all", action="store_true", help="go on with the other lines after a finding")
     root.add_argument("--results", type=Path, help="file of results; runs that it has are not repeated")
+    root.add_argument(
+        "--limit-s", type=float, default=_LIMIT_S, help=f"seconds after which a run is given up ({_LIMIT_S:g})"
+    )
     root.add_argument("--quiet", action="store_true", help="one line per run, nothing else unless it fails")
     return root
 
@@ -136,12 +141,13 @@ def full_plan(task: Task) -> Plan:
     return Plan(task.seed, task.kills, task.events, others=others)
 
 
-def run_one(task: Task, *, quiet: bool) -> Result:
-    """Do one run on its own broker, print the verdict, and return what came of it."""
+def run_one(task: Task, *, quiet: bool, limit_s: float = _LIMIT_S) -> Result:
+    """Do one run on its own broker, within a time, print the verdict, and return what came of it."""
     started = time.monotonic()
     folder = Path(tempfile.mkdtemp(prefix="rillcast-chaos-"))
     try:
-        report = _report_of(task, folder)
+        with within(limit_s, folder):
+            report = _report_of(task, folder)
     except KeyboardInterrupt:
         shutil.rmtree(folder)
         raise
@@ -217,7 +223,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         for task in tasks(args, seed):
             if task in known:
                 continue
-            results.append(structs.replace(run_one(task, quiet=args.quiet), commit=commit))
+            results.append(structs.replace(run_one(task, quiet=args.quiet, limit_s=args.limit_s), commit=commit))
             if file is not None:
                 file.append(results[-1])
             if results[-1].outcome != "clean" and not args.all:

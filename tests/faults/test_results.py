@@ -31,7 +31,7 @@ class Suite:
         self.outcome: Callable[[Task], Outcome] = lambda _: "clean"
         monkeypatch.setattr(chaos, "run_one", self._run_one)
 
-    def _run_one(self, task: Task, *, quiet: bool) -> Result:
+    def _run_one(self, task: Task, *, quiet: bool, limit_s: float) -> Result:
         assert quiet
         self.ran.append(task)
         return result(task, self.outcome(task))

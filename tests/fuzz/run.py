@@ -8,7 +8,6 @@ fuzzer (to be installed by hand) choose the inputs of one target.
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import multiprocessing
 import sys
@@ -20,7 +19,9 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from types import FunctionType, ModuleType
 
+from tests.faults.older import running_commit
 from tests.fuzz.mutation import mutant
+from tests.fuzz.results import Ran, append, read, table
 from tests.fuzz.targets import targets
 
 _STARTS = multiprocessing.get_context("spawn")
@@ -54,6 +55,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--inputs", type=int, default=1_000_000, help="over all targets")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--results", type=Path, help="file of results; runs that it has are not repeated")
     parser.add_argument("--target", choices=list(targets()), help="all inputs to this one")
     parser.add_argument("--only", type=int, metavar="NUMBER", help="run one input of --target, and print it")
     parser.add_argument(
@@ -69,19 +71,22 @@ def main() -> int:
         target.run(data)
         return 0
     chosen = {args.target: 1.0} if args.target else {name: target.share for name, target in targets().items()}
-    crashed = {}
-    ran = {}
+    found = read(args.results)
     for name, share in chosen.items():
         inputs = round(args.inputs * share)
+        if any((each.target, each.seed, each.asked) == (name, args.seed, inputs) for each in found):
+            continue
         started = time.perf_counter()
         number = fuzz(name, args.seed, inputs)
-        ran[name] = inputs if number is None else number
-        print(f"{name:<14} {ran[name]:>9,} inputs in {time.perf_counter() - started:7.1f} s", flush=True)
-        if number is not None:
-            crashed[name] = number
-            print(f"CRASHED: python -m tests.fuzz.run --seed {args.seed} --target {name} --only {number}", flush=True)
-    print(json.dumps({"inputs": sum(ran.values()), "crashes": crashed, "seed": args.seed}))
-    return 1 if crashed else 0
+        ran = Ran(name, args.seed, inputs, inputs if number is None else number, number is not None, running_commit())
+        found.append(ran)
+        if args.results is not None:
+            append(args.results, ran)
+        print(f"{name:<14} {ran.inputs:>9,} inputs in {time.perf_counter() - started:7.1f} s", flush=True)
+        if ran.crashed:
+            print(f"CRASHED: {ran.repeat()}", flush=True)
+    print(table(found))
+    return 1 if any(ran.crashed for ran in found) else 0
 
 
 def _coverage_guided(name: str, inputs: int) -> int:

@@ -179,7 +179,7 @@ def _latency(result: Result) -> str:
         of both topics, whole milliseconds), whether or not the service kept up."""
     parts = f"""
         Where the mean of {result["mean_ms"]:.1f} ms is spent: events were {result["handed_over_mean_ms"]:.1f} ms old
-        when their forecasts were handed to the client (of at most 32 events of each poll), of which a poll took
+        when their forecasts were handed to the client (of some events of each poll), of which a poll took
         {result["poll_mean_ms"]:.1f} ms from decoding to hand-over, with {result["poll_mean_events"]:,.0f} events on
         average. The rest is before it the fetch and the poll before, and after it the client and the broker's append.
         A commit took {result["commit_mean_ms"]:.1f} ms, in which no poll is taken."""

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from rillcast.arrays import rows_of_each
 from rillcast.durability.checkpoint import Checkpoint
 from rillcast.durability.partition import Partition, PartitionState
 from rillcast.durability.recovery import Start, StartRules, decide, is_ahead
@@ -186,8 +187,8 @@ class Partitions:
     def reached(self, polled: Polled) -> set[int]:
         """Return the partitions of which something in the poll was published, so that it has to be committed."""
         reached = set()
-        for number in np.unique(polled.partitions).tolist():
-            last = int(polled.offsets[polled.partitions == number][-1])
+        for number, rows in rows_of_each(polled.partitions):
+            last = int(polled.offsets[rows][-1])
             if last >= self._partitions[number].live_from:
                 reached.add(number)
         return reached

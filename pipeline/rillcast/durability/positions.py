@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 
-import numpy as np
-
-from rillcast.arrays import IntArray
+from rillcast.arrays import IntArray, rows_of_each
 
 
 class Positions:
@@ -43,8 +41,8 @@ class Positions:
             offsets: `(n,)` int64, increasing within a partition.
             live: Partitions that are past their replay, so that their positions have to be committed.
         """
-        for partition in np.unique(partitions).tolist():
-            self._positions[partition] = int(offsets[partitions == partition][-1]) + 1
+        for partition, rows in rows_of_each(partitions):
+            self._positions[partition] = int(offsets[rows][-1]) + 1
             if partition in live:
                 self._pending.add(partition)
 

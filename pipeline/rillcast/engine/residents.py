@@ -13,13 +13,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from rillcast.arrays import IntArray
+from rillcast.arrays import IntArray, rows_of_each
 from rillcast.bundle.alarms import ONE_A_WEEK
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.engine.alarm_intervals import HOST_BYTES as ALARM_BYTES
@@ -35,7 +34,6 @@ from rillcast.engine.slot_state import HOST_BYTES, NEVER, SlotState
 from rillcast.engine.slots import SlotTable
 
 _TICKS_PER_TTL: Final = 8
-_MAX_SLICES: Final = 64
 _CLOCK_DIFFERENCE_S: Final = 60  # between producers, at most
 NO_WATERMARK: Final = NEVER
 NO_ARRIVALS: Final = Arrivals()
@@ -154,6 +152,12 @@ class Residents:
             Indices of the next events, and the partitions to evict from before them, each with its watermark. Every
             event comes once; the events of a partition stay in order.
         """
+        if not self._limits.idle_ttl_ms:
+            for partition, rows in rows_of_each(partitions):
+                newest = int(ds[rows].max())
+                self._watermarks[partition] = max(newest, self._watermarks.get(partition, newest))
+            yield np.arange(ds.size, dtype=np.int64), {}
+            return
         number: IntArray = np.zeros(ds.size, np.int64)
         evictions: list[dict[int, int]] = [{}]
         for partition in np.unique(partitions).tolist():
@@ -161,14 +165,13 @@ class Residents:
             before = self._watermarks.get(partition, int(ds[rows[0]]))
             watermark = np.maximum.accumulate(np.maximum(ds[rows], before))
             self._watermarks[partition] = int(watermark[-1])
-            if self._limits.idle_ttl_ms:
-                tick = watermark // self._tick_ms
-                crossed = np.diff(tick, prepend=before // self._tick_ms) > 0
-                number[rows] = np.cumsum(crossed)
-                for nth, row in enumerate(np.flatnonzero(crossed).tolist(), start=1):
-                    if nth == len(evictions):
-                        evictions.append({})
-                    evictions[nth][partition] = int(watermark[row])
+            tick = watermark // self._tick_ms
+            crossed = np.diff(tick, prepend=before // self._tick_ms) > 0
+            number[rows] = np.cumsum(crossed)
+            for nth, row in enumerate(np.flatnonzero(crossed).tolist(), start=1):
+                if nth == len(evictions):
+                    evictions.append({})
+                evictions[nth][partition] = int(watermark[row])
         if len(evictions) == 1:
             yield np.arange(ds.size, dtype=np.int64), {}
             return
@@ -209,19 +212,10 @@ class Residents:
         if self._limits.max_new_streams_per_s and timestamps_ms is not None:
             seconds = timestamps_ms // 1000
         slots: IntArray = np.empty(len(unique_ids), np.int64)
-        starts = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), len(unique_ids)]
-        if len(starts) <= _MAX_SLICES:
-            # Clients return one partition's records after the other's; slices of these cost nothing per event.
-            for first, end in pairwise(starts):
-                if end > first:
-                    partition = int(partitions[first])
-                    takes = None if seconds is None else partial(self._takes, partition, seconds[first:end])
-                    slots[first:end] = self._table.locate(partition, unique_ids[first:end], limit, takes)
-        else:
-            for partition in np.unique(partitions).tolist():
-                rows = np.flatnonzero(partitions == partition)
-                takes = None if seconds is None else partial(self._takes, partition, seconds[rows])
-                slots[rows] = self._table.locate(partition, [unique_ids[row] for row in rows.tolist()], limit, takes)
+        for partition, rows in rows_of_each(partitions):
+            takes = None if seconds is None else partial(self._takes, partition, seconds[rows])
+            ids = unique_ids[rows] if isinstance(rows, slice) else [unique_ids[row] for row in rows.tolist()]
+            slots[rows] = self._table.locate(partition, ids, limit, takes)
         self._grow()
         return slots
 

@@ -287,7 +287,8 @@ class StepEngine:
         for rows, evictions in self.residents.until_evictions(events.partitions, events.ds):
             evicted += self.residents.evict(evictions)
             times = None if timestamps_ms is None else timestamps_ms[rows]
-            slots = self.residents.admit(events.partitions[rows], [unique_ids[row] for row in rows.tolist()], times)
+            ids = unique_ids if rows.size == len(events) else [unique_ids[row] for row in rows.tolist()]
+            slots = self.residents.admit(events.partitions[rows], ids, times)
             if (slots <= NO_SLOT).any():
                 outcome[rows[slots == NO_SLOT]] = Outcome.TOO_MANY_STREAMS
                 outcome[rows[slots == TOO_MANY_AT_ONCE]] = Outcome.TOO_MANY_NEW_STREAMS

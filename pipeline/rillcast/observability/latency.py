@@ -14,7 +14,7 @@ import numpy as np
 from rillcast.arrays import FloatArray, IntArray
 from rillcast.observability.observer import Observer, Published
 
-_MAX_SAMPLES: Final = 32  # of a poll: enough for a histogram
+_MAX_SAMPLES: Final = 8  # of a poll, of which there may be hundreds a second: enough for a histogram
 
 
 class Latency(Observer):

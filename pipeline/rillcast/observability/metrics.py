@@ -10,14 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from importlib.metadata import version
-from itertools import pairwise
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 
-from rillcast.arrays import FloatArray, IntArray
+from rillcast.arrays import FloatArray, IntArray, rows_of_each
 from rillcast.bundle.bundle import BundleMetadata
 from rillcast.codecs.observations.rejections import Reason
 from rillcast.engine.periods import Taken
@@ -107,18 +106,19 @@ class Metrics(Observer):
         """Count the events of a batch and their forecasts."""
         events, result, stepped = published.events, published.result, published.stepped
         counters, stats, route = self._counters, result.stats, self._routes[published.route]
-        counters["rillcast_replayed_events_total"].inc(int(np.count_nonzero(~published.live)))
+        replayed = published.live.size - int(np.count_nonzero(published.live))
+        _add(counters["rillcast_replayed_events_total"], replayed)
         already_applied = int(np.count_nonzero(result.outcome == Outcome.ALREADY_APPLIED))
-        counters["rillcast_skipped_events_total"].inc(already_applied)
-        route.forecasts.inc(len(published.forecasts))
+        _add(counters["rillcast_skipped_events_total"], already_applied)
+        _add(route.forecasts, len(published.forecasts))
         if result.revised is not None:
             # A revision is of an earlier event than the one that caused it.
             revised = published.forecasts.ds != events.ds[published.causes]
             counters["rillcast_revised_forecasts_total"].inc(int(np.count_nonzero(revised)))
-        route.evicted.inc(stats.evicted)
-        route.calls.inc(stats.calls)
-        counters["rillcast_put_events_total"].inc(stats.late_events)
-        counters["rillcast_steps_again_total"].inc(stats.replayed_steps)
+        _add(route.evicted, stats.evicted)
+        _add(route.calls, stats.calls)
+        _add(counters["rillcast_put_events_total"], stats.late_events)
+        _add(counters["rillcast_steps_again_total"], stats.replayed_steps)
         self._histograms["rillcast_step_duration_seconds"].observe(stats.seconds)
         if published.taken is not None:
             self._count_raw(published, published.taken, route)
@@ -130,9 +130,9 @@ class Metrics(Observer):
             rows = np.flatnonzero(stepped)[new]
         self._count_results(published.metadata, result, rows, route)
         residents = published.engine.residents
-        self.of("rillcast_streams", published.route).set(residents.num_streams)
-        self.of("rillcast_split_streams", published.route).set(residents.num_split)
-        self.of("rillcast_state_bytes", published.route).set(residents.size_bytes)
+        route.streams.set(residents.num_streams)
+        route.split_streams.set(residents.num_split)
+        route.state_bytes.set(residents.size_bytes)
 
     def _count_raw(self, published: Published, taken: Taken, route: RouteMetrics) -> None:
         """Count the raw events of a batch by their outcome."""
@@ -147,15 +147,15 @@ class Metrics(Observer):
     ) -> None:
         status = result.status[rows]
         for counter, count in zip(route.events, np.bincount(status, minlength=len(route.events)), strict=True):
-            counter.inc(int(count))
+            _add(counter, int(count))
         of_model = self._of_model(metadata)
         if result.score is not None:
             of_model.scores.add(result.score[rows])
         if result.anomaly is not None:
             anomaly = result.anomaly[rows]
-            of_model.rated.inc(int(np.count_nonzero(~np.isnan(anomaly))))
-            of_model.anomalous.inc(int(np.count_nonzero(anomaly > ANOMALOUS)))
-            of_model.rare.inc(int(np.count_nonzero(anomaly > RARE)))
+            _add(of_model.rated, anomaly.size - int(np.count_nonzero(np.isnan(anomaly))))
+            _add(of_model.anomalous, int(np.count_nonzero(anomaly > ANOMALOUS)))
+            _add(of_model.rare, int(np.count_nonzero(anomaly > RARE)))
 
     @staticmethod
     def _not_counted_before(
@@ -163,14 +163,11 @@ class Metrics(Observer):
     ) -> npt.NDArray[np.bool_]:
         """Return `(n,)` whether each event was not counted before; all of them count as counted from now on."""
         new = np.ones(offsets.size, np.bool_)
-        starts = [0, *(np.flatnonzero(np.diff(partitions)) + 1).tolist(), offsets.size]
-        for first, end in pairwise(starts):
-            if end > first:
-                partition, to = int(partitions[first]), int(offsets[end - 1]) + 1
-                known = counted_to.get(partition, 0)
-                if offsets[first] < known:
-                    new[first:end] = offsets[first:end] >= known
-                counted_to[partition] = max(known, to)
+        for partition, rows in rows_of_each(partitions):
+            known, of_partition = counted_to.get(partition, 0), offsets[rows]
+            if of_partition[0] < known:
+                new[rows] = of_partition >= known
+            counted_to[partition] = max(known, int(of_partition[-1]) + 1)
         return new
 
     def _of_model(self, metadata: BundleMetadata) -> _ModelCounters:
@@ -198,8 +195,9 @@ class Metrics(Observer):
 
     def latency(self, seconds: FloatArray) -> None:
         """Take in the ages of some events."""
+        observe = self._histograms["rillcast_event_latency_seconds"].observe
         for value in seconds.tolist():
-            self._histograms["rillcast_event_latency_seconds"].observe(value)
+            observe(value)
 
     def expert_weights(self, by_base: Mapping[str, float]) -> None:
         """Set the mean weight of each base of the experts, and drop the series of other bases."""
@@ -320,3 +318,9 @@ class Metrics(Observer):
         for partition, records in by_partition.items():
             gauge.labels(str(partition)).set(records)
         self._lag_partitions = set(by_partition)
+
+
+def _add(counter: Counter, count: int) -> None:
+    """Add to a counter; most counts of a poll are 0, and to add one takes a lock."""
+    if count:
+        counter.inc(count)

@@ -28,6 +28,9 @@ class RouteMetrics:
         forecasts: Counts forecasts.
         evicted: Counts evicted streams.
         calls: Counts calls of the model.
+        streams: Number of streams that have state.
+        split_streams: Number of streams that have state in more than one partition.
+        state_bytes: Bytes of state on the device.
         counted_to: By partition, the offset up to which events are counted; kept for good, since it may come back.
         raw_counted_to: The same of raw events.
     """
@@ -48,6 +51,9 @@ class RouteMetrics:
         self.forecasts = of("rillcast_forecasts_total", route)
         self.evicted = of("rillcast_evicted_streams_total", route)
         self.calls = of("rillcast_model_calls_total", route)
+        self.streams = of("rillcast_streams", route)
+        self.split_streams = of("rillcast_split_streams", route)
+        self.state_bytes = of("rillcast_state_bytes", route)
         self.counted_to: dict[int, int] = {}
         self.raw_counted_to: dict[int, int] = {}
         for outcome in get_args(Swap):

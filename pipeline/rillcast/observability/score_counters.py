@@ -66,6 +66,8 @@ class ScoreCounters:
         sums = scores.sum(axis=1).tolist()
         over = np.maximum(scores, 0, out=scores).sum(axis=1).tolist()
         for column, kind, counters in self._columns:
+            if not counts[column]:
+                continue
             if kind == "covered":
                 counters[0].inc(counts[column])
                 counters[1].inc(over[column])

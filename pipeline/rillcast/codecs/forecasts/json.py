@@ -83,6 +83,7 @@ def numbers(array: AnyArray) -> list[bytes]:
 
 def times(ds: IntArray) -> list[bytes]:
     """Return times in RFC 3339 without the `Z`. The events of a poll mostly share a few times, each printed once."""
-    different, which = np.unique(ds, return_inverse=True)
-    texts = np.datetime_as_string(different.astype("datetime64[ms]")).astype("S").tolist()
-    return [texts[i] for i in which.tolist()]
+    each = ds.tolist()
+    different = list(dict.fromkeys(each))
+    texts = np.datetime_as_string(np.array(different, "datetime64[ms]")).astype("S").tolist()
+    return list(map(dict(zip(different, texts, strict=True)).__getitem__, each))

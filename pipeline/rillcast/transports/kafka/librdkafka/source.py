@@ -18,9 +18,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-import numpy as np
 from confluent_kafka import OFFSET_INVALID, Consumer, KafkaError, KafkaException, Message, TopicPartition
 
+from rillcast.arrays import rows_of_each
 from rillcast.errors import TransportError
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Assignment, AssignmentListener, Polled
@@ -259,10 +259,8 @@ class LibrdkafkaSource:
 
     def _columns(self, messages: Sequence[Message]) -> Polled:
         polled = columns(messages)
-        if len(polled):
-            # The client returns runs of records of one partition; the last of each run gives its position.
-            for row in (*np.flatnonzero(np.diff(polled.partitions)).tolist(), len(polled) - 1):
-                self._advance(int(polled.partitions[row]), int(polled.offsets[row]) + 1)
+        for partition, rows in rows_of_each(polled.partitions):
+            self._advance(partition, int(polled.offsets[rows][-1]) + 1)
         return polled
 
     def _advance(self, partition: int, position: int) -> None:

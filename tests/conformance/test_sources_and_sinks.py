@@ -6,9 +6,11 @@ import json
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import closing
+from operator import itemgetter
 from pathlib import Path
 from typing import Final
 
+import numpy as np
 import pytest
 from confluent_kafka import Producer
 
@@ -448,6 +450,23 @@ def test_what_was_flushed_is_there_complete_and_in_order(case: SinkCase) -> None
     case.sink.flush(10.0)
     assert case.written(Channel.FORECASTS) == values
     assert case.written(Channel.DEAD_LETTERS) == []
+
+
+@pytest.mark.parametrize("client", CLIENTS)
+def test_keys_keep_their_order_where_their_records_come_from_several_partitions(
+    kafka: KafkaCluster, client: str
+) -> None:
+    where = {Channel.FORECASTS: kafka.create_topic("forecasts", 3)}
+    rows = [(b"stream-%d" % (n % 23), b"%d" % n, n % 23 % 7) for n in range(3_000)]
+    with closing(kafka_sink(client, kafka.settings(), where)) as sink:
+        for start in range(0, len(rows), 250):
+            keys, values, sources = zip(*sorted(rows[start : start + 250], key=itemgetter(2)), strict=True)
+            sink.publish(Channel.FORECASTS, Records(keys, values, sources=np.array(sources)))
+        sink.flush(10.0)
+    found: dict[bytes | None, list[bytes | None]] = {}
+    for record in kafka.read_all(where[Channel.FORECASTS]):
+        found.setdefault(record.key, []).append(record.value)
+    assert found == {key: [value for other, value, _ in rows if other == key] for key, _, _ in rows}
 
 
 def test_records_go_to_the_partition_that_is_named(kafka: KafkaCluster) -> None:

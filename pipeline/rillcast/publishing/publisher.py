@@ -214,7 +214,8 @@ class ForecastOutput:
             whole = self._encoder.whole(part, values)
             self._stages.lap("encode")
             part_headers = None if headers is None else _each(headers[first : first + len(part)], per)
-            encoded = Records(keys, values, part_headers)
+            sources = part.partitions if per == 1 else np.repeat(part.partitions, per)
+            encoded = Records(keys, values, part_headers, sources=sources)
             if limit is not None:
                 _, sizes = encoded.within(limit)
                 too_large: dict[int, int] = {}
@@ -265,7 +266,10 @@ def _forecasts(
 
 def _rejections(events: EventBatch, result: StepResult, *, late_are_dead: bool) -> list[Rejection]:
     """Return the events that could be decoded but not used."""
-    late = (result.outcome == Outcome.STEPPED) & (result.status == Status.LATE) & late_are_dead
+    late = (result.status == Status.LATE) & late_are_dead
+    if not late.any() and not result.outcome.any():
+        return []
+    late &= result.outcome == Outcome.STEPPED
     quarantined = result.outcome == Outcome.QUARANTINED
     refused = result.outcome == Outcome.TOO_MANY_STREAMS
     at_once = result.outcome == Outcome.TOO_MANY_NEW_STREAMS

@@ -45,13 +45,14 @@ from __future__ import annotations
 import enum
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, NamedTuple, Protocol, TypeAlias, runtime_checkable
+from typing import Final, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 import numpy as np
 
 from rillcast.arrays import IntArray
 from rillcast.reading.refusals import RefusedValueError
 
+T = TypeVar("T")
 Headers: TypeAlias = Sequence[tuple[str, bytes | None]]
 """Names and values in their order; a value may be null, which is not the same as empty."""
 
@@ -141,12 +142,15 @@ class Records:
         headers: Headers of each record; None = no record has any.
         timestamps_ms: Timestamp of each record in milliseconds since the epoch, -1 = the time at which it is written;
             None = that time for all. A topic with `message.timestamp.type=LogAppendTime` replaces it.
+        sources: `(n,)` int64, the partition of the source that each record comes from: a sink may write those of
+            different ones side by side. The records of a key come from one. None = all are written one by one.
     """
 
     keys: Sequence[bytes | None]
     values: Sequence[bytes | None]
     headers: Sequence[Headers] | None = None
     timestamps_ms: Sequence[int] | None = None
+    sources: IntArray | None = None
 
     def __len__(self) -> int:
         return len(self.values)
@@ -168,11 +172,20 @@ class Records:
             return self, too_large
         return self.take([row for row in range(len(self)) if row not in too_large]), too_large
 
-    def take(self, rows: Sequence[int]) -> Records:
+    def take(self, rows: Sequence[int] | IntArray | slice) -> Records:
         """Return some of the records, in the order of `rows`."""
-        some = None if self.headers is None else [self.headers[row] for row in rows]
-        times = None if self.timestamps_ms is None else [self.timestamps_ms[row] for row in rows]
-        return Records([self.keys[row] for row in rows], [self.values[row] for row in rows], some, times)
+        sources = None if self.sources is None else self.sources[rows]
+        return Records(
+            _some(self.keys, rows),
+            _some(self.values, rows),
+            None if self.headers is None else _some(self.headers, rows),
+            None if self.timestamps_ms is None else _some(self.timestamps_ms, rows),
+            sources,
+        )
+
+
+def _some(column: Sequence[T], rows: Sequence[int] | IntArray | slice) -> Sequence[T]:
+    return column[rows] if isinstance(rows, slice) else [column[row] for row in rows]
 
 
 def record_bytes(key: bytes | None, value: bytes | None, headers: Headers = ()) -> int:

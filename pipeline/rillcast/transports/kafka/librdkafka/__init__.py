@@ -6,8 +6,8 @@ missing.
 
 from rillcast.transports.kafka.common.client import KafkaClient
 from rillcast.transports.kafka.librdkafka.group import LibrdkafkaGroup
+from rillcast.transports.kafka.librdkafka.parallel_sink import LibrdkafkaParallelSink
 from rillcast.transports.kafka.librdkafka.partition_reader import LibrdkafkaPartitionReader
-from rillcast.transports.kafka.librdkafka.sink import LibrdkafkaSink
 from rillcast.transports.kafka.librdkafka.source import LibrdkafkaSource
 from rillcast.transports.kafka.librdkafka.topic_admin import LibrdkafkaTopicAdmin
 from rillcast.transports.kafka.librdkafka.transactions import LibrdkafkaTransactions
@@ -16,7 +16,7 @@ __all__ = ["CLIENT"]
 
 CLIENT = KafkaClient(
     source=LibrdkafkaSource,
-    sink=LibrdkafkaSink,
+    sink=LibrdkafkaParallelSink,
     transactions=LibrdkafkaTransactions,
     group=LibrdkafkaGroup,
     partition_reader=LibrdkafkaPartitionReader,

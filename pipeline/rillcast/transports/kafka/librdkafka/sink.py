@@ -60,6 +60,14 @@ class LibrdkafkaSink:
         """Whether a record was refused for its content (too large, not allowed) and would be refused again."""
         return self._ledger.rejected
 
+    def raise_failure(self) -> None:
+        """Raise if a record was lost.
+
+        Raises:
+            DeliveryError: At least one was.
+        """
+        self._ledger.raise_failure()
+
     def largest_record(self, channel: Channel) -> int | None:
         """Return what the topic takes, as far as it is known, and the client."""
         return self._limits.get(channel, self._settings.max_message_bytes)

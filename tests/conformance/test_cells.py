@@ -136,7 +136,18 @@ def test_the_command_line_trains_and_exports_it(name: str, tmp_path: Path, capsy
     flags = (
         "--freq 1h --horizon 4 --season 8 --hidden 8 --layers 2 --epochs 3 --batches 8 --batch 8 --window 40 --lr 0.02"
     )
-    arguments = ["train", str(data), "--out", str(model), "--cell", name, *flags.split(), "--quiet", "--json"]
+    arguments = [
+        "train",
+        str(data),
+        "--out",
+        str(model),
+        "--cell",
+        name,
+        *flags.split(),
+        "--no-experts",
+        "--quiet",
+        "--json",
+    ]
     assert cli.main(arguments) == 0
     report = json.loads(capsys.readouterr().out)
     assert 0 < report["parity"] <= parity.TOLERANCE

@@ -13,12 +13,13 @@ from rillcast_training.fit.training import series_of
 
 
 def quick_options(data: Path, folder: Path, **changes: Any) -> TrainOptions:
-    """Return options for a small network on a small table of hourly streams."""
+    """Return options for a small network, one alone unless changed, on a small table of hourly streams."""
     small: dict[str, Any] = {
         "data": data,
         "freq": "1h",
         "horizon": 6,
         "out": folder / "model.onnx",
+        "experts": False,
         "hidden": 8,
         "seasons": (8,),
         "quantiles": (0.1, 0.5, 0.9),

@@ -318,6 +318,8 @@ def _flags(options: type, command: _Command) -> Iterator[tuple[Field[Any], Flag,
 
 def _value(options: type, field: Field[Any], flag: Flag) -> Mapping[str, Any]:
     """Return how argparse takes the value of a flag."""
+    if _type(typing.get_type_hints(options)[field.name]) is bool and field.default is None:
+        return {"action": argparse.BooleanOptionalAction}
     if isinstance(field.default, bool):
         return {"action": "store_false" if field.default else "store_true"}
     found: dict[str, Any] = {"metavar": flag.metavar or flag_name(field, flag)[2:].replace("-", "_").upper()}

@@ -125,7 +125,7 @@ def test_training_in_mixed_precision_learns_and_its_bundle_equals_its_module(
     small = (
         "--freq 1h --horizon 4 --season 8 --hidden 8 --epochs 8 --batches 10 --batch 8 --window 48 --lr 0.01 --quiet"
     )
-    flags = ["--out", str(out), "--device", "cpu", "--precision", "bfloat16"]
+    flags = ["--no-experts", "--out", str(out), "--device", "cpu", "--precision", "bfloat16"]
     assert cli.main(["train", str(data), *small.split(), *flags]) == 0  # and not that of a ParityError
     assert " s, cpu, bfloat16\n" in capsys.readouterr().out
     metadata = Bundle.load(out).metadata

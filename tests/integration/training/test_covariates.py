@@ -73,7 +73,8 @@ def fitted(folder: Path, name: str, covariates: tuple[tuple[str, Kind], ...]) ->
     """Train a small model on the shops."""
     out = folder / f"{name}.onnx"
     options = TrainOptions(
-        data=folder / "train.parquet", covariates=covariates, freq="1d", horizon=7, out=out, hidden=16, dropout=0.0,
+        data=folder / "train.parquet", covariates=covariates, freq="1d", horizon=7, out=out, experts=False, hidden=16,
+        dropout=0.0,
         quantiles=(0.1, 0.5, 0.9), epochs=5, batches=20, batch=32, window=64, origins=16, lr=1e-2, quiet=True, seed=3,
     )  # fmt: skip
     with brief_parity():

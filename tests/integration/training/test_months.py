@@ -49,7 +49,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("months")
     made = folder / "made.csv"
     assert cli.main(["data", "synthesize", str(made), "--freq", "1mo", "--series", "8", "--length", "110"]) == 0
-    shape = "--horizon 5 --hidden 4 --epochs 1 --batches 2 --batch 4 --window 64 --quantiles 0.1,0.5,0.9"
+    shape = "--no-experts --horizon 5 --hidden 4 --epochs 1 --batches 2 --batch 4 --window 64 --quantiles 0.1,0.5,0.9"
     with brief_parity():
         assert cli.main(["train", str(made), "--freq", "MS", *shape.split(), "--out", str(folder / "m.onnx")]) == 0
     rows = [f"{name},{ds},{'' if y is None else y}" for name, _, ds, y in EVENTS]
@@ -177,8 +177,9 @@ def test_a_search_measures_models_of_months(folder: Path, tmp_path: Path, capsys
     """The command that it recommends trains a model of months, of the very shape that was measured."""
     flags = "--freq 1mo --horizon 5 --budget 1s --trials 1 --cells gru --hidden 2 --layers 1 --epochs 1 --batches 2"
     found = printed(
-        capsys, "tune", str(folder / "made.csv"), *flags.split(), "--batch", "4", "--study", str(tmp_path / "s")
-    )
+        capsys, "tune", str(folder / "made.csv"), *flags.split(), "--batch", "4", "--no-experts",
+        "--study", str(tmp_path / "s"),
+    )  # fmt: skip
     out = tmp_path / "recommended.onnx"
     quick = ["--epochs", "1", "--batches", "2", "--batch", "4", "--quiet", "--out", str(out)]
     with brief_parity():

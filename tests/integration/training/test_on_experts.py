@@ -1,14 +1,16 @@
-"""`rillcast train --experts`: a network learns from many streams what an expert cannot know of one."""
+"""A network on top of experts, as `rillcast train` makes it: it learns from many streams what no expert can know."""
 
 from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import polars as pl
 import pytest
+import torch
 from prometheus_client import CollectorRegistry
 
 from rillcast.bundle.bundle import Bundle
@@ -23,6 +25,8 @@ from rillcast.observability.metrics import Metrics
 from rillcast_training.export.experts import restore_experts
 from rillcast_training.export.restore import restore
 from rillcast_training.fit.training import train
+from rillcast_training.model.experts.config import NetworkShape
+from tests.support.forecasters import brief_parity
 from tests.support.training import quick_options
 
 _STREAMS = 24
@@ -152,18 +156,70 @@ def test_a_network_that_is_no_better_than_the_experts_is_said_to_be_so(
     assert _without_training({"mase": 2.0, "seasonal_naive_mase": 1.0}, alone) is None
 
 
-def test_it_cannot_be_trained_further_and_takes_no_covariates(table: Path, bundle: Path, tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="network on top of experts, which cannot be trained further"):
+def test_options_of_networks_alone_are_refused(table: Path, bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is a network on top of experts, and here one alone is needed"):
         restore(bundle)
     for refused, reason in (
         ({"covariates": (("promo", "known"),)}, "no covariates: .*; leave the covariates out, or train without"),
-        ({"init": bundle}, "cannot go on from .*: its network sees other inputs; leave init out to train a new one"),
         ({"context": 12}, "neither a context nor a longest gap: .*; leave both out"),
         ({"max_gap": 12}, "neither a context nor a longest gap: .*; leave both out"),
-        ({"calendar": False}, "no calendar that could be left out"),
     ):
         with pytest.raises(SettingsError, match=reason):
             quick_options(table, tmp_path, experts=True, **refused)
+
+
+def test_it_is_trained_further_from_its_own_weights(table: Path, bundle: Path, tmp_path: Path) -> None:
+    small = {
+        "experts": None,
+        "horizon": 4,
+        "seasons": None,
+        "hidden": None,
+        "epochs": 1,
+        "batches": 2,
+        "hold_out": _LAST,
+    }
+    options = quick_options(table, tmp_path, init=bundle, quantiles=tuple(n / 10 for n in range(1, 10)), **small)
+    report = train(replace(options, lr=1e-12))
+    before, after = (restore_experts(Bundle.load(path)) for path in (bundle, report.model))
+    assert after.config == replace(before.config, network=NetworkShape("gru", 8, 1, options.dropout))
+    assert before.network is not None
+    assert after.network is not None
+    old, new = before.network.state_dict(), after.network.state_dict()
+    for name in old.keys() - {"head.bias"}:  # which has the widths, that are fitted to the validation part again
+        torch.testing.assert_close(new[name], old[name], rtol=0, atol=1e-6)
+    assert report.training["init"] == "model.onnx"
+    for changes, reason in (
+        ({"horizon": 3}, "horizon is 3, but .* has 4, and the weights of a network on top of experts fit only that"),
+        ({"freq": "30min"}, "freq is 30min, but .* has 1h"),
+        ({"experts": False}, "is a network on top of experts, and a network alone cannot start from it"),
+    ):
+        with pytest.raises(SettingsError, match=reason):
+            train(replace(options, **changes))
+
+
+def test_the_shipped_network_is_trained_further_by_default_options(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "model.onnx"
+    flags = f"--init universal:1h --epochs 1 --batches 1 --batch 2 --window 32 --quiet --out {out}"
+    assert main(["train", str(table), *flags.split()]) == 0
+    assert "  network       a network on top of experts\n" in capsys.readouterr().out
+    shipped, metadata = Bundle.load("universal:1h").metadata, Bundle.load(out).metadata
+    assert (metadata.horizon, metadata.quantiles) == (shipped.horizon, shipped.quantiles)
+    assert metadata.training["experts"]["network"]["hidden"] == shipped.training["experts"]["network"]["hidden"]
+
+
+def test_a_network_alone_that_nobody_asked_for_is_told_with_the_reason(
+    table: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    flags = "--freq 1h --horizon 4 --context 12 --season 4 --hidden 4 --epochs 1 --batches 1 --batch 2 --window 16"
+    with brief_parity():
+        assert main(["train", str(table), *flags.split(), "--quiet", "--out", str(tmp_path / "m.onnx")]) == 0
+    told = "a network alone: a context or a longest gap was given, and experts have neither"
+    printed = capsys.readouterr()
+    assert printed.err == f"rillcast: {told}\n"
+    assert f"  network       {told}\n" in printed.out
+    assert Bundle.load(tmp_path / "m.onnx").metadata.training["network"] == told
 
 
 def test_a_run_that_is_resumed_ends_like_one_that_was_not(table: Path, tmp_path: Path) -> None:

@@ -320,7 +320,7 @@ def test_the_command_says_that_it_trained_again_on_all_data(
     arguments = (
         f"{data} --freq 1h --horizon 4 --season 8 --hidden 4 --epochs 3 --batches 2 --batch 4 --window 32 --quiet"
     )
-    flags = f"--patience 1 --refit-if-stopped --quantiles 0.1,0.9 --out {tmp_path / 'm.onnx'}"
+    flags = f"--no-experts --patience 1 --refit-if-stopped --quantiles 0.1,0.9 --out {tmp_path / 'm.onnx'}"
     assert command.run(parser.parse_args([*arguments.split(), *flags.split()])) == 0
     assert "epoch 1 of 2, then 1 on all data\n" in capsys.readouterr().out
 

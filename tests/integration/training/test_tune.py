@@ -80,7 +80,7 @@ def test_networks_on_experts_have_a_space_of_their_own(
 
     monkeypatch.setattr("rillcast_training.fit.tune.traces_of", counted)
     study = tmp_path / "experts.study"
-    flags = f"tune {data} --freq 1h --horizon 4 --experts --hidden 2,4 --budget 60s --trials 2 --study {study} --json"
+    flags = f"tune {data} --freq 1h --horizon 4 --hidden 2,4 --budget 60s --trials 2 --study {study} --json"
     each = "--epochs 1 --batches 2 --batch 4"
     assert cli.main([*flags.split(), *each.split()]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -134,7 +134,7 @@ def test_a_search_that_makes_no_sense_is_refused(
 def test_the_command_prints_one_json_object_whose_command_trains(data: Path, tmp_path: Path) -> None:
     study = tmp_path / "waves.study"
     flags = f"--freq 1h --horizon 4 --budget 60s --trials 2 --cells gru --hidden 2,4 --layers 1 --study {study}"
-    each = "--epochs 1 --batches 2 --batch 4 --json"
+    each = "--no-experts --epochs 1 --batches 2 --batch 4 --json"
     done = subprocess.run(
         [sys.executable, "-m", "rillcast", "tune", str(data), *flags.split(), *each.split()],
         capture_output=True, text=True, timeout=240,

@@ -40,6 +40,8 @@ def test_a_flag_that_is_not_given_leaves_the_default_to_the_options() -> None:
         (["--synthetic", "7"], {"synthetic": 7}),
         (["--no-calendar", "--refit", "--quiet"], {"calendar": False, "refit": True, "quiet": True}),
         (["--lr", "0.01", "--max-gap", "5", "--checkpoint", "c"], {"lr": 0.01, "max_gap": 5, "checkpoint": Path("c")}),
+        (["--experts"], {"experts": True}),
+        (["--no-experts"], {"experts": False}),
         (["--init", "last.onnx", "--device", "cpu"], {"init": Path("last.onnx"), "device": "cpu"}),
     ],
 )
@@ -74,9 +76,10 @@ def test_a_search_takes_its_own_flags_and_those_that_its_trials_share() -> None:
 
 
 def test_help_has_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
-    for command, defaults in {"train": ("30", "0.003", "1", "gru"), "tune": ("10", "16,32,64,96,128")}.items():
+    for command, defaults in {"train": ("30", "0.003", "1", "gru"), "tune": ("10",)}.items():
         with pytest.raises(SystemExit):
             cli.main([command, "--help"])
         printed = " ".join(capsys.readouterr().out.split())
         for default in defaults:
             assert f"(default: {default})" in printed
+    assert "(default: 16,24,32,48; of networks alone 16,32,64,96,128)" in printed

@@ -12,29 +12,28 @@ series' cut is no target of training.
 
 from __future__ import annotations
 
-import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from rillcast.arrays import AnyArray, IntArray
 from rillcast.bundle.frequency import parse
 from rillcast_training.data.split import SplitSeries
 from rillcast_training.data.windows import Batch
 from rillcast_training.model.experts.config import ExpertsConfig
-from rillcast_training.model.experts.forecaster import ExpertForecaster
 from rillcast_training.model.experts.network import Traces, trained_horizons
-
-log = logging.getLogger(__name__)
 
 _TOGETHER: Final = 512  # series that are run at a time
 MOST_EVENTS: Final = 600_000
 """Events that are kept, of all series: about 1 GB."""
+LONGEST: Final = 20_000
+"""Newest events of a series that the experts run over: a run takes as long as the longest series, event by event."""
 _ALL: Final = slice(None)
 _F16: Final = np.float16
 _F32: Final = np.float32
@@ -76,33 +75,53 @@ class _Run(NamedTuple):
     part: SplitSeries
 
 
-def trace(series: Sequence[SplitSeries], config: ExpertsConfig, *, quiet: bool, most: int = MOST_EVENTS) -> list[Trace]:
+class Stepped(Protocol):
+    """A mixture without a network, event by event; `rillcast_training.export.trace_graph` makes one."""
+
+    def initial_rows(self, streams: int) -> list[AnyArray]:
+        """Return the state of streams never seen, an array of each kind, `[streams, ...]`."""
+        ...
+
+    def step(self, ds: IntArray, y: AnyArray, rows: Sequence[AnyArray]) -> tuple[list[AnyArray], list[AnyArray]]:
+        """Advance each stream by one event; return the columns of `Traces`, `[B, ...]` each, and the next state."""
+        ...
+
+
+def trace(
+    series: Sequence[SplitSeries], config: ExpertsConfig, mixture: Stepped, *, quiet: bool, most: int = MOST_EVENTS
+) -> list[Trace]:
     """Run the mixture over the series.
 
     Args:
         series: Series that are split.
         config: Shape of the mixture, without a network.
+        mixture: The mixture.
         quiet: Whether to show no progress.
         most: Events to keep, of all series; the newest of each.
     """
     runs = sorted((_run(part) for part in series), key=lambda run: -len(run.periods))
     kept = _kept([len(run.periods) for run in runs], most)
-    if any(len(run.periods) > kept for run in runs):
-        log.info("the newest %d events of each series are trained on, of %d in all", kept, most)
     traces: list[Trace] = []
     groups = [runs[start : start + _TOGETHER] for start in range(0, len(runs), _TOGETHER)]
     with tqdm(
         total=sum(len(group[0].periods) for group in groups), disable=quiet or not sys.stderr.isatty(), desc="experts"
     ) as bar:
         for group in groups:
-            traces += _traced(group, config, kept, bar)
+            traces += _traced(group, config, mixture, kept, bar)
     return traces
+
+
+def taken(lengths: Sequence[int], most: int = MOST_EVENTS) -> int:
+    """Return how many events of series of these lengths are kept."""
+    run = [min(length, LONGEST) for length in lengths]
+    kept = _kept(run, most)
+    return sum(min(length, kept) for length in run)
 
 
 def _run(part: SplitSeries) -> _Run:
     periods = np.concatenate([segment.periods for segment in part.segments])
     y = np.concatenate([segment.truth[segment.periods - segment.periods[0]] for segment in part.segments])
-    return _Run(periods, y.astype(_F32), part)
+    return _Run(periods[-LONGEST:], y[-LONGEST:].astype(_F32), part)
 
 
 def _kept(lengths: Sequence[int], most: int) -> int:
@@ -114,37 +133,36 @@ def _kept(lengths: Sequence[int], most: int) -> int:
     return low
 
 
-def _traced(group: Sequence[_Run], config: ExpertsConfig, kept: int, bar: tqdm[Any]) -> list[Trace]:
-    forecaster, start_of = ExpertForecaster(config).eval(), parse(config.freq).start_of
+def _traced(group: Sequence[_Run], config: ExpertsConfig, mixture: Stepped, kept: int, bar: tqdm[Any]) -> list[Trace]:
+    start_of = parse(config.freq).start_of
     lengths = np.array([len(run.periods) for run in group])
-    rows = forecaster.initial_rows(len(group))
-    found: list[list[list[npt.NDArray[np.floating]]]] = [[] for _ in group]
-    with torch.no_grad():
-        for event in range(lengths[0]):
-            active = int((lengths > event).sum())
-            if active < len(rows.clock):
-                rows = rows.head(active)
-            ds = start_of(np.array([run.periods[event] for run in group[:active]]))
-            y = torch.from_numpy(np.array([run.y[event] for run in group[:active]], _F32))
-            seen, rows = forecaster.trace(torch.from_numpy(ds), y, rows)
-            columns = _columns(seen)
-            for number in np.flatnonzero(event >= lengths[:active] - kept):
-                found[number].append([column[number] for column in columns])
-            bar.update()
+    rows = mixture.initial_rows(len(group))
+    found: list[list[list[AnyArray]]] = [[] for _ in group]
+    for event in range(lengths[0]):
+        active = int((lengths > event).sum())
+        if active < len(rows[0]):
+            rows = [part[:active] for part in rows]
+        ds = start_of(np.array([run.periods[event] for run in group[:active]]))
+        y = np.array([run.y[event] for run in group[:active]], _F32)
+        seen, rows = mixture.step(ds, y, rows)
+        columns = _columns(seen)
+        for number in np.flatnonzero(event >= lengths[:active] - kept):
+            found[number].append([column[number] for column in columns])
+        bar.update()
     return [_trace(run, events, config) for run, events in zip(group, found, strict=True)]
 
 
-def _columns(traces: Traces) -> tuple[npt.NDArray[np.floating], ...]:
+def _columns(traces: Sequence[AnyArray]) -> tuple[AnyArray, ...]:
     """Return the columns as they are kept: what lies within some widths of zero in half precision."""
     types = (*[_F16] * 6, _F32, _F32)
     limit = float(np.finfo(_F16).max)
     return tuple(
-        np.clip(part.numpy(), -limit, limit).astype(kind) if kind is _F16 else part.numpy()
+        np.clip(part, -limit, limit).astype(kind) if kind is _F16 else part
         for part, kind in zip(traces, types, strict=True)
     )
 
 
-def _trace(run: _Run, events: list[list[npt.NDArray[np.floating]]], config: ExpertsConfig) -> Trace:
+def _trace(run: _Run, events: list[list[AnyArray]], config: ExpertsConfig) -> Trace:
     columns = tuple(np.stack(column) for column in zip(*events, strict=True))
     periods = run.periods[-len(events) :]
     due = periods[:, None] + np.array(trained_horizons(config.anchors))

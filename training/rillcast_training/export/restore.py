@@ -132,6 +132,11 @@ def require_module(bundle: Bundle) -> None:
     _entry(bundle)
 
 
+def is_on_experts(bundle: Bundle) -> bool:
+    """Return whether a bundle is a network on top of experts."""
+    return bool(bundle.metadata.training.get("experts", {}).get("network"))
+
+
 def _document(bundle: Bundle) -> dict[str, Any]:
     document: dict[str, Any] = json.loads(_entry(bundle))
     return document
@@ -140,20 +145,18 @@ def _document(bundle: Bundle) -> dict[str, Any]:
 def _entry(bundle: Bundle) -> str:
     metadata = bundle.metadata
     name = f"bundle {metadata.name}@{metadata.model_id}"
-    if "experts" in metadata.training and metadata.training["experts"].get("network"):
+    if is_on_experts(bundle):
         raise DataError(
-            f"{name}: is a network on top of experts, which cannot be trained further: the experts learn on each "
-            "stream by themselves, and `rillcast train DATA --experts` trains a new network in minutes"
+            f"{name}: is a network on top of experts, and here one alone is needed: `rillcast train --no-experts`"
         )
     if (found := _found(bundle)) is not None:
         return found
     if "experts" in metadata.training:
         raise DataError(
             f"{name}: is a mixture of experts, without weights: it learns on each stream by itself, and cannot be "
-            "trained further. `rillcast train DATA` without --init trains a network, with --experts on top of such a "
-            "mixture; for one without "
-            f"data to start from: `rillcast train --synthetic --freq {metadata.freq} --horizon {metadata.horizon} "
-            "--out start.onnx`"
+            "trained further. `rillcast train DATA` without --init trains a network on top of such a mixture; for one "
+            "without data to start from: "
+            f"`rillcast train --synthetic --freq {metadata.freq} --horizon {metadata.horizon} --out start.onnx`"
         )
     raise DataError(
         f"{name}: has no module (metadata entry {MODULE_KEY!r}); it can be served, but neither trained further "

@@ -114,13 +114,7 @@ def restore(path: Path, content: bytes, run: Mapping[str, Any], parts: Mapping[s
     Raises:
         SettingsError: the file is no checkpoint, or belongs to another run.
     """
-    try:
-        found: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except Exception as error:  # torch, zip and pickle each raise their own types
-        kind = type(error).__name__
-        raise SettingsError(f"checkpoint {path}: not readable ({kind}); remove it to start again") from error
-    if found.get("version") != _VERSION:
-        raise SettingsError(f"checkpoint {path}: version {found.get('version')}, expected {_VERSION}; remove it")
+    found = _loaded(path, content)
     saved = found["run"]
     if different := sorted(key for key in run if _chosen(run[key]) != _chosen(saved.get(key))):
         listed = ", ".join(f"{key} is {saved.get(key)!r}, expected {run[key]!r}" for key in different)
@@ -128,6 +122,27 @@ def restore(path: Path, content: bytes, run: Mapping[str, Any], parts: Mapping[s
     for name, part in parts.items():
         part.load_state_dict(found["parts"][name])
     return _from_file(found["progress"])
+
+
+def run_of(path: Path, content: bytes) -> dict[str, Any]:
+    """Return the identity of the run that a checkpoint's content belongs to.
+
+    Raises:
+        SettingsError: the file is no checkpoint.
+    """
+    run: dict[str, Any] = _loaded(path, content)["run"]
+    return run
+
+
+def _loaded(path: Path, content: bytes) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except Exception as error:  # torch, zip and pickle each raise their own types
+        kind = type(error).__name__
+        raise SettingsError(f"checkpoint {path}: not readable ({kind}); remove it to start again") from error
+    if found.get("version") != _VERSION:
+        raise SettingsError(f"checkpoint {path}: version {found.get('version')}, expected {_VERSION}; remove it")
+    return found
 
 
 def _to_file(progress: Progress) -> dict[str, Any]:

@@ -9,15 +9,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from rillcast.bundle.bundle import Bundle
 from rillcast.errors import SettingsError
 from rillcast_training.data.split import SplitSeries
 from rillcast_training.data.traces import Trace, TraceSampler, trace, validation_of
 from rillcast_training.data.windows import Batch
+from rillcast_training.export.experts import restore_experts
+from rillcast_training.export.trace_graph import TraceGraph
 from rillcast_training.fit import parallel
 from rillcast_training.fit.losses import losses_of
 from rillcast_training.fit.options import TrainOptions
@@ -35,16 +39,22 @@ _WIDTH_ORIGINS: Final = 48  # of each series
 def experts_shape(options: TrainOptions, freq: str) -> ExpertsConfig:
     """Return the shape of the mixture with its network.
 
+    With `init` it is that of the bundle, whose weights fit no other.
+
     Raises:
         SettingsError: options contradict each other.
     """
+    if options.init is not None:
+        there = restore_experts(Bundle.load(options.init)).config
+        assert there.network is not None  # `is_on_experts` was asked before
+        return replace(there, network=replace(there.network, dropout=options.dropout))
     try:
         return ExpertsConfig(
             freq=freq,
             horizon=options.horizon,
             seasons=options.seasons or default_seasons(freq),
             quantiles=options.quantiles,
-            network=NetworkShape(options.cell, options.hidden, options.layers, options.dropout),
+            network=NetworkShape(options.cell, options.width, options.layers, options.dropout),
         )
     except ValueError as error:
         raise SettingsError(str(error)) from error
@@ -63,6 +73,12 @@ class TraceTrainer(Trainer):
     def count(self) -> int:
         """Number of series."""
         return len(self.traces)
+
+    def _weights_of(self, init: Path) -> Mapping[str, Tensor]:
+        """Return the weights of a bundle that is trained further."""
+        network = restore_experts(Bundle.load(init)).network
+        assert network is not None
+        return network.state_dict()
 
     def _sampler(self) -> TraceSampler:
         options = self.options
@@ -113,7 +129,8 @@ class TraceTrainer(Trainer):
 
 def traces_of(parts: Sequence[SplitSeries], experts: ExpertsConfig, *, quiet: bool) -> list[Trace]:
     """Run the mixture, without a network, over the series."""
-    return trace(parts, replace(experts, network=None), quiet=quiet)
+    alone = replace(experts, network=None)
+    return trace(parts, alone, TraceGraph(alone), quiet=quiet)
 
 
 def with_network(experts: ExpertsConfig, network: nn.Module | None = None) -> ExpertForecaster:

@@ -25,6 +25,8 @@ PrecisionName: TypeAlias = Literal["auto", "float32", "bfloat16"]
 DEFAULT_QUANTILES: Final = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 CELL_NAMES: Final = ("elman", "gru", "lstm", "mingru", "slstm", "lru")  # docs/recurrence.md compares them
 _SYNTHETIC: Final = 2_000
+_WIDTH: Final = 64
+_WIDTH_ON_EXPERTS: Final = 32
 _UNIT_S: Final = {"s": 1, "m": 60, "h": 3600}
 
 
@@ -137,8 +139,8 @@ class TrainOptions:
     synthetic: Annotated[int, Flag(metavar="SERIES", bare=_SYNTHETIC)] = 0
     """Number of synthetic series to train on, with or without DATA (2000 if no number is given)."""
     init: Annotated[Path | None, Flag(metavar="MODEL")] = None
-    """Bundle to train further, one that `rillcast train` made. Its cells, seasons and context are kept; the horizon may
-    be shorter than its own."""
+    """Bundle to train further, one that `rillcast train` made or a shipped one with a network. Its cells, seasons and
+    context are kept. The horizon may be shorter than its own, but not on top of experts."""
     out: Annotated[Path, Flag()]
     """Bundle to write. The training curve is `<out>.training.png`."""
     freq: Annotated[str, Flag(tune="", init="default")]
@@ -153,8 +155,8 @@ class TrainOptions:
     With `init`, its own."""
     cell: Annotated[str, Flag(group="model", choices=CELL_NAMES, init="fixed")] = "gru"
     """Recurrent cell."""
-    hidden: Annotated[int, Flag(group="model", init="fixed")] = 64
-    """Width of a recurrent layer."""
+    hidden: Annotated[int | None, Flag(group="model", init="fixed")] = None
+    """Width of a recurrent layer (default: 32 on top of experts, else 64)."""
     layers: Annotated[int, Flag(group="model", init="fixed")] = 1
     """Recurrent layers."""
     quantiles: Annotated[tuple[float, ...], Flag(group="model", parse=levels, init="default")] = DEFAULT_QUANTILES
@@ -174,10 +176,17 @@ class TrainOptions:
     ] = True
     """Whether the positions in day, week and year are inputs, where the frequency has them."""
     experts: Annotated[
-        bool, Flag(group="model", tune="", init="fixed", help="train on top of a mixture of experts")
-    ] = False
-    """Whether the network corrects a mixture of experts (docs/experts.md), which learns on each stream by itself. It
-    takes no covariates."""
+        bool | None,
+        Flag(
+            group="model",
+            tune="",
+            init="fixed",
+            help="train on top of a mixture of experts, or a network alone (default: on top, unless another option or "
+            "the data need a network alone; the command says so)",
+        ),
+    ] = None
+    """Whether the network corrects a mixture of experts (docs/experts.md), which learns on each stream by itself. None:
+    it does, unless another option or the data need a network alone (`rillcast_training.fit.kind`)."""
     alarms: Annotated[bool, Flag(group="model", help="the bundle says when alarms of a stream open and close")] = False
     """Whether the bundle finds alarms (docs/alarms.md): 88 bytes of state a stream more, and a slower step."""
     name: Annotated[str | None, Flag(group="model")] = None
@@ -227,9 +236,10 @@ class TrainOptions:
     """Show no progress bar."""
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batches", "batch", "window", "origins", "patience", "threads"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"{name} is {getattr(self, name)}, expected at least 1")
+        for name in ("hidden", "epochs", "batches", "batch", "window", "origins", "patience", "threads"):
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise SettingsError(f"{name} is {value}, expected at least 1")
         if self.data is None and not self.synthetic:
             raise SettingsError("nothing to train on; name a data set, or ask for synthetic series")
         if self.synthetic < 0:
@@ -254,25 +264,23 @@ class TrainOptions:
         self._check_experts()
 
     def _check_experts(self) -> None:
-        if not self.experts:
+        if not self.experts:  # None too: such options are a reason for a network alone
             return
         if self.covariates:
             raise SettingsError(
                 "experts take no covariates: they know a stream by its own values alone; leave the covariates out, or "
                 "train without experts"
             )
-        if self.init is not None:
-            raise SettingsError(
-                f"experts cannot go on from {self.init}: its network sees other inputs; leave init out to train a new "
-                "one, which takes minutes, or train that network further without experts"
-            )
         if self.context is not None or self.max_gap is not None:
             raise SettingsError(
                 "experts have neither a context nor a longest gap: they remember seasons, over any gap; leave both "
                 "out, or train without experts"
             )
-        if not self.calendar:
-            raise SettingsError("experts have no calendar that could be left out; leave no-calendar out")
+
+    @property
+    def width(self) -> int:
+        """Width of a recurrent layer."""
+        return self.hidden or (_WIDTH_ON_EXPERTS if self.experts else _WIDTH)
 
     @property
     def aggregate(self) -> Aggregate | None:
@@ -311,11 +319,11 @@ class TuneOptions:
     trials: Annotated[int | None, Flag()] = None
     """Most trials to run now (default: as many as the budget allows)."""
     cells: Annotated[tuple[str, ...] | None, Flag(group="search space", parse=words)] = None
-    """Cells to choose from, separated by commas (default: gru,lstm,elman). With --experts it is gru."""
+    """Cells to choose from, separated by commas (default: gru; of networks alone gru,lstm,elman)."""
     hidden: Annotated[tuple[int, ...] | None, Flag(group="search space", parse=numbers)] = None
-    """Widths to choose from (default: 16,32,64,96,128). With --experts they are 16,24,32,48."""
+    """Widths to choose from (default: 16,24,32,48; of networks alone 16,32,64,96,128)."""
     layers: Annotated[tuple[int, ...] | None, Flag(group="search space", parse=numbers)] = None
-    """Numbers of layers to choose from (default: 1,2). With --experts it is 1."""
+    """Numbers of layers to choose from (default: 1; of networks alone 1,2)."""
     dropout: tuple[float, ...] = (0.0, 0.1, 0.2)
     """Shares of inputs left out at random to choose from, with experts only."""
     lr: tuple[float, float] = (5e-4, 1e-2)

@@ -16,11 +16,11 @@ from rillcast.bundle.frequency import parse
 from rillcast_training.data.series import Series
 from rillcast_training.fit.checkpoint import Progress
 from rillcast_training.fit.compute import Compute
-from rillcast_training.fit.options import TrainOptions
+from rillcast_training.fit.kind import Kind
 
 
 def summary(
-    options: TrainOptions,
+    kind: Kind,
     series: Sequence[Series],
     progress: Progress,
     compute: Compute,
@@ -29,11 +29,13 @@ def summary(
     refit: bool,
 ) -> dict[str, Any]:
     """Return the summary of a finished training for the metadata."""
+    options = kind.options
     start_of = parse(options.freq).start_of
     return {
         "data": options.source,
         **({} if options.aggregate is None else {trained_aggregate.MEMBER: options.aggregate.as_settings()}),
         **({"init": options.init.name} if options.init is not None else {}),
+        "network": str(kind),
         "series": len(series),
         "observations": sum(int((one.y == one.y).sum()) for one in series),
         "first_ds": _iso(start_of(min(int(one.periods[0]) for one in series))),

@@ -85,8 +85,7 @@ class Trainer:
         torch.manual_seed(options.seed)
         self.forecaster = make(config).train()  # on the CPU: a seed's weights are the same on every device
         if options.init is not None:
-            start = shorten(restore_bundle(options.init), config.horizon)
-            self.forecaster.load_state_dict(start.state_dict())
+            self.forecaster.load_state_dict(self._weights_of(options.init))
         self.forecaster.to(self.compute.device)
         self.averaged = AveragedModel(self.forecaster, avg_fn=self._averaged)
         self.window = options.window
@@ -112,6 +111,10 @@ class Trainer:
     def count(self) -> int:
         """Number of series."""
         return len(self.series)
+
+    def _weights_of(self, init: Path) -> Mapping[str, Tensor]:
+        """Return the weights of a bundle that is trained further."""
+        return shorten(restore_bundle(init), self.config.horizon).state_dict()
 
     def _sampler(self) -> Sampler:
         """Return what draws the windows of an epoch."""

@@ -30,6 +30,7 @@ from rillcast_training.export.experts import write_experts
 from rillcast_training.fit import curve, parallel
 from rillcast_training.fit.checkpoint import EpochRecord, Progress
 from rillcast_training.fit.compute import choose
+from rillcast_training.fit.kind import Kind, kind_of
 from rillcast_training.fit.on_experts import TraceTrainer, experts_shape, traces_of, with_network
 from rillcast_training.fit.options import TrainOptions
 from rillcast_training.fit.shape import forecaster_shape
@@ -67,8 +68,8 @@ class TrainReport:
         return asdict(self) | {"model": str(self.model), "curve": self.curve and str(self.curve)}
 
 
-def train(options: TrainOptions) -> TrainReport:
-    """Train, validate, export, check.
+def train(options: TrainOptions, on_kind: Callable[[Kind], None] = lambda _: None) -> TrainReport:
+    """Train, validate, export, check. `on_kind` gets the kind of network before it is trained.
 
     With `torchrun`, every process calls it with the same options and gets the same report; the first one writes.
 
@@ -91,6 +92,9 @@ def train(options: TrainOptions) -> TrainReport:
         parts = split_to_validate(series, config, options.validation, options.balance, scratch, source=options.source)
         if parallel.is_first() and len(parts) < len(series):
             log.warning("%s: %s", options.source, left_out(series, config, options.validation))
+        kind = kind_of(options, series)
+        on_kind(kind)
+        options = kind.options
         with tracked(options) if parallel.is_first() else nullcontext() as tracking:
             on_epoch = None if tracking is None else tracking.epoch
             if options.experts:
@@ -99,11 +103,11 @@ def train(options: TrainOptions) -> TrainReport:
             else:
                 experts = None
                 trainer, progress = fitted(options, config, parts, on_epoch=on_epoch)
-            return parallel.from_first(lambda: _written(options, series, trainer, progress, tracking, experts))
+            return parallel.from_first(lambda: _written(kind, series, trainer, progress, tracking, experts))
 
 
 def _written(
-    options: TrainOptions,
+    kind: Kind,
     series: Sequence[Series],
     trainer: Trainer,
     progress: Progress,
@@ -111,8 +115,9 @@ def _written(
     experts: ExpertsConfig | None,
 ) -> TrainReport:
     """Export the trained forecaster, draw the curve, and log both if the run is tracked."""
+    options = kind.options
     again = _refits(options, progress)
-    said = summary(options, series, progress, trainer.compute, trainer.forecaster, refit=again)
+    said = summary(kind, series, progress, trainer.compute, trainer.forecaster, refit=again)
     if tracking is not None:
         said[MLFLOW_RUN] = tracking.run_id
     name = options.name or options.out.name.removesuffix(".onnx")

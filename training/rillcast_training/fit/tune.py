@@ -38,6 +38,7 @@ from rillcast_training.data.traces import Trace
 from rillcast_training.export.bundle import describe, to_onnx
 from rillcast_training.export.experts import describe_experts, experts_to_onnx
 from rillcast_training.fit.compute import choose
+from rillcast_training.fit.kind import Kind, kind_of
 from rillcast_training.fit.on_experts import TraceTrainer, experts_shape, traces_of, with_network
 from rillcast_training.fit.options import TrainOptions, TuneOptions
 from rillcast_training.fit.pareto import Candidate, knee, pareto_front
@@ -120,12 +121,17 @@ def contexts(options: TuneOptions) -> tuple[int, ...]:
     return tuple(sorted({max(main + main // 2, main + 1), 2 * main + (main == 1), usual, 2 * usual}))
 
 
-def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda _trial: None) -> TuneReport:
+def tune(
+    options: TuneOptions,
+    progress: Callable[[TrialResult], None] = lambda _trial: None,
+    on_kind: Callable[[Kind], None] = lambda _: None,
+) -> TuneReport:
     """Search until the budget is used up, and recommend.
 
     Args:
         options: Space and budget.
         progress: Called with each finished trial.
+        on_kind: Called with the kind of network before the first trial.
 
     Raises:
         SettingsError: the options contradict each other, or the study's file belongs to other data or options.
@@ -136,8 +142,11 @@ def tune(options: TuneOptions, progress: Callable[[TrialResult], None] = lambda 
     file = options.study if isinstance(options.study, Path) else None
     check({"DATA": options.base.data}, {"--study": file, "the picture": picture_of(options.study)})
     compute = choose(options.base.device, options.base.precision)
-    study = open_study(options.study, _identity(options), options.base.seed)
     series, shape = series_of(options.base, forecaster_shape(options.base))
+    kind = kind_of(options.base, series)
+    on_kind(kind)
+    options = dataclasses.replace(options, base=kind.options)
+    study = open_study(options.study, _identity(options), options.base.seed)
     splits = _Splits(series, options.base, shape)
     ran: list[int] = []  # by this call: a database may have those of others at the same time
 

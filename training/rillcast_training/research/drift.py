@@ -77,7 +77,17 @@ def measure(folder: Path, *, epochs: int = 6, streams: int = _STREAMS, seed: int
     write_csv(data, drifting_streams(drift=False, seed=seed))
     out = folder / "drift.onnx"
     train(
-        TrainOptions(data=data, freq="1h", horizon=_HORIZON, out=out, hidden=32, epochs=epochs, seed=seed, quiet=True)
+        TrainOptions(
+            data=data,
+            freq="1h",
+            horizon=_HORIZON,
+            out=out,
+            experts=False,
+            hidden=32,
+            epochs=epochs,
+            seed=seed,
+            quiet=True,
+        )
     )
     return coverage(Bundle.load(out), streams=streams, seed=seed)
 

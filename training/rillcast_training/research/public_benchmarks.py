@@ -51,8 +51,8 @@ _EXPERTS_END: Final = "<!-- measured by rillcast_training.research.public_benchm
 _ON_EXPERTS: Final = "_on_experts"
 _FIGURES: Final = {"mase": "MASE", "smape": "sMAPE", "wql": "WQL", "coverage80": "coverage of 80 %"}
 
-RECIPE: Final[dict[str, Any]] = {"cell": "lstm", "refit_if_stopped": True}
-"""Differences from the defaults of `rillcast train`, the same for every data set."""
+RECIPE: Final[dict[str, Any]] = {"experts": False, "cell": "lstm", "refit_if_stopped": True}
+"""Differences from the defaults of `rillcast train`, the same for every data set, of a network alone."""
 
 ON_EXPERTS: Final[dict[str, Any]] = {"experts": True, "hidden": 32}
 """The same, of a network on top of a mixture of experts."""
@@ -349,7 +349,8 @@ def data_folder(given: str | None) -> Path:
 
 def _command(options: TrainOptions, recipe: dict[str, Any]) -> str:
     flags = " ".join(
-        f"--{name.replace('_', '-')}" + ("" if value is True else f" {value}") for name, value in recipe.items()
+        f"--{'no-' if value is False else ''}{name.replace('_', '-')}" + ("" if value in (True, False) else f" {value}")
+        for name, value in recipe.items()
     )
     return (
         f"rillcast train {options.source} --freq {options.freq} --horizon {options.horizon} {flags} "

@@ -106,6 +106,7 @@ def _result(name: str, train_file: Path, test_file: Path, args: argparse.Namespa
             freq=args.freq,
             horizon=args.horizon,
             out=model,
+            experts=False,
             cell=name,
             hidden=args.hidden,
             layers=args.layers,

@@ -166,6 +166,7 @@ def _train(files: _Files, epochs: int) -> None:
             quantiles=_LEVELS,
             out=files.model,
             name="weather",
+            experts=False,
             epochs=epochs,
             batch=_BATCH,
             # Layers this narrow gain little from a second thread, and lose much where a core is busy.

@@ -16,6 +16,7 @@ from rillcast.figures import to_json
 if TYPE_CHECKING:
     from rillcast.settings import InputSettings
     from rillcast_training.data.columns import Aggregate, Columns
+    from rillcast_training.fit.kind import Kind
     from rillcast_training.fit.options import TrainOptions
     from rillcast_training.fit.training import TrainReport
 
@@ -75,7 +76,7 @@ def run(args: argparse.Namespace) -> int:
     data, columns = _data(args, given, init)
     options = TrainOptions(data=data, columns=columns, **given)
     try:
-        report = train(options)
+        report = train(options, on_kind=say)
     except KeyboardInterrupt:
         if options.checkpoint is not None and options.checkpoint.exists() and parallel.is_first():
             print(
@@ -93,9 +94,17 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def say(kind: Kind) -> None:
+    """Say which kind of network is trained, where nobody asked for one alone and it is."""
+    from rillcast_training.fit import parallel
+
+    if kind.reason and parallel.is_first():
+        print(f"rillcast: {kind}", file=sys.stderr)
+
+
 def _without_training(figures: Mapping[str, float], options: TrainOptions) -> str | None:
     """Return the command that does without the network on experts, where it is no better in validation; else None."""
-    if not options.experts or min(figures[name] / figures[f"experts_{name}"] for name in ("mase", "wql")) < 1:
+    if "experts_mase" not in figures or min(figures[name] / figures[f"experts_{name}"] for name in ("mase", "wql")) < 1:
         return None
     seasons = "" if options.seasons is None else f" --season {','.join(map(str, options.seasons))}"
     return (
@@ -108,6 +117,7 @@ def _print(report: TrainReport) -> None:
     figures, training = report.figures, report.training
     again = f", then {training['best_epoch']} on all data" if training["refit"] else ""
     print(f"{report.model}: {report.model_id}, epoch {training['best_epoch']} of {training['epochs']}{again}")
+    print(f"  network       {training['network']}")
     print(f"  trained       {training['observations']:,} observations, {training['seconds']:.0f} s, "
           f"{training['device']}, {training['precision']}")  # fmt: skip
     other, words = ("experts", "experts alone") if "experts_mase" in figures else ("seasonal_naive", "seasonal naive")
@@ -194,8 +204,9 @@ def _init(given: Mapping[str, Any]) -> BundleMetadata | None:
     fixed = [flag for field, flag in flags.flag_names(TrainOptions, init="fixed").items() if field in given]
     if fixed:
         raise SettingsError(f"{', '.join(fixed)} cannot be changed with --init: the weights have that shape already")
-    from rillcast_training.export.restore import require_module
+    from rillcast_training.export.restore import is_on_experts, require_module
 
     bundle = Bundle.load(given["init"])
-    require_module(bundle)
+    if not is_on_experts(bundle):
+        require_module(bundle)
     return bundle.metadata

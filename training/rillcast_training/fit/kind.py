@@ -3,7 +3,7 @@
 Owns: the rule where neither was asked for, and the reason in words. Does not know: training, how a network is made.
 
 A run that is resumed keeps its kind, and so do weights that are trained further. Else it is a network on top of
-experts, unless an option or the data need one alone. The folds behind this are in docs/experts.md ('Does it pay?').
+experts, unless an option or the data need one alone. docs/experts.md ('On top, or alone') says what is known of it.
 """
 
 from __future__ import annotations

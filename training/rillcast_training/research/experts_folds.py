@@ -34,6 +34,7 @@ from rillcast.engine.batcher import Batching
 from rillcast.engine.device import Device
 from rillcast.engine.step_engine import StepEngine
 from rillcast.errors import DataError, RillcastError
+from rillcast.figures import to_json
 from rillcast_training.data.series import Series, load, observations
 from rillcast_training.data.synthetic.generator import Recipe, synthesize
 from rillcast_training.evaluate.backtest import backtest
@@ -229,7 +230,7 @@ def _kept(path: Path, measure: Callable[[], dict[str, Any]]) -> None:
         return
     found = measure()
     unfinished = path.with_suffix(".partial")
-    unfinished.write_text(json.dumps(found))
+    unfinished.write_text(to_json(found))
     unfinished.replace(path)
     print(f"{path.stem}: {found['figures']}, {found.get('cpu_seconds', 0):.0f} s", file=sys.stderr, flush=True)
 

@@ -26,6 +26,8 @@ _MISSED: Final = 11  # by horizon: two misses, their number and three units, fiv
 _PLAIN_AND_JUDGED: Final = 2  # by horizon
 _AFTER: Final = 10  # by horizon: five ratios and shares of the units of width
 _TOLD: Final = 2  # by horizon, with a network: what it and the mixture missed by, before the quantiles
+_SAID: Final = 2  # by horizon, with a network: its newest correction
+_PENDING: Final = 6  # by horizon, with a network: its corrections that are to be judged
 _SUMS_TO_ONE: Final = 1e-3
 _CYCLES: Final = {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000, "week": 604_800_000, "year": 31_556_952_000}
 _MONTHS_A_YEAR: Final = 12
@@ -128,9 +130,16 @@ class Mixture:
         by_anchor = self._at_anchors(rows) if self.has_network and self.weights(rows) is not None else None
         return None if by_anchor is None else by_anchor[:, :, self._told : self._told + _TOLD]
 
+    def newest_correction(self, rows: FloatArray) -> FloatArray:
+        """Return what the network said last, `[n, A, 2]`, of rows that `missed` has figures of."""
+        by_anchor = self._at_anchors(rows)
+        assert by_anchor is not None
+        return by_anchor[:, :, -_SAID:]
+
     def _at_anchors(self, rows: FloatArray) -> FloatArray | None:
         """Return the figures of each horizon, `[n, A, width]`; None = the rows are too short."""
-        shape = len(self.anchors), self._before + len(self.bases) + _AFTER
+        said = _PENDING + _SAID if self.has_network else 0
+        shape = len(self.anchors), self._before + len(self.bases) + _AFTER + said
         end = self._first + shape[0] * shape[1]
         return rows[:, self._first : end].reshape(-1, *shape) if rows.shape[1] >= end else None
 

@@ -20,10 +20,9 @@ import numpy.typing as npt
 from rillcast.arrays import AnyArray, FloatArray
 from rillcast.bundle.mixture import STATE, Mixture
 
-STATES: Final = ("clock", STATE, "pending")
+STATES: Final = ("clock", STATE)
 """The states that have it."""
-_NEWEST_VALUE: Final = 2  # column of the clock
-_STAMPS: Final = 1 << 22  # periods until stamps of pending forecasts repeat
+_KNOWN: Final = 1  # column of the clock: periods known plus one
 _MISSES: Final = np.array([5.0, 6.5])  # sums that mixture and network start from, in widths
 _HALF_AT: Final = 1.1  # ratio of the misses at which half of the correction counts
 _DISTRUST: Final = 16  # power of that ratio
@@ -71,11 +70,8 @@ def network_figures(mixture: Mixture, rows: Mapping[str, AnyArray]) -> FloatArra
         return None
     own, network = (missed.astype(np.float64) + _MISSES).transpose(2, 0, 1)
     share = 1 / (1 + (network / (_HALF_AT * own)) ** _DISTRUST)
-    pending, anchors = rows["pending"], len(mixture.anchors)
-    noted = pending[:, :, 0] == (rows["clock"][:, _NEWEST_VALUE] % _STAMPS + mixture.horizon + 1)[:, None]
-    note = pending[np.arange(len(pending)), noted.argmax(axis=1)]
-    said = note[:, -2 * anchors :].reshape(-1, anchors, 2).astype(np.float64)
-    said[~noted.any(axis=1)] = np.nan
+    said = mixture.newest_correction(rows[STATE]).astype(np.float64)
+    said[rows["clock"][:, _KNOWN] <= 1] = np.nan
     return np.concatenate([share[:, :, None], share[:, :, None] * said], axis=2)
 
 

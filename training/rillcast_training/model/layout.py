@@ -26,6 +26,7 @@ import onnx
 import onnxruntime
 from onnx import helper, numpy_helper
 
+from rillcast_training.model.merging import merged
 from rillcast_training.model.simplify import simplified
 
 _ELEMENTWISE: Final = frozenset(
@@ -84,7 +85,17 @@ def batch_last(model: onnx.ModelProto, example: Callable[[int], Mapping[str, np.
     )
     rewritten = helper.make_model(graph, opset_imports=folded.opset_import, ir_version=folded.ir_version)
     _keep_short_indices(rewritten.graph)
-    return _without_unused(rewritten)
+    return _merged(_without_unused(rewritten), example)
+
+
+def _merged(model: onnx.ModelProto, example: Callable[[int], Mapping[str, np.ndarray]]) -> onnx.ModelProto:
+    folded, shapes, whole = _folded(model, example)
+    graph = folded.graph
+    constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    nodes = merged(graph.node, constants, shapes, whole, frozenset(output.name for output in graph.output))
+    initializers = [numpy_helper.from_array(values, name) for name, values in constants.items()]
+    fewer = helper.make_graph(nodes, graph.name, graph.input, graph.output, initializer=initializers)
+    return _without_unused(helper.make_model(fewer, opset_imports=model.opset_import, ir_version=model.ir_version))
 
 
 def _keep_short_indices(graph: onnx.GraphProto) -> None:
@@ -343,13 +354,17 @@ def _folded(
     for node in model.graph.node:
         if node.op_type in ("Constant", "Shape") or all(name in of_shapes for name in node.input if name):
             of_shapes.update(node.output)
-            if all(np.array_equal(few[name], more[name]) for name in node.output):
+            if all(np.array_equal(few[name], more[name], equal_nan=_is_float(few[name])) for name in node.output):
                 initializers += [numpy_helper.from_array(few[name], name) for name in node.output]
                 continue
         nodes.append(node)
     graph = helper.make_graph(nodes, model.graph.name, model.graph.input, model.graph.output, initializers)
     folded = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     return _without_unused(folded), shapes, frozenset(name for name, value in few.items() if value.dtype == np.int64)
+
+
+def _is_float(values: np.ndarray) -> bool:
+    return np.issubdtype(values.dtype, np.floating)
 
 
 def _values(model: onnx.ModelProto, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

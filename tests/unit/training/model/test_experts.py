@@ -13,9 +13,10 @@ from rillcast.arrays import AnyArray
 from rillcast.bundle.bundle import Status
 from rillcast_training.export.experts import export_experts
 from rillcast_training.export.parity import InPlaceSession
-from rillcast_training.model.experts.config import Constants, ExpertsConfig
+from rillcast_training.model.experts.config import Constants, ExpertsConfig, NetworkShape
 from rillcast_training.model.experts.defaults import default_horizon, default_seasons
 from rillcast_training.model.experts.forecaster import ExpertForecaster
+from rillcast_training.model.experts.layout import PendingPlaces
 from rillcast_training.model.experts.priors import Prior
 from rillcast_training.model.experts.weights import power
 from tests.support.experts_oracle import ExpertsOracle
@@ -121,9 +122,9 @@ def test_repeated_and_late_events_leave_the_state_and_bring_the_same_forecast() 
             np.testing.assert_array_equal(old, new, err_msg=name)
 
 
-def test_the_hourly_default_takes_at_most_8_kib_a_stream_and_128_bytes_for_tails_and_alarms() -> None:
-    forecaster = ExpertForecaster(ExpertsConfig("1h", 48, (24, 168)))
-    assert sum(spec.row_bytes for spec in forecaster.state_specs()) <= 8_192 + 128
+def test_the_hourly_default_takes_at_most_8_kib_a_stream_with_its_network() -> None:
+    forecaster = ExpertForecaster(ExpertsConfig("1h", 48, (24, 168), network=NetworkShape("gru", 32)))
+    assert sum(spec.row_bytes for spec in forecaster.state_specs()) <= 8_192
 
 
 def test_a_long_season_is_kept_in_few_bins() -> None:
@@ -259,3 +260,24 @@ def test_constants_change_the_forecast() -> None:
         if np.array_equal(forecast(Constants(**(asdict(base) | {name: other}))), usual):
             unused.append(name)
     assert unused == []
+
+
+@pytest.mark.parametrize(
+    ("horizon", "stride"), [(1, 1), (8, 1), (20, 1), (30, 4), (48, 2), (48, 3), (48, 4), (60, 4), (50, 7), (48, 9)]
+)
+def test_a_pending_period_stays_until_all_of_its_forecasts_have_been_judged(horizon: int, stride: int) -> None:
+    config = ExpertsConfig("1h", horizon, (24,), stride=stride)
+    places = PendingPlaces(config)
+    row = torch.zeros(1, 1, dtype=torch.int64)
+    table = torch.full((1, places.entries, 1), -1.0)
+    for period in range(1000, 1000 + min(2 * places.repeat, 200)):
+        phase = places.phase(torch.tensor([[period]]))
+        found = places.read(table, row, phase)[:, 0, 0].tolist()
+        for anchor, own, value in zip(config.anchors, config.strides, found, strict=True):
+            made = period - anchor
+            if made % own == 0 and made >= 1000:
+                assert value == made
+        table = places.write(table, row, phase, torch.tensor([[True]]), torch.tensor([[float(period)]]))
+        untouched = places.write(table, row, phase, torch.tensor([[False]]), torch.tensor([[-2.0]]))
+        assert torch.equal(untouched[:, :-1], table[:, :-1])
+    assert places.entries <= -(-horizon // stride) + 9

@@ -16,11 +16,14 @@ from rillcast_training.model.experts.priors import Prior, usual_prior
 
 MAX_BINS: Final = 168
 """A longer season is kept in as many bins of equal length at most."""
+CORRECTIONS: Final = 3
+"""Corrections of a network that are to be judged, at each anchor; the newest one is kept too."""
 LEVELS: Final = tuple(n / 10 for n in range(1, 10))
 _ANCHORS: Final = (1, 2, 4, 8, 16, 24, 36, 48)
 _SHORT: Final = 20  # a horizon up to here has more anchors, and all of its forecasts are judged: the state stays small
 _MORE_ANCHORS: Final = (1, 2, 3, 4, 6, 8, 12, 16)
 _SMOOTHING: Final = 48  # the smoothed part of a season is a mean over 1 / 48 of it
+_STRIDE: Final = 4  # between those of a longer one, beyond the dense anchors
 _DENSE: Final = 8  # anchors up to here are judged at every period
 _POSITIVE: Final = ("power", "evidence_start", "prior_errors", "prior_shift", "prior_growth", "prior_misses")
 _DAY_MS: Final = 86_400_000
@@ -197,7 +200,7 @@ class ExpertsConfig:
         if not self.anchors:
             object.__setattr__(self, "anchors", default_anchors(self.horizon))
         if not self.stride:
-            object.__setattr__(self, "stride", 1 if self.horizon <= _SHORT else 2)
+            object.__setattr__(self, "stride", 1 if self.horizon <= _SHORT else _STRIDE)
         if self.anchors[0] != 1 or self.anchors[-1] != self.horizon or list(self.anchors) != sorted(set(self.anchors)):
             raise ValueError(f"anchors {list(self.anchors)}: expected increasing horizons from 1 to {self.horizon}")
         object.__setattr__(self, "constants", _resolved(self.constants, self.freq))
@@ -222,9 +225,12 @@ class ExpertsConfig:
         return tuple(1 if anchor <= _DENSE else self.stride for anchor in self.anchors)
 
     @property
-    def rings(self) -> tuple[int, ...]:
-        """For each anchor, the number of the ring of pending forecasts that it shares with others."""
-        return self.strides
+    def network_strides(self) -> tuple[int, ...]:
+        """For each anchor, the periods between the network's corrections that are judged, so that few are pending."""
+        return tuple(
+            math.ceil(anchor / (CORRECTIONS * own)) * own
+            for anchor, own in zip(self.anchors, self.strides, strict=True)
+        )
 
 
 def _resolved(constants: Constants, freq: str) -> Constants:

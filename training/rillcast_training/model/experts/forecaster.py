@@ -41,11 +41,10 @@ from rillcast_training.model.experts.bases import LONGEST_IDLE, Bases, away_from
 from rillcast_training.model.experts.clock import Time
 from rillcast_training.model.experts.config import ExpertsConfig
 from rillcast_training.model.experts.layout import Layout, stamp
-from rillcast_training.model.experts.learning import Learning, Learnt, SeasonsBefore, Sums
+from rillcast_training.model.experts.learning import Learning, Sums
 from rillcast_training.model.experts.levels import Levels, row_of
 from rillcast_training.model.experts.network import (
     Advice,
-    Correction,
     Mixed,
     Network,
     Sizes,
@@ -55,8 +54,8 @@ from rillcast_training.model.experts.network import (
     trained_horizons,
 )
 from rillcast_training.model.experts.scoring import Judgement, Said
-from rillcast_training.model.experts.season_entries import SeasonEntries, Visit
-from rillcast_training.model.experts.seasons import SeasonMemory, SeasonView
+from rillcast_training.model.experts.season_memories import SeasonMemories
+from rillcast_training.model.experts.seasons import SeasonView
 from rillcast_training.model.features import MAX_ABS_Y
 
 _TINY: Final = 1e-20
@@ -154,7 +153,6 @@ class ExpertForecaster(nn.Module):
     """Parameters are those of the network, if there is one; see the module's docstring."""
 
     between: Tensor
-    periods: Tensor
     plain: Tensor
     trained: Tensor
 
@@ -165,22 +163,16 @@ class ExpertForecaster(nn.Module):
         groups, group_of = groups_of(config)
         cell = {} if config.network is None else Network.states_of(config.network)
         self.layout = Layout(config, len(groups), away_from(config), self.horizons, cell)
-        self._memories = [
-            SeasonMemory(number, places, config.horizon) for number, places in enumerate(self.layout.seasons)
-        ]
-        self.memories = nn.ModuleList(self._memories)
-        self.entries = SeasonEntries(config, self.layout.seasons)
+        self.seasons = SeasonMemories(config, self.layout.seasons)
         self.levels = Levels(config.constants)
         self.bases = Bases(config, self.layout.seasons)
         rows = self.bases.rows_of_experts()
         self.network = None if config.network is None else Network(config, rows)
         self.register_buffer("plain", (rows.sum(dim=1) == 0).reshape(1, -1, 1), persistent=False)
         self.register_buffer("trained", torch.tensor(trained_horizons(config.anchors)) - 1, persistent=False)
-        self.learning = Learning(config, self.layout, self.bases, self._memories, group_of)
+        self.learning = Learning(config, self.layout, self.bases, self.seasons.each, group_of)
         self.weights, self.widths = self.learning.weights, self.learning.widths
         self.judgement = Judgement(config, self.horizons)
-        periods = torch.tensor([[season.periods] for season in config.memories])
-        self.register_buffer("periods", periods, persistent=False)
         self.register_buffer("between", lines_between(config.anchors, range(1, config.horizon + 1)), persistent=False)
 
     def state_specs(self) -> tuple[StateSpec, ...]:
@@ -241,8 +233,9 @@ class ExpertForecaster(nn.Module):
         score, anomaly, alarm = self.judgement(f, judged, time, alarm_interval)
         forecast = quantiles.reshape(-1, quantiles.shape[2]).t()
         forecast = forecast.reshape(-1, self.config.horizon, len(self.config.quantiles))
-        note = None if said is None else said.correction
-        return ExpertOutputs(forecast, event.status, score, anomaly, alarm.t()), self._following(event, rows, note)
+        return ExpertOutputs(forecast, event.status, score, anomaly, alarm.t()), self._following(
+            event, rows, mixture, said
+        )
 
     def trace(self, ds: Tensor, y: Tensor, rows: ExpertRows, row: Tensor | None = None) -> tuple[Traces, ExpertRows]:
         """Advance each stream by one event, without a forecast; return what a network would see, `[B, ...]` each.
@@ -272,7 +265,7 @@ class ExpertForecaster(nn.Module):
             width[at],
         )
         traces = Traces(seen.seen().t(), *(figure.flatten(0, 1).t() for figure in figures))
-        return traces, self._following(event, rows, None)
+        return traces, self._following(event, rows, mixture, None)
 
     def _advance(self, ds: Tensor, y: Tensor, rows: ExpertRows, row: Tensor | None) -> _Event:
         """Learn from the events, and take them into the memories."""
@@ -285,7 +278,7 @@ class ExpertForecaster(nn.Module):
         f["offset"] = torch.where(time.had, f["offset"], y)
         value = torch.where(time.on, y - f["offset"], f["last"])
 
-        seasons = self._read(rows.seasons, row, time)
+        seasons = self.seasons.read(rows.seasons, row, time)
         phase = self.layout.pending.phase(time.period)
         notes = self.layout.pending.read(rows.pending, row, phase)
         learnt = self.learning(f, y, value, time, notes, seasons)
@@ -296,92 +289,30 @@ class ExpertForecaster(nn.Module):
         )  # fmt: skip
         f["count"] = f["count"] + time.on.to(torch.float32)
         f["last"] = value
-        views, tables = self._remember(f, seasons, rows.seasons, learnt, time)
+        views, tables = self.seasons.remember(f, seasons, rows.seasons, learnt.miss, time)
         if self.bases.away:
             slow = f["levels"][row_of("slow") : row_of("slow") + 1]
             now = self.bases.at_period(slow, value, seasons.own, seasons.known, views)
             f["away"] = torch.where(time.on, value - now, f["away"])
         return _Event(f, y, own[:1], learnt.missed, time, status, row, phase, views, tables)
 
-    def _following(self, event: _Event, rows: ExpertRows, said: Correction | None) -> ExpertRows:
+    def _following(self, event: _Event, rows: ExpertRows, mixture: _Mixture, said: Advice | None) -> ExpertRows:
         """Return the state after an event, with a note of what its forecasts follow from."""
         f, time = event.f, event.time
-        note = torch.cat([
-            stamp(time.period, self.config.horizon), f["last"], f["levels"][2:], f["away"],
-            *([] if said is None else [torch.cat(said, dim=1).flatten(0, 1)]),
-        ])  # fmt: skip
-        pending = self.layout.pending.write(
-            rows.pending, event.row, event.phase, time.newest_value == time.period, note
-        )
+        of_network = [] if said is None else [self.learning.said_since(f, said.correction, time)]
+        f["anchors"] = torch.cat([f["sums"], mixture.weights, mixture.ratio, mixture.share, *of_network], dim=1)
+        valid = time.newest_value == time.period
+        # Without a stamp, so that what is written to no place is never due.
+        now = torch.where(valid, stamp(time.period, self.config.horizon), 0.0)
+        note = torch.cat([now, f["last"], f["levels"][2:], f["away"]])
+        pending = self.layout.pending.write(rows.pending, event.row, event.phase, valid, note)
         following = torch.cat([part.reshape(-1, 1) for part in (time.period, time.known + 1, time.newest_value)], dim=1)
         return ExpertRows(following, self.layout.core.pack(f), tuple(event.tables), pending)
-
-    # The seasons' memories.
-
-    def _read(self, tables: tuple[Tensor, ...], row: Tensor, time: Time) -> SeasonsBefore:
-        """Read the bins around the period."""
-        entries, own, old, places, bins = [], [], [], [], []
-        for memory, table in zip(self._memories, tables, strict=True):
-            at = memory.places.bin_of(time.period)
-            written = at if memory.season.exact else memory.places.bin_of(time.value_before)
-            around, before, place = memory.places.read(table, row, at, written)
-            entries.append(around)
-            old.append(before)
-            own.append(before if memory.season.exact else around[memory.places.first])
-            places.append(place)
-            bins.append((at, written))
-        known = torch.cat([e[m.columns.width_column :][:1] for e, m in zip(own, self._memories, strict=True)]) > 0
-        cycles = torch.div(time.known - 1, self.periods, rounding_mode="trunc").to(torch.float32).clamp(min=0)
-        return SeasonsBefore(entries, own, old, places, bins, known, cycles)
-
-    def _remember(
-        self, f: Figures, seasons: SeasonsBefore, tables: tuple[Tensor, ...], learnt: Learnt, time: Time
-    ) -> tuple[list[SeasonView], list[Tensor]]:
-        """Write the value into the seasons' memories; return what they say since, and the tables."""
-        value, both = f["last"], len(self._memories) == 2
-        rest = value - f["levels"][row_of("slow") : row_of("slow") + 1]
-        visits = []
-        for number, memory in enumerate(self._memories):
-            if memory.season.exact:
-                part = rest - seasons.own[1][2:3] if both and not number else None
-                visits.append(Visit(value, part, learnt.width, learnt.has_width, time.on))
-            else:
-                visits.append(self._left(f[f"visit{number}"], memory, time))
-        written = self.entries(seasons.old, visits, seasons.ages, rest)
-        views, following = [], []
-        others = [seasons.own[1 - number][2:3] if both else None for number in range(len(self._memories))]
-        for number, (memory, table) in enumerate(zip(self._memories, tables, strict=True)):
-            entries = memory.replaced(seasons.entries[number], *seasons.bins[number], written[number])
-            if not memory.season.exact:
-                other = others[number]
-                part = 0 * value if other is None else rest - other
-                visited = self._visited(f[f"visit{number}"], visits[number], value, part, learnt, time)
-                f[f"visit{number}"] = visited
-            if both and not number:
-                others[1] = entries[memory.places.first, 2:3]
-            views.append(memory.ahead(entries, written[number], time.period, value))
-            following.append(memory.places.write(table, seasons.at[number], written[number]))
-        return views, following
-
-    def _left(self, sums: Tensor, memory: SeasonMemory, time: Time) -> Visit:
-        """Return the means of the newest visit of a bin, to be written if the stream has left it."""
-        visits = memory.places.visit
-        left = time.on & time.had & (visits(time.value_before) != visits(time.period))
-        value, part, width, widths, count = torch.split(sums, 1)
-        done = count.clamp(min=1)
-        of_part = None if memory.columns.part is None else part / done
-        return Visit(value / done, of_part, width / widths.clamp(min=1), widths > 0, left)
-
-    def _visited(self, sums: Tensor, visit: Visit, value: Tensor, part: Tensor, learnt: Learnt, time: Time) -> Tensor:
-        """Return the sums over the visit of a bin, `[5, B]`: value, part, width, number of widths, number of values."""
-        known = learnt.has_width.to(torch.float32)
-        newest = torch.cat([value, part, learnt.width * known, known, time.on.to(torch.float32)])
-        return torch.where(time.on, torch.where(visit.on, newest, sums + newest), sums)
 
     # The forecast.
 
     def _mixture(self, f: Figures, views: list[SeasonView], time: Time) -> _Mixture:
-        """Weigh the experts and the units of width, and keep that for the day when the periods have come."""
+        """Weigh the experts and the units of width."""
         c, last, offset = self.config.constants, f["last"], f["offset"]
         sums = self.learning.sums(f["sums"])
         errors, judged = sums.errors, sums.errors.judged
@@ -393,7 +324,6 @@ class ExpertForecaster(nn.Module):
         weights = self.weights(relative, self.bases.awake_ahead(f["count"], views), f["count"])
         trusted = scale * (weights * relative).sum(dim=1, keepdim=True)
         ratio, share = self.widths.ratios(sums.misses, trusted, size), self.widths.shares(sums.misses, judged)
-        f["anchors"] = torch.cat([f["sums"], weights, ratio, share], dim=1)
         # As float32, for ONNX Runtime's Clip is wrong for int64 beyond 2^31, a month of milliseconds.
         idle = (time.period - time.newest_value)[0].to(torch.float32).clamp(0, LONGEST_IDLE).to(torch.int64)
         without_shape = self.bases.without_shape(f["levels"], last, f["away"], idle)
@@ -429,8 +359,8 @@ class ExpertForecaster(nn.Module):
             quantiles = self.widths.quantiles(misses, calibrate)
         else:
             # What is said in a period without a value is never judged, and does not count.
-            judged = (event.time.newest_value == event.time.period).to(torch.float32)
-            trust = judged * self.learning.trust(told.missed)
+            judged = event.time.newest_value == event.time.period
+            trust = torch.where(judged, self.learning.trust(told.missed), 0.0)
             weights = weights + trust * said.shares
             own = self.widths.quantiles(misses._replace(quantile=told.quantile), calibrate)
             quantiles = trust * said.offset + torch.exp(trust * said.correction.factor) * own

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rillcast.bundle.bundle import StateSpec
 from rillcast_training.model.alarms import WIDTH as ALARMS
 from rillcast_training.model.experts.bounds import WIDTH as BOUNDS
-from rillcast_training.model.experts.config import ExpertsConfig, Season
+from rillcast_training.model.experts.config import CORRECTIONS, ExpertsConfig, Season
 from rillcast_training.model.experts.levels import LEVELS
 from rillcast_training.model.experts.widths import UNITS
 from rillcast_training.model.indexed_state import put, take
@@ -145,43 +145,37 @@ class SeasonPlaces(nn.Module):
 
 
 class PendingPlaces(nn.Module):
-    """Places of the periods whose forecasts are still to be judged: rings of periods, and one place that nobody reads.
+    """Places of the periods whose forecasts are still to be judged.
 
-    An anchor's ring keeps each period that is a multiple of its stride.
+    Periods that are a multiple of the stride stand in one ring, which reaches back over the horizon. The periods in
+    between stand in a second one, as far back as every forecast is judged. A last place is one that nobody reads.
     """
 
     due: Tensor
     made: Tensor
     row_selector: Tensor
-    made_selector: Tensor
 
     def __init__(self, config: ExpertsConfig) -> None:
         super().__init__()
-        rings: dict[tuple[int, int], list[int]] = {}
-        for number, (stride, group) in enumerate(zip(config.strides, config.rings, strict=True)):
-            rings.setdefault((stride, group), []).append(number)
-        sizes = [math.ceil(max(config.anchors[n] for n in members) / stride) for (stride, _), members in rings.items()]
-        self.entries = sum(sizes) + 1
-        self.repeat = math.lcm(*(size * stride for size, (stride, _) in zip(sizes, rings, strict=True)))
+        anchors, stride = config.anchors, config.stride
+        dense = max(anchor for anchor, own in zip(anchors, config.strides, strict=True) if own == 1)
+        main = math.ceil(anchors[-1] / stride)
+        between = max(_not_multiples(period, stride, dense) for period in range(stride))
+        self.entries = main + between + 1
+        # The rings repeat together.
+        self.repeat = stride * math.lcm(main, between) if between else stride * main
         period = torch.arange(self.repeat)
-        due = torch.zeros(self.repeat, len(config.anchors), dtype=torch.int64)
-        made = torch.zeros(self.repeat, len(sizes), dtype=torch.int64)
-        start = 0
-        for ring, (size, ((stride, _), members)) in enumerate(zip(sizes, rings.items(), strict=True)):
-            made[:, ring] = self._entry(period, stride, size, start)
-            for number in members:
-                due[:, number] = self._entry((period - config.anchors[number]) % self.repeat, stride, size, start)
-            start += size
-        self.register_buffer("due", _with_row_zeros(due), persistent=False)
-        self.register_buffer("row_selector", torch.tensor([1, 0]).repeat(len(config.anchors)), persistent=False)
-        nowhere = torch.full((1, len(sizes)), self.entries - 1)
-        self.register_buffer("made", _with_row_zeros(torch.cat([made, nowhere])), persistent=False)
-        self.rings = len(sizes)
-        self.register_buffer("made_selector", torch.tensor([1, 0]).repeat(len(sizes)), persistent=False)
-
-    def _entry(self, period: Tensor, stride: int, size: int, start: int) -> Tensor:
-        entry = start + torch.div(period, stride, rounding_mode="floor") % size
-        return torch.where(period % stride == 0, entry, self.entries - 1)
+        multiples = torch.div(period, stride, rounding_mode="floor")
+        others = main + (period - multiples - 1) % max(between, 1)
+        entry = torch.where(period % stride == 0, multiples % main, others)
+        due = []
+        for anchor, own in zip(anchors, config.strides, strict=True):
+            made = (period - anchor) % self.repeat
+            due.append(torch.where(made % own == 0, entry[made], self.entries - 1))
+        made = torch.cat([entry, torch.tensor([self.entries - 1])]).unsqueeze(1)
+        self.register_buffer("due", _with_row_zeros(torch.stack(due, dim=1)), persistent=False)
+        self.register_buffer("row_selector", torch.tensor([1, 0]).repeat(len(anchors)), persistent=False)
+        self.register_buffer("made", made, persistent=False)
 
     def phase(self, period: Tensor) -> Tensor:
         """Return `[B]`, where a period `[1, B]` lies among those that the tables know."""
@@ -195,10 +189,46 @@ class PendingPlaces(nn.Module):
 
     def write(self, pending: Tensor, row: Tensor, phase: Tensor, valid: Tensor, note: Tensor) -> Tensor:
         """Return the pending periods with the note `[width, B]` of one more, where it is valid, `[1, B]`."""
-        rings = self.rings
         phase = torch.where(valid[0], phase, self.repeat)
-        places = (self.made[phase] + row * self.made_selector).reshape(-1, rings, 2)
-        return put(pending, places, torch.stack([note.t()] * rings, dim=1))
+        places = torch.cat([row, self.made[phase]], dim=1).unsqueeze(1)
+        return put(pending, places, note.t().unsqueeze(1))
+
+
+class CorrectionPlaces(nn.Module):
+    """Which of an anchor's corrections is due in a period, and which ones are made; the last of them is the newest."""
+
+    table: Tensor
+
+    def __init__(self, config: ExpertsConfig) -> None:
+        super().__init__()
+        self.anchors, self.places = len(config.anchors), CORRECTIONS + 1
+        self.repeat = CORRECTIONS * math.lcm(*config.network_strides)
+        anchors, period = torch.tensor(config.anchors), torch.arange(self.repeat).unsqueeze(1)
+        strides = torch.tensor(config.network_strides)
+        due, made = self._mask((period - anchors) % self.repeat, strides), self._mask(period, strides)
+        made[:, :, -1] = True
+        table = torch.cat([due, due.any(dim=2, keepdim=True), made], dim=2)
+        self.register_buffer("table", table.flatten(1), persistent=False)
+
+    def _mask(self, made: Tensor, strides: Tensor) -> Tensor:
+        """Return `[R, A, places]`: the place of a correction that was made in a period, if one was."""
+        place = torch.where(made % strides == 0, torch.div(made, strides, rounding_mode="floor") % CORRECTIONS, -1)
+        return place.unsqueeze(2) == torch.arange(self.places)
+
+    def forward(self, period: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return of a period, `[1, B]`, bool by anchor.
+
+        They are the places that are due, `[A, n, 1, B]`, whether there is one, `[A, 1, B]`, and the places that are
+        made, `[A, n, 1, B]`.
+        """
+        found = turned(self.table[torch.remainder(period, self.repeat)[0]], self.anchors, 2 * self.places + 1, 1)
+        due, some, made = torch.split(found, [self.places, 1, self.places], dim=1)
+        return due, some[:, 0], made
+
+
+def _not_multiples(period: int, stride: int, reach: int) -> int:
+    """Return how many of the `reach` periods that end with one are no multiple of the stride."""
+    return sum((period - back) % stride != 0 for back in range(reach))
 
 
 class Layout(nn.Module):
@@ -237,6 +267,7 @@ class Layout(nn.Module):
             "weight": experts,
             "ratio": UNITS,
             "share": UNITS,
+            **({"said": 2 * (CORRECTIONS + 1)} if cell else {}),
         }
         figures: dict[str, tuple[int, ...]] = {"offset": (1,), "count": (1,), "last": (1,), "levels": (len(LEVELS),)}
         figures |= {"away": (len(away),), "anchors": (anchors, sum(self.by_anchor.values()))}
@@ -249,8 +280,7 @@ class Layout(nn.Module):
             **{name: (width,) for name, width in cell.items()},
         }
         self.core = Packed(figures)
-        self.said_width = len(NOTE) + len(away)
-        self.note_width = self.said_width + (2 * anchors if cell else 0)
+        self.note_width = len(NOTE) + len(away)
         self.seasons = [SeasonPlaces(season, config.horizon, len(config.seasons) == 2) for season in config.memories]
         self.places = nn.ModuleList(self.seasons)
         self.pending = PendingPlaces(config)

@@ -18,35 +18,14 @@ from rillcast_training.model.experts.bases import Bases, Noted
 from rillcast_training.model.experts.bounds import ValueBounds
 from rillcast_training.model.experts.clock import Time
 from rillcast_training.model.experts.config import ExpertsConfig
-from rillcast_training.model.experts.layout import Layout, stamp
+from rillcast_training.model.experts.layout import CorrectionPlaces, Layout, stamp
 from rillcast_training.model.experts.network import Correction, Told, Trust
+from rillcast_training.model.experts.season_memories import MeanMiss, SeasonsBefore
 from rillcast_training.model.experts.seasons import SeasonMemory
 from rillcast_training.model.experts.weights import Errors, ExpertWeights
 from rillcast_training.model.experts.widths import UNITS, Misses, Widths
 
 _LARGEST_MISS: Final = 100.0  # in units of what was trusted to be missed, next to nothing on a stream without noise
-
-
-class SeasonsBefore(NamedTuple):
-    """The memories of the seasons before an event, and where they stand.
-
-    Attributes:
-        entries: `[n, width, B]` places around the period's bins, of each season.
-        own: `[width, B]` the period's own bins.
-        old: `[width, B]` the bins that may be written.
-        at: `[B, 1, 2]` where those are.
-        bins: `[1, B]` the own bin and the one that may be written.
-        known: `[S, B]` bool, whether the own bins have a value.
-        ages: `[S, B]` number of whole cycles that the stream has had before this period.
-    """
-
-    entries: list[Tensor]
-    own: list[Tensor]
-    old: list[Tensor]
-    at: list[Tensor]
-    bins: list[tuple[Tensor, Tensor]]
-    known: Tensor
-    ages: Tensor
 
 
 class Sums(NamedTuple):
@@ -67,13 +46,11 @@ class Learnt(NamedTuple):
     """What an event has brought.
 
     Attributes:
-        width: `[1, B]` mean relative miss, for the width of the period's phase.
-        has_width: `[1, B]` bool, whether there is one.
+        miss: Of the period at all anchors.
         missed: `[A, 1, B]` what the mixture missed by, in widths; 0 where nothing was due.
     """
 
-    width: Tensor
-    has_width: Tensor
+    miss: MeanMiss
     missed: Tensor
 
 
@@ -82,7 +59,6 @@ class Learning(nn.Module):
 
     mask: Tensor
     kept: Tensor
-    own_anchor: Tensor
 
     def __init__(
         self,
@@ -96,19 +72,19 @@ class Learning(nn.Module):
         self.config, self.layout, self.bases, self._memories = config, layout, bases, memories
         self.weights, self.widths = ExpertWeights(config, group_of), Widths(config)
         self.bounds, self.trust = ValueBounds(config.quantiles), Trust()
+        self.corrections = CorrectionPlaces(config)
         groups, forget, levels = len(memories) + 1, config.constants.forget, len(config.quantiles)
         told = [] if config.network is None else [(2, forget), (levels, 1.0)]
         shares = [(len(config.experts) + groups, forget), *self.widths.kept(), *told, (2, forget)]
         self.count = sum(count for count, _ in shares)
+        self._said_sizes = [2 * self.corrections.places] if told else []
         self._sizes = [len(config.experts), groups, 2, 4, UNITS, levels, *(count for count, _ in told), 1, 1]
-        # Of the masks: the groups that were awake, and then whether the miss counts for loss and quantile.
-        of_losses = UNITS + levels + sum(count for count, _ in told)
-        mask = [*group_of, *range(groups), *([0] * 6), *([groups] * of_losses), 0, 0]
+        # Of the masks: the groups that were awake, whether the miss counts for loss and quantile, and for the network.
+        of_network = [groups + 1] * 2 + [groups] * levels if told else []
+        mask = [*group_of, *range(groups), *([0] * 6), *([groups] * (UNITS + levels)), *of_network, 0, 0]
         self.register_buffer("mask", torch.tensor(mask), persistent=False)
         kept = torch.tensor([share for count, share in shares for _ in range(count)]).unsqueeze(1)
         self.register_buffer("kept", kept, persistent=False)
-        anchors = len(config.anchors)
-        self.register_buffer("own_anchor", torch.eye(anchors).reshape(anchors, anchors, 1, 1), persistent=False)
 
     def sums(self, sums: Tensor) -> Sums:
         """Split `[A, n, B]`."""
@@ -122,7 +98,7 @@ class Learning(nn.Module):
         """Learn from the forecasts of a period.
 
         Args:
-            f: Figures of the streams; `bounds` and `sums` are set.
+            f: Figures of the streams; `bounds` and `sums` are set, and what a network had said.
             y: `[1, B]` observation; 0 where there is none.
             value: `[1, B]` the same less the offset; the newest value where there is none.
             time: When the event is.
@@ -130,20 +106,16 @@ class Learning(nn.Module):
             seasons: The memories before the event.
         """
         sizes = [self.count, len(self.config.experts), UNITS, UNITS]
-        sums, weight, ratio, share = torch.split(f["anchors"], sizes, dim=1)
-        correction = None
-        if self.config.network is not None:
-            notes, noted = torch.split(notes, [self.layout.said_width, notes.shape[1] - self.layout.said_width], dim=1)
-            correction = self._noted(noted)
+        sums, weight, ratio, share, *said = torch.split(f["anchors"], [*sizes, *self._said_sizes], dim=1)
         when, last, level, slow = torch.split(notes[:, :4], 1, dim=1)  # the first of `NOTE`
         distance = stamp(time.period, self.config.horizon) - when
         due = (distance == self.bases.anchors) & time.on
         awake = self.bases.awake_then(due, time.known, time.on, seasons.known)
         valid, *awake_seasons = torch.split(awake, 1, dim=1)
-        said = self._said(Noted(notes, last, level, slow), seasons, awake, awake_seasons[0])
-        point = (weight * said).sum(dim=1, keepdim=True)
+        then = self._said(Noted(notes, last, level, slow), seasons, awake, awake_seasons[0])
+        point = (weight * then).sum(dim=1, keepdim=True)
         f["bounds"] = self.bounds.learn(f["bounds"], y, point[0], valid[0])
-        missed = (value - said).abs()
+        missed = (value - then).abs()
         before = self.sums(sums)
         plain, reference = self.weights.learn(before.errors, missed)
         judged, one = before.errors.judged, valid.to(torch.float32)
@@ -152,16 +124,19 @@ class Learning(nn.Module):
         column = self._memories[-1].columns.width_column
         phase = torch.where(seasons.known[-1:], seasons.own[-1][column : column + 1], 1.0)
         learnt = self.widths.learn(before.misses, ratio, share, judged, size, miss, valid, phase)
-        more = []
-        if correction is not None:
-            assert before.told is not None  # there is a network
+        more, counts = [], [awake, learnt.good]
+        if before.told is not None:
+            places = said[0].reshape(len(self.config.anchors), self.corrections.places, 2, -1)
+            judges, judged_now, makes = self.corrections(time.period)
+            f |= {"said": places, "makes": makes}
+            correction = Correction(*torch.split(torch.where(judges, places, 0.0).sum(dim=1), 1, dim=1))
             more = self._of_network(before.told, correction, learnt.relative, judged)
+            counts.append(learnt.good & judged_now)
         references = [reference] * (len(self._memories) + 1)
         added = torch.cat([missed, *references, *learnt.added, *more, plain, one], dim=1)
-        mask = torch.cat([awake, learnt.good], dim=1)[:, self.mask]
+        mask = torch.cat(counts, dim=1)[:, self.mask]
         f["sums"] = torch.where(mask, self.kept * sums + added, sums)
-        width, has_width = self._relative(miss, learnt.trusted, valid)
-        return Learnt(width, has_width, torch.where(learnt.good, learnt.relative, 0.0))
+        return Learnt(self._relative(miss, learnt.trusted, valid), torch.where(learnt.good, learnt.relative, 0.0))
 
     def _said(self, noted: Noted, seasons: SeasonsBefore, awake: Tensor, awake_season: Tensor) -> Tensor:
         """Return what every expert had said, `[A, K, B]`."""
@@ -173,22 +148,29 @@ class Learning(nn.Module):
         return self.bases.said(noted, torch.cat([*seasons.own, *earlier]), parts, awake, awake_season)
 
     def _of_network(self, told: Told, correction: Correction, relative: Tensor, judged: Tensor) -> list[Tensor]:
-        """Return what a miss of the mixture, `[A, 1, B]` in widths, adds to `told`."""
+        """Return what a miss of the mixture, `[A, 1, B]` in widths, adds to `told`.
+
+        Where no correction is due it is 0: then the quantiles move by the mixture's miss.
+        """
         published = correction.times(self.trust(told.missed))
         own = (relative - published.middle) / torch.exp(published.factor)
         quantile = told.quantile + self.widths.normal
         return [self.trust.misses(relative, correction), self.widths.moved(quantile, own, judged)]
 
-    def _relative(self, miss: Tensor, trusted: Tensor, valid: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the mean of the misses in units of what was trusted to be missed, and whether there is one."""
+    def _relative(self, miss: Tensor, trusted: Tensor, valid: Tensor) -> MeanMiss:
+        """Return the mean of the misses in units of what was trusted to be missed."""
         counts = valid.to(torch.float32) * torch.sign(trusted)
         relative = (miss.abs() / trusted.clamp(min=1e-30)).clamp(max=_LARGEST_MISS)
         relative, number = (relative * counts).sum(dim=0), counts.sum(dim=0)
-        return relative / number.clamp(min=1), number > 0
+        return MeanMiss(relative / number.clamp(min=1), number > 0)
 
-    def _noted(self, noted: Tensor) -> Correction:
-        """Return what the network had said for each anchor, of notes of what it said for all, `[A, 2 A, B]`."""
-        anchors = len(self.config.anchors)
-        own = (noted.reshape(anchors, anchors, 2, -1) * self.own_anchor).sum(dim=1)
-        middle, factor = torch.split(own, 1, dim=1)
-        return Correction(middle, factor)
+    def said_since(self, f: dict[str, Tensor], said: Correction, time: Time) -> Tensor:
+        """Return what the network said that is to be judged, and at the newest value, `[A, 2 n, B]`.
+
+        Args:
+            f: Figures of the streams, with what it was before the event, and which places are made.
+            said: What it says now.
+            time: When that is.
+        """
+        now = torch.cat(said, dim=1)
+        return torch.where(f["makes"] & time.on, now.unsqueeze(1), f["said"]).flatten(1, 2)

@@ -88,7 +88,7 @@ def test_a_picture_that_cannot_be_written_never_costs_the_model(
 
 def test_a_full_disk_is_one_line_and_leaves_the_model_before(data: Path, tmp_path: Path) -> None:
     (tmp_path / "m.onnx").write_text("before")
-    flags = "--freq 1h --horizon 3 --hidden 8 --epochs 1 --batches 2 --season 24 --context 30 --window 24"
+    flags = "--no-experts --freq 1h --horizon 3 --hidden 8 --epochs 1 --batches 2 --season 24 --context 30 --window 24"
     argv = ["train", str(data), *flags.split(), "--out", "m.onnx", "--checkpoint", "c"]
     code = (
         "import resource, sys; from rillcast import cli; resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000));"

@@ -39,7 +39,7 @@ class TraceGraph:
         self._states = [spec.name for spec in self._forecaster.state_specs()]
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
-        options.log_severity_level = 3
+        options.log_severity_level = 3  # errors alone, as where a bundle is served
         self._session = onnxruntime.InferenceSession(_graph(config), options, providers=["CPUExecutionProvider"])
 
     def initial_rows(self, streams: int) -> list[AnyArray]:

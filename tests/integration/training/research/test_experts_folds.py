@@ -61,7 +61,7 @@ def test_both_kinds_are_trained_once_and_the_page_is_written(
         assert experts_folds.main([*arguments, "--document", str(page)]) == 0
     text = page.read_text()
     (row,) = [line for line in text.splitlines() if line.startswith("| streams | 1 | ")]
-    assert "old" not in text
+    assert "\nold\n" not in text
     assert row.count("|") == text.splitlines()[3].count("|")
     names = {file.name for file in (tmp_path / "work").glob("*.json")}
     assert names == {"made.alone.0.json", "made.on_experts.0.json", "made.experts.json"}

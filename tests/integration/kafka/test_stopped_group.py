@@ -20,15 +20,18 @@ STOPPED_S = 14.0  # past the time-outs of a session and of a transaction
 COMMAND = ("setsid", sys.executable, "-m", "rillcast", "run", "--workers", "2", "--http.enabled", "false")
 
 
-def stop_and_wake(client: str, kafka: KafkaCluster, folder: Path, seconds: float) -> None:
-    """Two workers and their supervisor stand still for some seconds, in which events arrive."""
-    stream = Stream(kafka, folder)
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("client", CLIENTS)
+def test_a_group_of_processes_that_stood_still_past_its_time_outs_goes_on(
+    client: str, kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    stream = Stream(kafka, tmp_path)
     stream.settings |= {
         "kafka.client": client,
         "kafka.session_timeout_s": SESSION_S,
         "kafka.transaction_timeout_s": TRANSACTION_S,
     }
-    process = ServiceProcess(stream.settings, folder, command=COMMAND)
+    process = ServiceProcess(stream.settings, tmp_path, command=COMMAND)
     try:
         stream.feed()
         stream.wait(process)
@@ -37,7 +40,7 @@ def stop_and_wake(client: str, kafka: KafkaCluster, folder: Path, seconds: float
         os.killpg(process.pid, signal.SIGSTOP)
         try:
             stream.feed()
-            time.sleep(seconds)  # it is what the test is about
+            time.sleep(STOPPED_S)  # the stop has to outlast the time-outs of session and transaction
         finally:
             os.killpg(process.pid, signal.SIGCONT)
         stream.wait(process)
@@ -48,11 +51,3 @@ def stop_and_wake(client: str, kafka: KafkaCluster, folder: Path, seconds: float
         process.kill()
     assert "Traceback" not in process.log, process.log[-4000:]
     stream.check()
-
-
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("client", CLIENTS)
-def test_a_group_of_processes_that_stood_still_past_its_time_outs_goes_on(
-    client: str, kafka: KafkaCluster, tmp_path: Path
-) -> None:
-    stop_and_wake(client, kafka, tmp_path, STOPPED_S)

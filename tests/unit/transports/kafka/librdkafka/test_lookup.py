@@ -30,17 +30,17 @@ class Answers:
 
 def test_a_partition_that_the_group_assigned_is_asked_for_again_where_the_client_does_not_know_it_yet() -> None:
     consumer = Answers(KafkaError._UNKNOWN_PARTITION, KafkaError._TRANSPORT, KafkaError._UNKNOWN_PARTITION)
-    found = look_up(consumer, KafkaSettings(), "observations", [2])  # type: ignore[arg-type]  # what it asks of one
+    found = look_up(consumer, KafkaSettings(), "observations", [2])  # type: ignore[arg-type]  # has the methods that are called
     assert found == [Assignment(2, 7, 3, 9)]
 
 
 def test_a_refusal_is_not_repeated() -> None:
     consumer = Answers(KafkaError.TOPIC_AUTHORIZATION_FAILED)
     with pytest.raises(KafkaException, match="TOPIC_AUTHORIZATION_FAILED"):
-        look_up(consumer, KafkaSettings(), "observations", [2])  # type: ignore[arg-type]  # what it asks of one
+        look_up(consumer, KafkaSettings(), "observations", [2])  # type: ignore[arg-type]  # has the methods that are called
 
 
 def test_the_last_failure_is_raised_after_the_deadline() -> None:
     consumer = Answers(*[KafkaError._UNKNOWN_PARTITION] * 100)
     with pytest.raises(KafkaException, match="UNKNOWN_PARTITION"):
-        watermarks(consumer, KafkaSettings(), TopicPartition("observations", 2), time.monotonic() + 0.2)  # type: ignore[arg-type]  # what it asks of one
+        watermarks(consumer, KafkaSettings(), TopicPartition("observations", 2), time.monotonic() + 0.2)  # type: ignore[arg-type]  # has the methods that are called

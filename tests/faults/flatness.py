@@ -1,6 +1,6 @@
 """What a soak measured, and whether it stays flat.
 
-Owns: the samples, and the comparison of quarters. Does not know: how anything is run or measured.
+Owns: the samples, their file, and the comparison of quarters. Does not know: how anything is run or measured.
 """
 
 from __future__ import annotations
@@ -8,7 +8,8 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import Final, Self
 
 import msgspec
 
@@ -36,6 +37,32 @@ class Sample(msgspec.Struct, frozen=True, kw_only=True):
     threads: int
     series: int
     state_mib: float
+
+
+class Samples:
+    """What has been sampled so far, also as JSON Lines in a file: a soak that dies leaves what it has measured.
+
+    Attributes:
+        taken: In their order.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        """Begin the file; None = there is none."""
+        self.taken: list[Sample] = []
+        self._file = None if path is None else path.open("wb", buffering=0)
+
+    def note(self, sample: Sample) -> None:
+        """Add a sample, and write it at once."""
+        self.taken.append(sample)
+        if self._file is not None:
+            self._file.write(msgspec.json.encode(sample) + b"\n")
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):

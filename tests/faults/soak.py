@@ -15,14 +15,12 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from rillcast.bundle.registry.model_registry import ModelRegistry
-from tests.faults.flatness import TOLERANCE, Sample, report
+from tests.faults.flatness import TOLERANCE, Sample, Samples, report
 from tests.support.kafka_cluster import KafkaCluster, restartable_cluster, unique
 from tests.support.service_process import ServiceProcess
 from tests.support.toy import toy_bundle, write_toy
@@ -84,10 +82,9 @@ class Soak:
         self._actions = itertools.cycle([self._swap, self._join, self._leave])
         self._wanted = itertools.cycle([self._ids[1], self._ids[0]])
 
-    def run(self, seconds: float, interval_s: float, sample_s: float) -> list[Sample]:
-        """Run it and return what was sampled."""
+    def run(self, seconds: float, interval_s: float, sample_s: float, note: Callable[[Sample], None]) -> None:
+        """Run it; `note` is called with each sample as it is taken."""
         member = self._member("member")
-        samples: list[Sample] = []
         try:
             member.wait_until(lambda: member.get("/readyz")[0] == 200, "the start")
             began = time.monotonic()
@@ -96,7 +93,7 @@ class Soak:
                 self._feed(round(passed * self._rate))
                 if passed >= next_sample:
                     next_sample += sample_s
-                    samples.append(self._sample(member, passed))
+                    note(self._sample(member, passed))
                 if passed >= next_action:
                     next_action += interval_s
                     next(self._actions)()
@@ -106,7 +103,6 @@ class Soak:
         finally:
             for process in self._processes:
                 process.kill()
-        return samples
 
     def _member(self, name: str) -> ServiceProcess:
         folder = self._folder / name
@@ -173,16 +169,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--rate", type=float, default=500.0, help="events per second")
     parser.add_argument("--interval", type=float, help="seconds between swaps, joins and leaves (a 40th of all)")
     parser.add_argument("--tolerance", type=float, default=TOLERANCE, help="share by which a quantity may grow")
-    parser.add_argument("--out", type=Path, help="file of the samples, JSON Lines")
+    parser.add_argument("--out", type=Path, help="file of the samples, JSON Lines; each as it is taken")
     args = parser.parse_args(argv)
     seconds = 60 * args.minutes
     interval_s = args.interval or max(_LEAST_INTERVAL_S, seconds / 40)
     folder = Path(tempfile.mkdtemp(prefix="rillcast-soak-"))
-    with restartable_cluster() as cluster:
-        samples = Soak(cluster, folder, args.rate).run(seconds, interval_s, seconds / 80)
-    if args.out is not None:
-        args.out.write_bytes(b"".join(msgspec.json.encode(sample) + b"\n" for sample in samples))
-    text, flat = report(samples, args.tolerance)
+    with restartable_cluster() as cluster, Samples(args.out) as samples:
+        Soak(cluster, folder, args.rate).run(seconds, interval_s, seconds / 80, samples.note)
+    text, flat = report(samples.taken, args.tolerance)
     print(text)
     if flat:
         shutil.rmtree(folder)

@@ -1,11 +1,17 @@
-"""The report of a soak: what is flat passes, and what grows or stands still is said."""
+"""The report of a soak: what is flat passes, what grows or stands still is said; samples outlive a soak that dies."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
 import pytest
 from msgspec.structs import replace
 
-from tests.faults.flatness import Sample, figures, report
+from tests.faults import soak
+from tests.faults.flatness import Sample, Samples, figures, report
 
 FLAT = [
     Sample(
@@ -43,3 +49,32 @@ def test_a_service_that_stands_still_is_not_flat() -> None:
 def test_too_few_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="7 samples, expected at least 8"):
         figures(FLAT[:7])
+
+
+class Dying:
+    """A soak that takes three samples, and dies."""
+
+    def __init__(self, *_: object) -> None: ...
+
+    def run(self, _seconds: float, _interval_s: float, _sample_s: float, note: Callable[[Sample], None]) -> None:
+        for sample in FLAT[:3]:
+            note(sample)
+        raise MemoryError("died")
+
+
+def test_a_soak_that_dies_leaves_what_it_has_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak, "Soak", Dying)
+    monkeypatch.setattr(soak, "restartable_cluster", contextlib.nullcontext)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(MemoryError, match="died"):
+        soak.main(["--out", str(tmp_path / "samples.jsonl")])
+    lines = (tmp_path / "samples.jsonl").read_bytes().splitlines()
+    assert [msgspec.json.decode(line, type=Sample) for line in lines] == FLAT[:3]
+
+
+def test_a_sample_is_in_the_file_as_soon_as_it_is_taken(tmp_path: Path) -> None:
+    path = tmp_path / "samples.jsonl"
+    with Samples(path) as samples:
+        samples.note(FLAT[0])
+        assert msgspec.json.decode(path.read_bytes(), type=Sample) == FLAT[0]
+    assert samples.taken == FLAT[:1]

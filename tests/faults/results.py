@@ -72,13 +72,13 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         task: The run.
         outcome: `clean`; `finding`; or `harness failed`, and nothing is known about the service.
-        seconds: How long it took.
+        seconds: How long it took; 0 = not kept.
         kills: Members that were killed; 0 if the run was not judged.
         events: Events that were judged.
         lost: Events without a forecast.
         doubled: See `verdict`.
         wrong: See `verdict`.
-        longest_stall_s: Longest time without a forecast in a partition, in seconds.
+        longest_stall_s: Longest time without a forecast in a partition, in seconds; 0 = not kept.
         said: First line of what was found, or of what failed.
         logs: Folder of the members' logs; empty if it was removed.
         commit: What ran, with `+` where the working tree differed from it; empty = unknown.

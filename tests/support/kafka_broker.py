@@ -110,6 +110,7 @@ class KafkaBroker:
         own_controller: Whether the controller has its own process, which `kill` and `stop` leave running.
         listeners: More listeners, each a name and its security protocol.
         properties: More properties of the broker.
+        environment: More variables of the broker's process, e.g. of a `tests.support.broker_clock.BrokerClock`.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class KafkaBroker:
         own_controller: bool = False,
         listeners: Mapping[str, str] | None = None,
         properties: str = "",
+        environment: Mapping[str, str] | None = None,
     ) -> None:
         self._folder = folder
         further = dict(listeners or {})
@@ -139,7 +141,7 @@ class KafkaBroker:
             self._controller = Node("controller", java, folder, controller)
         else:
             broker += f"process.roles=broker,controller\nlisteners={client},{control}\n"
-        self._broker = Node("broker", java, folder, broker, properties)
+        self._broker = Node("broker", java, folder, broker, properties, environment)
         self._left_at: int | None = None  # end of the controller's log when the broker was last ended
 
     @property
@@ -228,13 +230,22 @@ def _joined(listeners: Mapping[str, str]) -> str:
 
 @contextlib.contextmanager
 def running_broker(
-    *, own_controller: bool = False, listeners: Mapping[str, str] | None = None, properties: str = ""
+    *,
+    own_controller: bool = False,
+    listeners: Mapping[str, str] | None = None,
+    properties: str = "",
+    environment: Mapping[str, str] | None = None,
 ) -> Iterator[KafkaBroker]:
     """Fetch, format and start a broker with its own data; stop it and delete the data afterwards."""
     java = java_options(fetch_jars())
     with tempfile.TemporaryDirectory(prefix="rillcast-kafka-") as folder:
         broker = KafkaBroker(
-            java, Path(folder), own_controller=own_controller, listeners=listeners, properties=properties
+            java,
+            Path(folder),
+            own_controller=own_controller,
+            listeners=listeners,
+            properties=properties,
+            environment=environment,
         )
         broker.format()
         broker.start()

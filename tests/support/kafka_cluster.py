@@ -26,6 +26,7 @@ from confluent_kafka.cimpl import NewPartitions, NewTopic
 from rillcast.settings import KafkaSettings
 from rillcast.transports.base import Headers
 from rillcast.transports.kafka.common.retries import retry_until
+from tests.support.broker_clock import BrokerClock
 from tests.support.kafka_broker import KafkaBroker, running_broker
 from tests.support.kafka_replicas import KafkaReplicas, running_replicas
 from tests.support.toxiproxy import Toxiproxy
@@ -230,9 +231,9 @@ class KafkaCluster:
 
 
 @contextmanager
-def restartable_cluster() -> Iterator[KafkaCluster]:
-    """A broker of one's own, to be killed under transactions: its controller goes on."""
-    with running_broker(own_controller=True) as broker:
+def restartable_cluster(clock: BrokerClock | None = None) -> Iterator[KafkaCluster]:
+    """A broker of one's own, to be killed under transactions: its controller goes on. `clock` is the broker's alone."""
+    with running_broker(own_controller=True, environment=None if clock is None else clock.environment) as broker:
         cluster = KafkaCluster(broker.bootstrap_servers, broker)
         try:
             yield cluster

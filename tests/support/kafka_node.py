@@ -6,9 +6,10 @@ Owns: the process. Does not know: whether it is a broker or a controller, and wh
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -41,14 +42,24 @@ class Node:
         folder: Folder of configuration, log and data.
         roles: Properties that say which node it is.
         more: Properties that replace those of `server.properties`.
+        environment: Variables that its process has besides those of this one.
     """
 
-    def __init__(self, name: str, java: Sequence[str], folder: Path, roles: str, more: str = "") -> None:
+    def __init__(
+        self,
+        name: str,
+        java: Sequence[str],
+        folder: Path,
+        roles: str,
+        more: str = "",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._name = name
         self._java_options = java
         self._folder = folder
         self._log = folder / f"{name}.log"
         self._properties = folder / f"{name}.properties"
+        self._environment = environment
         self._process: subprocess.Popen[bytes] | None = None
         common = (HERE / "server.properties").read_text()
         self._properties.write_text(f"{roles}log.dirs={folder / name}-data\n{common}\n{more}")
@@ -70,7 +81,10 @@ class Node:
         with self._log.open("ab") as output:
             position = output.tell()
             self._process = subprocess.Popen(
-                self._java("kafka.Kafka", str(self._properties)), stdout=output, stderr=subprocess.STDOUT
+                self._java("kafka.Kafka", str(self._properties)),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                env=os.environ | dict(self._environment or {}),
             )
         return position
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Final
 
 from prometheus_client import CollectorRegistry
 
-from rillcast.errors import FencedError, InUseError, OutputError, TransportError
+from rillcast.errors import FencedError, InUseError, OutputError, TransportError, UnreachableError
 from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.observability.server import HttpServer
@@ -167,9 +167,11 @@ class Service:
     def _await_brokers(self, failure: TransportError) -> None:
         """Wait until a broker answers; where some do and others are away, let another worker try, after a pause.
 
+        A failure that says that no broker answered was an outage, even if they all answer by now.
+
         Raises:
-            TransportError: `failure`: no broker is away, so that it has another cause; they have been away for too
-                long; or the service is to stop.
+            TransportError: `failure`: no broker is or was away, so that it has another cause; they have been away for
+                too long; or the service is to stop.
         """
         assert self._outages is not None
         now = self._clock()
@@ -177,9 +179,11 @@ class Service:
             self._fails_since = now  # since the last commit this is the first failure
         self._commits = self.views.metrics.commits
         brokers = self._outages.look()
-        if brokers is Brokers.COMPLETE:
+        if brokers is Brokers.COMPLETE and not isinstance(failure, UnreachableError):
             raise failure
         log.error("%s", failure)
+        if brokers is Brokers.COMPLETE:
+            self._pause(failure)
         while brokers is Brokers.AWAY:
             away_s = self._pause(failure)
             self.views.metrics.brokers_away(away_s)

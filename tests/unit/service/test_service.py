@@ -9,7 +9,7 @@ from typing import cast
 import pytest
 from prometheus_client import CollectorRegistry
 
-from rillcast.errors import DeliveryError, FencedError, TransportError
+from rillcast.errors import DeliveryError, FencedError, TransportError, UnreachableError
 from rillcast.observability.health import Health
 from rillcast.observability.metrics import Metrics
 from rillcast.service.service import Outages, Service, Views
@@ -98,6 +98,27 @@ def test_a_failure_while_brokers_answer_ends_the_service_as_ever() -> None:
     world = World(lambda: world.assigned_then(AWAY)(), answers=[Brokers.COMPLETE])
     with pytest.raises(DeliveryError):
         world.service.run()
+
+
+def test_an_outage_that_is_over_when_the_service_looks_ends_no_service() -> None:
+    ran: list[str] = []
+    world = World(
+        lambda: world.assigned_then(UnreachableError("no broker answered within 5 s"))(),
+        lambda: ran.append("second"),
+        answers=[Brokers.COMPLETE],
+    )
+    world.service.run()
+    assert ran == ["second"]
+
+
+def test_workers_that_reach_no_broker_though_brokers_answer_have_the_time_of_an_outage() -> None:
+    unreachable = UnreachableError("no broker answered within 5 s")
+    world: World = World(
+        *[lambda: world.assigned_then(unreachable)()] * 9, answers=[Brokers.COMPLETE] * 9, longest_s=25
+    )
+    with pytest.raises(UnreachableError):
+        world.service.run()
+    assert len(world.away_for) == 3
 
 
 def test_while_some_brokers_are_away_workers_try_until_one_goes_on() -> None:

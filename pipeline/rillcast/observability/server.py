@@ -15,11 +15,13 @@ The probes answer 200 or 503 with the conditions by name:
 
 from __future__ import annotations
 
+import errno
 import hmac
 import logging
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
@@ -76,6 +78,7 @@ _SECURITY_HEADERS: Final = [
 ]
 _IDLE_CONNECTION_S: Final = 10
 _MOST_CONNECTIONS: Final = 64
+_NO_DESCRIPTOR_PAUSE_S: Final = 0.1
 _MOST_PARAMETERS: Final = 16
 _STOP_POLL_S: Final = 0.1
 _STOP_TIMEOUT_S: Final = 5.0
@@ -304,6 +307,21 @@ class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
         if ":" in host:
             self.address_family = socket.AF_INET6
         super().__init__((host, port), _RequestHandler)
+
+    def get_request(self) -> tuple[Any, Any]:
+        """Accept a connection; it stays in the queue while there is no descriptor for it.
+
+        The caller drops the error and asks again at once, which without a pause takes a whole processor.
+
+        Raises:
+            OSError: No connection was accepted.
+        """
+        try:
+            return super().get_request()
+        except OSError as error:
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                time.sleep(_NO_DESCRIPTOR_PAUSE_S)
+            raise
 
     def process_request(self, request: Any, client_address: Any) -> None:
         """Answer in a thread of its own; hang up if there are too many already, or no room for another."""

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import http.client
 import json
 import re
 import select
 import socket
+import socketserver
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -320,3 +322,23 @@ def test_connections_that_there_is_no_room_for_are_closed_and_leave_their_places
                 running.ask("/livez")
     assert running.ask("/livez")[0] == 200
     assert "no room for another thread" in capsys.readouterr().err
+
+
+def test_a_server_without_descriptors_waits_for_one_instead_of_asking_all_the_time(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    refused: list[float] = []
+
+    def refuse(_self: object) -> None:
+        refused.append(time.monotonic())
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(socketserver.TCPServer, "get_request", refuse)
+        with contextlib.closing(socket.create_connection(("127.0.0.1", running.server.port))) as waiting:
+            time.sleep(0.5)  # how often it asks meanwhile is counted
+            assert 1 <= len(refused) <= 10
+            patched.undo()
+            waiting.sendall(b"GET /livez HTTP/1.0\r\n\r\n")
+            waiting.settimeout(10)
+            assert waiting.recv(100).startswith(b"HTTP/1.0 200"), "accepted in the end"

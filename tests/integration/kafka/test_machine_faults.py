@@ -6,6 +6,8 @@ import contextlib
 import datetime as dt
 import errno
 import os
+import resource
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -116,4 +118,28 @@ def test_a_full_disk_under_the_cache_of_models_ends_the_start_and_a_restart_goes
         stream.finish()
         fill(disk)
         stream.finish()  # what is in the cache needs no room
+    stream.check()
+
+
+def test_a_service_without_free_descriptors_goes_on_and_answers_when_there_are_some(
+    kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    """The limit is taken down to what is open, so that no connection can be accepted."""
+    stream = Stream(kafka, tmp_path)
+    stream.feed()
+    with stream.serve() as process:
+        stream.wait(process)
+        assert process.get("/livez")[0] == 200
+        before = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        open_now = len(list(Path(f"/proc/{process.pid}/fd").iterdir()))
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (open_now, before[1]))
+        waiting = [socket.create_connection(("127.0.0.1", process.port)) for _ in range(3)]
+        stream.feed()
+        stream.wait(process)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, before)
+        for each in waiting:
+            each.close()
+        process.wait_until(lambda: process.get("/livez")[0] == 200, "an answer")
+        assert process.stop() == 0, process.log[-4000:]
+    assert "Traceback" not in process.log, process.log[-4000:]
     stream.check()

@@ -39,6 +39,9 @@ TAILS := build/tails
 LABELS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml) \
 	--build-arg REVISION=$$(git rev-parse HEAD) --build-arg CREATED=$$(date -u +%Y-%m-%dT%H:%M:%SZ)
 
+# Base images of containers set it. The suite starts hundreds of processes, and each would compile all libraries again.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .PHONY: help demo test test-cluster test-image test-s3 test-mlflow test-large test-starts unit chaos chaos-network soak acceptance fuzz audit check format bench accuracy alarms tails docs picture image constraints clean
 

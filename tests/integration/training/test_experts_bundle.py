@@ -26,6 +26,7 @@ MINUTES = 7
 STEP_MS = MINUTES * 60_000
 START = 3_900_000
 STREAMS = ("a", "b", "c")
+MANY = ",".join(f"{n / 100}" for n in range(1, 100))
 
 
 @pytest.fixture(scope="module")
@@ -39,6 +40,13 @@ def path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def bundle(path: Path) -> Bundle:
     return Bundle.load(path)
+
+
+@pytest.fixture(scope="module")
+def light(tmp_path_factory: pytest.TempPathFactory, brief_parity: None) -> Path:
+    out = tmp_path_factory.mktemp("light") / "m.onnx"
+    assert cli.main(["universal", "export", "--freq", "7min", "--light", "--out", str(out)]) == 0
+    return out
 
 
 def series(length: int) -> AnyArray:
@@ -108,6 +116,22 @@ def test_late_events_leave_no_trace(bundle: Bundle) -> None:
     assert_equal(feed(engine(bundle, reach=4), y, 0, order), feed(engine(bundle), y, 0))
 
 
+def test_a_light_bundle_is_small_and_has_states_like_any_other(light: Path) -> None:
+    """Late events leave no trace, and a state that moves goes on as it was."""
+    bundle, y = Bundle.load(light), series(260)
+    assert bundle.metadata.row_bytes <= 2_560
+    assert (bundle.metadata.name, bundle.metadata.horizon) == ("experts-light-7min", 48)
+    order = np.arange(260)
+    for at in range(5, 250, 9):
+        order[at : at + 3] = order[at : at + 3][::-1]
+    whole = feed(engine(bundle), y, 0)
+    assert_equal(feed(engine(bundle, reach=4), y, 0, order), whole)
+    first, second = engine(bundle), engine(bundle)
+    found = feed(first, y[:120], 0)
+    second.residents.load(0, first.residents.export(0, 360), first.residents.watermark(0))
+    assert_equal(found | feed(second, y[120:], 120), whole)
+
+
 @pytest.mark.parametrize(("bounds", "least"), [("auto", 0.0), ("none", -0.1)])
 def test_the_setting_decides_whether_counts_may_be_negative(bundle: Bundle, bounds: str, least: float) -> None:
     settings = Settings(publish=PublishSettings.model_validate({"bounds": bounds}))
@@ -138,6 +162,10 @@ def test_a_state_that_moves_goes_on_as_it_was(bundle: Bundle) -> None:
         (["--freq", "1h", "--quantiles", "0.9,0.1"], "increase strictly"),
         (["--freq", "1h", "--set", "magic=1"], "expected NAME=VALUE with a name of power"),
         (["--freq", "1h", "--set", "unit_power=0"], "unit_power 0"),
+        (
+            ["--freq", "1h", "--light", "--quantiles", ",".join(f"{n / 100}" for n in range(1, 100))],
+            "2,560 are the most",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(
@@ -180,6 +208,16 @@ def test_alarms_travel_with_the_state_and_do_not_depend_on_the_batch(bundle: Bun
     second.residents.load(0, first.residents.export(0, 3 * 202), first.residents.watermark(0))
     after = alarms_of(second, y[202:], 202, [0, 1, 2])
     np.testing.assert_array_equal(np.concatenate([before, after]), whole)
+
+
+def test_a_service_runs_a_light_bundle(light: Path, tmp_path: Path) -> None:
+    lines = [json.dumps({"unique_id": "a", "ds": (START + n) * STEP_MS, "y": float(n % 3)}) for n in range(20)]
+    (tmp_path / "in.jsonl").write_text("\n".join(lines) + "\n")
+    where = {"input": "in.jsonl", "output": "out.jsonl", "dead-letters": "dead.jsonl"}
+    flags = [flag for name, file in where.items() for flag in (f"--{name}.path", str(tmp_path / file))]
+    state = ["--state.path", str(tmp_path / "state"), "--http.port", "0"]
+    assert cli.main(["run", "--model", str(light), *flags, *state]) == 0
+    assert len((tmp_path / "out.jsonl").read_text().splitlines()) == 20
 
 
 def test_a_service_publishes_alarms_with_the_forecasts(path: Path, tmp_path: Path) -> None:

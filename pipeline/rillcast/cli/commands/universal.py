@@ -18,10 +18,12 @@ examples:
   rillcast universal export --freq 7min --out mine.onnx
   rillcast universal export --freq 1h --season 24,168 --horizon 72 --out mine.onnx
   rillcast universal export --freq 1d --season 7 --horizon 14 --quantiles 0.05,0.5,0.95 --out mine.onnx
+  rillcast universal export --freq 1h --light --out mine.onnx
   rillcast universal export --freq 1h --set power=8 --set forget=0.995 --out mine.onnx
 
 The bundle learns on each stream by itself, within the step; it needs no training and no history of other streams.
 Where the package has a network for this frequency with these seasons, horizon, quantiles and constants, it is on top.
+--light has a third of the state, for more streams, at a small loss of accuracy; it has no network.
 --season takes one or two lengths in periods. Without it they are the hour, the day, the week or the year, as the
 frequency has it. See docs/experts.md.
 """
@@ -37,6 +39,9 @@ def configure(parser: argparse.ArgumentParser) -> None:
     export.add_argument("--quantiles", metavar="Q,...", help="levels in (0, 1) (default: 0.1 to 0.9)")
     export.add_argument("--name", help="name of the model (default: experts-FREQ)")
     export.add_argument("--experts-alone", action="store_true", help="leave out the pretrained network")
+    export.add_argument(
+        "--light", action="store_true", help="at most 2,560 bytes of state per stream: fewer experts, no network"
+    )
     export.add_argument(
         "--set", action="append", default=[], metavar="NAME=VALUE", help="a constant of the experts; may be repeated"
     )
@@ -58,8 +63,8 @@ def run(args: argparse.Namespace) -> int:
     from rillcast_training.model.experts.forecaster import ExpertForecaster
 
     config = _config(args)
-    name = args.name or f"experts-{config.freq}"
-    network = None if args.experts_alone else pretrained(config.freq)
+    name = args.name or f"experts-{'light-' if args.light else ''}{config.freq}"
+    network = None if args.experts_alone or args.light else pretrained(config.freq)
     if network is None or not network.fits(config):
         report = write_experts(ExpertForecaster(config), args.out, name=name)
         on_top = None
@@ -94,16 +99,18 @@ def _config(args: argparse.Namespace) -> ExpertsConfig:
     from rillcast.bundle.frequency import canonical
     from rillcast_training.model.experts.config import LEVELS, ExpertsConfig
     from rillcast_training.model.experts.defaults import default_horizon, default_seasons
+    from rillcast_training.model.experts.light import light
 
     try:
         freq = canonical(args.freq)
-        return ExpertsConfig(
+        usual = ExpertsConfig(
             freq=freq,
             horizon=default_horizon(freq) if args.horizon is None else args.horizon,
             seasons=default_seasons(freq) if args.season is None else _numbers(args.season, "--season", int),
             quantiles=LEVELS if args.quantiles is None else _numbers(args.quantiles, "--quantiles", float),
             constants=_constants(args.set),
         )
+        return light(usual) if args.light else usual
     except ValueError as error:
         raise SettingsError(str(error)) from error
 

@@ -17,6 +17,7 @@ from rillcast_training.model.experts.config import Constants, ExpertsConfig, Net
 from rillcast_training.model.experts.defaults import default_horizon, default_seasons
 from rillcast_training.model.experts.forecaster import ExpertForecaster
 from rillcast_training.model.experts.layout import PendingPlaces
+from rillcast_training.model.experts.light import MAX_BYTES, light
 from rillcast_training.model.experts.priors import Prior
 from rillcast_training.model.experts.weights import power
 from tests.support.experts_oracle import ExpertsOracle
@@ -27,6 +28,7 @@ CHANGE = np.array([1.0, 10.0, 1e-2, 1e3, 5.0])
 STREAMS = len(LEVEL)
 TOLERANCE = 1e-4
 SMALL = ExpertsConfig("1h", 7, (5, 11))
+HOURS = ExpertsConfig("1h", 48, (24, 168))
 
 
 def polls(config: ExpertsConfig, steps: int, *, seed: int = 0) -> list[tuple[AnyArray, AnyArray]]:
@@ -55,10 +57,11 @@ def disagreement(found: AnyArray, expected: AnyArray) -> float:
     ("config", "steps"),
     [
         pytest.param(SMALL, 200, id="two seasons"),
-        pytest.param(ExpertsConfig("1h", 48, (24, 168)), 40, id="hours"),
+        pytest.param(HOURS, 40, id="hours"),
         pytest.param(ExpertsConfig("1h", 8, (4,)), 100, id="one season, twice in the horizon"),
         pytest.param(ExpertsConfig("1h", 3, (1,)), 40, id="no season"),
         pytest.param(ExpertsConfig("1h", 6, (4, 173)), 360, id="a long season in bins that no period divides"),
+        pytest.param(light(HOURS), 180, id="hours, light"),
     ],
 )
 def test_the_layer_is_the_float64_oracle(config: ExpertsConfig, steps: int) -> None:
@@ -125,6 +128,30 @@ def test_repeated_and_late_events_leave_the_state_and_bring_the_same_forecast() 
 def test_the_hourly_default_takes_at_most_8_kib_a_stream_with_its_network() -> None:
     forecaster = ExpertForecaster(ExpertsConfig("1h", 48, (24, 168), network=NetworkShape("gru", 32)))
     assert sum(spec.row_bytes for spec in forecaster.state_specs()) <= 8_192
+
+
+@pytest.mark.parametrize("freq", ["10s", "1min", "5min", "7min", "15min", "30min", "1h", "1d", "1w", "1mo", "12mo"])
+def test_the_light_form_takes_at_most_two_and_a_half_kib_at_any_frequency(freq: str) -> None:
+    usual = ExpertsConfig(freq, default_horizon(freq), default_seasons(freq))
+    chosen = light(usual)
+    assert sum(spec.row_bytes for spec in ExpertForecaster(chosen).state_specs()) <= MAX_BYTES == 2_560
+    assert (chosen.horizon, chosen.seasons, chosen.quantiles) == (usual.horizon, usual.seasons, usual.quantiles)
+    assert {base for base, _ in chosen.experts} >= {"level", "naive0", "phase0", "median"}
+
+
+@pytest.mark.parametrize("freq", ["1min", "15min", "1h", "1d"])
+def test_the_light_form_judges_forecasts_of_each_phase_in_turn(freq: str) -> None:
+    chosen = light(ExpertsConfig(freq, default_horizon(freq), default_seasons(freq)))
+    far = chosen.strides[-1]
+    assert far > 1
+    for season in chosen.seasons:
+        assert len({period * far % season for period in range(season)}) == season
+
+
+def test_what_the_light_form_cannot_hold_is_refused() -> None:
+    quantiles = tuple(n / 100 for n in range(1, 100))
+    with pytest.raises(ValueError, match=r"would take 4,\d\d\d bytes of state per stream, and 2,560 are the most"):
+        light(ExpertsConfig("1h", 48, (24, 168), quantiles))
 
 
 def test_a_long_season_is_kept_in_few_bins() -> None:

@@ -183,7 +183,7 @@ class Bases(nn.Module):
             else:
                 factor.append(away + self.away.index(name) if name in self.away else more)
         seasonal = [f"{kind}{n}" for n in range(self.seasons) for kind in _OF_SEASON]
-        places = {name: row for row, name in enumerate([*seasonal, *(["double"] if self.seasons == 2 else [])])}
+        places = {name: row for row, name in enumerate([*seasonal, *(["double"] if self.config.has_parts else [])])}
         shape = [places.get(_COMPANIONS.get(name, name), len(places)) for name, _ in self.config.experts]
         return {
             "ahead_rows": torch.tensor(base),
@@ -300,7 +300,7 @@ class Bases(nn.Module):
         """Return what every expert says at the anchors, `[A, K, B]`, from its part without a place of a season."""
         ahead = self.anchors_ahead
         figures = [view.values[ahead] for view in views]
-        if len(views) == 2:
+        if self.config.has_parts:
             figures.append(self.parts_ahead(views)[ahead])
         rows = torch.cat([*figures, torch.zeros_like(figures[0][:, :1])], dim=1)
         return without_shape + rows[:, self.shape_rows]

@@ -173,6 +173,7 @@ class ExpertsConfig:
         stride: Slots between forecasts that are judged at anchors beyond 8.
         prior: What is known of the experts before a stream begins. Empty = by seasons, from the shipped table.
         network: Shape of the network that corrects the mixture; None = there is none.
+        bins: Parts of equal length that a season is kept in at most; None = `MAX_BINS`.
     """
 
     freq: str
@@ -185,6 +186,7 @@ class ExpertsConfig:
     stride: int = 0
     prior: Prior = field(default_factory=Prior)
     network: NetworkShape | None = None
+    bins: int | None = None
 
     def __post_init__(self) -> None:
         parse(self.freq)
@@ -193,6 +195,8 @@ class ExpertsConfig:
             raise ValueError(f"quantile levels must increase strictly within (0, 1), got {list(levels)}")
         if self.horizon < 1:
             raise ValueError(f"horizon {self.horizon}: expected at least 1 period")
+        if self.bins is not None and self.bins < 1:
+            raise ValueError(f"bins {self.bins}: expected at least 1")
         if not 1 <= len(self.seasons) <= 2 or min(self.seasons) < 1 or sorted(set(self.seasons)) != list(self.seasons):
             raise ValueError(f"seasons {list(self.seasons)}: expected one or two lengths in periods, the shorter first")
         if not self.experts:
@@ -213,11 +217,17 @@ class ExpertsConfig:
     @property
     def memories(self) -> tuple[Season, ...]:
         """Memories of the seasons."""
-        bins = (math.ceil(periods / math.ceil(periods / MAX_BINS)) for periods in self.seasons)
+        most = self.bins or MAX_BINS
+        bins = (math.ceil(periods / math.ceil(periods / most)) for periods in self.seasons)
         return tuple(
             Season(periods, count, math.ceil(self.horizon / periods))
             for periods, count in zip(self.seasons, bins, strict=True)
         )
+
+    @property
+    def has_parts(self) -> bool:
+        """Whether an expert is the sum of the parts of two seasons, so that these are kept."""
+        return any(base == "double" for base, _ in self.experts)
 
     @property
     def strides(self) -> tuple[int, ...]:

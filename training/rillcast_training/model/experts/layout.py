@@ -61,12 +61,12 @@ class Packed:
 
 
 class Columns:
-    """Columns of an entry of a season's memory: newest value, mean, part of two seasons, width, older values."""
+    """Columns of an entry of a season's memory: newest value, mean, part in a sum of seasons, width, older values."""
 
-    def __init__(self, season: Season, both: bool) -> None:
+    def __init__(self, season: Season, has_part: bool) -> None:
         self.kept, self.values = season.kept, slice(0, 2)
-        self.newest, self.mean, self.part = 0, 1, 2 if both else None
-        self.width_column = 2 + both
+        self.newest, self.mean, self.part = 0, 1, 2 if has_part else None
+        self.width_column = 2 + has_part
         self.older = slice(self.width_column + 1, None)
         self.width = self.width_column + season.kept
 
@@ -86,9 +86,9 @@ class SeasonPlaces(nn.Module):
     row_selector: Tensor
     order: Tensor
 
-    def __init__(self, season: Season, horizon: int, both: bool) -> None:
+    def __init__(self, season: Season, horizon: int, has_part: bool) -> None:
         super().__init__()
-        self.season, self.columns = season, Columns(season, both)
+        self.season, self.columns = season, Columns(season, has_part)
         lead = 0 if season.exact else 1  # between two bins, the one before may count
         ahead = horizon if season.exact else math.ceil(horizon * season.bins / season.periods) + 1
         self.own = lead
@@ -281,7 +281,7 @@ class Layout(nn.Module):
         }
         self.core = Packed(figures)
         self.note_width = len(NOTE) + len(away)
-        self.seasons = [SeasonPlaces(season, config.horizon, len(config.seasons) == 2) for season in config.memories]
+        self.seasons = [SeasonPlaces(season, config.horizon, config.has_parts) for season in config.memories]
         self.places = nn.ModuleList(self.seasons)
         self.pending = PendingPlaces(config)
 

@@ -142,7 +142,7 @@ class Learning(nn.Module):
         """Return what every expert had said, `[A, K, B]`."""
         earlier = self.bases.means_before(seasons.own, self.layout.seasons, seasons.ages)
         parts = None
-        if len(self._memories) == 2:
+        if self.config.has_parts:
             short, long = (memory.part(one) for memory, one in zip(self._memories, seasons.entries, strict=True))
             parts = short + long
         return self.bases.said(noted, torch.cat([*seasons.own, *earlier]), parts, awake, awake_season)

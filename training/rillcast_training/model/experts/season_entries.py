@@ -26,7 +26,7 @@ class Visit(NamedTuple):
 
     Attributes:
         value: Mean value.
-        part: Mean of the season's part; None = there is a single season, or it is what the other season's part leaves.
+        part: Mean of the season's part; None = no expert has parts, or it is what the other season's part leaves.
         width: Mean relative width.
         has_width: Whether that is known.
         on: Whether the bin is written.
@@ -59,8 +59,8 @@ class SeasonEntries(nn.Module):
     def __init__(self, config: ExpertsConfig, places: list[SeasonPlaces]) -> None:
         super().__init__()
         self.columns = [one.columns for one in places]
-        self.late = int(len(places) == 2 and places[1].season.exact)
-        self.both, c = len(places) == 2, config.constants
+        self.late = config.has_parts and places[1].season.exact
+        self.both, self.count, c = len(places) == 2, 2 + config.has_parts, config.constants
         self.exact = all(one.season.exact for one in places)
         starts = [0, places[0].columns.width]
         old, season_of, width, least, first_rate = [], [], [], [], []
@@ -120,7 +120,7 @@ class SeasonEntries(nn.Module):
         rows = list(torch.split(torch.maximum(moved, self.floor), 1))
         entries = []
         for number, (entry, visit, columns) in enumerate(zip(old, visits, self.columns, strict=True)):
-            mean, width, *part = rows[number * 3 : number * 3 + 3]
+            mean, width, *part = rows[number * self.count : (number + 1) * self.count]
             older = entry[columns.newest : columns.newest + 1], entry[columns.older][:-1]
             kept = older[: columns.kept - 1]
             entries.append(torch.where(visit.on, torch.cat([visit.value, mean, *part, width, *kept]), entry))

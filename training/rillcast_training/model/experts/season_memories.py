@@ -94,7 +94,7 @@ class SeasonMemories(nn.Module):
             miss: Of the period.
             time: When the event is.
         """
-        value, both = f["last"], len(self.each) == 2
+        value, both = f["last"], self.each[0].columns.part is not None
         rest = value - f["levels"][row_of("slow") : row_of("slow") + 1]
         visits = []
         for number, memory in enumerate(self.each):

@@ -27,8 +27,8 @@ class SeasonView(NamedTuple):
 
     Attributes:
         values: `[H, 2, B]` newest value and running mean; the last value where there is none.
-        part: `[H, 1, B]` the season's part of the sum of two seasons; None for a single one. Of the longer season it
-            is the mean over the period's bin and some after it.
+        part: `[H, 1, B]` the season's part of the sum of two seasons; None where no expert is that sum. Of the
+            longer season it is the mean over the period's bin and some after it.
         width: `[H, 1, B]` relative width; 1 where unknown.
         known: `[H, 1, B]` bool, whether there is a value.
         values_now: `[2, B]` of the newest period itself, the last value where there is none.
@@ -55,6 +55,7 @@ class SeasonMemory(nn.Module):
         super().__init__()
         self.season, self.places, self.number, self.horizon = places.season, places, number, horizon
         self.columns = places.columns
+        self.smooths = bool(number) and self.columns.part is not None  # the longer season's part
         steps = torch.arange(horizon + 1, dtype=torch.float32).unsqueeze(1)
         self.register_buffer("steps", steps, persistent=False)
         number_of_place = torch.arange(places.taken).reshape(-1, 1, 1)
@@ -65,7 +66,7 @@ class SeasonMemory(nn.Module):
 
     def part(self, entries: Tensor) -> Tensor:
         """Return the part of the period's own bin as `ahead` has it, `[1, B]`; there are two seasons."""
-        if self.number:
+        if self.smooths:
             total, number = self._smoothed(self.places.around(entries), 1)
             return (total / number.clamp(min=1))[0]
         first = self.places.first
@@ -96,7 +97,7 @@ class SeasonMemory(nn.Module):
         values, *part, width, _ = torch.split(entries[1:until], self._sizes(), dim=1)
         known = width > 0
         smooth, part_now = part[0] if part else None, own[2:3] if part else None
-        if self.number:
+        if self.smooths:
             total, number = self._smoothed(entries, until)
             part_now, smooth = torch.split(total / number.clamp(min=1), [1, until - 1])
             part_now = part_now[0]
@@ -113,7 +114,7 @@ class SeasonMemory(nn.Module):
         values, *part, width, _ = torch.split(entries, self._sizes(), dim=1)
         known = width > 0
         figures = [values, *part, torch.where(known, width, 1.0), known.to(torch.float32)]  # unknown values are zeros
-        if self.number:
+        if self.smooths:
             total, number = self._smoothed(entries, self.places.count - self.season.reach)
             short = [figure[: self.places.count - self.season.reach] for figure in figures]
             smooth = torch.cat([total / number.clamp(min=1), number.clamp(max=1)], dim=1)
@@ -127,7 +128,7 @@ class SeasonMemory(nn.Module):
         known, divisor = weight > _LEAST_SHARE, weight.clamp(min=_LEAST_SHARE)
         values = torch.where(known, values / divisor, last)
         of_part: Tensor | None = None
-        if part and self.number:
+        if part and self.smooths:
             some = part[0][:, 1:]
             of_part = torch.where(some > _LEAST_SHARE, part[0][:, :1] / some.clamp(min=_LEAST_SHARE), 0.0)
         elif part:

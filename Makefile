@@ -43,7 +43,7 @@ LABELS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.to
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-image test-s3 test-mlflow test-large test-starts unit chaos chaos-network soak acceptance fuzz audit check format bench accuracy alarms tails docs picture image constraints clean
+.PHONY: help demo test test-cluster test-image test-s3 test-mlflow test-large test-signals unit chaos chaos-network soak acceptance fuzz audit check format bench accuracy alarms tails docs picture image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
@@ -55,7 +55,7 @@ help:
 	@echo 'make test-s3      test the registry of models against a real S3, versitygw (needs Go; builds for some minutes once)'
 	@echo 'make test-mlflow  test registry and tracking against a real MLflow server (installs it from PyPI once, 650 MB)'
 	@echo 'make test-large   train on 20 million rows whose series lie on the disk, and measure the memory'
-	@echo 'make test-starts  end a service by SIGTERM in each phase of its start, with both clients and deliveries'
+	@echo 'make test-signals  end a service by SIGTERM in each phase of its start, and stop one for ten minutes, with both clients'
 	@echo 'make format       format the code and fix what the linter can fix'
 	@echo 'make docs         build the documentation site in build/site and check its links'
 	@echo 'make picture      take the picture of the documentation: the live page of the demo, in a browser (three minutes)'
@@ -111,8 +111,9 @@ test-mlflow: $(VENV)/.dev-installed
 test-large: $(VENV)/.dev-installed
 	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest $(KEPT) tests/large --timeout 1800 -s $(TESTS)
 
-test-starts: $(VENV)/.dev-installed
-	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest $(KEPT) tests/integration/kafka/test_sigterm_in_start.py $(TESTS)
+test-signals: $(VENV)/.dev-installed
+	RILLCAST_TEST_LONG=$@ $(BIN)/python -m pytest $(KEPT) tests/integration/kafka/test_sigterm_in_start.py \
+		tests/integration/kafka/test_stopped_group.py $(TESTS)
 
 unit: $(VENV)/.dev-installed
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest --numprocesses $(JOBS) --maxprocesses 4 --dist loadfile tests/unit $(TESTS)

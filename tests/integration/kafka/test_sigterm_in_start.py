@@ -89,6 +89,6 @@ def test_a_sigterm_in_a_start_ends_it_and_nothing_is_lost_or_doubled(
 def test_a_sigterm_in_every_phase_of_a_start_ends_it_and_nothing_is_lost_or_doubled(
     delivery: str, client: str, kafka: KafkaCluster, tmp_path: Path
 ) -> None:
-    runs_with("test-starts")
+    runs_with("test-signals")
     # The last one first: all others then have state to restore.
     interrupted_starts(kafka, tmp_path, client, delivery, reversed(phases(client, delivery)))

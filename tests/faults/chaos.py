@@ -166,7 +166,7 @@ def run_one(task: Task, *, quiet: bool, limit_s: float = _LIMIT_S) -> Result:
     if verdict.clean:
         shutil.rmtree(folder)
     else:
-        print(f"    the logs of the members are in {folder}", flush=True)
+        print(f"    the logs of the members, and the broker's folder, are in {folder}", flush=True)
     return Result(
         task=task,
         outcome="clean" if verdict.clean else "finding",
@@ -189,11 +189,18 @@ def _report_of(task: Task, folder: Path) -> Report:
         older = extract(task.upgrade_from, folder / "older") if task.upgrade_from else None
         servers = cluster.broker or cluster.replicas
         assert servers is not None, "both kinds are started here"
-        try:
-            return Run(cluster, combination, full_plan(task), load, model, folder, older).run()
-        except Exception:
+
+        def keep() -> None:
             servers.close()  # running ones delete files while they are copied
             shutil.copytree(servers.folder, folder / "broker")
+
+        try:
+            report = Run(cluster, combination, full_plan(task), load, model, folder, older).run()
+            if not report.verdict.clean:
+                keep()
+            return report
+        except Exception:
+            keep()
             raise
         finally:
             if torn := servers.torn_transactions:

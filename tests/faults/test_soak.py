@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from msgspec.structs import replace
 
-from tests.faults import soak
+from tests.faults import soak, soak_picture
 from tests.faults.flatness import Sample, Samples, figures, report
 
 FLAT = [
@@ -78,3 +78,12 @@ def test_a_sample_is_in_the_file_as_soon_as_it_is_taken(tmp_path: Path) -> None:
         samples.note(FLAT[0])
         assert msgspec.json.decode(path.read_bytes(), type=Sample) == FLAT[0]
     assert samples.taken == FLAT[:1]
+
+
+def test_the_picture_is_of_the_samples_in_a_file(tmp_path: Path) -> None:
+    path, picture = tmp_path / "samples.jsonl", tmp_path / "soak.png"
+    with Samples(path) as samples:
+        for sample in FLAT:
+            samples.note(sample)
+    assert soak_picture.main([str(path), str(picture)]) == 0
+    assert picture.read_bytes().startswith(b"\x89PNG")

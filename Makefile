@@ -48,7 +48,7 @@ unexport PYTHONDONTWRITEBYTECODE
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
 	@echo 'make check        check format, lint and types'
-	@echo 'make unit         run the unit tests: about a minute, no network, no broker'
+	@echo 'make unit         run the unit tests: some minutes, no network, no broker'
 	@echo 'make test         run all tests, on a real Apache Kafka (JOBS=2: processes; TESTS="-k kafka": options of pytest)'
 	@echo 'make test-cluster  apply manifests and chart to a real Kubernetes API server (needs Go and kubectl; builds for 20 minutes once)'
 	@echo 'make test-image   build the CPU and the training image with buildah, run them with runc (root on Debian; results in build/test-image)'

@@ -199,7 +199,7 @@ def _report_of(task: Task, folder: Path) -> Report:
             if not report.verdict.clean:
                 keep()
             return report
-        except Exception:
+        except Exception:  # of any kind: `run_one` says what it was, and nothing is dropped here
             keep()
             raise
         finally:

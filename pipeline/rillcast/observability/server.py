@@ -320,6 +320,7 @@ class _ThreadingServer(socketserver.ThreadingMixIn, WSGIServer):
             return super().get_request()
         except OSError as error:
             if error.errno in (errno.EMFILE, errno.ENFILE):
+                # No event tells that a descriptor is free; the thread does nothing but accept.
                 time.sleep(_NO_DESCRIPTOR_PAUSE_S)
             raise
 

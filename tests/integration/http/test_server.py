@@ -336,7 +336,7 @@ def test_a_server_without_descriptors_waits_for_one_instead_of_asking_all_the_ti
     with monkeypatch.context() as patched:
         patched.setattr(socketserver.TCPServer, "get_request", refuse)
         with contextlib.closing(socket.create_connection(("127.0.0.1", running.server.port))) as waiting:
-            time.sleep(0.5)  # how often it asks meanwhile is counted
+            time.sleep(0.5)  # what is counted is how often it asks in that time: without its pause, thousands of times
             assert 1 <= len(refused) <= 10
             patched.undo()
             waiting.sendall(b"GET /livez HTTP/1.0\r\n\r\n")

@@ -26,7 +26,7 @@ MINUTES = 7
 STEP_MS = MINUTES * 60_000
 START = 3_900_000
 STREAMS = ("a", "b", "c")
-MANY = ",".join(f"{n / 100}" for n in range(1, 100))
+MANY_LEVELS = ",".join(f"{n / 100}" for n in range(1, 100))
 
 
 @pytest.fixture(scope="module")
@@ -162,10 +162,7 @@ def test_a_state_that_moves_goes_on_as_it_was(bundle: Bundle) -> None:
         (["--freq", "1h", "--quantiles", "0.9,0.1"], "increase strictly"),
         (["--freq", "1h", "--set", "magic=1"], "expected NAME=VALUE with a name of power"),
         (["--freq", "1h", "--set", "unit_power=0"], "unit_power 0"),
-        (
-            ["--freq", "1h", "--light", "--quantiles", ",".join(f"{n / 100}" for n in range(1, 100))],
-            "2,560 are the most",
-        ),
+        (["--freq", "1h", "--light", "--quantiles", MANY_LEVELS], "2,560 are the most"),
     ],
 )
 def test_what_cannot_be_is_refused(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -151,7 +151,7 @@ def test_the_light_form_judges_forecasts_of_each_phase_in_turn(freq: str) -> Non
 def test_what_the_light_form_cannot_hold_is_refused() -> None:
     quantiles = tuple(n / 100 for n in range(1, 100))
     with pytest.raises(ValueError, match=r"would take 4,\d\d\d bytes of state per stream, and 2,560 are the most"):
-        light(ExpertsConfig("1h", 48, (24, 168), quantiles))
+        light(replace(HOURS, quantiles=quantiles))
 
 
 def test_a_long_season_is_kept_in_few_bins() -> None:

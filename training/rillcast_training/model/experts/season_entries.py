@@ -60,7 +60,8 @@ class SeasonEntries(nn.Module):
         super().__init__()
         self.columns = [one.columns for one in places]
         self.late = config.has_parts and places[1].season.exact
-        self.both, self.count, c = len(places) == 2, 2 + config.has_parts, config.constants
+        self.both, c = len(places) == 2, config.constants
+        self.rows_of_season = 2 + config.has_parts  # mean, width, part
         self.exact = all(one.season.exact for one in places)
         starts = [0, places[0].columns.width]
         old, season_of, width, least, first_rate = [], [], [], [], []
@@ -120,7 +121,7 @@ class SeasonEntries(nn.Module):
         rows = list(torch.split(torch.maximum(moved, self.floor), 1))
         entries = []
         for number, (entry, visit, columns) in enumerate(zip(old, visits, self.columns, strict=True)):
-            mean, width, *part = rows[number * self.count : (number + 1) * self.count]
+            mean, width, *part = rows[number * self.rows_of_season : (number + 1) * self.rows_of_season]
             older = entry[columns.newest : columns.newest + 1], entry[columns.older][:-1]
             kept = older[: columns.kept - 1]
             entries.append(torch.where(visit.on, torch.cat([visit.value, mean, *part, width, *kept]), entry))

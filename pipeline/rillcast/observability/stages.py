@@ -30,8 +30,9 @@ class StageClock:
 
         Args:
             observe: Is called with a stage and its seconds at the end of each iteration that was timed.
-            every: One iteration in this many is timed, beginning with the first. An odd number sees both kinds where an
-                iteration with records alternates with one without, in which the loop publishes.
+            every: One in this many of the iterations that did something is timed, beginning with the first; an
+                iteration that found nothing to do uses up no turn, so a quiet topic is seen too. An odd number sees
+                both kinds where an iteration with records alternates with one without, in which the loop publishes.
             clock: Monotonic seconds.
         """
         if every < 1:
@@ -39,7 +40,7 @@ class StageClock:
         self._observe = observe
         self._every = every
         self._clock = clock
-        self._polls = 0
+        self._worked = 0
         self._timed = False
         self._at = 0.0
         self._poll = dict.fromkeys(STAGES, 0.0)
@@ -47,8 +48,7 @@ class StageClock:
 
     def begin(self) -> None:
         """Begin an iteration."""
-        self._timed = self._polls % self._every == 0
-        self._polls += 1
+        self._timed = self._worked % self._every == 0
         if self._timed:
             self._poll = dict.fromkeys(STAGES, 0.0)
             self._at = self._clock()
@@ -67,6 +67,7 @@ class StageClock:
 
     def end(self) -> None:
         """End an iteration that did something."""
+        self._worked += 1
         if self._timed:
             for stage, seconds in self._poll.items():
                 self._totals[stage] += seconds

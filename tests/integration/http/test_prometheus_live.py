@@ -27,6 +27,7 @@ import yaml
 from deploy.grafana.dashboards import DASHBOARDS
 from deploy.grafana.model import Dashboard
 from rillcast.bundle.registry.model_registry import ModelRegistry
+from rillcast.observability.stages import STAGES
 from tests.support import dashboard_page
 from tests.support.ci import cannot_run
 from tests.support.kafka_cluster import KafkaCluster, unique
@@ -131,21 +132,25 @@ def feed(
         time.sleep(PAUSE_S)
         watched = prometheus.query('count_over_time(rillcast_events_total{status="ok"}[5m] )')
         scrapes = float(watched[0]["value"][1]) if watched else 0
-        models, roles = counted(prometheus, "model_id", "scored"), counted(prometheus, "role", "compared_scored")
+        models = counted(prometheus, "model_id", "rillcast_scored_forecasts_total")
+        roles = counted(prometheus, "role", "rillcast_compared_scored_forecasts_total")
+        stages = counted(prometheus, "stage", "rillcast_stage_seconds_count")
         if scrapes >= SCRAPES / 2 and roles == 2 and not promoted:
             promoted = True
             promote()
             process.wait_until(lambda: process.metric(COMPLETED) == 1, "the promoted model serves")
-        if scrapes >= SCRAPES and models == 2:
+        if scrapes >= SCRAPES and models == 2 and stages == len(STAGES):
             return
-        seen = f"{scrapes:g} of {SCRAPES} scrapes, scores of {models} of 2 models, {roles} of 2 roles compared"
+        seen = (
+            f"{scrapes:g} of {SCRAPES} scrapes, scores of {models} of 2 models, {roles} of 2 roles compared, "
+            f"{stages} of {len(STAGES)} stages timed"
+        )
         assert time.monotonic() < deadline, f"within {DEADLINE_S:g} s only {seen}"
 
 
-def counted(prometheus: Prometheus, label: str, what: str) -> int:
-    """Return by how many values of a label scored forecasts have been seen to be counted."""
-    increase = f"increase(rillcast_{what}_forecasts_total[5m])"
-    return len(prometheus.query(f"sum by ({label}) ({increase}) > 0"))
+def counted(prometheus: Prometheus, label: str, counter: str) -> int:
+    """Return for how many values of a label a counter has been seen to grow."""
+    return len(prometheus.query(f"sum by ({label}) (increase({counter}[5m])) > 0"))
 
 
 def events(process: ServiceProcess) -> float:

@@ -51,6 +51,20 @@ def test_a_poll_that_brought_nothing_is_not_counted_when_the_next_one_is() -> No
     assert stages.totals()["poll"] == 1.0
 
 
+@pytest.mark.parametrize("idle", [1, 3, 4, 10])
+def test_iterations_without_work_use_up_no_turn_of_the_sample(idle: int) -> None:
+    seen: list[str] = []
+    stages = StageClock(lambda stage, _: seen.append(stage), every=4, clock=Ticks())
+    for _ in range(8):
+        for _ in range(idle):
+            stages.begin()
+            stages.lap("poll")
+        stages.begin()
+        stages.lap("poll")
+        stages.end()
+    assert seen == [*STAGES, *STAGES], "two of eight iterations that did something"
+
+
 def test_a_sample_of_none_is_refused() -> None:
     with pytest.raises(ValueError, match="every"):
         StageClock(every=0)

@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rillcast.benchmarks.latency import QUANTILES
 from tests.benchmarks.suite import FIGURES, figures
 
 Result = dict[str, Any]
@@ -172,18 +173,27 @@ def _workers(result: Result) -> str:
 
 
 def _latency(result: Result) -> str:
-    rows = [(name, f"{result[name]:,.0f}") for name in ("p50_ms", "p99_ms", "p999_ms", "max_ms")]
+    runs = result["runs"]
+    rows = [
+        (
+            name,
+            f"{result[name]:,.0f}",
+            f"{min(run[name] for run in runs):,.0f} to {max(run[name] for run in runs):,.0f}",
+        )
+        for name in QUANTILES
+    ]
     about = f"""
-        Open loop at {result["rate"]:,.0f} events/s, half of the service's rate on a backlog; {result["events"]:,}
-        events, each measured from the broker's append of the observation to its append of the forecast (`LogAppendTime`
-        of both topics, whole milliseconds), whether or not the service kept up."""
+        {len(runs)} runs, of which that with the middle p99 is shown, and the lowest and the highest of all. Open loop
+        at {result["rate"]:,.0f} events/s, half of the service's rate on a backlog; {result["events"]:,} events, each
+        measured from the broker's append of the observation to its append of the forecast (`LogAppendTime` of both
+        topics, whole milliseconds), whether or not the service kept up."""
     parts = f"""
         Where the mean of {result["mean_ms"]:.1f} ms is spent: events were {result["handed_over_mean_ms"]:.1f} ms old
         when their forecasts were handed to the client (of some events of each poll), of which a poll took
         {result["poll_mean_ms"]:.1f} ms from decoding to hand-over, with {result["poll_mean_events"]:,.0f} events on
         average. The rest is before it the fetch and the poll before, and after it the client and the broker's append.
         A commit took {result["commit_mean_ms"]:.1f} ms, in which no poll is taken."""
-    return _prose(about) + "\n\n" + _table(("", "ms"), rows) + "\n\n" + _prose(parts)
+    return _prose(about) + "\n\n" + _table(("", "ms", "all runs"), rows) + "\n\n" + _prose(parts)
 
 
 def _memory(result: Result) -> str:

@@ -193,14 +193,14 @@ PARTS: Final = (
         ("latency",),
         on_kafka=True,
         figures=lambda result: {"latency_p50_ms": result["p50_ms"], "latency_p99_ms": result["p99_ms"]},
-        quick=("--seconds", "4", "--events", "40000"),
+        quick=("--seconds", "4", "--events", "40000", "--repeat", "1"),
     ),
     Part(
         "latency_default",
         ("latency", "--events", "100000"),
         on_kafka=True,
         figures=lambda result: {"latency_p50_ms_default": result["p50_ms"]},
-        quick=("--seconds", "4", "--events", "20000"),
+        quick=("--seconds", "4", "--events", "20000", "--repeat", "1"),
         model="DEFAULT",
     ),
     Part(

@@ -46,6 +46,7 @@ from rillcast.rollout.member import Member
 from rillcast.rollout.models import NoModels
 from rillcast.rollout.rollout import Rollout, RolloutParts
 from rillcast.rollout.rollouts import Rollouts, RouteDecoder
+from rillcast.service import freed_memory
 from rillcast.service.silence import Loop, SilentPartitions
 from rillcast.service.stepper import Stepper
 from rillcast.service.stream_report import report_streams
@@ -487,6 +488,7 @@ class Worker:
             log.info("%d events, %d streams, %d partitions", self._events, self._num_streams, owned)
             for line in self._parts.summary.report():
                 log.warning("%s", line)
+            freed_memory.give_back()
 
 
 def _delivery(parts: Parts, settings: WorkerSettings) -> Delivery:

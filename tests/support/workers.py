@@ -33,7 +33,8 @@ from rillcast.publishing.filters import Policy
 from rillcast.publishing.publisher import ForecastOutput, Publisher
 from rillcast.rollout.models import Names
 from rillcast.rollout.rollout import RolloutParts
-from rillcast.service.worker import Parts, RouteParts, Worker
+from rillcast.service.parts import Parts, RouteParts
+from rillcast.service.worker import Worker
 from rillcast.serving.served_model import ServedModel
 from rillcast.settings import RolloutSettings, StateSettings, WorkerSettings
 from rillcast.stores.base import StateStore

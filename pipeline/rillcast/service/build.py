@@ -38,8 +38,9 @@ from rillcast.publishing.anomalies import AnomalyPublisher
 from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.rollout.registry_watcher import Aliases, RegistryWatcher
 from rillcast.rollout.rollout import RolloutParts
+from rillcast.service.parts import Parts, RouteParts
 from rillcast.service.service import Outages, Service, Views
-from rillcast.service.worker import Parts, RouteParts, Worker
+from rillcast.service.worker import Worker
 from rillcast.serving.factory import Observers, ServedModelFactory, make_engine, require_supported
 from rillcast.settings import ModelTable, Settings, WorkerSettings
 from rillcast.stores.connect import directory_of, kind_of, prepare_store

@@ -20,7 +20,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Final, Literal
 
@@ -28,85 +28,29 @@ import numpy as np
 import numpy.typing as npt
 
 from rillcast.codecs.forecasts.columns import model_name
-from rillcast.codecs.observations.decoder import ObservationDecoder
 from rillcast.codecs.observations.rejections import Rejection, one_a_record
 from rillcast.durability.assignment import Partitions, Reporting
 from rillcast.durability.checkpoint import Checkpoint, Handovers
-from rillcast.durability.delivery import AtLeastOnce, Delivery, ExactlyOnce
 from rillcast.durability.recovery import StartRules
 from rillcast.durability.restorer import Restorer
 from rillcast.errors import DeliveryError, NoForecastError, TransactionAborted, TransportError
-from rillcast.observability.health import Health
-from rillcast.observability.metrics import Metrics
-from rillcast.observability.run_summary import RunSummary
-from rillcast.observability.stages import StageClock
-from rillcast.publishing.dead_letters import DeadLetters
 from rillcast.rollout.handover import HandoverLimits
 from rillcast.rollout.member import Member
 from rillcast.rollout.models import NoModels
 from rillcast.rollout.rollout import Rollout, RolloutParts
 from rillcast.rollout.rollouts import Rollouts, RouteDecoder
-from rillcast.service import freed_memory
+from rillcast.service.parts import Parts
 from rillcast.service.silence import Loop, SilentPartitions
 from rillcast.service.stepper import Stepper
-from rillcast.service.stream_report import report_streams
+from rillcast.service.upkeep import Upkeep
 from rillcast.serving.router import ModelResult, Router
 from rillcast.serving.routes import Routes
-from rillcast.serving.served_model import ServedModel
 from rillcast.settings import StateSettings, WorkerSettings
-from rillcast.transports.base import Assignment, Channel, Polled, ReplacingSink, Sink, Source, TransactionalSink
+from rillcast.transports.base import Assignment, Channel, Polled, ReplacingSink, TransactionalSink
 
 log = logging.getLogger(__name__)
 
-LAG_INTERVAL_S: Final = 5.0
-SUMMARY_INTERVAL_S: Final = 30.0
 _RESTORE_SLICE_S: Final = 0.05  # other partitions wait at most this long for one that is loading
-
-
-@dataclass(frozen=True, slots=True)
-class RouteParts:
-    """A table of `[[models]]`, or the only model.
-
-    Attributes:
-        model: The model that partitions begin with.
-        rollout: How another model comes to serve; None = none does.
-        name: Name of the table; empty where there is one model.
-    """
-
-    model: ServedModel
-    rollout: RolloutParts | None = None
-    name: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Parts:
-    """The parts of a worker.
-
-    Attributes:
-        source: Where events come from.
-        sink: Takes forecasts and dead letters; a `TransactionalSink` under `exactly_once`.
-        routes: The models, in the order in which the decoder numbers them.
-        decoder: Turns records into events, and says which route each takes.
-        dead_letters: Makes dead letters of records that cannot be used.
-        metrics: Counts, once per poll.
-        summary: Counts for the log what became of the records.
-        health: The conditions of the probes.
-        stages: The stop-watch of the loop.
-        ends: Whether the input ends for good (a file), so that its open periods close then.
-        needs_forecast: Whether a source that ends without a forecast is an error.
-    """
-
-    source: Source
-    sink: Sink
-    routes: Sequence[RouteParts]
-    decoder: ObservationDecoder
-    dead_letters: DeadLetters
-    metrics: Metrics
-    summary: RunSummary
-    health: Health = field(default_factory=Health)
-    stages: StageClock = field(default_factory=StageClock)
-    ends: bool = False
-    needs_forecast: bool = False
 
 
 class Worker:
@@ -151,7 +95,7 @@ class Worker:
             ]
         )
         self._checkpoint = Checkpoint(
-            _delivery(parts, settings),
+            parts.delivery(settings),
             self._routes,
             snapshots,
             interval_s=settings.commit_interval_s,
@@ -184,7 +128,7 @@ class Worker:
         if thread_min_events is None:  # a poll that is half full says that more events wait
             thread_min_events = max(1, settings.max_poll_records // 2)
         self._stepper = Stepper[Sequence[ModelResult]](self._routes.step, thread_min_events=thread_min_events)
-        self._overdue_periods = overdue_periods
+        self._upkeep = Upkeep(self._parts, self._routes, self._partitions, overdue_periods, clock)
         self._silent = SilentPartitions(
             Loop(lambda: self._stepper.busy, self._finish_step, self._publish_behind, self._commit, self._source.lag),
             self._routes,
@@ -197,7 +141,6 @@ class Worker:
         self._stop = threading.Event()
         self._reset_due = False
         self._events = self._state_bytes = 0
-        self._next_lag = self._next_summary = clock()
 
     def stop(self) -> None:
         """Ask the loop to finish its iteration, commit and close."""
@@ -230,7 +173,7 @@ class Worker:
             parts.sink.close()
             self._rollouts.close()
             self._routes.close()
-        log.info("closed after %d events of %d streams", self._events, self._num_streams)
+        log.info("closed after %d events of %d streams", self._events, self._upkeep.num_streams)
 
     def _finish(self) -> None:
         """Let the results replace those of an earlier run; a run without a forecast replaces no forecasts."""
@@ -270,7 +213,7 @@ class Worker:
         except TransactionAborted as error:
             log.warning("%s; resetting to the committed positions", error)
             self._reset_due = True
-        self._report()
+        self._upkeep.do_what_is_due(self._events, busy=self._stepper.busy)
 
     def _publish_behind(self, partition: int, results: Sequence[ModelResult], live: bool) -> None:
         """Publish results that no record of a poll has caused; they name the partition's last record."""
@@ -467,32 +410,3 @@ class Worker:
         self._rollouts.forget(partitions)
         self._checkpoint.forget(partitions)
         self._partitions.drop(partitions)
-
-    # The view from outside.
-
-    @property
-    def _num_streams(self) -> int:
-        return sum(model.residents.num_streams for model in self._routes.models)
-
-    def _report(self) -> None:
-        now = self._clock()
-        if now >= self._next_lag:
-            self._next_lag = now + LAG_INTERVAL_S
-            self._metrics.lag(self._source.lag())
-            if not self._stepper.busy:
-                for number, router in enumerate(self._routes):
-                    report_streams(router, self._partitions.live, self._overdue_periods, looks=number == 0)
-        if now >= self._next_summary:
-            self._next_summary = now + SUMMARY_INTERVAL_S
-            owned = len(self._partitions.owned)
-            log.info("%d events, %d streams, %d partitions", self._events, self._num_streams, owned)
-            for line in self._parts.summary.report():
-                log.warning("%s", line)
-            freed_memory.give_back()
-
-
-def _delivery(parts: Parts, settings: WorkerSettings) -> Delivery:
-    if settings.delivery == "exactly_once":
-        assert isinstance(parts.sink, TransactionalSink)  # the choice of transports ensures it
-        return ExactlyOnce(parts.source, parts.sink)
-    return AtLeastOnce(parts.source, parts.sink, settings.flush_timeout_s)

@@ -144,14 +144,14 @@ class RouteSnapshots:
         for p, mark in marks.items():
             if (snapshot := _of(found, model := self._router.model_of(p))) is not None:
                 # Decisions may have come since the mark was made.
-                snapshot.marks.append(mark._replace(silences=model.residents.silences(p, mark.offset)))
+                snapshot.marks.append(mark._replace(silences=model.residents.silences.known(p, mark.offset)))
                 if not self._retention.claims(p, model):
                     snapshot.claims[p] = self._retention.claim_for(p, model)
         for p, model in handovers.items():
             if (snapshot := _of(found, model)) is not None:
                 snapshot.pages.extend(model.residents.export(p, position(p)))
                 mark = mark_of(p, position(p), model.residents)
-                snapshot.marks.append(mark._replace(silences=model.residents.silences(p, mark.offset)))
+                snapshot.marks.append(mark._replace(silences=model.residents.silences.known(p, mark.offset)))
                 snapshot.claims[p] = self._retention.claim_for(p, model)
         return found
 

@@ -164,7 +164,7 @@ class SnapshotSchedule:
         """Note that a commit succeeded, and the marks, by partition, that it carried with pages."""
         for partition, mark in marks.items():
             self._stored[partition] = _Stored(mark.offset, self._clock(), mark.offset, mark)
-            self._router.model_of(partition).residents.forget_silences(partition, mark.offset)
+            self._router.model_of(partition).residents.silences.forget_before(partition, mark.offset)
         self._first_marks.clear()
         self._decided.clear()
 

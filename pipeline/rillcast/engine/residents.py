@@ -29,6 +29,7 @@ from rillcast.engine.overdue import HOST_BYTES as OVERDUE_BYTES
 from rillcast.engine.overdue import OverdueWatch
 from rillcast.engine.pages import Arrivals, Page, Silence, is_additional
 from rillcast.engine.periods import Aggregation, Partials
+from rillcast.engine.silences import Silences
 from rillcast.engine.slab import Slab, room
 from rillcast.engine.slot_state import HOST_BYTES, NEVER, SlotState
 from rillcast.engine.slots import SlotTable
@@ -61,7 +62,16 @@ class Limits:
 
 
 class Residents:
-    """The streams that have state. Used from one thread."""
+    """The streams that have state. Used from one thread.
+
+    Attributes:
+        state: The state of the slots on the device.
+        retained: Steps that late events may rewind; None = none are.
+        partials: Open periods of raw events; None = each event is an observation.
+        alarm_intervals: How far apart the alarms of each stream were.
+        overdue: Watches silences of streams; None = they are not watched.
+        silences: The decisions that partitions were silent.
+    """
 
     def __init__(
         self,
@@ -114,8 +124,7 @@ class Residents:
         )
         self._watermarks: dict[int, int] = {}
         self._arrivals: dict[int, Arrivals] = {}
-        self._silences: dict[int, list[Silence]] = {}
-        self._silent_to: dict[int, int] = {}
+        self.silences = Silences()
 
     @property
     def num_streams(self) -> int:
@@ -240,37 +249,6 @@ class Residents:
         """Return the newest event time of a partition in milliseconds, `NO_WATERMARK` if it has had no event."""
         return self._watermarks.get(partition, NO_WATERMARK)
 
-    def silent_to(self, partition: int) -> int:
-        """Return the event time that a partition has reached by silence, `NO_WATERMARK` if it was never silent."""
-        return self._silent_to.get(partition, NO_WATERMARK)
-
-    def silences(self, partition: int, since: int = 0) -> tuple[Silence, ...]:
-        """Return the decisions at or behind a position, and the last one, in the order of their positions."""
-        known = self._silences.get(partition, [])
-        return tuple(each for nth, each in enumerate(known, 1) if each.position >= since or nth == len(known))
-
-    def due_silences(self, partition: int) -> list[Silence]:
-        """Return the known decisions of a partition that have not been applied yet."""
-        return [each for each in self._silences.get(partition, ()) if each.watermark_ms > self.silent_to(partition)]
-
-    def know_silence(self, partition: int, silence: Silence) -> None:
-        """Take in a decision that is not applied yet; a later one at the same position replaces the one before."""
-        known = self._silences.setdefault(partition, [])
-        if silence not in known:
-            known[:] = [each for each in known if each.position != silence.position]
-            known.append(silence)
-            known.sort()
-
-    def note_silence(self, partition: int, silence: Silence) -> None:
-        """Take in a decision that is applied now."""
-        self.know_silence(partition, silence)
-        self._silent_to[partition] = max(silence.watermark_ms, self.silent_to(partition))
-
-    def forget_silences(self, partition: int, before: int) -> None:
-        """Forget the decisions before a position, from which a replay begins at the earliest, but for the last one."""
-        if partition in self._silences:
-            self._silences[partition] = list(self.silences(partition, before))
-
     def arrivals(self, partition: int) -> Arrivals:
         """Return how many new streams a partition took in the last second that brought any."""
         return self._arrivals.get(partition, Arrivals())
@@ -301,7 +279,7 @@ class Residents:
 
     def reached(self, partition: int) -> int:
         """Return the event time that a partition has come to, by its events or by silence."""
-        return max(self.watermark(partition), self.silent_to(partition))
+        return max(self.watermark(partition), self.silences.applied_to(partition))
 
     def ids(self, slots: IntArray) -> list[str]:
         """Return the streams in some slots."""
@@ -364,7 +342,7 @@ class Residents:
     ) -> None:
         """Load stored pages of a partition that has no streams yet; the newest page of a stream wins."""
         self._watermarks[partition] = watermark
-        self._silences[partition] = list(silences)
+        self.silences.load(partition, silences)
         self._arrivals[partition] = arrivals
         if self.overdue is not None:
             self.overdue.begin(partition, watermark)
@@ -389,8 +367,7 @@ class Residents:
         self._table.release(partition)
         self._watermarks.pop(partition, None)
         self._arrivals.pop(partition, None)
-        self._silences.pop(partition, None)
-        self._silent_to.pop(partition, None)
+        self.silences.release(partition)
         if self.overdue is not None:
             self.overdue.release(partition)
 

@@ -273,7 +273,7 @@ class StepEngine:
             partition: The partition.
             silence: The decision; repeated, it changes nothing.
         """
-        if self._stage is None or silence.watermark_ms <= self.residents.silent_to(partition):
+        if self._stage is None or silence.watermark_ms <= self.residents.silences.applied_to(partition):
             return None
         started = self._timer()
         return self._step_closed(self._stage.silence(partition, silence), started)

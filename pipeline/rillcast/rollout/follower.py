@@ -206,7 +206,7 @@ class Follower:
 
     def _due(self, partition: int) -> Sequence[Silence]:
         """Return the decisions of the serving model that this one has not taken yet."""
-        silent_to = self.model.residents.silent_to(partition)
+        silent_to = self.model.residents.silences.applied_to(partition)
         return [each for each in self._silences(partition) if each.watermark_ms > silent_to]
 
     def _silence(self, partition: int, silence: Silence) -> None:

@@ -260,7 +260,7 @@ class Rollout:
             self._member.restorer,
             begin_at=self._warm_up.begin_at,
             on_result=self.comparison.shadow_stepped,
-            silences=lambda number: self._router.model_of(number).residents.silences(number),
+            silences=lambda number: self._router.model_of(number).residents.silences.known(number),
         )
         candidate.follow(follower)
         wanted = model_id == self._names.wanted

@@ -133,7 +133,7 @@ class SilentPartitions:
         due = [
             _Decision(router, silence)
             for router in self._routes
-            for silence in router.model_of(partition).residents.due_silences(partition)
+            for silence in router.model_of(partition).residents.silences.due(partition)
         ]
         return sorted(due, key=lambda decision: decision.position)
 
@@ -144,7 +144,7 @@ class SilentPartitions:
         if self._loop.busy() or not model.engine.closes_by(partition, watermark_ms):
             return
         silence = Silence(self._checkpoint.position(partition), watermark_ms)
-        model.residents.know_silence(partition, silence)
+        model.residents.silences.know(partition, silence)
         self._checkpoint.decided(router.name, partition)
         # At least once, the decision is durable before its forecasts: a repeat is then the same. Exactly once, both are
         # in one transaction.

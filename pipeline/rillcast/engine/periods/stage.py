@@ -152,7 +152,7 @@ class PeriodStage:
 
     def silence(self, partition: int, silence: Silence) -> Closed:
         """Close the periods of a partition up to the watermark of a silence."""
-        self._residents.note_silence(partition, silence)
+        self._residents.silences.apply(partition, silence)
         streams = self._residents.slots(partition)
         boundary = self._boundary(self._residents.reached(partition))
         horizon = np.maximum(self._partials.cursor(streams), boundary)

@@ -75,6 +75,7 @@ def page(results: Mapping[str, Result]) -> str:
         `rillcast bench gpu MODEL` measures both, and compares the forecasts with those of the CPU
         ([how](how-to/gpu-sizing.md))."""
     parts.append(f"## GPU\n\n{_prose(gpu)}")
+    parts.append(f"## Where each part was measured\n\n{_measured(results)}")
     return "\n\n".join(parts) + "\n"
 
 
@@ -99,6 +100,18 @@ def _summary(results: Mapping[str, Result]) -> str:
     found = figures(results)
     rows = [(f"`{name}`", _shown(found[name]), TARGETS[name]) for name in FIGURES]
     return _table(("figure", "this run", "target of this project"), rows)
+
+
+def _measured(results: Mapping[str, Result]) -> str:
+    about = """
+        All parts ran on the machine above. The load is that of the minute before a part began; each part of a whole run
+        leaves some to the next one."""
+    rows = []
+    for name, result in results.items():
+        measured = result.get("measured", {})
+        load = f"{measured['load']:.1f}" if "load" in measured else "not noted"
+        rows.append((name, measured.get("commit", "not noted"), load))
+    return _prose(about) + "\n\n" + _table(("part", "commit", "load"), rows)
 
 
 def _step(result: Result) -> str:

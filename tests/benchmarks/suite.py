@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from tests.benchmarks.pictures import draw
+from tests.support.checkout import running_commit
 from tests.support.kafka_broker import running_broker
 
 Figures = dict[str, Any]
@@ -278,12 +280,13 @@ def _run(part: Part, models: Mapping[str, str], bootstrap: str, *, quick: bool) 
         arguments += ["--model", models[part.model], "--kafka.bootstrap-servers", bootstrap]
     arguments += part.quick if quick else ()
     command: Sequence[str] = [sys.executable, "-m", *part.module, *arguments, "--json"]
+    load = os.getloadavg()[0]  # of the minute before: 0 on an idle machine, and that of the part before in a whole run
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, timeout=_DEADLINE_S, check=False)
     if done.returncode:
         return None
     print(done.stdout, flush=True)
     result: Figures = json.loads(done.stdout.splitlines()[-1])
-    return result
+    return result | {"measured": {"commit": running_commit(), "load": load}}
 
 
 def _untrained(folder: Path, hidden: int) -> Path:

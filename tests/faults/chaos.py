@@ -30,12 +30,13 @@ from tests.faults.fleet import Finding
 from tests.faults.load import raw_load, tables_load, toy_load
 from tests.faults.model_loads import experts_load, gru_load, network_load
 from tests.faults.network import proxied_cluster
-from tests.faults.older import extract, running_commit
+from tests.faults.older import extract
 from tests.faults.overrun import within
 from tests.faults.plan import NETWORK_FAULTS, REPLICA_FAULTS, Fault, Plan
 from tests.faults.report import Combination, Report
 from tests.faults.results import HARNESS_FAILED, Outcome, Result, ResultsFile, Task, exit_code, table
 from tests.faults.run import Run
+from tests.support.checkout import running_commit
 from tests.support.kafka_cluster import replicated_cluster, restartable_cluster
 
 CLIENTS: Final = ("librdkafka", "kafka-python")

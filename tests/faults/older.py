@@ -1,4 +1,4 @@
-"""The commit that runs, and the code of an earlier one, with which some members of a run work.
+"""The code of an earlier commit, with which some members of a run work.
 
 Owns: how it is taken out of the repository, and how a process comes to import it. Does not know: members.
 """
@@ -11,12 +11,6 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from tests.support.paths import ROOT
-
-
-def running_commit() -> str:
-    """Return the short id of the commit that is checked out, with `+` where files differ; empty = no repository."""
-    git = ["git", "describe", "--always", "--exclude=*", "--dirty=+"]
-    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def extract(commit: str, folder: Path) -> Path:

@@ -19,10 +19,10 @@ from multiprocessing.sharedctypes import Synchronized
 from pathlib import Path
 from types import FunctionType, ModuleType
 
-from tests.faults.older import running_commit
 from tests.fuzz.mutation import mutant
 from tests.fuzz.results import Ran, append, read, table
 from tests.fuzz.targets import targets
+from tests.support.checkout import running_commit
 
 _STARTS = multiprocessing.get_context("spawn")
 

@@ -57,6 +57,7 @@ def results() -> dict[str, Any]:
         "poll_mean_ms": 2.0,
         "poll_mean_events": 90.0,
         "commit_mean_ms": 3.0,
+        "measured": {"commit": "0123abc", "load": 1.26},
         "runs": [
             {"p50_ms": 4, "p99_ms": 20, "p999_ms": 30, "max_ms": 40},
             {"p50_ms": 5, "p99_ms": 25, "p999_ms": 50, "max_ms": 60},
@@ -86,6 +87,8 @@ def test_every_figure_has_a_target_and_the_default_bundle_is_in_every_table() ->
     assert "| json | 912 | service | 1,000 | 0.50 | 7.0 | encode 3.25 |" in text
     assert "of which a poll took 2.0 ms from decoding to hand-over, with 90 events on average." in text
     assert "| p99_ms | 20 | 20 to 25 |" in text
+    assert "| latency | 0123abc | 1.3 |" in text
+    assert "| peers | not noted | not noted |" in text
     assert "| sorted | 1,000 | 7.0 | encode 3.25 |" in text
     assert "| 2 | a core each | 1,000 | 1.75 | 7.0 | 1.25 | 2.5 | 1.00 of 2 |" in text
 

@@ -13,14 +13,14 @@ from pathlib import Path
 from tests.support.paths import ROOT
 
 
-def extract(commit: str, folder: Path) -> Path:
-    """Put the service's code of a commit into a folder, and return the path to import it from.
+def extract(commit: str, folder: Path, *more: str) -> Path:
+    """Put the service's code of a commit, and more of it, into a folder; return the path to import the service from.
 
     Raises:
         RuntimeError: The repository does not have the commit.
     """
     folder.mkdir(parents=True)
-    archive = subprocess.run(["git", "archive", commit, "pipeline"], cwd=ROOT, capture_output=True, check=False)
+    archive = subprocess.run(["git", "archive", commit, "pipeline", *more], cwd=ROOT, capture_output=True, check=False)
     if archive.returncode:
         raise RuntimeError(f"no code of {commit}: {archive.stderr.decode().strip()}")
     subprocess.run(["tar", "-x", "-C", str(folder)], input=archive.stdout, check=True)

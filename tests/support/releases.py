@@ -20,6 +20,7 @@ from tests.support.paths import ROOT
 
 V0_1_0: Final = ROOT / "tests" / "fixtures" / "v0.1.0"
 STATE: Final = ROOT / "tests" / "fixtures" / "state"  # a folder for each form of stored state that came since
+SETTINGS: Final = ROOT / "tests" / "fixtures" / "settings"  # a file and what it meant, by the commit that wrote it
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import shutil
 from base64 import b64decode
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -34,6 +34,17 @@ FORMS: Final[Mapping[str, Mapping[str, object]]] = {
 """The settings of the input of each form."""
 REFUSED: Final = "one-alarm-budget"
 """The folder of a bundle that is refused."""
+# The last commits before a form changed, and the forms that might be others there.
+READS: Final[Mapping[str, Sequence[str]]] = {
+    "c37e805": ("network", "strides"),  # before a network's figures took their present form
+    "6b2da92": ("network", "strides"),  # before networks on experts
+    "8e2d9f1": tuple(FORMS),  # before silences of streams
+    "33a94aa": ("raw", "late-raw"),  # before several models in one service
+    "ea8025b": ("raw",),  # before late events of open periods
+}
+KNOW_NO_SILENCES: Final = ("8e2d9f1", "33a94aa", "ea8025b")
+BEFORE_TABLES: Final = "33a94aa"
+BEFORE_LATE_RAW: Final = "ea8025b"
 ROUTES: Final = {"even": "*/[02468]", "odd": "*/[13579]"}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,9 @@ from rillcast.settings import Settings
 from rillcast.settings.deprecated import RENAMED
 from rillcast.stores.connect import open_store
 from rillcast.transports.base import Channel
-from tests.support import releases
+from tests.faults.measured import KEPT
+from tests.faults.results import ResultsFile
+from tests.support import releases, stored_forms
 from tests.support.memory import Log
 from tests.support.paths import ROOT
 from tests.support.releases import V0_1_0
@@ -108,10 +111,16 @@ def table_of_compatibility() -> dict[str, dict[str, str]]:
 
 
 def test_every_row_of_the_table_of_compatibility_is_held_by_something() -> None:
-    release, recent, newer = table_of_compatibility()
+    release, *older, newer = table_of_compatibility()
     assert release.startswith("0.1.0 (9f9a08c)"), "tests/fixtures/v0.1.0, by the tests of this file"
-    assert f"--upgrade-from {recent.split()[0]}" in (ROOT / "docs" / "chaos.md").read_text(), "by a measurement"
     assert newer.startswith("a newer release"), "by the tests below"
+    commits = [row.split()[0] for row in older]
+    assert commits == list(reversed(stored_forms.READS)), "by tests/integration/service/test_older_releases.py"
+    measured = {result.task.upgrade_from for result in ResultsFile(KEPT).read() if result.outcome == "clean"}
+    for name, cells in list(table_of_compatibility().items())[1:-1]:
+        rolled = cells["members in one group"]
+        assert rolled.startswith(("yes", "not tried")), rolled
+        assert rolled.startswith("yes") == (name.split()[0] in measured), "by a measurement of docs/chaos.md"
 
 
 def refusal_of_a_newer(what: str) -> str:
@@ -163,6 +172,24 @@ def test_a_setting_of_a_newer_release_is_refused_as_the_table_says(
     code = cli.main(["config", "--config", str(file)])
     assert "state.kept_in_the_cloud" in capsys.readouterr().err
     assert refusal_of_a_newer("settings") == f"refused (exit code {code})"
+
+
+@pytest.mark.parametrize("commit", sorted(path.stem for path in releases.SETTINGS.glob("*.toml")))
+def test_settings_of_older_releases_mean_what_they_meant(commit: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["config", "--config", str(releases.SETTINGS / f"{commit}.toml"), "--json"]) == 0
+    found = flat(json.loads(capsys.readouterr().out))
+    expected = flat(json.loads((releases.SETTINGS / f"{commit}.json").read_text()))
+    assert {path: found[path] for path in expected} == expected | {"output.decimals": "full"}
+
+
+def test_settings_of_older_releases_differ_from_the_defaults() -> None:
+    """Where all values were defaults, the test above would show little."""
+    files = [tomllib.loads(path.read_text()) for path in releases.SETTINGS.glob("*.toml")]
+    defaults = flat(Settings().model_dump(mode="json"))
+    assert len(files) == 2
+    for file in files:
+        same = {path for path, value in flat(file).items() if value == defaults[path]}
+        assert not same
 
 
 def flat(table: dict[str, Any], path: str = "") -> dict[str, Any]:

@@ -7,6 +7,7 @@ import datetime as dt
 import errno
 import os
 import resource
+import signal
 import socket
 import subprocess
 from collections.abc import Iterator
@@ -17,8 +18,11 @@ import pytest
 from rillcast.bundle.registry.model_registry import ModelRegistry
 from tests.support.ci import cannot_run
 from tests.support.kafka_cluster import KafkaCluster
+from tests.support.memory_group import memory_group
 from tests.support.one_stream import Stream
 from tests.support.service_process import ServiceProcess
+
+_SPARE_BYTES = 1 << 20
 
 
 @contextlib.contextmanager
@@ -142,4 +146,27 @@ def test_a_service_without_free_descriptors_goes_on_and_answers_when_there_are_s
         process.wait_until(lambda: process.get("/livez")[0] == 200, "an answer")
         assert process.stop() == 0, process.log[-4000:]
     assert "Traceback" not in process.log, process.log[-4000:]
+    stream.check()
+
+
+def test_a_service_that_its_container_has_too_little_memory_for_is_killed_and_a_restart_goes_on(
+    kafka: KafkaCluster, tmp_path: Path
+) -> None:
+    """The kernel kills it by SIGKILL; what was not committed is read again."""
+    stream = Stream(kafka, tmp_path)
+    stream.feed()
+    with memory_group() as group:
+        with stream.serve() as process:
+            stream.wait(process)
+            group.take(process.pid)
+            stream.feed()
+            stream.wait(process)
+            group.limit(group.used_bytes() + _SPARE_BYTES)
+            while process.exit_code is None:  # each request takes memory, and records in flight do
+                stream.feed()
+                with contextlib.suppress(OSError):  # it died over the answer
+                    process.get("/metrics")
+            assert process.exit_code == -signal.SIGKILL, process.log[-4000:]
+        assert "Traceback" not in process.log
+        stream.finish()
     stream.check()

@@ -21,16 +21,8 @@ from tests.faults.older import extract
 from tests.support import releases
 from tests.support.ci import cannot_run
 from tests.support.paths import ROOT
-from tests.support.stored_forms import FORMS, alarms_in, forecasts_in
+from tests.support.stored_forms import BEFORE_LATE_RAW, BEFORE_TABLES, KNOW_NO_SILENCES, READS, alarms_in, forecasts_in
 
-# The last commits before a form changed, and the forms that might be others there.
-READS: Final = {
-    "c37e805": ("network", "strides"),  # before a network's figures took their present form
-    "6b2da92": ("network", "strides"),  # before networks on experts
-    "8e2d9f1": tuple(FORMS),  # before silences of streams
-}
-KNOW_NO_SILENCES: Final = ("8e2d9f1",)
-BEFORE_TABLES, BEFORE_LATE_RAW = "33a94aa", "ea8025b"
 _SCRIPTS: Final = ROOT / "tests" / "fixtures" / "state"
 
 
@@ -38,22 +30,22 @@ _SCRIPTS: Final = ROOT / "tests" / "fixtures" / "state"
 def releases_of(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Path]:
     """The code of each older release."""
     folder = tmp_path_factory.mktemp("older")
-    commits = (*READS, BEFORE_TABLES, BEFORE_LATE_RAW)
     try:
-        return {commit: extract(commit, folder / commit, "tests/support") for commit in commits}
+        return {commit: extract(commit, folder / commit, "tests/support") for commit in READS}
     except RuntimeError as error:
         cannot_run(f"needs the repository's history: {error}")
 
 
-def run_script(name: str, *arguments: object, code: Path | None = None) -> None:
-    """Run a script of the fixtures on the code of a release; None = this one."""
+def run_script(name: str, *arguments: object, code: Path | None = None, refused: str = "") -> None:
+    """Run a script of the fixtures on the code of a release; None = this one. It may have to end with a refusal."""
     path = [str(part) for part in ([ROOT, ROOT / "pipeline"] if code is None else [code.parent, code])]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path)}
     command = [sys.executable, str(_SCRIPTS / name), *map(str, arguments)]
     done = subprocess.run(
         command, cwd=path[0], env=environment, capture_output=True, text=True, timeout=240, check=False
     )
-    assert done.returncode == 0, done.stderr
+    assert (done.returncode == 0) == (not refused), done.stderr
+    assert refused in done.stderr
 
 
 @pytest.fixture(scope="module")
@@ -92,6 +84,13 @@ def test_the_same_forecasts_need_the_state(
     run_script("go_on.py", "raw", empty, tmp_path / "out", code=releases_of["8e2d9f1"])
     with pytest.raises(AssertionError):
         releases.assert_same_forecasts(forecasts_in(tmp_path / "out"), forecasts_in(folder))
+
+
+def test_an_older_release_refuses_a_bundle_with_alarms_by_its_shapes(
+    releases_of: Mapping[str, Path], tmp_path: Path
+) -> None:
+    folder, says = releases.STATE / "alarms", "bundle refused [shapes]: input 'alarm_interval'"
+    run_script("go_on.py", "alarms", folder, tmp_path / "out", code=releases_of[BEFORE_LATE_RAW], refused=says)
 
 
 @pytest.mark.parametrize(

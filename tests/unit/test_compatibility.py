@@ -115,7 +115,7 @@ def test_every_row_of_the_table_of_compatibility_is_held_by_something() -> None:
     assert release.startswith("0.1.0 (9f9a08c)"), "tests/fixtures/v0.1.0, by the tests of this file"
     assert newer.startswith("a newer release"), "by the tests below"
     commits = [row.split()[0] for row in older]
-    assert commits == list(reversed(stored_forms.READS)), "by tests/integration/service/test_older_releases.py"
+    assert commits == list(stored_forms.READS)[::-1], "by tests/integration/service/test_older_releases.py"
     measured = {result.task.upgrade_from for result in ResultsFile(KEPT).read() if result.outcome == "clean"}
     for name, cells in list(table_of_compatibility().items())[1:-1]:
         rolled = cells["members in one group"]

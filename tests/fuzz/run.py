@@ -25,16 +25,20 @@ from tests.fuzz.targets import targets
 from tests.support.checkout import running_commit
 
 _STARTS = multiprocessing.get_context("spawn")
+POLL = 100
+"""Records of a poll, where a target takes many."""
 
 
 def _work(name: str, seed: int, inputs: int, at: Synchronized[int]) -> None:
     logging.disable(logging.ERROR)  # hostile inputs are many
     target = targets()[name]
-    for number in range(at.value, inputs):
-        at.value = number
-        data = mutant(target.seeds, seed, number)
+    for first in range(0, inputs, POLL if target.poll else 1):
+        at.value = first
         try:
-            target.run(data)
+            if target.poll is None:
+                target.run(mutant(target.seeds, seed, first))
+            else:
+                target.poll([mutant(target.seeds, seed, each) for each in range(first, min(first + POLL, inputs))])
         except Exception:  # noqa: BLE001  any exception is a finding
             traceback.print_exc()
             sys.exit(1)
@@ -42,7 +46,7 @@ def _work(name: str, seed: int, inputs: int, at: Synchronized[int]) -> None:
 
 
 def fuzz(name: str, seed: int, inputs: int) -> int | None:
-    """Run one target over `inputs` mutants; return the number of the one that crashed it."""
+    """Run one target over `inputs` mutants; return the number of the one that crashed it, or that began its poll."""
     at: Synchronized[int] = _STARTS.Value("q", 0)
     process = _STARTS.Process(target=_work, args=(name, seed, inputs, at))
     process.start()
@@ -57,7 +61,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--results", type=Path, help="file of results; runs that it has are not repeated")
     parser.add_argument("--target", choices=list(targets()), help="all inputs to this one")
-    parser.add_argument("--only", type=int, metavar="NUMBER", help="run one input of --target, and print it")
+    parser.add_argument(
+        "--only",
+        type=int,
+        metavar="NUMBER",
+        help="run one input of --target, and print it, and the poll that begins with it",
+    )
     parser.add_argument(
         "--atheris", action="store_true", help="coverage-guided, one --target, until --inputs or a crash"
     )
@@ -69,6 +78,8 @@ def main() -> int:
         data = mutant(target.seeds, args.seed, args.only)
         print(data)
         target.run(data)
+        if target.poll is not None:
+            target.poll([mutant(target.seeds, args.seed, args.only + each) for each in range(POLL)])
         return 0
     chosen = {args.target: 1.0} if args.target else {name: target.share for name, target in targets().items()}
     found = read(args.results)

@@ -12,9 +12,9 @@ import io
 import json
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, partial
 from typing import Any, Final
 
 import msgspec
@@ -35,26 +35,25 @@ from rillcast.codecs.observations.telegraf import TelegrafFormat
 from rillcast.engine import quarantine
 from rillcast.errors import BundleError, DataError
 from rillcast.publishing.dead_letters import DeadLetter
-from rillcast.reading.times import MAX_DS, MIN_DS
 from rillcast.transports.base import Headers
 from rillcast.transports.file import dead_letter_lines
 from rillcast.transports.file.readers import CsvReader
 from tests.fuzz import doors, stored
+from tests.fuzz.polls import MOMENT, check_poll
 from tests.fuzz.target import Target
 from tests.support.formats import format_of, mock_registry, writer_of
 from tests.support.hostile import HOSTILE, NOON_MS, polled, record
 from tests.support.toy import ToyGraph
 
-_MOMENT: Final = (MIN_DS.timestamp() * 1000, MAX_DS.timestamp() * 1000)
 _MODEL_ID: Final = re.compile('"model_id":"[^"]*"')
 _LONGEST_SEED: Final = 2_000
 
 
-def _decoding(decoder: ObservationDecoder, good: bytes, good_headers: Headers = ()) -> Callable[[bytes], None]:
+def _decoding(decoder: ObservationDecoder, good: bytes, seeds: Sequence[bytes], share: float) -> Target:
     def run(data: bytes) -> None:
-        _check(decoder, good, good_headers, data, ())
+        _check(decoder, good, (), data, ())
 
-    return run
+    return Target(run, seeds, share, poll=partial(check_poll, decoder, good))
 
 
 def _check(decoder: ObservationDecoder, good: bytes, good_headers: Headers, data: bytes, headers: Headers) -> None:
@@ -71,7 +70,7 @@ def _check(decoder: ObservationDecoder, good: bytes, good_headers: Headers, data
         assert y == float(alone.y[0]) or (math.isnan(y) and np.isnan(alone.y[0]))
         assert unique_id
         assert len(unique_id.encode()) <= 512
-        assert _MOMENT[0] <= ds <= _MOMENT[1]
+        assert MOMENT[0] <= ds <= MOMENT[1]
         assert not abs(y) > 1e15
     for rejection in rejections:
         assert rejection.detail
@@ -90,11 +89,11 @@ def _expanded(decoder: ObservationDecoder, good: bytes) -> Target:
         assert len({rejection.row for rejection in rejections}) == len(rejections) <= 1
         assert 1 in rows or rejections or events.left_out, "a record is lost without a word"
         assert all(unique_id and len(unique_id.encode()) <= 512 for unique_id in ids)
-        assert all(_MOMENT[0] <= ds <= _MOMENT[1] for ds in events.ds.tolist())
+        assert all(MOMENT[0] <= ds <= MOMENT[1] for ds in events.ds.tolist())
         assert not (np.abs(events.y) > 1.001e15).any()
         assert all(0 < len(rejection.detail) <= 300 for rejection in rejections)
 
-    return Target(run, [good], 0.1)
+    return Target(run, [good], 0.1, poll=partial(check_poll, decoder, good, expands=True))
 
 
 def _wide() -> Target:
@@ -131,10 +130,9 @@ def _with_covariates() -> Target:
         columns=CovariateColumns(declared, 2, CovariateRules(out_of_range="dead_letter")),
     )
     good = record(x={"temp": 1.5, "promo": 0, "shop": "mall"}, future={"promo": [0, 1]})
-    check = _decoding(decoder, good)
 
     def run(data: bytes) -> None:
-        check(data)
+        _check(decoder, good, (), data, ())
         events, _ = decoder.decode(polled([data]))
         for column in (events.x, events.future):
             assert column is not None
@@ -142,7 +140,8 @@ def _with_covariates() -> Target:
             assert not np.any(np.abs(column) > 1e15), "neither a number in range nor missing"
 
     odd = record(x={"temp": None, "shop": 7, "new": []}, future={"promo": [None, 1e16, 3]})
-    return Target(run, [good, odd, record(x=None, future=None), record(x=[], future=7)], 0.1)
+    seeds = [good, odd, record(x=None, future=None), record(x=[], future=7)]
+    return Target(run, seeds, 0.1, poll=partial(check_poll, decoder, good))
 
 
 def _framed(name: str) -> Target:
@@ -151,13 +150,15 @@ def _framed(name: str) -> Target:
     seeds = [write({"unique_id": "a", "ds": NOON_MS, "y": 1.5}), write({"unique_id": "€" * 9, "ds": 0})]
     decoder = ObservationDecoder(form=format_of(name, registry))
     frame, good = seeds[0][:5], seeds[0]
-    check = _decoding(decoder, good)
 
     def run(data: bytes) -> None:
-        check(data)
-        check(frame + data)  # past the frame, into the payload
+        _check(decoder, good, (), data, ())
+        _check(decoder, good, (), frame + data, ())  # past the frame, into the payload
 
-    return Target(run, [*seeds, *(seed[5:] for seed in seeds)], 0.1)
+    def poll(values: Sequence[bytes]) -> None:
+        check_poll(decoder, good, [each for value in values for each in (value, frame + value)])
+
+    return Target(run, [*seeds, *(seed[5:] for seed in seeds)], 0.1, poll=poll)
 
 
 def _cloudevent() -> Target:
@@ -174,14 +175,22 @@ def _cloudevent() -> Target:
     }
     good = json.dumps(members | {"data": {"a": {"y": 1}}}).encode()
 
-    def run(data: bytes) -> None:
-        _check(decoder, good, structured, data, structured)
-        _check(decoder, good, structured, data, binary)
+    def forms(data: bytes) -> list[tuple[bytes, Headers]]:
         head, _, rest = data.partition(b"}")
-        _check(decoder, good, structured, rest, [*binary, ("ce_subject", head), ("ce_time", rest[:30])])
+        return [
+            (data, structured), (data, binary), (rest, [*binary, ("ce_subject", head), ("ce_time", rest[:30])])
+        ]  # fmt: skip
+
+    def run(data: bytes) -> None:
+        for value, headers in forms(data):
+            _check(decoder, good, structured, value, headers)
+
+    def poll(datas: Sequence[bytes]) -> None:
+        values, headers = zip(*(form for data in datas for form in forms(data)), strict=True)
+        check_poll(decoder, good, values, good_headers=structured, headers=headers)
 
     seeds = [good, json.dumps(members | {"data_base64": "eyJhIjp7InkiOjF9fQ=="}).encode(), b'{"a": {"y": 1}}']
-    return Target(run, seeds, 0.1)
+    return Target(run, seeds, 0.1, poll=poll)
 
 
 def _line(data: bytes) -> None:
@@ -260,16 +269,17 @@ def targets() -> dict[str, Target]:
     line = dead_letter_lines.write(b"k", b"\xff", [("a", b"1"), ("a", b"\xff"), ("rillcast-reason", b"not_json")])
     message: dict[str, Any] = {"unique_id": "a", "ds": NOON_MS, "y": None, "more": [{}, b"x", 1.5]}
     return {
-        "json": Target(_decoding(ObservationDecoder(), good), _json_seeds(), 0.15),
+        "json": _decoding(ObservationDecoder(), good, _json_seeds(), 0.15),
         "covariates": _with_covariates(),
-        "mapped": Target(
-            _decoding(ObservationDecoder(fields=Fields("tags.host", "at", "f.v", ds_unit="s")), mapped), [mapped], 0.1
+        "mapped": _decoding(
+            ObservationDecoder(fields=Fields("tags.host", "at", "f.v", ds_unit="s")), mapped, [mapped], 0.1
         ),
         "wide": _wide(),
         "telegraf": _metrics("telegraf"),
         "influx": _metrics("influx"),
-        "msgpack": Target(
-            _decoding(ObservationDecoder(form=format_of("msgpack", mock_registry())), packed),
+        "msgpack": _decoding(
+            ObservationDecoder(form=format_of("msgpack", mock_registry())),
+            packed,
             [packed, msgspec.msgpack.encode(message)],
             0.15,
         ),

@@ -43,7 +43,7 @@ LABELS = --build-arg VERSION=$$(sed -n 's/^version = "\(.*\)"/\1/p' pyproject.to
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-cluster test-image test-s3 test-mlflow test-large test-signals unit chaos chaos-network soak acceptance fuzz audit check format bench accuracy alarms tails docs picture image constraints clean
+.PHONY: help demo test test-cluster test-image test-s3 test-mlflow test-large test-signals unit chaos chaos-network soak acceptance fuzz fuzz-guided audit check format bench accuracy alarms tails docs picture image constraints clean
 
 help:
 	@echo 'make demo         train on real data, export, stream, and watch forecasts live (HEADLESS=1: no page, ends by itself)'
@@ -68,6 +68,7 @@ help:
 	@echo 'make soak         run a service for two hours, and see what grows (MINUTES=3: short)'
 	@echo 'make acceptance   serve raw topics by what `rillcast init` writes, 10,000 streams of clicks among them (ACCURACY_DATA=folder: with public series)'
 	@echo 'make fuzz         feed a million hostile inputs to decoders and bundle loader (FUZZ="--inputs 10000 --seed 7")'
+	@echo 'make fuzz-guided  the same inputs chosen by the coverage of Rillcast'"'"'s own code (installs atheris from PyPI)'
 	@echo 'make audit        look up known vulnerabilities of the pinned versions (asks PyPI)'
 	@echo 'make image        build the container images rillcast:cpu, rillcast:cuda and rillcast:training (needs Docker)'
 	@echo 'make constraints  resolve all pinned versions again'
@@ -133,6 +134,10 @@ acceptance: $(VENV)/.dev-installed
 
 fuzz: $(VENV)/.dev-installed
 	$(BIN)/python -m tests.fuzz.run $(FUZZ)
+
+fuzz-guided: $(VENV)/.dev-installed
+	$(INSTALL) 'atheris==3.0.0'
+	$(BIN)/python -m tests.fuzz.run --atheris $(FUZZ)
 
 audit: $(VENV)/.dev-installed
 	$(INSTALL) 'pip-audit>=2.10'

@@ -2,7 +2,7 @@
 
 Each target runs in its own process, which reports its current input, so that a crash of native code is found as well as
 an exception. Ends with 1 if anything crashed, and prints how to repeat it. `--atheris` lets Google's coverage-guided
-fuzzer (to be installed by hand) choose the inputs of one target.
+fuzzer choose the inputs (`make fuzz-guided` installs it).
 """
 
 from __future__ import annotations
@@ -68,11 +68,14 @@ def main() -> int:
         help="run one input of --target, and print it, and the poll that begins with it",
     )
     parser.add_argument(
-        "--atheris", action="store_true", help="coverage-guided, one --target, until --inputs or a crash"
+        "--atheris", action="store_true", help="coverage-guided, each target until its inputs or a crash"
     )
     args = parser.parse_args()
+    chosen = {args.target: 1.0} if args.target else {name: target.share for name, target in targets().items()}
     if args.atheris:
-        return _coverage_guided(args.target or "json", args.inputs)
+        codes = {name: _coverage_guided(name, round(args.inputs * share)) for name, share in chosen.items()}
+        print("\n".join(f"{name:<14} {'CRASHED' if code else 'no crash'}" for name, code in codes.items()))
+        return 1 if any(codes.values()) else 0
     if args.only is not None:
         target = targets()[args.target or "json"]
         data = mutant(target.seeds, args.seed, args.only)
@@ -81,7 +84,6 @@ def main() -> int:
         if target.poll is not None:
             target.poll([mutant(target.seeds, args.seed, args.only + each) for each in range(POLL)])
         return 0
-    chosen = {args.target: 1.0} if args.target else {name: target.share for name, target in targets().items()}
     found = read(args.results)
     for name, share in chosen.items():
         inputs = round(args.inputs * share)

@@ -89,4 +89,7 @@ class Stepper(Generic[R]):
             return None
         future, hand_over = self._in_flight
         self._in_flight = None
-        return future.result(), hand_over
+        try:
+            return future.result(), hand_over
+        finally:
+            del future  # it holds an error, which holds this frame: neither would be freed without the collector

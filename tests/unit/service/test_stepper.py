@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -97,3 +99,31 @@ def test_close_ends_the_thread() -> None:
     stepper.step(poll(0, 2), Came().as_("large"))
     stepper.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("rillcast-step")]
+
+
+class Held:
+    """What the loop has at hand when a step fails."""
+
+
+def test_a_step_that_failed_leaves_with_what_the_loop_had_at_hand_without_the_garbage_collector() -> None:
+    def fail(_events: EventBatch) -> StepResult:
+        raise ValueError
+
+    def iterate() -> None:
+        held = Held()
+        alive.append(weakref.ref(held))
+        stepper.step(poll(0, 3), came.as_("first"))
+        stepper.finish()
+
+    stepper, came = Stepper(fail, thread_min_events=1), Came()
+    alive: list[weakref.ref[Held]] = []
+    gc.disable()
+    try:
+        with pytest.raises(ValueError) as raised:  # noqa: PT011  it has no text; what it holds is looked at
+            iterate()
+        assert alive[0]() is not None, "the error holds the frames that it has passed"
+        del raised
+        assert alive[0]() is None
+    finally:
+        gc.enable()
+        stepper.close()

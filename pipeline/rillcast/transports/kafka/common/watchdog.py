@@ -40,19 +40,20 @@ def call_within(timeout_s: float, call: Callable[[], T], at_late_end: Callable[[
     lock = threading.Lock()
     given_up = False
 
-    def run() -> None:
+    def run(future: Future[T]) -> None:
         try:
             result = call()
         except BaseException as error:  # noqa: BLE001  the caller's thread raises it
             with lock:
-                outcome.set_exception(error)
+                future.set_exception(error)
         else:
             with lock:
-                outcome.set_result(result)
+                future.set_result(result)
         if given_up:
             at_late_end()
+        del future  # see below; this frame is in the error's traceback as well
 
-    threads.start(threading.Thread(target=run, name="watched call", daemon=True))
+    threads.start(threading.Thread(target=run, args=(outcome,), name="watched call", daemon=True))
     try:
         return outcome.result(timeout_s)
     except TimeoutError as error:
@@ -61,3 +62,7 @@ def call_within(timeout_s: float, call: Callable[[], T], at_late_end: Callable[[
         if given_up:
             raise TimedOut(f"no answer within {timeout_s:g} s") from error
         return outcome.result()
+    finally:
+        # An error holds the frames that it passes, and the future holds the error. With the future in this frame they
+        # would keep each other, and whatever callers have at hand, until Python's next full collection of garbage.
+        del outcome

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+import weakref
 
 import pytest
 
@@ -40,3 +42,36 @@ def test_a_call_that_is_left_behind_is_cleaned_up_when_it_ends_and_not_before(fa
     assert not cleaned.is_set()
     end.set()
     assert cleaned.wait(5.0)
+
+
+class Held:
+    """What a caller has at hand when a call fails."""
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_an_error_leaves_with_all_that_its_callers_had_at_hand_without_the_garbage_collector(late: bool) -> None:
+    end, ended = threading.Event(), threading.Event()
+
+    def fail() -> None:
+        if late:
+            end.wait()
+        raise ValueError
+
+    def caller() -> weakref.ref[Held]:
+        held = Held()
+        found.append(weakref.ref(held))
+        call_within(0.05 if late else 5.0, fail, ended.set)
+        return found[0]
+
+    found: list[weakref.ref[Held]] = []
+    gc.disable()
+    try:
+        with pytest.raises(TimedOut if late else ValueError) as raised:
+            caller()
+        assert found[0]() is not None, "the error holds the frames that it has passed"
+        del raised
+        end.set()
+        assert not late or ended.wait(5.0)
+        assert found[0]() is None
+    finally:
+        gc.enable()

@@ -9,6 +9,7 @@ Does not know: the contents of a bundle.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -21,7 +22,7 @@ FOLDER: Final = Path(__file__).parent / "universal"
 
 def names() -> list[str]:
     """Return the names of all shipped bundles, the shortest period first."""
-    frequencies = (path.stem for path in FOLDER.glob("*.onnx"))
+    frequencies = (path.stem for path in _files())
     return [PREFIX + freq for freq in sorted(frequencies, key=lambda freq: parse(freq).nominal_ms)]
 
 
@@ -41,7 +42,7 @@ def locate(model: str | Path) -> Path:
         freq = canonical(name.removeprefix(PREFIX))
     except ValueError as error:
         raise BundleError("readable", f"{name!r}: {error}; shipped are {', '.join(names())}") from error
-    for path in FOLDER.glob("*.onnx"):
+    for path in _files():
         if parse(path.stem) == parse(freq):
             return path
     raise BundleError(
@@ -49,3 +50,8 @@ def locate(model: str | Path) -> Path:
         f"no bundle {name!r} is shipped, expected one of {', '.join(names())}; this makes one in seconds: "
         f"`rillcast universal export --freq {freq} --out {freq}.onnx`",
     )
+
+
+def _files() -> Iterator[Path]:
+    """Return the bundles, without what an export that was killed has left half written."""
+    return FOLDER.glob("[!.]*.onnx")

@@ -207,7 +207,7 @@ class RegistryWatcher:
                 try:
                     found: StepEngine | RillcastError = self._prepare(model_id, where)
                 except RillcastError as error:
-                    found = error
+                    found = error.with_traceback(None)  # its frames hold a model
                 except Exception as error:  # any fault of a bundle or a device
                     log.exception("model %s could not be prepared", model_id)
                     found = RillcastError(f"it could not be prepared: {type(error).__name__}: {error}")

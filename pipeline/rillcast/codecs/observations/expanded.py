@@ -54,7 +54,7 @@ class ExpandedDecoder:
         left_out = 0
         timestamps: list[int] = records.timestamps_ms.tolist()
         for row, timestamp in enumerate(timestamps):
-            refused: RefusedError | None = None
+            refused: tuple[Reason, str] | None = None  # not the error: it and this frame would hold each other
             others = 0
             try:
                 document, context = self._open(records, row)
@@ -71,15 +71,16 @@ class ExpandedDecoder:
                     else:
                         error = found
                     others += refused is not None
-                    refused = refused or error
+                    refused = refused or (error.reason, error.detail)
             except RefusedError as error:
                 if error.reason is Reason.EMPTY and self._expansion.selects:
                     left_out += 1  # a tombstone has none of the members that are asked for
                     continue
-                refused = error
+                refused = error.reason, error.detail
             if refused is not None:
                 more = f" (and {others} more of this record)" if others else ""
-                rejections.append(rejection_of(records, row, refused.reason, refused.detail + more))
+                reason, detail = refused
+                rejections.append(rejection_of(records, row, reason, detail + more))
         batch = self._batch(records, events, rows, left_out)
         if self._matching is None:
             return batch, rejections

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import json
+import weakref
 from typing import Any
 
 import numpy as np
@@ -329,3 +331,21 @@ def test_a_file_is_taken_in_turns_of_entities_and_as_it_stands_where_a_record_ha
     assert decoder().streams(of(*records)) == ["web-17", "b", None]
     inside = decoder({"unique_id": "[].s", "ds": "[].t", "y": "[].a"})
     assert inside.streams(of([{"s": "x", "t": NOON_MS, "a": 1}])) == [None]
+
+
+class Held:
+    """What a caller has at hand."""
+
+
+def test_a_record_that_is_refused_leaves_with_what_callers_had_at_hand_without_the_garbage_collector() -> None:
+    def poll() -> weakref.ref[Held]:
+        held = Held()
+        assert chosen.decode(polled([b"{"]))[1], "it is refused"
+        return weakref.ref(held)
+
+    chosen = decoder()
+    gc.disable()
+    try:
+        assert poll()() is None
+    finally:
+        gc.enable()

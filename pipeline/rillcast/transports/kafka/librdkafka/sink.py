@@ -147,7 +147,7 @@ class LibrdkafkaSink:
             try:
                 producer.produce(topic, value, key, to, timestamp=at, headers=list(headers))
             except (BufferError, KafkaException) as again:
-                error = again
+                error = again.with_traceback(None)  # else this frame would hold it, and it the frame
             else:
                 return
         cause = error.args[0]

@@ -42,7 +42,8 @@ SCRAPES = 15
 DEADLINE_S = 180.0
 OF_EXPERTS = ("rillcast_network_share_ratio", "rillcast_expert_weight_ratio")
 """Metrics that the networks served here have not; tests/unit/observability/test_expert_weights.py has theirs."""
-PAUSE_S = 0.3  # a topic without a pause leaves a shadow no time to catch up on a busy machine
+PAUSE_S = 0.3  # a topic without a pause leaves a shadow no time to catch up
+MOST_PAUSE_S = 5.0  # and a busy machine needs a longer one
 COMPLETED = 'rillcast_model_swaps_total{outcome="completed"}'
 NOW = dt.datetime(2026, 1, 1, 12, tzinfo=dt.UTC)
 
@@ -113,7 +114,7 @@ def feed(
     """
     noise = np.random.default_rng(0)
     deadline = time.monotonic() + DEADLINE_S
-    hour, sent, promoted = 0, 0, False
+    hour, sent, promoted, pause_s = 0, 0, False, PAUSE_S
     while True:
         values: list[bytes | None] = []
         keys: list[bytes | None] = []
@@ -129,12 +130,14 @@ def feed(
         kafka.produce(topic, values, keys)
         sent += 24 * STREAMS
         process.wait_until(lambda sent=sent: events(process) >= sent, f"{sent} events stepped")  # type: ignore[misc]
-        time.sleep(PAUSE_S)
+        time.sleep(pause_s)
         watched = prometheus.query('count_over_time(rillcast_events_total{status="ok"}[5m] )')
         scrapes = float(watched[0]["value"][1]) if watched else 0
         models = counted(prometheus, "model_id", "rillcast_scored_forecasts_total")
         roles = counted(prometheus, "role", "rillcast_compared_scored_forecasts_total")
         stages = counted(prometheus, "stage", "rillcast_stage_seconds_count")
+        if roles < 2 or (promoted and models < 2):  # a model has not caught up yet
+            pause_s = min(MOST_PAUSE_S, 1.1 * pause_s)
         if scrapes >= SCRAPES / 2 and roles == 2 and not promoted:
             promoted = True
             promote()

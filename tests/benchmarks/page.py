@@ -196,9 +196,9 @@ def _latency(result: Result) -> str:
         for name in QUANTILES
     ]
     about = f"""
-        {len(runs)} runs, of which that with the middle p99 is shown, and the lowest and the highest of all. Open loop
-        at {result["rate"]:,.0f} events/s, half of the service's rate on a backlog; {result["events"]:,} events, each
-        measured from the broker's append of the observation to its append of the forecast (`LogAppendTime` of both
+        Runs: {len(runs)}; shown is the one whose p99 is in the middle, with the lowest and the highest of all. Open
+        loop at {result["rate"]:,.0f} events/s, half of the service's rate on a backlog; {result["events"]:,} events,
+        each measured from the broker's append of the observation to its append of the forecast (`LogAppendTime` of both
         topics, whole milliseconds), whether or not the service kept up."""
     parts = f"""
         Where the mean of {result["mean_ms"]:.1f} ms is spent: events were {result["handed_over_mean_ms"]:.1f} ms old

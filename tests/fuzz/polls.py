@@ -1,8 +1,8 @@
 """Many records in one poll, as the service decodes them: a long run feeds a hundred in the time of three.
 
-What has to hold for any poll: each record is used or refused, honest neighbours are not harmed, and what becomes of a
-record does not depend on the others. The poll is decoded a second time backwards, so that each record has others before
-and after it.
+These hold for any poll: each record is used or refused, valid neighbours are decoded as they are alone, and the outcome
+of a record does not depend on the others. The poll is decoded a second time in reverse order, so that each record has
+other neighbours.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def check_poll(
     headers: Sequence[Headers] | None = None,
     expands: bool = False,
 ) -> None:
-    """Decode records between honest ones, in both directions, and check what came of them.
+    """Decode records between valid ones, in both orders, and check their outcomes.
 
     With `expands` a record is any number of events, and may be left out.
     """
@@ -42,7 +42,7 @@ def check_poll(
     forwards = _outcomes(decoder, given, heads, expands=expands)
     backwards = _outcomes(decoder, given[::-1], heads[::-1], expands=expands)[::-1]
     for value, one, other in zip(given, forwards, backwards, strict=True):
-        assert one == other, f"what becomes of {value!r} depends on its neighbours: {one}, {other}"
+        assert one == other, f"the outcome of {value!r} depends on its neighbours: {one}, {other}"
     honest = _outcomes(decoder, [good], [good_headers], expands=expands)
     assert [forwards[0], forwards[-1]] == [*honest, *honest], "a neighbour was harmed"
 
@@ -50,7 +50,7 @@ def check_poll(
 def _outcomes(
     decoder: ObservationDecoder, values: Sequence[bytes], heads: Sequence[Headers], *, expands: bool
 ) -> list[Outcome]:
-    """Return what became of each record: its reason of refusal and its events."""
+    """Return the outcome of each record: its reason of refusal and its events."""
     events, rejections = decoder.decode(polled(values, headers=heads))
     rows = events.rows.tolist()
     assert rows == sorted(rows)

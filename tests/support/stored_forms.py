@@ -6,6 +6,7 @@ Owns: what the folders hold, and how a worker goes on from one. Does not know: w
 from __future__ import annotations
 
 import gzip
+import json
 import shutil
 from base64 import b64decode
 from collections.abc import Mapping, Sequence
@@ -22,15 +23,7 @@ from tests.support import releases, workers
 from tests.support.memory import Log
 from tests.support.workers import Harness
 
-FORMS: Final[Mapping[str, Mapping[str, object]]] = {
-    "raw": {"aggregate": "sum"},
-    "late-raw": {"aggregate": "sum", "allowed_lateness_periods": 2},
-    "tables": {},
-    "alarms": {},
-    "network": {},
-    "silent": {},
-    "strides": {},
-}
+FORMS: Final[Mapping[str, Mapping[str, object]]] = json.loads((releases.STATE / "forms.json").read_text())
 """The settings of the input of each form."""
 REFUSED: Final = "one-alarm-budget"
 """The folder of a bundle that is refused."""

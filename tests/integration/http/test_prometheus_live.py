@@ -130,7 +130,7 @@ def feed(
         kafka.produce(topic, values, keys)
         sent += 24 * STREAMS
         process.wait_until(lambda sent=sent: events(process) >= sent, f"{sent} events stepped")  # type: ignore[misc]
-        time.sleep(pause_s)
+        time.sleep(pause_s)  # the shadow catches up only while no event comes; what it reached is looked at below
         watched = prometheus.query('count_over_time(rillcast_events_total{status="ok"}[5m] )')
         scrapes = float(watched[0]["value"][1]) if watched else 0
         models = counted(prometheus, "model_id", "rillcast_scored_forecasts_total")

@@ -30,7 +30,8 @@ print(before - resident_mib())
 
 
 @pytest.mark.skipif(
-    platform.libc_ver()[0] != "glibc" or not Path("/proc/self/statm").exists(), reason="glibc on Linux keeps memory"
+    platform.libc_ver()[0] != "glibc" or not Path("/proc/self/statm").exists(),
+    reason="only glibc keeps freed memory, and only Linux says in /proc what a process has",
 )
 def test_pages_between_blocks_that_stay_go_back() -> None:
     run = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=True)
